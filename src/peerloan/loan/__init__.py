@@ -1,0 +1,40 @@
+"""The loan as data: what a loan is stands in a loan definition, and everything else derives from it."""
+
+from peerloan.loan.checks import Checked, Checks, Problem
+from peerloan.loan.columns import Codes, Loans, Numbers, TextColumn
+from peerloan.loan.definition import (
+    Definition,
+    DefinitionError,
+    Field,
+    Kind,
+    Label,
+    Roles,
+    Texts,
+    Value,
+    breaking_changes,
+)
+from peerloan.loan.reading import default_definition, parse_definition, read_definition
+from peerloan.loan.schema import json_schema
+
+__all__ = [
+    "Checked",
+    "Checks",
+    "Codes",
+    "Definition",
+    "DefinitionError",
+    "Field",
+    "Kind",
+    "Label",
+    "Loans",
+    "Numbers",
+    "Problem",
+    "Roles",
+    "TextColumn",
+    "Texts",
+    "Value",
+    "breaking_changes",
+    "default_definition",
+    "json_schema",
+    "parse_definition",
+    "read_definition",
+]

@@ -1,0 +1,191 @@
+"""Checking one loan's record against a definition: every wrong field at once."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field as dataclass_field
+from typing import Any
+
+from peerloan.loan.definition import Definition, Field, Value
+from peerloan.loan.text import show_given, text_fault
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One wrong value: which loan (its index in a request, its row in a book), field, and why."""
+
+    loan: int | None
+    field: str
+    expected: str
+    given: str
+
+
+@dataclass(slots=True)
+class Checked:
+    """A record after its check: values in the fields' order (usable if there are no problems)."""
+
+    values: tuple[Value, ...]
+    loan_id: str | None = None
+    problems: list[Problem] = dataclass_field(default_factory=list)
+    warnings: list[str] = dataclass_field(default_factory=list)
+
+
+class WrongValue(ValueError):
+    """A value that its field refuses."""
+
+
+# A check takes what was given and returns the value, or raises WrongValue.
+_Check = Callable[[Any], Value]
+
+
+class Checks:
+    """A definition compiled to fast checks of single records.
+
+    `known` names the fields of other versions, which are accepted, ignored and warned of.
+    """
+
+    def __init__(self, definition: Definition, known: Iterable[str] = ()) -> None:
+        self.definition = definition
+        self._checks = [(field, _compile(field)) for field in definition.fields]
+        self._names = frozenset(definition.names)
+        roles = definition.roles
+        self._id_names = tuple(name for name in ("loan_id", roles.id) if name is not None)
+        self._role_names = frozenset(roles.columns()) | {"loan_id"}
+        self._known = frozenset(known) - self._names - self._role_names
+
+    @property
+    def known(self) -> frozenset[str]:
+        """Fields of other versions that a request may carry."""
+        return self._known
+
+    def loan(self, record: Mapping[str, Any], index: int | None = None) -> Checked:
+        """Check one record, a mapping from field names to JSON-like values."""
+        problems: list[Problem] = []
+        warnings: list[str] = []
+        values: list[Value] = []
+        for field, check in self._checks:
+            try:
+                value = check(record.get(field.name))
+            except WrongValue:
+                given = show_given(record[field.name]) if field.name in record else "nothing"
+                problems.append(Problem(index, field.name, field.expected, given))
+                value = None
+            else:
+                if value is not None and (warning := doubt(field, value)):
+                    warnings.append(warning)
+            values.append(value)
+        checked = Checked(tuple(values), None, problems, warnings)
+        # Most records carry the fields and nothing else.
+        if len(record) > len(self._checks) or not self._names.issuperset(record):
+            self._others(record, index, checked)
+        return checked
+
+    def _others(self, record: Mapping[str, Any], index: int | None, checked: Checked) -> None:
+        for name in record:
+            if name in self._names:
+                continue
+            if name in self._id_names:
+                try:
+                    checked.loan_id = _check_id(record[name])
+                except WrongValue:
+                    checked.problems.append(
+                        Problem(
+                            index, name, "text of 1 to 200 characters", show_given(record[name])
+                        )
+                    )
+            elif name in self._known:
+                checked.warnings.append(f"{name}: this model version does not use it")
+            elif name not in self._role_names:
+                checked.problems.append(
+                    Problem(index, show_name(name), self._unknown(name), show_given(record[name]))
+                )
+
+    def _unknown(self, name: str) -> str:
+        if name == self.definition.label.column:
+            return "no label: it is what is predicted"
+        near = nearest(name, [*self.definition.names, *sorted(self._known)])
+        return "a field of the loan" + (f" (did you mean {near}?)" if near else "")
+
+
+def nearest(name: str, candidates: Iterable[str]) -> str | None:
+    """The candidate that a misspelt name most likely means, if any is near."""
+    lowered = {candidate.lower(): candidate for candidate in candidates}
+    found = difflib.get_close_matches(name.lower()[:200], lowered, n=1, cutoff=0.5)
+    return lowered[found[0]] if found else None
+
+
+def doubt(field: Field, value: float | str) -> str | None:
+    """What is unusual about an allowed value: outside the seen range, or an unseen level."""
+    if isinstance(value, str):
+        if field.kind == "category" and value not in field.seen_levels:
+            near = nearest(value, field.seen_levels)
+            hint = f" (did you mean {near}?)" if near else ""
+            return f"{field.name}: {show_given(value)} was not seen in training{hint}"
+        return None
+    seen = field.seen_range
+    if seen is None or seen[0] <= value <= seen[1]:
+        return None
+    return (
+        f"{field.name}: {field.show(value)} is outside the range seen in training, "
+        f"{field.show(seen[0])} to {field.show(seen[1])}"
+    )
+
+
+def show_name(name: str) -> str:
+    """A field's name as a request gave it, safe to send back."""
+    return name if text_fault(name) is None else show_given(name)
+
+
+def _check_id(given: Any) -> str | None:
+    if given is None:
+        return None
+    text = str(given) if isinstance(given, int) and not isinstance(given, bool) else given
+    if not isinstance(text, str) or text_fault(text):
+        raise WrongValue
+    return text
+
+
+def _compile(field: Field) -> _Check:
+    if field.is_number:
+        return _number_check(field)
+    levels = frozenset(field.levels) if field.kind == "ordered" else None
+    may_miss = field.missing
+
+    def check_text(given: Any) -> Value:
+        if given is None:
+            if may_miss:
+                return None
+            raise WrongValue
+        if levels is not None:
+            if isinstance(given, str) and given in levels:
+                return given
+            raise WrongValue
+        if not isinstance(given, str) or text_fault(given):
+            raise WrongValue
+        return given
+
+    return check_text
+
+
+def _number_check(field: Field) -> _Check:
+    may_miss, whole, within = field.missing, field.kind == "whole", field.within
+
+    def check_number(given: Any) -> Value:
+        if given is None:
+            if may_miss:
+                return None
+            raise WrongValue
+        if type(given) is not float:
+            if type(given) is not int:
+                raise WrongValue
+            try:
+                given = float(given)
+            except OverflowError:
+                raise WrongValue from None
+        if not math.isfinite(given) or not within(given) or (whole and not given.is_integer()):
+            raise WrongValue
+        return given  # type: ignore[no-any-return]
+
+    return check_number

@@ -1,0 +1,95 @@
+"""Many checked loans, column by column: what scorecards, encoders and profiles work on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from peerloan.loan.definition import Definition, Value
+
+Numbers = npt.NDArray[np.float64]
+Codes = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class TextColumn:
+    """Text by code: `levels[codes[i]]` is loan i's value, code −1 a missing one."""
+
+    codes: Codes
+    levels: tuple[str, ...]
+
+    @classmethod
+    def of(cls, values: Iterable[str | None]) -> TextColumn:
+        """Code a sequence of texts in the order in which they first appear."""
+        index: dict[str | None, int] = {None: -1}
+        codes = [index.setdefault(value, len(index) - 1) for value in values]
+        del index[None]
+        return cls(np.array(codes, dtype=np.int64), tuple(index))  # type: ignore[arg-type]
+
+    def recode(self, levels: Sequence[str], unseen: int) -> Codes:
+        """Codes into `levels`: `unseen` for a value that isn't there, −1 for a missing one."""
+        index = {level: code for code, level in enumerate(levels)}
+        table = np.array([index.get(level, unseen) for level in self.levels] + [-1], dtype=np.int64)
+        return table[self.codes]
+
+
+Column = Numbers | TextColumn
+
+
+@dataclass(frozen=True)
+class Loans:
+    """Checked loans in columns: float64 with NaN for missing, or coded text, one per field."""
+
+    definition: Definition
+    columns: Mapping[str, Column]
+    size: int
+
+    @classmethod
+    def of(cls, definition: Definition, rows: Sequence[tuple[Value, ...]]) -> Loans:
+        """Turn rows of checked values, in the order of the fields, into columns."""
+        by_field = zip(*rows, strict=True) if rows else ([] for _ in definition.fields)
+        columns: dict[str, Column] = {}
+        for field, values in zip(definition.fields, by_field, strict=True):
+            columns[field.name] = (
+                # None becomes NaN
+                np.array(values, dtype=np.float64) if field.is_number else TextColumn.of(values)  # type: ignore[arg-type]
+            )
+        return cls(definition, columns, len(rows))
+
+    def numbers(self, name: str) -> Numbers:
+        """A number's column."""
+        column = self.columns[name]
+        assert not isinstance(column, TextColumn), name  # noqa: S101  the definition says so
+        return column
+
+    def texts(self, name: str) -> TextColumn:
+        """A category's column."""
+        column = self.columns[name]
+        assert isinstance(column, TextColumn), name  # noqa: S101  the definition says so
+        return column
+
+    def take(self, rows: npt.NDArray[np.int64] | npt.NDArray[np.bool_]) -> Loans:
+        """The loans at these positions, or where the mask is true."""
+        columns: dict[str, Column] = {
+            name: TextColumn(column.codes[rows], column.levels)
+            if isinstance(column, TextColumn)
+            else column[rows]
+            for name, column in self.columns.items()
+        }
+        size = int(rows.sum()) if rows.dtype == np.bool_ else len(rows)
+        return Loans(self.definition, columns, size)
+
+    def rows(self) -> list[tuple[Value, ...]]:
+        """The loans as rows of values, as the one-loan functions take them."""
+        by_field: list[list[Value]] = []
+        for name in self.definition.names:
+            column = self.columns[name]
+            if isinstance(column, TextColumn):
+                levels: tuple[Value, ...] = (*column.levels, None)
+                by_field.append([levels[code] for code in column.codes.tolist()])
+            else:
+                by_field.append([None if value != value else value for value in column.tolist()])
+        return list(zip(*by_field, strict=True))

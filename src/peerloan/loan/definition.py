@@ -1,0 +1,325 @@
+"""What a loan is: its fields with kind, unit, range and levels, its label, and its roles.
+
+A definition is plain data. It is read from TOML (`peerloan.loan.reading`), travels inside every
+bundle as `loan.json`, and never changes once it is made.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator
+from functools import cached_property
+from typing import Literal
+
+import msgspec
+
+from peerloan.loan.text import show_number, text_fault
+
+Kind = Literal["number", "whole", "category", "ordered"]
+Value = float | str | None
+
+# The answer's own names: a field of the same name could not be told from them in an answer, in a
+# scored book or in the ledger.
+RESERVED = frozenset(
+    """id loan_id probability late threshold band reasons reason_1 reason_2 reason_3 reason_4 model
+    model_version warnings base contributions margin what_if""".split()
+)
+PLACEHOLDERS = ("{label}", "{value}", "{usual}")
+
+
+class DefinitionError(ValueError):
+    """A loan definition that can't be used; says where (source, line, key) and why."""
+
+    def __init__(self, reason: str, path: tuple[str | int, ...] = (), where: str = "") -> None:
+        super().__init__(f"{where}: {reason}" if where else reason)
+        self.reason = reason
+        self.path = path
+
+
+class Label(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The column that says what became of the loan, and which of its two values means late."""
+
+    column: str
+    late: int | float | str | bool
+    on_time: int | float | str | bool
+
+
+class Roles(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """Columns that are no features but mean something, and the horizon of an outcome in days."""
+
+    id: str | None = None
+    date: str | None = None
+    exposure: str | None = None
+    horizon: tuple[int, int] = (1, 184)
+
+    def columns(self) -> tuple[str, ...]:
+        """The names of the role columns that are set."""
+        return tuple(name for name in (self.id, self.date, self.exposure) if name is not None)
+
+
+class Texts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Sentences of reasons. `{label}`, `{value}` and `{usual}` are filled in, nothing else is.
+
+    `usual` is the training table's median or most frequent level.
+    """
+
+    higher: str = "{label} is {value}, higher than the usual {usual}."
+    lower: str = "{label} is {value}, lower than the usual {usual}."
+    equal: str = "{label} is {value}, a value with more late payments than the average."
+    level: str = "{label} is {value}, where more loans are late than on average (usual: {usual})."
+    unseen: str = "{label} is {value}, which the model has not seen before."
+    missing: str = "{label} is not given."
+
+
+class Field(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """One feature of a loan.
+
+    `min` and `max` are inclusive, `above` is an exclusive lower bound, all in the field's unit.
+    `seen` holds what the training table held: (lowest, highest) of a number, the levels of a
+    category. `percent` marks a fraction that people read as a percentage. `riskier` says which
+    end of a number or of ordered levels carries the higher risk.
+    """
+
+    name: str
+    kind: Kind
+    label: str
+    help: str = ""
+    unit: str = ""
+    min: float | None = None
+    above: float | None = None
+    max: float | None = None
+    percent: bool = False
+    levels: tuple[str, ...] = ()
+    missing: bool = False
+    riskier: Literal["higher", "lower"] | None = None
+    default: float | str | None = None
+    seen: tuple[float | str, ...] | None = None
+
+    @property
+    def is_number(self) -> bool:
+        """Whether values are numbers (else text)."""
+        return self.kind in ("number", "whole")
+
+    @property
+    def seen_range(self) -> tuple[float, float] | None:
+        """Lowest and highest value of a number in the training table, if known."""
+        if self.is_number and self.seen is not None:
+            return float(self.seen[0]), float(self.seen[1])
+        return None
+
+    @property
+    def seen_levels(self) -> tuple[str, ...]:
+        """The levels of a category in the training table; the listed levels before training."""
+        return self.levels if self.seen is None else tuple(str(level) for level in self.seen)
+
+    def within(self, value: float) -> bool:
+        """Whether a finite number lies in the allowed range."""
+        return (
+            (self.min is None or value >= self.min)
+            and (self.above is None or value > self.above)
+            and (self.max is None or value <= self.max)
+        )
+
+    def show(self, value: Value) -> str:
+        """A value as people read it, with its unit."""
+        if value is None:
+            return "not given"
+        if isinstance(value, str):
+            return value
+        if self.percent:
+            return f"{show_number(value * 100)} % {self.unit}".rstrip()
+        return f"{show_number(value)} {self.unit}".rstrip()
+
+    @property
+    def expected(self) -> str:
+        """What a value must be, in words: the `expected` of an error."""
+        missing = ", or nothing" if self.missing else ""
+        if self.kind == "category":
+            return f"text of 1 to 200 characters{missing}"
+        if self.kind == "ordered":
+            return f"one of {', '.join(repr(level) for level in self.levels)}{missing}"
+        noun = "a whole number" if self.kind == "whole" else "a number"
+        if self.percent:
+            noun = f"a fraction {self.unit}".rstrip()
+        elif self.unit:
+            noun += f" ({self.unit})"
+        hint = ": 0.1306 for 13.06 %" if self.percent else ""
+        return f"{noun}{self.range_text}{hint}{missing}"
+
+    @property
+    def range_text(self) -> str:
+        """The allowed range in words, with a leading comma, or nothing."""
+        low = (
+            f"above {show_number(self.above)}"
+            if self.above is not None
+            else (f"at least {show_number(self.min)}" if self.min is not None else "")
+        )
+        high = f"at most {show_number(self.max)}" if self.max is not None else ""
+        return "".join(f", {bound}" for bound in (low, high) if bound)
+
+
+class Definition(
+    msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, dict=True
+):
+    """A loan definition: the model's name, the label, the roles, the fields and the texts."""
+
+    model: str
+    label: Label
+    fields: tuple[Field, ...] = msgspec.field(name="field")
+    roles: Roles = Roles()
+    texts: Texts = Texts()
+
+    def __post_init__(self) -> None:
+        for path, reason in _faults(self):
+            raise DefinitionError(reason, path)
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """The fields' names, in order."""
+        return tuple(field.name for field in self.fields)
+
+    def __getitem__(self, name: str) -> Field:
+        return self.fields[self.names.index(name)]
+
+
+def breaking_changes(old: Definition, new: Definition) -> list[str]:
+    """Why a request that is valid under `old` could fail under `new`; empty if none could."""
+    reasons = []
+    for field in new.fields:
+        if field.name not in old.names:
+            if not field.missing:
+                reasons.append(f"{field.name}: is new and required")
+            continue
+        before = old[field.name]
+        if before.kind != field.kind and not (before.kind, field.kind) in (
+            ("whole", "number"),
+            ("ordered", "category"),
+        ):
+            reasons.append(f"{field.name}: kind changes from {before.kind} to {field.kind}")
+            continue
+        if before.missing and not field.missing:
+            reasons.append(f"{field.name}: may no longer be missing")
+        if field.kind == "ordered":
+            dropped = [level for level in before.levels if level not in field.levels]
+            if dropped:
+                reasons.append(f"{field.name}: drops the level {', '.join(map(repr, dropped))}")
+        if field.is_number and _narrower(before, field):
+            reasons.append(
+                f"{field.name}: the range narrows from{before.range_text or ' any'}"
+                f" to{field.range_text}".replace("from,", "from").replace("to,", "to")
+            )
+    return reasons
+
+
+def _narrower(old: Field, new: Field) -> bool:
+    def low(field: Field) -> tuple[float, bool]:
+        """Lower bound, and whether it is itself excluded; of two bounds the one that binds."""
+        bounds = [(-math.inf, False)]
+        if field.min is not None:
+            bounds.append((field.min, False))
+        if field.above is not None:
+            bounds.append((field.above, True))
+        return max(bounds)
+
+    def high(field: Field) -> float:
+        return math.inf if field.max is None else field.max
+
+    return low(new) > low(old) or high(new) < high(old)
+
+
+def _faults(definition: Definition) -> Iterator[tuple[tuple[str | int, ...], str]]:
+    """Everything that the types alone don't catch, as (path, reason), in the file's order."""
+    if not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,63}", definition.model):
+        yield ("model",), (
+            f"expected lower-case letters, digits and hyphens (at most 64), got {definition.model!r}"
+        )
+    label, roles = definition.label, definition.roles
+    if fault := text_fault(label.column):
+        yield ("label", "column"), fault
+    if label.late == label.on_time:
+        yield ("label", "on_time"), f"expected another value than late's, got {label.on_time!r}"
+    if not 0 <= roles.horizon[0] <= roles.horizon[1]:
+        yield ("roles", "horizon"), f"expected [first, last] day, got {list(roles.horizon)}"
+    for role in ("id", "date", "exposure"):
+        if (column := getattr(roles, role)) is not None and column == label.column:
+            yield ("roles", role), f"{column!r} is the label's column"
+    if not definition.fields:
+        yield ("field",), "expected at least one [[field]]"
+    names: set[str] = set()
+    for i, field in enumerate(definition.fields):
+        at = ("field", i)
+        if fault := text_fault(field.name):
+            yield (*at, "name"), fault
+        if field.name in RESERVED:
+            yield (
+                (*at, "name"),
+                f"{field.name!r} is one of the answer's own names; rename the column, "
+                f"for example to '{field.name}_given'",
+            )
+        if field.name in names:
+            yield (*at, "name"), f"a second field named {field.name!r}"
+        names.add(field.name)
+        if field.name == label.column:
+            yield (*at, "name"), f"{field.name!r} is the label's column and can't be a feature"
+        if field.name in (roles.id, roles.date):
+            yield (*at, "name"), f"{field.name!r} is a role's column and can't be a feature"
+        for key, reason in _field_faults(field):
+            yield (*at, key), reason
+    for key in Texts.__struct_fields__:
+        template: str = getattr(definition.texts, key)
+        rest = template
+        for placeholder in PLACEHOLDERS:
+            rest = rest.replace(placeholder, "")
+        if not template.strip() or "{" in rest or "}" in rest:
+            yield (
+                ("texts", key),
+                f"expected a sentence with no placeholder but {', '.join(PLACEHOLDERS)}, "
+                f"got {template!r}",
+            )
+
+
+def _field_faults(field: Field) -> Iterator[tuple[str, str]]:
+    if not field.label.strip():
+        yield "label", "expected a label for people, got an empty one"
+    if field.is_number:
+        if field.levels:
+            yield "levels", f"a {field.kind} has no levels; did you mean kind = 'ordered'?"
+        for key in ("min", "above", "max"):
+            bound = getattr(field, key)
+            if bound is not None and not math.isfinite(bound):
+                yield key, f"expected a finite number, got {bound}"
+        low = max(b for b in (field.min, field.above, -math.inf) if b is not None)
+        if field.max is not None and field.max < low:
+            yield "max", f"{field.max} is below the lower bound {low}"
+        if field.seen is not None and (
+            len(field.seen) != 2
+            or any(isinstance(end, str) for end in field.seen)
+            or float(field.seen[0]) > float(field.seen[1])
+        ):
+            yield "seen", f"expected [lowest, highest], got {list(field.seen)}"
+        if field.default is not None and (
+            isinstance(field.default, str) or not field.within(field.default)
+        ):
+            yield "default", f"expected {field.expected}, got {field.default!r}"
+        return
+    for key in ("min", "above", "max"):
+        if getattr(field, key) is not None:
+            yield key, f"a {field.kind} field has no range"
+    if field.percent:
+        yield "percent", f"a {field.kind} field is no fraction"
+    if field.kind == "ordered" and len(field.levels) < 2:
+        yield "levels", f"expected at least two levels, lowest first, got {list(field.levels)}"
+    if field.kind == "category" and field.riskier is not None:
+        yield "riskier", "a category has no order; use kind = 'ordered'"
+    for level in field.levels:
+        if fault := text_fault(level):
+            yield "levels", fault
+    if len(set(field.levels)) < len(field.levels):
+        yield "levels", f"a level stands twice in {list(field.levels)}"
+    if field.seen is not None and not all(isinstance(level, str) for level in field.seen):
+        yield "seen", f"expected levels, got {list(field.seen)}"
+    if field.default is not None and not isinstance(field.default, str):
+        yield "default", f"expected text, got {field.default!r}"
+    if field.kind == "ordered" and field.default is not None and field.default not in field.levels:
+        yield "default", f"expected {field.expected}, got {field.default!r}"

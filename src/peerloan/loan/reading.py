@@ -1,0 +1,99 @@
+"""Reading a loan definition from TOML; every refusal names the line and the key."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from functools import cache
+from importlib import resources
+from pathlib import Path
+
+import msgspec
+
+from peerloan.loan.definition import Definition, DefinitionError
+
+_HEADER = re.compile(r"^\s*(\[\[?)\s*([^\[\]]+?)\s*\]\]?\s*(#.*)?$")
+_KEY = re.compile(r"""^\s*(?:"([^"]+)"|'([^']+)'|([A-Za-z0-9_-]+))\s*=""")
+
+_ALLOWED = {
+    "kind": "one of 'number', 'whole', 'category', 'ordered'",
+    "riskier": "'higher' or 'lower'",
+}
+
+
+def read_definition(path: Path) -> Definition:
+    """Read a definition from a TOML file; raises DefinitionError."""
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except OSError as error:
+        raise DefinitionError(f"can't be read: {error.strerror}", where=str(path)) from None
+    except UnicodeDecodeError:
+        raise DefinitionError("expected UTF-8 text", where=str(path)) from None
+    return parse_definition(text, source=str(path))
+
+
+def parse_definition(text: str, source: str) -> Definition:
+    """Make a definition from TOML text; `source` names it in errors."""
+    try:
+        return msgspec.convert(tomllib.loads(text), Definition)
+    except tomllib.TOMLDecodeError as error:
+        raise DefinitionError(f"not TOML: {error}", where=source) from None
+    except DefinitionError as error:
+        reason, path = error.reason, error.path
+    except msgspec.ValidationError as error:
+        cause = error.__cause__
+        if isinstance(cause, DefinitionError):
+            reason, path = cause.reason, cause.path
+        else:
+            reason, path = _translate(str(error))
+    where = f"{source}, line {_line_of(text, path)}"
+    if keys := [str(key) for key in path if not isinstance(key, int)]:
+        where += f", key {'.'.join(keys)}"
+    raise DefinitionError(reason, path, where)
+
+
+@cache
+def default_definition() -> Definition:
+    """PeerLoan's own definition, which ships with the package."""
+    text = resources.files("peerloan").joinpath("loan.toml").read_text("utf-8")
+    return parse_definition(text, "loan.toml")
+
+
+def _translate(message: str) -> tuple[str, tuple[str | int, ...]]:
+    """A type error of msgspec as (reason, path): '… - at `$.field[2].unit`'."""
+    reason, _, at = message.partition(" - at `$")
+    path: list[str | int] = [
+        int(index) if index else name for name, index in re.findall(r"\.(\w+)|\[(\d+)\]", at)
+    ]
+    if unknown := re.search(r"unknown field `(.+)`", reason):
+        path.append(unknown[1])
+        reason = "no such key"
+    elif required := re.search(r"missing required field `(.+)`", reason):
+        path.append(required[1])
+        reason = "this key is missing"
+    elif wrong := re.search(r"[Ii]nvalid enum value (.+)", reason):
+        allowed = _ALLOWED.get(str(path[-1]), "a listed value")
+        reason = f"expected {allowed}, got {wrong[1]}"
+    return reason[0].lower() + reason[1:], tuple(path)
+
+
+def _line_of(text: str, path: tuple[str | int, ...]) -> int:
+    """The line (from 1) of a key, or of its table's header where the key doesn't stand there."""
+    wanted = [key for key in path if not isinstance(key, int)]
+    index = next((key for key in path if isinstance(key, int)), 0)
+    table: list[str] = []
+    counts: dict[str, int] = {}
+    best = 1
+    for number, line in enumerate(text.splitlines(), 1):
+        if header := _HEADER.match(line):
+            name = header[2].strip("\"'")
+            table = [name]
+            counts[name] = counts.get(name, -1) + 1
+            if wanted[:1] == table and counts[name] == index:
+                best = number
+        elif (key := _KEY.match(line)) and (
+            [*table, key[1] or key[2] or key[3]] == wanted
+            and (not table or counts[table[0]] == index)
+        ):
+            return number
+    return best

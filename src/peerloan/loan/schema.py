@@ -1,0 +1,66 @@
+"""A definition as JSON Schema (draft 2020-12), for OpenAPI and for callers' own checks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from peerloan.loan.definition import Definition, Field
+from peerloan.loan.text import FORBIDDEN_PATTERN, MAX_TEXT
+
+
+def json_schema(definition: Definition, known: Iterable[str] = ()) -> dict[str, Any]:
+    """The schema of one loan's record; `known` are other versions' fields, accepted and ignored."""
+    properties = {field.name: field_schema(field) for field in definition.fields}
+    identifier = {
+        "description": "Your own name for the loan; the answer echoes it.",
+        "anyOf": [_text_schema(), {"type": "integer"}, {"type": "null"}],
+    }
+    for name in {"loan_id", definition.roles.id or "loan_id"}:
+        properties[name] = identifier
+    for name in (definition.roles.date, definition.roles.exposure, *sorted(known)):
+        if name is not None and name not in properties:
+            properties[name] = {"description": "Accepted, and not used by this version."}
+    return {
+        "type": "object",
+        "title": "Loan",
+        "properties": properties,
+        "required": [field.name for field in definition.fields if not field.missing],
+        "additionalProperties": False,
+    }
+
+
+def field_schema(field: Field) -> dict[str, Any]:
+    """The schema of one field's value."""
+    schema: dict[str, Any]
+    if field.is_number:
+        schema = {"type": "integer" if field.kind == "whole" else "number"}
+        for key, bound in (
+            ("minimum", field.min),
+            ("exclusiveMinimum", field.above),
+            ("maximum", field.max),
+        ):
+            if bound is not None:
+                schema[key] = bound
+    elif field.kind == "ordered":
+        schema = {"enum": list(field.levels)}
+    else:
+        schema = _text_schema()
+        schema["examples"] = list(field.levels)
+    if field.missing:
+        schema = {"anyOf": [schema, {"type": "null"}]}
+    schema["title"] = field.label
+    described = [field.help, f"Expected: {field.expected}."]
+    schema["description"] = " ".join(text for text in described if text)
+    if field.default is not None:
+        schema["default"] = field.default
+    return schema
+
+
+def _text_schema() -> dict[str, Any]:
+    return {
+        "type": "string",
+        "minLength": 1,
+        "maxLength": MAX_TEXT,
+        "pattern": FORBIDDEN_PATTERN,
+    }

@@ -1,0 +1,60 @@
+"""Text and numbers as people write and read them."""
+
+from __future__ import annotations
+
+import math
+import re
+
+MAX_TEXT = 200
+# C0 and C1 controls, and surrogates that stand alone: none of them survives every database, file
+# format and terminal that a value passes through.
+_FORBIDDEN = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+FORBIDDEN_PATTERN = "^[^\\u0000-\\u001f\\u007f-\\u009f]+$"
+_NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?", re.ASCII)
+# How tables that other programs wrote spell a missing number. For text only an empty cell is
+# missing: NONE or NA may be a level.
+MISSING_NUMBERS = frozenset({"", "na", "n/a", "nan", "null", "none"})
+
+
+def text_fault(text: str) -> str | None:
+    """Why a text is not allowed as a name or a level, or None if it is."""
+    if not text:
+        return "expected text, got an empty one"
+    if len(text) > MAX_TEXT:
+        return f"expected at most {MAX_TEXT} characters, got {len(text)}"
+    if _FORBIDDEN.search(text):
+        return f"expected text without control characters, got {show_given(text)}"
+    return None
+
+
+def parse_number(text: str) -> float | None:
+    """A number written as text: plain decimal or exponent notation, a point, no separators.
+
+    Gives None for one of the spellings of a missing number; raises ValueError for anything else.
+    """
+    stripped = text.strip()
+    if stripped.lower() in MISSING_NUMBERS:
+        return None
+    if not _NUMBER.fullmatch(stripped):
+        raise ValueError(text)
+    number = float(stripped)
+    if not math.isfinite(number):
+        raise ValueError(text)
+    return number
+
+
+def show_number(value: float) -> str:
+    """A number for people: thousands separated, at most two decimals unless it is tiny."""
+    size = abs(value)
+    if size >= 1e15 or 0 < size < 0.005:
+        return f"{value:.3g}"
+    return f"{value:,.2f}".rstrip("0").rstrip(".")
+
+
+def show_given(value: object, limit: int = 60) -> str:
+    """What was given, safe to print and to send: quoted if text, cut if long, escapes visible."""
+    try:
+        shown = ascii(value) if isinstance(value, str) and _FORBIDDEN.search(value) else repr(value)
+    except ValueError:  # an int of thousands of digits has no repr
+        shown = "a number of thousands of digits"
+    return shown if len(shown) <= limit else f"{shown[:limit]}… ({len(shown)} characters)"

@@ -1,0 +1,352 @@
+"""A bundle: one deployable version of a model, as plain data with its digests.
+
+Nothing in it is executed or unpickled. It is opened only when every digest holds and its golden
+examples reproduce; every other case is a BundleError that says why.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import msgspec
+import numpy as np
+
+from peerloan.loan import Checks, Definition, DefinitionError, Loans, Numbers, Value
+from peerloan.model import arithmetic
+from peerloan.model.encoding import Encoding
+from peerloan.model.onnx_model import OnnxModel, OnnxModelError, background_size
+from peerloan.model.policy import BANDS, Policy, Reason, Reasons
+from peerloan.model.profile import Profile
+from peerloan.model.scorecard import Scorecard, ScorecardError
+
+FORMAT = 1
+MANIFEST = "manifest.json"
+_GOLDEN_EXAMPLES = 20
+# An ONNX version reproduces to this on another kind of processor or another runtime.
+_ONNX_TOLERANCE = 1e-6
+_FILES = {
+    "scorecard": ("loan.json", "profile.json", "scorecard.json"),
+    "onnx": ("loan.json", "profile.json", "model.onnx", "encoding.json", "background.json"),
+}
+
+
+class BundleError(ValueError):
+    """A bundle that is refused, and why."""
+
+
+class FileEntry(msgspec.Struct, frozen=True):
+    """A file's size in bytes and its sha-256 in hex."""
+
+    bytes: int
+    sha256: str
+
+
+class TrainedOn(msgspec.Struct, frozen=True):
+    """The training table: its name, fingerprint, loans and late loans."""
+
+    source: str
+    fingerprint: str
+    loans: int
+    late: int
+    sample: bool
+
+
+class Golden(msgspec.Struct, frozen=True):
+    """A synthetic loan and what this version says of it."""
+
+    loan: dict[str, float | str | None]
+    margin: float
+    probability: float
+    late: bool
+    band: str
+
+
+class Manifest(msgspec.Struct, frozen=True):
+    """What a version is; written last, and its digest is the version's."""
+
+    format: int
+    arithmetic: int
+    version: str
+    model: str
+    candidate: str
+    kind: Literal["scorecard", "onnx"]
+    created: str
+    trained_on: TrainedOn
+    metrics: dict[str, float]
+    policy: Policy
+    libraries: dict[str, str]
+    golden: tuple[Golden, ...]
+    files: dict[str, FileEntry]
+
+
+@dataclass(frozen=True)
+class OnnxParts:
+    """An ONNX estimator before it is in a bundle: the graph and its encoding."""
+
+    graph: bytes
+    encoding: Encoding
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What a version says of one loan. `contributions` and `reasons` are None if not asked for."""
+
+    margin: float
+    probability: float
+    late: bool
+    band: str
+    contributions: tuple[float, ...] | None
+    reasons: list[Reason] | None
+
+
+class Bundle:
+    """One version, opened: it decides."""
+
+    def __init__(self, manifest: Manifest, digest: str, files: Mapping[str, bytes]) -> None:
+        self.manifest = manifest
+        self.digest = digest
+        self.files = files
+        self.version = manifest.version
+        self.policy = manifest.policy
+        self.definition = _decode(files, "loan.json", Definition)
+        self.profile = _decode(files, "profile.json", Profile)
+        self.model: Scorecard | OnnxModel
+        try:
+            self.profile.check(self.definition)
+            if manifest.kind == "scorecard":
+                self.model = _decode(files, "scorecard.json", Scorecard)
+                self.model.check(self.definition)
+            else:
+                self.model = OnnxModel(
+                    files["model.onnx"],
+                    _decode(files, "encoding.json", Encoding),
+                    self.definition,
+                    Loans.of(self.definition, self._rows(files)),
+                    manifest.files["model.onnx"].sha256,
+                )
+        except (ScorecardError, OnnxModelError, ValueError) as error:
+            raise BundleError(f"{manifest.version}: {error}") from None
+        self._reasons = Reasons(self.definition, self.profile)
+        self._verify_golden()
+
+    @classmethod
+    def read(cls, folder: Path) -> Bundle:
+        """Read and verify a version's folder; raises BundleError."""
+        manifest, digest = read_manifest(folder)
+        files = {name: _read_file(folder, name, entry) for name, entry in manifest.files.items()}
+        return cls(manifest, digest, files)
+
+    @property
+    def base(self) -> float:
+        """The margin from which contributions count."""
+        return self.model.base
+
+    def decide(self, values: Sequence[Value], explain: bool = True) -> Decision:
+        """Decide on one loan, given its checked values in the fields' order."""
+        if explain or isinstance(self.model, Scorecard):
+            margin, contributions = self.model.score(values)
+        else:
+            one = Loans.of(self.definition, [tuple(values)])
+            margin, contributions = float(self.model.margins(one)[0]), ()
+        return Decision(
+            margin,
+            arithmetic.probability(margin),
+            self.policy.late(margin),
+            self.policy.band(margin),
+            contributions if explain else None,
+            self._reasons.of(values, contributions) if explain else None,
+        )
+
+    def score_many(self, loans: Loans) -> tuple[Numbers, Numbers | None]:
+        """Margins (n,), and contributions (n, features) if they come at no extra cost."""
+        if isinstance(self.model, Scorecard):
+            return self.model.score_many(loans)
+        return self.model.margins(loans), None
+
+    def explain(self, values: Sequence[Value], contributions: Sequence[float]) -> list[Reason]:
+        """The reasons that follow from a loan's contributions."""
+        return self._reasons.of(values, contributions)
+
+    def sentence(self, position: int, value: Value) -> str:
+        """What a reason says of a value of the field at this position."""
+        return self._reasons.sentence(position, value)
+
+    def _rows(self, files: Mapping[str, bytes]) -> list[tuple[Value, ...]]:
+        return [
+            _values(self.definition, loan)
+            for loan in _decode(files, "background.json", list[dict[str, float | str | None]])
+        ]
+
+    def _verify_golden(self) -> None:
+        if not self.manifest.golden:
+            raise BundleError(f"{self.version}: no golden examples")
+        for i, golden in enumerate(self.manifest.golden):
+            found = self.decide(_values(self.definition, golden.loan), explain=False)
+            same = (
+                found.margin == golden.margin
+                if self.manifest.kind == "scorecard"
+                else abs(found.probability - golden.probability) <= _ONNX_TOLERANCE
+            )
+            if not same or (found.late, found.band) != (golden.late, golden.band):
+                raise BundleError(
+                    f"{self.version}: golden example {i + 1} does not reproduce: "
+                    f"probability {found.probability}, the manifest says {golden.probability}"
+                )
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A version before it has a name: all of its files, and the manifest's other parts."""
+
+    manifest: Manifest
+    files: dict[str, bytes]
+
+    def named(self, version: str, created: str) -> tuple[bytes, Bundle]:
+        """The manifest's bytes under this name, and the bundle, opened and verified."""
+        manifest = msgspec.structs.replace(self.manifest, version=version, created=created)
+        content = msgspec.json.format(msgspec.json.encode(manifest), indent=1)
+        return content, Bundle(manifest, hashlib.sha256(content).hexdigest(), self.files)
+
+
+def draft(
+    *,
+    candidate: str,
+    definition: Definition,
+    estimator: Scorecard | OnnxParts,
+    policy: Policy,
+    profile: Profile,
+    trained_on: TrainedOn,
+    metrics: dict[str, float],
+    libraries: dict[str, str],
+    documents: Mapping[str, str],
+) -> Draft:
+    """Put a trained estimator and what belongs to it together; `documents` are for people."""
+    parts: dict[str, Any] = {"loan.json": definition, "profile.json": profile}
+    files = {name: text.encode() for name, text in documents.items()}
+    kind: Literal["scorecard", "onnx"]
+    model: Scorecard | OnnxModel
+    if isinstance(estimator, Scorecard):
+        kind, model = "scorecard", estimator
+        parts["scorecard.json"] = estimator
+    else:
+        kind = "onnx"
+        background = profile.draw(definition, background_size(len(definition.fields)), seed=1)
+        parts["encoding.json"] = estimator.encoding
+        parts["background.json"] = [_record(definition, row) for row in background.rows()]
+        files["model.onnx"] = estimator.graph
+        model = OnnxModel(estimator.graph, estimator.encoding, definition, background, seed="")
+    for name, part in parts.items():
+        files[name] = msgspec.json.format(msgspec.json.encode(part), indent=1)
+    examples = profile.draw(definition, _GOLDEN_EXAMPLES, seed=2)
+    golden = tuple(_golden(definition, model, policy, examples))
+    entries = {
+        name: FileEntry(len(content), hashlib.sha256(content).hexdigest())
+        for name, content in sorted(files.items())
+    }
+    manifest = Manifest(
+        FORMAT,
+        arithmetic.ARITHMETIC,
+        "",
+        definition.model,
+        candidate,
+        kind,
+        "",
+        trained_on,
+        metrics,
+        policy,
+        libraries | {"processor": platform.machine()},
+        golden,
+        entries,
+    )
+    return Draft(manifest, files)
+
+
+def read_manifest(folder: Path) -> tuple[Manifest, str]:
+    """A version's manifest and its digest, without opening the rest; raises BundleError."""
+    try:
+        content = (folder / MANIFEST).read_bytes()
+    except OSError as error:
+        raise BundleError(f"{folder.name}: no version: {MANIFEST}: {error.strerror}") from None
+    try:
+        head = msgspec.json.decode(content, type=dict[str, Any])
+    except msgspec.MsgspecError as error:
+        raise BundleError(f"{folder.name}: {MANIFEST} can't be read: {error}") from None
+    for name, known in (("format", FORMAT), ("arithmetic", arithmetic.ARITHMETIC)):
+        given = head.get(name)
+        if not isinstance(given, int) or isinstance(given, bool) or given < 1:
+            raise BundleError(f"{folder.name}: {MANIFEST} is no manifest: it has no {name}")
+        if given > known:
+            raise BundleError(
+                f"{folder.name}: {name} {given}; this release reads up to {name} {known}"
+            )
+    manifest = _decode({MANIFEST: content}, MANIFEST, Manifest)
+    if manifest.version != folder.name:
+        raise BundleError(f"{folder.name}: the manifest is of another version, {manifest.version}")
+    missing = [name for name in _FILES[manifest.kind] if name not in manifest.files]
+    if missing:
+        raise BundleError(f"{folder.name}: the manifest lacks {', '.join(missing)}")
+    strange = [name for name in manifest.files if Path(name).name != name or name == MANIFEST]
+    if strange:
+        raise BundleError(f"{folder.name}: the manifest names a strange file, {strange[0]!r}")
+    return manifest, hashlib.sha256(content).hexdigest()
+
+
+def read_definition(folder: Path) -> Definition:
+    """A version's loan definition, verified, without opening the rest; raises BundleError."""
+    manifest, _ = read_manifest(folder)
+    content = _read_file(folder, "loan.json", manifest.files["loan.json"])
+    return _decode({"loan.json": content}, "loan.json", Definition)
+
+
+def _read_file(folder: Path, name: str, entry: FileEntry) -> bytes:
+    try:
+        content = (folder / name).read_bytes()
+    except OSError as error:
+        raise BundleError(f"{folder.name}: {name}: {error.strerror}") from None
+    if len(content) != entry.bytes:
+        raise BundleError(
+            f"{folder.name}: {name} has {len(content)} bytes, the manifest says {entry.bytes}"
+        )
+    if hashlib.sha256(content).hexdigest() != entry.sha256:
+        raise BundleError(f"{folder.name}: {name} was changed: its sha-256 differs")
+    return content
+
+
+_T = TypeVar("_T")
+
+
+def _decode(files: Mapping[str, bytes], name: str, kind: type[_T]) -> _T:
+    try:
+        return msgspec.json.decode(files[name], type=kind)
+    except (msgspec.MsgspecError, DefinitionError) as error:
+        raise BundleError(f"{name} can't be read: {error}") from None
+
+
+def _values(definition: Definition, loan: Mapping[str, Value]) -> tuple[Value, ...]:
+    checked = Checks(definition).loan(loan)
+    if checked.problems:
+        raise ValueError(f"a synthetic loan is not valid: {checked.problems[0]}")
+    return checked.values
+
+
+def _record(definition: Definition, row: Sequence[Value]) -> dict[str, Value]:
+    return dict(zip(definition.names, row, strict=True))
+
+
+def _golden(
+    definition: Definition, model: Scorecard | OnnxModel, policy: Policy, examples: Loans
+) -> Iterator[Golden]:
+    margins: Numbers = np.asarray(model.margins(examples))
+    for row, margin in zip(examples.rows(), margins.tolist(), strict=True):
+        yield Golden(
+            _record(definition, row),
+            margin,
+            arithmetic.probability(margin),
+            policy.late(margin),
+            BANDS[int(policy.bands_many(np.array([margin]))[0])],
+        )

@@ -1,0 +1,157 @@
+"""From a margin to a decision: the threshold, the bands, and the reasons with their sentences."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from peerloan.loan import Definition, Field, Numbers, Texts, Value
+from peerloan.model import arithmetic
+from peerloan.model.profile import Profile
+
+BANDS = ("low", "medium", "high", "very high")
+# The commentary to Regulation B, § 1002.9(b)(2): more than four reasons is not likely to help.
+MAX_REASONS = 4
+
+
+class Policy(msgspec.Struct, frozen=True):
+    """Where yes begins, and the bands.
+
+    `threshold` is a probability; decisions compare the margin with `threshold_margin`, its
+    log-odds. `band_margins` are the lower ends of medium, high and very high.
+    """
+
+    aim: str
+    aim_value: float
+    threshold: float
+    threshold_margin: float
+    band_margins: tuple[float, float, float]
+
+    @classmethod
+    def by_cost(cls, ratio: float = 20.0) -> Policy:
+        """The threshold at which expected costs are equal: a missed late loan costs `ratio`
+        false alarms, so say yes from 1 / (1 + ratio) on (Elkan 2001)."""
+        return cls.at(1 / (1 + ratio), "cost", ratio)
+
+    @classmethod
+    def at(cls, threshold: float, aim: str, aim_value: float) -> Policy:
+        """A policy with the usual bands: below half the threshold, below it, below twice, above.
+
+        Twice a threshold of a half or more is no probability: the last band then begins half-way
+        to 1.
+        """
+        margin = arithmetic.margin(threshold)
+        bands = (threshold / 2, min(2 * threshold, (1 + threshold) / 2))
+        return cls(
+            aim,
+            aim_value,
+            arithmetic.probability(margin),
+            margin,
+            (arithmetic.margin(bands[0]), margin, arithmetic.margin(bands[1])),
+        )
+
+    def late(self, margin: float) -> bool:
+        """The decision: yes from the threshold on."""
+        return margin >= self.threshold_margin
+
+    def band(self, margin: float) -> str:
+        """The band of a margin."""
+        return BANDS[bisect_right(self.band_margins, margin)]
+
+    def late_many(self, margins: Numbers) -> npt.NDArray[np.bool_]:
+        """The decisions (n,) of many margins."""
+        return margins >= self.threshold_margin
+
+    def bands_many(self, margins: Numbers) -> npt.NDArray[np.int64]:
+        """The bands (n,) of many margins, as positions in BANDS."""
+        return np.searchsorted(np.array(self.band_margins), margins, side="right")
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """One feature that raises this loan's risk above the average, and a sentence to say so."""
+
+    feature: str
+    value: Value
+    contribution: float
+    sentence: str
+
+
+class Reasons:
+    """Turns contributions into at most four reasons; everything it says comes from the bundle."""
+
+    def __init__(self, definition: Definition, profile: Profile) -> None:
+        self._fields = definition.fields
+        self._sentences = [
+            _sentence_maker(field, definition.texts, profile.usual(field.name))
+            for field in definition.fields
+        ]
+
+    def sentence(self, position: int, value: Value) -> str:
+        """What is said of a value of the field at this position."""
+        return self._sentences[position](value)
+
+    def of(self, values: Sequence[Value], contributions: Sequence[float]) -> list[Reason]:
+        """The reasons of one loan, largest contribution first; equal ones in the fields' order."""
+        raising = [(-c, i) for i, c in enumerate(contributions) if c > 0]
+        raising.sort()
+        return [
+            Reason(self._fields[i].name, values[i], -c, self._sentences[i](values[i]))
+            for c, i in raising[:MAX_REASONS]
+        ]
+
+    @staticmethod
+    def positions_many(contributions: Numbers) -> npt.NDArray[np.int64]:
+        """For many loans (n, features): the positions (n, ≤ 4) of their reasons, −1 for none."""
+        order = np.argsort(-contributions, axis=1, kind="stable")[:, :MAX_REASONS]
+        raises = np.take_along_axis(contributions, order, axis=1) > 0
+        return np.where(raises, order, -1)
+
+
+def _sentence_maker(field: Field, texts: Texts, usual: Value) -> Callable[[Value], str]:
+    usual_shown = field.show(usual)
+
+    def sayer(template: str) -> Callable[[str], str]:
+        """The template with label and usual filled in, waiting for its value."""
+        head, mark, tail = (
+            part.replace("{label}", field.label).replace("{usual}", usual_shown)
+            for part in template.partition("{value}")
+        )
+        return (lambda shown: head + shown + tail) if mark else (lambda _: head)
+
+    higher, lower, equal = sayer(texts.higher), sayer(texts.lower), sayer(texts.equal)
+    level, unseen, missing = sayer(texts.level), sayer(texts.unseen), sayer(texts.missing)
+    seen = frozenset(field.seen_levels)
+    ranks: dict[Value, int] = {each: rank for rank, each in enumerate(field.levels)}
+
+    def of_category(value: Value) -> str:
+        if value is None:
+            return missing("")
+        if value not in seen:
+            return unseen(field.show(value))
+        return (equal if value == usual else level)(field.show(value))
+
+    def of_ordered(value: Value) -> str:
+        if value is None:
+            return missing("")
+        shown, rank, usual_rank = field.show(value), ranks[value], ranks.get(usual)
+        if usual_rank is None or rank == usual_rank:
+            return equal(shown)
+        return (higher if rank > usual_rank else lower)(shown)
+
+    def of_number(value: Value) -> str:
+        if value is None:
+            return missing("")
+        shown = field.show(value)
+        if usual is None or shown == usual_shown:
+            return equal(shown)
+        return (higher if value > usual else lower)(shown)  # type: ignore[operator]
+
+    if field.is_number:
+        return of_number
+    return of_ordered if field.kind == "ordered" else of_category

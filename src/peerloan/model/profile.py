@@ -1,0 +1,124 @@
+"""The reference profile: what the training table looked like, column by column.
+
+It is what drift is measured against, what "usual" means in a reason, and where a bundle's
+synthetic loans (golden examples, background) are drawn from. It holds shares and quantiles of
+single columns, never a borrower's row.
+"""
+
+from __future__ import annotations
+
+import msgspec
+import numpy as np
+
+from peerloan.loan import Definition, Field, Loans, Numbers, TextColumn, Value
+
+_GRID = np.linspace(0, 1, 21)
+
+
+class NumberProfile(msgspec.Struct, frozen=True, tag_field="column", tag="number"):
+    """21 quantiles (0 %, 5 %, … 100 %), the mean, and the share of missing values."""
+
+    name: str
+    quantiles: tuple[float, ...]
+    mean: float | None
+    missing: float
+
+
+class LevelProfile(msgspec.Struct, frozen=True, tag_field="column", tag="level"):
+    """Levels, most frequent first, with their shares of all loans; and the share of missing."""
+
+    name: str
+    levels: tuple[str, ...]
+    shares: tuple[float, ...]
+    missing: float
+
+
+ColumnProfile = NumberProfile | LevelProfile
+
+
+class Profile(msgspec.Struct, frozen=True):
+    """Reference distributions of the fields and of the version's own probability."""
+
+    loans: int
+    late: float
+    columns: tuple[ColumnProfile, ...]
+    probability: NumberProfile
+
+    @classmethod
+    def of(cls, loans: Loans, late: Numbers, probability: Numbers) -> Profile:
+        """Measure a training table: `late` is 0 or 1 a loan, `probability` the version's own."""
+        columns: list[ColumnProfile] = []
+        for field in loans.definition.fields:
+            if field.is_number:
+                columns.append(_number_profile(field.name, loans.numbers(field.name)))
+            else:
+                columns.append(_level_profile(field.name, loans.texts(field.name)))
+        return cls(
+            loans.size,
+            float(late.mean()),
+            tuple(columns),
+            _number_profile("probability", probability),
+        )
+
+    def check(self, definition: Definition) -> None:
+        """Raise ValueError unless the columns are the definition's fields."""
+        found = tuple(column.name for column in self.columns)
+        if found != definition.names:
+            raise ValueError(f"profile of {', '.join(found)}, not of the definition's fields")
+
+    def usual(self, name: str) -> Value:
+        """The median of a number, the most frequent level of a category; None if all miss."""
+        column = next(column for column in self.columns if column.name == name)
+        if isinstance(column, NumberProfile):
+            return column.quantiles[len(column.quantiles) // 2] if column.quantiles else None
+        return column.levels[0] if column.levels else None
+
+    def draw(self, definition: Definition, loans: int, seed: int) -> Loans:
+        """Synthetic loans: each column drawn on its own, so no borrower is among them."""
+        random = np.random.default_rng(seed)
+        columns: dict[str, Numbers | TextColumn] = {}
+        for field, column in zip(definition.fields, self.columns, strict=True):
+            misses = random.random(loans) < column.missing
+            u = random.random(loans)
+            if isinstance(column, NumberProfile):
+                drawn = _draw_numbers(field, column, u)
+                columns[field.name] = np.where(misses, np.nan, drawn)
+            else:
+                codes = np.searchsorted(np.cumsum(column.shares), u * sum(column.shares), "right")
+                codes = np.minimum(codes, len(column.levels) - 1)
+                columns[field.name] = TextColumn(np.where(misses, -1, codes), column.levels)
+        return Loans(definition, columns, loans)
+
+
+def _draw_numbers(field: Field, column: NumberProfile, u: Numbers) -> Numbers:
+    if not column.quantiles:
+        return np.full(len(u), np.nan)
+    drawn = np.interp(u, _GRID, column.quantiles)
+    if field.kind == "whole":
+        return np.rint(drawn)
+    # Four significant digits, as people write amounts; never outside what was seen.
+    size = np.floor(np.log10(np.maximum(np.abs(drawn), 1e-300)))
+    rounded = np.array([round(v, int(3 - s)) for v, s in zip(drawn, size, strict=True)])
+    return np.clip(rounded, column.quantiles[0], column.quantiles[-1])
+
+
+def _number_profile(name: str, values: Numbers) -> NumberProfile:
+    given = values[~np.isnan(values)]
+    return NumberProfile(
+        name,
+        tuple(np.quantile(given, _GRID, method="inverted_cdf").tolist()) if len(given) else (),
+        float(given.mean()) if len(given) else None,
+        1 - len(given) / len(values) if len(values) else 0.0,
+    )
+
+
+def _level_profile(name: str, column: TextColumn) -> LevelProfile:
+    counts = np.bincount(column.codes[column.codes >= 0], minlength=len(column.levels))
+    order = [i for i in np.argsort(-counts, kind="stable").tolist() if counts[i]]
+    total = max(1, len(column.codes))
+    return LevelProfile(
+        name,
+        tuple(column.levels[i] for i in order),
+        tuple(float(counts[i] / total) for i in order),
+        float((column.codes == -1).sum() / total),
+    )

@@ -1,0 +1,294 @@
+"""The store: every version and its aliases, in two folders on volumes.
+
+`versions/V/` is written once, its manifest last; a folder without one is no version.
+`aliases/000017.json` is the whole alias state after the seventeenth change; it is created only if
+it is absent, so who loses a race is told. The highest number is the state, the series the history.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import getpass
+import os
+import re
+import secrets
+import shutil
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from peerloan.loan import Definition, breaking_changes
+from peerloan.model.bundle import (
+    MANIFEST,
+    Bundle,
+    BundleError,
+    Draft,
+    Manifest,
+    read_definition,
+    read_manifest,
+)
+
+_VERSION = re.compile(r"[a-z0-9][a-z0-9.-]{0,99}")
+_STATE = re.compile(r"(\d{6,})\.json")
+
+
+class StoreError(ValueError):
+    """Something that the store refuses, and why."""
+
+
+class BreakingChange(StoreError):
+    """A promotion under which requests that are valid today would fail; `reasons` lists them."""
+
+    def __init__(self, version: str, reasons: list[str]) -> None:
+        listed = "; ".join(reasons)
+        super().__init__(
+            f"{version} would refuse loans that the champion accepts ({listed}); "
+            "promote with --breaking if callers are ready"
+        )
+        self.reasons = reasons
+
+
+class State(msgspec.Struct, frozen=True):
+    """Which version serves (champion) and which runs in shadow (challenger), and how it came.
+
+    `line` are the champions that `rollback` walks back through, the current one last; `former` is
+    every version that ever was champion.
+    """
+
+    number: int = 0
+    champion: str | None = None
+    challenger: str | None = None
+    line: tuple[str, ...] = ()
+    former: tuple[str, ...] = ()
+    action: Literal["none", "promote", "challenge", "rollback"] = "none"
+    who: str = ""
+    when: str = ""
+    why: str = ""
+
+
+class Store:
+    """A store in a folder; it is created by the first publication."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._versions = root / "versions"
+        self._aliases = root / "aliases"
+
+    # Versions
+
+    def versions(self) -> list[str]:
+        """The names of all versions, oldest first."""
+        if not self._versions.is_dir():
+            return []
+        folders = [path for path in self._versions.iterdir() if (path / MANIFEST).is_file()]
+        return [path.name for path in sorted(folders, key=_created)]
+
+    def manifest(self, version: str) -> Manifest:
+        """A version's manifest; raises StoreError or BundleError."""
+        return read_manifest(self._folder(version))[0]
+
+    def load(self, version: str) -> Bundle:
+        """Read and verify a version; raises StoreError or BundleError."""
+        return Bundle.read(self._folder(version))
+
+    def definition(self, version: str) -> Definition:
+        """A version's loan definition, without opening its model."""
+        return read_definition(self._folder(version))
+
+    def publish(self, draft: Draft) -> str:
+        """Write a new version and return its name; it exists wholly or not at all."""
+        for version in self.versions()[-1:]:
+            model = self.manifest(version).model
+            if model != draft.manifest.model:
+                raise StoreError(
+                    f"{self.root} holds the model '{model}'; "
+                    f"'{draft.manifest.model}' needs a store of its own"
+                )
+        now = datetime.now(UTC)
+        folder = self._claim(f"{draft.manifest.candidate}-{now:%Y%m%d-%H%M%S}")
+        try:
+            manifest, _ = draft.named(folder.name, now.isoformat(timespec="seconds"))
+            for name, content in draft.files.items():
+                _write(folder / name, content)
+            _publish_file(folder / MANIFEST, manifest)
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+        _sync(self._versions)
+        return folder.name
+
+    # Aliases
+
+    def state(self) -> State:
+        """The current state of the aliases; raises StoreError if it can't be read."""
+        numbers = self._numbers()
+        return self._read_state(numbers[-1]) if numbers else State()
+
+    def changed_since(self, number: int) -> bool:
+        """Whether there is a state after this one: one look at one file name."""
+        return self._state_file(number + 1).exists()
+
+    def history(self) -> list[State]:
+        """Every state, oldest first."""
+        return [self._read_state(number) for number in self._numbers()]
+
+    def promote(self, version: str, why: str = "", breaking: bool = False) -> State:
+        """Make a version the champion; raises BundleError, BreakingChange or StoreError."""
+        state = self.state()
+        new = self.load(version)
+        if state.champion == version:
+            raise StoreError(f"{version} is the champion already")
+        if state.champion is not None and not breaking:
+            with contextlib.suppress(BundleError):  # a champion that can't be read can't be asked
+                reasons = breaking_changes(self.definition(state.champion), new.definition)
+                if reasons:
+                    raise BreakingChange(version, reasons)
+        return self._change(
+            state,
+            action="promote",
+            champion=version,
+            challenger=None if state.challenger == version else state.challenger,
+            line=(*state.line, version),
+            why=why,
+        )
+
+    def challenge(self, version: str, why: str = "") -> State:
+        """Make a version the challenger; raises BundleError or StoreError."""
+        state = self.state()
+        self.load(version)
+        if state.champion == version:
+            raise StoreError(f"{version} is the champion; a challenger is another version")
+        return self._change(state, action="challenge", challenger=version, why=why)
+
+    def rollback(self, why: str = "") -> State:
+        """Return to the champion before the current one; again, one further back."""
+        state = self.state()
+        if len(state.line) < 2:
+            raise StoreError("there is no champion before the current one")
+        line = state.line[:-1]
+        self.load(line[-1])
+        return self._change(
+            state,
+            action="rollback",
+            champion=line[-1],
+            challenger=None if state.challenger == line[-1] else state.challenger,
+            line=line,
+            why=why,
+        )
+
+    def known_fields(self, state: State) -> frozenset[str]:
+        """The fields of champion, challenger and former champions, which requests may carry."""
+        names: set[str] = set()
+        for version in {*state.former, state.champion, state.challenger} - {None}:
+            # A version that can't be read must not keep the champion from serving.
+            with contextlib.suppress(BundleError, StoreError):
+                names.update(self.definition(str(version)).names)
+        return frozenset(names)
+
+    def _change(self, state: State, **changes: object) -> State:
+        new = msgspec.structs.replace(
+            state,
+            number=state.number + 1,
+            who=_who(),
+            when=datetime.now(UTC).isoformat(timespec="seconds"),
+            **changes,
+        )
+        if new.champion is not None and new.champion not in state.former:
+            new = msgspec.structs.replace(new, former=(*state.former, new.champion))
+        path = self._state_file(new.number)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            _publish_file(path, msgspec.json.format(msgspec.json.encode(new), indent=1))
+        except FileExistsError:
+            raise StoreError(
+                f"somebody changed the aliases at the same time (state {new.number}); "
+                "look at `peerloan models list` and try again"
+            ) from None
+        return new
+
+    def _read_state(self, number: int) -> State:
+        path = self._state_file(number)
+        try:
+            state = msgspec.json.decode(path.read_bytes(), type=State)
+        except (OSError, msgspec.MsgspecError) as error:
+            raise StoreError(f"{path} can't be read: {error}") from None
+        if state.number != number:
+            raise StoreError(f"{path} is of another number, {state.number}")
+        return state
+
+    def _numbers(self) -> list[int]:
+        if not self._aliases.is_dir():
+            return []
+        found = (_STATE.fullmatch(path.name) for path in self._aliases.iterdir())
+        return sorted(int(match[1]) for match in found if match)
+
+    def _state_file(self, number: int) -> Path:
+        return self._aliases / f"{number:06d}.json"
+
+    def _folder(self, version: str) -> Path:
+        # A name that could leave the folder is no version's.
+        if not _VERSION.fullmatch(version) or not (self._versions / version).is_dir():
+            known = ", ".join(self.versions()[-5:]) or "none"
+            raise StoreError(f"no version {version!r} in {self.root} (newest: {known})")
+        return self._versions / version
+
+    def _claim(self, name: str) -> Path:
+        self._versions.mkdir(parents=True, exist_ok=True)
+        for folder in (self._versions / each for each in _names(name)):
+            with contextlib.suppress(FileExistsError):
+                folder.mkdir()
+                return folder
+        raise AssertionError("names never end")
+
+
+def _names(name: str) -> Iterator[str]:
+    yield name
+    number = 2
+    while True:
+        yield f"{name}-{number}"
+        number += 1
+
+
+def _created(folder: Path) -> tuple[str, str]:
+    try:
+        return read_manifest(folder)[0].created, folder.name
+    except BundleError:  # listed all the same, so that somebody sees it
+        return "", folder.name
+
+
+def _who() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container's user id without a name
+        return f"uid {os.getuid()}"
+
+
+def _publish_file(path: Path, content: bytes) -> None:
+    """Create a file whole, or not at all; raises FileExistsError if it is there already."""
+    incoming = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    try:
+        _write(incoming, content)
+        # A link is atomic and, other than a rename, never replaces what is there.
+        os.link(incoming, path)
+    finally:
+        incoming.unlink(missing_ok=True)
+    _sync(path.parent)
+
+
+def _write(path: Path, content: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync(folder: Path) -> None:
+    """Make new names in a folder last through a power failure."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,47 @@
+"""Fitting an encoding to a training table."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from peerloan.loan import Field, Loans
+from peerloan.model import EncodedColumn, Encoding
+
+# A level with fewer loans says nothing about the next loan; it is scored as an unseen one.
+_LEAST_LOANS = 10
+_MOST_LEVELS = 100
+
+
+def fit_encoding(loans: Loans, *, one_hot_ordered: bool, impute: bool) -> Encoding:
+    """Numbers as they are, categories one-hot, ordered categories by rank or one-hot.
+
+    `impute`: a missing number becomes the training table's median; otherwise it stays missing,
+    for an estimator that knows what to do with it.
+    """
+    columns: list[EncodedColumn] = []
+    for field in loans.definition.fields:
+        if field.is_number:
+            fill = None
+            if impute:
+                given = loans.numbers(field.name)
+                given = given[~np.isnan(given)]
+                fill = float(np.median(given)) if len(given) else 0.0
+            columns.append(EncodedColumn(field.name, "value", fill=fill))
+        elif field.kind == "ordered" and not one_hot_ordered:
+            columns.append(EncodedColumn(field.name, "rank"))
+        else:
+            columns.extend(_one_hot(field, loans))
+    return Encoding(tuple(columns))
+
+
+def _one_hot(field: Field, loans: Loans) -> Iterator[EncodedColumn]:
+    column = loans.texts(field.name)
+    counts = np.bincount(column.codes[column.codes >= 0], minlength=len(column.levels))
+    common = np.argsort(-counts, kind="stable")[:_MOST_LEVELS].tolist()
+    # By name, so that the order of the table's rows doesn't decide the order of the columns.
+    for level in sorted(column.levels[code] for code in common if counts[code] >= _LEAST_LOANS):
+        yield EncodedColumn(field.name, "level", level)
+    if field.missing:
+        yield EncodedColumn(field.name, "missing")
