@@ -148,11 +148,9 @@ class Bundle:
 
     def decide(self, values: Sequence[Value], explain: bool = True) -> Decision:
         """Decide on one loan, given its checked values in the fields' order."""
-        if explain or isinstance(self.model, Scorecard):
-            margin, contributions = self.model.score(values)
-        else:
-            one = Loans.of(self.definition, [tuple(values)])
-            margin, contributions = float(self.model.margins(one)[0]), ()
+        margin, contributions = (
+            self.model.score(values) if explain else (self.model.margin(values), ())
+        )
         return Decision(
             margin,
             arithmetic.probability(margin),

@@ -75,6 +75,10 @@ class OnnxModel:
         """Margins (n,) of many loans."""
         return _margins(self._run(_single(self._encoding.matrix(loans))))
 
+    def margin(self, values: Sequence[Value]) -> float:
+        """Margin of one loan, without its reasons."""
+        return float(_margins(self._run(_single(np.array([self._row(values)]))))[0])
+
     def score(self, values: Sequence[Value]) -> tuple[float, tuple[float, ...]]:
         """Margin and contributions of one loan.
 

@@ -90,6 +90,10 @@ class Scorecard(msgspec.Struct, frozen=True, dict=True):
         )
         return self.base + sum(points), points
 
+    def margin(self, values: Sequence[Value]) -> float:
+        """Margin of one loan."""
+        return self.score(values)[0]
+
     def score_many(self, loans: Loans) -> tuple[Numbers, Numbers]:
         """Margins (n,) and contributions (n, features) of many loans; equal to `score` of each."""
         contributions = np.empty((loans.size, len(self.tables)), order="F")

@@ -1,0 +1,52 @@
+# One line a task; `make demo` and `make test` are all that a new user needs.
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/pip install --quiet --disable-pip-version-check
+LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url --no-emit-find-links pyproject.toml
+.DEFAULT_GOAL := help
+.PHONY: help demo stop setup test lint format bench lock
+
+help: ## Say what there is
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 10
+
+demo: .venv/demo ## Sample, train, promote, and serve the page at http://localhost:5000
+	@$(BIN)/peerloan demo
+
+stop: .venv/demo ## Stop the demo's server
+	@$(BIN)/peerloan demo --stop
+
+setup: .venv/dev ## Install everything for work on the project
+	@$(BIN)/pre-commit install --install-hooks >/dev/null 2>&1 || true
+
+test: .venv/dev ## Run every test
+	@$(BIN)/python -m pytest -n auto
+
+lint: .venv/dev ## Check style, types and the contracts between the rooms
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports
+
+format: .venv/dev ## Put the code into its format
+	@$(BIN)/ruff check --fix-only --quiet . ; $(BIN)/ruff format .
+
+bench: .venv/dev ## Measure, side by side
+	@$(BIN)/python bench/serving.py
+
+lock: .venv/bin/pip ## Compile the locks anew
+	@$(PIP) uv
+	@$(LOCK) --group dev --group build --extra train -o requirements/dev.txt
+	@$(LOCK) --extra train -c requirements/dev.txt -o requirements/train.txt
+	@$(LOCK) -c requirements/dev.txt -o requirements/serve.txt
+	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url --no-emit-find-links -c requirements/dev.txt --group build -o requirements/build.txt
+
+.venv/bin/pip:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed")'
+	@$(PYTHON) -m venv .venv
+
+.venv/demo: .venv/bin/pip requirements/train.txt requirements/build.txt pyproject.toml
+	@echo "Installing (about a minute) …"
+	@$(PIP) --require-hashes -r requirements/build.txt -r requirements/train.txt
+	@$(PIP) --no-deps --no-build-isolation -e .
+	@touch $@
+
+.venv/dev: .venv/demo requirements/dev.txt
+	@$(PIP) --require-hashes -r requirements/dev.txt
+	@touch $@

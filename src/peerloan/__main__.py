@@ -1,0 +1,5 @@
+"""`python -m peerloan`."""
+
+from peerloan.cli import main
+
+main()

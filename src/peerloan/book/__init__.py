@@ -1,0 +1,29 @@
+"""A book is a table of loans: reading and checking it, drafting its definition, writing one."""
+
+from peerloan.book.check import Group, Report, check_book
+from peerloan.book.columns import Batch, Fault, check_columns, join_loans, read_loans
+from peerloan.book.draft import draft_definition
+from peerloan.book.fingerprint import Fingerprint
+from peerloan.book.parts import BookError, Part, Progress
+from peerloan.book.source import Book, open_book
+from peerloan.book.writing import Writer, open_writer
+
+__all__ = [
+    "Batch",
+    "Book",
+    "BookError",
+    "Fault",
+    "Fingerprint",
+    "Group",
+    "Part",
+    "Progress",
+    "Report",
+    "Writer",
+    "check_book",
+    "check_columns",
+    "draft_definition",
+    "join_loans",
+    "open_book",
+    "open_writer",
+    "read_loans",
+]

@@ -1,0 +1,264 @@
+"""From a part of a book to checked loans, column by column."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import pyarrow as pa
+
+from peerloan.book.parts import BookError, Part
+from peerloan.book.source import Book, show_column
+from peerloan.book.values import Mask, as_text, encode, read_numbers, read_texts, show_cell
+from peerloan.loan import Codes, Definition, Field, Label, Loans, Numbers, Problem, TextColumn
+from peerloan.loan.checks import nearest
+from peerloan.loan.columns import Column
+from peerloan.loan.text import parse_number, text_fault
+
+_SEPARATORS = {";": "';'", "\t": "tabs", "|": "'|'", ":": "':'"}
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What is wrong with one column of a part; `places` are the records that hold a wrong value."""
+
+    field: str
+    expected: str
+    places: Codes
+    column: pa.Array
+
+    def given(self, i: int) -> str:
+        """What stands at the i-th of the places."""
+        return show_cell(self.column, int(self.places[i]))
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A part of a book after its check.
+
+    `good` masks `part.records`: true where nothing is wrong. `loans`, `labels` and `ids` are those
+    of the good rows alone, in the book's order; `every_` ones are of all records, as far as they
+    can be read: a value that can't be is missing there, a number out of range is as given.
+    `every_label` is 1 for late, 0 for on time, −1 for wrong or missing. `missing` counts by field
+    the records without a value.
+    """
+
+    part: Part
+    every_loan: Loans
+    every_label: Codes | None
+    every_id: TextColumn | None
+    missing: Mapping[str, int]
+    faults: tuple[Fault, ...]
+
+    @cached_property
+    def good(self) -> Mask:
+        """True for the records without a problem."""
+        good = np.ones(self.part.records.num_rows, dtype=np.bool_)
+        for fault in self.faults:
+            good[fault.places] = False
+        return good
+
+    @cached_property
+    def loans(self) -> Loans:
+        """The good rows' loans."""
+        return self.every_loan if self.good.all() else self.every_loan.take(self.good)
+
+    @cached_property
+    def labels(self) -> Codes | None:
+        """The good rows' labels, 1 late and 0 on time; None if they were not asked for."""
+        return None if self.every_label is None else self.every_label[self.good]
+
+    @cached_property
+    def ids(self) -> list[str | None] | None:
+        """The good rows' ids; None if the definition or the book has no such column."""
+        if self.every_id is None:
+            return None
+        levels: tuple[str | None, ...] = (*self.every_id.levels, None)
+        return [levels[code] for code in self.every_id.codes[self.good].tolist()]
+
+    @cached_property
+    def problems(self) -> list[Problem]:
+        """Every wrong value of the part, by row, and by field within it."""
+        numbers = self.part.numbers.tolist()
+        problems = list(self.part.problems)
+        for fault in self.faults:
+            problems += [
+                Problem(numbers[place], fault.field, fault.expected, fault.given(i))
+                for i, place in enumerate(fault.places.tolist())
+            ]
+        problems.sort(key=lambda problem: problem.loan or 0)
+        return problems
+
+
+def check_columns(definition: Definition, book: Book, *, label: bool = False) -> list[str]:
+    """Notes on a book's columns (extra ones, absent ones that may be missing); raises BookError.
+
+    `label`: whether the label's column must be there.
+    """
+    given = set(book.columns)
+    needed = [*definition.names, *([definition.label.column] if label else [])]
+    missing = [name for name in needed if name not in given]
+    if len(missing) == len(needed):
+        _check_separator(book, needed)
+    known = {*needed, definition.label.column, *definition.roles.columns()}
+    others = [name for name in book.columns if name not in known]
+
+    def hint(name: str) -> str:
+        near = nearest(name, others)
+        return f" (did you mean {show_column(near)}?)" if near is not None else ""
+
+    optional = {field.name for field in definition.fields if field.missing}
+    refused = [f"{show_column(name)}{hint(name)}" for name in missing if name not in optional]
+    if refused:
+        noun, verb = ("column", "is") if len(refused) == 1 else ("columns", "are")
+        raise BookError(
+            f"{book.name}: expected the {noun} {', '.join(refused)}, which {verb} not there"
+        )
+    notes = [
+        f"there is no column {show_column(name)}: it counts as missing in every row{hint(name)}"
+        for name in missing
+    ]
+    if others:
+        noun = "column" if len(others) == 1 else "columns"
+        names = ", ".join(map(show_column, others))
+        notes.append(f"{len(others)} {noun} that the loan definition does not name: {names}")
+    return notes
+
+
+def _check_separator(book: Book, needed: Sequence[str]) -> None:
+    """None of the loan's columns is there: is it the separator?"""
+    header = ",".join(book.columns)
+    for separator, words in _SEPARATORS.items():
+        names = {name.strip().strip("'\"") for name in header.split(separator)}
+        if len(names.intersection(needed)) * 2 >= len(needed):
+            raise BookError(f"{book.name}: the columns are separated by {words}, expected ','")
+
+
+def read_loans(definition: Definition, part: Part, *, label: bool = False) -> Batch:
+    """Check a part's rows; `label`: read the label's column too, wrong or missing is a problem.
+
+    A column that is absent is missing in every row.
+    """
+    columns: dict[str, Column] = {}
+    missing: dict[str, int] = {}
+    faults: list[Fault] = []
+
+    def note(name: str, expected: str, wrong: Mask, column: pa.Array) -> None:
+        if wrong.any():
+            faults.append(Fault(name, expected, np.flatnonzero(wrong), column))
+
+    for field in definition.fields:
+        column = _column(part.records, field.name)
+        values: Column
+        if field.is_number:
+            values, wrong = read_numbers(column)
+            absent = np.isnan(values) & ~wrong
+            wrong |= _outside(field, values)
+        else:
+            values, wrong = read_texts(column, _allowed(field))
+            absent = (values.codes < 0) & ~wrong
+        if not field.missing:
+            wrong |= absent
+        columns[field.name] = values
+        missing[field.name] = int(np.count_nonzero(absent))
+        note(field.name, field.expected, wrong, column)
+
+    labels = None
+    if label:
+        column = _column(part.records, definition.label.column)
+        labels = _read_labels(definition.label, column)
+        note(definition.label.column, expected_label(definition.label), labels < 0, column)
+
+    ids = None
+    id_name = definition.roles.id
+    if id_name is not None and id_name in part.records.schema.names:
+        column = _column(part.records, id_name)
+        ids, wrong = read_texts(column, _is_clean)
+        note(id_name, "text of 1 to 200 characters", wrong, column)
+
+    loans = Loans(definition, columns, part.records.num_rows)
+    return Batch(part, loans, labels, ids, missing, tuple(faults))
+
+
+def join_loans(loans: Sequence[Loans]) -> Loans:
+    """The loans of several batches (at least one, of one definition) as one."""
+    definition = loans[0].definition
+    columns: dict[str, Column] = {}
+    for field in definition.fields:
+        if field.is_number:
+            columns[field.name] = np.concatenate([some.numbers(field.name) for some in loans])
+            continue
+        texts = [some.texts(field.name) for some in loans]
+        levels = tuple(dict.fromkeys(level for text in texts for level in text.levels))
+        codes = np.concatenate([text.recode(levels, unseen=-1) for text in texts])
+        columns[field.name] = TextColumn(codes, levels)
+    return Loans(definition, columns, sum(some.size for some in loans))
+
+
+def expected_label(label: Label) -> str:
+    """What a label must be, in words."""
+    return f"{_show_meaning(label.late)} (late) or {_show_meaning(label.on_time)} (on time)"
+
+
+def means(value: object, meaning: int | float | str | bool) -> bool:
+    """Whether a cell's value (bytes from CSV) is that of a label."""
+    text = as_text(value)
+    if text is None:
+        return False
+    if isinstance(meaning, str):
+        return text == meaning
+    if isinstance(meaning, bool) and text.casefold() in ("true", "false"):
+        return (text.casefold() == "true") == meaning
+    if isinstance(value, bool):
+        return value == meaning
+    try:
+        return parse_number(text) == meaning
+    except ValueError:
+        return False
+
+
+def _column(records: pa.RecordBatch, name: str) -> pa.Array:
+    if name not in records.schema.names:
+        return pa.nulls(records.num_rows)
+    return records.column(name)
+
+
+def _outside(field: Field, numbers: Numbers) -> Mask:
+    """The numbers that the field refuses; NaN is none of them."""
+    outside = np.zeros(len(numbers), dtype=np.bool_)
+    if field.min is not None:
+        outside |= numbers < field.min
+    if field.above is not None:
+        outside |= numbers <= field.above
+    if field.max is not None:
+        outside |= numbers > field.max
+    if field.kind == "whole":
+        outside |= (numbers != np.trunc(numbers)) & ~np.isnan(numbers)
+    return outside
+
+
+def _allowed(field: Field) -> Callable[[str], bool]:
+    if field.kind == "ordered":
+        return frozenset(field.levels).__contains__
+    return _is_clean
+
+
+def _is_clean(text: str) -> bool:
+    return text_fault(text) is None
+
+
+def _read_labels(label: Label, column: pa.Array) -> Codes:
+    codes, values = encode(column)
+    table = np.full(len(values) + 1, -1, dtype=np.int64)
+    for code, value in enumerate(values):
+        if means(value, label.late):
+            table[code] = 1
+        elif means(value, label.on_time):
+            table[code] = 0
+    return table[codes]
+
+
+def _show_meaning(meaning: int | float | str | bool) -> str:
+    return str(meaning).lower() if isinstance(meaning, bool) else repr(meaning)

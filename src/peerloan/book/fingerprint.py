@@ -1,0 +1,58 @@
+"""What a table held, as one digest."""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+
+import numpy as np
+import pyarrow as pa
+
+from peerloan.loan import Codes, Definition, Loans, TextColumn
+
+
+class Fingerprint:
+    """A SHA-256 over a definition's columns and the label of checked loans, in their order.
+
+    It is the same for CSV and Parquet and for any division into parts: each column is digested on
+    its own, numbers as little-endian doubles, texts as UTF-8 after their length in four bytes; the
+    names and digests of all columns are digested at the end.
+    """
+
+    def __init__(self, definition: Definition) -> None:
+        self._names = definition.names
+        self._columns = {name: hashlib.sha256() for name in definition.names}
+        self._label_name = definition.label.column
+        self._label = hashlib.sha256()
+
+    def update(self, loans: Loans, labels: Codes | None = None) -> None:
+        """Add the next loans, and their labels where there are any."""
+        for name in self._names:
+            column = loans.columns[name]
+            if isinstance(column, TextColumn):
+                self._columns[name].update(_text_bytes(column))
+            else:
+                # One pattern of bits for every NaN; adding 0 makes −0 the same as 0.
+                numbers = np.where(np.isnan(column), np.nan, column) + 0.0
+                self._columns[name].update(numbers.astype("<f8").tobytes())
+        if labels is not None:
+            self._label.update(labels.astype(np.int8).tobytes())
+
+    def hexdigest(self) -> str:
+        """The digest so far, 64 hex digits."""
+        whole = hashlib.sha256()
+        for name, column in (*self._columns.items(), (self._label_name, self._label)):
+            whole.update(_with_length(name) + column.digest())
+        return whole.hexdigest()
+
+
+def _text_bytes(texts: TextColumn) -> pa.Buffer | bytes:
+    missing = b"\xff\xff\xff\xff"  # no text is as long
+    levels = pa.array([*map(_with_length, texts.levels), missing], pa.large_binary())
+    codes = np.where(texts.codes < 0, len(texts.levels), texts.codes)
+    return levels.take(pa.array(codes)).buffers()[2] or b""
+
+
+def _with_length(text: str) -> bytes:
+    data = text.encode("utf-8")
+    return struct.pack("<I", len(data)) + data

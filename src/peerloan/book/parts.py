@@ -1,0 +1,58 @@
+"""What every kind of book is read into, and the one error for a book that can't be read."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import pyarrow as pa
+
+from peerloan.loan import Codes, Problem
+
+PART_ROWS = 65_536
+
+Progress = Callable[[float], None]
+
+
+class BookError(ValueError):
+    """A book that can't be used: one line that names the file, what was expected, what given."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """A run of a book's rows.
+
+    `records` are the columns as given: raw bytes from CSV, Parquet's own types. `numbers` is each
+    record's row number: data rows from 1, header and blank lines not counted, on across the files
+    of a folder. `problems` are the rows with too many or too few cells (field "(row)"); these are
+    not among the records.
+    """
+
+    records: pa.RecordBatch
+    numbers: Codes
+    problems: list[Problem]
+
+    @property
+    def size(self) -> int:
+        """How many rows the part holds, those with a wrong number of cells included."""
+        return len(self.numbers) + len(self.problems)
+
+
+class TableFile(Protocol):
+    """One file of a book."""
+
+    path: Path
+    schema: pa.Schema
+    has_rows: bool
+
+    def parts(self, first: int, at_byte: Callable[[int], None]) -> Iterator[Part]:
+        """Read the file; `first` is the number of its first row. Raises BookError."""
+        ...
+
+
+def shown(path: Path | str) -> str:
+    """A path for an error's line; a name that is no Unicode text is escaped."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")

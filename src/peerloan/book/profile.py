@@ -1,0 +1,135 @@
+"""What a table's columns hold, without a definition: the facts that a draft is made from."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from dataclasses import dataclass, field
+
+import numpy as np
+import pyarrow as pa
+
+from peerloan.book.parts import Progress
+from peerloan.book.source import Book
+from peerloan.book.values import as_text, encode, read_numbers
+from peerloan.loan import Numbers
+
+# Distinct values beyond these are not counted: such a column is no category.
+_COUNTED = 1_000
+# Numbers kept for the median; of a longer column every second, every fourth … one.
+_KEPT = 200_000
+
+ISO_DATE = re.compile(r"\d{4}-\d\d-\d\d([T ]\d\d:\d\d.*)?")
+OTHER_DATE = re.compile(r"\d{1,4}[./-]\d{1,2}[./-]\d{1,4}|([A-Z][a-z]{2}-\d{2,4})")
+PERCENT = re.compile(r"\s*[+-]?\d+([.,]\d+)?\s*%\s*")
+DRESSED_NUMBER = re.compile(r"\s*[+-]?[$€£]?\s*\d[\d.,'\u2019 ]*\s*[$€£kKmM]?\s*")
+
+
+@dataclass
+class Profile:
+    """One column: how many of its cells are missing, are numbers or match a form of text.
+
+    `levels` counts distinct cells as text, at most 1,000 of them (`uncounted` is the rest).
+    `example` is a text that is no number. Numbers' `missing` counts the spellings of a missing
+    number too, `empty` only empty cells.
+    """
+
+    name: str
+    kind: pa.DataType
+    rows: int = 0
+    empty: int = 0
+    missing: int = 0
+    numbers: int = 0
+    lowest: float = np.inf
+    highest: float = -np.inf
+    whole: bool = True
+    rising: bool = True
+    unreadable: int = 0
+    forms: Counter[str] = field(default_factory=Counter)
+    levels: Counter[str] = field(default_factory=Counter)
+    uncounted: int = 0
+    example: str | None = None
+    _hashes: list[Numbers] = field(default_factory=list)
+    _kept: list[Numbers] = field(default_factory=list)
+    _step: int = 1
+
+    @property
+    def texts(self) -> int:
+        """How many cells hold something that is no number."""
+        return self.rows - self.missing - self.numbers
+
+    @property
+    def median(self) -> float:
+        """The median of the numbers, of a long column that of a sample."""
+        return float(np.median(np.concatenate(self._kept)))
+
+    @property
+    def all_different(self) -> bool:
+        """Whether no two cells are the same, empty ones aside."""
+        hashes = np.concatenate(self._hashes)
+        return self.empty < self.rows and len(np.unique(hashes)) == self.rows - self.empty
+
+    def add(self, column: pa.Array) -> None:
+        """Take in the next cells."""
+        numbers, wrong = read_numbers(column)
+        absent = np.isnan(numbers) & ~wrong
+        self.missing += int(np.count_nonzero(absent))
+        self._add_numbers(numbers[~np.isnan(numbers)])
+        codes, values = encode(column)
+        counts = np.bincount(codes + 1, minlength=len(values) + 1)
+        self.rows += len(column)
+        self.empty += int(counts[0])
+        is_text = np.zeros(len(values), dtype=np.bool_)
+        is_text[codes[wrong & (codes >= 0)]] = True
+        hashes = np.zeros(len(values), dtype=np.int64)
+        for code, (value, count) in enumerate(zip(values, counts[1:].tolist(), strict=True)):
+            text = as_text(value)
+            if text == "":
+                self.empty += count
+                codes[codes == code] = -1
+                continue
+            hashes[code] = hash(text)
+            if text is None:
+                self.unreadable += count
+                continue
+            if is_text[code]:
+                self._add_text(text, count)
+            if text in self.levels or len(self.levels) < _COUNTED:
+                self.levels[text] += count
+            else:
+                self.uncounted += count
+        self._hashes.append(hashes[codes[codes >= 0]])
+
+    def _add_numbers(self, given: Numbers) -> None:
+        if not len(given):
+            return
+        self.rising &= bool(np.all(np.diff(given) > 0)) and given[0] > self.highest
+        self.numbers += len(given)
+        self.lowest = min(self.lowest, float(given.min()))
+        self.highest = max(self.highest, float(given.max()))
+        self.whole &= bool(np.all(given == np.trunc(given)))
+        self._kept.append(given[:: self._step])
+        if sum(map(len, self._kept)) > _KEPT:
+            self._kept = [np.concatenate(self._kept)[::2]]
+            self._step *= 2
+
+    def _add_text(self, text: str, count: int) -> None:
+        self.example = self.example or text
+        for name, form in (
+            ("date", ISO_DATE),
+            ("other date", OTHER_DATE),
+            ("percent", PERCENT),
+            ("dressed number", DRESSED_NUMBER),
+        ):
+            if form.fullmatch(text):
+                self.forms[name] += count
+                return
+
+
+def profile_book(book: Book, progress: Progress | None = None) -> dict[str, Profile]:
+    """Profile every column of a book; raises BookError for a file that can't be read."""
+    profiles = {field.name: Profile(field.name, field.type) for field in book.schema}
+    for part in book.parts(progress):
+        for name, profile in profiles.items():
+            profile.add(part.records.column(name))
+    return profiles

@@ -1,0 +1,5 @@
+"""`peerloan …`: the command line, thin over the rooms."""
+
+from peerloan.cli.main import main
+
+__all__ = ["main"]

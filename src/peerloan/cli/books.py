@@ -1,0 +1,151 @@
+"""Commands over books: sample, define, check, score."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import click
+
+from peerloan.book import BookError, check_book, draft_definition, open_book, open_writer
+from peerloan.cli.console import (
+    BOOK,
+    DEFINITION,
+    JSON,
+    No,
+    definition_of,
+    note,
+    print_json,
+    progress,
+    store,
+)
+from peerloan.sample import SCENARIOS, SCHEMA, batches
+from peerloan.scoring import score_book
+
+_OUT = click.Path(path_type=Path)
+_OVERWRITE = click.option("--overwrite", is_flag=True, help="Replace an existing file.")
+
+
+@click.command()
+@click.argument("out", type=_OUT)
+@click.option("--loans", default=20_000, show_default=True, help="How many loans.")
+@click.option("--seed", default=0, show_default=True, help="The same seed gives the same book.")
+@click.option("--scenario", type=click.Choice(SCENARIOS), default="calm", show_default=True)
+@_OVERWRITE
+def sample(out: Path, loans: int, seed: int, scenario: str, overwrite: bool) -> None:
+    """Write a synthetic book to OUT (.csv, .csv.gz or .parquet)."""
+    if loans < 1 or seed < 0:
+        raise click.BadParameter("expected --loans of at least 1 and --seed of at least 0")
+    with open_writer(out, SCHEMA, overwrite=overwrite) as writer, progress() as show:
+        written = 0
+        for batch in batches(loans, seed, scenario):
+            writer.write(batch)
+            written += batch.num_rows
+            show(f"{loans:,} loans to {out}", written / loans)
+
+
+@click.command()
+@BOOK
+@click.option("--label", required=True, help="The column that says what became of the loan.")
+@click.option("--late", help="The label's value that means late. Default: guessed, with a doubt.")
+@click.option("-o", "--out", type=_OUT, required=True, help="The definition's file.")
+@_OVERWRITE
+def define(book: str, label: str, late: str | None, out: Path, overwrite: bool) -> None:
+    """Draft a loan definition from a table; its doubts stand in it as comments."""
+    if out.exists() and not overwrite:
+        raise No(f"{out}: is there already (--overwrite replaces it)")
+    text = draft_definition(open_book(book), label, late)
+    try:
+        out.write_text(text, "utf-8")
+    except OSError as error:
+        raise No(f"{out}: can't be written: {error.strerror}") from None
+    doubts = text.count("# doubt:")
+    note(f"{out}: {text.count('[[field]]')} fields, {doubts} doubts; read it before you train")
+
+
+@click.command()
+@BOOK
+@DEFINITION
+@JSON
+def check(book: str, definition: Path | None, as_json: bool) -> None:
+    """Name every bad row and column of a book, count missing values, and name doubts."""
+    chosen, source = definition_of(definition)
+    opened = open_book(book)
+    with progress() as show:
+        report = check_book(opened, chosen, partial(show, f"reading {book}"))
+    if as_json:
+        print_json(report.to_json() | {"definition": source})
+    else:
+        click.echo(f"definition: {source}")
+        for line in report.lines():
+            click.echo(line)
+    if not report.ok:
+        raise No(f"{book}: not as the definition says")
+
+
+@click.command()
+@BOOK
+@click.option("-o", "--out", type=_OUT, required=True, help=".csv, .csv.gz or .parquet.")
+@click.option("--model", help="A version. Default: the champion.")
+@click.option("--strict", is_flag=True, help="Stop at the first bad row and write nothing.")
+@click.option(
+    "--reasons",
+    type=click.Choice(("all", "none")),
+    default="all",
+    show_default=True,
+    help="Without them an ONNX version is many times faster.",
+)
+@_OVERWRITE
+@JSON
+def score(
+    book: str,
+    out: Path,
+    model: str | None,
+    strict: bool,
+    reasons: str,
+    overwrite: bool,
+    as_json: bool,
+) -> None:
+    """Decide on every loan of a book: its columns, and probability, late, band and reasons.
+
+    Rows that can't be scored go to OUT.rejects, and the exit code is 1.
+    """
+    here = store()
+    version = model or here.state().champion
+    if version is None:
+        raise No(f"no champion in {here.root}; promote a version, or name one with --model")
+    bundle = here.load(version)
+    opened = open_book(book)
+    if out.exists() and any(out.samefile(path) for path in opened.paths):
+        raise BookError(f"{out}: is the book itself")
+    with progress() as show:
+        show_scoring: Callable[[float], None] = partial(show, f"scoring with {version}")
+        scored = score_book(
+            opened,
+            bundle,
+            out,
+            strict=strict,
+            overwrite=overwrite,
+            reasons=reasons == "all",
+            progress=show_scoring,
+        )
+        show_scoring(1.0)
+    if as_json:
+        print_json(
+            {
+                "out": str(out),
+                "model_version": version,
+                "rows": scored.rows,
+                "late": scored.late,
+                "rejected": scored.rejected,
+                "rejects": scored.rejects and str(scored.rejects),
+                "notes": scored.notes,
+            }
+        )
+    else:
+        for each in scored.notes:
+            note(f"note: {each}")
+        click.echo(f"{out}: {scored.rows:,} loans, {scored.late:,} of them late by {version}")
+    if scored.rejected:
+        raise No(f"{scored.rejected:,} rows could not be scored: see {scored.rejects}")

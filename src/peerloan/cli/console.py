@@ -1,0 +1,107 @@
+"""What the commands share: how they print, fail, and show that long work goes on."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from peerloan.loan import Definition, default_definition, read_definition
+from peerloan.model import Store
+from peerloan.settings import read_settings
+
+out = Console(highlight=False, soft_wrap=True)
+# Progress goes beside the result, so that a result can be piped.
+err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+BOOK = click.argument("book", metavar="BOOK")
+JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
+DEFINITION = click.option(
+    "--definition",
+    type=click.Path(path_type=Path),
+    help="A loan definition (TOML). Default: the champion's, else PeerLoan's own.",
+)
+
+
+class No(Exception):  # noqa: N818  it is an answer: the data or the check says no
+    """The answer is no: print the sentence and exit with 1."""
+
+
+def store() -> Store:
+    """The store that the settings name."""
+    return Store(read_settings().store)
+
+
+def definition_of(path: Path | None) -> tuple[Definition, str]:
+    """The definition to work with, and where it comes from, in words."""
+    if path is not None:
+        return read_definition(path), str(path)
+    here = store()
+    champion = here.state().champion
+    if champion is not None:
+        return here.definition(champion), f"the champion's, {champion}"
+    return default_definition(), "PeerLoan's own"
+
+
+def print_json(value: Any) -> None:
+    """Print a result as JSON."""
+    click.echo(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print a table for people."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    out.print(table)
+
+
+def note(text: str) -> None:
+    """Print a sentence beside the result."""
+    err.print(text, markup=False)
+
+
+@contextmanager
+def progress() -> Iterator[Callable[[str, float], None]]:
+    """Bars on a terminal, a line for each finished step elsewhere."""
+    if not err.is_terminal:
+        told: set[str] = set()
+
+        def tell(what: str, done: float) -> None:
+            if done >= 1 and what not in told:
+                told.add(what)
+                note(what)
+
+        yield tell
+        return
+    with Progress(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        TaskProgressColumn(),
+        TimeElapsedColumn(),
+        console=err,
+    ) as bars:
+        tasks: dict[str, TaskID] = {}
+
+        def show(what: str, done: float) -> None:
+            if what not in tasks:
+                tasks[what] = bars.add_task(what, total=1.0)
+            bars.update(tasks[what], completed=done)
+
+        yield show
+
+
+def fail(sentence: str, code: int) -> None:
+    """Print why not, and exit."""
+    err.print(f"peerloan: {sentence}", markup=False)
+    sys.exit(code)

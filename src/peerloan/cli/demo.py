@@ -1,0 +1,100 @@
+"""The demonstration: sample, train, promote, serve."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import click
+
+from peerloan.book import open_book, open_writer
+from peerloan.cli.console import No, note, progress
+from peerloan.loan import default_definition
+from peerloan.model import Store
+from peerloan.sample import SCHEMA, batches
+from peerloan.service.server import check_port
+from peerloan.training import train
+
+LOANS = 30_000
+_READY_SECONDS = 30.0
+
+
+@click.command()
+@click.option(
+    "--folder",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("demo"),
+    show_default=True,
+    help="Where the sample, the store and the server's log are kept.",
+)
+@click.option("--port", default=5000, show_default=True, type=click.IntRange(1, 65535))
+@click.option("--stop", is_flag=True, help="Stop the demonstration's server, and do no more.")
+def demo(folder: Path, port: int, stop: bool) -> None:
+    """Write a sample book, train both candidates on it, promote the better one, and serve it.
+
+    The server goes on in the background.
+    """
+    _stop_server(folder / "server.pid")
+    if stop:
+        return
+    check_port("127.0.0.1", port)
+    folder.mkdir(parents=True, exist_ok=True)
+    book, store = folder / "sample.csv", Store(folder / "store")
+    with progress() as show:
+        with open_writer(book, SCHEMA, overwrite=True) as writer:
+            for batch in batches(LOANS):
+                writer.write(batch)
+        show(f"writing {LOANS:,} synthetic loans to {book}", 1.0)
+        outcomes = train(open_book(book), default_definition(), store, progress=show)
+    for outcome in outcomes:
+        note(f"{outcome.version}: AUC {outcome.metrics['auc']:.3f} on held-out loans")
+    best = outcomes[0].version
+    store.promote(best, "the better one of the demonstration")
+    _start_server(folder, port)
+    address = f"http://localhost:{port}"
+    note(f"\nThe page is at {address}, served by {best}. Ask the API too:\n")
+    loan = {field.name: field.default for field in default_definition().fields}
+    click.echo(f"curl {address}/v1/predictions --json '{json.dumps(loan)}'")
+    note(f"\nStop it with `make stop`; its log is {folder / 'server.log'}.")
+
+
+def _start_server(folder: Path, port: int) -> None:
+    environment = os.environ | {"PEERLOAN_STORE": str((folder / "store").resolve())}
+    command = [sys.executable, "-m", "peerloan", "serve", "--port", str(port)]
+    with (folder / "server.log").open("ab") as log:
+        server = subprocess.Popen(  # noqa: S603  our own command
+            command,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+    (folder / "server.pid").write_text(str(server.pid))
+    until = time.monotonic() + _READY_SECONDS
+    while time.monotonic() < until and server.poll() is None:
+        with contextlib.suppress(OSError):
+            urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=1).close()  # noqa: S310
+            return
+        time.sleep(0.2)
+    raise No(f"the server did not become ready; see {folder / 'server.log'}")
+
+
+def _stop_server(pid_file: Path) -> None:
+    """Stop the server of an earlier demonstration, if it still runs."""
+    with contextlib.suppress(OSError, ValueError):
+        pid = int(pid_file.read_text())
+        # A process of another program may have the number by now.
+        if b"peerloan" in Path(f"/proc/{pid}/cmdline").read_bytes():
+            os.kill(pid, signal.SIGTERM)
+            for _ in range(100):
+                os.kill(pid, 0)  # raises once it is gone
+                time.sleep(0.1)
+    pid_file.unlink(missing_ok=True)

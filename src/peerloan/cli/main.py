@@ -1,0 +1,77 @@
+"""The `peerloan` command and its exit codes: 0 done, 1 the data says no, 2 wrong use."""
+
+from __future__ import annotations
+
+import os
+import sys
+from importlib import import_module
+from typing import Any
+
+import click
+
+from peerloan import __version__
+from peerloan.cli.console import No, fail
+from peerloan.settings import SettingsError
+
+# Each command and the module it stands in, which is imported when it is called: `serve` must run
+# where the libraries for books and training are not installed.
+_COMMANDS = {
+    "sample": "books",
+    "define": "books",
+    "check": "books",
+    "train": "training",
+    "score": "books",
+    "models": "models",
+    "serve": "serving",
+    "demo": "demo",
+}
+
+
+class _Lazy(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:  # noqa: ARG002
+        if name not in _COMMANDS:
+            return None
+        try:
+            module = import_module(f"peerloan.cli.{_COMMANDS[name]}")
+        except ModuleNotFoundError as error:
+            if (error.name or "").startswith("peerloan"):
+                raise
+            raise No(
+                f"`peerloan {name}` needs {error.name}: pip install 'peerloan[train]'"
+            ) from None
+        command: click.Command = getattr(module, name)
+        return command
+
+
+@click.group(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="peerloan")
+def peerloan() -> None:
+    """How likely each loan holder is to be late in the next quarter, yes or no, and why.
+
+    Settings: PEERLOAN_STORE, the store's folder (default ./peerloan-store); also as `store` in
+    peerloan.toml, or in the file that PEERLOAN_CONFIG names.
+    """
+
+
+def main(args: list[str] | None = None) -> Any:
+    """Run a command; the user's mistakes become one line and an exit code, never a traceback."""
+    try:
+        peerloan.main(args, standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(2)
+    except (click.Abort, KeyboardInterrupt):
+        fail("stopped", 130)
+    except BrokenPipeError:  # `peerloan … | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except SettingsError as error:
+        fail(str(error), 2)
+    except Exception as error:
+        # Every exception of ours is an answer to the user; any other is a fault of ours.
+        if not type(error).__module__.startswith("peerloan."):
+            raise
+        fail(str(error), 1)

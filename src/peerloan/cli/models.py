@@ -1,0 +1,136 @@
+"""Commands over the store: list, show, promote, challenge, rollback, verify."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+import msgspec
+
+from peerloan.cli.console import JSON, note, out, print_json, print_table, store
+from peerloan.model import BundleError, Manifest, State, Store
+
+_WHY = click.option("--why", default="", help="The reason, for the history.")
+_VERSION = click.argument("version")
+
+
+@click.group()
+def models() -> None:
+    """The store's versions and which of them serve."""
+
+
+@models.command("list")
+@JSON
+def list_models(as_json: bool) -> None:
+    """All versions, oldest first, with the champion, the challenger, and the history."""
+    here = store()
+    state = here.state()
+    rows = [_row(here, state, version) for version in here.versions()]
+    history = here.history()
+    if as_json:
+        print_json({"versions": rows, "history": [msgspec.to_builtins(each) for each in history]})
+        return
+    if not rows:
+        note(f"no versions in {here.root}")
+        return
+    columns = ("version", "alias", "auc", "loans", "trained on", "created")
+    print_table(columns, [[str(row[column]) for column in columns] for row in rows])
+    if history:
+        out.print("\nhistory", style="bold")
+        print_table(
+            ("state", "when", "who", "what", "version", "why"),
+            [_history_row(each) for each in history],
+        )
+
+
+@models.command()
+@_VERSION
+@JSON
+def show(version: str, as_json: bool) -> None:
+    """One version's manifest."""
+    here = store()
+    manifest = here.manifest(version)
+    aliases = _alias(here.state(), version)
+    if as_json:
+        print_json(msgspec.to_builtins(manifest) | {"alias": aliases})
+        return
+    trained = manifest.trained_on
+    rows = [
+        ("version", version),
+        ("alias", aliases),
+        ("model", f"{manifest.model} ({manifest.candidate}, {manifest.kind})"),
+        ("created", manifest.created),
+        ("trained on", f"{trained.source}: {trained.loans:,} loans, {trained.late:,} late"),
+        ("fingerprint", trained.fingerprint),
+        ("threshold", f"{manifest.policy.threshold} ({_aim(manifest)})"),
+        *((f"held-out {name}", f"{value:.6g}") for name, value in manifest.metrics.items()),
+        *((name, f"{entry.bytes:,} bytes") for name, entry in manifest.files.items()),
+    ]
+    print_table(("", ""), rows)
+
+
+@models.command()
+@_VERSION
+@_WHY
+@click.option("--breaking", is_flag=True, help="Even if requests that are valid today would fail.")
+def promote(version: str, why: str, breaking: bool) -> None:
+    """Make a version the champion: running services follow within two seconds."""
+    state = store().promote(version, why, breaking)
+    note(f"champion: {state.champion} (state {state.number})")
+
+
+@models.command()
+@_VERSION
+@_WHY
+def challenge(version: str, why: str) -> None:
+    """Make a version the challenger."""
+    state = store().challenge(version, why)
+    note(f"challenger: {state.challenger} (state {state.number})")
+
+
+@models.command()
+@_WHY
+def rollback(why: str) -> None:
+    """Return to the champion before the current one; again, one further back."""
+    state = store().rollback(why)
+    note(f"champion: {state.champion} (state {state.number})")
+
+
+@models.command()
+@_VERSION
+def verify(version: str) -> None:
+    """Check a version's digests and reproduce its golden examples."""
+    bundle = store().load(version)
+    note(
+        f"{version}: {len(bundle.manifest.files)} files and "
+        f"{len(bundle.manifest.golden)} golden examples verified, digest {bundle.digest}"
+    )
+
+
+def _row(here: Store, state: State, version: str) -> dict[str, Any]:
+    row: dict[str, Any] = {"version": version, "alias": _alias(state, version)}
+    try:
+        manifest = here.manifest(version)
+    except BundleError as error:
+        return row | {"auc": "", "loans": "", "trained on": f"unreadable: {error}", "created": ""}
+    return row | {
+        "auc": round(manifest.metrics.get("auc", float("nan")), 4),
+        "loans": manifest.trained_on.loans,
+        "trained on": manifest.trained_on.source,
+        "created": manifest.created,
+    }
+
+
+def _alias(state: State, version: str) -> str:
+    if version == state.champion:
+        return "champion"
+    return "challenger" if version == state.challenger else ""
+
+
+def _history_row(state: State) -> tuple[str, ...]:
+    version = state.challenger if state.action == "challenge" else state.champion
+    return (str(state.number), state.when, state.who, state.action, version or "", state.why)
+
+
+def _aim(manifest: Manifest) -> str:
+    return f"{manifest.policy.aim} {manifest.policy.aim_value:g}"

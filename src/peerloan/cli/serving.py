@@ -1,0 +1,47 @@
+"""The command that serves."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+import urllib.request
+import webbrowser
+
+import click
+
+from peerloan.cli.console import note
+from peerloan.service.server import serve as run_server
+from peerloan.settings import read_settings
+
+
+@click.command()
+@click.option(
+    "--host",
+    default="127.0.0.1",
+    show_default=True,
+    help="The address to listen on; others than this machine can reach only another one.",
+)
+@click.option("--port", default=5000, show_default=True, type=click.IntRange(1, 65535))
+@click.option("--workers", default=2, show_default=True, type=click.IntRange(1, 256))
+@click.option("--open", "open_page", is_flag=True, help="Open the page in a browser.")
+def serve(host: str, port: int, workers: int, open_page: bool) -> None:
+    """Serve the page and the API; a newly promoted version is taken up while requests run."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    settings = read_settings()
+    address = f"http://{f'[{host}]' if ':' in host else host}:{port}/"
+    note(f"PeerLoan Risk on {address} (store {settings.store}); stop with Ctrl-C")
+    if open_page:
+        threading.Thread(target=_open, args=(address,), daemon=True).start()
+    run_server(settings, host, port, workers)
+
+
+def _open(address: str) -> None:
+    for _ in range(50):
+        try:
+            urllib.request.urlopen(address + "healthz", timeout=1).close()  # noqa: S310  our own
+        except OSError:
+            time.sleep(0.2)
+        else:
+            webbrowser.open(address)
+            return

@@ -1,0 +1,189 @@
+"""The REST API: predictions for one loan, a list, or columns."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+from flask import Blueprint, Response, current_app, request
+
+from peerloan.loan import Checked, Problem
+from peerloan.loan.text import show_given
+from peerloan.service import openapi
+from peerloan.service.answers import Wanted, answer_many, answer_one
+from peerloan.service.champion import Champion, Serving
+from peerloan.service.problems import RequestError
+
+blueprint = Blueprint("api", __name__)
+MAX_LOANS = 10_000
+_FLAGS = {
+    "contributions": {"all": True, "none": False},
+    "reasons": {"all": True, "none": False},
+    "what_if": {"true": True, "false": False},
+}
+
+
+def champion() -> Champion:
+    """The application's champion."""
+    return current_app.extensions["champion"]  # type: ignore[no-any-return]
+
+
+def serving() -> Serving:
+    """The version that answers this request; raises RequestError while there is none."""
+    current = champion().current
+    if current is None:
+        raise RequestError(
+            503,
+            "No Champion",
+            "No model version is being served yet; train and promote one.",
+            headers={"Retry-After": "2"},
+        )
+    return current
+
+
+@blueprint.post("/v1/predictions")
+def predictions() -> Response:
+    """Predict for one loan (an object), a list of loans, or columns (an object of lists)."""
+    wanted = _wanted(request.args.to_dict(flat=False))
+    if not (request.mimetype == "application/json" or request.mimetype.endswith("+json")):
+        raise RequestError(
+            415,
+            "Unsupported Media Type",
+            f"expected application/json, given {show_given(request.mimetype or 'nothing')}",
+        )
+    body = decode(request.get_data())
+    now = serving()
+    if isinstance(body, dict) and not any(isinstance(value, list) for value in body.values()):
+        checked = now.checks.loan(body)
+        _refuse([checked])
+        return _json(answer_one(now, checked, wanted))
+    return _json(answer_many(now, _many(now, body), wanted))
+
+
+@blueprint.get("/openapi.json")
+def openapi_document() -> Response:
+    """This API, described for the champion that serves now."""
+    return _json(openapi.document(serving()))
+
+
+@blueprint.get("/healthz")
+def healthz() -> Response:
+    """Whether this process answers and could load the champion that it was started for."""
+    if reason := champion().unhealthy:
+        return _json({"status": "unhealthy", "reason": reason}, 503)
+    return _json({"status": "ok"})
+
+
+@blueprint.get("/readyz")
+def readyz() -> Response:
+    """Whether a verified champion is loaded; `refused` says why a newer one is not."""
+    current, refusal = champion().current, champion().refusal
+    body: dict[str, Any] = {"status": "ready" if current else "waiting for a champion"}
+    if current:
+        body["model"] = {"version": current.bundle.version, "digest": current.bundle.digest}
+    if refusal:
+        body["refused"] = refusal
+    return _json(body, 200 if current else 503)
+
+
+def decode(content: bytes) -> Any:
+    """JSON as Python values; raises RequestError 400 if it is none."""
+    try:
+        return msgspec.json.decode(content)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        reason = error
+    # The standard library also reads what is nearly JSON (NaN, 1e400, a lone surrogate), so that
+    # the check of values can name the field that holds it.
+    try:
+        return json.loads(content)
+    except (ValueError, RecursionError):
+        raise RequestError(400, "Not JSON", f"the body can't be read as JSON: {reason}") from None
+
+
+def _wanted(args: Mapping[str, list[str]]) -> Wanted:
+    flags = {}
+    problems = []
+    for name, values in args.items():
+        choices = _FLAGS.get(name)
+        if choices is None:
+            expected = f"one of the parameters {', '.join(_FLAGS)}"
+            problems.append(Problem(None, f"?{name[:50]}", expected, show_given(values[-1])))
+        elif values[-1] not in choices:
+            expected = " or ".join(choices)
+            problems.append(Problem(None, f"?{name}", expected, show_given(values[-1])))
+        else:
+            flags[name] = choices[values[-1]]
+    if problems:
+        raise RequestError(400, "Wrong Parameters", _sentence(problems), problems)
+    return Wanted(**flags)
+
+
+def _many(now: Serving, body: Any) -> list[Checked]:
+    if isinstance(body, dict):
+        records = _rows(body)
+    elif isinstance(body, list):
+        records = body
+    else:
+        raise RequestError(
+            400,
+            "No Loans",
+            "expected a loan (an object), a list of loans, or columns (an object of lists), "
+            f"given {show_given(body)}",
+        )
+    if len(records) > MAX_LOANS:
+        raise RequestError(
+            413,
+            "Too Many Loans",
+            f"expected at most {MAX_LOANS:,} loans, given {len(records):,}; "
+            "send them in parts, or score the book as a file",
+        )
+    checked = [_check(now, record, i) for i, record in enumerate(records)]
+    _refuse(checked)
+    return checked
+
+
+def _check(now: Serving, record: Any, index: int) -> Checked:
+    if isinstance(record, dict):
+        return now.checks.loan(record, index)
+    problem = Problem(index, "(loan)", "an object of fields and values", show_given(record))
+    return Checked((), problems=[problem])
+
+
+def _rows(columns: Mapping[str, Any]) -> Sequence[dict[str, Any]]:
+    """Columns, the client's own format, as records; raises RequestError if they don't fit."""
+    lengths = {name: len(values) for name, values in columns.items() if isinstance(values, list)}
+    # Most columns are right where one is wrong.
+    length = max(lengths.values(), key=list(lengths.values()).count)
+    problems = [
+        Problem(
+            None,
+            name[:200],
+            f"a list of {length:,} values, as in the other columns",
+            f"{len(values):,} values" if isinstance(values, list) else show_given(values),
+        )
+        for name, values in columns.items()
+        if lengths.get(name) != length
+    ]
+    if problems:
+        raise RequestError(422, "Uneven Columns", _sentence(problems), problems)
+    names = list(columns)
+    return [dict(zip(names, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+
+
+def _refuse(checked: Sequence[Checked]) -> None:
+    problems = [problem for each in checked for problem in each.problems]
+    if problems:
+        raise RequestError(422, "Wrong Values", _sentence(problems), problems)
+
+
+def _sentence(problems: Sequence[Problem]) -> str:
+    first = problems[0]
+    where = first.field if first.loan is None else f"loan {first.loan}, {first.field}"
+    more = f"; and {len(problems) - 1} more in errors" if len(problems) > 1 else ""
+    return f"{where}: expected {first.expected}, given {first.given}{more}"
+
+
+def _json(body: Any, status: int = 200) -> Response:
+    return Response(msgspec.json.encode(body), status, content_type="application/json")

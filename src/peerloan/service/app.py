@@ -1,0 +1,53 @@
+"""The application factory."""
+
+from __future__ import annotations
+
+from flask import Flask, Response
+from flask_bootstrap import Bootstrap5
+
+from peerloan.model import Store
+from peerloan.service import api, pages, problems
+from peerloan.service.champion import Champion
+from peerloan.settings import Settings
+
+MAX_BODY_BYTES = 5_000_000
+# Everything comes from this site; nothing frames it; no script but its own runs.
+_HEADERS = {
+    "Content-Security-Policy": (
+        "default-src 'self'; img-src 'self' data:; object-src 'none'; base-uri 'none'; "
+        "form-action 'self'; frame-ancestors 'none'"
+    ),
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+}
+
+
+def create_app(settings: Settings) -> Flask:
+    """The application over a store; it starts to follow the store's champion at once.
+
+    Make one in each worker process: the thread that follows does not survive a fork.
+    """
+    app = Flask(__name__)
+    app.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES
+    app.config["MAX_FORM_MEMORY_SIZE"] = MAX_BODY_BYTES
+    app.config["BOOTSTRAP_SERVE_LOCAL"] = True
+    app.config["SEND_FILE_MAX_AGE_DEFAULT"] = 3600
+    Bootstrap5(app)
+    champion = Champion(Store(settings.store))
+    champion.watch()
+    app.extensions["champion"] = champion
+    app.register_blueprint(api.blueprint)
+    app.register_blueprint(pages.blueprint)
+    problems.register(app)
+
+    @app.after_request
+    def secure(response: Response) -> Response:
+        for name, value in _HEADERS.items():
+            response.headers.setdefault(name, value)
+        # What is said of a loan stays with who asked; styles and scripts may be kept.
+        if not response.headers.get("Cache-Control"):
+            response.headers["Cache-Control"] = "no-store"
+        return response
+
+    return app

@@ -1,0 +1,93 @@
+"""The champion that a worker serves, and how it is swapped while requests run."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from dataclasses import dataclass
+
+from peerloan.loan import Checks
+from peerloan.model import Bundle, BundleError, Store, StoreError
+
+log = logging.getLogger(__name__)
+
+# How often a worker looks for a new state of the aliases: one file name, once each time.
+POLL_SECONDS = 0.5
+# A version may still be on its way to this machine's volume: a refused one is tried again.
+RETRY_SECONDS = 5.0
+
+
+@dataclass(frozen=True)
+class Serving:
+    """One version with everything that follows from it. A request uses one, from start to end."""
+
+    number: int
+    bundle: Bundle
+    checks: Checks
+
+
+class Champion:
+    """Holds what is being served. Readers take `current` once; the watching thread replaces it."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._seen = 0
+        self._refusal: str | None = None
+        self._retry_in = 0.0
+        self.current: Serving | None = None
+        self.refresh()
+        # Whether this process could not load the champion that it was started for.
+        self._failed_at_start = self.current is None and self._refusal is not None
+
+    @property
+    def unhealthy(self) -> str | None:
+        """Why this process should be replaced, if it should: it never loaded its champion."""
+        return self._refusal if self._failed_at_start and self.current is None else None
+
+    @property
+    def refusal(self) -> str | None:
+        """Why the newest champion is not the one that serves, if so."""
+        return self._refusal
+
+    def watch(self) -> threading.Thread:
+        """Start following the store; the thread ends with the process."""
+        thread = threading.Thread(target=self._watch, name="champion", daemon=True)
+        thread.start()
+        return thread
+
+    def _watch(self) -> None:
+        stop = threading.Event()
+        while not stop.wait(POLL_SECONDS):
+            self._retry_in -= POLL_SECONDS
+            try:
+                changed = self._store.changed_since(self._seen)
+                if changed or (self._refusal is not None and self._retry_in <= 0):
+                    self.refresh()
+            except Exception:  # the thread must outlive whatever a volume can raise
+                log.exception("looking for a new champion failed; trying again")
+
+    def refresh(self) -> None:
+        """Load and verify the champion that the store names; keep the old one if it is refused."""
+        try:
+            state = self._store.state()
+            self._seen = max(self._seen, state.number)
+            if state.champion is None:
+                return
+            known = self._store.known_fields(state)
+            now = self.current
+            bundle = (
+                now.bundle
+                if now is not None and now.bundle.version == state.champion
+                else self._store.load(state.champion)
+            )
+        except (BundleError, StoreError, OSError) as error:
+            if str(error) != self._refusal:
+                kept = self.current.bundle.version if self.current else "none"
+                log.error("champion refused: %s; still serving: %s", error, kept)
+            self._refusal = str(error)
+            self._retry_in = RETRY_SECONDS
+            return
+        self._refusal = None
+        self.current = Serving(state.number, bundle, Checks(bundle.definition, known))
+        if now is None or now.bundle is not bundle:
+            log.warning("serving %s (digest %s)", bundle.version, bundle.digest[:12])

@@ -1,0 +1,175 @@
+"""The API described as OpenAPI 3.1, from the definition that validates its requests."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from peerloan import __version__
+from peerloan.loan import json_schema
+from peerloan.model import BANDS
+from peerloan.service.champion import Serving
+
+
+def document(serving: Serving) -> dict[str, Any]:
+    """The OpenAPI document for the version that serves now."""
+    definition = serving.bundle.definition
+    loan = json_schema(definition, serving.checks.known)
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "PeerLoan Risk",
+            "version": __version__,
+            "description": f"Model {definition.model}, version {serving.bundle.version}.",
+        },
+        "paths": {
+            "/v1/predictions": {"post": _predict()},
+            "/healthz": {"get": _health("The process answers and could load its champion.")},
+            "/readyz": {"get": _health("A verified champion is loaded.")},
+        },
+        "components": {
+            "schemas": {
+                "Loan": loan,
+                "Columns": _columns(loan),
+                "Prediction": _prediction(),
+                "Predictions": _predictions(),
+                "Problem": _problem(),
+            }
+        },
+    }
+
+
+def _ref(name: str) -> dict[str, str]:
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+def _predict() -> dict[str, Any]:
+    body = {"oneOf": [_ref("Loan"), {"type": "array", "items": _ref("Loan")}, _ref("Columns")]}
+    answer = {"oneOf": [_ref("Prediction"), _ref("Predictions")]}
+    problem = {"content": {"application/problem+json": {"schema": _ref("Problem")}}}
+    return {
+        "operationId": "predict",
+        "summary": "How likely each loan's holder is to be late in the next quarter, and why",
+        "parameters": [
+            _parameter("contributions", ["all", "none"], "none", "Each feature's contribution."),
+            _parameter("reasons", ["all", "none"], "all", "Whether reasons are given."),
+            _parameter("what_if", ["true", "false"], "false", "Scored alike, but no decision."),
+        ],
+        "requestBody": {"required": True, "content": {"application/json": {"schema": body}}},
+        "responses": {
+            "200": {
+                "description": "One prediction, or all of them in order.",
+                "content": {"application/json": {"schema": answer}},
+            },
+            "400": {"description": "The body is no JSON, or a parameter is wrong."} | problem,
+            "413": {"description": "Over 10,000 loans or 5 MB."} | problem,
+            "415": {"description": "The body's type is not application/json."} | problem,
+            "422": {"description": "Wrong values; every wrong field is named."} | problem,
+            "503": {"description": "No model version is being served yet."} | problem,
+        },
+    }
+
+
+def _parameter(name: str, values: list[str], default: str, text: str) -> dict[str, Any]:
+    schema = {"enum": values, "default": default}
+    return {"name": name, "in": "query", "required": False, "description": text, "schema": schema}
+
+
+def _health(text: str) -> dict[str, Any]:
+    answer = {"content": {"application/json": {"schema": {"type": "object"}}}}
+    return {
+        "summary": text,
+        "responses": {"200": {"description": "Yes."} | answer, "503": {"description": "No."} | answer},
+    }
+
+
+def _columns(loan: dict[str, Any]) -> dict[str, Any]:
+    return loan | {
+        "title": "Columns",
+        "description": "Loans by column: every list has the same length.",
+        "properties": {
+            name: {"type": "array", "items": schema} for name, schema in loan["properties"].items()
+        },
+    }
+
+
+def _prediction() -> dict[str, Any]:
+    reason = {
+        "type": "object",
+        "properties": {
+            "feature": {"type": "string"},
+            "value": {"type": ["number", "string", "null"]},
+            "contribution": {"type": "number", "description": "In log-odds, above 0."},
+            "sentence": {"type": "string"},
+        },
+        "required": ["feature", "value", "contribution", "sentence"],
+    }
+    return {
+        "type": "object",
+        "properties": {
+            "id": {"type": "string", "format": "uuid"},
+            "what_if": {"const": True},
+            "loan_id": {"type": "string"},
+            "probability": {"type": "number", "minimum": 0, "maximum": 1},
+            "late": {"type": "boolean"},
+            "threshold": {"type": "number"},
+            "band": {"enum": list(BANDS)},
+            "reasons": {"type": ["array", "null"], "maxItems": 4, "items": reason},
+            "margin": {"type": "number"},
+            "base": {"type": "number"},
+            "contributions": {
+                "type": ["object", "null"],
+                "additionalProperties": {"type": "number"},
+            },
+            "model": {
+                "type": "object",
+                "properties": {"version": {"type": "string"}, "digest": {"type": "string"}},
+                "required": ["version", "digest"],
+            },
+            "warnings": {"type": "array", "items": {"type": "string"}},
+        },
+        "required": ["probability", "late", "threshold", "band", "model", "warnings"],
+        "additionalProperties": False,
+    }
+
+
+def _predictions() -> dict[str, Any]:
+    return {
+        "type": "object",
+        "properties": {
+            "predictions": {"type": "array", "items": _ref("Prediction")},
+            "reasons_limit": {
+                "type": "object",
+                "description": "Set where a time limit left the later loans without reasons.",
+                "properties": {
+                    "seconds": {"type": "number"},
+                    "loans_with_reasons": {"type": "integer"},
+                },
+            },
+        },
+        "required": ["predictions"],
+        "additionalProperties": False,
+    }
+
+
+def _problem() -> dict[str, Any]:
+    error = {
+        "type": "object",
+        "properties": {
+            "loan": {"type": ["integer", "null"]},
+            "field": {"type": "string"},
+            "expected": {"type": "string"},
+            "given": {"type": "string"},
+        },
+        "required": ["loan", "field", "expected", "given"],
+    }
+    return {
+        "type": "object",
+        "properties": {
+            "type": {"type": "string"},
+            "title": {"type": "string"},
+            "status": {"type": "integer"},
+            "detail": {"type": "string"},
+            "errors": {"type": "array", "items": error},
+        },
+        "required": ["type", "title", "status", "detail"],
+    }

@@ -1,0 +1,63 @@
+"""Gunicorn, started by `peerloan serve`."""
+
+from __future__ import annotations
+
+import socket
+from typing import Any
+
+from flask import Flask
+from gunicorn.app.base import BaseApplication
+
+from peerloan.service.app import create_app
+from peerloan.settings import Settings
+
+THREADS = 4
+
+
+class PortTaken(OSError):
+    """The address can't be listened on; says which and why."""
+
+
+class _Server(BaseApplication):  # type: ignore[misc]
+    def __init__(self, settings: Settings, options: dict[str, Any]) -> None:
+        self._settings = settings
+        self._options = options
+        super().__init__()
+
+    def load_config(self) -> None:
+        for name, value in self._options.items():
+            self.cfg.set(name, value)
+
+    def load(self) -> Flask:
+        # In each worker, after the fork: every worker has its own champion and its own thread.
+        return create_app(self._settings)
+
+
+def serve(settings: Settings, host: str, port: int, workers: int) -> None:
+    """Serve until stopped; raises PortTaken."""
+    check_port(host, port)
+    options = {
+        "bind": f"[{host}]:{port}" if ":" in host else f"{host}:{port}",
+        "workers": workers,
+        "worker_class": "gthread",
+        "threads": THREADS,
+        "timeout": 30,
+        "graceful_timeout": 30,
+        "keepalive": 75,
+        "proc_name": "peerloan",
+        "loglevel": "warning",
+    }
+    _Server(settings, options).run()
+
+
+def check_port(host: str, port: int) -> None:
+    """Raise PortTaken unless the address can be listened on now."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        with socket.socket(family, kind, protocol) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+    except OSError as error:
+        raise PortTaken(f"can't listen on {host}:{port}: {error.strerror}") from None
