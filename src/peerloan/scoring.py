@@ -79,9 +79,7 @@ def score_book(
                 )
             reject(batch.problems)
             added = _decide(bundle, batch.loans, reasons, steps)
-            writer.write(
-                pa.RecordBatch.from_arrays([*_given(batch, typed), *added], schema=schema)
-            )
+            writer.write(pa.RecordBatch.from_arrays([*_given(batch, typed), *added], schema=schema))
             rows += batch.loans.size
             late += added[1].true_count
             rejected += part.size - batch.loans.size

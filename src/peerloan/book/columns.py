@@ -105,19 +105,23 @@ def check_columns(definition: Definition, book: Book, *, label: bool = False) ->
     known = {*needed, definition.label.column, *definition.roles.columns()}
     others = [name for name in book.columns if name not in known]
 
-    def hint(name: str) -> str:
-        near = nearest(name, others)
-        return f" (did you mean {show_column(near)}?)" if near is not None else ""
+    hints = {}
+    unclaimed = list(others)
+    for name in missing:
+        near = nearest(name, unclaimed)
+        hints[name] = "" if near is None else f" (did you mean {show_column(near)}?)"
+        if near is not None:
+            unclaimed.remove(near)
 
     optional = {field.name for field in definition.fields if field.missing}
-    refused = [f"{show_column(name)}{hint(name)}" for name in missing if name not in optional]
+    refused = [f"{show_column(name)}{hints[name]}" for name in missing if name not in optional]
     if refused:
         noun, verb = ("column", "is") if len(refused) == 1 else ("columns", "are")
         raise BookError(
             f"{book.name}: expected the {noun} {', '.join(refused)}, which {verb} not there"
         )
     notes = [
-        f"there is no column {show_column(name)}: it counts as missing in every row{hint(name)}"
+        f"there is no column {show_column(name)}: it counts as missing in every row{hints[name]}"
         for name in missing
     ]
     if others:

@@ -12,7 +12,7 @@ import pyarrow as pa
 from peerloan.book.parts import Progress
 from peerloan.book.source import Book
 from peerloan.book.values import as_text, encode, read_numbers
-from peerloan.loan import Numbers
+from peerloan.loan import Codes, Numbers
 
 # Distinct values beyond these are not counted: such a column is no category.
 _COUNTED = 1_000
@@ -49,7 +49,8 @@ class Profile:
     levels: Counter[str] = field(default_factory=Counter)
     uncounted: int = 0
     example: str | None = None
-    _hashes: list[Numbers] = field(default_factory=list)
+    _distinct: bool = True
+    _hashes: list[Codes] = field(default_factory=list)
     _kept: list[Numbers] = field(default_factory=list)
     _step: int = 1
 
@@ -64,10 +65,11 @@ class Profile:
         return float(np.median(np.concatenate(self._kept)))
 
     @property
-    def all_different(self) -> bool:
+    def distinct(self) -> bool:
         """Whether no two cells are the same, empty ones aside."""
-        hashes = np.concatenate(self._hashes)
-        return self.empty < self.rows and len(np.unique(hashes)) == self.rows - self.empty
+        if not self._distinct or self.empty == self.rows:
+            return False
+        return len(np.unique(np.concatenate(self._hashes))) == self.rows - self.empty
 
     def add(self, column: pa.Array) -> None:
         """Take in the next cells."""
@@ -81,14 +83,14 @@ class Profile:
         self.empty += int(counts[0])
         is_text = np.zeros(len(values), dtype=np.bool_)
         is_text[codes[wrong & (codes >= 0)]] = True
-        hashes = np.zeros(len(values), dtype=np.int64)
+        hashes: list[int] = []
         for code, (value, count) in enumerate(zip(values, counts[1:].tolist(), strict=True)):
             text = as_text(value)
             if text == "":
                 self.empty += count
-                codes[codes == code] = -1
                 continue
-            hashes[code] = hash(text)
+            self._distinct &= count == 1 and text not in self.levels
+            hashes.append(hash(text))
             if text is None:
                 self.unreadable += count
                 continue
@@ -98,7 +100,8 @@ class Profile:
                 self.levels[text] += count
             else:
                 self.uncounted += count
-        self._hashes.append(hashes[codes[codes >= 0]])
+        # Kept only for as long as the column may be an id's.
+        self._hashes = [*self._hashes, np.array(hashes, dtype=np.int64)] if self._distinct else []
 
     def _add_numbers(self, given: Numbers) -> None:
         if not len(given):

@@ -68,11 +68,11 @@ def read_texts(column: pa.Array, allowed: Callable[[str], bool]) -> tuple[TextCo
 def encode(column: pa.Array) -> tuple[Codes, list[Any]]:
     """A column by code: its distinct values as they come, and each row's place there, −1 a null."""
     column = _plain(column)
-    if pa.types.is_temporal(column.type):
-        column = _as_strings(column)
     try:
+        if pa.types.is_temporal(column.type):
+            column = _bytes(column.cast(pa.string()))
         encoded = column.dictionary_encode()
-    except pa.ArrowNotImplementedError:  # lists and structures are no values of a loan
+    except pa.ArrowException:  # a list or a structure; a time in an unknown zone
         codes = np.where(_present(column), np.int64(0), np.int64(-1))
         return codes, [_Unreadable(str(column.type))]
     codes = pc.fill_null(encoded.indices, -1).to_numpy(zero_copy_only=False).astype(np.int64)
@@ -149,25 +149,17 @@ def _bytes(column: pa.Array) -> pa.Array:
     return column.cast(pa.binary())
 
 
-def _as_strings(column: pa.Array) -> pa.Array:
-    try:
-        return _bytes(column.cast(pa.string()))
-    except pa.ArrowException:  # an unknown time zone, a duration
-        return pa.array([None if value is None else str(value) for value in column], pa.binary())
-
-
 def _parse_numbers(column: pa.Array) -> tuple[Numbers, Mask]:
     empty = pc.equal(pc.binary_length(column), 0)
     if pc.any(empty).as_py():
         column = pc.if_else(empty, None, column)
     try:
         numbers = _float64(_cast(column))
-        # "inf" and "nan" are numbers to Arrow
-        rest = ~np.isfinite(numbers) & _present(column)
     except pa.ArrowInvalid:
         plain = pc.match_substring_regex(column, _PLAIN_NUMBER)
         numbers = _float64(_cast(pc.if_else(plain, column, None)))
-        rest = np.isnan(numbers) & _present(column)
+    # "inf" and "nan" are numbers to Arrow, and 1 with 400 zeros is infinite
+    rest = ~np.isfinite(numbers) & _present(column)
     wrong = np.zeros(len(column), dtype=np.bool_)
     if rest.any():
         codes, values = encode(column.filter(pa.array(rest)))

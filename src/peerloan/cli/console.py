@@ -11,7 +11,14 @@ from typing import Any
 
 import click
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    Progress,
+    TaskID,
+    TaskProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+)
 from rich.table import Table
 
 from peerloan.loan import Definition, default_definition, read_definition
@@ -31,7 +38,7 @@ DEFINITION = click.option(
 )
 
 
-class No(Exception):  # noqa: N818  it is an answer: the data or the check says no
+class No(Exception):
     """The answer is no: print the sentence and exit with 1."""
 
 

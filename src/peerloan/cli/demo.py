@@ -22,7 +22,7 @@ from peerloan.sample import SCHEMA, batches
 from peerloan.service.server import check_port
 from peerloan.training import train
 
-LOANS = 30_000
+LOANS = 60_000
 _READY_SECONDS = 30.0
 
 
@@ -81,7 +81,7 @@ def _start_server(folder: Path, port: int) -> None:
     until = time.monotonic() + _READY_SECONDS
     while time.monotonic() < until and server.poll() is None:
         with contextlib.suppress(OSError):
-            urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=1).close()  # noqa: S310
+            urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=1).close()
             return
         time.sleep(0.2)
     raise No(f"the server did not become ready; see {folder / 'server.log'}")

@@ -18,7 +18,8 @@ from peerloan.cli.console import (
     progress,
     store,
 )
-from peerloan.training import CANDIDATES, train as train_candidates
+from peerloan.training import CANDIDATES
+from peerloan.training import train as train_candidates
 
 _FIGURES = ("auc", "recall", "flagged", "brier", "log_loss")
 

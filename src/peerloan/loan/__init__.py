@@ -1,4 +1,4 @@
-"""The loan as data: what a loan is stands in a loan definition, and everything else derives from it."""
+"""The loan as data: what a loan is stands in a definition, and everything else derives from it."""
 
 from peerloan.loan.checks import Checked, Checks, Problem
 from peerloan.loan.columns import Codes, Loans, Numbers, TextColumn

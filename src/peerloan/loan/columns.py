@@ -55,7 +55,7 @@ class Loans:
         for field, values in zip(definition.fields, by_field, strict=True):
             columns[field.name] = (
                 # None becomes NaN
-                np.array(values, dtype=np.float64) if field.is_number else TextColumn.of(values)  # type: ignore[arg-type]
+                np.array(values, dtype=np.float64) if field.is_number else TextColumn.of(values)
             )
         return cls(definition, columns, len(rows))
 

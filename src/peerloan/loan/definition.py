@@ -22,8 +22,26 @@ Value = float | str | None
 # The answer's own names: a field of the same name could not be told from them in an answer, in a
 # scored book or in the ledger.
 RESERVED = frozenset(
-    """id loan_id probability late threshold band reasons reason_1 reason_2 reason_3 reason_4 model
-    model_version warnings base contributions margin what_if""".split()
+    [
+        "id",
+        "loan_id",
+        "probability",
+        "late",
+        "threshold",
+        "band",
+        "reasons",
+        "reason_1",
+        "reason_2",
+        "reason_3",
+        "reason_4",
+        "model",
+        "model_version",
+        "warnings",
+        "base",
+        "contributions",
+        "margin",
+        "what_if",
+    ]
 )
 PLACEHOLDERS = ("{label}", "{value}", "{usual}")
 
@@ -192,7 +210,7 @@ def breaking_changes(old: Definition, new: Definition) -> list[str]:
                 reasons.append(f"{field.name}: is new and required")
             continue
         before = old[field.name]
-        if before.kind != field.kind and not (before.kind, field.kind) in (
+        if before.kind != field.kind and (before.kind, field.kind) not in (
             ("whole", "number"),
             ("ordered", "category"),
         ):
@@ -231,9 +249,8 @@ def _narrower(old: Field, new: Field) -> bool:
 def _faults(definition: Definition) -> Iterator[tuple[tuple[str | int, ...], str]]:
     """Everything that the types alone don't catch, as (path, reason), in the file's order."""
     if not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,63}", definition.model):
-        yield ("model",), (
-            f"expected lower-case letters, digits and hyphens (at most 64), got {definition.model!r}"
-        )
+        expected = "expected lower-case letters, digits and hyphens (at most 64)"
+        yield ("model",), f"{expected}, got {definition.model!r}"
     label, roles = definition.label, definition.roles
     if fault := text_fault(label.column):
         yield ("label", "column"), fault

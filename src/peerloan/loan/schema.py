@@ -18,9 +18,9 @@ def json_schema(definition: Definition, known: Iterable[str] = ()) -> dict[str, 
     }
     for name in {"loan_id", definition.roles.id or "loan_id"}:
         properties[name] = identifier
-    for name in (definition.roles.date, definition.roles.exposure, *sorted(known)):
-        if name is not None and name not in properties:
-            properties[name] = {"description": "Accepted, and not used by this version."}
+    for other in (definition.roles.date, definition.roles.exposure, *sorted(known)):
+        if other is not None and other not in properties:
+            properties[other] = {"description": "Accepted, and not used by this version."}
     return {
         "type": "object",
         "title": "Loan",

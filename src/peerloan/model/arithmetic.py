@@ -37,7 +37,7 @@ def probability(margin: float) -> float:
 
 def probabilities(margins: Numbers) -> Numbers:
     """The probabilities of many margins; equal to `probability` of each."""
-    return np.rint(1e9 / (1.0 + np.exp(-margins))) / 1e9  # type: ignore[no-any-return]
+    return np.rint(1e9 / (1.0 + np.exp(-margins))) / 1e9
 
 
 def margin(probability: float) -> float:

@@ -16,7 +16,8 @@ from peerloan.loan import Definition, Loans, Numbers, Value
 
 
 class EncodedColumn(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One column: a number (`value`), an ordered level's rank, or 1 where a level or nothing is given.
+    """One column: a number (`value`), an ordered rank, or 1 where a level is given (`level`)
+    or nothing is (`missing`).
 
     A missing value or rank becomes `fill`, or NaN where there is none.
     """
@@ -39,7 +40,9 @@ class Encoding(msgspec.Struct, frozen=True):
                 raise ValueError(f"an encoded column of {column.field!r}, which is no field")
             kind = definition[column.field].kind
             if column.make not in _MAKES[kind]:
-                raise ValueError(f"{column.field}: a {kind} field can't be encoded by {column.make}")
+                raise ValueError(
+                    f"{column.field}: a {kind} field can't be encoded by {column.make}"
+                )
 
     def matrix(self, loans: Loans) -> Numbers:
         """Encode many loans: (n, columns), float64."""
@@ -74,13 +77,13 @@ def _encode_many(column: EncodedColumn, loans: Loans) -> Numbers:
     if field.is_number:
         values = loans.numbers(field.name)
         if column.make == "missing":
-            return np.isnan(values).astype(np.float64)
+            return np.asarray(np.isnan(values), dtype=np.float64)
     else:
         texts = loans.texts(field.name)
         if column.make == "missing":
-            return (texts.codes == -1).astype(np.float64)
+            return np.asarray(texts.codes == -1, dtype=np.float64)
         if column.make == "level":
-            return (texts.recode((column.level,), 1) == 0).astype(np.float64)
+            return np.asarray(texts.recode((column.level,), 1) == 0, dtype=np.float64)
         ranks = texts.recode(field.levels, -1)
         values = np.where(ranks == -1, np.nan, ranks)
     return values if column.fill is None else np.where(np.isnan(values), column.fill, values)

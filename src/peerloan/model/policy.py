@@ -35,7 +35,8 @@ class Policy(msgspec.Struct, frozen=True):
     @classmethod
     def by_cost(cls, ratio: float = 20.0) -> Policy:
         """The threshold at which expected costs are equal: a missed late loan costs `ratio`
-        false alarms, so say yes from 1 / (1 + ratio) on (Elkan 2001)."""
+        false alarms, so say yes from 1 / (1 + ratio) on (Elkan 2001).
+        """
         return cls.at(1 / (1 + ratio), "cost", ratio)
 
     @classmethod

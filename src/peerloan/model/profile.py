@@ -99,7 +99,7 @@ def _draw_numbers(field: Field, column: NumberProfile, u: Numbers) -> Numbers:
     # Four significant digits, as people write amounts; never outside what was seen.
     size = np.floor(np.log10(np.maximum(np.abs(drawn), 1e-300)))
     rounded = np.array([round(v, int(3 - s)) for v, s in zip(drawn, size, strict=True)])
-    return np.clip(rounded, column.quantiles[0], column.quantiles[-1])
+    return np.asarray(np.clip(rounded, column.quantiles[0], column.quantiles[-1]))
 
 
 def _number_profile(name: str, values: Numbers) -> NumberProfile:

@@ -57,7 +57,8 @@ class Scorecard(msgspec.Struct, frozen=True, dict=True):
         features = tuple(table.feature for table in self.tables)
         if features != definition.names:
             raise ScorecardError(
-                f"tables for {', '.join(features)}; the definition has {', '.join(definition.names)}"
+                f"tables for {', '.join(features)}; "
+                f"the definition has {', '.join(definition.names)}"
             )
         largest = abs(self.base)
         for field, table in zip(definition.fields, self.tables, strict=True):
@@ -66,7 +67,9 @@ class Scorecard(msgspec.Struct, frozen=True, dict=True):
             steps = table.edges if isinstance(table, NumberTable) else table.levels
             due = len(steps) + (1 if isinstance(table, NumberTable) else 0)
             if len(table.points) != due:
-                raise ScorecardError(f"{table.feature}: {due} points due, {len(table.points)} given")
+                raise ScorecardError(
+                    f"{table.feature}: {due} points due, {len(table.points)} given"
+                )
             if len(set(steps)) < len(steps) or (
                 isinstance(table, NumberTable) and list(table.edges) != sorted(table.edges)
             ):
@@ -76,7 +79,9 @@ class Scorecard(msgspec.Struct, frozen=True, dict=True):
             if not math.isfinite(value) or not (value / UNIT).is_integer():
                 raise ScorecardError(f"{value!r} is no multiple of 2^-32")
         if largest > MAX_MARGIN:
-            raise ScorecardError(f"margins up to {largest:.0f}; at most {MAX_MARGIN:.0f} are allowed")
+            raise ScorecardError(
+                f"margins up to {largest:.0f}; at most {MAX_MARGIN:.0f} are allowed"
+            )
 
     @cached_property
     def _lookups(self) -> tuple[_Lookup, ...]:
@@ -85,9 +90,7 @@ class Scorecard(msgspec.Struct, frozen=True, dict=True):
 
     def score(self, values: Sequence[Value]) -> tuple[float, tuple[float, ...]]:
         """Margin and contributions of one loan, given its values in the fields' order."""
-        points = tuple(
-            [lookup(value) for lookup, value in zip(self._lookups, values, strict=True)]
-        )
+        points = tuple([lookup(value) for lookup, value in zip(self._lookups, values, strict=True)])
         return self.base + sum(points), points
 
     def margin(self, values: Sequence[Value]) -> float:

@@ -78,7 +78,10 @@ def _health(text: str) -> dict[str, Any]:
     answer = {"content": {"application/json": {"schema": {"type": "object"}}}}
     return {
         "summary": text,
-        "responses": {"200": {"description": "Yes."} | answer, "503": {"description": "No."} | answer},
+        "responses": {
+            "200": {"description": "Yes."} | answer,
+            "503": {"description": "No."} | answer,
+        },
     }
 
 

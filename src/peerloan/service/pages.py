@@ -27,9 +27,7 @@ def empty_form() -> str:
     current = api.champion().current
     if current is None:
         return render_template("waiting.html", refusal=api.champion().refusal)
-    given = {
-        field.name: _input_text(field.default) for field in current.bundle.definition.fields
-    }
+    given = {field.name: _input_text(field.default) for field in current.bundle.definition.fields}
     return _page(current, given)
 
 
@@ -43,7 +41,7 @@ def decide() -> tuple[str, int]:
         try:
             record = read_pasted(pasted)
         except ValueError as error:
-            given = {name: "" for name in definition.names}
+            given = dict.fromkeys(definition.names, "")
             return _page(current, given, pasted=pasted, paste_error=str(error)), 422
     else:
         record = _from_form(definition, request.form)
@@ -78,7 +76,9 @@ def read_pasted(text: str) -> dict[str, Any]:
     if isinstance(loan, list) and len(loan) == 1:
         loan = loan[0]
     if not isinstance(loan, dict) or not all(isinstance(name, str) for name in loan):
-        raise ValueError(f"Expected one loan, names and values in braces, given {show_given(loan)}.")
+        raise ValueError(
+            f"Expected one loan, names and values in braces, given {show_given(loan)}."
+        )
     for name, value in loan.items():
         if isinstance(value, list) and len(value) != 1:
             raise ValueError(

@@ -36,7 +36,12 @@ class _Server(BaseApplication):  # type: ignore[misc]
 def serve(settings: Settings, host: str, port: int, workers: int) -> None:
     """Serve until stopped; raises PortTaken."""
     check_port(host, port)
-    options = {
+    _Server(settings, gunicorn_options(host, port, workers)).run()
+
+
+def gunicorn_options(host: str, port: int, workers: int) -> dict[str, Any]:
+    """How Gunicorn runs the application."""
+    return {
         "bind": f"[{host}]:{port}" if ":" in host else f"{host}:{port}",
         "workers": workers,
         "worker_class": "gthread",
@@ -47,7 +52,6 @@ def serve(settings: Settings, host: str, port: int, workers: int) -> None:
         "proc_name": "peerloan",
         "loglevel": "warning",
     }
-    _Server(settings, options).run()
 
 
 def check_port(host: str, port: int) -> None:

@@ -13,7 +13,7 @@ from sklearn.ensemble import RandomForestClassifier
 from peerloan.loan import Loans, Numbers
 from peerloan.model import OnnxParts, Scorecard
 from peerloan.training.compiling import compile_forest, compile_stumps
-from peerloan.training.encoders import fit_encoding
+from peerloan.training.encoders import fit_encoding, to_single
 
 SEED = 0
 # Called with the fraction of the fit that is done.
@@ -44,7 +44,7 @@ class Forest:
     def fit(cls, loans: Loans, late: Numbers, progress: Progress) -> Forest:
         """Fit a hundred full-grown trees, in steps so that progress can be shown."""
         encoding = fit_encoding(loans, one_hot_ordered=True, impute=True)
-        matrix = encoding.matrix(loans).astype(np.float32)
+        matrix = to_single(encoding.matrix(loans))
         forest = RandomForestClassifier(random_state=SEED, n_jobs=-1, warm_start=True)
         for trees in range(10, 101, 10):
             forest.set_params(n_estimators=trees).fit(matrix, late)
@@ -53,7 +53,7 @@ class Forest:
 
     def predict(self, loans: Loans) -> Numbers:
         """Probabilities (n,) of late payment."""
-        matrix = self.encoding.matrix(loans).astype(np.float32)
+        matrix = to_single(self.encoding.matrix(loans))
         return self.forest.predict_proba(matrix)[:, 1]  # type: ignore[no-any-return]
 
     def compile(self, loans: Loans) -> OnnxParts:  # noqa: ARG002  a forest needs no reference
@@ -83,7 +83,7 @@ class Stumps:
     def fit(cls, loans: Loans, late: Numbers, progress: Progress) -> Stumps:
         """Fit the stumps."""
         encoding = fit_encoding(loans, one_hot_ordered=False, impute=False)
-        table = xgboost.DMatrix(encoding.matrix(loans), late)
+        table = xgboost.DMatrix(to_single(encoding.matrix(loans)), late)
         booster = xgboost.train(
             cls.SETTINGS, table, cls.ROUNDS, callbacks=[_Told(progress, cls.ROUNDS)]
         )
@@ -91,15 +91,15 @@ class Stumps:
 
     def predict(self, loans: Loans) -> Numbers:
         """Probabilities (n,) of late payment."""
-        table = xgboost.DMatrix(self.encoding.matrix(loans))
-        return self.booster.predict(table).astype(np.float64)  # type: ignore[no-any-return]
+        table = xgboost.DMatrix(to_single(self.encoding.matrix(loans)))
+        return self.booster.predict(table).astype(np.float64)
 
     def compile(self, loans: Loans) -> Scorecard:
         """As a scorecard."""
         return compile_stumps(self.booster, self.encoding, loans)
 
 
-class _Told(xgboost.callback.TrainingCallback):  # type: ignore[misc]
+class _Told(xgboost.callback.TrainingCallback):
     def __init__(self, progress: Progress, rounds: int) -> None:
         self._progress, self._rounds = progress, rounds
 

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 import skl2onnx
 import xgboost
-from sklearn.ensemble import RandomForestClassifier
 from skl2onnx.common.data_types import FloatTensorType
+from sklearn.ensemble import RandomForestClassifier
 
 from peerloan.loan import Definition, Loans
 from peerloan.model import Encoding, LevelTable, NumberTable, Scorecard
@@ -132,7 +132,9 @@ def _tables(
                 """The sum where this column alone is 1."""
                 return none - chosen.at(0) + chosen.at(1)
 
-            levels = [(column.level, only(step)) for column, step in columns if column.make == "level"]
+            levels = [
+                (column.level, only(step)) for column, step in columns if column.make == "level"
+            ]
             missing = [only(step) for column, step in columns if column.make == "missing"]
             tables.append(
                 LevelTable(

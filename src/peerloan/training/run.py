@@ -52,7 +52,7 @@ class Table:
 def read_table(book: Book, definition: Definition, progress: Progress) -> Table:
     """Read a whole book with its labels; a bad row raises TrainingError."""
     check_columns(definition, book, label=True)
-    batches, fingerprint, sample = [], Fingerprint(), False
+    batches, fingerprint, sample = [], Fingerprint(definition), False
     for part in book.parts(lambda done: progress(f"reading {book.name}", done)):
         batch = read_loans(definition, part, label=True)
         if batch.problems:

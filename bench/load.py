@@ -1,0 +1,83 @@
+"""A small load generator: keep-alive connections that each send one request at a time."""
+
+from __future__ import annotations
+
+import selectors
+import socket
+import time
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Load:
+    """What a load saw: requests answered with 200, failed ones, and each answer's seconds."""
+
+    seconds: float
+    answered: int
+    failed: int
+    waits: list[float]
+
+    @property
+    def rate(self) -> float:
+        """Requests a second."""
+        return self.answered / self.seconds
+
+    def percentile(self, share: float) -> float:
+        """The wait in seconds that this share of answers did not exceed."""
+        ordered = sorted(self.waits)
+        return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
+
+
+def post(path: str, body: bytes) -> bytes:
+    """A POST of JSON as bytes on the wire."""
+    head = (
+        f"POST {path} HTTP/1.1\r\nHost: bench\r\nContent-Type: application/json\r\n"
+        f"Content-Length: {len(body)}\r\n\r\n"
+    )
+    return head.encode() + body
+
+
+def run(port: int, message: bytes, seconds: float, connections: int = 8) -> Load:
+    """Send one message over and over for so many seconds on so many connections."""
+    selector = selectors.DefaultSelector()
+    sent: dict[socket.socket, float] = {}
+    received: dict[socket.socket, bytes] = {}
+    answered = failed = 0
+    waits: list[float] = []
+    begin = time.perf_counter()
+    for _ in range(connections):
+        connection = socket.create_connection(("127.0.0.1", port))
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        selector.register(connection, selectors.EVENT_READ)
+        received[connection] = b""
+        sent[connection] = time.perf_counter()
+        connection.sendall(message)
+    while time.perf_counter() - begin < seconds:
+        for key, _ in selector.select(timeout=1):
+            connection = key.fileobj  # type: ignore[assignment]
+            received[connection] += connection.recv(65536)
+            if not _whole(received[connection]):
+                continue
+            now = time.perf_counter()
+            waits.append(now - sent[connection])
+            ok = received[connection].startswith(b"HTTP/1.1 200")
+            answered, failed = answered + ok, failed + (not ok)
+            received[connection] = b""
+            sent[connection] = now
+            connection.sendall(message)
+    taken = time.perf_counter() - begin
+    for connection in received:
+        connection.close()
+    selector.close()
+    return Load(taken, answered, failed, waits)
+
+
+def _whole(answer: bytes) -> bool:
+    """Whether an answer with a Content-Length has come whole."""
+    head, mark, body = answer.partition(b"\r\n\r\n")
+    if not mark:
+        return False
+    for line in head.lower().split(b"\r\n"):
+        if line.startswith(b"content-length:"):
+            return len(body) >= int(line.split(b":")[1])
+    raise ValueError("an answer without Content-Length")

@@ -1,0 +1,158 @@
+"""Fixtures that several rooms' tests share: books, trained stores, and a running service."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+
+from peerloan.book import open_book, open_writer
+from peerloan.loan import default_definition
+from peerloan.model import Store
+from peerloan.sample import SCHEMA, batches
+from peerloan.training import train
+
+LOANS = 6_000
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """In continuous integration everything is there, so a skipped test is a failure."""
+    reporter: Any = session.config.pluginmanager.get_plugin("terminalreporter")
+    if os.environ.get("CI") and reporter is not None and reporter.stats.get("skipped"):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+@pytest.fixture
+def loan() -> dict[str, Any]:
+    """A valid loan by PeerLoan's definition."""
+    return {
+        "loan_amnt": 12000,
+        "int_rate": 0.2039,
+        "purpose": "credit_card",
+        "grade": "D",
+        "annual_inc": 42000,
+        "revol_util": 0.647,
+        "emp_length": "10+ years",
+        "dti": 14.46,
+        "delinq_2yrs": 0,
+        "home_ownership": "RENT",
+    }
+
+
+@pytest.fixture(scope="session")
+def sample_book(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A synthetic book as CSV."""
+    path = tmp_path_factory.mktemp("book") / "sample.csv"
+    with open_writer(path, SCHEMA) as writer:
+        for batch in batches(LOANS, seed=7):
+            writer.write(batch)
+    return path
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory, sample_book: Path) -> Path:
+    """A store with one version of each candidate and no champion; don't change it, copy it."""
+    root = tmp_path_factory.mktemp("trained") / "store"
+    train(open_book(sample_book), default_definition(), Store(root))
+    return root
+
+
+@pytest.fixture
+def store(trained: Path, tmp_path: Path) -> Store:
+    """A store of the test's own, with one version of each candidate and no champion."""
+    shutil.copytree(trained, tmp_path / "store")
+    return Store(tmp_path / "store")
+
+
+@pytest.fixture
+def version_of(store: Store) -> Callable[[str], str]:
+    """The version of a candidate in the test's store."""
+
+    def find(candidate: str) -> str:
+        return next(v for v in store.versions() if store.manifest(v).candidate == candidate)
+
+    return find
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Run `peerloan …` as a process in the test's folder, on the test's store."""
+
+    def call(*arguments: object, timeout: float = 120) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "peerloan", *map(str, arguments)],
+            cwd=tmp_path,
+            env=os.environ | {"PEERLOAN_STORE": str(tmp_path / "store")},
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+        )
+
+    return call
+
+
+class Service:
+    """A `peerloan serve` process and its address."""
+
+    def __init__(self, store: Path, log: Path, workers: int) -> None:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        self.url = f"http://127.0.0.1:{port}"
+        self.log = log
+        with log.open("ab") as out:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "peerloan", "serve"]
+                + ["--port", str(port), "--workers", str(workers)],
+                env=os.environ | {"PEERLOAN_STORE": str(store)},
+                stdout=out,
+                stderr=out,
+            )
+
+    def wait_for(self, condition: Callable[[], bool], seconds: float = 20) -> None:
+        """Wait until a condition holds; fails with the server's log."""
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            with contextlib.suppress(requests.ConnectionError):
+                if condition():
+                    return
+            time.sleep(0.05)
+        pytest.fail(f"not within {seconds} s; the log:\n{self.log.read_text()}")
+
+    def serving(self) -> str | None:
+        """The version that one worker serves now."""
+        answer = requests.get(f"{self.url}/readyz", timeout=5).json()
+        version: str | None = answer.get("model", {}).get("version")
+        return version
+
+    def stop(self) -> None:
+        """Stop the process."""
+        self.process.terminate()
+        self.process.wait(timeout=20)
+
+
+@pytest.fixture
+def serve(tmp_path: Path) -> Iterator[Callable[..., Service]]:
+    """Start `peerloan serve` on a store and wait until it answers; stopped after the test."""
+    started: list[Service] = []
+
+    def start(store: Store, workers: int = 1) -> Service:
+        service = Service(store.root, tmp_path / "server.log", workers)
+        started.append(service)
+        service.wait_for(lambda: requests.get(f"{service.url}/readyz", timeout=5).status_code > 0)
+        return service
+
+    yield start
+    for service in started:
+        service.stop()

@@ -1,0 +1,240 @@
+"""Opening and reading books: every format, exact row numbers, one clear line for a bad file."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from peerloan.book import Book, BookError, open_book
+from peerloan.loan import Problem
+
+Rows = list[tuple[int, tuple[object, ...]]]
+
+
+def read(book: Book) -> tuple[Rows, list[Problem]]:
+    rows: Rows = []
+    problems: list[Problem] = []
+    for part in book.parts():
+        assert part.size == part.records.num_rows + len(part.problems)
+        values = zip(*(column.to_pylist() for column in part.records.columns), strict=True)
+        rows += zip(part.numbers.tolist(), values, strict=True)
+        problems += part.problems
+    return rows, problems
+
+
+def read_bytes(tmp_path: Path, data: bytes, name: str = "book.csv") -> tuple[Rows, list[Problem]]:
+    path = tmp_path / name
+    path.write_bytes(data)
+    return read(open_book(path))
+
+
+def refusal(tmp_path: Path, data: bytes, name: str = "book.csv") -> str:
+    with pytest.raises(BookError) as caught:
+        read_bytes(tmp_path, data, name)
+    message = str(caught.value)
+    assert message.startswith(str(tmp_path / name))
+    assert "\n" not in message
+    return message
+
+
+def test_a_plain_csv_is_read_as_bytes(tmp_path: Path) -> None:
+    (tmp_path / "book.csv").write_bytes(b"a,b\n1,x\n2,y\n")
+    book = open_book(tmp_path / "book.csv")
+    assert book.columns == ("a", "b")
+    assert book.name == str(tmp_path / "book.csv")
+    assert book.bytes_total == 12
+    assert read(book) == ([(1, (b"1", b"x")), (2, (b"2", b"y"))], [])
+    assert read(book)[0], "a book can be read again"
+
+
+@pytest.mark.parametrize("newline", [b"\n", b"\r\n", b"\r"])
+@pytest.mark.parametrize("bom", [b"", b"\xef\xbb\xbf"])
+def test_byte_order_mark_and_line_ends_do_not_matter(
+    tmp_path: Path, bom: bytes, newline: bytes
+) -> None:
+    lines = [b"a,b", b"1,x", b"", b"2,y"]
+    rows, problems = read_bytes(tmp_path, bom + newline.join(lines))
+    assert rows == [(1, (b"1", b"x")), (2, (b"2", b"y"))]
+    assert problems == []
+
+
+def test_gzip_is_known_by_its_content(tmp_path: Path) -> None:
+    data = gzip.compress(b"a,b\n1,x\n")
+    assert read_bytes(tmp_path, data, "book.csv")[0] == [(1, (b"1", b"x"))]
+
+
+def test_parquet_is_known_by_its_content_and_keeps_its_types(tmp_path: Path) -> None:
+    table = pa.table({"a": pa.array([1, None]), "b": pa.array(["x", "y"]).dictionary_encode()})
+    pyarrow.parquet.write_table(table, tmp_path / "book.csv")
+    book = open_book(tmp_path / "book.csv")
+    assert book.schema.types == table.schema.types
+    assert read(book)[0] == [(1, (1, "x")), (2, (None, "y"))]
+
+
+def test_rows_with_other_cell_counts_are_problems_and_still_count(tmp_path: Path) -> None:
+    rows, problems = read_bytes(tmp_path, b'a,b\n1,x\n2\n\n"3\n3",y\n4,y,z\n5,z\n\xff\n')
+    assert [number for number, _ in rows] == [1, 3, 5]
+    assert problems == [
+        Problem(2, "(row)", "2 cells", "1 cell"),
+        Problem(4, "(row)", "2 cells", "3 cells"),
+        Problem(6, "(row)", "2 cells", "1 cell"),
+    ]
+
+
+def test_wrong_rows_far_into_a_long_book_keep_their_numbers(tmp_path: Path) -> None:
+    lines = [b"%d,%s" % (i, b"x" * 20) for i in range(1, 400_001)]
+    for number in (65_536, 65_537, 200_000, 400_000):
+        lines[number - 1] = b"\xe4,,"
+    rows, problems = read_bytes(tmp_path, b"a,b\n" + b"\n".join(lines))
+    assert [p.loan for p in problems] == [65_536, 65_537, 200_000, 400_000]
+    assert all(int(str(a, "ascii")) == number for number, (a, _) in rows)  # type: ignore[call-overload]
+    assert len(rows) == 399_996
+
+
+def test_any_bytes_come_through(tmp_path: Path) -> None:
+    value = b"\x00\xff \xed\xa0\x80\xc3\xa4\x1a"
+    rows, _ = read_bytes(tmp_path, b"a,b\n" + value + b",1\n")
+    assert rows == [(1, (value, b"1"))]
+
+
+CELL = st.text(st.sampled_from('ab ",\r\nä\x00'), max_size=4)
+
+
+@given(st.lists(st.lists(CELL, min_size=1, max_size=3), max_size=6))
+def test_what_a_csv_writer_writes_is_read(
+    tmp_path_factory: pytest.TempPathFactory, rows: list[list[str]]
+) -> None:
+    text = io.StringIO()
+    csv.writer(text).writerows([["a", "b"], *rows, ["end", "end"]])
+    given_rows = [tuple(cell.encode() for cell in row) for row in [*rows, ["end", "end"]]]
+    path = tmp_path_factory.mktemp("csv")
+    read_rows, problems = read_bytes(path, text.getvalue().encode())
+    assert read_rows == [(i, row) for i, row in enumerate(given_rows, 1) if len(row) == 2]
+    assert [p.loan for p in problems] == [i for i, row in enumerate(given_rows, 1) if len(row) != 2]
+
+
+@given(st.text(st.sampled_from('ab1,,\n\r" ä'), max_size=40))
+def test_any_text_is_read_as_the_csv_module_reads_it(
+    tmp_path_factory: pytest.TempPathFactory, text: str
+) -> None:
+    path = tmp_path_factory.mktemp("csv")
+    data = b"a,b\n" + text.encode()
+    expected = [row for row in csv.reader(io.StringIO(text + "\nend", newline="")) if row]
+    if expected.pop() != ["end"]:
+        # The csv module says nothing of a quotation that is open at the end.
+        assert "quotation mark" in refusal(path, data)
+        return
+    if not expected:
+        assert "no row" in refusal(path, data)
+        return
+    rows, problems = read_bytes(path, data)
+    assert [tuple(cell.decode() for cell in row) for _, row in rows] == [  # type: ignore[attr-defined]
+        tuple(row) for row in expected if len(row) == 2
+    ]
+    assert len(problems) == sum(len(row) != 2 for row in expected)
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"", "got an empty file"),
+        (b"\xef\xbb\xbf\r\n\n", "got an empty file"),
+        (b"a,b\n", "got column names and no row"),
+        (b"a,b\n\n\r\n", "got column names and no row"),
+        (b"PK\x03\x04...", "an Excel workbook"),
+        ("a,b\n1,2\n".encode("utf-16"), "UTF-16"),
+        ("a,b\n1,2\n".encode("utf-16-le"), "expected CSV (UTF-8) or Parquet"),
+        (bytes(range(256)) * 9, "expected CSV (UTF-8) or Parquet"),
+        ("größe\n1\n".encode("latin-1"), "expected column names in UTF-8"),
+        (b"a,b,a,c,c\n1,2,3,4,5\n", "got more than one a, c"),
+        (b'a,b\n1,"2\n3,4\n', "a quoted value in row 1 runs to the end"),
+        (b'a,b\n1,2\n"2\n3,4\n', "a quoted value in row 2 runs to the end"),
+        (b'a,b\n1,2\n"' + b"3,4\n" * 3_000_000, "expected rows of at most 4 MB"),
+        (b"PAR1" + bytes(100), "expected a whole Parquet file"),
+        (b"PAR1", "expected a whole Parquet file"),
+    ],
+)
+def test_a_file_that_is_no_book_is_refused_in_one_line(
+    tmp_path: Path, data: bytes, reason: str
+) -> None:
+    assert reason in refusal(tmp_path, data)
+
+
+@pytest.mark.parametrize("kept", [5, 30, -200, -9, -1])
+def test_a_cut_gzip_file_is_refused(tmp_path: Path, kept: int) -> None:
+    data = gzip.compress(b"a,b\n" + b"".join(b"%d,%d\n" % (i, i * i) for i in range(20_000)))
+    assert "cut off" in refusal(tmp_path, data[:kept], "book.csv.gz")
+
+
+def test_a_damaged_gzip_file_is_refused(tmp_path: Path) -> None:
+    data = bytearray(gzip.compress(b"a,b\n" + bytes(range(48, 58)) * 1000))
+    data[20:24] = b"\xff\xff\xff\xff"
+    assert "damaged" in refusal(tmp_path, bytes(data), "book.csv.gz")
+
+
+def test_a_cut_or_damaged_parquet_file_is_refused(tmp_path: Path) -> None:
+    out = pa.BufferOutputStream()
+    pyarrow.parquet.write_table(pa.table({"a": list(range(10_000))}), out)
+    data = out.getvalue().to_pybytes()
+    assert "Parquet" in refusal(tmp_path, data[:-20], "book.parquet")
+    assert "Parquet" in refusal(tmp_path, data[:4] + b"\xff" * 400 + data[404:], "book.parquet")
+
+
+def test_a_folder_is_one_book_with_rows_numbered_on(tmp_path: Path) -> None:
+    (tmp_path / "2.csv").write_bytes(b"b,a\ny,2\n3\n")
+    (tmp_path / "1.csv.gz").write_bytes(gzip.compress(b"a,b\n1,x\n"))
+    (tmp_path / "3.csv").write_bytes(b"a,b\n4,z\n")
+    (tmp_path / ".4.csv").write_bytes(b"hidden")
+    (tmp_path / "notes.txt").write_bytes(b"no table")
+    fractions: list[float] = []
+    for book in (open_book(tmp_path), open_book(f"{tmp_path}/[0-9]*.csv*")):
+        assert [path.name for path in book.paths] == ["1.csv.gz", "2.csv", "3.csv"]
+        rows, problems = read(book)
+        assert rows == [(1, (b"1", b"x")), (2, (b"2", b"y")), (4, (b"4", b"z"))]
+        assert [p.loan for p in problems] == [3]
+        list(book.parts(fractions.append))
+        assert fractions == sorted(fractions)
+        assert fractions.pop() == 1
+        fractions.clear()
+
+
+def test_parquet_files_of_a_folder_may_differ_in_the_size_of_numbers(tmp_path: Path) -> None:
+    pyarrow.parquet.write_table(pa.table({"a": pa.array([1])}), tmp_path / "1.parquet")
+    pyarrow.parquet.write_table(pa.table({"a": pa.array([0.5])}), tmp_path / "2.parquet")
+    assert read(open_book(tmp_path))[0] == [(1, (1.0,)), (2, (0.5,))]
+
+
+def test_files_that_do_not_belong_together_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "1.csv").write_bytes(b"a,b\n1,x\n")
+    (tmp_path / "2.csv").write_bytes(b"a,c\n1,x\n")
+    with pytest.raises(BookError, match=r"2\.csv: expected .*1\.csv, got no b, also c"):
+        open_book(tmp_path)
+    (tmp_path / "2.csv").unlink()
+    pyarrow.parquet.write_table(pa.table({"a": [1], "b": [2]}), tmp_path / "2.parquet")
+    with pytest.raises(BookError, match="types"):
+        open_book(tmp_path)
+
+
+@pytest.mark.parametrize("spec", ["nothing.csv", "*.csv", "a\0b", "", "x" * 5000])
+def test_a_path_without_a_file_is_refused(
+    tmp_path: Path, spec: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(BookError):
+        open_book(spec)
+
+
+def test_only_one_part_is_held_at_a_time(tmp_path: Path) -> None:
+    path = tmp_path / "book.csv"
+    path.write_bytes(b"a,b\n" + b"1,2\n" * 300_000)
+    sizes = [part.records.num_rows for part in open_book(path).parts()]
+    assert sum(sizes) == 300_000
+    assert max(sizes) <= 65_536
