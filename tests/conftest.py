@@ -113,8 +113,7 @@ class Service:
         self.log = log
         with log.open("ab") as out:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "peerloan", "serve"]
-                + ["--port", str(port), "--workers", str(workers)],
+                f"{sys.executable} -m peerloan serve --port {port} --workers {workers}".split(),
                 env=os.environ | {"PEERLOAN_STORE": str(store)},
                 stdout=out,
                 stderr=out,

@@ -25,7 +25,9 @@ from peerloan.loan import Definition, default_definition, read_definition
 from peerloan.model import Store
 from peerloan.settings import read_settings
 
-out = Console(highlight=False, soft_wrap=True)
+# A pipe has no width to fit into.
+_WIDE = None if sys.stdout.isatty() else 1000
+out = Console(highlight=False, width=_WIDE)
 # Progress goes beside the result, so that a result can be piped.
 err = Console(stderr=True, highlight=False, soft_wrap=True)
 

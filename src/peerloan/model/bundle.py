@@ -110,7 +110,6 @@ class Bundle:
     def __init__(self, manifest: Manifest, digest: str, files: Mapping[str, bytes]) -> None:
         self.manifest = manifest
         self.digest = digest
-        self.files = files
         self.version = manifest.version
         self.policy = manifest.policy
         self.definition = _decode(files, "loan.json", Definition)

@@ -6,6 +6,7 @@ import importlib.metadata
 import platform
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import msgspec
 import numpy as np
@@ -77,7 +78,7 @@ def read_table(book: Book, definition: Definition, progress: Progress) -> Table:
         Loans(seen, loans.columns, loans.size),
         late,
         TrainedOn(
-            "built-in sample" if sample else book.name,
+            "built-in sample" if sample else Path(book.name).name,
             fingerprint.hexdigest(),
             len(late),
             int(late.sum()),

@@ -1,0 +1,275 @@
+"""A drafted definition is accepted as it stands, fits its table, and says what it doubts."""
+
+from __future__ import annotations
+
+import csv
+import random
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from peerloan.book import BookError, check_book, draft_definition, open_book
+from peerloan.loan import Definition, parse_definition
+
+ROWS = 60
+LABEL = [("good", "good", "bad")[i % 3] for i in range(ROWS)]
+
+
+def write(tmp_path: Path, columns: dict[str, list[Any]]) -> Path:
+    path = tmp_path / "Other Lender.csv"
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(columns)
+        writer.writerows(zip(*columns.values(), strict=True))
+    return path
+
+
+def draft(
+    tmp_path: Path, columns: dict[str, list[Any]], late: str | None = None
+) -> tuple[str, Definition]:
+    """The draft for these columns beside a plain one and the label 'state'."""
+    plain = {"plain": [i % 7 + 0.5 for i in range(ROWS)], "state": LABEL}
+    book = open_book(write(tmp_path, plain | columns))
+    text = draft_definition(book, "state", late)
+    definition = parse_definition(text, "the draft")
+    report = check_book(book, definition, label=True)
+    assert report.ok, report.lines()
+    return text, definition
+
+
+def test_numbers(tmp_path: Path) -> None:
+    text, definition = draft(
+        tmp_path,
+        {
+            "amount": [1000 + 13 * (i * 7 % 50) for i in range(ROWS)],
+            "change": [(i * 7 % 50) - 10.5 for i in range(ROWS)],
+            "share": [("NA", 0.25, 0.5, 0.75)[i % 4] for i in range(ROWS)],
+            "code": [i % 3 for i in range(ROWS)],
+        },
+    )
+    amount, change, share, code = (definition[n] for n in ("amount", "change", "share", "code"))
+    assert (amount.kind, amount.min, amount.seen, amount.missing) == (
+        "whole",
+        0,
+        (1000, 1637),
+        False,
+    )
+    assert (change.kind, change.min, change.seen) == ("number", None, (-10.5, 38.5))
+    assert (share.kind, share.missing, share.default) == ("number", True, 0.5)
+    assert code.kind == "whole"
+    assert "# doubt: a fraction? Then percent = true" in text
+    assert "# doubt: only the values 0, 1, 2: a number or a code?" in text
+
+
+def test_levels_come_by_frequency(tmp_path: Path) -> None:
+    _, definition = draft(
+        tmp_path, {"town": [("Ulm", "", "Köln", "Ulm")[i % 4] for i in range(ROWS)]}
+    )
+    town = definition["town"]
+    assert (town.kind, town.levels, town.missing, town.default) == (
+        "category",
+        ("Ulm", "Köln"),
+        True,
+        "Ulm",
+    )
+
+
+@pytest.mark.parametrize(
+    "levels",
+    [
+        ["< 1 year", *(f"{n} years" for n in range(2, 10)), "10+ years"],
+        ["A", "B", "C", "D"],
+        ["A1", "A2", "B1"],
+        ["low", "medium", "high"],
+        ["0-10", "10-20", "20-30", "30+"],
+        ["under 1,000", "1,000 to 2,000", "more than 2,000"],
+        ["<500", "500", ">500"],
+    ],
+)
+def test_obvious_orders_are_found(tmp_path: Path, levels: list[str]) -> None:
+    shuffled = random.Random(1).sample(levels, len(levels))
+    text, definition = draft(tmp_path, {"x": [shuffled[i % len(levels)] for i in range(ROWS)]})
+    assert definition["x"].kind == "ordered"
+    assert list(definition["x"].levels) == levels
+    assert "# doubt: the order is guessed" in text
+
+
+@pytest.mark.parametrize(
+    "levels",
+    [
+        ["RENT", "OWN", "MORTGAGE"],
+        ["B", "C", "D"],
+        ["1 year", "2 months", "3 years"],
+        ["< 0 DM", "none", ">= 200 DM"],
+        ["A", "B1", "C"],
+        ["yes", "no"],
+    ],
+)
+def test_other_levels_have_no_order(tmp_path: Path, levels: list[str]) -> None:
+    _, definition = draft(tmp_path, {"x": [levels[i % len(levels)] for i in range(ROWS)]})
+    assert definition["x"].kind == "category"
+    assert sorted(definition["x"].levels) == sorted(levels)
+
+
+@pytest.mark.parametrize(
+    ("name", "cells", "reason"),
+    [
+        ("x", ["same"] * ROWS, "every row has the value 'same'"),
+        ("x", [""] * ROWS, "no row has a value"),
+        (
+            "x",
+            [f"{i % 9 + 0.5}%" for i in range(ROWS)],
+            "write them as fractions (0.1306 for 13.06%)",
+        ),
+        ("x", [f"${i % 9},000" for i in range(ROWS)], "write them plainly"),
+        ("x", [f"{i % 9},5" for i in range(ROWS)], "write them plainly"),
+        ("x", [f"{i % 28 + 1}.12.2024" for i in range(ROWS)], "it holds dates such as"),
+        ("probability", [i % 7 + 0.5 for i in range(ROWS)], "for example to 'probability_given'"),
+        ("a\x01b", [i % 7 + 0.5 for i in range(ROWS)], "its name can't be a field's"),
+        ("", [i % 7 + 0.5 for i in range(ROWS)], "its name can't be a field's"),
+        ("n" * 201, [i % 7 + 0.5 for i in range(ROWS)], "its name can't be a field's"),
+        ("customer_id", [i % 9 for i in range(ROWS)], "it is named like an id"),
+        ("x", ["a\x00"] * 30 + ["b\x00"] * 30, "no text without control characters"),
+    ],
+)
+def test_columns_that_are_no_feature_are_left_out_with_the_reason(
+    tmp_path: Path, name: str, cells: list[Any], reason: str
+) -> None:
+    text, definition = draft(tmp_path, {name: cells})
+    assert definition.names == ("plain",)
+    (line,) = [line for line in text.splitlines() if line.startswith("# left out: ")]
+    assert reason in line
+
+
+def test_free_text_is_left_out(tmp_path: Path) -> None:
+    columns = {
+        "words": [f"some words {i % 150}" for i in range(300)],
+        "x": [i % 2 + 0.5 for i in range(300)],
+        "y": [i % 2 for i in range(300)],
+    }
+    text = draft_definition(open_book(write(tmp_path, columns)), "y")
+    assert "# left out: words: it holds more than 100 different texts" in text
+    assert parse_definition(text, "the draft").names == ("x",)
+
+
+def test_ids_and_dates_become_roles_once(tmp_path: Path) -> None:
+    text, definition = draft(
+        tmp_path,
+        {
+            "Nr.": [f"K-{i:04d}" for i in range(ROWS)],
+            "row": list(range(ROWS)),
+            "opened": [f"2024-02-{i % 28 + 1:02d}" for i in range(ROWS)],
+            "closed": [f"2025-02-{i % 28 + 1:02d}" for i in range(ROWS)],
+        },
+    )
+    assert (definition.roles.id, definition.roles.date) == ("Nr.", "opened")
+    assert definition.names == ("plain",)
+    assert text.count("# left out:") == 2
+
+
+def test_wrong_cells_are_doubted(tmp_path: Path) -> None:
+    columns = {"x": [i % 9 + 0.5 for i in range(ROWS - 1)] + ["unknown"], "state": LABEL}
+    text = draft_definition(open_book(write(tmp_path, columns)), "state")
+    assert "# doubt: 1 rows hold no number, such as 'unknown'" in text or "'unknown'" in text
+    assert parse_definition(text, "the draft")["x"].kind == "number"
+
+
+@pytest.mark.parametrize(
+    ("values", "late", "expected"),
+    [
+        (["good", "bad"], None, ("bad", "good")),
+        (["bad", "good"], "good", ("good", "bad")),
+        (["0", "1"], None, (1, 0)),
+        (["0", "1"], "1.0", (1, 0)),
+        (["paid", "Charged Off"], None, ("Charged Off", "paid")),
+        (["True", "False"], None, ("True", "False")),
+        (["a", "b", "b", "b"], None, ("a", "b")),
+        (["1.5", "2.5", "2.5"], None, (1.5, 2.5)),
+    ],
+)
+def test_which_label_means_late(
+    tmp_path: Path, values: list[str], late: str | None, expected: tuple[Any, Any]
+) -> None:
+    cells = [values[i % len(values)] for i in range(ROWS)]
+    text, definition = draft(tmp_path, {"state": cells}, late)
+    assert (definition.label.late, definition.label.on_time) == expected
+    assert ("is taken to mean late" in text) == (late is None)
+
+
+@pytest.mark.parametrize(
+    ("label", "late", "reason"),
+    [
+        ("State", None, "expected a column State, got none (did you mean state?)"),
+        ("plain", None, "expected two values of the label, got 0.5, 1.5, 2.5, 3.5, 4.5, …"),
+        ("state", "worse", 'expected late to be "good" or "bad", got \'worse\''),
+        ("one", None, 'expected two values of the label, got "x"'),
+        ("none", None, "expected two values of the label, got none"),
+    ],
+)
+def test_a_label_that_is_none_is_refused(
+    tmp_path: Path, label: str, late: str | None, reason: str
+) -> None:
+    columns: dict[str, list[Any]] = {
+        "plain": [i % 7 + 0.5 for i in range(ROWS)],
+        "one": ["x"] * ROWS,
+        "none": [""] * ROWS,
+        "state": LABEL,
+    }
+    with pytest.raises(BookError) as caught:
+        draft_definition(open_book(write(tmp_path, columns)), label, late)
+    assert reason in str(caught.value)
+
+
+def test_a_table_without_a_feature_is_refused(tmp_path: Path) -> None:
+    book = open_book(write(tmp_path, {"x": ["same"] * ROWS, "state": LABEL}))
+    with pytest.raises(BookError, match="expected a column that can be a field, got none"):
+        draft_definition(book, "state")
+
+
+def test_types_of_parquet(tmp_path: Path) -> None:
+    table = pa.table(
+        {
+            "flag": pa.array([i % 2 == 0 for i in range(ROWS)]),
+            "when": pa.array([18_000 + i % 9 for i in range(ROWS)], pa.int32()).cast(pa.date32()),
+            "level": pa.array([("x", "y", None)[i % 3] for i in range(ROWS)]).dictionary_encode(),
+            "n": pa.array([(1, 2, None)[i % 3] for i in range(ROWS)]),
+            "list": pa.array([[i] for i in range(ROWS)]),
+            "late": pa.array([i % 9 == 0 for i in range(ROWS)]),
+        }
+    )
+    pyarrow.parquet.write_table(table, tmp_path / "t.parquet")
+    book = open_book(tmp_path / "t.parquet")
+    definition = parse_definition(draft_definition(book, "late"), "the draft")
+    assert definition.names == ("flag", "level", "n")
+    assert set(definition["flag"].levels) == {"true", "false"}
+    assert (definition["n"].kind, definition["n"].missing) == ("whole", True)
+    assert definition.roles.date == "when"
+    assert definition.label.late is True
+    assert check_book(book, definition).ok
+
+
+NAMES = st.text(min_size=1, max_size=12).filter(lambda name: "\r" not in name and "\n" not in name)
+
+
+@given(
+    names=st.lists(
+        NAMES.filter(lambda n: n.encode("utf-8", "ignore").decode() == n), unique=True, max_size=4
+    ),
+    cells=st.lists(
+        st.text(st.characters(exclude_categories=["Cs"]), max_size=6), min_size=4, max_size=4
+    ),
+)
+def test_any_names_and_levels_make_a_definition(
+    tmp_path_factory: pytest.TempPathFactory, names: list[str], cells: list[str]
+) -> None:
+    columns: dict[str, list[Any]] = {name: cells * 2 for name in names if "\0" not in name}
+    columns["plain"] = list("abcabcab")
+    columns["label ü"] = ["x", "y"] * 4
+    book = open_book(write(tmp_path_factory.mktemp("draft"), columns))
+    definition = parse_definition(draft_definition(book, "label ü"), "the draft")
+    assert set(definition.names) <= set(columns)

@@ -1,0 +1,220 @@
+"""A book is written whole or not at all, reads back as it was, and keeps its fingerprint."""
+
+from __future__ import annotations
+
+import gzip
+import math
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from peerloan.book import BookError, Fingerprint, open_book, open_writer, read_loans
+from peerloan.loan import Loans, TextColumn, parse_definition
+
+DEFINITION = parse_definition(
+    'model = "m"\n[label]\ncolumn = "y"\nlate = 1\non_time = 0\n'
+    '[[field]]\nname = "n"\nkind = "number"\nlabel = "N"\nmissing = true\n'
+    '[[field]]\nname = "t"\nkind = "category"\nlabel = "T"\nmissing = true\n',
+    "test",
+)
+
+
+def write(path: Path, records: pa.RecordBatch, **options: bool) -> None:
+    with open_writer(path, records.schema, **options) as writer:
+        writer.write(records)
+
+
+def cells(path: Path) -> list[list[bytes]]:
+    """The columns of a CSV as raw cells."""
+    parts = list(open_book(path).parts())
+    assert not any(part.problems for part in parts)
+    table = pa.Table.from_batches([part.records for part in parts])
+    return [column.to_pylist() for column in table.columns]
+
+
+@given(st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=1))
+def test_doubles_read_back_exactly(
+    tmp_path_factory: pytest.TempPathFactory, numbers: list[float]
+) -> None:
+    path = tmp_path_factory.mktemp("csv") / "out.csv"
+    write(path, pa.RecordBatch.from_pydict({"n": pa.array(numbers), "y": ["0"] * len(numbers)}))
+    (part,) = open_book(path).parts()
+    assert read_loans(DEFINITION, part).loans.numbers("n").tobytes() == np.array(numbers).tobytes()
+
+
+@given(st.lists(st.binary(max_size=6) | st.sampled_from([b'"', b",", b"\r\n", b" x ", b'a"b,"'])))
+def test_bytes_are_written_verbatim(
+    tmp_path_factory: pytest.TempPathFactory, values: list[bytes]
+) -> None:
+    values = [*values, b"end"]
+    folder = tmp_path_factory.mktemp("csv")
+    records = pa.RecordBatch.from_pydict({"a": values, "b": values})
+    for name in ("out.csv", "out.csv.gz"):
+        write(folder / name, records)
+        assert cells(folder / name) == [values, values]
+    # a slice writes its own rows alone, and a single column loses no empty row
+    write(folder / "slice.csv", records.slice(len(values) - 1))
+    assert cells(folder / "slice.csv") == [[b"end"], [b"end"]]
+    write(folder / "one.csv", records.select(["a"]))
+    assert cells(folder / "one.csv") == [values]
+
+
+def test_csv_quotes_only_where_needed(tmp_path: Path) -> None:
+    records = pa.RecordBatch.from_pydict(
+        {
+            "a,b": pa.array(["x", 'say "x"', None], pa.string()),
+            "n": pa.array([0.1, math.nan, None]),
+            "f": pa.array([True, False, None]),
+            "i": pa.array([2**62, -1, None]),
+            "d": pa.array(["u", "v,w", None]).dictionary_encode(),
+        }
+    )
+    write(tmp_path / "out.csv", records)
+    assert (tmp_path / "out.csv").read_text() == (
+        '"a,b",n,f,i,d\nx,0.1,true,4611686018427387904,u\n"say ""x""",,false,-1,"v,w"\n,,,,\n'
+    )
+
+
+def test_several_batches_make_one_file(tmp_path: Path) -> None:
+    batch = pa.RecordBatch.from_pydict({"a": [1, 2]})
+    for name in ("out.csv", "out.CSV.gz", "out.parquet"):
+        with open_writer(tmp_path / name, batch.schema) as writer:
+            writer.write(batch)
+            writer.write(batch.slice(0, 0))
+            writer.write(batch)
+        assert sum(part.size for part in open_book(tmp_path / name).parts()) == 4
+    assert gzip.decompress((tmp_path / "out.CSV.gz").read_bytes()) == b"a\n1\n2\n1\n2\n"
+
+
+def test_parquet_holds_text_for_bytes(tmp_path: Path) -> None:
+    records = pa.RecordBatch.from_pydict({"a": [b"x", b"", b"\xff\xc3\xa4"], "n": [1, 2, 3]})
+    write(tmp_path / "out.parquet", records)
+    table = pyarrow.parquet.read_table(tmp_path / "out.parquet")
+    assert table.schema.field("a").type == pa.string()
+    assert table["a"].to_pylist() == ["x", None, "\\xffä"]
+
+
+@pytest.mark.parametrize("name", ["out.csv", "out.csv.gz", "out.parquet"])
+def test_an_error_leaves_nothing_behind_and_the_old_file_alone(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    path.write_bytes(b"old")
+    schema = pa.schema([("a", pa.int64())])
+    with (
+        pytest.raises(RuntimeError, match="mine"),
+        open_writer(path, schema, overwrite=True) as writer,
+    ):
+        writer.write(pa.RecordBatch.from_pydict({"a": [1]}))
+        raise RuntimeError("mine")
+    assert path.read_bytes() == b"old"
+    assert [entry.name for entry in tmp_path.iterdir()] == [name]
+
+
+def test_a_file_appears_only_when_it_is_complete(tmp_path: Path) -> None:
+    path = tmp_path / "out.csv"
+    with open_writer(path, pa.schema([("a", pa.int64())])) as writer:
+        writer.write(pa.RecordBatch.from_pydict({"a": [1]}))
+        assert not path.exists()
+    assert [entry.name for entry in tmp_path.iterdir()] == ["out.csv"]
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("there.csv", "is there already"),
+        ("out.xlsx", "expected a name that ends in .csv, .csv.gz, .parquet"),
+        ("nowhere/out.csv", "no such folder"),
+        ("folder.csv", "is there already"),
+        ("lists.csv", "can't be written as CSV: column a is of type list<item: int64>"),
+    ],
+)
+def test_what_can_not_be_written_is_refused_in_one_line(
+    tmp_path: Path, name: str, reason: str
+) -> None:
+    (tmp_path / "there.csv").write_bytes(b"")
+    (tmp_path / "folder.csv").mkdir()
+    kind = pa.list_(pa.int64()) if name == "lists.csv" else pa.int64()
+    with (
+        pytest.raises(BookError) as caught,
+        open_writer(tmp_path / name, pa.schema([("a", kind)])),
+    ):
+        pass
+    assert str(caught.value) == f"{tmp_path}/{name}: {reason}"
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_a_full_disk_is_one_line(tmp_path: Path) -> None:
+    if not Path("/dev/full").exists():
+        pytest.skip("needs /dev/full")
+    batch = pa.RecordBatch.from_pydict({"a": ["x" * 1000] * 10_000})
+    with pytest.raises(BookError, match="can't be written"):  # noqa: SIM117
+        with open_writer(tmp_path / "out.csv", batch.schema) as writer:
+            writer._file = Path("/dev/full").open("wb", buffering=0)  # type: ignore[attr-defined]
+            writer.write(batch)
+
+
+# --- Fingerprint -----------------------------------------------------------------------------
+
+VALUES = st.tuples(
+    st.none() | st.floats(allow_nan=False, allow_infinity=False),
+    st.none() | st.text(st.characters(categories=["L", "N", "P"]), min_size=1, max_size=4),
+    st.integers(0, 1),
+)
+
+
+def fingerprint_of(path: Path) -> str:
+    fingerprint = Fingerprint(DEFINITION)
+    for part in open_book(path).parts():
+        batch = read_loans(DEFINITION, part, label=True)
+        assert not batch.problems
+        fingerprint.update(batch.loans, batch.labels)
+    return fingerprint.hexdigest()
+
+
+@given(st.lists(VALUES, min_size=1, max_size=20), st.integers(0, 20))
+def test_format_and_parts_do_not_change_a_fingerprint(
+    tmp_path_factory: pytest.TempPathFactory,
+    rows: list[tuple[float | None, str | None, int]],
+    cut: int,
+) -> None:
+    folder = tmp_path_factory.mktemp("print")
+    columns = dict(zip("nty", map(list, zip(*rows, strict=True)), strict=True))
+    schema = pa.schema([("n", pa.float64()), ("t", pa.string()), ("y", pa.int64())])
+    records = pa.RecordBatch.from_pydict(columns, schema=schema)
+    write(folder / "book.csv", records)
+    write(folder / "book.parquet", records)
+    whole = fingerprint_of(folder / "book.csv")
+    assert fingerprint_of(folder / "book.parquet") == whole
+
+    loans = Loans.of(DEFINITION, [row[:2] for row in rows])
+    labels = np.array([row[2] for row in rows])
+    fingerprint = Fingerprint(DEFINITION)
+    for positions in (np.arange(min(cut, len(rows))), np.arange(min(cut, len(rows)), len(rows))):
+        fingerprint.update(loans.take(positions), labels[positions])
+    assert fingerprint.hexdigest() == whole
+
+
+def test_any_change_changes_a_fingerprint() -> None:
+    def digest(n: list[float], t: list[str | None], y: list[int] | None) -> str:
+        fingerprint = Fingerprint(DEFINITION)
+        loans = Loans(DEFINITION, {"n": np.array(n), "t": TextColumn.of(t)}, len(n))
+        fingerprint.update(loans, None if y is None else np.array(y))
+        return fingerprint.hexdigest()
+
+    base = digest([1.0, 2.0], ["a", "b"], [0, 1])
+    assert digest([1.0, -0.0], ["a", "b"], [0, 1]) == digest([1.0, 0.0], ["a", "b"], [0, 1])
+    others = [
+        digest([1.0, math.nextafter(2.0, 3.0)], ["a", "b"], [0, 1]),
+        digest([1.0, math.nan], ["a", "b"], [0, 1]),
+        digest([2.0, 1.0], ["a", "b"], [0, 1]),
+        digest([1.0, 2.0], ["ab", None], [0, 1]),
+        digest([1.0, 2.0], [None, "ab"], [0, 1]),
+        digest([1.0, 2.0], ["", "ab"], [0, 1]),
+        digest([1.0, 2.0], ["a", "b"], [1, 0]),
+        digest([1.0, 2.0], ["a", "b"], None),
+    ]
+    assert len({base, *others}) == 9

@@ -1,0 +1,108 @@
+"""The docs name every command, option, setting, path and key that there is."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import pytest
+
+from peerloan.cli.main import peerloan
+from peerloan.loan import Definition, Field
+from peerloan.model import Store
+from peerloan.service import create_app
+from peerloan.settings import CONFIG, PREFIX, Settings
+
+ROOT = Path(__file__).parents[2]
+CLI = (ROOT / "docs/cli.md").read_text("utf-8")
+API = (ROOT / "docs/api.md").read_text("utf-8")
+LOAN = (ROOT / "docs/loan-definition.md").read_text("utf-8")
+
+
+def commands(group: click.Group, path: str) -> Iterator[tuple[str, click.Command]]:
+    context = click.Context(group)
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        assert command is not None
+        if isinstance(command, click.Group):
+            yield from commands(command, f"{path} {name}")
+        else:
+            yield f"{path} {name}", command
+
+
+COMMANDS = dict(commands(peerloan, "peerloan"))
+
+
+def section(path: str) -> str:
+    """The docs of one command: its line in a list, or its section up to the next heading."""
+    found = re.search(rf"^(?:- |## )`{path}[` ].*?(?=^- `|^## |\Z)", CLI, re.M | re.S)
+    assert found, f"docs/cli.md has no {path}"
+    return found[0]
+
+
+@pytest.mark.parametrize("path", COMMANDS)
+def test_every_command_is_documented_with_every_option(path: str) -> None:
+    text = section(path)
+    for parameter in COMMANDS[path].params:
+        if isinstance(parameter, click.Option):
+            for name in parameter.opts:
+                assert f"`{name}" in text or f"/`{name}" in text or name in text, (path, name)
+
+
+def test_the_docs_name_no_option_that_does_not_exist() -> None:
+    known = {name for command in COMMANDS.values() for p in command.params for name in p.opts}
+    for option in re.findall(r"`(--[a-z-]+)", CLI):
+        assert option in known, option
+
+
+@pytest.mark.parametrize("path", COMMANDS)
+def test_every_command_and_option_has_help(path: str) -> None:
+    command = COMMANDS[path]
+    assert command.help
+    obvious = {"--scenario", "--port", "--workers"}
+    for parameter in command.params:
+        if isinstance(parameter, click.Option) and not obvious.intersection(parameter.opts):
+            assert parameter.help, (path, parameter.opts)
+
+
+@pytest.mark.parametrize("name", [*Settings.__dataclass_fields__])
+def test_every_setting_is_documented(name: str) -> None:
+    assert f"`{PREFIX}{name.upper()}`" in CLI
+    assert f"`{CONFIG}`" in CLI
+
+
+def test_every_path_of_the_service_is_documented(tmp_path: Path) -> None:
+    app = create_app(Settings(tmp_path))
+    paths = {rule.rule for rule in app.url_map.iter_rules() if "static" not in rule.rule}
+    for path in paths:
+        assert f"{path}`" in API, path
+
+
+def test_every_key_of_a_definition_is_documented() -> None:
+    for struct in (Definition, Field):
+        for key in struct.__struct_encode_fields__:
+            assert f"`{key}`" in LOAN, key
+
+
+def test_the_readme_names_the_two_commands_and_links_every_page() -> None:
+    readme = (ROOT / "README.md").read_text("utf-8")
+    assert "make demo" in readme
+    assert "make test" in readme
+    for page in (ROOT / "docs").glob("*.md"):
+        assert f"docs/{page.name}" in readme, page.name
+
+
+def test_no_page_links_to_a_file_that_is_not_there() -> None:
+    for page in [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]:
+        for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text("utf-8")):
+            assert (page.parent / target).exists(), (page.name, target)
+
+
+def test_every_file_of_a_bundle_is_documented(trained: Path) -> None:
+    store = Store(trained)
+    text = (ROOT / "docs/store.md").read_text("utf-8")
+    for version in store.versions():
+        for name in store.manifest(version).files:
+            assert f"`{name}`" in text, name

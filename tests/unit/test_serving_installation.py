@@ -1,0 +1,86 @@
+"""Serving works where the libraries for books and training are not installed."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from peerloan.model import Store
+
+ROOT = Path(__file__).parents[2]
+ABSENT = ("sklearn", "xgboost", "pyarrow", "skl2onnx", "onnx", "scipy", "pandas")
+# As if they were not installed: the first thing asked for every import says so.
+BLOCK = f"""
+import sys
+
+class Blocked:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {ABSENT!r}:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+
+sys.meta_path.insert(0, Blocked())
+"""
+ASK = """
+import json, pathlib
+from peerloan.service import create_app
+from peerloan.settings import Settings
+
+client = create_app(Settings(pathlib.Path(sys.argv[1]))).test_client()
+answer = client.post("/v1/predictions", json=json.loads(sys.argv[2]))
+print(json.dumps(answer.get_json()))
+"""
+
+
+def python(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False
+    )
+
+
+@pytest.mark.parametrize("candidate", ["additive", "basic"])
+def test_a_champion_is_served(
+    store: Store, version_of: Callable[[str], str], loan: dict[str, Any], candidate: str
+) -> None:
+    store.promote(version_of(candidate))
+    done = python(BLOCK + ASK, str(store.root), json.dumps(loan))
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["model"]["version"] == version_of(candidate)
+
+
+@pytest.mark.parametrize("command", ["serve", "models"])
+def test_the_commands_that_serving_needs_start(command: str) -> None:
+    code = f"from peerloan.cli import main; main(['{command}', '--help'])"
+    assert python(BLOCK + code).returncode == 0
+
+
+def test_a_command_over_books_says_what_to_install() -> None:
+    done = python(BLOCK + "from peerloan.cli import main; main(['check', 'x.csv'])")
+    assert done.returncode == 1
+    assert "pip install 'peerloan[train]'" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_the_lock_for_serving_holds_none_of_them() -> None:
+    lock = (ROOT / "requirements/serve.txt").read_text("utf-8")
+    names = set(re.findall(r"^([A-Za-z0-9_.-]+)==", lock, re.M))
+    assert names
+    assert not names & {"scikit-learn", "xgboost", "xgboost-cpu", "pyarrow", "onnx", "skl2onnx"}
+
+
+@pytest.mark.parametrize("name", ["build", "dev", "serve", "train"])
+def test_a_lock_is_exact_hashed_and_names_no_index(name: str) -> None:
+    lock = (ROOT / f"requirements/{name}.txt").read_text("utf-8")
+    assert "http" not in lock
+    assert "index" not in lock.replace("importlib", "")
+    blocks = re.split(r"^(?=[A-Za-z0-9])", lock, flags=re.M)[1:]
+    assert blocks
+    for block in blocks:
+        assert re.match(r"[A-Za-z0-9_.\[\]-]+==\S+", block), block
+        assert "--hash=sha256:" in block, block
