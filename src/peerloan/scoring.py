@@ -102,9 +102,12 @@ class _Steps:
 
 
 def _typed_columns(book: Book, bundle: Bundle) -> dict[str, pa.DataType]:
-    """The numbers of a CSV book, which Parquet is to hold as numbers."""
+    """The numbers of a CSV book, which Parquet is to hold as numbers.
+
+    Whole ones are doubles too: 1e300 is a whole number, and no 64-bit integer.
+    """
     return {
-        field.name: pa.int64() if field.kind == "whole" else pa.float64()
+        field.name: pa.float64()
         for field in bundle.definition.fields
         if field.is_number
         and field.name in book.columns
@@ -116,7 +119,7 @@ def _given(batch: Batch, typed: dict[str, pa.DataType]) -> list[pa.Array]:
     """The good rows' columns as they were given; those in `typed` as numbers."""
     records = batch.part.records.filter(pa.array(batch.good))
     return [
-        pa.array(batch.loans.numbers(name), from_pandas=True).cast(typed[name])
+        pa.array(batch.loans.numbers(name), from_pandas=True)
         if name in typed
         else records.column(name)
         for name in records.schema.names

@@ -173,11 +173,12 @@ def test_very_many_unseen_levels_are_summed_up(tmp_path: Path) -> None:
 
 def test_constant_columns_and_repeated_ids_are_doubted(tmp_path: Path) -> None:
     loans = [row | {"loan_id": f"L{i % 7}"} for i, row in enumerate(rows(10, dti=5, grade="A"))]
-    assert check(tmp_path, loans).doubts == [
+    doubts = check(tmp_path, loans).doubts
+    assert doubts[:2] == [
         "loan_id: 3 loans have the id of an earlier one: rows 8–10",
         "grade: every row has the value 'A'",
-        "dti: every row has the value 5 % of monthly income",
-    ] or check(tmp_path, loans).doubts[0].endswith("rows 8–10")
+    ]
+    assert doubts[2].startswith("dti: every row has the value 5")
 
 
 def test_parquet_gets_the_same_report(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import random
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ ROWS = 60
 LABEL = [("good", "good", "bad")[i % 3] for i in range(ROWS)]
 
 
-def write(tmp_path: Path, columns: dict[str, list[Any]]) -> Path:
+def write(tmp_path: Path, columns: Mapping[str, Any]) -> Path:
     path = tmp_path / "Other Lender.csv"
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
@@ -175,7 +176,7 @@ def test_ids_and_dates_become_roles_once(tmp_path: Path) -> None:
 def test_wrong_cells_are_doubted(tmp_path: Path) -> None:
     columns = {"x": [i % 9 + 0.5 for i in range(ROWS - 1)] + ["unknown"], "state": LABEL}
     text = draft_definition(open_book(write(tmp_path, columns)), "state")
-    assert "# doubt: 1 rows hold no number, such as 'unknown'" in text or "'unknown'" in text
+    assert "# doubt: 1 row holds no number, such as 'unknown'; it is refused" in text
     assert parse_definition(text, "the draft")["x"].kind == "number"
 
 
@@ -231,6 +232,12 @@ def test_a_table_without_a_feature_is_refused(tmp_path: Path) -> None:
         draft_definition(book, "state")
 
 
+def test_another_separator_is_named(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("a;state\n1;good\n2;bad\n")
+    with pytest.raises(BookError, match="separated by ';', expected ','"):
+        draft_definition(open_book(tmp_path / "t.csv"), "state")
+
+
 def test_types_of_parquet(tmp_path: Path) -> None:
     table = pa.table(
         {
@@ -253,21 +260,19 @@ def test_types_of_parquet(tmp_path: Path) -> None:
     assert check_book(book, definition).ok
 
 
-NAMES = st.text(min_size=1, max_size=12).filter(lambda name: "\r" not in name and "\n" not in name)
+def texts(without: str) -> st.SearchStrategy[str]:
+    characters = st.characters(exclude_categories=["Cs"], exclude_characters=without)
+    return st.text(characters, max_size=8)
 
 
 @given(
-    names=st.lists(
-        NAMES.filter(lambda n: n.encode("utf-8", "ignore").decode() == n), unique=True, max_size=4
-    ),
-    cells=st.lists(
-        st.text(st.characters(exclude_categories=["Cs"]), max_size=6), min_size=4, max_size=4
-    ),
+    names=st.lists(texts(without="\r\n\0"), unique=True, max_size=4),
+    cells=st.lists(texts(without=""), min_size=4, max_size=4),
 )
 def test_any_names_and_levels_make_a_definition(
     tmp_path_factory: pytest.TempPathFactory, names: list[str], cells: list[str]
 ) -> None:
-    columns: dict[str, list[Any]] = {name: cells * 2 for name in names if "\0" not in name}
+    columns: dict[str, list[Any]] = dict.fromkeys(names, cells * 2)
     columns["plain"] = list("abcabcab")
     columns["label ü"] = ["x", "y"] * 4
     book = open_book(write(tmp_path_factory.mktemp("draft"), columns))

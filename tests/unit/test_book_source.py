@@ -99,6 +99,18 @@ def test_wrong_rows_far_into_a_long_book_keep_their_numbers(tmp_path: Path) -> N
     assert len(rows) == 399_996
 
 
+def test_a_book_of_nothing_but_wrong_rows_is_read_in_parts(tmp_path: Path) -> None:
+    path = tmp_path / "book.csv"
+    path.write_bytes(b"a,b\n" + b"1\n" * 200_000 + b"1,2\n" + b"1\n" * 200_000)
+    parts = list(open_book(path).parts())
+    assert max(part.size for part in parts) < 140_000
+    assert [p.loan for part in parts for p in part.problems] == [
+        *range(1, 200_001),
+        *range(200_002, 400_002),
+    ]
+    assert [number for part in parts for number in part.numbers] == [200_001]
+
+
 def test_any_bytes_come_through(tmp_path: Path) -> None:
     value = b"\x00\xff \xed\xa0\x80\xc3\xa4\x1a"
     rows, _ = read_bytes(tmp_path, b"a,b\n" + value + b",1\n")
@@ -155,6 +167,8 @@ def test_any_text_is_read_as_the_csv_module_reads_it(
         (bytes(range(256)) * 9, "expected CSV (UTF-8) or Parquet"),
         ("größe\n1\n".encode("latin-1"), "expected column names in UTF-8"),
         (b"a,b,a,c,c\n1,2,3,4,5\n", "got more than one a, c"),
+        (b'"a,b\n1,2\n3,4\n', "expected a closing quotation mark in the column names"),
+        (b'"' + b"x" * 200_000 + b'",b\n1,2\n', "expected a line of column names"),
         (b'a,b\n1,"2\n3,4\n', "a quoted value in row 1 runs to the end"),
         (b'a,b\n1,2\n"2\n3,4\n', "a quoted value in row 2 runs to the end"),
         (b'a,b\n1,2\n"' + b"3,4\n" * 3_000_000, "expected rows of at most 4 MB"),

@@ -137,6 +137,9 @@ def check_book(
             late += int(np.count_nonzero(batch.every_label == 1))
         if batch.every_id is not None:
             ids.add(batch.every_id, part.numbers)
+    # In the definition's order, whichever came first; whole rows before all.
+    order = ["(row)", *definition.names, definition.label.column, definition.roles.id]
+    found = sorted(groups.values(), key=lambda group: order.index(group.field))
     return Report(
         book=book.name,
         model=definition.model,
@@ -144,7 +147,7 @@ def check_book(
         bad_rows=bad_rows,
         late=late if label else None,
         missing={name: column.missing for name, column in columns.items()},
-        groups=[group.closed() for group in groups.values()],
+        groups=[group.closed() for group in found],
         notes=notes,
         doubts=[*ids.doubts(), *(text for column in columns.values() for text in column.doubts())],
     )
@@ -156,7 +159,8 @@ def _add_problems(groups: dict[tuple[str, str], _Group], batch: Batch) -> None:
 
     if lost := batch.part.problems:
         numbers = np.array([problem.loan for problem in lost], dtype=np.int64)
-        group_of(lost[0].field, lost[0].expected).add(numbers, lambda i: lost[i].given)
+        group = group_of(lost[0].field, lost[0].expected)
+        group.add(numbers, lambda limit: [problem.given for problem in lost[:limit]])
     for fault in batch.faults:
         group_of(fault.field, fault.expected).add(batch.part.numbers[fault.places], fault.given)
 
@@ -165,21 +169,24 @@ class _Group:
     """A group while the book is read."""
 
     def __init__(self, field: str, expected: str) -> None:
-        self._field, self._expected = field, expected
+        self.field, self._expected = field, expected
         self._count = 0
         self._examples: list[Problem] = []
         self._spans: list[npt.NDArray[np.int64]] = []
 
-    def add(self, rows: Codes, given: Callable[[int], str]) -> None:
+    def add(self, rows: Codes, given: Callable[[int], list[str]]) -> None:
         self._count += len(rows)
-        for i in range(min(_EXAMPLES - len(self._examples), len(rows))):
-            self._examples.append(Problem(int(rows[i]), self._field, self._expected, given(i)))
+        if room := _EXAMPLES - len(self._examples):
+            self._examples += [
+                Problem(row, self.field, self._expected, cell)
+                for row, cell in zip(rows[:room].tolist(), given(room), strict=True)
+            ]
         self._spans.append(_spans(np.stack([rows, rows], axis=1)))
 
     def closed(self) -> Group:
         spans = _spans(np.concatenate(self._spans))
         ranges = [(first, last) for first, last in spans.tolist()]
-        return Group(self._field, self._expected, self._count, self._examples, ranges)
+        return Group(self.field, self._expected, self._count, self._examples, ranges)
 
 
 def _spans(spans: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from peerloan.book.parts import BookError, Part
 from peerloan.book.source import Book, show_column
-from peerloan.book.values import Mask, as_text, encode, read_numbers, read_texts, show_cell
+from peerloan.book.values import Mask, as_text, encode, read_numbers, read_texts, show_cells
 from peerloan.loan import Codes, Definition, Field, Label, Loans, Numbers, Problem, TextColumn
 from peerloan.loan.checks import nearest
 from peerloan.loan.columns import Column
@@ -29,9 +29,9 @@ class Fault:
     places: Codes
     column: pa.Array
 
-    def given(self, i: int) -> str:
-        """What stands at the i-th of the places."""
-        return show_cell(self.column, int(self.places[i]))
+    def given(self, limit: int | None = None) -> list[str]:
+        """What stands at the places instead, or at the first few of them."""
+        return show_cells(self.column, self.places[:limit])
 
 
 @dataclass(frozen=True)
@@ -81,12 +81,12 @@ class Batch:
     @cached_property
     def problems(self) -> list[Problem]:
         """Every wrong value of the part, by row, and by field within it."""
-        numbers = self.part.numbers.tolist()
         problems = list(self.part.problems)
         for fault in self.faults:
+            rows = self.part.numbers[fault.places].tolist()
             problems += [
-                Problem(numbers[place], fault.field, fault.expected, fault.given(i))
-                for i, place in enumerate(fault.places.tolist())
+                Problem(row, fault.field, fault.expected, given)
+                for row, given in zip(rows, fault.given(), strict=True)
             ]
         problems.sort(key=lambda problem: problem.loan or 0)
         return problems
@@ -101,7 +101,7 @@ def check_columns(definition: Definition, book: Book, *, label: bool = False) ->
     needed = [*definition.names, *([definition.label.column] if label else [])]
     missing = [name for name in needed if name not in given]
     if len(missing) == len(needed):
-        _check_separator(book, needed)
+        check_separator(book, needed)
     known = {*needed, definition.label.column, *definition.roles.columns()}
     others = [name for name in book.columns if name not in known]
 
@@ -131,8 +131,8 @@ def check_columns(definition: Definition, book: Book, *, label: bool = False) ->
     return notes
 
 
-def _check_separator(book: Book, needed: Sequence[str]) -> None:
-    """None of the loan's columns is there: is it the separator?"""
+def check_separator(book: Book, needed: Sequence[str]) -> None:
+    """Raises BookError if needed columns, of which none is there, would be by another separator."""
     header = ",".join(book.columns)
     for separator, words in _SEPARATORS.items():
         names = {name.strip().strip("'\"") for name in header.split(separator)}

@@ -66,6 +66,7 @@ class CsvFile:
         """Read the rows; `first` is the number of the first, `at_byte` hears how far it is read."""
         width = len(self.schema)
         rejected = _Rejected(width, first - 1)
+        nothing = pa.RecordBatch.from_pylist([], schema=self.schema)
         # Columns are read by position: names may be anything here.
         keys = [str(i) for i in range(width)]
         with self._stream() as (stream, raw):
@@ -89,8 +90,10 @@ class CsvFile:
                     columns = [_from_latin(column) for column in columns]
                 records = pa.RecordBatch.from_arrays(columns, schema=self.schema)
                 for start in range(0, records.num_rows, PART_ROWS):
-                    piece = records.slice(start, PART_ROWS)
-                    part = rejected.part(piece, number)
+                    while rejected.fill_part(number):
+                        yield rejected.part(nothing, number)
+                        number += PART_ROWS
+                    part = rejected.part(records.slice(start, PART_ROWS), number)
                     number += part.size
                     yield part
                 # The feed is ahead of the parser, which makes one batch of each block.
@@ -102,7 +105,7 @@ class CsvFile:
                 f"a quoted value in row {row} runs to the end of the file"
             )
         while rejected.waiting:
-            part = rejected.part(pa.RecordBatch.from_pylist([], schema=self.schema), number)
+            part = rejected.part(nothing, number)
             number += part.size
             yield part
 
@@ -150,6 +153,10 @@ class CsvFile:
             raise BookError(
                 f"{where}: expected a line of column names, got none: {error}"
             ) from None
+        if position == len(head) and "\n" in names[-1]:
+            raise BookError(
+                f"{where}: expected a closing quotation mark in the column names, got none"
+            )
         if "\x00" in "".join(names) or position == _HEADER_LIMIT:
             given = show_given(head[:20])
             raise BookError(f"{where}: expected CSV (UTF-8) or Parquet, got {given}")
@@ -195,6 +202,7 @@ class _Rejected:
         self._end = _end_mark(width)
         # Plain machine integers: a book may consist of nothing else.
         self._numbers, self._cells = array("q"), array("q")
+        self._next = 0
         self.ended = False
 
     def __call__(self, row: Any) -> str:
@@ -208,26 +216,38 @@ class _Rejected:
 
     @property
     def waiting(self) -> bool:
-        return bool(self._numbers)
+        return self._next < len(self._numbers)
 
     @property
     def last(self) -> int:
-        """The number of the last row rejected, if it still waits."""
+        """The number of the last row rejected, if there is one."""
         return self._numbers[-1] if self._numbers else 0
 
+    def fill_part(self, first: int) -> bool:
+        """Whether the rows from this number on are all rejected, as many as a part holds."""
+        last = self._next + PART_ROWS - 1
+        return last < len(self._numbers) and self._numbers[last] == first + PART_ROWS - 1
+
     def part(self, records: pa.RecordBatch, first: int) -> Part:
-        """These records with their numbers, and the rejected rows among them."""
-        rejected = np.array(self._numbers, dtype=np.int64)
+        """These records with their numbers, and the rejected rows among them.
+
+        Without records, as many of the rejected rows as a part holds.
+        """
+        end = len(self._numbers) if records.num_rows else self._next + PART_ROWS
+        rejected = np.array(self._numbers[self._next : end], dtype=np.int64)
         numbers = np.arange(first, first + records.num_rows + len(rejected), dtype=np.int64)
         if not len(rejected):
             return Part(records, numbers, [])
         numbers = numbers[~np.isin(numbers, rejected)][: records.num_rows]
-        here = int(np.searchsorted(rejected, numbers[-1])) if len(numbers) else PART_ROWS
+        if records.num_rows:
+            rejected = rejected[rejected < numbers[-1]]
+        start, self._next = self._next, self._next + len(rejected)
         problems = [
             Problem(number, "(row)", _cells(self._width), _cells(cells))
-            for number, cells in zip(self._numbers[:here], self._cells[:here], strict=True)
+            for number, cells in zip(
+                rejected.tolist(), self._cells[start : self._next], strict=True
+            )
         ]
-        del self._numbers[:here], self._cells[:here]
         return Part(records, numbers, problems)
 
 

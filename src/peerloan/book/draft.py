@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from peerloan.book.columns import means
+from peerloan.book.columns import check_separator, means
 from peerloan.book.order import find_order
 from peerloan.book.parts import BookError, Progress
 from peerloan.book.profile import Profile, profile_book
@@ -49,6 +49,7 @@ def draft_definition(
     is no such column or value, if the label has not two values, or if no column can be a field.
     """
     if label not in book.columns:
+        check_separator(book, [label])
         near = nearest(label, book.columns)
         hint = f" (did you mean {show_column(near)}?)" if near is not None else ""
         raise BookError(f"{book.name}: expected a column {show_column(label)}, got none{hint}")
@@ -216,7 +217,11 @@ def _number(profile: Profile) -> Iterator[str]:
     yield f"label = {_quote(_human(profile.name))}"
     if profile.texts:
         example = show_given(profile.example)
-        yield _doubt(f"{profile.texts:,} rows hold no number, such as {example}; they are refused")
+        yield _doubt(
+            f"1 row holds no number, such as {example}; it is refused"
+            if profile.texts == 1
+            else f"{profile.texts:,} rows hold no number, such as {example}; they are refused"
+        )
     if profile.whole and len(profile.levels) <= _FEW:
         values = sorted({v for text in profile.levels if (v := _number_or_none(text)) is not None})
         shown = ", ".join(map(show_number, values))
@@ -235,10 +240,8 @@ def _number(profile: Profile) -> Iterator[str]:
 
 def _category(profile: Profile) -> Iterator[str]:
     if profile.uncounted or len(profile.levels) > _MOST_LEVELS:
-        count = f"more than {_MOST_LEVELS}"
-        raise _LeftOutError(
-            f"it holds {count} different texts, such as {show_given(profile.example)}"
-        )
+        example = show_given(profile.example)
+        raise _LeftOutError(f"it holds more than {_MOST_LEVELS} different texts, such as {example}")
     levels = [level for level, _ in profile.levels.most_common() if text_fault(level) is None]
     if not levels:
         raise _LeftOutError("it holds no text without control characters")
@@ -288,7 +291,7 @@ def _words(name: str) -> list[str]:
 
 
 def _human(name: str) -> str:
-    """A column's name as a label for people: 'annual_inc' is 'Annual inc'."""
+    """A column's name as a label for people: 'yearly_income' is 'Yearly income'."""
     label = " ".join(_words(name)) or name.strip() or "Column"
     return label[0].upper() + label[1:]
 

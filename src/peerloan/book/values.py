@@ -95,12 +95,14 @@ def as_text(value: object) -> str | None:
     return str(value)
 
 
-def show_cell(column: pa.Array, row: int) -> str:
-    """What stands in a cell, for a problem's `given`."""
-    codes, values = encode(column.slice(row, 1))
-    if codes[0] < 0:
-        return "nothing"
-    value = values[0]
+def show_cells(column: pa.Array, places: Codes) -> list[str]:
+    """What stands at some places of a column, for the `given` of problems."""
+    codes, values = encode(_plain(column).take(pa.array(places)))
+    shown = [*map(_show, values), "nothing"]
+    return [shown[code] for code in codes]
+
+
+def _show(value: object) -> str:
     if isinstance(value, _Unreadable):
         return str(value)
     text = as_text(value)

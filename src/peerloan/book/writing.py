@@ -8,7 +8,7 @@ import io
 import os
 import secrets
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO, Protocol
 
@@ -67,6 +67,8 @@ def open_writer(path: Path, schema: pa.Schema, overwrite: bool = False) -> Itera
                 writer = _CsvWriter(where, _gzip(file), schema)
             else:
                 writer = _CsvWriter(where, file, schema)
+            # For the error's sake: a writer that nobody closed would try it later, in vain.
+            stack.callback(_close_quietly, writer)
         yield writer
         with _faults(where):
             writer.close()
@@ -83,6 +85,11 @@ def _faults(where: str) -> Iterator[None]:
     except (OSError, pa.ArrowException) as error:
         reason = (getattr(error, "strerror", None) or str(error)).splitlines()[0]
         raise BookError(f"{where}: can't be written: {reason}") from error
+
+
+def _close_quietly(writer: Writer) -> None:
+    with suppress(OSError, pa.ArrowException):
+        writer.close()
 
 
 def _gzip(file: IO[bytes]) -> gzip.GzipFile:

@@ -10,7 +10,7 @@ from dataclasses import field as dataclass_field
 from typing import Any
 
 from peerloan.loan.definition import Definition, Field, Value
-from peerloan.loan.text import show_given, text_fault
+from peerloan.loan.text import show_bound, show_given, text_fault
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +89,7 @@ class Checks:
                 continue
             if name in self._id_names:
                 try:
-                    checked.loan_id = _check_id(record[name])
+                    checked.loan_id = _check_id(record[name]) or checked.loan_id
                 except WrongValue:
                     checked.problems.append(
                         Problem(
@@ -128,10 +128,10 @@ def doubt(field: Field, value: float | str) -> str | None:
     seen = field.seen_range
     if seen is None or seen[0] <= value <= seen[1]:
         return None
-    return (
-        f"{field.name}: {field.show(value)} is outside the range seen in training, "
-        f"{field.show(seen[0])} to {field.show(seen[1])}"
-    )
+    shown, low, high = (field.show(each) for each in (value, *seen))
+    if shown in (low, high):  # they differ in a digit that people are spared elsewhere
+        shown, low, high = (show_bound(each) for each in (value, *seen))
+    return f"{field.name}: {shown} is outside the range seen in training, {low} to {high}"
 
 
 def show_name(name: str) -> str:
@@ -142,7 +142,10 @@ def show_name(name: str) -> str:
 def _check_id(given: Any) -> str | None:
     if given is None:
         return None
-    text = str(given) if isinstance(given, int) and not isinstance(given, bool) else given
+    try:
+        text = str(given) if isinstance(given, int) and not isinstance(given, bool) else given
+    except ValueError:  # thousands of digits
+        raise WrongValue from None
     if not isinstance(text, str) or text_fault(text):
         raise WrongValue
     return text

@@ -14,7 +14,7 @@ from typing import Literal
 
 import msgspec
 
-from peerloan.loan.text import show_number, text_fault
+from peerloan.loan.text import show_bound, show_number, text_fault
 
 Kind = Literal["number", "whole", "category", "ordered"]
 Value = float | str | None
@@ -44,6 +44,7 @@ RESERVED = frozenset(
     ]
 )
 PLACEHOLDERS = ("{label}", "{value}", "{usual}")
+_PLACEHOLDER = re.compile("|".join(map(re.escape, PLACEHOLDERS)))
 
 
 class DefinitionError(ValueError):
@@ -63,7 +64,7 @@ class Label(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     on_time: int | float | str | bool
 
 
-class Roles(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+class Roles(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Columns that are no features but mean something, and the horizon of an outcome in days."""
 
     id: str | None = None
@@ -168,19 +169,21 @@ class Field(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
     @property
     def range_text(self) -> str:
         """The allowed range in words, with a leading comma, or nothing."""
-        low = (
-            f"above {show_number(self.above)}"
-            if self.above is not None
-            else (f"at least {show_number(self.min)}" if self.min is not None else "")
-        )
-        high = f"at most {show_number(self.max)}" if self.max is not None else ""
+        low = ""
+        if self.above is not None and (self.min is None or self.above >= self.min):
+            low = f"above {show_bound(self.above)}"
+        elif self.min is not None:
+            low = f"at least {show_bound(self.min)}"
+        high = f"at most {show_bound(self.max)}" if self.max is not None else ""
         return "".join(f", {bound}" for bound in (low, high) if bound)
 
 
-class Definition(
-    msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, dict=True
-):
-    """A loan definition: the model's name, the label, the roles, the fields and the texts."""
+class Definition(msgspec.Struct, frozen=True, forbid_unknown_fields=True, dict=True):
+    """A loan definition: the model's name, the label, the roles, the fields and the texts.
+
+    Roles and texts are written even where they are the defaults: a later release may have others,
+    and must still say of an old version's decision what was said.
+    """
 
     model: str
     label: Label
@@ -254,6 +257,11 @@ def _faults(definition: Definition) -> Iterator[tuple[tuple[str | int, ...], str
     label, roles = definition.label, definition.roles
     if fault := text_fault(label.column):
         yield ("label", "column"), fault
+    for key in ("late", "on_time"):
+        value = getattr(label, key)
+        # What is beyond 64 bits does not survive JSON.
+        if not isinstance(value, str) and not abs(value) < 2**63:
+            yield ("label", key), "expected text, true or false, or a finite number of usual size"
     if label.late == label.on_time:
         yield ("label", "on_time"), f"expected another value than late's, got {label.on_time!r}"
     if not 0 <= roles.horizon[0] <= roles.horizon[1]:
@@ -261,6 +269,10 @@ def _faults(definition: Definition) -> Iterator[tuple[tuple[str | int, ...], str
     for role in ("id", "date", "exposure"):
         if (column := getattr(roles, role)) is not None and column == label.column:
             yield ("roles", role), f"{column!r} is the label's column"
+        if column is not None and (fault := text_fault(column)):
+            yield ("roles", role), fault
+        if role != "id" and column is not None and column == roles.id:
+            yield ("roles", role), f"{column!r} is the id's column"
     if not definition.fields:
         yield ("field",), "expected at least one [[field]]"
     names: set[str] = set()
@@ -285,9 +297,7 @@ def _faults(definition: Definition) -> Iterator[tuple[tuple[str | int, ...], str
             yield (*at, key), reason
     for key in Texts.__struct_fields__:
         template: str = getattr(definition.texts, key)
-        rest = template
-        for placeholder in PLACEHOLDERS:
-            rest = rest.replace(placeholder, "")
+        rest = _PLACEHOLDER.sub("", template)
         if not template.strip() or "{" in rest or "}" in rest:
             yield (
                 ("texts", key),
@@ -307,16 +317,19 @@ def _field_faults(field: Field) -> Iterator[tuple[str, str]]:
             if bound is not None and not math.isfinite(bound):
                 yield key, f"expected a finite number, got {bound}"
         low = max(b for b in (field.min, field.above, -math.inf) if b is not None)
-        if field.max is not None and field.max < low:
-            yield "max", f"{field.max} is below the lower bound {low}"
+        if field.max is not None and (field.max < low or field.max == field.above):
+            yield "max", f"{field.max} is not above the lower bound {low}"
         if field.seen is not None and (
             len(field.seen) != 2
-            or any(isinstance(end, str) for end in field.seen)
+            or any(isinstance(end, str) or not math.isfinite(end) for end in field.seen)
             or float(field.seen[0]) > float(field.seen[1])
         ):
             yield "seen", f"expected [lowest, highest], got {list(field.seen)}"
         if field.default is not None and (
-            isinstance(field.default, str) or not field.within(field.default)
+            isinstance(field.default, str)
+            or not math.isfinite(field.default)
+            or not field.within(field.default)
+            or (field.kind == "whole" and not float(field.default).is_integer())
         ):
             yield "default", f"expected {field.expected}, got {field.default!r}"
         return
@@ -338,5 +351,7 @@ def _field_faults(field: Field) -> Iterator[tuple[str, str]]:
         yield "seen", f"expected levels, got {list(field.seen)}"
     if field.default is not None and not isinstance(field.default, str):
         yield "default", f"expected text, got {field.default!r}"
+    if isinstance(field.default, str) and (fault := text_fault(field.default)):
+        yield "default", fault
     if field.kind == "ordered" and field.default is not None and field.default not in field.levels:
         yield "default", f"expected {field.expected}, got {field.default!r}"

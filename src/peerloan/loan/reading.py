@@ -35,9 +35,13 @@ def read_definition(path: Path) -> Definition:
 def parse_definition(text: str, source: str) -> Definition:
     """Make a definition from TOML text; `source` names it in errors."""
     try:
-        return msgspec.convert(tomllib.loads(text), Definition)
-    except tomllib.TOMLDecodeError as error:
+        found = tomllib.loads(text)
+    except ValueError as error:  # TOMLDecodeError, and an int of thousands of digits
         raise DefinitionError(f"not TOML: {error}", where=source) from None
+    except RecursionError:
+        raise DefinitionError("not TOML: arrays or tables too deep", where=source) from None
+    try:
+        return msgspec.convert(found, Definition)
     except DefinitionError as error:
         reason, path = error.reason, error.path
     except msgspec.ValidationError as error:
@@ -61,7 +65,9 @@ def default_definition() -> Definition:
 
 def _translate(message: str) -> tuple[str, tuple[str | int, ...]]:
     """A type error of msgspec as (reason, path): '… - at `$.field[2].unit`'."""
-    reason, _, at = message.partition(" - at `$")
+    reason, mark, at = message.rpartition(" - at `$")
+    if not mark:
+        reason, at = message, ""
     path: list[str | int] = [
         int(index) if index else name for name, index in re.findall(r"\.(\w+)|\[(\d+)\]", at)
     ]
@@ -84,7 +90,7 @@ def _line_of(text: str, path: tuple[str | int, ...]) -> int:
     table: list[str] = []
     counts: dict[str, int] = {}
     best = 1
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(text.split("\n"), 1):
         if header := _HEADER.match(line):
             name = header[2].strip("\"'")
             table = [name]

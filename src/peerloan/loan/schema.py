@@ -16,7 +16,7 @@ def json_schema(definition: Definition, known: Iterable[str] = ()) -> dict[str, 
         "description": "Your own name for the loan; the answer echoes it.",
         "anyOf": [_text_schema(), {"type": "integer"}, {"type": "null"}],
     }
-    for name in {"loan_id", definition.roles.id or "loan_id"}:
+    for name in dict.fromkeys(["loan_id", definition.roles.id or "loan_id"]):
         properties[name] = identifier
     for other in (definition.roles.date, definition.roles.exposure, *sorted(known)):
         if other is not None and other not in properties:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 
@@ -48,13 +49,28 @@ def show_number(value: float) -> str:
     size = abs(value)
     if size >= 1e15 or 0 < size < 0.005:
         return f"{value:.3g}"
-    return f"{value:,.2f}".rstrip("0").rstrip(".")
+    # Adding 0 makes −0 the same as 0.
+    return f"{value + 0.0:,.2f}".rstrip("0").rstrip(".")
+
+
+def show_bound(value: float) -> str:
+    """A number that others are compared with: for people too, but with all of its digits."""
+    shown = show_number(value)
+    if float(shown.replace(",", "")) == value:
+        return shown
+    return f"{value:,}" if 1e-4 <= abs(value) < 1e15 else repr(value)
 
 
 def show_given(value: object, limit: int = 60) -> str:
     """What was given, safe to print and to send: quoted if text, cut if long, escapes visible."""
+    if value is None or isinstance(value, bool):
+        return json.dumps(value)  # null, true and false: callers write JSON
     try:
         shown = ascii(value) if isinstance(value, str) and _FORBIDDEN.search(value) else repr(value)
     except ValueError:  # an int of thousands of digits has no repr
         shown = "a number of thousands of digits"
+    except RecursionError:
+        shown = "values nested too deep to show"
+    except RecursionError:
+        shown = "lists or objects hundreds deep"
     return shown if len(shown) <= limit else f"{shown[:limit]}… ({len(shown)} characters)"

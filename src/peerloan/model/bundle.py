@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import platform
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,19 +17,21 @@ from typing import Any, Literal, TypeVar
 import msgspec
 import numpy as np
 
-from peerloan.loan import Checks, Definition, DefinitionError, Loans, Numbers, Value
+from peerloan.loan import Checks, Definition, Loans, Numbers, Value
+from peerloan.loan.text import show_given
 from peerloan.model import arithmetic
 from peerloan.model.encoding import Encoding
-from peerloan.model.onnx_model import OnnxModel, OnnxModelError, background_size
+from peerloan.model.onnx_model import OnnxModel, background_size
 from peerloan.model.policy import BANDS, Policy, Reason, Reasons
-from peerloan.model.profile import Profile
-from peerloan.model.scorecard import Scorecard, ScorecardError
+from peerloan.model.profile import NumberProfile, Profile
+from peerloan.model.scorecard import Scorecard
 
 FORMAT = 1
 MANIFEST = "manifest.json"
 _GOLDEN_EXAMPLES = 20
 # An ONNX version reproduces to this on another kind of processor or another runtime.
 _ONNX_TOLERANCE = 1e-6
+_FILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _FILES = {
     "scorecard": ("loan.json", "profile.json", "scorecard.json"),
     "onnx": ("loan.json", "profile.json", "model.onnx", "encoding.json", "background.json"),
@@ -112,26 +115,26 @@ class Bundle:
         self.digest = digest
         self.version = manifest.version
         self.policy = manifest.policy
-        self.definition = _decode(files, "loan.json", Definition)
-        self.profile = _decode(files, "profile.json", Profile)
         self.model: Scorecard | OnnxModel
         try:
-            self.profile.check(self.definition)
+            self.definition = _decode(files["loan.json"], "loan.json", Definition)
+            self.profile = _decode(files["profile.json"], "profile.json", Profile)
+            _check_profile(self.profile, self.definition)
             if manifest.kind == "scorecard":
-                self.model = _decode(files, "scorecard.json", Scorecard)
+                self.model = _decode(files["scorecard.json"], "scorecard.json", Scorecard)
                 self.model.check(self.definition)
             else:
                 self.model = OnnxModel(
                     files["model.onnx"],
-                    _decode(files, "encoding.json", Encoding),
+                    _decode(files["encoding.json"], "encoding.json", Encoding),
                     self.definition,
-                    Loans.of(self.definition, self._rows(files)),
+                    Loans.of(self.definition, self._rows(files["background.json"])),
                     manifest.files["model.onnx"].sha256,
                 )
-        except (ScorecardError, OnnxModelError, ValueError) as error:
-            raise BundleError(f"{manifest.version}: {error}") from None
-        self._reasons = Reasons(self.definition, self.profile)
-        self._verify_golden()
+            self._reasons = Reasons(self.definition, self.profile)
+            self._verify_golden()
+        except Exception as error:  # foreign data: the runtime's errors, too, have no common base
+            raise BundleError(f"{self.version}: {' '.join(str(error).split())}") from error
 
     @classmethod
     def read(cls, folder: Path) -> Bundle:
@@ -173,15 +176,15 @@ class Bundle:
         """What a reason says of a value of the field at this position."""
         return self._reasons.sentence(position, value)
 
-    def _rows(self, files: Mapping[str, bytes]) -> list[tuple[Value, ...]]:
+    def _rows(self, background: bytes) -> list[tuple[Value, ...]]:
         return [
             _values(self.definition, loan)
-            for loan in _decode(files, "background.json", list[dict[str, float | str | None]])
+            for loan in _decode(background, "background.json", list[dict[str, float | str | None]])
         ]
 
     def _verify_golden(self) -> None:
         if not self.manifest.golden:
-            raise BundleError(f"{self.version}: no golden examples")
+            raise BundleError("no golden examples")
         for i, golden in enumerate(self.manifest.golden):
             found = self.decide(_values(self.definition, golden.loan), explain=False)
             same = (
@@ -191,7 +194,7 @@ class Bundle:
             )
             if not same or (found.late, found.band) != (golden.late, golden.band):
                 raise BundleError(
-                    f"{self.version}: golden example {i + 1} does not reproduce: "
+                    f"golden example {i + 1} does not reproduce: "
                     f"probability {found.probability}, the manifest says {golden.probability}"
                 )
 
@@ -207,6 +210,11 @@ class Draft:
         """The manifest's bytes under this name, and the bundle, opened and verified."""
         manifest = msgspec.structs.replace(self.manifest, version=version, created=created)
         content = msgspec.json.format(msgspec.json.encode(manifest), indent=1)
+        try:
+            # As it will be read: a NaN, for one, has no place in JSON.
+            manifest = _decode(content, MANIFEST, Manifest)
+        except BundleError as error:
+            raise BundleError(f"{version}: {error}") from None
         return content, Bundle(manifest, hashlib.sha256(content).hexdigest(), self.files)
 
 
@@ -270,34 +278,40 @@ def read_manifest(folder: Path) -> tuple[Manifest, str]:
     except OSError as error:
         raise BundleError(f"{folder.name}: no version: {MANIFEST}: {error.strerror}") from None
     try:
-        head = msgspec.json.decode(content, type=dict[str, Any])
-    except msgspec.MsgspecError as error:
-        raise BundleError(f"{folder.name}: {MANIFEST} can't be read: {error}") from None
+        manifest = _manifest_of(folder.name, content)
+    except BundleError as error:
+        raise BundleError(f"{folder.name}: {error}") from None
+    return manifest, hashlib.sha256(content).hexdigest()
+
+
+def _manifest_of(version: str, content: bytes) -> Manifest:
+    head = _decode(content, MANIFEST, dict[str, Any])
     for name, known in (("format", FORMAT), ("arithmetic", arithmetic.ARITHMETIC)):
         given = head.get(name)
         if not isinstance(given, int) or isinstance(given, bool) or given < 1:
-            raise BundleError(f"{folder.name}: {MANIFEST} is no manifest: it has no {name}")
+            raise BundleError(f"{MANIFEST} is no manifest: it has no {name}")
         if given > known:
-            raise BundleError(
-                f"{folder.name}: {name} {given}; this release reads up to {name} {known}"
-            )
-    manifest = _decode({MANIFEST: content}, MANIFEST, Manifest)
-    if manifest.version != folder.name:
-        raise BundleError(f"{folder.name}: the manifest is of another version, {manifest.version}")
+            raise BundleError(f"{name} {given}; this release reads up to {name} {known}")
+    manifest = _decode(content, MANIFEST, Manifest)
+    if manifest.version != version:
+        raise BundleError(f"the manifest is of another version, {show_given(manifest.version)}")
     missing = [name for name in _FILES[manifest.kind] if name not in manifest.files]
     if missing:
-        raise BundleError(f"{folder.name}: the manifest lacks {', '.join(missing)}")
-    strange = [name for name in manifest.files if Path(name).name != name or name == MANIFEST]
-    if strange:
-        raise BundleError(f"{folder.name}: the manifest names a strange file, {strange[0]!r}")
-    return manifest, hashlib.sha256(content).hexdigest()
+        raise BundleError(f"the manifest lacks {', '.join(missing)}")
+    for name in manifest.files:
+        if not _FILE.fullmatch(name) or name == MANIFEST:
+            raise BundleError(f"the manifest names a strange file, {show_given(name)}")
+    return manifest
 
 
 def read_definition(folder: Path) -> Definition:
     """A version's loan definition, verified, without opening the rest; raises BundleError."""
     manifest, _ = read_manifest(folder)
     content = _read_file(folder, "loan.json", manifest.files["loan.json"])
-    return _decode({"loan.json": content}, "loan.json", Definition)
+    try:
+        return _decode(content, "loan.json", Definition)
+    except BundleError as error:
+        raise BundleError(f"{folder.name}: {error}") from None
 
 
 def _read_file(folder: Path, name: str, entry: FileEntry) -> bytes:
@@ -317,11 +331,19 @@ def _read_file(folder: Path, name: str, entry: FileEntry) -> bytes:
 _T = TypeVar("_T")
 
 
-def _decode(files: Mapping[str, bytes], name: str, kind: type[_T]) -> _T:
+def _decode(content: bytes, name: str, kind: type[_T]) -> _T:
     try:
-        return msgspec.json.decode(files[name], type=kind)
-    except (msgspec.MsgspecError, DefinitionError) as error:
+        return msgspec.json.decode(content, type=kind)
+    # A ValueError may be a definition's, or of text that is no UTF-8.
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise BundleError(f"{name} can't be read: {error}") from None
+
+
+def _check_profile(profile: Profile, definition: Definition) -> None:
+    profile.check(definition)
+    for field, column in zip(definition.fields, profile.columns, strict=True):
+        if field.is_number != isinstance(column, NumberProfile):
+            raise ValueError(f"{field.name}: a {field.kind} field needs the other kind of profile")
 
 
 def _values(definition: Definition, loan: Mapping[str, Value]) -> tuple[Value, ...]:

@@ -64,7 +64,7 @@ class OnnxModel:
         self._seed = seed
         if background.size == 0:
             raise OnnxModelError("background.json: no loans")
-        self._background = encoding.matrix(background).astype(np.float32)
+        self._background = _single(encoding.matrix(background))
         self._background_p = self._run(self._background)
         self._base_p = float(self._background_p.mean())
         self.base = float(_margins(np.array([self._base_p]))[0])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -47,7 +48,7 @@ class Policy(msgspec.Struct, frozen=True):
         to 1.
         """
         margin = arithmetic.margin(threshold)
-        bands = (threshold / 2, min(2 * threshold, (1 + threshold) / 2))
+        bands = (threshold / 2, 2 * threshold if threshold < 0.5 else (1 + threshold) / 2)
         return cls(
             aim,
             aim_value,
@@ -119,11 +120,13 @@ def _sentence_maker(field: Field, texts: Texts, usual: Value) -> Callable[[Value
 
     def sayer(template: str) -> Callable[[str], str]:
         """The template with label and usual filled in, waiting for its value."""
-        head, mark, tail = (
-            part.replace("{label}", field.label).replace("{usual}", usual_shown)
-            for part in template.partition("{value}")
-        )
-        return (lambda shown: head + shown + tail) if mark else (lambda _: head)
+        filling = {"{label}": field.label, "{usual}": usual_shown}
+        # What is filled in may look like a placeholder itself: no part is looked at twice.
+        parts = [
+            "".join(filling.get(piece, piece) for piece in re.split(r"(\{\w+\})", part))
+            for part in template.split("{value}")
+        ]
+        return lambda shown: shown.join(parts)
 
     higher, lower, equal = sayer(texts.higher), sayer(texts.lower), sayer(texts.equal)
     level, unseen, missing = sayer(texts.level), sayer(texts.unseen), sayer(texts.missing)

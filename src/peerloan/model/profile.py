@@ -97,8 +97,7 @@ def _draw_numbers(field: Field, column: NumberProfile, u: Numbers) -> Numbers:
     if field.kind == "whole":
         return np.rint(drawn)
     # Four significant digits, as people write amounts; never outside what was seen.
-    size = np.floor(np.log10(np.maximum(np.abs(drawn), 1e-300)))
-    rounded = np.array([round(v, int(3 - s)) for v, s in zip(drawn, size, strict=True)])
+    rounded = np.array([float(f"{value:.4g}") for value in drawn.tolist()])
     return np.asarray(np.clip(rounded, column.quantiles[0], column.quantiles[-1]))
 
 

@@ -83,7 +83,11 @@ class Store:
         """The names of all versions, oldest first."""
         if not self._versions.is_dir():
             return []
-        folders = [path for path in self._versions.iterdir() if (path / MANIFEST).is_file()]
+        folders = [
+            path
+            for path in self._versions.iterdir()
+            if _VERSION.fullmatch(path.name) and (path / MANIFEST).is_file()
+        ]
         return [path.name for path in sorted(folders, key=_created)]
 
     def manifest(self, version: str) -> Manifest:
@@ -100,25 +104,37 @@ class Store:
 
     def publish(self, draft: Draft) -> str:
         """Write a new version and return its name; it exists wholly or not at all."""
-        for version in self.versions()[-1:]:
-            model = self.manifest(version).model
-            if model != draft.manifest.model:
-                raise StoreError(
-                    f"{self.root} holds the model '{model}'; "
-                    f"'{draft.manifest.model}' needs a store of its own"
-                )
+        model = self._model()
+        if model not in (None, draft.manifest.model):
+            raise StoreError(
+                f"{self.root} holds the model '{model}'; "
+                f"'{draft.manifest.model}' needs a store of its own"
+            )
         now = datetime.now(UTC)
-        folder = self._claim(f"{draft.manifest.candidate}-{now:%Y%m%d-%H%M%S}")
         try:
-            manifest, _ = draft.named(folder.name, now.isoformat(timespec="seconds"))
-            for name, content in draft.files.items():
-                _write(folder / name, content)
-            _publish_file(folder / MANIFEST, manifest)
-        except BaseException:
-            shutil.rmtree(folder, ignore_errors=True)
-            raise
-        _sync(self._versions)
+            folder = self._claim(f"{draft.manifest.candidate}-{now:%Y%m%d-%H%M%S}")
+            try:
+                manifest, _ = draft.named(folder.name, now.isoformat(timespec="seconds"))
+                for name, content in draft.files.items():
+                    _write(folder / name, content)
+                _publish_file(folder / MANIFEST, manifest)
+                _sync(self._versions)
+            except BaseException:
+                # The manifest first: without it, what is left if this is cut short is no version.
+                with contextlib.suppress(OSError):
+                    (folder / MANIFEST).unlink(missing_ok=True)
+                shutil.rmtree(folder, ignore_errors=True)
+                raise
+        except OSError as error:
+            raise StoreError(f"{self._versions}: can't be written: {error.strerror}") from error
         return folder.name
+
+    def _model(self) -> str | None:
+        """The name of the model that the store holds, by the newest version that can be read."""
+        for version in reversed(self.versions()):
+            with contextlib.suppress(BundleError):
+                return self.manifest(version).model
+        return None
 
     # Aliases
 
@@ -141,18 +157,15 @@ class Store:
         new = self.load(version)
         if state.champion == version:
             raise StoreError(f"{version} is the champion already")
-        if state.champion is not None and not breaking:
-            with contextlib.suppress(BundleError):  # a champion that can't be read can't be asked
-                reasons = breaking_changes(self.definition(state.champion), new.definition)
-                if reasons:
-                    raise BreakingChange(version, reasons)
+        if not breaking and (reasons := self._breaking(state.champion, new.definition)):
+            raise BreakingChange(version, reasons)
         return self._change(
             state,
+            why,
             action="promote",
             champion=version,
             challenger=None if state.challenger == version else state.challenger,
             line=(*state.line, version),
-            why=why,
         )
 
     def challenge(self, version: str, why: str = "") -> State:
@@ -161,7 +174,7 @@ class Store:
         self.load(version)
         if state.champion == version:
             raise StoreError(f"{version} is the champion; a challenger is another version")
-        return self._change(state, action="challenge", challenger=version, why=why)
+        return self._change(state, why, action="challenge", challenger=version)
 
     def rollback(self, why: str = "") -> State:
         """Return to the champion before the current one; again, one further back."""
@@ -172,11 +185,11 @@ class Store:
         self.load(line[-1])
         return self._change(
             state,
+            why,
             action="rollback",
             champion=line[-1],
             challenger=None if state.challenger == line[-1] else state.challenger,
             line=line,
-            why=why,
         )
 
     def known_fields(self, state: State) -> frozenset[str]:
@@ -188,32 +201,49 @@ class Store:
                 names.update(self.definition(str(version)).names)
         return frozenset(names)
 
-    def _change(self, state: State, **changes: object) -> State:
+    def _breaking(self, champion: str | None, new: Definition) -> list[str]:
+        if champion is None:
+            return []
+        try:
+            old = self.definition(champion)
+        except (BundleError, StoreError):  # a champion that can't be read can't be asked
+            return []
+        return breaking_changes(old, new)
+
+    def _change(self, state: State, why: str, **changes: object) -> State:
         new = msgspec.structs.replace(
             state,
             number=state.number + 1,
-            who=_who(),
+            who=_unicode(_who()),
             when=datetime.now(UTC).isoformat(timespec="seconds"),
+            why=_unicode(why),
             **changes,
         )
         if new.champion is not None and new.champion not in state.former:
             new = msgspec.structs.replace(new, former=(*state.former, new.champion))
         path = self._state_file(new.number)
-        path.parent.mkdir(parents=True, exist_ok=True)
+        content = msgspec.json.format(msgspec.json.encode(new), indent=1)
         try:
-            _publish_file(path, msgspec.json.format(msgspec.json.encode(new), indent=1))
-        except FileExistsError:
-            raise StoreError(
-                f"somebody changed the aliases at the same time (state {new.number}); "
-                "look at `peerloan models list` and try again"
-            ) from None
+            path.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                _publish_file(path, content)
+            except FileExistsError:
+                raise StoreError(
+                    f"somebody changed the aliases at the same time (state {new.number}); "
+                    "look at `peerloan models list` and try again"
+                ) from None
+        except OSError as error:
+            # What is in place may have been seen by others: it can't be taken back.
+            done = "; the change is in place, but may not last" if path.exists() else ""
+            raise StoreError(f"{path}: can't be written: {error.strerror}{done}") from error
         return new
 
     def _read_state(self, number: int) -> State:
         path = self._state_file(number)
         try:
             state = msgspec.json.decode(path.read_bytes(), type=State)
-        except (OSError, msgspec.MsgspecError) as error:
+        # A ValueError is of text that is no UTF-8.
+        except (OSError, msgspec.MsgspecError, ValueError, RecursionError) as error:
             raise StoreError(f"{path} can't be read: {error}") from None
         if state.number != number:
             raise StoreError(f"{path} is of another number, {state.number}")
@@ -236,6 +266,8 @@ class Store:
         return self._versions / version
 
     def _claim(self, name: str) -> Path:
+        if not _VERSION.fullmatch(name):
+            raise StoreError(f"{name!r} can't be a version: its letters must be a-z, 0-9, - and .")
         self._versions.mkdir(parents=True, exist_ok=True)
         for folder in (self._versions / each for each in _names(name)):
             with contextlib.suppress(FileExistsError):
@@ -266,6 +298,11 @@ def _who() -> str:
         return f"uid {os.getuid()}"
 
 
+def _unicode(text: str) -> str:
+    """Text from the command line or the environment may hold bytes that are no UTF-8."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
 def _publish_file(path: Path, content: bytes) -> None:
     """Create a file whole, or not at all; raises FileExistsError if it is there already."""
     incoming = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
@@ -274,7 +311,8 @@ def _publish_file(path: Path, content: bytes) -> None:
         # A link is atomic and, other than a rename, never replaces what is there.
         os.link(incoming, path)
     finally:
-        incoming.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # what is left over has a hidden name and harms nobody
+            incoming.unlink(missing_ok=True)
     _sync(path.parent)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,6 +11,7 @@ import msgspec
 from flask import Blueprint, Response, current_app, request
 
 from peerloan.loan import Checked, Problem
+from peerloan.loan.checks import show_name
 from peerloan.loan.text import show_given
 from peerloan.service import openapi
 from peerloan.service.answers import Wanted, answer_many, answer_one
@@ -18,6 +20,10 @@ from peerloan.service.problems import RequestError
 
 blueprint = Blueprint("api", __name__)
 MAX_LOANS = 10_000
+# Each unknown name is compared with every known one: without these two, 5 MB of them would keep a
+# worker busy for a minute. Loans beyond the wrong values are not looked at.
+MAX_NAMES = 1_000
+MAX_PROBLEMS = 100_000
 _FLAGS = {
     "contributions": {"all": True, "none": False},
     "reasons": {"all": True, "none": False},
@@ -55,8 +61,8 @@ def predictions() -> Response:
         )
     body = decode(request.get_data())
     now = serving()
-    if isinstance(body, dict) and not any(isinstance(value, list) for value in body.values()):
-        checked = now.checks.loan(body)
+    if isinstance(body, dict) and not _are_columns(body):
+        checked = _check(now, body, None)
         _refuse([checked])
         return _json(answer_one(now, checked, wanted))
     return _json(answer_many(now, _many(now, body), wanted))
@@ -97,7 +103,7 @@ def decode(content: bytes) -> Any:
     # The standard library also reads what is nearly JSON (NaN, 1e400, a lone surrogate), so that
     # the check of values can name the field that holds it.
     try:
-        return json.loads(content)
+        return json.loads(content.decode("utf-8-sig"))  # JSON on a network is UTF-8 (RFC 8259)
     except (ValueError, RecursionError):
         raise RequestError(400, "Not JSON", f"the body can't be read as JSON: {reason}") from None
 
@@ -120,10 +126,18 @@ def _wanted(args: Mapping[str, list[str]]) -> Wanted:
     return Wanted(**flags)
 
 
+def _are_columns(body: Mapping[str, Any]) -> bool:
+    # A loan where one value is a list by mistake is a loan, and the check names that value.
+    lists = sum(isinstance(value, list) for value in body.values())
+    return lists > 0 and 2 * lists >= len(body)
+
+
 def _many(now: Serving, body: Any) -> list[Checked]:
+    records: Sequence[Any]
     if isinstance(body, dict):
         records = _rows(body)
     elif isinstance(body, list):
+        _limit(len(body))
         records = body
     else:
         raise RequestError(
@@ -132,34 +146,48 @@ def _many(now: Serving, body: Any) -> list[Checked]:
             "expected a loan (an object), a list of loans, or columns (an object of lists), "
             f"given {show_given(body)}",
         )
-    if len(records) > MAX_LOANS:
-        raise RequestError(
-            413,
-            "Too Many Loans",
-            f"expected at most {MAX_LOANS:,} loans, given {len(records):,}; "
-            "send them in parts, or score the book as a file",
-        )
-    checked = [_check(now, record, i) for i, record in enumerate(records)]
+    checked = []
+    problems = 0
+    for i, record in enumerate(records):
+        checked.append(_check(now, record, i))
+        problems += len(checked[-1].problems)
+        if problems > MAX_PROBLEMS:
+            break
     _refuse(checked)
     return checked
 
 
-def _check(now: Serving, record: Any, index: int) -> Checked:
-    if isinstance(record, dict):
+def _limit(loans: int) -> None:
+    if loans > MAX_LOANS:
+        raise RequestError(
+            413,
+            "Too Many Loans",
+            f"expected at most {MAX_LOANS:,} loans, given {loans:,}; "
+            "send them in parts, or score the book as a file",
+        )
+
+
+def _check(now: Serving, record: Any, index: int | None) -> Checked:
+    if isinstance(record, dict) and len(record) <= MAX_NAMES:
         return now.checks.loan(record, index)
-    problem = Problem(index, "(loan)", "an object of fields and values", show_given(record))
-    return Checked((), problems=[problem])
+    expected, given = "an object of fields and values", show_given(record)
+    if isinstance(record, dict):
+        expected, given = f"at most {MAX_NAMES:,} fields", f"{len(record):,}"
+    return Checked((), problems=[Problem(index, "(loan)", expected, given)])
 
 
 def _rows(columns: Mapping[str, Any]) -> Sequence[dict[str, Any]]:
     """Columns, the client's own format, as records; raises RequestError if they don't fit."""
+    if len(columns) > MAX_NAMES:
+        problem = Problem(None, "(columns)", f"at most {MAX_NAMES:,}", f"{len(columns):,}")
+        raise RequestError(422, "Too Many Columns", _sentence([problem]), [problem])
     lengths = {name: len(values) for name, values in columns.items() if isinstance(values, list)}
     # Most columns are right where one is wrong.
-    length = max(lengths.values(), key=list(lengths.values()).count)
+    length = Counter(lengths.values()).most_common(1)[0][0]
     problems = [
         Problem(
             None,
-            name[:200],
+            show_name(name),
             f"a list of {length:,} values, as in the other columns",
             f"{len(values):,} values" if isinstance(values, list) else show_given(values),
         )
@@ -168,6 +196,7 @@ def _rows(columns: Mapping[str, Any]) -> Sequence[dict[str, Any]]:
     ]
     if problems:
         raise RequestError(422, "Uneven Columns", _sentence(problems), problems)
+    _limit(length)
     names = list(columns)
     return [dict(zip(names, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 

@@ -80,7 +80,9 @@ class Champion:
                 if now is not None and now.bundle.version == state.champion
                 else self._store.load(state.champion)
             )
-        except (BundleError, StoreError, OSError) as error:
+        except Exception as error:  # a bad version, in whatever way, must not end the service
+            if not isinstance(error, BundleError | StoreError | OSError):
+                log.exception("an unexpected fault in the champion")
             if str(error) != self._refusal:
                 kept = self.current.bundle.version if self.current else "none"
                 log.error("champion refused: %s; still serving: %s", error, kept)

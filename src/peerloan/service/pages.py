@@ -98,7 +98,8 @@ def _from_form(definition: Definition, form: Mapping[str, str]) -> dict[str, Any
                 value = parse_number(text)
             except ValueError:
                 value = text  # the check refuses it and says what was given
-        record[field.name] = value
+        if value is not None:
+            record[field.name] = value
     return record
 
 
@@ -109,7 +110,10 @@ def _input_text(value: Any) -> str:
         return ""
     if isinstance(value, float) and value.is_integer() and abs(value) < 1e15:
         return str(int(value))
-    return str(value)
+    try:
+        return str(value)
+    except (ValueError, RecursionError):  # thousands of digits, or of brackets
+        return ""
 
 
 def _page(

@@ -22,6 +22,9 @@ from peerloan.loan import Definition, Loans
 from peerloan.model import Encoding, LevelTable, NumberTable, Scorecard
 from peerloan.model.arithmetic import to_unit
 
+# The power of two after the largest single: where rounding has infinity.
+_BEYOND = 2.0**128
+
 
 def exact_edge(threshold: float) -> float:
     """The smallest double whose nearest single is at least `threshold`, itself a single.
@@ -30,10 +33,13 @@ def exact_edge(threshold: float) -> float:
     asking whether the double is below this edge gives the same answer for every double.
     """
     single = np.float32(threshold)
-    below = np.nextafter(single, np.float32(-np.inf))
-    # Half-way between two neighbouring singles: exact in doubles. Ties round to the even one.
-    middle = (float(single) + float(below)) / 2
-    return middle if np.float32(middle) == single else math.nextafter(middle, math.inf)
+    if single == -np.inf:  # nothing is below it
+        return -math.inf
+    with np.errstate(over="ignore"):
+        below = np.nextafter(single, np.float32(-np.inf))
+        # Half-way between two neighbouring singles: exact in doubles. Ties round to the even one.
+        middle = (min(float(single), _BEYOND) + max(float(below), -_BEYOND)) / 2
+        return middle if np.float32(middle) == single else math.nextafter(middle, math.inf)
 
 
 def floor_single(thresholds: np.ndarray[Any, np.dtype[np.float64]]) -> np.ndarray[Any, Any]:
@@ -42,8 +48,10 @@ def floor_single(thresholds: np.ndarray[Any, np.dtype[np.float64]]) -> np.ndarra
     For a single x and a double t, x ≤ t holds exactly when x ≤ floor_single(t): so thresholds can
     be stored in single precision without moving one split.
     """
-    singles = thresholds.astype(np.float32)
-    return np.where(singles > thresholds, np.nextafter(singles, np.float32(-np.inf)), singles)
+    with np.errstate(over="ignore"):
+        singles = thresholds.astype(np.float32)
+        below = np.nextafter(singles, np.float32(-np.inf))
+    return np.where(singles > thresholds, below, singles)
 
 
 @dataclass
@@ -155,6 +163,8 @@ def compile_forest(forest: RandomForestClassifier, columns: int) -> bytes:
         thresholds[:] = floor_single(thresholds)
     graph = skl2onnx.convert_sklearn(
         forest,
+        # Else a random one, and the same training gives other bytes each time.
+        name="forest",
         initial_types=[("loans", FloatTensorType([None, columns]))],
         options={id(forest): {"zipmap": False}},
     )
