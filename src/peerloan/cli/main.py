@@ -19,6 +19,7 @@ _COMMANDS = {
     "sample": "books",
     "define": "books",
     "check": "books",
+    "explore": "exploring",
     "train": "training",
     "score": "books",
     "models": "models",

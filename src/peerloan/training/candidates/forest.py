@@ -1,0 +1,47 @@
+"""The random forest: the client's first model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sklearn.ensemble import RandomForestClassifier
+
+from peerloan.loan import Loans, Numbers
+from peerloan.model import Encoding, OnnxParts
+from peerloan.training.candidates.base import SEED, Progress, Settings
+from peerloan.training.encoders import fit_encoding, to_single
+from peerloan.training.graphs import forest_graph, log_odds
+from peerloan.training.resampling import resample
+
+_TREES = 100
+
+
+@dataclass(frozen=True)
+class _Basic:
+    encoding: Encoding
+    forest: RandomForestClassifier
+
+    def margins(self, loans: Loans) -> Numbers:
+        """Log-odds (n,) of the share of trees."""
+        found = self.forest.predict_proba(to_single(self.encoding.matrix(loans)))
+        return log_odds(found[:, 1])
+
+    def compile(self, loans: Loans) -> OnnxParts:  # noqa: ARG002  a forest needs no reference
+        """As ONNX."""
+        return OnnxParts(forest_graph(self.forest, len(self.encoding.columns)), self.encoding)
+
+
+def fit_basic(loans: Loans, late: Numbers, settings: Settings, progress: Progress) -> _Basic:
+    """A hundred trees on imputed, one-hot encoded loans, in steps so that progress can be shown."""
+    encoding = fit_encoding(loans, ranks=False, impute=True)
+    matrix, labels, weights = resample(settings.resampling, encoding.matrix(loans), late, SEED)
+    forest = RandomForestClassifier(
+        min_samples_leaf=settings["min_leaf"], random_state=SEED, n_jobs=-1, warm_start=True
+    )
+    single = to_single(matrix)
+    for trees in range(10, _TREES + 1, 10):
+        forest.set_params(n_estimators=trees).fit(single, labels, sample_weight=weights)
+        progress(trees / _TREES)
+    return _Basic(encoding, forest)
+
+
