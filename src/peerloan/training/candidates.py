@@ -12,8 +12,9 @@ from sklearn.ensemble import RandomForestClassifier
 
 from peerloan.loan import Loans, Numbers
 from peerloan.model import OnnxParts, Scorecard
+from peerloan.model.encoding import to_single
 from peerloan.training.compiling import compile_forest, compile_stumps
-from peerloan.training.encoders import fit_encoding, to_single
+from peerloan.training.encoders import fit_encoding
 
 SEED = 0
 # Called with the fraction of the fit that is done.
