@@ -2,9 +2,9 @@
 
 python bench/serving.py [--seconds N]
 
-Trains both candidates on the built-in sample, then for each server in turn: one worker pinned to
-one core, the load on another, keep-alive connections. Prints requests/s, waits and the worker's
-memory, and the ratio to the empty view.
+Trains both candidates on the built-in sample, then three times for each server in turn: one worker
+pinned to one core, the load on another, keep-alive connections. Prints the medians of requests/s,
+waits and the worker's memory, and of the ratio to the empty view in the same round.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from statistics import median
 
 from rich.console import Console
 from rich.table import Table
@@ -33,12 +34,16 @@ from peerloan.sample import SCHEMA, batches
 from peerloan.training import train
 
 LOANS = 30_000
+ROUNDS = 3
+EMPTY = "empty Flask view"
 
 
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seconds", type=float, default=5.0, help="for each measurement")
+    parser.add_argument(
+        "--seconds", type=float, default=5.0, help="for each measurement (nine of them)"
+    )
     seconds = parser.parse_args().seconds
     cores = sorted(os.sched_getaffinity(0))
     console = Console()
@@ -57,20 +62,37 @@ def main() -> None:
         body = json.dumps(loan).encode()
         if len(cores) > 1:
             os.sched_setaffinity(0, {cores[1]})
-        table = Table(
-            "server", "requests/s", "of empty", "p50 ms", "p99 ms", "failed", "MB a worker"
+        serve = [sys.executable, "-m", "peerloan", "serve", "--workers", "1", "--port"]
+        empty = [sys.executable, str(Path(__file__).with_name("empty.py"))]
+        rounds: list[dict[str, tuple[load.Load, float]]] = []
+        for number in range(ROUNDS):
+            console.print(f"round {number + 1} of {ROUNDS} …")
+            found = {EMPTY: _measure(empty, {}, cores[0], body, seconds)}
+            for candidate, version in versions.items():
+                if store.state().champion != version:
+                    store.promote(version)
+                settings = {"PEERLOAN_STORE": str(store.root)}
+                found[candidate] = _measure(serve, settings, cores[0], body, seconds)
+            rounds.append(found)
+        console.print(_table(rounds))
+
+
+def _table(rounds: list[dict[str, tuple[load.Load, float]]]) -> Table:
+    """Medians over the rounds; the ratio is that of each round, because machines drift."""
+    table = Table("server", "requests/s", "of empty", "p50 ms", "p99 ms", "failed", "MB a worker")
+    for name in rounds[0]:
+        loads = [found[name][0] for found in rounds]
+        ratios = [found[name][0].rate / found[EMPTY][0].rate for found in rounds]
+        table.add_row(
+            name,
+            f"{median(each.rate for each in loads):,.0f}",
+            f"{median(ratios):.0%}",
+            f"{median(each.percentile(0.5) for each in loads) * 1000:.2f}",
+            f"{median(each.percentile(0.99) for each in loads) * 1000:.2f}",
+            str(sum(each.failed for each in loads)),
+            f"{median(found[name][1] for found in rounds):.0f}",
         )
-        empty = _measure(
-            [sys.executable, str(Path(__file__).with_name("empty.py"))], {}, cores[0], body, seconds
-        )
-        _row(table, "empty Flask view", empty, empty)
-        for candidate, version in versions.items():
-            if store.state().champion != version:
-                store.promote(version)
-            command = [sys.executable, "-m", "peerloan", "serve", "--workers", "1", "--port"]
-            found = _measure(command, {"PEERLOAN_STORE": str(store.root)}, cores[0], body, seconds)
-            _row(table, candidate, found, empty)
-        console.print(table)
+    return table
 
 
 def _measure(
@@ -114,21 +136,6 @@ def _worker_memory(master: int) -> float:
     status = Path(f"/proc/{children[0]}/status").read_text()
     kilobytes = next(line.split()[1] for line in status.splitlines() if line.startswith("VmRSS"))
     return int(kilobytes) / 1024
-
-
-def _row(
-    table: Table, name: str, found: tuple[load.Load, float], empty: tuple[load.Load, float]
-) -> None:
-    seen, memory = found
-    table.add_row(
-        name,
-        f"{seen.rate:,.0f}",
-        f"{seen.rate / empty[0].rate:.0%}",
-        f"{seen.percentile(0.5) * 1000:.2f}",
-        f"{seen.percentile(0.99) * 1000:.2f}",
-        str(seen.failed),
-        f"{memory:.0f}",
-    )
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 import requests
 
@@ -23,6 +24,13 @@ from peerloan.sample import SCHEMA, batches
 from peerloan.training import train
 
 LOANS = 6_000
+# Several processes at once that each use every core wait for one another.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+# How long an example takes is the machine's business.
+hypothesis.settings.register_profile(
+    "peerloan", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("peerloan")
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

@@ -63,11 +63,15 @@ def score_book(
     given = [field.with_type(typed.get(field.name, field.type)) for field in book.schema]
     schema = pa.schema([*given, *ADDED])
     rejects = out.with_name(out.name + ".rejects")
+    for target in (out, rejects):
+        if target.exists() and any(target.samefile(path) for path in book.paths):
+            raise BookError(f"{target}: is the book itself")
     steps = _Steps(progress)
     rows = late = rejected = 0
     with (
-        _open_rejects(rejects, overwrite) as reject,
         open_writer(out, schema, overwrite=overwrite) as writer,
+        # Closed first: a book is never there without its rejects.
+        _open_rejects(rejects, overwrite) as reject,
     ):
         for part in book.parts(steps.read):
             batch = read_loans(bundle.definition, part)

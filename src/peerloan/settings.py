@@ -32,7 +32,7 @@ def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:
     """
     path = Path(environment.get(CONFIG) or DEFAULT_CONFIG)
     given: dict[str, object] = {}
-    if CONFIG in environment or path.is_file():
+    if environment.get(CONFIG) or path.is_file():
         try:
             given = tomllib.loads(path.read_text("utf-8"))
         except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:

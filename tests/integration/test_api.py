@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import math
 import random
 import shutil
 import time
@@ -15,11 +16,11 @@ from typing import Any
 import jsonschema
 import pytest
 import requests
-from conftest import Service
 from flask.testing import FlaskClient
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from conftest import Service
 from peerloan.loan import default_definition
 from peerloan.model import Store
 from peerloan.service import create_app
@@ -265,7 +266,7 @@ def test_base_and_contributions_are_the_margin_exactly(api: Api) -> None:
         assert each["base"] + sum(parts) == each["margin"]
         assert each["base"] + sum(reversed(parts)) == each["margin"]
         assert api.bundle.policy.late(each["margin"]) == each["late"]
-        expected = 1 / (1 + pytest.importorskip("math").exp(-each["margin"]))
+        expected = 1 / (1 + math.exp(-each["margin"]))
         assert each["probability"] == pytest.approx(expected, abs=6e-10)
         raising = sorted((c for c in parts if c > 0), reverse=True)[:4]
         assert [reason["contribution"] for reason in each["reasons"]] == raising
@@ -351,7 +352,13 @@ def test_every_wrong_field_of_every_loan_is_named_at_once(
     body = problem(scorecard.post(batch), 422)
 
     found = {(error["loan"], error["field"]): error for error in body["errors"]}
-    assert list(found) == [(0, "grade"), (0, "dti"), (2, "int_rate"), (2, "annual_inc"), (3, "(loan)")]
+    assert list(found) == [
+        (0, "grade"),
+        (0, "dti"),
+        (2, "int_rate"),
+        (2, "annual_inc"),
+        (3, "(loan)"),
+    ]
     assert found[0, "dti"]["given"] == "'14.46'"
     assert "at least 0" in found[0, "dti"]["expected"]
     assert "'A', 'B'" in found[0, "grade"]["expected"]
@@ -368,9 +375,7 @@ def test_the_index_of_a_single_loan_is_null(scorecard: Api, loan: dict[str, Any]
     assert error["loan"] is None
 
 
-def test_an_unknown_field_names_the_nearest_known_one(
-    scorecard: Api, loan: dict[str, Any]
-) -> None:
+def test_an_unknown_field_names_the_nearest_known_one(scorecard: Api, loan: dict[str, Any]) -> None:
     (error,) = problem(scorecard.post(loan | {"anual_inc": 1}), 422)["errors"]
     assert error["field"] == "anual_inc"
     assert "did you mean annual_inc?" in error["expected"]
@@ -507,11 +512,9 @@ def test_an_unreadable_body_is_refused_in_a_sentence(scorecard: Api, body: bytes
 
 
 def test_any_depth_of_nesting_is_an_error_of_the_request(trained: Path, tmp_path: Path) -> None:
-    client = create_app(
-        Settings(champion_store(trained, tmp_path, "additive").root)
-    ).test_client()
+    client = create_app(Settings(champion_store(trained, tmp_path, "additive").root)).test_client()
     # The parser's limit and that of showing what was given are not the same depth.
-    for depth in (1, 2, 50, 500, *range(900, 1010), 3_000):
+    for depth in (1, 2, 50, 500, *range(800, 1010, 2), 3_000):
         for opening, closing in (("[", "]"), ('{"a":', "}")):
             nested = opening * depth + "1" + closing * depth
             for body in (f'[{{"dti":{nested}}}]', f'{{"a":1,"b":2,"dti":{nested}}}', f"[{nested}]"):
@@ -592,8 +595,9 @@ def test_five_megabytes_are_too_large_however_they_come(
     for body in (large, parts()):
         answer = requests.post(url, data=body, headers=headers, timeout=20)
         assert "5 MB" in problem(answer, 413)["detail"]
-    within = requests.post(url, data=iter([large[: 4 * MB]]), headers=headers, timeout=20)
-    assert len(within.json()["predictions"]) == 100
+    for within in (large[: 5 * MB], iter([large[: 5 * MB]])):
+        answer = requests.post(url, data=within, headers=headers, timeout=20)
+        assert len(answer.json()["predictions"]) == 100
 
 
 def test_a_body_that_is_announced_as_too_large_is_refused_before_it_is_sent(
@@ -617,9 +621,18 @@ def test_a_body_that_is_announced_as_too_large_is_refused_before_it_is_sent(
         lambda: json.dumps({f"a{i}": [1] * (i % 7) for i in range(150_000)}),
         lambda: '{"dti": [' + "1," * 2_400_000 + "1]}",
         lambda: json.dumps([{}] * 10_000),
-        lambda: json.dumps({f"a{i}": 1 for i in range(50_000)}),
+        lambda: json.dumps({f"a{i}": 1 for i in range(250_000)}),
+        lambda: json.dumps({f"a{i}": [1] * 10_000 for i in range(160)}),
+        lambda: json.dumps([{f"a{i}": 1 for i in range(700)}] * 500),
     ],
-    ids=["many columns", "one long column", "many empty loans", "many unknown fields"],
+    ids=[
+        "many columns",
+        "one long column",
+        "many empty loans",
+        "many unknown fields",
+        "many unknown columns of many loans",
+        "many unknown fields of many loans",
+    ],
 )
 def test_no_body_within_the_limits_keeps_the_server_busy(
     scorecard: Api, body: Callable[[], str]
@@ -629,7 +642,7 @@ def test_no_body_within_the_limits_keeps_the_server_busy(
 
     assert scorecard.post(content).status_code in (413, 422)
 
-    assert time.monotonic() - begin < 8
+    assert time.monotonic() - begin < 10
 
 
 def test_up_to_a_hundred_loans_all_have_reasons(onnx: Api) -> None:
@@ -732,7 +745,9 @@ def test_ready_names_the_version_and_its_digest(api: Api) -> None:
 def test_every_answer_has_the_security_headers(scorecard: Api, path: str) -> None:
     headers = scorecard.get(path).headers
 
-    policy = dict(part.strip().split(" ", 1) for part in headers["Content-Security-Policy"].split(";"))
+    policy = dict(
+        part.strip().split(" ", 1) for part in headers["Content-Security-Policy"].split(";")
+    )
     assert policy["default-src"] == "'self'"
     assert "unsafe" not in headers["Content-Security-Policy"]
     assert policy["frame-ancestors"] == policy["object-src"] == policy["base-uri"] == "'none'"
@@ -763,9 +778,7 @@ def test_openapi_is_whole(scorecard: Api) -> None:
     schemas = document["components"]["schemas"]
     for schema in schemas.values():
         jsonschema.Draft202012Validator.check_schema(schema)
-    references = [
-        part.partition('"')[0] for part in json.dumps(document).split('"$ref": "#/')[1:]
-    ]
+    references = [part.partition('"')[0] for part in json.dumps(document).split('"$ref": "#/')[1:]]
     for reference in references:
         at: Any = document
         for key in reference.split("/"):
@@ -793,7 +806,10 @@ def test_the_loan_schema_accepts_what_the_service_accepts(
     good = [loan, *loans(30, seed=7), loan | {"loan_id": "x"}, loan | {"loan_id": 4}]
     bad: list[dict[str, Any]] = [
         {},
-        *({name: value for name, value in loan.items() if name != left} for left in ("dti", "grade")),
+        *(
+            {name: value for name, value in loan.items() if name != left}
+            for left in ("dti", "grade")
+        ),
         *(
             loan | change
             for change in (

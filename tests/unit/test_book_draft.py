@@ -246,12 +246,12 @@ def test_types_of_parquet(tmp_path: Path) -> None:
             "level": pa.array([("x", "y", None)[i % 3] for i in range(ROWS)]).dictionary_encode(),
             "n": pa.array([(1, 2, None)[i % 3] for i in range(ROWS)]),
             "list": pa.array([[i] for i in range(ROWS)]),
-            "late": pa.array([i % 9 == 0 for i in range(ROWS)]),
+            "was_late": pa.array([i % 9 == 0 for i in range(ROWS)]),
         }
     )
     pyarrow.parquet.write_table(table, tmp_path / "t.parquet")
     book = open_book(tmp_path / "t.parquet")
-    definition = parse_definition(draft_definition(book, "late"), "the draft")
+    definition = parse_definition(draft_definition(book, "was_late"), "the draft")
     assert definition.names == ("flag", "level", "n")
     assert set(definition["flag"].levels) == {"true", "false"}
     assert (definition["n"].kind, definition["n"].missing) == ("whole", True)

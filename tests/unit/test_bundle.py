@@ -601,18 +601,7 @@ def test_a_re_signed_change_loads_or_is_refused_and_never_fails_otherwise(
                 found.decide(tuple(golden.loan[name] for name in found.definition.names))
 
 
-@pytest.mark.parametrize(
-    "candidate",
-    [
-        "additive",
-        pytest.param(
-            "basic",
-            marks=pytest.mark.xfail(
-                reason="the converter names each graph at random: pass it a name", strict=True
-            ),
-        ),
-    ],
-)
+@pytest.mark.parametrize("candidate", ["additive", "basic"])
 def test_the_same_seed_and_book_give_the_same_files(
     trained: Path, sample_book: Path, tmp_path: Path, candidate: str
 ) -> None:

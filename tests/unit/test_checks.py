@@ -73,7 +73,7 @@ def test_what_may_not_be_missing_is_expected(loan: dict[str, Any]) -> None:
     del loan["dti"]
     found = problems(check(loan, grade=None, int_rate=None))
     assert found["dti"] == ("a number (% of monthly income), at least 0", "nothing")
-    assert found["grade"] == ("one of 'A', 'B', 'C', 'D', 'E', 'F', 'G'", "None")
+    assert found["grade"] == ("one of 'A', 'B', 'C', 'D', 'E', 'F', 'G'", "null")
     assert found["int_rate"][0].startswith("a fraction a year, at least 0, at most 1")
     assert len(found) == 3
 
@@ -84,8 +84,8 @@ def test_what_may_not_be_missing_is_expected(loan: dict[str, Any]) -> None:
         (float("nan"), "nan"),
         (float("inf"), "inf"),
         (float("-inf"), "-inf"),
-        (True, "True"),
-        (False, "False"),
+        (True, "true"),
+        (False, "false"),
         ("0.1306", "'0.1306'"),
         ("13.06%", "'13.06%'"),
         ("", "''"),

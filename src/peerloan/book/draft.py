@@ -16,7 +16,7 @@ from peerloan.book.parts import BookError, Progress
 from peerloan.book.profile import Profile, profile_book
 from peerloan.book.source import Book, show_column
 from peerloan.loan.checks import nearest
-from peerloan.loan.definition import RESERVED
+from peerloan.loan.definition import reserved_fault
 from peerloan.loan.text import parse_number, show_given, show_number, text_fault
 
 _MOST_LEVELS = 100
@@ -53,7 +53,7 @@ def draft_definition(
         near = nearest(label, book.columns)
         hint = f" (did you mean {show_column(near)}?)" if near is not None else ""
         raise BookError(f"{book.name}: expected a column {show_column(label)}, got none{hint}")
-    if fault := text_fault(label):
+    if fault := text_fault(label) or reserved_fault(label):
         raise BookError(f"{book.name}: the label's column: {fault}")
     profiles = profile_book(book, progress)
     target = profiles.pop(label)
@@ -137,7 +137,7 @@ def _label_values(profile: Profile) -> dict[_LabelValue, int]:
 
 def _role(profile: Profile, taken: dict[str, str]) -> str | None:
     """The role that a column seems to have; raises _LeftOutError if another column has it."""
-    if text_fault(profile.name):
+    if text_fault(profile.name) or (profile.name != "loan_id" and reserved_fault(profile.name)):
         return None
     if _is_date(profile):
         what, role = "dates", "date"
@@ -181,11 +181,8 @@ def _field(profile: Profile) -> Iterator[str]:
     present = profile.rows - profile.missing
     if fault := text_fault(profile.name):
         raise _LeftOutError(f"its name can't be a field's: {fault}")
-    if profile.name in RESERVED:
-        raise _LeftOutError(
-            f"it is one of the answer's own names; rename the column, for example to "
-            f"'{profile.name}_given'"
-        )
+    if fault := reserved_fault(profile.name):
+        raise _LeftOutError(fault)
     if profile.empty == profile.rows:
         raise _LeftOutError("no row has a value")
     if len(profile.levels) == 1 and not (profile.empty or profile.uncounted):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from peerloan.book import BookError, check_book, draft_definition, open_book, open_writer
+from peerloan.book import check_book, draft_definition, open_book, open_writer
 from peerloan.cli.console import (
     BOOK,
     DEFINITION,
@@ -117,8 +117,6 @@ def score(
         raise No(f"no champion in {here.root}; promote a version, or name one with --model")
     bundle = here.load(version)
     opened = open_book(book)
-    if out.exists() and any(out.samefile(path) for path in opened.paths):
-        raise BookError(f"{out}: is the book itself")
     with progress() as show:
         show_scoring: Callable[[float], None] = partial(show, f"scoring with {version}")
         scored = score_book(

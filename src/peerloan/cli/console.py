@@ -27,9 +27,10 @@ from peerloan.settings import read_settings
 
 # A pipe has no width to fit into.
 _WIDE = None if sys.stdout.isatty() else 1000
-out = Console(highlight=False, width=_WIDE)
+# Nothing is markup: a reason or a file's name may hold brackets and colons.
+out = Console(highlight=False, width=_WIDE, markup=False, emoji=False)
 # Progress goes beside the result, so that a result can be piped.
-err = Console(stderr=True, highlight=False, soft_wrap=True)
+err = Console(stderr=True, highlight=False, soft_wrap=True, markup=False, emoji=False)
 
 BOOK = click.argument("book", metavar="BOOK")
 JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")

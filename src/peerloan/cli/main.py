@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from importlib import import_module
@@ -57,8 +58,16 @@ def peerloan() -> None:
     """
 
 
+def _drop_output() -> None:
+    """Let what is still to be written go nowhere, or Python complains when it ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def main(args: list[str] | None = None) -> Any:
     """Run a command; the user's mistakes become one line and an exit code, never a traceback."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # letters that a terminal doesn't have
     try:
         peerloan.main(args, standalone_mode=False)
     except click.ClickException as error:
@@ -67,12 +76,17 @@ def main(args: list[str] | None = None) -> Any:
     except (click.Abort, KeyboardInterrupt):
         fail("stopped", 130)
     except BrokenPipeError:  # `peerloan … | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()
         sys.exit(1)
     except SettingsError as error:
         fail(str(error), 2)
     except Exception as error:
-        # Every exception of ours is an answer to the user; any other is a fault of ours.
-        if not type(error).__module__.startswith("peerloan."):
+        # Every exception of ours is an answer to the user; any other is a fault of ours,
+        if type(error).__module__.startswith("peerloan."):
+            fail(str(error), 1)
+        # but for the system's: a folder that may not be read, a full disk under the output.
+        if not isinstance(error, OSError):
             raise
-        fail(str(error), 1)
+        if error.filename is None:
+            _drop_output()
+        fail(f"{error.filename or 'the output'}: {error.strerror}", 1)

@@ -34,7 +34,8 @@ def list_models(as_json: bool) -> None:
         note(f"no versions in {here.root}")
         return
     columns = ("version", "alias", "auc", "loans", "trained on", "created")
-    print_table(columns, [[str(row[column]) for column in columns] for row in rows])
+    cells = [["" if row[name] is None else str(row[name]) for name in columns] for row in rows]
+    print_table(columns, cells)
     if history:
         out.print("\nhistory", style="bold")
         print_table(
@@ -113,8 +114,9 @@ def _row(here: Store, state: State, version: str) -> dict[str, Any]:
         manifest = here.manifest(version)
     except BundleError as error:
         return row | {"auc": "", "loans": "", "trained on": f"unreadable: {error}", "created": ""}
+    auc = manifest.metrics.get("auc")
     return row | {
-        "auc": round(manifest.metrics.get("auc", float("nan")), 4),
+        "auc": None if auc is None else round(auc, 4),
         "loans": manifest.trained_on.loans,
         "trained on": manifest.trained_on.source,
         "created": manifest.created,

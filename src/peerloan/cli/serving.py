@@ -11,6 +11,7 @@ import webbrowser
 import click
 
 from peerloan.cli.console import note
+from peerloan.service.server import check_port
 from peerloan.service.server import serve as run_server
 from peerloan.settings import read_settings
 
@@ -29,6 +30,7 @@ def serve(host: str, port: int, workers: int, open_page: bool) -> None:
     """Serve the page and the API; a newly promoted version is taken up while requests run."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     settings = read_settings()
+    check_port(host, port)  # before a line that would say otherwise
     address = f"http://{f'[{host}]' if ':' in host else host}:{port}/"
     note(f"PeerLoan Risk on {address} (store {settings.store}); stop with Ctrl-C")
     if open_page:

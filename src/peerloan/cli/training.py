@@ -71,5 +71,7 @@ def train(
             [(o.version, *(f"{o.metrics[name]:.4f}" for name in _FIGURES)) for o in outcomes],
         )
     if promote:
-        here.promote(best.version, why or f"best AUC on held-out loans of {Path(book).name}", breaking)
+        here.promote(
+            best.version, why or f"best AUC on held-out loans of {Path(book).name}", breaking
+        )
         note(f"champion: {best.version}")

@@ -142,10 +142,13 @@ def show_name(name: str) -> str:
 def _check_id(given: Any) -> str | None:
     if given is None:
         return None
-    try:
-        text = str(given) if isinstance(given, int) and not isinstance(given, bool) else given
-    except ValueError:  # thousands of digits
-        raise WrongValue from None
+    text = given
+    # JSON's 5.0 is the integer 5.
+    if type(given) is int or (type(given) is float and given.is_integer()):
+        try:
+            text = str(int(given))
+        except ValueError:  # thousands of digits
+            raise WrongValue from None
     if not isinstance(text, str) or text_fault(text):
         raise WrongValue
     return text

@@ -255,7 +255,7 @@ def _faults(definition: Definition) -> Iterator[tuple[tuple[str | int, ...], str
         expected = "expected lower-case letters, digits and hyphens (at most 64)"
         yield ("model",), f"{expected}, got {definition.model!r}"
     label, roles = definition.label, definition.roles
-    if fault := text_fault(label.column):
+    if fault := text_fault(label.column) or reserved_fault(label.column):
         yield ("label", "column"), fault
     for key in ("late", "on_time"):
         value = getattr(label, key)
@@ -269,7 +269,13 @@ def _faults(definition: Definition) -> Iterator[tuple[tuple[str | int, ...], str
     for role in ("id", "date", "exposure"):
         if (column := getattr(roles, role)) is not None and column == label.column:
             yield ("roles", role), f"{column!r} is the label's column"
-        if column is not None and (fault := text_fault(column)):
+        # A book may call its ids as the answer does.
+        free = role == "id" and column == "loan_id"
+        if (
+            column is not None
+            and not free
+            and (fault := text_fault(column) or reserved_fault(column))
+        ):
             yield ("roles", role), fault
         if role != "id" and column is not None and column == roles.id:
             yield ("roles", role), f"{column!r} is the id's column"
@@ -278,14 +284,8 @@ def _faults(definition: Definition) -> Iterator[tuple[tuple[str | int, ...], str
     names: set[str] = set()
     for i, field in enumerate(definition.fields):
         at = ("field", i)
-        if fault := text_fault(field.name):
+        if fault := text_fault(field.name) or reserved_fault(field.name):
             yield (*at, "name"), fault
-        if field.name in RESERVED:
-            yield (
-                (*at, "name"),
-                f"{field.name!r} is one of the answer's own names; rename the column, "
-                f"for example to '{field.name}_given'",
-            )
         if field.name in names:
             yield (*at, "name"), f"a second field named {field.name!r}"
         names.add(field.name)
@@ -304,6 +304,16 @@ def _faults(definition: Definition) -> Iterator[tuple[tuple[str | int, ...], str
                 f"expected a sentence with no placeholder but {', '.join(PLACEHOLDERS)}, "
                 f"got {template!r}",
             )
+
+
+def reserved_fault(name: str) -> str | None:
+    """Why a column can't have this name, if it is one of the answer's own."""
+    if name not in RESERVED:
+        return None
+    return (
+        f"{name!r} is one of the answer's own names; rename the column, "
+        f"for example to '{name}_given'"
+    )
 
 
 def _field_faults(field: Field) -> Iterator[tuple[str, str]]:

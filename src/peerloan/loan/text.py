@@ -71,6 +71,4 @@ def show_given(value: object, limit: int = 60) -> str:
         shown = "a number of thousands of digits"
     except RecursionError:
         shown = "values nested too deep to show"
-    except RecursionError:
-        shown = "lists or objects hundreds deep"
     return shown if len(shown) <= limit else f"{shown[:limit]}… ({len(shown)} characters)"

@@ -69,8 +69,34 @@ class Golden(msgspec.Struct, frozen=True):
     band: str
 
 
-class Manifest(msgspec.Struct, frozen=True):
-    """What a version is; written last, and its digest is the version's."""
+class Score(msgspec.Struct, frozen=True):
+    """How a candidate did in the search: its best settings, mean figures, and their errors."""
+
+    candidate: str
+    settings: str
+    figures: dict[str, float]
+    errors: dict[str, float]
+
+
+class TradeOff(msgspec.Struct, frozen=True):
+    """What a threshold brings, on loans that were not fitted on.
+
+    From `margin` on, `flagged` of all loans are called late, `recall` of the late ones among
+    them; `precision` of those called late are late.
+    """
+
+    margin: float
+    flagged: float
+    recall: float
+    precision: float
+
+
+class Manifest(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What a version is; written last, and its digest is the version's.
+
+    `calibration` is applied to an ONNX estimator's log-odds; a scorecard holds its own. `intervals`
+    are 95 % intervals of `metrics`.
+    """
 
     format: int
     arithmetic: int
@@ -85,6 +111,10 @@ class Manifest(msgspec.Struct, frozen=True):
     libraries: dict[str, str]
     golden: tuple[Golden, ...]
     files: dict[str, FileEntry]
+    calibration: arithmetic.Calibration = arithmetic.Calibration()
+    intervals: dict[str, tuple[float, float]] = {}
+    candidates: tuple[Score, ...] = ()
+    trade_off: tuple[TradeOff, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import msgspec
 import numpy as np
+import numpy.typing as npt
 
 from peerloan.loan import Definition, Loans, Numbers, Value
 
@@ -62,6 +63,15 @@ class Encoding(msgspec.Struct, frozen=True):
             for column in self.columns
         ]
         return lambda values: [cell(values[position]) for position, cell in cells]
+
+
+def to_single(matrix: Numbers) -> npt.NDArray[np.float32]:
+    """To single precision; a double that is too large for it becomes the largest single.
+
+    No split can tell the two apart, and estimators refuse infinity.
+    """
+    largest = float(np.finfo(np.float32).max)
+    return np.clip(matrix, -largest, largest).astype(np.float32)
 
 
 _MAKES = {

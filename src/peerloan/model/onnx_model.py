@@ -11,12 +11,14 @@ import numpy as np
 import numpy.typing as npt
 
 from peerloan.loan import Definition, Loans, Numbers, Value
-from peerloan.model.arithmetic import to_unit
-from peerloan.model.encoding import Encoding
+from peerloan.model.arithmetic import Calibration, to_unit
+from peerloan.model.encoding import Encoding, to_single
 
 # A forest says 0 for many loans; a margin needs a probability inside (0, 1). This is below the
 # accuracy to which a converted estimator reproduces the original.
 FLOOR = 1e-7
+# What the sizes of a decision's contributions may add up to: see `arithmetic`.
+_MAX_SPREAD = 2.0**19
 # Rows that one decision's reasons may put through the estimator: within 20 ms for a forest of a
 # hundred full-grown trees.
 _ROWS_A_DECISION = 640
@@ -39,7 +41,13 @@ class OnnxModel:
     """
 
     def __init__(
-        self, graph: bytes, encoding: Encoding, definition: Definition, background: Loans, seed: str
+        self,
+        graph: bytes,
+        encoding: Encoding,
+        definition: Definition,
+        background: Loans,
+        seed: str,
+        calibration: Calibration,
     ) -> None:
         # Only a bundle that needs the runtime pays for importing it.
         import onnxruntime
@@ -62,22 +70,23 @@ class OnnxModel:
         self._encoding = encoding
         self._row = encoding.row_encoder(definition)
         self._seed = seed
+        self._calibration = calibration
         if background.size == 0:
             raise OnnxModelError("background.json: no loans")
-        self._background = _single(encoding.matrix(background))
+        self._background = to_single(encoding.matrix(background))
         self._background_p = self._run(self._background)
         self._base_p = float(self._background_p.mean())
-        self.base = float(_margins(np.array([self._base_p]))[0])
+        self.base = float(self._margins(np.array([self._base_p]))[0])
         self._field_of_column = encoding.field_indexes(definition)
         self._fields = len(definition.fields)
 
     def margins(self, loans: Loans) -> Numbers:
         """Margins (n,) of many loans."""
-        return _margins(self._run(_single(self._encoding.matrix(loans))))
+        return self._margins(self._run(to_single(self._encoding.matrix(loans))))
 
     def margin(self, values: Sequence[Value]) -> float:
         """Margin of one loan, without its reasons."""
-        return float(_margins(self._run(_single(np.array([self._row(values)]))))[0])
+        return float(self._margins(self._run(to_single(np.array([self._row(values)]))))[0])
 
     def score(self, values: Sequence[Value]) -> tuple[float, tuple[float, ...]]:
         """Margin and contributions of one loan.
@@ -88,16 +97,18 @@ class OnnxModel:
         log-odds scale by one positive factor, which keeps signs and order, so that base +
         contributions is the margin exactly.
         """
-        encoded = _single(np.array([self._row(values)]))
+        encoded = to_single(np.array([self._row(values)]))
         own_p = float(self._run(encoded)[0])
-        margin = float(_margins(np.array([own_p]))[0])
+        margin = float(self._margins(np.array([own_p]))[0])
         shares = self._shapley(encoded[0], own_p, self._orders(values))
         moved = own_p - self._base_p
         mean = (own_p + self._base_p) / 2
         # Where the probability is the base's own, the factor's limit: the logit's slope there.
         slope = (
-            (margin - self.base) / moved if abs(moved) > 1e-6 else 1 / max(mean * (1 - mean), FLOOR)
+            (margin - self.base) / moved if abs(moved) > 1e-6 else self._calibration.slope / max(mean * (1 - mean), FLOOR)
         )
+        # Shares that all but cancel out make a factor beyond which sums would not be exact.
+        slope = min(slope, _MAX_SPREAD / max(float(np.abs(shares).sum()), FLOOR))
         contributions = to_unit(shares * slope)
         rest = (margin - self.base) - float(contributions.sum())
         contributions[int(np.argmax(np.abs(contributions)))] += rest
@@ -105,7 +116,9 @@ class OnnxModel:
 
     def _orders(self, values: Sequence[Value]) -> npt.NDArray[np.int64]:
         """Random positions (background, fields), from the bundle's seed and the loan alone."""
-        key = f"{self._seed}\n".encode() + msgspec.json.encode(list(values))
+        # Adding 0 makes −0 the same as 0.
+        same = [value + 0.0 if isinstance(value, float) else value for value in values]
+        key = f"{self._seed}\n".encode() + msgspec.json.encode(same)
         size = len(self._background) * self._fields
         # A hash, not a generator: its stream never changes between library versions.
         bits = hashlib.shake_256(key).digest(8 * size)
@@ -129,20 +142,18 @@ class OnnxModel:
         gains = np.diff(walks, axis=1)
         return np.take_along_axis(gains, both, axis=1).mean(axis=0)  # type: ignore[no-any-return]
 
+    def _margins(self, p: Numbers) -> Numbers:
+        p = np.clip(p, FLOOR, 1 - FLOOR)
+        return to_unit(
+            self._calibration.slope * np.log(p / (1 - p)) + self._calibration.intercept
+        )
+
     def _run(self, encoded: npt.NDArray[np.float32]) -> Numbers:
         if not len(encoded):
             return np.empty(0)
         found: Any = self._session.run(["probabilities"], {self._input: encoded})[0]
         p = np.asarray(found, dtype=np.float64)
-        return p[:, 1] if p.ndim == 2 and p.shape[1] == 2 else p.reshape(len(encoded))
-
-
-def _single(matrix: Numbers) -> npt.NDArray[np.float32]:
-    """To single precision; what is too large for it becomes infinite, on the right side."""
-    with np.errstate(over="ignore"):
-        return matrix.astype(np.float32)
-
-
-def _margins(p: Numbers) -> Numbers:
-    p = np.clip(p, FLOOR, 1 - FLOOR)
-    return to_unit(np.log(p / (1 - p)))
+        p = p[:, 1] if p.ndim == 2 and p.shape[1] == 2 else p.reshape(len(encoded))
+        if np.isnan(p).any():
+            raise OnnxModelError("model.onnx: gives no number for a loan")
+        return p

@@ -45,8 +45,10 @@ class Policy(msgspec.Struct, frozen=True):
         """A policy with the usual bands: below half the threshold, below it, below twice, above.
 
         Twice a threshold of a half or more is no probability: the last band then begins half-way
-        to 1.
+        to 1. Raises ValueError for a threshold that no probability can stand on both sides of.
         """
+        if not 0 < threshold < 1:
+            raise ValueError(f"a threshold must lie between 0 and 1; given: {threshold}")
         margin = arithmetic.margin(threshold)
         bands = (threshold / 2, 2 * threshold if threshold < 0.5 else (1 + threshold) / 2)
         return cls(

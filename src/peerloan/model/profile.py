@@ -7,6 +7,8 @@ single columns, never a borrower's row.
 
 from __future__ import annotations
 
+import math
+
 import msgspec
 import numpy as np
 
@@ -16,7 +18,11 @@ _GRID = np.linspace(0, 1, 21)
 
 
 class NumberProfile(msgspec.Struct, frozen=True, tag_field="column", tag="number"):
-    """21 quantiles (0 %, 5 %, … 100 %), the mean, and the share of missing values."""
+    """21 quantiles (0 %, 5 %, … 100 %), the mean, and the share of missing values.
+
+    Without any value there are no quantiles and no mean; nor is there a mean of values so large
+    that their sum is no double.
+    """
 
     name: str
     quantiles: tuple[float, ...]
@@ -93,7 +99,8 @@ class Profile(msgspec.Struct, frozen=True):
 def _draw_numbers(field: Field, column: NumberProfile, u: Numbers) -> Numbers:
     if not column.quantiles:
         return np.full(len(u), np.nan)
-    drawn = np.interp(u, _GRID, column.quantiles)
+    # Scaled by a power of two, which is exact: a slope between the largest doubles would overflow.
+    drawn = np.interp(u, _GRID, np.array(column.quantiles) / 64) * 64
     if field.kind == "whole":
         return np.rint(drawn)
     # Four significant digits, as people write amounts; never outside what was seen.
@@ -103,10 +110,12 @@ def _draw_numbers(field: Field, column: NumberProfile, u: Numbers) -> Numbers:
 
 def _number_profile(name: str, values: Numbers) -> NumberProfile:
     given = values[~np.isnan(values)]
+    with np.errstate(over="ignore", invalid="ignore"):
+        mean = float(given.mean()) if len(given) else math.nan
     return NumberProfile(
         name,
         tuple(np.quantile(given, _GRID, method="inverted_cdf").tolist()) if len(given) else (),
-        float(given.mean()) if len(given) else None,
+        mean if math.isfinite(mean) else None,
         1 - len(given) / len(values) if len(values) else 0.0,
     )
 

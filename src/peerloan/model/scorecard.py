@@ -71,7 +71,11 @@ class Scorecard(msgspec.Struct, frozen=True, dict=True):
                     f"{table.feature}: {due} points due, {len(table.points)} given"
                 )
             if len(set(steps)) < len(steps) or (
-                isinstance(table, NumberTable) and list(table.edges) != sorted(table.edges)
+                isinstance(table, NumberTable)
+                and not (
+                    all(map(math.isfinite, table.edges))
+                    and list(table.edges) == sorted(table.edges)
+                )
             ):
                 raise ScorecardError(f"{table.feature}: edges must rise, levels must differ")
             largest += max(map(abs, _all_points(table)))

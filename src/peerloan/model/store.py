@@ -104,12 +104,7 @@ class Store:
 
     def publish(self, draft: Draft) -> str:
         """Write a new version and return its name; it exists wholly or not at all."""
-        model = self._model()
-        if model not in (None, draft.manifest.model):
-            raise StoreError(
-                f"{self.root} holds the model '{model}'; "
-                f"'{draft.manifest.model}' needs a store of its own"
-            )
+        self.check_model(draft.manifest.model)
         now = datetime.now(UTC)
         try:
             folder = self._claim(f"{draft.manifest.candidate}-{now:%Y%m%d-%H%M%S}")
@@ -128,6 +123,14 @@ class Store:
         except OSError as error:
             raise StoreError(f"{self._versions}: can't be written: {error.strerror}") from error
         return folder.name
+
+    def check_model(self, name: str) -> None:
+        """Raise StoreError if the store holds versions of another model."""
+        model = self._model()
+        if model not in (None, name):
+            raise StoreError(
+                f"{self.root} holds the model '{model}'; '{name}' needs a store of its own"
+            )
 
     def _model(self) -> str | None:
         """The name of the model that the store holds, by the newest version that can be read."""
@@ -198,7 +201,8 @@ class Store:
         for version in {*state.former, state.champion, state.challenger} - {None}:
             # A version that can't be read must not keep the champion from serving.
             with contextlib.suppress(BundleError, StoreError):
-                names.update(self.definition(str(version)).names)
+                definition = self.definition(str(version))
+                names.update(definition.names, definition.roles.columns())
         return frozenset(names)
 
     def _breaking(self, champion: str | None, new: Definition) -> list[str]:

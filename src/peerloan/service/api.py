@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 from flask import Blueprint, Response, current_app, request
+from werkzeug.exceptions import RequestEntityTooLarge
 
 from peerloan.loan import Checked, Problem
 from peerloan.loan.checks import show_name
@@ -20,6 +21,7 @@ from peerloan.service.problems import RequestError
 
 blueprint = Blueprint("api", __name__)
 MAX_LOANS = 10_000
+MAX_BODY_BYTES = 5_000_000
 # Each unknown name is compared with every known one: without these two, 5 MB of them would keep a
 # worker busy for a minute. Loans beyond the wrong values are not looked at.
 MAX_NAMES = 1_000
@@ -59,7 +61,10 @@ def predictions() -> Response:
             "Unsupported Media Type",
             f"expected application/json, given {show_given(request.mimetype or 'nothing')}",
         )
-    body = decode(request.get_data())
+    content = request.get_data()
+    if len(content) > MAX_BODY_BYTES:
+        raise RequestEntityTooLarge
+    body = decode(content)
     now = serving()
     if isinstance(body, dict) and not _are_columns(body):
         checked = _check(now, body, None)

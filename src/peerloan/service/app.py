@@ -10,7 +10,6 @@ from peerloan.service import api, pages, problems
 from peerloan.service.champion import Champion
 from peerloan.settings import Settings
 
-MAX_BODY_BYTES = 5_000_000
 # Everything comes from this site; nothing frames it; no script but its own runs.
 _HEADERS = {
     "Content-Security-Policy": (
@@ -29,8 +28,9 @@ def create_app(settings: Settings) -> Flask:
     Make one in each worker process: the thread that follows does not survive a fork.
     """
     app = Flask(__name__)
-    app.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES
-    app.config["MAX_FORM_MEMORY_SIZE"] = MAX_BODY_BYTES
+    # One byte more, because a chunked body is cut off there without a word: who reads can tell.
+    app.config["MAX_CONTENT_LENGTH"] = api.MAX_BODY_BYTES + 1
+    app.config["MAX_FORM_MEMORY_SIZE"] = api.MAX_BODY_BYTES
     app.config["BOOTSTRAP_SERVE_LOCAL"] = True
     app.config["SEND_FILE_MAX_AGE_DEFAULT"] = 3600
     Bootstrap5(app)

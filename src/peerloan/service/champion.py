@@ -80,13 +80,19 @@ class Champion:
                 if now is not None and now.bundle.version == state.champion
                 else self._store.load(state.champion)
             )
-        except Exception as error:  # a bad version, in whatever way, must not end the service
-            if not isinstance(error, BundleError | StoreError | OSError):
-                log.exception("an unexpected fault in the champion")
-            if str(error) != self._refusal:
+        except Exception as error:
+            # A version that is bad in a way that nobody thought of is refused like any other.
+            thought_of = isinstance(error, BundleError | StoreError | OSError)
+            reason = str(error) if thought_of else f"{type(error).__name__}: {error}"
+            if reason != self._refusal:
                 kept = self.current.bundle.version if self.current else "none"
-                log.error("champion refused: %s; still serving: %s", error, kept)
-            self._refusal = str(error)
+                log.error(
+                    "champion refused: %s; still serving: %s",
+                    reason,
+                    kept,
+                    exc_info=None if thought_of else error,
+                )
+            self._refusal = reason
             self._retry_in = RETRY_SECONDS
             return
         self._refusal = None

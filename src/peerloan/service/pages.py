@@ -27,8 +27,7 @@ def empty_form() -> str:
     current = api.champion().current
     if current is None:
         return render_template("waiting.html", refusal=api.champion().refusal)
-    given = {field.name: _input_text(field.default) for field in current.bundle.definition.fields}
-    return _page(current, given)
+    return _page(current, _defaults(current.bundle.definition))
 
 
 @blueprint.post("/")
@@ -41,7 +40,7 @@ def decide() -> tuple[str, int]:
         try:
             record = read_pasted(pasted)
         except ValueError as error:
-            given = dict.fromkeys(definition.names, "")
+            given = _defaults(definition)
             return _page(current, given, pasted=pasted, paste_error=str(error)), 422
     else:
         record = _from_form(definition, request.form)
@@ -95,7 +94,7 @@ def _from_form(definition: Definition, form: Mapping[str, str]) -> dict[str, Any
         value: float | str | None = text or None
         if field.is_number:
             try:
-                value = parse_number(text)
+                value = _plain(parse_number(text))
             except ValueError:
                 value = text  # the check refuses it and says what was given
         if value is not None:
@@ -103,17 +102,28 @@ def _from_form(definition: Definition, form: Mapping[str, str]) -> dict[str, Any
     return record
 
 
+def _defaults(definition: Definition) -> dict[str, str]:
+    return {field.name: _input_text(field.default) for field in definition.fields}
+
+
+def _plain(number: float | None) -> float | None:
+    """A whole number as people write it, should it have to be shown as given."""
+    if number is not None and number.is_integer() and abs(number) < 1e15:
+        return int(number)
+    return number
+
+
 @blueprint.app_template_filter("input_text")
 def _input_text(value: Any) -> str:
     """A value as it stands in an input."""
     if value is None:
         return ""
-    if isinstance(value, float) and value.is_integer() and abs(value) < 1e15:
-        return str(int(value))
     try:
-        return str(value)
+        text = str(_plain(value) if isinstance(value, float) else value)
     except (ValueError, RecursionError):  # thousands of digits, or of brackets
         return ""
+    # A surrogate that stands alone can't be sent back.
+    return text.encode("utf-8", "replace").decode()
 
 
 def _page(
@@ -128,6 +138,7 @@ def _page(
     definition = current.bundle.definition
     problems = checked.problems if checked else []
     by_field = {problem.field: problem for problem in problems}
+    labels = {field.name: field.label for field in definition.fields}
     return render_template(
         "loan.html",
         bundle=current.bundle,
@@ -138,7 +149,15 @@ def _page(
         # Of a pasted loan: names that are no fields have no input to stand beside.
         other_errors=[p for p in problems if p.field not in definition.names],
         answer=answer,
-        labels={field.name: field.label for field in definition.fields},
+        warnings=[_with_label(warning, labels) for warning in answer["warnings"]] if answer else [],
+        labels=labels,
+        ids={name: f"field-{i}" for i, name in enumerate(definition.names, 1)},
         pasted=pasted,
         paste_error=paste_error,
     )
+
+
+def _with_label(warning: str, labels: Mapping[str, str]) -> str:
+    """A warning of a field, by the name that people know the field by."""
+    name, colon, rest = warning.partition(": ")
+    return f"{labels.get(name, name)}{colon}{rest}"

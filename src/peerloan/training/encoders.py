@@ -6,9 +6,8 @@ from collections.abc import Iterator
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 
-from peerloan.loan import Field, Loans, Numbers
+from peerloan.loan import Field, Loans
 from peerloan.model import EncodedColumn, Encoding
 
 # A level with fewer loans says nothing about the next loan; it is scored as an unseen one.
@@ -33,20 +32,12 @@ def fit_encoding(loans: Loans, *, ranks: bool, impute: bool) -> Encoding:
             continue
         given = Encoding((EncodedColumn(field.name, make),)).matrix(loans)[:, 0]
         given = given[~np.isnan(given)]
-        fill = float(np.median(given)) if len(given) else 0.0
+        # Halved, which is exact, so that the mean of the two in the middle can't overflow.
+        fill = float(np.median(given / 2) * 2) if len(given) else 0.0
         columns.append(EncodedColumn(field.name, make, fill=fill))
         if field.missing:
             columns.append(EncodedColumn(field.name, "missing"))
     return Encoding(tuple(columns))
-
-
-def to_single(matrix: Numbers) -> npt.NDArray[np.float32]:
-    """To single precision; a double that is too large for it becomes the largest single.
-
-    Estimators refuse infinity; no split can tell the two apart.
-    """
-    largest = np.finfo(np.float32).max
-    return np.clip(matrix, -largest, largest).astype(np.float32)
 
 
 def _one_hot(field: Field, loans: Loans) -> Iterator[EncodedColumn]:

@@ -15,7 +15,7 @@ from sklearn.ensemble import RandomForestClassifier
 from peerloan.loan import Numbers
 from peerloan.model.onnx_model import FLOOR
 
-_INPUT = "loans"
+_INPUT, _NAME = "loans", "estimator"
 
 
 def log_odds(probability: Numbers) -> Numbers:
@@ -49,6 +49,8 @@ def pipeline_graph(estimator: Any, columns: int) -> bytes:
     final = estimator[-1] if hasattr(estimator, "steps") else estimator
     graph = skl2onnx.convert_sklearn(
         estimator,
+        # Else a random one, and the same training gives other bytes each time.
+        name=_NAME,
         initial_types=[(_INPUT, FloatTensorType([None, columns]))],
         options={id(final): {"zipmap": False}},
     )
@@ -58,6 +60,6 @@ def pipeline_graph(estimator: Any, columns: int) -> bytes:
 def booster_graph(booster: xgboost.Booster, columns: int) -> bytes:
     """Boosted trees."""
     graph = onnxmltools.convert_xgboost(
-        booster, initial_types=[(_INPUT, BoosterTensorType([None, columns]))]
+        booster, name=_NAME, initial_types=[(_INPUT, BoosterTensorType([None, columns]))]
     )
     return graph.SerializeToString()  # type: ignore[no-any-return]

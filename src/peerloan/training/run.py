@@ -98,6 +98,7 @@ def train(
 
     Nothing is published unless every candidate could be fitted.
     """
+    store.check_model(definition.model)  # before minutes of fitting
     table = read_table(book, definition, progress)
     drafts = [(name, _fit(name, table, progress)) for name in candidates]
     outcomes = []

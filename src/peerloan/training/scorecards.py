@@ -19,7 +19,7 @@ import xgboost
 from peerloan.loan import Definition, Field, Loans, Numbers
 from peerloan.model import Encoding, LevelTable, NumberTable, Scorecard
 from peerloan.model.arithmetic import to_unit
-from peerloan.training.encoders import to_single
+from peerloan.model.encoding import to_single
 
 # The power of two after the largest single: where rounding has infinity.
 _BEYOND = 2.0**128

@@ -13,7 +13,8 @@ from sklearn.model_selection import train_test_split
 from peerloan.loan import Definition, Loans, Numbers
 from peerloan.model import Encoding, OnnxParts, Scorecard
 from peerloan.training.candidates.base import SEED, Progress, Settings
-from peerloan.training.encoders import fit_encoding, to_single
+from peerloan.model.encoding import to_single
+from peerloan.training.encoders import fit_encoding
 from peerloan.training.graphs import booster_graph
 from peerloan.training.resampling import resample
 from peerloan.training.scorecards import compile_trees

@@ -9,7 +9,8 @@ from sklearn.ensemble import RandomForestClassifier
 from peerloan.loan import Loans, Numbers
 from peerloan.model import Encoding, OnnxParts
 from peerloan.training.candidates.base import SEED, Progress, Settings
-from peerloan.training.encoders import fit_encoding, to_single
+from peerloan.model.encoding import to_single
+from peerloan.training.encoders import fit_encoding
 from peerloan.training.graphs import forest_graph, log_odds
 from peerloan.training.resampling import resample
 

@@ -16,7 +16,8 @@ from sklearn.preprocessing import RobustScaler
 from peerloan.loan import Field, Loans, Numbers
 from peerloan.model import Encoding, OnnxParts, Scorecard
 from peerloan.training.candidates.base import SEED, Progress, Settings
-from peerloan.training.encoders import fit_encoding, to_single
+from peerloan.model.encoding import to_single
+from peerloan.training.encoders import fit_encoding
 from peerloan.training.graphs import pipeline_graph
 from peerloan.training.resampling import resample
 from peerloan.training.scorecards import compile_bins

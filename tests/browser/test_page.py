@@ -1,0 +1,611 @@
+"""The page, as a person with a browser meets it, and as whatever else may be sent to it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+from flask.testing import FlaskClient
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from selenium import webdriver
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.remote.webelement import WebElement
+from selenium.webdriver.support.ui import Select, WebDriverWait
+
+from conftest import Service
+from peerloan.loan import default_definition
+from peerloan.model import Store
+from peerloan.service import create_app
+from peerloan.settings import Settings
+
+FIELDS = default_definition().fields
+# The client's two examples.
+ON_TIME = {
+    "loan_amnt": 100,
+    "int_rate": 0.02039,
+    "purpose": "credit_card",
+    "grade": "A",
+    "annual_inc": 80000,
+    "revol_util": 0.05,
+    "emp_length": "10+ years",
+    "dti": 1.46,
+    "delinq_2yrs": 0,
+    "home_ownership": "RENT",
+}
+LATE = {
+    "loan_amnt": 10000,
+    "int_rate": 0.6,
+    "purpose": "credit_card",
+    "grade": "D",
+    "annual_inc": 20000,
+    "revol_util": 0.85,
+    "emp_length": "1 year",
+    "dti": 42,
+    "delinq_2yrs": 4,
+    "home_ownership": "RENT",
+}
+SCRIPT = "<script>window.stolen = 1</script><img src=x onerror='window.stolen = 1'>\"'&"
+
+
+class Page:
+    """The page in a browser."""
+
+    def __init__(self, driver: webdriver.Chrome, url: str) -> None:
+        self.driver, self.url = driver, url
+
+    def open(self) -> Page:
+        """Open the empty form."""
+        self.driver.get(self.url)
+        return self
+
+    def at(self, selector: str) -> WebElement:
+        """The element at a CSS selector."""
+        return self.driver.find_element(By.CSS_SELECTOR, selector)
+
+    def all(self, selector: str) -> list[WebElement]:
+        """The elements at a CSS selector."""
+        return self.driver.find_elements(By.CSS_SELECTOR, selector)
+
+    def text(self, selector: str) -> str:
+        """The text that is seen at a selector."""
+        return self.at(selector).text
+
+    def input(self, name: str) -> WebElement:
+        """A field's input or select."""
+        return self.at(f'[name="field.{name}"]')
+
+    def value(self, name: str) -> str:
+        """What a field's input holds."""
+        return str(self.input(name).get_property("value"))
+
+    def fill(self, loan: dict[str, Any]) -> None:
+        """Type and choose values."""
+        for name, value in loan.items():
+            element = self.input(name)
+            if element.tag_name == "select":
+                Select(element).select_by_value(str(value))
+            else:
+                element.clear()
+                element.send_keys(str(value))
+
+    def decide(self, button: str = "form") -> None:
+        """Press a button, and wait for the page that comes."""
+        before = self.at("html")
+        # Enter on the button: a click needs the page to stand still, and it may be scrolling.
+        self.at(f"button[value={button}]").send_keys(Keys.ENTER)
+        self.wait_until_left(before)
+
+    def wait_until_left(self, before: WebElement) -> None:
+        """Wait for another page than that of this element."""
+        WebDriverWait(self.driver, 10).until(lambda _: self.at("html").id != before.id)
+        WebDriverWait(self.driver, 10).until(lambda _: self.all("main"))
+
+    def paste(self, text: str) -> None:
+        """Paste a loan into the box, and decide."""
+        if self.at("details").get_property("open") is not True:
+            self.at("summary").send_keys(Keys.ENTER)
+        box = self.at("#pasted")
+        box.clear()
+        box.send_keys("")  # to be where the text goes
+        self.cdp("Input.insertText", text=text)
+        self.decide("paste")
+
+    def error(self, name: str) -> str:
+        """What stands beside a field's input as its error."""
+        element = self.input(name)
+        described = str(element.get_attribute("aria-describedby")).split()
+        (error,) = (each for each in described if each.endswith("-error"))
+        assert element.get_attribute("aria-invalid") == "true"
+        return self.text(f"#{error}")
+
+    def wrong(self) -> set[str]:
+        """The names of the inputs that are marked as wrong."""
+        found = self.all("[aria-invalid=true]")
+        return {str(each.get_attribute("name")).removeprefix("field.") for each in found}
+
+    def probability(self) -> float:
+        """The probability that is shown, in percent."""
+        shown = self.text("#probability")
+        assert shown.endswith(" %")
+        return float(shown.removesuffix(" %").removeprefix("under "))
+
+    def js(self, script: str) -> Any:
+        """The value of a script."""
+        return self.driver.execute_script(script)
+
+    def cdp(self, command: str, **parameters: Any) -> None:
+        """Tell the browser what it should pretend."""
+        self.driver.execute_cdp_cmd(command, parameters)
+
+    def complaints(self) -> list[str]:
+        """What stands in the console, but for the 422 that an answer with errors is."""
+        entries = self.driver.get_log("browser")  # type: ignore[no-untyped-call]
+        return [each["message"] for each in entries if "status of 422" not in each["message"]]
+
+
+def browser(folder: Path, *options: str) -> webdriver.Chrome:
+    """A headless Chromium with a fresh profile; skips the test if there is none."""
+    names = ("chromium", "chromium-browser", "google-chrome")
+    binary = next((found for name in names if (found := shutil.which(name))), None)
+    driver = shutil.which("chromedriver")
+    if binary is None or driver is None:
+        message = (
+            "no Chromium with its chromedriver here; install them to run the browser tests: "
+            "apt-get install chromium chromium-driver"
+        )
+        if os.environ.get("CI") == "true":
+            pytest.fail(message)
+        pytest.skip(message)
+    chosen = webdriver.ChromeOptions()
+    chosen.binary_location = binary
+    for option in (
+        "--headless=new",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-quic",
+        "--no-first-run",
+        "--disable-background-networking",
+        "--disable-component-update",
+        "--disable-sync",
+        "--window-size=1280,1000",
+        f"--user-data-dir={folder}",
+        *options,
+    ):
+        chosen.add_argument(option)
+    chosen.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    return webdriver.Chrome(options=chosen, service=webdriver.ChromeService(driver))
+
+
+@contextmanager
+def serving(trained: Path, folder: Path) -> Iterator[str]:
+    """The address of a service with the additive version as champion."""
+    shutil.copytree(trained, folder / "store")
+    store = Store(folder / "store")
+    store.promote(next(v for v in store.versions() if store.manifest(v).candidate == "additive"))
+    service = Service(store.root, folder / "server.log", workers=1)
+    try:
+        service.wait_for(lambda: service.serving() is not None)
+        yield f"{service.url}/"
+    finally:
+        service.stop()
+
+
+@pytest.fixture(scope="module")
+def url(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a service."""
+    with serving(trained, tmp_path_factory.mktemp("page")) as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chrome]:
+    """One browser for the module."""
+    driver = browser(tmp_path_factory.mktemp("profile"))
+    yield driver
+    driver.quit()
+
+
+@pytest.fixture
+def page(chromium: webdriver.Chrome, url: str) -> Iterator[Page]:
+    """The empty form; at the end nobody may have complained."""
+    opened = Page(chromium, url).open()
+    opened.complaints()  # forget those of before
+    yield opened
+    assert opened.complaints() == []
+
+
+# The form
+
+
+def test_the_form_asks_for_every_field_of_the_definition(page: Page) -> None:
+    for field in FIELDS:
+        element = page.input(field.name)
+        label = page.text(f'label[for="{element.get_attribute("id")}"]')
+        assert field.label in label
+        assert ("may be empty" in label) == field.missing
+        if field.is_number:
+            assert float(page.value(field.name)) == field.default
+            around = page.text(f"div:has(> [name='field.{field.name}'])")
+            assert field.unit in around
+            assert ("fraction" in around) == field.percent
+        else:
+            assert page.value(field.name) == field.default
+            offered = [option.get_attribute("value") for option in Select(element).options]
+            assert [level for level in field.levels if level not in offered] == []
+            assert ("" in offered) == field.missing
+        help_id = str(element.get_attribute("aria-describedby"))
+        assert field.help in page.text(f"#{help_id}")
+
+
+def test_it_decides_and_says_why(page: Page) -> None:
+    page.fill(LATE)
+    page.decide()
+
+    probability = page.probability()
+    assert page.text("#late") in ("yes", "no")
+    assert page.text("#threshold") == "4.76 %"
+    assert (page.text("#late") == "yes") == (probability >= 4.76)
+    assert page.text("#band") in ("low", "medium", "high", "very high")
+    reasons = page.all("#reasons li")
+    assert 1 <= len(reasons) <= 4
+    widths = []
+    for reason in reasons:
+        bar = reason.find_element(By.CSS_SELECTOR, "svg .raises")
+        widths.append(bar.size["width"])
+        assert bar.size["height"] > 2
+        assert reason.text.endswith(".")
+    assert widths == sorted(widths, reverse=True)
+    assert "Interest rate is 60 % a year, higher than the usual" in page.text("#reasons")
+    assert "Interest rate: 60 % a year is outside the range" in page.text("#warnings")
+    # What was entered stays.
+    assert {field.name: page.value(field.name) for field in FIELDS} == {
+        name: str(value) for name, value in LATE.items()
+    }
+
+
+def test_of_the_clients_two_examples_the_second_is_riskier(page: Page) -> None:
+    page.fill(ON_TIME)
+    page.decide()
+    first = page.probability()
+    assert page.text("#late") == "no"
+
+    page.open().fill(LATE)
+    page.decide()
+    assert page.probability() > 3 * first
+
+
+def test_errors_stand_beside_their_fields_and_the_rest_stays(page: Page) -> None:
+    page.fill(LATE | {"int_rate": "13.06%", "annual_inc": "", "dti": "much", "loan_amnt": -5})
+    page.decide()
+
+    assert page.wrong() == {"int_rate", "annual_inc", "dti", "loan_amnt"}
+    assert "0.1306 for 13.06 %" in page.error("int_rate")
+    assert "Given: '13.06%'." in page.error("int_rate")
+    assert "above 0" in page.error("annual_inc")
+    assert "Given: nothing." in page.error("annual_inc")
+    assert "Given: 'much'." in page.error("dti")
+    assert "Given: -5." in page.error("loan_amnt")
+    kept = {name: page.value(name) for name in LATE}
+    assert kept == {name: str(value) for name, value in LATE.items()} | {
+        "int_rate": "13.06%",
+        "annual_inc": "",
+        "dti": "much",
+        "loan_amnt": "-5",
+    }
+    assert not page.all("#probability")
+    # The summary leads to each.
+    links = page.all("#result a")
+    assert [link.text for link in links] == [
+        field.label for field in FIELDS if field.name in page.wrong()
+    ]
+    for link in links:
+        assert page.at(f"[id='{str(link.get_attribute('href')).partition('#')[2]}']")
+
+    page.fill({"int_rate": 0.1306, "annual_inc": 20000, "dti": 42, "loan_amnt": 10000})
+    page.decide()
+    assert page.probability() > 0
+
+
+def test_what_may_be_empty_may_be_empty(page: Page) -> None:
+    page.fill({"revol_util": "", "emp_length": ""})
+    page.decide()
+
+    assert page.wrong() == set()
+    assert page.probability() > 0
+
+
+# The box
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        json.dumps(LATE),
+        json.dumps({name: [value] for name, value in LATE.items()}),
+        repr({name: [value] for name, value in LATE.items()}),
+        repr(LATE).replace(", ", ",  "),
+        json.dumps([LATE]),
+    ],
+    ids=["JSON", "JSON columns", "the client's dictionary", "a dictionary", "a list of one"],
+)
+def test_a_pasted_loan_is_decided_on(page: Page, text: str) -> None:
+    page.paste(text)
+
+    pasted = page.probability()
+    assert page.value("int_rate") == "0.6"
+    assert page.value("grade") == "D"
+    assert page.at("#pasted").get_property("value") == text
+    page.open().fill(LATE)
+    page.decide()
+    assert page.probability() == pasted
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("hello", "neither JSON nor a Python dictionary"),
+        ("", "Nothing was pasted"),
+        ("__import__('os').getcwd()", "neither JSON nor a Python dictionary"),
+        ("[1, 2]", "Expected one loan"),
+        ('{"dti": [1, 2]}', "2 values of 'dti'"),
+    ],
+)
+def test_a_bad_paste_has_its_error_at_the_box(page: Page, text: str, said: str) -> None:
+    page.paste(text)
+
+    assert page.wrong() == {"pasted"}
+    assert said in page.text("#pasted-error")
+    assert page.at("#pasted").is_displayed()
+    assert page.at("#pasted").get_property("value") == text
+    assert not page.all("#probability")
+
+
+def test_a_pasted_loan_with_wrong_values_has_its_errors_at_the_fields(page: Page) -> None:
+    page.paste(json.dumps(LATE | {"dti": "x", "anual_inc": 5, "delinq_2yrs": None}))
+
+    assert page.wrong() == {"dti", "delinq_2yrs"}
+    assert "Given: 'x'." in page.error("dti")
+    assert "anual_inc" in page.text("#result")
+    assert "did you mean annual_inc?" in page.text("#result")
+
+
+# Safety
+
+
+def test_html_in_values_is_text(page: Page) -> None:
+    page.paste(json.dumps(LATE | {"purpose": SCRIPT, "loan_id": SCRIPT}))
+    assert page.value("purpose") == SCRIPT
+    assert SCRIPT in page.text("#warnings") or "<script>" in page.text("#warnings")
+    page.paste(json.dumps(LATE | {"dti": SCRIPT, SCRIPT: 1}))
+    assert page.value("dti") == SCRIPT
+    assert "<script>" in page.text("#result")
+    page.paste("</textarea>" + SCRIPT)
+    assert page.at("#pasted").get_property("value") == "</textarea>" + SCRIPT
+    page.open().fill({"dti": '" autofocus onfocus="window.stolen = 1" ' + SCRIPT})
+    page.decide()
+
+    assert page.js("return window.stolen") is None
+    assert not page.all("main script, main img")
+
+
+def test_nothing_comes_from_or_goes_to_another_site(page: Page) -> None:
+    page.fill(LATE)
+    page.decide()
+
+    loaded = page.js("return performance.getEntries().map(entry => entry.name)")
+    addresses = [name for name in loaded if "://" in name]
+    assert len([name for name in addresses if name.endswith((".css", ".js"))]) >= 3
+    assert all(name.startswith(page.url) for name in addresses), addresses
+    links = re.findall(r'(?:src|href|action)="([^"]*)"', page.driver.page_source)
+    assert len(links) >= 6
+    assert all(re.match(r"/(?!/)", link) for link in links), links
+    assert page.js("return document.cookie") == ""
+
+
+# For everybody
+
+
+@pytest.mark.parametrize("state", ["empty", "decided", "wrong"])
+def test_names_and_descriptions_are_right_for_a_screen_reader(page: Page, state: str) -> None:
+    if state != "empty":
+        page.fill(LATE if state == "decided" else {"dti": "x"})
+        page.decide()
+
+    ids = [str(each.get_attribute("id")) for each in page.all("[id]")]
+    assert len(ids) == len(set(ids))
+    controls = page.all("input, select, textarea")
+    assert len(controls) == len(FIELDS) + 1
+    for control in controls:
+        assert len(page.all(f'label[for="{control.get_attribute("id")}"]')) == 1
+        for described in str(control.get_attribute("aria-describedby")).split():
+            assert described in ids
+    for element in page.all("[aria-labelledby]"):
+        assert element.get_attribute("aria-labelledby") in ids
+    assert len(page.all("h1")) == 1
+    assert len(page.all("main")) == 1
+    assert page.at("html").get_attribute("lang") == "en"
+    for image in page.all("svg"):
+        hidden = image.get_attribute("aria-hidden") == "true"
+        assert hidden or image.get_attribute("aria-label")
+    assert bool(page.all("[role=alert]")) == (state == "wrong")
+
+
+def test_the_keyboard_is_enough(page: Page) -> None:
+    page.js("document.querySelector('.navbar-brand').focus()")
+    reached = []
+    for _ in range(len(FIELDS) + 1):
+        page.driver.switch_to.active_element.send_keys(Keys.TAB)
+        reached.append(page.driver.switch_to.active_element.get_attribute("name"))
+    assert reached == [*(f"field.{field.name}" for field in FIELDS), "action"]
+
+    before = page.at("html")
+    page.input("dti").send_keys(Keys.ENTER)
+    page.wait_until_left(before)
+    assert page.probability() > 0
+
+
+@pytest.mark.parametrize(("width", "theme"), [(390, "dark"), (1280, "light")])
+def test_it_fits_the_screen_and_the_theme(page: Page, width: int, theme: str) -> None:
+    size = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": False}
+    preference = [{"name": "prefers-color-scheme", "value": theme}]
+    page.cdp("Emulation.setDeviceMetricsOverride", **size)
+    page.cdp("Emulation.setEmulatedMedia", features=preference)
+    try:
+        page.open()
+        check_fit(page, theme)
+        page.fill(LATE)
+        page.decide()
+        check_fit(page, theme)
+        page.fill({"int_rate": "13.06%", "dti": "x" * 150})
+        page.decide()
+        check_fit(page, theme)
+        page.paste("{" + "x" * 300)
+        check_fit(page, theme)
+    finally:
+        page.cdp("Emulation.clearDeviceMetricsOverride")
+        page.cdp("Emulation.setEmulatedMedia", features=[])
+
+
+def check_fit(page: Page, theme: str) -> None:
+    """Nothing is wider than the screen; the colours are the theme's; the result is in view."""
+    root = "document.documentElement"
+    assert page.js(f"return {root}.scrollWidth <= {root}.clientWidth")
+    background = page.js("return getComputedStyle(document.body).backgroundColor")
+    light = sum(map(int, re.findall(r"\d+", background)[:3])) > 3 * 128
+    assert light == (theme == "light")
+    if page.all("#result"):
+        top = "document.getElementById('result').getBoundingClientRect().top"
+        in_view = f"return {top} >= 0 && {top} < innerHeight"
+        # Browsers scroll smoothly.
+        WebDriverWait(page.driver, 5).until(lambda _: page.js(in_view))
+
+
+def test_it_works_without_javascript(url: str, tmp_path: Path, chromium: webdriver.Chrome) -> None:
+    driver = browser(tmp_path / "profile", "--blink-settings=scriptEnabled=false")
+    try:
+        page = Page(driver, url).open()
+        assert "bs-theme" not in page.driver.page_source.partition("<head>")[0]
+        page.fill(LATE)
+        page.decide()
+        without = page.probability()
+        assert page.all("#reasons li")
+        page.fill({"dti": "x"})
+        page.decide()
+        assert page.wrong() == {"dti"}
+        page.paste(repr({name: [value] for name, value in LATE.items()}))
+        assert page.probability() == without
+    finally:
+        driver.quit()
+
+
+# What the page says of the model
+
+
+def test_a_version_of_the_built_in_sample_says_so(page: Page) -> None:
+    assert "trained on the built-in sample" in page.text("[role=note]")
+    page.fill({"dti": "x"})
+    page.decide()
+    assert "trained on the built-in sample" in page.text("[role=note]")
+    page.open().decide()
+    assert "trained on the built-in sample" in page.text("[role=note]")
+    assert "trained on the built-in sample" in page.text("#warnings")
+
+
+def test_the_page_waits_for_its_first_champion(
+    store: Store, serve: Callable[..., Service], chromium: webdriver.Chrome
+) -> None:
+    service = serve(store)
+    page = Page(chromium, f"{service.url}/").open()
+    assert "No model version is being served yet" in page.text("h1")
+    assert "peerloan train" in page.text("main")
+    assert requests.post(page.url, data={"action": "form"}, timeout=5).status_code == 503
+
+    store.promote(store.versions()[0])
+    service.wait_for(lambda: service.serving() is not None, seconds=2)
+    assert page.open().all('[name="field.dti"]')
+    assert store.versions()[0] in page.text("nav")
+
+
+# Whatever is sent
+
+
+@pytest.fixture(scope="module")
+def client(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> FlaskClient:
+    """The application without a server or a browser."""
+    root = tmp_path_factory.mktemp("client") / "store"
+    shutil.copytree(trained, root)
+    store = Store(root)
+    store.promote(store.versions()[0])
+    return create_app(Settings(root)).test_client()
+
+
+_text = st.text(st.characters(exclude_categories=()), max_size=30)
+_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | _text,
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(_text, inner, max_size=2),
+    max_leaves=6,
+)
+_names = st.sampled_from([field.name for field in FIELDS])
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.dictionaries(_names | _text, _values, max_size=4), st.booleans())
+@example({"purpose": "\ud800"}, True)
+@example({"\ud800": "\ud800"}, False)
+def test_any_pasted_loan_is_answered(
+    client: FlaskClient, loan: dict[str, object], as_json: bool
+) -> None:
+    text = json.dumps(loan) if as_json else ascii(loan)
+
+    answer = client.post("/", data={"action": "paste", "pasted": text})
+
+    assert answer.status_code in (200, 422)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.text(max_size=40), st.dictionaries(_names, st.text(max_size=40), max_size=4))
+def test_any_text_in_form_and_box_is_answered(
+    client: FlaskClient, text: str, values: dict[str, str]
+) -> None:
+    fields = {f"field.{name}": value for name, value in values.items()}
+    for sent in ({"action": "paste", "pasted": text}, {"action": "form"} | fields):
+        assert client.post("/", data=sent).status_code in (200, 422)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{'dti': 0x" + "f" * 90_000 + "}",
+        "{'loan_id': 0x" + "f" * 90_000 + "}",
+        "{'dti': 1" + "0" * 4_200 + "}",
+        "[" * 99_000,
+        '{"a":' * 16_000 + "1" + "}" * 16_000,
+        '{"dti":' + "[" * 900 + "]" * 900 + "}",
+        "{'dti': " + "(" * 150 + "1," + ")" * 150 + "}",
+        "-" * 99_000 + "1",
+        "1+" * 49_000 + "1",
+        "{'dti': b'x', 'grade': 1+2j, 'purpose': {1, 2}, 'revol_util': ...}",
+        "x" * 100_001,
+        "{'a': '\0'}",
+    ],
+    ids=lambda text: text[:12],
+)
+def test_a_malicious_paste_is_answered(client: FlaskClient, text: str) -> None:
+    assert client.post("/", data={"action": "paste", "pasted": text}).status_code == 422
+
+
+def test_a_form_that_is_too_large_is_refused(client: FlaskClient) -> None:
+    answer = client.post("/", data={"action": "paste", "pasted": "x" * 5_100_000})
+
+    assert answer.status_code == 413
+    assert "5 MB" in answer.text

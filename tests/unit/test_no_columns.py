@@ -1,0 +1,41 @@
+"""The application knows no column: PeerLoan's names stand in its definition and sample alone."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import peerloan
+from peerloan.loan import default_definition
+
+PACKAGE = Path(peerloan.__file__).parent
+MAY_NAME_THEM = {PACKAGE / "loan.toml", PACKAGE / "sample.py"}
+
+
+def column_names() -> list[str]:
+    definition = default_definition()
+    return [*definition.names, definition.label.column]
+
+
+def found_in(root: Path) -> list[str]:
+    word = re.compile(rf"(?<![\w-])({'|'.join(map(re.escape, column_names()))})(?![\w-])")
+    found = []
+    for path in sorted(root.rglob("*")):
+        if not path.is_file() or path in MAY_NAME_THEM or "__pycache__" in path.parts:
+            continue
+        # What is no UTF-8 is no text; its bytes can't hide a name all the same.
+        for number, line in enumerate(path.read_text("utf-8", "replace").splitlines(), 1):
+            if match := word.search(line):
+                found.append(f"{path.relative_to(root)}, line {number}: names '{match[1]}': {line}")
+    return found
+
+
+def test_the_search_finds_a_name(tmp_path: Path) -> None:
+    (tmp_path / "a.py").write_text("x = 1\ny = loan['annual_inc']\nregrade = upgrade\n")
+    assert found_in(tmp_path) == ["a.py, line 2: names 'annual_inc': y = loan['annual_inc']"]
+    assert {path.name for path in MAY_NAME_THEM if path.is_file()} == {"loan.toml", "sample.py"}
+
+
+def test_no_code_names_a_column_of_peerloans() -> None:
+    found = found_in(PACKAGE)
+    assert not found, "\n".join(found)

@@ -1,0 +1,419 @@
+"""Reasons: which, in which order, in what words; and Shapley values for ONNX versions."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import os
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import onnx
+import onnx.helper
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from peerloan.loan import Definition, Field, Label, Loans, Texts, Value
+from peerloan.model import MAX_REASONS, EncodedColumn, Encoding, Profile, Reasons
+from peerloan.model.arithmetic import UNIT, to_unit
+from peerloan.model.onnx_model import FLOOR, OnnxModel, OnnxModelError, background_size
+
+LABEL = Label("y", 1, 0)
+TEXTS = Texts(
+    higher="{label}: {value} > {usual}",
+    lower="{label}: {value} < {usual}",
+    equal="{label}: {value} =",
+    level="{label}: {value} not {usual}",
+    unseen="{label}: {value} new",
+    missing="{label}: none",
+)
+DEFINITION = Definition(
+    "m",
+    LABEL,
+    (
+        Field("amount", "number", "Amount", unit="euros"),
+        Field("rate", "number", "Rate", percent=True, missing=True),
+        Field("channel", "category", "Channel", levels=("web", "shop", "fair"), missing=True),
+        Field("rank", "ordered", "Rank", levels=("low", "mid", "high"), missing=True),
+        Field("void", "number", "Void", missing=True),
+        Field("gap", "ordered", "Gap", levels=("a", "b"), missing=True),
+    ),
+    texts=TEXTS,
+)
+# Usual: 1,000 euros, 10 %, web, mid, nothing, nothing.
+ROWS: list[tuple[Value, ...]] = [
+    (1000.0, 0.1, "web", "mid", None, None),
+    (1000.0, 0.1, "web", "mid", None, None),
+    (1000.0, 0.1, "shop", "mid", None, None),
+]
+
+
+def profile_of(loans: Loans) -> Profile:
+    return Profile.of(loans, np.array([1.0] + [0.0] * (loans.size - 1)), np.zeros(loans.size))
+
+
+def reasons_of(definition: Definition) -> Reasons:
+    return Reasons(definition, profile_of(Loans.of(definition, ROWS)))
+
+
+REASONS = reasons_of(
+    msgspec.structs.replace(
+        DEFINITION,
+        fields=tuple(
+            msgspec.structs.replace(field, seen=("web", "shop"))
+            if field.name == "channel"
+            else field
+            for field in DEFINITION.fields
+        ),
+    )
+)
+
+
+@pytest.mark.parametrize(
+    ("position", "value", "sentence"),
+    [
+        (0, 2500.0, "Amount: 2,500 euros > 1,000 euros"),
+        (0, 1.5, "Amount: 1.5 euros < 1,000 euros"),
+        (0, 1000.0, "Amount: 1,000 euros ="),
+        (0, 1000.001, "Amount: 1,000 euros ="),  # not "1,000 is higher than the usual 1,000"
+        (0, 999.999, "Amount: 1,000 euros ="),
+        (0, -5.0, "Amount: -5 euros < 1,000 euros"),
+        (1, 0.1306, "Rate: 13.06 % > 10 %"),
+        (1, 0.07, "Rate: 7 % < 10 %"),
+        (1, None, "Rate: none"),
+        (2, "web", "Channel: web ="),
+        (2, "shop", "Channel: shop not web"),
+        (2, "fair", "Channel: fair new"),  # listed, but not in the training table
+        (2, "moon {usual}", "Channel: moon {usual} new"),
+        (2, None, "Channel: none"),
+        (3, "high", "Rank: high > mid"),
+        (3, "low", "Rank: low < mid"),
+        (3, "mid", "Rank: mid ="),
+        (3, None, "Rank: none"),
+        (4, 3.0, "Void: 3 ="),
+        (4, None, "Void: none"),
+        (5, "a", "Gap: a ="),
+        (5, None, "Gap: none"),
+    ],
+)
+def test_a_value_has_its_sentence(position: int, value: Value, sentence: str) -> None:
+    assert REASONS.sentence(position, value) == sentence
+
+
+def test_the_usual_sentences_read_well() -> None:
+    reasons = reasons_of(msgspec.structs.replace(DEFINITION, texts=Texts()))
+    assert [
+        reasons.sentence(1, 0.2),
+        reasons.sentence(1, 0.01),
+        reasons.sentence(1, 0.1),
+        reasons.sentence(2, "shop"),
+        reasons.sentence(2, "moon"),
+        reasons.sentence(1, None),
+    ] == [
+        "Rate is 20 %, higher than the usual 10 %.",
+        "Rate is 1 %, lower than the usual 10 %.",
+        "Rate is 10 %, a value with more late payments than the average.",
+        "Channel is shop, where more loans are late than on average (usual: web).",
+        "Channel is moon, which the model has not seen before.",
+        "Rate is not given.",
+    ]
+
+
+def test_placeholders_are_filled_once_wherever_they_stand() -> None:
+    texts = Texts(higher="{value}, {value}! {usual} {label} {usual}", missing="Nothing.")
+    field = Field("amount", "number", "{usual} {value}", missing=True)
+    definition = Definition("m", LABEL, (field,), texts=texts)
+    reasons = Reasons(definition, profile_of(Loans.of(definition, [(1.0,), (1.0,)])))
+    assert reasons.sentence(0, 2.0) == "2, 2! 1 {usual} {value} 1"
+    assert reasons.sentence(0, None) == "Nothing."
+
+
+def test_at_most_four_raise_the_risk_largest_first_and_equal_ones_in_the_fields_order() -> None:
+    values: tuple[Value, ...] = (2000.0, 0.2, "shop", "high", 1.0, "a")
+    found = REASONS.of(values, (0.5, 1.0, 0.5, 0.25, 1.0, 0.5))
+    assert [reason.feature for reason in found] == ["rate", "void", "amount", "channel"]
+    assert [reason.contribution for reason in found] == [1.0, 1.0, 0.5, 0.5]
+    assert found[0].value == 0.2
+    assert found[0].sentence == "Rate: 20 % > 10 %"
+
+
+def test_what_does_not_raise_the_risk_is_no_reason() -> None:
+    values: tuple[Value, ...] = (2000.0, 0.2, "shop", "high", 1.0, "a")
+    assert REASONS.of(values, (0.0, -0.0, -1.0, -UNIT, 0.0, -5.0)) == []
+    (reason,) = REASONS.of(values, (0.0, -1.0, UNIT, 0.0, 0.0, 0.0))
+    assert reason.feature == "channel"
+
+
+_contributions = st.sampled_from([0.0, -0.0, UNIT, -UNIT, 0.5, -0.5]) | st.floats(-9, 9).map(
+    lambda value: float(to_unit(value))
+)
+
+
+@given(st.lists(st.tuples(*[_contributions] * 6), max_size=6))
+def test_many_have_the_reasons_of_each(rows: list[tuple[float, ...]]) -> None:
+    positions = Reasons.positions_many(np.array(rows).reshape(len(rows), 6))
+    assert positions.shape == (len(rows), MAX_REASONS)
+    values: tuple[Value, ...] = (2000.0, 0.2, "shop", "high", 1.0, "a")
+    for row, found in zip(rows, positions.tolist(), strict=True):
+        expected = [DEFINITION.names.index(each.feature) for each in REASONS.of(values, row)]
+        assert found == expected + [-1] * (MAX_REASONS - len(expected))
+        raising = [row[i] for i in expected]
+        assert raising == sorted(raising, reverse=True)
+        assert all(value > 0 for value in raising)
+        assert len(raising) == min(MAX_REASONS, sum(value > 0 for value in row))
+
+
+def test_fewer_fields_than_reasons_have_fewer_positions() -> None:
+    assert Reasons.positions_many(np.array([[1.0, -1.0]])).tolist() == [[0, -1]]
+
+
+# Shapley values
+
+FOUR = Definition("m", LABEL, tuple(Field(name, "number", name) for name in "abcd"))
+
+
+def graph(columns: int, pairs: list[tuple[int, int, float]], weights: list[float]) -> bytes:
+    """An estimator in ONNX: p = sigmoid(weights · x + Σ weight · xᵢ · xⱼ)."""
+    make = onnx.helper.make_node
+    initial, nodes = [], []
+
+    def constant(name: str, matrix: Any) -> None:
+        array = np.asarray(matrix, dtype=np.float32)
+        initial.append(
+            onnx.helper.make_tensor(name, onnx.TensorProto.FLOAT, array.shape, array.ravel())
+        )
+
+    constant("w", np.array(weights).reshape(columns, 1))
+    nodes.append(make("MatMul", ["x", "w"], ["sum0"]))
+    for n, (i, j, weight) in enumerate(pairs):
+        left, right = np.zeros((columns, 1)), np.zeros((columns, 1))
+        left[i], right[j] = weight, 1
+        constant(f"l{n}", left)
+        constant(f"r{n}", right)
+        nodes += [
+            make("MatMul", ["x", f"l{n}"], [f"left{n}"]),
+            make("MatMul", ["x", f"r{n}"], [f"right{n}"]),
+            make("Mul", [f"left{n}", f"right{n}"], [f"both{n}"]),
+            make("Add", [f"sum{n}", f"both{n}"], [f"sum{n + 1}"]),
+        ]
+    nodes.append(make("Sigmoid", [f"sum{len(pairs)}"], ["probabilities"]))
+    floats = onnx.TensorProto.FLOAT
+    made = onnx.helper.make_graph(
+        nodes,
+        "g",
+        [onnx.helper.make_tensor_value_info("x", floats, [None, columns])],
+        [onnx.helper.make_tensor_value_info("probabilities", floats, [None, 1])],
+        initial,
+    )
+    model = onnx.helper.make_model(made, opset_imports=[onnx.helper.make_opsetid("", 13)])
+    model.ir_version = 8
+    return bytes(model.SerializeToString())
+
+
+def values_encoding(definition: Definition) -> Encoding:
+    return Encoding(tuple(EncodedColumn(name, "value", fill=0.0) for name in definition.names))
+
+
+def normal_rows(size: int, fields: int, seed: int) -> list[tuple[Value, ...]]:
+    return [tuple(row) for row in np.random.default_rng(seed).normal(0, 1, (size, fields)).tolist()]
+
+
+@cache
+def small_model(seed: str = "s") -> OnnxModel:
+    """Of its fields, b and c act together and d is ignored."""
+    return OnnxModel(
+        graph(4, [(1, 2, 1.5)], [1.0, 0.5, -0.5, 0.0]),
+        values_encoding(FOUR),
+        FOUR,
+        Loans.of(FOUR, normal_rows(background_size(4), 4, seed=1)),
+        seed,
+    )
+
+
+def logistic(margin: float) -> float:
+    return 1 / (1 + math.exp(-margin))
+
+
+def exact_shapley(model: OnnxModel, own: tuple[Value, ...], background: Loans) -> list[float]:
+    """Shapley values of the probability over all coalitions, by their definition."""
+    fields = range(len(own))
+    worth = {}
+    for size in range(len(own) + 1):
+        for coalition in itertools.combinations(fields, size):
+            mixed = [
+                tuple(own[i] if i in coalition else row[i] for i in fields)
+                for row in background.rows()
+            ]
+            margins = model.margins(Loans.of(background.definition, mixed))
+            worth[frozenset(coalition)] = float(np.mean([logistic(m) for m in margins.tolist()]))
+    shares = []
+    for i in fields:
+        share = 0.0
+        for without, value in worth.items():
+            if i not in without:
+                others = len(own) - len(without) - 1
+                weight = math.factorial(len(without)) * math.factorial(others)
+                share += weight * (worth[without | {i}] - value)
+        shares.append(share / math.factorial(len(own)))
+    return shares
+
+
+def test_contributions_are_near_the_exact_shapley_values() -> None:
+    model, background = small_model(), Loans.of(FOUR, normal_rows(background_size(4), 4, seed=1))
+    errors = []
+    for own in normal_rows(25, 4, seed=2):
+        margin, contributions = model.score(own)
+        exact = exact_shapley(model, own, background)
+        moved = logistic(margin) - logistic(model.base)
+        assert sum(exact) == pytest.approx(moved, abs=1e-6)
+        found = np.array(contributions) * moved / (margin - model.base)
+        errors += np.abs(found - exact).tolist()
+    # 64 walks a loan leave a standard error of about a hundredth.
+    assert np.mean(errors) < 0.01
+    assert max(errors) < 0.06
+
+
+def test_contributions_of_an_additive_probability_are_exact() -> None:
+    """Where the features do not act together, the order in which they change does not matter."""
+    two = Definition("m", LABEL, tuple(Field(name, "number", name) for name in "ab"))
+    background = Loans.of(two, normal_rows(32, 2, seed=1))
+    model = OnnxModel(
+        graph(2, [], [0.001, -0.002]), values_encoding(two), two, background, seed="s"
+    )
+    for own in normal_rows(10, 2, seed=3):
+        margin, contributions = model.score(own)
+        moved = logistic(margin) - logistic(model.base)
+        found = np.array(contributions) * moved / (margin - model.base)
+        assert found == pytest.approx(exact_shapley(model, own, background), abs=1e-6)
+
+
+_number = st.floats(-3, 3) | st.sampled_from([0.0, -0.0, 1e30, -1e30, 5e-324])
+
+
+@settings(deadline=None)
+@given(st.tuples(_number, _number, _number, _number))
+def test_base_and_contributions_are_the_margin_exactly(own: tuple[float, ...]) -> None:
+    model = small_model()
+    margin, contributions = model.score(own)
+    assert margin == model.margin(own) == model.margins(Loans.of(FOUR, [own]))[0]
+    assert math.isfinite(margin)
+    assert abs(margin) <= math.log(1 / FLOOR)
+    for order in itertools.permutations([model.base, *contributions]):
+        assert sum(order) == margin
+    assert all((part / UNIT).is_integer() for part in (model.base, margin, *contributions))
+
+
+def test_contributions_are_exact_where_large_shares_all_but_cancel_out() -> None:
+    """The probability is next to 0 here as in the background, and next to 1 half-way between."""
+    background = Loans.of(FOUR, [(0.0, 0.0, 0.0, 1.0)] * 24)
+    made = graph(4, [(0, 1, -90.0), (1, 2, 5.0)], [40.0, 40.0, -45.0, -20.0])
+    model = OnnxModel(made, values_encoding(FOUR), FOUR, background, "s")
+    random = np.random.default_rng(7)
+    for _ in range(50):
+        a, b = random.normal(1, 0.1, 2).tolist()
+        own = (a, b, float(random.choice([0.0, 0.5, 1.0])), 1.0)
+        margin, contributions = model.score(own)
+        for order in itertools.permutations([model.base, *contributions]):
+            assert sum(order) == margin
+        assert contributions[3] == 0.0
+
+
+def test_a_feature_that_the_model_ignores_contributes_nothing() -> None:
+    for own in normal_rows(25, 4, seed=4):
+        assert small_model().score(own)[1][3] == 0.0
+
+
+def test_a_model_that_ignores_every_feature_gives_no_reasons() -> None:
+    for size in (4, 5, 22, 32):
+        background = Loans.of(FOUR, normal_rows(size, 4, seed=1))
+        constant = graph(4, [], [0.0] * 4)
+        model = OnnxModel(constant, values_encoding(FOUR), FOUR, background, "s")
+        assert model.score((1.0, 2.0, 3.0, 4.0)) == (model.base, (0.0, 0.0, 0.0, 0.0))
+
+
+def test_reasons_depend_on_the_loan_and_the_bundle_and_not_on_the_calls_before() -> None:
+    rows = normal_rows(6, 4, seed=5)
+    model = small_model()
+    forward = [model.score(row) for row in rows]
+    assert [model.score(row) for row in reversed(rows)] == forward[::-1]
+    assert [small_model.__wrapped__().score(row) for row in rows] == forward
+    other = [small_model("another bundle").score(row) for row in rows]
+    assert [margin for margin, _ in other] == [margin for margin, _ in forward]
+    assert [points for _, points in other] != [points for _, points in forward]
+
+
+def test_another_process_gives_the_same_contributions() -> None:
+    code = (
+        "import test_reasons as t\n"
+        "print([t.small_model().score(row) for row in t.normal_rows(5, 4, seed=6)])"
+    )
+    expected = str([small_model().score(row) for row in normal_rows(5, 4, seed=6)])
+    for hash_seed in ("1", "2"):
+        found = subprocess.run(
+            [sys.executable, "-c", code],
+            cwd=Path(__file__).parent,
+            env=os.environ | {"PYTHONHASHSEED": hash_seed},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert found.stdout.strip() == expected
+
+
+def test_all_of_a_fields_columns_change_together() -> None:
+    """A category's one-hot columns are one feature: its contribution is the whole difference."""
+    definition = Definition(
+        "m", LABEL, (Field("c", "category", "C", missing=True), Field("n", "number", "N"))
+    )
+    encoding = Encoding(
+        (
+            EncodedColumn("c", "level", "x"),
+            EncodedColumn("n", "value"),
+            EncodedColumn("c", "level", "y"),
+            EncodedColumn("c", "missing"),
+        )
+    )
+    background = Loans.of(definition, [("x", 0.0)] * 4)
+    model = OnnxModel(graph(4, [], [1.0, 0.0, 2.0, -1.0]), encoding, definition, background, "s")
+    for value, margin in (("x", 1.0), ("y", 2.0), (None, -1.0), ("unseen", 0.0)):
+        found, contributions = model.score((value, 5.0))
+        assert found == pytest.approx(margin, abs=1e-6)
+        assert contributions == (found - model.base, 0.0)
+
+
+def test_one_field_carries_the_whole_difference() -> None:
+    one = Definition("m", LABEL, (Field("a", "number", "A"),))
+    background = Loans.of(one, [(0.0,), (1.0,), (-1.0,), (0.5,)])
+    model = OnnxModel(graph(1, [], [1.0]), values_encoding(one), one, background, "s")
+    margin, contributions = model.score((2.0,))
+    assert margin == pytest.approx(2.0, abs=1e-6)
+    assert contributions == (margin - model.base,)
+
+
+@pytest.mark.parametrize(
+    ("fields", "rows"), [(0, 32), (1, 32), (2, 32), (10, 32), (11, 32), (12, 29), (80, 4), (500, 4)]
+)
+def test_the_background_is_smaller_where_there_are_more_fields(fields: int, rows: int) -> None:
+    assert background_size(fields) == rows
+
+
+def test_what_is_no_model_is_refused() -> None:
+    background = Loans.of(FOUR, normal_rows(4, 4, seed=1))
+    encoding = values_encoding(FOUR)
+    good = graph(4, [], [1.0] * 4)
+    for bad in (b"", b"not a graph", good[: len(good) // 2]):
+        with pytest.raises(OnnxModelError, match=r"model\.onnx: "):
+            OnnxModel(bad, encoding, FOUR, background, "s")
+    with pytest.raises(OnnxModelError, match=r"background\.json: no loans"):
+        OnnxModel(good, encoding, FOUR, Loans.of(FOUR, []), "s")
+    strange = Encoding((EncodedColumn("z", "value"),))
+    with pytest.raises(ValueError, match="'z', which is no field"):
+        OnnxModel(good, strange, FOUR, background, "s")
+    with pytest.raises(ValueError, match="a number field can't be encoded by level"):
+        OnnxModel(good, Encoding((EncodedColumn("a", "level"),)), FOUR, background, "s")
