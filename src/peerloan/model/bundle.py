@@ -22,7 +22,7 @@ from peerloan.loan.text import show_given
 from peerloan.model import arithmetic
 from peerloan.model.encoding import Encoding
 from peerloan.model.onnx_model import OnnxModel, background_size
-from peerloan.model.policy import BANDS, Policy, Reason, Reasons
+from peerloan.model.policy import BANDS, Policy, Reason, Reasons, TradeOff
 from peerloan.model.profile import NumberProfile, Profile
 from peerloan.model.scorecard import Scorecard
 
@@ -78,19 +78,6 @@ class Score(msgspec.Struct, frozen=True):
     errors: dict[str, float]
 
 
-class TradeOff(msgspec.Struct, frozen=True):
-    """What a threshold brings, on loans that were not fitted on.
-
-    From `margin` on, `flagged` of all loans are called late, `recall` of the late ones among
-    them; `precision` of those called late are late.
-    """
-
-    margin: float
-    flagged: float
-    recall: float
-    precision: float
-
-
 class Manifest(msgspec.Struct, frozen=True, omit_defaults=True):
     """What a version is; written last, and its digest is the version's.
 
@@ -119,10 +106,21 @@ class Manifest(msgspec.Struct, frozen=True, omit_defaults=True):
 
 @dataclass(frozen=True)
 class OnnxParts:
-    """An ONNX estimator before it is in a bundle: the graph and its encoding."""
+    """An ONNX estimator before it is in a bundle: the graph, its encoding, its calibration."""
 
     graph: bytes
     encoding: Encoding
+    calibration: arithmetic.Calibration = arithmetic.Calibration()
+
+
+@dataclass(frozen=True)
+class Judged:
+    """How a version did on loans that it was not fitted on; all of it goes into the manifest."""
+
+    metrics: dict[str, float]
+    intervals: dict[str, tuple[float, float]]
+    candidates: tuple[Score, ...]
+    trade_off: tuple[TradeOff, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +158,7 @@ class Bundle:
                     self.definition,
                     Loans.of(self.definition, self._rows(files["background.json"])),
                     manifest.files["model.onnx"].sha256,
+                    manifest.calibration,
                 )
             self._reasons = Reasons(self.definition, self.profile)
             self._verify_golden()
@@ -256,7 +255,7 @@ def draft(
     policy: Policy,
     profile: Profile,
     trained_on: TrainedOn,
-    metrics: dict[str, float],
+    judged: Judged,
     libraries: dict[str, str],
     documents: Mapping[str, str],
 ) -> Draft:
@@ -265,40 +264,65 @@ def draft(
     files = {name: text.encode() for name, text in documents.items()}
     kind: Literal["scorecard", "onnx"]
     model: Scorecard | OnnxModel
+    calibration = arithmetic.Calibration()
     if isinstance(estimator, Scorecard):
         kind, model = "scorecard", estimator
         parts["scorecard.json"] = estimator
     else:
-        kind = "onnx"
+        kind, calibration = "onnx", estimator.calibration
         background = profile.draw(definition, background_size(len(definition.fields)), seed=1)
         parts["encoding.json"] = estimator.encoding
         parts["background.json"] = [_record(definition, row) for row in background.rows()]
         files["model.onnx"] = estimator.graph
-        model = OnnxModel(estimator.graph, estimator.encoding, definition, background, seed="")
+        model = OnnxModel(
+            estimator.graph, estimator.encoding, definition, background, "", calibration
+        )
     for name, part in parts.items():
         files[name] = msgspec.json.format(msgspec.json.encode(part), indent=1)
     examples = profile.draw(definition, _GOLDEN_EXAMPLES, seed=2)
-    golden = tuple(_golden(definition, model, policy, examples))
-    entries = {
+    manifest = Manifest(
+        format=FORMAT,
+        arithmetic=arithmetic.ARITHMETIC,
+        version="",
+        model=definition.model,
+        candidate=candidate,
+        kind=kind,
+        created="",
+        trained_on=trained_on,
+        metrics=judged.metrics,
+        policy=policy,
+        libraries=libraries | {"processor": platform.machine()},
+        golden=tuple(_golden(definition, model, policy, examples)),
+        files=_entries(files),
+        calibration=calibration,
+        intervals=judged.intervals,
+        candidates=judged.candidates,
+        trade_off=judged.trade_off,
+    )
+    return Draft(manifest, files)
+
+
+def with_policy(folder: Path, policy: Policy, documents: Mapping[str, str]) -> Draft:
+    """A version's draft under another policy; `documents` replace those of the same name."""
+    bundle = Bundle.read(folder)
+    files = {
+        name: _read_file(folder, name, entry) for name, entry in bundle.manifest.files.items()
+    } | {name: text.encode() for name, text in documents.items()}
+    examples = bundle.profile.draw(bundle.definition, _GOLDEN_EXAMPLES, seed=2)
+    manifest = msgspec.structs.replace(
+        bundle.manifest,
+        policy=policy,
+        golden=tuple(_golden(bundle.definition, bundle.model, policy, examples)),
+        files=_entries(files),
+    )
+    return Draft(manifest, files)
+
+
+def _entries(files: Mapping[str, bytes]) -> dict[str, FileEntry]:
+    return {
         name: FileEntry(len(content), hashlib.sha256(content).hexdigest())
         for name, content in sorted(files.items())
     }
-    manifest = Manifest(
-        FORMAT,
-        arithmetic.ARITHMETIC,
-        "",
-        definition.model,
-        candidate,
-        kind,
-        "",
-        trained_on,
-        metrics,
-        policy,
-        libraries | {"processor": platform.machine()},
-        golden,
-        entries,
-    )
-    return Draft(manifest, files)
 
 
 def read_manifest(folder: Path) -> tuple[Manifest, str]:

@@ -20,6 +20,19 @@ BANDS = ("low", "medium", "high", "very high")
 MAX_REASONS = 4
 
 
+class TradeOff(msgspec.Struct, frozen=True):
+    """What a threshold brings, on loans that were not fitted on.
+
+    From `margin` on, `flagged` of all loans are called late, `recall` of the late ones among
+    them; `precision` of those called late are late.
+    """
+
+    margin: float
+    flagged: float
+    recall: float
+    precision: float
+
+
 class Policy(msgspec.Struct, frozen=True):
     """Where yes begins, and the bands.
 
@@ -59,6 +72,33 @@ class Policy(msgspec.Struct, frozen=True):
             (arithmetic.margin(bands[0]), margin, arithmetic.margin(bands[1])),
         )
 
+    @classmethod
+    def by_aim(cls, aim: str, value: float, trade_off: Sequence[TradeOff]) -> Policy:
+        """The policy that reaches an aim; raises ValueError with the reason if none does.
+
+        `cost`: equal expected costs, where a missed late loan costs `value` false alarms;
+        `capacity`: at most the riskiest share `value` of all loans; `recall`: as few loans as
+        find the share `value` of the late ones; `f2`: the largest F-measure that weighs recall
+        twice as much as precision (van Rijsbergen 1979). All but `cost` need a trade-off.
+        """
+        if aim == "cost":
+            if not 0 < value < 1e6:
+                raise ValueError(f"cost: expected a ratio above 0, given {value:g}")
+            return cls.by_cost(value)
+        if aim in ("capacity", "recall") and not 0 < value < 1:
+            raise ValueError(f"{aim}: expected a share between 0 and 1, given {value:g}")
+        if not trade_off:
+            raise ValueError(f"{aim}: this version was published without a trade-off table")
+        if aim == "capacity":
+            within = [row for row in trade_off if row.flagged <= value]
+            row = max(within or trade_off[:1], key=lambda row: row.flagged)
+        elif aim == "recall":
+            enough = [row for row in trade_off if row.recall >= value]
+            row = min(enough or trade_off[-1:], key=lambda row: row.flagged)
+        else:
+            row = max(trade_off, key=_f2)
+        return cls.at(arithmetic.probability(row.margin), aim, value)
+
     def late(self, margin: float) -> bool:
         """The decision: yes from the threshold on."""
         return margin >= self.threshold_margin
@@ -74,6 +114,11 @@ class Policy(msgspec.Struct, frozen=True):
     def bands_many(self, margins: Numbers) -> npt.NDArray[np.int64]:
         """The bands (n,) of many margins, as positions in BANDS."""
         return np.searchsorted(np.array(self.band_margins), margins, side="right")
+
+
+def _f2(row: TradeOff) -> float:
+    weighed = 4 * row.precision + row.recall
+    return 5 * row.precision * row.recall / weighed if weighed else 0.0
 
 
 @dataclass(frozen=True, slots=True)
