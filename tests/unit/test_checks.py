@@ -435,3 +435,13 @@ def test_a_column_may_be_missing_throughout() -> None:
     assert np.isnan(loans.numbers("rate")).all()
     assert loans.numbers("rate").dtype == np.float64
     assert loans.rows() == rows
+
+
+def test_an_unseen_level_costs_little_among_thousands() -> None:
+    """No hint is looked for among more levels than a person could have meant."""
+    levels = tuple(f"branch {i}" for i in range(5_000))
+    field = Field(name="branch", kind="category", label="Branch", levels=levels)
+    checks = Checks(Definition(model="m", label=Label("y", 1, 0), fields=(field,)))
+    assert checks.loan({"branch": "branch x"}).warnings == [
+        "branch: 'branch x' was not seen in training"
+    ]

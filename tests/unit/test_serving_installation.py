@@ -60,8 +60,15 @@ def test_the_commands_that_serving_needs_start(command: str) -> None:
     assert python(BLOCK + code).returncode == 0
 
 
+def test_the_help_names_every_command_and_what_is_not_installed() -> None:
+    done = python(BLOCK + "from peerloan.cli import main; main(['--help'])")
+    assert done.returncode == 0, done.stderr
+    assert "serve" in done.stdout
+    assert "(not installed here" in done.stdout
+
+
 def test_a_command_over_books_says_what_to_install() -> None:
-    done = python(BLOCK + "from peerloan.cli import main; main(['check', 'x.csv'])")
+    done = python(BLOCK + "from peerloan.cli import main; main(['check', 'x.csv', '--json'])")
     assert done.returncode == 1
     assert "pip install 'peerloan[train]'" in done.stderr
     assert "Traceback" not in done.stderr

@@ -41,11 +41,24 @@ class _Lazy(click.Group):
         except ModuleNotFoundError as error:
             if (error.name or "").startswith("peerloan"):
                 raise
-            raise No(
-                f"`peerloan {name}` needs {error.name}: pip install 'peerloan[train]'"
-            ) from None
+            return _needs(name, str(error.name))
         command: click.Command = getattr(module, name)
         return command
+
+
+def _needs(name: str, library: str) -> click.Command:
+    """What stands for a command whose libraries are not installed."""
+
+    def say(**_: object) -> None:
+        raise No(f"`peerloan {name}` needs {library}: pip install 'peerloan[train]'")
+
+    return click.Command(
+        name,
+        callback=say,
+        params=[click.Argument(["arguments"], nargs=-1, type=click.UNPROCESSED)],
+        context_settings={"ignore_unknown_options": True},
+        help="(not installed here: pip install 'peerloan[train]')",
+    )
 
 
 @click.group(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"]})

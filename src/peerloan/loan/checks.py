@@ -7,10 +7,13 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from dataclasses import field as dataclass_field
+from functools import lru_cache
 from typing import Any
 
 from peerloan.loan.definition import Definition, Field, Value
 from peerloan.loan.text import show_bound, show_given, text_fault
+
+_MOST_COMPARED = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,8 +124,7 @@ def doubt(field: Field, value: float | str) -> str | None:
     """What is unusual about an allowed value: outside the seen range, or an unseen level."""
     if isinstance(value, str):
         if field.kind == "category" and value not in field.seen_levels:
-            near = nearest(value, field.seen_levels)
-            hint = f" (did you mean {near}?)" if near else ""
+            hint = _hint(value, field.seen_levels)
             return f"{field.name}: {show_given(value)} was not seen in training{hint}"
         return None
     seen = field.seen_range
@@ -132,6 +134,14 @@ def doubt(field: Field, value: float | str) -> str | None:
     if shown in (low, high):  # they differ in a digit that people are spared elsewhere
         shown, low, high = (show_bound(each) for each in (value, *seen))
     return f"{field.name}: {shown} is outside the range seen in training, {low} to {high}"
+
+
+# A new channel brings the same few unseen values over and over.
+@lru_cache(maxsize=4096)
+def _hint(value: str, levels: tuple[str, ...]) -> str:
+    # Among hundreds of levels something is near to anything, and the search takes milliseconds.
+    near = nearest(value, levels) if len(levels) <= _MOST_COMPARED else None
+    return f" (did you mean {near}?)" if near else ""
 
 
 def show_name(name: str) -> str:
