@@ -12,7 +12,6 @@ from peerloan.model.bundle import (
     Score,
     TrainedOn,
     draft,
-    with_policy,
 )
 from peerloan.model.encoding import EncodedColumn, Encoding
 from peerloan.model.policy import BANDS, MAX_REASONS, Policy, Reason, Reasons, TradeOff
@@ -49,5 +48,4 @@ __all__ = [
     "TrainedOn",
     "draft",
     "probabilities",
-    "with_policy",
 ]

@@ -30,6 +30,7 @@ class Calibration(msgspec.Struct, frozen=True):
     intercept: float = 0.0
 
 
+IDENTITY = Calibration()
 _FloatOrArray = TypeVar("_FloatOrArray", float, Numbers)
 
 

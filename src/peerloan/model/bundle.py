@@ -20,6 +20,7 @@ import numpy as np
 from peerloan.loan import Checks, Definition, Loans, Numbers, Value
 from peerloan.loan.text import show_given
 from peerloan.model import arithmetic
+from peerloan.model.arithmetic import IDENTITY, Calibration
 from peerloan.model.encoding import Encoding
 from peerloan.model.onnx_model import OnnxModel, background_size
 from peerloan.model.policy import BANDS, Policy, Reason, Reasons, TradeOff
@@ -98,10 +99,11 @@ class Manifest(msgspec.Struct, frozen=True, omit_defaults=True):
     libraries: dict[str, str]
     golden: tuple[Golden, ...]
     files: dict[str, FileEntry]
-    calibration: arithmetic.Calibration = arithmetic.Calibration()
+    calibration: Calibration = IDENTITY
     intervals: dict[str, tuple[float, float]] = {}
     candidates: tuple[Score, ...] = ()
     trade_off: tuple[TradeOff, ...] = ()
+    recalibrated_on: TrainedOn | None = None
 
 
 @dataclass(frozen=True)
@@ -110,7 +112,7 @@ class OnnxParts:
 
     graph: bytes
     encoding: Encoding
-    calibration: arithmetic.Calibration = arithmetic.Calibration()
+    calibration: Calibration = IDENTITY
 
 
 @dataclass(frozen=True)
@@ -264,7 +266,7 @@ def draft(
     files = {name: text.encode() for name, text in documents.items()}
     kind: Literal["scorecard", "onnx"]
     model: Scorecard | OnnxModel
-    calibration = arithmetic.Calibration()
+    calibration = IDENTITY
     if isinstance(estimator, Scorecard):
         kind, model = "scorecard", estimator
         parts["scorecard.json"] = estimator
@@ -316,6 +318,18 @@ def with_policy(folder: Path, policy: Policy, documents: Mapping[str, str]) -> D
         files=_entries(files),
     )
     return Draft(manifest, files)
+
+
+def read_onnx_parts(folder: Path) -> OnnxParts:
+    """An ONNX version's estimator as it was drafted; raises BundleError."""
+    manifest, _ = read_manifest(folder)
+    if manifest.kind != "onnx":
+        raise BundleError(f"{folder.name}: is a {manifest.kind}, and holds no ONNX")
+    graph, encoding = (
+        _read_file(folder, name, manifest.files[name]) for name in ("model.onnx", "encoding.json")
+    )
+    parts = _decode(encoding, "encoding.json", Encoding)
+    return OnnxParts(graph, parts, manifest.calibration)
 
 
 def _entries(files: Mapping[str, bytes]) -> dict[str, FileEntry]:

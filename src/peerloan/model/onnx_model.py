@@ -105,7 +105,9 @@ class OnnxModel:
         mean = (own_p + self._base_p) / 2
         # Where the probability is the base's own, the factor's limit: the logit's slope there.
         slope = (
-            (margin - self.base) / moved if abs(moved) > 1e-6 else self._calibration.slope / max(mean * (1 - mean), FLOOR)
+            (margin - self.base) / moved
+            if abs(moved) > 1e-6
+            else self._calibration.slope / max(mean * (1 - mean), FLOOR)
         )
         # Shares that all but cancel out make a factor beyond which sums would not be exact.
         slope = min(slope, _MAX_SPREAD / max(float(np.abs(shares).sum()), FLOOR))
@@ -144,9 +146,7 @@ class OnnxModel:
 
     def _margins(self, p: Numbers) -> Numbers:
         p = np.clip(p, FLOOR, 1 - FLOOR)
-        return to_unit(
-            self._calibration.slope * np.log(p / (1 - p)) + self._calibration.intercept
-        )
+        return to_unit(self._calibration.slope * np.log(p / (1 - p)) + self._calibration.intercept)
 
     def _run(self, encoded: npt.NDArray[np.float32]) -> Numbers:
         if not len(encoded):

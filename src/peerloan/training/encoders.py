@@ -37,7 +37,9 @@ def fit_encoding(loans: Loans, *, ranks: bool, impute: bool) -> Encoding:
         columns.append(EncodedColumn(field.name, make, fill=fill))
         if field.missing:
             columns.append(EncodedColumn(field.name, "missing"))
-    return Encoding(tuple(columns))
+    # Where every level is rare there is nothing to see, but an estimator needs a column to look at.
+    nothing = EncodedColumn(loans.definition.fields[0].name, "missing")
+    return Encoding(tuple(columns) or (nothing,))
 
 
 def _one_hot(field: Field, loans: Loans) -> Iterator[EncodedColumn]:

@@ -6,7 +6,6 @@ and for missing and unseen values.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from peerloan.loan import Definition, Field, Loans, Numbers
 from peerloan.model import Encoding, LevelTable, NumberTable, Scorecard
 from peerloan.model.arithmetic import to_unit
 from peerloan.model.encoding import to_single
+from peerloan.training.trees import trees_of_booster
 
 # The power of two after the largest single: where rounding has infinity.
 _BEYOND = 2.0**128
@@ -105,55 +105,47 @@ def rescaled(scorecard: Scorecard, slope: float, intercept: float) -> Scorecard:
 
 
 class _Trees:
-    """A booster's trees, each with the field that it splits on and its leaves' values."""
+    """A booster's trees, each with the field that it splits on."""
 
     def __init__(self, booster: xgboost.Booster, encoding: Encoding, definition: Definition) -> None:
-        self.booster, self.encoding, self.definition = booster, encoding, definition
-        learner = json.loads(booster.save_raw("json"))["learner"]
-        start = float(np.float32(learner["learner_model_param"]["base_score"].strip("[]")))
-        self.base = math.log(start / (1 - start))
+        self._booster, self._encoding = booster, encoding
+        self.base, self._trees = trees_of_booster(booster)
         field_of_column = encoding.field_indexes(definition)
-        self.fields: list[int] = []
-        self.thresholds: list[list[tuple[int, float]]] = []
-        self._values: list[Numbers] = []
-        for tree in learner["gradient_booster"]["model"]["trees"]:
-            # A leaf's value stands where an inner node has its threshold.
-            conditions = np.array(tree["split_conditions"], dtype=np.float32).astype(np.float64)
-            inner = [i for i, left in enumerate(tree["left_children"]) if left != -1]
-            splits = [(tree["split_indices"][i], float(conditions[i])) for i in inner]
-            fields = {int(field_of_column[column]) for column, _ in splits}
+        self._fields: list[int] = []
+        self._thresholds: dict[int, set[float]] = {}
+        for tree in self._trees:
+            inner = ~tree.leaf
+            fields = set(field_of_column[tree.column[inner]].tolist())
             if len(fields) > 1:
                 raise ValueError("a tree that splits on two fields is not additive")
             if not fields:  # a tree without a split
-                self.base += float(conditions[0])
-            self.fields.append(fields.pop() if fields else -1)
-            self.thresholds.append(splits)
-            self._values.append(conditions)
+                self.base += float(tree.value[0])
+            self._fields.append(fields.pop() if fields else -1)
+            splits = zip(tree.column[inner].tolist(), tree.threshold[inner].tolist(), strict=True)
+            for column, threshold in splits:
+                self._thresholds.setdefault(column, set()).add(threshold)
 
     def values(self, field: int, probes: Loans) -> Numbers:
         """The sum (n,) of this field's trees, in double precision, for each probe."""
-        chosen = [i for i, own in enumerate(self.fields) if own == field]
-        matrix = xgboost.DMatrix(to_single(self.encoding.matrix(probes)))
-        leaves = self.booster.predict(matrix, pred_leaf=True).astype(np.int64)
+        matrix = xgboost.DMatrix(to_single(self._encoding.matrix(probes)))
+        leaves = self._booster.predict(matrix, pred_leaf=True).astype(np.int64)
         leaves = leaves.reshape(probes.size, -1)
         sums = np.zeros(probes.size)
-        for i in chosen:
-            sums += self._values[i][leaves[:, i]]
+        for i, (own, tree) in enumerate(zip(self._fields, self._trees, strict=True)):
+            if own == field:
+                sums += tree.value[leaves[:, i]]
         return sums
 
     def edges(self, field: Field) -> tuple[float, ...]:
         """The doubles at which some tree of a number's field decides otherwise."""
         value = next(
             i
-            for i, column in enumerate(self.encoding.columns)
+            for i, column in enumerate(self._encoding.columns)
             if column.field == field.name and column.make == "value"
         )
-        found = {
-            exact_edge(threshold)
-            for splits in self.thresholds
-            for column, threshold in splits
-            if column == value
-        }
+        found = set(map(exact_edge, self._thresholds.get(value, ())))
+        # A split that sends every number the same way, to part it from a missing one.
+        found.discard(-math.inf)
         return tuple(sorted(found))
 
 

@@ -9,9 +9,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 
-
 import numpy as np
 import numpy.typing as npt
+from scipy.stats import t
 from sklearn.model_selection import StratifiedKFold, train_test_split
 
 from peerloan.loan import Loans, Numbers
@@ -48,6 +48,11 @@ class Trial:
         values = [each[figure] for each in self.by_fold]
         return float(np.std(values, ddof=1) / math.sqrt(len(values)))
 
+    def interval(self, figure: str) -> tuple[float, float]:
+        """A 95 % interval of that mean (Student's t over the folds)."""
+        reach = float(t.ppf(0.975, len(self.by_fold) - 1)) * self.error(figure)
+        return self.mean(figure) - reach, self.mean(figure) + reach
+
 
 @dataclass(frozen=True)
 class Found:
@@ -76,6 +81,11 @@ def read_grids() -> dict[str, list[Settings]]:
     return grids
 
 
+def quick(grids: Mapping[str, Sequence[Settings]]) -> dict[str, list[Settings]]:
+    """The first setting of each grid."""
+    return {name: list(grid[:1]) for name, grid in grids.items()}
+
+
 def search(
     loans: Loans,
     late: Numbers,
@@ -93,9 +103,7 @@ def search(
         rows, _ = train_test_split(
             np.arange(loans.size), train_size=size, stratify=late, random_state=SEED
         )
-        trials = _judge(
-            loans.take(rows), late[rows], going, folds, threshold_margin, progress
-        )
+        trials = _judge(loans.take(rows), late[rows], going, folds, threshold_margin, progress)
         tried += trials
         going = {
             candidate: [trial.settings for trial in _ranked(trials, candidate)][
@@ -117,9 +125,7 @@ def choose(best: Sequence[Trial]) -> tuple[Trial, str]:
     """
     top = max(best, key=lambda trial: trial.mean("auc"))
     for trial in best:
-        differences = [
-            a["auc"] - b["auc"] for a, b in zip(top.by_fold, trial.by_fold, strict=True)
-        ]
+        differences = [a["auc"] - b["auc"] for a, b in zip(top.by_fold, trial.by_fold, strict=True)]
         behind = float(np.mean(differences))
         error = float(np.std(differences, ddof=1) / math.sqrt(len(differences)))
         if behind <= error:
@@ -149,9 +155,7 @@ def _judge(
     threshold_margin: float,
     progress: Progress,
 ) -> list[Trial]:
-    splits = list(
-        StratifiedKFold(folds, shuffle=True, random_state=SEED).split(late, late)
-    )
+    splits = list(StratifiedKFold(folds, shuffle=True, random_state=SEED).split(late, late))
     what = f"trying settings on {loans.size:,} loans"
     due, done = sum(map(len, grids.values())) * folds, 0
     trials = []
@@ -174,5 +178,3 @@ def _judge(
             )
             trials.append(Trial(candidate, settings, loans.size, by_fold, margins, fold))
     return trials
-
-

@@ -12,8 +12,8 @@ from sklearn.model_selection import train_test_split
 
 from peerloan.loan import Definition, Loans, Numbers
 from peerloan.model import Encoding, OnnxParts, Scorecard
-from peerloan.training.candidates.base import SEED, Progress, Settings
 from peerloan.model.encoding import to_single
+from peerloan.training.candidates.base import SEED, Progress, Settings
 from peerloan.training.encoders import fit_encoding
 from peerloan.training.graphs import booster_graph
 from peerloan.training.resampling import resample
@@ -131,3 +131,7 @@ class _Told(xgboost.callback.TrainingCallback):  # type: ignore[misc]
         if epoch % 10 == 9:
             self._progress((epoch + 1) / self._rounds)
         return False
+
+    def after_training(self, model: Any) -> Any:
+        self._progress(1.0)  # also where it stopped early
+        return model

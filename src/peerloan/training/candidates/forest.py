@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 from sklearn.ensemble import RandomForestClassifier
 
 from peerloan.loan import Loans, Numbers
 from peerloan.model import Encoding, OnnxParts
-from peerloan.training.candidates.base import SEED, Progress, Settings
 from peerloan.model.encoding import to_single
+from peerloan.model.onnx_model import FLOOR
+from peerloan.training.candidates.base import SEED, Progress, Settings
 from peerloan.training.encoders import fit_encoding
-from peerloan.training.graphs import forest_graph, log_odds
+from peerloan.training.graphs import forest_graph
 from peerloan.training.resampling import resample
 
 _TREES = 100
@@ -23,9 +25,10 @@ class _Basic:
     forest: RandomForestClassifier
 
     def margins(self, loans: Loans) -> Numbers:
-        """Log-odds (n,) of the share of trees."""
-        found = self.forest.predict_proba(to_single(self.encoding.matrix(loans)))
-        return log_odds(found[:, 1])
+        """Log-odds (n,) of the share of trees; 0 and 1 count as the nearest that have any."""
+        share = self.forest.predict_proba(to_single(self.encoding.matrix(loans)))[:, 1]
+        share = np.clip(share, FLOOR, 1 - FLOOR)
+        return np.asarray(np.log(share / (1 - share)))
 
     def compile(self, loans: Loans) -> OnnxParts:  # noqa: ARG002  a forest needs no reference
         """As ONNX."""
@@ -44,5 +47,3 @@ def fit_basic(loans: Loans, late: Numbers, settings: Settings, progress: Progres
         forest.set_params(n_estimators=trees).fit(single, labels, sample_weight=weights)
         progress(trees / _TREES)
     return _Basic(encoding, forest)
-
-

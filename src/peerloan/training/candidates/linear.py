@@ -8,54 +8,64 @@ from dataclasses import dataclass
 
 import numpy as np
 from optbinning import OptimalBinning
-from sklearn.compose import ColumnTransformer
 from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import Pipeline
-from sklearn.preprocessing import RobustScaler
 
 from peerloan.loan import Field, Loans, Numbers
 from peerloan.model import Encoding, OnnxParts, Scorecard
-from peerloan.training.candidates.base import SEED, Progress, Settings
 from peerloan.model.encoding import to_single
+from peerloan.training.candidates.base import SEED, Progress, Settings
 from peerloan.training.encoders import fit_encoding
-from peerloan.training.graphs import pipeline_graph
-from peerloan.training.resampling import resample
+from peerloan.training.graphs import logistic_graph
+from peerloan.training.resampling import resample, robust_scale
 from peerloan.training.scorecards import compile_bins
+
+
+# A value further from the median, in interquartile ranges, counts as this far: one loan with a
+# number like 1e30 would otherwise outweigh all others.
+_OUTLIER = 20.0
+_LARGEST = float(np.finfo(np.float32).max)
 
 
 @dataclass(frozen=True)
 class _Logistic:
     encoding: Encoding
-    pipeline: Pipeline
+    centre: Numbers
+    scale: Numbers
+    regression: LogisticRegression
 
     def margins(self, loans: Loans) -> Numbers:
         """Log-odds (n,)."""
-        matrix = to_single(self.encoding.matrix(loans))
-        return self.pipeline.decision_function(matrix).astype(np.float64)  # type: ignore[no-any-return]
+        scaled = _scaled(self.encoding.matrix(loans), self.centre, self.scale)
+        return self.regression.decision_function(scaled)  # type: ignore[no-any-return]
 
-    def compile(self, loans: Loans) -> OnnxParts:  # noqa: ARG002  a pipeline needs no reference
+    def compile(self, loans: Loans) -> OnnxParts:  # noqa: ARG002  a regression needs no reference
         """As ONNX."""
-        return OnnxParts(pipeline_graph(self.pipeline, len(self.encoding.columns)), self.encoding)
+        weights, intercept = self.regression.coef_[0], float(self.regression.intercept_[0])
+        graph = logistic_graph(self.centre, self.scale, _OUTLIER, weights, intercept)
+        return OnnxParts(graph, self.encoding)
 
 
 def fit_logistic(loans: Loans, late: Numbers, settings: Settings, progress: Progress) -> _Logistic:
     """Numbers and ranks scaled by median and quartiles, categories one-hot."""
     encoding = fit_encoding(loans, ranks=True, impute=True)
     matrix, labels, weights = resample(settings.resampling, encoding.matrix(loans), late, SEED)
-    scaled = [i for i, column in enumerate(encoding.columns) if column.make in ("value", "rank")]
-    pipeline = Pipeline(
-        [
-            ("scale", ColumnTransformer([("robust", RobustScaler(), scaled)], remainder="passthrough")),
-            ("regression", LogisticRegression(C=settings["C"], max_iter=2000)),
-        ]
-    )
-    pipeline.fit(to_single(matrix), labels, regression__sample_weight=weights)
+    flags = [column.make in ("level", "missing") for column in encoding.columns]
+    centre, scale = robust_scale(to_single(matrix).astype(np.float64))
+    centre, scale = np.where(flags, 0.0, centre), np.where(flags, 1.0, scale)
+    regression = LogisticRegression(C=settings["C"], max_iter=2000)
+    regression.fit(_scaled(matrix, centre, scale), labels, sample_weight=weights)
     progress(1.0)
-    return _Logistic(encoding, pipeline)
+    return _Logistic(encoding, centre, scale, regression)
+
+
+def _scaled(matrix: Numbers, centre: Numbers, scale: Numbers) -> Numbers:
+    """The columns as the graph has them: given in single precision, reckoned with in double."""
+    return np.clip((to_single(matrix).astype(np.float64) - centre) / scale, -_OUTLIER, _OUTLIER)
 
 
 @dataclass(frozen=True)
 class _Binned:
+    # Of every field that has a value at all.
     binnings: Mapping[str, OptimalBinning]
     regression: LogisticRegression
 
@@ -68,14 +78,15 @@ class _Binned:
         coefficients = dict(zip(self.binnings, self.regression.coef_[0].tolist(), strict=True))
 
         def values_at(field: Field, probes: Loans) -> Numbers:
+            if field.name not in self.binnings:
+                return np.zeros(probes.size)
             return coefficients[field.name] * _woe_of(self.binnings[field.name], field, probes)
 
-        return compile_bins(
-            float(self.regression.intercept_[0]),
-            values_at,
-            lambda field: self.binnings[field.name].splits.tolist(),
-            loans,
-        )
+        def edges_of(field: Field) -> list[float]:
+            binning = self.binnings.get(field.name)
+            return [] if binning is None else binning.splits.tolist()
+
+        return compile_bins(float(self.regression.intercept_[0]), values_at, edges_of, loans)
 
 
 def fit_binned(loans: Loans, late: Numbers, settings: Settings, progress: Progress) -> _Binned:
@@ -84,6 +95,9 @@ def fit_binned(loans: Loans, late: Numbers, settings: Settings, progress: Progre
     binnings = {}
     fields = loans.definition.fields
     for done, field in enumerate(fields):
+        column = _given(field, loans)
+        if all(value is None or value != value for value in column.tolist()):
+            continue
         binning = OptimalBinning(
             field.name,
             dtype="categorical" if field.kind == "category" else "numerical",
@@ -91,7 +105,7 @@ def fit_binned(loans: Loans, late: Numbers, settings: Settings, progress: Progre
         )
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of a constant column, which gets one bin
-            binning.fit(_given(field, loans), late.astype(np.int64))
+            binning.fit(column, late.astype(np.int64))
         binnings[field.name] = binning
         progress((done + 1) / len(fields))
     matrix, labels, weights = resample(settings.resampling, _woe(binnings, loans), late, SEED)
@@ -102,7 +116,7 @@ def fit_binned(loans: Loans, late: Numbers, settings: Settings, progress: Progre
 
 def _woe(binnings: Mapping[str, OptimalBinning], loans: Loans) -> Numbers:
     columns = [
-        _woe_of(binnings[field.name], field, loans) for field in loans.definition.fields
+        _woe_of(binning, loans.definition[name], loans) for name, binning in binnings.items()
     ]
     return np.column_stack(columns)
 
@@ -116,7 +130,8 @@ def _woe_of(binning: OptimalBinning, field: Field, loans: Loans) -> Numbers:
 def _given(field: Field, loans: Loans) -> np.ndarray:  # type: ignore[type-arg]
     """A field's column as the library takes it: numbers, ranks, or texts with None."""
     if field.is_number:
-        return loans.numbers(field.name)
+        # The library looks for splits in single precision, and refuses infinity there.
+        return np.clip(loans.numbers(field.name), -_LARGEST, _LARGEST)
     texts = loans.texts(field.name)
     if field.kind == "ordered":
         ranks = texts.recode(field.levels, -1)
