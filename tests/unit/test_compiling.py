@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable
 from functools import cache
@@ -253,8 +254,6 @@ seeds = st.integers(0, 2**32)
 
 def leaf_sums(booster: xgboost.Booster, matrix: xgboost.DMatrix) -> Numbers:
     """The intercept and the leaves that the booster itself chose, summed in double precision."""
-    import json
-
     learner = json.loads(booster.save_raw("json"))["learner"]
     start = float(np.float32(learner["learner_model_param"]["base_score"].strip("[]")))
     trees = learner["gradient_booster"]["model"]["trees"]
@@ -298,11 +297,9 @@ def test_smote_has_no_missing_value_to_interpolate() -> None:
     assert not np.isnan(fitted.encoding.matrix(loans)).any()
 
 
-def directed(
-    card: Scorecard, definition: Definition
-) -> dict[str, tuple[list[float], list[Value] | None]]:
+def directed(card: Scorecard, definition: Definition) -> dict[str, list[float]]:
     """The points of every field that has a direction, from its less risky end to its riskier."""
-    found: dict[str, tuple[list[float], list[Value] | None]] = {}
+    found = {}
     for each in card.tables:
         field = definition[each.feature]
         if field.riskier is None:
@@ -312,7 +309,7 @@ def directed(
         else:
             by_level = dict(zip(each.levels, each.points, strict=True))
             points = [by_level.get(level, each.unseen) for level in field.levels]
-        found[field.name] = (points if field.riskier == "higher" else points[::-1], None)
+        found[field.name] = points if field.riskier == "higher" else points[::-1]
     return found
 
 
@@ -325,10 +322,9 @@ def test_points_never_fall_towards_the_riskier_end(
     loans, _, card = fit_additive(case, resampling, depth, monotone=True)
     directions = directed(card, loans.definition)
     assert set(directions) == {field.name for field in loans.definition.fields if field.riskier}
-    assert all(points == sorted(points) for points, _ in directions.values())
+    assert all(points == sorted(points) for points in directions.values())
     _, _, free = fit_additive(case, resampling, depth, monotone=False)
-    free_points = [points for points, _ in directed(free, loans.definition).values()]
-    assert any(points != sorted(points) for points in free_points)
+    assert any(points != sorted(points) for points in directed(free, loans.definition).values())
 
 
 @pytest.mark.parametrize("case", sorted(CASES))
@@ -444,9 +440,7 @@ def deployed(candidate: str, case: str, resampling: Resampling) -> tuple[Loans, 
 
 def model_of(parts: OnnxParts, loans: Loans) -> OnnxModel:
     background = loans.take(np.arange(4))
-    return OnnxModel(
-        parts.graph, parts.encoding, loans.definition, background, "s", Calibration()
-    )
+    return OnnxModel(parts.graph, parts.encoding, loans.definition, background, "s", Calibration())
 
 
 def logistic(margins: Numbers) -> Numbers:

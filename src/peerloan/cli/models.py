@@ -20,6 +20,7 @@ from peerloan.cli.console import (
     store,
 )
 from peerloan.model import BundleError, Manifest, Policy, State, Store
+from peerloan.model.policy import figures_at
 
 _WHY = click.option("--why", default="", help="The reason, for the history.")
 _VERSION = click.argument("version")
@@ -137,7 +138,7 @@ def policy(version: str, aim: tuple[str, float]) -> None:
         manifest.candidate,
         here.definition(version),
         manifest.trained_on,
-        manifest.metrics,
+        manifest.metrics | figures_at(changed, manifest.trade_off),
         manifest.intervals,
         changed,
     )
@@ -162,6 +163,11 @@ def compare(first: str, second: str, book: str, as_json: bool) -> None:
     opened = open_book(book)
     with progress() as show:
         tables = [read_table(opened, each.definition, show) for each in (a, b)]
+    for version, bundle in ((first, a), (second, b)):
+        if tables[0].trained_on.fingerprint == bundle.manifest.trained_on.fingerprint:
+            note(
+                f"note: {version} was trained on this very book, and looks better on it than it is"
+            )
     found = compare_bundles(a, b, tables[0].loans, tables[1].loans, tables[0].late)
     if as_json:
         print_json(found.to_json())

@@ -23,7 +23,7 @@ from peerloan.model import arithmetic
 from peerloan.model.arithmetic import IDENTITY, Calibration
 from peerloan.model.encoding import Encoding
 from peerloan.model.onnx_model import OnnxModel, background_size
-from peerloan.model.policy import BANDS, Policy, Reason, Reasons, TradeOff
+from peerloan.model.policy import BANDS, Policy, Reason, Reasons, TradeOff, figures_at
 from peerloan.model.profile import NumberProfile, Profile
 from peerloan.model.scorecard import Scorecard
 
@@ -314,6 +314,7 @@ def with_policy(folder: Path, policy: Policy, documents: Mapping[str, str]) -> D
     manifest = msgspec.structs.replace(
         bundle.manifest,
         policy=policy,
+        metrics=bundle.manifest.metrics | figures_at(policy, bundle.manifest.trade_off),
         golden=tuple(_golden(bundle.definition, bundle.model, policy, examples)),
         files=_entries(files),
     )

@@ -116,6 +116,15 @@ class Policy(msgspec.Struct, frozen=True):
         return np.searchsorted(np.array(self.band_margins), margins, side="right")
 
 
+def figures_at(policy: Policy, trade_off: Sequence[TradeOff]) -> dict[str, float]:
+    """Recall and share flagged at a policy's threshold, as far as a trade-off table tells."""
+    at = [row for row in trade_off if row.margin >= policy.threshold_margin]
+    if not at:
+        return {}
+    row = max(at, key=lambda row: row.flagged)
+    return {"recall": row.recall, "flagged": row.flagged}
+
+
 def _f2(row: TradeOff) -> float:
     weighed = 4 * row.precision + row.recall
     return 5 * row.precision * row.recall / weighed if weighed else 0.0

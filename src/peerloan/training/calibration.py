@@ -75,7 +75,10 @@ def reliability(margins: Numbers, late: Numbers) -> Reliability:
 
 
 def cross_fitted(margins: Numbers, late: Numbers, fold: npt.NDArray[np.int64]) -> Numbers:
-    """Out-of-fold margins, each calibrated on the other folds' loans; `fold` numbers each loan's."""
+    """Out-of-fold margins, each calibrated on the other folds' loans.
+
+    `fold` (n,) says in which fold each loan was judged.
+    """
     calibrated = np.empty_like(margins)
     for number in np.unique(fold):
         own = fold == number

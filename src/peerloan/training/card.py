@@ -24,7 +24,7 @@ _FACTOR = TO_DOUBLE / math.log(2)
 _OFFSET = SCORE - _FACTOR * math.log(ODDS)
 # Lines that two printed pages hold, in three columns; a field's heading takes as many as four.
 _PRINTED, _HEADING = 270, 4
-_MOST_LINES = 10
+_MOST_LINES, _MOST_NAMES = 10, 6
 
 NAMES = {
     "auc": "AUC",
@@ -267,20 +267,14 @@ def _merged(field: Field, table: NumberTable | LevelTable, most: int) -> tuple[L
     """A table's lines, of which the steps or levels take at most `most`."""
 
     def group(points: Sequence[float]) -> list[list[int]]:
-        if not points:
-            return []
         # The smallest distance within a group for which there are few enough, but a point at least.
-        low, high = 0.0, max(points) - min(points)
-        found = _neighbours(points, max(low, 1 / _FACTOR))
-        if len(found) <= most:
-            return found
-        for _ in range(50):
+        found = _neighbours(points, 1 / _FACTOR)
+        low, high = 1 / _FACTOR, max(points, default=0.0) - min(points, default=0.0)
+        for _ in range(50 if len(found) > most else 0):
             middle = (low + high) / 2
-            if len(_neighbours(points, middle)) <= most:
-                high = middle
-            else:
-                low = middle
-        return _neighbours(points, high)
+            found = _neighbours(points, middle)
+            low, high = (low, middle) if len(found) <= most else (middle, high)
+        return _neighbours(points, high) if len(found) > most else found
 
     return _lines(field, table, group)
 
@@ -312,13 +306,7 @@ def _lines(field: Field, table: NumberTable | LevelTable, group: _Grouping) -> t
         )
         points = [known.get(level, table.unseen) for level in levels]
         groups = group(points)
-        between = " – " if ordered else ", "
-        texts = [
-            between.join([levels[own[0]], levels[own[-1]]] if ordered else [levels[i] for i in own])
-            if len(own) > 1
-            else levels[own[0]]
-            for own in groups
-        ]
+        texts = [_names([levels[place] for place in own], ordered) for own in groups]
     for own, text in zip(groups, texts, strict=True):
         held = [points[place] for place in own]
         lines.append(Line(text, min(held), max(held), len(own)))
@@ -327,6 +315,14 @@ def _lines(field: Field, table: NumberTable | LevelTable, group: _Grouping) -> t
     if field.missing:
         lines.append(Line("not given", table.missing, table.missing))
     return tuple(lines)
+
+
+def _names(levels: Sequence[str], ordered: bool) -> str:
+    """Levels of one line."""
+    if ordered and len(levels) > 1:
+        return f"{levels[0]} – {levels[-1]}"
+    rest = f" and {len(levels) - _MOST_NAMES} more" if len(levels) > _MOST_NAMES else ""
+    return ", ".join(levels[:_MOST_NAMES]) + rest
 
 
 def _ranges(field: Field, edges: Sequence[float]) -> list[str]:

@@ -18,8 +18,11 @@ FIGURES = ("auc", "gini", "ks", "average_precision", "log_loss", "brier", "recal
 
 
 def figures(late: Numbers, margins: Numbers, threshold_margin: float) -> dict[str, float]:
-    """AUC, Gini (2 AUC − 1), KS (largest distance of the two score distributions), average
-    precision, log loss, Brier score; recall and share flagged from the threshold on."""
+    """The FIGURES of margins against outcomes, of which there must be some of either kind.
+
+    Gini is 2 AUC − 1, KS the largest distance of the two distributions of scores; recall and the
+    share flagged are those from the threshold on.
+    """
     p = np.clip(1 / (1 + np.exp(-margins)), FLOOR, 1 - FLOOR)
     flagged = margins >= threshold_margin
     auc = float(roc_auc_score(late, margins))
@@ -40,8 +43,8 @@ def auc_interval(late: Numbers, auc: float) -> tuple[float, float]:
     """A 95 % interval of an AUC (Hanley and McNeil 1982)."""
     n_late, n_other = float(late.sum()), float(len(late) - late.sum())
     q1, q2 = auc / (2 - auc), 2 * auc**2 / (1 + auc)
-    variance = (
-        auc * (1 - auc) + (n_late - 1) * (q1 - auc**2) + (n_other - 1) * (q2 - auc**2)
-    ) / (n_late * n_other)
+    variance = (auc * (1 - auc) + (n_late - 1) * (q1 - auc**2) + (n_other - 1) * (q2 - auc**2)) / (
+        n_late * n_other
+    )
     reach = 1.96 * float(np.sqrt(max(variance, 0.0)))
     return max(0.0, auc - reach), min(1.0, auc + reach)

@@ -101,7 +101,10 @@ def check_fairness(
     # Of equal rates the largest group's, which is the surest.
     favoured = min(enough, key=lambda group: group.flagged.share)
     best = 1 - favoured.flagged.share
-    groups = [group if group.too_few or not best else _with_ratio(group, best) for group in groups]
+    if not best:
+        sentence = f"{column}: every loan of the groups that can be compared is flagged."
+        return Fairness(column, tuple(groups), None, (sentence,))
+    groups = [group if group.too_few else _with_ratio(group, best) for group in groups]
     return Fairness(column, tuple(groups), favoured.name, tuple(_finding(column, groups, favoured)))
 
 
@@ -192,4 +195,4 @@ def _errors(groups: Sequence[Treated]) -> str:
             )
     if not apart:
         return "The intervals of all groups' true- and false-positive rates overlap."
-    return f"Errors differ by more than chance explains: {'; '.join(apart)}."
+    return f"Errors differ, and their intervals do not overlap: {'; '.join(apart)}."

@@ -379,7 +379,7 @@ def _shapes(scorecard: Scorecard, definition: Definition) -> list[dict[str, Any]
 def _steps(title: str, table: NumberTable, field: Field, most: float) -> str:
     """A number's steps, from a little below the first edge to a little above the last."""
     low, high = (table.edges[0], table.edges[-1]) if table.edges else (0.0, 1.0)
-    seen = field.seen_range or (low, high)
+    seen = field.seen_range or (-math.inf, math.inf)
     reach = 0.08 * (high - low) or 0.1 * abs(high) or 1.0
     ends = (max(low - reach, min(low, seen[0])), min(high + reach, max(high, seen[1])))
     if not ends[0] < ends[1] < math.inf or math.isinf(ends[1] - ends[0]):

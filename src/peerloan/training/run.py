@@ -173,8 +173,10 @@ def _draft(
         policy = Policy.by_aim(aim.name, aim.value, offered)
     except ValueError as error:
         raise TrainingError(str(error)) from None
-    metrics = {name: trial.mean(name) for name in FIGURES}
-    intervals = {name: trial.interval(name) for name in FIGURES}
+    # At the policy's own threshold, which may be another than the search's.
+    at_policy = trial.judged_at(policy.threshold_margin, margins, table.late)
+    metrics = {name: at_policy.mean(name) for name in FIGURES}
+    intervals = {name: at_policy.interval(name) for name in FIGURES}
     judged_later = None
     if after is not None:
         judged_later = Later(

@@ -107,7 +107,9 @@ def rescaled(scorecard: Scorecard, slope: float, intercept: float) -> Scorecard:
 class _Trees:
     """A booster's trees, each with the field that it splits on."""
 
-    def __init__(self, booster: xgboost.Booster, encoding: Encoding, definition: Definition) -> None:
+    def __init__(
+        self, booster: xgboost.Booster, encoding: Encoding, definition: Definition
+    ) -> None:
         self._booster, self._encoding = booster, encoding
         self.base, self._trees = trees_of_booster(booster)
         field_of_column = encoding.field_indexes(definition)

@@ -6,7 +6,7 @@ import itertools
 import math
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import resources
 
 import numpy as np
@@ -38,6 +38,14 @@ class Trial:
     by_fold: tuple[Mapping[str, float], ...]
     margins: Numbers
     fold: npt.NDArray[np.int64]
+
+    def judged_at(self, threshold_margin: float, margins: Numbers, late: Numbers) -> Trial:
+        """The trial with its figures by fold taken of these margins, at another threshold."""
+        folds = [self.fold == number for number in range(len(self.by_fold))]
+        return replace(
+            self,
+            by_fold=tuple(figures(late[own], margins[own], threshold_margin) for own in folds),
+        )
 
     def mean(self, figure: str) -> float:
         """The mean of a figure over the folds."""

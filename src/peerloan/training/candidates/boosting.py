@@ -39,7 +39,7 @@ class _Boosted:
     def margins(self, loans: Loans) -> Numbers:
         """Log-odds (n,), summed in single precision by the library."""
         table = xgboost.DMatrix(to_single(self.encoding.matrix(loans)))
-        return self.booster.predict(table, output_margin=True).astype(np.float64)  # type: ignore[no-any-return]
+        return self.booster.predict(table, output_margin=True).astype(np.float64)
 
     def compile(self, loans: Loans) -> Scorecard | OnnxParts:  # noqa: ARG002
         """As ONNX."""
@@ -73,9 +73,7 @@ def fit_additive(loans: Loans, late: Numbers, settings: Settings, progress: Prog
 def fit_boosted(loans: Loans, late: Numbers, settings: Settings, progress: Progress) -> _Boosted:
     """Trees with interactions, as many as help on loans set aside."""
     rows = np.arange(loans.size)
-    kept, aside = train_test_split(
-        rows, test_size=_SET_ASIDE, stratify=late, random_state=SEED
-    )
+    kept, aside = train_test_split(rows, test_size=_SET_ASIDE, stratify=late, random_state=SEED)
     encoding, table = _table(loans.take(kept), late[kept], settings)
     watched = xgboost.DMatrix(to_single(encoding.matrix(loans.take(aside))), late[aside])
     parameters = _COMMON | {
@@ -96,9 +94,7 @@ def fit_boosted(loans: Loans, late: Numbers, settings: Settings, progress: Progr
     return _Boosted(encoding, booster[: booster.best_iteration + 1])
 
 
-def _table(
-    loans: Loans, late: Numbers, settings: Settings
-) -> tuple[Encoding, xgboost.DMatrix]:
+def _table(loans: Loans, late: Numbers, settings: Settings) -> tuple[Encoding, xgboost.DMatrix]:
     encoding = fit_encoding(loans, ranks=True, impute=settings.resampling == "smote")
     matrix, labels, weights = resample(settings.resampling, encoding.matrix(loans), late, SEED)
     return encoding, xgboost.DMatrix(to_single(matrix), labels, weight=weights)
@@ -123,7 +119,7 @@ def _directions(encoding: Encoding, definition: Definition) -> tuple[int, ...]:
     )
 
 
-class _Told(xgboost.callback.TrainingCallback):  # type: ignore[misc]
+class _Told(xgboost.callback.TrainingCallback):
     def __init__(self, progress: Progress, rounds: int) -> None:
         self._progress, self._rounds = progress, rounds
 

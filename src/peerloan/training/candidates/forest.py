@@ -17,6 +17,8 @@ from peerloan.training.graphs import forest_graph
 from peerloan.training.resampling import resample
 
 _TREES = 100
+# A tree draws no more loans than this: beyond, it gets slower and the forest no better.
+_LOANS_A_TREE = 20_000
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,11 @@ def fit_basic(loans: Loans, late: Numbers, settings: Settings, progress: Progres
     encoding = fit_encoding(loans, ranks=False, impute=True)
     matrix, labels, weights = resample(settings.resampling, encoding.matrix(loans), late, SEED)
     forest = RandomForestClassifier(
-        min_samples_leaf=settings["min_leaf"], random_state=SEED, n_jobs=-1, warm_start=True
+        min_samples_leaf=settings["min_leaf"],
+        max_samples=min(len(labels), _LOANS_A_TREE),
+        random_state=SEED,
+        n_jobs=-1,
+        warm_start=True,
     )
     single = to_single(matrix)
     for trees in range(10, _TREES + 1, 10):

@@ -5,8 +5,10 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from optbinning import OptimalBinning
 from sklearn.linear_model import LogisticRegression
 
@@ -18,7 +20,6 @@ from peerloan.training.encoders import fit_encoding
 from peerloan.training.graphs import logistic_graph
 from peerloan.training.resampling import resample, robust_scale
 from peerloan.training.scorecards import compile_bins
-
 
 # A value further from the median, in interquartile ranges, counts as this far: one loan with a
 # number like 1e30 would otherwise outweigh all others.
@@ -36,7 +37,8 @@ class _Logistic:
     def margins(self, loans: Loans) -> Numbers:
         """Log-odds (n,)."""
         scaled = _scaled(self.encoding.matrix(loans), self.centre, self.scale)
-        return self.regression.decision_function(scaled)  # type: ignore[no-any-return]
+        margins: Numbers = self.regression.decision_function(scaled)
+        return margins
 
     def compile(self, loans: Loans) -> OnnxParts:  # noqa: ARG002  a regression needs no reference
         """As ONNX."""
@@ -71,11 +73,14 @@ class _Binned:
 
     def margins(self, loans: Loans) -> Numbers:
         """Log-odds (n,)."""
-        return self.regression.decision_function(_woe(self.binnings, loans))  # type: ignore[no-any-return]
+        margins: Numbers = self.regression.decision_function(_woe(self.binnings, loans))
+        return margins
 
     def compile(self, loans: Loans) -> Scorecard:
         """As a scorecard: weight of evidence times coefficient, bin by bin."""
-        coefficients = dict(zip(self.binnings, self.regression.coef_[0].tolist(), strict=True))
+        coefficients: dict[str, float] = dict(
+            zip(self.binnings, self.regression.coef_[0].tolist(), strict=True)
+        )
 
         def values_at(field: Field, probes: Loans) -> Numbers:
             if field.name not in self.binnings:
@@ -84,34 +89,36 @@ class _Binned:
 
         def edges_of(field: Field) -> list[float]:
             binning = self.binnings.get(field.name)
-            return [] if binning is None else binning.splits.tolist()
+            return [] if binning is None else list(map(float, binning.splits))
 
         return compile_bins(float(self.regression.intercept_[0]), values_at, edges_of, loans)
 
 
 def fit_binned(loans: Loans, late: Numbers, settings: Settings, progress: Progress) -> _Binned:
-    """Optimal bins of every field (Navas-Palencia 2020), then a regression on their weights of
-    evidence."""
+    """Optimal bins of every field (Navas-Palencia 2020); a regression on weights of evidence."""
     binnings = {}
     fields = loans.definition.fields
     for done, field in enumerate(fields):
-        column = _given(field, loans)
-        if all(value is None or value != value for value in column.tolist()):
-            continue
-        binning = OptimalBinning(
-            field.name,
-            dtype="categorical" if field.kind == "category" else "numerical",
-            min_bin_size=settings["min_bin_size"],
-        )
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of a constant column, which gets one bin
-            binning.fit(column, late.astype(np.int64))
-        binnings[field.name] = binning
+        if _any_given(field, loans):
+            binnings[field.name] = _fit_binning(field, loans, late, settings["min_bin_size"])
         progress((done + 1) / len(fields))
     matrix, labels, weights = resample(settings.resampling, _woe(binnings, loans), late, SEED)
     regression = LogisticRegression(C=settings["C"], max_iter=2000)
     regression.fit(matrix, labels, sample_weight=weights)
     return _Binned(binnings, regression)
+
+
+def _fit_binning(field: Field, loans: Loans, late: Numbers, least: float) -> OptimalBinning:
+    binning = OptimalBinning(
+        field.name,
+        dtype="categorical" if field.kind == "category" else "numerical",
+        # The bins from which it makes its own are otherwise larger than what is asked for.
+        min_prebin_size=least,
+        min_bin_size=least,
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of a constant column, which gets one bin
+        return binning.fit(_given(field, loans), late.astype(np.int64))
 
 
 def _woe(binnings: Mapping[str, OptimalBinning], loans: Loans) -> Numbers:
@@ -127,7 +134,13 @@ def _woe_of(binning: OptimalBinning, field: Field, loans: Loans) -> Numbers:
     return -np.asarray(found, dtype=np.float64)
 
 
-def _given(field: Field, loans: Loans) -> np.ndarray:  # type: ignore[type-arg]
+def _any_given(field: Field, loans: Loans) -> bool:
+    if field.is_number:
+        return not np.isnan(loans.numbers(field.name)).all()
+    return bool((loans.texts(field.name).codes >= 0).any())
+
+
+def _given(field: Field, loans: Loans) -> npt.NDArray[Any]:
     """A field's column as the library takes it: numbers, ranks, or texts with None."""
     if field.is_number:
         # The library looks for splits in single precision, and refuses infinity there.
