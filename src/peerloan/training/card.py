@@ -94,7 +94,7 @@ On loans that it was not fitted on, by cross-validation; the version itself was 
 
 ## Limits
 - The figures hold for loans like those of the training table. Another mix of loans, another
-  economy, or another meaning of late makes another late rate; `peerloan monitor` watches for it.
+  economy, or another meaning of late makes another late rate: then it is due for `--recalibrate`.
 - A loan's outcome is known only if the loan was granted: nothing is said of applicants who were
   refused.
 - Probabilities are calibrated for the training table's late rate. Where the late rate moves, the
@@ -106,7 +106,7 @@ On loans that it was not fitted on, by cross-validation; the version itself was 
 - Owner: *to be filled in by the owner*
 - Independently validated by, on: *to be filled in by the owner*
 - Approved for this use by, on: *to be filled in by the owner*
-- To be reviewed when the monitor raises an event, and no later than: *to be filled in by the owner*
+- To be reviewed when its loans or their late rate change, and no later than: *to be filled in by the owner*
 
 The training report beside this card, `report.html`, holds the evidence.
 """

@@ -54,7 +54,7 @@ class Study:
 
 
 def trade_off(margins: Numbers, late: Numbers) -> tuple[TradeOff, ...]:
-    """What each threshold brings, at 1 %, 2 %, … 100 % of the loans flagged (fewer where they tie)."""
+    """What each threshold brings, at 1 %, 2 %, … 100 % of loans flagged (fewer where they tie)."""
     order = np.argsort(-margins, kind="stable")
     found = np.cumsum(late[order])
     rows: dict[float, TradeOff] = {}
