@@ -393,6 +393,19 @@ def test_a_level_that_was_never_seen_adds_nothing_but_the_mean() -> None:
             assert each.unseen == pytest.approx(-coefficients[each.feature] * woe.mean(), abs=1e-8)
 
 
+@pytest.mark.parametrize("least", [0.02, 0.1, 0.3])
+def test_no_bin_is_smaller_than_the_setting_and_it_matters(least: float) -> None:
+    fitted = fit("binned", "peerloan", C=1.0, min_bin_size=least)[1]
+    bins = 0
+    for name, binning in fitted.binnings.items():
+        built = binning.binning_table.build(add_totals=False)
+        counts = built["Count"].to_numpy()[:-2]  # the last two are special and missing values
+        assert counts.min() >= math.floor(least * counts.sum()), name
+        bins += len(counts)
+    coarser = fit("binned", "peerloan", C=1.0, min_bin_size=0.4)[1]
+    assert bins > sum(len(binning.splits) + 1 for binning in coarser.binnings.values())
+
+
 # Calibration inside the tables
 
 

@@ -106,7 +106,8 @@ On loans that it was not fitted on, by cross-validation; the version itself was 
 - Owner: *to be filled in by the owner*
 - Independently validated by, on: *to be filled in by the owner*
 - Approved for this use by, on: *to be filled in by the owner*
-- To be reviewed when its loans or their late rate change, and no later than: *to be filled in by the owner*
+- To be reviewed when its loans or their late rate change, and no later than:
+  *to be filled in by the owner*
 
 The training report beside this card, `report.html`, holds the evidence.
 """

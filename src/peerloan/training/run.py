@@ -289,15 +289,7 @@ def _as_seen(field: Field, loans: Loans) -> Field:
 
 def libraries() -> dict[str, str]:
     """The versions of what a model is made with."""
-    names = (
-        "numpy",
-        "onnxruntime",
-        "scikit-learn",
-        "skl2onnx",
-        "xgboost-cpu",
-        "optbinning",
-        "onnxmltools",
-    )
+    names = ("numpy", "onnx", "onnxruntime", "optbinning", "scikit-learn", "xgboost-cpu")
     return {"python": platform.python_version()} | {
         name: importlib.metadata.version(name) for name in names
     }
