@@ -598,16 +598,16 @@ def test_a_re_signed_change_loads_or_is_refused_and_never_fails_otherwise(
             assert target.name in str(found)
         else:
             for golden in found.manifest.golden[:3]:
-                found.decide(tuple(golden.loan[name] for name in found.definition.names))
+                found.decide(tuple(golden.loan.get(name) for name in found.definition.names))
 
 
-@pytest.mark.parametrize("candidate", ["additive", "basic"])
 def test_the_same_seed_and_book_give_the_same_files(
-    trained: Path, sample_book: Path, tmp_path: Path, candidate: str
+    trained: Path, sample_book: Path, tmp_path: Path
 ) -> None:
     first, again = Store(trained), Store(tmp_path)
-    (outcome,) = train(open_book(sample_book), default_definition(), again, [candidate])
-    new = again.manifest(outcome.version)
-    old = next(m for m in map(first.manifest, first.versions()) if m.candidate == candidate)
-    assert new.files == old.files
-    assert msgspec.structs.replace(new, version=old.version, created=old.created) == old
+    both = ("additive", "basic")
+    for outcome in train(open_book(sample_book), default_definition(), again, both, fast=True):
+        new = again.manifest(outcome.version)
+        old = next(m for m in map(first.manifest, first.versions()) if m.candidate == new.candidate)
+        assert new.files == old.files
+        assert msgspec.structs.replace(new, version=old.version, created=old.created) == old

@@ -20,7 +20,6 @@ from peerloan.cli.console import (
     store,
 )
 from peerloan.model import BundleError, Manifest, Policy, State, Store
-from peerloan.model.policy import figures_at
 
 _WHY = click.option("--why", default="", help="The reason, for the history.")
 _VERSION = click.argument("version")
@@ -134,12 +133,13 @@ def policy(version: str, aim: tuple[str, float]) -> None:
         changed = Policy.by_aim(*aim, manifest.trade_off)
     except ValueError as error:
         raise No(f"{version}: {error}") from None
+    revised = manifest.under(changed)
     card = model_card(
         manifest.candidate,
         here.definition(version),
         manifest.trained_on,
-        manifest.metrics | figures_at(changed, manifest.trade_off),
-        manifest.intervals,
+        revised.metrics,
+        revised.intervals,
         changed,
     )
     new = here.revise(version, changed, {"card.md": card})

@@ -23,7 +23,15 @@ from peerloan.model import arithmetic
 from peerloan.model.arithmetic import IDENTITY, Calibration
 from peerloan.model.encoding import Encoding
 from peerloan.model.onnx_model import OnnxModel, background_size
-from peerloan.model.policy import BANDS, Policy, Reason, Reasons, TradeOff, figures_at
+from peerloan.model.policy import (
+    AT_THRESHOLD,
+    BANDS,
+    Policy,
+    Reason,
+    Reasons,
+    TradeOff,
+    figures_at,
+)
 from peerloan.model.profile import NumberProfile, Profile
 from peerloan.model.scorecard import Scorecard
 
@@ -104,6 +112,22 @@ class Manifest(msgspec.Struct, frozen=True, omit_defaults=True):
     candidates: tuple[Score, ...] = ()
     trade_off: tuple[TradeOff, ...] = ()
     recalibrated_on: TrainedOn | None = None
+
+    def under(self, policy: Policy) -> Manifest:
+        """What holds under another policy: of the figures at its threshold, those that the
+        trade-off tells.
+        """
+        at_threshold = {f"{book}{name}" for book in ("", "later_") for name in AT_THRESHOLD}
+        metrics, intervals = (
+            {name: value for name, value in given.items() if name not in at_threshold}
+            for given in (self.metrics, self.intervals)
+        )
+        return msgspec.structs.replace(
+            self,
+            policy=policy,
+            metrics=metrics | figures_at(policy, self.trade_off),
+            intervals=intervals,
+        )
 
 
 @dataclass(frozen=True)
@@ -312,9 +336,7 @@ def with_policy(folder: Path, policy: Policy, documents: Mapping[str, str]) -> D
     } | {name: text.encode() for name, text in documents.items()}
     examples = bundle.profile.draw(bundle.definition, _GOLDEN_EXAMPLES, seed=2)
     manifest = msgspec.structs.replace(
-        bundle.manifest,
-        policy=policy,
-        metrics=bundle.manifest.metrics | figures_at(policy, bundle.manifest.trade_off),
+        bundle.manifest.under(policy),
         golden=tuple(_golden(bundle.definition, bundle.model, policy, examples)),
         files=_entries(files),
     )

@@ -18,6 +18,8 @@ from peerloan.model.profile import Profile
 BANDS = ("low", "medium", "high", "very high")
 # The commentary to Regulation B, § 1002.9(b)(2): more than four reasons is not likely to help.
 MAX_REASONS = 4
+# The figures that depend on where yes begins.
+AT_THRESHOLD = ("recall", "flagged")
 
 
 class TradeOff(msgspec.Struct, frozen=True):
@@ -91,13 +93,22 @@ class Policy(msgspec.Struct, frozen=True):
             raise ValueError(f"{aim}: this version was published without a trade-off table")
         if aim == "capacity":
             within = [row for row in trade_off if row.flagged <= value]
-            row = max(within or trade_off[:1], key=lambda row: row.flagged)
+            if not within:
+                fewest = min(row.flagged for row in trade_off)
+                raise ValueError(
+                    f"{aim}: no threshold of this version flags so few as {value:.3%}; "
+                    f"the fewest are {fewest:.3%}"
+                )
+            row = max(within, key=lambda row: row.flagged)
         elif aim == "recall":
-            enough = [row for row in trade_off if row.recall >= value]
-            row = min(enough or trade_off[-1:], key=lambda row: row.flagged)
-        else:
+            row = min(
+                (row for row in trade_off if row.recall >= value), key=lambda row: row.flagged
+            )
+        elif aim == "f2":
             row = max(trade_off, key=_f2)
-        return cls.at(arithmetic.probability(row.margin), aim, value)
+        else:
+            raise ValueError(f"expected cost, capacity, recall or f2, given {aim!r}")
+        return cls.at(_at_or_below(row.margin), aim, value)
 
     def late(self, margin: float) -> bool:
         """The decision: yes from the threshold on."""
@@ -118,11 +129,21 @@ class Policy(msgspec.Struct, frozen=True):
 
 def figures_at(policy: Policy, trade_off: Sequence[TradeOff]) -> dict[str, float]:
     """Recall and share flagged at a policy's threshold, as far as a trade-off table tells."""
-    at = [row for row in trade_off if row.margin >= policy.threshold_margin]
-    if not at:
+    if not trade_off:
         return {}
+    at = [row for row in trade_off if row.margin >= policy.threshold_margin]
+    if not at:  # above the first row, that is, fewer than it flags
+        return {"recall": 0.0, "flagged": 0.0}
     row = max(at, key=lambda row: row.flagged)
     return {"recall": row.recall, "flagged": row.flagged}
+
+
+def _at_or_below(margin: float) -> float:
+    """A threshold that a loan of this margin reaches: the nearest one may lie just above it."""
+    step = 1e-9  # what probabilities are rounded to
+    nearest = min(max(arithmetic.probability(margin), step), 1 - step)
+    above = arithmetic.margin(nearest) > margin
+    return nearest - step if above and nearest > step else nearest
 
 
 def _f2(row: TradeOff) -> float:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,8 +30,14 @@ class _Basic:
 
     def margins(self, loans: Loans) -> Numbers:
         """Log-odds (n,) of the share of trees; 0 and 1 count as the nearest that have any."""
-        share = self.forest.predict_proba(to_single(self.encoding.matrix(loans)))[:, 1]
-        share = np.clip(share, FLOOR, 1 - FLOOR)
+        matrix = to_single(self.encoding.matrix(loans))
+        trees = self.forest.estimators_
+        share = np.zeros(loans.size)
+        # The forest's own sum takes trees as threads finish: its last bits would be any.
+        with ThreadPoolExecutor(os.cpu_count()) as threads:
+            for each in threads.map(lambda tree: tree.predict_proba(matrix)[:, 1], trees):
+                share += each
+        share = np.clip(share / len(trees), FLOOR, 1 - FLOOR)
         return np.asarray(np.log(share / (1 - share)))
 
     def compile(self, loans: Loans) -> OnnxParts:  # noqa: ARG002  a forest needs no reference
