@@ -74,17 +74,12 @@ def refusal(run: Run, tmp_path: Path) -> Callable[..., str]:
 Refusal = Callable[..., str]
 
 
-@pytest.mark.parametrize("late", [0, 1, 19])
+@pytest.mark.parametrize("late", [0, 19])
 def test_too_few_late_loans(rows: Rows, refusal: Refusal, late: int) -> None:
     for place, row in enumerate(rows):
         row["is_late"] = int(place < late)
     said = refusal(rows)
     assert said == f"expected at least 20 loans that are late, given {late} of {LOANS}"
-
-
-def test_late_loans_alone(rows: Rows, refusal: Refusal) -> None:
-    said = refusal([row | {"is_late": 1} for row in rows])
-    assert said == f"expected at least 20 loans that are on time, given 0 of {LOANS}"
 
 
 def test_fifty_rows(rows: Rows, refusal: Refusal) -> None:
@@ -104,13 +99,6 @@ def test_a_column_of_text_where_numbers_belong(rows: Rows, refusal: Refusal) -> 
     assert "plenty" in said
 
 
-@pytest.mark.parametrize("column", ["dti", "is_late"])
-def test_a_missing_column(rows: Rows, refusal: Refusal, column: str) -> None:
-    for row in rows:
-        del row[column]
-    assert refusal(rows) == f"expected the column {column}, which is not there"
-
-
 def test_a_group_of_no_column(rows: Rows, refusal: Refusal) -> None:
     assert refusal(rows, "--group", "county") == "no column 'county' to group by"
 
@@ -120,16 +108,6 @@ def test_a_later_book_that_lacks_a_column(rows: Rows, refusal: Refusal, tmp_path
     later = write(tmp_path / "later.csv", without)
     said = refusal(rows, "--later", later)
     assert said == f"{later}: expected the column dti, which is not there"
-
-
-def test_a_later_book_without_late_loans(rows: Rows, refusal: Refusal, tmp_path: Path) -> None:
-    later = write(tmp_path / "later.csv", [row | {"is_late": 0} for row in rows])
-    said = refusal(rows, "--later", later)
-    assert said.startswith(f"{later}: expected at least 20 loans that are late, given 0")
-
-
-def test_a_later_book_that_is_not_there(rows: Rows, refusal: Refusal) -> None:
-    assert "none.csv" in refusal(rows, "--later", "none.csv")
 
 
 def test_the_recalibration_of_no_version(rows: Rows, run: Run, tmp_path: Path) -> None:
@@ -142,28 +120,17 @@ def test_the_recalibration_of_no_version(rows: Rows, run: Run, tmp_path: Path) -
     assert published(tmp_path) == []
 
 
-@pytest.mark.parametrize(
-    "aim", ["cost=0", "cost=-1", "cost=nan", "capacity=2", "capacity=0", "recall=1.5", "recall=inf"]
-)
+@pytest.mark.parametrize("aim", ["cost=-1", "recall=1.5"])
 def test_an_aim_that_cannot_be(rows: Rows, refusal: Refusal, aim: str) -> None:
-    said = refusal(rows, "--candidate", "logistic", "--aim", aim)
-    assert said.startswith(f"{aim.split('=')[0]}: expected a ")
-    assert f"given {aim.split('=')[1]}" in said
+    name, value = aim.split("=")
+    said = refusal(rows, "--aim", aim)
+    assert said.startswith(f"{name}: expected a ")
+    assert said.endswith(f"given {value}")
 
 
-@pytest.mark.parametrize(
-    "options",
-    [
-        ("--aim", "profit=3"),
-        ("--aim", "cost=cheap"),
-        ("--aim", "recall"),
-        ("--candidate", "oracle"),
-        ("--recalibrate", "any", "--quick"),
-        ("--rounds", "100"),
-    ],
-)
-def test_wrong_use(rows: Rows, run: Run, tmp_path: Path, options: tuple[str, ...]) -> None:
-    told = run("train", write(tmp_path / "book.csv", rows), *options)
+@pytest.mark.parametrize("options", ["--aim profit=3", "--recalibrate any --quick"])
+def test_wrong_use(rows: Rows, run: Run, tmp_path: Path, options: str) -> None:
+    told = run("train", write(tmp_path / "book.csv", rows), *options.split())
     assert told.returncode == 2
     assert "Traceback" not in told.stderr
     assert told.stderr.splitlines()[-1].startswith("Error: ")
@@ -199,10 +166,6 @@ def test_few_late_loans_among_many(taken: Taken) -> None:
         row["is_late"] = int(place % 120 == 0)
     # Five of 25 in each fold.
     assert len(taken(rows)) == 4
-
-
-def test_late_loans_that_all_stand_at_the_end(rows: Rows, taken: Taken) -> None:
-    taken(sorted(rows, key=lambda row: row["is_late"]), "--candidate", "binned")
 
 
 def test_constant_columns_and_an_optional_one_that_is_never_given(

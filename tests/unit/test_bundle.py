@@ -18,11 +18,8 @@ from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from peerloan.book import open_book
 from peerloan.cli.main import peerloan
-from peerloan.loan import default_definition
 from peerloan.model import Bundle, BundleError, Draft, Store
-from peerloan.training import train
 
 FORMATS = Path(__file__).parent.parent / "formats"
 KINDS = ("scorecard", "onnx")
@@ -599,15 +596,3 @@ def test_a_re_signed_change_loads_or_is_refused_and_never_fails_otherwise(
         else:
             for golden in found.manifest.golden[:3]:
                 found.decide(tuple(golden.loan.get(name) for name in found.definition.names))
-
-
-def test_the_same_seed_and_book_give_the_same_files(
-    trained: Path, sample_book: Path, tmp_path: Path
-) -> None:
-    first, again = Store(trained), Store(tmp_path)
-    both = ("additive", "basic")
-    for outcome in train(open_book(sample_book), default_definition(), again, both, fast=True):
-        new = again.manifest(outcome.version)
-        old = next(m for m in map(first.manifest, first.versions()) if m.candidate == new.candidate)
-        assert new.files == old.files
-        assert msgspec.structs.replace(new, version=old.version, created=old.created) == old

@@ -83,12 +83,9 @@ class Policy(msgspec.Struct, frozen=True):
         find the share `value` of the late ones; `f2`: the largest F-measure that weighs recall
         twice as much as precision (van Rijsbergen 1979). All but `cost` need a trade-off.
         """
+        check_aim(aim, value)
         if aim == "cost":
-            if not 0 < value < 1e6:
-                raise ValueError(f"cost: expected a ratio above 0, given {value:g}")
             return cls.by_cost(value)
-        if aim in ("capacity", "recall") and not 0 < value < 1:
-            raise ValueError(f"{aim}: expected a share between 0 and 1, given {value:g}")
         if not trade_off:
             raise ValueError(f"{aim}: this version was published without a trade-off table")
         if aim == "capacity":
@@ -104,10 +101,8 @@ class Policy(msgspec.Struct, frozen=True):
             row = min(
                 (row for row in trade_off if row.recall >= value), key=lambda row: row.flagged
             )
-        elif aim == "f2":
-            row = max(trade_off, key=_f2)
         else:
-            raise ValueError(f"expected cost, capacity, recall or f2, given {aim!r}")
+            row = max(trade_off, key=_f2)
         return cls.at(_at_or_below(row.margin), aim, value)
 
     def late(self, margin: float) -> bool:
@@ -125,6 +120,16 @@ class Policy(msgspec.Struct, frozen=True):
     def bands_many(self, margins: Numbers) -> npt.NDArray[np.int64]:
         """The bands (n,) of many margins, as positions in BANDS."""
         return np.searchsorted(np.array(self.band_margins), margins, side="right")
+
+
+def check_aim(aim: str, value: float) -> None:
+    """Raise ValueError for an aim that no table could reach."""
+    if aim not in ("cost", "capacity", "recall", "f2"):
+        raise ValueError(f"expected cost, capacity, recall or f2, given {aim!r}")
+    if aim == "cost" and not 0 < value < 1e6:
+        raise ValueError(f"cost: expected a ratio above 0, given {value:g}")
+    if aim in ("capacity", "recall") and not 0 < value < 1:
+        raise ValueError(f"{aim}: expected a share between 0 and 1, given {value:g}")
 
 
 def figures_at(policy: Policy, trade_off: Sequence[TradeOff]) -> dict[str, float]:

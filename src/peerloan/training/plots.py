@@ -208,7 +208,7 @@ def lines(
         _scale(axes, "y", y_scale)
         if x_range:
             axes.set_xlim(*x_range)
-        if y_range:
+        if y_range and y_range[0] < y_range[1]:
             axes.set_ylim(*y_range)
         axes.set_xlabel(x_label)
         axes.set_ylabel(y_label)

@@ -22,7 +22,7 @@ from peerloan.model.profile import Profile
 from peerloan.training.calibration import Calibration, cross_fitted
 from peerloan.training.card import model_card
 from peerloan.training.evaluation import auc_interval, figures
-from peerloan.training.run import Outcome, libraries, read_table
+from peerloan.training.run import Aim, Outcome, TrainingError, libraries, read_table
 from peerloan.training.scorecards import rescaled
 from peerloan.training.search import Progress
 from peerloan.training.study import trade_off
@@ -30,11 +30,17 @@ from peerloan.training.study import trade_off
 _FOLDS = 5
 
 
-def recalibrate(version: str, book: Book, store: Store, progress: Progress) -> Outcome:
+def recalibrate(
+    version: str,
+    book: Book,
+    store: Store,
+    progress: Progress = lambda _what, _done: None,
+    aim: Aim | None = None,
+) -> Outcome:
     """Publish a version that ranks loans as `version` does, with probabilities that fit `book`.
 
-    Reasons keep their order and what they compare with; the policy keeps its aim. Figures are
-    judged on the book's loans, each calibrated without its own fold.
+    Reasons keep their order and what they compare with; the policy keeps its aim unless another
+    is given. Figures are judged on the book's loans, each calibrated without its own fold.
     """
     bundle = store.load(version)
     table = read_table(book, bundle.definition, progress)
@@ -47,7 +53,11 @@ def recalibrate(version: str, book: Book, store: Store, progress: Progress) -> O
     margins = cross_fitted(raw, table.late, fold)
     offered = trade_off(margins, table.late)
     before = bundle.manifest
-    policy = Policy.by_aim(before.policy.aim, before.policy.aim_value, offered)
+    aim = aim or Aim(before.policy.aim, before.policy.aim_value)
+    try:
+        policy = Policy.by_aim(aim.name, aim.value, offered)
+    except ValueError as error:
+        raise TrainingError(str(error)) from None
     found = figures(table.late, margins, policy.threshold_margin)
     intervals = {"auc": auc_interval(table.late, found["auc"])}
     measured = Profile.of(loans, table.late, 1 / (1 + np.exp(-margins)))

@@ -26,6 +26,7 @@ from peerloan.model import (
     draft,
 )
 from peerloan.model.onnx_model import OnnxModel
+from peerloan.model.policy import check_aim
 from peerloan.sample import ID_PREFIX
 from peerloan.training import calibration
 from peerloan.training.candidates import CANDIDATES
@@ -140,7 +141,12 @@ def train(
     to check decisions by; `fast` tries one setting of each candidate. Nothing is published unless
     every candidate could be fitted.
     """
-    store.check_model(definition.model)  # before minutes of fitting
+    # Before minutes of fitting.
+    store.check_model(definition.model)
+    try:
+        check_aim(aim.name, aim.value)
+    except ValueError as error:
+        raise TrainingError(str(error)) from None
     table = read_table(book, definition, progress, groups)
     after = None if later is None else read_table(later, definition, progress)
     grids = {name: grid for name, grid in read_grids().items() if name in candidates}
@@ -172,7 +178,7 @@ def _draft(
     try:
         policy = Policy.by_aim(aim.name, aim.value, offered)
     except ValueError as error:
-        raise TrainingError(str(error)) from None
+        raise TrainingError(f"{trial.candidate}: {error}") from None
     # At the policy's own threshold, which may be another than the search's.
     at_policy = trial.judged_at(policy.threshold_margin, margins, table.late)
     metrics = {name: at_policy.mean(name) for name in FIGURES}
