@@ -66,17 +66,18 @@ def train(
     if version is not None and (definition or candidates or quick or later or groups):
         raise click.UsageError("--recalibrate takes the version as it is: only a book and aim")
     here = store()
-    opened = open_book(book)
     if version is not None:
         # Without one, the version's own stays.
         context = click.get_current_context()
         given = context.get_parameter_source("aim") is not click.core.ParameterSource.DEFAULT
         source = f"that of {version}"
+        opened = open_book(book)
         with progress() as show:
             outcomes = [recalibrate(version, opened, here, show, Aim(*aim) if given else None)]
     else:
         chosen, source = definition_of(definition)
         note(f"definition: {source}")
+        opened = open_book(book)
         with progress() as show:
             outcomes = train_candidates(
                 opened,

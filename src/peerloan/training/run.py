@@ -68,6 +68,7 @@ class Outcome:
 class Table:
     """A training table in memory: checked loans, 1 for each late one, and where they came from."""
 
+    book: str
     loans: Loans
     late: Numbers
     trained_on: TrainedOn
@@ -110,6 +111,7 @@ def read_table(
     loans = join_loans([batch.loans for batch in batches])
     seen = definition_as_seen(loans)
     return Table(
+        Path(book.name).name,
         Loans(seen, loans.columns, loans.size),
         late,
         TrainedOn(
@@ -185,9 +187,7 @@ def _draft(
     intervals = {name: at_policy.interval(name) for name in FIGURES}
     judged_later = None
     if after is not None:
-        judged_later = Later(
-            after.trained_on.source, _margins(estimator, after.loans, table), after.late
-        )
+        judged_later = Later(after.book, _margins(estimator, after.loans, table), after.late)
         seen = figures(after.late, judged_later.margins, policy.threshold_margin)
         metrics |= {f"later_{name}": value for name, value in seen.items()}
         intervals["later_auc"] = auc_interval(after.late, seen["auc"])
