@@ -56,7 +56,13 @@ def main() -> None:
         console.print(f"training on {LOANS:,} synthetic loans …")
         versions = {
             outcome.candidate: outcome.version
-            for outcome in train(open_book(root / "book.csv"), default_definition(), store)
+            for outcome in train(
+                open_book(root / "book.csv"),
+                default_definition(),
+                store,
+                ("additive", "basic"),
+                fast=True,
+            )
         }
         loan = {field.name: field.default for field in default_definition().fields}
         body = json.dumps(loan).encode()

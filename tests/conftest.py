@@ -71,7 +71,8 @@ def sample_book(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def trained(tmp_path_factory: pytest.TempPathFactory, sample_book: Path) -> Path:
     """A store with one version of each candidate and no champion; don't change it, copy it."""
     root = tmp_path_factory.mktemp("trained") / "store"
-    train(open_book(sample_book), default_definition(), Store(root))
+    candidates = ("additive", "basic")
+    train(open_book(sample_book), default_definition(), Store(root), candidates, fast=True)
     return root
 
 
@@ -146,7 +147,7 @@ class Service:
     def stop(self) -> None:
         """Stop the process."""
         self.process.terminate()
-        self.process.wait(timeout=20)
+        self.process.wait(timeout=60)
 
 
 @pytest.fixture

@@ -22,6 +22,7 @@ from peerloan.model import (
     Bundle,
     EncodedColumn,
     Encoding,
+    Judged,
     LevelTable,
     NumberTable,
     OnnxParts,
@@ -33,7 +34,7 @@ from peerloan.model import (
 )
 from peerloan.model.arithmetic import ARITHMETIC, to_unit
 from peerloan.model.bundle import FORMAT
-from peerloan.training.compiling import compile_forest
+from peerloan.training.graphs import forest_graph
 
 HERE = Path(__file__).parent
 CREATED = "2025-01-01T00:00:00+00:00"
@@ -154,7 +155,7 @@ def forest(loans: Loans, late: Numbers) -> OnnxParts:
     )
     trees = RandomForestClassifier(n_estimators=3, max_depth=4, random_state=0, n_jobs=1)
     trees.fit(encoding.matrix(loans).astype(np.float32), late)
-    return OnnxParts(compile_forest(trees, len(encoding.columns)), encoding)
+    return OnnxParts(forest_graph(trees, len(encoding.columns)), encoding)
 
 
 def replayed(definition: Definition) -> list[dict[str, Value]]:
@@ -196,11 +197,11 @@ def make(kind: str) -> None:
         policy=Policy.by_cost(8.0),
         profile=Profile.of(loans, late, np.linspace(0.01, 0.4, LOANS)),
         trained_on=TrainedOn("made by arithmetic", "0" * 64, LOANS, int(late.sum()), sample=False),
-        metrics={"auc": 0.75, "brier": 0.1},
+        judged=Judged({"auc": 0.75, "brier": 0.1}, {}, (), ()),
         libraries={"python": platform.python_version()}
         | {
             name: importlib.metadata.version(name)
-            for name in ("numpy", "onnxruntime", "scikit-learn", "skl2onnx")
+            for name in ("numpy", "onnx", "onnxruntime", "scikit-learn")
         },
         documents={"card.md": "# furniture-credit: small\n"},
     )

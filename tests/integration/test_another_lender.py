@@ -121,7 +121,10 @@ def test_another_lender_is_served_without_a_line_of_code(
     assert definition["Duration (months)"].is_number
     assert set(definition["checking.status"].levels) == set(STATUS)
 
-    trained = run("train", book, "--definition", "loan.toml", "--promote")
+    trained = run(
+        *("train", book, "--definition", "loan.toml", "--promote", "--quick"),
+        *("--candidate", "additive", "--candidate", "basic"),
+    )
     assert trained.returncode == 0, trained.stderr
     store = Store(tmp_path / "store")
     assert {store.manifest(version).candidate for version in store.versions()} == {

@@ -365,7 +365,9 @@ def test_a_version_with_an_optional_field_more_is_served_without_breaking_anybod
     with calling(service.url, [loan, loan], threads=2) as callers:
         assert post(wide_loan).status_code == 422
         assert knows() == (False, False)
-        (outcome,) = train(open_book(wider_book), with_field(False), store, ("additive",))
+        (outcome,) = train(
+            open_book(wider_book), with_field(False), store, ("logistic",), fast=True
+        )
         new = outcome.version
         assert post(wide_loan).status_code == 422
 
@@ -392,7 +394,7 @@ def test_a_version_with_a_required_field_more_needs_breaking(
     store: Store, version_of: Versions, serve: Serve, loan: dict[str, Any], wider_book: Path
 ) -> None:
     store.promote(version_of("additive"))
-    (outcome,) = train(open_book(wider_book), with_field(True), store, ("additive",))
+    (outcome,) = train(open_book(wider_book), with_field(True), store, ("additive",), fast=True)
     new = outcome.version
     store.challenge(new)
     service = serve(store, workers=2)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
@@ -13,12 +14,17 @@ import xgboost
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from peerloan.loan import Definition, Field, Label, Loans, Value, default_definition
-from peerloan.model import Scorecard
+from peerloan.loan import Definition, Field, Label, Loans, Numbers, Value, default_definition
+from peerloan.model import LevelTable, NumberTable, OnnxParts, Scorecard
+from peerloan.model.arithmetic import Calibration
 from peerloan.model.encoding import to_single
 from peerloan.model.onnx_model import FLOOR, OnnxModel
-from peerloan.training.candidates import Forest, Stumps
-from peerloan.training.compiling import compile_forest, compile_stumps, exact_edge, floor_single
+from peerloan.sample import draw
+from peerloan.training.candidates import CANDIDATES, Settings
+from peerloan.training.encoders import fit_encoding
+from peerloan.training.resampling import Resampling
+from peerloan.training.scorecards import compile_trees, exact_edge, rescaled
+from peerloan.training.trees import floor_single
 
 LARGEST = float(np.finfo(np.float32).max)
 # The smallest double that rounds to infinity in single precision.
@@ -95,21 +101,39 @@ def test_a_threshold_in_single_precision_is_exact_at_its_neighbours(threshold: f
 
 # Tables of generated loans
 
+LABEL = Label("outcome", "bad", "good")
+SIZE = Field(
+    "size.of it", "ordered", "Size", levels=("< 1", "1+", "10 %", "never"), missing=True,
+    riskier="lower",
+)  # fmt: skip
+# Of numbers and categories, with names that other tools trip over.
 OTHER = Definition(
     "other",
-    Label("outcome", "bad", "good"),
+    LABEL,
     (
-        Field("size.of it", "ordered", "Size", levels=("< 1", "1+", "10 %"), missing=True),
-        Field("amount", "number", "Amount"),
-        Field("empty", "number", "Never given", missing=True),
+        SIZE,
+        Field("amount", "number", "Amount", riskier="higher"),
+        Field("empty", "number", "Never given", missing=True, riskier="higher"),
         Field("no text", "category", "Never given", missing=True),
         Field("channel", "category", "Channel", levels=("web", "shop"), missing=True),
-        Field("score", "number", "Score", missing=True),
+        Field("credit.score", "number", "Score", missing=True, riskier="lower"),
         Field("same", "whole", "Always the same"),
+        Field("one", "category", "One level"),
         Field("town", "category", "Town"),
     ),
 )
-DEFINITIONS = {"other": OTHER, "peerloan": default_definition()}
+CATEGORIES = Definition("categories", LABEL, tuple(f for f in OTHER.fields if not f.is_number))
+NUMBERS = Definition("numbers", LABEL, (OTHER["amount"], OTHER["credit.score"]))
+# The definition, how many loans are fitted on, and how many of them are late; None: as they fall.
+CASES: dict[str, tuple[Definition, int, int | None]] = {
+    "peerloan": (default_definition(), 600, None),
+    "other": (OTHER, 300, None),
+    "few loans": (OTHER, 60, None),
+    "mostly late": (OTHER, 200, 190),
+    "few late": (OTHER, 200, 8),
+    "categories": (CATEGORIES, 300, None),
+    "numbers": (NUMBERS, 300, None),
+}
 
 
 def column(field: Field, rows: int, random: np.random.Generator, unseen: bool) -> list[Value]:
@@ -120,21 +144,21 @@ def column(field: Field, rows: int, random: np.random.Generator, unseen: bool) -
         if unseen:
             values = [*values[: rows // 2], *([1.5 if field.is_number else "x"] * rows)][:rows]
     elif field.name == "same":
-        values = [7.0] * rows
+        values = [float(x) for x in random.integers(0, 9, rows)] if unseen else [7.0] * rows
     elif field.is_number:
-        scale = float(random.choice([1e-3, 1.0, 1e4, 1e9]))
-        numbers = random.lognormal(0, 1, rows) * scale
+        numbers = random.lognormal(0, 1, rows) * float(random.choice([1e-3, 1.0, 1e4, 1e9]))
         kinds = random.random(rows)
         numbers = np.where(kinds < 0.2, np.round(numbers), numbers)
-        if field.name in ("amount", "score"):  # no range: negative, tiny and huge too
-            numbers = np.where(kinds > 0.7, -numbers, numbers)
-            strange = [0.0, -0.0, 5e-324, 1e-45, -1e-40, 3e38, 1e39, -1e300]
-            numbers[: len(strange)] = strange[:rows]
-        values = (np.round(numbers) if field.kind == "whole" else numbers).tolist()
-        if field.max == 1:
-            values = (numbers / numbers.max()).tolist()
+        numbers = np.where(kinds > 0.7, -numbers, numbers)
+        strange = [0.0, -0.0, 5e-324, 1e-45, -1e-40, 3e38, 1e39, -1e300]
+        numbers[: len(strange)] = strange[:rows]
+        values = numbers.tolist()
     else:
         levels = list(field.levels) or [f"town {i}" for i in range(150)]
+        if field.name == "one":
+            levels = ["only"]
+        if field.kind == "ordered" and not unseen:
+            levels.remove("never")  # what training never sees may be asked for all the same
         if unseen and field.kind == "category":
             levels += ["never seen", "🏰"]
         values = [levels[i] for i in random.integers(0, len(levels), rows)]
@@ -146,35 +170,48 @@ def column(field: Field, rows: int, random: np.random.Generator, unseen: bool) -
 
 def table(definition: Definition, rows: int, seed: int, unseen: bool = False) -> Loans:
     random = np.random.default_rng(seed)
-    columns = [column(field, rows, random, unseen) for field in definition.fields]
+    if definition == default_definition():
+        drawn = draw(rows, seed=seed).to_pydict()
+        columns: list[list[Value]] = [drawn[name] for name in definition.names]
+        for i, field in enumerate(definition.fields):
+            if unseen and field.kind == "category":
+                columns[i] = ["never seen" if random.random() < 0.2 else v for v in columns[i]]
+    else:
+        columns = [column(field, rows, random, unseen) for field in definition.fields]
     return Loans.of(definition, list(zip(*columns, strict=True)))
 
 
-def labels(loans: Loans, seed: int) -> Any:
-    """Late more often where the first number is high or the last category's code is odd."""
+def labels(loans: Loans, seed: int, due: int | None = None) -> Numbers:
+    """Late more often by the first field that is a number or ordered, and by the last category."""
     random = np.random.default_rng(seed + 1)
-    definition = loans.definition
-    number = loans.numbers(next(f.name for f in definition.fields if f.is_number))
-    codes = loans.texts(next(f.name for f in definition.fields[::-1] if not f.is_number)).codes
-    odds = -1 + 2 * (number > np.median(number)) + (codes % 2) + random.normal(0, 1, loans.size)
-    late = (odds > 0.5).astype(np.float64)
-    late[:20], late[20:40] = 0, 1
+    odds = random.normal(0, 1, loans.size)
+    fields = loans.definition.fields
+    numbers = [field for field in fields if field.is_number]
+    texts = [field for field in fields if not field.is_number]
+    if numbers:
+        number = np.nan_to_num(loans.numbers(numbers[0].name))
+        odds += 2 * (number > np.median(number))
+    if texts:
+        odds += loans.texts(texts[-1].name).codes % 2 + loans.texts(texts[0].name).codes % 2
+    order = np.argsort(-odds)
+    late = np.zeros(loans.size)
+    late[order[: due if due is not None else loans.size // 3]] = 1
     return late
 
 
 def at_the_edges(loans: Loans, card: Scorecard, random: np.random.Generator) -> Loans:
     """The loans, half of whose numbers now lie on the scorecard's edges or right beside them."""
     columns = dict(loans.columns)
-    for scorecard_table in card.tables:
-        edges = np.array(getattr(scorecard_table, "edges", ()))
+    for each in card.tables:
+        edges = np.array(getattr(each, "edges", ()))
         if len(edges):
-            singled = edges.astype(np.float32).astype(np.float64)
+            singled = to_single(edges).astype(np.float64)
             up, down = np.nextafter(edges, np.inf), np.nextafter(edges, -np.inf)
             beside = np.concatenate([edges, singled, up, down])
-            values = loans.numbers(scorecard_table.feature).copy()
+            values = loans.numbers(each.feature).copy()
             chosen = random.random(loans.size) < 0.5
             values[chosen] = random.choice(beside, int(chosen.sum()))
-            columns[scorecard_table.feature] = values
+            columns[each.feature] = values
     return Loans(loans.definition, columns, loans.size)
 
 
@@ -183,13 +220,39 @@ def silent(_: float) -> None:
 
 
 @cache
-def stumps(name: str, seed: int) -> tuple[Loans, Stumps, Scorecard]:
-    loans = table(DEFINITIONS[name], 300, seed)
-    fitted = Stumps.fit(loans, labels(loans, seed), silent)
+def fit(
+    candidate: str, case: str, resampling: Resampling = "none", **values: Any
+) -> tuple[Loans, Any, Any]:
+    """Loans, what was fitted on them, and what it compiles to."""
+    definition, rows, due = CASES[case]
+    loans = table(definition, rows, seed=1)
+    late = labels(loans, 1, due)
+    fitted = CANDIDATES[candidate](loans, late, Settings(values, resampling), silent)
     return loans, fitted, fitted.compile(loans)
 
 
-def leaf_sums(booster: xgboost.Booster, matrix: xgboost.DMatrix) -> Any:
+def fit_additive(
+    case: str, resampling: Resampling = "none", depth: int = 1, monotone: bool = False
+) -> tuple[Loans, Any, Scorecard]:
+    return fit(
+        "additive", case, resampling,
+        depth=depth, monotone=monotone, rounds=60, eta=0.2, min_child_weight=1,
+    )  # fmt: skip
+
+
+def fit_binned(case: str, resampling: Resampling = "none") -> tuple[Loans, Any, Scorecard]:
+    return fit("binned", case, resampling, C=1.0, min_bin_size=0.02)
+
+
+cases = st.sampled_from(sorted(CASES))
+resamplings = st.sampled_from(["none", "class-weight", "smote"])
+seeds = st.integers(0, 2**32)
+
+
+# Additive trees as a scorecard
+
+
+def leaf_sums(booster: xgboost.Booster, matrix: xgboost.DMatrix) -> Numbers:
     """The intercept and the leaves that the booster itself chose, summed in double precision."""
     learner = json.loads(booster.save_raw("json"))["learner"]
     start = float(np.float32(learner["learner_model_param"]["base_score"].strip("[]")))
@@ -202,114 +265,313 @@ def leaf_sums(booster: xgboost.Booster, matrix: xgboost.DMatrix) -> Any:
     )
 
 
-@settings(max_examples=30, deadline=None)
-@given(st.sampled_from(sorted(DEFINITIONS)), st.integers(0, 1), st.integers(0, 2**32))
-def test_a_compiled_scorecard_equals_the_boosters_leaves(name: str, seed: int, other: int) -> None:
-    _, fitted, card = stumps(name, seed)
-    card.check(DEFINITIONS[name])
-    random = np.random.default_rng(other)
-    new = at_the_edges(table(DEFINITIONS[name], 200, other, unseen=True), card, random)
+@settings(max_examples=60, deadline=None)
+@given(cases, resamplings, st.sampled_from([1, 2, 3]), st.booleans(), seeds)
+def test_a_compiled_scorecard_equals_the_boosters_leaves(
+    case: str, resampling: Resampling, depth: int, monotone: bool, seed: int
+) -> None:
+    loans, fitted, card = fit_additive(case, resampling, depth, monotone)
+    card.check(loans.definition)
+    new = table(loans.definition, 200, seed, unseen=True)
+    new = at_the_edges(new, card, np.random.default_rng(seed))
     matrix = xgboost.DMatrix(to_single(fitted.encoding.matrix(new)), nthread=1)
     margins = card.margins(new)
     assert np.abs(margins - leaf_sums(fitted.booster, matrix)).max() <= 1e-8
     assert np.abs(margins - fitted.booster.predict(matrix, output_margin=True)).max() <= 2e-5
-    p = 1 / (1 + np.exp(-margins))
-    assert np.abs(fitted.predict(new) - p).max() <= 1e-5
+    assert np.abs(margins - fitted.margins(new)).max() <= 2e-5
+    assert margins[:20].tolist() == [card.margin(row) for row in new.rows()[:20]]
 
 
-@pytest.mark.parametrize("name", sorted(DEFINITIONS))
-def test_points_are_relative_to_the_training_tables_mean(name: str) -> None:
-    loans, _, card = stumps(name, 0)
+def test_deeper_additive_trees_split_twice_on_one_field() -> None:
+    # Else the depth is idle, and the property above proves nothing for it.
+    _, fitted, _ = fit_additive("other", depth=2)
+    leaves = [dump.count("leaf") for dump in fitted.booster.get_dump()]
+    assert max(leaves) > 2
+
+
+def test_smote_has_no_missing_value_to_interpolate() -> None:
+    loans, fitted, _ = fit_additive("other", "smote")
+    made = [(column.field, column.make, column.fill) for column in fitted.encoding.columns]
+    assert ("credit.score", "missing", None) in made
+    assert ("empty", "value", 0.0) in made
+    assert not np.isnan(fitted.encoding.matrix(loans)).any()
+
+
+def directed(card: Scorecard, definition: Definition) -> dict[str, list[float]]:
+    """The points of every field that has a direction, from its less risky end to its riskier."""
+    found = {}
+    for each in card.tables:
+        field = definition[each.feature]
+        if field.riskier is None:
+            continue
+        if isinstance(each, NumberTable):
+            points = list(each.points)
+        else:
+            by_level = dict(zip(each.levels, each.points, strict=True))
+            points = [by_level.get(level, each.unseen) for level in field.levels]
+        found[field.name] = points if field.riskier == "higher" else points[::-1]
+    return found
+
+
+@pytest.mark.parametrize("resampling", ["none", "class-weight", "smote"])
+@pytest.mark.parametrize("depth", [1, 2, 3])
+@pytest.mark.parametrize("case", ["peerloan", "other", "numbers"])
+def test_points_never_fall_towards_the_riskier_end(
+    case: str, depth: int, resampling: Resampling
+) -> None:
+    loans, _, card = fit_additive(case, resampling, depth, monotone=True)
+    directions = directed(card, loans.definition)
+    assert set(directions) == {field.name for field in loans.definition.fields if field.riskier}
+    assert all(points == sorted(points) for points in directions.values())
+    _, _, free = fit_additive(case, resampling, depth, monotone=False)
+    assert any(points != sorted(points) for points in directed(free, loans.definition).values())
+
+
+@pytest.mark.parametrize("case", sorted(CASES))
+@pytest.mark.parametrize("make", [fit_additive, fit_binned])
+def test_points_are_relative_to_the_training_tables_mean(
+    case: str, make: Callable[[str], tuple[Loans, Any, Scorecard]]
+) -> None:
+    loans, _, card = make(case)
     margins, contributions = card.score_many(loans)
     assert np.abs(contributions.mean(axis=0)).max() < 1e-9
     assert margins.mean() == pytest.approx(card.base, abs=1e-8)
 
 
-def test_a_booster_of_depth_two_is_refused() -> None:
-    loans = table(OTHER, 300, 0)
-    fitted = Stumps.fit(loans, labels(loans, 0), silent)
-    matrix = xgboost.DMatrix(to_single(fitted.encoding.matrix(loans)), labels(loans, 0))
+def test_a_tree_that_splits_on_two_fields_is_refused() -> None:
+    loans, fitted, _ = fit_additive("other")
+    matrix = xgboost.DMatrix(to_single(fitted.encoding.matrix(loans)), labels(loans, 1))
     deep = xgboost.train({"max_depth": 2}, matrix, 3)
-    with pytest.raises(ValueError, match="depth 2 or more is not additive"):
-        compile_stumps(deep, fitted.encoding, loans)
+    with pytest.raises(ValueError, match="splits on two fields is not additive"):
+        compile_trees(deep, fitted.encoding, loans)
 
 
-def test_a_table_without_a_pattern_compiles_to_points_of_zero() -> None:
-    loans = Loans.of(OTHER, [("1+", 1.0, None, None, "web", None, 7.0, "town 1")] * 100)
+@pytest.mark.parametrize("candidate", ["additive", "binned"])
+def test_a_table_without_a_pattern_compiles_to_points_of_zero(candidate: str) -> None:
+    row = ("1+", 1.0, None, None, "web", None, 7.0, "only", "town 1")
+    loans = Loans.of(OTHER, [row] * 100)
     late = np.array([0.0, 1.0] * 50)
-    card = Stumps.fit(loans, late, silent).compile(loans)
+    values = {"C": 1.0, "min_bin_size": 0.05, "depth": 1, "rounds": 50, "eta": 0.1}
+    values |= {"monotone": False, "min_child_weight": 1}
+    card = CANDIDATES[candidate](loans, late, Settings(values), silent).compile(loans)
+    assert isinstance(card, Scorecard)
     assert card.base == pytest.approx(0, abs=0.1)  # each round sees half of the loans
     assert set(card.score_many(loans)[1].ravel().tolist()) == {0.0}
-    unlike = ("< 1", 2.0, 3.0, "x", None, 4.0, 8.0, "town 2")
+    unlike = ("< 1", 2.0, 3.0, "x", None, 4.0, 8.0, "another", "town 2")
     assert card.margin(unlike) == card.base
 
 
+# Optimal bins as a scorecard
+
+
+@settings(max_examples=40, deadline=None)
+@given(cases, resamplings, seeds)
+def test_a_binned_scorecard_equals_the_regression(
+    case: str, resampling: Resampling, seed: int
+) -> None:
+    loans, fitted, card = fit_binned(case, resampling)
+    card.check(loans.definition)
+    new = table(loans.definition, 200, seed, unseen=True)
+    for some in (loans, new, at_the_edges(new, card, np.random.default_rng(seed))):
+        assert np.abs(card.margins(some) - fitted.margins(some)).max() <= 1e-8
+
+
+def test_a_level_that_was_never_seen_adds_nothing_but_the_mean() -> None:
+    loans, fitted, card = fit_binned("peerloan")
+    coefficients = dict(zip(fitted.binnings, fitted.regression.coef_[0], strict=True))
+    tables = [each for each in card.tables if isinstance(each, LevelTable)]
+    assert len(tables) == 4
+    for each in tables:
+        texts = loans.texts(each.feature)
+        given = [None if code < 0 else texts.levels[code] for code in texts.codes]
+        if loans.definition[each.feature].kind == "category":
+            binning = fitted.binnings[each.feature]
+            assert binning.transform(np.array(["never seen"], dtype=object), metric="woe") == 0
+            woe = -binning.transform(
+                np.array(given, dtype=object), metric="woe", metric_missing="empirical"
+            )
+            assert each.unseen == pytest.approx(-coefficients[each.feature] * woe.mean(), abs=1e-8)
+
+
+@pytest.mark.parametrize("least", [0.02, 0.1, 0.3])
+def test_no_bin_is_smaller_than_the_setting_and_it_matters(least: float) -> None:
+    fitted = fit("binned", "peerloan", C=1.0, min_bin_size=least)[1]
+    bins = 0
+    for name, binning in fitted.binnings.items():
+        built = binning.binning_table.build(add_totals=False)
+        counts = built["Count"].to_numpy()[:-2]  # the last two are special and missing values
+        assert counts.min() >= math.floor(least * counts.sum()), name
+        bins += len(counts)
+    coarser = fit("binned", "peerloan", C=1.0, min_bin_size=0.4)[1]
+    assert bins > sum(len(binning.splits) + 1 for binning in coarser.binnings.values())
+
+
+# Calibration inside the tables
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.sampled_from(["additive", "binned"]),
+    st.sampled_from(["peerloan", "other", "categories"]),
+    st.floats(1e-6, 5),
+    st.floats(-10, 10),
+)
+def test_a_rescaled_scorecard_has_the_calibrated_margins(
+    candidate: str, case: str, slope: float, intercept: float
+) -> None:
+    loans, _, card = (fit_additive if candidate == "additive" else fit_binned)(case)
+    new = rescaled(card, slope, intercept)
+    new.check(loans.definition)
+    some = table(loans.definition, 100, 5, unseen=True)
+    assert np.abs(new.margins(some) - (slope * card.margins(some) + intercept)).max() <= 1e-8
+    assert new.base == pytest.approx(slope * card.base + intercept, abs=1e-9)
+    changed, before = new.score_many(some)[1], card.score_many(some)[1]
+    assert np.abs(changed - slope * before).max() <= 1e-8
+
+
+def test_a_scorecard_rescaled_by_nothing_is_itself() -> None:
+    for case in ("peerloan", "other"):
+        card = fit_additive(case)[2]
+        assert rescaled(card, 1.0, 0.0) == card
+
+
+# Everything else as ONNX
+
+ONNX: dict[str, dict[str, Any]] = {
+    "basic": {"min_leaf": 1},
+    "boosted": {"depth": 3, "eta": 0.2, "min_child_weight": 1},
+    "logistic": {"C": 1.0},
+}
+
+
 @cache
-def forest(name: str, seed: int) -> tuple[Loans, Forest, OnnxModel]:
-    loans = table(DEFINITIONS[name], 300, seed)
-    fitted = Forest.fit(loans, labels(loans, seed), silent)
-    parts = fitted.compile(loans)
-    background = loans.take(np.arange(8))
-    return loans, fitted, OnnxModel(parts.graph, parts.encoding, loans.definition, background, "s")
+def deployed(candidate: str, case: str, resampling: Resampling) -> tuple[Loans, Any, OnnxModel]:
+    loans, fitted, parts = fit(candidate, case, resampling, **ONNX[candidate])
+    assert isinstance(parts, OnnxParts)
+    return loans, fitted, model_of(parts, loans)
 
 
-def logistic(margins: Any) -> Any:
-    return 1 / (1 + np.exp(-margins))
+def model_of(parts: OnnxParts, loans: Loans) -> OnnxModel:
+    background = loans.take(np.arange(4))
+    return OnnxModel(parts.graph, parts.encoding, loans.definition, background, "s", Calibration())
 
 
-@settings(max_examples=10, deadline=None)
-@given(st.sampled_from(sorted(DEFINITIONS)), st.integers(0, 1), st.integers(0, 2**32))
-def test_a_forest_in_onnx_reproduces_scikit_learn(name: str, seed: int, other: int) -> None:
-    loans, fitted, model = forest(name, seed)
-    new = table(DEFINITIONS[name], 150, other, unseen=True)
+def logistic(margins: Numbers) -> Numbers:
+    return np.asarray(1 / (1 + np.exp(-np.clip(margins, -500, 500))))
+
+
+estimators = st.sampled_from(sorted(ONNX))
+
+
+@settings(max_examples=60, deadline=None)
+@given(estimators, cases, resamplings, seeds)
+def test_a_graph_reproduces_the_original(
+    candidate: str, case: str, resampling: Resampling, seed: int
+) -> None:
+    loans, fitted, model = deployed(candidate, case, resampling)
+    new = table(loans.definition, 150, seed, unseen=True)
     for some in (loans, new):
-        expected = np.clip(fitted.predict(some), FLOOR, 1 - FLOOR)
+        expected = np.clip(logistic(fitted.margins(some)), FLOOR, 1 - FLOOR)
         assert np.abs(logistic(model.margins(some)) - expected).max() <= 1e-6
 
 
-def test_a_forest_splits_on_its_thresholds_as_scikit_learn_does() -> None:
-    definition = Definition("m", Label("y", 1, 0), (Field("a", "number", "A"),))
-    random = np.random.default_rng(3)
-    loans = Loans.of(definition, [(value,) for value in random.normal(0, 1e5, 400).tolist()])
-    fitted = Forest.fit(loans, (random.random(400) < 0.3).astype(float), silent)
-    thresholds = np.unique(
-        np.concatenate([tree.tree_.threshold.copy() for tree in fitted.forest.estimators_])
-    )
-    steps = thresholds.astype(np.float32).astype(np.float64)
-    beside = np.concatenate(
-        [steps, np.nextafter(steps.astype(np.float32), np.float32(np.inf)), thresholds]
-    )
-    new = Loans.of(definition, [(float(value),) for value in beside])
-    before = fitted.predict(new)
-    parts = fitted.compile(loans)
-    # Storing the thresholds in single precision moved no split of the forest itself either.
-    assert (fitted.predict(new) == before).all()
-    model = OnnxModel(parts.graph, parts.encoding, definition, loans.take(np.arange(4)), "")
-    assert np.abs(logistic(model.margins(new)) - np.clip(before, FLOOR, 1 - FLOOR)).max() <= 1e-6
-
-
-@settings(max_examples=10, deadline=None)
-@given(st.sampled_from(sorted(DEFINITIONS)), st.integers(0, 2**32), st.integers(1, 130))
+@settings(max_examples=60, deadline=None)
+@given(estimators, cases, resamplings, seeds, st.integers(1, 130))
 def test_one_loan_and_many_have_the_same_margin_to_the_bit(
-    name: str, other: int, rows: int
+    candidate: str, case: str, resampling: Resampling, seed: int, rows: int
 ) -> None:
-    _, _, model = forest(name, 0)
-    new = table(DEFINITIONS[name], max(rows, 8), other, unseen=True).take(np.arange(rows))
+    loans, _, model = deployed(candidate, case, resampling)
+    new = table(loans.definition, max(rows, 8), seed, unseen=True).take(np.arange(rows))
     many = model.margins(new).tolist()
     assert [model.margin(row) for row in new.rows()] == many
     for row, margin in list(zip(new.rows(), many, strict=True))[:2]:
         assert model.score(row)[0] == margin
 
 
+def test_a_forest_splits_on_its_thresholds_as_scikit_learn_does() -> None:
+    definition = Definition("m", LABEL, (Field("a", "number", "A"),))
+    random = np.random.default_rng(3)
+    loans = Loans.of(definition, [(value,) for value in random.normal(0, 1e5, 400).tolist()])
+    late = (random.random(400) < 0.3).astype(np.float64)
+    fitted: Any = CANDIDATES["basic"](loans, late, Settings({"min_leaf": 1}), silent)
+    thresholds = np.unique(
+        np.concatenate([tree.tree_.threshold for tree in fitted.forest.estimators_])
+    )
+    steps = thresholds.astype(np.float32).astype(np.float64)
+    beside = np.concatenate(
+        [steps, np.nextafter(steps.astype(np.float32), np.float32(np.inf)), thresholds]
+    )
+    new = Loans.of(definition, [(float(value),) for value in beside])
+    expected = logistic(fitted.margins(new))
+    model = model_of(fitted.compile(loans), loans)
+    assert np.abs(logistic(model.margins(new)) - expected).max() <= 1e-6
+
+
+def test_boosted_trees_split_on_their_thresholds_as_xgboost_does() -> None:
+    _, fitted, model = deployed("boosted", "numbers", "none")
+    thresholds = np.concatenate(
+        [
+            [float(line.split("<")[1].split("]")[0]) for line in dump.split("\n") if "<" in line]
+            for dump in fitted.booster.get_dump()
+        ]
+    ).astype(np.float32)
+    beside = np.concatenate([thresholds, np.nextafter(thresholds, np.float32(-np.inf))])
+    rows = [(float(a), float(b)) for a, b in zip(beside, beside[::-1], strict=True)]
+    new = Loans.of(NUMBERS, rows)
+    assert np.abs(model.margins(new) - fitted.margins(new)).max() <= 1e-5
+
+
+def test_a_small_probability_keeps_its_digits_in_boosted_trees() -> None:
+    # The operator's own logistic would give 1 − p in single precision, from which p is taken.
+    loans = table(NUMBERS, 3000, 1)
+    late = labels(loans, 1, 40)
+    values = {"depth": 2, "eta": 0.3, "min_child_weight": 0}
+    fitted = CANDIDATES["boosted"](loans, late, Settings(values), silent)
+    parts = fitted.compile(loans)
+    assert isinstance(parts, OnnxParts)
+    margins = fitted.margins(loans)
+    assert margins.min() < -4
+    assert np.abs(model_of(parts, loans).margins(loans) - margins).max() < 1e-5
+
+
 def test_no_loans_have_no_margins() -> None:
-    for name in DEFINITIONS:
-        assert forest(name, 0)[2].margins(Loans.of(DEFINITIONS[name], [])).shape == (0,)
-        margins, contributions = stumps(name, 0)[2].score_many(Loans.of(DEFINITIONS[name], []))
+    for candidate in ONNX:
+        model = deployed(candidate, "other", "none")[2]
+        assert model.margins(Loans.of(OTHER, [])).shape == (0,)
+    for make in (fit_additive, fit_binned):
+        margins, contributions = make("other")[2].score_many(Loans.of(OTHER, []))
         assert margins.shape == (0,)
-        assert contributions.shape == (0, len(DEFINITIONS[name].fields))
+        assert contributions.shape == (0, len(OTHER.fields))
 
 
-def test_the_onnx_graph_is_the_same_for_the_same_forest() -> None:
-    _, fitted, _ = forest("other", 0)
-    columns = len(fitted.encoding.columns)
-    assert compile_forest(fitted.forest, columns) == compile_forest(fitted.forest, columns)
+@pytest.mark.parametrize("candidate", sorted(CANDIDATES))
+def test_the_same_table_compiles_to_the_same_bytes(candidate: str) -> None:
+    values = ONNX.get(candidate) or {
+        "C": 1.0, "min_bin_size": 0.05, "depth": 2, "rounds": 20, "eta": 0.1,
+        "monotone": True, "min_child_weight": 1,
+    }  # fmt: skip
+    loans = table(OTHER, 200, 9)
+    one, other = (
+        CANDIDATES[candidate](loans, labels(loans, 9), Settings(values, "smote"), silent)
+        for _ in range(2)
+    )
+    assert one.compile(loans) == other.compile(loans)
+
+
+def test_progress_rises_to_the_end() -> None:
+    for candidate in CANDIDATES:
+        told: list[float] = []
+        values = {"C": 1.0, "min_bin_size": 0.05, "depth": 1, "rounds": 20, "eta": 0.1}
+        values |= {"monotone": False, "min_child_weight": 1, "min_leaf": 5}
+        loans = table(OTHER, 200, 9)
+        CANDIDATES[candidate](loans, labels(loans, 9), Settings(values), told.append)
+        assert told == sorted(told)
+        assert told[-1] == 1.0, candidate
+
+
+def test_a_table_of_rare_levels_alone_can_be_encoded() -> None:
+    definition = Definition("m", LABEL, (Field("town", "category", "Town"),))
+    loans = Loans.of(definition, [(f"town {i}",) for i in range(60)])
+    for ranks, impute in ((True, True), (True, False), (False, True)):
+        encoding = fit_encoding(loans, ranks=ranks, impute=impute)
+        assert encoding.matrix(loans).shape[1] >= 1

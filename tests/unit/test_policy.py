@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from peerloan.model import BANDS, Policy
+from peerloan.model import BANDS, Policy, TradeOff
 from peerloan.model.arithmetic import UNIT, margin, probability
+from peerloan.model.policy import figures_at
 
 
 def test_by_cost_says_yes_where_expected_costs_are_equal() -> None:
@@ -85,3 +86,122 @@ def test_a_policy_survives_json() -> None:
 def test_a_threshold_that_is_no_probability_is_refused(threshold: float) -> None:
     with pytest.raises(ValueError, match="between 0 and 1"):
         Policy.at(threshold, "threshold", threshold)
+
+
+# By an aim
+
+# 100 loans, of which 10 are late; each row flags some more.
+TRADE_OFF = (
+    TradeOff(2.0, 0.02, 0.1, 0.5),
+    TradeOff(1.0, 0.05, 0.3, 0.6),
+    TradeOff(0.0, 0.20, 0.6, 0.3),
+    TradeOff(-1.0, 0.40, 0.8, 0.2),
+    TradeOff(-2.0, 0.90, 1.0, 1 / 9),
+    TradeOff(-3.0, 1.00, 1.0, 0.1),
+)
+
+
+def margin_by(aim: str, value: float) -> float:
+    """The margin of the row that an aim takes."""
+    policy = Policy.by_aim(aim, value, TRADE_OFF)
+    assert (policy.aim, policy.aim_value) == (aim, value)
+    row = min(TRADE_OFF, key=lambda row: abs(row.margin - policy.threshold_margin))
+    assert policy.threshold_margin == pytest.approx(row.margin, abs=1e-7)
+    # Who has exactly the row's margin is flagged: else a tie would fall on the wrong side.
+    assert policy.late(row.margin)
+    return row.margin
+
+
+def test_an_aim_of_cost_needs_no_trade_off() -> None:
+    assert Policy.by_aim("cost", 7.0, ()) == Policy.by_cost(7.0)
+
+
+@pytest.mark.parametrize(
+    ("share", "due"),
+    [
+        (0.02, 2.0),
+        (0.049, 2.0),
+        (0.05, 1.0),
+        (0.1, 1.0),
+        (0.2, 0.0),
+        (0.39999, 0.0),
+        (0.95, -2.0),
+        (0.999, -2.0),
+    ],
+)
+def test_capacity_flags_at_most_its_share(share: float, due: float) -> None:
+    assert margin_by("capacity", share) == due
+
+
+def test_a_capacity_below_what_any_threshold_flags_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"so few as 1\.000%; the fewest are 2\.000%"):
+        Policy.by_aim("capacity", 0.01, TRADE_OFF)
+
+
+@pytest.mark.parametrize(
+    ("share", "due"),
+    [(0.05, 2.0), (0.1, 2.0), (0.11, 1.0), (0.6, 0.0), (0.61, -1.0), (0.8, -1.0), (0.99, -2.0)],
+)
+def test_recall_finds_at_least_its_share_with_the_fewest_flagged(share: float, due: float) -> None:
+    assert margin_by("recall", share) == due
+
+
+def test_f2_is_the_largest_by_hand() -> None:
+    # 5 p r / (4 p + r): 0.1190, 0.3333, 0.5000, 0.5000, 0.3846, 0.3571; of equal ones the first.
+    assert margin_by("f2", 0.0) == 0.0
+    better = (*TRADE_OFF[:3], TradeOff(-1.0, 0.40, 0.81, 0.2025), *TRADE_OFF[4:])
+    assert Policy.by_aim("f2", 0.0, better).threshold_margin == pytest.approx(-1.0, abs=1e-7)
+
+
+def test_f2_of_rows_that_find_nothing_is_the_smallest() -> None:
+    rows = (TradeOff(1.0, 0.1, 0.0, 0.0), TradeOff(0.0, 1.0, 1.0, 0.1))
+    assert Policy.by_aim("f2", 0.0, rows).threshold_margin == 0.0
+
+
+@pytest.mark.parametrize("aim", ["capacity", "recall"])
+@pytest.mark.parametrize("share", [0.0, 1.0, -0.5, 10.0, math.nan, math.inf])
+def test_a_share_that_is_none_is_refused(aim: str, share: float) -> None:
+    with pytest.raises(ValueError, match=f"{aim}: expected a share between 0 and 1"):
+        Policy.by_aim(aim, share, TRADE_OFF)
+
+
+@pytest.mark.parametrize("ratio", [0.0, -1.0, 1e6, math.nan, math.inf])
+def test_a_ratio_that_is_none_is_refused(ratio: float) -> None:
+    with pytest.raises(ValueError, match="cost: expected a ratio above 0"):
+        Policy.by_aim("cost", ratio, TRADE_OFF)
+
+
+@pytest.mark.parametrize(("aim", "value"), [("capacity", 0.1), ("recall", 0.5), ("f2", 0.0)])
+def test_an_aim_without_a_trade_off_is_refused(aim: str, value: float) -> None:
+    with pytest.raises(ValueError, match=f"{aim}: this version was published without a trade-off"):
+        Policy.by_aim(aim, value, ())
+
+
+def test_an_aim_of_another_name_is_refused() -> None:
+    with pytest.raises(ValueError, match="expected cost, capacity, recall or f2, given 'profit'"):
+        Policy.by_aim("profit", 0.5, TRADE_OFF)
+
+
+@given(st.floats(-60, 60))
+def test_a_row_of_any_margin_makes_a_policy_that_flags_it(row_margin: float) -> None:
+    rows = (TradeOff(row_margin, 0.5, 1.0, 0.1),)
+    policy = Policy.by_aim("recall", 0.5, rows)
+    # Below this, no probability of nine decimals is left to be a threshold.
+    if row_margin > -20:
+        assert policy.late(row_margin)
+    if abs(row_margin) < 10:
+        assert policy.threshold_margin == pytest.approx(row_margin, abs=1e-4)
+
+
+def test_figures_at_a_threshold_are_those_of_the_last_row_that_reaches_it() -> None:
+    for row in TRADE_OFF:
+        policy = Policy.by_aim("capacity", min(row.flagged, 0.9999), TRADE_OFF)
+        if row.flagged < 1:
+            assert figures_at(policy, TRADE_OFF) == {"recall": row.recall, "flagged": row.flagged}
+    between = Policy.at(probability(0.5), "threshold", 0.5)
+    assert figures_at(between, TRADE_OFF) == {"recall": 0.3, "flagged": 0.05}
+    assert figures_at(Policy.at(0.99, "threshold", 0.99), TRADE_OFF) == {
+        "recall": 0.0,
+        "flagged": 0.0,
+    }
+    assert figures_at(between, ()) == {}

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 from peerloan.loan import Definition, Field, Label, Loans, Texts, Value
 from peerloan.model import MAX_REASONS, EncodedColumn, Encoding, Profile, Reasons
-from peerloan.model.arithmetic import UNIT, to_unit
+from peerloan.model.arithmetic import IDENTITY, UNIT, to_unit
 from peerloan.model.onnx_model import FLOOR, OnnxModel, OnnxModelError, background_size
 
 LABEL = Label("y", 1, 0)
@@ -233,6 +233,7 @@ def small_model(seed: str = "s") -> OnnxModel:
         FOUR,
         Loans.of(FOUR, normal_rows(background_size(4), 4, seed=1)),
         seed,
+        IDENTITY,
     )
 
 
@@ -284,7 +285,7 @@ def test_contributions_of_an_additive_probability_are_exact() -> None:
     two = Definition("m", LABEL, tuple(Field(name, "number", name) for name in "ab"))
     background = Loans.of(two, normal_rows(32, 2, seed=1))
     model = OnnxModel(
-        graph(2, [], [0.001, -0.002]), values_encoding(two), two, background, seed="s"
+        graph(2, [], [0.001, -0.002]), values_encoding(two), two, background, "s", IDENTITY
     )
     for own in normal_rows(10, 2, seed=3):
         margin, contributions = model.score(own)
@@ -313,7 +314,7 @@ def test_contributions_are_exact_where_large_shares_all_but_cancel_out() -> None
     """The probability is next to 0 here as in the background, and next to 1 half-way between."""
     background = Loans.of(FOUR, [(0.0, 0.0, 0.0, 1.0)] * 24)
     made = graph(4, [(0, 1, -90.0), (1, 2, 5.0)], [40.0, 40.0, -45.0, -20.0])
-    model = OnnxModel(made, values_encoding(FOUR), FOUR, background, "s")
+    model = OnnxModel(made, values_encoding(FOUR), FOUR, background, "s", IDENTITY)
     random = np.random.default_rng(7)
     for _ in range(50):
         a, b = random.normal(1, 0.1, 2).tolist()
@@ -333,7 +334,7 @@ def test_a_model_that_ignores_every_feature_gives_no_reasons() -> None:
     for size in (4, 5, 22, 32):
         background = Loans.of(FOUR, normal_rows(size, 4, seed=1))
         constant = graph(4, [], [0.0] * 4)
-        model = OnnxModel(constant, values_encoding(FOUR), FOUR, background, "s")
+        model = OnnxModel(constant, values_encoding(FOUR), FOUR, background, "s", IDENTITY)
         assert model.score((1.0, 2.0, 3.0, 4.0)) == (model.base, (0.0, 0.0, 0.0, 0.0))
 
 
@@ -380,7 +381,9 @@ def test_all_of_a_fields_columns_change_together() -> None:
         )
     )
     background = Loans.of(definition, [("x", 0.0)] * 4)
-    model = OnnxModel(graph(4, [], [1.0, 0.0, 2.0, -1.0]), encoding, definition, background, "s")
+    model = OnnxModel(
+        graph(4, [], [1.0, 0.0, 2.0, -1.0]), encoding, definition, background, "s", IDENTITY
+    )
     for value, margin in (("x", 1.0), ("y", 2.0), (None, -1.0), ("unseen", 0.0)):
         found, contributions = model.score((value, 5.0))
         assert found == pytest.approx(margin, abs=1e-6)
@@ -390,7 +393,7 @@ def test_all_of_a_fields_columns_change_together() -> None:
 def test_one_field_carries_the_whole_difference() -> None:
     one = Definition("m", LABEL, (Field("a", "number", "A"),))
     background = Loans.of(one, [(0.0,), (1.0,), (-1.0,), (0.5,)])
-    model = OnnxModel(graph(1, [], [1.0]), values_encoding(one), one, background, "s")
+    model = OnnxModel(graph(1, [], [1.0]), values_encoding(one), one, background, "s", IDENTITY)
     margin, contributions = model.score((2.0,))
     assert margin == pytest.approx(2.0, abs=1e-6)
     assert contributions == (margin - model.base,)
@@ -409,11 +412,11 @@ def test_what_is_no_model_is_refused() -> None:
     good = graph(4, [], [1.0] * 4)
     for bad in (b"", b"not a graph", good[: len(good) // 2]):
         with pytest.raises(OnnxModelError, match=r"model\.onnx: "):
-            OnnxModel(bad, encoding, FOUR, background, "s")
+            OnnxModel(bad, encoding, FOUR, background, "s", IDENTITY)
     with pytest.raises(OnnxModelError, match=r"background\.json: no loans"):
-        OnnxModel(good, encoding, FOUR, Loans.of(FOUR, []), "s")
+        OnnxModel(good, encoding, FOUR, Loans.of(FOUR, []), "s", IDENTITY)
     strange = Encoding((EncodedColumn("z", "value"),))
     with pytest.raises(ValueError, match="'z', which is no field"):
-        OnnxModel(good, strange, FOUR, background, "s")
+        OnnxModel(good, strange, FOUR, background, "s", IDENTITY)
     with pytest.raises(ValueError, match="a number field can't be encoded by level"):
-        OnnxModel(good, Encoding((EncodedColumn("a", "level"),)), FOUR, background, "s")
+        OnnxModel(good, Encoding((EncodedColumn("a", "level"),)), FOUR, background, "s", IDENTITY)

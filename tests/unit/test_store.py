@@ -18,6 +18,7 @@ from peerloan.model import (
     BreakingChange,
     BundleError,
     Draft,
+    Judged,
     NumberTable,
     Policy,
     Profile,
@@ -48,7 +49,7 @@ def drafted(
         policy=Policy.by_cost(),
         profile=Profile.of(loans, column * 0, column * 0 + 0.1),
         trained_on=TrainedOn("nothing", "0", 4, 0, sample=False),
-        metrics={"auc": 0.5},
+        judged=Judged({"auc": 0.5}, {}, (), ()),
         libraries={},
         documents={},
     )

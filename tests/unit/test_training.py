@@ -1,4 +1,4 @@
-"""Training: held-out figures, what it refuses, and what stands in a bundle afterwards."""
+"""Training: what it refuses, what stands in a bundle afterwards, and recalibration."""
 
 from __future__ import annotations
 
@@ -8,17 +8,39 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
+import msgspec
 import numpy as np
 import pytest
 
 from peerloan.book import BookError, open_book
-from peerloan.loan import Checks, Definition, Loans, default_definition, parse_definition
-from peerloan.model import NumberTable, Policy, Scorecard, Store
+from peerloan.loan import (
+    Checks,
+    Definition,
+    Loans,
+    Numbers,
+    default_definition,
+    parse_definition,
+)
+from peerloan.model import (
+    Bundle,
+    BundleError,
+    Calibration,
+    NumberTable,
+    Policy,
+    Scorecard,
+    Store,
+    StoreError,
+    probabilities,
+)
 from peerloan.sample import batches
-from peerloan.training import CANDIDATES, Outcome, TrainingError, train
+from peerloan.training import CANDIDATES, Aim, Outcome, TrainingError, recalibrate, train
+from peerloan.training import run as run_module
+from peerloan.training.calibration import reliability
+from peerloan.training.candidates import Settings
 from peerloan.training.encoders import fit_encoding
-from peerloan.training.evaluation import metrics
+from peerloan.training.evaluation import FIGURES
 
 Rows = list[dict[str, str]]
 
@@ -54,43 +76,13 @@ def refusal(tmp_path: Path, rows: Rows, definition: Definition | None = None) ->
     store = Store(tmp_path / "store")
     book = open_book(write(tmp_path / "book.csv", rows))
     with pytest.raises((TrainingError, BookError)) as caught:
-        train(book, definition or default_definition(), store)
+        train(book, definition or default_definition(), store, ["logistic"], fast=True)
     message = str(caught.value)
     assert message.startswith(f"{tmp_path / 'book.csv'}: ")
     assert "\n" not in message
     assert store.versions() == []
     assert not (tmp_path / "store").exists()
     return message.removeprefix(f"{tmp_path / 'book.csv'}: ")
-
-
-# Figures
-
-
-def test_the_figures_of_a_few_loans_by_hand() -> None:
-    late = np.array([0.0, 0, 1, 1, 0])
-    probability = np.array([0.1, 0.4, 0.35, 0.8, 0.2])
-    found = metrics(late, probability, Policy.at(0.38, "threshold", 0.38))
-    # Of the six pairs of a late and another loan only (0.35, 0.4) stands the wrong way round.
-    assert found["auc"] == pytest.approx(5 / 6)
-    assert found["recall"] == 0.5
-    assert found["flagged"] == pytest.approx(2 / 5)
-    assert found["brier"] == pytest.approx((0.01 + 0.16 + 0.65**2 + 0.04 + 0.04) / 5)
-    logs = [0.9, 0.6, 0.35, 0.8, 0.8]
-    assert found["log_loss"] == pytest.approx(-sum(map(math.log, logs)) / 5)
-    assert (found["held_out"], found["held_out_late"]) == (5.0, 2.0)
-
-
-def test_equal_probabilities_count_half_and_the_threshold_itself_is_flagged() -> None:
-    policy = Policy.at(0.25, "threshold", 0.25)
-    found = metrics(np.array([0.0, 1]), np.array([0.25, 0.25]), policy)
-    assert (found["auc"], found["recall"], found["flagged"]) == (0.5, 1.0, 1.0)
-
-
-def test_a_certainty_that_is_wrong_has_a_finite_log_loss() -> None:
-    found = metrics(np.array([0.0, 1]), np.array([1.0, 0.0]), Policy.by_cost())
-    assert found["log_loss"] == pytest.approx(math.log(1e7), rel=1e-6)
-    assert found["auc"] == 0.0
-    assert found["brier"] == 1.0
 
 
 # What is refused
@@ -172,7 +164,11 @@ def run_on(folder: Path, rows: Rows) -> Run:
     store, told = Store(folder / "store"), list[tuple[str, float]]()
     book = open_book(write(folder / "book.csv", rows))
     outcomes = train(
-        book, default_definition(), store, progress=lambda what, done: told.append((what, done))
+        book,
+        default_definition(),
+        store,
+        fast=True,
+        progress=lambda what, done: told.append((what, done)),
     )
     return Run(store, outcomes, told)
 
@@ -182,10 +178,11 @@ def first_run(tmp_path_factory: pytest.TempPathFactory, rows: Rows) -> Run:
     return run_on(tmp_path_factory.mktemp("first"), rows)
 
 
-def test_the_better_candidate_comes_first_and_both_are_published(first_run: Run) -> None:
+def test_the_chosen_candidate_comes_first_and_all_are_published(first_run: Run) -> None:
     store, outcomes = first_run.store, first_run.outcomes
-    assert {outcome.candidate for outcome in outcomes} == {"basic", "additive"} == set(CANDIDATES)
-    scores = [outcome.metrics["auc"] for outcome in outcomes]
+    assert {outcome.candidate for outcome in outcomes} == set(CANDIDATES)
+    assert [outcome.chosen for outcome in outcomes] == [True, False, False, False, False]
+    scores = [outcome.metrics["auc"] for outcome in outcomes[1:]]
     assert scores == sorted(scores, reverse=True)
     assert set(store.versions()) == {outcome.version for outcome in outcomes}
     for outcome in outcomes:
@@ -193,8 +190,39 @@ def test_the_better_candidate_comes_first_and_both_are_published(first_run: Run)
         assert manifest.candidate == outcome.candidate
         assert manifest.metrics == outcome.metrics
         assert (manifest.trained_on.loans, manifest.trained_on.late) == (400, 40)
-        assert outcome.metrics["held_out"] == 80
-        assert outcome.metrics["held_out_late"] == 8
+        assert manifest.recalibrated_on is None
+
+
+def test_a_manifest_holds_figures_intervals_candidates_and_the_trade_off(first_run: Run) -> None:
+    for outcome in first_run.outcomes:
+        manifest = first_run.store.manifest(outcome.version)
+        assert tuple(manifest.metrics) == tuple(manifest.intervals) == FIGURES
+        for name, (low, high) in manifest.intervals.items():
+            assert low <= manifest.metrics[name] <= high
+            assert low < high or outcome.metrics["auc"] == 0.5 or name in ("recall", "flagged")
+        scores = {score.candidate: score for score in manifest.candidates}
+        assert list(scores) == list(CANDIDATES)
+        for score in manifest.candidates:
+            assert set(score.figures) == set(score.errors) == set(FIGURES)
+            assert min(score.errors.values()) >= 0
+            assert score.settings
+        assert scores[outcome.candidate].figures == pytest.approx(manifest.metrics)
+        assert (manifest.policy.aim, manifest.policy.aim_value) == ("cost", 20.0)
+        rows = manifest.trade_off
+        assert [row.flagged for row in rows] == sorted(row.flagged for row in rows)
+        assert (rows[-1].flagged, rows[-1].recall) == (1.0, 1.0)
+
+
+def test_report_and_card_stand_in_the_bundle(first_run: Run) -> None:
+    for outcome in first_run.outcomes:
+        folder = first_run.store.root / "versions" / outcome.version
+        assert {"report.html", "card.md"} <= set(first_run.store.manifest(outcome.version).files)
+        report = (folder / "report.html").read_text("utf-8")
+        card = (folder / "card.md").read_text("utf-8")
+        for name in CANDIDATES:
+            assert name in report
+        assert f": {outcome.candidate}\n" in card
+        assert f"{outcome.metrics['auc']:.4g}" in card
 
 
 def test_progress_is_told_from_0_to_1(first_run: Run) -> None:
@@ -202,11 +230,9 @@ def test_progress_is_told_from_0_to_1(first_run: Run) -> None:
     by_step: dict[str, list[float]] = {}
     for what, done in first_run.told:
         by_step.setdefault(what, []).append(done)
-    assert {step.split(" ", 1)[1] for step in by_step} >= {
-        "fitting on four fifths",
-        "fitting on all loans",
-        "compiling",
-    }
+    assert list(by_step)[1] == "trying settings on 400 loans"
+    for name in CANDIDATES:
+        assert {f"{name}: fitting on all loans", f"publishing {name}"} <= set(by_step)
     for told in by_step.values():
         assert told == sorted(told)
         assert told[-1] == 1.0
@@ -219,11 +245,8 @@ def test_the_same_table_gives_the_same_versions_again(
     for first, second in zip(first_run.outcomes, again.outcomes, strict=True):
         one = first_run.store.manifest(first.version)
         other = again.store.manifest(second.version)
-        assert one.candidate == other.candidate
         assert one.files == other.files
-        assert one.golden == other.golden
-        assert one.metrics == other.metrics
-        assert one.trained_on == other.trained_on
+        assert msgspec.structs.replace(other, version=one.version, created=one.created) == one
 
 
 def test_the_definition_in_a_bundle_says_what_was_seen(tmp_path: Path, rows: Rows) -> None:
@@ -238,6 +261,7 @@ def test_the_definition_in_a_bundle_says_what_was_seen(tmp_path: Path, rows: Row
         default_definition(),
         store,
         ["additive"],
+        fast=True,
     )
     bundle = store.load(outcome.version)
     before, seen = default_definition(), bundle.definition
@@ -280,7 +304,7 @@ def test_one_sampled_loan_makes_a_table_a_sample_and_none_does_not(
     for name, table, sample in (("real", real, False), ("mixed", mixed, True)):
         store = Store(tmp_path / name)
         path = write(tmp_path / f"{name}.csv", table)
-        (outcome,) = train(open_book(path), default_definition(), store, ["additive"])
+        (outcome,) = train(open_book(path), default_definition(), store, ["logistic"], fast=True)
         trained_on = store.manifest(outcome.version).trained_on
         assert trained_on.sample == sample
         assert trained_on.source == ("built-in sample" if sample else path.name)
@@ -357,7 +381,7 @@ def test_an_odd_table_gives_a_bundle_that_opens_and_decides(tmp_path: Path, cand
     store = Store(tmp_path / "store")
     book = open_book(write(tmp_path / "book.csv", odd_rows(np.random.default_rng(1))))
     definition = parse_definition(ODD, "odd.toml")
-    (outcome,) = train(book, definition, store, [candidate])
+    (outcome,) = train(book, definition, store, [candidate], fast=True)
     bundle = store.load(outcome.version)
     record = {"above it": 0.5, "one": "other", "size": "10+", "huge": 1e308, "never": 3.0}
     checked = Checks(bundle.definition).loan(record)
@@ -371,7 +395,7 @@ def test_an_odd_table_gives_a_bundle_that_opens_and_decides(tmp_path: Path, cand
 def test_a_median_of_the_largest_numbers_is_a_number() -> None:
     definition = parse_definition(ODD, "odd.toml")
     row = (0.5, None, None, None, "same", "1 %", 1.7976931348623157e308)
-    encoding = fit_encoding(Loans.of(definition, [row] * 4), one_hot_ordered=True, impute=True)
+    encoding = fit_encoding(Loans.of(definition, [row] * 4), ranks=False, impute=True)
     fills = {column.field: column.fill for column in encoding.columns if column.make == "value"}
     assert fills == {"above it": 0.5, "count.of": 0.0, "never": 0.0, "huge": row[-1]}
 
@@ -384,7 +408,8 @@ def test_a_definition_of_one_field_can_be_trained(tmp_path: Path) -> None:
     )
     rows = [{"a": str(i % 37), "y": str(int(i % 37 > 25))} for i in range(200)]
     store = Store(tmp_path / "store")
-    outcomes = train(open_book(write(tmp_path / "book.csv", rows)), definition, store)
+    book = open_book(write(tmp_path / "book.csv", rows))
+    outcomes = train(book, definition, store, ["additive", "logistic"], fast=True)
     for outcome in outcomes:
         decision = store.load(outcome.version).decide((30.0,))
         assert decision.late
@@ -401,3 +426,305 @@ def test_a_scorecards_edges_and_points_are_fit_for_json(
         if isinstance(table, NumberTable):
             assert all(map(math.isfinite, table.edges))
         assert not any(point == 0 and math.copysign(1, point) < 0 for point in table.points)
+
+
+# Calibration
+
+
+@pytest.fixture(scope="module")
+def fresh() -> Rows:
+    """Loans that no version was trained on."""
+    return sample_rows(30_000, seed=99)
+
+
+def scored(bundle: Bundle, rows: Rows) -> tuple[Numbers, Numbers]:
+    """Margins and outcomes of sample loans."""
+    checks = Checks(bundle.definition)
+    names = bundle.definition.names
+    values = [checks.loan({n: _value(row[n]) for n in names}).values for row in rows]
+    margins, _ = bundle.score_many(Loans.of(bundle.definition, values))
+    return margins, np.array([float(row["is_late"]) for row in rows])
+
+
+def _value(text: str) -> float | str | None:
+    try:
+        return float(text)
+    except ValueError:
+        return text or None
+
+
+@pytest.mark.parametrize("candidate", ["additive", "basic"])
+def test_probabilities_of_fresh_loans_are_calibrated(
+    store: Store, version_of: Callable[[str], str], fresh: Rows, candidate: str
+) -> None:
+    margins, late = scored(store.load(version_of(candidate)), fresh)
+    found = reliability(margins, late)
+    assert 0.7 < found.slope < 1.3
+    assert probabilities(margins).mean() == pytest.approx(late.mean(), rel=0.2)
+    assert found.error < 0.01
+
+
+def test_reasons_of_a_calibrated_scorecard_are_exact(
+    store: Store, version_of: Callable[[str], str], fresh: Rows
+) -> None:
+    bundle = store.load(version_of("additive"))
+    assert bundle.manifest.calibration == Calibration(1.0, 0.0), "it stands in the tables"
+    checks = Checks(bundle.definition)
+    for row in fresh[:200]:
+        loan = {name: _value(row[name]) for name in bundle.definition.names}
+        decision = bundle.decide(checks.loan(loan).values)
+        assert decision.contributions is not None
+        assert bundle.base + sum(decision.contributions) == decision.margin
+        assert decision.reasons is not None
+        given = dict(zip(bundle.definition.names, decision.contributions, strict=True))
+        due = sorted((c for c in given.values() if c > 0), reverse=True)[:4]
+        assert [reason.contribution for reason in decision.reasons] == due
+        assert all(given[each.feature] == each.contribution for each in decision.reasons)
+
+
+@pytest.mark.parametrize("resampling", ["class-weight", "smote"])
+def test_resampled_candidates_come_out_calibrated(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    sample_book: Path,
+    fresh: Rows,
+    resampling: Literal["class-weight", "smote"],
+) -> None:
+    """Both make half of the loans late; what is published says what share really is."""
+    stumps = {"depth": 1, "rounds": 80, "eta": 0.1, "min_child_weight": 10, "monotone": False}
+    grids = {
+        "additive": [Settings(stumps, resampling)],
+        "logistic": [Settings({"C": 0.1}, resampling)],
+    }
+    monkeypatch.setattr(run_module, "read_grids", lambda: grids)
+    store = Store(tmp_path / "store")
+    outcomes = train(open_book(sample_book), default_definition(), store, tuple(grids))
+    for outcome in outcomes:
+        margins, late = scored(store.load(outcome.version), fresh)
+        assert probabilities(margins).mean() == pytest.approx(late.mean(), rel=0.2)
+        assert outcome.metrics["brier"] < 0.03
+        for each in store.manifest(outcome.version).candidates:
+            assert each.settings.endswith(resampling)
+
+
+# Aims, later books and groups
+
+
+def test_an_aim_of_capacity_flags_no_more_than_its_share(tmp_path: Path, sample_book: Path) -> None:
+    store = Store(tmp_path / "store")
+    (outcome,) = train(
+        open_book(sample_book),
+        default_definition(),
+        store,
+        ["logistic"],
+        aim=Aim("capacity", 0.1),
+        fast=True,
+    )
+    manifest = store.manifest(outcome.version)
+    assert (manifest.policy.aim, manifest.policy.aim_value) == ("capacity", 0.1)
+    assert outcome.metrics["flagged"] == pytest.approx(0.1, abs=0.01)
+    assert outcome.metrics["flagged"] <= 0.1 + 1e-9
+
+
+def test_an_aim_that_can_not_be_is_refused_before_anything_is_fitted(
+    tmp_path: Path, rows: Rows
+) -> None:
+    book, told = open_book(write(tmp_path / "book.csv", rows)), list[str]()
+    for aim in (Aim("recall", 1.5), Aim("cost", 0.0), Aim("profit", 3.0)):
+        with pytest.raises(TrainingError, match="expected "):
+            train(
+                book,
+                default_definition(),
+                Store(tmp_path / "store"),
+                aim=aim,
+                progress=lambda what, _done: told.append(what),
+            )
+    assert told == []
+
+
+def test_a_capacity_that_no_threshold_keeps_is_refused(tmp_path: Path, rows: Rows) -> None:
+    same = [rows[0] | {"is_late": row["is_late"]} for row in rows]
+    store = Store(tmp_path / "store")
+    with pytest.raises(TrainingError, match="logistic: capacity: no threshold of this version"):
+        train(
+            open_book(write(tmp_path / "book.csv", same)),
+            default_definition(),
+            store,
+            ["logistic"],
+            aim=Aim("capacity", 0.01),
+            fast=True,
+        )
+    assert store.versions() == []
+
+
+def test_a_later_book_is_judged_by_the_deployed_form(tmp_path: Path, rows: Rows) -> None:
+    later = sample_rows(1000, seed=8)
+    for i, row in enumerate(later):
+        row["is_late"] = "1" if i % 20 == 0 else "0"
+    later[0]["purpose"] = "never seen"
+    store = Store(tmp_path / "store")
+    outcomes = train(
+        open_book(write(tmp_path / "book.csv", rows)),
+        default_definition(),
+        store,
+        ["additive", "boosted"],
+        later=open_book(write(tmp_path / "later.csv", later)),
+        fast=True,
+    )
+    for outcome in outcomes:
+        bundle = store.load(outcome.version)
+        margins, late = scored(bundle, later)
+        found = outcome.metrics
+        assert {f"later_{name}" for name in FIGURES} < set(found)
+        flagged = bundle.policy.late_many(margins)
+        assert found["later_flagged"] == pytest.approx(flagged.mean(), abs=2e-3)
+        assert found["later_recall"] == pytest.approx(flagged[late == 1].mean(), abs=0.05)
+        brier = float(np.mean((probabilities(margins) - late) ** 2))
+        assert found["later_brier"] == pytest.approx(brier, abs=1e-6)
+        low, high = bundle.manifest.intervals["later_auc"]
+        assert low < found["later_auc"] < high
+
+
+# Recalibration
+
+
+@pytest.fixture(scope="module")
+def newer() -> Rows:
+    """A later time, in which late loans are three times as frequent."""
+    rows = sample_rows(12_000, seed=21)
+    late = [row for row in rows if row["is_late"] == "1"]
+    on_time = [row for row in rows if row["is_late"] == "0"]
+    return late + on_time[: 12 * len(late)]
+
+
+@pytest.fixture
+def newer_book(tmp_path: Path, newer: Rows) -> Path:
+    return write(tmp_path / "newer.csv", newer)
+
+
+@pytest.mark.parametrize("candidate", ["additive", "basic"])
+def test_a_recalibrated_version_ranks_alike_and_fits_the_new_book(
+    store: Store,
+    version_of: Callable[[str], str],
+    newer: Rows,
+    newer_book: Path,
+    candidate: str,
+) -> None:
+    version = version_of(candidate)
+    before = contents(store.root / "versions" / version)
+    outcome = recalibrate(version, open_book(newer_book), store)
+    assert outcome.version != version
+    assert outcome.version in store.versions()
+    assert contents(store.root / "versions" / version) == before, "the old one stays as it is"
+    old, new = store.load(version), store.load(outcome.version)
+
+    margins, late = scored(old, newer)
+    changed, _ = scored(new, newer)
+    order = np.argsort(margins, kind="stable")
+    # Points are rounded to 2⁻³²: what was equal may part by as little.
+    assert np.diff(changed[order]).min() > -1e-8
+    slope, intercept = np.polyfit(margins, changed, 1)
+    assert changed == pytest.approx(slope * margins + intercept, abs=1e-6)
+    assert probabilities(margins).mean() < 0.6 * late.mean()
+    assert probabilities(changed).mean() == pytest.approx(late.mean(), rel=0.05)
+
+    manifest, was = new.manifest, old.manifest
+    assert manifest.recalibrated_on is not None
+    assert manifest.recalibrated_on.loans == len(newer)
+    assert manifest.recalibrated_on.late == int(late.sum())
+    assert manifest.recalibrated_on.sample
+    assert manifest.trained_on == was.trained_on
+    assert manifest.candidate == was.candidate == candidate
+    assert manifest.policy == was.policy, "an aim of cost has the same threshold anywhere"
+    assert (outcome.metrics, outcome.chosen) == (manifest.metrics, True)
+    assert new.profile.late == pytest.approx(late.mean())
+    assert new.profile.columns == old.profile.columns
+    assert new.definition == old.definition
+    if candidate == "basic":
+        same = {"model.onnx", "encoding.json", "background.json"}
+        assert all(manifest.files[name] == was.files[name] for name in same)
+
+
+@pytest.mark.parametrize("candidate", ["additive", "basic"])
+def test_reasons_of_a_recalibrated_version_keep_their_order(
+    store: Store,
+    version_of: Callable[[str], str],
+    newer: Rows,
+    newer_book: Path,
+    candidate: str,
+) -> None:
+    version = version_of(candidate)
+    outcome = recalibrate(version, open_book(newer_book), store)
+    old, new = store.load(version), store.load(outcome.version)
+    checks = Checks(old.definition)
+    for row in newer[:20]:
+        values = checks.loan({name: _value(row[name]) for name in old.definition.names}).values
+        one, other = old.decide(values), new.decide(values)
+        assert one.reasons is not None
+        assert other.reasons is not None
+        assert other.contributions is not None
+        assert [(each.feature, each.sentence) for each in other.reasons] == [
+            (each.feature, each.sentence) for each in one.reasons
+        ]
+        assert new.base + sum(other.contributions) == other.margin
+
+
+def test_a_recalibrated_version_keeps_its_aim_or_takes_another(
+    store: Store, version_of: Callable[[str], str], newer: Rows, newer_book: Path
+) -> None:
+    first = version_of("additive")
+    policy = Policy.by_aim("capacity", 0.1, store.manifest(first).trade_off)
+    version = store.revise(first, policy, {})
+    outcome = recalibrate(version, open_book(newer_book), store)
+    manifest = store.manifest(outcome.version)
+    assert (manifest.policy.aim, manifest.policy.aim_value) == ("capacity", 0.1)
+    assert manifest.policy.threshold > 1.5 * policy.threshold
+    assert outcome.metrics["flagged"] <= 0.1
+    margins, _ = scored(store.load(outcome.version), newer)
+    assert manifest.policy.late_many(margins).mean() == pytest.approx(0.1, abs=0.02)
+
+    other = recalibrate(version, open_book(newer_book), store, aim=Aim("recall", 0.7))
+    manifest = store.manifest(other.version)
+    assert (manifest.policy.aim, manifest.policy.aim_value) == ("recall", 0.7)
+    assert other.metrics["recall"] >= 0.7
+
+
+@pytest.mark.parametrize("candidate", ["additive", "basic"])
+def test_recalibrating_twice_is_recalibrating_once_to_the_last(
+    store: Store,
+    version_of: Callable[[str], str],
+    tmp_path: Path,
+    newer: Rows,
+    newer_book: Path,
+    candidate: str,
+) -> None:
+    version = version_of(candidate)
+    between = write(tmp_path / "between.csv", sample_rows(4000, seed=31))
+    once = recalibrate(version, open_book(newer_book), store)
+    middle = recalibrate(version, open_book(between), store)
+    twice = recalibrate(middle.version, open_book(newer_book), store)
+    one, _ = scored(store.load(once.version), newer)
+    other, _ = scored(store.load(twice.version), newer)
+    assert other == pytest.approx(one, abs=1e-4)
+    recalibrated_on = store.manifest(twice.version).recalibrated_on
+    assert recalibrated_on == store.manifest(once.version).recalibrated_on
+
+
+def test_what_can_not_be_recalibrated_is_refused(
+    store: Store, version_of: Callable[[str], str], tmp_path: Path, rows: Rows
+) -> None:
+    versions = store.versions()
+    with pytest.raises(StoreError, match="no version 'nothing'"):
+        recalibrate("nothing", open_book(write(tmp_path / "book.csv", rows)), store)
+    few = write(tmp_path / "few.csv", rows[:50])
+    with pytest.raises(TrainingError, match="at least 20 loans that are late, given 5 of 50"):
+        recalibrate(version_of("additive"), open_book(few), store)
+    damaged = version_of("basic")
+    (store.root / "versions" / damaged / "encoding.json").unlink()
+    with pytest.raises(BundleError, match=r"encoding\.json"):
+        recalibrate(damaged, open_book(tmp_path / "book.csv"), store)
+    assert store.versions() == versions
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}

@@ -186,6 +186,13 @@ def read_loans(definition: Definition, part: Part, *, label: bool = False) -> Ba
     return Batch(part, loans, labels, ids, missing, tuple(faults))
 
 
+def read_column(part: Part, name: str) -> list[str | None]:
+    """Any column of a part as text, None where it is missing; a feature of the loan or not."""
+    texts, _ = read_texts(_column(part.records, name), _is_clean)
+    levels: tuple[str | None, ...] = (*texts.levels, None)
+    return [levels[code] for code in texts.codes.tolist()]
+
+
 def join_loans(loans: Sequence[Loans]) -> Loans:
     """The loans of several batches (at least one, of one definition) as one."""
     definition = loans[0].definition

@@ -41,6 +41,37 @@ DEFINITION = click.option(
 )
 
 
+class _Aim(click.ParamType[tuple[str, float]]):
+    """A threshold's aim, as NAME=VALUE."""
+
+    name = "aim"
+
+    def convert(self, value: object, param: object, ctx: object) -> tuple[str, float]:  # noqa: ARG002
+        if isinstance(value, tuple):
+            return value
+        name, _, number = str(value).partition("=")
+        if name == "f2" and not number:
+            return name, 0.0
+        try:
+            if name not in ("cost", "capacity", "recall"):
+                raise ValueError
+            return name, float(number)
+        except ValueError:
+            raise click.BadParameter(
+                f"expected cost=RATIO, capacity=SHARE, recall=SHARE or f2, given {value!r}"
+            ) from None
+
+
+AIM = click.option(
+    "--aim",
+    type=_Aim(),
+    metavar="NAME=VALUE",
+    default="cost=20",
+    show_default=True,
+    help="What the threshold is for: cost=RATIO, capacity=SHARE, recall=SHARE or f2.",
+)
+
+
 class No(Exception):
     """The answer is no: print the sentence and exit with 1."""
 

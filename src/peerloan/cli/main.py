@@ -20,6 +20,7 @@ _COMMANDS = {
     "sample": "books",
     "define": "books",
     "check": "books",
+    "explore": "exploring",
     "train": "training",
     "score": "books",
     "models": "models",
@@ -90,6 +91,10 @@ def main(args: list[str] | None = None) -> Any:
     except BrokenPipeError:  # `peerloan … | head`
         _drop_output()
         sys.exit(1)
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("peerloan"):
+            raise
+        fail(f"this needs {error.name}: pip install 'peerloan[train]'", 1)
     except SettingsError as error:
         fail(str(error), 2)
     except Exception as error:

@@ -7,8 +7,19 @@ from typing import Any
 import click
 import msgspec
 
-from peerloan.cli.console import JSON, note, out, print_json, print_table, store
-from peerloan.model import BundleError, Manifest, State, Store
+from peerloan.cli.console import (
+    AIM,
+    BOOK,
+    JSON,
+    No,
+    note,
+    out,
+    print_json,
+    print_table,
+    progress,
+    store,
+)
+from peerloan.model import BundleError, Manifest, Policy, State, Store
 
 _WHY = click.option("--why", default="", help="The reason, for the history.")
 _VERSION = click.argument("version")
@@ -106,6 +117,63 @@ def verify(version: str) -> None:
         f"{version}: {len(bundle.manifest.files)} files and "
         f"{len(bundle.manifest.golden)} golden examples verified, digest {bundle.digest}"
     )
+
+
+@models.command()
+@_VERSION
+@AIM
+def policy(version: str, aim: tuple[str, float]) -> None:
+    """Publish a version anew with another threshold and its bands."""
+    # The card is written by the room that trains, which serving need not have installed.
+    from peerloan.training.card import model_card
+
+    here = store()
+    manifest = here.manifest(version)
+    try:
+        changed = Policy.by_aim(*aim, manifest.trade_off)
+    except ValueError as error:
+        raise No(f"{version}: {error}") from None
+    revised = manifest.under(changed)
+    card = model_card(
+        manifest.candidate,
+        here.definition(version),
+        manifest.trained_on,
+        revised.metrics,
+        revised.intervals,
+        changed,
+    )
+    new = here.revise(version, changed, {"card.md": card})
+    click.echo(new)
+    note(f"{new}: yes from a probability of {changed.threshold:.4f} on; promote it to serve it")
+
+
+@models.command()
+@click.argument("first")
+@click.argument("second")
+@BOOK
+@JSON
+def compare(first: str, second: str, book: str, as_json: bool) -> None:
+    """Compare two versions on a book with outcomes: AUC, calibration, and who changes sides."""
+    from peerloan.book import open_book
+    from peerloan.training.comparing import compare as compare_bundles
+    from peerloan.training.run import read_table
+
+    here = store()
+    a, b = here.load(first), here.load(second)
+    opened = open_book(book)
+    with progress() as show:
+        tables = [read_table(opened, each.definition, show) for each in (a, b)]
+    for version, bundle in ((first, a), (second, b)):
+        if tables[0].trained_on.fingerprint == bundle.manifest.trained_on.fingerprint:
+            note(
+                f"note: {version} was trained on this very book, and looks better on it than it is"
+            )
+    found = compare_bundles(a, b, tables[0].loans, tables[1].loans, tables[0].late)
+    if as_json:
+        print_json(found.to_json())
+        return
+    for line in found.lines():
+        click.echo(line)
 
 
 def _row(here: Store, state: State, version: str) -> dict[str, Any]:

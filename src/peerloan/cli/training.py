@@ -8,6 +8,7 @@ import click
 
 from peerloan.book import open_book
 from peerloan.cli.console import (
+    AIM,
     BOOK,
     DEFINITION,
     JSON,
@@ -18,10 +19,12 @@ from peerloan.cli.console import (
     progress,
     store,
 )
-from peerloan.training import CANDIDATES
+from peerloan.training import CANDIDATES, Aim, Outcome, recalibrate
 from peerloan.training import train as train_candidates
 
 _FIGURES = ("auc", "recall", "flagged", "brier", "log_loss")
+
+_SLOW = ("basic",)
 
 
 @click.command()
@@ -34,7 +37,14 @@ _FIGURES = ("auc", "recall", "flagged", "brier", "log_loss")
     multiple=True,
     help="Which to train; may be repeated. Default: all.",
 )
-@click.option("--promote", is_flag=True, help="Make the best one the champion.")
+@click.option("--quick", is_flag=True, help="One setting a candidate, and no forest.")
+@click.option("--later", help="A book of a later time, on which the versions are judged too.")
+@click.option(
+    "--group", "groups", multiple=True, help="A column to check decisions by; repeatable."
+)
+@AIM
+@click.option("--recalibrate", "version", help="Only shift and scale this version's log-odds.")
+@click.option("--promote", is_flag=True, help="Make the chosen one the champion.")
 @click.option("--breaking", is_flag=True, help="Promote even if callers' requests may fail.")
 @click.option("--why", default="", help="The reason, for the history.")
 @JSON
@@ -42,36 +52,79 @@ def train(
     book: str,
     definition: Path | None,
     candidates: tuple[str, ...],
+    quick: bool,
+    later: str | None,
+    groups: tuple[str, ...],
+    aim: tuple[str, float],
+    version: str | None,
     promote: bool,
     breaking: bool,
     why: str,
     as_json: bool,
 ) -> None:
-    """Train on a book with outcomes, judge on held-out loans, and publish a version of each."""
-    chosen, source = definition_of(definition)
-    note(f"definition: {source}")
+    """Train on a book with outcomes: search, calibrate, and publish a version of each candidate."""
+    if version is not None and (definition or candidates or quick or later or groups):
+        raise click.UsageError("--recalibrate takes the version as it is: only a book and aim")
     here = store()
-    names = tuple(dict.fromkeys(candidates)) or tuple(CANDIDATES)
-    with progress() as show:
-        outcomes = train_candidates(open_book(book), chosen, here, names, show)
-    best = outcomes[0]
-    if as_json:
-        print_json(
-            {
-                "definition": source,
-                "candidates": [
-                    {"candidate": o.candidate, "version": o.version, "metrics": o.metrics}
-                    for o in outcomes
-                ],
-            }
-        )
+    if version is not None:
+        # Without one, the version's own stays.
+        context = click.get_current_context()
+        given = context.get_parameter_source("aim") is not click.core.ParameterSource.DEFAULT
+        source = f"that of {version}"
+        opened = open_book(book)
+        with progress() as show:
+            outcomes = [recalibrate(version, opened, here, show, Aim(*aim) if given else None)]
     else:
-        print_table(
-            ("version", *_FIGURES),
-            [(o.version, *(f"{o.metrics[name]:.4f}" for name in _FIGURES)) for o in outcomes],
+        chosen, source = definition_of(definition)
+        note(f"definition: {source}")
+        opened = open_book(book)
+        with progress() as show:
+            outcomes = train_candidates(
+                opened,
+                chosen,
+                here,
+                _names(candidates, quick),
+                aim=Aim(*aim),
+                later=None if later is None else open_book(later),
+                groups=groups,
+                fast=quick,
+                progress=show,
+            )
+    _show(outcomes, source, as_json)
+    best = outcomes[0]
+    if best.metrics["flagged"] > 0.5:
+        note(
+            f"note: the threshold calls {best.metrics['flagged']:.0%} of all loans late; where so "
+            "many are, another aim may serve better (--aim)"
         )
     if promote:
-        here.promote(
-            best.version, why or f"best AUC on held-out loans of {Path(book).name}", breaking
-        )
+        here.promote(best.version, why or f"chosen in training on {Path(book).name}", breaking)
         note(f"champion: {best.version}")
+
+
+def _names(candidates: tuple[str, ...], quick: bool) -> tuple[str, ...]:
+    every = tuple(name for name in CANDIDATES if not (quick and name in _SLOW))
+    return tuple(dict.fromkeys(candidates)) or every
+
+
+def _show(outcomes: list[Outcome], source: str, as_json: bool) -> None:
+    if as_json:
+        candidates = [
+            {
+                "candidate": o.candidate,
+                "version": o.version,
+                "chosen": o.chosen,
+                "metrics": o.metrics,
+            }
+            for o in outcomes
+        ]
+        print_json({"definition": source, "candidates": candidates})
+        return
+    columns = [*_FIGURES, *(["later_auc"] if "later_auc" in outcomes[0].metrics else [])]
+    print_table(
+        ("version", "chosen", *columns),
+        [
+            (o.version, "yes" if o.chosen else "", *(f"{o.metrics[name]:.4f}" for name in columns))
+            for o in outcomes
+        ],
+    )

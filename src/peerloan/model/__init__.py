@@ -1,18 +1,20 @@
 """What is deployed: scorecards and ONNX models, policy, bundles and the store."""
 
-from peerloan.model.arithmetic import probabilities
+from peerloan.model.arithmetic import Calibration, probabilities
 from peerloan.model.bundle import (
     Bundle,
     BundleError,
     Decision,
     Draft,
+    Judged,
     Manifest,
     OnnxParts,
+    Score,
     TrainedOn,
     draft,
 )
 from peerloan.model.encoding import EncodedColumn, Encoding
-from peerloan.model.policy import BANDS, MAX_REASONS, Policy, Reason, Reasons
+from peerloan.model.policy import BANDS, MAX_REASONS, Policy, Reason, Reasons, TradeOff
 from peerloan.model.profile import Profile
 from peerloan.model.scorecard import LevelTable, NumberTable, Scorecard
 from peerloan.model.store import BreakingChange, State, Store, StoreError
@@ -23,10 +25,12 @@ __all__ = [
     "BreakingChange",
     "Bundle",
     "BundleError",
+    "Calibration",
     "Decision",
     "Draft",
     "EncodedColumn",
     "Encoding",
+    "Judged",
     "LevelTable",
     "Manifest",
     "NumberTable",
@@ -35,10 +39,12 @@ __all__ = [
     "Profile",
     "Reason",
     "Reasons",
+    "Score",
     "Scorecard",
     "State",
     "Store",
     "StoreError",
+    "TradeOff",
     "TrainedOn",
     "draft",
     "probabilities",

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from typing import TypeVar
 
+import msgspec
 import numpy as np
 
 from peerloan.loan import Numbers
@@ -21,6 +22,15 @@ UNIT = 2.0**-32
 # A margin beyond this is no probability that a double could tell from 0 or 1.
 MAX_MARGIN = 500.0
 
+
+class Calibration(msgspec.Struct, frozen=True):
+    """calibrated margin = slope · margin + intercept, with a positive slope."""
+
+    slope: float = 1.0
+    intercept: float = 0.0
+
+
+IDENTITY = Calibration()
 _FloatOrArray = TypeVar("_FloatOrArray", float, Numbers)
 
 

@@ -20,9 +20,18 @@ import numpy as np
 from peerloan.loan import Checks, Definition, Loans, Numbers, Value
 from peerloan.loan.text import show_given
 from peerloan.model import arithmetic
+from peerloan.model.arithmetic import IDENTITY, Calibration
 from peerloan.model.encoding import Encoding
 from peerloan.model.onnx_model import OnnxModel, background_size
-from peerloan.model.policy import BANDS, Policy, Reason, Reasons
+from peerloan.model.policy import (
+    AT_THRESHOLD,
+    BANDS,
+    Policy,
+    Reason,
+    Reasons,
+    TradeOff,
+    figures_at,
+)
 from peerloan.model.profile import NumberProfile, Profile
 from peerloan.model.scorecard import Scorecard
 
@@ -69,8 +78,21 @@ class Golden(msgspec.Struct, frozen=True):
     band: str
 
 
-class Manifest(msgspec.Struct, frozen=True):
-    """What a version is; written last, and its digest is the version's."""
+class Score(msgspec.Struct, frozen=True):
+    """How a candidate did in the search: its best settings, mean figures, and their errors."""
+
+    candidate: str
+    settings: str
+    figures: dict[str, float]
+    errors: dict[str, float]
+
+
+class Manifest(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What a version is; written last, and its digest is the version's.
+
+    `calibration` is applied to an ONNX estimator's log-odds; a scorecard holds its own. `intervals`
+    are 95 % intervals of `metrics`.
+    """
 
     format: int
     arithmetic: int
@@ -85,14 +107,46 @@ class Manifest(msgspec.Struct, frozen=True):
     libraries: dict[str, str]
     golden: tuple[Golden, ...]
     files: dict[str, FileEntry]
+    calibration: Calibration = IDENTITY
+    intervals: dict[str, tuple[float, float]] = {}
+    candidates: tuple[Score, ...] = ()
+    trade_off: tuple[TradeOff, ...] = ()
+    recalibrated_on: TrainedOn | None = None
+
+    def under(self, policy: Policy) -> Manifest:
+        """What holds under another policy: of the figures at its threshold, those that the
+        trade-off tells.
+        """
+        at_threshold = {f"{book}{name}" for book in ("", "later_") for name in AT_THRESHOLD}
+        metrics, intervals = (
+            {name: value for name, value in given.items() if name not in at_threshold}
+            for given in (self.metrics, self.intervals)
+        )
+        return msgspec.structs.replace(
+            self,
+            policy=policy,
+            metrics=metrics | figures_at(policy, self.trade_off),
+            intervals=intervals,
+        )
 
 
 @dataclass(frozen=True)
 class OnnxParts:
-    """An ONNX estimator before it is in a bundle: the graph and its encoding."""
+    """An ONNX estimator before it is in a bundle: the graph, its encoding, its calibration."""
 
     graph: bytes
     encoding: Encoding
+    calibration: Calibration = IDENTITY
+
+
+@dataclass(frozen=True)
+class Judged:
+    """How a version did on loans that it was not fitted on; all of it goes into the manifest."""
+
+    metrics: dict[str, float]
+    intervals: dict[str, tuple[float, float]]
+    candidates: tuple[Score, ...]
+    trade_off: tuple[TradeOff, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +184,7 @@ class Bundle:
                     self.definition,
                     Loans.of(self.definition, self._rows(files["background.json"])),
                     manifest.files["model.onnx"].sha256,
+                    manifest.calibration,
                 )
             self._reasons = Reasons(self.definition, self.profile)
             self._verify_golden()
@@ -226,7 +281,7 @@ def draft(
     policy: Policy,
     profile: Profile,
     trained_on: TrainedOn,
-    metrics: dict[str, float],
+    judged: Judged,
     libraries: dict[str, str],
     documents: Mapping[str, str],
 ) -> Draft:
@@ -235,40 +290,76 @@ def draft(
     files = {name: text.encode() for name, text in documents.items()}
     kind: Literal["scorecard", "onnx"]
     model: Scorecard | OnnxModel
+    calibration = IDENTITY
     if isinstance(estimator, Scorecard):
         kind, model = "scorecard", estimator
         parts["scorecard.json"] = estimator
     else:
-        kind = "onnx"
+        kind, calibration = "onnx", estimator.calibration
         background = profile.draw(definition, background_size(len(definition.fields)), seed=1)
         parts["encoding.json"] = estimator.encoding
         parts["background.json"] = [_record(definition, row) for row in background.rows()]
         files["model.onnx"] = estimator.graph
-        model = OnnxModel(estimator.graph, estimator.encoding, definition, background, seed="")
+        model = OnnxModel(
+            estimator.graph, estimator.encoding, definition, background, "", calibration
+        )
     for name, part in parts.items():
         files[name] = msgspec.json.format(msgspec.json.encode(part), indent=1)
     examples = profile.draw(definition, _GOLDEN_EXAMPLES, seed=2)
-    golden = tuple(_golden(definition, model, policy, examples))
-    entries = {
+    manifest = Manifest(
+        format=FORMAT,
+        arithmetic=arithmetic.ARITHMETIC,
+        version="",
+        model=definition.model,
+        candidate=candidate,
+        kind=kind,
+        created="",
+        trained_on=trained_on,
+        metrics=judged.metrics,
+        policy=policy,
+        libraries=libraries | {"processor": platform.machine()},
+        golden=tuple(_golden(definition, model, policy, examples)),
+        files=_entries(files),
+        calibration=calibration,
+        intervals=judged.intervals,
+        candidates=judged.candidates,
+        trade_off=judged.trade_off,
+    )
+    return Draft(manifest, files)
+
+
+def with_policy(folder: Path, policy: Policy, documents: Mapping[str, str]) -> Draft:
+    """A version's draft under another policy; `documents` replace those of the same name."""
+    bundle = Bundle.read(folder)
+    files = {
+        name: _read_file(folder, name, entry) for name, entry in bundle.manifest.files.items()
+    } | {name: text.encode() for name, text in documents.items()}
+    examples = bundle.profile.draw(bundle.definition, _GOLDEN_EXAMPLES, seed=2)
+    manifest = msgspec.structs.replace(
+        bundle.manifest.under(policy),
+        golden=tuple(_golden(bundle.definition, bundle.model, policy, examples)),
+        files=_entries(files),
+    )
+    return Draft(manifest, files)
+
+
+def read_onnx_parts(folder: Path) -> OnnxParts:
+    """An ONNX version's estimator as it was drafted; raises BundleError."""
+    manifest, _ = read_manifest(folder)
+    if manifest.kind != "onnx":
+        raise BundleError(f"{folder.name}: is a {manifest.kind}, and holds no ONNX")
+    graph, encoding = (
+        _read_file(folder, name, manifest.files[name]) for name in ("model.onnx", "encoding.json")
+    )
+    parts = _decode(encoding, "encoding.json", Encoding)
+    return OnnxParts(graph, parts, manifest.calibration)
+
+
+def _entries(files: Mapping[str, bytes]) -> dict[str, FileEntry]:
+    return {
         name: FileEntry(len(content), hashlib.sha256(content).hexdigest())
         for name, content in sorted(files.items())
     }
-    manifest = Manifest(
-        FORMAT,
-        arithmetic.ARITHMETIC,
-        "",
-        definition.model,
-        candidate,
-        kind,
-        "",
-        trained_on,
-        metrics,
-        policy,
-        libraries | {"processor": platform.machine()},
-        golden,
-        entries,
-    )
-    return Draft(manifest, files)
 
 
 def read_manifest(folder: Path) -> tuple[Manifest, str]:

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from peerloan.loan import Definition, Loans, Numbers, Value
-from peerloan.model.arithmetic import to_unit
+from peerloan.model.arithmetic import Calibration, to_unit
 from peerloan.model.encoding import Encoding, to_single
 
 # A forest says 0 for many loans; a margin needs a probability inside (0, 1). This is below the
@@ -41,7 +41,13 @@ class OnnxModel:
     """
 
     def __init__(
-        self, graph: bytes, encoding: Encoding, definition: Definition, background: Loans, seed: str
+        self,
+        graph: bytes,
+        encoding: Encoding,
+        definition: Definition,
+        background: Loans,
+        seed: str,
+        calibration: Calibration,
     ) -> None:
         # Only a bundle that needs the runtime pays for importing it.
         import onnxruntime
@@ -64,22 +70,23 @@ class OnnxModel:
         self._encoding = encoding
         self._row = encoding.row_encoder(definition)
         self._seed = seed
+        self._calibration = calibration
         if background.size == 0:
             raise OnnxModelError("background.json: no loans")
         self._background = to_single(encoding.matrix(background))
         self._background_p = self._run(self._background)
         self._base_p = float(self._background_p.mean())
-        self.base = float(_margins(np.array([self._base_p]))[0])
+        self.base = float(self._margins(np.array([self._base_p]))[0])
         self._field_of_column = encoding.field_indexes(definition)
         self._fields = len(definition.fields)
 
     def margins(self, loans: Loans) -> Numbers:
         """Margins (n,) of many loans."""
-        return _margins(self._run(to_single(self._encoding.matrix(loans))))
+        return self._margins(self._run(to_single(self._encoding.matrix(loans))))
 
     def margin(self, values: Sequence[Value]) -> float:
         """Margin of one loan, without its reasons."""
-        return float(_margins(self._run(to_single(np.array([self._row(values)]))))[0])
+        return float(self._margins(self._run(to_single(np.array([self._row(values)]))))[0])
 
     def score(self, values: Sequence[Value]) -> tuple[float, tuple[float, ...]]:
         """Margin and contributions of one loan.
@@ -92,13 +99,15 @@ class OnnxModel:
         """
         encoded = to_single(np.array([self._row(values)]))
         own_p = float(self._run(encoded)[0])
-        margin = float(_margins(np.array([own_p]))[0])
+        margin = float(self._margins(np.array([own_p]))[0])
         shares = self._shapley(encoded[0], own_p, self._orders(values))
         moved = own_p - self._base_p
         mean = (own_p + self._base_p) / 2
         # Where the probability is the base's own, the factor's limit: the logit's slope there.
         slope = (
-            (margin - self.base) / moved if abs(moved) > 1e-6 else 1 / max(mean * (1 - mean), FLOOR)
+            (margin - self.base) / moved
+            if abs(moved) > 1e-6
+            else self._calibration.slope / max(mean * (1 - mean), FLOOR)
         )
         # Shares that all but cancel out make a factor beyond which sums would not be exact.
         slope = min(slope, _MAX_SPREAD / max(float(np.abs(shares).sum()), FLOOR))
@@ -135,6 +144,10 @@ class OnnxModel:
         gains = np.diff(walks, axis=1)
         return np.take_along_axis(gains, both, axis=1).mean(axis=0)  # type: ignore[no-any-return]
 
+    def _margins(self, p: Numbers) -> Numbers:
+        p = np.clip(p, FLOOR, 1 - FLOOR)
+        return to_unit(self._calibration.slope * np.log(p / (1 - p)) + self._calibration.intercept)
+
     def _run(self, encoded: npt.NDArray[np.float32]) -> Numbers:
         if not len(encoded):
             return np.empty(0)
@@ -144,8 +157,3 @@ class OnnxModel:
         if np.isnan(p).any():
             raise OnnxModelError("model.onnx: gives no number for a loan")
         return p
-
-
-def _margins(p: Numbers) -> Numbers:
-    p = np.clip(p, FLOOR, 1 - FLOOR)
-    return to_unit(np.log(p / (1 - p)))

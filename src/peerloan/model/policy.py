@@ -18,6 +18,21 @@ from peerloan.model.profile import Profile
 BANDS = ("low", "medium", "high", "very high")
 # The commentary to Regulation B, § 1002.9(b)(2): more than four reasons is not likely to help.
 MAX_REASONS = 4
+# The figures that depend on where yes begins.
+AT_THRESHOLD = ("recall", "flagged")
+
+
+class TradeOff(msgspec.Struct, frozen=True):
+    """What a threshold brings, on loans that were not fitted on.
+
+    From `margin` on, `flagged` of all loans are called late, `recall` of the late ones among
+    them; `precision` of those called late are late.
+    """
+
+    margin: float
+    flagged: float
+    recall: float
+    precision: float
 
 
 class Policy(msgspec.Struct, frozen=True):
@@ -59,6 +74,37 @@ class Policy(msgspec.Struct, frozen=True):
             (arithmetic.margin(bands[0]), margin, arithmetic.margin(bands[1])),
         )
 
+    @classmethod
+    def by_aim(cls, aim: str, value: float, trade_off: Sequence[TradeOff]) -> Policy:
+        """The policy that reaches an aim; raises ValueError with the reason if none does.
+
+        `cost`: equal expected costs, where a missed late loan costs `value` false alarms;
+        `capacity`: at most the riskiest share `value` of all loans; `recall`: as few loans as
+        find the share `value` of the late ones; `f2`: the largest F-measure that weighs recall
+        twice as much as precision (van Rijsbergen 1979). All but `cost` need a trade-off.
+        """
+        check_aim(aim, value)
+        if aim == "cost":
+            return cls.by_cost(value)
+        if not trade_off:
+            raise ValueError(f"{aim}: this version was published without a trade-off table")
+        if aim == "capacity":
+            within = [row for row in trade_off if row.flagged <= value]
+            if not within:
+                fewest = min(row.flagged for row in trade_off)
+                raise ValueError(
+                    f"{aim}: no threshold of this version flags so few as {value:.3%}; "
+                    f"the fewest are {fewest:.3%}"
+                )
+            row = max(within, key=lambda row: row.flagged)
+        elif aim == "recall":
+            row = min(
+                (row for row in trade_off if row.recall >= value), key=lambda row: row.flagged
+            )
+        else:
+            row = max(trade_off, key=_f2)
+        return cls.at(_at_or_below(row.margin), aim, value)
+
     def late(self, margin: float) -> bool:
         """The decision: yes from the threshold on."""
         return margin >= self.threshold_margin
@@ -74,6 +120,40 @@ class Policy(msgspec.Struct, frozen=True):
     def bands_many(self, margins: Numbers) -> npt.NDArray[np.int64]:
         """The bands (n,) of many margins, as positions in BANDS."""
         return np.searchsorted(np.array(self.band_margins), margins, side="right")
+
+
+def check_aim(aim: str, value: float) -> None:
+    """Raise ValueError for an aim that no table could reach."""
+    if aim not in ("cost", "capacity", "recall", "f2"):
+        raise ValueError(f"expected cost, capacity, recall or f2, given {aim!r}")
+    if aim == "cost" and not 0 < value < 1e6:
+        raise ValueError(f"cost: expected a ratio above 0, given {value:g}")
+    if aim in ("capacity", "recall") and not 0 < value < 1:
+        raise ValueError(f"{aim}: expected a share between 0 and 1, given {value:g}")
+
+
+def figures_at(policy: Policy, trade_off: Sequence[TradeOff]) -> dict[str, float]:
+    """Recall and share flagged at a policy's threshold, as far as a trade-off table tells."""
+    if not trade_off:
+        return {}
+    at = [row for row in trade_off if row.margin >= policy.threshold_margin]
+    if not at:  # above the first row, that is, fewer than it flags
+        return {"recall": 0.0, "flagged": 0.0}
+    row = max(at, key=lambda row: row.flagged)
+    return {"recall": row.recall, "flagged": row.flagged}
+
+
+def _at_or_below(margin: float) -> float:
+    """A threshold that a loan of this margin reaches: the nearest one may lie just above it."""
+    step = 1e-9  # what probabilities are rounded to
+    nearest = min(max(arithmetic.probability(margin), step), 1 - step)
+    above = arithmetic.margin(nearest) > margin
+    return nearest - step if above and nearest > step else nearest
+
+
+def _f2(row: TradeOff) -> float:
+    weighed = 4 * row.precision + row.recall
+    return 5 * row.precision * row.recall / weighed if weighed else 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
@@ -27,9 +27,13 @@ from peerloan.model.bundle import (
     BundleError,
     Draft,
     Manifest,
+    OnnxParts,
     read_definition,
     read_manifest,
+    read_onnx_parts,
+    with_policy,
 )
+from peerloan.model.policy import Policy
 
 _VERSION = re.compile(r"[a-z0-9][a-z0-9.-]{0,99}")
 _STATE = re.compile(r"(\d{6,})\.json")
@@ -123,6 +127,14 @@ class Store:
         except OSError as error:
             raise StoreError(f"{self._versions}: can't be written: {error.strerror}") from error
         return folder.name
+
+    def onnx_parts(self, version: str) -> OnnxParts:
+        """The estimator of an ONNX version, as it was drafted; raises BundleError."""
+        return read_onnx_parts(self._folder(version))
+
+    def revise(self, version: str, policy: Policy, documents: Mapping[str, str]) -> str:
+        """Publish a version anew under another policy; `documents` replace those of their name."""
+        return self.publish(with_policy(self._folder(version), policy, documents))
 
     def check_model(self, name: str) -> None:
         """Raise StoreError if the store holds versions of another model."""

@@ -1,9 +1,51 @@
-"""The model card: what a version is, for the people who answer for it."""
+"""The model card and the scorecard as points: what people read of a version.
+
+Both come from the version's own parts alone and need no training library, so they can be written
+again wherever a policy is changed.
+"""
 
 from __future__ import annotations
 
-from peerloan.loan import Definition
-from peerloan.model import Policy, TrainedOn
+import itertools
+import math
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from peerloan.loan import Definition, Field
+from peerloan.loan.text import show_bound
+from peerloan.model import BANDS, LevelTable, NumberTable, Policy, Scorecard, TrainedOn
+from peerloan.model.arithmetic import probability
+
+# A score of 600 where 50 loans are on time for each late one, and 20 points more where the odds
+# are twice as good: the scaling of Siddiqi (2006), Credit Risk Scorecards, chapter 6.
+SCORE, ODDS, TO_DOUBLE = 600, 50, 20
+_FACTOR = TO_DOUBLE / math.log(2)
+_OFFSET = SCORE - _FACTOR * math.log(ODDS)
+# Lines that two printed pages hold, in three columns; a field's heading takes as many as four.
+_PRINTED, _HEADING = 270, 4
+_MOST_LINES, _MOST_NAMES = 10, 6
+
+NAMES = {
+    "auc": "AUC",
+    "gini": "Gini",
+    "ks": "KS",
+    "average_precision": "average precision",
+    "log_loss": "log loss",
+    "brier": "Brier score",
+    "recall": "recall at the threshold",
+    "flagged": "share flagged",
+    "slope": "calibration slope",
+    "intercept": "calibration intercept",
+}
+_LATER = "later_"
+_WHAT = {
+    "binned": "a logistic regression on optimal bins, as a scorecard",
+    "additive": "boosted trees that each see one field, as a scorecard",
+    "logistic": "a logistic regression on scaled numbers and one-hot categories",
+    "boosted": "boosted trees with interactions",
+    "basic": "a random forest",
+}
 
 
 def model_card(
@@ -11,43 +53,304 @@ def model_card(
     definition: Definition,
     trained_on: TrainedOn,
     metrics: dict[str, float],
+    intervals: dict[str, tuple[float, float]],
     policy: Policy,
 ) -> str:
-    """The card as Markdown."""
+    """The card as Markdown; `intervals` are 95 % intervals of some or all of `metrics`."""
     warning = (
         "> **Trained on the built-in sample.** Its loans are synthetic: no decision about a person "
         "may rest on this version.\n\n"
         if trained_on.sample
         else ""
     )
-    fields = "\n".join(
-        f"| {field.name} | {field.label} | {field.kind} | {field.expected} |"
-        for field in definition.fields
-    )
-    figures = "\n".join(f"| {name} | {value:.6g} |" for name, value in metrics.items())
-    return f"""# {definition.model}: {candidate}
+    label = definition.label
+    fields = [(field.name, field.label, field.kind, field.expected) for field in definition.fields]
+    return f"""# {_plain(definition.model)}: {_plain(candidate)}
 
-{warning}Predicts for each loan how likely its holder is to be late in the next quarter
-(`{definition.label.column}` is {definition.label.late!r}), and says yes from a probability of
-{policy.threshold:.4f} on ({policy.aim} {policy.aim_value:g}).
+{warning}Predicts for each loan how likely its holder is to be late {window(definition)}: that
+{_code(label.column)} will be {_code(label.late)}. The version is
+{_WHAT.get(candidate, "a model of its own kind")}.
+
+## Intended use
+To rank loans by risk, to watch the riskiest, and to say why. Not to refuse, price or end a loan
+without a person's review, and not for loans unlike those it was trained on.
 
 ## Trained on
-{trained_on.source}: {trained_on.loans:,} loans, {trained_on.late:,} of them late
+{_plain(trained_on.source)}: {trained_on.loans:,} loans, of which {trained_on.late:,} are late
 ({trained_on.late / trained_on.loans:.2%}). Fingerprint `{trained_on.fingerprint}`.
 
-## On held-out loans
-A stratified fifth was held out for these figures; the version itself was then fitted on all loans.
+## How well it does
+On loans that it was not fitted on, by cross-validation; the version itself was fitted on all loans.
 
-| figure | value |
-|---|---|
-{figures}
+{_table(["figure", "value", "95 % interval"], _figures(metrics, intervals))}
+
+## Policy
+{policy_in_words(policy)}
+
+{_table(["band", "probability"], band_ranges(policy))}
 
 ## Features
-| field | label | kind | expected |
-|---|---|---|---|
-{fields}
+{_table(["field", "label", "kind", "expected"], fields)}
 
 ## Limits
-The figures hold for loans like those of the training table. Probabilities are as the estimator
-gives them; reasons are measured against the training table's mean.
+- The figures hold for loans like those of the training table. Another mix of loans, another
+  economy, or another meaning of late makes another late rate: then it is due for `--recalibrate`.
+- A loan's outcome is known only if the loan was granted: nothing is said of applicants who were
+  refused.
+- Probabilities are calibrated for the training table's late rate. Where the late rate moves, the
+  ranking may still hold while the probabilities do not; recalibrate then.
+- Reasons say what raises this loan's probability above the average. They are no causes.
+- Fairness is checked only for the columns that were named at training: see the report.
+
+## Who answers for it
+- Owner: *to be filled in by the owner*
+- Independently validated by, on: *to be filled in by the owner*
+- Approved for this use by, on: *to be filled in by the owner*
+- To be reviewed when its loans or their late rate change, and no later than:
+  *to be filled in by the owner*
+
+The training report beside this card, `report.html`, holds the evidence.
 """
+
+
+def window(definition: Definition) -> str:
+    """The days in which an outcome counts: 'within 1 to 184 days'."""
+    first, last = definition.roles.horizon
+    return f"between day {first} and day {last} after the decision"
+
+
+def policy_in_words(policy: Policy) -> str:
+    """Where yes begins, and why there."""
+    value = policy.aim_value
+    said = f"Says yes (late) from a probability of {policy.threshold:.4f} on"
+    share = f"{100 * value:g} %"
+    why = {
+        "cost": f"where a missed late loan costs as much as {value:g} false alarms, the expected "
+        "costs of yes and no are equal there",
+        "capacity": f"it flags the riskiest {share} of the loans, as many as can be looked at",
+        "recall": f"it finds at least {share} of the late loans with as few flagged as possible",
+        "f2": "it has the largest F2, which weighs recall twice as much as precision",
+    }.get(policy.aim)
+    return f"{said}: {why}." if why else f"{said} (aim: {_plain(policy.aim)} {value:g})."
+
+
+def band_ranges(policy: Policy) -> list[tuple[str, str]]:
+    """Each band with its probabilities, lowest first."""
+    ends = [f"{100 * probability(margin):.2f} %" for margin in policy.band_margins]
+    middle = [f"{low} to below {high}" for low, high in itertools.pairwise(ends)]
+    return list(zip(BANDS, [f"below {ends[0]}", *middle, f"{ends[-1]} and above"], strict=True))
+
+
+def figure_name(key: str) -> str:
+    """A figure's name for people."""
+    name = NAMES.get(key.removeprefix(_LATER), key)
+    return f"{name}, later book" if key.startswith(_LATER) else name
+
+
+def _figures(
+    metrics: dict[str, float], intervals: dict[str, tuple[float, float]]
+) -> Iterable[tuple[str, ...]]:
+    for key, value in metrics.items():
+        ends = intervals.get(key)
+        shown = "" if ends is None else f"{ends[0]:.4g} to {ends[1]:.4g}"
+        yield figure_name(key), f"{value:.4g}", shown
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(map(_plain, line))} |" for line in lines)
+
+
+# What Markdown, or the HTML in it, would read as something else than text.
+_SPECIAL = re.compile(r"([\\`*\[\]<>|&])")
+
+
+def _plain(text: str) -> str:
+    """A text from the definition or the book, as nothing but text."""
+    return _SPECIAL.sub(r"\\\1", text)
+
+
+def _code(value: object) -> str:
+    """A value as code; a backtick within it can't end it."""
+    text = str(value)
+    fence = "`" * (1 + max(map(len, re.findall("`+", text)), default=0))
+    pad = " " if text.startswith("`") or text.endswith("`") else ""
+    return f"{fence}{pad}{text}{pad}{fence}"
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line of a scorecard: some values, and the lowest and highest log-odds among them."""
+
+    values: str
+    low: float
+    high: float
+    steps: int = 1
+
+    @property
+    def odds(self) -> float:
+        """How many times the average loan's odds of being late."""
+        return math.exp((self.low + self.high) / 2)
+
+    @property
+    def points(self) -> int:
+        """The line's whole score points; higher is safer."""
+        return round(-_FACTOR * (self.low + self.high) / 2)
+
+
+@dataclass(frozen=True)
+class PointsTable:
+    """A field's lines, and how many exact ones they stand for."""
+
+    field: Field
+    lines: tuple[Line, ...]
+    steps: int
+
+
+@dataclass(frozen=True)
+class Points:
+    """A scorecard as whole points, to be read and added up by people.
+
+    A loan's score is `start` and the points of each table; `off` is by how many points the sum
+    may differ from the exact score. `threshold` and `bands` (the upper ends of medium, high and
+    very high) are scores from which downwards they hold; `scale` pairs scores with probabilities.
+    """
+
+    start: int
+    tables: tuple[PointsTable, ...]
+    off: float
+    threshold: float
+    bands: tuple[float, ...]
+    scale: tuple[tuple[int, float], ...]
+
+
+def score(margin: float) -> float:
+    """The score of a margin: 600 at odds of 50:1, 20 points more where they double."""
+    return _OFFSET - _FACTOR * margin
+
+
+def as_points(scorecard: Scorecard, definition: Definition, policy: Policy) -> Points:
+    """The scorecard in so few lines that ten or twelve fields fit on two printed pages.
+
+    Neighbouring steps of a number, and levels of like points, are merged so that no line is
+    farther from an exact step than need be. A reading aid: decisions come from the exact tables.
+    """
+    room = _PRINTED // max(1, len(definition.fields)) - _HEADING
+    most = max(3, min(_MOST_LINES, room))
+    tables, off = [], abs(score(scorecard.base) - round(score(scorecard.base)))
+    for field, table in zip(definition.fields, scorecard.tables, strict=True):
+        exact = exact_lines(field, table)
+        lines = _merged(field, table, most)
+        off += max(
+            abs(end * _FACTOR + line.points) for line in lines for end in (line.low, line.high)
+        )
+        tables.append(PointsTable(field, lines, len(exact)))
+    scores = range(SCORE - 5 * TO_DOUBLE, SCORE + 4 * TO_DOUBLE, TO_DOUBLE)
+    return Points(
+        round(score(scorecard.base)),
+        tuple(tables),
+        off,
+        score(policy.threshold_margin),
+        tuple(map(score, policy.band_margins)),
+        tuple((each, probability((_OFFSET - each) / _FACTOR)) for each in scores),
+    )
+
+
+def exact_lines(field: Field, table: NumberTable | LevelTable) -> tuple[Line, ...]:
+    """Every step or level of a table; unseen and missing values where the field may have them."""
+    return _lines(field, table, lambda points: [[place] for place in range(len(points))])
+
+
+_Grouping = Callable[[Sequence[float]], list[list[int]]]
+
+
+def _merged(field: Field, table: NumberTable | LevelTable, most: int) -> tuple[Line, ...]:
+    """A table's lines, of which the steps or levels take at most `most`."""
+
+    def group(points: Sequence[float]) -> list[list[int]]:
+        # The smallest distance within a group for which there are few enough, but a point at least.
+        found = _neighbours(points, 1 / _FACTOR)
+        low, high = 1 / _FACTOR, max(points, default=0.0) - min(points, default=0.0)
+        for _ in range(50 if len(found) > most else 0):
+            middle = (low + high) / 2
+            found = _neighbours(points, middle)
+            low, high = (low, middle) if len(found) <= most else (middle, high)
+        return _neighbours(points, high) if len(found) > most else found
+
+    return _lines(field, table, group)
+
+
+def _neighbours(points: Sequence[float], within: float) -> list[list[int]]:
+    """The fewest groups of neighbours of which none spans more than `within`."""
+    groups: list[list[int]] = []
+    low = high = 0.0
+    for place, point in enumerate(points):
+        low, high = min(low, point), max(high, point)
+        if not groups or high - low > within:
+            groups.append([])
+            low = high = point
+        groups[-1].append(place)
+    return groups
+
+
+def _lines(field: Field, table: NumberTable | LevelTable, group: _Grouping) -> tuple[Line, ...]:
+    lines = []
+    if isinstance(table, NumberTable):
+        points: Sequence[float] = table.points
+        groups = group(points)
+        texts = _ranges(field, [table.edges[own[0] - 1] for own in groups[1:]])
+    else:
+        known = dict(zip(table.levels, table.points, strict=True))
+        ordered = field.kind == "ordered"
+        levels = (
+            field.levels if ordered else sorted(known, key=lambda level: (-known[level], level))
+        )
+        points = [known.get(level, table.unseen) for level in levels]
+        groups = group(points)
+        texts = [_names([levels[place] for place in own], ordered) for own in groups]
+    for own, text in zip(groups, texts, strict=True):
+        held = [points[place] for place in own]
+        lines.append(Line(text, min(held), max(held), len(own)))
+    if isinstance(table, LevelTable) and field.kind == "category":
+        lines.append(Line("any other", table.unseen, table.unseen))
+    if field.missing:
+        lines.append(Line("not given", table.missing, table.missing))
+    return tuple(lines)
+
+
+def _names(levels: Sequence[str], ordered: bool) -> str:
+    """Levels of one line."""
+    if ordered and len(levels) > 1:
+        return f"{levels[0]} – {levels[-1]}"
+    rest = f" and {len(levels) - _MOST_NAMES} more" if len(levels) > _MOST_NAMES else ""
+    return ", ".join(levels[:_MOST_NAMES]) + rest
+
+
+def _ranges(field: Field, edges: Sequence[float]) -> list[str]:
+    """What lies below the first edge, from each to below the next, and from the last on."""
+    if not edges:
+        return ["any value"]
+    ends = [math.ceil(edge) for edge in edges]
+    if field.kind == "whole" and len(set(ends)) == len(ends):
+        return [
+            f"{ends[0] - 1:,}" if field.min == ends[0] - 1 else f"up to {ends[0] - 1:,}",
+            *(
+                f"{low:,}" if low + 1 == high else f"{low:,} to {high - 1:,}"
+                for low, high in itertools.pairwise(ends)
+            ),
+            f"{ends[-1]:,} and more",
+        ]
+    values = [edge * 100 for edge in edges] if field.percent else edges
+    shown = [_six_digits(value) for value in values]
+    if len(set(shown)) < len(shown):
+        shown = [show_bound(value) for value in values]
+    sign = " %" if field.percent else ""
+    return [
+        f"below {shown[0]}{sign}",
+        *(f"{low} to below {high}{sign}" for low, high in itertools.pairwise(shown)),
+        f"{shown[-1]}{sign} and above",
+    ]
+
+
+def _six_digits(value: float) -> str:
+    return f"{value:,.0f}" if 1e5 <= abs(value) < 1e15 else f"{value:,.6g}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Literal
 
 import numpy as np
 
@@ -14,27 +15,31 @@ _LEAST_LOANS = 10
 _MOST_LEVELS = 100
 
 
-def fit_encoding(loans: Loans, *, one_hot_ordered: bool, impute: bool) -> Encoding:
+def fit_encoding(loans: Loans, *, ranks: bool, impute: bool) -> Encoding:
     """Numbers as they are, categories one-hot, ordered categories by rank or one-hot.
 
-    `impute`: a missing number becomes the training table's median; otherwise it stays missing,
-    for an estimator that knows what to do with it.
+    `impute`: a missing number or rank becomes the training table's median, with a column that says
+    so; otherwise it stays missing, for an estimator that knows what to do with it.
     """
     columns: list[EncodedColumn] = []
     for field in loans.definition.fields:
-        if field.is_number:
-            fill = None
-            if impute:
-                given = loans.numbers(field.name)
-                given = given[~np.isnan(given)]
-                # Halved, which is exact, so that the mean of the two in the middle can't overflow.
-                fill = float(np.median(given / 2) * 2) if len(given) else 0.0
-            columns.append(EncodedColumn(field.name, "value", fill=fill))
-        elif field.kind == "ordered" and not one_hot_ordered:
-            columns.append(EncodedColumn(field.name, "rank"))
-        else:
+        if not field.is_number and not (ranks and field.kind == "ordered"):
             columns.extend(_one_hot(field, loans))
-    return Encoding(tuple(columns))
+            continue
+        make: Literal["value", "rank"] = "value" if field.is_number else "rank"
+        if not impute:
+            columns.append(EncodedColumn(field.name, make))
+            continue
+        given = Encoding((EncodedColumn(field.name, make),)).matrix(loans)[:, 0]
+        given = given[~np.isnan(given)]
+        # Halved, which is exact, so that the mean of the two in the middle can't overflow.
+        fill = float(np.median(given / 2) * 2) if len(given) else 0.0
+        columns.append(EncodedColumn(field.name, make, fill=fill))
+        if field.missing:
+            columns.append(EncodedColumn(field.name, "missing"))
+    # Where every level is rare there is nothing to see, but an estimator needs a column to look at.
+    nothing = EncodedColumn(loans.definition.fields[0].name, "missing")
+    return Encoding(tuple(columns) or (nothing,))
 
 
 def _one_hot(field: Field, loans: Loans) -> Iterator[EncodedColumn]:

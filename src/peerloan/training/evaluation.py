@@ -1,25 +1,50 @@
-"""How good a fitted candidate is on loans that it has not seen."""
+"""How good margins are on loans that were not fitted on."""
 
 from __future__ import annotations
 
 import numpy as np
-from sklearn.metrics import brier_score_loss, log_loss, roc_auc_score
+from sklearn.metrics import (
+    average_precision_score,
+    brier_score_loss,
+    log_loss,
+    roc_auc_score,
+    roc_curve,
+)
 
 from peerloan.loan import Numbers
-from peerloan.model import Policy
 from peerloan.model.onnx_model import FLOOR
 
+FIGURES = ("auc", "gini", "ks", "average_precision", "log_loss", "brier", "recall", "flagged")
 
-def metrics(late: Numbers, probability: Numbers, policy: Policy) -> dict[str, float]:
-    """AUC, recall and share flagged at the policy's threshold, Brier score and log loss."""
-    flagged = probability >= policy.threshold
-    inside = np.clip(probability, FLOOR, 1 - FLOOR)
+
+def figures(late: Numbers, margins: Numbers, threshold_margin: float) -> dict[str, float]:
+    """The FIGURES of margins against outcomes, of which there must be some of either kind.
+
+    Gini is 2 AUC − 1, KS the largest distance of the two distributions of scores; recall and the
+    share flagged are those from the threshold on.
+    """
+    p = np.clip(1 / (1 + np.exp(-margins)), FLOOR, 1 - FLOOR)
+    flagged = margins >= threshold_margin
+    auc = float(roc_auc_score(late, margins))
+    false_positive, true_positive, _ = roc_curve(late, margins)
     return {
-        "auc": float(roc_auc_score(late, probability)),
+        "auc": auc,
+        "gini": 2 * auc - 1,
+        "ks": float(np.max(true_positive - false_positive)),
+        "average_precision": float(average_precision_score(late, margins)),
+        "log_loss": float(log_loss(late, p)),
+        "brier": float(brier_score_loss(late, p)),
         "recall": float(flagged[late == 1].mean()),
         "flagged": float(flagged.mean()),
-        "brier": float(brier_score_loss(late, probability)),
-        "log_loss": float(log_loss(late, inside)),
-        "held_out": float(len(late)),
-        "held_out_late": float(late.sum()),
     }
+
+
+def auc_interval(late: Numbers, auc: float) -> tuple[float, float]:
+    """A 95 % interval of an AUC (Hanley and McNeil 1982)."""
+    n_late, n_other = float(late.sum()), float(len(late) - late.sum())
+    q1, q2 = auc / (2 - auc), 2 * auc**2 / (1 + auc)
+    variance = (auc * (1 - auc) + (n_late - 1) * (q1 - auc**2) + (n_other - 1) * (q2 - auc**2)) / (
+        n_late * n_other
+    )
+    reach = 1.96 * float(np.sqrt(max(variance, 0.0)))
+    return max(0.0, auc - reach), min(1.0, auc + reach)

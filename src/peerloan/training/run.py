@@ -1,31 +1,45 @@
-"""The training run: read a book, fit and judge candidates, publish a bundle of each."""
+"""The training run: read a book, search, calibrate, fit, and publish a bundle of each candidate."""
 
 from __future__ import annotations
 
 import importlib.metadata
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
 import numpy as np
-from sklearn.model_selection import train_test_split
 
-from peerloan.book import Book, Fingerprint, check_columns, join_loans, read_loans
+from peerloan.book import Book, Fingerprint, check_columns, join_loans, read_column, read_loans
 from peerloan.loan import Definition, Field, Loans, Numbers
-from peerloan.model import Draft, Policy, Profile, Store, TrainedOn, draft
+from peerloan.model import (
+    Draft,
+    Judged,
+    OnnxParts,
+    Policy,
+    Profile,
+    Score,
+    Scorecard,
+    Store,
+    TrainedOn,
+    draft,
+)
+from peerloan.model.onnx_model import OnnxModel
+from peerloan.model.policy import check_aim
 from peerloan.sample import ID_PREFIX
-from peerloan.training.candidates import CANDIDATES, SEED
+from peerloan.training import calibration
+from peerloan.training.candidates import CANDIDATES
 from peerloan.training.card import model_card
-from peerloan.training.evaluation import metrics
+from peerloan.training.evaluation import FIGURES, auc_interval, figures
+from peerloan.training.report import training_report
+from peerloan.training.scorecards import rescaled
+from peerloan.training.search import Found, Progress, Trial, quick, read_grids, search
+from peerloan.training.study import Group, Later, Study, trade_off
 
-HELD_OUT = 0.2
 # Fewer of either kind, and held-out figures mean nothing.
 LEAST_LOANS = 20
 _MOST_LEVELS = 100
-# What is being done, and the fraction of it that is done.
-Progress = Callable[[str, float], None]
 
 
 class TrainingError(ValueError):
@@ -33,26 +47,46 @@ class TrainingError(ValueError):
 
 
 @dataclass(frozen=True)
+class Aim:
+    """What the threshold is for: `cost`, `capacity`, `recall` or `f2`, and its value."""
+
+    name: str = "cost"
+    value: float = 20.0
+
+
+@dataclass(frozen=True)
 class Outcome:
-    """A published candidate and its held-out figures."""
+    """A published candidate, its cross-validated figures, and whether it is the one chosen."""
 
     candidate: str
     version: str
     metrics: dict[str, float]
+    chosen: bool
 
 
 @dataclass(frozen=True)
 class Table:
     """A training table in memory: checked loans, 1 for each late one, and where they came from."""
 
+    book: str
     loans: Loans
     late: Numbers
     trained_on: TrainedOn
+    groups: tuple[Group, ...] = ()
 
 
-def read_table(book: Book, definition: Definition, progress: Progress) -> Table:
-    """Read a whole book with its labels; a bad row raises TrainingError."""
+def read_table(
+    book: Book, definition: Definition, progress: Progress, groups: Sequence[str] = ()
+) -> Table:
+    """Read a whole book with its labels; a bad row raises TrainingError.
+
+    `groups` are columns of the book, features or not, to check decisions by.
+    """
     check_columns(definition, book, label=True)
+    for name in groups:
+        if name not in book.columns:
+            raise TrainingError(f"{book.name}: no column {name!r} to group by")
+    grouped: dict[str, list[str | None]] = {name: [] for name in groups}
     batches, fingerprint, sample = [], Fingerprint(definition), False
     for part in book.parts(lambda done: progress(f"reading {book.name}", done)):
         batch = read_loans(definition, part, label=True)
@@ -64,6 +98,8 @@ def read_table(book: Book, definition: Definition, progress: Progress) -> Table:
             )
         sample |= any((loan_id or "").startswith(ID_PREFIX) for loan_id in batch.ids or ())
         fingerprint.update(batch.loans, batch.labels)
+        for name, values in grouped.items():
+            values += read_column(part, name)
         batches.append(batch)
     late = np.concatenate([np.asarray(batch.labels) for batch in batches]).astype(np.float64)
     for name, count in (("late", late.sum()), ("on time", len(late) - late.sum())):
@@ -75,6 +111,7 @@ def read_table(book: Book, definition: Definition, progress: Progress) -> Table:
     loans = join_loans([batch.loans for batch in batches])
     seen = definition_as_seen(loans)
     return Table(
+        Path(book.name).name,
         Loans(seen, loans.columns, loans.size),
         late,
         TrainedOn(
@@ -84,6 +121,7 @@ def read_table(book: Book, definition: Definition, progress: Progress) -> Table:
             int(late.sum()),
             sample,
         ),
+        tuple(Group(name, tuple(values)) for name, values in grouped.items()),
     )
 
 
@@ -92,60 +130,143 @@ def train(
     definition: Definition,
     store: Store,
     candidates: Sequence[str] = tuple(CANDIDATES),
+    *,
+    aim: Aim = Aim(),
+    later: Book | None = None,
+    groups: Sequence[str] = (),
+    fast: bool = False,
     progress: Progress = lambda _what, _done: None,
 ) -> list[Outcome]:
-    """Fit, judge and publish each candidate; gives them best first.
+    """Search, calibrate, fit and publish each candidate; gives the chosen one first.
 
-    Nothing is published unless every candidate could be fitted.
+    `later` is a book of a later time, on which the versions are judged too; `groups` are columns
+    to check decisions by; `fast` tries one setting of each candidate. Nothing is published unless
+    every candidate could be fitted.
     """
-    store.check_model(definition.model)  # before minutes of fitting
-    table = read_table(book, definition, progress)
-    drafts = [(name, _fit(name, table, progress)) for name in candidates]
+    # Before minutes of fitting.
+    store.check_model(definition.model)
+    try:
+        check_aim(aim.name, aim.value)
+    except ValueError as error:
+        raise TrainingError(str(error)) from None
+    table = read_table(book, definition, progress, groups)
+    after = None if later is None else read_table(later, definition, progress)
+    grids = {name: grid for name, grid in read_grids().items() if name in candidates}
+    threshold = Policy.by_cost(aim.value if aim.name == "cost" else 20.0).threshold_margin
+    found = search(table.loans, table.late, quick(grids) if fast else grids, threshold, progress)
+    drafts = [_draft(trial, found, table, after, aim, progress) for trial in found.best]
     outcomes = []
-    for name, each in drafts:
-        progress(f"publishing {name}", 0.0)
-        outcomes.append(Outcome(name, store.publish(each), each.manifest.metrics))
-        progress(f"publishing {name}", 1.0)
-    return sorted(outcomes, key=lambda outcome: -outcome.metrics["auc"])
+    for trial, each in zip(found.best, drafts, strict=True):
+        progress(f"publishing {trial.candidate}", 0.0)
+        version = store.publish(each)
+        chosen = trial is found.chosen
+        outcomes.append(Outcome(trial.candidate, version, each.manifest.metrics, chosen))
+        progress(f"publishing {trial.candidate}", 1.0)
+    return sorted(outcomes, key=lambda outcome: (not outcome.chosen, -outcome.metrics["auc"]))
 
 
-def _fit(candidate: str, table: Table, progress: Progress) -> Draft:
-    fit = CANDIDATES[candidate]
-    policy = Policy.by_cost()
-    train_rows, test_rows = train_test_split(
-        np.arange(table.loans.size), test_size=HELD_OUT, stratify=table.late, random_state=SEED
+def _draft(
+    trial: Trial, found: Found, table: Table, after: Table | None, aim: Aim, progress: Progress
+) -> Draft:
+    what = f"{trial.candidate}: fitting on all loans"
+    progress(what, 0.0)
+    fitted = CANDIDATES[trial.candidate](
+        table.loans, table.late, trial.settings, lambda done: progress(what, 0.9 * done)
     )
-    judged = fit(
-        table.loans.take(train_rows),
-        table.late[train_rows],
-        lambda done: progress(f"{candidate}: fitting on four fifths", done),
-    )
-    held_out = judged.predict(table.loans.take(test_rows))
-    figures = metrics(table.late[test_rows], held_out, policy)
-    final = fit(
-        table.loans,
-        table.late,
-        lambda done: progress(f"{candidate}: fitting on all loans", done),
-    )
-    progress(f"{candidate}: compiling", 0.0)
-    made = draft(
-        candidate=candidate,
+    scale = calibration.Calibration.fit(trial.margins, table.late)
+    estimator = _calibrated(fitted.compile(table.loans), scale)
+    margins = calibration.cross_fitted(trial.margins, table.late, trial.fold)
+    offered = trade_off(margins, table.late)
+    try:
+        policy = Policy.by_aim(aim.name, aim.value, offered)
+    except ValueError as error:
+        raise TrainingError(f"{trial.candidate}: {error}") from None
+    # At the policy's own threshold, which may be another than the search's.
+    at_policy = trial.judged_at(policy.threshold_margin, margins, table.late)
+    metrics = {name: at_policy.mean(name) for name in FIGURES}
+    intervals = {name: at_policy.interval(name) for name in FIGURES}
+    judged_later = None
+    if after is not None:
+        judged_later = Later(after.book, _margins(estimator, after.loans, table), after.late)
+        seen = figures(after.late, judged_later.margins, policy.threshold_margin)
+        metrics |= {f"later_{name}": value for name, value in seen.items()}
+        intervals["later_auc"] = auc_interval(after.late, seen["auc"])
+    study = Study(
         definition=table.loans.definition,
-        estimator=final.compile(table.loans),
-        policy=policy,
-        # Of held-out loans: a model is surer of those it was fitted on than of any later one.
-        profile=Profile.of(table.loans, table.late, held_out),
         trained_on=table.trained_on,
-        metrics=figures,
-        libraries=_libraries(),
+        found=found,
+        trial=trial,
+        margins=margins,
+        late=table.late,
+        fold=trial.fold,
+        estimator=estimator,
+        policy=policy,
+        trade_off=offered,
+        metrics=metrics,
+        intervals=intervals,
+        later=judged_later,
+        groups=table.groups,
+    )
+    made = draft(
+        candidate=trial.candidate,
+        definition=table.loans.definition,
+        estimator=estimator,
+        policy=policy,
+        # Out of fold: a model is surer of loans that it was fitted on than of any later one.
+        profile=Profile.of(table.loans, table.late, 1 / (1 + np.exp(-margins))),
+        trained_on=table.trained_on,
+        judged=Judged(metrics, intervals, _scores(found), offered),
+        libraries=libraries(),
         documents={
+            "report.html": training_report(study),
             "card.md": model_card(
-                candidate, table.loans.definition, table.trained_on, figures, policy
-            )
+                trial.candidate,
+                table.loans.definition,
+                table.trained_on,
+                metrics,
+                intervals,
+                policy,
+            ),
         },
     )
-    progress(f"{candidate}: compiling", 1.0)
+    progress(what, 1.0)
     return made
+
+
+def _calibrated(
+    estimator: Scorecard | OnnxParts, scale: calibration.Calibration
+) -> Scorecard | OnnxParts:
+    """For the scorecard it goes into the tables, for ONNX beside the graph."""
+    if isinstance(estimator, Scorecard):
+        return rescaled(estimator, scale.slope, scale.intercept)
+    return OnnxParts(estimator.graph, estimator.encoding, scale)
+
+
+def _margins(estimator: Scorecard | OnnxParts, loans: Loans, table: Table) -> Numbers:
+    """Margins (n,) of the deployed form."""
+    if isinstance(estimator, Scorecard):
+        return estimator.margins(loans)
+    model = OnnxModel(
+        estimator.graph,
+        estimator.encoding,
+        table.loans.definition,
+        table.loans.take(np.arange(1)),  # its reasons are not asked for
+        "",
+        estimator.calibration,
+    )
+    return model.margins(loans)
+
+
+def _scores(found: Found) -> tuple[Score, ...]:
+    return tuple(
+        Score(
+            trial.candidate,
+            str(trial.settings),
+            {name: trial.mean(name) for name in FIGURES},
+            {name: trial.error(name) for name in FIGURES},
+        )
+        for trial in found.best
+    )
 
 
 def definition_as_seen(loans: Loans) -> Definition:
@@ -172,8 +293,9 @@ def _as_seen(field: Field, loans: Loans) -> Field:
     return msgspec.structs.replace(field, levels=(*field.levels, *offered), seen=levels)
 
 
-def _libraries() -> dict[str, str]:
-    names = ("numpy", "onnxruntime", "scikit-learn", "skl2onnx", "xgboost-cpu")
+def libraries() -> dict[str, str]:
+    """The versions of what a model is made with."""
+    names = ("numpy", "onnx", "onnxruntime", "optbinning", "scikit-learn", "xgboost-cpu")
     return {"python": platform.python_version()} | {
         name: importlib.metadata.version(name) for name in names
     }

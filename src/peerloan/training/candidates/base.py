@@ -1,0 +1,43 @@
+"""What every candidate is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from peerloan.loan import Loans, Numbers
+from peerloan.model import OnnxParts, Scorecard
+from peerloan.training.resampling import Resampling
+
+SEED = 0
+# Called with the fraction of the fit that is done.
+Progress = Callable[[float], None]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """One point of a grid: the values of its keys, and the resampling."""
+
+    values: Mapping[str, Any]
+    resampling: Resampling = "none"
+
+    def __getitem__(self, key: str) -> Any:
+        return self.values[key]
+
+    def __str__(self) -> str:
+        shown = [f"{key}={value}" for key, value in self.values.items()]
+        return ", ".join([*shown, self.resampling] if self.resampling != "none" else shown)
+
+
+class Fitted(Protocol):
+    """A fitted candidate, not calibrated."""
+
+    def margins(self, loans: Loans) -> Numbers:
+        """Log-odds (n,) of late payment."""
+
+    def compile(self, loans: Loans) -> Scorecard | OnnxParts:
+        """The form that is deployed; `loans` are those it was fitted on."""
+
+
+Candidate = Callable[[Loans, Numbers, Settings, Progress], Fitted]

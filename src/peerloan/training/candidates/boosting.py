@@ -1,0 +1,133 @@
+"""Boosted trees: additive ones, which compile to a scorecard, and ones with interactions."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import xgboost
+from sklearn.model_selection import train_test_split
+
+from peerloan.loan import Definition, Loans, Numbers
+from peerloan.model import Encoding, OnnxParts, Scorecard
+from peerloan.model.encoding import to_single
+from peerloan.training.candidates.base import SEED, Progress, Settings
+from peerloan.training.encoders import fit_encoding
+from peerloan.training.graphs import booster_graph
+from peerloan.training.resampling import resample
+from peerloan.training.scorecards import compile_trees
+
+_COMMON = {
+    "objective": "binary:logistic",
+    "tree_method": "hist",
+    "subsample": 0.5,
+    "seed": SEED,
+}
+# A boosted candidate goes on until so many rounds brought nothing on the loans set aside.
+_MOST_ROUNDS = 1000
+_PATIENCE = 30
+_SET_ASIDE = 0.15
+
+
+@dataclass(frozen=True)
+class _Boosted:
+    encoding: Encoding
+    booster: xgboost.Booster
+
+    def margins(self, loans: Loans) -> Numbers:
+        """Log-odds (n,), summed in single precision by the library."""
+        table = xgboost.DMatrix(to_single(self.encoding.matrix(loans)))
+        return self.booster.predict(table, output_margin=True).astype(np.float64)
+
+    def compile(self, loans: Loans) -> Scorecard | OnnxParts:  # noqa: ARG002
+        """As ONNX."""
+        graph = booster_graph(self.booster, len(self.encoding.columns))
+        return OnnxParts(graph, self.encoding)
+
+
+class _Additive(_Boosted):
+    def compile(self, loans: Loans) -> Scorecard | OnnxParts:
+        """As a scorecard."""
+        return compile_trees(self.booster, self.encoding, loans)
+
+
+def fit_additive(loans: Loans, late: Numbers, settings: Settings, progress: Progress) -> _Additive:
+    """Trees of which each sees one field only: stumps, or deeper ones held to a field."""
+    encoding, table = _table(loans, late, settings)
+    parameters = _COMMON | {
+        "eta": settings["eta"],
+        "max_depth": settings["depth"],
+        "min_child_weight": settings["min_child_weight"],
+    }
+    if settings["depth"] > 1:
+        parameters["interaction_constraints"] = _one_field_each(encoding, loans.definition)
+    if settings["monotone"]:
+        parameters["monotone_constraints"] = _directions(encoding, loans.definition)
+    rounds = settings["rounds"]
+    told = _Told(progress, rounds)
+    return _Additive(encoding, xgboost.train(parameters, table, rounds, callbacks=[told]))
+
+
+def fit_boosted(loans: Loans, late: Numbers, settings: Settings, progress: Progress) -> _Boosted:
+    """Trees with interactions, as many as help on loans set aside."""
+    rows = np.arange(loans.size)
+    kept, aside = train_test_split(rows, test_size=_SET_ASIDE, stratify=late, random_state=SEED)
+    encoding, table = _table(loans.take(kept), late[kept], settings)
+    watched = xgboost.DMatrix(to_single(encoding.matrix(loans.take(aside))), late[aside])
+    parameters = _COMMON | {
+        "eta": settings["eta"],
+        "max_depth": settings["depth"],
+        "min_child_weight": settings["min_child_weight"],
+        "eval_metric": "auc",
+    }
+    booster = xgboost.train(
+        parameters,
+        table,
+        _MOST_ROUNDS,
+        evals=[(watched, "aside")],
+        early_stopping_rounds=_PATIENCE,
+        verbose_eval=False,
+        callbacks=[_Told(progress, _MOST_ROUNDS)],
+    )
+    return _Boosted(encoding, booster[: booster.best_iteration + 1])
+
+
+def _table(loans: Loans, late: Numbers, settings: Settings) -> tuple[Encoding, xgboost.DMatrix]:
+    encoding = fit_encoding(loans, ranks=True, impute=settings.resampling == "smote")
+    matrix, labels, weights = resample(settings.resampling, encoding.matrix(loans), late, SEED)
+    return encoding, xgboost.DMatrix(to_single(matrix), labels, weight=weights)
+
+
+def _one_field_each(encoding: Encoding, definition: Definition) -> str:
+    """Groups of columns, one a field; as text, because the table's columns have no names."""
+    owners = encoding.field_indexes(definition).tolist()
+    groups = [
+        [column for column, owner in enumerate(owners) if owner == field]
+        for field in dict.fromkeys(owners)
+    ]
+    return json.dumps(groups)
+
+
+def _directions(encoding: Encoding, definition: Definition) -> tuple[int, ...]:
+    """+1 where the probability may not fall as a column rises, −1 where it may not rise."""
+    signs = {"higher": 1, "lower": -1, None: 0}
+    return tuple(
+        signs[definition[column.field].riskier] if column.make in ("value", "rank") else 0
+        for column in encoding.columns
+    )
+
+
+class _Told(xgboost.callback.TrainingCallback):
+    def __init__(self, progress: Progress, rounds: int) -> None:
+        self._progress, self._rounds = progress, rounds
+
+    def after_iteration(self, model: Any, epoch: int, evals_log: Any) -> bool:  # noqa: ARG002
+        if epoch % 10 == 9:
+            self._progress((epoch + 1) / self._rounds)
+        return False
+
+    def after_training(self, model: Any) -> Any:
+        self._progress(1.0)  # also where it stopped early
+        return model

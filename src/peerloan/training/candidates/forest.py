@@ -1,0 +1,63 @@
+"""The random forest: the client's first model."""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+from sklearn.ensemble import RandomForestClassifier
+
+from peerloan.loan import Loans, Numbers
+from peerloan.model import Encoding, OnnxParts
+from peerloan.model.encoding import to_single
+from peerloan.model.onnx_model import FLOOR
+from peerloan.training.candidates.base import SEED, Progress, Settings
+from peerloan.training.encoders import fit_encoding
+from peerloan.training.graphs import forest_graph
+from peerloan.training.resampling import resample
+
+_TREES = 100
+# A tree draws no more loans than this: beyond, it gets slower and the forest no better.
+_LOANS_A_TREE = 20_000
+
+
+@dataclass(frozen=True)
+class _Basic:
+    encoding: Encoding
+    forest: RandomForestClassifier
+
+    def margins(self, loans: Loans) -> Numbers:
+        """Log-odds (n,) of the share of trees; 0 and 1 count as the nearest that have any."""
+        matrix = to_single(self.encoding.matrix(loans))
+        trees = self.forest.estimators_
+        share = np.zeros(loans.size)
+        # The forest's own sum takes trees as threads finish: its last bits would be any.
+        with ThreadPoolExecutor(os.cpu_count()) as threads:
+            for each in threads.map(lambda tree: tree.predict_proba(matrix)[:, 1], trees):
+                share += each
+        share = np.clip(share / len(trees), FLOOR, 1 - FLOOR)
+        return np.asarray(np.log(share / (1 - share)))
+
+    def compile(self, loans: Loans) -> OnnxParts:  # noqa: ARG002  a forest needs no reference
+        """As ONNX."""
+        return OnnxParts(forest_graph(self.forest, len(self.encoding.columns)), self.encoding)
+
+
+def fit_basic(loans: Loans, late: Numbers, settings: Settings, progress: Progress) -> _Basic:
+    """A hundred trees on imputed, one-hot encoded loans, in steps so that progress can be shown."""
+    encoding = fit_encoding(loans, ranks=False, impute=True)
+    matrix, labels, weights = resample(settings.resampling, encoding.matrix(loans), late, SEED)
+    forest = RandomForestClassifier(
+        min_samples_leaf=settings["min_leaf"],
+        max_samples=min(len(labels), _LOANS_A_TREE),
+        random_state=SEED,
+        n_jobs=-1,
+        warm_start=True,
+    )
+    single = to_single(matrix)
+    for trees in range(10, _TREES + 1, 10):
+        forest.set_params(n_estimators=trees).fit(single, labels, sample_weight=weights)
+        progress(trees / _TREES)
+    return _Basic(encoding, forest)

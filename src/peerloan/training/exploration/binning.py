@@ -1,0 +1,133 @@
+"""Each feature's loans in a few bins: tenths of a number, levels of a category, and the missing."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from peerloan.loan import Codes, Field, Loans, Numbers
+
+_TENTHS = np.arange(1, 10) / 10
+# A number with no more values has one bin each.
+_FEW_VALUES = 10
+# A category with more levels has its rare ones in one bin.
+_MOST_LEVELS = 20
+
+Kind = Literal["range", "level", "others", "missing"]
+
+
+@dataclass(frozen=True)
+class Bins:
+    """A column in bins: loan i is in bin `codes[i]`, and no bin is empty."""
+
+    codes: Codes
+    labels: tuple[str, ...]
+    kinds: tuple[Kind, ...]
+
+
+def bin_field(field: Field, loans: Loans) -> Bins:
+    """The bins of a field, those of a number and of ordered levels in their order.
+
+    Levels of a category have the frequent ones first. Missing values are the last bin.
+    """
+    if field.is_number:
+        return _number_bins(field, loans.numbers(field.name))
+    column = loans.texts(field.name)
+    if field.kind == "ordered":
+        return _ordered_bins(field, column.recode(field.levels, unseen=-1))
+    counts = np.bincount(column.codes[column.codes >= 0], minlength=len(column.levels))
+    order = sorted(range(len(counts)), key=lambda code: (-counts[code], column.levels[code]))
+    levels = [column.levels[code] for code in order if counts[code]]
+    shown = levels if len(levels) <= _MOST_LEVELS else levels[: _MOST_LEVELS - 1]
+    kinds: list[Kind] = ["level"] * len(shown)
+    if rest := len(levels) - len(shown):
+        kinds.append("others")
+    codes = column.recode(shown, unseen=len(shown))
+    labels = [*shown, *([f"{rest} other levels"] if rest else [])]
+    return _closed(codes, labels, kinds)
+
+
+def order_values(field: Field, loans: Loans) -> Numbers | None:
+    """A number's values, or an ordered category's places, NaN where missing; else None."""
+    if field.is_number:
+        return loans.numbers(field.name)
+    if field.kind == "ordered":
+        codes = loans.texts(field.name).recode(field.levels, unseen=-1).astype(np.float64)
+        codes[codes < 0] = np.nan
+        return codes
+    return None
+
+
+def show_plain(field: Field, values: Sequence[float]) -> list[str]:
+    """Numbers without their unit, by as few digits (but at least four) as tell them apart."""
+    factor, sign = (100, " %") if field.percent else (1, "")
+    shown: list[str] = []
+    for digits in range(4, 16):
+        shown = [_digits(value * factor, digits) + sign for value in values]
+        if len(set(shown)) == len(set(values)):
+            break
+    return shown
+
+
+def _digits(value: float, digits: int) -> str:
+    size = abs(value)
+    if value and not 1e-6 <= size < 1e15:
+        return f"{value:.{digits}g}"
+    decimals = max(0, digits - 1 - math.floor(math.log10(size))) if value else 0
+    text = f"{value:,.{decimals}f}"
+    return text.rstrip("0").rstrip(".") if decimals else text
+
+
+def _number_bins(field: Field, values: Numbers) -> Bins:
+    given = np.sort(values[~np.isnan(values)])
+    different = np.unique(given)
+    if len(different) <= _FEW_VALUES:
+        ends = different[:-1]
+    else:
+        # A value that was given, so that equal values are always in the same bin.
+        ends = np.unique(np.quantile(given, _TENTHS, method="inverted_cdf"))
+        ends = ends[ends < given[-1]]
+    codes = np.where(np.isnan(values), -1, np.searchsorted(ends, values, side="left"))
+    labels = []
+    if len(given):
+        starts = np.append(0, np.searchsorted(given, ends, side="right"))
+        lowest = given[starts]
+        highest = given[np.append(starts[1:], len(given)) - 1]
+        shown = show_plain(field, [*lowest.tolist(), *highest.tolist()])
+        half = len(lowest)
+        labels = [
+            low if low == high else f"{low.removesuffix(' %')} – {high}"
+            for low, high in zip(shown[:half], shown[half:], strict=True)
+        ]
+    return _closed(codes, labels, ["range"] * len(labels))
+
+
+def _ordered_bins(field: Field, codes: Codes) -> Bins:
+    """A bin for each level; of very many levels, tenths of the loans."""
+    given = codes[codes >= 0]
+    used = np.unique(given)
+    if len(used) <= _MOST_LEVELS:
+        ends = used[:-1]
+    else:
+        ends = np.unique(np.quantile(given, _TENTHS, method="inverted_cdf"))
+        ends = ends[ends < used[-1]]
+    binned = np.where(codes < 0, -1, np.searchsorted(ends, codes, side="left"))
+    labels = []
+    for place in range(len(ends) + 1 if len(used) else 0):
+        held = np.unique(codes[binned == place])
+        first, last = field.levels[held[0]], field.levels[held[-1]]
+        labels.append(first if first == last else f"{first} – {last}")
+    return _closed(binned, labels, ["level"] * len(labels))
+
+
+def _closed(codes: Codes, labels: list[str], kinds: list[Kind]) -> Bins:
+    """Bins with the missing values, coded −1 so far, as the last one."""
+    missing = codes < 0
+    if missing.any():
+        codes = np.where(missing, len(labels), codes)
+        labels, kinds = [*labels, "missing"], [*kinds, "missing"]
+    return Bins(codes, tuple(labels), tuple(kinds))

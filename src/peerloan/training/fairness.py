@@ -1,0 +1,198 @@
+"""Fairness: are decisions, and their errors, the same for the groups of a column?
+
+It takes what happened: decisions on loans whose outcome is known. Being flagged as late is the
+unfavourable outcome, so the four-fifths rule compares shares of loans that are *not* flagged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from peerloan.loan import Numbers, TextColumn
+from peerloan.training.measures import wilson
+from peerloan.training.wording import percent, several
+
+# Below these a group's figures say more about chance than about the model.
+LEAST_LOANS = 50
+LEAST_LATE = 10
+MOST_GROUPS = 20
+FOUR_FIFTHS = 0.8
+
+Kind = Literal["level", "others", "missing"]
+
+
+@dataclass(frozen=True)
+class Share:
+    """`count` of `whole` loans; `low` and `high` are the ends of Wilson's 95 % interval."""
+
+    count: int
+    whole: int
+    share: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, count: int, whole: int) -> Share | None:
+        """A share with its interval, or None of no loans."""
+        return cls(count, whole, count / whole, *wilson(count, whole)) if whole else None
+
+
+@dataclass(frozen=True)
+class Treated:
+    """How a group's loans are treated.
+
+    `flagged` is the selection rate, the share of its loans called late; `true_positive` the share
+    of its late loans that are, `false_positive` that of its loans on time. `ratio` is its share of
+    loans that are not flagged, divided by that of the most favoured group; None where a group has
+    too few loans to be compared.
+    """
+
+    name: str
+    kind: Kind
+    loans: int
+    late: int
+    flagged: Share
+    true_positive: Share | None
+    false_positive: Share | None
+    too_few: bool
+    ratio: float | None = None
+
+
+@dataclass(frozen=True)
+class Fairness:
+    """The groups of a column, largest first, the most favoured one, and the finding in words."""
+
+    column: str
+    groups: tuple[Treated, ...]
+    favoured: str | None
+    finding: tuple[str, ...]
+
+
+def check_fairness(
+    column: str,
+    values: Sequence[str | None],
+    flagged: npt.NDArray[np.bool_],
+    late: Numbers,
+) -> Fairness:
+    """Compare the groups that `values` (n,) names, given decisions (n,) and outcomes (n,).
+
+    The four-fifths rule is that of the Uniform Guidelines on Employee Selection Procedures (1978),
+    29 CFR § 1607.4 D: a group whose favourable rate is below 4/5 of the highest group's is a sign
+    of adverse impact. It was written for hiring and is used in lending by analogy. True- and
+    false-positive rates are the "equalized odds" of Hardt, Price and Srebro (2016). Missing values
+    are a group of their own; beyond 20 groups the smaller ones are taken together.
+    """
+    groups = [
+        _treated(name, kind, flagged[rows], late[rows])
+        for name, kind, rows in _members(TextColumn.of(values))
+    ]
+    enough = [group for group in groups if not group.too_few]
+    if len(enough) < 2:
+        sentence = (
+            f"{column}: fewer than two groups have {LEAST_LOANS} loans and {LEAST_LATE} late ones, "
+            "so there is nothing to compare."
+        )
+        return Fairness(column, tuple(groups), None, (sentence,))
+    # Of equal rates the largest group's, which is the surest.
+    favoured = min(enough, key=lambda group: group.flagged.share)
+    best = 1 - favoured.flagged.share
+    if not best:
+        sentence = f"{column}: every loan of the groups that can be compared is flagged."
+        return Fairness(column, tuple(groups), None, (sentence,))
+    groups = [group if group.too_few else _with_ratio(group, best) for group in groups]
+    return Fairness(column, tuple(groups), favoured.name, tuple(_finding(column, groups, favoured)))
+
+
+def _members(column: TextColumn) -> list[tuple[str, Kind, npt.NDArray[np.bool_]]]:
+    """The groups with their loans: levels, largest first, the others, the missing."""
+    counts = np.bincount(column.codes[column.codes >= 0], minlength=len(column.levels))
+    order = sorted(range(len(counts)), key=lambda code: (-counts[code], column.levels[code]))
+    shown = order[:MOST_GROUPS]
+    members: list[tuple[str, Kind, npt.NDArray[np.bool_]]] = [
+        (column.levels[code], "level", column.codes == code) for code in shown
+    ]
+    if rest := order[MOST_GROUPS:]:
+        members.append((f"{len(rest):,} other groups", "others", np.isin(column.codes, rest)))
+    missing = column.codes < 0
+    if missing.any():
+        members.append(("not given", "missing", missing))
+    return members
+
+
+def _treated(name: str, kind: Kind, flagged: npt.NDArray[np.bool_], late: Numbers) -> Treated:
+    loans, bad = len(late), int((late == 1).sum())
+    share = Share.of(int(flagged.sum()), loans)
+    assert share is not None, name  # noqa: S101  a group has at least one loan
+    return Treated(
+        name,
+        kind,
+        loans,
+        bad,
+        share,
+        Share.of(int(flagged[late == 1].sum()), bad),
+        Share.of(int(flagged[late != 1].sum()), loans - bad),
+        loans < LEAST_LOANS or bad < LEAST_LATE,
+    )
+
+
+def _with_ratio(group: Treated, best: float) -> Treated:
+    return Treated(**(vars(group) | {"ratio": (1 - group.flagged.share) / best}))
+
+
+def _finding(column: str, groups: Sequence[Treated], favoured: Treated) -> list[str]:
+    """The finding: the four-fifths rule, the flagged rates themselves, errors, small groups."""
+    compared = [group for group in groups if not group.too_few]
+    below = [group for group in compared if group.ratio is not None and group.ratio < FOUR_FIFTHS]
+    said = []
+    if below:
+        names = several([f"{group.name} ({group.ratio:.2f})" for group in below])
+        said.append(
+            f"{column}: below four fifths of the rate at which loans of {favoured.name} are not "
+            f"flagged: {names}. That calls for a justification, and a search for a less unequal "
+            "alternative."
+        )
+    else:
+        lowest = min(group.ratio for group in compared if group.ratio is not None)
+        said.append(
+            f"{column}: no group falls below four fifths of the rate at which loans of "
+            f"{favoured.name} are not flagged; the lowest ratio is {lowest:.2f}."
+        )
+    most = max(compared, key=lambda group: group.flagged.share)
+    if most.flagged.low > favoured.flagged.high:
+        said.append(
+            f"{most.name} is flagged most often, {percent(most.flagged.share)} of its loans "
+            f"against {percent(favoured.flagged.share)} of {favoured.name}; "
+            f"{percent(most.late / most.loans)} and {percent(favoured.late / favoured.loans)} of "
+            "them are late."
+        )
+    said.append(_errors(compared))
+    if few := [group.name for group in groups if group.too_few]:
+        said.append(
+            f"Too few loans (under {LEAST_LOANS}) or late loans (under {LEAST_LATE}) to be "
+            f"compared: {several(few)}."
+        )
+    return said
+
+
+def _errors(groups: Sequence[Treated]) -> str:
+    """Whether some group's late or on-time loans are clearly more often flagged than another's."""
+    apart = []
+    for what, name in (("late loans", "true_positive"), ("loans on time", "false_positive")):
+        rates = [(group.name, getattr(group, name)) for group in groups if getattr(group, name)]
+        if not rates:
+            continue
+        low = min(rates, key=lambda rate: rate[1].high)
+        high = max(rates, key=lambda rate: rate[1].low)
+        if high[1].low > low[1].high:
+            apart.append(
+                f"of {what}, {percent(high[1].share)} in {high[0]} are flagged and "
+                f"{percent(low[1].share)} in {low[0]}"
+            )
+    if not apart:
+        return "The intervals of all groups' true- and false-positive rates overlap."
+    return f"Errors differ, and their intervals do not overlap: {'; '.join(apart)}."

@@ -1,0 +1,93 @@
+"""Recalibration: a new version from recent outcomes that only shifts and scales the log-odds."""
+
+from __future__ import annotations
+
+import msgspec
+import numpy as np
+from sklearn.model_selection import StratifiedKFold
+
+from peerloan.book import Book
+from peerloan.loan import Loans
+from peerloan.model import (
+    Bundle,
+    Draft,
+    Judged,
+    OnnxParts,
+    Policy,
+    Scorecard,
+    Store,
+    draft,
+)
+from peerloan.model.profile import Profile
+from peerloan.training.calibration import Calibration, cross_fitted
+from peerloan.training.card import model_card
+from peerloan.training.evaluation import auc_interval, figures
+from peerloan.training.run import Aim, Outcome, TrainingError, libraries, read_table
+from peerloan.training.scorecards import rescaled
+from peerloan.training.search import Progress
+from peerloan.training.study import trade_off
+
+_FOLDS = 5
+
+
+def recalibrate(
+    version: str,
+    book: Book,
+    store: Store,
+    progress: Progress = lambda _what, _done: None,
+    aim: Aim | None = None,
+) -> Outcome:
+    """Publish a version that ranks loans as `version` does, with probabilities that fit `book`.
+
+    Reasons keep their order and what they compare with; the policy keeps its aim unless another
+    is given. Figures are judged on the book's loans, each calibrated without its own fold.
+    """
+    bundle = store.load(version)
+    table = read_table(book, bundle.definition, progress)
+    loans = Loans(bundle.definition, table.loans.columns, table.loans.size)
+    raw, _ = bundle.score_many(loans)
+    fold = np.empty(loans.size, dtype=np.int64)
+    splits = StratifiedKFold(_FOLDS, shuffle=True, random_state=0).split(table.late, table.late)
+    for number, (_, rows) in enumerate(splits):
+        fold[rows] = number
+    margins = cross_fitted(raw, table.late, fold)
+    offered = trade_off(margins, table.late)
+    before = bundle.manifest
+    aim = aim or Aim(before.policy.aim, before.policy.aim_value)
+    try:
+        policy = Policy.by_aim(aim.name, aim.value, offered)
+    except ValueError as error:
+        raise TrainingError(str(error)) from None
+    found = figures(table.late, margins, policy.threshold_margin)
+    intervals = {"auc": auc_interval(table.late, found["auc"])}
+    measured = Profile.of(loans, table.late, 1 / (1 + np.exp(-margins)))
+    made = draft(
+        candidate=before.candidate,
+        definition=bundle.definition,
+        estimator=_rescaled(bundle, store, Calibration.fit(raw, table.late)),
+        policy=policy,
+        # What reasons compare with stays; what drift is measured against is the newer book.
+        profile=msgspec.structs.replace(
+            bundle.profile, late=measured.late, probability=measured.probability
+        ),
+        trained_on=before.trained_on,
+        judged=Judged(found, intervals, before.candidates, offered),
+        libraries=libraries(),
+        documents={
+            "card.md": model_card(
+                before.candidate, bundle.definition, before.trained_on, found, intervals, policy
+            )
+        },
+    )
+    manifest = msgspec.structs.replace(made.manifest, recalibrated_on=table.trained_on)
+    published = store.publish(Draft(manifest, made.files))
+    return Outcome(before.candidate, published, found, chosen=True)
+
+
+def _rescaled(bundle: Bundle, store: Store, scale: Calibration) -> Scorecard | OnnxParts:
+    if isinstance(bundle.model, Scorecard):
+        return rescaled(bundle.model, scale.slope, scale.intercept)
+    parts = store.onnx_parts(bundle.version)
+    old = parts.calibration
+    both = Calibration(scale.slope * old.slope, scale.slope * old.intercept + scale.intercept)
+    return OnnxParts(parts.graph, parts.encoding, both)

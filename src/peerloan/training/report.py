@@ -1,0 +1,397 @@
+"""The training report: one self-contained page that a credit-risk team could sign."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from peerloan.loan import Definition, Field, Numbers
+from peerloan.model import NumberTable, Policy, Scorecard, TradeOff
+from peerloan.model.arithmetic import probability
+from peerloan.model.onnx_model import background_size
+from peerloan.training import plots
+from peerloan.training.calibration import reliability
+from peerloan.training.card import (
+    ODDS,
+    SCORE,
+    TO_DOUBLE,
+    as_points,
+    band_ranges,
+    exact_lines,
+    figure_name,
+    policy_in_words,
+    window,
+)
+from peerloan.training.evaluation import auc_interval, figures
+from peerloan.training.fairness import check_fairness
+from peerloan.training.measures import Rate
+from peerloan.training.plots import Line
+from peerloan.training.search import Trial
+from peerloan.training.study import Study
+from peerloan.training.templating import render
+from peerloan.training.wording import interval, percent, several, show_rate, signed
+
+FIGURES = ("auc", "log_loss", "recall", "average_precision", "ks", "gini", "brier")
+DEFAULT_RATIO = 20.0
+_SHARES = (0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0)
+# Points of a curve, and bars of a category, that a plot shows.
+_CURVE, _MOST_BARS = 200, 25
+
+
+def training_report(study: Study) -> str:
+    """The report of one candidate as HTML; it asks for nothing from anywhere."""
+    policy, rate = study.policy, float(study.late.mean())
+    ratio = policy.aim_value if policy.aim == "cost" else DEFAULT_RATIO
+    flagged = policy.late_many(study.margins)
+    # Those on the most loans first, and among them the best.
+    tried = sorted(study.found.tried, key=lambda trial: (-trial.loans, -trial.mean("auc")))
+    folds, later = _folds(study), _later(study)
+    scorecard = study.estimator if isinstance(study.estimator, Scorecard) else None
+    return render(
+        "training.html.j2",
+        study=study,
+        trained=study.trained_on,
+        rate=Rate.of(int(study.late.sum()), len(study.late)),
+        auc=study.intervals.get("auc") or auc_interval(study.late, study.trial.mean("auc")),
+        at_threshold=_at(policy, study.margins, study.late),
+        summary=_summary(study, later),
+        figures=FIGURES,
+        figure_name=figure_name,
+        resampled=_resampled(tried),
+        tried=tried,
+        curves=_curves(study),
+        calibration=_calibration(study.margins, study.late),
+        raw=_brier(study.trial.margins, study.late),
+        reliability_plot=_reliability_plot(study),
+        ratio=ratio,
+        trade_off=_trade_off(study, ratio),
+        never=1000 * ratio * rate,
+        always=1000 * (1 - rate),
+        policy_in_words=policy_in_words(policy),
+        bands=_bands(policy, study.margins, study.late),
+        folds=folds,
+        fold_plot=_fold_plot(folds, study.trial.mean("auc")),
+        scorecard=scorecard,
+        shapes=_shapes(scorecard, study.definition) if scorecard else (),
+        points=as_points(scorecard, study.definition, policy) if scorecard else None,
+        scale={"score": SCORE, "odds": ODDS, "double": TO_DOUBLE},
+        background=background_size(len(study.definition.fields)),
+        later=later,
+        fairness=[
+            check_fairness(group.column, group.values, flagged, study.late)
+            for group in study.groups
+        ],
+        window=window(study.definition),
+        percent=percent,
+        interval=interval,
+        show_rate=show_rate,
+        signed=signed,
+    )
+
+
+def _summary(study: Study, later: dict[str, Any] | None) -> list[str]:
+    """What was chosen and why, and how good it is, in sentences."""
+    own, chosen = study.trial, study.found.chosen
+    why = study.found.why
+    said = [f"The candidate {chosen.candidate} was chosen: {why}."]
+    if own is not chosen:
+        said = [
+            f"This report is of {own.candidate}, which was not chosen.",
+            f"{why[:1].upper()}{why[1:]}.",
+        ]
+    auc = own.mean("auc")
+    said.append(
+        f"Of a late loan and one on time, {own.candidate} takes the late one for the riskier in "
+        f"{percent(auc)} of all pairs (AUC {auc:.4f} ± {own.error('auc'):.4f}), on loans that it "
+        "was not fitted on."
+    )
+    if later is not None and later["figures"]:
+        low, high = later["interval"]
+        said.append(
+            f"On the later book {later['book']} its AUC is {later['figures']['auc']:.4f} "
+            f"({low:.3f}–{high:.3f})."
+        )
+    return said
+
+
+def _resampled(tried: Sequence[Trial]) -> dict[str, Any]:
+    """What resampling did: each candidate's best AUC by resampling, on the same loans and folds."""
+    rows: list[dict[str, Any]] = []
+    said: dict[str, list[str]] = {"Better than none": [], "Worse than none": []}
+    for candidate in dict.fromkeys(trial.candidate for trial in tried):
+        best: dict[int, dict[str, Trial]] = {}
+        for trial in tried:
+            if trial.candidate == candidate:
+                best.setdefault(trial.loans, {}).setdefault(trial.settings.resampling, trial)
+        # As many resamplings as possible, then on as many loans as possible.
+        size, row = max(best.items(), key=lambda each: (len(each[1]), each[0]))
+        if len(row) < 2 or "none" not in row:
+            continue
+        rows.append({"candidate": candidate, "loans": size, "best": row})
+        for how in sorted(row.keys() - {"none"}):
+            gain, error = _gain(row[how], row["none"])
+            if abs(gain) > error:
+                what = "Better than none" if gain > 0 else "Worse than none"
+                sign = "+" if gain > 0 else ""
+                said[what].append(f"{how} with {candidate} ({sign}{signed(gain, 4)})")
+    sentences = [
+        f"{what} by more than one standard error: {several(each, most=12)}."
+        for what, each in said.items()
+        if each
+    ]
+    if rows and not said["Better than none"]:
+        sentences.insert(0, "Neither class weights nor SMOTE made any candidate clearly better.")
+    return {"rows": rows, "said": sentences}
+
+
+def _gain(trial: Trial, other: Trial) -> tuple[float, float]:
+    """By how much a trial's AUC is above another's on the same folds, and the standard error."""
+    pairs = zip(trial.by_fold, other.by_fold, strict=True)
+    gains = [a["auc"] - b["auc"] for a, b in pairs]
+    return float(np.mean(gains)), float(np.std(gains, ddof=1) / math.sqrt(len(gains)))
+
+
+def _books(study: Study) -> list[tuple[str, Numbers, Numbers]]:
+    """The training table, and the later book if it can be judged: margins and outcomes."""
+    books = [("cross-validated", study.margins, study.late)]
+    if study.later is not None and 0 < study.later.late.sum() < len(study.later.late):
+        books.append(("later book", study.later.margins, study.later.late))
+    return books
+
+
+def _curves(study: Study) -> dict[str, str]:
+    roc, recall = [], []
+    for name, margins, late in _books(study):
+        order = np.argsort(-margins, kind="stable")
+        # Where a threshold can lie: at the last loan of each margin.
+        ends = np.append(np.flatnonzero(np.diff(margins[order])), len(order) - 1)
+        flagged, found, bad = ends + 1.0, np.cumsum(late[order])[ends], float(late.sum())
+        rows = np.unique(np.linspace(0, len(ends) - 1, _CURVE).round().astype(np.int64))
+        wrong = (flagged - found)[rows] / (len(late) - bad)
+        roc.append(Line(name, [0, *wrong.tolist()], [0, *(found[rows] / bad).tolist()]))
+        # Among a few loans the precision is chance; a curve that starts there shows nothing else.
+        rows = rows[flagged[rows] >= min(len(late), max(30, 5 * len(late) / bad))]
+        precision = found[rows] / flagged[rows]
+        recall.append(Line(name, (found[rows] / bad).tolist(), precision.tolist()))
+    line = partial(plots.lines, x_scale="percent", y_scale="percent", x_range=(0, 1))
+    highest = max(max(each.y, default=0) for each in recall)
+    return {
+        "roc": line(
+            "ROC curve",
+            roc,
+            x_label="of loans on time flagged",
+            y_label="of late loans flagged (recall)",
+            y_range=(0, 1.01),
+            diagonal=True,
+        ),
+        "precision": line(
+            "Precision-recall curve",
+            recall,
+            x_label="recall",
+            y_label="precision",
+            y_range=(0, 1.05 * highest),
+            level=float(study.late.mean()),
+        ),
+    }
+
+
+def _brier(margins: Numbers, late: Numbers) -> float:
+    return float(np.mean((1 / (1 + np.exp(-np.clip(margins, -500, 500))) - late) ** 2))
+
+
+def _calibration(margins: Numbers, late: Numbers) -> dict[str, Any]:
+    found = reliability(margins, late)
+    return {
+        "slope": found.slope,
+        "intercept": found.intercept,
+        "error": found.error,
+        "brier": _brier(margins, late),
+        "expected": float(np.average(found.expected, weights=found.loans)),
+        "observed": float(late.mean()),
+        "bins": [
+            (expected, Rate.of(round(observed * loans), loans))
+            for expected, observed, loans in zip(
+                found.expected, found.observed, found.loans, strict=True
+            )
+        ],
+    }
+
+
+def _reliability_plot(study: Study) -> str:
+    series = []
+    for name, margins, late in _books(study):
+        expected, rates = zip(*_calibration(margins, late)["bins"], strict=True)
+        series.append(_dots(name, expected, [(rate.rate, rate.low, rate.high) for rate in rates]))
+    return plots.lines(
+        "Reliability",
+        series,
+        x_label="probability",
+        y_label="late rate",
+        x_scale="percent",
+        y_scale="percent",
+        x_range=(0, 1.05 * max(max(line.x) for line in series)),
+        y_range=(0, 1.05 * max(max(line.high or line.y) for line in series)),
+        diagonal=True,
+    )
+
+
+def _dots(name: str, x: Sequence[float], y: Sequence[tuple[float, float, float]]) -> Line:
+    """Dots at (value, low, high) of each x."""
+    values, low, high = zip(*y, strict=True)
+    return Line(name, x, values, low, high, style="dots")
+
+
+def _at(policy: Policy, margins: Numbers, late: Numbers) -> TradeOff:
+    """What the policy's own threshold brings."""
+    flagged = policy.late_many(margins)
+    yes, found = int(flagged.sum()), float(late[flagged].sum())
+    return TradeOff(
+        policy.threshold_margin,
+        yes / len(late),
+        found / float(late.sum()),
+        found / yes if yes else 0.0,
+    )
+
+
+def _trade_off(study: Study, ratio: float) -> list[dict[str, Any]]:
+    """Some fifteen thresholds and the chosen one, the fewest flagged first.
+
+    The cost is that of 1,000 loans, in false alarms, of which a missed late loan costs `ratio`.
+    """
+    rate, chosen = float(study.late.mean()), _at(study.policy, study.margins, study.late)
+    near = [min(study.trade_off, key=lambda row: abs(row.flagged - each)) for each in _SHARES]
+    others = [row for row in dict.fromkeys(near) if row.flagged != chosen.flagged]
+    return [
+        {
+            "row": row,
+            "threshold": probability(row.margin),
+            "lift": row.precision / rate,
+            "cost": 1000 * (row.flagged * (1 - row.precision) + ratio * rate * (1 - row.recall)),
+            "chosen": row is chosen,
+        }
+        for row in sorted([*others, chosen], key=lambda row: row.flagged)
+    ]
+
+
+def _bands(policy: Policy, margins: Numbers, late: Numbers) -> list[dict[str, Any]]:
+    places, p = policy.bands_many(margins), 1 / (1 + np.exp(-margins))
+    rows = []
+    for place, (band, holds) in enumerate(band_ranges(policy)):
+        own = places == place
+        loans = int(own.sum())
+        rows.append(
+            {
+                "band": band,
+                "holds": holds,
+                "loans": loans,
+                "rate": Rate.of(int(late[own].sum()), loans) if loans else None,
+                "expected": float(p[own].mean()) if loans else None,
+            }
+        )
+    return rows
+
+
+def _folds(study: Study) -> list[dict[str, Any]]:
+    rows = []
+    for number, by_fold in enumerate(study.trial.by_fold):
+        own = study.fold == number
+        margins, late = study.margins[own], study.late[own]
+        rows.append(
+            {
+                "fold": number + 1,
+                "loans": len(late),
+                "late": int(late.sum()),
+                "auc": by_fold["auc"],
+                "interval": auc_interval(late, by_fold["auc"]),
+                "ks": by_fold["ks"],
+                "recall": float(study.policy.late_many(margins)[late == 1].mean()),
+                **_calibration(margins, late),
+            }
+        )
+    return rows
+
+
+def _fold_plot(rows: list[dict[str, Any]], mean: float) -> str:
+    places = [row["fold"] for row in rows]
+    line = _dots("AUC", places, [(row["auc"], *row["interval"]) for row in rows])
+    low = math.floor(20 * min(line.low or (0.5,))) / 20
+    high = math.ceil(20 * max(line.high or (1.0,))) / 20
+    return plots.lines(
+        "AUC by fold", [line], x_label="fold", y_label="AUC", y_range=(low, high), level=mean
+    )
+
+
+def _later(study: Study) -> dict[str, Any] | None:
+    """The later book's judgement; without figures if not both late loans and others are in it."""
+    if study.later is None:
+        return None
+    margins, late = study.later.margins, study.later.late
+    found: dict[str, Any] = {
+        "book": study.later.book,
+        "rate": Rate.of(int(late.sum()), len(late)),
+        "bands": _bands(study.policy, margins, late),
+        "figures": None,
+    }
+    if 0 < late.sum() < len(late):
+        judged = figures(late, margins, study.policy.threshold_margin)
+        found |= {
+            "figures": judged,
+            "interval": auc_interval(late, judged["auc"]),
+            "calibration": _calibration(margins, late),
+        }
+    return found
+
+
+def _shapes(scorecard: Scorecard, definition: Definition) -> list[dict[str, Any]]:
+    """How each field moves the odds: a plot and every exact line, all on one vertical scale."""
+    every = [
+        exact_lines(field, table)
+        for field, table in zip(definition.fields, scorecard.tables, strict=True)
+    ]
+    most = 1.05 * max(line.odds for lines in every for line in lines)
+    shapes = []
+    for field, table, lines in zip(definition.fields, scorecard.tables, every, strict=True):
+        title = f"Odds by {field.name}"
+        if isinstance(table, NumberTable):
+            plot = _steps(title, table, field, most)
+        else:
+            drawn = lines[:_MOST_BARS]
+            plot = plots.bars(
+                title,
+                [line.values for line in drawn],
+                [line.odds for line in drawn],
+                line=1,
+                line_label="average",
+                tones=["late" if line.odds > 1 else "accent" for line in drawn],
+                most=most,
+                x_label="times the average loan's odds",
+            )
+        used = any(line.odds != 1 for line in lines)
+        shapes.append({"field": field, "plot": plot, "lines": lines, "used": used})
+    return shapes
+
+
+def _steps(title: str, table: NumberTable, field: Field, most: float) -> str:
+    """A number's steps, from a little below the first edge to a little above the last."""
+    low, high = (table.edges[0], table.edges[-1]) if table.edges else (0.0, 1.0)
+    seen = field.seen_range or (-math.inf, math.inf)
+    reach = 0.08 * (high - low) or 0.1 * abs(high) or 1.0
+    ends = (max(low - reach, min(low, seen[0])), min(high + reach, max(high, seen[1])))
+    if not ends[0] < ends[1] < math.inf or math.isinf(ends[1] - ends[0]):
+        return ""  # no axis holds it
+    points: npt.NDArray[np.float64] = np.exp(np.array([*table.points, table.points[-1]]))
+    return plots.lines(
+        title,
+        [Line("odds", [ends[0], *table.edges, ends[1]], points.tolist(), style="step")],
+        x_label="" if field.percent else field.unit,
+        y_label="times the average loan's odds",
+        x_scale="percent" if field.percent else "number",
+        x_range=ends,
+        y_range=(0, most),
+        level=1,
+    )

@@ -1,0 +1,64 @@
+"""Resampling of a training fold, against the rarity of late loans.
+
+Only ever of loans that are fitted on: what is judged keeps its own late rate.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+from imblearn.over_sampling import SMOTE
+from sklearn.preprocessing import RobustScaler
+
+from peerloan.loan import Numbers
+
+Resampling = Literal["none", "class-weight", "smote"]
+# Between how many of its nearest late loans a synthetic one may lie (the paper's number).
+_NEIGHBOURS = 5
+_LARGEST = float(np.finfo(np.float32).max)
+
+
+def resample(
+    how: Resampling, matrix: Numbers, late: Numbers, seed: int
+) -> tuple[Numbers, Numbers, Numbers]:
+    """Rows, labels and weights to fit on.
+
+    `class-weight` gives both classes the same total weight. `smote` appends synthetic late loans
+    between neighbouring late ones (Chawla et al. 2002) until there are as many as others; where
+    none are due, or there is but one to start from, it appends nothing. The matrix must then have
+    no NaN; distances are taken on robustly scaled columns.
+    """
+    weights = np.ones(len(late))
+    count = int(late.sum())
+    others = len(late) - count
+    if how == "class-weight":
+        weights = np.where(late == 1, len(late) / (2 * count), len(late) / (2 * others))
+    elif how == "smote" and 1 < count < others:
+        # As estimators see them, in single precision: squares of larger numbers would overflow.
+        matrix = np.clip(matrix, -_LARGEST, _LARGEST)
+        centre, scale = robust_scale(matrix)
+        smote = SMOTE(
+            sampling_strategy={1.0: others},
+            k_neighbors=min(_NEIGHBOURS, count - 1),
+            random_state=seed,
+        )
+        made, _ = smote.fit_resample((matrix - centre) / scale, late)
+        # The loans themselves stay as they are, to the bit.
+        matrix = np.concatenate([matrix, made[len(late) :] * scale + centre])
+        late = np.concatenate([late, np.ones(others - count)])
+        weights = np.ones(len(late))
+    return matrix, late, weights
+
+
+def robust_scale(matrix: Numbers) -> tuple[Numbers, Numbers]:
+    """Median and interquartile range of each column.
+
+    Where half of a column is one value the range is 0, and the standard deviation stands in: else
+    a few large values would outweigh every other column. A constant column has 1.
+    """
+    scaler = RobustScaler().fit(matrix)
+    low, high = np.quantile(matrix, [0.25, 0.75], axis=0)
+    spread = matrix.std(axis=0)
+    scale = np.where(high > low, scaler.scale_, np.where(spread > 0, spread, 1.0))
+    return scaler.center_, scale

@@ -1,0 +1,188 @@
+"""The search: every candidate's grid by cross-validation, and the choice between candidates."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import tomllib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from importlib import resources
+
+import numpy as np
+import numpy.typing as npt
+from scipy.stats import t
+from sklearn.model_selection import StratifiedKFold, train_test_split
+
+from peerloan.loan import Loans, Numbers
+from peerloan.training.calibration import cross_fitted
+from peerloan.training.candidates import CANDIDATES, Settings
+from peerloan.training.evaluation import figures
+
+FOLDS = 5
+SEED = 0
+# Rungs of the successive halving (Jamieson and Talwalkar 2016): loans, folds, and the share of a
+# candidate's trials that goes on to the next. The last rung has all loans.
+RUNGS = ((8_000, 3, 1 / 4), (30_000, 3, 1 / 4))
+# What is being done, and the fraction of it that is done.
+Progress = Callable[[str, float], None]
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One setting of one candidate, as judged: its figures by fold, and out-of-fold margins."""
+
+    candidate: str
+    settings: Settings
+    loans: int
+    by_fold: tuple[Mapping[str, float], ...]
+    margins: Numbers
+    fold: npt.NDArray[np.int64]
+
+    def judged_at(self, threshold_margin: float, margins: Numbers, late: Numbers) -> Trial:
+        """The trial with its figures by fold taken of these margins, at another threshold."""
+        folds = [self.fold == number for number in range(len(self.by_fold))]
+        return replace(
+            self,
+            by_fold=tuple(figures(late[own], margins[own], threshold_margin) for own in folds),
+        )
+
+    def mean(self, figure: str) -> float:
+        """The mean of a figure over the folds."""
+        return float(np.mean([each[figure] for each in self.by_fold]))
+
+    def error(self, figure: str) -> float:
+        """The standard error of that mean."""
+        values = [each[figure] for each in self.by_fold]
+        return float(np.std(values, ddof=1) / math.sqrt(len(values)))
+
+    def interval(self, figure: str) -> tuple[float, float]:
+        """A 95 % interval of that mean (Student's t over the folds)."""
+        reach = float(t.ppf(0.975, len(self.by_fold) - 1)) * self.error(figure)
+        return self.mean(figure) - reach, self.mean(figure) + reach
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a search found: the best trial of each candidate, and the one chosen.
+
+    `best` are judged on the same folds of all loans; `tried` is every trial, of earlier rungs too.
+    """
+
+    best: tuple[Trial, ...]
+    tried: tuple[Trial, ...]
+    chosen: Trial
+    why: str
+
+
+def read_grids() -> dict[str, list[Settings]]:
+    """Every candidate's settings, in the order of the file: the simplest candidate first."""
+    text = resources.files("peerloan.training").joinpath("grids.toml").read_text("utf-8")
+    grids = {}
+    for candidate, grid in tomllib.loads(text).items():
+        resamplings = grid.pop("resampling")
+        grids[candidate] = [
+            Settings(dict(zip(grid, values, strict=True)), resampling)
+            for resampling in resamplings
+            for values in itertools.product(*grid.values())
+        ]
+    return grids
+
+
+def quick(grids: Mapping[str, Sequence[Settings]]) -> dict[str, list[Settings]]:
+    """The first setting of each grid."""
+    return {name: list(grid[:1]) for name, grid in grids.items()}
+
+
+def search(
+    loans: Loans,
+    late: Numbers,
+    grids: Mapping[str, Sequence[Settings]],
+    threshold_margin: float,
+    progress: Progress,
+) -> Found:
+    """Judge every setting, on few loans first where there are many, and choose."""
+    going = {candidate: list(settings) for candidate, settings in grids.items()}
+    tried: list[Trial] = []
+    for size, folds, share in RUNGS:
+        # A rung is worth its time only if it decides something, on far fewer loans.
+        if size * 2 >= loans.size or all(len(each) == 1 for each in going.values()):
+            continue
+        rows, _ = train_test_split(
+            np.arange(loans.size), train_size=size, stratify=late, random_state=SEED
+        )
+        trials = _judge(loans.take(rows), late[rows], going, folds, threshold_margin, progress)
+        tried += trials
+        going = {
+            candidate: [trial.settings for trial in _ranked(trials, candidate)][
+                : max(1, round(len(settings) * share))
+            ]
+            for candidate, settings in going.items()
+        }
+    trials = _judge(loans, late, going, FOLDS, threshold_margin, progress)
+    best = tuple(_ranked(trials, candidate)[0] for candidate in grids)
+    chosen, why = choose(best)
+    return Found(best, (*tried, *trials), chosen, why)
+
+
+def choose(best: Sequence[Trial]) -> tuple[Trial, str]:
+    """The one-standard-error rule (Breiman et al. 1984) on paired differences by fold.
+
+    The simplest candidate, in the given order, whose mean AUC is within one standard error of the
+    best one's; the error is that of the difference on the same folds.
+    """
+    top = max(best, key=lambda trial: trial.mean("auc"))
+    for trial in best:
+        differences = [a["auc"] - b["auc"] for a, b in zip(top.by_fold, trial.by_fold, strict=True)]
+        behind = float(np.mean(differences))
+        error = float(np.std(differences, ddof=1) / math.sqrt(len(differences)))
+        if behind <= error:
+            break
+    if trial is top:
+        return top, (
+            f"{top.candidate} has the best mean AUC ({top.mean('auc'):.4f}), and no simpler "
+            "candidate is within one standard error of it"
+        )
+    return trial, (
+        f"{top.candidate} has the best mean AUC ({top.mean('auc'):.4f}); {trial.candidate} is "
+        f"simpler and only {behind:.4f} behind, within one standard error ({error:.4f})"
+    )
+
+
+def _ranked(trials: Sequence[Trial], candidate: str) -> list[Trial]:
+    """A candidate's trials, best mean AUC first; of equal ones the first in the grid."""
+    own = [trial for trial in trials if trial.candidate == candidate]
+    return sorted(own, key=lambda trial: -trial.mean("auc"))
+
+
+def _judge(
+    loans: Loans,
+    late: Numbers,
+    grids: Mapping[str, Sequence[Settings]],
+    folds: int,
+    threshold_margin: float,
+    progress: Progress,
+) -> list[Trial]:
+    splits = list(StratifiedKFold(folds, shuffle=True, random_state=SEED).split(late, late))
+    what = f"trying settings on {loans.size:,} loans"
+    due, done = sum(map(len, grids.values())) * folds, 0
+    trials = []
+    for candidate, every in grids.items():
+        for settings in every:
+            margins = np.empty(loans.size)
+            fold = np.empty(loans.size, dtype=np.int64)
+            for number, (fit_on, judge_on) in enumerate(splits):
+                fitted = CANDIDATES[candidate](
+                    loans.take(fit_on), late[fit_on], settings, lambda _done: None
+                )
+                margins[judge_on] = fitted.margins(loans.take(judge_on))
+                fold[judge_on] = number
+                done += 1
+                progress(what, done / due)
+            calibrated = cross_fitted(margins, late, fold)
+            by_fold = tuple(
+                figures(late[judge_on], calibrated[judge_on], threshold_margin)
+                for _, judge_on in splits
+            )
+            trials.append(Trial(candidate, settings, loans.size, by_fold, margins, fold))
+    return trials

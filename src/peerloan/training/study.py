@@ -1,0 +1,71 @@
+"""What a training run learned of one candidate: all that its report, card and manifest say."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from peerloan.loan import Definition, Numbers
+from peerloan.model import OnnxParts, Policy, Scorecard, TradeOff, TrainedOn
+from peerloan.training.search import Found, Trial
+
+
+@dataclass(frozen=True)
+class Later:
+    """How the version did on a later book: calibrated margins and outcomes, and its name."""
+
+    book: str
+    margins: Numbers
+    late: Numbers
+
+
+@dataclass(frozen=True)
+class Group:
+    """A column to check decisions by: each loan's group, as text (None where it is missing)."""
+
+    column: str
+    values: tuple[str | None, ...]
+
+
+@dataclass(frozen=True)
+class Study:
+    """One candidate after its search, its calibration and its final fit.
+
+    `margins` (n,) are out of fold and calibrated on the other folds, `late` (n,) is 1 for each
+    late loan, `fold` (n,) numbers each loan's fold; `estimator` is the deployed form, calibrated.
+    """
+
+    definition: Definition
+    trained_on: TrainedOn
+    found: Found
+    trial: Trial
+    margins: Numbers
+    late: Numbers
+    fold: npt.NDArray[np.int64]
+    estimator: Scorecard | OnnxParts
+    policy: Policy
+    trade_off: tuple[TradeOff, ...]
+    metrics: dict[str, float]
+    intervals: dict[str, tuple[float, float]]
+    later: Later | None = None
+    groups: tuple[Group, ...] = ()
+
+
+def trade_off(margins: Numbers, late: Numbers) -> tuple[TradeOff, ...]:
+    """What each threshold brings, at 1 %, 2 %, … 100 % of loans flagged (fewer where they tie)."""
+    order = np.argsort(-margins, kind="stable")
+    found = np.cumsum(late[order])
+    rows: dict[float, TradeOff] = {}
+    for percent in range(1, 101):
+        margin = float(margins[order[max(1, round(len(late) * percent / 100)) - 1]])
+        # A threshold takes all loans of its margin.
+        flagged = int((margins >= margin).sum())
+        rows[margin] = TradeOff(
+            margin,
+            flagged / len(late),
+            float(found[flagged - 1] / late.sum()),
+            float(found[flagged - 1] / flagged),
+        )
+    return tuple(rows.values())

@@ -1,0 +1,185 @@
+"""Tables and options that `peerloan train` can't use: one clear line each, and nothing published.
+
+Beside them the odd tables that it must still take.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from peerloan.sample import batches
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+Rows = list[dict[str, Any]]
+LOANS = 600
+
+
+@pytest.fixture(scope="module")
+def sampled() -> Rows:
+    """A small sample, of which every eighth loan is late."""
+    (batch,) = batches(LOANS, seed=5)
+    rows: Rows = batch.to_pylist()
+    for place, row in enumerate(rows):
+        row["is_late"] = int(place % 8 == 0)
+    return rows
+
+
+@pytest.fixture
+def rows(sampled: Rows) -> Rows:
+    """The test's own copy."""
+    return [dict(row) for row in sampled]
+
+
+def write(path: Path, rows: Rows) -> Path:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    return path
+
+
+def published(tmp_path: Path) -> list[Path]:
+    """What stands in the store's folder of versions, drafts too."""
+    folder = tmp_path / "store" / "versions"
+    return list(folder.iterdir()) if folder.exists() else []
+
+
+@pytest.fixture
+def refusal(run: Run, tmp_path: Path) -> Callable[..., str]:
+    """Train on rows, which must fail; gives the one line that says why."""
+
+    def train(rows: Rows, *options: object, code: int = 1) -> str:
+        book = write(tmp_path / "book.csv", rows)
+        told = run("train", book, "--quick", *options)
+        assert told.returncode == code, told.stderr
+        assert "Traceback" not in told.stderr
+        assert told.stdout == ""
+        assert published(tmp_path) == []
+        # Steps that were done may stand before it.
+        said = [line for line in told.stderr.splitlines() if line.startswith("peerloan: ")]
+        assert len(said) == 1
+        assert told.stderr.endswith(said[0] + "\n")
+        return said[0].removeprefix("peerloan: ").removeprefix(f"{book}: ")
+
+    return train
+
+
+Refusal = Callable[..., str]
+
+
+@pytest.mark.parametrize("late", [0, 19])
+def test_too_few_late_loans(rows: Rows, refusal: Refusal, late: int) -> None:
+    for place, row in enumerate(rows):
+        row["is_late"] = int(place < late)
+    said = refusal(rows)
+    assert said == f"expected at least 20 loans that are late, given {late} of {LOANS}"
+
+
+def test_fifty_rows(rows: Rows, refusal: Refusal) -> None:
+    assert refusal(rows[:50]) == "expected at least 20 loans that are late, given 7 of 50"
+
+
+def test_a_label_of_two(rows: Rows, refusal: Refusal) -> None:
+    rows[41]["is_late"] = 2
+    said = refusal(rows)
+    assert said.startswith("row 42, is_late: expected 1 (late) or 0 (on time), given 2")
+    assert said.endswith("; `peerloan check` names every bad row")
+
+
+def test_a_column_of_text_where_numbers_belong(rows: Rows, refusal: Refusal) -> None:
+    said = refusal([row | {"annual_inc": "plenty"} for row in rows])
+    assert said.startswith("row 1, annual_inc: expected ")
+    assert "plenty" in said
+
+
+def test_a_group_of_no_column(rows: Rows, refusal: Refusal) -> None:
+    assert refusal(rows, "--group", "county") == "no column 'county' to group by"
+
+
+def test_a_later_book_that_lacks_a_column(rows: Rows, refusal: Refusal, tmp_path: Path) -> None:
+    without = [{name: row[name] for name in row if name != "dti"} for row in rows]
+    later = write(tmp_path / "later.csv", without)
+    said = refusal(rows, "--later", later)
+    assert said == f"{later}: expected the column dti, which is not there"
+
+
+def test_the_recalibration_of_no_version(rows: Rows, run: Run, tmp_path: Path) -> None:
+    book = write(tmp_path / "book.csv", rows)
+    told = run("train", book, "--recalibrate", "20260101T000000Z-additive")
+    assert told.returncode == 1
+    assert told.stderr.startswith("peerloan: ")
+    assert "20260101T000000Z-additive" in told.stderr
+    assert len(told.stderr.splitlines()) == 1
+    assert published(tmp_path) == []
+
+
+@pytest.mark.parametrize("aim", ["cost=-1", "recall=1.5"])
+def test_an_aim_that_cannot_be(rows: Rows, refusal: Refusal, aim: str) -> None:
+    name, value = aim.split("=")
+    said = refusal(rows, "--aim", aim)
+    assert said.startswith(f"{name}: expected a ")
+    assert said.endswith(f"given {value}")
+
+
+@pytest.mark.parametrize("options", ["--aim profit=3", "--recalibrate any --quick"])
+def test_wrong_use(rows: Rows, run: Run, tmp_path: Path, options: str) -> None:
+    told = run("train", write(tmp_path / "book.csv", rows), *options.split())
+    assert told.returncode == 2
+    assert "Traceback" not in told.stderr
+    assert told.stderr.splitlines()[-1].startswith("Error: ")
+    assert published(tmp_path) == []
+
+
+# What must work
+
+
+@pytest.fixture
+def taken(run: Run, tmp_path: Path) -> Callable[..., list[dict[str, Any]]]:
+    """Train on rows, which must work; gives what is printed of each candidate."""
+
+    def train(rows: Rows, *options: object) -> list[dict[str, Any]]:
+        told = run("train", write(tmp_path / "book.csv", rows), "--quick", "--json", *options)
+        assert told.returncode == 0, told.stderr
+        assert "Warning" not in told.stderr
+        found: list[dict[str, Any]] = json.loads(told.stdout)["candidates"]
+        names = {path.name for path in published(tmp_path)}
+        assert names == {each["version"] for each in found}
+        return found
+
+    return train
+
+
+Taken = Callable[..., list[dict[str, Any]]]
+
+
+def test_few_late_loans_among_many(taken: Taken) -> None:
+    (batch,) = batches(3_000, seed=6)
+    rows: Rows = batch.to_pylist()
+    for place, row in enumerate(rows):
+        row["is_late"] = int(place % 120 == 0)
+    # Five of 25 in each fold.
+    assert len(taken(rows)) == 4
+
+
+def test_constant_columns_and_an_optional_one_that_is_never_given(
+    rows: Rows, taken: Taken, run: Run
+) -> None:
+    constant = {"dti": 10.5, "purpose": "credit_card", "delinq_2yrs": 0, "revol_util": ""}
+    found = taken([row | constant | {"emp_length": ""} for row in rows])
+    assert len(found) == 4
+    for each in found:
+        told = run("models", "verify", each["version"])
+        assert told.returncode == 0, told.stderr
+
+
+def test_nothing_to_tell_loans_apart_by(rows: Rows, taken: Taken) -> None:
+    same = {name: value for name, value in rows[0].items() if name not in ("loan_id", "is_late")}
+    found = taken([row | same for row in rows])
+    assert {each["metrics"]["auc"] for each in found} == {0.5}

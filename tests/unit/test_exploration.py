@@ -1,0 +1,407 @@
+"""Exploration: it finds by itself what is in a book, and shows it on a page that stands alone."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+from collections.abc import Callable
+from dataclasses import asdict
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet
+import pytest
+
+from peerloan.book import BookError, draft_definition, open_book
+from peerloan.loan import Definition, default_definition, parse_definition
+from peerloan.training.exploration import Study, explore, find, measure
+from peerloan.training.exploration.study import Feature
+
+LOANS = 4_000
+HEAD = """
+model = "cars"
+[label]
+column = "outcome"
+late = "bad"
+on_time = "good"
+[roles]
+id = "number"
+date = "day"
+"""
+
+
+def definition(*fields: str) -> Definition:
+    """Another lender's definition: each field as 'name kind', 'name kind missing' and so on."""
+    blocks = []
+    for name, kind, *rest in (field.split() for field in fields):
+        extra = {"missing": "missing = true", "percent": "percent = true"}
+        keys = [extra[each] for each in rest]
+        if kind == "ordered":
+            keys.append("levels = ['low', 'middle', 'high']")
+        blocks.append(
+            "\n".join(["[[field]]", f"name = '{name}'", f"kind = '{kind}'", "label = 'L'", *keys])
+        )
+    return parse_definition("\n".join([HEAD, *blocks]), "cars.toml")
+
+
+def write(folder: Path, columns: dict[str, Any]) -> Path:
+    path = folder / "cars.parquet"
+    pyarrow.parquet.write_table(pa.table(columns), path)
+    return path
+
+
+def planted() -> dict[str, Any]:
+    """4,000 loans, 5 % late, with something to find in every column."""
+    rng = np.random.default_rng(5)
+    rows = np.arange(LOANS)
+    late = rows % 20 == 0
+    score = rng.normal(size=LOANS)
+    branch = np.where(late & (rows % 60 == 0), "risky", "usual").astype(object)
+    branch[rows % 97 == 3] = "risky"
+    branch[[1, 2, 20]] = "rare"
+    town = np.array([f"town {each**2 // 60}" for each in rng.integers(0, 60, LOANS)])
+    pay = np.exp(rng.normal(10, 0.5, LOANS))
+    pay[7] = 5e7
+    age = np.round(rng.uniform(18, 80, LOANS), 2)
+    age[rows % 9 == 4] = 0
+    gaps: list[float | None] = score.tolist()
+    for row in rows[late & (rows % 3 == 0)].tolist() + list(range(1, 200, 4)):
+        gaps[row] = None
+    return {
+        "number": [f"loan-{row}" for row in rows],
+        "day": ["2026-01-01"] * LOANS,
+        "outcome": np.where(late, "bad", "good"),
+        "branch": branch.tolist(),
+        "town": town,
+        "size": np.array(["low", "middle", "high"])[np.digitize(score, [-0.5, 0.5])],
+        "score": score,
+        "gaps": gaps,
+        "pay": pay,
+        "age": age,
+        "same": [3] * LOANS,
+        "empty": pa.nulls(LOANS, pa.float64()),
+        "told": np.where(late, 1, rows % 2),
+        "part": np.where(rows == 11, 1.5, rng.uniform(0, 1, LOANS)),
+        "steps": rng.choice([1.5, 2.25, 4, 8.5], LOANS),
+    }
+
+
+FIELDS = (
+    "branch category",
+    "town category",
+    "size ordered",
+    "score number",
+    "gaps number missing",
+    "pay number",
+    "age number",
+    "same whole",
+    "empty number missing",
+    "told whole",
+    "part number percent",
+    "steps number",
+)
+
+
+@pytest.fixture(scope="module")
+def book(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write(tmp_path_factory.mktemp("cars"), planted())
+
+
+@pytest.fixture(scope="module")
+def study(book: Path) -> Study:
+    return measure(open_book(book), definition(*FIELDS))
+
+
+def feature(study: Study, name: str) -> Feature:
+    return next(each for each in study.features if each.name == name)
+
+
+def said(study: Study, topic: str, name: str | None = None) -> str:
+    return "\n".join(
+        each.text for each in find(study) if each.topic == topic and name in (None, each.feature)
+    )
+
+
+def test_the_minority_class_comes_first(study: Study) -> None:
+    first = find(study)[0]
+    assert first.topic == "label"
+    assert "200 of 4,000 loans are late: 5.00 % (4.37–5.72)" in first.text
+    assert "right for 95.00 %" in first.text
+
+
+@pytest.mark.parametrize(
+    ("topic", "name", "words"),
+    [
+        ("risk", "branch", "clearly above the average: risky"),
+        ("too few", "branch", "rare (3 loans, 1 late)"),
+        ("missing", "gaps", "clearly more, so a missing value is information"),
+        ("empty", "same", "every loan has the value 3"),
+        ("empty", "empty", "no loan has a value"),
+        ("odd values", "pay", "the highest is 50,000,000"),
+        ("odd values", "age", "exactly 0 in 444 loans"),
+        ("odd values", "part", "1 loan is above 100 %; the highest is 150 %"),
+        ("odd values", "steps", "only 4 different values"),
+        ("skewed", None, "`pay` (skewness "),
+        ("overlap", None, "`size` and `score`"),
+        ("signal", None, "`branch`"),
+    ],
+)
+def test_what_is_planted_is_found(study: Study, topic: str, name: str | None, words: str) -> None:
+    assert words in said(study, topic, name)
+
+
+@pytest.mark.parametrize(
+    ("topic", "name"),
+    [("risk", "score"), ("risk", "part"), ("skewed", "score"), ("odd values", "score")],
+)
+def test_what_is_not_there_is_not_found(study: Study, topic: str, name: str) -> None:
+    found = [each for each in find(study) if each.topic == topic]
+    assert not [each for each in found if each.feature == name or f"`{name}`" in each.text]
+
+
+def test_low_correlations_are_said(study: Study, book: Path) -> None:
+    few = measure(open_book(book), definition("score number", "age number"))
+    assert "Every correlation with the label is low" in said(few, "signal")
+    assert "Every correlation" not in said(study, "signal")  # `told` is nearly the label
+
+
+def test_a_column_that_tells_the_outcome_is_doubted(tmp_path: Path) -> None:
+    columns = planted()
+    columns["told"] = (np.asarray(columns["outcome"]) == "bad").astype(int)
+    found = measure(open_book(write(tmp_path, columns)), definition("told whole", "age number"))
+    assert "Make sure that `told` is known before the decision" in said(found, "signal")
+
+
+def test_bins_hold_every_loan_once(study: Study) -> None:
+    for each in study.features:
+        assert sum(bin_.rate.loans for bin_ in each.bins) == LOANS, each.name
+        assert sum(bin_.rate.late for bin_ in each.bins) == 200, each.name
+        assert all(bin_.rate.loans for bin_ in each.bins), each.name
+        assert len({bin_.label for bin_ in each.bins}) == len(each.bins), each.name
+
+
+def test_numbers_are_in_tenths_and_missing_ones_apart(study: Study) -> None:
+    score = feature(study, "score")
+    assert [each.rate.loans for each in score.bins] == [400] * 10
+    gaps = feature(study, "gaps")
+    assert [each.kind for each in gaps.bins] == ["range"] * 10 + ["missing"]
+    assert gaps.bins[-1].rate.loans == gaps.missing == LOANS - gaps.given
+    assert [each.label for each in feature(study, "steps").bins] == ["1.5", "2.25", "4", "8.5"]
+
+
+def test_ordered_levels_keep_their_order_and_categories_start_with_the_frequent(
+    study: Study,
+) -> None:
+    assert [each.label for each in feature(study, "size").bins] == ["low", "middle", "high"]
+    assert [each.label for each in feature(study, "branch").bins] == ["usual", "risky", "rare"]
+
+
+def test_rare_levels_of_many_share_a_bin(study: Study) -> None:
+    town = feature(study, "town")
+    assert town.different > 40
+    assert len(town.bins) == 20
+    assert town.bins[-1].kind == "others"
+    assert town.bins[-1].label == f"{town.different - 19} other levels"
+    loans = [each.rate.loans for each in town.bins[:-1]]
+    assert loans == sorted(loans, reverse=True)
+
+
+def test_labels_have_the_digits_that_tell_values_apart(tmp_path: Path) -> None:
+    columns = planted() | {"pay": 1000 + np.arange(LOANS) * 1e-5}
+    bins = feature(
+        measure(open_book(write(tmp_path, columns)), definition("pay number")), "pay"
+    ).bins
+    assert bins[0].label == "1,000 – 1,000.00399"
+
+
+def test_the_roles_are_no_features(study: Study) -> None:
+    assert [each.name for each in study.features] == [field.split()[0] for field in FIELDS]
+
+
+def test_bad_rows_are_left_out_and_counted(tmp_path: Path) -> None:
+    columns = planted()
+    columns["outcome"][:3] = "unknown"
+    columns["size"] = ["huge", *columns["size"][1:].tolist()]
+    found = measure(open_book(write(tmp_path, columns)), definition("size ordered", "pay number"))
+    assert found.excluded == 3
+    assert found.overall.loans == LOANS - 3
+    assert {each.field: each.count for each in found.faults} == {"outcome": 3, "size": 1}
+    assert "Of 4,000 rows 3 are not as the definition says" in said(found, "rows")
+
+
+def test_values_outside_the_seen_range_are_counted(book: Path) -> None:
+    seen = parse_definition(
+        HEAD + "[[field]]\nname='age'\nkind='number'\nlabel='Age'\nseen=[18, 80]", "cars.toml"
+    )
+    found = measure(open_book(book), seen)
+    assert "444 loans are outside the range" in said(found, "odd values", "age")
+
+
+def test_a_book_without_its_label_or_without_good_rows_is_refused(tmp_path: Path) -> None:
+    columns = planted()
+    del columns["outcome"]
+    with pytest.raises(BookError, match="expected the column outcome"):
+        measure(open_book(write(tmp_path, columns)), definition("pay number"))
+    columns["outcome"] = ["unknown"] * LOANS
+    with pytest.raises(BookError, match="at least one good row, given 4000, all bad"):
+        measure(open_book(write(tmp_path, columns)), definition("pay number"))
+
+
+@pytest.mark.parametrize("outcome", ["good", "bad"])
+def test_one_kind_of_loans_is_explored_all_the_same(tmp_path: Path, outcome: str) -> None:
+    path = write(tmp_path, planted() | {"outcome": [outcome] * LOANS})
+    page = explore(open_book(path), definition(*FIELDS))
+    assert "hardly a figure below holds" in page
+
+
+def test_a_single_loan_is_explored_all_the_same(tmp_path: Path) -> None:
+    path = write(tmp_path, {name: column[:1] for name, column in planted().items()})
+    assert "1 of 1 loans" in explore(open_book(path), definition(*FIELDS))
+
+
+@pytest.mark.parametrize("values", [[-1e308, 1e308], [5e-324, 0.0], [1e16, 1e16 + 2]])
+def test_any_number_is_explored(tmp_path: Path, values: list[float]) -> None:
+    path = write(tmp_path, planted() | {"pay": values * (LOANS // 2)})
+    explore(open_book(path), definition("pay number"))
+
+
+def test_the_study_is_plain_data(study: Study) -> None:
+    assert json.loads(json.dumps(asdict(study), allow_nan=False))["overall"]["loans"] == LOANS
+
+
+class Page(HTMLParser):
+    """What a browser would see: tags, ids, links, and whether every tag is closed."""
+
+    VOID = frozenset({"meta", "path", "use", "rect"})
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: set[str] = set()
+        self.ids: list[str] = []
+        self.links: list[str] = []
+        self.open: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        for name, value in attrs:
+            if name == "id":
+                self.ids.append(value or "")
+            if name in ("href", "src"):
+                self.links.append(value or "")
+        if tag != "meta":
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.handle_starttag(tag, attrs)
+        self.open.pop()
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+@pytest.fixture(scope="module")
+def page(book: Path) -> str:
+    return explore(open_book(book), definition(*FIELDS), source="cars.toml")
+
+
+def test_the_page_stands_alone(page: str) -> None:
+    found = Page(page)
+    assert not found.open
+    assert len(found.ids) == len(set(found.ids))
+    assert not found.tags & {"script", "link", "img", "iframe", "form", "object"}
+    assert "@import" not in page
+    assert not re.search(r"https?:|url\((?!#)", page)
+    assert all(link[1:] in found.ids for link in found.links)
+    assert all(link.startswith("#") for link in found.links)
+
+
+def test_the_page_shows_every_feature_with_its_plots_and_bins(page: str, study: Study) -> None:
+    for each in study.features:
+        drawn = f'aria-label="Late rates by {each.name}"' in page
+        assert drawn == (each.name not in ("same", "empty"))
+        for bin_ in each.bins if drawn else ():
+            assert bin_.label in page
+    assert "No loan has a value." in page
+    assert "Every loan has the value 3." in page
+    assert "cars.toml" in page
+    assert "prefers-color-scheme: dark" in page
+
+
+def test_the_page_names_no_loan(page: str) -> None:
+    assert "loan-17" not in page
+    assert "2026-01-01" not in page
+
+
+def test_the_same_book_gives_the_same_page(page: str, book: Path) -> None:
+    assert explore(open_book(book), definition(*FIELDS), source="cars.toml") == page
+
+
+def test_names_and_levels_are_escaped(tmp_path: Path) -> None:
+    evil = "<script>alert(1)</script>`\"'&"
+    columns = planted()
+    columns[evil] = [evil if row % 3 else "<b>" for row in range(LOANS)]
+    text = (
+        HEAD.replace("cars", "evil")
+        + f"[[field]]\nname={json.dumps(evil)}\nkind='category'\nlabel='<i>x</i>'\nhelp='<u>'"
+    )
+    path = write(tmp_path, columns).rename(tmp_path / "<img src=x>.parquet")
+    page = explore(open_book(path), parse_definition(text, "evil.toml"), source="<u>here</u>")
+    found = Page(page)
+    assert not found.open
+    assert not found.tags & {"script", "b", "img", "u"}
+
+
+def test_another_lender_s_drafted_definition_works(tmp_path: Path) -> None:
+    columns = {name: column[:800] for name, column in planted().items()}
+    path = write(tmp_path, columns)
+    text = draft_definition(open_book(path), "outcome", "bad")
+    assert "40 of 800" in explore(open_book(path), parse_definition(text, "draft.toml"))
+
+
+def test_the_sample_is_explored(sample_book: Path) -> None:
+    seen: list[tuple[str, float]] = []
+    found = measure(
+        open_book(sample_book), default_definition(), lambda what, done: seen.append((what, done))
+    )
+    assert [each.name for each in found.features] == list(default_definition().names)
+    assert "accuracy would mislead" in said(found, "label")
+    assert "`annual_inc`" in said(found, "skewed")
+    assert "`int_rate` and `grade`" in said(found, "overlap")
+    assert said(found, "missing", "emp_length")
+    assert {what for what, done in seen if done == 1} >= {"measuring features"}
+
+
+def test_bins_of_an_ordered_category_with_many_levels_are_tenths(tmp_path: Path) -> None:
+    levels = [f"step {number:02}" for number in range(40)]
+    text = HEAD + f"[[field]]\nname='step'\nkind='ordered'\nlabel='Step'\nlevels={levels}"
+    path = write(tmp_path, planted() | {"step": [levels[row % 40] for row in range(LOANS)]})
+    found = measure(open_book(path), parse_definition(text, "steps.toml"))
+    labels = [each.label for each in found.features[0].bins]
+    assert len(labels) == 10
+    assert labels[0] == "step 00 – step 03"
+
+
+def test_the_command_writes_the_page_and_says_what_it_found(
+    run: Callable[..., subprocess.CompletedProcess[str]], sample_book: Path, tmp_path: Path
+) -> None:
+    done = run("explore", sample_book, "-o", "report.html")
+    assert done.returncode == 0, done.stderr
+    assert "definition: PeerLoan's own" in done.stdout
+    assert "accuracy would mislead" in done.stdout
+    assert (tmp_path / "report.html").read_text("utf-8").startswith("<!doctype html>")
+
+    again = run("explore", sample_book, "-o", "report.html")
+    assert again.returncode == 1
+    assert "--overwrite" in again.stderr
+
+    as_json = run("explore", sample_book, "-o", "report.html", "--overwrite", "--json")
+    assert json.loads(as_json.stdout)["overall"]["loans"] == 6_000
+
+    book = run("explore", sample_book, "-o", sample_book, "--overwrite")
+    assert book.returncode == 1
+    assert "is the book itself" in book.stderr

@@ -1,0 +1,103 @@
+"""Fairness: rates of groups by hand, the four-fifths rule on loans that are not flagged."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from peerloan.training.fairness import Fairness, Treated, check_fairness
+from peerloan.training.measures import wilson
+
+
+def book(*groups: tuple[str | None, int, int, int, int]) -> Fairness:
+    """Check groups of (name, late flagged, late, on time flagged, on time)."""
+    values: list[str | None] = []
+    flagged: list[bool] = []
+    late: list[float] = []
+    for name, late_yes, bad, good_yes, good in groups:
+        values += [name] * (bad + good)
+        flagged += [True] * late_yes + [False] * (bad - late_yes)
+        flagged += [True] * good_yes + [False] * (good - good_yes)
+        late += [1.0] * bad + [0.0] * good
+    # In any order of the loans.
+    order = np.random.default_rng(0).permutation(len(values))
+    return check_fairness(
+        "town", [values[i] for i in order], np.array(flagged)[order], np.array(late)[order]
+    )
+
+
+def group(found: Fairness, name: str) -> Treated:
+    return next(each for each in found.groups if each.name == name)
+
+
+def test_rates_and_ratio_are_those_by_hand() -> None:
+    found = book(("A", 10, 20, 10, 180), ("B", 30, 40, 50, 60))
+    a, b = group(found, "A"), group(found, "B")
+    assert [each.name for each in found.groups] == ["A", "B"]
+    assert (a.loans, a.late, a.flagged.share) == (200, 20, 0.1)
+    assert (b.loans, b.late, b.flagged.share) == (100, 40, 0.8)
+    assert a.true_positive is not None
+    assert a.false_positive is not None
+    assert (a.true_positive.share, a.false_positive.share) == (10 / 20, 10 / 180)
+    assert (a.true_positive.low, a.true_positive.high) == wilson(10, 20)
+    assert (a.flagged.low, a.flagged.high) == wilson(20, 200)
+    # Not being flagged is the favourable outcome: 0.2 of B against 0.9 of A.
+    assert found.favoured == "A"
+    assert a.ratio == 1
+    assert b.ratio == pytest.approx(0.2 / 0.9)
+    assert "below four fifths" in found.finding[0]
+    assert "B (0.22)" in found.finding[0]
+
+
+def test_few_flags_can_hide_behind_the_ratio_so_the_rates_are_said() -> None:
+    found = book(("A", 1, 20, 9, 980), ("B", 5, 20, 95, 980))
+    assert "no group falls below four fifths" in found.finding[0]
+    assert "the lowest ratio is 0.91" in found.finding[0]
+    assert "B is flagged most often, 10.0 % of its loans against 1.00 % of A" in found.finding[1]
+    assert "of loans on time, 9.69 % in B are flagged and 0.92 % in A" in found.finding[2]
+
+
+def test_equal_groups_are_said_to_be_so() -> None:
+    found = book(("A", 5, 20, 10, 180), ("B", 5, 20, 10, 180))
+    assert len(found.finding) == 2
+    assert "the lowest ratio is 1.00" in found.finding[0]
+    assert "overlap" in found.finding[1]
+
+
+@pytest.mark.parametrize("small", [(0, 10, 0, 39), (0, 9, 0, 400)])
+def test_too_few_loans_or_late_ones_are_marked_and_no_measure(
+    small: tuple[int, int, int, int],
+) -> None:
+    found = book(("A", 5, 20, 20, 180), ("B", 5, 20, 20, 180), ("few", *small))
+    few = group(found, "few")
+    assert few.too_few
+    assert few.ratio is None
+    assert found.favoured == "A"  # though none of the few is flagged
+    assert found.finding[-1].endswith("few.")
+
+
+def test_without_two_groups_there_is_nothing_to_compare() -> None:
+    found = book(("A", 5, 20, 20, 180), ("few", 0, 1, 0, 2))
+    assert found.favoured is None
+    assert "nothing to compare" in found.finding[0]
+    no_late = group(book(("A", 0, 0, 1, 5)), "A")
+    assert no_late.true_positive is None
+
+
+def test_missing_values_are_a_group_and_of_many_groups_the_largest_are_shown() -> None:
+    many = [(f"t{place:02}", 0, 0, 0, 100 - place) for place in range(25)]
+    found = book(*many, (None, 2, 20, 3, 30), ("not given", 1, 20, 0, 200))
+    names = [(each.name, each.kind) for each in found.groups]
+    assert len(names) == 22
+    assert names[0] == ("not given", "level")  # a level of that name is another group
+    assert names[1:20] == [(f"t{place:02}", "level") for place in range(19)]
+    assert names[20] == ("6 other groups", "others")
+    assert names[21] == ("not given", "missing")
+    assert found.groups[20].loans == sum(100 - place for place in range(19, 25))
+    assert sum(each.loans for each in found.groups) == sum(each[4] for each in many) + 270
+
+
+def test_where_every_loan_is_flagged_there_is_no_ratio() -> None:
+    found = book(("A", 20, 20, 180, 180), ("B", 20, 20, 180, 180))
+    assert [each.ratio for each in found.groups] == [None, None]
+    assert found.finding == ("town: every loan of the groups that can be compared is flagged.",)

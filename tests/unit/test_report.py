@@ -1,0 +1,385 @@
+"""The training report: every section is there, right, and the page stands alone."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+
+from peerloan.loan import Definition, Numbers, parse_definition
+from peerloan.model import (
+    Encoding,
+    LevelTable,
+    NumberTable,
+    OnnxParts,
+    Policy,
+    Scorecard,
+    TrainedOn,
+)
+from peerloan.model.arithmetic import margin, to_unit
+from peerloan.training.calibration import cross_fitted
+from peerloan.training.candidates import Settings
+from peerloan.training.evaluation import FIGURES, figures
+from peerloan.training.report import training_report
+from peerloan.training.resampling import Resampling
+from peerloan.training.search import Found, Trial, choose
+from peerloan.training.study import Group, Later, Study, trade_off
+
+LOANS, FOLDS = 2_000, 4
+TEXT = """
+model = "cars"
+[label]
+column = "outcome"
+late = "bad"
+on_time = "good"
+[[field]]
+name = "pay"
+kind = "number"
+label = "Pay"
+unit = "euros"
+seen = [100, 90000]
+[[field]]
+name = "rate"
+kind = "number"
+label = "Rate"
+percent = true
+missing = true
+[[field]]
+name = "colour"
+kind = "category"
+label = "Colour"
+[[field]]
+name = "idle"
+kind = "whole"
+label = "Idle"
+"""
+DEFINITION = parse_definition(TEXT, "cars.toml")
+RANDOM = np.random.default_rng(11)
+LATE = (np.arange(LOANS) % 20 == 0).astype(np.float64)
+SIGNAL = RANDOM.normal(size=LOANS) + LATE
+FOLD = np.arange(LOANS) // 20 % FOLDS
+
+
+def unit(*values: float) -> tuple[float, ...]:
+    return tuple(float(to_unit(value)) for value in values)
+
+
+SCORECARD = Scorecard(
+    margin(0.05),
+    (
+        NumberTable("pay", (1_000.0, 2_500.0), unit(0.7, 0.0, -0.7), 0.0),
+        NumberTable("rate", (0.1306,), unit(-0.2, 0.2), float(to_unit(0.1))),
+        LevelTable("colour", ("red", "blue"), unit(-0.1, 0.6), 0.0, 0.0),
+        NumberTable("idle", (), (0.0,), 0.0),
+    ),
+)
+ONNX = OnnxParts(b"", Encoding(()))
+
+
+def trial(candidate: str, signal: Numbers, how: Resampling = "none", shift: float = -3.0) -> Trial:
+    margins = signal + shift
+    threshold = Policy.by_cost().threshold_margin
+    calibrated = cross_fitted(margins, LATE, FOLD)
+    folds = [np.flatnonzero(FOLD == number) for number in range(FOLDS)]  # noqa: SIM300
+    by_fold = tuple(figures(LATE[rows], calibrated[rows], threshold) for rows in folds)
+    return Trial(candidate, Settings({"depth": 1}, how), LOANS, by_fold, margins, FOLD)
+
+
+GOOD = trial("additive", SIGNAL)
+WORSE = trial("basic", SIGNAL + 2 * RANDOM.normal(size=LOANS))
+SMOTE = trial("additive", SIGNAL + RANDOM.normal(size=LOANS), "smote", shift=1.0)
+FOUND = Found((GOOD, WORSE), (WORSE, SMOTE, GOOD), *choose([GOOD, WORSE]))
+
+
+def study_of(
+    own: Trial = GOOD,
+    definition: Definition = DEFINITION,
+    estimator: Scorecard | OnnxParts = SCORECARD,
+    sample: bool = False,
+    source: str = "cars.csv",
+) -> Study:
+    margins = cross_fitted(own.margins, LATE, FOLD)
+    return Study(
+        definition=definition,
+        trained_on=TrainedOn(source, "ab" * 32, LOANS, int(LATE.sum()), sample),
+        found=FOUND,
+        trial=own,
+        margins=margins,
+        late=LATE,
+        fold=FOLD,
+        estimator=estimator,
+        policy=Policy.by_cost(),
+        trade_off=trade_off(margins, LATE),
+        metrics={name: own.mean(name) for name in FIGURES},
+        intervals={"auc": (0.71, 0.81)},
+    )
+
+
+LATER = Later("next.csv", cross_fitted(GOOD.margins, LATE, FOLD)[::2] + 1, LATE[::2])
+GROUP = Group("town", tuple("A" if place % 3 else None for place in range(LOANS)))
+FULL = replace(study_of(), later=LATER, groups=(GROUP,))
+
+
+@pytest.fixture(scope="module")
+def page() -> str:
+    return training_report(FULL)
+
+
+class Page(HTMLParser):
+    """What a browser would see: tags, ids, links, the text, and whether every tag is closed."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: set[str] = set()
+        self.ids: list[str] = []
+        self.links: list[str] = []
+        self.open: list[str] = []
+        self.text = ""
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        for name, value in attrs:
+            assert not name.startswith("on")
+            if name == "id":
+                self.ids.append(value or "")
+            if name in ("href", "src"):
+                self.links.append(value or "")
+        if tag != "meta":
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.handle_starttag(tag, attrs)
+        self.open.pop()
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if "style" not in self.open:
+            self.text += data
+
+
+def words(text: str) -> str:
+    return " ".join(Page(text).text.split())
+
+
+def section(text: str, name: str) -> str:
+    """The words of a section, up to the next heading of its rank."""
+    start = text.index(f'<h2 id="{name}">')
+    rest = text[start + 4 :]
+    end = rest.find("<h2")
+    return " ".join(re.sub(r"<[^>]+>", " ", rest[: end if end > 0 else None]).split())
+
+
+@pytest.mark.parametrize("kind", ["full", "bare", "onnx"])
+def test_the_page_stands_alone(kind: str) -> None:
+    study = {"full": FULL, "bare": study_of(), "onnx": study_of(WORSE, estimator=ONNX)}[kind]
+    text = training_report(study)
+    found = Page(text)
+    assert not found.open
+    assert len(found.ids) == len(set(found.ids))
+    assert not found.tags & {"script", "link", "img", "iframe", "form", "object"}
+    assert "@import" not in text
+    assert not re.search(r"https?:|url\((?!#)", text)
+    assert all(link.startswith("#") and link[1:] in found.ids for link in found.links)
+    assert found.text.count("None") == 1  # the column of no resampling
+    assert "nan" not in found.text.split()
+
+
+def test_the_same_study_gives_the_same_page(page: str) -> None:
+    assert training_report(FULL) == page
+
+
+def test_the_choice_is_said_in_words(page: str) -> None:
+    said = section(page, "summary")
+    assert f"additive was chosen: {FOUND.why}." in said
+    assert f"AUC {GOOD.mean('auc'):.4f} ± {GOOD.error('auc'):.4f}" in said
+    assert "Not the chosen" not in page
+    other = training_report(study_of(WORSE, estimator=ONNX))
+    assert "Not the chosen candidate." in words(other)
+    assert "basic, which was not chosen" in section(other, "summary")
+
+
+def test_a_model_of_the_sample_is_a_warning() -> None:
+    assert "Trained on the built-in sample." in words(training_report(study_of(sample=True)))
+    assert "Trained on the built-in sample." not in words(training_report(study_of()))
+
+
+def test_candidates_stand_with_their_errors_and_the_chosen_one_is_marked(page: str) -> None:
+    said = section(page, "candidates")
+    for each in (GOOD, WORSE):
+        for figure in ("auc", "log_loss", "recall", "average_precision", "ks", "gini"):
+            assert f"{each.mean(figure):.4f} ± {each.error(figure):.4f}" in said
+        assert f"{each.mean('brier'):.5f} ± {each.error('brier'):.5f}" in said
+    assert "additive chosen this report" in said
+    assert said.count("chosen") == 1
+
+
+def test_what_resampling_did_is_said(page: str) -> None:
+    said = section(page, "candidates")
+    gain = SMOTE.mean("auc") - GOOD.mean("auc")
+    assert "Neither class weights nor SMOTE made any candidate clearly better." in said
+    assert f"smote with additive (−{abs(gain):.4f})" in said
+    assert f"{SMOTE.mean('auc'):.4f} ±" in said
+    assert "3 trials" in section(page, "tried")
+    assert section(page, "tried").count("depth=1") == 3
+
+
+def test_one_resampling_alone_is_not_compared() -> None:
+    found = Found((GOOD, WORSE), (GOOD, WORSE), GOOD, "it is the best")
+    text = training_report(replace(study_of(), found=found))
+    assert "nothing to compare" in section(text, "candidates")
+
+
+def test_calibration_is_shown_before_and_after() -> None:
+    margins = GOOD.margins + 3  # as after class weights: far too high
+    own = replace(GOOD, margins=margins)
+    said = section(training_report(study_of(own)), "calibration")
+    p = 1 / (1 + np.exp(-margins))
+    assert f"Brier score before calibration {np.mean((p - LATE) ** 2):.5f}" in said
+    q = 1 / (1 + np.exp(-cross_fitted(margins, LATE, FOLD)))
+    assert f"Brier score after {np.mean((q - LATE) ** 2):.5f}" in said
+    assert "Slope" in said
+    assert "Expected calibration error" in said
+
+
+def test_the_trade_off_is_that_of_the_out_of_fold_margins(page: str) -> None:
+    margins, policy = FULL.margins, FULL.policy
+    said = section(page, "policy")
+    flagged = policy.late_many(margins)
+    yes, found = flagged.sum(), LATE[flagged].sum()
+    cost = 1000 * ((yes - found) + 20 * (LATE.sum() - found)) / LOANS
+    row = re.search(r"4\.76 % chosen (\S+) % (\S+) % (\S+) % (\S+) (\S+)", said)
+    assert row is not None
+    expected = [100 * yes / LOANS, 100 * found / LATE.sum(), 100 * found / yes]
+    lift = found / yes / LATE.mean()
+    assert [float(each) for each in row.groups()] == pytest.approx(
+        [*expected, lift, cost], rel=0.01
+    )
+    assert 14 <= section(page, "policy").split("Bands")[0].count(" % ") / 4 <= 20
+    assert "Flagging no loan would cost 1000, flagging every loan 950" in said
+
+
+def test_every_loan_is_in_a_band(page: str) -> None:
+    rows = re.findall(r"<tr><td>(Low|Medium|High|Very high)</td><td>[^<]*</td>"
+                      r'<td class="n">([\d,]+)</td>', page)  # fmt: skip
+    counts = [int(count.replace(",", "")) for _, count in rows]
+    assert len(counts) == 8  # of the training table and of the later book
+    assert sum(counts[:4]) == LOANS
+    assert sum(counts[4:]) == LOANS // 2
+
+
+def test_an_empty_band_has_no_rate() -> None:
+    study = study_of()
+    high = Policy.at(0.9, "cost", 1)
+    text = training_report(replace(study, policy=high))
+    assert re.search(r"Very high 95\.00 % and above 0 – – – –", section(text, "policy"))
+
+
+def test_every_fold_stands_by_itself(page: str) -> None:
+    said = section(page, "stability")
+    for each in GOOD.by_fold:
+        assert f"500 25 {each['auc']:.4f} {each['ks']:.4f}" in said
+
+
+def test_a_later_book_is_judged_and_doubted_where_its_rate_differs(page: str) -> None:
+    said = section(page, "later")
+    judged = figures(LATER.late, LATER.margins, FULL.policy.threshold_margin)
+    assert f"{judged['auc']:.4f}" in said
+    assert "too high for them, by more than chance explains" in said
+    assert 'id="later"' not in training_report(study_of())
+    assert "No later book was given" in words(training_report(study_of()))
+
+
+def test_a_later_book_of_one_outcome_is_not_judged() -> None:
+    later = Later("next.csv", LATER.margins, np.zeros(len(LATER.late)))
+    text = training_report(replace(study_of(), later=later))
+    assert "All of these loans have the same outcome" in section(text, "later")
+
+
+def test_a_scorecard_s_shapes_are_exact_and_relative_to_the_average(page: str) -> None:
+    said = section(page, "shapes")
+    assert "below 1,000 0.700000 × 2.014" in said
+    assert "2,500 and above −0.700000 × 0.497" in said
+    assert "below 13.06 % −0.200000" in said
+    assert "not given 0.100000" in said
+    assert "any other 0.000000 × 1.000" in said
+    for name in ("pay", "rate", "colour"):
+        assert f'aria-label="Odds by {name}"' in page
+    assert "The model does not use this field" in said
+    assert page.count("<details>") == 4  # the three fields that are used, and the trials
+
+
+def test_the_scorecard_as_points(page: str) -> None:
+    said = section(page, "points")
+    # 487.12 − 28.85 · ln(0.05 / 0.95)
+    assert "Start at 572 ," in said
+    assert "600 points are 50 loans on time for each late one" in said
+    assert "below 1,000 −20" in said
+    assert "2,500 and above +20" in said
+    assert "blue −17" in said
+    assert "600 1.96 %" in said
+    assert "scorecard.json" in said
+
+
+def test_without_a_scorecard_it_says_how_reasons_are_made() -> None:
+    text = training_report(study_of(WORSE, estimator=ONNX))
+    assert "permutation sampling" in section(text, "shapes")
+    assert 'id="points"' not in text
+
+
+def test_fairness_is_shown_for_each_named_column(page: str) -> None:
+    said = section(page, "fairness")
+    assert "By town" in said
+    assert "not given" in said
+    assert "Being flagged is the unfavourable outcome" in said
+    without = section(training_report(study_of()), "fairness")
+    assert "No column was named" in without
+
+
+def test_the_document_says_what_only_the_owner_knows(page: str) -> None:
+    said = section(page, "document")
+    assert said.count("To be filled in by the owner") >= 8
+    for part in ("intended use", "Assumptions", "Limits", "Independent validation", "Monitoring",
+                 "Ownership", "SR 11-7", "SR 26-2"):  # fmt: skip
+        assert part in said
+
+
+def test_names_are_escaped() -> None:
+    evil = "<script>alert(1)</script>\"'&"
+    definition = parse_definition(
+        TEXT.replace('"colour"', f"'''{evil}'''").replace('"Colour"', "'<b>x</b>'"), "evil.toml"
+    )
+    colour = LevelTable(evil, ("<i>red</i>", "blue"), unit(-0.1, 0.6), 0.0, 0.0)
+    study = replace(
+        study_of(
+            definition=definition,
+            estimator=Scorecard(0.0, (*SCORECARD.tables[:2], colour, SCORECARD.tables[3])),
+            source="<img src=x>.csv",
+        ),
+        later=Later("<u>next", LATER.margins, LATER.late),
+        groups=(Group("<u>", tuple("<u>" if place % 2 else "B" for place in range(LOANS))),),
+    )
+    found = Page(training_report(study))
+    assert not found.open
+    assert not found.tags & {"script", "b", "img", "u"}
+    assert "<i>red</i>" in found.text
+
+
+@pytest.mark.parametrize("aim", ["capacity", "recall", "f2"])
+def test_any_aim_is_reported(aim: str) -> None:
+    study = study_of()
+    policy = Policy.by_aim(aim, 0.3, study.trade_off)
+    said = section(training_report(replace(study, policy=policy)), "policy")
+    assert "the default ratio: this policy has another aim" in said
+
+
+def test_edges_that_no_axis_holds_are_left_to_the_table() -> None:
+    wide = NumberTable("pay", (-1e308, 1e308), unit(0.7, 0.0, -0.7), 0.0)
+    text = training_report(study_of(estimator=Scorecard(0.0, (wide, *SCORECARD.tables[1:]))))
+    assert 'aria-label="Odds by pay"' not in text
+    assert "3 exact lines" in words(text)
