@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -144,6 +145,10 @@ class Service:
         version: str | None = answer.get("model", {}).get("version")
         return version
 
+    def loaded(self) -> int:
+        """How often a worker has taken or refused a champion: each does it once as it starts."""
+        return len(re.findall(r"serving \S+ \(digest|champion refused", self.log.read_text()))
+
     def stop(self) -> None:
         """Stop the process."""
         self.process.terminate()
@@ -152,13 +157,15 @@ class Service:
 
 @pytest.fixture
 def serve(tmp_path: Path) -> Iterator[Callable[..., Service]]:
-    """Start `peerloan serve` on a store and wait until it answers; stopped after the test."""
+    """Start `peerloan serve` on a store and wait for every worker; stopped after the test."""
     started: list[Service] = []
 
     def start(store: Store, workers: int = 1) -> Service:
         service = Service(store.root, tmp_path / "server.log", workers)
         started.append(service)
         service.wait_for(lambda: requests.get(f"{service.url}/readyz", timeout=5).status_code > 0)
+        if store.state().champion is not None:
+            service.wait_for(lambda: service.loaded() >= workers)
         return service
 
     yield start
