@@ -236,7 +236,7 @@ def fit_additive(
 ) -> tuple[Loans, Any, Scorecard]:
     return fit(
         "additive", case, resampling,
-        depth=depth, monotone=monotone, rounds=60, eta=0.2, min_child_weight=1,
+        depth=depth, monotone=monotone, rounds=60, eta=0.2, columns=1.0, min_child_weight=1,
     )  # fmt: skip
 
 
@@ -351,7 +351,7 @@ def test_a_table_without_a_pattern_compiles_to_points_of_zero(candidate: str) ->
     row = ("1+", 1.0, None, None, "web", None, 7.0, "only", "town 1")
     loans = Loans.of(OTHER, [row] * 100)
     late = np.array([0.0, 1.0] * 50)
-    values = {"C": 1.0, "min_bin_size": 0.05, "depth": 1, "rounds": 50, "eta": 0.1}
+    values = {"C": 1.0, "min_bin_size": 0.05, "depth": 1, "rounds": 50, "eta": 0.1, "columns": 1.0}
     values |= {"monotone": False, "min_child_weight": 1}
     card = CANDIDATES[candidate](loans, late, Settings(values), silent).compile(loans)
     assert isinstance(card, Scorecard)
@@ -547,7 +547,7 @@ def test_no_loans_have_no_margins() -> None:
 @pytest.mark.parametrize("candidate", sorted(CANDIDATES))
 def test_the_same_table_compiles_to_the_same_bytes(candidate: str) -> None:
     values = ONNX.get(candidate) or {
-        "C": 1.0, "min_bin_size": 0.05, "depth": 2, "rounds": 20, "eta": 0.1,
+        "C": 1.0, "min_bin_size": 0.05, "depth": 2, "rounds": 20, "eta": 0.1, "columns": 1.0,
         "monotone": True, "min_child_weight": 1,
     }  # fmt: skip
     loans = table(OTHER, 200, 9)
@@ -561,7 +561,14 @@ def test_the_same_table_compiles_to_the_same_bytes(candidate: str) -> None:
 def test_progress_rises_to_the_end() -> None:
     for candidate in CANDIDATES:
         told: list[float] = []
-        values = {"C": 1.0, "min_bin_size": 0.05, "depth": 1, "rounds": 20, "eta": 0.1}
+        values = {
+            "C": 1.0,
+            "min_bin_size": 0.05,
+            "depth": 1,
+            "rounds": 20,
+            "eta": 0.1,
+            "columns": 1.0,
+        }
         values |= {"monotone": False, "min_child_weight": 1, "min_leaf": 5}
         loans = table(OTHER, 200, 9)
         CANDIDATES[candidate](loans, labels(loans, 9), Settings(values), told.append)

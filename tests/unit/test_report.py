@@ -85,7 +85,7 @@ def trial(candidate: str, signal: Numbers, how: Resampling = "none", shift: floa
     calibrated = cross_fitted(margins, LATE, FOLD)
     folds = [np.flatnonzero(FOLD == number) for number in range(FOLDS)]  # noqa: SIM300
     by_fold = tuple(figures(LATE[rows], calibrated[rows], threshold) for rows in folds)
-    return Trial(candidate, Settings({"depth": 1}, how), LOANS, by_fold, margins, FOLD)
+    return Trial(candidate, Settings({"depth": 1}, how), LOANS, by_fold, margins, calibrated, FOLD)
 
 
 GOOD = trial("additive", SIGNAL)
@@ -101,18 +101,17 @@ def study_of(
     sample: bool = False,
     source: str = "cars.csv",
 ) -> Study:
-    margins = cross_fitted(own.margins, LATE, FOLD)
     return Study(
         definition=definition,
         trained_on=TrainedOn(source, "ab" * 32, LOANS, int(LATE.sum()), sample),
         found=FOUND,
         trial=own,
-        margins=margins,
+        margins=own.calibrated,
         late=LATE,
         fold=FOLD,
         estimator=estimator,
         policy=Policy.by_cost(),
-        trade_off=trade_off(margins, LATE),
+        trade_off=trade_off(own.calibrated, LATE),
         metrics={name: own.mean(name) for name in FIGURES},
         intervals={"auc": (0.71, 0.81)},
     )

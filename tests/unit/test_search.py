@@ -15,7 +15,7 @@ from peerloan.model import OnnxParts, Policy, Scorecard
 from peerloan.sample import batches
 from peerloan.training import CANDIDATES
 from peerloan.training import search as search_module
-from peerloan.training.calibration import Calibration, cross_fitted
+from peerloan.training.calibration import Calibration
 from peerloan.training.candidates import Settings
 from peerloan.training.evaluation import FIGURES, figures
 from peerloan.training.search import Found, Trial, choose, quick, read_grids, search
@@ -68,7 +68,7 @@ def trial(candidate: str, *auc: float) -> Trial:
     """A trial of which only the AUC by fold is known."""
     by_fold = tuple({"auc": each} for each in auc)
     nothing = np.empty(0)
-    return Trial(candidate, Settings({}), 0, by_fold, nothing, nothing.astype(np.int64))
+    return Trial(candidate, Settings({}), 0, by_fold, nothing, nothing, nothing.astype(np.int64))
 
 
 def test_mean_error_and_interval_by_hand() -> None:
@@ -259,13 +259,12 @@ def test_figures_are_of_margins_calibrated_without_the_loans_own_fold(toys: Toys
 def test_a_trial_can_be_judged_at_another_threshold(toys: Toys) -> None:
     loans, late = toy(600)
     (only,) = search(loans, late, {"a": grid(0.5)}, THRESHOLD, lambda *_: None).best
-    margins = cross_fitted(only.margins, late, only.fold)
-    same = only.judged_at(THRESHOLD, margins, late)
+    same = only.judged_at(THRESHOLD, late)
     assert same.by_fold == only.by_fold
-    none = only.judged_at(50.0, margins, late)
+    none = only.judged_at(50.0, late)
     assert (none.mean("flagged"), none.mean("recall")) == (0.0, 0.0)
     assert none.mean("auc") == only.mean("auc")
-    every = only.judged_at(-50.0, margins, late)
+    every = only.judged_at(-50.0, late)
     assert (every.mean("flagged"), every.mean("recall")) == (1.0, 1.0)
 
 

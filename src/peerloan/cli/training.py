@@ -37,7 +37,7 @@ _SLOW = ("basic",)
     multiple=True,
     help="Which to train; may be repeated. Default: all.",
 )
-@click.option("--quick", is_flag=True, help="One setting a candidate, and no forest.")
+@click.option("--quick", is_flag=True, help="One setting a candidate, three folds, no forest.")
 @click.option("--later", help="A book of a later time, on which the versions are judged too.")
 @click.option(
     "--group", "groups", multiple=True, help="A column to check decisions by; repeatable."

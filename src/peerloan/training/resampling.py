@@ -8,7 +8,6 @@ from __future__ import annotations
 from typing import Literal
 
 import numpy as np
-from imblearn.over_sampling import SMOTE
 from sklearn.preprocessing import RobustScaler
 
 from peerloan.loan import Numbers
@@ -35,6 +34,8 @@ def resample(
     if how == "class-weight":
         weights = np.where(late == 1, len(late) / (2 * count), len(late) / (2 * others))
     elif how == "smote" and 1 < count < others:
+        from imblearn.over_sampling import SMOTE  # a second to import, where it is asked for
+
         # As estimators see them, in single precision: squares of larger numbers would overflow.
         matrix = np.clip(matrix, -_LARGEST, _LARGEST)
         centre, scale = robust_scale(matrix)

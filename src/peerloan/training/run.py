@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import importlib.metadata
 import platform
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 
 import msgspec
 import numpy as np
@@ -28,13 +29,22 @@ from peerloan.model import (
 from peerloan.model.onnx_model import OnnxModel
 from peerloan.model.policy import check_aim
 from peerloan.sample import ID_PREFIX
-from peerloan.training import calibration
+from peerloan.training import calibration, parallel
 from peerloan.training.candidates import CANDIDATES
 from peerloan.training.card import model_card
 from peerloan.training.evaluation import FIGURES, auc_interval, figures
 from peerloan.training.report import training_report
 from peerloan.training.scorecards import rescaled
-from peerloan.training.search import Found, Progress, Trial, quick, read_grids, search
+from peerloan.training.search import (
+    FOLDS,
+    QUICK_FOLDS,
+    Found,
+    Progress,
+    Trial,
+    quick,
+    read_grids,
+    search,
+)
 from peerloan.training.study import Group, Later, Study, trade_off
 
 # Fewer of either kind, and held-out figures mean nothing.
@@ -140,8 +150,8 @@ def train(
     """Search, calibrate, fit and publish each candidate; gives the chosen one first.
 
     `later` is a book of a later time, on which the versions are judged too; `groups` are columns
-    to check decisions by; `fast` tries one setting of each candidate. Nothing is published unless
-    every candidate could be fitted.
+    to check decisions by; `fast` tries one setting of each candidate, in fewer folds. Nothing is
+    published unless every candidate could be fitted.
     """
     # Before minutes of fitting.
     store.check_model(definition.model)
@@ -153,36 +163,64 @@ def train(
     after = None if later is None else read_table(later, definition, progress)
     grids = {name: grid for name, grid in read_grids().items() if name in candidates}
     threshold = Policy.by_cost(aim.value if aim.name == "cost" else 20.0).threshold_margin
-    found = search(table.loans, table.late, quick(grids) if fast else grids, threshold, progress)
-    drafts = [_draft(trial, found, table, after, aim, progress) for trial in found.best]
+    grids, folds = (quick(grids), QUICK_FOLDS) if fast else (grids, FOLDS)
+    found = search(table.loans, table.late, grids, threshold, progress, folds)
+    drafts = []
+    for trial, estimator in zip(found.best, _fit(found.best, table, progress), strict=True):
+        progress(f"{trial.candidate}: judging and reporting", 0.0)
+        drafts.append(_draft(trial, estimator, found, table, after, aim))
+        progress(f"{trial.candidate}: judging and reporting", 1.0)
     outcomes = []
     for trial, each in zip(found.best, drafts, strict=True):
-        progress(f"publishing {trial.candidate}", 0.0)
         version = store.publish(each)
         chosen = trial is found.chosen
         outcomes.append(Outcome(trial.candidate, version, each.manifest.metrics, chosen))
-        progress(f"publishing {trial.candidate}", 1.0)
+    progress("publishing", 1.0)
     return sorted(outcomes, key=lambda outcome: (not outcome.chosen, -outcome.metrics["auc"]))
 
 
+def _fit(
+    trials: Sequence[Trial], table: Table, progress: Progress
+) -> Iterator[Scorecard | OnnxParts]:
+    """Each trial's estimator, fitted on all loans, calibrated and in its deployed form."""
+    parts = {trial.candidate: 0.0 for trial in trials}
+
+    lock = Lock()
+
+    def tell(trial: Trial, done: float) -> None:
+        with lock:
+            parts[trial.candidate] = done
+            progress("fitting the best settings on all loans", sum(parts.values()) / len(parts))
+
+    def fit(trial: Trial) -> Scorecard | OnnxParts:
+        candidate = CANDIDATES[trial.candidate]
+        fitted = candidate(
+            table.loans, table.late, trial.settings, lambda done: tell(trial, 0.9 * done)
+        )
+        scale = calibration.Calibration.fit(trial.margins, table.late)
+        estimator = _calibrated(fitted.compile(table.loans), scale)
+        tell(trial, 1.0)
+        return estimator
+
+    return parallel.each(fit, trials)
+
+
 def _draft(
-    trial: Trial, found: Found, table: Table, after: Table | None, aim: Aim, progress: Progress
+    trial: Trial,
+    estimator: Scorecard | OnnxParts,
+    found: Found,
+    table: Table,
+    after: Table | None,
+    aim: Aim,
 ) -> Draft:
-    what = f"{trial.candidate}: fitting on all loans"
-    progress(what, 0.0)
-    fitted = CANDIDATES[trial.candidate](
-        table.loans, table.late, trial.settings, lambda done: progress(what, 0.9 * done)
-    )
-    scale = calibration.Calibration.fit(trial.margins, table.late)
-    estimator = _calibrated(fitted.compile(table.loans), scale)
-    margins = calibration.cross_fitted(trial.margins, table.late, trial.fold)
+    margins = trial.calibrated
     offered = trade_off(margins, table.late)
     try:
         policy = Policy.by_aim(aim.name, aim.value, offered)
     except ValueError as error:
         raise TrainingError(f"{trial.candidate}: {error}") from None
     # At the policy's own threshold, which may be another than the search's.
-    at_policy = trial.judged_at(policy.threshold_margin, margins, table.late)
+    at_policy = trial.judged_at(policy.threshold_margin, table.late)
     metrics = {name: at_policy.mean(name) for name in FIGURES}
     intervals = {name: at_policy.interval(name) for name in FIGURES}
     judged_later = None
@@ -207,7 +245,7 @@ def _draft(
         later=judged_later,
         groups=table.groups,
     )
-    made = draft(
+    return draft(
         candidate=trial.candidate,
         definition=table.loans.definition,
         estimator=estimator,
@@ -229,8 +267,6 @@ def _draft(
             ),
         },
     )
-    progress(what, 1.0)
-    return made
 
 
 def _calibrated(

@@ -15,11 +15,12 @@ from scipy.stats import t
 from sklearn.model_selection import StratifiedKFold, train_test_split
 
 from peerloan.loan import Loans, Numbers
+from peerloan.training import parallel
 from peerloan.training.calibration import cross_fitted
 from peerloan.training.candidates import CANDIDATES, Settings
 from peerloan.training.evaluation import figures
 
-FOLDS = 5
+FOLDS, QUICK_FOLDS = 5, 3
 SEED = 0
 # Rungs of the successive halving (Jamieson and Talwalkar 2016): loans, folds, and the share of a
 # candidate's trials that goes on to the next. The last rung has all loans.
@@ -30,22 +31,23 @@ Progress = Callable[[str, float], None]
 
 @dataclass(frozen=True)
 class Trial:
-    """One setting of one candidate, as judged: its figures by fold, and out-of-fold margins."""
+    """One setting of one candidate, as judged: its figures by fold, and out-of-fold margins (n,).
+
+    `margins` are as fitted, `calibrated` each calibrated on the other folds; `fold` (n,) says in
+    which fold each loan was judged.
+    """
 
     candidate: str
     settings: Settings
     loans: int
     by_fold: tuple[Mapping[str, float], ...]
     margins: Numbers
+    calibrated: Numbers
     fold: npt.NDArray[np.int64]
 
-    def judged_at(self, threshold_margin: float, margins: Numbers, late: Numbers) -> Trial:
-        """The trial with its figures by fold taken of these margins, at another threshold."""
-        folds = [self.fold == number for number in range(len(self.by_fold))]
-        return replace(
-            self,
-            by_fold=tuple(figures(late[own], margins[own], threshold_margin) for own in folds),
-        )
+    def judged_at(self, threshold_margin: float, late: Numbers) -> Trial:
+        """The trial with its figures at another threshold."""
+        return replace(self, by_fold=_by_fold(self.calibrated, late, self.fold, threshold_margin))
 
     def mean(self, figure: str) -> float:
         """The mean of a figure over the folds."""
@@ -100,18 +102,19 @@ def search(
     grids: Mapping[str, Sequence[Settings]],
     threshold_margin: float,
     progress: Progress,
+    folds: int = FOLDS,
 ) -> Found:
     """Judge every setting, on few loans first where there are many, and choose."""
     going = {candidate: list(settings) for candidate, settings in grids.items()}
     tried: list[Trial] = []
-    for size, folds, share in RUNGS:
+    for size, few, share in RUNGS:
         # A rung is worth its time only if it decides something, on far fewer loans.
         if size * 2 >= loans.size or all(len(each) == 1 for each in going.values()):
             continue
         rows, _ = train_test_split(
             np.arange(loans.size), train_size=size, stratify=late, random_state=SEED
         )
-        trials = _judge(loans.take(rows), late[rows], going, folds, threshold_margin, progress)
+        trials = _judge(loans.take(rows), late[rows], going, few, threshold_margin, progress)
         tried += trials
         going = {
             candidate: [trial.settings for trial in _ranked(trials, candidate)][
@@ -119,7 +122,7 @@ def search(
             ]
             for candidate, settings in going.items()
         }
-    trials = _judge(loans, late, going, FOLDS, threshold_margin, progress)
+    trials = _judge(loans, late, going, folds, threshold_margin, progress)
     best = tuple(_ranked(trials, candidate)[0] for candidate in grids)
     chosen, why = choose(best)
     return Found(best, (*tried, *trials), chosen, why)
@@ -164,25 +167,36 @@ def _judge(
     progress: Progress,
 ) -> list[Trial]:
     splits = list(StratifiedKFold(folds, shuffle=True, random_state=SEED).split(late, late))
+    fold = np.empty(loans.size, dtype=np.int64)
+    for number, (_, judge_on) in enumerate(splits):
+        fold[judge_on] = number
+    due = [(candidate, settings) for candidate, every in grids.items() for settings in every]
+
+    def fit(job: tuple[tuple[str, Settings], int]) -> Numbers:
+        (candidate, settings), number = job
+        fit_on, judge_on = splits[number]
+        fitted = CANDIDATES[candidate](
+            loans.take(fit_on), late[fit_on], settings, lambda _done: None
+        )
+        return fitted.margins(loans.take(judge_on))
+
+    def judge(number: int) -> Trial:
+        candidate, settings = due[number]
+        calibrated = cross_fitted(margins[number], late, fold)
+        by_fold = _by_fold(calibrated, late, fold, threshold_margin)
+        return Trial(candidate, settings, loans.size, by_fold, margins[number], calibrated, fold)
+
+    jobs = list(itertools.product(due, range(folds)))
+    margins = np.empty((len(due), loans.size))
     what = f"trying settings on {loans.size:,} loans"
-    due, done = sum(map(len, grids.values())) * folds, 0
-    trials = []
-    for candidate, every in grids.items():
-        for settings in every:
-            margins = np.empty(loans.size)
-            fold = np.empty(loans.size, dtype=np.int64)
-            for number, (fit_on, judge_on) in enumerate(splits):
-                fitted = CANDIDATES[candidate](
-                    loans.take(fit_on), late[fit_on], settings, lambda _done: None
-                )
-                margins[judge_on] = fitted.margins(loans.take(judge_on))
-                fold[judge_on] = number
-                done += 1
-                progress(what, done / due)
-            calibrated = cross_fitted(margins, late, fold)
-            by_fold = tuple(
-                figures(late[judge_on], calibrated[judge_on], threshold_margin)
-                for _, judge_on in splits
-            )
-            trials.append(Trial(candidate, settings, loans.size, by_fold, margins, fold))
-    return trials
+    for done, found in enumerate(parallel.each(fit, jobs)):
+        margins[done // folds, splits[done % folds][1]] = found
+        progress(what, (done + 1) / len(jobs))
+    return list(parallel.each(judge, range(len(due))))
+
+
+def _by_fold(
+    margins: Numbers, late: Numbers, fold: npt.NDArray[np.int64], threshold_margin: float
+) -> tuple[Mapping[str, float], ...]:
+    folds = [fold == number for number in range(int(fold.max()) + 1)]
+    return tuple(figures(late[own], margins[own], threshold_margin) for own in folds)

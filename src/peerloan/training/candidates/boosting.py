@@ -24,6 +24,8 @@ _COMMON = {
     "tree_method": "hist",
     "subsample": 0.5,
     "seed": SEED,
+    # Fits run beside one another instead.
+    "nthread": 1,
 }
 # A boosted candidate goes on until so many rounds brought nothing on the loans set aside.
 _MOST_ROUNDS = 1000
@@ -60,6 +62,7 @@ def fit_additive(loans: Loans, late: Numbers, settings: Settings, progress: Prog
         "eta": settings["eta"],
         "max_depth": settings["depth"],
         "min_child_weight": settings["min_child_weight"],
+        "colsample_bynode": settings["columns"],
     }
     if settings["depth"] > 1:
         parameters["interaction_constraints"] = _one_field_each(encoding, loans.definition)

@@ -24,6 +24,8 @@ from peerloan.training.scorecards import compile_bins
 # A value further from the median, in interquartile ranges, counts as this far: one loan with a
 # number like 1e30 would otherwise outweigh all others.
 _OUTLIER = 20.0
+# Of a constant column, which gets one bin. Here, because fits run beside one another in threads.
+warnings.filterwarnings("ignore", module="optbinning")
 _LARGEST = float(np.finfo(np.float32).max)
 
 
@@ -116,9 +118,7 @@ def _fit_binning(field: Field, loans: Loans, late: Numbers, least: float) -> Opt
         min_prebin_size=least,
         min_bin_size=least,
     )
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of a constant column, which gets one bin
-        return binning.fit(_given(field, loans), late.astype(np.int64))
+    return binning.fit(_given(field, loans), late.astype(np.int64))
 
 
 def _woe(binnings: Mapping[str, OptimalBinning], loans: Loans) -> Numbers:

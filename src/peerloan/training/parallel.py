@@ -1,0 +1,30 @@
+"""Running independent jobs on every core.
+
+In threads, each job on one: what fits models releases Python's lock, and threads inside of each fit
+would only wait for one another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+from joblib import cpu_count
+from threadpoolctl import threadpool_limits
+
+_Job = TypeVar("_Job")
+_Result = TypeVar("_Result")
+
+
+def each(call: Callable[[_Job], _Result], jobs: Iterable[_Job]) -> Iterator[_Result]:
+    """The results in the jobs' order, as they come; the first failure ends the rest."""
+    # The limit of OpenMP is a thread's own, that of linear algebra the process's.
+    with (
+        threadpool_limits(1),
+        ThreadPoolExecutor(cpu_count(), initializer=lambda: threadpool_limits(1)) as threads,
+    ):
+        try:
+            yield from threads.map(call, jobs)
+        finally:
+            threads.shutdown(cancel_futures=True)
