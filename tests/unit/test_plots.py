@@ -116,6 +116,8 @@ def test_a_heat_map_of_many_columns_has_no_numbers_in_its_cells() -> None:
         (1_500_000, "number", "1.5M"),
         (-20_000, "number", "-20k"),
         (3e9, "number", "3G"),
+        (0.1 + 0.625, "number", "0.725"),
+        (3.0, "count", "3"),
     ],
 )
 def test_ticks_are_short(value: float, scale: plots.Scale, shown: str) -> None:

@@ -27,7 +27,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
 
-from peerloan.loan.text import show_number
+from peerloan.loan.text import show_bound
 
 # CSS variables and what they are in a page that doesn't set them.
 COLOURS = {
@@ -73,7 +73,7 @@ _NO_METADATA = dict.fromkeys(("Creator", "Date", "Format", "Type"))
 _SVG = "{http://www.w3.org/2000/svg}"
 _LINK = "{http://www.w3.org/1999/xlink}href"
 
-Scale = Literal["number", "percent"]
+Scale = Literal["number", "percent", "count"]
 Tone = Literal["accent", "late", "muted"]
 
 
@@ -255,7 +255,7 @@ def _scale(axes: Any, which: Literal["x", "y"], scale: Scale, log: bool = False)
         axis.set_minor_locator(NullLocator())
         axis.set_minor_formatter(NullFormatter())
     else:
-        axis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
+        axis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10], integer=scale == "count"))
     axis.set_major_formatter(FuncFormatter(lambda value, _place: tick(value, scale)))
 
 
@@ -266,7 +266,8 @@ def tick(value: float, scale: Scale = "number") -> str:
     for size, letter in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e4, "k")):
         if abs(value) >= size:
             return f"{value / min(size, 1e3 if letter == 'k' else size):g}{letter}"
-    return show_number(value)
+    # As many digits as tell two ticks apart, without those that floating point adds.
+    return show_bound(float(f"{value:.6g}"))
 
 
 def _short(text: str) -> str:

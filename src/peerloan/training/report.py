@@ -322,7 +322,13 @@ def _fold_plot(rows: list[dict[str, Any]], mean: float) -> str:
     low = math.floor(20 * min(line.low or (0.5,))) / 20
     high = math.ceil(20 * max(line.high or (1.0,))) / 20
     return plots.lines(
-        "AUC by fold", [line], x_label="fold", y_label="AUC", y_range=(low, high), level=mean
+        "AUC by fold",
+        [line],
+        x_label="fold",
+        y_label="AUC",
+        x_scale="count",
+        y_range=(low, high),
+        level=mean,
     )
 
 
