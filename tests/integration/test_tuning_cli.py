@@ -70,7 +70,10 @@ def test_a_quick_run_with_an_aim_a_later_book_and_groups(
     )
     assert told.returncode == 0, told.stderr
     assert "Traceback" not in told.stderr
-    for line in ("trying settings on 700 loans", "reading " + str(later), "publishing boosted"):
+    for line in (
+        *("reading " + str(later), "trying settings on 700 loans"),
+        *("boosted: judging and reporting", "publishing"),
+    ):
         assert f"{line}\n" in told.stderr, "a line for each finished step"
     given = json.loads(told.stdout)
     candidates = {each["candidate"]: each for each in given["candidates"]}

@@ -13,7 +13,8 @@ import msgspec
 import numpy as np
 
 from peerloan.book import Book, Fingerprint, check_columns, join_loans, read_column, read_loans
-from peerloan.loan import Definition, Field, Loans, Numbers
+from peerloan.loan import Definition, Field, Loans, Numbers, TextColumn
+from peerloan.loan.text import show_given
 from peerloan.model import (
     Draft,
     Judged,
@@ -160,6 +161,7 @@ def train(
     except ValueError as error:
         raise TrainingError(str(error)) from None
     table = read_table(book, definition, progress, groups)
+    _refuse_constants(table.loans, book.name)
     after = None if later is None else read_table(later, definition, progress)
     grids = {name: grid for name, grid in read_grids().items() if name in candidates}
     threshold = Policy.by_cost(aim.value if aim.name == "cost" else 20.0).threshold_margin
@@ -177,6 +179,25 @@ def train(
         outcomes.append(Outcome(trial.candidate, version, each.manifest.metrics, chosen))
     progress("publishing", 1.0)
     return sorted(outcomes, key=lambda outcome: (not outcome.chosen, -outcome.metrics["auc"]))
+
+
+def _refuse_constants(loans: Loans, book: str) -> None:
+    """Raise TrainingError if a column never varies: a version would take it for a feature, and
+    know nothing of any other value that it is served.
+    """
+    constant = []
+    for field in loans.definition.fields:
+        column = loans.columns[field.name]
+        values = column.codes if isinstance(column, TextColumn) else column
+        if len(np.unique(values)) == 1:  # a missing value counts as one, too
+            (row,) = loans.take(np.arange(1)).rows()
+            held = row[loans.definition.names.index(field.name)]
+            constant.append(f"{field.name} ({show_given(held) if held is not None else 'nothing'})")
+    if constant:
+        raise TrainingError(
+            f"{book}: expected values that differ, given the same one in every row of "
+            f"{', '.join(constant)}; leave such a field out of the definition"
+        )
 
 
 def _fit(
