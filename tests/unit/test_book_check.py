@@ -129,7 +129,7 @@ def test_ranges_go_on_across_parts(tmp_path: Path) -> None:
     assert by_field["x"].ranges == [(1, 70_001), *((n, n) for n in range(70_003, 70_010, 2))]
     assert by_field["(row)"].ranges == [(n, n) for n in range(70_002, 70_011, 2)]
     assert (report.rows, report.bad_rows) == (70_010, 70_010)
-    assert report.doubts == ["x: no row has a value"]
+    assert report.doubts == []
 
 
 def test_percent_instead_of_fraction_is_doubted(tmp_path: Path) -> None:
@@ -179,6 +179,26 @@ def test_constant_columns_and_repeated_ids_are_doubted(tmp_path: Path) -> None:
         "grade: every row has the value 'A'",
     ]
     assert doubts[2].startswith("dti: every row has the value 5")
+
+
+@pytest.mark.parametrize(("name", "wrong"), [("revol_util", "x"), ("emp_length", "11 years")])
+def test_a_column_is_doubted_as_empty_only_where_every_row_is_missing(
+    tmp_path: Path, name: str, wrong: str
+) -> None:
+    doubt = f"{name}: no row has a value"
+    assert doubt in check(tmp_path, rows(10, **{name: None})).doubts
+    for first in (wrong, GOOD[name]):
+        loans = rows(10, **{name: None})
+        loans[0][name] = first
+        assert doubt not in check(tmp_path, loans).doubts
+    assert doubt not in check(tmp_path, rows(10, **{name: wrong})).doubts
+
+
+def test_a_book_without_a_single_whole_row_has_no_empty_column(tmp_path: Path) -> None:
+    path = tmp_path / "book.csv"
+    path.write_text(f"{','.join(GOOD)}\n1\n2\n", encoding="utf-8")
+    report = check_book(open_book(path), default_definition())
+    assert (report.rows, report.bad_rows, report.doubts) == (2, 2, [])
 
 
 def test_parquet_gets_the_same_report(tmp_path: Path) -> None:

@@ -222,7 +222,7 @@ def test_what_is_no_number_is_named_as_given() -> None:
             (1, "'13.06%'"),
             (2, "b'\\xff'"),
             (3, "'a\\x00'"),
-            (4, "'" + "x" * 59 + "… (101 characters)"),
+            (4, "'" + "x" * 59 + "… (99 characters)"),
         ],
     )
 
@@ -244,6 +244,18 @@ def test_text_that_is_no_unicode_is_a_problem_of_its_value() -> None:
         values, problems = text_of(column)
         assert values == ["ok", "NA", None]
         assert problems == [(2, "b'\\xff'"), (3, "b'\\xed\\xa0\\x80'"), (4, "'a\\x00b'")]
+
+
+def test_an_id_that_is_no_clean_text_is_a_problem() -> None:
+    batch = read_loans(
+        MIXED,
+        part(**{name: [value] * 3 for name, value in PLAIN.items()}, key=["a", "b\n", "c" * 201]),
+    )
+    expected = "text of 1 to 200 characters without control characters"
+    assert [(p.loan, p.field, p.expected) for p in batch.problems] == [
+        (2, "key", expected),
+        (3, "key", expected),
+    ]
 
 
 def test_problems_come_by_row_and_then_by_field() -> None:
@@ -341,10 +353,36 @@ def test_the_loans_columns_pass_in_any_order(tmp_path: Path) -> None:
     assert columns_of(tmp_path, f"{NAMES},is_late,loan_id", default_definition(), label=True) == []
 
 
-@pytest.mark.parametrize(("separator", "words"), [(";", "';'"), ("\t", "tabs"), ("|", r"'\|'")])
+@pytest.mark.parametrize(
+    ("separator", "words"), [(";", "';'"), ("\t", "tabs"), ("|", r"'\|'"), (" ", "spaces")]
+)
 def test_another_separator_is_named(tmp_path: Path, separator: str, words: str) -> None:
     with pytest.raises(BookError, match=f"separated by {words}, expected ','"):
         columns_of(tmp_path, NAMES.replace(",", separator), default_definition())
+
+
+@pytest.mark.parametrize(
+    ("header", "shown"),
+    [
+        ("12000,0.2,credit_card,A,1,B,2,0,3,RENT", "12000, 0.2, credit_card"),
+        ("2024-01-01,x,5,y", "2024-01-01, x, 5"),
+        ("1,2", "1, 2"),
+        ("\x01,7,8", "'\\x01', 7, 8"),
+    ],
+)
+def test_a_table_without_column_names_is_told_so(tmp_path: Path, header: str, shown: str) -> None:
+    with pytest.raises(BookError) as caught:
+        columns_of(tmp_path, header, default_definition())
+    assert str(caught.value) == (
+        f"{tmp_path}/book.csv: expected a first line of column names, "
+        f"got what looks like a row of values: {shown}, …"
+    )
+
+
+def test_columns_of_which_some_are_named_like_numbers_are_column_names(tmp_path: Path) -> None:
+    for header in ("a,b,c,d,2024", f"{NAMES.replace('grade', 'vote')},1,2,3,4,5,6,7,8"):
+        with pytest.raises(BookError, match=r"expected the columns? .*grade"):
+            columns_of(tmp_path, header, default_definition())
 
 
 def test_missing_columns_are_all_named_with_what_may_be_meant(tmp_path: Path) -> None:
@@ -373,3 +411,8 @@ def test_extra_columns_are_noted(tmp_path: Path) -> None:
     assert notes == [
         "3 columns that the loan definition does not name: '', a b, \"'x\\x01'\"",
     ]
+
+
+def test_a_second_byte_order_mark_is_shown_as_an_escape(tmp_path: Path) -> None:
+    notes = columns_of(tmp_path, f"\ufeff\ufeffother,{NAMES}", default_definition())
+    assert notes == ["1 column that the loan definition does not name: '\\ufeffother'"]

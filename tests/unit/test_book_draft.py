@@ -169,6 +169,15 @@ def test_ids_and_dates_become_roles_once(tmp_path: Path) -> None:
         },
     )
     assert (definition.roles.id, definition.roles.date) == ("Nr.", "opened")
+    lines = text.splitlines()
+    for line, doubt in (
+        (
+            'id = "Nr."',
+            "it differs in every row, so it is taken for the loan's id and is no feature",
+        ),
+        ('date = "opened"', "it holds dates, so it is taken for the loan's date and is no feature"),
+    ):
+        assert lines[lines.index(line) - 1] == f"# doubt: {doubt}"
     assert definition.names == ("plain",)
     assert text.count("# left out:") == 2
 
@@ -230,6 +239,49 @@ def test_a_table_without_a_feature_is_refused(tmp_path: Path) -> None:
     book = open_book(write(tmp_path, {"x": ["same"] * ROWS, "state": LABEL}))
     with pytest.raises(BookError, match="expected a column that can be a field, got none"):
         draft_definition(book, "state")
+
+
+def test_where_no_column_is_left_those_taken_for_roles_are_named(tmp_path: Path) -> None:
+    columns = {
+        "nr": [f"K-{i:04d}" for i in range(ROWS)],
+        "opened": [f"2024-02-{i % 28 + 1:02d}" for i in range(ROWS)],
+        "x": ["same"] * ROWS,
+        "state": LABEL,
+    }
+    with pytest.raises(BookError) as caught:
+        draft_definition(open_book(write(tmp_path, columns)), "state")
+    reasons = str(caught.value).partition("expected a column that can be a field, got none: ")[2]
+    assert "left out: x: every row has the value 'same'" in reasons
+    assert "nr: taken for the loans' id" in reasons
+    assert "opened: taken for the loans' date" in reasons
+
+
+def test_a_column_of_one_value_and_unreadable_cells_is_not_constant(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    cells = [b"\xff" if i == 3 else b"same" for i in range(ROWS)]
+    rows = [b"%s,%s" % (cell, late.encode()) for cell, late in zip(cells, LABEL, strict=True)]
+    path.write_bytes(b"x,state\n" + b"\n".join(rows))
+    text = draft_definition(open_book(path), "state")
+    assert parse_definition(text, "the draft")["x"].levels == ("same",)
+    assert "# doubt: 1 row holds text that is too long, no UTF-8 or has control" in text
+    assert "every row has the value" not in text
+
+
+@pytest.mark.parametrize(
+    ("broken", "doubt"),
+    [
+        ("1\n", "1 row has too many or too few cells; training refuses them"),
+        ("1\n2,3,4,5\n", "2 rows have too many or too few cells; training refuses them"),
+    ],
+)
+def test_rows_with_other_cell_counts_are_doubted(tmp_path: Path, broken: str, doubt: str) -> None:
+    path = write(tmp_path, {"plain": [i % 7 + 0.5 for i in range(ROWS)], "state": LABEL})
+    whole = draft_definition(open_book(path), "state")
+    assert "cells" not in whole
+    path.write_text(path.read_text() + broken)
+    text = draft_definition(open_book(path), "state")
+    assert text.splitlines().count(f"# doubt: {doubt}") == 1
+    assert parse_definition(text, "the draft") == parse_definition(whole, "the draft")
 
 
 def test_another_separator_is_named(tmp_path: Path) -> None:

@@ -5,7 +5,11 @@ from __future__ import annotations
 import csv
 import gzip
 import io
+import subprocess
+import sys
+from collections.abc import Generator
 from pathlib import Path
+from typing import cast
 
 import pyarrow as pa
 import pyarrow.parquet
@@ -13,7 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from peerloan.book import Book, BookError, open_book
+from peerloan.book import Book, BookError, Part, csv_file, open_book
 from peerloan.loan import Problem
 
 Rows = list[tuple[int, tuple[object, ...]]]
@@ -111,6 +115,22 @@ def test_a_book_of_nothing_but_wrong_rows_is_read_in_parts(tmp_path: Path) -> No
     assert [number for part in parts for number in part.numbers] == [200_001]
 
 
+@pytest.mark.parametrize("after", [b"3,y\n", b"3\n", b"\x04,,\n", b""])
+def test_a_row_like_the_readers_own_end_mark_is_a_wrong_row(tmp_path: Path, after: bytes) -> None:
+    rows, problems = read_bytes(tmp_path, b"a,b\n1,x\n\x04,,\n" + after)
+    assert rows == [(1, (b"1", b"x")), *([(3, (b"3", b"y"))] if after == b"3,y\n" else [])]
+    assert problems[0] == Problem(2, "(row)", "2 cells", "3 cells")
+    assert len(rows) + len(problems) == 2 + bool(after)
+
+
+@pytest.mark.parametrize("row", [b'3,"y\n', b'"3,y\n', b'3,4,"y\n'])
+def test_a_row_like_the_end_mark_does_not_hide_an_open_quotation(
+    tmp_path: Path, row: bytes
+) -> None:
+    said = refusal(tmp_path, b"a,b\n1,x\n\x04,,\n" + row)
+    assert "a quoted value in row 3 runs to the end" in said
+
+
 def test_any_bytes_come_through(tmp_path: Path) -> None:
     value = b"\x00\xff \xed\xa0\x80\xc3\xa4\x1a"
     rows, _ = read_bytes(tmp_path, b"a,b\n" + value + b",1\n")
@@ -163,10 +183,16 @@ def test_any_text_is_read_as_the_csv_module_reads_it(
         (b"a,b\n\n\r\n", "got column names and no row"),
         (b"PK\x03\x04...", "an Excel workbook"),
         ("a,b\n1,2\n".encode("utf-16"), "UTF-16"),
+        ("a,b\n1,2\n".encode("utf-32"), "got UTF-32 text"),
         ("a,b\n1,2\n".encode("utf-16-le"), "expected CSV (UTF-8) or Parquet"),
         (bytes(range(256)) * 9, "expected CSV (UTF-8) or Parquet"),
         ("größe\n1\n".encode("latin-1"), "expected column names in UTF-8"),
         (b"a,b,a,c,c\n1,2,3,4,5\n", "got more than one a, c"),
+        (
+            b"12000,0.2,A,0.2\n13000,0.1,B,0.3\n",
+            "expected a first line of column names, got what looks like a row of values: "
+            "12000, 0.2, A, …",
+        ),
         (b'"a,b\n1,2\n3,4\n', "expected a closing quotation mark in the column names"),
         (b'"' + b"x" * 200_000 + b'",b\n1,2\n', "expected a line of column names"),
         (b'a,b\n1,"2\n3,4\n', "a quoted value in row 1 runs to the end"),
@@ -233,7 +259,21 @@ def test_files_that_do_not_belong_together_are_refused(tmp_path: Path) -> None:
         open_book(tmp_path)
     (tmp_path / "2.csv").unlink()
     pyarrow.parquet.write_table(pa.table({"a": [1], "b": [2]}), tmp_path / "2.parquet")
-    with pytest.raises(BookError, match="types"):
+    with pytest.raises(BookError) as caught:
+        open_book(tmp_path)
+    assert str(caught.value) == (
+        f"{tmp_path}/2.parquet: expected the format of {tmp_path}/1.csv: "
+        "a book is CSV or Parquet, not both"
+    )
+    pyarrow.parquet.write_table(pa.table({"a": ["x"], "b": [2]}), tmp_path / "3.parquet")
+    with pytest.raises(BookError, match=r"3\.parquet: expected the types of .*2\.parquet"):
+        open_book(f"{tmp_path}/*.parquet")
+
+
+def test_a_second_byte_order_mark_is_shown_where_the_column_is_named(tmp_path: Path) -> None:
+    (tmp_path / "1.csv").write_bytes(b"a,b\n1,x\n")
+    (tmp_path / "2.csv").write_bytes(b"\xef\xbb\xbf" * 2 + b"a,b\n1,x\n")
+    with pytest.raises(BookError, match=r"2\.csv: .* got no a, also '\\ufeffa'$"):
         open_book(tmp_path)
 
 
@@ -244,6 +284,55 @@ def test_a_path_without_a_file_is_refused(
     monkeypatch.chdir(tmp_path)
     with pytest.raises(BookError):
         open_book(spec)
+
+
+def test_an_empty_name_of_a_book_is_said_to_be_empty() -> None:
+    with pytest.raises(BookError, match="expected a file, a folder or a glob, got an empty name"):
+        open_book("")
+
+
+@pytest.mark.parametrize("left", ["at the end", "after a part", "at a fault"])
+def test_reading_ends_with_every_block_let_go_of(
+    tmp_path: Path, left: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    feeds = []
+
+    class Watched(csv_file._Feed):
+        def wait_for_release(self) -> None:
+            super().wait_for_release()
+            feeds.append((self, self._still_lent()))
+
+    monkeypatch.setattr(csv_file, "_Feed", Watched)
+    path = tmp_path / "book.csv"
+    path.write_bytes(
+        b"a,b\n" + "1,ü\n".encode() * 3_000_000 + (b'"' if left == "at a fault" else b"")
+    )
+    parts = cast("Generator[Part, None, None]", open_book(path).parts())
+    if left == "after a part":
+        next(parts)
+        parts.close()
+    elif left == "at the end":
+        assert sum(part.size for part in parts) == 3_000_000
+    else:
+        with pytest.raises(BookError, match="quotation mark"):
+            list(parts)
+    ((feed, still_lent),) = feeds
+    assert feed.positions
+    assert still_lent == []
+
+
+@pytest.mark.parametrize("read", ["list(parts)", "next(parts)", "next(parts); parts.close()"])
+def test_a_process_that_ends_while_it_reads_ends_well(tmp_path: Path, read: str) -> None:
+    path = tmp_path / "book.csv"
+    path.write_bytes(b"a,b\n" + b"1,x\n" * 1_500_000)
+    code = (
+        "import sys; from peerloan.book import open_book; "
+        f"parts = open_book(sys.argv[1]).parts(); {read}"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_only_one_part_is_held_at_a_time(tmp_path: Path) -> None:

@@ -129,10 +129,10 @@ def test_a_file_appears_only_when_it_is_complete(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
-        ("there.csv", "is there already"),
+        ("there.csv", "is there already (--overwrite replaces it)"),
         ("out.xlsx", "expected a name that ends in .csv, .csv.gz, .parquet"),
         ("nowhere/out.csv", "no such folder"),
-        ("folder.csv", "is there already"),
+        ("folder.csv", "is a folder"),
         ("lists.csv", "can't be written as CSV: column a is of type list<item: int64>"),
     ],
 )

@@ -21,6 +21,7 @@ from peerloan.loan import (
     Field,
     Label,
     Loans,
+    Problem,
     Roles,
     default_definition,
     json_schema,
@@ -172,7 +173,7 @@ def test_a_category_is_open_with_a_warning_and_a_hint(loan: dict[str, Any]) -> N
 )
 def test_text_that_is_no_clean_text_is_refused(loan: dict[str, Any], value: object) -> None:
     found = problems(check(loan, purpose=value))
-    assert found["purpose"][0] == "text of 1 to 200 characters"
+    assert found["purpose"][0] == "text of 1 to 200 characters without control characters"
     assert len(found) == 1
     json.dumps(found, ensure_ascii=False).encode()
 
@@ -266,12 +267,64 @@ def test_a_loans_id_is_echoed(loan: dict[str, Any], given: object, echoed: str |
     ],
 )
 def test_a_loans_id_that_is_no_clean_text_is_refused(loan: dict[str, Any], value: object) -> None:
-    assert problems(check(loan, loan_id=value))["loan_id"][0] == "text of 1 to 200 characters"
+    assert problems(check(loan, loan_id=value))["loan_id"][0] == (
+        "text of 1 to 200 characters without control characters, or a whole number"
+    )
 
 
 def test_an_id_that_is_null_does_not_erase_the_other() -> None:
     checked = Checks(OTHER).loan({"loan_id": "a", "number": None})
     assert checked.loan_id == "a"
+
+
+@pytest.mark.parametrize(("first", "second"), [("a", "a"), (7, "7"), (7.0, 7), (None, "a")])
+def test_the_same_id_may_stand_twice(first: object, second: object) -> None:
+    checked = Checks(OTHER).loan({"loan_id": first, "number": second})
+    assert {"loan_id", "number"}.isdisjoint(problems(checked))
+    assert checked.loan_id == str(second)
+
+
+def test_two_different_ids_of_one_loan_are_refused() -> None:
+    checked = Checks(OTHER).loan({"loan_id": "a", "number": 7})
+    assert problems(checked)["number"] == ("the loan's one id, which is 'a' already", "7")
+    assert "loan_id" not in problems(checked)
+    assert checked.loan_id == "a"
+
+
+@pytest.mark.parametrize("record", [{"loan_id": "a", "number": 1.5}, {"loan_id": 1.5, "number": 7}])
+def test_of_two_ids_the_wrong_one_is_refused_for_itself(record: dict[str, object]) -> None:
+    found = problems(Checks(OTHER).loan(record))
+    (wrong,) = {"loan_id", "number"} & set(found)
+    assert found[wrong] == (
+        "text of 1 to 200 characters without control characters, or a whole number",
+        "1.5",
+    )
+
+
+def test_right_names_of_columns_pass_in_any_order() -> None:
+    assert PEERLOAN.names(reversed(default_definition().names)) == []
+    required = ["amount", "count", "size.of it"]
+    assert Checks(OTHER).names(required) == []
+    assert (
+        Checks(OTHER, known=["term"]).names(
+            [*required, "loan_id", "number", "granted", "balance", "term"]
+        )
+        == []
+    )
+
+
+def test_unknown_and_lacking_columns_are_each_named_once() -> None:
+    names = [*(name for name in default_definition().names if name != "annual_inc")]
+    names.remove("emp_length")  # which may be missing
+    found = PEERLOAN.names([*names, "anual_inc", "is_late", "a\x00", "a\x00"])
+    assert found == [
+        Problem(
+            None, "anual_inc", "a field of the loan (did you mean annual_inc?)", "such a column"
+        ),
+        Problem(None, "is_late", "no label: it is what is predicted", "such a column"),
+        Problem(None, "'a\\x00'", "a field of the loan", "such a column"),
+        Problem(None, "annual_inc", default_definition()["annual_inc"].expected, "nothing"),
+    ]
 
 
 def test_role_columns_are_accepted_unchecked() -> None:

@@ -161,15 +161,45 @@ def test_toml_that_the_parser_gives_up_on_is_refused(text: str) -> None:
         ('kind = "whole"\n', "", "field.kind", "this key is missing"),
         ("on_time = 0\n", "", "label.on_time", "this key is missing"),
         # wrong types
-        ("above = 0", 'above = "0"', "field.above", "expected `float | null`, got `str`"),
-        ("above = 0", "above = true", "field.above", "got `bool`"),
+        ("above = 0", 'above = "0"', "field.above", "expected a number or nothing, got text"),
+        ("above = 0", "above = true", "field.above", "got true or false"),
         ("above = 0", "above = 1" + "0" * 400, "field.above", "out of range"),
-        ("default = 500", "default = 2020-01-01", "field.default", "got `date`"),
-        ('label = "Count"', "label = 3", "field.label", "expected `str`, got `int`"),
-        ("missing = true", "missing = 1", "field.missing", "expected `bool`, got `int`"),
-        ('levels = ["web", "shop"]', 'levels = "web"', "field.levels", "expected `array`"),
-        ("horizon = [1, 90]", "horizon = [1]", "roles.horizon", "length 2, got 1"),
-        ("horizon = [1, 90]", "horizon = [9.5, 90]", "roles.horizon", "expected `int`"),
+        (
+            "default = 500",
+            "default = 2020-01-01",
+            "field.default",
+            "expected a number or text or nothing, got date",
+        ),
+        ('label = "Count"', "label = 3", "field.label", "expected text, got a whole number"),
+        (
+            "missing = true",
+            "missing = 1",
+            "field.missing",
+            "expected true or false, got a whole number",
+        ),
+        (
+            "late = 1",
+            "late = [1]",
+            "label.late",
+            "or a whole number or a number or text, got a list",
+        ),
+        ("late = 1", "late = {a = 1}", "label.late", "got a table"),
+        ('levels = ["web", "shop"]', 'levels = "web"', "field.levels", "expected a list, got text"),
+        ('"mid", "high"]', '"mid", 4]', "field.levels", "expected text, got a whole number"),
+        (
+            'higher = "{label}: {value}, not {usual}."',
+            "higher = 5",
+            "texts.higher",
+            "expected text",
+        ),
+        ("horizon = [1, 90]", "horizon = [1]", "roles.horizon", "a list of length 2, got 1"),
+        (
+            "horizon = [1, 90]",
+            "horizon = [9.5, 90]",
+            "roles.horizon",
+            "expected a whole number, got a number",
+        ),
+        ("horizon = [1, 90]", 'horizon = [1, "x"]', "roles.horizon", "got text"),
         # wrong choices
         (
             'kind = "whole"',
@@ -184,6 +214,9 @@ def test_toml_that_the_parser_gives_up_on_is_refused(text: str) -> None:
         ('"small"', '""', "model", "lower-case letters, digits and hyphens"),
         ("on_time = 0", "on_time = 1", "label.on_time", "expected another value than late's"),
         ("on_time = 0", "on_time = true", "label.on_time", "expected another value than late's"),
+        ("on_time = 0", 'on_time = "1"', "label.on_time", "another value than late's, got '1'"),
+        ("on_time = 0", 'on_time = ""', "label.on_time", "expected text, got an empty one"),
+        ("on_time = 0", 'on_time = "a\\u0007"', "label.on_time", "control characters"),
         ("late = 1", "late = nan", "label.late", "finite"),
         ("late = 1", "late = 1" + "0" * 400, "label.late", "finite"),
         ("on_time = 0", "on_time = -inf", "label.on_time", "finite"),
@@ -207,6 +240,19 @@ def test_toml_that_the_parser_gives_up_on_is_refused(text: str) -> None:
         ("default = 500", "seen = [0, inf]", "field.seen", "[lowest, highest]"),
         ("default = 500", 'levels = ["a"]', "field.levels", "kind = 'ordered'"),
         ('label = "Count"', 'label = " "', "field.label", "empty"),
+        (
+            'label = "Count"',
+            'label = "Co\\nunt"',
+            "field.label",
+            "control characters, got 'Co\\nunt'",
+        ),
+        ("min = 0", 'help = "a\\u0000"', "field.help", "control characters, got 'a\\x00'"),
+        ("min = 0", 'unit = "\\u0085"', "field.unit", "control characters, got '\\x85'"),
+        ("min = 0", 'more = "a\\t"', "field.more", "control characters, got 'a\\t'"),
+        ("min = 0", 'less = "\\u007f"', "field.less", "control characters, got '\\x7f'"),
+        ("min = 0", 'more = ""', "field.more", "expected a word for people, got an empty one"),
+        ("min = 0", 'less = " "', "field.less", "expected a word for people, got an empty one"),
+        ("min = 0", "more = 3", "field.more", "expected text, got a whole number"),
         ('"shop"]', '"web"]', "field.levels", "stands twice"),
         ('"shop"]', '""]', "field.levels", "empty"),
         ('"shop"]', '"a\\u0000b"]', "field.levels", "control characters"),
@@ -231,9 +277,21 @@ def test_toml_that_the_parser_gives_up_on_is_refused(text: str) -> None:
         ('date = "granted"', 'exposure = "outcome"', "roles.exposure", "the label's column"),
         ('date = "granted"', 'date = "number"', "roles.date", "is the id's column"),
         ('date = "granted"', 'exposure = "number"', "roles.exposure", "is the id's column"),
+        (
+            'date = "granted"',
+            'exposure = "channel"',
+            "roles.exposure",
+            "expected a number's column",
+        ),
+        (
+            'date = "granted"',
+            'exposure = "rank"',
+            "roles.exposure",
+            "a number's column, got 'rank'",
+        ),
         ('date = "granted"', 'date = "a\\u0000"', "roles.date", "control characters"),
-        ("{usual}", "{usualy}", "texts.higher", "{label}, {value}, {usual}"),
-        ("{usual}", "{us{label}ual}", "texts.higher", "{label}, {value}, {usual}"),
+        ("{usual}", "{usualy}", "texts.higher", "{label}, {value}, {usual}, {more}, {less}"),
+        ("{usual}", "{us{label}ual}", "texts.higher", "{label}, {value}, {usual}, {more}, {less}"),
         ("{usual}", "{", "texts.higher", "no placeholder but"),
         ('"{label}: {value}, not {usual}."', '" "', "texts.higher", "expected a sentence"),
     ],
@@ -253,6 +311,45 @@ def test_a_wrong_definition_is_refused_by_line_and_key(
     assert reason in message
 
 
+def test_the_exposure_is_not_the_date() -> None:
+    text = changed('date = "granted"', 'date = "granted"\nexposure = "granted"')
+    line = line_of(text, "exposure")
+    message = refusal(text)
+    assert message == f"x.toml, line {line}, key roles.exposure: 'granted' is the date's column"
+
+
+@pytest.mark.parametrize("column", ["amount", "count", "balance"])
+def test_the_exposure_is_a_numbers_column_or_one_that_is_no_field(column: str) -> None:
+    text = changed('date = "granted"', f'exposure = "{column}"')
+    assert parse_definition(text, "x.toml").roles.exposure == column
+
+
+@pytest.mark.parametrize(
+    ("late", "on_time"),
+    [("1", '"1"'), ('"1"', "1"), ("2.0", '"2"'), ("true", '"true"'), ('"false"', "false")],
+)
+def test_a_labels_values_that_a_table_writes_alike_are_refused(late: str, on_time: str) -> None:
+    text = changed("late = 1\non_time = 0", f"late = {late}\non_time = {on_time}")
+    message = refusal(text)
+    line = line_of(text, "on_time")
+    assert message.startswith(
+        f"x.toml, line {line}, key label.on_time: expected another value than late's, got "
+    )
+
+
+def test_a_field_has_its_own_words_for_a_comparison() -> None:
+    text = changed("min = 0", 'min = 0\nmore = "oftener"\nless = "rarer"')
+    definition = parse_definition(text, "x.toml")
+    assert (definition["count"].more, definition["count"].less) == ("oftener", "rarer")
+    assert (definition["amount"].more, definition["amount"].less) == ("higher", "lower")
+
+
+def test_a_sentence_may_use_the_words_for_a_comparison() -> None:
+    sentence = "{label}: {value}, {more}, not {less}, than {usual}."
+    definition = parse_definition(changed("{label}: {value}, not {usual}.", sentence), "x.toml")
+    assert definition.texts.higher == sentence
+
+
 @pytest.mark.parametrize("name", sorted(RESERVED))
 def test_an_answers_own_name_is_refused_with_a_hint(name: str) -> None:
     message = refusal(changed('"count"', f'"{name}"'))
@@ -265,13 +362,16 @@ def test_an_answers_own_name_is_refused_with_a_hint(name: str) -> None:
     [
         ("", "key model: this key is missing"),
         ('model = "m"', "key label: this key is missing"),
-        ('model = "m"\nlabel = 3\nfield = []', "line 2, key label: expected `object`, got `int`"),
+        (
+            'model = "m"\nlabel = 3\nfield = []',
+            "line 2, key label: expected a table, got a whole number",
+        ),
         (RIGHT.split("[[field]]")[0], "key field: this key is missing"),
         (
             "field = []\n" + RIGHT.split("[[field]]")[0],
             "key field: expected at least one [[field]]",
         ),
-        ("field = 3\n" + RIGHT.split("[[field]]")[0], "line 1, key field: expected `array`"),
+        ("field = 3\n" + RIGHT.split("[[field]]")[0], "line 1, key field: expected a list"),
         ("[field]\nname = 'a'\n[label]", "key "),
     ],
 )
@@ -525,7 +625,7 @@ def test_a_value_is_shown_as_people_read_it(
             {"percent": True, "min": 0.0, "max": 1.0},
             "a fraction, at least 0, at most 1: 0.1306 for 13.06 %",
         ),
-        ({"kind": "category"}, "text of 1 to 200 characters"),
+        ({"kind": "category"}, "text of 1 to 200 characters without control characters"),
         ({"kind": "ordered", "levels": ("a", "b's")}, "one of 'a', \"b's\""),
     ],
 )
@@ -553,6 +653,13 @@ def test_whatever_was_given_can_be_shown(value: object) -> None:
     shown.encode()
     assert len(shown) < 100
     assert "\n" not in shown
+
+
+@pytest.mark.parametrize("text", ["x" * 70, "ü" * 70, "\x00" * 70, "'" * 70])
+def test_a_long_text_is_cut_and_its_own_characters_are_counted(text: str) -> None:
+    shown = show_given(text)
+    assert shown.endswith("… (70 characters)")
+    assert len(shown) < 100
 
 
 def test_what_python_cannot_write_can_be_shown() -> None:

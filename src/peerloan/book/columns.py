@@ -10,14 +10,14 @@ import numpy as np
 import pyarrow as pa
 
 from peerloan.book.parts import BookError, Part
-from peerloan.book.source import Book, show_column
+from peerloan.book.source import Book, is_number, show_column
 from peerloan.book.values import Mask, as_text, encode, read_numbers, read_texts, show_cells
 from peerloan.loan import Codes, Definition, Field, Label, Loans, Numbers, Problem, TextColumn
 from peerloan.loan.checks import nearest
 from peerloan.loan.columns import Column
-from peerloan.loan.text import parse_number, text_fault
+from peerloan.loan.text import TEXT_EXPECTED, parse_number, text_fault
 
-_SEPARATORS = {";": "';'", "\t": "tabs", "|": "'|'", ":": "':'"}
+_SEPARATORS = {";": "';'", "\t": "tabs", "|": "'|'", ":": "':'", " ": "spaces"}
 
 
 @dataclass(frozen=True)
@@ -102,6 +102,7 @@ def check_columns(definition: Definition, book: Book, *, label: bool = False) ->
     missing = [name for name in needed if name not in given]
     if len(missing) == len(needed):
         check_separator(book, needed)
+        check_header(book)
     known = {*needed, definition.label.column, *definition.roles.columns()}
     others = [name for name in book.columns if name not in known]
 
@@ -138,6 +139,17 @@ def check_separator(book: Book, needed: Sequence[str]) -> None:
         names = {name.strip().strip("'\"") for name in header.split(separator)}
         if len(names.intersection(needed)) * 2 >= len(needed):
             raise BookError(f"{book.name}: the columns are separated by {words}, expected ','")
+
+
+def check_header(book: Book) -> None:
+    """Raises BookError if the columns' names look like a row of values."""
+    numbers = sum(is_number(name) for name in book.columns)
+    if numbers * 4 >= len(book.columns):
+        shown = ", ".join(map(show_column, book.columns[:3]))
+        raise BookError(
+            f"{book.name}: expected a first line of column names, got what looks like a row of "
+            f"values: {shown}, …"
+        )
 
 
 def read_loans(definition: Definition, part: Part, *, label: bool = False) -> Batch:
@@ -180,7 +192,7 @@ def read_loans(definition: Definition, part: Part, *, label: bool = False) -> Ba
     if id_name is not None and id_name in part.records.schema.names:
         column = _column(part.records, id_name)
         ids, wrong = read_texts(column, _is_clean)
-        note(id_name, "text of 1 to 200 characters", wrong, column)
+        note(id_name, TEXT_EXPECTED, wrong, column)
 
     loans = Loans(definition, columns, part.records.num_rows)
     return Batch(part, loans, labels, ids, missing, tuple(faults))

@@ -10,9 +10,11 @@ import csv
 import gzip
 import io
 import re
+import sys
+import time
 import zlib
 from array import array
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -28,6 +30,7 @@ from peerloan.loan.text import show_given
 # Also the longest row that can be read.
 _BLOCK = 1 << 22
 _HEADER_LIMIT = 1 << 20
+_RELEASE_SECONDS = 1.0
 _BOM = b"\xef\xbb\xbf"
 _GZIP = b"\x1f\x8b"
 _LINE = re.compile(rb"[^\r\n]*(?:\r\n|\r|\n|\Z)")
@@ -43,6 +46,7 @@ _FOREIGN = {
     b"PAR1": "a gzipped Parquet file",
     b"%PDF": "a PDF document",
     b"SQLite": "an SQLite database",
+    b"\xff\xfe\x00\x00": "UTF-32 text",
     b"\xff\xfe": "UTF-16 text",
     b"\xfe\xff": "UTF-16 text",
 }
@@ -84,21 +88,27 @@ class CsvFile:
             )
             number = first
             batches = _batches(reader, self.path, lambda: number - 1)
-            for block, batch in enumerate(batches, 1):
-                columns = batch.columns
-                if not feed.ascii:
-                    columns = [_from_latin(column) for column in columns]
-                records = pa.RecordBatch.from_arrays(columns, schema=self.schema)
-                for start in range(0, records.num_rows, PART_ROWS):
-                    while rejected.fill_part(number):
-                        yield rejected.part(nothing, number)
-                        number += PART_ROWS
-                    part = rejected.part(records.slice(start, PART_ROWS), number)
-                    number += part.size
-                    yield part
-                # The feed is ahead of the parser, which makes one batch of each block.
-                at_byte(feed.positions[min(block, len(feed.positions)) - 1])
-        if not rejected.ended:
+            del reader
+            try:
+                for block, batch in enumerate(batches, 1):
+                    columns = batch.columns
+                    if not feed.ascii:
+                        columns = [_from_latin(column) for column in columns]
+                    records = pa.RecordBatch.from_arrays(columns, schema=self.schema)
+                    for start in range(0, records.num_rows, PART_ROWS):
+                        while rejected.fill_part(number):
+                            yield rejected.part(nothing, number)
+                            number += PART_ROWS
+                        part = rejected.part(records.slice(start, PART_ROWS), number)
+                        number += part.size
+                        yield part
+                    # The feed is ahead of the parser, which makes one batch of each block.
+                    at_byte(feed.positions[min(block, len(feed.positions)) - 1])
+            finally:
+                batches.close()
+                del batches
+                feed.wait_for_release()
+        if rejected.last < number or not rejected.end():
             row = max(number - 1, rejected.last)
             raise BookError(
                 f"{shown(self.path)}: expected a closing quotation mark, got none: "
@@ -177,11 +187,31 @@ class _Feed(io.RawIOBase):
         self._stream, self._raw, self._end = stream, raw, end
         self.ascii = True
         self.positions: list[int] = []
+        self._lent: list[bytearray] = []
 
     def readable(self) -> bool:
         return True
 
-    def read(self, size: int = -1) -> bytes:
+    def read(self, size: int = -1) -> bytearray:
+        block = self._next(size)
+        self._lent = [*self._still_lent(), block]
+        return block
+
+    def wait_for_release(self) -> None:
+        """Wait until every block is let go of.
+
+        Arrow reads in a thread of its own, which does so a little later than it has parsed them. If
+        the interpreter ends just then, that thread aborts the whole process.
+        """
+        until = time.monotonic() + _RELEASE_SECONDS
+        while self._still_lent() and time.monotonic() < until:
+            time.sleep(0.0005)
+
+    def _still_lent(self) -> list[bytearray]:
+        # The list's reference, the loop's, and that of the count itself.
+        return [block for block in self._lent if sys.getrefcount(block) > 3]
+
+    def _next(self, size: int) -> bytearray:
         block = self._stream.read(size)
         self.positions.append(self._raw.tell())
         while block.endswith(b"\r") and (more := self._stream.read(1)):
@@ -189,9 +219,9 @@ class _Feed(io.RawIOBase):
         if not block:
             block, self._end = self._end, b""
         if block.isascii():
-            return block
+            return bytearray(block)
         self.ascii = False
-        return block.decode("latin-1").encode("utf-8")
+        return bytearray(block.decode("latin-1").encode("utf-8"))
 
 
 class _Rejected:
@@ -203,16 +233,25 @@ class _Rejected:
         # Plain machine integers: a book may consist of nothing else.
         self._numbers, self._cells = array("q"), array("q")
         self._next = 0
-        self.ended = False
+        self._last = ""
 
     def __call__(self, row: Any) -> str:
         """The parser's report of such a row."""
-        if row.text == self._end:
-            self.ended = True
-        else:
-            self._numbers.append(row.number + self._before)
-            self._cells.append(row.actual_columns)
+        self._numbers.append(row.number + self._before)
+        self._cells.append(row.actual_columns)
+        self._last = row.text
         return "skip"
+
+    def end(self) -> bool:
+        """Take off the end mark, which is the last row; whether it was there.
+
+        An equal row before it is one of the table's.
+        """
+        ended = self._last == self._end
+        if ended:
+            self._numbers.pop()
+            self._cells.pop()
+        return ended
 
     @property
     def waiting(self) -> bool:
@@ -251,7 +290,9 @@ class _Rejected:
         return Part(records, numbers, problems)
 
 
-def _batches(reader: Any, path: Path, last_number: Callable[[], int]) -> Iterator[pa.RecordBatch]:
+def _batches(
+    reader: Any, path: Path, last_number: Callable[[], int]
+) -> Generator[pa.RecordBatch, None, None]:
     """The parser's batches; what it can't read is a BookError."""
     try:
         yield from reader

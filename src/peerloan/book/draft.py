@@ -30,6 +30,10 @@ _LATE_WORDS = frozenset(
     {"1", "true", "t", "yes", "y", "late", "bad", "default", "defaulted", "delinquent"}
     | {"overdue", "unpaid", "charged off", "fail", "failed"}
 )
+_ROLE_DOUBTS = {
+    "id": "it differs in every row, so it is taken for the loan's id and is no feature",
+    "date": "it holds dates, so it is taken for the loan's date and is no feature",
+}
 _ID_WORDS = frozenset({"id", "uuid", "guid", "key", "nr"})
 _UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
@@ -74,15 +78,25 @@ def draft_definition(
             fields += 1
             blocks.append(["[[field]]", f"name = {_quote(name)}", *lines])
     if not fields:
-        reasons = " ".join(line.removeprefix("# ") for block in blocks for line in block)
-        raise BookError(f"{book.name}: expected a column that can be a field, got none {reasons}")
+        reasons = [line.removeprefix("# ") for block in blocks for line in block]
+        reasons += [
+            f"{show_column(name)}: taken for the loans' {role}" for role, name in roles.items()
+        ]
+        raise BookError(
+            f"{book.name}: expected a column that can be a field, got none: {'; '.join(reasons)}"
+        )
     head = [
         _comment(f"Drafted from {book.name}: {target.rows:,} loans, {len(book.columns)} columns."),
         "# Look at each doubt; where the draft is right, delete the comment.",
+        *([_doubt(_show_broken(target.broken))] if target.broken else []),
         "",
         f"model = {_quote(_model_name(book))}",
     ]
-    role_lines = [f"{role} = {_quote(name)}" for role, name in roles.items()]
+    role_lines = [
+        line
+        for role, name in roles.items()
+        for line in (_doubt(_ROLE_DOUBTS[role]), f"{role} = {_quote(name)}")
+    ]
     groups = [head, label_lines, *([["[roles]", *role_lines]] if roles else []), *blocks]
     return "\n\n".join("\n".join(group) for group in groups) + "\n"
 
@@ -185,7 +199,7 @@ def _field(profile: Profile) -> Iterator[str]:
         raise _LeftOutError(fault)
     if profile.empty == profile.rows:
         raise _LeftOutError("no row has a value")
-    if len(profile.levels) == 1 and not (profile.empty or profile.uncounted):
+    if len(profile.levels) == 1 and not (profile.empty or profile.uncounted or profile.unreadable):
         raise _LeftOutError(f"every row has the value {show_given(next(iter(profile.levels)))}")
     if not present:
         return _category(profile)
@@ -261,6 +275,12 @@ def _category(profile: Profile) -> Iterator[str]:
     if profile.empty:
         yield "missing = true"
     yield f"default = {_quote(levels[0])}"
+
+
+def _show_broken(rows: int) -> str:
+    """Rows that have too many or too few cells."""
+    said = "1 row has" if rows == 1 else f"{rows:,} rows have"
+    return f"{said} too many or too few cells; training refuses them"
 
 
 def _number_or_none(text: str) -> float | None:

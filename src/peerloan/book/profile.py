@@ -31,12 +31,14 @@ class Profile:
 
     `levels` counts distinct cells as text, at most 1,000 of them (`uncounted` is the rest).
     `example` is a text that is no number. Numbers' `missing` counts the spellings of a missing
-    number too, `empty` only empty cells.
+    number too, `empty` only empty cells. `broken` rows of the book have no such cell, because they
+    have too many or too few.
     """
 
     name: str
     kind: pa.DataType
     rows: int = 0
+    broken: int = 0
     empty: int = 0
     missing: int = 0
     numbers: int = 0
@@ -134,5 +136,6 @@ def profile_book(book: Book, progress: Progress | None = None) -> dict[str, Prof
     profiles = {field.name: Profile(field.name, field.type) for field in book.schema}
     for part in book.parts(progress):
         for name, profile in profiles.items():
+            profile.broken += len(part.problems)
             profile.add(part.records.column(name))
     return profiles

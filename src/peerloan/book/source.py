@@ -15,6 +15,7 @@ from peerloan.book.parquet_file import MAGIC as PARQUET_MAGIC
 from peerloan.book.parquet_file import ParquetFile
 from peerloan.book.parts import BookError, Part, Progress, TableFile, shown
 from peerloan.loan.checks import show_name
+from peerloan.loan.text import parse_number
 
 _ENDINGS = (".csv", ".csv.gz", ".parquet")
 
@@ -91,6 +92,8 @@ def open_book(spec: str | Path) -> Book:
 
 def _paths(spec: str | Path) -> list[Path]:
     name = shown(spec)
+    if not str(spec):
+        raise BookError("expected a file, a folder or a glob, got an empty name")
     if "\x00" in str(spec):
         raise BookError(f"{name!r}: no such file")
     path = Path(spec)
@@ -125,6 +128,11 @@ def _open_file(path: Path) -> TableFile:
     table: TableFile = ParquetFile(path) if magic == PARQUET_MAGIC else CsvFile(path)
     twice = [column for column, count in Counter(table.schema.names).items() if count > 1]
     if twice:
+        if any(map(is_number, twice)):
+            raise BookError(
+                f"{shown(path)}: expected a first line of column names, got what looks like a row "
+                f"of values: {', '.join(map(show_column, table.schema.names[:3]))}, …"
+            )
         raise BookError(
             f"{shown(path)}: expected each column once, got more than one "
             f"{', '.join(map(show_column, twice))}"
@@ -135,6 +143,12 @@ def _open_file(path: Path) -> TableFile:
 def _common_schema(files: tuple[TableFile, ...]) -> pa.Schema:
     first = files[0]
     schema = first.schema
+    for file in files[1:]:
+        if type(file) is not type(first):
+            raise BookError(
+                f"{shown(file.path)}: expected the format of {shown(first.path)}: a book is CSV or "
+                "Parquet, not both"
+            )
     for file in files[1:]:
         absent = [name for name in first.schema.names if name not in file.schema.names]
         added = [name for name in file.schema.names if name not in first.schema.names]
@@ -155,6 +169,15 @@ def _common_schema(files: tuple[TableFile, ...]) -> pa.Schema:
     return schema
 
 
+def is_number(name: str) -> bool:
+    """Whether a column's name is a number, and so hardly a name."""
+    try:
+        return parse_number(name) is not None
+    except ValueError:
+        return False
+
+
 def show_column(name: str) -> str:
     """A column's name as an error says it: quoted where it would not be seen."""
-    return show_name(name) if name and name == name.strip() else repr(name)
+    seen = name and name == name.strip() and name.isprintable()
+    return show_name(name) if seen else ascii(name)

@@ -52,8 +52,10 @@ def open_writer(path: Path, schema: pa.Schema, overwrite: bool = False) -> Itera
         raise BookError(f"{where}: expected a name that ends in {', '.join(_ENDINGS)}")
     if not path.parent.is_dir():
         raise BookError(f"{where}: no such folder")
-    if path.is_dir() or (path.exists() and not overwrite):
-        raise BookError(f"{where}: is there already")
+    if path.is_dir():
+        raise BookError(f"{where}: is a folder")
+    if path.exists() and not overwrite:
+        raise BookError(f"{where}: is there already (--overwrite replaces it)")
     # Beside it, since only within one file system a file takes a name at one stroke.
     partial = path.with_name(f".{path.name[:60]}.{secrets.token_hex(4)}.part")
     with ExitStack() as stack:

@@ -11,7 +11,7 @@ from functools import lru_cache
 from typing import Any
 
 from peerloan.loan.definition import Definition, Field, Value
-from peerloan.loan.text import show_bound, show_given, text_fault
+from peerloan.loan.text import TEXT_EXPECTED, show_bound, show_given, text_fault
 
 _MOST_COMPARED = 100
 
@@ -58,6 +58,8 @@ class Checks:
         self._id_names = tuple(name for name in ("loan_id", roles.id) if name is not None)
         self._role_names = frozenset(roles.columns()) | {"loan_id"}
         self._known = frozenset(known) - self._names - self._role_names
+        # Wrong names repeat from loan to loan, and looking for near ones is slow.
+        self._unknown = lru_cache(maxsize=1024)(self._expected_instead)
 
     @property
     def known(self) -> frozenset[str]:
@@ -91,14 +93,7 @@ class Checks:
             if name in self._names:
                 continue
             if name in self._id_names:
-                try:
-                    checked.loan_id = _check_id(record[name]) or checked.loan_id
-                except WrongValue:
-                    checked.problems.append(
-                        Problem(
-                            index, name, "text of 1 to 200 characters", show_given(record[name])
-                        )
-                    )
+                self._id(record, name, index, checked)
             elif name in self._known:
                 checked.warnings.append(f"{name}: this model version does not use it")
             elif name not in self._role_names:
@@ -106,7 +101,39 @@ class Checks:
                     Problem(index, show_name(name), self._unknown(name), show_given(record[name]))
                 )
 
-    def _unknown(self, name: str) -> str:
+    def _id(
+        self, record: Mapping[str, Any], name: str, index: int | None, checked: Checked
+    ) -> None:
+        expected = f"{TEXT_EXPECTED}, or a whole number"
+        try:
+            found = _check_id(record[name])
+        except WrongValue:
+            found = None
+        else:
+            if found is None or checked.loan_id in (None, found):
+                checked.loan_id = found or checked.loan_id
+                return
+            expected = f"the loan's one id, which is {show_given(checked.loan_id)} already"
+        checked.problems.append(Problem(index, name, expected, show_given(record[name])))
+
+    def names(self, columns: Iterable[str]) -> list[Problem]:
+        """What is wrong with the names of columns: those that are unknown, and required ones that
+        are not there.
+        """
+        given = dict.fromkeys(columns)
+        allowed = self._names | self._known | self._role_names
+        problems = [
+            Problem(None, show_name(name), self._unknown(name), "such a column")
+            for name in given
+            if name not in allowed
+        ]
+        return problems + [
+            Problem(None, field.name, field.expected, "nothing")
+            for field in self.definition.fields
+            if not field.missing and field.name not in given
+        ]
+
+    def _expected_instead(self, name: str) -> str:
         if name == self.definition.label.column:
             return "no label: it is what is predicted"
         near = nearest(name, [*self.definition.names, *sorted(self._known)])

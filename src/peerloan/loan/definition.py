@@ -14,7 +14,14 @@ from typing import Literal
 
 import msgspec
 
-from peerloan.loan.text import show_bound, show_number, text_fault
+from peerloan.loan.text import (
+    TEXT_EXPECTED,
+    has_control,
+    parse_number,
+    show_bound,
+    show_number,
+    text_fault,
+)
 
 Kind = Literal["number", "whole", "category", "ordered"]
 Value = float | str | None
@@ -43,7 +50,7 @@ RESERVED = frozenset(
         "what_if",
     ]
 )
-PLACEHOLDERS = ("{label}", "{value}", "{usual}")
+PLACEHOLDERS = ("{label}", "{value}", "{usual}", "{more}", "{less}")
 _PLACEHOLDER = re.compile("|".join(map(re.escape, PLACEHOLDERS)))
 
 
@@ -78,17 +85,25 @@ class Roles(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Texts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Sentences of reasons. `{label}`, `{value}` and `{usual}` are filled in, nothing else is.
+    """Sentences of reasons. The placeholders are filled in, nothing else is.
 
-    `usual` is the training table's median or most frequent level.
+    `usual` is the training table's median or most frequent level, `more` and `less` are the
+    field's own words for a comparison. `level` is said of a category, and of a number or an
+    ordered level that the model holds for riskier although it lies on the safer side of the usual
+    one by the field's direction: to compare the two would tell a borrower the wrong reason.
+
+    What the texts say is true of the model by construction. They claim nothing of late rates, which
+    may differ where features go together.
     """
 
-    higher: str = "{label} is {value}, higher than the usual {usual}."
-    lower: str = "{label} is {value}, lower than the usual {usual}."
-    equal: str = "{label} is {value}, a value with more late payments than the average."
-    level: str = "{label} is {value}, where more loans are late than on average (usual: {usual})."
-    unseen: str = "{label} is {value}, which the model has not seen before."
-    missing: str = "{label} is not given."
+    higher: str = "{label}: {value}, {more} than the usual {usual}."
+    lower: str = "{label}: {value}, {less} than the usual {usual}."
+    equal: str = "{label}: {value}, as usual; the model estimates more risk there than on average."
+    level: str = (
+        "{label}: {value}; the model estimates more risk there than on average (usual: {usual})."
+    )
+    unseen: str = "{label}: {value}, which the model has not seen before."
+    missing: str = "{label}: not given."
 
 
 class Field(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -97,7 +112,8 @@ class Field(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
     `min` and `max` are inclusive, `above` is an exclusive lower bound, all in the field's unit.
     `seen` holds what the training table held: (lowest, highest) of a number, the levels of a
     category. `percent` marks a fraction that people read as a percentage. `riskier` says which
-    end of a number or of ordered levels carries the higher risk.
+    end of a number or of ordered levels carries the higher risk; `more` and `less` are the words
+    by which people compare two of them.
     """
 
     name: str
@@ -112,6 +128,8 @@ class Field(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
     levels: tuple[str, ...] = ()
     missing: bool = False
     riskier: Literal["higher", "lower"] | None = None
+    more: str = "higher"
+    less: str = "lower"
     default: float | str | None = None
     seen: tuple[float | str, ...] | None = None
 
@@ -155,7 +173,7 @@ class Field(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
         """What a value must be, in words: the `expected` of an error."""
         missing = ", or nothing" if self.missing else ""
         if self.kind == "category":
-            return f"text of 1 to 200 characters{missing}"
+            return f"{TEXT_EXPECTED}{missing}"
         if self.kind == "ordered":
             return f"one of {', '.join(repr(level) for level in self.levels)}{missing}"
         noun = "a whole number" if self.kind == "whole" else "a number"
@@ -211,6 +229,8 @@ def breaking_changes(old: Definition, new: Definition) -> list[str]:
         if field.name not in old.names:
             if not field.missing:
                 reasons.append(f"{field.name}: is new and required")
+            elif field.name in old.roles.columns():
+                reasons.append(f"{field.name}: was a role's column, and becomes a field")
             continue
         before = old[field.name]
         if before.kind != field.kind and (before.kind, field.kind) not in (
@@ -262,7 +282,10 @@ def _faults(definition: Definition) -> Iterator[tuple[tuple[str | int, ...], str
         # What is beyond 64 bits does not survive JSON.
         if not isinstance(value, str) and not abs(value) < 2**63:
             yield ("label", key), "expected text, true or false, or a finite number of usual size"
-    if label.late == label.on_time:
+        if isinstance(value, str) and (fault := text_fault(value)):
+            yield ("label", key), fault
+    # In a book they would be the same text.
+    if label.late == label.on_time or _as_text(label.late) == _as_text(label.on_time):
         yield ("label", "on_time"), f"expected another value than late's, got {label.on_time!r}"
     if not 0 <= roles.horizon[0] <= roles.horizon[1]:
         yield ("roles", "horizon"), f"expected [first, last] day, got {list(roles.horizon)}"
@@ -279,6 +302,11 @@ def _faults(definition: Definition) -> Iterator[tuple[tuple[str | int, ...], str
             yield ("roles", role), fault
         if role != "id" and column is not None and column == roles.id:
             yield ("roles", role), f"{column!r} is the id's column"
+        if role == "exposure" and column is not None:
+            if column == roles.date:
+                yield ("roles", role), f"{column!r} is the date's column"
+            if not all(field.is_number for field in definition.fields if field.name == column):
+                yield ("roles", role), f"expected a number's column, got {column!r}"
     if not definition.fields:
         yield ("field",), "expected at least one [[field]]"
     names: set[str] = set()
@@ -306,6 +334,16 @@ def _faults(definition: Definition) -> Iterator[tuple[tuple[str | int, ...], str
             )
 
 
+def _as_text(value: float | str | bool) -> str:
+    """A label's value as a table holds it; numbers that are equal are the same text."""
+    text = str(value).casefold()
+    try:
+        number = parse_number(text)
+    except ValueError:
+        return text
+    return text if number is None else repr(number)
+
+
 def reserved_fault(name: str) -> str | None:
     """Why a column can't have this name, if it is one of the answer's own."""
     if name not in RESERVED:
@@ -317,8 +355,12 @@ def reserved_fault(name: str) -> str | None:
 
 
 def _field_faults(field: Field) -> Iterator[tuple[str, str]]:
-    if not field.label.strip():
-        yield "label", "expected a label for people, got an empty one"
+    for key, what in (("label", "a label"), ("more", "a word"), ("less", "a word")):
+        if not getattr(field, key).strip():
+            yield key, f"expected {what} for people, got an empty one"
+    for key in ("label", "help", "unit", "more", "less"):
+        if has_control(getattr(field, key)):
+            yield key, f"expected text without control characters, got {getattr(field, key)!a}"
     if field.is_number:
         if field.levels:
             yield "levels", f"a {field.kind} has no levels; did you mean kind = 'ordered'?"

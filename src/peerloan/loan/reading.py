@@ -15,6 +15,16 @@ from peerloan.loan.definition import Definition, DefinitionError
 _HEADER = re.compile(r"^\s*(\[\[?)\s*([^\[\]]+?)\s*\]\]?\s*(#.*)?$")
 _KEY = re.compile(r"""^\s*(?:"([^"]+)"|'([^']+)'|([A-Za-z0-9_-]+))\s*=""")
 
+# What TOML calls the types in the library's messages.
+_TYPES = {
+    "str": "text",
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+    "null": "nothing",
+    "object": "a table",
+    "array": "a list",
+}
 _ALLOWED = {
     "kind": "one of 'number', 'whole', 'category', 'ordered'",
     "riskier": "'higher' or 'lower'",
@@ -80,13 +90,18 @@ def _translate(message: str) -> tuple[str, tuple[str | int, ...]]:
     elif wrong := re.search(r"[Ii]nvalid enum value (.+)", reason):
         allowed = _ALLOWED.get(str(path[-1]), "a listed value")
         reason = f"expected {allowed}, got {wrong[1]}"
+    else:
+        for word, shown in _TYPES.items():
+            reason = re.sub(rf"\b{word}\b", shown, reason)
+        reason = reason.replace("`", "").replace(" | ", " or ")
     return reason[0].lower() + reason[1:], tuple(path)
 
 
 def _line_of(text: str, path: tuple[str | int, ...]) -> int:
     """The line (from 1) of a key, or of its table's header where the key doesn't stand there."""
     wanted = [key for key in path if not isinstance(key, int)]
-    index = next((key for key in path if isinstance(key, int)), 0)
+    # Of ("field", 2, "levels", 0) it is the second key that counts tables, not the last.
+    index = path[1] if len(path) > 1 and isinstance(path[1], int) else 0
     table: list[str] = []
     counts: dict[str, int] = {}
     best = 1

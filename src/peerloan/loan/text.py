@@ -7,6 +7,7 @@ import math
 import re
 
 MAX_TEXT = 200
+TEXT_EXPECTED = f"text of 1 to {MAX_TEXT} characters without control characters"
 # C0 and C1 controls, and surrogates that stand alone: none of them survives every database, file
 # format and terminal that a value passes through.
 _FORBIDDEN = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
@@ -15,6 +16,11 @@ _NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 # How tables that other programs wrote spell a missing number. For text only an empty cell is
 # missing: NONE or NA may be a level.
 MISSING_NUMBERS = frozenset({"", "na", "n/a", "nan", "null", "none"})
+
+
+def has_control(text: str) -> bool:
+    """Whether a text holds control characters, or surrogates that stand alone."""
+    return _FORBIDDEN.search(text) is not None
 
 
 def text_fault(text: str) -> str | None:
@@ -71,4 +77,5 @@ def show_given(value: object, limit: int = 60) -> str:
         shown = "a number of thousands of digits"
     except RecursionError:
         shown = "values nested too deep to show"
-    return shown if len(shown) <= limit else f"{shown[:limit]}… ({len(shown)} characters)"
+    size = len(value) if isinstance(value, str) else len(shown)
+    return shown if len(shown) <= limit else f"{shown[:limit]}… ({size} characters)"
