@@ -33,7 +33,7 @@ from peerloan.model import (
     draft,
 )
 from peerloan.model.arithmetic import ARITHMETIC, to_unit
-from peerloan.model.bundle import FORMAT
+from peerloan.model.manifest import FORMAT
 from peerloan.training.graphs import forest_graph
 
 HERE = Path(__file__).parent
@@ -209,10 +209,9 @@ def make(kind: str) -> None:
     shutil.rmtree(top, ignore_errors=True)
     folder = top / f"small-{kind}-{FORMAT}-{ARITHMETIC}"
     folder.mkdir(parents=True)
-    manifest, _ = made.named(folder.name, CREATED)
-    for name, content in made.files.items():
+    files, _ = made.named(folder.name, CREATED)
+    for name, content in files.items():
         (folder / name).write_bytes(content)
-    (folder / "manifest.json").write_bytes(manifest)
 
     bundle = Bundle.read(folder)
     expected = []

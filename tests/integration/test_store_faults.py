@@ -24,7 +24,7 @@ import pytest
 
 from peerloan.model import Draft, State, Store, StoreError
 from peerloan.model import store as store_module
-from peerloan.model.bundle import read_manifest
+from peerloan.model.manifest import read_manifest
 
 FORMATS = Path(__file__).parent.parent / "formats"
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT

@@ -16,7 +16,7 @@ import pytest
 from peerloan.loan import Checks, Loans
 from peerloan.model import Bundle, probabilities
 from peerloan.model.arithmetic import ARITHMETIC
-from peerloan.model.bundle import FORMAT
+from peerloan.model.manifest import FORMAT
 
 FORMATS = Path(__file__).parent.parent / "formats"
 STORED = sorted(path.name for path in FORMATS.glob("format-*"))

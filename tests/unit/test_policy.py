@@ -134,7 +134,7 @@ def test_capacity_flags_at_most_its_share(share: float, due: float) -> None:
 
 
 def test_a_capacity_below_what_any_threshold_flags_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"so few as 1\.000%; the fewest are 2\.000%"):
+    with pytest.raises(ValueError, match=r"so few as 1\.0000%; the fewest are 2\.0000%"):
         Policy.by_aim("capacity", 0.01, TRADE_OFF)
 
 

@@ -9,7 +9,7 @@ import subprocess
 import sys
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 import numpy as np
@@ -116,13 +116,44 @@ def test_the_usual_sentences_read_well() -> None:
         reasons.sentence(2, "moon"),
         reasons.sentence(1, None),
     ] == [
-        "Rate is 20 %, higher than the usual 10 %.",
-        "Rate is 1 %, lower than the usual 10 %.",
-        "Rate is 10 %, a value with more late payments than the average.",
-        "Channel is shop, where more loans are late than on average (usual: web).",
-        "Channel is moon, which the model has not seen before.",
-        "Rate is not given.",
+        "Rate: 20 %, higher than the usual 10 %.",
+        "Rate: 1 %, lower than the usual 10 %.",
+        "Rate: 10 %, as usual; the model estimates more risk there than on average.",
+        "Channel: shop; the model estimates more risk there than on average (usual: web).",
+        "Channel: moon, which the model has not seen before.",
+        "Rate: not given.",
     ]
+
+
+def test_a_field_has_its_own_words() -> None:
+    fields = (
+        Field("count", "whole", "Delinquencies", riskier="higher", more="more", less="fewer"),
+        Field("grade", "ordered", "Grade", levels=("A", "B", "C"), more="worse", less="better"),
+    )
+    definition = Definition("m", LABEL, fields)
+    reasons = Reasons(definition, profile_of(Loans.of(definition, [(1.0, "B")] * 2)))
+    assert reasons.sentence(0, 2.0) == "Delinquencies: 2, more than the usual 1."
+    assert reasons.sentence(1, "C") == "Grade: C, worse than the usual B."
+    assert reasons.sentence(1, "A") == "Grade: A, better than the usual B."
+
+
+@pytest.mark.parametrize(("riskier", "safer", "worse"), [("higher", 0, 2), ("lower", 2, 0)])
+def test_what_is_on_the_safer_side_is_not_blamed_for_it(
+    riskier: Literal["higher", "lower"], safer: int, worse: int
+) -> None:
+    levels = ("a", "b", "c")
+    fields = (
+        Field("n", "number", "N", riskier=riskier),
+        Field("o", "ordered", "O", levels=levels, riskier=riskier),
+    )
+    definition = Definition("m", LABEL, fields)
+    reasons = Reasons(definition, profile_of(Loans.of(definition, [(1.0, "b")] * 2)))
+    for position, values, usual in ((0, (0.0, 1.0, 2.0), "1"), (1, levels, "b")):
+        there = "the model estimates more risk there than on average"
+        said = reasons.sentence(position, values[safer])
+        assert said.endswith(f"; {there} (usual: {usual}).")
+        said = reasons.sentence(position, values[worse])
+        assert said.endswith(f"{riskier} than the usual {usual}.")
 
 
 def test_placeholders_are_filled_once_wherever_they_stand() -> None:

@@ -30,6 +30,7 @@ from peerloan.model import (
     draft,
 )
 from peerloan.model import store as store_module
+from peerloan.model.drafting import CREATED_MARK, VERSION_MARK
 
 INCOME = Field("income", "number", "Income", above=0)
 
@@ -602,3 +603,58 @@ def test_aliases_that_are_a_file_are_an_error(store: Store, abc: tuple[str, str,
     (store.root / "aliases").write_text("")
     with pytest.raises(StoreError, match=r"aliases.*can't be written"):
         store.promote(abc[0])
+
+
+# What was chosen
+
+
+def test_a_version_that_was_changed_after_it_was_chosen_is_refused(
+    store: Store, abc: tuple[str, str, str]
+) -> None:
+    a, b, c = abc
+    store.promote(a)
+    store.promote(b)
+    store.challenge(c)
+    for version in abc:
+        path = store.root / "versions" / version / "manifest.json"
+        content = path.read_bytes()
+        path.write_bytes(content.replace(b'"auc": 0.5', b'"auc": 0.9'))
+        with pytest.raises(BundleError, match="was changed after it was chosen"):
+            store.load(version)
+        if version == a:
+            with pytest.raises(BundleError, match="was changed after it was chosen"):
+                store.rollback()
+        path.write_bytes(content)
+        assert store.load(version).version == version
+    assert store.rollback().champion == a
+
+
+def test_a_version_of_another_model_is_not_chosen(store: Store, tmp_path: Path) -> None:
+    own = store.publish(drafted())
+    other = Store(tmp_path / "other")
+    foreign = other.publish(drafted(candidate="foreign", model="games"))
+    assert store.promote(own).champion == own
+    shutil.copytree(other.root / "versions" / foreign, store.root / "versions" / foreign)
+    for call in (store.challenge, store.promote):
+        with pytest.raises(StoreError, match="holds the model 'toys'; 'games' needs a store"):
+            call(foreign)
+    assert store.state().number == 1
+
+
+def test_a_state_beyond_a_gap_is_seen(store: Store, abc: tuple[str, str, str]) -> None:
+    store.promote(abc[0])
+    state = store.promote(abc[1])
+    assert not store.changed_since(2)
+    later = msgspec.structs.replace(state, number=9)
+    (store.root / "aliases" / "000009.json").write_bytes(msgspec.json.encode(later))
+    assert store.changed_since(2)
+    assert store.state().number == 9
+
+
+def test_a_document_is_read_and_names_its_version(store: Store) -> None:
+    made = drafted()
+    text = f"# {VERSION_MARK} of {CREATED_MARK}"
+    version = store.publish(Draft(made.manifest, made.files | {"card.md": text.encode()}))
+    created = store.manifest(version).created
+    assert store.document(version, "card.md") == f"# {version} of {created}"
+    assert store.document(version, "report.html") is None

@@ -81,7 +81,8 @@ class Policy(msgspec.Struct, frozen=True):
         `cost`: equal expected costs, where a missed late loan costs `value` false alarms;
         `capacity`: at most the riskiest share `value` of all loans; `recall`: as few loans as
         find the share `value` of the late ones; `f2`: the largest F-measure that weighs recall
-        twice as much as precision (van Rijsbergen 1979). All but `cost` need a trade-off.
+        twice as much as precision (van Rijsbergen 1979). All but `cost` need a trade-off, and are
+        reached as nearly as its steps allow.
         """
         check_aim(aim, value)
         if aim == "cost":
@@ -93,8 +94,8 @@ class Policy(msgspec.Struct, frozen=True):
             if not within:
                 fewest = min(row.flagged for row in trade_off)
                 raise ValueError(
-                    f"{aim}: no threshold of this version flags so few as {value:.3%}; "
-                    f"the fewest are {fewest:.3%}"
+                    f"{aim}: no threshold of this version flags so few as {value:.4%}; "
+                    f"the fewest are {fewest:.4%}"
                 )
             row = max(within, key=lambda row: row.flagged)
         elif aim == "recall":
@@ -104,6 +105,19 @@ class Policy(msgspec.Struct, frozen=True):
         else:
             row = max(trade_off, key=_f2)
         return cls.at(_at_or_below(row.margin), aim, value)
+
+    def check(self) -> None:
+        """Raise ValueError unless what is shown is what is decided by."""
+        if self.threshold != arithmetic.probability(self.threshold_margin):
+            raise ValueError(
+                f"policy: the threshold {self.threshold} is not that of its margin, "
+                f"{arithmetic.probability(self.threshold_margin)}"
+            )
+        low, middle, high = self.band_margins
+        if not (low < middle < high and middle == self.threshold_margin):
+            raise ValueError(
+                f"policy: expected bands that rise around the threshold, given {self.band_margins}"
+            )
 
     def late(self, margin: float) -> bool:
         """The decision: yes from the threshold on."""
@@ -127,7 +141,7 @@ def check_aim(aim: str, value: float) -> None:
     if aim not in ("cost", "capacity", "recall", "f2"):
         raise ValueError(f"expected cost, capacity, recall or f2, given {aim!r}")
     if aim == "cost" and not 0 < value < 1e6:
-        raise ValueError(f"cost: expected a ratio above 0, given {value:g}")
+        raise ValueError(f"cost: expected a ratio above 0 and below 1,000,000, given {value:g}")
     if aim in ("capacity", "recall") and not 0 < value < 1:
         raise ValueError(f"{aim}: expected a share between 0 and 1, given {value:g}")
 
@@ -202,7 +216,12 @@ def _sentence_maker(field: Field, texts: Texts, usual: Value) -> Callable[[Value
 
     def sayer(template: str) -> Callable[[str], str]:
         """The template with label and usual filled in, waiting for its value."""
-        filling = {"{label}": field.label, "{usual}": usual_shown}
+        filling = {
+            "{label}": field.label,
+            "{usual}": usual_shown,
+            "{more}": field.more,
+            "{less}": field.less,
+        }
         # What is filled in may look like a placeholder itself: no part is looked at twice.
         parts = [
             "".join(filling.get(piece, piece) for piece in re.split(r"(\{\w+\})", part))
@@ -222,13 +241,19 @@ def _sentence_maker(field: Field, texts: Texts, usual: Value) -> Callable[[Value
             return unseen(field.show(value))
         return (equal if value == usual else level)(field.show(value))
 
+    def compared(is_higher: bool, shown: str) -> str:
+        # On the safer side by the definition, and yet a reason: no comparison would explain it.
+        if field.riskier is not None and is_higher != (field.riskier == "higher"):
+            return level(shown)
+        return (higher if is_higher else lower)(shown)
+
     def of_ordered(value: Value) -> str:
         if value is None:
             return missing("")
         shown, rank, usual_rank = field.show(value), ranks[value], ranks.get(usual)
         if usual_rank is None or rank == usual_rank:
             return equal(shown)
-        return (higher if rank > usual_rank else lower)(shown)
+        return compared(rank > usual_rank, shown)
 
     def of_number(value: Value) -> str:
         if value is None:
@@ -236,7 +261,7 @@ def _sentence_maker(field: Field, texts: Texts, usual: Value) -> Callable[[Value
         shown = field.show(value)
         if usual is None or shown == usual_shown:
             return equal(shown)
-        return (higher if value > usual else lower)(shown)  # type: ignore[operator]
+        return compared(value > usual, shown)  # type: ignore[operator]
 
     if field.is_number:
         return of_number

@@ -71,6 +71,18 @@ class Profile(msgspec.Struct, frozen=True):
         found = tuple(column.name for column in self.columns)
         if found != definition.names:
             raise ValueError(f"profile of {', '.join(found)}, not of the definition's fields")
+        if not 0 <= self.late <= 1:
+            raise ValueError(f"profile: expected a late rate from 0 to 1, given {self.late}")
+        for column in (*self.columns, self.probability):
+            if isinstance(column, NumberProfile):
+                numbers = column.quantiles
+                right = len(numbers) in (0, len(_GRID)) and list(numbers) == sorted(numbers)
+            else:
+                right = len(column.shares) == len(column.levels) and all(
+                    0 < share <= 1 for share in column.shares
+                )
+            if not (right and 0 <= column.missing <= 1):
+                raise ValueError(f"profile of {column.name}: no distribution")
 
     def usual(self, name: str) -> Value:
         """The median of a number, the most frequent level of a category; None if all miss."""

@@ -21,17 +21,15 @@ from typing import Literal
 import msgspec
 
 from peerloan.loan import Definition, breaking_changes
-from peerloan.model.bundle import (
+from peerloan.model.bundle import Bundle
+from peerloan.model.drafting import Draft, OnnxParts, read_onnx_parts, with_policy
+from peerloan.model.manifest import (
     MANIFEST,
-    Bundle,
     BundleError,
-    Draft,
     Manifest,
-    OnnxParts,
     read_definition,
+    read_document,
     read_manifest,
-    read_onnx_parts,
-    with_policy,
 )
 from peerloan.model.policy import Policy
 
@@ -59,7 +57,8 @@ class State(msgspec.Struct, frozen=True):
     """Which version serves (champion) and which runs in shadow (challenger), and how it came.
 
     `line` are the champions that `rollback` walks back through, the current one last; `former` is
-    every version that ever was champion.
+    every version that ever was champion. `digests` are those that these versions and challengers
+    had when they were chosen.
     """
 
     number: int = 0
@@ -67,6 +66,7 @@ class State(msgspec.Struct, frozen=True):
     challenger: str | None = None
     line: tuple[str, ...] = ()
     former: tuple[str, ...] = ()
+    digests: dict[str, str] = {}
     action: Literal["none", "promote", "challenge", "rollback"] = "none"
     who: str = ""
     when: str = ""
@@ -99,12 +99,25 @@ class Store:
         return read_manifest(self._folder(version))[0]
 
     def load(self, version: str) -> Bundle:
-        """Read and verify a version; raises StoreError or BundleError."""
-        return Bundle.read(self._folder(version))
+        """Read and verify a version, which must be as it was if it ever was chosen; raises
+        StoreError or BundleError.
+        """
+        bundle = Bundle.read(self._folder(version))
+        state = self.state()
+        if state.digests.get(version, bundle.digest) != bundle.digest:
+            raise BundleError(
+                f"{version}: was changed after it was chosen: its digest is {bundle.digest[:12]}…, "
+                f"then it was {state.digests[version][:12]}…"
+            )
+        return bundle
 
     def definition(self, version: str) -> Definition:
         """A version's loan definition, without opening its model."""
         return read_definition(self._folder(version))
+
+    def document(self, version: str, name: str) -> str | None:
+        """A version's document for people (`report.html`, `card.md`), if it has one."""
+        return read_document(self._folder(version), name)
 
     def publish(self, draft: Draft) -> str:
         """Write a new version and return its name; it exists wholly or not at all."""
@@ -113,8 +126,9 @@ class Store:
         try:
             folder = self._claim(f"{draft.manifest.candidate}-{now:%Y%m%d-%H%M%S}")
             try:
-                manifest, _ = draft.named(folder.name, now.isoformat(timespec="seconds"))
-                for name, content in draft.files.items():
+                files, _ = draft.named(folder.name, now.isoformat(timespec="seconds"))
+                manifest = files.pop(MANIFEST)
+                for name, content in files.items():
                     _write(folder / name, content)
                 _publish_file(folder / MANIFEST, manifest)
                 _sync(self._versions)
@@ -145,8 +159,11 @@ class Store:
             )
 
     def _model(self) -> str | None:
-        """The name of the model that the store holds, by the newest version that can be read."""
-        for version in reversed(self.versions()):
+        """The name of the model that the store holds, by the champion or else the oldest version
+        that can be read.
+        """
+        champion = self.state().champion
+        for version in sorted(self.versions(), key=lambda each: each != champion):
             with contextlib.suppress(BundleError):
                 return self.manifest(version).model
         return None
@@ -159,8 +176,8 @@ class Store:
         return self._read_state(numbers[-1]) if numbers else State()
 
     def changed_since(self, number: int) -> bool:
-        """Whether there is a state after this one: one look at one file name."""
-        return self._state_file(number + 1).exists()
+        """Whether there is a state after this one."""
+        return max(self._numbers(), default=0) > number
 
     def history(self) -> list[State]:
         """Every state, oldest first."""
@@ -169,7 +186,7 @@ class Store:
     def promote(self, version: str, why: str = "", breaking: bool = False) -> State:
         """Make a version the champion; raises BundleError, BreakingChange or StoreError."""
         state = self.state()
-        new = self.load(version)
+        new = self._choosable(version)
         if state.champion == version:
             raise StoreError(f"{version} is the champion already")
         if not breaking and (reasons := self._breaking(state.champion, new.definition)):
@@ -181,15 +198,17 @@ class Store:
             champion=version,
             challenger=None if state.challenger == version else state.challenger,
             line=(*state.line, version),
+            digests=state.digests | {version: new.digest},
         )
 
     def challenge(self, version: str, why: str = "") -> State:
         """Make a version the challenger; raises BundleError or StoreError."""
         state = self.state()
-        self.load(version)
+        new = self._choosable(version)
         if state.champion == version:
             raise StoreError(f"{version} is the champion; a challenger is another version")
-        return self._change(state, why, action="challenge", challenger=version)
+        digests = state.digests | {version: new.digest}
+        return self._change(state, why, action="challenge", challenger=version, digests=digests)
 
     def rollback(self, why: str = "") -> State:
         """Return to the champion before the current one; again, one further back."""
@@ -216,6 +235,13 @@ class Store:
                 definition = self.definition(str(version))
                 names.update(definition.names, definition.roles.columns())
         return frozenset(names)
+
+    def _choosable(self, version: str) -> Bundle:
+        """A version that may become champion or challenger: proven, and of the store's model."""
+        bundle = self.load(version)
+        if self.state().champion is not None:
+            self.check_model(bundle.manifest.model)
+        return bundle
 
     def _breaking(self, champion: str | None, new: Definition) -> list[str]:
         if champion is None:

@@ -1,0 +1,205 @@
+"""A version's manifest, and reading a version's files by it: what belongs to it, byte by byte."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import re
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import msgspec
+
+from peerloan.loan import Definition
+from peerloan.loan.text import show_given
+from peerloan.model import arithmetic
+from peerloan.model.arithmetic import IDENTITY, Calibration
+from peerloan.model.policy import AT_THRESHOLD, Policy, TradeOff, figures_at
+
+FORMAT = 1
+MANIFEST = "manifest.json"
+_FILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+_FILES = {
+    "scorecard": ("loan.json", "profile.json", "scorecard.json"),
+    "onnx": ("loan.json", "profile.json", "model.onnx", "encoding.json", "background.json"),
+}
+
+
+class BundleError(ValueError):
+    """A bundle that is refused, and why."""
+
+
+class FileEntry(msgspec.Struct, frozen=True):
+    """A file's size in bytes and its sha-256 in hex."""
+
+    bytes: int
+    sha256: str
+
+
+class TrainedOn(msgspec.Struct, frozen=True):
+    """The training table: its name, fingerprint, loans and late loans."""
+
+    source: str
+    fingerprint: str
+    loans: int
+    late: int
+    sample: bool
+
+
+class Golden(msgspec.Struct, frozen=True):
+    """A synthetic loan and what this version says of it."""
+
+    loan: dict[str, float | str | None]
+    margin: float
+    probability: float
+    late: bool
+    band: str
+
+
+class Score(msgspec.Struct, frozen=True):
+    """How a candidate did in the search: its best settings, mean figures, and their errors."""
+
+    candidate: str
+    settings: str
+    figures: dict[str, float]
+    errors: dict[str, float]
+
+
+class Manifest(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What a version is; written last, and its digest is the version's.
+
+    `calibration` is applied to an ONNX estimator's log-odds; a scorecard holds its own. `intervals`
+    are 95 % intervals of `metrics`.
+    """
+
+    format: int
+    arithmetic: int
+    version: str
+    model: str
+    candidate: str
+    kind: Literal["scorecard", "onnx"]
+    created: str
+    trained_on: TrainedOn
+    metrics: dict[str, float]
+    policy: Policy
+    libraries: dict[str, str]
+    golden: tuple[Golden, ...]
+    files: dict[str, FileEntry]
+    calibration: Calibration = IDENTITY
+    intervals: dict[str, tuple[float, float]] = {}
+    candidates: tuple[Score, ...] = ()
+    trade_off: tuple[TradeOff, ...] = ()
+    recalibrated_on: TrainedOn | None = None
+
+    @property
+    def sample(self) -> bool:
+        """Whether the built-in sample had a part in it."""
+        books = (self.trained_on, self.recalibrated_on)
+        return any(book.sample for book in books if book is not None)
+
+    def check(self, definition: Definition) -> None:
+        """Raise ValueError unless the parts fit one another and the version's definition."""
+        if self.model != definition.model:
+            raise ValueError(f"is of the model {self.model!r}, its loans of {definition.model!r}")
+        self.policy.check()
+        if not (
+            0 < self.calibration.slope < math.inf and math.isfinite(self.calibration.intercept)
+        ):
+            raise ValueError(f"calibration: expected a slope above 0, given {self.calibration}")
+        if self.kind == "scorecard" and self.calibration != IDENTITY:
+            raise ValueError("calibration: a scorecard's stands in its tables")
+        if not self.golden:
+            raise ValueError("no golden examples")
+
+    def under(self, policy: Policy) -> Manifest:
+        """What holds under another policy: of the figures at its threshold, those that the
+        trade-off tells.
+        """
+        at_threshold = {f"{book}{name}" for book in ("", "later_") for name in AT_THRESHOLD}
+        metrics, intervals = (
+            {name: value for name, value in given.items() if name not in at_threshold}
+            for given in (self.metrics, self.intervals)
+        )
+        return msgspec.structs.replace(
+            self,
+            policy=policy,
+            metrics=metrics | figures_at(policy, self.trade_off),
+            intervals=intervals,
+        )
+
+
+def read_manifest(folder: Path) -> tuple[Manifest, str]:
+    """A version's manifest and its digest, without opening the rest; raises BundleError."""
+    try:
+        content = (folder / MANIFEST).read_bytes()
+    except OSError as error:
+        raise BundleError(f"{folder.name}: no version: {MANIFEST}: {error.strerror}") from None
+    try:
+        manifest = _manifest_of(folder.name, content)
+    except BundleError as error:
+        raise BundleError(f"{folder.name}: {error}") from None
+    return manifest, hashlib.sha256(content).hexdigest()
+
+
+def _manifest_of(version: str, content: bytes) -> Manifest:
+    head = decode(content, MANIFEST, dict[str, Any])
+    for name, known in (("format", FORMAT), ("arithmetic", arithmetic.ARITHMETIC)):
+        given = head.get(name)
+        if not isinstance(given, int) or isinstance(given, bool) or given < 1:
+            raise BundleError(f"{MANIFEST} is no manifest: it has no {name}")
+        if given > known:
+            raise BundleError(f"{name} {given}; this release reads up to {name} {known}")
+    manifest = decode(content, MANIFEST, Manifest)
+    if manifest.version != version:
+        raise BundleError(f"the manifest is of another version, {show_given(manifest.version)}")
+    missing = [name for name in _FILES[manifest.kind] if name not in manifest.files]
+    if missing:
+        raise BundleError(f"the manifest lacks {', '.join(missing)}")
+    for name in manifest.files:
+        if not _FILE.fullmatch(name) or name == MANIFEST:
+            raise BundleError(f"the manifest names a strange file, {show_given(name)}")
+    return manifest
+
+
+def read_definition(folder: Path) -> Definition:
+    """A version's loan definition, verified, without opening the rest; raises BundleError."""
+    manifest, _ = read_manifest(folder)
+    content = read_file(folder, "loan.json", manifest.files["loan.json"])
+    try:
+        return decode(content, "loan.json", Definition)
+    except BundleError as error:
+        raise BundleError(f"{folder.name}: {error}") from None
+
+
+def read_document(folder: Path, name: str) -> str | None:
+    """A version's document for people, verified; None if the version has none of this name."""
+    manifest, _ = read_manifest(folder)
+    entry = manifest.files.get(name)
+    return None if entry is None else read_file(folder, name, entry).decode()
+
+
+def read_file(folder: Path, name: str, entry: FileEntry) -> bytes:
+    """A file of a version, which must be as the manifest says; raises BundleError."""
+    try:
+        content = (folder / name).read_bytes()
+    except OSError as error:
+        raise BundleError(f"{folder.name}: {name}: {error.strerror}") from None
+    if len(content) != entry.bytes:
+        raise BundleError(
+            f"{folder.name}: {name} has {len(content)} bytes, the manifest says {entry.bytes}"
+        )
+    if hashlib.sha256(content).hexdigest() != entry.sha256:
+        raise BundleError(f"{folder.name}: {name} was changed: its sha-256 differs")
+    return content
+
+
+_T = TypeVar("_T")
+
+
+def decode(content: bytes, name: str, kind: type[_T]) -> _T:
+    """JSON as this type; raises BundleError that names the file."""
+    try:
+        return msgspec.json.decode(content, type=kind)
+    # A ValueError may be a definition's, or of text that is no UTF-8.
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        raise BundleError(f"{name} can't be read: {error}") from None
