@@ -143,6 +143,10 @@ class Page:
         """The value of a script."""
         return self.driver.execute_script(script)
 
+    def wait_for(self, script: str) -> None:
+        """Wait until a script says true: browsers scroll smoothly."""
+        WebDriverWait(self.driver, 5).until(lambda _: self.js(script))
+
     def cdp(self, command: str, **parameters: Any) -> None:
         """Tell the browser what it should pretend."""
         self.driver.execute_cdp_cmd(command, parameters)
@@ -243,8 +247,13 @@ def test_the_form_asks_for_every_field_of_the_definition(page: Page) -> None:
             offered = [option.get_attribute("value") for option in Select(element).options]
             assert [level for level in field.levels if level not in offered] == []
             assert ("" in offered) == field.missing
-        help_id = str(element.get_attribute("aria-describedby"))
-        assert field.help in page.text(f"#{help_id}")
+        described = str(element.get_attribute("aria-describedby")).split()
+        assert field.help in page.text(f"#{described[-1]}")
+        has_unit = bool(field.unit or field.percent)
+        assert len(described) == 1 + has_unit
+        if has_unit:
+            fraction = "fraction" if field.percent else ""
+            assert page.text(f"#{described[0]}") == f"{fraction} {field.unit}".strip()
 
 
 def test_it_decides_and_says_why(page: Page) -> None:
@@ -265,12 +274,37 @@ def test_it_decides_and_says_why(page: Page) -> None:
         assert bar.size["height"] > 2
         assert reason.text.endswith(".")
     assert widths == sorted(widths, reverse=True)
-    assert "Interest rate is 60 % a year, higher than the usual" in page.text("#reasons")
+    assert "Interest rate: 60 % a year, higher than the usual" in page.text("#reasons")
     assert "Interest rate: 60 % a year is outside the range" in page.text("#warnings")
     # What was entered stays.
     assert {field.name: page.value(field.name) for field in FIELDS} == {
         name: str(value) for name, value in LATE.items()
     }
+
+
+def test_the_title_tells_the_result(page: Page) -> None:
+    assert page.driver.title == "PeerLoan Risk"
+    page.fill(LATE)
+    page.decide()
+    assert page.text("#late") == "yes"
+    assert page.driver.title == "Late: yes · PeerLoan Risk"
+    page.fill(ON_TIME)
+    page.decide()
+    assert page.driver.title == "Late: no · PeerLoan Risk"
+    page.fill({"dti": "x"})
+    page.decide()
+    assert page.driver.title == "Not decided: PeerLoan Risk"
+    page.paste("hello")
+    assert page.driver.title == "Not decided: PeerLoan Risk"
+    page.paste(json.dumps(LATE | {"anual_inc": 1}))
+    assert page.driver.title == "Not decided: PeerLoan Risk"
+
+
+def test_a_list_of_what_is_wrong_has_the_focus(page: Page) -> None:
+    page.fill({"dti": "x"})
+    page.decide()
+
+    assert page.driver.switch_to.active_element.get_attribute("id") == "result"
 
 
 def test_of_the_clients_two_examples_the_second_is_riskier(page: Page) -> None:
@@ -368,6 +402,29 @@ def test_a_bad_paste_has_its_error_at_the_box(page: Page, text: str, said: str) 
     assert page.at("#pasted").is_displayed()
     assert page.at("#pasted").get_property("value") == text
     assert not page.all("#probability")
+
+
+def test_the_error_of_a_bad_paste_is_in_view(page: Page) -> None:
+    size = {"width": 1280, "height": 900, "deviceScaleFactor": 1, "mobile": False}
+    page.cdp("Emulation.setDeviceMetricsOverride", **size)
+    try:
+        page.paste("hello")
+        for selector in ("#pasted", "#pasted-error"):
+            rectangle = f"document.querySelector('{selector}').getBoundingClientRect()"
+            in_view = (
+                f"const at = {rectangle}; return at.height > 0 && at.top >= 0 && at.left >= 0 "
+                "&& at.bottom <= innerHeight && at.right <= innerWidth"
+            )
+            page.wait_for(in_view)
+        assert page.js("return [innerWidth, innerHeight]") == [1280, 900]
+    finally:
+        page.cdp("Emulation.clearDeviceMetricsOverride")
+
+
+def test_a_paste_without_a_value_of_a_field_says_which(page: Page) -> None:
+    page.paste(json.dumps(LATE | {"dti": []}))
+
+    assert page.text("#pasted-error") == "Expected one loan, given no value of 'dti'."
 
 
 def test_a_pasted_loan_with_wrong_values_has_its_errors_at_the_fields(page: Page) -> None:
@@ -531,9 +588,31 @@ def test_the_page_waits_for_its_first_champion(
     assert requests.post(page.url, data={"action": "form"}, timeout=5).status_code == 503
 
     store.promote(store.versions()[0])
-    service.wait_for(lambda: service.serving() is not None, seconds=2)
-    assert page.open().all('[name="field.dti"]')
+    # The page looks again by itself.
+    WebDriverWait(page.driver, 10).until(lambda _: page.all('[name="field.dti"]'))
     assert store.versions()[0] in page.text("nav")
+    assert not page.all("meta[http-equiv=refresh]")
+
+
+def test_the_waiting_page_shows_why_a_champion_was_refused(
+    store: Store, serve: Callable[..., Service], chromium: webdriver.Chrome
+) -> None:
+    version = store.promote(store.versions()[0]).champion
+    manifest = store.root / "versions" / str(version) / "manifest.json"
+    whole = manifest.read_bytes()
+    manifest.write_bytes(whole[:-9])
+    service = serve(store)
+    page = Page(chromium, f"{service.url}/").open()
+    refused = requests.get(f"{service.url}/readyz", timeout=5).json()["refused"]
+    assert "manifest.json" in refused
+    assert page.text("[role=alert]") == f"The champion was refused: {refused}"
+    assert "peerloan models promote VERSION" in page.text("main")
+    assert "peerloan train" not in page.text("main")
+    assert page.at("meta[http-equiv=refresh]").get_attribute("content") == "2"
+
+    manifest.write_bytes(whole)
+    WebDriverWait(page.driver, 15).until(lambda _: page.all('[name="field.dti"]'))
+    assert str(version) in page.text("nav")
 
 
 # Whatever is sent

@@ -90,7 +90,7 @@ def _prediction(
             else dict(zip(bundle.definition.names, decision.contributions, strict=True))
         )
     answer["model"] = {"version": bundle.version, "digest": bundle.digest}
-    sample = [SAMPLE_WARNING] if bundle.manifest.trained_on.sample else []
+    sample = [SAMPLE_WARNING] if bundle.manifest.sample else []
     answer["warnings"] = [*checked.warnings, *sample]
     return answer
 

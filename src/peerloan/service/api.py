@@ -40,12 +40,13 @@ def champion() -> Champion:
 
 def serving() -> Serving:
     """The version that answers this request; raises RequestError while there is none."""
-    current = champion().current
+    current, refusal = champion().current, champion().refusal
     if current is None:
+        why = f"the champion was refused: {refusal}" if refusal else "train and promote one"
         raise RequestError(
             503,
             "No Champion",
-            "No model version is being served yet; train and promote one.",
+            f"No model version is being served yet; {why}.",
             headers={"Retry-After": "2"},
         )
     return current
@@ -59,7 +60,8 @@ def predictions() -> Response:
         raise RequestError(
             415,
             "Unsupported Media Type",
-            f"expected application/json, given {show_given(request.mimetype or 'nothing')}",
+            "expected application/json, given "
+            + (show_given(request.mimetype) if request.mimetype else "nothing"),
         )
     content = request.get_data()
     if len(content) > MAX_BODY_BYTES:
@@ -91,7 +93,8 @@ def healthz() -> Response:
 def readyz() -> Response:
     """Whether a verified champion is loaded; `refused` says why a newer one is not."""
     current, refusal = champion().current, champion().refusal
-    body: dict[str, Any] = {"status": "ready" if current else "waiting for a champion"}
+    waiting = "champion refused" if refusal else "waiting for a champion"
+    body: dict[str, Any] = {"status": "ready" if current else waiting}
     if current:
         body["model"] = {"version": current.bundle.version, "digest": current.bundle.digest}
     if refusal:
@@ -108,9 +111,15 @@ def decode(content: bytes) -> Any:
     # The standard library also reads what is nearly JSON (NaN, 1e400, a lone surrogate), so that
     # the check of values can name the field that holds it.
     try:
-        return json.loads(content.decode("utf-8-sig"))  # JSON on a network is UTF-8 (RFC 8259)
+        # JSON on a network is UTF-8 (RFC 8259).
+        return json.loads(content.decode("utf-8-sig"), parse_int=_whole)
     except (ValueError, RecursionError):
         raise RequestError(400, "Not JSON", f"the body can't be read as JSON: {reason}") from None
+
+
+def _whole(digits: str) -> float:
+    """A whole number of any length: as a double, which for thousands of digits is infinite."""
+    return int(digits) if len(digits) < 400 else float(digits)
 
 
 def _wanted(args: Mapping[str, list[str]]) -> Wanted:
@@ -121,11 +130,11 @@ def _wanted(args: Mapping[str, list[str]]) -> Wanted:
         if choices is None:
             expected = f"one of the parameters {', '.join(_FLAGS)}"
             problems.append(Problem(None, f"?{name[:50]}", expected, show_given(values[-1])))
-        elif values[-1] not in choices:
-            expected = " or ".join(choices)
-            problems.append(Problem(None, f"?{name}", expected, show_given(values[-1])))
+        elif len(values) > 1 or values[0] not in choices:
+            expected, given = " or ".join(choices), " and ".join(map(show_given, values[:3]))
+            problems.append(Problem(None, f"?{name}", expected, given))
         else:
-            flags[name] = choices[values[-1]]
+            flags[name] = choices[values[0]]
     if problems:
         raise RequestError(400, "Wrong Parameters", _sentence(problems), problems)
     return Wanted(**flags)
@@ -140,6 +149,7 @@ def _are_columns(body: Mapping[str, Any]) -> bool:
 def _many(now: Serving, body: Any) -> list[Checked]:
     records: Sequence[Any]
     if isinstance(body, dict):
+        _check_names(now, body)
         records = _rows(body)
     elif isinstance(body, list):
         _limit(len(body))
@@ -181,11 +191,21 @@ def _check(now: Serving, record: Any, index: int | None) -> Checked:
     return Checked((), problems=[Problem(index, "(loan)", expected, given)])
 
 
-def _rows(columns: Mapping[str, Any]) -> Sequence[dict[str, Any]]:
-    """Columns, the client's own format, as records; raises RequestError if they don't fit."""
+def _check_names(now: Serving, columns: Mapping[str, Any]) -> None:
+    """Raise RequestError if columns are unknown or lacking: once, not for each loan."""
     if len(columns) > MAX_NAMES:
         problem = Problem(None, "(columns)", f"at most {MAX_NAMES:,}", f"{len(columns):,}")
         raise RequestError(422, "Too Many Columns", _sentence([problem]), [problem])
+    if problems := now.checks.names(columns):
+        raise RequestError(422, "Wrong Columns", _sentence(problems), problems)
+
+
+def _values(count: int) -> str:
+    return f"{count:,} value{'' if count == 1 else 's'}"
+
+
+def _rows(columns: Mapping[str, Any]) -> Sequence[dict[str, Any]]:
+    """Columns, the client's own format, as records; raises RequestError if they don't fit."""
     lengths = {name: len(values) for name, values in columns.items() if isinstance(values, list)}
     # Most columns are right where one is wrong.
     length = Counter(lengths.values()).most_common(1)[0][0]
@@ -193,8 +213,8 @@ def _rows(columns: Mapping[str, Any]) -> Sequence[dict[str, Any]]:
         Problem(
             None,
             show_name(name),
-            f"a list of {length:,} values, as in the other columns",
-            f"{len(values):,} values" if isinstance(values, list) else show_given(values),
+            f"a list of {_values(length)}, as in the other columns",
+            _values(len(values)) if isinstance(values, list) else show_given(values),
         )
         for name, values in columns.items()
         if lengths.get(name) != length

@@ -11,7 +11,7 @@ from peerloan.model import Bundle, BundleError, Store, StoreError
 
 log = logging.getLogger(__name__)
 
-# How often a worker looks for a new state of the aliases: one file name, once each time.
+# How often a worker looks for a new state of the aliases: the names in one folder.
 POLL_SECONDS = 0.5
 # A version may still be on its way to this machine's volume: a refused one is tried again.
 RETRY_SECONDS = 5.0

@@ -60,11 +60,12 @@ def _predict() -> dict[str, Any]:
                 "description": "One prediction, or all of them in order.",
                 "content": {"application/json": {"schema": answer}},
             },
-            "400": {"description": "The body is no JSON, or a parameter is wrong."} | problem,
+            "400": {"description": "The body holds no loans, or a parameter is wrong."} | problem,
+            "408": {"description": "The body stopped arriving."} | problem,
             "413": {"description": "Over 10,000 loans or 5 MB."} | problem,
-            "415": {"description": "The body's type is not application/json."} | problem,
+            "415": {"description": "The body's type is no JSON."} | problem,
             "422": {"description": "Wrong values; every wrong field is named."} | problem,
-            "503": {"description": "No model version is being served yet."} | problem,
+            "503": {"description": "No model version is being served."} | problem,
         },
     }
 
@@ -142,7 +143,7 @@ def _predictions() -> dict[str, Any]:
             "predictions": {"type": "array", "items": _ref("Prediction")},
             "reasons_limit": {
                 "type": "object",
-                "description": "Set where a time limit left the later loans without reasons.",
+                "description": "Set where a time limit holds: loans beyond it have no reasons.",
                 "properties": {
                     "seconds": {"type": "number"},
                     "loans_with_reasons": {"type": "integer"},

@@ -79,6 +79,8 @@ def read_pasted(text: str) -> dict[str, Any]:
             f"Expected one loan, names and values in braces, given {show_given(loan)}."
         )
     for name, value in loan.items():
+        if value == []:
+            raise ValueError(f"Expected one loan, given no value of {show_given(name)}.")
         if isinstance(value, list) and len(value) != 1:
             raise ValueError(
                 f"Expected one loan, given {len(value)} values of {show_given(name)}. "

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import socket
+import time
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from typing import Any
 
 import msgspec
 from flask import Flask, Response, render_template, request
-from werkzeug.exceptions import HTTPException
+from gunicorn.http.errors import ParseException
+from werkzeug.exceptions import ClientDisconnected, HTTPException, RequestEntityTooLarge
 
 from peerloan.loan import Problem
 
 log = logging.getLogger(__name__)
 API_PREFIXES = ("/v1/", "/openapi.json", "/healthz", "/readyz")
+# Of a body that is too large, so much is read and dropped before the answer: a client that is still
+# sending when the connection closes never reads why.
+_MOST_DROPPED_BYTES = 100_000_000
+_MOST_DROPPED_SECONDS = 5.0
 
 
 class RequestError(Exception):
@@ -36,6 +44,25 @@ class RequestError(Exception):
 
 def register(app: Flask) -> None:
     """Answer every error of the application in its form."""
+
+    @app.before_request
+    def read_body() -> None:
+        """Read the body here, so that what is wrong with its transport is told apart."""
+        if request.method != "POST":
+            return
+        try:
+            request.get_data(parse_form_data=True)
+        except RequestEntityTooLarge:
+            _drop_body()
+            raise
+        except ParseException:
+            raise RequestError(400, "Broken Body", "the body's chunks can't be read") from None
+        except (OSError, ClientDisconnected):
+            # Gunicorn would wait for the rest, here and again in the thread that accepts.
+            with contextlib.suppress(KeyError, OSError):
+                request.environ["gunicorn.socket"].shutdown(socket.SHUT_RD)
+            detail = "the body did not arrive in time"
+            raise RequestError(408, "Request Timeout", detail) from None
 
     @app.errorhandler(RequestError)
     def request_error(error: RequestError) -> Response:
@@ -65,6 +92,20 @@ _DETAILS = {
     404: "There is nothing at this address.",
     413: "The request is larger than 5 MB. Send fewer loans at once, or score the book as a file.",
 }
+
+
+def _drop_body() -> None:
+    until, left = time.monotonic() + _MOST_DROPPED_SECONDS, _MOST_DROPPED_BYTES
+    if (request.content_length or 0) > left:
+        return
+    try:
+        while left > 0 and time.monotonic() < until:
+            dropped = len(request.environ["wsgi.input"].read(min(left, 65_536)))
+            if not dropped:
+                return
+            left -= dropped
+    except (ParseException, OSError):
+        return  # it is refused already
 
 
 def _answer(

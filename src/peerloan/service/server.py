@@ -3,19 +3,37 @@
 from __future__ import annotations
 
 import socket
+import struct
 from typing import Any
 
 from flask import Flask
 from gunicorn.app.base import BaseApplication
+from gunicorn.workers.gthread import ThreadWorker
 
 from peerloan.service.app import create_app
 from peerloan.settings import Settings
 
 THREADS = 4
+# How long a client may say nothing in the middle of a request before the thread is taken back.
+SILENT_SECONDS = 10
 
 
 class PortTaken(OSError):
     """The address can't be listened on; says which and why."""
+
+
+class Worker(ThreadWorker):  # type: ignore[misc]
+    """Gunicorn's threads, with an end to waiting.
+
+    Gunicorn's own time limit doesn't reach bodies: a few clients that stop half-way through one
+    would keep every thread.
+    """
+
+    def handle(self, conn: Any) -> Any:
+        """Serve a connection; receiving from it fails after SILENT_SECONDS without a byte."""
+        limit = struct.pack("ll", SILENT_SECONDS, 0)
+        conn.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
+        return super().handle(conn)
 
 
 class _Server(BaseApplication):  # type: ignore[misc]
@@ -44,7 +62,7 @@ def gunicorn_options(host: str, port: int, workers: int) -> dict[str, Any]:
     return {
         "bind": f"[{host}]:{port}" if ":" in host else f"{host}:{port}",
         "workers": workers,
-        "worker_class": "gthread",
+        "worker_class": Worker,
         "threads": THREADS,
         "timeout": 30,
         "graceful_timeout": 30,
