@@ -1,11 +1,13 @@
 """Our candidates beside the client's two scripts, on the same folds.
 
-python bench/model.py [BOOK] [--seeds N] [--search] [--quick]
+python bench/model.py [BOOK] [--seeds N] [--search] [--times] [--quick]
 
 Five stratified, shuffled folds for each seed. Ours have the first settings of their grids, with
 --search also those that the search finds best, and are calibrated out of fold, as `peerloan train`
 does it. The client's scripts are re-created from their description, and their probabilities are
-taken as they are. Without a BOOK it takes 60,000 loans of the built-in sample.
+taken as they are. --times adds how long a whole `peerloan train` of the same book takes, with every
+candidate's grid, beside one fit of each of the client's scripts on all of its loans. Without a BOOK
+it takes 60,000 loans of the built-in sample.
 """
 
 from __future__ import annotations
@@ -35,10 +37,10 @@ from sklearn.preprocessing import OneHotEncoder, RobustScaler
 
 from peerloan.book import BookError, open_book, open_writer
 from peerloan.loan import Loans, Numbers, default_definition
-from peerloan.model import Policy
+from peerloan.model import Policy, Store
 from peerloan.model.onnx_model import FLOOR
 from peerloan.sample import SCHEMA, batches
-from peerloan.training import CANDIDATES, TrainingError
+from peerloan.training import CANDIDATES, TrainingError, train
 from peerloan.training.calibration import cross_fitted, reliability
 from peerloan.training.candidates import Settings
 from peerloan.training.evaluation import figures
@@ -83,14 +85,22 @@ def main() -> None:
     parser.add_argument("book", nargs="?", metavar="BOOK", help="a book by PeerLoan's definition")
     parser.add_argument("--seeds", type=int, default=1, help="how often it is shuffled anew")
     parser.add_argument("--search", action="store_true", help="also what the search finds best")
+    parser.add_argument("--times", action="store_true", help="also how long training takes")
     parser.add_argument("--quick", action="store_true", help="few loans and folds: does it start?")
     given = parser.parse_args()
     # A pipe has no width to fit into.
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
-    try:
-        loans, late = _read(given.book, FEW if given.quick else LOANS)
-    except (BookError, TrainingError) as error:
-        raise SystemExit(f"model.py: {error}") from None
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(given.book) if given.book else Path(folder) / "sample.csv"
+        if not given.book:
+            _write_sample(path, FEW if given.quick else LOANS)
+        try:
+            table = read_table(open_book(path), default_definition(), lambda _what, _done: None)
+        except (BookError, TrainingError) as error:
+            raise SystemExit(f"model.py: {error}") from None
+        loans, late = table.loans, table.late
+        if given.times:
+            console.print(_times(path, loans, late, Path(folder), fast=given.quick))
     if given.quick and loans.size > FEW:
         few, _ = train_test_split(
             np.arange(loans.size), train_size=FEW, stratify=late, random_state=0
@@ -113,15 +123,38 @@ def main() -> None:
     console.print(_table(models, found))
 
 
-def _read(book: str | None, size: int) -> tuple[Loans, Numbers]:
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(book) if book else Path(folder) / "sample.csv"
-        if not book:
-            with open_writer(path, SCHEMA) as writer:
-                for batch in batches(size):
-                    writer.write(batch)
-        table = read_table(open_book(path), default_definition(), lambda _what, _done: None)
-    return table.loans, table.late
+def _write_sample(path: Path, size: int) -> None:
+    with open_writer(path, SCHEMA) as writer:
+        for batch in batches(size):
+            writer.write(batch)
+
+
+def _times(path: Path, loans: Loans, late: Numbers, folder: Path, *, fast: bool) -> Table:
+    """Seconds of a whole training, and of one fit of each of the client's scripts."""
+
+    def training(quickly: bool) -> Callable[[], object]:
+        names = [name for name in CANDIDATES if not (quickly and name == "basic")]
+        store = Store(folder / f"store-{quickly}")
+        book = open_book(path)
+        return lambda: train(book, default_definition(), store, names, fast=quickly)
+
+    forest = "client's forest, one fit"
+    jobs: dict[str, Callable[[], object]] = {
+        "peerloan train --quick": training(True),
+        forest: lambda: _clients_forest(loans, late),
+        "client's improved, one fit": lambda: _clients_improved(loans, late),
+    }
+    if not fast:
+        jobs = {"peerloan train, all grids": training(False)} | jobs
+    table = Table("what", "seconds", "of the client's forest")
+    seconds = {}
+    for name, job in jobs.items():
+        start = time.perf_counter()
+        job()
+        seconds[name] = time.perf_counter() - start
+    for name, each in seconds.items():
+        table.add_row(name, f"{each:.1f}", f"{each / seconds[forest]:.2f}")
+    return table
 
 
 def _models(loans: Loans, late: Numbers, bars: Progress, *, searched: bool) -> Iterator[Model]:

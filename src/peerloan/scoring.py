@@ -6,9 +6,10 @@ import csv
 import os
 import secrets
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import pyarrow as pa
@@ -182,7 +183,7 @@ def _sentences(
 def _open_rejects(path: Path, overwrite: bool) -> Iterator[Callable[[Sequence[Problem]], None]]:
     """A CSV of wrong values; it is there at the end only if there were any."""
     if path.exists() and not overwrite:
-        raise BookError(f"{path}: is there already")
+        raise BookError(f"{path}: is there already (--overwrite replaces it)")
     partial = path.with_name(f".{path.name[:100]}.{secrets.token_hex(4)}.part")
     any_written = False
 
@@ -191,17 +192,24 @@ def _open_rejects(path: Path, overwrite: bool) -> Iterator[Callable[[Sequence[Pr
         any_written |= bool(problems)
         rows.writerows((each.loan, each.field, each.expected, each.given) for each in problems)
 
-    try:
-        with partial.open("x", encoding="utf-8", newline="") as file:
+    with ExitStack() as stack:
+        try:
+            file = partial.open("x", encoding="utf-8", newline="")
+            stack.callback(partial.unlink, missing_ok=True)
+            # For the error's sake: on a full disk closing would blame this file for another's.
+            stack.callback(_close_quietly, file)
             rows = csv.writer(file, lineterminator="\n")
             rows.writerow(("row", "field", "expected", "given"))
             yield write
             file.flush()
             os.fsync(file.fileno())
-        path.unlink(missing_ok=True)
-        if any_written:
-            partial.replace(path)
-    except OSError as error:
-        raise BookError(f"{path}: can't be written: {error.strerror}") from error
-    finally:
-        partial.unlink(missing_ok=True)
+            path.unlink(missing_ok=True)
+            if any_written:
+                partial.replace(path)
+        except OSError as error:
+            raise BookError(f"{path}: can't be written: {error.strerror}") from error
+
+
+def _close_quietly(file: IO[str]) -> None:
+    with suppress(OSError):
+        file.close()

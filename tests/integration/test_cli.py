@@ -13,13 +13,26 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
 from peerloan.book import open_book
 from peerloan.cli import main
-from peerloan.loan import read_definition
-from peerloan.model import Store
+from peerloan.loan import Field, Loans, default_definition, read_definition
+from peerloan.model import (
+    Draft,
+    Judged,
+    LevelTable,
+    NumberTable,
+    Policy,
+    Profile,
+    Scorecard,
+    Store,
+    TrainedOn,
+    draft,
+)
 
 FORMATS = Path(__file__).parent.parent / "formats"
 COMMANDS = ["sample", "define", "check", "explore", "train", "score", "models", "serve", "demo"]
@@ -163,6 +176,7 @@ def test_wrong_use_is_told_and_exits_2(call: Call, tmp_path: Path, command: list
         (["sample", "nowhere/x.csv"], "nowhere"),
         (["define", "x.csv", "--label", "y", "-o", "d.toml"], "x.csv: no such file"),
         (["check", "x.csv"], "x.csv: no such file"),
+        (["check", ""], "expected a file, a folder or a glob, got an empty name"),
         (["check", "."], "files in this folder, got none"),
         (["check", "x.csv", "--definition", "d.toml"], "d.toml: can't be read"),
         (["check", "x.csv", "--definition", "."], "can't be read"),
@@ -293,6 +307,47 @@ def test_check_names_bad_rows_and_exits_1(
     assert [problem["rows"] for problem in report["problems"]] == [[[4, 4]], [[8, 8]]]
 
 
+def test_check_tells_a_table_that_is_no_book_from_one(call: Call, tmp_path: Path) -> None:
+    (tmp_path / "book.csv").write_text("12000,0.2,car,A\n13000,0.1,car,B\n")
+    told = call("check", "book.csv")
+    assert told.code == 1
+    assert told.err.splitlines()[-1] == (
+        "peerloan: book.csv: expected a first line of column names, got what looks like a row of "
+        "values: 12000, 0.2, car, …"
+    )
+
+
+def test_check_names_the_line_of_a_wrong_definition(call: Call, sample_book: Path) -> None:
+    Path("loan.toml").write_text(
+        'model = "x"\n[label]\ncolumn = "is_late"\nlate = 1\non_time = "1"\n'
+        '[[field]]\nname = "dti"\nkind = "number"\nlabel = 3\n'
+    )
+    told = call("check", sample_book, "--definition", "loan.toml")
+    assert (told.code, told.out) == (1, "")
+    line = "peerloan: loan.toml, line 9, key field.label: expected text, got a whole number\n"
+    assert told.err == line
+    Path("loan.toml").write_text(Path("loan.toml").read_text().replace("label = 3", "label = '3'"))
+    told = call("check", sample_book, "--definition", "loan.toml")
+    assert told.err == (
+        "peerloan: loan.toml, line 5, key label.on_time: expected another value than late's, "
+        "got '1'\n"
+    )
+
+
+def test_define_doubts_roles_and_broken_rows(call: Call, tmp_path: Path) -> None:
+    rows = [f"K{i},{i % 7 + 0.5},{'bad' if i % 9 == 0 else 'good'}\n" for i in range(60)]
+    (tmp_path / "book.csv").write_text("acct,debt,state\n" + "".join(rows) + "K60,1\n")
+    told = call("define", "book.csv", "--label", "state", "-o", "loan.toml")
+    assert told.code == 0, told.err
+    written = (tmp_path / "loan.toml").read_text()
+    assert "# doubt: 1 row has too many or too few cells; training refuses them\n" in written
+    assert (
+        "# doubt: it differs in every row, so it is taken for the loan's id and is no feature\n"
+        'id = "acct"\n'
+    ) in written
+    assert read_definition(tmp_path / "loan.toml").names == ("debt",)
+
+
 def test_score_of_the_champion(call: Call, tmp_path: Path, lender: tuple[str, str]) -> None:
     furniture(tmp_path / "book.csv")
     call("models", "promote", lender[1])
@@ -395,17 +450,51 @@ def test_a_version_without_auc_is_valid_json(
     assert call("models", "list").code == 0
 
 
-def test_a_breaking_promotion_needs_the_word(
-    call: Call, tmp_path: Path, store: Store, lender: tuple[str, str]
-) -> None:
-    """PeerLoan's own versions and another lender's, which no store should hold together."""
-    ours = next(version for version in store.versions() if version not in lender)
-    assert call("models", "promote", ours).code == 0
-    told = call("models", "promote", lender[0])
+def stricter() -> Draft:
+    """A version of PeerLoan's model that asks for one field more, and scores every loan alike."""
+    own = default_definition()
+    field = Field("income.monthly", "number", "Monthly income", default=3000)
+    definition = msgspec.structs.replace(own, fields=(*own.fields, field))
+    loans = Loans.of(definition, [tuple(each.default for each in definition.fields)] * 4)
+    nothing = np.zeros(4)
+    tables = [
+        NumberTable(each.name, (), (0.0,), 0.0)
+        if each.is_number
+        else LevelTable(each.name, (), (), 0.0, 0.0)
+        for each in definition.fields
+    ]
+    return draft(
+        candidate="stricter",
+        definition=definition,
+        estimator=Scorecard(-4.0, tuple(tables)),
+        policy=Policy.by_cost(),
+        profile=Profile.of(loans, nothing, nothing + 0.02),
+        trained_on=TrainedOn("nothing", "0", 4, 0, sample=False),
+        judged=Judged({"auc": 0.5}, {}, (), ()),
+        libraries={},
+        documents={},
+    )
+
+
+def test_a_breaking_promotion_needs_the_word(call: Call, store: Store) -> None:
+    first, second = store.versions()[0], store.publish(stricter())
+    assert call("models", "promote", first).code == 0
+    told = call("models", "promote", second)
     assert told.code == 1
     assert "income.monthly: is new and required" in told.err
     assert "--breaking" in told.err
-    assert call("models", "promote", lender[0], "--breaking").code == 0
+    assert call("models", "promote", second, "--breaking").code == 0
+
+
+def test_a_version_of_another_model_is_no_champion(
+    call: Call, store: Store, lender: tuple[str, str]
+) -> None:
+    ours = next(version for version in store.versions() if version not in lender)
+    assert call("models", "promote", ours).code == 0
+    for command in ("promote", "challenge"):
+        told = call("models", command, lender[0], *(["--breaking"] * (command == "promote")))
+        assert told.code == 1
+        assert "'furniture-credit' needs a store of its own" in told.err
 
 
 # From a table to a champion

@@ -469,7 +469,7 @@ def test_score_strictly_as_a_command(lender: Path, run: Run) -> None:
     assert not list(lender.glob("*out*")), "no part is left"
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
 def test_a_stopped_run_leaves_no_out(
     store: Store, version_of: Callable[[str], str], sample_book: Path, tmp_path: Path, number: int
 ) -> None:
@@ -493,7 +493,7 @@ def test_a_stopped_run_leaves_no_out(
     _, told = process.communicate(timeout=30)
     assert not (tmp_path / "out.csv").exists()
     assert not (tmp_path / "out.csv.rejects").exists()
-    if number == signal.SIGINT:
-        assert process.returncode == 130
+    if number != signal.SIGKILL:
+        assert process.returncode == 128 + number
         assert told.splitlines()[-1] == "peerloan: stopped"
         assert not list(tmp_path.glob(".out*")), "no part is left"

@@ -147,6 +147,14 @@ def test_recalibrate_publishes_a_version_and_leaves_the_old_one(
     assert changed["policy"] == old["policy"]
     assert "recalibrated_on" not in old
     assert run("models", "verify", new).returncode == 0
+    for name, words in (("report.html", f"from <code>{version}"), ("card.md", "Recalibrated")):
+        assert words in (folder(tmp_path, new) / name).read_text("utf-8")
+    # Of what it is now, the card of a changed policy speaks too.
+    told = run("models", "policy", new, "--aim", "capacity=0.2")
+    assert told.returncode == 0, told.stderr
+    card = (folder(tmp_path, told.stdout.strip()) / "card.md").read_text("utf-8")
+    assert "## Recalibrated on\nlater.csv: 1,200 loans" in card
+    assert "the riskiest 20 %" in card
 
 
 def test_recalibrate_with_an_aim_takes_it(
@@ -179,8 +187,11 @@ def test_a_policy_makes_a_version_that_differs_in_nothing_else(
     assert f"{new}: yes from a probability of " in told.stderr
     assert contents(folder(tmp_path, version)) == before
     after = contents(folder(tmp_path, new))
-    assert {name for name in before if after[name] != before[name]} == {"card.md", "manifest.json"}
+    differ = {name for name in before if after[name] != before[name]}
+    assert differ == {"card.md", "manifest.json", "report.html"}
     assert set(after) == set(before)
+    notice = after["report.html"].decode().split("<main>")[0]
+    assert f"was changed after this report was written for {version}. Says yes" in notice
     assert "at least 60 % of the late loans" in after["card.md"].decode()
 
     old, changed = manifest(folder(tmp_path, version)), manifest(folder(tmp_path, new))

@@ -10,9 +10,8 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from peerloan.loan import Definition, Loans, Numbers, parse_definition
-from peerloan.model import Bundle, NumberTable, Policy, Profile, Scorecard, TrainedOn, draft
+from peerloan.model import Bundle, Judged, NumberTable, Policy, Profile, Scorecard, TrainedOn, draft
 from peerloan.model.arithmetic import to_unit
-from peerloan.model.bundle import Judged
 from peerloan.training.comparing import Comparison, auc_samples, compare
 
 DEFINITION = parse_definition(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 
@@ -101,3 +103,48 @@ def test_where_every_loan_is_flagged_there_is_no_ratio() -> None:
     found = book(("A", 20, 20, 180, 180), ("B", 20, 20, 180, 180))
     assert [each.ratio for each in found.groups] == [None, None]
     assert found.finding == ("town: every loan of the groups that can be compared is flagged.",)
+
+
+def test_a_column_of_numbers_is_cut_into_ranges() -> None:
+    ages = np.arange(18, 78)
+    values = [str(age) for age in np.repeat(ages, 20)] + [None] * 60
+    random = np.random.default_rng(1)
+    late = (random.random(len(values)) < 0.3).astype(np.float64)
+    flagged = np.array([value is not None and int(value) < 30 for value in values])
+    found = check_fairness("age", values, flagged, late)
+    assert [each.name for each in found.groups if each.kind == "level"] == [
+        *("above 29 to 41", "above 41 to 53", "above 53 to 65", "above 65", "up to 29"),
+    ]
+    assert group(found, "up to 29").loans == 240
+    assert group(found, "up to 29").flagged.share == 1
+    assert found.groups[-1].kind == "missing"
+    assert "up to 29 (0.00)" in found.finding[0]
+
+
+def test_many_texts_that_are_no_numbers_stay_as_they_are() -> None:
+    values = [f"{place % 30} km" for place in range(600)]
+    found = check_fairness("way", values, np.zeros(600, dtype=bool), np.zeros(600))
+    assert found.groups[0].name == "0 km"
+
+
+def test_a_ratio_has_an_interval_and_a_difference_by_chance_asks_for_nothing() -> None:
+    found = book(("A", 10, 20, 10, 180), ("B", 5, 15, 11, 45))
+    b = group(found, "B")
+    own, best = 1 - 16 / 60, 1 - 20 / 200
+    error = math.sqrt((1 - own) / (own * 60) + (1 - best) / (best * 200))
+    assert b.ratio == pytest.approx(own / best)
+    assert b.low == pytest.approx(own / best * math.exp(-1.959964 * error), rel=1e-6)
+    assert b.high == pytest.approx(own / best * math.exp(1.959964 * error), rel=1e-6)
+    assert group(found, "A").low is None
+    few = book(("A", 10, 20, 10, 180), ("B", 10, 15, 8, 35))
+    assert "but by no more than chance explains: B (0.71)" in few.finding[0]
+    assert "justification" not in " ".join(few.finding)
+
+
+def test_the_rest_of_many_groups_is_nobody_to_compare_with() -> None:
+    many = [(f"t{place:02}", 10, 20, 20, 100) for place in range(20)]
+    rest = [(f"u{place:02}", 0, 20, 0, 79) for place in range(10)]
+    found = book(*many, *rest)
+    assert found.groups[-1].kind == "others"
+    assert found.favoured is not None
+    assert found.favoured.startswith("t")

@@ -99,11 +99,19 @@ def test_long_labels_are_cut() -> None:
     assert label.endswith("…")
 
 
-def test_a_heat_map_of_many_columns_has_no_numbers_in_its_cells() -> None:
-    names = [f"column {number}" for number in range(20)]
+def test_a_heat_map_of_many_long_names_is_wide_enough_for_its_numbers() -> None:
+    names = [f"column number {number} of a table with long names" for number in range(20)]
     svg = plots.heat_map("Many", names, names, [[0.5] * 20] * 20)
-    assert "0.50" not in texts(svg)
-    assert svg.count("<path") >= 400
+    assert texts(svg).count("0.50") == 400
+    width = re.search(r'viewBox="0 0 (\d+)', svg)
+    assert width is not None
+    assert int(width[1]) >= 20 * 32 + 7 * 22
+
+
+def test_a_bar_beyond_the_axis_says_how_long_it_is() -> None:
+    svg = plots.bars("Cut", ["a", "b"], [0.02, 0.154], most=0.05, scale="percent")
+    assert "15.4 % ▸" in texts(svg)
+    assert "2 % ▸" not in texts(svg)
 
 
 @pytest.mark.parametrize(

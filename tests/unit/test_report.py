@@ -80,12 +80,8 @@ ONNX = OnnxParts(b"", Encoding(()))
 
 
 def trial(candidate: str, signal: Numbers, how: Resampling = "none", shift: float = -3.0) -> Trial:
-    margins = signal + shift
     threshold = Policy.by_cost().threshold_margin
-    calibrated = cross_fitted(margins, LATE, FOLD)
-    folds = [np.flatnonzero(FOLD == number) for number in range(FOLDS)]  # noqa: SIM300
-    by_fold = tuple(figures(LATE[rows], calibrated[rows], threshold) for rows in folds)
-    return Trial(candidate, Settings({"depth": 1}, how), LOANS, by_fold, margins, calibrated, FOLD)
+    return Trial.of(candidate, Settings({"depth": 1}, how), signal + shift, LATE, FOLD, threshold)
 
 
 GOOD = trial("additive", SIGNAL)
@@ -196,7 +192,8 @@ def test_the_same_study_gives_the_same_page(page: str) -> None:
 def test_the_choice_is_said_in_words(page: str) -> None:
     said = section(page, "summary")
     assert f"additive was chosen: {FOUND.why}." in said
-    assert f"AUC {GOOD.mean('auc'):.4f} ± {GOOD.error('auc'):.4f}" in said
+    error = f"standard error {GOOD.error('auc'):.4f}"
+    assert f"AUC {GOOD.mean('auc'):.4f}, {error}" in said
     assert "Not the chosen" not in page
     other = training_report(study_of(WORSE, estimator=ONNX))
     assert "Not the chosen candidate." in words(other)
@@ -235,15 +232,20 @@ def test_one_resampling_alone_is_not_compared() -> None:
 
 
 def test_calibration_is_shown_before_and_after() -> None:
-    margins = GOOD.margins + 3  # as after class weights: far too high
-    own = replace(GOOD, margins=margins)
+    own = trial("additive", SIGNAL, shift=0.0)  # as after class weights: far too high
     said = section(training_report(study_of(own)), "calibration")
-    p = 1 / (1 + np.exp(-margins))
-    assert f"Brier score before calibration {np.mean((p - LATE) ** 2):.5f}" in said
-    q = 1 / (1 + np.exp(-cross_fitted(margins, LATE, FOLD)))
-    assert f"Brier score after {np.mean((q - LATE) ** 2):.5f}" in said
-    assert "Slope" in said
-    assert "Expected calibration error" in said
+    p = 1 / (1 + np.exp(-own.margins))
+    q = 1 / (1 + np.exp(-cross_fitted(own.margins, LATE, FOLD)))
+    rows = re.findall(
+        r"(none|smote)(?: this version)? 2,000 (before|after) (.+?) % (\S+) % (\S+)", said
+    )
+    assert [row[:2] for row in rows] == [
+        *(("none", "before"), ("none", "after")),
+        *(("smote", "before"), ("smote", "after")),
+    ]
+    for row, probabilities in ((rows[0], p), (rows[1], q)):
+        assert float(row[3]) == pytest.approx(100 * probabilities.mean(), rel=0.01)
+        assert float(row[4]) == pytest.approx(np.mean((probabilities - LATE) ** 2), abs=1e-5)
 
 
 def test_the_trade_off_is_that_of_the_out_of_fold_margins(page: str) -> None:
@@ -260,7 +262,7 @@ def test_the_trade_off_is_that_of_the_out_of_fold_margins(page: str) -> None:
         [*expected, lift, cost], rel=0.01
     )
     assert 14 <= section(page, "policy").split("Bands")[0].count(" % ") / 4 <= 20
-    assert "Flagging no loan would cost 1000, flagging every loan 950" in said
+    assert "Flagging no loan would cost 1,000, flagging every loan 950" in said
 
 
 def test_every_loan_is_in_a_band(page: str) -> None:

@@ -39,17 +39,27 @@ def test_equal_margins_are_one_row() -> None:
     assert trade_off(np.zeros(50), np.arange(50) % 10 == 0) == (TradeOff(0.0, 1.0, 1.0, 0.1),)
 
 
-def test_a_large_table_has_a_row_for_each_percent() -> None:
+def test_a_large_table_has_a_row_for_each_step() -> None:
     random = np.random.default_rng(2)
     margins = random.normal(size=5000)
     late = (random.random(5000) < 1 / (1 + np.exp(3 - margins))).astype(np.float64)
     rows = trade_off(margins, late)
-    assert [row.flagged for row in rows] == pytest.approx([i / 100 for i in range(1, 101)])
+    fine, coarse = [i / 1000 for i in range(1, 50)], [i / 200 for i in range(10, 201)]
+    assert [row.flagged for row in rows] == pytest.approx([*fine, *coarse])
     for row in rows:
         flagged = margins >= row.margin
         assert row.flagged == flagged.mean()
         assert row.recall == pytest.approx(late[flagged].sum() / late.sum())
         assert row.precision == pytest.approx(late[flagged].mean())
+
+
+@pytest.mark.parametrize("loans", [3_999, 111_068])
+@pytest.mark.parametrize("capacity", [0.002, 0.01, 0.05, 0.1, 0.125, 0.2, 0.3])
+def test_a_capacity_is_used_to_the_last_loan(loans: int, capacity: float) -> None:
+    margins = np.random.default_rng(4).permutation(loans) / loans
+    rows = trade_off(margins, (np.arange(loans) % 40 == 0).astype(np.float64))
+    policy = Policy.by_aim("capacity", capacity, rows)
+    assert policy.late_many(margins).sum() == int(loans * capacity + 1e-9)
 
 
 @given(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import signal
 import sys
 from importlib import import_module
 from typing import Any
@@ -71,6 +72,14 @@ def peerloan() -> None:
     """
 
 
+class _Terminated(BaseException):
+    """The process was asked to end."""
+
+
+def _terminate(_number: int, _frame: object) -> None:
+    raise _Terminated
+
+
 def _drop_output() -> None:
     """Let what is still to be written go nowhere, or Python complains when it ends."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -81,13 +90,17 @@ def main(args: list[str] | None = None) -> Any:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # letters that a terminal doesn't have
+    # As Ctrl-C: what is half-written is cleaned away. A server has its own handlers.
+    signal.signal(signal.SIGTERM, _terminate)
     try:
         peerloan.main(args, standalone_mode=False)
     except click.ClickException as error:
         error.show()
         sys.exit(2)
+    except _Terminated:
+        fail("stopped", 128 + signal.SIGTERM)
     except (click.Abort, KeyboardInterrupt):
-        fail("stopped", 130)
+        fail("stopped", 128 + signal.SIGINT)
     except BrokenPipeError:  # `peerloan … | head`
         _drop_output()
         sys.exit(1)

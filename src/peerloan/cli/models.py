@@ -74,6 +74,7 @@ def show(version: str, as_json: bool) -> None:
         ("created", manifest.created),
         ("trained on", f"{trained.source}: {trained.loans:,} loans, {trained.late:,} late"),
         ("fingerprint", trained.fingerprint),
+        *_recalibrated_rows(manifest),
         ("threshold", f"{manifest.policy.threshold} ({_aim(manifest)})"),
         *((f"held-out {name}", f"{value:.6g}") for name, value in manifest.metrics.items()),
         *((name, f"{entry.bytes:,} bytes") for name, entry in manifest.files.items()),
@@ -126,6 +127,7 @@ def policy(version: str, aim: tuple[str, float]) -> None:
     """Publish a version anew with another threshold and its bands."""
     # The card is written by the room that trains, which serving need not have installed.
     from peerloan.training.card import model_card
+    from peerloan.training.revised import under_another_policy
 
     here = store()
     manifest = here.manifest(version)
@@ -141,10 +143,14 @@ def policy(version: str, aim: tuple[str, float]) -> None:
         revised.metrics,
         revised.intervals,
         changed,
+        revised.recalibrated_on,
     )
-    new = here.revise(version, changed, {"card.md": card})
+    documents = {"card.md": card}
+    if report := here.document(version, "report.html"):
+        documents["report.html"] = under_another_policy(report, version, changed)
+    new = here.revise(version, changed, documents)
     click.echo(new)
-    note(f"{new}: yes from a probability of {changed.threshold:.4f} on; promote it to serve it")
+    note(f"{new}: yes from a probability of {changed.threshold:.4g} on; promote it to serve it")
 
 
 @models.command()
@@ -163,14 +169,20 @@ def compare(first: str, second: str, book: str, as_json: bool) -> None:
     opened = open_book(book)
     with progress() as show:
         tables = [read_table(opened, each.definition, show) for each in (a, b)]
-    for version, bundle in ((first, a), (second, b)):
-        if tables[0].trained_on.fingerprint == bundle.manifest.trained_on.fingerprint:
-            note(
-                f"note: {version} was trained on this very book, and looks better on it than it is"
-            )
+    notes = [
+        f"{version} was {how} on this very book, and looks better on it than it is"
+        for version, bundle, table in ((first, a, tables[0]), (second, b, tables[1]))
+        for how, source in (
+            ("trained", bundle.manifest.trained_on),
+            ("recalibrated", bundle.manifest.recalibrated_on),
+        )
+        if source is not None and source.fingerprint == table.trained_on.fingerprint
+    ]
     found = compare_bundles(a, b, tables[0].loans, tables[1].loans, tables[0].late)
+    for each in notes:
+        note(f"note: {each}")
     if as_json:
-        print_json(found.to_json())
+        print_json(found.to_json() | {"notes": notes})
         return
     for line in found.lines():
         click.echo(line)
@@ -186,9 +198,18 @@ def _row(here: Store, state: State, version: str) -> dict[str, Any]:
     return row | {
         "auc": None if auc is None else round(auc, 4),
         "loans": manifest.trained_on.loans,
-        "trained on": manifest.trained_on.source,
+        "trained on": manifest.trained_on.source
+        + (f", recalibrated on {again.source}" if (again := manifest.recalibrated_on) else ""),
         "created": manifest.created,
     }
+
+
+def _recalibrated_rows(manifest: Manifest) -> list[tuple[str, str]]:
+    book = manifest.recalibrated_on
+    if book is None:
+        return []
+    shown = f"{book.source}: {book.loans:,} loans, {book.late:,} late"
+    return [("recalibrated on", shown), ("its fingerprint", book.fingerprint)]
 
 
 def _alias(state: State, version: str) -> str:

@@ -97,6 +97,11 @@ def train(
             f"note: the threshold calls {best.metrics['flagged']:.0%} of all loans late; where so "
             "many are, another aim may serve better (--aim)"
         )
+    if here.manifest(best.version).intervals["auc"][0] <= 0.5:
+        note(
+            f"note: with an AUC of {best.metrics['auc']:.4f}, {best.version} may rank loans no "
+            "better than chance would"
+        )
     if promote:
         here.promote(best.version, why or f"chosen in training on {Path(book).name}", breaking)
         note(f"champion: {best.version}")

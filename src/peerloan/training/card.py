@@ -16,6 +16,7 @@ from peerloan.loan import Definition, Field
 from peerloan.loan.text import show_bound
 from peerloan.model import BANDS, LevelTable, NumberTable, Policy, Scorecard, TrainedOn
 from peerloan.model.arithmetic import probability
+from peerloan.model.drafting import CREATED_MARK, VERSION_MARK
 
 # A score of 600 where 50 loans are on time for each late one, and 20 points more where the odds
 # are twice as good: the scaling of Siddiqi (2006), Credit Risk Scorecards, chapter 6.
@@ -26,6 +27,12 @@ _OFFSET = SCORE - _FACTOR * math.log(ODDS)
 _PRINTED, _HEADING = 270, 4
 _MOST_LINES, _MOST_NAMES = 10, 6
 
+# In the card and in the report alike.
+INTENDED_USE = (
+    "To rank loans by risk, to watch the riskiest, to reach out early, and to say why. It was not "
+    "built to decide on applications, to price, or to compute capital or provisions; nobody's loan "
+    "should be refused, repriced or ended without a person's review."
+)
 NAMES = {
     "auc": "AUC",
     "gini": "Gini",
@@ -55,32 +62,43 @@ def model_card(
     metrics: dict[str, float],
     intervals: dict[str, tuple[float, float]],
     policy: Policy,
+    recalibrated_on: TrainedOn | None = None,
 ) -> str:
-    """The card as Markdown; `intervals` are 95 % intervals of some or all of `metrics`."""
+    """The card as Markdown; `intervals` are 95 % intervals of some or all of `metrics`.
+
+    `recalibrated_on` is the book, if any, to which the probabilities were fitted afterwards; the
+    metrics are then of its loans.
+    """
+    sampled = [
+        how
+        for how, book in (("Trained", trained_on), ("Recalibrated", recalibrated_on))
+        if book is not None and book.sample
+    ]
     warning = (
-        "> **Trained on the built-in sample.** Its loans are synthetic: no decision about a person "
-        "may rest on this version.\n\n"
-        if trained_on.sample
+        f"> **{sampled[0]} on the built-in sample.** Its loans are synthetic: no decision about a "
+        "person may rest on this version.\n\n"
+        if sampled
         else ""
     )
+    calibrated_on = "the training table" if recalibrated_on is None else "the newer book"
     label = definition.label
     fields = [(field.name, field.label, field.kind, field.expected) for field in definition.fields]
     return f"""# {_plain(definition.model)}: {_plain(candidate)}
+
+Version `{VERSION_MARK}`, made {CREATED_MARK}.
 
 {warning}Predicts for each loan how likely its holder is to be late {window(definition)}: that
 {_code(label.column)} will be {_code(label.late)}. The version is
 {_WHAT.get(candidate, "a model of its own kind")}.
 
 ## Intended use
-To rank loans by risk, to watch the riskiest, and to say why. Not to refuse, price or end a loan
-without a person's review, and not for loans unlike those it was trained on.
+{INTENDED_USE}
 
 ## Trained on
-{_plain(trained_on.source)}: {trained_on.loans:,} loans, of which {trained_on.late:,} are late
-({trained_on.late / trained_on.loans:.2%}). Fingerprint `{trained_on.fingerprint}`.
-
+{_source(trained_on)}
+{_recalibrated(recalibrated_on)}
 ## How well it does
-On loans that it was not fitted on, by cross-validation; the version itself was fitted on all loans.
+{_judged_on(recalibrated_on)}
 
 {_table(["figure", "value", "95 % interval"], _figures(metrics, intervals))}
 
@@ -97,8 +115,8 @@ On loans that it was not fitted on, by cross-validation; the version itself was 
   economy, or another meaning of late makes another late rate: then it is due for `--recalibrate`.
 - A loan's outcome is known only if the loan was granted: nothing is said of applicants who were
   refused.
-- Probabilities are calibrated for the training table's late rate. Where the late rate moves, the
-  ranking may still hold while the probabilities do not; recalibrate then.
+- Probabilities are calibrated for the late rate of {calibrated_on}. Where the late rate
+  moves, the ranking may still hold while the probabilities do not; recalibrate then.
 - Reasons say what raises this loan's probability above the average. They are no causes.
 - Fairness is checked only for the columns that were named at training: see the report.
 
@@ -109,8 +127,37 @@ On loans that it was not fitted on, by cross-validation; the version itself was 
 - To be reviewed when its loans or their late rate change, and no later than:
   *to be filled in by the owner*
 
-The training report beside this card, `report.html`, holds the evidence.
+The report beside this card, `report.html`, holds the evidence.
 """
+
+
+def _source(book: TrainedOn) -> str:
+    return (
+        f"{_plain(book.source)}: {book.loans:,} loans, of which {book.late:,} are late\n"
+        f"({book.late / book.loans:.2%}). Fingerprint `{book.fingerprint}`."
+    )
+
+
+def _recalibrated(book: TrainedOn | None) -> str:
+    if book is None:
+        return ""
+    return f"""
+## Recalibrated on
+{_source(book)}
+Log-odds were shifted and scaled to fit these outcomes; the ranking and the reasons are as trained.
+"""
+
+
+def _judged_on(recalibrated_on: TrainedOn | None) -> str:
+    if recalibrated_on is None:
+        return (
+            "On loans that it was not fitted on, by cross-validation; the version itself was "
+            "fitted on all loans."
+        )
+    return (
+        "On the loans that it was recalibrated on, each with the scale that the other folds give; "
+        "the version itself has the scale of all of them."
+    )
 
 
 def window(definition: Definition) -> str:
@@ -245,7 +292,7 @@ def as_points(scorecard: Scorecard, definition: Definition, policy: Policy) -> P
             abs(end * _FACTOR + line.points) for line in lines for end in (line.low, line.high)
         )
         tables.append(PointsTable(field, lines, len(exact)))
-    scores = range(SCORE - 5 * TO_DOUBLE, SCORE + 4 * TO_DOUBLE, TO_DOUBLE)
+    scores = _scale(scorecard, policy)
     return Points(
         round(score(scorecard.base)),
         tuple(tables),
@@ -254,6 +301,18 @@ def as_points(scorecard: Scorecard, definition: Definition, policy: Policy) -> P
         tuple(map(score, policy.band_margins)),
         tuple((each, probability((_OFFSET - each) / _FACTOR)) for each in scores),
     )
+
+
+def _scale(scorecard: Scorecard, policy: Policy) -> range:
+    """Some ten scores from the riskiest to the safest that a loan can have, with the bands."""
+    low, high = (
+        TO_DOUBLE * round(score(scorecard.base + sum(map(pick, points))) / TO_DOUBLE)
+        for points in [[table.points or (0.0,) for table in scorecard.tables]]
+        for pick in (max, min)
+    )
+    low = min(low, TO_DOUBLE * math.floor(score(policy.band_margins[-1]) / TO_DOUBLE))
+    step = TO_DOUBLE * max(1, math.ceil((high - low) / (10 * TO_DOUBLE)))
+    return range(low, high + 1, step)
 
 
 def exact_lines(field: Field, table: NumberTable | LevelTable) -> tuple[Line, ...]:
@@ -275,9 +334,27 @@ def _merged(field: Field, table: NumberTable | LevelTable, most: int) -> tuple[L
             middle = (low + high) / 2
             found = _neighbours(points, middle)
             low, high = (low, middle) if len(found) <= most else (middle, high)
-        return _neighbours(points, high) if len(found) > most else found
+        return _joined(_neighbours(points, high) if len(found) > most else found, points)
 
     return _lines(field, table, group)
+
+
+def _joined(groups: list[list[int]], points: Sequence[float]) -> list[list[int]]:
+    """Neighbouring groups that get the same whole points, as one."""
+    joined: list[list[int]] = []
+    for group in groups:
+        held = [points[place] for place in group]
+        if joined:
+            before = [points[place] for place in joined[-1]]
+            if _whole(before) == _whole(held) == _whole([*before, *held]):
+                joined[-1] += group
+                continue
+        joined.append(group)
+    return joined
+
+
+def _whole(held: Sequence[float]) -> int:
+    return Line("", min(held), max(held)).points
 
 
 def _neighbours(points: Sequence[float], within: float) -> list[list[int]]:

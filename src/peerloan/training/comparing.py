@@ -12,7 +12,7 @@ import numpy.typing as npt
 from peerloan.loan import Loans, Numbers
 from peerloan.model import BANDS, Bundle, probabilities
 from peerloan.training import measures
-from peerloan.training.calibration import Calibration
+from peerloan.training.calibration import reliability
 from peerloan.training.measures import Rate
 from peerloan.training.wording import percent, show_rate, signed
 
@@ -251,7 +251,7 @@ class _Ranked:
 def _figures(bundle: Bundle, margins: Numbers, late: Numbers) -> Figures:
     p = probabilities(margins)
     flagged = bundle.policy.late_many(margins)
-    calibration = Calibration.fit(margins, late)
+    calibration = reliability(margins, late)
     auc = measures.auc(margins, late.astype(np.int64))
     assert auc is not None  # noqa: S101  there are loans of both kinds
     return Figures(

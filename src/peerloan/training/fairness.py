@@ -6,21 +6,26 @@ unfavourable outcome, so the four-fifths rule compares shares of loans that are 
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from peerloan.loan import Numbers, TextColumn
-from peerloan.training.measures import wilson
+from peerloan.loan.text import parse_number, show_bound
+from peerloan.training.measures import Z95, wilson
 from peerloan.training.wording import percent, several
 
 # Below these a group's figures say more about chance than about the model.
 LEAST_LOANS = 50
 LEAST_LATE = 10
 MOST_GROUPS = 20
+# Ranges that a column of numbers is cut into, each with about as many loans.
+_RANGES = 5
 FOUR_FIFTHS = 0.8
 
 Kind = Literal["level", "others", "missing"]
@@ -48,8 +53,8 @@ class Treated:
 
     `flagged` is the selection rate, the share of its loans called late; `true_positive` the share
     of its late loans that are, `false_positive` that of its loans on time. `ratio` is its share of
-    loans that are not flagged, divided by that of the most favoured group; None where a group has
-    too few loans to be compared.
+    loans that are not flagged, divided by that of the most favoured group, with `low` and `high` as
+    the ends of its 95 % interval; None where a group has too few loans to be compared.
     """
 
     name: str
@@ -61,6 +66,8 @@ class Treated:
     false_positive: Share | None
     too_few: bool
     ratio: float | None = None
+    low: float | None = None
+    high: float | None = None
 
 
 @dataclass(frozen=True)
@@ -85,13 +92,14 @@ def check_fairness(
     29 CFR § 1607.4 D: a group whose favourable rate is below 4/5 of the highest group's is a sign
     of adverse impact. It was written for hiring and is used in lending by analogy. True- and
     false-positive rates are the "equalized odds" of Hardt, Price and Srebro (2016). Missing values
-    are a group of their own; beyond 20 groups the smaller ones are taken together.
+    are a group of their own, numbers are cut into ranges, and beyond 20 groups the smaller ones are
+    taken together, which is nobody to compare with.
     """
     groups = [
         _treated(name, kind, flagged[rows], late[rows])
-        for name, kind, rows in _members(TextColumn.of(values))
+        for name, kind, rows in _members(TextColumn.of(_ranged(values)))
     ]
-    enough = [group for group in groups if not group.too_few]
+    enough = [group for group in groups if not group.too_few and group.kind != "others"]
     if len(enough) < 2:
         sentence = (
             f"{column}: fewer than two groups have {LEAST_LOANS} loans and {LEAST_LATE} late ones, "
@@ -104,8 +112,37 @@ def check_fairness(
     if not best:
         sentence = f"{column}: every loan of the groups that can be compared is flagged."
         return Fairness(column, tuple(groups), None, (sentence,))
-    groups = [group if group.too_few else _with_ratio(group, best) for group in groups]
+    groups = [group if group.too_few else _with_ratio(group, favoured) for group in groups]
     return Fairness(column, tuple(groups), favoured.name, tuple(_finding(column, groups, favoured)))
+
+
+def _ranged(values: Sequence[str | None]) -> Sequence[str | None]:
+    """A column of more numbers than there may be groups, as ranges; any other as it is."""
+    given = list(dict.fromkeys(value for value in values if value is not None))
+    if len(given) <= MOST_GROUPS:
+        return values
+    try:
+        numbers = {value: parse_number(value) for value in given}
+    except ValueError:
+        return values
+    of_loans = np.array(
+        [np.nan if value is None else numbers[value] for value in values], dtype=np.float64
+    )
+    known = of_loans[~np.isnan(of_loans)]
+    if not len(known):
+        return values
+    ends = np.unique(np.quantile(known, np.arange(1, _RANGES) / _RANGES, method="lower"))
+    shown = [show_bound(end) for end in ends.tolist()]
+    names = [
+        f"up to {shown[0]}",
+        *(f"above {low} to {high}" for low, high in itertools.pairwise(shown)),
+        f"above {shown[-1]}",
+    ]
+    places = np.searchsorted(ends, of_loans, side="left").tolist()
+    return [
+        None if missing else names[place]
+        for place, missing in zip(places, np.isnan(of_loans).tolist(), strict=True)
+    ]
 
 
 def _members(column: TextColumn) -> list[tuple[str, Kind, npt.NDArray[np.bool_]]]:
@@ -140,23 +177,36 @@ def _treated(name: str, kind: Kind, flagged: npt.NDArray[np.bool_], late: Number
     )
 
 
-def _with_ratio(group: Treated, best: float) -> Treated:
-    return Treated(**(vars(group) | {"ratio": (1 - group.flagged.share) / best}))
+def _with_ratio(group: Treated, favoured: Treated) -> Treated:
+    """The four-fifths ratio with its interval: the ratio of two shares by the delta method on its
+    logarithm (D. Katz et al. 1978, Biometrics 34).
+    """
+    own, best = (1 - each.flagged.share for each in (group, favoured))
+    ratio = own / best
+    if group is favoured or not own:
+        return replace(group, ratio=ratio)
+    error = math.sqrt((1 - own) / (own * group.loans) + (1 - best) / (best * favoured.loans))
+    low, high = (ratio * math.exp(sign * Z95 * error) for sign in (-1, 1))
+    return replace(group, ratio=ratio, low=low, high=high)
 
 
 def _finding(column: str, groups: Sequence[Treated], favoured: Treated) -> list[str]:
     """The finding: the four-fifths rule, the flagged rates themselves, errors, small groups."""
     compared = [group for group in groups if not group.too_few]
     below = [group for group in compared if group.ratio is not None and group.ratio < FOUR_FIFTHS]
+    surely = [group for group in below if group.high is None or group.high < FOUR_FIFTHS]
+    rate = f"below four fifths of the rate at which loans of {favoured.name} are not flagged"
     said = []
-    if below:
-        names = several([f"{group.name} ({group.ratio:.2f})" for group in below])
+    if surely:
         said.append(
-            f"{column}: below four fifths of the rate at which loans of {favoured.name} are not "
-            f"flagged: {names}. That calls for a justification, and a search for a less unequal "
-            "alternative."
+            f"{column}: {rate}: {_with_ratios(surely)}. That calls for a justification, and a "
+            "search for a less unequal alternative."
         )
-    else:
+    if unsure := [group for group in below if group not in surely]:
+        said.append(
+            f"{column}: {rate}, but by no more than chance explains: {_with_ratios(unsure)}."
+        )
+    if not below:
         lowest = min(group.ratio for group in compared if group.ratio is not None)
         said.append(
             f"{column}: no group falls below four fifths of the rate at which loans of "
@@ -177,6 +227,10 @@ def _finding(column: str, groups: Sequence[Treated], favoured: Treated) -> list[
             f"compared: {several(few)}."
         )
     return said
+
+
+def _with_ratios(groups: Sequence[Treated]) -> str:
+    return several([f"{group.name} ({group.ratio:.2f})" for group in groups])
 
 
 def _errors(groups: Sequence[Treated]) -> str:

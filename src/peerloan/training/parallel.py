@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
+import numpy as np
 from joblib import cpu_count
 from threadpoolctl import threadpool_limits
 
@@ -22,9 +23,15 @@ def each(call: Callable[[_Job], _Result], jobs: Iterable[_Job]) -> Iterator[_Res
     # The limit of OpenMP is a thread's own, that of linear algebra the process's.
     with (
         threadpool_limits(1),
-        ThreadPoolExecutor(cpu_count(), initializer=lambda: threadpool_limits(1)) as threads,
+        ThreadPoolExecutor(cpu_count(), initializer=_prepare) as threads,
     ):
         try:
             yield from threads.map(call, jobs)
         finally:
             threads.shutdown(cancel_futures=True)
+
+
+def _prepare() -> None:
+    threadpool_limits(1)
+    # Sums of the largest doubles overflow in libraries that only look for missing values.
+    np.seterr(over="ignore", invalid="ignore")

@@ -47,6 +47,8 @@ _DASHES = ["-", (0, (5, 2)), (0, (1.5, 1.5)), (0, (6, 2, 1.5, 2)), (0, (3, 1)), 
 
 _WIDTH = 420  # in the SVG's own units, in which a letter of text has size 11
 _LONGEST = 26
+# Of a heat map: the longest name at its sides, and the width of a cell.
+_LONGEST_OF_MANY, _CELL = 22, 32
 _STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "peerloan",
@@ -140,6 +142,10 @@ def bars(
         )
         if intervals:
             axes.hlines(places, *zip(*intervals, strict=True), color=INK, linewidth=1.3)
+        for place, value in zip(places.tolist(), values, strict=True):
+            if most is not None and value > most:  # a bar that goes on beyond the edge
+                shown = f"{tick(round(value, 3), scale)} ▸"
+                axes.text(most, place, shown, ha="right", va="center_baseline", size=10)
         if line is not None:
             axes.axvline(line, color=INK, linewidth=1, linestyle=(0, (4, 3)))
             above = axes.get_xaxis_transform()
@@ -161,20 +167,23 @@ def heat_map(
     values: Sequence[Sequence[float | None]],
 ) -> str:
     """Values from −1 to 1 as colours: one for above 0, one for below; None leaves a cell empty."""
-    width = max(_WIDTH, 150 + 30 * len(columns))
-    with _drawing(title, 110 + max(24, width * 0.05) * len(rows), width) as (drawing, axes):
+    rows = [_short(each, _LONGEST_OF_MANY) for each in rows]
+    columns = [_short(each, _LONGEST_OF_MANY) for each in columns]
+    beside, above = (7 * max(map(len, names), default=0) for names in (rows, columns))
+    width = max(_WIDTH, beside + 40 + _CELL * len(columns))
+    with _drawing(title, 40 + 0.7 * above + 26 * len(rows), width) as (drawing, axes):
         for y, row in enumerate(values):
             for x, value in enumerate(row):
                 if value is not None:
-                    _cell(axes, x, y, value, written=len(columns) <= 16)
+                    _cell(axes, x, y, value)
         axes.set_xlim(-0.5, len(columns) - 0.5)
         axes.set_ylim(len(rows) - 0.5, -0.5)
         axes.xaxis.tick_top()
         axes.tick_params(top=False, labelcolor=INK)
-        axes.set_xticks(range(len(columns)), [_short(each) for each in columns])
+        axes.set_xticks(range(len(columns)), columns)
         for label in axes.get_xticklabels():
             label.set(rotation=40, ha="left", rotation_mode="anchor")
-        axes.set_yticks(range(len(rows)), [_short(each) for each in rows])
+        axes.set_yticks(range(len(rows)), rows)
         axes.spines[:].set_visible(False)
     return drawing.svg
 
@@ -234,16 +243,15 @@ def _line(axes: Any, line: Line, colour: str, dashes: Any) -> None:
         axes.plot(line.x, line.y, linewidth=1.8, linestyle=dashes, drawstyle=style, **look)
 
 
-def _cell(axes: Any, x: int, y: int, value: float, written: bool) -> None:
+def _cell(axes: Any, x: int, y: int, value: float) -> None:
     """A cell of a heat map. Faint enough that its text can be read in light and in dark."""
     colour = ACCENT if value >= 0 else LATE
     box = Rectangle(
         (x - 0.48, y - 0.47), 0.96, 0.94, color=colour, alpha=0.05 + 0.6 * abs(value), linewidth=0
     )
     axes.add_patch(box)
-    if written:
-        shown = f"{value:.2f}".replace("-", "−")
-        axes.text(x, y, shown, ha="center", va="center_baseline", size=10)
+    shown = f"{value:.2f}".replace("-", "−")
+    axes.text(x, y, shown, ha="center", va="center_baseline", size=10)
 
 
 def _scale(axes: Any, which: Literal["x", "y"], scale: Scale, log: bool = False) -> None:
@@ -270,8 +278,8 @@ def tick(value: float, scale: Scale = "number") -> str:
     return show_bound(float(f"{value:.6g}"))
 
 
-def _short(text: str) -> str:
-    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
+def _short(text: str, longest: int = _LONGEST) -> str:
+    return text if len(text) <= longest else f"{text[: longest - 1]}…"
 
 
 class _Drawing:

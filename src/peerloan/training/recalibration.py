@@ -22,6 +22,8 @@ from peerloan.model.profile import Profile
 from peerloan.training.calibration import Calibration, cross_fitted
 from peerloan.training.card import model_card
 from peerloan.training.evaluation import auc_interval, figures
+from peerloan.training.judged import Judgement
+from peerloan.training.revised import Recalibrated, recalibration_report
 from peerloan.training.run import Aim, Outcome, TrainingError, libraries, read_table
 from peerloan.training.scorecards import rescaled
 from peerloan.training.search import Progress
@@ -58,13 +60,19 @@ def recalibrate(
         policy = Policy.by_aim(aim.name, aim.value, offered)
     except ValueError as error:
         raise TrainingError(str(error)) from None
+    scale = Calibration.fit(raw, table.late)
+    if not scale.tells:
+        raise TrainingError(
+            f"{book.name}: its late loans are not those that {version} takes for risky, so that no "
+            "shift and scale of its log-odds fits them; train a version on newer loans instead"
+        )
     found = figures(table.late, margins, policy.threshold_margin)
     intervals = {"auc": auc_interval(table.late, found["auc"])}
     measured = Profile.of(loans, table.late, 1 / (1 + np.exp(-margins)))
     made = draft(
         candidate=before.candidate,
         definition=bundle.definition,
-        estimator=_rescaled(bundle, store, Calibration.fit(raw, table.late)),
+        estimator=_rescaled(bundle, store, scale),
         policy=policy,
         # What reasons compare with stays; what drift is measured against is the newer book.
         profile=msgspec.structs.replace(
@@ -74,9 +82,30 @@ def recalibrate(
         judged=Judged(found, intervals, before.candidates, offered),
         libraries=libraries(),
         documents={
+            "report.html": recalibration_report(
+                Recalibrated(
+                    version=version,
+                    candidate=before.candidate,
+                    definition=bundle.definition,
+                    trained_on=before.trained_on,
+                    book=table.trained_on,
+                    scale=scale,
+                    before=Judgement("before", raw, table.late),
+                    after=Judgement("after", margins, table.late),
+                    auc=found["auc"],
+                    policy=policy,
+                    trade_off=offered,
+                )
+            ),
             "card.md": model_card(
-                before.candidate, bundle.definition, before.trained_on, found, intervals, policy
-            )
+                before.candidate,
+                bundle.definition,
+                before.trained_on,
+                found,
+                intervals,
+                policy,
+                table.trained_on,
+            ),
         },
     )
     manifest = msgspec.structs.replace(made.manifest, recalibrated_on=table.trained_on)

@@ -10,18 +10,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from peerloan.loan import Definition, Field, Numbers
-from peerloan.model import NumberTable, Policy, Scorecard, TradeOff
-from peerloan.model.arithmetic import probability
+from peerloan.loan import Definition, Field
+from peerloan.model import NumberTable, Scorecard
+from peerloan.model.drafting import CREATED_MARK, VERSION_MARK
 from peerloan.model.onnx_model import background_size
 from peerloan.training import plots
-from peerloan.training.calibration import reliability
 from peerloan.training.card import (
+    INTENDED_USE,
     ODDS,
     SCORE,
     TO_DOUBLE,
     as_points,
-    band_ranges,
     exact_lines,
     figure_name,
     policy_in_words,
@@ -29,6 +28,15 @@ from peerloan.training.card import (
 )
 from peerloan.training.evaluation import auc_interval, figures
 from peerloan.training.fairness import check_fairness
+from peerloan.training.judged import (
+    Judgement,
+    at_policy,
+    band_rows,
+    dots,
+    policy_part,
+    rates,
+    reliability_plot,
+)
 from peerloan.training.measures import Rate
 from peerloan.training.plots import Line
 from peerloan.training.search import Trial
@@ -37,17 +45,15 @@ from peerloan.training.templating import render
 from peerloan.training.wording import interval, percent, several, show_rate, signed
 
 FIGURES = ("auc", "log_loss", "recall", "average_precision", "ks", "gini", "brier")
-DEFAULT_RATIO = 20.0
-_SHARES = (0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0)
 # Points of a curve, and bars of a category, that a plot shows.
 _CURVE, _MOST_BARS = 200, 25
 
 
 def training_report(study: Study) -> str:
     """The report of one candidate as HTML; it asks for nothing from anywhere."""
-    policy, rate = study.policy, float(study.late.mean())
-    ratio = policy.aim_value if policy.aim == "cost" else DEFAULT_RATIO
+    policy = study.policy
     flagged = policy.late_many(study.margins)
+    books = _books(study)
     # Those on the most loans first, and among them the best.
     tried = sorted(study.found.tried, key=lambda trial: (-trial.loans, -trial.mean("auc")))
     folds, later = _folds(study), _later(study)
@@ -55,25 +61,25 @@ def training_report(study: Study) -> str:
     return render(
         "training.html.j2",
         study=study,
+        version=VERSION_MARK,
+        created=CREATED_MARK,
+        intended_use=INTENDED_USE,
         trained=study.trained_on,
         rate=Rate.of(int(study.late.sum()), len(study.late)),
         auc=study.intervals.get("auc") or auc_interval(study.late, study.trial.mean("auc")),
-        at_threshold=_at(policy, study.margins, study.late),
+        at_threshold=at_policy(policy, books[0]),
         summary=_summary(study, later),
         figures=FIGURES,
         figure_name=figure_name,
         resampled=_resampled(tried),
         tried=tried,
-        curves=_curves(study),
-        calibration=_calibration(study.margins, study.late),
-        raw=_brier(study.trial.margins, study.late),
-        reliability_plot=_reliability_plot(study),
-        ratio=ratio,
-        trade_off=_trade_off(study, ratio),
-        never=1000 * ratio * rate,
-        always=1000 * (1 - rate),
+        curves=_curves(books),
+        calibration=study.trial.after,
+        rates=rates,
+        by_resampling=_by_resampling(study.trial, tried),
+        reliability_plot=reliability_plot(books),
+        policy=policy_part(policy, study.trade_off, books[0]),
         policy_in_words=policy_in_words(policy),
-        bands=_bands(policy, study.margins, study.late),
         folds=folds,
         fold_plot=_fold_plot(folds, study.trial.mean("auc")),
         scorecard=scorecard,
@@ -107,8 +113,8 @@ def _summary(study: Study, later: dict[str, Any] | None) -> list[str]:
     auc = own.mean("auc")
     said.append(
         f"Of a late loan and one on time, {own.candidate} takes the late one for the riskier in "
-        f"{percent(auc)} of all pairs (AUC {auc:.4f} ± {own.error('auc'):.4f}), on loans that it "
-        "was not fitted on."
+        f"{percent(auc)} of all pairs (AUC {auc:.4f}, standard error {own.error('auc'):.4f}), on "
+        "loans that it was not fitted on."
     )
     if later is not None and later["figures"]:
         low, high = later["interval"]
@@ -156,17 +162,26 @@ def _gain(trial: Trial, other: Trial) -> tuple[float, float]:
     return float(np.mean(gains)), float(np.std(gains, ddof=1) / math.sqrt(len(gains)))
 
 
-def _books(study: Study) -> list[tuple[str, Numbers, Numbers]]:
-    """The training table, and the later book if it can be judged: margins and outcomes."""
-    books = [("cross-validated", study.margins, study.late)]
+def _by_resampling(own: Trial, tried: Sequence[Trial]) -> list[Trial]:
+    """The candidate's own trial, and its best with each other resampling."""
+    best = {own.settings.resampling: own}
+    for trial in tried:
+        if trial.candidate == own.candidate:
+            best.setdefault(trial.settings.resampling, trial)
+    return list(best.values())
+
+
+def _books(study: Study) -> list[Judgement]:
+    """The training table, and the later book if it can be judged."""
+    books = [Judgement("cross-validated", study.margins, study.late)]
     if study.later is not None and 0 < study.later.late.sum() < len(study.later.late):
-        books.append(("later book", study.later.margins, study.later.late))
+        books.append(Judgement("later book", study.later.margins, study.later.late))
     return books
 
 
-def _curves(study: Study) -> dict[str, str]:
+def _curves(books: Sequence[Judgement]) -> dict[str, str]:
     roc, recall = [], []
-    for name, margins, late in _books(study):
+    for name, margins, late in books:
         order = np.argsort(-margins, kind="stable")
         # Where a threshold can lie: at the last loan of each margin.
         ends = np.append(np.flatnonzero(np.diff(margins[order])), len(order) - 1)
@@ -195,122 +210,26 @@ def _curves(study: Study) -> dict[str, str]:
             x_label="recall",
             y_label="precision",
             y_range=(0, 1.05 * highest),
-            level=float(study.late.mean()),
+            level=float(books[0].late.mean()),
         ),
     }
-
-
-def _brier(margins: Numbers, late: Numbers) -> float:
-    return float(np.mean((1 / (1 + np.exp(-np.clip(margins, -500, 500))) - late) ** 2))
-
-
-def _calibration(margins: Numbers, late: Numbers) -> dict[str, Any]:
-    found = reliability(margins, late)
-    return {
-        "slope": found.slope,
-        "intercept": found.intercept,
-        "error": found.error,
-        "brier": _brier(margins, late),
-        "expected": float(np.average(found.expected, weights=found.loans)),
-        "observed": float(late.mean()),
-        "bins": [
-            (expected, Rate.of(round(observed * loans), loans))
-            for expected, observed, loans in zip(
-                found.expected, found.observed, found.loans, strict=True
-            )
-        ],
-    }
-
-
-def _reliability_plot(study: Study) -> str:
-    series = []
-    for name, margins, late in _books(study):
-        expected, rates = zip(*_calibration(margins, late)["bins"], strict=True)
-        series.append(_dots(name, expected, [(rate.rate, rate.low, rate.high) for rate in rates]))
-    return plots.lines(
-        "Reliability",
-        series,
-        x_label="probability",
-        y_label="late rate",
-        x_scale="percent",
-        y_scale="percent",
-        x_range=(0, 1.05 * max(max(line.x) for line in series)),
-        y_range=(0, 1.05 * max(max(line.high or line.y) for line in series)),
-        diagonal=True,
-    )
-
-
-def _dots(name: str, x: Sequence[float], y: Sequence[tuple[float, float, float]]) -> Line:
-    """Dots at (value, low, high) of each x."""
-    values, low, high = zip(*y, strict=True)
-    return Line(name, x, values, low, high, style="dots")
-
-
-def _at(policy: Policy, margins: Numbers, late: Numbers) -> TradeOff:
-    """What the policy's own threshold brings."""
-    flagged = policy.late_many(margins)
-    yes, found = int(flagged.sum()), float(late[flagged].sum())
-    return TradeOff(
-        policy.threshold_margin,
-        yes / len(late),
-        found / float(late.sum()),
-        found / yes if yes else 0.0,
-    )
-
-
-def _trade_off(study: Study, ratio: float) -> list[dict[str, Any]]:
-    """Some fifteen thresholds and the chosen one, the fewest flagged first.
-
-    The cost is that of 1,000 loans, in false alarms, of which a missed late loan costs `ratio`.
-    """
-    rate, chosen = float(study.late.mean()), _at(study.policy, study.margins, study.late)
-    near = [min(study.trade_off, key=lambda row: abs(row.flagged - each)) for each in _SHARES]
-    others = [row for row in dict.fromkeys(near) if row.flagged != chosen.flagged]
-    return [
-        {
-            "row": row,
-            "threshold": probability(row.margin),
-            "lift": row.precision / rate,
-            "cost": 1000 * (row.flagged * (1 - row.precision) + ratio * rate * (1 - row.recall)),
-            "chosen": row is chosen,
-        }
-        for row in sorted([*others, chosen], key=lambda row: row.flagged)
-    ]
-
-
-def _bands(policy: Policy, margins: Numbers, late: Numbers) -> list[dict[str, Any]]:
-    places, p = policy.bands_many(margins), 1 / (1 + np.exp(-margins))
-    rows = []
-    for place, (band, holds) in enumerate(band_ranges(policy)):
-        own = places == place
-        loans = int(own.sum())
-        rows.append(
-            {
-                "band": band,
-                "holds": holds,
-                "loans": loans,
-                "rate": Rate.of(int(late[own].sum()), loans) if loans else None,
-                "expected": float(p[own].mean()) if loans else None,
-            }
-        )
-    return rows
 
 
 def _folds(study: Study) -> list[dict[str, Any]]:
     rows = []
     for number, by_fold in enumerate(study.trial.by_fold):
         own = study.fold == number
-        margins, late = study.margins[own], study.late[own]
+        judged = Judgement("fold", study.margins[own], study.late[own])
         rows.append(
             {
                 "fold": number + 1,
-                "loans": len(late),
-                "late": int(late.sum()),
+                "loans": len(judged.late),
+                "late": int(judged.late.sum()),
                 "auc": by_fold["auc"],
-                "interval": auc_interval(late, by_fold["auc"]),
+                "interval": auc_interval(judged.late, by_fold["auc"]),
                 "ks": by_fold["ks"],
-                "recall": float(study.policy.late_many(margins)[late == 1].mean()),
-                **_calibration(margins, late),
+                "recall": at_policy(study.policy, judged).recall,
+                "calibration": judged.reliability,
             }
         )
     return rows
@@ -318,7 +237,7 @@ def _folds(study: Study) -> list[dict[str, Any]]:
 
 def _fold_plot(rows: list[dict[str, Any]], mean: float) -> str:
     places = [row["fold"] for row in rows]
-    line = _dots("AUC", places, [(row["auc"], *row["interval"]) for row in rows])
+    line = dots("AUC", places, [(row["auc"], *row["interval"]) for row in rows])
     low = math.floor(20 * min(line.low or (0.5,))) / 20
     high = math.ceil(20 * max(line.high or (1.0,))) / 20
     return plots.lines(
@@ -337,10 +256,11 @@ def _later(study: Study) -> dict[str, Any] | None:
     if study.later is None:
         return None
     margins, late = study.later.margins, study.later.late
+    judgement = Judgement("later book", margins, late)
     found: dict[str, Any] = {
         "book": study.later.book,
         "rate": Rate.of(int(late.sum()), len(late)),
-        "bands": _bands(study.policy, margins, late),
+        "bands": band_rows(study.policy, judgement),
         "figures": None,
     }
     if 0 < late.sum() < len(late):
@@ -348,7 +268,7 @@ def _later(study: Study) -> dict[str, Any] | None:
         found |= {
             "figures": judged,
             "interval": auc_interval(late, judged["auc"]),
-            "calibration": _calibration(margins, late),
+            "calibration": judgement.reliability,
         }
     return found
 
@@ -383,10 +303,11 @@ def _shapes(scorecard: Scorecard, definition: Definition) -> list[dict[str, Any]
 
 
 def _steps(title: str, table: NumberTable, field: Field, most: float) -> str:
-    """A number's steps, from a little below the first edge to a little above the last."""
+    """A number's steps, from somewhat below the first edge to somewhat above the last."""
     low, high = (table.edges[0], table.edges[-1]) if table.edges else (0.0, 1.0)
     seen = field.seen_range or (-math.inf, math.inf)
-    reach = 0.08 * (high - low) or 0.1 * abs(high) or 1.0
+    # To where the loans are, unless a few far ones would squeeze all others together.
+    reach = 0.5 * (high - low) or 0.1 * abs(high) or 1.0
     ends = (max(low - reach, min(low, seen[0])), min(high + reach, max(high, seen[1])))
     if not ends[0] < ends[1] < math.inf or math.isinf(ends[1] - ends[0]):
         return ""  # no axis holds it

@@ -50,6 +50,7 @@ from peerloan.training.study import Group, Later, Study, trade_off
 
 # Fewer of either kind, and held-out figures mean nothing.
 LEAST_LOANS = 20
+_LEAST_ROWS = 100
 _MOST_LEVELS = 100
 
 
@@ -113,6 +114,10 @@ def read_table(
             values += read_column(part, name)
         batches.append(batch)
     late = np.concatenate([np.asarray(batch.labels) for batch in batches]).astype(np.float64)
+    if len(late) < _LEAST_ROWS:
+        raise TrainingError(
+            f"{book.name}: expected at least {_LEAST_ROWS} loans, given {len(late)}"
+        )
     for name, count in (("late", late.sum()), ("on time", len(late) - late.sum())):
         if count < LEAST_LOANS:
             raise TrainingError(
@@ -182,17 +187,19 @@ def train(
 
 
 def _refuse_constants(loans: Loans, book: str) -> None:
-    """Raise TrainingError if a column never varies: a version would take it for a feature, and
-    know nothing of any other value that it is served.
+    """Raise TrainingError if a column never varies, as where a default was written everywhere: a
+    version would take it for a feature, and know nothing of any other value that it is served.
+
+    A field that may be missing and always is says so itself, and harms nobody.
     """
     constant = []
-    for field in loans.definition.fields:
+    for field, held in zip(
+        loans.definition.fields, loans.take(np.arange(1)).rows()[0], strict=True
+    ):
         column = loans.columns[field.name]
         values = column.codes if isinstance(column, TextColumn) else column
-        if len(np.unique(values)) == 1:  # a missing value counts as one, too
-            (row,) = loans.take(np.arange(1)).rows()
-            held = row[loans.definition.names.index(field.name)]
-            constant.append(f"{field.name} ({show_given(held) if held is not None else 'nothing'})")
+        if held is not None and (values == values[0]).all():
+            constant.append(f"{field.name} ({show_given(held)})")
     if constant:
         raise TrainingError(
             f"{book}: expected values that differ, given the same one in every row of "

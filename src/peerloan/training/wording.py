@@ -17,7 +17,7 @@ def percent(share: float) -> str:
         return "> 99.99 %"
     if value in (0, 100):
         return f"{value:g} %"
-    return f"{value:.2f} %" if value < 10 or value > 90 else f"{value:.1f} %"
+    return f"{value:.2f} %" if value < 10 or value > 99 else f"{value:.1f} %"
 
 
 def interval(rate: Rate) -> str:

@@ -30,6 +30,9 @@ _COMMON = {
 # A boosted candidate goes on until so many rounds brought nothing on the loans set aside.
 _MOST_ROUNDS = 1000
 _PATIENCE = 30
+# Of few loans set aside the first rounds may by chance seem best; a booster that has hardly begun
+# gives margins on a scale of its own, which no calibration over the folds sets right.
+_LEAST_ROUNDS = 40
 _SET_ASIDE = 0.15
 
 
@@ -94,7 +97,8 @@ def fit_boosted(loans: Loans, late: Numbers, settings: Settings, progress: Progr
         verbose_eval=False,
         callbacks=[_Told(progress, _MOST_ROUNDS)],
     )
-    return _Boosted(encoding, booster[: booster.best_iteration + 1])
+    rounds = max(booster.best_iteration + 1, min(_LEAST_ROUNDS, booster.num_boosted_rounds()))
+    return _Boosted(encoding, booster[:rounds])
 
 
 def _table(loans: Loans, late: Numbers, settings: Settings) -> tuple[Encoding, xgboost.DMatrix]:
