@@ -6,11 +6,11 @@ import secrets
 import time
 import uuid
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from peerloan.loan import Checked, Loans
-from peerloan.model import BANDS, Bundle, Decision, Reason, probabilities
+from peerloan.model import BANDS, Bundle, Decision, probabilities
 from peerloan.service.champion import Serving
 
 # Reasons of an ONNX version take milliseconds a loan. Up to this many loans all get theirs;
@@ -80,7 +80,7 @@ def _prediction(
     answer["threshold"] = bundle.policy.threshold
     answer["band"] = decision.band
     if wanted.reasons:
-        answer["reasons"] = _reasons(decision.reasons)
+        answer["reasons"] = decision.reasons  # the encoder knows them
     if wanted.contributions:
         answer["margin"] = decision.margin
         answer["base"] = bundle.base
@@ -93,10 +93,6 @@ def _prediction(
     sample = [SAMPLE_WARNING] if bundle.manifest.sample else []
     answer["warnings"] = [*checked.warnings, *sample]
     return answer
-
-
-def _reasons(reasons: list[Reason] | None) -> list[dict[str, Any]] | None:
-    return None if reasons is None else [asdict(reason) for reason in reasons]
 
 
 def new_id() -> str:

@@ -17,7 +17,7 @@ from peerloan.loan.text import show_given
 from peerloan.service import openapi
 from peerloan.service.answers import Wanted, answer_many, answer_one
 from peerloan.service.champion import Champion, Serving
-from peerloan.service.problems import RequestError
+from peerloan.service.problems import RequestError, read_body
 
 blueprint = Blueprint("api", __name__)
 MAX_LOANS = 10_000
@@ -63,7 +63,7 @@ def predictions() -> Response:
             "expected application/json, given "
             + (show_given(request.mimetype) if request.mimetype else "nothing"),
         )
-    content = request.get_data()
+    content = read_body()
     if len(content) > MAX_BODY_BYTES:
         raise RequestEntityTooLarge
     body = decode(content)

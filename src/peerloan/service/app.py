@@ -43,8 +43,7 @@ def create_app(settings: Settings) -> Flask:
 
     @app.after_request
     def secure(response: Response) -> Response:
-        for name, value in _HEADERS.items():
-            response.headers.setdefault(name, value)
+        response.headers.extend(_HEADERS)
         # What is said of a loan stays with who asked; styles and scripts may be kept.
         if not response.headers.get("Cache-Control"):
             response.headers["Cache-Control"] = "no-store"

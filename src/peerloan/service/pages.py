@@ -13,7 +13,7 @@ from peerloan.loan.text import parse_number, show_given
 from peerloan.service import api
 from peerloan.service.answers import Wanted, answer_one
 from peerloan.service.champion import Serving
-from peerloan.service.problems import RequestError
+from peerloan.service.problems import RequestError, read_body
 
 blueprint = Blueprint("pages", __name__)
 # A form's own names: a field could have the same, so a field's input is named with a prefix.
@@ -33,6 +33,7 @@ def empty_form() -> str:
 @blueprint.post("/")
 def decide() -> tuple[str, int]:
     """Decide on the loan in the form, or on the pasted one."""
+    read_body(form=True)
     current = api.serving()
     definition = current.bundle.definition
     pasted = request.form.get("pasted", "")

@@ -45,25 +45,6 @@ class RequestError(Exception):
 def register(app: Flask) -> None:
     """Answer every error of the application in its form."""
 
-    @app.before_request
-    def read_body() -> None:
-        """Read the body here, so that what is wrong with its transport is told apart."""
-        if request.method != "POST":
-            return
-        try:
-            request.get_data(parse_form_data=True)
-        except RequestEntityTooLarge:
-            _drop_body()
-            raise
-        except ParseException:
-            raise RequestError(400, "Broken Body", "the body's chunks can't be read") from None
-        except (OSError, ClientDisconnected):
-            # Gunicorn would wait for the rest, here and again in the thread that accepts.
-            with contextlib.suppress(KeyError, OSError):
-                request.environ["gunicorn.socket"].shutdown(socket.SHUT_RD)
-            detail = "the body did not arrive in time"
-            raise RequestError(408, "Request Timeout", detail) from None
-
     @app.errorhandler(RequestError)
     def request_error(error: RequestError) -> Response:
         extra: dict[str, Any] = {}
@@ -92,6 +73,27 @@ _DETAILS = {
     404: "There is nothing at this address.",
     413: "The request is larger than 5 MB. Send fewer loans at once, or score the book as a file.",
 }
+
+
+def read_body(*, form: bool = False) -> bytes:
+    """The request's body; with `form`, a form's stands in `request.form` afterwards.
+
+    What is wrong with its transport is told apart: raises RequestError 400 or 408, or
+    RequestEntityTooLarge.
+    """
+    try:
+        return request.get_data(cache=form, parse_form_data=form)
+    except RequestEntityTooLarge:
+        _drop_body()
+        raise
+    except ParseException:
+        raise RequestError(400, "Broken Body", "the body's chunks can't be read") from None
+    except (OSError, ClientDisconnected):
+        # Gunicorn would wait for the rest, here and again in the thread that accepts.
+        with contextlib.suppress(KeyError, OSError):
+            request.environ["gunicorn.socket"].shutdown(socket.SHUT_RD)
+        detail = "the body did not arrive in time"
+        raise RequestError(408, "Request Timeout", detail) from None
 
 
 def _drop_body() -> None:
