@@ -48,7 +48,8 @@ _DASHES = ["-", (0, (5, 2)), (0, (1.5, 1.5)), (0, (6, 2, 1.5, 2)), (0, (3, 1)), 
 _WIDTH = 420  # in the SVG's own units, in which a letter of text has size 11
 _LONGEST = 26
 # Of a heat map: the longest name at its sides, and the width of a cell.
-_LONGEST_OF_MANY, _CELL = 22, 32
+_LONGEST_OF_MANY, _CELL = 22, 34
+_WIDE = 720
 _STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "peerloan",
@@ -170,7 +171,8 @@ def heat_map(
     rows = [_short(each, _LONGEST_OF_MANY) for each in rows]
     columns = [_short(each, _LONGEST_OF_MANY) for each in columns]
     beside, above = (7 * max(map(len, names), default=0) for names in (rows, columns))
-    width = max(_WIDTH, beside + 40 + _CELL * len(columns))
+    # The columns' names lean to the right, beyond the last cell.
+    width = max(_WIDE, beside + 0.8 * above + 40 + _CELL * len(columns))
     with _drawing(title, 40 + 0.7 * above + 26 * len(rows), width) as (drawing, axes):
         for y, row in enumerate(values):
             for x, value in enumerate(row):
