@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
+from typing import Literal
 
 import numpy as np
 import pytest
+from msgspec.structs import replace as replace_field
 
 from peerloan.loan import Definition, Numbers, parse_definition
 from peerloan.model import (
@@ -229,6 +231,20 @@ def test_one_resampling_alone_is_not_compared() -> None:
     found = Found((GOOD, WORSE), (GOOD, WORSE), GOOD, "it is the best")
     text = training_report(replace(study_of(), found=found))
     assert "nothing to compare" in section(text, "candidates")
+
+
+@pytest.mark.parametrize(("riskier", "said"), [("higher", True), ("lower", False), (None, False)])
+def test_what_goes_against_a_fields_direction_is_said(
+    riskier: Literal["higher", "lower"] | None, said: bool
+) -> None:
+    """The card's odds fall by e^1.4, from 0.7 to −0.7, as pay rises."""
+    fields = tuple(
+        replace_field(field, riskier=riskier) if field.name == "pay" else field
+        for field in DEFINITION.fields
+    )
+    definition = replace_field(DEFINITION, fields=fields)
+    text = section(training_report(study_of(definition=definition)), "shapes")
+    assert ("goes against that by a factor of up to 4.06 in the odds" in text) == said
 
 
 def test_calibration_is_shown_before_and_after() -> None:

@@ -129,6 +129,12 @@ def _input_text(value: Any) -> str:
     return text.encode("utf-8", "replace").decode()
 
 
+@blueprint.app_template_filter("brief")
+def _brief(value: float) -> str:
+    """A number as a person would write it: 0.0531 rather than the double 0.053099999999999994."""
+    return _input_text(value if value.is_integer() else float(f"{value:.6g}"))
+
+
 def _page(
     current: Serving,
     given: Mapping[str, str],

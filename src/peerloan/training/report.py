@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from peerloan.loan import Definition, Field
-from peerloan.model import NumberTable, Scorecard
+from peerloan.model import LevelTable, NumberTable, Scorecard
 from peerloan.model.drafting import CREATED_MARK, VERSION_MARK
 from peerloan.model.onnx_model import background_size
 from peerloan.training import plots
@@ -298,8 +298,23 @@ def _shapes(scorecard: Scorecard, definition: Definition) -> list[dict[str, Any]
                 x_label="times the average loan's odds",
             )
         used = any(line.odds != 1 for line in lines)
-        shapes.append({"field": field, "plot": plot, "lines": lines, "used": used})
+        against = _against(field, table)
+        shapes.append(
+            {"field": field, "plot": plot, "lines": lines, "used": used, "against": against}
+        )
     return shapes
+
+
+def _against(field: Field, table: NumberTable | LevelTable) -> float:
+    """By what factor the odds fall at most where, by the field's direction, they should rise."""
+    points: Sequence[float] = table.points
+    if isinstance(table, LevelTable):
+        known = dict(zip(table.levels, table.points, strict=True))
+        points = [known.get(level, table.unseen) for level in field.levels]
+    if field.riskier is None or not points:
+        return 1.0
+    rising = np.array(points if field.riskier == "higher" else points[::-1])
+    return float(np.exp(np.max(np.maximum.accumulate(rising) - rising)))
 
 
 def _steps(title: str, table: NumberTable, field: Field, most: float) -> str:
