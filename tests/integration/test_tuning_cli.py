@@ -81,6 +81,9 @@ def test_a_quick_run_with_an_aim_a_later_book_and_groups(
     assert set(candidates) == {"binned", "additive", "logistic", "boosted"}
     assert [each["chosen"] for each in given["candidates"]] == [True, False, False, False]
     best = given["candidates"][0]
+    assert "has the best mean AUC" in best["why"]
+    assert f"chosen: {best['why']}\n" in told.stderr
+    assert f"report: {folder(tmp_path, best['version']) / 'report.html'}\n" in told.stderr
     store = Store(tmp_path / "store")
     assert store.state().champion == best["version"]
     for each in given["candidates"]:

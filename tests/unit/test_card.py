@@ -15,7 +15,8 @@ from peerloan.loan import Definition, Loans, TextColumn, parse_definition
 from peerloan.model import LevelTable, NumberTable, Policy, Scorecard, TrainedOn
 from peerloan.model.arithmetic import margin, to_unit
 from peerloan.training import card
-from peerloan.training.card import as_points, exact_lines, model_card, policy_in_words, score
+from peerloan.training.card import model_card, policy_in_words
+from peerloan.training.points import as_points, exact_lines, score
 
 HEAD = """
 model = "cars"

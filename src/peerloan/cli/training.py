@@ -92,6 +92,9 @@ def train(
             )
     _show(outcomes, source, as_json)
     best = outcomes[0]
+    if len(outcomes) > 1:
+        note(f"chosen: {best.why}")
+    note(f"report: {here.folder(best.version) / 'report.html'}")
     if best.metrics["flagged"] > 0.5:
         note(
             f"note: the threshold calls {best.metrics['flagged']:.0%} of all loans late; where so "
@@ -119,6 +122,7 @@ def _show(outcomes: list[Outcome], source: str, as_json: bool) -> None:
                 "candidate": o.candidate,
                 "version": o.version,
                 "chosen": o.chosen,
+                **({"why": o.why} if o.why else {}),
                 "metrics": o.metrics,
             }
             for o in outcomes

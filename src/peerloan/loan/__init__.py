@@ -1,5 +1,6 @@
 """The loan as data: what a loan is stands in a definition, and everything else derives from it."""
 
+from peerloan.loan.changes import breaking_changes
 from peerloan.loan.checks import Checked, Checks, Problem
 from peerloan.loan.columns import Codes, Loans, Numbers, TextColumn
 from peerloan.loan.definition import (
@@ -11,7 +12,6 @@ from peerloan.loan.definition import (
     Roles,
     Texts,
     Value,
-    breaking_changes,
 )
 from peerloan.loan.reading import default_definition, parse_definition, read_definition
 from peerloan.loan.schema import json_schema

@@ -222,53 +222,6 @@ class Definition(msgspec.Struct, frozen=True, forbid_unknown_fields=True, dict=T
         return self.fields[self.names.index(name)]
 
 
-def breaking_changes(old: Definition, new: Definition) -> list[str]:
-    """Why a request that is valid under `old` could fail under `new`; empty if none could."""
-    reasons = []
-    for field in new.fields:
-        if field.name not in old.names:
-            if not field.missing:
-                reasons.append(f"{field.name}: is new and required")
-            elif field.name in old.roles.columns():
-                reasons.append(f"{field.name}: was a role's column, and becomes a field")
-            continue
-        before = old[field.name]
-        if before.kind != field.kind and (before.kind, field.kind) not in (
-            ("whole", "number"),
-            ("ordered", "category"),
-        ):
-            reasons.append(f"{field.name}: kind changes from {before.kind} to {field.kind}")
-            continue
-        if before.missing and not field.missing:
-            reasons.append(f"{field.name}: may no longer be missing")
-        if field.kind == "ordered":
-            dropped = [level for level in before.levels if level not in field.levels]
-            if dropped:
-                reasons.append(f"{field.name}: drops the level {', '.join(map(repr, dropped))}")
-        if field.is_number and _narrower(before, field):
-            reasons.append(
-                f"{field.name}: the range narrows from{before.range_text or ' any'}"
-                f" to{field.range_text}".replace("from,", "from").replace("to,", "to")
-            )
-    return reasons
-
-
-def _narrower(old: Field, new: Field) -> bool:
-    def low(field: Field) -> tuple[float, bool]:
-        """Lower bound, and whether it is itself excluded; of two bounds the one that binds."""
-        bounds = [(-math.inf, False)]
-        if field.min is not None:
-            bounds.append((field.min, False))
-        if field.above is not None:
-            bounds.append((field.above, True))
-        return max(bounds)
-
-    def high(field: Field) -> float:
-        return math.inf if field.max is None else field.max
-
-    return low(new) > low(old) or high(new) < high(old)
-
-
 def _faults(definition: Definition) -> Iterator[tuple[tuple[str | int, ...], str]]:
     """Everything that the types alone don't catch, as (path, reason), in the file's order."""
     if not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,63}", definition.model):

@@ -96,13 +96,13 @@ class Store:
 
     def manifest(self, version: str) -> Manifest:
         """A version's manifest; raises StoreError or BundleError."""
-        return read_manifest(self._folder(version))[0]
+        return read_manifest(self.folder(version))[0]
 
     def load(self, version: str) -> Bundle:
         """Read and verify a version, which must be as it was if it ever was chosen; raises
         StoreError or BundleError.
         """
-        bundle = Bundle.read(self._folder(version))
+        bundle = Bundle.read(self.folder(version))
         state = self.state()
         if state.digests.get(version, bundle.digest) != bundle.digest:
             raise BundleError(
@@ -113,11 +113,11 @@ class Store:
 
     def definition(self, version: str) -> Definition:
         """A version's loan definition, without opening its model."""
-        return read_definition(self._folder(version))
+        return read_definition(self.folder(version))
 
     def document(self, version: str, name: str) -> str | None:
         """A version's document for people (`report.html`, `card.md`), if it has one."""
-        return read_document(self._folder(version), name)
+        return read_document(self.folder(version), name)
 
     def publish(self, draft: Draft) -> str:
         """Write a new version and return its name; it exists wholly or not at all."""
@@ -144,11 +144,11 @@ class Store:
 
     def onnx_parts(self, version: str) -> OnnxParts:
         """The estimator of an ONNX version, as it was drafted; raises BundleError."""
-        return read_onnx_parts(self._folder(version))
+        return read_onnx_parts(self.folder(version))
 
     def revise(self, version: str, policy: Policy, documents: Mapping[str, str]) -> str:
         """Publish a version anew under another policy; `documents` replace those of their name."""
-        return self.publish(with_policy(self._folder(version), policy, documents))
+        return self.publish(with_policy(self.folder(version), policy, documents))
 
     def check_model(self, name: str) -> None:
         """Raise StoreError if the store holds versions of another model."""
@@ -300,7 +300,8 @@ class Store:
     def _state_file(self, number: int) -> Path:
         return self._aliases / f"{number:06d}.json"
 
-    def _folder(self, version: str) -> Path:
+    def folder(self, version: str) -> Path:
+        """Where a version's files stand; raises StoreError if there is none of this name."""
         # A name that could leave the folder is no version's.
         if not _VERSION.fullmatch(version) or not (self._versions / version).is_dir():
             known = ", ".join(self.versions()[-5:]) or "none"

@@ -15,17 +15,7 @@ from peerloan.model import LevelTable, NumberTable, Scorecard
 from peerloan.model.drafting import CREATED_MARK, VERSION_MARK
 from peerloan.model.onnx_model import background_size
 from peerloan.training import plots
-from peerloan.training.card import (
-    INTENDED_USE,
-    ODDS,
-    SCORE,
-    TO_DOUBLE,
-    as_points,
-    exact_lines,
-    figure_name,
-    policy_in_words,
-    window,
-)
+from peerloan.training.card import INTENDED_USE, figure_name, policy_in_words, window
 from peerloan.training.evaluation import auc_interval, figures
 from peerloan.training.fairness import check_fairness
 from peerloan.training.judged import (
@@ -39,6 +29,7 @@ from peerloan.training.judged import (
 )
 from peerloan.training.measures import Rate
 from peerloan.training.plots import Line
+from peerloan.training.points import ODDS, SCORE, TO_DOUBLE, as_points, exact_lines
 from peerloan.training.search import Trial
 from peerloan.training.study import Study
 from peerloan.training.templating import render

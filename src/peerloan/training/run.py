@@ -68,12 +68,13 @@ class Aim:
 
 @dataclass(frozen=True)
 class Outcome:
-    """A published candidate, its cross-validated figures, and whether it is the one chosen."""
+    """A published candidate with its cross-validated figures; whether it was chosen, and why."""
 
     candidate: str
     version: str
     metrics: dict[str, float]
     chosen: bool
+    why: str = ""
 
 
 @dataclass(frozen=True)
@@ -181,7 +182,8 @@ def train(
     for trial, each in zip(found.best, drafts, strict=True):
         version = store.publish(each)
         chosen = trial is found.chosen
-        outcomes.append(Outcome(trial.candidate, version, each.manifest.metrics, chosen))
+        why = found.why if chosen else ""
+        outcomes.append(Outcome(trial.candidate, version, each.manifest.metrics, chosen, why))
     progress("publishing", 1.0)
     return sorted(outcomes, key=lambda outcome: (not outcome.chosen, -outcome.metrics["auc"]))
 

@@ -1,0 +1,230 @@
+"""A scorecard as points: whole numbers that people read and add up, on two printed pages."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from peerloan.loan import Definition, Field
+from peerloan.loan.text import show_bound
+from peerloan.model import LevelTable, NumberTable, Policy, Scorecard
+from peerloan.model.arithmetic import probability
+
+# A score of 600 where 50 loans are on time for each late one, and 20 points more where the odds
+# are twice as good: the scaling of Siddiqi (2006), Credit Risk Scorecards, chapter 6.
+SCORE, ODDS, TO_DOUBLE = 600, 50, 20
+_FACTOR = TO_DOUBLE / math.log(2)
+_OFFSET = SCORE - _FACTOR * math.log(ODDS)
+# Lines that two printed pages hold, in three columns; a field's heading takes as many as four.
+_PRINTED, _HEADING = 270, 4
+_MOST_LINES, _MOST_NAMES = 10, 6
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line of a scorecard: some values, and the lowest and highest log-odds among them."""
+
+    values: str
+    low: float
+    high: float
+    steps: int = 1
+
+    @property
+    def odds(self) -> float:
+        """How many times the average loan's odds of being late."""
+        return math.exp((self.low + self.high) / 2)
+
+    @property
+    def points(self) -> int:
+        """The line's whole score points; higher is safer."""
+        return round(-_FACTOR * (self.low + self.high) / 2)
+
+
+@dataclass(frozen=True)
+class PointsTable:
+    """A field's lines, and how many exact ones they stand for."""
+
+    field: Field
+    lines: tuple[Line, ...]
+    steps: int
+
+
+@dataclass(frozen=True)
+class Points:
+    """A scorecard as whole points, to be read and added up by people.
+
+    A loan's score is `start` and the points of each table; `off` is by how many points the sum
+    may differ from the exact score. `threshold` and `bands` (the upper ends of medium, high and
+    very high) are scores from which downwards they hold; `scale` pairs scores with probabilities.
+    """
+
+    start: int
+    tables: tuple[PointsTable, ...]
+    off: float
+    threshold: float
+    bands: tuple[float, ...]
+    scale: tuple[tuple[int, float], ...]
+
+
+def score(margin: float) -> float:
+    """The score of a margin: 600 at odds of 50:1, 20 points more where they double."""
+    return _OFFSET - _FACTOR * margin
+
+
+def as_points(scorecard: Scorecard, definition: Definition, policy: Policy) -> Points:
+    """The scorecard in so few lines that ten or twelve fields fit on two printed pages.
+
+    Neighbouring steps of a number, and levels of like points, are merged so that no line is
+    farther from an exact step than need be. A reading aid: decisions come from the exact tables.
+    """
+    room = _PRINTED // max(1, len(definition.fields)) - _HEADING
+    most = max(3, min(_MOST_LINES, room))
+    tables, off = [], abs(score(scorecard.base) - round(score(scorecard.base)))
+    for field, table in zip(definition.fields, scorecard.tables, strict=True):
+        exact = exact_lines(field, table)
+        lines = _merged(field, table, most)
+        off += max(
+            abs(end * _FACTOR + line.points) for line in lines for end in (line.low, line.high)
+        )
+        tables.append(PointsTable(field, lines, len(exact)))
+    scores = _scale(scorecard, policy)
+    return Points(
+        round(score(scorecard.base)),
+        tuple(tables),
+        off,
+        score(policy.threshold_margin),
+        tuple(map(score, policy.band_margins)),
+        tuple((each, probability((_OFFSET - each) / _FACTOR)) for each in scores),
+    )
+
+
+def _scale(scorecard: Scorecard, policy: Policy) -> range:
+    """Some ten scores from the riskiest to the safest that a loan can have, with the bands."""
+    low, high = (
+        TO_DOUBLE * round(score(scorecard.base + sum(map(pick, points))) / TO_DOUBLE)
+        for points in [[table.points or (0.0,) for table in scorecard.tables]]
+        for pick in (max, min)
+    )
+    low = min(low, TO_DOUBLE * math.floor(score(policy.band_margins[-1]) / TO_DOUBLE))
+    step = TO_DOUBLE * max(1, math.ceil((high - low) / (10 * TO_DOUBLE)))
+    return range(low, high + 1, step)
+
+
+def exact_lines(field: Field, table: NumberTable | LevelTable) -> tuple[Line, ...]:
+    """Every step or level of a table; unseen and missing values where the field may have them."""
+    return _lines(field, table, lambda points: [[place] for place in range(len(points))])
+
+
+_Grouping = Callable[[Sequence[float]], list[list[int]]]
+
+
+def _merged(field: Field, table: NumberTable | LevelTable, most: int) -> tuple[Line, ...]:
+    """A table's lines, of which the steps or levels take at most `most`."""
+
+    def group(points: Sequence[float]) -> list[list[int]]:
+        # The smallest distance within a group for which there are few enough, but a point at least.
+        found = _neighbours(points, 1 / _FACTOR)
+        low, high = 1 / _FACTOR, max(points, default=0.0) - min(points, default=0.0)
+        for _ in range(50 if len(found) > most else 0):
+            middle = (low + high) / 2
+            found = _neighbours(points, middle)
+            low, high = (low, middle) if len(found) <= most else (middle, high)
+        return _joined(_neighbours(points, high) if len(found) > most else found, points)
+
+    return _lines(field, table, group)
+
+
+def _joined(groups: list[list[int]], points: Sequence[float]) -> list[list[int]]:
+    """Neighbouring groups that get the same whole points, as one."""
+    joined: list[list[int]] = []
+    for group in groups:
+        held = [points[place] for place in group]
+        if joined:
+            before = [points[place] for place in joined[-1]]
+            if _whole(before) == _whole(held) == _whole([*before, *held]):
+                joined[-1] += group
+                continue
+        joined.append(group)
+    return joined
+
+
+def _whole(held: Sequence[float]) -> int:
+    return Line("", min(held), max(held)).points
+
+
+def _neighbours(points: Sequence[float], within: float) -> list[list[int]]:
+    """The fewest groups of neighbours of which none spans more than `within`."""
+    groups: list[list[int]] = []
+    low = high = 0.0
+    for place, point in enumerate(points):
+        low, high = min(low, point), max(high, point)
+        if not groups or high - low > within:
+            groups.append([])
+            low = high = point
+        groups[-1].append(place)
+    return groups
+
+
+def _lines(field: Field, table: NumberTable | LevelTable, group: _Grouping) -> tuple[Line, ...]:
+    lines = []
+    if isinstance(table, NumberTable):
+        points: Sequence[float] = table.points
+        groups = group(points)
+        texts = _ranges(field, [table.edges[own[0] - 1] for own in groups[1:]])
+    else:
+        known = dict(zip(table.levels, table.points, strict=True))
+        ordered = field.kind == "ordered"
+        levels = (
+            field.levels if ordered else sorted(known, key=lambda level: (-known[level], level))
+        )
+        points = [known.get(level, table.unseen) for level in levels]
+        groups = group(points)
+        texts = [_names([levels[place] for place in own], ordered) for own in groups]
+    for own, text in zip(groups, texts, strict=True):
+        held = [points[place] for place in own]
+        lines.append(Line(text, min(held), max(held), len(own)))
+    if isinstance(table, LevelTable) and field.kind == "category":
+        lines.append(Line("any other", table.unseen, table.unseen))
+    if field.missing:
+        lines.append(Line("not given", table.missing, table.missing))
+    return tuple(lines)
+
+
+def _names(levels: Sequence[str], ordered: bool) -> str:
+    """Levels of one line."""
+    if ordered and len(levels) > 1:
+        return f"{levels[0]} – {levels[-1]}"
+    rest = f" and {len(levels) - _MOST_NAMES} more" if len(levels) > _MOST_NAMES else ""
+    return ", ".join(levels[:_MOST_NAMES]) + rest
+
+
+def _ranges(field: Field, edges: Sequence[float]) -> list[str]:
+    """What lies below the first edge, from each to below the next, and from the last on."""
+    if not edges:
+        return ["any value"]
+    ends = [math.ceil(edge) for edge in edges]
+    if field.kind == "whole" and len(set(ends)) == len(ends):
+        return [
+            f"{ends[0] - 1:,}" if field.min == ends[0] - 1 else f"up to {ends[0] - 1:,}",
+            *(
+                f"{low:,}" if low + 1 == high else f"{low:,} to {high - 1:,}"
+                for low, high in itertools.pairwise(ends)
+            ),
+            f"{ends[-1]:,} and more",
+        ]
+    values = [edge * 100 for edge in edges] if field.percent else edges
+    shown = [_six_digits(value) for value in values]
+    if len(set(shown)) < len(shown):
+        shown = [show_bound(value) for value in values]
+    sign = " %" if field.percent else ""
+    return [
+        f"below {shown[0]}{sign}",
+        *(f"{low} to below {high}{sign}" for low, high in itertools.pairwise(shown)),
+        f"{shown[-1]}{sign} and above",
+    ]
+
+
+def _six_digits(value: float) -> str:
+    return f"{value:,.0f}" if 1e5 <= abs(value) < 1e15 else f"{value:,.6g}"
