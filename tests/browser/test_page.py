@@ -248,7 +248,14 @@ def test_the_form_asks_for_every_field_of_the_definition(page: Page) -> None:
             assert [level for level in field.levels if level not in offered] == []
             assert ("" in offered) == field.missing
         described = str(element.get_attribute("aria-describedby")).split()
-        assert field.help in page.text(f"#{described[-1]}")
+        said = page.text(f"#{described[-1]}")
+        assert field.help in said
+        if field.is_number:
+            seen = re.search(r"Seen in training: (\S+) to (\S+)\.$", said)
+            assert seen is not None
+            assert all(len(end) <= 8 for end in seen.groups()), (
+                "no digit that a person did not write"
+            )
         has_unit = bool(field.unit or field.percent)
         assert len(described) == 1 + has_unit
         if has_unit:
