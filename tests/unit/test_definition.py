@@ -553,6 +553,14 @@ def test_a_first_bound_breaks() -> None:
     ]
 
 
+def test_a_roles_column_that_becomes_a_field_breaks() -> None:
+    """Until then it may hold anything: nobody looks at it."""
+    old = msgspec.structs.replace(OLD, roles=Roles(date="granted"))
+    field = Field("granted", "number", "Granted", missing=True)
+    new = msgspec.structs.replace(OLD, fields=(*OLD.fields, field), roles=Roles())
+    assert breaking_changes(old, new) == ["granted: was a role's column, and becomes a field"]
+
+
 def test_every_breaking_change_is_named_at_once() -> None:
     reasons = breaking_changes(default_definition(), OLD)
     assert reasons == [f"{name}: is new and required" for name in ("amount", "count", "rank")]
