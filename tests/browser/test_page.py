@@ -398,6 +398,7 @@ def test_a_pasted_loan_is_decided_on(page: Page, text: str) -> None:
         ("", "Nothing was pasted"),
         ("__import__('os').getcwd()", "neither JSON nor a Python dictionary"),
         ("[1, 2]", "Expected one loan"),
+        ('{"dti": 1, "dti": 2}', "dti: expected each name once, given 2 values."),
         ('{"dti": [1, 2]}', "2 values of 'dti'"),
     ],
 )

@@ -230,6 +230,30 @@ def test_the_clients_own_format_of_one_loan_is_columns_of_one(
     assert [without_ids(each) for each in body["predictions"]] == [without_ids(scorecard.one(loan))]
 
 
+@pytest.mark.parametrize(
+    ("text", "where", "index"),
+    [
+        ('{LOAN, "grade": "A"}', "grade: ", None),
+        ('[{LOAN}, {LOAN, "dti" : 3}]', "loan 1, dti: ", 1),
+        ('{LOAN, "dti": NaN}', "dti: ", None),
+        ('{"grade": ["A"], "dti": [3], "grade": ["B"]}', "grade: ", None),
+    ],
+)
+def test_a_name_that_stands_twice_is_refused(
+    scorecard: Api, loan: dict[str, Any], text: str, where: str, index: int | None
+) -> None:
+    body = text.replace("LOAN", json.dumps(loan)[1:-1])
+    found = problem(scorecard.post(body), 422)
+    assert found["detail"] == f"{where}expected each name once, given 2 values"
+    assert [(each["loan"], each["field"]) for each in found["errors"]] == [
+        (index, where.split(", ")[-1].removesuffix(": "))
+    ]
+
+
+def test_a_text_that_looks_like_a_name_is_none(scorecard: Api, loan: dict[str, Any]) -> None:
+    scorecard.one(loan | {"purpose": 'a": "b', "loan_id": '"dti" :'})
+
+
 def test_no_loans_have_no_predictions(api: Api) -> None:
     assert api.one([]) == {"predictions": []}  # type: ignore[arg-type]
     assert api.one({name: [] for name in default_definition().names}) == {"predictions": []}
@@ -608,14 +632,6 @@ def test_any_depth_of_nesting_is_an_error_of_the_request(trained: Path, tmp_path
             for body in (f'[{{"dti":{nested}}}]', f'{{"a":1,"b":2,"dti":{nested}}}', f"[{nested}]"):
                 answer = client.post("/v1/predictions", data=body, content_type=JSON)
                 assert answer.status_code in (400, 422), (depth, opening, answer.text[:300])
-
-
-def test_of_duplicate_keys_the_last_counts(scorecard: Api, loan: dict[str, Any]) -> None:
-    doubled = json.dumps(loan)[:-1] + ', "dti": 30}'
-
-    answer = scorecard.one(doubled)  # type: ignore[arg-type]
-
-    assert without_ids(answer) == without_ids(scorecard.one(loan | {"dti": 30}))
 
 
 def test_a_byte_order_mark_is_passed_over(scorecard: Api, loan: dict[str, Any]) -> None:

@@ -235,6 +235,8 @@ def test_typed_texts() -> None:
     assert text_of(pa.array([True, False])) == (["true", "false"], [])
     assert text_of(pa.array([decimal.Decimal("1.50")])) == (["1.50"], [])
     assert text_of(pa.array([datetime.date(2024, 2, 1)])) == (["2024-02-01"], [])
+    durations = pa.array([datetime.timedelta(days=1), None])
+    assert text_of(durations) == ([None], [(1, "a value of type duration[us]")])
     assert text_of(pa.array([["x"], None])) == ([None], [(1, "a value of type list<item: string>")])
 
 

@@ -69,10 +69,12 @@ def encode(column: pa.Array) -> tuple[Codes, list[Any]]:
     """A column by code: its distinct values as they come, and each row's place there, −1 a null."""
     column = _plain(column)
     try:
+        if pa.types.is_duration(column.type):
+            raise pa.ArrowNotImplementedError  # as text it would be a count of no known unit
         if pa.types.is_temporal(column.type):
             column = _bytes(column.cast(pa.string()))
         encoded = column.dictionary_encode()
-    except pa.ArrowException:  # a list or a structure; a time in an unknown zone
+    except pa.ArrowException:  # a list or a structure; a duration; a time in an unknown zone
         codes = np.where(_present(column), np.int64(0), np.int64(-1))
         return codes, [_Unreadable(str(column.type))]
     codes = pc.fill_null(encoded.indices, -1).to_numpy(zero_copy_only=False).astype(np.int64)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -16,8 +15,9 @@ from peerloan.loan.checks import show_name
 from peerloan.loan.text import show_given
 from peerloan.service import openapi
 from peerloan.service.answers import Wanted, answer_many, answer_one
+from peerloan.service.bodies import decode
 from peerloan.service.champion import Champion, Serving
-from peerloan.service.problems import RequestError, read_body
+from peerloan.service.problems import RequestError, read_body, sentence
 
 blueprint = Blueprint("api", __name__)
 MAX_LOANS = 10_000
@@ -102,26 +102,6 @@ def readyz() -> Response:
     return _json(body, 200 if current else 503)
 
 
-def decode(content: bytes) -> Any:
-    """JSON as Python values; raises RequestError 400 if it is none."""
-    try:
-        return msgspec.json.decode(content)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        reason = error
-    # The standard library also reads what is nearly JSON (NaN, 1e400, a lone surrogate), so that
-    # the check of values can name the field that holds it.
-    try:
-        # JSON on a network is UTF-8 (RFC 8259).
-        return json.loads(content.decode("utf-8-sig"), parse_int=_whole)
-    except (ValueError, RecursionError):
-        raise RequestError(400, "Not JSON", f"the body can't be read as JSON: {reason}") from None
-
-
-def _whole(digits: str) -> float:
-    """A whole number of any length: as a double, which for thousands of digits is infinite."""
-    return int(digits) if len(digits) < 400 else float(digits)
-
-
 def _wanted(args: Mapping[str, list[str]]) -> Wanted:
     flags = {}
     problems = []
@@ -136,7 +116,7 @@ def _wanted(args: Mapping[str, list[str]]) -> Wanted:
         else:
             flags[name] = choices[values[0]]
     if problems:
-        raise RequestError(400, "Wrong Parameters", _sentence(problems), problems)
+        raise RequestError(400, "Wrong Parameters", sentence(problems), problems)
     return Wanted(**flags)
 
 
@@ -195,9 +175,9 @@ def _check_names(now: Serving, columns: Mapping[str, Any]) -> None:
     """Raise RequestError if columns are unknown or lacking: once, not for each loan."""
     if len(columns) > MAX_NAMES:
         problem = Problem(None, "(columns)", f"at most {MAX_NAMES:,}", f"{len(columns):,}")
-        raise RequestError(422, "Too Many Columns", _sentence([problem]), [problem])
+        raise RequestError(422, "Too Many Columns", sentence([problem]), [problem])
     if problems := now.checks.names(columns):
-        raise RequestError(422, "Wrong Columns", _sentence(problems), problems)
+        raise RequestError(422, "Wrong Columns", sentence(problems), problems)
 
 
 def _values(count: int) -> str:
@@ -220,7 +200,7 @@ def _rows(columns: Mapping[str, Any]) -> Sequence[dict[str, Any]]:
         if lengths.get(name) != length
     ]
     if problems:
-        raise RequestError(422, "Uneven Columns", _sentence(problems), problems)
+        raise RequestError(422, "Uneven Columns", sentence(problems), problems)
     _limit(length)
     names = list(columns)
     return [dict(zip(names, row, strict=True)) for row in zip(*columns.values(), strict=True)]
@@ -229,14 +209,7 @@ def _rows(columns: Mapping[str, Any]) -> Sequence[dict[str, Any]]:
 def _refuse(checked: Sequence[Checked]) -> None:
     problems = [problem for each in checked for problem in each.problems]
     if problems:
-        raise RequestError(422, "Wrong Values", _sentence(problems), problems)
-
-
-def _sentence(problems: Sequence[Problem]) -> str:
-    first = problems[0]
-    where = first.field if first.loan is None else f"loan {first.loan}, {first.field}"
-    more = f"; and {len(problems) - 1} more in errors" if len(problems) > 1 else ""
-    return f"{where}: expected {first.expected}, given {first.given}{more}"
+        raise RequestError(422, "Wrong Values", sentence(problems), problems)
 
 
 def _json(body: Any, status: int = 200) -> Response:

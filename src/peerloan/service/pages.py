@@ -12,6 +12,7 @@ from peerloan.loan import Checked, Definition
 from peerloan.loan.text import parse_number, show_given
 from peerloan.service import api
 from peerloan.service.answers import Wanted, answer_one
+from peerloan.service.bodies import decode
 from peerloan.service.champion import Serving
 from peerloan.service.problems import RequestError, read_body
 
@@ -63,8 +64,10 @@ def read_pasted(text: str) -> dict[str, Any]:
     if len(text) > _MAX_PASTED:
         raise ValueError(f"Expected one loan, given {len(text):,} characters.")
     try:
-        loan = api.decode(text.encode())
-    except (RequestError, UnicodeEncodeError):
+        loan = decode(text.encode())
+    except (RequestError, UnicodeEncodeError) as error:
+        if isinstance(error, RequestError) and error.problems:
+            raise ValueError(f"{error.detail}.") from None
         try:
             # Literals only: numbers, texts, lists and dictionaries; nothing is executed.
             loan = ast.literal_eval(text.strip())

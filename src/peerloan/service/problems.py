@@ -6,7 +6,7 @@ import contextlib
 import logging
 import socket
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -73,6 +73,14 @@ _DETAILS = {
     404: "There is nothing at this address.",
     413: "The request is larger than 5 MB. Send fewer loans at once, or score the book as a file.",
 }
+
+
+def sentence(problems: Sequence[Problem]) -> str:
+    """The first problem in words, and how many more there are."""
+    first = problems[0]
+    where = first.field if first.loan is None else f"loan {first.loan}, {first.field}"
+    more = f"; and {len(problems) - 1} more in errors" if len(problems) > 1 else ""
+    return f"{where}: expected {first.expected}, given {first.given}{more}"
 
 
 def read_body(*, form: bool = False) -> bytes:
