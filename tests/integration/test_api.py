@@ -237,6 +237,7 @@ def test_the_clients_own_format_of_one_loan_is_columns_of_one(
         ('[{LOAN}, {LOAN, "dti" : 3}]', "loan 1, dti: ", 1),
         ('{LOAN, "dti": NaN}', "dti: ", None),
         ('{"grade": ["A"], "dti": [3], "grade": ["B"]}', "grade: ", None),
+        ('[{"a": {"x": 1}}, {LOAN, "dti": 3}]', "loan 1, dti: ", 1),
     ],
 )
 def test_a_name_that_stands_twice_is_refused(

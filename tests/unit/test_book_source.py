@@ -291,7 +291,9 @@ def test_an_empty_name_of_a_book_is_said_to_be_empty() -> None:
         open_book("")
 
 
-@pytest.mark.parametrize("left", ["at the end", "after a part", "at a fault"])
+@pytest.mark.parametrize(
+    "left", ["at the end", "after a part", "at a fault", "at a long row", "at a quote", "where cut"]
+)
 def test_reading_ends_with_every_block_let_go_of(
     tmp_path: Path, left: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -304,9 +306,16 @@ def test_reading_ends_with_every_block_let_go_of(
 
     monkeypatch.setattr(csv_file, "_Feed", Watched)
     path = tmp_path / "book.csv"
-    path.write_bytes(
-        b"a,b\n" + "1,ü\n".encode() * 3_000_000 + (b'"' if left == "at a fault" else b"")
-    )
+    content = b"a,b\n" + "1,ü\n".encode() * 3_000_000
+    if left == "at a fault":
+        content += b'"'
+    elif left == "at a long row":
+        content += b"1," + b"x" * 9_000_000 + b"\n"
+    elif left == "at a quote":  # in the first block already
+        content = b'a,b\n1,"x\n' + content
+    elif left == "where cut":
+        content = gzip.compress(content)[:-9_000]
+    path.write_bytes(content)
     parts = cast("Generator[Part, None, None]", open_book(path).parts())
     if left == "after a part":
         next(parts)
@@ -314,7 +323,7 @@ def test_reading_ends_with_every_block_let_go_of(
     elif left == "at the end":
         assert sum(part.size for part in parts) == 3_000_000
     else:
-        with pytest.raises(BookError, match="quotation mark"):
+        with pytest.raises(BookError, match="cut off" if left == "where cut" else "quotation mark"):
             list(parts)
     ((feed, still_lent),) = feeds
     assert feed.positions

@@ -624,6 +624,8 @@ def test_a_version_that_was_changed_after_it_was_chosen_is_refused(
         if version == a:
             with pytest.raises(BundleError, match="was changed after it was chosen"):
                 store.rollback()
+        with pytest.raises(BundleError, match="was changed after it was chosen"):
+            store.revise(version, Policy.by_cost(5.0), {})
         path.write_bytes(content)
         assert store.load(version).version == version
     assert store.rollback().champion == a

@@ -10,7 +10,6 @@ import csv
 import gzip
 import io
 import re
-import sys
 import time
 import zlib
 from array import array
@@ -76,19 +75,23 @@ class CsvFile:
         with self._stream() as (stream, raw):
             stream.read(self._start)
             feed = _Feed(stream, raw, b"\n" + _end_mark(width).encode())
-            reader = pyarrow.csv.open_csv(
-                pa.PythonFile(feed, "r"),
-                # One thread: only then does the parser know the rows' numbers.
-                pyarrow.csv.ReadOptions(column_names=keys, block_size=_BLOCK, use_threads=False),
-                pyarrow.csv.ParseOptions(newlines_in_values=True, invalid_row_handler=rejected),
-                pyarrow.csv.ConvertOptions(
-                    column_types={key: pa.binary() for key in keys},
-                    strings_can_be_null=False,
-                ),
-            )
+
+            def opened() -> Any:
+                return pyarrow.csv.open_csv(
+                    pa.PythonFile(feed, "r"),
+                    # One thread: only then does the parser know the rows' numbers.
+                    pyarrow.csv.ReadOptions(
+                        column_names=keys, block_size=_BLOCK, use_threads=False
+                    ),
+                    pyarrow.csv.ParseOptions(newlines_in_values=True, invalid_row_handler=rejected),
+                    pyarrow.csv.ConvertOptions(
+                        column_types={key: pa.binary() for key in keys},
+                        strings_can_be_null=False,
+                    ),
+                )
+
             number = first
-            batches = _batches(reader, self.path, lambda: number - 1)
-            del reader
+            batches = _batches(opened, self.path, lambda: number - 1)
             try:
                 for block, batch in enumerate(batches, 1):
                     columns = batch.columns
@@ -208,8 +211,13 @@ class _Feed(io.RawIOBase):
             time.sleep(0.0005)
 
     def _still_lent(self) -> list[bytearray]:
-        # The list's reference, the loop's, and that of the count itself.
-        return [block for block in self._lent if sys.getrefcount(block) > 3]
+        lent = []
+        for block in self._lent:
+            try:
+                block.clear()
+            except BufferError:  # Arrow still looks at it
+                lent.append(block)
+        return lent
 
     def _next(self, size: int) -> bytearray:
         block = self._stream.read(size)
@@ -291,16 +299,20 @@ class _Rejected:
 
 
 def _batches(
-    reader: Any, path: Path, last_number: Callable[[], int]
+    opened: Callable[[], Any], path: Path, last_number: Callable[[], int]
 ) -> Generator[pa.RecordBatch, None, None]:
-    """The parser's batches; what it can't read is a BookError."""
+    """The parser's batches; what it can't read, the first block included, is a BookError."""
+    reader = None
     try:
+        reader = opened()
         yield from reader
     except pa.ArrowInvalid:
         raise BookError(
             f"{shown(path)}: expected rows of at most {_BLOCK >> 20} MB, got a longer one after "
             f"row {last_number()}: a quotation mark may not be closed"
         ) from None
+    finally:
+        del reader  # or the traceback of an error would keep its blocks
 
 
 def _end_mark(width: int) -> str:

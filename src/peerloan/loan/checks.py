@@ -11,7 +11,7 @@ from functools import lru_cache
 from typing import Any
 
 from peerloan.loan.definition import Definition, Field, Value
-from peerloan.loan.text import TEXT_EXPECTED, show_bound, show_given, text_fault
+from peerloan.loan.text import MAX_TEXT, TEXT_EXPECTED, show_bound, show_given, text_fault
 
 _MOST_COMPARED = 100
 
@@ -98,7 +98,9 @@ class Checks:
                 checked.warnings.append(f"{name}: this model version does not use it")
             elif name not in self._role_names:
                 checked.problems.append(
-                    Problem(index, show_name(name), self._unknown(name), show_given(record[name]))
+                    Problem(
+                        index, show_name(name), self._instead_of(name), show_given(record[name])
+                    )
                 )
 
     def _id(
@@ -123,7 +125,7 @@ class Checks:
         given = dict.fromkeys(columns)
         allowed = self._names | self._known | self._role_names
         problems = [
-            Problem(None, show_name(name), self._unknown(name), "such a column")
+            Problem(None, show_name(name), self._instead_of(name), "such a column")
             for name in given
             if name not in allowed
         ]
@@ -132,6 +134,10 @@ class Checks:
             for field in self.definition.fields
             if not field.missing and field.name not in given
         ]
+
+    def _instead_of(self, name: str) -> str:
+        # Of any length otherwise, and kept: what is beyond is not compared.
+        return self._unknown(name[: MAX_TEXT + 1])
 
     def _expected_instead(self, name: str) -> str:
         if name == self.definition.label.column:

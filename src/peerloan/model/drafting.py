@@ -148,9 +148,10 @@ def draft(
     return Draft(manifest, files)
 
 
-def with_policy(folder: Path, policy: Policy, documents: Mapping[str, str]) -> Draft:
+def with_policy(
+    bundle: Bundle, folder: Path, policy: Policy, documents: Mapping[str, str]
+) -> Draft:
     """A version's draft under another policy; `documents` replace those of the same name."""
-    bundle = Bundle.read(folder)
     files = {
         name: read_file(folder, name, entry) for name, entry in bundle.manifest.files.items()
     } | {name: text.encode() for name, text in documents.items()}

@@ -148,7 +148,9 @@ class Store:
 
     def revise(self, version: str, policy: Policy, documents: Mapping[str, str]) -> str:
         """Publish a version anew under another policy; `documents` replace those of their name."""
-        return self.publish(with_policy(self.folder(version), policy, documents))
+        return self.publish(
+            with_policy(self.load(version), self.folder(version), policy, documents)
+        )
 
     def check_model(self, name: str) -> None:
         """Raise StoreError if the store holds versions of another model."""

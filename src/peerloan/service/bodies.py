@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
+import itertools
 import json
 import re
 from collections import Counter
@@ -14,6 +14,7 @@ from peerloan.loan import Problem
 from peerloan.loan.checks import show_name
 from peerloan.service.problems import RequestError, sentence
 
+MAX_PROBLEMS = 100_000
 _COLON = re.compile(rb'"\s*:')
 
 
@@ -27,7 +28,7 @@ def decode(content: bytes) -> Any:
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         value = _decode_nearly(content, str(error))
     # Each name has a colon behind it, so most bodies need no second look.
-    if len(_COLON.findall(content)) > _names(value) and (twice := _repeated(content, value)):
+    if len(_COLON.findall(content)) > _names(value) and (twice := _repeated(content)):
         raise RequestError(422, "Repeated Names", sentence(twice), twice)
     return value
 
@@ -54,21 +55,26 @@ def _names(value: Any) -> int:
     return sum(len(each) for each in objects if isinstance(each, dict))
 
 
-def _repeated(content: bytes, value: Any) -> list[Problem]:
+def _repeated(content: bytes) -> list[Problem]:
     """The names that stand more than once in an object, by loan if there is a list of them."""
-    problems: list[Problem] = []
-    seen = 0
+    try:
+        read = json.loads(content.decode("utf-8-sig"), parse_int=_whole, object_pairs_hook=_Object)
+    except RecursionError:
+        return []  # what is nested too deep for this reader holds no loan
+    loans = enumerate(read) if isinstance(read, list) else [(None, read)]
+    problems = (
+        Problem(index, show_name(name), "each name once", f"{count:,} values")
+        for index, loan in loans
+        if isinstance(loan, _Object)
+        for name, count in loan.counts.items()
+        if count > 1
+    )
+    return list(itertools.islice(problems, MAX_PROBLEMS))
 
-    def look(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        nonlocal seen
-        loan, seen = seen if isinstance(value, list) else None, seen + 1
-        for name, count in Counter(name for name, _ in pairs).items():
-            if count > 1:
-                given = f"{count:,} values"
-                problems.append(Problem(loan, show_name(name), "each name once", given))
-        return dict(pairs)
 
-    # What is nested too deep for this reader holds no loan.
-    with contextlib.suppress(RecursionError):
-        json.loads(content.decode("utf-8-sig"), parse_int=_whole, object_pairs_hook=look)
-    return problems
+class _Object(dict[str, Any]):
+    """An object as it was written: how often each of its names stands in it."""
+
+    def __init__(self, pairs: list[tuple[str, Any]]) -> None:
+        super().__init__(pairs)
+        self.counts = Counter(name for name, _ in pairs)

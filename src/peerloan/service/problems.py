@@ -105,6 +105,7 @@ def read_body(*, form: bool = False) -> bytes:
 
 
 def _drop_body() -> None:
+    # Each read may wait for a silent client for as long as any other.
     until, left = time.monotonic() + _MOST_DROPPED_SECONDS, _MOST_DROPPED_BYTES
     if (request.content_length or 0) > left:
         return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import socket
 import struct
 from typing import Any
@@ -23,10 +24,11 @@ class PortTaken(OSError):
 
 
 class Worker(ThreadWorker):  # type: ignore[misc]
-    """Gunicorn's threads, with an end to waiting.
+    """Gunicorn's threads, with an end to waiting for a client that says nothing.
 
     Gunicorn's own time limit doesn't reach bodies: a few clients that stop half-way through one
-    would keep every thread.
+    would keep every thread. One that sends a byte now and then still can; a server in front that
+    takes in whole requests, as Nginx does, is what helps against that.
     """
 
     def handle(self, conn: Any) -> Any:
@@ -34,6 +36,12 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         limit = struct.pack("ll", SILENT_SECONDS, 0)
         conn.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
         return super().handle(conn)
+
+
+def _is_no_silence(record: logging.LogRecord) -> bool:
+    """Whether a record is something else than a client's silence, which is no fault of ours."""
+    kind = record.exc_info[0] if record.exc_info else None
+    return kind is None or not issubclass(kind, BlockingIOError)
 
 
 class _Server(BaseApplication):  # type: ignore[misc]
@@ -47,6 +55,7 @@ class _Server(BaseApplication):  # type: ignore[misc]
             self.cfg.set(name, value)
 
     def load(self) -> Flask:
+        logging.getLogger("gunicorn.error").addFilter(_is_no_silence)
         # In each worker, after the fork: every worker has its own champion and its own thread.
         return create_app(self._settings)
 

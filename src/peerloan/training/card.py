@@ -1,7 +1,6 @@
 """The model card: what people read of a version, in one page.
 
-It comes from the version's own parts alone and needs no training library, so it can be written
-again wherever a policy is changed.
+It comes from the version's own parts alone, so it can be written again where a policy is changed.
 """
 
 from __future__ import annotations

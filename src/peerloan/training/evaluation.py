@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from sklearn.metrics import (
     average_precision_score,
@@ -14,6 +16,8 @@ from sklearn.metrics import (
 from peerloan.loan import Numbers
 from peerloan.model.onnx_model import FLOOR
 
+# What a figure can be, where that is not from 0 to 1.
+BOUNDS = {"gini": (-1.0, 1.0), "log_loss": (0.0, math.inf)}
 FIGURES = ("auc", "gini", "ks", "average_precision", "log_loss", "brier", "recall", "flagged")
 
 

@@ -74,7 +74,8 @@ def recalibrate(
         definition=bundle.definition,
         estimator=_rescaled(bundle, store, scale),
         policy=policy,
-        # What reasons compare with stays; what drift is measured against is the newer book.
+        # What reasons compare with stays, and so do the columns; its own probability is the newer
+        # book's.
         profile=msgspec.structs.replace(
             bundle.profile, late=measured.late, probability=measured.probability
         ),

@@ -30,7 +30,7 @@ from peerloan.training.judged import (
 from peerloan.training.measures import Rate
 from peerloan.training.plots import Line
 from peerloan.training.points import ODDS, SCORE, TO_DOUBLE, as_points, exact_lines
-from peerloan.training.search import Trial
+from peerloan.training.search import Trial, auc_gain
 from peerloan.training.study import Study
 from peerloan.training.templating import render
 from peerloan.training.wording import interval, percent, several, show_rate, signed
@@ -131,7 +131,7 @@ def _resampled(tried: Sequence[Trial]) -> dict[str, Any]:
             continue
         rows.append({"candidate": candidate, "loans": size, "best": row})
         for how in sorted(row.keys() - {"none"}):
-            gain, error = _gain(row[how], row["none"])
+            gain, error = auc_gain(row[how], row["none"])
             if abs(gain) > error:
                 what = "Better than none" if gain > 0 else "Worse than none"
                 sign = "+" if gain > 0 else ""
@@ -144,13 +144,6 @@ def _resampled(tried: Sequence[Trial]) -> dict[str, Any]:
     if rows and not said["Better than none"]:
         sentences.insert(0, "Neither class weights nor SMOTE made any candidate clearly better.")
     return {"rows": rows, "said": sentences}
-
-
-def _gain(trial: Trial, other: Trial) -> tuple[float, float]:
-    """By how much a trial's AUC is above another's on the same folds, and the standard error."""
-    pairs = zip(trial.by_fold, other.by_fold, strict=True)
-    gains = [a["auc"] - b["auc"] for a, b in pairs]
-    return float(np.mean(gains)), float(np.std(gains, ddof=1) / math.sqrt(len(gains)))
 
 
 def _by_resampling(own: Trial, tried: Sequence[Trial]) -> list[Trial]:

@@ -18,7 +18,7 @@ from peerloan.loan import Loans, Numbers
 from peerloan.training import parallel
 from peerloan.training.calibration import Reliability, cross_fitted, reliability
 from peerloan.training.candidates import CANDIDATES, Settings
-from peerloan.training.evaluation import figures
+from peerloan.training.evaluation import BOUNDS, figures
 
 FOLDS, QUICK_FOLDS = 5, 3
 SEED = 0
@@ -86,9 +86,10 @@ class Trial:
         return float(np.std(values, ddof=1) / math.sqrt(len(values)))
 
     def interval(self, figure: str) -> tuple[float, float]:
-        """A 95 % interval of that mean (Student's t over the folds)."""
+        """A 95 % interval of that mean (Student's t over the folds), as far as it can be."""
         reach = float(t.ppf(0.975, len(self.by_fold) - 1)) * self.error(figure)
-        return self.mean(figure) - reach, self.mean(figure) + reach
+        lowest, highest = BOUNDS.get(figure, (0.0, 1.0))
+        return max(lowest, self.mean(figure) - reach), min(highest, self.mean(figure) + reach)
 
 
 @dataclass(frozen=True)
@@ -158,21 +159,29 @@ def search(
     return Found(best, (*tried, *trials), chosen, why)
 
 
+def auc_gain(trial: Trial, other: Trial) -> tuple[float, float]:
+    """By how much a trial's AUC is above another's on the same folds, and the standard error.
+
+    The error is corrected for fits that share most of their loans (Nadeau and Bengio 2003). Without
+    that it is 1.5 times too small in five folds, and on a small table chance would choose.
+    """
+    pairs = zip(trial.by_fold, other.by_fold, strict=True)
+    gains = [a["auc"] - b["auc"] for a, b in pairs]
+    folds = len(gains)
+    # 1 / (folds − 1): loans that are judged on over loans that are fitted on.
+    error = float(np.std(gains, ddof=1)) * math.sqrt(1 / folds + 1 / (folds - 1))
+    return float(np.mean(gains)), error
+
+
 def choose(best: Sequence[Trial]) -> tuple[Trial, str]:
     """The one-standard-error rule (Breiman et al. 1984) on paired differences by fold.
 
     The simplest candidate, in the given order, whose mean AUC is within one standard error of the
-    best one's; the error is that of the difference on the same folds, corrected for fits that share
-    most of their loans (Nadeau and Bengio 2003). Without the correction it is 1.5 times too small
-    in five folds, and on a small table chance would choose.
+    best one's.
     """
     top = max(best, key=lambda trial: trial.mean("auc"))
     for trial in best:
-        differences = [a["auc"] - b["auc"] for a, b in zip(top.by_fold, trial.by_fold, strict=True)]
-        behind = float(np.mean(differences))
-        folds = len(differences)
-        # 1 / (folds − 1): loans that are judged on over loans that are fitted on.
-        error = float(np.std(differences, ddof=1)) * math.sqrt(1 / folds + 1 / (folds - 1))
+        behind, error = auc_gain(top, trial)
         if behind <= error:
             break
     if trial is top:

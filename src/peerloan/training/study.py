@@ -59,7 +59,7 @@ _SHARES = (*(step / 1000 for step in range(1, 50)), *(step / 200 for step in ran
 
 def trade_off(margins: Numbers, late: Numbers) -> tuple[TradeOff, ...]:
     """What each threshold brings: at 0.1 %, 0.2 %, … 5 %, 5.5 %, … 100 % of the loans flagged, or
-    just below (fewer rows where loans tie).
+    just below; where loans tie, all of them are flagged together, and there are fewer rows.
     """
     order = np.argsort(-margins, kind="stable")
     found = np.cumsum(late[order])
