@@ -579,8 +579,11 @@ def test_uneven_columns_are_named(scorecard: Api, loan: dict[str, Any]) -> None:
     (error,) = problem(scorecard.post(even | {"dti": 5}), 422)["errors"]
     assert (error["field"], error["given"]) == ("dti", "5")
     for name in ("\ud800", "a\0b"):
-        (error,) = problem(scorecard.post(even | {name: [1]}), 422)["errors"]
-        assert error["field"] == ascii(name)
+        errors = problem(scorecard.post(even | {name: [1]}), 422)["errors"]
+        assert [error["field"] for error in errors] == [ascii(name)] * 2, "unknown, and uneven"
+    del even["grade"]
+    errors = problem(scorecard.post(even | {"dti": [1], "dtii": [1, 2]}), 422)["errors"]
+    assert [error["field"] for error in errors] == ["dtii", "grade", "dti"], "all at once"
 
 
 def test_a_loan_with_a_list_as_one_value_is_a_loan_with_one_wrong_value(

@@ -156,6 +156,18 @@ def test_what_is_on_the_safer_side_is_not_blamed_for_it(
         assert said.endswith(f"{riskier} than the usual {usual}.")
 
 
+@pytest.mark.parametrize(("value", "usual", "compares"), [(2.0, 1.0, True), (1.0, 1.0, False)])
+def test_a_value_that_is_no_riskier_than_the_usual_one_is_not_compared(
+    value: float, usual: float, compares: bool
+) -> None:
+    definition = Definition("m", LABEL, (Field("n", "number", "N"),))
+    profile = profile_of(Loans.of(definition, [(5.0,), (5.0,)]))
+    reasons = Reasons(definition, profile, lambda _position, n: usual if n == 5 else value)
+    assert ("lower than the usual 5" in reasons.sentence(0, 3.0)) == compares
+    assert ("higher than the usual 5" in reasons.sentence(0, 8.0)) == compares
+    assert reasons.sentence(0, 3.0).endswith("(usual: 5).") != compares
+
+
 def test_placeholders_are_filled_once_wherever_they_stand() -> None:
     texts = Texts(higher="{value}, {value}! {usual} {label} {usual}", missing="Nothing.")
     field = Field("amount", "number", "{usual} {value}", missing=True)

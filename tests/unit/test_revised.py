@@ -81,11 +81,13 @@ def test_it_warns_of_the_training_table_itself_and_of_the_sample() -> None:
 @pytest.mark.parametrize("times", [1, 2])
 def test_a_changed_policy_stands_below_the_heading(times: int) -> None:
     page = report()
-    for _ in range(times):
-        page = under_another_policy(page, "additive<1>", Policy.by_cost(5))
+    for time in range(times):
+        page = under_another_policy(page, f"additive<{time}>", Policy.by_cost(5 + time))
     head = words(page.split("<nav", 1)[0])
-    assert head.count("was changed after this report was written for additive&lt;1&gt;.") == times
-    assert "Says yes (late) from a probability of 0.1667 on" in head
+    # Once, with the policy of now, and of the version that it was written for.
+    assert head.count("was changed after this report was written for additive&lt;0&gt;.") == 1
+    assert f"Says yes (late) from a probability of {1 / (5 + times):.4f} on" in head
+    assert head.count("Says yes") == 1
 
 
 def test_a_report_of_another_program_stays_as_it_is() -> None:

@@ -309,7 +309,9 @@ def _words(name: str) -> list[str]:
 
 def _human(name: str) -> str:
     """A column's name as a label for people: 'yearly_income' is 'Yearly income'."""
-    label = " ".join(_words(name)) or name.strip() or "Column"
+    # A name with spaces is written for people already.
+    spaced = name.strip() if re.search(r"\s", name.strip()) else " ".join(_words(name))
+    label = spaced or name.strip() or "Column"
     return label[0].upper() + label[1:]
 
 

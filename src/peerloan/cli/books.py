@@ -146,4 +146,5 @@ def score(
             note(f"note: {each}")
         click.echo(f"{out}: {scored.rows:,} loans, {scored.late:,} of them late by {version}")
     if scored.rejected:
-        raise No(f"{scored.rejected:,} rows could not be scored: see {scored.rejects}")
+        rows = "1 row" if scored.rejected == 1 else f"{scored.rejected:,} rows"
+        raise No(f"{rows} could not be scored: see {scored.rejects}")

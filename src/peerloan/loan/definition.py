@@ -89,8 +89,9 @@ class Texts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     `usual` is the training table's median or most frequent level, `more` and `less` are the
     field's own words for a comparison. `level` is said of a category, and of a number or an
-    ordered level that the model holds for riskier although it lies on the safer side of the usual
-    one by the field's direction: to compare the two would tell a borrower the wrong reason.
+    ordered level that lies on the safer side of the usual one by the field's direction, or is no
+    riskier than the usual one by the scorecard: to compare the two would tell a borrower the wrong
+    reason.
 
     What the texts say is true of the model by construction. They claim nothing of late rates, which
     may differ where features go together.

@@ -62,7 +62,8 @@ class Bundle:
                     manifest.files["model.onnx"].sha256,
                     manifest.calibration,
                 )
-            self._reasons = Reasons(self.definition, self.profile)
+            points = self.model.points if isinstance(self.model, Scorecard) else None
+            self._reasons = Reasons(self.definition, self.profile, points)
             self._verify_golden()
         except Exception as error:  # foreign data: the runtime's errors, too, have no common base
             raise BundleError(f"{self.version}: {' '.join(str(error).split())}") from error

@@ -6,6 +6,7 @@ import re
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import msgspec
 import numpy as np
@@ -181,13 +182,27 @@ class Reason:
 
 
 class Reasons:
-    """Turns contributions into at most four reasons; everything it says comes from the bundle."""
+    """Turns contributions into at most four reasons; everything it says comes from the bundle.
 
-    def __init__(self, definition: Definition, profile: Profile) -> None:
+    `points(position, value)` is what a value of the field at this position contributes, where that
+    depends on nothing else: then two values are compared only if the riskier one is to blame.
+    """
+
+    def __init__(
+        self,
+        definition: Definition,
+        profile: Profile,
+        points: Callable[[int, Value], float] | None = None,
+    ) -> None:
         self._fields = definition.fields
         self._sentences = [
-            _sentence_maker(field, definition.texts, profile.usual(field.name))
-            for field in definition.fields
+            _sentence_maker(
+                field,
+                definition.texts,
+                profile.usual(field.name),
+                None if points is None else partial(points, position),
+            )
+            for position, field in enumerate(definition.fields)
         ]
 
     def sentence(self, position: int, value: Value) -> str:
@@ -211,7 +226,9 @@ class Reasons:
         return np.where(raises, order, -1)
 
 
-def _sentence_maker(field: Field, texts: Texts, usual: Value) -> Callable[[Value], str]:
+def _sentence_maker(
+    field: Field, texts: Texts, usual: Value, points: Callable[[Value], float] | None
+) -> Callable[[Value], str]:
     usual_shown = field.show(usual)
 
     def sayer(template: str) -> Callable[[str], str]:
@@ -241,9 +258,12 @@ def _sentence_maker(field: Field, texts: Texts, usual: Value) -> Callable[[Value
             return unseen(field.show(value))
         return (equal if value == usual else level)(field.show(value))
 
-    def compared(is_higher: bool, shown: str) -> str:
-        # On the safer side by the definition, and yet a reason: no comparison would explain it.
-        if field.riskier is not None and is_higher != (field.riskier == "higher"):
+    def compared(is_higher: bool, value: Value) -> str:
+        shown = field.show(value)
+        # On the safer side by the definition, or no riskier than the usual value by the model, and
+        # yet a reason: no comparison would explain it.
+        safer = field.riskier is not None and is_higher != (field.riskier == "higher")
+        if safer or (points is not None and points(value) <= points(usual)):
             return level(shown)
         return (higher if is_higher else lower)(shown)
 
@@ -253,7 +273,7 @@ def _sentence_maker(field: Field, texts: Texts, usual: Value) -> Callable[[Value
         shown, rank, usual_rank = field.show(value), ranks[value], ranks.get(usual)
         if usual_rank is None or rank == usual_rank:
             return equal(shown)
-        return compared(rank > usual_rank, shown)
+        return compared(rank > usual_rank, value)
 
     def of_number(value: Value) -> str:
         if value is None:
@@ -261,7 +281,7 @@ def _sentence_maker(field: Field, texts: Texts, usual: Value) -> Callable[[Value
         shown = field.show(value)
         if usual is None or shown == usual_shown:
             return equal(shown)
-        return compared(value > usual, shown)  # type: ignore[operator]
+        return compared(value > usual, value)  # type: ignore[operator]
 
     if field.is_number:
         return of_number

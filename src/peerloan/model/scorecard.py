@@ -92,6 +92,10 @@ class Scorecard(msgspec.Struct, frozen=True, dict=True):
         # One closure a feature: a look-up costs a bisection or a dict access, and nothing else.
         return tuple(_lookup(table) for table in self.tables)
 
+    def points(self, position: int, value: Value) -> float:
+        """What a value of the field at this position contributes."""
+        return self._lookups[position](value)
+
     def score(self, values: Sequence[Value]) -> tuple[float, tuple[float, ...]]:
         """Margin and contributions of one loan, given its values in the fields' order."""
         points = tuple([lookup(value) for lookup, value in zip(self._lookups, values, strict=True)])

@@ -128,8 +128,7 @@ def _are_columns(body: Mapping[str, Any]) -> bool:
 def _many(now: Serving, body: Any) -> list[Checked]:
     records: Sequence[Any]
     if isinstance(body, dict):
-        _check_names(now, body)
-        records = _rows(body)
+        records = _rows(now, body)
     elif isinstance(body, list):
         _limit(len(body))
         records = body
@@ -170,25 +169,20 @@ def _check(now: Serving, record: Any, index: int | None) -> Checked:
     return Checked((), problems=[Problem(index, "(loan)", expected, given)])
 
 
-def _check_names(now: Serving, columns: Mapping[str, Any]) -> None:
-    """Raise RequestError if columns are unknown or lacking: once, not for each loan."""
+def _rows(now: Serving, columns: Mapping[str, Any]) -> Sequence[dict[str, Any]]:
+    """Columns, the client's own format, as records.
+
+    Raises RequestError if columns are unknown, lacking or of other lengths: once each, not for
+    each loan.
+    """
     if len(columns) > MAX_NAMES:
         problem = Problem(None, "(columns)", f"at most {MAX_NAMES:,}", f"{len(columns):,}")
         raise RequestError(422, "Too Many Columns", sentence([problem]), [problem])
-    if problems := now.checks.names(columns):
-        raise RequestError(422, "Wrong Columns", sentence(problems), problems)
-
-
-def _values(count: int) -> str:
-    return f"{count:,} value{'' if count == 1 else 's'}"
-
-
-def _rows(columns: Mapping[str, Any]) -> Sequence[dict[str, Any]]:
-    """Columns, the client's own format, as records; raises RequestError if they don't fit."""
     lengths = {name: len(values) for name, values in columns.items() if isinstance(values, list)}
     # Most columns are right where one is wrong.
     length = Counter(lengths.values()).most_common(1)[0][0]
-    problems = [
+    problems = now.checks.names(columns)
+    problems += [
         Problem(
             None,
             show_name(name),
@@ -199,10 +193,14 @@ def _rows(columns: Mapping[str, Any]) -> Sequence[dict[str, Any]]:
         if lengths.get(name) != length
     ]
     if problems:
-        raise RequestError(422, "Uneven Columns", sentence(problems), problems)
+        raise RequestError(422, "Wrong Columns", sentence(problems), problems)
     _limit(length)
     names = list(columns)
     return [dict(zip(names, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+
+
+def _values(count: int) -> str:
+    return f"{count:,} value{'' if count == 1 else 's'}"
 
 
 def _refuse(checked: Sequence[Checked]) -> None:

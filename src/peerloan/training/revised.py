@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
-from html import escape
+from html import escape, unescape
 
 from peerloan.loan import Definition
 from peerloan.model import Calibration, Policy, TradeOff, TrainedOn
@@ -17,6 +18,11 @@ from peerloan.training.wording import interval, percent, show_rate, signed
 
 # Stands below the heading of every report.
 _NOTICES = "<!-- notices -->"
+_NOTICE = re.compile(
+    r'<p class="warning" role="note">The policy was changed after this report was written for '
+    r"([^ ]+)\. .*?</p>\n",
+    re.DOTALL,
+)
 
 
 @dataclass(frozen=True)
@@ -73,6 +79,9 @@ def recalibration_report(made: Recalibrated) -> str:
 
 def under_another_policy(report: str, version: str, policy: Policy) -> str:
     """A version's report, with a notice below its heading that the policy has changed since."""
+    # The report is still the one that it was before an earlier change.
+    if earlier := _NOTICE.search(report):
+        version, report = unescape(earlier[1]), report.replace(earlier[0], "", 1)
     notice = (
         f"The policy was changed after this report was written for {version}. "
         f"{policy_in_words(policy)} Where the report speaks of the threshold, of bands, of flagged "
