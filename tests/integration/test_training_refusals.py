@@ -200,15 +200,17 @@ def test_nothing_to_tell_loans_apart_by(rows: Rows, taken: Taken, run: Run) -> N
 
 
 def test_columns_that_are_never_given_or_constant_but_for_missing_values(
-    rows: Rows, taken: Taken, run: Run
+    rows: Rows, taken: Taken, run: Run, tmp_path: Path
 ) -> None:
-    found = taken(
-        [
-            row | {"revol_util": 0.5 if place % 3 else "", "emp_length": ""}
-            for place, row in enumerate(rows)
-        ]
-    )
+    given = [
+        row | {"revol_util": 0.5 if place % 3 else "", "emp_length": ""}
+        for place, row in enumerate(rows)
+    ]
+    found = taken(given)
     assert len(found) == 4
+    told = run("train", tmp_path / "book.csv", "--quick", "--candidate", "logistic")
+    notes = [line for line in told.stderr.splitlines() if "no loan has a value" in line]
+    assert notes == ["note: emp_length: no loan has a value, so no version can use it"]
     for each in found:
         told = run("models", "verify", each["version"])
         assert told.returncode == 0, told.stderr

@@ -100,7 +100,11 @@ def train(
             f"note: the threshold calls {best.metrics['flagged']:.0%} of all loans late; where so "
             "many are, another aim may serve better (--aim)"
         )
-    if here.manifest(best.version).intervals["auc"][0] <= 0.5:
+    bundle = here.load(best.version)
+    for name in bundle.definition.names:
+        if bundle.profile.usual(name) is None:
+            note(f"note: {name}: no loan has a value, so no version can use it")
+    if bundle.manifest.intervals["auc"][0] <= 0.5:
         note(
             f"note: with an AUC of {best.metrics['auc']:.4f}, {best.version} may rank loans no "
             "better than chance would"
