@@ -19,6 +19,8 @@ from peerloan.model.profile import Profile
 BANDS = ("low", "medium", "high", "very high")
 # The commentary to Regulation B, § 1002.9(b)(2): more than four reasons is not likely to help.
 MAX_REASONS = 4
+# What a missed late loan costs, in false alarms, where nobody says otherwise.
+DEFAULT_RATIO = 20.0
 # The figures that depend on where yes begins.
 AT_THRESHOLD = ("recall", "flagged")
 
@@ -50,7 +52,7 @@ class Policy(msgspec.Struct, frozen=True):
     band_margins: tuple[float, float, float]
 
     @classmethod
-    def by_cost(cls, ratio: float = 20.0) -> Policy:
+    def by_cost(cls, ratio: float = DEFAULT_RATIO) -> Policy:
         """The threshold at which expected costs are equal: a missed late loan costs `ratio`
         false alarms, so say yes from 1 / (1 + ratio) on (Elkan 2001).
         """

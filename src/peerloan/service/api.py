@@ -15,15 +15,15 @@ from peerloan.loan.checks import show_name
 from peerloan.loan.text import show_given
 from peerloan.service import openapi
 from peerloan.service.answers import Wanted, answer_many, answer_one
-from peerloan.service.bodies import MAX_PROBLEMS, decode
+from peerloan.service.bodies import MAX_PROBLEMS, decode, read_body
 from peerloan.service.champion import Champion, Serving
-from peerloan.service.problems import RequestError, read_body, sentence
+from peerloan.service.problems import RequestError, sentence
 
 blueprint = Blueprint("api", __name__)
 MAX_LOANS = 10_000
 MAX_BODY_BYTES = 5_000_000
-# Each unknown name is compared with every known one: without these two, 5 MB of them would keep a
-# worker busy for a minute. Loans beyond the wrong values are not looked at.
+# Each unknown name is compared with every known one: 5 MB of them would keep a worker busy for a
+# minute.
 MAX_NAMES = 1_000
 _FLAGS = {
     "contributions": {"all": True, "none": False},

@@ -1,21 +1,68 @@
-"""From a body's bytes to Python values: JSON, and each name in it once."""
+"""A request's body: reading it, and from its bytes to Python values, each name in them once."""
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import re
+import socket
+import time
 from collections import Counter
 from typing import Any
 
 import msgspec
+from flask import request
+from gunicorn.http.errors import ParseException
+from werkzeug.exceptions import ClientDisconnected, RequestEntityTooLarge
 
 from peerloan.loan import Problem
 from peerloan.loan.checks import show_name
 from peerloan.service.problems import RequestError, sentence
 
+# Wrong values that an answer names; loans beyond them are not looked at.
 MAX_PROBLEMS = 100_000
+# Of a body that is too large, so much is read and dropped before the answer: a client that is still
+# sending when the connection closes never reads why.
+_MOST_DROPPED_BYTES = 100_000_000
+_MOST_DROPPED_SECONDS = 5.0
 _COLON = re.compile(rb'"\s*:')
+
+
+def read_body(*, form: bool = False) -> bytes:
+    """The request's body; with `form`, a form's stands in `request.form` afterwards.
+
+    What is wrong with its transport is told apart: raises RequestError 400 or 408, or
+    RequestEntityTooLarge.
+    """
+    try:
+        return request.get_data(cache=form, parse_form_data=form)
+    except RequestEntityTooLarge:
+        _drop_body()
+        raise
+    except ParseException:
+        raise RequestError(400, "Broken Body", "the body's chunks can't be read") from None
+    except (OSError, ClientDisconnected):
+        # Gunicorn would wait for the rest, here and again in the thread that accepts.
+        with contextlib.suppress(KeyError, OSError):
+            request.environ["gunicorn.socket"].shutdown(socket.SHUT_RD)
+        detail = "the body did not arrive in time"
+        raise RequestError(408, "Request Timeout", detail) from None
+
+
+def _drop_body() -> None:
+    # Each read may wait for a silent client for as long as any other.
+    until, left = time.monotonic() + _MOST_DROPPED_SECONDS, _MOST_DROPPED_BYTES
+    if (request.content_length or 0) > left:
+        return
+    try:
+        while left > 0 and time.monotonic() < until:
+            dropped = len(request.environ["wsgi.input"].read(min(left, 65_536)))
+            if not dropped:
+                return
+            left -= dropped
+    except (ParseException, OSError):
+        return  # it is refused already
 
 
 def decode(content: bytes) -> Any:

@@ -12,9 +12,9 @@ from peerloan.loan import Checked, Definition
 from peerloan.loan.text import parse_number, show_given
 from peerloan.service import api
 from peerloan.service.answers import Wanted, answer_one
-from peerloan.service.bodies import decode
+from peerloan.service.bodies import decode, read_body
 from peerloan.service.champion import Serving
-from peerloan.service.problems import RequestError, read_body
+from peerloan.service.problems import RequestError
 
 blueprint = Blueprint("pages", __name__)
 # A form's own names: a field could have the same, so a field's input is named with a prefix.

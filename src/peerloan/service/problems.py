@@ -2,27 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
-import socket
-import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
 import msgspec
 from flask import Flask, Response, render_template, request
-from gunicorn.http.errors import ParseException
-from werkzeug.exceptions import ClientDisconnected, HTTPException, RequestEntityTooLarge
+from werkzeug.exceptions import HTTPException
 
 from peerloan.loan import Problem
 
 log = logging.getLogger(__name__)
 API_PREFIXES = ("/v1/", "/openapi.json", "/healthz", "/readyz")
-# Of a body that is too large, so much is read and dropped before the answer: a client that is still
-# sending when the connection closes never reads why.
-_MOST_DROPPED_BYTES = 100_000_000
-_MOST_DROPPED_SECONDS = 5.0
 
 
 class RequestError(Exception):
@@ -81,42 +73,6 @@ def sentence(problems: Sequence[Problem]) -> str:
     where = first.field if first.loan is None else f"loan {first.loan}, {first.field}"
     more = f"; and {len(problems) - 1} more in errors" if len(problems) > 1 else ""
     return f"{where}: expected {first.expected}, given {first.given}{more}"
-
-
-def read_body(*, form: bool = False) -> bytes:
-    """The request's body; with `form`, a form's stands in `request.form` afterwards.
-
-    What is wrong with its transport is told apart: raises RequestError 400 or 408, or
-    RequestEntityTooLarge.
-    """
-    try:
-        return request.get_data(cache=form, parse_form_data=form)
-    except RequestEntityTooLarge:
-        _drop_body()
-        raise
-    except ParseException:
-        raise RequestError(400, "Broken Body", "the body's chunks can't be read") from None
-    except (OSError, ClientDisconnected):
-        # Gunicorn would wait for the rest, here and again in the thread that accepts.
-        with contextlib.suppress(KeyError, OSError):
-            request.environ["gunicorn.socket"].shutdown(socket.SHUT_RD)
-        detail = "the body did not arrive in time"
-        raise RequestError(408, "Request Timeout", detail) from None
-
-
-def _drop_body() -> None:
-    # Each read may wait for a silent client for as long as any other.
-    until, left = time.monotonic() + _MOST_DROPPED_SECONDS, _MOST_DROPPED_BYTES
-    if (request.content_length or 0) > left:
-        return
-    try:
-        while left > 0 and time.monotonic() < until:
-            dropped = len(request.environ["wsgi.input"].read(min(left, 65_536)))
-            if not dropped:
-                return
-            left -= dropped
-    except (ParseException, OSError):
-        return  # it is refused already
 
 
 def _answer(

@@ -10,14 +10,13 @@ import numpy as np
 from peerloan.loan import Numbers
 from peerloan.model import Policy, TradeOff
 from peerloan.model.arithmetic import probability
+from peerloan.model.policy import DEFAULT_RATIO
 from peerloan.training import plots
 from peerloan.training.calibration import Reliability, reliability
 from peerloan.training.card import band_ranges
 from peerloan.training.measures import Rate
 from peerloan.training.plots import Line
 
-# What a missed late loan costs, in false alarms, where the policy doesn't say.
-DEFAULT_RATIO = 20.0
 _SHARES = (0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0)
 
 

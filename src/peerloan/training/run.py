@@ -28,7 +28,7 @@ from peerloan.model import (
     draft,
 )
 from peerloan.model.onnx_model import OnnxModel
-from peerloan.model.policy import check_aim
+from peerloan.model.policy import DEFAULT_RATIO, check_aim
 from peerloan.sample import ID_PREFIX
 from peerloan.training import calibration, parallel
 from peerloan.training.candidates import CANDIDATES
@@ -63,7 +63,7 @@ class Aim:
     """What the threshold is for: `cost`, `capacity`, `recall` or `f2`, and its value."""
 
     name: str = "cost"
-    value: float = 20.0
+    value: float = DEFAULT_RATIO
 
 
 @dataclass(frozen=True)
@@ -170,7 +170,7 @@ def train(
     _refuse_constants(table.loans, book.name)
     after = None if later is None else read_table(later, definition, progress)
     grids = {name: grid for name, grid in read_grids().items() if name in candidates}
-    threshold = Policy.by_cost(aim.value if aim.name == "cost" else 20.0).threshold_margin
+    threshold = Policy.by_cost(aim.value if aim.name == "cost" else DEFAULT_RATIO).threshold_margin
     grids, folds = (quick(grids), QUICK_FOLDS) if fast else (grids, FOLDS)
     found = search(table.loans, table.late, grids, threshold, progress, folds)
     drafts = []
