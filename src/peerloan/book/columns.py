@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from peerloan.book.parts import BookError, Part
-from peerloan.book.source import Book, is_number, show_column
+from peerloan.book.source import Book, is_number, show_column, without_header
 from peerloan.book.values import Mask, as_text, encode, read_numbers, read_texts, show_cells
 from peerloan.loan import Codes, Definition, Field, Label, Loans, Numbers, Problem, TextColumn
 from peerloan.loan.checks import nearest
@@ -145,11 +145,7 @@ def check_header(book: Book) -> None:
     """Raises BookError if the columns' names look like a row of values."""
     numbers = sum(is_number(name) for name in book.columns)
     if numbers * 4 >= len(book.columns):
-        shown = ", ".join(map(show_column, book.columns[:3]))
-        raise BookError(
-            f"{book.name}: expected a first line of column names, got what looks like a row of "
-            f"values: {shown}, …"
-        )
+        raise without_header(book.name, book.columns)
 
 
 def read_loans(definition: Definition, part: Part, *, label: bool = False) -> Batch:

@@ -111,6 +111,7 @@ class CsvFile:
                 batches.close()
                 del batches
                 feed.wait_for_release()
+        # The mark comes after every row, unless a quotation that nobody closed has swallowed it.
         if rejected.last < number or not rejected.end():
             row = max(number - 1, rejected.last)
             raise BookError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import glob
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -129,10 +129,7 @@ def _open_file(path: Path) -> TableFile:
     twice = [column for column, count in Counter(table.schema.names).items() if count > 1]
     if twice:
         if any(map(is_number, twice)):
-            raise BookError(
-                f"{shown(path)}: expected a first line of column names, got what looks like a row "
-                f"of values: {', '.join(map(show_column, table.schema.names[:3]))}, …"
-            )
+            raise without_header(shown(path), table.schema.names)
         raise BookError(
             f"{shown(path)}: expected each column once, got more than one "
             f"{', '.join(map(show_column, twice))}"
@@ -167,6 +164,14 @@ def _common_schema(files: tuple[TableFile, ...]) -> pa.Schema:
                 f"{str(error).splitlines()[0]}"
             ) from None
     return schema
+
+
+def without_header(name: str, columns: Sequence[str]) -> BookError:
+    """What is wrong with a table whose first line holds values."""
+    return BookError(
+        f"{name}: expected a first line of column names, got what looks like a row of values: "
+        f"{', '.join(map(show_column, columns[:3]))}, …"
+    )
 
 
 def is_number(name: str) -> bool:

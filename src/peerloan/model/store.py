@@ -188,7 +188,7 @@ class Store:
     def promote(self, version: str, why: str = "", breaking: bool = False) -> State:
         """Make a version the champion; raises BundleError, BreakingChange or StoreError."""
         state = self.state()
-        new = self._choosable(version)
+        new = self._choosable(version, state)
         if state.champion == version:
             raise StoreError(f"{version} is the champion already")
         if not breaking and (reasons := self._breaking(state.champion, new.definition)):
@@ -206,7 +206,7 @@ class Store:
     def challenge(self, version: str, why: str = "") -> State:
         """Make a version the challenger; raises BundleError or StoreError."""
         state = self.state()
-        new = self._choosable(version)
+        new = self._choosable(version, state)
         if state.champion == version:
             raise StoreError(f"{version} is the champion; a challenger is another version")
         digests = state.digests | {version: new.digest}
@@ -238,10 +238,10 @@ class Store:
                 names.update(definition.names, definition.roles.columns())
         return frozenset(names)
 
-    def _choosable(self, version: str) -> Bundle:
+    def _choosable(self, version: str, state: State) -> Bundle:
         """A version that may become champion or challenger: proven, and of the store's model."""
         bundle = self.load(version)
-        if self.state().champion is not None:
+        if state.champion is not None:
             self.check_model(bundle.manifest.model)
         return bundle
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
-
-import numpy as np
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 from peerloan.loan import Numbers
-from peerloan.model import Policy, TradeOff
+from peerloan.model import Policy, TradeOff, probabilities
 from peerloan.model.arithmetic import probability
 from peerloan.model.policy import DEFAULT_RATIO
 from peerloan.training import plots
@@ -20,14 +20,15 @@ from peerloan.training.plots import Line
 _SHARES = (0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0)
 
 
-class Judgement(NamedTuple):
+@dataclass(frozen=True)
+class Judgement:
     """Margins (n,) that are judged on outcomes (n,), 1 for each late loan; a name for people."""
 
     name: str
     margins: Numbers
     late: Numbers
 
-    @property
+    @cached_property
     def reliability(self) -> Reliability:
         """How calibrated they are."""
         return reliability(self.margins, self.late)
@@ -114,7 +115,7 @@ def policy_part(policy: Policy, offered: Sequence[TradeOff], judged: Judgement) 
 
 def band_rows(policy: Policy, judged: Judgement) -> list[dict[str, Any]]:
     """Each band with its loans, what is expected of them, and their late rate."""
-    places, p = policy.bands_many(judged.margins), 1 / (1 + np.exp(-judged.margins))
+    places, p = policy.bands_many(judged.margins), probabilities(judged.margins)
     rows = []
     for place, (band, holds) in enumerate(band_ranges(policy)):
         own = places == place

@@ -165,7 +165,8 @@ def _books(study: Study) -> list[Judgement]:
 
 def _curves(books: Sequence[Judgement]) -> dict[str, str]:
     roc, recall = [], []
-    for name, margins, late in books:
+    for each in books:
+        name, margins, late = each.name, each.margins, each.late
         order = np.argsort(-margins, kind="stable")
         # Where a threshold can lie: at the last loan of each margin.
         ends = np.append(np.flatnonzero(np.diff(margins[order])), len(order) - 1)

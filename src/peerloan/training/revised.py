@@ -11,7 +11,7 @@ from peerloan.model import Calibration, Policy, TradeOff, TrainedOn
 from peerloan.model.drafting import CREATED_MARK, VERSION_MARK
 from peerloan.training.card import policy_in_words
 from peerloan.training.evaluation import auc_interval
-from peerloan.training.judged import Judgement, at_policy, policy_part, rates, reliability_plot
+from peerloan.training.judged import Judgement, at_policy, policy_part, reliability_plot
 from peerloan.training.measures import Rate
 from peerloan.training.templating import render
 from peerloan.training.wording import interval, percent, show_rate, signed
@@ -62,7 +62,6 @@ def recalibration_report(made: Recalibrated) -> str:
         rate=Rate.of(int(late.sum()), len(late)),
         before=made.before.reliability,
         after=made.after.reliability,
-        rates=rates,
         auc=made.auc,
         auc_interval=auc_interval(late, made.auc),
         reliability_plot=reliability_plot([made.before, made.after]),
