@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import html
 import http.client
 import json
 import math
 import os
 import random
+import re
 import shutil
 import socket
 import subprocess
@@ -974,6 +977,33 @@ def test_every_answer_has_the_security_headers(scorecard: Api, path: str) -> Non
     assert headers["Referrer-Policy"] == "no-referrer"
     kept = path.startswith("/static")
     assert ("no-store" not in headers["Cache-Control"]) == kept
+
+
+def test_what_a_page_links_to_is_named_by_its_content_and_kept_for_good(scorecard: Api) -> None:
+    page = scorecard.get("/").text
+    links = re.findall(r'(?:href|src)="(/[^"]*static/[^"]+)"', page)
+
+    assert any("bootstrap" in link for link in links)
+    for link in links:
+        answer = scorecard.get(html.unescape(link))
+        assert answer.status_code == 200
+        assert hashlib.sha256(answer.content).hexdigest().startswith(link.rpartition("?v=")[2])
+        assert answer.headers["Cache-Control"] == "public, max-age=31536000, immutable"
+
+
+@pytest.mark.parametrize("query", ["", "?v=", "?v=0123456789ab"])
+def test_a_file_asked_for_by_another_content_is_not_kept(scorecard: Api, query: str) -> None:
+    answer = scorecard.get(f"/static/peerloan.css{query}")
+
+    assert answer.status_code == 200
+    assert answer.headers["Cache-Control"] == "no-cache"
+
+
+def test_a_file_that_is_not_there_is_not_kept(scorecard: Api) -> None:
+    answer = scorecard.get("/static/nothing.css?v=0123456789ab")
+
+    assert answer.status_code == 404
+    assert answer.headers["Cache-Control"] == "no-store"
 
 
 # The API's description of itself

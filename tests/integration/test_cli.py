@@ -35,7 +35,10 @@ from peerloan.model import (
 )
 
 FORMATS = Path(__file__).parent.parent / "formats"
-COMMANDS = ["sample", "define", "check", "explore", "train", "score", "models", "serve", "demo"]
+COMMANDS = [
+    *("sample", "define", "check", "explore", "train", "bootstrap", "score", "models"),
+    *("serve", "demo"),
+]
 ON_MODELS = ["list", "show", "promote", "challenge", "rollback", "verify", "policy", "compare"]
 Run = Callable[..., subprocess.CompletedProcess[str]]
 

@@ -14,15 +14,12 @@ from pathlib import Path
 
 import click
 
-from peerloan.book import open_book, open_writer
-from peerloan.cli.console import No, note, progress
+from peerloan.cli.bootstrap import train_on_sample
+from peerloan.cli.console import No, note
 from peerloan.loan import default_definition
 from peerloan.model import Store
-from peerloan.sample import SCHEMA, batches
 from peerloan.service.server import check_port
-from peerloan.training import train
 
-LOANS = 60_000
 _READY_SECONDS = 30.0
 
 
@@ -46,20 +43,8 @@ def demo(folder: Path, port: int, stop: bool) -> None:
         return
     check_port("127.0.0.1", port)
     folder.mkdir(parents=True, exist_ok=True)
-    book, store = folder / "sample.csv", Store(folder / "store")
-    with progress() as show:
-        with open_writer(book, SCHEMA, overwrite=True) as writer:
-            for batch in batches(LOANS):
-                writer.write(batch)
-        show(f"writing {LOANS:,} synthetic loans to {book}", 1.0)
-        outcomes = train(
-            open_book(book),
-            default_definition(),
-            store,
-            ("binned", "additive"),
-            fast=True,
-            progress=show,
-        )
+    store = Store(folder / "store")
+    outcomes = train_on_sample(folder / "sample.csv", store)
     for outcome in outcomes:
         note(f"{outcome.version}: cross-validated AUC {outcome.metrics['auc']:.3f}")
     best = outcomes[0].version

@@ -23,6 +23,7 @@ _COMMANDS = {
     "check": "books",
     "explore": "exploring",
     "train": "training",
+    "bootstrap": "bootstrap",
     "score": "books",
     "models": "models",
     "serve": "serving",

@@ -6,7 +6,7 @@ from flask import Flask, Response
 from flask_bootstrap import Bootstrap5
 
 from peerloan.model import Store
-from peerloan.service import api, pages, problems
+from peerloan.service import api, assets, pages, problems
 from peerloan.service.champion import Champion
 from peerloan.settings import Settings
 
@@ -32,7 +32,6 @@ def create_app(settings: Settings) -> Flask:
     app.config["MAX_CONTENT_LENGTH"] = api.MAX_BODY_BYTES + 1
     app.config["MAX_FORM_MEMORY_SIZE"] = api.MAX_BODY_BYTES
     app.config["BOOTSTRAP_SERVE_LOCAL"] = True
-    app.config["SEND_FILE_MAX_AGE_DEFAULT"] = 3600
     Bootstrap5(app)
     champion = Champion(Store(settings.store))
     champion.watch()
@@ -40,6 +39,7 @@ def create_app(settings: Settings) -> Flask:
     app.register_blueprint(api.blueprint)
     app.register_blueprint(pages.blueprint)
     problems.register(app)
+    assets.register(app)
 
     @app.after_request
     def secure(response: Response) -> Response:

@@ -9,6 +9,7 @@ from typing import Any
 
 from flask import Flask
 from gunicorn.app.base import BaseApplication
+from gunicorn.http import wsgi
 from gunicorn.workers.gthread import ThreadWorker
 
 from peerloan.service.app import create_app
@@ -23,6 +24,37 @@ class PortTaken(OSError):
     """The address can't be listened on; says which and why."""
 
 
+class _Gathered:
+    """Stands for a socket while what is sent at once is put together."""
+
+    def __init__(self) -> None:
+        self.sent: list[bytes] = []
+
+    def sendall(self, data: bytes) -> None:
+        self.sent.append(data)
+
+
+class _Response(wsgi.Response):  # type: ignore[misc]
+    """Sends the head with the first part of the body.
+
+    Between two sends a worker may be killed, and a proxy that has seen a head can't ask another
+    server any more.
+    """
+
+    def write(self, arg: bytes) -> None:
+        if self.headers_sent:
+            super().write(arg)
+            return
+        gathered = _Gathered()
+        sock = self.sock  # type: ignore[has-type]
+        self.sock = gathered
+        try:
+            super().write(arg)
+        finally:
+            self.sock = sock
+        sock.sendall(b"".join(gathered.sent))
+
+
 class Worker(ThreadWorker):  # type: ignore[misc]
     """Gunicorn's threads, with an end to waiting for a client that says nothing.
 
@@ -30,6 +62,11 @@ class Worker(ThreadWorker):  # type: ignore[misc]
     would keep every thread. One that sends a byte now and then still can; a server in front that
     takes in whole requests, as Nginx does, is what helps against that.
     """
+
+    def init_process(self) -> None:
+        """Called in the new process; serves until it ends."""
+        wsgi.Response = _Response
+        super().init_process()
 
     def handle(self, conn: Any) -> Any:
         """Serve a connection; receiving from it fails after SILENT_SECONDS without a byte."""

@@ -1,0 +1,20 @@
+# With arguments: a `peerloan` command. Without: the store gets its first champion if it has none,
+# and then this waits to be told what to train (`run` or `exec` with a command).
+set -eu
+[ $# -eq 0 ] || exec peerloan "$@"
+
+set -- /books/first*
+if [ -e "$1" ]; then
+  set -- '/books/first*'
+else
+  set --
+fi
+[ ! -e /books/loan.toml ] || set -- "$@" --definition /books/loan.toml
+
+# A shell that waits for a background job hears a signal at once.
+trap 'kill $! 2>/dev/null || true; wait; exit 143' TERM INT
+peerloan bootstrap "$@" &
+wait $!
+echo "waiting; train anew with: docker-compose run --rm ms_model train /books/BOOK --promote" >&2
+sleep infinity &
+wait $!

@@ -1,0 +1,108 @@
+# Writes what differs from place to place, follows the application's containers, and becomes nginx.
+set -eu
+
+app=${PEERLOAN_APP:-ms_flask_app}
+rate=${PEERLOAN_RATE:-200}
+trusted=${PEERLOAN_TRUSTED_PROXIES:-}
+proxy_protocol=${PEERLOAN_PROXY_PROTOCOL:-off}
+https_port=${PEERLOAN_HTTPS_PORT:-443}
+certificate=/certificates/tls.crt
+key=/certificates/tls.key
+here=/tmp/peerloan
+
+fail() {
+    echo "nginx: $*" >&2
+    exit 1
+}
+
+expect() { # NAME VALUE PATTERN WHAT
+    printf '%s\n' "$2" | grep -Eqx "$3" || fail "$1: expected $4, given '$2'"
+}
+
+write_settings() {
+    hsts=''
+    if [ -e "$certificate" ] || [ -e "$key" ]; then
+        for file in "$certificate" "$key"; do
+            [ -r "$file" ] || fail "$file can't be read by user $(id -u), or is not there"
+        done
+        hsts='max-age=31536000'
+    else
+        echo 'nginx: no certificate is mounted; making one that browsers will warn of' >&2
+        certificate=$here/tls.crt
+        key=$here/tls.key
+        (umask 077 && openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes \
+            -days 825 -subj /CN=localhost -addext subjectAltName=DNS:localhost,IP:127.0.0.1 \
+            -keyout "$key" -out "$certificate" 2>/dev/null) || fail 'openssl made no certificate'
+    fi
+    {
+        echo "limit_req_zone \$binary_remote_addr zone=clients:10m rate=${rate}r/s;"
+        echo "limit_req zone=clients burst=$((rate * 2)) nodelay;"
+        echo 'limit_req_status 429;'
+        echo 'geo $realip_remote_addr $trusted {'
+        echo '    default 0;'
+        for network in $trusted; do echo "    $network 1;"; done
+        echo '}'
+        for network in $trusted; do echo "set_real_ip_from $network;"; done
+        echo 'real_ip_recursive on;'
+        [ "$proxy_protocol" = on ] && echo 'real_ip_header proxy_protocol;' || echo 'real_ip_header X-Forwarded-For;'
+        [ "$https_port" = 443 ] && port='' || port=":$https_port"
+        echo "map \$scheme \$https_port { default \"$port\"; }"
+        echo "map \$scheme \$hsts { https \"$hsts\"; default \"\"; }"
+    } >"$here/settings.conf"
+
+    [ "$proxy_protocol" = on ] && with=' proxy_protocol' || with=''
+    echo "listen 8080$with;" >"$here/http.conf"
+    {
+        # From 1.25.1 on, HTTP/2 is a directive of its own.
+        version=$(nginx -v 2>&1 | sed 's|.*/\([0-9.]*\).*|\1|')
+        if [ "$(printf '%s\n' 1.25.1 "$version" | sort -V | head -n 1)" = 1.25.1 ]; then
+            echo "listen 8443 ssl$with;"
+            echo 'http2 on;'
+        else
+            echo "listen 8443 ssl http2$with;"
+        fi
+        echo "ssl_certificate $certificate;"
+        echo "ssl_certificate_key $key;"
+    } >"$here/https.conf"
+}
+
+# The application's servers, by the names' service of the engine. A new one is used once it is ready;
+# one that is used stays until the engine no longer lists it, since a request that it fails is passed
+# on. Where none is ready, all are listed, so that people read why.
+list_servers() {
+    known=$(getent ahostsv4 "$app" | cut -d ' ' -f 1 | sort -u)
+    used=''
+    for address in $known; do
+        if grep -qs "^server $address:" "$here/servers.conf" && [ -e "$here/some-ready" ] \
+            || curl --silent --fail --max-time 2 --output /dev/null "http://$address:5000/readyz"; then
+            used="$used $address"
+        fi
+    done
+    if [ -n "$used" ]; then : >"$here/some-ready"; else rm -f "$here/some-ready"; fi
+    for address in ${used:-$known}; do
+        echo "server $address:5000 max_fails=1 fail_timeout=2s;"
+    done
+    [ -n "$known" ] || echo 'server 127.0.0.1:5000 down;'
+}
+
+follow() {
+    while sleep 1; do
+        list_servers >"$here/servers.new" || continue
+        cmp -s "$here/servers.new" "$here/servers.conf" && continue
+        mv "$here/servers.new" "$here/servers.conf"
+        echo "nginx: servers: $(tr '\n' ' ' <"$here/servers.conf")" >&2
+        nginx -s reload 2>/dev/null || echo 'nginx: could not reload; see `nginx -t`' >&2
+    done
+}
+
+expect PEERLOAN_RATE "$rate" '[1-9][0-9]{0,5}' 'a number of requests a second'
+expect PEERLOAN_HTTPS_PORT "$https_port" '[1-9][0-9]{0,4}' 'a port'
+expect PEERLOAN_PROXY_PROTOCOL "$proxy_protocol" 'on|off' 'on or off'
+expect PEERLOAN_TRUSTED_PROXIES "$trusted" '[0-9a-fA-F.:/ ]*' 'addresses or networks, with spaces between'
+
+mkdir -p "$here"
+write_settings
+list_servers >"$here/servers.conf"
+nginx -t -q
+follow &
+exec nginx -g 'daemon off;'

@@ -1,0 +1,65 @@
+"""The command that gives a new store its first champion."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import click
+
+from peerloan.book import open_book, open_writer
+from peerloan.cli.console import DEFINITION, definition_of, note, progress, store
+from peerloan.loan import default_definition
+from peerloan.model import NotFirst, Store
+from peerloan.sample import SCHEMA, batches
+from peerloan.training import Outcome, train
+
+LOANS = 60_000
+
+
+@click.command()
+@click.argument("book", metavar="[BOOK]", required=False)
+@DEFINITION
+def bootstrap(book: str | None, definition: Path | None) -> None:
+    """Train the store's first champion, on BOOK or the built-in sample; else do nothing.
+
+    A store that has a champion is left alone, so this can stand in a container's start.
+    """
+    here = store()
+    if champion := here.state().champion:
+        note(f"champion: {champion}; nothing to do")
+        return
+    if book is None:
+        with TemporaryDirectory() as folder:
+            outcomes = train_on_sample(Path(folder) / "sample.csv", here)
+        why = "the first, trained on the built-in sample"
+    else:
+        chosen, source = definition_of(definition)
+        note(f"definition: {source}")
+        with progress() as show:
+            outcomes = train(open_book(book), chosen, here, progress=show)
+        why = f"the first, trained on {Path(book).name}"
+    best = outcomes[0].version
+    try:
+        here.promote(best, why, first=True)
+    except NotFirst as error:  # somebody promoted another in the meantime: theirs stays
+        note(str(error))
+    else:
+        note(f"champion: {best}")
+
+
+def train_on_sample(path: Path, store: Store) -> list[Outcome]:
+    """Write a sample book and train two scorecards on it; gives the chosen one first."""
+    with progress() as show:
+        with open_writer(path, SCHEMA, overwrite=True) as writer:
+            for batch in batches(LOANS):
+                writer.write(batch)
+        show(f"writing {LOANS:,} synthetic loans to {path}", 1.0)
+        return train(
+            open_book(path),
+            default_definition(),
+            store,
+            ("binned", "additive"),
+            fast=True,
+            progress=show,
+        )

@@ -1,0 +1,119 @@
+"""A steady load through Nginx, and what became of each request."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import ssl
+import threading
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+_CLOSED = (ConnectionError, http.client.RemoteDisconnected, ssl.SSLEOFError, ssl.SSLZeroReturnError)
+
+
+@dataclass
+class Tally:
+    """What a load has seen. A request has failed when it got no 2xx."""
+
+    requests: int = 0
+    failed: int = 0
+    repeated: int = 0
+    longest: float = 0.0
+    versions: Counter[str] = field(default_factory=Counter)
+    faults: list[str] = field(default_factory=list)
+
+
+class Load:
+    """Clients that each ask for a prediction again and again, over connections that they keep."""
+
+    def __init__(self, port: int, loan: dict[str, Any], clients: int = 8, pause: float = 0.02):
+        self._port, self._clients, self._pause = port, clients, pause
+        self._body = json.dumps(loan).encode()
+        self._many = json.dumps([loan] * 20).encode()
+        self._lock = threading.Lock()
+        self._stop = threading.Event()
+        self._tally = Tally()
+        self._threads = [
+            threading.Thread(target=self._client, args=(i,), daemon=True) for i in range(clients)
+        ]
+
+    def __enter__(self) -> Load:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join(timeout=60)
+
+    def take(self) -> Tally:
+        """What was seen since the last call."""
+        with self._lock:
+            taken, self._tally = self._tally, Tally()
+        return taken
+
+    def _client(self, number: int) -> None:
+        # As who trusts the certificate in front would ask; ours is self-made.
+        context = ssl.create_default_context()
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+        connection = self._connection(context)
+        count = number
+        while not self._stop.wait(self._pause):
+            count += 1
+            body = self._many if count % 10 == 0 else self._body
+            began = time.monotonic()
+            repeated = False
+            try:
+                try:
+                    status, content = self._ask(connection, body)
+                except _Unanswered:
+                    repeated = True
+                    connection.close()
+                    connection = self._connection(context)
+                    status, content = self._ask(connection, body)
+                fault = "" if status // 100 == 2 else f"{status}: {content[:200]!r}"
+            except Exception as error:
+                fault = f"{type(error).__name__}: {error}"
+                connection.close()
+                connection = self._connection(context)
+            seconds = time.monotonic() - began
+            with self._lock:
+                self._tally.requests += 1
+                self._tally.repeated += repeated
+                self._tally.longest = max(self._tally.longest, seconds)
+                if fault:
+                    self._tally.failed += 1
+                    self._tally.faults.append(fault)
+                else:
+                    answer = json.loads(content)
+                    for one in answer.get("predictions", [answer]):
+                        self._tally.versions[one["model"]["version"]] += 1
+        connection.close()
+
+    def _connection(self, context: ssl.SSLContext) -> http.client.HTTPSConnection:
+        return http.client.HTTPSConnection("127.0.0.1", self._port, context=context, timeout=40)
+
+    @staticmethod
+    def _ask(connection: http.client.HTTPSConnection, body: bytes) -> tuple[int, bytes]:
+        reused = connection.sock is not None
+        try:
+            connection.request(
+                "POST", "/v1/predictions", body, {"Content-Type": "application/json"}
+            )
+            answer = connection.getresponse()
+        except _CLOSED as error:
+            # A kept connection may be closed by the other side at any moment, also just as a
+            # request goes out: who keeps connections has to repeat that one.
+            if reused:
+                raise _Unanswered from error
+            raise
+        return answer.status, answer.read()
+
+
+class _Unanswered(Exception):
+    """A re-used connection was closed before the first byte of an answer."""

@@ -1,0 +1,163 @@
+"""One machine: what `docker-compose up` brings, with which rights, and what a restart does."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from deploy.deployment import RELEASE, Deployment, sh, wait_for
+
+SERVICES = ("nginx", "ms_flask_app", "ms_model")
+
+
+def inspect(container: str) -> dict[str, Any]:
+    """What the engine knows of a container."""
+    found: dict[str, Any] = json.loads(sh("docker", "inspect", container))[0]
+    return found
+
+
+def versions(here: Deployment) -> list[str]:
+    """The versions in the store, by the model's container."""
+    listed = here.compose("exec", "-T", "ms_model", "peerloan", "models", "list", "--json")
+    return [version["version"] for version in json.loads(listed)["versions"]]
+
+
+def test_without_a_champion_the_application_waits_and_is_healthy(deployed: Deployment) -> None:
+    if deployed.containers("ms_model"):
+        pytest.skip("a champion is there already")
+    answer = deployed.get("/readyz")
+    assert (answer.status_code, answer.json()["status"]) == (503, "waiting for a champion")
+    assert deployed.get("/healthz").json() == {"status": "ok"}
+    assert "No model version is being served yet" in deployed.get("/").text
+    for container in deployed.containers("ms_flask_app"):
+
+        def healthy(container: str = container) -> bool:
+            status: str = inspect(container)["State"]["Health"]["Status"]
+            return status == "healthy"
+
+        wait_for("health", healthy)
+
+
+def test_the_first_champion_is_trained_on_the_sample_and_the_page_answers(
+    serving: Deployment, loan: dict[str, Any]
+) -> None:
+    page = serving.get("/")
+    assert page.status_code == 200
+    assert "trained on the built-in sample" in page.text
+    answer = serving.post("/v1/predictions", json=loan).json()
+    assert answer["model"]["version"] == serving.serving()
+    assert len(serving.containers("ms_flask_app")) == 2
+
+
+def test_a_restart_neither_trains_nor_publishes(serving: Deployment) -> None:
+    before, champion = versions(serving), serving.serving()
+    serving.compose("restart", "ms_model")
+    container = serving.containers("ms_model")[0]
+
+    def log() -> str:
+        done = subprocess.run(["docker", "logs", container], capture_output=True, text=True)
+        return done.stderr
+
+    wait_for("it waits again", lambda: log().count("waiting; train anew") == 2)
+    assert log().count("nothing to do") == 1
+    assert versions(serving) == before
+    assert serving.serving() == champion
+
+
+def test_stopping_the_model_takes_no_longer_than_it_must(serving: Deployment) -> None:
+    container = serving.containers("ms_model")[0]
+    serving.compose("stop", "ms_model")
+    state = inspect(container)["State"]
+    assert state["ExitCode"] == 128 + 15, "it heard the signal, and was not killed"
+    serving.compose("up", "-d", "ms_model")
+
+
+def test_a_first_champion_is_trained_on_a_book_that_is_mounted(
+    checkout: Path, sample_book: Path, tmp_path: Path
+) -> None:
+    books = tmp_path / "books"
+    books.mkdir()
+    (books / "first.csv").write_text(sample_book.read_text("utf-8"), "utf-8")
+    container = "peerloan-test-first-book"
+    subprocess.run(["docker", "rm", "--force", container], capture_output=True)
+    sh(
+        *("docker", "run", "--detach", "--name", container, "--read-only", "--cap-drop", "ALL"),
+        *("--network", "none", "--tmpfs", "/tmp", "--volume", f"{books}:/books:ro"),
+        *("--volume", "/store/versions", "--volume", "/store/aliases"),
+        f"peerloan/ms_model:{RELEASE}",
+    )
+    try:
+
+        def waits() -> bool:
+            done = subprocess.run(["docker", "logs", container], capture_output=True, text=True)
+            return "waiting; train anew" in done.stderr
+
+        wait_for("it waits", waits, 240)
+        listed = json.loads(sh("docker", "exec", container, "peerloan", "models", "list", "--json"))
+        assert listed["history"][0]["why"] == "the first, trained on first*"
+        assert len(listed["versions"]) == 5
+        assert inspect(container)["State"]["Running"]
+    finally:
+        sh("docker", "rm", "--force", "--volumes", container)
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_a_container_has_no_more_rights_than_it_needs(serving: Deployment, service: str) -> None:
+    for container in serving.containers(service):
+        host = inspect(container)["HostConfig"]
+        assert host["ReadonlyRootfs"]
+        assert host["CapDrop"] == ["ALL"]
+        assert not host["CapAdd"]
+        assert host["RestartPolicy"]["Name"] == "unless-stopped"
+        assert host["LogConfig"]["Config"] == {"max-size": "10m", "max-file": "5"}
+        status = sh("docker", "exec", container, "cat", "/proc/1/status")
+        facts = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
+        assert "0" not in facts["Uid"].split(), "no root"
+        assert int(facts["CapEff"], 16) == int(facts["CapBnd"], 16) == 0
+        assert facts["NoNewPrivs"] == "1"
+
+
+@pytest.mark.parametrize(
+    ("service", "place", "writable"),
+    [
+        ("nginx", "/etc/nginx", False),
+        ("nginx", "/var", False),
+        ("ms_flask_app", "/opt/peerloan", False),
+        ("ms_flask_app", "/store/versions", False),
+        ("ms_flask_app", "/store/aliases", True),
+        ("ms_model", "/books", False),
+        ("ms_model", "/store/versions", True),
+        ("ms_model", "/store/aliases", True),
+    ],
+)
+def test_where_a_container_may_write(
+    serving: Deployment, service: str, place: str, writable: bool
+) -> None:
+    container = serving.containers(service)[0]
+    command = f"touch {place}/.try && rm {place}/.try"
+    done = subprocess.run(["docker", "exec", container, "sh", "-c", command], capture_output=True)
+    assert (done.returncode == 0) == writable, done.stderr
+
+
+@pytest.mark.parametrize("service", ["ms_flask_app", "ms_model"])
+def test_the_project_s_containers_reach_nobody_outside(serving: Deployment, service: str) -> None:
+    container = serving.containers(service)[0]
+    routes = sh("docker", "exec", container, "cat", "/proc/net/route").splitlines()[1:]
+    assert not [route for route in routes if route.split()[1] == "00000000"], "no way out"
+
+
+def test_a_redeployment_is_one_command(
+    serving: Deployment, sample_book: Path, loan: dict[str, Any]
+) -> None:
+    (serving.folder / "books" / "q3.csv").write_text(sample_book.read_text("utf-8"), "utf-8")
+    before = serving.serving()
+    serving.compose("run", "--rm", "ms_model", "train", "/books/q3.csv", "--promote")
+    wait_for("the new champion", lambda: serving.settled() and serving.serving() != before)
+    answer = serving.post("/v1/predictions", json=loan).json()
+    assert answer["model"]["version"] in versions(serving)
+    serving.compose("run", "--rm", "ms_model", "models", "rollback", "--why", "the test is over")
+    wait_for("the champion before", lambda: serving.settled(before))

@@ -1,0 +1,85 @@
+"""The first champion of a new store, and that a second start leaves it alone."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from peerloan.cli import bootstrap, main
+from peerloan.model import Store
+from peerloan.training import Outcome
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+def test_an_empty_store_is_given_a_champion_trained_on_the_sample_once(
+    run: Run, tmp_path: Path
+) -> None:
+    store = Store(tmp_path / "store")
+    done = run("bootstrap")
+    assert done.returncode == 0, done.stderr
+    champion = store.state().champion
+    assert champion is not None
+    assert done.stderr.splitlines()[-1] == f"champion: {champion}"
+    assert store.manifest(champion).trained_on.sample
+    assert "built-in sample" in store.state().why
+
+    versions = store.versions()
+    again = run("bootstrap")
+    assert again.returncode == 0
+    assert again.stderr == f"champion: {champion}; nothing to do\n"
+    assert store.versions() == versions
+    assert store.state().number == 1
+
+
+def test_a_book_and_its_definition_are_what_the_first_champion_is_trained_on(
+    run: Run, tmp_path: Path, sample_book: Path
+) -> None:
+    """Two numbers of the sample under names of their own, as another lender's table."""
+    rows = [line.split(",") for line in sample_book.read_text("utf-8").splitlines()]
+    at = [rows[0].index(name) for name in ("int_rate", "dti", "is_late")]
+    lines = ["rate,burden,gone", *(",".join(row[i] for i in at) for row in rows[1:])]
+    (tmp_path / "first.csv").write_text("\n".join(lines) + "\n", "utf-8")
+    defined = run("define", "first.csv", "--label", "gone", "--late", "1", "-o", "loan.toml")
+    assert defined.returncode == 0, defined.stderr
+
+    done = run("bootstrap", "first*", "--definition", "loan.toml")
+
+    assert done.returncode == 0, done.stderr
+    store = Store(tmp_path / "store")
+    champion = str(store.state().champion)
+    assert store.definition(champion).names == ("rate", "burden")
+    assert store.manifest(champion).trained_on.source == "first*"
+    assert len(store.versions()) == 5, "every candidate was tried"
+
+
+def test_a_book_that_is_not_there_is_one_line_and_no_champion(run: Run, tmp_path: Path) -> None:
+    done = run("bootstrap", "nothing.csv")
+    assert done.returncode == 1
+    assert "nothing.csv" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert Store(tmp_path / "store").state().champion is None
+
+
+def test_a_champion_that_somebody_else_promoted_meanwhile_stays(
+    store: Store,
+    version_of: Callable[[str], str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    mine, theirs = version_of("additive"), version_of("basic")
+
+    def train(_path: Path, here: Store) -> list[Outcome]:
+        here.promote(theirs, "by hand")
+        return [Outcome("additive", mine, {}, chosen=True)]
+
+    monkeypatch.setenv("PEERLOAN_STORE", str(store.root))
+    monkeypatch.setattr(bootstrap, "train_on_sample", train)
+    main(["bootstrap"])
+
+    assert f"{theirs} became the champion meanwhile" in capsys.readouterr().err
+    assert store.state().champion == theirs
+    assert store.state().why == "by hand"
