@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from deploy.deployment import Deployment, copy_checkout, wait_for
+from deploy.deployment import RELEASE, Deployment, copy_checkout, wait_for
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -50,3 +50,30 @@ def serving(deployed: Deployment) -> Deployment:
     deployed.compose("up", "-d", "ms_model")
     wait_for("a champion in every worker", deployed.settled, 180)
     return deployed
+
+
+# Releases that must not replace one that works: each is the application's image and one line.
+BROKEN = {
+    "does not start": 'ENTRYPOINT ["python", "-c", "raise SystemExit(1)"]',
+    # As an old release under a champion of a newer format.
+    "can't read the champion": 'RUN python -c "import pathlib, peerloan.model.manifest as m; '
+    "path = pathlib.Path(m.__file__); text = path.read_text(); assert 'FORMAT = 1' in text; "
+    "path.write_text(text.replace('FORMAT = 1', 'FORMAT = 0'))\"",
+}
+
+
+@pytest.fixture(scope="session")
+def broken_images(checkout: Path) -> dict[str, str]:
+    """The tags of images that must be refused, by what is wrong with them."""
+    tags = {}
+    for number, (what, line) in enumerate(BROKEN.items()):
+        tags[what] = f"{RELEASE}-broken-{number}"
+        recipe = f"FROM peerloan/ms_flask_app:{RELEASE}\nUSER root\n{line}\nUSER 10001:10001\n"
+        subprocess.run(
+            ["docker", "build", "-t", f"peerloan/ms_flask_app:{tags[what]}", "-"],
+            input=recipe,
+            text=True,
+            capture_output=True,
+            check=True,
+        )
+    return tags

@@ -1,0 +1,415 @@
+"""The proxy: TLS, limits, what it adds and logs, whom it believes, and whom it asks next."""
+
+from __future__ import annotations
+
+import json
+import socket
+import ssl
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+
+from deploy.deployment import RELEASE, Deployment, free_port, sh, wait_for
+
+# Stands for the application: says who it is and what reached it, or breaks off each POST.
+ECHO = """
+import http.server, json, os, sys
+
+class Echo(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self):
+        if self.command == "POST":
+            self.rfile.read(int(self.headers["Content-Length"]))
+            if os.environ["BREAKS"] == "yes":
+                print("broke off", self.headers["Idempotency-Key"], flush=True)
+                self.close_connection = True
+                return
+        body = json.dumps({"who": os.environ["WHO"], "headers": dict(self.headers)}).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    do_POST = do_GET
+
+http.server.ThreadingHTTPServer(("", 5000), Echo).serve_forever()
+"""
+
+
+class Proxy:
+    """An Nginx of its own beside the deployment's, with other settings."""
+
+    def __init__(self, here: Deployment, certificates: Path | None, **settings: str) -> None:
+        self.http, self.https = free_port(), free_port()
+        network = f"{here.name}_front"
+        environment = {"PEERLOAN_RATE": "5000", "PEERLOAN_HTTPS_PORT": str(self.https), **settings}
+        volumes = [f"{here.folder}/deploy/nginx:/etc/nginx:ro"]
+        if certificates is not None:
+            volumes.append(f"{certificates}:/certificates:ro")
+        self.container = sh(
+            *("docker", "create", "--read-only", "--cap-drop", "ALL", "--user", "101:101"),
+            *("--tmpfs", "/tmp", "--network", network, "--entrypoint", "sh"),
+            *(each for name, value in environment.items() for each in ("-e", f"{name}={value}")),
+            *(each for volume in volumes for each in ("-v", volume)),
+            *("-p", f"127.0.0.1:{self.http}:8080", "-p", f"127.0.0.1:{self.https}:8443"),
+            *("nginx:stable-bookworm", "/etc/nginx/start.sh"),
+        ).strip()
+        sh("docker", "network", "connect", f"{here.name}_back", self.container)
+        sh("docker", "start", self.container)
+        network_of = f'(index .NetworkSettings.Networks "{network}").Gateway'
+        self.peer = sh("docker", "inspect", "-f", f"{{{{{network_of}}}}}", self.container).strip()
+
+    def ask(self, path: str, plain: bool = False, **options: Any) -> requests.Response:
+        """GET, or POST if there is something to send."""
+        method = "POST" if "json" in options or "data" in options else "GET"
+        address = f"http://127.0.0.1:{self.http}" if plain else f"https://127.0.0.1:{self.https}"
+        return requests.request(
+            method, address + path, verify=False, timeout=30, allow_redirects=False, **options
+        )
+
+    def errors(self) -> str:
+        """What it said beside the access log."""
+        done = subprocess.run(["docker", "logs", self.container], capture_output=True, text=True)
+        return done.stderr
+
+
+@pytest.fixture
+def proxy(serving: Deployment) -> Iterator[Callable[..., Proxy]]:
+    """Start an Nginx with these settings and wait for it; removed after the test."""
+    started: list[Proxy] = []
+
+    def start(certificates: Path | None = None, wait: bool = True, **settings: str) -> Proxy:
+        started.append(Proxy(serving, certificates, **settings))
+        if wait:
+            wait_for("the proxy", lambda: started[-1].ask("/readyz").ok)
+        return started[-1]
+
+    yield start
+    for each in started:
+        sh("docker", "rm", "--force", each.container)
+
+
+@pytest.fixture
+def echoes(serving: Deployment) -> Iterator[Callable[..., str]]:
+    """Start applications that echo; gives the name that they answer to."""
+    started: list[str] = []
+
+    def start(*breaks: str) -> str:
+        for number, each in enumerate(breaks):
+            started.append(
+                sh(
+                    *("docker", "run", "--detach", "--network", f"{serving.name}_back"),
+                    *("--network-alias", "echo", "-e", f"WHO={number}", "-e", f"BREAKS={each}"),
+                    *("--entrypoint", "python", f"peerloan/ms_flask_app:{RELEASE}", "-c", ECHO),
+                ).strip()
+            )
+        return "echo"
+
+    yield start
+    for container in started:
+        sh("docker", "rm", "--force", container)
+
+
+def entry(here: Deployment, container: str, path: str) -> dict[str, Any]:
+    """The newest line of the access log about a path."""
+    return [line for line in here.log(container) if line["path"] == path][-1]
+
+
+def test_the_configuration_is_valid_and_warns_of_nothing(serving: Deployment) -> None:
+    container = serving.containers("nginx")[0]
+    done = subprocess.run(
+        ["docker", "exec", container, "nginx", "-t"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0
+    assert "warn" not in done.stderr
+    assert "test is successful" in done.stderr
+
+
+# TLS
+
+
+def context(**limits: ssl.TLSVersion) -> ssl.SSLContext:
+    """A client that trusts everybody."""
+    made = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    made.check_hostname = False
+    made.verify_mode = ssl.CERT_NONE
+    for name, value in limits.items():
+        setattr(made, name, value)
+    return made
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_tls_and_http_2_are_spoken(serving: Deployment, version: ssl.TLSVersion) -> None:
+    client = context(minimum_version=version, maximum_version=version)
+    client.set_alpn_protocols(["h2", "http/1.1"])
+    with (
+        socket.create_connection(("127.0.0.1", serving.https)) as raw,
+        client.wrap_socket(raw) as secured,
+    ):
+        assert secured.version() == {"TLSv1_2": "TLSv1.2", "TLSv1_3": "TLSv1.3"}[version.name]
+        assert secured.selected_alpn_protocol() == "h2"
+
+
+@pytest.mark.filterwarnings("ignore:ssl.TLSVersion")
+def test_older_tls_is_refused(serving: Deployment) -> None:
+    client = context(minimum_version=ssl.TLSVersion.TLSv1, maximum_version=ssl.TLSVersion.TLSv1_1)
+    client.set_ciphers("ALL:@SECLEVEL=0")
+    with (
+        socket.create_connection(("127.0.0.1", serving.https)) as raw,
+        pytest.raises(ssl.SSLError, match=r"PROTOCOL_VERSION|NO_PROTOCOLS"),
+    ):
+        client.wrap_socket(raw)
+
+
+def test_plain_http_is_redirected_with_its_method_but_for_health(serving: Deployment) -> None:
+    plain = f"http://localhost:{serving.http}"
+    for method in ("GET", "POST"):
+        answer = requests.request(method, f"{plain}/v1/x?a=b", allow_redirects=False, timeout=30)
+        assert answer.status_code == 308
+        assert answer.headers["Location"] == f"https://localhost:{serving.https}/v1/x?a=b"
+        assert "Strict-Transport-Security" not in answer.headers
+    for path in ("/healthz", "/readyz"):
+        assert requests.get(plain + path, allow_redirects=False, timeout=30).ok
+
+
+def test_only_a_mounted_certificate_is_promised_to_stay(
+    serving: Deployment, proxy: Callable[..., Proxy], tmp_path: Path
+) -> None:
+    assert "Strict-Transport-Security" not in serving.get("/").headers
+    folder = tmp_path / "certificates"
+    folder.mkdir()
+    sh(
+        *("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=risk.test"),
+        *("-days", "2", "-keyout", folder / "tls.key", "-out", folder / "tls.crt"),
+    )
+    (folder / "tls.key").chmod(0o644)
+    here = proxy(folder)
+    assert here.ask("/").headers["Strict-Transport-Security"] == "max-age=31536000"
+    assert "Strict-Transport-Security" not in here.ask("/", plain=True).headers
+    shown = ssl.get_server_certificate(("127.0.0.1", here.https))
+    assert shown.strip() == (folder / "tls.crt").read_text("ascii").strip()
+
+
+def test_a_certificate_without_a_readable_key_is_named(
+    proxy: Callable[..., Proxy], tmp_path: Path
+) -> None:
+    (tmp_path / "tls.crt").write_text("not yet")
+    tmp_path.chmod(0o755)
+    here = proxy(tmp_path, wait=False)
+    wait_for("its end", lambda: "/certificates/tls.key can't be read" in here.errors())
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("PEERLOAN_RATE", "many"),
+        ("PEERLOAN_RATE", "0"),
+        ("PEERLOAN_PROXY_PROTOCOL", "yes"),
+        ("PEERLOAN_TRUSTED_PROXIES", "balancer; deny all"),
+    ],
+)
+def test_a_wrong_setting_is_named(proxy: Callable[..., Proxy], name: str, value: str) -> None:
+    here = proxy(wait=False, **{name: value})
+    wait_for("its end", lambda: f"nginx: {name}: expected" in here.errors())
+    assert f"given '{value}'" in here.errors()
+
+
+# Limits
+
+
+def test_too_large_a_body_is_refused_as_the_application_would(serving: Deployment) -> None:
+    body = b"x" * 5_000_001
+    answer = serving.post("/v1/predictions", data=body, headers={"Accept": "application/json"})
+    assert answer.status_code == answer.json()["status"] == 413
+    assert answer.headers["Content-Type"] == "application/problem+json"
+    page = serving.post("/", data=body, headers={"Accept": "text/html"})
+    assert page.status_code == 413
+    assert page.headers["Content-Type"].startswith("text/html")
+    assert "<h1>Too Large</h1>" in page.text
+
+
+def test_the_largest_body_reaches_the_application(serving: Deployment) -> None:
+    answer = serving.post(
+        "/v1/predictions", data=b" " * 5_000_000, headers={"Content-Type": "application/json"}
+    )
+    assert answer.status_code == 400
+    assert "given nothing" in answer.json()["detail"] or "JSON" in answer.json()["detail"]
+
+
+def test_who_asks_too_often_is_told_when_to_ask_again(proxy: Callable[..., Proxy]) -> None:
+    here = proxy(PEERLOAN_RATE="5")
+    answers = [here.ask("/healthz") for _ in range(40)]
+    refused = [answer for answer in answers if answer.status_code == 429]
+    assert refused
+    assert answers[0].ok
+    assert refused[0].headers["Retry-After"] == "1"
+    assert refused[0].json()["title"] == "Too Many Requests"
+    time.sleep(1)
+    assert here.ask("/healthz").ok
+
+
+def test_a_request_that_stops_half_way_is_ended(serving: Deployment) -> None:
+    with (
+        socket.create_connection(("127.0.0.1", serving.https), timeout=30) as raw,
+        context().wrap_socket(raw) as secured,
+    ):
+        secured.sendall(b"POST /v1/predictions HTTP/1.1\r\nHost: x\r\nContent-Le")
+        assert secured.recv(1000) == b"", "closed"
+
+
+# What it adds
+
+
+def test_answers_are_compressed_and_files_are_kept(serving: Deployment) -> None:
+    page = serving.get("/")
+    link = page.text.split('rel="stylesheet" href="')[1].split('"')[0]
+    for _ in range(2):
+        answer = serving.get(link)
+        assert answer.headers["Content-Encoding"] == "gzip"
+        assert answer.headers["Cache-Control"] == "public, max-age=31536000, immutable"
+    line = entry(serving, serving.containers("nginx")[0], link.split("?")[0])
+    assert line["upstream"] == "", "the second was answered from what the first left"
+
+
+def test_figures_are_not_public(serving: Deployment) -> None:
+    for path in ("/metrics", "/metrics/x"):
+        assert serving.get(path).status_code == 404
+
+
+def test_each_request_has_an_id_which_is_the_caller_s_if_it_is_one(
+    proxy: Callable[..., Proxy], echoes: Callable[..., str]
+) -> None:
+    here = proxy(PEERLOAN_APP=echoes("no"))
+    made = here.ask("/x")
+    assert len(made.headers["X-Request-Id"]) == 32
+    assert made.json()["headers"]["X-Request-Id"] == made.headers["X-Request-Id"]
+    own = here.ask("/x", headers={"X-Request-Id": "order-4711.a_b"})
+    assert own.headers["X-Request-Id"] == "order-4711.a_b"
+    assert own.json()["headers"]["X-Request-Id"] == "order-4711.a_b"
+    strange = here.ask("/x", headers={"X-Request-Id": 'a" b\\'})
+    assert len(strange.headers["X-Request-Id"]) == 32
+
+
+def test_a_post_carries_an_idempotency_key_and_traces_pass(
+    proxy: Callable[..., Proxy], echoes: Callable[..., str]
+) -> None:
+    here = proxy(PEERLOAN_APP=echoes("no"))
+    added = here.ask("/v1/predictions", json={}).json()["headers"]
+    assert added["Idempotency-Key"] == added["X-Request-Id"]
+    own = here.ask("/v1/predictions", json={}, headers={"Idempotency-Key": "mine"})
+    assert own.json()["headers"]["Idempotency-Key"] == "mine"
+    trace = {"traceparent": "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"}
+    asked = here.ask("/x", headers=trace).json()["headers"]
+    assert asked["traceparent"] == trace["traceparent"]
+    assert "Idempotency-Key" not in asked
+
+
+def test_the_log_is_json_and_holds_no_query(serving: Deployment) -> None:
+    answer = serving.get(
+        "/v1/secret-path?annual_inc=20000", headers={"X-Request-Id": "look-for-me"}
+    )
+    assert answer.status_code == 404
+    line = entry(serving, serving.containers("nginx")[0], "/v1/secret-path")
+    assert line["request_id"] == "look-for-me"
+    assert line["status"] == 404
+    assert line["method"] == "GET"
+    assert line["tls"] == "TLSv1.3"
+    assert line["seconds"] >= 0
+    assert "annual_inc" not in json.dumps(line)
+
+
+# Whom it believes
+
+
+def test_a_forwarded_address_is_believed_of_a_trusted_proxy_alone(
+    serving: Deployment, proxy: Callable[..., Proxy], echoes: Callable[..., str]
+) -> None:
+    said = {"X-Forwarded-For": "198.51.100.7, 203.0.113.9"}
+    app = echoes("no")
+    trusting = proxy(PEERLOAN_APP=app, PEERLOAN_TRUSTED_PROXIES="172.16.0.0/12 10.0.0.0/8")
+    headers = trusting.ask("/x", headers=said).json()["headers"]
+    assert headers["X-Forwarded-For"] == "203.0.113.9", "the last that a trusted proxy saw"
+    assert entry(serving, trusting.container, "/x")["client"] == "203.0.113.9"
+
+    doubting = proxy(PEERLOAN_APP=app, PEERLOAN_TRUSTED_PROXIES="192.0.2.1")
+    headers = doubting.ask("/x", headers=said).json()["headers"]
+    assert headers["X-Forwarded-For"] == doubting.peer
+    assert entry(serving, doubting.container, "/x")["client"] == doubting.peer
+
+
+def test_tls_may_end_at_a_trusted_balancer(
+    proxy: Callable[..., Proxy], echoes: Callable[..., str]
+) -> None:
+    app, said = echoes("no"), {"X-Forwarded-Proto": "https"}
+    trusting = proxy(PEERLOAN_APP=app, PEERLOAN_TRUSTED_PROXIES="172.16.0.0/12")
+    answer = trusting.ask("/x", plain=True, headers=said)
+    assert answer.status_code == 200
+    assert answer.json()["headers"]["X-Forwarded-Proto"] == "https"
+    assert trusting.ask("/x", plain=True).status_code == 308
+
+    doubting = proxy(PEERLOAN_APP=app)
+    assert doubting.ask("/x", plain=True, headers=said).status_code == 308
+
+
+@pytest.mark.parametrize("trusted", [True, False])
+def test_the_proxy_protocol_tells_the_client_s_address(
+    serving: Deployment, proxy: Callable[..., Proxy], echoes: Callable[..., str], trusted: bool
+) -> None:
+    here = proxy(
+        wait=False,
+        PEERLOAN_APP=echoes("no"),
+        PEERLOAN_PROXY_PROTOCOL="on",
+        PEERLOAN_TRUSTED_PROXIES="172.16.0.0/12" if trusted else "",
+    )
+
+    def ask() -> bytes:
+        with socket.create_connection(("127.0.0.1", here.https), timeout=30) as raw:
+            raw.sendall(b"PROXY TCP4 203.0.113.9 192.0.2.1 40000 443\r\n")
+            with context().wrap_socket(raw) as secured:
+                secured.sendall(b"GET /x HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+                return b"".join(iter(lambda: secured.recv(65536), b""))
+
+    wait_for("an answer", lambda: b"200 OK" in ask())
+    client = entry(serving, here.container, "/x")["client"]
+    assert client == ("203.0.113.9" if trusted else here.peer)
+
+
+# Whom it asks next
+
+
+def test_a_prediction_that_one_server_breaks_off_is_asked_of_the_next(
+    serving: Deployment, proxy: Callable[..., Proxy], echoes: Callable[..., str]
+) -> None:
+    here = proxy(PEERLOAN_APP=echoes("yes", "no"))
+    wait_for("both servers", lambda: {here.ask("/x").json()["who"] for _ in range(8)} == {"0", "1"})
+    answers = [here.ask("/v1/predictions", json={}) for _ in range(8)]
+    assert {answer.status_code for answer in answers} == {200}
+    assert {answer.json()["who"] for answer in answers} == {"1"}
+    lines = [x for x in serving.log(here.container) if x["path"] == "/v1/predictions"]
+    repeated = [line for line in lines if "," in line["upstream"]]
+    assert repeated, "one of them went to the server that breaks off"
+    keys = {answer.json()["headers"]["Idempotency-Key"] for answer in answers}
+    assert {line["request_id"] for line in repeated} <= keys, "the same key both times"
+
+
+def test_another_post_is_not_repeated(
+    proxy: Callable[..., Proxy], echoes: Callable[..., str]
+) -> None:
+    here = proxy(PEERLOAN_APP=echoes("yes"))
+    answer = here.ask("/v1/other", json={}, headers={"Accept": "application/json"})
+    assert answer.status_code == answer.json()["status"] == 502
+    assert answer.json()["title"] == "Unavailable"
+    assert answer.headers["Retry-After"] == "2"
+
+
+def test_without_an_application_it_says_so(proxy: Callable[..., Proxy]) -> None:
+    here = proxy(wait=False, PEERLOAN_APP="nobody")
+    wait_for("an answer", lambda: here.ask("/").status_code == 502)
+    assert here.ask("/", headers={"Accept": "text/html"}).text.count("<h1>Unavailable</h1>") == 1

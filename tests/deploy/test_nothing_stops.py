@@ -1,0 +1,173 @@
+"""Under a steady load through Nginx, each part is replaced, and no request fails."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from deploy.deployment import RELEASE, Deployment, sh, wait_for
+from deploy.steady_load import Load, Tally
+from peerloan.loan import default_definition
+
+NEXT = "test-next"
+
+
+@dataclass
+class Proof:
+    """A load that goes on from test to test, and a line for each."""
+
+    load: Load
+    lines: list[tuple[str, Tally]] = field(default_factory=list)
+
+    def done(self, what: str) -> Tally:
+        """End a step: what the clients saw in it."""
+        tally = self.load.take()
+        self.lines.append((what, tally))
+        assert tally.requests > 100, "there was a load"
+        assert tally.faults == []
+        return tally
+
+
+@pytest.fixture(scope="module")
+def proof(serving: Deployment, sample_book: Path, pytestconfig: pytest.Config) -> Iterator[Proof]:
+    (serving.folder / "books" / "next.csv").write_text(sample_book.read_text("utf-8"), "utf-8")
+    loan = {field.name: field.default for field in default_definition().fields}
+    with Load(serving.https, loan) as load:
+        time.sleep(1)
+        load.take()
+        made = Proof(load)
+        yield made
+    show(made, pytestconfig)
+
+
+def show(proof: Proof, config: pytest.Config) -> None:
+    """Print the table beside the tests' own output."""
+    capture: Any = config.pluginmanager.getplugin("capturemanager")
+    rows = [("under load", "requests", "failed", "repeated", "longest wait", "versions")]
+    for what, tally in proof.lines:
+        seen = " ".join(sorted(tally.versions))
+        counts = (f"{tally.requests:,}", str(tally.failed), str(tally.repeated))
+        rows.append((what, *counts, f"{tally.longest:.2f} s", seen))
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    with capture.global_and_fixture_disabled():
+        print()
+        for row in rows:
+            print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)))
+
+
+def on(here: Deployment, service: str, *command: str) -> str:
+    """Run a command in a service's container."""
+    return here.compose("exec", "-T", service, *command)
+
+
+def images(here: Deployment) -> set[str]:
+    """The images of the application's containers."""
+    ask = ("docker", "inspect", "-f", "{{.Config.Image}}")
+    return {sh(*ask, container).strip() for container in here.containers("ms_flask_app")}
+
+
+def update(here: Deployment, release: str) -> subprocess.CompletedProcess[str]:
+    """Replace the application's containers as an operator does."""
+    return subprocess.run(
+        ["sh", "deploy/update.sh"],
+        cwd=here.folder,
+        env=os.environ | here.settings | {"PEERLOAN_RELEASE": release},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_at_rest(proof: Proof) -> None:
+    time.sleep(5)
+    assert len(proof.done("at rest").versions) == 1
+
+
+def test_a_model_is_trained_and_promoted(serving: Deployment, proof: Proof) -> None:
+    before = serving.serving()
+    on(serving, "ms_model", *["peerloan", "train", "/books/next.csv", "--quick", "--promote"])
+    wait_for("the new champion", lambda: serving.settled() and serving.serving() != before)
+    time.sleep(1)
+    tally = proof.done("a model is trained and promoted")
+    assert set(tally.versions) == {before, serving.serving()}
+
+
+def test_it_is_rolled_back(serving: Deployment, proof: Proof) -> None:
+    before = serving.serving()
+    on(serving, "ms_model", "peerloan", "models", "rollback")
+    wait_for("the champion before", lambda: serving.settled() and serving.serving() != before)
+    time.sleep(1)
+    assert len(proof.done("it is rolled back").versions) == 2
+
+
+@pytest.mark.parametrize("count", [4, 2])
+def test_the_application_is_scaled(serving: Deployment, proof: Proof, count: int) -> None:
+    serving.compose("up", "-d", "--no-recreate", PEERLOAN_APPS=str(count))
+    nginx = serving.containers("nginx")[0]
+
+    def balanced() -> bool:
+        servers = sh("docker", "exec", nginx, "cat", "/tmp/peerloan/servers.conf")
+        return servers.count("server ") == count
+
+    wait_for("Nginx knows", balanced)
+    time.sleep(2)
+    proof.done(f"the application is scaled to {count}")
+
+
+def test_the_image_is_replaced_container_by_container(serving: Deployment, proof: Proof) -> None:
+    serving.compose("build", "ms_flask_app", PEERLOAN_RELEASE=NEXT)
+    done = update(serving, NEXT)
+    assert done.returncode == 0, done.stderr
+    assert images(serving) == {f"peerloan/ms_flask_app:{NEXT}"}
+    time.sleep(1)
+    proof.done("the application's image is replaced")
+
+
+def test_a_release_that_cannot_read_the_champion_is_not_taken(
+    serving: Deployment, proof: Proof, broken_images: dict[str, str]
+) -> None:
+    done = update(serving, broken_images["can't read the champion"])
+    assert done.returncode == 1
+    assert "the old ones stay" in done.stderr
+    assert images(serving) == {f"peerloan/ms_flask_app:{NEXT}"}
+    assert len(serving.containers("ms_flask_app")) == 2
+    proof.done("a broken image is refused")
+
+
+def test_a_container_is_killed(serving: Deployment, proof: Proof) -> None:
+    container = serving.containers("ms_flask_app")[0]
+    sh("docker", "kill", "--signal", "KILL", container)
+    time.sleep(4)
+    sh("docker", "start", container)
+    wait_for("both are back", lambda: len(serving.containers("ms_flask_app")) == 2)
+    time.sleep(4)
+    proof.done("an application container is killed -9")
+
+
+def test_every_worker_of_a_container_is_killed(serving: Deployment, proof: Proof) -> None:
+    container = serving.containers("ms_flask_app")[1]
+    # All that may be killed from inside: the first process starts new ones.
+    subprocess.run(["docker", "exec", container, "sh", "-c", "kill -9 -1"], check=False)
+    time.sleep(4)
+    proof.done("its workers are killed -9")
+
+
+def test_nginx_reloads_its_configuration(serving: Deployment, proof: Proof) -> None:
+    for _ in range(5):
+        on(serving, "nginx", "nginx", "-s", "reload")
+        time.sleep(1)
+    proof.done("Nginx reloads, five times")
+
+
+def test_the_model_s_container_is_stopped_for_good(serving: Deployment, proof: Proof) -> None:
+    serving.compose("stop", "ms_model")
+    time.sleep(3)
+    proof.done("the model's container is stopped for good")
+    serving.compose("up", "-d", "--no-recreate", "ms_model", PEERLOAN_RELEASE=RELEASE)
