@@ -4,10 +4,10 @@ BIN := .venv/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url --no-emit-find-links pyproject.toml
 .DEFAULT_GOAL := help
-.PHONY: help demo stop setup test lint format bench lock
+.PHONY: help demo stop setup test deploy-test lint format bench lock
 
 help: ## Say what there is
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 10
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 14
 
 demo: .venv/demo ## Sample, train, promote, and serve the page at http://localhost:5000
 	@$(BIN)/peerloan demo
@@ -19,7 +19,11 @@ setup: .venv/dev ## Install everything for work on the project
 	@$(BIN)/pre-commit install --install-hooks >/dev/null 2>&1 || true
 
 test: .venv/dev ## Run every test
-	@$(BIN)/python -m pytest -n auto
+	@$(BIN)/python -m pytest -n auto --ignore tests/deploy
+	@$(BIN)/python -m pytest tests/deploy
+
+deploy-test: .venv/dev ## Build the images, and prove in an engine that nothing stops
+	@$(BIN)/python -m pytest tests/deploy
 
 lint: .venv/dev ## Check style, types and the contracts between the rooms
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports

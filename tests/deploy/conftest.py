@@ -33,23 +33,15 @@ def checkout(engine: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def deployed(checkout: Path) -> Iterator[Deployment]:
-    """Nginx and two applications, which wait for their first champion."""
+def serving(checkout: Path) -> Iterator[Deployment]:
+    """The whole, with the champion that the model's container trained."""
     here = Deployment(checkout, "peerloan-test")
     (checkout / "books").mkdir()
     here.compose("down", "--volumes", "--remove-orphans")  # of a run that was cut off
-    here.compose("up", "-d", "nginx", "ms_flask_app")
-    wait_for("healthy applications", lambda: here.get("/healthz").ok)
+    here.compose("up", "-d")
+    wait_for("a champion in every worker", here.settled, 180)
     yield here
     here.compose("down", "--volumes", "--remove-orphans")
-
-
-@pytest.fixture(scope="session")
-def serving(deployed: Deployment) -> Deployment:
-    """With the model's container, and the champion that it trained."""
-    deployed.compose("up", "-d", "ms_model")
-    wait_for("a champion in every worker", deployed.settled, 180)
-    return deployed
 
 
 # Releases that must not replace one that works: each is the application's image and one line.

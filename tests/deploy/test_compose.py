@@ -26,20 +26,24 @@ def versions(here: Deployment) -> list[str]:
     return [version["version"] for version in json.loads(listed)["versions"]]
 
 
-def test_without_a_champion_the_application_waits_and_is_healthy(deployed: Deployment) -> None:
-    if deployed.containers("ms_model"):
-        pytest.skip("a champion is there already")
-    answer = deployed.get("/readyz")
-    assert (answer.status_code, answer.json()["status"]) == (503, "waiting for a champion")
-    assert deployed.get("/healthz").json() == {"status": "ok"}
-    assert "No model version is being served yet" in deployed.get("/").text
-    for container in deployed.containers("ms_flask_app"):
+def test_without_a_champion_the_application_waits_and_is_healthy(checkout: Path) -> None:
+    here = Deployment(checkout, "peerloan-test-waiting")
+    here.compose("down", "--volumes")  # of a run that was cut off
+    try:
+        here.compose("up", "-d", "nginx", "ms_flask_app")
+        wait_for("the applications", lambda: here.get("/healthz").ok)
+        assert here.get("/healthz").json() == {"status": "ok"}
+        answer = here.get("/readyz")
+        assert (answer.status_code, answer.json()["status"]) == (503, "waiting for a champion")
+        assert "No model version is being served yet" in here.get("/").text
 
-        def healthy(container: str = container) -> bool:
-            status: str = inspect(container)["State"]["Health"]["Status"]
-            return status == "healthy"
+        def healthy() -> bool:
+            found = [inspect(each)["State"] for each in here.containers("ms_flask_app")]
+            return [state["Health"]["Status"] for state in found] == ["healthy", "healthy"]
 
         wait_for("health", healthy)
+    finally:
+        here.compose("down", "--volumes")
 
 
 def test_the_first_champion_is_trained_on_the_sample_and_the_page_answers(

@@ -18,6 +18,7 @@ from peerloan.settings import CONFIG, PREFIX, Settings
 ROOT = Path(__file__).parents[2]
 CLI = (ROOT / "docs/cli.md").read_text("utf-8")
 API = (ROOT / "docs/api.md").read_text("utf-8")
+DEPLOY = (ROOT / "docs/deploy.md").read_text("utf-8")
 LOAN = (ROOT / "docs/loan-definition.md").read_text("utf-8")
 
 
@@ -78,6 +79,21 @@ def test_every_path_of_the_service_is_documented(tmp_path: Path) -> None:
     paths = {rule.rule for rule in app.url_map.iter_rules() if "static" not in rule.rule}
     for path in paths:
         assert f"{path}`" in API, path
+
+
+def test_every_setting_of_a_deployment_is_documented_with_its_default() -> None:
+    used: dict[str, set[str]] = {}
+    for name in ("docker-compose.yml", "deploy/swarm/stack.yml", "deploy/swarm/deploy.sh"):
+        text = (ROOT / name).read_text("utf-8")
+        for setting, default in re.findall(r"\$\{(PEERLOAN_[A-Z_]+):-([^}]*)\}", text):
+            used.setdefault(setting, set()).add(default)
+    example = dict(
+        line.split("=", 1)
+        for line in (ROOT / ".env.example").read_text("utf-8").splitlines()
+        if line and not line.startswith("#")
+    )
+    rows = re.findall(r"^\| `(PEERLOAN_[A-Z_]+)` \| (?:`(\S+)`)? ?\|", DEPLOY, re.M)
+    assert example == dict(rows) == {name: "".join(values) for name, values in used.items()}
 
 
 def test_every_key_of_a_definition_is_documented() -> None:
