@@ -3,6 +3,7 @@
 from peerloan.loan.changes import breaking_changes
 from peerloan.loan.checks import Checked, Checks, Problem
 from peerloan.loan.columns import Codes, Loans, Numbers, TextColumn
+from peerloan.loan.decoding import CheckedLoans, Decoder
 from peerloan.loan.definition import (
     Definition,
     DefinitionError,
@@ -18,8 +19,10 @@ from peerloan.loan.schema import json_schema
 
 __all__ = [
     "Checked",
+    "CheckedLoans",
     "Checks",
     "Codes",
+    "Decoder",
     "Definition",
     "DefinitionError",
     "Field",

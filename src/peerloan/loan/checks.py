@@ -6,9 +6,10 @@ import difflib
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from dataclasses import field as dataclass_field
 from functools import lru_cache
 from typing import Any
+
+import msgspec
 
 from peerloan.loan.definition import Definition, Field, Value
 from peerloan.loan.text import MAX_TEXT, TEXT_EXPECTED, show_bound, show_given, text_fault
@@ -26,14 +27,13 @@ class Problem:
     given: str
 
 
-@dataclass(slots=True)
-class Checked:
+class Checked(msgspec.Struct):
     """A record after its check: values in the fields' order (usable if there are no problems)."""
 
     values: tuple[Value, ...]
     loan_id: str | None = None
-    problems: list[Problem] = dataclass_field(default_factory=list)
-    warnings: list[str] = dataclass_field(default_factory=list)
+    problems: list[Problem] = []
+    warnings: list[str] = []
 
 
 class WrongValue(ValueError):
@@ -55,7 +55,7 @@ class Checks:
         self._checks = [(field, _compile(field)) for field in definition.fields]
         self._names = frozenset(definition.names)
         roles = definition.roles
-        self._id_names = tuple(name for name in ("loan_id", roles.id) if name is not None)
+        self.id_names = tuple(dict.fromkeys(name for name in ("loan_id", roles.id) if name))
         self._role_names = frozenset(roles.columns()) | {"loan_id"}
         self._known = frozenset(known) - self._names - self._role_names
         # Wrong names repeat from loan to loan, and looking for near ones is slow.
@@ -92,7 +92,7 @@ class Checks:
         for name in record:
             if name in self._names:
                 continue
-            if name in self._id_names:
+            if name in self.id_names:
                 self._id(record, name, index, checked)
             elif name in self._known:
                 checked.warnings.append(f"{name}: this model version does not use it")
@@ -108,7 +108,7 @@ class Checks:
     ) -> None:
         expected = f"{TEXT_EXPECTED}, or a whole number"
         try:
-            found = _check_id(record[name])
+            found = check_id(record[name])
         except WrongValue:
             found = None
         else:
@@ -182,7 +182,8 @@ def show_name(name: str) -> str:
     return name if text_fault(name) is None else show_given(name)
 
 
-def _check_id(given: Any) -> str | None:
+def check_id(given: Any) -> str | None:
+    """A loan's own id as text, None for none; raises WrongValue."""
     if given is None:
         return None
     text = given

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 from peerloan.loan import Checks, Definition, Loans, Numbers, Value
 from peerloan.model import arithmetic
@@ -24,8 +25,7 @@ from peerloan.model.scorecard import Scorecard
 _ONNX_TOLERANCE = 1e-6
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(msgspec.Struct, frozen=True):
     """What a version says of one loan. `contributions` and `reasons` are None if not asked for."""
 
     margin: float
@@ -103,6 +103,12 @@ class Bundle:
     def explain(self, values: Sequence[Value], contributions: Sequence[float]) -> list[Reason]:
         """The reasons that follow from a loan's contributions."""
         return self._reasons.of(values, contributions)
+
+    def explain_many(
+        self, rows: Sequence[tuple[Value, ...]], contributions: Numbers
+    ) -> list[list[Reason] | None]:
+        """The reasons of many loans (n), given their contributions (n, features)."""
+        return self._reasons.of_many(rows, contributions)
 
     def sentence(self, position: int, value: Value) -> str:
         """What a reason says of a value of the field at this position."""

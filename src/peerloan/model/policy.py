@@ -5,8 +5,7 @@ from __future__ import annotations
 import re
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 
 import msgspec
 import numpy as np
@@ -19,6 +18,8 @@ from peerloan.model.profile import Profile
 BANDS = ("low", "medium", "high", "very high")
 # The commentary to Regulation B, § 1002.9(b)(2): more than four reasons is not likely to help.
 MAX_REASONS = 4
+# Of each field; a sentence takes about 200 bytes.
+_SENTENCES_KEPT = 1024
 # What a missed late loan costs, in false alarms, where nobody says otherwise.
 DEFAULT_RATIO = 20.0
 # The figures that depend on where yes begins.
@@ -173,8 +174,7 @@ def _f2(row: TradeOff) -> float:
     return 5 * row.precision * row.recall / weighed if weighed else 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class Reason:
+class Reason(msgspec.Struct, frozen=True):
     """One feature that raises this loan's risk above the average, and a sentence to say so."""
 
     feature: str
@@ -218,6 +218,23 @@ class Reasons:
         return [
             Reason(self._fields[i].name, values[i], -c, self._sentences[i](values[i]))
             for c, i in raising[:MAX_REASONS]
+        ]
+
+    def of_many(
+        self, rows: Sequence[tuple[Value, ...]], contributions: Numbers
+    ) -> list[list[Reason] | None]:
+        """The reasons of many loans; equal to `of` each."""
+        positions = self.positions_many(contributions)
+        largest = np.take_along_axis(contributions, np.maximum(positions, 0), axis=1)
+        names = [field.name for field in self._fields]
+        sentences = self._sentences
+        return [
+            [
+                Reason(names[i], value := values[i], points, sentences[i](value))
+                for i, points in zip(where, own, strict=True)
+                if i >= 0
+            ]
+            for values, where, own in zip(rows, positions.tolist(), largest.tolist(), strict=True)
         ]
 
     @staticmethod
@@ -285,6 +302,6 @@ def _sentence_maker(
             return equal(shown)
         return compared(value > usual, value)  # type: ignore[operator]
 
-    if field.is_number:
-        return of_number
-    return of_ordered if field.kind == "ordered" else of_category
+    made = of_number if field.is_number else of_ordered if field.kind == "ordered" else of_category
+    # Rates, grades and purposes come again and again.
+    return lru_cache(maxsize=_SENTENCES_KEPT)(made)

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import secrets
+import os
 import time
-import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from peerloan.loan import Checked, Loans
-from peerloan.model import BANDS, Bundle, Decision, probabilities
+from peerloan.loan import Checked, CheckedLoans, Value
+from peerloan.model import BANDS, Bundle, Decision, Reason, probabilities
 from peerloan.service.champion import Serving
 
 # Reasons of an ONNX version take milliseconds a loan. Up to this many loans all get theirs;
@@ -37,44 +36,67 @@ class Wanted:
 def answer_one(serving: Serving, checked: Checked, wanted: Wanted) -> dict[str, Any]:
     """The prediction object of one loan."""
     decision = serving.bundle.decide(checked.values, explain=wanted.explained)
-    return _prediction(serving.bundle, checked, decision, wanted)
+    return _prediction(serving.bundle, checked.loan_id, checked.warnings, decision, wanted)
 
 
-def answer_many(serving: Serving, checked: Sequence[Checked], wanted: Wanted) -> dict[str, Any]:
+def answer_many(serving: Serving, checked: CheckedLoans, wanted: Wanted) -> dict[str, Any]:
     """The prediction objects of many loans, in order, and what the time limit left out."""
     bundle = serving.bundle
-    loans = Loans.of(bundle.definition, [each.values for each in checked])
-    margins, contributions = bundle.score_many(loans)
-    shown = probabilities(margins).tolist()
-    late = bundle.policy.late_many(margins).tolist()
-    bands = bundle.policy.bands_many(margins).tolist()
-    costly = wanted.explained and contributions is None
-    until = time.monotonic() + EXPLAIN_SECONDS
-    limited = costly and len(checked) > ALWAYS_EXPLAINED
-    explained = 0
-    predictions = []
-    for i, (each, margin) in enumerate(zip(checked, margins.tolist(), strict=True)):
-        own: tuple[float, ...] | None = None
-        if contributions is not None:
-            own = tuple(contributions[i].tolist())
-        elif costly and (not limited or time.monotonic() < until):
-            own = bundle.model.score(each.values)[1]
-            explained += 1
-        reasons = bundle.explain(each.values, own) if own is not None else None
-        decision = Decision(margin, shown[i], late[i], BANDS[bands[i]], own, reasons)
-        predictions.append(_prediction(bundle, each, decision, wanted))
-    answer: dict[str, Any] = {"predictions": predictions}
-    if limited:
-        answer["reasons_limit"] = {"seconds": EXPLAIN_SECONDS, "loans_with_reasons": explained}
+    margins, contributions = bundle.score_many(checked.loans)
+    answer: dict[str, Any] = {}
+    explained: list[tuple[float, ...] | None]
+    reasons: list[list[Reason] | None]
+    explained, reasons = [None] * len(checked.rows), [None] * len(checked.rows)
+    if contributions is not None:
+        explained = list(map(tuple, contributions.tolist())) if wanted.contributions else explained
+        reasons = bundle.explain_many(checked.rows, contributions) if wanted.reasons else reasons
+    elif wanted.explained:
+        explained = _explain(bundle, checked.rows, answer)
+        reasons = [
+            None if own is None else bundle.explain(values, own)
+            for values, own in zip(checked.rows, explained, strict=True)
+        ]
+    decisions = map(
+        Decision,
+        margins.tolist(),
+        probabilities(margins).tolist(),
+        bundle.policy.late_many(margins).tolist(),
+        map(BANDS.__getitem__, bundle.policy.bands_many(margins).tolist()),
+        explained,
+        reasons,
+    )
+    none: list[str] = []
+    answer["predictions"] = [
+        _prediction(bundle, loan_id, checked.warnings.get(i, none), decision, wanted)
+        for i, (loan_id, decision) in enumerate(zip(checked.loan_ids, decisions, strict=True))
+    ]
     return answer
 
 
+def _explain(
+    bundle: Bundle, rows: Sequence[tuple[Value, ...]], answer: dict[str, Any]
+) -> list[tuple[float, ...] | None]:
+    """Contributions that cost milliseconds a loan, for as many loans as the time allows."""
+    until = time.monotonic() + EXPLAIN_SECONDS
+    limited = len(rows) > ALWAYS_EXPLAINED
+    explained: list[tuple[float, ...] | None] = [None] * len(rows)
+    done = 0
+    for i, values in enumerate(rows):
+        if limited and time.monotonic() >= until:
+            break
+        explained[i] = bundle.model.score(values)[1]
+        done += 1
+    if limited:
+        answer["reasons_limit"] = {"seconds": EXPLAIN_SECONDS, "loans_with_reasons": done}
+    return explained
+
+
 def _prediction(
-    bundle: Bundle, checked: Checked, decision: Decision, wanted: Wanted
+    bundle: Bundle, loan_id: str | None, warnings: list[str], decision: Decision, wanted: Wanted
 ) -> dict[str, Any]:
     answer: dict[str, Any] = {"what_if": True} if wanted.what_if else {"id": new_id()}
-    if checked.loan_id is not None:
-        answer["loan_id"] = checked.loan_id
+    if loan_id is not None:
+        answer["loan_id"] = loan_id
     answer["probability"] = decision.probability
     answer["late"] = decision.late
     answer["threshold"] = bundle.policy.threshold
@@ -90,15 +112,13 @@ def _prediction(
             else dict(zip(bundle.definition.names, decision.contributions, strict=True))
         )
     answer["model"] = {"version": bundle.version, "digest": bundle.digest}
-    sample = [SAMPLE_WARNING] if bundle.manifest.sample else []
-    answer["warnings"] = [*checked.warnings, *sample]
+    answer["warnings"] = [*warnings, SAMPLE_WARNING] if bundle.manifest.sample else warnings
     return answer
 
 
 def new_id() -> str:
     """A UUID of version 7 (RFC 9562): milliseconds since 1970, then 74 random bits."""
-    milliseconds = time.time_ns() // 1_000_000
-    bits = (milliseconds << 80) | secrets.randbits(80)
-    bits = bits & ~(0xF << 76) | (7 << 76)
-    bits = bits & ~(0x3 << 62) | (2 << 62)
-    return str(uuid.UUID(int=bits))
+    at = f"{time.time_ns() // 1_000_000:012x}"
+    random = os.urandom(10).hex()
+    variant = "89ab"[int(random[3], 16) & 3]
+    return f"{at[:8]}-{at[8:]}-7{random[:3]}-{variant}{random[4:7]}-{random[7:19]}"

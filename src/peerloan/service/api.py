@@ -10,7 +10,7 @@ import msgspec
 from flask import Blueprint, Response, current_app, request
 from werkzeug.exceptions import RequestEntityTooLarge
 
-from peerloan.loan import Checked, Problem
+from peerloan.loan import Checked, CheckedLoans, Problem
 from peerloan.loan.checks import show_name
 from peerloan.loan.text import show_given
 from peerloan.service import openapi
@@ -65,13 +65,20 @@ def predictions() -> Response:
     content = read_body()
     if len(content) > MAX_BODY_BYTES:
         raise RequestEntityTooLarge
-    body = decode(content)
     now = serving()
+    # What is as it should be is read and checked at once; anything else is looked at closely.
+    if (one := now.decoder.loan(content)) is not None:
+        return _json(answer_one(now, one, wanted))
+    many = now.decoder.loans(content, MAX_LOANS) or now.decoder.columns(content, MAX_LOANS)
+    if many is not None:
+        return _json(answer_many(now, many, wanted))
+    body = decode(content)
     if isinstance(body, dict) and not _are_columns(body):
         checked = _check(now, body, None)
         _refuse([checked])
         return _json(answer_one(now, checked, wanted))
-    return _json(answer_many(now, _many(now, body), wanted))
+    many = CheckedLoans.of(now.bundle.definition, _many(now, body))
+    return _json(answer_many(now, many, wanted))
 
 
 @blueprint.get("/openapi.json")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
-import re
 import socket
 import time
 from collections import Counter
@@ -18,6 +17,7 @@ from werkzeug.exceptions import ClientDisconnected, RequestEntityTooLarge
 
 from peerloan.loan import Problem
 from peerloan.loan.checks import show_name
+from peerloan.loan.decoding import may_repeat
 from peerloan.service.problems import RequestError, sentence
 
 # Wrong values that an answer names; loans beyond them are not looked at.
@@ -26,7 +26,6 @@ MAX_PROBLEMS = 100_000
 # sending when the connection closes never reads why.
 _MOST_DROPPED_BYTES = 100_000_000
 _MOST_DROPPED_SECONDS = 5.0
-_COLON = re.compile(rb'"\s*:')
 
 
 def read_body(*, form: bool = False) -> bytes:
@@ -74,8 +73,7 @@ def decode(content: bytes) -> Any:
         value = msgspec.json.decode(content)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         value = _decode_nearly(content, str(error))
-    # Each name has a colon behind it, so most bodies need no second look.
-    if len(_COLON.findall(content)) > _names(value) and (twice := _repeated(content)):
+    if may_repeat(content, _names(value)) and (twice := _repeated(content)):
         raise RequestError(422, "Repeated Names", sentence(twice), twice)
     return value
 

@@ -6,7 +6,7 @@ import logging
 import threading
 from dataclasses import dataclass
 
-from peerloan.loan import Checks
+from peerloan.loan import Checks, Decoder
 from peerloan.model import Bundle, BundleError, Store, StoreError
 
 log = logging.getLogger(__name__)
@@ -24,6 +24,7 @@ class Serving:
     number: int
     bundle: Bundle
     checks: Checks
+    decoder: Decoder
 
 
 class Champion:
@@ -96,6 +97,7 @@ class Champion:
             self._retry_in = RETRY_SECONDS
             return
         self._refusal = None
-        self.current = Serving(state.number, bundle, Checks(bundle.definition, known))
+        checks = Checks(bundle.definition, known)
+        self.current = Serving(state.number, bundle, checks, Decoder(checks))
         if now is None or now.bundle is not bundle:
             log.warning("serving %s (digest %s)", bundle.version, bundle.digest[:12])

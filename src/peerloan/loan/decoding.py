@@ -1,0 +1,218 @@
+"""From a request's bytes to checked loans in one step, where nothing is wrong with them.
+
+The reader is made from the definition: types, ranges and levels are checked while JSON is read.
+What it refuses, `Checks` looks at closely and says why; both find the same values.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+import msgspec
+import numpy as np
+from msgspec import UNSET, Meta, UnsetType
+
+from peerloan.loan.checks import Checked, Checks, WrongValue, check_id, doubt
+from peerloan.loan.columns import Column, Loans, TextColumn
+from peerloan.loan.definition import Definition, Field, Value
+from peerloan.loan.text import text_fault
+
+_COLON = re.compile(rb'"\s*:')
+_REFUSED = (msgspec.MsgspecError, ValueError, RecursionError)
+
+
+@dataclass(frozen=True, slots=True)
+class CheckedLoans:
+    """Many loans after their check: in columns and in rows, with ids, and warnings by position."""
+
+    loans: Loans
+    rows: Sequence[tuple[Value, ...]]
+    loan_ids: Sequence[str | None]
+    warnings: dict[int, list[str]]
+
+    @classmethod
+    def of(cls, definition: Definition, checked: Sequence[Checked]) -> CheckedLoans:
+        """Loans that were looked at one by one, and that have no problems."""
+        rows = [each.values for each in checked]
+        warnings = {i: each.warnings for i, each in enumerate(checked) if each.warnings}
+        return cls(Loans.of(definition, rows), rows, [each.loan_id for each in checked], warnings)
+
+
+class Decoder:
+    """Reads loans of one definition. None means: look closely, something is unusual or wrong."""
+
+    def __init__(self, checks: Checks) -> None:
+        self._definition = checks.definition
+        self._fields = fields = checks.definition.fields
+        self._width = len(fields)
+        # A column may have any name, an attribute may not.
+        names = [*checks.definition.names, *checks.id_names]
+        rename = {f"f{i}": name for i, name in enumerate(names)}
+        kinds = [*(_type(field) for field in fields), *([Any] * len(checks.id_names))]
+        required = [not field.missing for field in fields]
+        self._loan = msgspec.json.Decoder(_struct(rename, kinds, required))
+        self._list = msgspec.json.Decoder(list[_struct(rename, kinds, required)])  # type: ignore[misc]
+        lists: list[Any] = [list[kind] for kind in kinds]  # type: ignore[valid-type]
+        self._columns = msgspec.json.Decoder(_struct(rename, lists, required))
+        self._whole = [i for i, field in enumerate(fields) if field.kind == "whole"]
+        self._ranges = [
+            (i, *field.seen_range) for i, field in enumerate(fields) if field.seen_range is not None
+        ]
+        self._levels = [
+            (i, frozenset[Value]({*field.seen_levels, None}))
+            for i, field in enumerate(fields)
+            if field.kind == "category"
+        ]
+
+    def loan(self, content: bytes) -> Checked | None:
+        """One loan, an object."""
+        try:
+            read = msgspec.structs.astuple(self._loan.decode(content))
+        except _REFUSED:
+            return None
+        if may_repeat(content, len(read) - read.count(UNSET)):
+            return None
+        values = read[: self._width]
+        if UNSET in values:
+            values = tuple([None if value is UNSET else value for value in values])
+        loan_id = None
+        for given in read[self._width :]:
+            if given is not UNSET:
+                if loan_id is not None:
+                    return None
+                try:
+                    loan_id = check_id(given)
+                except WrongValue:
+                    return None
+        for i in self._whole:
+            if values[i] is not None and not values[i].is_integer():
+                return None
+        # In the fields' order, as a close look finds them.
+        odd = [
+            i
+            for i, low, high in self._ranges
+            if (value := values[i]) is not None and not low <= value <= high
+        ]
+        for i, seen in self._levels:
+            if values[i] not in seen:
+                if text_fault(values[i]):
+                    return None
+                odd.append(i)
+        warnings = [doubt(self._fields[i], values[i]) or "" for i in sorted(odd)] if odd else []
+        return Checked(values, loan_id, [], warnings)
+
+    def loans(self, content: bytes, most: int) -> CheckedLoans | None:
+        """A list of loans, at most so many."""
+        try:
+            read = self._list.decode(content)
+        except _REFUSED:
+            return None
+        if not 0 < len(read) <= most:
+            return None
+        columns: list[Sequence[Any]] = list(zip(*map(msgspec.structs.astuple, read), strict=True))
+        names = len(read) * len(columns) - sum(column.count(UNSET) for column in columns)
+        return None if may_repeat(content, names) else self._checked(columns, len(read))
+
+    def columns(self, content: bytes, most: int) -> CheckedLoans | None:
+        """Columns, an object of lists, for at most so many loans."""
+        try:
+            read = msgspec.structs.astuple(self._columns.decode(content))
+        except _REFUSED:
+            return None
+        if may_repeat(content, len(read) - read.count(UNSET)):
+            return None
+        sizes = {len(column) for column in read if column is not UNSET}
+        size = max(sizes, default=0)
+        if len(sizes) != 1 or not 0 < size <= most:
+            return None
+        return self._checked([[UNSET] * size if c is UNSET else c for c in read], size)
+
+    def _checked(self, columns: list[Sequence[Any]], size: int) -> CheckedLoans | None:
+        ids = _ids(columns[self._width :], size)
+        found: dict[str, Column] = {}
+        warnings: dict[int, list[str]] = {}
+        values: list[Sequence[Value]] = []
+        for field, given in zip(self._fields, columns, strict=False):
+            if field.missing and UNSET in given:
+                given = [None if value is UNSET else value for value in given]
+            values.append(given)
+            column = np.array(given, np.float64) if field.is_number else TextColumn.of(given)
+            odd = _odd(field, column)
+            if odd is None:
+                return None
+            found[field.name] = column
+            for i in odd:
+                warnings.setdefault(i, []).append(doubt(field, given[i]) or "")
+        if ids is None:
+            return None
+        rows = list(zip(*values, strict=True))
+        return CheckedLoans(Loans(self._definition, found, size), rows, ids, warnings)
+
+
+def may_repeat(content: bytes, names: int) -> bool:
+    """Whether a name may stand twice in JSON that holds so many different ones.
+
+    Every name has a colon behind it, and few values hold one.
+    """
+    return content.count(b":") != names and len(_COLON.findall(content)) != names
+
+
+def _odd(field: Field, column: Column) -> list[int] | None:
+    """Where a column's values are allowed but unusual; None if one is not allowed."""
+    if isinstance(column, TextColumn):
+        if field.kind == "ordered":
+            return []
+        seen = frozenset(field.seen_levels)
+        unseen = [code for code, level in enumerate(column.levels) if level not in seen]
+        if any(text_fault(column.levels[code]) for code in unseen):
+            return None
+        return np.flatnonzero(np.isin(column.codes, unseen)).tolist() if unseen else []
+    if field.kind == "whole" and not np.all((column == np.rint(column)) | np.isnan(column)):
+        return None
+    if field.seen_range is None:
+        return []
+    low, high = field.seen_range
+    return np.flatnonzero((column < low) | (column > high)).tolist()
+
+
+def _ids(columns: Sequence[Sequence[Any]], size: int) -> Sequence[str | None] | None:
+    """The loans' ids; None where they are not what they must be, or two of a loan are given."""
+    given = [column for column in columns if column.count(UNSET) < size]
+    if not given:
+        return [None] * size
+    if len(given) > 1:
+        return None
+    try:
+        return [None if value is UNSET else check_id(value) for value in given[0]]
+    except WrongValue:
+        return None
+
+
+def _struct(rename: dict[str, str], kinds: list[Any], required: list[bool]) -> Any:
+    """A structure with an attribute for each name; ids, which stand last, may always be absent."""
+    attributes = [
+        (name, kind) if i < len(required) and required[i] else (name, kind | UnsetType, UNSET)
+        for i, (name, kind) in enumerate(zip(rename, kinds, strict=True))
+    ]
+    return msgspec.defstruct(
+        "Loan", attributes, kw_only=True, forbid_unknown_fields=True, rename=rename, gc=False
+    )
+
+
+def _type(field: Field) -> Any:
+    """What JSON must hold for a value of a field; the rest is checked after reading."""
+    kind: Any = str
+    if field.is_number:
+        low: dict[str, Any] = {}
+        if field.above is not None and (field.min is None or field.above >= field.min):
+            low = {"gt": field.above}
+        elif field.min is not None:
+            low = {"ge": field.min}
+        high = {} if field.max is None else {"le": field.max}
+        kind = Annotated[float, Meta(**low, **high)]  # type: ignore[call-overload]
+    elif field.kind == "ordered":
+        kind = Literal[field.levels]
+    return kind | None if field.missing else kind
