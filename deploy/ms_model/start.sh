@@ -3,11 +3,16 @@
 set -eu
 [ $# -eq 0 ] || exec peerloan "$@"
 
-set -- /books/first*
-if [ -e "$1" ]; then
-  set -- '/books/first*'
-else
-  set --
+if ! { [ -r /books ] && [ -x /books ]; }; then
+    echo "/books can't be read by user $(id -u)" >&2
+    exit 1
+fi
+for book in /books/first /books/first.csv /books/first.csv.gz /books/first.parquet; do
+    [ ! -e "$book" ] || set -- "$@" "$book"
+done
+if [ $# -gt 1 ]; then
+    echo "expected one first book, given: $*" >&2
+    exit 1
 fi
 [ ! -e /books/loan.toml ] || set -- "$@" --definition /books/loan.toml
 

@@ -1,7 +1,8 @@
 # Writes what differs from place to place, follows the application's containers, and becomes nginx.
 set -eu
 
-app=${PEERLOAN_APP:-ms_flask_app}
+# With a dot at its end the name is the engine's alone, and no search domain's.
+app=${PEERLOAN_APP:-ms_flask_app}.
 rate=${PEERLOAN_RATE:-200}
 trusted=${PEERLOAN_TRUSTED_PROXIES:-}
 proxy_protocol=${PEERLOAN_PROXY_PROTOCOL:-off}
@@ -21,7 +22,9 @@ expect() { # NAME VALUE PATTERN WHAT
 
 write_settings() {
     hsts=''
-    if [ -e "$certificate" ] || [ -e "$key" ]; then
+    if [ -e /certificates ] && ! { [ -r /certificates ] && [ -x /certificates ]; }; then
+        fail "/certificates can't be read by user $(id -u)"
+    elif [ -e "$certificate" ] || [ -e "$key" ]; then
         for file in "$certificate" "$key"; do
             [ -r "$file" ] || fail "$file can't be read by user $(id -u), or is not there"
         done
@@ -37,10 +40,10 @@ write_settings() {
     {
         echo "limit_req_zone \$binary_remote_addr zone=clients:10m rate=${rate}r/s;"
         echo "limit_req zone=clients burst=$((rate * 2)) nodelay;"
-        echo 'limit_req_status 429;'
         echo 'geo $realip_remote_addr $trusted {'
         echo '    default 0;'
-        for network in $trusted; do echo "    $network 1;"; done
+        # A balancer that speaks the PROXY protocol passes on what a client says of itself.
+        [ "$proxy_protocol" = on ] || for network in $trusted; do echo "    $network 1;"; done
         echo '}'
         for network in $trusted; do echo "set_real_ip_from $network;"; done
         echo 'real_ip_recursive on;'
@@ -66,11 +69,16 @@ write_settings() {
     } >"$here/https.conf"
 }
 
-# The application's servers, by the names' service of the engine. A new one is used once it is ready;
-# one that is used stays until the engine no longer lists it, since a request that it fails is passed
-# on. Where none is ready, all are listed, so that people read why.
+# The application's servers, by the engine's service of names. A new one is used once it is ready; one
+# that is used stays until the engine no longer lists it, since a request that it fails is passed on.
+# Where none is ready, all are listed, so that people read why.
 list_servers() {
     known=$(getent ahostsv4 "$app" | cut -d ' ' -f 1 | sort -u)
+    if [ -z "$known" ]; then
+        # A service of names that does not answer is no reason to drop those that work.
+        grep -s '^server [0-9.]*:5000 max_fails' "$here/servers.conf" || echo 'server 127.0.0.1:5000 down;'
+        return
+    fi
     used=''
     for address in $known; do
         if grep -qs "^server $address:" "$here/servers.conf" && [ -e "$here/some-ready" ] \
@@ -80,18 +88,31 @@ list_servers() {
     done
     if [ -n "$used" ]; then : >"$here/some-ready"; else rm -f "$here/some-ready"; fi
     for address in ${used:-$known}; do
-        echo "server $address:5000 max_fails=1 fail_timeout=2s;"
+        # Never set aside: one request that breaks a server off must not cost the others theirs.
+        echo "server $address:5000 max_fails=0;"
     done
-    [ -n "$known" ] || echo 'server 127.0.0.1:5000 down;'
 }
 
 follow() {
+    set +e
     while sleep 1; do
-        list_servers >"$here/servers.new" || continue
-        cmp -s "$here/servers.new" "$here/servers.conf" && continue
-        mv "$here/servers.new" "$here/servers.conf"
-        echo "nginx: servers: $(tr '\n' ' ' <"$here/servers.conf")" >&2
-        nginx -s reload 2>/dev/null || echo 'nginx: could not reload; see `nginx -t`' >&2
+        list_servers >"$here/servers.new"
+        if ! cmp -s "$here/servers.new" "$here/servers.conf"; then
+            cp "$here/servers.new" "$here/servers.conf"
+            : >"$here/reload-due"
+        fi
+        if [ -e "$here/reload-due" ]; then
+            # Tried again until it is valid: somebody may be in the middle of a change.
+            if nginx -t -q 2>"$here/fault" && nginx -s reload; then
+                rm -f "$here/reload-due"
+                cp "$here/servers.conf" "$here/servers.used"
+                echo "nginx: servers: $(tr '\n' ' ' <"$here/servers.conf")" >&2
+            elif ! cmp -s "$here/fault" "$here/fault.told"; then
+                echo "nginx: can't reload, and goes on as it is: $(cat "$here/fault")" >&2
+                cp "$here/fault" "$here/fault.told"
+            fi
+        fi
+        : >"$here/following"
     done
 }
 
@@ -103,6 +124,7 @@ expect PEERLOAN_TRUSTED_PROXIES "$trusted" '[0-9a-fA-F.:/ ]*' 'addresses or netw
 mkdir -p "$here"
 write_settings
 list_servers >"$here/servers.conf"
+cp "$here/servers.conf" "$here/servers.used"
 nginx -t -q
 follow &
 exec nginx -g 'daemon off;'

@@ -5,36 +5,79 @@ set -eu
 cd "$(dirname "$0")/../.."
 
 # What the shell has wins over .env, as in compose.
-shell=$(export -p)
 if [ -e .env ]; then
-    set -a
-    # Values with spaces stand without quotes there, as compose reads them.
-    eval "$(sed -n "s/^\([A-Z_]*\)=\(.*\)$/\1='\2'/p" .env)"
-    set +a
+    number=0
+    while IFS= read -r line || [ -n "$line" ]; do
+        number=$((number + 1))
+        case $line in '' | '#'*) continue ;; esac
+        if ! printf '%s\n' "$line" | grep -Eqx '[A-Z][A-Z_]*=[A-Za-z0-9_./: -]*'; then
+            echo "deploy: .env, line $number: expected NAME=value without quotes, \$ or a comment" >&2
+            exit 2
+        fi
+        name=${line%%=*}
+        printenv "$name" >/dev/null || export "$name=${line#*=}"
+    done <.env
 fi
-eval "$shell"
 NGINX_FILES=$(cat deploy/nginx/* | sha256sum | cut -c 1-12)
 export NGINX_FILES
 
 stack=${PEERLOAN_STACK:-peerloan}
-for file; do set -- "$@" -c "$file"; shift; done
+for file; do
+    set -- "$@" -c "$file"
+    shift
+done
+
+template() {
+    docker service inspect --format '{{json .Spec.TaskTemplate}}' "${stack}_$1" 2>/dev/null || true
+}
+
+update() {
+    docker service inspect --format \
+        '{{if .UpdateStatus}}{{.UpdateStatus.StartedAt}} {{.UpdateStatus.State}}{{end}}' \
+        "${stack}_$1" 2>/dev/null || true
+}
+
+replicas() {
+    docker service ls --filter "name=${stack}_$1" --format '{{.Replicas}}' | cut -d ' ' -f 1
+}
+
+settled() { # whether a service is as it should be, or was rolled back
+    now=$(update "$1")
+    old=$(cat "$before/$1.update")
+    case $now in *updating | *rollback_started) return 1 ;; esac
+    # A service that changes is done when the manager says so, and not before it has begun.
+    if [ -s "$before/$1.template" ] && [ "$now" = "$old" ]; then
+        [ "$(template "$1")" = "$(cat "$before/$1.template")" ] || return 1
+    fi
+    case $now in *rollback_* | *paused) [ "$now" = "$old" ] || return 0 ;; esac
+    running=$(replicas "$1")
+    [ "${running%/*}" = "${running#*/}" ]
+}
+
+before=$(mktemp -d)
+trap 'rm -r "$before"' EXIT
+services='nginx ms_flask_app ms_model'
+for service in $services; do
+    template "$service" >"$before/$service.template"
+    update "$service" >"$before/$service.update"
+done
 docker stack deploy --with-registry-auth -c deploy/swarm/stack.yml "$@" "$stack"
 
-# Swarm takes a moment to begin; a service that did not change has nothing to wait for.
 failed=0
-for service in nginx ms_flask_app ms_model; do
-    sleep 2
-    while :; do
-        state=$(docker service inspect --format '{{if .UpdateStatus}}{{.UpdateStatus.State}}{{end}}' "${stack}_$service")
-        running=$(docker service ls --filter "name=${stack}_$service" --format '{{.Replicas}}' | cut -d ' ' -f 1)
-        case $state in
-        updating | rollback_started) ;;
-        '' | completed) [ "${running%/*}" != "${running#*/}" ] || break ;;
-        *) break ;;
-        esac
+for service in $services; do
+    tries=600
+    until settled "$service"; do
+        tries=$((tries - 1))
+        if [ $tries -eq 0 ]; then
+            docker service ps --no-trunc "${stack}_$service" >&2
+            echo "$service: not done in time" >&2
+            exit 1
+        fi
         sleep 1
     done
-    echo "$service: ${state:-running}, $running" >&2
-    case $state in rollback_* | *paused) failed=1 ;; esac
+    now=$(update "$service")
+    [ "$now" != "$(cat "$before/$service.update")" ] || now='unchanged'
+    echo "$service: ${now##* }, $(replicas "$service")" >&2
+    case $now in *rollback_* | *paused) failed=1 ;; esac
 done
 exit $failed

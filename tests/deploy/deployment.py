@@ -98,7 +98,14 @@ class Deployment:
 
     def containers(self, service: str) -> list[str]:
         """The ids of a service's running containers."""
-        return self.compose("ps", "-q", service).split()
+        labels = (f"com.docker.compose.{key}" for key in ("project", "service"))
+        filters = [
+            f"label={label}={value}"
+            for label, value in zip(labels, (self.name, service), strict=True)
+        ]
+        return sh(
+            "docker", "ps", "-q", *(each for f in filters for each in ("--filter", f))
+        ).split()
 
     def get(self, path: str, **options: Any) -> requests.Response:
         """GET through Nginx, over TLS."""

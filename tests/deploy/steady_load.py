@@ -76,9 +76,15 @@ class Load:
                     connection.close()
                     connection = self._connection(context)
                     status, content = self._ask(connection, body)
-                fault = "" if status // 100 == 2 else f"{status}: {content[:200]!r}"
+                fault, versions = "", []
+                if status // 100 == 2:
+                    answer = json.loads(content)
+                    each = answer.get("predictions", [answer])
+                    versions = [one["model"]["version"] for one in each]
+                else:
+                    fault = f"{status}: {content[:200]!r}"
             except Exception as error:
-                fault = f"{type(error).__name__}: {error}"
+                fault, versions = f"{type(error).__name__}: {error}", []
                 connection.close()
                 connection = self._connection(context)
             seconds = time.monotonic() - began
@@ -86,13 +92,10 @@ class Load:
                 self._tally.requests += 1
                 self._tally.repeated += repeated
                 self._tally.longest = max(self._tally.longest, seconds)
+                self._tally.versions.update(versions)
                 if fault:
                     self._tally.failed += 1
                     self._tally.faults.append(fault)
-                else:
-                    answer = json.loads(content)
-                    for one in answer.get("predictions", [answer]):
-                        self._tally.versions[one["model"]["version"]] += 1
         connection.close()
 
     def _connection(self, context: ssl.SSLContext) -> http.client.HTTPSConnection:

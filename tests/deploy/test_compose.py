@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ import pytest
 
 from deploy.deployment import RELEASE, Deployment, sh, wait_for
 
+Fresh = Callable[[], tuple[str, Callable[[], str]]]
 SERVICES = ("nginx", "ms_flask_app", "ms_model")
 
 
@@ -80,33 +83,61 @@ def test_stopping_the_model_takes_no_longer_than_it_must(serving: Deployment) ->
     serving.compose("up", "-d", "ms_model")
 
 
-def test_a_first_champion_is_trained_on_a_book_that_is_mounted(
-    checkout: Path, sample_book: Path, tmp_path: Path
-) -> None:
+@pytest.fixture
+def fresh(tmp_path: Path) -> Iterator[Callable[[], tuple[str, Callable[[], str]]]]:
+    """Start the model's container with these books and a store of its own; gives it and its log."""
     books = tmp_path / "books"
     books.mkdir()
-    (books / "first.csv").write_text(sample_book.read_text("utf-8"), "utf-8")
-    container = "peerloan-test-first-book"
-    subprocess.run(["docker", "rm", "--force", container], capture_output=True)
-    sh(
-        *("docker", "run", "--detach", "--name", container, "--read-only", "--cap-drop", "ALL"),
-        *("--network", "none", "--tmpfs", "/tmp", "--volume", f"{books}:/books:ro"),
-        *("--volume", "/store/versions", "--volume", "/store/aliases"),
-        f"peerloan/ms_model:{RELEASE}",
-    )
-    try:
+    started: list[str] = []
 
-        def waits() -> bool:
+    def start() -> tuple[str, Callable[[], str]]:
+        container = sh(
+            *("docker", "run", "--detach", "--read-only", "--cap-drop", "ALL"),
+            *("--network", "none", "--tmpfs", "/tmp", "--volume", f"{books}:/books:ro"),
+            *("--volume", "/store/versions", "--volume", "/store/aliases"),
+            f"peerloan/ms_model:{RELEASE}",
+        ).strip()
+        started.append(container)
+
+        def log() -> str:
             done = subprocess.run(["docker", "logs", container], capture_output=True, text=True)
-            return "waiting; train anew" in done.stderr
+            return done.stderr
 
-        wait_for("it waits", waits, 240)
-        listed = json.loads(sh("docker", "exec", container, "peerloan", "models", "list", "--json"))
-        assert listed["history"][0]["why"] == "the first, trained on first*"
-        assert len(listed["versions"]) == 5
-        assert inspect(container)["State"]["Running"]
-    finally:
+        return container, log
+
+    yield start
+    for container in started:
         sh("docker", "rm", "--force", "--volumes", container)
+
+
+def test_a_first_champion_is_trained_on_a_book_that_is_mounted(
+    checkout: Path, sample_book: Path, tmp_path: Path, fresh: Fresh
+) -> None:
+    (tmp_path / "books/first").mkdir()
+    shutil.copy(sample_book, tmp_path / "books/first/part.csv")
+    (tmp_path / "books/first-notes.md").write_text("not a book")
+    container, log = fresh()
+    wait_for("it waits", lambda: "waiting; train anew" in log(), 240)
+    listed = json.loads(sh("docker", "exec", container, "peerloan", "models", "list", "--json"))
+    assert listed["history"][0]["why"] == "the first, trained on first"
+    assert len(listed["versions"]) == 5
+
+
+def test_two_first_books_are_one_too_many(
+    checkout: Path, sample_book: Path, tmp_path: Path, fresh: Fresh
+) -> None:
+    for name in ("first.csv", "first.parquet"):
+        shutil.copy(sample_book, tmp_path / "books" / name)
+    _, log = fresh()
+    wait_for("a refusal", lambda: "expected one first book, given: " in log())
+
+
+def test_books_that_can_not_be_read_are_not_taken_for_none(
+    checkout: Path, tmp_path: Path, fresh: Fresh
+) -> None:
+    (tmp_path / "books").chmod(0o700)
+    _, log = fresh()
+    wait_for("a refusal", lambda: "/books can't be read by user 10001" in log())
 
 
 @pytest.mark.parametrize("service", SERVICES)

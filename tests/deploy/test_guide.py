@@ -63,3 +63,4 @@ def test_from_a_bare_host_to_tls(host: list[str]) -> None:
     assert '"status":"ready"' in printed[6]
     assert '"probability":' in printed[7]
     assert printed[8].count("Up (") == 4
+    assert "unhealthy" not in printed[8]

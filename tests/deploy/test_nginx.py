@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import requests
 
-from deploy.deployment import RELEASE, Deployment, free_port, sh, wait_for
+from deploy.deployment import RELEASE, Deployment, copy_checkout, free_port, sh, wait_for
 
 # Stands for the application: says who it is and what reached it, or breaks off each POST.
 ECHO = """
@@ -27,7 +27,7 @@ class Echo(http.server.BaseHTTPRequestHandler):
         if self.command == "POST":
             self.rfile.read(int(self.headers["Content-Length"]))
             if os.environ["BREAKS"] == "yes":
-                print("broke off", self.headers["Idempotency-Key"], flush=True)
+                print("broke off:", self.headers["Idempotency-Key"], flush=True)
                 self.close_connection = True
                 return
         body = json.dumps({"who": os.environ["WHO"], "headers": dict(self.headers)}).encode()
@@ -106,6 +106,7 @@ def echoes(serving: Deployment) -> Iterator[Callable[..., str]]:
             started.append(
                 sh(
                     *("docker", "run", "--detach", "--network", f"{serving.name}_back"),
+                    *("--label", "peerloan-test-echo"),
                     *("--network-alias", "echo", "-e", f"WHO={number}", "-e", f"BREAKS={each}"),
                     *("--entrypoint", "python", f"peerloan/ms_flask_app:{RELEASE}", "-c", ECHO),
                 ).strip()
@@ -278,6 +279,21 @@ def test_answers_are_compressed_and_files_are_kept(serving: Deployment) -> None:
     assert line["upstream"] == "", "the second was answered from what the first left"
 
 
+def test_who_holds_too_many_connections_is_refused(proxy: Callable[..., Proxy]) -> None:
+    here = proxy()
+    started = b"POST /v1/predictions HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{"
+    open_ones = []
+    for _ in range(200):
+        raw = socket.create_connection(("127.0.0.1", here.https), timeout=30)
+        secured = context().wrap_socket(raw)
+        secured.sendall(started)
+        open_ones.append(secured)
+    wait_for("its patience's end", lambda: here.ask("/healthz").status_code == 429)
+    for each in open_ones:
+        each.close()
+    wait_for("an answer", lambda: here.ask("/healthz").ok)
+
+
 def test_figures_are_not_public(serving: Deployment) -> None:
     for path in ("/metrics", "/metrics/x"):
         assert serving.get(path).status_code == 404
@@ -302,7 +318,13 @@ def test_a_post_carries_an_idempotency_key_and_traces_pass(
 ) -> None:
     here = proxy(PEERLOAN_APP=echoes("no"))
     added = here.ask("/v1/predictions", json={}).json()["headers"]
-    assert added["Idempotency-Key"] == added["X-Request-Id"]
+    assert len(added["Idempotency-Key"]) == 32
+    chain = {"X-Request-Id": "one-workflow"}
+    keys = [
+        here.ask("/v1/predictions", json={}, headers=chain).json()["headers"]["Idempotency-Key"]
+        for _ in range(2)
+    ]
+    assert keys[0] != keys[1], "two requests, even of one id"
     own = here.ask("/v1/predictions", json={}, headers={"Idempotency-Key": "mine"})
     assert own.json()["headers"]["Idempotency-Key"] == "mine"
     trace = {"traceparent": "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"}
@@ -323,6 +345,9 @@ def test_the_log_is_json_and_holds_no_query(serving: Deployment) -> None:
     assert line["tls"] == "TLSv1.3"
     assert line["seconds"] >= 0
     assert "annual_inc" not in json.dumps(line)
+    bytes_ = serving.get("/v1/\xfcber", headers={"User-Agent": "caf\xe9".encode("latin-1")})
+    assert bytes_.status_code == 404
+    assert serving.log(serving.containers("nginx")[0])[-1]["agent"] == "(not ASCII)"
 
 
 # Whom it believes
@@ -396,17 +421,70 @@ def test_a_prediction_that_one_server_breaks_off_is_asked_of_the_next(
     repeated = [line for line in lines if "," in line["upstream"]]
     assert repeated, "one of them went to the server that breaks off"
     keys = {answer.json()["headers"]["Idempotency-Key"] for answer in answers}
-    assert {line["request_id"] for line in repeated} <= keys, "the same key both times"
+    assert len(keys) == 8, "each request has its own"
+    assert len(broken_off()) == len(repeated)
+    assert set(broken_off()) <= keys, "and both servers saw the same"
+
+
+def broken_off() -> list[str]:
+    """The keys of the requests that the echoing applications broke off."""
+    found = []
+    for container in sh("docker", "ps", "-q", "--filter", "label=peerloan-test-echo").split():
+        log = sh("docker", "logs", container)
+        found += [line.split(": ")[1] for line in log.splitlines() if line.startswith("broke off")]
+    return found
 
 
 def test_another_post_is_not_repeated(
-    proxy: Callable[..., Proxy], echoes: Callable[..., str]
+    serving: Deployment, proxy: Callable[..., Proxy], echoes: Callable[..., str]
 ) -> None:
-    here = proxy(PEERLOAN_APP=echoes("yes"))
+    here = proxy(PEERLOAN_APP=echoes("yes", "yes"))
     answer = here.ask("/v1/other", json={}, headers={"Accept": "application/json"})
     assert answer.status_code == answer.json()["status"] == 502
     assert answer.json()["title"] == "Unavailable"
     assert answer.headers["Retry-After"] == "2"
+    assert len(broken_off()) == 1
+    assert entry(serving, here.container, "/v1/other")["method"] == "POST"
+
+
+def test_a_request_that_every_server_breaks_off_costs_the_others_nothing(
+    proxy: Callable[..., Proxy], echoes: Callable[..., str]
+) -> None:
+    here = proxy(PEERLOAN_APP=echoes("yes", "yes", "yes", "yes"))
+    for _ in range(5):
+        assert here.ask("/v1/predictions", json={}).status_code == 502
+        assert [here.ask("/x").status_code for _ in range(8)] == [200] * 8
+    assert len(broken_off()) == 5 * 4, "each was asked"
+
+
+@pytest.mark.parametrize("path", ["/v1/predictions", "/v1/nothing", "/"])
+def test_a_large_body_that_is_refused_unread_costs_the_others_nothing(
+    serving: Deployment, path: str
+) -> None:
+    for _ in range(10):
+        answer = serving.post(path, data=b"x" * 4_900_000, headers={"Content-Type": "text/x"})
+        assert answer.status_code in (404, 415, 422)
+        assert serving.get("/healthz").ok
+
+
+def test_a_reload_that_fails_is_tried_until_it_is_valid(
+    serving: Deployment, checkout: Path, tmp_path: Path, echoes: Callable[..., str]
+) -> None:
+    here = Deployment(copy_checkout(tmp_path / "peerloan"), serving.name)
+    conf = here.folder / "deploy/nginx/nginx.conf"
+    good = conf.read_text("utf-8")
+    proxy = Proxy(here, None, PEERLOAN_APP="echo")
+    try:
+        wait_for("an answer", lambda: proxy.ask("/x").status_code == 502)
+        conf.write_text(good + "nonsense;\n", "utf-8")
+        echoes("no")
+        wait_for("a complaint", lambda: "can't reload, and goes on as it is" in proxy.errors())
+        assert proxy.ask("/x").status_code == 502, "it goes on"
+        conf.write_text(good, "utf-8")
+        wait_for("the application", lambda: proxy.ask("/x").ok)
+        assert proxy.errors().count("can't reload") == 1
+    finally:
+        sh("docker", "rm", "--force", proxy.container)
 
 
 def test_without_an_application_it_says_so(proxy: Callable[..., Proxy]) -> None:

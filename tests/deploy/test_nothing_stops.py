@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from deploy.conftest import BROKEN
 from deploy.deployment import RELEASE, Deployment, sh, wait_for
 from deploy.steady_load import Load, Tally
 from peerloan.loan import default_definition
@@ -130,15 +131,16 @@ def test_the_image_is_replaced_container_by_container(serving: Deployment, proof
     proof.done("the application's image is replaced")
 
 
-def test_a_release_that_cannot_read_the_champion_is_not_taken(
-    serving: Deployment, proof: Proof, broken_images: dict[str, str]
+@pytest.mark.parametrize("what", BROKEN)
+def test_a_broken_release_is_not_taken(
+    serving: Deployment, proof: Proof, broken_images: dict[str, str], what: str
 ) -> None:
-    done = update(serving, broken_images["can't read the champion"])
+    done = update(serving, broken_images[what])
     assert done.returncode == 1
     assert "the old ones stay" in done.stderr
     assert images(serving) == {f"peerloan/ms_flask_app:{NEXT}"}
     assert len(serving.containers("ms_flask_app")) == 2
-    proof.done("a broken image is refused")
+    proof.done(f"an image that {what} is refused")
 
 
 def test_a_container_is_killed(serving: Deployment, proof: Proof) -> None:
@@ -171,3 +173,9 @@ def test_the_model_s_container_is_stopped_for_good(serving: Deployment, proof: P
     time.sleep(3)
     proof.done("the model's container is stopped for good")
     serving.compose("up", "-d", "--no-recreate", "ms_model", PEERLOAN_RELEASE=RELEASE)
+
+
+def test_there_is_nothing_to_replace_where_nothing_runs(checkout: Path) -> None:
+    done = update(Deployment(checkout, "peerloan-test-nothing"), NEXT)
+    assert done.returncode == 1
+    assert "no application runs; start it with: docker-compose up -d" in done.stderr

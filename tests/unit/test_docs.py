@@ -12,7 +12,7 @@ import pytest
 from peerloan.cli.main import peerloan
 from peerloan.loan import Definition, Field
 from peerloan.model import Store
-from peerloan.service import create_app
+from peerloan.service import create_app, metrics
 from peerloan.settings import CONFIG, PREFIX, Settings
 
 ROOT = Path(__file__).parents[2]
@@ -94,6 +94,11 @@ def test_every_setting_of_a_deployment_is_documented_with_its_default() -> None:
     )
     rows = re.findall(r"^\| `(PEERLOAN_[A-Z_]+)` \| (?:`(\S+)`)? ?\|", DEPLOY, re.M)
     assert example == dict(rows) == {name: "".join(values) for name, values in used.items()}
+
+
+def test_every_metric_is_documented() -> None:
+    for family in metrics.REGISTRY.collect():
+        assert f"`{family.name}" in API, family.name
 
 
 def test_every_key_of_a_definition_is_documented() -> None:

@@ -10,7 +10,7 @@ import click
 from peerloan.book import open_book, open_writer
 from peerloan.cli.console import DEFINITION, definition_of, note, progress, store
 from peerloan.loan import default_definition
-from peerloan.model import NotFirst, Store
+from peerloan.model import Store, StoreError
 from peerloan.sample import SCHEMA, batches
 from peerloan.training import Outcome, train
 
@@ -42,8 +42,10 @@ def bootstrap(book: str | None, definition: Path | None) -> None:
     best = outcomes[0].version
     try:
         here.promote(best, why, first=True)
-    except NotFirst as error:  # somebody promoted another in the meantime: theirs stays
-        note(str(error))
+    except StoreError as error:
+        if here.state().champion is None:
+            raise
+        note(str(error))  # somebody promoted another in the meantime: theirs stays
     else:
         note(f"champion: {best}")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 import urllib.request
@@ -28,14 +27,13 @@ from peerloan.settings import read_settings
 @click.option("--open", "open_page", is_flag=True, help="Open the page in a browser.")
 def serve(host: str, port: int, workers: int, open_page: bool) -> None:
     """Serve the page and the API; a newly promoted version is taken up while requests run."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     settings = read_settings()
     check_port(host, port)  # before a line that would say otherwise
     address = f"http://{f'[{host}]' if ':' in host else host}:{port}/"
     note(f"PeerLoan Risk on {address} (store {settings.store}); stop with Ctrl-C")
     if open_page:
         threading.Thread(target=_open, args=(address,), daemon=True).start()
-    run_server(settings, host, port, workers)
+    run_server(host, port, workers)
 
 
 def _open(address: str) -> None:

@@ -8,7 +8,7 @@ from peerloan.model.manifest import BundleError, Manifest, Score, TrainedOn
 from peerloan.model.policy import BANDS, MAX_REASONS, Policy, Reason, Reasons, TradeOff
 from peerloan.model.profile import Profile
 from peerloan.model.scorecard import LevelTable, NumberTable, Scorecard
-from peerloan.model.store import BreakingChange, NotFirst, State, Store, StoreError
+from peerloan.model.store import BreakingChange, State, Store, StoreError
 
 __all__ = [
     "BANDS",
@@ -24,7 +24,6 @@ __all__ = [
     "Judged",
     "LevelTable",
     "Manifest",
-    "NotFirst",
     "NumberTable",
     "OnnxParts",
     "Policy",

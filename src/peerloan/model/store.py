@@ -41,10 +41,6 @@ class StoreError(ValueError):
     """Something that the store refuses, and why."""
 
 
-class NotFirst(StoreError):
-    """A promotion that was meant for a store without a champion, and there is one."""
-
-
 class BreakingChange(StoreError):
     """A promotion under which requests that are valid today would fail; `reasons` lists them."""
 
@@ -194,11 +190,11 @@ class Store:
     ) -> State:
         """Make a version the champion, or if `first` only where there is none yet.
 
-        Raises BundleError, BreakingChange, NotFirst or StoreError.
+        Raises BundleError, BreakingChange or StoreError.
         """
         state = self.state()
         if first and state.champion is not None:
-            raise NotFirst(f"{state.champion} became the champion meanwhile; {version} is not")
+            raise StoreError(f"{state.champion} became the champion meanwhile; {version} is not")
         new = self._choosable(version, state)
         if state.champion == version:
             raise StoreError(f"{version} is the champion already")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import time
 from collections.abc import Sequence
@@ -10,6 +11,7 @@ from typing import Any
 
 from peerloan.loan import Checked, CheckedLoans, Value
 from peerloan.model import BANDS, Bundle, Decision, Reason, probabilities
+from peerloan.service import metrics
 from peerloan.service.champion import Serving
 
 # Reasons of an ONNX version take milliseconds a loan. Up to this many loans all get theirs;
@@ -36,6 +38,10 @@ class Wanted:
 def answer_one(serving: Serving, checked: Checked, wanted: Wanted) -> dict[str, Any]:
     """The prediction object of one loan."""
     decision = serving.bundle.decide(checked.values, explain=wanted.explained)
+    if not wanted.what_if:
+        metrics.count_decisions((decision.band,), (decision.probability,))
+        if checked.warnings:
+            metrics.count_unusual(serving.bundle.definition.names, checked.warnings)
     return _prediction(serving.bundle, checked.loan_id, checked.warnings, decision, wanted)
 
 
@@ -56,15 +62,14 @@ def answer_many(serving: Serving, checked: CheckedLoans, wanted: Wanted) -> dict
             None if own is None else bundle.explain(values, own)
             for values, own in zip(checked.rows, explained, strict=True)
         ]
-    decisions = map(
-        Decision,
-        margins.tolist(),
-        probabilities(margins).tolist(),
-        bundle.policy.late_many(margins).tolist(),
-        map(BANDS.__getitem__, bundle.policy.bands_many(margins).tolist()),
-        explained,
-        reasons,
-    )
+    shown = probabilities(margins).tolist()
+    bands = [BANDS[band] for band in bundle.policy.bands_many(margins).tolist()]
+    if not wanted.what_if:
+        metrics.count_decisions(bands, shown)
+        names = bundle.definition.names
+        metrics.count_unusual(names, itertools.chain.from_iterable(checked.warnings.values()))
+    late = bundle.policy.late_many(margins).tolist()
+    decisions = map(Decision, margins.tolist(), shown, late, bands, explained, reasons)
     none: list[str] = []
     answer["predictions"] = [
         _prediction(bundle, loan_id, checked.warnings.get(i, none), decision, wanted)

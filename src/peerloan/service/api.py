@@ -8,7 +8,6 @@ from typing import Any
 
 import msgspec
 from flask import Blueprint, Response, current_app, request
-from werkzeug.exceptions import RequestEntityTooLarge
 
 from peerloan.loan import Checked, CheckedLoans, Problem
 from peerloan.loan.checks import show_name
@@ -25,6 +24,7 @@ MAX_BODY_BYTES = 5_000_000
 # Each unknown name is compared with every known one: 5 MB of them would keep a worker busy for a
 # minute.
 MAX_NAMES = 1_000
+_USUAL = Wanted()
 _FLAGS = {
     "contributions": {"all": True, "none": False},
     "reasons": {"all": True, "none": False},
@@ -54,58 +54,36 @@ def serving() -> Serving:
 @blueprint.post("/v1/predictions")
 def predictions() -> Response:
     """Predict for one loan (an object), a list of loans, or columns (an object of lists)."""
-    wanted = _wanted(request.args.to_dict(flat=False))
-    if not (request.mimetype == "application/json" or request.mimetype.endswith("+json")):
+    environ = request.environ
+    wanted = _wanted(request.args.to_dict(flat=False)) if environ.get("QUERY_STRING") else _USUAL
+    if environ.get("CONTENT_TYPE") != "application/json" and not request.is_json:
         raise RequestError(
             415,
             "Unsupported Media Type",
             "expected application/json, given "
             + (show_given(request.mimetype) if request.mimetype else "nothing"),
         )
-    content = read_body()
-    if len(content) > MAX_BODY_BYTES:
-        raise RequestEntityTooLarge
+    content = read_body(MAX_BODY_BYTES)
     now = serving()
     # What is as it should be is read and checked at once; anything else is looked at closely.
     if (one := now.decoder.loan(content)) is not None:
-        return _json(answer_one(now, one, wanted))
+        return as_json(answer_one(now, one, wanted))
     many = now.decoder.loans(content, MAX_LOANS) or now.decoder.columns(content, MAX_LOANS)
     if many is not None:
-        return _json(answer_many(now, many, wanted))
+        return as_json(answer_many(now, many, wanted))
     body = decode(content)
     if isinstance(body, dict) and not _are_columns(body):
         checked = _check(now, body, None)
         _refuse([checked])
-        return _json(answer_one(now, checked, wanted))
+        return as_json(answer_one(now, checked, wanted))
     many = CheckedLoans.of(now.bundle.definition, _many(now, body))
-    return _json(answer_many(now, many, wanted))
+    return as_json(answer_many(now, many, wanted))
 
 
 @blueprint.get("/openapi.json")
 def openapi_document() -> Response:
     """This API, described for the champion that serves now."""
-    return _json(openapi.document(serving()))
-
-
-@blueprint.get("/healthz")
-def healthz() -> Response:
-    """Whether this process answers and could load the champion that it was started for."""
-    if reason := champion().unhealthy:
-        return _json({"status": "unhealthy", "reason": reason}, 503)
-    return _json({"status": "ok"})
-
-
-@blueprint.get("/readyz")
-def readyz() -> Response:
-    """Whether a verified champion is loaded; `refused` says why a newer one is not."""
-    current, refusal = champion().current, champion().refusal
-    waiting = "champion refused" if refusal else "waiting for a champion"
-    body: dict[str, Any] = {"status": "ready" if current else waiting}
-    if current:
-        body["model"] = {"version": current.bundle.version, "digest": current.bundle.digest}
-    if refusal:
-        body["refused"] = refusal
-    return _json(body, 200 if current else 503)
+    return as_json(openapi.document(serving()))
 
 
 def _wanted(args: Mapping[str, list[str]]) -> Wanted:
@@ -216,5 +194,6 @@ def _refuse(checked: Sequence[Checked]) -> None:
         raise RequestError(422, "Wrong Values", sentence(problems), problems)
 
 
-def _json(body: Any, status: int = 200) -> Response:
+def as_json(body: Any, status: int = 200) -> Response:
+    """An answer in JSON."""
     return Response(msgspec.json.encode(body), status, content_type="application/json")

@@ -2,24 +2,14 @@
 
 from __future__ import annotations
 
-from flask import Flask, Response
+from flask import Flask
 from flask_bootstrap import Bootstrap5
 
 from peerloan.model import Store
-from peerloan.service import api, assets, pages, problems
+from peerloan.service import api, assets, pages, probes, problems
 from peerloan.service.champion import Champion
+from peerloan.service.observing import Observed
 from peerloan.settings import Settings
-
-# Everything comes from this site; nothing frames it; no script but its own runs.
-_HEADERS = {
-    "Content-Security-Policy": (
-        "default-src 'self'; img-src 'self' data:; object-src 'none'; base-uri 'none'; "
-        "form-action 'self'; frame-ancestors 'none'"
-    ),
-    "Referrer-Policy": "no-referrer",
-    "X-Content-Type-Options": "nosniff",
-    "X-Frame-Options": "DENY",
-}
 
 
 def create_app(settings: Settings) -> Flask:
@@ -36,17 +26,9 @@ def create_app(settings: Settings) -> Flask:
     champion = Champion(Store(settings.store))
     champion.watch()
     app.extensions["champion"] = champion
-    app.register_blueprint(api.blueprint)
-    app.register_blueprint(pages.blueprint)
+    for room in (api, pages, probes):
+        app.register_blueprint(room.blueprint)
     problems.register(app)
     assets.register(app)
-
-    @app.after_request
-    def secure(response: Response) -> Response:
-        response.headers.extend(_HEADERS)
-        # What is said of a loan stays with who asked; styles and scripts may be kept.
-        if not response.headers.get("Cache-Control"):
-            response.headers["Cache-Control"] = "no-store"
-        return response
-
+    app.wsgi_app = Observed(app.wsgi_app)  # type: ignore[method-assign]
     return app

@@ -29,6 +29,9 @@ def register(app: Flask) -> None:
 
     @app.after_request
     def say_how_long(response: Response) -> Response:
+        # Files are all that this application passes through; most answers end here.
+        if not response.direct_passthrough and response.status_code != 304:
+            return response
         folder = folder_of(request.endpoint)
         if folder is None or response.status_code not in (200, 304):
             return response

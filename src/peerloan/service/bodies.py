@@ -8,11 +8,11 @@ import json
 import socket
 import time
 from collections import Counter
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import msgspec
 from flask import request
-from gunicorn.http.errors import ParseException
 from werkzeug.exceptions import ClientDisconnected, RequestEntityTooLarge
 
 from peerloan.loan import Problem
@@ -28,40 +28,68 @@ _MOST_DROPPED_BYTES = 100_000_000
 _MOST_DROPPED_SECONDS = 5.0
 
 
-def read_body(*, form: bool = False) -> bytes:
-    """The request's body; with `form`, a form's stands in `request.form` afterwards.
+def read_body(most: int) -> bytes:
+    """The request's body of at most so many bytes.
 
     What is wrong with its transport is told apart: raises RequestError 400 or 408, or
     RequestEntityTooLarge.
     """
+    environ = request.environ
+    length = environ.get("CONTENT_LENGTH") or ""
+    with _told_apart():
+        # Most bodies have a length, and then there is nothing to watch while they are read.
+        if length.isdigit() and int(length) <= most:
+            content: bytes = environ["wsgi.input"].read(int(length))
+            if len(content) < int(length):
+                raise ClientDisconnected
+        else:
+            content = request.get_data(cache=False)
+    if len(content) > most:
+        raise RequestEntityTooLarge
+    return content
+
+
+def read_form() -> Mapping[str, str]:
+    """The request's form; raises as `read_body` does."""
+    with _told_apart():
+        return request.form
+
+
+@contextlib.contextmanager
+def _told_apart() -> Iterator[None]:
     try:
-        return request.get_data(cache=form, parse_form_data=form)
+        yield
     except RequestEntityTooLarge:
-        _drop_body()
         raise
-    except ParseException:
-        raise RequestError(400, "Broken Body", "the body's chunks can't be read") from None
-    except (OSError, ClientDisconnected):
+    except (OSError, ClientDisconnected) as error:
+        if not isinstance(error.__context__ or error, OSError):
+            raise RequestError(400, "Broken Body", "the body ended before its length") from None
         # Gunicorn would wait for the rest, here and again in the thread that accepts.
         with contextlib.suppress(KeyError, OSError):
             request.environ["gunicorn.socket"].shutdown(socket.SHUT_RD)
         detail = "the body did not arrive in time"
         raise RequestError(408, "Request Timeout", detail) from None
+    except Exception as error:
+        # Servers have errors of their own for chunks that are none.
+        if type(error).__module__.startswith(("flask", "werkzeug")):
+            raise
+        raise RequestError(400, "Broken Body", "the body's chunks can't be read") from None
 
 
-def _drop_body() -> None:
+def drop_body(environ: Mapping[str, Any]) -> None:
+    """Read what is left of a body that is refused, within limits."""
     # Each read may wait for a silent client for as long as any other.
     until, left = time.monotonic() + _MOST_DROPPED_SECONDS, _MOST_DROPPED_BYTES
-    if (request.content_length or 0) > left:
+    length = environ.get("CONTENT_LENGTH") or ""
+    chunked = "chunked" in environ.get("HTTP_TRANSFER_ENCODING", "").lower()
+    if not chunked and not (length.isdigit() and 0 < int(length) <= left):
         return
-    try:
+    with contextlib.suppress(Exception):  # it is refused already
         while left > 0 and time.monotonic() < until:
-            dropped = len(request.environ["wsgi.input"].read(min(left, 65_536)))
+            dropped = len(environ["wsgi.input"].read(min(left, 65_536)))
             if not dropped:
                 return
             left -= dropped
-    except (ParseException, OSError):
-        return  # it is refused already
 
 
 def decode(content: bytes) -> Any:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from peerloan.loan import Checks, Decoder
 from peerloan.model import Bundle, BundleError, Store, StoreError
+from peerloan.service import metrics
 
 log = logging.getLogger(__name__)
 
@@ -93,6 +94,7 @@ class Champion:
                     kept,
                     exc_info=None if thought_of else error,
                 )
+                metrics.REFUSED.inc()
             self._refusal = reason
             self._retry_in = RETRY_SECONDS
             return
@@ -100,4 +102,8 @@ class Champion:
         checks = Checks(bundle.definition, known)
         self.current = Serving(state.number, bundle, checks, Decoder(checks))
         if now is None or now.bundle is not bundle:
+            if now is not None:
+                metrics.SWAPS.inc()
+                metrics.SERVING.labels(now.bundle.version).set(0)
+            metrics.SERVING.labels(bundle.version).set(1)
             log.warning("serving %s (digest %s)", bundle.version, bundle.digest[:12])

@@ -6,13 +6,13 @@ import ast
 from collections.abc import Mapping
 from typing import Any
 
-from flask import Blueprint, render_template, request
+from flask import Blueprint, render_template
 
 from peerloan.loan import Checked, Definition
 from peerloan.loan.text import parse_number, show_given
 from peerloan.service import api
 from peerloan.service.answers import Wanted, answer_one
-from peerloan.service.bodies import decode, read_body
+from peerloan.service.bodies import decode, read_form
 from peerloan.service.champion import Serving
 from peerloan.service.problems import RequestError
 
@@ -34,18 +34,18 @@ def empty_form() -> str:
 @blueprint.post("/")
 def decide() -> tuple[str, int]:
     """Decide on the loan in the form, or on the pasted one."""
-    read_body(form=True)
+    form = read_form()
     current = api.serving()
     definition = current.bundle.definition
-    pasted = request.form.get("pasted", "")
-    if request.form.get("action") == "paste":
+    pasted = form.get("pasted", "")
+    if form.get("action") == "paste":
         try:
             record = read_pasted(pasted)
         except ValueError as error:
             given = _defaults(definition)
             return _page(current, given, pasted=pasted, paste_error=str(error)), 422
     else:
-        record = _from_form(definition, request.form)
+        record = _from_form(definition, form)
     checked = current.checks.loan(record)
     given = {name: _input_text(record.get(name)) for name in definition.names}
     if checked.problems:

@@ -1,0 +1,126 @@
+"""What the service counts, for Prometheus: of all workers together.
+
+Workers share their figures through files, in a folder that the environment names before
+Prometheus's library is imported. The process that starts the workers imports this and makes it.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterable
+from functools import cache
+from pathlib import Path
+
+_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
+
+
+def _share() -> None:
+    folder, maker = tempfile.mkdtemp(prefix="peerloan-metrics-"), os.getpid()
+    os.environ[_FOLDER] = folder
+
+    @atexit.register
+    def remove() -> None:
+        if os.getpid() == maker:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+if _FOLDER not in os.environ:
+    _share()
+
+from prometheus_client import (  # noqa: E402
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    generate_latest,
+    multiprocess,
+)
+
+_PROCESS = re.compile(r"_(\d+)\.db$")
+
+REGISTRY = CollectorRegistry()
+REQUESTS = Counter(
+    "peerloan_requests",
+    "Requests that were answered.",
+    ["method", "route", "status"],
+    registry=REGISTRY,
+)
+SECONDS = Histogram(
+    "peerloan_request_seconds",
+    "From a request's arrival in the application to its answer.",
+    ["route"],
+    buckets=(0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10),
+    registry=REGISTRY,
+)
+DECISIONS = Counter("peerloan_decisions", "Decisions by band.", ["band"], registry=REGISTRY)
+PROBABILITIES = Histogram(
+    "peerloan_probability",
+    "Probabilities of late payment that were answered.",
+    buckets=(0.002, 0.005, 0.01, 0.015, 0.02, 0.03, 0.05, 0.07, 0.1, 0.15, 0.2, 0.3, 0.5, 1),
+    registry=REGISTRY,
+)
+UNUSUAL = Counter(
+    "peerloan_unseen_values",
+    "Values outside of what training saw, by field.",
+    ["field"],
+    registry=REGISTRY,
+)
+SERVING = Gauge(
+    "peerloan_serving_workers",
+    "Workers that serve a version.",
+    ["version"],
+    multiprocess_mode="livesum",
+    registry=REGISTRY,
+)
+SWAPS = Counter(
+    "peerloan_swaps", "Champions that a worker took up while it served.", registry=REGISTRY
+)
+REFUSED = Counter(
+    "peerloan_refused_bundles", "Champions that a worker refused to serve.", registry=REGISTRY
+)
+
+
+# Looking a label up costs more than counting.
+_request_counter = cache(REQUESTS.labels)
+_request_seconds = cache(SECONDS.labels)
+_decision_counter = cache(DECISIONS.labels)
+
+
+def count_request(method: str, route: str, status: str, seconds: float) -> None:
+    """Count an answered request; all but the seconds have few values."""
+    _request_counter(method, route, status).inc()
+    _request_seconds(route).observe(seconds)
+
+
+def count_decisions(bands: Iterable[str], probabilities: Iterable[float]) -> None:
+    """Count decisions that were made; a `what_if` is none."""
+    for band in bands:
+        _decision_counter(band).inc()
+    for probability in probabilities:
+        PROBABILITIES.observe(probability)
+
+
+def count_unusual(names: Iterable[str], warnings: Iterable[str]) -> None:
+    """Count warnings of the fields with these names."""
+    for warning in warnings:
+        for name in names:
+            if warning.startswith(f"{name}: "):
+                UNUSUAL.labels(name).inc()
+                break
+
+
+def exposition() -> bytes:
+    """All figures in Prometheus's text format."""
+    for path in Path(os.environ[_FOLDER]).glob("gauge_live*.db"):
+        process = _PROCESS.search(path.name)
+        if process and not Path(f"/proc/{process[1]}").exists():
+            with contextlib.suppress(FileNotFoundError):  # another worker may have seen it too
+                multiprocess.mark_process_dead(int(process[1]))  # type: ignore[no-untyped-call]
+    whole = CollectorRegistry()
+    multiprocess.MultiProcessCollector(whole)  # type: ignore[no-untyped-call]
+    return generate_latest(whole)

@@ -1,0 +1,40 @@
+"""What operators and their tools ask: health, readiness, figures."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from flask import Blueprint, Response
+from prometheus_client import CONTENT_TYPE_LATEST
+
+from peerloan.service import metrics
+from peerloan.service.api import as_json, champion
+
+blueprint = Blueprint("probes", __name__)
+
+
+@blueprint.get("/healthz")
+def healthz() -> Response:
+    """Whether this process answers and could load the champion that it was started for."""
+    if reason := champion().unhealthy:
+        return as_json({"status": "unhealthy", "reason": reason}, 503)
+    return as_json({"status": "ok"})
+
+
+@blueprint.get("/readyz")
+def readyz() -> Response:
+    """Whether a verified champion is loaded; `refused` says why a newer one is not."""
+    current, refusal = champion().current, champion().refusal
+    waiting = "champion refused" if refusal else "waiting for a champion"
+    body: dict[str, Any] = {"status": "ready" if current else waiting}
+    if current:
+        body["model"] = {"version": current.bundle.version, "digest": current.bundle.digest}
+    if refusal:
+        body["refused"] = refusal
+    return as_json(body, 200 if current else 503)
+
+
+@blueprint.get("/metrics")
+def figures() -> Response:
+    """Figures of all workers, for Prometheus; not for the public."""
+    return Response(metrics.exposition(), content_type=CONTENT_TYPE_LATEST)

@@ -1,0 +1,35 @@
+"""The application as WSGI servers start it, once in each worker process."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from datetime import UTC, datetime
+
+import msgspec
+from flask import Flask
+
+from peerloan.service.app import create_app
+from peerloan.settings import read_settings
+
+
+class _Json(logging.Formatter):
+    """A record as one line of JSON, as the lines of requests are."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        line = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "message": record.getMessage(),
+        }
+        if record.exc_info:
+            line["fault"] = self.formatException(record.exc_info)
+        return msgspec.json.encode(line).decode()
+
+
+def application() -> Flask:
+    """The application by the settings of the environment; its thread begins in this process."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_Json())
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
+    return create_app(read_settings())

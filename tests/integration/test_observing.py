@@ -1,0 +1,128 @@
+"""What a running service tells: figures of all workers, a line a request, and the request's id."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import requests
+from prometheus_client.parser import text_string_to_metric_families
+
+from conftest import Service
+from peerloan.model import Store
+
+Serve = Callable[..., Service]
+TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+
+
+def figures(service: Service, name: str) -> dict[tuple[str, ...], float]:
+    """A metric's values by their labels' values, in the labels' order."""
+    text = requests.get(f"{service.url}/metrics", timeout=10).text
+    return {
+        tuple(sample.labels[key] for key in sorted(sample.labels)): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+        if sample.name == name
+    }
+
+
+def predict(service: Service, body: Any, query: str = "", **headers: str) -> requests.Response:
+    # A connection each, so that several workers are asked.
+    return requests.post(
+        f"{service.url}/v1/predictions{query}", json=body, headers=headers, timeout=20
+    )
+
+
+def lines(service: Service) -> list[dict[str, Any]]:
+    """The log's lines of JSON."""
+    text = service.log.read_text("utf-8")
+    return [json.loads(line) for line in text.splitlines() if line.startswith("{")]
+
+
+@pytest.fixture
+def service(store: Store, version_of: Callable[[str], str], serve: Serve) -> Service:
+    """A service of two workers."""
+    store.promote(version_of("additive"))
+    return serve(store, workers=2)
+
+
+def test_figures_are_of_all_workers(service: Service, store: Store, loan: dict[str, Any]) -> None:
+    for _ in range(30):
+        assert predict(service, loan).ok
+    assert predict(service, [loan] * 5).ok
+    assert predict(service, loan | {"dti": "x"}).status_code == 422
+    assert predict(service, loan, "?what_if=true").ok
+
+    route = "/v1/predictions"
+    found = figures(service, "peerloan_requests_total")
+    assert found["POST", route, "200"] == 32
+    assert found["POST", route, "422"] == 1
+    assert figures(service, "peerloan_request_seconds_count")[(route,)] == 33
+    assert sum(figures(service, "peerloan_decisions_total").values()) == 35, "a what_if is none"
+    assert figures(service, "peerloan_probability_count")[()] == 35
+    version = str(store.state().champion)
+    assert figures(service, "peerloan_serving_workers") == {(version,): 2}
+
+
+def test_unseen_values_are_counted_by_field(service: Service, loan: dict[str, Any]) -> None:
+    assert predict(service, loan | {"purpose": "yacht", "dti": 99.0}).ok
+    assert predict(service, [loan | {"purpose": "yacht"}] * 3).ok
+    found = figures(service, "peerloan_unseen_values_total")
+    assert found == {("purpose",): 4, ("dti",): 1}
+
+
+def test_swaps_and_refusals_are_counted(
+    service: Service, store: Store, version_of: Callable[[str], str]
+) -> None:
+    first, second = version_of("additive"), version_of("basic")
+    store.promote(second)
+    service.wait_for(lambda: figures(service, "peerloan_serving_workers").get((second,)) == 2)
+    assert figures(service, "peerloan_serving_workers")[(first,)] == 0
+    assert figures(service, "peerloan_swaps_total")[()] == 2, "one in each worker"
+    assert figures(service, "peerloan_refused_bundles_total")[()] == 0
+    shutil.rmtree(store.folder(first))
+    state = store.root / "aliases/000003.json"
+    newest = json.loads((store.root / "aliases/000002.json").read_text("utf-8"))
+    state.write_text(json.dumps(newest | {"number": 3, "champion": first}), "utf-8")
+    service.wait_for(lambda: figures(service, "peerloan_refused_bundles_total")[()] == 2)
+
+
+def test_a_request_has_a_line_with_its_id_and_nothing_of_the_loan(
+    service: Service, loan: dict[str, Any]
+) -> None:
+    answer = predict(service, loan | {"purpose": "yacht"}, "?what_if=true", traceparent=TRACE)
+    page = requests.get(f"{service.url}/nothing?annual_inc=42000", timeout=10)
+    service.wait_for(lambda: len(lines(service)) > 0 and "/nothing" in str(lines(service)))
+    told = {line["request_id"]: line for line in lines(service) if line["message"] == "request"}
+
+    line = told[answer.headers["X-Request-Id"]]
+    assert (line["method"], line["path"], line["status"]) == ("POST", "/v1/predictions", 200)
+    assert line["traceparent"] == TRACE
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}\+00:00", line["time"])
+    assert 0 < line["seconds"] < 20
+    assert told[page.headers["X-Request-Id"]]["path"] == "/nothing"
+    text = service.log.read_text("utf-8")
+    for value in ("yacht", "42000", "what_if", "annual_inc"):
+        assert value not in text
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [("order-4711.a_b", True), ("short", False), ("x" * 65, False), ("a b c d e f", False)],
+)
+def test_a_caller_s_request_id_is_kept_if_it_is_one(
+    service: Service, loan: dict[str, Any], given: str, kept: bool
+) -> None:
+    answer = predict(service, loan, **{"X-Request-Id": given})
+    assert (answer.headers["X-Request-Id"] == given) == kept
+    assert len(answer.headers["X-Request-Id"]) >= 8
+
+
+def test_an_error_has_an_id_too(service: Service) -> None:
+    for path in ("/v1/nothing", "/nothing", "/healthz", "/static/peerloan.css"):
+        answer = requests.get(service.url + path, timeout=10)
+        assert len(answer.headers["X-Request-Id"]) == 32
