@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 
 from flask import Flask
 
@@ -15,6 +16,11 @@ def application() -> Flask:
 
     @app.post("/v1/predictions")
     def view() -> str:
+        return "{}"
+
+    @app.post("/wait")
+    def wait() -> str:
+        time.sleep(0.005)
         return "{}"
 
     @app.get("/readyz")

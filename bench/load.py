@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 import selectors
 import socket
 import time
@@ -37,23 +38,34 @@ def post(path: str, body: bytes) -> bytes:
     return head.encode() + body
 
 
-def run(port: int, message: bytes, seconds: float, connections: int = 8) -> Load:
-    """Send one message over and over for so many seconds on so many connections."""
+def run(
+    port: int, message: bytes, seconds: float, connections: int = 8, rate: float | None = None
+) -> Load:
+    """Send one message over and over for so many seconds on so many connections.
+
+    At most `rate` messages a second, if given: then each wait is that of a server at ease.
+    """
+    interval = connections / rate if rate else 0.0
     selector = selectors.DefaultSelector()
     sent: dict[socket.socket, float] = {}
     received: dict[socket.socket, bytes] = {}
+    due: list[tuple[float, int, socket.socket]] = []
     answered = failed = 0
     waits: list[float] = []
     begin = time.perf_counter()
-    for _ in range(connections):
+    for number in range(connections):
         connection = socket.create_connection(("127.0.0.1", port))
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         selector.register(connection, selectors.EVENT_READ)
         received[connection] = b""
-        sent[connection] = time.perf_counter()
-        connection.sendall(message)
-    while time.perf_counter() - begin < seconds:
-        for key, _ in selector.select(timeout=1):
+        heapq.heappush(due, (begin + number * interval / connections, number, connection))
+    while (now := time.perf_counter()) - begin < seconds:
+        while due and due[0][0] <= now:
+            _, _, connection = heapq.heappop(due)
+            sent[connection] = time.perf_counter()
+            connection.sendall(message)
+        patience = max(0.0, due[0][0] - now) if due else 1.0
+        for key, _ in selector.select(patience):
             connection = key.fileobj  # type: ignore[assignment]
             received[connection] += connection.recv(65536)
             if not _whole(received[connection]):
@@ -63,8 +75,11 @@ def run(port: int, message: bytes, seconds: float, connections: int = 8) -> Load
             ok = received[connection].startswith(b"HTTP/1.1 200")
             answered, failed = answered + ok, failed + (not ok)
             received[connection] = b""
-            sent[connection] = now
-            connection.sendall(message)
+            if interval:
+                heapq.heappush(due, (sent[connection] + interval, id(connection), connection))
+            else:
+                sent[connection] = now
+                connection.sendall(message)
     taken = time.perf_counter() - begin
     for connection in received:
         connection.close()

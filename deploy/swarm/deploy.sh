@@ -46,7 +46,7 @@ settled() { # whether a service is as it should be, or was rolled back
     old=$(cat "$before/$1.update")
     case $now in *updating | *rollback_started) return 1 ;; esac
     # A service that changes is done when the manager says so, and not before it has begun.
-    if [ -s "$before/$1.template" ] && [ "$now" = "$old" ]; then
+    if grep -q '{' "$before/$1.template" && [ "$now" = "$old" ]; then
         [ "$(template "$1")" = "$(cat "$before/$1.template")" ] || return 1
     fi
     case $now in *rollback_* | *paused) [ "$now" = "$old" ] || return 0 ;; esac
@@ -76,7 +76,8 @@ for service in $services; do
         sleep 1
     done
     now=$(update "$service")
-    [ "$now" != "$(cat "$before/$service.update")" ] || now='unchanged'
+    [ "$now" != "$(cat "$before/$service.update")" ] || now=running
+    now=${now:-running}
     echo "$service: ${now##* }, $(replicas "$service")" >&2
     case $now in *rollback_* | *paused) failed=1 ;; esac
 done

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-import os
+import random
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -124,6 +124,8 @@ def _prediction(
 def new_id() -> str:
     """A UUID of version 7 (RFC 9562): milliseconds since 1970, then 74 random bits."""
     at = f"{time.time_ns() // 1_000_000:012x}"
-    random = os.urandom(10).hex()
-    variant = "89ab"[int(random[3], 16) & 3]
-    return f"{at[:8]}-{at[8:]}-7{random[:3]}-{variant}{random[4:7]}-{random[7:19]}"
+    # Unique, and no secret. (The system's source of randomness would let other threads run first;
+    # this one begins anew in each process.)
+    bits = f"{random.getrandbits(74):019x}"
+    variant = "89ab"[int(bits[0], 16) & 3]
+    return f"{at[:8]}-{at[8:]}-7{bits[1:4]}-{variant}{bits[4:7]}-{bits[7:19]}"

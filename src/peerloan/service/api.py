@@ -39,8 +39,10 @@ def champion() -> Champion:
 
 def serving() -> Serving:
     """The version that answers this request; raises RequestError while there is none."""
-    current, refusal = champion().current, champion().refusal
+    here = champion()
+    current = here.current
     if current is None:
+        refusal = here.refusal
         why = f"the champion was refused: {refusal}" if refusal else "train and promote one"
         raise RequestError(
             503,
@@ -63,7 +65,7 @@ def predictions() -> Response:
             "expected application/json, given "
             + (show_given(request.mimetype) if request.mimetype else "nothing"),
         )
-    content = read_body(MAX_BODY_BYTES)
+    content = read_body(environ, MAX_BODY_BYTES)
     now = serving()
     # What is as it should be is read and checked at once; anything else is looked at closely.
     if (one := now.decoder.loan(content)) is not None:

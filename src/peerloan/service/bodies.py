@@ -8,12 +8,12 @@ import json
 import socket
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 from flask import request
-from werkzeug.exceptions import ClientDisconnected, RequestEntityTooLarge
+from werkzeug.exceptions import ClientDisconnected, HTTPException, RequestEntityTooLarge
 
 from peerloan.loan import Problem
 from peerloan.loan.checks import show_name
@@ -28,15 +28,14 @@ _MOST_DROPPED_BYTES = 100_000_000
 _MOST_DROPPED_SECONDS = 5.0
 
 
-def read_body(most: int) -> bytes:
+def read_body(environ: Mapping[str, Any], most: int) -> bytes:
     """The request's body of at most so many bytes.
 
     What is wrong with its transport is told apart: raises RequestError 400 or 408, or
     RequestEntityTooLarge.
     """
-    environ = request.environ
     length = environ.get("CONTENT_LENGTH") or ""
-    with _told_apart():
+    try:
         # Most bodies have a length, and then there is nothing to watch while they are read.
         if length.isdigit() and int(length) <= most:
             content: bytes = environ["wsgi.input"].read(int(length))
@@ -44,6 +43,8 @@ def read_body(most: int) -> bytes:
                 raise ClientDisconnected
         else:
             content = request.get_data(cache=False)
+    except Exception as error:
+        raise _told_apart(error) from None
     if len(content) > most:
         raise RequestEntityTooLarge
     return content
@@ -51,29 +52,24 @@ def read_body(most: int) -> bytes:
 
 def read_form() -> Mapping[str, str]:
     """The request's form; raises as `read_body` does."""
-    with _told_apart():
-        return request.form
-
-
-@contextlib.contextmanager
-def _told_apart() -> Iterator[None]:
     try:
-        yield
-    except RequestEntityTooLarge:
-        raise
-    except (OSError, ClientDisconnected) as error:
+        return request.form
+    except Exception as error:
+        raise _told_apart(error) from None
+
+
+def _told_apart(error: Exception) -> Exception:
+    if isinstance(error, OSError | ClientDisconnected):
         if not isinstance(error.__context__ or error, OSError):
-            raise RequestError(400, "Broken Body", "the body ended before its length") from None
+            return RequestError(400, "Broken Body", "the body ended before its length")
         # Gunicorn would wait for the rest, here and again in the thread that accepts.
         with contextlib.suppress(KeyError, OSError):
             request.environ["gunicorn.socket"].shutdown(socket.SHUT_RD)
-        detail = "the body did not arrive in time"
-        raise RequestError(408, "Request Timeout", detail) from None
-    except Exception as error:
-        # Servers have errors of their own for chunks that are none.
-        if type(error).__module__.startswith(("flask", "werkzeug")):
-            raise
-        raise RequestError(400, "Broken Body", "the body's chunks can't be read") from None
+        return RequestError(408, "Request Timeout", "the body did not arrive in time")
+    if isinstance(error, HTTPException):
+        return error
+    # Servers have errors of their own for chunks that are none.
+    return RequestError(400, "Broken Body", "the body's chunks can't be read")
 
 
 def drop_body(environ: Mapping[str, Any]) -> None:

@@ -5,9 +5,8 @@ It knows addresses, times and statuses; never what stands in a body or in a quer
 
 from __future__ import annotations
 
-import os
+import random
 import re
-import sys
 import time
 from collections.abc import Iterable
 from functools import lru_cache
@@ -17,6 +16,7 @@ import msgspec
 
 from peerloan.service import metrics
 from peerloan.service.bodies import drop_body
+from peerloan.service.lines import Lines
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
@@ -39,6 +39,9 @@ _HEADERS = [
 _NO_STORE = ("Cache-Control", "no-store")
 
 
+_lines = Lines()
+
+
 class Observed:
     """A WSGI application, observed."""
 
@@ -50,7 +53,7 @@ class Observed:
         began = time.perf_counter()
         request_id = environ.get("HTTP_X_REQUEST_ID", "")
         if not _ID.fullmatch(request_id):
-            request_id = os.urandom(16).hex()
+            request_id = f"{random.getrandbits(128):032x}"
         environ["peerloan.request_id"] = request_id
         status, route = "500", "(none)"
 
@@ -102,6 +105,4 @@ def _tell(
     }
     if _TRACE.fullmatch(trace := environ.get("HTTP_TRACEPARENT", "")):
         line["traceparent"] = trace
-    # One write a line: lines of several threads and workers never mix.
-    sys.stdout.buffer.write(msgspec.json.encode(line) + b"\n")
-    sys.stdout.buffer.flush()
+    _lines.write(msgspec.json.encode(line))
