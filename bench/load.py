@@ -54,9 +54,7 @@ def run(
     waits: list[float] = []
     begin = time.perf_counter()
     for number in range(connections):
-        connection = socket.create_connection(("127.0.0.1", port))
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        selector.register(connection, selectors.EVENT_READ)
+        connection = _connect(port, selector)
         received[connection] = b""
         heapq.heappush(due, (begin + number * interval / connections, number, connection))
     while (now := time.perf_counter()) - begin < seconds:
@@ -67,8 +65,17 @@ def run(
         patience = max(0.0, due[0][0] - now) if due else 1.0
         for key, _ in selector.select(patience):
             connection = key.fileobj  # type: ignore[assignment]
-            received[connection] += connection.recv(65536)
+            part = connection.recv(65536)
+            received[connection] += part
             if not _whole(received[connection]):
+                if not part:  # a server that keeps no connections
+                    sent_at = sent.pop(connection)
+                    del received[connection]
+                    selector.unregister(connection)
+                    connection.close()
+                    connection = _connect(port, selector)
+                    received[connection], sent[connection] = b"", sent_at
+                    connection.sendall(message)
                 continue
             now = time.perf_counter()
             waits.append(now - sent[connection])
@@ -85,6 +92,13 @@ def run(
         connection.close()
     selector.close()
     return Load(taken, answered, failed, waits)
+
+
+def _connect(port: int, selector: selectors.BaseSelector) -> socket.socket:
+    connection = socket.create_connection(("127.0.0.1", port))
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    selector.register(connection, selectors.EVENT_READ)
+    return connection
 
 
 def _whole(answer: bytes) -> bool:

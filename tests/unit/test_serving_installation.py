@@ -51,7 +51,9 @@ def test_a_champion_is_served(
     store.promote(version_of(candidate))
     done = python(BLOCK + ASK, str(store.root), json.dumps(loan))
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["model"]["version"] == version_of(candidate)
+    # Beside the line that the log has of the request.
+    answer = next(line for line in done.stdout.splitlines() if "probability" in line)
+    assert json.loads(answer)["model"]["version"] == version_of(candidate)
 
 
 @pytest.mark.parametrize("command", ["serve", "models"])

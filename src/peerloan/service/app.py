@@ -9,6 +9,7 @@ from peerloan.model import Store
 from peerloan.service import api, assets, pages, probes, problems
 from peerloan.service.champion import Champion
 from peerloan.service.observing import Observed
+from peerloan.service.shadow import Shadow
 from peerloan.settings import Settings
 
 
@@ -26,6 +27,7 @@ def create_app(settings: Settings) -> Flask:
     champion = Champion(Store(settings.store))
     champion.watch()
     app.extensions["champion"] = champion
+    app.extensions["shadow"] = Shadow(champion)
     for room in (api, pages, probes):
         app.register_blueprint(room.blueprint)
     problems.register(app)

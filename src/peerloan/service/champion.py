@@ -7,7 +7,7 @@ import threading
 from dataclasses import dataclass
 
 from peerloan.loan import Checks, Decoder
-from peerloan.model import Bundle, BundleError, Store, StoreError
+from peerloan.model import Bundle, BundleError, State, Store, StoreError
 from peerloan.service import metrics
 
 log = logging.getLogger(__name__)
@@ -37,6 +37,7 @@ class Champion:
         self._refusal: str | None = None
         self._retry_in = 0.0
         self.current: Serving | None = None
+        self.challenger: Serving | None = None
         self.refresh()
         # Whether this process could not load the champion that it was started for.
         self._failed_at_start = self.current is None and self._refusal is not None
@@ -99,11 +100,29 @@ class Champion:
             self._retry_in = RETRY_SECONDS
             return
         self._refusal = None
-        checks = Checks(bundle.definition, known)
-        self.current = Serving(state.number, bundle, checks, Decoder(checks))
+        self.current = _serving(state.number, bundle, known)
         if now is None or now.bundle is not bundle:
             if now is not None:
                 metrics.SWAPS.inc()
                 metrics.SERVING.labels(now.bundle.version).set(0)
             metrics.SERVING.labels(bundle.version).set(1)
             log.warning("serving %s (digest %s)", bundle.version, bundle.digest[:12])
+        self._refresh_challenger(state, known)
+
+    def _refresh_challenger(self, state: State, known: frozenset[str]) -> None:
+        """Load the challenger that the store names; without it, all goes on."""
+        now = self.challenger
+        if state.challenger is None:
+            self.challenger = None
+        elif now is None or now.bundle.version != state.challenger or now.number != state.number:
+            try:
+                self.challenger = _serving(state.number, self._store.load(state.challenger), known)
+                log.warning("in shadow: %s", state.challenger)
+            except Exception as error:  # as a champion's, but nobody waits for it
+                self.challenger = None
+                log.error("challenger refused: %s", error)
+
+
+def _serving(number: int, bundle: Bundle, known: frozenset[str]) -> Serving:
+    checks = Checks(bundle.definition, known)
+    return Serving(number, bundle, checks, Decoder(checks))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import multiprocessing
 import os
 import re
 import shutil
@@ -29,7 +30,8 @@ def _share() -> None:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-if _FOLDER not in os.environ:
+# A worker takes what its server made; a program that a server starts is none.
+if multiprocessing.parent_process() is None or _FOLDER not in os.environ:
     _share()
 
 from prometheus_client import (  # noqa: E402
@@ -85,6 +87,22 @@ REFUSED = Counter(
 )
 
 
+CHALLENGED = Counter(
+    "peerloan_challenger_decisions",
+    "Decisions that the challenger made in shadow: the same as the champion's, changed, failed "
+    "(it can't score the loan), or skipped (too many waited).",
+    ["outcome"],
+    registry=REGISTRY,
+)
+DIFFERENCES = Histogram(
+    "peerloan_challenger_difference",
+    "The challenger's probability less the champion's.",
+    buckets=(
+        *(-0.2, -0.1, -0.05, -0.02, -0.01, -0.005, -0.002, 0),
+        *(0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 1),
+    ),
+    registry=REGISTRY,
+)
 # Looking a label up costs more than counting.
 _request_counter = cache(REQUESTS.labels)
 _request_seconds = cache(SECONDS.labels)

@@ -6,6 +6,7 @@ import ast
 from collections.abc import Mapping
 from typing import Any
 
+import msgspec
 from flask import Blueprint, render_template
 
 from peerloan.loan import Checked, Definition
@@ -35,7 +36,7 @@ def empty_form() -> str:
 def decide() -> tuple[str, int]:
     """Decide on the loan in the form, or on the pasted one."""
     form = read_form()
-    current = api.serving()
+    current = api.serving(api.champion())
     definition = current.bundle.definition
     pasted = form.get("pasted", "")
     if form.get("action") == "paste":
@@ -51,6 +52,8 @@ def decide() -> tuple[str, int]:
     if checked.problems:
         return _page(current, given, checked=checked, pasted=pasted), 422
     answer = answer_one(current, checked, Wanted())
+    if api.champion().challenger is not None:
+        api.shadow().follow(msgspec.json.encode(record), answer)
     return _page(current, given, answer=answer, pasted=pasted), 200
 
 

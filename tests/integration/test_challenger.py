@@ -1,0 +1,112 @@
+"""The challenger in shadow: seen in the figures, never in an answer."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+from test_observing import figures, predict
+
+from conftest import Service
+from peerloan.model import Store
+
+FORMATS = Path(__file__).parent.parent / "formats"
+Serve = Callable[..., Service]
+COUNT = "peerloan_challenger_decisions_total"
+
+
+@pytest.fixture
+def service(store: Store, version_of: Callable[[str], str], serve: Serve) -> Service:
+    """A scorecard serves, a forest is the challenger."""
+    store.promote(version_of("additive"))
+    store.challenge(version_of("basic"))
+    service = serve(store)
+    service.wait_for(lambda: "in shadow: " in service.log.read_text("utf-8"))
+    return service
+
+
+def counted(service: Service) -> float:
+    return sum(figures(service, COUNT).values())
+
+
+def test_each_decision_is_scored_by_it_too(
+    service: Service, store: Store, version_of: Callable[[str], str], loan: dict[str, Any]
+) -> None:
+    one = predict(service, loan).json()
+    assert one["model"]["version"] == version_of("additive")
+    assert version_of("basic") not in json.dumps(one)
+    assert predict(service, [loan] * 5).ok
+    assert predict(service, {name: [value] * 4 for name, value in loan.items()}).ok
+    assert predict(service, loan, "?what_if=true").ok
+    assert predict(service, loan | {"dti": "x"}).status_code == 422
+    service.wait_for(lambda: counted(service) >= 10)
+    found = figures(service, COUNT)
+    assert sum(found.values()) == 10, "neither what was refused nor a what_if"
+    assert set(found) <= {("same",), ("changed",), ("failed",)}
+    assert found.get(("failed",), 0) == 0
+    assert figures(service, "peerloan_challenger_difference_count")[()] == 10
+
+    challenger = store.load(version_of("basic"))
+    champion = store.load(version_of("additive"))
+    values = [float(v) if isinstance(v, int) else v for v in loan.values()]
+    order = [values[list(loan).index(name)] for name in champion.definition.names]
+    difference = (
+        challenger.decide(order, explain=False).probability
+        - champion.decide(order, explain=False).probability
+    )
+    total = figures(service, "peerloan_challenger_difference_sum")[()]
+    assert total == pytest.approx(10 * difference)
+    same = challenger.decide(order, explain=False).late == champion.decide(order).late
+    assert found[("same" if same else "changed",)] == 10
+
+
+def test_a_decision_of_the_page_is_scored_too(service: Service, loan: dict[str, Any]) -> None:
+    form = {f"field.{name}": str(value) for name, value in loan.items()}
+    assert requests.post(service.url, data=form, timeout=10).ok
+    service.wait_for(lambda: counted(service) == 1)
+
+
+def test_what_it_can_not_score_is_counted_and_no_error(
+    store: Store, version_of: Callable[[str], str], serve: Serve, loan: dict[str, Any]
+) -> None:
+    store.promote(version_of("additive"))
+    # A version of another definition, which needs fields that no request brings.
+    folder = next(p for p in (FORMATS / "format-1-scorecard").iterdir() if p.is_dir())
+    shutil.copytree(folder, store.root / "versions" / folder.name)
+    state = json.loads((store.root / "aliases/000001.json").read_text("utf-8"))
+    digests = state["digests"] | {folder.name: store.load(folder.name).digest}
+    second = state | {"number": 2, "challenger": folder.name, "digests": digests}
+    (store.root / "aliases/000002.json").write_text(json.dumps(second), "utf-8")
+    service = serve(store)
+    service.wait_for(lambda: "in shadow: " in service.log.read_text("utf-8"))
+
+    assert predict(service, loan).ok
+    assert predict(service, [loan] * 3).ok
+    service.wait_for(lambda: figures(service, COUNT).get(("failed",)) == 4)
+    assert figures(service, "peerloan_challenger_difference_count").get((), 0) == 0
+
+
+def test_a_challenger_that_is_refused_keeps_nobody_from_serving(
+    store: Store, version_of: Callable[[str], str], serve: Serve, loan: dict[str, Any]
+) -> None:
+    store.promote(version_of("additive"))
+    store.challenge(version_of("basic"))
+    (store.folder(version_of("basic")) / "model.onnx").write_bytes(b"nonsense")
+    service = serve(store)
+    service.wait_for(lambda: "challenger refused: " in service.log.read_text("utf-8"))
+    assert predict(service, loan).ok
+    assert counted(service) == 0
+
+
+def test_without_a_challenger_nothing_is_counted(
+    store: Store, version_of: Callable[[str], str], serve: Serve, loan: dict[str, Any]
+) -> None:
+    store.promote(version_of("additive"))
+    service = serve(store)
+    assert predict(service, loan).ok
+    assert counted(service) == 0
