@@ -31,6 +31,7 @@ from rich.table import Table
 import load
 from peerloan.loan import default_definition
 from peerloan.service.server import THREADS
+from serving import free_port
 
 BIN = Path(sys.executable).parent
 HERE = Path(__file__).parent
@@ -159,7 +160,7 @@ def _server(
     nginx: bool,
     environment: dict[str, str],
 ) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
-    port = _free_port()
+    port = free_port()
     if name == "granian":
         code = (
             "import sys; from peerloan.service.server import run; "
@@ -174,7 +175,7 @@ def _server(
         process = stack.enter_context(_process(command, cores, environment))
         _wait(port)
         if nginx:
-            at = _free_port()
+            at = free_port()
             folder = stack.enter_context(tempfile.TemporaryDirectory())
             conf = Path(folder) / "nginx.conf"
             conf.write_text(NGINX.format(folder=folder, to=port, at=at))
@@ -215,13 +216,6 @@ def _wait(port: int) -> None:
                     return
         time.sleep(0.1)
     raise RuntimeError("the server did not become ready")
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    return port
 
 
 def _children(master: int) -> list[int]:

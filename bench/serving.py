@@ -104,19 +104,26 @@ def _table(rounds: list[dict[str, tuple[load.Load, float]]]) -> Table:
 def _measure(
     command: list[str], settings: dict[str, str], core: int, body: bytes, seconds: float
 ) -> tuple[load.Load, float]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    with _server([*command, str(port)], settings, core, port) as process:
+    port = free_port()
+    with running([*command, str(port)], settings, core, port) as process:
         message = load.post("/v1/predictions", body)
         load.run(port, message, seconds=1.0)  # warm
         return load.run(port, message, seconds), _worker_memory(process.pid)
 
 
+def free_port() -> int:
+    """A port of this machine that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    return port
+
+
 @contextlib.contextmanager
-def _server(
+def running(
     command: list[str], settings: dict[str, str], core: int, port: int
 ) -> Iterator[subprocess.Popen[bytes]]:
+    """A server on one core, once it is ready."""
     process = subprocess.Popen(
         command,
         env=os.environ | settings,

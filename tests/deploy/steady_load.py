@@ -1,4 +1,4 @@
-"""A steady load through Nginx, and what became of each request."""
+"""A steady load on a service, and what became of each request."""
 
 from __future__ import annotations
 
@@ -23,14 +23,23 @@ class Tally:
     repeated: int = 0
     longest: float = 0.0
     versions: Counter[str] = field(default_factory=Counter)
+    # When each was asked, when it was answered, and by which version.
+    answers: list[tuple[float, float, str]] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
 
 
 class Load:
     """Clients that each ask for a prediction again and again, over connections that they keep."""
 
-    def __init__(self, port: int, loan: dict[str, Any], clients: int = 8, pause: float = 0.02):
-        self._port, self._clients, self._pause = port, clients, pause
+    def __init__(
+        self,
+        port: int,
+        loan: dict[str, Any],
+        clients: int = 8,
+        pause: float = 0.02,
+        tls: bool = True,
+    ) -> None:
+        self._port, self._pause, self._tls = port, pause, tls
         self._body = json.dumps(loan).encode()
         self._many = json.dumps([loan] * 20).encode()
         self._lock = threading.Lock()
@@ -63,7 +72,9 @@ class Load:
         context.verify_mode = ssl.CERT_NONE
         connection = self._connection(context)
         count = number
-        while not self._stop.wait(self._pause):
+        while not self._stop.is_set():
+            if self._pause:
+                time.sleep(self._pause)
             count += 1
             body = self._many if count % 10 == 0 else self._body
             began = time.monotonic()
@@ -87,22 +98,25 @@ class Load:
                 fault, versions = f"{type(error).__name__}: {error}", []
                 connection.close()
                 connection = self._connection(context)
-            seconds = time.monotonic() - began
+            ended = time.monotonic()
             with self._lock:
                 self._tally.requests += 1
                 self._tally.repeated += repeated
-                self._tally.longest = max(self._tally.longest, seconds)
+                self._tally.longest = max(self._tally.longest, ended - began)
                 self._tally.versions.update(versions)
+                self._tally.answers += [(began, ended, version) for version in set(versions)]
                 if fault:
                     self._tally.failed += 1
                     self._tally.faults.append(fault)
         connection.close()
 
-    def _connection(self, context: ssl.SSLContext) -> http.client.HTTPSConnection:
+    def _connection(self, context: ssl.SSLContext) -> http.client.HTTPConnection:
+        if not self._tls:
+            return http.client.HTTPConnection("127.0.0.1", self._port, timeout=40)
         return http.client.HTTPSConnection("127.0.0.1", self._port, context=context, timeout=40)
 
     @staticmethod
-    def _ask(connection: http.client.HTTPSConnection, body: bytes) -> tuple[int, bytes]:
+    def _ask(connection: http.client.HTTPConnection, body: bytes) -> tuple[int, bytes]:
         reused = connection.sock is not None
         try:
             connection.request(
