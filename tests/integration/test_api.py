@@ -984,7 +984,7 @@ def test_every_answer_has_the_security_headers(scorecard: Api, path: str) -> Non
     assert headers["X-Content-Type-Options"] == "nosniff"
     assert headers["X-Frame-Options"] == "DENY"
     assert headers["Referrer-Policy"] == "no-referrer"
-    kept = path.startswith("/static")
+    kept = path.startswith("/static") or path == "/openapi.json"
     assert ("no-store" not in headers["Cache-Control"]) == kept
 
 
@@ -1052,7 +1052,24 @@ def test_openapi_is_whole(scorecard: Api) -> None:
     assert {"200", "400", "413", "415", "422", "503"} <= set(documented)
     for path in document["paths"]:
         if "get" in document["paths"][path]:
-            assert scorecard.get(path).status_code == 200
+            answer = scorecard.get(path.replace("{version}", scorecard.version))
+            assert answer.status_code == 200
+
+
+def test_the_description_changes_with_the_champion_and_so_does_its_tag(
+    store: Store, version_of: Callable[[str], str]
+) -> None:
+    store.promote(version_of("additive"))
+    client = create_app(Settings(store.root)).test_client()
+    first = client.get("/openapi.json")
+    tag = first.headers["ETag"]
+    again = client.get("/openapi.json", headers={"If-None-Match": tag})
+    assert (again.status_code, again.data) == (304, b"")
+    store.promote(version_of("basic"))
+    client = create_app(Settings(store.root)).test_client()
+    other = client.get("/openapi.json", headers={"If-None-Match": tag})
+    assert other.status_code == 200
+    assert other.headers["ETag"] != tag
 
 
 def test_the_loan_schema_accepts_what_the_service_accepts(

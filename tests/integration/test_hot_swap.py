@@ -180,7 +180,7 @@ def test_a_damaged_version_is_refused_while_the_old_one_serves_until_it_is_repai
         settled(callers, basic, time.monotonic())
 
         log = service.log.read_text()
-        refusals = re.findall(r"champion refused: (.*); still serving: (.*)", log)
+        refusals = re.findall(r"champion refused: (.*); still serving: ([^\"]*)", log)
         assert len(refusals) == 2  # each worker says so, once
         for reason, kept in refusals:
             assert additive in reason

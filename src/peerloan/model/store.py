@@ -98,6 +98,10 @@ class Store:
         """A version's manifest; raises StoreError or BundleError."""
         return read_manifest(self.folder(version))[0]
 
+    def read(self, version: str) -> tuple[Manifest, str]:
+        """A version's manifest and digest, without opening it; raises StoreError or BundleError."""
+        return read_manifest(self.folder(version))
+
     def load(self, version: str) -> Bundle:
         """Read and verify a version, which must be as it was if it ever was chosen; raises
         StoreError or BundleError.

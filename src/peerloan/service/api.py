@@ -81,8 +81,12 @@ def predictions() -> Response:
 
 @blueprint.get("/openapi.json")
 def openapi_document() -> Response:
-    """This API, described for the champion that serves now."""
-    return as_json(openapi.document(serving(champion())))
+    """This API, described for the champion that serves now; it changes with it, and so its ETag."""
+    answer = as_json(openapi.document(serving(champion())))
+    answer.add_etag()
+    answer.headers["Cache-Control"] = "no-cache"
+    answer.make_conditional(request)
+    return answer
 
 
 def _wanted(args: Mapping[str, list[str]]) -> Wanted:

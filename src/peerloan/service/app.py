@@ -6,16 +6,18 @@ from flask import Flask
 from flask_bootstrap import Bootstrap5
 
 from peerloan.model import Store
-from peerloan.service import api, assets, pages, probes, problems
+from peerloan.service import api, assets, models, pages, probes, problems
 from peerloan.service.champion import Champion
+from peerloan.service.lines import Lines
 from peerloan.service.observing import Observed
 from peerloan.service.shadow import Shadow
 from peerloan.settings import Settings
 
 
-def create_app(settings: Settings) -> Flask:
+def create_app(settings: Settings, lines: Lines | None = None) -> Flask:
     """The application over a store; it starts to follow the store's champion at once.
 
+    `lines` takes a line of the log for each request; a server has one.
     Make one in each worker process: the thread that follows does not survive a fork.
     """
     app = Flask(__name__)
@@ -24,13 +26,15 @@ def create_app(settings: Settings) -> Flask:
     app.config["MAX_FORM_MEMORY_SIZE"] = api.MAX_BODY_BYTES
     app.config["BOOTSTRAP_SERVE_LOCAL"] = True
     Bootstrap5(app)
-    champion = Champion(Store(settings.store))
+    store = Store(settings.store)
+    champion = Champion(store)
     champion.watch()
+    app.extensions["store"] = store
     app.extensions["champion"] = champion
     app.extensions["shadow"] = Shadow(champion)
-    for room in (api, pages, probes):
+    for room in (api, models, pages, probes):
         app.register_blueprint(room.blueprint)
     problems.register(app)
     assets.register(app)
-    app.wsgi_app = Observed(app.wsgi_app)  # type: ignore[method-assign]
+    app.wsgi_app = Observed(app.wsgi_app, lines)  # type: ignore[method-assign]
     return app

@@ -39,14 +39,12 @@ _HEADERS = [
 _NO_STORE = ("Cache-Control", "no-store")
 
 
-_lines = Lines()
-
-
 class Observed:
-    """A WSGI application, observed."""
+    """A WSGI application, observed; `lines` takes each request's line of the log."""
 
-    def __init__(self, application: WSGIApplication) -> None:
+    def __init__(self, application: WSGIApplication, lines: Lines | None) -> None:
         self._application = application
+        self._lines = lines
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Answer, and tell how it went."""
@@ -75,7 +73,12 @@ class Observed:
             if status >= "400":
                 # A proxy that can't send its request to the end takes that for the server's fault.
                 drop_body(environ)
-            _tell(environ, request_id, route, status, time.perf_counter() - began)
+            seconds = time.perf_counter() - began
+            method = environ["REQUEST_METHOD"]
+            method = method if method in _METHODS else "(other)"
+            metrics.count_request(method, route, status, seconds)
+            if self._lines is not None:
+                self._lines.write(_line(environ, request_id, status, seconds))
 
 
 def _now() -> str:
@@ -88,21 +91,17 @@ def _second(seconds: int) -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
 
 
-def _tell(
-    environ: WSGIEnvironment, request_id: str, route: str, status: str, seconds: float
-) -> None:
-    method = environ["REQUEST_METHOD"]
-    metrics.count_request(method if method in _METHODS else "(other)", route, status, seconds)
+def _line(environ: WSGIEnvironment, request_id: str, status: str, seconds: float) -> bytes:
     line = {
         "time": _now(),
         "level": "info",
         "message": "request",
         "request_id": request_id,
-        "method": method,
+        "method": environ["REQUEST_METHOD"][:20],
         "path": environ.get("PATH_INFO", "")[:200],
         "status": int(status),
         "seconds": round(seconds, 6),
     }
     if _TRACE.fullmatch(trace := environ.get("HTTP_TRACEPARENT", "")):
         line["traceparent"] = trace
-    _lines.write(msgspec.json.encode(line))
+    return msgspec.json.encode(line)

@@ -23,6 +23,8 @@ def document(serving: Serving) -> dict[str, Any]:
         },
         "paths": {
             "/v1/predictions": {"post": _predict()},
+            "/v1/models": {"get": _models()},
+            "/v1/models/{version}": {"get": _model()},
             "/healthz": {"get": _health("The process answers and could load its champion.")},
             "/readyz": {"get": _health("A verified champion is loaded.")},
         },
@@ -32,6 +34,7 @@ def document(serving: Serving) -> dict[str, Any]:
                 "Columns": _columns(loan),
                 "Prediction": _prediction(),
                 "Predictions": _predictions(),
+                "Model": _version(),
                 "Problem": _problem(),
             }
         },
@@ -45,7 +48,7 @@ def _ref(name: str) -> dict[str, str]:
 def _predict() -> dict[str, Any]:
     body = {"oneOf": [_ref("Loan"), {"type": "array", "items": _ref("Loan")}, _ref("Columns")]}
     answer = {"oneOf": [_ref("Prediction"), _ref("Predictions")]}
-    problem = {"content": {"application/problem+json": {"schema": _ref("Problem")}}}
+    problem = _problem_content()
     return {
         "operationId": "predict",
         "summary": "How likely each loan's holder is to be late in the next quarter, and why",
@@ -68,6 +71,84 @@ def _predict() -> dict[str, Any]:
             "503": {"description": "No model version is being served."} | problem,
         },
     }
+
+
+def _models() -> dict[str, Any]:
+    version = {"type": ["string", "null"]}
+    change = {
+        "type": "object",
+        "properties": {
+            "number": {"type": "integer"},
+            "action": {"enum": ["promote", "challenge", "rollback"]},
+            "champion": version,
+            "challenger": version,
+            "who": {"type": "string"},
+            "when": {"type": "string"},
+            "why": {"type": "string"},
+        },
+    }
+    answer = {
+        "type": "object",
+        "properties": {
+            "champion": version,
+            "challenger": version,
+            "versions": {"type": "array", "items": _ref("Model")},
+            "history": {"type": "array", "items": change},
+        },
+        "required": ["champion", "challenger", "versions", "history"],
+    }
+    return {
+        "operationId": "models",
+        "summary": "Every version, which one serves, and how it came to be so",
+        "responses": {
+            "200": {
+                "description": "The store's versions, oldest first.",
+                "content": {"application/json": {"schema": answer}},
+            },
+            "503": {"description": "The store can't be read."} | _problem_content(),
+        },
+    }
+
+
+def _model() -> dict[str, Any]:
+    return {
+        "operationId": "model",
+        "summary": "One version, with its manifest",
+        "parameters": [
+            {"name": "version", "in": "path", "required": True, "schema": {"type": "string"}}
+        ],
+        "responses": {
+            "200": {
+                "description": "The version.",
+                "content": {"application/json": {"schema": _ref("Model")}},
+            },
+            "404": {"description": "No such version."} | _problem_content(),
+            "409": {"description": "The version does not verify."} | _problem_content(),
+        },
+    }
+
+
+def _version() -> dict[str, Any]:
+    return {
+        "type": "object",
+        "properties": {
+            "version": {"type": "string"},
+            "aliases": {"type": "array", "items": {"enum": ["champion", "challenger"]}},
+            "digest": {"type": "string"},
+            "manifest": {"type": "object", "description": "All that the bundle says of itself."},
+            "candidate": {"type": "string"},
+            "kind": {"enum": ["scorecard", "onnx"]},
+            "created": {"type": "string"},
+            "sample": {"type": "boolean", "description": "Trained on the built-in sample."},
+            "metrics": {"type": "object", "additionalProperties": {"type": "number"}},
+            "refused": {"type": "string", "description": "Why it can't be read."},
+        },
+        "required": ["version", "aliases"],
+    }
+
+
+def _problem_content() -> dict[str, Any]:
+    return {"content": {"application/problem+json": {"schema": _ref("Problem")}}}
 
 
 def _parameter(name: str, values: list[str], default: str, text: str) -> dict[str, Any]:

@@ -1,0 +1,93 @@
+"""The store's versions over HTTP."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jsonschema
+import pytest
+from flask.testing import FlaskClient
+
+from peerloan.model import Store
+from peerloan.service import create_app
+from peerloan.settings import Settings
+
+
+@pytest.fixture
+def client(store: Store, version_of: Callable[[str], str]) -> FlaskClient:
+    store.promote(version_of("basic"), "a first one")
+    store.promote(version_of("additive"), "better", breaking=True)
+    store.challenge(version_of("basic"), "to compare")
+    return create_app(Settings(store.root)).test_client()
+
+
+def valid(client: FlaskClient, path: str, status: int = 200) -> Any:
+    """An answer that is as the API's own description says."""
+    answer = client.get(path)
+    assert answer.status_code == status, answer.text
+    document = client.get("/openapi.json").json
+    assert document is not None
+    template = path if path == "/v1/models" else "/v1/models/{version}"
+    responses = document["paths"][template]["get"]["responses"]
+    (content,) = responses[str(status)]["content"].values()
+    schema = {**content["schema"], "components": document["components"]}
+    jsonschema.Draft202012Validator(schema).validate(answer.json)
+    return answer.json
+
+
+def test_every_version_is_listed_with_its_aliases_and_the_history(
+    client: FlaskClient, store: Store, version_of: Callable[[str], str]
+) -> None:
+    found = valid(client, "/v1/models")
+    assert found["champion"] == version_of("additive")
+    assert found["challenger"] == version_of("basic")
+    listed = {version["version"]: version for version in found["versions"]}
+    assert list(listed) == store.versions()
+    champion = listed[version_of("additive")]
+    assert champion["aliases"] == ["champion"]
+    assert champion["digest"] == store.load(version_of("additive")).digest
+    assert 0.5 < champion["metrics"]["auc"] < 1
+    assert [(past["action"], past["why"]) for past in found["history"]] == [
+        ("promote", "a first one"),
+        ("promote", "better"),
+        ("challenge", "to compare"),
+    ]
+    assert all(past["who"] and past["when"] for past in found["history"])
+
+
+def test_one_version_shows_its_manifest(
+    client: FlaskClient, store: Store, version_of: Callable[[str], str]
+) -> None:
+    found = valid(client, f"/v1/models/{version_of('basic')}")
+    assert found["aliases"] == ["challenger"]
+    assert found["manifest"]["version"] == version_of("basic")
+    assert found["manifest"]["policy"]["threshold"] > 0
+    assert set(found["manifest"]["files"]) == set(store.manifest(version_of("basic")).files)
+
+
+@pytest.mark.parametrize("name", ["nothing", "..", "a%2Fb", "x" * 300])
+def test_an_unknown_version_is_a_problem_that_names_the_known(
+    client: FlaskClient, version_of: Callable[[str], str], name: str
+) -> None:
+    answer = client.get(f"/v1/models/{name}")
+    assert answer.status_code == 404
+    assert answer.content_type == "application/problem+json"
+
+
+def test_a_damaged_version_is_listed_and_refused(
+    client: FlaskClient, store: Store, version_of: Callable[[str], str]
+) -> None:
+    basic = version_of("basic")
+    (store.folder(basic) / "manifest.json").write_text("{", "utf-8")
+    found = valid(client, "/v1/models")
+    (damaged,) = [each for each in found["versions"] if each["version"] == basic]
+    assert damaged["refused"]
+    assert "metrics" not in damaged
+    problem = valid(client, f"/v1/models/{basic}", 409)
+    assert problem["title"] == "Version Refused"
+
+
+def test_an_empty_store_has_no_versions(tmp_path: Any) -> None:
+    answer = create_app(Settings(tmp_path / "store")).test_client().get("/v1/models")
+    assert answer.json == {"champion": None, "challenger": None, "versions": [], "history": []}
