@@ -68,7 +68,7 @@ class Observed:
             return start_response(line, headers, *error)
 
         try:
-            return self._application(environ, start)
+            return _whole(self._application(environ, start))
         finally:
             if status >= "400":
                 # A proxy that can't send its request to the end takes that for the server's fault.
@@ -79,6 +79,19 @@ class Observed:
             metrics.count_request(method, route, status, seconds)
             if self._lines is not None:
                 self._lines.write(_line(environ, request_id, status, seconds))
+
+
+def _whole(parts: Iterable[bytes]) -> list[bytes]:
+    """An answer in one piece, which a server sends with its head.
+
+    Between two sends a worker may be killed, and a proxy that has seen a head can't ask another
+    server any more. Every answer is in memory anyway, or is a small file.
+    """
+    try:
+        return [b"".join(parts)]
+    finally:
+        if close := getattr(parts, "close", None):
+            close()
 
 
 def _now() -> str:
