@@ -7,8 +7,6 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import pytest
-
 from conftest import Service
 from deploy.steady_load import Load, Tally
 from peerloan.model import Store
@@ -82,18 +80,13 @@ def test_a_scorecard_and_an_estimator_are_swapped_fifty_times(
     check(tally, spans)
 
 
-@pytest.mark.parametrize("times", [3])
 def test_a_reload_under_load_fails_nothing(
-    store: Store,
-    version_of: Callable[[str], str],
-    serve: Serve,
-    loan: dict[str, Any],
-    times: int,
+    store: Store, version_of: Callable[[str], str], serve: Serve, loan: dict[str, Any]
 ) -> None:
     store.promote(version_of("additive"))
     service = serve(store, workers=2)
     with load_on(service, loan, pause=0.002) as load:
-        for number in range(times):
+        for number in range(3):
             loaded = service.loaded()
             service.process.send_signal(signal.SIGHUP)
             service.wait_for(lambda loaded=loaded: service.loaded() >= loaded + 2)  # type: ignore[misc]

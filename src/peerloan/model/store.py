@@ -96,7 +96,7 @@ class Store:
 
     def manifest(self, version: str) -> Manifest:
         """A version's manifest; raises StoreError or BundleError."""
-        return read_manifest(self.folder(version))[0]
+        return self.read(version)[0]
 
     def read(self, version: str) -> tuple[Manifest, str]:
         """A version's manifest and digest, without opening it; raises StoreError or BundleError."""
