@@ -102,7 +102,7 @@ def run(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
         return subprocess.run(
             [sys.executable, "-m", "peerloan", *map(str, arguments)],
             cwd=tmp_path,
-            env=os.environ | {"PEERLOAN_STORE": str(tmp_path / "store")},
+            env=os.environ | settings(tmp_path / "store"),
             capture_output=True,
             text=True,
             timeout=timeout,
@@ -112,10 +112,15 @@ def run(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
     return call
 
 
+def settings(store: Path) -> dict[str, str]:
+    """The environment of a process on a store, with tokens beside it."""
+    return {"PEERLOAN_STORE": str(store), "PEERLOAN_TOKENS": str(store.parent / "tokens")}
+
+
 class Service:
     """A `peerloan serve` process and its address."""
 
-    def __init__(self, store: Path, log: Path, workers: int) -> None:
+    def __init__(self, store: Path, log: Path, workers: int, host: str = "127.0.0.1") -> None:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
@@ -123,8 +128,9 @@ class Service:
         self.log = log
         with log.open("ab") as out:
             self.process = subprocess.Popen(
-                f"{sys.executable} -m peerloan serve --port {port} --workers {workers}".split(),
-                env=os.environ | {"PEERLOAN_STORE": str(store)},
+                f"{sys.executable} -m peerloan serve --host {host} --port {port} "
+                f"--workers {workers}".split(),
+                env=os.environ | settings(store),
                 stdout=out,
                 stderr=out,
             )
@@ -160,8 +166,8 @@ def serve(tmp_path: Path) -> Iterator[Callable[..., Service]]:
     """Start `peerloan serve` on a store and wait for every worker; stopped after the test."""
     started: list[Service] = []
 
-    def start(store: Store, workers: int = 1) -> Service:
-        service = Service(store.root, tmp_path / "server.log", workers)
+    def start(store: Store, workers: int = 1, host: str = "127.0.0.1") -> Service:
+        service = Service(store.root, tmp_path / "server.log", workers, host)
         started.append(service)
         service.wait_for(lambda: requests.get(f"{service.url}/readyz", timeout=5).status_code > 0)
         if store.state().champion is not None:

@@ -19,9 +19,10 @@ class SettingsError(ValueError):
 
 @dataclass(frozen=True)
 class Settings:
-    """What an installation sets: PEERLOAN_STORE, the folder that holds the store."""
+    """What an installation sets: the folder of the store, and that of the API tokens."""
 
     store: Path = Path("peerloan-store")
+    tokens: Path = Path("peerloan-tokens")
 
 
 def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:

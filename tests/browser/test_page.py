@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import requests
@@ -19,9 +16,9 @@ from hypothesis import strategies as st
 from selenium import webdriver
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
-from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.ui import Select, WebDriverWait
 
+from browser.page import Page, browser
 from conftest import Service
 from peerloan.loan import default_definition
 from peerloan.model import Store
@@ -55,177 +52,6 @@ LATE = {
     "home_ownership": "RENT",
 }
 SCRIPT = "<script>window.stolen = 1</script><img src=x onerror='window.stolen = 1'>\"'&"
-
-
-class Page:
-    """The page in a browser."""
-
-    def __init__(self, driver: webdriver.Chrome, url: str) -> None:
-        self.driver, self.url = driver, url
-
-    def open(self) -> Page:
-        """Open the empty form."""
-        self.driver.get(self.url)
-        return self
-
-    def at(self, selector: str) -> WebElement:
-        """The element at a CSS selector."""
-        return self.driver.find_element(By.CSS_SELECTOR, selector)
-
-    def all(self, selector: str) -> list[WebElement]:
-        """The elements at a CSS selector."""
-        return self.driver.find_elements(By.CSS_SELECTOR, selector)
-
-    def text(self, selector: str) -> str:
-        """The text that is seen at a selector."""
-        return self.at(selector).text
-
-    def input(self, name: str) -> WebElement:
-        """A field's input or select."""
-        return self.at(f'[name="field.{name}"]')
-
-    def value(self, name: str) -> str:
-        """What a field's input holds."""
-        return str(self.input(name).get_property("value"))
-
-    def fill(self, loan: dict[str, Any]) -> None:
-        """Type and choose values."""
-        for name, value in loan.items():
-            element = self.input(name)
-            if element.tag_name == "select":
-                Select(element).select_by_value(str(value))
-            else:
-                element.clear()
-                element.send_keys(str(value))
-
-    def decide(self, button: str = "form") -> None:
-        """Press a button, and wait for the page that comes."""
-        before = self.at("html")
-        # Enter on the button: a click needs the page to stand still, and it may be scrolling.
-        self.at(f"button[value={button}]").send_keys(Keys.ENTER)
-        self.wait_until_left(before)
-
-    def wait_until_left(self, before: WebElement) -> None:
-        """Wait for another page than that of this element."""
-        WebDriverWait(self.driver, 10).until(lambda _: self.at("html").id != before.id)
-        WebDriverWait(self.driver, 10).until(lambda _: self.all("main"))
-
-    def paste(self, text: str) -> None:
-        """Paste a loan into the box, and decide."""
-        if self.at("details").get_property("open") is not True:
-            self.at("summary").send_keys(Keys.ENTER)
-        box = self.at("#pasted")
-        box.clear()
-        box.send_keys("")  # to be where the text goes
-        self.cdp("Input.insertText", text=text)
-        self.decide("paste")
-
-    def error(self, name: str) -> str:
-        """What stands beside a field's input as its error."""
-        element = self.input(name)
-        described = str(element.get_attribute("aria-describedby")).split()
-        (error,) = (each for each in described if each.endswith("-error"))
-        assert element.get_attribute("aria-invalid") == "true"
-        return self.text(f"#{error}")
-
-    def wrong(self) -> set[str]:
-        """The names of the inputs that are marked as wrong."""
-        found = self.all("[aria-invalid=true]")
-        return {str(each.get_attribute("name")).removeprefix("field.") for each in found}
-
-    def probability(self) -> float:
-        """The probability that is shown, in percent."""
-        shown = self.text("#probability")
-        assert shown.endswith(" %")
-        return float(shown.removesuffix(" %").removeprefix("under "))
-
-    def js(self, script: str) -> Any:
-        """The value of a script."""
-        return self.driver.execute_script(script)
-
-    def wait_for(self, script: str) -> None:
-        """Wait until a script says true: browsers scroll smoothly."""
-        WebDriverWait(self.driver, 5).until(lambda _: self.js(script))
-
-    def cdp(self, command: str, **parameters: Any) -> None:
-        """Tell the browser what it should pretend."""
-        self.driver.execute_cdp_cmd(command, parameters)
-
-    def complaints(self) -> list[str]:
-        """What stands in the console, but for the 422 that an answer with errors is."""
-        entries = self.driver.get_log("browser")  # type: ignore[no-untyped-call]
-        return [each["message"] for each in entries if "status of 422" not in each["message"]]
-
-
-def browser(folder: Path, *options: str) -> webdriver.Chrome:
-    """A headless Chromium with a fresh profile; skips the test if there is none."""
-    names = ("chromium", "chromium-browser", "google-chrome")
-    binary = next((found for name in names if (found := shutil.which(name))), None)
-    driver = shutil.which("chromedriver")
-    if binary is None or driver is None:
-        message = (
-            "no Chromium with its chromedriver here; install them to run the browser tests: "
-            "apt-get install chromium chromium-driver"
-        )
-        if os.environ.get("CI") == "true":
-            pytest.fail(message)
-        pytest.skip(message)
-    chosen = webdriver.ChromeOptions()
-    chosen.binary_location = binary
-    for option in (
-        "--headless=new",
-        "--no-sandbox",
-        "--disable-gpu",
-        "--disable-quic",
-        "--no-first-run",
-        "--disable-background-networking",
-        "--disable-component-update",
-        "--disable-sync",
-        "--window-size=1280,1000",
-        f"--user-data-dir={folder}",
-        *options,
-    ):
-        chosen.add_argument(option)
-    chosen.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    return webdriver.Chrome(options=chosen, service=webdriver.ChromeService(driver))
-
-
-@contextmanager
-def serving(trained: Path, folder: Path) -> Iterator[str]:
-    """The address of a service with the additive version as champion."""
-    shutil.copytree(trained, folder / "store")
-    store = Store(folder / "store")
-    store.promote(next(v for v in store.versions() if store.manifest(v).candidate == "additive"))
-    service = Service(store.root, folder / "server.log", workers=1)
-    try:
-        service.wait_for(lambda: service.serving() is not None)
-        yield f"{service.url}/"
-    finally:
-        service.stop()
-
-
-@pytest.fixture(scope="module")
-def url(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of a service."""
-    with serving(trained, tmp_path_factory.mktemp("page")) as address:
-        yield address
-
-
-@pytest.fixture(scope="module")
-def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chrome]:
-    """One browser for the module."""
-    driver = browser(tmp_path_factory.mktemp("profile"))
-    yield driver
-    driver.quit()
-
-
-@pytest.fixture
-def page(chromium: webdriver.Chrome, url: str) -> Iterator[Page]:
-    """The empty form; at the end nobody may have complained."""
-    opened = Page(chromium, url).open()
-    opened.complaints()  # forget those of before
-    yield opened
-    assert opened.complaints() == []
 
 
 # The form
@@ -521,38 +347,17 @@ def test_the_keyboard_is_enough(page: Page) -> None:
 
 @pytest.mark.parametrize(("width", "theme"), [(390, "dark"), (1280, "light")])
 def test_it_fits_the_screen_and_the_theme(page: Page, width: int, theme: str) -> None:
-    size = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": False}
-    preference = [{"name": "prefers-color-scheme", "value": theme}]
-    page.cdp("Emulation.setDeviceMetricsOverride", **size)
-    page.cdp("Emulation.setEmulatedMedia", features=preference)
-    try:
+    with page.on_screen(width, theme):
         page.open()
-        check_fit(page, theme)
+        page.check_fit(theme)
         page.fill(LATE)
         page.decide()
-        check_fit(page, theme)
+        page.check_fit(theme)
         page.fill({"int_rate": "13.06%", "dti": "x" * 150})
         page.decide()
-        check_fit(page, theme)
+        page.check_fit(theme)
         page.paste("{" + "x" * 300)
-        check_fit(page, theme)
-    finally:
-        page.cdp("Emulation.clearDeviceMetricsOverride")
-        page.cdp("Emulation.setEmulatedMedia", features=[])
-
-
-def check_fit(page: Page, theme: str) -> None:
-    """Nothing is wider than the screen; the colours are the theme's; the result is in view."""
-    root = "document.documentElement"
-    assert page.js(f"return {root}.scrollWidth <= {root}.clientWidth")
-    background = page.js("return getComputedStyle(document.body).backgroundColor")
-    light = sum(map(int, re.findall(r"\d+", background)[:3])) > 3 * 128
-    assert light == (theme == "light")
-    if page.all("#result"):
-        top = "document.getElementById('result').getBoundingClientRect().top"
-        in_view = f"return {top} >= 0 && {top} < innerHeight"
-        # Browsers scroll smoothly.
-        WebDriverWait(page.driver, 5).until(lambda _: page.js(in_view))
+        page.check_fit(theme)
 
 
 def test_it_works_without_javascript(url: str, tmp_path: Path, chromium: webdriver.Chrome) -> None:
@@ -633,7 +438,7 @@ def client(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> FlaskClie
     shutil.copytree(trained, root)
     store = Store(root)
     store.promote(store.versions()[0])
-    return create_app(Settings(root)).test_client()
+    return create_app(Settings(root), on_loopback=True).test_client()
 
 
 _text = st.text(st.characters(exclude_categories=()), max_size=30)

@@ -449,7 +449,7 @@ def lenders_client(folder: Path) -> FlaskClient:
     shutil.copytree(FORMATS / "format-1-scorecard", folder / "store" / "versions")
     store = Store(folder / "store")
     store.promote(store.versions()[0])
-    return create_app(Settings(store.root)).test_client()
+    return create_app(Settings(store.root), on_loopback=True).test_client()
 
 
 def test_the_label_is_no_field_of_a_request(scorecard: Api, loan: dict[str, Any]) -> None:
@@ -631,7 +631,9 @@ def test_an_unreadable_body_is_refused_in_a_sentence(scorecard: Api, body: bytes
 
 
 def test_any_depth_of_nesting_is_an_error_of_the_request(trained: Path, tmp_path: Path) -> None:
-    client = create_app(Settings(champion_store(trained, tmp_path, "additive").root)).test_client()
+    client = create_app(
+        Settings(champion_store(trained, tmp_path, "additive").root), on_loopback=True
+    ).test_client()
     # The parser's limit and that of showing what was given are not the same depth.
     for depth in (1, 2, 50, 500, *range(800, 1010, 2), 3_000):
         for opening, closing in (("[", "]"), ('{"a":', "}")):
@@ -1060,13 +1062,13 @@ def test_the_description_changes_with_the_champion_and_so_does_its_tag(
     store: Store, version_of: Callable[[str], str]
 ) -> None:
     store.promote(version_of("additive"))
-    client = create_app(Settings(store.root)).test_client()
+    client = create_app(Settings(store.root), on_loopback=True).test_client()
     first = client.get("/openapi.json")
     tag = first.headers["ETag"]
     again = client.get("/openapi.json", headers={"If-None-Match": tag})
     assert (again.status_code, again.data) == (304, b"")
     store.promote(version_of("basic"))
-    client = create_app(Settings(store.root)).test_client()
+    client = create_app(Settings(store.root), on_loopback=True).test_client()
     other = client.get("/openapi.json", headers={"If-None-Match": tag})
     assert other.status_code == 200
     assert other.headers["ETag"] != tag
@@ -1149,7 +1151,7 @@ def test_the_problem_schema_accepts_real_problems(scorecard: Api) -> None:
 def client(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> FlaskClient:
     """The application without a server."""
     store = champion_store(trained, tmp_path_factory.mktemp("client"), "additive")
-    return create_app(Settings(store.root)).test_client()
+    return create_app(Settings(store.root), on_loopback=True).test_client()
 
 
 _any_text = st.text(st.characters(exclude_categories=()), max_size=8)

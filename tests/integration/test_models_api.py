@@ -19,7 +19,7 @@ def client(store: Store, version_of: Callable[[str], str]) -> FlaskClient:
     store.promote(version_of("basic"), "a first one")
     store.promote(version_of("additive"), "better", breaking=True)
     store.challenge(version_of("basic"), "to compare")
-    return create_app(Settings(store.root)).test_client()
+    return create_app(Settings(store.root), on_loopback=True).test_client()
 
 
 def valid(client: FlaskClient, path: str, status: int = 200) -> Any:
@@ -89,5 +89,7 @@ def test_a_damaged_version_is_listed_and_refused(
 
 
 def test_an_empty_store_has_no_versions(tmp_path: Any) -> None:
-    answer = create_app(Settings(tmp_path / "store")).test_client().get("/v1/models")
+    answer = (
+        create_app(Settings(tmp_path / "store"), on_loopback=True).test_client().get("/v1/models")
+    )
     assert answer.json == {"champion": None, "challenger": None, "versions": [], "history": []}

@@ -75,7 +75,7 @@ def test_every_setting_is_documented(name: str) -> None:
 
 
 def test_every_path_of_the_service_is_documented(tmp_path: Path) -> None:
-    app = create_app(Settings(tmp_path))
+    app = create_app(Settings(tmp_path), on_loopback=True)
     paths = {rule.rule for rule in app.url_map.iter_rules() if "static" not in rule.rule}
     for path in paths:
         assert f"{path}`" in API, path

@@ -32,7 +32,7 @@ import json, pathlib
 from peerloan.service import create_app
 from peerloan.settings import Settings
 
-client = create_app(Settings(pathlib.Path(sys.argv[1]))).test_client()
+client = create_app(Settings(pathlib.Path(sys.argv[1])), on_loopback=True).test_client()
 answer = client.post("/v1/predictions", json=json.loads(sys.argv[2]))
 print(json.dumps(answer.get_json()))
 """

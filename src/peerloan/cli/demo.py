@@ -58,7 +58,8 @@ def demo(folder: Path, port: int, stop: bool) -> None:
 
 
 def _start_server(folder: Path, port: int) -> None:
-    environment = os.environ | {"PEERLOAN_STORE": str((folder / "store").resolve())}
+    own = {name: str((folder / name.lower()).resolve()) for name in ("STORE", "TOKENS")}
+    environment = os.environ | {f"PEERLOAN_{name}": path for name, path in own.items()}
     command = [sys.executable, "-m", "peerloan", "serve", "--port", str(port)]
     with (folder / "server.log").open("ab") as log:
         server = subprocess.Popen(  # noqa: S603  our own command

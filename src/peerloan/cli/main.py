@@ -27,6 +27,7 @@ _COMMANDS = {
     "score": "books",
     "models": "models",
     "serve": "serving",
+    "token": "tokens",
     "demo": "demo",
 }
 
@@ -68,8 +69,9 @@ def _needs(name: str, library: str) -> click.Command:
 def peerloan() -> None:
     """How likely each loan holder is to be late in the next quarter, yes or no, and why.
 
-    Settings: PEERLOAN_STORE, the store's folder (default ./peerloan-store); also as `store` in
-    peerloan.toml, or in the file that PEERLOAN_CONFIG names.
+    Settings: PEERLOAN_STORE, the store's folder (default ./peerloan-store); PEERLOAN_TOKENS, the
+    folder of API tokens (default ./peerloan-tokens). Also as `store` and `tokens` in peerloan.toml,
+    or in the file that PEERLOAN_CONFIG names.
     """
 
 

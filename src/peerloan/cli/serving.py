@@ -10,8 +10,10 @@ import webbrowser
 import click
 
 from peerloan.cli.console import note
+from peerloan.service.loopback import is_loopback
 from peerloan.service.server import check_port
 from peerloan.service.server import serve as run_server
+from peerloan.service.tokens import Tokens
 from peerloan.settings import read_settings
 
 
@@ -31,6 +33,12 @@ def serve(host: str, port: int, workers: int, open_page: bool) -> None:
     check_port(host, port)  # before a line that would say otherwise
     address = f"http://{f'[{host}]' if ':' in host else host}:{port}/"
     note(f"PeerLoan Risk on {address} (store {settings.store}); stop with Ctrl-C")
+    if Tokens(settings.tokens).state() is None:
+        note(
+            "open to this machine, since nobody has a token; `peerloan token new NAME` closes it"
+            if is_loopback(host)
+            else "nobody has a token yet, so that only health is answered: peerloan token new NAME"
+        )
     if open_page:
         threading.Thread(target=_open, args=(address,), daemon=True).start()
     run_server(host, port, workers)

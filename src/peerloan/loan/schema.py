@@ -15,6 +15,7 @@ def json_schema(definition: Definition, known: Iterable[str] = ()) -> dict[str, 
     identifier = {
         "description": "Your own name for the loan; the answer echoes it.",
         "anyOf": [_text_schema(), {"type": "integer"}, {"type": "null"}],
+        "examples": ["loan-1"],
     }
     for name in dict.fromkeys(["loan_id", definition.roles.id or "loan_id"]):
         properties[name] = identifier

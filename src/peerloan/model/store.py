@@ -190,11 +190,17 @@ class Store:
         return [self._read_state(number) for number in self._numbers()]
 
     def promote(
-        self, version: str, why: str = "", breaking: bool = False, first: bool = False
+        self,
+        version: str,
+        why: str = "",
+        breaking: bool = False,
+        first: bool = False,
+        who: str = "",
     ) -> State:
         """Make a version the champion, or if `first` only where there is none yet.
 
-        Raises BundleError, BreakingChange or StoreError.
+        `who` asks for it, if not the user that this process runs as. Raises BundleError,
+        BreakingChange or StoreError.
         """
         state = self.state()
         if first and state.champion is not None:
@@ -212,6 +218,7 @@ class Store:
             challenger=None if state.challenger == version else state.challenger,
             line=(*state.line, version),
             digests=state.digests | {version: new.digest},
+            who=who,
         )
 
     def challenge(self, version: str, why: str = "") -> State:
@@ -265,11 +272,11 @@ class Store:
             return []
         return breaking_changes(old, new)
 
-    def _change(self, state: State, why: str, **changes: object) -> State:
+    def _change(self, state: State, why: str, who: str = "", **changes: object) -> State:
         new = msgspec.structs.replace(
             state,
             number=state.number + 1,
-            who=_unicode(_who()),
+            who=_unicode(who or _who()),
             when=datetime.now(UTC).isoformat(timespec="seconds"),
             why=_unicode(why),
             **changes,

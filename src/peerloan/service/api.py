@@ -58,13 +58,8 @@ def predictions() -> Response:
     """Predict for one loan (an object), a list of loans, or columns (an object of lists)."""
     environ = request.environ
     wanted = _wanted(request.args.to_dict(flat=False)) if environ.get("QUERY_STRING") else _USUAL
-    if environ.get("CONTENT_TYPE") != "application/json" and not request.is_json:
-        raise RequestError(
-            415,
-            "Unsupported Media Type",
-            "expected application/json, given "
-            + (show_given(request.mimetype) if request.mimetype else "nothing"),
-        )
+    if environ.get("CONTENT_TYPE") != "application/json":
+        require_json()
     content = read_body(environ, MAX_BODY_BYTES)
     here = champion()
     now = serving(here)
@@ -87,6 +82,17 @@ def openapi_document() -> Response:
     answer.headers["Cache-Control"] = "no-cache"
     answer.make_conditional(request)
     return answer
+
+
+def require_json() -> None:
+    """Raise RequestError unless the body says that it is JSON."""
+    if not request.is_json:
+        raise RequestError(
+            415,
+            "Unsupported Media Type",
+            "expected application/json, given "
+            + (show_given(request.mimetype) if request.mimetype else "nothing"),
+        )
 
 
 def _wanted(args: Mapping[str, list[str]]) -> Wanted:

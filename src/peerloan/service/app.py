@@ -6,18 +6,20 @@ from flask import Flask
 from flask_bootstrap import Bootstrap5
 
 from peerloan.model import Store
-from peerloan.service import api, assets, models, pages, probes, problems
+from peerloan.service import api, assets, callers, docs, models, pages, probes, problems
 from peerloan.service.champion import Champion
 from peerloan.service.lines import Lines
 from peerloan.service.observing import Observed
 from peerloan.service.shadow import Shadow
+from peerloan.service.tokens import Tokens
 from peerloan.settings import Settings
 
 
-def create_app(settings: Settings, lines: Lines | None = None) -> Flask:
+def create_app(settings: Settings, lines: Lines | None = None, on_loopback: bool = False) -> Flask:
     """The application over a store; it starts to follow the store's champion at once.
 
-    `lines` takes a line of the log for each request; a server has one.
+    `lines` takes a line of the log for each request; a server has one. `on_loopback` says that only
+    this machine can ask: then nobody needs a token until the first one is made.
     Make one in each worker process: the thread that follows does not survive a fork.
     """
     app = Flask(__name__)
@@ -32,7 +34,8 @@ def create_app(settings: Settings, lines: Lines | None = None) -> Flask:
     app.extensions["store"] = store
     app.extensions["champion"] = champion
     app.extensions["shadow"] = Shadow(champion)
-    for room in (api, models, pages, probes):
+    callers.register(app, Tokens(settings.tokens), on_loopback)
+    for room in (api, docs, models, pages, probes):
         app.register_blueprint(room.blueprint)
     problems.register(app)
     assets.register(app)

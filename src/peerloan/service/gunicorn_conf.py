@@ -14,6 +14,7 @@ from gunicorn.http import wsgi
 from gunicorn.workers.gthread import ThreadWorker
 
 import peerloan.service.metrics  # noqa: F401  here, so that the workers share their figures
+from peerloan.service import loopback
 
 # How long a client may say nothing in the middle of a request before the thread is taken back.
 SILENT_SECONDS = 10
@@ -86,6 +87,13 @@ graceful_timeout = 40
 keepalive = 75
 proc_name = "peerloan"
 loglevel = "warning"
+
+
+def pre_fork(server: Any, _worker: Any) -> None:
+    """Called before each worker is made, by who listens."""
+    addresses = [listener.sock.getsockname() for listener in server.LISTENERS]
+    # Behind a socket that is a file stands whatever may open it, such as a proxy for the world.
+    loopback.tell(each[0] if isinstance(each, tuple) else "" for each in addresses)
 
 
 def post_worker_init(_worker: Any) -> None:

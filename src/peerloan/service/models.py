@@ -1,17 +1,28 @@
-"""The store's versions over HTTP: which there are, which one serves, and what each is."""
+"""The store's versions over HTTP: which there are, what each is, and which one is to serve."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import msgspec
-from flask import Blueprint, Response, current_app
+from flask import Blueprint, Response, current_app, request
 
-from peerloan.model import BundleError, State, Store, StoreError
-from peerloan.service.api import as_json
-from peerloan.service.problems import RequestError
+from peerloan.loan import Problem
+from peerloan.loan.checks import show_name
+from peerloan.loan.text import has_control, show_given
+from peerloan.model import BreakingChange, BundleError, Manifest, State, Store, StoreError
+from peerloan.service.api import MAX_BODY_BYTES, as_json, require_json
+from peerloan.service.bodies import decode, read_body
+from peerloan.service.callers import operator
+from peerloan.service.problems import RequestError, sentence
 
 blueprint = Blueprint("models", __name__)
+_MAX_WHY = 1_000
+_MAX_PROMOTION_BYTES = 10_000
+_PROMOTION: dict[str, tuple[type, str]] = {
+    "why": (str, "text"),
+    "breaking": (bool, "true or false"),
+}
 
 
 def _store() -> Store:
@@ -44,15 +55,71 @@ def models() -> Response:
 def model(version: str) -> Response:
     """One version: its manifest, with the figures that it was judged by, and its aliases."""
     store = _store()
+    manifest, digest = _read(store, version)
+    aliases = _aliases(store.state(), version)
+    described = {"version": version, "digest": digest, "aliases": aliases}
+    return as_json(described | {"manifest": msgspec.to_builtins(manifest)})
+
+
+@blueprint.post("/v1/models/<version>/promote")
+def promote(version: str) -> Response:
+    """Make a version the champion; the history says which operator did, and why."""
+    who = operator()
+    wanted = _promotion()
+    store = _store()
+    _read(store, version)
     try:
-        manifest, digest = store.read(version)
+        state = store.promote(version, **wanted, who=who)
+    except BreakingChange as error:
+        raise RequestError(
+            409,
+            "Breaking Change",
+            f"{version} would refuse loans that the champion accepts, as `reasons` says; "
+            'promote with "breaking": true if callers are ready',
+            reasons=error.reasons,
+        ) from None
+    except (BundleError, StoreError) as error:
+        raise RequestError(409, "Not Promoted", str(error)) from None
+    return as_json(_change(state))
+
+
+def _read(store: Store, version: str) -> tuple[Manifest, str]:
+    try:
+        return store.read(version)
     except StoreError as error:
         raise RequestError(404, "No Such Version", str(error)) from None
     except BundleError as error:
         raise RequestError(409, "Version Refused", str(error)) from None
-    aliases = _aliases(store.state(), version)
-    described = {"version": version, "digest": digest, "aliases": aliases}
-    return as_json(described | {"manifest": msgspec.to_builtins(manifest)})
+
+
+def _promotion() -> dict[str, Any]:
+    """The body of a promotion, which may be absent; raises RequestError."""
+    content = read_body(request.environ, MAX_BODY_BYTES)
+    if not content:
+        return {}
+    require_json()
+    body = decode(content)
+    if not isinstance(body, dict):
+        problems = [Problem(None, "(body)", "an object with why and breaking", show_given(body))]
+    else:
+        problems = [
+            Problem(None, show_name(name), expected, show_given(value))
+            for name, value in body.items()
+            if (expected := _refusal(name, value))
+        ]
+    if problems:
+        raise RequestError(422, "Wrong Values", sentence(problems), problems)
+    return dict(body)
+
+
+def _refusal(name: str, value: Any) -> str | None:
+    """What was expected of a promotion's member, if it is not as it must be."""
+    if name == "breaking":
+        return None if isinstance(value, bool) else "true or false"
+    if name == "why":
+        good = isinstance(value, str) and len(value) <= _MAX_WHY and not has_control(value)
+        return None if good else f"a sentence of at most {_MAX_WHY:,} characters"
+    return "nothing but why and breaking"
 
 
 def _brief(store: Store, state: State, version: str) -> dict[str, Any]:

@@ -115,6 +115,8 @@ def _line(environ: WSGIEnvironment, request_id: str, status: str, seconds: float
         "status": int(status),
         "seconds": round(seconds, 6),
     }
+    if caller := environ.get("peerloan.caller"):
+        line["caller"] = caller.name
     if _TRACE.fullmatch(trace := environ.get("HTTP_TRACEPARENT", "")):
         line["traceparent"] = trace
     return msgspec.json.encode(line)

@@ -25,18 +25,29 @@ def document(serving: Serving) -> dict[str, Any]:
             "/v1/predictions": {"post": _predict()},
             "/v1/models": {"get": _models()},
             "/v1/models/{version}": {"get": _model()},
+            "/v1/models/{version}/promote": {"post": _promote()},
             "/healthz": {"get": _health("The process answers and could load its champion.")},
             "/readyz": {"get": _health("A verified champion is loaded.")},
         },
+        "security": [{"token": []}],
         "components": {
+            "securitySchemes": {
+                "token": {
+                    "type": "http",
+                    "scheme": "bearer",
+                    "description": "By `peerloan token new NAME`; not asked for on loopback until "
+                    "there is one.",
+                }
+            },
             "schemas": {
                 "Loan": loan,
                 "Columns": _columns(loan),
                 "Prediction": _prediction(),
                 "Predictions": _predictions(),
                 "Model": _version(),
+                "Change": _change(),
                 "Problem": _problem(),
-            }
+            },
         },
     }
 
@@ -48,84 +59,120 @@ def _ref(name: str) -> dict[str, str]:
 def _predict() -> dict[str, Any]:
     body = {"oneOf": [_ref("Loan"), {"type": "array", "items": _ref("Loan")}, _ref("Columns")]}
     answer = {"oneOf": [_ref("Prediction"), _ref("Predictions")]}
-    problem = _problem_content()
     return {
         "operationId": "predict",
+        "tags": ["predictions"],
         "summary": "How likely each loan's holder is to be late in the next quarter, and why",
         "parameters": [
             _parameter("contributions", ["all", "none"], "none", "Each feature's contribution."),
             _parameter("reasons", ["all", "none"], "all", "Whether reasons are given."),
             _parameter("what_if", ["true", "false"], "false", "Scored alike, but no decision."),
         ],
-        "requestBody": {"required": True, "content": {"application/json": {"schema": body}}},
-        "responses": {
-            "200": {
-                "description": "One prediction, or all of them in order.",
-                "content": {"application/json": {"schema": answer}},
+        "requestBody": {"required": True, "content": _content("json", body)},
+        "responses": _responses(
+            "One prediction, or all of them in order.",
+            answer,
+            {
+                "400": "The body holds no loans, or a parameter is wrong.",
+                "408": "The body stopped arriving.",
+                "413": "Over 10,000 loans or 5 MB.",
+                "415": "The body's type is no JSON.",
+                "422": "Wrong values; every wrong field is named.",
+                "503": "No model version is being served.",
             },
-            "400": {"description": "The body holds no loans, or a parameter is wrong."} | problem,
-            "408": {"description": "The body stopped arriving."} | problem,
-            "413": {"description": "Over 10,000 loans or 5 MB."} | problem,
-            "415": {"description": "The body's type is no JSON."} | problem,
-            "422": {"description": "Wrong values; every wrong field is named."} | problem,
-            "503": {"description": "No model version is being served."} | problem,
-        },
+        ),
     }
 
 
 def _models() -> dict[str, Any]:
     version = {"type": ["string", "null"]}
-    change = {
-        "type": "object",
-        "properties": {
-            "number": {"type": "integer"},
-            "action": {"enum": ["promote", "challenge", "rollback"]},
-            "champion": version,
-            "challenger": version,
-            "who": {"type": "string"},
-            "when": {"type": "string"},
-            "why": {"type": "string"},
-        },
-    }
     answer = {
         "type": "object",
         "properties": {
             "champion": version,
             "challenger": version,
             "versions": {"type": "array", "items": _ref("Model")},
-            "history": {"type": "array", "items": change},
+            "history": {"type": "array", "items": _ref("Change")},
         },
         "required": ["champion", "challenger", "versions", "history"],
     }
     return {
         "operationId": "models",
+        "tags": ["models"],
         "summary": "Every version, which one serves, and how it came to be so",
-        "responses": {
-            "200": {
-                "description": "The store's versions, oldest first.",
-                "content": {"application/json": {"schema": answer}},
-            },
-            "503": {"description": "The store can't be read."} | _problem_content(),
-        },
+        "responses": _responses(
+            "The store's versions, oldest first.", answer, {"503": "The store can't be read."}
+        ),
     }
 
 
 def _model() -> dict[str, Any]:
     return {
         "operationId": "model",
+        "tags": ["models"],
         "summary": "One version, with its manifest",
-        "parameters": [
-            {"name": "version", "in": "path", "required": True, "schema": {"type": "string"}}
-        ],
-        "responses": {
-            "200": {
-                "description": "The version.",
-                "content": {"application/json": {"schema": _ref("Model")}},
-            },
-            "404": {"description": "No such version."} | _problem_content(),
-            "409": {"description": "The version does not verify."} | _problem_content(),
-        },
+        "parameters": [_version_parameter()],
+        "responses": _responses(
+            "The version.",
+            _ref("Model"),
+            {"404": "No such version.", "409": "The version does not verify."},
+        ),
     }
+
+
+def _promote() -> dict[str, Any]:
+    body = {
+        "type": "object",
+        "properties": {
+            "why": {"type": "string", "maxLength": 1000, "description": "For the history."},
+            "breaking": {
+                "type": "boolean",
+                "default": False,
+                "description": "Even if requests that are valid today would fail.",
+            },
+        },
+        "additionalProperties": False,
+    }
+    return {
+        "operationId": "promote",
+        "tags": ["models"],
+        "summary": "Make a version the champion; it needs an operator's token",
+        "parameters": [_version_parameter()],
+        "requestBody": {"content": _content("json", body)},
+        "responses": _responses(
+            "The change, as it stands in the history.",
+            _ref("Change"),
+            {
+                "400": "The body is no JSON.",
+                "403": "The token is no operator's.",
+                "404": "No such version.",
+                "408": "The body stopped arriving.",
+                "409": "It would refuse loans that the champion accepts (`reasons`), does not "
+                "verify, or is the champion already.",
+                "413": "Over 5 MB.",
+                "415": "The body's type is no JSON.",
+                "422": "Wrong values.",
+            },
+        ),
+    }
+
+
+def _change() -> dict[str, Any]:
+    version = {"type": ["string", "null"]}
+    properties = {
+        "number": {"type": "integer"},
+        "action": {"enum": ["promote", "challenge", "rollback"]},
+        "champion": version,
+        "challenger": version,
+        "who": {"type": "string"},
+        "when": {"type": "string", "format": "date-time"},
+        "why": {"type": "string"},
+    }
+    return {"type": "object", "properties": properties, "required": list(properties)}
+
+
+def _version_parameter() -> dict[str, Any]:
+    return {"name": "version", "in": "path", "required": True, "schema": {"type": "string"}}
 
 
 def _version() -> dict[str, Any]:
@@ -147,19 +194,33 @@ def _version() -> dict[str, Any]:
     }
 
 
-def _problem_content() -> dict[str, Any]:
-    return {"content": {"application/problem+json": {"schema": _ref("Problem")}}}
+def _responses(
+    description: str, schema: dict[str, Any], problems: dict[str, str]
+) -> dict[str, Any]:
+    """What is answered: 200, and problems by their status."""
+    answers = {"200": {"description": description, "content": _content("json", schema)}}
+    problems = {"401": "No token, or an unknown one.", **problems}
+    for status in sorted(problems):
+        content = _content("problem+json", _ref("Problem"))
+        answers[status] = {"description": problems[status], "content": content}
+    return answers
+
+
+def _content(kind: str, schema: dict[str, Any]) -> dict[str, Any]:
+    return {f"application/{kind}": {"schema": schema}}
 
 
 def _parameter(name: str, values: list[str], default: str, text: str) -> dict[str, Any]:
-    schema = {"enum": values, "default": default}
+    schema = {"type": "string", "enum": values, "default": default}
     return {"name": name, "in": "query", "required": False, "description": text, "schema": schema}
 
 
 def _health(text: str) -> dict[str, Any]:
-    answer = {"content": {"application/json": {"schema": {"type": "object"}}}}
+    answer = {"content": _content("json", {"type": "object"})}
     return {
         "summary": text,
+        "tags": ["health"],
+        "security": [],
         "responses": {
             "200": {"description": "Yes."} | answer,
             "503": {"description": "No."} | answer,

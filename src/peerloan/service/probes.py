@@ -9,11 +9,13 @@ from prometheus_client import CONTENT_TYPE_LATEST
 
 from peerloan.service import metrics
 from peerloan.service.api import as_json, champion
+from peerloan.service.callers import free
 
 blueprint = Blueprint("probes", __name__)
 
 
 @blueprint.get("/healthz")
+@free
 def healthz() -> Response:
     """Whether this process answers and could load the champion that it was started for."""
     if reason := champion().unhealthy:
@@ -22,6 +24,7 @@ def healthz() -> Response:
 
 
 @blueprint.get("/readyz")
+@free
 def readyz() -> Response:
     """Whether a verified champion is loaded; `refused` says why a newer one is not."""
     current, refusal = champion().current, champion().refusal

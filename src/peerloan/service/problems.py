@@ -14,11 +14,13 @@ from werkzeug.exceptions import HTTPException
 from peerloan.loan import Problem
 
 log = logging.getLogger(__name__)
-API_PREFIXES = ("/v1/", "/openapi.json", "/healthz", "/readyz")
+_API_PREFIXES = ("/v1/", "/openapi.json", "/healthz", "/readyz", "/metrics")
 
 
 class RequestError(Exception):
-    """A request that can't be answered: status, one sentence, and every wrong field."""
+    """A request that can't be answered: status, one sentence, every wrong field, or other members
+    of the problem.
+    """
 
     def __init__(
         self,
@@ -27,11 +29,13 @@ class RequestError(Exception):
         detail: str,
         problems: Iterable[Problem] = (),
         headers: Mapping[str, str] | None = None,
+        **members: Any,
     ) -> None:
         super().__init__(detail)
         self.status, self.title, self.detail = status, title, detail
         self.problems = list(problems)
         self.headers = dict(headers or {})
+        self.members = members
 
 
 def register(app: Flask) -> None:
@@ -39,7 +43,7 @@ def register(app: Flask) -> None:
 
     @app.errorhandler(RequestError)
     def request_error(error: RequestError) -> Response:
-        extra: dict[str, Any] = {}
+        extra = dict(error.members)
         if error.problems:
             extra["errors"] = [asdict(problem) for problem in error.problems]
         return _answer(error.status, error.title, error.detail, error.headers, extra)
@@ -67,6 +71,11 @@ _DETAILS = {
 }
 
 
+def is_api(path: str) -> bool:
+    """Whether who asks at this address is a program rather than a person with a browser."""
+    return path.startswith(_API_PREFIXES)
+
+
 def sentence(problems: Sequence[Problem]) -> str:
     """The first problem in words, and how many more there are."""
     first = problems[0]
@@ -78,7 +87,7 @@ def sentence(problems: Sequence[Problem]) -> str:
 def _answer(
     status: int, title: str, detail: str, headers: Mapping[str, str], extra: dict[str, Any]
 ) -> Response:
-    if request.path.startswith(API_PREFIXES):
+    if is_api(request.path):
         body = {"type": "about:blank", "title": title, "status": status, "detail": detail}
         content: str | bytes = msgspec.json.encode(body | extra)
         kind = "application/problem+json"

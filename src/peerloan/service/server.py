@@ -8,6 +8,8 @@ from granian import Granian
 from granian.constants import HTTPModes, Interfaces
 from granian.log import LogLevels
 
+from peerloan.service import loopback
+
 # Of each worker. Python runs one at a time; the others wait for bodies, or for a record's commit.
 THREADS = 32
 # How long a worker that is to stop may take for what it has begun.
@@ -26,6 +28,7 @@ def serve(host: str, port: int, workers: int) -> None:
 
 def run(factory: str, host: str, port: int, workers: int) -> None:
     """Run what makes a WSGI application, `module:function`, in each of the workers."""
+    loopback.tell([host])
     Granian(
         factory,
         factory=True,

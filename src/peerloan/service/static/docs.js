@@ -1,0 +1,7 @@
+SwaggerUIBundle({
+  url: document.getElementById("reference").dataset.description,
+  dom_id: "#reference",
+  deepLinking: true,
+  tryItOutEnabled: true,
+  validatorUrl: null, // it would ask another site
+});

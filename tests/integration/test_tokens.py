@@ -1,0 +1,455 @@
+"""Who may call: tokens from the command line, and a service that asks for them."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+
+from conftest import Service, settings
+from peerloan.model import Store
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+FREE = ("/healthz", "/readyz")
+GUARDED = (
+    *("/", "/v1/models", "/v1/models/none", "/openapi.json", "/metrics", "/nothing"),
+    "/v1/predictions",
+)
+
+
+@pytest.fixture
+def champion(store: Store, version_of: Callable[[str], str]) -> Store:
+    """A store whose scorecard serves."""
+    store.promote(version_of("additive"))
+    return store
+
+
+def new(run: Run, name: str, *options: str) -> str:
+    """Make a token."""
+    done = run("token", "new", name, *options)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def bearer(token: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {token}"}
+
+
+# The command line
+
+
+def test_a_token_is_shown_once_and_kept_only_as_a_hash(run: Run, tmp_path: Path) -> None:
+    made = run("token", "new", "loans-app")
+    token = made.stdout.strip()
+    assert token.startswith("peerloan_")
+    assert len(token) > 50
+    assert token not in made.stderr
+    kept = [path for path in (tmp_path / "tokens").iterdir() if path.is_file()]
+    assert kept
+    for path in kept:
+        assert token.encode() not in path.read_bytes()
+        assert token.removeprefix("peerloan_").encode() not in path.read_bytes()
+    for name in ("key", "tokens.json"):
+        assert (tmp_path / "tokens" / name).stat().st_mode & 0o777 == 0o600
+    assert (tmp_path / "tokens").stat().st_mode & 0o777 == 0o700
+
+
+def test_list_names_who_has_one(run: Run) -> None:
+    assert "no tokens; make one with: peerloan token new NAME" in run("token", "list").stderr
+    assert json.loads(run("token", "list", "--json").stdout) == []
+    new(run, "loans-app")
+    new(run, "anna", "--operator")
+    listed = json.loads(run("token", "list", "--json").stdout)
+    assert [(each["name"], each["operator"]) for each in listed] == [
+        ("loans-app", False),
+        ("anna", True),
+    ]
+    assert all(set(each) == {"name", "operator", "created"} for each in listed)
+    text = run("token", "list").stdout
+    assert "loans-app" in text
+    assert text.count("operator") == 1
+
+
+def test_a_name_has_one_token_until_it_is_revoked(run: Run) -> None:
+    first = new(run, "loans-app")
+    again = run("token", "new", "loans-app")
+    assert again.returncode == 1
+    assert "loans-app has a token already; revoke it first" in again.stderr
+    assert not again.stdout
+    assert run("token", "revoke", "loans-app").returncode == 0
+    assert new(run, "loans-app") != first
+
+
+@pytest.mark.parametrize("name", ["", "a b", "-x", "x" * 65, "new\nline", "ä"])
+def test_a_name_is_plain(run: Run, name: str) -> None:
+    done = run("token", "new", "--", name)
+    assert done.returncode == 1
+    assert "can't be a name: expected at most 64 letters" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_who_has_no_token_can_lose_none(run: Run, tmp_path: Path) -> None:
+    new(run, "loans-app")
+    done = run("token", "revoke", "anna")
+    assert done.returncode == 1
+    assert "no token of 'anna' (known: loans-app)" in done.stderr
+    assert len(json.loads(run("token", "list", "--json").stdout)) == 1
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b'{"format": 2, "tokens": []}', b"\xff"])
+def test_what_can_not_be_read_is_named_and_stays(run: Run, tmp_path: Path, content: bytes) -> None:
+    new(run, "loans-app")
+    path = tmp_path / "tokens/tokens.json"
+    path.write_bytes(content)
+    for arguments in (("list",), ("new", "anna"), ("revoke", "loans-app")):
+        done = run("token", *arguments)
+        assert done.returncode == 1, arguments
+        assert f"{path} can't be read" in done.stderr
+        assert "Traceback" not in done.stderr
+    assert path.read_bytes() == content
+
+
+def test_a_folder_that_can_not_be_made_is_named(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "tokens").write_text("a file")
+    done = run("token", "new", "loans-app")
+    assert done.returncode == 1
+    assert f"{tmp_path / 'tokens'}: can't be written: File exists" in done.stderr
+
+
+def test_tokens_that_are_made_at_once_are_all_kept(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "peerloan", "token", "new"]
+    environment = os.environ | settings(tmp_path / "store")
+    made = [subprocess.Popen([*command, f"app-{i}"], env=environment) for i in range(6)]
+    assert [process.wait(60) for process in made] == [0] * 6
+    kept = json.loads((tmp_path / "tokens/tokens.json").read_text())["tokens"]
+    assert {each["name"] for each in kept} == {f"app-{i}" for i in range(6)}
+
+
+# The service
+
+
+def test_on_loopback_it_is_open_until_the_first_token_and_says_so(
+    champion: Store, serve: Callable[..., Service], run: Run, loan: dict[str, Any]
+) -> None:
+    service = serve(champion)
+    assert "open to this machine" in service.log.read_text()
+    for path in ("/", "/nothing"):
+        assert "Open to everybody on this machine" in requests.get(service.url + path).text
+    assert requests.post(f"{service.url}/v1/predictions", json=loan).status_code == 200
+    token = new(run, "loans-app")
+    service.wait_for(lambda: requests.get(f"{service.url}/v1/models").status_code == 401, 5)
+    answer = requests.post(f"{service.url}/v1/predictions", json=loan, headers=bearer(token))
+    assert answer.status_code == 200
+    assert "Open to everybody" not in requests.get(service.url, headers=bearer(token)).text
+
+
+@pytest.fixture
+def beyond(champion: Store, serve: Callable[..., Service]) -> Service:
+    """A service that others than this machine can reach."""
+    return serve(champion, host="0.0.0.0")
+
+
+def test_beyond_loopback_and_without_a_token_only_health_is_answered(
+    beyond: Service, loan: dict[str, Any]
+) -> None:
+    assert "only health is answered: peerloan token new NAME" in beyond.log.read_text()
+    for path in FREE:
+        assert requests.get(beyond.url + path).status_code == 200
+    for path in GUARDED:
+        answer = requests.get(beyond.url + path)
+        assert answer.status_code == 401, path
+        assert answer.headers["WWW-Authenticate"].startswith("Bearer")
+        assert "peerloan token new NAME" in answer.text
+    answer = requests.post(f"{beyond.url}/v1/predictions", json=loan)
+    assert answer.status_code == 401
+    assert answer.headers["Content-Type"] == "application/problem+json"
+    assert answer.json()["detail"] == (
+        "expected a token, but nobody has one yet; make one with: peerloan token new NAME"
+    )
+    assert requests.post(f"{beyond.url}/", data={}).status_code == 401
+
+
+def test_a_token_opens_everything_but_the_choice_of_the_champion(
+    beyond: Service, run: Run, loan: dict[str, Any], version_of: Callable[[str], str]
+) -> None:
+    head = bearer(new(run, "loans-app"))
+    beyond.wait_for(lambda: requests.get(f"{beyond.url}/v1/models", headers=head).ok, 5)
+    for path in ("/", "/v1/models", "/openapi.json", "/metrics"):
+        assert requests.get(beyond.url + path, headers=head).status_code == 200, path
+        assert requests.get(beyond.url + path).status_code == 401, path
+    assert requests.post(f"{beyond.url}/v1/predictions", json=loan, headers=head).ok
+    promote = f"{beyond.url}/v1/models/{version_of('basic')}/promote"
+    assert requests.post(promote).status_code == 401
+    refused = requests.post(promote, headers=head)
+    assert refused.status_code == 403
+    assert refused.json()["detail"] == (
+        "expected an operator's token, given that of loans-app; "
+        "make one with: peerloan token new NAME --operator"
+    )
+
+
+WRONG = ["", "Bearer", "Bearer ", "Bearer x", "Basic x", "bearer", "Bearer peerloan_" + "A" * 43]
+
+
+@pytest.mark.parametrize("given", [*WRONG, "Bearer \xe4", "Bearer " + "x" * 5000])
+def test_a_wrong_token_is_refused(
+    champion: Store, serve: Callable[..., Service], run: Run, given: str
+) -> None:
+    token = new(run, "loans-app")
+    service = serve(champion)
+    for value in (given, given.replace("x", token[:-1])):
+        head = {"Authorization": value.encode("latin-1")}
+        answer = requests.get(f"{service.url}/v1/models", headers=head)
+        assert answer.status_code == 401, value
+        assert "make one with: peerloan token new NAME" in answer.json()["detail"]
+    assert requests.get(f"{service.url}/v1/models", headers=bearer(token)).ok
+
+
+def test_a_revoked_token_is_refused_within_five_seconds_by_every_worker(
+    champion: Store, serve: Callable[..., Service], run: Run
+) -> None:
+    token, other = new(run, "loans-app"), new(run, "anna")
+    service = serve(champion, workers=2)
+    address = f"{service.url}/v1/models"
+    assert all(requests.get(address, headers=bearer(token)).ok for _ in range(20))
+    run("token", "revoke", "loans-app")
+    time.sleep(5)
+    assert {requests.get(address, headers=bearer(token)).status_code for _ in range(20)} == {401}
+    assert requests.get(address, headers=bearer(other)).ok
+    run("token", "revoke", "anna")
+    time.sleep(5)
+    # Nobody is left, and still nobody else comes in.
+    assert requests.get(address).status_code == 401
+    late = new(run, "late")
+    time.sleep(5)
+    assert {requests.get(address, headers=bearer(late)).status_code for _ in range(20)} == {200}
+
+
+def test_tokens_that_can_not_be_read_open_nothing(
+    champion: Store, serve: Callable[..., Service], run: Run, tmp_path: Path
+) -> None:
+    token = new(run, "loans-app")
+    path = tmp_path / "tokens/tokens.json"
+    content = path.read_bytes()
+    path.write_text("{")
+    service = serve(champion)
+    address = f"{service.url}/v1/models"
+    for head in ({}, bearer(token)):
+        assert requests.get(address, headers=head).status_code == 401
+    assert requests.get(f"{service.url}/healthz").status_code == 200
+    assert "tokens can't be read" in service.log.read_text()
+    path.write_bytes(content)
+    service.wait_for(lambda: requests.get(address, headers=bearer(token)).ok, 5)
+    path.write_text("{")  # those that are known stay
+    time.sleep(3)
+    assert requests.get(address, headers=bearer(token)).ok
+
+
+def test_the_log_names_the_caller_and_never_a_token(
+    champion: Store, serve: Callable[..., Service], run: Run
+) -> None:
+    token = new(run, "loans-app")
+    service = serve(champion)
+    requests.get(f"{service.url}/v1/models", headers=bearer(token))
+    requests.get(f"{service.url}/v1/models", headers=bearer("peerloan_wrong-one"))
+    requests.post(f"{service.url}/sign-in", data={"token": token})
+    service.wait_for(lambda: service.log.read_text().count('"message":"request"') >= 4)
+    text = service.log.read_text()
+    assert '"caller":"loans-app"' in text
+    assert token not in text
+    assert "wrong-one" not in text
+
+
+# Gunicorn, which may be bound to anything
+
+
+@pytest.fixture
+def gunicorn(champion: Store, tmp_path: Path) -> Iterator[Callable[[str], str]]:
+    started: list[subprocess.Popen[bytes]] = []
+
+    def start(host: str) -> str:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        conf = "python:peerloan.service.gunicorn_conf"
+        command = [sys.executable, "-m", "gunicorn", "-c", conf, "-w", "1", "-b", f"{host}:{port}"]
+        environment = os.environ | settings(champion.root)
+        process = subprocess.Popen(
+            [*command, "peerloan.service.wsgi:application()"], env=environment
+        )
+        started.append(process)
+        url = f"http://127.0.0.1:{port}"
+        for _ in range(200):
+            try:
+                requests.get(f"{url}/healthz", timeout=5)
+            except requests.ConnectionError:
+                time.sleep(0.1)
+            else:
+                return url
+        pytest.fail("Gunicorn did not start")
+
+    yield start
+    for process in started:
+        process.terminate()
+        process.wait(60)
+
+
+@pytest.mark.parametrize(("host", "status"), [("127.0.0.1", 200), ("0.0.0.0", 401)])
+def test_gunicorn_tells_where_it_listens(
+    gunicorn: Callable[[str], str], host: str, status: int
+) -> None:
+    url = gunicorn(host)
+    assert requests.get(f"{url}/v1/models").status_code == status
+    assert requests.get(f"{url}/readyz").status_code == 200
+
+
+def test_a_server_that_tells_nothing_is_taken_for_open_to_the_world(champion: Store) -> None:
+    code = (
+        "from peerloan.service.wsgi import application; "
+        "client = application().test_client(); "
+        "print(client.get('/v1/models').status_code, client.get('/healthz').status_code)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=os.environ | settings(champion.root),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "401 200" in done.stdout.splitlines()
+
+
+# Promotion over HTTP
+
+
+@pytest.fixture
+def operated(
+    champion: Store, serve: Callable[..., Service], run: Run
+) -> tuple[Service, dict[str, str]]:
+    """A service, and the head of an operator's requests."""
+    head = bearer(new(run, "anna@risk", "--operator"))
+    return serve(champion), head
+
+
+def test_an_operator_promotes_and_the_history_says_who_and_why(
+    operated: tuple[Service, dict[str, str]], champion: Store, version_of: Callable[[str], str]
+) -> None:
+    service, head = operated
+    basic = version_of("basic")
+    answer = requests.post(
+        f"{service.url}/v1/models/{basic}/promote",
+        json={"why": "the committee's decision of May"},
+        headers=head,
+    )
+    assert answer.status_code == 200, answer.text
+    assert (
+        answer.json()
+        == requests.get(f"{service.url}/v1/models", headers=head).json()["history"][-1]
+    )
+    state = champion.state()
+    assert (state.champion, state.who, state.why, state.action) == (
+        basic,
+        "anna@risk",
+        "the committee's decision of May",
+        "promote",
+    )
+    service.wait_for(lambda: service.serving() == basic, 2)
+
+
+def test_a_promotion_needs_no_body(
+    operated: tuple[Service, dict[str, str]], champion: Store, version_of: Callable[[str], str]
+) -> None:
+    service, head = operated
+    address = f"{service.url}/v1/models/{version_of('basic')}/promote"
+    assert requests.post(address, headers=head).status_code == 200
+    again = requests.post(address, headers=head)
+    assert again.status_code == 409
+    assert "is the champion already" in again.json()["detail"]
+    assert champion.state().number == 2
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        ({"why": 3}, "why"),
+        ({"why": "x" * 1001}, "why"),
+        ({"why": "bell\a"}, "why"),
+        ({"breaking": "yes"}, "breaking"),
+        ({"braking": True}, "braking"),
+        (["why"], "(body)"),
+        (None, "(body)"),
+    ],
+)
+def test_a_wrong_promotion_is_refused_and_changes_nothing(
+    operated: tuple[Service, dict[str, str]],
+    champion: Store,
+    version_of: Callable[[str], str],
+    body: Any,
+    field: str,
+) -> None:
+    service, head = operated
+    answer = requests.post(
+        f"{service.url}/v1/models/{version_of('basic')}/promote",
+        data=json.dumps(body),
+        headers=head | {"Content-Type": "application/json"},
+    )
+    assert answer.status_code == 422
+    assert [error["field"] for error in answer.json()["errors"]] == [field]
+    assert champion.state().number == 1
+
+
+def test_what_is_not_there_or_no_json_is_refused(
+    operated: tuple[Service, dict[str, str]], version_of: Callable[[str], str]
+) -> None:
+    service, head = operated
+    promote = f"{service.url}/v1/models/{version_of('basic')}/promote"
+    assert requests.post(promote, data="why=x", headers=head).status_code == 415
+    kind = head | {"Content-Type": "application/json"}
+    assert requests.post(promote, data="{", headers=kind).status_code == 400
+    missing = requests.post(f"{service.url}/v1/models/none-1/promote", headers=head)
+    assert missing.status_code == 404
+    assert "no version 'none-1'" in missing.json()["detail"]
+    assert requests.get(promote, headers=head).status_code == 405
+
+
+def test_a_version_that_was_changed_is_not_promoted(
+    operated: tuple[Service, dict[str, str]], champion: Store, version_of: Callable[[str], str]
+) -> None:
+    service, head = operated
+    basic = version_of("basic")
+    model = champion.folder(basic) / "model.onnx"
+    model.write_bytes(model.read_bytes()[:-1] + b"?")
+    answer = requests.post(f"{service.url}/v1/models/{basic}/promote", headers=head)
+    assert answer.status_code == 409
+    assert "model.onnx" in answer.json()["detail"]
+    assert champion.state().number == 1
+
+
+def test_of_two_promotions_at_once_one_is_told(
+    operated: tuple[Service, dict[str, str]], champion: Store, version_of: Callable[[str], str]
+) -> None:
+    service, head = operated
+    address = f"{service.url}/v1/models/{version_of('basic')}/promote"
+    seen: list[int] = []
+    threads = [
+        threading.Thread(
+            target=lambda: seen.append(requests.post(address, headers=head).status_code)
+        )
+        for _ in range(4)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(seen) == [200, 409, 409, 409]
+    assert champion.state().number == 2
