@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hmac
 import logging
+import re
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -26,6 +27,10 @@ _SESSION_SECONDS = 12 * 3600
 _COMMAND = "peerloan token new NAME"
 _CALLER = "peerloan.caller"
 _CHALLENGE = {"WWW-Authenticate": 'Bearer realm="peerloan"'}
+
+# A path of this site: nothing that a browser takes for another one, now or after it has dropped
+# what no address may hold.
+_OWN_PATH = re.compile(r"/(?!/)[!-\[\]-~]*")
 
 _Page = tuple[str, int, dict[str, str]]
 _View = TypeVar("_View", bound=Callable[..., Any])
@@ -176,9 +181,7 @@ def sign_in() -> Response | _Page:
     token = callers.by_token(form.get("token", "").strip())
     if token is None:
         return _sign_in(target, wrong=True)
-    # A path of this site, and nothing that a browser takes for another one.
-    own = target.startswith("/") and not target.startswith(("//", "/\\"))
-    answer = redirect(target if own else "/", 303)
+    answer = redirect(target if _OWN_PATH.fullmatch(target) else "/", 303)
     answer.set_cookie(
         _COOKIE,
         callers.session(token),
