@@ -39,6 +39,7 @@ def serving(checkout: Path) -> Iterator[Deployment]:
     (checkout / "books").mkdir()
     here.compose("down", "--volumes", "--remove-orphans")  # of a run that was cut off
     here.compose("up", "-d")
+    here.make_token()
     wait_for("a champion in every worker", here.settled, 180)
     yield here
     here.compose("down", "--volumes", "--remove-orphans")

@@ -90,6 +90,7 @@ class Deployment:
             **settings,
         }
         self.url = f"https://127.0.0.1:{self.https}"
+        self.token = ""
 
     def compose(self, *arguments: object, **settings: str) -> str:
         """`docker-compose …` in the checkout."""
@@ -107,13 +108,24 @@ class Deployment:
             "docker", "ps", "-q", *(each for f in filters for each in ("--filter", f))
         ).split()
 
+    def make_token(self) -> None:
+        """A token for the tests, made as an operator does."""
+        made = self.compose("run", "--rm", "-T", "ms_model", "token", "new", "tests")
+        self.token = made.strip()
+
     def get(self, path: str, **options: Any) -> requests.Response:
         """GET through Nginx, over TLS."""
-        return requests.get(self.url + path, verify=False, timeout=30, **options)
+        return self._ask("GET", path, options)
 
     def post(self, path: str, **options: Any) -> requests.Response:
         """POST through Nginx, over TLS."""
-        return requests.post(self.url + path, verify=False, timeout=30, **options)
+        return self._ask("POST", path, options)
+
+    def _ask(self, method: str, path: str, options: dict[str, Any]) -> requests.Response:
+        head = {"Authorization": f"Bearer {self.token}"} | options.pop("headers", {})
+        return requests.request(
+            method, self.url + path, headers=head, verify=False, timeout=30, **options
+        )
 
     def serving(self) -> str | None:
         """The version that an application container serves."""

@@ -38,8 +38,12 @@ class Load:
         clients: int = 8,
         pause: float = 0.02,
         tls: bool = True,
+        token: str = "",
     ) -> None:
         self._port, self._pause, self._tls = port, pause, tls
+        self._head = {"Content-Type": "application/json"}
+        if token:
+            self._head["Authorization"] = f"Bearer {token}"
         self._body = json.dumps(loan).encode()
         self._many = json.dumps([loan] * 20).encode()
         self._lock = threading.Lock()
@@ -115,13 +119,10 @@ class Load:
             return http.client.HTTPConnection("127.0.0.1", self._port, timeout=40)
         return http.client.HTTPSConnection("127.0.0.1", self._port, context=context, timeout=40)
 
-    @staticmethod
-    def _ask(connection: http.client.HTTPConnection, body: bytes) -> tuple[int, bytes]:
+    def _ask(self, connection: http.client.HTTPConnection, body: bytes) -> tuple[int, bytes]:
         reused = connection.sock is not None
         try:
-            connection.request(
-                "POST", "/v1/predictions", body, {"Content-Type": "application/json"}
-            )
+            connection.request("POST", "/v1/predictions", body, self._head)
             answer = connection.getresponse()
         except _CLOSED as error:
             # A kept connection may be closed by the other side at any moment, also just as a

@@ -38,6 +38,9 @@ def test_without_a_champion_the_application_waits_and_is_healthy(checkout: Path)
         assert here.get("/healthz").json() == {"status": "ok"}
         answer = here.get("/readyz")
         assert (answer.status_code, answer.json()["status"]) == (503, "waiting for a champion")
+        assert here.get("/").status_code == 401
+        here.make_token()
+        wait_for("the token", lambda: here.get("/").status_code != 401, 5)
         assert "No model version is being served yet" in here.get("/").text
 
         def healthy() -> bool:
@@ -164,9 +167,11 @@ def test_a_container_has_no_more_rights_than_it_needs(serving: Deployment, servi
         ("ms_flask_app", "/opt/peerloan", False),
         ("ms_flask_app", "/store/versions", False),
         ("ms_flask_app", "/store/aliases", True),
+        ("ms_flask_app", "/tokens", False),
         ("ms_model", "/books", False),
         ("ms_model", "/store/versions", True),
         ("ms_model", "/store/aliases", True),
+        ("ms_model", "/tokens", True),
     ],
 )
 def test_where_a_container_may_write(
@@ -184,6 +189,28 @@ def test_the_project_s_containers_reach_nobody_outside(serving: Deployment, serv
         for name in inspect(container)["NetworkSettings"]["Networks"]:
             network = json.loads(sh("docker", "network", "inspect", name))[0]
             assert network["Internal"] or network["Driver"] == "null", name
+
+
+def test_without_a_token_only_health_is_answered(serving: Deployment, loan: dict[str, Any]) -> None:
+    nobody = {"Authorization": ""}
+    for path in ("/healthz", "/readyz"):
+        assert serving.get(path, headers=nobody).ok
+    for path in ("/", "/v1/models", "/openapi.json"):
+        assert serving.get(path, headers=nobody).status_code == 401
+    answer = serving.post("/v1/predictions", json=loan, headers=nobody)
+    assert (answer.status_code, answer.json()["title"]) == (401, "Unauthorized")
+
+
+def test_a_token_is_revoked_in_every_container(serving: Deployment) -> None:
+    run = ("run", "--rm", "-T", "ms_model", "token")
+    head = {"Authorization": f"Bearer {serving.compose(*run, 'new', 'gone').strip()}"}
+
+    def seen() -> set[int]:
+        return {serving.get("/v1/models", headers=head).status_code for _ in range(20)}
+
+    wait_for("the token", lambda: seen() == {200}, 5)
+    serving.compose(*run, "revoke", "gone")
+    wait_for("its end", lambda: seen() == {401}, 5)
 
 
 def test_a_redeployment_is_one_command(

@@ -16,6 +16,8 @@ GUIDE = (ROOT / "docs/deploy.md").read_text("utf-8")
 # The image of a plain Debian forbids its packages to start services; so do we.
 BARE = "printf '#!/bin/sh\\nexit 101\\n' > /usr/sbin/policy-rc.d && chmod +x /usr/sbin/policy-rc.d"
 
+END = "-- done --"
+
 
 def commands() -> list[str]:
     """The commands from a bare host to TLS."""
@@ -59,8 +61,10 @@ def host(checkout: Path, tmp_path: Path) -> Iterator[list[str]]:
 
 
 def test_from_a_bare_host_to_tls(host: list[str]) -> None:
-    printed = [sh(*host, command) for command in commands()]
-    assert '"status":"ready"' in printed[6]
-    assert '"probability":' in printed[7]
-    assert printed[8].count("Up (") == 4
-    assert "unhealthy" not in printed[8]
+    # In one shell, as who types them has.
+    script = "set -e\n" + "".join(f"{command}\necho '{END}'\n" for command in commands())
+    printed = sh(*host, script).split(END)
+    assert '"status":"ready"' in printed[7]
+    assert '"probability":' in printed[8]
+    assert printed[9].count("Up (") == 4
+    assert "unhealthy" not in printed[9]

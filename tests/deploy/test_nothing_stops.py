@@ -40,7 +40,7 @@ class Proof:
 def proof(serving: Deployment, sample_book: Path, pytestconfig: pytest.Config) -> Iterator[Proof]:
     (serving.folder / "books" / "next.csv").write_text(sample_book.read_text("utf-8"), "utf-8")
     loan = {field.name: field.default for field in default_definition().fields}
-    with Load(serving.https, loan) as load:
+    with Load(serving.https, loan, token=serving.token) as load:
         time.sleep(1)
         load.take()
         made = Proof(load)

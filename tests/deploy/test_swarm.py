@@ -35,6 +35,11 @@ class Stack(Deployment):
             check=False,
         )
 
+    def make_token(self) -> None:
+        """A token for the tests, made as an operator does."""
+        container = sh("docker", "ps", "-q", "--filter", f"name={STACK}_ms_model").split()[0]
+        self.token = sh("docker", "exec", container, "peerloan", "token", "new", "tests").strip()
+
     def image(self) -> str:
         """The image that the application's service is meant to have."""
         form = "{{.Spec.TaskTemplate.ContainerSpec.Image}}"
@@ -44,7 +49,7 @@ class Stack(Deployment):
 def remove() -> None:
     """Remove the stack and all that it made."""
     subprocess.run(["docker", "stack", "rm", STACK], capture_output=True, check=False)
-    names = [f"{STACK}_{name}" for name in ("versions", "aliases", "books")]
+    names = [f"{STACK}_{name}" for name in ("versions", "aliases", "tokens", "books")]
 
     def gone() -> bool:
         ask = ["docker", "ps", "-aq", "--filter", f"name={STACK}"]
@@ -67,6 +72,7 @@ def stack(checkout: Path) -> Iterator[Stack]:
     here = Stack(checkout, STACK)
     done = here.deploy(RELEASE)
     assert done.returncode == 0, done.stderr
+    here.make_token()
     wait_for("a champion in every worker", here.settled, 180)
     yield here
     remove()
@@ -77,7 +83,7 @@ def stack(checkout: Path) -> Iterator[Stack]:
 def load(stack: Stack) -> Iterator[Load]:
     """A steady load."""
     loan = {field.name: field.default for field in default_definition().fields}
-    with Load(stack.https, loan) as load:
+    with Load(stack.https, loan, token=stack.token) as load:
         time.sleep(1)
         load.take()
         yield load
