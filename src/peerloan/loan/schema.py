@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from peerloan.loan.definition import Definition, Field
-from peerloan.loan.text import FORBIDDEN_PATTERN, MAX_TEXT
+from peerloan.loan.text import MAX_TEXT, PLAIN_LETTER
 
 
 def json_schema(definition: Definition, known: Iterable[str] = ()) -> dict[str, Any]:
@@ -63,5 +63,5 @@ def _text_schema() -> dict[str, Any]:
         "type": "string",
         "minLength": 1,
         "maxLength": MAX_TEXT,
-        "pattern": FORBIDDEN_PATTERN,
+        "pattern": f"^{PLAIN_LETTER}+$",
     }

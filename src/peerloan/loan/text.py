@@ -11,7 +11,8 @@ TEXT_EXPECTED = f"text of 1 to {MAX_TEXT} characters without control characters"
 # C0 and C1 controls, and surrogates that stand alone: none of them survives every database, file
 # format and terminal that a value passes through.
 _FORBIDDEN = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
-FORBIDDEN_PATTERN = "^[^\\u0000-\\u001f\\u007f-\\u009f]+$"
+# The same for JSON Schema: one letter that is allowed.
+PLAIN_LETTER = "[^\\u0000-\\u001f\\u007f-\\u009f]"
 _NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 # How tables that other programs wrote spell a missing number. For text only an empty cell is
 # missing: NONE or NA may be a level.

@@ -22,6 +22,8 @@ from peerloan.service.problems import RequestError, sentence
 
 # Wrong values that an answer names; loans beyond them are not looked at.
 MAX_PROBLEMS = 100_000
+# Letters of the reason for a promotion.
+MAX_WHY = 1_000
 # Of a body that is too large, so much is read and dropped before the answer: a client that is still
 # sending when the connection closes never reads why.
 _MOST_DROPPED_BYTES = 100_000_000

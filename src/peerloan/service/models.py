@@ -12,12 +12,11 @@ from peerloan.loan.checks import show_name
 from peerloan.loan.text import has_control, show_given
 from peerloan.model import BreakingChange, BundleError, Manifest, State, Store, StoreError
 from peerloan.service.api import MAX_BODY_BYTES, as_json, require_json
-from peerloan.service.bodies import decode, read_body
+from peerloan.service.bodies import MAX_WHY, decode, read_body
 from peerloan.service.callers import operator
 from peerloan.service.problems import RequestError, sentence
 
 blueprint = Blueprint("models", __name__)
-_MAX_WHY = 1_000
 _MAX_PROMOTION_BYTES = 10_000
 _PROMOTION: dict[str, tuple[type, str]] = {
     "why": (str, "text"),
@@ -117,8 +116,8 @@ def _refusal(name: str, value: Any) -> str | None:
     if name == "breaking":
         return None if isinstance(value, bool) else "true or false"
     if name == "why":
-        good = isinstance(value, str) and len(value) <= _MAX_WHY and not has_control(value)
-        return None if good else f"a sentence of at most {_MAX_WHY:,} characters"
+        good = isinstance(value, str) and len(value) <= MAX_WHY and not has_control(value)
+        return None if good else f"at most {MAX_WHY:,} characters, without control characters"
     return "nothing but why and breaking"
 
 

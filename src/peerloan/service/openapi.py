@@ -5,9 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from peerloan import __version__
-from peerloan.loan import json_schema
+from peerloan.loan import Definition, json_schema
+from peerloan.loan.text import PLAIN_LETTER
 from peerloan.model import BANDS
+from peerloan.service.bodies import MAX_WHY
 from peerloan.service.champion import Serving
+from peerloan.service.reading import MAX_LOANS
 
 
 def document(serving: Serving) -> dict[str, Any]:
@@ -22,7 +25,7 @@ def document(serving: Serving) -> dict[str, Any]:
             "description": f"Model {definition.model}, version {serving.bundle.version}.",
         },
         "paths": {
-            "/v1/predictions": {"post": _predict()},
+            "/v1/predictions": {"post": _predict(_example(definition))},
             "/v1/models": {"get": _models()},
             "/v1/models/{version}": {"get": _model()},
             "/v1/models/{version}/promote": {"post": _promote()},
@@ -56,8 +59,25 @@ def _ref(name: str) -> dict[str, str]:
     return {"$ref": f"#/components/schemas/{name}"}
 
 
-def _predict() -> dict[str, Any]:
-    body = {"oneOf": [_ref("Loan"), {"type": "array", "items": _ref("Loan")}, _ref("Columns")]}
+def _example(definition: Definition) -> dict[str, Any] | None:
+    """The definition's own example of a loan, if it has one."""
+    loan = {field.name: field.default for field in definition.fields}
+    missing = {field.name for field in definition.fields if field.missing}
+    return loan if all(loan[name] is not None for name in loan.keys() - missing) else None
+
+
+def _predict(loan: dict[str, Any] | None) -> dict[str, Any]:
+    loans = {"type": "array", "items": _ref("Loan"), "maxItems": MAX_LOANS}
+    body = {"oneOf": [_ref("Loan"), loans, _ref("Columns")]}
+    content = _content("json", body)
+    if loan is not None:
+        shapes = {
+            "a loan": loan,
+            "a list": [loan],
+            "columns": {name: [loan[name]] for name in loan},
+        }
+        examples = {shape: {"value": value} for shape, value in shapes.items()}
+        content["application/json"]["examples"] = examples
     answer = {"oneOf": [_ref("Prediction"), _ref("Predictions")]}
     return {
         "operationId": "predict",
@@ -68,7 +88,7 @@ def _predict() -> dict[str, Any]:
             _parameter("reasons", ["all", "none"], "all", "Whether reasons are given."),
             _parameter("what_if", ["true", "false"], "false", "Scored alike, but no decision."),
         ],
-        "requestBody": {"required": True, "content": _content("json", body)},
+        "requestBody": {"required": True, "content": content},
         "responses": _responses(
             "One prediction, or all of them in order.",
             answer,
@@ -124,7 +144,12 @@ def _promote() -> dict[str, Any]:
     body = {
         "type": "object",
         "properties": {
-            "why": {"type": "string", "maxLength": 1000, "description": "For the history."},
+            "why": {
+                "type": "string",
+                "maxLength": MAX_WHY,
+                "pattern": f"^{PLAIN_LETTER}*$",
+                "description": "For the history.",
+            },
             "breaking": {
                 "type": "boolean",
                 "default": False,
@@ -233,9 +258,15 @@ def _columns(loan: dict[str, Any]) -> dict[str, Any]:
         "title": "Columns",
         "description": "Loans by column: every list has the same length.",
         "properties": {
-            name: {"type": "array", "items": schema} for name, schema in loan["properties"].items()
+            name: {"type": "array", "items": _without_example(schema), "maxItems": MAX_LOANS}
+            for name, schema in loan["properties"].items()
         },
     }
+
+
+def _without_example(schema: dict[str, Any]) -> dict[str, Any]:
+    # Examples of single columns would be put together to lists of other lengths.
+    return {key: value for key, value in schema.items() if key not in ("default", "examples")}
 
 
 def _prediction() -> dict[str, Any]:
@@ -253,7 +284,7 @@ def _prediction() -> dict[str, Any]:
         "type": "object",
         "properties": {
             "id": {"type": "string", "format": "uuid"},
-            "what_if": {"const": True},
+            "what_if": {"type": "boolean", "description": "True, where it is no decision."},
             "loan_id": {"type": "string"},
             "probability": {"type": "number", "minimum": 0, "maximum": 1},
             "late": {"type": "boolean"},
