@@ -6,7 +6,7 @@ from flask import Flask
 from flask_bootstrap import Bootstrap5
 
 from peerloan.model import Store
-from peerloan.service import api, assets, models, pages, probes, problems
+from peerloan.service import api, assets, models, pages, probes, problems, protocol
 from peerloan.service.champion import Champion
 from peerloan.service.lines import Lines
 from peerloan.service.observing import Observed
@@ -32,7 +32,7 @@ def create_app(settings: Settings, lines: Lines | None = None) -> Flask:
     app.extensions["store"] = store
     app.extensions["champion"] = champion
     app.extensions["shadow"] = Shadow(champion)
-    for room in (api, models, pages, probes):
+    for room in (api, models, pages, probes, protocol):
         app.register_blueprint(room.blueprint)
     problems.register(app)
     assets.register(app)

@@ -1,4 +1,6 @@
-"""Errors as RFC 9457 problem details; a page gets a readable page."""
+"""Errors as RFC 9457 problem details, or as the Open Inference Protocol has them; a page gets a
+readable page.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +17,8 @@ from peerloan.loan import Problem
 
 log = logging.getLogger(__name__)
 API_PREFIXES = ("/v1/", "/openapi.json", "/healthz", "/readyz")
+# The protocol's errors are one sentence: so many wrong values are named in it.
+_NAMED = 3
 
 
 class RequestError(Exception):
@@ -39,10 +43,7 @@ def register(app: Flask) -> None:
 
     @app.errorhandler(RequestError)
     def request_error(error: RequestError) -> Response:
-        extra: dict[str, Any] = {}
-        if error.problems:
-            extra["errors"] = [asdict(problem) for problem in error.problems]
-        return _answer(error.status, error.title, error.detail, error.headers, extra)
+        return _answer(error.status, error.title, error.detail, error.headers, error.problems)
 
     @app.errorhandler(HTTPException)
     def http_error(error: HTTPException) -> Response:
@@ -52,13 +53,13 @@ def register(app: Flask) -> None:
             if name.lower() not in ("content-type", "content-length")
         }
         detail = _DETAILS.get(error.code or 500, error.description or "")
-        return _answer(error.code or 500, error.name, detail, headers, {})
+        return _answer(error.code or 500, error.name, detail, headers)
 
     @app.errorhandler(Exception)
     def unexpected(error: Exception) -> Response:
         log.error("unexpected error on %s %s", request.method, request.path, exc_info=error)
         detail = "Something went wrong here. The request was not answered; the log has the cause."
-        return _answer(500, "Internal Server Error", detail, {}, {})
+        return _answer(500, "Internal Server Error", detail, {})
 
 
 _DETAILS = {
@@ -67,21 +68,41 @@ _DETAILS = {
 }
 
 
-def sentence(problems: Sequence[Problem]) -> str:
-    """The first problem in words, and how many more there are."""
-    first = problems[0]
-    where = first.field if first.loan is None else f"loan {first.loan}, {first.field}"
-    more = f"; and {len(problems) - 1} more in errors" if len(problems) > 1 else ""
-    return f"{where}: expected {first.expected}, given {first.given}{more}"
+def sentence(problems: Sequence[Problem], named: int = 1, where: str = " in errors") -> str:
+    """The first problems in words, and how many more there are, and where."""
+    texts = [
+        f"{each.field if each.loan is None else f'loan {each.loan}, {each.field}'}: "
+        f"expected {each.expected}, given {each.given}"
+        for each in problems[:named]
+    ]
+    if (more := len(problems) - named) > 0:
+        texts.append(f"and {more:,} more{where}")
+    return "; ".join(texts)
+
+
+def _of_protocol() -> bool:
+    """Whether the request is one of the Open Inference Protocol."""
+    return request.path == "/v2" or request.path.startswith("/v2/")
 
 
 def _answer(
-    status: int, title: str, detail: str, headers: Mapping[str, str], extra: dict[str, Any]
+    status: int,
+    title: str,
+    detail: str,
+    headers: Mapping[str, str],
+    problems: Sequence[Problem] = (),
 ) -> Response:
-    if request.path.startswith(API_PREFIXES):
-        body = {"type": "about:blank", "title": title, "status": status, "detail": detail}
-        content: str | bytes = msgspec.json.encode(body | extra)
-        kind = "application/problem+json"
+    content: str | bytes
+    if _of_protocol():
+        status = 400 if status == 422 else status  # the protocol knows no 422
+        detail = sentence(problems, _NAMED, "") if problems else detail
+        content, kind = msgspec.json.encode({"error": detail}), "application/json"
+    elif request.path.startswith(API_PREFIXES):
+        body: dict[str, Any] = {"type": "about:blank", "title": title}
+        body |= {"status": status, "detail": detail}
+        if problems:
+            body["errors"] = [asdict(problem) for problem in problems]
+        content, kind = msgspec.json.encode(body), "application/problem+json"
     else:
         content = render_template("error.html", title=title, detail=detail)
         kind = "text/html; charset=utf-8"
