@@ -7,6 +7,7 @@ from typing import Any
 from peerloan import __version__
 from peerloan.loan import json_schema
 from peerloan.model import BANDS
+from peerloan.service import openapi_protocol
 from peerloan.service.champion import Serving
 
 
@@ -27,6 +28,7 @@ def document(serving: Serving) -> dict[str, Any]:
             "/v1/models/{version}": {"get": _model()},
             "/healthz": {"get": _health("The process answers and could load its champion.")},
             "/readyz": {"get": _health("A verified champion is loaded.")},
+            **openapi_protocol.paths(serving),
         },
         "components": {
             "schemas": {
@@ -36,6 +38,7 @@ def document(serving: Serving) -> dict[str, Any]:
                 "Predictions": _predictions(),
                 "Model": _version(),
                 "Problem": _problem(),
+                **openapi_protocol.schemas(),
             }
         },
     }

@@ -22,18 +22,9 @@ from peerloan.service.bodies import decompress, read_body
 from peerloan.service.champion import Serving
 from peerloan.service.problems import RequestError, sentence
 from peerloan.service.reading import read_columns
-from peerloan.service.tensors import Column, Output, TensorError
+from peerloan.service.tensors import HEADER_LENGTH, OUTPUTS, Column, Output, TensorError
 
 blueprint = Blueprint("protocol", __name__)
-# The answer's own names, which no field can have, and their datatypes.
-OUTPUTS = {
-    "probability": "FP64",
-    "late": "BOOL",
-    "band": "BYTES",
-    "reasons": "BYTES",
-    "id": "BYTES",
-}
-HEADER_LENGTH = "Inference-Header-Content-Length"
 _MOST_WARNINGS = 10
 
 
@@ -223,13 +214,11 @@ def _output(name: str, predictions: Sequence[Mapping[str, Any]]) -> Output:
 
 
 def _described(field: Field) -> dict[str, Any]:
-    """A field as an input. A whole number that may be missing needs a datatype that has NaN."""
-    whole = field.kind == "whole" and not field.missing
-    datatype = ("INT64" if whole else "FP64") if field.is_number else "BYTES"
-    return _tensor(field.name, datatype, expected=field.expected, optional=field.missing)
+    return _tensor(
+        field.name, tensors.input_datatype(field), expected=field.expected, optional=field.missing
+    )
 
 
 def _tensor(name: str, datatype: str, **more: Any) -> dict[str, Any]:
-    kind = "str" if datatype == "BYTES" else "np"
-    parameters = {"content_type": kind, **more}
+    parameters = {"content_type": tensors.content_type(datatype), **more}
     return {"name": name, "datatype": datatype, "shape": [-1, 1], "parameters": parameters}

@@ -15,6 +15,7 @@ import msgspec
 import numpy as np
 from msgspec import Meta
 
+from peerloan.loan import Field
 from peerloan.loan.text import show_given
 
 # In binary form all are little-endian; BYTES has a length of four bytes before each element.
@@ -33,6 +34,15 @@ _NUMBERS = {
     "FP64": "<f8",
 }
 DATATYPES = (*_NUMBERS, "BYTES")
+# The answer's own names, which no field can have, and their datatypes.
+OUTPUTS = {
+    "probability": "FP64",
+    "late": "BOOL",
+    "band": "BYTES",
+    "reasons": "BYTES",
+    "id": "BYTES",
+}
+HEADER_LENGTH = "Inference-Header-Content-Length"
 _SIZE = struct.Struct("<I")
 # What MLServer's clients say of tensors of text: each element is in base64, or is JSON (so they
 # send a data frame's column of mixed values).
@@ -116,8 +126,10 @@ def parse(content: bytes) -> InferRequest:
         raise TensorError(f"the request can't be read as JSON: {error}") from None
     try:
         request = msgspec.convert(read, InferRequest)
-    except msgspec.ValidationError as error:
-        raise TensorError(f"the request is not the protocol's: {error}") from None
+    except (msgspec.ValidationError, UnicodeEncodeError) as error:
+        # It may hold what was given, of any length and in any characters.
+        reason = str(error)[:300].encode("utf-8", "backslashreplace").decode()
+        raise TensorError(f"the request is not the protocol's: {reason}") from None
     if request.id is not None and not _is_unicode(request.id):
         raise TensorError(f"id: expected valid Unicode, given {show_given(request.id)}")
     return request
@@ -244,17 +256,29 @@ def _column(tensor: Tensor, values: list[Any]) -> Column:
     return Column(None if kind == _JSON else "BYTES", values)
 
 
+def input_datatype(field: Field) -> str:
+    """A field's datatype. A whole number that may be missing needs one that has NaN."""
+    if not field.is_number:
+        return "BYTES"
+    return "INT64" if field.kind == "whole" and not field.missing else "FP64"
+
+
+def content_type(datatype: str) -> str:
+    """By which of their codecs MLServer's clients decode a tensor."""
+    return "str" if datatype == "BYTES" else "np"
+
+
 def encode(
     head: Mapping[str, Any], outputs: Mapping[str, Output], binary: Collection[str]
 ) -> tuple[bytes, int | None]:
     """A response: its bytes, and the length of its JSON if outputs stand behind it in binary form.
 
-    Each output has the shape [n, 1], and a content type by which MLServer's clients decode it.
+    Each output has the shape [n, 1].
     """
     described = []
     behind = []
     for name, (datatype, values) in outputs.items():
-        parameters: dict[str, Any] = {"content_type": "str" if datatype == "BYTES" else "np"}
+        parameters: dict[str, Any] = {"content_type": content_type(datatype)}
         tensor: dict[str, Any] = {"name": name, "datatype": datatype, "shape": [len(values), 1]}
         tensor["parameters"] = parameters
         if name in binary:
