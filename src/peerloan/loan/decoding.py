@@ -128,7 +128,7 @@ class Decoder:
         return self._sized(read, most)
 
     def lists(self, columns: Mapping[str, Sequence[Any]], most: int) -> CheckedLoans | None:
-        """Columns as lists of JSON-like values, for at most so many loans."""
+        """Columns as lists of JSON-like values, no NaN among them, for at most so many loans."""
         try:
             read = msgspec.structs.astuple(msgspec.convert(columns, self._lists))
         except _REFUSED:

@@ -38,7 +38,7 @@ def read(now: Serving, content: bytes) -> Checked | CheckedLoans:
 
 
 def read_columns(now: Serving, columns: Mapping[str, list[Any]]) -> CheckedLoans:
-    """Many loans from at least one column of JSON-like values; raises RequestError."""
+    """Many loans from columns of JSON-like values, at least one and no NaN; raises RequestError."""
     many = now.decoder.lists(columns, MAX_LOANS)
     if many is not None:
         return many

@@ -140,11 +140,11 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
     Null is what clients write for what is absent.
     """
-    read = dict(pairs)
-    if len(read) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise TensorError(f"expected each name once, given {show_given(twice)} twice")
+    read: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in read:
+            raise TensorError(f"expected each name once, given {show_given(name)} twice")
+        read[name] = value
     return {name: value for name, value in read.items() if value is not None}
 
 
