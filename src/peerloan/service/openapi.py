@@ -38,7 +38,7 @@ def document(serving: Serving) -> dict[str, Any]:
                 "Predictions": _predictions(),
                 "Model": _version(),
                 "Problem": _problem(),
-                **openapi_protocol.schemas(),
+                **openapi_protocol.schemas(loan["properties"]),
             }
         },
     }

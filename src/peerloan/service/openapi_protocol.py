@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from peerloan.loan import Definition
@@ -36,8 +37,8 @@ def paths(serving: Serving) -> dict[str, Any]:
     return found
 
 
-def schemas() -> dict[str, Any]:
-    """The schemas that the paths refer to."""
+def schemas(inputs: Iterable[str]) -> dict[str, Any]:
+    """The schemas that the paths refer to; inputs may have these names."""
     return {
         "Live": _object({"live": {"const": True}}, ["live"]),
         "Ready": _object({"ready": {"const": True}, "name": {"type": "string"}}, ["ready"]),
@@ -60,7 +61,7 @@ def schemas() -> dict[str, Any]:
             },
             ["name", "versions", "platform", "inputs", "outputs"],
         ),
-        "InferRequest": _request(),
+        "InferRequest": _request(list(inputs)),
         "InferResponse": _response(),
         "InferError": _object({"error": {"type": "string"}}, ["error"]),
     }
@@ -149,10 +150,10 @@ def _given(**kinds: str) -> dict[str, Any]:
     return {"type": ["object", "null"], "properties": properties}
 
 
-def _request() -> dict[str, Any]:
+def _request(names: list[str]) -> dict[str, Any]:
     tensor = _object(
         {
-            "name": {"type": "string"},
+            "name": {"enum": names},
             "shape": _shape({"type": "integer", "minimum": 0}),
             "datatype": {"enum": list(DATATYPES)},
             "data": {"type": "array", "description": "One value a loan, null for a missing one."},
