@@ -2,7 +2,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check
-LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url --no-emit-find-links pyproject.toml
+COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url --no-emit-find-links
+LOCK := $(COMPILE) pyproject.toml
 .DEFAULT_GOAL := help
 .PHONY: help demo stop setup test deploy-test lint format bench lock
 
@@ -18,7 +19,7 @@ stop: .venv/demo ## Stop the demo's server
 setup: .venv/dev ## Install everything for work on the project
 	@$(BIN)/pre-commit install --install-hooks >/dev/null 2>&1 || true
 
-test: .venv/dev ## Run every test
+test: .venv/dev .venv-clients/done ## Run every test
 	@$(BIN)/python -m pytest -n auto --ignore tests/deploy
 	@$(BIN)/python -m pytest tests/deploy
 
@@ -39,7 +40,8 @@ lock: .venv/bin/pip ## Compile the locks anew
 	@$(LOCK) --group dev --group build --extra train -o requirements/dev.txt
 	@$(LOCK) --extra train -c requirements/dev.txt -o requirements/train.txt
 	@$(LOCK) -c requirements/dev.txt -o requirements/serve.txt
-	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url --no-emit-find-links -c requirements/dev.txt --group build -o requirements/build.txt
+	@$(COMPILE) -c requirements/dev.txt --group build -o requirements/build.txt
+	@$(COMPILE) requirements/clients.in -o requirements/clients.txt
 
 .venv/bin/pip:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed")'
@@ -53,4 +55,10 @@ lock: .venv/bin/pip ## Compile the locks anew
 
 .venv/dev: .venv/demo requirements/dev.txt
 	@$(PIP) --require-hashes -r requirements/dev.txt
+	@touch $@
+
+# The stock clients of the Open Inference Protocol agree with one another, not with our versions.
+.venv-clients/done: requirements/clients.txt .venv/bin/pip
+	@$(PYTHON) -m venv .venv-clients
+	@.venv-clients/bin/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/clients.txt
 	@touch $@

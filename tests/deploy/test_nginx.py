@@ -176,7 +176,7 @@ def test_plain_http_is_redirected_with_its_method_but_for_health(serving: Deploy
         assert answer.status_code == 308
         assert answer.headers["Location"] == f"https://localhost:{serving.https}/v1/x?a=b"
         assert "Strict-Transport-Security" not in answer.headers
-    for path in ("/healthz", "/readyz"):
+    for path in ("/healthz", "/readyz", "/v2/health/live", "/v2/health/ready"):
         assert requests.get(plain + path, allow_redirects=False, timeout=30).ok
 
 
@@ -230,6 +230,10 @@ def test_too_large_a_body_is_refused_as_the_application_would(serving: Deploymen
     answer = serving.post("/v1/predictions", data=body, headers={"Accept": "application/json"})
     assert answer.status_code == answer.json()["status"] == 413
     assert answer.headers["Content-Type"] == "application/problem+json"
+    infer = serving.post("/v2/models/late-payments/infer", data=body)
+    assert infer.status_code == 413
+    assert infer.headers["Content-Type"] == "application/json"
+    assert infer.json() == {"error": "expected at most 5,000,000 bytes"}
     page = serving.post("/", data=body, headers={"Accept": "text/html"})
     assert page.status_code == 413
     assert page.headers["Content-Type"].startswith("text/html")
@@ -409,15 +413,16 @@ def test_the_proxy_protocol_tells_the_client_s_address(
 # Whom it asks next
 
 
+@pytest.mark.parametrize("path", ["/v1/predictions", "/v2/models/m/versions/1/infer"])
 def test_a_prediction_that_one_server_breaks_off_is_asked_of_the_next(
-    serving: Deployment, proxy: Callable[..., Proxy], echoes: Callable[..., str]
+    serving: Deployment, proxy: Callable[..., Proxy], echoes: Callable[..., str], path: str
 ) -> None:
     here = proxy(PEERLOAN_APP=echoes("yes", "no"))
     wait_for("both servers", lambda: {here.ask("/x").json()["who"] for _ in range(8)} == {"0", "1"})
-    answers = [here.ask("/v1/predictions", json={}) for _ in range(8)]
+    answers = [here.ask(path, json={}) for _ in range(8)]
     assert {answer.status_code for answer in answers} == {200}
     assert {answer.json()["who"] for answer in answers} == {"1"}
-    lines = [x for x in serving.log(here.container) if x["path"] == "/v1/predictions"]
+    lines = [x for x in serving.log(here.container) if x["path"] == path]
     repeated = [line for line in lines if "," in line["upstream"]]
     assert repeated, "one of them went to the server that breaks off"
     keys = {answer.json()["headers"]["Idempotency-Key"] for answer in answers}

@@ -20,10 +20,11 @@ from conftest import Service, settings
 from peerloan.model import Store
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
-FREE = ("/healthz", "/readyz")
+FREE = ("/healthz", "/readyz", "/v2/health/live", "/v2/health/ready")
 GUARDED = (
     *("/", "/v1/models", "/v1/models/none", "/openapi.json", "/metrics", "/nothing"),
-    "/v1/predictions",
+    *("/v1/predictions", "/docs", "/v2", "/v2/models/late-payments"),
+    "/v2/models/late-payments/infer",
 )
 
 

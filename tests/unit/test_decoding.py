@@ -171,12 +171,38 @@ def test_columns_are_the_same_loans(records: list[dict[str, Any]]) -> None:
     ids = [record.pop("loan_id", None) for record in records]
     names = dict.fromkeys(name for record in records for name in record)
     columns = {name: [record.get(name) for record in records] for name in names}
-    found = DECODER.columns(json.dumps({**columns, "loan_id": ids}).encode(), MOST)
-    assert found is not None
     close = [
         CHECKS.loan({**record, "loan_id": own}) for record, own in zip(records, ids, strict=True)
     ]
-    agree(found, close)
+    columns["loan_id"] = ids
+    for found in (
+        DECODER.columns(json.dumps(columns).encode(), MOST),
+        DECODER.lists(columns, MOST),
+    ):
+        assert found is not None
+        agree(found, close)
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from([*GOOD, "loan_id"]),
+            st.one_of(values, st.sampled_from([math.inf, -math.inf, math.nan, "\ud800", 10**400])),
+        ),
+        min_size=1,
+        max_size=6,
+    )
+)
+def test_lists_of_any_values_are_read_as_a_close_look_at_each(
+    changes: list[tuple[str, Any]],
+) -> None:
+    records = [{**GOOD, "loan_id": None, name: value} for name, value in changes]
+    columns = {name: [record[name] for record in records] for name in records[0]}
+    found = DECODER.lists(columns, MOST)
+    close = [CHECKS.loan(record) for record in records]
+    assert (found is None) == any(each.problems for each in close)
+    if found is not None:
+        agree(found, close)
 
 
 def agree(found: CheckedLoans, close: list[Checked]) -> None:
@@ -235,6 +261,8 @@ def test_more_loans_than_allowed_are_left_to_a_close_look() -> None:
     columns = json.dumps({name: [value, value] for name, value in GOOD.items()}).encode()
     assert DECODER.columns(columns, 2) is not None
     assert DECODER.columns(columns, 1) is None
+    assert DECODER.lists(json.loads(columns), 2) is not None
+    assert DECODER.lists(json.loads(columns), 1) is None
 
 
 def test_columns_of_other_lengths_are_left_to_a_close_look() -> None:

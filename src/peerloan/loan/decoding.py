@@ -7,7 +7,7 @@ What it refuses, `Checks` looks at closely and says why; both find the same valu
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -56,7 +56,8 @@ class Decoder:
         self._loan = msgspec.json.Decoder(_struct(rename, kinds, required))
         self._list = msgspec.json.Decoder(list[_struct(rename, kinds, required)])  # type: ignore[misc]
         lists: list[Any] = [list[kind] for kind in kinds]  # type: ignore[valid-type]
-        self._columns = msgspec.json.Decoder(_struct(rename, lists, required))
+        self._lists = _struct(rename, lists, required)
+        self._columns = msgspec.json.Decoder(self._lists)
         self._whole = [i for i, field in enumerate(fields) if field.kind == "whole"]
         self._ranges = [
             (i, *field.seen_range) for i, field in enumerate(fields) if field.seen_range is not None
@@ -124,6 +125,17 @@ class Decoder:
             return None
         if may_repeat(content, len(read) - read.count(UNSET)):
             return None
+        return self._sized(read, most)
+
+    def lists(self, columns: Mapping[str, Sequence[Any]], most: int) -> CheckedLoans | None:
+        """Columns as lists of JSON-like values, no NaN among them, for at most so many loans."""
+        try:
+            read = msgspec.structs.astuple(msgspec.convert(columns, self._lists))
+        except _REFUSED:
+            return None
+        return self._sized(read, most)
+
+    def _sized(self, read: Sequence[Any], most: int) -> CheckedLoans | None:
         sizes = {len(column) for column in read if column is not UNSET}
         size = max(sizes, default=0)
         if len(sizes) != 1 or not 0 < size <= most:
@@ -170,6 +182,9 @@ def _odd(field: Field, column: Column) -> list[int] | None:
         if any(text_fault(column.levels[code]) for code in unseen):
             return None
         return np.flatnonzero(np.isin(column.codes, unseen)).tolist() if unseen else []
+    # JSON holds no infinite number, but lists of values may.
+    if np.any(np.isinf(column)):
+        return None
     if field.kind == "whole" and not np.all((column == np.rint(column)) | np.isnan(column)):
         return None
     if field.seen_range is None:

@@ -6,7 +6,7 @@ from flask import Flask
 from flask_bootstrap import Bootstrap5
 
 from peerloan.model import Store
-from peerloan.service import api, assets, callers, docs, models, pages, probes, problems
+from peerloan.service import api, assets, callers, docs, models, pages, probes, problems, protocol
 from peerloan.service.champion import Champion
 from peerloan.service.lines import Lines
 from peerloan.service.observing import Observed
@@ -35,7 +35,7 @@ def create_app(settings: Settings, lines: Lines | None = None, on_loopback: bool
     app.extensions["champion"] = champion
     app.extensions["shadow"] = Shadow(champion)
     callers.register(app, Tokens(settings.tokens), on_loopback)
-    for room in (api, docs, models, pages, probes):
+    for room in (api, docs, models, pages, probes, protocol):
         app.register_blueprint(room.blueprint)
     problems.register(app)
     assets.register(app)

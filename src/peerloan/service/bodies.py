@@ -7,6 +7,7 @@ import itertools
 import json
 import socket
 import time
+import zlib
 from collections import Counter
 from collections.abc import Mapping
 from typing import Any
@@ -18,6 +19,7 @@ from werkzeug.exceptions import ClientDisconnected, HTTPException, RequestEntity
 from peerloan.loan import Problem
 from peerloan.loan.checks import show_name
 from peerloan.loan.decoding import may_repeat
+from peerloan.loan.text import show_given
 from peerloan.service.problems import RequestError, sentence
 
 # Wrong values that an answer names; loans beyond them are not looked at.
@@ -28,6 +30,8 @@ MAX_WHY = 1_000
 # sending when the connection closes never reads why.
 _MOST_DROPPED_BYTES = 100_000_000
 _MOST_DROPPED_SECONDS = 5.0
+# HTTP's deflate has zlib's head and end (RFC 9110, 8.4.1.2).
+_WINDOWS = {"gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}
 
 
 def read_body(environ: Mapping[str, Any], most: int) -> bytes:
@@ -50,6 +54,32 @@ def read_body(environ: Mapping[str, Any], most: int) -> bytes:
     if len(content) > most:
         raise RequestEntityTooLarge
     return content
+
+
+def decompress(content: bytes, encoding: str, most: int) -> bytes:
+    """A body of at most so many bytes as it was before its Content-Encoding.
+
+    Raises RequestError 415 for an unknown one, 400 for broken content, or RequestEntityTooLarge.
+    """
+    kind = encoding.strip().lower()
+    if kind in ("", "identity"):
+        return content
+    if kind not in _WINDOWS:
+        raise RequestError(
+            415,
+            "Unsupported Content Encoding",
+            f"Content-Encoding: expected gzip, deflate or none, given {show_given(encoding)}",
+        )
+    reader = zlib.decompressobj(_WINDOWS[kind])
+    try:
+        whole = reader.decompress(content, most + 1)
+    except zlib.error:
+        raise RequestError(400, "Broken Body", f"the body can't be read as {kind}") from None
+    if len(whole) > most:
+        raise RequestEntityTooLarge
+    if not reader.eof or reader.unused_data:
+        raise RequestError(400, "Broken Body", f"the body is not one whole piece of {kind}")
+    return whole
 
 
 def read_form() -> Mapping[str, str]:

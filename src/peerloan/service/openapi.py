@@ -8,6 +8,7 @@ from peerloan import __version__
 from peerloan.loan import Definition, json_schema
 from peerloan.loan.text import PLAIN_LETTER
 from peerloan.model import BANDS
+from peerloan.service import openapi_protocol
 from peerloan.service.bodies import MAX_WHY
 from peerloan.service.champion import Serving
 from peerloan.service.reading import MAX_LOANS
@@ -31,6 +32,7 @@ def document(serving: Serving) -> dict[str, Any]:
             "/v1/models/{version}/promote": {"post": _promote()},
             "/healthz": {"get": _health("The process answers and could load its champion.")},
             "/readyz": {"get": _health("A verified champion is loaded.")},
+            **openapi_protocol.paths(serving),
         },
         "security": [{"token": []}],
         "components": {
@@ -50,6 +52,7 @@ def document(serving: Serving) -> dict[str, Any]:
                 "Model": _version(),
                 "Change": _change(),
                 "Problem": _problem(),
+                **openapi_protocol.schemas(loan["properties"]),
             },
         },
     }

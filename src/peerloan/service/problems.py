@@ -1,4 +1,6 @@
-"""Errors as RFC 9457 problem details; a page gets a readable page."""
+"""Errors as RFC 9457 problem details, or as the Open Inference Protocol has them; a page gets a
+readable page.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +17,8 @@ from peerloan.loan import Problem
 
 log = logging.getLogger(__name__)
 _API_PREFIXES = ("/v1/", "/openapi.json", "/healthz", "/readyz", "/metrics")
+# The protocol's errors are one sentence: so many wrong values are named in it.
+_NAMED = 3
 
 
 class RequestError(Exception):
@@ -43,10 +47,7 @@ def register(app: Flask) -> None:
 
     @app.errorhandler(RequestError)
     def request_error(error: RequestError) -> Response:
-        extra = dict(error.members)
-        if error.problems:
-            extra["errors"] = [asdict(problem) for problem in error.problems]
-        return _answer(error.status, error.title, error.detail, error.headers, extra)
+        return _answer(error)
 
     @app.errorhandler(HTTPException)
     def http_error(error: HTTPException) -> Response:
@@ -56,13 +57,13 @@ def register(app: Flask) -> None:
             if name.lower() not in ("content-type", "content-length")
         }
         detail = _DETAILS.get(error.code or 500, error.description or "")
-        return _answer(error.code or 500, error.name, detail, headers, {})
+        return _answer(RequestError(error.code or 500, error.name, detail, headers=headers))
 
     @app.errorhandler(Exception)
     def unexpected(error: Exception) -> Response:
         log.error("unexpected error on %s %s", request.method, request.path, exc_info=error)
         detail = "Something went wrong here. The request was not answered; the log has the cause."
-        return _answer(500, "Internal Server Error", detail, {}, {})
+        return _answer(RequestError(500, "Internal Server Error", detail))
 
 
 _DETAILS = {
@@ -73,27 +74,41 @@ _DETAILS = {
 
 def is_api(path: str) -> bool:
     """Whether who asks at this address is a program rather than a person with a browser."""
-    return path.startswith(_API_PREFIXES)
+    return path.startswith(_API_PREFIXES) or _is_protocol(path)
 
 
-def sentence(problems: Sequence[Problem]) -> str:
-    """The first problem in words, and how many more there are."""
-    first = problems[0]
-    where = first.field if first.loan is None else f"loan {first.loan}, {first.field}"
-    more = f"; and {len(problems) - 1} more in errors" if len(problems) > 1 else ""
-    return f"{where}: expected {first.expected}, given {first.given}{more}"
+def sentence(problems: Sequence[Problem], named: int = 1, where: str = " in errors") -> str:
+    """The first problems in words, and how many more there are, and where."""
+    texts = [
+        f"{each.field if each.loan is None else f'loan {each.loan}, {each.field}'}: "
+        f"expected {each.expected}, given {each.given}"
+        for each in problems[:named]
+    ]
+    if (more := len(problems) - named) > 0:
+        texts.append(f"and {more:,} more{where}")
+    return "; ".join(texts)
 
 
-def _answer(
-    status: int, title: str, detail: str, headers: Mapping[str, str], extra: dict[str, Any]
-) -> Response:
-    if is_api(request.path):
-        body = {"type": "about:blank", "title": title, "status": status, "detail": detail}
-        content: str | bytes = msgspec.json.encode(body | extra)
-        kind = "application/problem+json"
+def _is_protocol(path: str) -> bool:
+    """Whether an address is one of the Open Inference Protocol."""
+    return path == "/v2" or path.startswith("/v2/")
+
+
+def _answer(error: RequestError) -> Response:
+    content: str | bytes
+    status, detail = error.status, error.detail
+    if _is_protocol(request.path):
+        status = 400 if status == 422 else status  # the protocol knows no 422
+        detail = sentence(error.problems, _NAMED, "") if error.problems else detail
+        content, kind = msgspec.json.encode({"error": detail}), "application/json"
+    elif is_api(request.path):
+        body = {"type": "about:blank", "title": error.title, "status": status, "detail": detail}
+        if error.problems:
+            body["errors"] = [asdict(problem) for problem in error.problems]
+        content, kind = msgspec.json.encode(body | error.members), "application/problem+json"
     else:
-        content = render_template("error.html", title=title, detail=detail)
+        content = render_template("error.html", title=error.title, detail=detail)
         kind = "text/html; charset=utf-8"
     response = Response(content, status, content_type=kind)
-    response.headers.update(headers)
+    response.headers.update(error.headers)
     return response

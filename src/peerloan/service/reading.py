@@ -37,6 +37,16 @@ def read(now: Serving, content: bytes) -> Checked | CheckedLoans:
     return CheckedLoans.of(now.bundle.definition, looked_at)
 
 
+def read_columns(now: Serving, columns: Mapping[str, list[Any]]) -> CheckedLoans:
+    """Many loans from columns of JSON-like values, at least one and no NaN; raises RequestError."""
+    many = now.decoder.lists(columns, MAX_LOANS)
+    if many is not None:
+        return many
+    looked_at = _many(now, columns)
+    _refuse(looked_at)
+    return CheckedLoans.of(now.bundle.definition, looked_at)
+
+
 def read_loans(now: Serving, content: bytes) -> list[Checked]:
     """Every loan of a body with its own problems; raises RequestError if it holds no loans."""
     body = decode(content)

@@ -1,0 +1,86 @@
+"""Asks a running service through KServe's REST client; prints what it made of the answers.
+
+Called with the address; takes the model's name and columns of loans from standard input.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from typing import Any
+
+import httpx
+import numpy as np
+from kserve import InferenceRESTClient, InferInput, InferRequest
+from kserve.inference_client import RESTConfig
+from kserve.protocol.infer_type import InferResponse, RequestedOutput
+
+
+def request(given: dict[str, Any], binary: bool, **more: Any) -> InferRequest:
+    """Loans as the client's request; missing texts are empty."""
+    inputs = []
+    for name, values in given["columns"].items():
+        if any(isinstance(value, str) for value in values):
+            kind = "BYTES"
+            array: Any = np.array(
+                [["" if value is None else value] for value in values], np.object_
+            )
+        else:
+            kind = "INT64" if all(isinstance(value, int) for value in values) else "FP64"
+            array = np.array(values, {"INT64": np.int64, "FP64": np.float64}[kind]).reshape(-1, 1)
+        tensor = InferInput(name, list(array.shape), kind)
+        tensor.set_data_from_numpy(array, binary_data=binary)
+        inputs.append(tensor)
+    return InferRequest(given["model"], inputs, **more)
+
+
+def plain(response: InferResponse) -> dict[str, Any]:
+    """A response's outputs, as the answers of the REST API have them."""
+    found = {output.name: output.as_numpy()[:, 0].tolist() for output in response.outputs}
+    found["reasons"] = [json.loads(text) for text in found["reasons"]]
+    return found
+
+
+async def main() -> None:
+    """Every way to ask."""
+    given = json.load(sys.stdin)
+    model, url = given["model"], sys.argv[1]
+    in_binary = {"binary_data_output": True}
+    asked = [RequestedOutput(name, {"binary_data": True}) for name in given["outputs"]]
+    async with InferenceRESTClient(RESTConfig(protocol="v2")) as client:
+
+        async def infer(asking: InferRequest) -> dict[str, Any]:
+            return plain(await client.infer(url, asking, model_name=model))
+
+        answers = {
+            "binary in, json out": await infer(request(given, True)),
+            "binary both ways": await infer(request(given, True, parameters=in_binary)),
+            "asked in binary": await infer(request(given, True, request_outputs=asked)),
+            "json in, binary out": await infer(request(given, False, parameters=in_binary)),
+        }
+        # Its JSON has null for a missing number, which orjson writes for NaN.
+        answers["json both ways"] = await infer(request(given, False))
+        answers["a dictionary"] = plain(
+            await client.infer(url, request(given, False).to_rest()[0], model_name=model)
+        )
+        response = await client.infer(
+            url, request(given, True, request_id="mine"), model_name=model
+        )
+        facts = {
+            "live": await client.is_server_live(url),
+            "ready": await client.is_server_ready(url),
+            "model ready": await client.is_model_ready(url, model),
+            "other ready": await client.is_model_ready(url, "other"),
+            "response": [response.model_name, response.id],
+        }
+        wrong = request(given, True)
+        wrong.inputs = wrong.inputs[1:]
+        try:
+            await client.infer(url, wrong, model_name=model)
+        except httpx.HTTPStatusError as error:
+            facts["error"] = str(error)
+    print(json.dumps({"answers": answers, "facts": facts}))
+
+
+asyncio.run(main())

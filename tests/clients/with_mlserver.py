@@ -1,0 +1,143 @@
+"""Asks a running service with MLServer's types and codecs; prints what it made of the answers.
+
+Called with the address; takes the model's name and columns of loans from standard input.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pandas as pd
+from mlserver.codecs import Base64Codec, NumpyCodec, PandasCodec, StringCodec
+from mlserver.types import (
+    InferenceErrorResponse,
+    InferenceRequest,
+    InferenceResponse,
+    MetadataModelResponse,
+    MetadataServerResponse,
+)
+
+
+class Client:
+    """What an application does with MLServer's types: posts them as JSON."""
+
+    def __init__(self, url: str, model: str) -> None:
+        self.url, self.model = url, model
+
+    def infer(self, request: InferenceRequest) -> InferenceResponse:
+        """The response to a request that must be accepted."""
+        url = f"{self.url}/v2/models/{self.model}/infer"
+        answer = httpx.post(url, json=json.loads(request.model_dump_json()))
+        assert answer.status_code == 200, answer.text
+        return InferenceResponse.model_validate(answer.json())
+
+    def get(self, path: str) -> Any:
+        """What stands at a path."""
+        return httpx.get(f"{self.url}{path}").json()
+
+
+def framed(frame: pd.DataFrame) -> dict[str, Any]:
+    """A decoded data frame, as the answers of the REST API have it."""
+    found: dict[str, Any] = {name: frame[name].tolist() for name in frame}
+    found["reasons"] = [json.loads(text) for text in found["reasons"]]
+    return found
+
+
+def decoded(response: InferenceResponse) -> dict[str, Any]:
+    """Each output through the codec that it names."""
+    found: dict[str, Any] = {}
+    for output in response.outputs:
+        assert output.parameters is not None
+        if output.parameters.content_type == "str":
+            found[output.name] = StringCodec.decode_output(output)
+        else:
+            assert output.parameters.content_type == "np"
+            found[output.name] = NumpyCodec.decode_output(output)[:, 0].tolist()
+    found["reasons"] = [json.loads(text) for text in found["reasons"]]
+    return found
+
+
+def by_codecs(columns: dict[str, list[Any]], text: Any) -> InferenceRequest:
+    """Each column through a codec for its values."""
+    inputs = []
+    for name, values in columns.items():
+        if any(isinstance(value, str) for value in values):
+            inputs.append(text(name, ["" if value is None else value for value in values]))
+        else:
+            whole = all(isinstance(value, int) for value in values)
+            array = np.array(values, np.int64 if whole else np.float64)
+            inputs.append(NumpyCodec.encode_input(name, array.reshape(-1, 1)))
+    return InferenceRequest(inputs=inputs)
+
+
+def batch(client: Client, request: InferenceRequest, *options: str) -> list[Any]:
+    """The lines that `mlserver infer` makes of two requests in a file."""
+    with tempfile.TemporaryDirectory() as folder:
+        given, made = Path(folder, "in.jsonl"), Path(folder, "out.jsonl")
+        given.write_text(2 * (request.model_dump_json() + "\n"), "utf-8")
+        command: list[Any] = [
+            Path(sys.executable).with_name("mlserver"),
+            "infer",
+            "-m",
+            client.model,
+        ]
+        command += ["-u", client.url.removeprefix("http://"), "-i", given, "-o", made, *options]
+        subprocess.run(command, check=True, stdout=sys.stderr)
+        return [json.loads(line) for line in made.read_text("utf-8").splitlines()]
+
+
+def main() -> None:
+    """Every way to ask."""
+    given = json.load(sys.stdin)
+    client = Client(sys.argv[1], given["model"])
+    columns = given["columns"]
+    # The codec for data frames can't write a text column with gaps; an empty text is one.
+    frame = pd.DataFrame(columns)
+    texts = frame.select_dtypes("object").columns
+    frame[texts] = frame[texts].fillna("")
+    mixed = frame.astype({given["number"]: object})
+    response = client.infer(PandasCodec.encode_request(frame))
+    of_mixed = client.infer(PandasCodec.encode_request(mixed))
+    request = by_codecs(columns, StringCodec.encode_input)
+
+    def in_base64(name: str, values: list[str]) -> Any:
+        return Base64Codec.encode_input(name, [value.encode() for value in values])
+
+    # One loan whose text is missing: the column of a data frame is one of numbers.
+    gap = frame.head(1).drop(columns=given["may_miss"])
+    gap[given["may_miss"]] = float("nan")
+    answers = {
+        "data frame": framed(PandasCodec.decode_response(response)),
+        "mixed column": framed(PandasCodec.decode_response(of_mixed)),
+        "codecs": decoded(client.infer(request)),
+        "base64": decoded(client.infer(by_codecs(columns, in_base64))),
+    }
+    gapped = PandasCodec.encode_request(gap)
+    for name, options in {"cli": [], "cli, binary": ["-b"], "cli, batched": ["-s", "2"]}.items():
+        for i, line in enumerate(batch(client, request, *options)):
+            answers[f"{name}, {i}"] = decoded(InferenceResponse.model_validate(line))
+    model = f"/v2/models/{client.model}"
+    server = MetadataServerResponse.model_validate(client.get("/v2"))
+    metadata = MetadataModelResponse.model_validate(client.get(model))
+    error = InferenceErrorResponse.model_validate(client.get("/v2/models/other"))
+    facts = {
+        "server": server.model_dump(),
+        "inputs": [tensor.name for tensor in metadata.inputs or []],
+        "versions": metadata.versions,
+        "response": [response.model_name, response.model_version],
+        "content type": response.parameters and response.parameters.content_type,
+        "error": error.error,
+        "gap": framed(PandasCodec.decode_response(client.infer(gapped))),
+        "gap's datatypes": [tensor.datatype for tensor in gapped.inputs],
+    }
+    print(json.dumps({"answers": answers, "facts": facts}))
+
+
+main()
