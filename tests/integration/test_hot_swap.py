@@ -413,6 +413,28 @@ def test_a_version_with_a_required_field_more_needs_breaking(
         settled(callers, version_of("additive"), time.monotonic())
 
 
+def test_over_http_a_breaking_promotion_names_its_reasons(
+    store: Store,
+    version_of: Versions,
+    serve: Serve,
+    run: Callable[..., subprocess.CompletedProcess[str]],
+    wider_book: Path,
+) -> None:
+    store.promote(version_of("additive"))
+    (outcome,) = train(open_book(wider_book), with_field(True), store, ("additive",), fast=True)
+    token = run("token", "new", "anna", "--operator").stdout.strip()
+    service = serve(store)
+    address = f"{service.url}/v1/models/{outcome.version}/promote"
+    head = {"Authorization": f"Bearer {token}"}
+    refused = requests.post(address, headers=head, timeout=10)
+    assert refused.status_code == 409
+    assert refused.json()["reasons"] == [f"{NEW.name}: is new and required"]
+    assert store.state().number == 1
+    promoted = requests.post(address, headers=head, json={"breaking": True}, timeout=10)
+    assert promoted.status_code == 200
+    assert (store.state().champion, store.state().who) == (outcome.version, "anna")
+
+
 # Starting and stopping
 
 

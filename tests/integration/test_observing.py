@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 import requests
 from prometheus_client.parser import text_string_to_metric_families
 
-from conftest import Service
+from conftest import Service, settings
 from peerloan.model import Store
 
 Serve = Callable[..., Service]
@@ -58,6 +62,11 @@ def test_figures_are_of_all_workers(service: Service, store: Store, loan: dict[s
     assert predict(service, loan, "?what_if=true").ok
 
     route = "/v1/predictions"
+    # Each worker counts a moment after its answers.
+    service.wait_for(lambda: figures(service, "peerloan_probability_count")[()] >= 35)
+    service.wait_for(
+        lambda: figures(service, "peerloan_request_seconds_count").get((route,), 0) >= 33
+    )
     found = figures(service, "peerloan_requests_total")
     assert found["POST", route, "200"] == 32
     assert found["POST", route, "422"] == 1
@@ -109,6 +118,28 @@ def test_a_request_has_a_line_with_its_id_and_nothing_of_the_loan(
     text = service.log.read_text("utf-8")
     for value in ("yacht", "42000", "what_if", "annual_inc"):
         assert value not in text
+
+
+def test_a_log_that_nobody_reads_any_more_ends_nothing(store: Store, tmp_path: Path) -> None:
+    """As `peerloan serve | head`: the requests go on."""
+    code = (
+        "import os, sys, time\n"
+        "from peerloan.service.wsgi import application\n"
+        "client = application().test_client()\n"
+        "for _ in range(30):\n"
+        "    client.get('/healthz'); time.sleep(0.03)\n"
+        "print(client.get('/healthz').status_code, file=sys.stderr)"
+    )
+    done = subprocess.run(
+        ["sh", "-c", f'{sys.executable} -c "$CODE" | head -c 10'],
+        env=os.environ | settings(store.root) | {"CODE": code},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert "200" in done.stderr.split()
+    assert "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize(

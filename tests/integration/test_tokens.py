@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -163,7 +166,7 @@ def beyond(champion: Store, serve: Callable[..., Service]) -> Service:
 def test_beyond_loopback_and_without_a_token_only_health_is_answered(
     beyond: Service, loan: dict[str, Any]
 ) -> None:
-    assert "only health is answered: peerloan token new NAME" in beyond.log.read_text()
+    assert "only health is answered until `peerloan token new NAME`" in beyond.log.read_text()
     for path in FREE:
         assert requests.get(beyond.url + path).status_code == 200
     for path in GUARDED:
@@ -175,7 +178,7 @@ def test_beyond_loopback_and_without_a_token_only_health_is_answered(
     assert answer.status_code == 401
     assert answer.headers["Content-Type"] == "application/problem+json"
     assert answer.json()["detail"] == (
-        "expected a token, but nobody has one yet; make one with: peerloan token new NAME"
+        "expected a token, but nobody has one; make one with: peerloan token new NAME"
     )
     assert requests.post(f"{beyond.url}/", data={}).status_code == 401
 
@@ -216,6 +219,151 @@ def test_a_wrong_token_is_refused(
     assert requests.get(f"{service.url}/v1/models", headers=bearer(token)).ok
 
 
+@pytest.mark.parametrize("how", ["Bearer {}", "bearer {}", "BEARER  {} "])
+def test_the_word_before_a_token_may_be_written_in_any_case(
+    champion: Store, serve: Callable[..., Service], run: Run, how: str
+) -> None:
+    token = new(run, "loans-app")
+    service = serve(champion)
+    head = {"Authorization": how.format(token).strip()}
+    assert requests.get(f"{service.url}/v1/models", headers=head).ok
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        {"Host": "evil.example.com"},
+        {"X-Forwarded-For": "203.0.113.9"},
+        {"X-Forwarded-Proto": "https"},
+        {"Forwarded": "for=203.0.113.9"},
+    ],
+)
+def test_what_comes_from_elsewhere_is_not_let_in_on_loopback(
+    champion: Store, serve: Callable[..., Service], head: dict[str, str]
+) -> None:
+    """A proxy on this machine, or a name that somebody made lead here."""
+    service = serve(champion)
+    assert requests.get(f"{service.url}/v1/models", headers=head).status_code == 401
+    assert requests.get(service.url, headers=head).status_code == 401
+    port = service.url.rpartition(":")[2]
+    for host in ("localhost", f"localhost:{port}", f"127.0.0.1:{port}", f"[::1]:{port}"):
+        assert requests.get(f"{service.url}/v1/models", headers={"Host": host}).ok
+
+
+def test_a_page_of_another_site_changes_nothing(
+    champion: Store, serve: Callable[..., Service], run: Run, version_of: Callable[[str], str]
+) -> None:
+    """Not with who is signed in, and not on an open service."""
+    service = serve(champion)
+    other: list[dict[str, str]] = [
+        {"Sec-Fetch-Site": "cross-site", "Origin": "https://evil.example"},
+        {"Sec-Fetch-Site": "same-site", "Origin": "http://localhost:8888"},
+        {"Origin": "http://localhost:8888"},
+        {"Origin": "null"},
+    ]
+    own = [{}, {"Sec-Fetch-Site": "same-origin"}, {"Origin": service.url}]
+    for head in other:
+        assert requests.post(service.url, headers=head, data={}).status_code == 403, head
+    for head in own:
+        assert requests.post(service.url, headers=head, data={}).status_code == 422, head
+    token = new(run, "anna", "--operator")
+    service.wait_for(lambda: requests.get(f"{service.url}/v1/models").status_code == 401, 5)
+    browser = requests.Session()
+    assert browser.post(f"{service.url}/sign-in", data={"token": token}).ok
+    promote = f"{service.url}/v1/models/{version_of('basic')}/promote"
+    for head in other:
+        assert browser.post(promote, headers=head).status_code == 403, head
+        assert browser.post(f"{service.url}/sign-in", headers=head).status_code == 403, head
+    assert champion.state().number == 1
+    assert browser.post(promote, headers=own[1]).status_code == 200
+
+
+def test_another_kind_of_authorization_leaves_who_signed_in(
+    champion: Store, serve: Callable[..., Service], run: Run
+) -> None:
+    """As behind a proxy that asks for a password of its own."""
+    token = new(run, "anna")
+    service = serve(champion)
+    browser = requests.Session()
+    assert browser.post(f"{service.url}/sign-in", data={"token": token}, auth=("a", "b")).ok
+    assert browser.get(service.url, auth=("a", "b")).ok
+
+
+def test_the_sign_in_takes_no_more_than_a_token(
+    champion: Store, serve: Callable[..., Service], run: Run
+) -> None:
+    new(run, "anna")
+    service = serve(champion)
+    address = f"{service.url}/sign-in"
+    kind = {"Content-Type": "application/x-www-form-urlencoded"}
+    assert requests.post(address, data=b"a&" * 100_000, headers=kind).status_code == 413
+    for target in (
+        "https://evil.example/",
+        "javascript:alert(1)",
+        "//evil.example",
+        "/" + "a" * 3000,
+    ):
+        page = requests.post(address, data={"token": "x", "next": target})
+        assert page.status_code == 401
+        assert target not in page.text
+        assert 'name="next" value="/"' in page.text
+
+
+def test_lost_tokens_open_nothing(
+    champion: Store, serve: Callable[..., Service], run: Run, tmp_path: Path
+) -> None:
+    token = new(run, "anna")
+    service = serve(champion)
+    (tmp_path / "tokens/tokens.json").unlink()
+    time.sleep(2)
+    assert requests.get(f"{service.url}/v1/models").status_code == 503
+    assert requests.get(f"{service.url}/v1/models", headers=bearer(token)).ok, "as known before"
+    done = run("token", "new", "otto")
+    assert done.returncode == 1
+    assert "it is gone, but" in done.stderr
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files to somebody")
+def test_what_root_changes_stays_its_owner_s(run: Run, tmp_path: Path) -> None:
+    folder = tmp_path / "tokens"
+    folder.mkdir(mode=0o700)
+    os.chown(folder, 10001, 10001)
+    new(run, "loans-app")
+    run("token", "revoke", "loans-app")
+    for name in ("key", "tokens.json"):
+        assert (folder / name).stat().st_uid == 10001
+
+
+def test_no_caller_is_refused_or_let_in_while_workers_start_anew(
+    champion: Store, serve: Callable[..., Service], run: Run
+) -> None:
+    token = new(run, "loans-app")
+    service = serve(champion, workers=2)
+    seen: Counter[tuple[bool, int]] = Counter()
+    stop = threading.Event()
+
+    def ask(head: dict[str, str]) -> None:
+        while not stop.is_set():
+            # A worker that ends closes a connection on which nothing has come yet.
+            with contextlib.suppress(requests.ConnectionError):
+                answer = requests.get(f"{service.url}/v1/models", headers=head, timeout=20)
+                seen[bool(head), answer.status_code] += 1
+
+    threads = [
+        threading.Thread(target=ask, args=(head,)) for head in ({}, bearer(token)) for _ in range(3)
+    ]
+    for thread in threads:
+        thread.start()
+    for number in range(2, 5):
+        service.process.send_signal(signal.SIGHUP)
+        service.wait_for(lambda: service.loaded() >= 2 * number)  # noqa: B023
+    stop.set()
+    for thread in threads:
+        thread.join()
+    assert set(seen) == {(False, 401), (True, 200)}
+    assert min(seen.values()) > 50
+
+
 def test_a_revoked_token_is_refused_within_five_seconds_by_every_worker(
     champion: Store, serve: Callable[..., Service], run: Run
 ) -> None:
@@ -246,7 +394,10 @@ def test_tokens_that_can_not_be_read_open_nothing(
     service = serve(champion)
     address = f"{service.url}/v1/models"
     for head in ({}, bearer(token)):
-        assert requests.get(address, headers=head).status_code == 401
+        answer = requests.get(address, headers=head)
+        assert answer.status_code == 503
+        assert answer.json()["detail"] == "the tokens can't be read here; the log says why"
+    assert "can't be read here" in requests.get(service.url).text
     assert requests.get(f"{service.url}/healthz").status_code == 200
     assert "tokens can't be read" in service.log.read_text()
     path.write_bytes(content)
@@ -307,8 +458,10 @@ def gunicorn(champion: Store, tmp_path: Path) -> Iterator[Callable[[str], str]]:
 
 @pytest.mark.parametrize(("host", "status"), [("127.0.0.1", 200), ("0.0.0.0", 401)])
 def test_gunicorn_tells_where_it_listens(
-    gunicorn: Callable[[str], str], host: str, status: int
+    gunicorn: Callable[[str], str], monkeypatch: pytest.MonkeyPatch, host: str, status: int
 ) -> None:
+    # Another service's word says nothing.
+    monkeypatch.setenv("PEERLOAN_ON_LOOPBACK", "" if status == 200 else str(os.getpid()))
     url = gunicorn(host)
     assert requests.get(f"{url}/v1/models").status_code == status
     assert requests.get(f"{url}/readyz").status_code == 200
@@ -433,6 +586,29 @@ def test_a_version_that_was_changed_is_not_promoted(
     answer = requests.post(f"{service.url}/v1/models/{basic}/promote", headers=head)
     assert answer.status_code == 409
     assert "model.onnx" in answer.json()["detail"]
+    assert champion.state().number == 1
+
+
+def test_a_store_that_can_not_be_read_is_no_answer_about_versions(
+    operated: tuple[Service, dict[str, str]], champion: Store, version_of: Callable[[str], str]
+) -> None:
+    service, head = operated
+    (champion.root / "aliases/000002.json").write_text("{")
+    for path in ("", f"/{version_of('basic')}"):
+        answer = requests.get(f"{service.url}/v1/models{path}", headers=head)
+        assert (answer.status_code, answer.headers["Retry-After"]) == (503, "5")
+        assert str(champion.root) not in answer.text
+    promote = f"{service.url}/v1/models/{version_of('basic')}/promote"
+    assert requests.post(promote, headers=head).status_code == 503
+    assert "000002.json can't be read" in service.log.read_text()
+
+
+def test_parameters_of_a_promotion_are_refused(
+    operated: tuple[Service, dict[str, str]], champion: Store, version_of: Callable[[str], str]
+) -> None:
+    service, head = operated
+    promote = f"{service.url}/v1/models/{version_of('basic')}/promote?breaking=true"
+    assert requests.post(promote, headers=head).status_code == 400
     assert champion.state().number == 1
 
 

@@ -6,6 +6,7 @@ import threading
 import time
 import urllib.request
 import webbrowser
+from pathlib import Path
 
 import click
 
@@ -13,7 +14,7 @@ from peerloan.cli.console import note
 from peerloan.service.loopback import is_loopback
 from peerloan.service.server import check_port
 from peerloan.service.server import serve as run_server
-from peerloan.service.tokens import Tokens
+from peerloan.service.tokens import Tokens, TokensError
 from peerloan.settings import read_settings
 
 
@@ -32,16 +33,22 @@ def serve(host: str, port: int, workers: int, open_page: bool) -> None:
     settings = read_settings()
     check_port(host, port)  # before a line that would say otherwise
     address = f"http://{f'[{host}]' if ':' in host else host}:{port}/"
-    note(f"PeerLoan Risk on {address} (store {settings.store}); stop with Ctrl-C")
-    if Tokens(settings.tokens).state() is None:
-        note(
-            "open to this machine, since nobody has a token; `peerloan token new NAME` closes it"
-            if is_loopback(host)
-            else "nobody has a token yet, so that only health is answered: peerloan token new NAME"
-        )
+    note(f"PeerLoan Risk on {address}; stop with Ctrl-C")
+    note(f"store {settings.store}, tokens {settings.tokens}{_who_may_call(settings.tokens, host)}")
     if open_page:
         threading.Thread(target=_open, args=(address,), daemon=True).start()
     run_server(host, port, workers)
+
+
+def _who_may_call(folder: Path, host: str) -> str:
+    try:
+        if Tokens(folder).state() is not None:
+            return ""
+    except (TokensError, OSError) as error:
+        return f" ({error})"
+    if is_loopback(host):
+        return " (none: open to this machine; `peerloan token new NAME` closes it)"
+    return " (none: only health is answered until `peerloan token new NAME`)"
 
 
 def _open(address: str) -> None:

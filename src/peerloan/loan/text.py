@@ -35,6 +35,11 @@ def text_fault(text: str) -> str | None:
     return None
 
 
+def parse_whole(digits: str) -> float:
+    """A whole number of any length: as a double, which for thousands of digits is infinite."""
+    return int(digits) if len(digits) < 400 else float(digits)
+
+
 def parse_number(text: str) -> float | None:
     """A number written as text: plain decimal or exponent notation, a point, no separators.
 

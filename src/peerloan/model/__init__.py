@@ -8,7 +8,7 @@ from peerloan.model.manifest import BundleError, Manifest, Score, TrainedOn
 from peerloan.model.policy import BANDS, MAX_REASONS, Policy, Reason, Reasons, TradeOff
 from peerloan.model.profile import Profile
 from peerloan.model.scorecard import LevelTable, NumberTable, Scorecard
-from peerloan.model.store import BreakingChange, State, Store, StoreError
+from peerloan.model.store import BreakingChange, State, Store, StoreError, StoreFault
 
 __all__ = [
     "BANDS",
@@ -35,6 +35,7 @@ __all__ = [
     "State",
     "Store",
     "StoreError",
+    "StoreFault",
     "TradeOff",
     "TrainedOn",
     "draft",

@@ -41,6 +41,10 @@ class StoreError(ValueError):
     """Something that the store refuses, and why."""
 
 
+class StoreFault(StoreError):
+    """A store that can't be read or written: nothing is wrong with what was asked for."""
+
+
 class BreakingChange(StoreError):
     """A promotion under which requests that are valid today would fail; `reasons` lists them."""
 
@@ -143,7 +147,7 @@ class Store:
                 shutil.rmtree(folder, ignore_errors=True)
                 raise
         except OSError as error:
-            raise StoreError(f"{self._versions}: can't be written: {error.strerror}") from error
+            raise StoreFault(f"{self._versions}: can't be written: {error.strerror}") from error
         return folder.name
 
     def onnx_parts(self, version: str) -> OnnxParts:
@@ -297,7 +301,7 @@ class Store:
         except OSError as error:
             # What is in place may have been seen by others: it can't be taken back.
             done = "; the change is in place, but may not last" if path.exists() else ""
-            raise StoreError(f"{path}: can't be written: {error.strerror}{done}") from error
+            raise StoreFault(f"{path}: can't be written: {error.strerror}{done}") from error
         return new
 
     def _read_state(self, number: int) -> State:
@@ -306,9 +310,9 @@ class Store:
             state = msgspec.json.decode(path.read_bytes(), type=State)
         # A ValueError is of text that is no UTF-8.
         except (OSError, msgspec.MsgspecError, ValueError, RecursionError) as error:
-            raise StoreError(f"{path} can't be read: {error}") from None
+            raise StoreFault(f"{path} can't be read: {error}") from None
         if state.number != number:
-            raise StoreError(f"{path} is of another number, {state.number}")
+            raise StoreFault(f"{path} is of another number, {state.number}")
         return state
 
     def _numbers(self) -> list[int]:

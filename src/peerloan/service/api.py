@@ -12,6 +12,7 @@ from peerloan.loan import Checked, Problem
 from peerloan.loan.text import show_given
 from peerloan.service import openapi
 from peerloan.service.answers import Wanted, answer_many, answer_one
+from peerloan.service.application import Whole
 from peerloan.service.bodies import read_body
 from peerloan.service.champion import Champion, Serving
 from peerloan.service.problems import RequestError, sentence
@@ -71,7 +72,7 @@ def predictions() -> Response:
     )
     if here.challenger is not None and not wanted.what_if:
         shadow().follow(content, answer)
-    return as_json(answer)
+    return Whole(msgspec.json.encode(answer), "application/json")
 
 
 @blueprint.get("/openapi.json")

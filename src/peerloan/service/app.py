@@ -2,27 +2,29 @@
 
 from __future__ import annotations
 
+from typing import BinaryIO
+
 from flask import Flask
 from flask_bootstrap import Bootstrap5
 
 from peerloan.model import Store
 from peerloan.service import api, assets, callers, docs, models, pages, probes, problems, protocol
+from peerloan.service.application import Application
 from peerloan.service.champion import Champion
-from peerloan.service.lines import Lines
 from peerloan.service.observing import Observed
 from peerloan.service.shadow import Shadow
 from peerloan.service.tokens import Tokens
 from peerloan.settings import Settings
 
 
-def create_app(settings: Settings, lines: Lines | None = None, on_loopback: bool = False) -> Flask:
+def create_app(settings: Settings, log: BinaryIO | None = None, on_loopback: bool = False) -> Flask:
     """The application over a store; it starts to follow the store's champion at once.
 
-    `lines` takes a line of the log for each request; a server has one. `on_loopback` says that only
+    `log` takes a line for each request; a server has one. `on_loopback` says that only
     this machine can ask: then nobody needs a token until the first one is made.
     Make one in each worker process: the thread that follows does not survive a fork.
     """
-    app = Flask(__name__)
+    app = Application(__name__)
     # One byte more, because a chunked body is cut off there without a word: who reads can tell.
     app.config["MAX_CONTENT_LENGTH"] = api.MAX_BODY_BYTES + 1
     app.config["MAX_FORM_MEMORY_SIZE"] = api.MAX_BODY_BYTES
@@ -39,5 +41,5 @@ def create_app(settings: Settings, lines: Lines | None = None, on_loopback: bool
         app.register_blueprint(room.blueprint)
     problems.register(app)
     assets.register(app)
-    app.wsgi_app = Observed(app.wsgi_app, lines)  # type: ignore[method-assign]
+    app.wsgi_app = Observed(app.wsgi_app, log)  # type: ignore[method-assign]
     return app

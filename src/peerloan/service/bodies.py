@@ -19,7 +19,7 @@ from werkzeug.exceptions import ClientDisconnected, HTTPException, RequestEntity
 from peerloan.loan import Problem
 from peerloan.loan.checks import show_name
 from peerloan.loan.decoding import may_repeat
-from peerloan.loan.text import show_given
+from peerloan.loan.text import parse_whole, show_given
 from peerloan.service.problems import RequestError, sentence
 
 # Wrong values that an answer names; loans beyond them are not looked at.
@@ -140,14 +140,9 @@ def _decode_nearly(content: bytes, reason: str) -> Any:
     """
     try:
         # JSON on a network is UTF-8 (RFC 8259).
-        return json.loads(content.decode("utf-8-sig"), parse_int=_whole)
+        return json.loads(content.decode("utf-8-sig"), parse_int=parse_whole)
     except (ValueError, RecursionError):
         raise RequestError(400, "Not JSON", f"the body can't be read as JSON: {reason}") from None
-
-
-def _whole(digits: str) -> float:
-    """A whole number of any length: as a double, which for thousands of digits is infinite."""
-    return int(digits) if len(digits) < 400 else float(digits)
 
 
 def _names(value: Any) -> int:
@@ -159,7 +154,9 @@ def _names(value: Any) -> int:
 def _repeated(content: bytes) -> list[Problem]:
     """The names that stand more than once in an object, by loan if there is a list of them."""
     try:
-        read = json.loads(content.decode("utf-8-sig"), parse_int=_whole, object_pairs_hook=_Object)
+        read = json.loads(
+            content.decode("utf-8-sig"), parse_int=parse_whole, object_pairs_hook=_Object
+        )
     except RecursionError:
         return []  # what is nested too deep for this reader holds no loan
     loans = enumerate(read) if isinstance(read, list) else [(None, read)]

@@ -7,30 +7,35 @@ import logging
 import re
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 from flask import Blueprint, Flask, Response, current_app, redirect, render_template, request
 from itsdangerous import BadSignature, URLSafeTimedSerializer
+from werkzeug.exceptions import RequestEntityTooLarge
 
 from peerloan.service.bodies import read_form
+from peerloan.service.loopback import is_loopback
 from peerloan.service.problems import RequestError, is_api
-from peerloan.service.tokens import Token, Tokens, TokensError, digest_of
+from peerloan.service.tokens import Token, Tokens, digest_of
 
 log = logging.getLogger(__name__)
 blueprint = Blueprint("callers", __name__)
 # How often a worker looks whether the tokens changed: what is revoked is refused after this time.
 _LOOK_SECONDS = 1.0
-_BEARER = "Bearer "
 _COOKIE = "peerloan_session"
 _SESSION_SECONDS = 12 * 3600
 _COMMAND = "peerloan token new NAME"
 _CALLER = "peerloan.caller"
 _CHALLENGE = {"WWW-Authenticate": 'Bearer realm="peerloan"'}
-
+# Whoever it is may send this form.
+_MOST_SIGN_IN_BYTES = 10_000
 # A path of this site: nothing that a browser takes for another one, now or after it has dropped
 # what no address may hold.
-_OWN_PATH = re.compile(r"/(?!/)[!-\[\]-~]*")
+_OWN_PATH = re.compile(r"/(?!/)[!-\[\]-~]{0,2000}")
+# Styles, which the sign-in needs, are the same for everybody.
+_STYLES = ("static", "bootstrap.static")
 
 _Page = tuple[str, int, dict[str, str]]
 _View = TypeVar("_View", bound=Callable[..., Any])
@@ -38,11 +43,17 @@ _View = TypeVar("_View", bound=Callable[..., Any])
 
 @dataclass(frozen=True, slots=True)
 class _Known:
-    """The tokens as they were when the folder was last read."""
+    """What was found when the folder was last read; `state` is None while no token was made."""
 
-    key: bytes
-    by_digest: Mapping[bytes, Token]
-    by_name: Mapping[str, Token]
+    state: tuple[int, ...] | None = None
+    fault: str | None = None
+    key: bytes = b""
+    by_digest: Mapping[bytes, Token] = field(default_factory=dict)
+    by_name: Mapping[str, Token] = field(default_factory=dict)
+
+    def signer(self) -> URLSafeTimedSerializer:
+        """What signs who signed in."""
+        return URLSafeTimedSerializer(self.key, salt="session")
 
 
 class Callers:
@@ -51,79 +62,73 @@ class Callers:
     def __init__(self, tokens: Tokens, on_loopback: bool) -> None:
         self._tokens = tokens
         self._on_loopback = on_loopback
-        self._state: tuple[int, ...] | None = None
-        self._fault: str | None = None
-        self._known: _Known | None = None
+        self._last = _Known()
+        # Before anybody asks: a thread that finds a look begun goes by what was seen before.
         self._look_at = 0.0
+        self.known()
 
-    @property
-    def open(self) -> bool:
-        """Whether nobody needs a token: none was ever made, and only this machine can ask."""
-        self._look()
-        return self._on_loopback and self._state is None and self._fault is None
+    def known(self) -> _Known:
+        """What is known of the tokens, a second old at most; what can't be read changes nothing."""
+        now = time.monotonic()
+        if now >= self._look_at:
+            self._look_at = now + _LOOK_SECONDS
+            self._last = self._look(self._last)
+        return self._last
 
-    @property
-    def any(self) -> bool:
-        """Whether somebody has a token."""
-        self._look()
-        return self._known is not None and bool(self._known.by_name)
+    def is_open(self, environ: Mapping[str, Any]) -> bool:
+        """Whether a request needs no token: none was ever made, and this machine itself asks.
+
+        A name that leads here from elsewhere, or a proxy, may stand for anybody.
+        """
+        known = self.known()
+        if not self._on_loopback or known.state is not None or known.fault is not None:
+            return False
+        host = urlsplit(f"//{environ.get('HTTP_HOST', '')}").hostname or ""
+        forwarded = any(name.startswith("HTTP_X_FORWARDED") for name in environ)
+        return not forwarded and "HTTP_FORWARDED" not in environ and is_loopback(host)
 
     def by_token(self, token: str) -> Token | None:
         """Whose token this is."""
-        self._look()
-        known = self._known
+        known = self.known()
         # How long a look-up takes says something of the hashes alone, which nobody without the key
         # can choose.
-        return known.by_digest.get(digest_of(known.key, token)) if known else None
+        return known.by_digest.get(digest_of(known.key, token))
 
     def session(self, token: Token) -> str:
         """What a browser keeps of a person who signed in: no token, and of use for hours only."""
-        signer = self._signer()
-        assert signer is not None  # noqa: S101  who has a token is known
-        return str(signer.dumps([token.name, token.digest[:16]]))
+        return str(self.known().signer().dumps([token.name, token.digest[:16]]))
 
     def by_session(self, session: str) -> Token | None:
         """Who signed in, if the token is still the same."""
-        self._look()
-        known, signer = self._known, self._signer()
-        if known is None or signer is None:
-            return None
+        known = self.known()
         try:
-            name, digest = signer.loads(session, max_age=_SESSION_SECONDS)
+            name, digest = known.signer().loads(session, max_age=_SESSION_SECONDS)
         except (BadSignature, ValueError, TypeError):
             return None
         token = known.by_name.get(name)
         same = token is not None and hmac.compare_digest(token.digest[:16], digest)
         return token if same else None
 
-    def _signer(self) -> URLSafeTimedSerializer | None:
-        known = self._known
-        return URLSafeTimedSerializer(known.key, salt="session") if known else None
-
-    def _look(self) -> None:
-        """Read the tokens again if they changed; those that can't be read change nothing."""
-        now = time.monotonic()
-        if now < self._look_at:
-            return
-        self._look_at = now + _LOOK_SECONDS
+    def _look(self, last: _Known) -> _Known:
         try:
             state = self._tokens.state()
-            if self._fault is None and state == self._state:
-                return
+            if last.fault is None and state == last.state:
+                return last
             if state is None:
-                self._known = None
-            else:
-                tokens = self._tokens.read()
-                self._known = _Known(
-                    self._tokens.key(),
-                    {bytes.fromhex(each.digest): each for each in tokens},
-                    {each.name: each for each in tokens},
-                )
-            self._state, self._fault = state, None
-        except (OSError, TokensError, ValueError) as error:
-            if str(error) != self._fault:
-                log.error("tokens can't be read, those known before stay: %s", error)
-            self._fault = str(error)
+                return _Known()
+            tokens = self._tokens.read()
+            return _Known(
+                state,
+                None,
+                self._tokens.key(),
+                {bytes.fromhex(each.digest): each for each in tokens},
+                {each.name: each for each in tokens},
+            )
+        except (OSError, ValueError) as error:
+            fault = str(error)
+            if fault != last.fault:
+                log.error("tokens can't be read, those known before stay: %s", fault)
+            return _Known(last.state, fault, last.key, last.by_digest, last.by_name)
 
 
 def register(app: Flask, tokens: Tokens, on_loopback: bool) -> None:
@@ -135,20 +140,27 @@ def register(app: Flask, tokens: Tokens, on_loopback: bool) -> None:
     @app.before_request
     def guard() -> _Page | None:
         environ = request.environ
-        token = _caller(callers, environ)
+        token = _bearer(environ)
         if token is not None:
-            environ[_CALLER] = token
+            caller = callers.by_token(token)
+        else:
+            _refuse_other_sites(environ)
+            session = _COOKIE in environ.get("HTTP_COOKIE", "") and request.cookies.get(_COOKIE)
+            caller = callers.by_session(session) if session else None
+        if caller is not None:
+            environ[_CALLER] = caller
             return None
-        if callers.open or _is_free(app):
+        if _is_free(app) or callers.is_open(environ):
             return None
         if is_api(request.path):
-            given = "HTTP_AUTHORIZATION" in environ
-            raise RequestError(401, "Unauthorized", _wanted(callers, given), headers=_CHALLENGE)
+            raise _unauthorized(callers.known(), token is not None)
         return _sign_in(request.full_path if request.method == "GET" else "/")
 
     @app.context_processor
     def who() -> dict[str, Any]:
-        return {"caller": request.environ.get(_CALLER), "open_to_all": callers.open}
+        environ = request.environ
+        caller = environ.get(_CALLER)
+        return {"caller": caller, "open_here": caller is None and callers.is_open(environ)}
 
 
 def free(view: _View) -> _View:
@@ -176,12 +188,16 @@ def operator() -> str:
 def sign_in() -> Response | _Page:
     """Let a browser in with a token, and lead to the page that was asked for."""
     callers: Callers = current_app.extensions["callers"]
-    form = read_form()
+    request.max_content_length = _MOST_SIGN_IN_BYTES
+    try:
+        form = read_form()
+    except RequestEntityTooLarge:
+        raise RequestError(413, "Content Too Large", "Expected a token, given more.") from None
     target = form.get("next", "/")
     token = callers.by_token(form.get("token", "").strip())
     if token is None:
         return _sign_in(target, wrong=True)
-    answer = redirect(target if _OWN_PATH.fullmatch(target) else "/", 303)
+    answer = redirect(_own(target), 303)
     answer.set_cookie(
         _COOKIE,
         callers.session(token),
@@ -202,36 +218,58 @@ def sign_out() -> Response:
     return answer  # type: ignore[return-value]
 
 
-def _caller(callers: Callers, environ: Mapping[str, Any]) -> Token | None:
+def _bearer(environ: Mapping[str, Any]) -> str | None:
+    """The token in a request's head, if there is one."""
     given: str | None = environ.get("HTTP_AUTHORIZATION")
-    if given is not None:
-        return callers.by_token(given[len(_BEARER) :]) if given.startswith(_BEARER) else None
-    if _COOKIE in environ.get("HTTP_COOKIE", ""):
-        return callers.by_session(request.cookies.get(_COOKIE, ""))
-    return None
+    if given is None or given[:7].lower() != "bearer ":
+        return None
+    return given[7:].strip()
+
+
+def _refuse_other_sites(environ: Mapping[str, Any]) -> None:
+    """Raise RequestError if a page of another site makes a browser change something here.
+
+    A browser sends who is signed in along; and on loopback it needs nobody.
+    """
+    if environ["REQUEST_METHOD"] in ("GET", "HEAD", "OPTIONS"):
+        return
+    site, origin = environ.get("HTTP_SEC_FETCH_SITE"), environ.get("HTTP_ORIGIN")
+    if site is not None:
+        own = site in ("same-origin", "none")
+    else:
+        own = origin is None or urlsplit(origin).netloc == environ.get("HTTP_HOST")
+    if not own:
+        raise RequestError(403, "Forbidden", "expected a page of this site, given another one's")
 
 
 def _is_free(app: Flask) -> bool:
     endpoint = request.endpoint or ""
-    # Styles, which the sign-in needs, are the same for everybody.
-    return endpoint.rpartition(".")[2] == "static" or hasattr(
-        app.view_functions.get(endpoint), "needs_no_token"
-    )
+    view = app.view_functions.get(endpoint)
+    return endpoint in _STYLES or hasattr(view, "needs_no_token")
 
 
-def _wanted(callers: Callers, given: bool) -> str:
-    if not callers.any:
-        return f"expected a token, but nobody has one yet; make one with: {_COMMAND}"
-    what = "a token that is not known here" if given else "none"
-    return (
-        f"expected a token in the head `Authorization: Bearer …`, given {what}; "
-        f"make one with: {_COMMAND}"
-    )
+def _unauthorized(known: _Known, given: bool) -> RequestError:
+    if known.fault is not None:
+        detail = "the tokens can't be read here; the log says why"
+        return RequestError(503, "Tokens Unreadable", detail, headers={"Retry-After": "5"})
+    if not known.by_name:
+        detail = f"expected a token, but nobody has one; make one with: {_COMMAND}"
+    else:
+        what = "a token that is not known here" if given else "none"
+        detail = (
+            f"expected a token in the head `Authorization: Bearer …`, given {what}; "
+            f"make one with: {_COMMAND}"
+        )
+    return RequestError(401, "Unauthorized", detail, headers=_CHALLENGE)
+
+
+def _own(target: str) -> str:
+    return target if _OWN_PATH.fullmatch(target) else "/"
 
 
 def _sign_in(target: str, wrong: bool = False) -> _Page:
-    callers: Callers = current_app.extensions["callers"]
+    known = current_app.extensions["callers"].known()
     page = render_template(
-        "sign_in.html", wrong=wrong, target=target, any_token=callers.any, command=_COMMAND
+        "sign_in.html", wrong=wrong, target=_own(target), known=known, command=_COMMAND
     )
     return page, 401, _CHALLENGE

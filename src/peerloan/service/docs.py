@@ -5,7 +5,8 @@ from __future__ import annotations
 from importlib.util import find_spec
 from pathlib import Path
 
-from flask import Blueprint, render_template
+from flask import Blueprint, Response, render_template
+from werkzeug.exceptions import NotFound
 
 from peerloan.service.api import champion
 
@@ -14,7 +15,18 @@ _PACKAGE = find_spec("swagger_ui")
 assert _PACKAGE is not None  # noqa: S101  pyproject.toml asks for it
 assert _PACKAGE.origin is not None  # noqa: S101
 
-blueprint = Blueprint(
+_FILES = ("swagger-ui.css", "swagger-ui-bundle.js")
+
+
+class _Docs(Blueprint):
+    def send_static_file(self, filename: str) -> Response:
+        """A file of the package that the page uses."""
+        if filename not in _FILES:
+            raise NotFound
+        return super().send_static_file(filename)
+
+
+blueprint = _Docs(
     "docs",
     __name__,
     static_folder=Path(_PACKAGE.origin).parent / "static",

@@ -2,30 +2,34 @@
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import os
 import socket
 from collections.abc import Iterable
 
-# A word between processes, no setting. Without it, others may be able to ask.
+# A word between processes, no setting: it holds the number of the process that listens, so that
+# one which is inherited from elsewhere says nothing. Without it, others may be able to ask.
 _NAME = "PEERLOAN_ON_LOOPBACK"
 
 
 def tell(hosts: Iterable[str]) -> None:
     """Tell the workers that will be started where there is somebody listening."""
-    if all(map(is_loopback, hosts)):
-        os.environ[_NAME] = "yes"
-    else:
-        os.environ.pop(_NAME, None)
+    loopback = [is_loopback(host) for host in hosts]
+    os.environ[_NAME] = str(os.getpid()) if loopback and all(loopback) else ""
 
 
 def told() -> bool:
     """Whether this worker was told that only this machine can ask."""
-    return os.environ.get(_NAME) == "yes"
+    return os.environ.get(_NAME) == str(os.getppid())
 
 
 def is_loopback(host: str) -> bool:
     """Whether a host's every address leads from this machine to itself."""
+    with contextlib.suppress(ValueError):
+        return ipaddress.ip_address(host).is_loopback
+    if host == "localhost":
+        return True
     try:
         found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
     except OSError:

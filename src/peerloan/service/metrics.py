@@ -13,7 +13,10 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterable
+from bisect import bisect_left
+from collections import Counter as Tally
+from collections import deque
+from collections.abc import Iterable, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -46,13 +49,26 @@ from prometheus_client import (  # noqa: E402
 _PROCESS = re.compile(r"_(\d+)\.db$")
 
 REGISTRY = CollectorRegistry()
+
+
+class _Histogram(Histogram):
+    """A histogram that takes many values at once: the library takes one at a time."""
+
+    def observe_all(self, values: Sequence[float]) -> None:
+        """As `observe`, for each of the values."""
+        self._sum.inc(sum(values))
+        found = Tally(bisect_left(self._upper_bounds, value) for value in values)
+        for bucket, count in found.items():
+            self._buckets[bucket].inc(count)
+
+
 REQUESTS = Counter(
     "peerloan_requests",
     "Requests that were answered.",
     ["method", "route", "status"],
     registry=REGISTRY,
 )
-SECONDS = Histogram(
+SECONDS = _Histogram(
     "peerloan_request_seconds",
     "From a request's arrival in the application to its answer.",
     ["route"],
@@ -60,7 +76,7 @@ SECONDS = Histogram(
     registry=REGISTRY,
 )
 DECISIONS = Counter("peerloan_decisions", "Decisions by band.", ["band"], registry=REGISTRY)
-PROBABILITIES = Histogram(
+PROBABILITIES = _Histogram(
     "peerloan_probability",
     "Probabilities of late payment that were answered.",
     buckets=(0.002, 0.005, 0.01, 0.015, 0.02, 0.03, 0.05, 0.07, 0.1, 0.15, 0.2, 0.3, 0.5, 1),
@@ -86,7 +102,6 @@ REFUSED = Counter(
     "peerloan_refused_bundles", "Champions that a worker refused to serve.", registry=REGISTRY
 )
 
-
 CHALLENGED = Counter(
     "peerloan_challenger_decisions",
     "Decisions that the challenger made in shadow: the same as the champion's, changed, failed "
@@ -94,7 +109,7 @@ CHALLENGED = Counter(
     ["outcome"],
     registry=REGISTRY,
 )
-DIFFERENCES = Histogram(
+DIFFERENCES = _Histogram(
     "peerloan_challenger_difference",
     "The challenger's probability less the champion's.",
     buckets=(
@@ -107,20 +122,43 @@ DIFFERENCES = Histogram(
 _request_counter = cache(REQUESTS.labels)
 _request_seconds = cache(SECONDS.labels)
 _decision_counter = cache(DECISIONS.labels)
+# Decisions that are not counted yet: their bands and their probabilities.
+_decisions: deque[tuple[Sequence[str], Sequence[float]]] = deque()
 
 
-def count_request(method: str, route: str, status: str, seconds: float) -> None:
-    """Count an answered request; all but the seconds have few values."""
-    _request_counter(method, route, status).inc()
-    _request_seconds(route).observe(seconds)
+def count_requests(answered: Iterable[tuple[str, str, str]]) -> None:
+    """Count answered requests by method, route and status, of which there are few."""
+    for labels, count in Tally(answered).items():
+        _request_counter(*labels).inc(count)
 
 
-def count_decisions(bands: Iterable[str], probabilities: Iterable[float]) -> None:
-    """Count decisions that were made; a `what_if` is none."""
-    for band in bands:
-        _decision_counter(band).inc()
-    for probability in probabilities:
-        PROBABILITIES.observe(probability)
+def time_requests(answered: Iterable[tuple[str, float]]) -> None:
+    """Observe the seconds that requests took, by route."""
+    by_route: dict[str, list[float]] = {}
+    for route, seconds in answered:
+        by_route.setdefault(route, []).append(seconds)
+    for route, taken in by_route.items():
+        _request_seconds(route).observe_all(taken)
+
+
+def count_decisions(bands: Sequence[str], probabilities: Sequence[float]) -> None:
+    """Note decisions that were made, for `settle`; a `what_if` is none."""
+    _decisions.append((bands, probabilities))
+
+
+def settle() -> None:
+    """Count what was noted."""
+    bands: list[str] = []
+    probabilities: list[float] = []
+    with contextlib.suppress(IndexError):
+        while True:
+            some = _decisions.popleft()
+            bands += some[0]
+            probabilities += some[1]
+    if bands:
+        for band, count in Tally(bands).items():
+            _decision_counter(band).inc(count)
+        PROBABILITIES.observe_all(probabilities)
 
 
 def count_unusual(names: Iterable[str], warnings: Iterable[str]) -> None:
@@ -133,7 +171,8 @@ def count_unusual(names: Iterable[str], warnings: Iterable[str]) -> None:
 
 
 def exposition() -> bytes:
-    """All figures in Prometheus's text format."""
+    """All figures in Prometheus's text format; those of a moment ago may be on their way."""
+    settle()
     for path in Path(os.environ[_FOLDER]).glob("gauge_live*.db"):
         process = _PROCESS.search(path.name)
         if process and not Path(f"/proc/{process[1]}").exists():

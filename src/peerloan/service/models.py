@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import msgspec
@@ -10,18 +11,31 @@ from flask import Blueprint, Response, current_app, request
 from peerloan.loan import Problem
 from peerloan.loan.checks import show_name
 from peerloan.loan.text import has_control, show_given
-from peerloan.model import BreakingChange, BundleError, Manifest, State, Store, StoreError
+from peerloan.model import (
+    BreakingChange,
+    BundleError,
+    Manifest,
+    State,
+    Store,
+    StoreError,
+    StoreFault,
+)
+from peerloan.service import problems
 from peerloan.service.api import MAX_BODY_BYTES, as_json, require_json
 from peerloan.service.bodies import MAX_WHY, decode, read_body
 from peerloan.service.callers import operator
-from peerloan.service.problems import RequestError, sentence
+from peerloan.service.problems import RequestError
 
 blueprint = Blueprint("models", __name__)
-_MAX_PROMOTION_BYTES = 10_000
-_PROMOTION: dict[str, tuple[type, str]] = {
-    "why": (str, "text"),
-    "breaking": (bool, "true or false"),
-}
+log = logging.getLogger(__name__)
+
+
+@blueprint.errorhandler(StoreFault)
+def fault(error: StoreFault) -> Response:
+    """Where files stand is for the log alone."""
+    log.error("%s", error)
+    detail = "The store can't be read or written now; the log says why."
+    return problems.answer(RequestError(503, "Store Fault", detail, headers={"Retry-After": "5"}))
 
 
 def _store() -> Store:
@@ -32,20 +46,13 @@ def _store() -> Store:
 def models() -> Response:
     """Every version, oldest first, the champion, the challenger, and how they came to be so."""
     store = _store()
-    try:
-        state = store.state()
-        versions = [_brief(store, state, version) for version in store.versions()]
-        history = [_change(past) for past in store.history()]
-    except StoreError as error:
-        raise RequestError(
-            503, "Store Unreadable", str(error), headers={"Retry-After": "5"}
-        ) from None
+    state = store.state()
     return as_json(
         {
             "champion": state.champion,
             "challenger": state.challenger,
-            "versions": versions,
-            "history": history,
+            "versions": [_brief(store, state, version) for version in store.versions()],
+            "history": [_change(past) for past in store.history()],
         }
     )
 
@@ -64,6 +71,9 @@ def model(version: str) -> Response:
 def promote(version: str) -> Response:
     """Make a version the champion; the history says which operator did, and why."""
     who = operator()
+    if request.args:
+        detail = f"expected no parameters, given {show_given(next(iter(request.args)))}"
+        raise RequestError(400, "Wrong Parameters", detail)
     wanted = _promotion()
     store = _store()
     _read(store, version)
@@ -77,6 +87,8 @@ def promote(version: str) -> Response:
             'promote with "breaking": true if callers are ready',
             reasons=error.reasons,
         ) from None
+    except StoreFault:
+        raise
     except (BundleError, StoreError) as error:
         raise RequestError(409, "Not Promoted", str(error)) from None
     return as_json(_change(state))
@@ -85,8 +97,9 @@ def promote(version: str) -> Response:
 def _read(store: Store, version: str) -> tuple[Manifest, str]:
     try:
         return store.read(version)
-    except StoreError as error:
-        raise RequestError(404, "No Such Version", str(error)) from None
+    except StoreError:
+        detail = f"there is no version {show_given(version)}"
+        raise RequestError(404, "No Such Version", detail) from None
     except BundleError as error:
         raise RequestError(409, "Version Refused", str(error)) from None
 
@@ -99,15 +112,15 @@ def _promotion() -> dict[str, Any]:
     require_json()
     body = decode(content)
     if not isinstance(body, dict):
-        problems = [Problem(None, "(body)", "an object with why and breaking", show_given(body))]
+        wrong = [Problem(None, "(body)", "an object with why and breaking", show_given(body))]
     else:
-        problems = [
+        wrong = [
             Problem(None, show_name(name), expected, show_given(value))
             for name, value in body.items()
             if (expected := _refusal(name, value))
         ]
-    if problems:
-        raise RequestError(422, "Wrong Values", sentence(problems), problems)
+    if wrong:
+        raise RequestError(422, "Wrong Values", problems.sentence(wrong), wrong)
     return dict(body)
 
 

@@ -5,18 +5,19 @@ It knows addresses, times and statuses; never what stands in a body or in a quer
 
 from __future__ import annotations
 
+import contextlib
 import random
 import re
 import time
 from collections.abc import Iterable
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 import msgspec
 
 from peerloan.service import metrics
+from peerloan.service.aside import Aside
 from peerloan.service.bodies import drop_body
-from peerloan.service.lines import Lines
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
@@ -37,14 +38,46 @@ _HEADERS = [
 ]
 # What is said of a loan stays with who asked; styles and scripts say for themselves.
 _NO_STORE = ("Cache-Control", "no-store")
+_encoder = msgspec.json.Encoder()
+
+
+class _Seen(NamedTuple):
+    """An answered request."""
+
+    at: int  # nanoseconds since 1970
+    request_id: str
+    method: str
+    path: str
+    route: str
+    status: str
+    seconds: float
+    caller: str
+    trace: str
+
+
+class _Line(msgspec.Struct, omit_defaults=True):
+    """A request's line in the log."""
+
+    time: str
+    request_id: str
+    method: str
+    path: str
+    status: int
+    seconds: float
+    # With a default they would be left out.
+    level: str
+    message: str
+    caller: str = ""
+    traceparent: str = ""
 
 
 class Observed:
-    """A WSGI application, observed; `lines` takes each request's line of the log."""
+    """A WSGI application, observed; `log` takes a line of each request."""
 
-    def __init__(self, application: WSGIApplication, lines: Lines | None) -> None:
+    def __init__(self, application: WSGIApplication, log: BinaryIO | None) -> None:
         self._application = application
-        self._lines = lines
+        self._log = log
+        self._aside = Aside(self._tell) if log else None
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Answer, and tell how it went."""
@@ -61,7 +94,7 @@ class Observed:
             # Flask forgets its request before this returns.
             if rule := getattr(environ.get("werkzeug.request"), "url_rule", None):
                 route = rule.rule
-            if not any(name == "Cache-Control" for name, _ in headers):
+            if "Cache-Control" not in dict(headers):
                 headers.append(_NO_STORE)
             headers += _HEADERS
             headers.append(("X-Request-Id", request_id))
@@ -73,12 +106,35 @@ class Observed:
             if status >= "400":
                 # A proxy that can't send its request to the end takes that for the server's fault.
                 drop_body(environ)
-            seconds = time.perf_counter() - began
-            method = environ["REQUEST_METHOD"]
-            method = method if method in _METHODS else "(other)"
-            metrics.count_request(method, route, status, seconds)
-            if self._lines is not None:
-                self._lines.write(_line(environ, request_id, status, seconds))
+            caller = environ.get("peerloan.caller")
+            seen = _Seen(
+                time.time_ns(),
+                request_id,
+                environ["REQUEST_METHOD"],
+                environ.get("PATH_INFO", ""),
+                route,
+                status,
+                time.perf_counter() - began,
+                caller.name if caller else "",
+                environ.get("HTTP_TRACEPARENT", ""),
+            )
+            if self._aside is None:
+                self._tell([seen])
+            else:
+                self._aside.put(seen)
+
+    def _tell(self, seen: list[_Seen]) -> None:
+        metrics.count_requests(
+            (each.method if each.method in _METHODS else "(other)", each.route, each.status)
+            for each in seen
+        )
+        metrics.time_requests((each.route, each.seconds) for each in seen)
+        metrics.settle()
+        if self._log is not None:
+            # A reader that has gone must not end the service.
+            with contextlib.suppress(OSError, ValueError):
+                self._log.write(_encoder.encode_lines(map(_line, seen)))
+                self._log.flush()
 
 
 def _whole(parts: Iterable[bytes]) -> list[bytes]:
@@ -94,29 +150,22 @@ def _whole(parts: Iterable[bytes]) -> list[bytes]:
             close()
 
 
-def _now() -> str:
-    milliseconds = time.time_ns() // 1_000_000
-    return f"{_second(milliseconds // 1000)}.{milliseconds % 1000:03d}+00:00"
+def _line(seen: _Seen) -> _Line:
+    milliseconds = seen.at // 1_000_000
+    return _Line(
+        f"{_second(milliseconds // 1000)}.{milliseconds % 1000:03d}+00:00",
+        seen.request_id,
+        seen.method[:20],
+        seen.path[:200],
+        int(seen.status),
+        round(seen.seconds, 6),
+        "info",
+        "request",
+        seen.caller,
+        seen.trace if _TRACE.fullmatch(seen.trace) else "",
+    )
 
 
 @lru_cache(maxsize=4)
 def _second(seconds: int) -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
-
-
-def _line(environ: WSGIEnvironment, request_id: str, status: str, seconds: float) -> bytes:
-    line = {
-        "time": _now(),
-        "level": "info",
-        "message": "request",
-        "request_id": request_id,
-        "method": environ["REQUEST_METHOD"][:20],
-        "path": environ.get("PATH_INFO", "")[:200],
-        "status": int(status),
-        "seconds": round(seconds, 6),
-    }
-    if caller := environ.get("peerloan.caller"):
-        line["caller"] = caller.name
-    if _TRACE.fullmatch(trace := environ.get("HTTP_TRACEPARENT", "")):
-        line["traceparent"] = trace
-    return msgspec.json.encode(line)

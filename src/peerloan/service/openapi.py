@@ -138,7 +138,11 @@ def _model() -> dict[str, Any]:
         "responses": _responses(
             "The version.",
             _ref("Model"),
-            {"404": "No such version.", "409": "The version does not verify."},
+            {
+                "404": "No such version.",
+                "409": "The version does not verify.",
+                "503": "The store can't be read.",
+            },
         ),
     }
 
@@ -171,7 +175,7 @@ def _promote() -> dict[str, Any]:
             "The change, as it stands in the history.",
             _ref("Change"),
             {
-                "400": "The body is no JSON.",
+                "400": "The body is no JSON, or there are parameters.",
                 "403": "The token is no operator's.",
                 "404": "No such version.",
                 "408": "The body stopped arriving.",
@@ -180,6 +184,7 @@ def _promote() -> dict[str, Any]:
                 "413": "Over 5 MB.",
                 "415": "The body's type is no JSON.",
                 "422": "Wrong values.",
+                "503": "The store can't be read or written.",
             },
         ),
     }
@@ -350,6 +355,11 @@ def _problem() -> dict[str, Any]:
             "status": {"type": "integer"},
             "detail": {"type": "string"},
             "errors": {"type": "array", "items": error},
+            "reasons": {
+                "type": "array",
+                "items": {"type": "string"},
+                "description": "Of a promotion: why loans that are valid today would be refused.",
+            },
         },
         "required": ["type", "title", "status", "detail"],
     }

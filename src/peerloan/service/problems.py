@@ -47,7 +47,7 @@ def register(app: Flask) -> None:
 
     @app.errorhandler(RequestError)
     def request_error(error: RequestError) -> Response:
-        return _answer(error)
+        return answer(error)
 
     @app.errorhandler(HTTPException)
     def http_error(error: HTTPException) -> Response:
@@ -57,13 +57,13 @@ def register(app: Flask) -> None:
             if name.lower() not in ("content-type", "content-length")
         }
         detail = _DETAILS.get(error.code or 500, error.description or "")
-        return _answer(RequestError(error.code or 500, error.name, detail, headers=headers))
+        return answer(RequestError(error.code or 500, error.name, detail, headers=headers))
 
     @app.errorhandler(Exception)
     def unexpected(error: Exception) -> Response:
         log.error("unexpected error on %s %s", request.method, request.path, exc_info=error)
         detail = "Something went wrong here. The request was not answered; the log has the cause."
-        return _answer(RequestError(500, "Internal Server Error", detail))
+        return answer(RequestError(500, "Internal Server Error", detail))
 
 
 _DETAILS = {
@@ -94,7 +94,8 @@ def _is_protocol(path: str) -> bool:
     return path == "/v2" or path.startswith("/v2/")
 
 
-def _answer(error: RequestError) -> Response:
+def answer(error: RequestError) -> Response:
+    """An error in the form of the address that was asked."""
     content: str | bytes
     status, detail = error.status, error.detail
     if _is_protocol(request.path):

@@ -80,7 +80,10 @@ def _compare(challenger: Serving, answered: _Answered) -> None:
     columns = Loans.of(bundle.definition, [loans[i].values for i in scored])
     margins = bundle.score_many(columns)[0]
     late = bundle.policy.late_many(margins).tolist()
-    for i, own, own_late in zip(scored, probabilities(margins).tolist(), late, strict=True):
-        outcome = "same" if own_late == answered.late[i] else "changed"
-        metrics.CHALLENGED.labels(outcome).inc()
-        metrics.DIFFERENCES.observe(own - answered.probabilities[i])
+    changed = sum(own != answered.late[i] for i, own in zip(scored, late, strict=True))
+    metrics.CHALLENGED.labels("changed").inc(changed)
+    metrics.CHALLENGED.labels("same").inc(len(scored) - changed)
+    own = probabilities(margins).tolist()
+    metrics.DIFFERENCES.observe_all(
+        [each - answered.probabilities[i] for i, each in zip(scored, own, strict=True)]
+    )

@@ -16,7 +16,7 @@ import numpy as np
 from msgspec import Meta
 
 from peerloan.loan import Field
-from peerloan.loan.text import show_given
+from peerloan.loan.text import parse_whole, show_given
 
 # In binary form all are little-endian; BYTES has a length of four bytes before each element.
 _NUMBERS = {
@@ -117,7 +117,9 @@ def parse(content: bytes) -> InferRequest:
     """A request's JSON; raises TensorError."""
     try:
         # Clients write a missing number as NaN, which only this reader takes.
-        read = json.loads(content.decode("utf-8-sig"), object_pairs_hook=_once)
+        read = json.loads(
+            content.decode("utf-8-sig"), parse_int=parse_whole, object_pairs_hook=_once
+        )
     except RecursionError:
         raise TensorError("the request's JSON is nested too deep") from None
     except TensorError:
@@ -200,9 +202,21 @@ def _inline(tensor: Tensor, data: list[Any]) -> list[Any]:
     if not allowed.issuperset(map(type, data)):
         i, value = next((i, each) for i, each in enumerate(data) if type(each) not in allowed)
         raise _wrong(tensor, f"values of {tensor.datatype}", f"{show_given(value)} for loan {i}")
+    if tensor.datatype[:3] in ("INT", "UIN"):
+        _refuse_out_of_range(tensor, data)
     if float in allowed:
         return [None if value != value else value for value in data]
     return data
+
+
+def _refuse_out_of_range(tensor: Tensor, data: list[Any]) -> None:
+    """Raise TensorError where an integer is none of its datatype."""
+    known = np.iinfo(_NUMBERS[tensor.datatype])
+    for i, value in enumerate(data):
+        if value is not None and not known.min <= value <= known.max:
+            raise _wrong(
+                tensor, f"values of {tensor.datatype}", f"{show_given(value)} for loan {i}"
+            )
 
 
 def _raw(tensor: Tensor, content: bytes) -> list[Any]:
@@ -240,7 +254,8 @@ def _column(tensor: Tensor, values: list[Any]) -> Column:
     if tensor.shape[1:] not in ([], [1]):
         raise _wrong(tensor, "the shape [n] or [n, 1]", show_given(tensor.shape))
     if len(values) != tensor.shape[0]:
-        raise _wrong(tensor, f"{tensor.shape[0]:,} values by its shape", f"{len(values):,}")
+        shown = show_given(tensor.shape[0])
+        raise _wrong(tensor, f"{shown} values by its shape", f"{len(values):,}")
     if tensor.datatype != "BYTES":
         return Column(tensor.datatype, values)
     kind = tensor.parameters.content_type

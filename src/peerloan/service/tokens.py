@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import hmac
+import hashlib
 import os
 import re
 import secrets
@@ -55,11 +55,13 @@ class Tokens:
     def state(self) -> tuple[int, ...] | None:
         """What changes whenever the tokens do; None while none was ever made.
 
-        Raises OSError where that can't be told.
+        Raises OSError or TokensError where that can't be told.
         """
         try:
             status = self._file.stat()
         except FileNotFoundError:
+            if self._key_file.exists():
+                raise self._lost() from None
             return None
         return status.st_ino, status.st_mtime_ns, status.st_size
 
@@ -68,6 +70,8 @@ class Tokens:
         try:
             return msgspec.json.decode(self._file.read_bytes(), type=_File).tokens
         except FileNotFoundError:
+            if self._key_file.exists():
+                raise self._lost() from None
             return ()
         except (OSError, msgspec.MsgspecError, ValueError) as error:
             raise TokensError(f"{self._file} can't be read: {_why(error)}") from None
@@ -93,7 +97,7 @@ class Tokens:
             if any(each.name == name for each in tokens):
                 raise TokensError(f"{name} has a token already; revoke it first, or choose a name")
             if not tokens and not self._key_file.exists():
-                _write(self._key_file, secrets.token_bytes(_KEY_BYTES).hex().encode())
+                self._write(self._key_file, secrets.token_bytes(_KEY_BYTES).hex().encode())
             token = _PREFIX + secrets.token_urlsafe(32)
             digest = digest_of(self.key(), token).hex()
             created = datetime.now(UTC).isoformat(timespec="seconds")
@@ -109,6 +113,30 @@ class Tokens:
                 raise TokensError(f"no token of {name!r} (known: {known})")
             tokens[:] = kept
 
+    def _write(self, path: Path, content: bytes) -> None:
+        """Write a file whole or not at all, for the folder's owner alone."""
+        incoming = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+        folder = os.open(self._folder, os.O_RDONLY)
+        try:
+            with open(incoming, "xb", opener=_for_owner) as file:
+                if os.geteuid() == 0:  # who serves may be another, and reads it
+                    owner = os.fstat(folder)
+                    os.fchown(file.fileno(), owner.st_uid, owner.st_gid)
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            incoming.replace(path)
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+            incoming.unlink(missing_ok=True)
+
+    def _lost(self) -> TokensError:
+        return TokensError(
+            f"{self._file} can't be read: it is gone, but {self._key_file} is there; restore it, "
+            "or remove that one too to begin anew"
+        )
+
     @contextlib.contextmanager
     def _changing(self) -> Iterator[list[Token]]:
         """The tokens, to be changed by one process at a time; written if nothing is raised."""
@@ -119,28 +147,15 @@ class Tokens:
                 tokens = list(self.read())
                 yield tokens
                 content = msgspec.json.encode(_File(1, tuple(tokens)))
-                _write(self._file, msgspec.json.format(content, indent=1))
+                self._write(self._file, msgspec.json.format(content, indent=1))
         except OSError as error:
             where = error.filename or self._folder
             raise TokensError(f"{where}: can't be written: {_why(error)}") from None
 
 
 def digest_of(key: bytes, token: str) -> bytes:
-    """The keyed hash of a token (HMAC, RFC 2104)."""
-    return hmac.digest(key, token.encode(), "sha256")
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all, for its owner alone."""
-    incoming = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    try:
-        with open(incoming, "xb", opener=_for_owner) as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        incoming.replace(path)
-    finally:
-        incoming.unlink(missing_ok=True)
+    """The keyed hash of a token (BLAKE2b, RFC 7693)."""
+    return hashlib.blake2b(token.encode(), key=key, digest_size=32).digest()
 
 
 def _for_owner(path: str, flags: int) -> int:

@@ -11,7 +11,6 @@ from flask import Flask
 
 from peerloan.service import loopback
 from peerloan.service.app import create_app
-from peerloan.service.lines import Lines
 from peerloan.settings import read_settings
 
 
@@ -34,4 +33,4 @@ def application() -> Flask:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Json())
     logging.basicConfig(level=logging.INFO, handlers=[handler])
-    return create_app(read_settings(), Lines(), loopback.told())
+    return create_app(read_settings(), sys.stdout.buffer, loopback.told())

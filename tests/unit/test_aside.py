@@ -1,0 +1,48 @@
+"""Records are handled whole, in order, and before the process ends."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+MANY = """
+import sys, threading
+from peerloan.service.aside import Aside
+
+def write(lines):
+    sys.stdout.write("".join(line + chr(10) for line in lines))
+
+aside = Aside(write)
+threads = [
+    threading.Thread(target=lambda t=t: [aside.put(f"{t} {i}") for i in range(500)])
+    for t in range(4)
+]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+"""
+
+
+def run(code: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+
+
+def test_every_record_is_handled_before_the_process_ends() -> None:
+    done = run(MANY)
+    assert done.returncode == 0, done.stderr
+    found = [tuple(map(int, line.split())) for line in done.stdout.splitlines()]
+    assert len(found) == 2000
+    for thread in range(4):
+        assert [i for t, i in found if t == thread] == list(range(500))
+
+
+def test_what_fails_ends_nothing() -> None:
+    done = run(
+        "import time\n"
+        "from peerloan.service.aside import Aside\n"
+        "aside = Aside(lambda records: print(records[0] + 0))\n"
+        "for record in ('no number', 1, 2):\n    aside.put(record); time.sleep(0.2)\n"
+    )
+    assert done.stdout.split() == ["1", "2"]
+    assert "records of 1 requests are lost" in done.stderr
