@@ -31,7 +31,7 @@ from rich.table import Table
 import load
 from peerloan.loan import default_definition
 from peerloan.service.server import THREADS
-from serving import free_port
+from side import free_port
 
 BIN = Path(sys.executable).parent
 HERE = Path(__file__).parent
