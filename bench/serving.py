@@ -6,9 +6,6 @@ Our service with a scorecard and with a forest, an empty Flask view, and with --
 serve a model (bench/peers/). Trains on the built-in sample, then three times for each server in
 turn: one worker pinned to one core, the load on another, keep-alive connections. Prints the medians
 of requests/s, waits and memory, and of the scorecard's ratios to each in the same round.
-
-The service is trained by its command line and nothing of it is imported here: pages of libraries
-that this process held too would count as shared, and the service would look smaller than it is.
 """
 
 from __future__ import annotations
@@ -37,6 +34,7 @@ LOANS = 30_000
 ROUNDS = 3
 OURS = "PeerLoan Risk, scorecard"
 CANDIDATES = {OURS: "additive", "PeerLoan Risk, forest": "basic"}
+EMPTY = "empty Flask view"
 
 Tell = Callable[[str], None]
 Round = dict[str, Measured]
@@ -58,22 +56,25 @@ def main() -> None:
     bar = Progress(*columns, console=console, transient=True, auto_refresh=False)
     with tempfile.TemporaryDirectory() as folder, bar:
         servers = 1 + len(CANDIDATES) + len(names)
-        task = bar.add_task("", total=servers * (1 + ROUNDS))
+        task = bar.add_task("", total=servers * (1 + ROUNDS) + bool(names))
 
         def tell(what: str) -> None:
-            bar.update(task, description=what, refresh=True)
-            bar.advance(task)
+            bar.update(task, description=what, advance=1, refresh=True)
 
         root, loan = Path(folder), _loan()
         book = root / "book.csv"
         tell(f"{LOANS:,} synthetic loans")
         _peerloan({}, "sample", str(book), "--loans", str(LOANS))
         failed: dict[str, str] = {}
-        sides = [
-            *_ours(root, book, loan, tell),
-            *_peers(names, root, book, loan, tell, failed),
-        ]
+        sides = list(_ours(root, book, loan, tell))
+        if names:
+            tell("training: the pipeline that the peers serve")
+            model = peers.train(book, loan, root / "pipeline.joblib")
+            sides += _peers(names, model, tell, failed)
         rounds = list(_rounds(sides, given.seconds, tell, failed))
+    for name in (EMPTY, *CANDIDATES):
+        if name in failed:
+            raise SystemExit(f"{name} {failed[name]}")
     console.print(_table(rounds, failed))
 
 
@@ -90,7 +91,7 @@ def _peerloan(settings: dict[str, str], *arguments: str) -> None:
 def _ours(root: Path, book: Path, loan: object, tell: Tell) -> Iterator[Side]:
     """The empty view, and the service with a store for each candidate."""
     empty = [sys.executable, str(HERE / "empty.py"), "{port}"]
-    yield Side("empty Flask view", empty, {}, loan, lambda answer: answer == {})
+    yield Side(EMPTY, empty, {}, loan, lambda answer: answer == {})
     serve = [sys.executable, "-m", "peerloan", "serve", "--workers", "1", "--port", "{port}"]
     for name, candidate in CANDIDATES.items():
         tell(f"training: {name}")
@@ -100,20 +101,12 @@ def _ours(root: Path, book: Path, loan: object, tell: Tell) -> Iterator[Side]:
 
 
 def _peers(
-    names: list[str],
-    root: Path,
-    book: Path,
-    loan: dict[str, object],
-    tell: Tell,
-    failed: dict[str, str],
+    names: list[str], model: peers.Model, tell: Tell, failed: dict[str, str]
 ) -> Iterator[Side]:
-    """The peers that could be installed; why others could not is added to `failed`."""
-    if not names:
-        return
-    model = peers.train(book, loan, root / "pipeline.joblib")
+    """The peers that can be installed; why others can't is added to `failed`."""
     for name in names:
         peer = peers.PEERS[name]
-        tell(f"installing: {peer.title}")
+        tell(f"environment: {peer.title}")
         try:
             yield peers.side(name, model)
         except Failed as why:
@@ -123,7 +116,7 @@ def _peers(
 def _rounds(
     sides: list[Side], seconds: float, tell: Tell, failed: dict[str, str]
 ) -> Iterator[Round]:
-    """Each side once a round; one that fails is left out from then on, and why is added."""
+    """Each side once a round; one that fails is left out from then on, and why is told."""
     core, *others = sorted(os.sched_getaffinity(0))
     if others:
         os.sched_setaffinity(0, {others[-1]})
@@ -142,22 +135,21 @@ def _rounds(
 def _table(rounds: list[Round], failed: dict[str, str]) -> Table:
     """Medians over the rounds; a ratio is that of each round, because machines drift."""
     table = Table("server")
-    for title in ("requests/s", "ours ÷ theirs", "p50 ms", "p99 ms", "MB", "ours ÷ theirs"):
+    for title in ("requests/s", "ours ÷ theirs", "p50 ms", "p99 ms", "MB", "our MB ÷ theirs"):
         table.add_column(title, justify="right", no_wrap=True)
     table.add_column("failed", overflow="fold")
     for name in rounds[-1]:
-        mine = [found[OURS] for found in rounds]
-        all_ = [found[name] for found in rounds]
-        pairs = list(zip(mine, all_, strict=True))
+        theirs = [found[name] for found in rounds]
+        pairs = [(found[OURS], found[name]) for found in rounds]
         table.add_row(
             name,
-            f"{median(each.load.rate for each in all_):,.0f}",
+            f"{median(each.load.rate for each in theirs):,.0f}",
             f"{median(our.load.rate / their.load.rate for our, their in pairs):.2f}",
-            f"{median(each.load.percentile(0.5) for each in all_) * 1000:.2f}",
-            f"{median(each.load.percentile(0.99) for each in all_) * 1000:.2f}",
-            f"{median(each.megabytes for each in all_):.0f}",
+            f"{median(each.load.percentile(0.5) for each in theirs) * 1000:.2f}",
+            f"{median(each.load.percentile(0.99) for each in theirs) * 1000:.2f}",
+            f"{median(each.megabytes for each in theirs):.0f}",
             f"{median(our.megabytes / their.megabytes for our, their in pairs):.0%}",
-            str(sum(each.load.failed for each in all_)),
+            str(sum(each.load.failed for each in theirs)),
         )
     for name, why in failed.items():
         table.add_row(name, *["–"] * 6, escape(why))

@@ -83,14 +83,17 @@ def running(
 ) -> Iterator[subprocess.Popen[bytes]]:
     """A server on one core, once it is ready; raises Failed with the last line that it wrote."""
     with tempfile.TemporaryFile() as said:
-        process = subprocess.Popen(
-            command,
-            env=os.environ | settings,
-            stdout=subprocess.DEVNULL,
-            stderr=said,
-            start_new_session=True,  # so that what it leaves behind can be ended too
-            preexec_fn=lambda: os.sched_setaffinity(0, {core}),
-        )
+        try:
+            process = subprocess.Popen(
+                command,
+                env=os.environ | settings,
+                stdout=subprocess.DEVNULL,
+                stderr=said,
+                start_new_session=True,  # so that what it leaves behind can be ended too
+                preexec_fn=lambda: os.sched_setaffinity(0, {core}),
+            )
+        except OSError as error:
+            raise Failed(f"did not start: {error}") from None
         try:
             _wait(process, f"http://127.0.0.1:{port}{ready}", said)
             yield process
@@ -130,7 +133,9 @@ def _check(side: Side, port: int, body: bytes) -> None:
         with urllib.request.urlopen(request, timeout=30) as answer:
             text = answer.read()
     except urllib.error.HTTPError as error:
-        raise Failed(f"answers {error.code}: {error.read()[:200].decode()}") from None
+        raise Failed(
+            f"answers {error.code}: {error.read()[:200].decode(errors='replace')}"
+        ) from None
     except OSError as error:
         raise Failed(f"does not answer: {error}") from None
     try:
@@ -138,7 +143,7 @@ def _check(side: Side, port: int, body: bytes) -> None:
     except (ValueError, LookupError, TypeError):
         right = False
     if not right:
-        raise Failed(f"answers wrong: {text[:200].decode()}")
+        raise Failed(f"answers wrong: {text[:200].decode(errors='replace')}")
 
 
 def _megabytes(root: int) -> float:

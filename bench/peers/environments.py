@@ -9,7 +9,7 @@ from pathlib import Path
 
 from side import Failed, last_line
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).resolve().parent
 CACHE = HERE.parents[1] / ".bench"
 
 
@@ -17,7 +17,8 @@ def install(name: str) -> Path:
     """The folder of the programs that the lock of this name brings; raises Failed."""
     lock, home = HERE / "requirements" / f"{name}.txt", CACHE / name
     stamp = home / "lock.sha256"
-    digest = hashlib.sha256(lock.read_bytes() + sys.version.encode()).hexdigest()
+    made_of = lock.read_bytes() + f"{sys.version} {home}".encode()
+    digest = hashlib.sha256(made_of).hexdigest()
     if not (stamp.exists() and stamp.read_text() == digest):
         pip = [str(home / "bin/python"), "-m", "pip", "install", "--quiet"]
         pip += ["--disable-pip-version-check", "--require-hashes", "-r", str(lock)]
