@@ -4,6 +4,7 @@ BIN := .venv/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url --no-emit-find-links
 LOCK := $(COMPILE) pyproject.toml
+PEERS := bench/peers/requirements
 .DEFAULT_GOAL := help
 .PHONY: help demo stop setup test deploy-test lint format bench lock
 
@@ -32,8 +33,8 @@ lint: .venv/dev ## Check style, types and the contracts between the rooms
 format: .venv/dev ## Put the code into its format
 	@$(BIN)/ruff check --fix-only --quiet . ; $(BIN)/ruff format .
 
-bench: .venv/dev ## Measure, side by side
-	@$(BIN)/python bench/serving.py
+bench: .venv/dev ## Measure the service side by side with its peers; the first time installs them
+	@$(BIN)/python bench/serving.py --peers
 
 lock: .venv/bin/pip ## Compile the locks anew
 	@$(PIP) uv
@@ -42,6 +43,8 @@ lock: .venv/bin/pip ## Compile the locks anew
 	@$(LOCK) -c requirements/dev.txt -o requirements/serve.txt
 	@$(COMPILE) -c requirements/dev.txt --group build -o requirements/build.txt
 	@$(COMPILE) requirements/clients.in -o requirements/clients.txt
+	@$(COMPILE) -c requirements/dev.txt $(PEERS)/base.in -o $(PEERS)/base.txt
+	@for peer in flask fastapi mlserver bentoml mlflow; do $(COMPILE) -c $(PEERS)/base.txt $(PEERS)/$$peer.in -o $(PEERS)/$$peer.txt || exit; done
 
 .venv/bin/pip:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed")'

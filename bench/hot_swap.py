@@ -23,7 +23,7 @@ from rich.console import Console
 import load
 from peerloan.loan import default_definition
 from peerloan.model import Store
-from serving import free_port, running
+from side import free_port, running
 
 RATE = 1200.0
 

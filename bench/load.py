@@ -6,7 +6,9 @@ import heapq
 import selectors
 import socket
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 
 @dataclass(frozen=True)
@@ -29,13 +31,16 @@ class Load:
         return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
 
 
-def post(path: str, body: bytes) -> bytes:
+def post(path: str, body: bytes, headers: Mapping[str, str] = MappingProxyType({})) -> bytes:
     """A POST of JSON as bytes on the wire."""
-    head = (
-        f"POST {path} HTTP/1.1\r\nHost: bench\r\nContent-Type: application/json\r\n"
-        f"Content-Length: {len(body)}\r\n\r\n"
-    )
-    return head.encode() + body
+    lines = [
+        f"POST {path} HTTP/1.1",
+        "Host: localhost",
+        "Content-Type: application/json",
+        f"Content-Length: {len(body)}",
+        *(f"{name}: {value}" for name, value in headers.items()),
+    ]
+    return "".join(f"{line}\r\n" for line in [*lines, ""]).encode() + body
 
 
 def run(

@@ -31,7 +31,7 @@ from rich.table import Table
 import load
 from peerloan.loan import default_definition
 from peerloan.service.server import THREADS
-from serving import free_port
+from side import free_port
 
 BIN = Path(sys.executable).parent
 HERE = Path(__file__).parent
@@ -70,9 +70,13 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         store = Path(folder) / "store"
         console.print("training on the built-in sample …")
-        environment = os.environ | {"PEERLOAN_STORE": str(store)}
+        tokens = Path(folder) / "tokens"
+        environment = os.environ | {"PEERLOAN_STORE": str(store), "PEERLOAN_TOKENS": str(tokens)}
         command = [str(BIN / "peerloan"), "bootstrap"]
         subprocess.run(command, env=environment, check=True, capture_output=True)
+        command = [str(BIN / "peerloan"), "token", "new", "bench"]
+        made = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
+        head = {"Authorization": f"Bearer {made.stdout.strip()}"}
         body = json.dumps({f.name: f.default for f in default_definition().fields}).encode()
         os.sched_setaffinity(0, {cores[-1]})
         titles = ("server", "workers", "path", "requests/s", "of empty", "p50 ms", "p99 ms")
@@ -87,7 +91,8 @@ def main() -> None:
                 pinned = set(cores) if workers > 1 else {cores[0]}
                 for nginx in (False, True) if options.nginx else (False,):
                     console.print(f"{name}, {workers} …")
-                    row = _row(name, workers, pinned, nginx, environment, body, options.seconds)
+                    message = load.post("/v1/predictions", body, head)
+                    row = _row(name, workers, pinned, nginx, environment, message, options.seconds)
                     table.add_row(name, str(workers), "Nginx" if nginx else "straight", *row)
         console.print(table)
 
@@ -98,10 +103,9 @@ def _row(
     cores: set[int],
     nginx: bool,
     environment: dict[str, str],
-    body: bytes,
+    message: bytes,
     seconds: float,
 ) -> list[str]:
-    message = load.post("/v1/predictions", body)
     with _server(name, "empty:application", workers, cores, nginx, environment) as (_, port):
         empty = _measure(port, message, seconds)
         waiting = load.run(port, load.post("/wait", b"{}"), seconds, connections=32)
@@ -138,7 +142,7 @@ def _failed(port: int, message: bytes, trouble: Callable[[], None]) -> int:
     timer.start()
     failed = 0
     until = time.monotonic() + 6
-    closing = message.replace(b"Host: bench\r\n", b"Host: bench\r\nConnection: close\r\n")
+    closing = message.replace(b"\r\n", b"\r\nConnection: close\r\n", 1)
     while time.monotonic() < until:
         try:
             with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:

@@ -1,154 +1,168 @@
-"""Throughput of one worker on one core, beside an empty Flask view in the same run.
+"""Throughput of one worker on one core, side by side in the same run.
 
-python bench/serving.py [--seconds N]
+python bench/serving.py [--seconds N] [--peers [NAME …]]
 
-Trains both candidates on the built-in sample, then three times for each server in turn: one worker
-pinned to one core, the load on another, keep-alive connections. Prints the medians of requests/s,
-waits and the worker's memory, and of the ratio to the empty view in the same round.
+Our service with a scorecard and with a forest, an empty Flask view, and with --peers other ways to
+serve a model (bench/peers/). Trains on the built-in sample, then three times for each server in
+turn: one worker pinned to one core, the load on another, keep-alive connections. Prints the medians
+of requests/s, waits and memory, and of the scorecard's ratios to each in the same round.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
-import json
 import os
-import socket
 import subprocess
 import sys
 import tempfile
-import time
-import urllib.request
-from collections.abc import Iterator
+import tomllib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-import load
-from peerloan.book import open_book, open_writer
-from peerloan.loan import default_definition
-from peerloan.model import Store
-from peerloan.sample import SCHEMA, batches
-from peerloan.training import train
+import peers
+from side import Failed, Measured, Side, measure
 
+HERE = Path(__file__).parent
+DEFINITION = HERE.parent / "src/peerloan/loan.toml"
 LOANS = 30_000
 ROUNDS = 3
+OURS = "PeerLoan Risk, scorecard"
+CANDIDATES = {OURS: "additive", "PeerLoan Risk, forest": "basic"}
 EMPTY = "empty Flask view"
+
+Tell = Callable[[str], None]
+Round = dict[str, Measured]
 
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument(
-        "--seconds", type=float, default=5.0, help="for each measurement (nine of them)"
-    )
-    seconds = parser.parse_args().seconds
-    cores = sorted(os.sched_getaffinity(0))
-    console = Console()
-    with tempfile.TemporaryDirectory() as folder:
-        root = Path(folder)
-        store = Store(root / "store")
-        with open_writer(root / "book.csv", SCHEMA) as writer:
-            for batch in batches(LOANS):
-                writer.write(batch)
-        console.print(f"training on {LOANS:,} synthetic loans …")
-        versions = {
-            outcome.candidate: outcome.version
-            for outcome in train(
-                open_book(root / "book.csv"),
-                default_definition(),
-                store,
-                ("additive", "basic"),
-                fast=True,
-            )
-        }
-        loan = {field.name: field.default for field in default_definition().fields}
-        body = json.dumps(loan).encode()
-        if len(cores) > 1:
-            os.sched_setaffinity(0, {cores[1]})
-        serve = [sys.executable, "-m", "peerloan", "serve", "--workers", "1", "--port"]
-        empty = [sys.executable, str(Path(__file__).with_name("empty.py"))]
-        rounds: list[dict[str, tuple[load.Load, float]]] = []
-        for number in range(ROUNDS):
-            console.print(f"round {number + 1} of {ROUNDS} …")
-            found = {EMPTY: _measure(empty, {}, cores[0], body, seconds)}
-            for candidate, version in versions.items():
-                if store.state().champion != version:
-                    store.promote(version)
-                settings = {"PEERLOAN_STORE": str(store.root)}
-                found[candidate] = _measure(serve, settings, cores[0], body, seconds)
-            rounds.append(found)
-        console.print(_table(rounds))
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--seconds", type=float, default=5.0, help="for each measurement")
+    every = ", ".join(peers.PEERS)
+    parser.add_argument("--peers", nargs="*", metavar="NAME", help=f"all ({every}), or only these")
+    given = parser.parse_args()
+    names = list(peers.PEERS) if given.peers == [] else given.peers or []
+    if unknown := set(names).difference(peers.PEERS):
+        parser.error(f"--peers knows {every}, not {', '.join(unknown)}")
+    console = Console(width=None if sys.stdout.isatty() else 160)  # a pipe has no width to fit into
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    # A thread that draws would get in the load's way.
+    bar = Progress(*columns, console=console, transient=True, auto_refresh=False)
+    with tempfile.TemporaryDirectory() as folder, bar:
+        servers = 1 + len(CANDIDATES) + len(names)
+        task = bar.add_task("", total=servers * (1 + ROUNDS) + bool(names))
+
+        def tell(what: str) -> None:
+            bar.update(task, description=what, advance=1, refresh=True)
+
+        root, loan = Path(folder), _loan()
+        book = root / "book.csv"
+        tell(f"{LOANS:,} synthetic loans")
+        _peerloan({}, "sample", str(book), "--loans", str(LOANS))
+        failed: dict[str, str] = {}
+        sides = list(_ours(root, book, loan, tell))
+        if names:
+            tell("training: the pipeline that the peers serve")
+            model = peers.train(book, loan, root / "pipeline.joblib")
+            sides += _peers(names, model, tell, failed)
+        rounds = list(_rounds(sides, given.seconds, tell, failed))
+    for name in (EMPTY, *CANDIDATES):
+        if name in failed:
+            raise SystemExit(f"{name} {failed[name]}")
+    console.print(_table(rounds, failed))
 
 
-def _table(rounds: list[dict[str, tuple[load.Load, float]]]) -> Table:
-    """Medians over the rounds; the ratio is that of each round, because machines drift."""
-    table = Table("server", "requests/s", "of empty", "p50 ms", "p99 ms", "failed", "MB a worker")
-    for name in rounds[0]:
-        loads = [found[name][0] for found in rounds]
-        ratios = [found[name][0].rate / found[EMPTY][0].rate for found in rounds]
+def _loan() -> dict[str, object]:
+    with DEFINITION.open("rb") as file:
+        return {field["name"]: field["default"] for field in tomllib.load(file)["field"]}
+
+
+def _peerloan(settings: dict[str, str], *arguments: str) -> str:
+    command = [sys.executable, "-m", "peerloan", *arguments]
+    environment = os.environ | settings
+    done = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
+    return done.stdout.strip()
+
+
+def _ours(root: Path, book: Path, loan: object, tell: Tell) -> Iterator[Side]:
+    """The empty view, and the service with a store for each candidate."""
+    empty = [sys.executable, str(HERE / "empty.py"), "{port}"]
+    yield Side(EMPTY, empty, {}, loan, lambda answer: answer == {})
+    serve = [sys.executable, "-m", "peerloan", "serve", "--workers", "1", "--port", "{port}"]
+    for name, candidate in CANDIDATES.items():
+        tell(f"training: {name}")
+        folders = {"PEERLOAN_STORE": root / candidate, "PEERLOAN_TOKENS": root / "tokens"}
+        settings = {key: str(folder) for key, folder in folders.items()}
+        _peerloan(settings, "train", str(book), "--quick", "--candidate", candidate, "--promote")
+        head = {"Authorization": f"Bearer {_peerloan(settings, 'token', 'new', candidate)}"}
+        yield Side(name, serve, settings, loan, _is_prediction, headers=head)
+
+
+def _is_prediction(answer: Any) -> bool:
+    return "probability" in answer
+
+
+def _peers(
+    names: list[str], model: peers.Model, tell: Tell, failed: dict[str, str]
+) -> Iterator[Side]:
+    """The peers that can be installed; why others can't is added to `failed`."""
+    for name in names:
+        peer = peers.PEERS[name]
+        tell(f"environment: {peer.title}")
+        try:
+            yield peers.side(name, model)
+        except Failed as why:
+            failed[peer.title] = str(why)
+
+
+def _rounds(
+    sides: list[Side], seconds: float, tell: Tell, failed: dict[str, str]
+) -> Iterator[Round]:
+    """Each side once a round; one that fails is left out from then on, and why is told."""
+    core, *others = sorted(os.sched_getaffinity(0))
+    if others:
+        os.sched_setaffinity(0, {others[-1]})
+    for number in range(ROUNDS):
+        found: Round = {}
+        for side in sides:
+            if side.name not in failed:
+                tell(f"round {number + 1} of {ROUNDS}: {side.name}")
+                try:
+                    found[side.name] = measure(side, core, seconds)
+                except Failed as why:
+                    failed[side.name] = str(why)
+        yield found
+
+
+def _table(rounds: list[Round], failed: dict[str, str]) -> Table:
+    """Medians over the rounds; a ratio is that of each round, because machines drift."""
+    table = Table("server")
+    for title in ("requests/s", "ours ÷ theirs", "p50 ms", "p99 ms", "MB", "our MB ÷ theirs"):
+        table.add_column(title, justify="right", no_wrap=True)
+    table.add_column("failed", overflow="fold")
+    for name in rounds[-1]:
+        theirs = [found[name] for found in rounds]
+        pairs = [(found[OURS], found[name]) for found in rounds]
         table.add_row(
             name,
-            f"{median(each.rate for each in loads):,.0f}",
-            f"{median(ratios):.0%}",
-            f"{median(each.percentile(0.5) for each in loads) * 1000:.2f}",
-            f"{median(each.percentile(0.99) for each in loads) * 1000:.2f}",
-            str(sum(each.failed for each in loads)),
-            f"{median(found[name][1] for found in rounds):.0f}",
+            f"{median(each.load.rate for each in theirs):,.0f}",
+            f"{median(our.load.rate / their.load.rate for our, their in pairs):.2f}",
+            f"{median(each.load.percentile(0.5) for each in theirs) * 1000:.2f}",
+            f"{median(each.load.percentile(0.99) for each in theirs) * 1000:.2f}",
+            f"{median(each.megabytes for each in theirs):.0f}",
+            f"{median(our.megabytes / their.megabytes for our, their in pairs):.0%}",
+            str(sum(each.load.failed for each in theirs)),
         )
+    for name, why in failed.items():
+        table.add_row(name, *["–"] * 6, escape(why))
     return table
-
-
-def _measure(
-    command: list[str], settings: dict[str, str], core: int, body: bytes, seconds: float
-) -> tuple[load.Load, float]:
-    port = free_port()
-    with running([*command, str(port)], settings, core, port) as process:
-        message = load.post("/v1/predictions", body)
-        load.run(port, message, seconds=1.0)  # warm
-        return load.run(port, message, seconds), _worker_memory(process.pid)
-
-
-def free_port() -> int:
-    """A port of this machine that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    return port
-
-
-@contextlib.contextmanager
-def running(
-    command: list[str], settings: dict[str, str], core: int, port: int
-) -> Iterator[subprocess.Popen[bytes]]:
-    """A server on one core, once it is ready."""
-    process = subprocess.Popen(
-        command,
-        env=os.environ | settings,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        preexec_fn=lambda: os.sched_setaffinity(0, {core}),
-    )
-    try:
-        for _ in range(100):
-            with contextlib.suppress(OSError):
-                urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=1).close()
-                break
-            time.sleep(0.1)
-        yield process
-    finally:
-        process.terminate()
-        process.wait()
-
-
-def _worker_memory(master: int) -> float:
-    """Resident megabytes of the master's one worker."""
-    children = Path(f"/proc/{master}/task/{master}/children").read_text().split()
-    status = Path(f"/proc/{children[0]}/status").read_text()
-    kilobytes = next(line.split()[1] for line in status.splitlines() if line.startswith("VmRSS"))
-    return int(kilobytes) / 1024
 
 
 if __name__ == "__main__":
