@@ -38,11 +38,11 @@ class Application(Flask):
 
 
 class Whole(Response):
-    """An answer that is whole: it leaves as it was made."""
+    """An answer that is whole, in one piece: it leaves as it was made."""
 
     def __init__(self, content: bytes, content_type: str) -> None:
-        headers = [("Content-Type", content_type), ("Content-Length", str(len(content)))]
-        super().__init__([content], headers=headers)
+        super().__init__([content], 200, content_type=content_type)
+        self._length = str(len(content))
 
     def __call__(
         self,
@@ -50,5 +50,5 @@ class Whole(Response):
         start_response: StartResponse,
     ) -> Iterable[bytes]:
         """Answer, as WSGI has it."""
-        start_response(self.status, self.headers.to_wsgi_list())
+        start_response(self.status, [*self.headers, ("Content-Length", self._length)])
         return self.response  # type: ignore[return-value]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import sys
 from datetime import UTC, datetime
@@ -33,4 +34,8 @@ def application() -> Flask:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Json())
     logging.basicConfig(level=logging.INFO, handlers=[handler])
-    return create_app(read_settings(), sys.stdout.buffer, loopback.told())
+    app = create_app(read_settings(), sys.stdout.buffer, loopback.told())
+    # What is loaded now stays: the collector need not look at it again and again.
+    gc.collect()
+    gc.freeze()
+    return app
