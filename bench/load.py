@@ -52,58 +52,70 @@ def run(
     """
     interval = connections / rate if rate else 0.0
     selector = selectors.DefaultSelector()
-    sent: dict[socket.socket, float] = {}
-    received: dict[socket.socket, bytes] = {}
-    due: list[tuple[float, int, socket.socket]] = []
+    clients = [_Client(port, selector) for _ in range(connections)]
+    begin = time.perf_counter()
+    due = [(begin + i * interval / connections, i) for i in range(connections)]
     answered = failed = 0
     waits: list[float] = []
-    begin = time.perf_counter()
-    for number in range(connections):
-        connection = _connect(port, selector)
-        received[connection] = b""
-        heapq.heappush(due, (begin + number * interval / connections, number, connection))
     while (now := time.perf_counter()) - begin < seconds:
         while due and due[0][0] <= now:
-            _, _, connection = heapq.heappop(due)
-            sent[connection] = time.perf_counter()
-            connection.sendall(message)
+            clients[heapq.heappop(due)[1]].send(message)
         patience = max(0.0, due[0][0] - now) if due else 1.0
         for key, _ in selector.select(patience):
-            connection = key.fileobj  # type: ignore[assignment]
-            part = connection.recv(65536)
-            received[connection] += part
-            if not _whole(received[connection]):
-                if not part:  # a server that keeps no connections
-                    sent_at = sent.pop(connection)
-                    del received[connection]
-                    selector.unregister(connection)
-                    connection.close()
-                    connection = _connect(port, selector)
-                    received[connection], sent[connection] = b"", sent_at
-                    connection.sendall(message)
+            client: _Client = key.data
+            if not client.receive(message):
                 continue
             now = time.perf_counter()
-            waits.append(now - sent[connection])
-            ok = received[connection].startswith(b"HTTP/1.1 200")
+            waits.append(now - client.sent_at)
+            ok = client.received.startswith(b"HTTP/1.1 200")
             answered, failed = answered + ok, failed + (not ok)
-            received[connection] = b""
             if interval:
-                heapq.heappush(due, (sent[connection] + interval, id(connection), connection))
+                client.sent = False
+                heapq.heappush(due, (client.sent_at + interval, clients.index(client)))
             else:
-                sent[connection] = now
-                connection.sendall(message)
+                client.send(message)
     taken = time.perf_counter() - begin
-    for connection in received:
-        connection.close()
+    for client in clients:
+        client.connection.close()
     selector.close()
     return Load(taken, answered, failed, waits)
 
 
-def _connect(port: int, selector: selectors.BaseSelector) -> socket.socket:
-    connection = socket.create_connection(("127.0.0.1", port))
-    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    selector.register(connection, selectors.EVENT_READ)
-    return connection
+class _Client:
+    """A connection that is opened again if the server keeps none."""
+
+    def __init__(self, port: int, selector: selectors.BaseSelector) -> None:
+        self._port, self._selector = port, selector
+        self.sent, self.sent_at, self.received = False, 0.0, b""
+        self._connect()
+
+    def send(self, message: bytes) -> None:
+        """Send a message, from now on."""
+        self.sent, self.sent_at, self.received = True, time.perf_counter(), b""
+        try:
+            self.connection.sendall(message)
+        except ConnectionError:  # closed meanwhile
+            self._again(message)
+
+    def receive(self, message: bytes) -> bool:
+        """Receive what has come; whether the answer is whole."""
+        part = self.connection.recv(65536)
+        self.received += part
+        if not part:  # it was closed with the answer before this one
+            self._again(message if self.sent else b"")
+        return self.sent and bool(part) and _whole(self.received)
+
+    def _again(self, message: bytes) -> None:
+        self._selector.unregister(self.connection)
+        self.connection.close()
+        self._connect()
+        self.received = b""
+        self.connection.sendall(message)
+
+    def _connect(self) -> None:
+        self.connection = socket.create_connection(("127.0.0.1", self._port))
+        self.connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._selector.register(self.connection, selectors.EVENT_READ, self)
 
 
 def _whole(answer: bytes) -> bool:
