@@ -332,7 +332,7 @@ def test_names_and_descriptions_are_right_for_a_screen_reader(page: Page, state:
 
 
 def test_the_keyboard_is_enough(page: Page) -> None:
-    page.js("document.querySelector('.navbar-brand').focus()")
+    page.js("document.querySelector('nav a:last-of-type').focus()")
     reached = []
     for _ in range(len(FIELDS) + 1):
         page.driver.switch_to.active_element.send_keys(Keys.TAB)
