@@ -38,6 +38,7 @@ def api(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api
     store.challenge(next(v for v in store.versions() if store.manifest(v).candidate == "basic"))
     service = Service(store.root, folder / "server.log", workers=1)
     try:
+        service.wait_for(lambda: service.serving() is not None)
         service.wait_for(lambda: "in shadow: " in service.log.read_text("utf-8"))
         yield Api(service, store)
     finally:
