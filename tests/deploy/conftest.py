@@ -36,7 +36,7 @@ def checkout(engine: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def serving(checkout: Path) -> Iterator[Deployment]:
     """The whole, with the champion that the model's container trained."""
     here = Deployment(checkout, "peerloan-test")
-    (checkout / "books").mkdir()
+    (checkout / "books").mkdir(exist_ok=True)  # an earlier container may have mounted it
     here.compose("down", "--volumes", "--remove-orphans")  # of a run that was cut off
     here.compose("up", "-d")
     here.make_token()
