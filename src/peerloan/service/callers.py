@@ -9,14 +9,14 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from flask import Blueprint, Flask, Response, current_app, redirect, render_template, request
 from itsdangerous import BadSignature, URLSafeTimedSerializer
 from werkzeug.exceptions import RequestEntityTooLarge
 
 from peerloan.service.bodies import read_form
-from peerloan.service.loopback import is_loopback
+from peerloan.service.loopback import names_loopback
 from peerloan.service.problems import RequestError, is_api
 from peerloan.service.tokens import Token, Tokens, digest_of
 
@@ -83,9 +83,9 @@ class Callers:
         known = self.known()
         if not self._on_loopback or known.state is not None or known.fault is not None:
             return False
-        host = urlsplit(f"//{environ.get('HTTP_HOST', '')}").hostname or ""
+        host = _split(f"//{environ.get('HTTP_HOST', '')}").hostname or ""
         forwarded = any(name.startswith("HTTP_X_FORWARDED") for name in environ)
-        return not forwarded and "HTTP_FORWARDED" not in environ and is_loopback(host)
+        return not forwarded and "HTTP_FORWARDED" not in environ and names_loopback(host)
 
     def by_token(self, token: str) -> Token | None:
         """Whose token this is."""
@@ -237,9 +237,17 @@ def _refuse_other_sites(environ: Mapping[str, Any]) -> None:
     if site is not None:
         own = site in ("same-origin", "none")
     else:
-        own = origin is None or urlsplit(origin).netloc == environ.get("HTTP_HOST")
+        own = origin is None or _split(origin).netloc == environ.get("HTTP_HOST")
     if not own:
         raise RequestError(403, "Forbidden", "expected a page of this site, given another one's")
+
+
+def _split(address: str) -> SplitResult:
+    """An address in its parts, which are empty if it is none."""
+    try:
+        return urlsplit(address)
+    except ValueError:
+        return urlsplit("")
 
 
 def _is_free(app: Flask) -> bool:

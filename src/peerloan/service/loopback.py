@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import ipaddress
 import os
 import socket
@@ -24,11 +23,17 @@ def told() -> bool:
     return os.environ.get(_NAME) == str(os.getppid())
 
 
+def names_loopback(host: str) -> bool:
+    """Whether a host is this machine by its very name: any other may be made to lead here."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
 def is_loopback(host: str) -> bool:
     """Whether a host's every address leads from this machine to itself."""
-    with contextlib.suppress(ValueError):
-        return ipaddress.ip_address(host).is_loopback
-    if host == "localhost":
+    if names_loopback(host):
         return True
     try:
         found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
