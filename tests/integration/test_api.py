@@ -90,12 +90,19 @@ def champion_store(trained: Path, folder: Path, candidate: str) -> Store:
     return store
 
 
-def started(trained: Path, folder: Path, candidate: str) -> Iterator[Api]:
-    """A server of a candidate, until the module is done."""
+def started(
+    trained: Path, folder: Path, candidate: str, challenger: str | None = None
+) -> Iterator[Api]:
+    """A server of a candidate, and of another one in shadow, until the module is done."""
     store = champion_store(trained, folder, candidate)
+    if challenger is not None:
+        beside = (v for v in store.versions() if store.manifest(v).candidate == challenger)
+        store.challenge(next(beside))
     service = Service(store.root, folder / "server.log", workers=1)
     try:
         service.wait_for(lambda: service.serving() is not None)
+        if challenger is not None:
+            service.wait_for(lambda: "in shadow: " in service.log.read_text("utf-8"))
         yield Api(service, store)
     finally:
         service.stop()

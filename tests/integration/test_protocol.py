@@ -16,7 +16,7 @@ import jsonschema
 import numpy as np
 import pytest
 import requests
-from test_api import MB, Api, champion_store, columns, loans
+from test_api import MB, Api, columns, loans, started
 from test_challenger import counted
 from test_observing import figures
 
@@ -33,16 +33,7 @@ LENGTH = "Inference-Header-Content-Length"
 @pytest.fixture(scope="module")
 def api(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
     """A service whose champion is a scorecard and whose challenger is a forest."""
-    folder = tmp_path_factory.mktemp("protocol")
-    store = champion_store(trained, folder, "additive")
-    store.challenge(next(v for v in store.versions() if store.manifest(v).candidate == "basic"))
-    service = Service(store.root, folder / "server.log", workers=1)
-    try:
-        service.wait_for(lambda: service.serving() is not None)
-        service.wait_for(lambda: "in shadow: " in service.log.read_text("utf-8"))
-        yield Api(service, store)
-    finally:
-        service.stop()
+    yield from started(trained, tmp_path_factory.mktemp("protocol"), "additive", "basic")
 
 
 def tensor(name: str, values: list[Any], **more: Any) -> dict[str, Any]:

@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_api import Api, champion_store, columns, loans
+from test_api import Api, columns, loans, started
 
-from conftest import Service
 from peerloan import __version__
 
 ROOT = Path(__file__).parents[2]
@@ -25,16 +24,7 @@ pytestmark = pytest.mark.skipif(
 @pytest.fixture(scope="module")
 def api(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
     """A service with a champion and a challenger."""
-    folder = tmp_path_factory.mktemp("clients")
-    store = champion_store(trained, folder, "additive")
-    store.challenge(next(v for v in store.versions() if store.manifest(v).candidate == "basic"))
-    service = Service(store.root, folder / "server.log", workers=1)
-    try:
-        service.wait_for(lambda: service.serving() is not None)
-        service.wait_for(lambda: "in shadow: " in service.log.read_text("utf-8"))
-        yield Api(service, store)
-    finally:
-        service.stop()
+    yield from started(trained, tmp_path_factory.mktemp("clients"), "additive", "basic")
 
 
 @pytest.fixture(scope="module")

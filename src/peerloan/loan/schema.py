@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from peerloan.loan.definition import Definition, Field
+from peerloan.loan.definition import Definition, Field, Value
 from peerloan.loan.text import MAX_TEXT, PLAIN_LETTER
 
 
@@ -29,6 +29,13 @@ def json_schema(definition: Definition, known: Iterable[str] = ()) -> dict[str, 
         "required": [field.name for field in definition.fields if not field.missing],
         "additionalProperties": False,
     }
+
+
+def example(definition: Definition) -> dict[str, Value] | None:
+    """A loan of the fields' defaults, if every field that a loan needs has one."""
+    loan = {field.name: field.default for field in definition.fields}
+    lacking = (f for f in definition.fields if f.default is None and not f.missing)
+    return None if any(lacking) else loan
 
 
 def field_schema(field: Field) -> dict[str, Any]:

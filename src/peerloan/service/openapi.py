@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from peerloan import __version__
-from peerloan.loan import Definition, json_schema
+from peerloan.loan import json_schema
+from peerloan.loan.schema import example
 from peerloan.loan.text import PLAIN_LETTER
 from peerloan.model import BANDS
 from peerloan.service import openapi_protocol
@@ -26,7 +27,7 @@ def document(serving: Serving) -> dict[str, Any]:
             "description": f"Model {definition.model}, version {serving.bundle.version}.",
         },
         "paths": {
-            "/v1/predictions": {"post": _predict(_example(definition))},
+            "/v1/predictions": {"post": _predict(example(definition))},
             "/v1/models": {"get": _models()},
             "/v1/models/{version}": {"get": _model()},
             "/v1/models/{version}/promote": {"post": _promote()},
@@ -60,13 +61,6 @@ def document(serving: Serving) -> dict[str, Any]:
 
 def _ref(name: str) -> dict[str, str]:
     return {"$ref": f"#/components/schemas/{name}"}
-
-
-def _example(definition: Definition) -> dict[str, Any] | None:
-    """The definition's own example of a loan, if it has one."""
-    loan = {field.name: field.default for field in definition.fields}
-    missing = {field.name for field in definition.fields if field.missing}
-    return loan if all(loan[name] is not None for name in loan.keys() - missing) else None
 
 
 def _predict(loan: dict[str, Any] | None) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from peerloan.loan import Definition
+from peerloan.loan.schema import example
 from peerloan.service.champion import Serving
 from peerloan.service.tensors import DATATYPES, HEADER_LENGTH, OUTPUTS, input_datatype
 
@@ -101,8 +102,8 @@ def _errors(statuses: list[int]) -> dict[str, Any]:
 def _infer(definition: Definition, parameters: list[dict[str, Any]]) -> dict[str, Any]:
     length = {"name": HEADER_LENGTH, "in": "header", "required": False, **_LENGTH}
     asked: dict[str, Any] = _content("InferRequest")
-    if example := _example(definition):
-        asked[_JSON]["example"] = example
+    if shown := _example(definition):
+        asked[_JSON]["example"] = shown
     return {
         "summary": "Decide on loans whose fields are tensors",
         "tags": [_TAG],
@@ -120,16 +121,18 @@ def _infer(definition: Definition, parameters: list[dict[str, Any]]) -> dict[str
 
 
 def _example(definition: Definition) -> dict[str, Any] | None:
-    """A request for one loan, if the definition has a default for each field that it needs."""
+    """The example of a loan as a request, if the definition has one."""
+    loan = example(definition)
+    if loan is None:
+        return None
     inputs = []
     for field in definition.fields:
-        if field.default is not None:
+        value = loan[field.name]
+        if value is not None:
             datatype = input_datatype(field)
-            value = int(field.default) if datatype == "INT64" else field.default
-            tensor = {"name": field.name, "shape": [1, 1], "datatype": datatype, "data": [value]}
+            data = [int(value) if datatype == "INT64" else value]
+            tensor = {"name": field.name, "shape": [1, 1], "datatype": datatype, "data": data}
             inputs.append(tensor)
-        elif not field.missing:
-            return None
     return {"inputs": inputs}
 
 

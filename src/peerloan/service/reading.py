@@ -32,9 +32,7 @@ def read(now: Serving, content: bytes) -> Checked | CheckedLoans:
         checked = _check(now, body, None)
         _refuse([checked])
         return checked
-    looked_at = _many(now, body)
-    _refuse(looked_at)
-    return CheckedLoans.of(now.bundle.definition, looked_at)
+    return _closely(now, body)
 
 
 def read_columns(now: Serving, columns: Mapping[str, list[Any]]) -> CheckedLoans:
@@ -42,9 +40,7 @@ def read_columns(now: Serving, columns: Mapping[str, list[Any]]) -> CheckedLoans
     many = now.decoder.lists(columns, MAX_LOANS)
     if many is not None:
         return many
-    looked_at = _many(now, columns)
-    _refuse(looked_at)
-    return CheckedLoans.of(now.bundle.definition, looked_at)
+    return _closely(now, columns)
 
 
 def read_loans(now: Serving, content: bytes) -> list[Checked]:
@@ -53,6 +49,12 @@ def read_loans(now: Serving, content: bytes) -> list[Checked]:
     if isinstance(body, dict) and not _are_columns(body):
         return [_check(now, body, None)]
     return _many(now, body)
+
+
+def _closely(now: Serving, body: Any) -> CheckedLoans:
+    looked_at = _many(now, body)
+    _refuse(looked_at)
+    return CheckedLoans.of(now.bundle.definition, looked_at)
 
 
 def _are_columns(body: Mapping[str, Any]) -> bool:
