@@ -40,6 +40,7 @@ def serving(checkout: Path) -> Iterator[Deployment]:
     here.compose("down", "--volumes", "--remove-orphans")  # of a run that was cut off
     here.compose("up", "-d")
     here.make_token()
+    wait_for("the token", here.let_in)
     wait_for("a champion in every worker", here.settled, 180)
     yield here
     here.compose("down", "--volumes", "--remove-orphans")

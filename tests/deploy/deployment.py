@@ -113,6 +113,10 @@ class Deployment:
         made = self.compose("run", "--rm", "-T", "ms_model", "token", "new", "tests")
         self.token = made.strip()
 
+    def let_in(self) -> bool:
+        """Whether every worker of every container knows the token, as it seems."""
+        return all(self.get("/v1/models").status_code == 200 for _ in range(20))
+
     def get(self, path: str, **options: Any) -> requests.Response:
         """GET through Nginx, over TLS."""
         return self._ask("GET", path, options)

@@ -40,7 +40,7 @@ def test_without_a_champion_the_application_waits_and_is_healthy(checkout: Path)
         assert (answer.status_code, answer.json()["status"]) == (503, "waiting for a champion")
         assert here.get("/").status_code == 401
         here.make_token()
-        wait_for("the token", lambda: here.get("/").status_code != 401, 5)
+        wait_for("the token", here.let_in)
         assert "No model version is being served yet" in here.get("/").text
 
         def healthy() -> bool:

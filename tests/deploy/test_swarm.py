@@ -73,6 +73,7 @@ def stack(checkout: Path) -> Iterator[Stack]:
     done = here.deploy(RELEASE)
     assert done.returncode == 0, done.stderr
     here.make_token()
+    wait_for("the token", here.let_in)
     wait_for("a champion in every worker", here.settled, 180)
     yield here
     remove()
