@@ -23,6 +23,7 @@ from peerloan.loan import default_definition
 from peerloan.model import Store
 from peerloan.sample import SCHEMA, batches
 from peerloan.training import train
+from postgres import Postgres, program
 
 LOANS = 6_000
 # Several processes at once that each use every core wait for one another.
@@ -98,11 +99,13 @@ def version_of(store: Store) -> Callable[[str], str]:
 def run(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
     """Run `peerloan …` as a process in the test's folder, on the test's store."""
 
-    def call(*arguments: object, timeout: float = 120) -> subprocess.CompletedProcess[str]:
+    def call(
+        *arguments: object, timeout: float = 120, ledger: str = ""
+    ) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [sys.executable, "-m", "peerloan", *map(str, arguments)],
             cwd=tmp_path,
-            env=os.environ | settings(tmp_path / "store"),
+            env=os.environ | settings(tmp_path / "store") | {"PEERLOAN_LEDGER": ledger},
             capture_output=True,
             text=True,
             timeout=timeout,
@@ -115,6 +118,25 @@ def run(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
 def settings(store: Path) -> dict[str, str]:
     """The environment of a process on a store, with tokens beside it."""
     return {"PEERLOAN_STORE": str(store), "PEERLOAN_TOKENS": str(store.parent / "tokens")}
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """A PostgreSQL server of the tests' own."""
+    if program("initdb") is None:
+        pytest.skip("PostgreSQL is not installed: the ledger is tested with SQLite only")
+    server = Postgres()
+    yield server
+    server.remove()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def ledger_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """An empty database of the test's own: the test runs once with each kind."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'peerloan-ledger' / 'ledger.db'}"
+    server: Postgres = request.getfixturevalue("postgres")
+    return server.new()
 
 
 class Service:

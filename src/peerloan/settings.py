@@ -19,10 +19,25 @@ class SettingsError(ValueError):
 
 @dataclass(frozen=True)
 class Settings:
-    """What an installation sets: the folder of the store, and that of the API tokens."""
+    """What an installation sets: the folders of the store, the API tokens and the seal's key, and
+    the ledger's database. What is not set of the ledger stands beside the store.
+    """
 
     store: Path = Path("peerloan-store")
     tokens: Path = Path("peerloan-tokens")
+    ledger: str = ""
+    ledger_password_file: Path | None = None
+    seal: Path | None = None
+
+    @property
+    def ledger_url(self) -> str:
+        """The ledger's database, as SQLAlchemy names it."""
+        return self.ledger or f"sqlite:///{self.store.parent / 'peerloan-ledger' / 'ledger.db'}"
+
+    @property
+    def seal_folder(self) -> Path:
+        """Where the seal's key and the chains' heads are kept."""
+        return self.seal or self.store.parent / "peerloan-seal"
 
 
 def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:
@@ -47,4 +62,9 @@ def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:
     for name in Settings.__dataclass_fields__:
         if value := environment.get(PREFIX + name.upper()):
             given[name] = value
-    return Settings(**{name: Path(str(value)) for name, value in given.items()})
+    return Settings(
+        **{
+            name: str(value) if name == "ledger" else Path(str(value))
+            for name, value in given.items()
+        }  # type: ignore[arg-type]
+    )

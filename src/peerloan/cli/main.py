@@ -28,6 +28,7 @@ _COMMANDS = {
     "models": "models",
     "serve": "serving",
     "token": "tokens",
+    "ledger": "ledger",
     "demo": "demo",
 }
 
@@ -70,8 +71,11 @@ def peerloan() -> None:
     """How likely each loan holder is to be late in the next quarter, yes or no, and why.
 
     Settings: PEERLOAN_STORE, the store's folder (default ./peerloan-store); PEERLOAN_TOKENS, the
-    folder of API tokens (default ./peerloan-tokens). Also as `store` and `tokens` in peerloan.toml,
-    or in the file that PEERLOAN_CONFIG names.
+    folder of API tokens (default ./peerloan-tokens); PEERLOAN_LEDGER, the ledger's database
+    (default SQLite, in peerloan-ledger beside the store); PEERLOAN_LEDGER_PASSWORD_FILE, a file
+    with its password; PEERLOAN_SEAL, the folder of the ledger's key (default peerloan-seal beside
+    the store). Also as `store`, `tokens`, … in peerloan.toml, or in the file that PEERLOAN_CONFIG
+    names.
     """
 
 

@@ -1,0 +1,251 @@
+"""The few statements of the writer, by each database's own driver: they are what a decision waits
+for, and SQLAlchemy's way through them costs more than the databases do.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any, Protocol
+from uuid import UUID
+
+import psycopg
+
+from peerloan.ledger.database import Database
+from peerloan.ledger.entries import KEY_MS, Key
+from peerloan.ledger.errors import LedgerUnavailable, RecordRefused, reason
+from peerloan.ledger.records import VALUES
+
+COLUMNS = ("id", "time_ms", "chain", "seq", "version", *VALUES, "salt", "digest", "mac")
+Row = tuple[Any, ...]
+# A key, the time, and the ids that belong to it.
+Claim = tuple[Key, int, bytes]
+_KEY_COLUMNS = "caller, key, time_ms, request, decisions"
+# A key of another day is no longer remembered.
+_CLAIM = (
+    "ON CONFLICT (caller, key) DO UPDATE SET time_ms = excluded.time_ms, "
+    "request = excluded.request, decisions = excluded.decisions "
+    f"WHERE idempotency_keys.time_ms < excluded.time_ms - {KEY_MS} RETURNING caller, key"
+)
+_CLAIM_ONE = f"INSERT INTO idempotency_keys ({_KEY_COLUMNS}) VALUES (?,?,?,?,?) {_CLAIM}"  # noqa: S608
+_CLAIM_MANY = (
+    f"INSERT INTO idempotency_keys ({_KEY_COLUMNS}) SELECT * FROM "  # noqa: S608
+    f"unnest(%s::text[], %s::text[], %s::bigint[], %s::bytea[], %s::bytea[]) {_CLAIM}"
+)
+# Rows of one statement: its text is kept, and it lets other threads run only once.
+_ROWS = 64
+
+
+class Backend(Protocol):
+    """A connection of a writer's own. What fails raises LedgerUnavailable or RecordRefused."""
+
+    def begin(self) -> None:
+        """Begin a transaction that will write."""
+
+    def claim(self, claims: Sequence[Claim]) -> set[tuple[str, str]]:
+        """Take keys; returns those (caller, key) that were free."""
+
+    def claimed(self, key: Key) -> tuple[bytes, bytes]:
+        """Who has a key that was not free: its request, and its decisions' ids."""
+
+    def insert(self, rows: Sequence[Row]) -> None:
+        """Add decisions."""
+
+    def commit(self) -> None:
+        """Keep what was done; once it returns, it lasts."""
+
+    def rollback(self) -> None:
+        """Forget what was done; raises nothing."""
+
+    def insert_alone(self, rows: Sequence[Row]) -> None:
+        """Add decisions in a transaction of their own."""
+
+    def last(self, chain: int, from_id: bytes) -> tuple[int, bytes] | None:
+        """The newest record (seq, mac) of a chain among the ids from one on."""
+
+    def close(self) -> None:
+        """Close the connection; raises nothing."""
+
+
+def connect(database: Database) -> Backend:
+    """A connection for a writer."""
+    return Sqlite(database) if database.is_sqlite else Postgres(database)
+
+
+class Sqlite:
+    """SQLite: one statement for many rows, and the commit with it where nothing else is written."""
+
+    def __init__(self, database: Database) -> None:
+        with _sqlite_errors():
+            self._pooled = database.engine.raw_connection()
+            driver: Any = self._pooled.driver_connection
+            self._connection: sqlite3.Connection = driver
+
+    def begin(self) -> None:
+        with _sqlite_errors():
+            self._connection.execute("BEGIN IMMEDIATE")
+
+    def claim(self, claims: Sequence[Claim]) -> set[tuple[str, str]]:
+        free: set[tuple[str, str]] = set()
+        with _sqlite_errors():
+            for key, time_ms, ids in claims:
+                free.update(
+                    self._connection.execute(
+                        _CLAIM_ONE,
+                        (key.caller, key.key, time_ms, key.request, ids),
+                    )
+                )
+        return free
+
+    def claimed(self, key: Key) -> tuple[bytes, bytes]:
+        with _sqlite_errors():
+            found: tuple[bytes, bytes] = self._connection.execute(
+                "SELECT request, decisions FROM idempotency_keys WHERE caller = ? AND key = ?",
+                (key.caller, key.key),
+            ).fetchone()
+            return found
+
+    def insert(self, rows: Sequence[Row]) -> None:
+        with _sqlite_errors():
+            for i in range(0, len(rows), _ROWS):
+                some = rows[i : i + _ROWS]
+                flat = [value for row in some for value in row]
+                self._connection.execute(_insertion(len(some)), flat)
+
+    def commit(self) -> None:
+        with _sqlite_errors():
+            self._connection.execute("COMMIT")
+
+    def rollback(self) -> None:
+        if self._connection.in_transaction:
+            with contextlib.suppress(sqlite3.Error):
+                self._connection.execute("ROLLBACK")
+
+    def insert_alone(self, rows: Sequence[Row]) -> None:
+        if len(rows) <= _ROWS:
+            self.insert(rows)
+            return
+        self.begin()
+        self.insert(rows)
+        self.commit()
+
+    def last(self, chain: int, from_id: bytes) -> tuple[int, bytes] | None:
+        with _sqlite_errors():
+            found: tuple[int, bytes] | None = self._connection.execute(
+                "SELECT seq, mac FROM decisions WHERE id >= ? AND chain = ? "
+                "ORDER BY id DESC LIMIT 1",
+                (from_id, chain),
+            ).fetchone()
+            return found
+
+    def close(self) -> None:
+        self._pooled.invalidate()
+
+
+@lru_cache(maxsize=_ROWS)
+def _insertion(rows: int) -> str:
+    row = f"({','.join('?' * len(COLUMNS))})"
+    return f"INSERT INTO decisions ({','.join(COLUMNS)}) VALUES {','.join([row] * rows)}"  # noqa: S608
+
+
+class _sqlite_errors:  # noqa: N801  used as a function: a generator's would cost more
+    """SQLite's errors as the ledger's."""
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
+        if isinstance(error, sqlite3.IntegrityError | sqlite3.DataError | sqlite3.InterfaceError):
+            raise RecordRefused(reason(error)) from error
+        if isinstance(error, sqlite3.Error):
+            raise LedgerUnavailable(reason(error)) from error
+
+
+class Postgres:
+    """PostgreSQL: COPY, which is a transaction by itself where nothing else is written."""
+
+    def __init__(self, database: Database) -> None:
+        with _postgres_errors():
+            self._pooled = database.engine.raw_connection()
+            driver: Any = self._pooled.driver_connection
+            self._connection: psycopg.Connection[Any] = driver
+            self._connection.autocommit = True
+
+    def begin(self) -> None:
+        with _postgres_errors():
+            self._connection.execute("BEGIN")
+
+    def claim(self, claims: Sequence[Claim]) -> set[tuple[str, str]]:
+        # In one order everywhere: else two writers could each hold what the other wants.
+        claims = sorted(claims)
+        with _postgres_errors():
+            return set(
+                self._connection.execute(
+                    _CLAIM_MANY,
+                    (
+                        [key.caller for key, _, _ in claims],
+                        [key.key for key, _, _ in claims],
+                        [time_ms for _, time_ms, _ in claims],
+                        [key.request for key, _, _ in claims],
+                        [ids for _, _, ids in claims],
+                    ),
+                )
+            )
+
+    def claimed(self, key: Key) -> tuple[bytes, bytes]:
+        with _postgres_errors():
+            return self._connection.execute(  # type: ignore[return-value]
+                "SELECT request, decisions FROM idempotency_keys WHERE caller = %s AND key = %s",
+                (key.caller, key.key),
+            ).fetchone()
+
+    def insert(self, rows: Sequence[Row]) -> None:
+        copying = f"COPY decisions ({','.join(COLUMNS)}) FROM STDIN"
+        with (
+            _postgres_errors(),
+            self._connection.cursor() as cursor,
+            cursor.copy(copying.encode()) as copy,
+        ):
+            write = copy.write_row
+            for row in rows:
+                write((row[0].hex(), *row[1:]))
+
+    def commit(self) -> None:
+        with _postgres_errors():
+            self._connection.execute("COMMIT")
+
+    def rollback(self) -> None:
+        with contextlib.suppress(psycopg.Error):
+            if self._connection.info.transaction_status != psycopg.pq.TransactionStatus.IDLE:
+                self._connection.execute("ROLLBACK")
+
+    insert_alone = insert
+
+    def last(self, chain: int, from_id: bytes) -> tuple[int, bytes] | None:
+        with _postgres_errors():
+            return self._connection.execute(
+                "SELECT seq, mac FROM decisions WHERE id >= %s AND chain = %s "
+                "ORDER BY id DESC LIMIT 1",
+                (UUID(bytes=from_id), chain),
+            ).fetchone()
+
+    def close(self) -> None:
+        self._pooled.invalidate()
+
+
+class _postgres_errors:  # noqa: N801
+    """PostgreSQL's errors as the ledger's."""
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
+        if isinstance(error, psycopg.DataError | psycopg.IntegrityError):
+            raise RecordRefused(reason(error)) from error
+        if error is not None and isinstance(error, psycopg.Error):
+            raise LedgerUnavailable(reason(error)) from error
+        sqlalchemy_error = getattr(error, "orig", None)
+        if sqlalchemy_error is not None:
+            raise LedgerUnavailable(reason(sqlalchemy_error)) from error

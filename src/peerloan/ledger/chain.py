@@ -1,0 +1,284 @@
+"""A writer's chain of records: opened once, appended to in batches, each a transaction."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import hmac
+import json
+import os
+from collections.abc import Sequence
+from uuid import UUID
+
+import msgspec
+from sqlalchemy import Connection, func, insert, select, text, update
+
+from peerloan import __version__
+from peerloan.ledger import backends, ids, schema
+from peerloan.ledger.backends import Backend, Claim, Row
+from peerloan.ledger.database import Database, now_ms
+from peerloan.ledger.entries import Entry, First, Key, OtherRequest, Result
+from peerloan.ledger.errors import LedgerUnavailable
+from peerloan.ledger.records import Record, Version
+from peerloan.ledger.seal import Head, Heads, Seal, version_digest
+
+# A chain whose writer was not seen for so long has no writer any more.
+DEAD_MS = 300_000
+# Heads are written down so often; a chain goes on by at most so much after its head.
+HEAD_MS = 60_000
+_pack = msgspec.msgpack.Encoder().encode
+
+
+class Chain:
+    """An open chain and the connection that it is written by. For one thread at a time."""
+
+    def __init__(self, database: Database, seal: Seal) -> None:
+        """Open a chain; raises LedgerUnavailable."""
+        self._database = database
+        self._seal = seal
+        self._versions: dict[Version, tuple[int, bytes]] = {}
+        self._backend: Backend | None = backends.connect(database)
+        self._head_id: bytes | None = None
+        self._seq = 0
+        self.number, self._opened_ms, self._opening = _open(database, seal)
+        self._mac = self._opening
+        self._write_head(closed=False)
+
+    def append(self, entries: Sequence[Entry]) -> list[Result]:
+        """Keep entries, all in one transaction; returns what became of each.
+
+        Raises LedgerUnavailable, and then none is kept; or RecordRefused, if the database refuses
+        one of them: then append them one by one.
+        """
+        if self._backend is None:
+            self._resume(self._connected())
+        backend = self._connected()
+        try:
+            return self._append(backend, entries)
+        except LedgerUnavailable:
+            self._disconnect()
+            if self._database.is_sqlite:
+                raise
+            # A connection may have been cut while all else is well; and a commit whose answer got
+            # lost may have been done.
+            backend = self._connected()
+            if self._resume(backend):
+                return self._recovered(backend, entries)
+            return self._append(backend, entries)
+        except BaseException:
+            backend.rollback()
+            raise
+
+    def _connected(self) -> Backend:
+        if self._backend is None:
+            self._backend = backends.connect(self._database)
+        return self._backend
+
+    def _disconnect(self) -> None:
+        if self._backend is not None:
+            self._backend.rollback()
+            self._backend.close()
+            self._backend = None
+
+    def _resume(self, backend: Backend) -> bool:
+        """Go on from the database's newest record; whether it was one that we did not know of."""
+        low = self._head_id or ids.first_at(self._opened_ms - HEAD_MS).bytes
+        last = backend.last(self.number, low)
+        if last is None or last[0] <= self._seq:
+            return False
+        self._seq, self._mac = last
+        return True
+
+    def _append(self, backend: Backend, entries: Sequence[Entry]) -> list[Result]:
+        claims: list[Claim] = [
+            (entry.key, ids.milliseconds(entry.records[0].id), _joined(entry))
+            for entry in entries
+            if entry.key is not None
+        ]
+        if not claims:
+            rows = self._rows([record for entry in entries for record in entry.records])
+            backend.insert_alone(rows)
+            self._advance(rows)
+            return [None] * len(entries)
+        backend.begin()
+        free = backend.claim(claims)
+        results: list[Result] = []
+        records: list[Record] = []
+        for entry in entries:
+            key = entry.key
+            if key is None or (key.caller, key.key) in free:
+                results.append(None)
+                records += entry.records
+            else:
+                results.append(_used(key, *backend.claimed(key)))
+        rows = self._rows(records)
+        if rows:
+            backend.insert(rows)
+        backend.commit()
+        self._advance(rows)
+        return results
+
+    def _rows(self, records: Sequence[Record]) -> list[Row]:
+        """The rows that carry the chain on."""
+        salts = os.urandom(16 * len(records))
+        key, before, seq = self._seal.key, self._mac, self._seq
+        chain = self.number
+        place = chain.to_bytes(4)
+        rows: list[Row] = []
+        for i, record in enumerate(records):
+            salt = salts[16 * i : 16 * i + 16]
+            values = record[2:]
+            digest = hashlib.sha256(salt + _pack(values)).digest()
+            number, version = self._versions.get(record.version) or self._register(record.version)
+            seq += 1
+            # As `seal.record_mac` has it, without its calls.
+            name = record.id + b"\0\0" + record.id[:6] + place + seq.to_bytes(8)
+            before = hmac.digest(key, before + version + name + digest, "sha256")
+            rows.append(
+                (
+                    *(record.id, int.from_bytes(record.id[:6]), chain, seq, number),
+                    *values,
+                    *(salt, digest, before),
+                )
+            )
+        return rows
+
+    def _advance(self, rows: Sequence[Row]) -> None:
+        if rows:
+            last = rows[-1]
+            self._head_id, self._seq, self._mac = last[0], last[3], last[-1]
+
+    def _recovered(self, backend: Backend, entries: Sequence[Entry]) -> list[Result]:
+        """What became of entries whose commit was done, though nobody could say so."""
+        results: list[Result] = []
+        for entry in entries:
+            result: Result = None
+            if entry.key is not None:
+                request, kept = backend.claimed(entry.key)
+                if kept != _joined(entry):
+                    result = _used(entry.key, request, kept)
+            if result is None and entry.records:
+                self._head_id = entry.records[-1].id
+            results.append(result)
+        return results
+
+    def _register(self, version: Version) -> tuple[int, bytes]:
+        number = register(self._database, version)
+        found = self._versions[version] = number, version_digest(*version)
+        return found
+
+    def write_head(self) -> None:
+        """Write the head down, in the database and outside of it; raises LedgerUnavailable."""
+        self._write_head(closed=False)
+
+    def close(self) -> None:
+        """Write the last head down and close the connection; raises nothing."""
+        with contextlib.suppress(LedgerUnavailable):
+            self._write_head(closed=True)
+        self._disconnect()
+
+    def _write_head(self, closed: bool) -> None:
+        head = Head(
+            *(self.number, self._seq, self._mac.hex(), self._opening.hex()),
+            *(now_ms(), closed),
+        )
+        with self._database.writing() as connection:
+            connection.execute(
+                update(schema.chains)
+                .where(schema.chains.c.number == self.number)
+                .values(
+                    seen_ms=head.time_ms,
+                    head_id=None if self._head_id is None else UUID(bytes=self._head_id),
+                    head_seq=self._seq,
+                    head_mac=self._mac,
+                    closed=closed,
+                )
+            )
+        try:
+            self._seal.write_head(head)
+        except OSError as error:
+            raise LedgerUnavailable(f"the chain's head can't be written: {error}") from None
+
+
+def register(database: Database, version: Version) -> int:
+    """A model version's number in the ledger, which it gets with its first decision."""
+    table = schema.versions
+    known = select(table.c.number).where(
+        table.c.version == version.version, table.c.digest == version.digest
+    )
+    for _ in range(3):  # another writer may be about to do the same
+        with database.reading() as connection:
+            number = connection.execute(known).scalar()
+        if number is not None:
+            return int(number)
+        with contextlib.suppress(LedgerUnavailable), database.writing() as connection:
+            connection.execute(insert(table).values(version._asdict()))
+    raise LedgerUnavailable("the model version can't be registered")
+
+
+def _open(database: Database, seal: Seal) -> tuple[int, int, bytes]:
+    """Add a chain that names the heads of the open ones; its number, time and MAC."""
+    table = schema.chains
+    with database.writing() as connection:
+        if not database.is_sqlite:
+            connection.execute(text("LOCK TABLE chains IN EXCLUSIVE MODE"))
+        opened_ms = now_ms()
+        number = (connection.execute(select(func.max(table.c.number))).scalar() or 0) + 1
+        heads: Heads = []
+        for row in connection.execute(
+            select(table).where(~table.c.closed).order_by(table.c.number)
+        ):
+            seq, mac = _head(connection, row.number, row.head_id, row.seen_ms) or (
+                row.head_seq,
+                row.head_mac,
+            )
+            heads.append((row.number, seq, mac.hex()))
+            if row.seen_ms < opened_ms - DEAD_MS:
+                connection.execute(
+                    update(table)
+                    .where(table.c.number == row.number)
+                    .values(closed=True, head_seq=seq, head_mac=mac)
+                )
+        mac = seal.opening(number, opened_ms, __version__, heads)
+        connection.execute(
+            insert(table).values(
+                number=number,
+                opened_ms=opened_ms,
+                release=__version__,
+                heads=json.dumps(heads),
+                mac=mac,
+                seen_ms=opened_ms,
+                head_id=None,
+                head_seq=0,
+                head_mac=mac,
+                closed=False,
+            )
+        )
+    return number, opened_ms, mac
+
+
+def _head(
+    connection: Connection, chain: int, head_id: object, seen_ms: int
+) -> tuple[int, bytes] | None:
+    """The newest record of a chain after the head that was written down, if there is one."""
+    table = schema.decisions
+    low = ids.first_at(seen_ms - HEAD_MS) if head_id is None else head_id
+    found = connection.execute(
+        select(table.c.seq, table.c.mac)
+        .where(table.c.id > low, table.c.id < ids.first_at(seen_ms + 2 * HEAD_MS))
+        .where(table.c.chain == chain)
+        .order_by(table.c.id.desc())
+        .limit(1)
+    ).first()
+    return None if found is None else (found.seq, found.mac)
+
+
+def _used(key: Key, request: bytes, kept: bytes) -> Result:
+    """What became of an entry whose key was used before."""
+    if request != key.request:
+        return OtherRequest()
+    return First([kept[i : i + 16] for i in range(0, len(kept), 16)])
+
+
+def _joined(entry: Entry) -> bytes:
+    return b"".join(record.id for record in entry.records)

@@ -1,0 +1,222 @@
+"""The ledger's database: SQLite in a file, or PostgreSQL, by its URL."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from functools import cached_property
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, Engine, create_engine, event, inspect, select, text
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError, NoSuchModuleError
+
+from peerloan import __version__
+from peerloan.ledger import ids, schema
+from peerloan.ledger.errors import LedgerError, LedgerUnavailable, reason, told_apart
+
+# How long a statement may wait for another process that writes, and a connection for the database.
+LOCK_SECONDS = 4
+_CONNECT_SECONDS = 3
+# PostgreSQL's partitions, a month each, are made so far ahead by each upgrade.
+MONTHS_AHEAD = 12
+
+
+class Database:
+    """A database and its tables. Opening it looks at nothing; `check` and `upgrade` do."""
+
+    def __init__(self, url: str, password_file: Path | None = None) -> None:
+        try:
+            self.url = make_url(url)
+            self.url.get_dialect()
+        except (ArgumentError, NoSuchModuleError) as error:
+            raise LedgerError(f"no database's URL: {reason(error)}") from None
+        self.is_sqlite = self.url.get_backend_name() == "sqlite"
+        if not self.is_sqlite and self.url.get_backend_name() != "postgresql":
+            raise LedgerError(f"expected sqlite or postgresql, given {self.url.get_backend_name()}")
+        if self.is_sqlite and self.url.database in (None, "", ":memory:"):
+            raise LedgerError("expected a file for SQLite: sqlite:///FOLDER/ledger.db")
+        if password_file is not None:
+            self.url = self.url.set(password=_secret(password_file))
+
+    def __str__(self) -> str:
+        """Where it is, without the password."""
+        return self.url.render_as_string(hide_password=True)
+
+    @property
+    def file(self) -> Path:
+        """SQLite's file."""
+        return Path(str(self.url.database))
+
+    @cached_property
+    def engine(self) -> Engine:
+        """Its connections."""
+        if self.is_sqlite:
+            engine = create_engine(
+                self.url, connect_args={"timeout": LOCK_SECONDS, "check_same_thread": False}
+            )
+            event.listen(engine, "connect", _prepare_sqlite)
+            return engine
+        return create_engine(
+            _with_psycopg(self.url),
+            pool_pre_ping=True,
+            connect_args={
+                "connect_timeout": _CONNECT_SECONDS,
+                "application_name": "peerloan",
+                # A server that is gone without a word is noticed, also in the middle of a write.
+                "keepalives_idle": 5,
+                "keepalives_interval": 2,
+                "keepalives_count": 3,
+                "tcp_user_timeout": LOCK_SECONDS * 1000,
+                "options": f"-c lock_timeout={LOCK_SECONDS}s -c timezone=UTC",
+            },
+        )
+
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """A connection to ask by; raises LedgerUnavailable."""
+        with told_apart(), self.engine.connect() as connection:
+            yield connection
+
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[Connection]:
+        """A connection whose changes are kept together, or none of them; raises
+        LedgerUnavailable.
+        """
+        with told_apart(), self.engine.connect() as connection:
+            # SQLite's driver would begin with the first change, and then find it too late.
+            if self.is_sqlite:
+                connection.exec_driver_sql("BEGIN IMMEDIATE")
+            try:
+                yield connection
+                connection.commit()
+            except BaseException:
+                connection.rollback()
+                raise
+
+    def check(self) -> None:
+        """Raise LedgerError unless this release may write to the tables as they are now."""
+        number, admits = self._state()
+        if number == schema.NUMBER:
+            return
+        if number == 0:
+            raise LedgerError(f"{self}: holds no ledger yet; run: peerloan ledger upgrade")
+        if number < schema.NUMBER:
+            raise LedgerError(
+                f"{self}: its tables are of an earlier release (migration {number}, this release "
+                f"needs {schema.NUMBER}); run: peerloan ledger upgrade"
+            )
+        if _parts(__version__) < _parts(admits):
+            raise LedgerError(
+                f"{self}: its tables are of a newer release (migration {number}), which admits "
+                f"releases from {admits} on; this one is {__version__}"
+            )
+
+    def upgrade(self) -> list[int]:
+        """Bring the tables to this release's; returns the migrations that were applied.
+
+        One process at a time, however many try. Tables of a newer release stay as they are.
+        Raises LedgerError.
+        """
+        # A library that only this needs: what serves need not carry it in memory.
+        migrate = import_module("peerloan.ledger.migrations").migrate
+        with self._alone():
+            before = self._state()[0]
+            if before < schema.NUMBER:
+                with told_apart():
+                    migrate(self.engine)
+            if not self.is_sqlite:
+                self._make_partitions()
+            return list(range(before + 1, schema.NUMBER + 1))
+
+    def ready(self) -> None:
+        """Make SQLite's tables at the first start; else only `check`. Raises LedgerError."""
+        if self.is_sqlite and not self.file.exists():
+            self.upgrade()
+        self.check()
+
+    def _state(self) -> tuple[int, str]:
+        """The newest migration, 0 for none, and the oldest release that it admits."""
+        if self.is_sqlite and not self.file.exists():
+            return 0, ""
+        with self.reading() as connection:
+            if not inspect(connection).has_table(schema.migrations.name):
+                return 0, ""
+            rows = select(schema.migrations.c.number, schema.migrations.c.admits)
+            found = max(connection.execute(rows), default=(0, ""))
+            return found[0], found[1]
+
+    def _make_partitions(self) -> None:
+        first = datetime.now(UTC).replace(day=1, hour=0, minute=0, second=0, microsecond=0)
+        with self.writing() as connection:
+            for ahead in range(MONTHS_AHEAD + 1):
+                low, high = _month(first, ahead), _month(first, ahead + 1)
+                connection.exec_driver_sql(
+                    f"CREATE TABLE IF NOT EXISTS decisions_{low:%Y_%m} PARTITION OF decisions "
+                    f"FOR VALUES FROM ('{_bound(low)}') TO ('{_bound(high)}')"
+                )
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Hold what lets one process at a time change tables."""
+        if self.is_sqlite:
+            try:
+                self.file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+                lock = os.open(f"{self.file}.lock", os.O_CREAT | os.O_RDWR, 0o600)
+            except OSError as error:
+                raise LedgerUnavailable(f"{self.file.parent}: {error.strerror}") from None
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                yield
+            finally:
+                os.close(lock)
+            return
+        with self.reading() as connection:
+            # However long another upgrade takes; the lock ends with this transaction.
+            connection.execute(text("SET LOCAL lock_timeout = 0"))
+            connection.execute(text("SELECT pg_advisory_xact_lock(7382650321)"))
+            yield
+
+
+def _prepare_sqlite(connection: Any, _record: object) -> None:
+    # The driver's own transactions begin too late and commit too early: ours are explicit.
+    connection.isolation_level = None
+    with contextlib.closing(connection.cursor()) as cursor:
+        cursor.execute("PRAGMA journal_mode = WAL")
+        # A commit is on the disk before it is told of.
+        cursor.execute("PRAGMA synchronous = FULL")
+
+
+def _with_psycopg(url: URL) -> URL:
+    return url.set(drivername="postgresql+psycopg")
+
+
+def _secret(path: Path) -> str:
+    try:
+        return path.read_text("utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise LedgerError(f"{path}: the password can't be read: {reason(error)}") from None
+
+
+def _parts(release: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in release.split(".") if part.isdigit())
+
+
+def _month(first: datetime, ahead: int) -> datetime:
+    months = first.year * 12 + first.month - 1 + ahead
+    return first.replace(year=months // 12, month=months % 12 + 1)
+
+
+def _bound(moment: datetime) -> str:
+    return str(ids.first_at(int(moment.timestamp() * 1000)))
+
+
+def now_ms() -> int:
+    """Milliseconds since 1970."""
+    return time.time_ns() // 1_000_000

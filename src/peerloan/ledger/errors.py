@@ -1,0 +1,35 @@
+"""What can go wrong with the ledger."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from sqlalchemy.exc import SQLAlchemyError
+
+
+class LedgerError(ValueError):
+    """Something that can't be done with the ledger, and why."""
+
+
+class LedgerUnavailable(LedgerError):
+    """The database does not answer, or can't write now; it may later."""
+
+
+class RecordRefused(LedgerError):
+    """The database refuses this record, and would refuse it again."""
+
+
+@contextmanager
+def told_apart() -> Iterator[None]:
+    """Raise the database's own errors as LedgerUnavailable, with their first line."""
+    try:
+        yield
+    except SQLAlchemyError as error:
+        raise LedgerUnavailable(reason(error)) from error
+
+
+def reason(error: BaseException) -> str:
+    """An error's first line: what follows may hold a statement, and so a loan's values."""
+    told = str(getattr(error, "orig", None) or error)
+    return told.split("\n", 1)[0].strip() or type(error).__name__

@@ -1,0 +1,62 @@
+"""Decisions' ids: UUIDs of version 7 (RFC 9562), which rise, and tell when they were made."""
+
+from __future__ import annotations
+
+import random
+import time
+from uuid import UUID
+
+
+class Ids:
+    """Makes ids, each above the one before; who shares it takes turns."""
+
+    def __init__(self) -> None:
+        self._last = 0
+
+    def new(self) -> bytes:
+        """The next id: 48 bits of milliseconds since 1970, and 74 random ones."""
+        # Unique, and no secret. (The system's source of randomness would let other threads run
+        # first; this one begins anew in each process.)
+        bits = random.getrandbits(74)
+        made = (
+            (time.time_ns() // 1_000_000) << 80
+            | 0x7 << 76
+            | (bits >> 62) << 64
+            | 0x2 << 62
+            | bits & 0x3FFF_FFFF_FFFF_FFFF
+        )
+        if made <= self._last:
+            # Within a millisecond, or after the clock was set back: the next one in order.
+            made = _after(self._last)
+        self._last = made
+        return made.to_bytes(16, "big")
+
+
+def _after(last: int) -> int:
+    """The id after one: its random bits count on, around the version and the variant."""
+    low = (last & 0x3FFF_FFFF_FFFF_FFFF) + 1
+    high = ((last >> 64) & 0xFFF) + (low >> 62)
+    milliseconds = (last >> 80) + (high >> 12)
+    return (
+        milliseconds << 80
+        | 0x7 << 76
+        | (high & 0xFFF) << 64
+        | 0x2 << 62
+        | low & 0x3FFF_FFFF_FFFF_FFFF
+    )
+
+
+def text(made: bytes) -> str:
+    """An id as people and JSON have it."""
+    digits = made.hex()
+    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
+
+
+def milliseconds(made: bytes) -> int:
+    """When an id was made, in milliseconds since 1970."""
+    return int.from_bytes(made[:6], "big")
+
+
+def first_at(milliseconds: int) -> UUID:
+    """The lowest value of all ids made at a time or later."""
+    return UUID(int=min(max(milliseconds, 0), (1 << 48) - 1) << 80)

@@ -1,0 +1,21 @@
+"""Run by Alembic: each migration in a transaction of its own."""
+
+from __future__ import annotations
+
+from alembic import context
+
+from peerloan.ledger import schema
+
+engine = context.config.attributes["engine"]
+with engine.connect() as connection:
+    context.configure(
+        connection=connection,
+        target_metadata=schema.metadata,
+        transactional_ddl=True,
+        transaction_per_migration=True,
+    )
+    with context.begin_transaction():
+        if engine.dialect.name == "sqlite":
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
+        context.run_migrations()
+    connection.commit()

@@ -1,0 +1,144 @@
+"""Questions to the ledger: some decisions, a page of them, or all of them as a stream."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Connection, Row, Select, select, union_all
+
+from peerloan.ledger import ids
+from peerloan.ledger.database import Database, now_ms
+from peerloan.ledger.records import Kept, Version
+from peerloan.ledger.schema import decisions, versions
+from peerloan.model import BANDS
+
+_SEAL = ("chain", "seq", "salt", "digest", "mac")
+_COLUMNS = [column for column in decisions.c if column.name not in _SEAL]
+# Rows that a stream fetches at once, and ids that one statement names.
+_AT_ONCE = 5_000
+_NAMED = 500
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Which decisions: of a loan, from a time on and before one (milliseconds since 1970), of a
+    model version, of a band. None: whichever.
+    """
+
+    loan_id: str | None = None
+    since_ms: int | None = None
+    until_ms: int | None = None
+    version: str | None = None
+    band: str | None = None
+
+
+def known_versions(connection: Connection) -> dict[int, Version]:
+    """The model versions that decided, by their numbers."""
+    rows = connection.execute(select(versions))
+    return {row.number: Version(row.version, row.digest, row.threshold) for row in rows}
+
+
+def find(database: Database, wanted: Sequence[bytes]) -> dict[bytes, Kept]:
+    """The decisions with these ids, as far as they are there and were not purged."""
+    found: dict[bytes, Kept] = {}
+    with database.reading() as connection:
+        known = known_versions(connection)
+        for i in range(0, len(wanted), _NAMED):
+            some = [UUID(bytes=each) for each in wanted[i : i + _NAMED]]
+            for row in connection.execute(select(*_COLUMNS).where(decisions.c.id.in_(some))):
+                if row.inputs is not None:
+                    found[row.id.bytes] = _kept(row, known)
+    return found
+
+
+def was_purged(database: Database, wanted: bytes) -> bool:
+    """Whether a decision was made, and its values erased."""
+    with database.reading() as connection:
+        rows = select(decisions.c.inputs).where(decisions.c.id == UUID(bytes=wanted))
+        found = connection.execute(rows).first()
+        return found is not None and found.inputs is None
+
+
+def page(database: Database, wanted: Wanted, limit: int, before: bytes | None = None) -> list[Kept]:
+    """At most so many decisions, the newest first, of those with ids below `before`."""
+    with database.reading() as connection:
+        known = known_versions(connection)
+        numbers = [n for n, each in known.items() if wanted.version in (None, each.version)]
+        if wanted.loan_id is not None:
+            found = connection.execute(_of_loan(wanted, numbers, limit, before))
+            return [_kept(row, known) for row in found]
+        found_rows: list[Row[Any]] = []
+        if wanted.version is None and wanted.band is None:
+            rows = _within(select(*_COLUMNS), wanted, before).where(decisions.c.inputs.is_not(None))
+            found_rows += connection.execute(rows.order_by(decisions.c.id.desc()).limit(limit))
+            return [_kept(row, known) for row in found_rows]
+        # Each version and band has its own stretch of the index, newest last; the newest of all of
+        # them are among the newest of each.
+        bands = range(len(BANDS)) if wanted.band is None else (BANDS.index(wanted.band),)
+        stretches = [
+            _within(select(decisions.c.id), wanted, before)
+            .where(decisions.c.version == number, decisions.c.band == band)
+            .order_by(decisions.c.id.desc())
+            .limit(limit)
+            .subquery()
+            for number in numbers
+            for band in bands
+        ]
+        if not stretches:
+            return []
+        every = union_all(*(select(each.c.id) for each in stretches)).subquery()
+        newest = select(every.c.id).order_by(every.c.id.desc()).limit(limit)
+        named = [row.id for row in connection.execute(newest)]
+        rows = select(*_COLUMNS).where(decisions.c.id.in_(named)).order_by(decisions.c.id.desc())
+        return [_kept(row, known) for row in connection.execute(rows)]
+
+
+def stream(
+    database: Database, since_ms: int = 0, until_ms: int | None = None
+) -> Iterator[list[Kept]]:
+    """Every decision of a time that was not purged, the oldest first, in lists of thousands."""
+    rows = (
+        _within(select(*_COLUMNS), Wanted(since_ms=since_ms, until_ms=until_ms), None)
+        .where(decisions.c.inputs.is_not(None))
+        .order_by(decisions.c.id)
+        .execution_options(yield_per=_AT_ONCE)
+    )
+    with database.reading() as connection:
+        known = known_versions(connection)
+        for some in connection.execute(rows).partitions():
+            yield [_kept(row, known) for row in some]
+
+
+def moment(milliseconds: int) -> str:
+    """A time as JSON has it: RFC 3339, in UTC."""
+    made = datetime.fromtimestamp(milliseconds / 1000, UTC)
+    return made.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _of_loan(
+    wanted: Wanted, numbers: Sequence[int], limit: int, before: bytes | None
+) -> Select[Any]:
+    rows = _within(select(*_COLUMNS), wanted, before).where(
+        decisions.c.loan_id == wanted.loan_id, decisions.c.version.in_(numbers)
+    )
+    if wanted.band is not None:
+        rows = rows.where(decisions.c.band == BANDS.index(wanted.band))
+    return rows.order_by(decisions.c.id.desc()).limit(limit)
+
+
+def _within(rows: Select[Any], wanted: Wanted, before: bytes | None) -> Select[Any]:
+    """Only the ids of a time: they rise with it, and PostgreSQL keeps each month apart."""
+    low = ids.first_at(wanted.since_ms or 0)
+    high = ids.first_at(now_ms() + 86_400_000 if wanted.until_ms is None else wanted.until_ms)
+    if before is not None:
+        high = min(high, UUID(bytes=before))
+    return rows.where(decisions.c.id >= low, decisions.c.id < high)
+
+
+def _kept(row: Row[Any], known: dict[int, Version]) -> Kept:
+    values = tuple(row)
+    return Kept(values[0].bytes, values[1], known[values[2]], *values[3:])

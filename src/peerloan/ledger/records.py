@@ -1,0 +1,94 @@
+"""A decision as the ledger keeps it, and what it answers of it later."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import msgspec
+
+from peerloan.ledger import ids
+from peerloan.model import BANDS, Reason
+
+SOURCES = ("api", "page", "protocol", "book")
+
+
+class Version(NamedTuple):
+    """A model version that decided, as far as decisions follow from it alone."""
+
+    version: str
+    digest: str
+    threshold: float
+
+
+class Record(NamedTuple):
+    """A decision, to be kept. `reasons` and `warnings` are JSON; `inputs`, too, as it was given."""
+
+    id: bytes
+    version: Version
+    source: str
+    caller: str
+    request_id: str
+    idempotency_key: str | None
+    loan_id: str | None
+    inputs: str
+    margin: float
+    probability: float
+    late: bool
+    band: int
+    reasons: str | None
+    warnings: str | None
+
+
+# The columns that hold a record's values, in the order in which their digest is taken: what is
+# erased with them. Id, time, version and the chain's own columns stay.
+VALUES = (
+    *("source", "caller", "request_id", "idempotency_key", "loan_id", "inputs"),
+    *("margin", "probability", "late", "band", "reasons", "warnings"),
+)
+_FIRST_VALUE = Record._fields.index("source")
+_encode = msgspec.json.encode
+
+
+def values_of(record: Record) -> tuple[object, ...]:
+    """A record's values, in the order of VALUES."""
+    return record[_FIRST_VALUE:]
+
+
+def as_json(value: list[Reason] | list[str] | None) -> str | None:
+    """Reasons or warnings as they are kept."""
+    return None if value is None else _encode(value).decode()
+
+
+class Kept(msgspec.Struct, frozen=True):
+    """A decision that was read from the ledger."""
+
+    id: bytes
+    time_ms: int
+    version: Version
+    source: str
+    caller: str
+    request_id: str
+    idempotency_key: str | None
+    loan_id: str | None
+    inputs: str
+    margin: float
+    probability: float
+    late: bool
+    band: int
+    reasons: str | None
+    warnings: str | None
+
+    def prediction(self) -> dict[str, Any]:
+        """The prediction object that was answered."""
+        answer: dict[str, Any] = {"id": ids.text(self.id)}
+        if self.loan_id is not None:
+            answer["loan_id"] = self.loan_id
+        return answer | {
+            "probability": self.probability,
+            "late": self.late,
+            "threshold": self.version.threshold,
+            "band": BANDS[self.band],
+            "reasons": None if self.reasons is None else msgspec.Raw(self.reasons.encode()),
+            "model": {"version": self.version.version, "digest": self.version.digest},
+            "warnings": [] if self.warnings is None else msgspec.Raw(self.warnings.encode()),
+        }

@@ -1,0 +1,185 @@
+"""The ledger's tables, as this release knows them; `migrations` brings a database to them."""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Dialect,
+    Double,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    SmallInteger,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+    Uuid,
+)
+from sqlalchemy.types import TypeDecorator, TypeEngine
+
+# The migration that makes the tables as they stand here.
+NUMBER = 1
+
+
+class Id(TypeDecorator[UUID]):
+    """A decision's id: 16 bytes in SQLite, and PostgreSQL's own type there; both order by time."""
+
+    impl = LargeBinary(16)
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        """PostgreSQL has a type for it."""
+        return dialect.type_descriptor(Uuid() if dialect.name == "postgresql" else LargeBinary(16))
+
+    def process_bind_param(self, value: UUID | None, dialect: Dialect) -> Any:
+        """As the database takes it."""
+        return value if value is None or dialect.name == "postgresql" else value.bytes
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> UUID | None:
+        """As the database gave it."""
+        return value if value is None or dialect.name == "postgresql" else UUID(bytes=value)
+
+
+metadata = MetaData()
+# SQLite counts by itself only a column of this very type.
+_NUMBER = BigInteger().with_variant(Integer, "sqlite")
+
+# Which migrations were applied, and the oldest release that may still write after each.
+migrations = Table(
+    "migrations",
+    metadata,
+    Column("number", Integer, primary_key=True),
+    Column("admits", String, nullable=False),
+    Column("release", String, nullable=False),
+    Column("applied_ms", BigInteger, nullable=False),
+)
+
+# The model versions that decided. What follows from a version alone stands here once.
+versions = Table(
+    "versions",
+    metadata,
+    Column("number", Integer, primary_key=True),
+    Column("version", String, nullable=False),
+    Column("digest", String, nullable=False),
+    Column("threshold", Double, nullable=False),
+    UniqueConstraint("version", "digest"),
+)
+
+# Each writer's chain of records: how it was opened, and its head as it was last written down.
+chains = Table(
+    "chains",
+    metadata,
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("opened_ms", BigInteger, nullable=False),
+    Column("release", String, nullable=False),
+    # The heads of the chains that were open then: JSON, [[number, seq, mac], …].
+    Column("heads", Text, nullable=False),
+    Column("mac", LargeBinary(32), nullable=False),
+    Column("seen_ms", BigInteger, nullable=False),
+    Column("head_id", Id),
+    Column("head_seq", BigInteger, nullable=False),
+    Column("head_mac", LargeBinary(32), nullable=False),
+    Column("closed", Boolean, nullable=False),
+)
+
+# A row a decision. What may be erased is nullable; what the chain needs is not.
+decisions = Table(
+    "decisions",
+    metadata,
+    Column("id", Id, primary_key=True),
+    Column("time_ms", BigInteger, nullable=False),
+    Column("chain", Integer, nullable=False),
+    Column("seq", BigInteger, nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("source", String),
+    Column("caller", String),
+    Column("request_id", String),
+    Column("idempotency_key", String),
+    Column("loan_id", String),
+    # JSON, as it was given.
+    Column("inputs", Text),
+    Column("margin", Double),
+    Column("probability", Double),
+    Column("late", Boolean),
+    # The position in BANDS.
+    Column("band", SmallInteger),
+    # JSON; null if none were asked for of a version whose reasons cost time.
+    Column("reasons", Text),
+    # JSON; null if there are none.
+    Column("warnings", Text),
+    Column("salt", LargeBinary(16)),
+    Column("digest", LargeBinary(32), nullable=False),
+    Column("mac", LargeBinary(32), nullable=False),
+    Index("decisions_by_loan", "loan_id", "id"),
+    Index("decisions_by_version", "version", "band", "id"),
+    postgresql_partition_by="RANGE (id)",
+)
+
+# What the challenger made of a decision's loan, in shadow.
+challenges = Table(
+    "challenges",
+    metadata,
+    Column("decision_id", Id, primary_key=True),
+    Column("version", Integer, nullable=False),
+    Column("probability", Double, nullable=False),
+)
+
+# Requests that carry an Idempotency-Key, for a day: what they were, and their decisions.
+keys = Table(
+    "idempotency_keys",
+    metadata,
+    Column("caller", String, primary_key=True),
+    Column("key", String, primary_key=True),
+    Column("time_ms", BigInteger, nullable=False),
+    Column("request", LargeBinary(32), nullable=False),
+    # The ids, 16 bytes each, in the answer's order.
+    Column("decisions", LargeBinary, nullable=False),
+    Index("idempotency_keys_by_time", "time_ms"),
+)
+
+# What became of loans. The one with the highest number holds; the others are its history.
+outcomes = Table(
+    "outcomes",
+    metadata,
+    Column("number", _NUMBER, primary_key=True),
+    Column("decision_id", Id, nullable=False),
+    Column("late", Boolean, nullable=False),
+    # The day on which it was observed, if that was told: days since 1970.
+    Column("observed", Integer),
+    Column("recorded_ms", BigInteger, nullable=False),
+    Column("caller", String, nullable=False),
+    Index("outcomes_by_decision", "decision_id", "number"),
+)
+
+# That values were erased: of all decisions before a time.
+purges = Table(
+    "purges",
+    metadata,
+    Column("number", Integer, primary_key=True),
+    Column("time_ms", BigInteger, nullable=False),
+    Column("before_ms", BigInteger, nullable=False),
+    Column("decisions", BigInteger, nullable=False),
+    Column("who", String, nullable=False),
+    Column("mac", LargeBinary(32), nullable=False),
+)
+
+# What is left of purged decisions: counts.
+aggregates = Table(
+    "aggregates",
+    metadata,
+    Column("month", String, primary_key=True),
+    Column("version", Integer, primary_key=True),
+    Column("source", String, primary_key=True),
+    Column("band", SmallInteger, primary_key=True),
+    # 1: late, 0: not, -1: no outcome came.
+    Column("outcome", SmallInteger, primary_key=True),
+    Column("decisions", BigInteger, nullable=False),
+    Column("probabilities", Double, nullable=False),
+)

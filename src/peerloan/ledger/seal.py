@@ -1,0 +1,126 @@
+"""The seal: what makes a later change of the ledger show.
+
+Each record carries a MAC (HMAC-SHA-256, RFC 2104) over the one before it in its writer's chain,
+its id, time and version, and a salted digest of everything else that it says. The key stands in a
+folder outside of the database, and so do the chains' heads, written every minute: who can change
+the database alone can neither alter a record nor cut off a chain's end unseen. The digest is
+salted and the salt is erased with the values: what was erased can't be guessed from it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import os
+import secrets
+from pathlib import Path
+
+import msgspec
+
+from peerloan.ledger.errors import LedgerError
+
+_KEY_BYTES = 32
+_pack = msgspec.msgpack.Encoder().encode
+Heads = list[tuple[int, int, str]]
+
+
+class Head(msgspec.Struct, frozen=True):
+    """A chain's newest record, as it is written down outside of the database."""
+
+    chain: int
+    seq: int
+    mac: str
+    opened: str
+    time_ms: int
+    closed: bool
+
+
+class Seal:
+    """The key and the heads in a folder; the first start makes it."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._heads = folder / "heads"
+        self.key = self._read_key()
+
+    def _read_key(self) -> bytes:
+        path = self._folder / "key"
+        try:
+            self._heads.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if not path.exists():
+                _publish(path, secrets.token_bytes(_KEY_BYTES).hex().encode(), again=False)
+            key = bytes.fromhex(path.read_text("ascii"))
+        except (OSError, ValueError) as error:
+            why = getattr(error, "strerror", None) or error
+            raise LedgerError(f"{path}: the seal's key can't be read: {why}") from None
+        if len(key) != _KEY_BYTES:
+            raise LedgerError(f"{path}: the seal's key can't be read: expected {_KEY_BYTES} bytes")
+        return key
+
+    def write_head(self, head: Head) -> None:
+        """Write down a chain's head; raises OSError."""
+        _publish(self._heads / f"{head.chain:06d}.json", msgspec.json.encode(head), again=True)
+
+    def heads(self) -> list[Head]:
+        """Every head that was written down, by chain; raises LedgerError."""
+        found = []
+        for path in sorted(self._heads.glob("*.json")):
+            try:
+                found.append(msgspec.json.decode(path.read_bytes(), type=Head))
+            except (OSError, msgspec.MsgspecError) as error:
+                raise LedgerError(f"{path}: can't be read: {error}") from None
+        return found
+
+    def opening(self, number: int, opened_ms: int, release: str, heads: Heads) -> bytes:
+        """The MAC of a chain's opening, from which its records go on."""
+        return self._mac(b"chain", number, opened_ms, release, heads)
+
+    def purge(self, number: int, time_ms: int, before_ms: int, decisions: int, who: str) -> bytes:
+        """The MAC of the record that values were erased."""
+        return self._mac(b"purge", number, time_ms, before_ms, decisions, who)
+
+    def _mac(self, *what: object) -> bytes:
+        return hmac.digest(self.key, _pack(what), "sha256")
+
+
+def record_mac(key: bytes, before: bytes, version: bytes, name: bytes, digest: bytes) -> bytes:
+    """The MAC of a record: after the one before, over its version, its name in the chain (id,
+    time, chain and seq, as `record_name` has them) and the digest of its values.
+    """
+    return hmac.digest(key, before + version + name + digest, "sha256")
+
+
+def record_name(record_id: bytes, time_ms: int, chain: int, seq: int) -> bytes:
+    """What a record's place in its chain is, in 36 bytes."""
+    return record_id + time_ms.to_bytes(8) + chain.to_bytes(4) + seq.to_bytes(8)
+
+
+def values_digest(salt: bytes, values: tuple[object, ...]) -> bytes:
+    """The salted digest of a record's values, in the order of `records.VALUES`."""
+    return hashlib.sha256(salt + _pack(values)).digest()
+
+
+def version_digest(version: str, digest: str, threshold: float) -> bytes:
+    """What stands for a model version in a record's MAC."""
+    return hashlib.sha256(_pack((version, digest, threshold))).digest()
+
+
+def _publish(path: Path, content: bytes, again: bool) -> None:
+    """Write a file whole or not at all, for its owner alone; in place of the old one if `again`,
+    else only where there is none.
+    """
+    incoming = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    try:
+        with open(incoming, "xb", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        if again:
+            incoming.replace(path)
+        elif not path.exists():
+            try:
+                os.link(incoming, path)
+            except FileExistsError:
+                return
+    finally:
+        incoming.unlink(missing_ok=True)

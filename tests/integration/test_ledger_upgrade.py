@@ -1,0 +1,114 @@
+"""`peerloan ledger upgrade`, and which releases may write to which tables."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from sqlalchemy import insert, inspect
+
+from peerloan.ledger import Database, LedgerError, schema
+from postgres import Postgres
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+def newer(database: Database, admits: str) -> None:
+    """As a newer release leaves the tables."""
+    row = {"number": schema.NUMBER + 1, "admits": admits, "release": "9.9.9", "applied_ms": 0}
+    with database.writing() as connection:
+        connection.execute(insert(schema.migrations).values(row))
+
+
+def test_an_upgrade_makes_the_tables_and_a_second_one_changes_nothing(
+    run: Run, ledger_url: str
+) -> None:
+    first = run("ledger", "upgrade", ledger=ledger_url)
+    assert (first.returncode, first.stderr.count("migrations applied: 1")) == (0, 1)
+    second = run("ledger", "upgrade", ledger=ledger_url)
+    assert (second.returncode, second.stderr.count("nothing to do")) == (0, 1)
+    database = Database(ledger_url)
+    database.check()
+    names = set(inspect(database.engine).get_table_names())
+    assert names.issuperset(schema.metadata.tables)
+
+
+def test_the_migrations_make_the_tables_that_the_release_knows(run: Run, ledger_url: str) -> None:
+    run("ledger", "upgrade", ledger=ledger_url)
+    found = inspect(Database(ledger_url).engine)
+    for table in schema.metadata.tables.values():
+        columns = {column["name"]: column for column in found.get_columns(table.name)}
+        assert list(columns) == [column.name for column in table.columns]
+        for column in table.columns:
+            assert columns[column.name]["nullable"] == column.nullable, (table.name, column.name)
+        indexes = {index["name"]: index["column_names"] for index in found.get_indexes(table.name)}
+        for index in table.indexes:
+            assert indexes[index.name] == [column.name for column in index.columns]
+        keys = found.get_pk_constraint(table.name)["constrained_columns"]
+        assert keys == [column.name for column in table.primary_key.columns]
+
+
+def test_months_ahead_have_partitions(run: Run, postgres: Postgres) -> None:
+    url = postgres.new()
+    run("ledger", "upgrade", ledger=url)
+    names = inspect(Database(url).engine).get_table_names()
+    assert sum(name.startswith("decisions_2") for name in names) == 13
+
+
+def test_a_newer_schema_that_admits_this_release_is_written_to(ledger_url: str) -> None:
+    database = Database(ledger_url)
+    database.upgrade()
+    newer(database, admits="0.1.0")
+    Database(ledger_url).ready()
+    assert Database(ledger_url).upgrade() == [], "it stays as the newer release made it"
+
+
+def test_a_newer_schema_that_does_not_is_refused(ledger_url: str) -> None:
+    database = Database(ledger_url)
+    database.upgrade()
+    newer(database, admits="0.2.0")
+    with pytest.raises(LedgerError, match=r"admits releases from 0\.2\.0 on; this one is 0\.1\.0"):
+        Database(ledger_url).ready()
+
+
+def test_an_empty_postgresql_is_refused_with_the_command_to_run(ledger_url: str) -> None:
+    if ledger_url.startswith("sqlite"):
+        Database(ledger_url).ready()  # it is made at the first start
+        return
+    with pytest.raises(LedgerError, match="run: peerloan ledger upgrade"):
+        Database(ledger_url).ready()
+
+
+@pytest.mark.parametrize(
+    ("url", "why"),
+    [
+        ("ledger.db", "no database's URL"),
+        ("nosuch://x/y", "no database's URL"),
+        ("mysql://x/y", "expected sqlite or postgresql"),
+        ("sqlite://", "expected a file for SQLite"),
+    ],
+)
+def test_what_is_no_ledger_s_url_is_refused(run: Run, url: str, why: str) -> None:
+    done = run("ledger", "upgrade", ledger=url)
+    assert done.returncode == 1
+    assert why in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_password_stands_in_a_file_and_is_never_shown(tmp_path: Path) -> None:
+    path = tmp_path / "password"
+    path.write_text("secret\n")
+    database = Database("postgresql://peerloan@127.0.0.1:1/ledger", path)
+    assert database.url.password == "secret"
+    assert "secret" not in str(database)
+    with pytest.raises(LedgerError, match="the password can't be read"):
+        Database("postgresql://peerloan@127.0.0.1/ledger", tmp_path / "nothing")
+
+
+def test_a_database_that_is_not_there_is_named(run: Run) -> None:
+    done = run("ledger", "upgrade", ledger="postgresql://peerloan@127.0.0.1:1/ledger")
+    assert done.returncode == 1
+    assert "Connection refused" in done.stderr or "connection failed" in done.stderr
+    assert "Traceback" not in done.stderr

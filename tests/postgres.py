@@ -1,0 +1,97 @@
+"""A PostgreSQL server of the tests' own, from Debian's package, as a user that is not root."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pwd
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+import psycopg
+
+_FOLDERS = (*os.environ.get("PATH", "").split(":"), "/usr/lib/postgresql/15/bin")
+USER = "peerloan"
+
+
+def program(name: str) -> str | None:
+    """Where one of PostgreSQL's programs is."""
+    return shutil.which(name, path=":".join(_FOLDERS))
+
+
+class Postgres:
+    """A server with its data in a temporary folder."""
+
+    def __init__(self) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="peerloan-postgres-", dir="/tmp"))
+        self.data = self.folder / "data"
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port: int = probe.getsockname()[1]
+        self._user = None
+        if os.geteuid() == 0:  # it refuses to run as root
+            nobody = pwd.getpwnam("nobody")
+            self._user = nobody.pw_uid
+            os.chown(self.folder, nobody.pw_uid, nobody.pw_gid)
+        self._made = 0
+        self._run("initdb", "-D", self.data, "-U", USER, "--auth=trust", "-E", "UTF8", "--locale=C")
+        self.start()
+
+    def _run(self, name: str, *arguments: object) -> None:
+        done = subprocess.run(
+            [str(program(name)), *map(str, arguments)],
+            user=self._user,
+            cwd=self.folder,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+
+    def start(self, **settings: object) -> None:
+        """Start the server and wait until it answers."""
+        settings = {"listen_addresses": "127.0.0.1", "port": self.port} | settings
+        options = [f"-c{name}={value}" for name, value in settings.items()]
+        with (self.folder / "log").open("ab") as log:
+            self.process = subprocess.Popen(
+                [str(program("postgres")), "-D", str(self.data), "-k", str(self.folder), *options],
+                user=self._user,
+                cwd=self.folder,
+                stdout=log,
+                stderr=log,
+            )
+        until = time.monotonic() + 60
+        while True:
+            with contextlib.suppress(psycopg.OperationalError):
+                psycopg.connect(self.url("postgres", "postgresql"), connect_timeout=2).close()
+                return
+            assert time.monotonic() < until, (self.folder / "log").read_text()
+            time.sleep(0.1)
+
+    def stop(self) -> None:
+        """Stop it at once, with whatever is connected."""
+        self.process.send_signal(signal.SIGINT)
+        self.process.wait(timeout=60)
+
+    def new(self) -> str:
+        """The URL of a new, empty database."""
+        self._made += 1
+        name = f"ledger_{self._made}"
+        with psycopg.connect(self.url("postgres", "postgresql"), autocommit=True) as connection:
+            connection.execute(f"CREATE DATABASE {name}".encode())
+        return self.url(name)
+
+    def url(self, database: str, scheme: str = "postgresql+psycopg") -> str:
+        """A database's URL."""
+        return f"{scheme}://{USER}@127.0.0.1:{self.port}/{database}"
+
+    def remove(self) -> None:
+        """Stop it and remove its data."""
+        if self.process.poll() is None:
+            self.stop()
+        shutil.rmtree(self.folder)
