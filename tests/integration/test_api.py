@@ -676,7 +676,7 @@ def test_json_may_have_parameters_and_a_suffix(
 
 
 def test_another_method_and_another_address_are_problems_too(scorecard: Api) -> None:
-    answer = scorecard.get("/v1/predictions")
+    answer = scorecard.get("/v1/models/x/promote")
     problem(answer, 405)
     assert "POST" in answer.headers["Allow"]
     problem(scorecard.get("/v1/nothing"), 404)
@@ -926,7 +926,10 @@ def test_without_a_champion_the_service_is_healthy_but_not_ready(
 
     assert requests.get(f"{service.url}/healthz", timeout=5).json() == {"status": "ok"}
     ready = requests.get(f"{service.url}/readyz", timeout=5)
-    assert (ready.status_code, ready.json()) == (503, {"status": "waiting for a champion"})
+    assert (ready.status_code, ready.json()) == (
+        503,
+        {"status": "waiting for a champion", "ledger": "available"},
+    )
     for answer in (
         requests.post(f"{service.url}/v1/predictions", json=loan, timeout=5),
         requests.get(f"{service.url}/openapi.json", timeout=5),
@@ -975,7 +978,7 @@ def test_ready_names_the_version_and_its_digest(api: Api) -> None:
 
     assert answer.status_code == 200
     model = {"version": api.version, "digest": api.bundle.digest}
-    assert answer.json() == {"status": "ready", "model": model}
+    assert answer.json() == {"status": "ready", "model": model, "ledger": "available"}
 
 
 @pytest.mark.parametrize(

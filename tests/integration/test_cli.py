@@ -215,7 +215,10 @@ def test_what_can_not_be_done_is_one_line_and_exits_1(
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (b'stoer = "x"\n', "no setting 'stoer' (known: store, tokens)"),
+        (
+            b'stoer = "x"\n',
+            "no setting 'stoer' (known: store, tokens, ledger, ledger_password_file, seal)",
+        ),
         (b"store = 3\n", "store: expected text, got 3"),
         (b'store = ""\n', "store: expected text"),
         (b"store = [\n", "can't be read"),

@@ -58,7 +58,8 @@ def demo(folder: Path, port: int, stop: bool) -> None:
 
 
 def _start_server(folder: Path, port: int) -> None:
-    own = {name: str((folder / name.lower()).resolve()) for name in ("STORE", "TOKENS")}
+    own = {name: str((folder / name.lower()).resolve()) for name in ("STORE", "TOKENS", "SEAL")}
+    own["LEDGER"] = f"sqlite:///{(folder / 'ledger' / 'ledger.db').resolve()}"
     environment = os.environ | {f"PEERLOAN_{name}": path for name, path in own.items()}
     command = [sys.executable, "-m", "peerloan", "serve", "--port", str(port)]
     with (folder / "server.log").open("ab") as log:

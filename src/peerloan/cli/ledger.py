@@ -14,16 +14,11 @@ def ledger() -> None:
     """Every decision that was made: the database that keeps them."""
 
 
-def open_database() -> Database:
-    """The database by the settings."""
-    settings = read_settings()
-    return Database(settings.ledger_url, settings.ledger_password_file)
-
-
 @ledger.command()
 def upgrade() -> None:
     """Make the tables, or bring them to this release's; again, it changes nothing."""
-    database = open_database()
+    settings = read_settings()
+    database = Database(settings.ledger_url, settings.ledger_password_file)
     done = database.upgrade()
     database.check()
     applied = f"migrations applied: {', '.join(map(str, done))}" if done else "nothing to do"

@@ -11,6 +11,7 @@ from pathlib import Path
 import click
 
 from peerloan.cli.console import note
+from peerloan.ledger import Database, LedgerUnavailable, Seal
 from peerloan.service.loopback import is_loopback
 from peerloan.service.server import check_port
 from peerloan.service.server import serve as run_server
@@ -32,9 +33,17 @@ def serve(host: str, port: int, workers: int, open_page: bool) -> None:
     """Serve the page and the API; a newly promoted version is taken up while requests run."""
     settings = read_settings()
     check_port(host, port)  # before a line that would say otherwise
+    database = Database(settings.ledger_url, settings.ledger_password_file)
+    try:
+        database.ready()
+        ledger = str(database)
+    except LedgerUnavailable as error:  # it may come later
+        ledger = f"{database} (unavailable: {error})"
+    Seal(settings.seal_folder)
     address = f"http://{f'[{host}]' if ':' in host else host}:{port}/"
     note(f"PeerLoan Risk on {address}; stop with Ctrl-C")
     note(f"store {settings.store}, tokens {settings.tokens}{_who_may_call(settings.tokens, host)}")
+    note(f"ledger {ledger}, seal {settings.seal_folder}")
     if open_page:
         threading.Thread(target=_open, args=(address,), daemon=True).start()
     run_server(host, port, workers)

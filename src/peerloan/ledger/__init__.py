@@ -3,7 +3,7 @@
 from peerloan.ledger.chain import Chain
 from peerloan.ledger.database import Database
 from peerloan.ledger.entries import Entry, First, Key, OtherRequest
-from peerloan.ledger.errors import LedgerError, LedgerUnavailable, RecordRefused
+from peerloan.ledger.errors import KeyInUse, LedgerError, LedgerUnavailable, RecordRefused
 from peerloan.ledger.ids import Ids
 from peerloan.ledger.records import SOURCES, Kept, Record, Version
 from peerloan.ledger.seal import Seal
@@ -17,6 +17,7 @@ __all__ = [
     "Ids",
     "Kept",
     "Key",
+    "KeyInUse",
     "LedgerError",
     "LedgerUnavailable",
     "OtherRequest",

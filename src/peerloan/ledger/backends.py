@@ -15,7 +15,7 @@ import psycopg
 
 from peerloan.ledger.database import Database
 from peerloan.ledger.entries import KEY_MS, Key
-from peerloan.ledger.errors import LedgerUnavailable, RecordRefused, reason
+from peerloan.ledger.errors import KeyInUse, LedgerUnavailable, RecordRefused, reason
 from peerloan.ledger.records import VALUES
 
 COLUMNS = ("id", "time_ms", "chain", "seq", "version", *VALUES, "salt", "digest", "mac")
@@ -242,6 +242,9 @@ class _postgres_errors:  # noqa: N801
         pass
 
     def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
+        if isinstance(error, psycopg.errors.LockNotAvailable):
+            # Nothing but a key is ever waited for while decisions are written.
+            raise KeyInUse(reason(error)) from error
         if isinstance(error, psycopg.DataError | psycopg.IntegrityError):
             raise RecordRefused(reason(error)) from error
         if error is not None and isinstance(error, psycopg.Error):

@@ -74,7 +74,7 @@ class Database:
                 "keepalives_interval": 2,
                 "keepalives_count": 3,
                 "tcp_user_timeout": LOCK_SECONDS * 1000,
-                "options": f"-c lock_timeout={LOCK_SECONDS}s -c timezone=UTC",
+                "options": f"-c lock_timeout={LOCK_SECONDS // 2}s -c timezone=UTC",
             },
         )
 

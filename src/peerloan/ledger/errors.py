@@ -20,6 +20,10 @@ class RecordRefused(LedgerError):
     """The database refuses this record, and would refuse it again."""
 
 
+class KeyInUse(LedgerError):
+    """Another request with the same key is still on its way into the ledger."""
+
+
 @contextmanager
 def told_apart() -> Iterator[None]:
     """Raise the database's own errors as LedgerUnavailable, with their first line."""

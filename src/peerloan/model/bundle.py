@@ -80,6 +80,11 @@ class Bundle:
         """The margin from which contributions count."""
         return self.model.base
 
+    @property
+    def is_additive(self) -> bool:
+        """Whether contributions, and so reasons, come at no extra cost."""
+        return isinstance(self.model, Scorecard)
+
     def decide(self, values: Sequence[Value], explain: bool = True) -> Decision:
         """Decide on one loan, given its checked values in the fields' order."""
         margin, contributions = (

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import itertools
-import random
+import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from peerloan.loan import Checked, CheckedLoans, Value
+from peerloan.ledger import Kept
+from peerloan.loan import Checked, CheckedLoans, Checks, Value
 from peerloan.model import BANDS, Bundle, Decision, Reason, probabilities
 from peerloan.service import metrics
 from peerloan.service.champion import Serving
@@ -35,47 +36,97 @@ class Wanted:
         return self.reasons or self.contributions
 
 
-def answer_one(serving: Serving, checked: Checked, wanted: Wanted) -> dict[str, Any]:
-    """The prediction object of one loan."""
-    decision = serving.bundle.decide(checked.values, explain=wanted.explained)
-    if not wanted.what_if:
-        metrics.count_decisions((decision.band,), (decision.probability,))
-        if checked.warnings:
-            metrics.count_unusual(serving.bundle.definition.names, checked.warnings)
-    return _prediction(serving.bundle, checked.loan_id, checked.warnings, decision, wanted)
+@dataclass(slots=True)
+class Answer:
+    """Loans that were decided on, and what is answered of them. Ids come with the ledger."""
+
+    serving: Serving
+    loan_ids: Sequence[str | None]
+    warnings: Sequence[list[str]]
+    decisions: Sequence[Decision]
+    predictions: Sequence[dict[str, Any]]
+    # What stands beside the predictions of many loans; None for one loan, which stands alone.
+    beside: dict[str, Any] | None = None
+
+    def body(self) -> dict[str, Any]:
+        """The answer, as it is encoded."""
+        if self.beside is None:
+            return self.predictions[0]
+        return {**self.beside, "predictions": self.predictions}
 
 
-def answer_many(serving: Serving, checked: CheckedLoans, wanted: Wanted) -> dict[str, Any]:
-    """The prediction objects of many loans, in order, and what the time limit left out."""
+def answer_one(serving: Serving, checked: Checked, wanted: Wanted) -> Answer:
+    """Decide on one loan."""
+    bundle = serving.bundle
+    # What costs nothing is kept in the ledger, whatever is answered.
+    decision = bundle.decide(checked.values, explain=wanted.explained or bundle.is_additive)
+    warnings = checked.warnings
+    if bundle.manifest.sample:
+        warnings = [*warnings, SAMPLE_WARNING]
+    prediction = _prediction(bundle, checked.loan_id, warnings, decision, wanted)
+    return Answer(serving, (checked.loan_id,), (warnings,), (decision,), (prediction,))
+
+
+def answer_many(serving: Serving, checked: CheckedLoans, wanted: Wanted) -> Answer:
+    """Decide on many loans; where a time limit holds, it is said what it left out."""
     bundle = serving.bundle
     margins, contributions = bundle.score_many(checked.loans)
-    answer: dict[str, Any] = {}
+    beside: dict[str, Any] = {}
     explained: list[tuple[float, ...] | None]
     reasons: list[list[Reason] | None]
     explained, reasons = [None] * len(checked.rows), [None] * len(checked.rows)
     if contributions is not None:
         explained = list(map(tuple, contributions.tolist())) if wanted.contributions else explained
-        reasons = bundle.explain_many(checked.rows, contributions) if wanted.reasons else reasons
+        reasons = bundle.explain_many(checked.rows, contributions)
     elif wanted.explained:
-        explained = _explain(bundle, checked.rows, answer)
+        explained = _explain(bundle, checked.rows, beside)
         reasons = [
             None if own is None else bundle.explain(values, own)
             for values, own in zip(checked.rows, explained, strict=True)
         ]
     shown = probabilities(margins).tolist()
     bands = [BANDS[band] for band in bundle.policy.bands_many(margins).tolist()]
-    if not wanted.what_if:
-        metrics.count_decisions(bands, shown)
-        names = bundle.definition.names
-        metrics.count_unusual(names, itertools.chain.from_iterable(checked.warnings.values()))
     late = bundle.policy.late_many(margins).tolist()
-    decisions = map(Decision, margins.tolist(), shown, late, bands, explained, reasons)
-    none: list[str] = []
-    answer["predictions"] = [
-        _prediction(bundle, loan_id, checked.warnings.get(i, none), decision, wanted)
-        for i, (loan_id, decision) in enumerate(zip(checked.loan_ids, decisions, strict=True))
+    decisions = [*map(Decision, margins.tolist(), shown, late, bands, explained, reasons)]
+    usual = [SAMPLE_WARNING] if bundle.manifest.sample else []
+    warnings = [checked.warnings.get(i, []) + usual for i in range(len(decisions))]
+    predictions = [
+        _prediction(bundle, loan_id, own, decision, wanted)
+        for loan_id, own, decision in zip(checked.loan_ids, warnings, decisions, strict=True)
     ]
-    return answer
+    return Answer(serving, checked.loan_ids, warnings, decisions, predictions, beside)
+
+
+def answered_before(
+    bundle: Bundle, kept: Sequence[Kept], wanted: Wanted, many: bool
+) -> dict[str, Any]:
+    """The answer that was given before, from its decisions in the ledger and their version."""
+    predictions = []
+    for each in kept:
+        prediction = each.prediction()
+        warnings, model = prediction.pop("warnings"), prediction.pop("model")
+        if not wanted.reasons:
+            del prediction["reasons"]
+        if wanted.contributions:
+            asked = each.reasons is not None
+            prediction |= _contributions(bundle, each, explain=asked or bundle.is_additive)
+        predictions.append(prediction | {"model": model, "warnings": warnings})
+    if not many:
+        return predictions[0]
+    beside: dict[str, Any] = {}
+    if wanted.explained and not bundle.is_additive and len(kept) > ALWAYS_EXPLAINED:
+        beside = _limit(sum(each.reasons is not None for each in kept))
+    return {**beside, "predictions": predictions}
+
+
+def count(answer: Answer) -> None:
+    """Count decisions that lasted; a `what_if` is none."""
+    metrics.count_decisions(
+        [each.band for each in answer.decisions], [each.probability for each in answer.decisions]
+    )
+    metrics.count_unusual(
+        answer.serving.bundle.definition.names, itertools.chain.from_iterable(answer.warnings)
+    )
 
 
 def _explain(
@@ -92,14 +143,19 @@ def _explain(
         explained[i] = bundle.model.score(values)[1]
         done += 1
     if limited:
-        answer["reasons_limit"] = {"seconds": EXPLAIN_SECONDS, "loans_with_reasons": done}
+        answer |= _limit(done)
     return explained
+
+
+def _limit(done: int) -> dict[str, Any]:
+    return {"reasons_limit": {"seconds": EXPLAIN_SECONDS, "loans_with_reasons": done}}
 
 
 def _prediction(
     bundle: Bundle, loan_id: str | None, warnings: list[str], decision: Decision, wanted: Wanted
 ) -> dict[str, Any]:
-    answer: dict[str, Any] = {"what_if": True} if wanted.what_if else {"id": new_id()}
+    # The id comes when the decision is handed to the ledger; its place is the first.
+    answer: dict[str, Any] = {"what_if": True} if wanted.what_if else {"id": None}
     if loan_id is not None:
         answer["loan_id"] = loan_id
     answer["probability"] = decision.probability
@@ -109,23 +165,29 @@ def _prediction(
     if wanted.reasons:
         answer["reasons"] = decision.reasons  # the encoder knows them
     if wanted.contributions:
-        answer["margin"] = decision.margin
-        answer["base"] = bundle.base
-        answer["contributions"] = (
-            None
-            if decision.contributions is None
-            else dict(zip(bundle.definition.names, decision.contributions, strict=True))
-        )
+        answer |= _shown(bundle, decision)
     answer["model"] = {"version": bundle.version, "digest": bundle.digest}
-    answer["warnings"] = [*warnings, SAMPLE_WARNING] if bundle.manifest.sample else warnings
+    answer["warnings"] = warnings
     return answer
 
 
-def new_id() -> str:
-    """A UUID of version 7 (RFC 9562): milliseconds since 1970, then 74 random bits."""
-    at = f"{time.time_ns() // 1_000_000:012x}"
-    # Unique, and no secret. (The system's source of randomness would let other threads run first;
-    # this one begins anew in each process.)
-    bits = f"{random.getrandbits(74):019x}"
-    variant = "89ab"[int(bits[0], 16) & 3]
-    return f"{at[:8]}-{at[8:]}-7{bits[1:4]}-{variant}{bits[4:7]}-{bits[7:19]}"
+def _contributions(bundle: Bundle, kept: Kept, explain: bool) -> dict[str, Any]:
+    """The contributions of a decision that was kept: they follow from its inputs."""
+    record = json.loads(kept.inputs)
+    record = {
+        name: value[0] if isinstance(value, list) and len(value) == 1 else value
+        for name, value in record.items()
+    }
+    values = Checks(bundle.definition, record).loan(record).values
+    return _shown(bundle, bundle.decide(values, explain=explain))
+
+
+def _shown(bundle: Bundle, decision: Decision) -> dict[str, Any]:
+    names, contributions = bundle.definition.names, decision.contributions
+    return {
+        "margin": decision.margin,
+        "base": bundle.base,
+        "contributions": None
+        if contributions is None
+        else dict(zip(names, contributions, strict=True)),
+    }

@@ -15,6 +15,7 @@ from peerloan.service.answers import Wanted, answer_many, answer_one
 from peerloan.service.application import Whole
 from peerloan.service.bodies import read_body
 from peerloan.service.champion import Champion, Serving
+from peerloan.service.keeping import keep, many_inputs, one_input
 from peerloan.service.problems import RequestError, sentence
 from peerloan.service.reading import read
 from peerloan.service.shadow import Shadow
@@ -62,17 +63,21 @@ def predictions() -> Response:
     if environ.get("CONTENT_TYPE") != "application/json":
         require_json()
     content = read_body(environ, MAX_BODY_BYTES)
-    here = champion()
-    now = serving(here)
+    now = serving(champion())
     loans = read(now, content)
-    answer = (
-        answer_one(now, loans, wanted)
-        if isinstance(loans, Checked)
-        else answer_many(now, loans, wanted)
-    )
-    if here.challenger is not None and not wanted.what_if:
-        shadow().follow(content, answer)
-    return Whole(msgspec.json.encode(answer), "application/json")
+    if isinstance(loans, Checked):
+        answer = answer_one(now, loans, wanted)
+        inputs = [one_input(content)]
+    else:
+        answer = answer_many(now, loans, wanted)
+        inputs = [] if wanted.what_if else many_inputs(content)
+    if wanted.what_if:
+        return _shape(answer.body())
+    return keep(answer, inputs, "api", wanted, _shape, content, shadow().following(content, answer))
+
+
+def _shape(body: dict[str, Any]) -> Response:
+    return Whole(msgspec.json.encode(body), "application/json")
 
 
 @blueprint.get("/openapi.json")

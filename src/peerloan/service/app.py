@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import BinaryIO
 
 from flask import Flask
 from flask_bootstrap import Bootstrap5
 
+from peerloan.ledger import Database, LedgerUnavailable, Seal
+from peerloan.ledger.writer import Writer
 from peerloan.model import Store
-from peerloan.service import api, assets, callers, docs, models, pages, probes, problems, protocol
+from peerloan.service import (
+    api,
+    assets,
+    callers,
+    decisions,
+    docs,
+    metrics,
+    models,
+    pages,
+    probes,
+    problems,
+    protocol,
+)
 from peerloan.service.application import Application
 from peerloan.service.champion import Champion
 from peerloan.service.observing import Observed
@@ -18,11 +33,12 @@ from peerloan.settings import Settings
 
 
 def create_app(settings: Settings, log: BinaryIO | None = None, on_loopback: bool = False) -> Flask:
-    """The application over a store; it starts to follow the store's champion at once.
+    """The application over a store and a ledger; it starts to follow the store's champion at once.
 
     `log` takes a line for each request; a server has one. `on_loopback` says that only
     this machine can ask: then nobody needs a token until the first one is made.
-    Make one in each worker process: the thread that follows does not survive a fork.
+    Make one in each worker process: the thread that follows does not survive a fork. Raises
+    LedgerError where the ledger's tables are none that this release may write to.
     """
     app = Application(__name__)
     # One byte more, because a chunked body is cut off there without a word: who reads can tell.
@@ -35,9 +51,16 @@ def create_app(settings: Settings, log: BinaryIO | None = None, on_loopback: boo
     champion.watch()
     app.extensions["store"] = store
     app.extensions["champion"] = champion
-    app.extensions["shadow"] = Shadow(champion)
+    database = Database(settings.ledger_url, settings.ledger_password_file)
+    with contextlib.suppress(LedgerUnavailable):  # it may come later, and is asked again then
+        database.ready()
+    app.extensions["database"] = database
+    app.extensions["ledger"] = Writer(
+        database, lambda: Seal(settings.seal_folder), metrics.count_commit
+    )
+    app.extensions["shadow"] = Shadow(champion, database)
     callers.register(app, Tokens(settings.tokens), on_loopback)
-    for room in (api, docs, models, pages, probes, protocol):
+    for room in (api, decisions, docs, models, pages, probes, protocol):
         app.register_blueprint(room.blueprint)
     problems.register(app)
     assets.register(app)

@@ -6,6 +6,7 @@ import logging
 import threading
 from dataclasses import dataclass
 
+from peerloan.ledger import Version
 from peerloan.loan import Checks, Decoder
 from peerloan.model import Bundle, BundleError, State, Store, StoreError
 from peerloan.service import metrics
@@ -26,6 +27,7 @@ class Serving:
     bundle: Bundle
     checks: Checks
     decoder: Decoder
+    version: Version
 
 
 class Champion:
@@ -125,4 +127,5 @@ class Champion:
 
 def _serving(number: int, bundle: Bundle, known: frozenset[str]) -> Serving:
     checks = Checks(bundle.definition, known)
-    return Serving(number, bundle, checks, Decoder(checks))
+    version = Version(bundle.version, bundle.digest, bundle.policy.threshold)
+    return Serving(number, bundle, checks, Decoder(checks), version)

@@ -46,6 +46,8 @@ from prometheus_client import (  # noqa: E402
     multiprocess,
 )
 
+from peerloan.ledger.writer import Committed  # noqa: E402
+
 _PROCESS = re.compile(r"_(\d+)\.db$")
 
 REGISTRY = CollectorRegistry()
@@ -118,6 +120,32 @@ DIFFERENCES = _Histogram(
     ),
     registry=REGISTRY,
 )
+CHALLENGES_LOST = Counter(
+    "peerloan_challenges_lost",
+    "Decisions by the challenger that could not be written to the ledger.",
+    registry=REGISTRY,
+)
+LEDGER_DECISIONS = Counter(
+    "peerloan_ledger_decisions", "Decisions that were committed to the ledger.", registry=REGISTRY
+)
+LEDGER_COMMITS = Histogram(
+    "peerloan_ledger_commit_seconds",
+    "How long a transaction of the ledger's writer took.",
+    buckets=(0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5),
+    registry=REGISTRY,
+)
+LEDGER_REFUSED = Counter(
+    "peerloan_ledger_unkept",
+    "Requests that were not answered because their decisions were not kept, by why: unavailable, "
+    "refused, in use (their key), another (request with their key).",
+    ["why"],
+    registry=REGISTRY,
+)
+LEDGER_REPEATED = Counter(
+    "peerloan_ledger_repeated",
+    "Requests that got the first answer of their Idempotency-Key again.",
+    registry=REGISTRY,
+)
 # Looking a label up costs more than counting.
 _request_counter = cache(REQUESTS.labels)
 _request_seconds = cache(SECONDS.labels)
@@ -159,6 +187,12 @@ def settle() -> None:
         for band, count in Tally(bands).items():
             _decision_counter(band).inc(count)
         PROBABILITIES.observe_all(probabilities)
+
+
+def count_commit(done: Committed) -> None:
+    """Count a transaction of the ledger's writer."""
+    LEDGER_DECISIONS.inc(done.decisions)
+    LEDGER_COMMITS.observe(done.seconds)
 
 
 def count_unusual(names: Iterable[str], warnings: Iterable[str]) -> None:

@@ -18,6 +18,7 @@ import msgspec
 from peerloan.service import metrics
 from peerloan.service.aside import Aside
 from peerloan.service.bodies import drop_body
+from peerloan.service.keeping import TICKET, Ticket
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
@@ -39,6 +40,11 @@ _HEADERS = [
 # What is said of a loan stays with who asked; styles and scripts say for themselves.
 _NO_STORE = ("Cache-Control", "no-store")
 _encoder = msgspec.json.Encoder()
+# Where a server puts what sends an answer later, and what is returned to it then instead.
+SENDER = "peerloan.sender"
+_LATER: list[bytes] = []
+# A response's line, its headers and its body.
+Sent = tuple[str, list[tuple[str, str]], bytes]
 
 
 class _Seen(NamedTuple):
@@ -71,6 +77,29 @@ class _Line(msgspec.Struct, omit_defaults=True):
     traceparent: str = ""
 
 
+class _Answer:
+    """A response's line and headers, as they are sent."""
+
+    __slots__ = ("_environ", "headers", "line", "request_id", "route")
+
+    def __init__(self, request_id: str, environ: WSGIEnvironment) -> None:
+        self.request_id, self._environ = request_id, environ
+        self.line, self.route = "500 Internal Server Error", "(none)"
+        self.headers: list[tuple[str, str]] = []
+
+    def start(self, line: str, headers: list[tuple[str, str]], *_error: Any) -> Any:
+        """WSGI's start_response: the latest holds."""
+        self.line = line
+        # Flask forgets its request before this returns.
+        if rule := getattr(self._environ.get("werkzeug.request"), "url_rule", None):
+            self.route = rule.rule
+        if "Cache-Control" not in dict(headers):
+            headers.append(_NO_STORE)
+        headers += _HEADERS
+        headers.append(("X-Request-Id", self.request_id))
+        self.headers = headers
+
+
 class Observed:
     """A WSGI application, observed; `log` takes a line of each request."""
 
@@ -80,48 +109,66 @@ class Observed:
         self._aside = Aside(self._tell) if log else None
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        """Answer, and tell how it went."""
+        """Answer, and tell how it went.
+
+        An answer whose decisions are not committed yet is sent later, if the server has put what
+        sends it into the environment (see `later`), or else is waited for.
+        """
         began = time.perf_counter()
         request_id = environ.get("HTTP_X_REQUEST_ID", "")
         if not _ID.fullmatch(request_id):
             request_id = f"{random.getrandbits(128):032x}"
         environ["peerloan.request_id"] = request_id
-        status, route = "500", "(none)"
-
-        def start(line: str, headers: list[tuple[str, str]], *error: Any) -> Any:
-            nonlocal status, route
-            status = line[:3]
-            # Flask forgets its request before this returns.
-            if rule := getattr(environ.get("werkzeug.request"), "url_rule", None):
-                route = rule.rule
-            if "Cache-Control" not in dict(headers):
-                headers.append(_NO_STORE)
-            headers += _HEADERS
-            headers.append(("X-Request-Id", request_id))
-            return start_response(line, headers, *error)
-
+        answer = _Answer(request_id, environ)
         try:
-            return _whole(self._application(environ, start))
-        finally:
-            if status >= "400":
-                # A proxy that can't send its request to the end takes that for the server's fault.
-                drop_body(environ)
-            caller = environ.get("peerloan.caller")
-            seen = _Seen(
-                time.time_ns(),
-                request_id,
-                environ["REQUEST_METHOD"],
-                environ.get("PATH_INFO", ""),
-                route,
-                status,
-                time.perf_counter() - began,
-                caller.name if caller else "",
-                environ.get("HTTP_TRACEPARENT", ""),
-            )
-            if self._aside is None:
-                self._tell([seen])
-            else:
-                self._aside.put(seen)
+            body = _whole(self._application(environ, answer.start))
+        except BaseException:
+            self._note(environ, answer, began)
+            raise
+        ticket: Ticket | None = environ.get(TICKET)
+        if ticket is None:
+            self._note(environ, answer, began)
+            start_response(answer.line, answer.headers)
+            return body
+
+        def made() -> Sent:
+            content = body[0]
+            if (other := ticket.another()) is not None:
+                content = _whole(other(environ, answer.start))[0]
+            self._note(environ, answer, began)
+            return answer.line, answer.headers, content
+
+        sender = environ.get(SENDER)
+        if sender is None:
+            ticket.wait()
+            line, headers, content = made()
+            start_response(line, headers)
+            return [content]
+        sender.later()
+        ticket.then(lambda: sender.send(made, quickly=ticket.outcome is None))
+        return _LATER
+
+    def _note(self, environ: WSGIEnvironment, answer: _Answer, began: float) -> None:
+        status = answer.line[:3]
+        if status >= "400":
+            # A proxy that can't send its request to the end takes that for the server's fault.
+            drop_body(environ)
+        caller = environ.get("peerloan.caller")
+        seen = _Seen(
+            time.time_ns(),
+            answer.request_id,
+            environ["REQUEST_METHOD"],
+            environ.get("PATH_INFO", ""),
+            answer.route,
+            status,
+            time.perf_counter() - began,
+            caller.name if caller else "",
+            environ.get("HTTP_TRACEPARENT", ""),
+        )
+        if self._aside is None:
+            self._tell([seen])
+        else:
+            self._aside.put(seen)
 
     def _tell(self, seen: list[_Seen]) -> None:
         metrics.count_requests(

@@ -9,7 +9,7 @@ from peerloan.loan import json_schema
 from peerloan.loan.schema import example
 from peerloan.loan.text import PLAIN_LETTER
 from peerloan.model import BANDS
-from peerloan.service import openapi_protocol
+from peerloan.service import openapi_decisions, openapi_protocol
 from peerloan.service.bodies import MAX_WHY
 from peerloan.service.champion import Serving
 from peerloan.service.reading import MAX_LOANS
@@ -19,6 +19,7 @@ def document(serving: Serving) -> dict[str, Any]:
     """The OpenAPI document for the version that serves now."""
     definition = serving.bundle.definition
     loan = json_schema(definition, serving.checks.known)
+    decided = openapi_decisions.paths(_responses)
     return {
         "openapi": "3.1.0",
         "info": {
@@ -27,7 +28,11 @@ def document(serving: Serving) -> dict[str, Any]:
             "description": f"Model {definition.model}, version {serving.bundle.version}.",
         },
         "paths": {
-            "/v1/predictions": {"post": _predict(example(definition))},
+            **decided,
+            "/v1/predictions": {
+                "post": _predict(example(definition)),
+                **decided["/v1/predictions"],
+            },
             "/v1/models": {"get": _models()},
             "/v1/models/{version}": {"get": _model()},
             "/v1/models/{version}/promote": {"post": _promote()},
@@ -50,6 +55,7 @@ def document(serving: Serving) -> dict[str, Any]:
                 "Columns": _columns(loan),
                 "Prediction": _prediction(),
                 "Predictions": _predictions(),
+                "Decision": openapi_decisions.schema(_prediction()),
                 "Model": _version(),
                 "Change": _change(),
                 "Problem": _problem(),
@@ -84,18 +90,21 @@ def _predict(loan: dict[str, Any] | None) -> dict[str, Any]:
             _parameter("contributions", ["all", "none"], "none", "Each feature's contribution."),
             _parameter("reasons", ["all", "none"], "all", "Whether reasons are given."),
             _parameter("what_if", ["true", "false"], "false", "Scored alike, but no decision."),
+            openapi_decisions.KEY_HEADER,
         ],
         "requestBody": {"required": True, "content": content},
         "responses": _responses(
             "One prediction, or all of them in order.",
             answer,
-            {
-                "400": "The body holds no loans, or a parameter is wrong.",
+            openapi_decisions.KEPT
+            | {
+                "400": "The body holds no loans, or a parameter or header is wrong.",
                 "408": "The body stopped arriving.",
                 "413": "Over 10,000 loans or 5 MB.",
                 "415": "The body's type is no JSON.",
-                "422": "Wrong values; every wrong field is named.",
-                "503": "No model version is being served.",
+                "422": "Wrong values, every wrong field named; or the Idempotency-Key is another "
+                "request's.",
+                "503": "No model version is being served, or decisions can't be kept now.",
             },
         ),
     }

@@ -8,6 +8,7 @@ from typing import Any
 from peerloan.loan import Definition
 from peerloan.loan.schema import example
 from peerloan.service.champion import Serving
+from peerloan.service.openapi_decisions import KEPT, KEY_HEADER
 from peerloan.service.tensors import DATATYPES, HEADER_LENGTH, OUTPUTS, input_datatype
 
 _PARAMETERS = {"type": "object", "additionalProperties": {"type": ["string", "number", "boolean"]}}
@@ -91,7 +92,7 @@ _WHY = {
     413: "Over 10,000 loans or 5 MB, also after decompression.",
     415: "The body's Content-Encoding is neither gzip nor deflate.",
     503: "No model version is being served.",
-}
+} | {int(status): why for status, why in KEPT.items()}
 
 
 def _errors(statuses: list[int]) -> dict[str, Any]:
@@ -107,7 +108,7 @@ def _infer(definition: Definition, parameters: list[dict[str, Any]]) -> dict[str
     return {
         "summary": "Decide on loans whose fields are tensors",
         "tags": [_TAG],
-        "parameters": [*parameters, length],
+        "parameters": [*parameters, length, KEY_HEADER],
         "requestBody": {"required": True, "content": asked | _BINARY},
         "responses": {
             "200": {

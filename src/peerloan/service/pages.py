@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import msgspec
-from flask import Blueprint, render_template
+from flask import Blueprint, Response, make_response, render_template
 
 from peerloan.loan import Checked, Definition
 from peerloan.loan.text import parse_number, show_given
@@ -15,6 +15,7 @@ from peerloan.service import api
 from peerloan.service.answers import Wanted, answer_one
 from peerloan.service.bodies import decode, read_form
 from peerloan.service.champion import Serving
+from peerloan.service.keeping import keep, one_input
 from peerloan.service.problems import RequestError
 
 blueprint = Blueprint("pages", __name__)
@@ -33,7 +34,7 @@ def empty_form() -> str:
 
 
 @blueprint.post("/")
-def decide() -> tuple[str, int]:
+def decide() -> Response | tuple[str, int]:
     """Decide on the loan in the form, or on the pasted one."""
     form = read_form()
     current = api.serving(api.champion())
@@ -52,9 +53,13 @@ def decide() -> tuple[str, int]:
     if checked.problems:
         return _page(current, given, checked=checked, pasted=pasted), 422
     answer = answer_one(current, checked, Wanted())
-    if api.champion().challenger is not None:
-        api.shadow().follow(msgspec.json.encode(record), answer)
-    return _page(current, given, answer=answer, pasted=pasted), 200
+    content = msgspec.json.encode(record)
+
+    def shape(body: dict[str, Any]) -> Response:
+        return make_response(_page(current, given, answer=body, pasted=pasted))
+
+    followed = api.shadow().following(content, answer)
+    return keep(answer, [one_input(content)], "page", Wanted(), shape, content, followed)
 
 
 def read_pasted(text: str) -> dict[str, Any]:

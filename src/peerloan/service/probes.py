@@ -10,6 +10,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from peerloan.service import metrics
 from peerloan.service.api import as_json, champion
 from peerloan.service.callers import free
+from peerloan.service.keeping import writer
 
 blueprint = Blueprint("probes", __name__)
 
@@ -26,7 +27,9 @@ def healthz() -> Response:
 @blueprint.get("/readyz")
 @free
 def readyz() -> Response:
-    """Whether a verified champion is loaded; `refused` says why a newer one is not."""
+    """Whether a verified champion is loaded; `refused` says why a newer one is not, and `ledger`
+    whether decisions can be kept.
+    """
     current, refusal = champion().current, champion().refusal
     waiting = "champion refused" if refusal else "waiting for a champion"
     body: dict[str, Any] = {"status": "ready" if current else waiting}
@@ -34,6 +37,8 @@ def readyz() -> Response:
         body["model"] = {"version": current.bundle.version, "digest": current.bundle.digest}
     if refusal:
         body["refused"] = refusal
+    # Other replicas have the same one: without it, none is readier than this.
+    body["ledger"] = "available" if writer().down is None else "unavailable"
     return as_json(body, 200 if current else 503)
 
 

@@ -21,6 +21,7 @@ from peerloan.service.api import MAX_BODY_BYTES, as_json, champion, serving, sha
 from peerloan.service.bodies import decompress, read_body
 from peerloan.service.callers import free
 from peerloan.service.champion import Serving
+from peerloan.service.keeping import column_inputs, keep
 from peerloan.service.problems import RequestError, sentence
 from peerloan.service.reading import read_columns
 from peerloan.service.tensors import HEADER_LENGTH, OUTPUTS, Column, Output, TensorError
@@ -97,13 +98,34 @@ def infer(model: str, version: str | None = None) -> Response:
     _refuse_misfits(now.bundle.definition, columns)
     values = {name: column.values for name, column in columns.items()}
     loans = read_columns(now, values)
-    answer = answer_many(now, loans, Wanted(reasons="reasons" in wanted))
-    challenger = champion().challenger
-    if challenger is not None and challenger is not now:
+    explained = Wanted(reasons="reasons" in wanted)
+    answer = answer_many(now, loans, explained)
+    inputs = column_inputs(values)
+    followed = None
+    if now is not champion().challenger:
         # Of fields that this version ignores any text is taken, which only this writer writes.
-        shadow().follow(json.dumps(values).encode(), answer)
+        followed = shadow().following(json.dumps(values).encode, answer)
+
+    def shape(body: dict[str, Any]) -> Response:
+        return _response(model, now.bundle.version, asked, wanted, body)
+
+    if not answer.decisions:
+        return shape(answer.body())
+    return keep(answer, inputs, "protocol", explained, shape, content, followed)
+
+
+def _response(
+    model: str,
+    version: str,
+    asked: tensors.InferRequest,
+    wanted: Mapping[str, bool],
+    answer: Mapping[str, Any],
+) -> Response:
+    """An answer's predictions as tensors."""
     predictions = answer["predictions"]
-    head: dict[str, Any] = {"model_name": model, "model_version": now.bundle.version}
+    if predictions:  # by another version, if the request was answered before
+        version = predictions[0]["model"]["version"]
+    head: dict[str, Any] = {"model_name": model, "model_version": version}
     if asked.id is not None:
         head["id"] = asked.id
     if parameters := _parameters(asked, answer):

@@ -8,7 +8,7 @@ from granian import Granian
 from granian.constants import HTTPModes, Interfaces
 from granian.log import LogLevels
 
-from peerloan.service import loopback
+from peerloan.service import later, loopback
 
 # Of each worker. Python runs one at a time; the others wait for bodies, or for a record's commit.
 THREADS = 32
@@ -29,6 +29,7 @@ def serve(host: str, port: int, workers: int) -> None:
 def run(factory: str, host: str, port: int, workers: int) -> None:
     """Run what makes a WSGI application, `module:function`, in each of the workers."""
     loopback.tell([host])
+    later.install()
     Granian(
         factory,
         factory=True,

@@ -6,51 +6,63 @@ change it, or make it fail.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from queue import Full, Queue
-from typing import Any
+from queue import Empty, Full, Queue
 
+from peerloan.ledger import Database
+from peerloan.ledger.challenges import Challenge, keep_challenges
 from peerloan.loan import Loans
 from peerloan.model import probabilities
 from peerloan.service import metrics
+from peerloan.service.answers import Answer
 from peerloan.service.champion import Champion, Serving
 from peerloan.service.reading import read_loans
 
 log = logging.getLogger(__name__)
 # Requests that wait at most; beyond them one is counted as skipped.
 _WAITING = 1000
+_WRITE_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class _Answered:
-    """A request's body, and what the champion made of its loans."""
+    """A request's loans, as a body or what makes one, and what was made of them."""
 
-    content: bytes
-    probabilities: Sequence[float]
-    late: Sequence[bool]
+    content: bytes | Callable[[], bytes]
+    answer: Answer
+    ids: Sequence[bytes]
 
 
 class Shadow:
     """Scores requests by the challenger that the store names, if it names one."""
 
-    def __init__(self, champion: Champion) -> None:
+    def __init__(self, champion: Champion, database: Database) -> None:
         self._champion = champion
+        self._database = database
         self._queue: Queue[_Answered] = Queue(_WAITING)
         self._begin = threading.Lock()
         self._thread: threading.Thread | None = None
 
-    def follow(self, content: bytes, answer: Mapping[str, Any]) -> None:
-        """Hand over a body with loans, and what the champion answered."""
-        predictions = answer.get("predictions", [answer])
-        probabilities = [each["probability"] for each in predictions]
-        late = [each["late"] for each in predictions]
+    def following(
+        self, content: bytes | Callable[[], bytes], answer: Answer
+    ) -> Callable[[Sequence[bytes]], None] | None:
+        """What hands over loans and their answer, once its decisions have ids and last; None while
+        nothing runs in shadow.
+        """
+        if self._champion.challenger is None:
+            return None
+        return lambda ids: self._follow(_Answered(content, answer, ids))
+
+    def _follow(self, answered: _Answered) -> None:
         try:
-            self._queue.put_nowait(_Answered(content, probabilities, late))
+            self._queue.put_nowait(answered)
         except Full:
-            metrics.CHALLENGED.labels("skipped").inc(len(late))
+            metrics.CHALLENGED.labels("skipped").inc(len(answered.ids))
             return
         if self._thread is None:
             with self._begin:
@@ -59,31 +71,59 @@ class Shadow:
                     self._thread.start()
 
     def _run(self) -> None:
+        challenges: list[Challenge] = []
+        write_at = 0.0
         while True:
-            answered = self._queue.get()
-            challenger = self._champion.challenger
-            if challenger is not None:
-                try:
-                    _compare(challenger, answered)
-                except Exception:  # whatever a version can raise is not the service's fault
-                    metrics.CHALLENGED.labels("failed").inc(len(answered.late))
-                    log.exception("the challenger %s failed", challenger.bundle.version)
+            with contextlib.suppress(Empty):
+                answered = self._queue.get(timeout=_WRITE_SECONDS)
+                challenges += self._scored(answered)
+            # Each write is a commit, which the decisions' own wait for.
+            if challenges and time.monotonic() >= write_at:
+                write_at = time.monotonic() + _WRITE_SECONDS
+                self._keep(challenges)
+                challenges = []
+
+    def _scored(self, answered: _Answered) -> list[Challenge]:
+        challenger = self._champion.challenger
+        if challenger is None:
+            return []
+        try:
+            return _compare(challenger, answered)
+        except Exception:  # whatever a version can raise is not the service's fault
+            metrics.CHALLENGED.labels("failed").inc(len(answered.ids))
+            log.exception("the challenger %s failed", challenger.bundle.version)
+            return []
+
+    def _keep(self, challenges: Sequence[Challenge]) -> None:
+        try:
+            keep_challenges(self._database, challenges)
+        except Exception as error:  # the decisions themselves are kept
+            metrics.CHALLENGES_LOST.inc(len(challenges))
+            log.error(
+                "what the challenger made of %d decisions is lost: %s", len(challenges), error
+            )
 
 
-def _compare(challenger: Serving, answered: _Answered) -> None:
-    loans = read_loans(challenger, answered.content)
+def _compare(challenger: Serving, answered: _Answered) -> list[Challenge]:
+    content = answered.content if isinstance(answered.content, bytes) else answered.content()
+    loans = read_loans(challenger, content)
     scored = [i for i, each in enumerate(loans) if not each.problems]
     metrics.CHALLENGED.labels("failed").inc(len(loans) - len(scored))
     if not scored:
-        return
+        return []
     bundle = challenger.bundle
     columns = Loans.of(bundle.definition, [loans[i].values for i in scored])
     margins = bundle.score_many(columns)[0]
     late = bundle.policy.late_many(margins).tolist()
-    changed = sum(own != answered.late[i] for i, own in zip(scored, late, strict=True))
+    decisions = answered.answer.decisions
+    changed = sum(own != decisions[i].late for i, own in zip(scored, late, strict=True))
     metrics.CHALLENGED.labels("changed").inc(changed)
     metrics.CHALLENGED.labels("same").inc(len(scored) - changed)
     own = probabilities(margins).tolist()
     metrics.DIFFERENCES.observe_all(
-        [each - answered.probabilities[i] for i, each in zip(scored, own, strict=True)]
+        [each - decisions[i].probability for i, each in zip(scored, own, strict=True)]
     )
+    return [
+        Challenge(answered.ids[i], challenger.version, each)
+        for i, each in zip(scored, own, strict=True)
+    ]

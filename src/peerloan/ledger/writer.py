@@ -1,0 +1,243 @@
+"""Group commit: one thread of a process keeps what its requests decided, all that wait at once.
+
+A commit takes as long for thirty decisions as for one. So requests hand over what they decided and
+are told once it lasts; meanwhile others are answered.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from peerloan.ledger.chain import HEAD_MS, Chain
+from peerloan.ledger.database import Database
+from peerloan.ledger.entries import Entry, Result
+from peerloan.ledger.errors import KeyInUse, LedgerError, LedgerUnavailable, RecordRefused, reason
+from peerloan.ledger.ids import Ids
+from peerloan.ledger.retention import forget_keys
+from peerloan.ledger.seal import Seal
+
+log = logging.getLogger(__name__)
+# No request waits longer for its commit.
+LIMIT_SECONDS = 8.0
+# Decisions of one transaction.
+_MOST = 10_000
+# So long, others may join in: far less than a commit takes to come through.
+_GATHER_SECONDS = 0.001
+_LOOK_SECONDS = 0.5
+_FORGET_SECONDS = 600.0
+
+Outcome = Result | LedgerError
+# Told what became of an entry, in the writer's thread: it must be quick, and raises nothing.
+Told = Callable[[Outcome], None]
+
+
+class Committed(NamedTuple):
+    """A transaction, for who counts: entries, decisions, and how long it took."""
+
+    entries: int
+    decisions: int
+    seconds: float
+
+
+class _Waiting:
+    """An entry whose commit is awaited; told once."""
+
+    __slots__ = ("_told", "_turns", "entry", "since")
+
+    def __init__(self, entry: Entry, told: Told) -> None:
+        self.entry, self._told = entry, told
+        self.since = time.monotonic()
+        # Taking the only item is one step: the writer and the clock may both try.
+        self._turns = [None]
+
+    def tell(self, outcome: Outcome) -> None:
+        try:
+            self._turns.pop()
+        except IndexError:
+            return
+        try:
+            self._told(outcome)
+        except Exception:  # it must not end the thread that keeps everybody's decisions
+            log.exception("a request could not be told of its commit")
+
+
+class Writer:
+    """Keeps entries; its threads begin with the first of them. Make one in each process."""
+
+    def __init__(
+        self,
+        database: Database,
+        seal: Callable[[], Seal],
+        committed: Callable[[Committed], None] = lambda _: None,
+    ) -> None:
+        self._database, self._seal, self._committed = database, seal, committed
+        self._ids = Ids()
+        self._queue: deque[_Waiting] = deque()
+        self._batch: list[_Waiting] = []
+        self._turn = threading.Lock()
+        self._begun = False
+        self._wake = threading.Event()
+        self._chain: Chain | None = None
+        self._down: str | None = None
+
+    @property
+    def down(self) -> str | None:
+        """Why nothing can be kept now, if so."""
+        return self._down
+
+    def put(self, make: Callable[[Ids], Entry], told: Told) -> None:
+        """Hand over what `make` makes with ids that rise from one entry to the next.
+
+        `told` is called once: with what became of it, or the error. Raises LedgerUnavailable at
+        once while nothing can be kept.
+        """
+        if self._down is not None:
+            raise LedgerUnavailable(self._down)
+        with self._turn:
+            self._queue.append(_Waiting(make(self._ids), told))
+            if not self._begun:
+                self._begun = True
+                # No daemon: what was handed over is kept before the process ends.
+                threading.Thread(target=self._run, name="ledger").start()
+                threading.Thread(target=self._watch, name="ledger-clock", daemon=True).start()
+        if not self._wake.is_set():
+            self._wake.set()
+
+    def _run(self) -> None:
+        main = threading.main_thread()
+        head_at = time.monotonic() + HEAD_MS / 1000
+        forget_at = time.monotonic() + _FORGET_SECONDS
+        crowd = False
+        while main.is_alive() or self._queue:
+            self._wake.wait(_LOOK_SECONDS)
+            self._wake.clear()
+            if self._down is not None:
+                self._try_again()
+                continue
+            while self._queue and self._down is None:
+                if crowd:
+                    time.sleep(_GATHER_SECONDS)
+                crowd = self._commit(self._take()) > 1
+            now = time.monotonic()
+            if now >= head_at and self._chain is not None:
+                head_at = now + HEAD_MS / 1000
+                self._aside(self._chain.write_head)
+            if now >= forget_at:
+                forget_at = now + _FORGET_SECONDS
+                self._aside(lambda: forget_keys(self._database))
+        if self._chain is not None:
+            self._chain.close()
+
+    def _take(self) -> list[_Waiting]:
+        """The entries of the next transaction; a key of a caller stands once among them."""
+        taken: list[_Waiting] = []
+        keys = set()
+        decisions = 0
+        while self._queue and decisions < _MOST:
+            waiting = self._queue.popleft()
+            key = waiting.entry.key
+            if key is not None and key[:2] in keys:
+                self._queue.appendleft(waiting)
+                break
+            if key is not None:
+                keys.add(key[:2])
+            taken.append(waiting)
+            decisions += len(waiting.entry.records)
+        self._batch = taken
+        return taken
+
+    def _commit(self, batch: Sequence[_Waiting]) -> int:
+        """Keep a batch and tell everybody; how many they were."""
+        began = time.perf_counter()
+        try:
+            outcomes: Sequence[Outcome] = self._kept([each.entry for each in batch])
+        except LedgerError as error:
+            self._lose(error)
+            outcomes = [error] * len(batch)
+        except Exception as error:  # the thread must outlive whatever a driver can raise
+            log.exception("the ledger's writer failed")
+            self._lose(LedgerUnavailable(type(error).__name__))
+            outcomes = [LedgerUnavailable("the ledger's writer failed")] * len(batch)
+        else:
+            decisions = sum(len(each.entry.records) for each in batch)
+            self._committed(Committed(len(batch), decisions, time.perf_counter() - began))
+        self._batch = []
+        for waiting, outcome in zip(batch, outcomes, strict=True):
+            waiting.tell(outcome)
+        return len(batch)
+
+    def _kept(self, entries: Sequence[Entry]) -> Sequence[Outcome]:
+        if self._chain is None:
+            self._database.check()
+            self._chain = Chain(self._database, self._seal())
+        try:
+            return self._chain.append(entries)
+        except (RecordRefused, KeyInUse) as error:
+            if len(entries) == 1:
+                if isinstance(error, RecordRefused):
+                    log.error("a decision was refused by the ledger's database: %s", error)
+                return [error]
+        # One of them fails its own request, and no other's.
+        return [outcome for entry in entries for outcome in self._kept([entry])]
+
+    def _lose(self, error: LedgerError) -> None:
+        """Nothing can be kept now: who comes is told so at once."""
+        if self._down is None:
+            log.error("the ledger is unavailable: %s", error)
+        self._down = reason(error)
+        self._refuse_waiting(self._down)
+
+    def _refuse_waiting(self, why: str) -> None:
+        while self._queue:
+            self._queue.popleft().tell(LedgerUnavailable(why))
+
+    def _try_again(self) -> None:
+        self._refuse_waiting(self._down or "")  # who came just before it went down
+        try:
+            if self._chain is None:
+                self._kept([])
+            else:
+                self._chain.write_head()
+        except LedgerError as error:
+            self._down = reason(error)
+        except Exception:
+            log.exception("the ledger's writer failed; trying again")
+        else:
+            self._down = None
+            log.warning("the ledger is available again")
+
+    def _aside(self, what: Callable[[], object]) -> None:
+        """Do what no request waits for; what fails is done another time."""
+        try:
+            what()
+        except LedgerError as error:
+            log.error("the ledger: %s", error)
+
+    def _watch(self) -> None:
+        """Let nobody wait longer than the limit, even for a database that never answers."""
+        while True:
+            time.sleep(_LOOK_SECONDS)
+            until = time.monotonic() - LIMIT_SECONDS
+            keys = set()
+            for waiting in (*self._batch, *_snapshot(self._queue)):
+                if waiting.since > until:
+                    break
+                why = f"no commit within {LIMIT_SECONDS:.0f} s"
+                key = waiting.entry.key
+                same = key is not None and key[:2] in keys
+                waiting.tell(KeyInUse(why) if same else LedgerUnavailable(why))
+                if key is not None:
+                    keys.add(key[:2])
+
+
+def _snapshot(queue: deque[_Waiting]) -> list[_Waiting]:
+    while True:
+        try:
+            return list(queue)
+        except RuntimeError:  # it changed meanwhile
+            continue

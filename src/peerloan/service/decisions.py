@@ -1,0 +1,169 @@
+"""Decisions that were kept: one by its id, or pages of them by loan, time, version and band."""
+
+from __future__ import annotations
+
+import base64
+import logging
+import re
+from collections.abc import Mapping, Sequence
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import msgspec
+from flask import Blueprint, Response, request
+
+from peerloan.ledger import Kept, LedgerUnavailable
+from peerloan.ledger.challenges import challenges_of
+from peerloan.ledger.reading import Wanted, find, known_versions, moment, page, was_purged
+from peerloan.loan import Problem
+from peerloan.loan.text import TEXT_EXPECTED, show_given, text_fault
+from peerloan.model import BANDS
+from peerloan.service import problems
+from peerloan.service.api import as_json
+from peerloan.service.keeping import database
+from peerloan.service.openapi_decisions import MAX_LIMIT, USUAL_LIMIT
+from peerloan.service.problems import RequestError
+
+blueprint = Blueprint("decisions", __name__)
+log = logging.getLogger(__name__)
+PARAMETERS = ("loan_id", "since", "until", "version", "band", "limit", "cursor")
+_WHOLE = re.compile(r"[0-9]{1,6}")
+_MOMENT = "a day or a moment (2026-11-25 or 2026-11-25T08:30:00Z)"
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+@blueprint.errorhandler(LedgerUnavailable)
+def unavailable(error: LedgerUnavailable) -> Response:
+    """What the database says is for the log alone."""
+    log.error("the ledger can't be read: %s", error)
+    detail = "The ledger can't be read now; try again in a moment."
+    return problems.answer(
+        RequestError(503, "Ledger Unavailable", detail, headers={"Retry-After": "2"})
+    )
+
+
+@blueprint.get("/v1/predictions/<decision>")
+def decision(decision: str) -> Response:
+    """One decision: what was answered, on what, to whom, and what became of it."""
+    wanted = _id(decision)
+    kept = find(database(), [wanted]) if wanted else {}
+    if wanted is None or wanted not in kept:
+        if wanted is not None and was_purged(database(), wanted):
+            raise RequestError(410, "Purged", f"the decision {decision} was made, and then purged")
+        raise RequestError(404, "No Such Decision", f"there is no decision {show_given(decision)}")
+    return as_json(_described(list(kept.values()))[0])
+
+
+@blueprint.get("/v1/predictions")
+def decisions() -> Response:
+    """A page of decisions, the newest first; `next` is the cursor of the page after it."""
+    wanted, limit, before = _asked(request.args.to_dict(flat=False))
+    # One more than asked for tells whether there is another page.
+    kept = page(database(), wanted, limit + 1, before)
+    body: dict[str, Any] = {"predictions": _described(kept[:limit]), "next": None}
+    if len(kept) > limit:
+        body["next"] = base64.urlsafe_b64encode(kept[limit - 1].id).decode().rstrip("=")
+    return as_json(body)
+
+
+def _described(kept: Sequence[Kept]) -> list[dict[str, Any]]:
+    with database().reading() as connection:
+        known = known_versions(connection)
+        challenges = challenges_of(connection, [each.id for each in kept])
+    described = []
+    for each in kept:
+        challenger = None
+        if each.id in challenges:
+            number, probability = challenges[each.id]
+            challenger = {"version": known[number].version, "probability": probability}
+        described.append(
+            {
+                **each.prediction(),
+                "time": moment(each.time_ms),
+                "margin": each.margin,
+                "inputs": msgspec.Raw(each.inputs.encode()),
+                "source": each.source,
+                "caller": each.caller,
+                "request_id": each.request_id,
+                "idempotency_key": each.idempotency_key,
+                "challenger": challenger,
+            }
+        )
+    return described
+
+
+def _id(text: str) -> bytes | None:
+    try:
+        return UUID(text).bytes if len(text) == 36 else None
+    except ValueError:
+        return None
+
+
+def _asked(args: Mapping[str, Sequence[str]]) -> tuple[Wanted, int, bytes | None]:
+    """What a listing is of; raises RequestError that names each wrong parameter."""
+    wrong: list[Problem] = []
+
+    def refuse(name: str, expected: str, given: str) -> None:
+        wrong.append(Problem(None, f"?{name[:50]}", expected, show_given(given)))
+
+    given: dict[str, str] = {}
+    for name, values in args.items():
+        if name not in PARAMETERS:
+            refuse(name, f"one of the parameters {', '.join(PARAMETERS)}", values[-1])
+        elif len(values) > 1:
+            refuse(name, "one value", " and ".join(values[:3]))
+        else:
+            given[name] = values[0]
+    for name in ("loan_id", "version"):
+        if name in given and text_fault(given[name]):
+            refuse(name, TEXT_EXPECTED, given[name])
+    limit = USUAL_LIMIT
+    if (text := given.get("limit")) is not None:
+        limit = int(text) if _WHOLE.fullmatch(text) else 0
+        if not 1 <= limit <= MAX_LIMIT:
+            refuse("limit", f"a whole number from 1 to {MAX_LIMIT:,}", text)
+    if given.get("band", BANDS[0]) not in BANDS:
+        refuse("band", f"one of {', '.join(BANDS)}", given["band"])
+    times: dict[str, int | None] = {"since": None, "until": None}
+    for name in times:
+        if name in given:
+            times[name] = _milliseconds(given[name])
+            if times[name] is None:
+                refuse(name, _MOMENT, given[name])
+    before = None
+    if "cursor" in given:
+        before = _cursor(given["cursor"])
+        if before is None:
+            refuse("cursor", "the `next` of the page before", given["cursor"])
+    if wrong:
+        raise RequestError(400, "Wrong Parameters", problems.sentence(wrong), wrong)
+    wanted = Wanted(
+        given.get("loan_id"),
+        times["since"],
+        times["until"],
+        given.get("version"),
+        given.get("band"),
+    )
+    return wanted, limit, before
+
+
+def _milliseconds(text: str) -> int | None:
+    """A moment, or a day's begin in UTC, in milliseconds since 1970."""
+    try:
+        found = datetime.fromisoformat(text)
+        if len(text) == 10:
+            found = datetime.combine(date.fromisoformat(text), datetime.min.time(), UTC)
+        if found.tzinfo is None or found < _EPOCH:
+            return None
+        return (found - _EPOCH) // timedelta(milliseconds=1)
+    except (ValueError, OverflowError):
+        return None
+
+
+def _cursor(text: str) -> bytes | None:
+    try:
+        found = base64.b64decode(text + "==", altchars=b"-_", validate=True)
+    except ValueError:
+        return None
+    return found if len(found) == 16 else None

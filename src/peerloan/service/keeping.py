@@ -1,0 +1,280 @@
+"""No answer leaves before its decisions last: from an answer to the ledger, and back.
+
+A view makes its answer and hands the decisions over by `keep`; the answer waits in a Ticket, which
+`Observed`, around the whole application, sends when the commit is done.
+"""
+
+from __future__ import annotations
+
+import codecs
+import json
+import re
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, cast
+
+import msgspec
+from flask import Flask, Response, current_app, request
+
+from peerloan.ledger import (
+    Database,
+    Entry,
+    First,
+    Ids,
+    Key,
+    KeyInUse,
+    LedgerError,
+    LedgerUnavailable,
+    OtherRequest,
+    Record,
+    RecordRefused,
+)
+from peerloan.ledger.ids import text as id_text
+from peerloan.ledger.reading import find
+from peerloan.ledger.records import as_json
+from peerloan.ledger.writer import Outcome, Writer
+from peerloan.loan.text import show_given
+from peerloan.model import BANDS, BundleError, StoreError
+from peerloan.service import answers, metrics, problems
+from peerloan.service.answers import Answer, Wanted
+from peerloan.service.bodies import decode
+from peerloan.service.champion import Champion
+from peerloan.service.problems import RequestError
+
+TICKET = "peerloan.ticket"
+_KEY = re.compile(r"[!-~]{1,255}")
+_BAND = {band: position for position, band in enumerate(BANDS)}
+_RETRY = {"Retry-After": "2"}
+_WHY = {
+    OtherRequest: "another",
+    KeyInUse: "in use",
+    RecordRefused: "refused",
+    LedgerUnavailable: "unavailable",
+    LedgerError: "unavailable",
+}
+
+
+class Ticket:
+    """An answer that waits for its decisions' commit. `again` makes it anew where the ledger has
+    another word: the first answer of a repeated request, or a problem.
+    """
+
+    __slots__ = ("_again", "_app", "_callback", "_environ", "_turns", "outcome")
+
+    def __init__(
+        self,
+        app: Flask,
+        environ: dict[str, Any],
+        again: Callable[[First | OtherRequest | LedgerError], Response],
+    ) -> None:
+        self._app, self._environ, self._again = app, environ, again
+        self._turns = [None]
+        self._callback: Callable[[], object] | None = None
+        self.outcome: Outcome = None
+
+    def tell(self, outcome: Outcome) -> None:
+        """Called when it is known what became of the decisions."""
+        self.outcome = outcome
+        self._meet()
+
+    def then(self, callback: Callable[[], object]) -> None:
+        """Have something called once that is known, by whoever learns it; at once if it is."""
+        self._callback = callback
+        self._meet()
+
+    def wait(self) -> None:
+        """Wait until it is known, which the writer's time limit bounds."""
+        known = threading.Lock()
+        known.acquire()
+        self.then(known.release)
+        known.acquire()
+
+    def another(self) -> Response | None:
+        """What is answered instead of what was prepared, if anything."""
+        if self.outcome is None:
+            return None
+        with self._app.request_context(self._environ):
+            return self._again(self.outcome)
+
+    def _meet(self) -> None:
+        # Two come, in any order and perhaps at once: the second goes on. Taking is one step.
+        try:
+            self._turns.pop()
+        except IndexError:
+            cast(Callable[[], object], self._callback)()
+
+
+def writer() -> Writer:
+    """What keeps this application's decisions."""
+    return current_app.extensions["ledger"]  # type: ignore[no-any-return]
+
+
+def database() -> Database:
+    """The ledger's database."""
+    return current_app.extensions["database"]  # type: ignore[no-any-return]
+
+
+def keep(
+    answer: Answer,
+    inputs: Sequence[str],
+    source: str,
+    wanted: Wanted,
+    shape: Callable[[dict[str, Any]], Response],
+    content: bytes,
+    follow: Callable[[Sequence[bytes]], None] | None = None,
+) -> Response:
+    """The response, in the `shape` of its route, that leaves once the decisions are kept.
+
+    `inputs` are the loans as they were given, in JSON, and `content` what makes this request the
+    same as another. `follow` gets the decisions' ids once they last. Raises RequestError if nothing
+    can be kept now.
+    """
+    environ = request.environ
+    app = current_app._get_current_object()  # type: ignore[attr-defined]
+    caller = environ.get("peerloan.caller")
+    name = caller.name if caller else ""
+    key = _key(environ, name, content)
+    made: list[bytes] = []
+
+    def entry(ids: Ids) -> Entry:
+        version, request_id = answer.serving.version, environ["peerloan.request_id"]
+        key_text = key and key.key
+        records = []
+        for loan_id, given, warnings, decision, prediction in zip(
+            answer.loan_ids,
+            inputs,
+            answer.warnings,
+            answer.decisions,
+            answer.predictions,
+            strict=True,
+        ):
+            made_id = ids.new()
+            made.append(made_id)
+            prediction["id"] = id_text(made_id)
+            records.append(
+                Record(
+                    *(made_id, version, source, name, request_id, key_text, loan_id, given),
+                    *(decision.margin, decision.probability, decision.late),
+                    *(_BAND[decision.band], as_json(decision.reasons)),
+                    as_json(warnings) if warnings else None,
+                )
+            )
+        return Entry(records, key)
+
+    def again(outcome: First | OtherRequest | LedgerError) -> Response:
+        try:
+            if isinstance(outcome, First):
+                metrics.LEDGER_REPEATED.inc()
+                return shape(_first(outcome, wanted, answer.beside is not None))
+            raise _refusal(outcome)
+        except RequestError as error:
+            return problems.answer(error)
+
+    ticket = Ticket(app, environ, again)
+
+    def told(outcome: Outcome) -> None:
+        if outcome is None:
+            answers.count(answer)
+            if follow is not None:
+                follow(made)
+        ticket.tell(outcome)
+
+    try:
+        writer().put(entry, told)
+    except LedgerUnavailable as error:
+        raise _refusal(error) from None
+    environ[TICKET] = ticket
+    return shape(answer.body())
+
+
+def _key(environ: Mapping[str, Any], caller: str, content: bytes) -> Key | None:
+    """The request's Idempotency-Key, if it has one."""
+    given = environ.get("HTTP_IDEMPOTENCY_KEY")
+    if given is None:
+        return None
+    if not _KEY.fullmatch(given):
+        detail = "Idempotency-Key: expected 1 to 255 letters of ASCII without spaces, given "
+        raise RequestError(400, "Wrong Header", detail + show_given(given))
+    address = f"{environ['PATH_INFO']}?{environ.get('QUERY_STRING', '')}"
+    return Key.of(caller, given, address.encode("utf-8", "replace"), content)
+
+
+def _first(outcome: First, wanted: Wanted, many: bool) -> dict[str, Any]:
+    """The first answer to a repeated request, from the ledger."""
+    found = find(database(), outcome.ids)
+    try:
+        kept = [found[each] for each in outcome.ids]
+        bundle = _bundle(kept[0].version.version)
+    except (KeyError, BundleError, StoreError):
+        detail = "the request was answered before, and its decisions can't be read any more"
+        raise RequestError(409, "Answered Before", detail) from None
+    return answers.answered_before(bundle, kept, wanted, many)
+
+
+def _bundle(version: str) -> Any:
+    champion: Champion = current_app.extensions["champion"]
+    for serving in (champion.current, champion.challenger):
+        if serving is not None and serving.bundle.version == version:
+            return serving.bundle
+    return current_app.extensions["store"].load(version)
+
+
+def _refusal(outcome: OtherRequest | LedgerError) -> RequestError:
+    why = _WHY[type(outcome)]
+    metrics.LEDGER_REFUSED.labels(why).inc()
+    if isinstance(outcome, OtherRequest):
+        return RequestError(
+            422,
+            "Key Used Before",
+            "Idempotency-Key: expected a key of its own for each request, given the key of another "
+            "request within 24 hours",
+        )
+    if isinstance(outcome, KeyInUse):
+        detail = "another request with this Idempotency-Key is not answered yet"
+        return RequestError(409, "Key In Use", detail, headers=_RETRY)
+    if isinstance(outcome, RecordRefused):
+        detail = "The decision can't be kept, and so is not answered; the log says why."
+        return RequestError(500, "Not Kept", detail)
+    detail = "The decision can't be kept now, and so is not answered; try again in a moment."
+    return RequestError(503, "Ledger Unavailable", detail, headers=_RETRY)
+
+
+def one_input(content: bytes) -> str:
+    """A body that is one loan, as it was given."""
+    return content.decode("utf-8-sig", "replace")
+
+
+def many_inputs(content: bytes) -> list[str]:
+    """The loans of a body that is a list of them, each as it was given, or columns."""
+    content = content.removeprefix(codecs.BOM_UTF8)
+    if content.lstrip()[:1] == b"{":
+        return column_inputs(decode(content))
+    try:
+        return [str(each, "utf-8") for each in _list.decode(content)]
+    except (msgspec.MsgspecError, UnicodeDecodeError):  # what is nearly JSON
+        return [json.dumps(each) for each in decode(content)]
+
+
+def column_inputs(columns: Mapping[str, Sequence[Any]]) -> list[str]:
+    """Loans that were given in columns, each as one."""
+    names = list(columns)
+    return [_json(dict(zip(names, row, strict=True))) for row in _rows(columns)]
+
+
+def record_input(record: Mapping[str, Any]) -> str:
+    """A loan of a form."""
+    return _json(record)
+
+
+_list = msgspec.json.Decoder(list[msgspec.Raw])
+
+
+def _rows(columns: Mapping[str, Sequence[Any]]) -> Iterable[tuple[Any, ...]]:
+    return zip(*columns.values(), strict=True)
+
+
+def _json(record: Mapping[str, Any]) -> str:
+    try:
+        return msgspec.json.encode(record).decode()
+    except (ValueError, TypeError):  # a lone surrogate, in a field that is ignored
+        return json.dumps(record)

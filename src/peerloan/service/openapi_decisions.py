@@ -1,0 +1,117 @@
+"""The part of the API's description that is about decisions in the ledger."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from peerloan.ledger import SOURCES
+from peerloan.loan.text import PLAIN_LETTER
+from peerloan.model import BANDS
+
+# Decisions of a page.
+USUAL_LIMIT, MAX_LIMIT = 100, 1_000
+KEY_HEADER: dict[str, Any] = {
+    "name": "Idempotency-Key",
+    "in": "header",
+    "required": False,
+    "description": "A request that is repeated with the same key within 24 hours gets the first "
+    "answer again, and is no second decision.",
+    "schema": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]+$"},
+}
+# What a route answers besides, where it hands decisions to the ledger.
+KEPT = {
+    "409": "A request with this Idempotency-Key is on its way still, or its decisions can't be "
+    "read any more.",
+    "500": "The ledger's database refused the decision.",
+}
+
+
+def paths(responses: Any) -> dict[str, Any]:
+    """Reading decisions; `responses` describes what a route answers."""
+    listed = {
+        "type": "object",
+        "properties": {
+            "predictions": {"type": "array", "items": _ref("Decision")},
+            "next": {"type": ["string", "null"], "description": "The next page's cursor."},
+        },
+        "required": ["predictions", "next"],
+    }
+    problems = {"503": "The ledger can't be read now."}
+    return {
+        "/v1/predictions/{decision}": {
+            "get": {
+                "operationId": "decision",
+                "tags": ["predictions"],
+                "summary": "A decision that was made",
+                "parameters": [
+                    {
+                        "name": "decision",
+                        "in": "path",
+                        "required": True,
+                        "schema": {"type": "string", "format": "uuid"},
+                    }
+                ],
+                "responses": responses(
+                    "The decision.",
+                    _ref("Decision"),
+                    problems | {"404": "No such decision.", "410": "It was purged."},
+                ),
+            }
+        },
+        "/v1/predictions": {
+            "get": {
+                "operationId": "decisions",
+                "tags": ["predictions"],
+                "summary": "Decisions that were made, the newest first",
+                "parameters": [*_filters()],
+                "responses": responses(
+                    "A page of decisions.", listed, problems | {"400": "A parameter is wrong."}
+                ),
+            }
+        },
+    }
+
+
+def schema(prediction: dict[str, Any]) -> dict[str, Any]:
+    """A decision as it is read from the ledger: what was answered, and what is known besides."""
+    challenger = {
+        "type": ["object", "null"],
+        "description": "What the challenger made of it, in shadow.",
+        "properties": {"version": {"type": "string"}, "probability": {"type": "number"}},
+        "required": ["version", "probability"],
+    }
+    more = {
+        "time": {"type": "string", "format": "date-time"},
+        "inputs": {"type": "object", "description": "The loan, as it was given."},
+        "source": {"enum": list(SOURCES)},
+        "caller": {"type": "string"},
+        "request_id": {"type": "string"},
+        "idempotency_key": {"type": ["string", "null"]},
+        "challenger": challenger,
+    }
+    required = [*prediction["required"], "id", "reasons", "margin", *more]
+    return prediction | {"properties": prediction["properties"] | more, "required": required}
+
+
+def _filters() -> list[dict[str, Any]]:
+    text = {"type": "string", "minLength": 1, "maxLength": 200, "pattern": f"^{PLAIN_LETTER}*$"}
+    # A day too; its form is told in words, since a schema has no format for either.
+    moment = {"type": "string", "format": "date-time"}
+    limit = {"type": "integer", "minimum": 1, "maximum": MAX_LIMIT, "default": USUAL_LIMIT}
+    described = {
+        "loan_id": (text, "Of this loan."),
+        "since": (moment, "Made at this day or moment or later."),
+        "until": (moment, "Made before this day or moment."),
+        "version": (text, "By this model version."),
+        "band": ({"type": "string", "enum": list(BANDS)}, "In this band."),
+        "limit": (limit, "So many at most."),
+        "cursor": ({"type": "string", "pattern": "^[A-Za-z0-9_-]{22}$"}, "The page before's next."),
+    }
+    return [
+        {"name": name, "in": "query", "required": False, "description": words, "schema": schema}
+        for name, (schema, words) in described.items()
+    ]
+
+
+def _ref(name: str) -> dict[str, str]:
+    return {"$ref": f"#/components/schemas/{name}"}
