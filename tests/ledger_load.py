@@ -169,11 +169,11 @@ class Counted:
 
 def count(tally: Tally, url: str) -> Counted:
     """Count what was answered against what is kept, and see that every chain is whole."""
-    rows = list(_rows(url))
-    stored = Counter(made for made, *_ in rows)
-    by_loan = Counter(loan_id for _, _, _, loan_id in rows)
+    found = list(rows(url))
+    stored = Counter(made for made, *_ in found)
+    by_loan = Counter(loan_id for _, _, _, loan_id in found)
     answered = [(made, loan_id) for each in tally.requests for made, loan_id in _answered(each)]
-    kept = {(made, loan_id) for made, _, _, loan_id in rows}
+    kept = {(made, loan_id) for made, _, _, loan_id in found}
     lost = sum(each not in kept for each in answered)
     # A row too many: of an id, or of a request that has a key; or an id that was answered twice.
     doubled = sum(stored.values()) - len(stored)
@@ -181,9 +181,9 @@ def count(tally: Tally, url: str) -> Counted:
     for request in tally.requests:
         if request.key is not None:
             doubled += sum(max(0, by_loan[each] - 1) for each in request.loan_ids)
-    check_chains(rows)
+    check_chains(found)
     return Counted(
-        len(tally.requests), len(answered), len(rows), lost, doubled, round(tally.longest, 2)
+        len(tally.requests), len(answered), len(found), lost, doubled, round(tally.longest, 2)
     )
 
 
@@ -191,7 +191,8 @@ def _answered(request: Request) -> Iterator[tuple[str, str]]:
     return zip(request.ids, request.loan_ids, strict=bool(request.ids))
 
 
-def _rows(url: str) -> Iterator[tuple[str, int, int, str]]:
+def rows(url: str) -> Iterator[tuple[str, int, int, str]]:
+    """Every decision: id, chain, seq and loan id, by chain and seq."""
     table = schema.decisions
     with Database(url).reading() as connection:
         wanted = select(table.c.id, table.c.chain, table.c.seq, table.c.loan_id)
@@ -199,9 +200,9 @@ def _rows(url: str) -> Iterator[tuple[str, int, int, str]]:
             yield text(row.id.bytes), row.chain, row.seq, row.loan_id
 
 
-def check_chains(rows: list[tuple[str, int, int, str]]) -> None:
+def check_chains(found: list[tuple[str, int, int, str]]) -> None:
     """Each chain counts from one on without a gap, and its ids rise."""
-    for number, group in itertools.groupby(rows, key=lambda row: row[1]):
+    for number, group in itertools.groupby(found, key=lambda row: row[1]):
         chain = list(group)
         seqs = [seq for _, _, seq, _ in chain]
         assert seqs == list(range(1, len(chain) + 1)), f"chain {number}"

@@ -8,7 +8,9 @@ import threading
 
 
 class Proxy:
-    """Passes on what comes to its port."""
+    """Passes on what comes to its port, unless it is to `refuse`."""
+
+    refuse = False
 
     def __init__(self, port: int) -> None:
         self._to = port
@@ -37,6 +39,8 @@ class Proxy:
             except OSError:  # closed
                 return
             try:
+                if self.refuse:
+                    raise ConnectionRefusedError
                 there = socket.create_connection(("127.0.0.1", self._to))
             except OSError:
                 here.close()

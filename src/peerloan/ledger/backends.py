@@ -34,12 +34,24 @@ _CLAIM_MANY = (
     f"INSERT INTO idempotency_keys ({_KEY_COLUMNS}) SELECT * FROM "  # noqa: S608
     f"unnest(%s::text[], %s::text[], %s::bigint[], %s::bytea[], %s::bytea[]) {_CLAIM}"
 )
+_SESSION = "SELECT pid, backend_start FROM pg_stat_activity WHERE pid = pg_backend_pid()"
+# A process's number may be another's by now. It is waited for, in milliseconds.
+_END = (
+    "SELECT pg_terminate_backend(pid, 2000) FROM pg_stat_activity "
+    "WHERE pid = %s AND backend_start = %s"
+)
 # Rows of one statement: its text is kept, and it lets other threads run only once.
 _ROWS = 64
 
 
 class Backend(Protocol):
     """A connection of a writer's own. What fails raises LedgerUnavailable or RecordRefused."""
+
+    # What the database calls this connection, for `end`.
+    session: tuple[Any, ...]
+
+    def end(self, session: tuple[Any, ...]) -> None:
+        """See that nothing is done any more by a connection that was lost."""
 
     def begin(self) -> None:
         """Begin a transaction that will write."""
@@ -62,8 +74,8 @@ class Backend(Protocol):
     def insert_alone(self, rows: Sequence[Row]) -> None:
         """Add decisions in a transaction of their own."""
 
-    def last(self, chain: int, from_id: bytes) -> tuple[int, bytes] | None:
-        """The newest record (seq, mac) of a chain among the ids from one on."""
+    def last(self, chain: int, from_id: bytes) -> tuple[bytes, int, bytes] | None:
+        """The newest record (id, seq, mac) of a chain among the ids from one on."""
 
     def close(self) -> None:
         """Close the connection; raises nothing."""
@@ -82,6 +94,10 @@ class Sqlite:
             self._pooled = database.engine.raw_connection()
             driver: Any = self._pooled.driver_connection
             self._connection: sqlite3.Connection = driver
+        self.session = ()
+
+    def end(self, session: tuple[Any, ...]) -> None:
+        """It ended with its connection, in this process."""
 
     def begin(self) -> None:
         with _sqlite_errors():
@@ -131,10 +147,10 @@ class Sqlite:
         self.insert(rows)
         self.commit()
 
-    def last(self, chain: int, from_id: bytes) -> tuple[int, bytes] | None:
+    def last(self, chain: int, from_id: bytes) -> tuple[bytes, int, bytes] | None:
         with _sqlite_errors():
-            found: tuple[int, bytes] | None = self._connection.execute(
-                "SELECT seq, mac FROM decisions WHERE id >= ? AND chain = ? "
+            found: tuple[bytes, int, bytes] | None = self._connection.execute(
+                "SELECT id, seq, mac FROM decisions WHERE id >= ? AND chain = ? "
                 "ORDER BY id DESC LIMIT 1",
                 (from_id, chain),
             ).fetchone()
@@ -172,6 +188,15 @@ class Postgres:
             driver: Any = self._pooled.driver_connection
             self._connection: psycopg.Connection[Any] = driver
             self._connection.autocommit = True
+            self.session: tuple[Any, ...] = self._connection.execute(_SESSION).fetchone()
+
+    def end(self, session: tuple[Any, ...]) -> None:
+        # It goes on with what it was told, and would commit it, until it notices that nobody
+        # listens.
+        with _postgres_errors():
+            ended = self._connection.execute(_END, session).fetchall()
+        if (False,) in ended:
+            raise LedgerUnavailable("the connection before has not ended yet")
 
     def begin(self) -> None:
         with _postgres_errors():
@@ -223,13 +248,14 @@ class Postgres:
 
     insert_alone = insert
 
-    def last(self, chain: int, from_id: bytes) -> tuple[int, bytes] | None:
+    def last(self, chain: int, from_id: bytes) -> tuple[bytes, int, bytes] | None:
         with _postgres_errors():
-            return self._connection.execute(
-                "SELECT seq, mac FROM decisions WHERE id >= %s AND chain = %s "
+            found = self._connection.execute(
+                "SELECT id, seq, mac FROM decisions WHERE id >= %s AND chain = %s "
                 "ORDER BY id DESC LIMIT 1",
                 (UUID(bytes=from_id), chain),
             ).fetchone()
+            return None if found is None else (found[0].bytes, *found[1:])
 
     def close(self) -> None:
         self._pooled.invalidate()

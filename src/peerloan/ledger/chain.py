@@ -38,6 +38,7 @@ class Chain:
         self._seal = seal
         self._versions: dict[Version, tuple[int, bytes]] = {}
         self._backend: Backend | None = backends.connect(database)
+        self._session = self._backend.session
         self._head_id: bytes | None = None
         self._seq = 0
         self.number, self._opened_ms, self._opening = _open(database, seal)
@@ -50,8 +51,6 @@ class Chain:
         Raises LedgerUnavailable, and then none is kept; or RecordRefused, if the database refuses
         one of them: then append them one by one.
         """
-        if self._backend is None:
-            self._resume(self._connected())
         # Before the transaction begins: a new version is registered in one of its own.
         for version in {record.version for entry in entries for record in entry.records}:
             if version not in self._versions:
@@ -66,8 +65,9 @@ class Chain:
                 raise
             # A connection may have been cut while all else is well; and a commit whose answer got
             # lost may have been done.
+            before = self._seq
             backend = self._connected()
-            if self._resume(backend):
+            if self._seq > before:
                 return self._recovered(backend, entries)
             return self._append(backend, entries)
         except BaseException:
@@ -75,8 +75,20 @@ class Chain:
             raise
 
     def _connected(self) -> Backend:
+        """The connection. A new one goes on from the newest record, once nothing can follow it."""
         if self._backend is None:
-            self._backend = backends.connect(self._database)
+            backend = backends.connect(self._database)
+            try:
+                backend.end(self._session)
+                last = backend.last(
+                    self.number, self._head_id or ids.first_at(self._opened_ms - HEAD_MS).bytes
+                )
+            except LedgerUnavailable:
+                backend.close()
+                raise
+            if last is not None and last[1] > self._seq:
+                self._head_id, self._seq, self._mac = last
+            self._backend, self._session = backend, backend.session
         return self._backend
 
     def _disconnect(self) -> None:
@@ -84,15 +96,6 @@ class Chain:
             self._backend.rollback()
             self._backend.close()
             self._backend = None
-
-    def _resume(self, backend: Backend) -> bool:
-        """Go on from the database's newest record; whether it was one that we did not know of."""
-        low = self._head_id or ids.first_at(self._opened_ms - HEAD_MS).bytes
-        last = backend.last(self.number, low)
-        if last is None or last[0] <= self._seq:
-            return False
-        self._seq, self._mac = last
-        return True
 
     def _append(self, backend: Backend, entries: Sequence[Entry]) -> list[Result]:
         claims: list[Claim] = [
@@ -162,8 +165,6 @@ class Chain:
                 request, kept = backend.claimed(entry.key)
                 if kept != _joined(entry):
                     result = _used(entry.key, request, kept)
-            if result is None and entry.records:
-                self._head_id = entry.records[-1].id
             results.append(result)
         return results
 
@@ -174,6 +175,7 @@ class Chain:
     def close(self) -> None:
         """Write the last head down and close the connection; raises nothing."""
         with contextlib.suppress(LedgerUnavailable):
+            self._connected()
             self._write_head(closed=True)
         self._disconnect()
 
