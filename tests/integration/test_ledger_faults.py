@@ -11,12 +11,14 @@ import sqlite3
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
+import requests
 
 from conftest import GUNICORN, Service
 from ledger_load import Counted, Load, chains, count
@@ -203,6 +205,14 @@ def test_postgresql_is_stopped_for_20_seconds(
         postgres.start()
 
 
+def ask(here: Faulty, path: str, after: float) -> tuple[int, float]:
+    """Ask in a while: the answer's status, and the seconds that it took."""
+    time.sleep(after)
+    began = time.monotonic()
+    answer = requests.get(here.service.url + path, timeout=60)
+    return answer.status_code, time.monotonic() - began
+
+
 @pytest.mark.parametrize("server", ["serve", "gunicorn"])
 def test_postgresql_is_frozen(
     faulty: Callable[..., Faulty], postgres: Postgres, server: str
@@ -212,12 +222,20 @@ def test_postgresql_is_frozen(
     under = " under Gunicorn" if server == "gunicorn" else ""
     with here.loaded(f"frozen for 12 s{under}"):
         began = time.monotonic()
-        postgres.freeze()
-        try:
-            time.sleep(12)
-            here.assert_unavailable(began)
-        finally:
-            postgres.thaw()
+        with ThreadPoolExecutor() as asking:
+            postgres.freeze()
+            try:
+                lists = [asking.submit(ask, here, "/v1/predictions", i) for i in range(4)]
+                ready = asking.submit(ask, here, "/readyz", LIMIT_SECONDS + 2)
+                time.sleep(12)
+                here.assert_unavailable(began)
+            finally:
+                postgres.thaw()
+        assert ready.result()[0] == 200
+        for status, seconds in (each.result() for each in lists):
+            assert status in (200, 503)
+            assert seconds <= LIMIT_SECONDS + SLACK_SECONDS
+        assert lists[0].result()[0] == 503, "a question has a limit of its own"
 
 
 def test_connections_are_terminated(faulty: Callable[..., Faulty], postgres: Postgres) -> None:

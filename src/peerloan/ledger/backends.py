@@ -13,7 +13,7 @@ from uuid import UUID
 
 import psycopg
 
-from peerloan.ledger.database import Database
+from peerloan.ledger.database import Database, Limited
 from peerloan.ledger.entries import KEY_MS, Key
 from peerloan.ledger.errors import KeyInUse, LedgerUnavailable, RecordRefused, reason
 from peerloan.ledger.records import VALUES
@@ -186,8 +186,10 @@ class Postgres:
         with _postgres_errors():
             self._pooled = database.engine.raw_connection()
             driver: Any = self._pooled.driver_connection
-            self._connection: psycopg.Connection[Any] = driver
+            self._connection: Limited = driver
             self._connection.autocommit = True
+            # The writer looks at its clock itself: what takes longer may still be done.
+            self._connection.limit = None
             self.session: tuple[Any, ...] = self._connection.execute(_SESSION).fetchone()
 
     def end(self, session: tuple[Any, ...]) -> None:

@@ -13,6 +13,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import psycopg
 from sqlalchemy import Connection, Engine, create_engine, event, inspect, select, text
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError
@@ -24,6 +25,9 @@ from peerloan.ledger.errors import LedgerError, LedgerUnavailable, reason, told_
 # How long a statement may wait for another process that writes, and a connection for the database.
 LOCK_SECONDS = 4
 _CONNECT_SECONDS = 3
+# How long who serves waits for one of PostgreSQL's answers, and for one of a few connections.
+ANSWER_SECONDS = 4.0
+_POOL_SECONDS = 2
 # PostgreSQL's partitions, a month each, are made so far ahead by each upgrade.
 MONTHS_AHEAD = 12
 
@@ -31,7 +35,11 @@ MONTHS_AHEAD = 12
 class Database:
     """A database and its tables. Opening it looks at nothing; `check` and `upgrade` do."""
 
-    def __init__(self, url: str, password_file: Path | None = None) -> None:
+    def __init__(
+        self, url: str, password_file: Path | None = None, limit_seconds: float | None = None
+    ) -> None:
+        """`limit_seconds`: how long an answer of PostgreSQL's may take; None: however long."""
+        self._limit = limit_seconds
         try:
             self.url = make_url(url)
             self.url.get_dialect()
@@ -63,9 +71,10 @@ class Database:
             )
             event.listen(engine, "connect", _prepare_sqlite)
             return engine
-        return create_engine(
+        engine = create_engine(
             _with_psycopg(self.url),
             pool_pre_ping=True,
+            pool_timeout=_POOL_SECONDS,
             connect_args={
                 "connect_timeout": _CONNECT_SECONDS,
                 "application_name": "peerloan",
@@ -77,6 +86,15 @@ class Database:
                 "options": f"-c lock_timeout={LOCK_SECONDS // 2}s -c timezone=UTC",
             },
         )
+        event.listen(engine, "do_connect", self._connect)
+        return engine
+
+    def _connect(
+        self, _dialect: object, _record: object, arguments: list[Any], named: dict[str, Any]
+    ) -> Limited:
+        connection = Limited.connect(*arguments, **named)
+        connection.limit = self._limit
+        return connection
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[Connection]:
@@ -182,6 +200,23 @@ class Database:
             connection.execute(text("SET LOCAL lock_timeout = 0"))
             connection.execute(text("SELECT pg_advisory_xact_lock(7382650321)"))
             yield
+
+
+class Limited(psycopg.Connection[Any]):
+    """A connection that waits `limit` seconds for each answer, if there is a limit, and then ends:
+    a server that is frozen still keeps its end open.
+    """
+
+    limit: float | None = None
+
+    def wait(self, gen: Any, interval: float = 0.1, timeout: float | None = None) -> Any:
+        """Wait for what PostgreSQL sends; raises OperationalError."""
+        try:
+            return super().wait(gen, interval, self.limit if timeout is None else timeout)
+        except psycopg.OperationalError:
+            if self.pgconn.transaction_status == psycopg.pq.TransactionStatus.ACTIVE:
+                self.pgconn.finish()  # the answer may still come, and would be the next one's
+            raise
 
 
 def _prepare_sqlite(connection: Any, _record: object) -> None:

@@ -55,15 +55,17 @@ class _Waiting:
         # Taking the only item is one step: the writer and the clock may both try.
         self._turns = [None]
 
-    def tell(self, outcome: Outcome) -> None:
+    def tell(self, outcome: Outcome) -> bool:
+        """Tell, unless it was told before; whether this did."""
         try:
             self._turns.pop()
         except IndexError:
-            return
+            return False
         try:
             self._told(outcome)
         except Exception:  # it must not end the thread that keeps everybody's decisions
             log.exception("a request could not be told of its commit")
+        return True
 
 
 class Writer:
@@ -187,11 +189,15 @@ class Writer:
         return [outcome for entry in entries for outcome in self._kept([entry])]
 
     def _lose(self, error: LedgerError) -> None:
-        """Nothing can be kept now: who comes is told so at once."""
+        """Nothing can be kept now."""
+        self._refuse_waiting(self._go_down(error))
+
+    def _go_down(self, error: LedgerError) -> str:
+        """Have who comes told at once that nothing can be kept, and why."""
         if self._down is None:
             log.error("the ledger is unavailable: %s", error)
-        self._down = reason(error)
-        self._refuse_waiting(self._down)
+        self._down = why = reason(error)
+        return why
 
     def _refuse_waiting(self, why: str) -> None:
         while self._queue:
@@ -231,7 +237,9 @@ class Writer:
                 why = f"no commit within {LIMIT_SECONDS:.0f} s"
                 key = waiting.entry.key
                 same = key is not None and key[:2] in keys
-                waiting.tell(KeyInUse(why) if same else LedgerUnavailable(why))
+                if waiting.tell(KeyInUse(why) if same else LedgerUnavailable(why)):
+                    # The writer sees whether it still is so, once it is free.
+                    self._go_down(LedgerUnavailable(why))
                 if key is not None:
                     keys.add(key[:2])
 

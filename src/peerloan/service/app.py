@@ -9,6 +9,7 @@ from flask import Flask
 from flask_bootstrap import Bootstrap5
 
 from peerloan.ledger import Database, LedgerUnavailable, Seal
+from peerloan.ledger.database import ANSWER_SECONDS
 from peerloan.ledger.writer import Writer
 from peerloan.model import Store
 from peerloan.service import (
@@ -51,7 +52,7 @@ def create_app(settings: Settings, log: BinaryIO | None = None, on_loopback: boo
     champion.watch()
     app.extensions["store"] = store
     app.extensions["champion"] = champion
-    database = Database(settings.ledger_url, settings.ledger_password_file)
+    database = Database(settings.ledger_url, settings.ledger_password_file, ANSWER_SECONDS)
     with contextlib.suppress(LedgerUnavailable):  # it may come later, and is asked again then
         database.ready()
     app.extensions["database"] = database
