@@ -167,12 +167,18 @@ class Writer:
             self._lose(LedgerUnavailable(type(error).__name__))
             outcomes = [LedgerUnavailable("the ledger's writer failed")] * len(batch)
         else:
-            decisions = sum(len(each.entry.records) for each in batch)
-            self._committed(Committed(len(batch), decisions, time.perf_counter() - began))
+            self._count(batch, time.perf_counter() - began)
         self._batch = []
         for waiting, outcome in zip(batch, outcomes, strict=True):
             waiting.tell(outcome)
         return len(batch)
+
+    def _count(self, batch: Sequence[_Waiting], seconds: float) -> None:
+        decisions = sum(len(each.entry.records) for each in batch)
+        try:
+            self._committed(Committed(len(batch), decisions, seconds))
+        except Exception:  # as above
+            log.exception("a commit could not be counted")
 
     def _kept(self, entries: Sequence[Entry]) -> Sequence[Outcome]:
         if self._chain is None:
@@ -180,11 +186,13 @@ class Writer:
             self._chain = Chain(self._database, self._seal())
         try:
             return self._chain.append(entries)
-        except (RecordRefused, KeyInUse) as error:
+        # What no text can hold fails before a database sees it.
+        except (RecordRefused, KeyInUse, UnicodeError, OverflowError) as error:
             if len(entries) == 1:
-                if isinstance(error, RecordRefused):
-                    log.error("a decision was refused by the ledger's database: %s", error)
-                return [error]
+                if isinstance(error, KeyInUse):
+                    return [error]
+                log.error("a decision was refused by the ledger's database: %s", error)
+                return [RecordRefused(reason(error))]
         # One of them fails its own request, and no other's.
         return [outcome for entry in entries for outcome in self._kept([entry])]
 
