@@ -91,9 +91,10 @@ job_state() {
 }
 
 upgrade() { # the ledger's tables, by the application's release
+    # A service that runs once: Swarm forgets to remove the container of a job, and not this one's.
     docker service rm "$job" >/dev/null 2>&1 || true # of a run that was cut off
     docker service create --detach --quiet --with-registry-auth --name "$job" \
-        --mode replicated-job --restart-condition none --no-healthcheck \
+        --restart-condition none --no-healthcheck \
         --network "${stack}_application_ledger" --read-only --cap-drop ALL \
         --mount type=tmpfs,target=/tmp \
         --secret "source=$password,target=ledger_password,uid=10001,mode=0400" \
@@ -120,7 +121,8 @@ stop() { # WHY
     exit 1
 }
 
-if ! docker secret inspect "$password" >/dev/null 2>&1; then
+secrets=$(docker secret ls --format '{{.Name}}')
+if ! echo "$secrets" | grep -qxF "$password"; then
     echo "deploy: no secret $password; make it by: sh deploy/prepare.sh &&" \
         "docker secret create $password secrets/ledger_password" >&2
     exit 1

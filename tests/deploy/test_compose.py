@@ -259,3 +259,26 @@ def test_a_redeployment_is_one_command(
     assert answer["model"]["version"] in versions(serving)
     serving.compose("run", "--rm", "ms_model", "models", "rollback", "--why", "the test is over")
     wait_for("the champion before", lambda: serving.settled(before))
+
+
+def test_without_the_database_no_decision_is_answered_and_nothing_else_stops(
+    serving: Deployment, loan: dict[str, Any]
+) -> None:
+    serving.compose("stop", "ledger")
+    answer = serving.post("/v1/predictions", json=loan)
+    assert (answer.status_code, answer.json()["title"]) == (503, "Ledger Unavailable")
+    assert int(answer.headers["Retry-After"]) > 0
+    assert serving.post("/v1/predictions?what_if=true", json=loan).ok
+    # Nor does an application that starts meanwhile.
+    container = serving.containers("ms_flask_app")[0]
+    sh("docker", "restart", container)
+    wait_for("health", lambda: inspect(container)["State"]["Health"]["Status"] == "healthy")
+    wait_for("readiness", serving.settled)
+    assert serving.get("/readyz").ok
+    serving.compose("start", "ledger")
+
+    def kept() -> bool:
+        return all(serving.post("/v1/predictions", json=loan).ok for _ in range(20))
+
+    wait_for("answers", kept)
+    assert {serving.get("/readyz").json()["ledger"] for _ in range(20)} == {"available"}

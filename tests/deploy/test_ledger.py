@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -79,6 +81,15 @@ def test_the_superuser_is_not_reached_over_the_network(database: Deployment) -> 
     assert database.sql("SELECT rolsuper FROM pg_roles WHERE rolname = 'peerloan'") == ["f"]
 
 
+def test_an_application_without_tables_does_not_start_and_says_what_to_run(
+    database: Deployment,
+) -> None:
+    database.sql("DROP OWNED BY peerloan")
+    code, told = run(database, "ms_flask_app")
+    assert code == 1
+    assert "@ledger/peerloan: holds no ledger yet; run: peerloan ledger upgrade" in told
+
+
 def test_the_database_outlives_its_container(database: Deployment) -> None:
     database.compose("run", "--rm", "--no-deps", "-T", "ledger_upgrade")
     database.compose("down")
@@ -95,11 +106,48 @@ def test_a_database_that_is_killed_comes_back(database: Deployment) -> None:
     assert database.sql("SELECT number FROM migrations") == ["1"]
 
 
-def test_a_release_that_the_tables_do_not_admit_is_refused(
+def test_a_release_whose_tables_are_not_there_yet_does_not_start(
     database: Deployment, next_images: dict[str, str]
 ) -> None:
-    upgrade = ("ledger_upgrade", "ledger", "upgrade")
-    assert run(database, *upgrade, release=next_images["admits no release before"])[0] == 0
-    code, told = run(database, *upgrade)
+    code, told = run(database, "ms_flask_app", release=next_images["admits the release before"])
+    assert code == 1
+    assert "(migration 1, this release needs 2); run: peerloan ledger upgrade" in told
+
+
+@pytest.mark.parametrize("service", ["ledger_upgrade", "ms_flask_app"])
+def test_a_release_that_the_tables_do_not_admit_is_refused(
+    database: Deployment, next_images: dict[str, str], service: str
+) -> None:
+    assert run(database, "ledger_upgrade", release=next_images["admits no release before"])[0] == 0
+    code, told = run(database, service)
     assert code == 1
     assert "(migration 2), which admits releases from 0.2.0 on; this one is 0.1.0" in told
+
+
+def commands(section: str) -> list[str]:
+    """The blocks of commands in a section of the guide."""
+    text = (ROOT / "docs/deploy.md").read_text("utf-8").split(f"\n## {section}\n")[1]
+    return re.findall(r"```sh\n(.*?)```", text.split("\n## ")[0], re.S)
+
+
+def test_the_guide_s_backup_is_restored_on_another_host(
+    serving: Deployment, tmp_path: Path, loan: dict[str, Any]
+) -> None:
+    answer = serving.post("/v1/predictions", json=loan | {"id": "restored"}).json()
+    backup, restore = commands("The ledger's backup")
+    sh("sh", "-ec", backup, env=serving.settings, cwd=serving.folder)
+    other = Deployment(copy_checkout(tmp_path / "peerloan"), "peerloan-test-restored")
+    sh("sh", "deploy/prepare.sh", cwd=other.folder)
+    for name in ("seal.tar", "ledger.dump"):
+        (serving.folder / name).rename(other.folder / name)
+    try:
+        *steps, start = restore.strip().splitlines()
+        assert start == "docker-compose up -d"
+        sh("sh", "-ec", "\n".join(steps), env=other.settings, cwd=other.folder)
+        code, told = run(other, "ledger_upgrade")
+        assert (code, "nothing to do" in told) == (0, True)
+        assert other.sql(f"SELECT id FROM decisions WHERE id = '{answer['id']}'") == [answer["id"]]
+        key = ("run", "--rm", "-T", "--no-deps", "--entrypoint", "sha256sum", "ms_model")
+        assert other.compose(*key, "/seal/key") == serving.compose(*key, "/seal/key")
+    finally:
+        other.compose("down", "--volumes")
