@@ -139,10 +139,24 @@ def ledger_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     return server.new()
 
 
-class Service:
-    """A `peerloan serve` process and its address."""
+SERVE = "peerloan serve --host {host} --port {port} --workers {workers}"
+GUNICORN = (
+    "gunicorn -c python:peerloan.service.gunicorn_conf -b {host}:{port} -w {workers} "
+    "peerloan.service.wsgi:application()"
+)
 
-    def __init__(self, store: Path, log: Path, workers: int, host: str = "127.0.0.1") -> None:
+
+class Service:
+    """A `peerloan serve` process, or another server's, and its address."""
+
+    def __init__(
+        self,
+        store: Path,
+        log: Path,
+        workers: int,
+        host: str = "127.0.0.1",
+        server: str = SERVE,
+    ) -> None:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
@@ -150,8 +164,10 @@ class Service:
         self.log = log
         with log.open("ab") as out:
             self.process = subprocess.Popen(
-                f"{sys.executable} -m peerloan serve --host {host} --port {port} "
-                f"--workers {workers}".split(),
+                [
+                    *(sys.executable, "-m"),
+                    *server.format(host=host, port=port, workers=workers).split(),
+                ],
                 env=os.environ | settings(store),
                 stdout=out,
                 stderr=out,
@@ -188,8 +204,10 @@ def serve(tmp_path: Path) -> Iterator[Callable[..., Service]]:
     """Start `peerloan serve` on a store and wait for every worker; stopped after the test."""
     started: list[Service] = []
 
-    def start(store: Store, workers: int = 1, host: str = "127.0.0.1") -> Service:
-        service = Service(store.root, tmp_path / "server.log", workers, host)
+    def start(
+        store: Store, workers: int = 1, host: str = "127.0.0.1", server: str = SERVE
+    ) -> Service:
+        service = Service(store.root, tmp_path / "server.log", workers, host, server)
         started.append(service)
         service.wait_for(lambda: requests.get(f"{service.url}/readyz", timeout=5).status_code > 0)
         if store.state().champion is not None:

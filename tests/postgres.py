@@ -24,6 +24,12 @@ def program(name: str) -> str | None:
     return shutil.which(name, path=":".join(_FOLDERS))
 
 
+def children(process: int) -> list[int]:
+    """The processes that a process has started and that run."""
+    tasks = Path(f"/proc/{process}/task").glob("*/children")
+    return [int(each) for task in tasks for each in task.read_text().split()]
+
+
 class Postgres:
     """A server with its data in a temporary folder."""
 
@@ -77,6 +83,20 @@ class Postgres:
         """Stop it at once, with whatever is connected."""
         self.process.send_signal(signal.SIGINT)
         self.process.wait(timeout=60)
+
+    def freeze(self) -> None:
+        """Stop its processes without a word to who is connected, until `thaw`."""
+        self._signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Let them go on."""
+        self._signal(signal.SIGCONT)
+
+    def _signal(self, number: signal.Signals) -> None:
+        # Who starts the others is stopped first.
+        for process in (self.process.pid, *children(self.process.pid)):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process, number)
 
     def new(self) -> str:
         """The URL of a new, empty database."""

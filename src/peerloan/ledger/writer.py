@@ -102,8 +102,9 @@ class Writer:
             self._queue.append(_Waiting(make(self._ids), told))
             if not self._begun:
                 self._begun = True
-                # No daemon: what was handed over is kept before the process ends.
-                threading.Thread(target=self._run, name="ledger").start()
+                # No daemon, as a thread of a server's may be, which passes it on: what was handed
+                # over is kept before the process ends.
+                threading.Thread(target=self._run, name="ledger", daemon=False).start()
                 threading.Thread(target=self._watch, name="ledger-clock", daemon=True).start()
         if not self._wake.is_set():
             self._wake.set()
