@@ -1,6 +1,7 @@
 #!/bin/sh
-# Replaces the application's containers by ones of the newest image, one by one and without a request
-# lost; a new one that does not become healthy is removed, and the old ones stay.
+# Brings the ledger's tables to the newest image, and then replaces the application's containers by
+# ones of it, one by one and without a request lost. Where the first fails nothing is replaced; a new
+# container that does not become healthy is removed, and the old ones stay.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -31,6 +32,10 @@ health() {
     docker inspect --format '{{.State.Health.Status}} {{.RestartCount}}' "$1"
 }
 
+healthy() {
+    case $(health "$1") in healthy*) ;; *) return 1 ;; esac
+}
+
 decided() { # healthy, unhealthy, or dying again and again
     case $(health "$1") in healthy* | unhealthy* | *' '[3-9] | *' '[1-9][0-9]*) ;; *) return 1 ;; esac
 }
@@ -52,11 +57,15 @@ within() { # SECONDS COMMAND …
     done
 }
 
+stop() { # WHY
+    echo "update: $1; the old ones stay" >&2
+    exit 1
+}
+
 refuse() { # CONTAINER WHY
     docker logs --tail 20 "$1" >&2 || true
     remove "$1"
-    echo "update: the new container $2; its log stands above, the old ones stay" >&2
-    exit 1
+    stop "the new container $2, and its log stands above"
 }
 
 old=$(running)
@@ -64,6 +73,12 @@ if [ -z "$old" ]; then
     echo 'update: no application runs; start it with: docker-compose up -d' >&2
     exit 1
 fi
+
+# A database that runs is left alone, whatever has changed in its settings.
+compose up -d --no-deps --no-recreate ledger || stop "the ledger's database could not be started"
+within 60 healthy "$(compose ps -q ledger)" || stop "the ledger's database is not healthy"
+compose run --rm --no-deps -T ledger_upgrade </dev/null || stop 'the ledger was not upgraded'
+
 count=$(echo "$old" | wc -l)
 # What does not run would be started instead of a new one.
 for container in $(every); do
@@ -73,12 +88,9 @@ for container in $old; do
     before=$(every)
     compose up -d --no-deps --no-recreate --scale "ms_flask_app=$((count + 1))" ms_flask_app || true
     new=$(every | grep -vxF "$before" || true)
-    if [ "$(echo "$new" | grep -c .)" != 1 ]; then
-        echo 'update: no new container could be made; the old ones stay' >&2
-        exit 1
-    fi
+    [ "$(echo "$new" | grep -c .)" = 1 ] || stop 'no new container could be made'
     within 60 decided "$new" || true
-    case $(health "$new") in healthy*) ;; *) refuse "$new" 'did not become healthy' ;; esac
+    healthy "$new" || refuse "$new" 'did not become healthy'
     within 30 balanced "$new" || refuse "$new" 'was not taken up by Nginx'
     docker stop "$container" >/dev/null
     remove "$container"

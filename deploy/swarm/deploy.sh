@@ -1,5 +1,6 @@
 #!/bin/sh
-# Brings the stack to what stands here and in .env, and waits until it is so, or was rolled back.
+# Brings the stack to what stands here and in .env, and waits until it is so, or was rolled back: first
+# the ledger's database and its tables, and where that fails nothing else is touched.
 # Arguments: further stack files, such as deploy/swarm/tls.yml.
 set -eu
 cd "$(dirname "$0")/../.."
@@ -19,9 +20,11 @@ if [ -e .env ]; then
     done <.env
 fi
 NGINX_FILES=$(cat deploy/nginx/* | sha256sum | cut -c 1-12)
-export NGINX_FILES
+LEDGER_FILES=$(cat deploy/ledger/* | sha256sum | cut -c 1-12)
+export NGINX_FILES LEDGER_FILES
 
 stack=${PEERLOAN_STACK:-peerloan}
+password=${stack}_ledger_password
 for file; do
     set -- "$@" -c "$file"
     shift
@@ -54,31 +57,91 @@ settled() { # whether a service is as it should be, or was rolled back
     [ "${running%/*}" = "${running#*/}" ]
 }
 
-before=$(mktemp -d)
-trap 'rm -r "$before"' EXIT
-services='nginx ms_flask_app ms_model'
-for service in $services; do
-    template "$service" >"$before/$service.template"
-    update "$service" >"$before/$service.update"
-done
-docker stack deploy --with-registry-auth -c deploy/swarm/stack.yml "$@" "$stack"
+remember() { # SERVICE …: how they are before they change
+    for service; do
+        template "$service" >"$before/$service.template"
+        update "$service" >"$before/$service.update"
+    done
+}
 
-failed=0
-for service in $services; do
+await() { # SERVICE …: until each is settled; fails if one was rolled back
+    rolled_back=0
+    for service; do
+        tries=600
+        until settled "$service"; do
+            tries=$((tries - 1))
+            if [ $tries -eq 0 ]; then
+                docker service ps --no-trunc "${stack}_$service" >&2
+                echo "$service: not done in time" >&2
+                exit 1
+            fi
+            sleep 1
+        done
+        now=$(update "$service")
+        [ "$now" != "$(cat "$before/$service.update")" ] || now=running
+        now=${now:-running}
+        echo "$service: ${now##* }, $(replicas "$service")" >&2
+        case $now in *rollback_* | *paused) rolled_back=1 ;; esac
+    done
+    return $rolled_back
+}
+
+job_state() {
+    docker service ps --format '{{.CurrentState}}' "$job" | cut -d ' ' -f 1
+}
+
+upgrade() { # the ledger's tables, by the application's release
+    # A service that runs once: Swarm forgets to remove the container of a job, and not this one's.
+    docker service rm "$job" >/dev/null 2>&1 || true # of a run that was cut off
+    docker service create --detach --quiet --with-registry-auth --name "$job" \
+        --restart-condition none --no-healthcheck \
+        --network "${stack}_application_ledger" --read-only --cap-drop ALL \
+        --mount type=tmpfs,target=/tmp \
+        --secret "source=$password,target=ledger_password,uid=10001,mode=0400" \
+        --env PEERLOAN_LEDGER=postgresql://peerloan@ledger/peerloan \
+        --env PEERLOAN_LEDGER_PASSWORD_FILE=/run/secrets/ledger_password \
+        "${PEERLOAN_REGISTRY:-peerloan}/ms_flask_app:${PEERLOAN_RELEASE:-latest}" \
+        ledger upgrade >/dev/null || return 1
     tries=600
-    until settled "$service"; do
+    while :; do
+        case $(job_state) in Complete | Failed | Rejected | Orphaned | Remove | Shutdown) break ;; esac
         tries=$((tries - 1))
-        if [ $tries -eq 0 ]; then
-            docker service ps --no-trunc "${stack}_$service" >&2
-            echo "$service: not done in time" >&2
-            exit 1
-        fi
+        [ $tries -gt 0 ] || break
         sleep 1
     done
-    now=$(update "$service")
-    [ "$now" != "$(cat "$before/$service.update")" ] || now=running
-    now=${now:-running}
-    echo "$service: ${now##* }, $(replicas "$service")" >&2
-    case $now in *rollback_* | *paused) failed=1 ;; esac
-done
-exit $failed
+    ended=$(job_state)
+    docker service logs --raw "$job" >&2 || true
+    [ "$ended" = Complete ] || docker service ps --no-trunc --format '{{.CurrentState}}: {{.Error}}' "$job" >&2
+    docker service rm "$job" >/dev/null
+    [ "$ended" = Complete ]
+}
+
+stop() { # WHY
+    echo "deploy: $1; nothing else was touched" >&2
+    exit 1
+}
+
+secrets=$(docker secret ls --format '{{.Name}}')
+if ! echo "$secrets" | grep -qxF "$password"; then
+    echo "deploy: no secret $password; make it by: sh deploy/prepare.sh &&" \
+        "docker secret create $password secrets/ledger_password" >&2
+    exit 1
+fi
+# The database stays where its volume is: at first, here.
+if [ -z "$(docker node ls -q --filter node.label=peerloan_ledger=here)" ]; then
+    docker node update --label-add peerloan_ledger=here "$(docker info --format '{{.Swarm.NodeID}}')" >/dev/null
+fi
+
+before=$(mktemp -d)
+trap 'rm -r "$before"' EXIT
+
+remember ledger
+# A newer image of the same name must not restart the database in passing.
+docker stack deploy --with-registry-auth --resolve-image changed -c deploy/swarm/ledger.yml "$stack"
+await ledger || stop "the ledger's database was rolled back"
+job=${stack}_ledger_upgrade
+upgrade || stop 'the ledger was not upgraded'
+
+remember nginx ms_flask_app ms_model
+docker stack deploy --with-registry-auth -c deploy/swarm/stack.yml "$@" "$stack"
+await nginx ms_flask_app ms_model

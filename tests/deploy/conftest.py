@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from deploy.deployment import RELEASE, Deployment, copy_checkout, wait_for
+from deploy.deployment import Deployment, copy_checkout, sh, wait_for
+from deploy.releases import build_broken, build_next
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -28,6 +29,7 @@ def engine() -> None:
 def checkout(engine: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkout whose images are built."""
     folder = copy_checkout(tmp_path_factory.mktemp("deploy") / "peerloan")
+    sh("sh", "deploy/prepare.sh", cwd=folder)
     Deployment(folder, "peerloan-build").compose("build")
     return folder
 
@@ -36,7 +38,6 @@ def checkout(engine: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def serving(checkout: Path) -> Iterator[Deployment]:
     """The whole, with the champion that the model's container trained."""
     here = Deployment(checkout, "peerloan-test")
-    (checkout / "books").mkdir(exist_ok=True)  # an earlier container may have mounted it
     here.compose("down", "--volumes", "--remove-orphans")  # of a run that was cut off
     here.compose("up", "-d")
     here.make_token()
@@ -46,28 +47,13 @@ def serving(checkout: Path) -> Iterator[Deployment]:
     here.compose("down", "--volumes", "--remove-orphans")
 
 
-# Releases that must not replace one that works: each is the application's image and one line.
-BROKEN = {
-    "does not start": 'ENTRYPOINT ["python", "-c", "raise SystemExit(1)"]',
-    # As an old release under a champion of a newer format.
-    "can't read the champion": 'RUN python -c "import pathlib, peerloan.model.manifest as m; '
-    "path = pathlib.Path(m.__file__); text = path.read_text(); assert 'FORMAT = 1' in text; "
-    "path.write_text(text.replace('FORMAT = 1', 'FORMAT = 0'))\"",
-}
+@pytest.fixture(scope="session")
+def broken_images(checkout: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The tags of images that must be refused, by what is wrong with them."""
+    return build_broken(tmp_path_factory.mktemp("broken"))
 
 
 @pytest.fixture(scope="session")
-def broken_images(checkout: Path) -> dict[str, str]:
-    """The tags of images that must be refused, by what is wrong with them."""
-    tags = {}
-    for number, (what, line) in enumerate(BROKEN.items()):
-        tags[what] = f"{RELEASE}-broken-{number}"
-        recipe = f"FROM peerloan/ms_flask_app:{RELEASE}\nUSER root\n{line}\nUSER 10001:10001\n"
-        subprocess.run(
-            ["docker", "build", "-t", f"peerloan/ms_flask_app:{tags[what]}", "-"],
-            input=recipe,
-            text=True,
-            capture_output=True,
-            check=True,
-        )
-    return tags
+def next_images(checkout: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The tags of images of the next release, by what its migration does."""
+    return build_next(tmp_path_factory.mktemp("next"))

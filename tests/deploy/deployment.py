@@ -23,6 +23,7 @@ PARTS = (
     *("pyproject.toml", "deploy", "requirements", "src"),
 )
 RELEASE = "test"
+COMPOSE = ["docker-compose"] if shutil.which("docker-compose") else ["docker", "compose"]
 
 
 def sh(*command: object, env: dict[str, str] | None = None, cwd: Path | None = None) -> str:
@@ -39,6 +40,12 @@ def sh(*command: object, env: dict[str, str] | None = None, cwd: Path | None = N
     if done.returncode:
         pytest.fail(f"{' '.join(map(str, command))}:\n{done.stdout[-3000:]}{done.stderr[-3000:]}")
     return done.stdout
+
+
+def inspect(container: str) -> dict[str, Any]:
+    """What the engine knows of a container."""
+    found: dict[str, Any] = json.loads(sh("docker", "inspect", container))[0]
+    return found
 
 
 def free_port() -> int:
@@ -92,21 +99,38 @@ class Deployment:
         self.url = f"https://127.0.0.1:{self.https}"
         self.token = ""
 
-    def compose(self, *arguments: object, **settings: str) -> str:
-        """`docker-compose …` in the checkout."""
-        command = ["docker-compose"] if shutil.which("docker-compose") else ["docker", "compose"]
-        return sh(*command, *arguments, env=self.settings | settings, cwd=self.folder)
+    def ask(self, *arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
+        """`docker-compose …` in the checkout, whatever becomes of it."""
+        return subprocess.run(
+            [*COMPOSE, *arguments],
+            env=os.environ | self.settings | settings,
+            cwd=self.folder,
+            capture_output=True,
+            text=True,
+            timeout=900,
+            check=False,
+        )
 
-    def containers(self, service: str) -> list[str]:
-        """The ids of a service's running containers."""
+    def compose(self, *arguments: object, **settings: str) -> str:
+        """`docker-compose …` in the checkout; fails the test if it fails."""
+        return sh(*COMPOSE, *arguments, env=self.settings | settings, cwd=self.folder)
+
+    def containers(self, service: str, *options: str) -> list[str]:
+        """The ids of a service's running containers, or as the options of `docker ps` say."""
         labels = (f"com.docker.compose.{key}" for key in ("project", "service"))
         filters = [
             f"label={label}={value}"
             for label, value in zip(labels, (self.name, service), strict=True)
         ]
         return sh(
-            "docker", "ps", "-q", *(each for f in filters for each in ("--filter", f))
+            *("docker", "ps", "-q", *options), *(each for f in filters for each in ("--filter", f))
         ).split()
+
+    def sql(self, statement: str) -> list[str]:
+        """Ask the ledger's database; the rows, their values with | between."""
+        (container,) = self.containers("ledger")
+        command = ["psql", "--username", "postgres", "--dbname", "peerloan", "-Atqc", statement]
+        return sh("docker", "exec", container, *command).splitlines()
 
     def make_token(self) -> None:
         """A token for the tests, made as an operator does."""

@@ -7,9 +7,10 @@ import json
 import ssl
 import threading
 import time
+import uuid
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
 _CLOSED = (ConnectionError, http.client.RemoteDisconnected, ssl.SSLEOFError, ssl.SSLZeroReturnError)
 
@@ -19,17 +20,24 @@ class Tally:
     """What a load has seen. A request has failed when it got no 2xx."""
 
     requests: int = 0
+    loans: int = 0
     failed: int = 0
     repeated: int = 0
     longest: float = 0.0
     versions: Counter[str] = field(default_factory=Counter)
     # When each was asked, when it was answered, and by which version.
     answers: list[tuple[float, float, str]] = field(default_factory=list)
+    # The decisions that were answered, by id.
+    ids: list[str] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
 
 
 class Load:
-    """Clients that each ask for a prediction again and again, over connections that they keep."""
+    """Clients that each ask for a prediction again and again, over connections that they keep.
+
+    Every other one names its requests (`Idempotency-Key`), so that one that is repeated counts
+    once; for the rest the proxy does.
+    """
 
     def __init__(
         self,
@@ -53,12 +61,16 @@ class Load:
             threading.Thread(target=self._client, args=(i,), daemon=True) for i in range(clients)
         ]
 
-    def __enter__(self) -> Load:
+    def __enter__(self) -> Self:
         for thread in self._threads:
             thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """Let each client end what it has begun."""
         self._stop.set()
         for thread in self._threads:
             thread.join(timeout=60)
@@ -80,35 +92,39 @@ class Load:
             if self._pause:
                 time.sleep(self._pause)
             count += 1
-            body = self._many if count % 10 == 0 else self._body
+            body, loans = (self._many, 20) if count % 10 == 0 else (self._body, 1)
+            head = self._head | ({"Idempotency-Key": str(uuid.uuid4())} if number % 2 else {})
             began = time.monotonic()
             repeated = False
             try:
                 try:
-                    status, content = self._ask(connection, body)
+                    status, content = self._ask(connection, body, head)
                 except _Unanswered:
                     repeated = True
                     connection.close()
                     connection = self._connection(context)
-                    status, content = self._ask(connection, body)
-                fault, versions = "", []
+                    status, content = self._ask(connection, body, head)
+                fault, versions, ids = "", [], []
                 if status // 100 == 2:
                     answer = json.loads(content)
                     each = answer.get("predictions", [answer])
                     versions = [one["model"]["version"] for one in each]
+                    ids = [one["id"] for one in each]
                 else:
                     fault = f"{status}: {content[:200]!r}"
             except Exception as error:
-                fault, versions = f"{type(error).__name__}: {error}", []
+                fault, versions, ids = f"{type(error).__name__}: {error}", [], []
                 connection.close()
                 connection = self._connection(context)
             ended = time.monotonic()
             with self._lock:
                 self._tally.requests += 1
+                self._tally.loans += loans
                 self._tally.repeated += repeated
                 self._tally.longest = max(self._tally.longest, ended - began)
                 self._tally.versions.update(versions)
                 self._tally.answers += [(began, ended, version) for version in set(versions)]
+                self._tally.ids += ids
                 if fault:
                     self._tally.failed += 1
                     self._tally.faults.append(fault)
@@ -119,10 +135,12 @@ class Load:
             return http.client.HTTPConnection("127.0.0.1", self._port, timeout=40)
         return http.client.HTTPSConnection("127.0.0.1", self._port, context=context, timeout=40)
 
-    def _ask(self, connection: http.client.HTTPConnection, body: bytes) -> tuple[int, bytes]:
+    def _ask(
+        self, connection: http.client.HTTPConnection, body: bytes, head: dict[str, str]
+    ) -> tuple[int, bytes]:
         reused = connection.sock is not None
         try:
-            connection.request("POST", "/v1/predictions", body, self._head)
+            connection.request("POST", "/v1/predictions", body, head)
             answer = connection.getresponse()
         except _CLOSED as error:
             # A kept connection may be closed by the other side at any moment, also just as a

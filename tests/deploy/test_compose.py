@@ -11,16 +11,10 @@ from typing import Any
 
 import pytest
 
-from deploy.deployment import RELEASE, Deployment, sh, wait_for
+from deploy.deployment import RELEASE, Deployment, inspect, sh, wait_for
 
 Fresh = Callable[[], tuple[str, Callable[[], str]]]
-SERVICES = ("nginx", "ms_flask_app", "ms_model")
-
-
-def inspect(container: str) -> dict[str, Any]:
-    """What the engine knows of a container."""
-    found: dict[str, Any] = json.loads(sh("docker", "inspect", container))[0]
-    return found
+SERVICES = ("nginx", "ms_flask_app", "ms_model", "ledger")
 
 
 def versions(here: Deployment) -> list[str]:
@@ -172,6 +166,12 @@ def test_a_container_has_no_more_rights_than_it_needs(serving: Deployment, servi
         ("ms_model", "/store/versions", True),
         ("ms_model", "/store/aliases", True),
         ("ms_model", "/tokens", True),
+        ("ms_flask_app", "/seal", True),
+        ("ms_model", "/seal", True),
+        ("ledger", "/var/lib/postgresql/data", True),
+        ("ledger", "/var/lib/postgresql", False),
+        ("ledger", "/etc/ledger", False),
+        ("ledger", "/run/secrets", False),
     ],
 )
 def test_where_a_container_may_write(
@@ -183,12 +183,47 @@ def test_where_a_container_may_write(
     assert (done.returncode == 0) == writable, done.stderr
 
 
-@pytest.mark.parametrize("service", ["ms_flask_app", "ms_model"])
+@pytest.mark.parametrize("service", ["ms_flask_app", "ms_model", "ledger"])
 def test_the_project_s_containers_reach_nobody_outside(serving: Deployment, service: str) -> None:
     for container in serving.containers(service):
         for name in inspect(container)["NetworkSettings"]["Networks"]:
             network = json.loads(sh("docker", "network", "inspect", name))[0]
             assert network["Internal"] or network["Driver"] == "null", name
+
+
+REACH = "import socket, sys; socket.create_connection((sys.argv[1], int(sys.argv[2])), 2)"
+
+
+@pytest.mark.parametrize(
+    ("service", "other", "port", "reached"),
+    [
+        ("ms_flask_app", "ledger", 5432, True),
+        ("ms_model", "ledger", 5432, True),
+        ("ms_model", "ms_flask_app", 5000, False),
+        ("ms_model", "nginx", 8443, False),
+    ],
+)
+def test_who_reaches_whom(
+    serving: Deployment, service: str, other: str, port: int, reached: bool
+) -> None:
+    container = serving.containers(service)[0]
+    networks = inspect(serving.containers(other)[0])["NetworkSettings"]["Networks"]
+    # By address, since a name is known only where two share a network.
+    for address in [network["IPAddress"] for network in networks.values()]:
+        command = ["docker", "exec", container, "python", "-c", REACH, address, str(port)]
+        done = subprocess.run(command, capture_output=True, check=False)
+        if done.returncode == 0:
+            assert reached, address
+            return
+    assert not reached
+
+
+def test_the_proxy_does_not_reach_the_database(serving: Deployment) -> None:
+    container = serving.containers("nginx")[0]
+    for network in inspect(serving.containers("ledger")[0])["NetworkSettings"]["Networks"].values():
+        ask = ["docker", "exec", container, "curl", "--silent", "--max-time", "2"]
+        address = f"telnet://{network['IPAddress']}:5432"
+        assert subprocess.run([*ask, address], capture_output=True, check=False).returncode != 0
 
 
 def test_without_a_token_only_health_is_answered(serving: Deployment, loan: dict[str, Any]) -> None:
@@ -224,3 +259,26 @@ def test_a_redeployment_is_one_command(
     assert answer["model"]["version"] in versions(serving)
     serving.compose("run", "--rm", "ms_model", "models", "rollback", "--why", "the test is over")
     wait_for("the champion before", lambda: serving.settled(before))
+
+
+def test_without_the_database_no_decision_is_answered_and_nothing_else_stops(
+    serving: Deployment, loan: dict[str, Any]
+) -> None:
+    serving.compose("stop", "ledger")
+    answer = serving.post("/v1/predictions", json=loan)
+    assert (answer.status_code, answer.json()["title"]) == (503, "Ledger Unavailable")
+    assert int(answer.headers["Retry-After"]) > 0
+    assert serving.post("/v1/predictions?what_if=true", json=loan).ok
+    # Nor does an application that starts meanwhile.
+    container = serving.containers("ms_flask_app")[0]
+    sh("docker", "restart", container)
+    wait_for("health", lambda: inspect(container)["State"]["Health"]["Status"] == "healthy")
+    wait_for("readiness", serving.settled)
+    assert serving.get("/readyz").ok
+    serving.compose("start", "ledger")
+
+    def kept() -> bool:
+        return all(serving.post("/v1/predictions", json=loan).ok for _ in range(20))
+
+    wait_for("answers", kept)
+    assert {serving.get("/readyz").json()["ledger"] for _ in range(20)} == {"available"}

@@ -12,24 +12,25 @@ from typing import Any
 
 import pytest
 
-from deploy.conftest import BROKEN
-from deploy.deployment import RELEASE, Deployment, sh, wait_for
+from deploy.deployment import RELEASE, Deployment, inspect, sh, wait_for
+from deploy.keeping import Kept
+from deploy.releases import BROKEN
 from deploy.steady_load import Load, Tally
 from peerloan.loan import default_definition
-
-NEXT = "test-next"
 
 
 @dataclass
 class Proof:
-    """A load that goes on from test to test, and a line for each."""
+    """A load that goes on from test to test, a line for each, and what the ledger kept of it."""
 
-    load: Load
-    lines: list[tuple[str, Tally]] = field(default_factory=list)
+    load: Load = field(repr=False)
+    kept: Kept
+    lines: list[tuple[str, Tally]] = field(default_factory=list, repr=False)
 
     def done(self, what: str) -> Tally:
         """End a step: what the clients saw in it."""
         tally = self.load.take()
+        self.kept.add(tally)
         self.lines.append((what, tally))
         assert tally.requests > 100, "there was a load"
         assert tally.faults == []
@@ -40,10 +41,11 @@ class Proof:
 def proof(serving: Deployment, sample_book: Path, pytestconfig: pytest.Config) -> Iterator[Proof]:
     (serving.folder / "books" / "next.csv").write_text(sample_book.read_text("utf-8"), "utf-8")
     loan = {field.name: field.default for field in default_definition().fields}
+    kept = Kept()
     with Load(serving.https, loan, token=serving.token) as load:
         time.sleep(1)
-        load.take()
-        made = Proof(load)
+        kept.add(load.take())
+        made = Proof(load, kept)
         yield made
     show(made, pytestconfig)
 
@@ -61,6 +63,7 @@ def show(proof: Proof, config: pytest.Config) -> None:
         print()
         for row in rows:
             print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)))
+        print(proof.kept)
 
 
 def on(here: Deployment, service: str, *command: str) -> str:
@@ -122,13 +125,51 @@ def test_the_application_is_scaled(serving: Deployment, proof: Proof, count: int
     proof.done(f"the application is scaled to {count}")
 
 
-def test_the_image_is_replaced_container_by_container(serving: Deployment, proof: Proof) -> None:
-    serving.compose("build", "ms_flask_app", PEERLOAN_RELEASE=NEXT)
-    done = update(serving, NEXT)
+def is_healthy(container: str) -> bool:
+    """Whether the engine holds a container for healthy."""
+    return bool(inspect(container)["State"]["Health"]["Status"] == "healthy")
+
+
+def tables(here: Deployment) -> list[str]:
+    """The migrations that the ledger's tables have been brought through."""
+    return here.sql("SELECT number FROM migrations ORDER BY number")
+
+
+def test_a_release_whose_migration_fails_is_not_taken(
+    serving: Deployment, proof: Proof, next_images: dict[str, str]
+) -> None:
+    before = serving.containers("ms_flask_app")
+    done = update(serving, next_images["fails"])
+    assert done.returncode == 1
+    assert "the ledger was not upgraded; the old ones stay" in done.stderr
+    assert serving.containers("ms_flask_app") == before
+    assert tables(serving) == ["1"]
+    proof.done("a release whose migration fails is refused")
+
+
+def test_the_image_is_replaced_container_by_container(
+    serving: Deployment, proof: Proof, next_images: dict[str, str]
+) -> None:
+    release = next_images["admits the release before"]
+    done = update(serving, release)
     assert done.returncode == 0, done.stderr
-    assert images(serving) == {f"peerloan/ms_flask_app:{NEXT}"}
+    assert images(serving) == {f"peerloan/ms_flask_app:{release}"}
+    assert tables(serving) == ["1", "2"]
     time.sleep(1)
-    proof.done("the application's image is replaced")
+    proof.done("image and tables are replaced by the next release's")
+
+
+def test_the_release_before_is_brought_back_and_restarts_on_the_new_tables(
+    serving: Deployment, proof: Proof
+) -> None:
+    done = update(serving, RELEASE)
+    assert done.returncode == 0, done.stderr
+    assert images(serving) == {f"peerloan/ms_flask_app:{RELEASE}"}
+    container = serving.containers("ms_flask_app")[0]
+    sh("docker", "restart", container)
+    wait_for("it is back", lambda: is_healthy(container))
+    assert tables(serving) == ["1", "2"]
+    proof.done("the release before is brought back, and restarts")
 
 
 @pytest.mark.parametrize("what", BROKEN)
@@ -138,7 +179,7 @@ def test_a_broken_release_is_not_taken(
     done = update(serving, broken_images[what])
     assert done.returncode == 1
     assert "the old ones stay" in done.stderr
-    assert images(serving) == {f"peerloan/ms_flask_app:{NEXT}"}
+    assert images(serving) == {f"peerloan/ms_flask_app:{RELEASE}"}
     assert len(serving.containers("ms_flask_app")) == 2
     proof.done(f"an image that {what} is refused")
 
@@ -172,10 +213,18 @@ def test_the_model_s_container_is_stopped_for_good(serving: Deployment, proof: P
     serving.compose("stop", "ms_model")
     time.sleep(3)
     proof.done("the model's container is stopped for good")
-    serving.compose("up", "-d", "--no-recreate", "ms_model", PEERLOAN_RELEASE=RELEASE)
+    serving.compose("up", "-d", "--no-recreate", "ms_model")
+
+
+def test_every_answer_is_in_the_ledger_exactly_once(serving: Deployment, proof: Proof) -> None:
+    proof.load.stop()
+    proof.kept.add(proof.load.take())
+    proof.kept.count(serving)
+    assert proof.kept.answered == proof.kept.sent > 1000
+    assert proof.kept.lost == proof.kept.doubled == 0
 
 
 def test_there_is_nothing_to_replace_where_nothing_runs(checkout: Path) -> None:
-    done = update(Deployment(checkout, "peerloan-test-nothing"), NEXT)
+    done = update(Deployment(checkout, "peerloan-test-nothing"), RELEASE)
     assert done.returncode == 1
     assert "no application runs; start it with: docker-compose up -d" in done.stderr

@@ -7,17 +7,19 @@ import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from deploy.conftest import BROKEN
 from deploy.deployment import RELEASE, Deployment, sh, wait_for
-from deploy.steady_load import Load
+from deploy.keeping import Kept
+from deploy.releases import BROKEN
+from deploy.steady_load import Load, Tally
 from peerloan.loan import default_definition
 
 STACK = "peerloan-test-swarm"
 APP = f"{STACK}_ms_flask_app"
-GOOD = "test-good"
+PASSWORD = f"{STACK}_ledger_password"
 SECRETS = (f"{STACK}_tls_crt", f"{STACK}_tls_key")
 
 
@@ -35,9 +37,13 @@ class Stack(Deployment):
             check=False,
         )
 
+    def containers(self, service: str, *options: str) -> list[str]:
+        """The ids of a service's running containers, or as the options of `docker ps` say."""
+        return sh("docker", "ps", "-q", *options, "--filter", f"name={STACK}_{service}.").split()
+
     def make_token(self) -> None:
         """A token for the tests, made as an operator does."""
-        container = sh("docker", "ps", "-q", "--filter", f"name={STACK}_ms_model").split()[0]
+        container = self.containers("ms_model")[0]
         self.token = sh("docker", "exec", container, "peerloan", "token", "new", "tests").strip()
 
     def image(self) -> str:
@@ -49,16 +55,18 @@ class Stack(Deployment):
 def remove() -> None:
     """Remove the stack and all that it made."""
     subprocess.run(["docker", "stack", "rm", STACK], capture_output=True, check=False)
-    names = [f"{STACK}_{name}" for name in ("versions", "aliases", "tokens", "books")]
+    volumes = ("versions", "aliases", "tokens", "seal", "ledger", "books")
 
     def gone() -> bool:
         ask = ["docker", "ps", "-aq", "--filter", f"name={STACK}"]
         return not sh(*ask).strip()
 
     wait_for("the containers' end", gone, 120)
-    for name in names:
-        subprocess.run(["docker", "volume", "rm", name], capture_output=True, check=False)
-    for name in SECRETS:
+    for name in volumes:
+        subprocess.run(
+            ["docker", "volume", "rm", f"{STACK}_{name}"], capture_output=True, check=False
+        )
+    for name in (*SECRETS, PASSWORD):
         subprocess.run(["docker", "secret", "rm", name], capture_output=True, check=False)
 
 
@@ -71,6 +79,10 @@ def stack(checkout: Path) -> Iterator[Stack]:
     sh("docker", "swarm", "init", "--advertise-addr", "127.0.0.1")
     here = Stack(checkout, STACK)
     done = here.deploy(RELEASE)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert f"no secret {PASSWORD}; make it by: sh deploy/prepare.sh &&" in done.stderr
+    sh("docker", "secret", "create", PASSWORD, checkout / "secrets/ledger_password")
+    done = here.deploy(RELEASE)
     assert done.returncode == 0, done.stderr
     here.make_token()
     wait_for("the token", here.let_in)
@@ -80,41 +92,69 @@ def stack(checkout: Path) -> Iterator[Stack]:
     sh("docker", "swarm", "leave", "--force")
 
 
+class Steady(Load):
+    """A steady load, and what the ledger kept of it."""
+
+    def __init__(self, stack: Stack) -> None:
+        loan = {field.name: field.default for field in default_definition().fields}
+        super().__init__(stack.https, loan, token=stack.token)
+        self.kept = Kept()
+
+    def take(self) -> Tally:
+        """What was seen since the last call."""
+        tally = super().take()
+        self.kept.add(tally)
+        return tally
+
+
 @pytest.fixture(scope="module")
-def load(stack: Stack) -> Iterator[Load]:
+def load(stack: Stack, pytestconfig: pytest.Config) -> Iterator[Steady]:
     """A steady load."""
-    loan = {field.name: field.default for field in default_definition().fields}
-    with Load(stack.https, loan, token=stack.token) as load:
+    with Steady(stack) as load:
         time.sleep(1)
         load.take()
         yield load
+    capture: Any = pytestconfig.pluginmanager.getplugin("capturemanager")
+    with capture.global_and_fixture_disabled():
+        print(f"\nin a Swarm: {load.kept}")
 
 
-def tag(release: str, app: str) -> None:
-    """Name images as a release."""
-    sh("docker", "tag", f"peerloan/ms_flask_app:{app}", f"peerloan/ms_flask_app:{release}")
+def tag(release: str) -> str:
+    """Name the model's image as a release of the application."""
     sh("docker", "tag", f"peerloan/ms_model:{RELEASE}", f"peerloan/ms_model:{release}")
+    return release
 
 
-def test_a_good_release_rolls_out(stack: Stack, load: Load) -> None:
-    recipe = f"FROM peerloan/ms_flask_app:{RELEASE}\nLABEL good=yes\n"
-    command = ["docker", "build", "-t", f"peerloan/ms_flask_app:{GOOD}", "-"]
-    subprocess.run(command, input=recipe, text=True, capture_output=True, check=True)
-    tag(GOOD, GOOD)
-    done = stack.deploy(GOOD)
+def test_a_release_whose_migration_fails_touches_nothing(
+    stack: Stack, load: Steady, next_images: dict[str, str]
+) -> None:
+    before = stack.containers("ms_flask_app")
+    done = stack.deploy(tag(next_images["fails"]))
+    assert done.returncode == 1
+    assert 'table "no_such_table" does not exist' in done.stderr
+    assert "the ledger was not upgraded; nothing else was touched" in done.stderr
+    assert stack.containers("ms_flask_app") == before
+    assert stack.sql("SELECT number FROM migrations") == ["1"]
+    assert load.take().faults == []
+
+
+def test_a_good_release_rolls_out(stack: Stack, load: Steady, next_images: dict[str, str]) -> None:
+    good = next_images["admits the release before"]
+    done = stack.deploy(tag(good))
     assert done.returncode == 0, done.stderr
     assert "ms_flask_app: completed, 2/2" in done.stderr
-    assert stack.image() == f"peerloan/ms_flask_app:{GOOD}"
+    assert stack.image() == f"peerloan/ms_flask_app:{good}"
+    assert stack.sql("SELECT number FROM migrations ORDER BY number") == ["1", "2"]
     time.sleep(2)
     tally = load.take()
     assert tally.requests > 1000
     assert tally.faults == []
 
 
-def test_the_same_release_again_changes_nothing(stack: Stack) -> None:
-    done = stack.deploy(GOOD)
+def test_the_same_release_again_changes_nothing(stack: Stack, next_images: dict[str, str]) -> None:
+    done = stack.deploy(next_images["admits the release before"])
     assert done.returncode == 0, done.stderr
-    assert done.stderr.count(": running, ") == 3
+    assert done.stderr.count(": running, ") == 4
 
 
 @pytest.mark.parametrize(
@@ -123,7 +163,7 @@ def test_the_same_release_again_changes_nothing(stack: Stack) -> None:
 def test_settings_that_compose_would_read_otherwise_are_refused(stack: Stack, line: str) -> None:
     settings = stack.folder / ".env"
     settings.write_text(f"# as the example\n{line}\n", "utf-8")
-    done = stack.deploy(GOOD)
+    done = stack.deploy(RELEASE)
     settings.unlink()
     assert done.returncode == 2
     assert ".env, line 2: expected NAME=value" in done.stderr
@@ -131,11 +171,10 @@ def test_settings_that_compose_would_read_otherwise_are_refused(stack: Stack, li
 
 @pytest.mark.parametrize("what", BROKEN)
 def test_a_broken_release_rolls_itself_back(
-    stack: Stack, load: Load, broken_images: dict[str, str], what: str
+    stack: Stack, load: Steady, broken_images: dict[str, str], what: str
 ) -> None:
-    tag(broken_images[what], broken_images[what])
     before = stack.image()
-    done = stack.deploy(broken_images[what])
+    done = stack.deploy(tag(broken_images[what]))
     assert done.returncode == 1
     assert "ms_flask_app: rollback_completed, 2/2" in done.stderr
     assert stack.image() == before
@@ -146,9 +185,8 @@ def test_a_broken_release_rolls_itself_back(
     assert len(tally.versions) == 1
 
 
-def test_a_model_is_trained_and_promoted_in_the_stack(stack: Stack, load: Load) -> None:
-    ask = ("docker", "ps", "-q", "--filter", f"name={STACK}_ms_model")
-    container = sh(*ask).split()[0]
+def test_a_model_is_trained_and_promoted_in_the_stack(stack: Stack, load: Steady) -> None:
+    container = stack.containers("ms_model")[0]
     before = stack.serving()
     sh("docker", "exec", container, "peerloan", "sample", "/tmp/book.csv", "--loans", "6000")
     command = "peerloan train /tmp/book.csv --quick --candidate binned --promote"
@@ -157,6 +195,22 @@ def test_a_model_is_trained_and_promoted_in_the_stack(stack: Stack, load: Load) 
     tally = load.take()
     assert tally.faults == []
     assert set(tally.versions) >= {before}
+
+
+def test_the_release_before_runs_on_the_new_tables(stack: Stack, load: Steady) -> None:
+    done = stack.deploy(RELEASE)
+    assert done.returncode == 0, done.stderr
+    assert "ms_flask_app: completed, 2/2" in done.stderr
+    assert stack.image() == f"peerloan/ms_flask_app:{RELEASE}"
+    assert load.take().faults == []
+
+
+def test_every_answer_is_in_the_ledger_exactly_once(stack: Stack, load: Steady) -> None:
+    load.stop()
+    load.take()
+    load.kept.count(stack)
+    assert load.kept.answered == load.kept.sent > 1000
+    assert load.kept.lost == load.kept.doubled == 0
 
 
 def test_the_certificate_is_a_secret(stack: Stack, tmp_path: Path) -> None:

@@ -150,7 +150,7 @@ def test_workers_are_killed(faulty: Callable[..., Faulty], ledger_url: str) -> N
             os.kill(process, signal.SIGKILL)
             here.service.wait_for(lambda loaded=loaded: here.service.loaded() > loaded)  # type: ignore[misc]
         assert load.tally.count(0) > 0, "connections broke"
-    assert len(chains(ledger_url)) > 2, "each worker has a chain of its own"
+    assert len(chains(ledger_url)) > 1, "a worker that took the place of one has a chain of its own"
 
 
 def test_it_ends_under_load(faulty: Callable[..., Faulty], ledger_url: str) -> None:

@@ -83,7 +83,8 @@ def test_every_path_of_the_service_is_documented(tmp_path: Path) -> None:
 
 def test_every_setting_of_a_deployment_is_documented_with_its_default() -> None:
     used: dict[str, set[str]] = {}
-    for name in ("docker-compose.yml", "deploy/swarm/stack.yml", "deploy/swarm/deploy.sh"):
+    swarm = ("deploy/swarm/stack.yml", "deploy/swarm/ledger.yml", "deploy/swarm/deploy.sh")
+    for name in ("docker-compose.yml", *swarm):
         text = (ROOT / name).read_text("utf-8")
         for setting, default in re.findall(r"\$\{(PEERLOAN_[A-Z_]+):-([^}]*)\}", text):
             used.setdefault(setting, set()).add(default)

@@ -34,7 +34,7 @@ def filter_case(context: Any, case: Any) -> bool:
 
 @schemathesis.hook
 def before_call(context: Any, case: Any, kwargs: Any) -> None:
-    """A key belongs to one request: no schema relates two requests. What is to be refused stays so."""
+    """A key belongs to one request, and no schema relates two. What is to be refused stays so."""
     key = (case.headers or {}).get("Idempotency-Key")
     right = case.meta is None or case.meta.generation.mode.is_positive
     if right and isinstance(key, str):

@@ -1,0 +1,153 @@
+"""The ledger's database in its container: its password, its tables, its volume, its backup."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from deploy.deployment import ROOT, Deployment, copy_checkout, inspect, sh, wait_for
+
+SECRET = "secrets/ledger_password"
+ASK_AS_SUPERUSER = (
+    "import psycopg; psycopg.connect(host='ledger', dbname='peerloan', user='postgres',"
+    " password=open('/run/secrets/ledger_password').read())"
+)
+
+
+@pytest.fixture(scope="module")
+def database(checkout: Path) -> Iterator[Deployment]:
+    """The database alone, with no table in it."""
+    here = Deployment(checkout, "peerloan-test-ledger")
+    here.compose("down", "--volumes", "--remove-orphans")  # of a run that was cut off
+    here.compose("up", "-d", "ledger")
+    wait_for("the database", lambda: is_healthy(here))
+    yield here
+    here.compose("down", "--volumes", "--remove-orphans")
+
+
+def is_healthy(here: Deployment) -> bool:
+    """Whether the database's container is healthy."""
+    (container,) = here.containers("ledger")
+    return bool(inspect(container)["State"]["Health"]["Status"] == "healthy")
+
+
+def run(here: Deployment, service: str, *command: str, release: str = "") -> tuple[int, str]:
+    """Run a command of a service once; its exit code and what it printed."""
+    settings = {"PEERLOAN_RELEASE": release} if release else {}
+    done = here.ask("run", "--rm", "--no-deps", "-T", service, *command, **settings)
+    return done.returncode, done.stdout + done.stderr
+
+
+def test_without_a_password_nothing_starts_and_the_file_is_named(tmp_path: Path) -> None:
+    here = Deployment(copy_checkout(tmp_path / "peerloan"), "peerloan-test-no-password")
+    done = here.ask("up", "-d", "ledger")
+    here.compose("down", "--volumes")
+    assert done.returncode == 1
+    assert f"bind source path does not exist: {here.folder}/{SECRET}" in done.stderr
+
+
+def test_preparing_again_keeps_the_password_from_everybody_else(checkout: Path) -> None:
+    password = (checkout / SECRET).read_text("utf-8")
+    assert sh("sh", "deploy/prepare.sh", cwd=checkout) == ""
+    assert (checkout / SECRET).read_text("utf-8") == password
+    assert len(password) == 64
+    assert (checkout / "secrets").stat().st_mode & 0o077 == 0, "its owner's alone"
+    assert (checkout / SECRET).stat().st_mode & 0o222 == 0
+    assert "/secrets/" in (ROOT / ".gitignore").read_text("utf-8").splitlines()
+
+
+def test_the_password_is_a_file_and_nothing_else(database: Deployment, checkout: Path) -> None:
+    password = (checkout / SECRET).read_text("utf-8")
+    database.compose("up", "-d", "ms_flask_app", "ms_model")
+    for service in ("ledger", "ms_flask_app", "ms_model", "ledger_upgrade"):
+        (container,) = database.containers(service, "-a")[:1]
+        assert password not in sh("docker", "inspect", container)
+        log = subprocess.run(["docker", "logs", container], capture_output=True, text=True)
+        assert password not in log.stdout + log.stderr
+        if service != "ledger_upgrade":
+            assert password not in sh("docker", "exec", container, "cat", "/proc/1/environ")
+
+
+def test_the_superuser_is_not_reached_over_the_network(database: Deployment) -> None:
+    code = ("--entrypoint", "python", "ms_model", "-c", ASK_AS_SUPERUSER)
+    done = database.ask("run", "--rm", "--no-deps", "-T", *code)
+    assert done.returncode == 1
+    assert "no pg_hba.conf entry for host" in done.stderr
+    assert database.sql("SELECT rolsuper FROM pg_roles WHERE rolname = 'peerloan'") == ["f"]
+
+
+def test_an_application_without_tables_does_not_start_and_says_what_to_run(
+    database: Deployment,
+) -> None:
+    database.sql("DROP OWNED BY peerloan")
+    code, told = run(database, "ms_flask_app")
+    assert code == 1
+    assert "@ledger/peerloan: holds no ledger yet; run: peerloan ledger upgrade" in told
+
+
+def test_the_database_outlives_its_container(database: Deployment) -> None:
+    database.compose("run", "--rm", "--no-deps", "-T", "ledger_upgrade")
+    database.compose("down")
+    database.compose("up", "-d", "ledger")
+    wait_for("the database", lambda: is_healthy(database))
+    assert database.sql("SELECT number FROM migrations") == ["1"]
+
+
+def test_a_database_that_is_killed_comes_back(database: Deployment) -> None:
+    (container,) = database.containers("ledger")
+    sh("docker", "exec", container, "sh", "-c", "kill -QUIT 1")  # as a crash: it ends unprepared
+    wait_for("its end", lambda: inspect(container)["RestartCount"] == 1)
+    wait_for("the database", lambda: is_healthy(database))
+    assert database.sql("SELECT number FROM migrations") == ["1"]
+
+
+def test_a_release_whose_tables_are_not_there_yet_does_not_start(
+    database: Deployment, next_images: dict[str, str]
+) -> None:
+    code, told = run(database, "ms_flask_app", release=next_images["admits the release before"])
+    assert code == 1
+    assert "(migration 1, this release needs 2); run: peerloan ledger upgrade" in told
+
+
+@pytest.mark.parametrize("service", ["ledger_upgrade", "ms_flask_app"])
+def test_a_release_that_the_tables_do_not_admit_is_refused(
+    database: Deployment, next_images: dict[str, str], service: str
+) -> None:
+    assert run(database, "ledger_upgrade", release=next_images["admits no release before"])[0] == 0
+    code, told = run(database, service)
+    assert code == 1
+    assert "(migration 2), which admits releases from 0.2.0 on; this one is 0.1.0" in told
+
+
+def commands(section: str) -> list[str]:
+    """The blocks of commands in a section of the guide."""
+    text = (ROOT / "docs/deploy.md").read_text("utf-8").split(f"\n## {section}\n")[1]
+    return re.findall(r"```sh\n(.*?)```", text.split("\n## ")[0], re.S)
+
+
+def test_the_guide_s_backup_is_restored_on_another_host(
+    serving: Deployment, tmp_path: Path, loan: dict[str, Any]
+) -> None:
+    answer = serving.post("/v1/predictions", json=loan | {"id": "restored"}).json()
+    backup, restore = commands("The ledger's backup")
+    sh("sh", "-ec", backup, env=serving.settings, cwd=serving.folder)
+    other = Deployment(copy_checkout(tmp_path / "peerloan"), "peerloan-test-restored")
+    sh("sh", "deploy/prepare.sh", cwd=other.folder)
+    for name in ("seal.tar", "ledger.dump"):
+        (serving.folder / name).rename(other.folder / name)
+    try:
+        *steps, start = restore.strip().splitlines()
+        assert start == "docker-compose up -d"
+        sh("sh", "-ec", "\n".join(steps), env=other.settings, cwd=other.folder)
+        code, told = run(other, "ledger_upgrade")
+        assert (code, "nothing to do" in told) == (0, True)
+        assert other.sql(f"SELECT id FROM decisions WHERE id = '{answer['id']}'") == [answer["id"]]
+        key = ("run", "--rm", "-T", "--no-deps", "--entrypoint", "sha256sum", "ms_model")
+        assert other.compose(*key, "/seal/key") == serving.compose(*key, "/seal/key")
+    finally:
+        other.compose("down", "--volumes")
