@@ -52,6 +52,11 @@ class Chain:
         """
         if self._backend is None:
             self._resume(self._connected())
+        # Before the transaction begins: a new version is registered in one of its own.
+        for version in {record.version for entry in entries for record in entry.records}:
+            if version not in self._versions:
+                number = register(self._database, version)
+                self._versions[version] = number, version_digest(*version)
         backend = self._connected()
         try:
             return self._append(backend, entries)
@@ -129,7 +134,7 @@ class Chain:
             salt = salts[16 * i : 16 * i + 16]
             values = record[2:]
             digest = hashlib.sha256(salt + _pack(values)).digest()
-            number, version = self._versions.get(record.version) or self._register(record.version)
+            number, version = self._versions[record.version]
             seq += 1
             # As `seal.record_mac` has it, without its calls.
             name = record.id + b"\0\0" + record.id[:6] + place + seq.to_bytes(8)
@@ -161,11 +166,6 @@ class Chain:
                 self._head_id = entry.records[-1].id
             results.append(result)
         return results
-
-    def _register(self, version: Version) -> tuple[int, bytes]:
-        number = register(self._database, version)
-        found = self._versions[version] = number, version_digest(*version)
-        return found
 
     def write_head(self) -> None:
         """Write the head down, in the database and outside of it; raises LedgerUnavailable."""

@@ -47,6 +47,8 @@ VALUES = (
 )
 _FIRST_VALUE = Record._fields.index("source")
 _encode = msgspec.json.encode
+_reasons = msgspec.json.Decoder(list[Reason])
+_warnings = msgspec.json.Decoder(list[str])
 
 
 def values_of(record: Record) -> tuple[object, ...]:
@@ -88,7 +90,7 @@ class Kept(msgspec.Struct, frozen=True):
             "late": self.late,
             "threshold": self.version.threshold,
             "band": BANDS[self.band],
-            "reasons": None if self.reasons is None else msgspec.Raw(self.reasons.encode()),
+            "reasons": None if self.reasons is None else _reasons.decode(self.reasons),
             "model": {"version": self.version.version, "digest": self.version.digest},
-            "warnings": [] if self.warnings is None else msgspec.Raw(self.warnings.encode()),
+            "warnings": [] if self.warnings is None else _warnings.decode(self.warnings),
         }

@@ -71,8 +71,6 @@ def predictions() -> Response:
     else:
         answer = answer_many(now, loans, wanted)
         inputs = [] if wanted.what_if else many_inputs(content)
-    if wanted.what_if:
-        return _shape(answer.body())
     return keep(answer, inputs, "api", wanted, _shape, content, shadow().following(content, answer))
 
 

@@ -154,9 +154,9 @@ def _milliseconds(text: str) -> int | None:
         found = datetime.fromisoformat(text)
         if len(text) == 10:
             found = datetime.combine(date.fromisoformat(text), datetime.min.time(), UTC)
-        if found.tzinfo is None or found < _EPOCH:
+        if found.tzinfo is None:
             return None
-        return (found - _EPOCH) // timedelta(milliseconds=1)
+        return max(0, (found - _EPOCH) // timedelta(milliseconds=1))
     except (ValueError, OverflowError):
         return None
 

@@ -126,14 +126,16 @@ def keep(
     """The response, in the `shape` of its route, that leaves once the decisions are kept.
 
     `inputs` are the loans as they were given, in JSON, and `content` what makes this request the
-    same as another. `follow` gets the decisions' ids once they last. Raises RequestError if nothing
-    can be kept now.
+    same as another. `follow` gets the decisions' ids once they last. A `what_if`, and an answer
+    without decisions, has nothing to wait for. Raises RequestError if nothing can be kept now.
     """
     environ = request.environ
     app = current_app._get_current_object()  # type: ignore[attr-defined]
     caller = environ.get("peerloan.caller")
     name = caller.name if caller else ""
     key = _key(environ, name, content)
+    if wanted.what_if or not answer.decisions:
+        return shape(answer.body())
     made: list[bytes] = []
 
     def entry(ids: Ids) -> Entry:

@@ -110,8 +110,6 @@ def infer(model: str, version: str | None = None) -> Response:
     def shape(body: dict[str, Any]) -> Response:
         return _response(model, now.bundle.version, asked, wanted, body)
 
-    if not answer.decisions:
-        return shape(answer.body())
     return keep(answer, inputs, "protocol", explained, shape, content, followed)
 
 

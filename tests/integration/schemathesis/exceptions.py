@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from typing import Any
 
 import schemathesis
@@ -29,3 +30,12 @@ EXCEPTIONS = (of_columns_of_other_lengths, of_two_ids)
 def filter_case(context: Any, case: Any) -> bool:
     """Whether a case is tried."""
     return not any(excepted(case.body) for excepted in EXCEPTIONS)
+
+
+@schemathesis.hook
+def before_call(context: Any, case: Any, kwargs: Any) -> None:
+    """A key belongs to one request, and no schema relates two. What is to be refused stays so."""
+    key = (case.headers or {}).get("Idempotency-Key")
+    right = case.meta is None or case.meta.generation.mode.is_positive
+    if right and isinstance(key, str):
+        case.headers["Idempotency-Key"] = key[:200] + uuid.uuid4().hex

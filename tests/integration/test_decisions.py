@@ -1,0 +1,225 @@
+"""Decisions are read as they were answered: by id, and in pages."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flask.testing import FlaskClient
+from sqlalchemy import func, select, update
+
+from peerloan.ledger import Chain, Database, Entry, Record, Seal, Version, schema
+from peerloan.ledger.ids import first_at
+from peerloan.model import BANDS, Store
+from peerloan.service import create_app
+from peerloan.settings import Settings
+
+DAY_MS = 86_400_000
+
+
+@pytest.fixture
+def database(ledger_url: str) -> Database:
+    """An empty ledger."""
+    found = Database(ledger_url)
+    found.upgrade()
+    return found
+
+
+@pytest.fixture
+def client(
+    store: Store, version_of: Callable[[str], str], database: Database, tmp_path: Path
+) -> FlaskClient:
+    """A service with a scorecard, over that ledger."""
+    store.promote(version_of("additive"))
+    url = database.url.render_as_string(hide_password=False)
+    return create_app(
+        Settings(store.root, tmp_path / "tokens", url), on_loopback=True
+    ).test_client()
+
+
+def ask(client: FlaskClient, path: str, **query: object) -> Any:
+    answer = client.get(path, query_string=query)
+    assert answer.status_code == 200, answer.text
+    return answer.json
+
+
+def rows(database: Database) -> int:
+    with database.reading() as connection:
+        return int(
+            connection.execute(select(func.count()).select_from(schema.decisions)).scalar_one()
+        )
+
+
+def add(database: Database, folder: Path, made: list[tuple[int, str, int, str]]) -> list[bytes]:
+    """Decisions of the past: day, version, band, loan."""
+    chain = Chain(database, Seal(folder / "seal"))
+    ids = []
+    for number, (day, version, band, loan_id) in enumerate(made):
+        moment = first_at(day * DAY_MS).int | 0x7 << 76 | 0x2 << 62 | number
+        ids.append(moment.to_bytes(16, "big"))
+        version_made = Version(version, "d" * 64, 0.05)
+        values = ("api", "tests", "r" * 32, None, loan_id, '{"a": 1}', 0.5, 0.6, True, band)
+        chain.append([Entry([Record(ids[-1], version_made, *values, "[]", None)])])
+    chain.close()
+    return ids
+
+
+def test_a_decision_is_read_as_it_was_answered(
+    client: FlaskClient, loan: dict[str, Any], database: Database
+) -> None:
+    sent = loan | {"loan_id": "L-1"}
+    answered = client.post(
+        "/v1/predictions?contributions=all",
+        json=sent,
+        headers={"X-Request-Id": "a-request-id", "Idempotency-Key": "k1"},
+    ).json
+    assert answered is not None
+    base = answered.pop("base")
+    contributions = answered.pop("contributions")
+    assert base + sum(contributions.values()) == answered["margin"]
+    kept = ask(client, f"/v1/predictions/{answered['id']}")
+    assert kept.items() >= answered.items()
+    more = {name: kept[name] for name in kept if name not in answered}
+    assert more.pop("time").endswith("Z")
+    assert more == {
+        "inputs": sent,
+        "source": "api",
+        "caller": "",
+        "request_id": "a-request-id",
+        "idempotency_key": "k1",
+        "challenger": None,
+    }
+    assert rows(database) == 1
+
+
+@pytest.mark.parametrize("shape", ["list", "columns"])
+def test_many_loans_are_kept_each_as_it_was_given(
+    client: FlaskClient, loan: dict[str, Any], shape: str
+) -> None:
+    loans = [loan | {"loan_id": f"L-{i}", "dti": 10 + i} for i in range(3)]
+    body: object = loans
+    if shape == "columns":
+        body = {name: [each[name] for each in loans] for name in loans[0]}
+    answered = client.post("/v1/predictions", json=body).json
+    assert answered is not None
+    for sent, prediction in zip(loans, answered["predictions"], strict=True):
+        kept = ask(client, f"/v1/predictions/{prediction['id']}")
+        assert kept.items() >= prediction.items()
+        assert kept["inputs"] == sent
+    listed = [each["id"] for each in ask(client, "/v1/predictions")["predictions"]]
+    assert listed == [each["id"] for each in reversed(answered["predictions"])]
+
+
+def test_reasons_are_kept_also_where_the_request_asked_for_none(
+    client: FlaskClient, loan: dict[str, Any]
+) -> None:
+    answered = client.post("/v1/predictions?reasons=none", json=loan).json
+    assert answered is not None
+    assert "reasons" not in answered
+    assert ask(client, f"/v1/predictions/{answered['id']}")["reasons"]
+
+
+def test_what_if_is_no_decision(
+    client: FlaskClient, loan: dict[str, Any], database: Database
+) -> None:
+    head = {"Idempotency-Key": "k1"}
+    assert client.post("/v1/predictions?what_if=true", json=loan, headers=head).status_code == 200
+    assert client.post("/v1/predictions", json=loan | {"dti": -1}).status_code == 422
+    assert rows(database) == 0
+
+
+def test_pages_of_a_loan_a_time_a_version_and_a_band(
+    client: FlaskClient, database: Database, tmp_path: Path
+) -> None:
+    made = [(20_000 + i, f"v{i % 3}", i % len(BANDS), f"L{i % 5}") for i in range(60)]
+    ids = add(database, tmp_path, made)
+
+    def listed(**query: object) -> list[int]:
+        found, cursor = [], None
+        while True:
+            page = ask(
+                client,
+                "/v1/predictions",
+                limit=7,
+                **query,
+                **({"cursor": cursor} if cursor else {}),
+            )
+            found += [
+                ids.index(bytes.fromhex(e["id"].replace("-", ""))) for e in page["predictions"]
+            ]
+            cursor = page["next"]
+            if cursor is None:
+                return found
+            assert len(page["predictions"]) == 7
+
+    newest = range(59, -1, -1)
+    assert listed() == [*newest]
+    assert listed(loan_id="L2") == [i for i in newest if i % 5 == 2]
+    assert listed(loan_id="L2", band="low") == [i for i in newest if i % 5 == 2 and i % 4 == 0]
+    assert listed(version="v1") == [i for i in newest if i % 3 == 1]
+    assert listed(band="very high") == [i for i in newest if i % 4 == 3]
+    assert listed(version="v1", band="high") == [i for i in newest if i % 3 == 1 and i % 4 == 2]
+    # Day 20,000 is 2024-10-04.
+    assert listed(since="2024-10-14", until="2024-10-16T00:00:00+00:00") == [11, 10]
+    assert listed(since="2024-10-14", until="2024-10-20", version="v0") == [15, 12]
+    assert listed(version="v9") == listed(loan_id="L9") == []
+
+
+def test_a_purged_decision_is_gone(client: FlaskClient, database: Database, tmp_path: Path) -> None:
+    add(database, tmp_path, [(20_000, "v1", 0, "L1")])
+    decision = ask(client, "/v1/predictions")["predictions"][0]["id"]
+    with database.writing() as connection:
+        connection.execute(update(schema.decisions).values(inputs=None, band=None, loan_id=None))
+    answer = client.get(f"/v1/predictions/{decision}")
+    assert (answer.status_code, answer.json and answer.json["title"]) == (410, "Purged")
+    assert ask(client, "/v1/predictions") == {"predictions": [], "next": None}
+
+
+@pytest.mark.parametrize("decision", ["x", "01a213ae-6fdd-7ff7-8d51-9132d5fb6b72", "0" * 36])
+def test_an_unknown_decision_is_404(client: FlaskClient, decision: str) -> None:
+    assert client.get(f"/v1/predictions/{decision}").status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("query", "field", "expected"),
+    [
+        ("limit=0", "?limit", "a whole number from 1 to 1,000"),
+        ("limit=1001", "?limit", "a whole number from 1 to 1,000"),
+        ("limit=x", "?limit", "a whole number from 1 to 1,000"),
+        ("band=lowest", "?band", "one of low, medium, high, very high"),
+        ("since=yesterday", "?since", "a day or a moment"),
+        ("until=2026-01-01T00:00:00", "?until", "a day or a moment"),
+        ("cursor=x", "?cursor", "the `next` of the page before"),
+        ("loan_id=", "?loan_id", "text"),
+        ("loan=1", "?loan", "one of the parameters loan_id"),
+        ("band=low&band=high", "?band", "one value"),
+    ],
+)
+def test_a_wrong_parameter_is_named(
+    client: FlaskClient, query: str, field: str, expected: str
+) -> None:
+    answer = client.get(f"/v1/predictions?{query}")
+    assert answer.status_code == 400
+    assert answer.json is not None
+    assert answer.json["errors"][0]["field"] == field
+    assert answer.json["errors"][0]["expected"].startswith(expected)
+
+
+def test_a_ledger_that_can_t_be_read_is_a_503(
+    store: Store, version_of: Callable[[str], str], tmp_path: Path, loan: dict[str, Any]
+) -> None:
+    store.promote(version_of("additive"))
+    nowhere = Settings(store.root, tmp_path / "tokens", "postgresql://peerloan@127.0.0.1:1/x")
+    client = create_app(nowhere, on_loopback=True).test_client()
+    for answer in (client.get("/v1/predictions"), client.post("/v1/predictions", json=loan)):
+        assert answer.status_code == 503
+        assert answer.headers["Retry-After"] == "2"
+        assert answer.json is not None
+        assert answer.json["title"] == "Ledger Unavailable"
+    assert client.post("/v1/predictions?what_if=true", json=loan).status_code == 200
+    ready = client.get("/readyz")
+    assert ready.status_code == 200
+    assert ready.json is not None
+    assert ready.json["ledger"] == "unavailable"

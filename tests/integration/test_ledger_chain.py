@@ -1,0 +1,174 @@
+"""A writer's chain goes on through whatever becomes of its connection and its process."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+from sqlalchemy import insert, select
+
+from conftest import Service
+from peerloan.ledger import (
+    Chain,
+    Database,
+    Entry,
+    First,
+    Ids,
+    Key,
+    LedgerUnavailable,
+    OtherRequest,
+    Record,
+    Seal,
+    Version,
+    schema,
+)
+from peerloan.ledger.backends import Postgres
+from peerloan.model import Store
+
+IDS = Ids()
+VERSION = Version("v1", "d" * 64, 0.05)
+
+
+@pytest.fixture
+def database(ledger_url: str) -> Database:
+    found = Database(ledger_url)
+    found.upgrade()
+    return found
+
+
+@pytest.fixture
+def chain(database: Database, tmp_path: Path) -> Chain:
+    return Chain(database, Seal(tmp_path / "seal"))
+
+
+def record(loan_id: str = "L1", version: Version = VERSION) -> Record:
+    values = ("api", "tests", "r" * 32, None, loan_id, '{"ä": "\\u0000\\\\\\n"}', 0.1, 0.2, True, 1)
+    return Record(IDS.new(), version, *values, None, None)
+
+
+def kept(database: Database) -> list[tuple[int, int, bytes]]:
+    table = schema.decisions
+    with database.reading() as connection:
+        rows = select(table.c.chain, table.c.seq, table.c.id).order_by(table.c.chain, table.c.seq)
+        return [(chain, seq, made.bytes) for chain, seq, made in connection.execute(rows)]
+
+
+def test_entries_are_kept_together_and_in_order(chain: Chain, database: Database) -> None:
+    records = [record() for _ in range(150)]
+    assert chain.append([Entry(records[:3]), Entry(records[3:])]) == [None, None]
+    assert kept(database) == [(1, i, each.id) for i, each in enumerate(records, 1)]
+
+
+def test_a_key_is_taken_once(chain: Chain, database: Database, tmp_path: Path) -> None:
+    first, other = record(), Chain(database, Seal(tmp_path / "seal"))
+    key = Key.of("me", "k", b"request")
+    assert chain.append([Entry([first], key)]) == [None]
+    again = other.append([Entry([record()], key), Entry([record()])])
+    assert again == [First([first.id]), None]
+    assert chain.append([Entry([record()], Key.of("me", "k", b"other"))]) == [OtherRequest()]
+    assert chain.append([Entry([record()], Key.of("you", "k", b"request"))]) == [None]
+    assert [(number, seq) for number, seq, _ in kept(database)] == [(1, 1), (1, 2), (2, 1)]
+
+
+def test_an_opening_names_the_heads_of_the_open_chains(database: Database, tmp_path: Path) -> None:
+    seal = Seal(tmp_path / "seal")
+    closed, crashed = Chain(database, seal), Chain(database, seal)
+    closed.append([Entry([record()])])
+    closed.close()
+    crashed.append([Entry([record(), record()])])  # it never writes its head down
+    third = Chain(database, seal)
+    table = schema.chains
+    with database.reading() as connection:
+        row = connection.execute(select(table).where(table.c.number == third.number)).one()
+        macs = select(schema.decisions.c.mac).where(schema.decisions.c.chain == crashed.number)
+        newest = macs.order_by(schema.decisions.c.seq.desc()).limit(1)
+        head = connection.execute(newest).scalar_one()
+    assert row.heads == f'[[2, 2, "{head.hex()}"]]'
+    assert [(each.chain, each.seq, each.closed) for each in seal.heads()] == [
+        (1, 1, True),
+        (2, 0, False),
+        (3, 0, False),
+    ]
+
+
+def test_a_commit_whose_answer_got_lost_is_not_done_twice(
+    postgres: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database = Database(postgres.new())
+    database.upgrade()
+    chain = Chain(database, Seal(tmp_path / "seal"))
+    chain.append([Entry([record()])])
+    insert_alone, commit = Postgres.insert_alone, Postgres.commit
+    lost: list[bool] = []
+
+    def lose(do: Callable[..., None]) -> Callable[..., None]:
+        def done(self: Postgres, *arguments: Any) -> None:
+            do(self, *arguments)
+            if not lost:
+                lost.append(True)
+                raise LedgerUnavailable("the connection was cut")
+
+        return done
+
+    monkeypatch.setattr(Postgres, "insert_alone", lose(insert_alone))
+    assert chain.append([Entry([record()]), Entry([record()])]) == [None, None]
+    lost.clear()
+    monkeypatch.setattr(Postgres, "commit", lose(commit))
+    key = Key.of("me", "k", b"request")
+    assert chain.append([Entry([record()], key), Entry([record()])]) == [None, None]
+    assert chain.append([Entry([record()])]) == [None]
+    assert lost == [True]
+    assert [seq for _, seq, _ in kept(database)] == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_transaction_that_was_not_done_is_done_again(
+    postgres: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database = Database(postgres.new())
+    database.upgrade()
+    chain = Chain(database, Seal(tmp_path / "seal"))
+    with database.writing() as connection:
+        connection.exec_driver_sql(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+            "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        )
+    assert chain.append([Entry([record()])]) == [None]
+    assert [seq for _, seq, _ in kept(database)] == [1]
+
+
+def test_requests_that_wait_for_a_commit_keep_no_thread(
+    store: Store,
+    version_of: Callable[[str], str],
+    serve: Callable[..., Service],
+    loan: dict[str, Any],
+    tmp_path: Path,
+) -> None:
+    store.promote(version_of("additive"))
+    service = serve(store)
+    url = f"{service.url}/v1/predictions"
+    assert requests.post(url, json=loan, timeout=10).status_code == 200
+    database = Database(f"sqlite:///{tmp_path / 'peerloan-ledger' / 'ledger.db'}")
+    answers: list[int] = []
+
+    def ask() -> None:
+        answers.append(requests.post(url, json=loan, timeout=30).status_code)
+
+    threads = [threading.Thread(target=ask) for _ in range(60)]  # twice as many as threads
+    with database.writing() as connection:
+        connection.execute(
+            insert(schema.aggregates).values(
+                month="x", version=0, source="", band=0, outcome=0, decisions=0, probabilities=0
+            )
+        )
+        for thread in threads:
+            thread.start()
+        health = requests.get(f"{service.url}/healthz", timeout=3)
+        assert health.status_code == 200
+        assert answers == [], "they wait for the lock"
+    for thread in threads:
+        thread.join()
+    assert answers == [200] * 60
