@@ -16,6 +16,7 @@ from peerloan.cli.console import (
     JSON,
     No,
     definition_of,
+    expect_many_records,
     note,
     print_json,
     progress,
@@ -125,6 +126,7 @@ def score(
         raise No(f"no champion in {here.root}; promote a version, or name one with --model")
     bundle = here.load(version)
     opened = open_book(book)
+    expect_many_records()
     with progress() as show, _recorder() if record else nullcontext() as recorder:
         show_scoring: Callable[[float], None] = partial(show, f"scoring with {version}")
         scored = score_book(
