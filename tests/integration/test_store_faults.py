@@ -22,8 +22,7 @@ from typing import Any
 
 import pytest
 
-from peerloan.model import Draft, State, Store, StoreError
-from peerloan.model import store as store_module
+from peerloan.model import Draft, State, Store, StoreError, whole
 from peerloan.model.manifest import read_manifest
 
 FORMATS = Path(__file__).parent.parent / "formats"
@@ -60,6 +59,7 @@ def run_script(mode: str) -> dict[str, Any]:
         ("publish that fails late", 20),
         ("challenge", 5),
         ("rollback", 5),
+        ("delete", 5),
     ],
 )
 def test_a_kill_at_any_step_leaves_the_old_or_the_new_state(
@@ -131,7 +131,7 @@ steps = Steps()
 
 def instrument() -> None:
     """Count what the audit hook does not see: fsync, links made, files empty or half-written."""
-    fsync, link, write, open_file = os.fsync, os.link, store_module._write, io.open
+    fsync, link, write, open_file = os.fsync, os.link, whole.write, io.open
 
     def told_open(file: Any, mode: str = "r", *rest: Any, **named: Any) -> Any:
         opened = open_file(file, mode, *rest, **named)
@@ -159,7 +159,7 @@ def instrument() -> None:
 
     io.open = told_open
     os.fsync, os.link = told_fsync, told_link  # type: ignore[assignment]
-    store_module._write = told_write
+    whole.write = told_write
     sys.addaudithook(steps.audit)
 
 
@@ -177,20 +177,20 @@ def publish_and_promote(store: Store) -> None:
 
 def fail_late(store: Store) -> None:
     """A disk that fails when the manifest is in place already."""
-    sync = store_module._sync
+    sync = whole.sync
 
     def failing(folder: Path) -> None:
         if folder.name == "versions":
             raise OSError(errno.EIO, os.strerror(errno.EIO))
         sync(folder)
 
-    store_module._sync = failing
+    whole.sync = failing
     try:
         store.publish(DRAFT)
     except StoreError:
         pass
     finally:
-        store_module._sync = sync
+        whole.sync = sync
 
 
 SCENARIOS: dict[str, Action] = {
@@ -199,6 +199,7 @@ SCENARIOS: dict[str, Action] = {
     "publish that fails late": fail_late,
     "challenge": lambda store: store.challenge(store.versions()[-1], "because"),
     "rollback": lambda store: store.rollback("because"),
+    "delete": lambda store: store.delete(store.versions()[-1]),
 }
 
 
@@ -212,8 +213,12 @@ def template(scenario: str, root: Path) -> Store:
     return store
 
 
-def check_whole(store: Store, old: State, versions: list[str]) -> bool:
+def check_whole(store: Store, old: State, versions: list[str], scenario: str) -> bool:
     """Whether the state is the new one; fails unless everything that is listed works."""
+    if scenario == "delete":
+        deleted = versions[-1] not in store.versions()
+        assert not check_whole(store, old, versions[:-1] if deleted else versions, "")
+        return deleted
     state = store.state()
     if state != old:
         assert state.number == old.number + 1, (state, old)
@@ -262,7 +267,7 @@ def kill(scenario: str, top: Path) -> dict[str, int]:
             os._exit(0)
         status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
         assert status in (0, -signal.SIGKILL), status
-        is_new = check_whole(store, old, versions)
+        is_new = check_whole(store, old, versions, scenario)
         check_goes_on(store)
         if status == 0:
             return found
@@ -296,7 +301,7 @@ def fail(scenario: str, top: Path, once: bool) -> dict[str, int]:
             told = str(error)
         finally:
             steps.stop()
-        is_new = check_whole(store, old, versions)
+        is_new = check_whole(store, old, versions, scenario)
         if not failed:
             check_goes_on(store)
             return found
@@ -329,5 +334,5 @@ if __name__ == "__main__":
         folder = top / name
         if mode == "kill":
             print(json.dumps([name, kill(name, folder)]), flush=True)
-        elif not name.startswith(("first", "publish that")):
+        elif not name.startswith(("first", "publish that", "delete")):
             print(json.dumps([name, fail(name, folder, mode == "once")]), flush=True)

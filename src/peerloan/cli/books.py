@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 
@@ -15,13 +16,17 @@ from peerloan.cli.console import (
     JSON,
     No,
     definition_of,
+    expect_many_records,
     note,
     print_json,
     progress,
     store,
 )
+from peerloan.ledger import Database, LedgerError, Recorder, Seal
+from peerloan.model.store import current_user
 from peerloan.sample import SCENARIOS, SCHEMA, batches
 from peerloan.scoring import score_book
+from peerloan.settings import read_settings
 
 _OUT = click.Path(path_type=Path)
 _OVERWRITE = click.option("--overwrite", is_flag=True, help="Replace an existing file.")
@@ -96,6 +101,9 @@ def check(book: str, definition: Path | None, as_json: bool) -> None:
     show_default=True,
     help="Without them an ONNX version is many times faster.",
 )
+@click.option(
+    "--record", is_flag=True, help="Keep the decisions in the ledger too; OUT gains their ids."
+)
 @_OVERWRITE
 @JSON
 def score(
@@ -104,6 +112,7 @@ def score(
     model: str | None,
     strict: bool,
     reasons: str,
+    record: bool,
     overwrite: bool,
     as_json: bool,
 ) -> None:
@@ -117,7 +126,8 @@ def score(
         raise No(f"no champion in {here.root}; promote a version, or name one with --model")
     bundle = here.load(version)
     opened = open_book(book)
-    with progress() as show:
+    expect_many_records()
+    with progress() as show, _recorder() if record else nullcontext() as recorder:
         show_scoring: Callable[[float], None] = partial(show, f"scoring with {version}")
         scored = score_book(
             opened,
@@ -126,6 +136,7 @@ def score(
             strict=strict,
             overwrite=overwrite,
             reasons=reasons == "all",
+            recorder=recorder,
             progress=show_scoring,
         )
         show_scoring(1.0)
@@ -139,12 +150,37 @@ def score(
                 "rejected": scored.rejected,
                 "rejects": scored.rejects and str(scored.rejects),
                 "notes": scored.notes,
+                **({} if recorder is None else {"request_id": recorder.request_id}),
             }
         )
     else:
         for each in scored.notes:
             note(f"note: {each}")
         click.echo(f"{out}: {scored.rows:,} loans, {scored.late:,} of them late by {version}")
+        if recorder is not None:
+            note(f"all of them are recorded, with the request id {recorder.request_id}")
     if scored.rejected:
         rows = "1 row" if scored.rejected == 1 else f"{scored.rejected:,} rows"
         raise No(f"{rows} could not be scored: see {scored.rejects}")
+
+
+@contextmanager
+def _recorder() -> Iterator[Recorder]:
+    """What keeps a book's decisions in the ledger that the settings name."""
+    settings = read_settings()
+    database = Database(settings.ledger_url, settings.ledger_password_file)
+    database.ready()
+    recorder, done = None, False
+    try:
+        with Recorder(database, Seal(settings.seal_folder), current_user()) as recorder:
+            yield recorder
+        done = True
+    except LedgerError as error:
+        raise No(f"the ledger, {database}: {error}") from None
+    finally:
+        # Also if the run was stopped: what is recorded stays.
+        if recorder is not None and recorder.kept and not done:
+            note(
+                f"{recorder.kept:,} decisions were recorded already, with the request id "
+                f"{recorder.request_id}, and stand in no file; another run makes new ones"
+            )

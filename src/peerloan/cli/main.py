@@ -29,6 +29,7 @@ _COMMANDS = {
     "serve": "serving",
     "token": "tokens",
     "ledger": "ledger",
+    "replay": "replay",
     "demo": "demo",
 }
 

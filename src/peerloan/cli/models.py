@@ -1,4 +1,4 @@
-"""Commands over the store: list, show, promote, challenge, rollback, verify."""
+"""Commands over the store: list, show, promote, challenge, rollback, verify, delete."""
 
 from __future__ import annotations
 
@@ -19,7 +19,10 @@ from peerloan.cli.console import (
     progress,
     store,
 )
+from peerloan.ledger import Database, LedgerError
+from peerloan.ledger.replaying import refers_to
 from peerloan.model import BundleError, Manifest, Policy, State, Store
+from peerloan.settings import read_settings
 
 _WHY = click.option("--why", default="", help="The reason, for the history.")
 _VERSION = click.argument("version")
@@ -118,6 +121,29 @@ def verify(version: str) -> None:
         f"{version}: {len(bundle.manifest.files)} files and "
         f"{len(bundle.manifest.golden)} golden examples verified, digest {bundle.digest}"
     )
+
+
+@models.command()
+@_VERSION
+def delete(version: str) -> None:
+    """Delete a version that nothing needs any more: no alias, no rollback, and no decision."""
+    here = store()
+    here.folder(version)
+    settings = read_settings()
+    database = Database(settings.ledger_url, settings.ledger_password_file)
+    try:
+        decisions = refers_to(database, version)
+    except LedgerError as error:
+        raise No(
+            f"{version} is not deleted: the ledger can't be asked whether it refers to it: {error}"
+        ) from None
+    if decisions:
+        raise No(
+            f"{version} can't be deleted: {decisions:,} decisions in the ledger refer to it, and "
+            "could not be replayed without it"
+        )
+    here.delete(version)
+    note(f"deleted {version}")
 
 
 @models.command()

@@ -5,6 +5,7 @@ from peerloan.ledger.database import Database
 from peerloan.ledger.entries import Entry, First, Key, OtherRequest
 from peerloan.ledger.errors import KeyInUse, LedgerError, LedgerUnavailable, RecordRefused
 from peerloan.ledger.ids import Ids
+from peerloan.ledger.recorder import Recorder
 from peerloan.ledger.records import SOURCES, Kept, Record, Version
 from peerloan.ledger.seal import Seal
 
@@ -23,6 +24,7 @@ __all__ = [
     "OtherRequest",
     "Record",
     "RecordRefused",
+    "Recorder",
     "Seal",
     "Version",
 ]

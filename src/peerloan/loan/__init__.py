@@ -3,7 +3,7 @@
 from peerloan.loan.changes import breaking_changes
 from peerloan.loan.checks import Checked, Checks, Problem
 from peerloan.loan.columns import Codes, Loans, Numbers, TextColumn
-from peerloan.loan.decoding import CheckedLoans, Decoder
+from peerloan.loan.decoding import CheckedLoans, Decoder, doubts_of
 from peerloan.loan.definition import (
     Definition,
     DefinitionError,
@@ -37,6 +37,7 @@ __all__ = [
     "Value",
     "breaking_changes",
     "default_definition",
+    "doubts_of",
     "json_schema",
     "parse_definition",
     "read_definition",

@@ -164,6 +164,15 @@ class Decoder:
         return CheckedLoans(Loans(self._definition, found, size), rows, ids, warnings)
 
 
+def doubts_of(loans: Loans, rows: Sequence[tuple[Value, ...]]) -> dict[int, list[str]]:
+    """What is unusual about checked loans, by position: the warnings of `Checks` for each."""
+    found: dict[int, list[str]] = {}
+    for position, field in enumerate(loans.definition.fields):
+        for i in _odd(field, loans.columns[field.name]) or ():
+            found.setdefault(i, []).append(doubt(field, rows[i][position]) or "")  # type: ignore[arg-type]
+    return found
+
+
 def may_repeat(content: bytes, names: int) -> bool:
     """Whether a name may stand twice in JSON that holds so many different ones.
 

@@ -7,6 +7,7 @@ examples reproduce; every other case is a BundleError that says why.
 from __future__ import annotations
 
 import math
+import platform
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -21,8 +22,9 @@ from peerloan.model.policy import Reason, Reasons
 from peerloan.model.profile import NumberProfile, Profile
 from peerloan.model.scorecard import Scorecard
 
-# An ONNX version reproduces to this on another kind of processor or another runtime.
-_ONNX_TOLERANCE = 1e-6
+# A probability of an ONNX version reproduces to this on another kind of processor or another
+# runtime.
+ONNX_TOLERANCE = 1e-6
 
 
 class Decision(msgspec.Struct, frozen=True):
@@ -85,6 +87,17 @@ class Bundle:
         """Whether contributions, and so reasons, come at no extra cost."""
         return isinstance(self.model, Scorecard)
 
+    @property
+    def is_exact(self) -> bool:
+        """Whether decisions reproduce bit for bit here: a scorecard's always, an ONNX version's
+        under the runtime and on the kind of processor that it was made with.
+        """
+        made = self.manifest.libraries
+        return isinstance(self.model, Scorecard) or (
+            made.get("onnxruntime") == self.model.runtime
+            and made.get("processor") == platform.machine()
+        )
+
     def decide(self, values: Sequence[Value], explain: bool = True) -> Decision:
         """Decide on one loan, given its checked values in the fields' order."""
         margin, contributions = (
@@ -126,7 +139,7 @@ class Bundle:
         ]
 
     def _verify_golden(self) -> None:
-        tolerance = 0.0 if self.manifest.kind == "scorecard" else _ONNX_TOLERANCE
+        tolerance = 0.0 if self.manifest.kind == "scorecard" else ONNX_TOLERANCE
         for i, golden in enumerate(self.manifest.golden, 1):
             found = self.decide(_values(self.definition, golden.loan), explain=False)
             pairs = (

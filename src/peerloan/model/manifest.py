@@ -18,6 +18,8 @@ from peerloan.model.policy import AT_THRESHOLD, Policy, TradeOff, figures_at
 
 FORMAT = 1
 MANIFEST = "manifest.json"
+# What every decision of a version says that the built-in sample had a part in.
+SAMPLE_WARNING = "this model version was trained on the built-in sample: not for real decisions"
 _FILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _FILES = {
     "scorecard": ("loan.json", "profile.json", "scorecard.json"),

@@ -66,6 +66,7 @@ class OnnxModel:
         if len(inputs) != 1 or "probabilities" not in (output.name for output in outputs):
             raise OnnxModelError("model.onnx: expected one input, and an output 'probabilities'")
         self._input = inputs[0].name
+        self.runtime: str = onnxruntime.__version__
         encoding.check(definition)
         self._encoding = encoding
         self._row = encoding.row_encoder(definition)

@@ -11,8 +11,6 @@ import contextlib
 import getpass
 import os
 import re
-import secrets
-import shutil
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,6 +19,7 @@ from typing import Literal
 import msgspec
 
 from peerloan.loan import Definition, breaking_changes
+from peerloan.model import whole
 from peerloan.model.bundle import Bundle
 from peerloan.model.drafting import Draft, OnnxParts, read_onnx_parts, with_policy
 from peerloan.model.manifest import (
@@ -137,14 +136,12 @@ class Store:
                 files, _ = draft.named(folder.name, now.isoformat(timespec="seconds"))
                 manifest = files.pop(MANIFEST)
                 for name, content in files.items():
-                    _write(folder / name, content)
-                _publish_file(folder / MANIFEST, manifest)
-                _sync(self._versions)
+                    whole.write(folder / name, content)
+                whole.publish_file(folder / MANIFEST, manifest)
+                whole.sync(self._versions)
             except BaseException:
-                # The manifest first: without it, what is left if this is cut short is no version.
                 with contextlib.suppress(OSError):
-                    (folder / MANIFEST).unlink(missing_ok=True)
-                shutil.rmtree(folder, ignore_errors=True)
+                    _remove(folder)
                 raise
         except OSError as error:
             raise StoreFault(f"{self._versions}: can't be written: {error.strerror}") from error
@@ -159,6 +156,27 @@ class Store:
         return self.publish(
             with_policy(self.load(version), self.folder(version), policy, documents)
         )
+
+    def delete(self, version: str) -> None:
+        """Remove a version, which is whole until it is none; raises StoreError.
+
+        Refused are the champion, the challenger, and those that `rollback` can return to.
+        """
+        folder = self.folder(version)
+        state = self.state()
+        if version == state.champion:
+            raise StoreError(f"{version} is the champion, and can't be deleted")
+        if version == state.challenger:
+            raise StoreError(f"{version} is the challenger, and can't be deleted")
+        if version in state.line:
+            raise StoreError(
+                f"{version} can't be deleted: it was champion, and `rollback` can return to it"
+            )
+        try:
+            _remove(folder)
+            whole.sync(self._versions)
+        except OSError as error:
+            raise StoreFault(f"{folder}: can't be deleted: {error.strerror}") from error
 
     def check_model(self, name: str) -> None:
         """Raise StoreError if the store holds versions of another model."""
@@ -280,7 +298,7 @@ class Store:
         new = msgspec.structs.replace(
             state,
             number=state.number + 1,
-            who=_unicode(who or _who()),
+            who=_unicode(who) or current_user(),
             when=datetime.now(UTC).isoformat(timespec="seconds"),
             why=_unicode(why),
             **changes,
@@ -292,7 +310,7 @@ class Store:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             try:
-                _publish_file(path, content)
+                whole.publish_file(path, content)
             except FileExistsError:
                 raise StoreError(
                     f"somebody changed the aliases at the same time (state {new.number}); "
@@ -358,9 +376,10 @@ def _created(folder: Path) -> tuple[str, str]:
         return "", folder.name
 
 
-def _who() -> str:
+def current_user() -> str:
+    """The user that this process runs as."""
     try:
-        return getpass.getuser()
+        return _unicode(getpass.getuser())
     except (KeyError, OSError):  # a container's user id without a name
         return f"uid {os.getuid()}"
 
@@ -370,30 +389,6 @@ def _unicode(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
-def _publish_file(path: Path, content: bytes) -> None:
-    """Create a file whole, or not at all; raises FileExistsError if it is there already."""
-    incoming = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    try:
-        _write(incoming, content)
-        # A link is atomic and, other than a rename, never replaces what is there.
-        os.link(incoming, path)
-    finally:
-        with contextlib.suppress(OSError):  # what is left over has a hidden name and harms nobody
-            incoming.unlink(missing_ok=True)
-    _sync(path.parent)
-
-
-def _write(path: Path, content: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _sync(folder: Path) -> None:
-    """Make new names in a folder last through a power failure."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def _remove(folder: Path) -> None:
+    # Without a manifest, what is left if this is cut short is no version.
+    whole.remove(folder, first=MANIFEST)

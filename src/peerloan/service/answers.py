@@ -11,7 +11,7 @@ from typing import Any
 
 from peerloan.ledger import Kept
 from peerloan.loan import Checked, CheckedLoans, Checks, Value
-from peerloan.model import BANDS, Bundle, Decision, Reason, probabilities
+from peerloan.model import BANDS, SAMPLE_WARNING, Bundle, Decision, Reason, probabilities
 from peerloan.service import metrics
 from peerloan.service.champion import Serving
 
@@ -19,7 +19,6 @@ from peerloan.service.champion import Serving
 # a longer list gets them for as many loans as the time allows.
 ALWAYS_EXPLAINED = 100
 EXPLAIN_SECONDS = 2.0
-SAMPLE_WARNING = "this model version was trained on the built-in sample: not for real decisions"
 
 
 @dataclass(frozen=True)

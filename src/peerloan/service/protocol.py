@@ -15,8 +15,9 @@ from flask import Blueprint, Response, request
 from peerloan import __version__
 from peerloan.loan import Definition, Field, Problem
 from peerloan.loan.text import show_given
+from peerloan.model import SAMPLE_WARNING
 from peerloan.service import tensors
-from peerloan.service.answers import SAMPLE_WARNING, Wanted, answer_many
+from peerloan.service.answers import Wanted, answer_many
 from peerloan.service.api import MAX_BODY_BYTES, as_json, champion, serving, shadow
 from peerloan.service.bodies import decompress, read_body
 from peerloan.service.callers import free

@@ -11,12 +11,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-import numpy as np
 import pyarrow as pa
 
 from peerloan.book import Batch, Book, BookError, check_columns, open_writer, read_loans
-from peerloan.loan import Loans, Numbers, Problem, Value
-from peerloan.model import BANDS, MAX_REASONS, Bundle, Reasons, probabilities
+from peerloan.ledger import Recorder
+from peerloan.ledger.ids import text as id_text
+from peerloan.loan import Problem
+from peerloan.model import BANDS, MAX_REASONS, Bundle
+from peerloan.scoring.deciding import Decided, decide, sentences
+from peerloan.scoring.recording import Recording
 
 REASON_COLUMNS = tuple(f"reason_{i + 1}" for i in range(MAX_REASONS))
 ADDED = pa.schema(
@@ -28,6 +31,8 @@ ADDED = pa.schema(
         ("model_version", pa.string()),
     ]
 )
+# Before those, if the decisions are recorded.
+ID = pa.field("id", pa.string())
 Progress = Callable[[float], None]
 
 
@@ -50,23 +55,32 @@ def score_book(
     strict: bool = False,
     overwrite: bool = False,
     reasons: bool = True,
+    recorder: Recorder | None = None,
     progress: Progress = lambda _done: None,
 ) -> Scored:
     """Write the book with its decisions to `out`; bad rows go to `out`.rejects.
 
     `strict` stops at the first bad row and writes nothing. Without `reasons` their columns are
-    empty, which saves milliseconds a loan with an ONNX version. Raises BookError.
+    empty, which saves milliseconds a loan with an ONNX version. With a `recorder` the decisions go
+    to the ledger, each before its row is in `out`, which gains their ids; what is recorded stays,
+    also if `out` can't be written in the end. Raises BookError, or LedgerError.
     """
     notes = check_columns(bundle.definition, book)
-    if taken := [name for name in book.columns if name in ADDED.names]:
+    added = pa.schema([*([] if recorder is None else [ID]), *ADDED])
+    if taken := [name for name in book.columns if name in added.names]:
         raise BookError(f"{book.name}: has a column {taken[0]!r} already; is it a scored book?")
     typed = _typed_columns(book, bundle) if out.name.lower().endswith(".parquet") else {}
     given = [field.with_type(typed.get(field.name, field.type)) for field in book.schema]
-    schema = pa.schema([*given, *ADDED])
+    schema = pa.schema([*given, *added])
     rejects = out.with_name(out.name + ".rejects")
     for target in (out, rejects):
         if target.exists() and any(target.samefile(path) for path in book.paths):
             raise BookError(f"{target}: is the book itself")
+    if strict and recorder is not None:
+        # What is recorded can't be taken back.
+        for part in book.parts():
+            _refuse_any(book, read_loans(bundle.definition, part).problems)
+    recording = None if recorder is None else Recording(recorder, bundle, book)
     steps = _Steps(progress)
     rows = late = rejected = 0
     with (
@@ -76,18 +90,18 @@ def score_book(
     ):
         for part in book.parts(steps.read):
             batch = read_loans(bundle.definition, part)
-            if batch.problems and strict:
-                first = batch.problems[0]
-                raise BookError(
-                    f"{book.name}: row {first.loan}, {first.field}: expected {first.expected}, "
-                    f"given {first.given} (--strict: nothing was written)"
-                )
+            if strict:
+                _refuse_any(book, batch.problems)
             reject(batch.problems)
-            added = _decide(bundle, batch.loans, reasons, steps)
-            writer.write(pa.RecordBatch.from_arrays([*_given(batch, typed), *added], schema=schema))
+            decided = decide(bundle, batch.loans, reasons, steps.scored)
+            ids = None if recording is None else recording.keep(batch, decided)
+            columns = [*_given(batch, typed), *_added(bundle, decided, ids, reasons)]
+            writer.write(pa.RecordBatch.from_arrays(columns, schema=schema))
             rows += batch.loans.size
-            late += added[1].true_count
+            late += int(decided.late.sum())
             rejected += part.size - batch.loans.size
+        if recorder is not None:
+            recorder.finish()
     return Scored(rows, late, rejected, rejects if rejected else None, notes)
 
 
@@ -104,6 +118,15 @@ class _Steps:
 
     def scored(self, share: float) -> None:
         self._progress(self._before + (self._after - self._before) * share)
+
+
+def _refuse_any(book: Book, problems: Sequence[Problem]) -> None:
+    if problems:
+        first = problems[0]
+        raise BookError(
+            f"{book.name}: row {first.loan}, {first.field}: expected {first.expected}, "
+            f"given {first.given} (--strict: nothing was written)"
+        )
 
 
 def _typed_columns(book: Book, bundle: Bundle) -> dict[str, pa.DataType]:
@@ -131,52 +154,21 @@ def _given(batch: Batch, typed: dict[str, pa.DataType]) -> list[pa.Array]:
     ]
 
 
-def _decide(bundle: Bundle, loans: Loans, reasons: bool, steps: _Steps) -> list[pa.Array]:
-    """The added columns (ADDED) for checked loans."""
-    margins, contributions = bundle.score_many(loans)
-    sentences: Sequence[Sequence[str | None]] = [[None] * loans.size] * MAX_REASONS
-    if reasons:
-        rows = loans.rows()
-        if contributions is None:
-            contributions = _contributions(bundle, rows, steps)
-        sentences = _sentences(bundle, rows, contributions)
-    bands = pa.DictionaryArray.from_arrays(bundle.policy.bands_many(margins), list(BANDS))
+def _added(
+    bundle: Bundle, decided: Decided, ids: Sequence[bytes] | None, reasons: bool
+) -> list[pa.Array]:
+    """The added columns: ids if there are any, and ADDED; without `reasons` theirs are empty."""
+    bands = pa.DictionaryArray.from_arrays(decided.bands, list(BANDS))
+    nothing: list[list[str | None]] = [[None] * len(decided.rows)] * MAX_REASONS
+    said = sentences(bundle, decided) if reasons else nothing
     return [
-        pa.array(probabilities(margins)),
-        pa.array(bundle.policy.late_many(margins)),
+        *([] if ids is None else [pa.array(map(id_text, ids), pa.string())]),
+        pa.array(decided.probabilities),
+        pa.array(decided.late),
         bands.dictionary_decode(),
-        *(pa.array(each, pa.string()) for each in sentences),
-        pa.array([bundle.version] * loans.size, pa.string()),
+        *(pa.array(each, pa.string()) for each in said),
+        pa.array([bundle.version] * len(decided.rows), pa.string()),
     ]
-
-
-def _contributions(bundle: Bundle, rows: Sequence[tuple[Value, ...]], steps: _Steps) -> Numbers:
-    """Contributions (n, features) of an estimator that explains loan by loan."""
-    found = np.empty((len(rows), len(bundle.definition.fields)))
-    for i, row in enumerate(rows):
-        found[i] = bundle.model.score(row)[1]
-        if i % 100 == 0:
-            steps.scored(i / len(rows))
-    return found
-
-
-def _sentences(
-    bundle: Bundle, rows: Sequence[tuple[Value, ...]], contributions: Numbers
-) -> list[list[str | None]]:
-    """For each reason column the sentences of all rows."""
-    columns: list[list[str | None]] = [[None] * len(rows) for _ in range(MAX_REASONS)]
-    # Many loans share a value, and so its sentence.
-    said: dict[tuple[int, Value], str] = {}
-    for i, positions in enumerate(Reasons.positions_many(contributions).tolist()):
-        for column, position in zip(columns, positions, strict=False):
-            if position == -1:
-                break
-            key = (position, rows[i][position])
-            sentence = said.get(key)
-            if sentence is None:
-                sentence = said[key] = bundle.sentence(*key)
-            column[i] = sentence
-    return columns
 
 
 @contextmanager

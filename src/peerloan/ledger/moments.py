@@ -1,0 +1,21 @@
+"""Moments as people and callers write them."""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime, timedelta
+
+EXPECTED = "a day or a moment (2026-11-25 or 2026-11-25T08:30:00Z)"
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def parse_moment(text: str) -> int:
+    """A moment with its time zone, or a day's begin in UTC, in milliseconds since 1970; raises
+    ValueError.
+    """
+    if len(text) == 10:
+        found = datetime.combine(date.fromisoformat(text), datetime.min.time(), UTC)
+    else:
+        found = datetime.fromisoformat(text)
+    if found.tzinfo is None or found < _EPOCH:
+        raise ValueError(text)
+    return (found - _EPOCH) // timedelta(milliseconds=1)

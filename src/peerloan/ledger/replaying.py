@@ -1,0 +1,291 @@
+"""Replaying: stored decisions are computed anew by the stored versions, and must be the same.
+
+Whatever of a decision follows from the version and the loan is compared, bit for bit: margin,
+probability, yes or no, threshold, band, reasons, and warnings. An ONNX version that runs under
+another runtime or on another kind of processor than it was made with may differ by 1e-6 in the
+probability; what does is told apart from what is identical.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import msgspec
+from sqlalchemy import func, select
+
+from peerloan.ledger import ids
+from peerloan.ledger.database import Database
+from peerloan.ledger.reasons import ReasonTexts
+from peerloan.ledger.records import Kept, Version, as_json
+from peerloan.ledger.schema import challenges, decisions, versions
+from peerloan.loan import Checked, Checks, Decoder, Loans, Value
+from peerloan.loan.text import parse_whole, text_fault
+from peerloan.model import (
+    BANDS,
+    ONNX_TOLERANCE,
+    SAMPLE_WARNING,
+    Bundle,
+    BundleError,
+    Reason,
+    Store,
+    StoreError,
+    probabilities,
+)
+
+# Of each kind of fault so many are named; the others are counted.
+SHOWN = 20
+_pack = msgspec.msgpack.Encoder().encode
+_reasons = msgspec.json.Decoder(list[Reason])
+
+
+class Replayed(NamedTuple):
+    """What of a decision follows from its version and loan."""
+
+    margin: float
+    probability: float
+    late: bool
+    threshold: float
+    band: int
+    reasons: str | None
+    warnings: str | None
+
+
+class Difference(NamedTuple):
+    """A decision that is not what its version says: the field, what is kept, what was found."""
+
+    id: str
+    field: str
+    kept: object
+    found: object
+
+
+class Unreadable(NamedTuple):
+    """A decision whose inputs its version can't read."""
+
+    id: str
+    why: str
+
+
+@dataclass
+class Report:
+    """What a replay found. `near` decisions are the same but for 1e-6 in the probability, where
+    no more can be asked for; `different` and `missing` count, by field and by version.
+    """
+
+    decisions: int = 0
+    identical: int = 0
+    near: int = 0
+    different: Counter[str] = field(default_factory=Counter)
+    differences: list[Difference] = field(default_factory=list)
+    unreadable: int = 0
+    unreadable_shown: list[Unreadable] = field(default_factory=list)
+    missing: Counter[Version] = field(default_factory=Counter)
+    why_missing: dict[Version, str] = field(default_factory=dict)
+
+    @property
+    def ok(self) -> bool:
+        """Whether every decision was reproduced."""
+        return self.decisions == self.identical + self.near
+
+
+class Replay:
+    """Replays decisions by the versions of a store, and reports."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._replayers: dict[Version, _Replayer | None] = {}
+        self.report = Report()
+
+    def add(self, some: Sequence[Kept]) -> None:
+        """Replay some decisions."""
+        by_version: dict[Version, list[Kept]] = {}
+        for each in some:
+            by_version.setdefault(each.version, []).append(each)
+        self.report.decisions += len(some)
+        for version, own in by_version.items():
+            if version not in self._replayers:
+                self._replayers[version] = self._open(version)
+            replayer = self._replayers[version]
+            if replayer is None:
+                self.report.missing[version] += len(own)
+            else:
+                replayer.replay(own, self.report)
+
+    def _open(self, version: Version) -> _Replayer | None:
+        try:
+            bundle = self._store.load(version.version)
+        except (BundleError, StoreError) as error:
+            self.report.why_missing[version] = str(error)
+            return None
+        if bundle.digest != version.digest:
+            self.report.why_missing[version] = (
+                f"{version.version}: is not the version that decided: its digest is "
+                f"{bundle.digest[:12]}…, then it was {version.digest[:12]}…"
+            )
+            return None
+        return _Replayer(bundle)
+
+
+class _Replayer:
+    """One version, and what it makes of decisions' inputs."""
+
+    def __init__(self, bundle: Bundle) -> None:
+        self._bundle = bundle
+        self._decoder = Decoder(Checks(bundle.definition))
+        # What callers knew of other versions then is not what is known now: any name is let pass.
+        self._checks = lru_cache(maxsize=64)(lambda names: Checks(bundle.definition, names))
+        self._texts = ReasonTexts(bundle)
+        self._usual = [SAMPLE_WARNING] if bundle.manifest.sample else []
+
+    def replay(self, some: Sequence[Kept], report: Report) -> None:
+        """Compare decisions of this version with what it says now."""
+        readable: list[Kept] = []
+        loans: list[Checked] = []
+        for each in some:
+            checked = self._read(each.inputs)
+            if isinstance(checked, str):
+                report.unreadable += 1
+                if len(report.unreadable_shown) < SHOWN:
+                    report.unreadable_shown.append(Unreadable(ids.text(each.id), checked))
+            else:
+                readable.append(each)
+                loans.append(checked)
+        for each, found in zip(readable, self._decide(readable, loans), strict=True):
+            kept = Replayed(
+                *(each.margin, each.probability, each.late, each.version.threshold),
+                *(each.band, each.reasons, each.warnings),
+            )
+            if _pack(kept) == _pack(found):
+                report.identical += 1
+            elif not self._bundle.is_exact and _near(kept, found):
+                report.near += 1
+            else:
+                _tell(report, each, kept, found)
+
+    def _read(self, inputs: str) -> Checked | str:
+        """A loan by this version's definition; why not, if it can't be read."""
+        try:
+            content = inputs.encode()
+            return self._decoder.loan(content) or self._closely(content)
+        except (ValueError, AttributeError, RecursionError) as error:
+            return f"the inputs can't be read as JSON: {error}"
+
+    def _closely(self, content: bytes) -> Checked | str:
+        record = _decode(content)
+        if not isinstance(record, dict):
+            return "the inputs are no loan"
+        if any(map(text_fault, record)):
+            return "the inputs name a field as none can be named"
+        checked: Checked = self._checks(frozenset(record)).loan(record)
+        if checked.problems:
+            first = checked.problems[0]
+            return f"{first.field}: expected {first.expected}, given {first.given}"
+        return checked
+
+    def _decide(self, some: Sequence[Kept], loans: Sequence[Checked]) -> Iterable[Replayed]:
+        bundle = self._bundle
+        rows = [each.values for each in loans]
+        margins, contributions = bundle.score_many(Loans.of(bundle.definition, rows))
+        reasons: Sequence[str | None]
+        if contributions is not None:
+            reasons = self._texts.of_many(rows, contributions)
+        else:
+            for i, each in enumerate(some):
+                # It was decided on alone, perhaps: a runtime may add in another order then.
+                if margins[i] != each.margin:
+                    margins[i] = bundle.model.margin(rows[i])
+            # Only those that were asked for: they take milliseconds.
+            reasons = [
+                None if each.reasons is None else self._explained(row)
+                for each, row in zip(some, rows, strict=True)
+            ]
+        threshold = bundle.policy.threshold
+        warnings = [
+            as_json(each.warnings + self._usual) if each.warnings or self._usual else None
+            for each in loans
+        ]
+        return map(
+            Replayed,
+            *(margins.tolist(), probabilities(margins).tolist()),
+            *(bundle.policy.late_many(margins).tolist(), [threshold] * len(rows)),
+            *(bundle.policy.bands_many(margins).tolist(), reasons, warnings),
+        )
+
+    def _explained(self, values: Sequence[Value]) -> str | None:
+        return as_json(self._bundle.explain(values, self._bundle.model.score(values)[1]))
+
+
+def count(database: Database, since_ms: int = 0, until_ms: int | None = None) -> int:
+    """How many decisions were made in a time, purged ones too; raises LedgerUnavailable."""
+    rows = select(func.count()).where(decisions.c.id >= ids.first_at(since_ms))
+    if until_ms is not None:
+        rows = rows.where(decisions.c.id < ids.first_at(until_ms))
+    with database.reading() as connection:
+        return int(connection.execute(rows).scalar_one())
+
+
+def refers_to(database: Database, version: str) -> int:
+    """How many decisions can only be shown or replayed as long as there is this version; as
+    champion or as challenger. Raises LedgerError.
+    """
+    if database.is_sqlite and not database.file.exists():
+        return 0
+    database.check()
+    numbers = select(versions.c.number).where(versions.c.version == version)
+    with database.reading() as connection:
+        return sum(
+            connection.execute(select(func.count()).where(each)).scalar_one()
+            for each in (
+                # What was purged has no band any more, and an index knows bands.
+                decisions.c.version.in_(numbers) & decisions.c.band.is_not(None),
+                challenges.c.version.in_(numbers),
+            )
+        )
+
+
+def _decode(content: bytes) -> Any:
+    """JSON, and what is nearly JSON in fields that the version ignores (NaN, a lone surrogate)."""
+    try:
+        return msgspec.json.decode(content)
+    except (msgspec.MsgspecError, ValueError):
+        return json.loads(content, parse_int=parse_whole)
+
+
+def _near(kept: Replayed, found: Replayed) -> bool:
+    """Whether two decisions are the same but for how a runtime adds."""
+    try:
+        return (
+            abs(kept.probability - found.probability) <= ONNX_TOLERANCE
+            and kept[2:5] == found[2:5]
+            and kept.warnings == found.warnings
+            and _told(kept.reasons) == _told(found.reasons)
+        )
+    except (TypeError, msgspec.MsgspecError):
+        return False
+
+
+def _told(reasons: str | None) -> list[tuple[object, ...]] | None:
+    """Reasons without their contributions."""
+    if reasons is None:
+        return None
+    return [(each.feature, each.value, each.sentence) for each in _reasons.decode(reasons)]
+
+
+def _tell(report: Report, decision: Kept, kept: Replayed, found: Replayed) -> None:
+    for name, then, now in zip(Replayed._fields, kept, found, strict=True):
+        if _pack(then) == _pack(now):
+            continue
+        report.different[name] += 1
+        if len(report.differences) < SHOWN:
+            shown = map(_band, (then, now)) if name == "band" else (then, now)
+            report.differences.append(Difference(ids.text(decision.id), name, *shown))
+
+
+def _band(position: Any) -> object:
+    known = isinstance(position, int) and 0 <= position < len(BANDS)
+    return BANDS[position] if known else position
