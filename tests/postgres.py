@@ -61,7 +61,9 @@ class Postgres:
 
     def start(self, **settings: object) -> None:
         """Start the server and wait until it answers."""
-        settings = {"listen_addresses": "127.0.0.1", "port": self.port} | settings
+        # A test's applications keep theirs until the tests end.
+        usual = {"listen_addresses": "127.0.0.1", "port": self.port, "max_connections": 500}
+        settings = usual | settings
         options = [f"-c{name}={value}" for name, value in settings.items()]
         with (self.folder / "log").open("ab") as log:
             self.process = subprocess.Popen(
