@@ -63,9 +63,9 @@ def test_preparing_again_keeps_the_password_from_everybody_else(checkout: Path) 
 
 def test_the_password_is_a_file_and_nothing_else(database: Deployment, checkout: Path) -> None:
     password = (checkout / SECRET).read_text("utf-8")
-    database.compose("up", "-d", "ms_flask_app", "ms_model")
-    for service in ("ledger", "ms_flask_app", "ms_model", "ledger_upgrade"):
-        (container,) = database.containers(service, "-a")[:1]
+    database.compose("up", "-d", "--scale", "ms_flask_app=1", "ms_flask_app")
+    for service in ("ledger", "ms_flask_app", "ledger_upgrade"):
+        (container,) = database.containers(service, "-a")
         assert password not in sh("docker", "inspect", container)
         log = subprocess.run(["docker", "logs", container], capture_output=True, text=True)
         assert password not in log.stdout + log.stderr
@@ -133,7 +133,7 @@ def commands(section: str) -> list[str]:
 def test_the_guide_s_backup_is_restored_on_another_host(
     serving: Deployment, tmp_path: Path, loan: dict[str, Any]
 ) -> None:
-    answer = serving.post("/v1/predictions", json=loan | {"id": "restored"}).json()
+    answer = serving.post("/v1/predictions", json=loan).json()
     backup, restore = commands("The ledger's backup")
     sh("sh", "-ec", backup, env=serving.settings, cwd=serving.folder)
     other = Deployment(copy_checkout(tmp_path / "peerloan"), "peerloan-test-restored")
