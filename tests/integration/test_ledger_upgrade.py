@@ -5,11 +5,13 @@ from __future__ import annotations
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
+from uuid import UUID
 
 import pytest
-from sqlalchemy import insert, inspect
+from sqlalchemy import insert, inspect, select
 
-from peerloan.ledger import Database, LedgerError, schema
+from peerloan.ledger import Database, Ids, LedgerError, schema
 from postgres import Postgres
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -31,8 +33,7 @@ def test_an_upgrade_makes_the_tables_and_a_second_one_changes_nothing(
     assert (second.returncode, second.stderr.count("nothing to do")) == (0, 1)
     database = Database(ledger_url)
     database.check()
-    names = set(inspect(database.engine).get_table_names())
-    assert names.issuperset(schema.metadata.tables)
+    assert tables(database).issuperset(schema.metadata.tables)
 
 
 def test_the_migrations_make_the_tables_that_the_release_knows(run: Run, ledger_url: str) -> None:
@@ -53,8 +54,31 @@ def test_the_migrations_make_the_tables_that_the_release_knows(run: Run, ledger_
 def test_months_ahead_have_partitions(run: Run, postgres: Postgres) -> None:
     url = postgres.new()
     run("ledger", "upgrade", ledger=url)
-    names = inspect(Database(url).engine).get_table_names()
-    assert sum(name.startswith("decisions_2") for name in names) == 13
+    assert sum(name.startswith("decisions_2") for name in tables(Database(url))) == 13
+
+
+def test_a_month_that_was_not_made_in_time_stays_where_its_decisions_are(
+    run: Run, postgres: Postgres
+) -> None:
+    url = postgres.new()
+    run("ledger", "upgrade", ledger=url)
+    database = Database(url)
+    this = min(name for name in tables(database) if name.startswith("decisions_2"))
+    decision: dict[str, Any] = {"id": UUID(bytes=Ids().new()), "time_ms": 0, "chain": 1, "seq": 1}
+    decision |= {"version": 1, "digest": b"", "mac": b""}
+    with database.writing() as connection:
+        connection.exec_driver_sql(f"DROP TABLE {this}")
+        connection.execute(insert(schema.decisions).values(decision))
+    again = run("ledger", "upgrade", ledger=url)
+    assert (again.returncode, again.stderr.count("nothing to do")) == (0, 1), again.stderr
+    assert this not in tables(Database(url))
+    with database.reading() as connection:
+        assert connection.execute(select(schema.decisions.c.id)).scalars().all() == [decision["id"]]
+
+
+def tables(database: Database) -> set[str]:
+    """The names of a database's tables."""
+    return set(inspect(database.engine).get_table_names())
 
 
 def test_a_newer_schema_that_admits_this_release_is_written_to(ledger_url: str) -> None:

@@ -173,8 +173,14 @@ class Database:
     def _make_partitions(self) -> None:
         first = datetime.now(UTC).replace(day=1, hour=0, minute=0, second=0, microsecond=0)
         with self.writing() as connection:
+            newest = connection.exec_driver_sql(
+                "SELECT id FROM decisions_other ORDER BY id DESC LIMIT 1"
+            ).scalar()
             for ahead in range(MONTHS_AHEAD + 1):
                 low, high = _month(first, ahead), _month(first, ahead + 1)
+                # A month that nobody made in time has its decisions there, and keeps to it.
+                if newest is not None and str(newest) >= _bound(low):
+                    continue
                 connection.exec_driver_sql(
                     f"CREATE TABLE IF NOT EXISTS decisions_{low:%Y_%m} PARTITION OF decisions "
                     f"FOR VALUES FROM ('{_bound(low)}') TO ('{_bound(high)}')"
