@@ -149,5 +149,15 @@ def test_the_guide_s_backup_is_restored_on_another_host(
         assert other.sql(f"SELECT id FROM decisions WHERE id = '{answer['id']}'") == [answer["id"]]
         key = ("run", "--rm", "-T", "--no-deps", "--entrypoint", "sha256sum", "ms_model")
         assert other.compose(*key, "/seal/key") == serving.compose(*key, "/seal/key")
+        # And there it gets another password.
+        steps = commands("The ledger's password")[0].splitlines()[:2]
+        before = (other.folder / SECRET).read_text("utf-8")
+        sh("sh", "-ec", "\n".join(steps), env=other.settings, cwd=other.folder)
+        assert (other.folder / SECRET).read_text("utf-8") != before
+        assert run(other, "ledger_upgrade")[0] == 0
+        (other.folder / SECRET).chmod(0o644)
+        (other.folder / SECRET).write_text(before, "utf-8")
+        code, told = run(other, "ledger_upgrade")
+        assert (code, "password authentication failed" in told) == (1, True)
     finally:
         other.compose("down", "--volumes")
