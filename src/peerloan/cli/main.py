@@ -29,6 +29,7 @@ _COMMANDS = {
     "serve": "serving",
     "token": "tokens",
     "ledger": "ledger",
+    "outcomes": "outcomes",
     "demo": "demo",
 }
 
