@@ -94,8 +94,9 @@ CLIENT = """
 import json, sys
 from made import AuthenticatedClient
 from made.api.models import model, models, promote
+from made.api.outcomes import outcomes
 from made.api.predictions import predict
-from made.models import Columns, Loan, PredictWhatIf, Problem, PromoteBody
+from made.models import Columns, Loan, Outcome, Outcomes, PredictWhatIf, Problem, PromoteBody
 
 url, token, loan, other = sys.argv[1], sys.argv[2], json.loads(sys.argv[3]), sys.argv[4]
 client = AuthenticatedClient(base_url=url, token=token)
@@ -109,6 +110,10 @@ assert [p.probability for p in columns.predictions] == [one.probability]
 assert what_if.what_if is True
 wrong = predict.sync(client=client, body=Loan.from_dict(loan | {"dti": -1}))
 assert isinstance(wrong, Problem) and wrong.errors[0].field == "dti", wrong
+told = Outcomes([Outcome(id=one.id, late=True), Outcome(loan_id="nobody", is_late=1)])
+kept = outcomes.sync(client=client, body=told)
+assert (kept.stored, kept.refused) == (1, 1), kept
+assert kept.outcomes[0].id == one.id and kept.outcomes[1].errors[0].field == "date", kept
 listed = models.sync(client=client)
 assert other in [each.version for each in listed.versions]
 assert model.sync(other, client=client).digest

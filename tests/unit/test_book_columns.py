@@ -22,6 +22,7 @@ from peerloan.book import (
     check_columns,
     join_loans,
     open_book,
+    read_cells,
     read_loans,
 )
 from peerloan.loan import Checks, Definition, Loans, default_definition, parse_definition
@@ -418,3 +419,25 @@ def test_extra_columns_are_noted(tmp_path: Path) -> None:
 def test_a_second_byte_order_mark_is_shown_as_an_escape(tmp_path: Path) -> None:
     notes = columns_of(tmp_path, f"\ufeff\ufeffother,{NAMES}", default_definition())
     assert notes == ["1 column that the loan definition does not name: '\\ufeffother'"]
+
+
+@pytest.mark.parametrize(
+    ("column", "cells"),
+    [
+        (pa.array([b"x", b"", None, b"\xff"]), ["x", None, None, b"\xff"]),
+        (pa.array(["x", ""]), ["x", None]),
+        (pa.array([True, None]), [True, None]),
+        (pa.array([1.5, math.nan, None]), [1.5, None, None]),
+        (pa.array([7, None]), [7, None]),
+        (pa.array([decimal.Decimal("1.50")]), ["1.50"]),
+        (pa.array([datetime.date(2026, 11, 25)]), ["2026-11-25"]),
+        (pa.array([datetime.datetime(2026, 11, 25, 23, 59)]), ["2026-11-25"]),
+        (pa.array(["x", "y"]).dictionary_encode(), ["x", "y"]),
+        (pa.array([[1]]), ["a value of type list<item: int64>"]),
+    ],
+)
+def test_cells_are_values_as_json_has_them(column: Any, cells: list[object]) -> None:
+    records = pa.RecordBatch.from_arrays([column], ["c"])
+    part = Part(records, np.arange(1, len(column) + 1), [])
+    assert read_cells(part, "c") == cells
+    assert read_cells(part, "another") == [None] * len(column)

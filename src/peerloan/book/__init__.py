@@ -1,7 +1,15 @@
 """A book is a table of loans: reading and checking it, drafting its definition, writing one."""
 
 from peerloan.book.check import Group, Report, check_book
-from peerloan.book.columns import Batch, Fault, check_columns, join_loans, read_column, read_loans
+from peerloan.book.columns import (
+    Batch,
+    Fault,
+    check_columns,
+    join_loans,
+    read_cells,
+    read_column,
+    read_loans,
+)
 from peerloan.book.draft import draft_definition
 from peerloan.book.fingerprint import Fingerprint
 from peerloan.book.parts import BookError, Part, Progress
@@ -25,6 +33,7 @@ __all__ = [
     "join_loans",
     "open_book",
     "open_writer",
+    "read_cells",
     "read_column",
     "read_loans",
 ]

@@ -15,7 +15,8 @@ from peerloan.book.values import Mask, as_text, encode, read_numbers, read_texts
 from peerloan.loan import Codes, Definition, Field, Label, Loans, Numbers, Problem, TextColumn
 from peerloan.loan.checks import nearest
 from peerloan.loan.columns import Column
-from peerloan.loan.text import TEXT_EXPECTED, parse_number, text_fault
+from peerloan.loan.labels import expected_label, stands_for
+from peerloan.loan.text import TEXT_EXPECTED, text_fault
 
 _SEPARATORS = {";": "';'", "\t": "tabs", "|": "'|'", ":": "':'", " ": "spaces"}
 
@@ -201,6 +202,19 @@ def read_column(part: Part, name: str) -> list[str | None]:
     return [levels[code] for code in texts.codes.tolist()]
 
 
+def read_cells(part: Part, name: str) -> list[object]:
+    """Any column of a part as JSON has its values, and None where it is missing.
+
+    A day is text, as 2026-11-25, and a time is its day. Bytes that are no text stay bytes.
+    """
+    column = _column(part.records, name)
+    if pa.types.is_timestamp(column.type):
+        column = column.cast(pa.date32(), safe=False)
+    codes, values = encode(column)
+    cells = [*map(_cell, values), None]
+    return [cells[code] for code in codes.tolist()]
+
+
 def join_loans(loans: Sequence[Loans]) -> Loans:
     """The loans of several batches (at least one, of one definition) as one."""
     definition = loans[0].definition
@@ -216,26 +230,23 @@ def join_loans(loans: Sequence[Loans]) -> Loans:
     return Loans(definition, columns, sum(some.size for some in loans))
 
 
-def expected_label(label: Label) -> str:
-    """What a label must be, in words."""
-    return f"{_show_meaning(label.late)} (late) or {_show_meaning(label.on_time)} (on time)"
-
-
 def means(value: object, meaning: int | float | str | bool) -> bool:
     """Whether a cell's value (bytes from CSV) is that of a label."""
     text = as_text(value)
     if text is None:
         return False
-    if isinstance(meaning, str):
-        return text == meaning
-    if isinstance(meaning, bool) and text.casefold() in ("true", "false"):
-        return (text.casefold() == "true") == meaning
-    if isinstance(value, bool):
-        return value == meaning
-    try:
-        return parse_number(text) == meaning
-    except ValueError:
-        return False
+    return stands_for(value if isinstance(value, bool) else text, meaning)
+
+
+def _cell(value: object) -> object:
+    if isinstance(value, bool | int):
+        return value
+    if isinstance(value, float):
+        return None if value != value else value
+    text = as_text(value)
+    if text is None:
+        return value if isinstance(value, bytes) else str(value)
+    return text or None
 
 
 def _column(records: pa.RecordBatch, name: str) -> pa.Array:
@@ -277,7 +288,3 @@ def _read_labels(label: Label, column: pa.Array) -> Codes:
         elif means(value, label.on_time):
             table[code] = 0
     return table[codes]
-
-
-def _show_meaning(meaning: int | float | str | bool) -> str:
-    return str(meaning).lower() if isinstance(meaning, bool) else repr(meaning)

@@ -30,6 +30,7 @@ _COMMANDS = {
     "token": "tokens",
     "ledger": "ledger",
     "replay": "replay",
+    "outcomes": "outcomes",
     "demo": "demo",
 }
 

@@ -120,16 +120,17 @@ def drop_body(environ: Mapping[str, Any]) -> None:
             left -= dropped
 
 
-def decode(content: bytes) -> Any:
+def decode(content: bytes, under: str | None = None) -> Any:
     """JSON as Python values; raises RequestError 400 if it is none, 422 if a name stands twice.
 
     Of two values of one name readers take either: a decision must not depend on whose it was.
+    `under`: the name in the outer object under which a list of objects stands, if it does.
     """
     try:
         value = msgspec.json.decode(content)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         value = _decode_nearly(content, str(error))
-    if may_repeat(content, _names(value)) and (twice := _repeated(content)):
+    if may_repeat(content, _names(value, under)) and (twice := _repeated(content, under)):
         raise RequestError(422, "Repeated Names", sentence(twice), twice)
     return value
 
@@ -145,13 +146,18 @@ def _decode_nearly(content: bytes, reason: str) -> Any:
         raise RequestError(400, "Not JSON", f"the body can't be read as JSON: {reason}") from None
 
 
-def _names(value: Any) -> int:
-    """The names of a loan, of columns, or of a list of loans."""
-    objects = value if isinstance(value, list) else [value]
-    return sum(len(each) for each in objects if isinstance(each, dict))
+def _objects(value: Any, under: str | None) -> list[tuple[int | None, Any]]:
+    """A loan or columns, or each of a list with its place; and what a list stands under."""
+    outer: list[tuple[int | None, Any]] = [] if isinstance(value, list) else [(None, value)]
+    inner = value.get(under) if isinstance(value, dict) else value
+    return [*outer, *enumerate(inner)] if isinstance(inner, list) else outer
 
 
-def _repeated(content: bytes) -> list[Problem]:
+def _names(value: Any, under: str | None) -> int:
+    return sum(len(each) for _, each in _objects(value, under) if isinstance(each, dict))
+
+
+def _repeated(content: bytes, under: str | None) -> list[Problem]:
     """The names that stand more than once in an object, by loan if there is a list of them."""
     try:
         read = json.loads(
@@ -159,10 +165,9 @@ def _repeated(content: bytes) -> list[Problem]:
         )
     except RecursionError:
         return []  # what is nested too deep for this reader holds no loan
-    loans = enumerate(read) if isinstance(read, list) else [(None, read)]
     problems = (
         Problem(index, show_name(name), "each name once", f"{count:,} values")
-        for index, loan in loans
+        for index, loan in _objects(read, under)
         if isinstance(loan, _Object)
         for name, count in loan.counts.items()
         if count > 1

@@ -169,6 +169,12 @@ def free(view: _View) -> _View:
     return view
 
 
+def caller_name() -> str:
+    """The name of who calls; empty where nobody needs one."""
+    token: Token | None = request.environ.get(_CALLER)
+    return "" if token is None else token.name
+
+
 def operator() -> str:
     """The name of the operator who calls; raises RequestError if it is none."""
     token: Token | None = request.environ.get(_CALLER)

@@ -1,0 +1,136 @@
+"""The command over outcomes."""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any, get_args
+
+import click
+
+from peerloan.book import Book, BookError, Part, open_book, read_cells
+from peerloan.book.columns import check_header, check_separator
+from peerloan.cli.console import DEFINITION, JSON, No, definition_of, print_json, progress
+from peerloan.ledger import Database, LedgerUnavailable
+from peerloan.ledger.outcomes import Recorded, Recorder, Status
+from peerloan.ledger.reports import Reader
+from peerloan.loan import Problem
+from peerloan.loan.checks import nearest
+from peerloan.model.store import current_user
+from peerloan.settings import read_settings
+
+# Rows of one transaction: a service that decides meanwhile waits for each.
+_AT_ONCE = 2_000
+# Wrong values that are shown one by one.
+_SHOWN = 20
+
+
+@click.command()
+@click.argument("file", metavar="FILE")
+@DEFINITION
+@JSON
+def outcomes(file: str, definition: Path | None, as_json: bool) -> None:
+    """Keep what became of loans: a table with late, or the label's column, of decisions by id, or
+    of loans by loan_id and date.
+
+    Good rows are kept where others are refused, and the exit code is 1. The same file again changes
+    nothing, and another value corrects the one before.
+    """
+    chosen, source = definition_of(definition)
+    book = open_book(file)
+    names = _columns(book, Reader(chosen))
+    settings = read_settings()
+    database = Database(settings.ledger_url, settings.ledger_password_file)
+    database.check()
+    recorder = Recorder(database, chosen, current_user())
+    counts: Counter[str] = Counter()
+    problems: list[Problem] = []
+    with progress() as show:
+        show_reading = partial(show, f"outcomes of {file}")
+        for part in book.parts(show_reading):
+            wrong = _record(recorder, file, part, names, counts)
+            # What nobody will see need not be remembered.
+            problems += wrong if as_json else wrong[: _SHOWN - len(problems)]
+        show_reading(1.0)
+    told = {name: counts[name] for name in (*get_args(Status), "refused")}
+    if as_json:
+        shown = [
+            {"row": each.loan, "field": each.field, "expected": each.expected, "given": each.given}
+            for each in problems
+        ]
+        print_json({"file": file, "definition": source, **told, "problems": shown})
+    else:
+        for each in problems:
+            place = f"row {each.loan}, {each.field}"
+            click.echo(f"{place}: expected {each.expected}, given {each.given}")
+        words = ", ".join(f"{count:,} {name}" for name, count in told.items())
+        click.echo(f"{file}: {counts.total():,} rows: {words}")
+    if refused := counts["refused"]:
+        which = "1 row was" if refused == 1 else f"{refused:,} rows were"
+        raise No(f"{file}: {which} refused{'' if as_json else ' (--json names every one)'}")
+
+
+def _record(
+    recorder: Recorder, file: str, part: Part, names: list[str], counts: Counter[str]
+) -> list[Problem]:
+    """Keep what a part tells and count it; returns what is wrong with its rows, by row."""
+    wrong = list(part.problems)
+    counts["refused"] += len(wrong)
+    for rows in _rows(part, names):
+        try:
+            answers = recorder.record(rows)
+        except LedgerUnavailable as error:
+            raise No(
+                f"{file}: stopped before row {rows[0][0]:,}: {error}; run it again: what was kept "
+                "stays, and nothing is kept twice"
+            ) from None
+        for answer in answers:
+            if isinstance(answer, Recorded):
+                counts[answer.status] += 1
+            else:
+                counts["refused"] += 1
+                wrong += answer
+    wrong.sort(key=lambda problem: problem.loan or 0)
+    return wrong
+
+
+def _rows(part: Part, names: list[str]) -> Iterator[list[tuple[int, dict[str, Any]]]]:
+    """A part's numbered rows, as many at once as a transaction holds."""
+    columns = [read_cells(part, name) for name in names]
+    every = (dict(zip(names, cells, strict=True)) for cells in zip(*columns, strict=True))
+    numbered = zip(part.numbers.tolist(), every, strict=True)
+    while some := list(itertools.islice(numbered, _AT_ONCE)):
+        yield some
+
+
+def _columns(book: Book, reader: Reader) -> list[str]:
+    """The columns that tell outcomes; raises BookError if they can't."""
+    names = [name for name in reader.names if name in book.columns]
+    if not names:
+        check_separator(book, reader.names)
+        check_header(book)
+    labels = [name for name in reader.labels if name in names]
+    if "late" in labels and "probability" in book.columns:
+        raise BookError(
+            f"{book.name}: has a column probability, so its late is what was decided, and not what "
+            "became of the loan; leave both out"
+        )
+    if len(labels) > 1:
+        raise BookError(f"{book.name}: expected one column of {' and '.join(labels)}, got both")
+    others = [name for name in book.columns if name not in names]
+    if not labels:
+        raise _lacking(book, " or ".join(reader.labels), [*reader.labels], others)
+    by_loan = "date" in names and any(name in names for name in reader.loan_names)
+    if "id" not in names and not by_loan:
+        absent = [name for name in ("loan_id", "date") if name not in names]
+        raise _lacking(book, "id, or the columns loan_id and date", absent, others)
+    return names
+
+
+def _lacking(book: Book, what: str, absent: list[str], others: list[str]) -> BookError:
+    near = next(filter(None, (nearest(name, others) for name in absent)), None)
+    hint = f" (did you mean {near}?)" if near else ""
+    return BookError(f"{book.name}: expected a column {what}, which is not there{hint}")

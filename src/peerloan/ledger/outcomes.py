@@ -1,0 +1,267 @@
+"""Outcomes: what became of the loans that were decided on, and what was told of it before."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import date
+from typing import Any, Literal, NamedTuple
+from uuid import UUID
+
+from sqlalchemy import (
+    Connection,
+    Integer,
+    Row,
+    Select,
+    String,
+    column,
+    insert,
+    select,
+    text,
+    values,
+)
+
+from peerloan.ledger import ids
+from peerloan.ledger.database import Database, now_ms
+from peerloan.ledger.reports import DAY_MS, Reader, Report, day_of
+from peerloan.ledger.schema import Id, decisions, outcomes
+from peerloan.loan import Definition, Problem
+from peerloan.loan.text import show_given
+
+# Rows that one statement names, and that a stream fetches at once.
+_NAMED = 1_000
+_AT_ONCE = 5_000
+_COLUMNS = [each for each in outcomes.c if each is not outcomes.c.number]
+# Who tells outcomes waits for others who do: else two could both be the first to tell one.
+_ALONE = text("SELECT pg_advisory_xact_lock(7382650322)")
+
+Status = Literal["stored", "unchanged", "corrected"]
+
+
+class Outcome(NamedTuple):
+    """What was told of a decision: the day on which it was observed, if that was told too; when
+    (milliseconds since 1970), and by whom.
+    """
+
+    late: bool
+    observed: date | None
+    recorded_ms: int
+    caller: str
+
+
+class Known(NamedTuple):
+    """The outcome that holds, and those that it corrected, the oldest first."""
+
+    now: Outcome
+    before: list[Outcome]
+
+
+class Recorded(NamedTuple):
+    """What became of a good row: `stored` is the first outcome of a decision, `corrected` differs
+    from the one before, `unchanged` added nothing.
+    """
+
+    row: int
+    decision_id: bytes
+    late: bool
+    status: Status
+
+
+class _Decision(NamedTuple):
+    id: bytes
+    loan_id: str | None
+    purged: bool
+
+
+class Recorder:
+    """Keeps the outcomes of a request or a file, in which each decision may stand once.
+
+    It remembers the decisions: some 150 bytes each.
+    """
+
+    def __init__(self, database: Database, definition: Definition, who: str) -> None:
+        self._database, self._who = database, who
+        self._reader = Reader(definition)
+        self._horizon = definition.roles.horizon
+        self._rows: dict[bytes, int] = {}
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names that a row may hold."""
+        return self._reader.names
+
+    def record(self, rows: Iterable[tuple[int, object]]) -> list[Recorded | list[Problem]]:
+        """Keep what numbered rows tell, all good ones in one transaction.
+
+        Returns of each, in order, what became of it or what is wrong with it. Raises
+        LedgerUnavailable, and then none is kept.
+        """
+        now = now_ms()
+        read = [self._reader.read(row, given, now // DAY_MS) for row, given in rows]
+        placed = self._place([each for each in read if isinstance(each, Report)])
+        found: list[tuple[Report, bytes] | list[Problem]] = []
+        fresh: dict[bytes, int] = {}
+        for each in read:
+            if not isinstance(each, Report):
+                found.append(each)
+                continue
+            decision = placed.get(each.decision_id or (each.loan_id, each.day))
+            problem = self._refusal(each, decision, fresh)
+            if problem is None and decision is not None:
+                fresh[decision.id] = each.row
+                found.append((each, decision.id))
+            else:
+                found.append([problem] if problem else [])
+        good = [each for each in found if isinstance(each, tuple)]
+        kept = self._keep(good, now) if good else {}
+        self._rows |= fresh
+        return [each if isinstance(each, list) else kept[each[1]] for each in found]
+
+    def _place(self, reports: Sequence[Report]) -> dict[object, _Decision]:
+        """The decisions that reports are of: by id, or by loan and day."""
+        by_id = [UUID(bytes=each.decision_id) for each in reports if each.decision_id]
+        by_loan = [(each.loan_id, each.day) for each in reports if not each.decision_id]
+        placed: dict[object, _Decision] = {}
+        with self._database.reading() as connection:
+            for some in _parts(by_id):
+                chosen = select(
+                    decisions.c.id, decisions.c.loan_id, decisions.c.inputs.is_(None)
+                ).where(decisions.c.id.in_(some))
+                for made, loan_id, purged in connection.execute(chosen):
+                    placed[made.bytes] = _Decision(made.bytes, loan_id, purged)
+            for asked in _parts(list(dict.fromkeys(by_loan))):
+                for loan_id, day, made in connection.execute(_latest_of(asked, self._horizon)):
+                    if made is not None:
+                        placed[loan_id, day] = _Decision(made.bytes, loan_id, purged=False)
+        return placed
+
+    def _refusal(
+        self, report: Report, decision: _Decision | None, fresh: dict[bytes, int]
+    ) -> Problem | None:
+        """What is wrong with a report, given the decision that it is of."""
+        row, loan_id = report.row, show_given(report.loan_id)
+        if report.decision_id is None:
+            if decision is None:
+                first, last = self._horizon
+                day = day_of(report.day or 0)
+                expected = f"a loan with a decision {first} to {last} days before {day}"
+                return Problem(row, "loan_id", expected, loan_id)
+        else:
+            given = ids.text(report.decision_id)
+            if decision is None:
+                return Problem(row, "id", "the id of a decision", given)
+            if decision.purged:
+                return Problem(row, "id", "a decision that was not purged", given)
+            if report.loan_id not in (None, decision.loan_id):
+                own = show_given(decision.loan_id)
+                return Problem(row, "loan_id", f"the decision's own, {own}", loan_id)
+            made = ids.milliseconds(decision.id) // DAY_MS
+            if report.day is not None and report.day < made:
+                expected = f"{day_of(made)}, the day of the decision, or later"
+                return Problem(row, "date", expected, str(day_of(report.day)))
+        before = fresh.get(decision.id, self._rows.get(decision.id))
+        if before is None:
+            return None
+        field = "loan_id" if report.decision_id is None else "id"
+        again = f"{ids.text(decision.id)} again, as in row {before}"
+        return Problem(row, field, "one outcome of each decision", again)
+
+    def _keep(self, good: Sequence[tuple[Report, bytes]], now: int) -> dict[bytes, Recorded]:
+        kept: dict[bytes, Recorded] = {}
+        rows = []
+        with self._database.writing() as connection:
+            if not self._database.is_sqlite:
+                connection.execute(_ALONE)
+            known = latest(connection, [made for _, made in good])
+            for report, made in good:
+                status = _status(report, known.get(made))
+                kept[made] = Recorded(report.row, made, report.late, status)
+                if status != "unchanged":
+                    row = {"decision_id": UUID(bytes=made), "late": report.late}
+                    row |= {"observed": report.day, "recorded_ms": now, "caller": self._who}
+                    rows.append(row)
+            if rows:
+                connection.execute(insert(outcomes), rows)
+        return kept
+
+
+def latest(connection: Connection, wanted: Sequence[bytes]) -> dict[bytes, Known]:
+    """What is known of these decisions' outcomes; those of which nothing is, are absent."""
+    found: dict[bytes, Known] = {}
+    for some in _parts([UUID(bytes=each) for each in wanted]):
+        rows = select(*_COLUMNS).where(outcomes.c.decision_id.in_(some))
+        for row in connection.execute(rows.order_by(outcomes.c.number)):
+            made, outcome = _outcome(row)
+            before = found.get(made)
+            earlier = [] if before is None else [*before.before, before.now]
+            found[made] = Known(outcome, earlier)
+    return found
+
+
+def in_force(
+    database: Database, since_ms: int = 0, until_ms: int | None = None
+) -> Iterator[list[tuple[bytes, Outcome]]]:
+    """The outcomes that hold of all decisions of a time, by rising id, in lists of thousands."""
+    until_ms = now_ms() + DAY_MS if until_ms is None else until_ms
+    rows = (
+        select(*_COLUMNS)
+        .where(outcomes.c.decision_id >= ids.first_at(since_ms))
+        .where(outcomes.c.decision_id < ids.first_at(until_ms))
+        .order_by(outcomes.c.decision_id, outcomes.c.number)
+        .execution_options(yield_per=_AT_ONCE)
+    )
+    # The last one told holds; whether there is a later one, the next row tells.
+    last: dict[bytes, Outcome] = {}
+    with database.reading() as connection:
+        for some in connection.execute(rows).partitions():
+            for row in some:
+                made, outcome = _outcome(row)
+                last[made] = outcome
+            newest = next(reversed(last))
+            held = last.pop(newest)
+            if last:
+                yield list(last.items())
+            last = {newest: held}
+        if last:
+            yield list(last.items())
+
+
+def _latest_of(
+    asked: Sequence[tuple[str | None, int | None]], horizon: tuple[int, int]
+) -> Select[Any]:
+    """Of loans and days: the latest decision whose age on the day lies within the horizon."""
+    first, last = horizon
+    bounds = [
+        (day, ids.first_at((day - last) * DAY_MS), ids.first_at((day - first + 1) * DAY_MS))
+        for day in {day for _, day in asked if day is not None}
+    ]
+    loans = values(column("loan_id", String), column("day", Integer), name="loans")
+    days = values(column("day", Integer), column("low", Id), column("high", Id), name="days")
+    loan, span = loans.data(asked).cte("loans"), days.data(bounds).cte("days")
+    newest = (
+        select(decisions.c.id)
+        .where(decisions.c.loan_id == loan.c.loan_id)
+        .where(decisions.c.id >= span.c.low, decisions.c.id < span.c.high)
+        .order_by(decisions.c.id.desc())
+        .limit(1)
+        .scalar_subquery()
+    )
+    return select(loan.c.loan_id, loan.c.day, newest).join(span, span.c.day == loan.c.day)
+
+
+def _status(report: Report, known: Known | None) -> Status:
+    if known is None:
+        return "stored"
+    day = None if report.day is None else day_of(report.day)
+    same = known.now.late == report.late and day in (None, known.now.observed)
+    return "unchanged" if same else "corrected"
+
+
+def _outcome(row: Row[Any]) -> tuple[bytes, Outcome]:
+    made, late, observed, recorded_ms, caller = tuple(row)
+    day = None if observed is None else day_of(observed)
+    return made.bytes, Outcome(late, day, recorded_ms, caller)
+
+
+def _parts(every: Sequence[Any]) -> Iterator[Sequence[Any]]:
+    for i in range(0, len(every), _NAMED):
+        yield every[i : i + _NAMED]

@@ -1,0 +1,36 @@
+"""What became of a loan, as a table or a request says it."""
+
+from __future__ import annotations
+
+from peerloan.loan.definition import Label
+from peerloan.loan.text import parse_number
+
+
+def stands_for(value: str | int | float | bool, meaning: int | float | str | bool) -> bool:
+    """Whether a value is that of a label: of the same type, or the text of it in CSV."""
+    text = _text(value)
+    if isinstance(meaning, str):
+        return text == meaning
+    if isinstance(meaning, bool) and text.casefold() in ("true", "false"):
+        return (text.casefold() == "true") == meaning
+    if isinstance(value, bool):
+        return value == meaning
+    try:
+        return parse_number(text) == meaning
+    except ValueError:
+        return False
+
+
+def expected_label(label: Label) -> str:
+    """What a label must be, in words."""
+    return f"{_show(label.late)} (late) or {_show(label.on_time)} (on time)"
+
+
+def _text(value: str | int | float | bool) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return value if isinstance(value, str) else repr(value)
+
+
+def _show(meaning: int | float | str | bool) -> str:
+    return str(meaning).lower() if isinstance(meaning, bool) else repr(meaning)

@@ -1,0 +1,93 @@
+"""What became of loans, told by callers: each outcome is answered by itself."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from dataclasses import asdict
+from typing import Any, get_args
+
+from flask import Blueprint, Response, request
+
+from peerloan.ledger import LedgerUnavailable
+from peerloan.ledger.ids import text as id_text
+from peerloan.ledger.outcomes import Recorded, Recorder, Status
+from peerloan.loan import Problem
+from peerloan.loan.checks import show_name
+from peerloan.loan.text import show_given
+from peerloan.service import problems
+from peerloan.service.api import MAX_BODY_BYTES, as_json, champion, require_json, serving
+from peerloan.service.bodies import decode, read_body
+from peerloan.service.callers import caller_name
+from peerloan.service.keeping import database
+from peerloan.service.openapi_outcomes import MAX_OUTCOMES
+from peerloan.service.problems import RequestError
+
+blueprint = Blueprint("outcomes", __name__)
+log = logging.getLogger(__name__)
+
+
+@blueprint.errorhandler(LedgerUnavailable)
+def unavailable(error: LedgerUnavailable) -> Response:
+    """What the database says is for the log alone."""
+    log.error("outcomes can't be kept: %s", error)
+    detail = "The outcomes can't be kept now, and none of them was; try again in a moment."
+    return problems.answer(
+        RequestError(503, "Ledger Unavailable", detail, headers={"Retry-After": "2"})
+    )
+
+
+@blueprint.post("/v1/outcomes")
+def outcomes() -> Response:
+    """Keep what became of loans; what is wrong with one keeps no other from being kept."""
+    if request.args:
+        detail = f"expected no parameters, given {show_given(next(iter(request.args)))}"
+        raise RequestError(400, "Wrong Parameters", detail)
+    require_json()
+    rows = _rows(read_body(request.environ, MAX_BODY_BYTES))
+    definition = serving(champion()).bundle.definition
+    answers = Recorder(database(), definition, caller_name()).record(enumerate(rows))
+    counts = Counter(_status(each) for each in answers)
+    body: dict[str, Any] = {"outcomes": [_answer(each) for each in answers]}
+    return as_json(body | {name: counts[name] for name in (*get_args(Status), "refused")})
+
+
+def _rows(content: bytes) -> list[Any]:
+    """The outcomes of a body; raises RequestError."""
+    body = decode(content, under="outcomes")
+    wrong = []
+    if not isinstance(body, dict):
+        wrong = [Problem(None, "(body)", 'an object: {"outcomes": […]}', show_given(body))]
+    elif not isinstance(body.get("outcomes"), list):
+        given = show_given(body["outcomes"]) if "outcomes" in body else "nothing"
+        wrong = [Problem(None, "outcomes", "a list", given)]
+    else:
+        wrong = [
+            Problem(None, show_name(name), "nothing but outcomes", show_given(value))
+            for name, value in body.items()
+            if name != "outcomes"
+        ]
+    if wrong:
+        raise RequestError(422, "Wrong Values", problems.sentence(wrong), wrong)
+    rows: list[Any] = body["outcomes"]
+    if len(rows) > MAX_OUTCOMES:
+        raise RequestError(
+            413,
+            "Too Many Outcomes",
+            f"expected at most {MAX_OUTCOMES:,} outcomes, given {len(rows):,}; "
+            "send them in parts, or tell them as a file: peerloan outcomes FILE",
+        )
+    return rows
+
+
+def _status(answer: Recorded | list[Problem]) -> str:
+    return answer.status if isinstance(answer, Recorded) else "refused"
+
+
+def _answer(answer: Recorded | list[Problem]) -> dict[str, Any]:
+    if isinstance(answer, Recorded):
+        made = id_text(answer.decision_id)
+        return {"id": made, "late": answer.late, "status": answer.status}
+    # Its place in the list says which one it is.
+    members = (asdict(problem) for problem in answer)
+    return {"errors": [{k: v for k, v in each.items() if k != "loan"} for each in members]}
