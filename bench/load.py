@@ -6,7 +6,7 @@ import heapq
 import selectors
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -44,14 +44,20 @@ def post(path: str, body: bytes, headers: Mapping[str, str] = MappingProxyType({
 
 
 def run(
-    port: int, message: bytes, seconds: float, connections: int = 8, rate: float | None = None
+    port: int,
+    message: bytes | Callable[[], bytes],
+    seconds: float,
+    connections: int = 8,
+    rate: float | None = None,
 ) -> Load:
-    """Send one message over and over for so many seconds on so many connections.
+    """Send one message over and over, or what makes each, for so many seconds on so many
+    connections.
 
     At most `rate` messages a second, if given: then each wait is that of a server at ease.
     """
     interval = connections / rate if rate else 0.0
     selector = selectors.DefaultSelector()
+    make = message if callable(message) else lambda: message
     clients = [_Client(port, selector) for _ in range(connections)]
     begin = time.perf_counter()
     due = [(begin + i * interval / connections, i) for i in range(connections)]
@@ -59,11 +65,11 @@ def run(
     waits: list[float] = []
     while (now := time.perf_counter()) - begin < seconds:
         while due and due[0][0] <= now:
-            clients[heapq.heappop(due)[1]].send(message)
+            clients[heapq.heappop(due)[1]].send(make())
         patience = max(0.0, due[0][0] - now) if due else 1.0
         for key, _ in selector.select(patience):
             client: _Client = key.data
-            if not client.receive(message):
+            if not client.receive():
                 continue
             now = time.perf_counter()
             waits.append(now - client.sent_at)
@@ -73,7 +79,7 @@ def run(
                 client.sent = False
                 heapq.heappush(due, (client.sent_at + interval, clients.index(client)))
             else:
-                client.send(message)
+                client.send(make())
     taken = time.perf_counter() - begin
     for client in clients:
         client.connection.close()
@@ -87,30 +93,33 @@ class _Client:
     def __init__(self, port: int, selector: selectors.BaseSelector) -> None:
         self._port, self._selector = port, selector
         self.sent, self.sent_at, self.received = False, 0.0, b""
+        self._message = b""
         self._connect()
 
     def send(self, message: bytes) -> None:
         """Send a message, from now on."""
+        self._message = message
         self.sent, self.sent_at, self.received = True, time.perf_counter(), b""
         try:
             self.connection.sendall(message)
         except ConnectionError:  # closed meanwhile
-            self._again(message)
+            self._again()
 
-    def receive(self, message: bytes) -> bool:
+    def receive(self) -> bool:
         """Receive what has come; whether the answer is whole."""
         part = self.connection.recv(65536)
         self.received += part
         if not part:  # it was closed with the answer before this one
-            self._again(message if self.sent else b"")
+            self._again()
         return self.sent and bool(part) and _whole(self.received)
 
-    def _again(self, message: bytes) -> None:
+    def _again(self) -> None:
         self._selector.unregister(self.connection)
         self.connection.close()
         self._connect()
         self.received = b""
-        self.connection.sendall(message)
+        if self.sent:
+            self.connection.sendall(self._message)
 
     def _connect(self) -> None:
         self.connection = socket.create_connection(("127.0.0.1", self._port))

@@ -59,7 +59,7 @@ def measure(side: Side, core: int, seconds: float) -> Measured:
     body = json.dumps(side.body).encode()
     message = load.post(side.path, body, side.headers)
     with running(command, settings, core, port, side.ready) as process:
-        _check(side, port, body)
+        check(side, port, body)
         try:
             load.run(port, message, seconds=1.0)  # warm
             found = load.run(port, message, seconds)
@@ -125,8 +125,8 @@ def last_line(lines: list[str]) -> str:
     return next((line.strip() for line in reversed(lines) if line.strip()), "without a word")
 
 
-def _check(side: Side, port: int, body: bytes) -> None:
-    """So that nobody is measured answering errors, or another loan."""
+def check(side: Side, port: int, body: bytes) -> None:
+    """Ask once, so that nobody is measured answering errors, or another loan; raises Failed."""
     request = urllib.request.Request(
         f"http://127.0.0.1:{port}{side.path}",
         body,
