@@ -280,7 +280,7 @@ class Store:
         new = msgspec.structs.replace(
             state,
             number=state.number + 1,
-            who=_unicode(who or _who()),
+            who=_unicode(who) or current_user(),
             when=datetime.now(UTC).isoformat(timespec="seconds"),
             why=_unicode(why),
             **changes,
@@ -358,9 +358,10 @@ def _created(folder: Path) -> tuple[str, str]:
         return "", folder.name
 
 
-def _who() -> str:
+def current_user() -> str:
+    """The user that this process runs as."""
     try:
-        return getpass.getuser()
+        return _unicode(getpass.getuser())
     except (KeyError, OSError):  # a container's user id without a name
         return f"uid {os.getuid()}"
 
