@@ -172,3 +172,18 @@ def test_requests_that_wait_for_a_commit_keep_no_thread(
     for thread in threads:
         thread.join()
     assert answers == [200] * 60
+
+
+def test_a_chain_whose_opening_failed_can_be_opened_again(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> Any:
+        raise LedgerUnavailable("not now")
+
+    seal = Seal(tmp_path / "seal")
+    with monkeypatch.context() as patch:
+        patch.setattr("peerloan.ledger.chain._open", fail)
+        for _ in range(3):
+            with pytest.raises(LedgerUnavailable):
+                Chain(database, seal)
+    assert Chain(database, seal).append([Entry([record()])]) == [None]

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from peerloan.ledger import Seal
 from peerloan.model import Store
 
 ROOT = Path(__file__).parents[2]
@@ -56,7 +57,7 @@ def test_a_champion_is_served(
     assert json.loads(answer)["model"]["version"] == version_of(candidate)
 
 
-@pytest.mark.parametrize("command", ["serve", "models"])
+@pytest.mark.parametrize("command", ["serve", "models", "ledger"])
 def test_the_commands_that_serving_needs_start(command: str) -> None:
     code = f"from peerloan.cli import main; main(['{command}', '--help'])"
     assert python(BLOCK + code).returncode == 0
@@ -74,6 +75,22 @@ def test_a_command_over_books_says_what_to_install() -> None:
     assert done.returncode == 1
     assert "pip install 'peerloan[train]'" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_of_the_ledger_s_commands_only_the_export_needs_more(tmp_path: Path) -> None:
+    def ledger(*arguments: str) -> subprocess.CompletedProcess[str]:
+        setting = f"import os; os.environ['PEERLOAN_STORE'] = {str(tmp_path / 'store')!r}\n"
+        call = f"from peerloan.cli import main; main(['ledger', *{arguments!r}])"
+        return python(BLOCK + setting + call)
+
+    assert ledger("upgrade").returncode == 0
+    Seal(tmp_path / "peerloan-seal")
+    for command in (("verify",), ("purge", "--older-than", "7y", "--yes")):
+        done = ledger(*command)
+        assert done.returncode == 0, done.stderr
+    done = ledger("export", "-o", "x.parquet")
+    assert done.returncode == 1
+    assert done.stderr == "peerloan: this needs pyarrow: pip install 'peerloan[train]'\n"
 
 
 def test_the_lock_for_serving_holds_none_of_them() -> None:

@@ -1,12 +1,59 @@
-"""Commands over the ledger."""
+"""Commands over the ledger: upgrade, verify, purge, export."""
 
 from __future__ import annotations
 
-import click
+import calendar
+import re
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from pathlib import Path
 
-from peerloan.cli.console import note
-from peerloan.ledger import Database
+import click
+import msgspec
+
+from peerloan.cli.console import JSON, No, err, note, print_json, progress, store
+from peerloan.ledger import Database, Seal
+from peerloan.ledger.reading import moment
+from peerloan.ledger.retention import count_before
+from peerloan.ledger.retention import purge as purge_values
+from peerloan.ledger.verifying import Report
+from peerloan.ledger.verifying import verify as verify_ledger
+from peerloan.model.store import current_user
 from peerloan.settings import read_settings
+
+_AGE = re.compile(r"([0-9]{1,6})([dmy])")
+
+
+class _Age(click.ParamType[datetime]):
+    """An age, as the moment that long ago."""
+
+    name = "age"
+
+    def convert(self, value: object, param: object, ctx: object) -> datetime:  # noqa: ARG002
+        if isinstance(value, datetime):
+            return value
+        found = _AGE.fullmatch(str(value))
+        if found is None or int(found[1]) == 0:
+            raise click.BadParameter(
+                f"expected days, months or years, as 90d, 18m or 7y, given {value!r}"
+            )
+        try:
+            return _ago(int(found[1]), found[2])
+        except (ValueError, OverflowError):
+            raise click.BadParameter(f"{value}: that long ago there was no calendar") from None
+
+
+def _ago(count: int, unit: str) -> datetime:
+    now = datetime.now(UTC)
+    if unit == "d":
+        return now - timedelta(days=count)
+    months = now.year * 12 + now.month - 1 - count * (12 if unit == "y" else 1)
+    year, month = months // 12, months % 12 + 1
+    return now.replace(year, month, min(now.day, calendar.monthrange(year, month)[1]))
+
+
+def _ms(when: datetime) -> int:
+    return int(when.timestamp() * 1000)
 
 
 @click.group()
@@ -14,12 +61,143 @@ def ledger() -> None:
     """Every decision that was made: the database that keeps them."""
 
 
+def _database() -> Database:
+    settings = read_settings()
+    return Database(settings.ledger_url, settings.ledger_password_file)
+
+
+def _checked() -> tuple[Database, Seal]:
+    """The ledger, which must be there, and its seal."""
+    database = _database()
+    database.check()
+    return database, Seal.existing(read_settings().seal_folder)
+
+
 @ledger.command()
 def upgrade() -> None:
     """Make the tables, or bring them to this release's; again, it changes nothing."""
-    settings = read_settings()
-    database = Database(settings.ledger_url, settings.ledger_password_file)
+    database = _database()
     done = database.upgrade()
     database.check()
     applied = f"migrations applied: {', '.join(map(str, done))}" if done else "nothing to do"
     note(f"{database}: {applied}")
+
+
+@ledger.command()
+@JSON
+def verify(as_json: bool) -> None:
+    """Prove that every record is there as it was written, or name those that are not.
+
+    Services may go on meanwhile. The exit code is 1 if anything was edited, removed, added or cut
+    off.
+    """
+    database, seal = _checked()
+    with progress() as show:
+        show_check = partial(show, f"checking {database}")
+        report = verify_ledger(database, seal, show_check)
+        show_check(1.0)
+    found = report.findings.totals
+    if as_json:
+        print_json(
+            {
+                "records": report.records,
+                "chains": report.chains,
+                "erased": report.erased,
+                "totals": dict(found),
+                "findings": msgspec.to_builtins(report.findings.shown()),
+            }
+        )
+    else:
+        _print_report(report)
+    if found:
+        raise No(f"{database}: not as it was written: {_counts(report)}")
+
+
+def _print_report(report: Report) -> None:
+    shown = report.findings.shown()
+    for kind in dict.fromkeys(each.kind for each in shown):
+        told = [each for each in shown if each.kind == kind]
+        for each in told:
+            click.echo(f"{kind}: {each.what}")
+        if more := report.findings.totals[kind] - len(told):
+            click.echo(f"{kind}: and {more:,} more")
+    purged = f", {report.erased:,} of them purged" if report.erased else ""
+    well = "" if shown else ": all as they were written"
+    click.echo(f"{report.records:,} records in {report.chains:,} chains{purged}{well}")
+
+
+def _counts(report: Report) -> str:
+    return ", ".join(f"{count:,} × {kind}" for kind, count in report.findings.totals.items())
+
+
+@ledger.command()
+@click.option(
+    "--older-than",
+    "before",
+    type=_Age(),
+    required=True,
+    metavar="AGE",
+    help="Days, months or years: 90d, 18m, 7y.",
+)
+@click.option("--yes", is_flag=True, help="Don't ask.")
+def purge(before: datetime, yes: bool) -> None:
+    """Erase what was asked and answered in old decisions; counts of them stay.
+
+    Cut off, it may be run again: nothing is counted twice.
+    """
+    database, seal = _checked()
+    total = count_before(database, _ms(before))
+    old = f"from before {moment(_ms(before))}"
+    if not total:
+        note(f"{database}: no decisions {old}")
+        return
+    question = f"{database}: {total:,} decisions {old} will be erased for ever"
+    if not yes:
+        if not err.is_terminal:
+            raise click.UsageError(f"{question}; --yes says that this is meant")
+        click.confirm(f"{question}. Go on?", abort=True, err=True)
+    with progress() as show:
+
+        def show_erased(erased: int) -> None:
+            show(f"erasing decisions {old}", min(erased / total, 1.0))
+
+        erased = purge_values(database, seal, _ms(before), current_user(), show_erased)
+    note(f"{database}: erased {erased:,} decisions {old}")
+
+
+_OUT = click.Path(path_type=Path)
+_DATE = click.DateTime(("%Y-%m-%d",))
+
+
+@ledger.command()
+@click.option(
+    "-o", "--out", type=click.Path(path_type=Path), required=True, help="A .parquet file."
+)
+@click.option("--since", type=_DATE, metavar="DATE", help="Decisions from this day on (UTC).")
+@click.option("--until", type=_DATE, metavar="DATE", help="Decisions before this day (UTC).")
+@click.option("--overwrite", is_flag=True, help="Replace an existing file.")
+def export(out: Path, since: datetime | None, until: datetime | None, overwrite: bool) -> None:
+    """Write decisions as a table, a row each, with their outcomes."""
+    # Parquet's library is not there where only serving is installed.
+    from peerloan.ledger.exporting import export as write_table
+
+    database = _database()
+    database.check()
+    with progress() as show:
+        show_rows = partial(show, f"exporting {database}")
+        done = write_table(
+            database,
+            store(),
+            out,
+            since_ms=0 if since is None else _ms(since.replace(tzinfo=UTC)),
+            until_ms=None if until is None else _ms(until.replace(tzinfo=UTC)),
+            overwrite=overwrite,
+            progress=show_rows,
+        )
+        show_rows(1.0)
+    for version, count in done.unknown.items():
+        note(
+            f"note: {version} is not in the store: the inputs of its {count:,} decisions stand in "
+            "the column `inputs` alone"
+        )
+    click.echo(f"{out}: {done.rows:,} decisions, {done.outcomes:,} of them with an outcome")

@@ -184,8 +184,10 @@ class Postgres:
 
     def __init__(self, database: Database) -> None:
         with _postgres_errors():
-            self._pooled = database.engine.raw_connection()
-            driver: Any = self._pooled.driver_connection
+            pooled = database.engine.raw_connection()
+            driver: Any = pooled.driver_connection
+            # For good: who comes after must not find it in this state, however this one ends.
+            pooled.detach()
             self._connection: Limited = driver
             self._connection.autocommit = True
             # The writer looks at its clock itself: what takes longer may still be done.
@@ -260,7 +262,8 @@ class Postgres:
             return None if found is None else (found[0].bytes, *found[1:])
 
     def close(self) -> None:
-        self._pooled.invalidate()
+        with contextlib.suppress(psycopg.Error):
+            self._connection.close()
 
 
 class _postgres_errors:  # noqa: N801

@@ -43,6 +43,13 @@ class Seal:
         self._heads = folder / "heads"
         self.key = self._read_key()
 
+    @classmethod
+    def existing(cls, folder: Path) -> Seal:
+        """The seal of a ledger that is there: none is made. Raises LedgerError."""
+        if not (folder / "key").exists():
+            raise LedgerError(f"{folder}: holds no seal's key (PEERLOAN_SEAL names its folder)")
+        return cls(folder)
+
     def _read_key(self) -> bytes:
         path = self._folder / "key"
         try:

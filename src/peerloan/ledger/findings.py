@@ -1,0 +1,65 @@
+"""What a check of the ledger found: the first of each kind, and how many there are."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import msgspec
+
+# In the order in which they are told.
+KINDS = (
+    "foreign seal",
+    "edited record",
+    "removed record",
+    "added record",
+    "cut-off end",
+    "missing chain",
+    "edited chain",
+    "edited version",
+    "erased values",
+    "edited purge",
+    "removed purge",
+)
+# So many of a kind are told; the others are counted.
+SHOWN = 20
+
+
+class Finding(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Something that is not as its writer left it: a kind of KINDS, a sentence, and where."""
+
+    kind: str
+    what: str
+    chain: int | None = None
+    first_seq: int | None = None
+    last_seq: int | None = None
+    id: str | None = None
+
+
+class Findings:
+    """Findings by kind, however many there are."""
+
+    def __init__(self) -> None:
+        self.totals: Counter[str] = Counter()
+        self._shown: dict[str, list[Finding]] = {kind: [] for kind in KINDS}
+
+    def add(self, finding: Finding) -> None:
+        """Count a finding, and keep it if it is among the first of its kind."""
+        self.totals[finding.kind] += 1
+        shown = self._shown[finding.kind]
+        if len(shown) < SHOWN:
+            shown.append(finding)
+
+    def absorb(self, others: Findings) -> None:
+        """Take over what another collection has."""
+        self.totals += others.totals
+        for kind, shown in self._shown.items():
+            shown += others._shown[kind][: SHOWN - len(shown)]
+
+    def shown(self) -> list[Finding]:
+        """The first of each kind."""
+        return [finding for shown in self._shown.values() for finding in shown]
+
+
+def counted(count: int, what: str) -> str:
+    """A number of things, in words."""
+    return f"{count:,} {what}" if count == 1 else f"{count:,} {what}s"

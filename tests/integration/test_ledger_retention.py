@@ -1,0 +1,353 @@
+"""`peerloan ledger purge`: values go after their time, counts and chains stay."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+from sqlalchemy import delete, func, insert, select, update
+
+from ledgers import DAY_MS, Ledger, keep, now_ms, record
+from peerloan.ledger import Entry, Key, LedgerError, Record, reading, retention, schema
+from peerloan.ledger.reading import Wanted
+from peerloan.ledger.records import VALUES
+from peerloan.ledger.retention import forget_keys, purge
+from peerloan.ledger.verifying import verify
+from peerloan.model import BANDS
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+decisions, outcomes, challenges = schema.decisions, schema.outcomes, schema.challenges
+aggregates, purges, keys = schema.aggregates, schema.purges, schema.keys
+# Days ago, of the decisions that a ledger of tests begins with.
+OLD = (1000, 800, 500, 500, 420, 401)
+NEW = (399, 90, 2, 0)
+LIMIT = 400
+
+
+class Aged(Ledger):
+    """A ledger with decisions of several years, some with outcomes and challenges."""
+
+    def __init__(self, url: str, folder: Path) -> None:
+        super().__init__(url, folder)
+        now = now_ms()
+        self.old = [record(now - days * DAY_MS) for days in OLD]
+        self.new = [record(now - days * DAY_MS) for days in NEW]
+        chain = self.chain()
+        keep(chain, self.old + self.new)
+        chain.close()
+        with self.database.writing() as connection:
+            for each, late in (
+                *((self.old[0], False), (self.old[2], True), (self.old[0], True)),
+                (self.new[0], True),
+            ):
+                connection.execute(insert(outcomes).values(self.outcome(each, late)))
+            for each in (self.old[1], self.new[1]):
+                row = {"decision_id": UUID(bytes=each.id), "version": 1, "probability": 0.5}
+                connection.execute(insert(challenges).values(row))
+
+    def outcome(self, of: Record, late: bool) -> dict[str, object]:
+        return {
+            "decision_id": UUID(bytes=of.id),
+            "late": late,
+            "observed": None,
+            "recorded_ms": now_ms(),
+            "caller": "app",
+        }
+
+    def count(self, table: object) -> int:
+        with self.database.reading() as connection:
+            rows = select(func.count()).select_from(table)  # type: ignore[arg-type]
+            return int(connection.execute(rows).scalar_one())
+
+    def is_whole(self) -> bool:
+        return not verify(self.database, self.seal).findings.totals
+
+
+@pytest.fixture
+def aged(ledger_url: str, tmp_path: Path) -> Aged:
+    return Aged(ledger_url, tmp_path)
+
+
+def month(made: Record) -> str:
+    return reading.moment(int.from_bytes(made.id[:6]))[:7]
+
+
+def test_old_values_are_erased_and_the_rest_stays(run: Run, aged: Aged) -> None:
+    done = run("ledger", "purge", "--older-than", f"{LIMIT}d", "--yes", ledger=aged.url)
+    assert done.returncode == 0, done.stderr
+    assert "erased 6 decisions" in done.stderr
+    with aged.database.reading() as connection:
+        rows = connection.execute(select(decisions).order_by(decisions.c.id)).all()
+        record_of_it = connection.execute(select(purges)).one()
+    assert [row.id.bytes for row in rows] == [each.id for each in aged.old + aged.new]
+    for row, each in zip(rows, aged.old + aged.new, strict=True):
+        gone = each in aged.old
+        values = tuple(getattr(row, name) for name in VALUES)
+        assert values == ((None,) * len(VALUES) if gone else each[2:])
+        assert (row.salt is None) == gone
+        assert (row.digest, row.mac) != (None, None)
+    assert (record_of_it.number, record_of_it.decisions) == (1, 6)
+    assert abs(record_of_it.before_ms - (now_ms() - LIMIT * DAY_MS)) < DAY_MS
+    assert record_of_it.who
+    verified = run("ledger", "verify", ledger=aged.url)
+    assert (verified.returncode, verified.stdout) == (
+        0,
+        "10 records in 1 chains, 6 of them purged: all as they were written\n",
+    )
+
+
+def test_counts_stay_by_month_version_source_band_and_outcome_in_force(
+    run: Run, aged: Aged
+) -> None:
+    run("ledger", "purge", "--older-than", f"{LIMIT}d", "--yes", ledger=aged.url)
+    sums: dict[tuple[object, ...], list[float]] = {}
+    in_force = {aged.old[0].id: 1, aged.old[2].id: 1}
+    with aged.database.reading() as connection:
+        numbers = {row.version: row.number for row in connection.execute(select(schema.versions))}
+        found = {
+            tuple(row)[:5]: (row.decisions, row.probabilities)
+            for row in connection.execute(select(aggregates))
+        }
+    for each in aged.old:
+        version = numbers[each.version.version]
+        group = (month(each), version, each.source, each.band, in_force.get(each.id, -1))
+        sums.setdefault(group, []).append(each.probability)
+    assert found == {group: (len(some), pytest.approx(sum(some))) for group, some in sums.items()}
+
+
+def test_what_belongs_to_purged_decisions_goes_with_them(run: Run, aged: Aged) -> None:
+    run("ledger", "purge", "--older-than", f"{LIMIT}d", "--yes", ledger=aged.url)
+    with aged.database.reading() as connection:
+        of_outcomes = list(connection.execute(select(outcomes.c.decision_id)).scalars())
+        of_challenges = list(connection.execute(select(challenges.c.decision_id)).scalars())
+    assert of_outcomes == [UUID(bytes=aged.new[0].id)]
+    assert of_challenges == [UUID(bytes=aged.new[1].id)]
+
+
+def test_purged_decisions_are_not_shown_any_more(aged: Aged) -> None:
+    purge(aged.database, aged.seal, now_ms() - LIMIT * DAY_MS, "somebody")
+    database, old, new = aged.database, aged.old, aged.new
+    every = [each.id for each in old + new]
+    assert reading.find(database, every).keys() == {each.id for each in new}
+    assert [reading.was_purged(database, each) for each in every] == [True] * 6 + [False] * 4
+    newest = [each.id for each in reversed(new)]
+    assert [each.id for each in reading.page(database, Wanted(), 100)] == newest
+    for version in {each.version.version for each in new}:
+        shown = reading.page(database, Wanted(version=version), 100)
+        assert shown
+        assert {each.id for each in shown} <= set(newest)
+    by_band = [each.id for b in BANDS for each in reading.page(database, Wanted(band=b), 100)]
+    assert sorted(by_band) == sorted(newest)
+    assert reading.page(database, Wanted(loan_id=old[0].loan_id), 100) == []
+    streamed = [each.id for some in reading.stream(database) for each in some]
+    assert streamed == [each.id for each in new]
+
+
+def test_a_purge_that_is_cut_off_and_run_again_counts_nothing_twice(
+    aged: Aged, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retention, "_DECISIONS", 2)
+    before = now_ms() - LIMIT * DAY_MS
+
+    def cut_off(erased: int) -> None:
+        assert aged.is_whole()
+        if erased == 4:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        purge(aged.database, aged.seal, before, "somebody", cut_off)
+    assert aged.is_whole()
+    assert purge(aged.database, aged.seal, before, "somebody else") == 2
+    assert purge(aged.database, aged.seal, before, "a third one") == 0
+    assert aged.is_whole()
+    with aged.database.reading() as connection:
+        told = [tuple(row) for row in connection.execute(select(purges.c.who, purges.c.decisions))]
+        counted = connection.execute(select(func.sum(aggregates.c.decisions))).scalar_one()
+    assert told == [("somebody", 4), ("somebody else", 2)]
+    assert counted == 6
+
+
+def test_a_chunk_that_fails_leaves_nothing_of_itself(
+    aged: Aged, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retention, "_DECISIONS", 2)
+    added = retention._add
+    calls = []
+
+    def fails_at_the_third(*arguments: object) -> None:
+        calls.append(arguments)
+        if len(calls) == 3:
+            raise OSError("the machine stops here")
+        added(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(retention, "_add", fails_at_the_third)
+    with pytest.raises(OSError, match="the machine stops here"):
+        purge(aged.database, aged.seal, now_ms() - LIMIT * DAY_MS, "somebody")
+    with aged.database.reading() as connection:
+        erased = connection.execute(
+            select(func.count()).select_from(decisions).where(decisions.c.salt.is_(None))
+        ).scalar_one()
+        counted = connection.execute(select(func.sum(aggregates.c.decisions))).scalar_one()
+        told = connection.execute(select(purges.c.decisions)).scalar_one()
+    assert erased == counted == told == 2
+    assert aged.is_whole()
+
+
+def test_a_second_purge_of_more_adds_to_the_counts(run: Run, aged: Aged) -> None:
+    for age in ("450d", "12m", "12m"):
+        done = run("ledger", "purge", "--older-than", age, "--yes", ledger=aged.url)
+        assert done.returncode == 0, done.stderr
+    assert "no decisions from before" in done.stderr
+    with aged.database.reading() as connection:
+        rows = connection.execute(select(purges).order_by(purges.c.number)).all()
+    assert [(row.number, row.decisions) for row in rows] == [(1, 4), (2, 3)]
+    assert aged.is_whole()
+
+
+TAMPERING = {
+    "an edited record of a purge": (
+        update(purges).where(purges.c.number == 1).values(decisions=3),
+        ["edited purge"],
+    ),
+    "another who": (
+        update(purges).where(purges.c.number == 1).values(who="nobody"),
+        ["edited purge"],
+    ),
+    "a removed record of a purge": (delete(purges).where(purges.c.number == 1), ["removed purge"]),
+    "the last one's removed": (delete(purges).where(purges.c.number == 2), ["erased values"]),
+    "a purged record removed": (
+        delete(decisions).where(decisions.c.seq == 2),
+        ["removed record"],
+    ),
+    "a purged record's digest": (
+        update(decisions).where(decisions.c.seq == 2).values(digest=bytes(32)),
+        ["edited record"],
+    ),
+    "values that came after the purge": (
+        update(decisions).where(decisions.c.seq == 2).values(loan_id="x"),
+        ["edited record"],
+    ),
+}
+
+
+@pytest.mark.parametrize("what", TAMPERING)
+def test_what_is_changed_after_a_purge_is_named(aged: Aged, what: str) -> None:
+    for days in (450, LIMIT):
+        purge(aged.database, aged.seal, now_ms() - days * DAY_MS, "somebody")
+    tamper, expected = TAMPERING[what]
+    with aged.database.writing() as connection:
+        connection.execute(tamper)
+    found = verify(aged.database, aged.seal).findings
+    kinds = [each.kind for each in found.shown()]
+    if what == "the last one's removed":  # two of its decisions are younger than the first one's
+        assert kinds == expected * 2
+    else:
+        assert kinds == expected
+
+
+def test_a_removed_purge_of_values_that_an_older_one_could_have_erased_is_missed_in_the_sum(
+    aged: Aged,
+) -> None:
+    before = now_ms() - LIMIT * DAY_MS
+    purge(aged.database, aged.seal, before, "somebody")
+    late = [record(before - DAY_MS) for _ in range(3)]  # by a clock that was wrong
+    chain = aged.chain()
+    keep(chain, late)
+    purge(aged.database, aged.seal, before, "somebody")
+    assert aged.is_whole()
+    with aged.database.writing() as connection:
+        connection.execute(delete(purges).where(purges.c.number == 2))
+    (found,) = verify(aged.database, aged.seal).findings.shown()
+    assert found.kind == "removed purge"
+    assert "tell of 6, but 9 are erased" in found.what
+
+
+def test_erased_text_is_not_in_sqlite_s_files_any_more(run: Run, tmp_path: Path) -> None:
+    folder = tmp_path / "peerloan-ledger"
+    ledger = Ledger(f"sqlite:///{folder / 'ledger.db'}", tmp_path)
+    chain = ledger.chain()
+    keep(chain, [record(now_ms() - 500 * DAY_MS, loan_id=f"NAMED-{i}") for i in range(300)])
+    chain.close()
+
+    def mentions() -> int:
+        return sum(path.read_bytes().count(b"NAMED-") for path in folder.iterdir())
+
+    assert mentions() >= 300
+    ledger.database.engine.dispose()
+    done = run("ledger", "purge", "--older-than", "400d", "--yes", ledger=ledger.url)
+    assert done.returncode == 0, done.stderr
+    assert mentions() == 0
+
+
+@pytest.mark.parametrize("age", ["7", "y", "0d", "-1d", "7w", "1.5y", "9999y", ""])
+def test_an_age_that_is_none_is_refused(run: Run, aged: Aged, age: str) -> None:
+    done = run("ledger", "purge", "--older-than", age, "--yes", ledger=aged.url)
+    assert done.returncode == 2
+    assert "--older-than" in done.stderr
+    assert "expected days, months or years" in done.stderr or "9999y" in done.stderr
+    assert aged.count(purges) == 0
+
+
+def test_where_nobody_can_be_asked_it_must_be_said_that_it_is_meant(run: Run, aged: Aged) -> None:
+    done = run("ledger", "purge", "--older-than", "400d", ledger=aged.url)
+    assert done.returncode == 2
+    assert "6 decisions from before" in done.stderr
+    assert "--yes" in done.stderr
+    assert aged.count(purges) == 0
+
+
+@pytest.mark.parametrize(("answer", "code", "purged"), [("n", 130, 0), ("y", 0, 1)])
+def test_on_a_terminal_it_is_asked(
+    run: Run, tmp_path: Path, answer: str, code: int, purged: int
+) -> None:
+    aged = Aged(f"sqlite:///{tmp_path / 'peerloan-ledger' / 'ledger.db'}", tmp_path)
+    here, there = os.openpty()
+    process = subprocess.Popen(
+        [sys.executable, *["-m", "peerloan", "ledger", "purge", "--older-than", "400d"]],
+        env=os.environ | {"PEERLOAN_LEDGER": aged.url, "PEERLOAN_SEAL": str(aged.seal_folder)},
+        stdin=there,
+        stderr=there,
+    )
+    os.write(here, f"{answer}\n".encode())
+    assert process.wait(timeout=60) == code
+    said = os.read(here, 100_000).decode()
+    os.close(there)
+    os.close(here)
+    assert "6 decisions from before" in said
+    assert "Go on? [y/N]" in said
+    assert aged.count(purges) == purged
+
+
+def test_nothing_younger_than_a_day_is_purged(aged: Aged) -> None:
+    with pytest.raises(LedgerError, match="older than a day"):
+        purge(aged.database, aged.seal, now_ms() - DAY_MS + 60_000, "somebody")
+
+
+@pytest.mark.parametrize("at_once", [1, 3, 5_000])
+def test_keys_of_another_day_are_forgotten(
+    ledger_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_once: int
+) -> None:
+    monkeypatch.setattr(retention, "_KEYS", at_once)
+    ledger = Ledger(ledger_url, tmp_path)
+    chain = ledger.chain()
+    now = now_ms()
+    for i, age in enumerate((DAY_MS + 60_000,) * 4 + (3 * DAY_MS, DAY_MS - 60_000, 0)):
+        chain.append([Entry([record(now - age)], Key.of("app", f"key-{i}", b"body"))])
+    assert forget_keys(ledger.database) == 5
+    assert forget_keys(ledger.database) == 0
+    with ledger.database.reading() as connection:
+        left = list(connection.execute(select(keys.c.key).order_by(keys.c.key)).scalars())
+    assert left == ["key-5", "key-6"]
+
+
+def test_a_purge_leaves_no_key_that_leads_to_what_it_erased(aged: Aged) -> None:
+    chain = aged.chain()
+    old = record(now_ms() - 2 * DAY_MS)
+    chain.append([Entry([old], Key.of("app", "key", b"body"))])
+    purge(aged.database, aged.seal, now_ms() - DAY_MS - 1000, "somebody")
+    assert aged.count(keys) == 0
