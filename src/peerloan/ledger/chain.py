@@ -225,7 +225,9 @@ def _open(database: Database, seal: Seal) -> tuple[int, int, bytes]:
         if not database.is_sqlite:
             connection.execute(text("LOCK TABLE chains IN EXCLUSIVE MODE"))
         opened_ms = now_ms()
-        number = (connection.execute(select(func.max(table.c.number))).scalar() or 0) + 1
+        newest = connection.execute(select(func.max(table.c.number))).scalar() or 0
+        # A chain that vanished from the table keeps its number: else nothing would miss it.
+        number = max(newest, seal.newest_chain()) + 1
         heads: Heads = []
         for row in connection.execute(
             select(table).where(~table.c.closed).order_by(table.c.number)

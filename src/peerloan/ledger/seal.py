@@ -78,6 +78,10 @@ class Seal:
                 raise LedgerError(f"{path}: can't be read: {error}") from None
         return found
 
+    def newest_chain(self) -> int:
+        """The highest number of a chain whose head was written down; 0 if there is none."""
+        return max((int(path.stem) for path in self._heads.glob("[0-9]*.json")), default=0)
+
     def opening(self, number: int, opened_ms: int, release: str, heads: Heads) -> bytes:
         """The MAC of a chain's opening, from which its records go on."""
         return self._mac(b"chain", number, opened_ms, release, heads)
