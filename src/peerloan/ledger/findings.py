@@ -56,8 +56,12 @@ class Findings:
             shown += others._shown[kind][: SHOWN - len(shown)]
 
     def shown(self) -> list[Finding]:
-        """The first of each kind."""
-        return [finding for shown in self._shown.values() for finding in shown]
+        """The first of each kind, by where they are."""
+        return [finding for shown in self._shown.values() for finding in sorted(shown, key=_place)]
+
+
+def _place(finding: Finding) -> tuple[int, int]:
+    return finding.chain or 0, finding.first_seq or 0
 
 
 def counted(count: int, what: str) -> str:
