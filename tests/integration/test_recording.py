@@ -257,8 +257,7 @@ def test_a_stopped_run_says_what_it_recorded(
     process = subprocess.Popen(
         [sys.executable, "-m", "peerloan", "score", "in.csv", "-o", "out.csv", "--record"],
         cwd=tmp_path,
-        env=os.environ
-        | {"PEERLOAN_STORE": str(store.root), "PEERLOAN_LEDGER": url_of(database)},
+        env=os.environ | {"PEERLOAN_STORE": str(store.root), "PEERLOAN_LEDGER": url_of(database)},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
