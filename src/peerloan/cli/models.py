@@ -138,10 +138,12 @@ def delete(version: str) -> None:
             f"{version} is not deleted: the ledger can't be asked whether it refers to it: {error}"
         ) from None
     if decisions:
-        raise No(
-            f"{version} can't be deleted: {decisions:,} decisions in the ledger refer to it, and "
-            "could not be replayed without it"
+        refer = (
+            "1 decision in the ledger refers"
+            if decisions == 1
+            else (f"{decisions:,} decisions in the ledger refer")
         )
+        raise No(f"{version} can't be deleted: {refer} to it; replay needs it")
     here.delete(version)
     note(f"deleted {version}")
 
