@@ -261,6 +261,20 @@ def test_a_redeployment_is_one_command(
     wait_for("the champion before", lambda: serving.settled(before))
 
 
+def test_the_model_s_container_replays_and_records(
+    serving: Deployment, sample_book: Path, loan: dict[str, Any]
+) -> None:
+    answer = serving.post("/v1/predictions", json=loan).json()
+    run = ("run", "--rm", "-T", "ms_model")
+    told = json.loads(serving.compose(*run, "replay", "--id", answer["id"], "--json"))
+    assert (told["decisions"], told["identical"]) == (1, 1)
+    (serving.folder / "books" / "score.csv").write_text(sample_book.read_text("utf-8"), "utf-8")
+    before = int(serving.sql("SELECT count(*) FROM decisions WHERE source = 'book'")[0])
+    serving.compose(*run, "score", "/books/score.csv", "-o", "/tmp/scored.csv", "--record")
+    after = int(serving.sql("SELECT count(*) FROM decisions WHERE source = 'book'")[0])
+    assert after - before == 6_000
+
+
 def test_without_the_database_no_decision_is_answered_and_nothing_else_stops(
     serving: Deployment, loan: dict[str, Any]
 ) -> None:
