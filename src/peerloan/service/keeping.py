@@ -278,5 +278,6 @@ def _rows(columns: Mapping[str, Sequence[Any]]) -> Iterable[tuple[Any, ...]]:
 def _json(record: Mapping[str, Any]) -> str:
     try:
         return msgspec.json.encode(record).decode()
-    except (ValueError, TypeError):  # a lone surrogate, in a field that is ignored
+    # A lone surrogate, or a number of many digits, in a field that is ignored.
+    except (ValueError, TypeError, OverflowError):
         return json.dumps(record)
