@@ -26,8 +26,6 @@ log = logging.getLogger(__name__)
 LIMIT_SECONDS = 8.0
 # Decisions of one transaction.
 _MOST = 10_000
-# So long, others may join in: far less than a commit takes to come through.
-_GATHER_SECONDS = 0.001
 _LOOK_SECONDS = 0.5
 _FORGET_SECONDS = 600.0
 
@@ -115,7 +113,6 @@ class Writer:
         main = threading.main_thread()
         head_at = time.monotonic() + HEAD_MS / 1000
         forget_at = time.monotonic() + _FORGET_SECONDS
-        crowd = False
         while main.is_alive() or self._queue:
             self._wake.wait(_LOOK_SECONDS)
             self._wake.clear()
@@ -123,9 +120,7 @@ class Writer:
                 self._try_again()
                 continue
             while self._queue and self._down is None:
-                if crowd:
-                    time.sleep(_GATHER_SECONDS)
-                crowd = self._commit(self._take()) > 1
+                self._commit(self._take())
             now = time.monotonic()
             if now >= head_at and self._chain is not None:
                 head_at = now + HEAD_MS / 1000
@@ -154,8 +149,8 @@ class Writer:
         self._batch = taken
         return taken
 
-    def _commit(self, batch: Sequence[_Waiting]) -> int:
-        """Keep a batch and tell everybody; how many they were."""
+    def _commit(self, batch: Sequence[_Waiting]) -> None:
+        """Keep a batch and tell everybody."""
         began = time.perf_counter()
         try:
             outcomes: Sequence[Outcome] = self._kept([each.entry for each in batch])
@@ -171,7 +166,6 @@ class Writer:
         self._batch = []
         for waiting, outcome in zip(batch, outcomes, strict=True):
             waiting.tell(outcome)
-        return len(batch)
 
     def _count(self, batch: Sequence[_Waiting], seconds: float) -> None:
         decisions = sum(len(each.entry.records) for each in batch)
