@@ -16,9 +16,8 @@ import psycopg
 from peerloan.ledger.database import Database, Limited
 from peerloan.ledger.entries import KEY_MS, Key
 from peerloan.ledger.errors import KeyInUse, LedgerUnavailable, RecordRefused, reason
-from peerloan.ledger.records import VALUES
+from peerloan.ledger.records import COLUMNS
 
-COLUMNS = ("id", "time_ms", "chain", "seq", "version", *VALUES, "salt", "digest", "mac")
 Row = tuple[Any, ...]
 # A key, the time, and the ids that belong to it.
 Claim = tuple[Key, int, bytes]

@@ -12,12 +12,11 @@ from sqlalchemy import Connection, Row, Select, select, union_all
 
 from peerloan.ledger import ids
 from peerloan.ledger.database import Database, now_ms
-from peerloan.ledger.records import Kept, Version
+from peerloan.ledger.records import Kept, Record, Version
 from peerloan.ledger.schema import decisions, versions
 from peerloan.model import BANDS
 
-_SEAL = ("chain", "seq", "salt", "digest", "mac")
-_COLUMNS = [column for column in decisions.c if column.name not in _SEAL]
+_COLUMNS = [decisions.c[name] for name in Record._fields]
 # Rows that a stream fetches at once, and ids that one statement names.
 _AT_ONCE = 5_000
 _NAMED = 500
@@ -140,5 +139,5 @@ def _within(rows: Select[Any], wanted: Wanted, before: bytes | None) -> Select[A
 
 
 def _kept(row: Row[Any], known: dict[int, Version]) -> Kept:
-    values = tuple(row)
-    return Kept(values[0].bytes, values[1], known[values[2]], *values[3:])
+    made, number, *values = tuple(row)
+    return Kept(made.bytes, known[number], *values)

@@ -46,6 +46,8 @@ VALUES = (
     *("margin", "probability", "late", "band", "reasons", "warnings"),
 )
 _FIRST_VALUE = Record._fields.index("source")
+# A row's columns, as its writer writes it.
+COLUMNS = ("id", "time_ms", "chain", "seq", "version", *VALUES, "salt", "digest", "mac")
 _encode = msgspec.json.encode
 _reasons = msgspec.json.Decoder(list[Reason])
 _warnings = msgspec.json.Decoder(list[str])
@@ -61,24 +63,15 @@ def as_json(value: list[Reason] | list[str] | None) -> str | None:
     return None if value is None else _encode(value).decode()
 
 
-class Kept(msgspec.Struct, frozen=True):
+class Kept(Record):
     """A decision that was read from the ledger."""
 
-    id: bytes
-    time_ms: int
-    version: Version
-    source: str
-    caller: str
-    request_id: str
-    idempotency_key: str | None
-    loan_id: str | None
-    inputs: str
-    margin: float
-    probability: float
-    late: bool
-    band: int
-    reasons: str | None
-    warnings: str | None
+    __slots__ = ()
+
+    @property
+    def time_ms(self) -> int:
+        """When it was made, in milliseconds since 1970: its id's time."""
+        return ids.milliseconds(self.id)
 
     def prediction(self) -> dict[str, Any]:
         """The prediction object that was answered."""

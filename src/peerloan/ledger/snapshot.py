@@ -10,11 +10,8 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, column, func, select, table, text
 
 from peerloan.ledger.database import Database
-from peerloan.ledger.records import VALUES
+from peerloan.ledger.records import COLUMNS
 
-# A record as the driver gives it, which is what its writer handed over: nothing that stands
-# between may make an edited value look right again.
-COLUMNS = ("id", "time_ms", "chain", "seq", "version", *VALUES, "salt", "digest", "mac")
 _AT_ONCE = 5_000
 
 
@@ -32,7 +29,11 @@ def snapshot(database: Database) -> Iterator[Connection]:
 
 
 def raw_records(connection: Connection) -> Iterator[Any]:
-    """Every record with COLUMNS, in the order of ids, which are bytes."""
+    """Every record with COLUMNS, in the order of ids, which are bytes.
+
+    They are as the driver gives them, which is what their writer handed over: nothing that stands
+    between may make an edited value look right again.
+    """
     record_id: ColumnElement[Any] = column("id")
     selected: tuple[ColumnElement[Any], ...] = (record_id, *map(column, COLUMNS[1:]))
     if connection.dialect.name == "sqlite":
