@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import hmac
 import json
 import os
 from collections.abc import Sequence
 from uuid import UUID
 
-import msgspec
 from sqlalchemy import Connection, func, insert, select, text, update
 
 from peerloan import __version__
@@ -19,14 +16,22 @@ from peerloan.ledger.backends import Backend, Claim, Row
 from peerloan.ledger.database import Database, now_ms
 from peerloan.ledger.entries import Entry, First, Key, OtherRequest, Result
 from peerloan.ledger.errors import LedgerUnavailable
-from peerloan.ledger.records import Record, Version
-from peerloan.ledger.seal import Head, Heads, Seal, version_digest
+from peerloan.ledger.records import Record, Version, values_of
+from peerloan.ledger.seal import (
+    Head,
+    Heads,
+    Seal,
+    record_mac,
+    record_name,
+    values_digest,
+    version_digest,
+)
 
 # A chain whose writer was not seen for so long has no writer any more.
 DEAD_MS = 300_000
 # Heads are written down so often; a chain goes on by at most so much after its head.
 HEAD_MS = 60_000
-_pack = msgspec.msgpack.Encoder().encode
+_SALT_BYTES = 16
 
 
 class Chain:
@@ -128,27 +133,19 @@ class Chain:
 
     def _rows(self, records: Sequence[Record]) -> list[Row]:
         """The rows that carry the chain on."""
-        salts = os.urandom(16 * len(records))
+        salts = os.urandom(_SALT_BYTES * len(records))
         key, before, seq = self._seal.key, self._mac, self._seq
-        chain = self.number
-        place = chain.to_bytes(4)
         rows: list[Row] = []
         for i, record in enumerate(records):
-            salt = salts[16 * i : 16 * i + 16]
-            values = record[2:]
-            digest = hashlib.sha256(salt + _pack(values)).digest()
+            salt = salts[_SALT_BYTES * i : _SALT_BYTES * (i + 1)]
+            values, time_ms = values_of(record), ids.milliseconds(record.id)
+            digest = values_digest(salt, values)
             number, version = self._versions[record.version]
             seq += 1
-            # As `seal.record_mac` has it, without its calls.
-            name = record.id + b"\0\0" + record.id[:6] + place + seq.to_bytes(8)
-            before = hmac.digest(key, before + version + name + digest, "sha256")
-            rows.append(
-                (
-                    *(record.id, int.from_bytes(record.id[:6]), chain, seq, number),
-                    *values,
-                    *(salt, digest, before),
-                )
-            )
+            name = record_name(record.id, time_ms, self.number, seq)
+            before = record_mac(key, before, version, name, digest)
+            place = (record.id, time_ms, self.number, seq, number)
+            rows.append((*place, *values, salt, digest, before))
         return rows
 
     def _advance(self, rows: Sequence[Row]) -> None:
