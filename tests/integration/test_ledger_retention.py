@@ -13,7 +13,7 @@ import pytest
 from sqlalchemy import delete, func, insert, select, update
 
 from ledgers import DAY_MS, Ledger, keep, now_ms, record
-from peerloan.ledger import Entry, Key, LedgerError, Record, reading, retention, schema
+from peerloan.ledger import Entry, Key, LedgerError, Record, moments, reading, retention, schema
 from peerloan.ledger.reading import Wanted
 from peerloan.ledger.records import VALUES
 from peerloan.ledger.retention import forget_keys, purge
@@ -74,7 +74,7 @@ def aged(ledger_url: str, tmp_path: Path) -> Aged:
 
 
 def month(made: Record) -> str:
-    return reading.moment(int.from_bytes(made.id[:6]))[:7]
+    return moments.moment(int.from_bytes(made.id[:6]))[:7]
 
 
 def test_old_values_are_erased_and_the_rest_stays(run: Run, aged: Aged) -> None:

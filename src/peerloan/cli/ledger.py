@@ -13,7 +13,7 @@ import msgspec
 
 from peerloan.cli.console import JSON, No, err, note, print_json, progress, store
 from peerloan.ledger import Database, Seal
-from peerloan.ledger.reading import moment
+from peerloan.ledger.moments import moment
 from peerloan.ledger.retention import count_before
 from peerloan.ledger.retention import purge as purge_values
 from peerloan.ledger.verifying import Report

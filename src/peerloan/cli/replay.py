@@ -30,9 +30,12 @@ class _Moment(click.ParamType[int]):
 
     def convert(self, value: object, param: object, ctx: object) -> int:  # noqa: ARG002
         try:
-            return parse_moment(str(value))
+            found = parse_moment(str(value))
         except (ValueError, OverflowError):
-            raise click.BadParameter(f"expected {EXPECTED}, given {value!r}") from None
+            found = -1
+        if found < 0:
+            raise click.BadParameter(f"expected {EXPECTED}, given {value!r}")
+        return found
 
 
 class _Id(click.ParamType[bytes]):

@@ -1,4 +1,4 @@
-"""Moments as people and callers write them."""
+"""Moments as people and callers write and read them."""
 
 from __future__ import annotations
 
@@ -9,13 +9,19 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def parse_moment(text: str) -> int:
-    """A moment with its time zone, or a day's begin in UTC, in milliseconds since 1970; raises
-    ValueError.
+    """A moment with its time zone, or a day's begin in UTC, in milliseconds since 1970 (before it:
+    below zero); raises ValueError.
     """
     if len(text) == 10:
         found = datetime.combine(date.fromisoformat(text), datetime.min.time(), UTC)
     else:
         found = datetime.fromisoformat(text)
-    if found.tzinfo is None or found < _EPOCH:
+    if found.tzinfo is None:
         raise ValueError(text)
     return (found - _EPOCH) // timedelta(milliseconds=1)
+
+
+def moment(milliseconds: int) -> str:
+    """A time as JSON has it: RFC 3339, in UTC."""
+    made = datetime.fromtimestamp(milliseconds / 1000, UTC)
+    return made.isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
@@ -110,12 +109,6 @@ def stream(
         known = known_versions(connection)
         for some in connection.execute(rows).partitions():
             yield [_kept(row, known) for row in some]
-
-
-def moment(milliseconds: int) -> str:
-    """A time as JSON has it: RFC 3339, in UTC."""
-    made = datetime.fromtimestamp(milliseconds / 1000, UTC)
-    return made.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def _of_loan(

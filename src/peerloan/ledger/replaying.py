@@ -8,11 +8,9 @@ probability; what does is told apart from what is identical.
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import Any, NamedTuple
 
 import msgspec
@@ -20,11 +18,11 @@ from sqlalchemy import func, select
 
 from peerloan.ledger import ids
 from peerloan.ledger.database import Database
+from peerloan.ledger.inputs import InputReader
 from peerloan.ledger.reasons import ReasonTexts
 from peerloan.ledger.records import Kept, Version, as_json
 from peerloan.ledger.schema import challenges, decisions, versions
-from peerloan.loan import Checked, Checks, Decoder, Loans, Value
-from peerloan.loan.text import parse_whole, text_fault
+from peerloan.loan import Checked, Loans, Value
 from peerloan.model import (
     BANDS,
     ONNX_TOLERANCE,
@@ -136,9 +134,7 @@ class _Replayer:
 
     def __init__(self, bundle: Bundle) -> None:
         self._bundle = bundle
-        self._decoder = Decoder(Checks(bundle.definition))
-        # What callers knew of other versions then is not what is known now: any name is let pass.
-        self._checks = lru_cache(maxsize=64)(lambda names: Checks(bundle.definition, names))
+        self._inputs = InputReader(bundle.definition)
         self._texts = ReasonTexts(bundle)
         self._usual = [SAMPLE_WARNING] if bundle.manifest.sample else []
 
@@ -147,7 +143,7 @@ class _Replayer:
         readable: list[Kept] = []
         loans: list[Checked] = []
         for each in some:
-            checked = self._read(each.inputs)
+            checked = self._inputs.read(each.inputs)
             if isinstance(checked, str):
                 report.unreadable += 1
                 if len(report.unreadable_shown) < SHOWN:
@@ -166,26 +162,6 @@ class _Replayer:
                 report.near += 1
             else:
                 _tell(report, each, kept, found)
-
-    def _read(self, inputs: str) -> Checked | str:
-        """A loan by this version's definition; why not, if it can't be read."""
-        try:
-            content = inputs.encode()
-            return self._decoder.loan(content) or self._closely(content)
-        except (ValueError, AttributeError, RecursionError) as error:
-            return f"the inputs can't be read as JSON: {error}"
-
-    def _closely(self, content: bytes) -> Checked | str:
-        record = _decode(content)
-        if not isinstance(record, dict):
-            return "the inputs are no loan"
-        if any(map(text_fault, record)):
-            return "the inputs name a field as none can be named"
-        checked: Checked = self._checks(frozenset(record)).loan(record)
-        if checked.problems:
-            first = checked.problems[0]
-            return f"{first.field}: expected {first.expected}, given {first.given}"
-        return checked
 
     def _decide(self, some: Sequence[Kept], loans: Sequence[Checked]) -> Iterable[Replayed]:
         bundle = self._bundle
@@ -246,14 +222,6 @@ def refers_to(database: Database, version: str) -> int:
                 challenges.c.version.in_(numbers),
             )
         )
-
-
-def _decode(content: bytes) -> Any:
-    """JSON, and what is nearly JSON in fields that the version ignores (NaN, a lone surrogate)."""
-    try:
-        return msgspec.json.decode(content)
-    except (msgspec.MsgspecError, ValueError):
-        return json.loads(content, parse_int=parse_whole)
 
 
 def _near(kept: Replayed, found: Replayed) -> bool:

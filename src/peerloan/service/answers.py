@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import itertools
-import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from peerloan.ledger import Kept
-from peerloan.loan import Checked, CheckedLoans, Checks, Value
+from peerloan.ledger.inputs import InputReader
+from peerloan.loan import Checked, CheckedLoans, Value
 from peerloan.model import BANDS, SAMPLE_WARNING, Bundle, Decision, Reason, probabilities
 from peerloan.service import metrics
 from peerloan.service.champion import Serving
@@ -99,16 +99,18 @@ def answer_many(serving: Serving, checked: CheckedLoans, wanted: Wanted) -> Answ
 def answered_before(
     bundle: Bundle, kept: Sequence[Kept], wanted: Wanted, many: bool
 ) -> dict[str, Any]:
-    """The answer that was given before, from its decisions in the ledger and their version."""
+    """The answer that was given before, from its decisions in the ledger and their version; raises
+    LookupError if it can't be made again.
+    """
     predictions = []
+    inputs = InputReader(bundle.definition)
     for each in kept:
         prediction = each.prediction()
         warnings, model = prediction.pop("warnings"), prediction.pop("model")
         if not wanted.reasons:
             del prediction["reasons"]
         if wanted.contributions:
-            asked = each.reasons is not None
-            prediction |= _contributions(bundle, each, explain=asked or bundle.is_additive)
+            prediction |= _contributions(bundle, inputs, each)
         predictions.append(prediction | {"model": model, "warnings": warnings})
     if not many:
         return predictions[0]
@@ -170,15 +172,15 @@ def _prediction(
     return answer
 
 
-def _contributions(bundle: Bundle, kept: Kept, explain: bool) -> dict[str, Any]:
-    """The contributions of a decision that was kept: they follow from its inputs."""
-    record = json.loads(kept.inputs)
-    record = {
-        name: value[0] if isinstance(value, list) and len(value) == 1 else value
-        for name, value in record.items()
-    }
-    values = Checks(bundle.definition, record).loan(record).values
-    return _shown(bundle, bundle.decide(values, explain=explain))
+def _contributions(bundle: Bundle, inputs: InputReader, kept: Kept) -> dict[str, Any]:
+    """The contributions of a decision that was kept: they follow from its inputs. Raises
+    LookupError if these can't be read.
+    """
+    checked = inputs.read(kept.inputs)
+    if isinstance(checked, str):
+        raise LookupError(checked)
+    explain = kept.reasons is not None or bundle.is_additive
+    return _shown(bundle, bundle.decide(checked.values, explain=explain))
 
 
 def _shown(bundle: Bundle, decision: Decision) -> dict[str, Any]:

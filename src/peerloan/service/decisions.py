@@ -6,7 +6,6 @@ import base64
 import logging
 import re
 from collections.abc import Mapping, Sequence
-from datetime import UTC, date, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -15,11 +14,12 @@ from flask import Blueprint, Response, request
 
 from peerloan.ledger import Kept, LedgerUnavailable
 from peerloan.ledger.challenges import challenges_of
-from peerloan.ledger.reading import Wanted, find, known_versions, moment, page, was_purged
+from peerloan.ledger.moments import EXPECTED, moment, parse_moment
+from peerloan.ledger.reading import Wanted, find, known_versions, page, was_purged
 from peerloan.loan import Problem
 from peerloan.loan.text import TEXT_EXPECTED, show_given, text_fault
 from peerloan.model import BANDS
-from peerloan.service import problems
+from peerloan.service import keeping, problems
 from peerloan.service.api import as_json
 from peerloan.service.keeping import database
 from peerloan.service.openapi_decisions import MAX_LIMIT, USUAL_LIMIT
@@ -29,17 +29,14 @@ blueprint = Blueprint("decisions", __name__)
 log = logging.getLogger(__name__)
 PARAMETERS = ("loan_id", "since", "until", "version", "band", "limit", "cursor")
 _WHOLE = re.compile(r"[0-9]{1,6}")
-_MOMENT = "a day or a moment (2026-11-25 or 2026-11-25T08:30:00Z)"
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @blueprint.errorhandler(LedgerUnavailable)
-def unavailable(error: LedgerUnavailable) -> Response:
+def fault(error: LedgerUnavailable) -> Response:
     """What the database says is for the log alone."""
     log.error("the ledger can't be read: %s", error)
-    detail = "The ledger can't be read now; try again in a moment."
     return problems.answer(
-        RequestError(503, "Ledger Unavailable", detail, headers={"Retry-After": "2"})
+        keeping.unavailable("The ledger can't be read now; try again in a moment.")
     )
 
 
@@ -130,7 +127,7 @@ def _asked(args: Mapping[str, Sequence[str]]) -> tuple[Wanted, int, bytes | None
         if name in given:
             times[name] = _milliseconds(given[name])
             if times[name] is None:
-                refuse(name, _MOMENT, given[name])
+                refuse(name, EXPECTED, given[name])
     before = None
     if "cursor" in given:
         before = _cursor(given["cursor"])
@@ -149,14 +146,8 @@ def _asked(args: Mapping[str, Sequence[str]]) -> tuple[Wanted, int, bytes | None
 
 
 def _milliseconds(text: str) -> int | None:
-    """A moment, or a day's begin in UTC, in milliseconds since 1970."""
     try:
-        found = datetime.fromisoformat(text)
-        if len(text) == 10:
-            found = datetime.combine(date.fromisoformat(text), datetime.min.time(), UTC)
-        if found.tzinfo is None:
-            return None
-        return max(0, (found - _EPOCH) // timedelta(milliseconds=1))
+        return max(0, parse_moment(text))
     except (ValueError, OverflowError):
         return None
 

@@ -38,6 +38,7 @@ from peerloan.model import BANDS, BundleError, StoreError
 from peerloan.service import answers, metrics, problems
 from peerloan.service.answers import Answer, Wanted
 from peerloan.service.bodies import decode
+from peerloan.service.callers import caller_name
 from peerloan.service.champion import Champion
 from peerloan.service.problems import RequestError
 
@@ -131,8 +132,7 @@ def keep(
     """
     environ = request.environ
     app = current_app._get_current_object()  # type: ignore[attr-defined]
-    caller = environ.get("peerloan.caller")
-    name = caller.name if caller else ""
+    name = caller_name()
     key = _key(environ, name, content)
     if wanted.what_if or not answer.decisions:
         return shape(answer.body())
@@ -207,10 +207,10 @@ def _first(outcome: First, wanted: Wanted, many: bool) -> dict[str, Any]:
     try:
         kept = [found[each] for each in outcome.ids]
         bundle = _bundle(kept[0].version.version)
-    except (KeyError, BundleError, StoreError):
+        return answers.answered_before(bundle, kept, wanted, many)
+    except (LookupError, BundleError, StoreError):
         detail = "the request was answered before, and its decisions can't be read any more"
         raise RequestError(409, "Answered Before", detail) from None
-    return answers.answered_before(bundle, kept, wanted, many)
 
 
 def _bundle(version: str) -> Any:
@@ -237,7 +237,13 @@ def _refusal(outcome: OtherRequest | LedgerError) -> RequestError:
     if isinstance(outcome, RecordRefused):
         detail = "The decision can't be kept, and so is not answered; the log says why."
         return RequestError(500, "Not Kept", detail)
-    detail = "The decision can't be kept now, and so is not answered; try again in a moment."
+    return unavailable(
+        "The decision can't be kept now, and so is not answered; try again in a moment."
+    )
+
+
+def unavailable(detail: str) -> RequestError:
+    """The problem of a ledger that can't be asked or written to now."""
     return RequestError(503, "Ledger Unavailable", detail, headers=_RETRY)
 
 

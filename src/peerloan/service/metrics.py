@@ -20,6 +20,8 @@ from collections.abc import Iterable, Sequence
 from functools import cache
 from pathlib import Path
 
+from peerloan.ledger.writer import Committed
+
 _FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 
 
@@ -45,8 +47,6 @@ from prometheus_client import (  # noqa: E402
     generate_latest,
     multiprocess,
 )
-
-from peerloan.ledger.writer import Committed  # noqa: E402
 
 _PROCESS = re.compile(r"_(\d+)\.db$")
 

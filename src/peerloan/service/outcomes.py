@@ -15,7 +15,7 @@ from peerloan.ledger.outcomes import Recorded, Recorder, Status
 from peerloan.loan import Problem
 from peerloan.loan.checks import show_name
 from peerloan.loan.text import show_given
-from peerloan.service import problems
+from peerloan.service import keeping, problems
 from peerloan.service.api import MAX_BODY_BYTES, as_json, champion, require_json, serving
 from peerloan.service.bodies import decode, read_body
 from peerloan.service.callers import caller_name
@@ -28,12 +28,13 @@ log = logging.getLogger(__name__)
 
 
 @blueprint.errorhandler(LedgerUnavailable)
-def unavailable(error: LedgerUnavailable) -> Response:
+def fault(error: LedgerUnavailable) -> Response:
     """What the database says is for the log alone."""
     log.error("outcomes can't be kept: %s", error)
-    detail = "The outcomes can't be kept now, and none of them was; try again in a moment."
     return problems.answer(
-        RequestError(503, "Ledger Unavailable", detail, headers={"Retry-After": "2"})
+        keeping.unavailable(
+            "The outcomes can't be kept now, and none of them was; try again in a moment."
+        )
     )
 
 

@@ -1,0 +1,49 @@
+"""What a decision was made on, read again by the definition of the version that made it."""
+
+from __future__ import annotations
+
+import json
+from functools import lru_cache
+from typing import Any
+
+import msgspec
+
+from peerloan.loan import Checked, Checks, Decoder, Definition
+from peerloan.loan.text import parse_whole, text_fault
+
+
+class InputReader:
+    """Reads the inputs that the ledger has of decisions by versions of one definition."""
+
+    def __init__(self, definition: Definition) -> None:
+        self._decoder = Decoder(Checks(definition))
+        # What callers knew of other versions then is not what is known now: any name is let pass.
+        self._checks = lru_cache(maxsize=64)(lambda names: Checks(definition, names))
+
+    def read(self, inputs: str) -> Checked | str:
+        """The loan; why not, if it can't be read."""
+        try:
+            content = inputs.encode()
+            return self._decoder.loan(content) or self._closely(content)
+        except (ValueError, AttributeError, RecursionError) as error:
+            return f"the inputs can't be read as JSON: {error}"
+
+    def _closely(self, content: bytes) -> Checked | str:
+        record = _decode(content)
+        if not isinstance(record, dict):
+            return "the inputs are no loan"
+        if any(map(text_fault, record)):
+            return "the inputs name a field as none can be named"
+        checked: Checked = self._checks(frozenset(record)).loan(record)
+        if checked.problems:
+            first = checked.problems[0]
+            return f"{first.field}: expected {first.expected}, given {first.given}"
+        return checked
+
+
+def _decode(content: bytes) -> Any:
+    """JSON, and what is nearly JSON in fields that the version ignores (NaN, a lone surrogate)."""
+    try:
+        return msgspec.json.decode(content)
+    except (msgspec.MsgspecError, ValueError):
+        return json.loads(content, parse_int=parse_whole)
