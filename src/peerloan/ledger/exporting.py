@@ -10,13 +10,13 @@ from typing import Any, NamedTuple
 
 import msgspec
 import pyarrow as pa
-from sqlalchemy import Column, Connection, Row, Select, Table, func, select
+from sqlalchemy import Connection, Row, Table, func, select
 
 from peerloan.book import open_writer
 from peerloan.ledger import ids
 from peerloan.ledger.database import Database
 from peerloan.ledger.errors import LedgerError
-from peerloan.ledger.reading import known_versions, stream
+from peerloan.ledger.reading import known_versions, of_time, stream
 from peerloan.ledger.records import Kept, Version
 from peerloan.ledger.schema import challenges, decisions, outcomes
 from peerloan.ledger.snapshot import snapshot
@@ -102,7 +102,7 @@ def export(
         definitions = _definitions(store, known)
         inputs = _inputs(definitions)
         total = connection.execute(
-            _within(select(func.count()), decisions.c.id, since_ms, until_ms)
+            select(func.count()).where(of_time(decisions.c.id, since_ms, until_ms))
         ).scalar_one()
         # Begun before the decisions are: none of these comes without what was known of it.
         challenged = _Beside(connection, challenges, since_ms, until_ms)
@@ -196,13 +196,6 @@ def _text(value: object) -> str | None:
     return value if value is None or isinstance(value, str) else _encode(value).decode()
 
 
-def _within(
-    rows: Select[Any], column: Column[Any], since_ms: int, until_ms: int | None
-) -> Select[Any]:
-    rows = rows.where(column >= ids.first_at(since_ms))
-    return rows if until_ms is None else rows.where(column < ids.first_at(until_ms))
-
-
 def _pieces(lists: Iterator[list[Kept]]) -> Iterator[list[Kept]]:
     piece: list[Kept] = []
     for some in lists:
@@ -220,7 +213,7 @@ class _Beside:
     def __init__(
         self, connection: Connection, table: Table, since_ms: int, until_ms: int | None
     ) -> None:
-        rows = _within(select(table), table.c.decision_id, since_ms, until_ms)
+        rows = select(table).where(of_time(table.c.decision_id, since_ms, until_ms))
         # Of several of a decision the last counts, the one with the highest number.
         rows = rows.order_by(table.c.decision_id, *table.primary_key)
         self._rows = iter(connection.execute(rows, execution_options={"yield_per": _AT_ONCE}))

@@ -22,6 +22,7 @@ from sqlalchemy import (
 
 from peerloan.ledger import ids
 from peerloan.ledger.database import Database, now_ms
+from peerloan.ledger.reading import of_time
 from peerloan.ledger.reports import DAY_MS, Reader, Report, day_of
 from peerloan.ledger.schema import Id, decisions, outcomes
 from peerloan.loan import Definition, Problem
@@ -201,11 +202,9 @@ def in_force(
     database: Database, since_ms: int = 0, until_ms: int | None = None
 ) -> Iterator[list[tuple[bytes, Outcome]]]:
     """The outcomes that hold of all decisions of a time, by rising id, in lists of thousands."""
-    until_ms = now_ms() + DAY_MS if until_ms is None else until_ms
     rows = (
         select(*_COLUMNS)
-        .where(outcomes.c.decision_id >= ids.first_at(since_ms))
-        .where(outcomes.c.decision_id < ids.first_at(until_ms))
+        .where(of_time(outcomes.c.decision_id, since_ms, until_ms))
         .order_by(outcomes.c.decision_id, outcomes.c.number)
         .execution_options(yield_per=_AT_ONCE)
     )

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, Row, Select, select, union_all
+from sqlalchemy import ColumnElement, Connection, Row, Select, select, union_all
 
 from peerloan.ledger import ids
-from peerloan.ledger.database import Database, now_ms
+from peerloan.ledger.database import Database
 from peerloan.ledger.records import Kept, Record, Version
 from peerloan.ledger.schema import decisions, versions
 from peerloan.model import BANDS
@@ -122,13 +122,20 @@ def _of_loan(
     return rows.order_by(decisions.c.id.desc()).limit(limit)
 
 
+def of_time(
+    made: ColumnElement[Any], since_ms: int = 0, until_ms: int | None = None
+) -> ColumnElement[bool]:
+    """Whether an id was made in a time: from `since_ms` on, and before `until_ms` if there is one
+    (milliseconds since 1970).
+    """
+    since = made >= ids.first_at(since_ms)
+    return since if until_ms is None else since & (made < ids.first_at(until_ms))
+
+
 def _within(rows: Select[Any], wanted: Wanted, before: bytes | None) -> Select[Any]:
     """Only the ids of a time: they rise with it, and PostgreSQL keeps each month apart."""
-    low = ids.first_at(wanted.since_ms or 0)
-    high = ids.first_at(now_ms() + 86_400_000 if wanted.until_ms is None else wanted.until_ms)
-    if before is not None:
-        high = min(high, UUID(bytes=before))
-    return rows.where(decisions.c.id >= low, decisions.c.id < high)
+    rows = rows.where(of_time(decisions.c.id, wanted.since_ms or 0, wanted.until_ms))
+    return rows if before is None else rows.where(decisions.c.id < UUID(bytes=before))
 
 
 def _kept(row: Row[Any], known: dict[int, Version]) -> Kept:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from peerloan.ledger import ids
-from peerloan.model import BANDS, Reason
+from peerloan.model import BANDS, Bundle, Reason
 
 SOURCES = ("api", "page", "protocol", "book")
 
@@ -18,6 +18,11 @@ class Version(NamedTuple):
     version: str
     digest: str
     threshold: float
+
+    @classmethod
+    def of(cls, bundle: Bundle) -> Version:
+        """The version that a bundle is."""
+        return cls(bundle.version, bundle.digest, bundle.policy.threshold)
 
 
 class Record(NamedTuple):

@@ -19,6 +19,7 @@ from sqlalchemy import func, select
 from peerloan.ledger import ids
 from peerloan.ledger.database import Database
 from peerloan.ledger.inputs import InputReader
+from peerloan.ledger.reading import of_time
 from peerloan.ledger.reasons import ReasonTexts
 from peerloan.ledger.records import Kept, Version, as_json
 from peerloan.ledger.schema import challenges, decisions, versions
@@ -26,7 +27,6 @@ from peerloan.loan import Checked, Loans, Value
 from peerloan.model import (
     BANDS,
     ONNX_TOLERANCE,
-    SAMPLE_WARNING,
     Bundle,
     BundleError,
     Reason,
@@ -136,7 +136,7 @@ class _Replayer:
         self._bundle = bundle
         self._inputs = InputReader(bundle.definition)
         self._texts = ReasonTexts(bundle)
-        self._usual = [SAMPLE_WARNING] if bundle.manifest.sample else []
+        self._usual = bundle.warnings
 
     def replay(self, some: Sequence[Kept], report: Report) -> None:
         """Compare decisions of this version with what it says now."""
@@ -198,9 +198,7 @@ class _Replayer:
 
 def count(database: Database, since_ms: int = 0, until_ms: int | None = None) -> int:
     """How many decisions were made in a time, purged ones too; raises LedgerUnavailable."""
-    rows = select(func.count()).where(decisions.c.id >= ids.first_at(since_ms))
-    if until_ms is not None:
-        rows = rows.where(decisions.c.id < ids.first_at(until_ms))
+    rows = select(func.count()).where(of_time(decisions.c.id, since_ms, until_ms))
     with database.reading() as connection:
         return int(connection.execute(rows).scalar_one())
 

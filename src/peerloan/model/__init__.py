@@ -4,7 +4,7 @@ from peerloan.model.arithmetic import Calibration, probabilities
 from peerloan.model.bundle import ONNX_TOLERANCE, Bundle, Decision
 from peerloan.model.drafting import Draft, Judged, OnnxParts, draft
 from peerloan.model.encoding import EncodedColumn, Encoding
-from peerloan.model.manifest import SAMPLE_WARNING, BundleError, Manifest, Score, TrainedOn
+from peerloan.model.manifest import BundleError, Manifest, Score, TrainedOn
 from peerloan.model.policy import BANDS, MAX_REASONS, Policy, Reason, Reasons, TradeOff
 from peerloan.model.profile import Profile
 from peerloan.model.scorecard import LevelTable, NumberTable, Scorecard
@@ -14,7 +14,6 @@ __all__ = [
     "BANDS",
     "MAX_REASONS",
     "ONNX_TOLERANCE",
-    "SAMPLE_WARNING",
     "BreakingChange",
     "Bundle",
     "BundleError",

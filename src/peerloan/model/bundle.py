@@ -16,7 +16,14 @@ import msgspec
 from peerloan.loan import Checks, Definition, Loans, Numbers, Value
 from peerloan.model import arithmetic
 from peerloan.model.encoding import Encoding
-from peerloan.model.manifest import BundleError, Manifest, decode, read_file, read_manifest
+from peerloan.model.manifest import (
+    SAMPLE_WARNING,
+    BundleError,
+    Manifest,
+    decode,
+    read_file,
+    read_manifest,
+)
 from peerloan.model.onnx_model import OnnxModel
 from peerloan.model.policy import Reason, Reasons
 from peerloan.model.profile import NumberProfile, Profile
@@ -81,6 +88,11 @@ class Bundle:
     def base(self) -> float:
         """The margin from which contributions count."""
         return self.model.base
+
+    @property
+    def warnings(self) -> list[str]:
+        """What every decision of this version warns of."""
+        return [SAMPLE_WARNING] if self.manifest.sample else []
 
     @property
     def is_additive(self) -> bool:

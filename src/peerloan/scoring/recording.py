@@ -14,7 +14,7 @@ from peerloan.ledger.reasons import ReasonTexts
 from peerloan.ledger.records import as_json
 from peerloan.loan import doubts_of
 from peerloan.loan.text import parse_number
-from peerloan.model import SAMPLE_WARNING, Bundle
+from peerloan.model import Bundle
 from peerloan.scoring.deciding import Decided
 
 # Decisions of one transaction: other writers wait for it, a service's requests among them.
@@ -27,7 +27,7 @@ class Recording:
     def __init__(self, recorder: Recorder, bundle: Bundle, book: Book) -> None:
         self._recorder = recorder
         self._bundle = bundle
-        self._version = Version(bundle.version, bundle.digest, bundle.policy.threshold)
+        self._version = Version.of(bundle)
         self._texts = ReasonTexts(bundle)
         self._ids = Ids()
         names, roles = bundle.definition.names, bundle.definition.roles
@@ -81,7 +81,7 @@ class Recording:
         return self._texts.of_many(decided.rows, decided.contributions)
 
     def _warnings(self, batch: Batch, decided: Decided) -> list[str | None]:
-        usual = [SAMPLE_WARNING] if self._bundle.manifest.sample else []
+        usual = self._bundle.warnings
         warnings = [as_json(usual) if usual else None] * len(decided.rows)
         for i, doubts in doubts_of(batch.loans, decided.rows).items():
             warnings[i] = as_json(doubts + usual)

@@ -11,7 +11,7 @@ from typing import Any
 from peerloan.ledger import Kept
 from peerloan.ledger.inputs import InputReader
 from peerloan.loan import Checked, CheckedLoans, Value
-from peerloan.model import BANDS, SAMPLE_WARNING, Bundle, Decision, Reason, probabilities
+from peerloan.model import BANDS, Bundle, Decision, Reason, probabilities
 from peerloan.service import metrics
 from peerloan.service.champion import Serving
 
@@ -59,9 +59,7 @@ def answer_one(serving: Serving, checked: Checked, wanted: Wanted) -> Answer:
     bundle = serving.bundle
     # What costs nothing is kept in the ledger, whatever is answered.
     decision = bundle.decide(checked.values, explain=wanted.explained or bundle.is_additive)
-    warnings = checked.warnings
-    if bundle.manifest.sample:
-        warnings = [*warnings, SAMPLE_WARNING]
+    warnings = checked.warnings + bundle.warnings
     prediction = _prediction(bundle, checked.loan_id, warnings, decision, wanted)
     return Answer(serving, (checked.loan_id,), (warnings,), (decision,), (prediction,))
 
@@ -87,7 +85,7 @@ def answer_many(serving: Serving, checked: CheckedLoans, wanted: Wanted) -> Answ
     bands = [BANDS[band] for band in bundle.policy.bands_many(margins).tolist()]
     late = bundle.policy.late_many(margins).tolist()
     decisions = [*map(Decision, margins.tolist(), shown, late, bands, explained, reasons)]
-    usual = [SAMPLE_WARNING] if bundle.manifest.sample else []
+    usual = bundle.warnings
     warnings = [checked.warnings.get(i, []) + usual for i in range(len(decisions))]
     predictions = [
         _prediction(bundle, loan_id, own, decision, wanted)

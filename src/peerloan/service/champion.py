@@ -127,5 +127,4 @@ class Champion:
 
 def _serving(number: int, bundle: Bundle, known: frozenset[str]) -> Serving:
     checks = Checks(bundle.definition, known)
-    version = Version(bundle.version, bundle.digest, bundle.policy.threshold)
-    return Serving(number, bundle, checks, Decoder(checks), version)
+    return Serving(number, bundle, checks, Decoder(checks), Version.of(bundle))

@@ -15,7 +15,6 @@ from flask import Blueprint, Response, request
 from peerloan import __version__
 from peerloan.loan import Definition, Field, Problem
 from peerloan.loan.text import show_given
-from peerloan.model import SAMPLE_WARNING
 from peerloan.service import tensors
 from peerloan.service.answers import Wanted, answer_many
 from peerloan.service.api import MAX_BODY_BYTES, as_json, champion, serving, shadow
@@ -68,8 +67,8 @@ def metadata(model: str, version: str | None = None) -> Response:
         "inputs": [_described(field) for field in bundle.definition.fields],
         "outputs": [_tensor(name, datatype) for name, datatype in OUTPUTS.items()],
     }
-    if bundle.manifest.sample:
-        described["parameters"] = {"warnings": SAMPLE_WARNING}
+    if bundle.warnings:
+        described["parameters"] = {"warnings": "; ".join(bundle.warnings)}
     return as_json(described)
 
 
