@@ -147,7 +147,7 @@ def instrument() -> None:
         link(source, target)
         steps.step("linked", target)
 
-    def told_write(path: Path, content: bytes) -> None:
+    def told_write(path: Path, content: bytes, *mode: int) -> None:
         if steps.root is not None:
             watched, steps.root = steps.root, None
             try:
@@ -155,11 +155,11 @@ def instrument() -> None:
             finally:
                 steps.root = watched
             steps.step("half-written", path)
-        write(path, content)
+        write(path, content, *mode)
 
     io.open = told_open
     os.fsync, os.link = told_fsync, told_link  # type: ignore[assignment]
-    whole.write = told_write
+    whole.write = told_write  # type: ignore[assignment]
     sys.addaudithook(steps.audit)
 
 

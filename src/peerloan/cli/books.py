@@ -22,7 +22,8 @@ from peerloan.cli.console import (
     progress,
     store,
 )
-from peerloan.ledger import Database, LedgerError, Recorder, Seal
+from peerloan.cli.opening import ledger_database
+from peerloan.ledger import LedgerError, Recorder, Seal
 from peerloan.model.store import current_user
 from peerloan.sample import SCENARIOS, SCHEMA, batches
 from peerloan.scoring import score_book
@@ -168,7 +169,7 @@ def score(
 def _recorder() -> Iterator[Recorder]:
     """What keeps a book's decisions in the ledger that the settings name."""
     settings = read_settings()
-    database = Database(settings.ledger_url, settings.ledger_password_file)
+    database = ledger_database()
     database.ready()
     recorder, done = None, False
     try:

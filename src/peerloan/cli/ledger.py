@@ -12,6 +12,7 @@ import click
 import msgspec
 
 from peerloan.cli.console import JSON, No, err, note, print_json, progress, store
+from peerloan.cli.opening import ledger_database
 from peerloan.ledger import Database, Seal
 from peerloan.ledger.moments import moment
 from peerloan.ledger.retention import count_before
@@ -61,14 +62,9 @@ def ledger() -> None:
     """Every decision that was made: the database that keeps them."""
 
 
-def _database() -> Database:
-    settings = read_settings()
-    return Database(settings.ledger_url, settings.ledger_password_file)
-
-
 def _checked() -> tuple[Database, Seal]:
     """The ledger, which must be there, and its seal."""
-    database = _database()
+    database = ledger_database()
     database.check()
     return database, Seal.existing(read_settings().seal_folder)
 
@@ -76,7 +72,7 @@ def _checked() -> tuple[Database, Seal]:
 @ledger.command()
 def upgrade() -> None:
     """Make the tables, or bring them to this release's; again, it changes nothing."""
-    database = _database()
+    database = ledger_database()
     done = database.upgrade()
     database.check()
     applied = f"migrations applied: {', '.join(map(str, done))}" if done else "nothing to do"
@@ -181,7 +177,7 @@ def export(out: Path, since: datetime | None, until: datetime | None, overwrite:
     # Parquet's library is not there where only serving is installed.
     from peerloan.ledger.exporting import export as write_table
 
-    database = _database()
+    database = ledger_database()
     database.check()
     with progress() as show:
         show_rows = partial(show, f"exporting {database}")

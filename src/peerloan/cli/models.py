@@ -19,10 +19,10 @@ from peerloan.cli.console import (
     progress,
     store,
 )
-from peerloan.ledger import Database, LedgerError
+from peerloan.cli.opening import ledger_database
+from peerloan.ledger import LedgerError
 from peerloan.ledger.replaying import refers_to
 from peerloan.model import BundleError, Manifest, Policy, State, Store
-from peerloan.settings import read_settings
 
 _WHY = click.option("--why", default="", help="The reason, for the history.")
 _VERSION = click.argument("version")
@@ -129,8 +129,7 @@ def delete(version: str) -> None:
     """Delete a version that nothing needs any more: no alias, no rollback, and no decision."""
     here = store()
     here.folder(version)
-    settings = read_settings()
-    database = Database(settings.ledger_url, settings.ledger_password_file)
+    database = ledger_database()
     try:
         decisions = refers_to(database, version)
     except LedgerError as error:

@@ -14,13 +14,13 @@ import click
 from peerloan.book import Book, BookError, Part, open_book, read_cells
 from peerloan.book.columns import check_header, check_separator
 from peerloan.cli.console import DEFINITION, JSON, No, definition_of, print_json, progress
-from peerloan.ledger import Database, LedgerUnavailable
+from peerloan.cli.opening import ledger_database
+from peerloan.ledger import LedgerUnavailable
 from peerloan.ledger.outcomes import Recorded, Recorder, Status
 from peerloan.ledger.reports import Reader
 from peerloan.loan import Problem
 from peerloan.loan.checks import nearest
 from peerloan.model.store import current_user
-from peerloan.settings import read_settings
 
 # Rows of one transaction: a service that decides meanwhile waits for each.
 _AT_ONCE = 2_000
@@ -42,8 +42,7 @@ def outcomes(file: str, definition: Path | None, as_json: bool) -> None:
     chosen, source = definition_of(definition)
     book = open_book(file)
     names = _columns(book, Reader(chosen))
-    settings = read_settings()
-    database = Database(settings.ledger_url, settings.ledger_password_file)
+    database = ledger_database()
     database.check()
     recorder = Recorder(database, chosen, current_user())
     counts: Counter[str] = Counter()

@@ -11,13 +11,13 @@ from uuid import UUID
 import click
 
 from peerloan.cli.console import JSON, No, expect_many_records, note, print_json, progress, store
+from peerloan.cli.opening import ledger_database
 from peerloan.ledger import Database
 from peerloan.ledger.ids import text as id_text
 from peerloan.ledger.moments import EXPECTED, parse_moment
 from peerloan.ledger.reading import find, stream, was_purged
 from peerloan.ledger.replaying import Replay, Report, count
 from peerloan.model import ONNX_TOLERANCE
-from peerloan.settings import read_settings
 
 # Letters of a long value that are shown before and after it begins to differ.
 _BEFORE, _AFTER = 20, 60
@@ -64,8 +64,7 @@ def replay(since: int | None, until: int | None, wanted: tuple[bytes, ...], as_j
     if wanted and (since is not None or until is not None):
         raise click.UsageError("--id names decisions of any time: leave --since and --until out")
     expect_many_records()
-    settings = read_settings()
-    database = Database(settings.ledger_url, settings.ledger_password_file)
+    database = ledger_database()
     database.check()
     replaying = Replay(store())
     began = time.monotonic()

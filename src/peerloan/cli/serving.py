@@ -11,7 +11,8 @@ from pathlib import Path
 import click
 
 from peerloan.cli.console import note
-from peerloan.ledger import Database, LedgerUnavailable, Seal
+from peerloan.cli.opening import ledger_database
+from peerloan.ledger import LedgerUnavailable, Seal
 from peerloan.service.loopback import is_loopback
 from peerloan.service.server import check_port
 from peerloan.service.server import serve as run_server
@@ -33,7 +34,7 @@ def serve(host: str, port: int, workers: int, open_page: bool) -> None:
     """Serve the page and the API; a newly promoted version is taken up while requests run."""
     settings = read_settings()
     check_port(host, port)  # before a line that would say otherwise
-    database = Database(settings.ledger_url, settings.ledger_password_file)
+    database = ledger_database()
     try:
         database.ready()
         ledger = str(database)

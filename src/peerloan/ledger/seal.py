@@ -9,17 +9,19 @@ salted and the salt is erased with the values: what was erased can't be guessed 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import hmac
-import os
 import secrets
 from pathlib import Path
 
 import msgspec
 
 from peerloan.ledger.errors import LedgerError
+from peerloan.model import whole
 
 _KEY_BYTES = 32
+_FOR_OWNER = 0o600
 _pack = msgspec.msgpack.Encoder().encode
 Heads = list[tuple[int, int, str]]
 
@@ -55,7 +57,10 @@ class Seal:
         try:
             self._heads.mkdir(mode=0o700, parents=True, exist_ok=True)
             if not path.exists():
-                _publish(path, secrets.token_bytes(_KEY_BYTES).hex().encode(), again=False)
+                # Another process may be the first.
+                with contextlib.suppress(FileExistsError):
+                    made = secrets.token_bytes(_KEY_BYTES).hex().encode()
+                    whole.publish_file(path, made, _FOR_OWNER)
             key = bytes.fromhex(path.read_text("ascii"))
         except (OSError, ValueError) as error:
             why = getattr(error, "strerror", None) or error
@@ -66,7 +71,8 @@ class Seal:
 
     def write_head(self, head: Head) -> None:
         """Write down a chain's head; raises OSError."""
-        _publish(self._heads / f"{head.chain:06d}.json", msgspec.json.encode(head), again=True)
+        path = self._heads / f"{head.chain:06d}.json"
+        whole.replace_file(path, msgspec.json.encode(head), _FOR_OWNER)
 
     def heads(self) -> list[Head]:
         """Every head that was written down, by chain; raises LedgerError."""
@@ -114,24 +120,3 @@ def values_digest(salt: bytes, values: tuple[object, ...]) -> bytes:
 def version_digest(version: str, digest: str, threshold: float) -> bytes:
     """What stands for a model version in a record's MAC."""
     return hashlib.sha256(_pack((version, digest, threshold))).digest()
-
-
-def _publish(path: Path, content: bytes, again: bool) -> None:
-    """Write a file whole or not at all, for its owner alone; in place of the old one if `again`,
-    else only where there is none.
-    """
-    incoming = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    try:
-        with open(incoming, "xb", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        if again:
-            incoming.replace(path)
-        elif not path.exists():
-            try:
-                os.link(incoming, path)
-            except FileExistsError:
-                return
-    finally:
-        incoming.unlink(missing_ok=True)

@@ -6,16 +6,29 @@ import contextlib
 import os
 import secrets
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
+# As a program's files are made, but for what the user's own mask takes.
+_MODE = 0o666
 
-def publish_file(path: Path, content: bytes) -> None:
+
+def publish_file(path: Path, content: bytes, mode: int = _MODE) -> None:
     """Create a file whole, or not at all; raises FileExistsError if it is there already."""
+    # A link is atomic and, other than a rename, never replaces what is there.
+    _put(path, content, mode, os.link)
+
+
+def replace_file(path: Path, content: bytes, mode: int = _MODE) -> None:
+    """Write a file whole, in place of what is there."""
+    _put(path, content, mode, os.replace)
+
+
+def _put(path: Path, content: bytes, mode: int, place: Callable[[Path, Path], None]) -> None:
     incoming = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
-        write(incoming, content)
-        # A link is atomic and, other than a rename, never replaces what is there.
-        os.link(incoming, path)
+        write(incoming, content, mode)
+        place(incoming, path)
     finally:
         with contextlib.suppress(OSError):  # what is left over has a hidden name and harms nobody
             incoming.unlink(missing_ok=True)
@@ -28,8 +41,9 @@ def remove(folder: Path, first: str) -> None:
     shutil.rmtree(folder)
 
 
-def write(path: Path, content: bytes) -> None:
+def write(path: Path, content: bytes, mode: int = _MODE) -> None:
     """Write a file, and make it last."""
+    path.touch(mode)
     with path.open("wb") as file:
         file.write(content)
         file.flush()
