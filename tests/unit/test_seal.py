@@ -77,7 +77,7 @@ def test_records_are_sealed_and_kept_as_the_seal_says(
         assert row.digest == values_digest(row.salt, values_of(record))
         name = record_name(record.id, int.from_bytes(record.id[:6]), chain.number, seq)
         before = record_mac(
-            ledger.seal.key, before, version_digest(*record.version), name, row.digest
+            ledger.seal.keyed, before, version_digest(*record.version), name, row.digest
         )
         assert row.mac == before
 

@@ -8,7 +8,7 @@ import contextlib
 import sqlite3
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 from uuid import UUID
 
 import psycopg
@@ -39,6 +39,7 @@ _END = (
     "SELECT pg_terminate_backend(pid, 2000) FROM pg_stat_activity "
     "WHERE pid = %s AND backend_start = %s"
 )
+_COPY = f"COPY decisions ({','.join(COLUMNS)}) FROM STDIN".encode()
 # Rows of one statement: its text is kept, and it lets other threads run only once.
 _ROWS = 64
 
@@ -72,6 +73,9 @@ class Backend(Protocol):
 
     def insert_alone(self, rows: Sequence[Row]) -> None:
         """Add decisions in a transaction of their own."""
+
+    def expect(self) -> None:
+        """Begin what `insert_alone` will end, while its decisions still gather."""
 
     def last(self, chain: int, from_id: bytes) -> tuple[bytes, int, bytes] | None:
         """The newest record (id, seq, mac) of a chain among the ids from one on."""
@@ -146,6 +150,9 @@ class Sqlite:
         self.insert(rows)
         self.commit()
 
+    def expect(self) -> None:
+        """Nobody else could write then."""
+
     def last(self, chain: int, from_id: bytes) -> tuple[bytes, int, bytes] | None:
         with _sqlite_errors():
             found: tuple[bytes, int, bytes] | None = self._connection.execute(
@@ -178,6 +185,10 @@ class _sqlite_errors:  # noqa: N801  used as a function: a generator's would cos
             raise LedgerUnavailable(reason(error)) from error
 
 
+# A COPY that was begun, and what ends it.
+_Begun = tuple[psycopg.Copy, contextlib.ExitStack]
+
+
 class Postgres:
     """PostgreSQL: COPY, which is a transaction by itself where nothing else is written."""
 
@@ -192,6 +203,7 @@ class Postgres:
             # The writer looks at its clock itself: what takes longer may still be done.
             self._connection.limit = None
             self.session: tuple[Any, ...] = self._connection.execute(_SESSION).fetchone()
+        self._begun: _Begun | None = None
 
     def end(self, session: tuple[Any, ...]) -> None:
         # It goes on with what it was told, and would commit it, until it notices that nobody
@@ -203,6 +215,7 @@ class Postgres:
 
     def begin(self) -> None:
         with _postgres_errors():
+            self._end_begun()
             self._connection.execute("BEGIN")
 
     def claim(self, claims: Sequence[Claim]) -> set[tuple[str, str]]:
@@ -230,15 +243,24 @@ class Postgres:
             ).fetchone()
 
     def insert(self, rows: Sequence[Row]) -> None:
-        copying = f"COPY decisions ({','.join(COLUMNS)}) FROM STDIN"
-        with (
-            _postgres_errors(),
-            self._connection.cursor() as cursor,
-            cursor.copy(copying.encode()) as copy,
-        ):
+        self.expect()
+        (copy, copying), self._begun = cast(_Begun, self._begun), None
+        with _postgres_errors(), copying:
             write = copy.write_row
             for row in rows:
                 write((row[0].hex(), *row[1:]))
+
+    def expect(self) -> None:
+        if self._begun is None:
+            with _postgres_errors(), contextlib.ExitStack() as begun:
+                cursor = begun.enter_context(self._connection.cursor())
+                copy = begun.enter_context(cursor.copy(_COPY))
+                self._begun = copy, begun.pop_all()
+
+    def _end_begun(self) -> None:
+        if self._begun is not None:
+            (_, copying), self._begun = self._begun, None
+            copying.close()  # with no row, so that nothing is done
 
     def commit(self) -> None:
         with _postgres_errors():
@@ -246,6 +268,7 @@ class Postgres:
 
     def rollback(self) -> None:
         with contextlib.suppress(psycopg.Error):
+            self._end_begun()
             if self._connection.info.transaction_status != psycopg.pq.TransactionStatus.IDLE:
                 self._connection.execute("ROLLBACK")
 

@@ -15,7 +15,7 @@ from peerloan.ledger import backends, ids, schema
 from peerloan.ledger.backends import Backend, Claim, Row
 from peerloan.ledger.database import Database, now_ms
 from peerloan.ledger.entries import Entry, First, Key, OtherRequest, Result
-from peerloan.ledger.errors import LedgerUnavailable
+from peerloan.ledger.errors import LedgerUnavailable, RecordRefused
 from peerloan.ledger.records import Record, Version, values_of
 from peerloan.ledger.seal import (
     Head,
@@ -46,9 +46,21 @@ class Chain:
         self._session = self._backend.session
         self._head_id: bytes | None = None
         self._seq = 0
+        # Whether the newest entries had keys: then the next ones may too.
+        self._keyed = False
         self.number, self._opened_ms, self._opening = _open(database, seal)
         self._mac = self._opening
         self._write_head(closed=False)
+
+    def expect(self) -> None:
+        """Begin the next transaction while its decisions gather; raises nothing.
+
+        PostgreSQL takes a while to begin, and whoever comes meanwhile is kept with the others.
+        Where keys are used, it has to be begun in another way.
+        """
+        if self._backend is not None and not self._keyed:
+            with contextlib.suppress(LedgerUnavailable, RecordRefused):
+                self._backend.expect()
 
     def append(self, entries: Sequence[Entry]) -> list[Result]:
         """Keep entries, all in one transaction; returns what became of each.
@@ -108,6 +120,7 @@ class Chain:
             for entry in entries
             if entry.key is not None
         ]
+        self._keyed = bool(claims)
         if not claims:
             rows = self._rows([record for entry in entries for record in entry.records])
             backend.insert_alone(rows)
@@ -134,7 +147,7 @@ class Chain:
     def _rows(self, records: Sequence[Record]) -> list[Row]:
         """The rows that carry the chain on."""
         salts = os.urandom(_SALT_BYTES * len(records))
-        key, before, seq = self._seal.key, self._mac, self._seq
+        keyed, before, seq = self._seal.keyed, self._mac, self._seq
         rows: list[Row] = []
         for i, record in enumerate(records):
             salt = salts[_SALT_BYTES * i : _SALT_BYTES * (i + 1)]
@@ -143,7 +156,7 @@ class Chain:
             number, version = self._versions[record.version]
             seq += 1
             name = record_name(record.id, time_ms, self.number, seq)
-            before = record_mac(key, before, version, name, digest)
+            before = record_mac(keyed, before, version, name, digest)
             place = (record.id, time_ms, self.number, seq, number)
             rows.append((*place, *values, salt, digest, before))
         return rows

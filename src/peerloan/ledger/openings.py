@@ -45,7 +45,7 @@ class Chains:
             else:
                 self._name(head.chain, head.seq, head.mac, "the seal's folder")
         self.walks = {
-            number: Walk(number, seal.key, versions, findings, self._named.get(number, ()))
+            number: Walk(number, seal.keyed, versions, findings, self._named.get(number, ()))
             for number in openings
         }
         for number, opening in openings.items():

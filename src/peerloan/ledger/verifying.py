@@ -58,7 +58,7 @@ def verify(
 
 class _Check:
     def __init__(self, connection: Connection, seal: Seal, heads: list[Head]) -> None:
-        self._key = seal.key
+        self._keyed = seal.keyed
         self._findings = Findings()
         self._records = self._erased = 0
         self._versions: dict[int, Sealed] = {
@@ -91,7 +91,7 @@ class _Check:
 
     def records(self, rows: Iterable[Any]) -> Iterator[int]:
         """Check every record; yields now and then how many were seen."""
-        key, walks, versions = self._key, self._chains.walks, self._versions
+        keyed, walks, versions = self._keyed, self._chains.walks, self._versions
         for row in rows:
             self._records += 1
             if self._records % _TOLD_EVERY == 0:
@@ -103,7 +103,7 @@ class _Check:
                 walk, version = walks[chain], versions[number]
                 if not fault and walk.calm and seq == walk.seq + 1 and seq not in walk.heads_at:
                     name = record_name(record_id, time_ms, chain, seq)
-                    if record_mac(key, walk.mac, version.digest, name, digest) == mac:
+                    if record_mac(keyed, walk.mac, version.digest, name, digest) == mac:
                         walk.seq, walk.mac, walk.last_id = seq, mac, record_id
                         version.fits = True
                         continue
@@ -158,7 +158,7 @@ class _Check:
             self._lost_records[chain] += 1
             walk = self._lost.get(chain)
             if walk is None:
-                walk = self._lost[chain] = Walk(chain, self._key, self._versions, self._findings)
+                walk = self._lost[chain] = Walk(chain, self._keyed, self._versions, self._findings)
                 walk.join(step)
                 return
             if walk.goes_on(step):

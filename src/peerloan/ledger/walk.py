@@ -7,6 +7,7 @@ MAC does not fit is in doubt; at the chain's end, the heads that were written do
 
 from __future__ import annotations
 
+import hmac
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -54,7 +55,7 @@ class Walk:
     def __init__(
         self,
         chain: int,
-        key: bytes,
+        keyed: hmac.HMAC,
         versions: Mapping[int, Sealed],
         findings: Findings,
         heads: Sequence[NamedHead] = (),
@@ -65,7 +66,7 @@ class Walk:
         self.last_id: bytes | None = None
         # Whether a record that fits after `mac` needs no closer look.
         self.calm = True
-        self._key = key
+        self._keyed = keyed
         self._versions = versions
         self._findings = findings
         self._heads = heads
@@ -179,7 +180,7 @@ class Walk:
     def _mac(self, step: Step, before: bytes) -> bytes | None:
         try:
             name = record_name(step.id, step.time_ms, self.chain, step.seq)
-            return record_mac(self._key, before, step.version.digest, name, step.digest)
+            return record_mac(self._keyed, before, step.version.digest, name, step.digest)
         except (AttributeError, OverflowError, TypeError):  # it holds what no writer wrote
             return None
 

@@ -120,6 +120,8 @@ class Writer:
                 self._try_again()
                 continue
             while self._queue and self._down is None:
+                if self._chain is not None:
+                    self._chain.expect()
                 self._commit(self._take())
             now = time.monotonic()
             if now >= head_at and self._chain is not None:

@@ -169,9 +169,9 @@ def free(view: _View) -> _View:
     return view
 
 
-def caller_name() -> str:
-    """The name of who calls; empty where nobody needs one."""
-    token: Token | None = request.environ.get(_CALLER)
+def caller_name(environ: Mapping[str, Any]) -> str:
+    """The name of who makes a request; empty where nobody needs one."""
+    token: Token | None = environ.get(_CALLER)
     return "" if token is None else token.name
 
 

@@ -102,7 +102,10 @@ class Ticket:
         try:
             self._turns.pop()
         except IndexError:
-            cast(Callable[[], object], self._callback)()
+            # Forgotten as it is called: it holds this ticket, and a circle would stay in memory
+            # until the collector's next turn.
+            callback, self._callback = self._callback, None
+            cast(Callable[[], object], callback)()
 
 
 def writer() -> Writer:
@@ -131,11 +134,11 @@ def keep(
     without decisions, has nothing to wait for. Raises RequestError if nothing can be kept now.
     """
     environ = request.environ
-    app = current_app._get_current_object()  # type: ignore[attr-defined]
-    name = caller_name()
+    name = caller_name(environ)
     key = _key(environ, name, content)
     if wanted.what_if or not answer.decisions:
         return shape(answer.body())
+    app: Flask = current_app._get_current_object()  # type: ignore[attr-defined]
     made: list[bytes] = []
 
     def entry(ids: Ids) -> Entry:
@@ -153,14 +156,10 @@ def keep(
             made_id = ids.new()
             made.append(made_id)
             prediction["id"] = id_text(made_id)
-            records.append(
-                Record(
-                    *(made_id, version, source, name, request_id, key_text, loan_id, given),
-                    *(decision.margin, decision.probability, decision.late),
-                    *(_BAND[decision.band], as_json(decision.reasons)),
-                    as_json(warnings) if warnings else None,
-                )
-            )
+            numbers = decision.margin, decision.probability, decision.late, _BAND[decision.band]
+            texts = as_json(decision.reasons), as_json(warnings) if warnings else None
+            who = source, name, request_id, key_text
+            records.append(Record(made_id, version, *who, loan_id, given, *numbers, *texts))
         return Entry(records, key)
 
     def again(outcome: First | OtherRequest | LedgerError) -> Response:
@@ -182,7 +181,7 @@ def keep(
         ticket.tell(outcome)
 
     try:
-        writer().put(entry, told)
+        app.extensions["ledger"].put(entry, told)
     except LedgerUnavailable as error:
         raise _refusal(error) from None
     environ[TICKET] = ticket

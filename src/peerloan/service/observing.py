@@ -125,7 +125,8 @@ class Observed:
         except BaseException:
             self._note(environ, answer, began)
             raise
-        ticket: Ticket | None = environ.get(TICKET)
+        # Taken out, for it holds the environment.
+        ticket: Ticket | None = environ.pop(TICKET, None)
         if ticket is None:
             self._note(environ, answer, began)
             start_response(answer.line, answer.headers)

@@ -47,7 +47,7 @@ def outcomes() -> Response:
     require_json()
     rows = _rows(read_body(request.environ, MAX_BODY_BYTES))
     definition = serving(champion()).bundle.definition
-    answers = Recorder(database(), definition, caller_name()).record(enumerate(rows))
+    answers = Recorder(database(), definition, caller_name(request.environ)).record(enumerate(rows))
     counts = Counter(_status(each) for each in answers)
     body: dict[str, Any] = {"outcomes": [_answer(each) for each in answers]}
     return as_json(body | {name: counts[name] for name in (*get_args(Status), "refused")})
