@@ -105,12 +105,13 @@ def test_a_commit_whose_answer_got_lost_is_not_done_twice(
     insert_alone, commit = Postgres.insert_alone, Postgres.commit
     lost: list[bool] = []
 
-    def lose(do: Callable[..., None]) -> Callable[..., None]:
-        def done(self: Postgres, *arguments: Any) -> None:
-            do(self, *arguments)
+    def lose(do: Callable[..., object]) -> Callable[..., object]:
+        def done(self: Postgres, *arguments: Any) -> object:
+            result = do(self, *arguments)
             if not lost:
                 lost.append(True)
                 raise LedgerUnavailable("the connection was cut")
+            return result
 
         return done
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import time
 from uuid import UUID
 
@@ -40,3 +41,17 @@ def test_what_follows_an_id_is_one_too(number: int) -> None:
     after = UUID(int=ids._after(number))
     assert after.int > number
     assert (after.version, after.variant) == (7, "specified in RFC 4122")
+
+
+@given(
+    st.lists(st.integers(0, 5), min_size=1, max_size=20), st.sampled_from([0, 2**74 - 1, 2**62 - 3])
+)
+def test_many_at_once_rise_as_one_by_one(counts: list[int], bits: int) -> None:
+    maker = Ids()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(random, "getrandbits", lambda _: bits)
+        made = [each for count in counts for each in (*maker.many(count), maker.new())]
+    assert len(made) == sum(counts) + len(counts)
+    assert made == sorted(set(made))
+    assert {UUID(bytes=each).version for each in made} == {7}
+    assert {UUID(bytes=each).variant for each in made} == {"specified in RFC 4122"}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -16,7 +16,7 @@ from peerloan.loan import Codes, Definition, Field, Label, Loans, Numbers, Probl
 from peerloan.loan.checks import nearest
 from peerloan.loan.columns import Column
 from peerloan.loan.labels import expected_label, stands_for
-from peerloan.loan.text import TEXT_EXPECTED, text_fault
+from peerloan.loan.text import TEXT_EXPECTED
 
 _SEPARATORS = {";": "';'", "\t": "tabs", "|": "'|'", ":": "':'", " ": "spaces"}
 
@@ -170,7 +170,7 @@ def read_loans(definition: Definition, part: Part, *, label: bool = False) -> Ba
             absent = np.isnan(values) & ~wrong
             wrong |= _outside(field, values)
         else:
-            values, wrong = read_texts(column, _allowed(field))
+            values, wrong = read_texts(column, _levels(field))
             absent = (values.codes < 0) & ~wrong
         if not field.missing:
             wrong |= absent
@@ -188,7 +188,7 @@ def read_loans(definition: Definition, part: Part, *, label: bool = False) -> Ba
     id_name = definition.roles.id
     if id_name is not None and id_name in part.records.schema.names:
         column = _column(part.records, id_name)
-        ids, wrong = read_texts(column, _is_clean)
+        ids, wrong = read_texts(column, None)
         note(id_name, TEXT_EXPECTED, wrong, column)
 
     loans = Loans(definition, columns, part.records.num_rows)
@@ -197,7 +197,7 @@ def read_loans(definition: Definition, part: Part, *, label: bool = False) -> Ba
 
 def read_column(part: Part, name: str) -> list[str | None]:
     """Any column of a part as text, None where it is missing; a feature of the loan or not."""
-    texts, _ = read_texts(_column(part.records, name), _is_clean)
+    texts, _ = read_texts(_column(part.records, name), None)
     levels: tuple[str | None, ...] = (*texts.levels, None)
     return [levels[code] for code in texts.codes.tolist()]
 
@@ -269,14 +269,9 @@ def _outside(field: Field, numbers: Numbers) -> Mask:
     return outside
 
 
-def _allowed(field: Field) -> Callable[[str], bool]:
-    if field.kind == "ordered":
-        return frozenset(field.levels).__contains__
-    return _is_clean
-
-
-def _is_clean(text: str) -> bool:
-    return text_fault(text) is None
+def _levels(field: Field) -> frozenset[str] | None:
+    """The texts that a field may have, if these are given."""
+    return frozenset(field.levels) if field.kind == "ordered" else None
 
 
 def _read_labels(label: Label, column: pa.Array) -> Codes:

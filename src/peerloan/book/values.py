@@ -6,7 +6,7 @@ through the rules of `peerloan.loan`, each distinct value once.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from peerloan.loan import Codes, Numbers, TextColumn
-from peerloan.loan.text import parse_number, show_given
+from peerloan.loan.text import MAX_TEXT, parse_number, show_given, text_fault
 
 Mask = npt.NDArray[np.bool_]
 
@@ -42,14 +42,17 @@ def read_numbers(column: pa.Array) -> tuple[Numbers, Mask]:
     return np.full(len(column), np.nan), _present(column)
 
 
-def read_texts(column: pa.Array, allowed: Callable[[str], bool]) -> tuple[TextColumn, Mask]:
+def read_texts(column: pa.Array, levels: Collection[str] | None) -> tuple[TextColumn, Mask]:
     """Values as coded text, code −1 where missing or wrong, and a mask of the wrong ones.
 
-    Only an empty text is missing. A number, truth value or date of a typed column becomes its
-    text as CSV would have it.
+    Right are the `levels`, or else any text without a fault. Only an empty text is missing. A
+    number, truth value or date of a typed column becomes its text as CSV would have it.
     """
-    codes, values = encode(column)
-    levels: list[str] = []
+    codes, different = _encoded(column)
+    if levels is None and (plain := _plain_texts(different)) is not None:
+        return TextColumn(codes, plain), np.zeros(len(codes), dtype=np.bool_)
+    values = different.to_pylist()
+    found: list[str] = []
     # By the value's code; the last entry is for missing ones, which have code −1.
     table = np.full(len(values) + 1, -1, dtype=np.int64)
     wrong = np.zeros(len(values) + 1, dtype=np.bool_)
@@ -57,16 +60,36 @@ def read_texts(column: pa.Array, allowed: Callable[[str], bool]) -> tuple[TextCo
         text = as_text(value)
         if text == "":
             continue
-        if text is None or not allowed(text):
+        if text is None or (text_fault(text) if levels is None else text not in levels):
             wrong[code] = True
         else:
-            table[code] = len(levels)
-            levels.append(text)
-    return TextColumn(table[codes], tuple(levels)), wrong[codes]
+            table[code] = len(found)
+            found.append(text)
+    return TextColumn(table[codes], tuple(found)), wrong[codes]
+
+
+def _plain_texts(different: pa.Array | _Unreadable) -> tuple[str, ...] | None:
+    """Texts all at once, if each of them is one without a fault, of letters of ASCII alone."""
+    if isinstance(different, _Unreadable) or not pa.types.is_binary(different.type):
+        return None
+    lengths = pc.min_max(pc.binary_length(different)).as_py()
+    if not lengths["min"] or lengths["max"] > MAX_TEXT:
+        return None
+    if pc.any(pc.match_substring_regex(different, "[^ -~]")).as_py():
+        return None
+    try:
+        return tuple(different.cast(pa.string()).to_pylist())
+    except pa.ArrowInvalid:  # bytes that are no text at all
+        return None
 
 
 def encode(column: pa.Array) -> tuple[Codes, list[Any]]:
     """A column by code: its distinct values as they come, and each row's place there, −1 a null."""
+    codes, different = _encoded(column)
+    return codes, different.to_pylist()
+
+
+def _encoded(column: pa.Array) -> tuple[Codes, pa.Array | _Unreadable]:
     column = _plain(column)
     try:
         if pa.types.is_duration(column.type):
@@ -76,9 +99,9 @@ def encode(column: pa.Array) -> tuple[Codes, list[Any]]:
         encoded = column.dictionary_encode()
     except pa.ArrowException:  # a list or a structure; a duration; a time in an unknown zone
         codes = np.where(_present(column), np.int64(0), np.int64(-1))
-        return codes, [_Unreadable(str(column.type))]
+        return codes, _Unreadable(str(column.type))
     codes = pc.fill_null(encoded.indices, -1).to_numpy(zero_copy_only=False).astype(np.int64)
-    return codes, encoded.dictionary.to_pylist()
+    return codes, encoded.dictionary
 
 
 def as_text(value: object) -> str | None:
@@ -126,6 +149,10 @@ class _Unreadable:
 
     def __init__(self, kind: str) -> None:
         self._kind = kind
+
+    def to_pylist(self) -> list[Any]:
+        """The only value of its column."""
+        return [self]
 
     def __str__(self) -> str:
         return f"a value of type {self._kind}"

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import Any, Protocol, cast
 from uuid import UUID
@@ -40,8 +40,9 @@ _END = (
     "WHERE pid = %s AND backend_start = %s"
 )
 _COPY = f"COPY decisions ({','.join(COLUMNS)}) FROM STDIN".encode()
-# Rows of one statement: its text is kept, and it lets other threads run only once.
-_ROWS = 64
+# Rows of one statement: its text is kept, and it lets other threads run only once. A service has
+# some tens of them to write, a book thousands.
+_FEW, _MANY = 64, 1_600
 
 
 class Backend(Protocol):
@@ -62,8 +63,8 @@ class Backend(Protocol):
     def claimed(self, key: Key) -> tuple[bytes, bytes]:
         """Who has a key that was not free: its request, and its decisions' ids."""
 
-    def insert(self, rows: Sequence[Row]) -> None:
-        """Add decisions."""
+    def insert(self, rows: Iterable[Row]) -> Row | None:
+        """Add decisions, and return the last of them."""
 
     def commit(self) -> None:
         """Keep what was done; once it returns, it lasts."""
@@ -71,8 +72,8 @@ class Backend(Protocol):
     def rollback(self) -> None:
         """Forget what was done; raises nothing."""
 
-    def insert_alone(self, rows: Sequence[Row]) -> None:
-        """Add decisions in a transaction of their own."""
+    def insert_alone(self, rows: Iterable[Row]) -> Row | None:
+        """Add decisions in a transaction of their own, and return the last of them."""
 
     def expect(self) -> None:
         """Begin what `insert_alone` will end, while its decisions still gather."""
@@ -126,12 +127,15 @@ class Sqlite:
             ).fetchone()
             return found
 
-    def insert(self, rows: Sequence[Row]) -> None:
+    def insert(self, rows: Iterable[Row]) -> Row | None:
+        rows = list(rows)
         with _sqlite_errors():
-            for i in range(0, len(rows), _ROWS):
-                some = rows[i : i + _ROWS]
+            at = 0
+            while some := rows[at : at + (_MANY if len(rows) - at >= _MANY else _FEW)]:
+                at += len(some)
                 flat = [value for row in some for value in row]
                 self._connection.execute(_insertion(len(some)), flat)
+        return rows[-1] if rows else None
 
     def commit(self) -> None:
         with _sqlite_errors():
@@ -142,13 +146,14 @@ class Sqlite:
             with contextlib.suppress(sqlite3.Error):
                 self._connection.execute("ROLLBACK")
 
-    def insert_alone(self, rows: Sequence[Row]) -> None:
-        if len(rows) <= _ROWS:
-            self.insert(rows)
-            return
+    def insert_alone(self, rows: Iterable[Row]) -> Row | None:
+        rows = list(rows)
+        if len(rows) <= _FEW:
+            return self.insert(rows)
         self.begin()
-        self.insert(rows)
+        last = self.insert(rows)
         self.commit()
+        return last
 
     def expect(self) -> None:
         """Nobody else could write then."""
@@ -166,7 +171,7 @@ class Sqlite:
         self._pooled.invalidate()
 
 
-@lru_cache(maxsize=_ROWS)
+@lru_cache(maxsize=_FEW + 1)
 def _insertion(rows: int) -> str:
     row = f"({','.join('?' * len(COLUMNS))})"
     return f"INSERT INTO decisions ({','.join(COLUMNS)}) VALUES {','.join([row] * rows)}"  # noqa: S608
@@ -242,13 +247,16 @@ class Postgres:
                 (key.caller, key.key),
             ).fetchone()
 
-    def insert(self, rows: Sequence[Row]) -> None:
+    def insert(self, rows: Iterable[Row]) -> Row | None:
         self.expect()
         (copy, copying), self._begun = cast(_Begun, self._begun), None
+        row = None
         with _postgres_errors(), copying:
             write = copy.write_row
+            # It adds the first ones while the next are still made.
             for row in rows:
                 write((row[0].hex(), *row[1:]))
+        return row
 
     def expect(self) -> None:
         if self._begun is None:

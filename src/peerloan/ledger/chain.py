@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from uuid import UUID
 
 from sqlalchemy import Connection, func, insert, select, text, update
@@ -122,14 +122,13 @@ class Chain:
         ]
         self._keyed = bool(claims)
         if not claims:
-            rows = self._rows([record for entry in entries for record in entry.records])
-            backend.insert_alone(rows)
-            self._advance(rows)
+            records = [record for entry in entries for record in entry.records]
+            self._advance(backend.insert_alone(self._rows(records)))
             return [None] * len(entries)
         backend.begin()
         free = backend.claim(claims)
         results: list[Result] = []
-        records: list[Record] = []
+        records = []
         for entry in entries:
             key = entry.key
             if key is None or (key.caller, key.key) in free:
@@ -137,18 +136,15 @@ class Chain:
                 records += entry.records
             else:
                 results.append(_used(key, *backend.claimed(key)))
-        rows = self._rows(records)
-        if rows:
-            backend.insert(rows)
+        last = backend.insert(self._rows(records)) if records else None
         backend.commit()
-        self._advance(rows)
+        self._advance(last)
         return results
 
-    def _rows(self, records: Sequence[Record]) -> list[Row]:
-        """The rows that carry the chain on."""
+    def _rows(self, records: Sequence[Record]) -> Iterator[Row]:
+        """The rows that carry the chain on, made while others are written."""
         salts = os.urandom(_SALT_BYTES * len(records))
         keyed, before, seq = self._seal.keyed, self._mac, self._seq
-        rows: list[Row] = []
         for i, record in enumerate(records):
             salt = salts[_SALT_BYTES * i : _SALT_BYTES * (i + 1)]
             values, time_ms = values_of(record), ids.milliseconds(record.id)
@@ -158,12 +154,10 @@ class Chain:
             name = record_name(record.id, time_ms, self.number, seq)
             before = record_mac(keyed, before, version, name, digest)
             place = (record.id, time_ms, self.number, seq, number)
-            rows.append((*place, *values, salt, digest, before))
-        return rows
+            yield (*place, *values, salt, digest, before)
 
-    def _advance(self, rows: Sequence[Row]) -> None:
-        if rows:
-            last = rows[-1]
+    def _advance(self, last: Row | None) -> None:
+        if last is not None:
             self._head_id, self._seq, self._mac = last[0], last[3], last[-1]
 
     def _recovered(self, backend: Backend, entries: Sequence[Entry]) -> list[Result]:

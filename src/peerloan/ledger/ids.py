@@ -6,6 +6,9 @@ import random
 import time
 from uuid import UUID
 
+# The 62 lowest bits, which are random.
+_RANDOM = 0x3FFF_FFFF_FFFF_FFFF
+
 
 class Ids:
     """Makes ids, each above the one before; who shares it takes turns."""
@@ -23,7 +26,7 @@ class Ids:
             | 0x7 << 76
             | (bits >> 62) << 64
             | 0x2 << 62
-            | bits & 0x3FFF_FFFF_FFFF_FFFF
+            | bits & _RANDOM
         )
         if made <= self._last:
             # Within a millisecond, or after the clock was set back: the next one in order.
@@ -31,19 +34,21 @@ class Ids:
         self._last = made
         return made.to_bytes(16, "big")
 
+    def many(self, count: int) -> list[bytes]:
+        """As many, all of them of one millisecond: decisions that are made together."""
+        first = int.from_bytes(self.new()) if count else 0
+        if (first & _RANDOM) + count > _RANDOM:  # one in a million billions
+            return [self.new() for _ in range(count)]
+        self._last = max(self._last, first + count - 1)
+        return [each.to_bytes(16) for each in range(first, first + count)]
+
 
 def _after(last: int) -> int:
     """The id after one: its random bits count on, around the version and the variant."""
-    low = (last & 0x3FFF_FFFF_FFFF_FFFF) + 1
+    low = (last & _RANDOM) + 1
     high = ((last >> 64) & 0xFFF) + (low >> 62)
     milliseconds = (last >> 80) + (high >> 12)
-    return (
-        milliseconds << 80
-        | 0x7 << 76
-        | (high & 0xFFF) << 64
-        | 0x2 << 62
-        | low & 0x3FFF_FFFF_FFFF_FFFF
-    )
+    return milliseconds << 80 | 0x7 << 76 | (high & 0xFFF) << 64 | 0x2 << 62 | low & _RANDOM
 
 
 def text(made: bytes) -> str:

@@ -15,7 +15,7 @@ from peerloan.ledger.records import Record
 from peerloan.ledger.seal import Seal
 
 # Transactions that wait to be written: enough for the thread never to wait, and not much memory.
-_AHEAD = 4
+_AHEAD = 8
 
 
 class Recorder:

@@ -33,6 +33,7 @@ from peerloan.model import (
     Store,
     StoreError,
     probabilities,
+    said_of,
 )
 
 # Of each kind of fault so many are named; the others are counted.
@@ -166,10 +167,11 @@ class _Replayer:
     def _decide(self, some: Sequence[Kept], loans: Sequence[Checked]) -> Iterable[Replayed]:
         bundle = self._bundle
         rows = [each.values for each in loans]
-        margins, contributions = bundle.score_many(Loans.of(bundle.definition, rows))
+        columns = Loans.of(bundle.definition, rows)
+        margins, contributions = bundle.score_many(columns)
         reasons: Sequence[str | None]
         if contributions is not None:
-            reasons = self._texts.of_many(rows, contributions)
+            reasons = self._texts.of_many(said_of(columns, contributions))
         else:
             for i, each in enumerate(some):
                 # It was decided on alone, perhaps: a runtime may add in another order then.

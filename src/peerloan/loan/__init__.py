@@ -2,7 +2,7 @@
 
 from peerloan.loan.changes import breaking_changes
 from peerloan.loan.checks import Checked, Checks, Problem
-from peerloan.loan.columns import Codes, Loans, Numbers, TextColumn
+from peerloan.loan.columns import Codes, Loans, Numbers, TextColumn, column_values, distinct
 from peerloan.loan.decoding import CheckedLoans, Decoder, doubts_of
 from peerloan.loan.definition import (
     Definition,
@@ -36,7 +36,9 @@ __all__ = [
     "Texts",
     "Value",
     "breaking_changes",
+    "column_values",
     "default_definition",
+    "distinct",
     "doubts_of",
     "json_schema",
     "parse_definition",

@@ -29,6 +29,10 @@ class TextColumn:
         del index[None]
         return cls(np.array(codes, dtype=np.int64), tuple(index))  # type: ignore[arg-type]
 
+    def take(self, rows: npt.NDArray[np.int64] | npt.NDArray[np.bool_]) -> TextColumn:
+        """The texts at these positions, or where the mask is true."""
+        return TextColumn(self.codes[rows], self.levels)
+
     def recode(self, levels: Sequence[str], unseen: int) -> Codes:
         """Codes into `levels`: `unseen` for a value that isn't there, −1 for a missing one."""
         index = {level: code for code, level in enumerate(levels)}
@@ -74,9 +78,7 @@ class Loans:
     def take(self, rows: npt.NDArray[np.int64] | npt.NDArray[np.bool_]) -> Loans:
         """The loans at these positions, or where the mask is true."""
         columns: dict[str, Column] = {
-            name: TextColumn(column.codes[rows], column.levels)
-            if isinstance(column, TextColumn)
-            else column[rows]
+            name: column.take(rows) if isinstance(column, TextColumn) else column[rows]
             for name, column in self.columns.items()
         }
         size = int(rows.sum()) if rows.dtype == np.bool_ else len(rows)
@@ -84,12 +86,26 @@ class Loans:
 
     def rows(self) -> list[tuple[Value, ...]]:
         """The loans as rows of values, as the one-loan functions take them."""
-        by_field: list[list[Value]] = []
-        for name in self.definition.names:
-            column = self.columns[name]
-            if isinstance(column, TextColumn):
-                levels: tuple[Value, ...] = (*column.levels, None)
-                by_field.append([levels[code] for code in column.codes.tolist()])
-            else:
-                by_field.append([None if value != value else value for value in column.tolist()])
+        by_field = (column_values(self.columns[name]) for name in self.definition.names)
         return list(zip(*by_field, strict=True))
+
+
+def distinct(column: Column) -> tuple[Codes, list[Value]]:
+    """A column by code: each row's place among its different values, and these.
+
+    0.0 and −0.0, which are written differently, are two.
+    """
+    if isinstance(column, TextColumn):
+        places = np.where(column.codes < 0, len(column.levels), column.codes)
+        return places, [*column.levels, None]
+    bits = np.where(np.isnan(column), np.nan, column).view(np.int64)
+    _, firsts, places = np.unique(bits, return_index=True, return_inverse=True)
+    return places, column_values(column[firsts])
+
+
+def column_values(column: Column) -> list[Value]:
+    """A column as a list of values, None for a missing one."""
+    if isinstance(column, TextColumn):
+        levels: tuple[Value, ...] = (*column.levels, None)
+        return [levels[code] for code in column.codes.tolist()]
+    return [None if value != value else value for value in column.tolist()]

@@ -16,7 +16,7 @@ import numpy as np
 from msgspec import UNSET, Meta, UnsetType
 
 from peerloan.loan.checks import Checked, Checks, WrongValue, check_id, doubt
-from peerloan.loan.columns import Column, Loans, TextColumn
+from peerloan.loan.columns import Column, Loans, TextColumn, column_values
 from peerloan.loan.definition import Definition, Field, Value
 from peerloan.loan.text import text_fault
 
@@ -164,12 +164,15 @@ class Decoder:
         return CheckedLoans(Loans(self._definition, found, size), rows, ids, warnings)
 
 
-def doubts_of(loans: Loans, rows: Sequence[tuple[Value, ...]]) -> dict[int, list[str]]:
+def doubts_of(loans: Loans) -> dict[int, list[str]]:
     """What is unusual about checked loans, by position: the warnings of `Checks` for each."""
     found: dict[int, list[str]] = {}
-    for position, field in enumerate(loans.definition.fields):
-        for i in _odd(field, loans.columns[field.name]) or ():
-            found.setdefault(i, []).append(doubt(field, rows[i][position]) or "")  # type: ignore[arg-type]
+    for field in loans.definition.fields:
+        column = loans.columns[field.name]
+        odd = _odd(field, column) or []
+        values = column_values(column.take(np.array(odd, dtype=np.int64)))
+        for i, value in zip(odd, values, strict=True):
+            found.setdefault(i, []).append(doubt(field, value) or "")  # type: ignore[arg-type]
     return found
 
 

@@ -7,6 +7,7 @@ from peerloan.model.encoding import EncodedColumn, Encoding
 from peerloan.model.manifest import BundleError, Manifest, Score, TrainedOn
 from peerloan.model.policy import BANDS, MAX_REASONS, Policy, Reason, Reasons, TradeOff
 from peerloan.model.profile import Profile
+from peerloan.model.said import Cause, Said, said_of
 from peerloan.model.scorecard import LevelTable, NumberTable, Scorecard
 from peerloan.model.store import BreakingChange, State, Store, StoreError, StoreFault
 
@@ -18,6 +19,7 @@ __all__ = [
     "Bundle",
     "BundleError",
     "Calibration",
+    "Cause",
     "Decision",
     "Draft",
     "EncodedColumn",
@@ -31,6 +33,7 @@ __all__ = [
     "Profile",
     "Reason",
     "Reasons",
+    "Said",
     "Score",
     "Scorecard",
     "State",
@@ -41,4 +44,5 @@ __all__ = [
     "TrainedOn",
     "draft",
     "probabilities",
+    "said_of",
 ]

@@ -18,8 +18,9 @@ from peerloan.ledger import Recorder
 from peerloan.ledger.ids import text as id_text
 from peerloan.loan import Problem
 from peerloan.model import BANDS, MAX_REASONS, Bundle
-from peerloan.scoring.deciding import Decided, decide, sentences
+from peerloan.scoring.deciding import Decided, decide
 from peerloan.scoring.recording import Recording
+from peerloan.scoring.texts import by_place
 
 REASON_COLUMNS = tuple(f"reason_{i + 1}" for i in range(MAX_REASONS))
 ADDED = pa.schema(
@@ -159,16 +160,24 @@ def _added(
 ) -> list[pa.Array]:
     """The added columns: ids if there are any, and ADDED; without `reasons` theirs are empty."""
     bands = pa.DictionaryArray.from_arrays(decided.bands, list(BANDS))
-    nothing: list[list[str | None]] = [[None] * len(decided.rows)] * MAX_REASONS
-    said = sentences(bundle, decided) if reasons else nothing
     return [
         *([] if ids is None else [pa.array(map(id_text, ids), pa.string())]),
         pa.array(decided.probabilities),
         pa.array(decided.late),
         bands.dictionary_decode(),
-        *(pa.array(each, pa.string()) for each in said),
-        pa.array([bundle.version] * len(decided.rows), pa.string()),
+        *_sentences(bundle, decided, reasons),
+        pa.repeat(bundle.version, len(decided.margins)),
     ]
+
+
+def _sentences(bundle: Bundle, decided: Decided, reasons: bool) -> Iterator[pa.Array]:
+    """The reason columns; without `reasons` they are empty."""
+    said = decided.said if reasons else None
+    if said is not None:
+        texts = [bundle.sentence(each.position, each.value) for each in said.causes]
+        yield from by_place(texts, said)
+    for _ in range(0 if said is None else said.places.shape[1], MAX_REASONS):
+        yield pa.nulls(len(decided.margins), pa.string())
 
 
 @contextmanager

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from itertools import islice, repeat
+from itertools import islice, starmap
 from typing import Any
-
-import msgspec
 
 from peerloan.book import Batch, Book, read_column
 from peerloan.ledger import Ids, Record, Recorder, Version
@@ -14,8 +11,9 @@ from peerloan.ledger.reasons import ReasonTexts
 from peerloan.ledger.records import as_json
 from peerloan.loan import doubts_of
 from peerloan.loan.text import parse_number
-from peerloan.model import Bundle
+from peerloan.model import Bundle, Said
 from peerloan.scoring.deciding import Decided
+from peerloan.scoring.texts import inputs_of, reasons_of
 
 # Decisions of one transaction: other writers wait for it, a service's requests among them.
 _AT_ONCE = 5_000
@@ -31,43 +29,39 @@ class Recording:
         self._texts = ReasonTexts(bundle)
         self._ids = Ids()
         names, roles = bundle.definition.names, bundle.definition.roles
-        self._id = next((name for name in (roles.id, "loan_id") if name in book.columns), None)
-        wanted = dict.fromkeys((self._id, roles.date, roles.exposure))
         # What a loan has beside its fields.
-        self._others = [name for name in wanted if name in book.columns and name not in names]
-        # A column may have any name, an attribute may not.
-        rename = {f"f{i}": name for i, name in enumerate((*names, *filter(None, self._others)))}
-        self._loan = msgspec.defstruct("Loan", [(each, Any) for each in rename], rename=rename)
+        others = set(book.columns).difference(names)
+        self._id = next((name for name in (roles.id, "loan_id") if name in others), None)
+        wanted = dict.fromkeys((self._id, roles.date, roles.exposure))
+        self._others = [name for name in wanted if name is not None and name in others]
 
     def keep(self, batch: Batch, decided: Decided) -> list[bytes]:
         """Hand over a part's decisions, and return their ids.
 
         Raises LedgerError if any before them could not be kept.
         """
-        others = [self._column(batch, str(name)) for name in self._others]
-        encode, loan = msgspec.json.encode, self._loan
-        inputs = (
-            encode(loan(*row, *more)).decode()
-            for row, more in zip(
-                decided.rows, zip(*others, strict=True) if others else repeat(()), strict=False
-            )
-        )
-        ids = [self._ids.new() for _ in decided.rows]
-        records = map(
-            Record,
-            *(ids, repeat(self._version), repeat("book"), repeat(self._recorder.caller)),
-            *(repeat(self._recorder.request_id), repeat(None)),
-            *(others[0] if self._id else repeat(None), inputs),
+        others = {name: self._column(batch, name) for name in self._others}
+        ids = self._ids.many(batch.loans.size)
+        recorder = self._recorder
+        common = self._version, "book", recorder.caller, recorder.request_id, None
+        nothing = [None] * len(ids)
+        columns = (
+            *([each] * len(ids) for each in common),
+            *(others[self._id] if self._id else nothing, inputs_of(batch.loans, others)),
             *(decided.margins.tolist(), decided.probabilities.tolist()),
             *(decided.late.tolist(), decided.bands.tolist()),
-            *(self._reasons(decided), self._warnings(batch, decided)),
+            nothing if decided.said is None else self._reasons(decided.said),
+            self._warnings(batch),
         )
+        records = starmap(Record, zip(ids, *columns, strict=True))
         while some := list(islice(records, _AT_ONCE)):
-            self._recorder.put(some)
+            recorder.put(some)
         return ids
 
     def _column(self, batch: Batch, name: str) -> list[Any]:
         """A column that is no field: text as it stands there, an exposure as a number if it is."""
+        if name == self._bundle.definition.roles.id and batch.ids is not None:
+            return batch.ids
         values = read_column(batch.part, name)
         if not batch.good.all():
             values = [value for value, good in zip(values, batch.good, strict=True) if good]
@@ -75,15 +69,13 @@ class Recording:
             return [_number(value) for value in values]
         return values
 
-    def _reasons(self, decided: Decided) -> Sequence[str | None]:
-        if decided.contributions is None:
-            return [None] * len(decided.rows)
-        return self._texts.of_many(decided.rows, decided.contributions)
+    def _reasons(self, said: Said) -> list[str]:
+        return reasons_of(self._texts.each(said.causes), said)
 
-    def _warnings(self, batch: Batch, decided: Decided) -> list[str | None]:
+    def _warnings(self, batch: Batch) -> list[str | None]:
         usual = self._bundle.warnings
-        warnings = [as_json(usual) if usual else None] * len(decided.rows)
-        for i, doubts in doubts_of(batch.loans, decided.rows).items():
+        warnings = [as_json(usual) if usual else None] * batch.loans.size
+        for i, doubts in doubts_of(batch.loans).items():
             warnings[i] = as_json(doubts + usual)
         return warnings
 

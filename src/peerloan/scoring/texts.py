@@ -1,0 +1,55 @@
+"""Texts of many loans, put together in columns: each different part is made once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from peerloan.loan import Loans, distinct
+from peerloan.model import Said
+
+_encode = msgspec.json.encode
+
+
+def by_place(texts: Sequence[str], said: Said) -> Iterator[pa.Array]:
+    """What is said as each loan's first reason, as its second, …; null where it has none."""
+    different = pa.array(texts, pa.string())
+    for places in said.places.T:
+        yield different.take(pa.array(places, mask=places < 0))
+
+
+def reasons_of(texts: Sequence[str], said: Said) -> list[str]:
+    """Each loan's reasons as a list in JSON, given each different one."""
+    # Where there is none stands an empty text: Arrow's join that skips nulls skips whole loans.
+    places = np.where(said.places < 0, len(texts), said.places).T
+    first = pa.array([*texts, ""], pa.string())
+    more = pa.array([*(f",{text}" for text in texts), ""], pa.string())
+    parts = [(more if i else first).take(pa.array(each)) for i, each in enumerate(places)]
+    return _listed(pc.binary_join_element_wise("[", *parts, "]", ""))
+
+
+def inputs_of(loans: Loans, others: Mapping[str, Sequence[Any]]) -> list[str]:
+    """Each loan as an object in JSON, with what else stands in its row."""
+    parts = []
+    for name in loans.definition.names:
+        places, values = distinct(loans.columns[name])
+        parts.append(_members(name, values).take(pa.array(places)))
+    parts += [_members(name, values) for name, values in others.items()]
+    inner = pc.binary_join_element_wise(*parts, ",")
+    return _listed(pc.binary_join_element_wise("{", inner, "}", ""))
+
+
+def _members(name: str, values: Sequence[Any]) -> pa.Array:
+    """Members of an object, all of this name."""
+    before = _encode(name) + b":"
+    return pa.array([before + _encode(value) for value in values], pa.binary()).cast(pa.string())
+
+
+def _listed(texts: pa.Array) -> list[str]:
+    listed: list[str] = texts.to_numpy(zero_copy_only=False).tolist()
+    return listed

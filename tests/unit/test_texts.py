@@ -1,0 +1,79 @@
+"""Texts that are made in columns are those that would be made loan by loan."""
+
+from __future__ import annotations
+
+import json
+
+import msgspec
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from peerloan.loan import Loans, default_definition, distinct
+from peerloan.model import Cause, Said, said_of
+from peerloan.scoring.texts import by_place, inputs_of, reasons_of
+
+DEFINITION = default_definition()
+NUMBERS = st.none() | st.floats(allow_nan=False, allow_infinity=False) | st.just(-0.0)
+    st.none() | st.floats(allow_nan=False, allow_infinity=False) | st.sampled_from([0.0, -0.0])
+)
+TEXTS = st.none() | st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=5)
+ROWS = st.lists(
+    st.tuples(*(NUMBERS if field.is_number else TEXTS for field in DEFINITION.fields)),
+    min_size=1,
+    max_size=8,
+)
+
+
+@given(ROWS, st.data())
+def test_loans_are_written_as_one_by_one(
+    rows: list[tuple[float | str | None, ...]], data: st.DataObject
+) -> None:
+    ids = data.draw(st.lists(TEXTS, min_size=len(rows), max_size=len(rows)))
+    loans = Loans.of(DEFINITION, rows)
+    expected = [
+        msgspec.json.encode(dict(zip((*DEFINITION.names, "my id"), (*row, own), strict=True)))
+        for row, own in zip(rows, ids, strict=True)
+    ]
+    assert inputs_of(loans, {"my id": ids}) == [each.decode() for each in expected]
+
+
+@given(ROWS, st.data())
+def test_reasons_are_those_of_each_loan(
+    rows: list[tuple[float | str | None, ...]], data: st.DataObject
+) -> None:
+    width = len(DEFINITION.fields)
+    points = st.sampled_from([-1.0, 0.0, 0.25, 0.5, 3.0])
+    contributions = np.array(
+        [data.draw(st.lists(points, min_size=width, max_size=width)) for _ in rows]
+    )
+    said = said_of(Loans.of(DEFINITION, rows), contributions)
+    assert len({msgspec.json.encode(each) for each in said.causes}) == len(said.causes)
+    texts = [msgspec.json.encode(each).decode() for each in said.causes]
+    expected = [
+        [
+            Cause(i, row[i], own[i])
+            for i in sorted(range(width), key=lambda i: -own[i])
+            if own[i] > 0
+        ][:4]
+        for row, own in zip(rows, contributions.tolist(), strict=True)
+    ]
+    # As they are written: 0.0 and -0.0 would be equal otherwise.
+    assert reasons_of(texts, said) == [msgspec.json.encode(each).decode() for each in expected]
+    columns = [each.to_pylist() for each in by_place(texts, said)]
+    assert [[text for text in own if text is not None] for own in zip(*columns, strict=True)] == [
+        [msgspec.json.encode(each).decode() for each in own] for own in expected
+    ]
+
+
+def test_a_loan_without_reasons_keeps_its_place() -> None:
+    said = Said(np.array([[0, -1], [-1, -1], [1, 0]]), [])
+    assert reasons_of(['"a"', '"b"'], said) == ['["a"]', "[]", '["b","a"]']
+    assert [json.loads(each) for each in reasons_of([], Said(np.full((2, 4), -1), []))] == [[], []]
+
+
+def test_zeros_that_are_written_differently_are_distinct() -> None:
+    places, values = distinct(np.array([0.0, -0.0, np.nan, 0.0, np.nan]))
+    assert [msgspec.json.encode(values[place]) for place in places.tolist()] == [
+        *(b"0.0", b"-0.0", b"null", b"0.0", b"null")
+    ]
