@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +91,7 @@ def test_a_decision_is_read_as_it_was_answered(
         "request_id": "a-request-id",
         "idempotency_key": "k1",
         "challenger": None,
+        "outcomes": [],
     }
     assert rows(database) == 1
 
@@ -128,6 +130,27 @@ def test_what_if_is_no_decision(
     assert client.post("/v1/predictions?what_if=true", json=loan, headers=head).status_code == 200
     assert client.post("/v1/predictions", json=loan | {"dti": -1}).status_code == 422
     assert rows(database) == 0
+
+
+def test_what_became_of_a_loan_stands_with_its_decision(
+    client: FlaskClient, loan: dict[str, Any]
+) -> None:
+    answers: list[Any] = [client.post("/v1/predictions", json=loan).json for _ in range(2)]
+    made = [each["id"] for each in answers]
+    today = str(datetime.now(UTC).date())
+    for outcome in ({"late": False}, {"late": True, "date": today}):
+        told = {"outcomes": [outcome | {"id": made[0]}]}
+        assert client.post("/v1/outcomes", json=told).status_code == 200
+    listed = ask(client, "/v1/predictions")["predictions"]
+    assert [each["id"] for each in listed] == made[::-1]
+    assert listed[0]["outcomes"] == []
+    outcomes = listed[1]["outcomes"]
+    assert ask(client, f"/v1/predictions/{made[0]}")["outcomes"] == outcomes
+    assert all(each.pop("recorded").endswith("Z") for each in outcomes)
+    assert outcomes == [
+        {"late": True, "date": today, "caller": ""},
+        {"late": False, "date": None, "caller": ""},
+    ]
 
 
 def test_pages_of_a_loan_a_time_a_version_and_a_band(

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import requests
-from sqlalchemy import insert, select
+from sqlalchemy import delete, insert, select
 
 from conftest import Service
 from peerloan.ledger import (
@@ -19,6 +19,7 @@ from peerloan.ledger import (
     First,
     Ids,
     Key,
+    LedgerError,
     LedgerUnavailable,
     OtherRequest,
     Record,
@@ -27,6 +28,7 @@ from peerloan.ledger import (
     schema,
 )
 from peerloan.ledger.backends import Postgres
+from peerloan.ledger.reading import stream
 from peerloan.model import Store
 
 IDS = Ids()
@@ -188,3 +190,29 @@ def test_a_chain_whose_opening_failed_can_be_opened_again(
             with pytest.raises(LedgerUnavailable):
                 Chain(database, seal)
     assert Chain(database, seal).append([Entry([record()])]) == [None]
+
+
+def test_a_chain_is_not_opened_where_its_head_can_not_stand(
+    database: Database, tmp_path: Path
+) -> None:
+    seal = Seal(tmp_path / "seal")
+    heads = tmp_path / "seal" / "heads"
+    heads.rmdir()
+    heads.write_text("in the way")
+    for _ in range(2):
+        with pytest.raises(LedgerUnavailable, match="the chain's head can't be written"):
+            Chain(database, seal)
+    with database.reading() as connection:
+        assert not connection.execute(select(schema.chains)).all()
+    heads.unlink()
+    heads.mkdir()
+    Chain(database, seal).close()
+    assert [head.closed for head in seal.heads()] == [True]
+
+
+def test_a_version_that_is_gone_from_the_ledger_is_named(chain: Chain, database: Database) -> None:
+    chain.append([Entry([record()])])
+    with database.writing() as connection:
+        connection.execute(delete(schema.versions))
+    with pytest.raises(LedgerError, match="version with the number 1 is gone"):
+        list(stream(database))

@@ -15,8 +15,6 @@ from peerloan.scoring.texts import by_place, inputs_of, reasons_of
 
 DEFINITION = default_definition()
 NUMBERS = st.none() | st.floats(allow_nan=False, allow_infinity=False) | st.just(-0.0)
-    st.none() | st.floats(allow_nan=False, allow_infinity=False) | st.sampled_from([0.0, -0.0])
-)
 TEXTS = st.none() | st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=5)
 ROWS = st.lists(
     st.tuples(*(NUMBERS if field.is_number else TEXTS for field in DEFINITION.fields)),

@@ -39,6 +39,9 @@ class Chain:
 
     def __init__(self, database: Database, seal: Seal) -> None:
         """Open a chain; raises LedgerUnavailable."""
+        # A chain that is opened and has no head would stay, and each attempt would open another.
+        with _seal_errors():
+            seal.check()
         self._database = database
         self._seal = seal
         self._versions: dict[Version, tuple[int, bytes]] = {}
@@ -48,9 +51,13 @@ class Chain:
         self._seq = 0
         # Whether the newest entries had keys: then the next ones may too.
         self._keyed = False
-        self.number, self._opened_ms, self._opening = _open(database, seal)
-        self._mac = self._opening
-        self._write_head(closed=False)
+        try:
+            self.number, self._opened_ms, self._opening = _open(database, seal)
+            self._mac = self._opening
+            self._write_head(closed=False)
+        except BaseException:
+            self._backend.close()
+            raise
 
     def expect(self) -> None:
         """Begin the next transaction while its decisions gather; raises nothing.
@@ -200,10 +207,16 @@ class Chain:
                     closed=closed,
                 )
             )
-        try:
+        with _seal_errors():
             self._seal.write_head(head)
-        except OSError as error:
-            raise LedgerUnavailable(f"the chain's head can't be written: {error}") from None
+
+
+@contextlib.contextmanager
+def _seal_errors() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise LedgerUnavailable(f"the chain's head can't be written: {error}") from None
 
 
 def register(database: Database, version: Version) -> int:

@@ -11,6 +11,7 @@ from sqlalchemy import ColumnElement, Connection, Row, Select, select, union_all
 
 from peerloan.ledger import ids
 from peerloan.ledger.database import Database
+from peerloan.ledger.errors import LedgerError
 from peerloan.ledger.records import Kept, Record, Version
 from peerloan.ledger.schema import decisions, versions
 from peerloan.model import BANDS
@@ -140,4 +141,7 @@ def _within(rows: Select[Any], wanted: Wanted, before: bytes | None) -> Select[A
 
 def _kept(row: Row[Any], known: dict[int, Version]) -> Kept:
     made, number, *values = tuple(row)
+    if number not in known:
+        gone = f"the model version with the number {number} is gone from the ledger"
+        raise LedgerError(f"{gone}: `peerloan ledger verify` says what else is")
     return Kept(made.bytes, known[number], *values)

@@ -15,6 +15,7 @@ from flask import Blueprint, Response, request
 from peerloan.ledger import Kept, LedgerUnavailable
 from peerloan.ledger.challenges import challenges_of
 from peerloan.ledger.moments import EXPECTED, moment, parse_moment
+from peerloan.ledger.outcomes import Known, latest
 from peerloan.ledger.reading import Wanted, find, known_versions, page, was_purged
 from peerloan.loan import Problem
 from peerloan.loan.text import TEXT_EXPECTED, show_given, text_fault
@@ -68,6 +69,7 @@ def _described(kept: Sequence[Kept]) -> list[dict[str, Any]]:
     with database().reading() as connection:
         known = known_versions(connection)
         challenges = challenges_of(connection, [each.id for each in kept])
+        outcomes = latest(connection, [each.id for each in kept])
     described = []
     for each in kept:
         challenger = None
@@ -85,9 +87,24 @@ def _described(kept: Sequence[Kept]) -> list[dict[str, Any]]:
                 "request_id": each.request_id,
                 "idempotency_key": each.idempotency_key,
                 "challenger": challenger,
+                "outcomes": _outcomes(outcomes.get(each.id)),
             }
         )
     return described
+
+
+def _outcomes(known: Known | None) -> list[dict[str, Any]]:
+    """What became of a loan: what holds now first, and then what was told before."""
+    told = [] if known is None else [known.now, *reversed(known.before)]
+    return [
+        {
+            "late": each.late,
+            "date": None if each.observed is None else str(each.observed),
+            "recorded": moment(each.recorded_ms),
+            "caller": each.caller,
+        }
+        for each in told
+    ]
 
 
 def _id(text: str) -> bytes | None:

@@ -80,6 +80,12 @@ def schema(prediction: dict[str, Any]) -> dict[str, Any]:
         "properties": {"version": {"type": "string"}, "probability": {"type": "number"}},
         "required": ["version", "probability"],
     }
+    outcome = {
+        "late": {"type": "boolean"},
+        "date": {"type": ["string", "null"], "format": "date", "description": "The day observed."},
+        "recorded": {"type": "string", "format": "date-time"},
+        "caller": {"type": "string"},
+    }
     more = {
         "time": {"type": "string", "format": "date-time"},
         "inputs": {"type": "object", "description": "The loan, as it was given."},
@@ -88,6 +94,16 @@ def schema(prediction: dict[str, Any]) -> dict[str, Any]:
         "request_id": {"type": "string"},
         "idempotency_key": {"type": ["string", "null"]},
         "challenger": challenger,
+        "outcomes": {
+            "type": "array",
+            "description": "What became of the loan; what holds now comes first, and then what was "
+            "told before.",
+            "items": {
+                "type": "object",
+                "properties": outcome,
+                "required": list(outcome),
+            },
+        },
     }
     required = [*prediction["required"], "id", "reasons", "margin", *more]
     return prediction | {"properties": prediction["properties"] | more, "required": required}
