@@ -13,7 +13,6 @@ Debian's package, if that is there.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import itertools
 import json
 import os
@@ -32,20 +31,16 @@ from rich.table import Table
 
 import load
 import questions
+from databases import POSTGRESQL, SQLITE, databases
 from peerloan.cli.bootstrap import train_on_sample
-from peerloan.ledger import Database
 from peerloan.loan import default_definition
 from peerloan.model import Store
 from side import Failed, Side, check, free_port, running
 
 HERE = Path(__file__).parent
-# The tests' own way to a PostgreSQL.
-sys.path.append(str(HERE.parent / "tests"))
-from postgres import Postgres, program  # noqa: E402
-
 CONNECTIONS = 32
 ROUNDS = 3
-OFF, SQLITE, POSTGRESQL = "off", "SQLite", "PostgreSQL"
+OFF = "off"
 _GRANIAN = {
     OFF: [sys.executable, str(HERE / "unkept.py"), "{port}"],
     "on": [sys.executable, "-m", "peerloan", "serve", "--workers", "1", "--port", "{port}"],
@@ -138,25 +133,6 @@ def main() -> None:
                 console.print(questions.table(name, urls[name], store, root, given.loans, console))
     if failed:
         raise SystemExit("\n".join(f"{way}: {why}" for way, why in failed.items()))
-
-
-@contextlib.contextmanager
-def databases(folder: Path, postgres: str | None) -> Iterator[dict[str, str]]:
-    """The databases' URLs, each with its tables."""
-    urls = {SQLITE: f"sqlite:///{folder}/ledger/ledger.db"}
-    server = None
-    if postgres:
-        urls[POSTGRESQL] = postgres
-    elif program("initdb"):
-        server = Postgres()
-        urls[POSTGRESQL] = server.new()
-    try:
-        for url in urls.values():
-            Database(url).upgrade()
-        yield urls
-    finally:
-        if server is not None:
-            server.remove()
 
 
 def _rounds(

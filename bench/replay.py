@@ -3,9 +3,8 @@
 python bench/replay.py [--loans N] [--postgres URL] [--quick]
 
 Scores a built-in sample with a scorecard, without and with the ledger, and replays what was
-recorded: with SQLite, and with PostgreSQL if there is the URL of an empty database,
-postgresql://USER@HOST/NAME.
-Each figure is of a whole command, its start included.
+recorded, with SQLite and with PostgreSQL. Without --postgres it starts a PostgreSQL of its own from
+Debian's package, if that is there. Each figure is of a whole command, its start included.
 """
 
 from __future__ import annotations
@@ -21,7 +20,9 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-LOANS, FEW, TRAINED_ON = 300_000, 2_000, 20_000
+from databases import databases
+
+LOANS, FEW, TRAINED_ON = 1_000_000, 2_000, 20_000
 
 
 def main() -> None:
@@ -33,17 +34,16 @@ def main() -> None:
     given = parser.parse_args()
     loans = FEW if given.quick else given.loans
     table = Table("ledger", "score", "score --record", "replay", title="loans a second")
-    with tempfile.TemporaryDirectory() as name:
+    with (
+        tempfile.TemporaryDirectory() as name,
+        databases(Path(name), given.postgres) as ledgers,
+    ):
         folder = Path(name)
         run(folder, "", "sample", "training.csv", "--loans", TRAINED_ON, "--seed", 1)
         run(folder, "", "sample", "book.csv", "--loans", loans, "--seed", 2)
         run(folder, "", "train", "training.csv", "--candidate", "additive", "--quick", "--promote")
         plain = loans / run(folder, "", "score", "book.csv", "-o", "plain.csv")
-        ledgers = {"SQLite": f"sqlite:///{folder / 'ledger.db'}"}
-        if given.postgres:
-            ledgers["PostgreSQL"] = given.postgres
         for kind, url in ledgers.items():
-            run(folder, url, "ledger", "upgrade")
             recorded = run(folder, url, "score", "book.csv", "-o", f"{kind}.csv", "--record")
             replayed = run(folder, url, "replay")
             rates = (plain, loans / recorded, loans / replayed)

@@ -33,7 +33,7 @@ def children(process: int) -> list[int]:
 class Postgres:
     """A server with its data in a temporary folder."""
 
-    def __init__(self) -> None:
+    def __init__(self, **settings: object) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="peerloan-postgres-", dir="/tmp"))
         self.data = self.folder / "data"
         with socket.socket() as probe:
@@ -46,7 +46,7 @@ class Postgres:
             os.chown(self.folder, nobody.pw_uid, nobody.pw_gid)
         self._made = 0
         self._run("initdb", "-D", self.data, "-U", USER, "--auth=trust", "-E", "UTF8", "--locale=C")
-        self.start()
+        self.start(**settings)
 
     def _run(self, name: str, *arguments: object) -> None:
         done = subprocess.run(

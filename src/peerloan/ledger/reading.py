@@ -135,8 +135,12 @@ def of_time(
 
 def _within(rows: Select[Any], wanted: Wanted, before: bytes | None) -> Select[Any]:
     """Only the ids of a time: they rise with it, and PostgreSQL keeps each month apart."""
-    rows = rows.where(of_time(decisions.c.id, wanted.since_ms or 0, wanted.until_ms))
-    return rows if before is None else rows.where(decisions.c.id < UUID(bytes=before))
+    rows = rows.where(of_time(decisions.c.id, wanted.since_ms or 0))
+    # One end: of two, SQLite might begin at the later one, and pass by all that is between them.
+    ends = [] if before is None else [UUID(bytes=before)]
+    if wanted.until_ms is not None:
+        ends.append(ids.first_at(wanted.until_ms))
+    return rows.where(decisions.c.id < min(ends)) if ends else rows
 
 
 def _kept(row: Row[Any], known: dict[int, Version]) -> Kept:
