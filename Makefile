@@ -21,7 +21,7 @@ setup: .venv/dev ## Install everything for work on the project
 	@$(BIN)/pre-commit install --install-hooks >/dev/null 2>&1 || true
 
 test: .venv/dev .venv-clients/done ## Run every test
-	@$(BIN)/python -m pytest -n auto --ignore tests/deploy
+	@$(BIN)/python -m pytest -n auto --dist worksteal --ignore tests/deploy
 	@$(BIN)/python -m pytest tests/deploy
 
 deploy-test: .venv/dev ## Build the images, and prove in an engine that nothing stops
