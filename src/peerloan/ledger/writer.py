@@ -189,11 +189,8 @@ class Writer:
                     return [error]
                 log.error("a decision was refused by the ledger's database: %s", error)
                 return [RecordRefused(reason(error))]
-        # One of them fails its own request, and no other's. A key that is held is waited for, each
-        # by itself: those without one go first.
-        alone = {i: self._kept([entry]) for i, entry in enumerate(entries) if entry.key is None}
-        alone |= {i: self._kept([entry]) for i, entry in enumerate(entries) if entry.key}
-        return [alone[i][0] for i in range(len(entries))]
+        # One of them fails its own request, and no other's. In their order, which is that of ids.
+        return [outcome for entry in entries for outcome in self._kept([entry])]
 
     def _lose(self, error: LedgerError) -> None:
         """Nothing can be kept now."""
