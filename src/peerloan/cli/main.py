@@ -31,6 +31,7 @@ _COMMANDS = {
     "ledger": "ledger",
     "replay": "replay",
     "outcomes": "outcomes",
+    "monitor": "monitoring",
     "demo": "demo",
 }
 

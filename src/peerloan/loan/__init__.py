@@ -2,7 +2,7 @@
 
 from peerloan.loan.changes import breaking_changes
 from peerloan.loan.checks import Checked, Checks, Problem
-from peerloan.loan.columns import Codes, Loans, Numbers, TextColumn, column_values, distinct
+from peerloan.loan.columns import Codes, Column, Loans, Numbers, TextColumn, column_values, distinct
 from peerloan.loan.decoding import CheckedLoans, Decoder, doubts_of
 from peerloan.loan.definition import (
     Definition,
@@ -22,6 +22,7 @@ __all__ = [
     "CheckedLoans",
     "Checks",
     "Codes",
+    "Column",
     "Decoder",
     "Definition",
     "DefinitionError",

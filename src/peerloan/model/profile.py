@@ -21,13 +21,15 @@ class NumberProfile(msgspec.Struct, frozen=True, tag_field="column", tag="number
     """21 quantiles (0 %, 5 %, … 100 %), the mean, and the share of missing values.
 
     Without any value there are no quantiles and no mean; nor is there a mean of values so large
-    that their sum is no double.
+    that their sum is no double. `at_most` is the share of the given values that do not exceed
+    each quantile, more than its own where values repeat; versions of earlier releases have none.
     """
 
     name: str
     quantiles: tuple[float, ...]
     mean: float | None
     missing: float
+    at_most: tuple[float, ...] = ()
 
 
 class LevelProfile(msgspec.Struct, frozen=True, tag_field="column", tag="level"):
@@ -77,6 +79,8 @@ class Profile(msgspec.Struct, frozen=True):
             if isinstance(column, NumberProfile):
                 numbers = column.quantiles
                 right = len(numbers) in (0, len(_GRID)) and list(numbers) == sorted(numbers)
+                shares = column.at_most
+                right &= len(shares) in (0, len(numbers)) and list(shares) == sorted(shares)
             else:
                 right = len(column.shares) == len(column.levels) and all(
                     0 < share <= 1 for share in column.shares
@@ -122,13 +126,19 @@ def _draw_numbers(field: Field, column: NumberProfile, u: Numbers) -> Numbers:
 
 def _number_profile(name: str, values: Numbers) -> NumberProfile:
     given = values[~np.isnan(values)]
+    missing = 1 - len(given) / len(values) if len(values) else 0.0
+    if not len(given):
+        return NumberProfile(name, (), None, missing)
     with np.errstate(over="ignore", invalid="ignore"):
-        mean = float(given.mean()) if len(given) else math.nan
+        mean = float(given.mean())
+    quantiles = np.quantile(given, _GRID, method="inverted_cdf")
+    at_most = np.searchsorted(np.sort(given), quantiles, side="right") / len(given)
     return NumberProfile(
         name,
-        tuple(np.quantile(given, _GRID, method="inverted_cdf").tolist()) if len(given) else (),
+        tuple(quantiles.tolist()),
         mean if math.isfinite(mean) else None,
-        1 - len(given) / len(values) if len(values) else 0.0,
+        missing,
+        tuple(at_most.tolist()),
     )
 
 

@@ -1,0 +1,1 @@
+"""Watching a model: how its loans drift, and how good it still is."""

@@ -1,0 +1,105 @@
+"""Bins of each feature and of the probability, made from a version's reference profile.
+
+Loans are counted in them, and everything that is said of drift follows from such counts.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+import numpy.typing as npt
+
+from peerloan.loan import Codes, Column, Numbers, TextColumn
+from peerloan.model.profile import ColumnProfile, LevelProfile
+
+# Every second of the profile's quantiles: 10 %, 20 %, … 90 %.
+_STEPS = range(2, 19, 2)
+
+
+@dataclass(frozen=True)
+class NumberBins:
+    """Ten bins of about equal size, (−∞, e₁], (e₁, e₂], … (e₉, ∞), fewer where values repeat; and
+    the missing values.
+    """
+
+    edges: Numbers
+    low: float
+    high: float
+
+    @property
+    def names(self) -> list[str]:
+        """What each bin holds, for people."""
+        edges = [f"{edge:g}" for edge in self.edges.tolist()]
+        if not edges:
+            return ["any", "missing"]
+        between = [f"({low}, {high}]" for low, high in pairwise(edges)]
+        return [f"≤ {edges[0]}", *between, f"> {edges[-1]}", "missing"]
+
+    def counts(self, column: Column) -> Codes:
+        """How many loans are in each bin, given their values."""
+        assert not isinstance(column, TextColumn)  # noqa: S101  the definition says so
+        given = column[~np.isnan(column)]
+        own = np.searchsorted(self.edges, given, side="left")
+        counts = np.bincount(own, minlength=len(self.edges) + 1)
+        return np.append(counts, len(column) - len(given))
+
+    def strange(self, column: Column) -> dict[str, int]:
+        """Loans outside of what the reference holds, by what is the matter."""
+        assert not isinstance(column, TextColumn)  # noqa: S101  the definition says so
+        found = {
+            f"below {self.low:g}": int(np.count_nonzero(column < self.low)),
+            f"above {self.high:g}": int(np.count_nonzero(column > self.high)),
+        }
+        return {what: count for what, count in found.items() if count}
+
+
+@dataclass(frozen=True)
+class LevelBins:
+    """A bin for each level of the reference, one for all others, and one for the missing."""
+
+    levels: tuple[str, ...]
+
+    @property
+    def names(self) -> list[str]:
+        """What each bin holds, for people."""
+        return [*self.levels, "(new)", "missing"]
+
+    def counts(self, column: Column) -> Codes:
+        """How many loans are in each bin, given their values."""
+        assert isinstance(column, TextColumn)  # noqa: S101  the definition says so
+        codes = column.recode(self.levels, unseen=len(self.levels))
+        own = np.where(codes < 0, len(self.levels) + 1, codes)
+        return np.bincount(own, minlength=len(self.levels) + 2)
+
+    def strange(self, column: Column) -> dict[str, int]:
+        """Loans with a level that the reference does not hold, by that level."""
+        assert isinstance(column, TextColumn)  # noqa: S101  the definition says so
+        counts = np.bincount(column.codes[column.codes >= 0], minlength=len(column.levels))
+        known = frozenset(self.levels)
+        return {
+            level: count
+            for level, count in zip(column.levels, counts.tolist(), strict=True)
+            if count and level not in known
+        }
+
+
+Bins = NumberBins | LevelBins
+
+
+def bins_of(profile: ColumnProfile) -> tuple[Bins, npt.NDArray[np.float64]]:
+    """A column's bins, and the share of the reference that is in each."""
+    if isinstance(profile, LevelProfile):
+        return LevelBins(profile.levels), np.array([*profile.shares, 0.0, profile.missing])
+    if not profile.quantiles:
+        empty = NumberBins(np.array([]), np.inf, -np.inf)
+        return empty, np.array([1 - profile.missing, profile.missing])
+    # Versions without these shares: those of the quantiles themselves, the last of equal ones.
+    last = np.searchsorted(profile.quantiles, profile.quantiles, side="right") - 1
+    at_most = profile.at_most or tuple((last / (len(profile.quantiles) - 1)).tolist())
+    edges = {profile.quantiles[i]: at_most[i] for i in _STEPS}
+    below = np.array([0.0, *edges.values(), 1.0])
+    shares = np.append(np.diff(below) * (1 - profile.missing), profile.missing)
+    bins = NumberBins(np.array([*edges]), profile.quantiles[0], profile.quantiles[-1])
+    return bins, shares

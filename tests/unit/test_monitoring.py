@@ -1,0 +1,198 @@
+"""Figures of drift and performance: by hand, against other libraries, and on drawn windows."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import brier_score_loss, roc_auc_score, roc_curve
+
+from peerloan.loan import Loans, TextColumn, default_definition
+from peerloan.model import Policy, Profile, probabilities
+from peerloan.model.profile import LevelProfile, NumberProfile
+from peerloan.monitoring import rules
+from peerloan.monitoring.bins import LevelBins, NumberBins, bins_of
+from peerloan.monitoring.drift import psi
+from peerloan.monitoring.performance import Scores, regressed, wilson
+from peerloan.monitoring.rules import Rules, Spoken
+
+POLICY = Policy.by_cost()
+
+
+def test_psi_by_hand() -> None:
+    found = psi(np.array([50, 30, 20]), np.array([0.4, 0.4, 0.2]), 1000)
+    assert found is not None
+    expected = 0.1 * math.log(0.5 / 0.4) - 0.1 * math.log(0.3 / 0.4)
+    assert found.value == pytest.approx(expected, abs=1e-15)
+    assert found.by_chance == pytest.approx(2 * (1 / 100 + 1 / 1000))
+
+
+def test_a_bin_that_is_empty_on_one_side_has_half_a_loan_on_both() -> None:
+    found = psi(np.array([10, 0, 0]), np.array([0.8, 0.2, 0.0]), 10)
+    assert found is not None
+    p, q = (1.0, 0.05), (0.8, 0.25)
+    expected = sum((a - b) * math.log(a / b) for a, b in zip(p, q, strict=True))
+    assert found.value == pytest.approx(expected)
+    assert psi(np.array([0, 0]), np.array([0.5, 0.5]), 10) is None
+
+
+def test_psi_has_the_mean_and_the_error_that_it_says() -> None:
+    random = np.random.default_rng(5)
+    shares = np.full(10, 0.1)
+    for moved, loans in ((shares, 300), (np.array([0.19, *[0.09] * 9]), 2_000)):
+        drawn = []
+        for _ in range(2_000):
+            reference = random.multinomial(5_000, shares) / 5_000
+            found = psi(random.multinomial(loans, moved), reference, 5_000)
+            assert found is not None
+            drawn.append(found)
+        true = float(np.sum((moved - shares) * np.log(moved / shares)))
+        values = np.array([each.value - each.by_chance for each in drawn])
+        assert values.mean() == pytest.approx(true, abs=3e-3)
+        assert np.mean([each.error for each in drawn]) == pytest.approx(values.std(), rel=0.2)
+
+
+def test_many_features_and_small_windows_raise_no_more_alarms() -> None:
+    random = np.random.default_rng(6)
+    shares = np.full(10, 0.1)
+    spoke = 0
+    for loans in (20, 60, 200) * 100:
+        found = {}
+        for i in range(10):
+            each = psi(random.multinomial(loans, shares), shares, 50_000)
+            assert each is not None
+            found[str(i)] = each
+        spoke += any(rules.of_drift(Rules(), found, None))
+    assert spoke <= 9, "3 of 100 calm windows"
+
+
+def test_bins_of_a_number_hold_what_the_reference_holds() -> None:
+    definition = default_definition()
+    random = np.random.default_rng(1)
+    n = 5_000
+    numbers = np.where(random.random(n) < 0.1, np.nan, random.poisson(0.4, n).astype(np.float64))
+    loans = Loans(
+        definition,
+        {
+            field.name: numbers if field.is_number else TextColumn.of(["a", "b", None, "a"] * 1250)
+            for field in definition.fields
+        },
+        n,
+    )
+    profile = Profile.of(loans, np.zeros(n), random.random(n))
+    for column, field in zip(profile.columns, definition.fields, strict=True):
+        bins, shares = bins_of(column)
+        counts = bins.counts(loans.columns[field.name])
+        assert counts.sum() == n
+        assert shares.sum() == pytest.approx(1)
+        assert shares * n == pytest.approx(counts, abs=1e-6), field.name
+        assert len(bins.names) == len(counts)
+        assert bins.strange(loans.columns[field.name]) == {}
+    bins, shares = bins_of(profile.probability)
+    assert shares[:-1] == pytest.approx([0.1] * 10, abs=2 / n)
+
+
+def test_an_earlier_version_has_the_shares_of_its_quantiles() -> None:
+    quantiles = (*[0.0] * 17, 1.0, 1.0, 2.0, 5.0)
+    bins, shares = bins_of(NumberProfile("n", quantiles, 0.3, 0.2))
+    assert isinstance(bins, NumberBins)
+    assert bins.edges.tolist() == [0.0, 1.0]
+    assert shares == pytest.approx([0.8 * 0.8, 0.8 * 0.1, 0.8 * 0.1, 0.2])
+    assert bins.names == ["≤ 0", "(0, 1]", "> 1", "missing"]
+    column = np.array([0.0, -1.0, 1.0, 2.0, np.nan, 9.0])
+    assert bins.counts(column).tolist() == [2, 1, 2, 1]
+    assert bins.strange(column) == {"below 0": 1, "above 5": 1}
+    bins, shares = bins_of(NumberProfile("n", (), None, 1.0))
+    assert (bins.counts(column).tolist(), shares.tolist()) == ([5, 1], [0.0, 1.0])
+
+
+def test_levels_that_are_new_have_a_bin_and_are_named() -> None:
+    bins, shares = bins_of(LevelProfile("l", ("a", "b"), (0.7, 0.2), 0.1))
+    assert isinstance(bins, LevelBins)
+    column = TextColumn.of(["b", "a", "c", None, "c"])
+    assert bins.counts(column).tolist() == [1, 1, 2, 1]
+    assert bins.strange(column) == {"c": 2}
+    assert shares.tolist() == [0.7, 0.2, 0.0, 0.1]
+    share = {"l": wilson(2, 5)}
+    assert list(rules.of_levels(Rules(), share)) == [Spoken("new-levels", "watch", "l", 0.4, 0.01)]
+    assert not list(rules.of_levels(Rules(), {"l": wilson(1, 90)})), "one of few says little"
+
+
+MARGINS = st.lists(st.integers(-12, 2), min_size=1, max_size=60).map(
+    lambda drawn: np.array(drawn) / 2
+)
+
+
+@given(MARGINS, st.integers(0, 2**32))
+def test_realised_figures_are_those_of_single_loans(margins: np.ndarray, seed: int) -> None:
+    late = np.random.default_rng(seed).integers(0, 2, len(margins))
+    scores = Scores.of(margins, late)
+    found = scores.realised(POLICY)
+    assert (found.loans, found.late) == (len(margins), late.sum())
+    p = probabilities(margins)
+    assert found.brier == pytest.approx(brier_score_loss(late, p))
+    bands = scores.calibration(POLICY).bands
+    assert sum(each.expected for each in bands) == pytest.approx(p.sum())
+    assert sum(each.late for each in bands) == late.sum()
+    if 0 < late.sum() < len(late):
+        assert found.auc is not None
+        assert found.recall is not None
+        assert found.auc.value == pytest.approx(roc_auc_score(late, margins))
+        false, true, _ = roc_curve(late, margins)
+        assert found.ks == pytest.approx(np.max(np.abs(true - false)))
+        assert found.recall.value == pytest.approx(POLICY.late_many(margins)[late == 1].mean())
+    else:
+        assert found.auc is found.recall is None
+
+
+def test_estimates_are_what_outcomes_by_the_probabilities_would_bring() -> None:
+    random = np.random.default_rng(2)
+    margins = random.normal(-3.6, 0.8, 4_000)
+    p = probabilities(margins)
+    found = Scores.of(margins).estimated(POLICY)
+    assert found.late_rate.value == pytest.approx(p.mean(), abs=1e-12)
+    assert found.auc is not None
+    assert found.recall is not None
+    aucs, recalls, rates = [], [], []
+    for _ in range(400):
+        late = random.random(len(p)) < p
+        aucs.append(roc_auc_score(late, margins))
+        recalls.append(POLICY.late_many(margins)[late].mean())
+        rates.append(late.mean())
+    for each, drawn in ((found.auc, aucs), (found.recall, recalls), (found.late_rate, rates)):
+        assert each.value == pytest.approx(np.mean(drawn), abs=0.004)
+        inside = np.mean((np.array(drawn) >= each.low) & (np.array(drawn) <= each.high))
+        assert 0.91 <= inside <= 0.985
+    few = Scores.of(margins[:200]).estimated(POLICY).auc
+    assert few is not None
+    assert few.high - few.low > 2 * (found.auc.high - found.auc.low)
+
+
+def test_outcomes_are_regressed_on_margins() -> None:
+    random = np.random.default_rng(3)
+    margins = np.repeat(random.normal(-2, 1, 500), 4)
+    late = (random.random(2_000) < probabilities(0.7 * margins - 0.5)).astype(np.int64)
+    scores = Scores.of(margins, late)
+    found = scores.calibration(POLICY)
+    by_library = LogisticRegression(C=1e12, tol=1e-10, max_iter=500)
+    by_library.fit(margins.reshape(-1, 1), late)
+    assert found.slope == pytest.approx(by_library.coef_[0, 0], abs=1e-4)
+    assert found.intercept == pytest.approx(by_library.intercept_[0], abs=1e-4)
+    assert regressed(np.array([-1.0, 1.0]), np.array([0, 5]), np.array([5, 5])) is None
+    assert regressed(np.array([-1.0]), np.array([2]), np.array([5])) is None
+
+
+@pytest.mark.parametrize(("level", "spoken"), [(1.0, []), (0.5, [0.8]), (1.7, [1.25])])
+def test_calibration_speaks_where_outcomes_are_not_those_expected(
+    level: float, spoken: list[float]
+) -> None:
+    random = np.random.default_rng(4)
+    margins = random.normal(-3.6, 0.8, 20_000)
+    late = (random.random(20_000) < level * probabilities(margins)).astype(np.int64)
+    calibration = Scores.of(margins, late).calibration(POLICY)
+    assert calibration.ratio.low < level < calibration.ratio.high
+    assert [each.limit for each in rules.of_calibration(Rules(), calibration)] == spoken
