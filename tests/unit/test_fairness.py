@@ -7,8 +7,8 @@ import math
 import numpy as np
 import pytest
 
+from peerloan.model.intervals import wilson
 from peerloan.training.fairness import Fairness, Treated, check_fairness
-from peerloan.training.measures import wilson
 
 
 def book(*groups: tuple[str | None, int, int, int, int]) -> Fairness:

@@ -17,7 +17,8 @@ from peerloan.model.profile import LevelProfile, NumberProfile
 from peerloan.monitoring import rules
 from peerloan.monitoring.bins import LevelBins, NumberBins, bins_of
 from peerloan.monitoring.drift import psi
-from peerloan.monitoring.performance import Scores, regressed, wilson
+from peerloan.monitoring.estimates import Estimate
+from peerloan.monitoring.performance import Scores, regressed
 from peerloan.monitoring.rules import Rules, Spoken
 
 POLICY = Policy.by_cost()
@@ -117,9 +118,11 @@ def test_levels_that_are_new_have_a_bin_and_are_named() -> None:
     assert bins.counts(column).tolist() == [1, 1, 2, 1]
     assert bins.strange(column) == {"c": 2}
     assert shares.tolist() == [0.7, 0.2, 0.0, 0.1]
-    share = {"l": wilson(2, 5)}
+    share = {"l": Estimate.of_share(2, 5)}
     assert list(rules.of_levels(Rules(), share)) == [Spoken("new-levels", "watch", "l", 0.4, 0.01)]
-    assert not list(rules.of_levels(Rules(), {"l": wilson(1, 90)})), "one of few says little"
+    assert not list(rules.of_levels(Rules(), {"l": Estimate.of_share(1, 90)})), (
+        "one of few says little"
+    )
 
 
 MARGINS = st.lists(st.integers(-12, 2), min_size=1, max_size=60).map(

@@ -76,8 +76,7 @@ class Batch:
         """The good rows' ids; None if the definition or the book has no such column."""
         if self.every_id is None:
             return None
-        levels: tuple[str | None, ...] = (*self.every_id.levels, None)
-        return [levels[code] for code in self.every_id.codes[self.good].tolist()]
+        return self.every_id.take(self.good).values()
 
     @cached_property
     def problems(self) -> list[Problem]:
@@ -198,8 +197,7 @@ def read_loans(definition: Definition, part: Part, *, label: bool = False) -> Ba
 def read_column(part: Part, name: str) -> list[str | None]:
     """Any column of a part as text, None where it is missing; a feature of the loan or not."""
     texts, _ = read_texts(_column(part.records, name), None)
-    levels: tuple[str | None, ...] = (*texts.levels, None)
-    return [levels[code] for code in texts.codes.tolist()]
+    return texts.values()
 
 
 def read_cells(part: Part, name: str) -> list[object]:

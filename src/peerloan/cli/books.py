@@ -15,12 +15,12 @@ from peerloan.cli.console import (
     DEFINITION,
     JSON,
     No,
+    bundle_of,
     definition_of,
     expect_many_records,
     note,
     print_json,
     progress,
-    store,
 )
 from peerloan.cli.opening import ledger_database
 from peerloan.ledger import LedgerError, Recorder, Seal
@@ -121,11 +121,8 @@ def score(
 
     Rows that can't be scored go to OUT.rejects, and the exit code is 1.
     """
-    here = store()
-    version = model or here.state().champion
-    if version is None:
-        raise No(f"no champion in {here.root}; promote a version, or name one with --model")
-    bundle = here.load(version)
+    bundle = bundle_of(model)
+    version = bundle.version
     opened = open_book(book)
     expect_many_records()
     with progress() as show, _recorder() if record else nullcontext() as recorder:

@@ -23,7 +23,7 @@ from rich.progress import (
 from rich.table import Table
 
 from peerloan.loan import Definition, default_definition, read_definition
-from peerloan.model import Store
+from peerloan.model import Bundle, Store
 from peerloan.settings import read_settings
 
 # A pipe has no width to fit into.
@@ -80,6 +80,15 @@ class No(Exception):
 def store() -> Store:
     """The store that the settings name."""
     return Store(read_settings().store)
+
+
+def bundle_of(model: str | None) -> Bundle:
+    """The version that is named, or else the champion; raises No if there is none."""
+    here = store()
+    version = model or here.state().champion
+    if version is None:
+        raise No(f"no champion in {here.root}; promote a version, or name one with --model")
+    return here.load(version)
 
 
 def definition_of(path: Path | None) -> tuple[Definition, str]:

@@ -11,12 +11,12 @@ from peerloan.book import open_book
 from peerloan.cli.console import (
     JSON,
     No,
+    bundle_of,
     expect_many_records,
     note,
     print_json,
     print_table,
     progress,
-    store,
 )
 from peerloan.monitoring.books import Drift, Watched, watch_book
 from peerloan.monitoring.estimates import Estimate
@@ -31,11 +31,7 @@ def monitor(book: str, model: str | None, as_json: bool) -> None:
     """Say how a book's loans have moved from those that a version was trained on, and how good it
     still is: estimated from its probabilities, and realised where the book has outcomes.
     """
-    here = store()
-    version = model or here.state().champion
-    if version is None:
-        raise No(f"no champion in {here.root}; promote a version, or name one with --model")
-    bundle = here.load(version)
+    bundle = bundle_of(model)
     opened = open_book(book)
     expect_many_records()
     with progress() as show:

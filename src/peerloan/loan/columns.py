@@ -33,6 +33,11 @@ class TextColumn:
         """The texts at these positions, or where the mask is true."""
         return TextColumn(self.codes[rows], self.levels)
 
+    def values(self) -> list[str | None]:
+        """The texts themselves, None for a missing one."""
+        levels = (*self.levels, None)
+        return [levels[code] for code in self.codes.tolist()]
+
     def recode(self, levels: Sequence[str], unseen: int) -> Codes:
         """Codes into `levels`: `unseen` for a value that isn't there, −1 for a missing one."""
         index = {level: code for code, level in enumerate(levels)}
@@ -106,6 +111,5 @@ def distinct(column: Column) -> tuple[Codes, list[Value]]:
 def column_values(column: Column) -> list[Value]:
     """A column as a list of values, None for a missing one."""
     if isinstance(column, TextColumn):
-        levels: tuple[Value, ...] = (*column.levels, None)
-        return [levels[code] for code in column.codes.tolist()]
+        return [*column.values()]
     return [None if value != value else value for value in column.tolist()]

@@ -16,6 +16,8 @@ from peerloan.model.profile import ColumnProfile, LevelProfile
 
 # Every second of the profile's quantiles: 10 %, 20 %, … 90 %.
 _STEPS = range(2, 19, 2)
+# The bin of levels that the reference does not have.
+NEW = "(new)"
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,7 @@ class LevelBins:
     @property
     def names(self) -> list[str]:
         """What each bin holds, for people."""
-        return [*self.levels, "(new)", "missing"]
+        return [*self.levels, NEW, "missing"]
 
     def counts(self, column: Column) -> Codes:
         """How many loans are in each bin, given their values."""

@@ -12,7 +12,7 @@ from peerloan.book import Book, check_columns, read_loans
 from peerloan.loan import Codes, Numbers
 from peerloan.model import Bundle, probabilities
 from peerloan.monitoring import rules
-from peerloan.monitoring.bins import Bins, bins_of
+from peerloan.monitoring.bins import NEW, Bins, bins_of
 from peerloan.monitoring.drift import Psi, psi
 from peerloan.monitoring.estimates import Estimate
 from peerloan.monitoring.performance import (
@@ -20,7 +20,6 @@ from peerloan.monitoring.performance import (
     Estimated,
     Realised,
     Scores,
-    wilson,
 )
 from peerloan.monitoring.rules import Rules, Spoken
 
@@ -123,9 +122,9 @@ def _watched(
         *rules.of_levels(
             limits,
             {
-                each.name: wilson(each.counts[-2], loans)
+                each.name: Estimate.of_share(each.counts[-2], loans)
                 for each in features
-                if each.bins[-2] == "(new)"
+                if each.bins[-2] == NEW
             },
         ),
         *rules.of_performance(estimated, realised, bundle.manifest.intervals.get("auc")),
@@ -150,5 +149,9 @@ def _drift(
     assert found is not None  # noqa: S101  there are loans on both sides
     return Drift(
         *(name, bins.names, counts.tolist(), shares.tolist(), found),
-        *(wilson(int(counts[-1]), int(counts.sum())), missing, strange.most_common(_NAMED)),
+        *(
+            Estimate.of_share(int(counts[-1]), int(counts.sum())),
+            missing,
+            strange.most_common(_NAMED),
+        ),
     )

@@ -14,12 +14,12 @@ import numpy.typing as npt
 
 from peerloan.loan import Codes, Numbers
 from peerloan.model import Policy, probabilities
+from peerloan.model.intervals import Z95
 from peerloan.monitoring.estimates import Estimate
 
 _DRAWS = 1_000
 # Of a margin's unit: probabilities within one differ by at most 1.6 %.
 _CELLS = 64
-_Z95 = 1.959963984540054
 _STEPS, _CLOSE, _FARTHEST = 50, 1e-10, 2.0
 
 
@@ -119,15 +119,15 @@ class Scores:
         n, n_late = int(self.loans.sum()), int(late.sum())
         on_time = self.loans - late
         brier = float(np.sum(late * (1 - p) ** 2 + on_time * p**2)) / n
-        rate = wilson(n_late, n)
+        rate = Estimate.of_share(n_late, n)
         if not n_late or n_late == n:
             return Realised(n, n_late, rate, None, None, None, brier, None)
         auc = float(_auc(late[np.newaxis], self.loans)[0])
         distance = np.cumsum(on_time) / on_time.sum() - np.cumsum(late) / n_late
         found = int(late[policy.late_many(self.margins)].sum())
         return Realised(
-            *(n, n_late, rate, _with_interval(auc, n_late, n - n_late), 2 * auc - 1),
-            *(float(np.max(np.abs(distance))), brier, wilson(found, n_late)),
+            *(n, n_late, rate, Estimate.of_auc(auc, n_late, n - n_late), 2 * auc - 1),
+            *(float(np.max(np.abs(distance))), brier, Estimate.of_share(found, n_late)),
         )
 
     def calibration(self, policy: Policy) -> Calibration:
@@ -151,7 +151,7 @@ class Scores:
         ratio = float(late.sum()) / whole
         # By the observed level: where probabilities are too low, so is the spread that they expect.
         spread = math.sqrt(max(ratio, 1 / whole) * float(np.sum(expected * (1 - p)))) / whole
-        reach = _Z95 * spread
+        reach = Z95 * spread
         slope, intercept = regressed(self.margins, late, self.loans) or (None, None)
         interval = Estimate(ratio, max(0.0, ratio - reach), ratio + reach)
         return Calibration(interval, slope, intercept, bands)
@@ -159,14 +159,6 @@ class Scores:
     def _outcomes(self) -> Codes:
         assert self.late is not None  # noqa: S101  who asks has outcomes
         return self.late
-
-
-def wilson(count: int, whole: int) -> Estimate:
-    """A share with Wilson's score interval (E. B. Wilson 1927)."""
-    share, z2 = count / whole, _Z95**2
-    middle = (share + z2 / (2 * whole)) / (1 + z2 / whole)
-    half = _Z95 * math.sqrt(share * (1 - share) / whole + z2 / (4 * whole**2)) / (1 + z2 / whole)
-    return Estimate(share, max(0.0, middle - half), min(1.0, middle + half))
 
 
 def regressed(margins: Numbers, late: Codes, loans: Codes) -> tuple[float, float] | None:
@@ -214,10 +206,3 @@ def _estimate(value: npt.NDArray[np.float64], drawn: npt.NDArray[np.float64]) ->
         return None
     low, high = np.quantile(found, [0.025, 0.975]).tolist()
     return Estimate(float(value[0]), low, high)
-
-
-def _with_interval(auc: float, late: int, on_time: int) -> Estimate:
-    q1, q2 = auc / (2 - auc), 2 * auc**2 / (1 + auc)
-    variance = auc * (1 - auc) + (late - 1) * (q1 - auc**2) + (on_time - 1) * (q2 - auc**2)
-    reach = _Z95 * math.sqrt(max(0.0, variance / (late * on_time)))
-    return Estimate(auc, max(0.0, auc - reach), min(1.0, auc + reach))

@@ -14,6 +14,7 @@ from sklearn.metrics import (
 )
 
 from peerloan.loan import Numbers
+from peerloan.model import intervals
 from peerloan.model.onnx_model import FLOOR
 
 # What a figure can be, where that is not from 0 to 1.
@@ -44,11 +45,6 @@ def figures(late: Numbers, margins: Numbers, threshold_margin: float) -> dict[st
 
 
 def auc_interval(late: Numbers, auc: float) -> tuple[float, float]:
-    """A 95 % interval of an AUC (Hanley and McNeil 1982)."""
-    n_late, n_other = float(late.sum()), float(len(late) - late.sum())
-    q1, q2 = auc / (2 - auc), 2 * auc**2 / (1 + auc)
-    variance = (auc * (1 - auc) + (n_late - 1) * (q1 - auc**2) + (n_other - 1) * (q2 - auc**2)) / (
-        n_late * n_other
-    )
-    reach = 1.96 * float(np.sqrt(max(variance, 0.0)))
-    return max(0.0, auc - reach), min(1.0, auc + reach)
+    """A 95 % interval of an AUC on loans with these outcomes."""
+    n_late = float(late.sum())
+    return intervals.auc_interval(auc, n_late, len(late) - n_late)

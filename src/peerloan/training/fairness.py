@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from peerloan.loan import Numbers, TextColumn
 from peerloan.loan.text import parse_number, show_bound
-from peerloan.training.measures import Z95, wilson
+from peerloan.model.intervals import Z95, wilson
 from peerloan.training.wording import percent, several
 
 # Below these a group's figures say more about chance than about the model.

@@ -13,9 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from peerloan.loan import Codes, Numbers
+from peerloan.model.intervals import wilson
 
-Z95 = 1.959963984540054
-"""The normal quantile of two-sided 95 % intervals."""
 _Z95_ONE_SIDED = 1.6448536269514722
 _FOLDS = 5
 # How many loans of the average rate a level's own rate is mixed with.
@@ -36,22 +35,6 @@ class Rate:
     def of(cls, late: int, loans: int) -> Rate:
         """The rate of late loans among at least one loan, with Wilson's interval."""
         return cls(loans, late, late / loans, *wilson(late, loans))
-
-
-def wilson(count: int, whole: int, z: float = Z95) -> tuple[float, float]:
-    """Wilson's score interval of a share.
-
-    It stays within 0 and 1 and holds for small shares, where the usual p ± z·se does neither.
-    E. B. Wilson (1927), Probable inference, the law of succession, and statistical inference,
-    Journal of the American Statistical Association 22, 209–212.
-    """
-    share = count / whole
-    middle = (share + z * z / (2 * whole)) / (1 + z * z / whole)
-    half = z / (1 + z * z / whole)
-    half *= math.sqrt(share * (1 - share) / whole + z * z / (4 * whole * whole))
-    # At the ends rounding would leave 1e-18 beside 0.
-    low = 0.0 if count == 0 else middle - half
-    return low, 1.0 if count == whole else middle + half
 
 
 def skewness(values: Numbers) -> float | None:
