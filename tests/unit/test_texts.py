@@ -9,9 +9,10 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
+from peerloan.ledger import ids
 from peerloan.loan import Loans, default_definition, distinct
 from peerloan.model import Cause, Said, said_of
-from peerloan.scoring.texts import by_place, inputs_of, reasons_of
+from peerloan.scoring.texts import by_place, ids_of, inputs_of, reasons_of
 
 DEFINITION = default_definition()
 NUMBERS = st.none() | st.floats(allow_nan=False, allow_infinity=False) | st.just(-0.0)
@@ -27,13 +28,13 @@ ROWS = st.lists(
 def test_loans_are_written_as_one_by_one(
     rows: list[tuple[float | str | None, ...]], data: st.DataObject
 ) -> None:
-    ids = data.draw(st.lists(TEXTS, min_size=len(rows), max_size=len(rows)))
+    own_ids = data.draw(st.lists(TEXTS, min_size=len(rows), max_size=len(rows)))
     loans = Loans.of(DEFINITION, rows)
     expected = [
         msgspec.json.encode(dict(zip((*DEFINITION.names, "my id"), (*row, own), strict=True)))
-        for row, own in zip(rows, ids, strict=True)
+        for row, own in zip(rows, own_ids, strict=True)
     ]
-    assert inputs_of(loans, {"my id": ids}) == [each.decode() for each in expected]
+    assert inputs_of(loans, {"my id": own_ids}) == [each.decode() for each in expected]
 
 
 @given(ROWS, st.data())
@@ -75,3 +76,8 @@ def test_zeros_that_are_written_differently_are_distinct() -> None:
     assert [msgspec.json.encode(values[place]) for place in places.tolist()] == [
         *(b"0.0", b"-0.0", b"null", b"0.0", b"null")
     ]
+
+
+@given(st.lists(st.binary(min_size=16, max_size=16), max_size=4))
+def test_ids_are_those_of_each_decision(made: list[bytes]) -> None:
+    assert ids_of(made).to_pylist() == [ids.text(each) for each in made]

@@ -13,6 +13,7 @@ import contextlib
 import hashlib
 import hmac
 import secrets
+import struct
 from pathlib import Path
 
 import msgspec
@@ -23,6 +24,7 @@ from peerloan.model import whole
 _KEY_BYTES = 32
 _FOR_OWNER = 0o600
 _pack = msgspec.msgpack.Encoder().encode
+_pack_place = struct.Struct(">QIQ").pack
 Heads = list[tuple[int, int, str]]
 
 
@@ -122,7 +124,7 @@ def record_mac(
 
 def record_name(record_id: bytes, time_ms: int, chain: int, seq: int) -> bytes:
     """What a record's place in its chain is, in 36 bytes."""
-    return record_id + time_ms.to_bytes(8) + chain.to_bytes(4) + seq.to_bytes(8)
+    return record_id + _pack_place(time_ms, chain, seq)
 
 
 def values_digest(salt: bytes, values: tuple[object, ...]) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
@@ -107,7 +108,7 @@ class _Check:
                         walk.seq, walk.mac, walk.last_id = seq, mac, record_id
                         version.fits = True
                         continue
-            except (AttributeError, KeyError, OverflowError, TypeError):
+            except (AttributeError, KeyError, TypeError, struct.error):
                 pass
             self._look_closely(record_id, time_ms, chain, seq, number, digest, mac, fault)
 

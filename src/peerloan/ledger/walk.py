@@ -8,6 +8,7 @@ MAC does not fit is in doubt; at the chain's end, the heads that were written do
 from __future__ import annotations
 
 import hmac
+import struct
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -181,7 +182,7 @@ class Walk:
         try:
             name = record_name(step.id, step.time_ms, self.chain, step.seq)
             return record_mac(self._keyed, before, step.version.digest, name, step.digest)
-        except (AttributeError, OverflowError, TypeError):  # it holds what no writer wrote
+        except (AttributeError, TypeError, struct.error):  # it holds what no writer wrote
             return None
 
     def _accept(self, step: Step, edited: str) -> None:

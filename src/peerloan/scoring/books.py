@@ -15,12 +15,11 @@ import pyarrow as pa
 
 from peerloan.book import Batch, Book, BookError, check_columns, open_writer, read_loans
 from peerloan.ledger import Recorder
-from peerloan.ledger.ids import text as id_text
 from peerloan.loan import Problem
 from peerloan.model import BANDS, MAX_REASONS, Bundle
 from peerloan.scoring.deciding import Decided, decide
 from peerloan.scoring.recording import Recording
-from peerloan.scoring.texts import by_place
+from peerloan.scoring.texts import by_place, ids_of
 
 REASON_COLUMNS = tuple(f"reason_{i + 1}" for i in range(MAX_REASONS))
 ADDED = pa.schema(
@@ -161,7 +160,7 @@ def _added(
     """The added columns: ids if there are any, and ADDED; without `reasons` theirs are empty."""
     bands = pa.DictionaryArray.from_arrays(decided.bands, list(BANDS))
     return [
-        *([] if ids is None else [pa.array(map(id_text, ids), pa.string())]),
+        *([] if ids is None else [ids_of(ids)]),
         pa.array(decided.probabilities),
         pa.array(decided.late),
         bands.dictionary_decode(),

@@ -23,6 +23,16 @@ def by_place(texts: Sequence[str], said: Said) -> Iterator[pa.Array]:
         yield different.take(pa.array(places, mask=places < 0))
 
 
+def ids_of(ids: Sequence[bytes]) -> pa.Array:
+    """Ids as people have them."""
+    digits = np.frombuffer(b"".join(ids).hex().encode(), dtype="S1").reshape(-1, 32)
+    dashed = np.insert(digits, (8, 12, 16, 20), b"-", axis=1)
+    offsets = np.arange(len(ids) + 1, dtype=np.int32) * dashed.shape[1]
+    return pa.StringArray.from_buffers(
+        len(ids), pa.py_buffer(offsets), pa.py_buffer(dashed.tobytes())
+    )
+
+
 def reasons_of(texts: Sequence[str], said: Said) -> list[str]:
     """Each loan's reasons as a list in JSON, given each different one."""
     # Where there is none stands an empty text: Arrow's join that skips nulls skips whole loans.
