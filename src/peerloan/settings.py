@@ -19,8 +19,9 @@ class SettingsError(ValueError):
 
 @dataclass(frozen=True)
 class Settings:
-    """What an installation sets: the folders of the store, the API tokens and the seal's key, and
-    the ledger's database. What is not set of the ledger stands beside the store.
+    """What an installation sets: the folders of the store, the API tokens and the seal's key, the
+    ledger's database, and the file of the rules by which the model is watched. What is not set of
+    the ledger stands beside the store.
     """
 
     store: Path = Path("peerloan-store")
@@ -28,6 +29,7 @@ class Settings:
     ledger: str = ""
     ledger_password_file: Path | None = None
     seal: Path | None = None
+    rules: Path | None = None
 
     @property
     def ledger_url(self) -> str:

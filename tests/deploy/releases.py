@@ -24,9 +24,9 @@ BROKEN = {
 # The release 0.2.0: one migration more than this one.
 _NEXT = f"""
     RUN sed -i 's/^__version__ = "0.1.0"$/__version__ = "0.2.0"/' {LEDGER}/../__init__.py \\
-     && sed -i 's/^NUMBER = 1$/NUMBER = 2/' {LEDGER}/schema.py \\
-     && grep -q '"0.2.0"' {LEDGER}/../__init__.py && grep -qx 'NUMBER = 2' {LEDGER}/schema.py
-    COPY migration.py {LEDGER}/migrations/versions/0002_next.py
+     && sed -i 's/^NUMBER = 2$/NUMBER = 3/' {LEDGER}/schema.py \\
+     && grep -q '"0.2.0"' {LEDGER}/../__init__.py && grep -qx 'NUMBER = 3' {LEDGER}/schema.py
+    COPY migration.py {LEDGER}/migrations/versions/0003_next.py
     """
 _MIGRATION = """
 import sqlalchemy as sa
@@ -34,7 +34,7 @@ from alembic import op
 
 from peerloan.ledger.migrations import applied
 
-revision, down_revision = "0002", "0001"
+revision, down_revision = "0003", "0002"
 
 
 def upgrade() -> None:
@@ -44,8 +44,8 @@ def upgrade() -> None:
 """
 # What else its migration does.
 MIGRATIONS = {
-    "admits the release before": 'applied(2, "0.1.0")',
-    "admits no release before": 'applied(2, "0.2.0")',
+    "admits the release before": 'applied(3, "0.1.0")',
+    "admits no release before": 'applied(3, "0.2.0")',
     "fails": 'op.drop_table("no_such_table")',
 }
 

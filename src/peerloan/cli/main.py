@@ -77,8 +77,8 @@ def peerloan() -> None:
     folder of API tokens (default ./peerloan-tokens); PEERLOAN_LEDGER, the ledger's database
     (default SQLite, in peerloan-ledger beside the store); PEERLOAN_LEDGER_PASSWORD_FILE, a file
     with its password; PEERLOAN_SEAL, the folder of the ledger's key (default peerloan-seal beside
-    the store). Also as `store`, `tokens`, … in peerloan.toml, or in the file that PEERLOAN_CONFIG
-    names.
+    the store); PEERLOAN_RULES, the file of the rules by which the model is watched. Also as
+    `store`, `tokens`, … in peerloan.toml, or in the file that PEERLOAN_CONFIG names.
     """
 
 

@@ -25,7 +25,7 @@ from sqlalchemy import (
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
 # The migration that makes the tables as they stand here.
-NUMBER = 1
+NUMBER = 2
 
 
 class Id(TypeDecorator[UUID]):
@@ -182,4 +182,88 @@ aggregates = Table(
     Column("outcome", SmallInteger, primary_key=True),
     Column("decisions", BigInteger, nullable=False),
     Column("probabilities", Double, nullable=False),
+)
+
+# Watching: who does it now, until when (others may take over then), and how far it has come.
+watchers = Table(
+    "watchers",
+    metadata,
+    Column("name", String, primary_key=True),
+    Column("holder", String),
+    Column("until_ms", BigInteger, nullable=False),
+    # It rises with each change of the counts: who read an earlier state must not add to this one.
+    Column("revision", BigInteger, nullable=False),
+    # The last outcome that was counted.
+    Column("outcome", BigInteger, nullable=False),
+    # Up to when the rules were applied.
+    Column("judged_ms", BigInteger, nullable=False),
+)
+
+# How far each chain was counted: its last record, and whether nothing can follow it any more.
+counted = Table(
+    "counted",
+    metadata,
+    Column("chain", Integer, primary_key=True, autoincrement=False),
+    Column("seq", BigInteger, nullable=False),
+    Column("id", Id, nullable=False),
+    Column("done", Boolean, nullable=False),
+)
+
+# The loans of an hour (hours since 1970) that a version decided on, counted in bins: JSON.
+counts = Table(
+    "counts",
+    metadata,
+    Column("hour", Integer, primary_key=True, autoincrement=False),
+    Column("version", Integer, primary_key=True, autoincrement=False),
+    Column("source", String, primary_key=True),
+    Column("counts", Text, nullable=False),
+)
+
+# What was said of a version's window that ended on a day, or of a month (days since 1970): JSON.
+figures = Table(
+    "figures",
+    metadata,
+    Column("version", Integer, primary_key=True, autoincrement=False),
+    # "day" or "month".
+    Column("kind", String, primary_key=True),
+    Column("day", Integer, primary_key=True, autoincrement=False),
+    Column("figures", Text, nullable=False),
+    Index("figures_by_day", "kind", "day"),
+)
+
+# The rules that speak now: what each said last.
+alarms = Table(
+    "alarms",
+    metadata,
+    Column("version", Integer, primary_key=True, autoincrement=False),
+    Column("rule", String, primary_key=True),
+    Column("about", String, primary_key=True),
+    Column("level", String, nullable=False),
+    Column("since_ms", BigInteger, nullable=False),
+)
+
+# What was to be told: CloudEvents as JSON, and who has taken note of them.
+events = Table(
+    "events",
+    metadata,
+    Column("number", _NUMBER, primary_key=True),
+    Column("id", String, nullable=False, unique=True),
+    Column("time_ms", BigInteger, nullable=False),
+    Column("type", String, nullable=False),
+    Column("event", Text, nullable=False),
+    Column("acknowledged_ms", BigInteger),
+    Column("acknowledged_by", String),
+    Column("why", String),
+)
+
+# To whom each event is told: how often that was tried, and when next; null: done.
+deliveries = Table(
+    "deliveries",
+    metadata,
+    Column("event", BigInteger, primary_key=True, autoincrement=False),
+    Column("channel", String, primary_key=True),
+    Column("attempts", Integer, nullable=False),
+    Column("next_ms", BigInteger),
+    Column("fault", String),
+    Index("deliveries_by_next", "next_ms"),
 )

@@ -7,8 +7,10 @@ a small window speaks less, and many features that are looked at together speak 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
+
+import msgspec
+from msgspec import Meta
 
 from peerloan.monitoring.drift import Psi
 from peerloan.monitoring.estimates import Estimate
@@ -16,19 +18,36 @@ from peerloan.monitoring.performance import Calibration as Calibrated
 from peerloan.monitoring.performance import Estimated, Realised
 
 Level = Literal["watch", "act"]
+_EASE = 0.8
 
 
-@dataclass(frozen=True)
-class Rules:
+class Rules(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The limits. A PSI of 0.1 is a moderate and of 0.25 a large change by convention (N. Siddiqi
     2006, chapter 9).
     """
 
-    psi_watch: float = 0.10
-    psi_act: float = 0.25
-    new_levels: float = 0.01
-    ratio_low: float = 0.80
-    ratio_high: float = 1.25
+    psi_watch: Annotated[float, Meta(gt=0)] = 0.10
+    psi_act: Annotated[float, Meta(gt=0)] = 0.25
+    # Of a feature's loans.
+    new_levels: Annotated[float, Meta(gt=0, lt=1)] = 0.01
+    # Late loans, of those expected.
+    ratio_low: Annotated[float, Meta(gt=0, lt=1)] = 0.80
+    ratio_high: Annotated[float, Meta(gt=1)] = 1.25
+    # Of the loans that windows before had on average, so many are gone.
+    volume_drop: Annotated[float, Meta(gt=0, lt=1)] = 0.50
+
+    def eased(self) -> Rules:
+        """The limits within which a rule that speaks has to come to be silent again: a fifth nearer
+        to calm, so that a figure about a limit does not begin and end again and again.
+        """
+        return Rules(
+            psi_watch=self.psi_watch * _EASE,
+            psi_act=self.psi_act * _EASE,
+            new_levels=self.new_levels * _EASE,
+            ratio_low=1 - (1 - self.ratio_low) * _EASE,
+            ratio_high=1 + (self.ratio_high - 1) * _EASE,
+            volume_drop=self.volume_drop * _EASE,
+        )
 
 
 class Spoken(NamedTuple):

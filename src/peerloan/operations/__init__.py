@@ -1,0 +1,1 @@
+"""What is done about a model without being asked: it is watched, and drift is answered."""
