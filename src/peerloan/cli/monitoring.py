@@ -18,8 +18,10 @@ from peerloan.cli.console import (
     print_table,
     progress,
 )
-from peerloan.monitoring.books import Drift, Watched, watch_book
+from peerloan.monitoring.books import watch_book
 from peerloan.monitoring.estimates import Estimate
+from peerloan.monitoring.figures import Drift, Watched
+from peerloan.monitoring.figures import as_json as figures_json
 from peerloan.monitoring.rules import Rules
 
 
@@ -44,49 +46,9 @@ def monitor(book: str, model: str | None, as_json: bool) -> None:
         _print(book, watched)
 
 
-def _json(book: str, watched: Watched) -> dict[str, Any]:
-    estimated, realised, calibration = watched.estimated, watched.realised, watched.calibration
-    return {
-        "model": watched.version,
-        "window": {"book": book, "loans": watched.loans, "rejected": watched.rejected},
-        "features": [{"feature": each.name} | _drift(each) for each in watched.features],
-        "score": _drift(watched.score),
-        "estimated": {name: _estimate(each) for name, each in estimated._asdict().items()},
-        "realised": realised
-        and {
-            name: _estimate(each) if isinstance(each, Estimate) else each
-            for name, each in realised._asdict().items()
-        },
-        "calibration": calibration
-        and {
-            "ratio": _estimate(calibration.ratio),
-            "slope": calibration.slope,
-            "intercept": calibration.intercept,
-            "bands": [each._asdict() for each in calibration.bands],
-        },
-        "rules": [each._asdict() for each in watched.spoken],
-        "notes": watched.notes,
-    }
-
-
-def _drift(drift: Drift) -> dict[str, Any]:
-    low, high = drift.psi.interval()
-    return {
-        "psi": drift.psi.value,
-        "by_chance": drift.psi.by_chance,
-        "interval": [low, high],
-        "missing": _estimate(drift.missing),
-        "reference_missing": drift.reference_missing,
-        "bins": [
-            {"bin": name, "loans": loans, "reference": share}
-            for name, loans, share in zip(drift.bins, drift.counts, drift.reference, strict=True)
-        ],
-        "strange": [{"value": value, "loans": loans} for value, loans in drift.strange],
-    }
-
-
-def _estimate(each: Estimate | None) -> dict[str, float] | None:
-    return None if each is None else each._asdict()
+def _json(book: str, found: Watched) -> dict[str, Any]:
+    window = {"book": book, "loans": found.loans, "rejected": found.rejected}
+    return {"model": found.version, "window": window} | figures_json(found) | {"notes": found.notes}
 
 
 def _print(book: str, watched: Watched) -> None:

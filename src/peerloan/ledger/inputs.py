@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
 import msgspec
+import numpy as np
+import numpy.typing as npt
 
-from peerloan.loan import Checked, Checks, Decoder, Definition
+from peerloan.loan import Checked, Checks, Decoder, Definition, Loans, Rereader
 from peerloan.loan.text import parse_whole, text_fault
 
 
@@ -16,7 +19,9 @@ class InputReader:
     """Reads the inputs that the ledger has of decisions by versions of one definition."""
 
     def __init__(self, definition: Definition) -> None:
+        self._definition = definition
         self._decoder = Decoder(Checks(definition))
+        self._together = Rereader(definition)
         # What callers knew of other versions then is not what is known now: any name is let pass.
         self._checks = lru_cache(maxsize=64)(lambda names: Checks(definition, names))
 
@@ -27,6 +32,22 @@ class InputReader:
             return self._decoder.loan(content) or self._closely(content)
         except (ValueError, AttributeError, RecursionError) as error:
             return f"the inputs can't be read as JSON: {error}"
+
+    def read_many(self, inputs: Sequence[str]) -> tuple[Loans, npt.NDArray[np.bool_]]:
+        """The loans that can be read, and which those are (n,)."""
+        good = np.ones(len(inputs), dtype=np.bool_)
+        read = self._together.loans(f"[{','.join(inputs)}]".encode()) if inputs else None
+        # What is no JSON by itself may be some together with its neighbour.
+        if read is not None and read.size == len(inputs):
+            return read, good
+        rows = []
+        for i, each in enumerate(inputs):
+            checked = self.read(each)
+            if isinstance(checked, str):
+                good[i] = False
+            else:
+                rows.append(checked.values)
+        return Loans.of(self._definition, rows), good
 
     def _closely(self, content: bytes) -> Checked | str:
         record = _decode(content)

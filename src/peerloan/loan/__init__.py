@@ -3,7 +3,7 @@
 from peerloan.loan.changes import breaking_changes
 from peerloan.loan.checks import Checked, Checks, Problem
 from peerloan.loan.columns import Codes, Column, Loans, Numbers, TextColumn, column_values, distinct
-from peerloan.loan.decoding import CheckedLoans, Decoder, doubts_of
+from peerloan.loan.decoding import CheckedLoans, Decoder, Rereader, doubts_of
 from peerloan.loan.definition import (
     Definition,
     DefinitionError,
@@ -32,6 +32,7 @@ __all__ = [
     "Loans",
     "Numbers",
     "Problem",
+    "Rereader",
     "Roles",
     "TextColumn",
     "Texts",

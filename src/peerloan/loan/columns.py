@@ -24,10 +24,11 @@ class TextColumn:
     @classmethod
     def of(cls, values: Iterable[str | None]) -> TextColumn:
         """Code a sequence of texts in the order in which they first appear."""
-        index: dict[str | None, int] = {None: -1}
-        codes = [index.setdefault(value, len(index) - 1) for value in values]
-        del index[None]
-        return cls(np.array(codes, dtype=np.int64), tuple(index))  # type: ignore[arg-type]
+        values = tuple(values)
+        levels = tuple(value for value in dict.fromkeys(values) if value is not None)
+        index: dict[str | None, int] = {level: code for code, level in enumerate(levels)}
+        index[None] = -1
+        return cls(np.fromiter(map(index.__getitem__, values), np.int64, len(values)), levels)
 
     def take(self, rows: npt.NDArray[np.int64] | npt.NDArray[np.bool_]) -> TextColumn:
         """The texts at these positions, or where the mask is true."""

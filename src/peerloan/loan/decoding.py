@@ -164,6 +164,35 @@ class Decoder:
         return CheckedLoans(Loans(self._definition, found, size), rows, ids, warnings)
 
 
+class Rereader:
+    """Reads loans again that were checked when they came, and passes over any other names."""
+
+    def __init__(self, definition: Definition) -> None:
+        self._definition = definition
+        attributes = [
+            (f"f{i}", _type(field) | None, None) for i, field in enumerate(definition.fields)
+        ]
+        rename = {f"f{i}": name for i, name in enumerate(definition.names)}
+        loan = msgspec.defstruct("Loan", attributes, rename=rename, gc=False)
+        self._list = msgspec.json.Decoder(list[loan])  # type: ignore[valid-type]
+
+    def loans(self, content: bytes) -> Loans | None:
+        """A list of loans; None: look closely, one of them is unusual."""
+        try:
+            read = self._list.decode(content)
+        except _REFUSED:
+            return None
+        by_field = zip(*map(msgspec.structs.astuple, read), strict=True)
+        columns: dict[str, Column] = {}
+        for field, given in zip(self._definition.fields, by_field, strict=True):
+            column = np.array(given, np.float64) if field.is_number else TextColumn.of(given)
+            absent = column.codes < 0 if isinstance(column, TextColumn) else np.isnan(column)
+            if (not field.missing and np.any(absent)) or _odd(field, column) is None:
+                return None
+            columns[field.name] = column
+        return Loans(self._definition, columns, len(read))
+
+
 def doubts_of(loans: Loans) -> dict[int, list[str]]:
     """What is unusual about checked loans, by position: the warnings of `Checks` for each."""
     found: dict[int, list[str]] = {}

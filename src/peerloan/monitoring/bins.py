@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +19,16 @@ from peerloan.model.profile import ColumnProfile, LevelProfile
 _STEPS = range(2, 19, 2)
 # The bin of levels that the reference does not have.
 NEW = "(new)"
+
+
+class Strange(NamedTuple):
+    """Values that the reference does not have: the loans' rows (k,), and which of `names` each is
+    (k,).
+    """
+
+    rows: Codes
+    codes: Codes
+    names: list[str]
 
 
 @dataclass(frozen=True)
@@ -39,22 +50,23 @@ class NumberBins:
         between = [f"({low}, {high}]" for low, high in pairwise(edges)]
         return [f"≤ {edges[0]}", *between, f"> {edges[-1]}", "missing"]
 
-    def counts(self, column: Column) -> Codes:
-        """How many loans are in each bin, given their values."""
-        assert not isinstance(column, TextColumn)  # noqa: S101  the definition says so
-        given = column[~np.isnan(column)]
-        own = np.searchsorted(self.edges, given, side="left")
-        counts = np.bincount(own, minlength=len(self.edges) + 1)
-        return np.append(counts, len(column) - len(given))
+    @property
+    def size(self) -> int:
+        """How many bins there are."""
+        return len(self.edges) + 2
 
-    def strange(self, column: Column) -> dict[str, int]:
-        """Loans outside of what the reference holds, by what is the matter."""
+    def places(self, column: Column) -> Codes:
+        """The bin that each loan is in, given their values (n,)."""
         assert not isinstance(column, TextColumn)  # noqa: S101  the definition says so
-        found = {
-            f"below {self.low:g}": int(np.count_nonzero(column < self.low)),
-            f"above {self.high:g}": int(np.count_nonzero(column > self.high)),
-        }
-        return {what: count for what, count in found.items() if count}
+        own = np.searchsorted(self.edges, column, side="left")
+        return np.where(np.isnan(column), len(self.edges) + 1, own)
+
+    def strange(self, column: Column) -> Strange:
+        """Loans outside of what the reference holds, and what is the matter."""
+        assert not isinstance(column, TextColumn)  # noqa: S101  the definition says so
+        rows = np.flatnonzero((column < self.low) | (column > self.high))
+        names = [f"below {self.low:g}", f"above {self.high:g}"]
+        return Strange(rows, (column[rows] > self.high).astype(np.int64), names)
 
 
 @dataclass(frozen=True)
@@ -68,23 +80,22 @@ class LevelBins:
         """What each bin holds, for people."""
         return [*self.levels, NEW, "missing"]
 
-    def counts(self, column: Column) -> Codes:
-        """How many loans are in each bin, given their values."""
+    @property
+    def size(self) -> int:
+        """How many bins there are."""
+        return len(self.levels) + 2
+
+    def places(self, column: Column) -> Codes:
+        """The bin that each loan is in, given their values (n,)."""
         assert isinstance(column, TextColumn)  # noqa: S101  the definition says so
         codes = column.recode(self.levels, unseen=len(self.levels))
-        own = np.where(codes < 0, len(self.levels) + 1, codes)
-        return np.bincount(own, minlength=len(self.levels) + 2)
+        return np.where(codes < 0, len(self.levels) + 1, codes)
 
-    def strange(self, column: Column) -> dict[str, int]:
-        """Loans with a level that the reference does not hold, by that level."""
+    def strange(self, column: Column) -> Strange:
+        """Loans with a level that the reference does not hold, and which."""
         assert isinstance(column, TextColumn)  # noqa: S101  the definition says so
-        counts = np.bincount(column.codes[column.codes >= 0], minlength=len(column.levels))
-        known = frozenset(self.levels)
-        return {
-            level: count
-            for level, count in zip(column.levels, counts.tolist(), strict=True)
-            if count and level not in known
-        }
+        rows = np.flatnonzero(self.places(column) == len(self.levels))
+        return Strange(rows, column.codes[rows], list(column.levels))
 
 
 Bins = NumberBins | LevelBins

@@ -18,8 +18,8 @@ from peerloan.model.intervals import Z95
 from peerloan.monitoring.estimates import Estimate
 
 _DRAWS = 1_000
-# Of a margin's unit: probabilities within one differ by at most 1.6 %.
-_CELLS = 64
+# Of a margin's unit: probabilities within a cell differ by at most 1.6 %. The threshold parts two.
+CELLS = 64
 _STEPS, _CLOSE, _FARTHEST = 50, 1e-10, 2.0
 
 
@@ -91,7 +91,7 @@ class Scores:
         """
         # So many draws of each margin would not fit into memory: of near ones together they do.
         # The threshold parts cells, so that it is plain which of them are flagged.
-        cell = np.floor((self.margins - policy.threshold_margin) * _CELLS)
+        cell = np.floor((self.margins - policy.threshold_margin) * CELLS)
         cells, own = np.unique(cell, return_inverse=True)
         loans = np.bincount(own, self.loans)
         expected = np.bincount(own, self.loans * probabilities(self.margins))

@@ -18,7 +18,7 @@ ADMITS = "0.1.0"
 def upgrade() -> None:
     """Make the tables. They stand here as they were in this release, whatever came later."""
     number = sa.BigInteger().with_variant(sa.Integer, "sqlite")
-    op.create_table(
+    watchers = op.create_table(
         "watchers",
         sa.Column("name", sa.String, primary_key=True),
         sa.Column("holder", sa.String),
@@ -27,6 +27,8 @@ def upgrade() -> None:
         sa.Column("outcome", sa.BigInteger, nullable=False),
         sa.Column("judged_ms", sa.BigInteger, nullable=False),
     )
+    nothing = {"until_ms": 0, "revision": 0, "outcome": 0, "judged_ms": 0}
+    op.bulk_insert(watchers, [{"name": "monitor"} | nothing])
     op.create_table(
         "counted",
         sa.Column("chain", sa.Integer, primary_key=True, autoincrement=False),

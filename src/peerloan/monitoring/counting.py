@@ -1,0 +1,304 @@
+"""Counting the ledger's decisions, each once, in the order in which they were committed.
+
+A chain's records were committed in the order of their ids and numbers: so what was counted of it is
+known by one of them, and what was committed late stands behind that one like any other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import UUID
+
+import numpy as np
+from sqlalchemy import Connection, insert, select, text, update
+
+from peerloan.ledger import Database, Version, ids
+from peerloan.ledger.chain import DEAD_MS, HEAD_MS
+from peerloan.ledger.database import now_ms
+from peerloan.ledger.errors import LedgerError
+from peerloan.ledger.inputs import InputReader
+from peerloan.ledger.reading import known_versions
+from peerloan.ledger.schema import chains, counted, decisions, watchers
+from peerloan.ledger.snapshot import snapshot
+from peerloan.model import BundleError, Store, StoreError
+from peerloan.monitoring.counts import Counting, Counts
+from peerloan.monitoring.latest import COLUMNS, HOUR_MS, Decisions, Latest
+from peerloan.monitoring.storage import Hour, add_counts
+
+# Decisions that are chosen from, and kept as counted, at once; and read at once.
+_AT_ONCE, _READ = 20_000, 5_000
+# So much later than it is made, a decision of a writer that has told nothing new may be committed
+# and still be found at once. What comes later is found when its writer tells of it, in a minute.
+_LATE_MS = 600_000
+_FIRST = bytes(16)
+_ROWS = (
+    f"SELECT {{}}, time_ms / {HOUR_MS}, {', '.join(COLUMNS[2:])} "  # noqa: S608
+    "FROM decisions WHERE id > {} ORDER BY id"
+)
+
+
+@dataclass
+class Progress:
+    """What a run has counted: decisions; days (since 1970) that changed; the versions that can't be
+    opened, and decisions that can't be read, which are left out.
+    """
+
+    decisions: int = 0
+    days: set[int] = field(default_factory=set)
+    missing: dict[str, str] = field(default_factory=dict)
+    unreadable: int = 0
+
+
+@dataclass
+class _Chain:
+    """How far a chain was counted, and from which id on it is read."""
+
+    seq: int
+    id: bytes
+    start: bytes
+    # Whether all that follows stands behind `start`: else a gap only means to look closer.
+    whole: bool
+    ends: bool
+    # How far it went when its writer told of it last.
+    told: int
+    blocked: bool = False
+    changed: bool = False
+
+    @property
+    def missed(self) -> bool:
+        """Whether there is more of it than was found behind `start`."""
+        return self.blocked or (not self.whole and self.seq < self.told)
+
+
+class Versions:
+    """The versions that decided, by their numbers in the ledger, as they are counted."""
+
+    def __init__(self, store: Store, known: dict[int, Version]) -> None:
+        self._store, self.known = store, known
+        self._opened: dict[int, tuple[Counting, InputReader] | None] = {}
+        self.missing: dict[str, str] = {}
+
+    def open(self, number: int) -> tuple[Counting, InputReader] | None:
+        """A version; None if it can't be opened."""
+        if number not in self._opened:
+            self._opened[number] = self._open(number)
+        return self._opened[number]
+
+    def _open(self, number: int) -> tuple[Counting, InputReader] | None:
+        if number not in self.known:
+            self.missing[str(number)] = "is gone from the ledger"
+            return None
+        version = self.known[number]
+        try:
+            bundle = self._store.load(version.version)
+            if bundle.digest != version.digest:
+                raise BundleError("is not the version that decided: its digest is another")
+        except (BundleError, StoreError) as error:
+            self.missing[version.version] = str(error)
+            return None
+        return Counting.of(bundle), InputReader(bundle.definition)
+
+
+def count_new(
+    database: Database,
+    store: Store,
+    progress: Callable[[float], None] = lambda _done: None,
+) -> Progress:
+    """Count what was committed since it was done last; raises LedgerError.
+
+    Several may do so at once: one of them is told to leave it to the others.
+    """
+    done = Progress()
+    with snapshot(database) as connection:
+        revision = connection.execute(select(watchers.c.revision)).scalar_one()
+        versions = Versions(store, known_versions(connection))
+        for thoroughly in (False, True):
+            every = _chains(connection, thoroughly)
+            if every:
+                rows = _stream(connection, min(each.start for each in every.values()), progress)
+                revision = _pass(database, connection, versions, every, rows, revision, done)
+            if not any(each.missed for each in every.values()):
+                break
+    done.missing = versions.missing
+    return done
+
+
+def _pass(
+    database: Database,
+    connection: Connection,
+    versions: Versions,
+    every: dict[int, _Chain],
+    rows: Iterable[Decisions],
+    revision: int,
+    done: Progress,
+) -> int:
+    newest = max((each.id for each in every.values() if each.seq), default=_FIRST)
+
+    def was_counted(chain: int, seq: int) -> bool:
+        return chain not in every or seq <= every[chain].seq
+
+    latest = Latest(connection, newest, was_counted)
+    for some in rows:
+        fresh = _fresh(every, some)
+        counting, replaced = latest.choose(some, fresh)
+        found: dict[Hour, Counts] = {}
+        _count(versions, some, counting, 1, found, done)
+        if replaced:
+            _count(versions, Decisions.of(replaced), range(len(replaced)), -1, found, done)
+        revision = _keep(database, revision, every, found)
+        done.decisions += len(fresh)
+    for number, chain in every.items():
+        if chain.ends and not chain.missed:
+            _finish(database, number, chain)
+    return revision
+
+
+def _chains(connection: Connection, thoroughly: bool) -> dict[int, _Chain]:
+    """The chains that may hold more than was counted of them, by number: as far back as it can be,
+    or only as it usually is.
+    """
+    before = {row.chain: row for row in connection.execute(select(counted))}
+    found = {}
+    now = now_ms()
+    for row in connection.execute(select(chains)):
+        seen = before.get(row.number)
+        if seen is not None and seen.done and row.head_seq <= seen.seq:
+            continue
+        ends = row.closed or row.seen_ms < now - DEAD_MS
+        if seen is None:
+            # A first pass finds all there is anyway.
+            whole = thoroughly or not before
+            start = _FIRST if whole else ids.first_at(row.opened_ms - HEAD_MS).bytes
+            found[row.number] = _Chain(0, _FIRST, start, whole, ends, row.head_seq)
+            continue
+        recent = ids.first_at(now - _LATE_MS).bytes
+        # Nothing that was told of is missing: there is only what came in the last minute.
+        whole = thoroughly or ends or row.head_seq > seen.seq or recent <= seen.id.bytes
+        start = seen.id.bytes if whole else recent
+        found[row.number] = _Chain(seen.seq, seen.id.bytes, start, whole, ends, row.head_seq)
+    return found
+
+
+def _stream(
+    connection: Connection, start: bytes, progress: Callable[[float], None]
+) -> Iterator[Decisions]:
+    """All decisions after an id, in the order of ids."""
+    newest = select(decisions.c.id).order_by(decisions.c.id.desc()).limit(1)
+    last = connection.execute(newest).scalar()
+    end = ids.milliseconds(last.bytes) if last else 0
+    begin = end
+    # The driver's own rows, for there may be millions.
+    driver: Any = connection.connection.driver_connection
+    if connection.dialect.name == "sqlite":
+        cursor = driver.execute(_ROWS.format("id", "?"), (start,))
+    else:
+        # The index is in this order; sorting would write all of it to the disk once more.
+        connection.execute(text("SET LOCAL enable_sort = off"))
+        cursor = driver.cursor("counting", binary=True)
+        cursor.execute(_ROWS.format("uuid_send(id)", "%s"), (UUID(bytes=start),))
+    with ThreadPoolExecutor(1) as ahead:
+        # The next ones are read while some are counted.
+        coming = ahead.submit(cursor.fetchmany, _AT_ONCE)
+        while rows := coming.result():
+            coming = ahead.submit(cursor.fetchmany, _AT_ONCE)
+            yield Decisions.of(rows)
+            begin, now = min(begin, ids.milliseconds(rows[0][0])), ids.milliseconds(rows[-1][0])
+            progress((now - begin) / (end - begin) if end > begin else 1.0)
+
+
+def _fresh(every: dict[int, _Chain], some: Decisions) -> Sequence[int]:
+    """The positions of those that go on from what was counted of their chains."""
+    chains_of, seqs = np.array(some.chain), np.array(some.seq)
+    taken = np.zeros(len(seqs), dtype=np.bool_)
+    for number in np.unique(chains_of).tolist():
+        chain = every.get(number)
+        if chain is None or chain.blocked:
+            continue
+        own = np.flatnonzero(chains_of == number)
+        own = own[seqs[own] > chain.seq]
+        # Records that are gone (`peerloan ledger verify` names them) can't be waited for.
+        if not chain.whole:
+            gaps = np.flatnonzero(np.diff(seqs[own], prepend=chain.seq) != 1)
+            if len(gaps):
+                chain.blocked = True
+                own = own[: gaps[0]]
+        if len(own):
+            taken[own] = True
+            chain.seq, chain.id, chain.changed = int(seqs[own[-1]]), some.id[own[-1]], True
+    found: list[int] = np.flatnonzero(taken).tolist()
+    return found
+
+
+def _count(
+    versions: Versions,
+    some: Decisions,
+    chosen: Iterable[int],
+    sign: int,
+    found: dict[Hour, Counts],
+    done: Progress,
+) -> None:
+    """Add the counts of the chosen decisions to what was found, or take them away."""
+    by_version: dict[tuple[int, str | None], list[int]] = {}
+    for i in chosen:
+        by_version.setdefault((some.version[i], some.source[i]), []).append(i)
+    for (version, source), own in by_version.items():
+        opened = versions.open(version)
+        if opened is None:
+            continue
+        counting, reader = opened
+        for first in range(0, len(own), _READ):
+            part = own[first : first + _READ]
+            loans, good = reader.read_many([some.inputs[i] or "" for i in part])
+            if not good.all():
+                part = [i for i, fine in zip(part, good, strict=True) if fine]
+                done.unreadable += len(good) - len(part)
+            if not part:
+                continue
+            hours = np.array([some.hour[i] for i in part])
+            margins = np.array([some.margin[i] for i in part], dtype=np.float64)
+            for number, counts in counting.count(loans, margins, hours, sign).items():
+                hour = Hour(number, version, source or "")
+                if hour in found:
+                    found[hour].add(counts)
+                else:
+                    found[hour] = counts
+                done.days.add(number // 24)
+
+
+def _keep(
+    database: Database, revision: int, every: dict[int, _Chain], found: dict[Hour, Counts]
+) -> int:
+    """Keep counts and how far they go, together."""
+    with database.writing() as connection:
+        advance(connection, revision)
+        add_counts(connection, found)
+        for number, chain in every.items():
+            if chain.changed:
+                _mark(connection, number, chain, done=False)
+                chain.changed = False
+    return revision + 1
+
+
+def advance(connection: Connection, revision: int) -> None:
+    """Go on from a revision of the counts; raises LedgerError if another has done so."""
+    changed = connection.execute(
+        update(watchers).where(watchers.c.revision == revision).values(revision=revision + 1)
+    )
+    if not changed.rowcount:
+        raise LedgerError("another process counts the ledger's decisions now")
+
+
+def _finish(database: Database, number: int, chain: _Chain) -> None:
+    """Nothing follows any more, as far as can be seen."""
+    with database.writing() as connection:
+        _mark(connection, number, chain, done=True)
+
+
+def _mark(connection: Connection, number: int, chain: _Chain, done: bool) -> None:
+    values = {"seq": chain.seq, "id": UUID(bytes=chain.id), "done": done}
+    changed = connection.execute(update(counted).where(counted.c.chain == number).values(**values))
+    if not changed.rowcount:
+        connection.execute(insert(counted).values(chain=number, **values))

@@ -1,0 +1,156 @@
+"""Loans that a version decided on, as counts: all that figures of a window are made from."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+import msgspec
+import numpy as np
+
+from peerloan.loan import Codes, Loans, Numbers
+from peerloan.model import Bundle, probabilities
+from peerloan.monitoring.bins import Bins, bins_of
+from peerloan.monitoring.performance import CELLS, Scores
+
+# Values that the reference does not have are told apart up to so many.
+_NAMED = 50
+# A margin's cell, and its loans; or those with an outcome, and the late ones of them.
+Cells = dict[int, int]
+Outcomes = dict[int, tuple[int, int]]
+
+
+class Counts(msgspec.Struct):
+    """Loans; of each feature and of the probability, those in each bin, and those with values that
+    the reference does not have; by cells of the margin, all of them, those whose outcome is known,
+    and those of which a challenger's own margin is known too, by its number in the ledger.
+    """
+
+    loans: int
+    bins: list[list[int]]
+    strange: list[dict[str, int]]
+    cells: Cells
+    outcomes: Outcomes = {}
+    challengers: dict[int, Outcomes] = {}
+
+    def add(self, other: Counts) -> None:
+        """Add another's loans."""
+        self.loans += other.loans
+        self.bins = [
+            [a + b for a, b in zip(*both, strict=True)]
+            for both in zip(self.bins, other.bins, strict=True)
+        ]
+        self.strange = [_added(*both) for both in zip(self.strange, other.strange, strict=True)]
+        self.cells = _sum(self.cells, other.cells)
+        self.outcomes = add_outcomes(self.outcomes, other.outcomes)
+        for number, own in other.challengers.items():
+            self.challengers[number] = add_outcomes(self.challengers.get(number, {}), own)
+
+
+@dataclass(frozen=True)
+class Counting:
+    """How a version's loans are counted: the names, bins and reference shares of each feature and,
+    last, of the probability; and the margin of the threshold.
+    """
+
+    names: list[str]
+    bins: list[Bins]
+    shares: list[Numbers]
+    threshold_margin: float
+
+    @classmethod
+    def of(cls, bundle: Bundle) -> Counting:
+        """That of a version."""
+        columns = [*bundle.profile.columns, bundle.profile.probability]
+        bins, shares = zip(*map(bins_of, columns), strict=True)
+        names = [column.name for column in columns]
+        return cls(names, list(bins), list(shares), bundle.policy.threshold_margin)
+
+    def nothing(self) -> Counts:
+        """No loans."""
+        return Counts(0, [[0] * each.size for each in self.bins], [{} for _ in self.bins], {})
+
+    def cells(self, margins: Numbers) -> Codes:
+        """The cell of each margin."""
+        return np.floor((margins - self.threshold_margin) * CELLS).astype(np.int64)
+
+    def count(
+        self, loans: Loans, margins: Numbers, groups: Codes, sign: int = 1
+    ) -> dict[int, Counts]:
+        """The counts of each group of loans, given their margins and groups (n,) each; by the sign
+        −1 those that take them away.
+        """
+        found = {group: self.nothing() for group in np.unique(groups).tolist()}
+        columns = [loans.columns[name] for name in loans.definition.names]
+        for i, column in enumerate([*columns, probabilities(margins)]):
+            for group, place, count in _tally(groups, self.bins[i].places(column), sign):
+                found[group].bins[i][place] = count
+            rows, codes, names = self.bins[i].strange(column)
+            for group, code, count in _tally(groups[rows], codes, sign):
+                found[group].strange[i][names[code]] = count
+        for group, cell, count in _tally(groups, self.cells(margins), sign):
+            found[group].cells[cell] = count
+        for each in found.values():
+            each.loans = sum(each.bins[-1])
+        return found
+
+    def scores(self, cells: Mapping[int, int | tuple[int, int]]) -> Scores | None:
+        """Margins of counted cells, with outcomes if those are counted; None without loans."""
+        kept = sorted((cell, count) for cell, count in cells.items() if np.any(count))
+        if not kept:
+            return None
+        middles = self.threshold_margin + (np.array([cell for cell, _ in kept]) + 0.5) / CELLS
+        loans = np.array([count for _, count in kept])
+        return Scores(middles, *loans.T) if loans.ndim == 2 else Scores(middles, loans)
+
+
+def total(counting: Counting, several: Iterable[Counts]) -> Counts:
+    """The sum of counts."""
+    found = counting.nothing()
+    for each in several:
+        found.add(each)
+    return found
+
+
+def add_outcomes(some: Outcomes, more: Outcomes) -> Outcomes:
+    """The sum of known and late loans, by cell."""
+    found = dict(some)
+    for cell, (known, late) in more.items():
+        before = found.get(cell, (0, 0))
+        found[cell] = before[0] + known, before[1] + late
+    return found
+
+
+def _sum(some: Cells, more: Cells) -> Cells:
+    found = dict(some)
+    for cell, count in more.items():
+        found[cell] = found.get(cell, 0) + count
+    return found
+
+
+def _added(some: Mapping[str, int], more: Mapping[str, int]) -> dict[str, int]:
+    """The most frequent of both; what is taken away may have been passed over before."""
+    if not more:
+        return dict(some)
+    both = Counter(some)
+    both.update(more)
+    return {name: count for name, count in both.most_common(_NAMED) if count > 0}
+
+
+def _tally(groups: Codes, codes: Codes, sign: int) -> Iterator[tuple[int, int, int]]:
+    """How often each code stands in each group: (group, code, count), where it does at all."""
+    if not len(codes):
+        return iter(())
+    low = int(codes.min())
+    width = int(codes.max()) - low + 1
+    first = int(groups.min())
+    keys = (groups - first) * width + (codes - low)
+    if (int(groups.max()) - first + 1) * width <= 4 * len(keys) + 1_000:
+        every = np.bincount(keys)
+        different = np.flatnonzero(every)
+        counts = every[different]
+    else:
+        different, counts = np.unique(keys, return_counts=True)
+    where = (different // width + first).tolist(), (different % width + low).tolist()
+    return zip(*where, (sign * counts).tolist(), strict=True)

@@ -1,0 +1,187 @@
+"""What is said of a window: how its loans have moved, how good the version is, and what speaks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from peerloan.model import Bundle
+from peerloan.monitoring import rules
+from peerloan.monitoring.bins import NEW
+from peerloan.monitoring.counts import Counting, Counts
+from peerloan.monitoring.drift import Psi, psi
+from peerloan.monitoring.estimates import Estimate
+from peerloan.monitoring.performance import Calibration, Estimated, Realised, Scores
+from peerloan.monitoring.rules import Rules, Spoken
+
+# Values that no bin of the reference has are named up to so many.
+_NAMED = 10
+
+
+@dataclass(frozen=True)
+class Drift:
+    """A feature, or the probability: bins by name with their counts and the reference's shares;
+    PSI, the share of missing values and the reference's own; values that the reference did not
+    have, the most frequent first.
+    """
+
+    name: str
+    bins: list[str]
+    counts: list[int]
+    reference: list[float]
+    psi: Psi
+    missing: Estimate
+    reference_missing: float
+    strange: list[tuple[str, int]]
+
+    @property
+    def new(self) -> Estimate | None:
+        """The share of levels that are new, of a category."""
+        if self.bins[-2:-1] != [NEW]:
+            return None
+        return Estimate.of_share(self.counts[-2], sum(self.counts))
+
+
+@dataclass(frozen=True)
+class Challenged:
+    """A challenger, on those loans of the window that it scored too and whose outcome is known."""
+
+    version: str
+    realised: Realised
+
+
+@dataclass(frozen=True)
+class Watched:
+    """What is said of a book, or of another window: figures, and the rules that spoke."""
+
+    version: str
+    loans: int
+    rejected: int
+    features: list[Drift]
+    score: Drift
+    estimated: Estimated
+    realised: Realised | None
+    calibration: Calibration | None
+    spoken: list[Spoken]
+    notes: list[str]
+    challengers: list[Challenged] = field(default_factory=list)
+
+
+def watched(
+    bundle: Bundle,
+    counting: Counting,
+    limits: Rules,
+    counts: Counts,
+    scores: Scores,
+    outcomes: Scores | None,
+    rejected: int = 0,
+    notes: list[str] | None = None,
+) -> Watched:
+    """The figures of loans that a version decided on, at least one, given their counts and scores,
+    and the scores of those whose outcome is known.
+    """
+    loans = bundle.profile.loans
+    missing = [column.missing for column in (*bundle.profile.columns, bundle.profile.probability)]
+    every = [_drift(counting, counts, i, loans, share) for i, share in enumerate(missing)]
+    *features, score = every
+    policy = bundle.policy
+    estimated = scores.estimated(policy)
+    realised = calibration = None
+    if outcomes is not None:
+        realised, calibration = outcomes.realised(policy), outcomes.calibration(policy)
+    auc = bundle.manifest.intervals.get("auc")
+    spoken = speak(limits, every, estimated, realised, calibration, auc)
+    return Watched(
+        *(bundle.version, counts.loans, rejected, features, score, estimated, realised),
+        *(calibration, spoken, notes or []),
+    )
+
+
+def speak(
+    limits: Rules,
+    every: list[Drift],
+    estimated: Estimated,
+    realised: Realised | None,
+    calibration: Calibration | None,
+    auc: tuple[float, float] | None,
+) -> list[Spoken]:
+    """The rules that speak of features and, last, the probability; of performance, against the
+    interval of AUC that the version was published with; and of calibration.
+    """
+    *features, score = every
+    new = {each.name: each.new for each in features}
+    return [
+        *rules.of_drift(limits, {each.name: each.psi for each in features}, score.psi),
+        *rules.of_levels(limits, {name: each for name, each in new.items() if each is not None}),
+        *rules.of_performance(estimated, realised, auc),
+        *(rules.of_calibration(limits, calibration) if calibration else ()),
+    ]
+
+
+def as_json(found: Watched) -> dict[str, Any]:
+    """Figures as they are printed, stored and answered."""
+    realised, calibration = found.realised, found.calibration
+    return {
+        "loans": found.loans,
+        "features": [{"feature": each.name} | _drift_json(each) for each in found.features],
+        "score": _drift_json(found.score),
+        "estimated": {name: _estimate(each) for name, each in found.estimated._asdict().items()},
+        "realised": None if realised is None else realised_json(realised),
+        "challengers": [
+            {"model": each.version, "realised": realised_json(each.realised)}
+            for each in found.challengers
+        ],
+        "calibration": None if calibration is None else _calibration_json(calibration),
+        "rules": [each._asdict() for each in found.spoken],
+    }
+
+
+def realised_json(realised: Realised) -> dict[str, Any]:
+    """Realised figures alone."""
+    return {
+        name: _estimate(each) if isinstance(each, Estimate) else each
+        for name, each in realised._asdict().items()
+    }
+
+
+def _calibration_json(calibration: Calibration) -> dict[str, Any]:
+    return {
+        "ratio": _estimate(calibration.ratio),
+        "slope": calibration.slope,
+        "intercept": calibration.intercept,
+        "bands": [each._asdict() for each in calibration.bands],
+    }
+
+
+def _drift_json(drift: Drift) -> dict[str, Any]:
+    return {
+        "psi": drift.psi.value,
+        "by_chance": drift.psi.by_chance,
+        "interval": list(drift.psi.interval()),
+        "missing": _estimate(drift.missing),
+        "reference_missing": drift.reference_missing,
+        "bins": [
+            {"bin": name, "loans": loans, "reference": share}
+            for name, loans, share in zip(drift.bins, drift.counts, drift.reference, strict=True)
+        ],
+        "strange": [{"value": value, "loans": loans} for value, loans in drift.strange],
+    }
+
+
+def _estimate(each: Estimate | None) -> dict[str, float] | None:
+    return None if each is None else each._asdict()
+
+
+def _drift(
+    counting: Counting, counts: Counts, i: int, reference_loans: int, missing: float
+) -> Drift:
+    own, shares = np.array(counts.bins[i]), counting.shares[i]
+    found = psi(own, shares, reference_loans)
+    assert found is not None  # noqa: S101  there are loans on both sides
+    strange = sorted(counts.strange[i].items(), key=lambda each: (-each[1], each[0]))
+    return Drift(
+        *(counting.names[i], counting.bins[i].names, own.tolist(), shares.tolist(), found),
+        *(Estimate.of_share(int(own[-1]), int(own.sum())), missing, strange[:_NAMED]),
+    )
