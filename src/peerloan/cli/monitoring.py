@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import logging
+import re
+import sys
 from functools import partial
 from typing import Any
 
@@ -17,44 +20,171 @@ from peerloan.cli.console import (
     print_json,
     print_table,
     progress,
+    store,
 )
+from peerloan.cli.opening import Moment, ledger_database
+from peerloan.ledger import SOURCES
+from peerloan.ledger.database import now_ms
 from peerloan.monitoring.books import watch_book
+from peerloan.monitoring.counting import count_new
 from peerloan.monitoring.estimates import Estimate
 from peerloan.monitoring.figures import Drift, Watched
 from peerloan.monitoring.figures import as_json as figures_json
-from peerloan.monitoring.rules import Rules
+from peerloan.monitoring.latest import HOUR_MS
+from peerloan.monitoring.outcomes import count_outcomes
+from peerloan.monitoring.plan import Plan, read_plan
+from peerloan.monitoring.versions import Versions
+from peerloan.monitoring.windows import Window, read_window, window_figures, window_json
+from peerloan.settings import read_settings
+
+_INTERVAL = re.compile(r"([0-9]{1,4})([mhd])")
+_SECONDS = {"m": 60.0, "h": 3_600.0, "d": 86_400.0}
+
+
+class _Interval(click.ParamType[float]):
+    """A time between rounds, in seconds."""
+
+    name = "interval"
+
+    def convert(self, value: object, param: object, ctx: object) -> float:  # noqa: ARG002
+        found = _INTERVAL.fullmatch(str(value))
+        if found is None or not int(found[1]):
+            raise click.BadParameter(
+                f"expected minutes, hours or days, as 30m, 1h or 1d, given {value!r}"
+            )
+        return int(found[1]) * _SECONDS[found[2]]
 
 
 @click.command()
-@click.option("--book", required=True, metavar="BOOK", help="The book that is looked at.")
+@click.option("--book", metavar="BOOK", help="Look at this book, and not at the ledger.")
+@click.option("--since", type=Moment(), metavar="MOMENT", help="Decisions from this moment on.")
+@click.option("--until", type=Moment(), metavar="MOMENT", help="Decisions before this moment.")
+@click.option("--source", type=click.Choice(SOURCES), help="Decisions of this source alone.")
 @click.option("--model", help="A version. Default: the champion.")
 @JSON
-def monitor(book: str, model: str | None, as_json: bool) -> None:
-    """Say how a book's loans have moved from those that a version was trained on, and how good it
-    still is: estimated from its probabilities, and realised where the book has outcomes.
+@click.option(
+    "--every", type=_Interval(), help="Watch the ledger so often (30m, 1h, 1d), and go on."
+)
+@click.option(
+    "--metrics-host",
+    default="127.0.0.1",
+    show_default=True,
+    help="With --every: the address at which Prometheus is answered,",
+)
+@click.option(
+    "--metrics-port", type=click.IntRange(1, 65535), help="and the port. Default: it is not."
+)
+@click.pass_context
+def monitor(
+    context: click.Context,
+    book: str | None,
+    since: int | None,
+    until: int | None,
+    source: str | None,
+    model: str | None,
+    as_json: bool,
+    every: float | None,
+    metrics_host: str,
+    metrics_port: int | None,
+) -> None:
+    """Say how a version's loans have moved from those that it was trained on, and how good it still
+    is: estimated from its probabilities, and realised where outcomes are known.
+
+    Looks at the ledger's decisions of the last days (by whole hours), or at a book. With --every it
+    watches the ledger from now on: it counts what comes, applies the rules, tells of what begins
+    and ends, and answers as the rules' file says. However many are started, one watches at a time.
     """
-    bundle = bundle_of(model)
-    opened = open_book(book)
+    if every is not None:
+        _only(context, "every", ("metrics_host", "metrics_port"))
+        _watch(every, metrics_host, metrics_port)
+        return
+    if book is not None:
+        _only(context, "book", ("model", "as_json"))
     expect_many_records()
-    with progress() as show:
-        watched = watch_book(opened, bundle, Rules(), partial(show, f"reading {book}"))
-    if watched is None:
-        raise No(f"{book}: holds no loan that can be scored")
-    if as_json:
-        print_json(_json(book, watched))
+    plan = read_plan(read_settings().rules)
+    if book is not None:
+        bundle = bundle_of(model)
+        with progress() as show:
+            reading = partial(show, f"reading {book}")
+            found = watch_book(open_book(book), bundle, plan.limits, reading)
+        if found is None:
+            raise No(f"{book}: holds no loan that can be scored")
+        shown, window = book, {"book": book, "loans": found.loans, "rejected": found.rejected}
     else:
-        _print(book, watched)
+        found, window = _of_ledger(plan, model, since, until, source)
+        shown = f"{window['since']} to {window['until']}"
+    if as_json:
+        every_figure = {"model": found.version, "window": window} | figures_json(found)
+        print_json(every_figure | {"notes": found.notes})
+    else:
+        _print(shown, found)
 
 
-def _json(book: str, found: Watched) -> dict[str, Any]:
-    window = {"book": book, "loans": found.loans, "rejected": found.rejected}
-    return {"model": found.version, "window": window} | figures_json(found) | {"notes": found.notes}
+def _only(context: click.Context, name: str, others: tuple[str, ...]) -> None:
+    """Refuse options that say nothing beside one."""
+    for parameter in context.command.params:
+        given = context.get_parameter_source(parameter.name or "")
+        if given is click.core.ParameterSource.COMMANDLINE and parameter.name not in (
+            name,
+            *others,
+        ):
+            raise click.UsageError(f"{parameter.opts[0]} says nothing beside --{name}")
 
 
-def _print(book: str, watched: Watched) -> None:
+def _of_ledger(
+    plan: Plan, model: str | None, since: int | None, until: int | None, source: str | None
+) -> tuple[Watched, dict[str, Any]]:
+    """The figures of a version in a window of the ledger, once all that came is counted."""
+    database = ledger_database()
+    database.check()
+    with progress() as show:
+        counted = count_new(database, store(), partial(show, "counting decisions"))
+    count_outcomes(database, store(), counted)
+    last = -(-(until or now_ms()) // HOUR_MS)
+    first = last - plan.window_days * 24 if since is None else since // HOUR_MS
+    if first >= last:
+        raise click.UsageError("--until: expected a moment after --since")
+    bundle = bundle_of(model)
+    with database.reading() as connection:
+        versions = Versions(connection, store())
+        window = Window(first, last, None if source is None else [source])
+        counts = read_window(connection, versions, window)
+    said = window_json(first, last)
+    for number, own in counts.items():
+        if versions.known[number].version == bundle.version:
+            found = window_figures(versions, number, own, plan.limits)
+            if found is not None:
+                return found, said | {"loans": found.loans}
+    raise No(f"{bundle.version} decided on no loan from {said['since']} to {said['until']}")
+
+
+def _watch(every: float, host: str, port: int | None) -> None:
+    """Watch until asked to end."""
+    # Another room than figures of a book need: it trains.
+    from peerloan.operations.metrics import Metrics
+    from peerloan.operations.schedule import Schedule
+
+    logging.basicConfig(
+        format="%(asctime)s %(levelname)s %(message)s", level=logging.INFO, stream=sys.stderr
+    )
+    plan = read_plan(read_settings().rules)
+    database = ledger_database()
+    database.ready()
+    metrics = Metrics()
+    if port is not None:
+        metrics.serve(host, port)
+    logging.info(
+        "the ledger %s, every %.0f minutes; rules %s; telling %s; answering drift by %s",
+        *(database, every / 60, read_settings().rules or "by convention"),
+        *(", ".join(plan.tell.channels) or "nobody", plan.answer),
+    )
+    Schedule(database, store(), plan, every, metrics).run()
+
+
+def _print(shown: str, watched: Watched) -> None:
     for line in watched.notes:
         note(f"note: {line}")
-    click.echo(f"{book}: {watched.loans:,} loans by {watched.version}")
+    click.echo(f"{shown}: {watched.loans:,} loans by {watched.version}")
     if watched.rejected:
         rows = "1 row" if watched.rejected == 1 else f"{watched.rejected:,} rows"
         click.echo(f"{rows} could not be scored, left out here")
@@ -76,6 +206,12 @@ def _print(book: str, watched: Watched) -> None:
     )
     if watched.calibration is not None:
         click.echo(f"late loans, of those expected: {_shown(watched.calibration.ratio)}")
+    for challenger in watched.challengers:
+        known, auc = challenger.realised, challenger.realised.auc
+        click.echo(
+            f"the challenger {challenger.version} on {known.loans:,} loans: AUC {_shown(auc)}, "
+            f"Brier score {known.brier:.4f}"
+        )
     for spoken in watched.spoken:
         click.echo(
             f"{spoken.level}: {spoken.rule} of {spoken.about}: {spoken.value:.3f}, "

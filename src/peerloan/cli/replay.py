@@ -11,31 +11,15 @@ from uuid import UUID
 import click
 
 from peerloan.cli.console import JSON, No, expect_many_records, note, print_json, progress, store
-from peerloan.cli.opening import ledger_database
+from peerloan.cli.opening import Moment, ledger_database
 from peerloan.ledger import Database
 from peerloan.ledger.ids import text as id_text
-from peerloan.ledger.moments import EXPECTED, parse_moment
 from peerloan.ledger.reading import find, stream, was_purged
 from peerloan.ledger.replaying import Replay, Report, count
 from peerloan.model import ONNX_TOLERANCE
 
 # Letters of a long value that are shown before and after it begins to differ.
 _BEFORE, _AFTER = 20, 60
-
-
-class _Moment(click.ParamType[int]):
-    """A moment, in milliseconds since 1970."""
-
-    name = "moment"
-
-    def convert(self, value: object, param: object, ctx: object) -> int:  # noqa: ARG002
-        try:
-            found = parse_moment(str(value))
-        except (ValueError, OverflowError):
-            found = -1
-        if found < 0:
-            raise click.BadParameter(f"expected {EXPECTED}, given {value!r}")
-        return found
 
 
 class _Id(click.ParamType[bytes]):
@@ -51,8 +35,8 @@ class _Id(click.ParamType[bytes]):
 
 
 @click.command()
-@click.option("--since", type=_Moment(), metavar="MOMENT", help="Decisions from this moment on.")
-@click.option("--until", type=_Moment(), metavar="MOMENT", help="Decisions before this moment.")
+@click.option("--since", type=Moment(), metavar="MOMENT", help="Decisions from this moment on.")
+@click.option("--until", type=Moment(), metavar="MOMENT", help="Decisions before this moment.")
 @click.option("--id", "wanted", type=_Id(), multiple=True, help="This decision; may be repeated.")
 @JSON
 def replay(since: int | None, until: int | None, wanted: tuple[bytes, ...], as_json: bool) -> None:

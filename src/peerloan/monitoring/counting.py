@@ -15,18 +15,17 @@ from uuid import UUID
 import numpy as np
 from sqlalchemy import Connection, insert, select, text, update
 
-from peerloan.ledger import Database, Version, ids
+from peerloan.ledger import Database, ids
 from peerloan.ledger.chain import DEAD_MS, HEAD_MS
 from peerloan.ledger.database import now_ms
 from peerloan.ledger.errors import LedgerError
-from peerloan.ledger.inputs import InputReader
-from peerloan.ledger.reading import known_versions
 from peerloan.ledger.schema import chains, counted, decisions, watchers
 from peerloan.ledger.snapshot import snapshot
-from peerloan.model import BundleError, Store, StoreError
-from peerloan.monitoring.counts import Counting, Counts
+from peerloan.model import Store
+from peerloan.monitoring.counts import Counts
 from peerloan.monitoring.latest import COLUMNS, HOUR_MS, Decisions, Latest
 from peerloan.monitoring.storage import Hour, add_counts
+from peerloan.monitoring.versions import Versions
 
 # Decisions that are chosen from, and kept as counted, at once; and read at once.
 _AT_ONCE, _READ = 20_000, 5_000
@@ -42,11 +41,12 @@ _ROWS = (
 
 @dataclass
 class Progress:
-    """What a run has counted: decisions; days (since 1970) that changed; the versions that can't be
-    opened, and decisions that can't be read, which are left out.
+    """What a run has counted: decisions and outcomes; days (since 1970) that changed; the versions
+    that can't be opened, and decisions that can't be read, which are left out.
     """
 
     decisions: int = 0
+    outcomes: int = 0
     days: set[int] = field(default_factory=set)
     missing: dict[str, str] = field(default_factory=dict)
     unreadable: int = 0
@@ -73,35 +73,6 @@ class _Chain:
         return self.blocked or (not self.whole and self.seq < self.told)
 
 
-class Versions:
-    """The versions that decided, by their numbers in the ledger, as they are counted."""
-
-    def __init__(self, store: Store, known: dict[int, Version]) -> None:
-        self._store, self.known = store, known
-        self._opened: dict[int, tuple[Counting, InputReader] | None] = {}
-        self.missing: dict[str, str] = {}
-
-    def open(self, number: int) -> tuple[Counting, InputReader] | None:
-        """A version; None if it can't be opened."""
-        if number not in self._opened:
-            self._opened[number] = self._open(number)
-        return self._opened[number]
-
-    def _open(self, number: int) -> tuple[Counting, InputReader] | None:
-        if number not in self.known:
-            self.missing[str(number)] = "is gone from the ledger"
-            return None
-        version = self.known[number]
-        try:
-            bundle = self._store.load(version.version)
-            if bundle.digest != version.digest:
-                raise BundleError("is not the version that decided: its digest is another")
-        except (BundleError, StoreError) as error:
-            self.missing[version.version] = str(error)
-            return None
-        return Counting.of(bundle), InputReader(bundle.definition)
-
-
 def count_new(
     database: Database,
     store: Store,
@@ -114,7 +85,7 @@ def count_new(
     done = Progress()
     with snapshot(database) as connection:
         revision = connection.execute(select(watchers.c.revision)).scalar_one()
-        versions = Versions(store, known_versions(connection))
+        versions = Versions(connection, store)
         for thoroughly in (False, True):
             every = _chains(connection, thoroughly)
             if every:
@@ -248,7 +219,7 @@ def _count(
         opened = versions.open(version)
         if opened is None:
             continue
-        counting, reader = opened
+        _, counting, reader = opened
         for first in range(0, len(own), _READ):
             part = own[first : first + _READ]
             loans, good = reader.read_many([some.inputs[i] or "" for i in part])

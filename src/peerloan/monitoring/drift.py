@@ -21,12 +21,11 @@ class Psi(NamedTuple):
     by_chance: float
     error: float
 
-    def interval(self, comparisons: int = 1) -> tuple[float, float]:
-        """The ends of a 95 % interval of what is left without chance.
-
-        With `comparisons` at once (Bonferroni 1936), all of them hold in 95 of 100 windows.
+    def interval(self, wrong: float = 0.05) -> tuple[float, float]:
+        """The ends of an interval of what is left without chance, which does not hold in this share
+        of windows.
         """
-        z = NormalDist().inv_cdf(1 - 0.025 / comparisons)
+        z = NormalDist().inv_cdf(1 - wrong / 2)
         middle, reach = self.value - self.by_chance, z * self.error
         return max(0.0, middle - reach), max(0.0, middle + reach)
 

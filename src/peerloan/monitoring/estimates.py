@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from statistics import NormalDist
 from typing import NamedTuple
 
-from peerloan.model.intervals import auc_interval, wilson
+from peerloan.model.intervals import Z95, auc_interval, wilson
 
 
 class Estimate(NamedTuple):
@@ -13,6 +14,14 @@ class Estimate(NamedTuple):
     value: float
     low: float
     high: float
+
+    def wider(self, wrong: float) -> Estimate:
+        """The figure with an interval that does not hold in this share of windows, as far as its
+        sides are those of normal distributions.
+        """
+        factor = NormalDist().inv_cdf(1 - wrong / 2) / Z95
+        low, high = (self.value + factor * (end - self.value) for end in self[1:])
+        return Estimate(self.value, low, high)
 
     @classmethod
     def of_share(cls, count: int, whole: int) -> Estimate:

@@ -65,6 +65,8 @@ class Watched:
     realised: Realised | None
     calibration: Calibration | None
     spoken: list[Spoken]
+    # Those that would still speak if they had spoken before.
+    lingering: list[Spoken]
     notes: list[str]
     challengers: list[Challenged] = field(default_factory=list)
 
@@ -92,31 +94,35 @@ def watched(
     if outcomes is not None:
         realised, calibration = outcomes.realised(policy), outcomes.calibration(policy)
     auc = bundle.manifest.intervals.get("auc")
-    spoken = speak(limits, every, estimated, realised, calibration, auc)
+    spoken, lingering = (
+        _speak(limits, eased, every, (estimated, realised, auc), calibration)
+        for eased in (False, True)
+    )
     return Watched(
         *(bundle.version, counts.loans, rejected, features, score, estimated, realised),
-        *(calibration, spoken, notes or []),
+        *(calibration, spoken, lingering, notes or []),
     )
 
 
-def speak(
+def _speak(
     limits: Rules,
+    eased: bool,
     every: list[Drift],
-    estimated: Estimated,
-    realised: Realised | None,
+    performance: tuple[Estimated, Realised | None, tuple[float, float] | None],
     calibration: Calibration | None,
-    auc: tuple[float, float] | None,
 ) -> list[Spoken]:
-    """The rules that speak of features and, last, the probability; of performance, against the
-    interval of AUC that the version was published with; and of calibration.
+    """The rules that speak of features and, last, the probability; of performance; and of
+    calibration. Eased, those that would not end.
     """
     *features, score = every
-    new = {each.name: each.new for each in features}
+    if eased:
+        limits = limits.eased()
+    new = {each.name: each.new for each in features if each.new is not None}
     return [
-        *rules.of_drift(limits, {each.name: each.psi for each in features}, score.psi),
-        *rules.of_levels(limits, {name: each for name, each in new.items() if each is not None}),
-        *rules.of_performance(estimated, realised, auc),
-        *(rules.of_calibration(limits, calibration) if calibration else ()),
+        *rules.of_drift(limits, {each.name: each.psi for each in features}, score.psi, eased),
+        *rules.of_levels(limits, new, eased),
+        *rules.of_performance(*performance, eased),
+        *(rules.of_calibration(limits, calibration, eased) if calibration else ()),
     ]
 
 
@@ -124,7 +130,6 @@ def as_json(found: Watched) -> dict[str, Any]:
     """Figures as they are printed, stored and answered."""
     realised, calibration = found.realised, found.calibration
     return {
-        "loans": found.loans,
         "features": [{"feature": each.name} | _drift_json(each) for each in found.features],
         "score": _drift_json(found.score),
         "estimated": {name: _estimate(each) for name, each in found.estimated._asdict().items()},

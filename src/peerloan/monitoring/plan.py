@@ -9,13 +9,14 @@ import msgspec
 from msgspec import Meta, Struct
 
 from peerloan.monitoring.rules import Rules
+from peerloan.settings import SettingsError
 
 Answer = Literal["notify", "recalibrate", "retrain"]
 # A secret that can be guessed signs nothing.
 _SECRET_BYTES = 24
 
 
-class PlanError(ValueError):
+class PlanError(SettingsError):
     """A file of rules that can't be used, and why."""
 
 
@@ -56,8 +57,8 @@ class Tell(Struct, frozen=True, forbid_unknown_fields=True):
 class Plan(Struct, frozen=True, forbid_unknown_fields=True):
     """What is set of watching.
 
-    A window is the last `window_days` whole days; outcomes are taken of the newest so many days of
-    which at least the share `mature` is known. `answer` is what is done where a rule says "act";
+    A window is the last `window_days` days; outcomes are those of the newest four times as many, of
+    each of which at least the share `mature` is known. `answer` is what is done where a rule says "act";
     `book` is trained on beside the outcomes; with `promote` a challenger that is better becomes
     champion without a person.
     """

@@ -1,12 +1,15 @@
 """What figures are worth a word: the conventions of the field, as rules.
 
-A rule speaks only where its figure lies beyond the limit and chance alone does not explain that:
-a small window speaks less, and many features that are looked at together speak no more often.
+A rule begins to speak only where its figure lies beyond the limit and chance alone does not explain
+that: a small window speaks less, and many features that are looked at together speak no more often.
+Who `eased` it asks whether it goes on.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
+from statistics import NormalDist
 from typing import Annotated, Literal, NamedTuple
 
 import msgspec
@@ -18,6 +21,10 @@ from peerloan.monitoring.performance import Calibration as Calibrated
 from peerloan.monitoring.performance import Estimated, Realised
 
 Level = Literal["watch", "act"]
+VOLUME = "volume-drop"
+# A rule takes chance for the cause as long as a figure would be so far off in more than this share
+# of windows without it: it is looked at again and again.
+WRONG = 0.001
 _EASE = 0.8
 
 
@@ -37,8 +44,8 @@ class Rules(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     volume_drop: Annotated[float, Meta(gt=0, lt=1)] = 0.50
 
     def eased(self) -> Rules:
-        """The limits within which a rule that speaks has to come to be silent again: a fifth nearer
-        to calm, so that a figure about a limit does not begin and end again and again.
+        """The limits within which a rule that speaks has to come to be silent again, whatever chance
+        explains: a fifth nearer to calm, so that a figure about a limit is one alarm.
         """
         return Rules(
             psi_watch=self.psi_watch * _EASE,
@@ -51,32 +58,43 @@ class Rules(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Spoken(NamedTuple):
-    """A rule that spoke: its name, how loud, of what, the figure, and the limit that it passed."""
+    """A rule that spoke: its name, how loud, of what, the figure, and the limit that it passed; of
+    one that is over, no figures.
+    """
 
     rule: str
     level: Level
     about: str
-    value: float
-    limit: float
+    value: float | None
+    limit: float | None
 
 
-def of_drift(rules: Rules, features: Mapping[str, Psi], score: Psi | None) -> Iterator[Spoken]:
-    """Features, and the score, that have moved."""
+def of_drift(
+    rules: Rules, features: Mapping[str, Psi], score: Psi, eased: bool = False
+) -> Iterator[Spoken]:
+    """Features, and the probability, that have moved. So many features are looked at together, and
+    speak no more often for it (C. E. Bonferroni 1936).
+    """
     for name, each in features.items():
-        yield from _moved(rules, "feature-drift", name, each, len(features))
-    if score is not None:
-        yield from _moved(rules, "score-drift", "probability", score, 1)
+        wrong = 1 if eased else WRONG / len(features)
+        yield from _moved(rules, "feature-drift", name, each, wrong)
+    yield from _moved(rules, "score-drift", "probability", score, 1 if eased else WRONG)
 
 
-def of_levels(rules: Rules, shares: Mapping[str, Estimate]) -> Iterator[Spoken]:
-    """Features with more new levels than the limit, by the low end of their share's interval."""
+def of_levels(
+    rules: Rules, shares: Mapping[str, Estimate], eased: bool = False
+) -> Iterator[Spoken]:
+    """Features with more new levels than the limit."""
     for name, share in shares.items():
-        if share.low > rules.new_levels:
+        if (share.value if eased else share.wider(WRONG).low) > rules.new_levels:
             yield Spoken("new-levels", "watch", name, share.value, rules.new_levels)
 
 
 def of_performance(
-    estimated: Estimated, realised: Realised | None, expected: tuple[float, float] | None
+    estimated: Estimated,
+    realised: Realised | None,
+    expected: tuple[float, float] | None,
+    eased: bool = False,
 ) -> Iterator[Spoken]:
     """AUCs below the interval that the version was published with."""
     if expected is None:
@@ -86,22 +104,38 @@ def of_performance(
         ("realised-auc", "act", None if realised is None else realised.auc),
     )
     for rule, level, auc in figures:
-        if auc is not None and auc.high < expected[0]:
+        if auc is not None and (auc.value if eased else auc.wider(WRONG).high) < expected[0]:
             yield Spoken(rule, level, "auc", auc.value, expected[0])
 
 
-def of_calibration(rules: Rules, calibration: Calibrated) -> Iterator[Spoken]:
+def of_calibration(rules: Rules, calibration: Calibrated, eased: bool = False) -> Iterator[Spoken]:
     """More or fewer late loans than expected."""
     ratio = calibration.ratio
-    if ratio.value < rules.ratio_low and ratio.high < 1:
+    sure = ratio.wider(WRONG)
+    if ratio.value < rules.ratio_low and (eased or sure.high < 1):
         yield Spoken("calibration", "act", "late rate", ratio.value, rules.ratio_low)
-    if ratio.value > rules.ratio_high and ratio.low > 1:
+    if ratio.value > rules.ratio_high and (eased or sure.low > 1):
         yield Spoken("calibration", "act", "late rate", ratio.value, rules.ratio_high)
 
 
-def _moved(rules: Rules, rule: str, about: str, psi: Psi, comparisons: int) -> Iterator[Spoken]:
+def of_volume(
+    rules: Rules, loans: int, before: Sequence[int], eased: bool = False
+) -> Iterator[Spoken]:
+    """Fewer loans than in the windows before, on average, by more than numbers of loans differ by
+    chance (Poisson).
+    """
+    usual = sum(before) / len(before) if before else 0.0
+    if not usual:
+        return
+    gone = 1 - loans / usual
+    most = loans + NormalDist().inv_cdf(1 - WRONG / 2) * math.sqrt(loans + 1)
+    if gone >= rules.volume_drop and (eased or most < usual):
+        yield Spoken(VOLUME, "watch", "loans", gone, rules.volume_drop)
+
+
+def _moved(rules: Rules, rule: str, about: str, psi: Psi, wrong: float) -> Iterator[Spoken]:
     without_chance = psi.value - psi.by_chance
-    if not psi.interval(comparisons)[0]:
+    if wrong < 1 and not psi.interval(wrong)[0]:
         return
     for level, limit in (("act", rules.psi_act), ("watch", rules.psi_watch)):
         if without_chance >= limit:

@@ -1,0 +1,99 @@
+"""Counting outcomes, with the loans that they are of, in the order in which they were told."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from uuid import UUID
+
+import numpy as np
+from sqlalchemy import Connection, select, update
+
+from peerloan.ledger import Database
+from peerloan.ledger.challenges import challenges_of
+from peerloan.ledger.schema import decisions, outcomes, watchers
+from peerloan.model import Store
+from peerloan.monitoring.counting import Progress, advance
+from peerloan.monitoring.counts import Counts, Outcomes, add_outcomes
+from peerloan.monitoring.latest import HOUR_MS
+from peerloan.monitoring.storage import Hour, add_counts
+from peerloan.monitoring.versions import Versions
+
+# Outcomes that are counted, and kept as counted, at once.
+_AT_ONCE = 1_000
+
+
+def count_outcomes(database: Database, store: Store, done: Progress) -> None:
+    """Count what was told since it was done last; raises LedgerError.
+
+    An outcome counts with its decision, in the hour of that; a correction takes the place of what
+    was told before. Those of decisions whose values were erased are left out.
+    """
+    with database.reading() as connection:
+        versions = Versions(connection, store)
+        revision, upto = connection.execute(select(watchers.c.revision, watchers.c.outcome)).one()
+    while True:
+        with database.reading() as connection:
+            new = select(outcomes.c.number, outcomes.c.decision_id)
+            new = new.where(outcomes.c.number > upto).order_by(outcomes.c.number).limit(_AT_ONCE)
+            told = connection.execute(new).all()
+            if not told:
+                break
+            last = told[-1].number
+            named = list(dict.fromkeys(row.decision_id.bytes for row in told))
+            found = _changes(connection, versions, named, upto, last, done)
+        with database.writing() as connection:
+            advance(connection, revision)
+            connection.execute(update(watchers).values(outcome=last))
+            add_counts(connection, found)
+        revision += 1
+        upto = last
+        done.outcomes += len(told)
+    done.missing |= versions.missing
+
+
+def _changes(
+    connection: Connection,
+    versions: Versions,
+    named: Sequence[bytes],
+    upto: int,
+    last: int,
+    done: Progress,
+) -> dict[Hour, Counts]:
+    """What these decisions' outcomes change of the counts."""
+    chosen = [UUID(bytes=each) for each in named]
+    rows = (
+        select(outcomes.c.number, outcomes.c.decision_id, outcomes.c.late)
+        .where(outcomes.c.decision_id.in_(chosen), outcomes.c.number <= last)
+        .order_by(outcomes.c.number)
+    )
+    before: dict[bytes, bool] = {}
+    now: dict[bytes, bool] = {}
+    for number, made, late in connection.execute(rows):
+        (before if number <= upto else now)[made.bytes] = late
+    challenged = challenges_of(connection, named)
+    found: dict[Hour, Counts] = {}
+    which = select(
+        *(decisions.c[name] for name in ("id", "time_ms", "version", "source", "margin"))
+    ).where(decisions.c.id.in_(chosen), decisions.c.margin.is_not(None))
+    for made, time_ms, version, source, margin in connection.execute(which):
+        opened = versions.open(version)
+        if opened is None:
+            continue
+        counting = opened.counting
+        known = made.bytes in before
+        change = (int(not known), int(now[made.bytes]) - int(before.get(made.bytes, False)))
+        hour = Hour(time_ms // HOUR_MS, version, source or "")
+        counts = found.setdefault(hour, counting.nothing())
+        done.days.add(hour.hour // 24)
+        counts.outcomes = _with(counts.outcomes, int(counting.cells(np.array(margin))), change)
+        challenger, probability = challenged.get(made.bytes, (0, 0.0))
+        other = versions.open(challenger) if challenger else None
+        if other is not None and 0 < probability < 1:
+            own = int(other.counting.cells(np.log(probability / (1 - probability))))
+            theirs = counts.challengers.get(challenger, {})
+            counts.challengers[challenger] = _with(theirs, own, change)
+    return found
+
+
+def _with(some: Outcomes, cell: int, change: tuple[int, int]) -> Outcomes:
+    return add_outcomes(some, {cell: change})

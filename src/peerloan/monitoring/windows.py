@@ -1,0 +1,115 @@
+"""Windows of the ledger: a version's figures over some days, from the counts of their hours."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Iterable
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+
+from sqlalchemy import Connection
+
+from peerloan.monitoring.counts import Counts, Outcomes, add_outcomes
+from peerloan.monitoring.figures import Challenged, Watched, watched
+from peerloan.monitoring.rules import Rules
+from peerloan.monitoring.storage import Hour, Known, read_counts
+from peerloan.monitoring.versions import Versions
+
+
+class Window(NamedTuple):
+    """Hours since 1970, from the first one to before the last; of some sources, or of all."""
+
+    first: int
+    last: int
+    sources: Collection[str] | None = None
+
+
+def read_window(connection: Connection, versions: Versions, window: Window) -> dict[int, Counts]:
+    """The sum of a window's counts by version (its number), of those that can be opened."""
+    found: dict[int, Counts] = {}
+    for hour, counts in read_counts(connection, *window):
+        if hour.version in found:
+            found[hour.version].add(counts)
+        elif versions.open(hour.version) is not None:
+            found[hour.version] = counts
+    return found
+
+
+def window_figures(
+    versions: Versions,
+    number: int,
+    counts: Counts,
+    limits: Rules,
+    outcomes: Outcomes | None = None,
+) -> Watched | None:
+    """What is said of a version's window, by its own outcomes or by others; None without loans."""
+    opened = versions.open(number)
+    scores = None if opened is None else opened.counting.scores(counts.cells)
+    if opened is None or scores is None:
+        return None
+    bundle, counting, _ = opened
+    known = counting.scores(counts.outcomes if outcomes is None else outcomes)
+    found = watched(bundle, counting, limits, counts, scores, known)
+    return replace(found, challengers=_challengers(versions, counts))
+
+
+def _challengers(versions: Versions, counts: Counts) -> list[Challenged]:
+    found = []
+    for number, outcomes in counts.challengers.items():
+        opened = versions.open(number)
+        scores = None if opened is None else opened.counting.scores(outcomes)
+        if opened is not None and scores is not None:
+            bundle = opened.bundle
+            found.append(Challenged(bundle.version, scores.realised(bundle.policy)))
+    return found
+
+
+class History:
+    """What is known of each day's loans and outcomes, by version; and how many loans each hour
+    has.
+    """
+
+    def __init__(self, hours: Iterable[tuple[Hour, Known]]) -> None:
+        self._days: dict[int, dict[int, tuple[int, Outcomes]]] = {}
+        self._loans: Counter[int] = Counter()
+        for hour, known in hours:
+            days = self._days.setdefault(hour.version, {})
+            loans, outcomes = days.get(hour.hour // 24, (0, {}))
+            days[hour.hour // 24] = loans + known.loans, add_outcomes(outcomes, known.outcomes)
+            self._loans[hour.hour] += known.loans
+
+    def mature(self, version: int, before: int, share: float, at_most: int) -> Outcomes:
+        """The outcomes of a version's newest days before one, at most so many, of each of which at
+        least this share is known: a day of which less is known may know its late loans first.
+        """
+        found: Outcomes = {}
+        taken = 0
+        days = self._days.get(version, {})
+        for day in sorted((day for day in days if day < before), reverse=True):
+            loans, outcomes = days[day]
+            if sum(known for known, _ in outcomes.values()) >= max(1, share * loans):
+                found = add_outcomes(found, outcomes)
+                taken += 1
+                if taken == at_most:
+                    break
+        return found
+
+    def volumes(self, last: int, hours: int, windows: int) -> list[int]:
+        """How many loans there were in the windows of so many hours before one, as far as there
+        were any yet.
+        """
+        first = min(self._loans, default=last)
+        starts = (last - (i + 1) * hours for i in range(windows))
+        return [
+            sum(self._loans[hour] for hour in range(start, start + hours))
+            for start in starts
+            if start >= first
+        ]
+
+
+def window_json(first: int, last: int) -> dict[str, Any]:
+    """The hours of a window, for people."""
+    ends = (datetime.fromtimestamp(hour * 3600, UTC) for hour in (first, last))
+    since, until = (f"{end:%Y-%m-%dT%H:00Z}" for end in ends)
+    return {"since": since, "until": until}

@@ -1,0 +1,185 @@
+"""Watching again and again: by one process at a time, however many are started."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import secrets
+import socket
+import threading
+import time
+from collections.abc import Callable
+
+from sqlalchemy import or_, select, update
+
+from peerloan.ledger import Database, LedgerError
+from peerloan.ledger.database import now_ms
+from peerloan.ledger.schema import watchers
+from peerloan.model import Store
+from peerloan.monitoring.delivery import deliver_due
+from peerloan.monitoring.events import BEGAN, ENDED, MADE, PROMOTED, REFUSED, ROSE, put
+from peerloan.monitoring.plan import Plan
+from peerloan.monitoring.rules import Spoken
+from peerloan.operations.answers import answer
+from peerloan.operations.metrics import Metrics
+from peerloan.operations.watching import Round, Watcher
+
+log = logging.getLogger(__name__)
+# Whoever watches says so every half of a minute; who is not heard of for two has lost the right.
+_LEASE_MS, _RENEW_SECONDS = 120_000, 30.0
+# How often it is looked whether anything is due: a round, an event, another's place.
+_LOOK_SECONDS = 5.0
+_WORDS = {BEGAN: "begins", ROSE: "grows louder", ENDED: "is over"}
+
+
+class Lease:
+    """The right to watch, which one process has at a time, and loses if it does not renew it."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._holder = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
+
+    def take(self) -> bool:
+        """Take or renew it; False if another has it. Raises LedgerUnavailable."""
+        now = now_ms()
+        free = or_(watchers.c.until_ms <= now, watchers.c.holder == self._holder)
+        values = {"holder": self._holder, "until_ms": now + _LEASE_MS}
+        with self._database.writing() as connection:
+            return bool(connection.execute(update(watchers).where(free).values(values)).rowcount)
+
+    def end(self) -> None:
+        """Leave it to others at once."""
+        with self._database.writing() as connection:
+            own = watchers.c.holder == self._holder
+            connection.execute(update(watchers).where(own).values(until_ms=0))
+
+    def holder(self) -> str:
+        """Who has it."""
+        with self._database.reading() as connection:
+            return str(connection.execute(select(watchers.c.holder)).scalar_one())
+
+    @contextlib.contextmanager
+    def kept(self):  # type: ignore[no-untyped-def]
+        """Renew it as long as what is done takes."""
+        over = threading.Event()
+
+        def renew() -> None:
+            while not over.wait(_RENEW_SECONDS):
+                with contextlib.suppress(LedgerError):
+                    self.take()
+
+        renewing = threading.Thread(target=renew, name="lease", daemon=True)
+        renewing.start()
+        try:
+            yield
+        finally:
+            over.set()
+            renewing.join()
+
+
+class Schedule:
+    """Watches every so often, tells what is to be told, and answers as the plan says."""
+
+    def __init__(
+        self, database: Database, store: Store, plan: Plan, every_seconds: float, metrics: Metrics
+    ) -> None:
+        self._database, self._store, self._plan = database, store, plan
+        self._every_ms = int(every_seconds * 1000)
+        self._watcher = Watcher(database, store, plan)
+        self._lease = Lease(database)
+        self._metrics = metrics
+        self._leads = False
+        self._down = False
+
+    def run(self, wait: Callable[[float], object] = time.sleep) -> None:
+        """Go on until the process is asked to end; what fails is logged and tried again."""
+        try:
+            while True:
+                self._look()
+                wait(_LOOK_SECONDS)
+        finally:
+            with contextlib.suppress(LedgerError):
+                self._lease.end()
+
+    def _look(self) -> None:
+        """Do what is due."""
+        try:
+            self._lead(self._lease.take())
+            if self._leads:
+                with self._lease.kept():
+                    if now_ms() >= self._next_ms():
+                        self._round()
+                    deliver_due(self._database, self._plan.tell, now_ms())
+            self._down = False
+        except LedgerError as error:
+            if not self._down:
+                log.error("could not watch, and will go on trying: %s", error)
+            self._down = True
+        except Exception:  # the next round may do
+            log.exception("a round failed")
+
+    def _lead(self, leads: bool) -> None:
+        if leads != self._leads:
+            log.info("watching" if leads else f"{self._lease.holder()} watches; standing by")
+        self._leads = leads
+        self._metrics.leads(leads)
+
+    def _next_ms(self) -> int:
+        with self._database.reading() as connection:
+            judged_ms = connection.execute(select(watchers.c.judged_ms)).scalar_one()
+        return int(judged_ms) + self._every_ms if judged_ms else 0
+
+    def _round(self) -> None:
+        began = time.monotonic()
+        done = self._watcher.round(now_ms())
+        self._tell(done, time.monotonic() - began)
+        self._metrics.show(self._database, done)
+        loud = [
+            change.spoken
+            for model, change in done.changes
+            if model == self._store.state().champion
+            and change.type != ENDED
+            and change.spoken.level == "act"
+        ]
+        if loud:
+            self._answer(loud)
+
+    def _answer(self, loud: list[Spoken]) -> None:
+        found = answer(self._plan, self._store, self._database, loud, now_ms())
+        if found is None:
+            return
+        log.info("%s: %s", self._plan.answer, found.reason)
+        kind = PROMOTED if found.promoted else MADE if found.version else REFUSED
+        data = {"answer": self._plan.answer, "reason": found.reason, "challenger": found.version}
+        data |= {"rules": [each._asdict() for each in loud], "judged": found.judged_json()}
+        subject = found.version or str(self._store.state().champion)
+        with self._database.writing() as connection:
+            put(connection, kind, subject, data, now_ms(), self._plan.tell.channels)
+
+    def _tell(self, done: Round, seconds: float) -> None:
+        counted = done.counted
+        log.info(
+            "counted %s decisions and %s outcomes in %.1f s",
+            *(f"{counted.decisions:,}", f"{counted.outcomes:,}", seconds),
+        )
+        for version, why in counted.missing.items():
+            log.warning("%s can't be watched: %s", version, why)
+        if counted.unreadable:
+            log.warning("%s decisions could not be read", f"{counted.unreadable:,}")
+        for name, found in done.figures.items():
+            worst = max((*found.features, found.score), key=lambda each: each.psi.value)
+            speaking = ", ".join(f"{each.rule} of {each.about}" for each in found.spoken)
+            log.info(
+                "%s: %s loans; largest PSI %.3f, of %s; %s",
+                *(name, f"{found.loans:,}", worst.psi.value, worst.name),
+                f"speaking: {speaking}" if speaking else "calm",
+            )
+        for name, change in done.changes:
+            log.warning(
+                "%s: %s of %s %s",
+                name,
+                change.spoken.rule,
+                change.spoken.about,
+                _WORDS[change.type],
+            )
