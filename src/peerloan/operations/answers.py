@@ -86,7 +86,7 @@ def answer(
         done = "recalibrated" if plan.answer == "recalibrate" else "trained"
         why = (
             f"{_said(acts)}; {done} on {older.name} ({found.older_late:,} late); "
-            f"{judgement.sentence()}: {judgement.verdict}"
+            f"{judgement.sentence()}: {judgement.verdict}{_left_out(found, plan)}"
         )
         return _put_forward(plan, store, state, version, why, judgement)
     except StoreFault:
@@ -123,14 +123,7 @@ def _champion(plan: Plan, store: Store, state: State, acts: Sequence[Spoken]) ->
 
 def _enough(found: Outcomes, plan: Plan) -> tuple[Book, Book]:
     """What is learnt from, and what judges; raises _Refused if either holds too little."""
-    left_out = ""
-    if found.young:
-        left_out += (
-            f"; {loans(found.young)} with an outcome {'was' if found.young == 1 else 'were'} "
-            f"decided on a day of which less than {percent(plan.mature)} is known"
-        )
-    if found.unreadable:
-        left_out += f"; {loans(found.unreadable)} can't be read by the champion's definition"
+    left_out = _left_out(found, plan)
     if found.older is None or found.newest is None or found.older_late < LEAST_LATE:
         raise _Refused(
             f"expected at least {LEAST_LATE} late loans to learn from, given {found.older_late:,}, "
@@ -142,6 +135,19 @@ def _enough(found: Outcomes, plan: Plan) -> tuple[Book, Book]:
             f"among the newest loans, beside {found.older_late:,} to learn from{left_out}"
         )
     return found.older, found.newest
+
+
+def _left_out(found: Outcomes, plan: Plan) -> str:
+    """Loans that could have been learnt from or judged by, but for something that can be mended."""
+    said = ""
+    if found.young:
+        said += (
+            f"; {loans(found.young)} with an outcome {'was' if found.young == 1 else 'were'} "
+            f"decided on a day of which less than {percent(plan.mature)} is known"
+        )
+    if found.unreadable:
+        said += f"; {loans(found.unreadable)} can't be read by the champion's definition"
+    return said
 
 
 def _made(

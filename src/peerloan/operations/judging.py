@@ -58,13 +58,13 @@ class Judgement:
         """The figures in words."""
         figures = [("AUC", self.auc), ("log loss", self.log_loss), ("Brier score", self.brier)]
         shown = "; ".join(
-            f"{name} {each.challenger:.4f}, the champion's {each.champion:.4f}, difference "
-            f"{signed(each.difference.value, 4)} ({signed(each.difference.low, 4)} to "
-            f"{signed(each.difference.high, 4)})"
+            f"{name} {each.challenger:.4f} ({signed(each.difference.value, 4)}: "
+            f"{signed(each.difference.low, 4)} to {signed(each.difference.high, 4)})"
             for name, each in figures
         )
         return (
-            f"on the newest {self.loans:,} loans ({self.late:,} late), with 95 % intervals: {shown}"
+            f"on the newest {self.loans:,} loans ({self.late:,} late), and less the champion's "
+            f"with 95 % intervals: {shown}"
         )
 
 
