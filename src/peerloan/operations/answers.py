@@ -85,7 +85,8 @@ def answer(
             progress("judging the challenger", 1.0)
         done = "recalibrated" if plan.answer == "recalibrate" else "trained"
         why = (
-            f"{_said(acts)}; {done} on {older.name} ({found.older_late:,} late); "
+            f"{_said(acts)}; {done} on {older.name} ({loans(found.learnt.loans)}, "
+            f"{found.learnt.late:,} late); "
             f"{judgement.sentence()}: {judgement.verdict}{_left_out(found, plan)}"
         )
         return _put_forward(plan, store, state, version, why, judgement)
@@ -123,17 +124,19 @@ def _champion(plan: Plan, store: Store, state: State, acts: Sequence[Spoken]) ->
 
 def _enough(found: Outcomes, plan: Plan) -> tuple[Book, Book]:
     """What is learnt from, and what judges; raises _Refused if either holds too little."""
-    left_out = _left_out(found, plan)
-    if found.older is None or found.newest is None or found.older_late < LEAST_LATE:
+    learnt, held, left_out = found.learnt, found.held, _left_out(found, plan)
+    if found.older is None or found.newest is None or learnt.late < LEAST_LATE:
         raise _Refused(
-            f"expected at least {LEAST_LATE} late loans to learn from, given {found.older_late:,}, "
-            f"beside {found.newest_late:,} among the newest loans, which judge{left_out}"
+            f"expected at least {LEAST_LATE} late loans to learn from, given {learnt.late:,} of "
+            f"{learnt.loans:,}, beside {held.late:,} of the {held.loans:,} newest, which judge"
+            f"{left_out}"
         )
-    if found.newest_late < LEAST_HELD:
-        raise _Refused(
-            f"expected at least {LEAST_HELD} late loans to judge by, given {found.newest_late:,} "
-            f"among the newest loans, beside {found.older_late:,} to learn from{left_out}"
-        )
+    for kind, count in (("late", held.late), ("on time", held.loans - held.late)):
+        if count < LEAST_HELD:
+            raise _Refused(
+                f"expected at least {LEAST_HELD} loans to judge by that are {kind}, given "
+                f"{count:,} of the {held.loans:,} newest{left_out}"
+            )
     return found.older, found.newest
 
 

@@ -16,8 +16,8 @@ from peerloan.training.wording import signed
 
 SAMPLES = 1_000
 _ENDS = (0.025, 0.975)
-# What only rounding makes is no difference: a version that is shifted and scaled ranks loans as
-# before, but for a tie that its tables' last digit makes or breaks.
+# What only rounding makes is no difference: a version whose log-odds are shifted and scaled ranks
+# loans as before, but for ties that the last digit of its tables makes or breaks.
 _NOTHING = 1e-6
 
 Verdict = Literal["better", "worse", "no difference"]
@@ -123,10 +123,12 @@ def compared(
 
 @dataclass(frozen=True)
 class _Ranked:
-    """Loans by rising margin, and the ends of those that share the margin of each late one."""
+    """The order of loans by rising margin, and which of them in it are late; the late loans, and
+    where in the order those begin and end that share each one's margin.
+    """
 
     order: npt.NDArray[np.int64]
-    is_late: npt.NDArray[np.bool_]
+    of_late: npt.NDArray[np.bool_]
     late: npt.NDArray[np.int64]
     low: npt.NDArray[np.int64]
     high: npt.NDArray[np.int64]
@@ -135,12 +137,12 @@ class _Ranked:
     def of(cls, margins: Numbers, late: Numbers) -> _Ranked:
         order = np.argsort(margins, kind="stable")
         rising = margins[order]
-        is_late = late[order] == 1
-        own = rising[is_late]
+        of_late = late[order] == 1
+        own = rising[of_late]
         return cls(
             order,
-            is_late,
-            order[is_late],
+            of_late,
+            order[of_late],
             np.searchsorted(rising, own, side="left"),
             np.searchsorted(rising, own, side="right"),
         )
@@ -150,7 +152,7 @@ class _Ranked:
         there so many times (n,); NaN if one kind is not there at all.
         """
         others = times[self.order]
-        others[self.is_late] = 0
+        others[self.of_late] = 0
         below = np.concatenate([[0], np.cumsum(others)])
         late = times[self.late]
         pairs = 2 * int(late.sum()) * int(below[-1])

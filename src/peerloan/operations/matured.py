@@ -29,20 +29,27 @@ _FIFTH = 5
 _WANTED = 100
 
 
+class Count(NamedTuple):
+    """Loans, and how many of them are late."""
+
+    loans: int
+    late: int
+
+
 @dataclass(frozen=True)
 class Outcomes:
     """Loans whose outcomes are known, as two books that have no loan in common.
 
     `older` is learnt from: the plan's book, if there is one, and behind it the older outcomes;
-    `newest` judges. Both are None if there are too few loans to part. Left out are `unreadable`
-    loans, which the definition can't read, `young` ones, of days of which too few outcomes are
-    known, and `again`, rows of the plan's book that are among the newest outcomes.
+    `newest` is held out, and judges. Both are None if there are too few loans to part. Left out
+    are `unreadable` loans, which the definition can't read, `young` ones, of days of which too few
+    outcomes are known, and `again`, rows of the plan's book that are among the newest outcomes.
     """
 
     older: Book | None
     newest: Book | None
-    older_late: int
-    newest_late: int
+    learnt: Count
+    held: Count
     unreadable: int
     young: int
     again: int = 0
@@ -73,23 +80,26 @@ def collect(
     progress("reading matured outcomes", 1.0)
     late = found.late
     cut = _cut(late)
-    older_late, newest_late = int(late[:cut].sum()), int(late[cut:].sum())
+    learnt, held = (Count(len(some), int(some.sum())) for some in (late[:cut], late[cut:]))
     if not 0 < cut < len(late):
-        return Outcomes(None, None, older_late, newest_late, found.unreadable, found.young)
-    every, held = open_book(path), _Held()
+        return Outcomes(None, None, learnt, held, found.unreadable, found.young)
+    every, known = open_book(path), _Known()
     with open_writer(folder / "newest.parquet", form.schema) as writer:
         for batch in _between(every, definition, cut, len(late)):
             writer.write(form.records(batch.loans, _labels(batch), batch.ids))
             if book is not None:
-                held.add(batch)
+                known.add(batch)
     name, again = f"outcomes until {_shown(found.days[cut - 1])}", 0
     with open_writer(folder / "older.parquet", form.schema) as writer:
         if book is not None:
             name = f"{Path(book.name).name} and {name}"
             for batch in _checked(book, definition, progress):
-                fresh = held.others(batch)
+                fresh = known.others(batch)
                 again += int((~fresh).sum())
-                older_late += int(_labels(batch)[fresh].sum())
+                learnt = Count(
+                    learnt.loans + int(fresh.sum()),
+                    learnt.late + int(_labels(batch)[fresh].sum()),
+                )
                 records = form.records(batch.loans, _labels(batch), batch.ids)
                 writer.write(records.filter(pa.array(fresh)))
         for batch in _between(every, definition, 0, cut):
@@ -98,7 +108,7 @@ def collect(
     older = replace(open_book(folder / "older.parquet"), name=name)
     newest = open_book(folder / "newest.parquet")
     newest = replace(newest, name=f"outcomes until {_shown(found.days[-1])}")
-    return Outcomes(older, newest, older_late, newest_late, found.unreadable, found.young, again)
+    return Outcomes(older, newest, learnt, held, found.unreadable, found.young, again)
 
 
 class _Written(NamedTuple):
@@ -148,7 +158,7 @@ class _Form:
         return pa.RecordBatch.from_arrays(arrays, schema=self.schema)
 
 
-class _Held:
+class _Known:
     """The newest loans, to be known again in a book: by their ids, or by all of their values."""
 
     def __init__(self) -> None:
