@@ -271,6 +271,19 @@ def test_a_challenger_is_another_version_than_the_champion(
     assert state.former == (a,), "a challenger was never champion"
 
 
+def test_a_challenger_is_dismissed_and_the_champion_stays(
+    store: Store, abc: tuple[str, str, str]
+) -> None:
+    a, b, _ = abc
+    store.promote(a)
+    with pytest.raises(StoreError, match="there is no challenger"):
+        store.dismiss()
+    assert store.challenge(b, "drift", who="monitor").who == "monitor"
+    state = store.dismiss("not better")
+    assert (state.champion, state.challenger, state.why) == (a, None, "not better")
+    assert b in store.versions()
+
+
 def test_a_promoted_challenger_is_no_challenger_any_more(
     store: Store, abc: tuple[str, str, str]
 ) -> None:

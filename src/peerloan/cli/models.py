@@ -1,4 +1,4 @@
-"""Commands over the store: list, show, promote, challenge, rollback, verify, delete."""
+"""Commands over the store: list, show, promote, challenge, dismiss, rollback, verify, delete."""
 
 from __future__ import annotations
 
@@ -102,6 +102,16 @@ def challenge(version: str, why: str) -> None:
     """Make a version the challenger."""
     state = store().challenge(version, why)
     note(f"challenger: {state.challenger} (state {state.number})")
+
+
+@models.command()
+@_WHY
+def dismiss(why: str) -> None:
+    """Have no challenger any more; the version stays in the store."""
+    here = store()
+    challenger = here.state().challenger
+    state = here.dismiss(why)
+    note(f"no challenger: {challenger} is dismissed (state {state.number})")
 
 
 @models.command()

@@ -243,14 +243,27 @@ class Store:
             who=who,
         )
 
-    def challenge(self, version: str, why: str = "") -> State:
-        """Make a version the challenger; raises BundleError or StoreError."""
+    def challenge(self, version: str, why: str = "", who: str = "") -> State:
+        """Make a version the challenger; raises BundleError or StoreError.
+
+        `who` does it, if not the user that this process runs as.
+        """
         state = self.state()
         new = self._choosable(version, state)
         if state.champion == version:
             raise StoreError(f"{version} is the champion; a challenger is another version")
         digests = state.digests | {version: new.digest}
-        return self._change(state, why, action="challenge", challenger=version, digests=digests)
+        return self._change(
+            state, why, action="challenge", challenger=version, digests=digests, who=who
+        )
+
+    def dismiss(self, why: str = "") -> State:
+        """Have no challenger any more; raises StoreError if there is none."""
+        state = self.state()
+        if state.challenger is None:
+            raise StoreError("there is no challenger")
+        # No action of its own: releases that know none go on reading the state.
+        return self._change(state, why, action="challenge", challenger=None)
 
     def rollback(self, why: str = "") -> State:
         """Return to the champion before the current one; again, one further back."""

@@ -1,0 +1,202 @@
+"""The answers to drift: a challenger from matured outcomes, judged, and left to a person."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from peerloan.book import Book, BookError
+from peerloan.ledger import Database
+from peerloan.model import (
+    BreakingChange,
+    BundleError,
+    Manifest,
+    State,
+    Store,
+    StoreError,
+    StoreFault,
+)
+from peerloan.monitoring.plan import Plan
+from peerloan.monitoring.rules import Spoken
+from peerloan.operations.judging import Judgement, judge
+from peerloan.operations.matured import LEAST_LATE, Outcomes, collect
+from peerloan.training import CANDIDATES, Aim, TrainingError, recalibrate, train
+from peerloan.training.search import Progress
+from peerloan.training.wording import loans, percent, several
+
+WHO = "monitor"
+# Of fewer late loans an interval says nothing about two versions that are alike.
+LEAST_HELD = 30
+# Rules that one sentence names.
+_NAMED = 3
+
+
+@dataclass(frozen=True)
+class Answered:
+    """What came of an answer. `reason` says why, in a sentence; a challenger that was made has a
+    version and a judgement, and was promoted or waits for a person.
+    """
+
+    kind: Literal["made", "refused"]
+    reason: str
+    version: str | None = None
+    judgement: Judgement | None = None
+    promoted: bool = False
+
+
+class _Refused(Exception):
+    """Why there is no challenger."""
+
+
+def answer(
+    plan: Plan,
+    store: Store,
+    database: Database,
+    spoken: Sequence[Spoken],
+    now_ms: int,
+    progress: Progress = lambda _what, _done: None,
+    *,
+    fast: bool = False,
+) -> Answered | None:
+    """Do what the plan says where rules say "act" of the champion; None if that is nothing.
+
+    Take it from a job that may run for minutes: a version is retrained by the whole search of its
+    candidate, since the settings that suited the loans before need not suit those of now (`fast`
+    tries one setting, as `peerloan train --quick`). What is known `now_ms` (milliseconds since
+    1970) counts. The champion changes only if the plan says `promote` and the challenger is better,
+    and never if callers would notice. Raises LedgerError or StoreFault.
+    """
+    acts = [each for each in spoken if each.level == "act"]
+    if plan.answer == "notify" or not acts:
+        return None
+    try:
+        state = store.state()
+        champion = _champion(plan, store, state, acts)
+        with tempfile.TemporaryDirectory(prefix="peerloan-") as folder:
+            definition = store.definition(champion.version)
+            found = collect(database, definition, plan, Path(folder), now_ms, progress)
+            older, newest = _enough(found, plan)
+            version = _made(plan, store, champion, older, fast, progress)
+            progress("judging the challenger", 0.0)
+            judgement = judge(store.load(champion.version), store.load(version), newest)
+            progress("judging the challenger", 1.0)
+        done = "recalibrated" if plan.answer == "recalibrate" else "trained"
+        why = (
+            f"{_said(acts)}; {done} on {older.name} ({loans(found.learnt.loans)}, "
+            f"{found.learnt.late:,} late); "
+            f"{judgement.sentence()}: {judgement.verdict}{_left_out(found, plan)}"
+        )
+        return _put_forward(plan, store, state, version, why, judgement)
+    except StoreFault:
+        raise
+    except (_Refused, TrainingError, BookError, BundleError, StoreError) as error:
+        return Answered("refused", f"{_said(acts)}; {plan.answer} is refused: {error}")
+
+
+def _champion(plan: Plan, store: Store, state: State, acts: Sequence[Spoken]) -> Manifest:
+    """The version to answer for; raises _Refused, before anything is read."""
+    if state.champion is None:
+        raise _Refused("there is no champion")
+    if state.challenger is not None:
+        raise _Refused(
+            f"the challenger {state.challenger} still waits for a person: "
+            f"`peerloan models promote {state.challenger}` makes it the champion, "
+            "`peerloan models dismiss` drops it"
+        )
+    champion = store.manifest(state.champion)
+    if plan.answer == "recalibrate":
+        others = list(dict.fromkeys(each.rule for each in acts if each.rule != "calibration"))
+        if others:
+            raise _Refused(
+                f"it helps where calibration alone is off, and {several(others)} "
+                f"{'speaks' if len(others) == 1 else 'speak'} too"
+            )
+    elif champion.candidate not in CANDIDATES:
+        raise _Refused(
+            f"{state.champion} is a version of {champion.candidate}, which can't be trained here "
+            f"({several(list(CANDIDATES))} can)"
+        )
+    return champion
+
+
+def _enough(found: Outcomes, plan: Plan) -> tuple[Book, Book]:
+    """What is learnt from, and what judges; raises _Refused if either holds too little."""
+    learnt, held, left_out = found.learnt, found.held, _left_out(found, plan)
+    if found.older is None or found.newest is None or learnt.late < LEAST_LATE:
+        raise _Refused(
+            f"expected at least {LEAST_LATE} late loans to learn from, given {learnt.late:,} of "
+            f"{learnt.loans:,}, beside {held.late:,} of the {held.loans:,} newest, which judge"
+            f"{left_out}"
+        )
+    for kind, count in (("late", held.late), ("on time", held.loans - held.late)):
+        if count < LEAST_HELD:
+            raise _Refused(
+                f"expected at least {LEAST_HELD} loans to judge by that are {kind}, given "
+                f"{count:,} of the {held.loans:,} newest{left_out}"
+            )
+    return found.older, found.newest
+
+
+def _left_out(found: Outcomes, plan: Plan) -> str:
+    """Loans that could have been learnt from or judged by, but for something that can be mended."""
+    said = ""
+    if found.young:
+        said += (
+            f"; {loans(found.young)} with an outcome {'was' if found.young == 1 else 'were'} "
+            f"decided on a day of which less than {percent(plan.mature)} is known"
+        )
+    if found.unreadable:
+        said += f"; {loans(found.unreadable)} can't be read by the champion's definition"
+    return said
+
+
+def _made(
+    plan: Plan, store: Store, champion: Manifest, older: Book, fast: bool, progress: Progress
+) -> str:
+    """Publish a version that has learnt from the older loans."""
+    if plan.answer == "recalibrate":
+        return recalibrate(champion.version, older, store, progress).version
+    outcomes = train(
+        older,
+        store.definition(champion.version),
+        store,
+        (champion.candidate,),
+        aim=Aim(champion.policy.aim, champion.policy.aim_value),
+        fast=fast,
+        progress=progress,
+    )
+    return outcomes[0].version
+
+
+def _put_forward(
+    plan: Plan, store: Store, before: State, version: str, why: str, judgement: Judgement
+) -> Answered:
+    """Make a version the challenger, and the champion if the plan says so and it is better."""
+    if store.changed_since(before.number):
+        raise _Refused(
+            f"the aliases were changed meanwhile; {version} was made, and is not the challenger"
+        )
+    store.challenge(version, why, who=WHO)
+    waits = f"it waits for a person: `peerloan models promote {version}`"
+    if plan.promote and judgement.verdict == "better":
+        try:
+            store.promote(version, why, who=WHO)
+            return Answered("made", f"{why}; promoted", version, judgement, promoted=True)
+        except BreakingChange as error:
+            waits = f"it waits for a person: {error}"
+        except StoreFault:
+            raise
+        except (BundleError, StoreError) as error:
+            waits = f"it could not be promoted, and waits for a person: {error}"
+    return Answered("made", f"{why}; {waits}", version, judgement)
+
+
+def _said(acts: Sequence[Spoken]) -> str:
+    """The rules that say "act", with their figures."""
+    said = [
+        f"{each.rule} of {each.about} is {each.value:.3g}, beyond {each.limit:.3g}" for each in acts
+    ]
+    return several(said, most=_NAMED)

@@ -1,0 +1,109 @@
+"""Which decisions of a ledger have matured, and what was told of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+from sqlalchemy import insert, update
+
+from ledgers import DAY_MS, Ledger, keep, now_ms, record
+from peerloan.ledger import Record, schema
+from peerloan.ledger.matured import count_young, matured
+from peerloan.ledger.snapshot import snapshot
+
+NOW = now_ms()
+YEAR = NOW // DAY_MS * DAY_MS - 365 * DAY_MS
+
+
+@pytest.fixture
+def ledger(ledger_url: str, tmp_path: Path) -> Ledger:
+    return Ledger(ledger_url, tmp_path)
+
+
+def decided(ledger: Ledger, day: int, *loan_ids: str | None) -> list[Record]:
+    """A decision on each loan, so many days after a year ago."""
+    made = [
+        record(YEAR + day * DAY_MS + place, loan_id=each) for place, each in enumerate(loan_ids)
+    ]
+    keep(ledger.chain(), made)
+    return made
+
+
+def tell(ledger: Ledger, of: Sequence[Record], late: bool, recorded_ms: int = NOW) -> None:
+    rows = [
+        {
+            "decision_id": UUID(bytes=each.id),
+            "late": late,
+            "observed": None,
+            "recorded_ms": recorded_ms,
+            "caller": "app",
+        }
+        for each in of
+    ]
+    with ledger.database.writing() as connection:
+        connection.execute(insert(schema.outcomes), rows)
+
+
+def found(ledger: Ledger, share: float, at_ms: int = NOW) -> list[tuple[bytes, bool]]:
+    with snapshot(ledger.database) as connection:
+        lists = list(matured(connection, share, at_ms))
+    return [(each.id, each.late) for some in lists for each in some]
+
+
+def young(ledger: Ledger, share: float) -> int:
+    with snapshot(ledger.database) as connection:
+        return count_young(connection, share, NOW)
+
+
+def test_each_loans_latest_decision_with_the_outcome_that_holds(ledger: Ledger) -> None:
+    first = decided(ledger, 0, "a", "b", None, None)
+    second = decided(ledger, 1, "a")
+    later = decided(ledger, 2, "b")
+    tell(ledger, [*first, *second], late=False)
+    tell(ledger, first[1:3], late=True)
+    # Of the newest decision on "b" nothing is known yet.
+    assert later
+    assert found(ledger, 0.8) == [
+        *((first[1].id, True), (first[2].id, True), (first[3].id, False)),
+        (second[0].id, False),
+    ]
+    with snapshot(ledger.database) as connection:
+        (some,) = matured(connection, 0.8, NOW)
+    assert [each.loan_id for each in some] == ["b", None, None, "a"]
+    assert {each.inputs for each in some} == {first[0].inputs}
+
+
+def test_what_was_told_later_is_not_known_yet(ledger: Ledger) -> None:
+    made = decided(ledger, 0, "a", "b")
+    tell(ledger, made, late=False, recorded_ms=NOW - 10)
+    tell(ledger, made[:1], late=True, recorded_ms=NOW + 10)
+    assert found(ledger, 0.8, NOW - 11) == []
+    assert found(ledger, 0.8) == [(made[0].id, False), (made[1].id, False)]
+    assert found(ledger, 0.8, NOW + 10) == [(made[0].id, True), (made[1].id, False)]
+
+
+def test_a_day_of_which_too_little_is_known_is_left_out_and_counted(ledger: Ledger) -> None:
+    old = decided(ledger, 0, *(f"a{i}" for i in range(10)))
+    recent = decided(ledger, 1, "a0", *(f"b{i}" for i in range(9)))
+    tell(ledger, old[:8], late=False)
+    tell(ledger, recent[:7], late=True)
+    # The loan's decision of the day that has matured stands for it, though it is the older one.
+    assert found(ledger, 0.8) == [(each.id, False) for each in old[:8]]
+    assert young(ledger, 0.8) == 7
+    assert len(found(ledger, 0.7)) == 7 + 7
+    assert young(ledger, 0.7) == 0
+    assert found(ledger, 1.0) == []
+    assert young(ledger, 1.0) == 15
+
+
+def test_what_was_purged_is_as_if_it_had_never_been(ledger: Ledger) -> None:
+    made = decided(ledger, 0, "a", "b")
+    tell(ledger, made[:1], late=False)
+    assert found(ledger, 0.8) == []
+    gone = update(schema.decisions).where(schema.decisions.c.id == UUID(bytes=made[1].id))
+    with ledger.database.writing() as connection:
+        connection.execute(gone.values(inputs=None))
+    assert found(ledger, 0.8) == [(made[0].id, False)]
