@@ -58,9 +58,9 @@ class Plan(Struct, frozen=True, forbid_unknown_fields=True):
     """What is set of watching.
 
     A window is the last `window_days` days; outcomes are those of the newest four times as many, of
-    each of which at least the share `mature` is known. `answer` is what is done where a rule says "act";
-    `book` is trained on beside the outcomes; with `promote` a challenger that is better becomes
-    champion without a person.
+    each of which at least the share `mature` is known. `answer` is what is done where a rule says
+    "act"; `book` is trained on beside the outcomes; with `promote` a challenger that is better
+    becomes champion without a person.
     """
 
     window_days: Annotated[int, Meta(ge=1, le=366)] = 7

@@ -44,8 +44,8 @@ class Rules(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     volume_drop: Annotated[float, Meta(gt=0, lt=1)] = 0.50
 
     def eased(self) -> Rules:
-        """The limits within which a rule that speaks has to come to be silent again, whatever chance
-        explains: a fifth nearer to calm, so that a figure about a limit is one alarm.
+        """The limits within which a rule that speaks has to come to be silent again, whatever
+        chance explains: a fifth nearer to calm, so that a figure about a limit is one alarm.
         """
         return Rules(
             psi_watch=self.psi_watch * _EASE,

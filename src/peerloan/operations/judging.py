@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -53,6 +53,15 @@ class Judgement:
         if any(each.high < -_NOTHING for each in gains):
             return "worse"
         return "better" if any(each.low > _NOTHING for each in gains) else "no difference"
+
+    def as_json(self) -> dict[str, Any]:
+        """The figures as an event tells them."""
+        figures = {"auc": self.auc, "brier": self.brier, "log_loss": self.log_loss}
+        shown = {
+            name: each._asdict() | {"difference": each.difference._asdict()}
+            for name, each in figures.items()
+        }
+        return {"verdict": self.verdict, "loans": self.loans, "late": self.late} | shown
 
     def sentence(self) -> str:
         """The figures in words."""

@@ -150,9 +150,14 @@ class Schedule:
         if found is None:
             return
         log.info("%s: %s", self._plan.answer, found.reason)
-        kind = PROMOTED if found.promoted else MADE if found.version else REFUSED
-        data = {"answer": self._plan.answer, "reason": found.reason, "challenger": found.version}
-        data |= {"rules": [each._asdict() for each in loud], "judged": found.judged_json()}
+        kind = PROMOTED if found.promoted else MADE if found.kind == "made" else REFUSED
+        data = {
+            "answer": self._plan.answer,
+            "reason": found.reason,
+            "challenger": found.version,
+            "rules": [each._asdict() for each in loud],
+            "judgement": None if found.judgement is None else found.judgement.as_json(),
+        }
         subject = found.version or str(self._store.state().champion)
         with self._database.writing() as connection:
             put(connection, kind, subject, data, now_ms(), self._plan.tell.channels)
