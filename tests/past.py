@@ -23,8 +23,11 @@ _AT_ONCE = 5_000
 class Past:
     """A ledger whose decisions are told when they were made."""
 
-    def __init__(self, database: Database, seal: Path, bundle: Bundle) -> None:
-        database.upgrade()
+    def __init__(self, database: Database, seal: Path, bundle: Bundle, tells: bool = True) -> None:
+        """`tells`: at once how far it is, as a writer does each minute: what it commits long after
+        it was made is looked for then.
+        """
+        self._tells = tells
         self._database, self._bundle = database, bundle
         self._version = Version.of(bundle)
         self._reader = InputReader(bundle.definition)
@@ -50,8 +53,8 @@ class Past:
         records = list(itertools.starmap(Record, zip(*columns, strict=False)))
         for i in range(0, len(records), _AT_ONCE):
             self._chain.append([Entry(records[i : i + _AT_ONCE])])
-        # As a writer does each minute: what it made long ago is looked for then.
-        self._chain.write_head()
+        if self._tells:
+            self._chain.write_head()
         return made
 
     def tell(self, made: Sequence[bytes], late: Sequence[object]) -> None:

@@ -6,6 +6,8 @@ known by one of them, and what was committed late stands behind that one like an
 
 from __future__ import annotations
 
+import contextlib
+import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -13,12 +15,13 @@ from typing import Any
 from uuid import UUID
 
 import numpy as np
+import psycopg
 from sqlalchemy import Connection, insert, select, text, update
 
 from peerloan.ledger import Database, ids
 from peerloan.ledger.chain import DEAD_MS, HEAD_MS
 from peerloan.ledger.database import now_ms
-from peerloan.ledger.errors import LedgerError
+from peerloan.ledger.errors import LedgerError, LedgerUnavailable, reason
 from peerloan.ledger.schema import chains, counted, decisions, watchers
 from peerloan.ledger.snapshot import snapshot
 from peerloan.model import Store
@@ -161,16 +164,7 @@ def _stream(
     last = connection.execute(newest).scalar()
     end = ids.milliseconds(last.bytes) if last else 0
     begin = end
-    # The driver's own rows, for there may be millions.
-    driver: Any = connection.connection.driver_connection
-    if connection.dialect.name == "sqlite":
-        cursor = driver.execute(_ROWS.format("id", "?"), (start,))
-    else:
-        # The index is in this order; sorting would write all of it to the disk once more.
-        connection.execute(text("SET LOCAL enable_sort = off"))
-        cursor = driver.cursor("counting", binary=True)
-        cursor.execute(_ROWS.format("uuid_send(id)", "%s"), (UUID(bytes=start),))
-    with ThreadPoolExecutor(1) as ahead:
+    with _driver_errors(), _cursor(connection, start) as cursor, ThreadPoolExecutor(1) as ahead:
         # The next ones are read while some are counted.
         coming = ahead.submit(cursor.fetchmany, _AT_ONCE)
         while rows := coming.result():
@@ -178,6 +172,30 @@ def _stream(
             yield Decisions.of(rows)
             begin, now = min(begin, ids.milliseconds(rows[0][0])), ids.milliseconds(rows[-1][0])
             progress((now - begin) / (end - begin) if end > begin else 1.0)
+
+
+@contextlib.contextmanager
+def _cursor(connection: Connection, start: bytes) -> Iterator[Any]:
+    """The driver's own cursor, for there may be millions of rows."""
+    driver: Any = connection.connection.driver_connection
+    if connection.dialect.name == "sqlite":
+        with contextlib.closing(driver.cursor()) as cursor:
+            cursor.execute(_ROWS.format("id", "?"), (start,))
+            yield cursor
+        return
+    # The index is in this order; sorting would write all of it to the disk once more.
+    connection.execute(text("SET LOCAL enable_sort = off"))
+    with driver.cursor("counting", binary=True) as cursor:
+        cursor.execute(_ROWS.format("uuid_send(id)", "%s"), (UUID(bytes=start),))
+        yield cursor
+
+
+@contextlib.contextmanager
+def _driver_errors() -> Iterator[None]:
+    try:
+        yield
+    except (psycopg.Error, sqlite3.Error) as error:
+        raise LedgerUnavailable(reason(error)) from error
 
 
 def _fresh(every: dict[int, _Chain], some: Decisions) -> Sequence[int]:

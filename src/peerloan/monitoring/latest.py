@@ -72,7 +72,7 @@ class Latest:
         self._day = 0
         self._today: dict[_Key, bytes] = {}
 
-    def choose(self, some: Decisions, fresh: Iterable[int]) -> tuple[Iterable[int], list[Decision]]:
+    def choose(self, some: Decisions, fresh: Sequence[int]) -> tuple[Iterable[int], list[Decision]]:
         """The positions of those that count, of the fresh ones; and those that were counted and no
         longer do.
         """
@@ -90,7 +90,7 @@ class Latest:
         self._today.update((key, own_id[i]) for key, i in latest.items() if key[3] == self._day)
         replaced = list(self._named(gone))
         if day[0] <= self._known_day:
-            own = set(own_id)
+            own = {own_id[i] for i in fresh}
             asked = {key: i for key, i in latest.items() if key[3] <= self._known_day}
             for key, before in self._before(asked, own).items():
                 if before.id > own_id[latest[key]]:

@@ -1,0 +1,185 @@
+"""Counting the ledger: each decision once, however and whenever it was committed."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import random
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from sqlalchemy import delete
+
+from ledgers import now_ms
+from past import DAY_MS, HOUR_MS, Past, loans_of
+from peerloan.ledger import Database, LedgerError, schema
+from peerloan.ledger.challenges import Challenge, keep_challenges
+from peerloan.ledger.records import Version
+from peerloan.model import Bundle, Store
+from peerloan.monitoring.counting import Progress, count_new
+from peerloan.monitoring.counts import Counts
+from peerloan.monitoring.outcomes import count_outcomes
+from peerloan.monitoring.storage import Hour, read_counts
+
+Versions = Callable[[str], str]
+Loans = list[dict[str, object]]
+DAY = 20_000
+START = DAY * DAY_MS
+
+
+@pytest.fixture
+def bundle(store: Store, version_of: Versions) -> Bundle:
+    return store.load(version_of("additive"))
+
+
+@pytest.fixture
+def loans(sample_book: Path, bundle: Bundle) -> Loans:
+    return [loan for loan, _ in itertools.islice(loans_of(sample_book, bundle), 400)]
+
+
+@pytest.fixture
+def database(ledger_url: str) -> Database:
+    found = Database(ledger_url)
+    found.upgrade()
+    return found
+
+
+def counts(database: Database) -> dict[Hour, Counts]:
+    """All that is kept, without what is zero in the end."""
+    with database.reading() as connection:
+        found = dict(read_counts(connection, 0, 10**6))
+    for each in found.values():
+        each.cells = {cell: count for cell, count in each.cells.items() if count}
+        each.strange = [{k: v for k, v in some.items() if v} for some in each.strange]
+    return {hour: each for hour, each in found.items() if each.loans or each.outcomes}
+
+
+def counted_anew(database: Database, store: Store) -> dict[Hour, Counts]:
+    with database.writing() as connection:
+        for table in (schema.counts, schema.counted):
+            connection.execute(delete(table))
+    count_new(database, store)
+    return counts(database)
+
+
+def test_commits_in_any_order_are_counted_once_and_the_latest_of_a_day_stands(
+    database: Database, store: Store, bundle: Bundle, loans: Loans, tmp_path: Path
+) -> None:
+    chance = random.Random(1)
+    writers = [Past(database, tmp_path / "seal", bundle) for _ in range(3)]
+    # Each has a time of its own: what one commits may be days older than what another did.
+    clocks = [START] * 3
+    latest: dict[tuple[str, str, int], int] = {}
+    alone = done = 0
+    for _ in range(25):
+        which = chance.randrange(3)
+        some = chance.sample(loans, 12)
+        source = chance.choice(("api", "book"))
+        end = clocks[which] + chance.randrange(1, 9) * HOUR_MS
+        named = [loan | {"loan_id": f"loan-{chance.randrange(40)}"} for loan in some[:10]]
+        bare = [{k: v for k, v in loan.items() if k != "loan_id"} for loan in some[10:]]
+        for i, loan in enumerate(named + bare):
+            made = clocks[which] + (end - clocks[which]) * i // 12
+            if "loan_id" in loan:
+                key = str(loan["loan_id"]), source, made // DAY_MS
+                latest[key] = max(latest.get(key, 0), made)
+            else:
+                alone += 1
+        writers[which].decide(named + bare, clocks[which], end, source)
+        clocks[which] = end
+        if chance.random() < 0.6:
+            done += count_new(database, store).decisions
+    done += count_new(database, store).decisions
+    assert done == 25 * 12
+    assert count_new(database, store).decisions == 0
+    for writer in writers:
+        writer.close()
+    found = counts(database)
+    assert sum(each.loans for each in found.values()) == len(latest) + alone
+    assert all(sum(some) == each.loans for each in found.values() for some in each.bins)
+    assert all(sum(each.cells.values()) == each.loans for each in found.values())
+    assert counted_anew(database, store) == found
+
+
+def test_what_a_writer_has_not_told_of_yet_is_counted_if_it_is_new(
+    database: Database, store: Store, bundle: Bundle, loans: Loans, tmp_path: Path
+) -> None:
+    past = Past(database, tmp_path / "seal", bundle, tells=False)
+    now = now_ms()
+    for i in range(3):
+        past.decide(loans[i : i + 1], now + i, now + i + 1)
+        assert count_new(database, store).decisions == 1
+    old = now - DAY_MS
+    other = Past(database, tmp_path / "seal", bundle, tells=False)
+    other.decide(loans[4:5], old, old + 1)
+    assert count_new(database, store).decisions == 0, "it is a day older than its writer"
+    other.close()
+    assert count_new(database, store).decisions == 1, "once the writer has told of it"
+    past.close()
+
+
+def test_a_record_that_is_gone_is_not_waited_for(
+    database: Database, store: Store, bundle: Bundle, loans: Loans, tmp_path: Path
+) -> None:
+    past = Past(database, tmp_path / "seal", bundle)
+    made = past.decide(loans[:10], START, START + HOUR_MS)
+    with database.writing() as connection:
+        connection.execute(delete(schema.decisions).where(schema.decisions.c.seq.in_((1, 5))))
+    assert count_new(database, store).decisions == 8
+    past.decide(loans[10:12], START + HOUR_MS, START + 2 * HOUR_MS)
+    assert count_new(database, store).decisions == 2
+    past.close()
+    assert len(made) == 10
+
+
+def test_outcomes_are_counted_with_their_decisions_and_corrected(
+    database: Database, store: Store, bundle: Bundle, loans: Loans, tmp_path: Path
+) -> None:
+    past = Past(database, tmp_path / "seal", bundle)
+    made = past.decide(loans[:20], START, START + HOUR_MS)
+    challenger = Version.of(bundle)
+    keep_challenges(database, [Challenge(each, challenger, 0.03) for each in made[:5]])
+    past.tell(made[:10], [True] * 4 + [False] * 6)
+    done = count_new(database, store)
+    count_outcomes(database, store, done)
+    assert (done.decisions, done.outcomes, done.days) == (20, 10, {DAY})
+    assert known(database) == (20, 10, 4)
+    past.tell(made[2:12], [False] * 10)
+    done = Progress()
+    count_outcomes(database, store, done)
+    assert (done.outcomes, known(database)) == (4, (20, 12, 2)), "two corrected, two new"
+    (each,) = counts(database).values()
+    ((cell, both),) = next(iter(each.challengers.values())).items()
+    assert both == (5, 2)
+    assert cell == pytest.approx(
+        (math.log(0.03 / 0.97) - bundle.policy.threshold_margin) * 64, abs=1
+    )
+    count_outcomes(database, store, done)
+    assert known(database) == (20, 12, 2)
+    past.close()
+
+
+def known(database: Database) -> tuple[int, int, int]:
+    """Loans, known ones, late ones."""
+    found = list(counts(database).values())
+    pairs = [pair for each in found for pair in each.outcomes.values()]
+    return sum(each.loans for each in found), sum(a for a, _ in pairs), sum(b for _, b in pairs)
+
+
+def test_who_counts_beside_another_leaves_it_to_that_one(
+    database: Database, store: Store, bundle: Bundle, loans: Loans, tmp_path: Path
+) -> None:
+    past = Past(database, tmp_path / "seal", bundle)
+    past.decide(loans[:3], START, START + HOUR_MS)
+    opened = store.load
+
+    class Slow(Store):
+        def load(self, version: str) -> Bundle:
+            count_new(database, store)  # another is quicker
+            return opened(version)
+
+    with pytest.raises(LedgerError, match="another process counts"):
+        count_new(database, Slow(store.root))
+    assert known(database) == (3, 0, 0)
+    past.close()
