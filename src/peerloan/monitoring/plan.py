@@ -23,7 +23,8 @@ class PlanError(SettingsError):
 class Webhook(Struct, frozen=True, forbid_unknown_fields=True):
     """Where events are sent, and the file with the secret that signs them."""
 
-    url: Annotated[str, Meta(pattern="^https?://[^/]")]
+    # Without a user in it: the signature tells the receiver who sends.
+    url: Annotated[str, Meta(pattern="^https?://[^/@?#]+([/?#]|$)")]
     secret_file: str
 
     def secret(self) -> bytes:

@@ -1,0 +1,210 @@
+"""Events: told at least once, in their order, and kept with who took note of them."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import json
+import logging
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import select
+
+from peerloan.ledger import Database, schema
+from peerloan.monitoring import delivery
+from peerloan.monitoring.delivery import deliver_due
+from peerloan.monitoring.events import (
+    BEGAN,
+    ENDED,
+    Acknowledged,
+    NoEvent,
+    acknowledge,
+    page,
+    put,
+)
+from peerloan.monitoring.plan import Tell, Webhook
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+SECRET = b"a secret that nobody guesses"
+HOUR = 3_600_000
+
+
+@pytest.fixture
+def database(ledger_url: str) -> Database:
+    found = Database(ledger_url)
+    found.upgrade()
+    return found
+
+
+def tell(database: Database, *channels: str, kind: str = BEGAN, now_ms: int = 0) -> str:
+    data = {"rule": "feature-drift", "about": "int_rate", "value": 0.3, "limit": 0.25}
+    with database.writing() as connection:
+        return put(connection, kind, "additive-1", data, now_ms, channels)
+
+
+class Receiver(ThreadingHTTPServer):
+    """A webhook's receiver, which answers what it is told to."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.got: list[tuple[dict[str, str], bytes]] = []
+        self.answers: list[int] = []
+        self.url = f"http://127.0.0.1:{self.server_port}/word"
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: Receiver
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        self.server.got.append(({k.lower(): v for k, v in self.headers.items()}, body))
+        answer = self.server.answers.pop(0) if self.server.answers else 204
+        self.send_response(answer)
+        if answer == 302:
+            self.send_header("Location", "/elsewhere")
+        self.end_headers()
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    found = Receiver()
+    threading.Thread(target=found.serve_forever, daemon=True).start()
+    yield found
+    found.shutdown()
+    found.server_close()
+
+
+@pytest.fixture
+def webhook(receiver: Receiver, tmp_path: Path) -> Tell:
+    (tmp_path / "secret").write_bytes(SECRET + b"\n")
+    return Tell(log=False, webhook=Webhook(receiver.url, str(tmp_path / "secret")))
+
+
+def test_a_webhook_gets_a_signed_cloud_event(
+    database: Database, receiver: Receiver, webhook: Tell
+) -> None:
+    event_id = tell(database, "webhook", now_ms=1_700_000_000_123)
+    deliver_due(database, webhook, 1_700_000_001_000)
+    deliver_due(database, webhook, 1_700_000_002_000)
+    ((headers, body),) = receiver.got
+    event = json.loads(body)
+    assert event["specversion"] == "1.0"
+    assert (event["id"], event["source"], event["type"]) == (event_id, "/peerloan/monitor", BEGAN)
+    assert (event["subject"], event["datacontenttype"]) == ("additive-1", "application/json")
+    assert event["time"] == "2023-11-14T22:13:20.123000Z"
+    assert event["data"]["about"] == "int_rate"
+    assert headers["content-type"] == "application/cloudevents+json; charset=UTF-8"
+    assert (headers["webhook-id"], headers["webhook-timestamp"]) == (event_id, "1700000001")
+    signed = f"{event_id}.1700000001.".encode() + body
+    expected = base64.b64encode(hmac.digest(SECRET, signed, hashlib.sha256)).decode()
+    assert headers["webhook-signature"] == f"v1,{expected}"
+
+
+def test_what_fails_is_tried_again_later_each_time_and_holds_up_no_other_channel(
+    database: Database,
+    receiver: Receiver,
+    webhook: Tell,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    both = Tell(log=True, webhook=webhook.webhook)
+    first = tell(database, "log", "webhook")
+    second = tell(database, "log", "webhook", kind=ENDED)
+    receiver.answers = [500, 302]
+    now = 1_000
+    with caplog.at_level(logging.WARNING):
+        deliver_due(database, both, now)
+    assert [each in caplog.text for each in (f"event {first}", f"event {second}")] == [True, True]
+    assert "answered 500" in caplog.text
+    assert "word" not in caplog.text
+    assert len(receiver.got) == 1, "the second waits for the first"
+    deliver_due(database, both, now + 20_000)
+    assert len(receiver.got) == 1, "not yet"
+    now += 40_000
+    deliver_due(database, both, now)
+    assert len(receiver.got) == 2, "a redirection is not followed"
+    deliver_due(database, both, now + 40_000)
+    assert len(receiver.got) == 2, "it waits longer each time"
+    deliver_due(database, both, now + 80_000)
+    told = [headers["webhook-id"] for headers, _ in receiver.got]
+    assert told == [first, first, first, second]
+    with database.reading() as connection:
+        assert connection.execute(select(schema.deliveries.c.next_ms)).scalars().all() == [None] * 4
+
+
+def test_who_stops_between_telling_and_marking_tells_again_with_the_same_id(
+    database: Database, receiver: Receiver, webhook: Tell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    event_id = tell(database, "webhook")
+
+    def stop(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(delivery, "_mark", stop)
+        with pytest.raises(KeyboardInterrupt):
+            deliver_due(database, webhook, 0)
+    deliver_due(database, webhook, 1)
+    assert [headers["webhook-id"] for headers, _ in receiver.got] == [event_id] * 2
+
+
+def test_a_receiver_that_is_not_there_is_given_up_after_a_week(
+    database: Database, webhook: Tell, receiver: Receiver, caplog: pytest.LogCaptureFixture
+) -> None:
+    receiver.server_close()
+    tell(database, "webhook")
+    now = tries = 0
+    while now < 9 * 24 * HOUR:
+        before = len(caplog.records)
+        deliver_due(database, webhook, now)
+        tries += len(caplog.records) > before
+        now += HOUR // 2
+    assert 120 < tries < 400
+    assert "given up after a week" in caplog.text
+    assert "Connection refused" in caplog.text
+
+
+def test_a_command_gets_the_event_and_no_shell(database: Database, tmp_path: Path) -> None:
+    script = (
+        "import sys; open(sys.argv[1], 'a').write(sys.stdin.read()); sys.exit(len(sys.argv) > 2)"
+    )
+    out = tmp_path / "out; rm"
+    told = Tell(log=False, command=(sys.executable, "-c", script, str(out)))
+    event_id = tell(database, "command")
+    deliver_due(database, told, 0)
+    assert json.loads(out.read_text())["id"] == event_id
+    tell(database, "command")
+    deliver_due(database, Tell(log=False, command=(*(told.command or ()), "fail")), 0)
+    with database.reading() as connection:
+        faults = connection.execute(select(schema.deliveries.c.fault)).scalars().all()
+    assert faults == [None, f"{sys.executable}: exit code 1"]
+    deliver_due(database, Tell(log=False), HOUR)
+    with database.reading() as connection:
+        assert "no longer told" in connection.execute(select(schema.deliveries.c.fault)).scalars()
+
+
+def test_the_first_who_takes_note_stands(database: Database) -> None:
+    made = [tell(database) for _ in range(3)]
+    assert [each.id for each in page(database, 2)] == made[:0:-1]
+    found = acknowledge(database, made[1], "anna", "rates were raised")
+    assert found.acknowledged is not None
+    assert (found.acknowledged.who, found.acknowledged.why) == ("anna", "rates were raised")
+    with pytest.raises(Acknowledged, match="anna has taken note"):
+        acknowledge(database, made[1], "ben", "")
+    with pytest.raises(NoEvent, match="nothing: no such event"):
+        acknowledge(database, "nothing", "ben", "")
+    assert [each.id for each in page(database, 9, only_open=True)] == [made[2], made[0]]
+    (last,) = page(database, 9, before=page(database, 9)[1].number)
+    assert last.id == made[0]

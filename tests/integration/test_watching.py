@@ -1,0 +1,261 @@
+"""Watching the ledger: figures of its windows, alarms that begin and end once, one watcher."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import select
+
+from conftest import settings
+from past import DAY_MS, Past, loans_of
+from peerloan.book import open_writer
+from peerloan.ledger import Database, schema
+from peerloan.model import Bundle, Store
+from peerloan.monitoring.plan import Plan
+from peerloan.monitoring.rules import Rules
+from peerloan.operations.schedule import Lease
+from peerloan.operations.watching import Round, Watcher
+from peerloan.sample import SCHEMA, batches
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+Versions = Callable[[str], str]
+Loans = Iterator[dict[str, object]]
+DAY = 20_000
+PER_DAY = 120
+
+
+@pytest.fixture
+def bundle(store: Store, version_of: Versions) -> Bundle:
+    store.promote(version_of("additive"))
+    return store.load(version_of("additive"))
+
+
+@pytest.fixture(scope="module")
+def books(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("books")
+    found = {}
+    for scenario in ("calm", "rate-shock"):
+        found[scenario] = folder / f"{scenario}.csv"
+        with open_writer(found[scenario], SCHEMA) as writer:
+            for batch in batches(6_000, 3, scenario):
+                writer.write(batch)
+    return found
+
+
+class Days:
+    """Days of a lender, from one on; loans are decided on each, and told of a week later."""
+
+    def __init__(self, past: Past, books: dict[str, Path], bundle: Bundle) -> None:
+        self.past, self.day = past, DAY
+        self._loans = {
+            name: itertools.cycle(list(loans_of(path, bundle))) for name, path in books.items()
+        }
+        self._untold: dict[int, tuple[list[bytes], list[object]]] = {}
+
+    def live(self, scenario: str, loans: int = PER_DAY, late: str | None = None) -> int:
+        """Another day; returns its end."""
+        some = list(itertools.islice(self._loans[scenario], loans))
+        own = [loan | {"loan_id": f"{self.day}-{i}"} for i, (loan, _) in enumerate(some)]
+        start = self.day * DAY_MS
+        made = self.past.decide(own, start, start + DAY_MS)
+        self._untold[self.day] = made, [late or label for _, label in some]
+        if self.day - 7 in self._untold:
+            self.past.tell(*self._untold.pop(self.day - 7))
+        self.day += 1
+        return start + DAY_MS
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Database:
+    found = Database(f"sqlite:///{tmp_path / 'peerloan-ledger' / 'ledger.db'}")
+    found.upgrade()
+    return found
+
+
+@pytest.fixture
+def days(
+    database: Database, tmp_path: Path, books: dict[str, Path], bundle: Bundle
+) -> Iterator[Days]:
+    past = Past(database, tmp_path / "peerloan-seal", bundle)
+    yield Days(past, books, bundle)
+    past.close()
+
+
+def told(done: Round) -> list[tuple[str, str, str]]:
+    return [
+        (change.type.rsplit(".", 1)[1], change.spoken.rule, change.spoken.about)
+        for _, change in done.changes
+    ]
+
+
+def test_an_alarm_begins_and_ends_once_and_a_pause_changes_nothing_of_it(
+    database: Database, store: Store, days: Days, bundle: Bundle
+) -> None:
+    watcher = Watcher(database, store, Plan(window_days=3))
+    seen: list[tuple[str, str, str]] = []
+    for _ in range(6):
+        seen += told(watcher.round(days.live("calm")))
+    assert seen == []
+    shock = [days.live("rate-shock") for _ in range(4)]
+    # It was not there for three days, and judges them one by one.
+    first = watcher.round(shock[-1])
+    assert ("began", "feature-drift", "int_rate") in told(first)
+    seen += told(first)
+    for _ in range(5):
+        seen += told(watcher.round(days.live("calm")))
+    of_rate = [what for what, rule, about in seen if (rule, about) == ("feature-drift", "int_rate")]
+    assert of_rate == ["began", "rose", "ended"]
+    assert told(watcher.round(days.day * DAY_MS + 1)) == []
+    with database.reading() as connection:
+        kinds = connection.execute(
+            select(schema.figures.c.kind, schema.figures.c.day).order_by(schema.figures.c.day)
+        ).all()
+        events = [json.loads(row.event) for row in connection.execute(select(schema.events))]
+    daily = [day for kind, day in kinds if kind == "day"]
+    assert daily == list(range(DAY, days.day)), "each day that passed, and once"
+    assert "month" in {kind for kind, _ in kinds}
+    rose = next(each["data"] for each in events if each["type"].endswith("rose"))
+    assert (rose["rule"], rose["level"], rose["limit"]) == ("feature-drift", "act", 0.25)
+    assert rose["value"] > 0.25
+    assert rose["model"] == bundle.version
+    assert rose["window"]["loans"] == 3 * PER_DAY
+
+
+def test_outcomes_that_are_not_those_expected_are_heard_once_they_come(
+    database: Database, store: Store, days: Days
+) -> None:
+    watcher = Watcher(database, store, Plan(window_days=2))
+    done = [watcher.round(days.live("calm", late="1")) for _ in range(7)]
+    assert not [each for each in done if told(each)]
+    (figures,) = done[-1].figures.values()
+    assert figures.realised is None
+    last = watcher.round(days.live("calm"))
+    assert set(told(last)) == {("began", "calibration", "late rate")}
+    (figures,) = last.figures.values()
+    assert figures.realised is not None
+    assert figures.realised.late == figures.realised.loans == PER_DAY
+
+
+def test_fewer_loans_are_heard_though_no_figure_can_be_made(
+    database: Database, store: Store, days: Days
+) -> None:
+    watcher = Watcher(database, store, Plan(window_days=2))
+    for _ in range(8):
+        end = days.live("calm", loans=40)
+        assert told(watcher.round(end)) == []
+    assert told(watcher.round(end + 2 * DAY_MS)) == [("began", "volume-drop", "loans")]
+    days.day += 2
+    seen = [each for _ in range(2) for each in told(watcher.round(days.live("calm", loans=40)))]
+    assert seen == [("ended", "volume-drop", "loans")]
+
+
+def test_the_ledger_s_figures_are_those_of_the_book(
+    run: Run, store: Store, bundle: Bundle, books: dict[str, Path], tmp_path: Path
+) -> None:
+    book = books["rate-shock"]
+    for _ in range(2):  # the latest decision of a loan on a day counts
+        done = run("score", book, "-o", "scored.csv", "--record", "--overwrite")
+        assert done.returncode == 0, done.stderr
+    of_ledger, of_book = (
+        json.loads(run("monitor", *more, "--json").stdout) for more in ((), ("--book", book))
+    )
+    assert of_ledger["window"]["loans"] == of_book["window"]["loans"] == 6_000
+    assert of_ledger["features"] == of_book["features"]
+    assert of_ledger["score"] == of_book["score"]
+    for name, each in of_book["estimated"].items():
+        assert of_ledger["estimated"][name] == pytest.approx(each, abs=0.002), name
+    assert of_ledger["rules"] == [
+        each for each in of_book["rules"] if each["rule"] not in ("calibration", "realised-auc")
+    ]
+    shown = run("monitor", "--source", "book")
+    assert f"6,000 loans by {bundle.version}" in shown.stdout
+    none = run("monitor", "--source", "api")
+    assert none.returncode == 1
+    assert f"{bundle.version} decided on no loan from" in none.stderr
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ("window_days = 0", "rules.toml: window_days: expected `int` >= 1"),
+        ("[limits]\npsi_act = 0.05", "limits.psi_act: expected more than psi_watch, 0.1, given 0"),
+        ("[tell.webhook]\nurl = 'https://a'\nsecret_file = 'no'", "no: can't be read: No such"),
+        ('answer = "nothing"', "rules.toml: answer: invalid enum value 'nothing'"),
+        ("a b", "rules.toml: "),
+    ],
+)
+def test_a_file_of_rules_is_checked_at_the_start(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: str, told: str
+) -> None:
+    (tmp_path / "rules.toml").write_text(given, "utf-8")
+    monkeypatch.setenv("PEERLOAN_RULES", "rules.toml")
+    done = run("monitor", "--every", "1h")
+    assert done.returncode == 2
+    assert told in done.stderr
+
+
+def test_one_watches_at_a_time(ledger_url: str) -> None:
+    database = Database(ledger_url)
+    database.upgrade()
+    first, second = Lease(database), Lease(database)
+    assert [first.take(), second.take(), first.take()] == [True, False, True]
+    first.end()
+    assert [second.take(), first.take()] == [True, False]
+    second.end()
+
+
+def test_as_a_service_it_goes_on_and_another_takes_over(
+    run: Run, store: Store, bundle: Bundle, books: dict[str, Path], tmp_path: Path
+) -> None:
+    assert run("score", books["rate-shock"], "-o", "scored.csv", "--record").returncode == 0
+    logs = [tmp_path / f"monitor-{i}.log" for i in range(2)]
+    running = []
+    try:
+        for log in logs:
+            running.append(start(tmp_path, log))
+            wait_for(log, "counted 6,000 decisions" if len(running) == 1 else "standing by")
+        wait_for(logs[0], f"{bundle.version}: feature-drift of int_rate begins")
+        running[0].send_signal(signal.SIGTERM)
+        assert running[0].wait(20) == 143
+        wait_for(logs[1], "INFO watching")
+    finally:
+        for process in running:
+            process.kill()
+            process.wait()
+    assert "Traceback" not in logs[0].read_text() + logs[1].read_text()
+
+
+def start(folder: Path, log: Path) -> subprocess.Popen[bytes]:
+    environment: dict[str, Any] = os.environ | settings(folder / "store")
+    return subprocess.Popen(
+        [sys.executable, "-m", "peerloan", "monitor", "--every", "1h"],
+        cwd=folder,
+        env=environment,
+        stderr=log.open("wb"),
+    )
+
+
+def wait_for(log: Path, what: str) -> None:
+    end = time.monotonic() + 60
+    while what not in log.read_text("utf-8"):
+        assert time.monotonic() < end, log.read_text("utf-8")
+        time.sleep(0.1)
+
+
+def test_eased_limits_are_nearer_to_calm() -> None:
+    limits = Rules()
+    eased = limits.eased()
+    assert (eased.psi_watch, eased.psi_act) == pytest.approx((0.08, 0.20))
+    assert (eased.ratio_low, eased.ratio_high) == pytest.approx((0.84, 1.2))
+    assert eased.new_levels < limits.new_levels
+    assert eased.volume_drop < limits.volume_drop
