@@ -22,7 +22,6 @@ from peerloan.book import open_writer
 from peerloan.ledger import Database, schema
 from peerloan.model import Bundle, Store
 from peerloan.monitoring.plan import Plan
-from peerloan.monitoring.rules import Rules
 from peerloan.operations.schedule import Lease
 from peerloan.operations.watching import Round, Watcher
 from peerloan.sample import SCHEMA, batches
@@ -122,7 +121,7 @@ def test_an_alarm_begins_and_ends_once_and_a_pause_changes_nothing_of_it(
         ).all()
         events = [json.loads(row.event) for row in connection.execute(select(schema.events))]
     daily = [day for kind, day in kinds if kind == "day"]
-    assert daily == list(range(DAY, days.day)), "each day that passed, and once"
+    assert daily == list(range(DAY, days.day + 1)), "each day that passed, and once"
     assert "month" in {kind for kind, _ in kinds}
     rose = next(each["data"] for each in events if each["type"].endswith("rose"))
     assert (rose["rule"], rose["level"], rose["limit"]) == ("feature-drift", "act", 0.25)
@@ -184,24 +183,14 @@ def test_the_ledger_s_figures_are_those_of_the_book(
     assert f"{bundle.version} decided on no loan from" in none.stderr
 
 
-@pytest.mark.parametrize(
-    ("given", "told"),
-    [
-        ("window_days = 0", "rules.toml: window_days: expected `int` >= 1"),
-        ("[limits]\npsi_act = 0.05", "limits.psi_act: expected more than psi_watch, 0.1, given 0"),
-        ("[tell.webhook]\nurl = 'https://a'\nsecret_file = 'no'", "no: can't be read: No such"),
-        ('answer = "nothing"', "rules.toml: answer: invalid enum value 'nothing'"),
-        ("a b", "rules.toml: "),
-    ],
-)
 def test_a_file_of_rules_is_checked_at_the_start(
-    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: str, told: str
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "rules.toml").write_text(given, "utf-8")
+    (tmp_path / "rules.toml").write_text("window_days = 0", "utf-8")
     monkeypatch.setenv("PEERLOAN_RULES", "rules.toml")
     done = run("monitor", "--every", "1h")
-    assert done.returncode == 2
-    assert told in done.stderr
+    told = "peerloan: rules.toml: window_days: expected `int` >= 1"
+    assert (done.returncode, done.stderr.strip()) == (2, told)
 
 
 def test_one_watches_at_a_time(ledger_url: str) -> None:
@@ -250,12 +239,3 @@ def wait_for(log: Path, what: str) -> None:
     while what not in log.read_text("utf-8"):
         assert time.monotonic() < end, log.read_text("utf-8")
         time.sleep(0.1)
-
-
-def test_eased_limits_are_nearer_to_calm() -> None:
-    limits = Rules()
-    eased = limits.eased()
-    assert (eased.psi_watch, eased.psi_act) == pytest.approx((0.08, 0.20))
-    assert (eased.ratio_low, eased.ratio_high) == pytest.approx((0.84, 1.2))
-    assert eased.new_levels < limits.new_levels
-    assert eased.volume_drop < limits.volume_drop

@@ -1,0 +1,100 @@
+"""The file that says how a model is watched."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from peerloan.monitoring.plan import Plan, PlanError, Tell, Webhook, read_plan
+from peerloan.monitoring.rules import Rules
+
+EVERYTHING = """
+window_days = 14
+mature = 0.9
+answer = "retrain"
+book = "book.csv"
+promote = true
+[limits]
+psi_watch = 0.2
+psi_act = 0.3
+new_levels = 0.02
+ratio_low = 0.7
+ratio_high = 1.4
+volume_drop = 0.4
+[tell]
+log = false
+command = ["page", "me"]
+[tell.webhook]
+url = "https://example.org/hook"
+secret_file = "secret"
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    Path("secret").write_text("a secret that nobody guesses\n", "utf-8")
+    Path("short").write_text("secret\n", "utf-8")
+    return tmp_path
+
+
+def test_without_a_file_the_conventions_hold_and_the_log_is_told() -> None:
+    plan = read_plan(None)
+    assert plan == Plan()
+    assert (plan.limits.psi_watch, plan.limits.psi_act) == (0.10, 0.25)
+    assert (plan.limits.ratio_low, plan.limits.ratio_high) == (0.8, 1.25)
+    assert (plan.answer, plan.promote, plan.tell.channels) == ("notify", False, ["log"])
+
+
+def test_everything_can_be_set(folder: Path) -> None:
+    path = folder / "rules.toml"
+    path.write_text(EVERYTHING, "utf-8")
+    plan = read_plan(path)
+    webhook = Webhook("https://example.org/hook", "secret")
+    assert plan == Plan(
+        14,
+        0.9,
+        Rules(0.2, 0.3, 0.02, 0.7, 1.4, 0.4),
+        Tell(False, webhook, ("page", "me")),
+        "retrain",
+        "book.csv",
+        True,
+    )
+    assert plan.tell.channels == ["webhook", "command"]
+    assert webhook.secret() == b"a secret that nobody guesses"
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ("window_days = 0", "window_days: expected `int` >= 1"),
+        ("windows = 1", "object contains unknown field `windows`"),
+        ("[limits]\npsi_act = 0.05", "limits.psi_act: expected more than psi_watch, 0.1, given 0"),
+        ("[limits]\npsi_act = 'a'", "limits.psi_act: expected `float`, got `str`"),
+        ("[limits]\nratio_low = 1.2", "limits.ratio_low: expected `float` < 1.0"),
+        ('answer = "nothing"', "answer: invalid enum value 'nothing'"),
+        ('book = "a.csv"', 'book: expected only with answer = "retrain"'),
+        ("[tell]\ncommand = []", "tell.command: expected `array` of length >= 1"),
+        ("[tell.webhook]\nurl = 'https://a'\nsecret_file = 'no'", "no: can't be read: No such"),
+        (
+            "[tell.webhook]\nurl = 'https://a'\nsecret_file = 'short'",
+            "short: expected a secret of at least 24 bytes, given 6",
+        ),
+        ("[tell.webhook]\nurl = 'ftp://a'\nsecret_file = 'secret'", "tell.webhook.url: expected"),
+        ("[tell.webhook]\nurl = 'http://a@b'\nsecret_file = 'secret'", "tell.webhook.url: exp"),
+        ("a b", "rules.toml: "),
+    ],
+)
+def test_what_is_wrong_is_named(folder: Path, given: str, told: str) -> None:
+    (folder / "rules.toml").write_text(given, "utf-8")
+    with pytest.raises(PlanError) as error:
+        read_plan(folder / "rules.toml")
+    assert told in str(error.value)
+
+
+def test_eased_limits_are_a_fifth_nearer_to_calm() -> None:
+    eased = Rules().eased()
+    assert (eased.psi_watch, eased.psi_act) == pytest.approx((0.08, 0.20))
+    assert (eased.ratio_low, eased.ratio_high) == pytest.approx((0.84, 1.2))
+    assert (eased.new_levels, eased.volume_drop) == pytest.approx((0.008, 0.4))
