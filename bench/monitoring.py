@@ -1,0 +1,266 @@
+"""How soon drift is seen, how seldom it is seen in vain, and what watching costs.
+
+python bench/monitoring.py [--loans N] [--postgres URL] [--quick]
+
+First, drawn windows: false alarms per 100 calm windows, and in how many of 100 windows of each
+scenario a rule speaks. Then days of a lender in a ledger: calm for 20 windows, then each scenario
+for ten days; which rule began and ended when, and what a webhook's receiver was sent. With --loans,
+also a ledger of so many decisions over two years: the first pass, a run an hour later, and a year
+of days read. Without --postgres it starts a PostgreSQL of its own from Debian's package, if that is
+there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from databases import databases
+from peerloan.book import open_book, open_writer, read_loans
+from peerloan.ledger import Database
+from peerloan.loan import Codes, Loans, default_definition
+from peerloan.model import Bundle, Store
+from peerloan.monitoring.counts import Counting
+from peerloan.monitoring.delivery import deliver_due
+from peerloan.monitoring.figures import watched
+from peerloan.monitoring.performance import Scores
+from peerloan.monitoring.plan import Plan, Tell, Webhook
+from peerloan.monitoring.rules import Rules
+from peerloan.operations.watching import Watcher
+from peerloan.sample import SCENARIOS, SCHEMA, batches
+from peerloan.training import train
+
+# The tests' own way to decisions of another time.
+sys.path.append(str(Path(__file__).parent.parent / "tests"))
+from past import DAY_MS, Past, loans_of
+
+SIZES = (50, 200, 1_000, 5_000)
+WINDOWS = 100
+PER_DAY = 300
+_CALM, _SCENARIO, _AFTER, _TOLD_AFTER = 20, 10, 45, 30
+_FIRST_DAY = 20_000
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--loans", type=int, help="a ledger of so many decisions, too")
+    parser.add_argument("--postgres", metavar="URL", help="an empty database")
+    parser.add_argument("--quick", action="store_true", help="a little of all: does it start?")
+    given = parser.parse_args()
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        books = {scenario: _sample(folder, scenario, given.quick) for scenario in SCENARIOS}
+        store = Store(folder / "store")
+        trained = train(
+            open_book(str(_sample(folder, "calm", given.quick, "training", 11))),
+            default_definition(),
+            *(store, ("additive",)),
+            fast=True,
+        )
+        store.promote(trained[0].version)
+        bundle = store.load(trained[0].version)
+        console.print(_drawn(bundle, books, 5 if given.quick else WINDOWS))
+        console.print(*_lived(folder, store, bundle, books, given.quick), sep="\n")
+        if given.loans:
+            with databases(folder, given.postgres) as ledgers:
+                for kind, url in ledgers.items():
+                    console.print(_cost(kind, url, folder, books["calm"], given.loans))
+
+
+def _sample(
+    folder: Path, scenario: str, quick: bool, name: str | None = None, seed: int = 12
+) -> Path:
+    path = folder / f"{name or scenario}.csv"
+    with open_writer(path, SCHEMA) as writer:
+        for batch in batches(6_000 if quick else 40_000, seed, scenario):
+            writer.write(batch)
+    return path
+
+
+def _drawn(bundle: Bundle, books: dict[str, Path], windows: int) -> Table:
+    """Windows of loans that are drawn from each book, of several sizes, with their outcomes."""
+    table = Table(title=f"windows of {windows} in which a rule speaks", title_justify="left")
+    for column in ("loans", *books, "calm: rules that spoke"):
+        table.add_column(column, justify="left" if ":" in column else "right")
+    chance = np.random.default_rng(1)
+    counting = Counting.of(bundle)
+    read = {name: _read(path, bundle) for name, path in books.items()}
+    for size in SIZES:
+        row, spoken = [], Counter[str]()
+        for name, (loans, late) in read.items():
+            spoke = 0
+            for _ in range(windows):
+                rows = chance.choice(loans.size, size, replace=True)
+                drawn = loans.take(rows)
+                margins = bundle.score_many(drawn)[0]
+                counts = counting.count(drawn, margins, np.zeros(size, dtype=np.int64))[0]
+                scores = Scores.of(margins, late[rows])
+                found = watched(bundle, counting, Rules(), counts, scores, scores)
+                spoke += bool(found.spoken)
+                if name == "calm":
+                    spoken.update(each.rule for each in found.spoken)
+            row.append(f"{spoke * 100 // windows} %")
+        told = ", ".join(f"{rule} {count}" for rule, count in spoken.items())
+        table.add_row(f"{size:,}", *row, told or "none")
+    return table
+
+
+def _read(book: Path, bundle: Bundle) -> tuple[Loans, Codes]:
+    """A book's loans, and which were late."""
+    rows: list[tuple[Any, ...]] = []
+    late: list[int] = []
+    for part in open_book(str(book)).parts():
+        batch = read_loans(bundle.definition, part, label=True)
+        rows += batch.loans.rows()
+        late += [] if batch.labels is None else batch.labels.tolist()
+    return Loans.of(bundle.definition, rows), np.array(late)
+
+
+class _Receiver(HTTPServer):
+    """What a webhook's receiver was sent."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.events: list[dict[str, Any]] = []
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: _Receiver
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        self.server.events.append(json.loads(body) | {"signed": self.headers["webhook-signature"]})
+        self.send_response(204)
+        self.end_headers()
+
+    def log_message(self, *_: Any) -> None:
+        """Be silent."""
+
+
+def _lived(
+    folder: Path, store: Store, bundle: Bundle, books: dict[str, Path], quick: bool
+) -> Iterator[Table | str]:
+    """Days of a lender, a round at the end of each; outcomes are told a month later."""
+    receiver = _Receiver()
+    (folder / "secret").write_bytes(os.urandom(24).hex().encode())
+    address = f"http://127.0.0.1:{receiver.server_port}/drift"
+    plan = Plan(tell=Tell(log=False, webhook=Webhook(address, str(folder / "secret"))))
+    database = Database(f"sqlite:///{folder}/lived/ledger.db")
+    database.upgrade()
+    past = Past(database, folder / "lived-seal", bundle)
+    watcher = Watcher(database, store, plan)
+    loans = {name: itertools.cycle(list(loans_of(path, bundle))) for name, path in books.items()}
+    after = 8 if quick else _AFTER
+    scenarios = [(name, _SCENARIO) for name in books if name != "calm"]
+    whole = [("calm", _CALM), *(each for own in scenarios for each in (own, ("calm", after)))]
+    untold: dict[int, tuple[list[bytes], list[object]]] = {}
+    table = Table(
+        title=f"{PER_DAY} decisions a day, windows of 7 days, outcomes after {_TOLD_AFTER} days",
+        title_justify="left",
+    )
+    for column in ("day", "loans of", "rule", "level", "of", "", "figure", "limit"):
+        table.add_column(
+            column, justify="right" if column in ("day", "figure", "limit") else "left"
+        )
+    day = 0
+    for name, count in whole:
+        for _ in range(count):
+            some = list(itertools.islice(loans[name], PER_DAY))
+            own = [loan | {"loan_id": f"{day}-{i}"} for i, (loan, _) in enumerate(some)]
+            start = (_FIRST_DAY + day) * DAY_MS
+            untold[day] = (
+                past.decide(own, start, start + DAY_MS),
+                [label for _, label in some],
+            )
+            if day - _TOLD_AFTER in untold:
+                past.tell(*untold.pop(day - _TOLD_AFTER))
+            for _, change in watcher.round(start + DAY_MS).changes:
+                spoken = change.spoken
+                figures = ("" if v is None else f"{v:.3f}" for v in (spoken.value, spoken.limit))
+                what = change.type.rsplit(".", 1)[1]
+                table.add_row(
+                    *(str(day + 1), name, spoken.rule, spoken.level, spoken.about, what, *figures)
+                )
+            deliver_due(database, plan.tell, start + DAY_MS)
+            day += 1
+    past.close()
+    receiver.shutdown()
+    yield table
+    yield f"the receiver was sent {len(receiver.events)} events, the first of them:"
+    yield json.dumps(receiver.events[0], indent=1) if receiver.events else "none"
+    ids = {each["id"] for each in receiver.events}
+    yield f"different ids: {len(ids)}; by day:"
+    for each in receiver.events:
+        data = each["data"]
+        yield f"{each['time']} {each['type']} {each['subject']} {data['rule']} of {data['about']}"
+
+
+def _cost(kind: str, url: str, folder: Path, book: Path, loans: int) -> Table:
+    """A first pass over many decisions, and a run an hour later, each in a process of its own."""
+    store = Store(folder / "store")
+    bundle = store.load(str(store.state().champion))
+    several = [loan for loan, _ in itertools.islice(loans_of(book, bundle), 5_000)]
+    past = Past(Database(url), folder / f"seal-{kind}", bundle)
+    end = time.time_ns() // 1_000_000 // DAY_MS * DAY_MS
+    begin = end - 730 * DAY_MS
+    parts = range(0, loans, len(several))
+    for first in track(parts, f"{kind}: {loans:,} decisions", transient=True):
+        own = [loan | {"loan_id": f"{first + i}"} for i, loan in enumerate(several)]
+        low, high = (begin + (end - begin) * at // loans for at in (first, first + len(own)))
+        past.decide(own, low, high)
+    table = Table(title=f"{kind}: {loans:,} decisions", title_justify="left")
+    for column in ("run", "seconds", "MB"):
+        table.add_column(column, justify="left" if column == "run" else "right")
+    table.add_row("first pass", *_run(folder, url))
+    past.decide(several[:600], end - 1_000, end)
+    past.close()
+    table.add_row("an hour later", *_run(folder, url))
+    table.add_row("nothing new", *_run(folder, url))
+    return table
+
+
+def _run(folder: Path, url: str) -> tuple[str, str]:
+    """Seconds and megabytes of a round, without the start of its process."""
+    code = (
+        "import gc,sys,time,resource; from pathlib import Path; gc.set_threshold(100_000)\n"
+        "from peerloan.ledger import Database; from peerloan.model import Store\n"
+        "from peerloan.monitoring.counting import count_new\n"
+        "from peerloan.monitoring.outcomes import count_outcomes\n"
+        "database, store = Database(sys.argv[1]), Store(Path(sys.argv[2]))\n"
+        "began = time.perf_counter()\n"
+        "count_outcomes(database, store, count_new(database, store))\n"
+        "print(time.perf_counter() - began, "
+        "resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, url, str(folder / "store")],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    seconds, megabytes = done.stdout.split()
+    return f"{float(seconds):.2f}", f"{float(megabytes):.0f}"
+
+
+if __name__ == "__main__":
+    main()
