@@ -13,6 +13,7 @@ there.
 from __future__ import annotations
 
 import argparse
+import gc
 import itertools
 import json
 import os
@@ -37,9 +38,11 @@ from peerloan.book import open_book, open_writer, read_loans
 from peerloan.ledger import Database
 from peerloan.loan import Codes, Loans, default_definition
 from peerloan.model import Bundle, Store
+from peerloan.monitoring.counting import count_new
 from peerloan.monitoring.counts import Counting
 from peerloan.monitoring.delivery import deliver_due
 from peerloan.monitoring.figures import watched
+from peerloan.monitoring.outcomes import count_outcomes
 from peerloan.monitoring.performance import Scores
 from peerloan.monitoring.plan import Plan, Tell, Webhook
 from peerloan.monitoring.rules import Rules
@@ -64,7 +67,11 @@ def main() -> None:
     parser.add_argument("--loans", type=int, help="a ledger of so many decisions, too")
     parser.add_argument("--postgres", metavar="URL", help="an empty database")
     parser.add_argument("--quick", action="store_true", help="a little of all: does it start?")
+    parser.add_argument("--round", nargs=2, metavar=("URL", "STORE"), help=argparse.SUPPRESS)
     given = parser.parse_args()
+    if given.round:
+        _round(*given.round)
+        return
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -229,7 +236,7 @@ def _cost(kind: str, url: str, folder: Path, book: Path, loans: int) -> Table:
         low, high = (begin + (end - begin) * at // loans for at in (first, first + len(own)))
         past.decide(own, low, high)
     table = Table(title=f"{kind}: {loans:,} decisions", title_justify="left")
-    for column in ("run", "seconds", "MB"):
+    for column in ("run", "counting, s", "judging, s", "MB"):
         table.add_column(column, justify="left" if column == "run" else "right")
     table.add_row("first pass", *_run(folder, url))
     past.decide(several[:600], end - 1_000, end)
@@ -239,27 +246,28 @@ def _cost(kind: str, url: str, folder: Path, book: Path, loans: int) -> Table:
     return table
 
 
-def _run(folder: Path, url: str) -> tuple[str, str]:
+def _run(folder: Path, url: str) -> list[str]:
     """Seconds and megabytes of a round, without the start of its process."""
-    code = (
-        "import gc,sys,time,resource; from pathlib import Path; gc.set_threshold(100_000)\n"
-        "from peerloan.ledger import Database; from peerloan.model import Store\n"
-        "from peerloan.monitoring.counting import count_new\n"
-        "from peerloan.monitoring.outcomes import count_outcomes\n"
-        "database, store = Database(sys.argv[1]), Store(Path(sys.argv[2]))\n"
-        "began = time.perf_counter()\n"
-        "count_outcomes(database, store, count_new(database, store))\n"
-        "print(time.perf_counter() - began, "
-        "resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)"
-    )
     done = subprocess.run(
-        [sys.executable, "-c", code, url, str(folder / "store")],
+        [sys.executable, __file__, "--round", url, str(folder / "store")],
         capture_output=True,
         text=True,
         check=True,
     )
-    seconds, megabytes = done.stdout.split()
-    return f"{float(seconds):.2f}", f"{float(megabytes):.0f}"
+    return done.stdout.split()
+
+
+def _round(url: str, store: str) -> None:
+    """A round, measured: what `_run` runs."""
+    gc.set_threshold(100_000)  # as the command does
+    database, versions = Database(url), Store(Path(store))
+    began = time.perf_counter()
+    count_outcomes(database, versions, count_new(database, versions))
+    counted = time.perf_counter()
+    Watcher(database, versions, Plan()).round(time.time_ns() // 1_000_000)
+    judged = time.perf_counter()
+    megabytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(f"{counted - began:.2f} {judged - counted:.2f} {megabytes:.0f}")
 
 
 if __name__ == "__main__":

@@ -94,13 +94,13 @@ def monitor(
     watches the ledger from now on: it counts what comes, applies the rules, tells of what begins
     and ends, and answers as the rules' file says. However many are started, one watches at a time.
     """
+    expect_many_records()
     if every is not None:
         _only(context, "every", ("metrics_host", "metrics_port"))
         _watch(every, metrics_host, metrics_port)
         return
     if book is not None:
         _only(context, "book", ("model", "as_json"))
-    expect_many_records()
     plan = read_plan(read_settings().rules)
     if book is not None:
         bundle = bundle_of(model)

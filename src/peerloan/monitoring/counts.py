@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import operator
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import msgspec
@@ -37,15 +38,14 @@ class Counts(msgspec.Struct):
     def add(self, other: Counts) -> None:
         """Add another's loans."""
         self.loans += other.loans
-        self.bins = [
-            [a + b for a, b in zip(*both, strict=True)]
-            for both in zip(self.bins, other.bins, strict=True)
-        ]
+        for own, more in zip(self.bins, other.bins, strict=True):
+            own[:] = map(operator.add, own, more)
         self.strange = [_added(*both) for both in zip(self.strange, other.strange, strict=True)]
-        self.cells = _sum(self.cells, other.cells)
-        self.outcomes = add_outcomes(self.outcomes, other.outcomes)
-        for number, own in other.challengers.items():
-            self.challengers[number] = add_outcomes(self.challengers.get(number, {}), own)
+        for cell, count in other.cells.items():
+            self.cells[cell] = self.cells.get(cell, 0) + count
+        add_outcomes(self.outcomes, other.outcomes)
+        for number, theirs in other.challengers.items():
+            add_outcomes(self.challengers.setdefault(number, {}), theirs)
 
 
 @dataclass(frozen=True)
@@ -105,34 +105,17 @@ class Counting:
         return Scores(middles, *loans.T) if loans.ndim == 2 else Scores(middles, loans)
 
 
-def total(counting: Counting, several: Iterable[Counts]) -> Counts:
-    """The sum of counts."""
-    found = counting.nothing()
-    for each in several:
-        found.add(each)
-    return found
-
-
-def add_outcomes(some: Outcomes, more: Outcomes) -> Outcomes:
-    """The sum of known and late loans, by cell."""
-    found = dict(some)
+def add_outcomes(some: Outcomes, more: Outcomes) -> None:
+    """Add known and late loans to some, by cell."""
     for cell, (known, late) in more.items():
-        before = found.get(cell, (0, 0))
-        found[cell] = before[0] + known, before[1] + late
-    return found
+        before = some.get(cell, (0, 0))
+        some[cell] = before[0] + known, before[1] + late
 
 
-def _sum(some: Cells, more: Cells) -> Cells:
-    found = dict(some)
-    for cell, count in more.items():
-        found[cell] = found.get(cell, 0) + count
-    return found
-
-
-def _added(some: Mapping[str, int], more: Mapping[str, int]) -> dict[str, int]:
+def _added(some: dict[str, int], more: dict[str, int]) -> dict[str, int]:
     """The most frequent of both; what is taken away may have been passed over before."""
     if not more:
-        return dict(some)
+        return some
     both = Counter(some)
     both.update(more)
     return {name: count for name, count in both.most_common(_NAMED) if count > 0}

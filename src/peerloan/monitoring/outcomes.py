@@ -13,7 +13,7 @@ from peerloan.ledger.challenges import challenges_of
 from peerloan.ledger.schema import decisions, outcomes, watchers
 from peerloan.model import Store
 from peerloan.monitoring.counting import Progress, advance
-from peerloan.monitoring.counts import Counts, Outcomes, add_outcomes
+from peerloan.monitoring.counts import Counts, add_outcomes
 from peerloan.monitoring.latest import HOUR_MS
 from peerloan.monitoring.storage import Hour, add_counts
 from peerloan.monitoring.versions import Versions
@@ -85,15 +85,10 @@ def _changes(
         hour = Hour(time_ms // HOUR_MS, version, source or "")
         counts = found.setdefault(hour, counting.nothing())
         done.days.add(hour.hour // 24)
-        counts.outcomes = _with(counts.outcomes, int(counting.cells(np.array(margin))), change)
+        add_outcomes(counts.outcomes, {int(counting.cells(np.array(margin))): change})
         challenger, probability = challenged.get(made.bytes, (0, 0.0))
         other = versions.open(challenger) if challenger else None
         if other is not None and 0 < probability < 1:
             own = int(other.counting.cells(np.log(probability / (1 - probability))))
-            theirs = counts.challengers.get(challenger, {})
-            counts.challengers[challenger] = _with(theirs, own, change)
+            add_outcomes(counts.challengers.setdefault(challenger, {}), {own: change})
     return found
-
-
-def _with(some: Outcomes, cell: int, change: tuple[int, int]) -> Outcomes:
-    return add_outcomes(some, {cell: change})

@@ -76,7 +76,8 @@ class History:
         for hour, known in hours:
             days = self._days.setdefault(hour.version, {})
             loans, outcomes = days.get(hour.hour // 24, (0, {}))
-            days[hour.hour // 24] = loans + known.loans, add_outcomes(outcomes, known.outcomes)
+            add_outcomes(outcomes, known.outcomes)
+            days[hour.hour // 24] = loans + known.loans, outcomes
             self._loans[hour.hour] += known.loans
 
     def mature(self, version: int, before: int, share: float, at_most: int) -> Outcomes:
@@ -89,7 +90,7 @@ class History:
         for day in sorted((day for day in days if day < before), reverse=True):
             loans, outcomes = days[day]
             if sum(known for known, _ in outcomes.values()) >= max(1, share * loans):
-                found = add_outcomes(found, outcomes)
+                add_outcomes(found, outcomes)
                 taken += 1
                 if taken == at_most:
                     break
