@@ -17,6 +17,7 @@ import gc
 import itertools
 import json
 import os
+import resource
 import subprocess
 import sys
 import tempfile

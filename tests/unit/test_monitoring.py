@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.stats import gamma
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import brier_score_loss, roc_auc_score, roc_curve
 
 from peerloan.loan import Codes, Column, Loans, TextColumn, default_definition
 from peerloan.model import Policy, Profile, probabilities
+from peerloan.model.intervals import poisson
 from peerloan.model.profile import LevelProfile, NumberProfile
 from peerloan.monitoring import rules
 from peerloan.monitoring.bins import LevelBins, NumberBins, Strange, bins_of
@@ -198,6 +200,14 @@ def test_outcomes_are_regressed_on_margins() -> None:
     assert found.intercept == pytest.approx(by_library.intercept_[0], abs=1e-4)
     assert regressed(np.array([-1.0, 1.0]), np.array([0, 5]), np.array([5, 5])) is None
     assert regressed(np.array([-1.0]), np.array([2]), np.array([5])) is None
+
+
+@pytest.mark.parametrize("count", [0, 1, 4, 60])
+def test_an_interval_of_few_events_is_the_exact_one(count: int) -> None:
+    """F. Garwood (1936): by quantiles of the gamma distribution."""
+    low, high = poisson(count)
+    assert low == pytest.approx(gamma.ppf(0.025, count) if count else 0.0, abs=0.02)
+    assert high == pytest.approx(gamma.ppf(0.975, count + 1), rel=0.01)
 
 
 @pytest.mark.parametrize(("level", "spoken"), [(1.0, []), (0.5, [0.8]), (1.7, [1.25])])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from statistics import NormalDist
 from typing import NamedTuple
 
-from peerloan.model.intervals import Z95, auc_interval, wilson
+from peerloan.model.intervals import Z95, auc_interval, poisson, wilson
 
 
 class Estimate(NamedTuple):
@@ -27,6 +27,14 @@ class Estimate(NamedTuple):
     def of_share(cls, count: int, whole: int) -> Estimate:
         """A share of at least one loan."""
         return cls(count / whole, *wilson(count, whole))
+
+    @classmethod
+    def of_ratio(cls, count: int, expected: float, wrong: float = 0.05) -> Estimate:
+        """How many times as many came as were expected; the interval does not hold in this share of
+        windows.
+        """
+        low, high = poisson(count, NormalDist().inv_cdf(1 - wrong / 2))
+        return cls(count / expected, low / expected, high / expected)
 
     @classmethod
     def of_auc(cls, auc: float, late: int, on_time: int) -> Estimate:

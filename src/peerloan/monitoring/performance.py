@@ -5,7 +5,6 @@ Loans come in groups of one margin, in rising order.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -14,7 +13,6 @@ import numpy.typing as npt
 
 from peerloan.loan import Codes, Numbers
 from peerloan.model import Policy, probabilities
-from peerloan.model.intervals import Z95
 from peerloan.monitoring.estimates import Estimate
 
 _DRAWS = 1_000
@@ -54,15 +52,21 @@ class InBand(NamedTuple):
 
 
 class Calibration(NamedTuple):
-    """How right probabilities were. `ratio` is that of late to expected loans; `slope` and
-    `intercept` are those of outcomes regressed on margins, 1 and 0 where they are right, and None
-    if there is no finite slope.
+    """How right probabilities were: late loans, and how many were expected; `slope` and `intercept`
+    of outcomes regressed on margins, 1 and 0 where they are right, and None if there is no finite
+    slope.
     """
 
-    ratio: Estimate
+    late: int
+    expected: float
     slope: float | None
     intercept: float | None
     bands: list[InBand]
+
+    @property
+    def ratio(self) -> Estimate:
+        """Late loans, of those expected."""
+        return Estimate.of_ratio(self.late, self.expected)
 
 
 @dataclass(frozen=True)
@@ -131,9 +135,7 @@ class Scores:
         )
 
     def calibration(self, policy: Policy) -> Calibration:
-        """How right the probabilities were. The interval of the ratio takes the expected number as
-        given, and the late loans as drawn by their own probabilities.
-        """
+        """How right the probabilities were."""
         late = self._outcomes()
         p = probabilities(self.margins)
         expected = self.loans * p
@@ -147,14 +149,8 @@ class Scores:
             )
             for band in np.unique(own).tolist()
         ]
-        whole = float(expected.sum())
-        ratio = float(late.sum()) / whole
-        # By the observed level: where probabilities are too low, so is the spread that they expect.
-        spread = math.sqrt(max(ratio, 1 / whole) * float(np.sum(expected * (1 - p)))) / whole
-        reach = Z95 * spread
         slope, intercept = regressed(self.margins, late, self.loans) or (None, None)
-        interval = Estimate(ratio, max(0.0, ratio - reach), ratio + reach)
-        return Calibration(interval, slope, intercept, bands)
+        return Calibration(int(late.sum()), float(expected.sum()), slope, intercept, bands)
 
     def _outcomes(self) -> Codes:
         assert self.late is not None  # noqa: S101  who asks has outcomes

@@ -111,7 +111,7 @@ def of_performance(
 def of_calibration(rules: Rules, calibration: Calibrated, eased: bool = False) -> Iterator[Spoken]:
     """More or fewer late loans than expected."""
     ratio = calibration.ratio
-    sure = ratio.wider(WRONG)
+    sure = Estimate.of_ratio(calibration.late, calibration.expected, WRONG)
     if ratio.value < rules.ratio_low and (eased or sure.high < 1):
         yield Spoken("calibration", "act", "late rate", ratio.value, rules.ratio_low)
     if ratio.value > rules.ratio_high and (eased or sure.low > 1):
