@@ -8,6 +8,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import msgspec
+import numpy as np
+import numpy.typing as npt
 
 from ledgers import new_id
 from peerloan.ledger import Chain, Database, Entry, Record, Seal, Version, ids
@@ -38,9 +40,7 @@ class Past:
     ) -> list[bytes]:
         """Decide on loans, evenly over a time; each may hold its `loan_id`. Returns the ids."""
         inputs = [msgspec.json.encode(loan).decode() for loan in loans]
-        read, good = self._reader.read_many(inputs)
-        assert good.all()
-        margins = self._bundle.score_many(read)[0]
+        margins = self.margins(inputs)
         policy = self._bundle.policy
         made = [new_id(start_ms + (end_ms - start_ms) * i // len(loans)) for i in range(len(loans))]
         columns = (
@@ -56,6 +56,12 @@ class Past:
         if self._tells:
             self._chain.write_head()
         return made
+
+    def margins(self, inputs: Sequence[str]) -> npt.NDArray[np.float64]:
+        """The margins of loans, given as JSON."""
+        read, good = self._reader.read_many(inputs)
+        assert good.all()
+        return self._bundle.score_many(read)[0]
 
     def tell(self, made: Sequence[bytes], late: Sequence[object]) -> None:
         """Tell what became of decisions: each the label's value."""

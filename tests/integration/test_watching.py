@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from sqlalchemy import select
 
@@ -20,9 +21,12 @@ from conftest import settings
 from past import DAY_MS, Past, loans_of
 from peerloan.book import open_writer
 from peerloan.ledger import Database, schema
-from peerloan.model import Bundle, Store
-from peerloan.monitoring.plan import Plan
-from peerloan.operations.schedule import Lease
+from peerloan.ledger.database import now_ms
+from peerloan.model import Bundle, Store, probabilities
+from peerloan.monitoring.events import page
+from peerloan.monitoring.plan import Plan, Tell
+from peerloan.operations.metrics import Metrics
+from peerloan.operations.schedule import Lease, Schedule
 from peerloan.operations.watching import Round, Watcher
 from peerloan.sample import SCHEMA, batches
 
@@ -59,15 +63,25 @@ class Days:
         self._loans = {
             name: itertools.cycle(list(loans_of(path, bundle))) for name, path in books.items()
         }
+        self._chance = np.random.default_rng(5)
         self._untold: dict[int, tuple[list[bytes], list[object]]] = {}
 
-    def live(self, scenario: str, loans: int = PER_DAY, late: str | None = None) -> int:
-        """Another day; returns its end."""
+    def live(
+        self, scenario: str, loans: int = PER_DAY, late: str | None = None, times: int = 0
+    ) -> int:
+        """Another day; returns its end. All loans are late, or so many times as many as are
+        expected, or those of the book.
+        """
         some = list(itertools.islice(self._loans[scenario], loans))
         own = [loan | {"loan_id": f"{self.day}-{i}"} for i, (loan, _) in enumerate(some)]
         start = self.day * DAY_MS
         made = self.past.decide(own, start, start + DAY_MS)
-        self._untold[self.day] = made, [late or label for _, label in some]
+        labels = [late or label for _, label in some]
+        if times:
+            margins = self.past.margins([json.dumps(loan) for loan in own])
+            often = times * probabilities(margins)
+            labels = np.where(self._chance.random(len(own)) < often, "1", "0").tolist()
+        self._untold[self.day] = made, list(labels)
         if self.day - 7 in self._untold:
             self.past.tell(*self._untold.pop(self.day - 7))
         self.day += 1
@@ -201,6 +215,39 @@ def test_one_watches_at_a_time(ledger_url: str) -> None:
     first.end()
     assert [second.take(), first.take()] == [True, False]
     second.end()
+
+
+def test_drift_is_answered_as_the_rules_say(
+    database: Database, store: Store, days: Days, tmp_path: Path
+) -> None:
+    days.day = now_ms() // DAY_MS - 20
+    for _ in range(20):
+        days.live("calm", loans=250, times=4)
+    plan = Plan(answer="recalibrate", tell=Tell(log=False, command=("tee", str(tmp_path / "told"))))
+
+    class Over(Exception):
+        pass
+
+    def stop(_seconds: float) -> None:
+        raise Over
+
+    for _ in range(2):  # again, nothing is due
+        with pytest.raises(Over):
+            Schedule(database, store, plan, 3600, Metrics()).run(stop)
+    state = store.state()
+    assert state.challenger is not None
+    change = store.history()[-1]
+    assert (change.action, change.who) == ("challenge", "monitor")
+    told = [json.loads(each.event) for each in page(database, 9)]
+    assert [each["type"].rsplit(".", 2)[1:] for each in told] == [
+        ["answer", "made"],
+        ["alarm", "began"],
+    ]
+    made = told[0]["data"]
+    assert (made["answer"], made["challenger"]) == ("recalibrate", state.challenger)
+    assert made["judgement"]["verdict"] == "better"
+    assert made["reason"] == change.why or made["reason"].startswith(change.why)
+    assert json.loads((tmp_path / "told").read_text())["id"] == told[0]["id"], "the last one"
 
 
 def test_as_a_service_it_goes_on_and_another_takes_over(

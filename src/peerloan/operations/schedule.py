@@ -9,7 +9,7 @@ import secrets
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from sqlalchemy import or_, select, update
 
@@ -19,8 +19,8 @@ from peerloan.ledger.schema import watchers
 from peerloan.model import Store
 from peerloan.monitoring.delivery import deliver_due
 from peerloan.monitoring.events import BEGAN, ENDED, MADE, PROMOTED, REFUSED, ROSE, put
+from peerloan.monitoring.latest import DAY_MS
 from peerloan.monitoring.plan import Plan
-from peerloan.monitoring.rules import Spoken
 from peerloan.operations.answers import answer
 from peerloan.operations.metrics import Metrics
 from peerloan.operations.watching import Round, Watcher
@@ -30,6 +30,8 @@ log = logging.getLogger(__name__)
 _LEASE_MS, _RENEW_SECONDS = 120_000, 30.0
 # How often it is looked whether anything is due: a round, an event, another's place.
 _LOOK_SECONDS = 5.0
+# After a fault of which nothing is known.
+_RETRY_MS = 600_000
 _WORDS = {BEGAN: "begins", ROSE: "grows louder", ENDED: "is over"}
 
 
@@ -60,7 +62,7 @@ class Lease:
             return str(connection.execute(select(watchers.c.holder)).scalar_one())
 
     @contextlib.contextmanager
-    def kept(self):  # type: ignore[no-untyped-def]
+    def kept(self) -> Iterator[None]:
         """Renew it as long as what is done takes."""
         over = threading.Event()
 
@@ -91,6 +93,7 @@ class Schedule:
         self._metrics = metrics
         self._leads: bool | None = None
         self._down = False
+        self._answered_day = self._not_before = 0
 
     def run(self, wait: Callable[[float], object] = time.sleep) -> None:
         """Go on until the process is asked to end; what fails is logged and tried again."""
@@ -108,7 +111,7 @@ class Schedule:
             self._lead(self._lease.take())
             if self._leads:
                 with self._lease.kept():
-                    if now_ms() >= self._next_ms():
+                    if now_ms() >= max(self._next_ms(), self._not_before):
                         self._round()
                     deliver_due(self._database, self._plan.tell, now_ms())
             self._down = False
@@ -116,8 +119,9 @@ class Schedule:
             if not self._down:
                 log.error("could not watch, and will go on trying: %s", error)
             self._down = True
-        except Exception:  # the next round may do
-            log.exception("a round failed")
+        except Exception:  # another try may do
+            log.exception("a round failed; the next try is in %d minutes", _RETRY_MS // 60_000)
+            self._not_before = now_ms() + _RETRY_MS
 
     def _lead(self, leads: bool) -> None:
         if leads != self._leads:
@@ -135,30 +139,38 @@ class Schedule:
         done = self._watcher.round(now_ms())
         self._tell(done, time.monotonic() - began)
         self._metrics.show(self._database, done)
-        loud = [
-            change.spoken
-            for model, change in done.changes
-            if model == self._store.state().champion
-            and change.type != ENDED
-            and change.spoken.level == "act"
-        ]
-        if loud:
-            self._answer(loud)
+        self._answer(done)
 
-    def _answer(self, loud: list[Spoken]) -> None:
-        found = answer(self._plan, self._store, self._database, loud, now_ms())
+    def _answer(self, done: Round) -> None:
+        """Answer where a rule says "act" of the champion: when one begins to, and then once a day,
+        for outcomes that were missing may have come. What is refused again is no event.
+        """
+        champion = self._store.state().champion or ""
+        figures = done.figures.get(champion)
+        acts = [] if figures is None else [each for each in figures.spoken if each.level == "act"]
+        fresh = any(
+            model == champion and change.type != ENDED and change.spoken.level == "act"
+            for model, change in done.changes
+        )
+        today = now_ms() // DAY_MS
+        if not acts or not (fresh or today != self._answered_day):
+            return
+        self._answered_day = today
+        found = answer(self._plan, self._store, self._database, acts, now_ms())
         if found is None:
             return
         log.info("%s: %s", self._plan.answer, found.reason)
+        if found.kind == "refused" and not fresh:
+            return
         kind = PROMOTED if found.promoted else MADE if found.kind == "made" else REFUSED
         data = {
             "answer": self._plan.answer,
             "reason": found.reason,
             "challenger": found.version,
-            "rules": [each._asdict() for each in loud],
+            "rules": [each._asdict() for each in acts],
             "judgement": None if found.judgement is None else found.judgement.as_json(),
         }
-        subject = found.version or str(self._store.state().champion)
+        subject = found.version or champion
         with self._database.writing() as connection:
             put(connection, kind, subject, data, now_ms(), self._plan.tell.channels)
 
