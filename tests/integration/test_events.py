@@ -15,11 +15,14 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
-from sqlalchemy import select
+from flask.testing import FlaskClient
+from sqlalchemy import insert, select
 
 from peerloan.ledger import Database
-from peerloan.ledger.schema import deliveries
+from peerloan.ledger.schema import deliveries, figures, versions
+from peerloan.model import Store
 from peerloan.monitoring import delivery
 from peerloan.monitoring.delivery import deliver_due
 from peerloan.monitoring.events import (
@@ -32,7 +35,10 @@ from peerloan.monitoring.events import (
     put,
 )
 from peerloan.monitoring.plan import Tell, Webhook
+from peerloan.service import create_app
+from peerloan.settings import Settings
 
+Run = Callable[..., subprocess.CompletedProcess[str]]
 NOW = 1_800_000_000_000
 HOUR = 3_600_000
 SECRET = b"a secret of more than twenty-four bytes"
@@ -218,4 +224,86 @@ def test_events_are_read_by_page_and_acknowledged_once(database: Database) -> No
     assert (held.who, held.why) == ("ann", "known")
 
 
-Run = Callable[..., subprocess.CompletedProcess[str]]
+def test_the_command_lists_and_acknowledges(run: Run, tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'peerloan-ledger' / 'ledger.db'}"
+    database = Database(url)
+    database.upgrade()
+    first, second = keep(database, Tell()), keep(database, Tell())
+    done = run("events", "acknowledge", first, "--why", "known", ledger=url)
+    assert done.returncode == 0, done.stderr
+    again = run("events", "acknowledge", first, "--why", "too", ledger=url)
+    assert again.returncode == 1
+    assert "was acknowledged before, by " in again.stderr
+    listed = run("events", "list", "--open", "--since", "2027-01-15", "--json", ledger=url)
+    (shown,) = json.loads(listed.stdout)
+    assert shown["event"]["id"] == second
+    assert shown["told"] == [{"channel": "log", "state": "waiting", "fault": None}]
+
+
+@pytest.fixture
+def client(
+    store: Store, version_of: Callable[[str], str], database: Database, tmp_path: Path
+) -> FlaskClient:
+    store.promote(version_of("additive"))
+    url = database.url.render_as_string(hide_password=False)
+    return create_app(
+        Settings(store.root, ledger=url, seal=tmp_path / "seal"), on_loopback=True
+    ).test_client()
+
+
+def valid(client: FlaskClient, path: str, template: str, status: int = 200, **named: Any) -> Any:
+    """An answer that is as the API's own description says."""
+    method = "post" if "json" in named else "get"
+    answer = client.open(path, method=method.upper(), **named)
+    assert answer.status_code == status, answer.text
+    document: Any = client.get("/openapi.json").json
+    described = document["paths"][template][method]["responses"][str(status)]
+    (content,) = described["content"].values()
+    schema = {**content["schema"], "components": document["components"]}
+    jsonschema.Draft202012Validator(schema).validate(answer.json)
+    return answer.json
+
+
+def test_the_api_pages_and_acknowledges(client: FlaskClient, database: Database) -> None:
+    first, second = keep(database, Tell()), keep(database, Tell(), "v-2")
+    found = valid(client, "/v1/events?limit=1", "/v1/events")
+    assert found["events"][0]["event"]["id"] == second
+    found = valid(client, f"/v1/events?limit=1&cursor={found['next']}", "/v1/events")
+    assert [each["event"]["id"] for each in found["events"]] == [first]
+    assert found["next"] is None
+    one, template = f"/v1/events/{first}/acknowledge", "/v1/events/{event}/acknowledge"
+    assert valid(client, one, template, json={"why": "known"})["why"] == "known"
+    again = valid(client, one, template, 409, json={"why": "too"})
+    assert "by somebody without a name" in again["detail"]
+    valid(client, "/v1/events/x/acknowledge", template, 404, json={"why": "known"})
+    valid(client, one, template, 422, json={"why": ""})
+    found = valid(client, "/v1/events?open=true&version=v-2&since=2027-01-15", "/v1/events")
+    assert [each["event"]["subject"] for each in found["events"]] == ["v-2"]
+    wrong = valid(client, "/v1/events?open=1&limit=0&cursor=x&until=1", "/v1/events", 400)
+    assert {each["field"] for each in wrong["errors"]} == {"?open", "?limit", "?cursor", "?until"}
+
+
+def test_the_api_answers_the_history_of_drift(
+    client: FlaskClient, database: Database, version_of: Callable[[str], str]
+) -> None:
+    champion = version_of("additive")
+    with database.writing() as connection:
+        for number, name in ((1, champion), (2, "other")):
+            row = {"number": number, "version": name, "digest": "d", "threshold": 0.1}
+            connection.execute(insert(versions).values(row))
+            for kind, day in (("day", 20_000), ("day", 20_001), ("month", 19_997)):
+                told = {"figures": '{"psi":0.25}' if day != 20_001 else "{}"}
+                made = {"version": number, "kind": kind, "day": day}
+                connection.execute(insert(figures).values(made | told))
+    until = "&until=2024-11-01"
+    found = valid(client, f"/v1/drift?kind=day{until}", "/v1/drift")["figures"]
+    assert found == [
+        {"version": champion, "day": "2024-10-04", "psi": 0.25},
+        {"version": champion, "day": "2024-10-05"},
+    ]
+    since = valid(client, f"/v1/drift?version=other&since=2024-10-05{until}", "/v1/drift")
+    assert since["figures"] == [{"version": "other", "day": "2024-10-05"}]
+    months = valid(client, "/v1/drift?kind=month", "/v1/drift")["figures"]
+    assert [each["day"] for each in months] == ["2024-10-01"]
+    assert valid(client, "/v1/drift?version=none", "/v1/drift")["figures"] == []
+    valid(client, "/v1/drift?kind=year", "/v1/drift", 400)
