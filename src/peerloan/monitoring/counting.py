@@ -230,6 +230,9 @@ def _count(
     done: Progress,
 ) -> None:
     """Add the counts of the chosen decisions to what was found, or take them away."""
+    hours, margins = np.array(some.hour), np.array(some.margin, dtype=np.float64)
+    # Those that are chosen have their values.
+    inputs: Sequence[str] = some.inputs  # type: ignore[assignment]
     by_version: dict[tuple[int, str | None], list[int]] = {}
     for i in chosen:
         by_version.setdefault((some.version[i], some.source[i]), []).append(i)
@@ -240,15 +243,14 @@ def _count(
         _, counting, reader = opened
         for first in range(0, len(own), _READ):
             part = own[first : first + _READ]
-            loans, good = reader.read_many([some.inputs[i] or "" for i in part])
+            loans, good = reader.read_many(list(map(inputs.__getitem__, part)))
             if not good.all():
                 part = [i for i, fine in zip(part, good, strict=True) if fine]
                 done.unreadable += len(good) - len(part)
             if not part:
                 continue
-            hours = np.array([some.hour[i] for i in part])
-            margins = np.array([some.margin[i] for i in part], dtype=np.float64)
-            for number, counts in counting.count(loans, margins, hours, sign).items():
+            counted = counting.count(loans, margins[part], hours[part], sign)
+            for number, counts in counted.items():
                 hour = Hour(number, version, source or "")
                 if hour in found:
                     found[hour].add(counts)

@@ -81,19 +81,30 @@ class Counting:
         """The counts of each group of loans, given their margins and groups (n,) each; by the sign
         −1 those that take them away.
         """
-        found = {group: self.nothing() for group in np.unique(groups).tolist()}
-        columns = [loans.columns[name] for name in loans.definition.names]
-        for i, column in enumerate([*columns, probabilities(margins)]):
-            for group, place, count in _tally(groups, self.bins[i].places(column), sign):
-                found[group].bins[i][place] = count
-            rows, codes, names = self.bins[i].strange(column)
-            for group, code, count in _tally(groups[rows], codes, sign):
-                found[group].strange[i][names[code]] = count
-        for group, cell, count in _tally(groups, self.cells(margins), sign):
-            found[group].cells[cell] = count
-        for each in found.values():
-            each.loans = sum(each.bins[-1])
-        return found
+        different, own = np.unique(groups, return_inverse=True)
+        columns = [
+            *(loans.columns[name] for name in loans.definition.names),
+            probabilities(margins),
+        ]
+        ends = np.cumsum([each.size for each in self.bins]).tolist()
+        places = np.concatenate(
+            [
+                own * ends[-1] + end - bins.size + bins.places(column)
+                for bins, column, end in zip(self.bins, columns, ends, strict=True)
+            ]
+        )
+        counts = sign * np.bincount(places, minlength=len(different) * ends[-1])
+        found = []
+        for row in counts.reshape(len(different), -1).tolist():
+            split = [row[end - bins.size : end] for bins, end in zip(self.bins, ends, strict=True)]
+            found.append(Counts(sum(split[-1]), split, [{} for _ in self.bins], {}))
+        for i, (bins, column) in enumerate(zip(self.bins, columns, strict=True)):
+            rows, codes, names = bins.strange(column)
+            for group, code, count in _tally(own[rows], codes):
+                found[group].strange[i][names[code]] = sign * count
+        for group, cell, count in _tally(own, self.cells(margins)):
+            found[group].cells[cell] = sign * count
+        return dict(zip(different.tolist(), found, strict=True))
 
     def scores(self, cells: Mapping[int, int | tuple[int, int]]) -> Scores | None:
         """Margins of counted cells, with outcomes if those are counted; None without loans."""
@@ -121,19 +132,12 @@ def _added(some: dict[str, int], more: dict[str, int]) -> dict[str, int]:
     return {name: count for name, count in both.most_common(_NAMED) if count > 0}
 
 
-def _tally(groups: Codes, codes: Codes, sign: int) -> Iterator[tuple[int, int, int]]:
+def _tally(groups: Codes, codes: Codes) -> Iterator[tuple[int, int, int]]:
     """How often each code stands in each group: (group, code, count), where it does at all."""
     if not len(codes):
         return iter(())
     low = int(codes.min())
     width = int(codes.max()) - low + 1
-    first = int(groups.min())
-    keys = (groups - first) * width + (codes - low)
-    if (int(groups.max()) - first + 1) * width <= 4 * len(keys) + 1_000:
-        every = np.bincount(keys)
-        different = np.flatnonzero(every)
-        counts = every[different]
-    else:
-        different, counts = np.unique(keys, return_counts=True)
-    where = (different // width + first).tolist(), (different % width + low).tolist()
-    return zip(*where, (sign * counts).tolist(), strict=True)
+    different, counts = np.unique(groups * width + (codes - low), return_counts=True)
+    where = (different // width).tolist(), (different % width + low).tolist()
+    return zip(*where, counts.tolist(), strict=True)
