@@ -1,4 +1,4 @@
-"""Events: kept in the ledger, told at least once to whoever is to know, acknowledged by name."""
+"""Events: told at least once, in their order, and kept with who took note of them."""
 
 from __future__ import annotations
 
@@ -11,299 +11,200 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-import jsonschema
 import pytest
-from flask.testing import FlaskClient
-from sqlalchemy import insert, select
+from sqlalchemy import select
 
-from peerloan.ledger import Database
-from peerloan.ledger.schema import deliveries, figures, versions
-from peerloan.model import Store
+from peerloan.ledger import Database, schema
 from peerloan.monitoring import delivery
 from peerloan.monitoring.delivery import deliver_due
 from peerloan.monitoring.events import (
-    ALARM_BEGAN,
-    AlreadyAcknowledged,
-    UnknownEvent,
-    Wanted,
+    BEGAN,
+    ENDED,
+    Acknowledged,
+    NoEvent,
     acknowledge,
     page,
     put,
 )
 from peerloan.monitoring.plan import Tell, Webhook
-from peerloan.service import create_app
-from peerloan.settings import Settings
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
-NOW = 1_800_000_000_000
+SECRET = b"a secret that nobody guesses"
 HOUR = 3_600_000
-SECRET = b"a secret of more than twenty-four bytes"
-DATA = {"rule": "feature-drift", "about": "int_rate", "level": "act", "figure": 0.31}
-
-
-class Receiver:
-    """A web server that answers with these statuses, and then with 200; what it was sent."""
-
-    def __init__(self, *statuses: int) -> None:
-        self.got: list[tuple[dict[str, str], bytes]] = []
-        answers = iter(statuses)
-        got = self.got
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers["Content-Length"]))
-                got.append(({k.lower(): v for k, v in self.headers.items()}, body))
-                self.send_response(next(answers, 200))
-                self.send_header("Location", "/elsewhere")
-                self.send_header("Content-Length", "0")
-                self.end_headers()
-
-            def log_message(self, *_: Any) -> None:
-                pass
-
-        self.server = HTTPServer(("127.0.0.1", 0), Handler)
-        threading.Thread(target=self.server.serve_forever, args=(0.01,), daemon=True).start()
-
-    @property
-    def address(self) -> str:
-        return f"127.0.0.1:{self.server.server_port}"
-
-
-@pytest.fixture
-def receiver() -> Iterator[Callable[..., Receiver]]:
-    started: list[Receiver] = []
-
-    def start(*statuses: int) -> Receiver:
-        started.append(Receiver(*statuses))
-        return started[-1]
-
-    yield start
-    for each in started:
-        each.server.shutdown()
-        each.server.server_close()
 
 
 @pytest.fixture
 def database(ledger_url: str) -> Database:
-    made = Database(ledger_url)
-    made.upgrade()
-    return made
+    found = Database(ledger_url)
+    found.upgrade()
+    return found
 
 
-def webhook(tmp_path: Path, url: str) -> Tell:
-    (tmp_path / "secret").write_bytes(SECRET + b"\n")
-    return Tell(log=False, webhook=Webhook(url, str(tmp_path / "secret")))
-
-
-def keep(database: Database, tell: Tell, subject: str = "additive-1", time_ms: int = NOW) -> str:
+def tell(database: Database, *channels: str, kind: str = BEGAN, now_ms: int = 0) -> str:
+    data = {"rule": "feature-drift", "about": "int_rate", "value": 0.3, "limit": 0.25}
     with database.writing() as connection:
-        return put(connection, ALARM_BEGAN, subject, DATA, time_ms, tell.channels)
+        return put(connection, kind, "additive-1", data, now_ms, channels)
 
 
-def states(database: Database) -> list[tuple[str, int, str | None]]:
-    every = [told for event in page(database, Wanted(), 10) for told in event.told]
-    return [(each.state, each.attempts, each.fault) for each in every]
+class Receiver(ThreadingHTTPServer):
+    """A webhook's receiver, which answers what it is told to."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.got: list[tuple[dict[str, str], bytes]] = []
+        self.answers: list[int] = []
+        self.url = f"http://127.0.0.1:{self.server_port}/word"
 
 
-def test_a_webhook_that_fails_is_told_again_with_the_same_signed_event(
-    database: Database, tmp_path: Path, receiver: Callable[..., Receiver]
-) -> None:
-    there = receiver(500, 302)
-    tell = webhook(tmp_path, f"http://{there.address}/events")
-    made = keep(database, tell)
-    assert deliver_due(database, tell, NOW) == 0
-    assert states(database) == [("waiting", 1, "it answered 500")]
-    assert deliver_due(database, tell, NOW) == 0
-    assert len(there.got) == 1
-    assert deliver_due(database, tell, NOW + HOUR) == 0
-    assert states(database) == [("waiting", 2, "it answered 302")]
-    assert deliver_due(database, tell, NOW + 3 * HOUR) == 1
-    assert states(database) == [("told", 3, None)]
-    assert deliver_due(database, tell, NOW + 9 * HOUR) == 0
-    assert len(there.got) == 3
-    for head, body in there.got:
-        signed = f"{head['webhook-id']}.{head['webhook-timestamp']}.".encode() + body
-        expected = base64.b64encode(hmac.new(SECRET, signed, hashlib.sha256).digest()).decode()
-        assert head["webhook-signature"] == f"v1,{expected}"
-        assert head["content-type"] == "application/cloudevents+json; charset=utf-8"
-        event = json.loads(body)
-        assert event["id"] == head["webhook-id"] == made
-        assert (event["specversion"], event["type"]) == ("1.0", ALARM_BEGAN)
-        assert (event["source"], event["subject"]) == ("/peerloan/monitor", "additive-1")
-        assert (event["time"], event["data"]) == ("2027-01-15T08:00:00Z", DATA)
+class _Handler(BaseHTTPRequestHandler):
+    server: Receiver
 
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        self.server.got.append(({k.lower(): v for k, v in self.headers.items()}, body))
+        answer = self.server.answers.pop(0) if self.server.answers else 204
+        self.send_response(answer)
+        if answer == 302:
+            self.send_header("Location", "/elsewhere")
+        self.end_headers()
 
-def test_who_was_stopped_before_it_was_kept_tells_it_again_and_no_other(
-    database: Database,
-    tmp_path: Path,
-    receiver: Callable[..., Receiver],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    there = receiver()
-    tell = webhook(tmp_path, f"http://{there.address}")
-    first, second = keep(database, tell), keep(database, tell)
-    original = delivery._keep
-    calls = iter([original])
-
-    def stopped(*arguments: Any, **named: Any) -> None:
-        next(calls, _stop)(*arguments, **named)
-
-    monkeypatch.setattr(delivery, "_keep", stopped)
-    with pytest.raises(KeyboardInterrupt):
-        deliver_due(database, tell, NOW)
-    monkeypatch.undo()
-    assert deliver_due(database, tell, NOW) == 1
-    assert [head["webhook-id"] for head, _ in there.got] == [first, second, second]
-
-
-def _stop(*_: Any, **__: Any) -> None:
-    raise KeyboardInterrupt
-
-
-def test_one_channel_s_failure_holds_up_no_other(
-    database: Database, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    (tmp_path / "told.py").write_text(
-        "import pathlib, sys\npathlib.Path(sys.argv[1]).write_text(sys.stdin.read())\n"
-    )
-    command = (sys.executable, str(tmp_path / "told.py"), str(tmp_path / "event.json"))
-    (tmp_path / "secret").write_bytes(SECRET)
-    away = Webhook("http://127.0.0.1:9/hidden", str(tmp_path / "secret"))
-    tell = Tell(log=True, webhook=away, command=command)
-    made = keep(database, tell)
-    with caplog.at_level(logging.INFO):
-        assert deliver_due(database, tell, NOW) == 2
-    assert json.loads((tmp_path / "event.json").read_text())["id"] == made
-    assert ALARM_BEGAN in caplog.text
-    assert '"feature-drift"' in caplog.text
-    assert states(database) == [
-        *(("told", 1, None), ("told", 1, None)),
-        ("waiting", 1, "Connection refused"),
-    ]
-    assert "hidden" not in caplog.text
-    assert SECRET.decode() not in caplog.text
-
-
-def test_what_is_not_heard_for_seven_days_is_given_up_and_what_nobody_awaits_is_dropped(
-    database: Database,
-) -> None:
-    tell = Tell(log=False, command=(sys.executable, "-c", "raise SystemExit(3)"))
-    keep(database, tell)
-    deliver_due(database, tell, NOW)
-    assert states(database) == [("waiting", 1, "its exit code was 3")]
-    deliver_due(database, tell, NOW + 7 * 24 * HOUR)
-    assert states(database) == [("given up", 2, "given up: its exit code was 3")]
-    keep(database, tell)
-    deliver_due(database, Tell(), NOW)
-    state, attempts, fault = states(database)[0]
-    assert (state, attempts) == ("given up", 0)
-    assert str(fault).startswith("dropped")
-    with database.reading() as connection:
-        assert set(connection.execute(select(deliveries.c.next_ms)).scalars()) == {None}
-
-
-def test_events_are_read_by_page_and_acknowledged_once(database: Database) -> None:
-    ids = [keep(database, Tell(), f"v-{i % 2}", NOW + i) for i in range(4)]
-    newest = page(database, Wanted(), 3)
-    assert [each.id for each in newest] == ids[:0:-1]
-    assert [each.id for each in page(database, Wanted(), 3, newest[-1].number)] == ids[:1]
-    assert [each.id for each in page(database, Wanted(version="v-1"), 9)] == [ids[3], ids[1]]
-    assert [each.id for each in page(database, Wanted(since_ms=NOW + 3), 9)] == [ids[3]]
-    acknowledge(database, ids[3], "ann", "known")
-    with pytest.raises(AlreadyAcknowledged, match="by ann"):
-        acknowledge(database, ids[3], "ben", "too")
-    with pytest.raises(UnknownEvent):
-        acknowledge(database, "nothing", "ben", "too")
-    assert [each.id for each in page(database, Wanted(is_open=True), 9)] == ids[2::-1]
-    held = page(database, Wanted(), 1)[0].acknowledged
-    assert held is not None
-    assert (held.who, held.why) == ("ann", "known")
-
-
-def test_the_command_lists_and_acknowledges(run: Run, tmp_path: Path) -> None:
-    url = f"sqlite:///{tmp_path / 'peerloan-ledger' / 'ledger.db'}"
-    database = Database(url)
-    database.upgrade()
-    first, second = keep(database, Tell()), keep(database, Tell())
-    done = run("events", "acknowledge", first, "--why", "known", ledger=url)
-    assert done.returncode == 0, done.stderr
-    again = run("events", "acknowledge", first, "--why", "too", ledger=url)
-    assert again.returncode == 1
-    assert "was acknowledged before, by " in again.stderr
-    listed = run("events", "list", "--open", "--since", "2027-01-15", "--json", ledger=url)
-    (shown,) = json.loads(listed.stdout)
-    assert shown["event"]["id"] == second
-    assert shown["told"] == [{"channel": "log", "state": "waiting", "fault": None}]
+    def log_message(self, *_: Any) -> None:
+        pass
 
 
 @pytest.fixture
-def client(
-    store: Store, version_of: Callable[[str], str], database: Database, tmp_path: Path
-) -> FlaskClient:
-    store.promote(version_of("additive"))
-    url = database.url.render_as_string(hide_password=False)
-    return create_app(
-        Settings(store.root, ledger=url, seal=tmp_path / "seal"), on_loopback=True
-    ).test_client()
+def receiver() -> Iterator[Receiver]:
+    found = Receiver()
+    threading.Thread(target=found.serve_forever, daemon=True).start()
+    yield found
+    found.shutdown()
+    found.server_close()
 
 
-def valid(client: FlaskClient, path: str, template: str, status: int = 200, **named: Any) -> Any:
-    """An answer that is as the API's own description says."""
-    method = "post" if "json" in named else "get"
-    answer = client.open(path, method=method.upper(), **named)
-    assert answer.status_code == status, answer.text
-    document: Any = client.get("/openapi.json").json
-    described = document["paths"][template][method]["responses"][str(status)]
-    (content,) = described["content"].values()
-    schema = {**content["schema"], "components": document["components"]}
-    jsonschema.Draft202012Validator(schema).validate(answer.json)
-    return answer.json
+@pytest.fixture
+def webhook(receiver: Receiver, tmp_path: Path) -> Tell:
+    (tmp_path / "secret").write_bytes(SECRET + b"\n")
+    return Tell(log=False, webhook=Webhook(receiver.url, str(tmp_path / "secret")))
 
 
-def test_the_api_pages_and_acknowledges(client: FlaskClient, database: Database) -> None:
-    first, second = keep(database, Tell()), keep(database, Tell(), "v-2")
-    found = valid(client, "/v1/events?limit=1", "/v1/events")
-    assert found["events"][0]["event"]["id"] == second
-    found = valid(client, f"/v1/events?limit=1&cursor={found['next']}", "/v1/events")
-    assert [each["event"]["id"] for each in found["events"]] == [first]
-    assert found["next"] is None
-    one, template = f"/v1/events/{first}/acknowledge", "/v1/events/{event}/acknowledge"
-    assert valid(client, one, template, json={"why": "known"})["why"] == "known"
-    again = valid(client, one, template, 409, json={"why": "too"})
-    assert "by somebody without a name" in again["detail"]
-    valid(client, "/v1/events/x/acknowledge", template, 404, json={"why": "known"})
-    valid(client, one, template, 422, json={"why": ""})
-    found = valid(client, "/v1/events?open=true&version=v-2&since=2027-01-15", "/v1/events")
-    assert [each["event"]["subject"] for each in found["events"]] == ["v-2"]
-    wrong = valid(client, "/v1/events?open=1&limit=0&cursor=x&until=1", "/v1/events", 400)
-    assert {each["field"] for each in wrong["errors"]} == {"?open", "?limit", "?cursor", "?until"}
-
-
-def test_the_api_answers_the_history_of_drift(
-    client: FlaskClient, database: Database, version_of: Callable[[str], str]
+def test_a_webhook_gets_a_signed_cloud_event(
+    database: Database, receiver: Receiver, webhook: Tell
 ) -> None:
-    champion = version_of("additive")
-    with database.writing() as connection:
-        for number, name in ((1, champion), (2, "other")):
-            row = {"number": number, "version": name, "digest": "d", "threshold": 0.1}
-            connection.execute(insert(versions).values(row))
-            for kind, day in (("day", 20_000), ("day", 20_001), ("month", 19_997)):
-                told = {"figures": '{"psi":0.25}' if day != 20_001 else "{}"}
-                made = {"version": number, "kind": kind, "day": day}
-                connection.execute(insert(figures).values(made | told))
-    until = "&until=2024-11-01"
-    found = valid(client, f"/v1/drift?kind=day{until}", "/v1/drift")["figures"]
-    assert found == [
-        {"version": champion, "day": "2024-10-04", "psi": 0.25},
-        {"version": champion, "day": "2024-10-05"},
-    ]
-    since = valid(client, f"/v1/drift?version=other&since=2024-10-05{until}", "/v1/drift")
-    assert since["figures"] == [{"version": "other", "day": "2024-10-05"}]
-    months = valid(client, "/v1/drift?kind=month", "/v1/drift")["figures"]
-    assert [each["day"] for each in months] == ["2024-10-01"]
-    assert valid(client, "/v1/drift?version=none", "/v1/drift")["figures"] == []
-    valid(client, "/v1/drift?kind=year", "/v1/drift", 400)
+    event_id = tell(database, "webhook", now_ms=1_700_000_000_123)
+    deliver_due(database, webhook, 1_700_000_001_000)
+    deliver_due(database, webhook, 1_700_000_002_000)
+    ((headers, body),) = receiver.got
+    event = json.loads(body)
+    assert event["specversion"] == "1.0"
+    assert (event["id"], event["source"], event["type"]) == (event_id, "/peerloan/monitor", BEGAN)
+    assert (event["subject"], event["datacontenttype"]) == ("additive-1", "application/json")
+    assert event["time"] == "2023-11-14T22:13:20.123000Z"
+    assert event["data"]["about"] == "int_rate"
+    assert headers["content-type"] == "application/cloudevents+json; charset=UTF-8"
+    assert (headers["webhook-id"], headers["webhook-timestamp"]) == (event_id, "1700000001")
+    signed = f"{event_id}.1700000001.".encode() + body
+    expected = base64.b64encode(hmac.digest(SECRET, signed, hashlib.sha256)).decode()
+    assert headers["webhook-signature"] == f"v1,{expected}"
+
+
+def test_what_fails_is_tried_again_later_each_time_and_holds_up_no_other_channel(
+    database: Database,
+    receiver: Receiver,
+    webhook: Tell,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    both = Tell(log=True, webhook=webhook.webhook)
+    first = tell(database, "log", "webhook")
+    second = tell(database, "log", "webhook", kind=ENDED)
+    receiver.answers = [500, 302]
+    now = 1_000
+    with caplog.at_level(logging.WARNING):
+        deliver_due(database, both, now)
+    assert [each in caplog.text for each in (f"event {first}", f"event {second}")] == [True, True]
+    assert "answered 500" in caplog.text
+    assert "word" not in caplog.text
+    assert len(receiver.got) == 1, "the second waits for the first"
+    deliver_due(database, both, now + 20_000)
+    assert len(receiver.got) == 1, "not yet"
+    now += 40_000
+    deliver_due(database, both, now)
+    assert len(receiver.got) == 2, "a redirection is not followed"
+    deliver_due(database, both, now + 40_000)
+    assert len(receiver.got) == 2, "it waits longer each time"
+    deliver_due(database, both, now + 80_000)
+    told = [headers["webhook-id"] for headers, _ in receiver.got]
+    assert told == [first, first, first, second]
+    with database.reading() as connection:
+        assert connection.execute(select(schema.deliveries.c.next_ms)).scalars().all() == [None] * 4
+
+
+def test_who_stops_between_telling_and_marking_tells_again_with_the_same_id(
+    database: Database, receiver: Receiver, webhook: Tell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    event_id = tell(database, "webhook")
+
+    def stop(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(delivery, "_mark", stop)
+        with pytest.raises(KeyboardInterrupt):
+            deliver_due(database, webhook, 0)
+    deliver_due(database, webhook, 1)
+    assert [headers["webhook-id"] for headers, _ in receiver.got] == [event_id] * 2
+
+
+def test_a_receiver_that_is_not_there_is_given_up_after_a_week(
+    database: Database, webhook: Tell, receiver: Receiver, caplog: pytest.LogCaptureFixture
+) -> None:
+    receiver.server_close()
+    tell(database, "webhook")
+    now = tries = 0
+    while now < 9 * 24 * HOUR:
+        before = len(caplog.records)
+        deliver_due(database, webhook, now)
+        tries += len(caplog.records) > before
+        now += HOUR // 2
+    assert 120 < tries < 400
+    assert "given up after a week" in caplog.text
+    assert "Connection refused" in caplog.text
+
+
+def test_a_command_gets_the_event_and_no_shell(database: Database, tmp_path: Path) -> None:
+    script = (
+        "import sys; open(sys.argv[1], 'a').write(sys.stdin.read()); sys.exit(len(sys.argv) > 2)"
+    )
+    out = tmp_path / "out; rm"
+    told = Tell(log=False, command=(sys.executable, "-c", script, str(out)))
+    event_id = tell(database, "command")
+    deliver_due(database, told, 0)
+    assert json.loads(out.read_text())["id"] == event_id
+    tell(database, "command")
+    deliver_due(database, Tell(log=False, command=(*(told.command or ()), "fail")), 0)
+    with database.reading() as connection:
+        faults = connection.execute(select(schema.deliveries.c.fault)).scalars().all()
+    assert faults == [None, f"{sys.executable}: exit code 1"]
+    deliver_due(database, Tell(log=False), HOUR)
+    with database.reading() as connection:
+        assert "no longer told" in connection.execute(select(schema.deliveries.c.fault)).scalars()
+
+
+def test_the_first_who_takes_note_stands(database: Database) -> None:
+    made = [tell(database) for _ in range(3)]
+    assert [each.id for each in page(database, 2)] == made[:0:-1]
+    found = acknowledge(database, made[1], "anna", "rates were raised")
+    assert found.acknowledged is not None
+    assert (found.acknowledged.who, found.acknowledged.why) == ("anna", "rates were raised")
+    with pytest.raises(Acknowledged, match="anna has taken note"):
+        acknowledge(database, made[1], "ben", "")
+    with pytest.raises(NoEvent, match="nothing: no such event"):
+        acknowledge(database, "nothing", "ben", "")
+    assert [each.id for each in page(database, 9, only_open=True)] == [made[2], made[0]]
+    (last,) = page(database, 9, before=page(database, 9)[1].number)
+    assert last.id == made[0]

@@ -23,7 +23,7 @@ from peerloan.book import open_writer
 from peerloan.ledger import Database, schema
 from peerloan.ledger.database import now_ms
 from peerloan.model import Bundle, Store, probabilities
-from peerloan.monitoring.events import Wanted, page
+from peerloan.monitoring.events import page
 from peerloan.monitoring.plan import Plan, Tell
 from peerloan.operations.metrics import Metrics
 from peerloan.operations.schedule import Lease, Schedule
@@ -238,7 +238,7 @@ def test_drift_is_answered_as_the_rules_say(
     assert state.challenger is not None
     change = store.history()[-1]
     assert (change.action, change.who) == ("challenge", "monitor")
-    told = [json.loads(each.event) for each in page(database, Wanted(), 9)]
+    told = [json.loads(each.event) for each in page(database, 9)]
     assert [each["type"].rsplit(".", 2)[1:] for each in told] == [
         ["answer", "made"],
         ["alarm", "began"],

@@ -32,7 +32,6 @@ _COMMANDS = {
     "replay": "replay",
     "outcomes": "outcomes",
     "monitor": "monitoring",
-    "events": "events",
     "demo": "demo",
 }
 

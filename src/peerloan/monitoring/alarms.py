@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import Connection, delete, insert, select, update
 
 from peerloan.ledger.schema import alarms
-from peerloan.monitoring.events import ALARM_BEGAN, ALARM_ENDED, ALARM_ROSE, put
+from peerloan.monitoring.events import BEGAN, ENDED, ROSE, put
 from peerloan.monitoring.rules import Spoken
 
 
@@ -44,17 +44,17 @@ def sound(
         key = {"version": number, "rule": each.rule, "about": each.about}
         if alarm is None:
             connection.execute(insert(alarms).values(level=each.level, since_ms=now_ms, **key))
-            changes.append(Change(ALARM_BEGAN, each))
+            changes.append(Change(BEGAN, each))
         elif alarm.level == "watch" and each.level == "act":
             connection.execute(update(alarms).filter_by(**key).values(level=each.level))
-            changes.append(Change(ALARM_ROSE, each))
+            changes.append(Change(ROSE, each))
     staying = {(each.rule, each.about): each for each in (*lingering, *spoken)}
     for (rule, about), alarm in before.items():
         if (rule, about) not in staying:
             connection.execute(
                 delete(alarms).where(own, alarms.c.rule == rule, alarms.c.about == about)
             )
-            changes.append(Change(ALARM_ENDED, Spoken(rule, alarm.level, about, None, None)))
+            changes.append(Change(ENDED, Spoken(rule, alarm.level, about, None, None)))
     for change in changes:
         data = change.spoken._asdict() | {"model": name, "window": dict(window)}
         put(connection, change.type, name, data, now_ms, channels)

@@ -1,4 +1,8 @@
-"""Telling events: to the log, a webhook, a command; each at least once, until it is heard."""
+"""Telling events: to the log, a webhook and a command, each at least once.
+
+An event is marked as told after it was; who is told twice knows it by its id. Each channel has its
+events in their order: one that can't be told yet holds up those behind it, but no other channel's.
+"""
 
 from __future__ import annotations
 
@@ -8,12 +12,13 @@ import hmac
 import logging
 import random
 import subprocess
-import time
-import urllib.error
 import urllib.request
-from http.client import HTTPException
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from http import HTTPStatus
+from typing import Any
+from urllib.error import HTTPError, URLError
 
+import msgspec
 from sqlalchemy import select, update
 
 from peerloan.ledger import Database
@@ -21,173 +26,155 @@ from peerloan.ledger.schema import deliveries, events
 from peerloan.monitoring.plan import PlanError, Tell, Webhook
 
 log = logging.getLogger(__name__)
-_WEBHOOK_SECONDS = 10
-_COMMAND_SECONDS = 60
-_FIRST_WAIT_MS, _LONGEST_WAIT_MS = 30_000, 3_600_000
-# From the event on; a try after this time is the last one.
-_GIVEN_UP_MS = 7 * 86_400_000
-# Of one channel in one turn.
-_AT_ONCE = 1_000
-_DROPPED = "dropped: nobody is to be told this way any more"
+_WEBHOOK_SECONDS, _COMMAND_SECONDS = 10, 60
+# The first wait after a failure, the longest, and how long it is tried at all.
+_FIRST_MS, _LONGEST_MS, _GIVEN_UP_MS = 30_000, 3_600_000, 7 * 86_400_000
+_MEDIA_TYPE = "application/cloudevents+json; charset=UTF-8"
+# Of a round; the next one goes on.
+_AT_ONCE = 500
 
 
 class NotTold(Exception):
-    """Why an event was not heard; it holds no secret."""
+    """Why an event could not be told; nothing secret."""
 
 
-class _Due(NamedTuple):
-    number: int
-    id: str
-    time_ms: int
-    type: str
-    event: str
-    attempts: int
-
-
-def deliver_due(database: Database, tell: Tell, now_ms: int) -> int:
-    """Tell what is due now (milliseconds since 1970), and keep after each try what became of it.
-
-    Returns how many were told. Who stops in between tells one event again, with the same id. Within
-    a channel events are told in the order in which they fell due; the first that fails ends the
-    channel's turn, and waits longer than those behind it: a receiver that is away costs one try,
-    and an event that it never takes holds up no other. Raises LedgerUnavailable.
+def deliver_due(database: Database, tell: Tell, now_ms: int) -> None:
+    """Tell what is due (`now_ms` in milliseconds since 1970); what fails is tried again later, for
+    a week. Raises LedgerUnavailable.
     """
-    began = time.monotonic()
-    _drop(database, tell.channels)
-    told = 0
-    for channel in tell.channels:
-        for due in _due(database, channel, now_ms):
-            now = now_ms + int((time.monotonic() - began) * 1000)
-            try:
-                _tell(tell, channel, due, now)
-            except NotTold as error:
-                _keep_fault(database, channel, due, now, str(error))
-                break
-            _keep(database, channel, due, fault=None, next_ms=None)
-            told += 1
-    return told
-
-
-def _drop(database: Database, channels: list[str]) -> None:
-    """Give up what waits for channels that are none any more."""
-    rows = deliveries.c.next_ms.is_not(None) & deliveries.c.channel.not_in(channels)
+    channels: dict[str, Callable[[str, str], None]] = {"log": lambda _, event: _say(event)}
+    if (webhook := tell.webhook) is not None:
+        channels["webhook"] = lambda event_id, event: _post(webhook, event_id, event, now_ms)
+    if (command := tell.command) is not None:
+        channels["command"] = lambda _, event: _run(command, event)
     with database.reading() as connection:
-        names = list(connection.execute(select(deliveries.c.channel).where(rows)).scalars())
-    if names:
-        with database.writing() as connection:
-            connection.execute(update(deliveries).where(rows).values(next_ms=None, fault=_DROPPED))
-        log.warning(
-            "%d events that were to be told by %s are dropped: the rules name it no more",
-            *(len(names), " and ".join(sorted(set(names)))),
-        )
+        open_ones = select(deliveries.c.channel).where(deliveries.c.next_ms.is_not(None)).distinct()
+        waiting = connection.execute(open_ones).scalars().all()
+    for channel in waiting:
+        for row in _next_of(database, channel):
+            if channel not in channels:
+                log.warning("%s: is told to the %s no longer", row.id, channel)
+                _mark(database, row, next_ms=None, fault="no longer told")
+            elif row.next_ms > now_ms or not _told(database, row, channels[channel], now_ms):
+                break
 
 
-def _due(database: Database, channel: str, now_ms: int) -> list[_Due]:
+def _next_of(database: Database, channel: str) -> Sequence[Any]:
     rows = (
         select(
-            *(events.c.number, events.c.id, events.c.time_ms, events.c.type, events.c.event),
-            deliveries.c.attempts,
+            *(deliveries.c.event, deliveries.c.channel, deliveries.c.attempts),
+            *(deliveries.c.next_ms, events.c.id, events.c.time_ms),
+            events.c.event.label("content"),
         )
         .join(events, events.c.number == deliveries.c.event)
-        .select_from(deliveries)
-        .where(deliveries.c.channel == channel, deliveries.c.next_ms <= now_ms)
-        .order_by(deliveries.c.next_ms, deliveries.c.event)
+        .where(deliveries.c.next_ms.is_not(None), deliveries.c.channel == channel)
+        .order_by(deliveries.c.event)
         .limit(_AT_ONCE)
     )
     with database.reading() as connection:
-        return [_Due(*row) for row in connection.execute(rows)]
+        return connection.execute(rows).all()
 
 
-def _tell(tell: Tell, channel: str, due: _Due, now_ms: int) -> None:
-    """Tell one event; raises NotTold."""
-    if channel == "webhook" and tell.webhook is not None:
-        _post(tell.webhook, due, now_ms // 1000)
-    elif channel == "command" and tell.command is not None:
-        _run(tell.command, due.event)
-    else:
-        # Any lower, and a program that has set nothing up would not show it.
-        log.warning("event %s %s: %s", due.type, due.id, due.event)
+def _told(database: Database, row: Any, tell: Callable[[str, str], None], now_ms: int) -> bool:
+    """Tell an event, and mark what came of it."""
+    try:
+        tell(row.id, row.content)
+    except NotTold as error:
+        _put_off(database, row, now_ms, str(error))
+        return False
+    _mark(database, row, next_ms=None, attempts=row.attempts + 1, fault=None)
+    return True
 
 
-def _keep_fault(database: Database, channel: str, due: _Due, now_ms: int, fault: str) -> None:
-    if now_ms - due.time_ms >= _GIVEN_UP_MS:
-        log.error("event %s is given up: %s: %s", due.id, channel, fault)
-        _keep(database, channel, due, fault=f"given up: {fault}", next_ms=None)
+def _put_off(database: Database, row: Any, now_ms: int, fault: str) -> None:
+    """Try an event again later, each time later; or give up."""
+    if now_ms - row.time_ms > _GIVEN_UP_MS:
+        log.error("%s: given up after a week, the %s: %s", row.id, row.channel, fault)
+        _mark(database, row, next_ms=None, attempts=row.attempts + 1, fault=f"given up: {fault}")
         return
-    log.warning("event %s is to be told again: %s: %s", due.id, channel, fault)
-    wait = min(_FIRST_WAIT_MS * 2 ** min(due.attempts, 20), _LONGEST_WAIT_MS)
-    # Who failed together should not come back together; never later than the longest wait.
-    wait = int(wait * random.uniform(0.75, 1))  # noqa: S311
-    _keep(database, channel, due, fault=fault, next_ms=now_ms + wait)
+    wait = min(_FIRST_MS * 2 ** min(row.attempts, 20), _LONGEST_MS)
+    # So that many who wait for the same receiver do not come back at once.
+    wait = int(wait * random.uniform(0.8, 1.2))  # noqa: S311
+    log.warning(
+        "%s: could not be told to the %s, next in %d s: %s",
+        row.id,
+        row.channel,
+        wait // 1000,
+        fault,
+    )
+    _mark(database, row, next_ms=now_ms + wait, attempts=row.attempts + 1, fault=fault)
 
 
-def _keep(
-    database: Database, channel: str, due: _Due, *, fault: str | None, next_ms: int | None
-) -> None:
-    one = (deliveries.c.event == due.number) & (deliveries.c.channel == channel)
-    became = {"attempts": due.attempts + 1, "fault": fault, "next_ms": next_ms}
+def _mark(database: Database, row: Any, **values: Any) -> None:
     with database.writing() as connection:
-        connection.execute(update(deliveries).where(one).values(became))
+        key = {"event": row.event, "channel": row.channel}
+        connection.execute(update(deliveries).filter_by(**key).values(**values))
 
 
-class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    """Whoever is named is told, and nobody whom he names."""
+def _say(event: str) -> None:
+    found = msgspec.json.decode(event)
+    data = msgspec.json.encode(found["data"]).decode()
+    log.warning("event %s %s of %s: %s", found["id"], found["type"], found["subject"], data)
 
-    def redirect_request(self, *_: Any, **__: Any) -> None:
-        """A redirect is answered as what it is: not heard."""
 
-
-def signature(secret: bytes, event_id: str, timestamp: int, body: bytes) -> str:
-    """What shows a receiver who sent an event: by Standard Webhooks, over id, seconds and body."""
-    signed = b"%s.%d.%s" % (event_id.encode(), timestamp, body)
+def signature(secret: bytes, event_id: str, timestamp: str, body: bytes) -> str:
+    """What a receiver finds in `webhook-signature`: HMAC-SHA-256 over id, time and body, as the
+    Standard Webhooks have it.
+    """
+    signed = b".".join((event_id.encode(), timestamp.encode(), body))
     return "v1," + base64.b64encode(hmac.digest(secret, signed, hashlib.sha256)).decode()
 
 
-def _post(webhook: Webhook, due: _Due, timestamp: int) -> None:
-    """Send an event to a webhook; raises NotTold."""
-    body = due.event.encode()
+class _NoRedirect(urllib.request.HTTPRedirectHandler):
+    def redirect_request(self, *_: Any) -> None:
+        """What is signed for one address goes to no other."""
+
+
+_opener = urllib.request.build_opener(_NoRedirect)
+
+
+def _post(webhook: Webhook, event_id: str, event: str, now_ms: int) -> None:
+    body, timestamp = event.encode(), str(now_ms // 1000)
     try:
-        signed = signature(webhook.secret(), due.id, timestamp, body)
-        heads = {
-            "Content-Type": "application/cloudevents+json; charset=utf-8",
-            "webhook-id": due.id,
-            "webhook-timestamp": str(timestamp),
-            "webhook-signature": signed,
+        headers = {
+            "Content-Type": _MEDIA_TYPE,
+            "webhook-id": event_id,
+            "webhook-timestamp": timestamp,
+            "webhook-signature": signature(webhook.secret(), event_id, timestamp, body),
         }
-        asked = urllib.request.Request(webhook.url, body, heads, method="POST")  # noqa: S310
-        opener = urllib.request.build_opener(_NoRedirect)
-        # What is answered beyond the status is not read.
-        opener.open(asked, timeout=_WEBHOOK_SECONDS).close()
+        request = urllib.request.Request(webhook.url, body, headers, method="POST")  # noqa: S310  the plan allows http and https alone
+        with _opener.open(request, timeout=_WEBHOOK_SECONDS) as answer:
+            if not HTTPStatus.OK <= answer.status < HTTPStatus.MULTIPLE_CHOICES:
+                raise NotTold(f"answered {answer.status}")
     except PlanError as error:
         raise NotTold(str(error)) from None
-    except urllib.error.HTTPError as error:
+    except HTTPError as error:
         error.close()
-        raise NotTold(f"it answered {error.code}") from None
-    except (OSError, HTTPException, ValueError) as error:
-        raise NotTold(_fault(error)) from None
-
-
-def _fault(error: Exception) -> str:
-    """Why nothing was answered; an error's own words could hold the URL, and so a password."""
-    reason = getattr(error, "reason", error)
-    if isinstance(reason, TimeoutError):
-        return f"no answer within {_WEBHOOK_SECONDS} s"
-    return getattr(reason, "strerror", None) or type(reason).__name__
+        raise NotTold(f"answered {error.code}") from None
+    except URLError as error:
+        raise NotTold(_reason(error.reason)) from None
+    except (OSError, ValueError) as error:
+        raise NotTold(_reason(error)) from None
 
 
 def _run(command: tuple[str, ...], event: str) -> None:
-    """Run a command with an event as its input; raises NotTold."""
     try:
-        done = subprocess.run(  # noqa: S603
+        done = subprocess.run(  # noqa: S603  the user's own, and no shell
             command,
             input=event.encode(),
             stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
             timeout=_COMMAND_SECONDS,
             check=False,
         )
     except subprocess.TimeoutExpired:
-        raise NotTold(f"it did not end within {_COMMAND_SECONDS} s") from None
-    except (OSError, ValueError) as error:
-        raise NotTold(f"it can't be run: {_fault(error)}") from None
+        raise NotTold(f"{command[0]}: took longer than {_COMMAND_SECONDS} s") from None
+    except OSError as error:
+        raise NotTold(f"{command[0]}: {error.strerror}") from None
     if done.returncode:
-        raise NotTold(f"its exit code was {done.returncode}")
+        said = done.stderr.decode(errors="replace").strip().splitlines()[-1:]
+        raise NotTold(": ".join([f"{command[0]}: exit code {done.returncode}", *said])[:300])
+
+
+def _reason(error: object) -> str:
+    return getattr(error, "strerror", None) or type(error).__name__

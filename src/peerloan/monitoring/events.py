@@ -1,162 +1,119 @@
-"""Events in the ledger: what is to be told, whom it was told, and who has taken note of it."""
+"""Events: what there was to tell, to whom it still has to be told, and who has taken note of it."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Mapping, Sequence
+from importlib import import_module
+from typing import Any, NamedTuple
 
-from sqlalchemy import JSON, Connection, cast, insert, select, type_coerce, update
+from sqlalchemy import Connection, Row, insert, select, update
 
-from peerloan.ledger import Database, LedgerError, ids
+from peerloan.ledger import Database, Ids, ids
 from peerloan.ledger.database import now_ms
+from peerloan.ledger.errors import LedgerError
 from peerloan.ledger.schema import deliveries, events
 
-ALARM_BEGAN = "org.peerloan.alarm.began"
-ALARM_ROSE = "org.peerloan.alarm.rose"
-ALARM_ENDED = "org.peerloan.alarm.ended"
-ANSWER_MADE = "org.peerloan.answer.made"
-ANSWER_REFUSED = "org.peerloan.answer.refused"
-ANSWER_PROMOTED = "org.peerloan.answer.promoted"
+BEGAN = "org.peerloan.alarm.began"
+ROSE = "org.peerloan.alarm.rose"
+ENDED = "org.peerloan.alarm.ended"
+MADE = "org.peerloan.answer.made"
+REFUSED = "org.peerloan.answer.refused"
+PROMOTED = "org.peerloan.answer.promoted"
+_ids = Ids()
 
 
-class UnknownEvent(LedgerError):
+class NoEvent(LedgerError):
     """There is no event with this id."""
 
 
-class AlreadyAcknowledged(LedgerError):
-    """Somebody has taken note of this event before."""
+class Acknowledged(LedgerError):
+    """Somebody has taken note of the event before."""
 
 
-@dataclass(frozen=True)
-class Acknowledged:
-    """When an event was taken note of (milliseconds since 1970), by whom, and why so."""
+class Acknowledgement(NamedTuple):
+    """Who has taken note of an event, when (milliseconds since 1970), and what they say of it."""
 
-    time_ms: int
     who: str
+    time_ms: int
     why: str
 
 
-@dataclass(frozen=True)
-class Told:
-    """What became of telling an event by a channel: the tries, when the next one is due
-    (milliseconds since 1970; None: none is), and what was wrong with the last one.
-    """
-
-    channel: str
-    attempts: int
-    next_ms: int | None
-    fault: str | None
-
-    @property
-    def state(self) -> str:
-        """Whether it is told, waits to be, or was given up."""
-        if self.next_ms is not None:
-            return "waiting"
-        return "told" if self.fault is None else "given up"
-
-
-@dataclass(frozen=True)
-class Event:
-    """An event as it is kept; `event` is the CloudEvent as JSON."""
+class Event(NamedTuple):
+    """An event: its number, which rises; its id; itself in JSON; and who has taken note of it."""
 
     number: int
     id: str
-    time_ms: int
-    type: str
     event: str
-    acknowledged: Acknowledged | None
-    told: list[Told] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """Which events: from a time on (milliseconds since 1970), only those that nobody has taken note
-    of, of a model version. None: whichever.
-    """
-
-    since_ms: int | None = None
-    is_open: bool = False
-    version: str | None = None
+    acknowledged: Acknowledgement | None
 
 
 def put(
     connection: Connection,
     kind: str,
     subject: str,
-    data: dict[str, Any],
+    data: Mapping[str, Any],
     time_ms: int,
     channels: Sequence[str],
 ) -> str:
-    """Keep an event that is to be told by these channels at once, in the caller's transaction.
-
-    The subject is a model version, the time milliseconds since 1970. Returns the event's id.
+    """Keep an event that is to be told to these channels, and return its id: all of it in the
+    transaction of the connection, and so together with what it tells of.
     """
-    # Its library is not there where only serving is installed.
-    from peerloan.monitoring.cloud_event import cloud_event
-
-    made = ids.text(ids.Ids().new())
-    text = cloud_event(made, kind, subject, data, time_ms)
-    row = {"id": made, "time_ms": time_ms, "type": kind, "event": text}
-    number = connection.execute(insert(events).values(row).returning(events.c.number)).scalar_one()
-    due = [
-        {"event": number, "channel": channel, "attempts": 0, "next_ms": time_ms}
-        for channel in channels
+    # Only who makes events has the library for it.
+    made = import_module("peerloan.monitoring.cloud_event")
+    event_id = ids.text(_ids.new())
+    number = connection.execute(
+        insert(events)
+        .values(
+            id=event_id,
+            time_ms=time_ms,
+            type=kind,
+            event=made.cloud_event(event_id, kind, subject, time_ms, data),
+        )
+        .returning(events.c.number)
+    ).scalar_one()
+    rows = [
+        {"event": number, "channel": channel, "attempts": 0, "next_ms": 0} for channel in channels
     ]
-    if due:
-        connection.execute(insert(deliveries), due)
-    return made
+    if rows:
+        connection.execute(insert(deliveries), rows)
+    return event_id
 
 
-def page(database: Database, wanted: Wanted, limit: int, before: int | None = None) -> list[Event]:
+def page(
+    database: Database, limit: int, before: int | None = None, only_open: bool = False
+) -> list[Event]:
     """At most so many events, the newest first, of those with numbers below `before`."""
     rows = select(events).order_by(events.c.number.desc()).limit(limit)
     if before is not None:
         rows = rows.where(events.c.number < before)
-    if wanted.since_ms is not None:
-        rows = rows.where(events.c.time_ms >= wanted.since_ms)
-    if wanted.is_open:
+    if only_open:
         rows = rows.where(events.c.acknowledged_ms.is_(None))
-    if wanted.version is not None:
-        # SQLite reads JSON in a text as it is; PostgreSQL wants to be told that it is some.
-        as_json = type_coerce if database.is_sqlite else cast
-        subject = as_json(events.c.event, JSON)["subject"].as_string()
-        rows = rows.where(subject == wanted.version)
     with database.reading() as connection:
-        found = {row.number: row for row in connection.execute(rows)}
-        told: dict[int, list[Told]] = {number: [] for number in found}
-        tries = select(deliveries).where(deliveries.c.event.in_(list(found)))
-        for each in connection.execute(tries.order_by(deliveries.c.channel)):
-            told[each.event].append(Told(each.channel, each.attempts, each.next_ms, each.fault))
-    return [
-        Event(
-            *(row.number, row.id, row.time_ms, row.type, row.event),
-            None
-            if row.acknowledged_ms is None
-            else Acknowledged(row.acknowledged_ms, row.acknowledged_by, row.why),
-            told[row.number],
-        )
-        for row in found.values()
-    ]
+        return [_event(row) for row in connection.execute(rows)]
 
 
-def acknowledge(database: Database, event_id: str, who: str, why: str) -> Acknowledged:
-    """Keep who has taken note of an event, and why so; the first one holds.
-
-    Raises UnknownEvent, AlreadyAcknowledged (which says by whom), LedgerUnavailable.
+def acknowledge(database: Database, event_id: str, who: str, why: str) -> Event:
+    """Note that somebody has taken note of an event; raises NoEvent or Acknowledged: the first one
+    stands.
     """
-    now = now_ms()
-    one = events.c.id == event_id
     with database.writing() as connection:
-        done = connection.execute(
+        own = events.c.id == event_id
+        changed = connection.execute(
             update(events)
-            .where(one, events.c.acknowledged_ms.is_(None))
-            .values(acknowledged_ms=now, acknowledged_by=who, why=why)
+            .where(own, events.c.acknowledged_ms.is_(None))
+            .values(acknowledged_ms=now_ms(), acknowledged_by=who, why=why)
         )
-        if done.rowcount:
-            return Acknowledged(now, who, why)
-        first = connection.execute(select(events.c.acknowledged_by).where(one)).first()
-    if first is None:
-        raise UnknownEvent(f"there is no event {event_id}")
-    by = first.acknowledged_by or "somebody without a name"
-    raise AlreadyAcknowledged(f"the event {event_id} was acknowledged before, by {by}")
+        row = connection.execute(select(events).where(own)).first()
+    if row is None:
+        raise NoEvent(f"{event_id}: no such event")
+    found = _event(row)
+    if not changed.rowcount and found.acknowledged is not None:
+        raise Acknowledged(f"{event_id}: {found.acknowledged.who} has taken note of it before")
+    return found
+
+
+def _event(row: Row[Any]) -> Event:
+    acknowledged = None
+    if row.acknowledged_ms is not None:
+        acknowledged = Acknowledgement(row.acknowledged_by, row.acknowledged_ms, row.why)
+    return Event(row.number, row.id, row.event, acknowledged)

@@ -18,15 +18,7 @@ from peerloan.ledger.database import now_ms
 from peerloan.ledger.schema import watchers
 from peerloan.model import Store
 from peerloan.monitoring.delivery import deliver_due
-from peerloan.monitoring.events import (
-    ALARM_BEGAN,
-    ALARM_ENDED,
-    ALARM_ROSE,
-    ANSWER_MADE,
-    ANSWER_PROMOTED,
-    ANSWER_REFUSED,
-    put,
-)
+from peerloan.monitoring.events import BEGAN, ENDED, MADE, PROMOTED, REFUSED, ROSE, put
 from peerloan.monitoring.latest import DAY_MS
 from peerloan.monitoring.plan import Plan
 from peerloan.operations.answers import answer
@@ -40,7 +32,7 @@ _LEASE_MS, _RENEW_SECONDS = 120_000, 30.0
 _LOOK_SECONDS = 5.0
 # After a fault of which nothing is known.
 _RETRY_MS = 600_000
-_WORDS = {ALARM_BEGAN: "begins", ALARM_ROSE: "grows louder", ALARM_ENDED: "is over"}
+_WORDS = {BEGAN: "begins", ROSE: "grows louder", ENDED: "is over"}
 
 
 class Lease:
@@ -157,7 +149,7 @@ class Schedule:
         figures = done.figures.get(champion)
         acts = [] if figures is None else [each for each in figures.spoken if each.level == "act"]
         fresh = any(
-            model == champion and change.type != ALARM_ENDED and change.spoken.level == "act"
+            model == champion and change.type != ENDED and change.spoken.level == "act"
             for model, change in done.changes
         )
         today = now_ms() // DAY_MS
@@ -170,13 +162,7 @@ class Schedule:
         log.info("%s: %s", self._plan.answer, found.reason)
         if found.kind == "refused" and not fresh:
             return
-        kind = (
-            ANSWER_PROMOTED
-            if found.promoted
-            else ANSWER_MADE
-            if found.kind == "made"
-            else ANSWER_REFUSED
-        )
+        kind = PROMOTED if found.promoted else MADE if found.kind == "made" else REFUSED
         data = {
             "answer": self._plan.answer,
             "reason": found.reason,
