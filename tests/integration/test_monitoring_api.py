@@ -309,12 +309,13 @@ def test_a_receiver_verifies_as_the_docs_say() -> None:
     named: dict[str, Any] = {}
     exec(code, named)  # the docs' own lines
     secret, body = b"a secret that nobody guesses", event.encode()
-    head = {"webhook-id": json.loads(event)["id"], "webhook-timestamp": "1700000000"}
-    head["webhook-signature"] = signature(secret, *head.values(), body)
+    event_id, moment = json.loads(event)["id"], "1700000000"
+    signed = signature(secret, event_id, moment, body)
+    head = {"webhook-id": event_id, "webhook-timestamp": moment, "webhook-signature": signed}
     verify = named["is_from_peerloan"]
     assert verify(secret, head, body, now=1_700_000_100)
     assert not verify(secret, head, body + b" ", now=1_700_000_100)
     assert not verify(secret, head | {"webhook-id": "another"}, body, now=1_700_000_100)
     assert not verify(secret, head, body, now=1_700_001_000)
-    several = head | {"webhook-signature": f"v1,other {head['webhook-signature']}"}
+    several = head | {"webhook-signature": f"v1,other {signed}"}
     assert verify(secret, several, body, now=1_700_000_100)
