@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import jsonschema
+import msgspec
 import pytest
 from flask.testing import FlaskClient
 from sqlalchemy import delete, insert, select
@@ -304,8 +305,12 @@ def test_without_tables_there_is_503_and_the_command_says_what_to_run(
 
 def test_a_receiver_verifies_as_the_docs_say() -> None:
     page = (ROOT / "docs/monitoring.md").read_text("utf-8")
-    (code,) = re.findall(r"```python\n(.*?)```", page, re.S)
-    (event,) = re.findall(r"```json\n(.*?)```", page, re.S)
+    section = page.split("\n## Events\n")[1].split("\n## ")[0]
+    code, event, plan = (
+        re.findall(rf"```{kind}\n(.*?)```", section, re.S)[0] for kind in ("python", "json", "toml")
+    )
+    told = msgspec.toml.decode(plan, type=Plan).tell
+    assert told.channels == ["log", "webhook", "command"]
     named: dict[str, Any] = {}
     exec(code, named)  # the docs' own lines
     secret, body = b"a secret that nobody guesses", event.encode()
