@@ -96,9 +96,11 @@ CLIENT = """
 import json, sys
 from made import AuthenticatedClient
 from made.api.models import model, models, promote
+from made.api.monitoring import acknowledge, drift, events
 from made.api.outcomes import outcomes
 from made.api.predictions import predict
-from made.models import Columns, Loan, Outcome, Outcomes, PredictWhatIf, Problem, PromoteBody
+from made.models import AcknowledgeBody, PredictWhatIf, Problem, PromoteBody
+from made.models import Columns, Loan, Outcome, Outcomes
 
 url, token, loan, other = sys.argv[1], sys.argv[2], json.loads(sys.argv[3]), sys.argv[4]
 client = AuthenticatedClient(base_url=url, token=token)
@@ -116,6 +118,12 @@ told = Outcomes([Outcome(id=one.id, late=True), Outcome(loan_id="nobody", is_lat
 kept = outcomes.sync(client=client, body=told)
 assert (kept.stored, kept.refused) == (1, 1), kept
 assert kept.outcomes[0].id == one.id and kept.outcomes[1].errors[0].field == "date", kept
+page = events.sync(client=client)
+assert (page.events, page.next_) == ([], None), page
+history = drift.sync(client=client)
+assert (history.figures, history.alarms) == ([], []), history
+unknown = acknowledge.sync(one.id, client=client, body=AcknowledgeBody(why="seen"))
+assert isinstance(unknown, Problem) and unknown.status == 404, unknown
 listed = models.sync(client=client)
 assert other in [each.version for each in listed.versions]
 assert model.sync(other, client=client).digest

@@ -57,7 +57,7 @@ def test_a_champion_is_served(
     assert json.loads(answer)["model"]["version"] == version_of(candidate)
 
 
-@pytest.mark.parametrize("command", ["serve", "models", "ledger", "replay"])
+@pytest.mark.parametrize("command", ["serve", "models", "ledger", "replay", "events"])
 def test_the_commands_that_serving_needs_start(command: str) -> None:
     code = f"from peerloan.cli import main; main(['{command}', '--help'])"
     assert python(BLOCK + code).returncode == 0

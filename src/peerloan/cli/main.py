@@ -32,6 +32,7 @@ _COMMANDS = {
     "replay": "replay",
     "outcomes": "outcomes",
     "monitor": "monitoring",
+    "events": "events",
     "demo": "demo",
 }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from importlib import import_module
 from typing import Any, NamedTuple
+from uuid import UUID
 
 from sqlalchemy import Connection, Row, insert, select, update
 
@@ -12,6 +13,7 @@ from peerloan.ledger import Database, Ids, ids
 from peerloan.ledger.database import now_ms
 from peerloan.ledger.errors import LedgerError
 from peerloan.ledger.schema import deliveries, events
+from peerloan.loan.text import has_control
 
 BEGAN = "org.peerloan.alarm.began"
 ROSE = "org.peerloan.alarm.rose"
@@ -19,6 +21,9 @@ ENDED = "org.peerloan.alarm.ended"
 MADE = "org.peerloan.answer.made"
 REFUSED = "org.peerloan.answer.refused"
 PROMOTED = "org.peerloan.answer.promoted"
+# Letters of what is said of an event.
+MAX_WHY = 1_000
+WHY_EXPECTED = f"text of 1 to {MAX_WHY:,} characters, without control characters"
 _ids = Ids()
 
 
@@ -92,10 +97,20 @@ def page(
         return [_event(row) for row in connection.execute(rows)]
 
 
+def is_why(why: object) -> bool:
+    """Whether this can be said of an event."""
+    return isinstance(why, str) and 0 < len(why) <= MAX_WHY and not has_control(why)
+
+
 def acknowledge(database: Database, event_id: str, who: str, why: str) -> Event:
     """Note that somebody has taken note of an event; raises NoEvent or Acknowledged: the first one
     stands.
     """
+    try:
+        # Not every text can be asked for in every database.
+        event_id = str(UUID(event_id))
+    except ValueError:
+        raise NoEvent(f"{event_id}: no such event") from None
     with database.writing() as connection:
         own = events.c.id == event_id
         changed = connection.execute(
@@ -108,7 +123,9 @@ def acknowledge(database: Database, event_id: str, who: str, why: str) -> Event:
         raise NoEvent(f"{event_id}: no such event")
     found = _event(row)
     if not changed.rowcount and found.acknowledged is not None:
-        raise Acknowledged(f"{event_id}: {found.acknowledged.who} has taken note of it before")
+        # Where nobody needs a token, callers have no name.
+        first = found.acknowledged.who or "somebody"
+        raise Acknowledged(f"{event_id}: {first} has taken note of it before")
     return found
 
 

@@ -20,6 +20,7 @@ from peerloan.service import (
     docs,
     metrics,
     models,
+    monitoring,
     outcomes,
     pages,
     probes,
@@ -62,7 +63,7 @@ def create_app(settings: Settings, log: BinaryIO | None = None, on_loopback: boo
     )
     app.extensions["shadow"] = Shadow(champion, database)
     callers.register(app, Tokens(settings.tokens), on_loopback)
-    for room in (api, decisions, docs, models, outcomes, pages, probes, protocol):
+    for room in (api, decisions, docs, models, monitoring, outcomes, pages, probes, protocol):
         app.register_blueprint(room.blueprint)
     problems.register(app)
     assets.register(app)

@@ -4,32 +4,30 @@ from __future__ import annotations
 
 import base64
 import logging
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
 import msgspec
-from flask import Blueprint, Response, request
+from flask import Blueprint, Response
 
 from peerloan.ledger import Kept, LedgerUnavailable
 from peerloan.ledger.challenges import challenges_of
 from peerloan.ledger.moments import EXPECTED, moment, parse_moment
 from peerloan.ledger.outcomes import Known, latest
 from peerloan.ledger.reading import Wanted, find, known_versions, page, was_purged
-from peerloan.loan import Problem
-from peerloan.loan.text import TEXT_EXPECTED, show_given, text_fault
+from peerloan.loan.text import show_given
 from peerloan.model import BANDS
 from peerloan.service import keeping, problems
 from peerloan.service.api import as_json
 from peerloan.service.keeping import database
 from peerloan.service.openapi_decisions import MAX_LIMIT, USUAL_LIMIT
+from peerloan.service.parameters import Parameters
 from peerloan.service.problems import RequestError
 
 blueprint = Blueprint("decisions", __name__)
 log = logging.getLogger(__name__)
 PARAMETERS = ("loan_id", "since", "until", "version", "band", "limit", "cursor")
-_WHOLE = re.compile(r"[0-9]{1,6}")
 
 
 @blueprint.errorhandler(LedgerUnavailable)
@@ -56,7 +54,7 @@ def decision(decision: str) -> Response:
 @blueprint.get("/v1/predictions")
 def decisions() -> Response:
     """A page of decisions, the newest first; `next` is the cursor of the page after it."""
-    wanted, limit, before = _asked(request.args.to_dict(flat=False))
+    wanted, limit, before = _asked()
     # One more than asked for tells whether there is another page.
     kept = page(database(), wanted, limit + 1, before)
     body: dict[str, Any] = {"predictions": _described(kept[:limit]), "next": None}
@@ -114,52 +112,25 @@ def _id(text: str) -> bytes | None:
         return None
 
 
-def _asked(args: Mapping[str, Sequence[str]]) -> tuple[Wanted, int, bytes | None]:
+def _asked() -> tuple[Wanted, int, bytes | None]:
     """What a listing is of; raises RequestError that names each wrong parameter."""
-    wrong: list[Problem] = []
-
-    def refuse(name: str, expected: str, given: str) -> None:
-        wrong.append(Problem(None, f"?{name[:50]}", expected, show_given(given)))
-
-    given: dict[str, str] = {}
-    for name, values in args.items():
-        if name not in PARAMETERS:
-            refuse(name, f"one of the parameters {', '.join(PARAMETERS)}", values[-1])
-        elif len(values) > 1:
-            refuse(name, "one value", " and ".join(values[:3]))
-        else:
-            given[name] = values[0]
-    for name in ("loan_id", "version"):
-        if name in given and text_fault(given[name]):
-            refuse(name, TEXT_EXPECTED, given[name])
-    limit = USUAL_LIMIT
-    if (text := given.get("limit")) is not None:
-        limit = int(text) if _WHOLE.fullmatch(text) else 0
-        if not 1 <= limit <= MAX_LIMIT:
-            refuse("limit", f"a whole number from 1 to {MAX_LIMIT:,}", text)
-    if given.get("band", BANDS[0]) not in BANDS:
-        refuse("band", f"one of {', '.join(BANDS)}", given["band"])
-    times: dict[str, int | None] = {"since": None, "until": None}
-    for name in times:
-        if name in given:
-            times[name] = _milliseconds(given[name])
-            if times[name] is None:
-                refuse(name, EXPECTED, given[name])
+    asked = Parameters(PARAMETERS)
+    loan_id, version = asked.text("loan_id"), asked.text("version")
+    limit = asked.limit(USUAL_LIMIT, MAX_LIMIT)
+    band = asked.choice("band", BANDS)
+    times: dict[str, int | None] = {}
+    for name in ("since", "until"):
+        text = asked.given(name)
+        times[name] = None if text is None else _milliseconds(text)
+        if text is not None and times[name] is None:
+            asked.refuse(name, EXPECTED)
     before = None
-    if "cursor" in given:
-        before = _cursor(given["cursor"])
+    if (cursor := asked.given("cursor")) is not None:
+        before = _cursor(cursor)
         if before is None:
-            refuse("cursor", "the `next` of the page before", given["cursor"])
-    if wrong:
-        raise RequestError(400, "Wrong Parameters", problems.sentence(wrong), wrong)
-    wanted = Wanted(
-        given.get("loan_id"),
-        times["since"],
-        times["until"],
-        given.get("version"),
-        given.get("band"),
-    )
-    return wanted, limit, before
+            asked.refuse("cursor", "the `next` of the page before")
+    asked.check()
+    return Wanted(loan_id, times["since"], times["until"], version, band), limit, before
 
 
 def _milliseconds(text: str) -> int | None:

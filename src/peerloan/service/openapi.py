@@ -9,7 +9,12 @@ from peerloan.loan import json_schema
 from peerloan.loan.schema import example
 from peerloan.loan.text import PLAIN_LETTER
 from peerloan.model import BANDS
-from peerloan.service import openapi_decisions, openapi_outcomes, openapi_protocol
+from peerloan.service import (
+    openapi_decisions,
+    openapi_monitoring,
+    openapi_outcomes,
+    openapi_protocol,
+)
 from peerloan.service.bodies import MAX_WHY
 from peerloan.service.champion import Serving
 from peerloan.service.reading import MAX_LOANS
@@ -34,6 +39,7 @@ def document(serving: Serving) -> dict[str, Any]:
                 **decided["/v1/predictions"],
             },
             **openapi_outcomes.paths(_responses),
+            **openapi_monitoring.paths(_responses),
             "/v1/models": {"get": _models()},
             "/v1/models/{version}": {"get": _model()},
             "/v1/models/{version}/promote": {"post": _promote()},
@@ -58,6 +64,7 @@ def document(serving: Serving) -> dict[str, Any]:
                 "Predictions": _predictions(),
                 "Decision": openapi_decisions.schema(_prediction()),
                 **openapi_outcomes.schemas(definition),
+                **openapi_monitoring.schemas(),
                 "Model": _version(),
                 "Change": _change(),
                 "Problem": _problem(),

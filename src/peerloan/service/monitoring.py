@@ -1,0 +1,176 @@
+"""How the versions are watched, over HTTP: events, who took note of them, and figures by day."""
+
+from __future__ import annotations
+
+import logging
+import re
+from datetime import UTC, date, datetime
+from typing import Any, get_args
+
+import msgspec
+from flask import Blueprint, Response, current_app, request
+
+from peerloan.ledger import LedgerUnavailable
+from peerloan.ledger.moments import moment
+from peerloan.loan import Problem
+from peerloan.loan.checks import show_name
+from peerloan.loan.text import show_given
+from peerloan.model import Store
+from peerloan.monitoring import events as kept
+from peerloan.monitoring.events import Event
+from peerloan.monitoring.history import EPOCH, said_of
+from peerloan.monitoring.storage import Kind
+from peerloan.service import keeping, problems
+from peerloan.service.api import MAX_BODY_BYTES, as_json, champion, require_json, serving
+from peerloan.service.bodies import decode, read_body
+from peerloan.service.callers import caller_name
+from peerloan.service.keeping import database
+from peerloan.service.openapi_monitoring import MAX_DAYS, MAX_LIMIT, USUAL_LIMIT
+from peerloan.service.parameters import Parameters
+from peerloan.service.problems import RequestError
+
+blueprint = Blueprint("monitoring", __name__)
+log = logging.getLogger(__name__)
+_CURSOR = re.compile(r"[0-9]{1,18}")
+_DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
+
+
+@blueprint.errorhandler(LedgerUnavailable)
+def fault(error: LedgerUnavailable) -> Response:
+    """What the database says is for the log alone."""
+    log.error("events and figures can't be read or written: %s", error)
+    return problems.answer(
+        keeping.unavailable("The ledger does not answer now; try again in a moment.")
+    )
+
+
+@blueprint.get("/v1/events")
+def events() -> Response:
+    """A page of events, the newest first; `next` is the cursor of the page after it."""
+    asked = Parameters(("open", "limit", "cursor"))
+    only_open = asked.choice("open", ("true", "false")) == "true"
+    limit = asked.limit(USUAL_LIMIT, MAX_LIMIT)
+    cursor = asked.given("cursor")
+    if cursor is not None and not _CURSOR.fullmatch(cursor):
+        asked.refuse("cursor", "the `next` of the page before")
+    asked.check()
+    before = None if cursor is None else int(cursor)
+    # One more than asked for tells whether there is another page.
+    found = kept.page(database(), limit + 1, before, only_open)
+    following = str(found[limit - 1].number) if len(found) > limit else None
+    return as_json({"events": [_shown(each) for each in found[:limit]], "next": following})
+
+
+@blueprint.post("/v1/events/<event>/acknowledge")
+def acknowledge(event: str) -> Response:
+    """Note that the caller has taken note of an event; the first one stands."""
+    if request.args:
+        detail = f"expected no parameters, given {show_given(next(iter(request.args)))}"
+        raise RequestError(400, "Wrong Parameters", detail)
+    require_json()
+    why = _why(read_body(request.environ, MAX_BODY_BYTES))
+    try:
+        found = kept.acknowledge(database(), event, caller_name(request.environ), why)
+    except kept.NoEvent:
+        detail = f"there is no event {show_given(event)}"
+        raise RequestError(404, "No Such Event", detail) from None
+    except kept.Acknowledged as error:
+        raise RequestError(409, "Acknowledged Before", str(error)) from None
+    return as_json(_shown(found))
+
+
+@blueprint.get("/v1/drift")
+def drift() -> Response:
+    """What was said of a version by day or by month, the oldest first, and what speaks now."""
+    model, kind, since, until = _asked()
+    found = said_of(database(), model, kind, since, until)
+    if found is None:
+        _known(model)
+        found = [], []
+    said, alarms = found
+    name = msgspec.json.encode(model)
+    return as_json(
+        {
+            # A year holds megabytes, which are not read to be written again: what is kept follows
+            # on two more members.
+            "figures": [
+                msgspec.Raw(b'{"model":%b,"day":"%b",' % (name, str(day).encode()) + text)
+                for day, text in ((each.day, each.figures[1:].encode()) for each in said)
+            ],
+            "alarms": [
+                {
+                    "rule": each.rule,
+                    "about": each.about,
+                    "level": each.level,
+                    "since": moment(each.since_ms),
+                }
+                for each in alarms
+            ],
+        }
+    )
+
+
+def _shown(found: Event) -> dict[str, Any]:
+    acknowledged = None
+    if (by := found.acknowledged) is not None:
+        acknowledged = {"who": by.who, "time": moment(by.time_ms), "why": by.why}
+    return {"event": msgspec.Raw(found.event.encode()), "acknowledged": acknowledged}
+
+
+def _why(content: bytes) -> str:
+    """What the caller says of an event; raises RequestError."""
+    body = decode(content)
+    if not isinstance(body, dict):
+        wrong = [Problem(None, "(body)", 'an object: {"why": "…"}', show_given(body))]
+    else:
+        wrong = [
+            Problem(None, show_name(name), "nothing but why", show_given(value))
+            for name, value in body.items()
+            if name != "why"
+        ]
+        if not kept.is_why(body.get("why")):
+            given = show_given(body["why"]) if "why" in body else "nothing"
+            wrong.append(Problem(None, "why", kept.WHY_EXPECTED, given))
+    if wrong:
+        raise RequestError(422, "Wrong Values", problems.sentence(wrong), wrong)
+    return str(body["why"])
+
+
+def _asked() -> tuple[str, Kind, int, int]:
+    """A version, a kind, and the days since 1970 that are asked for; raises RequestError."""
+    asked = Parameters(("model", "kind", "since", "until"))
+    model = asked.text("model")
+    kind = asked.choice("kind", get_args(Kind)) or "day"
+    days: list[int | None] = []
+    for name in ("since", "until"):
+        text = asked.given(name)
+        days.append(None if text is None else _day(text))
+        if text is not None and days[-1] is None:
+            asked.refuse(name, "a day (2026-11-25)")
+    since, until = days
+    if until is None:
+        # Today counts.
+        after = (datetime.now(UTC).date() - EPOCH).days + 1
+        until = after if since is None else since + MAX_DAYS
+    if since is None:
+        since = until - MAX_DAYS
+    if until - since > MAX_DAYS:
+        asked.refuse("until", f"at most {MAX_DAYS} days after since")
+    asked.check()
+    if model is None:
+        model = serving(champion()).bundle.version
+    return model, "month" if kind == "month" else "day", since, until
+
+
+def _day(text: str) -> int | None:
+    try:
+        return (date.fromisoformat(text) - EPOCH).days if _DAY.fullmatch(text) else None
+    except ValueError:
+        return None
+
+
+def _known(model: str) -> None:
+    """Raise RequestError if a version that never decided is none of the store's either."""
+    store: Store = current_app.extensions["store"]
+    if model not in store.versions():
+        raise RequestError(404, "No Such Version", f"there is no version {show_given(model)}")
