@@ -129,17 +129,22 @@ def test_what_fails_is_tried_again_later_each_time_and_holds_up_no_other_channel
     assert [each in caplog.text for each in (f"event {first}", f"event {second}")] == [True, True]
     assert "answered 500" in caplog.text
     assert "word" not in caplog.text
-    assert len(receiver.got) == 1, "the second waits for the first"
-    deliver_due(database, both, now + 20_000)
-    assert len(receiver.got) == 1, "not yet"
-    now += 40_000
-    deliver_due(database, both, now)
-    assert len(receiver.got) == 2, "a redirection is not followed"
-    deliver_due(database, both, now + 40_000)
-    assert len(receiver.got) == 2, "it waits longer each time"
-    deliver_due(database, both, now + 80_000)
+    assert len(receiver.got) == 1, "the first that fails ends the turn"
+    deliver_due(database, both, now + 10_000)
+    assert [headers["webhook-id"] for headers, _ in receiver.got] == [first, second]
+    assert "answered 302" in caplog.text, "a redirection is not followed"
+    deliver_due(database, both, now + 12_000)
+    assert len(receiver.got) == 2, "not yet"
+    receiver.answers = [500]
+    deliver_due(database, both, now + 37_000)
+    assert [headers["webhook-id"] for headers, _ in receiver.got[2:]] == [first]
+    deliver_due(database, both, now + 50_000)
+    assert [headers["webhook-id"] for headers, _ in receiver.got[3:]] == [second]
+    deliver_due(database, both, now + 70_000)
+    assert len(receiver.got) == 4, "it waits longer each time"
+    deliver_due(database, both, now + 120_000)
     told = [headers["webhook-id"] for headers, _ in receiver.got]
-    assert told == [first, first, first, second]
+    assert told == [first, second, first, second, first]
     with database.reading() as connection:
         assert connection.execute(select(schema.deliveries.c.next_ms)).scalars().all() == [None] * 4
 

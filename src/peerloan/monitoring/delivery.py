@@ -1,7 +1,9 @@
 """Telling events: to the log, a webhook and a command, each at least once.
 
 An event is marked as told after it was; who is told twice knows it by its id. Each channel has its
-events in their order: one that can't be told yet holds up those behind it, but no other channel's.
+events in the order in which they fell due, and its turn ends with the first that can't be told,
+which waits longer than those behind it: a receiver that is away costs one try a turn, and an event
+that it never takes holds up no other.
 """
 
 from __future__ import annotations
@@ -48,27 +50,26 @@ def deliver_due(database: Database, tell: Tell, now_ms: int) -> None:
     if (command := tell.command) is not None:
         channels["command"] = lambda _, event: _run(command, event)
     with database.reading() as connection:
-        open_ones = select(deliveries.c.channel).where(deliveries.c.next_ms.is_not(None)).distinct()
-        waiting = connection.execute(open_ones).scalars().all()
+        due = select(deliveries.c.channel).where(deliveries.c.next_ms <= now_ms).distinct()
+        waiting = connection.execute(due).scalars().all()
     for channel in waiting:
-        for row in _next_of(database, channel):
+        for row in _due(database, channel, now_ms):
             if channel not in channels:
                 log.warning("%s: is told to the %s no longer", row.id, channel)
                 _mark(database, row, next_ms=None, fault="no longer told")
-            elif row.next_ms > now_ms or not _told(database, row, channels[channel], now_ms):
+            elif not _told(database, row, channels[channel], now_ms):
                 break
 
 
-def _next_of(database: Database, channel: str) -> Sequence[Any]:
+def _due(database: Database, channel: str, now_ms: int) -> Sequence[Any]:
     rows = (
         select(
             *(deliveries.c.event, deliveries.c.channel, deliveries.c.attempts),
-            *(deliveries.c.next_ms, events.c.id, events.c.time_ms),
-            events.c.event.label("content"),
+            *(events.c.id, events.c.time_ms, events.c.event.label("content")),
         )
         .join(events, events.c.number == deliveries.c.event)
-        .where(deliveries.c.next_ms.is_not(None), deliveries.c.channel == channel)
-        .order_by(deliveries.c.event)
+        .where(deliveries.c.channel == channel, deliveries.c.next_ms <= now_ms)
+        .order_by(deliveries.c.next_ms, deliveries.c.event)
         .limit(_AT_ONCE)
     )
     with database.reading() as connection:

@@ -152,12 +152,8 @@ def realised_json(realised: Realised) -> dict[str, Any]:
 
 
 def _calibration_json(calibration: Calibration) -> dict[str, Any]:
-    return {
-        "ratio": _estimate(calibration.ratio),
-        "slope": calibration.slope,
-        "intercept": calibration.intercept,
-        "bands": [each._asdict() for each in calibration.bands],
-    }
+    bands = [each._asdict() for each in calibration.bands]
+    return calibration._asdict() | {"ratio": _estimate(calibration.ratio), "bands": bands}
 
 
 def _drift_json(drift: Drift) -> dict[str, Any]:

@@ -52,21 +52,17 @@ class InBand(NamedTuple):
 
 
 class Calibration(NamedTuple):
-    """How right probabilities were: late loans, and how many were expected; `slope` and `intercept`
-    of outcomes regressed on margins, 1 and 0 where they are right, and None if there is no finite
-    slope.
+    """How right probabilities were: late loans, how many were expected, and their ratio; `slope`
+    and `intercept` of outcomes regressed on margins, 1 and 0 where they are right, and None if
+    there is no finite slope.
     """
 
     late: int
     expected: float
+    ratio: Estimate
     slope: float | None
     intercept: float | None
     bands: list[InBand]
-
-    @property
-    def ratio(self) -> Estimate:
-        """Late loans, of those expected."""
-        return Estimate.of_ratio(self.late, self.expected)
 
 
 @dataclass(frozen=True)
@@ -150,7 +146,8 @@ class Scores:
             for band in np.unique(own).tolist()
         ]
         slope, intercept = regressed(self.margins, late, self.loans) or (None, None)
-        return Calibration(int(late.sum()), float(expected.sum()), slope, intercept, bands)
+        sums = int(late.sum()), float(expected.sum())
+        return Calibration(*sums, Estimate.of_ratio(*sums), slope, intercept, bands)
 
     def _outcomes(self) -> Codes:
         assert self.late is not None  # noqa: S101  who asks has outcomes
