@@ -115,8 +115,10 @@ def test_what_a_writer_has_not_told_of_yet_is_counted_if_it_is_new(
     other.decide(loans[4:5], old, old + 1)
     assert count_new(database, store).decisions == 0, "it is a day older than its writer"
     other.close()
-    assert count_new(database, store).decisions == 1, "once the writer has told of it"
+    past.decide(loans[5:7], now + 9, now + 10)
+    assert count_new(database, store).decisions == 3, "once the writer has told of it"
     past.close()
+    assert known(database) == (6, 0, 0)
 
 
 def test_a_record_that_is_gone_is_not_waited_for(

@@ -75,6 +75,10 @@ class _Chain:
         """Whether there is more of it than was found behind `start`."""
         return self.blocked or (not self.whole and self.seq < self.told)
 
+    def look_closer(self) -> None:
+        """Read on from what was counted, however long ago that was made."""
+        self.start, self.whole, self.blocked = self.id, True, False
+
 
 def count_new(
     database: Database,
@@ -89,13 +93,14 @@ def count_new(
     with snapshot(database) as connection:
         revision = connection.execute(select(watchers.c.revision)).scalar_one()
         versions = Versions(connection, store)
-        for thoroughly in (False, True):
-            every = _chains(connection, thoroughly)
-            if every:
-                rows = _stream(connection, min(each.start for each in every.values()), progress)
-                revision = _pass(database, connection, versions, every, rows, revision, done)
+        every = _chains(connection)
+        while every:
+            rows = _stream(connection, min(each.start for each in every.values()), progress)
+            revision = _pass(database, connection, versions, every, rows, revision, done)
             if not any(each.missed for each in every.values()):
                 break
+            for each in every.values():
+                each.look_closer()
     done.missing = versions.missing
     return done
 
@@ -130,10 +135,8 @@ def _pass(
     return revision
 
 
-def _chains(connection: Connection, thoroughly: bool) -> dict[int, _Chain]:
-    """The chains that may hold more than was counted of them, by number: as far back as it can be,
-    or only as it usually is.
-    """
+def _chains(connection: Connection) -> dict[int, _Chain]:
+    """The chains that may hold more than was counted of them, by number."""
     before = {row.chain: row for row in connection.execute(select(counted))}
     found = {}
     now = now_ms()
@@ -144,13 +147,13 @@ def _chains(connection: Connection, thoroughly: bool) -> dict[int, _Chain]:
         ends = row.closed or row.seen_ms < now - DEAD_MS
         if seen is None:
             # A first pass finds all there is anyway.
-            whole = thoroughly or not before
+            whole = not before
             start = _FIRST if whole else ids.first_at(row.opened_ms - HEAD_MS).bytes
             found[row.number] = _Chain(0, _FIRST, start, whole, ends, row.head_seq)
             continue
         recent = ids.first_at(now - _LATE_MS).bytes
         # Nothing that was told of is missing: there is only what came in the last minute.
-        whole = thoroughly or ends or row.head_seq > seen.seq or recent <= seen.id.bytes
+        whole = ends or row.head_seq > seen.seq or recent <= seen.id.bytes
         start = seen.id.bytes if whole else recent
         found[row.number] = _Chain(seen.seq, seen.id.bytes, start, whole, ends, row.head_seq)
     return found

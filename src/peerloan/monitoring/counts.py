@@ -17,6 +17,8 @@ from peerloan.monitoring.performance import CELLS, Scores
 
 # Values that the reference does not have are told apart up to so many.
 _NAMED = 50
+# A probability of 0 or 1 has no finite margin.
+_FARTHEST = 1_000_000
 # A margin's cell, and its loans; or those with an outcome, and the late ones of them.
 Cells = dict[int, int]
 Outcomes = dict[int, tuple[int, int]]
@@ -73,7 +75,8 @@ class Counting:
 
     def cells(self, margins: Numbers) -> Codes:
         """The cell of each margin."""
-        return np.floor((margins - self.threshold_margin) * CELLS).astype(np.int64)
+        found = np.floor((margins - self.threshold_margin) * CELLS)
+        return np.clip(found, -_FARTHEST, _FARTHEST).astype(np.int64)
 
     def count(
         self, loans: Loans, margins: Numbers, groups: Codes, sign: int = 1

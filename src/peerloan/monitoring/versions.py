@@ -8,7 +8,7 @@ from sqlalchemy import Connection
 
 from peerloan.ledger.inputs import InputReader
 from peerloan.ledger.reading import known_versions
-from peerloan.model import Bundle, BundleError, Store, StoreError
+from peerloan.model import Bundle, BundleError, Store, StoreError, StoreFault
 from peerloan.monitoring.counts import Counting
 
 
@@ -31,7 +31,9 @@ class Versions:
         self.missing: dict[str, str] = {}
 
     def open(self, number: int) -> Opened | None:
-        """A version; None if it can't be opened."""
+        """A version; None if it can't be opened. Raises StoreFault while the store can't be read:
+        what is left out then would be left out for good.
+        """
         if number not in self._opened:
             self._opened[number] = self._open(number)
         return self._opened[number]
@@ -45,6 +47,8 @@ class Versions:
             bundle = self._store.load(version.version)
             if bundle.digest != version.digest:
                 raise BundleError("is not the version that decided: its digest is another")
+        except StoreFault:
+            raise
         except (BundleError, StoreError) as error:
             self.missing[version.version] = str(error)
             return None

@@ -16,7 +16,7 @@ from sqlalchemy import or_, select, update
 from peerloan.ledger import Database, LedgerError
 from peerloan.ledger.database import now_ms
 from peerloan.ledger.schema import watchers
-from peerloan.model import Store
+from peerloan.model import Store, StoreFault
 from peerloan.monitoring.delivery import deliver_due
 from peerloan.monitoring.events import BEGAN, ENDED, MADE, PROMOTED, REFUSED, ROSE, put
 from peerloan.monitoring.latest import DAY_MS
@@ -115,7 +115,7 @@ class Schedule:
                         self._round()
                     deliver_due(self._database, self._plan.tell, now_ms())
             self._down = False
-        except LedgerError as error:
+        except (LedgerError, StoreFault) as error:
             if not self._down:
                 log.error("could not watch, and will go on trying: %s", error)
             self._down = True
