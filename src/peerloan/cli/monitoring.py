@@ -26,7 +26,7 @@ from peerloan.cli.opening import Moment, ledger_database
 from peerloan.ledger import SOURCES
 from peerloan.ledger.database import now_ms
 from peerloan.monitoring.books import watch_book
-from peerloan.monitoring.counting import count_new
+from peerloan.monitoring.counting import CountedElsewhere, count_new
 from peerloan.monitoring.estimates import Estimate
 from peerloan.monitoring.figures import Drift, Watched
 from peerloan.monitoring.figures import as_json as figures_json
@@ -137,9 +137,16 @@ def _of_ledger(
     """The figures of a version in a window of the ledger, once all that came is counted."""
     database = ledger_database()
     database.check()
-    with progress() as show:
-        counted = count_new(database, store(), partial(show, "counting decisions"))
-    count_outcomes(database, store(), counted)
+    try:
+        with progress() as show:
+            counted = count_new(database, store(), partial(show, "counting decisions"))
+        count_outcomes(database, store(), counted)
+        for version, why in counted.missing.items():
+            note(f"note: decisions by {version} are left out: {why}")
+        if counted.unreadable:
+            note(f"note: {counted.unreadable:,} decisions can't be read, and are left out")
+    except CountedElsewhere as error:
+        note(f"note: {error}: the newest ones may be missing here")
     last = -(-(until or now_ms()) // HOUR_MS)
     first = last - plan.window_days * 24 if since is None else since // HOUR_MS
     if first >= last:

@@ -42,6 +42,10 @@ _ROWS = (
 )
 
 
+class CountedElsewhere(LedgerError):
+    """Another process counts at the same time, and was quicker."""
+
+
 @dataclass
 class Progress:
     """What a run has counted: decisions and outcomes; days (since 1970) that changed; the versions
@@ -277,12 +281,12 @@ def _keep(
 
 
 def advance(connection: Connection, revision: int) -> None:
-    """Go on from a revision of the counts; raises LedgerError if another has done so."""
+    """Go on from a revision of the counts; raises CountedElsewhere if another has done so."""
     changed = connection.execute(
         update(watchers).where(watchers.c.revision == revision).values(revision=revision + 1)
     )
     if not changed.rowcount:
-        raise LedgerError("another process counts the ledger's decisions now")
+        raise CountedElsewhere("another process counts the ledger's decisions now")
 
 
 def _finish(database: Database, number: int, chain: _Chain) -> None:
