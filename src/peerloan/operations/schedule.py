@@ -134,7 +134,7 @@ class Schedule:
         began = time.monotonic()
         done = self._watcher.round(now_ms())
         self._tell(done, time.monotonic() - began)
-        self._metrics.show(self._database, done)
+        self._metrics.count(done.counted)
         loud = [
             change.spoken
             for model, change in done.changes
