@@ -89,7 +89,7 @@ class Schedule:
         self._watcher = Watcher(database, store, plan)
         self._lease = Lease(database)
         self._metrics = metrics
-        self._leads = False
+        self._leads: bool | None = None
         self._down = False
 
     def run(self, wait: Callable[[float], object] = time.sleep) -> None:
