@@ -1,24 +1,31 @@
 #!/bin/sh
-# Makes what a first start needs beside the images: the folders that are mounted, and the ledger's
-# password. What is there already stays as it is.
+# Makes what a first start needs beside the images: the folders that are mounted, the rules by which
+# the model is watched, the ledger's password, and the secret that signs what a webhook is told. What
+# is there already stays as it is.
 set -eu
 cd "$(dirname "$0")/.."
 
-for folder in books certificates; do
+for folder in books certificates rules; do
     [ -d "$folder" ] || install -d -m 755 "$folder"
 done
+[ -e rules/rules.toml ] || install -m 644 deploy/rules.toml rules/rules.toml
 
-# Two users read the password, each in a container of its own; on this machine the folder is its
-# owner's alone, so nobody else comes as far as the file.
+# Users of containers read them, each in a container of its own; on this machine the folder is its
+# owner's alone, so nobody else comes as far as the files.
 [ -d secrets ] || install -d -m 700 secrets
-password=secrets/ledger_password
-# Some engines make an empty folder where a file that they shall mount is missing.
-[ ! -d "$password" ] || rmdir "$password"
-if [ ! -e "$password" ]; then
-    (umask 077 && od -An -N32 -tx1 /dev/urandom | tr -d ' \n' >"$password.new")
-    chmod 444 "$password.new"
+
+make() { # NAME: a secret
+    secret=secrets/$1
+    # Some engines make an empty folder where a file that they shall mount is missing.
+    [ ! -d "$secret" ] || rmdir "$secret"
+    [ ! -e "$secret" ] || return 0
+    (umask 077 && od -An -N32 -tx1 /dev/urandom | tr -d ' \n' >"$secret.new")
+    chmod 444 "$secret.new"
     # Moved into its place whole, and never over another.
-    ln "$password.new" "$password"
-    rm "$password.new"
-    echo "prepare: $password is made; keep a copy of it where the ledger's backups are not" >&2
-fi
+    ln "$secret.new" "$secret"
+    rm "$secret.new"
+    echo "prepare: $secret is made; keep a copy of it where the ledger's backups are not" >&2
+}
+
+make ledger_password
+make webhook_secret

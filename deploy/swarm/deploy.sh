@@ -21,7 +21,12 @@ if [ -e .env ]; then
 fi
 NGINX_FILES=$(cat deploy/nginx/* | sha256sum | cut -c 1-12)
 LEDGER_FILES=$(cat deploy/ledger/* | sha256sum | cut -c 1-12)
-export NGINX_FILES LEDGER_FILES
+if [ ! -f rules/rules.toml ]; then
+    echo 'deploy: no rules/rules.toml; make it by: sh deploy/prepare.sh' >&2
+    exit 1
+fi
+RULES_FILE=$(sha256sum rules/rules.toml | cut -c 1-12)
+export NGINX_FILES LEDGER_FILES RULES_FILE
 
 stack=${PEERLOAN_STACK:-peerloan}
 password=${stack}_ledger_password
@@ -122,11 +127,13 @@ stop() { # WHY
 }
 
 secrets=$(docker secret ls --format '{{.Name}}')
-if ! echo "$secrets" | grep -qxF "$password"; then
-    echo "deploy: no secret $password; make it by: sh deploy/prepare.sh &&" \
-        "docker secret create $password secrets/ledger_password" >&2
-    exit 1
-fi
+for name in ledger_password webhook_secret; do
+    if ! echo "$secrets" | grep -qxF "${stack}_$name"; then
+        echo "deploy: no secret ${stack}_$name; make it by: sh deploy/prepare.sh &&" \
+            "docker secret create ${stack}_$name secrets/$name" >&2
+        exit 1
+    fi
+done
 # The database stays where its volume is: at first, here.
 if [ -z "$(docker node ls -q --filter node.label=peerloan_ledger=here)" ]; then
     docker node update --label-add peerloan_ledger=here "$(docker info --format '{{.Swarm.NodeID}}')" >/dev/null
@@ -142,6 +149,6 @@ await ledger || stop "the ledger's database was rolled back"
 job=${stack}_ledger_upgrade
 upgrade || stop 'the ledger was not upgraded'
 
-remember nginx ms_flask_app ms_model
+remember nginx ms_flask_app ms_model ms_monitor
 docker stack deploy --with-registry-auth -c deploy/swarm/stack.yml "$@" "$stack"
-await nginx ms_flask_app ms_model
+await nginx ms_flask_app ms_model ms_monitor

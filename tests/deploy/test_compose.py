@@ -14,7 +14,7 @@ import pytest
 from deploy.deployment import RELEASE, Deployment, inspect, sh, wait_for
 
 Fresh = Callable[[], tuple[str, Callable[[], str]]]
-SERVICES = ("nginx", "ms_flask_app", "ms_model", "ledger")
+SERVICES = ("nginx", "ms_flask_app", "ms_model", "ms_monitor", "ledger")
 
 
 def versions(here: Deployment) -> list[str]:
@@ -168,6 +168,12 @@ def test_a_container_has_no_more_rights_than_it_needs(serving: Deployment, servi
         ("ms_model", "/tokens", True),
         ("ms_flask_app", "/seal", True),
         ("ms_model", "/seal", True),
+        ("ms_monitor", "/store/versions", True),
+        ("ms_monitor", "/store/aliases", True),
+        ("ms_monitor", "/rules", False),
+        ("ms_monitor", "/books", False),
+        ("ms_monitor", "/seal", False),
+        ("ms_monitor", "/run/secrets", False),
         ("ledger", "/var/lib/postgresql/data", True),
         ("ledger", "/var/lib/postgresql", False),
         ("ledger", "/etc/ledger", False),
@@ -191,6 +197,18 @@ def test_the_project_s_containers_reach_nobody_outside(serving: Deployment, serv
             assert network["Internal"] or network["Driver"] == "null", name
 
 
+def test_the_monitor_alone_reaches_a_webhook_outside(serving: Deployment) -> None:
+    (container,) = serving.containers("ms_monitor")
+    leading_out = []
+    for name in inspect(container)["NetworkSettings"]["Networks"]:
+        network = json.loads(sh("docker", "network", "inspect", name))[0]
+        if not network["Internal"]:
+            leading_out.append(name)
+            assert len(network["Containers"]) == 1, "nobody else is here"
+    assert leading_out == [f"{serving.name}_monitor"]
+    assert not inspect(container)["HostConfig"]["PortBindings"]
+
+
 REACH = "import socket, sys; socket.create_connection((sys.argv[1], int(sys.argv[2])), 2)"
 
 
@@ -201,6 +219,10 @@ REACH = "import socket, sys; socket.create_connection((sys.argv[1], int(sys.argv
         ("ms_model", "ledger", 5432, True),
         ("ms_model", "ms_flask_app", 5000, False),
         ("ms_model", "nginx", 8443, False),
+        ("ms_monitor", "ledger", 5432, True),
+        ("ms_monitor", "ms_flask_app", 5000, False),
+        ("ms_monitor", "nginx", 8443, False),
+        ("ms_flask_app", "ms_monitor", 9464, False),
     ],
 )
 def test_who_reaches_whom(

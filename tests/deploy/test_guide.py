@@ -66,5 +66,5 @@ def test_from_a_bare_host_to_tls(host: list[str]) -> None:
     printed = sh(*host, script).split(END)
     assert '"status":"ready"' in printed[7]
     assert '"probability":' in printed[8]
-    assert printed[9].count("Up (") == 5
+    assert printed[9].count("Up (") == 6
     assert "unhealthy" not in printed[9]

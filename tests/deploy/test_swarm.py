@@ -20,6 +20,7 @@ from peerloan.loan import default_definition
 STACK = "peerloan-test-swarm"
 APP = f"{STACK}_ms_flask_app"
 PASSWORD = f"{STACK}_ledger_password"
+WEBHOOK = f"{STACK}_webhook_secret"
 SECRETS = (f"{STACK}_tls_crt", f"{STACK}_tls_key")
 
 
@@ -66,7 +67,7 @@ def remove() -> None:
         subprocess.run(
             ["docker", "volume", "rm", f"{STACK}_{name}"], capture_output=True, check=False
         )
-    for name in (*SECRETS, PASSWORD):
+    for name in (*SECRETS, PASSWORD, WEBHOOK):
         subprocess.run(["docker", "secret", "rm", name], capture_output=True, check=False)
 
 
@@ -82,6 +83,7 @@ def stack(checkout: Path) -> Iterator[Stack]:
     assert (done.returncode, done.stdout) == (1, "")
     assert f"no secret {PASSWORD}; make it by: sh deploy/prepare.sh &&" in done.stderr
     sh("docker", "secret", "create", PASSWORD, checkout / "secrets/ledger_password")
+    sh("docker", "secret", "create", WEBHOOK, checkout / "secrets/webhook_secret")
     done = here.deploy(RELEASE)
     assert done.returncode == 0, done.stderr
     here.make_token()
@@ -134,7 +136,7 @@ def test_a_release_whose_migration_fails_touches_nothing(
     assert 'table "no_such_table" does not exist' in done.stderr
     assert "the ledger was not upgraded; nothing else was touched" in done.stderr
     assert stack.containers("ms_flask_app") == before
-    assert stack.sql("SELECT number FROM migrations") == ["1"]
+    assert stack.sql("SELECT number FROM migrations ORDER BY number") == ["1", "2"]
     assert load.take().faults == []
 
 
@@ -144,7 +146,7 @@ def test_a_good_release_rolls_out(stack: Stack, load: Steady, next_images: dict[
     assert done.returncode == 0, done.stderr
     assert "ms_flask_app: completed, 2/2" in done.stderr
     assert stack.image() == f"peerloan/ms_flask_app:{good}"
-    assert stack.sql("SELECT number FROM migrations ORDER BY number") == ["1", "2"]
+    assert stack.sql("SELECT number FROM migrations ORDER BY number") == ["1", "2", "3"]
     time.sleep(2)
     tally = load.take()
     assert tally.requests > 1000
@@ -154,7 +156,7 @@ def test_a_good_release_rolls_out(stack: Stack, load: Steady, next_images: dict[
 def test_the_same_release_again_changes_nothing(stack: Stack, next_images: dict[str, str]) -> None:
     done = stack.deploy(next_images["admits the release before"])
     assert done.returncode == 0, done.stderr
-    assert done.stderr.count(": running, ") == 4
+    assert done.stderr.count(": running, ") == 5
 
 
 @pytest.mark.parametrize(

@@ -233,7 +233,7 @@ def test_drift_is_answered_as_the_rules_say(
 
     for _ in range(2):  # again, nothing is due
         with pytest.raises(Over):
-            Schedule(database, store, plan, 3600, Metrics()).run(stop)
+            Schedule(database, store, plan, 3600, Metrics(database, 3600)).run(stop)
     state = store.state()
     assert state.challenger is not None
     change = store.history()[-1]

@@ -177,7 +177,7 @@ def _watch(every: float, host: str, port: int | None) -> None:
     plan = read_plan(read_settings().rules)
     database = ledger_database()
     database.ready()
-    metrics = Metrics()
+    metrics = Metrics(database, every)
     if port is not None:
         metrics.serve(host, port)
     logging.info(

@@ -138,7 +138,7 @@ class Schedule:
         began = time.monotonic()
         done = self._watcher.round(now_ms())
         self._tell(done, time.monotonic() - began)
-        self._metrics.show(self._database, done)
+        self._metrics.count(done.counted)
         self._answer(done)
 
     def _answer(self, done: Round) -> None:

@@ -1,0 +1,54 @@
+"""The monitor as a service: what it counts, and that one of several watches."""
+
+from __future__ import annotations
+
+import subprocess
+from typing import Any
+
+from deploy.deployment import Deployment, inspect, sh, wait_for
+
+
+def log(container: str) -> str:
+    done = subprocess.run(["docker", "logs", container], capture_output=True, text=True, check=True)
+    return done.stderr
+
+
+def metrics(container: str) -> dict[str, str]:
+    """What Prometheus is told, by name and labels."""
+    code = "import urllib.request as r; print(r.urlopen('http://127.0.0.1:9464/metrics').read().decode())"
+    lines = sh("docker", "exec", container, "python", "-c", code).splitlines()
+    return dict(line.rsplit(" ", 1) for line in lines if line and not line.startswith("#"))
+
+
+def test_one_monitor_watches_and_another_takes_over_from_it(
+    serving: Deployment, loan: dict[str, Any]
+) -> None:
+    assert serving.post("/v1/predictions", json=[loan] * 20).ok
+    (first,) = serving.containers("ms_monitor")
+    # So that the next round is due at once, and not in an hour.
+    serving.sql("UPDATE watchers SET judged_ms = judged_ms - 4000000")
+    wait_for("a round", lambda: "counted " in log(first).split("watching")[-1], 20)
+    wait_for("a round of these", lambda: f"{serving.serving()}: " in log(first), 20)
+    told = metrics(first)
+    assert told["peerloan_monitor_leader"] == "1.0"
+    assert told["peerloan_monitor_ledger_available"] == "1.0"
+    assert float(told["peerloan_monitor_decisions_total"]) >= 20
+
+    serving.compose(
+        "up", "-d", "--no-recreate", "--no-deps", "--scale", "ms_monitor=2", "ms_monitor"
+    )
+    (second,) = set(serving.containers("ms_monitor")) - {first}
+    wait_for("the other", lambda: "watches; standing by" in log(second), 20)
+    waiting = metrics(second)
+    assert waiting["peerloan_monitor_leader"] == "0.0"
+    same = {name for name in told if name.startswith("peerloan_drift_psi")}
+    assert same
+    assert {waiting[name] for name in same} <= {told[name] for name in same}
+
+    sh("docker", "stop", "--time", "10", first)
+    assert inspect(first)["State"]["ExitCode"] == 128 + 15, (
+        "it heard the signal, and was not killed"
+    )
+    wait_for("it takes over", lambda: log(second).rstrip().endswith("watching"), 10)
+    sh("docker", "rm", first)
+    serving.compose("up", "-d", "--no-recreate", "--no-deps", "ms_monitor")

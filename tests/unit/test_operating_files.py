@@ -1,0 +1,278 @@
+"""The alert rules, the dashboard and the default rules: valid, and of what there is."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import msgspec
+import pytest
+import yaml  # type: ignore[import-untyped]
+from prometheus_client import generate_latest
+
+from peerloan.ledger import Database
+from peerloan.ledger.schema import alarms, figures, versions, watchers
+from peerloan.monitoring.plan import Plan, Tell, read_plan
+from peerloan.monitoring.rules import Rules
+from peerloan.operations.metrics import Metrics
+from peerloan.service import metrics as application
+
+ROOT = Path(__file__).parents[2]
+PROMETHEUS = ROOT / "deploy/prometheus"
+ALERTS = (PROMETHEUS / "alerts.yml").read_text("utf-8")
+DASHBOARD = (ROOT / "deploy/grafana/peerloan.json").read_text("utf-8")
+MONITORING = (ROOT / "docs/monitoring.md").read_text("utf-8")
+
+TEXT = {"type": "string", "minLength": 1}
+RULES_SCHEMA = {
+    "type": "object",
+    "required": ["groups"],
+    "additionalProperties": False,
+    "properties": {
+        "groups": {
+            "type": "array",
+            "minItems": 1,
+            "items": {
+                "type": "object",
+                "required": ["name", "rules"],
+                "additionalProperties": False,
+                "properties": {
+                    "name": TEXT,
+                    "rules": {
+                        "type": "array",
+                        "items": {
+                            "type": "object",
+                            "required": ["alert", "expr", "labels", "annotations"],
+                            "additionalProperties": False,
+                            "properties": {
+                                "alert": {"pattern": "^PeerLoan[A-Za-z]+$"},
+                                "expr": TEXT,
+                                "for": {"pattern": "^[0-9]+[smhd]$"},
+                                "labels": {
+                                    "required": ["severity"],
+                                    "properties": {"severity": {"enum": ["page", "ticket"]}},
+                                },
+                                "annotations": {
+                                    "required": ["summary", "description"],
+                                    "additionalProperties": TEXT,
+                                },
+                            },
+                        },
+                    },
+                },
+            },
+        }
+    },
+}
+DATASOURCE = {
+    "type": "object",
+    "required": ["type", "uid"],
+    "properties": {"type": {"const": "prometheus"}, "uid": {"const": "${datasource}"}},
+}
+PLACE = {"type": "integer", "minimum": 0, "maximum": 24}
+DASHBOARD_SCHEMA = {
+    "type": "object",
+    "required": ["uid", "title", "schemaVersion", "panels", "templating", "time"],
+    "properties": {
+        "uid": TEXT,
+        "title": TEXT,
+        "schemaVersion": {"type": "integer", "minimum": 38},
+        "templating": {
+            "type": "object",
+            "required": ["list"],
+            "properties": {
+                "list": {
+                    "type": "array",
+                    "contains": {
+                        "properties": {
+                            "name": {"const": "datasource"},
+                            "type": {"const": "datasource"},
+                            "query": {"const": "prometheus"},
+                        }
+                    },
+                }
+            },
+        },
+        "panels": {
+            "type": "array",
+            "minItems": 1,
+            "items": {
+                "type": "object",
+                "required": ["id", "type", "title", "gridPos", "datasource", "targets"],
+                "properties": {
+                    "id": {"type": "integer"},
+                    "type": {"enum": ["timeseries", "stat", "table"]},
+                    "title": TEXT,
+                    "datasource": DATASOURCE,
+                    "gridPos": {
+                        "required": ["x", "y", "w", "h"],
+                        "properties": {"x": PLACE, "w": PLACE, "y": {"type": "integer"}},
+                    },
+                    "targets": {
+                        "type": "array",
+                        "minItems": 1,
+                        "items": {
+                            "required": ["refId", "expr", "datasource"],
+                            "properties": {"refId": TEXT, "expr": TEXT, "datasource": DATASOURCE},
+                        },
+                    },
+                },
+            },
+        },
+    },
+}
+
+
+def estimate(value: float) -> dict[str, float]:
+    return {"value": value, "low": value - 0.1, "high": value + 0.1}
+
+
+@pytest.fixture
+def scrape(tmp_path: Path) -> str:
+    """What the monitor tells of a ledger in which a round was done."""
+    database = Database(f"sqlite:///{tmp_path / 'ledger.db'}")
+    database.upgrade()
+    said = {
+        "window": {"loans": 300},
+        "features": [{"feature": "grade", "psi": 0.2}],
+        "score": {"psi": 0.3},
+        "estimated": {"auc": estimate(0.7), "recall": None, "late_rate": estimate(0.2)},
+        "realised": {"auc": estimate(0.6), "loans": 200},
+        "calibration": {"ratio": estimate(1.3)},
+    }
+    with database.writing() as connection:
+        connection.execute(
+            versions.insert().values(number=1, version="a", digest="d", threshold=0.5)
+        )
+        connection.execute(watchers.update().values(judged_ms=86_400_000))
+        connection.execute(
+            figures.insert().values(version=1, kind="day", day=0, figures=json.dumps(said))
+        )
+        connection.execute(
+            alarms.insert().values(
+                version=1, rule="calibration", about="late rate", level="act", since_ms=1
+            )
+        )
+    shown = Metrics(database, 3600)
+    shown.leads(True)
+    return generate_latest(shown._registry).decode()
+
+
+def names_in(exposition: str) -> set[str]:
+    """The names of samples, and of metrics that have none yet."""
+    return {line.split(" ")[2] for line in exposition.splitlines() if line.startswith("# TYPE")}
+
+
+def of_the_application() -> set[str]:
+    names = set()
+    for family in application.REGISTRY.collect():
+        suffixes = {"counter": ("_total",), "histogram": ("_bucket", "_count", "_sum")}
+        names |= {family.name + suffix for suffix in suffixes.get(family.type, ("",))}
+    return names
+
+
+def asked_in(expressions: list[str]) -> set[str]:
+    return {name for each in expressions for name in re.findall(r"\bpeerloan_\w+", each)}
+
+
+def alert_rules() -> list[dict[str, Any]]:
+    return [rule for group in yaml.safe_load(ALERTS)["groups"] for rule in group["rules"]]
+
+
+def test_every_metric_that_is_asked_for_exists(scrape: str) -> None:
+    known = names_in(scrape) | of_the_application()
+    queries = [
+        target["expr"] for panel in json.loads(DASHBOARD)["panels"] for target in panel["targets"]
+    ]
+    queries += [each.get("query", "") for each in json.loads(DASHBOARD)["templating"]["list"]]
+    for asked in (asked_in([rule["expr"] for rule in alert_rules()]), asked_in(queries)):
+        assert len(asked) > 5
+        assert asked <= known, asked - known
+
+
+def test_a_scrape_says_what_the_ledger_holds(scrape: str) -> None:
+    for line in (
+        "peerloan_monitor_leader 1.0",
+        "peerloan_monitor_ledger_available 1.0",
+        "peerloan_monitor_round_timestamp_seconds 86400.0",
+        'peerloan_drift_psi{about="grade",model="a"} 0.2',
+        'peerloan_estimated{figure="late_rate",model="a"} 0.2',
+        'peerloan_realised{figure="auc",model="a"} 0.6',
+        'peerloan_calibration_ratio{figure="low",model="a"} 1.2',
+        'peerloan_alarm{about="late rate",level="act",model="a",rule="calibration"} 1.0',
+        "peerloan_events_undelivered 0.0",
+    ):
+        assert line in scrape.splitlines(), line
+
+
+def test_without_the_ledger_a_scrape_says_that_alone(tmp_path: Path) -> None:
+    database = Database(f"sqlite:///{tmp_path / 'none' / 'ledger.db'}")
+    shown = generate_latest(Metrics(database, 3600)._registry).decode()
+    assert "peerloan_monitor_ledger_available 0.0" in shown.splitlines()
+    assert "peerloan_alarm" not in shown
+
+
+def test_every_metric_of_the_monitor_is_documented(scrape: str) -> None:
+    for name in names_in(scrape) - {"peerloan_monitor_decisions_created"}:
+        assert f"`{name}`" in MONITORING, name
+
+
+def test_the_alert_rules_are_valid_and_say_where_to_go() -> None:
+    jsonschema.validate(yaml.safe_load(ALERTS), RULES_SCHEMA)
+    for rule in alert_rules():
+        description = rule["annotations"]["description"]
+        assert re.search(r"docker-compose \w+|https://", description), rule["alert"]
+
+
+def test_the_dashboard_is_valid() -> None:
+    found = json.loads(DASHBOARD)
+    jsonschema.validate(found, DASHBOARD_SCHEMA)
+    panels = found["panels"]
+    assert len({panel["id"] for panel in panels}) == len(panels)
+    limits = [
+        [step["value"] for step in panel["fieldConfig"]["defaults"]["thresholds"]["steps"]]
+        for panel in panels
+        if panel["title"].startswith("PSI")
+    ]
+    assert limits == [[None, Rules().psi_watch, Rules().psi_act]] * 2
+
+
+def test_the_default_rules_are_the_conventions_and_name_every_key() -> None:
+    path = ROOT / "deploy/rules.toml"
+    assert read_plan(path) == Plan()
+    text = path.read_text("utf-8")
+    # What stands as a comment is the default, where there is one: uncommented it changes nothing.
+    without = re.sub(r"^# (?=[a-z_]+ = )", "", text, flags=re.M)
+    without = re.sub(r"^(book|command|url|secret_file) = .*$", "", without, flags=re.M)
+    assert msgspec.toml.decode(without, type=Plan) == Plan()
+    for struct in (Plan, Rules, Tell):
+        for key in struct.__struct_fields__:
+            assert re.search(rf"^(# )?(\[(tell\.)?)?{key}\b", text, re.M), key
+
+
+def promtool(*arguments: str) -> None:
+    tool = shutil.which("promtool")
+    if tool is None:
+        pytest.skip("promtool is not installed: the alert rules are not tried")
+    done = subprocess.run(
+        [tool, *arguments], cwd=PROMETHEUS, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        "check rules alerts.yml",
+        # The token is the operator's to make.
+        "check config --syntax-only prometheus.yml",
+        "test rules alerts_test.yml",
+    ],
+)
+def test_prometheus_agrees(arguments: str) -> None:
+    promtool(*arguments.split())
