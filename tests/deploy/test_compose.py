@@ -221,7 +221,6 @@ REACH = "import socket, sys; socket.create_connection((sys.argv[1], int(sys.argv
         ("ms_model", "nginx", 8443, False),
         ("ms_monitor", "ledger", 5432, True),
         ("ms_monitor", "ms_flask_app", 5000, False),
-        ("ms_monitor", "nginx", 8443, False),
         ("ms_flask_app", "ms_monitor", 9464, False),
     ],
 )
