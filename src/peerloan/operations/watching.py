@@ -68,8 +68,8 @@ class Watcher:
     def round(self, now_ms: int, progress: Callable[[float], None] = lambda _done: None) -> Round:
         """Count, judge, and put into events what is to be told; raises LedgerError.
 
-        Days that have ended since the last round are judged one by one, as if it had been done
-        then. The first round judges the days of some windows before without alarms.
+        Days that have ended since the last round are judged one by one, by the outcomes that are
+        known now. The first round judges the days of some windows before without alarms.
         """
         counted = count_new(self._database, self._store, progress)
         count_outcomes(self._database, self._store, counted)
@@ -105,7 +105,7 @@ class Watcher:
         numbers = {*counts, *loud} | ({champion} if champion else set())
         said = [
             self._say(versions, history, number, counts.get(number), loud.get(number, []), end)
-            for number in sorted(numbers)
+            for number in sorted(numbers & versions.known.keys())
         ]
         if champion is not None:
             loans = sum(each.loans for each in counts.values())
@@ -175,9 +175,13 @@ class Watcher:
             first, last = ((day - _EPOCH).days * 24 for day in (month, following))
             with self._database.reading() as connection:
                 counts = read_window(connection, versions, Window(first, last))
+            limits = self._plan.limits
+            said = {
+                number: window_figures(versions, number, own, limits)
+                for number, own in counts.items()
+            }
             with self._database.writing() as connection:
-                for number, own in counts.items():
-                    found = window_figures(versions, number, own, self._plan.limits)
+                for number, found in said.items():
                     if found:
                         window = window_json(first, last) | {"loans": found.loans}
                         kept = {"window": window} | as_json(found)
