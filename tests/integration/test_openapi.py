@@ -49,7 +49,7 @@ def try_all(service: Service, token: str, folder: Path, *only: str) -> None:
     done = subprocess.run(
         [
             *(BIN / "schemathesis", "--config-file", HERE / "schemathesis.toml", "run"),
-            *(f"{service.url}/openapi.json", "--max-examples", "50"),
+            *(f"{service.url}/openapi.json", "--max-examples", "30"),
             *("--header", f"Authorization: Bearer {token}", "--seed", "1", "--no-color"),
             "--continue-on-failure",
             *(word for path in only for word in ("--include-path", path)),
