@@ -14,7 +14,7 @@ from peerloan.book.csv_file import CsvFile
 from peerloan.book.parquet_file import MAGIC as PARQUET_MAGIC
 from peerloan.book.parquet_file import ParquetFile
 from peerloan.book.parts import BookError, Part, Progress, TableFile, shown
-from peerloan.loan.checks import show_name
+from peerloan.loan.checks import Problem, show_name
 from peerloan.loan.text import parse_number
 
 _ENDINGS = (".csv", ".csv.gz", ".parquet")
@@ -41,6 +41,13 @@ class Book:
     def columns(self) -> tuple[str, ...]:
         """The columns' names, in order."""
         return tuple(self.schema.names)
+
+    def bad_row(self, problem: Problem) -> str:
+        """What is wrong with a row, in words."""
+        return (
+            f"{self.name}: row {problem.loan}, {problem.field}: expected {problem.expected}, "
+            f"given {problem.given}"
+        )
 
     def parts(self, progress: Progress | None = None) -> Iterator[Part]:
         """Read the book from its start, in parts of at most 65,536 records.

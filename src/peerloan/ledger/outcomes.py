@@ -22,7 +22,7 @@ from sqlalchemy import (
 
 from peerloan.ledger import ids
 from peerloan.ledger.database import Database, now_ms
-from peerloan.ledger.reading import of_time
+from peerloan.ledger.reading import of_time, parts
 from peerloan.ledger.reports import DAY_MS, Reader, Report, day_of
 from peerloan.ledger.schema import Id, decisions, outcomes
 from peerloan.loan import Definition, Problem
@@ -123,13 +123,13 @@ class Recorder:
         by_loan = [(each.loan_id, each.day) for each in reports if not each.decision_id]
         placed: dict[object, _Decision] = {}
         with self._database.reading() as connection:
-            for some in _parts(by_id):
+            for some in parts(by_id, _NAMED):
                 chosen = select(
                     decisions.c.id, decisions.c.loan_id, decisions.c.inputs.is_(None)
                 ).where(decisions.c.id.in_(some))
                 for made, loan_id, purged in connection.execute(chosen):
                     placed[made.bytes] = _Decision(made.bytes, loan_id, purged)
-            for asked in _parts(list(dict.fromkeys(by_loan))):
+            for asked in parts(list(dict.fromkeys(by_loan)), _NAMED):
                 for loan_id, day, made in connection.execute(_latest_of(asked, self._horizon)):
                     if made is not None:
                         placed[loan_id, day] = _Decision(made.bytes, loan_id, purged=False)
@@ -188,7 +188,7 @@ class Recorder:
 def latest(connection: Connection, wanted: Sequence[bytes]) -> dict[bytes, Known]:
     """What is known of these decisions' outcomes; those of which nothing is, are absent."""
     found: dict[bytes, Known] = {}
-    for some in _parts([UUID(bytes=each) for each in wanted]):
+    for some in parts([UUID(bytes=each) for each in wanted], _NAMED):
         rows = select(*_COLUMNS).where(outcomes.c.decision_id.in_(some))
         for row in connection.execute(rows.order_by(outcomes.c.number)):
             made, outcome = _outcome(row)
@@ -259,8 +259,3 @@ def _outcome(row: Row[Any]) -> tuple[bytes, Outcome]:
     made, late, observed, recorded_ms, caller = tuple(row)
     day = None if observed is None else day_of(observed)
     return made.bytes, Outcome(late, day, recorded_ms, caller)
-
-
-def _parts(every: Sequence[Any]) -> Iterator[Sequence[Any]]:
-    for i in range(0, len(every), _NAMED):
-        yield every[i : i + _NAMED]

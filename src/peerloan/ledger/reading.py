@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID
 
 from sqlalchemy import ColumnElement, Connection, Row, Select, select, union_all
@@ -19,7 +19,8 @@ from peerloan.model import BANDS
 _COLUMNS = [decisions.c[name] for name in Record._fields]
 # Rows that a stream fetches at once, and ids that one statement names.
 _AT_ONCE = 5_000
-_NAMED = 500
+NAMED = 500
+_Each = TypeVar("_Each")
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,12 @@ class Wanted:
     band: str | None = None
 
 
+def parts(every: Sequence[_Each], size: int = NAMED) -> Iterator[Sequence[_Each]]:
+    """A sequence in parts of a size, as one statement names them."""
+    for i in range(0, len(every), size):
+        yield every[i : i + size]
+
+
 def known_versions(connection: Connection) -> dict[int, Version]:
     """The model versions that decided, by their numbers."""
     rows = connection.execute(select(versions))
@@ -46,8 +53,8 @@ def find(database: Database, wanted: Sequence[bytes]) -> dict[bytes, Kept]:
     found: dict[bytes, Kept] = {}
     with database.reading() as connection:
         known = known_versions(connection)
-        for i in range(0, len(wanted), _NAMED):
-            some = [UUID(bytes=each) for each in wanted[i : i + _NAMED]]
+        for part in parts(wanted):
+            some = [UUID(bytes=each) for each in part]
             for row in connection.execute(select(*_COLUMNS).where(decisions.c.id.in_(some))):
                 if row.inputs is not None:
                     found[row.id.bytes] = _kept(row, known)

@@ -107,7 +107,7 @@ class _Reading:
             return None
         try:
             if isinstance(value, str) and _DAY.fullmatch(value):
-                day = date.fromisoformat(value).toordinal() - _EPOCH
+                day = number_of(date.fromisoformat(value))
                 if day <= today:
                     return day
                 self.refuse("date", f"{day_of(today)}, which is today, or earlier", "date")
@@ -131,6 +131,11 @@ class _Reading:
                 return False
         self.refuse(name, expected_label(label), name)
         return None
+
+
+def number_of(day: date) -> int:
+    """A day in days since 1970."""
+    return day.toordinal() - _EPOCH
 
 
 def day_of(days: int) -> date:

@@ -10,8 +10,6 @@ from cloudevents.core.formats.json import JSONFormat
 from cloudevents.core.v1.event import CloudEvent
 
 SOURCE = "/peerloan/monitor"
-# Structured: the whole event is one JSON object.
-MEDIA_TYPE = "application/cloudevents+json; charset=UTF-8"
 
 
 def cloud_event(

@@ -24,13 +24,15 @@ import msgspec
 from sqlalchemy import select, update
 
 from peerloan.ledger import Database
+from peerloan.ledger.reports import DAY_MS
 from peerloan.ledger.schema import deliveries, events
 from peerloan.monitoring.plan import PlanError, Tell, Webhook
 
 log = logging.getLogger(__name__)
 _WEBHOOK_SECONDS, _COMMAND_SECONDS = 10, 60
 # The first wait after a failure, the longest, and how long it is tried at all.
-_FIRST_MS, _LONGEST_MS, _GIVEN_UP_MS = 30_000, 3_600_000, 7 * 86_400_000
+_FIRST_MS, _LONGEST_MS, _GIVEN_UP_MS = 30_000, 3_600_000, 7 * DAY_MS
+# Structured: the whole event is one JSON object.
 _MEDIA_TYPE = "application/cloudevents+json; charset=UTF-8"
 # Of a round; the next one goes on.
 _AT_ONCE = 500

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from datetime import date, timedelta
+from datetime import date
 from typing import NamedTuple
 
 from sqlalchemy import select
 
 from peerloan.ledger import Database
+from peerloan.ledger.reports import day_of
 from peerloan.ledger.schema import alarms, figures, versions
 from peerloan.monitoring.storage import Kind
-
-EPOCH = date(1970, 1, 1)
 
 
 class Said(NamedTuple):
@@ -51,7 +50,7 @@ def said_of(
             )
             .order_by(figures.c.day, figures.c.version)
         )
-        said = [Said(EPOCH + timedelta(days=day), text) for day, text in connection.execute(rows)]
+        said = [Said(day_of(day), text) for day, text in connection.execute(rows)]
         speaking = (
             select(alarms.c.rule, alarms.c.about, alarms.c.level, alarms.c.since_ms)
             .where(alarms.c.version.in_(numbers))

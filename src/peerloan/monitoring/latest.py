@@ -9,11 +9,11 @@ from uuid import UUID
 from sqlalchemy import Connection, select
 
 from peerloan.ledger import ids
+from peerloan.ledger.reading import parts
+from peerloan.ledger.reports import DAY_MS
 from peerloan.ledger.schema import decisions
 
-HOUR_MS, DAY_MS = 3_600_000, 86_400_000
-# Ids that one statement names.
-_NAMED = 500
+HOUR_MS = 3_600_000
 # Loans of one day that are kept in mind; of the others the ledger is asked.
 _MOST = 1_000_000
 
@@ -103,7 +103,7 @@ class Latest:
         return latest.values(), replaced
 
     def _named(self, gone: Sequence[bytes]) -> Iterator[Decision]:
-        for some in _parts(gone):
+        for some in parts(gone):
             named = decisions.c.id.in_([UUID(bytes=each) for each in some])
             yield from self._found(named)
 
@@ -112,7 +112,7 @@ class Latest:
         found: dict[_Key, Decision] = {}
         days = {key[3] for key in asked}
         loans = sorted({key[2] for key in asked if isinstance(key[2], str)})
-        for some in _parts(loans):
+        for some in parts(loans):
             of_loans = decisions.c.loan_id.in_(some)
             low = ids.first_at(min(days) * DAY_MS)
             high = ids.first_at((max(days) + 1) * DAY_MS)
@@ -131,8 +131,3 @@ class Latest:
         )
         for made, time_ms, *others in self._connection.execute(rows.order_by(decisions.c.id)):
             yield Decision(made.bytes, time_ms // HOUR_MS, *others)
-
-
-def _parts(every: Sequence[Any]) -> Iterator[Sequence[Any]]:
-    for i in range(0, len(every), _NAMED):
-        yield every[i : i + _NAMED]

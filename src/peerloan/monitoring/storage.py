@@ -8,6 +8,7 @@ from typing import Any, Literal, NamedTuple
 import msgspec
 from sqlalchemy import Connection, Select, delete, insert, select, tuple_
 
+from peerloan.ledger.reading import parts
 from peerloan.ledger.schema import counts as table
 from peerloan.ledger.schema import figures
 from peerloan.monitoring.counts import Counts, Outcomes
@@ -39,7 +40,7 @@ _known_decoder = msgspec.json.Decoder(Known)
 
 def add_counts(connection: Connection, more: Mapping[Hour, Counts]) -> None:
     """Add to what is kept."""
-    for keys in _parts(list(more)):
+    for keys in parts(list(more), _NAMED):
         named = tuple_(table.c.hour, table.c.version, table.c.source).in_(keys)
         found = {
             Hour(row.hour, row.version, row.source): _decoder.decode(row.counts)
@@ -89,8 +90,3 @@ def keep_figures(
     key = {"version": version, "kind": kind, "day": day}
     connection.execute(delete(figures).filter_by(**key))
     connection.execute(insert(figures).values(figures=_encode(found).decode(), **key))
-
-
-def _parts(every: list[Hour]) -> Iterator[list[Hour]]:
-    for i in range(0, len(every), _NAMED):
-        yield every[i : i + _NAMED]

@@ -237,11 +237,8 @@ def _checked(book: Book, definition: Definition, progress: Progress) -> Iterator
     for part in book.parts(lambda done: progress(f"reading {book.name}", done)):
         batch = read_loans(definition, part, label=True)
         if batch.problems:
-            first = batch.problems[0]
-            raise BookError(
-                f"{book.name}: row {first.loan}, {first.field}: expected {first.expected}, "
-                f"given {first.given}; `peerloan check` names every bad row"
-            )
+            bad = book.bad_row(batch.problems[0])
+            raise BookError(f"{bad}; `peerloan check` names every bad row")
         yield batch
 
 

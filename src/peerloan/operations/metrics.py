@@ -16,10 +16,10 @@ from prometheus_client.registry import Collector
 from sqlalchemy import Connection, func, select
 
 from peerloan.ledger import Database, LedgerError
+from peerloan.ledger.reports import DAY_MS
 from peerloan.ledger.schema import alarms, deliveries, events, figures, versions, watchers
 from peerloan.monitoring.counting import Progress
 from peerloan.monitoring.events import BEGAN, ROSE
-from peerloan.monitoring.latest import DAY_MS
 
 _FIGURES = ("auc", "recall", "late_rate")
 # Events that nobody takes note of may become many, and the oldest ones are what matters.

@@ -15,11 +15,11 @@ from sqlalchemy import or_, select, update
 
 from peerloan.ledger import Database, LedgerError
 from peerloan.ledger.database import now_ms
+from peerloan.ledger.reports import DAY_MS
 from peerloan.ledger.schema import watchers
 from peerloan.model import Store, StoreFault
 from peerloan.monitoring.delivery import deliver_due
 from peerloan.monitoring.events import BEGAN, ENDED, MADE, PROMOTED, REFUSED, ROSE, put
-from peerloan.monitoring.latest import DAY_MS
 from peerloan.monitoring.plan import Plan
 from peerloan.operations.answers import answer
 from peerloan.operations.metrics import Metrics

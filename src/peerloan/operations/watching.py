@@ -11,6 +11,7 @@ from sqlalchemy import select, update
 
 from peerloan.ledger import Database
 from peerloan.ledger.errors import LedgerError
+from peerloan.ledger.reports import DAY_MS, day_of, number_of
 from peerloan.ledger.schema import watchers
 from peerloan.model import Store
 from peerloan.monitoring import rules
@@ -18,7 +19,7 @@ from peerloan.monitoring.alarms import Change, sound, speaking
 from peerloan.monitoring.counting import Progress, count_new
 from peerloan.monitoring.counts import Counts
 from peerloan.monitoring.figures import Watched, as_json
-from peerloan.monitoring.latest import DAY_MS, HOUR_MS
+from peerloan.monitoring.latest import HOUR_MS
 from peerloan.monitoring.outcomes import count_outcomes
 from peerloan.monitoring.plan import Plan
 from peerloan.monitoring.rules import Spoken
@@ -32,7 +33,6 @@ _BEFORE = 4
 _OF_OUTCOMES = 4
 # So many days are judged one by one after a pause.
 _CATCH_UP = 366
-_EPOCH = date(1970, 1, 1)
 
 
 @dataclass
@@ -103,8 +103,14 @@ class Watcher:
             loud = speaking(connection)
         champion = self._champion(versions)
         numbers = {*counts, *loud} | ({champion} if champion else set())
+        # Nothing can be said of a champion without loans; another version is out of use.
+        staying = {
+            number: [each for each in own if each.rule != rules.VOLUME]
+            for number, own in loud.items()
+            if number == champion
+        }
         said = [
-            self._say(versions, history, number, counts.get(number), loud.get(number, []), end)
+            self._say(versions, history, number, counts.get(number), staying.get(number, []), end)
             for number in sorted(numbers & versions.known.keys())
         ]
         if champion is not None:
@@ -135,9 +141,10 @@ class Watcher:
         history: History,
         number: int,
         counts: Counts | None,
-        loud: Sequence[Spoken],
+        staying: Sequence[Spoken],
         end: int,
     ) -> _Said:
+        """What is said of a version; without loans, only what of it stays as it was."""
         name = versions.known[number].version
         plan = self._plan
         if counts is not None:
@@ -146,10 +153,7 @@ class Watcher:
             found = window_figures(versions, number, counts, plan.limits, outcomes)
             if found is not None:
                 return _Said(number, name, counts.loans, found, found.spoken, found.lingering)
-        # Nothing can be said of a champion without loans; another version is out of use.
-        champion = name == self._store.state().champion
-        lingering = [each for each in loud if each.rule != rules.VOLUME] if champion else []
-        return _Said(number, name, 0, None, [], lingering)
+        return _Said(number, name, 0, None, [], list(staying))
 
     def _champion(self, versions: Versions) -> int | None:
         """The champion's number in the ledger; None if it decided on nothing yet."""
@@ -172,7 +176,7 @@ class Watcher:
         """Keep what is said of whole months, by all outcomes that are known of them."""
         for month in sorted(months):
             following = (month + timedelta(days=31)).replace(day=1)
-            first, last = ((day - _EPOCH).days * 24 for day in (month, following))
+            first, last = (number_of(day) * 24 for day in (month, following))
             with self._database.reading() as connection:
                 counts = read_window(connection, versions, Window(first, last))
             limits = self._plan.limits
@@ -186,11 +190,6 @@ class Watcher:
                         window = window_json(first, last) | {"loans": found.loans}
                         kept = {"window": window} | as_json(found)
                         keep_figures(connection, number, "month", first // 24, kept)
-
-
-def day_of(day: int) -> date:
-    """A day, by its number since 1970."""
-    return _EPOCH + timedelta(days=day)
 
 
 def _moments(judged_ms: int, now_ms: int) -> Iterator[int]:

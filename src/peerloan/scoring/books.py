@@ -122,11 +122,7 @@ class _Steps:
 
 def _refuse_any(book: Book, problems: Sequence[Problem]) -> None:
     if problems:
-        first = problems[0]
-        raise BookError(
-            f"{book.name}: row {first.loan}, {first.field}: expected {first.expected}, "
-            f"given {first.given} (--strict: nothing was written)"
-        )
+        raise BookError(f"{book.bad_row(problems[0])} (--strict: nothing was written)")
 
 
 def _typed_columns(book: Book, bundle: Bundle) -> dict[str, pa.DataType]:

@@ -12,13 +12,14 @@ from flask import Blueprint, Response, current_app, request
 
 from peerloan.ledger import LedgerUnavailable
 from peerloan.ledger.moments import moment
+from peerloan.ledger.reports import number_of
 from peerloan.loan import Problem
 from peerloan.loan.checks import show_name
 from peerloan.loan.text import show_given
 from peerloan.model import Store
 from peerloan.monitoring import events as kept
 from peerloan.monitoring.events import Event
-from peerloan.monitoring.history import EPOCH, said_of
+from peerloan.monitoring.history import said_of
 from peerloan.monitoring.storage import Kind
 from peerloan.service import keeping, problems
 from peerloan.service.api import MAX_BODY_BYTES, as_json, champion, require_json, serving
@@ -150,7 +151,7 @@ def _asked() -> tuple[str, Kind, int, int]:
     since, until = days
     if until is None:
         # Today counts.
-        after = (datetime.now(UTC).date() - EPOCH).days + 1
+        after = number_of(datetime.now(UTC).date()) + 1
         until = after if since is None else since + MAX_DAYS
     if since is None:
         since = until - MAX_DAYS
@@ -164,7 +165,7 @@ def _asked() -> tuple[str, Kind, int, int]:
 
 def _day(text: str) -> int | None:
     try:
-        return (date.fromisoformat(text) - EPOCH).days if _DAY.fullmatch(text) else None
+        return number_of(date.fromisoformat(text)) if _DAY.fullmatch(text) else None
     except ValueError:
         return None
 

@@ -104,11 +104,8 @@ def read_table(
     for part in book.parts(lambda done: progress(f"reading {book.name}", done)):
         batch = read_loans(definition, part, label=True)
         if batch.problems:
-            first = batch.problems[0]
-            raise TrainingError(
-                f"{book.name}: row {first.loan}, {first.field}: expected {first.expected}, "
-                f"given {first.given}; `peerloan check` names every bad row"
-            )
+            bad = book.bad_row(batch.problems[0])
+            raise TrainingError(f"{bad}; `peerloan check` names every bad row")
         sample |= any((loan_id or "").startswith(ID_PREFIX) for loan_id in batch.ids or ())
         fingerprint.update(batch.loans, batch.labels)
         for name, values in grouped.items():
