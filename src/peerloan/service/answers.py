@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -120,12 +119,8 @@ def answered_before(
 
 def count(answer: Answer) -> None:
     """Count decisions that lasted; a `what_if` is none."""
-    metrics.count_decisions(
-        [each.band for each in answer.decisions], [each.probability for each in answer.decisions]
-    )
-    metrics.count_unusual(
-        answer.serving.bundle.definition.names, itertools.chain.from_iterable(answer.warnings)
-    )
+    names = answer.serving.bundle.definition.names
+    metrics.count_decisions(answer.decisions, answer.warnings, names)
 
 
 def _explain(

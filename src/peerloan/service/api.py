@@ -56,7 +56,7 @@ def serving(here: Champion) -> Serving:
 
 
 @blueprint.post("/v1/predictions")
-def predictions() -> Response:
+def predictions() -> Whole:
     """Predict for one loan (an object), a list of loans, or columns (an object of lists)."""
     environ = request.environ
     wanted = _wanted(request.args.to_dict(flat=False)) if environ.get("QUERY_STRING") else _USUAL
@@ -74,7 +74,7 @@ def predictions() -> Response:
     return keep(answer, inputs, "api", wanted, _shape, content, shadow().following(content, answer))
 
 
-def _shape(body: dict[str, Any]) -> Response:
+def _shape(body: dict[str, Any]) -> Whole:
     return Whole(msgspec.json.encode(body), "application/json")
 
 

@@ -11,7 +11,7 @@ import json
 import re
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import msgspec
 from flask import Flask, Response, current_app, request
@@ -37,11 +37,16 @@ from peerloan.loan.text import show_given
 from peerloan.model import BANDS, BundleError, StoreError
 from peerloan.service import answers, metrics, problems
 from peerloan.service.answers import Answer, Wanted
+from peerloan.service.application import Whole
 from peerloan.service.bodies import decode
 from peerloan.service.callers import caller_name
 from peerloan.service.champion import Champion
 from peerloan.service.problems import RequestError
 
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIApplication
+
+_Shaped = TypeVar("_Shaped", bound=Response | Whole)
 TICKET = "peerloan.ticket"
 _KEY = re.compile(r"[!-~]{1,255}")
 _BAND = {band: position for position, band in enumerate(BANDS)}
@@ -66,7 +71,7 @@ class Ticket:
         self,
         app: Flask,
         environ: dict[str, Any],
-        again: Callable[[First | OtherRequest | LedgerError], Response],
+        again: Callable[[First | OtherRequest | LedgerError], WSGIApplication],
     ) -> None:
         self._app, self._environ, self._again = app, environ, again
         self._turns = [None]
@@ -90,7 +95,7 @@ class Ticket:
         self.then(known.release)
         known.acquire()
 
-    def another(self) -> Response | None:
+    def another(self) -> WSGIApplication | None:
         """What is answered instead of what was prepared, if anything."""
         if self.outcome is None:
             return None
@@ -123,10 +128,10 @@ def keep(
     inputs: Sequence[str],
     source: str,
     wanted: Wanted,
-    shape: Callable[[dict[str, Any]], Response],
+    shape: Callable[[dict[str, Any]], _Shaped],
     content: bytes,
     follow: Callable[[Sequence[bytes]], None] | None = None,
-) -> Response:
+) -> _Shaped:
     """The response, in the `shape` of its route, that leaves once the decisions are kept.
 
     `inputs` are the loans as they were given, in JSON, and `content` what makes this request the
@@ -162,7 +167,7 @@ def keep(
             records.append(Record(made_id, version, *who, loan_id, given, *numbers, *texts))
         return Entry(records, key)
 
-    def again(outcome: First | OtherRequest | LedgerError) -> Response:
+    def again(outcome: First | OtherRequest | LedgerError) -> WSGIApplication:
         try:
             if isinstance(outcome, First):
                 metrics.LEDGER_REPEATED.inc()

@@ -9,26 +9,58 @@ servers know nothing of this: there the request's thread waits.
 from __future__ import annotations
 
 import logging
+import sys
 import threading
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from granian.server import mp
-from granian.wsgi import _callback_wrapper
+from granian.wsgi import ResponseIterWrap, _callback_wrapper
 
 from peerloan.service.observing import SENDER, Sent
 
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIApplication
+
 log = logging.getLogger(__name__)
+# What a WSGI environment says beside the request, as Granian has it; not the process's settings.
+_USUAL = {
+    "GATEWAY_INTERFACE": "CGI/1.1",
+    "SCRIPT_NAME": "",
+    "SERVER_SOFTWARE": "Granian",
+    "wsgi.errors": sys.stderr,
+    "wsgi.input_terminated": True,
+    "wsgi.multiprocess": False,
+    "wsgi.multithread": True,
+    "wsgi.run_once": False,
+    "wsgi.version": (1, 0),
+}
 
 
 class Sender:
     """Granian's side of one request."""
 
-    __slots__ = ("_later", "_protocol")
+    __slots__ = ("_headers", "_later", "_protocol", "_status")
 
     def __init__(self, protocol: Any) -> None:
         self._protocol = protocol
         self._later = False
+        self._status = 500
+        self._headers: list[tuple[str, str]] = []
+
+    def start(self, line: str, headers: list[tuple[str, str]], *_error: Any) -> Any:
+        """WSGI's start_response."""
+        self._status, self._headers = int(line[:3]), headers
+
+    def finish(self, body: Any) -> int:
+        """Send what the application has returned, unless it is sent later; its status."""
+        if not self._later:
+            if type(body) is list:
+                self._protocol.response_bytes(self._status, self._headers, b"".join(body))
+            else:
+                parts: Any = ResponseIterWrap
+                self._protocol.response_iter(self._status, self._headers, parts(body))
+        return self._status
 
     def later(self) -> None:
         """Say that the answer will be sent by `send`, and not by returning it."""
@@ -49,26 +81,15 @@ class Sender:
             line, headers, body = "500 Internal Server Error", [], b""
         self._protocol.response_bytes(int(line[:3]), headers, body)
 
-    # As Granian calls them once the application has returned.
 
-    def response_bytes(self, status: int, headers: list[tuple[str, str]], body: bytes) -> None:
-        """Send a whole answer, unless it is sent later."""
-        if not self._later:
-            self._protocol.response_bytes(status, headers, body)
+def _wrap(application: WSGIApplication, _scope_options: Any, _access_log: Any = None) -> Any:
+    """What Granian's worker calls for each request, in the place of its own wrapper."""
 
-    def response_iter(self, status: int, headers: list[tuple[str, str]], body: Any) -> None:
-        """Send an answer part by part."""
-        self._protocol.response_iter(status, headers, body)
-
-
-def _wrap(callback: Any, scope_options: dict[str, Any], access_log: Any = None) -> Any:
-    """What Granian's worker calls for each request: its own wrapper, around a Sender."""
-    usual = _callback_wrapper(callback, scope_options, access_log)
-
-    def run(protocol: Any, scope: dict[str, Any]) -> Any:
+    def run(protocol: Any, environ: dict[str, Any]) -> int:
         sender = Sender(protocol)
-        scope[SENDER] = sender
-        return usual(sender, scope)
+        environ.update(_USUAL)
+        environ[SENDER] = sender
+        return sender.finish(application(environ, sender.start))
 
     return run
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import itertools
 import multiprocessing
 import os
 import re
@@ -21,6 +22,7 @@ from functools import cache
 from pathlib import Path
 
 from peerloan.ledger.writer import Committed
+from peerloan.model import Decision
 
 _FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 
@@ -150,8 +152,8 @@ LEDGER_REPEATED = Counter(
 _request_counter = cache(REQUESTS.labels)
 _request_seconds = cache(SECONDS.labels)
 _decision_counter = cache(DECISIONS.labels)
-# Decisions that are not counted yet: their bands and their probabilities.
-_decisions: deque[tuple[Sequence[str], Sequence[float]]] = deque()
+# Decisions that are not counted yet, with their warnings and the names of their fields.
+_decisions: deque[tuple[Sequence[Decision], Sequence[Sequence[str]], Sequence[str]]] = deque()
 
 
 def count_requests(answered: Iterable[tuple[str, str, str]]) -> None:
@@ -169,23 +171,28 @@ def time_requests(answered: Iterable[tuple[str, float]]) -> None:
         _request_seconds(route).observe_all(taken)
 
 
-def count_decisions(bands: Sequence[str], probabilities: Sequence[float]) -> None:
-    """Note decisions that were made, for `settle`; a `what_if` is none."""
-    _decisions.append((bands, probabilities))
+def count_decisions(
+    decisions: Sequence[Decision], warnings: Sequence[Sequence[str]], names: Sequence[str]
+) -> None:
+    """Note decisions that were made, and what was warned of the fields with these names, for
+    `settle`; a `what_if` is none.
+    """
+    _decisions.append((decisions, warnings, names))
 
 
 def settle() -> None:
     """Count what was noted."""
-    bands: list[str] = []
+    bands: Tally[str] = Tally()
     probabilities: list[float] = []
     with contextlib.suppress(IndexError):
         while True:
-            some = _decisions.popleft()
-            bands += some[0]
-            probabilities += some[1]
-    if bands:
-        for band, count in Tally(bands).items():
-            _decision_counter(band).inc(count)
+            decisions, warnings, names = _decisions.popleft()
+            bands.update([each.band for each in decisions])
+            probabilities += [each.probability for each in decisions]
+            _count_unusual(names, warnings)
+    for band, count in bands.items():
+        _decision_counter(band).inc(count)
+    if probabilities:
         PROBABILITIES.observe_all(probabilities)
 
 
@@ -193,15 +200,6 @@ def count_commit(done: Committed) -> None:
     """Count a transaction of the ledger's writer."""
     LEDGER_DECISIONS.inc(done.decisions)
     LEDGER_COMMITS.observe(done.seconds)
-
-
-def count_unusual(names: Iterable[str], warnings: Iterable[str]) -> None:
-    """Count warnings of the fields with these names."""
-    for warning in warnings:
-        for name in names:
-            if warning.startswith(f"{name}: "):
-                UNUSUAL.labels(name).inc()
-                break
 
 
 def exposition() -> bytes:
@@ -215,3 +213,11 @@ def exposition() -> bytes:
     whole = CollectorRegistry()
     multiprocess.MultiProcessCollector(whole)  # type: ignore[no-untyped-call]
     return generate_latest(whole)
+
+
+def _count_unusual(names: Sequence[str], warnings: Iterable[Sequence[str]]) -> None:
+    for warning in itertools.chain.from_iterable(warnings):
+        for name in names:
+            if warning.startswith(f"{name}: "):
+                UNUSUAL.labels(name).inc()
+                break
