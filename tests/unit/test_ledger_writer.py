@@ -12,6 +12,7 @@ import pytest
 
 from ledger_load import rows
 from peerloan.ledger import Database, Entry, Ids, Record, RecordRefused, Seal, Version
+from peerloan.ledger import writer as writer_module
 from peerloan.ledger.writer import Committed, Outcome, Writer
 
 
@@ -100,3 +101,41 @@ def holding(database: Database) -> Iterator[None]:
     with contextlib.closing(sqlite3.connect(database.file)) as connection:
         connection.execute("BEGIN IMMEDIATE")
         yield
+
+
+def test_who_asks_again_at_once_shares_a_commit(
+    writer_on: Callable[..., Writer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writer_module, "_PATIENCE", 1e6)
+    monkeypatch.setattr(writer_module, "_MOST_PATIENCE_SECONDS", 1.0)
+    commits: list[int] = []
+    writer = writer_on(lambda done: commits.append(done.entries))
+    callers, rounds = 4, 10
+    begin = threading.Barrier(callers)
+
+    def ask() -> None:
+        begin.wait()
+        for _ in range(rounds):
+            told = Told()
+            writer.put(decision("again"), told)
+            assert told.outcome() is None
+
+    threads = [threading.Thread(target=ask) for _ in range(callers)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert sum(commits) == callers * rounds
+    # The first commit may part them; who was answered is waited for from then on.
+    assert commits.count(callers) >= rounds - 1
+
+
+def test_who_comes_alone_after_many_is_kept_nevertheless(writer_on: Callable[..., Writer]) -> None:
+    writer = writer_on()
+    many = [Told() for _ in range(8)]
+    for told in many:
+        writer.put(decision("many"), told)
+    assert [told.outcome() for told in many] == [None] * 8
+    alone = Told()
+    writer.put(decision("alone"), alone)
+    assert alone.outcome() is None

@@ -27,6 +27,9 @@ LIMIT_SECONDS = 8.0
 # Decisions of one transaction.
 _MOST = 10_000
 _LOOK_SECONDS = 0.5
+# Those who were answered just now may ask again at once: a commit waits for them, for this share of
+# the time that the last one took and no longer than this, unless so many are there already.
+_PATIENCE, _MOST_PATIENCE_SECONDS, _ENOUGH = 0.25, 0.001, 16
 _FORGET_SECONDS = 600.0
 
 Outcome = Result | LedgerError
@@ -81,7 +84,8 @@ class Writer:
         self._batch: list[_Waiting] = []
         self._turn = threading.Lock()
         self._begun = False
-        self._wake = threading.Event()
+        self._wake, self._all = threading.Event(), threading.Event()
+        self._expected, self._patience, self._gathers = 1, 0.0, False
         self._chain: Chain | None = None
         self._down: str | None = None
 
@@ -108,6 +112,8 @@ class Writer:
                 threading.Thread(target=self._watch, name="ledger-clock", daemon=True).start()
         if not self._wake.is_set():
             self._wake.set()
+        if self._gathers and len(self._queue) >= self._expected:
+            self._all.set()
 
     def _run(self) -> None:
         main = threading.main_thread()
@@ -122,6 +128,7 @@ class Writer:
             while self._queue and self._down is None:
                 if self._chain is not None:
                     self._chain.expect()
+                self._gather()
                 self._commit(self._take())
             now = time.monotonic()
             if now >= head_at and self._chain is not None:
@@ -132,6 +139,16 @@ class Writer:
                 self._aside(lambda: forget_keys(self._database))
         if self._chain is not None:
             self._chain.close()
+
+    def _gather(self) -> None:
+        """Wait a moment until as many are there as are expected: a commit for all of them takes
+        little longer than for some.
+        """
+        self._all.clear()
+        self._gathers = True  # before it looks: who comes next sees it
+        if len(self._queue) < self._expected:
+            self._all.wait(self._patience)
+        self._gathers = False
 
     def _take(self) -> list[_Waiting]:
         """The entries of the next transaction; a key of a caller stands once among them."""
@@ -164,7 +181,10 @@ class Writer:
             self._lose(LedgerUnavailable(type(error).__name__))
             outcomes = [LedgerUnavailable("the ledger's writer failed")] * len(batch)
         else:
-            self._count(batch, time.perf_counter() - began)
+            taken = time.perf_counter() - began
+            self._patience = min(_PATIENCE * taken, _MOST_PATIENCE_SECONDS)
+            self._expected = min(len(batch) + len(self._queue), _ENOUGH)
+            self._count(batch, taken)
         self._batch = []
         for waiting, outcome in zip(batch, outcomes, strict=True):
             waiting.tell(outcome)

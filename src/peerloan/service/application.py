@@ -37,9 +37,7 @@ class Whole:
     ) -> Iterable[bytes]:
         """Answer, as WSGI has it."""
         length = str(len(self._content))
-        start_response(
-            "200 OK", [("Content-Type", self._content_type), ("Content-Length", length)]
-        )
+        start_response("200 OK", [("Content-Type", self._content_type), ("Content-Length", length)])
         return [self._content]
 
 
