@@ -69,17 +69,18 @@ class Application(Flask):
     @cached_property
     def fixed_rules(self) -> dict[tuple[str, str], Rule]:
         """Rules whose address stands for itself, by method and address."""
-        return {
-            (method, rule.rule): rule
-            for rule in self.url_map.iter_rules()
-            for method in rule.methods or ()
-            if not rule.arguments and rule.redirect_to is None
-        }
+        found: dict[tuple[str, str], Rule] = {}
+        for rule in self.url_map.iter_rules():
+            if not rule.arguments and rule.redirect_to is None:
+                for method in rule.methods or ():
+                    found.setdefault((method, rule.rule), rule)
+        return found
 
     def full_dispatch_request(self) -> Response:
         """Answer the request that is at hand, as Flask does; what is whole has no more to go
         through.
         """
+        self._got_first_request = True  # from now on nothing can be registered
         try:
             answer: Any = self.preprocess_request()
             if answer is None:
