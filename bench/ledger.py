@@ -38,7 +38,6 @@ from peerloan.model import Store
 from side import Failed, Side, check, free_port, running
 
 HERE = Path(__file__).parent
-CONNECTIONS = 32
 ROUNDS = 3
 OFF = "off"
 _GRANIAN = {
@@ -166,9 +165,9 @@ def _measure(side: Side, core: int, seconds: float, keyed: bool) -> Measured:
     with running(command, side.settings, core, port, side.ready):
         check(side, port, body)
         try:
-            load.run(port, message, 1.0, CONNECTIONS)  # warm
-            full = load.run(port, message, seconds, CONNECTIONS)
-            half = load.run(port, message, seconds, CONNECTIONS, rate=full.rate / 2)
+            load.run(port, message, 1.0)  # warm
+            full = load.run(port, message, seconds)
+            half = load.run(port, message, seconds, rate=full.rate / 2)
         except (OSError, ValueError) as error:
             raise Failed(f"under load: {error}") from None
     if not full.answered or not half.answered:

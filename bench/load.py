@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
+CONNECTIONS = 32
+
 
 @dataclass(frozen=True)
 class Load:
@@ -47,7 +49,7 @@ def run(
     port: int,
     message: bytes | Callable[[], bytes],
     seconds: float,
-    connections: int = 8,
+    connections: int = CONNECTIONS,
     rate: float | None = None,
 ) -> Load:
     """Send one message over and over, or what makes each, for so many seconds on so many

@@ -108,7 +108,7 @@ def _row(
 ) -> list[str]:
     with _server(name, "empty:application", workers, cores, nginx, environment) as (_, port):
         empty = _measure(port, message, seconds)
-        waiting = load.run(port, load.post("/wait", b"{}"), seconds, connections=32)
+        waiting = load.run(port, load.post("/wait", b"{}"), seconds)
     ours = "peerloan.service.wsgi:application"
     with _server(name, ours, workers, cores, nginx, environment) as (process, port):
         full = _measure(port, message, seconds)

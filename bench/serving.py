@@ -2,10 +2,11 @@
 
 python bench/serving.py [--seconds N] [--peers [NAME …]]
 
-Our service with a scorecard and with a forest, an empty Flask view, and with --peers other ways to
-serve a model (bench/peers/). Trains on the built-in sample, then three times for each server in
-turn: one worker pinned to one core, the load on another, keep-alive connections. Prints the medians
-of requests/s, waits and memory, and of the scorecard's ratios to each in the same round.
+Our service with a scorecard, with the same and its ledger off, and with a forest; an empty Flask
+view; and with --peers other ways to serve a model (bench/peers/). Trains on the built-in sample,
+then three times for each server in turn: one worker pinned to one core, the load on another, on 32
+connections that stay open. Prints the medians of requests/s, waits and memory, and of the
+scorecard's ratios to each in the same round.
 """
 
 from __future__ import annotations
@@ -34,7 +35,9 @@ DEFINITION = HERE.parent / "src/peerloan/loan.toml"
 LOANS = 30_000
 ROUNDS = 3
 OURS = "PeerLoan Risk, scorecard"
-CANDIDATES = {OURS: "additive", "PeerLoan Risk, forest": "basic"}
+UNKEPT = "PeerLoan Risk, scorecard, ledger off"
+FOREST = "PeerLoan Risk, forest"
+CANDIDATES = {OURS: "additive", FOREST: "basic"}
 EMPTY = "empty Flask view"
 
 Tell = Callable[[str], None]
@@ -56,7 +59,7 @@ def main() -> None:
     # A thread that draws would get in the load's way.
     bar = Progress(*columns, console=console, transient=True, auto_refresh=False)
     with tempfile.TemporaryDirectory() as folder, bar:
-        servers = 1 + len(CANDIDATES) + len(names)
+        servers = 2 + len(CANDIDATES) + len(names)
         task = bar.add_task("", total=servers * (1 + ROUNDS) + bool(names))
 
         def tell(what: str) -> None:
@@ -73,7 +76,7 @@ def main() -> None:
             model = peers.train(book, loan, root / "pipeline.joblib")
             sides += _peers(names, model, tell, failed)
         rounds = list(_rounds(sides, given.seconds, tell, failed))
-    for name in (EMPTY, *CANDIDATES):
+    for name in (EMPTY, UNKEPT, *CANDIDATES):
         if name in failed:
             raise SystemExit(f"{name} {failed[name]}")
     console.print(_table(rounds, failed))
@@ -92,7 +95,7 @@ def _peerloan(settings: dict[str, str], *arguments: str) -> str:
 
 
 def _ours(root: Path, book: Path, loan: object, tell: Tell) -> Iterator[Side]:
-    """The empty view, and the service with a store for each candidate."""
+    """The empty view, and the service with a store for each candidate; once with its ledger off."""
     empty = [sys.executable, str(HERE / "empty.py"), "{port}"]
     yield Side(EMPTY, empty, {}, loan, lambda answer: answer == {})
     serve = [sys.executable, "-m", "peerloan", "serve", "--workers", "1", "--port", "{port}"]
@@ -103,6 +106,9 @@ def _ours(root: Path, book: Path, loan: object, tell: Tell) -> Iterator[Side]:
         _peerloan(settings, "train", str(book), "--quick", "--candidate", candidate, "--promote")
         head = {"Authorization": f"Bearer {_peerloan(settings, 'token', 'new', candidate)}"}
         yield Side(name, serve, settings, loan, _is_prediction, headers=head)
+        if name == OURS:
+            unkept = [sys.executable, str(HERE / "unkept.py"), "{port}"]
+            yield Side(UNKEPT, unkept, settings, loan, _is_prediction, headers=head)
 
 
 def _is_prediction(answer: Any) -> bool:
@@ -144,7 +150,10 @@ def _rounds(
 def _table(rounds: list[Round], failed: dict[str, str]) -> Table:
     """Medians over the rounds; a ratio is that of each round, because machines drift."""
     table = Table("server")
-    for title in ("requests/s", "ours ÷ theirs", "p50 ms", "p99 ms", "MB", "our MB ÷ theirs"):
+    for title in (
+        *("requests/s", "ours ÷ theirs", "ledger off ÷ theirs", "p50 ms", "p99 ms"),
+        *("MB", "our MB ÷ theirs"),
+    ):
         table.add_column(title, justify="right", no_wrap=True)
     table.add_column("failed", overflow="fold")
     for name in rounds[-1]:
@@ -153,7 +162,8 @@ def _table(rounds: list[Round], failed: dict[str, str]) -> Table:
         table.add_row(
             name,
             f"{median(each.load.rate for each in theirs):,.0f}",
-            f"{median(our.load.rate / their.load.rate for our, their in pairs):.2f}",
+            f"{_ratio(rounds, OURS, name):.2f}",
+            f"{_ratio(rounds, UNKEPT, name):.2f}",
             f"{median(each.load.percentile(0.5) for each in theirs) * 1000:.2f}",
             f"{median(each.load.percentile(0.99) for each in theirs) * 1000:.2f}",
             f"{median(each.megabytes for each in theirs):.0f}",
@@ -161,8 +171,12 @@ def _table(rounds: list[Round], failed: dict[str, str]) -> Table:
             str(sum(each.load.failed for each in theirs)),
         )
     for name, why in failed.items():
-        table.add_row(name, *["–"] * 6, escape(why))
+        table.add_row(name, *["–"] * 7, escape(why))
     return table
+
+
+def _ratio(rounds: list[Round], ours: str, theirs: str) -> float:
+    return median(found[ours].load.rate / found[theirs].load.rate for found in rounds)
 
 
 if __name__ == "__main__":
