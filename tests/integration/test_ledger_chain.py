@@ -27,7 +27,7 @@ from peerloan.ledger import (
     Version,
     schema,
 )
-from peerloan.ledger.backends import Postgres
+from peerloan.ledger.postgres import Postgres
 from peerloan.ledger.reading import stream
 from peerloan.model import Store
 

@@ -13,7 +13,7 @@ import pytest
 
 from ledger_load import chains, check_chains, rows
 from peerloan.ledger import Chain, Database, Entry, Ids, LedgerUnavailable, Record, Seal, Version
-from peerloan.ledger.backends import Postgres as Backend
+from peerloan.ledger.postgres import Postgres as Backend
 from postgres import Postgres
 from proxy import Proxy
 

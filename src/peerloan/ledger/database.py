@@ -13,7 +13,6 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-import psycopg
 from sqlalchemy import Connection, Engine, create_engine, event, inspect, select, text
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError
@@ -91,7 +90,9 @@ class Database:
 
     def _connect(
         self, _dialect: object, _record: object, arguments: list[Any], named: dict[str, Any]
-    ) -> Limited:
+    ) -> object:
+        from peerloan.ledger.postgres import Limited  # and its driver, where it is needed
+
         connection = Limited.connect(*arguments, **named)
         connection.limit = self._limit
         return connection
@@ -206,23 +207,6 @@ class Database:
             connection.execute(text("SET LOCAL lock_timeout = 0"))
             connection.execute(text("SELECT pg_advisory_xact_lock(7382650321)"))
             yield
-
-
-class Limited(psycopg.Connection[Any]):
-    """A connection that waits `limit` seconds for each answer, if there is a limit, and then ends:
-    a server that is frozen still keeps its end open.
-    """
-
-    limit: float | None = None
-
-    def wait(self, gen: Any, interval: float = 0.1, timeout: float | None = None) -> Any:
-        """Wait for what PostgreSQL sends; raises OperationalError."""
-        try:
-            return super().wait(gen, interval, self.limit if timeout is None else timeout)
-        except psycopg.OperationalError:
-            if self.pgconn.transaction_status == psycopg.pq.TransactionStatus.ACTIVE:
-                self.pgconn.finish()  # the answer may still come, and would be the next one's
-            raise
 
 
 def _prepare_sqlite(connection: Any, _record: object) -> None:

@@ -7,7 +7,6 @@ known by one of them, and what was committed late stands behind that one like an
 from __future__ import annotations
 
 import contextlib
-import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -15,7 +14,6 @@ from typing import Any
 from uuid import UUID
 
 import numpy as np
-import psycopg
 from sqlalchemy import Connection, insert, select, text, update
 
 from peerloan.ledger import Database, ids
@@ -171,7 +169,11 @@ def _stream(
     last = connection.execute(newest).scalar()
     end = ids.milliseconds(last.bytes) if last else 0
     begin = end
-    with _driver_errors(), _cursor(connection, start) as cursor, ThreadPoolExecutor(1) as ahead:
+    with (
+        _driver_errors(connection),
+        _cursor(connection, start) as cursor,
+        ThreadPoolExecutor(1) as ahead,
+    ):
         # The next ones are read while some are counted.
         coming = ahead.submit(cursor.fetchmany, _AT_ONCE)
         while rows := coming.result():
@@ -198,10 +200,11 @@ def _cursor(connection: Connection, start: bytes) -> Iterator[Any]:
 
 
 @contextlib.contextmanager
-def _driver_errors() -> Iterator[None]:
+def _driver_errors(connection: Connection) -> Iterator[None]:
+    driver: Any = connection.dialect.loaded_dbapi
     try:
         yield
-    except (psycopg.Error, sqlite3.Error) as error:
+    except driver.Error as error:
         raise LedgerUnavailable(reason(error)) from error
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import socket
 
 from granian import Granian
@@ -30,6 +31,10 @@ def run(factory: str, host: str, port: int, workers: int) -> None:
     """Run what makes a WSGI application, `module:function`, in each of the workers."""
     loopback.tell([host])
     later.install()
+    # A worker shares what is in memory here until it writes to it, and the collector would write
+    # to all that it looks at.
+    gc.collect()
+    gc.freeze()
     Granian(
         factory,
         factory=True,
