@@ -1,10 +1,12 @@
-"""Waits while versions are swapped, beside waits at rest.
+"""Waits while versions are swapped, beside waits at rest; and that nothing fails meanwhile.
 
 python bench/hot_swap.py [--seconds N]
 
-One service with two workers on one core, the load on another at 1,200 requests a second; then the
-same while a promotion and a rollback follow one another four times a second. Prints p50 and p99 of
-both.
+One service with two workers on one core, the load on another: first with two scorecards at 1,200
+requests a second, then with a scorecard and a forest as ONNX at half of what the forest carries.
+Each at rest, and then while a promotion and a rollback follow one another four times a second.
+Prints p50 and p99 of both. Ends with 1 if a request failed, or was answered by a version that was
+not champion at any time from two seconds before it was asked until it was answered.
 """
 
 from __future__ import annotations
@@ -16,9 +18,12 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from pathlib import Path
+from typing import NamedTuple
 
 from rich.console import Console
+from rich.table import Table
 
 import load
 from peerloan.loan import default_definition
@@ -26,51 +31,153 @@ from peerloan.model import Store
 from side import free_port, running
 
 RATE = 1200.0
+FOLLOWS_WITHIN = 2.0
+_VERSION = b'"version":"'
+
+
+class Span(NamedTuple):
+    """A time in which a version may have been the champion."""
+
+    begin: float
+    end: float
+    version: str
+
+
+class Heard(NamedTuple):
+    """An answer: when it was asked for, when it came, and the version that gave it."""
+
+    asked: float
+    came: float
+    version: str
+
+
+class Case(NamedTuple):
+    """Two versions that are swapped, and the rate of requests; None: half of what is carried."""
+
+    name: str
+    versions: tuple[str, str]
+    rate: float | None
 
 
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--seconds", type=float, default=13.0, help="for each of the two")
+    parser.add_argument("--seconds", type=float, default=13.0, help="for each measurement")
     seconds = parser.parse_args().seconds
-    cores = sorted(os.sched_getaffinity(0))
-    console = Console()
+    core, *others = sorted(os.sched_getaffinity(0))
+    console = Console(width=None if sys.stdout.isatty() else 160)
     with tempfile.TemporaryDirectory() as folder:
         store = Store(Path(folder) / "store")
         settings = {"PEERLOAN_STORE": str(store.root)}
-        bootstrap = [sys.executable, "-m", "peerloan", "bootstrap"]
-        subprocess.run(bootstrap, env=os.environ | settings, check=True, capture_output=True)
-        first = str(store.state().champion)
+        console.print("training on the built-in sample …")
+        first, forest = _train(Path(folder) / "book.csv", settings, store)
+        # The same scorecard under another policy is another version.
         second = store.revise(first, store.load(first).policy.by_cost(10), {})
-        port = free_port()
-        serve = [sys.executable, "-m", "peerloan", "serve", "--workers", "2", "--port", str(port)]
-        loan = {field.name: field.default for field in default_definition().fields}
-        message = load.post("/v1/predictions", json.dumps(loan).encode())
-        os.sched_setaffinity(0, {cores[-1]})
-        with running(serve, settings, cores[0], port):
-            load.run(port, message, 1.0)
-            rest = load.run(port, message, seconds, rate=RATE)
-            stop = threading.Event()
-            swaps = threading.Thread(target=_swap, args=(store, second, stop))
-            swaps.start()
-            swapping = load.run(port, message, seconds, rate=RATE)
-            stop.set()
-            swaps.join()
-        for name, found in (("at rest", rest), ("while swapping", swapping)):
-            p50, p99 = (found.percentile(share) * 1000 for share in (0.5, 0.99))
-            console.print(
-                f"{name}: {found.rate:,.0f} requests/s, p50 {p50:.2f} ms, p99 {p99:.2f} ms, "
-                f"failed {found.failed}"
-            )
-        ratio = swapping.percentile(0.99) / rest.percentile(0.99)
-        console.print(f"{store.state().number - 1} swaps; p99 × {ratio:.1f}")
+        if others:
+            os.sched_setaffinity(0, {others[-1]})
+        table = Table("swapped", "swaps", "requests/s")
+        for title in ("at rest: p50 ms", "p99 ms", "swapping: p50 ms", "p99 ms", "p99 ×"):
+            table.add_column(title, justify="right", no_wrap=True)
+        table.add_column("failed")
+        table.add_column("by a wrong version")
+        cases = (
+            Case("two scorecards", (first, second), RATE),
+            Case("a scorecard and a forest", (first, forest), None),
+        )
+        wrong = 0
+        for case in cases:
+            console.print(f"{case.name} …")
+            wrong += _measure(case, store, settings, core, seconds, table)
+        console.print(table)
+    if wrong:
+        raise SystemExit(1)
 
 
-def _swap(store: Store, second: str, stop: threading.Event) -> None:
+def _train(book: Path, settings: dict[str, str], store: Store) -> tuple[str, str]:
+    """A scorecard's and a forest's version."""
+    for arguments in (
+        ("sample", str(book), "--loans", "30000"),
+        ("train", str(book), "--quick", "--candidate", "additive"),
+        ("train", str(book), "--quick", "--candidate", "basic"),
+    ):
+        command = [sys.executable, "-m", "peerloan", *arguments]
+        subprocess.run(command, env=os.environ | settings, check=True, capture_output=True)
+    by_candidate = {store.manifest(version).candidate: version for version in store.versions()}
+    return by_candidate["additive"], by_candidate["basic"]
+
+
+def _measure(
+    case: Case, store: Store, settings: dict[str, str], core: int, seconds: float, table: Table
+) -> int:
+    """Add a case to the table; how many requests it failed, or answered wrongly."""
+    port = free_port()
+    serve = [sys.executable, "-m", "peerloan", "serve", "--workers", "2", "--port", str(port)]
+    loan = {field.name: field.default for field in default_definition().fields}
+    message = load.post("/v1/predictions", json.dumps(loan).encode())
+    # At rest and at its limit the second serves: it is the slower one, if one is.
+    store.promote(case.versions[1])
+    with running(serve, settings, core, port):
+        load.run(port, message, 1.0)
+        rate = case.rate or load.run(port, message, seconds / 2).rate / 2
+        rest = load.run(port, message, seconds, rate=rate)
+        store.promote(case.versions[0])
+        time.sleep(FOLLOWS_WITHIN)
+        spans = [Span(time.perf_counter() - FOLLOWS_WITHIN, 0.0, case.versions[0])]
+        stop = threading.Event()
+        swaps = threading.Thread(target=_swap, args=(store, case.versions[1], spans, stop))
+        swaps.start()
+        heard: list[Heard] = []
+        swapping = load.run(
+            port,
+            message,
+            seconds,
+            rate=rate,
+            heard=lambda asked, came, answer: heard.append(Heard(asked, came, _by(answer))),
+        )
+        stop.set()
+        swaps.join()
+    wrong = sum(not _may_be(each, spans) for each in heard)
+    failed = rest.failed + swapping.failed
+    rest_99, swapping_99 = (each.percentile(0.99) * 1000 for each in (rest, swapping))
+    table.add_row(
+        case.name,
+        str(len(spans) - 1),
+        f"{swapping.rate:,.0f}",
+        f"{rest.percentile(0.5) * 1000:.2f}",
+        f"{rest_99:.2f}",
+        f"{swapping.percentile(0.5) * 1000:.2f}",
+        f"{swapping_99:.2f}",
+        f"{swapping_99 / rest_99:.1f}",
+        str(failed),
+        str(wrong),
+    )
+    return failed + wrong
+
+
+def _swap(store: Store, second: str, spans: list[Span], stop: threading.Event) -> None:
+    """Promote the second and roll back, in turn; `spans` are when each may have been champion."""
+    promoted = False
     while not stop.wait(0.25):
-        store.promote(second)
-        stop.wait(0.25)
-        store.rollback()
+        called = time.perf_counter()
+        state = store.rollback() if promoted else store.promote(second)
+        promoted = not promoted
+        # The old one is champion until the call returns, the new one from when it began.
+        spans[-1] = spans[-1]._replace(end=time.perf_counter())
+        spans.append(Span(called, 0.0, str(state.champion)))
+    spans[-1] = spans[-1]._replace(end=float("inf"))
+
+
+def _by(answer: bytes) -> str:
+    return answer.partition(_VERSION)[2].partition(b'"')[0].decode()
+
+
+def _may_be(heard: Heard, spans: list[Span]) -> bool:
+    return any(
+        span.version == heard.version
+        and span.begin <= heard.came
+        and span.end >= heard.asked - FOLLOWS_WITHIN
+        for span in spans
+    )
 
 
 if __name__ == "__main__":

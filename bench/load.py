@@ -51,11 +51,13 @@ def run(
     seconds: float,
     connections: int = CONNECTIONS,
     rate: float | None = None,
+    heard: Callable[[float, float, bytes], None] = lambda *_: None,
 ) -> Load:
     """Send one message over and over, or what makes each, for so many seconds on so many
     connections.
 
-    At most `rate` messages a second, if given: then each wait is that of a server at ease.
+    At most `rate` messages a second, if given: then each wait is that of a server at ease. `heard`
+    gets each answer: when it was asked for and when it came, by `time.perf_counter`, and the whole.
     """
     interval = connections / rate if rate else 0.0
     selector = selectors.DefaultSelector()
@@ -75,6 +77,7 @@ def run(
                 continue
             now = time.perf_counter()
             waits.append(now - client.sent_at)
+            heard(client.sent_at, now, client.received)
             ok = client.received.startswith(b"HTTP/1.1 200")
             answered, failed = answered + ok, failed + (not ok)
             if interval:

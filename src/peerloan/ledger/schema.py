@@ -89,7 +89,8 @@ chains = Table(
     Column("closed", Boolean, nullable=False),
 )
 
-# A row a decision. What may be erased is nullable; what the chain needs is not.
+# A row a decision. What may be erased is nullable; what the chain needs is not. In PostgreSQL it has
+# partitions by months, which the migrations make.
 decisions = Table(
     "decisions",
     metadata,
@@ -119,7 +120,6 @@ decisions = Table(
     Column("mac", LargeBinary(32), nullable=False),
     Index("decisions_by_loan", "loan_id", "id"),
     Index("decisions_by_version", "version", "band", "id"),
-    postgresql_partition_by="RANGE (id)",
 )
 
 # What the challenger made of a decision's loan, in shadow.
