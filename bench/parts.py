@@ -3,7 +3,8 @@
 python bench/parts.py
 
 In this process, without a network: an empty Flask view, and our application with a token, its
-figures and its line in the log. Prints the best of several runs of each, in microseconds.
+figures and its line in the log, the ledger off. Prints the best of several runs of each, in
+microseconds; then those of a token, of a decision on varied loans, and of 10,000 loans at once.
 """
 
 from __future__ import annotations
@@ -18,17 +19,21 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from flask import Flask, request
 from rich.console import Console
 from rich.table import Table
 
 import empty
+import unkept
 from peerloan.cli.bootstrap import train_on_sample
 from peerloan.loan import default_definition
 from peerloan.model import Store
-from peerloan.service import create_app
-from peerloan.service.answers import Wanted, answer_one
+from peerloan.sample import batches
+from peerloan.service import api
+from peerloan.service.answers import Wanted, answer_many, answer_one
 from peerloan.service.api import MAX_BODY_BYTES
+from peerloan.service.app import create_app
 from peerloan.service.application import Whole
 from peerloan.service.bodies import read_body
 from peerloan.service.reading import read
@@ -39,6 +44,7 @@ LOAN = {field.name: field.default for field in default_definition().fields}
 BODY = json.dumps(LOAN).encode()
 NOTHING = b"x" * 900  # as long as an answer
 CALLS, RUNS = 2_000, 15
+MANY = 10_000
 
 
 def main() -> None:
@@ -51,9 +57,11 @@ def main() -> None:
         with Path(os.devnull).open("wb") as log:
             app = create_app(Settings(store.root, root / "tokens"), log)
             found = _measure(app, {"HTTP_AUTHORIZATION": f"Bearer {token}"})
-    table = Table("what is done", "µs")
+            found |= _alone(app, token)
+    table = Table("what is done")
+    table.add_column("µs", justify="right")
     for what, microseconds in found.items():
-        table.add_row(what, f"{microseconds:.1f}")
+        table.add_row(what, f"{microseconds:,.1f}")
     Console().print(table)
 
 
@@ -89,11 +97,50 @@ def _measure(app: Flask, head: dict[str, str]) -> dict[str, float]:
         "… and puts the answer together": answer,
         "ours, whole": app.view_functions["api.predictions"],
     }
+    api.keep = unkept.unkept  # type: ignore[assignment, attr-defined]
     found = {"an empty Flask view": _time(empty.application(), head)}
     for what, view in views.items():
         app.view_functions["api.predictions"] = view
         found[what] = _time(app, head)
     return found
+
+
+def _alone(app: Flask, token: str) -> dict[str, float]:
+    """Parts that stand for themselves."""
+    now = app.extensions["champion"].current
+    usual = Wanted()
+    callers = app.extensions["callers"]
+    loans = [loan for batch in batches(MANY, seed=1) for loan in batch.to_pylist()][:MANY]
+    features = [{name: loan[name] for name in LOAN} for loan in loans]
+    bodies = [msgspec.json.encode(loan) for loan in features]
+    several = [read(now, body) for body in bodies[:CALLS]]
+    as_list = msgspec.json.encode(features)
+    as_columns = msgspec.json.encode({name: [loan[name] for loan in features] for name in LOAN})
+    many: Any = read(now, as_list)
+
+    def answers() -> None:
+        for loan in several:
+            msgspec.json.encode(answer_one(now, loan, usual).body())  # type: ignore[arg-type]
+
+    def once(what: Callable[[], object]) -> float:
+        return min(timeit.repeat(what, number=1, repeat=RUNS)) * 1e6
+
+    return {
+        "a token is checked": min(
+            timeit.repeat(lambda: callers.by_token(token), number=CALLS, repeat=RUNS)
+        )
+        / CALLS
+        * 1e6,
+        "from a parsed loan to the finished answer, varied loans": once(answers) / len(several),
+        f"{MANY:,} loans: read and checked, as a list": once(lambda: read(now, as_list)),
+        f"{MANY:,} loans: read and checked, as columns": once(lambda: read(now, as_columns)),
+        f"{MANY:,} loans: decisions and contributions": once(
+            lambda: now.bundle.score_many(many.loans)
+        ),
+        f"{MANY:,} loans: whole, as a list": once(
+            lambda: msgspec.json.encode(answer_many(now, read(now, as_list), usual).body())  # type: ignore[arg-type]
+        ),
+    }
 
 
 def _time(app: Flask, head: dict[str, str]) -> float:
