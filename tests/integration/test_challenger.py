@@ -34,6 +34,14 @@ def counted(service: Service) -> float:
     return sum(figures(service, COUNT).values())
 
 
+def ready(service: Service) -> dict[str, Any]:
+    """What the service says of itself, with a champion."""
+    answer = requests.get(f"{service.url}/readyz", timeout=10)
+    assert answer.status_code == 200
+    found: dict[str, Any] = answer.json()
+    return found
+
+
 def test_each_decision_is_scored_by_it_too(
     service: Service, store: Store, version_of: Callable[[str], str], loan: dict[str, Any]
 ) -> None:
@@ -91,16 +99,30 @@ def test_what_it_can_not_score_is_counted_and_no_error(
     assert figures(service, "peerloan_challenger_difference_count").get((), 0) == 0
 
 
-def test_a_challenger_that_is_refused_keeps_nobody_from_serving(
+def test_a_challenger_that_is_refused_keeps_nobody_from_serving_and_is_tried_again(
     store: Store, version_of: Callable[[str], str], serve: Serve, loan: dict[str, Any]
 ) -> None:
     store.promote(version_of("additive"))
     store.challenge(version_of("basic"))
-    (store.folder(version_of("basic")) / "model.onnx").write_bytes(b"nonsense")
+    file = store.folder(version_of("basic")) / "model.onnx"
+    whole = file.read_bytes()
+    file.write_bytes(b"nonsense")
     service = serve(store)
-    service.wait_for(lambda: "challenger refused: " in service.log.read_text("utf-8"))
+    service.wait_for(lambda: "challenger_refused" in ready(service))
+    assert "model.onnx" in ready(service)["challenger_refused"]
+    assert ready(service)["status"] == "ready"
+    assert "refused" not in ready(service), "the champion is not"
+    assert figures(service, "peerloan_refused_bundles_total") == {
+        ("champion",): 0,
+        ("challenger",): 1,
+    }
     assert predict(service, loan).ok
     assert counted(service) == 0
+
+    file.write_bytes(whole)
+    service.wait_for(lambda: "challenger_refused" not in ready(service), seconds=8)
+    assert predict(service, loan).ok
+    service.wait_for(lambda: counted(service) == 1)
 
 
 def test_without_a_challenger_nothing_is_counted(
