@@ -125,6 +125,26 @@ def test_a_challenger_that_is_refused_keeps_nobody_from_serving_and_is_tried_aga
     service.wait_for(lambda: counted(service) == 1)
 
 
+def served(service: Service) -> list[str]:
+    """The versions that answer: the champion, and the challenger if there is one."""
+    found = requests.get(f"{service.url}/v2/models/late-payments", timeout=10).json()
+    versions: list[str] = found["versions"]
+    return versions
+
+
+def test_a_dismissed_challenger_ends_where_the_champion_is_refused_too(
+    service: Service, store: Store, version_of: Callable[[str], str], loan: dict[str, Any]
+) -> None:
+    assert served(service) == [version_of("additive"), version_of("basic")]
+    state = json.loads((store.root / "aliases/000002.json").read_text("utf-8"))
+    third = state | {"number": 3, "champion": "never-published", "challenger": None}
+    (store.root / "aliases/000003.json").write_text(json.dumps(third), "utf-8")
+    service.wait_for(lambda: "never-published" in ready(service).get("refused", ""))
+    service.wait_for(lambda: served(service) == [version_of("additive")], seconds=2)
+    assert predict(service, loan).ok
+    assert counted(service) == 0
+
+
 def test_without_a_challenger_nothing_is_counted(
     store: Store, version_of: Callable[[str], str], serve: Serve, loan: dict[str, Any]
 ) -> None:

@@ -80,35 +80,39 @@ class Champion:
                 log.exception("looking for a new champion failed; trying again")
 
     def refresh(self) -> None:
-        """Load and verify the champion that the store names; keep the old one if it is refused."""
+        """Load and verify what the store names; the old champion stays if the new one is refused,
+        and without the challenger all goes on.
+        """
         try:
             state = self._store.state()
             self._seen = max(self._seen, state.number)
-            if state.champion is None:
-                return
             known = self._store.known_fields(state)
-            now = self.current
-            bundle = (
-                now.bundle
-                if now is not None and now.bundle.version == state.champion
-                else self._store.load(state.champion)
-            )
         except Exception as error:
-            kept = self.current.bundle.version if self.current else "none"
-            self._refuse("champion", error, f"; still serving: {kept}")
+            self._refuse("champion", error)
+            return
+        self._refresh_champion(state, known)
+        self._refresh_challenger(state, known)
+
+    def _refresh_champion(self, state: State, known: frozenset[str]) -> None:
+        now = self.current
+        if state.champion is None:
+            self._refusals.pop("champion", None)
+            return
+        try:
+            bundle = self._bundle(state.champion, now)
+            self.current = _serving(state.number, bundle, known)
+        except Exception as error:
+            self._refuse("champion", error)
             return
         self._refusals.pop("champion", None)
-        self.current = _serving(state.number, bundle, known)
         if now is None or now.bundle is not bundle:
             if now is not None:
                 metrics.SWAPS.inc()
                 metrics.SERVING.labels(now.bundle.version).set(0)
             metrics.SERVING.labels(bundle.version).set(1)
             log.warning("serving %s (digest %s)", bundle.version, bundle.digest[:12])
-        self._refresh_challenger(state, known)
 
     def _refresh_challenger(self, state: State, known: frozenset[str]) -> None:
-        """Load the challenger that the store names; without it, all goes on."""
         now = self.challenger
         if state.challenger is None:
             self.challenger = None
@@ -122,14 +126,22 @@ class Champion:
                 self.challenger = None
                 self._refuse("challenger", error)
 
-    def _refuse(self, alias: Alias, error: Exception, kept: str = "") -> None:
+    def _bundle(self, version: str, now: Serving | None) -> Bundle:
+        """A version that was verified already is not read again."""
+        if now is not None and now.bundle.version == version:
+            return now.bundle
+        return self._store.load(version)
+
+    def _refuse(self, alias: Alias, error: Exception) -> None:
         """Have a version tried again later; why is said and counted once."""
         # A version that is bad in a way that nobody thought of is refused like any other.
         thought_of = isinstance(error, BundleError | StoreError | OSError)
         reason = str(error) if thought_of else f"{type(error).__name__}: {error}"
         if reason != self._refusals.get(alias):
+            kept = self.current.bundle.version if self.current else "none"
+            still = f"; still serving: {kept}" if alias == "champion" else ""
             fault = None if thought_of else error
-            log.error("%s refused: %s%s", alias, reason, kept, exc_info=fault)
+            log.error("%s refused: %s%s", alias, reason, still, exc_info=fault)
             metrics.REFUSED.labels(alias).inc()
         self._refusals[alias] = reason
         self._retry_in = RETRY_SECONDS
