@@ -145,6 +145,20 @@ def test_a_dismissed_challenger_ends_where_the_champion_is_refused_too(
     assert counted(service) == 0
 
 
+def test_beside_a_new_champion_the_challenger_goes_on_without_being_read_again(
+    service: Service, store: Store, version_of: Callable[[str], str], loan: dict[str, Any]
+) -> None:
+    first = version_of("additive")
+    third = store.revise(first, store.load(first).policy.by_cost(10), {})
+    (store.folder(version_of("basic")) / "model.onnx").unlink()
+    store.promote(third)
+    service.wait_for(lambda: service.serving() == third)
+    assert served(service) == [third, version_of("basic")]
+    assert predict(service, loan).ok
+    service.wait_for(lambda: counted(service) == 1)
+    assert service.log.read_text("utf-8").count("in shadow: ") == 1
+
+
 def test_without_a_challenger_nothing_is_counted(
     store: Store, version_of: Callable[[str], str], serve: Serve, loan: dict[str, Any]
 ) -> None:

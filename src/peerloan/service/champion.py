@@ -117,14 +117,17 @@ class Champion:
         if state.challenger is None:
             self.challenger = None
             self._refusals.pop("challenger", None)
-        elif now is None or now.bundle.version != state.challenger or now.number != state.number:
-            try:
-                self.challenger = _serving(state.number, self._store.load(state.challenger), known)
-                self._refusals.pop("challenger", None)
-                log.warning("in shadow: %s", state.challenger)
-            except Exception as error:
-                self.challenger = None
-                self._refuse("challenger", error)
+            return
+        try:
+            bundle = self._bundle(state.challenger, now)
+            self.challenger = _serving(state.number, bundle, known)
+        except Exception as error:
+            self.challenger = None
+            self._refuse("challenger", error)
+            return
+        self._refusals.pop("challenger", None)
+        if now is None or now.bundle is not bundle:
+            log.warning("in shadow: %s", bundle.version)
 
     def _bundle(self, version: str, now: Serving | None) -> Bundle:
         """A version that was verified already is not read again."""
