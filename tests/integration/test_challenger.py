@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import requests
+from sqlalchemy import func, select
 from test_observing import figures, predict
 
-from conftest import Service
+from conftest import GUNICORN, SERVE, Service, settings
+from peerloan.ledger import Database
+from peerloan.ledger.schema import challenges
 from peerloan.model import Store
 
 FORMATS = Path(__file__).parent.parent / "formats"
@@ -157,6 +164,65 @@ def test_beside_a_new_champion_the_challenger_goes_on_without_being_read_again(
     assert predict(service, loan).ok
     service.wait_for(lambda: counted(service) == 1)
     assert service.log.read_text("utf-8").count("in shadow: ") == 1
+
+
+@pytest.mark.parametrize("server", [SERVE, GUNICORN], ids=["serve", "gunicorn"])
+def test_what_it_made_of_the_last_decisions_is_kept_as_the_process_ends(
+    store: Store, version_of: Callable[[str], str], serve: Serve, loan: dict[str, Any], server: str
+) -> None:
+    store.promote(version_of("additive"))
+    store.challenge(version_of("basic"))
+    service = serve(store, server=server)
+    service.wait_for(lambda: "in shadow: " in service.log.read_text("utf-8"))
+    for _ in range(6):
+        assert predict(service, loan).ok
+    service.process.terminate()
+    assert service.process.wait(timeout=10) == 0
+
+    assert kept(store) == 6
+
+
+def kept(store: Store) -> int:
+    """How many decisions of a challenger the ledger beside the store has."""
+    database = Database(f"sqlite:///{store.root.parent / 'peerloan-ledger' / 'ledger.db'}")
+    with database.reading() as connection:
+        return connection.scalar(select(func.count()).select_from(challenges)) or 0
+
+
+SLOW = """
+import atexit, json, os, time
+from peerloan.service import create_app, metrics, shadow
+from peerloan.settings import read_settings
+
+def slowly(*given, compare=shadow._compare):
+    time.sleep(1)
+    return compare(*given)
+
+shadow._compare, shadow._END_SECONDS = slowly, 0
+atexit.register(lambda: print(metrics.exposition().decode()))
+client = create_app(read_settings(), on_loopback=True).test_client()
+for _ in range(5):
+    assert client.post("/v1/predictions", json=json.loads(os.environ["LOAN"])).status_code == 200
+"""
+
+
+def test_what_there_is_no_time_for_as_the_process_ends_is_counted(
+    store: Store, version_of: Callable[[str], str], loan: dict[str, Any]
+) -> None:
+    store.promote(version_of("additive"))
+    store.challenge(version_of("basic"))
+    done = subprocess.run(
+        [sys.executable, "-c", SLOW],
+        env=os.environ | settings(store.root) | {"LOAN": json.dumps(loan)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    found = dict(re.findall(rf'^{COUNT}{{outcome="(\w+)"}} (\S+)$', done.stdout, re.M))
+    skipped = float(found.pop("skipped"))
+    assert 0 < skipped < 5
+    assert sum(map(float, found.values())) == kept(store) == 5 - skipped
 
 
 def test_without_a_challenger_nothing_is_counted(

@@ -114,7 +114,7 @@ for _alias in ("champion", "challenger"):
 CHALLENGED = Counter(
     "peerloan_challenger_decisions",
     "Decisions that the challenger made in shadow: the same as the champion's, changed, failed "
-    "(it can't score the loan), or skipped (too many waited).",
+    "(it can't score the loan), or skipped (too many waited, or too long for a worker that ended).",
     ["outcome"],
     registry=REGISTRY,
 )
