@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import requests
+from sqlalchemy import func, select
 from test_observing import figures, predict
 
-from conftest import Service
+from conftest import GUNICORN, SERVE, Service, settings
+from peerloan.ledger import Database
+from peerloan.ledger.schema import challenges
 from peerloan.model import Store
 
 FORMATS = Path(__file__).parent.parent / "formats"
@@ -32,6 +39,14 @@ def service(store: Store, version_of: Callable[[str], str], serve: Serve) -> Ser
 
 def counted(service: Service) -> float:
     return sum(figures(service, COUNT).values())
+
+
+def ready(service: Service) -> dict[str, Any]:
+    """What the service says of itself, with a champion."""
+    answer = requests.get(f"{service.url}/readyz", timeout=10)
+    assert answer.status_code == 200
+    found: dict[str, Any] = answer.json()
+    return found
 
 
 def test_each_decision_is_scored_by_it_too(
@@ -91,16 +106,123 @@ def test_what_it_can_not_score_is_counted_and_no_error(
     assert figures(service, "peerloan_challenger_difference_count").get((), 0) == 0
 
 
-def test_a_challenger_that_is_refused_keeps_nobody_from_serving(
+def test_a_challenger_that_is_refused_keeps_nobody_from_serving_and_is_tried_again(
     store: Store, version_of: Callable[[str], str], serve: Serve, loan: dict[str, Any]
 ) -> None:
     store.promote(version_of("additive"))
     store.challenge(version_of("basic"))
-    (store.folder(version_of("basic")) / "model.onnx").write_bytes(b"nonsense")
+    file = store.folder(version_of("basic")) / "model.onnx"
+    whole = file.read_bytes()
+    file.write_bytes(b"nonsense")
     service = serve(store)
-    service.wait_for(lambda: "challenger refused: " in service.log.read_text("utf-8"))
+    service.wait_for(lambda: "challenger_refused" in ready(service))
+    assert "model.onnx" in ready(service)["challenger_refused"]
+    assert ready(service)["status"] == "ready"
+    assert "refused" not in ready(service), "the champion is not"
+    assert figures(service, "peerloan_refused_bundles_total") == {
+        ("champion",): 0,
+        ("challenger",): 1,
+    }
     assert predict(service, loan).ok
     assert counted(service) == 0
+
+    file.write_bytes(whole)
+    service.wait_for(lambda: "challenger_refused" not in ready(service), seconds=8)
+    assert predict(service, loan).ok
+    service.wait_for(lambda: counted(service) == 1)
+
+
+def served(service: Service) -> list[str]:
+    """The versions that answer: the champion, and the challenger if there is one."""
+    found = requests.get(f"{service.url}/v2/models/late-payments", timeout=10).json()
+    versions: list[str] = found["versions"]
+    return versions
+
+
+def test_a_dismissed_challenger_ends_where_the_champion_is_refused_too(
+    service: Service, store: Store, version_of: Callable[[str], str], loan: dict[str, Any]
+) -> None:
+    assert served(service) == [version_of("additive"), version_of("basic")]
+    state = json.loads((store.root / "aliases/000002.json").read_text("utf-8"))
+    third = state | {"number": 3, "champion": "never-published", "challenger": None}
+    (store.root / "aliases/000003.json").write_text(json.dumps(third), "utf-8")
+    service.wait_for(lambda: "never-published" in ready(service).get("refused", ""))
+    service.wait_for(lambda: served(service) == [version_of("additive")], seconds=2)
+    assert predict(service, loan).ok
+    assert counted(service) == 0
+
+
+def test_beside_a_new_champion_the_challenger_goes_on_without_being_read_again(
+    service: Service, store: Store, version_of: Callable[[str], str], loan: dict[str, Any]
+) -> None:
+    first = version_of("additive")
+    third = store.revise(first, store.load(first).policy.by_cost(10), {})
+    (store.folder(version_of("basic")) / "model.onnx").unlink()
+    store.promote(third)
+    service.wait_for(lambda: service.serving() == third)
+    assert served(service) == [third, version_of("basic")]
+    assert predict(service, loan).ok
+    service.wait_for(lambda: counted(service) == 1)
+    assert service.log.read_text("utf-8").count("in shadow: ") == 1
+
+
+@pytest.mark.parametrize("server", [SERVE, GUNICORN], ids=["serve", "gunicorn"])
+def test_what_it_made_of_the_last_decisions_is_kept_as_the_process_ends(
+    store: Store, version_of: Callable[[str], str], serve: Serve, loan: dict[str, Any], server: str
+) -> None:
+    store.promote(version_of("additive"))
+    store.challenge(version_of("basic"))
+    service = serve(store, server=server)
+    service.wait_for(lambda: "in shadow: " in service.log.read_text("utf-8"))
+    for _ in range(6):
+        assert predict(service, loan).ok
+    service.process.terminate()
+    assert service.process.wait(timeout=10) == 0
+
+    assert kept(store) == 6
+
+
+def kept(store: Store) -> int:
+    """How many decisions of a challenger the ledger beside the store has."""
+    database = Database(f"sqlite:///{store.root.parent / 'peerloan-ledger' / 'ledger.db'}")
+    with database.reading() as connection:
+        return connection.scalar(select(func.count()).select_from(challenges)) or 0
+
+
+SLOW = """
+import atexit, json, os, time
+from peerloan.service import create_app, metrics, shadow
+from peerloan.settings import read_settings
+
+def slowly(*given, compare=shadow._compare):
+    time.sleep(1)
+    return compare(*given)
+
+shadow._compare, shadow._END_SECONDS = slowly, 0
+atexit.register(lambda: print(metrics.exposition().decode()))
+client = create_app(read_settings(), on_loopback=True).test_client()
+for _ in range(5):
+    assert client.post("/v1/predictions", json=json.loads(os.environ["LOAN"])).status_code == 200
+"""
+
+
+def test_what_there_is_no_time_for_as_the_process_ends_is_counted(
+    store: Store, version_of: Callable[[str], str], loan: dict[str, Any]
+) -> None:
+    store.promote(version_of("additive"))
+    store.challenge(version_of("basic"))
+    done = subprocess.run(
+        [sys.executable, "-c", SLOW],
+        env=os.environ | settings(store.root) | {"LOAN": json.dumps(loan)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    found = dict(re.findall(rf'^{COUNT}{{outcome="(\w+)"}} (\S+)$', done.stdout, re.M))
+    skipped = float(found.pop("skipped"))
+    assert 0 < skipped < 5
+    assert sum(map(float, found.values())) == kept(store) == 5 - skipped
 
 
 def test_without_a_challenger_nothing_is_counted(

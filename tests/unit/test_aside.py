@@ -46,3 +46,16 @@ def test_what_fails_ends_nothing() -> None:
     )
     assert done.stdout.split() == ["1", "2"]
     assert "records of 1 requests are lost" in done.stderr
+
+
+def test_a_thread_that_keeps_no_process_alive_may_hand_over_the_first() -> None:
+    """As a request's thread under Granian, whose new threads would be alike."""
+    done = run(
+        "import threading, time\n"
+        "from peerloan.service.aside import Aside\n"
+        "aside = Aside(lambda records: (time.sleep(1), print(*records)))\n"
+        "first = threading.Thread(target=aside.put, args=('kept',), daemon=True)\n"
+        "first.start()\n"
+        "first.join()\n"
+    )
+    assert done.stdout.split() == ["kept"]

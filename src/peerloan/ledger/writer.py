@@ -83,7 +83,7 @@ class Writer:
         self._queue: deque[_Waiting] = deque()
         self._batch: list[_Waiting] = []
         self._turn = threading.Lock()
-        self._begun = False
+        self._thread: threading.Thread | None = None
         self._wake, self._all = threading.Event(), threading.Event()
         self._expected, self._patience, self._gathers = 1, 0.0, False
         self._chain: Chain | None = None
@@ -93,6 +93,13 @@ class Writer:
     def down(self) -> str | None:
         """Why nothing can be kept now, if so."""
         return self._down
+
+    @property
+    def runs(self) -> bool:
+        """Whether somebody may still be told: until a moment after the process's main thread."""
+        if threading.main_thread().is_alive():
+            return True
+        return self._thread is not None and self._thread.is_alive()
 
     def put(self, make: Callable[[Ids], Entry], told: Told) -> None:
         """Hand over what `make` makes with ids that rise from one entry to the next.
@@ -104,11 +111,11 @@ class Writer:
             raise LedgerUnavailable(self._down)
         with self._turn:
             self._queue.append(_Waiting(make(self._ids), told))
-            if not self._begun:
-                self._begun = True
+            if self._thread is None:
                 # No daemon, as a thread of a server's may be, which passes it on: what was handed
                 # over is kept before the process ends.
-                threading.Thread(target=self._run, name="ledger", daemon=False).start()
+                self._thread = threading.Thread(target=self._run, name="ledger", daemon=False)
+                self._thread.start()
                 threading.Thread(target=self._watch, name="ledger-clock", daemon=True).start()
         if not self._wake.is_set():
             self._wake.set()

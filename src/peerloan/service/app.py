@@ -58,10 +58,9 @@ def create_app(settings: Settings, log: BinaryIO | None = None, on_loopback: boo
     with contextlib.suppress(LedgerUnavailable):  # it may come later, and is asked again then
         database.ready()
     app.extensions["database"] = database
-    app.extensions["ledger"] = Writer(
-        database, lambda: Seal(settings.seal_folder), metrics.count_commit
-    )
-    app.extensions["shadow"] = Shadow(champion, database)
+    writer = Writer(database, lambda: Seal(settings.seal_folder), metrics.count_commit)
+    app.extensions["ledger"] = writer
+    app.extensions["shadow"] = Shadow(champion, database, writer)
     callers.register(app, Tokens(settings.tokens), on_loopback)
     for room in (api, decisions, docs, models, monitoring, outcomes, pages, probes, protocol):
         app.register_blueprint(room.blueprint)

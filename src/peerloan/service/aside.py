@@ -35,11 +35,12 @@ class Aside(Generic[_Record]):
         if self._thread is None:
             with self._begin:
                 if self._thread is None:
-                    self._thread = threading.Thread(target=self._run, name="aside")
+                    self._thread = threading.Thread(target=self._run, name="aside", daemon=False)
                     self._thread.start()
 
     def _run(self) -> None:
-        # No daemon: the process waits for it, and it ends when nobody is left to hand over.
+        # No daemon, whatever began it is: the process waits for it, and it ends when nobody is left
+        # to hand over.
         main = threading.main_thread()
         pause = threading.Event()
         while main.is_alive():

@@ -1,10 +1,11 @@
-"""The champion that a worker serves, and how it is swapped while requests run."""
+"""What a worker serves, champion and challenger, and how it is swapped while requests run."""
 
 from __future__ import annotations
 
 import logging
 import threading
 from dataclasses import dataclass
+from typing import Literal
 
 from peerloan.ledger import Version
 from peerloan.loan import Checks, Decoder
@@ -17,6 +18,8 @@ log = logging.getLogger(__name__)
 POLL_SECONDS = 0.5
 # A version may still be on its way to this machine's volume: a refused one is tried again.
 RETRY_SECONDS = 5.0
+
+Alias = Literal["champion", "challenger"]
 
 
 @dataclass(frozen=True)
@@ -36,23 +39,28 @@ class Champion:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._seen = 0
-        self._refusal: str | None = None
+        self._refusals: dict[Alias, str] = {}
         self._retry_in = 0.0
         self.current: Serving | None = None
         self.challenger: Serving | None = None
         self.refresh()
         # Whether this process could not load the champion that it was started for.
-        self._failed_at_start = self.current is None and self._refusal is not None
+        self._failed_at_start = self.current is None and self.refusal is not None
 
     @property
     def unhealthy(self) -> str | None:
         """Why this process should be replaced, if it should: it never loaded its champion."""
-        return self._refusal if self._failed_at_start and self.current is None else None
+        return self.refusal if self._failed_at_start and self.current is None else None
 
     @property
     def refusal(self) -> str | None:
         """Why the newest champion is not the one that serves, if so."""
-        return self._refusal
+        return self._refusals.get("champion")
+
+    @property
+    def challenger_refusal(self) -> str | None:
+        """Why the challenger that the store names is not in shadow, if so."""
+        return self._refusals.get("challenger")
 
     def watch(self) -> threading.Thread:
         """Start following the store; the thread ends with the process."""
@@ -66,63 +74,80 @@ class Champion:
             self._retry_in -= POLL_SECONDS
             try:
                 changed = self._store.changed_since(self._seen)
-                if changed or (self._refusal is not None and self._retry_in <= 0):
+                if changed or (self._refusals and self._retry_in <= 0):
                     self.refresh()
             except Exception:  # the thread must outlive whatever a volume can raise
                 log.exception("looking for a new champion failed; trying again")
 
     def refresh(self) -> None:
-        """Load and verify the champion that the store names; keep the old one if it is refused."""
+        """Load and verify what the store names; the old champion stays if the new one is refused,
+        and without the challenger all goes on.
+        """
         try:
             state = self._store.state()
             self._seen = max(self._seen, state.number)
-            if state.champion is None:
-                return
             known = self._store.known_fields(state)
-            now = self.current
-            bundle = (
-                now.bundle
-                if now is not None and now.bundle.version == state.champion
-                else self._store.load(state.champion)
-            )
         except Exception as error:
-            # A version that is bad in a way that nobody thought of is refused like any other.
-            thought_of = isinstance(error, BundleError | StoreError | OSError)
-            reason = str(error) if thought_of else f"{type(error).__name__}: {error}"
-            if reason != self._refusal:
-                kept = self.current.bundle.version if self.current else "none"
-                log.error(
-                    "champion refused: %s; still serving: %s",
-                    reason,
-                    kept,
-                    exc_info=None if thought_of else error,
-                )
-                metrics.REFUSED.inc()
-            self._refusal = reason
-            self._retry_in = RETRY_SECONDS
+            self._refuse("champion", error)
             return
-        self._refusal = None
-        self.current = _serving(state.number, bundle, known)
+        self._refresh_champion(state, known)
+        self._refresh_challenger(state, known)
+
+    def _refresh_champion(self, state: State, known: frozenset[str]) -> None:
+        now = self.current
+        if state.champion is None:
+            self._refusals.pop("champion", None)
+            return
+        try:
+            bundle = self._bundle(state.champion, now)
+            self.current = _serving(state.number, bundle, known)
+        except Exception as error:
+            self._refuse("champion", error)
+            return
+        self._refusals.pop("champion", None)
         if now is None or now.bundle is not bundle:
             if now is not None:
                 metrics.SWAPS.inc()
                 metrics.SERVING.labels(now.bundle.version).set(0)
             metrics.SERVING.labels(bundle.version).set(1)
             log.warning("serving %s (digest %s)", bundle.version, bundle.digest[:12])
-        self._refresh_challenger(state, known)
 
     def _refresh_challenger(self, state: State, known: frozenset[str]) -> None:
-        """Load the challenger that the store names; without it, all goes on."""
         now = self.challenger
         if state.challenger is None:
             self.challenger = None
-        elif now is None or now.bundle.version != state.challenger or now.number != state.number:
-            try:
-                self.challenger = _serving(state.number, self._store.load(state.challenger), known)
-                log.warning("in shadow: %s", state.challenger)
-            except Exception as error:  # as a champion's, but nobody waits for it
-                self.challenger = None
-                log.error("challenger refused: %s", error)
+            self._refusals.pop("challenger", None)
+            return
+        try:
+            bundle = self._bundle(state.challenger, now)
+            self.challenger = _serving(state.number, bundle, known)
+        except Exception as error:
+            self.challenger = None
+            self._refuse("challenger", error)
+            return
+        self._refusals.pop("challenger", None)
+        if now is None or now.bundle is not bundle:
+            log.warning("in shadow: %s", bundle.version)
+
+    def _bundle(self, version: str, now: Serving | None) -> Bundle:
+        """A version that was verified already is not read again."""
+        if now is not None and now.bundle.version == version:
+            return now.bundle
+        return self._store.load(version)
+
+    def _refuse(self, alias: Alias, error: Exception) -> None:
+        """Have a version tried again later; why is said and counted once."""
+        # A version that is bad in a way that nobody thought of is refused like any other.
+        thought_of = isinstance(error, BundleError | StoreError | OSError)
+        reason = str(error) if thought_of else f"{type(error).__name__}: {error}"
+        if reason != self._refusals.get(alias):
+            kept = self.current.bundle.version if self.current else "none"
+            still = f"; still serving: {kept}" if alias == "champion" else ""
+            fault = None if thought_of else error
+            log.error("%s refused: %s%s", alias, reason, still, exc_info=fault)
+            metrics.REFUSED.labels(alias).inc()
+        self._refusals[alias] = reason
+        self._retry_in = RETRY_SECONDS
 
 
 def _serving(number: int, bundle: Bundle, known: frozenset[str]) -> Serving:

@@ -103,13 +103,18 @@ SWAPS = Counter(
     "peerloan_swaps", "Champions that a worker took up while it served.", registry=REGISTRY
 )
 REFUSED = Counter(
-    "peerloan_refused_bundles", "Champions that a worker refused to serve.", registry=REGISTRY
+    "peerloan_refused_bundles",
+    "Versions that a worker refused: as champion, or as challenger.",
+    ["alias"],
+    registry=REGISTRY,
 )
+for _alias in ("champion", "challenger"):
+    REFUSED.labels(_alias)  # 0 from the start: an alert on the first one needs what it rose from
 
 CHALLENGED = Counter(
     "peerloan_challenger_decisions",
     "Decisions that the challenger made in shadow: the same as the champion's, changed, failed "
-    "(it can't score the loan), or skipped (too many waited).",
+    "(it can't score the loan), or skipped (too many waited, or too long for a worker that ended).",
     ["outcome"],
     registry=REGISTRY,
 )

@@ -44,7 +44,7 @@ def document(serving: Serving) -> dict[str, Any]:
             "/v1/models/{version}": {"get": _model()},
             "/v1/models/{version}/promote": {"post": _promote()},
             "/healthz": {"get": _health("The process answers and could load its champion.")},
-            "/readyz": {"get": _health("A verified champion is loaded.")},
+            "/readyz": {"get": _health("A verified champion is loaded.", _readiness())},
             **openapi_protocol.paths(serving),
         },
         "security": [{"token": []}],
@@ -260,8 +260,8 @@ def _parameter(name: str, values: list[str], default: str, text: str) -> dict[st
     return {"name": name, "in": "query", "required": False, "description": text, "schema": schema}
 
 
-def _health(text: str) -> dict[str, Any]:
-    answer = {"content": _content("json", {"type": "object"})}
+def _health(text: str, schema: dict[str, Any] | None = None) -> dict[str, Any]:
+    answer = {"content": _content("json", schema or {"type": "object"})}
     return {
         "summary": text,
         "tags": ["health"],
@@ -271,6 +271,19 @@ def _health(text: str) -> dict[str, Any]:
             "503": {"description": "No."} | answer,
         },
     }
+
+
+def _readiness() -> dict[str, Any]:
+    text = {"type": "string"}
+    model = {"version": text, "digest": text}
+    properties = {
+        "status": {"enum": ["ready", "waiting for a champion", "champion refused"]},
+        "model": {"type": "object", "properties": model, "required": list(model)},
+        "refused": text | {"description": "Why a newer champion does not serve, or none does."},
+        "challenger_refused": text | {"description": "Why the challenger is not in shadow."},
+        "ledger": {"enum": ["available", "unavailable"]},
+    }
+    return {"type": "object", "properties": properties, "required": ["status", "ledger"]}
 
 
 def _columns(loan: dict[str, Any]) -> dict[str, Any]:

@@ -102,7 +102,9 @@ def infer(model: str, version: str | None = None) -> Response:
     answer = answer_many(now, loans, explained)
     inputs = column_inputs(values)
     followed = None
-    if now is not champion().challenger:
+    challenger = champion().challenger
+    # Not by the Serving, which another change of the aliases replaces meanwhile.
+    if challenger is None or now.bundle is not challenger.bundle:
         # Of fields that this version ignores any text is taken, which only this writer writes.
         followed = shadow().following(json.dumps(values).encode, answer)
 

@@ -16,6 +16,7 @@ from queue import Empty, Full, Queue
 
 from peerloan.ledger import Database
 from peerloan.ledger.challenges import Challenge, keep_challenges
+from peerloan.ledger.writer import Writer
 from peerloan.loan import Loans
 from peerloan.model import probabilities
 from peerloan.service import metrics
@@ -27,6 +28,9 @@ log = logging.getLogger(__name__)
 # Requests that wait at most; beyond them one is counted as skipped.
 _WAITING = 1000
 _WRITE_SECONDS = 1.0
+_LOOK_SECONDS = 0.5
+# How long the process waits at its end for what is not scored yet; the rest is skipped.
+_END_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,9 +45,9 @@ class _Answered:
 class Shadow:
     """Scores requests by the challenger that the store names, if it names one."""
 
-    def __init__(self, champion: Champion, database: Database) -> None:
+    def __init__(self, champion: Champion, database: Database, writer: Writer) -> None:
         self._champion = champion
-        self._database = database
+        self._database, self._writer = database, writer
         self._queue: Queue[_Answered] = Queue(_WAITING)
         self._begin = threading.Lock()
         self._thread: threading.Thread | None = None
@@ -62,26 +66,42 @@ class Shadow:
         try:
             self._queue.put_nowait(answered)
         except Full:
-            metrics.CHALLENGED.labels("skipped").inc(len(answered.ids))
+            _skip(answered)
             return
         if self._thread is None:
             with self._begin:
                 if self._thread is None:
-                    self._thread = threading.Thread(target=self._run, name="shadow", daemon=True)
+                    self._thread = threading.Thread(target=self._run, name="shadow", daemon=False)
                     self._thread.start()
 
     def _run(self) -> None:
         challenges: list[Challenge] = []
         write_at = 0.0
-        while True:
+        # No daemon, as the writer's thread, after which nothing is handed over any more.
+        while self._writer.runs:
             with contextlib.suppress(Empty):
-                answered = self._queue.get(timeout=_WRITE_SECONDS)
-                challenges += self._scored(answered)
+                challenges += self._scored(self._queue.get(timeout=_LOOK_SECONDS))
             # Each write is a commit, which the decisions' own wait for.
             if challenges and time.monotonic() >= write_at:
                 write_at = time.monotonic() + _WRITE_SECONDS
                 self._keep(challenges)
                 challenges = []
+        challenges += self._rest()
+        if challenges:
+            self._keep(challenges)
+
+    def _rest(self) -> list[Challenge]:
+        """What is left to score when the process ends, which can't wait for long."""
+        until = time.monotonic() + _END_SECONDS
+        challenges: list[Challenge] = []
+        with contextlib.suppress(Empty):
+            while True:
+                answered = self._queue.get_nowait()
+                if time.monotonic() < until:
+                    challenges += self._scored(answered)
+                else:
+                    _skip(answered)
+        return challenges
 
     def _scored(self, answered: _Answered) -> list[Challenge]:
         challenger = self._champion.challenger
@@ -102,6 +122,10 @@ class Shadow:
             log.error(
                 "what the challenger made of %d decisions is lost: %s", len(challenges), error
             )
+
+
+def _skip(answered: _Answered) -> None:
+    metrics.CHALLENGED.labels("skipped").inc(len(answered.ids))
 
 
 def _compare(challenger: Serving, answered: _Answered) -> list[Challenge]:
