@@ -111,7 +111,9 @@ def test_a_first_champion_is_trained_on_a_book_that_is_mounted(
     checkout: Path, sample_book: Path, tmp_path: Path, fresh: Fresh
 ) -> None:
     (tmp_path / "books/first").mkdir()
-    shutil.copy(sample_book, tmp_path / "books/first/part.csv")
+    # All candidates are trained: with fewer loans that is sooner done.
+    lines = sample_book.read_text("utf-8").splitlines(keepends=True)[:2001]
+    (tmp_path / "books/first/part.csv").write_text("".join(lines), "utf-8")
     (tmp_path / "books/first-notes.md").write_text("not a book")
     container, log = fresh()
     wait_for("it waits", lambda: "waiting; train anew" in log(), 240)

@@ -119,8 +119,15 @@ def echoes(serving: Deployment) -> Iterator[Callable[..., str]]:
 
 
 def entry(here: Deployment, container: str, path: str) -> dict[str, Any]:
-    """The newest line of the access log about a path."""
-    return [line for line in here.log(container) if line["path"] == path][-1]
+    """The newest line of the access log about a path, once the engine has it."""
+    lines: list[dict[str, Any]] = []
+
+    def told() -> bool:
+        lines[:] = [line for line in here.log(container) if line["path"] == path]
+        return bool(lines)
+
+    wait_for(f"a line about {path}", told)
+    return lines[-1]
 
 
 def test_the_configuration_is_valid_and_warns_of_nothing(serving: Deployment) -> None:
