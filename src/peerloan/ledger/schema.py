@@ -89,8 +89,8 @@ chains = Table(
     Column("closed", Boolean, nullable=False),
 )
 
-# A row a decision. What may be erased is nullable; what the chain needs is not. In PostgreSQL it has
-# partitions by months, which the migrations make.
+# A row a decision. What may be erased is nullable; what the chain needs is not. PostgreSQL keeps it
+# in partitions of a month, which the migrations make.
 decisions = Table(
     "decisions",
     metadata,
