@@ -56,12 +56,15 @@ def test_every_version_is_listed_with_its_aliases_and_the_history(
     assert all(past["who"] and past["when"] for past in found["history"])
 
 
-def test_one_version_shows_its_manifest(
+def test_one_version_shows_what_the_list_says_and_its_manifest(
     client: FlaskClient, store: Store, version_of: Callable[[str], str]
 ) -> None:
-    found = valid(client, f"/v1/models/{version_of('basic')}")
+    basic = version_of("basic")
+    found = valid(client, f"/v1/models/{basic}")
+    (listed,) = [v for v in valid(client, "/v1/models")["versions"] if v["version"] == basic]
+    assert found == listed | {"manifest": found["manifest"]}
     assert found["aliases"] == ["challenger"]
-    assert found["manifest"]["version"] == version_of("basic")
+    assert found["manifest"]["version"] == basic
     assert found["manifest"]["policy"]["threshold"] > 0
     assert set(found["manifest"]["files"]) == set(store.manifest(version_of("basic")).files)
 

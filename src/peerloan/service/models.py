@@ -59,11 +59,11 @@ def models() -> Response:
 
 @blueprint.get("/v1/models/<version>")
 def model(version: str) -> Response:
-    """One version: its manifest, with the figures that it was judged by, and its aliases."""
+    """One version: what the list says of it, and its whole manifest."""
     store = _store()
     manifest, digest = _read(store, version)
     aliases = _aliases(store.state(), version)
-    described = {"version": version, "digest": digest, "aliases": aliases}
+    described = {"version": version, "aliases": aliases} | _summary(manifest, digest)
     return as_json(described | {"manifest": msgspec.to_builtins(manifest)})
 
 
@@ -140,7 +140,11 @@ def _brief(store: Store, state: State, version: str) -> dict[str, Any]:
         manifest, digest = store.read(version)
     except BundleError as error:  # listed all the same, so that somebody sees it
         return brief | {"refused": str(error)}
-    return brief | {
+    return brief | _summary(manifest, digest)
+
+
+def _summary(manifest: Manifest, digest: str) -> dict[str, Any]:
+    return {
         "digest": digest,
         "candidate": manifest.candidate,
         "kind": manifest.kind,

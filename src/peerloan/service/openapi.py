@@ -65,6 +65,7 @@ def document(serving: Serving) -> dict[str, Any]:
                 "Decision": openapi_decisions.schema(_prediction()),
                 **openapi_outcomes.schemas(definition),
                 **openapi_monitoring.schemas(),
+                "ListedModel": _listed_version(),
                 "Model": _version(),
                 "Change": _change(),
                 "Problem": _problem(),
@@ -126,7 +127,7 @@ def _models() -> dict[str, Any]:
         "properties": {
             "champion": version,
             "challenger": version,
-            "versions": {"type": "array", "items": _ref("Model")},
+            "versions": {"type": "array", "items": _ref("ListedModel")},
             "history": {"type": "array", "items": _ref("Change")},
         },
         "required": ["champion", "challenger", "versions", "history"],
@@ -220,23 +221,29 @@ def _version_parameter() -> dict[str, Any]:
     return {"name": "version", "in": "path", "required": True, "schema": {"type": "string"}}
 
 
-def _version() -> dict[str, Any]:
-    return {
-        "type": "object",
-        "properties": {
-            "version": {"type": "string"},
-            "aliases": {"type": "array", "items": {"enum": ["champion", "challenger"]}},
-            "digest": {"type": "string"},
-            "manifest": {"type": "object", "description": "All that the bundle says of itself."},
-            "candidate": {"type": "string"},
-            "kind": {"enum": ["scorecard", "onnx"]},
-            "created": {"type": "string"},
-            "sample": {"type": "boolean", "description": "Trained on the built-in sample."},
-            "metrics": {"type": "object", "additionalProperties": {"type": "number"}},
-            "refused": {"type": "string", "description": "Why it can't be read."},
-        },
-        "required": ["version", "aliases"],
+def _listed_version() -> dict[str, Any]:
+    properties = {
+        "version": {"type": "string"},
+        "aliases": {"type": "array", "items": {"enum": ["champion", "challenger"]}},
+        "digest": {"type": "string"},
+        "candidate": {"type": "string"},
+        "kind": {"enum": ["scorecard", "onnx"]},
+        "created": {"type": "string"},
+        "sample": {"type": "boolean", "description": "Trained on the built-in sample."},
+        "metrics": {"type": "object", "additionalProperties": {"type": "number"}},
+        "refused": {"type": "string", "description": "Why it can't be read; then nothing more."},
     }
+    return {"type": "object", "properties": properties, "required": ["version", "aliases"]}
+
+
+def _version() -> dict[str, Any]:
+    properties = dict(_listed_version()["properties"])
+    del properties["refused"]
+    properties["manifest"] = {
+        "type": "object",
+        "description": "All that the bundle says of itself.",
+    }
+    return {"type": "object", "properties": properties, "required": list(properties)}
 
 
 def _responses(
