@@ -24,6 +24,7 @@ from peerloan.service import problems
 from peerloan.service.api import MAX_BODY_BYTES, as_json, require_json
 from peerloan.service.bodies import MAX_WHY, decode, read_body
 from peerloan.service.callers import operator
+from peerloan.service.parameters import refuse_parameters
 from peerloan.service.problems import RequestError
 
 blueprint = Blueprint("models", __name__)
@@ -71,9 +72,7 @@ def model(version: str) -> Response:
 def promote(version: str) -> Response:
     """Make a version the champion; the history says which operator did, and why."""
     who = operator()
-    if request.args:
-        detail = f"expected no parameters, given {show_given(next(iter(request.args)))}"
-        raise RequestError(400, "Wrong Parameters", detail)
+    refuse_parameters()
     wanted = _promotion()
     store = _store()
     _read(store, version)

@@ -85,7 +85,7 @@ def _get(summary: str, answer: str, shared: dict[str, Any], failures: list[int])
 
 
 _WHY = {
-    400: "The request is not the protocol's, or values are wrong.",
+    400: "The request is not the protocol's, values are wrong, or the address has parameters.",
     401: "No token, or an unknown one.",
     404: "No such model, or no such version is being served.",
     408: "The body stopped arriving.",
