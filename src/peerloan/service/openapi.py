@@ -19,12 +19,16 @@ from peerloan.service.bodies import MAX_WHY
 from peerloan.service.champion import Serving
 from peerloan.service.reading import MAX_LOANS
 
+# What every route answers that asks for a token.
+_OF_ALL = {"401": "No token, or an unknown one.", "503": "The tokens can't be read now."}
+
 
 def document(serving: Serving) -> dict[str, Any]:
     """The OpenAPI document for the version that serves now."""
     definition = serving.bundle.definition
     loan = json_schema(definition, serving.checks.known)
     decided = openapi_decisions.paths(_responses)
+    version = _version_parameter(serving.bundle.version)
     return {
         "openapi": "3.1.0",
         "info": {
@@ -41,10 +45,12 @@ def document(serving: Serving) -> dict[str, Any]:
             **openapi_outcomes.paths(_responses),
             **openapi_monitoring.paths(_responses),
             "/v1/models": {"get": _models()},
-            "/v1/models/{version}": {"get": _model()},
-            "/v1/models/{version}/promote": {"post": _promote()},
+            "/v1/models/{version}": {"get": _model(version)},
+            "/v1/models/{version}/promote": {"post": _promote(version)},
             "/healthz": {"get": _health("The process answers and could load its champion.")},
             "/readyz": {"get": _health("A verified champion is loaded.")},
+            "/metrics": {"get": _metrics()},
+            "/openapi.json": {"get": _itself()},
             **openapi_protocol.paths(serving),
         },
         "security": [{"token": []}],
@@ -106,7 +112,8 @@ def _predict(loan: dict[str, Any] | None) -> dict[str, Any]:
         "responses": _responses(
             "One prediction, or all of them in order.",
             answer,
-            openapi_decisions.KEPT
+            openapi_decisions.POSTED
+            | openapi_decisions.KEPT
             | {
                 "400": "The body holds no loans, or a parameter or header is wrong.",
                 "408": "The body stopped arriving.",
@@ -142,12 +149,12 @@ def _models() -> dict[str, Any]:
     }
 
 
-def _model() -> dict[str, Any]:
+def _model(version: dict[str, Any]) -> dict[str, Any]:
     return {
         "operationId": "model",
         "tags": ["models"],
         "summary": "One version, with its manifest",
-        "parameters": [_version_parameter()],
+        "parameters": [version],
         "responses": _responses(
             "The version.",
             _ref("Model"),
@@ -160,7 +167,7 @@ def _model() -> dict[str, Any]:
     }
 
 
-def _promote() -> dict[str, Any]:
+def _promote(version: dict[str, Any]) -> dict[str, Any]:
     body = {
         "type": "object",
         "properties": {
@@ -182,14 +189,15 @@ def _promote() -> dict[str, Any]:
         "operationId": "promote",
         "tags": ["models"],
         "summary": "Make a version the champion; it needs an operator's token",
-        "parameters": [_version_parameter()],
+        "parameters": [version],
         "requestBody": {"content": _content("json", body)},
         "responses": _responses(
             "The change, as it stands in the history.",
             _ref("Change"),
             {
                 "400": "The body is no JSON, or there are parameters.",
-                "403": "The token is no operator's.",
+                "403": "The token is no operator's, or a page of another site made a browser send "
+                "this.",
                 "404": "No such version.",
                 "408": "The body stopped arriving.",
                 "409": "It would refuse loans that the champion accepts (`reasons`), does not "
@@ -217,8 +225,9 @@ def _change() -> dict[str, Any]:
     return {"type": "object", "properties": properties, "required": list(properties)}
 
 
-def _version_parameter() -> dict[str, Any]:
-    return {"name": "version", "in": "path", "required": True, "schema": {"type": "string"}}
+def _version_parameter(example: str) -> dict[str, Any]:
+    version = {"name": "version", "in": "path", "required": True}
+    return version | {"schema": {"type": "string"}, "example": example}
 
 
 def _listed_version() -> dict[str, Any]:
@@ -251,10 +260,10 @@ def _responses(
 ) -> dict[str, Any]:
     """What is answered: 200, and problems by their status."""
     answers = {"200": {"description": description, "content": _content("json", schema)}}
-    problems = {"401": "No token, or an unknown one.", **problems}
-    for status in sorted(problems):
-        content = _content("problem+json", _ref("Problem"))
-        answers[status] = {"description": problems[status], "content": content}
+    content = _content("problem+json", _ref("Problem"))
+    for status in sorted(_OF_ALL | problems):
+        said = [each[status] for each in (problems, _OF_ALL) if status in each]
+        answers[status] = {"description": " ".join(said), "content": content}
     return answers
 
 
@@ -277,6 +286,31 @@ def _health(text: str) -> dict[str, Any]:
             "200": {"description": "Yes."} | answer,
             "503": {"description": "No."} | answer,
         },
+    }
+
+
+def _metrics() -> dict[str, Any]:
+    responses = _responses("The figures.", {}, {})
+    responses["200"]["content"] = {"text/plain": {"schema": {"type": "string"}}}
+    return {
+        "operationId": "metrics",
+        "summary": "Figures of all workers together, in Prometheus's text format",
+        "tags": ["health"],
+        "responses": responses,
+    }
+
+
+def _itself() -> dict[str, Any]:
+    responses = _responses(
+        "The description.", {"type": "object"}, {"503": "No model version is being served."}
+    )
+    responses["200"]["headers"] = {"ETag": {"schema": {"type": "string"}}}
+    responses["304"] = {"description": "It is as `If-None-Match` says."}
+    return {
+        "operationId": "description",
+        "summary": "This description, for the champion that serves now",
+        "tags": ["health"],
+        "responses": responses,
     }
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from peerloan.loan import Definition
 from peerloan.loan.schema import example
 from peerloan.service.champion import Serving
-from peerloan.service.openapi_decisions import KEPT, KEY_HEADER
+from peerloan.service.openapi_decisions import KEPT, KEY_HEADER, POSTED
 from peerloan.service.tensors import DATATYPES, HEADER_LENGTH, OUTPUTS, input_datatype
 
 _PARAMETERS = {"type": "object", "additionalProperties": {"type": ["string", "number", "boolean"]}}
@@ -30,7 +30,7 @@ def paths(serving: Serving) -> dict[str, Any]:
     found: dict[str, Any] = {
         "/v2/health/live": {"get": _get("The process is live", "Live", free, [503])},
         "/v2/health/ready": {"get": _get("A champion is ready", "Ready", free, [503])},
-        "/v2": {"get": _get("The server's name, version and extensions", "InferServer", {}, [401])},
+        "/v2": {"get": _get("The server's name and version", "InferServer", {}, [401, 503])},
     }
     for path, named in ((of_model, [model]), (of_model + "/versions/{version}", [model, version])):
         shared = {"parameters": named}
@@ -91,8 +91,8 @@ _WHY = {
     408: "The body stopped arriving.",
     413: "Over 10,000 loans or 5 MB, also after decompression.",
     415: "The body's Content-Encoding is neither gzip nor deflate.",
-    503: "No model version is being served.",
-} | {int(status): why for status, why in KEPT.items()}
+    503: "No model version is being served; or the tokens, where one is needed, can't be read.",
+} | {int(status): why for status, why in (POSTED | KEPT).items()}
 
 
 def _errors(statuses: list[int]) -> dict[str, Any]:
