@@ -7,15 +7,14 @@ from typing import Any
 from peerloan import __version__
 from peerloan.loan import json_schema
 from peerloan.loan.schema import example
-from peerloan.loan.text import PLAIN_LETTER
 from peerloan.model import BANDS
 from peerloan.service import (
     openapi_decisions,
+    openapi_models,
     openapi_monitoring,
     openapi_outcomes,
     openapi_protocol,
 )
-from peerloan.service.bodies import MAX_WHY
 from peerloan.service.champion import Serving
 from peerloan.service.reading import MAX_LOANS
 
@@ -28,7 +27,6 @@ def document(serving: Serving) -> dict[str, Any]:
     definition = serving.bundle.definition
     loan = json_schema(definition, serving.checks.known)
     decided = openapi_decisions.paths(_responses)
-    version = _version_parameter(serving.bundle.version)
     return {
         "openapi": "3.1.0",
         "info": {
@@ -44,9 +42,7 @@ def document(serving: Serving) -> dict[str, Any]:
             },
             **openapi_outcomes.paths(_responses),
             **openapi_monitoring.paths(_responses),
-            "/v1/models": {"get": _models()},
-            "/v1/models/{version}": {"get": _model(version)},
-            "/v1/models/{version}/promote": {"post": _promote(version)},
+            **openapi_models.paths(_responses, serving.bundle.version),
             "/healthz": {"get": _health("The process answers and could load its champion.")},
             "/readyz": {"get": _health("A verified champion is loaded.")},
             "/metrics": {"get": _metrics()},
@@ -71,9 +67,7 @@ def document(serving: Serving) -> dict[str, Any]:
                 "Decision": openapi_decisions.schema(_prediction()),
                 **openapi_outcomes.schemas(definition),
                 **openapi_monitoring.schemas(),
-                "ListedModel": _listed_version(),
-                "Model": _version(),
-                "Change": _change(),
+                **openapi_models.schemas(),
                 "Problem": _problem(),
                 **openapi_protocol.schemas(loan["properties"]),
             },
@@ -125,134 +119,6 @@ def _predict(loan: dict[str, Any] | None) -> dict[str, Any]:
             },
         ),
     }
-
-
-def _models() -> dict[str, Any]:
-    version = {"type": ["string", "null"]}
-    answer = {
-        "type": "object",
-        "properties": {
-            "champion": version,
-            "challenger": version,
-            "versions": {"type": "array", "items": _ref("ListedModel")},
-            "history": {"type": "array", "items": _ref("Change")},
-        },
-        "required": ["champion", "challenger", "versions", "history"],
-    }
-    return {
-        "operationId": "models",
-        "tags": ["models"],
-        "summary": "Every version, which one serves, and how it came to be so",
-        "responses": _responses(
-            "The store's versions, oldest first.", answer, {"503": "The store can't be read."}
-        ),
-    }
-
-
-def _model(version: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "operationId": "model",
-        "tags": ["models"],
-        "summary": "One version, with its manifest",
-        "parameters": [version],
-        "responses": _responses(
-            "The version.",
-            _ref("Model"),
-            {
-                "404": "No such version.",
-                "409": "The version does not verify.",
-                "503": "The store can't be read.",
-            },
-        ),
-    }
-
-
-def _promote(version: dict[str, Any]) -> dict[str, Any]:
-    body = {
-        "type": "object",
-        "properties": {
-            "why": {
-                "type": "string",
-                "maxLength": MAX_WHY,
-                "pattern": f"^{PLAIN_LETTER}*$",
-                "description": "For the history.",
-            },
-            "breaking": {
-                "type": "boolean",
-                "default": False,
-                "description": "Even if requests that are valid today would fail.",
-            },
-        },
-        "additionalProperties": False,
-    }
-    return {
-        "operationId": "promote",
-        "tags": ["models"],
-        "summary": "Make a version the champion; it needs an operator's token",
-        "parameters": [version],
-        "requestBody": {"content": _content("json", body)},
-        "responses": _responses(
-            "The change, as it stands in the history.",
-            _ref("Change"),
-            {
-                "400": "The body is no JSON, or there are parameters.",
-                "403": "The token is no operator's, or a page of another site made a browser send "
-                "this.",
-                "404": "No such version.",
-                "408": "The body stopped arriving.",
-                "409": "It would refuse loans that the champion accepts (`reasons`), does not "
-                "verify, or is the champion already.",
-                "413": "Over 5 MB.",
-                "415": "The body's type is no JSON.",
-                "422": "Wrong values.",
-                "503": "The store can't be read or written.",
-            },
-        ),
-    }
-
-
-def _change() -> dict[str, Any]:
-    version = {"type": ["string", "null"]}
-    properties = {
-        "number": {"type": "integer"},
-        "action": {"enum": ["promote", "challenge", "rollback"]},
-        "champion": version,
-        "challenger": version,
-        "who": {"type": "string"},
-        "when": {"type": "string", "format": "date-time"},
-        "why": {"type": "string"},
-    }
-    return {"type": "object", "properties": properties, "required": list(properties)}
-
-
-def _version_parameter(example: str) -> dict[str, Any]:
-    version = {"name": "version", "in": "path", "required": True}
-    return version | {"schema": {"type": "string"}, "example": example}
-
-
-def _listed_version() -> dict[str, Any]:
-    properties = {
-        "version": {"type": "string"},
-        "aliases": {"type": "array", "items": {"enum": ["champion", "challenger"]}},
-        "digest": {"type": "string"},
-        "candidate": {"type": "string"},
-        "kind": {"enum": ["scorecard", "onnx"]},
-        "created": {"type": "string"},
-        "sample": {"type": "boolean", "description": "Trained on the built-in sample."},
-        "metrics": {"type": "object", "additionalProperties": {"type": "number"}},
-        "refused": {"type": "string", "description": "Why it can't be read; then nothing more."},
-    }
-    return {"type": "object", "properties": properties, "required": ["version", "aliases"]}
-
-
-def _version() -> dict[str, Any]:
-    properties = dict(_listed_version()["properties"])
-    del properties["refused"]
-    properties["manifest"] = {
-        "type": "object",
-        "description": "All that the bundle says of itself.",
-    }
-    return {"type": "object", "properties": properties, "required": list(properties)}
 
 
 def _responses(
