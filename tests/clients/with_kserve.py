@@ -1,6 +1,6 @@
 """Asks a running service through KServe's REST client; prints what it made of the answers.
 
-Called with the address; takes the model's name and columns of loans from standard input.
+Called with the address; takes the model's name, columns of loans and heads from standard input.
 """
 
 from __future__ import annotations
@@ -50,8 +50,15 @@ async def main() -> None:
     asked = [RequestedOutput(name, {"binary_data": True}) for name in given["outputs"]]
     async with InferenceRESTClient(RESTConfig(protocol="v2")) as client:
 
-        async def infer(asking: InferRequest) -> dict[str, Any]:
-            return plain(await client.infer(url, asking, model_name=model))
+        def head() -> dict[str, str]:
+            # The client writes into what it is given.
+            return dict(given["headers"])
+
+        async def ask(asking: InferRequest | dict[str, Any]) -> InferResponse:
+            return await client.infer(url, asking, model_name=model, headers=head())
+
+        async def infer(asking: InferRequest | dict[str, Any]) -> dict[str, Any]:
+            return plain(await ask(asking))
 
         answers = {
             "binary in, json out": await infer(request(given, True)),
@@ -61,23 +68,19 @@ async def main() -> None:
         }
         # Its JSON has null for a missing number, which orjson writes for NaN.
         answers["json both ways"] = await infer(request(given, False))
-        answers["a dictionary"] = plain(
-            await client.infer(url, request(given, False).to_rest()[0], model_name=model)
-        )
-        response = await client.infer(
-            url, request(given, True, request_id="mine"), model_name=model
-        )
+        answers["a dictionary"] = await infer(request(given, False).to_rest()[0])
+        response = await ask(request(given, True, request_id="mine"))
         facts = {
             "live": await client.is_server_live(url),
             "ready": await client.is_server_ready(url),
-            "model ready": await client.is_model_ready(url, model),
-            "other ready": await client.is_model_ready(url, "other"),
+            "model ready": await client.is_model_ready(url, model, headers=head()),
+            "other ready": await client.is_model_ready(url, "other", headers=head()),
             "response": [response.model_name, response.id],
         }
         wrong = request(given, True)
         wrong.inputs = wrong.inputs[1:]
         try:
-            await client.infer(url, wrong, model_name=model)
+            await ask(wrong)
         except httpx.HTTPStatusError as error:
             facts["error"] = str(error)
     print(json.dumps({"answers": answers, "facts": facts}))

@@ -1,6 +1,6 @@
 """Asks a running service with MLServer's types and codecs; prints what it made of the answers.
 
-Called with the address; takes the model's name and columns of loans from standard input.
+Called with the address; takes the model's name, columns of loans and heads from standard input.
 """
 
 from __future__ import annotations
@@ -28,19 +28,19 @@ from mlserver.types import (
 class Client:
     """What an application does with MLServer's types: posts them as JSON."""
 
-    def __init__(self, url: str, model: str) -> None:
-        self.url, self.model = url, model
+    def __init__(self, url: str, model: str, headers: dict[str, str]) -> None:
+        self.url, self.model, self.headers = url, model, headers
 
     def infer(self, request: InferenceRequest) -> InferenceResponse:
         """The response to a request that must be accepted."""
         url = f"{self.url}/v2/models/{self.model}/infer"
-        answer = httpx.post(url, json=json.loads(request.model_dump_json()))
+        answer = httpx.post(url, json=json.loads(request.model_dump_json()), headers=self.headers)
         assert answer.status_code == 200, answer.text
         return InferenceResponse.model_validate(answer.json())
 
     def get(self, path: str) -> Any:
         """What stands at a path."""
-        return httpx.get(f"{self.url}{path}").json()
+        return httpx.get(f"{self.url}{path}", headers=self.headers).json()
 
 
 def framed(frame: pd.DataFrame) -> dict[str, Any]:
@@ -89,6 +89,8 @@ def batch(client: Client, request: InferenceRequest, *options: str) -> list[Any]
             client.model,
         ]
         command += ["-u", client.url.removeprefix("http://"), "-i", given, "-o", made, *options]
+        for name, value in client.headers.items():
+            command += ["-H", f"{name}:{value}"]
         subprocess.run(command, check=True, stdout=sys.stderr)
         return [json.loads(line) for line in made.read_text("utf-8").splitlines()]
 
@@ -96,7 +98,7 @@ def batch(client: Client, request: InferenceRequest, *options: str) -> list[Any]
 def main() -> None:
     """Every way to ask."""
     given = json.load(sys.stdin)
-    client = Client(sys.argv[1], given["model"])
+    client = Client(sys.argv[1], given["model"], given["headers"])
     columns = given["columns"]
     # The codec for data frames can't write a text column with gaps; an empty text is one.
     frame = pd.DataFrame(columns)

@@ -1,6 +1,6 @@
 """Asks a running service through tritonclient; prints what it made of the answers, as JSON.
 
-Called with the address; takes the model's name and columns of loans from standard input.
+Called with the address; takes the model's name, columns of loans and heads from standard input.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -64,11 +65,14 @@ def refused(call: Any) -> list[str | None]:
     return ["accepted", None]
 
 
-async def asynchronous(url: str, model: str, made: Any, datatypes: Any) -> dict[str, Any]:
+async def asynchronous(
+    url: str, model: str, made: Any, datatypes: Any, head: Callable[[], dict[str, str]]
+) -> dict[str, Any]:
     """The client for asyncio."""
     async with triton_aio.InferenceServerClient(url) as client:
-        assert await client.is_model_ready(model)
-        return plain(await client.infer(model, inputs(triton_aio, made, datatypes)))
+        assert await client.is_model_ready(model, headers=head())
+        asked = inputs(triton_aio, made, datatypes)
+        return plain(await client.infer(model, asked, headers=head()))
 
 
 def main() -> None:
@@ -77,7 +81,15 @@ def main() -> None:
     model = given["model"]
     url = sys.argv[1].removeprefix("http://")
     client = triton.InferenceServerClient(url)
-    metadata = client.get_model_metadata(model)
+
+    def head() -> dict[str, str]:
+        # The client writes into what it is given.
+        return dict(given["headers"])
+
+    def infer(asked: Any, of: str = model, **options: Any) -> Any:
+        return client.infer(of, asked, headers=head(), **options)
+
+    metadata = client.get_model_metadata(model, headers=head())
     datatypes = {tensor["name"]: tensor["datatype"] for tensor in metadata["inputs"]}
     made = arrays(given["columns"], metadata)
     usual = inputs(triton, made, datatypes)
@@ -93,27 +105,28 @@ def main() -> None:
         triton.InferRequestedOutput("late", binary_data=False),
         triton.InferRequestedOutput("probability"),
     ]
-    result = client.infer(model, usual, request_id="mine")
-    head = {k: v for k, v in result.get_response().items() if k not in ("outputs", "parameters")}
+    result = infer(usual, request_id="mine")
+    answered = {
+        k: v for k, v in result.get_response().items() if k not in ("outputs", "parameters")
+    }
     version = given["version"]
     wrong = dict(made)
     wrong[given["number"]] = made[given["number"]] * 0 - 1
     answers = {
         "defaults": plain(result),
-        "json in, binary out": plain(client.infer(model, as_json)),
-        "binary in, json out": plain(client.infer(model, usual, outputs=asked)),
-        "json both ways": plain(client.infer(model, as_json, outputs=asked)),
-        "mixed": plain(client.infer(model, mixed)),
-        "narrow integers": plain(client.infer(model, inputs(triton, narrow, narrowed))),
-        "async_infer": plain(client.async_infer(model, usual).get_result()),
-        "asyncio": asyncio.run(asynchronous(url, model, made, datatypes)),
-        "version": plain(client.infer(model, usual, model_version=version)),
-        "two outputs": plain(client.infer(model, usual, outputs=half)),
+        "json in, binary out": plain(infer(as_json)),
+        "binary in, json out": plain(infer(usual, outputs=asked)),
+        "json both ways": plain(infer(as_json, outputs=asked)),
+        "mixed": plain(infer(mixed)),
+        "narrow integers": plain(infer(inputs(triton, narrow, narrowed))),
+        "async_infer": plain(client.async_infer(model, usual, headers=head()).get_result()),
+        "asyncio": asyncio.run(asynchronous(url, model, made, datatypes, head)),
+        "version": plain(infer(usual, model_version=version)),
+        "two outputs": plain(infer(usual, outputs=half)),
     }
     for encoding in ("gzip", "deflate"):
         answers[encoding] = plain(
-            client.infer(
-                model,
+            infer(
                 usual,
                 request_compression_algorithm=encoding,
                 response_compression_algorithm=encoding,
@@ -122,20 +135,18 @@ def main() -> None:
     facts = {
         "live": client.is_server_live(),
         "ready": client.is_server_ready(),
-        "model ready": client.is_model_ready(model),
-        "version ready": client.is_model_ready(model, version),
-        "other ready": client.is_model_ready("other"),
-        "server": client.get_server_metadata(),
+        "model ready": client.is_model_ready(model, headers=head()),
+        "version ready": client.is_model_ready(model, version, headers=head()),
+        "other ready": client.is_model_ready("other", headers=head()),
+        "server": client.get_server_metadata(headers=head()),
         "metadata": metadata,
-        "version's metadata": client.get_model_metadata(model, version),
-        "head": head,
-        "wrong value": refused(lambda: client.infer(model, inputs(triton, wrong, datatypes))),
-        "wrong model": refused(lambda: client.infer("other", usual)),
-        "wrong version": refused(lambda: client.get_model_metadata(model, "7")),
-        "wrong output": refused(
-            lambda: client.infer(model, usual, outputs=[triton.InferRequestedOutput("x")])
-        ),
-        "lacking": refused(lambda: client.infer(model, usual[1:])),
+        "version's metadata": client.get_model_metadata(model, version, headers=head()),
+        "head": answered,
+        "wrong value": refused(lambda: infer(inputs(triton, wrong, datatypes))),
+        "wrong model": refused(lambda: infer(usual, "other")),
+        "wrong version": refused(lambda: client.get_model_metadata(model, "7", headers=head())),
+        "wrong output": refused(lambda: infer(usual, outputs=[triton.InferRequestedOutput("x")])),
+        "lacking": refused(lambda: infer(usual[1:])),
     }
     print(json.dumps({"answers": answers, "facts": facts}))
 

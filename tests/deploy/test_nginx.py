@@ -345,20 +345,24 @@ def test_a_post_carries_an_idempotency_key_and_traces_pass(
 
 
 def test_the_log_is_json_and_holds_no_query(serving: Deployment) -> None:
-    answer = serving.get(
-        "/v1/secret-path?annual_inc=20000", headers={"X-Request-Id": "look-for-me"}
-    )
+    trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+    head = {"X-Request-Id": "look-for-me", "traceparent": trace}
+    answer = serving.get("/v1/secret-path?annual_inc=20000", headers=head)
     assert answer.status_code == 404
+    assert answer.headers["traceparent"] == trace
     line = entry(serving, serving.containers("nginx")[0], "/v1/secret-path")
     assert line["request_id"] == "look-for-me"
+    assert line["traceparent"] == trace
     assert line["status"] == 404
     assert line["method"] == "GET"
     assert line["tls"] == "TLSv1.3"
     assert line["seconds"] >= 0
     assert "annual_inc" not in json.dumps(line)
-    bytes_ = serving.get("/v1/\xfcber", headers={"User-Agent": "caf\xe9".encode("latin-1")})
+    no_ascii = "caf\xe9".encode("latin-1")
+    bytes_ = serving.get("/v1/\xfcber", headers={"User-Agent": no_ascii, "traceparent": no_ascii})
     assert bytes_.status_code == 404
-    assert serving.log(serving.containers("nginx")[0])[-1]["agent"] == "(not ASCII)"
+    last = serving.log(serving.containers("nginx")[0])[-1]
+    assert (last["agent"], last["traceparent"]) == ("(not ASCII)", "")
 
 
 # Whom it believes

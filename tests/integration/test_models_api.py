@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import jsonschema
@@ -11,6 +13,7 @@ from flask.testing import FlaskClient
 
 from peerloan.model import Store
 from peerloan.service import create_app
+from peerloan.service.tokens import Tokens
 from peerloan.settings import Settings
 
 
@@ -22,14 +25,16 @@ def client(store: Store, version_of: Callable[[str], str]) -> FlaskClient:
     return create_app(Settings(store.root), on_loopback=True).test_client()
 
 
-def valid(client: FlaskClient, path: str, status: int = 200) -> Any:
+def valid(client: FlaskClient, path: str, status: int = 200, token: str = "", **more: Any) -> Any:
     """An answer that is as the API's own description says."""
-    answer = client.get(path)
+    head = {"Authorization": f"Bearer {token}"} if token else {}
+    method = "post" if path.endswith("/promote") else "get"
+    answer = client.open(path, method=method.upper(), headers=head, **more)
     assert answer.status_code == status, answer.text
-    document = client.get("/openapi.json").json
+    document = client.get("/openapi.json", headers=head).json
     assert document is not None
-    template = path if path == "/v1/models" else "/v1/models/{version}"
-    responses = document["paths"][template]["get"]["responses"]
+    template = re.sub("^/v1/models/[^/]+", "/v1/models/{version}", path)
+    responses = document["paths"][template][method]["responses"]
     (content,) = responses[str(status)]["content"].values()
     schema = {**content["schema"], "components": document["components"]}
     jsonschema.Draft202012Validator(schema).validate(answer.json)
@@ -56,14 +61,24 @@ def test_every_version_is_listed_with_its_aliases_and_the_history(
     assert all(past["who"] and past["when"] for past in found["history"])
 
 
-def test_one_version_shows_its_manifest(
+def test_one_version_shows_what_the_list_says_and_its_manifest(
     client: FlaskClient, store: Store, version_of: Callable[[str], str]
 ) -> None:
-    found = valid(client, f"/v1/models/{version_of('basic')}")
+    basic = version_of("basic")
+    found = valid(client, f"/v1/models/{basic}")
+    (listed,) = [v for v in valid(client, "/v1/models")["versions"] if v["version"] == basic]
+    assert found == listed | {"manifest": found["manifest"]}
     assert found["aliases"] == ["challenger"]
-    assert found["manifest"]["version"] == version_of("basic")
+    assert found["manifest"]["version"] == basic
     assert found["manifest"]["policy"]["threshold"] > 0
     assert set(found["manifest"]["files"]) == set(store.manifest(version_of("basic")).files)
+
+
+def test_the_example_of_a_version_is_the_champion(client: FlaskClient) -> None:
+    document = client.get("/openapi.json").json
+    assert document is not None
+    (parameter,) = document["paths"]["/v1/models/{version}"]["get"]["parameters"]
+    assert valid(client, f"/v1/models/{parameter['example']}")["aliases"] == ["champion"]
 
 
 @pytest.mark.parametrize("name", ["nothing", "..", "a%2Fb", "x" * 300])
@@ -73,6 +88,22 @@ def test_an_unknown_version_is_a_problem_that_names_the_known(
     answer = client.get(f"/v1/models/{name}")
     assert answer.status_code == 404
     assert answer.content_type == "application/problem+json"
+
+
+def test_a_promotion_is_answered_as_described(
+    store: Store, version_of: Callable[[str], str], tmp_path: Path
+) -> None:
+    basic, additive = version_of("basic"), version_of("additive")
+    store.promote(basic, "a first one")
+    tokens = Tokens(tmp_path / "tokens")
+    anna, app = tokens.new("anna", operator=True), tokens.new("loans-app", operator=False)
+    client = create_app(Settings(store.root, tokens=tmp_path / "tokens")).test_client()
+
+    path = f"/v1/models/{additive}/promote"
+    assert valid(client, path, 403, app)["title"] == "Forbidden"
+    why = {"why": "better", "breaking": True}
+    assert valid(client, path, 200, anna, json=why)["champion"] == additive
+    assert "the champion already" in valid(client, path, 409, anna)["detail"]
 
 
 def test_a_damaged_version_is_listed_and_refused(

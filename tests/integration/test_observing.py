@@ -80,8 +80,10 @@ def test_figures_are_of_all_workers(service: Service, store: Store, loan: dict[s
 def test_unseen_values_are_counted_by_field(service: Service, loan: dict[str, Any]) -> None:
     assert predict(service, loan | {"purpose": "yacht", "dti": 99.0}).ok
     assert predict(service, [loan | {"purpose": "yacht"}] * 3).ok
-    found = figures(service, "peerloan_unseen_values_total")
-    assert found == {("purpose",): 4, ("dti",): 1}
+    # Each worker counts a moment after its answers.
+    service.wait_for(
+        lambda: figures(service, "peerloan_unseen_values_total") == {("purpose",): 4, ("dti",): 1}
+    )
 
 
 def test_swaps_and_refusals_are_counted(
@@ -119,6 +121,32 @@ def test_a_request_has_a_line_with_its_id_and_nothing_of_the_loan(
     text = service.log.read_text("utf-8")
     for value in ("yacht", "42000", "what_if", "annual_inc"):
         assert value not in text
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        (TRACE, True),
+        (TRACE.replace("00-", "01-", 1), True),
+        (TRACE.replace("00-", "ff-", 1), False),
+        (TRACE.replace("4bf92f3577b34da6a3ce929d0e0e4736", "0" * 32), False),
+        (TRACE.replace("00f067aa0ba902b7", "0" * 16), False),
+        (TRACE.upper(), False),
+        (f"{TRACE}, {TRACE}", False),
+        ("", False),
+    ],
+)
+def test_a_trace_is_logged_and_echoed_if_it_is_one(
+    service: Service, loan: dict[str, Any], given: str, kept: bool
+) -> None:
+    answers = [predict(service, loan, query, traceparent=given) for query in ("", "?x=1")]
+    assert [answer.status_code for answer in answers] == [200, 400]
+    for answer in answers:
+        assert answer.headers.get("traceparent") == (given if kept else None)
+    ids = {answer.headers["X-Request-Id"] for answer in answers}
+    service.wait_for(lambda: ids <= {line.get("request_id") for line in lines(service)})
+    told = [line.get("traceparent") for line in lines(service) if line.get("request_id") in ids]
+    assert told == [given if kept else None] * 2
 
 
 def test_a_log_that_nobody_reads_any_more_ends_nothing(store: Store, tmp_path: Path) -> None:

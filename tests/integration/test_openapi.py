@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+import uuid
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 import requests
 from test_another_lender import LABEL, table, write
@@ -18,6 +21,9 @@ from test_another_lender import LABEL, table, write
 from conftest import Service
 from peerloan.loan import read_definition
 from peerloan.model import Store
+from peerloan.service import create_app
+from peerloan.service.tokens import Tokens
+from peerloan.settings import Settings
 
 HERE = Path(__file__).parent / "schemathesis"
 BIN = Path(sys.executable).parent
@@ -44,6 +50,51 @@ def document(service: Service, token: str) -> Any:
     return requests.get(f"{service.url}/openapi.json", headers=head, timeout=10).json()
 
 
+def operations(described: Any) -> Iterator[tuple[str, str, Any]]:
+    """Method, address and answers of each operation that asks for a token."""
+    filled = {"version": "none", "model": "late-payments"}
+    for path, methods in described["paths"].items():
+        for method, operation in methods.items():
+            if operation.get("security") != []:
+                address = re.sub(
+                    r"\{(\w+)\}", lambda found: filled.get(found[1], str(uuid.uuid4())), path
+                )
+                yield method.upper(), address, operation["responses"]
+
+
+def stated(answer: Any, responses: Any, described: Any) -> None:
+    """An answer is one of those that the description has."""
+    assert str(answer.status_code) in responses, answer.request.path
+    content = responses[str(answer.status_code)]["content"]
+    schema = content[answer.content_type]["schema"] | {"components": described["components"]}
+    jsonschema.Draft202012Validator(schema).validate(answer.json)
+
+
+def test_what_any_operation_may_answer_is_stated(
+    store: Store, version_of: Callable[[str], str], tmp_path: Path
+) -> None:
+    """Who calls without a token, from a page of another site, or while tokens can't be read."""
+    store.promote(version_of("additive"))
+    folder = tmp_path / "tokens"
+    head = {"Authorization": f"Bearer {Tokens(folder).new('developer', operator=False)}"}
+    client = create_app(Settings(store.root, tokens=folder)).test_client()
+    described = client.get("/openapi.json", headers=head).json
+    assert described is not None
+    (folder / "tokens.json").write_text("{")
+    unread = create_app(Settings(store.root, tokens=folder)).test_client()
+    paths = set()
+    for method, path, responses in operations(described):
+        paths.add(path)
+        answers = [(client.open(path, method=method), 401), (unread.open(path, method=method), 503)]
+        if method == "POST":
+            other = {"Origin": "https://evil.example"}
+            answers.append((client.open(path, method=method, headers=other), 403))
+        for answer, status in answers:
+            assert answer.status_code == status, (path, answer.text)
+            stated(answer, responses, described)
+    assert {"/v2", "/v1/predictions", "/openapi.json", "/metrics"} <= paths
+
+
 def try_all(service: Service, token: str, folder: Path, *only: str) -> None:
     """Run every check of the tester, on all of the API or on some of its paths."""
     done = subprocess.run(
@@ -68,9 +119,21 @@ def try_all(service: Service, token: str, folder: Path, *only: str) -> None:
 
 
 def test_a_property_based_tester_finds_nothing(
-    service: Service, token: str, tmp_path: Path
+    store: Store,
+    version_of: Callable[[str], str],
+    serve: Callable[..., Service],
+    token: str,
+    tmp_path: Path,
 ) -> None:
+    # It promotes what is listed, and would go on with another champion than the described one.
+    shutil.rmtree(store.folder(version_of("basic")))
+    champion = version_of("additive")
+    store.promote(champion)
+    service = serve(store)
     try_all(service, token, tmp_path)
+    asked = f'"method":"GET","path":"/v1/models/{champion}","status":200'
+    assert asked in service.log.read_text()
+    assert store.state().number == 1
 
 
 def test_nor_does_it_with_another_lender_s_loans(

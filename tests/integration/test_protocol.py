@@ -307,6 +307,20 @@ def test_a_wrong_request_is_refused(api: Api, body: Any, said: str) -> None:
     assert said in error(post(api, body), 400)
 
 
+@pytest.mark.parametrize("query", ["what_if=true", "reasons=none", "x", "x=1&x=2"])
+def test_parameters_of_an_address_are_refused_and_nothing_is_decided(
+    api: Api, loan: dict[str, Any], query: str
+) -> None:
+    body = {"inputs": tensors(columns([loan]))}
+    (last,) = decided(post(api, body))["id"]
+    for path in (INFER, INFER.replace("/infer", f"/versions/{api.version}/infer")):
+        name = query.partition("=")[0]
+        said = error(post(api, body, f"{path}?{query}"), 400)
+        assert said == f"expected no parameters, given '{name}'"
+    newest = api.get("/v1/predictions?limit=1").json()["predictions"]
+    assert [each["id"] for each in newest] == [last]
+
+
 @pytest.mark.parametrize("given", ["x", "-1", "1.0", "999999", "9" * 5000, "²"])
 def test_a_wrong_length_of_the_json_is_refused(api: Api, loan: dict[str, Any], given: str) -> None:
     body, _ = in_binary(columns([loan]))

@@ -12,6 +12,7 @@ import pytest
 from test_api import Api, columns, loans, started
 
 from peerloan import __version__
+from peerloan.service.tokens import Tokens
 
 ROOT = Path(__file__).parents[2]
 PYTHON = ROOT / ".venv-clients/bin/python"
@@ -21,10 +22,20 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-@pytest.fixture(scope="module")
-def api(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
-    """A service with a champion and a challenger."""
-    yield from started(trained, tmp_path_factory.mktemp("clients"), "additive", "basic")
+@pytest.fixture(scope="module", params=["open", "asks for tokens"])
+def api(
+    trained: Path, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+) -> Iterator[Api]:
+    """A service with a champion and a challenger, and the head that goes along with requests."""
+    folder = tmp_path_factory.mktemp("clients")
+    head = {}
+    if request.param != "open":
+        token = Tokens(folder / "tokens").new("clients", operator=False)
+        head = {"Authorization": f"Bearer {token}"}
+    for api in started(trained, folder, "additive", "basic"):
+        assert api.get("/v2").status_code == (401 if head else 200)
+        api.session.headers.update(head)
+        yield api
 
 
 @pytest.fixture(scope="module")
@@ -35,6 +46,7 @@ def given(api: Api) -> dict[str, Any]:
     return {
         "model": "late-payments",
         "version": api.version,
+        "headers": {k: v for k, v in api.session.headers.items() if k == "Authorization"},
         "outputs": [*OUTPUTS, "id"],
         "columns": columns(records),
         "number": "loan_amnt",

@@ -240,6 +240,10 @@ def test_the_word_before_a_token_may_be_written_in_any_case(
         {"X-Forwarded-For": "203.0.113.9"},
         {"X-Forwarded-Proto": "https"},
         {"Forwarded": "for=203.0.113.9"},
+        {"Via": "1.1 proxy"},
+        {"X-Real-IP": "203.0.113.9"},
+        {"CF-Connecting-IP": "203.0.113.9"},
+        {"CDN-Loop": "cloudflare"},
     ],
 )
 def test_what_comes_from_elsewhere_is_not_let_in_on_loopback(
@@ -254,6 +258,25 @@ def test_what_comes_from_elsewhere_is_not_let_in_on_loopback(
     port = service.url.rpartition(":")[2]
     for host in ("localhost", f"localhost:{port}", f"127.0.0.1:{port}", f"[::1]:{port}"):
         assert requests.get(f"{service.url}/v1/models", headers={"Host": host}).ok
+
+
+def of_http_1_0(url: str, path: str) -> str:
+    """The first line of the answer to what Nginx sends for a plain `proxy_pass`, before 1.29.7."""
+    place = url.removeprefix("http://")
+    host, _, port = place.partition(":")
+    with socket.create_connection((host, int(port)), timeout=10) as connection:
+        head = f"GET {path} HTTP/1.0\r\nHost: {place}\r\nConnection: close\r\n\r\n"
+        connection.sendall(head.encode())
+        return connection.recv(1000).decode("latin-1").partition("\r\n")[0]
+
+
+def test_a_proxy_that_adds_nothing_is_not_let_in_on_loopback(
+    champion: Store, serve: Callable[..., Service]
+) -> None:
+    service = serve(champion)
+    for path in ("/", "/v1/models", "/v2", "/metrics"):
+        assert " 401 " in of_http_1_0(service.url, path), path
+    assert " 200 " in of_http_1_0(service.url, "/healthz")
 
 
 def test_a_page_of_another_site_changes_nothing(
@@ -471,6 +494,7 @@ def test_gunicorn_tells_where_it_listens(
     monkeypatch.setenv("PEERLOAN_ON_LOOPBACK", "" if status == 200 else str(os.getpid()))
     url = gunicorn(host)
     assert requests.get(f"{url}/v1/models").status_code == status
+    assert " 401 " in of_http_1_0(url, "/v1/models")
     assert requests.get(f"{url}/readyz").status_code == 200
 
 

@@ -28,6 +28,11 @@ _COOKIE = "peerloan_session"
 _SESSION_SECONDS = 12 * 3600
 _COMMAND = "peerloan token new NAME"
 _CALLER = "peerloan.caller"
+# What proxies and tunnels say of whom they speak for.
+_OF_PROXIES = (
+    *("HTTP_FORWARDED", "HTTP_X_FORWARDED", "HTTP_X_REAL_IP", "HTTP_VIA"),
+    *("HTTP_CDN_LOOP", "HTTP_CF_"),
+)
 _CHALLENGE = {"WWW-Authenticate": 'Bearer realm="peerloan"'}
 # Whoever it is may send this form.
 _MOST_SIGN_IN_BYTES = 10_000
@@ -78,14 +83,17 @@ class Callers:
     def is_open(self, environ: Mapping[str, Any]) -> bool:
         """Whether a request needs no token: none was ever made, and this machine itself asks.
 
-        A name that leads here from elsewhere, or a proxy, may stand for anybody.
+        A name that leads here from elsewhere, or a proxy, may stand for anybody. Some
+        proxies add nothing, but speak HTTP/1.0, as hardly anybody else does.
         """
         known = self.known()
         if not self._on_loopback or known.state is not None or known.fault is not None:
             return False
+        # The older one is HTTP/1.0 to Gunicorn, and HTTP/1 to Granian.
+        if environ.get("SERVER_PROTOCOL") != "HTTP/1.1":
+            return False
         host = _split(f"//{environ.get('HTTP_HOST', '')}").hostname or ""
-        forwarded = any(name.startswith("HTTP_X_FORWARDED") for name in environ)
-        return not forwarded and "HTTP_FORWARDED" not in environ and names_loopback(host)
+        return names_loopback(host) and not any(name.startswith(_OF_PROXIES) for name in environ)
 
     def by_token(self, token: str) -> Token | None:
         """Whose token this is."""

@@ -24,6 +24,7 @@ from peerloan.service import problems
 from peerloan.service.api import MAX_BODY_BYTES, as_json, require_json
 from peerloan.service.bodies import MAX_WHY, decode, read_body
 from peerloan.service.callers import operator
+from peerloan.service.parameters import refuse_parameters
 from peerloan.service.problems import RequestError
 
 blueprint = Blueprint("models", __name__)
@@ -59,11 +60,11 @@ def models() -> Response:
 
 @blueprint.get("/v1/models/<version>")
 def model(version: str) -> Response:
-    """One version: its manifest, with the figures that it was judged by, and its aliases."""
+    """One version: what the list says of it, and its whole manifest."""
     store = _store()
     manifest, digest = _read(store, version)
     aliases = _aliases(store.state(), version)
-    described = {"version": version, "digest": digest, "aliases": aliases}
+    described = {"version": version, "aliases": aliases} | _summary(manifest, digest)
     return as_json(described | {"manifest": msgspec.to_builtins(manifest)})
 
 
@@ -71,9 +72,7 @@ def model(version: str) -> Response:
 def promote(version: str) -> Response:
     """Make a version the champion; the history says which operator did, and why."""
     who = operator()
-    if request.args:
-        detail = f"expected no parameters, given {show_given(next(iter(request.args)))}"
-        raise RequestError(400, "Wrong Parameters", detail)
+    refuse_parameters()
     wanted = _promotion()
     store = _store()
     _read(store, version)
@@ -140,7 +139,11 @@ def _brief(store: Store, state: State, version: str) -> dict[str, Any]:
         manifest, digest = store.read(version)
     except BundleError as error:  # listed all the same, so that somebody sees it
         return brief | {"refused": str(error)}
-    return brief | {
+    return brief | _summary(manifest, digest)
+
+
+def _summary(manifest: Manifest, digest: str) -> dict[str, Any]:
+    return {
         "digest": digest,
         "candidate": manifest.candidate,
         "kind": manifest.kind,

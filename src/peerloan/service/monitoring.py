@@ -27,7 +27,7 @@ from peerloan.service.bodies import decode, read_body
 from peerloan.service.callers import caller_name
 from peerloan.service.keeping import database
 from peerloan.service.openapi_monitoring import MAX_DAYS, MAX_LIMIT, USUAL_LIMIT
-from peerloan.service.parameters import Parameters
+from peerloan.service.parameters import Parameters, refuse_parameters
 from peerloan.service.problems import RequestError
 
 blueprint = Blueprint("monitoring", __name__)
@@ -65,9 +65,7 @@ def events() -> Response:
 @blueprint.post("/v1/events/<event>/acknowledge")
 def acknowledge(event: str) -> Response:
     """Note that the caller has taken note of an event; the first one stands."""
-    if request.args:
-        detail = f"expected no parameters, given {show_given(next(iter(request.args)))}"
-        raise RequestError(400, "Wrong Parameters", detail)
+    refuse_parameters()
     require_json()
     why = _why(read_body(request.environ, MAX_BODY_BYTES))
     try:

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
 _ID = re.compile(r"[0-9A-Za-z._-]{8,64}")
-_TRACE = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
+# W3C Trace Context: there is no version ff, and neither id is nothing but zeros.
+_TRACE = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 _METHODS = frozenset(["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"])
 # Everything comes from this site; nothing frames it; no script but its own runs.
 _HEADERS = [
@@ -80,12 +81,14 @@ class _Line(msgspec.Struct, omit_defaults=True):
 class _Answer:
     """A response's line and headers, as they are sent."""
 
-    __slots__ = ("_environ", "headers", "line", "request_id", "route")
+    __slots__ = ("_environ", "headers", "line", "request_id", "route", "trace")
 
     def __init__(self, request_id: str, environ: WSGIEnvironment) -> None:
         self.request_id, self._environ = request_id, environ
         self.line, self.route = "500 Internal Server Error", "(none)"
         self.headers: list[tuple[str, str]] = []
+        trace = environ.get("HTTP_TRACEPARENT", "")
+        self.trace = trace if trace and _TRACE.fullmatch(trace) else ""
 
     def start(self, line: str, headers: list[tuple[str, str]], *_error: Any) -> Any:
         """WSGI's start_response: the latest holds."""
@@ -97,6 +100,8 @@ class _Answer:
             headers.append(_NO_STORE)
         headers += _HEADERS
         headers.append(("X-Request-Id", self.request_id))
+        if self.trace:
+            headers.append(("Traceparent", self.trace))
         self.headers = headers
 
 
@@ -164,7 +169,7 @@ class Observed:
             status,
             time.perf_counter() - began,
             caller.name if caller else "",
-            environ.get("HTTP_TRACEPARENT", ""),
+            answer.trace,
         )
         if self._aside is None:
             self._tell([seen])
@@ -210,7 +215,7 @@ def _line(seen: _Seen) -> _Line:
         "info",
         "request",
         seen.caller,
-        seen.trace if _TRACE.fullmatch(seen.trace) else "",
+        seen.trace,
     )
 
 

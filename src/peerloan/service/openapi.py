@@ -7,17 +7,19 @@ from typing import Any
 from peerloan import __version__
 from peerloan.loan import json_schema
 from peerloan.loan.schema import example
-from peerloan.loan.text import PLAIN_LETTER
 from peerloan.model import BANDS
 from peerloan.service import (
     openapi_decisions,
+    openapi_models,
     openapi_monitoring,
     openapi_outcomes,
     openapi_protocol,
 )
-from peerloan.service.bodies import MAX_WHY
 from peerloan.service.champion import Serving
 from peerloan.service.reading import MAX_LOANS
+
+# What every route answers that asks for a token.
+_OF_ALL = {"401": "No token, or an unknown one.", "503": "The tokens can't be read now."}
 
 
 def document(serving: Serving) -> dict[str, Any]:
@@ -40,11 +42,11 @@ def document(serving: Serving) -> dict[str, Any]:
             },
             **openapi_outcomes.paths(_responses),
             **openapi_monitoring.paths(_responses),
-            "/v1/models": {"get": _models()},
-            "/v1/models/{version}": {"get": _model()},
-            "/v1/models/{version}/promote": {"post": _promote()},
+            **openapi_models.paths(_responses, serving.bundle.version),
             "/healthz": {"get": _health("The process answers and could load its champion.")},
             "/readyz": {"get": _health("A verified champion is loaded.", _readiness())},
+            "/metrics": {"get": _metrics()},
+            "/openapi.json": {"get": _itself()},
             **openapi_protocol.paths(serving),
         },
         "security": [{"token": []}],
@@ -65,8 +67,7 @@ def document(serving: Serving) -> dict[str, Any]:
                 "Decision": openapi_decisions.schema(_prediction()),
                 **openapi_outcomes.schemas(definition),
                 **openapi_monitoring.schemas(),
-                "Model": _version(),
-                "Change": _change(),
+                **openapi_models.schemas(),
                 "Problem": _problem(),
                 **openapi_protocol.schemas(loan["properties"]),
             },
@@ -105,7 +106,8 @@ def _predict(loan: dict[str, Any] | None) -> dict[str, Any]:
         "responses": _responses(
             "One prediction, or all of them in order.",
             answer,
-            openapi_decisions.KEPT
+            openapi_decisions.POSTED
+            | openapi_decisions.KEPT
             | {
                 "400": "The body holds no loans, or a parameter or header is wrong.",
                 "408": "The body stopped arriving.",
@@ -119,135 +121,15 @@ def _predict(loan: dict[str, Any] | None) -> dict[str, Any]:
     }
 
 
-def _models() -> dict[str, Any]:
-    version = {"type": ["string", "null"]}
-    answer = {
-        "type": "object",
-        "properties": {
-            "champion": version,
-            "challenger": version,
-            "versions": {"type": "array", "items": _ref("Model")},
-            "history": {"type": "array", "items": _ref("Change")},
-        },
-        "required": ["champion", "challenger", "versions", "history"],
-    }
-    return {
-        "operationId": "models",
-        "tags": ["models"],
-        "summary": "Every version, which one serves, and how it came to be so",
-        "responses": _responses(
-            "The store's versions, oldest first.", answer, {"503": "The store can't be read."}
-        ),
-    }
-
-
-def _model() -> dict[str, Any]:
-    return {
-        "operationId": "model",
-        "tags": ["models"],
-        "summary": "One version, with its manifest",
-        "parameters": [_version_parameter()],
-        "responses": _responses(
-            "The version.",
-            _ref("Model"),
-            {
-                "404": "No such version.",
-                "409": "The version does not verify.",
-                "503": "The store can't be read.",
-            },
-        ),
-    }
-
-
-def _promote() -> dict[str, Any]:
-    body = {
-        "type": "object",
-        "properties": {
-            "why": {
-                "type": "string",
-                "maxLength": MAX_WHY,
-                "pattern": f"^{PLAIN_LETTER}*$",
-                "description": "For the history.",
-            },
-            "breaking": {
-                "type": "boolean",
-                "default": False,
-                "description": "Even if requests that are valid today would fail.",
-            },
-        },
-        "additionalProperties": False,
-    }
-    return {
-        "operationId": "promote",
-        "tags": ["models"],
-        "summary": "Make a version the champion; it needs an operator's token",
-        "parameters": [_version_parameter()],
-        "requestBody": {"content": _content("json", body)},
-        "responses": _responses(
-            "The change, as it stands in the history.",
-            _ref("Change"),
-            {
-                "400": "The body is no JSON, or there are parameters.",
-                "403": "The token is no operator's.",
-                "404": "No such version.",
-                "408": "The body stopped arriving.",
-                "409": "It would refuse loans that the champion accepts (`reasons`), does not "
-                "verify, or is the champion already.",
-                "413": "Over 5 MB.",
-                "415": "The body's type is no JSON.",
-                "422": "Wrong values.",
-                "503": "The store can't be read or written.",
-            },
-        ),
-    }
-
-
-def _change() -> dict[str, Any]:
-    version = {"type": ["string", "null"]}
-    properties = {
-        "number": {"type": "integer"},
-        "action": {"enum": ["promote", "challenge", "rollback"]},
-        "champion": version,
-        "challenger": version,
-        "who": {"type": "string"},
-        "when": {"type": "string", "format": "date-time"},
-        "why": {"type": "string"},
-    }
-    return {"type": "object", "properties": properties, "required": list(properties)}
-
-
-def _version_parameter() -> dict[str, Any]:
-    return {"name": "version", "in": "path", "required": True, "schema": {"type": "string"}}
-
-
-def _version() -> dict[str, Any]:
-    return {
-        "type": "object",
-        "properties": {
-            "version": {"type": "string"},
-            "aliases": {"type": "array", "items": {"enum": ["champion", "challenger"]}},
-            "digest": {"type": "string"},
-            "manifest": {"type": "object", "description": "All that the bundle says of itself."},
-            "candidate": {"type": "string"},
-            "kind": {"enum": ["scorecard", "onnx"]},
-            "created": {"type": "string"},
-            "sample": {"type": "boolean", "description": "Trained on the built-in sample."},
-            "metrics": {"type": "object", "additionalProperties": {"type": "number"}},
-            "refused": {"type": "string", "description": "Why it can't be read."},
-        },
-        "required": ["version", "aliases"],
-    }
-
-
 def _responses(
     description: str, schema: dict[str, Any], problems: dict[str, str]
 ) -> dict[str, Any]:
     """What is answered: 200, and problems by their status."""
     answers = {"200": {"description": description, "content": _content("json", schema)}}
-    problems = {"401": "No token, or an unknown one.", **problems}
-    for status in sorted(problems):
-        content = _content("problem+json", _ref("Problem"))
-        answers[status] = {"description": problems[status], "content": content}
+    content = _content("problem+json", _ref("Problem"))
+    for status in sorted(_OF_ALL | problems):
+        said = [each[status] for each in (problems, _OF_ALL) if status in each]
+        answers[status] = {"description": " ".join(said), "content": content}
     return answers
 
 
@@ -284,6 +166,31 @@ def _readiness() -> dict[str, Any]:
         "ledger": {"enum": ["available", "unavailable"]},
     }
     return {"type": "object", "properties": properties, "required": ["status", "ledger"]}
+
+
+def _metrics() -> dict[str, Any]:
+    responses = _responses("The figures.", {}, {})
+    responses["200"]["content"] = {"text/plain": {"schema": {"type": "string"}}}
+    return {
+        "operationId": "metrics",
+        "summary": "Figures of all workers together, in Prometheus's text format",
+        "tags": ["health"],
+        "responses": responses,
+    }
+
+
+def _itself() -> dict[str, Any]:
+    responses = _responses(
+        "The description.", {"type": "object"}, {"503": "No model version is being served."}
+    )
+    responses["200"]["headers"] = {"ETag": {"schema": {"type": "string"}}}
+    responses["304"] = {"description": "It is as `If-None-Match` says."}
+    return {
+        "operationId": "description",
+        "summary": "This description, for the champion that serves now",
+        "tags": ["health"],
+        "responses": responses,
+    }
 
 
 def _columns(loan: dict[str, Any]) -> dict[str, Any]:

@@ -18,7 +18,9 @@ KEY_HEADER: dict[str, Any] = {
     "answer again, and is no second decision.",
     "schema": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]+$"},
 }
-# What a route answers besides, where it hands decisions to the ledger.
+# What a route answers besides, where something is changed.
+POSTED = {"403": "A page of another site made a browser send this."}
+# And where it hands decisions to the ledger.
 KEPT = {
     "409": "A request with this Idempotency-Key is on its way still, or its decisions can't be "
     "read any more.",

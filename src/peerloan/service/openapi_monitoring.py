@@ -12,6 +12,7 @@ from peerloan.monitoring.events import MAX_WHY
 from peerloan.monitoring.performance import Calibration, Estimated, InBand, Realised
 from peerloan.monitoring.rules import Level, Spoken
 from peerloan.monitoring.storage import Kind
+from peerloan.service.openapi_decisions import POSTED
 
 # Events of a page.
 USUAL_LIMIT, MAX_LIMIT = 100, 1_000
@@ -111,7 +112,8 @@ def _acknowledge(responses: Any) -> dict[str, Any]:
         "responses": responses(
             "The event, with who took note of it.",
             _ref("Event"),
-            _UNAVAILABLE
+            POSTED
+            | _UNAVAILABLE
             | {
                 "400": "The body is no JSON, or there are parameters.",
                 "404": "No such event.",

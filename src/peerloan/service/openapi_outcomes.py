@@ -9,6 +9,7 @@ from peerloan.ledger.reports import Reader
 from peerloan.loan import Definition
 from peerloan.loan.labels import expected_label
 from peerloan.loan.text import MAX_TEXT, PLAIN_LETTER
+from peerloan.service.openapi_decisions import POSTED
 
 MAX_OUTCOMES = 10_000
 
@@ -28,7 +29,8 @@ def paths(responses: Any) -> dict[str, Any]:
                 "responses": responses(
                     "What became of each.",
                     _ref("Recorded"),
-                    {
+                    POSTED
+                    | {
                         "400": "The body is no JSON, or there are parameters.",
                         "408": "The body stopped arriving.",
                         "413": f"Over {MAX_OUTCOMES:,} outcomes or 5 MB.",

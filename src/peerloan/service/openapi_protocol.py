@@ -8,7 +8,7 @@ from typing import Any
 from peerloan.loan import Definition
 from peerloan.loan.schema import example
 from peerloan.service.champion import Serving
-from peerloan.service.openapi_decisions import KEPT, KEY_HEADER
+from peerloan.service.openapi_decisions import KEPT, KEY_HEADER, POSTED
 from peerloan.service.tensors import DATATYPES, HEADER_LENGTH, OUTPUTS, input_datatype
 
 _PARAMETERS = {"type": "object", "additionalProperties": {"type": ["string", "number", "boolean"]}}
@@ -30,7 +30,7 @@ def paths(serving: Serving) -> dict[str, Any]:
     found: dict[str, Any] = {
         "/v2/health/live": {"get": _get("The process is live", "Live", free, [503])},
         "/v2/health/ready": {"get": _get("A champion is ready", "Ready", free, [503])},
-        "/v2": {"get": _get("The server's name, version and extensions", "InferServer", {}, [401])},
+        "/v2": {"get": _get("The server's name and version", "InferServer", {}, [401, 503])},
     }
     for path, named in ((of_model, [model]), (of_model + "/versions/{version}", [model, version])):
         shared = {"parameters": named}
@@ -85,14 +85,14 @@ def _get(summary: str, answer: str, shared: dict[str, Any], failures: list[int])
 
 
 _WHY = {
-    400: "The request is not the protocol's, or values are wrong.",
+    400: "The request is not the protocol's, values are wrong, or the address has parameters.",
     401: "No token, or an unknown one.",
     404: "No such model, or no such version is being served.",
     408: "The body stopped arriving.",
     413: "Over 10,000 loans or 5 MB, also after decompression.",
     415: "The body's Content-Encoding is neither gzip nor deflate.",
-    503: "No model version is being served.",
-} | {int(status): why for status, why in KEPT.items()}
+    503: "No model version is being served; or the tokens, where one is needed, can't be read.",
+} | {int(status): why for status, why in (POSTED | KEPT).items()}
 
 
 def _errors(statuses: list[int]) -> dict[str, Any]:

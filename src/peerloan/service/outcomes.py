@@ -21,6 +21,7 @@ from peerloan.service.bodies import decode, read_body
 from peerloan.service.callers import caller_name
 from peerloan.service.keeping import database
 from peerloan.service.openapi_outcomes import MAX_OUTCOMES
+from peerloan.service.parameters import refuse_parameters
 from peerloan.service.problems import RequestError
 
 blueprint = Blueprint("outcomes", __name__)
@@ -41,9 +42,7 @@ def fault(error: LedgerUnavailable) -> Response:
 @blueprint.post("/v1/outcomes")
 def outcomes() -> Response:
     """Keep what became of loans; what is wrong with one keeps no other from being kept."""
-    if request.args:
-        detail = f"expected no parameters, given {show_given(next(iter(request.args)))}"
-        raise RequestError(400, "Wrong Parameters", detail)
+    refuse_parameters()
     require_json()
     rows = _rows(read_body(request.environ, MAX_BODY_BYTES))
     definition = serving(champion()).bundle.definition

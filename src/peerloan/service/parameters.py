@@ -67,3 +67,10 @@ class Parameters:
 
     def _refuse(self, name: str, expected: str, given: str) -> None:
         self._wrong.append(Problem(None, f"?{name[:50]}", expected, show_given(given)))
+
+
+def refuse_parameters() -> None:
+    """Raise RequestError if the address has parameters."""
+    if request.args:
+        detail = f"expected no parameters, given {show_given(next(iter(request.args)))}"
+        raise RequestError(400, "Wrong Parameters", detail)

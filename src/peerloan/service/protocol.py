@@ -22,6 +22,7 @@ from peerloan.service.bodies import decompress, read_body
 from peerloan.service.callers import free
 from peerloan.service.champion import Serving
 from peerloan.service.keeping import column_inputs, keep
+from peerloan.service.parameters import refuse_parameters
 from peerloan.service.problems import RequestError, sentence
 from peerloan.service.reading import read_columns
 from peerloan.service.tensors import HEADER_LENGTH, OUTPUTS, Column, Output, TensorError
@@ -85,6 +86,7 @@ def model_ready(model: str, version: str | None = None) -> Response:
 def infer(model: str, version: str | None = None) -> Response:
     """Decide on the loans whose fields are the request's inputs."""
     now = _asked(model, version)
+    refuse_parameters()  # whoever means a what_if must not get a decision
     content = read_body(request.environ, MAX_BODY_BYTES)
     encoding = request.headers.get("Content-Encoding", "")
     content = decompress(content, encoding, MAX_BODY_BYTES)
