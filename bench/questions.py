@@ -17,7 +17,7 @@ from rich.progress import track
 from rich.table import Table
 
 from peerloan.ledger import Chain, Database, Entry, Ids, Record, Seal, Version, ids
-from peerloan.ledger.database import now_ms
+from peerloan.ledger.moments import now_ms
 from peerloan.loan import default_definition
 from peerloan.model import BANDS, Store
 from peerloan.service import create_app

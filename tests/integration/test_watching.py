@@ -21,7 +21,7 @@ from conftest import settings
 from past import DAY_MS, Past, loans_of
 from peerloan.book import open_writer
 from peerloan.ledger import Database, schema
-from peerloan.ledger.database import now_ms
+from peerloan.ledger.moments import now_ms
 from peerloan.model import Bundle, Store, probabilities
 from peerloan.monitoring.events import page
 from peerloan.monitoring.plan import Plan, Tell

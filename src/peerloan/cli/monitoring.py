@@ -24,7 +24,7 @@ from peerloan.cli.console import (
 )
 from peerloan.cli.opening import Moment, ledger_database
 from peerloan.ledger import SOURCES
-from peerloan.ledger.database import now_ms
+from peerloan.ledger.moments import now_ms
 from peerloan.monitoring.books import watch_book
 from peerloan.monitoring.counting import CountedElsewhere, count_new
 from peerloan.monitoring.estimates import Estimate

@@ -7,7 +7,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
 
-from peerloan.ledger.database import Database
 from peerloan.ledger.entries import KEY_MS, Key
 
 Row = tuple[Any, ...]
@@ -60,15 +59,3 @@ class Backend(Protocol):
 
     def close(self) -> None:
         """Close the connection; raises nothing."""
-
-
-def connect(database: Database) -> Backend:
-    """A connection for a writer."""
-    # Each with its own driver: the other one's would take memory for nothing.
-    if database.is_sqlite:
-        from peerloan.ledger.sqlite import Sqlite
-
-        return Sqlite(database)
-    from peerloan.ledger.postgres import Postgres
-
-    return Postgres(database)

@@ -11,11 +11,12 @@ from uuid import UUID
 from sqlalchemy import Connection, func, insert, select, text, update
 
 from peerloan import __version__
-from peerloan.ledger import backends, ids, schema
+from peerloan.ledger import ids, schema
 from peerloan.ledger.backends import Backend, Claim, Row
-from peerloan.ledger.database import Database, now_ms
+from peerloan.ledger.database import Database
 from peerloan.ledger.entries import Entry, First, Key, OtherRequest, Result
 from peerloan.ledger.errors import LedgerUnavailable, RecordRefused
+from peerloan.ledger.moments import now_ms
 from peerloan.ledger.records import Record, Version, values_of
 from peerloan.ledger.seal import (
     Head,
@@ -45,7 +46,7 @@ class Chain:
         self._database = database
         self._seal = seal
         self._versions: dict[Version, tuple[int, bytes]] = {}
-        self._backend: Backend | None = backends.connect(database)
+        self._backend: Backend | None = _connect(database)
         self._session = self._backend.session
         self._head_id: bytes | None = None
         self._seq = 0
@@ -101,7 +102,7 @@ class Chain:
     def _connected(self) -> Backend:
         """The connection. A new one goes on from the newest record, once nothing can follow it."""
         if self._backend is None:
-            backend = backends.connect(self._database)
+            backend = _connect(self._database)
             try:
                 backend.end(self._session)
                 last = backend.last(
@@ -209,6 +210,17 @@ class Chain:
             )
         with _seal_errors():
             self._seal.write_head(head)
+
+
+def _connect(database: Database) -> Backend:
+    """A connection of its own, by the database's own driver; the other one is not even loaded."""
+    if database.is_sqlite:
+        from peerloan.ledger.sqlite import Sqlite
+
+        return Sqlite(database)
+    from peerloan.ledger.postgres import Postgres
+
+    return Postgres(database)
 
 
 @contextlib.contextmanager

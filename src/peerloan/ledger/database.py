@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from functools import cached_property
@@ -91,7 +90,7 @@ class Database:
     def _connect(
         self, _dialect: object, _record: object, arguments: list[Any], named: dict[str, Any]
     ) -> object:
-        from peerloan.ledger.postgres import Limited  # and its driver, where it is needed
+        from peerloan.ledger.limited import Limited  # and its driver, where it is needed
 
         connection = Limited.connect(*arguments, **named)
         connection.limit = self._limit
@@ -242,8 +241,3 @@ def _month(first: datetime, ahead: int) -> datetime:
 
 def _bound(moment: datetime) -> str:
     return str(ids.first_at(int(moment.timestamp() * 1000)))
-
-
-def now_ms() -> int:
-    """Milliseconds since 1970."""
-    return time.time_ns() // 1_000_000

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from datetime import UTC, date, datetime, timedelta
 
 EXPECTED = "a day or a moment (2026-11-25 or 2026-11-25T08:30:00Z)"
@@ -25,3 +26,8 @@ def moment(milliseconds: int) -> str:
     """A time as JSON has it: RFC 3339, in UTC."""
     made = datetime.fromtimestamp(milliseconds / 1000, UTC)
     return made.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def now_ms() -> int:
+    """Milliseconds since 1970."""
+    return time.time_ns() // 1_000_000

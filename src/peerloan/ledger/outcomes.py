@@ -21,7 +21,8 @@ from sqlalchemy import (
 )
 
 from peerloan.ledger import ids
-from peerloan.ledger.database import Database, now_ms
+from peerloan.ledger.database import Database
+from peerloan.ledger.moments import now_ms
 from peerloan.ledger.reading import of_time, parts
 from peerloan.ledger.reports import DAY_MS, Reader, Report, day_of
 from peerloan.ledger.schema import Id, decisions, outcomes

@@ -1,4 +1,4 @@
-"""PostgreSQL's connections, and the writer's statements by them."""
+"""The writer's statements in PostgreSQL."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from peerloan.ledger.backends import CLAIM, KEY_COLUMNS, Claim, Row
 from peerloan.ledger.database import Database
 from peerloan.ledger.entries import Key
 from peerloan.ledger.errors import KeyInUse, LedgerUnavailable, RecordRefused, reason
+from peerloan.ledger.limited import Limited
 from peerloan.ledger.records import COLUMNS
 
 _CLAIM = (
@@ -34,23 +35,6 @@ _TYPES = (
 )
 # A COPY that was begun, and what ends it.
 _Begun = tuple[psycopg.Copy, contextlib.ExitStack]
-
-
-class Limited(psycopg.Connection[Any]):
-    """A connection that waits `limit` seconds for each answer, if there is a limit, and then ends:
-    a server that is frozen still keeps its end open.
-    """
-
-    limit: float | None = None
-
-    def wait(self, gen: Any, interval: float = 0.1, timeout: float | None = None) -> Any:
-        """Wait for what PostgreSQL sends; raises OperationalError."""
-        try:
-            return super().wait(gen, interval, self.limit if timeout is None else timeout)
-        except psycopg.OperationalError:
-            if self.pgconn.transaction_status == psycopg.pq.TransactionStatus.ACTIVE:
-                self.pgconn.finish()  # the answer may still come, and would be the next one's
-            raise
 
 
 class Postgres:

@@ -18,9 +18,10 @@ from sqlalchemy import Connection, and_, delete, func, insert, select, text, tup
 from sqlalchemy.exc import SQLAlchemyError
 
 from peerloan.ledger import ids
-from peerloan.ledger.database import Database, now_ms
+from peerloan.ledger.database import Database
 from peerloan.ledger.entries import KEY_MS
 from peerloan.ledger.errors import LedgerError
+from peerloan.ledger.moments import now_ms
 from peerloan.ledger.records import VALUES
 from peerloan.ledger.schema import aggregates, challenges, decisions, keys, outcomes, purges
 from peerloan.ledger.seal import Seal

@@ -18,8 +18,8 @@ from sqlalchemy import Connection, insert, select, text, update
 
 from peerloan.ledger import Database, ids
 from peerloan.ledger.chain import DEAD_MS, HEAD_MS
-from peerloan.ledger.database import now_ms
 from peerloan.ledger.errors import LedgerError, LedgerUnavailable, reason
+from peerloan.ledger.moments import now_ms
 from peerloan.ledger.schema import chains, counted, decisions, watchers
 from peerloan.ledger.snapshot import snapshot
 from peerloan.model import Store

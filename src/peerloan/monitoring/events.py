@@ -10,8 +10,8 @@ from uuid import UUID
 from sqlalchemy import Connection, Row, insert, select, update
 
 from peerloan.ledger import Database, Ids, ids
-from peerloan.ledger.database import now_ms
 from peerloan.ledger.errors import LedgerError
+from peerloan.ledger.moments import now_ms
 from peerloan.ledger.schema import deliveries, events
 from peerloan.loan.text import has_control
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from sqlalchemy import or_, select, update
 
 from peerloan.ledger import Database, LedgerError
-from peerloan.ledger.database import now_ms
+from peerloan.ledger.moments import now_ms
 from peerloan.ledger.reports import DAY_MS
 from peerloan.ledger.schema import watchers
 from peerloan.model import Store, StoreFault

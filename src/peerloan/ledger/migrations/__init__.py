@@ -15,7 +15,7 @@ from sqlalchemy import Engine
 
 from peerloan import __version__
 from peerloan.ledger import schema
-from peerloan.ledger.database import now_ms
+from peerloan.ledger.moments import now_ms
 
 FOLDER = Path(__file__).parent
 
