@@ -253,7 +253,7 @@ def unavailable(detail: str) -> RequestError:
 
 def one_input(content: bytes) -> str:
     """A body that is one loan, as it was given."""
-    return content.decode("utf-8-sig", "replace")
+    return content.removeprefix(codecs.BOM_UTF8).decode("utf-8", "replace")
 
 
 def many_inputs(content: bytes) -> list[str]:
