@@ -49,22 +49,21 @@ def run(
     port: int,
     message: bytes | Callable[[], bytes],
     seconds: float,
-    connections: int = CONNECTIONS,
     rate: float | None = None,
     heard: Callable[[float, float, bytes], None] = lambda *_: None,
 ) -> Load:
-    """Send one message over and over, or what makes each, for so many seconds on so many
+    """Send one message over and over, or what makes each, for so many seconds on 32
     connections.
 
     At most `rate` messages a second, if given: then each wait is that of a server at ease. `heard`
     gets each answer: when it was asked for and when it came, by `time.perf_counter`, and the whole.
     """
-    interval = connections / rate if rate else 0.0
+    interval = CONNECTIONS / rate if rate else 0.0
     selector = selectors.DefaultSelector()
     make = message if callable(message) else lambda: message
-    clients = [_Client(port, selector) for _ in range(connections)]
+    clients = [_Client(port, selector) for _ in range(CONNECTIONS)]
     begin = time.perf_counter()
-    due = [(begin + i * interval / connections, i) for i in range(connections)]
+    due = [(begin + i * interval / CONNECTIONS, i) for i in range(CONNECTIONS)]
     answered = failed = 0
     waits: list[float] = []
     while (now := time.perf_counter()) - begin < seconds:

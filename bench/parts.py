@@ -110,7 +110,7 @@ def _alone(app: Flask, token: str) -> dict[str, float]:
     now = app.extensions["champion"].current
     usual = Wanted()
     callers = app.extensions["callers"]
-    loans = [loan for batch in batches(MANY, seed=1) for loan in batch.to_pylist()][:MANY]
+    loans = [loan for batch in batches(MANY, seed=1) for loan in batch.to_pylist()]
     features = [{name: loan[name] for name in LOAN} for loan in loans]
     bodies = [msgspec.json.encode(loan) for loan in features]
     several = [read(now, body) for body in bodies[:CALLS]]
@@ -122,22 +122,15 @@ def _alone(app: Flask, token: str) -> dict[str, float]:
         for loan in several:
             msgspec.json.encode(answer_one(now, loan, usual).body())  # type: ignore[arg-type]
 
-    def once(what: Callable[[], object]) -> float:
-        return min(timeit.repeat(what, number=1, repeat=RUNS)) * 1e6
-
     return {
-        "a token is checked": min(
-            timeit.repeat(lambda: callers.by_token(token), number=CALLS, repeat=RUNS)
-        )
-        / CALLS
-        * 1e6,
-        "from a parsed loan to the finished answer, varied loans": once(answers) / len(several),
-        f"{MANY:,} loans: read and checked, as a list": once(lambda: read(now, as_list)),
-        f"{MANY:,} loans: read and checked, as columns": once(lambda: read(now, as_columns)),
-        f"{MANY:,} loans: decisions and contributions": once(
+        "a token is checked": _best(lambda: callers.by_token(token), CALLS),
+        "from a parsed loan to the finished answer, varied loans": _best(answers) / len(several),
+        f"{MANY:,} loans: read and checked, as a list": _best(lambda: read(now, as_list)),
+        f"{MANY:,} loans: read and checked, as columns": _best(lambda: read(now, as_columns)),
+        f"{MANY:,} loans: decisions and contributions": _best(
             lambda: now.bundle.score_many(many.loans)
         ),
-        f"{MANY:,} loans: whole, as a list": once(
+        f"{MANY:,} loans: whole, as a list": _best(
             lambda: msgspec.json.encode(answer_many(now, read(now, as_list), usual).body())  # type: ignore[arg-type]
         ),
     }
@@ -169,8 +162,12 @@ def _time(app: Flask, head: dict[str, str]) -> float:
     call()
     if seen != ["200 OK"]:
         raise SystemExit(f"answered {seen}")
-    seconds = min(timeit.repeat(call, number=CALLS, repeat=RUNS))
-    return seconds / CALLS * 1e6
+    return _best(call, CALLS)
+
+
+def _best(what: Callable[[], object], calls: int = 1) -> float:
+    """Microseconds of a call, in the best of several runs."""
+    return min(timeit.repeat(what, number=calls, repeat=RUNS)) / calls * 1e6
 
 
 if __name__ == "__main__":

@@ -95,16 +95,10 @@ class Champion:
 
     def _refresh_champion(self, state: State, known: frozenset[str]) -> None:
         now = self.current
-        if state.champion is None:
-            self._refusals.pop("champion", None)
+        opened = self._open("champion", now, state, known)
+        if opened is None:
             return
-        try:
-            bundle = self._bundle(state.champion, now)
-            self.current = _serving(state.number, bundle, known)
-        except Exception as error:
-            self._refuse("champion", error)
-            return
-        self._refusals.pop("champion", None)
+        self.current, bundle = opened, opened.bundle
         if now is None or now.bundle is not bundle:
             if now is not None:
                 metrics.SWAPS.inc()
@@ -114,26 +108,31 @@ class Champion:
 
     def _refresh_challenger(self, state: State, known: frozenset[str]) -> None:
         now = self.challenger
-        if state.challenger is None:
-            self.challenger = None
-            self._refusals.pop("challenger", None)
-            return
-        try:
-            bundle = self._bundle(state.challenger, now)
-            self.challenger = _serving(state.number, bundle, known)
-        except Exception as error:
-            self.challenger = None
-            self._refuse("challenger", error)
-            return
-        self._refusals.pop("challenger", None)
-        if now is None or now.bundle is not bundle:
-            log.warning("in shadow: %s", bundle.version)
+        self.challenger = opened = self._open("challenger", now, state, known)
+        if opened is not None and (now is None or now.bundle is not opened.bundle):
+            log.warning("in shadow: %s", opened.bundle.version)
 
-    def _bundle(self, version: str, now: Serving | None) -> Bundle:
-        """A version that was verified already is not read again."""
-        if now is not None and now.bundle.version == version:
-            return now.bundle
-        return self._store.load(version)
+    def _open(
+        self, alias: Alias, now: Serving | None, state: State, known: frozenset[str]
+    ) -> Serving | None:
+        """What the store names, ready to serve; None if it names none, or one that is refused.
+
+        A version that serves already was verified, and is not read again.
+        """
+        version = state.champion if alias == "champion" else state.challenger
+        opened = None
+        if version is not None:
+            try:
+                if now is not None and now.bundle.version == version:
+                    bundle = now.bundle
+                else:
+                    bundle = self._store.load(version)
+                opened = _serving(state.number, bundle, known)
+            except Exception as error:
+                self._refuse(alias, error)
+                return None
+        self._refusals.pop(alias, None)
+        return opened
 
     def _refuse(self, alias: Alias, error: Exception) -> None:
         """Have a version tried again later; why is said and counted once."""

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from granian.server import mp
 from granian.wsgi import ResponseIterWrap, _callback_wrapper
 
-from peerloan.service.observing import SENDER, Sent
+from peerloan.service.observing import LATER, SENDER, Sent
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
@@ -40,11 +40,10 @@ _USUAL = {
 class Sender:
     """Granian's side of one request."""
 
-    __slots__ = ("_headers", "_later", "_protocol", "_status")
+    __slots__ = ("_headers", "_protocol", "_status")
 
     def __init__(self, protocol: Any) -> None:
         self._protocol = protocol
-        self._later = False
         self._status = 500
         self._headers: list[tuple[str, str]] = []
 
@@ -52,19 +51,15 @@ class Sender:
         """WSGI's start_response."""
         self._status, self._headers = int(line[:3]), headers
 
-    def finish(self, body: Any) -> int:
-        """Send what the application has returned, unless it is sent later; its status."""
-        if not self._later:
-            if type(body) is list:
-                self._protocol.response_bytes(self._status, self._headers, b"".join(body))
-            else:
-                parts: Any = ResponseIterWrap
-                self._protocol.response_iter(self._status, self._headers, parts(body))
-        return self._status
-
-    def later(self) -> None:
-        """Say that the answer will be sent by `send`, and not by returning it."""
-        self._later = True
+    def finish(self, body: Any) -> None:
+        """Send what the application has returned, unless that says that it is sent later."""
+        if body is LATER:
+            return
+        if type(body) is list:
+            self._protocol.response_bytes(self._status, self._headers, b"".join(body))
+        else:
+            parts = ResponseIterWrap(body)  # type: ignore[no-untyped-call]
+            self._protocol.response_iter(self._status, self._headers, parts)
 
     def send(self, make: Callable[[], Sent], quickly: bool) -> None:
         """Send what `make` gives: here, or in a thread of its own if it isn't made quickly."""
@@ -85,11 +80,11 @@ class Sender:
 def _wrap(application: WSGIApplication, _scope_options: Any, _access_log: Any = None) -> Any:
     """What Granian's worker calls for each request, in the place of its own wrapper."""
 
-    def run(protocol: Any, environ: dict[str, Any]) -> int:
+    def run(protocol: Any, environ: dict[str, Any]) -> None:
         sender = Sender(protocol)
         environ.update(_USUAL)
         environ[SENDER] = sender
-        return sender.finish(application(environ, sender.start))
+        sender.finish(application(environ, sender.start))
 
     return run
 

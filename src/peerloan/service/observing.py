@@ -43,7 +43,7 @@ _NO_STORE = ("Cache-Control", "no-store")
 _encoder = msgspec.json.Encoder()
 # Where a server puts what sends an answer later, and what is returned to it then instead.
 SENDER = "peerloan.sender"
-_LATER: list[bytes] = []
+LATER: list[bytes] = []
 # A response's line, its headers and its body.
 Sent = tuple[str, list[tuple[str, str]], bytes]
 
@@ -150,9 +150,8 @@ class Observed:
             line, headers, content = made()
             start_response(line, headers)
             return [content]
-        sender.later()
         ticket.then(lambda: sender.send(made, quickly=ticket.outcome is None))
-        return _LATER
+        return LATER
 
     def _note(self, environ: WSGIEnvironment, answer: _Answer, began: float) -> None:
         status = answer.line[:3]

@@ -16,6 +16,7 @@ from peerloan.service import (
     openapi_protocol,
 )
 from peerloan.service.champion import Serving
+from peerloan.service.openapi_decisions import ref
 from peerloan.service.reading import MAX_LOANS
 
 # What every route answers that asks for a token.
@@ -75,13 +76,9 @@ def document(serving: Serving) -> dict[str, Any]:
     }
 
 
-def _ref(name: str) -> dict[str, str]:
-    return {"$ref": f"#/components/schemas/{name}"}
-
-
 def _predict(loan: dict[str, Any] | None) -> dict[str, Any]:
-    loans = {"type": "array", "items": _ref("Loan"), "maxItems": MAX_LOANS}
-    body = {"oneOf": [_ref("Loan"), loans, _ref("Columns")]}
+    loans = {"type": "array", "items": ref("Loan"), "maxItems": MAX_LOANS}
+    body = {"oneOf": [ref("Loan"), loans, ref("Columns")]}
     content = _content("json", body)
     if loan is not None:
         shapes = {
@@ -91,7 +88,7 @@ def _predict(loan: dict[str, Any] | None) -> dict[str, Any]:
         }
         examples = {shape: {"value": value} for shape, value in shapes.items()}
         content["application/json"]["examples"] = examples
-    answer = {"oneOf": [_ref("Prediction"), _ref("Predictions")]}
+    answer = {"oneOf": [ref("Prediction"), ref("Predictions")]}
     return {
         "operationId": "predict",
         "tags": ["predictions"],
@@ -126,7 +123,7 @@ def _responses(
 ) -> dict[str, Any]:
     """What is answered: 200, and problems by their status."""
     answers = {"200": {"description": description, "content": _content("json", schema)}}
-    content = _content("problem+json", _ref("Problem"))
+    content = _content("problem+json", ref("Problem"))
     for status in sorted(_OF_ALL | problems):
         said = [each[status] for each in (problems, _OF_ALL) if status in each]
         answers[status] = {"description": " ".join(said), "content": content}
@@ -253,7 +250,7 @@ def _predictions() -> dict[str, Any]:
     return {
         "type": "object",
         "properties": {
-            "predictions": {"type": "array", "items": _ref("Prediction")},
+            "predictions": {"type": "array", "items": ref("Prediction")},
             "reasons_limit": {
                 "type": "object",
                 "description": "Set where a time limit holds: loans beyond it have no reasons.",

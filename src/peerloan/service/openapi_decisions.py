@@ -33,7 +33,7 @@ def paths(responses: Any) -> dict[str, Any]:
     listed = {
         "type": "object",
         "properties": {
-            "predictions": {"type": "array", "items": _ref("Decision")},
+            "predictions": {"type": "array", "items": ref("Decision")},
             "next": {"type": ["string", "null"], "description": "The next page's cursor."},
         },
         "required": ["predictions", "next"],
@@ -55,7 +55,7 @@ def paths(responses: Any) -> dict[str, Any]:
                 ],
                 "responses": responses(
                     "The decision.",
-                    _ref("Decision"),
+                    ref("Decision"),
                     problems | {"404": "No such decision.", "410": "It was purged."},
                 ),
             }
@@ -131,5 +131,6 @@ def _filters() -> list[dict[str, Any]]:
     ]
 
 
-def _ref(name: str) -> dict[str, str]:
+def ref(name: str) -> dict[str, str]:
+    """A schema of the description, by its name."""
     return {"$ref": f"#/components/schemas/{name}"}

@@ -6,6 +6,7 @@ from typing import Any
 
 from peerloan.loan.text import PLAIN_LETTER
 from peerloan.service.bodies import MAX_WHY
+from peerloan.service.openapi_decisions import ref
 
 
 def paths(responses: Any, champion: str) -> dict[str, Any]:
@@ -31,8 +32,8 @@ def _models(responses: Any) -> dict[str, Any]:
         "properties": {
             "champion": version,
             "challenger": version,
-            "versions": {"type": "array", "items": _ref("ListedModel")},
-            "history": {"type": "array", "items": _ref("Change")},
+            "versions": {"type": "array", "items": ref("ListedModel")},
+            "history": {"type": "array", "items": ref("Change")},
         },
         "required": ["champion", "challenger", "versions", "history"],
     }
@@ -54,7 +55,7 @@ def _model(responses: Any, version: dict[str, Any]) -> dict[str, Any]:
         "parameters": [version],
         "responses": responses(
             "The version.",
-            _ref("Model"),
+            ref("Model"),
             {
                 "404": "No such version.",
                 "409": "The version does not verify.",
@@ -90,7 +91,7 @@ def _promote(responses: Any, version: dict[str, Any]) -> dict[str, Any]:
         "requestBody": {"content": {"application/json": {"schema": body}}},
         "responses": responses(
             "The change, as it stands in the history.",
-            _ref("Change"),
+            ref("Change"),
             {
                 "400": "The body is no JSON, or there are parameters.",
                 "403": "The token is no operator's, or a page of another site made a browser send "
@@ -145,7 +146,3 @@ def _change() -> dict[str, Any]:
         "why": {"type": "string"},
     }
     return {"type": "object", "properties": properties, "required": list(properties)}
-
-
-def _ref(name: str) -> dict[str, str]:
-    return {"$ref": f"#/components/schemas/{name}"}

@@ -12,7 +12,7 @@ from peerloan.monitoring.events import MAX_WHY
 from peerloan.monitoring.performance import Calibration, Estimated, InBand, Realised
 from peerloan.monitoring.rules import Level, Spoken
 from peerloan.monitoring.storage import Kind
-from peerloan.service.openapi_decisions import POSTED
+from peerloan.service.openapi_decisions import POSTED, ref
 
 # Events of a page.
 USUAL_LIMIT, MAX_LIMIT = 100, 1_000
@@ -45,7 +45,7 @@ def schemas() -> dict[str, Any]:
     return {
         "Event": _object(
             {
-                "event": _ref("CloudEvent"),
+                "event": ref("CloudEvent"),
                 "acknowledged": {"oneOf": [noted, {"type": "null"}]},
             }
         ),
@@ -71,7 +71,7 @@ def schemas() -> dict[str, Any]:
 def _events(responses: Any) -> dict[str, Any]:
     listed = _object(
         {
-            "events": {"type": "array", "items": _ref("Event")},
+            "events": {"type": "array", "items": ref("Event")},
             "next": {"type": ["string", "null"], "description": "The next page's cursor."},
         }
     )
@@ -111,7 +111,7 @@ def _acknowledge(responses: Any) -> dict[str, Any]:
         "requestBody": {"required": True, "content": {"application/json": {"schema": body}}},
         "responses": responses(
             "The event, with who took note of it.",
-            _ref("Event"),
+            ref("Event"),
             POSTED
             | _UNAVAILABLE
             | {
@@ -138,8 +138,8 @@ def _drift(responses: Any) -> dict[str, Any]:
     day = {"type": "string", "format": "date"}
     answer = _object(
         {
-            "figures": {"type": "array", "items": _ref("Figures")},
-            "alarms": {"type": "array", "items": _ref("Alarm")},
+            "figures": {"type": "array", "items": ref("Figures")},
+            "alarms": {"type": "array", "items": ref("Alarm")},
         }
     )
     return {
@@ -166,7 +166,7 @@ def _drift(responses: Any) -> dict[str, Any]:
 
 def _figures() -> dict[str, Any]:
     text, moment = {"type": "string"}, {"type": "string", "description": "An hour, in UTC."}
-    challenger = _object({"model": text, "realised": _ref("Realised")})
+    challenger = _object({"model": text, "realised": ref("Realised")})
     return _object(
         {
             "model": {"type": "string", "description": "The version."},
@@ -177,12 +177,12 @@ def _figures() -> dict[str, Any]:
             },
             "window": _object({"since": moment, "until": moment, "loans": {"type": "integer"}}),
             "features": {"type": "array", "items": _object({"feature": text} | _moved())},
-            "score": _ref("DriftFigures"),
-            "estimated": _ref("Estimated"),
-            "realised": _or_null(_ref("Realised")),
+            "score": ref("DriftFigures"),
+            "estimated": ref("Estimated"),
+            "realised": _or_null(ref("Realised")),
             "challengers": {"type": "array", "items": challenger},
-            "calibration": _or_null(_ref("Calibration")),
-            "rules": {"type": "array", "items": _ref("Spoken")},
+            "calibration": _or_null(ref("Calibration")),
+            "rules": {"type": "array", "items": ref("Spoken")},
         }
     )
 
@@ -196,7 +196,7 @@ def _moved() -> dict[str, Any]:
         "psi": number,
         "by_chance": number,
         "interval": interval | {"description": "Of the PSI without chance, 95 %."},
-        "missing": _ref("Estimate"),
+        "missing": ref("Estimate"),
         "reference_missing": number,
         "bins": {"type": "array", "items": bins},
         "strange": {"type": "array", "items": _object({"value": text, "loans": loans})},
@@ -210,7 +210,7 @@ def _fields(kind: type) -> dict[str, Any]:
 
 def _schema(hint: Any) -> dict[str, Any]:
     if hint in _NAMED:
-        return _ref(hint.__name__)
+        return ref(hint.__name__)
     if get_origin(hint) is list:
         return {"type": "array", "items": _schema(get_args(hint)[0])}
     if get_origin(hint) is Literal:
@@ -232,7 +232,3 @@ def _object(properties: dict[str, Any]) -> dict[str, Any]:
 
 def _parameter(name: str, schema: dict[str, Any], words: str) -> dict[str, Any]:
     return {"name": name, "in": "query", "required": False, "description": words, "schema": schema}
-
-
-def _ref(name: str) -> dict[str, str]:
-    return {"$ref": f"#/components/schemas/{name}"}

@@ -9,7 +9,7 @@ from peerloan.ledger.reports import Reader
 from peerloan.loan import Definition
 from peerloan.loan.labels import expected_label
 from peerloan.loan.text import MAX_TEXT, PLAIN_LETTER
-from peerloan.service.openapi_decisions import POSTED
+from peerloan.service.openapi_decisions import POSTED, ref
 
 MAX_OUTCOMES = 10_000
 
@@ -25,10 +25,10 @@ def paths(responses: Any) -> dict[str, Any]:
                 "description": "Each outcome is answered by itself, in order: what is wrong with "
                 "one keeps no other from being kept. To repeat one changes nothing, so no "
                 "Idempotency-Key is needed; to tell another one corrects it.",
-                "requestBody": {"required": True, "content": _json(_ref("Outcomes"))},
+                "requestBody": {"required": True, "content": _json(ref("Outcomes"))},
                 "responses": responses(
                     "What became of each.",
-                    _ref("Recorded"),
+                    ref("Recorded"),
                     POSTED
                     | {
                         "400": "The body is no JSON, or there are parameters.",
@@ -75,12 +75,12 @@ def schemas(definition: Definition) -> dict[str, Any]:
         values = [label.late, label.on_time, *([1, 0] if name == "late" else [])]
         members[name] = {"description": f"{expected_label(label)}.", "anyOf": _any_of(values)}
     outcome = {"type": "object", "properties": members, "additionalProperties": False}
-    listed = {"type": "array", "items": _ref("Outcome"), "maxItems": MAX_OUTCOMES}
+    listed = {"type": "array", "items": ref("Outcome"), "maxItems": MAX_OUTCOMES}
     return {
         "Outcome": outcome,
         "Outcomes": _object({"outcomes": listed}),
         "Recorded": _object(
-            {"outcomes": {"type": "array", "items": _ref("RecordedOutcome")}}
+            {"outcomes": {"type": "array", "items": ref("RecordedOutcome")}}
             | {name: {"type": "integer"} for name in (*get_args(Status), "refused")}
         ),
         "RecordedOutcome": {
@@ -124,7 +124,3 @@ def _object(properties: dict[str, Any]) -> dict[str, Any]:
 
 def _json(schema: dict[str, Any]) -> dict[str, Any]:
     return {"application/json": {"schema": schema}}
-
-
-def _ref(name: str) -> dict[str, str]:
-    return {"$ref": f"#/components/schemas/{name}"}
