@@ -11,27 +11,10 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import click
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    Progress,
-    TaskID,
-    TaskProgressColumn,
-    TextColumn,
-    TimeElapsedColumn,
-)
-from rich.table import Table
 
 from peerloan.loan import Definition, default_definition, read_definition
 from peerloan.model import Bundle, Store
 from peerloan.settings import read_settings
-
-# A pipe has no width to fit into.
-_WIDE = None if sys.stdout.isatty() else 1000
-# Nothing is markup: a reason or a file's name may hold brackets and colons.
-out = Console(highlight=False, width=_WIDE, markup=False, emoji=False)
-# Progress goes beside the result, so that a result can be piped.
-err = Console(stderr=True, highlight=False, soft_wrap=True, markup=False, emoji=False)
 
 BOOK = click.argument("book", metavar="BOOK")
 JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
@@ -109,6 +92,13 @@ def print_json(value: Any) -> None:
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print a table for people."""
+    from rich.console import Console  # here and below: a service draws nothing
+    from rich.table import Table
+
+    # A pipe has no width to fit into. Nothing is markup: a reason or a file's name may hold
+    # brackets and colons.
+    width = None if sys.stdout.isatty() else 1000
+    out = Console(highlight=False, width=width, markup=False, emoji=False)
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
         table.add_column(column, overflow="fold")
@@ -118,8 +108,8 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 
 def note(text: str) -> None:
-    """Print a sentence beside the result."""
-    err.print(text, markup=False)
+    """Print a sentence beside the result, so that a result can be piped."""
+    click.echo(text, err=True)
 
 
 def expect_many_records() -> None:
@@ -138,7 +128,7 @@ class Show(Protocol):
 @contextmanager
 def progress() -> Iterator[Show]:
     """Bars on a terminal, a line for each finished step elsewhere."""
-    if not err.is_terminal:
+    if not sys.stderr.isatty():
         told: set[str] = set()
 
         def tell(what: str, done: float, more: str = "") -> None:  # noqa: ARG001
@@ -148,6 +138,18 @@ def progress() -> Iterator[Show]:
 
         yield tell
         return
+
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        Progress,
+        TaskID,
+        TaskProgressColumn,
+        TextColumn,
+        TimeElapsedColumn,
+    )
+
+    err = Console(stderr=True, highlight=False, markup=False, emoji=False)
     with Progress(
         TextColumn("{task.description}", markup=False),
         BarColumn(),
@@ -168,5 +170,5 @@ def progress() -> Iterator[Show]:
 
 def fail(sentence: str, code: int) -> None:
     """Print why not, and exit."""
-    err.print(f"peerloan: {sentence}", markup=False)
+    note(f"peerloan: {sentence}")
     sys.exit(code)

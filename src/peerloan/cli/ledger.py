@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import calendar
 import re
+import sys
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -11,7 +12,7 @@ from pathlib import Path
 import click
 import msgspec
 
-from peerloan.cli.console import JSON, No, err, note, print_json, progress, store
+from peerloan.cli.console import JSON, No, note, print_json, progress, store
 from peerloan.cli.opening import ledger_database
 from peerloan.ledger import Database, Seal
 from peerloan.ledger.moments import moment
@@ -149,7 +150,7 @@ def purge(before: datetime, yes: bool) -> None:
         return
     question = f"{database}: {total:,} decisions {old} will be erased for ever"
     if not yes:
-        if not err.is_terminal:
+        if not sys.stderr.isatty():
             raise click.UsageError(f"{question}; --yes says that this is meant")
         click.confirm(f"{question}. Go on?", abort=True, err=True)
     with progress() as show:

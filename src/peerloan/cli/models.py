@@ -13,7 +13,6 @@ from peerloan.cli.console import (
     JSON,
     No,
     note,
-    out,
     print_json,
     print_table,
     progress,
@@ -51,7 +50,7 @@ def list_models(as_json: bool) -> None:
     cells = [["" if row[name] is None else str(row[name]) for name in columns] for row in rows]
     print_table(columns, cells)
     if history:
-        out.print("\nhistory", style="bold")
+        click.secho("\nhistory", bold=True)
         print_table(
             ("state", "when", "who", "what", "version", "why"),
             [_history_row(each) for each in history],

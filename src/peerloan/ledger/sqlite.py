@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 from collections.abc import Iterable, Sequence
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 from peerloan.ledger.backends import CLAIM, KEY_COLUMNS, Claim, Row
@@ -15,9 +15,12 @@ from peerloan.ledger.errors import LedgerUnavailable, RecordRefused, reason
 from peerloan.ledger.records import COLUMNS
 
 _CLAIM = f"INSERT INTO idempotency_keys ({KEY_COLUMNS}) VALUES (?,?,?,?,?) {CLAIM}"  # noqa: S608
-# Rows of one statement: its text is kept, and it lets other threads run only once. A service has
+# Rows of one statement: it is kept prepared, and lets other threads run only once. A service has
 # some tens of them to write, a book thousands.
 _FEW, _MANY = 64, 1_600
+# One prepared for each number of rows would take 7 MB in each worker: beyond a few, numbers are
+# rounded up to a multiple of this.
+_STEP = 8
 
 
 class Sqlite:
@@ -63,8 +66,10 @@ class Sqlite:
             at = 0
             while some := rows[at : at + (_MANY if len(rows) - at >= _MANY else _FEW)]:
                 at += len(some)
+                room = len(some) if len(some) <= _STEP else -(-len(some) // _STEP) * _STEP
                 flat = [value for row in some for value in row]
-                self._connection.execute(_insertion(len(some)), flat)
+                flat += [None] * ((room - len(some)) * len(COLUMNS))
+                self._connection.execute(_insertion(room), flat)
         return rows[-1] if rows else None
 
     def commit(self) -> None:
@@ -101,10 +106,12 @@ class Sqlite:
         self._pooled.invalidate()
 
 
-@lru_cache(maxsize=_FEW + 1)
-def _insertion(rows: int) -> str:
+@cache
+def _insertion(room: int) -> str:
+    """A statement with room for so many rows; one without an id is no row."""
     row = f"({','.join('?' * len(COLUMNS))})"
-    return f"INSERT INTO decisions ({','.join(COLUMNS)}) VALUES {','.join([row] * rows)}"  # noqa: S608
+    rows = f"(VALUES {','.join([row] * room)}) WHERE column{COLUMNS.index('id') + 1} IS NOT NULL"
+    return f"INSERT INTO decisions ({','.join(COLUMNS)}) SELECT * FROM {rows}"  # noqa: S608
 
 
 class _sqlite_errors:  # noqa: N801  used as a function: a generator's would cost more
