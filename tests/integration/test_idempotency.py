@@ -104,6 +104,25 @@ def test_the_first_answer_is_given_again(
         assert count(ledger_url) == kept
 
 
+def test_only_what_was_kept_is_counted(
+    client: FlaskClient, loan: dict[str, Any], ledger_url: str
+) -> None:
+    def counted() -> float:
+        name = "peerloan_ledger_decisions_total "
+        lines = client.get("/metrics").text.splitlines()
+        return float(next(line for line in lines if line.startswith(name)).removeprefix(name))
+
+    before = counted()
+    for body, key, status in (
+        ([loan, loan], "first", 200),
+        ([loan, loan], "first", 200),
+        (loan, "first", 422),
+        (loan, "second", 200),
+    ):
+        assert post(client, body, key).status_code == status
+    assert counted() - before == count(ledger_url) == 3
+
+
 @pytest.mark.parametrize("candidate", ["additive", "basic"])
 def test_the_page_and_the_protocol_give_theirs_again(
     start: Callable[[], Flask],

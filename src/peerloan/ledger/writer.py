@@ -38,7 +38,7 @@ Told = Callable[[Outcome], None]
 
 
 class Committed(NamedTuple):
-    """A transaction, for who counts: entries, decisions, and how long it took."""
+    """A transaction, for who counts: entries, decisions that it kept, and how long it took."""
 
     entries: int
     decisions: int
@@ -191,13 +191,19 @@ class Writer:
             taken = time.perf_counter() - began
             self._patience = min(_PATIENCE * taken, _MOST_PATIENCE_SECONDS)
             self._expected = min(len(batch) + len(self._queue), _ENOUGH)
-            self._count(batch, taken)
+            self._count(batch, outcomes, taken)
         self._batch = []
         for waiting, outcome in zip(batch, outcomes, strict=True):
             waiting.tell(outcome)
 
-    def _count(self, batch: Sequence[_Waiting], seconds: float) -> None:
-        decisions = sum(len(each.entry.records) for each in batch)
+    def _count(
+        self, batch: Sequence[_Waiting], outcomes: Sequence[Outcome], seconds: float
+    ) -> None:
+        decisions = sum(
+            len(each.entry.records)
+            for each, outcome in zip(batch, outcomes, strict=True)
+            if outcome is None
+        )
         try:
             self._committed(Committed(len(batch), decisions, seconds))
         except Exception:  # as above
