@@ -110,7 +110,7 @@ class Ticket:
             # Forgotten as it is called: it holds this ticket, and a circle would stay in memory
             # until the collector's next turn.
             callback, self._callback = self._callback, None
-            cast(Callable[[], object], callback)()
+            cast("Callable[[], object]", callback)()
 
 
 def writer() -> Writer:
