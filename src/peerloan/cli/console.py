@@ -109,7 +109,8 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 def note(text: str) -> None:
     """Print a sentence beside the result, so that a result can be piped."""
-    click.echo(text, err=True)
+    # Not click's: while a bar is drawn, rich puts above it what is written here.
+    print(text, file=sys.stderr, flush=True)  # noqa: T201
 
 
 def expect_many_records() -> None:
@@ -149,7 +150,7 @@ def progress() -> Iterator[Show]:
         TimeElapsedColumn,
     )
 
-    err = Console(stderr=True, highlight=False, markup=False, emoji=False)
+    err = Console(stderr=True, highlight=False, soft_wrap=True, markup=False, emoji=False)
     with Progress(
         TextColumn("{task.description}", markup=False),
         BarColumn(),

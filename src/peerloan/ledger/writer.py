@@ -56,17 +56,21 @@ class _Waiting:
         # Taking the only item is one step: the writer and the clock may both try.
         self._turns = [None]
 
-    def tell(self, outcome: Outcome) -> bool:
-        """Tell, unless it was told before; whether this did."""
+    @property
+    def told(self) -> bool:
+        """Whether it was told."""
+        return not self._turns
+
+    def tell(self, outcome: Outcome) -> None:
+        """Tell, unless it was told before."""
         try:
             self._turns.pop()
         except IndexError:
-            return False
+            return
         try:
             self._told(outcome)
         except Exception:  # it must not end the thread that keeps everybody's decisions
             log.exception("a request could not be told of its commit")
-        return True
 
 
 class Writer:
@@ -88,6 +92,8 @@ class Writer:
         self._expected, self._patience, self._gathers = 1, 0.0, False
         self._chain: Chain | None = None
         self._down: str | None = None
+        # When the writer's thread last went on to something.
+        self._at = time.monotonic()
 
     @property
     def down(self) -> str | None:
@@ -110,13 +116,14 @@ class Writer:
         if self._down is not None:
             raise LedgerUnavailable(self._down)
         with self._turn:
-            self._queue.append(_Waiting(make(self._ids), told))
             if self._thread is None:
+                threading.Thread(target=self._watch, name="ledger-clock", daemon=True).start()
                 # No daemon, as a thread of a server's may be, which passes it on: what was handed
                 # over is kept before the process ends.
-                self._thread = threading.Thread(target=self._run, name="ledger", daemon=False)
-                self._thread.start()
-                threading.Thread(target=self._watch, name="ledger-clock", daemon=True).start()
+                thread = threading.Thread(target=self._run, name="ledger", daemon=False)
+                thread.start()  # if it can't, the next request tries again
+                self._thread = thread
+            self._queue.append(_Waiting(make(self._ids), told))
         if not self._wake.is_set():
             self._wake.set()
         if self._gathers and len(self._queue) >= self._expected:
@@ -127,6 +134,7 @@ class Writer:
         head_at = time.monotonic() + HEAD_MS / 1000
         forget_at = time.monotonic() + _FORGET_SECONDS
         while main.is_alive() or self._queue:
+            self._at = time.monotonic()
             self._wake.wait(_LOOK_SECONDS)
             self._wake.clear()
             if self._down is not None:
@@ -136,7 +144,9 @@ class Writer:
                 if self._chain is not None:
                     self._chain.expect()
                 self._gather()
-                self._commit(self._take())
+                self._at = time.monotonic()
+                if batch := self._take():
+                    self._commit(batch)
             now = time.monotonic()
             if now >= head_at and self._chain is not None:
                 head_at = now + HEAD_MS / 1000
@@ -164,6 +174,8 @@ class Writer:
         decisions = 0
         while self._queue and decisions < _MOST:
             waiting = self._queue.popleft()
+            if waiting.told:  # it waited too long
+                continue
             key = waiting.entry.key
             if key is not None and key[:2] in keys:
                 self._queue.appendleft(waiting)
@@ -268,14 +280,16 @@ class Writer:
             time.sleep(_LOOK_SECONDS)
             until = time.monotonic() - LIMIT_SECONDS
             keys = set()
+            why = f"no commit within {LIMIT_SECONDS:.0f} s"
             for waiting in (*self._batch, *_snapshot(self._queue)):
                 if waiting.since > until:
                     break
-                why = f"no commit within {LIMIT_SECONDS:.0f} s"
                 key = waiting.entry.key
                 same = key is not None and key[:2] in keys
-                if waiting.tell(KeyInUse(why) if same else LedgerUnavailable(why)):
-                    # The writer sees whether it still is so, once it is free.
+                waiting.tell(KeyInUse(why) if same else LedgerUnavailable(why))
+                # It is the database, and not how much there is to keep. The writer sees whether it
+                # still is so, once it is free.
+                if self._at <= until:
                     self._go_down(LedgerUnavailable(why))
                 if key is not None:
                     keys.add(key[:2])

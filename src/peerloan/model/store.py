@@ -88,13 +88,14 @@ class Store:
 
     def versions(self) -> list[str]:
         """The names of all versions, oldest first."""
-        if not self._versions.is_dir():
-            return []
-        folders = [
-            path
-            for path in self._versions.iterdir()
-            if _VERSION.fullmatch(path.name) and (path / MANIFEST).is_file()
-        ]
+        with _readable(self._versions):
+            if not self._versions.is_dir():
+                return []
+            folders = [
+                path
+                for path in self._versions.iterdir()
+                if _VERSION.fullmatch(path.name) and _has_manifest(path)
+            ]
         return [path.name for path in sorted(folders, key=_created)]
 
     def manifest(self, version: str) -> Manifest:
@@ -347,9 +348,10 @@ class Store:
         return state
 
     def _numbers(self) -> list[int]:
-        if not self._aliases.is_dir():
-            return []
-        found = (_STATE.fullmatch(path.name) for path in self._aliases.iterdir())
+        with _readable(self._aliases):
+            if not self._aliases.is_dir():
+                return []
+            found = [_STATE.fullmatch(path.name) for path in self._aliases.iterdir()]
         return sorted(int(match[1]) for match in found if match)
 
     def _state_file(self, number: int) -> Path:
@@ -357,8 +359,10 @@ class Store:
 
     def folder(self, version: str) -> Path:
         """Where a version's files stand; raises StoreError if there is none of this name."""
-        # A name that could leave the folder is no version's.
-        if not _VERSION.fullmatch(version) or not (self._versions / version).is_dir():
+        with _readable(self._versions):
+            # A name that could leave the folder is no version's.
+            there = _VERSION.fullmatch(version) and (self._versions / version).is_dir()
+        if not there:
             known = ", ".join(self.versions()[-5:]) or "none"
             raise StoreError(f"no version {version!r} in {self.root} (newest: {known})")
         return self._versions / version
@@ -372,6 +376,22 @@ class Store:
                 folder.mkdir()
                 return folder
         raise AssertionError("names never end")
+
+
+@contextlib.contextmanager
+def _readable(folder: Path) -> Iterator[None]:
+    """What a volume can raise, as the store's own error."""
+    try:
+        yield
+    except OSError as error:
+        raise StoreFault(f"{folder} can't be read: {error.strerror}") from None
+
+
+def _has_manifest(folder: Path) -> bool:
+    try:
+        return (folder / MANIFEST).is_file()
+    except OSError:  # listed all the same, as one that is refused
+        return True
 
 
 def _names(name: str) -> Iterator[str]:

@@ -44,6 +44,12 @@ class Whole:
 class Application(Flask):
     """A Flask application on one host, without subdomains, coroutines, sessions and signals."""
 
+    def __init__(self, import_name: str) -> None:
+        super().__init__(import_name)
+        # An address with two slashes would be answered by where to go instead: without the TLS that
+        # ended in front of us, and a caller would send the loan there.
+        self.url_map.merge_slashes = False
+
     def request_context(self, environ: WSGIEnvironment) -> RequestContext:
         """What holds while a request is answered."""
         return _Context(self, environ)

@@ -35,8 +35,9 @@ class Aside(Generic[_Record]):
         if self._thread is None:
             with self._begin:
                 if self._thread is None:
-                    self._thread = threading.Thread(target=self._run, name="aside", daemon=False)
-                    self._thread.start()
+                    thread = threading.Thread(target=self._run, name="aside", daemon=False)
+                    thread.start()  # if it can't, the next record tries again
+                    self._thread = thread
 
     def _run(self) -> None:
         # No daemon, whatever began it is: the process waits for it, and it ends when nobody is left

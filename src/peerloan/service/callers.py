@@ -18,7 +18,7 @@ from werkzeug.exceptions import RequestEntityTooLarge
 from peerloan.service.bodies import read_form
 from peerloan.service.loopback import names_loopback
 from peerloan.service.problems import RequestError, is_api
-from peerloan.service.tokens import Token, Tokens, digest_of
+from peerloan.service.tokens import Token, Tokens, TokensError, digest_of
 
 log = logging.getLogger(__name__)
 blueprint = Blueprint("callers", __name__)
@@ -123,6 +123,8 @@ class Callers:
             if last.fault is None and state == last.state:
                 return last
             if state is None:
+                if last.state is not None:
+                    raise TokensError("they are gone, with their folder or its key")
                 return _Known()
             tokens = self._tokens.read()
             return _Known(
@@ -162,7 +164,8 @@ def register(app: Flask, tokens: Tokens, on_loopback: bool) -> None:
             return None
         if is_api(request.path):
             raise _unauthorized(callers.known(), token is not None)
-        return _sign_in(request.full_path if request.method == "GET" else "/")
+        shows = request.method == "GET" and request.url_rule is not None
+        return _sign_in(request.full_path if shows else "/")
 
     @app.context_processor
     def who() -> dict[str, Any]:

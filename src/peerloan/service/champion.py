@@ -9,7 +9,7 @@ from typing import Literal
 
 from peerloan.ledger import Version
 from peerloan.loan import Checks, Decoder
-from peerloan.model import Bundle, BundleError, State, Store, StoreError
+from peerloan.model import Bundle, BundleError, State, Store, StoreError, StoreFault
 from peerloan.service import metrics
 
 log = logging.getLogger(__name__)
@@ -76,8 +76,8 @@ class Champion:
                 changed = self._store.changed_since(self._seen)
                 if changed or (self._refusals and self._retry_in <= 0):
                     self.refresh()
-            except Exception:  # the thread must outlive whatever a volume can raise
-                log.exception("looking for a new champion failed; trying again")
+            except Exception as error:  # the thread must outlive whatever a volume can raise
+                self._refuse("champion", error)
 
     def refresh(self) -> None:
         """Load and verify what the store names; the old champion stays if the new one is refused,
@@ -138,14 +138,16 @@ class Champion:
         """Have a version tried again later; why is said and counted once."""
         # A version that is bad in a way that nobody thought of is refused like any other.
         thought_of = isinstance(error, BundleError | StoreError | OSError)
-        reason = str(error) if thought_of else f"{type(error).__name__}: {error}"
-        if reason != self._refusals.get(alias):
+        reason = said = str(error) if thought_of else f"{type(error).__name__}: {error}"
+        if isinstance(error, StoreFault | OSError):  # where files stand is for the log alone
+            said = "the store can't be read; the log says why"
+        if said != self._refusals.get(alias):
             kept = self.current.bundle.version if self.current else "none"
             still = f"; still serving: {kept}" if alias == "champion" else ""
             fault = None if thought_of else error
             log.error("%s refused: %s%s", alias, reason, still, exc_info=fault)
             metrics.REFUSED.labels(alias).inc()
-        self._refusals[alias] = reason
+        self._refusals[alias] = said
         self._retry_in = RETRY_SECONDS
 
 

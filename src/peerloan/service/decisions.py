@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
-import msgspec
 from flask import Blueprint, Response
 
 from peerloan.ledger import Kept, LedgerUnavailable
@@ -20,7 +19,7 @@ from peerloan.loan.text import show_given
 from peerloan.model import BANDS
 from peerloan.service import keeping, problems
 from peerloan.service.api import as_json
-from peerloan.service.keeping import database
+from peerloan.service.keeping import database, input_json
 from peerloan.service.openapi_decisions import MAX_LIMIT, USUAL_LIMIT
 from peerloan.service.parameters import Parameters
 from peerloan.service.problems import RequestError
@@ -79,7 +78,7 @@ def _described(kept: Sequence[Kept]) -> list[dict[str, Any]]:
                 **each.prediction(),
                 "time": moment(each.time_ms),
                 "margin": each.margin,
-                "inputs": msgspec.Raw(each.inputs.encode()),
+                "inputs": input_json(each.inputs),
                 "source": each.source,
                 "caller": each.caller,
                 "request_id": each.request_id,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import codecs
 import json
+import math
 import re
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -34,8 +35,8 @@ from peerloan.ledger.reading import find
 from peerloan.ledger.records import as_json
 from peerloan.ledger.writer import Outcome, Writer
 from peerloan.loan.text import show_given
-from peerloan.model import BANDS, BundleError, StoreError
-from peerloan.service import answers, metrics, problems
+from peerloan.model import BANDS, BundleError, StoreError, StoreFault
+from peerloan.service import answers, metrics
 from peerloan.service.answers import Answer, Wanted
 from peerloan.service.application import Whole
 from peerloan.service.bodies import decode
@@ -173,17 +174,19 @@ def keep(
                 metrics.LEDGER_REPEATED.inc()
                 return shape(_first(outcome, wanted, answer.beside is not None))
             raise _refusal(outcome)
-        except RequestError as error:
-            return problems.answer(error)
+        except Exception as error:  # as if a view had raised it
+            return app.handle_user_exception(error)  # type: ignore[return-value]
 
     ticket = Ticket(app, environ, again)
 
     def told(outcome: Outcome) -> None:
-        if outcome is None:
-            answers.count(answer)
-            if follow is not None:
-                follow(made)
-        ticket.tell(outcome)
+        try:
+            if outcome is None:
+                answers.count(answer)
+        finally:
+            ticket.tell(outcome)
+        if outcome is None and follow is not None:
+            follow(made)
 
     try:
         app.extensions["ledger"].put(entry, told)
@@ -207,11 +210,15 @@ def _key(environ: Mapping[str, Any], caller: str, content: bytes) -> Key | None:
 
 def _first(outcome: First, wanted: Wanted, many: bool) -> dict[str, Any]:
     """The first answer to a repeated request, from the ledger."""
-    found = find(database(), outcome.ids)
     try:
+        found = find(database(), outcome.ids)
         kept = [found[each] for each in outcome.ids]
         bundle = _bundle(kept[0].version.version)
         return answers.answered_before(bundle, kept, wanted, many)
+    except LedgerUnavailable:
+        raise unavailable("The ledger can't be asked now; try again in a moment.") from None
+    except StoreFault:
+        raise
     except (LookupError, BundleError, StoreError):
         detail = "the request was answered before, and its decisions can't be read any more"
         raise RequestError(409, "Answered Before", detail) from None
@@ -278,7 +285,21 @@ def record_input(record: Mapping[str, Any]) -> str:
     return _json(record)
 
 
+def input_json(given: str) -> msgspec.Raw:
+    """A kept loan as JSON: what was taken though it is only nearly JSON is null there."""
+    try:
+        msgspec.json.decode(given)
+    except msgspec.MsgspecError:
+        given = json.dumps(json.loads(given, parse_float=_finite, parse_constant=lambda _: None))
+    return msgspec.Raw(given.encode())
+
+
 _list = msgspec.json.Decoder(list[msgspec.Raw])
+
+
+def _finite(text: str) -> float | None:
+    number = float(text)
+    return number if math.isfinite(number) else None
 
 
 def _rows(columns: Mapping[str, Sequence[Any]]) -> Iterable[tuple[Any, ...]]:

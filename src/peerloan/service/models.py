@@ -31,7 +31,7 @@ blueprint = Blueprint("models", __name__)
 log = logging.getLogger(__name__)
 
 
-@blueprint.errorhandler(StoreFault)
+@blueprint.app_errorhandler(StoreFault)
 def fault(error: StoreFault) -> Response:
     """Where files stand is for the log alone."""
     log.error("%s", error)
@@ -96,6 +96,8 @@ def promote(version: str) -> Response:
 def _read(store: Store, version: str) -> tuple[Manifest, str]:
     try:
         return store.read(version)
+    except StoreFault:
+        raise
     except StoreError:
         detail = f"there is no version {show_given(version)}"
         raise RequestError(404, "No Such Version", detail) from None

@@ -8,8 +8,9 @@ from __future__ import annotations
 import contextlib
 import random
 import re
+import select
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
@@ -185,8 +186,9 @@ class Observed:
         if self._log is not None:
             # A reader that has gone must not end the service.
             with contextlib.suppress(OSError, ValueError):
-                self._log.write(_encoder.encode_lines(map(_line, seen)))
-                self._log.flush()
+                for lines in _pieces(_encoder.encode_lines(map(_line, seen))):
+                    self._log.write(lines)
+                    self._log.flush()
 
 
 def _whole(parts: Iterable[bytes]) -> list[bytes]:
@@ -200,6 +202,15 @@ def _whole(parts: Iterable[bytes]) -> list[bytes]:
     finally:
         if close := getattr(parts, "close", None):
             close()
+
+
+def _pieces(lines: bytes) -> Iterator[bytes]:
+    """Whole lines, so many at once as a pipe takes without another worker's in between."""
+    at = 0
+    while at < len(lines):
+        end = lines.rfind(b"\n", at, at + select.PIPE_BUF) + 1 or len(lines)
+        yield lines[at:end]
+        at = end
 
 
 def _line(seen: _Seen) -> _Line:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import ast
+import json
 from collections.abc import Mapping
 from typing import Any
 
-import msgspec
 from flask import Blueprint, Response, make_response, render_template
 
 from peerloan.loan import Checked, Definition
@@ -15,7 +15,7 @@ from peerloan.service import api
 from peerloan.service.answers import Wanted, answer_one
 from peerloan.service.bodies import decode, read_form
 from peerloan.service.champion import Serving
-from peerloan.service.keeping import keep, one_input
+from peerloan.service.keeping import keep, record_input
 from peerloan.service.problems import RequestError
 
 blueprint = Blueprint("pages", __name__)
@@ -53,13 +53,14 @@ def decide() -> Response | tuple[str, int]:
     if checked.problems:
         return _page(current, given, checked=checked, pasted=pasted), 422
     answer = answer_one(current, checked, Wanted())
-    content = msgspec.json.encode(record)
+    inputs = record_input(record)
+    content = inputs.encode()
 
     def shape(body: dict[str, Any]) -> Response:
         return make_response(_page(current, given, answer=body, pasted=pasted))
 
     followed = api.shadow().following(content, answer)
-    return keep(answer, [one_input(content)], "page", Wanted(), shape, content, followed)
+    return keep(answer, [inputs], "page", Wanted(), shape, content, followed)
 
 
 def read_pasted(text: str) -> dict[str, Any]:
@@ -90,6 +91,12 @@ def read_pasted(text: str) -> dict[str, Any]:
         raise ValueError(
             f"Expected one loan, names and values in braces, given {show_given(loan)}."
         )
+    try:
+        json.dumps(loan)
+    except (TypeError, ValueError):
+        raise ValueError(
+            f"Expected values that JSON has too, given {show_given(str(loan))}."
+        ) from None
     for name, value in loan.items():
         if value == []:
             raise ValueError(f"Expected one loan, given no value of {show_given(name)}.")

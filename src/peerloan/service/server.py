@@ -10,11 +10,18 @@ from granian.constants import HTTPModes, Interfaces
 from granian.log import LogLevels
 
 from peerloan.service import later, loopback
+from peerloan.service.wsgi import Json
 
 # Of each worker. Python runs one at a time; the others wait for bodies, or for a record's commit.
 THREADS = 32
 # How long a worker that is to stop may take for what it has begun.
 _GRACE_SECONDS = 40
+# What Granian itself has to say stands beside what the service says, and not among its requests.
+_LOGGING = {
+    "formatters": {"json": {"()": Json}},
+    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "json"}},
+    "loggers": {"_granian": {"handlers": ["stderr"], "propagate": False}},
+}
 
 
 class PortTaken(OSError):
@@ -48,6 +55,7 @@ def run(factory: str, host: str, port: int, workers: int) -> None:
         respawn_failed_workers=True,
         workers_kill_timeout=_GRACE_SECONDS,
         log_level=LogLevels.error,
+        log_dictconfig=_LOGGING,
     ).serve()
 
 

@@ -22,6 +22,7 @@ from peerloan.model import probabilities
 from peerloan.service import metrics
 from peerloan.service.answers import Answer
 from peerloan.service.champion import Champion, Serving
+from peerloan.service.problems import RequestError
 from peerloan.service.reading import read_loans
 
 log = logging.getLogger(__name__)
@@ -71,8 +72,9 @@ class Shadow:
         if self._thread is None:
             with self._begin:
                 if self._thread is None:
-                    self._thread = threading.Thread(target=self._run, name="shadow", daemon=False)
-                    self._thread.start()
+                    thread = threading.Thread(target=self._run, name="shadow", daemon=False)
+                    thread.start()  # if it can't, the next one tries again
+                    self._thread = thread
 
     def _run(self) -> None:
         challenges: list[Challenge] = []
@@ -105,10 +107,14 @@ class Shadow:
 
     def _scored(self, answered: _Answered) -> list[Challenge]:
         challenger = self._champion.challenger
-        if challenger is None:
+        # It may have been the champion when it answered.
+        if challenger is None or challenger.bundle is answered.answer.serving.bundle:
             return []
         try:
             return _compare(challenger, answered)
+        except RequestError:  # it can't score them: of columns, it may need one that is not there
+            metrics.CHALLENGED.labels("failed").inc(len(answered.ids))
+            return []
         except Exception:  # whatever a version can raise is not the service's fault
             metrics.CHALLENGED.labels("failed").inc(len(answered.ids))
             log.exception("the challenger %s failed", challenger.bundle.version)
@@ -132,8 +138,8 @@ def _compare(challenger: Serving, answered: _Answered) -> list[Challenge]:
     content = answered.content if isinstance(answered.content, bytes) else answered.content()
     loans = read_loans(challenger, content)
     scored = [i for i, each in enumerate(loans) if not each.problems]
-    metrics.CHALLENGED.labels("failed").inc(len(loans) - len(scored))
     if not scored:
+        metrics.CHALLENGED.labels("failed").inc(len(loans))
         return []
     bundle = challenger.bundle
     columns = Loans.of(bundle.definition, [loans[i].values for i in scored])
@@ -141,6 +147,7 @@ def _compare(challenger: Serving, answered: _Answered) -> list[Challenge]:
     late = bundle.policy.late_many(margins).tolist()
     decisions = answered.answer.decisions
     changed = sum(own != decisions[i].late for i, own in zip(scored, late, strict=True))
+    metrics.CHALLENGED.labels("failed").inc(len(loans) - len(scored))
     metrics.CHALLENGED.labels("changed").inc(changed)
     metrics.CHALLENGED.labels("same").inc(len(scored) - changed)
     own = probabilities(margins).tolist()

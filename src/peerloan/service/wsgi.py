@@ -15,7 +15,7 @@ from peerloan.service.app import create_app
 from peerloan.settings import read_settings
 
 
-class _Json(logging.Formatter):
+class Json(logging.Formatter):
     """A record as one line of JSON, as the lines of requests are."""
 
     def format(self, record: logging.LogRecord) -> str:
@@ -32,7 +32,7 @@ class _Json(logging.Formatter):
 def application() -> Flask:
     """The application by the settings of the environment; its thread begins in this process."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_Json())
+    handler.setFormatter(Json())
     logging.basicConfig(level=logging.INFO, handlers=[handler])
     app = create_app(read_settings(), sys.stdout.buffer, loopback.told())
     # What is loaded now stays: the collector need not look at it again and again.
