@@ -8,6 +8,8 @@ import re
 import shutil
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,9 @@ from conftest import GUNICORN, SERVE, Service, settings
 from peerloan.ledger import Database
 from peerloan.ledger.schema import challenges
 from peerloan.model import Store
+from peerloan.service import create_app, shadow
+from peerloan.service.problems import RequestError
+from peerloan.settings import Settings
 
 FORMATS = Path(__file__).parent.parent / "formats"
 Serve = Callable[..., Service]
@@ -232,3 +237,43 @@ def test_without_a_challenger_nothing_is_counted(
     service = serve(store)
     assert predict(service, loan).ok
     assert counted(service) == 0
+
+
+def test_a_version_does_not_challenge_its_own_decisions(
+    store: Store, version_of: Callable[[str], str], loan: dict[str, Any]
+) -> None:
+    """As it would for a moment, where a champion has just become the challenger."""
+    store.promote(version_of("additive"))
+    app = create_app(Settings(store.root), on_loopback=True)
+    champion = app.extensions["champion"]
+    client = app.test_client()
+    for challenger in (champion.current, None):
+        champion.challenger = challenger
+        assert client.post("/v1/predictions", json=loan).status_code == 200
+    champion.challenger = None
+    time.sleep(1.5)  # longer than what is written later
+    assert kept(store) == 0
+
+
+def test_columns_that_it_can_not_read_are_counted_and_no_error(
+    store: Store,
+    version_of: Callable[[str], str],
+    loan: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    store.promote(version_of("additive"))
+    store.challenge(version_of("basic"))
+    app = create_app(Settings(store.root), on_loopback=True)
+    told = threading.Event()
+
+    def refusing(*_: object) -> None:
+        told.set()
+        raise RequestError(422, "Wrong Values", "months_on_book: expected a number")
+
+    monkeypatch.setattr(shadow, "read_loans", refusing)
+    columns = {name: [value] * 2 for name, value in loan.items()}
+    assert app.test_client().post("/v1/predictions", json=columns).status_code == 200
+    assert told.wait(10)
+    time.sleep(0.2)
+    assert not [each for each in caplog.records if each.levelname == "ERROR"]

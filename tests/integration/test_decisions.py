@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from flask.testing import FlaskClient
 from sqlalchemy import func, select, update
@@ -246,3 +248,20 @@ def test_a_ledger_that_can_t_be_read_is_a_503(
     assert ready.status_code == 200
     assert ready.json is not None
     assert ready.json["ledger"] == "unavailable"
+
+
+@pytest.mark.parametrize("odd", ["NaN", "-Infinity", "1e400"])
+def test_what_is_only_nearly_json_in_a_field_of_another_version_is_read_as_json(
+    client: FlaskClient, loan: dict[str, Any], monkeypatch: pytest.MonkeyPatch, odd: str
+) -> None:
+    monkeypatch.setattr(Store, "known_fields", lambda *_: frozenset(["months_on_book"]))
+    client.application.extensions["champion"].refresh()
+    body = json.dumps(loan | {"months_on_book": "odd"}).replace('"odd"', odd)
+    for content in (body, f"[{body}]"):
+        answer = client.post("/v1/predictions", data=content, content_type="application/json")
+        assert answer.status_code == 200, answer.text
+    page = client.get("/v1/predictions")
+    found = msgspec.json.decode(page.data)["predictions"]  # JSON, and nothing but JSON
+    assert [each["inputs"] for each in found] == [loan | {"months_on_book": None}] * 2
+    one = client.get(f"/v1/predictions/{found[0]['id']}")
+    assert msgspec.json.decode(one.data)["inputs"]["months_on_book"] is None

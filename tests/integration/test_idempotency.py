@@ -19,11 +19,11 @@ from test_protocol import INFER, LENGTH, in_binary, tensors
 from werkzeug.test import TestResponse
 
 from conftest import Service
-from peerloan.ledger import Database, schema
+from peerloan.ledger import Database, LedgerUnavailable, schema
 from peerloan.ledger.entries import KEY_MS
 from peerloan.ledger.writer import LIMIT_SECONDS
-from peerloan.model import Store
-from peerloan.service import create_app
+from peerloan.model import Store, StoreFault
+from peerloan.service import create_app, keeping
 from peerloan.service.tokens import Tokens
 from peerloan.settings import Settings
 
@@ -357,3 +357,43 @@ def test_a_key_waits_for_another_process_that_commits(
             asked = pool.submit(post, client.application.test_client(), loan, "slow")
             time.sleep(0.5)
         assert asked.result().get_json() == first
+
+
+@pytest.mark.parametrize(
+    ("fault", "status"),
+    [(LedgerUnavailable("gone"), 503), (StoreFault("gone"), 503), (OSError("gone"), 500)],
+)
+def test_a_repeat_that_can_not_be_read_is_answered_like_every_error(
+    client: FlaskClient,
+    loan: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+    fault: Exception,
+    status: int,
+) -> None:
+    first = post(client, loan, "first")
+
+    def failing(*_: object) -> None:
+        raise fault
+
+    with monkeypatch.context() as patched:
+        patched.setattr(keeping, "find", failing)
+        answer = post(client, loan, "first", X_Request_Id="repeated-1")
+    assert answer.status_code == status
+    assert answer.content_type == "application/problem+json"
+    assert answer.headers["X-Request-Id"] == "repeated-1"
+    assert "gone" not in answer.text
+    assert post(client, loan, "first").data == first.data
+
+
+def test_what_follows_a_decision_can_not_keep_its_answer_back(
+    client: FlaskClient, loan: dict[str, Any], ledger_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def following(*_: object) -> Callable[[object], None]:
+        def follow(_: object) -> None:
+            raise RuntimeError("can't start new thread")
+
+        return follow
+
+    monkeypatch.setattr(client.application.extensions["shadow"], "following", following)
+    assert client.post(PREDICTIONS, json=loan).status_code == 200
+    assert count(ledger_url) == 1

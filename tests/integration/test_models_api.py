@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -124,3 +126,38 @@ def test_an_empty_store_has_no_versions(tmp_path: Any) -> None:
         create_app(Settings(tmp_path / "store"), on_loopback=True).test_client().get("/v1/models")
     )
     assert answer.json == {"champion": None, "challenger": None, "versions": [], "history": []}
+
+
+@pytest.mark.parametrize("path", ["/v1/models", "/v1/models/any", "/v1/drift?model=any"])
+def test_a_folder_that_can_not_be_read_is_a_503(
+    client: FlaskClient, store: Store, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    def failing(_: Path) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    for method in ("iterdir", "is_dir"):
+        monkeypatch.setattr(Path, method, failing)
+    answer = client.get(path)
+    assert answer.status_code == 503
+    assert answer.json is not None
+    assert answer.json["title"] == "Store Fault"
+    assert str(store.root) not in answer.text
+    client.application.extensions["champion"].refresh()
+    ready = client.get("/readyz")
+    assert ready.json is not None
+    assert ready.json["refused"] == "the store can't be read; the log says why"
+    assert ready.json["status"] == "ready"
+
+
+def test_a_version_that_can_not_be_read_is_listed_as_refused(
+    client: FlaskClient, version_of: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unreadable = version_of("boosted")
+
+    def failing(path: Path, *, own: Any = Path.is_file) -> bool:
+        if path.parent.name == unreadable:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        return bool(own(path))
+
+    monkeypatch.setattr(Path, "is_file", failing)
+    assert unreadable in [v["version"] for v in valid(client, "/v1/models")["versions"]]

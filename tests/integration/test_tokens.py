@@ -352,6 +352,23 @@ def test_lost_tokens_open_nothing(
     assert done.returncode == 1
     assert "it is gone, but" in done.stderr
 
+    (tmp_path / "tokens").rename(tmp_path / "elsewhere")
+    time.sleep(2)
+    assert requests.get(f"{service.url}/v1/models").status_code == 503
+    assert requests.get(f"{service.url}/v1/models", headers=bearer(token)).ok
+
+
+def test_who_signs_in_at_the_sign_in_s_own_address_is_led_to_the_form(
+    champion: Store, serve: Callable[..., Service], run: Run
+) -> None:
+    token = new(run, "anna")
+    service = serve(champion)
+    page = requests.get(f"{service.url}/sign-in")
+    assert page.status_code == 401
+    assert 'name="next" value="/"' in page.text
+    browser = requests.Session()
+    assert browser.post(f"{service.url}/sign-in", data={"token": token, "next": "/"}).ok
+
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files to somebody")
 def test_what_root_changes_stays_its_owner_s(run: Run, tmp_path: Path) -> None:

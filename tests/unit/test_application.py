@@ -145,3 +145,10 @@ def test_the_files_of_a_form_are_closed(small: Application) -> None:
     answer = small.test_client().post("/upload", data={"book": (io.BytesIO(b"x"), "book.csv")})
     assert answer.data == b"taken"
     assert seen[0].stream.closed
+
+
+def test_two_slashes_lead_nowhere(app: Flask) -> None:
+    """To be sent elsewhere would take a loan off the TLS that ended in front of the service."""
+    answer = app.test_client().post("/", environ_overrides={"PATH_INFO": "/v1//predictions"})
+    assert answer.status_code == 404
+    assert "Location" not in answer.headers

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import select
 import subprocess
 import sys
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from peerloan.service.observing import _pieces
 
 MANY = """
 import sys, threading
@@ -59,3 +65,12 @@ def test_a_thread_that_keeps_no_process_alive_may_hand_over_the_first() -> None:
         "first.join()\n"
     )
     assert done.stdout.split() == ["kept"]
+
+
+@given(st.lists(st.integers(1, 6000).map(lambda n: b"x" * (n - 1) + b"\n"), max_size=30))
+def test_lines_are_written_whole_and_as_a_pipe_takes_them_at_once(lines: list[bytes]) -> None:
+    pieces = list(_pieces(b"".join(lines)))
+    assert b"".join(pieces) == b"".join(lines)
+    for piece in pieces:
+        assert piece.endswith(b"\n")
+        assert len(piece) <= select.PIPE_BUF or piece.count(b"\n") == 1

@@ -5,14 +5,27 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 import threading
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from ledger_load import rows
-from peerloan.ledger import Database, Entry, Ids, Record, RecordRefused, Seal, Version
+from peerloan.ledger import (
+    Chain,
+    Database,
+    Entry,
+    Ids,
+    LedgerUnavailable,
+    Record,
+    RecordRefused,
+    Seal,
+    Version,
+)
 from peerloan.ledger import writer as writer_module
+from peerloan.ledger.entries import Result
 from peerloan.ledger.writer import Committed, Outcome, Writer
 
 
@@ -139,3 +152,69 @@ def test_who_comes_alone_after_many_is_kept_nevertheless(writer_on: Callable[...
     alone = Told()
     writer.put(decision("alone"), alone)
     assert alone.outcome() is None
+
+
+def test_more_than_it_can_keep_in_time_is_no_fault_of_the_database(
+    database: Database, writer_on: Callable[..., Writer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writer_module, "LIMIT_SECONDS", 1.0)
+    monkeypatch.setattr(writer_module, "_LOOK_SECONDS", 0.05)
+    monkeypatch.setattr(writer_module, "_MOST", 1)  # each entry has a transaction of its own
+    append = Chain.append
+
+    def slowly(self: Chain, entries: Sequence[Entry]) -> list[Result]:
+        time.sleep(0.3)
+        return append(self, entries)
+
+    monkeypatch.setattr(Chain, "append", slowly)
+    writer = writer_on()
+    many = [Told() for _ in range(12)]
+    for i, told in enumerate(many):
+        writer.put(decision(f"{i:02d}"), told)
+    outcomes = [told.outcome() for told in many]
+    late = [i for i, outcome in enumerate(outcomes) if isinstance(outcome, LedgerUnavailable)]
+    assert late, "the last of them waited longer than the limit"
+    assert outcomes[: late[0]] == [None] * late[0]
+    assert writer.down is None
+    told = Told()
+    writer.put(decision("afterwards"), told)
+    assert told.outcome() is None
+    url = database.url.render_as_string(hide_password=False)
+    kept = {loan_id for *_, loan_id in rows(url)}
+    answered = {f"{i:02d}" for i in range(12) if i not in late}
+    # Of those that were told, one may have been on its way already.
+    assert answered | {"afterwards"} <= kept
+    assert len(kept - answered) <= 2
+
+
+def test_a_thread_that_can_not_begin_is_tried_again(
+    writer_on: Callable[..., Writer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer = writer_on()
+    for name in ("ledger-clock", "ledger"):
+        with monkeypatch.context() as patched:
+            begin = threading.Thread.start
+
+            def start(self: threading.Thread, name: str = name, begin: Any = begin) -> None:
+                if self.name == name:
+                    raise RuntimeError("can't start new thread")
+                begin(self)
+
+            patched.setattr(threading.Thread, "start", start)
+            with pytest.raises(RuntimeError):
+                writer.put(decision("refused"), Told())
+    told = Told()
+    writer.put(decision("kept"), told)
+    assert told.outcome() is None
+
+
+@pytest.mark.parametrize("many", [1, 7, 8, 9, 23, 64, 65, 200])
+def test_so_many_at_once_are_kept_in_their_order(
+    database: Database, tmp_path: Path, many: int
+) -> None:
+    chain, ids = Chain(database, Seal(tmp_path / "seal")), Ids()
+    names = [f"{i:03d}" for i in range(many)]
+    assert chain.append([decision(name)(ids) for name in names]) == [None] * many
+    chain.close()
+    url = database.url.render_as_string(hide_password=False)
+    assert [loan_id for *_, loan_id in rows(url)] == names

@@ -208,7 +208,7 @@ def _pieces(lines: bytes) -> Iterator[bytes]:
     """Whole lines, so many at once as a pipe takes without another worker's in between."""
     at = 0
     while at < len(lines):
-        end = lines.rfind(b"\n", at, at + select.PIPE_BUF) + 1 or len(lines)
+        end = (lines.rfind(b"\n", at, at + select.PIPE_BUF) + 1) or (lines.index(b"\n", at) + 1)
         yield lines[at:end]
         at = end
 
