@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 import os
@@ -694,3 +695,28 @@ def test_a_terminal_of_few_letters_gets_escapes(tmp_path: Path, lender: tuple[st
         )
         assert (done.returncode, done.stderr) == (0, b"")
         assert "schöner \\u20ac".encode("latin-1") in done.stdout
+
+
+DRAWING = """
+from peerloan.cli.console import note, progress
+with progress() as show:
+    show("working", 0.5)
+    note("said meanwhile")
+"""
+
+
+def test_what_is_said_while_a_bar_is_drawn_stands_above_it() -> None:
+    terminal, shown = os.openpty()
+    with os.fdopen(terminal, "rb", buffering=0) as screen:
+        environment = os.environ | {"TERM": "xterm"}
+        command = [sys.executable, "-c", DRAWING]
+        done = subprocess.run(command, stderr=shown, env=environment, timeout=60)
+        os.close(shown)
+        text = b""
+        with contextlib.suppress(OSError):  # the terminal's end
+            while part := screen.read(65536):
+                text += part
+    assert done.returncode == 0
+    # The bar's line is cleared, and drawn again below.
+    assert b"\x1b[2Ksaid meanwhile\r\n" in text
+    assert text.rindex(b"working") > text.index(b"said meanwhile")

@@ -152,7 +152,7 @@ def test_a_folder_that_can_not_be_read_is_a_503(
 def test_a_version_that_can_not_be_read_is_listed_as_refused(
     client: FlaskClient, version_of: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    unreadable = version_of("boosted")
+    unreadable = version_of("basic")
 
     def failing(path: Path, *, own: Any = Path.is_file) -> bool:
         if path.parent.name == unreadable:
