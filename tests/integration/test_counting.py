@@ -102,6 +102,20 @@ def test_commits_in_any_order_are_counted_once_and_the_latest_of_a_day_stands(
     assert counted_anew(database, store) == found
 
 
+def test_a_loan_that_writers_decided_one_after_another_counts_once(
+    database: Database, store: Store, bundle: Bundle, loans: Loans, tmp_path: Path
+) -> None:
+    for i in range(3):
+        writer = Past(database, tmp_path / "seal", bundle)
+        begin = START + i * HOUR_MS
+        writer.decide([loans[i] | {"loan_id": "same"}], begin, begin + HOUR_MS, "book")
+        writer.close()  # from its next count on, nothing of it is looked at
+        count_new(database, store)
+        assert sum(each.loans for each in counts(database).values()) == 1
+    found = counts(database)
+    assert counted_anew(database, store) == found
+
+
 def test_what_a_writer_has_not_told_of_yet_is_counted_if_it_is_new(
     database: Database, store: Store, bundle: Bundle, loans: Loans, tmp_path: Path
 ) -> None:

@@ -342,6 +342,8 @@ def test_only_the_decisions_of_a_time(
     ):
         code, report = replay(run, database, *arguments)
         assert (code, report["identical"], report["decisions"]) == (0, count, count), arguments
+    told = run("replay", "--since", "2099-01-01", ledger=url_of(database))
+    assert (told.returncode, told.stdout.count("nothing is proven")) == (0, 1)
 
 
 @pytest.mark.parametrize(

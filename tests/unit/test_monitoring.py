@@ -188,6 +188,13 @@ def test_estimates_are_what_outcomes_by_the_probabilities_would_bring() -> None:
     assert few.high - few.low > 2 * (found.auc.high - found.auc.low)
 
 
+@pytest.mark.parametrize("loans", [1, 2, 500])
+def test_nothing_is_said_of_the_order_of_loans_that_are_all_alike(loans: int) -> None:
+    found = Scores.of(np.full(loans, -3.0)).estimated(POLICY)
+    assert found.auc is None
+    assert found.late_rate.value == pytest.approx(probabilities(np.array([-3.0]))[0])
+
+
 def test_outcomes_are_regressed_on_margins() -> None:
     random = np.random.default_rng(3)
     margins = np.repeat(random.normal(-2, 1, 500), 4)

@@ -19,6 +19,8 @@ from peerloan.cli.console import No, note
 from peerloan.loan import default_definition
 from peerloan.model import Store
 from peerloan.service.server import check_port
+from peerloan.service.tokens import Tokens
+from peerloan.settings import CONFIG, PREFIX
 
 _READY_SECONDS = 30.0
 
@@ -49,18 +51,28 @@ def demo(folder: Path, port: int, stop: bool) -> None:
         note(f"{outcome.version}: cross-validated AUC {outcome.metrics['auc']:.3f}")
     best = outcomes[0].version
     store.promote(best, "the one chosen in the demonstration")
-    _start_server(folder, port)
+    config = _start_server(folder, port)
     address = f"http://localhost:{port}"
     note(f"\nThe page is at {address}, served by {best}. Ask the API too:\n")
     loan = {field.name: field.default for field in default_definition().fields}
-    click.echo(f"curl {address}/v1/predictions --json '{json.dumps(loan)}'")
+    known = Tokens(folder / "tokens").state() is not None
+    token = ' --header "Authorization: Bearer $TOKEN"' if known else ""
+    click.echo(f"curl {address}/v1/predictions{token} --json '{json.dumps(loan)}'")
+    command = os.path.relpath(Path(sys.executable).with_name("peerloan"))
+    note(f"\nWhat it decides on and keeps, by the command line:\n\nexport {CONFIG}={config}")
+    note(f"{command} models list\n{command} ledger verify")
     note(f"\nStop it with `make stop`; its log is {folder / 'server.log'}.")
 
 
-def _start_server(folder: Path, port: int) -> None:
-    own = {name: str((folder / name.lower()).resolve()) for name in ("STORE", "TOKENS", "SEAL")}
-    own["LEDGER"] = f"sqlite:///{(folder / 'ledger' / 'ledger.db').resolve()}"
-    environment = os.environ | {f"PEERLOAN_{name}": path for name, path in own.items()}
+def _start_server(folder: Path, port: int) -> Path:
+    """Serve, and give the file of its settings."""
+    own = {name: str((folder / name).resolve()) for name in ("store", "tokens", "seal")}
+    own["ledger"] = f"sqlite:///{(folder / 'ledger' / 'ledger.db').resolve()}"
+    config = folder / "peerloan.toml"
+    # A text of JSON is one of TOML too.
+    lines = [f"{name} = {json.dumps(text, ensure_ascii=False)}\n" for name, text in own.items()]
+    config.write_text("".join(lines), "utf-8")
+    environment = os.environ | {f"{PREFIX}{name.upper()}": text for name, text in own.items()}
     command = [sys.executable, "-m", "peerloan", "serve", "--port", str(port)]
     with (folder / "server.log").open("ab") as log:
         server = subprocess.Popen(  # noqa: S603  our own command
@@ -76,7 +88,7 @@ def _start_server(folder: Path, port: int) -> None:
     while time.monotonic() < until and server.poll() is None:
         with contextlib.suppress(OSError):
             urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=1).close()
-            return
+            return config
         time.sleep(0.2)
     raise No(f"the server did not become ready; see {folder / 'server.log'}")
 

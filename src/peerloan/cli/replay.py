@@ -134,7 +134,10 @@ def _lines(report: Report, absent: dict[bytes, str]) -> Iterator[str]:
             f"{report.near:,} are the same within {ONNX_TOLERANCE:g} of the probability: here ONNX "
             "versions run under another runtime or processor than they were made with"
         )
-    yield f"{report.identical:,} of {report.decisions:,} decisions are identical, bit for bit"
+    if report.decisions:
+        yield f"{report.identical:,} of {report.decisions:,} decisions are identical, bit for bit"
+    elif not absent:
+        yield "there are no such decisions: nothing was replayed, and nothing is proven"
 
 
 def _apart(kept: object, found: object) -> tuple[str, str]:

@@ -116,7 +116,10 @@ def _pass(
     revision: int,
     done: Progress,
 ) -> int:
-    newest = max((each.id for each in every.values() if each.seq), default=_FIRST)
+    # Also of chains that have ended: there may be a decision on the same loan among theirs.
+    ended = select(counted.c.id).order_by(counted.c.id.desc()).limit(1)
+    last = connection.execute(ended).scalar()
+    newest = max([last.bytes if last else _FIRST, *(each.id for each in every.values())])
 
     def was_counted(chain: int, seq: int) -> bool:
         return chain not in every or seq <= every[chain].seq

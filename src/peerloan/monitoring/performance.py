@@ -104,7 +104,8 @@ class Scores:
         assert late_rate is not None  # noqa: S101  there are loans
         return Estimated(
             late_rate,
-            _estimate(_auc(mean, loans), _auc(draws, loans)),
+            # Of loans that are all alike nothing is said of their order.
+            _estimate(_auc(mean, loans), _auc(draws, loans)) if len(cells) > 1 else None,
             _estimate(_recall(mean, flagged), _recall(draws, flagged)),
         )
 
