@@ -9,7 +9,8 @@ from peerloan.model.policy import BANDS, MAX_REASONS, Policy, Reason, Reasons, T
 from peerloan.model.profile import Profile
 from peerloan.model.said import Cause, Said, said_of
 from peerloan.model.scorecard import LevelTable, NumberTable, Scorecard
-from peerloan.model.store import BreakingChange, State, Store, StoreError, StoreFault
+from peerloan.model.states import BreakingChange, State, StoreError, StoreFault
+from peerloan.model.store import Store
 
 __all__ = [
     "BANDS",

@@ -1,0 +1,47 @@
+"""What a store says of itself: which versions are chosen, and why something can't be."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+
+class StoreError(ValueError):
+    """Something that the store refuses, and why."""
+
+
+class StoreFault(StoreError):
+    """A store that can't be read or written: nothing is wrong with what was asked for."""
+
+
+class BreakingChange(StoreError):
+    """A promotion under which requests that are valid today would fail; `reasons` lists them."""
+
+    def __init__(self, version: str, reasons: list[str]) -> None:
+        listed = "; ".join(reasons)
+        super().__init__(
+            f"{version} would refuse loans that the champion accepts ({listed}); "
+            "promote with --breaking if callers are ready"
+        )
+        self.reasons = reasons
+
+
+class State(msgspec.Struct, frozen=True):
+    """Which version serves (champion) and which runs in shadow (challenger), and how it came.
+
+    `line` are the champions that `rollback` walks back through, the current one last; `former` is
+    every version that ever was champion. `digests` are those that these versions and challengers
+    had when they were chosen.
+    """
+
+    number: int = 0
+    champion: str | None = None
+    challenger: str | None = None
+    line: tuple[str, ...] = ()
+    former: tuple[str, ...] = ()
+    digests: dict[str, str] = {}
+    action: Literal["none", "promote", "challenge", "rollback"] = "none"
+    who: str = ""
+    when: str = ""
+    why: str = ""
