@@ -633,7 +633,7 @@ def test_a_folder_that_may_not_be_read_is_one_line(
     monkeypatch.setattr(Path, "iterdir", refuse)
     told = call("models", "list")
     assert (told.code, told.out) == (1, "")
-    assert told.err.endswith("store/versions: Permission denied\n")
+    assert told.err.endswith("store/versions can't be read: Permission denied\n")
 
 
 # Output
