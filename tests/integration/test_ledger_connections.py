@@ -137,5 +137,7 @@ def test_what_a_cut_connection_still_does_is_no_second_writer(
     proxy.refuse = False
     chain.append([entry("last")])
     time.sleep(3)  # what goes on would be done
-    assert told == ([None] if back else [LedgerUnavailable])
-    assert kept(url) == (["first", "slow", "last"] if back else ["first", "last"])
+    # Even where it can be reached, a busy machine may take longer to end what was cut than is
+    # waited for: then the decision is refused. What was told is what is so.
+    assert told == [LedgerUnavailable] or (back and told == [None])
+    assert kept(url) == ["first", *(["slow"] if told == [None] else []), "last"]
