@@ -121,6 +121,7 @@ def test_what_a_cut_connection_still_does_is_no_second_writer(
     chain = Chain(Database(url.replace(f":{postgres.port}/", f":{proxy.port}/")), seal)
     chain.append([entry("first")])
     told: list[object] = []
+    expected = ["first"]
 
     def append() -> None:
         try:
@@ -128,16 +129,21 @@ def test_what_a_cut_connection_still_does_is_no_second_writer(
         except LedgerUnavailable as error:
             told.append(type(error))
 
-    writing = threading.Thread(target=append)
-    writing.start()
-    time.sleep(0.5)  # so that all of it has been sent
-    proxy.refuse = not back
-    proxy.cut()
-    writing.join()
-    proxy.refuse = False
-    chain.append([entry("last")])
-    time.sleep(3)  # what goes on would be done
-    # Even where it can be reached, a busy machine may take longer to end what was cut than is
-    # waited for: then the decision is refused. What was told is what is so.
-    assert told == [LedgerUnavailable] or (back and told == [None])
-    assert kept(url) == ["first", *(["slow"] if told == [None] else []), "last"]
+    # A busy machine may take longer to end what was cut than the ledger waits, which refuses the
+    # decision then: that is as it should be, and is no answer to what is asked here.
+    for _ in range(3 if back else 1):
+        told.clear()
+        writing = threading.Thread(target=append)
+        writing.start()
+        time.sleep(0.5)  # so that all of it has been sent
+        proxy.refuse = not back
+        proxy.cut()
+        writing.join()
+        proxy.refuse = False
+        chain.append([entry("last")])
+        time.sleep(3)  # what goes on would be done
+        expected += ["slow", "last"] if told == [None] else ["last"]
+        assert kept(url) == expected
+        if told == [None]:
+            break
+    assert told == ([None] if back else [LedgerUnavailable])
