@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 PARAMETERS = ("loan_id", "since", "until", "version", "band", "limit", "cursor")
 
 
-@blueprint.errorhandler(LedgerUnavailable)
+@blueprint.app_errorhandler(LedgerUnavailable)
 def fault(error: LedgerUnavailable) -> Response:
     """What the database says is for the log alone."""
     log.error("the ledger can't be read: %s", error)

@@ -210,13 +210,11 @@ def _key(environ: Mapping[str, Any], caller: str, content: bytes) -> Key | None:
 
 def _first(outcome: First, wanted: Wanted, many: bool) -> dict[str, Any]:
     """The first answer to a repeated request, from the ledger."""
+    found = find(database(), outcome.ids)
     try:
-        found = find(database(), outcome.ids)
         kept = [found[each] for each in outcome.ids]
         bundle = _bundle(kept[0].version.version)
         return answers.answered_before(bundle, kept, wanted, many)
-    except LedgerUnavailable:
-        raise unavailable("The ledger can't be asked now; try again in a moment.") from None
     except StoreFault:
         raise
     except (LookupError, BundleError, StoreError):
