@@ -262,8 +262,8 @@ def test_files_that_do_not_belong_together_are_refused(tmp_path: Path) -> None:
     with pytest.raises(BookError) as caught:
         open_book(tmp_path)
     assert str(caught.value) == (
-        f"{tmp_path}/2.parquet: expected the format of {tmp_path}/1.csv: "
-        "a book is CSV or Parquet, not both"
+        f"{tmp_path}/2.parquet: expected CSV, the format of {tmp_path}/1.csv, got Parquet: "
+        "a book has one format"
     )
     pyarrow.parquet.write_table(pa.table({"a": ["x"], "b": [2]}), tmp_path / "3.parquet")
     with pytest.raises(BookError, match=r"3\.parquet: expected the types of .*2\.parquet"):

@@ -93,7 +93,9 @@ class Batch:
 
 
 def check_columns(definition: Definition, book: Book, *, label: bool = False) -> list[str]:
-    """Notes on a book's columns (extra ones, absent ones that may be missing); raises BookError.
+    """A book's notes, and those on its columns (extra ones, absent ones that may be missing).
+
+    Raises BookError if a column is not there.
 
     `label`: whether the label's column must be there.
     """
@@ -121,7 +123,8 @@ def check_columns(definition: Definition, book: Book, *, label: bool = False) ->
         raise BookError(
             f"{book.name}: expected the {noun} {', '.join(refused)}, which {verb} not there"
         )
-    notes = [
+    notes = list(book.notes)
+    notes += [
         f"there is no column {show_column(name)}: it counts as missing in every row{hints[name]}"
         for name in missing
     ]

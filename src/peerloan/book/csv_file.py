@@ -22,7 +22,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.csv
 
-from peerloan.book.parts import PART_ROWS, BookError, Part, shown
+from peerloan.book.parts import PART_ROWS, BookError, EmptyFileError, Part, shown
 from peerloan.loan import Problem
 from peerloan.loan.text import show_given
 
@@ -54,6 +54,9 @@ _FOREIGN = {
 class CsvFile:
     """A CSV file: comma-separated UTF-8 with a header, quoted where needed (RFC 4180)."""
 
+    format = "CSV"
+    notes: tuple[str, ...] = ()
+
     def __init__(self, path: Path) -> None:
         self.path = path
         with self._stream() as (stream, _):
@@ -64,6 +67,10 @@ class CsvFile:
                 rest = stream.read(_HEADER_LIMIT)
             self.has_rows = bool(rest)
         self.schema = pa.schema([(name, pa.binary()) for name in names])
+
+    def first_lines(self) -> list[tuple[int, str]]:
+        """The first lines from the header on, with their numbers."""
+        return []
 
     def parts(self, first: int, at_byte: Callable[[int], None]) -> Iterator[Part]:
         """Read the rows; `first` is the number of the first, `at_byte` hears how far it is read."""
@@ -149,7 +156,7 @@ class CsvFile:
                 raise BookError(f"{where}: expected CSV (UTF-8) or Parquet, got {kind}")
         start = len(_BOM) if head.startswith(_BOM) else 0
         if not head[start:].strip(b"\r\n"):
-            raise BookError(f"{where}: expected a table of loans, got an empty file")
+            raise EmptyFileError(f"{where}: expected a table of loans, got an empty file")
         position = start
 
         def lines() -> Iterator[str]:

@@ -87,6 +87,7 @@ def draft_definition(
         )
     head = [
         _comment(f"Drafted from {book.name}: {target.rows:,} loans, {len(book.columns)} columns."),
+        *(_comment(f"note: {note}") for note in book.notes),
         "# Look at each doubt; where the draft is right, delete the comment.",
         *([_doubt(_show_broken(target.broken))] if target.broken else []),
         "",

@@ -18,6 +18,9 @@ MAGIC = b"PAR1"
 class ParquetFile:
     """A Parquet file."""
 
+    format = "Parquet"
+    notes: tuple[str, ...] = ()
+
     def __init__(self, path: Path) -> None:
         self.path = path
         with self._opened() as file:
@@ -25,6 +28,10 @@ class ParquetFile:
             self._rows: int = file.metadata.num_rows
             _ = self.schema.names  # decoded here, where a name that is no UTF-8 is caught
         self.has_rows = self._rows > 0
+
+    def first_lines(self) -> list[tuple[int, str]]:
+        """None: the file is no text."""
+        return []
 
     def parts(self, first: int, at_byte: Callable[[int], None]) -> Iterator[Part]:
         """Read the rows; `first` is the number of the first, `at_byte` hears how far it is read."""

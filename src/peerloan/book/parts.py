@@ -21,6 +21,10 @@ class BookError(ValueError):
     """A book that can't be used: one line that names the file, what was expected, what given."""
 
 
+class EmptyFileError(BookError):
+    """A file without a byte of a table: no book by itself, but harmless among others."""
+
+
 @dataclass(frozen=True)
 class Part:
     """A run of a book's rows.
@@ -42,14 +46,20 @@ class Part:
 
 
 class TableFile(Protocol):
-    """One file of a book."""
+    """One file of a book. `notes` are on what was not taken as it stands, such as a column."""
 
     path: Path
+    format: str
     schema: pa.Schema
     has_rows: bool
+    notes: tuple[str, ...]
 
     def parts(self, first: int, at_byte: Callable[[int], None]) -> Iterator[Part]:
         """Read the file; `first` is the number of its first row. Raises BookError."""
+        ...
+
+    def first_lines(self) -> list[tuple[int, str]]:
+        """The first lines of CSV from the header on, with their numbers; none of other formats."""
         ...
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -13,24 +12,26 @@ import pyarrow as pa
 from peerloan.book.csv_file import CsvFile
 from peerloan.book.parquet_file import MAGIC as PARQUET_MAGIC
 from peerloan.book.parquet_file import ParquetFile
-from peerloan.book.parts import BookError, Part, Progress, TableFile, shown
+from peerloan.book.partitions import PartitionedFile, partitions_of
+from peerloan.book.parts import BookError, EmptyFileError, Part, Progress, TableFile, shown
+from peerloan.book.paths import NO_ROW, NO_TABLE, OTHER_FORMAT, Listing, list_files
 from peerloan.loan.checks import Problem, show_name
 from peerloan.loan.text import parse_number
-
-_ENDINGS = (".csv", ".csv.gz", ".parquet")
 
 
 @dataclass(frozen=True)
 class Book:
     """An opened book: its name as the user gave it, its files, and its columns' names and types.
 
-    CSV columns are of type binary. `bytes_total` is the size of the files.
+    CSV columns are of type binary. `bytes_total` is the size of the files. `notes` say how many
+    files of a folder were read, and name what was passed over.
     """
 
     name: str
     files: tuple[TableFile, ...]
     schema: pa.Schema
     bytes_total: int
+    notes: tuple[str, ...] = ()
 
     @property
     def paths(self) -> tuple[Path, ...]:
@@ -83,56 +84,89 @@ class Book:
 
 
 def open_book(spec: str | Path) -> Book:
-    """Open a book: a CSV or Parquet file, a folder of them, or a glob; raises BookError."""
+    """Open a book: a file, a folder of files, or a glob; raises BookError.
+
+    Files that hold no row are passed over where others do; the book's notes name them, and what
+    else of a folder is not read.
+    """
     name = shown(spec)
     try:
-        paths = _paths(spec)
-        files = tuple(_open_file(path) for path in paths)
-        size = sum(path.stat().st_size for path in paths)
+        listing = list_files(spec)
+        files = _open_files(listing, name)
+        size = sum(file.path.stat().st_size for file in files)
     except OSError as error:
-        raise BookError(f"{name}: can't be read: {error.strerror or error}") from None
+        # A folder of many: which one can't be read?
+        which = name if error.filename is None else shown(error.filename)
+        raise BookError(f"{which}: can't be read: {error.strerror or error}") from None
     schema = _common_schema(files)
-    if not any(file.has_rows for file in files):
-        raise BookError(f"{name}: expected loans, got column names and no row")
-    return Book(name, files, schema, size)
+    notes = (*listing.notes(len(files)), *_notes_of(files, listing))
+    return Book(name, files, schema, size, notes)
 
 
-def _paths(spec: str | Path) -> list[Path]:
-    name = shown(spec)
-    if not str(spec):
-        raise BookError("expected a file, a folder or a glob, got an empty name")
-    if "\x00" in str(spec):
-        raise BookError(f"{name!r}: no such file")
-    path = Path(spec)
-    if path.is_dir():
-        paths = sorted(
-            entry
-            for entry in path.iterdir()
-            if entry.name.lower().endswith(_ENDINGS)
-            and not entry.name.startswith((".", "_"))
-            and entry.is_file()
+def _open_files(listing: Listing, name: str) -> tuple[TableFile, ...]:
+    """The listed files that hold rows; what is passed over is added to the listing."""
+    files, others = [], []
+    empty = ""
+    for path in listing.files:
+        if not listing.is_table(path):
+            others.append(path)
+            continue
+        try:
+            file = _open_file(path)
+        except EmptyFileError as error:
+            if listing.root is None:
+                raise
+            empty = str(error)
+        else:
+            if file.has_rows:
+                files.append(_with_partitions(file, listing))
+                continue
+            empty = f"{name}: expected loans, got column names and no row"
+        listing.pass_over(path, NO_ROW)
+    # By their content alone they are taken only beside others of that format.
+    for path in others:
+        kind = format_of(path)
+        if kind is None:
+            listing.pass_over(path, NO_TABLE)
+        elif files and files[0].format != kind.format:
+            listing.pass_over(path, OTHER_FORMAT)
+        elif (file := _open_file(path)).has_rows:
+            files.append(_with_partitions(file, listing))
+        else:
+            listing.pass_over(path, NO_ROW)
+    if not files:
+        if listing.root is None:
+            raise BookError(empty)
+        raise BookError(
+            "; ".join([f"{name}: expected files with loans, got none", *listing.reasons()])
         )
-        if not paths:
-            raise BookError(
-                f"{name}: expected {', '.join(_ENDINGS)} files in this folder, got none"
-            )
-        return paths
-    if not path.exists() and glob.has_magic(str(spec)):
-        # Path.glob takes no absolute patterns
-        found = map(Path, glob.glob(str(spec), recursive=True))  # noqa: PTH207
-        paths = sorted(path for path in found if path.is_file())
-        if not paths:
-            raise BookError(f"{name}: no file matches")
-        return paths
-    if not path.exists():
-        raise BookError(f"{name}: no such file")
-    return [path]
+    return tuple(sorted(files, key=lambda file: file.path))
+
+
+def _with_partitions(file: TableFile, listing: Listing) -> TableFile:
+    partitions = {} if listing.root is None else partitions_of(file.path, listing.root)
+    return PartitionedFile(file, partitions) if partitions else file
+
+
+def _notes_of(files: Sequence[TableFile], listing: Listing) -> Iterator[str]:
+    """The files' own notes, and which files they are of where there are others."""
+    paths: dict[str, list[Path]] = {}
+    for file in files:
+        for note in file.notes:
+            paths.setdefault(note, []).append(file.path)
+    for note, some in paths.items():
+        yield note if listing.root is None else f"{note} (in {listing.names(some)})"
+
+
+def format_of(path: Path) -> type[ParquetFile] | None:
+    """The format that a file has by its content; None if it is CSV or no table."""
+    with path.open("rb") as file:
+        head = file.read(len(PARQUET_MAGIC))
+    return ParquetFile if head == PARQUET_MAGIC else None
 
 
 def _open_file(path: Path) -> TableFile:
-    with path.open("rb") as file:
-        magic = file.read(len(PARQUET_MAGIC))
-    table: TableFile = ParquetFile(path) if magic == PARQUET_MAGIC else CsvFile(path)
+    table: TableFile = (format_of(path) or CsvFile)(path)
     twice = [column for column, count in Counter(table.schema.names).items() if count > 1]
     if twice:
         if any(map(is_number, twice)):
@@ -148,10 +182,10 @@ def _common_schema(files: tuple[TableFile, ...]) -> pa.Schema:
     first = files[0]
     schema = first.schema
     for file in files[1:]:
-        if type(file) is not type(first):
+        if file.format != first.format:
             raise BookError(
-                f"{shown(file.path)}: expected the format of {shown(first.path)}: a book is CSV or "
-                "Parquet, not both"
+                f"{shown(file.path)}: expected {first.format}, the format of {shown(first.path)}, "
+                f"got {file.format}: a book has one format"
             )
     for file in files[1:]:
         absent = [name for name in first.schema.names if name not in file.schema.names]

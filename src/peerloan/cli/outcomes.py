@@ -13,7 +13,7 @@ import click
 
 from peerloan.book import Book, BookError, Part, open_book, read_cells
 from peerloan.book.columns import check_header, check_separator
-from peerloan.cli.console import DEFINITION, JSON, No, definition_of, print_json, progress
+from peerloan.cli.console import DEFINITION, JSON, No, definition_of, note, print_json, progress
 from peerloan.cli.opening import ledger_database
 from peerloan.ledger import LedgerUnavailable
 from peerloan.ledger.outcomes import Recorded, Recorder, Status
@@ -60,8 +60,11 @@ def outcomes(file: str, definition: Path | None, as_json: bool) -> None:
             {"row": each.loan, "field": each.field, "expected": each.expected, "given": each.given}
             for each in problems
         ]
-        print_json({"file": file, "definition": source, **told, "problems": shown})
+        notes = list(book.notes)
+        print_json({"file": file, "definition": source, **told, "problems": shown, "notes": notes})
     else:
+        for text in book.notes:
+            note(f"note: {text}")
         for each in problems:
             place = f"row {each.loan}, {each.field}"
             click.echo(f"{place}: expected {each.expected}, given {each.given}")

@@ -1,0 +1,334 @@
+"""Books of many files: which are read, what is passed over, and columns in folders' names."""
+
+from __future__ import annotations
+
+import gzip
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from urllib.parse import quote
+
+import pyarrow as pa
+import pyarrow.parquet
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from peerloan.book import Book, BookError, open_book
+from peerloan.cli import main
+from peerloan.loan import default_definition
+from peerloan.sample import SCHEMA, batches
+
+HEADER = "a,b\n"
+
+
+def write(folder: Path, files: Mapping[str, str | bytes]) -> Path:
+    for name, content in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content.encode() if isinstance(content, str) else content)
+    return folder
+
+
+def parquet(**columns: list[object]) -> bytes:
+    out = pa.BufferOutputStream()
+    pyarrow.parquet.write_table(pa.table(columns), out)
+    return bytes(out.getvalue().to_pybytes())
+
+
+def rows(book: Book) -> list[dict[str, object]]:
+    read: list[dict[str, object]] = []
+    for part in book.parts():
+        assert not part.problems
+        assert part.numbers.tolist() == [*range(len(read) + 1, len(read) + 1 + part.size)]
+        read += part.records.to_pylist()
+    return read
+
+
+def refusal(spec: str | Path) -> str:
+    with pytest.raises(BookError) as caught:
+        rows(open_book(spec))
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+def test_subfolders_are_read_in_the_order_of_their_paths(tmp_path: Path) -> None:
+    write(
+        tmp_path,
+        {
+            "2026-01.csv": HEADER + "3,x\n",
+            "2025/12.csv": HEADER + "2,x\n",
+            "2025/11/30.csv": HEADER + "1,x\n",
+            "2025/.hidden/0.csv": HEADER + "9,x\n",
+            ".part.crc": "x",
+        },
+    )
+    book = open_book(tmp_path)
+    assert [row["a"] for row in rows(book)] == [b"1", b"2", b"3"]
+    assert book.notes == ("3 files were read",)
+    assert book.bytes_total == 3 * len(HEADER + "1,x\n")
+
+
+def test_what_is_no_table_is_named_and_a_table_of_another_ending_is_read(tmp_path: Path) -> None:
+    write(
+        tmp_path,
+        {
+            "a.parquet": parquet(a=[1]),
+            "b.PQ": parquet(a=[2]),
+            "sub/notes.txt": "a\n3\n",
+            "c.csv.zip": b"PK\x03\x04",
+            "d.dat": "",
+            "_SUCCESS": "",
+            "_old.parquet": parquet(a=[4]),
+        },
+    )
+    book = open_book(tmp_path)
+    assert rows(book) == [{"a": 1}, {"a": 2}]
+    assert book.notes == (
+        "2 files were read",
+        "passed over, since they begin with _: _old.parquet",
+        "passed over, since they are no table by ending or content: c.csv.zip, d.dat, "
+        "sub/notes.txt",
+    )
+
+
+def test_a_table_that_only_its_content_tells_does_not_mix_with_another_format(
+    tmp_path: Path,
+) -> None:
+    write(tmp_path, {"a.csv": HEADER + "1,x\n", "d.pq": parquet(a=[2], b=["x"])})
+    book = open_book(tmp_path)
+    assert rows(book) == [{"a": b"1", "b": b"x"}]
+    assert book.notes[1:] == ("passed over, since they are of another format: d.pq",)
+
+
+def test_a_folder_of_nothing_but_other_files_is_refused_with_their_names(tmp_path: Path) -> None:
+    write(tmp_path, {"b.txt": "a\n1\n", "c.csv.zip": b"PK\x03\x04"})
+    assert refusal(tmp_path) == (
+        f"{tmp_path}: expected files with loans, got none; passed over, since they are no table "
+        "by ending or content: b.txt, c.csv.zip"
+    )
+    assert refusal(f"{tmp_path}/*").endswith("b.txt, c.csv.zip")
+    (tmp_path / "empty").mkdir()
+    assert "in this folder, got none" in refusal(tmp_path / "empty")
+
+
+def test_many_names_are_counted(tmp_path: Path) -> None:
+    write(tmp_path, {f"{i:02}.txt": "x" for i in range(25)} | {"a.csv": HEADER + "1,x\n"})
+    (note,) = open_book(tmp_path).notes[1:]
+    assert note.endswith("18.txt, 19.txt and 5 more")
+
+
+def test_parts_without_a_row_are_passed_over(tmp_path: Path) -> None:
+    empty = gzip.compress(b"")
+    write(
+        tmp_path / "csv",
+        {
+            "0.csv": "",
+            "1.csv": HEADER + "1,x\n",
+            "2.csv": HEADER,
+            "3.csv": "\r\n\n",
+            "4.csv.gz": empty,
+            "5.csv": HEADER + "2,x\n",
+            "6.csv": "c\n",
+        },
+    )
+    book = open_book(tmp_path / "csv")
+    assert [row["a"] for row in rows(book)] == [b"1", b"2"]
+    assert book.notes == (
+        "2 files were read",
+        "passed over, since they hold no row: 0.csv, 2.csv, 3.csv, 4.csv.gz, 6.csv",
+    )
+    # Types of no value are those that a writer guessed.
+    write(
+        tmp_path / "parquet",
+        {"0.parquet": parquet(a=[]), "1.parquet": parquet(a=["x"]), "2.parquet": b""},
+    )
+    book = open_book(tmp_path / "parquet")
+    assert rows(book) == [{"a": "x"}]
+    assert book.notes[1:] == ("passed over, since they hold no row: 0.parquet, 2.parquet",)
+    write(tmp_path / "nothing", {"0.csv": "", "1.csv": HEADER})
+    assert refusal(tmp_path / "nothing").endswith("since they hold no row: 0.csv, 1.csv")
+
+
+def test_a_glob_reads_the_folders_that_it_matches_each_file_once(tmp_path: Path) -> None:
+    write(
+        tmp_path,
+        {
+            "data/1.csv": HEADER + "1,x\n",
+            "data/sub/2.csv": HEADER + "2,x\n",
+            "data/_temporary/3.csv": HEADER + "3,x\n",
+            "data/readme.md": "x",
+            "data/_SUCCESS": "",
+        },
+    )
+    for pattern in ("data/*", "data/**", "d*"):
+        book = open_book(f"{tmp_path}/{pattern}")
+        assert [row["a"] for row in rows(book)] == [b"1", b"2"], pattern
+        assert any("readme.md" in note for note in book.notes), pattern
+    assert any("_temporary" in note for note in open_book(f"{tmp_path}/data").notes)
+    with pytest.raises(BookError, match="no file matches"):
+        open_book(f"{tmp_path}/data/*.parquet")
+
+
+def test_a_glob_that_names_an_ending_means_every_file_with_it(tmp_path: Path) -> None:
+    write(tmp_path, {"1.txt": HEADER + "1,x\n", "2.txt": HEADER + "2,x\n", "3.md": "x"})
+    book = open_book(f"{tmp_path}/*.txt")
+    assert [row["a"] for row in rows(book)] == [b"1", b"2"]
+    assert book.notes == ("2 files were read",)
+
+
+def test_links_lead_round_no_circle_and_give_no_row_twice(tmp_path: Path) -> None:
+    write(tmp_path, {"2026.csv": HEADER + "1,x\n", "old/2025.csv": HEADER + "2,x\n"})
+    (tmp_path / "latest.csv").symlink_to("2026.csv")
+    (tmp_path / "old" / "up").symlink_to("..")
+    (tmp_path / "older").symlink_to("old")
+    book = open_book(tmp_path)
+    assert [row["a"] for row in rows(book)] == [b"1", b"2"]
+    assert book.notes == (
+        "2 files were read",
+        "passed over, since they are read under another name already: latest.csv, old/up, older",
+    )
+    (tmp_path / "README").symlink_to("nowhere")
+    assert open_book(tmp_path).notes[2].endswith("no regular files: README")
+    (tmp_path / "gone.csv").symlink_to("nowhere.csv")
+    assert refusal(tmp_path) == f"{tmp_path}/gone.csv: is a link to a file that is not there"
+
+
+@pytest.mark.parametrize("spec", ["", "/*", "/**/*.csv", "/*/*.csv"])
+def test_a_folder_that_cannot_be_read_is_refused_and_not_left_out(
+    tmp_path: Path, spec: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path, {"1/1.csv": HEADER + "1,x\n", "2/2.csv": HEADER + "2,x\n"})
+    scandir, listdir = os.scandir, os.listdir
+
+    def refused(path: str | Path) -> None:
+        if Path(path).name == "2":
+            raise PermissionError(13, "Permission denied", str(path))
+
+    def scan(path: str | Path) -> object:
+        refused(path)
+        return scandir(path)
+
+    def names(path: str | Path) -> list[str]:
+        refused(path)
+        return listdir(path)
+
+    # The tests may be run by root, who may read everything.
+    monkeypatch.setattr(os, "scandir", scan)
+    monkeypatch.setattr(os, "listdir", names)
+    assert refusal(f"{tmp_path}{spec}") == f"{tmp_path}/2: can't be read: Permission denied"
+
+
+def test_a_pipe_is_refused_since_it_can_be_read_only_once(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.csv")
+    assert "got a pipe or a device" in refusal(tmp_path / "pipe.csv")
+    write(tmp_path, {"1.csv": HEADER + "1,x\n"})
+    assert open_book(tmp_path).notes[1:] == (
+        "passed over, since they are no regular files: pipe.csv",
+    )
+
+
+@pytest.mark.parametrize(
+    ("sign", "kind"),
+    [
+        ("_delta_log/0.json", "a Delta table"),
+        (".hoodie/hoodie.properties", "a Hudi table"),
+        ("metadata/v1.metadata.json", "an Iceberg table"),
+    ],
+)
+def test_a_managed_table_is_refused_since_some_of_its_files_count_no_longer(
+    tmp_path: Path, sign: str, kind: str
+) -> None:
+    write(tmp_path, {"part-0.parquet": parquet(a=[1]), sign: "{}"})
+    assert kind in refusal(tmp_path)
+
+
+def test_folders_names_are_columns(tmp_path: Path) -> None:
+    write(
+        tmp_path,
+        {
+            "b=x%2Fy/c%3D=1/1.csv": "a\n1\n",
+            "b=__HIVE_DEFAULT_PARTITION__/c%3D=02/2.csv": "a\n2\n",
+            "b=ä/_c/3.csv": "a\n9\n",
+        },
+    )
+    assert rows(open_book(f"{tmp_path}/b=*/c*/*.csv")) == [
+        {"a": b"2", "b": b"", "c=": b"02"},
+        {"a": b"1", "b": b"x/y", "c=": b"1"},
+    ]
+    assert rows(open_book(tmp_path)) == rows(open_book(f"{tmp_path}/*"))
+    write(tmp_path, {"b=ä/4.csv": "a\n9\n"})
+    assert "got no c=" in refusal(tmp_path)
+
+
+def test_folders_columns_are_text_beside_typed_ones(tmp_path: Path) -> None:
+    write(
+        tmp_path,
+        {
+            "year=2026/grade=A/x.parquet": parquet(a=[1, 2]),
+            "year=2025/grade=__HIVE_DEFAULT_PARTITION__/x.parquet": parquet(a=[3]),
+        },
+    )
+    assert rows(open_book(tmp_path)) == [
+        {"a": 3, "year": "2025", "grade": None},
+        {"a": 1, "year": "2026", "grade": "A"},
+        {"a": 2, "year": "2026", "grade": "A"},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("folder", "values", "same"),
+    [
+        ("b=A", ["A", "A"], True),
+        ("b=2026", [2026, 2026], True),
+        ("b=01", [1.0, 1.0], True),
+        ("b=__HIVE_DEFAULT_PARTITION__", [None, ""], True),
+        ("b=A", ["A", "B"], False),
+        ("b=A", ["A", None], False),
+        ("b=__HIVE_DEFAULT_PARTITION__", [None, "B"], False),
+        ("b=1", [1, 2], False),
+    ],
+)
+def test_a_column_of_the_folder_and_of_the_file_must_say_the_same(
+    tmp_path: Path, folder: str, values: list[object], same: bool
+) -> None:
+    write(tmp_path, {f"{folder}/x.parquet": parquet(b=values)})
+    book = open_book(tmp_path)
+    if same:
+        assert [row["b"] for row in rows(book)] == values
+    else:
+        said = refusal(tmp_path)
+        assert said.startswith(f"{tmp_path}/{folder}/x.parquet: row 2, b: expected ")
+        assert "as its folder's name has it" in said
+
+
+@given(st.text(min_size=1, max_size=8))
+def test_any_name_of_a_folder_is_read_as_it_was_escaped(
+    tmp_path_factory: pytest.TempPathFactory, value: str
+) -> None:
+    try:
+        name = quote(value, safe="")
+    except UnicodeEncodeError:  # a surrogate alone is in no name
+        return
+    folder = write(tmp_path_factory.mktemp("hive"), {f"b={name}/1.csv": "a\n1\n"})
+    assert rows(open_book(folder)) == [{"a": b"1", "b": value.encode()}]
+
+
+def test_a_partitioned_book_is_checked_as_the_whole_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = pa.Table.from_batches([*batches(60, 3, "calm")], SCHEMA)
+    field = next(field for field in default_definition().fields if not field.is_number)
+    pyarrow.parquet.write_to_dataset(table, tmp_path / "hive", partition_cols=[field.name])
+    pyarrow.parquet.write_table(table, tmp_path / "plain.parquet")
+    write(tmp_path / "hive", {"notes.txt": "x"})
+    told = {}
+    for name in ("hive", "plain.parquet"):
+        main(["check", str(tmp_path / name)])
+        lines = capsys.readouterr().out.splitlines()
+        told[name] = [line.replace(name, "") for line in lines if not line.startswith("note:")]
+        if name == "hive":
+            assert any(line.endswith(" files were read") for line in lines)
+            assert any(line.endswith("content: notes.txt") for line in lines)
+    assert told["hive"] == told["plain.parquet"]
