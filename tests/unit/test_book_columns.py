@@ -416,6 +416,35 @@ def test_extra_columns_are_noted(tmp_path: Path) -> None:
     ]
 
 
+def titled(tmp_path: Path, lines: list[str]) -> str:
+    path = tmp_path / "book.csv"
+    path.write_text("\n".join(lines) + "\n")
+    with pytest.raises(BookError) as caught:
+        check_columns(default_definition(), open_book(path))
+    return str(caught.value).removeprefix(f"{path}: ")
+
+
+@pytest.mark.parametrize(
+    "above", [["Loans of March"], ["Loans,of March,,,,"], ["", "Report", "", "2026-03,EUR"]]
+)
+def test_column_names_below_other_lines_are_named_with_their_line(
+    tmp_path: Path, above: list[str]
+) -> None:
+    first = next(i for i, line in enumerate(above, 1) if line)
+    line = len(above) + 1
+    said = f"expected the column names in line {first}, got them in line {line}: delete what stands"
+    assert titled(tmp_path, [*above, NAMES, "1,2"]) == f"{said} above them"
+    assert titled(tmp_path, [*above, NAMES.replace(",", ";"), "1;2"]) == (
+        f"{said} above them; the columns are separated by ';', expected ','"
+    )
+
+
+def test_a_name_in_a_row_is_no_line_of_names(tmp_path: Path) -> None:
+    names = NAMES.split(",")
+    said = titled(tmp_path, [",".join(names[1:]), f"{names[1]},{names[2]}"])
+    assert said == f"expected the column {names[0]}, which is not there"
+
+
 def test_a_second_byte_order_mark_is_shown_as_an_escape(tmp_path: Path) -> None:
     notes = columns_of(tmp_path, f"\ufeff\ufeffother,{NAMES}", default_definition())
     assert notes == ["1 column that the loan definition does not name: '\\ufeffother'"]

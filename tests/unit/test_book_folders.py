@@ -190,7 +190,7 @@ def test_links_lead_round_no_circle_and_give_no_row_twice(tmp_path: Path) -> Non
         "passed over, since they are read under another name already: latest.csv, old/up, older",
     )
     (tmp_path / "README").symlink_to("nowhere")
-    assert open_book(tmp_path).notes[2].endswith("no regular files: README")
+    assert open_book(tmp_path).notes[1].endswith("no regular files: README")
     (tmp_path / "gone.csv").symlink_to("nowhere.csv")
     assert refusal(tmp_path) == f"{tmp_path}/gone.csv: is a link to a file that is not there"
 

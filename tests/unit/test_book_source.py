@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import gzip
 import io
+import re
 import subprocess
 import sys
 from collections.abc import Generator
@@ -17,7 +18,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from peerloan.book import Book, BookError, Part, csv_file, open_book
+from peerloan.book import Book, BookError, Part, open_book
+from peerloan.book.formats import csv_file
 from peerloan.loan import Problem
 
 Rows = list[tuple[int, tuple[object, ...]]]
@@ -38,6 +40,12 @@ def read_bytes(tmp_path: Path, data: bytes, name: str = "book.csv") -> tuple[Row
     path = tmp_path / name
     path.write_bytes(data)
     return read(open_book(path))
+
+
+def notes_of(tmp_path: Path, data: bytes, name: str = "book.csv") -> tuple[str, ...]:
+    path = tmp_path / name
+    path.write_bytes(data)
+    return open_book(path).notes
 
 
 def refusal(tmp_path: Path, data: bytes, name: str = "book.csv") -> str:
@@ -167,6 +175,13 @@ def test_any_text_is_read_as_the_csv_module_reads_it(
     if not expected:
         assert "no row" in refusal(path, data)
         return
+    # Rows of commas alone at the end hold nothing.
+    lines = [line for line in re.split("[\r\n]", text) if line]
+    while lines and not lines.pop().strip(","):
+        expected.pop()
+    if not expected:
+        assert "no row" in refusal(path, data)
+        return
     rows, problems = read_bytes(path, data)
     assert [tuple(cell.decode() for cell in row) for _, row in rows] == [  # type: ignore[attr-defined]
         tuple(row) for row in expected if len(row) == 2
@@ -184,9 +199,19 @@ def test_any_text_is_read_as_the_csv_module_reads_it(
         (b"PK\x03\x04...", "an Excel workbook"),
         ("a,b\n1,2\n".encode("utf-16"), "UTF-16"),
         ("a,b\n1,2\n".encode("utf-32"), "got UTF-32 text"),
-        ("a,b\n1,2\n".encode("utf-16-le"), "expected CSV (UTF-8) or Parquet"),
-        (bytes(range(256)) * 9, "expected CSV (UTF-8) or Parquet"),
-        ("größe\n1\n".encode("latin-1"), "expected column names in UTF-8"),
+        ("a,b\n1,2\n".encode("utf-16-le"), "got UTF-16LE text; convert it: iconv -f UTF-16LE -t"),
+        ("größe,b\n1,ß\n".encode("utf-16-be"), "got UTF-16BE text"),
+        ("a,b\n1,2\n".encode("utf-32-le"), "got UTF-32LE text"),
+        (bytes(range(256)) * 9, "expected CSV (UTF-8), JSON lines, Parquet or Arrow, got b'"),
+        (
+            "a,größe\n1,2\n".encode("cp1252"),
+            "expected column names in UTF-8, got 'größe' in Windows-1252 in column 2 of line 1; "
+            "convert it: iconv -f WINDOWS-1252 -t UTF-8",
+        ),
+        (
+            "größe,".encode() + b"\xe4\n1,2\n",
+            "got b'\\xe4' in column 2 of line 1; convert it to UTF-8",
+        ),
         (b"a,b,a,c,c\n1,2,3,4,5\n", "got more than one a, c"),
         (
             b"12000,0.2,A,0.2\n13000,0.1,B,0.3\n",
@@ -206,6 +231,88 @@ def test_a_file_that_is_no_book_is_refused_in_one_line(
     tmp_path: Path, data: bytes, reason: str
 ) -> None:
     assert reason in refusal(tmp_path, data)
+
+
+def test_a_line_that_names_commas_is_passed_over(tmp_path: Path) -> None:
+    for line in (b"sep=,\r\n", b'"sep=,"\n', b"\xef\xbb\xbfSEP=,,,,\n"):
+        data = line + b"a,b\n1,x\n"
+        assert read_bytes(tmp_path, data) == ([(1, (b"1", b"x"))], [])
+        assert notes_of(tmp_path, data) == (
+            "the first line, sep=, names the separator and was passed over",
+        )
+
+
+@pytest.mark.parametrize(
+    ("line", "words"), [(b"sep=;", "';'"), (b"sep=\t", "tabs"), (b'"sep=|"', "'|'")]
+)
+def test_a_line_that_names_another_separator_is_refused(
+    tmp_path: Path, line: bytes, words: str
+) -> None:
+    said = refusal(tmp_path, line + b"\r\na;b\r\n1;x\r\n")
+    assert f"the first line, sep=, says that the columns are separated by {words}, expected" in said
+
+
+@pytest.mark.parametrize("name", ["book.csv", "book.csv.gz"])
+@pytest.mark.parametrize("newline", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize("end", ["", "\n"])
+def test_columns_and_rows_of_commas_alone_are_passed_over(
+    tmp_path: Path, name: str, newline: str, end: str
+) -> None:
+    lines = ["a,b,, ,", "1,x,,,", ",,,,", "2,,,,", ",,,,", "", ",,,,", ",,"]
+    data = (newline.join(lines) + end.replace("\n", newline)).encode()
+    packed = gzip.compress(data) if name.endswith(".gz") else data
+    rows, problems = read_bytes(tmp_path, packed, name)
+    assert (rows, problems) == ([(1, (b"1", b"x")), (2, (b"", b"")), (3, (b"2", b""))], [])
+    assert notes_of(tmp_path, packed, name) == (
+        "3 columns without a name passed over: a row with a value there is refused",
+        "3 rows without any value at the end passed over",
+    )
+
+
+def test_a_value_in_a_column_without_a_name_is_a_wrong_row(tmp_path: Path) -> None:
+    rows, problems = read_bytes(tmp_path, b'a,b,,\n1,x,,\n2,y,,z\n3,z\n4,"x\n,",u,v\n5,x,,\n')
+    assert rows == [(1, (b"1", b"x")), (5, (b"5", b"x"))]
+    assert problems == [
+        Problem(2, "(row)", "4 cells", "a value in column 4, which has no name"),
+        Problem(3, "(row)", "4 cells", "2 cells"),
+        Problem(4, "(row)", "4 cells", "a value in column 3, which has no name"),
+    ]
+
+
+def test_a_first_column_without_a_name_is_kept(tmp_path: Path) -> None:
+    assert read_bytes(tmp_path, b'"",a\n1,x\n')[0] == [(1, (b"1", b"x"))]
+    assert notes_of(tmp_path, b",a\n1,x\n") == ()
+
+
+def test_a_quotation_of_lines_of_commas_is_a_value(tmp_path: Path) -> None:
+    rows, _ = read_bytes(tmp_path, b'a,b\n1,"x\n,\n,"\n,\n')
+    assert rows == [(1, (b"1", b"x\n,\n,"))]
+    assert "a quoted value in row 1 runs to the end" in refusal(tmp_path, b'a,b\n1,"x\n,\n,\n')
+
+
+def test_rows_of_commas_alone_are_no_loans(tmp_path: Path) -> None:
+    assert "got column names and no row" in refusal(tmp_path, b"a,b\n" + b",\n" * 300_000)
+    data = b"a,b\n1,x\n" + b",\r\n" * 300_000
+    assert read_bytes(tmp_path, data)[0] == [(1, (b"1", b"x"))]
+    assert notes_of(tmp_path, data) == ("300,000 rows without any value at the end passed over",)
+
+
+def test_a_value_in_another_encoding_is_noted_with_its_place(tmp_path: Path) -> None:
+    data = "a,b\n1,x\n\n2,réparé\n".encode("cp1252")
+    assert notes_of(tmp_path, data) == (
+        "row 2, column b: expected UTF-8, got 'réparé' in Windows-1252: such a value is refused in "
+        "a field, and kept as it is in other columns; convert it: iconv -f WINDOWS-1252 -t UTF-8",
+    )
+    # One letter is cut: the rest is UTF-8, and no other encoding.
+    (note,) = notes_of(tmp_path, "a,b\n1,rép".encode() + b"\xc3\n")
+    assert note.endswith("convert it to UTF-8")
+    assert notes_of(tmp_path, "a,b\n1,réparé\n".encode()) == ()
+
+
+def test_members_of_a_gzip_file_are_read_all(tmp_path: Path) -> None:
+    data = gzip.compress(b"a,b\n1,x\n") + gzip.compress(b"2,y\n") + bytes(100)
+    assert len(read_bytes(tmp_path, data)[0]) == 2
+    assert "damaged" in refusal(tmp_path, data + b"more")
 
 
 @pytest.mark.parametrize("kept", [5, 30, -200, -9, -1])
@@ -314,9 +421,12 @@ def test_reading_ends_with_every_block_let_go_of(
     elif left == "at a quote":  # in the first block already
         content = b'a,b\n1,"x\n' + content
     elif left == "where cut":
-        content = gzip.compress(content)[:-9_000]
+        content = gzip.compress(content)
     path.write_bytes(content)
-    parts = cast("Generator[Part, None, None]", open_book(path).parts())
+    book = open_book(path)
+    if left == "where cut":  # after it was opened, which sees that it is whole
+        path.write_bytes(content[:-9_000])
+    parts = cast("Generator[Part, None, None]", book.parts())
     if left == "after a part":
         next(parts)
         parts.close()

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 import pyarrow as pa
 
-from peerloan.book.parts import BookError, Part
+from peerloan.book.parts import BookError, Part, shown
 from peerloan.book.source import Book, is_number, show_column, without_header
 from peerloan.book.values import Mask, as_text, encode, read_numbers, read_texts, show_cells
 from peerloan.loan import Codes, Definition, Field, Label, Loans, Numbers, Problem, TextColumn
@@ -18,7 +18,7 @@ from peerloan.loan.columns import Column
 from peerloan.loan.labels import expected_label, stands_for
 from peerloan.loan.text import TEXT_EXPECTED
 
-_SEPARATORS = {";": "';'", "\t": "tabs", "|": "'|'", ":": "':'", " ": "spaces"}
+_SEPARATORS = {",": "','", ";": "';'", "\t": "tabs", "|": "'|'", ":": "':'", " ": "spaces"}
 
 
 @dataclass(frozen=True)
@@ -102,8 +102,9 @@ def check_columns(definition: Definition, book: Book, *, label: bool = False) ->
     given = set(book.columns)
     needed = [*definition.names, *([definition.label.column] if label else [])]
     missing = [name for name in needed if name not in given]
-    if len(missing) == len(needed):
+    if missing:
         check_separator(book, needed)
+    if len(missing) == len(needed):
         check_header(book)
     known = {*needed, definition.label.column, *definition.roles.columns()}
     others = [name for name in book.columns if name not in known]
@@ -136,12 +137,29 @@ def check_columns(definition: Definition, book: Book, *, label: bool = False) ->
 
 
 def check_separator(book: Book, needed: Sequence[str]) -> None:
-    """Raises BookError if needed columns, of which none is there, would be by another separator."""
-    header = ",".join(book.columns)
-    for separator, words in _SEPARATORS.items():
-        names = {name.strip().strip("'\"") for name in header.split(separator)}
-        if len(names.intersection(needed)) * 2 >= len(needed):
-            raise BookError(f"{book.name}: the columns are separated by {words}, expected ','")
+    """Raises BookError if needed columns that are not there are named by another separator, or in a
+    line below the first one.
+    """
+    lines = book.files[0].first_lines() or [(1, ",".join(book.columns))]
+    there = _named(needed, book.columns)
+    for number, line in lines:
+        for separator, words in _SEPARATORS.items():
+            named = _named(needed, line.split(separator))
+            if named <= there or named * 2 < len(needed):
+                continue
+            separated = f"the columns are separated by {words}, expected ','"
+            if number == lines[0][0]:
+                raise BookError(f"{book.name}: {separated}")
+            raise BookError(
+                f"{shown(book.files[0].path)}: expected the column names in line {lines[0][0]}, "
+                f"got them in line {number}: delete what stands above them"
+                f"{'' if separator == ',' else f'; {separated}'}"
+            )
+
+
+def _named(needed: Sequence[str], cells: Iterable[str]) -> int:
+    """How many of the needed columns are among a line's cells, quoted or not."""
+    return len({cell.strip().strip("'\"") for cell in cells}.intersection(needed))
 
 
 def check_header(book: Book) -> None:

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from peerloan.book.csv_file import CsvFile
-from peerloan.book.parquet_file import MAGIC as PARQUET_MAGIC
-from peerloan.book.parquet_file import ParquetFile
+from peerloan.book.formats.csv_file import CsvFile
+from peerloan.book.formats.parquet_file import MAGIC as PARQUET_MAGIC
+from peerloan.book.formats.parquet_file import ParquetFile
 from peerloan.book.partitions import PartitionedFile, partitions_of
 from peerloan.book.parts import BookError, EmptyFileError, Part, Progress, TableFile, shown
 from peerloan.book.paths import NO_ROW, NO_TABLE, OTHER_FORMAT, Listing, list_files

@@ -14,6 +14,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from peerloan.book.formats.encodings import show_bytes
 from peerloan.loan import Codes, Numbers, TextColumn
 from peerloan.loan.text import MAX_TEXT, parse_number, show_given, text_fault
 
@@ -132,7 +133,7 @@ def _show(value: object) -> str:
         return str(value)
     text = as_text(value)
     if text is None:
-        return show_given(value)
+        return show_bytes(value) if isinstance(value, bytes) else show_given(value)
     if not text:
         return "nothing"
     if not isinstance(value, bytes):

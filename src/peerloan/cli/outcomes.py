@@ -111,10 +111,12 @@ def _rows(part: Part, names: list[str]) -> Iterator[list[tuple[int, dict[str, An
 def _columns(book: Book, reader: Reader) -> list[str]:
     """The columns that tell outcomes; raises BookError if they can't."""
     names = [name for name in reader.names if name in book.columns]
-    if not names:
-        check_separator(book, reader.names)
-        check_header(book)
     labels = [name for name in reader.labels if name in names]
+    if not labels:
+        for label in reader.labels:
+            check_separator(book, [label])
+    if not names:
+        check_header(book)
     if "late" in labels and "probability" in book.columns:
         raise BookError(
             f"{book.name}: has a column probability, so its late is what was decided, and not what "

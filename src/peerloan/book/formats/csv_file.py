@@ -6,10 +6,8 @@ problem of its value and not of the file.
 
 from __future__ import annotations
 
-import csv
 import gzip
 import io
-import re
 import time
 import zlib
 from array import array
@@ -20,68 +18,104 @@ from typing import IO, Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv
 
-from peerloan.book.parts import PART_ROWS, BookError, EmptyFileError, Part, shown
+from peerloan.book.formats.csv_header import HEADER_LIMIT, read_header, read_lines
+from peerloan.book.formats.csv_tail import find_tail
+from peerloan.book.parts import PART_ROWS, BookError, Part, shown
 from peerloan.loan import Problem
-from peerloan.loan.text import show_given
 
 # Also the longest row that can be read.
 _BLOCK = 1 << 22
-_HEADER_LIMIT = 1 << 20
 _RELEASE_SECONDS = 1.0
-_BOM = b"\xef\xbb\xbf"
+_FIRST_LINES = 1 << 16
+_NO_END = 1 << 62
 _GZIP = b"\x1f\x8b"
-_LINE = re.compile(rb"[^\r\n]*(?:\r\n|\r|\n|\Z)")
-
-# How files begin that people take for a table, and what they are.
-_FOREIGN = {
-    b"PK\x03\x04": "a ZIP archive or an Excel workbook",
-    b"\xd0\xcf\x11\xe0": "an old Excel workbook",
-    b"BZh": "a bzip2 archive",
-    b"\xfd7zXZ": "an xz archive",
-    b"\x28\xb5\x2f\xfd": "a zstd archive",
-    b"ARROW1": "an Arrow (Feather) file",
-    b"PAR1": "a gzipped Parquet file",
-    b"%PDF": "a PDF document",
-    b"SQLite": "an SQLite database",
-    b"\xff\xfe\x00\x00": "UTF-32 text",
-    b"\xff\xfe": "UTF-16 text",
-    b"\xfe\xff": "UTF-16 text",
-}
 
 
 class CsvFile:
     """A CSV file: comma-separated UTF-8 with a header, quoted where needed (RFC 4180)."""
 
     format = "CSV"
-    notes: tuple[str, ...] = ()
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        with self._stream() as (stream, _):
-            head = stream.read(_HEADER_LIMIT)
-            names, self._start = self._header(head)
-            rest = head[self._start :]
-            while rest and not rest.strip(b"\r\n"):
-                rest = stream.read(_HEADER_LIMIT)
-            self.has_rows = bool(rest)
-        self.schema = pa.schema([(name, pa.binary()) for name in names])
+        with self._stream() as (stream, raw):
+            head = stream.read(HEADER_LIMIT)
+            header = read_header(head, shown(path))
+            self._names, self._start = header.names, header.start
+            size = path.stat().st_size if stream is raw else None
+            tail = find_tail(stream, size, self._start)
+            # The place behind the last row.
+            self._end = None if tail is None else tail.start
+            self.has_rows = self._any_row(stream)
+        self._nameless = _nameless(self._names)
+        named = [name for i, name in enumerate(self._names) if i not in self._nameless]
+        self.schema = pa.schema([(name, pa.binary()) for name in named])
+        self.notes = (*header.notes, *self._passed_over(0 if tail is None else tail.rows))
 
     def first_lines(self) -> list[tuple[int, str]]:
-        """The first lines from the header on, with their numbers."""
-        return []
+        """The first lines with their numbers."""
+        with self._stream() as (stream, _):
+            return read_lines(stream.read(_FIRST_LINES))
 
     def parts(self, first: int, at_byte: Callable[[int], None]) -> Iterator[Part]:
         """Read the rows; `first` is the number of the first, `at_byte` hears how far it is read."""
-        width = len(self.schema)
+        for part in self._all_columns(first, at_byte):
+            yield self._named_columns(part) if self._nameless else part
+
+    def _any_row(self, stream: IO[bytes]) -> bool:
+        """Whether there is more than blank lines before the end."""
+        stream.seek(self._start)
+        left = _NO_END if self._end is None else self._end - self._start
+        while left and (block := stream.read(min(left, HEADER_LIMIT))):
+            if block.strip(b"\r\n"):
+                return True
+            left -= len(block)
+        return False
+
+    def _passed_over(self, rows: int) -> Iterator[str]:
+        if count := len(self._nameless):
+            noun = "column" if count == 1 else "columns"
+            yield f"{count} {noun} without a name passed over: a row with a value there is refused"
+        if rows:
+            noun = "row" if rows == 1 else "rows"
+            yield f"{rows:,} {noun} without any value at the end passed over"
+
+    def _named_columns(self, part: Part) -> Part:
+        """A part without its nameless columns; a row that has a value there is a problem."""
+        records = part.records
+        wrong = np.zeros(records.num_rows, dtype=np.bool_)
+        problems = []
+        for i in self._nameless:
+            lengths = pc.binary_length(records.column(i)).to_numpy(zero_copy_only=False)
+            given = f"a value in column {i + 1}, which has no name"
+            places = np.flatnonzero((lengths > 0) & ~wrong)
+            problems += [
+                Problem(row, "(row)", _cells(len(self._names)), given)
+                for row in part.numbers[places].tolist()
+            ]
+            wrong[places] = True
+        kept = [i for i in range(len(self._names)) if i not in self._nameless]
+        columns = [records.column(i) for i in kept]
+        records = pa.RecordBatch.from_arrays(columns, schema=self.schema)
+        if not problems:
+            return Part(records, part.numbers, part.problems)
+        problems = sorted([*part.problems, *problems], key=lambda problem: problem.loan or 0)
+        return Part(records.filter(pa.array(~wrong)), part.numbers[~wrong], problems)
+
+    def _all_columns(self, first: int, at_byte: Callable[[int], None]) -> Iterator[Part]:
+        width = len(self._names)
         rejected = _Rejected(width, first - 1)
-        nothing = pa.RecordBatch.from_pylist([], schema=self.schema)
+        schema = pa.schema([(name, pa.binary()) for name in self._names])
+        nothing = pa.RecordBatch.from_pylist([], schema=schema)
         # Columns are read by position: names may be anything here.
         keys = [str(i) for i in range(width)]
         with self._stream() as (stream, raw):
             stream.read(self._start)
-            feed = _Feed(stream, raw, b"\n" + _end_mark(width).encode())
+            left = _NO_END if self._end is None else self._end - self._start
+            feed = _Feed(stream, raw, left, b"\n" + _end_mark(width).encode())
 
             def opened() -> Any:
                 return pyarrow.csv.open_csv(
@@ -104,7 +138,7 @@ class CsvFile:
                     columns = batch.columns
                     if not feed.ascii:
                         columns = [_from_latin(column) for column in columns]
-                    records = pa.RecordBatch.from_arrays(columns, schema=self.schema)
+                    records = pa.RecordBatch.from_arrays(columns, schema=schema)
                     for start in range(0, records.num_rows, PART_ROWS):
                         while rejected.fill_part(number):
                             yield rejected.part(nothing, number)
@@ -148,41 +182,6 @@ class CsvFile:
         except OSError as error:
             raise BookError(f"{where}: can't be read: {error.strerror or error}") from None
 
-    def _header(self, head: bytes) -> tuple[list[str], int]:
-        """The columns' names, and the number of bytes before the first row."""
-        where = shown(self.path)
-        for magic, kind in _FOREIGN.items():
-            if head.startswith(magic):
-                raise BookError(f"{where}: expected CSV (UTF-8) or Parquet, got {kind}")
-        start = len(_BOM) if head.startswith(_BOM) else 0
-        if not head[start:].strip(b"\r\n"):
-            raise EmptyFileError(f"{where}: expected a table of loans, got an empty file")
-        position = start
-
-        def lines() -> Iterator[str]:
-            nonlocal position
-            for line in _LINE.finditer(head, start):
-                position = line.end()
-                yield line[0].decode("utf-8")
-
-        try:
-            names = next(row for row in csv.reader(lines()) if row)
-        except UnicodeDecodeError as error:
-            given = show_given(error.object)
-            raise BookError(f"{where}: expected column names in UTF-8, got {given}") from None
-        except csv.Error as error:
-            raise BookError(
-                f"{where}: expected a line of column names, got none: {error}"
-            ) from None
-        if position == len(head) and "\n" in names[-1]:
-            raise BookError(
-                f"{where}: expected a closing quotation mark in the column names, got none"
-            )
-        if "\x00" in "".join(names) or position == _HEADER_LIMIT:
-            given = show_given(head[:20])
-            raise BookError(f"{where}: expected CSV (UTF-8) or Parquet, got {given}")
-        return names, position
-
 
 class _Feed(io.RawIOBase):
     """A CSV's bytes as the parser should get them: a stream that only reads.
@@ -191,11 +190,11 @@ class _Feed(io.RawIOBase):
     since the parser can report a wrong row only if it is valid UTF-8 (`_from_latin` turns them
     back); a block never ends with a carriage return, after which the parser would drop a newline
     even from within quotes; and a mark follows the last row, by which an unclosed quotation mark
-    is found.
+    is found. `left` is how many bytes there are up to that.
     """
 
-    def __init__(self, stream: IO[bytes], raw: IO[bytes], end: bytes) -> None:
-        self._stream, self._raw, self._end = stream, raw, end
+    def __init__(self, stream: IO[bytes], raw: IO[bytes], left: int, end: bytes) -> None:
+        self._stream, self._raw, self._left, self._end = stream, raw, left, end
         self.ascii = True
         self.positions: list[int] = []
         self._lent: list[bytearray] = []
@@ -227,10 +226,15 @@ class _Feed(io.RawIOBase):
                 lent.append(block)
         return lent
 
+    def _take(self, size: int) -> bytes:
+        block = self._stream.read(min(size, self._left))
+        self._left -= len(block)
+        return block
+
     def _next(self, size: int) -> bytearray:
-        block = self._stream.read(size)
+        block = self._take(size)
         self.positions.append(self._raw.tell())
-        while block.endswith(b"\r") and (more := self._stream.read(1)):
+        while block.endswith(b"\r") and (more := self._take(1)):
             block += more
         if not block:
             block, self._end = self._end, b""
@@ -321,6 +325,16 @@ def _batches(
         ) from None
     finally:
         del reader  # or the traceback of an error would keep its blocks
+
+
+def _nameless(names: list[str]) -> list[int]:
+    """The columns that are left out if they hold nothing: those without a name.
+
+    The first column may name the rows, as R and pandas write them; and one column alone amid others
+    is taken for one whose name is empty.
+    """
+    places = [i for i, name in enumerate(names) if i and not name.strip()]
+    return [] if len(places) == 1 and places[0] < len(names) - 1 else places
 
 
 def _end_mark(width: int) -> str:

@@ -1,0 +1,133 @@
+"""The first lines of a CSV file: what it is, and the names of its columns."""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from peerloan.book.formats.encodings import convert, guess_encoding, is_utf8, not_utf8, show_bytes
+from peerloan.book.parts import BookError, EmptyFileError
+from peerloan.loan.text import show_given
+
+HEADER_LIMIT = 1 << 20
+_BOM = b"\xef\xbb\xbf"
+_LINE = re.compile(rb"[^\r\n]*(?:\r\n|\r|\n|\Z)")
+# What Excel writes and reads above the header.
+_SEPARATOR_LINE = re.compile(rb'"?sep=(\\t|[^\r\n"])?"?[,;\t ]*(?:\r\n|\r|\n|\Z)', re.IGNORECASE)
+_SEPARATORS = {b"\t": "tabs", b"\\t": "tabs", b" ": "spaces"}
+_LOOKED_AT = 20
+
+# How files begin that people take for a table, and what they are.
+_FOREIGN = {
+    b"PK\x03\x04": "a ZIP archive or an Excel workbook",
+    b"\xd0\xcf\x11\xe0": "an old Excel workbook",
+    b"BZh": "a bzip2 archive",
+    b"\xfd7zXZ": "an xz archive",
+    b"\x28\xb5\x2f\xfd": "a zstd archive",
+    b"ARROW1": "a gzipped Arrow (Feather) file",
+    b"FEA1": "a Feather file of version 1",
+    b"PAR1": "a gzipped Parquet file",
+    b"PARE": "an encrypted Parquet file",
+    b"\x1f\x8b": "a file that is gzipped twice",
+    b"%PDF": "a PDF document",
+    b"SQLite": "an SQLite database",
+}
+EXPECTED = "CSV (UTF-8), JSON lines, Parquet or Arrow"
+
+
+@dataclass(frozen=True)
+class Header:
+    """The names of a CSV's columns, the empty ones included.
+
+    `start` is the number of bytes before the first row, `line` the number of the header's line.
+    """
+
+    names: list[str]
+    start: int
+    line: int
+    notes: tuple[str, ...]
+
+
+def read_header(head: bytes, where: str) -> Header:
+    """The header in a file's first bytes (at most HEADER_LIMIT); raises BookError.
+
+    `where` is the file's name.
+    """
+    _expect_text(head, where)
+    start = len(_BOM) if head.startswith(_BOM) else 0
+    if not head[start:].strip(b"\r\n"):
+        raise EmptyFileError(f"{where}: expected a table of loans, got an empty file")
+    notes = []
+    if found := _SEPARATOR_LINE.match(head, start):
+        _expect_comma(found[1] or b"", where)
+        notes.append("the first line, sep=, names the separator and was passed over")
+        start = found.end()
+    names, end, line = _names(head, start, where)
+    if fault := not_utf8(head[end:], len(head) < HEADER_LIMIT):
+        notes.append(
+            f"{fault.words(names)}: such a value is refused in a field, and kept as it is in other "
+            f"columns; {convert(fault.value)}"
+        )
+    return Header(names, end, line, tuple(notes))
+
+
+def read_lines(head: bytes) -> list[tuple[int, str]]:
+    """The first lines of a text with their numbers, blank ones left out."""
+    start = len(_BOM) if head.startswith(_BOM) else 0
+    lines = ((i, found[0].strip()) for i, found in enumerate(_LINE.finditer(head, start), 1))
+    return [(i, line.decode("utf-8", "replace")) for i, line in lines if line][:_LOOKED_AT]
+
+
+def _expect_text(head: bytes, where: str) -> None:
+    for magic, kind in _FOREIGN.items():
+        if head.startswith(magic):
+            raise BookError(f"{where}: expected {EXPECTED}, got {kind}")
+    if encoding := guess_encoding(head):
+        raise BookError(
+            f"{where}: expected {EXPECTED}, got {encoding} text; convert it: iconv -f {encoding} "
+            "-t UTF-8"
+        )
+
+
+def _expect_comma(separator: bytes, where: str) -> None:
+    if separator != b",":
+        words = _SEPARATORS.get(separator) or show_given(separator.decode("utf-8", "replace"))
+        raise BookError(
+            f"{where}: the first line, sep=, says that the columns are separated by {words}, "
+            "expected ','; save it with commas and decimal points, and without that line"
+        )
+
+
+def _names(head: bytes, start: int, where: str) -> tuple[list[str], int, int]:
+    """The header's cells, the place behind it, and the number of its line."""
+    position = start
+
+    def lines() -> Iterator[str]:
+        nonlocal position
+        for line in _LINE.finditer(head, start):
+            position = line.end()
+            # Any bytes; what is no UTF-8 is named below, with its column.
+            yield line[0].decode("utf-8", "surrogateescape")
+
+    reader = csv.reader(lines())
+    try:
+        names = next((row for row in reader if row), [])
+    except csv.Error as error:
+        raise BookError(f"{where}: expected a line of column names, got none: {error}") from None
+    if not names:
+        raise EmptyFileError(f"{where}: expected a table of loans, got an empty file")
+    if position == len(head) and "\n" in names[-1]:
+        raise BookError(f"{where}: expected a closing quotation mark in the column names, got none")
+    line = reader.line_num + (start > len(_BOM))
+    if "\x00" in "".join(names) or position == HEADER_LIMIT:
+        raise BookError(f"{where}: expected {EXPECTED}, got {show_given(head[:20])}")
+    for column, name in enumerate(names, 1):
+        value = name.encode("utf-8", "surrogateescape")
+        if not is_utf8(value):
+            raise BookError(
+                f"{where}: expected column names in UTF-8, got {show_bytes(value)} in column "
+                f"{column} of line {line}; {convert(value)}"
+            )
+    return names, position, line
