@@ -1,4 +1,4 @@
-"""Opening a book: CSV (also gzipped) or Parquet; a file, a folder or a glob; read part by part."""
+"""Opening a book: a file, a folder or a glob, of any format; and reading it part by part."""
 
 from __future__ import annotations
 
@@ -9,9 +9,14 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from peerloan.book.formats.arrow_file import FILE_MAGIC as ARROW_MAGIC
+from peerloan.book.formats.arrow_file import STREAM_MAGIC, ArrowFile
 from peerloan.book.formats.csv_file import CsvFile
+from peerloan.book.formats.json_lines import ENDINGS as JSON_ENDINGS
+from peerloan.book.formats.json_lines import JsonLinesFile, is_json_lines
 from peerloan.book.formats.parquet_file import MAGIC as PARQUET_MAGIC
 from peerloan.book.formats.parquet_file import ParquetFile
+from peerloan.book.formats.streams import open_stream
 from peerloan.book.partitions import PartitionedFile, partitions_of
 from peerloan.book.parts import BookError, EmptyFileError, Part, Progress, TableFile, shown
 from peerloan.book.paths import NO_ROW, NO_TABLE, OTHER_FORMAT, Listing, list_files
@@ -119,19 +124,19 @@ def _open_files(listing: Listing, name: str) -> tuple[TableFile, ...]:
             empty = str(error)
         else:
             if file.has_rows:
-                files.append(_with_partitions(file, listing))
+                files.append(file)
                 continue
             empty = f"{name}: expected loans, got column names and no row"
         listing.pass_over(path, NO_ROW)
     # By their content alone they are taken only beside others of that format.
     for path in others:
-        kind = format_of(path)
+        kind = _evident_format(path)
         if kind is None:
             listing.pass_over(path, NO_TABLE)
         elif files and files[0].format != kind.format:
             listing.pass_over(path, OTHER_FORMAT)
         elif (file := _open_file(path)).has_rows:
-            files.append(_with_partitions(file, listing))
+            files.append(file)
         else:
             listing.pass_over(path, NO_ROW)
     if not files:
@@ -140,7 +145,17 @@ def _open_files(listing: Listing, name: str) -> tuple[TableFile, ...]:
         raise BookError(
             "; ".join([f"{name}: expected files with loans, got none", *listing.reasons()])
         )
-    return tuple(sorted(files, key=lambda file: file.path))
+    files.sort(key=lambda file: file.path)
+    _share_keys(files)
+    return tuple(_with_partitions(file, listing) for file in files)
+
+
+def _share_keys(files: Sequence[TableFile]) -> None:
+    """Give every file of JSON lines the keys of all: one that no row of it has is missing there."""
+    lines = [file for file in files if isinstance(file, JsonLinesFile)]
+    names = list(dict.fromkeys(name for file in lines for name in file.schema.names))
+    for file in lines:
+        file.add_columns(names)
 
 
 def _with_partitions(file: TableFile, listing: Listing) -> TableFile:
@@ -158,15 +173,23 @@ def _notes_of(files: Sequence[TableFile], listing: Listing) -> Iterator[str]:
         yield note if listing.root is None else f"{note} (in {listing.names(some)})"
 
 
-def format_of(path: Path) -> type[ParquetFile] | None:
+def _evident_format(path: Path) -> type[ParquetFile | ArrowFile | JsonLinesFile] | None:
     """The format that a file has by its content; None if it is CSV or no table."""
     with path.open("rb") as file:
-        head = file.read(len(PARQUET_MAGIC))
-    return ParquetFile if head == PARQUET_MAGIC else None
+        head = file.read(len(ARROW_MAGIC))
+    if head.startswith(PARQUET_MAGIC):
+        return ParquetFile
+    if head.startswith((ARROW_MAGIC, STREAM_MAGIC)):
+        return ArrowFile
+    with open_stream(path) as (stream, _):
+        return JsonLinesFile if is_json_lines(stream) else None
 
 
 def _open_file(path: Path) -> TableFile:
-    table: TableFile = (format_of(path) or CsvFile)(path)
+    kind = _evident_format(path)
+    if kind is None and path.name.lower().endswith(JSON_ENDINGS):
+        kind = JsonLinesFile
+    table: TableFile = (kind or CsvFile)(path)
     twice = [column for column, count in Counter(table.schema.names).items() if count > 1]
     if twice:
         if any(map(is_number, twice)):

@@ -6,13 +6,10 @@ problem of its value and not of the file.
 
 from __future__ import annotations
 
-import gzip
 import io
 import time
-import zlib
 from array import array
 from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
@@ -23,6 +20,7 @@ import pyarrow.csv
 
 from peerloan.book.formats.csv_header import HEADER_LIMIT, read_header, read_lines
 from peerloan.book.formats.csv_tail import find_tail
+from peerloan.book.formats.streams import open_stream
 from peerloan.book.parts import PART_ROWS, BookError, Part, shown
 from peerloan.loan import Problem
 
@@ -31,7 +29,6 @@ _BLOCK = 1 << 22
 _RELEASE_SECONDS = 1.0
 _FIRST_LINES = 1 << 16
 _NO_END = 1 << 62
-_GZIP = b"\x1f\x8b"
 
 
 class CsvFile:
@@ -41,7 +38,7 @@ class CsvFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        with self._stream() as (stream, raw):
+        with open_stream(self.path) as (stream, raw):
             head = stream.read(HEADER_LIMIT)
             header = read_header(head, shown(path))
             self._names, self._start = header.names, header.start
@@ -57,7 +54,7 @@ class CsvFile:
 
     def first_lines(self) -> list[tuple[int, str]]:
         """The first lines with their numbers."""
-        with self._stream() as (stream, _):
+        with open_stream(self.path) as (stream, _):
             return read_lines(stream.read(_FIRST_LINES))
 
     def parts(self, first: int, at_byte: Callable[[int], None]) -> Iterator[Part]:
@@ -112,7 +109,7 @@ class CsvFile:
         nothing = pa.RecordBatch.from_pylist([], schema=schema)
         # Columns are read by position: names may be anything here.
         keys = [str(i) for i in range(width)]
-        with self._stream() as (stream, raw):
+        with open_stream(self.path) as (stream, raw):
             stream.read(self._start)
             left = _NO_END if self._end is None else self._end - self._start
             feed = _Feed(stream, raw, left, b"\n" + _end_mark(width).encode())
@@ -163,24 +160,6 @@ class CsvFile:
             part = rejected.part(nothing, number)
             number += part.size
             yield part
-
-    @contextmanager
-    def _stream(self) -> Iterator[tuple[IO[bytes], IO[bytes]]]:
-        """The text's bytes, and the file that they come from; its faults become BookErrors."""
-        where = shown(self.path)
-        try:
-            with self.path.open("rb") as raw:
-                packed = raw.read(2) == _GZIP
-                raw.seek(0)
-                yield (gzip.GzipFile(fileobj=raw) if packed else raw), raw  # type: ignore[misc]
-        except EOFError:
-            raise BookError(
-                f"{where}: expected a whole gzip file, got one that is cut off"
-            ) from None
-        except (gzip.BadGzipFile, zlib.error) as error:
-            raise BookError(f"{where}: expected a gzip file, got a damaged one: {error}") from None
-        except OSError as error:
-            raise BookError(f"{where}: can't be read: {error.strerror or error}") from None
 
 
 class _Feed(io.RawIOBase):

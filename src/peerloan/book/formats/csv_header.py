@@ -7,7 +7,8 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from peerloan.book.formats.encodings import convert, guess_encoding, is_utf8, not_utf8, show_bytes
+from peerloan.book.formats.encodings import convert, is_utf8, not_utf8, show_bytes
+from peerloan.book.formats.foreign import EXPECTED, expect_text
 from peerloan.book.parts import BookError, EmptyFileError
 from peerloan.loan.text import show_given
 
@@ -18,23 +19,6 @@ _LINE = re.compile(rb"[^\r\n]*(?:\r\n|\r|\n|\Z)")
 _SEPARATOR_LINE = re.compile(rb'"?sep=(\\t|[^\r\n"])?"?[,;\t ]*(?:\r\n|\r|\n|\Z)', re.IGNORECASE)
 _SEPARATORS = {b"\t": "tabs", b"\\t": "tabs", b" ": "spaces"}
 _LOOKED_AT = 20
-
-# How files begin that people take for a table, and what they are.
-_FOREIGN = {
-    b"PK\x03\x04": "a ZIP archive or an Excel workbook",
-    b"\xd0\xcf\x11\xe0": "an old Excel workbook",
-    b"BZh": "a bzip2 archive",
-    b"\xfd7zXZ": "an xz archive",
-    b"\x28\xb5\x2f\xfd": "a zstd archive",
-    b"ARROW1": "a gzipped Arrow (Feather) file",
-    b"FEA1": "a Feather file of version 1",
-    b"PAR1": "a gzipped Parquet file",
-    b"PARE": "an encrypted Parquet file",
-    b"\x1f\x8b": "a file that is gzipped twice",
-    b"%PDF": "a PDF document",
-    b"SQLite": "an SQLite database",
-}
-EXPECTED = "CSV (UTF-8), JSON lines, Parquet or Arrow"
 
 
 @dataclass(frozen=True)
@@ -55,7 +39,7 @@ def read_header(head: bytes, where: str) -> Header:
 
     `where` is the file's name.
     """
-    _expect_text(head, where)
+    expect_text(head, where)
     start = len(_BOM) if head.startswith(_BOM) else 0
     if not head[start:].strip(b"\r\n"):
         raise EmptyFileError(f"{where}: expected a table of loans, got an empty file")
@@ -78,17 +62,6 @@ def read_lines(head: bytes) -> list[tuple[int, str]]:
     start = len(_BOM) if head.startswith(_BOM) else 0
     lines = ((i, found[0].strip()) for i, found in enumerate(_LINE.finditer(head, start), 1))
     return [(i, line.decode("utf-8", "replace")) for i, line in lines if line][:_LOOKED_AT]
-
-
-def _expect_text(head: bytes, where: str) -> None:
-    for magic, kind in _FOREIGN.items():
-        if head.startswith(magic):
-            raise BookError(f"{where}: expected {EXPECTED}, got {kind}")
-    if encoding := guess_encoding(head):
-        raise BookError(
-            f"{where}: expected {EXPECTED}, got {encoding} text; convert it: iconv -f {encoding} "
-            "-t UTF-8"
-        )
 
 
 def _expect_comma(separator: bytes, where: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +14,7 @@ import pyarrow.parquet
 from peerloan.book.parts import PART_ROWS, BookError, Part, shown
 
 MAGIC = b"PAR1"
+_BLOCK = 1 << 20
 
 
 class ParquetFile:
@@ -27,6 +29,8 @@ class ParquetFile:
             self.schema: pa.Schema = file.schema_arrow.remove_metadata()
             self._rows: int = file.metadata.num_rows
             _ = self.schema.names  # decoded here, where a name that is no UTF-8 is caught
+            end = _end_of_rows(file.metadata)
+        self._expect_one(end)
         self.has_rows = self._rows > 0
 
     def first_lines(self) -> list[tuple[int, str]]:
@@ -44,6 +48,25 @@ class ParquetFile:
                 done += records.num_rows
                 at_byte(size * done // self._rows)
 
+    def _expect_one(self, end: int) -> None:
+        """Raises BookError if several Parquet files were put into one, of which only the last
+        would be read, and that at wrong places. `end` is the place behind the rows of the last.
+        """
+        with self.path.open("rb") as file:
+            file.seek(-8, os.SEEK_END)
+            footer = file.tell() - int.from_bytes(file.read(4), "little")
+            # So many bytes lie between rows and footer: indexes, or other files before this one.
+            left = footer - end + len(MAGIC)
+            file.seek(0)
+            before = b""
+            while left > 0 and (block := file.read(min(left, _BLOCK))):
+                if 2 * MAGIC in before + block:
+                    raise BookError(
+                        f"{shown(self.path)}: expected one Parquet file, got several put into one: "
+                        "give each as a file of its own, in a folder"
+                    )
+                left, before = left - len(block), block[-2 * len(MAGIC) + 1 :]
+
     @contextmanager
     def _opened(self) -> Iterator[pyarrow.parquet.ParquetFile]:
         where = shown(self.path)
@@ -58,3 +81,17 @@ class ParquetFile:
                 f"{where}: expected a whole Parquet file, got a damaged one or one that is cut "
                 f"off: {reason}"
             ) from None
+
+
+def _end_of_rows(metadata: pyarrow.parquet.FileMetaData) -> int:
+    """The place behind the last group of rows, where indexes may follow."""
+    if not metadata.num_row_groups:
+        return len(MAGIC)
+    group = metadata.row_group(metadata.num_row_groups - 1)
+    ends = [len(MAGIC)]
+    for i in range(group.num_columns):
+        column = group.column(i)
+        start = column.dictionary_page_offset if column.has_dictionary_page else None
+        start = column.data_page_offset if start is None else start
+        ends.append(start + column.total_compressed_size)
+    return max(ends)

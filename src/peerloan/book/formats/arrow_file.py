@@ -1,0 +1,110 @@
+"""Reading one file of Arrow's own format: a file (Feather version 2) or a stream."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from peerloan.book.parts import PART_ROWS, BookError, Part, shown
+
+FILE_MAGIC = b"ARROW1"
+# How each message of a stream begins.
+STREAM_MAGIC = b"\xff\xff\xff\xff"
+_PADDED_MAGIC = 8
+_END = b"\0\0\0\0"
+
+
+class ArrowFile:
+    """An Arrow file or stream; its columns keep their types.
+
+    A file holds a stream, an end mark and a footer, so both are read as streams: a file that is
+    mapped into memory takes none for what is not looked at.
+    """
+
+    format = "Arrow"
+    notes: tuple[str, ...] = ()
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        with self._opened() as (_, reader):
+            self.schema: pa.Schema = reader.schema.remove_metadata()
+            _ = self.schema.names  # decoded here, where a name that is no UTF-8 is caught
+            self.has_rows = any(batch.num_rows for batch in reader)
+
+    def first_lines(self) -> list[tuple[int, str]]:
+        """None: the file is no text."""
+        return []
+
+    def parts(self, first: int, at_byte: Callable[[int], None]) -> Iterator[Part]:
+        """Read the rows; `first` is the number of the first, `at_byte` hears how far it is read."""
+        with self._opened() as (mapped, reader):
+            position = mapped.tell()
+            for batch in reader:
+                position = mapped.tell()
+                for start in range(0, batch.num_rows, PART_ROWS):
+                    records = batch.slice(start, PART_ROWS).replace_schema_metadata()
+                    _expect_valid(records)
+                    numbers = np.arange(first, first + records.num_rows, dtype=np.int64)
+                    first += records.num_rows
+                    yield Part(records, numbers, [])
+                at_byte(position)
+            self._expect_end(mapped, position)
+
+    @contextmanager
+    def _opened(self) -> Iterator[tuple[pa.MemoryMappedFile, pa.RecordBatchStreamReader]]:
+        try:
+            with pa.memory_map(str(self.path)) as mapped:
+                if mapped.read(len(FILE_MAGIC)) == FILE_MAGIC:
+                    mapped.seek(_PADDED_MAGIC)
+                else:
+                    mapped.seek(0)
+                with pa.ipc.open_stream(mapped) as reader:
+                    yield mapped, reader
+        except (pa.ArrowException, UnicodeDecodeError, OSError) as error:
+            reason = (getattr(error, "strerror", None) or str(error)).splitlines()[0]
+            raise self._broken(reason) from None
+
+    def _expect_end(self, mapped: pa.MemoryMappedFile, position: int) -> None:
+        """Raises BookError if the stream ends without its mark, or something follows it.
+
+        `position` is the place behind the last batch.
+        """
+        end, size = mapped.tell(), mapped.size()
+        mapped.seek(end - len(_END))
+        if end == position or mapped.read(len(_END)) != _END:
+            raise self._broken("no end mark behind the last row")
+        mapped.seek(0)
+        if mapped.read(len(FILE_MAGIC)) == FILE_MAGIC:
+            # The footer, its length in four bytes, and the magic once more.
+            mapped.seek(max(0, size - len(FILE_MAGIC) - 4))
+            length = int.from_bytes(mapped.read(4), "little")
+            if mapped.read() != FILE_MAGIC or end + length + 4 + len(FILE_MAGIC) > size:
+                raise self._broken("no footer at the end")
+            end += length + 4 + len(FILE_MAGIC)
+        if end != size:
+            raise BookError(
+                f"{shown(self.path)}: expected one Arrow table, got {size - end:,} bytes more "
+                "behind its end: were several put into one file?"
+            )
+
+    def _broken(self, reason: str) -> BookError:
+        return BookError(
+            f"{shown(self.path)}: expected a whole Arrow file or stream, got a damaged one or one "
+            f"that is cut off: {reason}"
+        )
+
+
+def _expect_valid(records: pa.RecordBatch) -> None:
+    """Raise pa.ArrowInvalid for data by which a reader would leave its buffers.
+
+    Text need not be UTF-8: that is a fault of its value.
+    """
+    for column in records.columns:
+        if pa.types.is_string(column.type):
+            column.view(pa.binary()).validate(full=True)
+        else:
+            column.validate(full=True)

@@ -1,0 +1,66 @@
+"""From JSON's values to a column: of one type if all values are of it, else as text."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pyarrow as pa
+
+from peerloan.book.values import as_text
+
+# Kinds of values: bool, whole, wide (beyond what a double holds exactly), huge (beyond 64 bits),
+# number, text, nested; a missing value has none.
+Kinds = set[str]
+# Its only field is the value as JSON: no field of a loan can hold it.
+NESTED = pa.struct([("json", pa.string())])
+_WIDE = 2**53
+_HUGE = 2**63
+_KINDS = {bool: "bool", float: "number", str: "text", dict: "nested", list: "nested"}
+
+
+def kinds_of(values: list[Any]) -> Kinds:
+    """The kinds of some values."""
+    types = set(map(type, values))
+    kinds = {_KINDS[kind] for kind in types if kind in _KINDS}
+    if int in types:
+        whole = [value for value in values if type(value) is int]
+        lowest, highest = min(whole), max(whole)
+        kinds.add("whole")
+        if lowest < -_WIDE or highest > _WIDE:
+            kinds.add("wide")
+        if lowest < -_HUGE or highest >= _HUGE:
+            kinds.add("huge")
+    return kinds
+
+
+def type_of(kinds: Kinds) -> pa.DataType:
+    """The type of a column with these kinds of values; every value is exact in it."""
+    plain = kinds - {"nested"}
+    if not plain:
+        return NESTED if kinds else pa.null()
+    if plain == {"bool"}:
+        return pa.bool_()
+    if plain <= {"whole", "wide"}:
+        return pa.int64()
+    if plain <= {"whole", "number"}:
+        return pa.float64()
+    return pa.string()
+
+
+def make_column(values: list[Any], kind: pa.DataType) -> pa.Array:
+    """Values as a column of a type that `type_of` gave for them."""
+    if kind == NESTED:
+        values = [None if value is None else {"json": _as_json(value)} for value in values]
+    elif pa.types.is_string(kind):
+        values = [
+            value if value is None or isinstance(value, str) else as_text(value) for value in values
+        ]
+    return pa.array(values, kind)
+
+
+def _as_json(value: object) -> str:
+    try:
+        return json.dumps(value, ensure_ascii=False)
+    except RecursionError:
+        return '"nested too deep to show"'
