@@ -181,7 +181,7 @@ def test_wrong_use_is_told_and_exits_2(call: Call, tmp_path: Path, command: list
         (["define", "x.csv", "--label", "y", "-o", "d.toml"], "x.csv: no such file"),
         (["check", "x.csv"], "x.csv: no such file"),
         (["check", ""], "expected a file, a folder or a glob, got an empty name"),
-        (["check", "."], "files in this folder, got none"),
+        (["check", "."], "in this folder, got none"),
         (["check", "x.csv", "--definition", "d.toml"], "d.toml: can't be read"),
         (["check", "x.csv", "--definition", "."], "can't be read"),
         (["train", "x.csv"], "x.csv: no such file"),

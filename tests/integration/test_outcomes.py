@@ -133,9 +133,12 @@ def told(client: FlaskClient, *rows: Any) -> Any:
 
 
 def write(path: Path, rows: Rows) -> Path:
-    """A table as CSV, gzipped CSV or Parquet, by the ending."""
+    """A table as CSV, gzipped CSV, JSON lines or Parquet, by the ending."""
     if path.suffix == ".parquet":
         pq.write_table(pa.Table.from_pylist(list(rows)), path)
+        return path
+    if path.suffix == ".jsonl":
+        path.write_text("\n".join(map(json.dumps, rows)))
         return path
     opened: Any = gzip.open if path.suffix == ".gz" else open
     with opened(path, "wt", encoding="utf-8", newline="") as file:
@@ -367,7 +370,7 @@ def test_ten_thousand_are_one_request(client: FlaskClient, ledger: Ledger) -> No
 # Files
 
 
-@pytest.mark.parametrize("name", ["told.csv", "told.csv.gz", "told.parquet"])
+@pytest.mark.parametrize("name", ["told.csv", "told.csv.gz", "told.parquet", "told.jsonl"])
 def test_a_file_of_each_kind_is_kept_and_twice_changes_nothing(
     run: Run, ledger: Ledger, tmp_path: Path, name: str
 ) -> None:
@@ -456,6 +459,7 @@ def test_a_row_with_too_many_cells_is_refused_too(run: Run, ledger: Ledger, tmp_
         ("id,late,is_late", "expected one column of late and is_late, got both"),
         ("id,late,probability", "its late is what was decided"),
         ("id;loan_id;date;late", "separated by ';'"),
+        ("Outcomes of March\nid,late", "got them in line 2: delete what stands above them"),
     ],
 )
 def test_a_table_that_tells_no_outcomes_is_refused(

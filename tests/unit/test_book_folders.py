@@ -104,13 +104,13 @@ def test_a_table_that_only_its_content_tells_does_not_mix_with_another_format(
 
 def test_a_folder_of_nothing_but_other_files_is_refused_with_their_names(tmp_path: Path) -> None:
     write(tmp_path, {"b.txt": "a\n1\n", "c.csv.zip": b"PK\x03\x04"})
-    assert refusal(tmp_path) == (
-        f"{tmp_path}: expected files with loans, got none; passed over, since they are no table "
-        "by ending or content: b.txt, c.csv.zip"
-    )
-    assert refusal(f"{tmp_path}/*").endswith("b.txt, c.csv.zip")
+    passed_over = "passed over, since they are no table by ending or content: b.txt, c.csv.zip"
+    said = refusal(tmp_path)
+    assert said.startswith(f"{tmp_path}: expected files (.csv, .csv.gz, .parquet, .jsonl, ")
+    assert said.endswith(f") in this folder, got none; {passed_over}")
+    assert refusal(f"{tmp_path}/*").endswith(f" that match, got none; {passed_over}")
     (tmp_path / "empty").mkdir()
-    assert "in this folder, got none" in refusal(tmp_path / "empty")
+    assert refusal(tmp_path / "empty").endswith(" in this folder, got none")
 
 
 def test_many_names_are_counted(tmp_path: Path) -> None:
@@ -148,7 +148,10 @@ def test_parts_without_a_row_are_passed_over(tmp_path: Path) -> None:
     assert rows(book) == [{"a": "x"}]
     assert book.notes[1:] == ("passed over, since they hold no row: 0.parquet, 2.parquet",)
     write(tmp_path / "nothing", {"0.csv": "", "1.csv": HEADER})
-    assert refusal(tmp_path / "nothing").endswith("since they hold no row: 0.csv, 1.csv")
+    assert refusal(tmp_path / "nothing") == (
+        f"{tmp_path}/nothing: expected files with loans in this folder, got none; "
+        "passed over, since they hold no row: 0.csv, 1.csv"
+    )
 
 
 def test_a_glob_reads_the_folders_that_it_matches_each_file_once(tmp_path: Path) -> None:
@@ -275,6 +278,14 @@ def test_folders_columns_are_text_beside_typed_ones(tmp_path: Path) -> None:
         {"a": 1, "year": "2026", "grade": "A"},
         {"a": 2, "year": "2026", "grade": "A"},
     ]
+
+
+def test_a_partition_that_is_named_itself_is_a_column(tmp_path: Path) -> None:
+    write(tmp_path, {"run/year=2026/grade=A/x.csv": "a\n1\n"})
+    expected = [{"a": b"1", "year": b"2026", "grade": b"A"}]
+    for spec in ("run", "run/year=2026", "run/year=2026/grade=A", "run/year=2026/grade=A/*.csv"):
+        assert rows(open_book(f"{tmp_path}/{spec}")) == expected, spec
+    assert rows(open_book(tmp_path / "run/year=2026/grade=A/x.csv")) == [{"a": b"1"}]
 
 
 @pytest.mark.parametrize(

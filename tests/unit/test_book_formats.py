@@ -136,6 +136,13 @@ def test_a_column_of_json_holds_every_value_exactly(
     assert [row["a"] for _, row in read(book)[0]] == read_as
 
 
+def test_many_sparse_keys_are_read_in_small_parts(tmp_path: Path) -> None:
+    lines = [json.dumps({f"k{i % 9_000}": i}) for i in range(9_500)]
+    book = open_book(write(tmp_path, "\n".join(lines)))
+    assert len(book.columns) == 9_000
+    assert next(iter(book.parts())).size < 500
+
+
 def test_a_key_may_come_late_or_be_absent(tmp_path: Path) -> None:
     lines = ['{"a": 1}'] * 40_000 + ['{"b": "x"}']
     rows, _ = read(open_book(write(tmp_path, "\n".join(lines))))
@@ -298,7 +305,7 @@ TABLE = pa.table({"a": [1, 2, -1, 0], "b": ["x", "y", None, "z"]})
 def test_an_arrow_table_cut_anywhere_is_refused(tmp_path: Path, form: Any) -> None:
     data = form(TABLE)
     assert len(read(open_book(write(tmp_path, data, "whole")))[0]) == 4
-    for kept in range(8, len(data)):
+    for kept in {*range(8, len(data), 5), *range(len(data) - 12, len(data))}:
         path = write(tmp_path, data[:kept], "cut")
         with pytest.raises(BookError, match=r"cut: .*(cut off|no row)"):
             read(open_book(path))
@@ -326,6 +333,17 @@ def test_arrow_categories_and_text_that_is_no_utf8(tmp_path: Path) -> None:
         ("a", 1, "'été' in Windows-1252"),
         ("b", 2, "'u'"),
     ]
+
+
+def test_categories_that_change_within_an_arrow_stream(tmp_path: Path) -> None:
+    out = io.BytesIO()
+    schema = pa.schema([("a", pa.dictionary(pa.int32(), pa.string()))])
+    with pa.ipc.new_stream(out, schema) as writer:
+        for texts in (["x", "y"], ["z", None, "x"]):
+            column = pa.array(texts).dictionary_encode()
+            writer.write_batch(pa.RecordBatch.from_arrays([column], schema=schema))
+    rows, _ = read(open_book(write(tmp_path, out.getvalue(), "book")))
+    assert [row["a"] for _, row in rows] == ["x", "y", "z", None, "x"]
 
 
 @given(place=st.integers(8, 400), byte=st.integers(0, 255))

@@ -1,4 +1,4 @@
-"""Columns that stand in the names of folders, as Hive and Spark write them: grade=A/part-0.csv."""
+"""Columns that folders name, as Hive and Spark write them: region=north/part-0.csv."""
 
 from __future__ import annotations
 
@@ -21,9 +21,12 @@ _MISSING = "__HIVE_DEFAULT_PARTITION__"
 def partitions_of(path: Path, root: Path) -> dict[str, str | None]:
     """The columns that the folders between a root and a file name, with the file's value of each.
 
-    A missing value is None. Raises BookError for a name that is no UTF-8 or stands there twice.
+    A root that is a partition itself counts, and those right above it. A missing value is None.
+    Raises BookError for a name that is no UTF-8 or stands there twice.
     """
     partitions: dict[str, str | None] = {}
+    while root.name.find("=") > 0:
+        root = root.parent
     for folder in path.relative_to(root).parts[:-1]:
         key, equals, value = folder.partition("=")
         if not key or not equals:

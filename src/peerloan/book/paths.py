@@ -59,6 +59,13 @@ class Listing:
         yield "1 file was read" if read == 1 else f"{read:,} files were read"
         yield from self.reasons()
 
+    def refusal(self, name: str) -> BookError:
+        """What is wrong if nothing is left to read."""
+        expected = "with loans" if NO_ROW in self.passed_over else f"({', '.join(ENDINGS)})"
+        where = "that match" if glob.has_magic(name) else "in this folder"
+        text = f"{name}: expected files {expected} {where}, got none"
+        return BookError("; ".join([text, *self.reasons()]))
+
     def reasons(self) -> Iterator[str]:
         """What was passed over, and why, each reason in a sentence."""
         for reason, paths in self.passed_over.items():
@@ -83,7 +90,7 @@ def list_files(spec: str | Path) -> Listing:
         listing = Listing(path)
         _walk(listing, [path])
         if not listing.files:
-            raise _none(name, listing, f"expected {', '.join(ENDINGS)} files in this folder")
+            raise listing.refusal(name)
         return listing
     if not path.exists() and glob.has_magic(str(spec)):
         return _matches(str(spec))
@@ -95,10 +102,6 @@ def list_files(spec: str | Path) -> Listing:
             "write it to a file first"
         )
     return Listing(files=[path])
-
-
-def _none(name: str, listing: Listing, expected: str) -> BookError:
-    return BookError(f"{name}: {'; '.join([f'{expected}, got none', *listing.reasons()])}")
 
 
 def _matches(pattern: str) -> Listing:
@@ -116,7 +119,7 @@ def _matches(pattern: str) -> Listing:
         matched = list(_without_underscore(listing, matched))
     _walk(listing, matched)
     if not listing.files:
-        raise _none(shown(pattern), listing, "expected files that match")
+        raise listing.refusal(shown(pattern))
     return listing
 
 

@@ -142,9 +142,7 @@ def _open_files(listing: Listing, name: str) -> tuple[TableFile, ...]:
     if not files:
         if listing.root is None:
             raise BookError(empty)
-        raise BookError(
-            "; ".join([f"{name}: expected files with loans, got none", *listing.reasons()])
-        )
+        raise listing.refusal(name)
     files.sort(key=lambda file: file.path)
     _share_keys(files)
     return tuple(_with_partitions(file, listing) for file in files)

@@ -106,5 +106,7 @@ def _expect_valid(records: pa.RecordBatch) -> None:
     for column in records.columns:
         if pa.types.is_string(column.type):
             column.view(pa.binary()).validate(full=True)
+        elif pa.types.is_large_string(column.type):
+            column.view(pa.large_binary()).validate(full=True)
         else:
             column.validate(full=True)

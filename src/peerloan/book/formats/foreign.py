@@ -21,6 +21,10 @@ _KINDS = {
     b"PARE": "an encrypted Parquet file",
     b"\x1f\x8b": "a file that is gzipped twice",
     b"%PDF": "a PDF document",
+    b"<!DOCTYPE": "an HTML page",
+    b"<html": "an HTML page",
+    b"<?xml": "an XML document",
+    b"version https://git-lfs": "the name of a file that Git LFS keeps; fetch it: git lfs pull",
     b"SQLite": "an SQLite database",
 }
 

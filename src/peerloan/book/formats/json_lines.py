@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any, NamedTuple
@@ -26,6 +27,8 @@ _LONGEST = 1 << 22
 _PART_ROWS = 16_384
 _HEAD = 1 << 12
 _PART_BYTES = 1 << 24
+# A row may lack most of many keys, and has a cell for each in a part.
+_PART_CELLS = 1 << 22
 # More keys are hardly columns: their names may be values.
 _MOST_KEYS = 10_000
 
@@ -63,7 +66,7 @@ class JsonLinesFile:
         kinds: dict[str, Kinds] = {}
         wrong: list[tuple[int, str]] = []
         self.has_rows = False
-        for chunk in self._chunks():
+        for chunk in self._chunks(_PART_ROWS):
             self.has_rows = True
             wrong = wrong or chunk.wrong
             self._add_kinds(kinds, chunk.rows)
@@ -90,7 +93,8 @@ class JsonLinesFile:
 
     def parts(self, first: int, at_byte: Callable[[int], None]) -> Iterator[Part]:
         """Read the rows; `first` is the number of the first, `at_byte` hears how far it is read."""
-        for chunk in self._chunks():
+        most_rows = min(_PART_ROWS, max(1, _PART_CELLS // len(self._types)))
+        for chunk in self._chunks(most_rows):
             rows, numbers, wrong = chunk.rows, chunk.numbers, chunk.wrong
             for key in self._mixed:
                 rows, numbers, wrong = _without_nested(key, rows, numbers, wrong)
@@ -109,15 +113,19 @@ class JsonLinesFile:
             at_byte(chunk.position)
 
     def _add_kinds(self, kinds: dict[str, Kinds], rows: list[dict[str, Any]]) -> None:
-        for key in dict.fromkeys(itertools.chain.from_iterable(rows)):
-            if key not in kinds and len(kinds) == _MOST_KEYS:
-                raise BookError(
-                    f"{shown(self.path)}: expected at most {_MOST_KEYS:,} different keys, got "
-                    "more: a key names a column, and is no value"
-                )
-            kinds.setdefault(key, set()).update(kinds_of([row.get(key) for row in rows]))
+        columns: defaultdict[str, list[Any]] = defaultdict(list)
+        for row in rows:
+            for key, value in row.items():
+                columns[key].append(value)
+        for key, values in columns.items():
+            kinds.setdefault(key, set()).update(kinds_of(values))
+        if len(kinds) > _MOST_KEYS:
+            raise BookError(
+                f"{shown(self.path)}: expected at most {_MOST_KEYS:,} different keys, got more: a "
+                "key names a column, and is no value"
+            )
 
-    def _chunks(self) -> Iterator[_Chunk]:
+    def _chunks(self, most_rows: int) -> Iterator[_Chunk]:
         rows: list[dict[str, Any]] = []
         numbers: list[int] = []
         wrong: list[tuple[int, str]] = []
@@ -140,7 +148,7 @@ class JsonLinesFile:
                     numbers.append(number)
                 except WrongLineError as error:
                     wrong.append((number, str(error)))
-                if len(rows) + len(wrong) == _PART_ROWS or size >= _PART_BYTES:
+                if len(rows) + len(wrong) == most_rows or size >= _PART_BYTES:
                     yield _Chunk(rows, numbers, wrong, raw.tell())
                     rows, numbers, wrong, size = [], [], [], 0
             if rows or wrong:
