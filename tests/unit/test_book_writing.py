@@ -93,9 +93,11 @@ def test_several_batches_make_one_file(tmp_path: Path) -> None:
     assert gzip.decompress((tmp_path / "out.CSV.gz").read_bytes()) == b"a\n1\n2\n1\n2\n"
 
 
-def test_parquet_holds_text_for_bytes(tmp_path: Path) -> None:
+def test_parquet_holds_the_bytes_of_cells_as_text_where_they_are_to_be(tmp_path: Path) -> None:
     records = pa.RecordBatch.from_pydict({"a": [b"x", b"", b"\xff\xc3\xa4"], "n": [1, 2, 3]})
-    write(tmp_path / "out.parquet", records)
+    schema = pa.schema([("a", pa.string()), ("n", pa.int64())])
+    with open_writer(tmp_path / "out.parquet", schema) as writer:
+        writer.write(records)
     table = pyarrow.parquet.read_table(tmp_path / "out.parquet")
     assert table.schema.field("a").type == pa.string()
     assert table["a"].to_pylist() == ["x", None, "\\xffä"]

@@ -54,6 +54,8 @@ _FOREIGN = {
 class CsvFile:
     """A CSV file: comma-separated UTF-8 with a header, quoted where needed (RFC 4180)."""
 
+    is_text = True
+
     def __init__(self, path: Path) -> None:
         self.path = path
         with self._stream() as (stream, _):

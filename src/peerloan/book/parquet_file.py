@@ -18,6 +18,8 @@ MAGIC = b"PAR1"
 class ParquetFile:
     """A Parquet file."""
 
+    is_text = False
+
     def __init__(self, path: Path) -> None:
         self.path = path
         with self._opened() as file:
