@@ -87,9 +87,8 @@ def _plain_texts(different: pa.Array | _Unreadable) -> tuple[str, ...] | None:
     lengths = pc.min_max(pc.binary_length(different)).as_py()
     if not lengths["min"] or lengths["max"] > MAX_TEXT:
         return None
-    for unusual in ("[^ -~]", RESPELLED):
-        if pc.any(pc.match_substring_regex(different, unusual)).as_py():
-            return None
+    if pc.any(pc.match_substring_regex(different, f"[^ -~]|{RESPELLED}")).as_py():
+        return None
     try:
         return tuple(different.cast(pa.string()).to_pylist())
     except pa.ArrowInvalid:  # bytes that are no text at all

@@ -165,7 +165,7 @@ class _CsvWriter:
 def _unfit(where: str, format_name: str, field: pa.Field) -> BookError:
     return BookError(
         f"{where}: can't be written as {format_name}: column {show_column(field.name)} "
-        f"is of type {field.type}"
+        f"is of type {field.type}{'; write .parquet' if format_name == 'CSV' else ''}"
     )
 
 
@@ -173,6 +173,8 @@ def _fits_csv(field: pa.Field) -> bool:
     try:
         nothing = decoded(pa.nulls(0, field.type))
         _cells(nothing)
+        if pa.types.is_timestamp(nothing.type):
+            _cells(pa.array([0], nothing.type))  # only a time asks for its zone
     except pa.ArrowException:
         return False
     # Of a duration a cell would show the count without its unit.

@@ -163,9 +163,10 @@ class _Replayer:
             # Releases before took `true` and `True` for two values: one of them was unseen then.
             exact = self._exact_inputs.read(each.inputs)
             if isinstance(exact, Checked) and exact.values != loan.values:
-                (found_exact,) = self._decide([each], [exact])
-                if self._same(kept, found_exact, report):
+                (before,) = self._decide([each], [exact])
+                if self._same(kept, before, report):
                     continue
+                found = min(found, before, key=lambda other: _differences(kept, other))
             _tell(report, each, kept, found)
 
     def _same(self, kept: Replayed, found: Replayed, report: Report) -> bool:
@@ -256,6 +257,10 @@ def _told(reasons: str | None) -> list[tuple[object, ...]] | None:
     if reasons is None:
         return None
     return [(each.feature, each.value, each.sentence) for each in _reasons.decode(reasons)]
+
+
+def _differences(kept: Replayed, found: Replayed) -> int:
+    return sum(_pack(then) != _pack(now) for then, now in zip(kept, found, strict=True))
 
 
 def _tell(report: Report, decision: Kept, kept: Replayed, found: Replayed) -> None:

@@ -89,8 +89,9 @@ class Spelling:
 
     @classmethod
     def of(cls, field: Field) -> Spelling:
-        """That of a field."""
-        return cls((*field.seen_levels, *field.levels))
+        """That of a field: what the training table held comes before what the definition lists."""
+        seen = dict.fromkeys(map(plain, field.seen_levels))
+        return cls((*field.seen_levels, *(x for x in field.levels if plain(x) not in seen)))
 
     @property
     def is_plain(self) -> bool:
