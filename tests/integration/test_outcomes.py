@@ -194,6 +194,28 @@ def test_by_loan_it_belongs_to_the_latest_decision_within_the_horizon(
         assert answer == {"errors": [{"field": "loan_id", "expected": expected, "given": "'A'"}]}
 
 
+def test_an_id_is_one_in_each_spelling(client: FlaskClient, ledger: Ledger) -> None:
+    """Releases before recorded an id of doubles as 2001.0, and one of decimals as 2003.00."""
+    older, double, newer, decimal, text = ledger.decide(
+        ("2001.0", 40), ("2002.0", 30), ("2001", 20), ("2003.00", 30), ("v1.0", 30)
+    )
+    when = {"date": day(10), "late": True}
+    rows = [{"loan_id": 2001} | when, {"loan_id": "2002"} | when, {"loan_id": 2003.0} | when]
+    rows += [{"loan_id": "v1.0"} | when, {"loan_id": "v1"} | when]
+    answers = told(client, *rows)
+    assert [each.get("id") for each in answers[:4]] == [newer, double, decimal, text]
+    assert answers[4]["errors"][0]["expected"].startswith("a loan with a decision")
+    # Before the newer one was made, the older one is the latest.
+    (again,) = told(client, {"loan_id": "2001.0", "date": day(25), "late": False})
+    assert again["id"] == older
+    (also,) = told(client, {"loan_id": "2001", "id": older, "date": day(25), "late": False})
+    assert also["status"] == "unchanged"
+    for asked in ("2001", "2001.0"):
+        found = client.get(f"/v1/decisions?loan_id={asked}").json
+        assert found is not None
+        assert [each["id"] for each in found["decisions"]] == [newer, older]
+
+
 def test_a_correction_keeps_the_history_and_a_repetition_adds_nothing(
     client: FlaskClient, ledger: Ledger
 ) -> None:

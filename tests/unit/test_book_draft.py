@@ -196,7 +196,7 @@ def test_wrong_cells_are_doubted(tmp_path: Path) -> None:
         (["0", "1"], None, (1, 0)),
         (["0", "1"], "1.0", (1, 0)),
         (["paid", "Charged Off"], None, ("Charged Off", "paid")),
-        (["True", "False"], None, ("True", "False")),
+        (["True", "False"], None, (True, False)),
         (["a", "b", "b", "b"], None, ("a", "b")),
         (["1.5", "2.5", "2.5"], None, (1.5, 2.5)),
     ],

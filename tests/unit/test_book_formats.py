@@ -27,7 +27,7 @@ def read(book: Book) -> tuple[list[tuple[int, dict[str, Any]]], list[Problem]]:
     problems: list[Problem] = []
     for part in book.parts():
         assert part.size <= 65_536
-        assert part.records.schema == book.schema
+        assert part.records.schema.names == book.schema.names
         rows += zip(part.numbers.tolist(), part.records.to_pylist(), strict=True)
         problems += part.problems
     return rows, problems

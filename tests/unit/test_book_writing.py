@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from peerloan.book import BookError, Fingerprint, open_book, open_writer, read_loans
 from peerloan.loan import Loans, TextColumn, parse_definition
+from peerloan.loan.spelling import plain
 
 DEFINITION = parse_definition(
     'model = "m"\n[label]\ncolumn = "y"\nlate = 1\non_time = 0\n'
@@ -93,9 +94,11 @@ def test_several_batches_make_one_file(tmp_path: Path) -> None:
     assert gzip.decompress((tmp_path / "out.CSV.gz").read_bytes()) == b"a\n1\n2\n1\n2\n"
 
 
-def test_parquet_holds_text_for_bytes(tmp_path: Path) -> None:
+def test_parquet_holds_the_bytes_of_cells_as_text_where_they_are_to_be(tmp_path: Path) -> None:
     records = pa.RecordBatch.from_pydict({"a": [b"x", b"", b"\xff\xc3\xa4"], "n": [1, 2, 3]})
-    write(tmp_path / "out.parquet", records)
+    schema = pa.schema([("a", pa.string()), ("n", pa.int64())])
+    with open_writer(tmp_path / "out.parquet", schema) as writer:
+        writer.write(records)
     table = pyarrow.parquet.read_table(tmp_path / "out.parquet")
     assert table.schema.field("a").type == pa.string()
     assert table["a"].to_pylist() == ["x", None, "\\xffä"]
@@ -133,7 +136,10 @@ def test_a_file_appears_only_when_it_is_complete(tmp_path: Path) -> None:
         ("out.xlsx", "expected a name that ends in .csv, .csv.gz, .parquet"),
         ("nowhere/out.csv", "no such folder"),
         ("folder.csv", "is a folder"),
-        ("lists.csv", "can't be written as CSV: column a is of type list<item: int64>"),
+        (
+            "lists.csv",
+            "can't be written as CSV: column a is of type list<item: int64>; write .parquet",
+        ),
     ],
 )
 def test_what_can_not_be_written_is_refused_in_one_line(
@@ -194,7 +200,8 @@ def test_format_and_parts_do_not_change_a_fingerprint(
     whole = fingerprint_of(folder / "book.csv")
     assert fingerprint_of(folder / "book.parquet") == whole
 
-    loans = Loans.of(DEFINITION, [row[:2] for row in rows])
+    # As reading spells them.
+    loans = Loans.of(DEFINITION, [(number, text and plain(text)) for number, text, _ in rows])
     labels = np.array([row[2] for row in rows])
     fingerprint = Fingerprint(DEFINITION)
     for positions in (np.arange(min(cut, len(rows))), np.arange(min(cut, len(rows)), len(rows))):

@@ -13,6 +13,7 @@ from peerloan.book.columns import (
 from peerloan.book.draft import draft_definition
 from peerloan.book.fingerprint import Fingerprint
 from peerloan.book.parts import BookError, Part, Progress
+from peerloan.book.rewriting import refuse_unwritable, take_rows
 from peerloan.book.source import Book, open_book
 from peerloan.book.writing import Writer, open_writer
 
@@ -36,4 +37,6 @@ __all__ = [
     "read_cells",
     "read_column",
     "read_loans",
+    "refuse_unwritable",
+    "take_rows",
 ]

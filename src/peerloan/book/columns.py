@@ -11,11 +11,20 @@ import pyarrow as pa
 
 from peerloan.book.parts import BookError, Part, shown
 from peerloan.book.source import Book, is_number, show_column, without_header
-from peerloan.book.values import Mask, as_text, encode, read_numbers, read_texts, show_cells
+from peerloan.book.values import (
+    Mask,
+    as_text,
+    decoded,
+    encode,
+    encode_texts,
+    read_numbers,
+    read_texts,
+    show_cells,
+)
 from peerloan.loan import Codes, Definition, Field, Label, Loans, Numbers, Problem, TextColumn
 from peerloan.loan.checks import nearest
 from peerloan.loan.columns import Column
-from peerloan.loan.labels import expected_label, stands_for
+from peerloan.loan.labels import expected_label, read_label
 from peerloan.loan.text import TEXT_EXPECTED
 
 _SEPARATORS = {",": "','", ";": "';'", "\t": "tabs", "|": "'|'", ":": "':'", " ": "spaces"}
@@ -190,7 +199,7 @@ def read_loans(definition: Definition, part: Part, *, label: bool = False) -> Ba
             absent = np.isnan(values) & ~wrong
             wrong |= _outside(field, values)
         else:
-            values, wrong = read_texts(column, _levels(field))
+            values, wrong = read_texts(column, field)
             absent = (values.codes < 0) & ~wrong
         if not field.missing:
             wrong |= absent
@@ -208,7 +217,7 @@ def read_loans(definition: Definition, part: Part, *, label: bool = False) -> Ba
     id_name = definition.roles.id
     if id_name is not None and id_name in part.records.schema.names:
         column = _column(part.records, id_name)
-        ids, wrong = read_texts(column, None)
+        ids, wrong = read_texts(column)
         note(id_name, TEXT_EXPECTED, wrong, column)
 
     loans = Loans(definition, columns, part.records.num_rows)
@@ -217,17 +226,19 @@ def read_loans(definition: Definition, part: Part, *, label: bool = False) -> Ba
 
 def read_column(part: Part, name: str) -> list[str | None]:
     """Any column of a part as text, None where it is missing; a feature of the loan or not."""
-    texts, _ = read_texts(_column(part.records, name), None)
+    texts, _ = read_texts(_column(part.records, name))
     return texts.values()
 
 
 def read_cells(part: Part, name: str) -> list[object]:
     """Any column of a part as JSON has its values, and None where it is missing.
 
-    A day is text, as 2026-11-25, and a time is its day. Bytes that are no text stay bytes.
+    A day is text, as 2026-11-25, and a time is its day, in its own zone if it has one. Bytes that
+    are no text stay bytes.
     """
-    column = _column(part.records, name)
+    column = decoded(_column(part.records, name))
     if pa.types.is_timestamp(column.type):
+        # Not safe, since the time of day is left out; a day before 1970 stays the day.
         column = column.cast(pa.date32(), safe=False)
     codes, values = encode(column)
     cells = [*map(_cell, values), None]
@@ -247,14 +258,6 @@ def join_loans(loans: Sequence[Loans]) -> Loans:
         codes = np.concatenate([text.recode(levels, unseen=-1) for text in texts])
         columns[field.name] = TextColumn(codes, levels)
     return Loans(definition, columns, sum(some.size for some in loans))
-
-
-def means(value: object, meaning: int | float | str | bool) -> bool:
-    """Whether a cell's value (bytes from CSV) is that of a label."""
-    text = as_text(value)
-    if text is None:
-        return False
-    return stands_for(value if isinstance(value, bool) else text, meaning)
 
 
 def _cell(value: object) -> object:
@@ -288,17 +291,11 @@ def _outside(field: Field, numbers: Numbers) -> Mask:
     return outside
 
 
-def _levels(field: Field) -> frozenset[str] | None:
-    """The texts that a field may have, if these are given."""
-    return frozenset(field.levels) if field.kind == "ordered" else None
-
-
 def _read_labels(label: Label, column: pa.Array) -> Codes:
-    codes, values = encode(column)
-    table = np.full(len(values) + 1, -1, dtype=np.int64)
-    for code, value in enumerate(values):
-        if means(value, label.late):
-            table[code] = 1
-        elif means(value, label.on_time):
-            table[code] = 0
+    codes, texts = encode_texts(column)
+    table = np.full(len(texts) + 1, -1, dtype=np.int64)
+    for code, text in enumerate(texts):
+        late = None if text is None else read_label(text, label)
+        if late is not None:
+            table[code] = int(late)
     return table[codes]

@@ -8,15 +8,14 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-import pyarrow as pa
-
-from peerloan.book.columns import check_separator, means
+from peerloan.book.columns import check_separator
 from peerloan.book.order import find_order
 from peerloan.book.parts import BookError, Progress
 from peerloan.book.profile import Profile, profile_book
 from peerloan.book.source import Book, show_column
 from peerloan.loan.checks import nearest
 from peerloan.loan.definition import reserved_fault
+from peerloan.loan.labels import stands_for
 from peerloan.loan.text import parse_number, show_given, show_number, text_fault
 
 _MOST_LEVELS = 100
@@ -110,8 +109,7 @@ def _label(book: Book, profile: Profile, late: str | None) -> Iterator[str]:
         got = f"{', '.join(shown[:5])}{', …' if len(shown) > 5 else ''}" or "none"
         raise BookError(f"{where}: expected two values of the label, got {got}")
     if late is not None:
-        given = late.encode("utf-8", "surrogateescape")
-        found = [value for value in values if means(given, value)]
+        found = [value for value in values if stands_for(late, value)]
         if not found:
             raise BookError(
                 f"{where}: expected late to be {' or '.join(shown)}, got {show_given(late)}"
@@ -140,8 +138,8 @@ def _label_values(profile: Profile) -> dict[_LabelValue, int]:
     values: dict[_LabelValue, int] = {}
     for text, count in profile.levels.items():
         value: _LabelValue | None = text
-        if pa.types.is_boolean(profile.kind):
-            value = text == "true"
+        if profile.levels.keys() <= {"true", "false", ""}:
+            value = text == "true" if text else None
         elif not profile.texts:
             number = parse_number(text)
             value = int(number) if number is not None and number.is_integer() else number

@@ -32,12 +32,13 @@ class Part:
     `records` are the columns as given: raw bytes from CSV, Parquet's own types. `numbers` is each
     record's row number: data rows from 1, header and blank lines not counted, on across the files
     of a folder. `problems` are the rows with too many or too few cells (field "(row)"); these are
-    not among the records.
+    not among the records. `path` is the file that the rows stand in.
     """
 
     records: pa.RecordBatch
     numbers: Codes
     problems: list[Problem]
+    path: Path | None = None
 
     @property
     def size(self) -> int:

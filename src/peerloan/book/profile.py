@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from peerloan.book.parts import Progress
 from peerloan.book.source import Book
-from peerloan.book.values import as_text, encode, read_numbers
+from peerloan.book.values import encode_texts, read_numbers
 from peerloan.loan import Codes, Numbers
 
 # Distinct values beyond these are not counted: such a column is no category.
@@ -36,7 +36,6 @@ class Profile:
     """
 
     name: str
-    kind: pa.DataType
     rows: int = 0
     broken: int = 0
     empty: int = 0
@@ -79,15 +78,14 @@ class Profile:
         absent = np.isnan(numbers) & ~wrong
         self.missing += int(np.count_nonzero(absent))
         self._add_numbers(numbers[~np.isnan(numbers)])
-        codes, values = encode(column)
-        counts = np.bincount(codes + 1, minlength=len(values) + 1)
+        codes, texts = encode_texts(column)
+        counts = np.bincount(codes + 1, minlength=len(texts) + 1)
         self.rows += len(column)
         self.empty += int(counts[0])
-        is_text = np.zeros(len(values), dtype=np.bool_)
+        is_text = np.zeros(len(texts), dtype=np.bool_)
         is_text[codes[wrong & (codes >= 0)]] = True
         hashes: list[int] = []
-        for code, (value, count) in enumerate(zip(values, counts[1:].tolist(), strict=True)):
-            text = as_text(value)
+        for code, (text, count) in enumerate(zip(texts, counts[1:].tolist(), strict=True)):
             if text == "":
                 self.empty += count
                 continue
@@ -133,7 +131,7 @@ class Profile:
 
 def profile_book(book: Book, progress: Progress | None = None) -> dict[str, Profile]:
     """Profile every column of a book; raises BookError for a file that can't be read."""
-    profiles = {field.name: Profile(field.name, field.type) for field in book.schema}
+    profiles = {name: Profile(name) for name in book.columns}
     for part in book.parts(progress):
         for name, profile in profiles.items():
             profile.broken += len(part.problems)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from peerloan.book.common_type import common_type
 from peerloan.book.formats.arrow_file import FILE_MAGIC as ARROW_MAGIC
 from peerloan.book.formats.arrow_file import STREAM_MAGIC, ArrowFile
 from peerloan.book.formats.csv_file import CsvFile
@@ -28,8 +29,10 @@ from peerloan.loan.text import parse_number
 class Book:
     """An opened book: its name as the user gave it, its files, and its columns' names and types.
 
-    CSV columns are of type binary. `bytes_total` is the size of the files. `notes` say how many
-    files of a folder were read, and name what was passed over.
+    CSV columns are of type binary. Where files hold a column in different types, the schema's is
+    one that is common to all, and each part keeps that of its file: no value is changed by reading.
+    `bytes_total` is the size of the files.
+    `notes` say how many files of a folder were read, and name what was passed over.
     """
 
     name: str
@@ -47,6 +50,26 @@ class Book:
     def columns(self) -> tuple[str, ...]:
         """The columns' names, in order."""
         return tuple(self.schema.names)
+
+    @property
+    def is_text(self) -> bool:
+        """Whether columns of bytes hold the text of cells, as those of CSV do."""
+        return all(file.format == "CSV" for file in self.files)
+
+    def mixed(self) -> list[str]:
+        """The columns that not all files hold in one type."""
+        return [
+            field.name
+            for field in self.schema
+            if any(file.schema.field(field.name).type != field.type for file in self.files)
+        ]
+
+    def kinds_of(self, name: str) -> str:
+        """The types of a column, each with the first file that has it, in words."""
+        kinds: dict[str, str] = {}
+        for file in self.files:
+            kinds.setdefault(str(file.schema.field(name).type), shown(file.path))
+        return " and ".join(f"{kind} in {path}" for kind, path in kinds.items())
 
     def bad_row(self, problem: Problem) -> str:
         """What is wrong with a row, in words."""
@@ -70,22 +93,10 @@ class Book:
         for file in self.files:
             for part in file.parts(first, at_byte):
                 first += part.size
-                yield Part(self._conform(part.records), part.numbers, part.problems)
+                records = part.records.select(self.schema.names)
+                yield Part(records, part.numbers, part.problems, file.path)
             before += file.path.stat().st_size
             at_byte(0)
-
-    def _conform(self, records: pa.RecordBatch) -> pa.RecordBatch:
-        """Another file's columns in the first file's order, and of the types common to all."""
-        if records.schema == self.schema:
-            return records
-        try:
-            columns = [
-                records.column(field.name).cast(field.type, safe=False) for field in self.schema
-            ]
-        except pa.ArrowException as error:
-            reason = str(error).splitlines()[0]
-            raise BookError(f"{self.name}: expected files of the same types: {reason}") from None
-        return pa.RecordBatch.from_arrays(columns, schema=self.schema)
 
 
 def open_book(spec: str | Path) -> Book:
@@ -201,7 +212,6 @@ def _open_file(path: Path) -> TableFile:
 
 def _common_schema(files: tuple[TableFile, ...]) -> pa.Schema:
     first = files[0]
-    schema = first.schema
     for file in files[1:]:
         if file.format != first.format:
             raise BookError(
@@ -218,14 +228,24 @@ def _common_schema(files: tuple[TableFile, ...]) -> pa.Schema:
                 f"{shown(file.path)}: expected the columns of {shown(first.path)}, "
                 f"got {', '.join(differences)}"
             )
-        try:
-            schema = pa.unify_schemas([schema, file.schema], promote_options="permissive")
-        except pa.ArrowException as error:
+    return pa.schema([_common_field(field.name, files) for field in first.schema])
+
+
+def _common_field(name: str, files: tuple[TableFile, ...]) -> pa.Field:
+    """A column of a type that may hold its values in all files."""
+    field: pa.Field = files[0].schema.field(name)
+    since = files[0]
+    for file in files[1:]:
+        other = file.schema.field(name)
+        if (kind := common_type(field.type, other.type)) is None:
             raise BookError(
-                f"{shown(file.path)}: expected the types of {shown(first.path)}: "
-                f"{str(error).splitlines()[0]}"
-            ) from None
-    return schema
+                f"{shown(file.path)}: column {show_column(name)}: expected a type that goes with "
+                f"{field.type}, as in {shown(since.path)}, got {other.type}"
+            )
+        if kind != field.type:
+            field, since = field.with_type(kind), file
+        field = field.with_nullable(field.nullable or other.nullable)
+    return field
 
 
 def without_header(name: str, columns: Sequence[str]) -> BookError:

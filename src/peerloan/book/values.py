@@ -6,8 +6,9 @@ through the rules of `peerloan.loan`, each distinct value once.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from decimal import Decimal
 from typing import Any
+from uuid import UUID
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +16,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from peerloan.book.formats.encodings import show_bytes
-from peerloan.loan import Codes, Numbers, TextColumn
+from peerloan.loan import Codes, Field, Numbers, TextColumn
+from peerloan.loan.spelling import RESPELLED, Spelling, plain, text_of
 from peerloan.loan.text import MAX_TEXT, parse_number, show_given, text_fault
 
 Mask = npt.NDArray[np.bool_]
@@ -28,9 +30,10 @@ def read_numbers(column: pa.Array) -> tuple[Numbers, Mask]:
     """Values as float64, NaN where missing or wrong, and a mask of the wrong ones.
 
     Text is read by `parse_number`. An infinite number is wrong, a NaN is missing; a truth value
-    or a date is wrong.
+    or a date is wrong. A number with more digits than a double has becomes the nearest double, in
+    every format: that is what a number of a loan is.
     """
-    column = _plain(column)
+    column = decoded(column)
     kind = column.type
     if pa.types.is_binary(kind):
         return _parse_numbers(column)
@@ -43,40 +46,49 @@ def read_numbers(column: pa.Array) -> tuple[Numbers, Mask]:
     return np.full(len(column), np.nan), _present(column)
 
 
-def read_texts(column: pa.Array, levels: Collection[str] | None) -> tuple[TextColumn, Mask]:
+def read_texts(column: pa.Array, field: Field | None = None) -> tuple[TextColumn, Mask]:
     """Values as coded text, code −1 where missing or wrong, and a mask of the wrong ones.
 
-    Right are the `levels`, or else any text without a fault. Only an empty text is missing. A
-    number, truth value or date of a typed column becomes its text as CSV would have it.
+    Right are the levels of an ordered field, or else any text without a fault; each in the spelling
+    of the field, or else in its plain one. Only an empty text is missing.
     """
     codes, different = _encoded(column)
-    if levels is None and (plain := _plain_texts(different)) is not None:
-        return TextColumn(codes, plain), np.zeros(len(codes), dtype=np.bool_)
-    values = different.to_pylist()
-    found: list[str] = []
+    spelling = Spelling() if field is None else Spelling.of(field)
+    levels = None if field is None or field.kind != "ordered" else frozenset(field.levels)
+    if levels is None and spelling.is_plain:
+        texts = _plain_texts(different)
+        if texts is not None:
+            return TextColumn(codes, texts), np.zeros(len(codes), dtype=np.bool_)
+    given = _texts(different)
+    places: dict[str, int] = {}
     # By the value's code; the last entry is for missing ones, which have code −1.
-    table = np.full(len(values) + 1, -1, dtype=np.int64)
-    wrong = np.zeros(len(values) + 1, dtype=np.bool_)
-    for code, value in enumerate(values):
-        text = as_text(value)
-        if text == "":
+    table = np.full(len(given) + 1, -1, dtype=np.int64)
+    wrong = np.zeros(len(given) + 1, dtype=np.bool_)
+    for code, each in enumerate(given):
+        if each == "":
             continue
+        text = None if each is None else spelling(each)
         if text is None or (text_fault(text) if levels is None else text not in levels):
             wrong[code] = True
         else:
-            table[code] = len(found)
-            found.append(text)
-    return TextColumn(table[codes], tuple(found)), wrong[codes]
+            table[code] = places.setdefault(text, len(places))
+    return TextColumn(table[codes], tuple(places)), wrong[codes]
 
 
 def _plain_texts(different: pa.Array | _Unreadable) -> tuple[str, ...] | None:
-    """Texts all at once, if each of them is one without a fault, of letters of ASCII alone."""
-    if isinstance(different, _Unreadable) or not pa.types.is_binary(different.type):
+    """Texts all at once, if each of them is one without a fault and in its plain spelling, of
+    letters of ASCII alone.
+    """
+    if isinstance(different, _Unreadable):
+        return None
+    if pa.types.is_integer(different.type):
+        return tuple(different.cast(pa.string()).to_pylist())
+    if not pa.types.is_binary(different.type):
         return None
     lengths = pc.min_max(pc.binary_length(different)).as_py()
     if not lengths["min"] or lengths["max"] > MAX_TEXT:
         return None
-    if pc.any(pc.match_substring_regex(different, "[^ -~]")).as_py():
+    if pc.any(pc.match_substring_regex(different, f"[^ -~]|{RESPELLED}")).as_py():
         return None
     try:
         return tuple(different.cast(pa.string()).to_pylist())
@@ -90,19 +102,57 @@ def encode(column: pa.Array) -> tuple[Codes, list[Any]]:
     return codes, different.to_pylist()
 
 
+def encode_texts(column: pa.Array) -> tuple[Codes, list[str | None]]:
+    """A column by code: its distinct values as plain texts, empty if missing, None for what is
+    none; and each row's place there, −1 a null. Two values may have one text.
+    """
+    codes, different = _encoded(column)
+    return codes, [text and plain(text) for text in _texts(different)]
+
+
 def _encoded(column: pa.Array) -> tuple[Codes, pa.Array | _Unreadable]:
-    column = _plain(column)
+    column = decoded(column)
     try:
-        if pa.types.is_duration(column.type):
-            raise pa.ArrowNotImplementedError  # as text it would be a count of no known unit
+        if not _is_scalar(column.type):
+            raise pa.ArrowNotImplementedError
         if pa.types.is_temporal(column.type):
             column = _bytes(column.cast(pa.string()))
         encoded = column.dictionary_encode()
-    except pa.ArrowException:  # a list or a structure; a duration; a time in an unknown zone
+    except pa.ArrowException:  # also a time in an unknown zone
         codes = np.where(_present(column), np.int64(0), np.int64(-1))
         return codes, _Unreadable(str(column.type))
     codes = pc.fill_null(encoded.indices, -1).to_numpy(zero_copy_only=False).astype(np.int64)
     return codes, encoded.dictionary
+
+
+def _is_scalar(kind: pa.DataType) -> bool:
+    """Whether values of a decoded column can be texts or numbers. A duration's count has no unit
+    that a text would show.
+    """
+    types = pa.types
+    if types.is_duration(kind) or types.is_interval(kind):
+        return False
+    return bool(
+        types.is_primitive(kind)
+        or types.is_binary(kind)
+        or types.is_decimal(kind)
+        or types.is_null(kind)
+    )
+
+
+def _texts(different: pa.Array | _Unreadable) -> list[str | None]:
+    """Distinct values as texts, empty if missing, None for what is none."""
+    values = different.to_pylist()
+    if isinstance(different, _Unreadable):
+        return [None]
+    if pa.types.is_float16(different.type) or pa.types.is_float32(different.type):
+        # A number that is not whole has the fewest digits that give the same single.
+        singles = different.to_numpy(zero_copy_only=False)
+        return [
+            text_of(each if each.is_integer() else float(str(single)))
+            for each, single in zip(map(float, singles), singles, strict=True)
+        ]
+    return [as_text(value) for value in values]
 
 
 def as_text(value: object) -> str | None:
@@ -112,25 +162,22 @@ def as_text(value: object) -> str | None:
             return value.decode("utf-8")
         except UnicodeDecodeError:
             return None
-    if isinstance(value, _Unreadable):
-        return None
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, float):
-        return "" if value != value else repr(value)
-    return str(value)
+    if isinstance(value, bool | int | float | Decimal):
+        return text_of(value)
+    return None if isinstance(value, _Unreadable) else str(value)
 
 
 def show_cells(column: pa.Array, places: Codes) -> list[str]:
     """What stands at some places of a column, for the `given` of problems."""
-    codes, values = encode(_plain(column).take(pa.array(places)))
-    shown = [*map(_show, values), "nothing"]
-    return [shown[code] for code in codes]
+    codes, values = encode(column)
+    return ["nothing" if code < 0 else _show(values[code]) for code in codes[places].tolist()]
 
 
 def _show(value: object) -> str:
     if isinstance(value, _Unreadable):
         return str(value)
+    if isinstance(value, float) and value == value:
+        return repr(value)
     text = as_text(value)
     if text is None:
         return show_bytes(value) if isinstance(value, bytes) else show_given(value)
@@ -159,22 +206,57 @@ class _Unreadable:
         return f"a value of type {self._kind}"
 
 
-def _plain(column: pa.Array) -> pa.Array:
-    """A column without dictionary, texts as bytes: text need not be valid UTF-8 even in Parquet."""
-    if isinstance(column, pa.ExtensionArray):
-        column = column.storage
-    if pa.types.is_dictionary(column.type):
-        column = column.dictionary_decode()
+def decoded(column: pa.Array) -> pa.Array:
+    """A column as its values are, without dictionary, runs or extension; texts as bytes, since
+    text need not be valid UTF-8 even in Parquet. A UUID is text.
+    """
     kind = column.type
-    if (
-        pa.types.is_string(kind)
-        or pa.types.is_large_string(kind)
-        or pa.types.is_large_binary(kind)
-        or pa.types.is_fixed_size_binary(kind)
-        or kind in (pa.string_view(), pa.binary_view())
-    ):
+    if isinstance(column, pa.ExtensionArray):
+        return _stored(column)
+    if pa.types.is_run_end_encoded(kind):
+        rows = np.arange(column.offset, column.offset + len(column))
+        places = np.searchsorted(column.run_ends.to_numpy(), rows, side="right")
+        return decoded(column.values).take(pa.array(places))
+    if pa.types.is_dictionary(kind):
+        return decoded(column.dictionary).take(column.indices)
+    if is_text(kind):
         return _bytes(column)
+    if pa.types.is_decimal32(kind) or pa.types.is_decimal64(kind):
+        return column.cast(pa.decimal128(kind.precision, kind.scale))
     return column
+
+
+def _stored(column: pa.ExtensionArray) -> pa.Array:
+    """What a column of an extension type stands for."""
+    name, storage = column.type.extension_name, column.storage
+    if name == "arrow.bool8":
+        return pc.not_equal(storage, 0)
+    if name == "arrow.uuid":
+        texts = [value and str(UUID(bytes=value)).encode() for value in storage.to_pylist()]
+        return pa.array(texts, pa.binary())
+    return decoded(storage)
+
+
+def is_text(kind: pa.DataType) -> bool:
+    """Whether a type holds texts or bytes, one way or another."""
+    types = pa.types
+    return bool(
+        types.is_string(kind)
+        or types.is_large_string(kind)
+        or types.is_string_view(kind)
+        or is_bytes(kind)
+    )
+
+
+def is_bytes(kind: pa.DataType) -> bool:
+    """Whether a type holds bytes, which need not be text."""
+    types = pa.types
+    return bool(
+        types.is_binary(kind)
+        or types.is_large_binary(kind)
+        or types.is_binary_view(kind)
+        or types.is_fixed_size_binary(kind)
+    )
 
 
 def _bytes(column: pa.Array) -> pa.Array:

@@ -16,8 +16,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet
 
+from peerloan.book.common_type import InexactError, cast
 from peerloan.book.parts import BookError, shown
 from peerloan.book.source import show_column
+from peerloan.book.values import decoded
 
 _ENDINGS = (".csv", ".csv.gz", ".parquet")
 _NEEDS_QUOTES = '[",\r\n]'
@@ -39,12 +41,14 @@ class Writer(Protocol):
 def open_writer(path: Path, schema: pa.Schema, overwrite: bool = False) -> Iterator[Writer]:
     """Write `.csv`, `.csv.gz` or `.parquet` by the ending; on an error nothing is left behind.
 
-    The file has its name only once it is complete. Bytes, as a CSV book's columns hold them, are
-    text: verbatim in CSV; in Parquet an empty one is null, and a byte that is no UTF-8 is escaped.
-    Doubles read back exactly; a NaN is an empty cell in CSV.
+    The file has its name only once it is complete. Columns come in the schema's order; in Parquet
+    they are cast to its types where no value changes by that, and the bytes of a CSV book's cells
+    are text where the schema says so: an empty one is null, a byte that is no UTF-8 is escaped. CSV
+    holds texts and bytes verbatim, a UUID in its usual form, other values as Arrow writes them:
+    doubles read back exactly, a NaN is an empty cell.
 
     Raises BookError for an existing file (unless `overwrite`), another ending, a missing folder,
-    a column that CSV can't hold, or a failing disk.
+    a column that the format can't hold, or a failing disk.
     """
     where = shown(path)
     name = path.name.lower()
@@ -102,15 +106,27 @@ def _gzip(file: IO[bytes]) -> gzip.GzipFile:
 class _ParquetWriter:
     def __init__(self, where: str, file: IO[bytes], schema: pa.Schema) -> None:
         self._where = where
-        self._schema = pa.schema(
-            [f.with_type(pa.string()) if pa.types.is_binary(f.type) else f for f in schema]
-        )
+        self._schema = schema
+        for field in schema:
+            if not _fits_parquet(field):
+                raise _unfit(where, "Parquet", field)
         self._writer = pyarrow.parquet.ParquetWriter(file, self._schema)
 
     def write(self, batch: pa.RecordBatch) -> None:
-        columns = [_text(c) if pa.types.is_binary(c.type) else c for c in batch.columns]
+        columns = [self._column(*each) for each in zip(batch.columns, self._schema, strict=True)]
         with _faults(self._where):
             self._writer.write_batch(pa.RecordBatch.from_arrays(columns, schema=self._schema))
+
+    def _column(self, column: pa.Array, field: pa.Field) -> pa.Array:
+        if pa.types.is_binary(column.type) and pa.types.is_string(field.type):
+            return _text(column)
+        try:
+            return cast(column, field.type)
+        except InexactError:
+            raise BookError(
+                f"{self._where}: can't be written: column {show_column(field.name)} of type "
+                f"{field.type} can't hold each value of type {column.type}"
+            ) from None
 
     def close(self) -> None:
         self._writer.close()
@@ -122,13 +138,8 @@ class _CsvWriter:
     def __init__(self, where: str, file: IO[bytes] | gzip.GzipFile, schema: pa.Schema) -> None:
         self._where = where
         for field in schema:
-            try:
-                pa.nulls(0, field.type).cast(pa.string())
-            except pa.ArrowException:
-                raise BookError(
-                    f"{where}: can't be written as CSV: column {show_column(field.name)} "
-                    f"is of type {field.type}"
-                ) from None
+            if not _fits_csv(field):
+                raise _unfit(where, "CSV", field)
         self._file = file
         header = io.StringIO()
         csv.writer(header, lineterminator="\n").writerow(schema.names)
@@ -151,17 +162,47 @@ class _CsvWriter:
             self._file.close()
 
 
+def _unfit(where: str, format_name: str, field: pa.Field) -> BookError:
+    return BookError(
+        f"{where}: can't be written as {format_name}: column {show_column(field.name)} "
+        f"is of type {field.type}{'; write .parquet' if format_name == 'CSV' else ''}"
+    )
+
+
+def _fits_csv(field: pa.Field) -> bool:
+    try:
+        nothing = decoded(pa.nulls(0, field.type))
+        _cells(nothing)
+        if pa.types.is_timestamp(nothing.type):
+            _cells(pa.array([0], nothing.type))  # only a time asks for its zone
+    except pa.ArrowException:
+        return False
+    # Of a duration a cell would show the count without its unit.
+    return not pa.types.is_duration(nothing.type)
+
+
+def _fits_parquet(field: pa.Field) -> bool:
+    kind = field.type
+    if pa.types.is_dictionary(kind) and kind.value_type in (pa.string_view(), pa.binary_view()):
+        return False  # which Arrow finds out only with a value
+    schema = pa.schema([field.with_nullable(True)])
+    try:
+        with pyarrow.parquet.ParquetWriter(io.BytesIO(), schema) as writer:
+            writer.write_batch(pa.RecordBatch.from_arrays([pa.nulls(0, field.type)], schema=schema))
+    except (pa.ArrowException, OSError):
+        return False
+    return True
+
+
 def _cells(column: pa.Array) -> pa.Array:
     """A column as the bytes of its cells, quoted where needed, empty where null."""
-    kind = column.type
-    if pa.types.is_dictionary(kind):
-        column = column.dictionary_decode()
-        kind = column.type
-    if pa.types.is_floating(kind):
+    column = decoded(column)
+    if pa.types.is_float16(column.type):
+        column = column.cast(pa.float32())  # Arrow asks no half for being a NaN
+    if pa.types.is_floating(column.type):
         column = pc.if_else(pc.is_nan(column), None, column)
-    if not (pa.types.is_binary(kind) or pa.types.is_large_binary(kind)):
-        column = column.cast(pa.string())
-    column = column.cast(pa.binary())
+    if not pa.types.is_binary(column.type):
+        column = column.cast(pa.string()).cast(pa.binary())
     quoted = pc.match_substring_regex(column, _NEEDS_QUOTES)
     if pc.any(quoted).as_py():
         doubled = pc.replace_substring(column, '"', '""')

@@ -16,14 +16,16 @@ from peerloan.loan.text import parse_whole, text_fault
 
 
 class InputReader:
-    """Reads the inputs that the ledger has of decisions by versions of one definition."""
+    """Reads the inputs that the ledger has of decisions by versions of one definition; one by one,
+    `exact` reads texts as releases before did, each as its own value.
+    """
 
-    def __init__(self, definition: Definition) -> None:
+    def __init__(self, definition: Definition, exact: bool = False) -> None:
         self._definition = definition
-        self._decoder = Decoder(Checks(definition))
+        self._decoder = Decoder(Checks(definition, exact=exact))
         self._together = Rereader(definition)
         # What callers knew of other versions then is not what is known now: any name is let pass.
-        self._checks = lru_cache(maxsize=64)(lambda names: Checks(definition, names))
+        self._checks = lru_cache(maxsize=64)(lambda names: Checks(definition, names, exact))
 
     def read(self, inputs: str) -> Checked | str:
         """The loan; why not, if it can't be read."""

@@ -27,6 +27,7 @@ from peerloan.ledger.reading import of_time, parts
 from peerloan.ledger.reports import DAY_MS, Reader, Report, day_of
 from peerloan.ledger.schema import Id, decisions, outcomes
 from peerloan.loan import Definition, Problem
+from peerloan.loan.spelling import id_spellings, plain
 from peerloan.loan.text import show_given
 
 # Rows that one statement names, and that a stream fetches at once.
@@ -132,7 +133,9 @@ class Recorder:
                     placed[made.bytes] = _Decision(made.bytes, loan_id, purged)
             for asked in parts(list(dict.fromkeys(by_loan)), _NAMED):
                 for loan_id, day, made in connection.execute(_latest_of(asked, self._horizon)):
-                    if made is not None:
+                    before = placed.get((loan_id, day))
+                    # Under another spelling there may be a later one.
+                    if made is not None and (before is None or before.id < made.bytes):
                         placed[loan_id, day] = _Decision(made.bytes, loan_id, purged=False)
         return placed
 
@@ -153,7 +156,7 @@ class Recorder:
                 return Problem(row, "id", "the id of a decision", given)
             if decision.purged:
                 return Problem(row, "id", "a decision that was not purged", given)
-            if report.loan_id not in (None, decision.loan_id):
+            if report.loan_id not in (None, decision.loan_id and plain(decision.loan_id)):
                 own = show_given(decision.loan_id)
                 return Problem(row, "loan_id", f"the decision's own, {own}", loan_id)
             made = ids.milliseconds(decision.id) // DAY_MS
@@ -228,18 +231,22 @@ def in_force(
 def _latest_of(
     asked: Sequence[tuple[str | None, int | None]], horizon: tuple[int, int]
 ) -> Select[Any]:
-    """Of loans and days: the latest decision whose age on the day lies within the horizon."""
+    """Of loans and days: the latest decision whose age on the day lies within the horizon; one for
+    each spelling of the loan's id.
+    """
     first, last = horizon
     bounds = [
         (day, ids.first_at((day - last) * DAY_MS), ids.first_at((day - first + 1) * DAY_MS))
         for day in {day for _, day in asked if day is not None}
     ]
-    loans = values(column("loan_id", String), column("day", Integer), name="loans")
+    names = column("loan_id", String), column("spelt", String), column("day", Integer)
+    loans = values(*names, name="loans")
     days = values(column("day", Integer), column("low", Id), column("high", Id), name="days")
-    loan, span = loans.data(asked).cte("loans"), days.data(bounds).cte("days")
+    spelt = [(loan_id, text, day) for loan_id, day in asked for text in id_spellings(loan_id or "")]
+    loan, span = loans.data(spelt).cte("loans"), days.data(bounds).cte("days")
     newest = (
         select(decisions.c.id)
-        .where(decisions.c.loan_id == loan.c.loan_id)
+        .where(decisions.c.loan_id == loan.c.spelt)
         .where(decisions.c.id >= span.c.low, decisions.c.id < span.c.high)
         .order_by(decisions.c.id.desc())
         .limit(1)

@@ -14,6 +14,7 @@ from peerloan.ledger.database import Database
 from peerloan.ledger.errors import LedgerError
 from peerloan.ledger.records import Kept, Record, Version
 from peerloan.ledger.schema import decisions, versions
+from peerloan.loan.spelling import id_spellings
 from peerloan.model import BANDS
 
 _COLUMNS = [decisions.c[name] for name in Record._fields]
@@ -123,7 +124,8 @@ def _of_loan(
     wanted: Wanted, numbers: Sequence[int], limit: int, before: bytes | None
 ) -> Select[Any]:
     rows = _within(select(*_COLUMNS), wanted, before).where(
-        decisions.c.loan_id == wanted.loan_id, decisions.c.version.in_(numbers)
+        decisions.c.loan_id.in_(id_spellings(wanted.loan_id or "")),
+        decisions.c.version.in_(numbers),
     )
     if wanted.band is not None:
         rows = rows.where(decisions.c.band == BANDS.index(wanted.band))

@@ -10,7 +10,7 @@ from uuid import UUID
 
 from peerloan.loan import Definition, Label, Problem
 from peerloan.loan.checks import WrongValue, check_id, show_name
-from peerloan.loan.labels import expected_label, stands_for
+from peerloan.loan.labels import expected_label, read_label
 from peerloan.loan.text import TEXT_EXPECTED, show_given
 
 DAY_MS = 86_400_000
@@ -125,10 +125,9 @@ class _Reading:
         name = said[0] if said else self.first(tuple(labels))
         value, label = self._given.get(name), labels[name]
         if isinstance(value, bool | int | float | str):
-            if stands_for(value, label.late):
-                return True
-            if stands_for(value, label.on_time):
-                return False
+            late = read_label(value, label)
+            if late is not None:
+                return late
         self.refuse(name, expected_label(label), name)
         return None
 

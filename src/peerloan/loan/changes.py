@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from peerloan.loan.definition import Definition, Field
+from peerloan.loan.spelling import plain
 
 
 def breaking_changes(old: Definition, new: Definition) -> list[str]:
@@ -27,7 +28,8 @@ def breaking_changes(old: Definition, new: Definition) -> list[str]:
         if before.missing and not field.missing:
             reasons.append(f"{field.name}: may no longer be missing")
         if field.kind == "ordered":
-            dropped = [level for level in before.levels if level not in field.levels]
+            kept = set(map(plain, field.levels))
+            dropped = [level for level in before.levels if plain(level) not in kept]
             if dropped:
                 reasons.append(f"{field.name}: drops the level {', '.join(map(repr, dropped))}")
         if field.is_number and _narrower(before, field):

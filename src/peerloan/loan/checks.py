@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from peerloan.loan.definition import Definition, Field, Value
+from peerloan.loan.spelling import Spelling, plain, text_of
 from peerloan.loan.text import MAX_TEXT, TEXT_EXPECTED, show_bound, show_given, text_fault
 
 _MOST_COMPARED = 100
@@ -47,12 +48,19 @@ _Check = Callable[[Any], Value]
 class Checks:
     """A definition compiled to fast checks of single records.
 
-    `known` names the fields of other versions, which are accepted, ignored and warned of.
+    `known` names the fields of other versions, which are accepted, ignored and warned of. `exact`
+    reads texts as releases before did, each as its own value: `True` is not `true`.
     """
 
-    def __init__(self, definition: Definition, known: Iterable[str] = ()) -> None:
+    def __init__(
+        self, definition: Definition, known: Iterable[str] = (), exact: bool = False
+    ) -> None:
         self.definition = definition
-        self._checks = [(field, _compile(field)) for field in definition.fields]
+        self.spellings = [None if exact else Spelling.of(field) for field in definition.fields]
+        self._checks = [
+            (field, _compile(field, spelling))
+            for field, spelling in zip(definition.fields, self.spellings, strict=True)
+        ]
         self._names = frozenset(definition.names)
         roles = definition.roles
         self.id_names = tuple(dict.fromkeys(name for name in ("loan_id", roles.id) if name))
@@ -190,15 +198,15 @@ def check_id(given: Any) -> str | None:
     # JSON's 5.0 is the integer 5.
     if type(given) is int or (type(given) is float and given.is_integer()):
         try:
-            text = str(int(given))
+            text = text_of(given)
         except ValueError:  # thousands of digits
             raise WrongValue from None
     if not isinstance(text, str) or text_fault(text):
         raise WrongValue
-    return text
+    return plain(text)
 
 
-def _compile(field: Field) -> _Check:
+def _compile(field: Field, spelling: Spelling | None) -> _Check:
     if field.is_number:
         return _number_check(field)
     levels = frozenset(field.levels) if field.kind == "ordered" else None
@@ -209,11 +217,11 @@ def _compile(field: Field) -> _Check:
             if may_miss:
                 return None
             raise WrongValue
-        if levels is not None:
-            if isinstance(given, str) and given in levels:
-                return given
+        if spelling is not None:
+            given = spelling(given) if isinstance(given, str) else spelling.typed(given)
+        if not isinstance(given, str):
             raise WrongValue
-        if not isinstance(given, str) or text_fault(given):
+        if text_fault(given) if levels is None else given not in levels:
             raise WrongValue
         return given
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,6 +29,14 @@ class TextColumn:
         index: dict[str | None, int] = {level: code for code, level in enumerate(levels)}
         index[None] = -1
         return cls(np.fromiter(map(index.__getitem__, values), np.int64, len(values)), levels)
+
+    def respelled(self, spelling: Callable[[str], str]) -> TextColumn:
+        """The same texts, each level by its spelling; levels that become the same are one."""
+        texts = tuple(map(spelling, self.levels))
+        if texts == self.levels:
+            return self
+        levels = tuple(dict.fromkeys(texts))
+        return TextColumn(TextColumn(self.codes, texts).recode(levels, unseen=-1), levels)
 
     def take(self, rows: npt.NDArray[np.int64] | npt.NDArray[np.bool_]) -> TextColumn:
         """The texts at these positions, or where the mask is true."""

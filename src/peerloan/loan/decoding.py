@@ -18,6 +18,7 @@ from msgspec import UNSET, Meta, UnsetType
 from peerloan.loan.checks import Checked, Checks, WrongValue, check_id, doubt
 from peerloan.loan.columns import Column, Loans, TextColumn, column_values
 from peerloan.loan.definition import Definition, Field, Value
+from peerloan.loan.spelling import Spelling
 from peerloan.loan.text import text_fault
 
 _COLON = re.compile(rb'"\s*:')
@@ -62,6 +63,7 @@ class Decoder:
         self._ranges = [
             (i, *field.seen_range) for i, field in enumerate(fields) if field.seen_range is not None
         ]
+        self._spellings = checks.spellings
         self._levels = [
             (i, frozenset[Value]({*field.seen_levels, None}))
             for i, field in enumerate(fields)
@@ -99,7 +101,8 @@ class Decoder:
         ]
         for i, seen in self._levels:
             if values[i] not in seen:
-                if text_fault(values[i]):
+                spelling = self._spellings[i]
+                if text_fault(values[i]) or (spelling and spelling(values[i]) != values[i]):
                     return None
                 odd.append(i)
         warnings = [doubt(self._fields[i], values[i]) or "" for i in sorted(odd)] if odd else []
@@ -147,11 +150,15 @@ class Decoder:
         found: dict[str, Column] = {}
         warnings: dict[int, list[str]] = {}
         values: list[Sequence[Value]] = []
-        for field, given in zip(self._fields, columns, strict=False):
+        for field, spelling, given in zip(self._fields, self._spellings, columns, strict=False):
             if field.missing and UNSET in given:
                 given = [None if value is UNSET else value for value in given]
+            column = _column(field, given)
+            if isinstance(column, TextColumn) and spelling is not None:
+                own = column.respelled(spelling)
+                if own is not column:
+                    column, given = own, own.values()
             values.append(given)
-            column = np.array(given, np.float64) if field.is_number else TextColumn.of(given)
             odd = _odd(field, column)
             if odd is None:
                 return None
@@ -169,6 +176,7 @@ class Rereader:
 
     def __init__(self, definition: Definition) -> None:
         self._definition = definition
+        self._spellings = [Spelling.of(field) for field in definition.fields]
         attributes = [
             (f"f{i}", _type(field) | None, None) for i, field in enumerate(definition.fields)
         ]
@@ -184,8 +192,12 @@ class Rereader:
             return None
         by_field = zip(*map(msgspec.structs.astuple, read), strict=True)
         columns: dict[str, Column] = {}
-        for field, given in zip(self._definition.fields, by_field, strict=True):
-            column = np.array(given, np.float64) if field.is_number else TextColumn.of(given)
+        for field, spelling, given in zip(
+            self._definition.fields, self._spellings, by_field, strict=True
+        ):
+            column = _column(field, given)
+            if isinstance(column, TextColumn):
+                column = column.respelled(spelling)
             absent = column.codes < 0 if isinstance(column, TextColumn) else np.isnan(column)
             if (not field.missing and np.any(absent)) or _odd(field, column) is None:
                 return None
@@ -211,6 +223,10 @@ def may_repeat(content: bytes, names: int) -> bool:
     Every name has a colon behind it, and few values hold one.
     """
     return content.count(b":") != names and len(_COLON.findall(content)) != names
+
+
+def _column(field: Field, given: Sequence[Any]) -> Column:
+    return np.array(given, np.float64) if field.is_number else TextColumn.of(given)
 
 
 def _odd(field: Field, column: Column) -> list[int] | None:

@@ -3,18 +3,35 @@
 from __future__ import annotations
 
 from peerloan.loan.definition import Label
+from peerloan.loan.spelling import plain, text_of
 from peerloan.loan.text import parse_number
 
+LabelValue = int | float | str | bool
+# What 0 and 1 are to a table of truth values, and the other way round.
+_BITS = {"false": "0", "true": "1"}
 
-def stands_for(value: str | int | float | bool, meaning: int | float | str | bool) -> bool:
-    """Whether a value is that of a label: of the same type, or the text of it in CSV."""
-    text = _text(value)
-    if isinstance(meaning, str):
-        return text == meaning
-    if isinstance(meaning, bool) and text.casefold() in ("true", "false"):
-        return (text.casefold() == "true") == meaning
-    if isinstance(value, bool):
-        return value == meaning
+
+def read_label(value: LabelValue, label: Label) -> bool | None:
+    """Whether a value says late (True) or on time (False); None if it says neither.
+
+    The value may be of another type than the definition's, or the text of it: 1, 1.0, `1`, `1.0`
+    and, where the two values are truth values or 0 and 1, true and `True` say the same.
+    """
+    if stands_for(value, label.late):
+        return True
+    if stands_for(value, label.on_time):
+        return False
+    bits = {_bit(label.late): True, _bit(label.on_time): False}
+    return bits.get(_bit(value)) if bits.keys() == {"0", "1"} else None
+
+
+def stands_for(value: LabelValue, meaning: LabelValue) -> bool:
+    """Whether a value is one of a label's: the same, whatever its type and spelling."""
+    text, expected = _text(value), _text(meaning)
+    if text == expected or isinstance(meaning, str):
+        return text == expected
+    if isinstance(meaning, bool):
+        return _bit(value) == _bit(meaning)
     try:
         return parse_number(text) == meaning
     except ValueError:
@@ -26,11 +43,15 @@ def expected_label(label: Label) -> str:
     return f"{_show(label.late)} (late) or {_show(label.on_time)} (on time)"
 
 
-def _text(value: str | int | float | bool) -> str:
-    if isinstance(value, bool):
-        return str(value).lower()
-    return value if isinstance(value, str) else repr(value)
+def _text(value: LabelValue) -> str:
+    return plain(value if isinstance(value, str) else text_of(value))
 
 
-def _show(meaning: int | float | str | bool) -> str:
+def _bit(value: LabelValue) -> str:
+    """The text of a value, 0 or 1 for a truth value."""
+    text = _text(value)
+    return _BITS.get(text.casefold(), text)
+
+
+def _show(meaning: LabelValue) -> str:
     return str(meaning).lower() if isinstance(meaning, bool) else repr(meaning)

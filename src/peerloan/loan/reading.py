@@ -11,6 +11,7 @@ from pathlib import Path
 import msgspec
 
 from peerloan.loan.definition import Definition, DefinitionError
+from peerloan.loan.spelling import plain
 
 _HEADER = re.compile(r"^\s*(\[\[?)\s*([^\[\]]+?)\s*\]\]?\s*(#.*)?$")
 _KEY = re.compile(r"""^\s*(?:"([^"]+)"|'([^']+)'|([A-Za-z0-9_-]+))\s*=""")
@@ -51,7 +52,9 @@ def parse_definition(text: str, source: str) -> Definition:
     except RecursionError:
         raise DefinitionError("not TOML: arrays or tables too deep", where=source) from None
     try:
-        return msgspec.convert(found, Definition)
+        definition = msgspec.convert(found, Definition)
+        _refuse_one_value_twice(definition)
+        return definition
     except DefinitionError as error:
         reason, path = error.reason, error.path
     except msgspec.ValidationError as error:
@@ -71,6 +74,20 @@ def default_definition() -> Definition:
     """PeerLoan's own definition, which ships with the package."""
     text = resources.files("peerloan").joinpath("loan.toml").read_text("utf-8")
     return parse_definition(text, "loan.toml")
+
+
+def _refuse_one_value_twice(definition: Definition) -> None:
+    """Raise DefinitionError for two levels that are one value in two spellings.
+
+    Not among a definition's own faults: versions of earlier releases may have been trained on both.
+    """
+    for i, field in enumerate(definition.fields):
+        spelt: dict[str, str] = {}
+        for level in field.levels:
+            before = spelt.setdefault(plain(level), level)
+            if before != level:
+                reason = f"{before!r} and {level!r} are two spellings of one value; keep one"
+                raise DefinitionError(reason, ("field", i, "levels"))
 
 
 def _translate(message: str) -> tuple[str, tuple[str | int, ...]]:

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from peerloan.loan.definition import Definition, Field, Value
+from peerloan.loan.spelling import typed_levels
 from peerloan.loan.text import MAX_TEXT, PLAIN_LETTER
 
 
@@ -51,9 +52,11 @@ def field_schema(field: Field) -> dict[str, Any]:
             if bound is not None:
                 schema[key] = bound
     elif field.kind == "ordered":
-        schema = {"enum": list(field.levels)}
+        schema = {"enum": [*field.levels, *typed_levels(field)]}
     else:
         schema = _text_schema()
+        if typed := typed_levels(field):
+            schema = {"anyOf": [schema, {"enum": typed}]}
         schema["examples"] = list(field.levels)
     if field.missing:
         schema = {"anyOf": [schema, {"type": "null"}]}

@@ -185,7 +185,8 @@ def _check_profile(profile: Profile, definition: Definition) -> None:
 
 
 def _values(definition: Definition, loan: Mapping[str, Value]) -> tuple[Value, ...]:
-    checked = Checks(definition).loan(loan)
+    # The bundle's own loans are in its own spelling.
+    checked = Checks(definition, exact=True).loan(loan)
     if checked.problems:
         first = checked.problems[0]
         raise ValueError(

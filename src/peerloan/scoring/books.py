@@ -13,7 +13,16 @@ from typing import IO
 
 import pyarrow as pa
 
-from peerloan.book import Batch, Book, BookError, check_columns, open_writer, read_loans
+from peerloan.book import (
+    Batch,
+    Book,
+    BookError,
+    check_columns,
+    open_writer,
+    read_loans,
+    refuse_unwritable,
+    take_rows,
+)
 from peerloan.ledger import Recorder
 from peerloan.loan import Problem
 from peerloan.model import BANDS, MAX_REASONS, Bundle
@@ -72,6 +81,7 @@ def score_book(
     typed = _typed_columns(book, bundle) if out.name.lower().endswith(".parquet") else {}
     given = [field.with_type(typed.get(field.name, field.type)) for field in book.schema]
     schema = pa.schema([*given, *added])
+    refuse_unwritable(book, out)
     rejects = out.with_name(out.name + ".rejects")
     for target in (out, rejects):
         if target.exists() and any(target.samefile(path) for path in book.paths):
@@ -96,7 +106,7 @@ def score_book(
             decided = decide(bundle, batch.loans, reasons, steps.scored)
             ids = None if recording is None else recording.keep(batch, decided)
             columns = [*_given(batch, typed), *_added(bundle, decided, ids, reasons)]
-            writer.write(pa.RecordBatch.from_arrays(columns, schema=schema))
+            writer.write(pa.RecordBatch.from_arrays(columns, schema.names))
             rows += batch.loans.size
             late += int(decided.late.sum())
             rejected += part.size - batch.loans.size
@@ -126,26 +136,27 @@ def _refuse_any(book: Book, problems: Sequence[Problem]) -> None:
 
 
 def _typed_columns(book: Book, bundle: Bundle) -> dict[str, pa.DataType]:
-    """The numbers of a CSV book, which Parquet is to hold as numbers.
+    """What Parquet is to hold of a CSV book's cells: numbers as numbers, and texts.
 
     Whole ones are doubles too: 1e300 is a whole number, and no 64-bit integer.
     """
+    if not book.is_text:
+        return {}
+    numbers = {field.name for field in bundle.definition.fields if field.is_number}
     return {
-        field.name: pa.float64()
-        for field in bundle.definition.fields
-        if field.is_number
-        and field.name in book.columns
-        and pa.types.is_binary(book.schema.field(field.name).type)
+        field.name: pa.float64() if field.name in numbers else pa.string()
+        for field in book.schema
+        if pa.types.is_binary(field.type)
     }
 
 
 def _given(batch: Batch, typed: dict[str, pa.DataType]) -> list[pa.Array]:
-    """The good rows' columns as they were given; those in `typed` as numbers."""
-    records = batch.part.records.filter(pa.array(batch.good))
+    """The good rows' columns as they were given; those that are numbers in `typed` as numbers."""
+    records = batch.part.records
     return [
         pa.array(batch.loans.numbers(name), from_pandas=True)
-        if name in typed
-        else records.column(name)
+        if typed.get(name) == pa.float64()
+        else take_rows(records.column(name), batch.good)
         for name in records.schema.names
     ]
 

@@ -14,6 +14,7 @@ from flask import Blueprint, Response, request
 
 from peerloan import __version__
 from peerloan.loan import Definition, Field, Problem
+from peerloan.loan.spelling import Spelling
 from peerloan.loan.text import show_given
 from peerloan.service import tensors
 from peerloan.service.answers import Wanted, answer_many
@@ -207,7 +208,7 @@ def _refuse_misfits(definition: Definition, columns: Mapping[str, Column]) -> No
         fits = (
             column.datatype not in ("BYTES", "BOOL")
             if field.is_number
-            else column.datatype == "BYTES"
+            else column.datatype == "BYTES" or _are_levels(field, column.values)
         )
         # A data frame's column of nothing but missing values is one of numbers.
         if not fits and any(value is not None for value in column.values):
@@ -215,6 +216,13 @@ def _refuse_misfits(definition: Definition, columns: Mapping[str, Column]) -> No
             problems.append(Problem(None, field.name, expected, column.datatype))
     if problems:
         raise RequestError(400, "Wrong Datatypes", sentence(problems), problems)
+
+
+def _are_levels(field: Field, values: Sequence[Any]) -> bool:
+    """Whether numbers or truth values are levels of a category."""
+    spelling = Spelling.of(field)
+    different = {value for value in values if value is not None}
+    return all(spelling.typed(value) is not None for value in different)
 
 
 def _parameters(asked: tensors.InferRequest, answer: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,91 @@
+"""A book's own columns in a table that is made from it: each value as it stood, or refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from peerloan.book.common_type import InexactError, cast
+from peerloan.book.parts import BookError, Part, shown
+from peerloan.book.source import Book, show_column
+from peerloan.book.values import Mask, decoded, is_bytes
+
+
+def refuse_unwritable(book: Book, out: Path) -> None:
+    """Raise BookError for a value that the format of `out` can't hold as it stands.
+
+    Parquet has one type for a column, which may not hold what each file of a folder has; CSV holds
+    text, which bytes of a Parquet book need not be. A book with such columns is read once for that;
+    no other is.
+    """
+    as_parquet = out.name.lower().endswith(".parquet")
+    if as_parquet:
+        names = book.mixed()
+    else:
+        names = [] if book.is_text else [f.name for f in book.schema if _may_be_bytes(f.type)]
+    if not names:
+        return
+    for part in book.parts():
+        for name in names:
+            if as_parquet:
+                _refuse_inexact(book, part, name)
+            else:
+                _refuse_no_text(part, name)
+
+
+def take_rows(column: pa.Array, rows: Mask) -> pa.Array:
+    """The values of a column where the mask is true, in the column's own type."""
+    if rows.all():
+        return column
+    try:
+        return column.filter(pa.array(rows))
+    except pa.ArrowNotImplementedError:  # of views, and of runs
+        edges = np.flatnonzero(np.diff(rows, prepend=False, append=False)).reshape(-1, 2)
+        some = [column.slice(first, end - first) for first, end in edges.tolist()]
+        return pa.concat_arrays(some or [column.slice(0, 0)])
+
+
+def _refuse_inexact(book: Book, part: Part, name: str) -> None:
+    kind = book.schema.field(name).type
+    column = part.records.column(name)
+    try:
+        cast(column, kind)
+    except InexactError as error:
+        raise BookError(
+            f"{_where(part, error.place)}: column {show_column(name)} is {book.kinds_of(name)}: "
+            f"expected a value that {kind}, which goes with both, holds exactly, given "
+            f"{column[error.place]}; give the files one type, or write .csv, which holds each "
+            "value as it stands"
+        ) from None
+
+
+def _refuse_no_text(part: Part, name: str) -> None:
+    column = part.records.column(name)
+    values = decoded(column)
+    try:
+        values.cast(pa.string())
+    except pa.ArrowInvalid:
+        place = next(i for i, value in enumerate(values.to_pylist()) if not _is_utf8(value))
+        raise BookError(
+            f"{_where(part, place)}: column {show_column(name)} is of type {column.type} and holds "
+            "bytes that are no UTF-8 text, which CSV can't hold; write .parquet"
+        ) from None
+
+
+def _where(part: Part, place: int) -> str:
+    return f"{shown(part.path or '')}: row {part.numbers[place]}"
+
+
+def _may_be_bytes(kind: pa.DataType) -> bool:
+    if pa.types.is_dictionary(kind) or pa.types.is_run_end_encoded(kind):
+        return _may_be_bytes(kind.value_type)
+    return is_bytes(kind)
+
+
+def _is_utf8(value: bytes | None) -> bool:
+    try:
+        return value is None or value.decode("utf-8") is not None
+    except UnicodeDecodeError:
+        return False
