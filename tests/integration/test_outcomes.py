@@ -211,9 +211,9 @@ def test_an_id_is_one_in_each_spelling(client: FlaskClient, ledger: Ledger) -> N
     (also,) = told(client, {"loan_id": "2001", "id": older, "date": day(25), "late": False})
     assert also["status"] == "unchanged"
     for asked in ("2001", "2001.0"):
-        found = client.get(f"/v1/decisions?loan_id={asked}").json
+        found = client.get(f"/v1/predictions?loan_id={asked}").json
         assert found is not None
-        assert [each["id"] for each in found["decisions"]] == [newer, older]
+        assert [each["id"] for each in found["predictions"]] == [newer, older]
 
 
 def test_a_correction_keeps_the_history_and_a_repetition_adds_nothing(

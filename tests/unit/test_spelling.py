@@ -23,7 +23,14 @@ from peerloan.loan import (
     parse_definition,
 )
 from peerloan.loan.labels import read_label
-from peerloan.loan.spelling import Spelling, id_spellings, plain, text_of, typed_levels
+from peerloan.loan.spelling import (
+    Spelling,
+    id_spellings,
+    plain,
+    text_of,
+    typed_levels,
+    with_one_spelling,
+)
 
 # As releases before trained versions: on the texts of a CSV of doubles and of Python's truths.
 OLD = Definition(
@@ -51,6 +58,8 @@ OLD = Definition(
         ("2026-11-25 10:30:00.500", "2026-11-25 10:30:00.5"),
         ("2026-11-25 10:30:00.000000Z", "2026-11-25 10:30:00Z"),
         ("2026-11-25 00:00:00+0100", "2026-11-25 00:00:00+0100"),
+        ("10:30:00.000", "10:30:00"),
+        ("00:00:00.250", "00:00:00.25"),
     ],
 )
 def test_spellings_of_one_value_are_one_text(text: str, value: str) -> None:
@@ -222,6 +231,17 @@ def test_another_spelling_of_a_level_breaks_nothing() -> None:
     )
     assert breaking_changes(OLD, new) == ["stage: drops the level '3'"]
     assert stage.levels == ("1.0", "2.0", "3")
+
+
+def test_a_new_version_is_trained_on_one_spelling() -> None:
+    mixed = Field("a", "category", "A", levels=("11.0", "x", "11", "True"), seen=("11", "11.0"))
+    ordered = Field("b", "ordered", "B", levels=("1.0", "2", "2.0"), default="2.0")
+    number = Field("c", "number", "C", seen=(1.0, 2.0))
+    old = Definition(model="m", label=OLD.label, fields=(mixed, ordered, number))
+    a, b, c = with_one_spelling(old).fields
+    assert (a.levels, a.seen) == (("11.0", "x", "True"), None)
+    assert (b.levels, b.default) == (("1.0", "2"), "2")
+    assert c == number
 
 
 def test_the_schema_says_which_numbers_and_truths_are_levels() -> None:

@@ -81,6 +81,8 @@ def _where(part: Part, place: int) -> str:
 def _may_be_bytes(kind: pa.DataType) -> bool:
     if pa.types.is_dictionary(kind) or pa.types.is_run_end_encoded(kind):
         return _may_be_bytes(kind.value_type)
+    if isinstance(kind, pa.BaseExtensionType):
+        return kind != pa.uuid() and _may_be_bytes(kind.storage_type)
     return is_bytes(kind)
 
 

@@ -11,7 +11,9 @@ import re
 from collections.abc import Iterable
 from decimal import Decimal
 
-from peerloan.loan.definition import Field
+import msgspec
+
+from peerloan.loan.definition import Definition, Field
 from peerloan.loan.text import parse_number
 
 _TRUTHS = {
@@ -19,11 +21,12 @@ _TRUTHS = {
     **dict.fromkeys(("false", "False", "FALSE"), "false"),
 }
 _WHOLE = r"-?(?:0|[1-9][0-9]*)\.0+"
-_TIME = r"[0-9]{4}-[0-9]{2}-[0-9]{2} [0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]+)?(?:Z|[+-][0-9]{4})?"
+_CLOCK = r"[0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]+)?"
+_TIME = rf"(?:[0-9]{{4}}-[0-9]{{2}}-[0-9]{{2}} )?{_CLOCK}(?:Z|[+-][0-9]{{4}})?"
 # What has another spelling; a text that doesn't match is its own. RE2 and Python read it alike.
 RESPELLED = f"^(?:True|TRUE|False|FALSE|{_WHOLE}|{_TIME})$"
 _respelled = re.compile(f"(?:{_TIME}|(?P<whole>{_WHOLE}))")
-_time_parts = re.compile(r"(.{10})( .{8})(?:\.([0-9]+))?(.*)")
+_time_parts = re.compile(r"(.{10} |)(.{8})(?:\.([0-9]+))?(.*)")
 
 
 def plain(text: str) -> str:
@@ -47,8 +50,8 @@ def plain(text: str) -> str:
         return "0" if digits == "-0" else digits
     day, time, fraction, zone = _time_parts.fullmatch(text).groups(default="")  # type: ignore[union-attr]
     fraction = fraction.rstrip("0")
-    if time == " 00:00:00" and not fraction and not zone:
-        return day
+    if day and time == "00:00:00" and not fraction and not zone:
+        return day.rstrip()
     return f"{day}{time}{'.' if fraction else ''}{fraction}{zone}"
 
 
@@ -113,6 +116,23 @@ class Spelling:
         except (ValueError, OverflowError):  # thousands of digits; an infinite number
             return None
         return text if text in self._levels else None
+
+
+def with_one_spelling(definition: Definition) -> Definition:
+    """A definition to train a new version by: each value is one level, and none has been seen."""
+    fields = (each if each.is_number else _merged(each) for each in definition.fields)
+    return msgspec.structs.replace(definition, fields=tuple(fields))
+
+
+def _merged(field: Field) -> Field:
+    first: dict[str, str] = {}
+    for level in field.levels:
+        first.setdefault(plain(level), level)
+    default = field.default
+    if isinstance(default, str):
+        default = first.get(plain(default), default)
+    levels = tuple(first.values())
+    return msgspec.structs.replace(field, levels=levels, default=default, seen=None)
 
 
 def typed_levels(field: Field) -> list[bool | int | float]:

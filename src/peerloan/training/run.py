@@ -14,6 +14,7 @@ import numpy as np
 
 from peerloan.book import Book, Fingerprint, check_columns, join_loans, read_column, read_loans
 from peerloan.loan import Definition, Field, Loans, Numbers, TextColumn
+from peerloan.loan.spelling import with_one_spelling
 from peerloan.loan.text import show_given
 from peerloan.model import (
     Draft,
@@ -163,6 +164,8 @@ def train(
         check_aim(aim.name, aim.value)
     except ValueError as error:
         raise TrainingError(str(error)) from None
+    # A champion's may tell two spellings of a value apart, as its own table did.
+    definition = with_one_spelling(definition)
     table = read_table(book, definition, progress, groups)
     _refuse_constants(table.loans, book.name)
     after = None if later is None else read_table(later, definition, progress)
