@@ -330,7 +330,7 @@ def test_arrow_categories_and_text_that_is_no_utf8(tmp_path: Path) -> None:
         parse_definition(DEFINITION.replace("grade", "a").replace("rate", "b"), "test"),
     )
     assert [(g.field, g.count, g.examples[0].given) for g in report.groups] == [
-        ("a", 1, "'été' in Windows-1252"),
+        ("a", 1, "'été' (Windows-1252, not UTF-8)"),
         ("b", 2, "'u'"),
     ]
 
