@@ -48,10 +48,10 @@ def read_header(head: bytes, where: str) -> Header:
     if not head[start:].strip(b"\r\n"):
         raise EmptyFileError(f"{where}: expected a table of loans, got an empty file")
     notes = []
-    if found := _SEPARATOR_LINE.match(head, start):
-        _expect_comma(found[1] or b"", where)
+    if separator := _SEPARATOR_LINE.match(head, start):
+        _expect_comma(separator[1] or b"", where)
         notes.append("the first line, sep=, names the separator and was passed over")
-        start = found.end()
+        start = separator.end()
     names, end, line = _names(head, start, where)
     names = _as_wide(names, head[end : end + _ROWS_BYTES])
     if fault := not_utf8(head[end:], len(head) < HEADER_LIMIT):
@@ -65,7 +65,7 @@ def read_header(head: bytes, where: str) -> Header:
 def read_lines(head: bytes) -> list[tuple[int, str]]:
     """The first lines of a text with their numbers, blank ones left out."""
     start = len(_BOM) if head.startswith(_BOM) else 0
-    lines = ((i, found[0].strip()) for i, found in enumerate(_LINE.finditer(head, start), 1))
+    lines = ((i, match[0].strip()) for i, match in enumerate(_LINE.finditer(head, start), 1))
     return [(i, line.decode("utf-8", "replace")) for i, line in lines if line][:_LOOKED_AT]
 
 
