@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from peerloan.book import Book, BookError, open_book
+from peerloan.book import Book, BookError, Fingerprint, open_book, read_loans
 from peerloan.cli import main
 from peerloan.loan import default_definition
 from peerloan.sample import SCHEMA, batches
@@ -324,6 +324,23 @@ def test_any_name_of_a_folder_is_read_as_it_was_escaped(
         return
     folder = write(tmp_path_factory.mktemp("hive"), {f"b={name}/1.csv": "a\n1\n"})
     assert rows(open_book(folder)) == [{"a": b"1", "b": value.encode()}]
+
+
+def test_a_folder_has_the_fingerprint_of_its_rows(tmp_path: Path) -> None:
+    table = pa.Table.from_batches([*batches(90, 4, "calm")], SCHEMA)
+    for name, parts in (("one", [(0, 90)]), ("many", [(0, 20), (20, 0), (20, 50), (70, 20)])):
+        for number, (start, rows_of_part) in enumerate(parts):
+            path = tmp_path / name / f"{number}" / "part.parquet"
+            path.parent.mkdir(parents=True)
+            pyarrow.parquet.write_table(table.slice(start, rows_of_part), path)
+    digests = set()
+    for name in ("one", "many"):
+        fingerprint = Fingerprint(default_definition())
+        for part in open_book(tmp_path / name).parts():
+            batch = read_loans(default_definition(), part, label=True)
+            fingerprint.update(batch.loans, batch.labels)
+        digests.add(fingerprint.hexdigest())
+    assert len(digests) == 1
 
 
 def test_a_partitioned_book_is_checked_as_the_whole_one(

@@ -216,7 +216,8 @@ def test_a_definition_is_drafted_from_json(tmp_path: Path) -> None:
         json.dumps({"bad": i % 5 == 0, "rate": i % 7 / 10, "address": {"city": "x"}})
         for i in range(60)
     ]
-    text = draft_definition(open_book(write(tmp_path, "\n".join(lines))), "bad")
+    text = draft_definition(open_book(write(tmp_path, "\n".join([*lines, "x"]))), "bad")
+    assert "1 row has no JSON object with each key once; training refuses them" in text
     assert parse_definition(text, "draft").label.late is True
     assert "# left out: address" in text
 
@@ -330,7 +331,7 @@ def test_arrow_categories_and_text_that_is_no_utf8(tmp_path: Path) -> None:
         parse_definition(DEFINITION.replace("grade", "a").replace("rate", "b"), "test"),
     )
     assert [(g.field, g.count, g.examples[0].given) for g in report.groups] == [
-        ("a", 1, "'été' in Windows-1252"),
+        ("a", 1, "'été' (Windows-1252, not UTF-8)"),
         ("b", 2, "'u'"),
     ]
 

@@ -150,11 +150,11 @@ def check_separator(book: Book, needed: Sequence[str]) -> None:
     line below the first one.
     """
     lines = book.files[0].first_lines() or [(1, ",".join(book.columns))]
-    there = _named(needed, book.columns)
+    present = _named(needed, book.columns)
     for number, line in lines:
         for separator, words in _SEPARATORS.items():
             named = _named(needed, line.split(separator))
-            if named <= there or named * 2 < len(needed):
+            if named <= present or named * 2 < len(needed):
                 continue
             separated = f"the columns are separated by {words}, expected ','"
             if number == lines[0][0]:

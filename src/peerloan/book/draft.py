@@ -88,7 +88,7 @@ def draft_definition(
         _comment(f"Drafted from {book.name}: {target.rows:,} loans, {len(book.columns)} columns."),
         *(_comment(f"note: {note}") for note in book.notes),
         "# Look at each doubt; where the draft is right, delete the comment.",
-        *([_doubt(_show_broken(target.broken))] if target.broken else []),
+        *([_doubt(_show_broken(target.broken, book))] if target.broken else []),
         "",
         f"model = {_quote(_model_name(book))}",
     ]
@@ -276,10 +276,12 @@ def _category(profile: Profile) -> Iterator[str]:
     yield f"default = {_quote(levels[0])}"
 
 
-def _show_broken(rows: int) -> str:
-    """Rows that have too many or too few cells."""
-    said = "1 row has" if rows == 1 else f"{rows:,} rows have"
-    return f"{said} too many or too few cells; training refuses them"
+def _show_broken(rows: int, book: Book) -> str:
+    """Rows that can't be taken apart into cells."""
+    noun, verb = ("row", "has") if rows == 1 else ("rows", "have")
+    if book.files[0].format == "JSON lines":
+        return f"{rows:,} {noun} {verb} no JSON object with each key once; training refuses them"
+    return f"{rows:,} {noun} {verb} too many or too few cells; training refuses them"
 
 
 def _number_or_none(text: str) -> float | None:

@@ -56,9 +56,9 @@ class PartitionedFile:
         self.path, self.has_rows, self.notes = file.path, file.has_rows, file.notes
         self.format = file.format
         self._file = file
-        own = set(file.schema.names)
-        self._both = {name: text for name, text in partitions.items() if name in own}
-        self._added = {name: text for name, text in partitions.items() if name not in own}
+        names = set(file.schema.names)
+        self._both = {name: text for name, text in partitions.items() if name in names}
+        self._added = {name: text for name, text in partitions.items() if name not in names}
         # In CSV every text is bytes, and an empty one is missing.
         self._kind = pa.binary() if file.format == "CSV" else pa.string()
         self.schema = pa.schema(

@@ -29,10 +29,11 @@ class EmptyFileError(BookError):
 class Part:
     """A run of a book's rows.
 
-    `records` are the columns as given: raw bytes from CSV, Parquet's own types. `numbers` is each
-    record's row number: data rows from 1, header and blank lines not counted, on across the files
-    of a folder. `problems` are the rows with too many or too few cells (field "(row)"); these are
-    not among the records. `path` is the file that the rows stand in.
+    `records` are the columns as given: raw bytes from CSV, the types of other formats. `numbers` is
+    each record's row number: data rows from 1, header and blank lines not counted, on across the
+    files of a folder. `problems` are the rows that can't be taken apart into cells, such as those
+    with too many or too few (field "(row)"); these are not among the records. `path` is the
+    file that the rows stand in.
     """
 
     records: pa.RecordBatch

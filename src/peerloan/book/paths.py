@@ -151,7 +151,7 @@ def _without_underscore(listing: Listing, matched: list[Path]) -> Iterator[Path]
 
 def _walk(listing: Listing, paths: list[Path]) -> None:
     """Add files, and the files of folders with their subfolders; each one once."""
-    met: dict[tuple[int, int], Path] = {}
+    met: dict[tuple[object, int], Path] = {}
     waiting = paths[::-1]
     while waiting:
         path = waiting.pop()
@@ -162,7 +162,9 @@ def _walk(listing: Listing, paths: list[Path]) -> None:
                 listing.pass_over(path, IRREGULAR)
                 continue
             raise BookError(f"{shown(path)}: is a link to a file that is not there") from None
-        first = met.setdefault((status.st_dev, status.st_ino), path)
+        # Some file systems number no files.
+        identity = (status.st_dev, status.st_ino) if status.st_ino else (str(path), 0)
+        first = met.setdefault(identity, path)
         if first is not path:
             # A glob may match a folder and what is in it; a link may lead to what is read anyhow.
             if first != path:

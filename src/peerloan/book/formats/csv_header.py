@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import io
+import itertools
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,6 +21,8 @@ _LINE = re.compile(rb"[^\r\n]*(?:\r\n|\r|\n|\Z)")
 _SEPARATOR_LINE = re.compile(rb'"?sep=(\\t|[^\r\n"])?"?[,;\t ]*(?:\r\n|\r|\n|\Z)', re.IGNORECASE)
 _SEPARATORS = {b"\t": "tabs", b"\\t": "tabs", b" ": "spaces"}
 _LOOKED_AT = 20
+# By these first rows it is decided how wide the table is.
+_ROWS, _ROWS_BYTES = 100, 1 << 16
 
 
 @dataclass(frozen=True)
@@ -44,15 +48,16 @@ def read_header(head: bytes, where: str) -> Header:
     if not head[start:].strip(b"\r\n"):
         raise EmptyFileError(f"{where}: expected a table of loans, got an empty file")
     notes = []
-    if found := _SEPARATOR_LINE.match(head, start):
-        _expect_comma(found[1] or b"", where)
+    if separator := _SEPARATOR_LINE.match(head, start):
+        _expect_comma(separator[1] or b"", where)
         notes.append("the first line, sep=, names the separator and was passed over")
-        start = found.end()
+        start = separator.end()
     names, end, line = _names(head, start, where)
+    names = _as_wide(names, head[end : end + _ROWS_BYTES])
     if fault := not_utf8(head[end:], len(head) < HEADER_LIMIT):
         notes.append(
-            f"{fault.words(names)}: such a value is refused in a field, and kept as it is in other "
-            f"columns; {convert(fault.value)}"
+            f"{fault.words(names)}; a field refuses it, other columns keep it as it is; "
+            f"{convert(fault.value)}"
         )
     return Header(names, end, line, tuple(notes))
 
@@ -60,7 +65,7 @@ def read_header(head: bytes, where: str) -> Header:
 def read_lines(head: bytes) -> list[tuple[int, str]]:
     """The first lines of a text with their numbers, blank ones left out."""
     start = len(_BOM) if head.startswith(_BOM) else 0
-    lines = ((i, found[0].strip()) for i, found in enumerate(_LINE.finditer(head, start), 1))
+    lines = ((i, match[0].strip()) for i, match in enumerate(_LINE.finditer(head, start), 1))
     return [(i, line.decode("utf-8", "replace")) for i, line in lines if line][:_LOOKED_AT]
 
 
@@ -104,3 +109,25 @@ def _names(head: bytes, start: int, where: str) -> tuple[list[str], int, int]:
                 f"{column} of line {line}; {convert(value)}"
             )
     return names, position, line
+
+
+def _as_wide(names: list[str], text: bytes) -> list[str]:
+    """The names for as many cells as every one of the first rows has, if the difference is cells
+    without a name and without a value: programs that end rows with a comma may not end the header
+    with one, or the other way round.
+    """
+    reader = csv.reader(io.StringIO(text.decode("latin-1"), newline=""))
+    try:
+        rows = [row for row in itertools.islice(reader, _ROWS) if row]
+    except csv.Error:
+        return names
+    if len(text) == _ROWS_BYTES:
+        rows = rows[:-1]  # it may be cut
+    if len({len(row) for row in rows}) != 1:
+        return names
+    width, width_named = len(rows[0]), len(names)
+    while width_named and not names[width_named - 1].strip():
+        width_named -= 1
+    if width > len(names) and not any("".join(row[len(names) :]) for row in rows):
+        return names + [""] * (width - len(names))
+    return names[:width] if width_named <= width < len(names) else names

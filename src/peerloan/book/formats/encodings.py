@@ -36,7 +36,7 @@ class Misencoded(NamedTuple):
     def words(self, names: Sequence[str]) -> str:
         """Where a value stands that is no UTF-8, and what it is."""
         column = names[self.column - 1] if self.column <= len(names) else str(self.column)
-        return f"row {self.row}, column {column}: expected UTF-8, got {self.shown}"
+        return f"row {self.row}, column {column}, is no UTF-8: {self.shown}"
 
 
 def guess_encoding(head: bytes) -> str | None:
@@ -87,14 +87,14 @@ def not_utf8(text: bytes, is_end: bool) -> Misencoded | None:
 def show_bytes(value: bytes) -> str:
     """Bytes that are no UTF-8, as text if they look like Windows-1252."""
     text = _western(value)
-    return show_given(value) if text is None else f"{show_given(text)} in Windows-1252"
+    return show_given(value) if text is None else f"{show_given(text)} (Windows-1252, not UTF-8)"
 
 
 def convert(value: bytes) -> str:
     """What to do about a file with such a value."""
     if _western(value) is None:
         return "convert it to UTF-8"
-    return f"convert it: iconv -f {_WESTERN} -t UTF-8"
+    return f"if that reads well, convert it: iconv -f {_WESTERN} -t UTF-8"
 
 
 def _western(value: bytes) -> str | None:

@@ -24,8 +24,8 @@ def kinds_of(values: list[Any]) -> Kinds:
     types = set(map(type, values))
     kinds = {_KINDS[kind] for kind in types if kind in _KINDS}
     if int in types:
-        whole = [value for value in values if type(value) is int]
-        lowest, highest = min(whole), max(whole)
+        numbers = [value for value in values if type(value) is int]
+        lowest, highest = min(numbers), max(numbers)
         kinds.add("whole")
         if lowest < -_WIDE or highest > _WIDE:
             kinds.add("wide")

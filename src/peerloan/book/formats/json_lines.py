@@ -203,14 +203,14 @@ def _without_nested(
     if not any(nested):
         return rows, numbers, wrong
     plain = [not some for some in nested]
-    found = [
+    reasons = [
         (number, f"{_name(row[key])} in {key}, where other rows have a plain value")
         for row, number in itertools.compress(zip(rows, numbers, strict=True), nested)
     ]
     return (
         list(itertools.compress(rows, plain)),
         list(itertools.compress(numbers, plain)),
-        [*wrong, *found],
+        [*wrong, *reasons],
     )
 
 
