@@ -16,7 +16,7 @@ from peerloan.loan import Codes, Definition, Field, Label, Loans, Numbers, Probl
 from peerloan.loan.checks import nearest
 from peerloan.loan.columns import Column
 from peerloan.loan.labels import expected_label, stands_for
-from peerloan.loan.text import TEXT_EXPECTED
+from peerloan.loan.text import MISSING_NUMBERS, TEXT_EXPECTED, stands_for_missing
 
 _SEPARATORS = {";": "';'", "\t": "tabs", "|": "'|'", ":": "':'", " ": "spaces"}
 
@@ -42,8 +42,8 @@ class Batch:
     `good` masks `part.records`: true where nothing is wrong. `loans`, `labels` and `ids` are those
     of the good rows alone, in the book's order; `every_` ones are of all records, as far as they
     can be read: a value that can't be is missing there, a number out of range is as given.
-    `every_label` is 1 for late, 0 for on time, −1 for wrong or missing. `missing` counts by field
-    the records without a value.
+    `every_label` is 1 for late, 0 for on time, −1 for missing, −2 for wrong. `missing` counts by
+    field the records without a value.
     """
 
     part: Part
@@ -68,7 +68,9 @@ class Batch:
 
     @cached_property
     def labels(self) -> Codes | None:
-        """The good rows' labels, 1 late and 0 on time; None if they were not asked for."""
+        """The good rows' labels, 1 late, 0 on time and, if they may be missing, −1; None if they
+        were not asked for.
+        """
         return None if self.every_label is None else self.every_label[self.good]
 
     @cached_property
@@ -148,10 +150,13 @@ def check_header(book: Book) -> None:
         raise without_header(book.name, book.columns)
 
 
-def read_loans(definition: Definition, part: Part, *, label: bool = False) -> Batch:
+def read_loans(
+    definition: Definition, part: Part, *, label: bool = False, open_label: bool = False
+) -> Batch:
     """Check a part's rows; `label`: read the label's column too, wrong or missing is a problem.
 
-    A column that is absent is missing in every row.
+    `open_label`: a missing label is none; the loan's outcome is not known yet. A column that is
+    absent is missing in every row.
     """
     columns: dict[str, Column] = {}
     missing: dict[str, int] = {}
@@ -175,13 +180,17 @@ def read_loans(definition: Definition, part: Part, *, label: bool = False) -> Ba
             wrong |= absent
         columns[field.name] = values
         missing[field.name] = int(np.count_nonzero(absent))
+        if field.kind == "ordered" and wrong.any():
+            spelt = _spelt_missing(column, wrong)
+            note(field.name, _expected_instead(field), spelt, column)
+            wrong &= ~spelt
         note(field.name, field.expected, wrong, column)
 
     labels = None
     if label:
-        column = _column(part.records, definition.label.column)
-        labels = _read_labels(definition.label, column)
-        note(definition.label.column, expected_label(definition.label), labels < 0, column)
+        labels, column = read_labels(definition.label, part)
+        wrong = labels == -2 if open_label else labels < 0
+        note(definition.label.column, expected_label(definition.label), wrong, column)
 
     ids = None
     id_name = definition.roles.id
@@ -192,6 +201,22 @@ def read_loans(definition: Definition, part: Part, *, label: bool = False) -> Ba
 
     loans = Loans(definition, columns, part.records.num_rows)
     return Batch(part, loans, labels, ids, missing, tuple(faults))
+
+
+def read_labels(label: Label, part: Part) -> tuple[Codes, pa.Array]:
+    """The labels of all records: 1 late, 0 on time, −1 missing, −2 wrong; and their column."""
+    column = _column(part.records, label.column)
+    codes, values = encode(column)
+    table = np.full(len(values) + 1, -2, dtype=np.int64)
+    table[-1] = -1
+    for code, value in enumerate(values):
+        if means(value, label.late):
+            table[code] = 1
+        elif means(value, label.on_time):
+            table[code] = 0
+        elif _is_missing(as_text(value), label):
+            table[code] = -1
+    return table[codes], column
 
 
 def read_column(part: Part, name: str) -> list[str | None]:
@@ -267,17 +292,31 @@ def _outside(field: Field, numbers: Numbers) -> Mask:
     return outside
 
 
+def _is_missing(text: str | None, label: Label) -> bool:
+    """Whether a cell says that the outcome is not known: empty, or NA where labels are numbers."""
+    if text is None or isinstance(label.late, str):
+        return text == ""
+    return text.strip().lower() in MISSING_NUMBERS
+
+
+def _spelt_missing(column: pa.Array, wrong: Mask) -> Mask:
+    """Which of the wrong texts are ones by which other programs spell a missing value."""
+    codes, values = encode(column)
+    texts = [as_text(value) or "" for value in values]
+    table = np.array([*map(stands_for_missing, texts), False], dtype=np.bool_)
+    return np.asarray(wrong & table[codes])
+
+
+def _expected_instead(field: Field) -> str:
+    """What an ordered field expects instead of NA."""
+    if field.missing:
+        return f"{field.expected}; NA and the like are no levels: leave the cell empty"
+    return (
+        f"{field.expected}; NA and the like are no levels: if the value may be missing, set "
+        "missing = true in the definition and leave the cell empty"
+    )
+
+
 def _levels(field: Field) -> frozenset[str] | None:
     """The texts that a field may have, if these are given."""
     return frozenset(field.levels) if field.kind == "ordered" else None
-
-
-def _read_labels(label: Label, column: pa.Array) -> Codes:
-    codes, values = encode(column)
-    table = np.full(len(values) + 1, -1, dtype=np.int64)
-    for code, value in enumerate(values):
-        if means(value, label.late):
-            table[code] = 1
-        elif means(value, label.on_time):
-            table[code] = 0
-    return table[codes]

@@ -14,16 +14,19 @@ from peerloan.cli.console import (
     BOOK,
     DEFINITION,
     JSON,
+    STRICT_DOUBTS,
     No,
     bundle_of,
     definition_of,
     expect_many_records,
     note,
+    note_doubts,
     print_json,
     progress,
 )
 from peerloan.cli.opening import ledger_database
 from peerloan.ledger import LedgerError, Recorder, Seal
+from peerloan.loan.text import counted
 from peerloan.model.store import current_user
 from peerloan.sample import SCENARIOS, SCHEMA, batches
 from peerloan.scoring import score_book
@@ -95,6 +98,7 @@ def check(book: str, definition: Path | None, as_json: bool) -> None:
 @click.option("-o", "--out", type=_OUT, required=True, help=".csv, .csv.gz or .parquet.")
 @click.option("--model", help="A version. Default: the champion.")
 @click.option("--strict", is_flag=True, help="Stop at the first bad row and write nothing.")
+@STRICT_DOUBTS
 @click.option(
     "--reasons",
     type=click.Choice(("all", "none")),
@@ -112,6 +116,7 @@ def score(
     out: Path,
     model: str | None,
     strict: bool,
+    strict_doubts: bool,
     reasons: str,
     record: bool,
     overwrite: bool,
@@ -132,12 +137,14 @@ def score(
             bundle,
             out,
             strict=strict,
+            strict_doubts=strict_doubts,
             overwrite=overwrite,
             reasons=reasons == "all",
             recorder=recorder,
             progress=show_scoring,
         )
         show_scoring(1.0)
+    note_doubts(scored.doubts)
     if as_json:
         print_json(
             {
@@ -148,18 +155,19 @@ def score(
                 "rejected": scored.rejected,
                 "rejects": scored.rejects and str(scored.rejects),
                 "notes": scored.notes,
+                **scored.doubts.to_json(),
                 **({} if recorder is None else {"request_id": recorder.request_id}),
             }
         )
     else:
         for each in scored.notes:
             note(f"note: {each}")
-        click.echo(f"{out}: {scored.rows:,} loans, {scored.late:,} of them late by {version}")
+        loans = counted(scored.rows, "loan")
+        click.echo(f"{out}: {loans}, {scored.late:,} of them late by {version}")
         if recorder is not None:
             note(f"all of them are recorded, with the request id {recorder.request_id}")
     if scored.rejected:
-        rows = "1 row" if scored.rejected == 1 else f"{scored.rejected:,} rows"
-        raise No(f"{rows} could not be scored: see {scored.rejects}")
+        raise No(f"{counted(scored.rejected, 'row')} could not be scored: see {scored.rejects}")
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 import numpy as np
+import numpy.typing as npt
 from msgspec import UNSET, Meta, UnsetType
 
 from peerloan.loan.checks import Checked, Checks, WrongValue, check_id, doubt
@@ -203,6 +204,14 @@ def doubts_of(loans: Loans) -> dict[int, list[str]]:
         for i, value in zip(odd, values, strict=True):
             found.setdefault(i, []).append(doubt(field, value) or "")  # type: ignore[arg-type]
     return found
+
+
+def unusual_rows(loans: Loans) -> npt.NDArray[np.bool_]:
+    """Which checked loans have a warning: true where `doubts_of` says something."""
+    unusual = np.zeros(loans.size, dtype=np.bool_)
+    for field in loans.definition.fields:
+        unusual[_odd(field, loans.columns[field.name]) or []] = True
+    return unusual
 
 
 def may_repeat(content: bytes, names: int) -> bool:

@@ -1,0 +1,171 @@
+"""What `check` doubts is said wherever a book is used, counted, and refused on request."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from peerloan.cli import main
+from peerloan.ledger import Database
+from peerloan.model import Store
+
+Row = dict[str, str]
+
+
+@dataclass(frozen=True)
+class Done:
+    code: int
+    out: str
+    err: str
+
+    @property
+    def answer(self) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(self.out)
+        return found
+
+
+Call = Callable[..., Done]
+
+
+@pytest.fixture
+def call(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Call:
+    """Run `peerloan …` in the test's folder, within this process."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PEERLOAN_STORE", str(tmp_path / "store"))
+    monkeypatch.setenv("PEERLOAN_LEDGER", f"sqlite:///{tmp_path / 'ledger.db'}")
+    monkeypatch.delenv("PEERLOAN_CONFIG", raising=False)
+
+    def in_process(*arguments: object) -> Done:
+        code: object = 0
+        try:
+            main(list(map(str, arguments)))
+        except SystemExit as stop:
+            code = stop.code
+        assert isinstance(code, int)
+        printed = capsys.readouterr()
+        assert "Traceback" not in printed.err
+        return Done(code, printed.out, printed.err)
+
+    return in_process
+
+
+@pytest.fixture
+def promoted(store: Store, version_of: Callable[[str], str]) -> str:
+    store.promote(version_of("additive"))
+    return version_of("additive")
+
+
+@pytest.fixture
+def good(sample_book: Path) -> list[Row]:
+    """Sixty loans that nothing is wrong with."""
+    with sample_book.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))[:60]
+
+
+def write(path: Path, rows: list[Row]) -> Path:
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+    return path
+
+
+def as_thousands(rows: list[Row]) -> list[Row]:
+    return [row | {"loan_amnt": f"{float(row['loan_amnt']) / 1000:.3f}"} for row in rows]
+
+
+def as_percent(rows: list[Row]) -> list[Row]:
+    return [row | {"revol_util": f"{100 * float(row['revol_util'] or 0.5):.1f}"} for row in rows]
+
+
+def with_na(rows: list[Row]) -> list[Row]:
+    return [row | ({"home_ownership": "NA"} if i % 6 == 0 else {}) for i, row in enumerate(rows)]
+
+
+def all_unseen(rows: list[Row]) -> list[Row]:
+    return [row | {"purpose": "boat"} for row in rows]
+
+
+DOUBTED = [
+    (as_thousands, "loan_amnt: the median is below the range", "write ", 60),
+    (as_percent, "revol_util: the median is above the range", "is it given in percent?", 60),
+    (with_na, "home_ownership: 'NA' was not seen in training", "leave the cell empty", 10),
+    (all_unseen, "purpose: 'boat' was not seen in training", "60 rows", 60),
+]
+
+
+@pytest.mark.parametrize(("changed", "begins", "holds", "rows"), DOUBTED)
+def test_score_says_counts_and_refuses_what_check_doubts(
+    call: Call,
+    promoted: str,
+    good: list[Row],
+    changed: Callable[[list[Row]], list[Row]],
+    begins: str,
+    holds: str,
+    rows: int,
+) -> None:
+    assert promoted
+    book = write(Path("book.csv"), changed(good))
+    doubts = call("check", book, "--json").answer["doubts"]
+    assert any(text.startswith(begins) and holds in text for text in doubts), doubts
+    done = call("score", book, "-o", "out.csv", "--json")
+    assert done.code == 0
+    assert set(done.answer["doubts"]) <= set(doubts)
+    assert any(text.startswith(begins) for text in done.answer["doubts"])
+    assert rows <= done.answer["rows_with_warnings"] <= 60
+    assert f"doubt: {begins}" in done.err
+    assert (
+        f"{done.answer['rows_with_warnings']} rows of 60 have a value that is outside" in done.err
+    )
+    for more in ((), ("--record",)):
+        refused = call("score", book, "-o", "other.csv", "--strict-doubts", *more)
+        assert refused.code == 1
+        assert begins in refused.err
+        assert "--strict-doubts: nothing was written" in refused.err
+        assert not list(Path().glob("*other*"))
+    database = Database(f"sqlite:///{Path('ledger.db').absolute()}")
+    if Path("ledger.db").exists():
+        with database.reading() as connection:
+            assert not connection.exec_driver_sql("SELECT count(*) FROM decisions").scalar()
+
+
+def test_a_book_without_grave_doubts_is_not_refused(
+    call: Call, promoted: str, good: list[Row]
+) -> None:
+    assert promoted
+    done = call("score", write(Path("book.csv"), good), "-o", "out.csv", "--strict-doubts")
+    assert (done.code, "doubt" in done.err) == (0, False)
+    many = good * 5
+    many[7] = many[7] | {"purpose": "boat"}
+    for i, row in enumerate(many):
+        many[i] = row | {"loan_id": str(i)}
+    done = call("score", write(Path("many.csv"), many), "-o", "many-out.csv", "--strict-doubts")
+    assert done.code == 0
+    assert "doubt: purpose: 'boat' was not seen in training" in done.err
+    assert "1 row of 300 has a value that is outside" in done.err
+
+
+def test_na_of_r_is_no_level_where_levels_are_listed(
+    call: Call, promoted: str, good: list[Row]
+) -> None:
+    assert promoted
+    rows = [
+        row | ({"emp_length": "NA", "grade": "N/A"} if i < 9 else {}) for i, row in enumerate(good)
+    ]
+    done = call("check", write(Path("book.csv"), rows), "--json")
+    assert done.code == 1
+    expected = {problem["field"]: problem for problem in done.answer["problems"]}
+    assert expected["emp_length"]["count"] == 9
+    assert "no levels: leave the cell empty" in expected["emp_length"]["expected"]
+    assert "set missing = true in the definition" in expected["grade"]["expected"]
+    done = call("score", "book.csv", "-o", "out.csv")
+    assert done.code == 1
+    assert "no levels: leave the cell empty" in Path("out.csv.rejects").read_text("utf-8")
