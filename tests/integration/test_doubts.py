@@ -169,3 +169,67 @@ def test_na_of_r_is_no_level_where_levels_are_listed(
     done = call("score", "book.csv", "-o", "out.csv")
     assert done.code == 1
     assert "no levels: leave the cell empty" in Path("out.csv.rejects").read_text("utf-8")
+
+
+def shifted(good: list[Row], count: int, label: str) -> list[Row]:
+    """Loans of another kind than those trained on: twice the interest rate, and one purpose."""
+    return [
+        good[i % len(good)] | {"loan_id": f"n{i}", "purpose": "medical", "is_late": label}
+        for i in range(count)
+    ]
+
+
+def test_monitor_looks_at_loans_whose_outcome_is_not_known_yet(
+    call: Call, promoted: str, good: list[Row]
+) -> None:
+    known = [good[i % 60] | {"loan_id": f"k{i}", "is_late": str(i % 7 // 6)} for i in range(400)]
+    rows = [*known, *shifted(good, 800, "")]
+    without = [{k: v for k, v in row.items() if k != "is_late"} for row in rows]
+    write(Path("open.csv"), rows)
+    answer = call("monitor", "--book", "open.csv", "--json").answer
+    bare = call("monitor", "--book", write(Path("bare.csv"), without), "--json").answer
+    of_known = call("monitor", "--book", write(Path("known.csv"), known), "--json").answer
+    assert answer["window"]["loans"] == bare["window"]["loans"] == 1200
+    for figure in ("features", "score", "estimated"):
+        assert answer[figure] == bare[figure]
+    for figure in ("realised", "calibration"):
+        assert answer[figure] == of_known[figure]
+    assert {each["rule"] for each in answer["rules"]} >= {each["rule"] for each in bare["rules"]}
+    assert "feature-drift" in {each["rule"] for each in answer["rules"]}
+    assert answer["outcomes"] == {"known": 400, "missing": 800, "wrong": 0}
+    assert bare["outcomes"] is None
+    done = call("monitor", "--book", "open.csv")
+    assert f"1,200 loans by {promoted}, 400 with a known outcome" in done.out
+    assert "800 loans without an outcome yet" in done.err
+
+
+def test_monitor_counts_wrong_outcomes_apart(call: Call, promoted: str, good: list[Row]) -> None:
+    assert promoted
+    rows = [*good, *shifted(good, 20, "perhaps"), *shifted(good, 10, ""), good[0] | {"dti": "x"}]
+    write(Path("book.csv"), rows)
+    answer = call("monitor", "--book", "book.csv", "--json").answer
+    assert answer["window"] == {"book": "book.csv", "loans": 90, "rejected": 1}
+    assert answer["outcomes"] == {"known": 60, "missing": 10, "wrong": 20}
+    assert answer["realised"]["loans"] == 60
+    done = call("monitor", "--book", "book.csv")
+    assert "20 loans with a wrong outcome" in done.err
+    assert "row 61, is_late: expected 1 (late) or 0 (on time), given 'perhaps'" in done.err
+    nobody = write(Path("nobody.csv"), [row | {"is_late": ""} for row in good])
+    answer = call("monitor", "--book", nobody, "--json").answer
+    assert (answer["realised"], answer["outcomes"]["known"]) == (None, 0)
+
+
+def test_monitor_says_and_refuses_what_check_doubts(
+    call: Call, promoted: str, good: list[Row]
+) -> None:
+    assert promoted
+    write(Path("book.csv"), as_percent(good))
+    done = call("monitor", "--book", "book.csv", "--json")
+    assert done.code == 0
+    assert done.answer["doubts"][0].startswith("revol_util: the median is above the range")
+    assert done.answer["rows_with_warnings"] >= 55
+    assert "doubt: revol_util" in done.err
+    done = call("monitor", "--book", "book.csv", "--strict-doubts")
+    assert (done.code, done.out) == (1, "")
+    assert "revol_util: the median is above" in done.err
+    assert call("monitor", "--strict-doubts").code == 2
