@@ -181,10 +181,9 @@ class _Numbers:
         self._extremes.add(given)
         if name in batch.part.records.schema.names:
             self._thousands.add(batch.part.records.column(name))
-        if (seen := self._field.seen_range) is not None:
-            low, high = _with_slack(seen)
-            self._below += int(np.count_nonzero(given < low))
-            self._above += int(np.count_nonzero(given > high))
+        if (seen := self._field.seen_range_rounded) is not None:
+            self._below += int(np.count_nonzero(given < seen[0]))
+            self._above += int(np.count_nonzero(given > seen[1]))
 
     def doubts(self) -> Iterator[Doubt]:
         field = self._field
@@ -201,7 +200,7 @@ class _Numbers:
         if (codes := self._codes()) is not None:
             yield _of_codes(field, codes, self._rows)
             # They are doubted already.
-            low, high = _with_slack(field.seen_range or (-np.inf, np.inf))
+            low, high = field.seen_range_rounded or (-np.inf, np.inf)
             below -= sum(rows for value, rows in codes.codes if value < low)
             above -= sum(rows for value, rows in codes.codes if value > high)
         yield from self._outside(below, above)
@@ -238,12 +237,6 @@ class _Numbers:
         if outside := below + above:
             share = f"{share_of(outside, self._count)} is outside {seen} ({held})"
             yield Doubt(f"{field.name}: {share}: {counted(outside, 'row')}", outside)
-
-
-def _with_slack(seen: tuple[float, float]) -> tuple[float, float]:
-    """A range with room for rounding: 0.053099999999999994, as tables hold it, is 0.0531."""
-    slack = 1e-9 * max(map(abs, seen))
-    return seen[0] - slack, seen[1] + slack
 
 
 def _of_codes(field: Field, codes: MissingCodes, rows: int) -> Doubt:

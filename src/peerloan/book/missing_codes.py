@@ -66,6 +66,8 @@ class Extremes:
 
     def missing_codes(self) -> MissingCodes | None:
         """The values that look like codes; None if there are none."""
+        if not self._count:
+            return None
         low = high = 0
         # Codes at one end would hide those at the other, so the first end is looked at again.
         for _ in range(2):

@@ -69,8 +69,12 @@ def define(book: str, label: str, late: str | None, out: Path, overwrite: bool) 
         out.write_text(text, "utf-8")
     except OSError as error:
         raise No(f"{out}: can't be written: {error.strerror}") from None
-    doubts = text.count("# doubt:")
-    note(f"{out}: {text.count('[[field]]')} fields, {doubts} doubts; read it before you train")
+    # Those about the label stand at the top: the wrong way round, every figure is.
+    for line in text.partition("\nmodel = ")[0].splitlines():
+        if line.startswith("# doubt: "):
+            note(line.removeprefix("# "))
+    fields, doubts = counted(text.count("[[field]]"), "field"), text.count("# doubt:")
+    note(f"{out}: {fields}, {counted(doubts, 'doubt')}; read it before you train")
 
 
 @click.command()

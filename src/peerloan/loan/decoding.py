@@ -207,10 +207,14 @@ def doubts_of(loans: Loans) -> dict[int, list[str]]:
 
 
 def unusual_rows(loans: Loans) -> npt.NDArray[np.bool_]:
-    """Which checked loans have a warning: true where `doubts_of` says something."""
+    """Which checked loans have a warning: true where `doubts_of` says something, rounding aside."""
     unusual = np.zeros(loans.size, dtype=np.bool_)
     for field in loans.definition.fields:
-        unusual[_odd(field, loans.columns[field.name]) or []] = True
+        column = loans.columns[field.name]
+        if isinstance(column, TextColumn):
+            unusual[_odd(field, column) or []] = True
+        elif (seen := field.seen_range_rounded) is not None:
+            unusual |= (column < seen[0]) | (column > seen[1])
     return unusual
 
 
