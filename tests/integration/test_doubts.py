@@ -233,3 +233,65 @@ def test_monitor_says_and_refuses_what_check_doubts(
     assert (done.code, done.out) == (1, "")
     assert "revol_util: the median is above" in done.err
     assert call("monitor", "--strict-doubts").code == 2
+
+
+@pytest.fixture
+def paid_book(sample_book: Path, tmp_path: Path) -> Path:
+    """A book to train on: its label says who paid, and for 40 loans it is not known yet."""
+    with sample_book.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))[:400]
+    for i, row in enumerate(rows):
+        del row["is_late"], row["loan_id"]
+        row["paid_back"] = "" if i < 40 else str(int(i % 6 > 0))
+        row["revol_util"] = "9999" if i % 10 == 0 else row["revol_util"]
+    return write(tmp_path / "paid.csv", rows)
+
+
+def test_define_train_and_explore_say_who_is_late_and_what_is_doubted(
+    call: Call, paid_book: Path
+) -> None:
+    done = call("define", paid_book, "--label", "paid_back", "-o", "loan.toml")
+    assert "doubt: paid_back: 0 is taken to mean late (60 of 360 loans" in done.err
+    assert Path("loan.toml").read_text("utf-8").startswith("# doubt: paid_back: 0 is taken")
+    assert "# doubt: 40 rows have no outcome yet; training leaves them out" in Path(
+        "loan.toml"
+    ).read_text("utf-8")
+    train = ("train", paid_book, "--definition", "loan.toml", "--quick", "--candidate", "binned")
+    refused = call(*train, "--strict-doubts")
+    assert refused.code == 1
+    assert "revol_util: 9,999 in 40 rows" in refused.err
+    assert "--strict-doubts: nothing was trained" in refused.err
+    assert not list(Path("store").rglob("manifest.json"))
+
+    done = call(*train, "--json")
+    assert done.code == 0, done.err
+    assert done.answer["label"] == {
+        **{"column": "paid_back", "late": 0, "loans": 360, "late_loans": 60},
+        **{"late_share": 1 / 6, "without_outcome": 40},
+    }
+    (doubt,) = [text for text in done.answer["doubts"] if text.startswith("revol_util")]
+    assert "9,999 in 40 rows (10 %)" in doubt
+    assert "late is 0 in paid_back: 60 of 360 loans (16.67 %)" in done.err
+    assert "left out, because they have no outcome yet: 40 rows" in done.err
+    assert f"doubt: {doubt}" in done.err
+    (report,) = Path("store").rglob("report.html")
+    text = report.read_text("utf-8")
+    assert "late is <code>0</code>: 60 of 360 loans (16.7 %)" in text
+    assert text.index("Doubts about the table.") < text.index("AUC, cross-validated")
+    assert "9,999 in 40 rows" in text
+
+    options = ("-o", "page.html", "--definition", "loan.toml")
+    explored = call("explore", paid_book, *options, "--json").answer
+    assert [text for text in explored["doubts"] if text.startswith("revol_util")] == [doubt]
+    assert explored["without_outcome"] == 40
+    assert explored["overall"]["loans"] == 360
+    assert "9,999 in 40 rows" in Path("page.html").read_text("utf-8")
+
+
+def test_a_label_the_wrong_way_round_is_doubted(call: Call, paid_book: Path) -> None:
+    done = call("define", paid_book, "--label", "paid_back", "--late", "1", "-o", "loan.toml")
+    assert "doubt: paid_back: 1 means late, and most loans have it" in done.err
+    done = call("check", paid_book, "--definition", "loan.toml")
+    assert "400 loans, 360 with a known outcome, 300 late (83.33 %)" in done.out
+    assert "doubt: paid_back: 300 of 360 loans (83.33 %) are late, which is the value 1" in done.out
+    assert call("define", paid_book, "--label", "paid_back", "--late", "2", "-o", "x").code == 1

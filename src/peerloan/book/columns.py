@@ -15,8 +15,8 @@ from peerloan.book.values import Mask, as_text, encode, read_numbers, read_texts
 from peerloan.loan import Codes, Definition, Field, Label, Loans, Numbers, Problem, TextColumn
 from peerloan.loan.checks import nearest
 from peerloan.loan.columns import Column
-from peerloan.loan.labels import expected_label, stands_for
-from peerloan.loan.text import MISSING_NUMBERS, TEXT_EXPECTED, stands_for_missing
+from peerloan.loan.labels import expected_label, is_unknown, stands_for
+from peerloan.loan.text import TEXT_EXPECTED, stands_for_missing
 
 _SEPARATORS = {";": "';'", "\t": "tabs", "|": "'|'", ":": "':'", " ": "spaces"}
 
@@ -214,7 +214,7 @@ def read_labels(label: Label, part: Part) -> tuple[Codes, pa.Array]:
             table[code] = 1
         elif means(value, label.on_time):
             table[code] = 0
-        elif _is_missing(as_text(value), label):
+        elif is_unknown(as_text(value), label):
             table[code] = -1
     return table[codes], column
 
@@ -290,13 +290,6 @@ def _outside(field: Field, numbers: Numbers) -> Mask:
     if field.kind == "whole":
         outside |= (numbers != np.trunc(numbers)) & ~np.isnan(numbers)
     return outside
-
-
-def _is_missing(text: str | None, label: Label) -> bool:
-    """Whether a cell says that the outcome is not known: empty, or NA where labels are numbers."""
-    if text is None or isinstance(label.late, str):
-        return text == ""
-    return text.strip().lower() in MISSING_NUMBERS
 
 
 def _spelt_missing(column: pa.Array, wrong: Mask) -> Mask:

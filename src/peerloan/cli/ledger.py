@@ -168,7 +168,11 @@ _DATE = click.DateTime(("%Y-%m-%d",))
 
 @ledger.command()
 @click.option(
-    "-o", "--out", type=click.Path(path_type=Path), required=True, help="A .parquet file."
+    "-o",
+    "--out",
+    type=click.Path(path_type=Path),
+    required=True,
+    help=".csv, .csv.gz or .parquet: the ending chooses.",
 )
 @click.option("--since", type=_DATE, metavar="DATE", help="Decisions from this day on (UTC).")
 @click.option("--until", type=_DATE, metavar="DATE", help="Decisions before this day (UTC).")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from peerloan.loan.definition import Label
-from peerloan.loan.text import parse_number
+from peerloan.loan.text import MISSING_NUMBERS, parse_number
 
 
 def stands_for(value: str | int | float | bool, meaning: int | float | str | bool) -> bool:
@@ -19,6 +19,15 @@ def stands_for(value: str | int | float | bool, meaning: int | float | str | boo
         return parse_number(text) == meaning
     except ValueError:
         return False
+
+
+def is_unknown(text: str | None, label: Label) -> bool:
+    """Whether a cell says that the outcome is not known yet: empty, or NA where labels are numbers
+    or truth values.
+    """
+    if not text:
+        return text is not None
+    return not isinstance(label.late, str) and text.strip().lower() in MISSING_NUMBERS
 
 
 def expected_label(label: Label) -> str:

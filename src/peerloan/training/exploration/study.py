@@ -233,10 +233,10 @@ def _read(book: Book, definition: Definition, progress: Progress) -> _Read:
         late.append(labels[labels >= 0])
     good = sum(some.size for some in loans)
     if not good:
-        left_out = f", or without an outcome yet ({without_outcome:,})" if without_outcome else ""
+        unknown = f", {without_outcome} without an outcome yet" if without_outcome else ""
         raise BookError(
-            f"{book.name}: expected at least one good row with an outcome, given {rows:,}, all bad"
-            f"{left_out}; `peerloan check` names what is wrong"
+            f"{book.name}: expected at least one good row, given {rows}, all bad{unknown}; "
+            "`peerloan check` names what is wrong"
         )
     return _Read(
         join_loans(loans),
