@@ -295,3 +295,12 @@ def test_a_label_the_wrong_way_round_is_doubted(call: Call, paid_book: Path) -> 
     assert "400 loans, 360 with a known outcome, 300 late (83.33 %)" in done.out
     assert "doubt: paid_back: 300 of 360 loans (83.33 %) are late, which is the value 1" in done.out
     assert call("define", paid_book, "--label", "paid_back", "--late", "2", "-o", "x").code == 1
+
+
+def test_one_loan_is_one_loan(call: Call, promoted: str, good: list[Row]) -> None:
+    write(Path("one.csv"), good[:1])
+    assert "one.csv: 1 loan, 0 late (0 %)" in call("check", "one.csv").out
+    assert "out.csv: 1 loan, " in call("score", "one.csv", "-o", "out.csv").out
+    assert f"one.csv: 1 loan by {promoted}" in call("monitor", "--book", "one.csv").out
+    assert "s.csv: 1 loan" not in call("sample", "s.csv", "--loans", "2").err
+    assert "1 loan to s.csv" in call("sample", "s.csv", "--loans", "1", "--overwrite").err

@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from peerloan.loan import Codes
+from peerloan.loan.text import counted
 
 # Ranges on a line.
 _SHOWN = 200
@@ -27,5 +28,5 @@ def show_ranges(ranges: list[tuple[int, int]]) -> str:
     """Rows in words: 'row 5', 'rows 5, 7, 30–111068'."""
     shown = ", ".join(f"{a}" if a == b else f"{a}–{b}" for a, b in ranges[:_SHOWN])
     if rest := sum(last - first + 1 for first, last in ranges[_SHOWN:]):
-        shown += f" and {rest:,} more row{'' if rest == 1 else 's'}"
+        shown += f" and {counted(rest, 'more row')}"
     return f"row{'' if len(ranges) == 1 and ranges[0][0] == ranges[0][1] else 's'} {shown}"

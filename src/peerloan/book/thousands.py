@@ -28,7 +28,7 @@ class Doubted(NamedTuple):
 
 
 class Thousands:
-    """Counts the cells of a number's column of CSV that are written as 12.000."""
+    """Counts the cells of a number's column of text that are written as 12.000."""
 
     def __init__(self) -> None:
         self._grouped = self._round = self._cells = 0
@@ -37,6 +37,10 @@ class Thousands:
 
     def add(self, column: pa.Array) -> None:
         """Take in the next cells as they stand in the file."""
+        if self._open and (
+            pa.types.is_string(column.type) or pa.types.is_large_string(column.type)
+        ):
+            column = column.cast(pa.binary())
         if not (self._open and pa.types.is_binary(column.type)):
             return
         self._add(column[:_LOOKED_AT])

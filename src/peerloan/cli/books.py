@@ -51,7 +51,7 @@ def sample(out: Path, loans: int, seed: int, scenario: str, overwrite: bool) -> 
         for batch in batches(loans, seed, scenario):
             writer.write(batch)
             written += batch.num_rows
-            show(f"{loans:,} loans to {out}", written / loans)
+            show(f"{counted(loans, 'loan')} to {out}", written / loans)
 
 
 @click.command()
@@ -190,7 +190,8 @@ def _recorder() -> Iterator[Recorder]:
     finally:
         # Also if the run was stopped: what is recorded stays.
         if recorder is not None and recorder.kept and not done:
+            verb = "was" if recorder.kept == 1 else "were"
             note(
-                f"{recorder.kept:,} decisions were recorded already, with the request id "
-                f"{recorder.request_id}, and stand in no file; another run makes new ones"
+                f"{counted(recorder.kept, 'decision')} {verb} recorded already, with the request "
+                f"id {recorder.request_id}, and in no file; another run makes new ones"
             )

@@ -154,8 +154,7 @@ def read_table(
     left_out = f", and {without_outcome} without an outcome yet" if without_outcome else ""
     if len(late) < _LEAST_ROWS:
         raise TrainingError(
-            f"{book.name}: expected at least {_LEAST_ROWS} loans with an outcome, "
-            f"given {len(late)}{left_out}"
+            f"{book.name}: expected at least {_LEAST_ROWS} loans, given {len(late)}{left_out}"
         )
     for name, count in (("late", late.sum()), ("on time", len(late) - late.sum())):
         if count < LEAST_LOANS:

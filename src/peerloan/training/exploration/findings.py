@@ -68,7 +68,8 @@ def _shortened(found: list[Finding]) -> list[Finding]:
 def _about_label(study: Study) -> Iterator[Finding]:
     overall = study.overall
     on_time = overall.loans - overall.late
-    text = f"{overall.late:,} of {overall.loans:,} loans are late: {show_rate(overall)}."
+    verb = "is" if overall.loans == 1 else "are"
+    text = f"{overall.late:,} of {loans(overall.loans)} {verb} late: {show_rate(overall)}."
     if min(overall.late, on_time) < _FEW:
         kind = "late" if overall.late <= on_time else "on time"
         yield Finding(
@@ -116,7 +117,7 @@ def _about_empty(study: Study) -> Iterator[Finding]:
             held = next(each.label for each in feature.bins if each.kind != "missing")
             text = f"constant: every loan has the value {held}; it can say nothing."
             if feature.missing:
-                text = f"constant: {held} in {feature.given:,} loans, missing in all others."
+                text = f"constant: {held} in {loans(feature.given)}, missing in all others."
             yield Finding("empty", text, feature.name)
 
 
