@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from peerloan.book.columns import Batch, check_columns, read_loans
-from peerloan.book.doubts import BookDoubts, DoubtCollector
+from peerloan.book.doubts import BookDoubts, DoubtCollector, UsualRanges
 from peerloan.book.parts import Progress
 from peerloan.book.ranges import show_ranges, spans_of
 from peerloan.book.source import Book
@@ -123,11 +123,12 @@ def check_book(
     definition: Definition,
     progress: Progress | None = None,
     label: bool | None = None,
+    usual: UsualRanges | None = None,
 ) -> Report:
     """Check every row of a book; raises BookError if its columns or files can't be used.
 
     `label`: whether the label's column is checked; by default if it is there. An empty label is no
-    fault: the outcome is not known yet. Memory grows with
+    fault: the outcome is not known yet. `usual`: as `DoubtCollector` takes it. Memory grows with
     the number of separate wrong rows, not with the book (but for some 60 bytes of each loan's id).
     """
     if label is None:
@@ -135,7 +136,7 @@ def check_book(
     notes = check_columns(definition, book, label=label)
     missing: Counter[str] = Counter(dict.fromkeys(definition.names, 0))
     groups: dict[tuple[str, str], _Group] = {}
-    doubts = DoubtCollector(book.name, definition)
+    doubts = DoubtCollector(book.name, definition, usual=usual)
     rows = bad_rows = late = outcomes = 0
     for part in book.parts(progress):
         batch = read_loans(definition, part, label=label, open_label=True)

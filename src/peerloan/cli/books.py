@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from functools import partial
 from pathlib import Path
 
@@ -23,10 +23,12 @@ from peerloan.cli.console import (
     note_doubts,
     print_json,
     progress,
+    store,
 )
 from peerloan.cli.opening import ledger_database
 from peerloan.ledger import LedgerError, Recorder, Seal
 from peerloan.loan.text import counted
+from peerloan.model import BundleError, StoreError
 from peerloan.model.store import current_user
 from peerloan.sample import SCENARIOS, SCHEMA, batches
 from peerloan.scoring import score_book
@@ -86,7 +88,8 @@ def check(book: str, definition: Path | None, as_json: bool) -> None:
     chosen, source = definition_of(definition)
     opened = open_book(book)
     with progress() as show:
-        report = check_book(opened, chosen, partial(show, f"reading {book}"))
+        usual = _usual_ranges() if definition is None else None
+        report = check_book(opened, chosen, partial(show, f"reading {book}"), usual=usual)
     if as_json:
         print_json(report.to_json() | {"definition": source})
     else:
@@ -95,6 +98,16 @@ def check(book: str, definition: Path | None, as_json: bool) -> None:
             click.echo(line)
     if not report.ok:
         raise No(f"{book}: not as the definition says")
+
+
+def _usual_ranges() -> dict[str, tuple[float, float]] | None:
+    """What the champion was trained on, if there is one that can be read."""
+    here = store()
+    if (champion := here.state().champion) is None:
+        return None
+    with suppress(BundleError, StoreError):
+        return here.load(champion).profile.usual_ranges()
+    return None
 
 
 @click.command()

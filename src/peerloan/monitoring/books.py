@@ -83,7 +83,7 @@ def watch_book(
     notes = check_columns(definition, book)
     counting = Counting.of(bundle)
     counts = counting.nothing()
-    doubts = DoubtCollector(book.name, definition, scoring=True)
+    doubts = DoubtCollector(book.name, definition, True, bundle.profile.usual_ranges())
     labels = _Labels(definition.label) if definition.label.column in book.columns else None
     margins: list[Numbers] = []
     rejected = 0

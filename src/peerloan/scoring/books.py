@@ -91,7 +91,7 @@ def score_book(
     if strict_doubts or (strict and recorder is not None):
         # What is recorded can't be taken back, and what is doubted is known only in the end.
         _look_through(book, bundle, strict, strict_doubts)
-    doubts = DoubtCollector(book.name, bundle.definition, scoring=True)
+    doubts = _doubts(book, bundle)
     recording = None if recorder is None else Recording(recorder, bundle, book)
     steps = _Steps(progress)
     rows = late = rejected = 0
@@ -133,9 +133,13 @@ class _Steps:
         self._progress(self._before + (self._after - self._before) * share)
 
 
+def _doubts(book: Book, bundle: Bundle) -> DoubtCollector:
+    return DoubtCollector(book.name, bundle.definition, True, bundle.profile.usual_ranges())
+
+
 def _look_through(book: Book, bundle: Bundle, strict: bool, strict_doubts: bool) -> None:
     """Read a book for what would refuse it, before anything is written or recorded."""
-    doubts = DoubtCollector(book.name, bundle.definition, scoring=True)
+    doubts = _doubts(book, bundle)
     for part in book.parts():
         batch = read_loans(bundle.definition, part)
         if strict:
