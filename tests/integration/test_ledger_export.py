@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import csv
+import gzip
+import io
 import json
 import shutil
 import subprocess
@@ -113,6 +116,49 @@ def test_a_row_has_all_that_is_known_of_a_decision(
     assert list(first) == list(second)
 
 
+@pytest.mark.parametrize("ending", [".csv", ".csv.gz"])
+def test_csv_says_exactly_what_parquet_does(
+    run: Run,
+    ledger: Ledger,
+    store: Store,
+    version: Version,
+    loan: dict[str, Any],
+    tmp_path: Path,
+    ending: str,
+) -> None:
+    odd = loan | {"int_rate": 0.1 + 0.2, "purpose": 'a "boat",\nnew', "annual_inc": 1e15 + 0.125}
+    made = [
+        record(ms(DAY, 1.5), version=version, inputs=json.dumps(odd), warnings='["a, b"]'),
+        record(ms(DAY, 2), version=version, inputs=json.dumps(loan), loan_id="0012"),
+    ]
+    keep(ledger.chain(), made)
+    add_outcome(ledger, made[0], True, 20_201)
+    for out in ("out.parquet", f"out{ending}"):
+        done = run("ledger", "export", "-o", out, ledger=ledger.url)
+        assert done.stdout == f"{out}: 2 decisions, 1 of them with an outcome\n", done.stderr
+    path = tmp_path / f"out{ending}"
+    data = gzip.decompress(path.read_bytes()) if ending.endswith("gz") else path.read_bytes()
+    found = list(csv.DictReader(io.StringIO(data.decode("utf-8"), newline="")))
+    assert len(found) == 2
+    for row, expected in zip(found, rows_of(tmp_path / "out.parquet"), strict=True):
+        assert list(row) == list(expected)
+        for name, value in expected.items():
+            assert as_cell(row[name], value) == value, name
+
+
+def as_cell(text: str, like: object) -> object:
+    """A cell of CSV as the value that it stands for."""
+    if like is None:
+        return text or None
+    if isinstance(like, bool):
+        return {"true": True, "false": False}[text]
+    if isinstance(like, datetime):
+        return datetime.fromisoformat(text)
+    if isinstance(like, date):
+        return date.fromisoformat(text)
+    return float(text) if isinstance(like, float) else text
+
+
 def test_columns_have_types_even_where_they_are_empty(
     run: Run, ledger: Ledger, store: Store, version: Version, tmp_path: Path
 ) -> None:
@@ -162,7 +208,9 @@ def test_versions_that_the_store_does_not_have_are_named(
     done = run("ledger", "export", "-o", "out.parquet", ledger=ledger.url)
     assert done.returncode == 0
     assert "2020-01-01-gone is not in the store: the inputs of its 2 decisions" in done.stderr
-    assert f"{version.version} is not in the store: the inputs of its 1 decisions" in done.stderr
+    assert (
+        f"{version.version} is not in the store: the inputs of its 1 decision stand" in done.stderr
+    )
     rows = rows_of(tmp_path / "out.parquet")
     assert [row["grade"] for row in rows] == ["D", None, None, None]
     assert [row["inputs"] for row in rows] == [inputs] * 4
@@ -269,7 +317,7 @@ def test_a_file_that_can_t_be_written_is_refused(run: Run, ledger: Ledger, tmp_p
     (tmp_path / "there.parquet").write_text("mine")
     for out, why in (
         ("there.parquet", "is there already"),
-        ("x.csv", "expected a name that ends in .parquet"),
+        ("x.xlsx", "expected a name that ends in .csv, .csv.gz, .parquet"),
         ("nowhere/x.parquet", "no such folder"),
     ):
         done = run("ledger", "export", "-o", out, ledger=ledger.url)

@@ -11,7 +11,7 @@ import secrets
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from hypothesis import strategies as st
 from sqlalchemy import func, select, text
 
 from conftest import settings as process_settings
+from peerloan.cli import main
 from peerloan.ledger import Chain, Database, Entry, LedgerUnavailable, Record, Seal, Version
 from peerloan.ledger.ids import text as id_text
 from peerloan.ledger.outcomes import Recorder, in_force, latest
@@ -447,6 +448,42 @@ def test_rows_are_numbered_on_across_transactions_and_files(
     ]
     assert "peerloan: told: 3 rows were refused" in done.stderr
     assert ledger.rows() == 4_500
+
+
+def test_rows_without_an_outcome_yet_are_passed_over_and_counted(
+    run: Run, ledger: Ledger, tmp_path: Path
+) -> None:
+    a, b, c, d = ledger.decide(*((name, 30) for name in "ABCD"))
+    lines = [f"{a},1", f"{b},", f"{c},NA", f"{d},late"]
+    (tmp_path / "told.csv").write_text("\n".join(["id,is_late", *lines]))
+    done = run("outcomes", "told.csv", ledger=ledger.url)
+    assert done.stdout.splitlines() == [
+        "row 4, is_late: expected 1 (late) or 0 (on time), given 'late'",
+        "told.csv: 4 rows: 1 stored, 0 unchanged, 0 corrected, 1 refused, 2 without an outcome yet",
+    ]
+    (tmp_path / "told.csv").write_text("\n".join(["id,is_late", *lines[:3]]))
+    done = run("outcomes", "told.csv", "--json", ledger=ledger.url)
+    assert (done.returncode, json.loads(done.stdout)["without_outcome"]) == (0, 2)
+    assert ledger.rows() == 1
+
+
+def test_progress_follows_the_rows(
+    ledger: Ledger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = ledger.decide(*((f"L{i}", 40) for i in range(9_000)))
+    write(tmp_path / "told.csv", [{"id": each, "late": "true"} for each in made])
+    shown: list[float] = []
+
+    @contextmanager
+    def progress() -> Iterator[Callable[..., None]]:
+        yield lambda what, done: shown.append(done) if "outcomes" in what else None
+
+    monkeypatch.setattr("peerloan.cli.outcomes.progress", progress)
+    monkeypatch.setenv("PEERLOAN_LEDGER", ledger.url)
+    monkeypatch.setenv("PEERLOAN_STORE", str(tmp_path / "store"))
+    with suppress(SystemExit):
+        main(["outcomes", str(tmp_path / "told.csv")])
+    assert [round(done, 3) for done in shown] == [0.222, 0.444, 0.667, 0.889, 1.0, 1.0]
 
 
 def test_of_many_wrong_rows_some_are_shown_and_json_has_all(

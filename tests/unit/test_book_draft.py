@@ -329,3 +329,59 @@ def test_any_names_and_levels_make_a_definition(
     book = open_book(write(tmp_path_factory.mktemp("draft"), columns))
     definition = parse_definition(draft_definition(book, "label ü"), "the draft")
     assert set(definition.names) <= set(columns)
+
+
+def test_who_is_late_stands_at_the_very_top(tmp_path: Path) -> None:
+    text, _ = draft(tmp_path, {"state": [("1", "1", "2")[i % 3] for i in range(ROWS)]})
+    first = text.splitlines()[0]
+    assert first.startswith("# doubt: state: 2 is taken to mean late (20 of 60 loans, 33.33 %)")
+    assert "the rarer one" in first
+    text, _ = draft(tmp_path, {"state": [("0", "1", "1")[i % 3] for i in range(ROWS)]}, late="1")
+    assert text.splitlines()[0].startswith("# doubt: state: 1 means late, and most loans have it")
+    text, _ = draft(tmp_path, {"state": [("0", "0", "1")[i % 3] for i in range(ROWS)]}, late="1")
+    assert text.startswith("# Drafted from ")
+
+
+def test_a_label_of_more_values_says_what_to_do(tmp_path: Path) -> None:
+    columns = {
+        "x": [i % 7 + 0.5 for i in range(ROWS)],
+        "state": [("Current", "Fully Paid", "Late")[i % 3] for i in range(ROWS)],
+    }
+    for late in (None, "Late"):
+        with pytest.raises(BookError, match="make a column with one value for loans that are late"):
+            draft_definition(open_book(write(tmp_path, columns)), "state", late)
+
+
+def test_codes_for_missing_are_doubted_and_not_seen(tmp_path: Path) -> None:
+    text, definition = draft(
+        tmp_path, {"income": [99_999_999 if i % 6 == 0 else 100 + i for i in range(ROWS)]}
+    )
+    assert "# doubt: 99,999,999 in 10 rows (16.67 %), where the other values are 101 to 159" in text
+    assert definition["income"].seen == (101, 159)
+    assert definition["income"].default == 130
+    report = check_book(open_book(tmp_path / "Other Lender.csv"), definition)
+    assert [doubt for doubt in report.doubts if "99,999,999 in 10 rows" in doubt]
+
+
+def test_na_is_no_level(tmp_path: Path) -> None:
+    text, definition = draft(
+        tmp_path, {"home": [("RENT", "OWN", "NA", "null")[i % 4] for i in range(ROWS)]}
+    )
+    assert (definition["home"].levels, definition["home"].missing) == (("RENT", "OWN"), True)
+    assert "# doubt: 'NA' in 15 rows, 'null' in 15 rows: does it stand for missing?" in text
+    report = check_book(open_book(tmp_path / "Other Lender.csv"), definition)
+    assert len([doubt for doubt in report.doubts if "leave the cell empty" in doubt]) == 2
+    listed = text.replace('levels = ["RENT", "OWN"]', 'levels = ["RENT", "OWN", "NA", "null"]')
+    report = check_book(open_book(tmp_path / "Other Lender.csv"), parse_definition(listed, "x"))
+    assert not report.doubts, "who lists it says that it is a level"
+
+
+def test_thousands_separators_are_doubted(tmp_path: Path) -> None:
+    text, _ = draft(tmp_path, {"amount": [f"{i % 30 + 1}.{i % 10}00" for i in range(ROWS)]})
+    assert (
+        "# doubt: the numbers are written as 1.000, which is read as 1; if it means 1,000" in text
+    )
+    text, _ = draft(
+        tmp_path, {"ratio": [f"{i % 30 + 1}.{i * 37 % 900 + 51:03}" for i in range(ROWS)]}
+    )
+    assert "are written as" not in text

@@ -8,8 +8,10 @@ from peerloan.book.columns import (
     join_loans,
     read_cells,
     read_column,
+    read_labels,
     read_loans,
 )
+from peerloan.book.doubts import BookDoubts, DoubtCollector
 from peerloan.book.draft import draft_definition
 from peerloan.book.fingerprint import Fingerprint
 from peerloan.book.parts import BookError, Part, Progress
@@ -20,7 +22,9 @@ from peerloan.book.writing import Writer, open_writer
 __all__ = [
     "Batch",
     "Book",
+    "BookDoubts",
     "BookError",
+    "DoubtCollector",
     "Fault",
     "Fingerprint",
     "Group",
@@ -36,6 +40,7 @@ __all__ = [
     "open_writer",
     "read_cells",
     "read_column",
+    "read_labels",
     "read_loans",
     "refuse_unwritable",
     "take_rows",

@@ -24,8 +24,8 @@ from peerloan.book.values import (
 from peerloan.loan import Codes, Definition, Field, Label, Loans, Numbers, Problem, TextColumn
 from peerloan.loan.checks import nearest
 from peerloan.loan.columns import Column
-from peerloan.loan.labels import expected_label, read_label
-from peerloan.loan.text import TEXT_EXPECTED
+from peerloan.loan.labels import expected_label, is_unknown, read_label
+from peerloan.loan.text import TEXT_EXPECTED, stands_for_missing
 
 _SEPARATORS = {",": "','", ";": "';'", "\t": "tabs", "|": "'|'", ":": "':'", " ": "spaces"}
 
@@ -51,8 +51,8 @@ class Batch:
     `good` masks `part.records`: true where nothing is wrong. `loans`, `labels` and `ids` are those
     of the good rows alone, in the book's order; `every_` ones are of all records, as far as they
     can be read: a value that can't be is missing there, a number out of range is as given.
-    `every_label` is 1 for late, 0 for on time, −1 for wrong or missing. `missing` counts by field
-    the records without a value.
+    `every_label` is 1 for late, 0 for on time, −1 for missing, −2 for wrong. `missing` counts by
+    field the records without a value.
     """
 
     part: Part
@@ -77,7 +77,9 @@ class Batch:
 
     @cached_property
     def labels(self) -> Codes | None:
-        """The good rows' labels, 1 late and 0 on time; None if they were not asked for."""
+        """The good rows' labels, 1 late, 0 on time and, if they may be missing, −1; None if they
+        were not asked for.
+        """
         return None if self.every_label is None else self.every_label[self.good]
 
     @cached_property
@@ -178,10 +180,13 @@ def check_header(book: Book) -> None:
         raise without_header(book.name, book.columns)
 
 
-def read_loans(definition: Definition, part: Part, *, label: bool = False) -> Batch:
+def read_loans(
+    definition: Definition, part: Part, *, label: bool = False, open_label: bool = False
+) -> Batch:
     """Check a part's rows; `label`: read the label's column too, wrong or missing is a problem.
 
-    A column that is absent is missing in every row.
+    `open_label`: a missing label is none; the loan's outcome is not known yet. A column that is
+    absent is missing in every row.
     """
     columns: dict[str, Column] = {}
     missing: dict[str, int] = {}
@@ -205,13 +210,17 @@ def read_loans(definition: Definition, part: Part, *, label: bool = False) -> Ba
             wrong |= absent
         columns[field.name] = values
         missing[field.name] = int(np.count_nonzero(absent))
+        if field.kind == "ordered" and wrong.any():
+            spelt = _spelt_missing(column, wrong)
+            note(field.name, _expected_instead(field), spelt, column)
+            wrong &= ~spelt
         note(field.name, field.expected, wrong, column)
 
     labels = None
     if label:
-        column = _column(part.records, definition.label.column)
-        labels = _read_labels(definition.label, column)
-        note(definition.label.column, expected_label(definition.label), labels < 0, column)
+        labels, column = read_labels(definition.label, part)
+        wrong = labels == -2 if open_label else labels < 0
+        note(definition.label.column, expected_label(definition.label), wrong, column)
 
     ids = None
     id_name = definition.roles.id
@@ -222,6 +231,21 @@ def read_loans(definition: Definition, part: Part, *, label: bool = False) -> Ba
 
     loans = Loans(definition, columns, part.records.num_rows)
     return Batch(part, loans, labels, ids, missing, tuple(faults))
+
+
+def read_labels(label: Label, part: Part) -> tuple[Codes, pa.Array]:
+    """The labels of all records: 1 late, 0 on time, −1 missing, −2 wrong; and their column."""
+    column = _column(part.records, label.column)
+    codes, texts = encode_texts(column)
+    table = np.full(len(texts) + 1, -2, dtype=np.int64)
+    table[-1] = -1
+    for code, text in enumerate(texts):
+        late = None if text is None else read_label(text, label)
+        if late is not None:
+            table[code] = int(late)
+        elif is_unknown(text, label):
+            table[code] = -1
+    return table[codes], column
 
 
 def read_column(part: Part, name: str) -> list[str | None]:
@@ -291,11 +315,18 @@ def _outside(field: Field, numbers: Numbers) -> Mask:
     return outside
 
 
-def _read_labels(label: Label, column: pa.Array) -> Codes:
+def _spelt_missing(column: pa.Array, wrong: Mask) -> Mask:
+    """Which of the wrong texts are ones by which other programs spell a missing value."""
     codes, texts = encode_texts(column)
-    table = np.full(len(texts) + 1, -1, dtype=np.int64)
-    for code, text in enumerate(texts):
-        late = None if text is None else read_label(text, label)
-        if late is not None:
-            table[code] = int(late)
-    return table[codes]
+    table = np.array([*(stands_for_missing(text or "") for text in texts), False], dtype=np.bool_)
+    return np.asarray(wrong & table[codes])
+
+
+def _expected_instead(field: Field) -> str:
+    """What an ordered field expects instead of NA."""
+    if field.missing:
+        return f"{field.expected}; NA and the like are no levels: leave the cell empty"
+    return (
+        f"{field.expected}; NA and the like are no levels: if the value may be missing, set "
+        "missing = true in the definition and leave the cell empty"
+    )

@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import datetime
-import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
 from peerloan.book.columns import check_separator
+from peerloan.book.doubts import codes_in_words
+from peerloan.book.label_draft import draft_label
 from peerloan.book.order import find_order
 from peerloan.book.parts import BookError, Progress
 from peerloan.book.profile import Profile, profile_book
 from peerloan.book.source import Book, show_column
+from peerloan.book.toml_text import array, comment, doubt, literal, quote
 from peerloan.loan.checks import nearest
 from peerloan.loan.definition import reserved_fault
-from peerloan.loan.labels import stands_for
-from peerloan.loan.text import parse_number, show_given, show_number, text_fault
+from peerloan.loan.text import (
+    counted,
+    parse_number,
+    show_given,
+    show_number,
+    stands_for_missing,
+    text_fault,
+)
 
 _MOST_LEVELS = 100
 # A column with no more distinct whole numbers may hold codes.
@@ -25,18 +33,11 @@ _FEW = 10
 _MOSTLY = 0.9
 # Fewer rows than this may all differ by chance.
 _MANY = 20
-_LATE_WORDS = frozenset(
-    {"1", "true", "t", "yes", "y", "late", "bad", "default", "defaulted", "delinquent"}
-    | {"overdue", "unpaid", "charged off", "fail", "failed"}
-)
 _ROLE_DOUBTS = {
     "id": "it differs in every row, so it is taken for the loan's id and is no feature",
     "date": "it holds dates, so it is taken for the loan's date and is no feature",
 }
 _ID_WORDS = frozenset({"id", "uuid", "guid", "key", "nr"})
-_UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
-
-_LabelValue = int | float | str | bool
 
 
 class _LeftOutError(Exception):
@@ -60,7 +61,7 @@ def draft_definition(
         raise BookError(f"{book.name}: the label's column: {fault}")
     profiles = profile_book(book, progress)
     target = profiles.pop(label)
-    label_lines = list(_label(book, target, late))
+    label_doubts, label_lines = draft_label(book, target, late)
     roles: dict[str, str] = {}
     blocks = []
     fields = 0
@@ -72,10 +73,10 @@ def draft_definition(
                 continue
             lines = list(_field(profile))
         except _LeftOutError as reason:
-            blocks.append([_comment(f"left out: {show_column(name)}: {reason}")])
+            blocks.append([comment(f"left out: {show_column(name)}: {reason}")])
         else:
             fields += 1
-            blocks.append(["[[field]]", f"name = {_quote(name)}", *lines])
+            blocks.append(["[[field]]", f"name = {quote(name)}", *lines])
     if not fields:
         reasons = [line.removeprefix("# ") for block in blocks for line in block]
         reasons += [
@@ -85,67 +86,24 @@ def draft_definition(
             f"{book.name}: expected a column that can be a field, got none: {'; '.join(reasons)}"
         )
     head = [
-        _comment(f"Drafted from {book.name}: {target.rows:,} loans, {len(book.columns)} columns."),
-        *(_comment(f"note: {note}") for note in book.notes),
+        *map(doubt, label_doubts),
+        comment(
+            f"Drafted from {book.name}: {counted(target.rows, 'loan')}, "
+            f"{counted(len(book.columns), 'column')}."
+        ),
+        *(comment(f"note: {note}") for note in book.notes),
         "# Look at each doubt; where the draft is right, delete the comment.",
-        *([_doubt(_show_broken(target.broken, book))] if target.broken else []),
+        *([doubt(_show_broken(target.broken, book))] if target.broken else []),
         "",
-        f"model = {_quote(_model_name(book))}",
+        f"model = {quote(_model_name(book))}",
     ]
     role_lines = [
         line
         for role, name in roles.items()
-        for line in (_doubt(_ROLE_DOUBTS[role]), f"{role} = {_quote(name)}")
+        for line in (doubt(_ROLE_DOUBTS[role]), f"{role} = {quote(name)}")
     ]
     groups = [head, label_lines, *([["[roles]", *role_lines]] if roles else []), *blocks]
     return "\n\n".join("\n".join(group) for group in groups) + "\n"
-
-
-def _label(book: Book, profile: Profile, late: str | None) -> Iterator[str]:
-    values = _label_values(profile)
-    where = f"{book.name}: column {show_column(profile.name)}"
-    shown = [_literal(value) for value in values]
-    if len(values) != 2 or profile.uncounted:
-        got = f"{', '.join(shown[:5])}{', …' if len(shown) > 5 else ''}" or "none"
-        raise BookError(f"{where}: expected two values of the label, got {got}")
-    if late is not None:
-        found = [value for value in values if stands_for(late, value)]
-        if not found:
-            raise BookError(
-                f"{where}: expected late to be {' or '.join(shown)}, got {show_given(late)}"
-            )
-        late_value = found[0]
-    else:
-        found = [value for value in values if " ".join(_words(str(value))) in _LATE_WORDS]
-        late_value = found[0] if len(found) == 1 else min(values, key=lambda value: values[value])
-    on_time = next(value for value in values if value != late_value)
-    yield "[label]"
-    yield f"column = {_quote(profile.name)}"
-    if late is None:
-        how = "by its name" if len(found) == 1 else "because it is the rarer one"
-        yield _doubt(f"{_literal(late_value)} is taken to mean late {how}")
-    yield f"late = {_literal(late_value)}"
-    yield f"on_time = {_literal(on_time)}"
-    known = sum(values.values())
-    share = 100 * values[late_value] / known
-    yield _comment(f"{values[late_value]:,} of {known:,} loans are late ({share:.2f} %)")
-    if known < profile.rows:
-        yield _doubt(f"{profile.rows - known:,} rows have no label; training refuses them")
-
-
-def _label_values(profile: Profile) -> dict[_LabelValue, int]:
-    """The label's values, of the type that TOML should give them, with their counts."""
-    values: dict[_LabelValue, int] = {}
-    for text, count in profile.levels.items():
-        value: _LabelValue | None = text
-        if profile.levels.keys() <= {"true", "false", ""}:
-            value = text == "true" if text else None
-        elif not profile.texts:
-            number = parse_number(text)
-            value = int(number) if number is not None and number.is_integer() else number
-        if value is not None:
-            values[value] = values.get(value, 0) + count
-    return values
 
 
 def _role(profile: Profile, taken: dict[str, str]) -> str | None:
@@ -223,65 +181,85 @@ def _field(profile: Profile) -> Iterator[str]:
 
 
 def _number(profile: Profile) -> Iterator[str]:
-    yield f"kind = {_quote('whole' if profile.whole else 'number')}"
-    yield f"label = {_quote(_human(profile.name))}"
+    yield f"kind = {quote('whole' if profile.whole else 'number')}"
+    yield f"label = {quote(_human(profile.name))}"
+    if thousands := profile.thousands.doubt(profile.highest, None, False):
+        yield doubt(f"{thousands.text}: {counted(thousands.rows, 'row')}")
     if profile.texts:
         example = show_given(profile.example)
-        yield _doubt(
-            f"1 row holds no number, such as {example}; it is refused"
-            if profile.texts == 1
-            else f"{profile.texts:,} rows hold no number, such as {example}; they are refused"
-        )
+        rows = counted(profile.texts, "row")
+        verb, are = ("holds", "it is") if profile.texts == 1 else ("hold", "they are")
+        yield doubt(f"{rows} {verb} no number, such as {example}; {are} refused")
     if profile.whole and len(profile.levels) <= _FEW:
         values = sorted({v for text in profile.levels if (v := _number_or_none(text)) is not None})
         shown = ", ".join(map(show_number, values))
-        yield _doubt(f"only the values {shown}: a number or a code? A code is a category")
+        yield doubt(f"only the values {shown}: a number or a code? A code is a category")
+    codes = profile.missing_codes()
+    if codes is not None:
+        yield doubt(
+            f"{codes_in_words(codes, profile.rows)}; does it stand for missing? Then leave these "
+            "cells empty and draft again"
+        )
     if profile.lowest >= 0:
-        yield _doubt("no value is negative; is less than 0 impossible?")
+        yield doubt("no value is negative; is less than 0 impossible?")
         yield "min = 0"
         if profile.highest <= 1 and not profile.whole:
-            yield _doubt("a fraction? Then percent = true shows 0.1306 as 13.06 %")
-    yield f"seen = [{_literal(profile.lowest)}, {_literal(profile.highest)}]"
+            yield doubt("a fraction? Then percent = true shows 0.1306 as 13.06 %")
+    lowest, highest = (codes.lowest, codes.highest) if codes else (profile.lowest, profile.highest)
+    yield f"seen = [{literal(lowest)}, {literal(highest)}]"
     if profile.missing:
         yield "missing = true"
     median = profile.median
-    yield f"default = {_literal(float(round(median)) if profile.whole else float(f'{median:.6g}'))}"
+    yield f"default = {literal(float(round(median)) if profile.whole else float(f'{median:.6g}'))}"
 
 
 def _category(profile: Profile) -> Iterator[str]:
     if profile.uncounted or len(profile.levels) > _MOST_LEVELS:
         example = show_given(profile.example)
         raise _LeftOutError(f"it holds more than {_MOST_LEVELS} different texts, such as {example}")
-    levels = [level for level, _ in profile.levels.most_common() if text_fault(level) is None]
+    right = [level for level, _ in profile.levels.most_common() if text_fault(level) is None]
+    spelt = [level for level in right if stands_for_missing(level)]
+    levels = [level for level in right if level not in spelt] or right
     if not levels:
         raise _LeftOutError("it holds no text without control characters")
     refused = profile.unreadable + sum(
         count for level, count in profile.levels.items() if text_fault(level) is not None
     )
     ordered = find_order(levels)
-    yield f"kind = {_quote('ordered' if ordered else 'category')}"
-    yield f"label = {_quote(_human(profile.name))}"
+    yield f"kind = {quote('ordered' if ordered else 'category')}"
+    yield f"label = {quote(_human(profile.name))}"
     if refused:
-        rows = "1 row holds" if refused == 1 else f"{refused:,} rows hold"
-        yield _doubt(f"{rows} text that is too long, no UTF-8 or has control characters; refused")
+        rows = counted(refused, "row") + (" holds" if refused == 1 else " hold")
+        yield doubt(f"{rows} text that is too long, no UTF-8 or has control characters; refused")
+    if spelt and levels != right:
+        yield doubt(_show_spelt(profile, spelt, bool(ordered)))
     if any(level != level.strip() for level in levels):
-        yield _doubt("some levels begin or end with a space")
+        yield doubt("some levels begin or end with a space")
     if ordered:
-        yield _doubt("the order is guessed, lowest first; a value that is not listed is refused")
+        yield doubt("the order is guessed, lowest first; a value that is not listed is refused")
     elif sum(bool(re.search(r"\d", level)) for level in levels) * 2 > len(levels):
-        yield _doubt('have the levels an order? Then kind = "ordered" and lowest first')
-    yield from _array("levels", ordered or levels)
-    if profile.empty:
+        yield doubt('have the levels an order? Then kind = "ordered" and lowest first')
+    yield from array("levels", ordered or levels)
+    if profile.empty or levels != right:
         yield "missing = true"
-    yield f"default = {_quote(levels[0])}"
+    yield f"default = {quote(levels[0])}"
+
+
+def _show_spelt(profile: Profile, spelt: list[str], ordered: bool) -> str:
+    """Texts by which other programs spell a missing value."""
+    shown = ", ".join(
+        f"{show_given(level)} in {counted(profile.levels[level], 'row')}" for level in spelt
+    )
+    so = "these rows are refused" if ordered else "else add it to levels"
+    return f"{shown}: does it stand for missing? Then leave these cells empty; {so}"
 
 
 def _show_broken(rows: int, book: Book) -> str:
     """Rows that can't be taken apart into cells."""
-    noun, verb = ("row", "has") if rows == 1 else ("rows", "have")
+    shown, verb = counted(rows, "row"), "has" if rows == 1 else "have"
     if book.files[0].format == "JSON lines":
-        return f"{rows:,} {noun} {verb} no JSON object with each key once; training refuses them"
-    return f"{rows:,} {noun} {verb} too many or too few cells; training refuses them"
+        return f"{shown} {verb} no JSON object with each key once; training refuses them"
+    return f"{shown} {verb} too many or too few cells; training refuses them"
 
 
 def _number_or_none(text: str) -> float | None:
@@ -289,13 +267,6 @@ def _number_or_none(text: str) -> float | None:
         return parse_number(text)
     except ValueError:
         return None
-
-
-def _array(key: str, texts: list[str]) -> list[str]:
-    line = f"{key} = [{', '.join(map(_quote, texts))}]"
-    if len(line) <= 100:
-        return [line]
-    return [f"{key} = [", *(f"    {_quote(text)}," for text in texts), "]"]
 
 
 def _model_name(book: Book) -> str:
@@ -314,24 +285,3 @@ def _human(name: str) -> str:
     spaced = name.strip() if re.search(r"\s", name.strip()) else " ".join(_words(name))
     label = spaced or name.strip() or "Column"
     return label[0].upper() + label[1:]
-
-
-def _quote(text: str) -> str:
-    # JSON's escapes are TOML's, which wants one more.
-    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
-
-
-def _literal(value: _LabelValue) -> str:
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, str):
-        return _quote(value)
-    return str(int(value)) if abs(value) < 1e15 and value == int(value) else repr(value)
-
-
-def _comment(text: str) -> str:
-    return "# " + _UNSAFE.sub(lambda found: ascii(found[0])[1:-1], text)
-
-
-def _doubt(text: str) -> str:
-    return _comment(f"doubt: {text}")

@@ -9,8 +9,10 @@ from dataclasses import dataclass, field
 import numpy as np
 import pyarrow as pa
 
+from peerloan.book.missing_codes import Extremes, MissingCodes
 from peerloan.book.parts import Progress
 from peerloan.book.source import Book
+from peerloan.book.thousands import Thousands
 from peerloan.book.values import encode_texts, read_numbers
 from peerloan.loan import Codes, Numbers
 
@@ -50,6 +52,8 @@ class Profile:
     levels: Counter[str] = field(default_factory=Counter)
     uncounted: int = 0
     example: str | None = None
+    thousands: Thousands = field(default_factory=Thousands)
+    _extremes: Extremes = field(default_factory=Extremes)
     _distinct: bool = True
     _hashes: list[Codes] = field(default_factory=list)
     _kept: list[Numbers] = field(default_factory=list)
@@ -62,8 +66,16 @@ class Profile:
 
     @property
     def median(self) -> float:
-        """The median of the numbers, of a long column that of a sample."""
-        return float(np.median(np.concatenate(self._kept)))
+        """The median of the numbers but codes for missing, of a long column that of a sample."""
+        kept = np.concatenate(self._kept)
+        if (codes := self.missing_codes()) is not None:
+            others = kept[~np.isin(kept, [value for value, _ in codes.codes])]
+            kept = others if len(others) else kept
+        return float(np.median(kept))
+
+    def missing_codes(self) -> MissingCodes | None:
+        """The numbers that look like codes for missing."""
+        return self._extremes.missing_codes()
 
     @property
     def distinct(self) -> bool:
@@ -78,6 +90,7 @@ class Profile:
         absent = np.isnan(numbers) & ~wrong
         self.missing += int(np.count_nonzero(absent))
         self._add_numbers(numbers[~np.isnan(numbers)])
+        self.thousands.add(column)
         codes, texts = encode_texts(column)
         counts = np.bincount(codes + 1, minlength=len(texts) + 1)
         self.rows += len(column)
@@ -108,6 +121,7 @@ class Profile:
             return
         self.rising &= bool(np.all(np.diff(given) > 0)) and given[0] > self.highest
         self.numbers += len(given)
+        self._extremes.add(given)
         self.lowest = min(self.lowest, float(given.min()))
         self.highest = max(self.highest, float(given.max()))
         self.whole &= bool(np.all(given == np.trunc(given)))

@@ -21,7 +21,7 @@ from peerloan.book.parts import BookError, shown
 from peerloan.book.source import show_column
 from peerloan.book.values import decoded
 
-_ENDINGS = (".csv", ".csv.gz", ".parquet")
+ENDINGS = (".csv", ".csv.gz", ".parquet")
 _NEEDS_QUOTES = '[",\r\n]'
 
 
@@ -52,8 +52,8 @@ def open_writer(path: Path, schema: pa.Schema, overwrite: bool = False) -> Itera
     """
     where = shown(path)
     name = path.name.lower()
-    if not name.endswith(_ENDINGS):
-        raise BookError(f"{where}: expected a name that ends in {', '.join(_ENDINGS)}")
+    if not name.endswith(ENDINGS):
+        raise BookError(f"{where}: expected a name that ends in {', '.join(ENDINGS)}")
     if not path.parent.is_dir():
         raise BookError(f"{where}: no such folder")
     if path.is_dir():

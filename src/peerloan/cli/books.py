@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from functools import partial
 from pathlib import Path
 
@@ -14,16 +14,21 @@ from peerloan.cli.console import (
     BOOK,
     DEFINITION,
     JSON,
+    STRICT_DOUBTS,
     No,
     bundle_of,
     definition_of,
     expect_many_records,
     note,
+    note_doubts,
     print_json,
     progress,
+    store,
 )
 from peerloan.cli.opening import ledger_database
 from peerloan.ledger import LedgerError, Recorder, Seal
+from peerloan.loan.text import counted
+from peerloan.model import BundleError, StoreError
 from peerloan.model.store import current_user
 from peerloan.sample import SCENARIOS, SCHEMA, batches
 from peerloan.scoring import score_book
@@ -48,7 +53,7 @@ def sample(out: Path, loans: int, seed: int, scenario: str, overwrite: bool) -> 
         for batch in batches(loans, seed, scenario):
             writer.write(batch)
             written += batch.num_rows
-            show(f"{loans:,} loans to {out}", written / loans)
+            show(f"{counted(loans, 'loan')} to {out}", written / loans)
 
 
 @click.command()
@@ -66,8 +71,12 @@ def define(book: str, label: str, late: str | None, out: Path, overwrite: bool) 
         out.write_text(text, "utf-8")
     except OSError as error:
         raise No(f"{out}: can't be written: {error.strerror}") from None
-    doubts = text.count("# doubt:")
-    note(f"{out}: {text.count('[[field]]')} fields, {doubts} doubts; read it before you train")
+    # Those about the label stand at the top: the wrong way round, every figure is.
+    for line in text.partition("\nmodel = ")[0].splitlines():
+        if line.startswith("# doubt: "):
+            note(line.removeprefix("# "))
+    fields, doubts = counted(text.count("[[field]]"), "field"), text.count("# doubt:")
+    note(f"{out}: {fields}, {counted(doubts, 'doubt')}; read it before you train")
 
 
 @click.command()
@@ -79,7 +88,8 @@ def check(book: str, definition: Path | None, as_json: bool) -> None:
     chosen, source = definition_of(definition)
     opened = open_book(book)
     with progress() as show:
-        report = check_book(opened, chosen, partial(show, f"reading {book}"))
+        usual = _usual_ranges() if definition is None else None
+        report = check_book(opened, chosen, partial(show, f"reading {book}"), usual=usual)
     if as_json:
         print_json(report.to_json() | {"definition": source})
     else:
@@ -90,11 +100,22 @@ def check(book: str, definition: Path | None, as_json: bool) -> None:
         raise No(f"{book}: not as the definition says")
 
 
+def _usual_ranges() -> dict[str, tuple[float, float]] | None:
+    """What the champion was trained on, if there is one that can be read."""
+    here = store()
+    if (champion := here.state().champion) is None:
+        return None
+    with suppress(BundleError, StoreError):
+        return here.load(champion).profile.usual_ranges()
+    return None
+
+
 @click.command()
 @BOOK
 @click.option("-o", "--out", type=_OUT, required=True, help=".csv, .csv.gz or .parquet.")
 @click.option("--model", help="A version. Default: the champion.")
 @click.option("--strict", is_flag=True, help="Stop at the first bad row and write nothing.")
+@STRICT_DOUBTS
 @click.option(
     "--reasons",
     type=click.Choice(("all", "none")),
@@ -112,6 +133,7 @@ def score(
     out: Path,
     model: str | None,
     strict: bool,
+    strict_doubts: bool,
     reasons: str,
     record: bool,
     overwrite: bool,
@@ -132,12 +154,14 @@ def score(
             bundle,
             out,
             strict=strict,
+            strict_doubts=strict_doubts,
             overwrite=overwrite,
             reasons=reasons == "all",
             recorder=recorder,
             progress=show_scoring,
         )
         show_scoring(1.0)
+    note_doubts(scored.doubts)
     if as_json:
         print_json(
             {
@@ -148,18 +172,19 @@ def score(
                 "rejected": scored.rejected,
                 "rejects": scored.rejects and str(scored.rejects),
                 "notes": scored.notes,
+                **scored.doubts.to_json(),
                 **({} if recorder is None else {"request_id": recorder.request_id}),
             }
         )
     else:
         for each in scored.notes:
             note(f"note: {each}")
-        click.echo(f"{out}: {scored.rows:,} loans, {scored.late:,} of them late by {version}")
+        loans = counted(scored.rows, "loan")
+        click.echo(f"{out}: {loans}, {scored.late:,} of them late by {version}")
         if recorder is not None:
             note(f"all of them are recorded, with the request id {recorder.request_id}")
     if scored.rejected:
-        rows = "1 row" if scored.rejected == 1 else f"{scored.rejected:,} rows"
-        raise No(f"{rows} could not be scored: see {scored.rejects}")
+        raise No(f"{counted(scored.rejected, 'row')} could not be scored: see {scored.rejects}")
 
 
 @contextmanager
@@ -178,7 +203,8 @@ def _recorder() -> Iterator[Recorder]:
     finally:
         # Also if the run was stopped: what is recorded stays.
         if recorder is not None and recorder.kept and not done:
+            verb = "was" if recorder.kept == 1 else "were"
             note(
-                f"{recorder.kept:,} decisions were recorded already, with the request id "
-                f"{recorder.request_id}, and stand in no file; another run makes new ones"
+                f"{counted(recorder.kept, 'decision')} {verb} recorded already, with the request "
+                f"id {recorder.request_id}, and in no file; another run makes new ones"
             )

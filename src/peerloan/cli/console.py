@@ -18,6 +18,11 @@ from peerloan.settings import read_settings
 
 BOOK = click.argument("book", metavar="BOOK")
 JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
+STRICT_DOUBTS = click.option(
+    "--strict-doubts",
+    is_flag=True,
+    help="Refuse a book with a doubt about 1 % of its rows or more: nothing is written.",
+)
 DEFINITION = click.option(
     "--definition",
     type=click.Path(path_type=Path),
@@ -111,6 +116,16 @@ def note(text: str) -> None:
     """Print a sentence beside the result, so that a result can be piped."""
     # Not click's: while a bar is drawn, rich puts above it what is written here.
     print(text, file=sys.stderr, flush=True)  # noqa: T201
+
+
+class _Doubts(Protocol):
+    def lines(self) -> list[str]: ...
+
+
+def note_doubts(doubts: _Doubts) -> None:
+    """Print what is doubted of a book beside the result."""
+    for line in doubts.lines():
+        note(line)
 
 
 def expect_many_records() -> None:

@@ -18,6 +18,7 @@ from peerloan.cli.console import (
     print_json,
     progress,
 )
+from peerloan.loan.text import counted
 from peerloan.training.exploration import find, measure, show_page
 
 
@@ -51,4 +52,4 @@ def explore(book: str, out: Path, definition: Path | None, overwrite: bool, as_j
     click.echo(f"definition: {source}")
     for each in findings:
         click.echo(f"{each.topic}: {each}")
-    note(f"{out}: {len(study.features)} features, {len(findings)} findings")
+    note(f"{out}: {counted(len(study.features), 'feature')}, {counted(len(findings), 'finding')}")

@@ -20,6 +20,7 @@ from peerloan.ledger.retention import count_before
 from peerloan.ledger.retention import purge as purge_values
 from peerloan.ledger.verifying import Report
 from peerloan.ledger.verifying import verify as verify_ledger
+from peerloan.loan.text import counted
 from peerloan.model.store import current_user
 from peerloan.settings import read_settings
 
@@ -120,7 +121,8 @@ def _print_report(report: Report) -> None:
             click.echo(f"{kind}: and {more:,} more")
     purged = f", {report.erased:,} of them purged" if report.erased else ""
     well = "" if shown else ": all as they were written"
-    click.echo(f"{report.records:,} records in {report.chains:,} chains{purged}{well}")
+    records = counted(report.records, "record")
+    click.echo(f"{records} in {counted(report.chains, 'chain')}{purged}{well}")
 
 
 def _counts(report: Report) -> str:
@@ -148,7 +150,7 @@ def purge(before: datetime, yes: bool) -> None:
     if not total:
         note(f"{database}: no decisions {old}")
         return
-    question = f"{database}: {total:,} decisions {old} will be erased for ever"
+    question = f"{database}: {counted(total, 'decision')} {old} will be erased for ever"
     if not yes:
         if not sys.stderr.isatty():
             raise click.UsageError(f"{question}; --yes says that this is meant")
@@ -159,7 +161,7 @@ def purge(before: datetime, yes: bool) -> None:
             show(f"erasing decisions {old}", min(erased / total, 1.0))
 
         erased = purge_values(database, seal, _ms(before), current_user(), show_erased)
-    note(f"{database}: erased {erased:,} decisions {old}")
+    note(f"{database}: erased {counted(erased, 'decision')} {old}")
 
 
 _OUT = click.Path(path_type=Path)
@@ -168,7 +170,11 @@ _DATE = click.DateTime(("%Y-%m-%d",))
 
 @ledger.command()
 @click.option(
-    "-o", "--out", type=click.Path(path_type=Path), required=True, help="A .parquet file."
+    "-o",
+    "--out",
+    type=click.Path(path_type=Path),
+    required=True,
+    help=".csv, .csv.gz or .parquet: the ending chooses.",
 )
 @click.option("--since", type=_DATE, metavar="DATE", help="Decisions from this day on (UTC).")
 @click.option("--until", type=_DATE, metavar="DATE", help="Decisions before this day (UTC).")
@@ -194,7 +200,8 @@ def export(out: Path, since: datetime | None, until: datetime | None, overwrite:
         show_rows(1.0)
     for version, count in done.unknown.items():
         note(
-            f"note: {version} is not in the store: the inputs of its {count:,} decisions stand in "
-            "the column `inputs` alone"
+            f"note: {version} is not in the store: the inputs of its "
+            f"{counted(count, 'decision')} stand in the column `inputs` alone"
         )
-    click.echo(f"{out}: {done.rows:,} decisions, {done.outcomes:,} of them with an outcome")
+    decisions = counted(done.rows, "decision")
+    click.echo(f"{out}: {decisions}, {done.outcomes:,} of them with an outcome")

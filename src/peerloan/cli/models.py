@@ -21,6 +21,7 @@ from peerloan.cli.console import (
 from peerloan.cli.opening import ledger_database
 from peerloan.ledger import LedgerError
 from peerloan.ledger.replaying import refers_to
+from peerloan.loan.text import counted
 from peerloan.model import BundleError, Manifest, Policy, State, Store
 
 _WHY = click.option("--why", default="", help="The reason, for the history.")
@@ -74,12 +75,15 @@ def show(version: str, as_json: bool) -> None:
         ("alias", aliases),
         ("model", f"{manifest.model} ({manifest.candidate}, {manifest.kind})"),
         ("created", manifest.created),
-        ("trained on", f"{trained.source}: {trained.loans:,} loans, {trained.late:,} late"),
+        (
+            "trained on",
+            f"{trained.source}: {counted(trained.loans, 'loan')}, {trained.late:,} late",
+        ),
         ("fingerprint", trained.fingerprint),
         *_recalibrated_rows(manifest),
         ("threshold", f"{manifest.policy.threshold} ({_aim(manifest)})"),
         *((f"held-out {name}", f"{value:.6g}") for name, value in manifest.metrics.items()),
-        *((name, f"{entry.bytes:,} bytes") for name, entry in manifest.files.items()),
+        *((name, counted(entry.bytes, "byte")) for name, entry in manifest.files.items()),
     ]
     print_table(("", ""), rows)
 
@@ -127,8 +131,8 @@ def verify(version: str) -> None:
     """Check a version's digests and reproduce its golden examples."""
     bundle = store().load(version)
     note(
-        f"{version}: {len(bundle.manifest.files)} files and "
-        f"{len(bundle.manifest.golden)} golden examples verified, digest {bundle.digest}"
+        f"{version}: {counted(len(bundle.manifest.files), 'file')} and "
+        f"{counted(len(bundle.manifest.golden), 'golden example')} verified, digest {bundle.digest}"
     )
 
 
@@ -146,12 +150,8 @@ def delete(version: str) -> None:
             f"{version} is not deleted: the ledger can't be asked whether it refers to it: {error}"
         ) from None
     if decisions:
-        refer = (
-            "1 decision in the ledger refers"
-            if decisions == 1
-            else (f"{decisions:,} decisions in the ledger refer")
-        )
-        raise No(f"{version} can't be deleted: {refer} to it; replay needs it")
+        refer = f"in the ledger {'refers' if decisions == 1 else 'refer'} to it; replay needs it"
+        raise No(f"{version} can't be deleted: {counted(decisions, 'decision')} {refer}")
     here.delete(version)
     note(f"deleted {version}")
 
@@ -244,7 +244,7 @@ def _recalibrated_rows(manifest: Manifest) -> list[tuple[str, str]]:
     book = manifest.recalibrated_on
     if book is None:
         return []
-    shown = f"{book.source}: {book.loans:,} loans, {book.late:,} late"
+    shown = f"{book.source}: {counted(book.loans, 'loan')}, {book.late:,} late"
     return [("recalibrated on", shown), ("its fingerprint", book.fingerprint)]
 
 

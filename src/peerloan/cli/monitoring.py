@@ -13,10 +13,12 @@ import click
 from peerloan.book import open_book
 from peerloan.cli.console import (
     JSON,
+    STRICT_DOUBTS,
     No,
     bundle_of,
     expect_many_records,
     note,
+    note_doubts,
     print_json,
     print_table,
     progress,
@@ -25,6 +27,7 @@ from peerloan.cli.console import (
 from peerloan.cli.opening import Moment, ledger_database
 from peerloan.ledger import SOURCES
 from peerloan.ledger.moments import now_ms
+from peerloan.loan.text import counted
 from peerloan.monitoring.books import watch_book
 from peerloan.monitoring.counting import CountedElsewhere, count_new
 from peerloan.monitoring.estimates import Estimate
@@ -61,6 +64,7 @@ class _Interval(click.ParamType[float]):
 @click.option("--until", type=Moment(), metavar="MOMENT", help="Decisions before this moment.")
 @click.option("--source", type=click.Choice(SOURCES), help="Decisions of this source alone.")
 @click.option("--model", help="A version. Default: the champion.")
+@STRICT_DOUBTS
 @JSON
 @click.option(
     "--every", type=_Interval(), help="Watch the ledger so often (30m, 1h, 1d), and go on."
@@ -82,6 +86,7 @@ def monitor(
     until: int | None,
     source: str | None,
     model: str | None,
+    strict_doubts: bool,
     as_json: bool,
     every: float | None,
     metrics_host: str,
@@ -100,24 +105,47 @@ def monitor(
         _watch(every, metrics_host, metrics_port)
         return
     if book is not None:
-        _only(context, "book", ("model", "as_json"))
+        _only(context, "book", ("model", "strict_doubts", "as_json"))
+        _of_book(book, model, strict_doubts, as_json)
+        return
+    if strict_doubts:
+        raise click.UsageError("--strict-doubts says nothing without --book")
     plan = read_plan(read_settings().rules)
-    if book is not None:
-        bundle = bundle_of(model)
-        with progress() as show:
-            reading = partial(show, f"reading {book}")
-            found = watch_book(open_book(book), bundle, plan.limits, reading)
-        if found is None:
-            raise No(f"{book}: holds no loan that can be scored")
-        shown, window = book, {"book": book, "loans": found.loans, "rejected": found.rejected}
-    else:
-        found, window = _of_ledger(plan, model, since, until, source)
-        shown = f"{window['since']} to {window['until']}"
+    found, window = _of_ledger(plan, model, since, until, source)
     if as_json:
-        every_figure = {"model": found.version, "window": window} | figures_json(found)
-        print_json(every_figure | {"notes": found.notes})
+        _print_json(found, window)
     else:
-        _print(shown, found)
+        known = 0 if found.realised is None else found.realised.loans
+        _print(f"{window['since']} to {window['until']}", found, known)
+
+
+def _of_book(book: str, model: str | None, strict_doubts: bool, as_json: bool) -> None:
+    """Print the figures of a book."""
+    limits = read_plan(read_settings().rules).limits
+    bundle = bundle_of(model)
+    with progress() as show:
+        watched = watch_book(open_book(book), bundle, limits, partial(show, f"reading {book}"))
+    if watched is None:
+        raise No(f"{book}: holds no loan that can be scored")
+    if strict_doubts:
+        watched.doubts.refuse("no figure was printed")
+    note_doubts(watched.doubts)
+    figures, outcomes = watched.figures, watched.outcomes
+    if as_json:
+        window = {"book": book, "loans": figures.loans, "rejected": figures.rejected}
+        counts = {"outcomes": outcomes and outcomes.to_json()}
+        _print_json(figures, window, counts | watched.doubts.to_json())
+        return
+    _print(book, figures, None if outcomes is None else outcomes.known)
+    for line in [] if outcomes is None else outcomes.lines():
+        note(f"note: {line}")
+
+
+def _print_json(
+    watched: Watched, window: dict[str, Any], more: dict[str, Any] | None = None
+) -> None:
+    figures = {"model": watched.version, "window": window} | figures_json(watched)
+    print_json(figures | {"notes": watched.notes} | (more or {}))
 
 
 def _only(context: click.Context, name: str, others: tuple[str, ...]) -> None:
@@ -139,12 +167,13 @@ def _of_ledger(
     database.check()
     try:
         with progress() as show:
-            counted = count_new(database, store(), partial(show, "counting decisions"))
-        count_outcomes(database, store(), counted)
-        for version, why in counted.missing.items():
+            new = count_new(database, store(), partial(show, "counting decisions"))
+        count_outcomes(database, store(), new)
+        for version, why in new.missing.items():
             note(f"note: decisions by {version} are left out: {why}")
-        if counted.unreadable:
-            note(f"note: {counted.unreadable:,} decisions can't be read, and are left out")
+        if new.unreadable:
+            decisions = counted(new.unreadable, "decision")
+            note(f"note: left out, because they can't be read: {decisions}")
     except CountedElsewhere as error:
         note(f"note: {error}: the newest ones may be missing here")
     last = -(-(until or now_ms()) // HOUR_MS)
@@ -188,13 +217,14 @@ def _watch(every: float, host: str, port: int | None) -> None:
     Schedule(database, store(), plan, every, metrics).run()
 
 
-def _print(shown: str, watched: Watched) -> None:
+def _print(shown: str, watched: Watched, known: int | None) -> None:
+    """Print figures; of `known` loans the outcome is known, None where none is told at all."""
     for line in watched.notes:
         note(f"note: {line}")
-    click.echo(f"{shown}: {watched.loans:,} loans by {watched.version}")
+    outcomes = "" if known is None else f", {known:,} with a known outcome"
+    click.echo(f"{shown}: {counted(watched.loans, 'loan')} by {watched.version}{outcomes}")
     if watched.rejected:
-        rows = "1 row" if watched.rejected == 1 else f"{watched.rejected:,} rows"
-        click.echo(f"{rows} could not be scored, left out here")
+        click.echo(f"{counted(watched.rejected, 'row')} could not be scored, left out here")
     print_table(
         ("feature", "PSI", "95 % without chance", "missing", "was", "not seen before"),
         [_row(each) for each in (*watched.features, watched.score)],
@@ -214,10 +244,10 @@ def _print(shown: str, watched: Watched) -> None:
     if watched.calibration is not None:
         click.echo(f"late loans, of those expected: {_shown(watched.calibration.ratio)}")
     for challenger in watched.challengers:
-        known, auc = challenger.realised, challenger.realised.auc
+        realised, auc = challenger.realised, challenger.realised.auc
         click.echo(
-            f"the challenger {challenger.version} on {known.loans:,} loans: AUC {_shown(auc)}, "
-            f"Brier score {known.brier:.4f}"
+            f"the challenger {challenger.version} on {counted(realised.loans, 'loan')}: "
+            f"AUC {_shown(auc)}, Brier score {realised.brier:.4f}"
         )
     for spoken in watched.spoken:
         click.echo(

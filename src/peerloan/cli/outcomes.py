@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
 import click
+import numpy as np
+import pyarrow as pa
 
-from peerloan.book import Book, BookError, Part, open_book, read_cells
+from peerloan.book import Book, BookError, Part, open_book, read_cells, take_rows
 from peerloan.book.columns import check_header, check_separator
 from peerloan.cli.console import DEFINITION, JSON, No, definition_of, note, print_json, progress
 from peerloan.cli.opening import ledger_database
@@ -20,12 +23,15 @@ from peerloan.ledger.outcomes import Recorded, Recorder, Status
 from peerloan.ledger.reports import Reader
 from peerloan.loan import Problem
 from peerloan.loan.checks import nearest
+from peerloan.loan.labels import is_unknown
+from peerloan.loan.text import counted
 from peerloan.model.store import current_user
 
 # Rows of one transaction: a service that decides meanwhile waits for each.
 _AT_ONCE = 2_000
 # Wrong values that are shown one by one.
 _SHOWN = 20
+_UNKNOWN = "without_outcome"
 
 
 @click.command()
@@ -36,47 +42,79 @@ def outcomes(file: str, definition: Path | None, as_json: bool) -> None:
     """Keep what became of loans: a table with late, or the label's column, of decisions by id, or
     of loans by loan_id and date.
 
-    Good rows are kept where others are refused, and the exit code is 1. The same file again changes
-    nothing, and another value corrects the one before.
+    Good rows are kept where others are refused, and the exit code is 1. Rows whose outcome is empty
+    are passed over and counted. The same file again changes nothing, and another value corrects the
+    one before.
     """
     chosen, source = definition_of(definition)
     book = open_book(file)
-    names = _columns(book, Reader(chosen))
+    reader = Reader(chosen)
+    names = _columns(book, reader)
     database = ledger_database()
     database.check()
     recorder = Recorder(database, chosen, current_user())
     counts: Counter[str] = Counter()
     problems: list[Problem] = []
     with progress() as show:
-        show_reading = partial(show, f"outcomes of {file}")
-        for part in book.parts(show_reading):
-            wrong = _record(recorder, file, part, names, counts)
+        # Reading takes a fraction of the time that keeping does.
+        total = sum(part.size for part in book.parts(partial(show, f"reading {file}")))
+
+        def show_rows() -> None:
+            show(f"outcomes of {file}", counts.total() / max(total, 1))
+
+        for part in book.parts():
+            wrong = _record(recorder, file, _known(part, reader, counts), names, counts, show_rows)
             # What nobody will see need not be remembered.
             problems += wrong if as_json else wrong[: _SHOWN - len(problems)]
-        show_reading(1.0)
+        show_rows()
     told = {name: counts[name] for name in (*get_args(Status), "refused")}
+    unknown = counts[_UNKNOWN]
     if as_json:
         shown = [
             {"row": each.loan, "field": each.field, "expected": each.expected, "given": each.given}
             for each in problems
         ]
-        notes = list(book.notes)
-        print_json({"file": file, "definition": source, **told, "problems": shown, "notes": notes})
+        print_json(
+            {"file": file, "definition": source, **told, _UNKNOWN: unknown, "problems": shown}
+            | {"notes": list(book.notes)}
+        )
     else:
         for text in book.notes:
             note(f"note: {text}")
         for each in problems:
             place = f"row {each.loan}, {each.field}"
             click.echo(f"{place}: expected {each.expected}, given {each.given}")
-        words = ", ".join(f"{count:,} {name}" for name, count in told.items())
-        click.echo(f"{file}: {counts.total():,} rows: {words}")
+        words = [f"{count:,} {name}" for name, count in told.items()]
+        words += [f"{unknown:,} without an outcome yet"] if unknown else []
+        click.echo(f"{file}: {counted(counts.total(), 'row')}: {', '.join(words)}")
     if refused := counts["refused"]:
-        which = "1 row was" if refused == 1 else f"{refused:,} rows were"
-        raise No(f"{file}: {which} refused{'' if as_json else ' (--json names every one)'}")
+        verb = "was" if refused == 1 else "were"
+        more = "" if as_json else " (--json names every one)"
+        raise No(f"{file}: {counted(refused, 'row')} {verb} refused{more}")
+
+
+def _known(part: Part, reader: Reader, counts: Counter[str]) -> Part:
+    """A part's rows that have an outcome; the others are counted."""
+    name = next(name for name in reader.labels if name in part.records.schema.names)
+    label = reader.labels[name]
+    texts = ("" if cell is None else cell for cell in read_cells(part, name))
+    unknown = [isinstance(text, str) and is_unknown(text, label) for text in texts]
+    known = ~np.array(unknown, dtype=np.bool_)
+    if known.all():
+        return part
+    counts[_UNKNOWN] += int(np.count_nonzero(~known))
+    columns = [take_rows(column, known) for column in part.records.columns]
+    records = pa.RecordBatch.from_arrays(columns, schema=part.records.schema)
+    return replace(part, records=records, numbers=part.numbers[known])
 
 
 def _record(
-    recorder: Recorder, file: str, part: Part, names: list[str], counts: Counter[str]
+    recorder: Recorder,
+    file: str,
+    part: Part,
+    names: list[str],
+    counts: Counter[str],
+    show_rows: Callable[[], None],
 ) -> list[Problem]:
     """Keep what a part tells and count it; returns what is wrong with its rows, by row."""
     wrong = list(part.problems)
@@ -95,6 +133,7 @@ def _record(
             else:
                 counts["refused"] += 1
                 wrong += answer
+        show_rows()
     wrong.sort(key=lambda problem: problem.loan or 0)
     return wrong
 

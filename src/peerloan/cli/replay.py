@@ -16,6 +16,7 @@ from peerloan.ledger import Database
 from peerloan.ledger.ids import text as id_text
 from peerloan.ledger.reading import find, stream, was_purged
 from peerloan.ledger.replaying import Replay, Report, count
+from peerloan.loan.text import counted
 from peerloan.model import ONNX_TOLERANCE
 
 # Letters of a long value that are shown before and after it begins to differ.
@@ -71,7 +72,7 @@ def replay(since: int | None, until: int | None, wanted: tuple[bytes, ...], as_j
         for line in _lines(report, absent):
             click.echo(line)
         rate = report.decisions / max(seconds, 1e-3)
-        note(f"{report.decisions:,} decisions in {seconds:.1f} s ({rate:,.0f}/s)")
+        note(f"{counted(report.decisions, 'decision')} in {seconds:.1f} s ({rate:,.0f}/s)")
     if absent or not report.ok:
         raise No(f"{database}: not every decision was reproduced")
 
@@ -114,7 +115,8 @@ def _json(report: Report, absent: dict[bytes, str]) -> dict[str, Any]:
 def _lines(report: Report, absent: dict[bytes, str]) -> Iterator[str]:
     """The report for people, what is wrong first."""
     for version, decisions in report.missing.items():
-        yield f"{report.why_missing[version]}; {decisions:,} decisions refer to it"
+        verb = "refers" if decisions == 1 else "refer"
+        yield f"{report.why_missing[version]}; {counted(decisions, 'decision')} {verb} to it"
     for wanted, why in absent.items():
         yield f"{id_text(wanted)}: {why}"
     for unreadable in report.unreadable_shown:
@@ -125,7 +127,7 @@ def _lines(report: Report, absent: dict[bytes, str]) -> Iterator[str]:
         kept, found = _apart(each.kept, each.found)
         yield f"{each.id}: {each.field}: kept {kept}, found {found}"
     if more := report.different.total() - len(report.differences):
-        yield f"and {more:,} more differences"
+        yield f"and {counted(more, 'more difference')}"
     if report.different:
         fields = ", ".join(f"{count:,} × {name}" for name, count in report.different.items())
         yield f"differences: {fields}"
@@ -135,7 +137,9 @@ def _lines(report: Report, absent: dict[bytes, str]) -> Iterator[str]:
             "versions run under another runtime or processor than they were made with"
         )
     if report.decisions:
-        yield f"{report.identical:,} of {report.decisions:,} decisions are identical, bit for bit"
+        verb = "is" if report.decisions == 1 else "are"
+        every = counted(report.decisions, "decision")
+        yield f"{report.identical:,} of {every} {verb} identical, bit for bit"
     elif not absent:
         yield "there are no such decisions: nothing was replayed, and nothing is proven"
 

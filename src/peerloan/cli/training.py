@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -12,6 +13,7 @@ from peerloan.cli.console import (
     BOOK,
     DEFINITION,
     JSON,
+    STRICT_DOUBTS,
     definition_of,
     note,
     print_json,
@@ -19,7 +21,7 @@ from peerloan.cli.console import (
     progress,
     store,
 )
-from peerloan.training import CANDIDATES, Aim, Outcome, recalibrate
+from peerloan.training import CANDIDATES, Aim, Outcome, Table, recalibrate
 from peerloan.training import train as train_candidates
 
 _FIGURES = ("auc", "recall", "flagged", "brier", "log_loss")
@@ -43,6 +45,7 @@ _SLOW = ("basic",)
     "--group", "groups", multiple=True, help="A column to check decisions by; repeatable."
 )
 @AIM
+@STRICT_DOUBTS
 @click.option("--recalibrate", "version", help="Only shift and scale this version's log-odds.")
 @click.option("--promote", is_flag=True, help="Make the chosen one the champion.")
 @click.option("--breaking", is_flag=True, help="Promote even if callers' requests may fail.")
@@ -56,6 +59,7 @@ def train(
     later: str | None,
     groups: tuple[str, ...],
     aim: tuple[str, float],
+    strict_doubts: bool,
     version: str | None,
     promote: bool,
     breaking: bool,
@@ -66,6 +70,15 @@ def train(
     if version is not None and (definition or candidates or quick or later or groups):
         raise click.UsageError("--recalibrate takes the version as it is: only a book and aim")
     here = store()
+    tables: list[Table] = []
+
+    def on_table(table: Table) -> None:
+        if strict_doubts:
+            table.doubts.refuse("nothing was trained")
+        for line in table.lines():
+            note(line)
+        tables.append(table)
+
     if version is not None:
         # Without one, the version's own stays.
         context = click.get_current_context()
@@ -73,7 +86,9 @@ def train(
         source = f"that of {version}"
         opened = open_book(book)
         with progress() as show:
-            outcomes = [recalibrate(version, opened, here, show, Aim(*aim) if given else None)]
+            outcomes = [
+                recalibrate(version, opened, here, show, Aim(*aim) if given else None, on_table)
+            ]
     else:
         chosen, source = definition_of(definition)
         note(f"definition: {source}")
@@ -89,8 +104,9 @@ def train(
                 groups=groups,
                 fast=quick,
                 progress=show,
+                on_table=on_table,
             )
-    _show(outcomes, source, as_json)
+    _show(outcomes, source, tables[0], as_json)
     best = outcomes[0]
     if len(outcomes) > 1:
         note(f"chosen: {best.why}")
@@ -119,7 +135,7 @@ def _names(candidates: tuple[str, ...], quick: bool) -> tuple[str, ...]:
     return tuple(dict.fromkeys(candidates)) or every
 
 
-def _show(outcomes: list[Outcome], source: str, as_json: bool) -> None:
+def _show(outcomes: list[Outcome], source: str, table: Table, as_json: bool) -> None:
     if as_json:
         candidates = [
             {
@@ -131,8 +147,9 @@ def _show(outcomes: list[Outcome], source: str, as_json: bool) -> None:
             }
             for o in outcomes
         ]
-        print_json({"definition": source, "candidates": candidates})
+        print_json({"definition": source, "candidates": candidates} | _table_json(table))
         return
+    click.echo(table.lines()[0])
     columns = [*_FIGURES, *(["later_auc"] if "later_auc" in outcomes[0].metrics else [])]
     print_table(
         ("version", "chosen", *columns),
@@ -141,3 +158,19 @@ def _show(outcomes: list[Outcome], source: str, as_json: bool) -> None:
             for o in outcomes
         ],
     )
+
+
+def _table_json(table: Table) -> dict[str, Any]:
+    """What has to be known of the table."""
+    label, late = table.loans.definition.label, int(table.late.sum())
+    return {
+        "label": {
+            "column": label.column,
+            "late": label.late,
+            "loans": len(table.late),
+            "late_loans": late,
+            "late_share": late / len(table.late),
+            "without_outcome": table.without_outcome,
+        },
+        **table.doubts.to_json(),
+    }

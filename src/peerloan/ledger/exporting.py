@@ -13,6 +13,7 @@ import pyarrow as pa
 from sqlalchemy import Connection, Row, Table, func, select
 
 from peerloan.book import open_writer
+from peerloan.book.writing import ENDINGS
 from peerloan.ledger import ids
 from peerloan.ledger.database import Database
 from peerloan.ledger.errors import LedgerError
@@ -88,14 +89,14 @@ def export(
     overwrite: bool = False,
     progress: Callable[[float], None] = lambda _: None,
 ) -> Exported:
-    """Write the decisions of a time that were not purged as Parquet, the oldest first; whole, or
-    not at all.
+    """Write the decisions of a time that were not purged as CSV or Parquet, by the ending, the
+    oldest first; whole, or not at all. In memory are at most some 20,000 of them.
 
     The time is from `since_ms` on and before `until_ms` (milliseconds since 1970). Raises
     LedgerError, or BookError for a file that can't be written.
     """
-    if path.suffix.lower() != ".parquet":
-        raise LedgerError(f"{path}: expected a name that ends in .parquet")
+    if not path.name.lower().endswith(ENDINGS):
+        raise LedgerError(f"{path}: expected a name that ends in {', '.join(ENDINGS)}")
     with snapshot(database) as connection:
         known = known_versions(connection)
         names = {number: version.version for number, version in known.items()}

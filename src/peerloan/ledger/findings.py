@@ -62,8 +62,3 @@ class Findings:
 
 def _place(finding: Finding) -> tuple[int, int]:
     return finding.chain or 0, finding.first_seq or 0
-
-
-def counted(count: int, what: str) -> str:
-    """A number of things, in words."""
-    return f"{count:,} {what}" if count == 1 else f"{count:,} {what}s"

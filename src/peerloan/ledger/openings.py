@@ -9,9 +9,10 @@ from typing import Any
 
 from sqlalchemy import Connection, text
 
-from peerloan.ledger.findings import Finding, Findings, counted
+from peerloan.ledger.findings import Finding, Findings
 from peerloan.ledger.seal import Head, Seal
 from peerloan.ledger.walk import NamedHead, Sealed, Walk
+from peerloan.loan.text import counted
 
 _CHAINS = text("SELECT number, opened_ms, release, heads, mac, head_seq, head_mac FROM chains")
 
@@ -38,8 +39,8 @@ class Chains:
         for head in heads:
             if head.chain in openings and head.opened not in _digits(*openings[head.chain]):
                 what = (
-                    f"chain {head.chain}: the seal's folder knows one with {head.seq} records that "
-                    "was opened otherwise; this is another"
+                    f"chain {head.chain}: the seal's folder knows one with "
+                    f"{counted(head.seq, 'record')} that was opened otherwise; this is another"
                 )
                 findings.add(Finding("missing chain", what, head.chain))
             else:

@@ -11,12 +11,13 @@ from sqlalchemy import Connection, func, select, text
 
 from peerloan.ledger import ids, schema
 from peerloan.ledger.database import Database
-from peerloan.ledger.findings import SHOWN, Finding, Findings, counted
+from peerloan.ledger.findings import SHOWN, Finding, Findings
 from peerloan.ledger.openings import Chains
 from peerloan.ledger.records import COLUMNS, VALUES
 from peerloan.ledger.seal import Head, Seal, record_mac, record_name, values_digest, version_digest
 from peerloan.ledger.snapshot import raw_records, snapshot
 from peerloan.ledger.walk import Sealed, Step, Walk
+from peerloan.loan.text import counted
 
 _FIRST = COLUMNS.index(VALUES[0])
 _LATE = COLUMNS.index("late")

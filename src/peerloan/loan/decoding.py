@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 import numpy as np
+import numpy.typing as npt
 from msgspec import UNSET, Meta, UnsetType
 
 from peerloan.loan.checks import Checked, Checks, WrongValue, check_id, doubt
@@ -215,6 +216,18 @@ def doubts_of(loans: Loans) -> dict[int, list[str]]:
         for i, value in zip(odd, values, strict=True):
             found.setdefault(i, []).append(doubt(field, value) or "")  # type: ignore[arg-type]
     return found
+
+
+def unusual_rows(loans: Loans) -> npt.NDArray[np.bool_]:
+    """Which checked loans have a warning: true where `doubts_of` says something, rounding aside."""
+    unusual = np.zeros(loans.size, dtype=np.bool_)
+    for field in loans.definition.fields:
+        column = loans.columns[field.name]
+        if isinstance(column, TextColumn):
+            unusual[_odd(field, column) or []] = True
+        elif (seen := field.seen_range_rounded) is not None:
+            unusual |= (column < seen[0]) | (column > seen[1])
+    return unusual
 
 
 def may_repeat(content: bytes, names: int) -> bool:

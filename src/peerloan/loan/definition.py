@@ -147,6 +147,16 @@ class Field(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
         return None
 
     @property
+    def seen_range_rounded(self) -> tuple[float, float] | None:
+        """The seen range with room for rounding: 0.053099999999999994, as tables hold it, is not
+        below 0.0531. For what is said of a whole book; a single loan's warning is exact.
+        """
+        if (seen := self.seen_range) is None:
+            return None
+        slack = 1e-9 * max(map(abs, seen))
+        return seen[0] - slack, seen[1] + slack
+
+    @property
     def seen_levels(self) -> tuple[str, ...]:
         """The levels of a category in the training table; the listed levels before training."""
         return self.levels if self.seen is None else tuple(str(level) for level in self.seen)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from peerloan.loan.definition import Label
 from peerloan.loan.spelling import plain, text_of
-from peerloan.loan.text import parse_number
+from peerloan.loan.text import MISSING_NUMBERS, parse_number
 
 LabelValue = int | float | str | bool
 # What 0 and 1 are to a table of truth values, and the other way round.
@@ -36,6 +36,15 @@ def stands_for(value: LabelValue, meaning: LabelValue) -> bool:
         return parse_number(text) == meaning
     except ValueError:
         return False
+
+
+def is_unknown(text: str | None, label: Label) -> bool:
+    """Whether a cell says that the outcome is not known yet: empty, or NA where labels are numbers
+    or truth values.
+    """
+    if not text:
+        return text is not None
+    return not isinstance(label.late, str) and text.strip().lower() in MISSING_NUMBERS
 
 
 def expected_label(label: Label) -> str:

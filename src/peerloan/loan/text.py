@@ -17,6 +17,10 @@ _NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 # How tables that other programs wrote spell a missing number. For text only an empty cell is
 # missing: NONE or NA may be a level.
 MISSING_NUMBERS = frozenset({"", "na", "n/a", "nan", "null", "none"})
+# How other programs spell a missing text, in lower case. NONE is not one: it is a usual level.
+_MISSING_TEXTS = frozenset(
+    {"na", "n/a", "n.a.", "#n/a", "<na>", "nan", "nat", "null", "(null)", "missing", "?", ".", "-"}
+)
 
 
 def has_control(text: str) -> bool:
@@ -33,6 +37,24 @@ def text_fault(text: str) -> str | None:
     if _FORBIDDEN.search(text):
         return f"expected text without control characters, got {show_given(text)}"
     return None
+
+
+def stands_for_missing(text: str) -> bool:
+    """Whether a text is one by which other programs spell a missing value: NA, NULL, NaN, …"""
+    return text.strip().lower() in _MISSING_TEXTS
+
+
+def counted(count: int, noun: str, plural: str | None = None) -> str:
+    """A count with its noun: '1 loan', '1,200 loans', '2 entries' (by `plural`)."""
+    return f"{count:,} {noun if count == 1 else plural or noun + 's'}"
+
+
+def share_of(count: int, total: int) -> str:
+    """A share in percent, with enough decimals to see a small one."""
+    percent = 100 * count / max(total, 1)
+    if 0 < percent < 0.01:
+        return "< 0.01 %"
+    return f"{percent:.2f}".rstrip("0").rstrip(".") + " %"
 
 
 def parse_whole(digits: str) -> float:

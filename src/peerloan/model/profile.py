@@ -68,6 +68,14 @@ class Profile(msgspec.Struct, frozen=True):
             _number_profile("probability", probability),
         )
 
+    def usual_ranges(self) -> dict[str, tuple[float, float]]:
+        """Of each number that has values, the 5 % and the 95 % quantile."""
+        return {
+            column.name: (column.quantiles[1], column.quantiles[-2])
+            for column in self.columns
+            if isinstance(column, NumberProfile) and len(column.quantiles) == len(_GRID)
+        }
+
     def check(self, definition: Definition) -> None:
         """Raise ValueError unless the columns are the definition's fields."""
         found = tuple(column.name for column in self.columns)

@@ -17,6 +17,7 @@ from peerloan.ledger import Database, LedgerError
 from peerloan.ledger.moments import now_ms
 from peerloan.ledger.reports import DAY_MS
 from peerloan.ledger.schema import watchers
+from peerloan.loan.text import counted
 from peerloan.model import Store, StoreFault
 from peerloan.monitoring.delivery import deliver_due
 from peerloan.monitoring.events import BEGAN, ENDED, MADE, PROMOTED, REFUSED, ROSE, put
@@ -175,21 +176,19 @@ class Schedule:
             put(connection, kind, subject, data, now_ms(), self._plan.tell.channels)
 
     def _tell(self, done: Round, seconds: float) -> None:
-        counted = done.counted
-        log.info(
-            "counted %s decisions and %s outcomes in %.1f s",
-            *(f"{counted.decisions:,}", f"{counted.outcomes:,}", seconds),
-        )
-        for version, why in counted.missing.items():
+        new = done.counted
+        decisions, outcomes = counted(new.decisions, "decision"), counted(new.outcomes, "outcome")
+        log.info("counted %s and %s in %.1f s", decisions, outcomes, seconds)
+        for version, why in new.missing.items():
             log.warning("%s can't be watched: %s", version, why)
-        if counted.unreadable:
-            log.warning("%s decisions could not be read", f"{counted.unreadable:,}")
+        if new.unreadable:
+            log.warning("%s could not be read", counted(new.unreadable, "decision"))
         for name, found in done.figures.items():
             worst = max((*found.features, found.score), key=lambda each: each.psi.value)
             speaking = ", ".join(f"{each.rule} of {each.about}" for each in found.spoken)
             log.info(
-                "%s: %s loans; largest PSI %.3f, of %s; %s",
-                *(name, f"{found.loans:,}", worst.psi.value, worst.name),
+                "%s: %s; largest PSI %.3f, of %s; %s",
+                *(name, counted(found.loans, "loan"), worst.psi.value, worst.name),
                 f"speaking: {speaking}" if speaking else "calm",
             )
         for name, change in done.changes:

@@ -16,7 +16,9 @@ import pyarrow as pa
 from peerloan.book import (
     Batch,
     Book,
+    BookDoubts,
     BookError,
+    DoubtCollector,
     check_columns,
     open_writer,
     read_loans,
@@ -47,13 +49,14 @@ Progress = Callable[[float], None]
 
 @dataclass(frozen=True)
 class Scored:
-    """What became of a book: rows scored, how many of them late, and rows rejected."""
+    """What became of a book: rows scored, how many of them late, rows rejected, and doubts."""
 
     rows: int
     late: int
     rejected: int
     rejects: Path | None
     notes: list[str]
+    doubts: BookDoubts
 
 
 def score_book(
@@ -62,6 +65,7 @@ def score_book(
     out: Path,
     *,
     strict: bool = False,
+    strict_doubts: bool = False,
     overwrite: bool = False,
     reasons: bool = True,
     recorder: Recorder | None = None,
@@ -69,7 +73,8 @@ def score_book(
 ) -> Scored:
     """Write the book with its decisions to `out`; bad rows go to `out`.rejects.
 
-    `strict` stops at the first bad row and writes nothing. Without `reasons` their columns are
+    `strict` stops at the first bad row and writes nothing; `strict_doubts` refuses a book that is
+    doubted (it is read twice then). Without `reasons` their columns are
     empty, which saves milliseconds a loan with an ONNX version. With a `recorder` the decisions go
     to the ledger, each before its row is in `out`, which gains their ids; what is recorded stays,
     also if `out` can't be written in the end. Raises BookError, or LedgerError.
@@ -86,10 +91,10 @@ def score_book(
     for target in (out, rejects):
         if target.exists() and any(target.samefile(path) for path in book.paths):
             raise BookError(f"{target}: is the book itself")
-    if strict and recorder is not None:
-        # What is recorded can't be taken back.
-        for part in book.parts():
-            _refuse_any(book, read_loans(bundle.definition, part).problems)
+    if strict_doubts or (strict and recorder is not None):
+        # What is recorded can't be taken back, and what is doubted is known only in the end.
+        _look_through(book, bundle, strict, strict_doubts)
+    doubts = _doubts(book, bundle)
     recording = None if recorder is None else Recording(recorder, bundle, book)
     steps = _Steps(progress)
     rows = late = rejected = 0
@@ -102,6 +107,7 @@ def score_book(
             batch = read_loans(bundle.definition, part)
             if strict:
                 _refuse_any(book, batch.problems)
+            doubts.add(batch)
             reject(batch.problems)
             decided = decide(bundle, batch.loans, reasons, steps.scored)
             ids = None if recording is None else recording.keep(batch, decided)
@@ -112,7 +118,7 @@ def score_book(
             rejected += part.size - batch.loans.size
         if recorder is not None:
             recorder.finish()
-    return Scored(rows, late, rejected, rejects if rejected else None, notes)
+    return Scored(rows, late, rejected, rejects if rejected else None, notes, doubts.found())
 
 
 class _Steps:
@@ -128,6 +134,22 @@ class _Steps:
 
     def scored(self, share: float) -> None:
         self._progress(self._before + (self._after - self._before) * share)
+
+
+def _doubts(book: Book, bundle: Bundle) -> DoubtCollector:
+    return DoubtCollector(book.name, bundle.definition, True, bundle.profile.usual_ranges())
+
+
+def _look_through(book: Book, bundle: Bundle, strict: bool, strict_doubts: bool) -> None:
+    """Read a book for what would refuse it, before anything is written or recorded."""
+    doubts = _doubts(book, bundle)
+    for part in book.parts():
+        batch = read_loans(bundle.definition, part)
+        if strict:
+            _refuse_any(book, batch.problems)
+        doubts.add(batch)
+    if strict_doubts:
+        doubts.found().refuse()
 
 
 def _refuse_any(book: Book, problems: Sequence[Problem]) -> None:

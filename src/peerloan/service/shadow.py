@@ -18,6 +18,7 @@ from peerloan.ledger import Database
 from peerloan.ledger.challenges import Challenge, keep_challenges
 from peerloan.ledger.writer import Writer
 from peerloan.loan import Loans
+from peerloan.loan.text import counted
 from peerloan.model import probabilities
 from peerloan.service import metrics
 from peerloan.service.answers import Answer
@@ -126,7 +127,9 @@ class Shadow:
         except Exception as error:  # the decisions themselves are kept
             metrics.CHALLENGES_LOST.inc(len(challenges))
             log.error(
-                "what the challenger made of %d decisions is lost: %s", len(challenges), error
+                "what the challenger made of %s is lost: %s",
+                counted(len(challenges), "decision"),
+                error,
             )
 
 

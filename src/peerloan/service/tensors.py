@@ -16,7 +16,7 @@ import numpy as np
 from msgspec import Meta
 
 from peerloan.loan import Field
-from peerloan.loan.text import parse_whole, show_given
+from peerloan.loan.text import counted, parse_whole, show_given
 
 # In binary form all are little-endian; BYTES has a length of four bytes before each element.
 _NUMBERS = {
@@ -173,11 +173,11 @@ def columns(request: InferRequest, binary: bytes) -> dict[str, Column]:
             found[tensor.name] = _column(tensor, _inline(tensor, tensor.data or []))
             continue
         if size > len(binary) - at:
-            raise _wrong(tensor, f"{size:,} bytes", f"{len(binary) - at:,}")
+            raise _wrong(tensor, counted(size, "byte"), f"{len(binary) - at:,}")
         found[tensor.name] = _column(tensor, _raw(tensor, binary[at : at + size]))
         at += size
     if at < len(binary):
-        raise TensorError(f"expected {at:,} bytes behind the JSON, given {len(binary):,}")
+        raise TensorError(f"expected {counted(at, 'byte')} behind the JSON, given {len(binary):,}")
     return found
 
 
@@ -225,7 +225,9 @@ def _raw(tensor: Tensor, content: bytes) -> list[Any]:
         return _texts(tensor, content)
     kind = np.dtype(_NUMBERS[tensor.datatype])
     if len(content) % kind.itemsize:
-        raise _wrong(tensor, f"{kind.itemsize} bytes a value", f"{len(content):,} bytes")
+        raise _wrong(
+            tensor, f"{counted(kind.itemsize, 'byte')} a value", counted(len(content), "byte")
+        )
     numbers = np.frombuffer(content, kind)
     values: list[Any] = numbers.tolist()
     if kind.kind == "f" and np.isnan(numbers).any():
@@ -255,7 +257,11 @@ def _column(tensor: Tensor, values: list[Any]) -> Column:
         raise _wrong(tensor, "the shape [n] or [n, 1]", show_given(tensor.shape))
     if len(values) != tensor.shape[0]:
         shown = show_given(tensor.shape[0])
-        raise _wrong(tensor, f"{shown} values by its shape", f"{len(values):,}")
+        raise _wrong(
+            tensor,
+            f"{shown} {'value' if shown == '1' else 'values'} by its shape",
+            f"{len(values):,}",
+        )
     if tensor.datatype != "BYTES":
         return Column(tensor.datatype, values)
     kind = tensor.parameters.content_type

@@ -2,6 +2,6 @@
 
 from peerloan.training.candidates import CANDIDATES
 from peerloan.training.recalibration import recalibrate
-from peerloan.training.run import Aim, Outcome, TrainingError, train
+from peerloan.training.run import Aim, Outcome, Table, TrainingError, train
 
-__all__ = ["CANDIDATES", "Aim", "Outcome", "TrainingError", "recalibrate", "train"]
+__all__ = ["CANDIDATES", "Aim", "Outcome", "Table", "TrainingError", "recalibrate", "train"]

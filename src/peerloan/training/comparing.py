@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from peerloan.loan import Loans, Numbers
+from peerloan.loan.text import counted
 from peerloan.model import BANDS, Bundle, probabilities
 from peerloan.training import measures
 from peerloan.training.calibration import reliability
@@ -78,15 +79,15 @@ class Comparison:
             *zip(_NAMES, *map(self._cells, (self.a, self.b)), strict=True),
         ]
         return [
-            f"{self.loans:,} loans, {self.late:,} late: {show_rate(observed)}",
+            f"{counted(self.loans, 'loan')}, {self.late:,} late: {show_rate(observed)}",
             f"A is {self.a.version}, B is {self.b.version}",
             "",
             *_columns(rows),
             "",
             f"AUC of B less that of A: {signed(self.difference, 4)} (95 % interval "
             f"{signed(self.interval[0], 4)} to {signed(self.interval[1], 4)})",
-            f"B is better in {percent(self.better)} of {self.samples:,} bootstrap samples: "
-            f"{self._verdict()}",
+            f"B is better in {percent(self.better)} of "
+            f"{counted(self.samples, 'bootstrap sample')}: {self._verdict()}",
             "",
             *self._decisions(),
             "",
@@ -153,7 +154,9 @@ class Comparison:
 
     def _decisions(self) -> list[str]:
         changed = sum(each.loans for each in (self.decided[0][1], self.decided[1][0]) if each)
-        said = [f"{changed:,} loans ({percent(changed / self.loans)}) are decided differently:"]
+        verb = "is" if changed == 1 else "are"
+        share = percent(changed / self.loans)
+        said = [f"{counted(changed, 'loan')} ({share}) {verb} decided differently:"]
         for a, b, what in (
             (0, 0, "no by both"),
             (0, 1, "no by A, yes by B"),
@@ -161,7 +164,7 @@ class Comparison:
             (1, 1, "yes by both"),
         ):
             each = self.decided[a][b]
-            shown = f"{each.loans:,} loans, late {show_rate(each)}" if each else "no loans"
+            shown = f"{counted(each.loans, 'loan')}, late {show_rate(each)}" if each else "no loans"
             said.append(f"  {what}: {shown}")
         return said
 

@@ -24,7 +24,7 @@ from peerloan.training.card import model_card
 from peerloan.training.evaluation import auc_interval, figures
 from peerloan.training.judged import Judgement
 from peerloan.training.revised import Recalibrated, recalibration_report
-from peerloan.training.run import Aim, Outcome, TrainingError, libraries, read_table
+from peerloan.training.run import Aim, OnTable, Outcome, TrainingError, libraries, read_table
 from peerloan.training.scorecards import rescaled
 from peerloan.training.search import Progress
 from peerloan.training.study import trade_off
@@ -38,14 +38,17 @@ def recalibrate(
     store: Store,
     progress: Progress = lambda _what, _done: None,
     aim: Aim | None = None,
+    on_table: OnTable = lambda _table: None,
 ) -> Outcome:
     """Publish a version that ranks loans as `version` does, with probabilities that fit `book`.
 
     Reasons keep their order and what they compare with; the policy keeps its aim unless another
     is given. Figures are judged on the book's loans, each calibrated without its own fold.
+    `on_table` is called with the book's table before, and may refuse it by an exception.
     """
     bundle = store.load(version)
     table = read_table(book, bundle.definition, progress)
+    on_table(table)
     loans = Loans(bundle.definition, table.loans.columns, table.loans.size)
     raw, _ = bundle.score_many(loans)
     fold = np.empty(loans.size, dtype=np.int64)
@@ -96,6 +99,7 @@ def recalibrate(
                     auc=found["auc"],
                     policy=policy,
                     trade_off=offered,
+                    doubts=tuple(table.doubts.texts),
                 )
             ),
             "card.md": model_card(

@@ -33,7 +33,7 @@ from peerloan.training.points import ODDS, SCORE, TO_DOUBLE, as_points, exact_li
 from peerloan.training.search import Trial, auc_gain
 from peerloan.training.study import Study
 from peerloan.training.templating import render
-from peerloan.training.wording import interval, percent, several, show_rate, signed
+from peerloan.training.wording import interval, loans, percent, several, show_rate, signed
 
 FIGURES = ("auc", "log_loss", "recall", "average_precision", "ks", "gini", "brier")
 # Points of a curve, and bars of a category, that a plot shows.
@@ -86,6 +86,7 @@ def training_report(study: Study) -> str:
         window=window(study.definition),
         percent=percent,
         interval=interval,
+        loans=loans,
         show_rate=show_rate,
         signed=signed,
     )

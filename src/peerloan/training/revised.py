@@ -44,6 +44,7 @@ class Recalibrated:
     auc: float
     policy: Policy
     trade_off: tuple[TradeOff, ...]
+    doubts: tuple[str, ...] = ()
 
 
 def recalibration_report(made: Recalibrated) -> str:
@@ -58,6 +59,7 @@ def recalibration_report(made: Recalibrated) -> str:
         definition=made.definition,
         trained=made.trained_on,
         book=made.book,
+        doubts=made.doubts,
         scale=made.scale,
         rate=Rate.of(int(late.sum()), len(late)),
         before=made.before.reliability,

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import importlib.metadata
+import itertools
 import platform
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
@@ -12,10 +13,19 @@ from threading import Lock
 import msgspec
 import numpy as np
 
-from peerloan.book import Book, Fingerprint, check_columns, join_loans, read_column, read_loans
-from peerloan.loan import Definition, Field, Loans, Numbers, TextColumn
+from peerloan.book import (
+    Book,
+    BookDoubts,
+    DoubtCollector,
+    Fingerprint,
+    check_columns,
+    join_loans,
+    read_column,
+    read_loans,
+)
+from peerloan.loan import Codes, Definition, Field, Loans, Numbers, TextColumn
 from peerloan.loan.spelling import with_one_spelling
-from peerloan.loan.text import show_given
+from peerloan.loan.text import counted, share_of, show_given, stands_for_missing
 from peerloan.model import (
     Draft,
     Judged,
@@ -80,19 +90,41 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Table:
-    """A training table in memory: checked loans, 1 for each late one, and where they came from."""
+    """A training table in memory: checked loans, 1 for each late one, and where they came from.
+
+    `without_outcome` loans of the book are left out, because their outcome is not known yet.
+    """
 
     book: str
     loans: Loans
     late: Numbers
     trained_on: TrainedOn
+    doubts: BookDoubts
+    without_outcome: int = 0
     groups: tuple[Group, ...] = ()
+
+    def lines(self) -> list[str]:
+        """What has to be known of the table: what late means, what is left out, and its doubts."""
+        label = self.loans.definition.label
+        late = int(self.late.sum())
+        lines = [
+            f"{self.book}: late is {show_given(label.late)} in {label.column}: {late:,} of "
+            f"{counted(len(self.late), 'loan')} ({share_of(late, len(self.late))})"
+        ]
+        if self.without_outcome:
+            rows = counted(self.without_outcome, "row")
+            lines.append(f"note: left out, because they have no outcome yet: {rows}")
+        return lines + self.doubts.lines()
+
+
+OnTable = Callable[[Table], None]
 
 
 def read_table(
     book: Book, definition: Definition, progress: Progress, groups: Sequence[str] = ()
 ) -> Table:
-    """Read a whole book with its labels; a bad row raises TrainingError.
+    """Read a whole book with its labels; a bad row raises TrainingError, one without an outcome is
+    left out.
 
     `groups` are columns of the book, features or not, to check decisions by.
     """
@@ -101,29 +133,37 @@ def read_table(
         if name not in book.columns:
             raise TrainingError(f"{book.name}: no column {name!r} to group by")
     grouped: dict[str, list[str | None]] = {name: [] for name in groups}
-    batches, fingerprint, sample = [], Fingerprint(definition), False
+    fingerprint, sample, without_outcome = Fingerprint(definition), False, 0
+    doubts = DoubtCollector(book.name, definition)
+    some_loans: list[Loans] = []
+    labels: list[Codes] = []
     for part in book.parts(lambda done: progress(f"reading {book.name}", done)):
-        batch = read_loans(definition, part, label=True)
+        batch = read_loans(definition, part, label=True, open_label=True)
         if batch.problems:
             bad = book.bad_row(batch.problems[0])
             raise TrainingError(f"{bad}; `peerloan check` names every bad row")
+        doubts.add(batch)
         sample |= any((loan_id or "").startswith(ID_PREFIX) for loan_id in batch.ids or ())
-        fingerprint.update(batch.loans, batch.labels)
+        known = np.asarray(batch.labels) >= 0
+        without_outcome += int(np.count_nonzero(~known))
+        some_loans.append(batch.loans.take(known))
+        labels.append(np.asarray(batch.labels)[known])
+        fingerprint.update(some_loans[-1], labels[-1])
         for name, values in grouped.items():
-            values += read_column(part, name)
-        batches.append(batch)
-    late = np.concatenate([np.asarray(batch.labels) for batch in batches]).astype(np.float64)
+            values += itertools.compress(read_column(part, name), known)
+    late = np.concatenate(labels).astype(np.float64)
+    left_out = f", and {without_outcome} without an outcome yet" if without_outcome else ""
     if len(late) < _LEAST_ROWS:
         raise TrainingError(
-            f"{book.name}: expected at least {_LEAST_ROWS} loans, given {len(late)}"
+            f"{book.name}: expected at least {_LEAST_ROWS} loans, given {len(late)}{left_out}"
         )
     for name, count in (("late", late.sum()), ("on time", len(late) - late.sum())):
         if count < LEAST_LOANS:
             raise TrainingError(
                 f"{book.name}: expected at least {LEAST_LOANS} loans that are {name}, "
-                f"given {int(count)} of {len(late)}"
+                f"given {int(count)} of {len(late)}{left_out}"
             )
-    loans = join_loans([batch.loans for batch in batches])
+    loans = join_loans(some_loans)
     seen = definition_as_seen(loans)
     return Table(
         Path(book.name).name,
@@ -136,6 +176,8 @@ def read_table(
             int(late.sum()),
             sample,
         ),
+        doubts.found(),
+        without_outcome,
         tuple(Group(name, tuple(values)) for name, values in grouped.items()),
     )
 
@@ -151,11 +193,13 @@ def train(
     groups: Sequence[str] = (),
     fast: bool = False,
     progress: Progress = lambda _what, _done: None,
+    on_table: OnTable = lambda _table: None,
 ) -> list[Outcome]:
     """Search, calibrate, fit and publish each candidate; gives the chosen one first.
 
     `later` is a book of a later time, on which the versions are judged too; `groups` are columns
-    to check decisions by; `fast` tries one setting of each candidate, in fewer folds. Nothing is
+    to check decisions by; `fast` tries one setting of each candidate, in fewer folds. `on_table` is
+    called with each table before anything is fitted, and may refuse it by an exception. Nothing is
     published unless every candidate could be fitted.
     """
     # Before minutes of fitting.
@@ -167,8 +211,11 @@ def train(
     # A champion's may tell two spellings of a value apart, as its own table did.
     definition = with_one_spelling(definition)
     table = read_table(book, definition, progress, groups)
+    on_table(table)
     _refuse_constants(table.loans, book.name)
     after = None if later is None else read_table(later, definition, progress)
+    if after is not None:
+        on_table(after)
     grids = {name: grid for name, grid in read_grids().items() if name in candidates}
     threshold = Policy.by_cost(aim.value if aim.name == "cost" else DEFAULT_RATIO).threshold_margin
     grids, folds = (quick(grids), QUICK_FOLDS) if fast else (grids, FOLDS)
@@ -274,6 +321,8 @@ def _draft(
         intervals=intervals,
         later=judged_later,
         groups=table.groups,
+        doubts=tuple(table.doubts.texts),
+        without_outcome=table.without_outcome,
     )
     return draft(
         candidate=trial.candidate,
@@ -355,7 +404,11 @@ def _as_seen(field: Field, loans: Loans) -> Field:
     levels = tuple(column.levels[code] for code in by_count if counts[code])
     listed = set(field.levels)
     # The form offers the common ones too, in a list that a person can still read.
-    offered = [level for level in levels[:_MOST_LEVELS] if level not in listed]
+    offered = [
+        level
+        for level in levels[:_MOST_LEVELS]
+        if level not in listed and not stands_for_missing(level)
+    ]
     return msgspec.structs.replace(field, levels=(*field.levels, *offered), seen=levels)
 
 

@@ -51,6 +51,8 @@ class Study:
     intervals: dict[str, tuple[float, float]]
     later: Later | None = None
     groups: tuple[Group, ...] = ()
+    doubts: tuple[str, ...] = ()
+    without_outcome: int = 0
 
 
 # Shares of the loans that a trade-off table has: in steps of 0.1 % to 5 %, of 0.5 % from there.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from peerloan.loan.text import show_number
+from peerloan.loan.text import counted, show_number
 from peerloan.training.measures import Rate
 
 
@@ -54,7 +54,7 @@ def several(items: Sequence[str], separator: str = ", ", most: int = 6) -> str:
 
 def loans(count: int) -> str:
     """'1 loan', '13 loans'."""
-    return f"{count:,} loan{'' if count == 1 else 's'}"
+    return counted(count, "loan")
 
 
 def are(count: int) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from peerloan.loan.text import counted
 from peerloan.training.exploration.study import Bin, Far, Feature, Numeric, Study
 from peerloan.training.measures import Rate
 from peerloan.training.wording import are, loans, percent, plain, several, show_rate, signed
@@ -45,7 +46,8 @@ class Finding:
 
 def find(study: Study) -> list[Finding]:
     """All findings about a book."""
-    found = [*_about_label(study), *_about_rows(study), *_about_empty(study)]
+    found = [*_about_label(study), *_about_doubts(study), *_about_rows(study)]
+    found += _about_empty(study)
     found += [*_about_signal(study), *_about_pairs(study), *_about_skew(study)]
     features = sorted(study.features, key=lambda feature: -(feature.information or 0))
     for about in (_risk, _too_few, _missing, _odd):
@@ -66,7 +68,8 @@ def _shortened(found: list[Finding]) -> list[Finding]:
 def _about_label(study: Study) -> Iterator[Finding]:
     overall = study.overall
     on_time = overall.loans - overall.late
-    text = f"{overall.late:,} of {overall.loans:,} loans are late: {show_rate(overall)}."
+    verb = "is" if overall.loans == 1 else "are"
+    text = f"{overall.late:,} of {loans(overall.loans)} {verb} late: {show_rate(overall)}."
     if min(overall.late, on_time) < _FEW:
         kind = "late" if overall.late <= on_time else "on time"
         yield Finding(
@@ -88,14 +91,22 @@ def _about_rows(study: Study) -> Iterator[Finding]:
         faults = [
             f"`{each.field}` ({each.count:,}, expected {each.expected})" for each in study.faults
         ]
-        rows = study.excluded + study.overall.loans
+        rows = study.excluded + study.without_outcome + study.overall.loans
         yield Finding(
             "rows",
             f"Of {rows:,} rows {study.excluded:,} {are(study.excluded)} not as the definition "
             f"says, and left out of every figure: {several(faults)}. `peerloan check` names each.",
         )
+    if study.without_outcome:
+        unknown = counted(study.without_outcome, "row")
+        yield Finding("rows", f"No outcome yet in {unknown}: left out of every figure.")
     for note in study.notes:
         yield Finding("rows", f"{note[0].upper()}{note[1:]}.")
+
+
+def _about_doubts(study: Study) -> Iterator[Finding]:
+    for text in study.doubts:
+        yield Finding("doubt", f"{text}.")
 
 
 def _about_empty(study: Study) -> Iterator[Finding]:
@@ -106,7 +117,7 @@ def _about_empty(study: Study) -> Iterator[Finding]:
             held = next(each.label for each in feature.bins if each.kind != "missing")
             text = f"constant: every loan has the value {held}; it can say nothing."
             if feature.missing:
-                text = f"constant: {held} in {feature.given:,} loans, missing in all others."
+                text = f"constant: {held} in {loans(feature.given)}, missing in all others."
             yield Finding("empty", text, feature.name)
 
 

@@ -13,7 +13,15 @@ from typing import NamedTuple
 
 import numpy as np
 
-from peerloan.book import Book, BookError, check_columns, join_loans, read_loans
+from peerloan.book import (
+    Book,
+    BookDoubts,
+    BookError,
+    DoubtCollector,
+    check_columns,
+    join_loans,
+    read_loans,
+)
 from peerloan.loan import Codes, Definition, Field, Loans, Numbers
 from peerloan.training import measures
 from peerloan.training.exploration.binning import Bins, Kind, bin_field, order_values
@@ -135,7 +143,8 @@ class Fault:
 
 @dataclass(frozen=True)
 class Study:
-    """A whole book, measured. `excluded` rows have a fault and are in no other figure.
+    """A whole book, measured. `excluded` rows have a fault, and `without_outcome` ones no outcome
+    yet: they are in no other figure.
 
     `spearman` pairs numbers and ordered categories, `cramer` each category with every feature in
     bins; both only the features with most information if there are many.
@@ -147,8 +156,11 @@ class Study:
     label: str
     overall: Rate
     excluded: int
+    without_outcome: int
     faults: tuple[Fault, ...]
     notes: tuple[str, ...]
+    doubts: tuple[str, ...]
+    rows_with_warnings: int
     features: tuple[Feature, ...]
     spearman: Matrix
     cramer: Matrix
@@ -180,8 +192,11 @@ def measure(
         label=definition.label.column,
         overall=overall,
         excluded=read.excluded,
+        without_outcome=read.without_outcome,
         faults=read.faults,
         notes=read.notes,
+        doubts=tuple(read.doubts.texts),
+        rows_with_warnings=read.doubts.rows_with_warnings,
         features=tuple(features),
         spearman=_spearman([definition[name] for name in paired], read.loans),
         cramer=_cramer([definition[name] for name in paired], binned),
@@ -192,36 +207,45 @@ class _Read(NamedTuple):
     loans: Loans
     late: Codes
     excluded: int
+    without_outcome: int
     faults: tuple[Fault, ...]
     notes: tuple[str, ...]
+    doubts: BookDoubts
 
 
 def _read(book: Book, definition: Definition, progress: Progress) -> _Read:
     notes = check_columns(definition, book, label=True)
     loans: list[Loans] = []
     late: list[Codes] = []
-    rows = 0
+    rows = without_outcome = 0
     faults: Counter[tuple[str, str]] = Counter()
+    doubts = DoubtCollector(book.name, definition)
     for part in book.parts(lambda done: progress(f"reading {book.name}", done)):
-        batch = read_loans(definition, part, label=True)
+        batch = read_loans(definition, part, label=True, open_label=True)
         rows += part.size
         faults.update((problem.field, problem.expected) for problem in part.problems)
         for fault in batch.faults:
             faults[fault.field, fault.expected] += len(fault.places)
-        loans.append(batch.loans)
-        late.append(np.asarray(batch.labels))
+        doubts.add(batch)
+        labels = np.asarray(batch.labels)
+        without_outcome += int(np.count_nonzero(labels < 0))
+        loans.append(batch.loans.take(labels >= 0))
+        late.append(labels[labels >= 0])
     good = sum(some.size for some in loans)
     if not good:
+        unknown = f", {without_outcome} without an outcome yet" if without_outcome else ""
         raise BookError(
-            f"{book.name}: expected at least one good row, given {rows}, all bad; "
+            f"{book.name}: expected at least one good row, given {rows}, all bad{unknown}; "
             "`peerloan check` names what is wrong"
         )
     return _Read(
         join_loans(loans),
         np.concatenate(late),
-        rows - good,
+        rows - good - without_outcome,
+        without_outcome,
         tuple(Fault(*what, count) for what, count in faults.most_common()),
         tuple(notes),
+        doubts.found(),
     )
 
 
@@ -275,12 +299,9 @@ def _numeric(field: Field, values: Numbers) -> Numeric:
     """The figures of sorted numbers."""
     different, counts = np.unique(values, return_counts=True)
     skewness = measures.skewness(values)
-    seen = field.seen_range
     outside = None
-    if seen is not None:
-        # 0.053099999999999994, as tables hold it, is not below 0.0531.
-        slack = 1e-9 * max(abs(seen[0]), abs(seen[1]))
-        outside = int(((values < seen[0] - slack) | (values > seen[1] + slack)).sum())
+    if (seen := field.seen_range_rounded) is not None:
+        outside = int(((values < seen[0]) | (values > seen[1])).sum())
     return Numeric(
         lowest=float(values[0]),
         median=float(np.median(values)),
