@@ -20,7 +20,7 @@ from peerloan.cli.console import (
     definition_of,
     expect_many_records,
     note,
-    note_doubts,
+    note_lines,
     print_json,
     progress,
     store,
@@ -161,7 +161,7 @@ def score(
             progress=show_scoring,
         )
         show_scoring(1.0)
-    note_doubts(scored.doubts)
+    note_lines(scored.doubts)
     if as_json:
         print_json(
             {

@@ -8,7 +8,7 @@ from tempfile import TemporaryDirectory
 import click
 
 from peerloan.book import open_book, open_writer
-from peerloan.cli.console import DEFINITION, definition_of, note, progress, store
+from peerloan.cli.console import DEFINITION, definition_of, note, note_lines, progress, store
 from peerloan.loan import default_definition
 from peerloan.model import Store, StoreError
 from peerloan.sample import SCHEMA, batches
@@ -37,7 +37,7 @@ def bootstrap(book: str | None, definition: Path | None) -> None:
         chosen, source = definition_of(definition)
         note(f"definition: {source}")
         with progress() as show:
-            outcomes = train(open_book(book), chosen, here, progress=show)
+            outcomes = train(open_book(book), chosen, here, progress=show, on_table=note_lines)
         why = f"the first, trained on {Path(book).name}"
     best = outcomes[0].version
     try:

@@ -118,13 +118,13 @@ def note(text: str) -> None:
     print(text, file=sys.stderr, flush=True)  # noqa: T201
 
 
-class _Doubts(Protocol):
+class _Lines(Protocol):
     def lines(self) -> list[str]: ...
 
 
-def note_doubts(doubts: _Doubts) -> None:
-    """Print what is doubted of a book beside the result."""
-    for line in doubts.lines():
+def note_lines(about: _Lines) -> None:
+    """Print what has to be known of a book, such as its doubts, beside the result."""
+    for line in about.lines():
         note(line)
 
 

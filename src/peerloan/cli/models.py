@@ -13,6 +13,7 @@ from peerloan.cli.console import (
     JSON,
     No,
     note,
+    note_lines,
     print_json,
     print_table,
     progress,
@@ -214,6 +215,7 @@ def compare(first: str, second: str, book: str, as_json: bool) -> None:
         )
         if source is not None and source.fingerprint == table.trained_on.fingerprint
     ]
+    note_lines(tables[1])
     found = compare_bundles(a, b, tables[0].loans, tables[1].loans, tables[0].late)
     for each in notes:
         note(f"note: {each}")

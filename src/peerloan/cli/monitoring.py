@@ -18,7 +18,7 @@ from peerloan.cli.console import (
     bundle_of,
     expect_many_records,
     note,
-    note_doubts,
+    note_lines,
     print_json,
     print_table,
     progress,
@@ -129,7 +129,7 @@ def _of_book(book: str, model: str | None, strict_doubts: bool, as_json: bool) -
         raise No(f"{book}: holds no loan that can be scored")
     if strict_doubts:
         watched.doubts.refuse("no figure was printed")
-    note_doubts(watched.doubts)
+    note_lines(watched.doubts)
     figures, outcomes = watched.figures, watched.outcomes
     if as_json:
         window = {"book": book, "loans": figures.loans, "rejected": figures.rejected}

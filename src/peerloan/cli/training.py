@@ -16,6 +16,7 @@ from peerloan.cli.console import (
     STRICT_DOUBTS,
     definition_of,
     note,
+    note_lines,
     print_json,
     print_table,
     progress,
@@ -75,8 +76,7 @@ def train(
     def on_table(table: Table) -> None:
         if strict_doubts:
             table.doubts.refuse("nothing was trained")
-        for line in table.lines():
-            note(line)
+        note_lines(table)
         tables.append(table)
 
     if version is not None:
