@@ -370,6 +370,29 @@ def test_another_method_names_those_that_are_allowed(
     assert detail(answer, 405) == f"Expected {allowed} at this address, given {method}."
 
 
+def test_the_address_of_another_server_leads_to_the_predictions(
+    client: FlaskClient, loan: dict[str, Any]
+) -> None:
+    answer = post(client, "/v1/models/late-payments:predict", {"instances": [loan]})
+    assert detail(answer, 405).endswith(f"Send loans to POST {PREDICTIONS}.")
+
+
+@pytest.mark.parametrize(
+    ("given_", "said"),
+    [
+        ("Bearer none", "given a token that is not known here"),
+        ("peerloan_token", "given an Authorization that does not begin with Bearer"),
+        ("Basic YTpi", "given an Authorization that does not begin with Bearer"),
+    ],
+)
+def test_a_wrong_authorization_is_told_from_none(
+    client: FlaskClient, given_: str, said: str
+) -> None:
+    answer = client.get("/v1/models", headers={"Authorization": given_})
+    assert said in detail(answer, 401)
+    assert "Authorization: Bearer" in detail(answer, 401)
+
+
 @pytest.mark.parametrize(
     ("method", "path", "status"), [("POST", "/predict", 404), ("PUT", "/", 405), ("GET", "/x", 404)]
 )

@@ -172,7 +172,7 @@ def register(app: Flask, tokens: Tokens, on_loopback: bool) -> None:
         if _is_free(app) or callers.is_open(environ):
             return None
         if wants_problem(request.path):
-            raise _unauthorized(callers.known(), token is not None)
+            raise _unauthorized(callers.known(), environ)
         shows = request.method == "GET" and request.url_rule is not None
         return _sign_in(request.full_path if shows else "/")
 
@@ -285,14 +285,17 @@ def _is_free(app: Flask) -> bool:
     return endpoint in _STYLES or hasattr(view, "needs_no_token")
 
 
-def _unauthorized(known: _Known, given: bool) -> RequestError:
+def _unauthorized(known: _Known, environ: Mapping[str, Any]) -> RequestError:
     if known.fault is not None:
         detail = "the tokens can't be read here; the log says why"
         return RequestError(503, "Tokens Unreadable", detail, headers={"Retry-After": "5"})
     if not known.by_name:
         detail = f"expected a token, but nobody has one; make one with: {_COMMAND}"
     else:
-        what = "a token that is not known here" if given else "none"
+        what = "a token that is not known here"
+        if _bearer(environ) is None:
+            other = "HTTP_AUTHORIZATION" in environ
+            what = "an Authorization that does not begin with Bearer" if other else "none"
         detail = (
             f"expected a token in the head `Authorization: Bearer …`, given {what}; "
             f"make one with: {_COMMAND}"

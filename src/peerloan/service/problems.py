@@ -21,6 +21,8 @@ log = logging.getLogger(__name__)
 _API_PREFIXES = ("/v1/", "/openapi.json", "/healthz", "/readyz", "/metrics")
 # The protocol's errors are one sentence: so many wrong values are named in it.
 _NAMED = 3
+# How KServe's version 1 and TensorFlow Serving end the address of a model's predictions.
+_PREDICT = ":predict"
 # An address of no more letters is near to any other.
 _SHORTEST_NAME = 3
 
@@ -81,7 +83,10 @@ def _detail(error: HTTPException) -> str:
     if isinstance(error, MethodNotAllowed):
         allowed = sorted(set(error.valid_methods or ()) - {"HEAD", "OPTIONS"})
         given = show_given(request.method).strip("'")
-        return f"Expected {' or '.join(allowed)} at this address, given {given}."
+        detail = f"Expected {' or '.join(allowed)} at this address, given {given}."
+        if request.path.endswith(_PREDICT):
+            detail += f" Send loans to POST {request.root_path}/v1/predictions."
+        return detail
     if isinstance(error, NotFound):
         near = _nearest_address(request.path)
         hint = f" Did you mean {request.root_path}{near}?" if near else ""
