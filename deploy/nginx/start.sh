@@ -7,6 +7,7 @@ rate=${PEERLOAN_RATE:-200}
 trusted=${PEERLOAN_TRUSTED_PROXIES:-}
 proxy_protocol=${PEERLOAN_PROXY_PROTOCOL:-off}
 https_port=${PEERLOAN_HTTPS_PORT:-443}
+prefix=${PEERLOAN_PREFIX:-}
 certificate=/certificates/tls.crt
 key=/certificates/tls.key
 here=/tmp/peerloan
@@ -52,6 +53,10 @@ write_settings() {
         echo "map \$scheme \$https_port { default \"$port\"; }"
         echo "map \$scheme \$hsts { https \"$hsts\"; default \"\"; }"
     } >"$here/settings.conf"
+
+    # A proxy in front may pass the prefix on: the locations are those of addresses without it.
+    dots=$(printf '%s' "$prefix" | sed 's/\./\\./g')
+    { [ -z "$prefix" ] || echo "rewrite ^$dots(/.*)\$ \$1;"; } >"$here/prefix.conf"
 
     [ "$proxy_protocol" = on ] && with=' proxy_protocol' || with=''
     echo "listen 8080$with;" >"$here/http.conf"
@@ -120,6 +125,7 @@ expect PEERLOAN_RATE "$rate" '[1-9][0-9]{0,5}' 'a number of requests a second'
 expect PEERLOAN_HTTPS_PORT "$https_port" '[1-9][0-9]{0,4}' 'a port'
 expect PEERLOAN_PROXY_PROTOCOL "$proxy_protocol" 'on|off' 'on or off'
 expect PEERLOAN_TRUSTED_PROXIES "$trusted" '[0-9a-fA-F.:/ ]*' 'addresses or networks, with spaces between'
+expect PEERLOAN_PREFIX "$prefix" '(/[A-Za-z0-9._~-]+)*' 'a path such as /risk'
 
 mkdir -p "$here"
 write_settings

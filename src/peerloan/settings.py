@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,6 +12,15 @@ from pathlib import Path
 PREFIX = "PEERLOAN_"
 CONFIG = "PEERLOAN_CONFIG"
 DEFAULT_CONFIG = Path("peerloan.toml")
+# A path whose segments mean themselves in every server and browser, neither "." nor "..".
+_PATH_PREFIX = re.compile(r"(/(?!\.{1,2}(/|$))[A-Za-z0-9._~-]+)*")
+_MAX_PREFIX = 100
+# What the service's own addresses begin with: under such a prefix one could mean two things.
+OWN_PATHS = (
+    *("bootstrap", "docs", "healthz", "metrics", "openapi.json", "readyz"),
+    *("sign-in", "sign-out", "static", "v1", "v2"),
+)
+_TEXTS = ("ledger", "prefix")
 
 
 class SettingsError(ValueError):
@@ -20,8 +30,8 @@ class SettingsError(ValueError):
 @dataclass(frozen=True)
 class Settings:
     """What an installation sets: the folders of the store, the API tokens and the seal's key, the
-    ledger's database, and the file of the rules by which the model is watched. What is not set of
-    the ledger stands beside the store.
+    ledger's database, the file of the rules by which the model is watched, and the path prefix
+    under which a proxy shows the service. What is not set of the ledger stands beside the store.
     """
 
     store: Path = Path("peerloan-store")
@@ -30,6 +40,19 @@ class Settings:
     ledger_password_file: Path | None = None
     seal: Path | None = None
     rules: Path | None = None
+    prefix: str = ""
+
+    def __post_init__(self) -> None:
+        """Raise SettingsError if the prefix is none that can stand before every address."""
+        if not _PATH_PREFIX.fullmatch(self.prefix) or len(self.prefix) > _MAX_PREFIX:
+            expected = "a path such as /risk, without a slash at its end"
+        elif self.prefix.startswith("/") and self.prefix.split("/")[1] in OWN_PATHS:
+            expected = "a path that begins as no address of the service does"
+        else:
+            return
+        raise SettingsError(
+            f"{PREFIX}PREFIX (prefix): expected {expected}, given {self.prefix[:60]!r}"
+        )
 
     @property
     def ledger_url(self) -> str:
@@ -66,7 +89,7 @@ def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:
             given[name] = value
     return Settings(
         **{
-            name: str(value) if name == "ledger" else Path(str(value))
+            name: str(value) if name in _TEXTS else Path(str(value))
             for name, value in given.items()
         }  # type: ignore[arg-type]
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import shutil
@@ -19,6 +20,8 @@ from selenium.webdriver.support.ui import Select, WebDriverWait
 
 from conftest import Service
 from peerloan.model import Store
+
+CONTRAST = (Path(__file__).parent / "contrast.js").read_text("utf-8")
 
 
 class Page:
@@ -103,9 +106,9 @@ class Page:
         assert shown.endswith(" %")
         return float(shown.removesuffix(" %").removeprefix("under "))
 
-    def js(self, script: str) -> Any:
+    def js(self, script: str, *arguments: Any) -> Any:
         """The value of a script."""
-        return self.driver.execute_script(script)
+        return self.driver.execute_script(script, *arguments)
 
     def wait_for(self, script: str) -> None:
         """Wait until a script says true: browsers scroll smoothly."""
@@ -138,6 +141,28 @@ class Page:
         if self.all("#result"):
             top = "document.getElementById('result').getBoundingClientRect().top"
             self.wait_for(f"return {top} >= 0 && {top} < innerHeight")
+
+    def faint_texts(self) -> list[tuple[float, str, str]]:
+        """The texts whose contrast is below 4.5: the ratio, the element, and the text."""
+        return [tuple(each) for each in self.js(CONTRAST)]
+
+    def overlaps(self, selector: str) -> list[tuple[str, str]]:
+        """The texts of elements at a selector that are painted over one another."""
+        boxes = self.js(
+            "return [...document.querySelectorAll(arguments[0])].map(e => {"
+            "  const range = document.createRange(); range.selectNodeContents(e);"
+            "  const clip = e.getBoundingClientRect(), text = range.getBoundingClientRect();"
+            "  const hidden = getComputedStyle(e).overflowX !== 'visible';"
+            "  const box = hidden ? clip : text;"
+            "  return [e.textContent.trim(), box.left, box.top, box.right, box.bottom];"
+            "})",
+            selector,
+        )
+        return [
+            (a[0], b[0])
+            for a, b in itertools.combinations(boxes, 2)
+            if a[1] < b[3] and b[1] < a[3] and a[2] < b[4] and b[2] < a[4]
+        ]
 
     def complaints(self) -> list[str]:
         """What stands in the console, but for the 422 that an answer with errors is."""

@@ -221,6 +221,7 @@ def test_a_certificate_without_a_readable_key_is_named(
         ("PEERLOAN_RATE", "0"),
         ("PEERLOAN_PROXY_PROTOCOL", "yes"),
         ("PEERLOAN_TRUSTED_PROXIES", "balancer; deny all"),
+        ("PEERLOAN_PREFIX", "/risk; deny all"),
     ],
 )
 def test_a_wrong_setting_is_named(proxy: Callable[..., Proxy], name: str, value: str) -> None:
@@ -303,6 +304,14 @@ def test_who_holds_too_many_connections_is_refused(proxy: Callable[..., Proxy]) 
     for each in open_ones:
         each.close()
     wait_for("an answer", lambda: here.ask("/healthz").ok)
+
+
+def test_a_path_prefix_leads_to_the_same_locations(proxy: Callable[..., Proxy]) -> None:
+    here = proxy(PEERLOAN_PREFIX="/risk.it")
+    for before in ("", "/risk.it"):
+        assert here.ask(f"{before}/readyz").ok
+        assert "nginx" in here.ask(f"{before}/metrics").text, "refused by the proxy itself"
+    assert here.ask("/risk-it/readyz").status_code != 200
 
 
 def test_figures_are_not_public(serving: Deployment) -> None:

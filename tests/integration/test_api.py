@@ -520,7 +520,7 @@ def test_a_count_is_a_whole_number(scorecard: Api, loan: dict[str, Any], raw: st
     (error,) = problem(scorecard.post(with_raw(loan, "delinq_2yrs", raw)), 422)["errors"]
 
     assert error["field"] == "delinq_2yrs"
-    assert error["expected"] == "a whole number, at least 0"
+    assert error["expected"].startswith("a whole number, at least 0")
     scorecard.one(loan | {"delinq_2yrs": 2.0})
 
 

@@ -409,6 +409,33 @@ def test_the_life_of_two_versions(call: Call, lender: tuple[str, str]) -> None:
     ]
 
 
+def test_a_reason_is_added_to_a_change_later(call: Call, lender: tuple[str, str]) -> None:
+    first, second = lender
+    call("models", "promote", first, "--why", "the first")
+    call("models", "promote", second)
+    told = call("models", "explain-change", "2", "--why", "better on the newest quarter")
+    assert told.code == 0
+    assert "change 2: better on the newest quarter (added later by " in told.err
+    listed = " ".join(call("models", "list").out.split())
+    assert "the first" in listed
+    assert "better on the newest quarter (added later by " in listed
+    history = json.loads(call("models", "list", "--json").out)["history"]
+    assert [state.get("explanation", {}).get("why") for state in history] == [
+        None,
+        "better on the newest quarter",
+    ]
+    for number, why, said in (
+        ("1", "x", "change 1 has a reason already, by "),
+        ("2", "x", "has a reason already: better on the newest quarter (added later by "),
+        ("3", "x", "no change 3 in "),
+        ("2", "a\x1bb", "without control characters"),
+    ):
+        refused = call("models", "explain-change", number, "--why", why)
+        assert (refused.code, said in refused.err) == (1, True), refused.err
+    assert call("models", "explain-change", "2").code == 2
+    assert call("models", "explain-change", "x", "--why", "y").code == 2
+
+
 def test_models_show_and_verify(call: Call, lender: tuple[str, str]) -> None:
     for version in lender:
         shown = call("models", "show", version)

@@ -29,6 +29,7 @@ from peerloan.settings import Settings
 
 Serve = Callable[..., Service]
 KEY = "Idempotency-Key"
+REPLAYED = "Idempotency-Replayed"
 JSON = "application/json"
 PREDICTIONS = "/v1/predictions"
 
@@ -96,11 +97,13 @@ def test_the_first_answer_is_given_again(
         before = count(ledger_url)
         first = post(client, body, f"key-{i}", PREDICTIONS + query)
         assert first.status_code == 200, first.text
+        assert REPLAYED not in first.headers
         kept = count(ledger_url)
         assert kept > before
         for again in (client, other):
             answer = post(again, body, f"key-{i}", PREDICTIONS + query)
             assert (answer.status_code, answer.data) == (200, first.data)
+            assert answer.headers.getlist(REPLAYED) == ["true"]
         assert count(ledger_url) == kept
 
 

@@ -63,6 +63,19 @@ def test_every_version_is_listed_with_its_aliases_and_the_history(
     assert all(past["who"] and past["when"] for past in found["history"])
 
 
+def test_a_reason_that_was_added_later_stands_beside_the_change(
+    client: FlaskClient, store: Store, version_of: Callable[[str], str]
+) -> None:
+    store.dismiss()
+    added = store.explain_change(4, "it was compared for a month", who="anna")
+    history = valid(client, "/v1/models")["history"]
+    assert [past.get("explanation") for past in history] == [
+        *(None, None, None),
+        {"why": added.why, "who": "anna", "when": added.when},
+    ]
+    assert history[3]["why"] == ""
+
+
 def test_one_version_shows_what_the_list_says_and_its_manifest(
     client: FlaskClient, store: Store, version_of: Callable[[str], str]
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 import shutil
 import threading
 from collections.abc import Callable
@@ -26,11 +27,13 @@ from peerloan.model import (
     State,
     Store,
     StoreError,
+    StoreFault,
     TrainedOn,
     draft,
 )
 from peerloan.model import store as store_module
 from peerloan.model.drafting import CREATED_MARK, VERSION_MARK
+from peerloan.model.explanations import MAX_WHY
 
 INCOME = Field("income", "number", "Income", above=0)
 
@@ -383,6 +386,85 @@ def test_a_reason_that_is_no_unicode_is_kept_readable(
 ) -> None:
     store.promote(abc[0], "caf\udce9")
     assert store.state().why == "caf\\udce9"
+
+
+# Reasons that are added later
+
+
+def test_a_reason_is_added_beside_the_change_which_stays_as_it_was(
+    store: Store, abc: tuple[str, str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LOGNAME", "ada")
+    store.promote(abc[0])
+    store.challenge(abc[1])
+    before = {path.name: path.read_bytes() for path in (store.root / "aliases").iterdir()}
+    history = store.history()
+    monkeypatch.setenv("LOGNAME", "grace")
+    added = store.explain_change(1, "b\u00fcsst: ünd so \N{PARTY POPPER}")
+    assert (added.number, added.who) == (1, "grace")
+    assert datetime.fromisoformat(added.when).tzinfo is not None
+    assert store.explanations() == {1: added}
+    assert store.explain_change(2, "w" * MAX_WHY, who="anna").who == "anna"
+    assert sorted(store.explanations()) == [1, 2]
+    after = {path.name: path.read_bytes() for path in (store.root / "aliases").iterdir()}
+    assert {name: after[name] for name in before} == before
+    assert (store.history(), store.state()) == (history, history[-1])
+    # So the release that knew none reads the folder: other names are nobody's.
+    states = [name for name in after if re.fullmatch(r"\d{6,}\.json", name)]
+    assert sorted(states) == sorted(before)
+    assert store.promote(abc[2]).number == 3
+    assert not store.changed_since(3)
+
+
+def test_a_change_that_has_a_reason_keeps_it(store: Store, abc: tuple[str, str, str]) -> None:
+    store.promote(abc[0], "the best")
+    store.promote(abc[1])
+    store.explain_change(2, "worse, after all", who="anna")
+    for number, named in ((1, "the best"), (2, r"worse, after all \(added later by anna on 20")):
+        with pytest.raises(StoreError, match=f"change {number} has a reason already.*{named}"):
+            store.explain_change(number, "another")
+    assert store.explanations()[2].why == "worse, after all"
+
+
+def test_of_many_explanations_at_once_one_is_kept(store: Store, abc: tuple[str, str, str]) -> None:
+    store.promote(abc[0])
+    told = together(8, lambda i: store.explain_change(1, f"reason {i}").why)
+    (kept,) = (each for each in told if isinstance(each, str))
+    assert store.explanations()[1].why == kept
+    lost = [each for each in told if isinstance(each, StoreError)]
+    assert len(lost) == 7
+    assert all(kept in str(each) for each in lost)
+
+
+@pytest.mark.parametrize("why", ["", "  ", "a\nb", "a\x00", "a\x85", "w" * (MAX_WHY + 1)])
+def test_what_is_no_reason_is_refused(store: Store, abc: tuple[str, str, str], why: str) -> None:
+    store.promote(abc[0])
+    with pytest.raises(StoreError, match="why: expected text of 1 to 1,000 characters, without"):
+        store.explain_change(1, why)
+    assert store.explanations() == {}
+
+
+@pytest.mark.parametrize("number", [-1, 0, 3, 10**30])
+def test_an_unknown_change_is_refused_with_those_that_are_known(
+    store: Store, abc: tuple[str, str, str], number: int
+) -> None:
+    with pytest.raises(StoreError, match="nothing was changed yet"):
+        store.explain_change(number, "why not")
+    store.promote(abc[0])
+    store.promote(abc[1])
+    with pytest.raises(StoreError, match=r"known: 1 to 2"):
+        store.explain_change(number, "why not")
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"number": 2, "why": "x"}', b"\xff"])
+def test_a_damaged_explanation_is_an_error_that_names_it(
+    store: Store, abc: tuple[str, str, str], content: bytes
+) -> None:
+    state = store.promote(abc[0])
+    (store.root / "aliases" / "000001.why.json").write_bytes(content)
+    with pytest.raises(StoreFault, match=r"000001\.why\.json can't be read"):
+        store.explanations()
+    assert store.state() == state, "what serves does not depend on it"
 
 
 def test_numbers_go_on_past_six_digits(store: Store, abc: tuple[str, str, str]) -> None:

@@ -78,7 +78,8 @@ def peerloan() -> None:
     folder of API tokens (default ./peerloan-tokens); PEERLOAN_LEDGER, the ledger's database
     (default SQLite, in peerloan-ledger beside the store); PEERLOAN_LEDGER_PASSWORD_FILE, a file
     with its password; PEERLOAN_SEAL, the folder of the ledger's key (default peerloan-seal beside
-    the store); PEERLOAN_RULES, the file of the rules by which the model is watched. Also as
+    the store); PEERLOAN_RULES, the file of the rules by which the model is watched;
+    PEERLOAN_PREFIX, the path under which a proxy shows the service (such as /risk). Also as
     `store`, `tokens`, … in peerloan.toml, or in the file that PEERLOAN_CONFIG names.
     """
 

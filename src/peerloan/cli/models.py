@@ -1,4 +1,4 @@
-"""Commands over the store: list, show, promote, challenge, dismiss, rollback, verify, delete."""
+"""Commands over the store: its versions, which of them serve, and the history of that."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from peerloan.cli.opening import ledger_database
 from peerloan.ledger import LedgerError
 from peerloan.ledger.replaying import refers_to
 from peerloan.loan.text import counted
-from peerloan.model import BundleError, Manifest, Policy, State, Store
+from peerloan.model import BundleError, Explanation, Manifest, Policy, State, Store
 
 _WHY = click.option("--why", default="", help="The reason, for the history.")
 _VERSION = click.argument("version")
@@ -41,9 +41,10 @@ def list_models(as_json: bool) -> None:
     here = store()
     state = here.state()
     rows = [_row(here, state, version) for version in here.versions()]
-    history = here.history()
+    history, explanations = here.history(), here.explanations()
     if as_json:
-        print_json({"versions": rows, "history": [msgspec.to_builtins(each) for each in history]})
+        changes = [_described(each, explanations.get(each.number)) for each in history]
+        print_json({"versions": rows, "history": changes})
         return
     if not rows:
         note(f"no versions in {here.root}")
@@ -55,7 +56,7 @@ def list_models(as_json: bool) -> None:
         click.secho("\nhistory", bold=True)
         print_table(
             ("state", "when", "who", "what", "version", "why"),
-            [_history_row(each) for each in history],
+            [_history_row(each, explanations.get(each.number)) for each in history],
         )
 
 
@@ -124,6 +125,18 @@ def rollback(why: str) -> None:
     """Return to the champion before the current one; again, one further back."""
     state = store().rollback(why)
     note(f"champion: {state.champion} (state {state.number})")
+
+
+@models.command("explain-change")
+@click.argument("number", type=int)
+@click.option("--why", required=True, help="The reason, for the history.")
+def explain_change(number: int, why: str) -> None:
+    """Add the reason of a change that was made without one; the history says who added it.
+
+    NUMBER is the change's, as `peerloan models list` shows it (state).
+    """
+    explanation = store().explain_change(number, why)
+    note(f"change {number:,}: {explanation.sentence}")
 
 
 @models.command()
@@ -256,9 +269,17 @@ def _alias(state: State, version: str) -> str:
     return "challenger" if version == state.challenger else ""
 
 
-def _history_row(state: State) -> tuple[str, ...]:
+def _history_row(state: State, explanation: Explanation | None) -> tuple[str, ...]:
     version = state.challenger if state.action == "challenge" else state.champion
-    return (str(state.number), state.when, state.who, state.action, version or "", state.why)
+    why = state.why if explanation is None else explanation.sentence
+    return (str(state.number), state.when, state.who, state.action, version or "", why)
+
+
+def _described(state: State, explanation: Explanation | None) -> dict[str, Any]:
+    described: dict[str, Any] = msgspec.to_builtins(state)
+    if explanation is not None:
+        described["explanation"] = msgspec.to_builtins(explanation)
+    return described
 
 
 def _aim(manifest: Manifest) -> str:

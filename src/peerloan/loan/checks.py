@@ -74,6 +74,11 @@ class Checks:
         """Fields of other versions that a request may carry."""
         return self._known
 
+    @property
+    def allowed_names(self) -> frozenset[str]:
+        """Every name that a request's loan may carry."""
+        return self._names | self._known | self._role_names
+
     def loan(self, record: Mapping[str, Any], index: int | None = None) -> Checked:
         """Check one record, a mapping from field names to JSON-like values."""
         problems: list[Problem] = []
@@ -131,7 +136,7 @@ class Checks:
         are not there.
         """
         given = dict.fromkeys(columns)
-        allowed = self._names | self._known | self._role_names
+        allowed = self.allowed_names
         problems = [
             Problem(None, show_name(name), self._instead_of(name), "such a column")
             for name in given

@@ -4,6 +4,7 @@ from peerloan.model.arithmetic import Calibration, probabilities
 from peerloan.model.bundle import ONNX_TOLERANCE, Bundle, Decision
 from peerloan.model.drafting import Draft, Judged, OnnxParts, draft
 from peerloan.model.encoding import EncodedColumn, Encoding
+from peerloan.model.explanations import Explanation
 from peerloan.model.manifest import BundleError, Manifest, Score, TrainedOn
 from peerloan.model.policy import BANDS, MAX_REASONS, Policy, Reason, Reasons, TradeOff
 from peerloan.model.profile import Profile
@@ -25,6 +26,7 @@ __all__ = [
     "Draft",
     "EncodedColumn",
     "Encoding",
+    "Explanation",
     "Judged",
     "LevelTable",
     "Manifest",

@@ -3,6 +3,7 @@
 `versions/V/` is written once, its manifest last; a folder without one is no version.
 `aliases/000017.json` is the whole alias state after the seventeenth change; it is created only if
 it is absent, so who loses a race is told. The highest number is the state, the series the history.
+A reason that was added to a change later stands in a file of its own (see `explanations`).
 """
 
 from __future__ import annotations
@@ -21,6 +22,12 @@ from peerloan.loan import Definition, breaking_changes
 from peerloan.model import whole
 from peerloan.model.bundle import Bundle
 from peerloan.model.drafting import Draft, OnnxParts, read_onnx_parts, with_policy
+from peerloan.model.explanations import (
+    Explanation,
+    check_why,
+    read_explanations,
+    write_explanation,
+)
 from peerloan.model.manifest import (
     MANIFEST,
     BundleError,
@@ -171,6 +178,38 @@ class Store:
     def history(self) -> list[State]:
         """Every state, oldest first."""
         return [self._read_state(number) for number in self._numbers()]
+
+    def explanations(self) -> dict[int, Explanation]:
+        """Reasons that were added after a change, by its number; raises StoreFault."""
+        with _readable(self._aliases):
+            return read_explanations(self._aliases)
+
+    def explain_change(self, number: int, why: str, who: str = "") -> Explanation:
+        """Add the reason of a change that was made without one; raises StoreError.
+
+        `who` does it, if not the user that this process runs as.
+        """
+        why = _unicode(why)
+        check_why(why)
+        numbers = self._numbers()
+        if number not in numbers:
+            known = f"1 to {numbers[-1]:,}" if numbers else "none: nothing was changed yet"
+            raise StoreError(f"no change {number:,} in {self.root} (known: {known})")
+        state = self._read_state(number)
+        if state.why:
+            raise StoreError(f"change {number:,} has a reason already, by {state.who}: {state.why}")
+        when = datetime.now(UTC).isoformat(timespec="seconds")
+        explanation = Explanation(number, why, _unicode(who) or current_user(), when)
+        try:
+            write_explanation(self._aliases, explanation)
+        except FileExistsError:
+            earlier = self.explanations()[number]
+            raise StoreError(
+                f"change {number:,} has a reason already: {earlier.sentence}"
+            ) from None
+        except OSError as error:
+            raise StoreFault(f"{self._aliases}: can't be written: {error.strerror}") from error
+        return explanation
 
     def promote(
         self,

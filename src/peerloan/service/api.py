@@ -81,7 +81,7 @@ def _shape(body: dict[str, Any]) -> Whole:
 @blueprint.get("/openapi.json")
 def openapi_document() -> Response:
     """This API, described for the champion that serves now; it changes with it, and so its ETag."""
-    answer = as_json(openapi.document(serving(champion())))
+    answer = as_json(openapi.document(serving(champion()), request.root_path))
     answer.add_etag()
     answer.headers["Cache-Control"] = "no-cache"
     answer.make_conditional(request)
@@ -95,7 +95,8 @@ def require_json() -> None:
             415,
             "Unsupported Media Type",
             "expected application/json, given "
-            + (show_given(request.mimetype) if request.mimetype else "nothing"),
+            + (show_given(request.mimetype) if request.mimetype else "nothing")
+            + "; send JSON with the header Content-Type: application/json",
         )
 
 

@@ -30,6 +30,7 @@ from peerloan.service import (
 from peerloan.service.application import Application
 from peerloan.service.champion import Champion
 from peerloan.service.observing import Observed
+from peerloan.service.prefix import Prefixed
 from peerloan.service.shadow import Shadow
 from peerloan.service.tokens import Tokens
 from peerloan.settings import Settings
@@ -66,5 +67,6 @@ def create_app(settings: Settings, log: BinaryIO | None = None, on_loopback: boo
         app.register_blueprint(room.blueprint)
     problems.register(app)
     assets.register(app)
-    app.wsgi_app = Observed(app.wsgi_app, log)  # type: ignore[method-assign]
+    observed = Observed(app.wsgi_app, log)
+    app.wsgi_app = Prefixed(observed, settings.prefix)  # type: ignore[method-assign]
     return app

@@ -20,6 +20,7 @@ from peerloan.loan import Problem
 from peerloan.loan.checks import show_name
 from peerloan.loan.decoding import may_repeat
 from peerloan.loan.text import parse_whole, show_given
+from peerloan.service.json_faults import describe_fault, refuse_binary, unreadable_encoding
 from peerloan.service.problems import RequestError, sentence
 
 # Wrong values that an answer names; loans beyond them are not looked at.
@@ -31,13 +32,14 @@ MAX_WHY = 1_000
 _MOST_DROPPED_BYTES = 100_000_000
 _MOST_DROPPED_SECONDS = 5.0
 # HTTP's deflate has zlib's head and end (RFC 9110, 8.4.1.2).
-_WINDOWS = {"gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}
+_GZIP = 16 + zlib.MAX_WBITS
+_WINDOWS = {"gzip": _GZIP, "x-gzip": _GZIP, "deflate": zlib.MAX_WBITS}
 
 
 def read_body(environ: Mapping[str, Any], most: int) -> bytes:
-    """The request's body of at most so many bytes.
+    """The request's body of at most so many bytes, before and after its Content-Encoding.
 
-    What is wrong with its transport is told apart: raises RequestError 400 or 408, or
+    What is wrong with its transport is told apart: raises RequestError 400, 408 or 415, or
     RequestEntityTooLarge.
     """
     length = environ.get("CONTENT_LENGTH") or ""
@@ -53,10 +55,11 @@ def read_body(environ: Mapping[str, Any], most: int) -> bytes:
         raise _told_apart(error) from None
     if len(content) > most:
         raise RequestEntityTooLarge
-    return content
+    encoding = environ.get("HTTP_CONTENT_ENCODING")
+    return _decompress(content, encoding, most) if encoding and content else content
 
 
-def decompress(content: bytes, encoding: str, most: int) -> bytes:
+def _decompress(content: bytes, encoding: str, most: int) -> bytes:
     """A body of at most so many bytes as it was before its Content-Encoding.
 
     Raises RequestError 415 for an unknown one, 400 for broken content, or RequestEntityTooLarge.
@@ -65,16 +68,13 @@ def decompress(content: bytes, encoding: str, most: int) -> bytes:
     if kind in ("", "identity"):
         return content
     if kind not in _WINDOWS:
-        raise RequestError(
-            415,
-            "Unsupported Content Encoding",
-            f"Content-Encoding: expected gzip, deflate or none, given {show_given(encoding)}",
-        )
+        raise unreadable_encoding(encoding)
     reader = zlib.decompressobj(_WINDOWS[kind])
     try:
         whole = reader.decompress(content, most + 1)
     except zlib.error:
-        raise RequestError(400, "Broken Body", f"the body can't be read as {kind}") from None
+        detail = f"the body can't be read as {kind}, which its Content-Encoding says it is"
+        raise RequestError(400, "Broken Body", detail) from None
     if len(whole) > most:
         raise RequestEntityTooLarge
     if not reader.eof or reader.unused_data:
@@ -83,7 +83,15 @@ def decompress(content: bytes, encoding: str, most: int) -> bytes:
 
 
 def read_form() -> Mapping[str, str]:
-    """The request's form; raises as `read_body` does."""
+    """The request's form, which may not be compressed; raises as `read_body` does."""
+    encoding = request.headers.get("Content-Encoding", "identity")
+    if encoding.strip().lower() != "identity":
+        raise RequestError(
+            415,
+            "Unsupported Content Encoding",
+            f"Content-Encoding: expected none with a form, given {show_given(encoding)}",
+            headers={"Accept-Encoding": "identity"},
+        )
     try:
         return request.form
     except Exception as error:
@@ -128,14 +136,14 @@ def decode(content: bytes, under: str | None = None) -> Any:
     """
     try:
         value = msgspec.json.decode(content)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        value = _decode_nearly(content, str(error))
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        value = _decode_nearly(content)
     if may_repeat(content, _names(value, under)) and (twice := _repeated(content, under)):
         raise RequestError(422, "Repeated Names", sentence(twice), twice)
     return value
 
 
-def _decode_nearly(content: bytes, reason: str) -> Any:
+def _decode_nearly(content: bytes) -> Any:
     """What is nearly JSON (NaN, 1e400, a lone surrogate), so that the check of values can name the
     field that holds it.
     """
@@ -143,7 +151,9 @@ def _decode_nearly(content: bytes, reason: str) -> Any:
         # JSON on a network is UTF-8 (RFC 8259).
         return json.loads(content.decode("utf-8-sig"), parse_int=parse_whole)
     except (ValueError, RecursionError):
-        raise RequestError(400, "Not JSON", f"the body can't be read as JSON: {reason}") from None
+        refuse_binary(content)
+        detail = f"the body can't be read as JSON: {describe_fault(content)}"
+        raise RequestError(400, "Not JSON", detail) from None
 
 
 def _objects(value: Any, under: str | None) -> list[tuple[int | None, Any]]:

@@ -11,13 +11,22 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 from urllib.parse import SplitResult, urlsplit
 
-from flask import Blueprint, Flask, Response, current_app, redirect, render_template, request
+from flask import (
+    Blueprint,
+    Flask,
+    Response,
+    current_app,
+    redirect,
+    render_template,
+    request,
+    url_for,
+)
 from itsdangerous import BadSignature, URLSafeTimedSerializer
 from werkzeug.exceptions import RequestEntityTooLarge
 
 from peerloan.service.bodies import read_form
 from peerloan.service.loopback import names_loopback
-from peerloan.service.problems import RequestError, is_api
+from peerloan.service.problems import RequestError, wants_problem
 from peerloan.service.tokens import Token, Tokens, TokensError, digest_of
 
 log = logging.getLogger(__name__)
@@ -36,9 +45,9 @@ _OF_PROXIES = (
 _CHALLENGE = {"WWW-Authenticate": 'Bearer realm="peerloan"'}
 # Whoever it is may send this form.
 _MOST_SIGN_IN_BYTES = 10_000
-# A path of this site: nothing that a browser takes for another one, now or after it has dropped
-# what no address may hold.
-_OWN_PATH = re.compile(r"/(?!/)[!-\[\]-~]{0,2000}")
+# A path below the prefix: nothing that a browser takes for another site, now or after it has
+# dropped what no address may hold, and no dot segment, which could lead out of the prefix.
+_OWN_PATH = re.compile(r"(?!.*/(\.|%2[eE]){1,2}([/?#]|$))/(?!/)[!-\[\]-~]{0,2000}")
 # Styles, which the sign-in needs, are the same for everybody.
 _STYLES = ("static", "bootstrap.static")
 
@@ -162,8 +171,8 @@ def register(app: Flask, tokens: Tokens, on_loopback: bool) -> None:
             return None
         if _is_free(app) or callers.is_open(environ):
             return None
-        if is_api(request.path):
-            raise _unauthorized(callers.known(), token is not None)
+        if wants_problem(request.path):
+            raise _unauthorized(callers.known(), environ)
         shows = request.method == "GET" and request.url_rule is not None
         return _sign_in(request.full_path if shows else "/")
 
@@ -214,10 +223,11 @@ def sign_in() -> Response | _Page:
     token = callers.by_token(form.get("token", "").strip())
     if token is None:
         return _sign_in(target, wrong=True)
-    answer = redirect(_own(target), 303)
+    answer = redirect(request.root_path + _own(target), 303)
     answer.set_cookie(
         _COOKIE,
         callers.session(token),
+        path=request.root_path or "/",
         httponly=True,
         samesite="Strict",
         # In front of us, TLS has ended.
@@ -230,8 +240,10 @@ def sign_in() -> Response | _Page:
 @free
 def sign_out() -> Response:
     """Forget who signed in."""
-    answer = redirect("/", 303)
-    answer.delete_cookie(_COOKIE)
+    answer = redirect(url_for("pages.empty_form"), 303)
+    # Also what was kept before there was a prefix.
+    for path in {request.root_path or "/", "/"}:
+        answer.delete_cookie(_COOKIE, path=path)
     return answer  # type: ignore[return-value]
 
 
@@ -273,14 +285,17 @@ def _is_free(app: Flask) -> bool:
     return endpoint in _STYLES or hasattr(view, "needs_no_token")
 
 
-def _unauthorized(known: _Known, given: bool) -> RequestError:
+def _unauthorized(known: _Known, environ: Mapping[str, Any]) -> RequestError:
     if known.fault is not None:
         detail = "the tokens can't be read here; the log says why"
         return RequestError(503, "Tokens Unreadable", detail, headers={"Retry-After": "5"})
     if not known.by_name:
         detail = f"expected a token, but nobody has one; make one with: {_COMMAND}"
     else:
-        what = "a token that is not known here" if given else "none"
+        what = "a token that is not known here"
+        if _bearer(environ) is None:
+            other = "HTTP_AUTHORIZATION" in environ
+            what = "an Authorization that does not begin with Bearer" if other else "none"
         detail = (
             f"expected a token in the head `Authorization: Bearer …`, given {what}; "
             f"make one with: {_COMMAND}"

@@ -21,7 +21,7 @@ from peerloan.service import keeping, problems
 from peerloan.service.api import as_json
 from peerloan.service.keeping import database, input_json
 from peerloan.service.openapi_decisions import MAX_LIMIT, USUAL_LIMIT
-from peerloan.service.parameters import Parameters
+from peerloan.service.parameters import Parameters, refuse_parameters
 from peerloan.service.problems import RequestError
 
 blueprint = Blueprint("decisions", __name__)
@@ -41,6 +41,7 @@ def fault(error: LedgerUnavailable) -> Response:
 @blueprint.get("/v1/predictions/<decision>")
 def decision(decision: str) -> Response:
     """One decision: what was answered, on what, to whom, and what became of it."""
+    refuse_parameters()
     wanted = _id(decision)
     kept = find(database(), [wanted]) if wanted else {}
     if wanted is None or wanted not in kept:

@@ -42,10 +42,11 @@ from peerloan.service.application import Whole
 from peerloan.service.bodies import decode
 from peerloan.service.callers import caller_name
 from peerloan.service.champion import Champion
+from peerloan.service.openapi_decisions import REPLAYED_HEADER
 from peerloan.service.problems import RequestError
 
 if TYPE_CHECKING:
-    from _typeshed.wsgi import WSGIApplication
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
 _Shaped = TypeVar("_Shaped", bound=Response | Whole)
 TICKET = "peerloan.ticket"
@@ -172,7 +173,7 @@ def keep(
         try:
             if isinstance(outcome, First):
                 metrics.LEDGER_REPEATED.inc()
-                return shape(_first(outcome, wanted, answer.beside is not None))
+                return _replayed(shape(_first(outcome, wanted, answer.beside is not None)))
             raise _refusal(outcome)
         except Exception as error:  # as if a view had raised it
             return app.handle_user_exception(error)  # type: ignore[return-value]
@@ -194,6 +195,18 @@ def keep(
         raise _refusal(error) from None
     environ[TICKET] = ticket
     return shape(answer.body())
+
+
+def _replayed(first: WSGIApplication) -> WSGIApplication:
+    """The first answer, whose head says that it is given again."""
+
+    def application(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        def start(line: str, headers: list[tuple[str, str]], *error: Any) -> Any:
+            return start_response(line, [*headers, (REPLAYED_HEADER, "true")], *error)
+
+        return first(environ, start)
+
+    return application
 
 
 def _key(environ: Mapping[str, Any], caller: str, content: bytes) -> Key | None:

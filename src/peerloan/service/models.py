@@ -14,6 +14,7 @@ from peerloan.loan.text import has_control, show_given
 from peerloan.model import (
     BreakingChange,
     BundleError,
+    Explanation,
     Manifest,
     State,
     Store,
@@ -46,14 +47,16 @@ def _store() -> Store:
 @blueprint.get("/v1/models")
 def models() -> Response:
     """Every version, oldest first, the champion, the challenger, and how they came to be so."""
+    refuse_parameters()
     store = _store()
     state = store.state()
+    explanations = store.explanations()
     return as_json(
         {
             "champion": state.champion,
             "challenger": state.challenger,
             "versions": [_brief(store, state, version) for version in store.versions()],
-            "history": [_change(past) for past in store.history()],
+            "history": [_change(past, explanations.get(past.number)) for past in store.history()],
         }
     )
 
@@ -61,6 +64,7 @@ def models() -> Response:
 @blueprint.get("/v1/models/<version>")
 def model(version: str) -> Response:
     """One version: what the list says of it, and its whole manifest."""
+    refuse_parameters()
     store = _store()
     manifest, digest = _read(store, version)
     aliases = _aliases(store.state(), version)
@@ -160,6 +164,11 @@ def _aliases(state: State, version: str) -> list[str]:
     return [alias for alias, holder in named.items() if holder == version]
 
 
-def _change(state: State) -> dict[str, Any]:
+def _change(state: State, explanation: Explanation | None = None) -> dict[str, Any]:
+    """A change; `explanation` is the reason that was added later, if there is one."""
     shown = ("number", "action", "champion", "challenger", "who", "when", "why")
-    return {name: getattr(state, name) for name in shown}
+    change: dict[str, Any] = {name: getattr(state, name) for name in shown}
+    if explanation is not None:
+        added = ("why", "who", "when")
+        change["explanation"] = {name: getattr(explanation, name) for name in added}
+    return change

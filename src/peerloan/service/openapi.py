@@ -23,8 +23,8 @@ from peerloan.service.reading import MAX_LOANS
 _OF_ALL = {"401": "No token, or an unknown one.", "503": "The tokens can't be read now."}
 
 
-def document(serving: Serving) -> dict[str, Any]:
-    """The OpenAPI document for the version that serves now."""
+def document(serving: Serving, prefix: str = "") -> dict[str, Any]:
+    """The OpenAPI document for the version that serves now, under a path prefix if there is one."""
     definition = serving.bundle.definition
     loan = json_schema(definition, serving.checks.known)
     decided = openapi_decisions.paths(_responses)
@@ -35,6 +35,7 @@ def document(serving: Serving) -> dict[str, Any]:
             "version": __version__,
             "description": f"Model {definition.model}, version {serving.bundle.version}.",
         },
+        **({"servers": [{"url": prefix}]} if prefix else {}),
         "paths": {
             **decided,
             "/v1/predictions": {
@@ -89,6 +90,22 @@ def _predict(loan: dict[str, Any] | None) -> dict[str, Any]:
         examples = {shape: {"value": value} for shape, value in shapes.items()}
         content["application/json"]["examples"] = examples
     answer = {"oneOf": [ref("Prediction"), ref("Predictions")]}
+    responses = _responses(
+        "One prediction, or all of them in order.",
+        answer,
+        openapi_decisions.POSTED
+        | openapi_decisions.KEPT
+        | {
+            "400": "The body holds no loans, or a parameter or header is wrong.",
+            "408": "The body stopped arriving.",
+            "413": "Over 10,000 loans or 5 MB.",
+            "415": openapi_decisions.WRONG_TYPE,
+            "422": "Wrong values, every wrong field named; or the Idempotency-Key is another "
+            "request's.",
+            "503": "No model version is being served, or decisions can't be kept now.",
+        },
+    )
+    responses["200"]["headers"] = openapi_decisions.REPLAYED
     return {
         "operationId": "predict",
         "tags": ["predictions"],
@@ -100,21 +117,7 @@ def _predict(loan: dict[str, Any] | None) -> dict[str, Any]:
             openapi_decisions.KEY_HEADER,
         ],
         "requestBody": {"required": True, "content": content},
-        "responses": _responses(
-            "One prediction, or all of them in order.",
-            answer,
-            openapi_decisions.POSTED
-            | openapi_decisions.KEPT
-            | {
-                "400": "The body holds no loans, or a parameter or header is wrong.",
-                "408": "The body stopped arriving.",
-                "413": "Over 10,000 loans or 5 MB.",
-                "415": "The body's type is no JSON.",
-                "422": "Wrong values, every wrong field named; or the Idempotency-Key is another "
-                "request's.",
-                "503": "No model version is being served, or decisions can't be kept now.",
-            },
-        ),
+        "responses": responses,
     }
 
 

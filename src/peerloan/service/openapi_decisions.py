@@ -18,6 +18,17 @@ KEY_HEADER: dict[str, Any] = {
     "answer again, and is no second decision.",
     "schema": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]+$"},
 }
+REPLAYED_HEADER = "Idempotency-Replayed"
+# What an answer's head says of it.
+REPLAYED: dict[str, Any] = {
+    REPLAYED_HEADER: {
+        "description": "`true` where this is the first answer again, and no second decision; the "
+        "first one does not have it.",
+        "schema": {"type": "string", "enum": ["true"]},
+    }
+}
+NO_PARAMETERS = "The address has parameters."
+WRONG_TYPE = "The body is not said to be JSON, or its Content-Encoding is neither gzip nor deflate."
 # What a route answers besides, where something is changed.
 POSTED = {"403": "A page of another site made a browser send this."}
 # And where it hands decisions to the ledger.
@@ -56,7 +67,8 @@ def paths(responses: Any) -> dict[str, Any]:
                 "responses": responses(
                     "The decision.",
                     ref("Decision"),
-                    problems | {"404": "No such decision.", "410": "It was purged."},
+                    problems
+                    | {"400": NO_PARAMETERS, "404": "No such decision.", "410": "It was purged."},
                 ),
             }
         },

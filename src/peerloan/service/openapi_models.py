@@ -6,7 +6,7 @@ from typing import Any
 
 from peerloan.loan.text import PLAIN_LETTER
 from peerloan.service.bodies import MAX_WHY
-from peerloan.service.openapi_decisions import ref
+from peerloan.service.openapi_decisions import NO_PARAMETERS, WRONG_TYPE, ref
 
 
 def paths(responses: Any, champion: str) -> dict[str, Any]:
@@ -42,7 +42,9 @@ def _models(responses: Any) -> dict[str, Any]:
         "tags": ["models"],
         "summary": "Every version, which one serves, and how it came to be so",
         "responses": responses(
-            "The store's versions, oldest first.", answer, {"503": "The store can't be read."}
+            "The store's versions, oldest first.",
+            answer,
+            {"400": NO_PARAMETERS, "503": "The store can't be read."},
         ),
     }
 
@@ -57,6 +59,7 @@ def _model(responses: Any, version: dict[str, Any]) -> dict[str, Any]:
             "The version.",
             ref("Model"),
             {
+                "400": NO_PARAMETERS,
                 "404": "No such version.",
                 "409": "The version does not verify.",
                 "503": "The store can't be read.",
@@ -101,7 +104,7 @@ def _promote(responses: Any, version: dict[str, Any]) -> dict[str, Any]:
                 "409": "It would refuse loans that the champion accepts (`reasons`), does not "
                 "verify, or is the champion already.",
                 "413": "Over 5 MB.",
-                "415": "The body's type is no JSON.",
+                "415": WRONG_TYPE,
                 "422": "Wrong values.",
                 "503": "The store can't be read or written.",
             },
@@ -136,13 +139,25 @@ def _version() -> dict[str, Any]:
 
 def _change() -> dict[str, Any]:
     version = {"type": ["string", "null"]}
+    when = {"type": "string", "format": "date-time"}
+    added = {"why": {"type": "string"}, "who": {"type": "string"}, "when": when}
     properties = {
         "number": {"type": "integer"},
         "action": {"enum": ["promote", "challenge", "rollback"]},
         "champion": version,
         "challenger": version,
         "who": {"type": "string"},
-        "when": {"type": "string", "format": "date-time"},
+        "when": when,
         "why": {"type": "string"},
+        "explanation": {
+            "type": "object",
+            "description": "The reason, where it was added later; who did so, and when.",
+            "properties": added,
+            "required": list(added),
+        },
     }
-    return {"type": "object", "properties": properties, "required": list(properties)}
+    return {
+        "type": "object",
+        "properties": properties,
+        "required": [name for name in properties if name != "explanation"],
+    }

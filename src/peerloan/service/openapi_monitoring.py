@@ -12,7 +12,7 @@ from peerloan.monitoring.events import MAX_WHY
 from peerloan.monitoring.performance import Calibration, Estimated, InBand, Realised
 from peerloan.monitoring.rules import Level, Spoken
 from peerloan.monitoring.storage import Kind
-from peerloan.service.openapi_decisions import POSTED, ref
+from peerloan.service.openapi_decisions import POSTED, WRONG_TYPE, ref
 
 # Events of a page.
 USUAL_LIMIT, MAX_LIMIT = 100, 1_000
@@ -120,7 +120,7 @@ def _acknowledge(responses: Any) -> dict[str, Any]:
                 "408": "The body stopped arriving.",
                 "409": "Somebody took note of it before.",
                 "413": "Over 5 MB.",
-                "415": "The body's type is no JSON.",
+                "415": WRONG_TYPE,
                 "422": "Wrong values.",
             },
         ),

@@ -9,7 +9,7 @@ from peerloan.ledger.reports import Reader
 from peerloan.loan import Definition
 from peerloan.loan.labels import expected_label
 from peerloan.loan.text import MAX_TEXT, PLAIN_LETTER
-from peerloan.service.openapi_decisions import POSTED, ref
+from peerloan.service.openapi_decisions import POSTED, WRONG_TYPE, ref
 
 MAX_OUTCOMES = 10_000
 
@@ -34,7 +34,7 @@ def paths(responses: Any) -> dict[str, Any]:
                         "400": "The body is no JSON, or there are parameters.",
                         "408": "The body stopped arriving.",
                         "413": f"Over {MAX_OUTCOMES:,} outcomes or 5 MB.",
-                        "415": "The body's type is no JSON.",
+                        "415": WRONG_TYPE,
                         "422": "The body holds no list of outcomes.",
                         "503": "No model version is being served, or the ledger can't keep them "
                         "now: none of them was kept.",

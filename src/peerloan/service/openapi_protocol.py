@@ -8,7 +8,7 @@ from typing import Any
 from peerloan.loan import Definition
 from peerloan.loan.schema import example
 from peerloan.service.champion import Serving
-from peerloan.service.openapi_decisions import KEPT, KEY_HEADER, POSTED
+from peerloan.service.openapi_decisions import KEPT, KEY_HEADER, POSTED, REPLAYED
 from peerloan.service.tensors import DATATYPES, HEADER_LENGTH, OUTPUTS, input_datatype
 
 _PARAMETERS = {"type": "object", "additionalProperties": {"type": ["string", "number", "boolean"]}}
@@ -113,7 +113,7 @@ def _infer(definition: Definition, parameters: list[dict[str, Any]]) -> dict[str
         "responses": {
             "200": {
                 "description": "The decisions; as octets where outputs are in binary form.",
-                "headers": {HEADER_LENGTH: _LENGTH},
+                "headers": {HEADER_LENGTH: _LENGTH} | REPLAYED,
                 "content": _content("InferResponse") | _BINARY,
             },
             **_errors(list(_WHY)),

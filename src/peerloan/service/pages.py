@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from flask import Blueprint, Response, make_response, render_template
+from flask import Blueprint, Response, make_response, render_template, request, url_for
 
 from peerloan.loan import Checked, Definition
 from peerloan.loan.text import parse_number, show_given
@@ -36,6 +36,12 @@ def empty_form() -> str:
 @blueprint.post("/")
 def decide() -> Response | tuple[str, int]:
     """Decide on the loan in the form, or on the pasted one."""
+    if request.is_json:
+        raise RequestError(
+            415,
+            "Unsupported Media Type",
+            f"expected the page's form, given JSON; send it to POST {url_for('api.predictions')}",
+        )
     form = read_form()
     current = api.serving(api.champion())
     definition = current.bundle.definition

@@ -10,15 +10,21 @@ from dataclasses import asdict
 from typing import Any
 
 import msgspec
-from flask import Flask, Response, render_template, request
-from werkzeug.exceptions import HTTPException
+from flask import Flask, Response, current_app, render_template, request
+from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
 
 from peerloan.loan import Problem
+from peerloan.loan.checks import nearest
+from peerloan.loan.text import show_given
 
 log = logging.getLogger(__name__)
 _API_PREFIXES = ("/v1/", "/openapi.json", "/healthz", "/readyz", "/metrics")
 # The protocol's errors are one sentence: so many wrong values are named in it.
 _NAMED = 3
+# How KServe's version 1 and TensorFlow Serving end the address of a model's predictions.
+_PREDICT = ":predict"
+# An address of no more letters is near to any other.
+_SHORTEST_NAME = 3
 
 
 class RequestError(Exception):
@@ -56,8 +62,7 @@ def register(app: Flask) -> None:
             for name, value in error.get_headers()
             if name.lower() not in ("content-type", "content-length")
         }
-        detail = _DETAILS.get(error.code or 500, error.description or "")
-        return answer(RequestError(error.code or 500, error.name, detail, headers=headers))
+        return answer(RequestError(error.code or 500, error.name, _detail(error), headers=headers))
 
     @app.errorhandler(Exception)
     def unexpected(error: Exception) -> Response:
@@ -68,15 +73,53 @@ def register(app: Flask) -> None:
         return answer(RequestError(500, "Internal Server Error", detail))
 
 
-_DETAILS = {
-    404: "There is nothing at this address.",
-    413: "The request is larger than 5 MB. Send fewer loans at once, or score the book as a file.",
-}
+_TOO_LARGE = (
+    "The request is larger than 5 MB. Send fewer loans at once, or score the book as a file."
+)
 
 
-def is_api(path: str) -> bool:
-    """Whether who asks at this address is a program rather than a person with a browser."""
-    return path.startswith(_API_PREFIXES) or _is_protocol(path)
+def _detail(error: HTTPException) -> str:
+    """What Flask refused, in a sentence that says what to do."""
+    if isinstance(error, MethodNotAllowed):
+        allowed = sorted(set(error.valid_methods or ()) - {"HEAD", "OPTIONS"})
+        given = show_given(request.method).strip("'")
+        detail = f"Expected {' or '.join(allowed)} at this address, given {given}."
+        if request.path.endswith(_PREDICT):
+            detail += f" Send loans to POST {request.root_path}/v1/predictions."
+        return detail
+    if isinstance(error, NotFound):
+        near = _nearest_address(request.path)
+        hint = f" Did you mean {request.root_path}{near}?" if near else ""
+        return f"There is nothing at this address.{hint} {request.root_path}/docs lists every one."
+    return _TOO_LARGE if error.code == 413 else error.description or ""
+
+
+def _nearest_address(path: str) -> str | None:
+    """The address that a misspelt one most likely means, if any is near."""
+    adapter = current_app.create_url_adapter(request)
+    for spelling in (path.rstrip("/"), path.rstrip("/").lower()):
+        if adapter is not None and spelling and adapter.allowed_methods(spelling):
+            return spelling
+    last_parts = {
+        rule.rule.rpartition("/")[2]: rule.rule
+        for rule in current_app.url_map.iter_rules()
+        if not rule.arguments and len(rule.rule) > _SHORTEST_NAME
+    }
+    near = nearest(path.rstrip("/").rpartition("/")[2], last_parts)
+    return last_parts[near] if near else None
+
+
+def wants_problem(path: str) -> bool:
+    """Whether who asks is a program, by the address or by the request's head, rather than a person
+    with a browser.
+    """
+    if path.startswith(_API_PREFIXES) or _is_protocol(path):
+        return True
+    accepted = request.accept_mimetypes
+    html = accepted["text/html"]
+    json = max(accepted["application/json"], accepted["application/problem+json"])
+    # A tool such as curl accepts anything: then what it sends tells.
+    return json > html if json != html else request.is_json
 
 
 def sentence(problems: Sequence[Problem], named: int = 1, where: str = " in errors") -> str:
@@ -104,7 +147,7 @@ def answer(error: RequestError) -> Response:
         status = 400 if status == 422 else status  # the protocol knows no 422
         detail = sentence(error.problems, _NAMED, "") if error.problems else detail
         content, kind = msgspec.json.encode({"error": detail}), "application/json"
-    elif is_api(request.path):
+    elif wants_problem(request.path):
         body = {"type": "about:blank", "title": error.title, "status": status, "detail": detail}
         if error.problems:
             body["errors"] = [asdict(problem) for problem in error.problems]

@@ -19,9 +19,10 @@ from peerloan.loan.text import show_given
 from peerloan.service import tensors
 from peerloan.service.answers import Wanted, answer_many
 from peerloan.service.api import MAX_BODY_BYTES, as_json, champion, serving, shadow
-from peerloan.service.bodies import decompress, read_body
+from peerloan.service.bodies import read_body
 from peerloan.service.callers import free
 from peerloan.service.champion import Serving
+from peerloan.service.json_faults import refuse_binary
 from peerloan.service.keeping import column_inputs, keep
 from peerloan.service.parameters import refuse_parameters
 from peerloan.service.problems import RequestError, sentence
@@ -89,13 +90,12 @@ def infer(model: str, version: str | None = None) -> Response:
     now = _asked(model, version)
     refuse_parameters()  # whoever means a what_if must not get a decision
     content = read_body(request.environ, MAX_BODY_BYTES)
-    encoding = request.headers.get("Content-Encoding", "")
-    content = decompress(content, encoding, MAX_BODY_BYTES)
     length = _header_length(content)
     try:
         asked = tensors.parse(content[:length])
         columns = tensors.columns(asked, content[length:])
     except TensorError as error:
+        refuse_binary(content)
         raise RequestError(400, "Not The Protocol", str(error)) from None
     wanted = _wanted(asked)
     _refuse_misfits(now.bundle.definition, columns)

@@ -11,12 +11,15 @@ from peerloan.loan.checks import show_name
 from peerloan.loan.text import show_given
 from peerloan.service.bodies import MAX_PROBLEMS, decode
 from peerloan.service.champion import Serving
+from peerloan.service.hints import add_hints
+from peerloan.service.other_formats import refuse_other_format
 from peerloan.service.problems import RequestError, sentence
 
 MAX_LOANS = 10_000
 # Each unknown name is compared with every known one: 5 MB of them would keep a worker busy for a
 # minute.
 MAX_NAMES = 1_000
+_ENCODED_TWICE = "; it is JSON within a text: send the object or list itself, encoded once"
 
 
 def read(now: Serving, content: bytes) -> Checked | CheckedLoans:
@@ -28,10 +31,12 @@ def read(now: Serving, content: bytes) -> Checked | CheckedLoans:
     if many is not None:
         return many
     body = decode(content)
-    if isinstance(body, dict) and not _are_columns(body):
-        checked = _check(now, body, None)
-        _refuse([checked])
-        return checked
+    if isinstance(body, dict):
+        refuse_other_format(body, now.checks.allowed_names, now.bundle.definition.model)
+        if not _are_columns(body):
+            checked = _check(now, body, None)
+            _refuse([checked])
+            return checked
     return _closely(now, body)
 
 
@@ -75,7 +80,7 @@ def _many(now: Serving, body: Any) -> list[Checked]:
             400,
             "No Loans",
             "expected a loan (an object), a list of loans, or columns (an object of lists), "
-            f"given {show_given(body)}",
+            f"given {show_given(body)}{_ENCODED_TWICE if _is_json_text(body) else ''}",
         )
     checked = []
     problems = 0
@@ -85,6 +90,10 @@ def _many(now: Serving, body: Any) -> list[Checked]:
         if problems > MAX_PROBLEMS:
             break
     return checked
+
+
+def _is_json_text(body: Any) -> bool:
+    return isinstance(body, str) and body.lstrip()[:1] in ("{", "[")
 
 
 def _limit(loans: int) -> None:
@@ -99,7 +108,10 @@ def _limit(loans: int) -> None:
 
 def _check(now: Serving, record: Any, index: int | None) -> Checked:
     if isinstance(record, dict) and len(record) <= MAX_NAMES:
-        return now.checks.loan(record, index)
+        checked = now.checks.loan(record, index)
+        if checked.problems:
+            checked.problems = add_hints(now.bundle.definition, record, checked.problems)
+        return checked
     expected, given = "an object of fields and values", show_given(record)
     if isinstance(record, dict):
         expected, given = f"at most {MAX_NAMES:,} fields", f"{len(record):,}"
@@ -118,7 +130,7 @@ def _rows(now: Serving, columns: Mapping[str, Any]) -> Sequence[dict[str, Any]]:
     lengths = {name: len(values) for name, values in columns.items() if isinstance(values, list)}
     # Most columns are right where one is wrong.
     length = Counter(lengths.values()).most_common(1)[0][0]
-    problems = now.checks.names(columns)
+    problems = add_hints(now.bundle.definition, columns, now.checks.names(columns))
     problems += [
         Problem(
             None,

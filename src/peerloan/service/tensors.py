@@ -17,6 +17,7 @@ from msgspec import Meta
 
 from peerloan.loan import Field
 from peerloan.loan.text import counted, parse_whole, show_given
+from peerloan.service.json_faults import describe_fault
 
 # In binary form all are little-endian; BYTES has a length of four bytes before each element.
 _NUMBERS = {
@@ -124,8 +125,9 @@ def parse(content: bytes) -> InferRequest:
         raise TensorError("the request's JSON is nested too deep") from None
     except TensorError:
         raise
-    except ValueError as error:
-        raise TensorError(f"the request can't be read as JSON: {error}") from None
+    except ValueError:
+        fault = describe_fault(content)
+        raise TensorError(f"the request can't be read as JSON: {fault}") from None
     try:
         request = msgspec.convert(read, InferRequest)
     except (msgspec.ValidationError, UnicodeEncodeError) as error:

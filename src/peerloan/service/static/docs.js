@@ -4,4 +4,5 @@ SwaggerUIBundle({
   deepLinking: true,
   tryItOutEnabled: true,
   validatorUrl: null, // it would ask another site
+  syntaxHighlight: { activated: false }, // its colours are too faint
 });

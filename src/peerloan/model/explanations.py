@@ -1,0 +1,73 @@
+"""Reasons that were added after a change of the aliases: a file of its own beside the change's.
+
+`aliases/000017.why.json` explains the change of `aliases/000017.json`, which stays as it is. It is
+created only if it is absent. Releases that know no explanations pass over it, as over any name that
+is no number.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import msgspec
+
+from peerloan.loan.text import has_control
+from peerloan.model import whole
+from peerloan.model.states import StoreError, StoreFault
+
+MAX_WHY = 1_000
+_NAME = re.compile(r"(\d{6,})\.why\.json")
+
+
+class Explanation(msgspec.Struct, frozen=True):
+    """Why a change was made, who said so, and when."""
+
+    number: int
+    why: str
+    who: str
+    when: str
+
+    @property
+    def sentence(self) -> str:
+        """The reason, for people."""
+        return f"{self.why} (added later by {self.who} on {self.when[:10]})"
+
+
+def check_why(why: str) -> None:
+    """Raise StoreError unless a text can be a reason."""
+    if not why.strip():
+        given = "nothing"
+    elif has_control(why):
+        given = f"{why!r}"[:100]
+    elif len(why) > MAX_WHY:
+        given = f"{len(why):,} characters"
+    else:
+        return
+    expected = f"text of 1 to {MAX_WHY:,} characters, without control characters"
+    raise StoreError(f"why: expected {expected}, given {given}")
+
+
+def read_explanations(aliases: Path) -> dict[int, Explanation]:
+    """Every explanation in a folder, by the change's number; raises StoreFault or OSError."""
+    if not aliases.is_dir():
+        return {}
+    names = (_NAME.fullmatch(path.name) for path in aliases.iterdir())
+    return {int(name[1]): _read(aliases / name[0], int(name[1])) for name in names if name}
+
+
+def write_explanation(aliases: Path, explanation: Explanation) -> None:
+    """Add an explanation; raises FileExistsError if there is one of the change, or OSError."""
+    content = msgspec.json.format(msgspec.json.encode(explanation), indent=1)
+    whole.publish_file(aliases / f"{explanation.number:06d}.why.json", content)
+
+
+def _read(path: Path, number: int) -> Explanation:
+    try:
+        explanation = msgspec.json.decode(path.read_bytes(), type=Explanation)
+    # A ValueError is of text that is no UTF-8.
+    except (OSError, msgspec.MsgspecError, ValueError, RecursionError) as error:
+        raise StoreFault(f"{path} can't be read: {error}") from None
+    if explanation.number != number:
+        raise StoreFault(f"{path} is of another number, {explanation.number}")
+    return explanation

@@ -1,0 +1,29 @@
+"""The path prefix under which a proxy shows the service, as WSGI's SCRIPT_NAME."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+
+
+class Prefixed:
+    """A WSGI application under the prefix of the settings, whether the proxy takes it off or not.
+
+    No header decides: what X-Forwarded-Prefix says, anybody who reaches the service may write. What
+    a server takes for SCRIPT_NAME, Gunicorn from a header, is replaced too.
+    """
+
+    def __init__(self, application: WSGIApplication, prefix: str) -> None:
+        self._application, self._prefix, self._folder = application, prefix, f"{prefix}/"
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        """Answer the request for the address behind the prefix."""
+        environ["SCRIPT_NAME"] = self._prefix
+        if self._prefix:
+            path = environ["PATH_INFO"]
+            if path.startswith(self._folder) or path == self._prefix:
+                environ["PATH_INFO"] = path[len(self._prefix) :] or "/"
+        return self._application(environ, start_response)

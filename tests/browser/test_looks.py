@@ -1,0 +1,64 @@
+"""What every page looks like: no text runs into another, is too faint, or leaves the screen."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from selenium import webdriver
+
+from browser.page import Page, serving
+from browser.test_sign_in import sign_in, token
+
+LONGEST_NAME = "anna.lindstrom@" + "x" * 49
+HEADER = "nav a, nav span, nav button"
+
+
+@pytest.fixture(scope="module")
+def signed_in(
+    chromium: webdriver.Chrome, trained: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Page]:
+    """The pages, for a person whose name is as long as one may be."""
+    folder = tmp_path_factory.mktemp("looks")
+    made = token(folder, "new", LONGEST_NAME)
+    with serving(trained, folder) as url:
+        chromium.delete_all_cookies()
+        page = Page(chromium, url).open()
+        assert page.faint_texts() == []
+        sign_in(page, made)
+        yield page
+        chromium.delete_all_cookies()
+
+
+def check_looks(page: Page) -> None:
+    assert page.overlaps(HEADER) == []
+    assert page.faint_texts() == []
+    root = "document.documentElement"
+    assert page.js(f"return {root}.scrollWidth <= {root}.clientWidth")
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_every_page_can_be_read(signed_in: Page, width: int, theme: str) -> None:
+    page = signed_in
+    with page.on_screen(width, theme):
+        page.open()
+        assert page.text("nav button") == "Sign out"
+        check_looks(page)
+        page.decide()
+        check_looks(page)
+        page.open().fill({"loan_amnt": "many"})
+        page.decide()
+        check_looks(page)
+        page.driver.get(f"{page.url}nothing")
+        check_looks(page)
+        page.driver.get(f"{page.url}docs")
+        page.wait_for("return document.querySelectorAll('.opblock').length >= 6")
+        page.js("document.querySelector('[id$=-predict] .opblock-summary-control').click()")
+        page.wait_for("return document.querySelector('button.execute') !== null")
+        page.js("document.querySelector('.json-schema-2020-12-expand-deep-button').click()")
+        page.wait_for(
+            "return document.querySelectorAll('.json-schema-2020-12__title').length >= 15"
+        )
+        check_looks(page)
