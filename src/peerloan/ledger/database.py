@@ -16,7 +16,13 @@ from sqlalchemy import Connection, Engine, create_engine, event, inspect, select
 
 from peerloan import __version__
 from peerloan.ledger import ids, schema
-from peerloan.ledger.errors import LedgerError, LedgerUnavailable, reason, told_apart
+from peerloan.ledger.errors import (
+    LedgerError,
+    LedgerReadOnly,
+    LedgerUnavailable,
+    reason,
+    told_apart,
+)
 from peerloan.ledger.options import LOCK_SECONDS, read_url
 from peerloan.ledger.sqlite_file import connect_read_only, read_only_reason
 
@@ -101,7 +107,9 @@ class Database:
                 raise
 
     def expect_writable(self) -> None:
-        """Raise LedgerUnavailable if it can't be written to now, as far as that shows."""
+        """Raise LedgerReadOnly if it can't be written to now, as far as that shows, or
+        LedgerUnavailable.
+        """
         self._expect_writable_file()
         if self.is_sqlite:
             return
@@ -109,14 +117,14 @@ class Database:
             read_only = connection.exec_driver_sql("SHOW transaction_read_only").scalar()
         if read_only == "on":
             self.renew()
-            raise LedgerUnavailable(
+            raise LedgerReadOnly(
                 f"{self}: the server is read-only (a standby, or default_transaction_read_only is "
                 "on); it is tried again until it can be written to"
             )
 
     def _expect_writable_file(self) -> None:
         if self.is_sqlite and (why := read_only_reason(self.file)):
-            raise LedgerUnavailable(f"{self.file}: can't be written to: {why}")
+            raise LedgerReadOnly(f"{self.file}: can't be written to: {why}")
 
     def check(self) -> None:
         """Raise LedgerError unless this release may write to the tables as they are now."""

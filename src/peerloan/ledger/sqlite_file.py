@@ -7,11 +7,12 @@ import os
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 from sqlalchemy import Connection, NullPool, create_engine
 
-from peerloan.ledger.errors import LedgerUnavailable
+from peerloan.ledger.errors import LedgerUnavailable, told_apart
 
 
 def read_only_reason(file: Path) -> str | None:
@@ -57,10 +58,21 @@ def connect_read_only(file: Path) -> Iterator[Connection]:
         raise LedgerUnavailable(f"{file}: was changed while it was read; try again")
 
 
+def copy_file(file: Path, to: Path) -> None:
+    """Copy a file that can't be written to, whole. Raises LedgerUnavailable."""
+    with (
+        told_apart(),
+        connect_read_only(file) as connection,
+        contextlib.closing(sqlite3.connect(to)) as copy,
+    ):
+        driver: Any = connection.connection.driver_connection
+        driver.backup(copy)
+
+
 def _expect_readable_log(connection: Connection, file: Path) -> None:
-    driver = connection.connection.driver_connection
+    driver: Any = connection.connection.driver_connection
     try:
-        driver.execute("SELECT 1 FROM sqlite_master").close()  # type: ignore[union-attr]
+        driver.execute("SELECT 1 FROM sqlite_master").close()
     except sqlite3.OperationalError as error:
         raise LedgerUnavailable(
             f"{file}: can't be read without {_log(file).name}, which holds the newest decisions, "
