@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from ledgers import keep, record
 from peerloan.ledger import Chain, Database, LedgerError, Seal
 from peerloan.ledger.ids import text as id_text
-from peerloan.ledger.options import parse_settings, read_url
+from peerloan.ledger.options import connection_options, parse_settings, read_url
 from peerloan.ledger.outcomes import Recorder
 from peerloan.ledger.retention import purge
 from peerloan.ledger.verifying import verify
@@ -182,6 +182,27 @@ def test_a_url_of_libpq_s_own_kind_is_taken(postgres: Postgres) -> None:
         "port": ",6",
         "sslmode": "prefer",
     }
+    commas = read_url("postgresql://a:p,/,q@host:6/db?password=r%2Fs")
+    assert (commas.host, commas.port, commas.database) == ("host", 6, "db")
+    assert (commas.password, str(commas)) == ("r/s", "postgresql://a:***@host:6/db")
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("postgresql://one/db", None),
+        ("postgresql://one,two/db", "read-write"),
+        ("postgresql:///db?host=one&host=two", "read-write"),
+        ("postgresql://one,two/db?target_session_attrs=any", None),
+    ],
+)
+def test_of_several_servers_one_that_takes_changes_is_asked_for(
+    url: str, expected: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PGHOST", "three,four")
+    assert connection_options(read_url(url)).get("target_session_attrs") == expected
+    monkeypatch.setenv("PGTARGETSESSIONATTRS", "primary")
+    assert "target_session_attrs" not in connection_options(read_url(url))
 
 
 @given(

@@ -26,7 +26,9 @@ _VARIABLES = {
     "target_session_attrs": "PGTARGETSESSIONATTRS",
 }
 # A URL as libpq takes it, with several hosts: what SQLAlchemy writes as options.
-_HOSTS = re.compile(r"(?P<user>(?:[^:/@]*(?::[^@]*)?@)?)(?P<hosts>[^/?@]*,[^/?@]*)(?P<rest>.*)")
+_HOSTS = re.compile(
+    r"(?P<user>(?:[^:/@]*(?::[^@]*)?@)?+)(?P<hosts>[^/?@]*,[^/?@]*)(?P<rest>(?:[/?].*)?)"
+)
 _PORT = re.compile(r"(?P<host>.*?)(?::(?P<port>\d*))?")
 _WORD = re.compile(r"(?:\\.|[^\s\\])+", re.DOTALL)
 
@@ -43,6 +45,8 @@ def read_url(text: str) -> URL:
         raise LedgerError(f"expected sqlite or postgresql, given {backend}")
     if backend == "postgresql":
         _check_options(url)
+        if "password" in url.query:  # where it is never shown
+            url = url.set(password=str(url.query["password"])).difference_update_query(["password"])
     elif url.database in (None, "", ":memory:"):
         raise LedgerError("expected a file for SQLite: sqlite:///FOLDER/ledger.db")
     elif url.query:
@@ -91,7 +95,7 @@ def connection_options(url: URL) -> dict[str, Any]:
         "keepalives_count": 3,
         "tcp_user_timeout": LOCK_SECONDS * 1000,
     }
-    hosts = _asked(url, "host") or url.host or ""
+    hosts = url.query.get("host") or url.host or os.environ.get(_VARIABLES["host"], "")
     if not isinstance(hosts, str) or "," in hosts:
         # Of several servers one can be written to.
         own["target_session_attrs"] = "read-write"

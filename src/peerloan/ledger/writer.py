@@ -277,6 +277,8 @@ class Writer:
         """Learn whether a database can be written to, to which nothing is written now."""
         try:
             self._database.expect_writable()
+            if self._chain is None:
+                self._database.check()
         except LedgerError as error:
             self._lose(error)
         except Exception:  # as above
