@@ -15,7 +15,7 @@ from pathlib import Path
 
 import psycopg
 
-_FOLDERS = (*os.environ.get("PATH", "").split(":"), "/usr/lib/postgresql/15/bin")
+_FOLDERS = (*os.environ.get("PATH", "").split(":"), "/usr/lib/postgresql/15/bin", "/usr/sbin")
 USER = "peerloan"
 
 
@@ -33,7 +33,8 @@ def children(process: int) -> list[int]:
 class Postgres:
     """A server with its data in a temporary folder."""
 
-    def __init__(self, **settings: object) -> None:
+    def __init__(self, primary: Postgres | None = None, /, **settings: object) -> None:
+        """`primary`: have it be the standby of another one."""
         self.folder = Path(tempfile.mkdtemp(prefix="peerloan-postgres-", dir="/tmp"))
         self.data = self.folder / "data"
         with socket.socket() as probe:
@@ -45,7 +46,13 @@ class Postgres:
             self._user = nobody.pw_uid
             os.chown(self.folder, nobody.pw_uid, nobody.pw_gid)
         self._made = 0
-        self._run("initdb", "-D", self.data, "-U", USER, "--auth=trust", "-E", "UTF8", "--locale=C")
+        if primary is not None:
+            source = "-h", "127.0.0.1", "-p", primary.port, "-U", USER
+            self._run("pg_basebackup", "-D", self.data, *source, "-R", "-c", "fast")
+        else:
+            self._run(
+                "initdb", "-D", self.data, "-U", USER, "--auth=trust", "-E", "UTF8", "--locale=C"
+            )
         self.start(**settings)
 
     def _run(self, name: str, *arguments: object) -> None:
@@ -81,9 +88,9 @@ class Postgres:
             assert time.monotonic() < until, (self.folder / "log").read_text()
             time.sleep(0.1)
 
-    def stop(self) -> None:
+    def stop(self, number: signal.Signals = signal.SIGINT) -> None:
         """Stop it at once, with whatever is connected."""
-        self.process.send_signal(signal.SIGINT)
+        self.process.send_signal(number)
         self.process.wait(timeout=60)
 
     def freeze(self) -> None:
@@ -104,9 +111,13 @@ class Postgres:
         """The URL of a new, empty database."""
         self._made += 1
         name = f"ledger_{self._made}"
-        with psycopg.connect(self.url("postgres", "postgresql"), autocommit=True) as connection:
-            connection.execute(f"CREATE DATABASE {name}".encode())
+        self.run(f"CREATE DATABASE {name}")
         return self.url(name)
+
+    def run(self, statement: str) -> None:
+        """Have it do something, outside of its databases."""
+        with psycopg.connect(self.url("postgres", "postgresql"), autocommit=True) as connection:
+            connection.execute(statement.encode())
 
     def url(self, database: str, scheme: str = "postgresql+psycopg") -> str:
         """A database's URL."""

@@ -13,7 +13,7 @@ class Proxy:
     refuse = False
 
     def __init__(self, port: int) -> None:
-        self._to = port
+        self.to = port
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
         self._open: set[socket.socket] = set()
@@ -41,7 +41,7 @@ class Proxy:
             try:
                 if self.refuse:
                     raise ConnectionRefusedError
-                there = socket.create_connection(("127.0.0.1", self._to))
+                there = socket.create_connection(("127.0.0.1", self.to))
             except OSError:
                 here.close()
                 continue

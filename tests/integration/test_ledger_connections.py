@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Iterator
@@ -92,6 +93,36 @@ def test_a_chain_is_closed_at_its_true_end(url: str, seal: Seal) -> None:
     chain.close()
     (closed,) = chains(url)
     assert (closed.closed, closed.head_seq) == (True, 1)
+
+
+def test_sessions_that_began_read_only_are_not_kept(
+    url: str, seal: Seal, postgres: Postgres
+) -> None:
+    """A server that was told to take no changes for a while tells each session as it begins."""
+    database = Database(url)
+    chain = Chain(database, seal)
+    chain.append([entry("first")])
+    read_only = f"ALTER DATABASE {database.url.database} SET default_transaction_read_only ="
+    postgres.run(f"{read_only} on")
+    terminate(url)
+    for call in (lambda: chain.append([entry("second")]), chain.write_head):
+        with pytest.raises(LedgerUnavailable, match="read-only"):
+            call()
+    with pytest.raises(LedgerUnavailable, match="the server is read-only"):
+        database.expect_writable()
+    for again in (database.expect_writable, chain.write_head):
+        with database.reading():  # which is kept for who asks next
+            pass
+        postgres.run(f"{read_only} off")
+        with contextlib.suppress(LedgerUnavailable):
+            again()
+        again()
+        postgres.run(f"{read_only} on")
+        database.renew()
+    with database.reading():
+        postgres.run(f"{read_only} off")
+    assert chain.append([entry("third")]) == [None]
+    assert kept(url) == ["first", "third"]
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ import os
 import signal
 import sqlite3
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -22,9 +23,11 @@ import requests
 
 from conftest import GUNICORN, Service
 from ledger_load import Counted, Load, chains, count
-from peerloan.ledger import Database
+from peerloan.ledger import Database, Seal
+from peerloan.ledger.verifying import verify
 from peerloan.ledger.writer import LIMIT_SECONDS
 from peerloan.model import Store
+from pgbouncer import PgBouncer
 from postgres import Postgres, children
 from proxy import Proxy
 
@@ -265,6 +268,94 @@ def _slowly(calls: list[Callable[[], int]]) -> Iterator[Callable[[], int]]:
     for call in calls:
         yield call
         time.sleep(0.2)
+
+
+@pytest.mark.parametrize("moves", [True, False], ids=["moves", "hosts"])
+def test_a_standby_takes_over(faulty: Callable[..., Faulty], store: Store, moves: bool) -> None:
+    """The server dies; its standby can only be read for a while, and then is promoted. The URL has
+    both hosts, or one address that leads to one of them.
+    """
+    with contextlib.ExitStack() as ended:
+        primary = Postgres()
+        ended.callback(primary.remove)
+        url = primary.new()
+        standby = Postgres(primary)
+        ended.callback(standby.remove)
+        primary.run("ALTER SYSTEM SET synchronous_standby_names = '*'")
+        primary.run("SELECT pg_reload_conf()")
+        proxy = Proxy(primary.port)
+        ended.callback(proxy.close)
+        here_port = f":{primary.port}/"
+        hosts = f":{proxy.port}/" if moves else f":{primary.port},127.0.0.1:{standby.port}/"
+        here = faulty(url, through=url.replace(here_port, hosts))
+        here.url = url.replace(here_port, f":{standby.port}/")
+        with here.loaded("its standby takes over" + (" at its address" if moves else "")):
+            began = time.monotonic()
+            primary.stop(signal.SIGQUIT)
+            proxy.to = standby.port
+            proxy.cut()
+            time.sleep(3)
+            here.assert_unavailable(began)
+            assert requests.get(f"{here.service.url}/readyz").json()["ledger"] == "unavailable"
+            standby.run("SELECT pg_promote()")
+        verified = verify(Database(here.url), Seal.existing(store.root.parent / "peerloan-seal"))
+        assert dict(verified.findings.totals) == {}
+
+
+class Other:
+    """A client of the same pooler that goes on with transactions of its own."""
+
+    def __init__(self, url: str) -> None:
+        self.done, self.faults = 0, list[str]()
+        self._url, self._stop = url, threading.Event()
+        self._thread = threading.Thread(target=self._run)
+
+    def __enter__(self) -> Other:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join(60)
+
+    def _run(self) -> None:
+        with admin(self._url) as connection:
+            connection.prepare_threshold = None
+            while not self._stop.is_set():
+                try:
+                    with connection.transaction():
+                        connection.execute("SELECT pg_sleep(0.01)")
+                        self.done += 1
+                except psycopg.Error as error:
+                    self.faults.append(str(error))
+                    return
+
+
+@pytest.mark.parametrize("mode", ["transaction", "session"])
+def test_pgbouncer_stands_between(
+    faulty: Callable[..., Faulty], postgres: Postgres, mode: str
+) -> None:
+    """16 clients miss nothing; then its connections are cut, which ends nobody else's session."""
+    url = postgres.new()
+    size = 4 if mode == "transaction" else 40
+    with contextlib.ExitStack() as ended:
+        pooler = PgBouncer(postgres, mode, default_pool_size=size)
+        ended.callback(pooler.remove)
+        proxy = Proxy(pooler.port)
+        ended.callback(proxy.close)
+        pooled = pooler.through(url)
+        here = faulty(url, through=pooled.replace(f":{pooler.port}/", f":{proxy.port}/"))
+        others = [ended.enter_context(Other(pooled)) for _ in range(2)]
+        here.load = Load(here.port, here.loan, clients=16)
+        with here.loaded(f"behind PgBouncer ({mode}), cut 5 times"):
+            time.sleep(STEADY_SECONDS)
+            assert here.load.tally.statuses_seen() == {200}
+            for _ in range(5):
+                proxy.cut()
+                time.sleep(0.4)
+        assert [each.faults for each in others] == [[], []]
+        assert min(each.done for each in others) > 100
+        assert "prepared statement" not in here.service.log.read_text()
 
 
 def test_the_disk_is_full(faulty: Callable[..., Faulty], tmp_path: Path) -> None:

@@ -24,8 +24,9 @@ from peerloan.cli.console import (
     progress,
     store,
 )
-from peerloan.cli.opening import Moment, ledger_database
-from peerloan.ledger import SOURCES
+from peerloan.cli.opening import Moment, countable, ledger_database
+from peerloan.ledger import SOURCES, Database
+from peerloan.ledger.errors import LedgerReadOnly
 from peerloan.ledger.moments import now_ms
 from peerloan.loan.text import counted
 from peerloan.monitoring.books import watch_book
@@ -163,28 +164,19 @@ def _of_ledger(
     plan: Plan, model: str | None, since: int | None, until: int | None, source: str | None
 ) -> tuple[Watched, dict[str, Any]]:
     """The figures of a version in a window of the ledger, once all that came is counted."""
-    database = ledger_database()
-    database.check()
-    try:
-        with progress() as show:
-            new = count_new(database, store(), partial(show, "counting decisions"))
-        count_outcomes(database, store(), new)
-        for version, why in new.missing.items():
-            note(f"note: decisions by {version} are left out: {why}")
-        if new.unreadable:
-            decisions = counted(new.unreadable, "decision")
-            note(f"note: left out, because they can't be read: {decisions}")
-    except CountedElsewhere as error:
-        note(f"note: {error}: the newest ones may be missing here")
     last = -(-(until or now_ms()) // HOUR_MS)
     first = last - plan.window_days * 24 if since is None else since // HOUR_MS
     if first >= last:
         raise click.UsageError("--until: expected a moment after --since")
     bundle = bundle_of(model)
-    with database.reading() as connection:
-        versions = Versions(connection, store())
-        window = Window(first, last, None if source is None else [source])
-        counts = read_window(connection, versions, window)
+    database = ledger_database()
+    database.check()
+    with countable(database) as counting:
+        _count(counting)
+        with counting.reading() as connection:
+            versions = Versions(connection, store())
+            window = Window(first, last, None if source is None else [source])
+            counts = read_window(connection, versions, window)
     said = window_json(first, last)
     for number, own in counts.items():
         if versions.known[number].version == bundle.version:
@@ -192,6 +184,22 @@ def _of_ledger(
             if found is not None:
                 return found, said | {"loans": found.loans}
     raise No(f"{bundle.version} decided on no loan from {said['since']} to {said['until']}")
+
+
+def _count(database: Database) -> None:
+    """Count what came to the ledger, as far as it can be written to; say what is left out."""
+    try:
+        database.expect_writable()
+        with progress() as show:
+            new = count_new(database, store(), partial(show, "counting decisions"))
+        count_outcomes(database, store(), new)
+    except (CountedElsewhere, LedgerReadOnly) as error:
+        note(f"note: {error}: the newest ones may be missing here")
+        return
+    for version, why in new.missing.items():
+        note(f"note: decisions by {version} are left out: {why}")
+    if new.unreadable:
+        note(f"note: left out, because they can't be read: {counted(new.unreadable, 'decision')}")
 
 
 def _watch(every: float, host: str, port: int | None) -> None:

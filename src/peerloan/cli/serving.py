@@ -37,6 +37,7 @@ def serve(host: str, port: int, workers: int, open_page: bool) -> None:
     database = ledger_database()
     try:
         database.ready()
+        database.expect_writable()
         ledger = str(database)
     except LedgerUnavailable as error:  # it may come later
         ledger = f"{database} (unavailable: {error})"

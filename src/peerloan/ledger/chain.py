@@ -92,9 +92,13 @@ class Chain:
             # lost may have been done.
             before = self._seq
             backend = self._connected()
-            if self._seq > before:
-                return self._recovered(backend, entries)
-            return self._append(backend, entries)
+            try:
+                if self._seq > before:
+                    return self._recovered(backend, entries)
+                return self._append(backend, entries)
+            except BaseException:
+                self._disconnect()
+                raise
         except BaseException:
             backend.rollback()
             raise
@@ -218,9 +222,9 @@ def _connect(database: Database) -> Backend:
         from peerloan.ledger.sqlite import Sqlite
 
         return Sqlite(database)
-    from peerloan.ledger.postgres import Postgres
+    from peerloan.ledger.postgres import connect
 
-    return Postgres(database)
+    return connect(database)
 
 
 @contextlib.contextmanager

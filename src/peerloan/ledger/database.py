@@ -13,19 +13,21 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, event, inspect, select, text
-from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 
 from peerloan import __version__
 from peerloan.ledger import ids, schema
-from peerloan.ledger.errors import LedgerError, LedgerUnavailable, reason, told_apart
+from peerloan.ledger.errors import (
+    LedgerError,
+    LedgerReadOnly,
+    LedgerUnavailable,
+    reason,
+    told_apart,
+)
+from peerloan.ledger.options import LOCK_SECONDS, read_url
+from peerloan.ledger.sqlite_file import connect_read_only, read_only_reason
 
-# How long a statement may wait for another process that writes, and a connection for the database.
-LOCK_SECONDS = 4
-_CONNECT_SECONDS = 3
-# How long who serves waits for one of PostgreSQL's answers, and for one of a few connections.
+# How long who serves waits for one of PostgreSQL's answers.
 ANSWER_SECONDS = 4.0
-_POOL_SECONDS = 2
 # PostgreSQL's partitions, a month each, are made so far ahead by each upgrade.
 MONTHS_AHEAD = 12
 
@@ -38,16 +40,8 @@ class Database:
     ) -> None:
         """`limit_seconds`: how long an answer of PostgreSQL's may take; None: however long."""
         self._limit = limit_seconds
-        try:
-            self.url = make_url(url)
-            self.url.get_dialect()
-        except (ArgumentError, NoSuchModuleError) as error:
-            raise LedgerError(f"no database's URL: {reason(error)}") from None
+        self.url = read_url(url)
         self.is_sqlite = self.url.get_backend_name() == "sqlite"
-        if not self.is_sqlite and self.url.get_backend_name() != "postgresql":
-            raise LedgerError(f"expected sqlite or postgresql, given {self.url.get_backend_name()}")
-        if self.is_sqlite and self.url.database in (None, "", ":memory:"):
-            raise LedgerError("expected a file for SQLite: sqlite:///FOLDER/ledger.db")
         if password_file is not None:
             self.url = self.url.set(password=_secret(password_file))
 
@@ -69,37 +63,30 @@ class Database:
             )
             event.listen(engine, "connect", _prepare_sqlite)
             return engine
-        engine = create_engine(
-            _with_psycopg(self.url),
-            pool_pre_ping=True,
-            pool_timeout=_POOL_SECONDS,
-            connect_args={
-                "connect_timeout": _CONNECT_SECONDS,
-                "application_name": "peerloan",
-                # A server that is gone without a word is noticed, also in the middle of a write.
-                "keepalives_idle": 5,
-                "keepalives_interval": 2,
-                "keepalives_count": 3,
-                "tcp_user_timeout": LOCK_SECONDS * 1000,
-                "options": f"-c lock_timeout={LOCK_SECONDS // 2}s -c timezone=UTC",
-            },
-        )
-        event.listen(engine, "do_connect", self._connect)
-        return engine
+        # With its driver, where it is needed.
+        from peerloan.ledger.sessions import postgres_engine
 
-    def _connect(
-        self, _dialect: object, _record: object, arguments: list[Any], named: dict[str, Any]
-    ) -> object:
-        from peerloan.ledger.limited import Limited  # and its driver, where it is needed
+        return postgres_engine(self.url, self._limit)
 
-        connection = Limited.connect(*arguments, **named)
-        connection.limit = self._limit
-        return connection
+    def renew(self) -> None:
+        """Have who asks next do so by a new connection: those that are there may lead to a server
+        that can't be written to any more.
+        """
+        self.engine.dispose()
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[Connection]:
         """A connection to ask by; raises LedgerUnavailable."""
-        with told_apart(), self.engine.connect() as connection:
+        with told_apart(), self._readable() as connection:
+            yield connection
+
+    @contextlib.contextmanager
+    def _readable(self) -> Iterator[Connection]:
+        if self.is_sqlite and read_only_reason(self.file):
+            with connect_read_only(self.file) as connection:
+                yield connection
+            return
+        with self.engine.connect() as connection:
             yield connection
 
     @contextlib.contextmanager
@@ -107,6 +94,7 @@ class Database:
         """A connection whose changes are kept together, or none of them; raises
         LedgerUnavailable.
         """
+        self._expect_writable_file()
         with told_apart(), self.engine.connect() as connection:
             # SQLite's driver would begin with the first change, and then find it too late.
             if self.is_sqlite:
@@ -117,6 +105,26 @@ class Database:
             except BaseException:
                 connection.rollback()
                 raise
+
+    def expect_writable(self) -> None:
+        """Raise LedgerReadOnly if it can't be written to now, as far as that shows, or
+        LedgerUnavailable.
+        """
+        self._expect_writable_file()
+        if self.is_sqlite:
+            return
+        with self.reading() as connection:
+            read_only = connection.exec_driver_sql("SHOW transaction_read_only").scalar()
+        if read_only == "on":
+            self.renew()
+            raise LedgerReadOnly(
+                f"{self}: the server is read-only (a standby, or default_transaction_read_only is "
+                "on); it is tried again until it can be written to"
+            )
+
+    def _expect_writable_file(self) -> None:
+        if self.is_sqlite and (why := read_only_reason(self.file)):
+            raise LedgerReadOnly(f"{self.file}: can't be written to: {why}")
 
     def check(self) -> None:
         """Raise LedgerError unless this release may write to the tables as they are now."""
@@ -144,6 +152,7 @@ class Database:
         """
         # A library that only this needs: what serves need not carry it in memory.
         migrate = import_module("peerloan.ledger.migrations").migrate
+        self._expect_writable_file()
         with self._alone():
             before = self._state()[0]
             if before < schema.NUMBER:
@@ -164,11 +173,19 @@ class Database:
         if self.is_sqlite and not self.file.exists():
             return 0, ""
         with self.reading() as connection:
-            if not inspect(connection).has_table(schema.migrations.name):
+            if not inspect(connection).has_table(schema.migrations.name, self._schema(connection)):
                 return 0, ""
             rows = select(schema.migrations.c.number, schema.migrations.c.admits)
             found = max(connection.execute(rows), default=(0, ""))
             return found[0], found[1]
+
+    def _schema(self, connection: Connection) -> str | None:
+        """PostgreSQL's schema in which the tables are; raises LedgerError."""
+        if self.is_sqlite:
+            return None
+        from peerloan.ledger.sessions import ledger_schema
+
+        return ledger_schema(connection)
 
     def _make_partitions(self) -> None:
         first = datetime.now(UTC).replace(day=1, hour=0, minute=0, second=0, microsecond=0)
@@ -217,10 +234,6 @@ def _prepare_sqlite(connection: Any, _record: object) -> None:
         cursor.execute("PRAGMA journal_mode = WAL")
         # A commit is on the disk before it is told of.
         cursor.execute("PRAGMA synchronous = FULL")
-
-
-def _with_psycopg(url: URL) -> URL:
-    return url.set(drivername="postgresql+psycopg")
 
 
 def _secret(path: Path) -> str:

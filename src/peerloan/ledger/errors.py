@@ -16,6 +16,10 @@ class LedgerUnavailable(LedgerError):
     """The database does not answer, or can't write now; it may later."""
 
 
+class LedgerReadOnly(LedgerUnavailable):
+    """The database answers, and can't be written to now."""
+
+
 class RecordRefused(LedgerError):
     """The database refuses this record, and would refuse it again."""
 

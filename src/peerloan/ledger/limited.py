@@ -13,6 +13,9 @@ class Limited(psycopg.Connection[Any]):
     """
 
     limit: float | None = None
+    # The statement with which each transaction begins, where a pooler shares the server's sessions
+    # among its clients: there nothing stays set. None: the session is this connection's.
+    beginning: str | None = None
 
     def wait(self, gen: Any, interval: float = 0.1, timeout: float | None = None) -> Any:
         """Wait for what PostgreSQL sends; raises OperationalError."""

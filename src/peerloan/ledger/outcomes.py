@@ -98,6 +98,8 @@ class Recorder:
         Returns of each, in order, what became of it or what is wrong with it. Raises
         LedgerUnavailable, and then none is kept.
         """
+        # A standby may lack a decision that was made a moment ago.
+        self._database.expect_writable()
         now = now_ms()
         read = [self._reader.read(row, given, now // DAY_MS) for row, given in rows]
         placed = self._place([each for each in read if isinstance(each, Report)])

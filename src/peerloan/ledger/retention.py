@@ -181,6 +181,7 @@ def _let_others_write(database: Database) -> None:
 
 def _give_back_space(database: Database) -> None:
     """Let the database use the space again, if it is allowed now; else it does so in its time."""
+    schema = None if database.is_sqlite else _schema(database)
     with contextlib.suppress(SQLAlchemyError), database.engine.connect() as connection:
         if database.is_sqlite:
             # The log holds the erased values until it is begun anew.
@@ -188,4 +189,13 @@ def _give_back_space(database: Database) -> None:
             return
         connection.execution_options(isolation_level="AUTOCOMMIT")
         for table in (decisions, outcomes, challenges, keys):
-            connection.execute(text(f"VACUUM {table.name}"))
+            connection.execute(text(f"VACUUM {schema}.{table.name}"))
+
+
+def _schema(database: Database) -> str:
+    """The schema of the tables, as SQL names it: a statement outside of transactions may be done by
+    a session that looks for them elsewhere.
+    """
+    with database.reading() as connection:
+        found = connection.exec_driver_sql("SELECT quote_ident(current_schema())")
+        return str(found.scalar_one())

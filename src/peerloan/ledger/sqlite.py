@@ -6,6 +6,7 @@ import contextlib
 import sqlite3
 from collections.abc import Iterable, Sequence
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 from peerloan.ledger.backends import CLAIM, KEY_COLUMNS, Claim, Row
@@ -27,7 +28,9 @@ class Sqlite:
     """SQLite: one statement for many rows, and the commit with it where nothing else is written."""
 
     def __init__(self, database: Database) -> None:
-        with _sqlite_errors():
+        database.expect_writable()
+        self._errors = _SqliteErrors(database.file)
+        with self._errors:
             self._pooled = database.engine.raw_connection()
             driver: Any = self._pooled.driver_connection
             self._connection: sqlite3.Connection = driver
@@ -37,12 +40,12 @@ class Sqlite:
         """It ended with its connection, in this process."""
 
     def begin(self) -> None:
-        with _sqlite_errors():
+        with self._errors:
             self._connection.execute("BEGIN IMMEDIATE")
 
     def claim(self, claims: Sequence[Claim]) -> set[tuple[str, str]]:
         free: set[tuple[str, str]] = set()
-        with _sqlite_errors():
+        with self._errors:
             for key, time_ms, ids in claims:
                 free.update(
                     self._connection.execute(
@@ -53,7 +56,7 @@ class Sqlite:
         return free
 
     def claimed(self, key: Key) -> tuple[bytes, bytes]:
-        with _sqlite_errors():
+        with self._errors:
             found: tuple[bytes, bytes] = self._connection.execute(
                 "SELECT request, decisions FROM idempotency_keys WHERE caller = ? AND key = ?",
                 (key.caller, key.key),
@@ -62,7 +65,7 @@ class Sqlite:
 
     def insert(self, rows: Iterable[Row]) -> Row | None:
         rows = list(rows)
-        with _sqlite_errors():
+        with self._errors:
             at = 0
             while some := rows[at : at + (_MANY if len(rows) - at >= _MANY else _FEW)]:
                 at += len(some)
@@ -73,7 +76,7 @@ class Sqlite:
         return rows[-1] if rows else None
 
     def commit(self) -> None:
-        with _sqlite_errors():
+        with self._errors:
             self._connection.execute("COMMIT")
 
     def rollback(self) -> None:
@@ -94,7 +97,7 @@ class Sqlite:
         """Nobody else could write then."""
 
     def last(self, chain: int, from_id: bytes) -> tuple[bytes, int, bytes] | None:
-        with _sqlite_errors():
+        with self._errors:
             found: tuple[bytes, int, bytes] | None = self._connection.execute(
                 "SELECT id, seq, mac FROM decisions WHERE id >= ? AND chain = ? "
                 "ORDER BY id DESC LIMIT 1",
@@ -114,8 +117,11 @@ def _insertion(room: int) -> str:
     return f"INSERT INTO decisions ({','.join(COLUMNS)}) SELECT * FROM {rows}"  # noqa: S608
 
 
-class _sqlite_errors:  # noqa: N801  used as a function: a generator's would cost more
-    """SQLite's errors as the ledger's."""
+class _SqliteErrors:
+    """SQLite's errors as the ledger's, with the file's name."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
 
     def __enter__(self) -> None:
         pass
@@ -124,4 +130,4 @@ class _sqlite_errors:  # noqa: N801  used as a function: a generator's would cos
         if isinstance(error, sqlite3.IntegrityError | sqlite3.DataError | sqlite3.InterfaceError):
             raise RecordRefused(reason(error)) from error
         if isinstance(error, sqlite3.Error):
-            raise LedgerUnavailable(reason(error)) from error
+            raise LedgerUnavailable(f"{self._file}: {reason(error)}") from error

@@ -27,6 +27,10 @@ LIMIT_SECONDS = 8.0
 # Decisions of one transaction.
 _MOST = 10_000
 _LOOK_SECONDS = 0.5
+# A database to which nothing was written for so long is looked after.
+_IDLE_SECONDS = 2.0
+# Who asks first whether anything can be kept waits so long for it.
+_FIRST_SECONDS = 1.0
 # Those who were answered just now may ask again at once: a commit waits for them, for this share of
 # the time that the last one took and no longer than this, unless so many are there already.
 _PATIENCE, _MOST_PATIENCE_SECONDS, _ENOUGH = 0.25, 0.001, 16
@@ -92,12 +96,22 @@ class Writer:
         self._expected, self._patience, self._gathers = 1, 0.0, False
         self._chain: Chain | None = None
         self._down: str | None = None
-        # When the writer's thread last went on to something.
+        # When the writer's thread last went on to something, and when it last kept or looked.
         self._at = time.monotonic()
+        self._looked_at = -_IDLE_SECONDS
+        self._looked = threading.Event()
 
     @property
     def down(self) -> str | None:
-        """Why nothing can be kept now, if so."""
+        """Why nothing can be kept now, if so. From the first question on, the writer looks after
+        the database also while nothing is to be kept.
+        """
+        if not self._looked.is_set():
+            with self._turn:
+                self._begin()
+            self._wake.set()
+            if not self._looked.wait(_FIRST_SECONDS):
+                return self._down or "the database has not answered yet"
         return self._down
 
     @property
@@ -116,18 +130,22 @@ class Writer:
         if self._down is not None:
             raise LedgerUnavailable(self._down)
         with self._turn:
-            if self._thread is None:
-                threading.Thread(target=self._watch, name="ledger-clock", daemon=True).start()
-                # No daemon, as a thread of a server's may be, which passes it on: what was handed
-                # over is kept before the process ends.
-                thread = threading.Thread(target=self._run, name="ledger", daemon=False)
-                thread.start()  # if it can't, the next request tries again
-                self._thread = thread
+            self._begin()
             self._queue.append(_Waiting(make(self._ids), told))
         if not self._wake.is_set():
             self._wake.set()
         if self._gathers and len(self._queue) >= self._expected:
             self._all.set()
+
+    def _begin(self) -> None:
+        """Start the threads, if they don't run yet."""
+        if self._thread is None:
+            threading.Thread(target=self._watch, name="ledger-clock", daemon=True).start()
+            # No daemon, as a thread of a server's may be, which passes it on: what was handed
+            # over is kept before the process ends.
+            thread = threading.Thread(target=self._run, name="ledger", daemon=False)
+            thread.start()  # if it can't, the next request tries again
+            self._thread = thread
 
     def _run(self) -> None:
         main = threading.main_thread()
@@ -148,6 +166,8 @@ class Writer:
                 if batch := self._take():
                     self._commit(batch)
             now = time.monotonic()
+            if now >= self._looked_at + _IDLE_SECONDS and self._down is None:
+                self._look()
             if now >= head_at and self._chain is not None:
                 head_at = now + HEAD_MS / 1000
                 self._aside(self._chain.write_head)
@@ -204,6 +224,7 @@ class Writer:
             self._patience = min(_PATIENCE * taken, _MOST_PATIENCE_SECONDS)
             self._expected = min(len(batch) + len(self._queue), _ENOUGH)
             self._count(batch, outcomes, taken)
+        self._note_look()
         self._batch = []
         for waiting, outcome in zip(batch, outcomes, strict=True):
             waiting.tell(outcome)
@@ -251,6 +272,22 @@ class Writer:
     def _refuse_waiting(self, why: str) -> None:
         while self._queue:
             self._queue.popleft().tell(LedgerUnavailable(why))
+
+    def _look(self) -> None:
+        """Learn whether a database can be written to, to which nothing is written now."""
+        try:
+            self._database.expect_writable()
+            if self._chain is None:
+                self._database.check()
+        except LedgerError as error:
+            self._lose(error)
+        except Exception:  # as above
+            log.exception("the ledger's writer failed to look after its database")
+        self._note_look()
+
+    def _note_look(self) -> None:
+        self._looked_at = time.monotonic()
+        self._looked.set()
 
     def _try_again(self) -> None:
         self._refuse_waiting(self._down or "")  # who came just before it went down

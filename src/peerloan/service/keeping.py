@@ -244,7 +244,7 @@ def _bundle(version: str) -> Any:
 
 
 def _refusal(outcome: OtherRequest | LedgerError) -> RequestError:
-    why = _WHY[type(outcome)]
+    why = next(_WHY[kind] for kind in type(outcome).__mro__ if kind in _WHY)
     metrics.LEDGER_REFUSED.labels(why).inc()
     if isinstance(outcome, OtherRequest):
         return RequestError(

@@ -7,9 +7,15 @@ from alembic import context
 from peerloan.ledger import schema
 
 engine = context.config.attributes["engine"]
+version_schema = None
+if engine.dialect.name != "sqlite":
+    # Where the tables are: another schema may hold another application's.
+    with engine.connect() as asking:
+        version_schema = asking.exec_driver_sql("SELECT current_schema()").scalar_one()
 with engine.connect() as connection:
     context.configure(
         connection=connection,
+        version_table_schema=version_schema,
         target_metadata=schema.metadata,
         transactional_ddl=True,
         transaction_per_migration=True,
