@@ -5,22 +5,23 @@ from __future__ import annotations
 import gc
 import socket
 
-from granian import Granian
 from granian.constants import HTTPModes, Interfaces
 from granian.log import LogLevels
 
-from peerloan.service import later, loopback
+from peerloan.service import loopback
+from peerloan.service.workers import GRACE_SECONDS, Server
 from peerloan.service.wsgi import Json
 
 # Of each worker. Python runs one at a time; the others wait for bodies, or for a record's commit.
 THREADS = 32
-# How long a worker that is to stop may take for what it has begun.
-_GRACE_SECONDS = 40
-# What Granian itself has to say stands beside what the service says, and not among its requests.
+# What Granian and this server have to say stands beside what the service says, not among requests.
 _LOGGING = {
     "formatters": {"json": {"()": Json}},
     "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "json"}},
-    "loggers": {"_granian": {"handlers": ["stderr"], "propagate": False}},
+    "loggers": {
+        "_granian": {"handlers": ["stderr"], "propagate": False},
+        "peerloan": {"handlers": ["stderr"], "level": "INFO", "propagate": False},
+    },
 }
 
 
@@ -35,16 +36,17 @@ def serve(host: str, port: int, workers: int) -> None:
 
 
 def run(factory: str, host: str, port: int, workers: int) -> None:
-    """Run what makes a WSGI application, `module:function`, in each of the workers."""
+    """Run what makes a WSGI application, `module:function`, in each of the workers.
+
+    Raises NoWorkerStarted.
+    """
     loopback.tell([host])
-    later.install()
     # A worker shares what is in memory here until it writes to it, and the collector would write
     # to all that it looks at.
     gc.collect()
     gc.freeze()
-    Granian(
+    Server(
         factory,
-        factory=True,
         address=host,
         port=port,
         interface=Interfaces.WSGI,
@@ -53,10 +55,10 @@ def run(factory: str, host: str, port: int, workers: int) -> None:
         workers=workers,
         blocking_threads=THREADS,
         respawn_failed_workers=True,
-        workers_kill_timeout=_GRACE_SECONDS,
+        workers_kill_timeout=GRACE_SECONDS,
         log_level=LogLevels.error,
         log_dictconfig=_LOGGING,
-    ).serve()
+    ).run()
 
 
 def check_port(host: str, port: int) -> None:
