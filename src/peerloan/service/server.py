@@ -9,11 +9,10 @@ from granian.constants import HTTPModes, Interfaces
 from granian.log import LogLevels
 
 from peerloan.service import loopback
+from peerloan.service.body_waits import THREADS
 from peerloan.service.workers import GRACE_SECONDS, Server
 from peerloan.service.wsgi import Json
 
-# Of each worker. Python runs one at a time; the others wait for bodies, or for a record's commit.
-THREADS = 32
 # What Granian and this server have to say stands beside what the service says, not among requests.
 _LOGGING = {
     "formatters": {"json": {"()": Json}},
