@@ -30,14 +30,13 @@ from rich.table import Table
 
 import load
 from peerloan.loan import default_definition
-from peerloan.service.server import THREADS
 from side import free_port
 
 BIN = Path(sys.executable).parent
 HERE = Path(__file__).parent
 SERVERS = {
     "gunicorn sync": ("-k", "sync"),
-    "gunicorn gthread": ("-k", "gthread", "--threads", str(THREADS)),
+    "gunicorn gthread": ("-k", "gthread", "--threads", "32"),
     "gunicorn gevent": ("-k", "gevent"),
     "gunicorn shipped": ("-c", "python:peerloan.service.gunicorn_conf"),
     "granian": (),

@@ -640,14 +640,34 @@ def test_a_store_that_can_not_be_written_is_one_line(
     assert "can't be written" in told.err
 
 
-def test_serving_on_a_taken_port_is_one_line(call: Call) -> None:
+@pytest.mark.parametrize(
+    ("command", "option"),
+    [
+        (("serve",), "--port"),
+        (("demo",), "--port"),
+        (("monitor", "--every", "1h"), "--metrics-port"),
+    ],
+)
+def test_a_taken_port_names_the_option_to_change(
+    call: Call, command: tuple[str, ...], option: str
+) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        told = call("serve", "--port", port)
+        told = call(*command, option, port)
     assert told.code == 1
-    assert str(port) in told.err
+    assert f"port {port} is taken: choose another, e.g. `peerloan {command[0]}" in told.err
+    assert f"{option} {port + 1 if port < 65535 else 5000}`" in told.err
+    assert len(told.err.splitlines()) == 1
+
+
+@pytest.mark.parametrize("host", ["no-such-host.invalid", "", "a" * 70 + ".invalid", "192.0.2.7"])
+def test_a_host_that_is_no_address_of_this_machine_is_one_line(call: Call, host: str) -> None:
+    told = call("serve", "--host", host)
+    assert told.code == 1
+    assert "--host" in told.err
+    assert "such as 127.0.0.1" in told.err
     assert len(told.err.splitlines()) == 1
 
 

@@ -157,6 +157,14 @@ def test_on_loopback_it_is_open_until_the_first_token_and_says_so(
     assert "Open to everybody" not in requests.get(service.url, headers=bearer(token)).text
 
 
+def test_a_name_of_loopback_is_served_on_loopback_and_open(
+    champion: Store, serve: Callable[..., Service], loan: dict[str, Any]
+) -> None:
+    service = serve(champion, host="localhost")
+    assert f"PeerLoan Risk on {service.url}/ (localhost)" in service.log.read_text()
+    assert requests.post(f"{service.url}/v1/predictions", json=loan).status_code == 200
+
+
 @pytest.fixture
 def beyond(champion: Store, serve: Callable[..., Service]) -> Service:
     """A service that others than this machine can reach."""

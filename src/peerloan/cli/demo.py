@@ -14,15 +14,17 @@ from pathlib import Path
 
 import click
 
-from peerloan.cli.bootstrap import train_on_sample
 from peerloan.cli.console import No, note
 from peerloan.loan import default_definition
-from peerloan.model import Store
-from peerloan.service.server import check_port
+from peerloan.model import BundleError, Store, StoreError
+from peerloan.service.listening import find_address
 from peerloan.service.tokens import Tokens
+from peerloan.service.workers import GRACE_SECONDS
 from peerloan.settings import CONFIG, PREFIX
 
 _READY_SECONDS = 30.0
+# Longer than the server gives its workers.
+_STOP_SECONDS = GRACE_SECONDS + 5
 
 
 @click.command()
@@ -38,19 +40,22 @@ _READY_SECONDS = 30.0
 def demo(folder: Path, port: int, stop: bool) -> None:
     """Write a sample book, train two scorecards on it, promote the chosen one, and serve it.
 
-    The server goes on in the background.
+    A folder that has a champion is served as it is. The server goes on in the background.
     """
-    _stop_server(folder / "server.pid")
+    pid_file = folder / "server.pid"
     if stop:
+        note("stopped" if _stop_server(pid_file) else "no server of the demonstration is running")
         return
-    check_port("127.0.0.1", port)
-    folder.mkdir(parents=True, exist_ok=True)
     store = Store(folder / "store")
-    outcomes = train_on_sample(folder / "sample.csv", store)
-    for outcome in outcomes:
-        note(f"{outcome.version}: cross-validated AUC {outcome.metrics['auc']:.3f}")
-    best = outcomes[0].version
-    store.promote(best, "the one chosen in the demonstration")
+    best = _champion(store, folder)
+    if _stop_server(pid_file):
+        note("the running server is restarted")
+    find_address("127.0.0.1", port, "peerloan demo")
+    folder.mkdir(parents=True, exist_ok=True)
+    if best is None:
+        best = _train(store, folder)
+    else:
+        note(f"{folder} has a champion, {best}: it is served as it is")
     config = _start_server(folder, port)
     address = f"http://localhost:{port}"
     note(f"\nThe page is at {address}, served by {best}. Ask the API too:\n")
@@ -62,6 +67,33 @@ def demo(folder: Path, port: int, stop: bool) -> None:
     note(f"\nWhat it decides on and keeps, by the command line:\n\nexport {CONFIG}={config}")
     note(f"{command} models list\n{command} ledger verify")
     note(f"\nStop it with `make stop`; its log is {folder / 'server.log'}.")
+
+
+def _champion(store: Store, folder: Path) -> str | None:
+    """The store's champion, if there is one; raises No if it can't be served."""
+    try:
+        champion = store.state().champion
+        if champion is not None:
+            store.load(champion)
+    except (BundleError, StoreError) as error:
+        raise No(
+            f"the demonstration in {folder} is damaged: {error}; "
+            f"move the folder away, or choose another one by --folder"
+        ) from None
+    return champion
+
+
+def _train(store: Store, folder: Path) -> str:
+    """Train on the sample and promote; gives the champion."""
+    # A folder that has one needs none of the libraries that train.
+    from peerloan.cli.bootstrap import train_on_sample
+
+    outcomes = train_on_sample(folder / "sample.csv", store)
+    for outcome in outcomes:
+        note(f"{outcome.version}: cross-validated AUC {outcome.metrics['auc']:.3f}")
+    best = outcomes[0].version
+    store.promote(best, "the one chosen in the demonstration", first=True)
+    return best
 
 
 def _start_server(folder: Path, port: int) -> Path:
@@ -93,14 +125,31 @@ def _start_server(folder: Path, port: int) -> Path:
     raise No(f"the server did not become ready; see {folder / 'server.log'}")
 
 
-def _stop_server(pid_file: Path) -> None:
-    """Stop the server of an earlier demonstration, if it still runs."""
-    with contextlib.suppress(OSError, ValueError):
+def _stop_server(pid_file: Path) -> bool:
+    """Stop the server of an earlier demonstration; returns whether it was running."""
+    try:
         pid = int(pid_file.read_text())
-        # A process of another program may have the number by now.
-        if b"peerloan" in Path(f"/proc/{pid}/cmdline").read_bytes():
-            os.kill(pid, signal.SIGTERM)
-            for _ in range(100):
-                os.kill(pid, 0)  # raises once it is gone
-                time.sleep(0.1)
+    except (OSError, ValueError):
+        return False
+    running = _is_server(pid)
+    if running:
+        os.kill(pid, signal.SIGTERM)
+        until = time.monotonic() + _STOP_SECONDS
+        while _is_server(pid):
+            if time.monotonic() > until:
+                raise No(f"the server, process {pid}, does not stop; try again, or kill it")
+            time.sleep(0.1)
     pid_file.unlink(missing_ok=True)
+    return running
+
+
+def _is_server(pid: int) -> bool:
+    """Whether a process is a server: another program may have its number by now."""
+    try:
+        command = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ")
+    except OSError:
+        if Path("/proc/self").exists():
+            return False
+        asked = ["ps", "-p", str(pid), "-o", "command="]  # where there is no /proc
+        command = subprocess.run(asked, capture_output=True, check=False, timeout=10).stdout  # noqa: S603
+    return b" peerloan serve " in command

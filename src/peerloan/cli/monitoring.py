@@ -207,7 +207,10 @@ def _watch(every: float, host: str, port: int | None) -> None:
     # Another room than figures of a book need: it trains.
     from peerloan.operations.metrics import Metrics
     from peerloan.operations.schedule import Schedule
+    from peerloan.service.listening import find_address
 
+    if port is not None:
+        address = find_address(host, port, "peerloan monitor --every …", prefix="--metrics-")
     logging.basicConfig(
         format="%(asctime)s %(levelname)s %(message)s", level=logging.INFO, stream=sys.stderr
     )
@@ -216,7 +219,7 @@ def _watch(every: float, host: str, port: int | None) -> None:
     database.ready()
     metrics = Metrics(database, every)
     if port is not None:
-        metrics.serve(host, port)
+        metrics.serve(address, port)
     logging.info(
         "the ledger %s, every %.0f minutes; rules %s; telling %s; answering drift by %s",
         *(database, every / 60, read_settings().rules or "by convention"),

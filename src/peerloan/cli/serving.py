@@ -13,8 +13,8 @@ import click
 from peerloan.cli.console import note
 from peerloan.cli.opening import ledger_database
 from peerloan.ledger import LedgerUnavailable, Seal
+from peerloan.service.listening import find_address
 from peerloan.service.loopback import is_loopback
-from peerloan.service.server import check_port
 from peerloan.service.server import serve as run_server
 from peerloan.service.tokens import Tokens, TokensError
 from peerloan.settings import read_settings
@@ -25,7 +25,7 @@ from peerloan.settings import read_settings
     "--host",
     default="127.0.0.1",
     show_default=True,
-    help="The address to listen on; others than this machine can reach only another one.",
+    help="Address or name of this machine to listen on. 127.0.0.1 accepts local connections only.",
 )
 @click.option("--port", default=5000, show_default=True, type=click.IntRange(1, 65535))
 @click.option("--workers", default=2, show_default=True, type=click.IntRange(1, 256))
@@ -33,7 +33,7 @@ from peerloan.settings import read_settings
 def serve(host: str, port: int, workers: int, open_page: bool) -> None:
     """Serve the page and the API; a newly promoted version is taken up while requests run."""
     settings = read_settings()
-    check_port(host, port)  # before a line that would say otherwise
+    numeric = find_address(host, port, "peerloan serve")  # before a line that would say otherwise
     database = ledger_database()
     try:
         database.ready()
@@ -42,13 +42,15 @@ def serve(host: str, port: int, workers: int, open_page: bool) -> None:
     except LedgerUnavailable as error:  # it may come later
         ledger = f"{database} (unavailable: {error})"
     Seal(settings.seal_folder)
-    address = f"http://{f'[{host}]' if ':' in host else host}:{port}/"
-    note(f"PeerLoan Risk on {address}; stop with Ctrl-C")
-    note(f"store {settings.store}, tokens {settings.tokens}{_who_may_call(settings.tokens, host)}")
+    address = f"http://{f'[{numeric}]' if ':' in numeric else numeric}:{port}/"
+    name = "" if numeric == host else f" ({host})"
+    note(f"PeerLoan Risk on {address}{name}; stop with Ctrl-C")
+    callers = _who_may_call(settings.tokens, numeric)
+    note(f"store {settings.store}, tokens {settings.tokens}{callers}")
     note(f"ledger {ledger}, seal {settings.seal_folder}")
     if open_page:
         threading.Thread(target=_open, args=(address,), daemon=True).start()
-    run_server(host, port, workers)
+    run_server(numeric, port, workers)
 
 
 def _who_may_call(folder: Path, host: str) -> str:

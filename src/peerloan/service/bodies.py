@@ -20,6 +20,7 @@ from peerloan.loan import Problem
 from peerloan.loan.checks import show_name
 from peerloan.loan.decoding import may_repeat
 from peerloan.loan.text import parse_whole, show_given
+from peerloan.service.body_waits import waits
 from peerloan.service.json_faults import describe_fault, refuse_binary, unreadable_encoding
 from peerloan.service.problems import RequestError, sentence
 
@@ -39,10 +40,11 @@ _WINDOWS = {"gzip": _GZIP, "x-gzip": _GZIP, "deflate": zlib.MAX_WBITS}
 def read_body(environ: Mapping[str, Any], most: int) -> bytes:
     """The request's body of at most so many bytes, before and after its Content-Encoding.
 
-    What is wrong with its transport is told apart: raises RequestError 400, 408 or 415, or
+    What is wrong with its transport is told apart: raises RequestError 400, 408, 415 or 503, or
     RequestEntityTooLarge.
     """
     length = environ.get("CONTENT_LENGTH") or ""
+    wait = waits.start(environ)
     try:
         # Most bodies have a length, and then there is nothing to watch while they are read.
         if length.isdigit() and int(length) <= most:
@@ -52,7 +54,9 @@ def read_body(environ: Mapping[str, Any], most: int) -> bytes:
         else:
             content = request.get_data(cache=False)
     except Exception as error:
+        waits.finish(wait)
         raise _told_apart(error) from None
+    waits.finish(wait)
     if len(content) > most:
         raise RequestEntityTooLarge
     encoding = environ.get("HTTP_CONTENT_ENCODING")
@@ -92,10 +96,14 @@ def read_form() -> Mapping[str, str]:
             f"Content-Encoding: expected none with a form, given {show_given(encoding)}",
             headers={"Accept-Encoding": "identity"},
         )
+    wait = waits.start(request.environ)
     try:
-        return request.form
+        form = request.form
     except Exception as error:
+        waits.finish(wait)
         raise _told_apart(error) from None
+    waits.finish(wait)
+    return form
 
 
 def _told_apart(error: Exception) -> Exception:
@@ -114,18 +122,20 @@ def _told_apart(error: Exception) -> Exception:
 
 def drop_body(environ: Mapping[str, Any]) -> None:
     """Read what is left of a body that is refused, within limits."""
-    # Each read may wait for a silent client for as long as any other.
     until, left = time.monotonic() + _MOST_DROPPED_SECONDS, _MOST_DROPPED_BYTES
     length = environ.get("CONTENT_LENGTH") or ""
     chunked = "chunked" in environ.get("HTTP_TRANSFER_ENCODING", "").lower()
     if not chunked and not (length.isdigit() and 0 < int(length) <= left):
         return
+    wait = waits.start(environ, _MOST_DROPPED_SECONDS)
     with contextlib.suppress(Exception):  # it is refused already
         while left > 0 and time.monotonic() < until:
             dropped = len(environ["wsgi.input"].read(min(left, 65_536)))
             if not dropped:
-                return
+                break
             left -= dropped
+    with contextlib.suppress(RequestError):
+        waits.finish(wait)
 
 
 def decode(content: bytes, under: str | None = None) -> Any:

@@ -15,6 +15,7 @@ from gunicorn.workers.gthread import ThreadWorker
 
 import peerloan.service.metrics  # noqa: F401  here, so that the workers share their figures
 from peerloan.service import loopback
+from peerloan.service.body_waits import THREADS
 
 # How long a client may say nothing in the middle of a request before the thread is taken back.
 SILENT_SECONDS = 10
@@ -55,8 +56,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]
     """Gunicorn's threads, with an end to waiting for a client that says nothing.
 
     Gunicorn's own time limit doesn't reach bodies: a few clients that stop half-way through one
-    would keep every thread. One that sends a byte now and then still can; a server in front that
-    takes in whole requests, as Nginx does, is what helps against that.
+    would keep every thread. One that sends a byte now and then is ended by `body_waits`.
     """
 
     def init_process(self) -> None:
@@ -79,8 +79,8 @@ def _is_no_silence(record: logging.LogRecord) -> bool:
 
 worker_class = Worker
 workers = 2
-# Each may wait for a record's commit.
-threads = 32
+# Each may wait for a body, or for a record's commit.
+threads = THREADS
 bind = "127.0.0.1:5000"
 timeout = 30
 graceful_timeout = 40

@@ -11,18 +11,22 @@ from __future__ import annotations
 import logging
 import sys
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from granian.server import mp
 from granian.wsgi import ResponseIterWrap, _callback_wrapper
 
-from peerloan.service.observing import LATER, SENDER, Sent
+from peerloan.service.body_waits import SENDER
+from peerloan.service.observing import LATER, Sent
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
 
 log = logging.getLogger(__name__)
+# Until the client has an answer that is followed by the end of the connection.
+_SENDING_SECONDS = 0.2
 # What a WSGI environment says beside the request, as Granian has it; not the process's settings.
 _USUAL = {
     "GATEWAY_INTERFACE": "CGI/1.1",
@@ -61,6 +65,16 @@ class Sender:
             parts = ResponseIterWrap(body)  # type: ignore[no-untyped-call]
             self._protocol.response_iter(self._status, self._headers, parts)
 
+    def end_body(self, status: int, headers: list[tuple[str, str]], body: bytes) -> None:
+        """Answer while the body is still being read, and end that.
+
+        Granian lets go of the connection, and of the thread that reads, only if an answer ends
+        before its length: so it is one more than what is sent.
+        """
+        headers = [*headers, ("Content-Length", str(len(body) + 1))]
+        parts = ResponseIterWrap(_unfinished(body))  # type: ignore[no-untyped-call]
+        self._protocol.response_iter(status, headers, parts)
+
     def send(self, make: Callable[[], Sent], quickly: bool) -> None:
         """Send what `make` gives: here, or in a thread of its own if it isn't made quickly."""
         if quickly:
@@ -87,6 +101,11 @@ def _wrap(application: WSGIApplication, _scope_options: Any, _access_log: Any = 
         sender.finish(application(environ, sender.start))
 
     return run
+
+
+def _unfinished(body: bytes) -> Iterator[bytes]:
+    yield body
+    time.sleep(_SENDING_SECONDS)  # or what is sent would be dropped with the connection
 
 
 def install() -> None:

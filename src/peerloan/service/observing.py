@@ -19,6 +19,7 @@ import msgspec
 from peerloan.service import metrics
 from peerloan.service.aside import Aside
 from peerloan.service.bodies import drop_body
+from peerloan.service.body_waits import SENDER
 from peerloan.service.keeping import TICKET, Ticket
 
 if TYPE_CHECKING:
@@ -42,8 +43,7 @@ _HEADERS = [
 # What is said of a loan stays with who asked; styles and scripts say for themselves.
 _NO_STORE = ("Cache-Control", "no-store")
 _encoder = msgspec.json.Encoder()
-# Where a server puts what sends an answer later, and what is returned to it then instead.
-SENDER = "peerloan.sender"
+# What is returned to a server that has put what sends an answer later into the environment.
 LATER: list[bytes] = []
 # A response's line, its headers and its body.
 Sent = tuple[str, list[tuple[str, str]], bytes]

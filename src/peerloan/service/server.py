@@ -3,49 +3,46 @@
 from __future__ import annotations
 
 import gc
-import socket
 
-from granian import Granian
 from granian.constants import HTTPModes, Interfaces
 from granian.log import LogLevels
 
-from peerloan.service import later, loopback
+from peerloan.service import loopback
+from peerloan.service.body_waits import THREADS
+from peerloan.service.listening import find_address
+from peerloan.service.workers import GRACE_SECONDS, Server
 from peerloan.service.wsgi import Json
 
-# Of each worker. Python runs one at a time; the others wait for bodies, or for a record's commit.
-THREADS = 32
-# How long a worker that is to stop may take for what it has begun.
-_GRACE_SECONDS = 40
-# What Granian itself has to say stands beside what the service says, and not among its requests.
+# What Granian and this server have to say stands beside what the service says, not among requests.
 _LOGGING = {
     "formatters": {"json": {"()": Json}},
     "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "json"}},
-    "loggers": {"_granian": {"handlers": ["stderr"], "propagate": False}},
+    "loggers": {
+        "_granian": {"handlers": ["stderr"], "propagate": False},
+        "peerloan": {"handlers": ["stderr"], "level": "INFO", "propagate": False},
+    },
 }
 
 
-class PortTaken(OSError):
-    """The address can't be listened on; says which and why."""
+def serve(address: str, port: int, workers: int) -> None:
+    """Serve on a numeric address until stopped; raises AddressError or NoWorkerStarted."""
+    find_address(address, port, "peerloan serve")
+    run("peerloan.service.wsgi:application", address, port, workers)
 
 
-def serve(host: str, port: int, workers: int) -> None:
-    """Serve until stopped; raises PortTaken."""
-    check_port(host, port)
-    run("peerloan.service.wsgi:application", host, port, workers)
+def run(factory: str, address: str, port: int, workers: int) -> None:
+    """Run what makes a WSGI application, `module:function`, in each of the workers.
 
-
-def run(factory: str, host: str, port: int, workers: int) -> None:
-    """Run what makes a WSGI application, `module:function`, in each of the workers."""
-    loopback.tell([host])
-    later.install()
+    Raises NoWorkerStarted.
+    """
+    loopback.tell([address])
     # A worker shares what is in memory here until it writes to it, and the collector would write
     # to all that it looks at.
     gc.collect()
     gc.freeze()
-    Granian(
+    Server(
         factory,
-        factory=True,
-        address=host,
+        address=address,
         port=port,
         interface=Interfaces.WSGI,
         http=HTTPModes.http1,
@@ -53,20 +50,7 @@ def run(factory: str, host: str, port: int, workers: int) -> None:
         workers=workers,
         blocking_threads=THREADS,
         respawn_failed_workers=True,
-        workers_kill_timeout=_GRACE_SECONDS,
+        workers_kill_timeout=GRACE_SECONDS,
         log_level=LogLevels.error,
         log_dictconfig=_LOGGING,
-    ).serve()
-
-
-def check_port(host: str, port: int) -> None:
-    """Raise PortTaken unless the address can be listened on now."""
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        with socket.socket(family, kind, protocol) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(address)
-    except OSError as error:
-        raise PortTaken(f"can't listen on {host}:{port}: {error.strerror}") from None
+    ).run()

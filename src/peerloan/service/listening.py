@@ -1,0 +1,66 @@
+"""The address that a server listens on: from a host's name, checked before the server starts."""
+
+from __future__ import annotations
+
+import errno
+import socket
+
+
+class AddressError(OSError):
+    """An address can't be listened on; says which option to change."""
+
+
+def find_address(host: str, port: int, command: str, prefix: str = "--") -> str:
+    """The numeric address of a host, where `command` can listen now; raises AddressError.
+
+    Of a name with several addresses it is the first one that this machine has, IPv4 before IPv6:
+    clients that try both reach it, and so do those that know one. The options of the command are
+    `prefix` and "host" or "port".
+    """
+    taken = None
+    for family, address in _resolve(host, port, prefix):
+        try:
+            _try_to_listen(family, address, port)
+        except OSError as error:
+            if error.errno in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
+                taken = taken or error
+                continue
+            raise AddressError(_sentence(error, address, port, command, prefix)) from None
+        return address
+    raise AddressError(
+        f"{prefix}host {host}: this machine has no such address; expected one of its own, such as "
+        "127.0.0.1, or 0.0.0.0 for all"
+    ) from taken
+
+
+def _resolve(host: str, port: int, prefix: str) -> list[tuple[int, str]]:
+    try:
+        # An empty name would be every address.
+        if not host.strip():
+            raise socket.gaierror(socket.EAI_NONAME, "a host's name is not empty")
+        infos = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except (OSError, UnicodeError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise AddressError(
+            f"{prefix}host {host!r} can't be resolved ({reason}): expected an address of this "
+            f"machine or its name, such as 127.0.0.1 or localhost"
+        ) from None
+    found = dict.fromkeys((family, str(address[0])) for family, *_, address in infos)
+    return sorted(found, key=lambda each: each[0] != socket.AF_INET)
+
+
+def _try_to_listen(family: int, address: str, port: int) -> None:
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        probe.bind((address, port))
+        probe.listen(1)
+
+
+def _sentence(error: OSError, address: str, port: int, command: str, prefix: str) -> str:
+    other = port + 1 if 1024 <= port < 65535 else 5000
+    example = f"choose another, e.g. `{command} {prefix}port {other}`"
+    if error.errno == errno.EADDRINUSE:
+        return f"port {port} is taken: {example}"
+    if error.errno in (errno.EACCES, errno.EPERM):
+        return f"port {port} may not be used by this user: {example}"
+    return f"can't listen on {address}, port {port} ({error.strerror}): {example}"

@@ -1,0 +1,80 @@
+"""`peerloan demo`: what a second call does with what is there."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import requests
+
+from peerloan.cli import bootstrap, main
+from peerloan.model import Store
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        number: int = probe.getsockname()[1]
+        return number
+
+
+@pytest.fixture
+def demo(run: Run, port: int) -> Iterator[Run]:
+    """Run the demonstration on a port of its own; stopped after the test."""
+    yield lambda *options: run("demo", "--port", port, *options)
+    run("demo", "--stop")
+
+
+def test_what_a_person_promoted_stays_champion(
+    demo: Run, trained: Path, tmp_path: Path, port: int
+) -> None:
+    store = Store(tmp_path / "demo" / "store")
+    shutil.copytree(trained, store.root)
+    mine = store.versions()[0]
+    store.promote(mine, "mine")
+    for restarted in (False, True):
+        done = demo()
+        assert done.returncode == 0, done.stderr
+        assert ("the running server is restarted" in done.stderr) is restarted
+        served = requests.get(f"http://127.0.0.1:{port}/readyz", timeout=10).json()
+        assert served["model"]["version"] == mine
+    assert [state.champion for state in store.history()] == [mine]
+    assert len(store.versions()) == len(Store(trained).versions())
+    for said in ("stopped", "no server of the demonstration is running"):
+        assert said in demo("--stop").stderr
+    with pytest.raises(requests.ConnectionError):
+        requests.get(f"http://127.0.0.1:{port}/readyz", timeout=10)
+
+
+def test_a_damaged_demonstration_says_so(demo: Run, trained: Path, tmp_path: Path) -> None:
+    store = Store(tmp_path / "demo" / "store")
+    shutil.copytree(trained, store.root)
+    champion = store.versions()[0]
+    store.promote(champion)
+    (store.root / "versions" / champion / "manifest.json").write_text("{}")
+    done = demo()
+    assert done.returncode == 1
+    assert done.stderr.startswith("peerloan: the demonstration in demo is damaged: ")
+    assert "--folder" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_what_was_trained_and_not_promoted_is_completed(
+    demo: Run, trained: Path, tmp_path: Path, port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store(tmp_path / "demo" / "store")
+    shutil.copytree(trained, store.root)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(bootstrap, "LOANS", 3_000)
+    main(["demo", "--port", str(port)])
+    champion = store.state().champion
+    assert champion not in Store(trained).versions()
+    served = requests.get(f"http://127.0.0.1:{port}/readyz", timeout=10).json()
+    assert served["model"]["version"] == champion

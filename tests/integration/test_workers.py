@@ -1,0 +1,168 @@
+"""The server's processes: workers that die, and a main process that does."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+
+from conftest import Service, settings
+from peerloan.model import Store
+from peerloan.service.workers import Restarts
+
+
+@pytest.fixture
+def champion(store: Store, version_of: Callable[[str], str]) -> Store:
+    """A store whose champion is a scorecard."""
+    store.promote(version_of("additive"))
+    return store
+
+
+def children(pid: int) -> list[int]:
+    """The processes that a process started and that still run."""
+    found = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return [child for child in map(int, found) if is_running(child)]
+
+
+def is_running(pid: int) -> bool:
+    """Whether a process runs: neither gone, nor a zombie."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return stat.rpartition(")")[2].split()[0] not in "ZX"
+
+
+def deaths(service: Service) -> list[dict[str, Any]]:
+    """The log's lines about workers that died."""
+    lines = (json.loads(line) for line in service.log.read_text().splitlines() if line[:1] == "{")
+    return [line for line in lines if "ended unexpectedly" in line["message"]]
+
+
+def test_a_server_goes_on_when_workers_are_killed_again_and_again(
+    champion: Store, serve: Callable[..., Service], loan: dict[str, Any]
+) -> None:
+    service = serve(champion, workers=2)
+    both = children(service.process.pid)
+    assert len(both) == 2
+    for killed in (1, 2, 1, 2):
+        for pid in children(service.process.pid)[:killed]:
+            os.kill(pid, signal.SIGKILL)
+        service.wait_for(lambda: len(children(service.process.pid)) == 2)
+        service.wait_for(
+            lambda: requests.post(f"{service.url}/v1/predictions", json=loan, timeout=5).ok
+        )
+        assert service.process.poll() is None
+    said = deaths(service)
+    assert len(said) == 6
+    assert all(line["level"] == "error" and "exit code -9" in line["message"] for line in said)
+    assert "starts again in 0 s" in said[0]["message"]
+    assert "starts again in 1 s" in service.log.read_text()
+
+
+def kill_until_pause(service: Service, seconds: int, kept: int | None = None) -> None:
+    """Kill the workers, all but one if it is `kept`, until the next start is so far away."""
+    until = time.monotonic() + 60
+    while f"starts again in {seconds} s" not in service.log.read_text():
+        assert time.monotonic() < until, service.log.read_text()
+        for pid in children(service.process.pid):
+            if pid != kept:
+                os.kill(pid, signal.SIGKILL)
+        time.sleep(0.02)
+
+
+def test_the_worker_that_lives_answers_while_the_other_is_in_pause(
+    champion: Store, serve: Callable[..., Service]
+) -> None:
+    service = serve(champion, workers=2)
+    kept, *_ = children(service.process.pid)
+    kill_until_pause(service, 4, kept)
+    for _ in range(5):
+        assert requests.get(f"{service.url}/healthz", timeout=5).ok
+    assert children(service.process.pid) == [kept]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_server_stops_while_a_worker_is_in_pause(
+    champion: Store, serve: Callable[..., Service], number: signal.Signals
+) -> None:
+    service = serve(champion)
+    kill_until_pause(service, 2)
+    started = service.loaded()
+    service.process.send_signal(number)
+    assert service.process.wait(timeout=30) == 0
+    assert service.loaded() == started
+
+
+def test_a_reload_brings_back_a_worker_in_pause(
+    champion: Store, serve: Callable[..., Service]
+) -> None:
+    service = serve(champion)
+    kill_until_pause(service, 4)
+    service.process.send_signal(signal.SIGHUP)
+    service.wait_for(lambda: requests.get(f"{service.url}/healthz", timeout=5).ok)
+    assert len(children(service.process.pid)) == 1
+
+
+def test_workers_end_with_the_process_that_started_them(
+    champion: Store, serve: Callable[..., Service]
+) -> None:
+    service = serve(champion, workers=2)
+    workers = children(service.process.pid)
+    service.process.kill()
+    service.process.wait()
+    until = time.monotonic() + 10
+    while any(map(is_running, workers)) and time.monotonic() < until:
+        time.sleep(0.02)
+    assert not any(map(is_running, workers))
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        probe.bind(("127.0.0.1", int(service.url.rpartition(":")[2])))
+
+
+def test_a_server_whose_workers_never_start_ends_with_the_reason(tmp_path: Path) -> None:
+    """After as many tries as there are; one that was up once goes on trying."""
+    code = (
+        "import sys\n"
+        "from peerloan.service import workers\n"
+        "from peerloan.service.server import run\n"
+        "workers._FIRST_PAUSE_SECONDS = 0.01\n"
+        "try:\n"
+        "    run('no_such_module:application', '127.0.0.1', int(sys.argv[1]), 2)\n"
+        "except workers.NoWorkerStarted as error:\n"
+        "    sys.exit(f'ended: {error}')\n"
+    )
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(port)],
+        env=os.environ | settings(tmp_path / "store"),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "a worker could not start: No module named 'no_such_module'" in done.stderr
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("ended: no worker could start in 5 tries each, the last ended with exit")
+
+
+def test_pauses_grow_up_to_half_a_minute_and_begin_anew_after_a_quiet_time() -> None:
+    restarts = Restarts()
+    pauses = [restarts.record_death(now=100.0, lifetime=1.0) for _ in range(8)]
+    assert pauses == [0, 1, 2, 4, 8, 16, 30, 30]
+    assert restarts.due == 130.0
+    assert restarts.record_death(now=300.0, lifetime=61.0) == 0
+    assert restarts.record_death(now=300.0, lifetime=1.0) == 1
