@@ -1,7 +1,8 @@
 #!/bin/sh
-# Makes what a first start needs beside the images: the folders that are mounted, the rules by which
-# the model is watched, the ledger's password, and the secret that signs what a webhook is told. What
-# is there already stays as it is.
+# For who brings secrets and rules of their own, as a Swarm asks for; docker-compose.yml makes what it
+# misses by itself. Makes, before the first start, the folders that are mounted, the rules by which the
+# model is watched, the ledger's password, and the secret that signs what a webhook is told. What is
+# there already stays as it is.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -10,15 +11,15 @@ for folder in books certificates rules; do
 done
 [ -e rules/rules.toml ] || install -m 644 deploy/rules.toml rules/rules.toml
 
-# Users of containers read them, each in a container of its own; on this machine the folder is its
-# owner's alone, so nobody else comes as far as the files.
-[ -d secrets ] || install -d -m 700 secrets
+[ -d secrets ] || mkdir secrets
 
 make() { # NAME: a secret
     secret=secrets/$1
     # Some engines make an empty folder where a file that they shall mount is missing.
     [ ! -d "$secret" ] || rmdir "$secret"
     [ ! -e "$secret" ] || return 0
+    # The folder is its owner's alone, so nobody else on this machine comes as far as the files.
+    chmod 700 secrets
     (umask 077 && od -An -N32 -tx1 /dev/urandom | tr -d ' \n' >"$secret.new")
     chmod 444 "$secret.new"
     # Moved into its place whole, and never over another.

@@ -74,6 +74,7 @@ if [ -z "$old" ]; then
     exit 1
 fi
 
+compose run --rm --no-deps -T setup </dev/null || stop 'the secrets are not as they should be'
 # A database that runs is left alone, whatever has changed in its settings.
 compose up -d --no-deps --no-recreate ledger || stop "the ledger's database could not be started"
 within 60 healthy "$(compose ps -q ledger)" || stop "the ledger's database is not healthy"

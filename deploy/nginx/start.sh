@@ -21,6 +21,23 @@ expect() { # NAME VALUE PATTERN WHAT
     printf '%s\n' "$2" | grep -Eqx "$3" || fail "$1: expected $4, given '$2'"
 }
 
+# Where there is a volume for it, a certificate that was made stays the same, until its last month.
+make_certificate() {
+    made=$here
+    [ ! -w /certificate ] || made=/certificate
+    certificate=$made/tls.pem
+    key=$certificate
+    ! openssl x509 -checkend 2592000 -noout -in "$certificate" >/dev/null 2>&1 || return 0
+    echo 'nginx: no certificate is mounted; making one that browsers will warn of' >&2
+    # Key and certificate in one file, so that one is never there without the other.
+    (umask 077 && openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes \
+        -days 825 -subj /CN=localhost -addext subjectAltName=DNS:localhost,IP:127.0.0.1 \
+        -keyout "$made/tls.key.new" -out "$made/tls.crt.new" 2>/dev/null \
+        && cat "$made/tls.key.new" "$made/tls.crt.new" >"$certificate.new" \
+        && rm "$made/tls.key.new" "$made/tls.crt.new" \
+        && mv "$certificate.new" "$certificate") || fail 'openssl made no certificate'
+}
+
 write_settings() {
     hsts=''
     if [ -e /certificates ] && ! { [ -r /certificates ] && [ -x /certificates ]; }; then
@@ -31,12 +48,7 @@ write_settings() {
         done
         hsts='max-age=31536000'
     else
-        echo 'nginx: no certificate is mounted; making one that browsers will warn of' >&2
-        certificate=$here/tls.crt
-        key=$here/tls.key
-        (umask 077 && openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes \
-            -days 825 -subj /CN=localhost -addext subjectAltName=DNS:localhost,IP:127.0.0.1 \
-            -keyout "$key" -out "$certificate" 2>/dev/null) || fail 'openssl made no certificate'
+        make_certificate
     fi
     {
         echo "limit_req_zone \$binary_remote_addr zone=clients:10m rate=${rate}r/s;"
@@ -60,6 +72,8 @@ write_settings() {
 
     [ "$proxy_protocol" = on ] && with=' proxy_protocol' || with=''
     echo "listen 8080$with;" >"$here/http.conf"
+    # Plain HTTP that leads nowhere else: where this is published, it is for the machine itself.
+    echo 'server { listen 8082; include site.conf; }' >"$here/local.conf"
     {
         # From 1.25.1 on, HTTP/2 is a directive of its own.
         version=$(nginx -v 2>&1 | sed 's|.*/\([0-9.]*\).*|\1|')

@@ -21,6 +21,7 @@ ROOT = Path(__file__).parents[2]
 PARTS = (
     *(".dockerignore", ".env.example", "LICENSE", "README.md", "docker-compose.yml"),
     *("pyproject.toml", "deploy", "requirements", "src"),
+    *(f"{folder}/.gitignore" for folder in ("books", "certificates", "rules", "secrets")),
 )
 RELEASE = "test"
 COMPOSE = ["docker-compose"] if shutil.which("docker-compose") else ["docker", "compose"]
@@ -75,7 +76,23 @@ def copy_checkout(folder: Path) -> Path:
         if source.is_dir():
             shutil.copytree(source, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
         else:
+            (folder / part).parent.mkdir(exist_ok=True)
             shutil.copy2(source, folder / part)
+    return folder
+
+
+def clone(folder: Path) -> Path:
+    """A clone of this project, with what has changed here since the last commit."""
+    sh("git", "clone", "--quiet", ROOT, folder)
+    for command in (
+        ["diff", "--name-only", "HEAD"],
+        ["ls-files", "--others", "--exclude-standard"],
+    ):
+        for name in sh("git", *command, "-z", cwd=ROOT).split("\0")[:-1]:
+            (folder / name).unlink(missing_ok=True)
+            if (ROOT / name).exists():
+                (folder / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy2(ROOT / name, folder / name)
     return folder
 
 
@@ -83,8 +100,8 @@ class Deployment:
     """A compose project in a checkout of its own, on ports of this machine alone."""
 
     def __init__(self, folder: Path, name: str, **settings: str) -> None:
-        self.folder, self.name = folder, name
-        self.http, self.https = free_port(), free_port()
+        self.folder, self.name, self.tool = folder, name, COMPOSE
+        self.http, self.https, self.local = free_port(), free_port(), free_port()
         self.settings = {
             "COMPOSE_PROJECT_NAME": name,
             "DOCKER_BUILDKIT": "0",
@@ -93,6 +110,7 @@ class Deployment:
             "PEERLOAN_ADDRESS": "127.0.0.1",
             "PEERLOAN_HTTP_PORT": str(self.http),
             "PEERLOAN_HTTPS_PORT": str(self.https),
+            "PEERLOAN_LOCAL_PORT": str(self.local),
             "PEERLOAN_RATE": "5000",
             **settings,
         }
@@ -102,7 +120,7 @@ class Deployment:
     def ask(self, *arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
         """`docker-compose …` in the checkout, whatever becomes of it."""
         return subprocess.run(
-            [*COMPOSE, *arguments],
+            [*self.tool, *arguments],
             env=os.environ | self.settings | settings,
             cwd=self.folder,
             capture_output=True,
@@ -113,7 +131,7 @@ class Deployment:
 
     def compose(self, *arguments: object, **settings: str) -> str:
         """`docker-compose …` in the checkout; fails the test if it fails."""
-        return sh(*COMPOSE, *arguments, env=self.settings | settings, cwd=self.folder)
+        return sh(*self.tool, *arguments, env=self.settings | settings, cwd=self.folder)
 
     def containers(self, service: str, *options: str) -> list[str]:
         """The ids of a service's running containers, or as the options of `docker ps` say."""
@@ -131,6 +149,11 @@ class Deployment:
         (container,) = self.containers("ledger")
         command = ["psql", "--username", "postgres", "--dbname", "peerloan", "-Atqc", statement]
         return sh("docker", "exec", container, *command).splitlines()
+
+    def secret(self, service: str, name: str = "ledger_password") -> str:
+        """A secret, as a service's container reads it."""
+        container = self.containers(service)[0]
+        return sh("docker", "exec", container, "cat", f"/run/secrets/{name}")
 
     def make_token(self) -> None:
         """A token for the tests, made as an operator does."""

@@ -35,7 +35,9 @@ def test_without_a_champion_the_application_waits_and_is_healthy(checkout: Path)
         assert here.get("/").status_code == 401
         here.make_token()
         wait_for("the token", here.let_in)
-        assert "No model version is being served yet" in here.get("/").text
+        page = here.get("/").text
+        assert "No model version is being served yet" in page
+        assert "the first one is trained by itself within minutes" in page
 
         def healthy() -> bool:
             found = [inspect(each)["State"] for each in here.containers("ms_flask_app")]

@@ -43,33 +43,32 @@ def run(here: Deployment, service: str, *command: str, release: str = "") -> tup
     return done.returncode, done.stdout + done.stderr
 
 
-def test_without_a_password_nothing_starts_and_the_file_is_named(tmp_path: Path) -> None:
-    here = Deployment(copy_checkout(tmp_path / "peerloan"), "peerloan-test-no-password")
-    done = here.ask("up", "-d", "ledger")
-    here.compose("down", "--volumes")
-    assert done.returncode == 1
-    assert f"bind source path does not exist: {here.folder}/{SECRET}" in done.stderr
-
-
-def test_preparing_again_keeps_the_password_from_everybody_else(checkout: Path) -> None:
-    password = (checkout / SECRET).read_text("utf-8")
-    assert sh("sh", "deploy/prepare.sh", cwd=checkout) == ""
-    assert (checkout / SECRET).read_text("utf-8") == password
+def test_preparing_makes_a_password_once_and_keeps_it_from_everybody_else(tmp_path: Path) -> None:
+    folder = copy_checkout(tmp_path / "peerloan")
+    sh("sh", "deploy/prepare.sh", cwd=folder)
+    password = (folder / SECRET).read_text("utf-8")
+    assert sh("sh", "deploy/prepare.sh", cwd=folder) == ""
+    assert (folder / SECRET).read_text("utf-8") == password
     assert len(password) == 64
-    assert (checkout / "secrets").stat().st_mode & 0o077 == 0, "its owner's alone"
-    assert (checkout / SECRET).stat().st_mode & 0o222 == 0
-    assert "/secrets/" in (ROOT / ".gitignore").read_text("utf-8").splitlines()
+    assert (folder / "secrets").stat().st_mode & 0o077 == 0, "its owner's alone"
+    assert (folder / SECRET).stat().st_mode & 0o222 == 0
 
 
-def test_the_password_is_a_file_and_nothing_else(database: Deployment, checkout: Path) -> None:
-    password = (checkout / SECRET).read_text("utf-8")
+def test_git_and_the_images_keep_away_from_what_lies_in_a_clone() -> None:
+    kept = ("books/q3.csv", "certificates/tls.key", "rules/rules.toml", SECRET, ".env")
+    for path in kept:
+        sh("git", "check-ignore", "--no-index", path, cwd=ROOT)
+
+
+def test_the_password_is_a_file_and_nothing_else(database: Deployment) -> None:
+    password = database.secret("ledger")
     database.compose("up", "-d", "--scale", "ms_flask_app=1", "ms_flask_app")
-    for service in ("ledger", "ms_flask_app", "ledger_upgrade"):
+    for service in ("setup", "ledger", "ms_flask_app", "ledger_upgrade"):
         (container,) = database.containers(service, "-a")
         assert password not in sh("docker", "inspect", container)
         log = subprocess.run(["docker", "logs", container], capture_output=True, text=True)
         assert password not in log.stdout + log.stderr
-        if service != "ledger_upgrade":
+        if service in ("ledger", "ms_flask_app"):
             assert password not in sh("docker", "exec", container, "cat", "/proc/1/environ")
 
 
@@ -137,7 +136,6 @@ def test_the_guide_s_backup_is_restored_on_another_host(
     backup, restore = commands("The ledger's backup")
     sh("sh", "-ec", backup, env=serving.settings, cwd=serving.folder)
     other = Deployment(copy_checkout(tmp_path / "peerloan"), "peerloan-test-restored")
-    sh("sh", "deploy/prepare.sh", cwd=other.folder)
     for name in ("seal.tar", "ledger.dump"):
         (serving.folder / name).rename(other.folder / name)
     try:
@@ -150,13 +148,16 @@ def test_the_guide_s_backup_is_restored_on_another_host(
         key = ("run", "--rm", "-T", "--no-deps", "--entrypoint", "sha256sum", "ms_model")
         assert other.compose(*key, "/seal/key") == serving.compose(*key, "/seal/key")
         # And there it gets another password.
-        steps = commands("The ledger's password")[0].splitlines()[:2]
-        before = (other.folder / SECRET).read_text("utf-8")
-        sh("sh", "-ec", "\n".join(steps), env=other.settings, cwd=other.folder)
-        assert (other.folder / SECRET).read_text("utf-8") != before
+        before = other.secret("ledger")
+        steps = commands("The secrets")[0].splitlines()
+        assert steps[3] == "sh deploy/update.sh"
+        sh("sh", "-ec", "\n".join(steps[:3]), env=other.settings, cwd=other.folder)
+        after = other.secret("ledger")
+        assert after != before
+        assert (other.folder / SECRET).read_text("utf-8").strip() == after.strip()
         assert run(other, "ledger_upgrade")[0] == 0
-        (other.folder / SECRET).chmod(0o644)
         (other.folder / SECRET).write_text(before, "utf-8")
+        assert run(other, "setup", "take", "ledger_password")[0] == 0
         code, told = run(other, "ledger_upgrade")
         assert (code, "password authentication failed" in told) == (1, True)
     finally:

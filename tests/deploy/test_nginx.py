@@ -47,7 +47,7 @@ class Proxy:
     """An Nginx of its own beside the deployment's, with other settings."""
 
     def __init__(self, here: Deployment, certificates: Path | None, **settings: str) -> None:
-        self.http, self.https = free_port(), free_port()
+        self.http, self.https, self.local = free_port(), free_port(), free_port()
         network = f"{here.name}_front"
         environment = {"PEERLOAN_RATE": "5000", "PEERLOAN_HTTPS_PORT": str(self.https), **settings}
         volumes = [f"{here.folder}/deploy/nginx:/etc/nginx:ro"]
@@ -59,6 +59,7 @@ class Proxy:
             *(each for name, value in environment.items() for each in ("-e", f"{name}={value}")),
             *(each for volume in volumes for each in ("-v", volume)),
             *("-p", f"127.0.0.1:{self.http}:8080", "-p", f"127.0.0.1:{self.https}:8443"),
+            *("-p", f"127.0.0.1:{self.local}:8082"),
             *("nginx:stable-bookworm", "/etc/nginx/start.sh"),
         ).strip()
         sh("docker", "network", "connect", f"{here.name}_back", self.container)
@@ -201,6 +202,8 @@ def test_only_a_mounted_certificate_is_promised_to_stay(
     here = proxy(folder)
     assert here.ask("/").headers["Strict-Transport-Security"] == "max-age=31536000"
     assert "Strict-Transport-Security" not in here.ask("/", plain=True).headers
+    local = requests.get(f"http://localhost:{here.local}/", timeout=30)
+    assert "Strict-Transport-Security" not in local.headers
     shown = ssl.get_server_certificate(("127.0.0.1", here.https))
     assert shown.strip() == (folder / "tls.crt").read_text("ascii").strip()
 
@@ -428,6 +431,10 @@ def test_the_proxy_protocol_tells_the_client_s_address(
     wait_for("an answer", lambda: b"200 OK" in ask())
     client = entry(serving, here.container, "/x")["client"]
     assert client == ("203.0.113.9" if trusted else here.peer)
+    # No balancer stands before what is published for the machine itself.
+    local = requests.get(f"http://localhost:{here.local}/x", timeout=30, allow_redirects=False)
+    assert local.json()["headers"]["X-Forwarded-For"] == here.peer
+    assert local.json()["headers"]["X-Forwarded-Proto"] == "http"
 
 
 # Whom it asks next

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from deploy.deployment import RELEASE, Deployment, sh, wait_for
+from deploy.deployment import RELEASE, Deployment, copy_checkout, sh, wait_for
 from deploy.keeping import Kept
 from deploy.releases import BROKEN
 from deploy.steady_load import Load, Tally
@@ -72,18 +72,22 @@ def remove() -> None:
 
 
 @pytest.fixture(scope="module")
-def stack(checkout: Path) -> Iterator[Stack]:
+def stack(checkout: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """A stack with a champion in every worker."""
     state = sh("docker", "info", "-f", "{{.Swarm.LocalNodeState}}").strip()
     if state != "inactive":
         pytest.skip("this engine is part of a swarm, which is somebody's")
     sh("docker", "swarm", "init", "--advertise-addr", "127.0.0.1")
-    here = Stack(checkout, STACK)
+    here = Stack(copy_checkout(tmp_path_factory.mktemp("swarm") / "peerloan"), STACK)
+    done = here.deploy(RELEASE)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "no rules/rules.toml; make it by: sh deploy/prepare.sh" in done.stderr
+    sh("sh", "deploy/prepare.sh", cwd=here.folder)
     done = here.deploy(RELEASE)
     assert (done.returncode, done.stdout) == (1, "")
     assert f"no secret {PASSWORD}; make it by: sh deploy/prepare.sh &&" in done.stderr
-    sh("docker", "secret", "create", PASSWORD, checkout / "secrets/ledger_password")
-    sh("docker", "secret", "create", WEBHOOK, checkout / "secrets/webhook_secret")
+    sh("docker", "secret", "create", PASSWORD, here.folder / "secrets/ledger_password")
+    sh("docker", "secret", "create", WEBHOOK, here.folder / "secrets/webhook_secret")
     done = here.deploy(RELEASE)
     assert done.returncode == 0, done.stderr
     here.make_token()

@@ -255,6 +255,82 @@ def test_the_default_rules_are_the_conventions_and_name_every_key() -> None:
             assert re.search(rf"^(# )?(\[(tell\.)?)?{key}\b", text, re.M), key
 
 
+def composed() -> dict[str, Any]:
+    """What compose reads, before it fills in the settings."""
+    text = (ROOT / "docker-compose.yml").read_text("utf-8")
+    found: dict[str, Any] = yaml.safe_load(text)
+    return found
+
+
+def test_compose_builds_each_image_of_ours_once_and_asks_nobody_for_it() -> None:
+    services = composed()["services"]
+    ours = {name: each for name, each in services.items() if each["image"].startswith("peerloan/")}
+    assert len(ours) == 4
+    builders: dict[str, list[str]] = {}
+    for name, each in ours.items():
+        assert each["pull_policy"] == "never"
+        builders.setdefault(each["image"], []).extend([name] if "build" in each else [])
+    for name, each in ours.items():
+        (builder,) = builders[each["image"]]
+        # Compose 1.29 builds in the order of starting, and would ask for what is not built by then.
+        assert builder == name or builder in each["depends_on"], name
+        assert (ROOT / services[builder]["build"]["dockerfile"]).is_file()
+    assert {each["image"] for each in services.values()} - set(builders) == {
+        *("nginx:stable-bookworm", "postgres:15-bookworm"),
+    }
+
+
+def test_compose_asks_for_nothing_that_a_clone_does_not_hold() -> None:
+    found = composed()
+    assert "secrets" not in found, "files that somebody has to make"
+    for service in found["services"].values():
+        assert "env_file" not in service
+        for volume in service.get("volumes", []):
+            source = volume["source"] if isinstance(volume, dict) else volume.split(":")[0]
+            source = re.sub(r"^\$\{\w+:-(.*)\}$", r"\1", source)
+            if source.startswith("."):
+                # Docker itself would make what is missing, as root's.
+                listed = subprocess.run(["git", "ls-files", "--error-unmatch", source], cwd=ROOT)
+                assert listed.returncode == 0, source
+
+
+def test_compose_publishes_plain_http_on_loopback_alone_and_the_proxy_s_ports() -> None:
+    published = {
+        name: each["ports"] for name, each in composed()["services"].items() if "ports" in each
+    }
+    assert published == {
+        "nginx": [
+            "${PEERLOAN_ADDRESS:-0.0.0.0}:${PEERLOAN_HTTP_PORT:-80}:8080",
+            "${PEERLOAN_ADDRESS:-0.0.0.0}:${PEERLOAN_HTTPS_PORT:-443}:8443",
+            "127.0.0.1:${PEERLOAN_LOCAL_PORT:-5000}:8082",
+        ]
+    }
+
+
+SECRET_READERS = {
+    "ledger": "database_secrets",
+    "ledger_upgrade": "application_secrets",
+    "ms_flask_app": "application_secrets",
+    "ms_model": "application_secrets",
+    "ms_monitor": "monitor_secrets",
+}
+
+
+def test_compose_gives_each_service_its_own_secrets_once_they_are_made() -> None:
+    services = composed()["services"]
+    setup = services.pop("setup")
+    assert setup["network_mode"] == "none"
+    for name, service in services.items():
+        text = json.dumps(service["volumes"])
+        mounted = [volume for volume in sorted(set(SECRET_READERS.values())) if volume in text]
+        assert mounted == [SECRET_READERS[name]] if name in SECRET_READERS else mounted == []
+        assert all(f"{volume}:/run/secrets:ro" in service["volumes"] for volume in mounted)
+        before = [name]
+        while "setup" not in before:
+            assert before, f"{name} may start before its secrets are made"
+            before = [other for each in before for other in services[each].get("depends_on", {})]
+
+
 def promtool(*arguments: str) -> None:
     tool = shutil.which("promtool")
     if tool is None:
