@@ -11,6 +11,7 @@ from peerloan.book.columns import (
     read_loans,
 )
 from peerloan.book.draft import draft_definition
+from peerloan.book.equal_rows import EqualRows, Repeated
 from peerloan.book.fingerprint import Fingerprint
 from peerloan.book.parts import BookError, Part, Progress
 from peerloan.book.source import Book, open_book
@@ -20,11 +21,13 @@ __all__ = [
     "Batch",
     "Book",
     "BookError",
+    "EqualRows",
     "Fault",
     "Fingerprint",
     "Group",
     "Part",
     "Progress",
+    "Repeated",
     "Report",
     "Writer",
     "check_book",

@@ -92,6 +92,8 @@ def train(
             )
     _show(outcomes, source, as_json)
     best = outcomes[0]
+    for doubt in best.doubts:
+        note(f"doubt: {doubt}")
     if len(outcomes) > 1:
         note(f"chosen: {best.why}")
     note(f"report: {here.folder(best.version) / 'report.html'}")
@@ -128,6 +130,7 @@ def _show(outcomes: list[Outcome], source: str, as_json: bool) -> None:
                 "chosen": o.chosen,
                 **({"why": o.why} if o.why else {}),
                 "metrics": o.metrics,
+                **({"doubts": o.doubts} if o.doubts else {}),
             }
             for o in outcomes
         ]

@@ -60,6 +60,7 @@ def training_report(study: Study) -> str:
         auc=study.intervals.get("auc") or auc_interval(study.late, study.trial.mean("auc")),
         at_threshold=at_policy(policy, books[0]),
         summary=_summary(study, later),
+        doubts=study.doubts,
         figures=FIGURES,
         figure_name=figure_name,
         resampled=_resampled(tried),

@@ -44,6 +44,7 @@ class Recalibrated:
     auc: float
     policy: Policy
     trade_off: tuple[TradeOff, ...]
+    doubts: tuple[str, ...] = ()
 
 
 def recalibration_report(made: Recalibrated) -> str:
@@ -59,6 +60,7 @@ def recalibration_report(made: Recalibrated) -> str:
         trained=made.trained_on,
         book=made.book,
         scale=made.scale,
+        doubts=made.doubts,
         rate=Rate.of(int(late.sum()), len(late)),
         before=made.before.reliability,
         after=made.after.reliability,

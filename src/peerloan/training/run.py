@@ -5,14 +5,22 @@ from __future__ import annotations
 import importlib.metadata
 import platform
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Lock
 
 import msgspec
 import numpy as np
 
-from peerloan.book import Book, Fingerprint, check_columns, join_loans, read_column, read_loans
+from peerloan.book import (
+    Book,
+    EqualRows,
+    Fingerprint,
+    check_columns,
+    join_loans,
+    read_column,
+    read_loans,
+)
 from peerloan.loan import Definition, Field, Loans, Numbers, TextColumn
 from peerloan.loan.text import show_given
 from peerloan.model import (
@@ -34,6 +42,7 @@ from peerloan.training import calibration, parallel
 from peerloan.training.candidates import CANDIDATES
 from peerloan.training.card import model_card
 from peerloan.training.evaluation import FIGURES, auc_interval, figures
+from peerloan.training.folds import count_rarer, without_shared
 from peerloan.training.report import training_report
 from peerloan.training.scorecards import rescaled
 from peerloan.training.search import (
@@ -68,24 +77,30 @@ class Aim:
 
 @dataclass(frozen=True)
 class Outcome:
-    """A published candidate with its cross-validated figures; whether it was chosen, and why."""
+    """A published candidate with its cross-validated figures; whether it was chosen, and why;
+    and what to doubt about the tables.
+    """
 
     candidate: str
     version: str
     metrics: dict[str, float]
     chosen: bool
     why: str = ""
+    doubts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Table:
-    """A training table in memory: checked loans, 1 for each late one, and where they came from."""
+    """A training table in memory: checked loans, 1 for each late one, and where they came from;
+    what to doubt about it.
+    """
 
     book: str
     loans: Loans
     late: Numbers
     trained_on: TrainedOn
     groups: tuple[Group, ...] = ()
+    doubts: tuple[str, ...] = ()
 
 
 def read_table(
@@ -123,6 +138,8 @@ def read_table(
                 f"given {int(count)} of {len(late)}"
             )
     loans = join_loans([batch.loans for batch in batches])
+    equal = EqualRows.of(loans, late)
+    _refuse_repeated(equal, late, book.name)
     seen = definition_as_seen(loans)
     return Table(
         Path(book.name).name,
@@ -136,6 +153,7 @@ def read_table(
             sample,
         ),
         tuple(Group(name, tuple(values)) for name, values in grouped.items()),
+        tuple(equal.doubts()),
     )
 
 
@@ -165,7 +183,8 @@ def train(
         raise TrainingError(str(error)) from None
     table = read_table(book, definition, progress, groups)
     _refuse_constants(table.loans, book.name)
-    after = None if later is None else read_table(later, definition, progress)
+    after = None if later is None else _read_later(later, definition, progress, table)
+    doubts = (*table.doubts, *(() if after is None else after.doubts))
     grids = {name: grid for name, grid in read_grids().items() if name in candidates}
     threshold = Policy.by_cost(aim.value if aim.name == "cost" else DEFAULT_RATIO).threshold_margin
     grids, folds = (quick(grids), QUICK_FOLDS) if fast else (grids, FOLDS)
@@ -180,9 +199,46 @@ def train(
         version = store.publish(each)
         chosen = trial is found.chosen
         why = found.why if chosen else ""
-        outcomes.append(Outcome(trial.candidate, version, each.manifest.metrics, chosen, why))
+        metrics = each.manifest.metrics
+        outcomes.append(Outcome(trial.candidate, version, metrics, chosen, why, doubts))
     progress("publishing", 1.0)
     return sorted(outcomes, key=lambda outcome: (not outcome.chosen, -outcome.metrics["auc"]))
+
+
+def _refuse_repeated(equal: EqualRows, late: Numbers, book: str) -> None:
+    """Raise TrainingError if the rows of a kind are few loans, each many times."""
+    if (groups := equal.groups()) is None:
+        return
+    count, kind = count_rarer(late, groups)
+    if count < LEAST_LOANS:
+        rows = int((late == (1 if kind == "late" else 0)).sum())
+        raise TrainingError(
+            f"{book}: expected at least {LEAST_LOANS} different loans that are {kind}, given "
+            f"{count}: the other {rows - count:,} of their {rows:,} rows equal an earlier one; "
+            "train on the original table"
+        )
+
+
+def _read_later(later: Book, definition: Definition, progress: Progress, table: Table) -> Table:
+    """A book of a later time, without rows that equal those that are trained on: of them a version
+    knows the outcome.
+    """
+    after = read_table(later, definition, progress)
+    fresh = without_shared(table.loans, after.loans)
+    shared = int((~fresh).sum())
+    if not shared:
+        return after
+    late = after.late[fresh]
+    if min(late.sum(), len(late) - late.sum()) < LEAST_LOANS:
+        raise TrainingError(
+            f"{later.name}: expected a book of other loans, given {shared:,} of {len(fresh):,} "
+            "rows that equal one of the training table in every field"
+        )
+    doubt = (
+        f"{shared:,} of {len(fresh):,} rows of the later book equal one of the training table in "
+        "every field, many more than chance explains: they are left out of its figures"
+    )
+    return replace(after, loans=after.loans.take(fresh), late=late, doubts=(*after.doubts, doubt))
 
 
 def _refuse_constants(loans: Loans, book: str) -> None:
@@ -271,6 +327,7 @@ def _draft(
         intervals=intervals,
         later=judged_later,
         groups=table.groups,
+        doubts=(*table.doubts, *(() if after is None else after.doubts)),
     )
     return draft(
         candidate=trial.candidate,

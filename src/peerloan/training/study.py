@@ -34,7 +34,8 @@ class Study:
     """One candidate after its search, its calibration and its final fit.
 
     `margins` (n,) are out of fold and calibrated on the other folds, `late` (n,) is 1 for each
-    late loan, `fold` (n,) numbers each loan's fold; `estimator` is the deployed form, calibrated.
+    late loan, `fold` (n,) numbers each loan's fold; `estimator` is the deployed form, calibrated;
+    `doubts` are what to doubt about the tables.
     """
 
     definition: Definition
@@ -51,6 +52,7 @@ class Study:
     intervals: dict[str, tuple[float, float]]
     later: Later | None = None
     groups: tuple[Group, ...] = ()
+    doubts: tuple[str, ...] = ()
 
 
 # Shares of the loans that a trade-off table has: in steps of 0.1 % to 5 %, of 0.5 % from there.

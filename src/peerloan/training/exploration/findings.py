@@ -94,6 +94,8 @@ def _about_rows(study: Study) -> Iterator[Finding]:
             f"Of {rows:,} rows {study.excluded:,} {are(study.excluded)} not as the definition "
             f"says, and left out of every figure: {several(faults)}. `peerloan check` names each.",
         )
+    for doubt in study.doubts:
+        yield Finding("rows", f"{doubt}.")
     for note in study.notes:
         yield Finding("rows", f"{note[0].upper()}{note[1:]}.")
 
