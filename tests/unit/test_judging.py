@@ -124,3 +124,12 @@ def test_copies_of_a_loan_make_no_interval_narrower() -> None:
         ]
         assert widths[1] < 0.4 * widths[0]
         assert widths[2] == pytest.approx(widths[0], rel=0.2)
+
+
+def test_nothing_is_said_of_fewer_than_five_late_loans() -> None:
+    champion = np.linspace(-4, -1, 200)
+    late = np.zeros(200)
+    late[:4] = 1
+    assert compared(champion, -champion - 5, late).verdict == "no difference"
+    late[4] = 1
+    assert compared(champion, -champion - 5, late).verdict == "better"

@@ -12,6 +12,7 @@ from peerloan.book import Book, EqualRows, read_loans
 from peerloan.loan import Codes, Numbers
 from peerloan.model import Bundle, probabilities
 from peerloan.monitoring.estimates import Estimate
+from peerloan.monitoring.ranking import LEAST
 from peerloan.training.wording import signed
 
 SAMPLES = 1_000
@@ -47,8 +48,11 @@ class Judgement:
     @property
     def verdict(self) -> Verdict:
         """Whether the challenger is better: in ranking (AUC) or in its probabilities (log loss),
-        beyond what chance explains, and in neither of them worse.
+        beyond what chance explains, and in neither of them worse. Of fewer than five loans of a
+        kind nothing is said: a bootstrap of so few knows no others.
         """
+        if min(self.late, self.loans - self.late) < LEAST:
+            return "no difference"
         gains = (self.auc.difference, _turned(self.log_loss.difference))
         if any(each.high < -_NOTHING for each in gains):
             return "worse"
