@@ -31,7 +31,7 @@ from rich.table import Table
 from sklearn.compose import ColumnTransformer
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.impute import SimpleImputer
-from sklearn.model_selection import StratifiedKFold, train_test_split
+from sklearn.model_selection import train_test_split
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, RobustScaler
 
@@ -44,6 +44,7 @@ from peerloan.training import CANDIDATES, TrainingError, train
 from peerloan.training.calibration import cross_fitted, reliability
 from peerloan.training.candidates import Settings
 from peerloan.training.evaluation import figures
+from peerloan.training.folds import equal_groups, stratified
 from peerloan.training.run import read_table
 from peerloan.training.search import quick, read_grids, search
 
@@ -112,8 +113,8 @@ def main() -> None:
         task = bars.add_task("judging", total=given.seeds * len(models) * folds)
         found: list[list[Judged]] = [[] for _ in models]
         for seed in range(given.seeds):
-            splitter = StratifiedKFold(folds, shuffle=True, random_state=seed)
-            splits = list(splitter.split(late, late))
+            fold = stratified(late, folds, seed, equal_groups(loans, late))
+            splits = [(np.flatnonzero(fold != i), np.flatnonzero(fold == i)) for i in range(folds)]
             for model, judged in zip(models, found, strict=True):
                 judged.append(_judge(model, loans, late, splits, lambda: bars.advance(task)))
     console.print(

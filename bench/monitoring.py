@@ -2,12 +2,12 @@
 
 python bench/monitoring.py [--loans N] [--postgres URL] [--quick]
 
-First, drawn windows: false alarms per 100 calm windows, and in how many of 100 windows of each
-scenario a rule speaks. Then days of a lender in a ledger: calm for 20 windows, then each scenario
-for ten days; which rule began and ended when, and what a webhook's receiver was sent. With --loans,
-also a ledger of so many decisions over two years: the first pass, a run an hour later, and a year
-of days read. Without --postgres it starts a PostgreSQL of its own from Debian's package, if that is
-there.
+First, drawn windows: false alarms in 20,000 calm windows of each size, and in what share of 1,000
+windows of each scenario a rule speaks. Then days of a lender in a ledger: calm for 20 windows, then
+each scenario for ten days; which rule began and ended when, and what a webhook's receiver was sent.
+With --loans, also a ledger of so many decisions over two years: the first pass, a run an hour
+later, and a year of days read. Without --postgres it starts a PostgreSQL of its own from Debian's
+package, if that is there.
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ import sys
 import tempfile
 import threading
 import time
-from collections import Counter
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -34,18 +33,15 @@ from rich.progress import track
 from rich.table import Table
 
 from databases import databases
+from false_alarms import Drawn, calm_table, seen_table
 from peerloan.book import open_book, open_writer, read_loans
 from peerloan.ledger import Database
 from peerloan.loan import Codes, Loans, default_definition
 from peerloan.model import Bundle, Store
 from peerloan.monitoring.counting import count_new
-from peerloan.monitoring.counts import Counting
 from peerloan.monitoring.delivery import deliver_due
-from peerloan.monitoring.figures import watched
 from peerloan.monitoring.outcomes import count_outcomes
-from peerloan.monitoring.performance import Scores
 from peerloan.monitoring.plan import Plan, Tell, Webhook
-from peerloan.monitoring.rules import Rules
 from peerloan.operations.watching import Watcher
 from peerloan.sample import SCENARIOS, SCHEMA, batches
 from peerloan.training import train
@@ -54,8 +50,8 @@ from peerloan.training import train
 sys.path.append(str(Path(__file__).parent.parent / "tests"))
 from past import DAY_MS, Past, loans_of
 
-SIZES = (50, 200, 1_000, 5_000)
-WINDOWS = 100
+SIZES = (50, 100, 200, 1_000)
+CALM_WINDOWS, WINDOWS = 20_000, 1_000
 PER_DAY = 300
 _CALM, _SCENARIO, _AFTER, _TOLD_AFTER = 20, 10, 45, 30
 _FIRST_DAY = 20_000
@@ -85,7 +81,7 @@ def main() -> None:
         )
         store.promote(trained[0].version)
         bundle = store.load(trained[0].version)
-        console.print(_drawn(bundle, books, 5 if given.quick else WINDOWS))
+        console.print(*_drawn(bundle, books, given.quick), sep="\n")
         console.print(*_lived(folder, store, bundle, books, given.quick), sep="\n")
         if given.loans:
             with databases(folder, given.postgres) as ledgers:
@@ -103,32 +99,15 @@ def _sample(
     return path
 
 
-def _drawn(bundle: Bundle, books: dict[str, Path], windows: int) -> Table:
-    """Windows of loans that are drawn from each book, of several sizes, with their outcomes."""
-    table = Table(title=f"windows of {windows} in which a rule speaks", title_justify="left")
-    for column in ("loans", *books, "calm: rules that spoke"):
-        table.add_column(column, justify="left" if ":" in column else "right")
-    chance = np.random.default_rng(1)
-    counting = Counting.of(bundle)
+def _drawn(bundle: Bundle, books: dict[str, Path], quick: bool) -> Iterator[Table]:
+    """Windows that are drawn from each book: calm ones with outcomes by the probabilities, those of
+    a scenario with its own.
+    """
     read = {name: _read(path, bundle) for name, path in books.items()}
-    for size in SIZES:
-        row, spoken = [], Counter[str]()
-        for name, (loans, late) in read.items():
-            spoke = 0
-            for _ in range(windows):
-                rows = chance.choice(loans.size, size, replace=True)
-                drawn = loans.take(rows)
-                margins = bundle.score_many(drawn)[0]
-                counts = counting.count(drawn, margins, np.zeros(size, dtype=np.int64))[0]
-                scores = Scores.of(margins, late[rows])
-                found = watched(bundle, counting, Rules(), counts, scores, scores)
-                spoke += bool(found.spoken)
-                if name == "calm":
-                    spoken.update(each.rule for each in found.spoken)
-            row.append(f"{spoke * 100 // windows} %")
-        told = ", ".join(f"{rule} {count}" for rule, count in spoken.items())
-        table.add_row(f"{size:,}", *row, told or "none")
-    return table
+    calm = Drawn.of(bundle, read.pop("calm")[0])
+    scenarios = {name: Drawn.of(bundle, *found) for name, found in read.items()}
+    yield calm_table(calm, SIZES, 200 if quick else CALM_WINDOWS)
+    yield seen_table(scenarios, SIZES, 20 if quick else WINDOWS)
 
 
 def _read(book: Path, bundle: Bundle) -> tuple[Loans, Codes]:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from uuid import UUID
 
+import msgspec
 import pytest
 from sqlalchemy import insert, update
 
@@ -13,6 +14,10 @@ from ledgers import DAY_MS, Ledger, keep, now_ms, record
 from peerloan.ledger import Record, schema
 from peerloan.ledger.matured import count_young, matured
 from peerloan.ledger.snapshot import snapshot
+from peerloan.loan import default_definition
+from peerloan.monitoring.plan import Plan
+from peerloan.operations.matured import collect
+from peerloan.sample import batches
 
 NOW = now_ms()
 YEAR = NOW // DAY_MS * DAY_MS - 365 * DAY_MS
@@ -107,3 +112,29 @@ def test_what_was_purged_is_as_if_it_had_never_been(ledger: Ledger) -> None:
     with ledger.database.writing() as connection:
         connection.execute(gone.values(inputs=None))
     assert found(ledger, 0.8) == [(made[0].id, False)]
+
+
+def test_no_loan_is_learnt_from_that_judges(ledger: Ledger, tmp_path: Path) -> None:
+    """Loans that are decided on again and again, each time with the same values."""
+    definition = default_definition()
+    (batch,) = batches(40, seed=6)
+    values = [
+        msgspec.json.encode({name: row[name] for name in definition.names}).decode()
+        for row in batch.to_pylist()
+    ]
+    # The newest fifth are 20 loans of the first day once more.
+    for day, chosen in ((0, range(40)), (1, range(40)), (2, range(20))):
+        made = [
+            record(YEAR + day * DAY_MS + place, loan_id=f"{day}-{place}", inputs=values[place])
+            for place in chosen
+        ]
+        keep(ledger.chain(), made)
+        tell(ledger, made[::2], late=True)
+        tell(ledger, made[1::2], late=False)
+    parted = collect(ledger.database, definition, Plan(), tmp_path, NOW)
+    assert parted.held == (20, 10)
+    assert parted.learnt == (40, 20)
+    assert parted.again == 40
+    assert parted.older is not None
+    rows = [row for part in parted.older.parts() for row in part.records.to_pylist()]
+    assert {row["loan_id"].split("-")[1] for row in rows} == {str(i) for i in range(20, 40)}

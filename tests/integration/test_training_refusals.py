@@ -214,3 +214,44 @@ def test_columns_that_are_never_given_or_constant_but_for_missing_values(
     for each in found:
         told = run("models", "verify", each["version"])
         assert told.returncode == 0, told.stderr
+
+
+def oversampled(path: Path, loans: int, times: int) -> Path:
+    """A sample's table in which each late loan stands so many times, without ids."""
+    (batch,) = batches(loans, seed=8)
+    rows = [{k: v for k, v in row.items() if k != "loan_id"} for row in batch.to_pylist()]
+    late = [row for row in rows if str(row["is_late"]) == "1"]
+    return write(path, rows + late * (times - 1))
+
+
+def test_equal_rows_are_doubted_and_leak_into_no_figure(run: Run, tmp_path: Path) -> None:
+    book = oversampled(tmp_path / "book.csv", 2_000, 30)
+    (fresh,) = batches(2_000, seed=99)
+    later = write(tmp_path / "later.csv", fresh.to_pylist())
+    checked = run("check", book)
+    explored = run("explore", book, "-o", tmp_path / "explored.html")
+    trained = run("train", book, "--quick", "--candidate", "boosted", "--later", later, "--json")
+    assert (checked.returncode, explored.returncode, trained.returncode) == (0, 0, 0)
+    (only,) = json.loads(trained.stdout)["candidates"]
+    # On its own copies a loan is always right: 0.98 and more.
+    assert only["metrics"]["auc"] < 0.8
+    assert abs(only["metrics"]["auc"] - only["metrics"]["later_auc"]) < 0.1
+    report = (tmp_path / "store" / "versions" / only["version"] / "report.html").read_text("utf-8")
+    for told in (checked.stdout, trained.stderr, only["doubts"][0], report):
+        assert "equal an earlier one in every field" in told
+    assert "equal an earlier one in every field" in (tmp_path / "explored.html").read_text("utf-8")
+
+
+def test_few_loans_many_times_are_refused(refusal: Callable[..., str], rows: Rows) -> None:
+    for place, row in enumerate(rows):
+        row["is_late"] = int(place < 12)
+    line = refusal(rows + rows[:12] * 20)
+    assert "expected at least 20 different loans that are late, given 12" in line
+    assert "240 of their 252 rows" in line
+
+
+def test_a_later_book_of_loans_that_were_trained_on_is_refused(
+    refusal: Callable[..., str], rows: Rows, tmp_path: Path
+) -> None:
+    line = refusal(rows, "--later", write(tmp_path / "later.csv", rows[:400]))
+    assert "later.csv: expected a book of other loans, given 400 of 400 rows" in line

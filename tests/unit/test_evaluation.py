@@ -81,7 +81,11 @@ def test_the_interval_of_four_loans_by_hand() -> None:
 
 def test_an_interval_stays_between_0_and_1_and_shrinks_with_more_loans() -> None:
     few, many = np.array([0.0, 1] * 10), np.array([0.0, 1] * 1_000)
-    assert auc_interval(few, 1.0) == (1.0, 1.0)
-    assert auc_interval(few, 0.02)[0] == 0.0
+    low, high = auc_interval(few, 1.0)
+    assert high == 1.0
+    assert low == pytest.approx(0.79, abs=0.02)
+    assert auc_interval(few, 0.0) == pytest.approx((0.0, 1 - low))
+    assert 0 < auc_interval(few, 0.02)[0] < 0.005
+    assert auc_interval(few, 0.06)[0] == 0.0
     widths = [high - low for low, high in (auc_interval(few, 0.7), auc_interval(many, 0.7))]
     assert widths[1] == pytest.approx(widths[0] / 10, rel=0.05)

@@ -109,3 +109,27 @@ def test_neither_ranking_nor_probabilities_may_be_worse(
 def test_there_must_be_late_loans_and_others(late: list[float]) -> None:
     with pytest.raises(ValueError, match=r"late|compared"):
         compared(np.zeros(2), np.zeros(2), np.array(late))
+
+
+def test_copies_of_a_loan_make_no_interval_narrower() -> None:
+    first, second, late = drawn(400, 9)
+    rows = np.repeat(np.arange(400), 20)
+    many = first[rows], second[rows], late[rows]
+    once = compared(first, second, late)
+    apart, together = compared(*many), compared(*many, groups=rows)
+    for name in ("auc", "brier", "log_loss"):
+        widths = [
+            (each := getattr(found, name).difference).high - each.low
+            for found in (once, apart, together)
+        ]
+        assert widths[1] < 0.4 * widths[0]
+        assert widths[2] == pytest.approx(widths[0], rel=0.2)
+
+
+def test_nothing_is_said_of_fewer_than_five_late_loans() -> None:
+    champion = np.linspace(-4, -1, 200)
+    late = np.zeros(200)
+    late[:4] = 1
+    assert compared(champion, -champion - 5, late).verdict == "no difference"
+    late[4] = 1
+    assert compared(champion, -champion - 5, late).verdict == "better"

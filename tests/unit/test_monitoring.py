@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import gamma
+from scipy.stats import binomtest, gamma
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import brier_score_loss, roc_auc_score, roc_curve
 
 from peerloan.loan import Codes, Column, Loans, TextColumn, default_definition
 from peerloan.model import Policy, Profile, probabilities
-from peerloan.model.intervals import poisson
+from peerloan.model.intervals import exact_share, poisson
 from peerloan.model.profile import LevelProfile, NumberProfile
 from peerloan.monitoring import rules
 from peerloan.monitoring.bins import LevelBins, NumberBins, Strange, bins_of
@@ -131,9 +131,9 @@ def test_levels_that_are_new_have_a_bin_and_are_named() -> None:
     assert counted(bins, column).tolist() == [1, 1, 2, 1]
     assert named(bins.strange(column)) == {"c": 2}
     assert shares.tolist() == [0.7, 0.2, 0.0, 0.1]
-    share = {"l": Estimate.of_share(20, 50)}
+    share = {"l": Estimate.of_share(20, 50, rules.WRONG)}
     assert list(rules.of_levels(Rules(), share)) == [Spoken("new-levels", "watch", "l", 0.4, 0.01)]
-    assert not list(rules.of_levels(Rules(), {"l": Estimate.of_share(1, 90)})), (
+    assert not list(rules.of_levels(Rules(), {"l": Estimate.of_share(1, 90, rules.WRONG)})), (
         "one of few says little"
     )
 
@@ -154,15 +154,17 @@ def test_realised_figures_are_those_of_single_loans(margins: np.ndarray, seed: i
     bands = scores.calibration(POLICY).bands
     assert sum(each.expected for each in bands) == pytest.approx(p.sum())
     assert sum(each.late for each in bands) == late.sum()
-    if 0 < late.sum() < len(late):
-        assert found.auc is not None
+    if late.any():
         assert found.recall is not None
+        assert found.recall.value == pytest.approx(POLICY.late_many(margins)[late == 1].mean())
+    if min(late.sum(), (1 - late).sum()) < 5:
+        assert (found.auc, found.gini, found.ks) == (None, None, None)
+    else:
+        assert found.auc is not None
         assert found.auc.value == pytest.approx(roc_auc_score(late, margins))
+        assert 0 <= found.auc.low <= found.auc.value <= found.auc.high <= 1
         false, true, _ = roc_curve(late, margins)
         assert found.ks == pytest.approx(np.max(np.abs(true - false)))
-        assert found.recall.value == pytest.approx(POLICY.late_many(margins)[late == 1].mean())
-    else:
-        assert found.auc is found.recall is None
 
 
 def test_estimates_are_what_outcomes_by_the_probabilities_would_bring() -> None:
@@ -227,3 +229,52 @@ def test_calibration_speaks_where_outcomes_are_not_those_expected(
     calibration = Scores.of(margins, late).calibration(POLICY)
     assert calibration.ratio.low < level < calibration.ratio.high
     assert [each.limit for each in rules.of_calibration(Rules(), calibration)] == spoken
+
+
+@given(st.integers(1, 5_000), st.floats(0, 1), st.sampled_from([0.05, 0.001, 1e-6]))
+def test_a_shares_interval_is_the_exact_one(whole: int, share: float, wrong: float) -> None:
+    count = round(share * whole)
+    expected = binomtest(count, whole).proportion_ci(1 - wrong)
+    assert exact_share(count, whole, wrong) == pytest.approx(tuple(expected), abs=1e-9)
+
+
+@pytest.mark.parametrize(("level", "loans"), [(-3.6, 200), (-3.6, 2_000), (1.5, 300), (-0.2, 60)])
+def test_the_interval_of_an_auc_holds_as_often_as_it_says(level: float, loans: int) -> None:
+    """Of few late loans, of few on time, and of many: where probabilities are right."""
+    random = np.random.default_rng(7)
+    margins = random.normal(level, 1.2, 200_000)
+    p = probabilities(margins)
+    true = float(roc_auc_score(random.random(len(p)) < p, margins))
+    missed = Counter[str]()
+    windows = 400
+    for _ in range(windows):
+        rows = random.integers(0, len(p), loans)
+        late = (random.random(loans) < p[rows]).astype(np.int64)
+        found = Scores.of(margins[rows], late).realised_auc(0.05)
+        if found is not None:
+            missed["low"] += true < found.low
+            missed["high"] += true > found.high
+    # Of 2.5 % on either side, what chance makes of it four times of five standard deviations.
+    assert max(missed.values()) <= 0.025 * windows + 5 * math.sqrt(0.025 * windows)
+
+
+def test_an_auc_at_the_end_of_the_scale_is_no_sure_one() -> None:
+    margins = np.linspace(-5, -1, 60)
+    for late in ((margins > -1.4), (margins < -4.6)):
+        found = Scores.of(margins, late.astype(np.int64)).realised_auc()
+        assert found is not None
+        assert found.value in (0.0, 1.0)
+        assert 0.1 < found.high - found.low < 0.6
+    alike = Scores.of(np.full(20, -1.0), np.arange(20) % 2).realised_auc()
+    assert alike == Estimate(0.5, 0.0, 1.0)
+
+
+@pytest.mark.parametrize("n_late", [1, 4])
+def test_nothing_is_said_of_the_ranking_of_few_late_loans(n_late: int) -> None:
+    """The riskiest loans are the only ones on time, and the other way round."""
+    margins = np.linspace(-5, -1, 50)
+    late = (np.arange(50) < n_late).astype(np.int64)
+    for outcomes in (late, 1 - late):
+        scores = Scores.of(margins, outcomes)
+        assert scores.realised_auc(rules.WRONG) is None
+        assert scores.realised(POLICY).auc is None

@@ -22,7 +22,8 @@ from hypothesis import strategies as st
 from peerloan.loan import Definition, Field, Label, Loans, Texts, Value
 from peerloan.model import MAX_REASONS, EncodedColumn, Encoding, Profile, Reasons
 from peerloan.model.arithmetic import IDENTITY, UNIT, to_unit
-from peerloan.model.onnx_model import FLOOR, OnnxModel, OnnxModelError, background_size
+from peerloan.model.onnx_graph import OnnxModelError
+from peerloan.model.onnx_model import FLOOR, OnnxModel, background_size
 
 LABEL = Label("y", 1, 0)
 TEXTS = Texts(

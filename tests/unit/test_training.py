@@ -562,17 +562,14 @@ def test_an_aim_that_can_not_be_is_refused_before_anything_is_fitted(
 
 
 def test_a_capacity_that_no_threshold_keeps_is_refused(tmp_path: Path, rows: Rows) -> None:
-    # Two loans that differ in everything, each half of the book.
-    other = {name: next(r[name] for r in rows if r[name] != rows[0][name]) for name in rows[0]}
-    same = [
-        (other if place % 2 else rows[0]) | {"is_late": row["is_late"]}
-        for place, row in enumerate(rows)
-    ]
+    # Of one field with two levels, each of half of the book.
+    one = msgspec.structs.replace(default_definition(), fields=(default_definition()["grade"],))
+    same = [row | {"grade": "AB"[place % 2]} for place, row in enumerate(rows)]
     store = Store(tmp_path / "store")
     with pytest.raises(TrainingError, match="logistic: capacity: no threshold of this version"):
         train(
             open_book(write(tmp_path / "book.csv", same)),
-            default_definition(),
+            one,
             store,
             ["logistic"],
             aim=Aim("capacity", 0.01),

@@ -11,8 +11,9 @@ from peerloan.book.columns import (
     read_labels,
     read_loans,
 )
-from peerloan.book.doubts import BookDoubts, DoubtCollector
+from peerloan.book.doubts import BookDoubts, Doubt, DoubtCollector
 from peerloan.book.draft import draft_definition
+from peerloan.book.equal_rows import EqualRows, Repeated
 from peerloan.book.fingerprint import Fingerprint
 from peerloan.book.parts import BookError, Part, Progress
 from peerloan.book.rewriting import refuse_unwritable, take_rows
@@ -24,12 +25,15 @@ __all__ = [
     "Book",
     "BookDoubts",
     "BookError",
+    "Doubt",
     "DoubtCollector",
+    "EqualRows",
     "Fault",
     "Fingerprint",
     "Group",
     "Part",
     "Progress",
+    "Repeated",
     "Report",
     "Writer",
     "check_book",

@@ -129,7 +129,8 @@ def check_book(
 
     `label`: whether the label's column is checked; by default if it is there. An empty label is no
     fault: the outcome is not known yet. `usual`: as `DoubtCollector` takes it. Memory grows with
-    the number of separate wrong rows, not with the book (but for some 60 bytes of each loan's id).
+    the number of separate wrong rows, not with the book (but for 8 bytes of each row, and
+    some 60 of each loan's id).
     """
     if label is None:
         label = definition.label.column in book.columns

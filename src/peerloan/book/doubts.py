@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from peerloan.book.columns import Batch
+from peerloan.book.equal_rows import EqualRows
 from peerloan.book.missing_codes import Extremes, MissingCodes
 from peerloan.book.parts import BookError
 from peerloan.book.ranges import ranges_of, show_ranges
@@ -126,6 +127,7 @@ class DoubtCollector:
         self._collectors: list[Collector] = [
             _Labels(definition.label),
             _Ids(definition.roles.id or ""),
+            *([] if scoring else [_EqualRows()]),
             *(
                 _Numbers(field, scoring, usual.get(field.name))
                 if field.is_number
@@ -169,6 +171,20 @@ class _Labels:
                 "the definition",
                 self._late,
             )
+
+
+class _EqualRows:
+    """Whether many rows equal an earlier one."""
+
+    def __init__(self) -> None:
+        self._rows = EqualRows()
+
+    def add(self, batch: Batch) -> None:
+        self._rows.add(batch.loans, None if batch.labels is None else batch.labels == 1)
+
+    def doubts(self) -> Iterator[Doubt]:
+        if (repeated := self._rows.repeated()) is not None:
+            yield Doubt(repeated.sentence(), repeated.repeated)
 
 
 class _Numbers:

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from peerloan.loan import Definition, Loans, Numbers, Value
 from peerloan.model.arithmetic import Calibration, to_unit
 from peerloan.model.encoding import Encoding, to_single
+from peerloan.model.onnx_graph import OnnxModelError, check_graph
 
 # A forest says 0 for many loans; a margin needs a probability inside (0, 1). This is below the
 # accuracy to which a converted estimator reproduces the original.
@@ -22,10 +23,6 @@ _MAX_SPREAD = 2.0**19
 # Rows that one decision's reasons may put through the estimator: within 20 ms for a forest of a
 # hundred full-grown trees.
 _ROWS_A_DECISION = 640
-
-
-class OnnxModelError(ValueError):
-    """An ONNX model that can't be used, and why."""
 
 
 def background_size(fields: int) -> int:
@@ -49,6 +46,7 @@ class OnnxModel:
         seed: str,
         calibration: Calibration,
     ) -> None:
+        check_graph(graph)
         # Only a bundle that needs the runtime pays for importing it.
         import onnxruntime
 

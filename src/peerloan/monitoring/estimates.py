@@ -5,7 +5,7 @@ from __future__ import annotations
 from statistics import NormalDist
 from typing import NamedTuple
 
-from peerloan.model.intervals import Z95, auc_interval, poisson, wilson
+from peerloan.model.intervals import Z95, exact_share, poisson
 
 
 class Estimate(NamedTuple):
@@ -24,9 +24,11 @@ class Estimate(NamedTuple):
         return Estimate(self.value, low, high)
 
     @classmethod
-    def of_share(cls, count: int, whole: int) -> Estimate:
-        """A share of at least one loan."""
-        return cls(count / whole, *wilson(count, whole))
+    def of_share(cls, count: int, whole: int, wrong: float = 0.05) -> Estimate:
+        """A share of at least one loan; the interval does not hold in at most this share of
+        windows.
+        """
+        return cls(count / whole, *exact_share(count, whole, wrong))
 
     @classmethod
     def of_ratio(cls, count: int, expected: float, wrong: float = 0.05) -> Estimate:
@@ -35,8 +37,3 @@ class Estimate(NamedTuple):
         """
         low, high = poisson(count, NormalDist().inv_cdf(1 - wrong / 2))
         return cls(count / expected, low / expected, high / expected)
-
-    @classmethod
-    def of_auc(cls, auc: float, late: int, on_time: int) -> Estimate:
-        """The area under the ROC curve of so many late and on-time loans."""
-        return cls(auc, *auc_interval(auc, late, on_time))

@@ -38,10 +38,10 @@ class Drift:
 
     @property
     def new(self) -> Estimate | None:
-        """The share of levels that are new, of a category."""
+        """The share of levels that are new, of a category, as surely as rules ask for."""
         if self.bins[-2:-1] != [NEW]:
             return None
-        return Estimate.of_share(self.counts[-2], sum(self.counts))
+        return Estimate.of_share(self.counts[-2], sum(self.counts), rules.WRONG)
 
 
 @dataclass(frozen=True)
@@ -90,14 +90,13 @@ def watched(
     *features, score = every
     policy = bundle.policy
     estimated = scores.estimated(policy)
-    realised = calibration = None
+    realised = calibration = realised_auc = None
     if outcomes is not None:
         realised, calibration = outcomes.realised(policy), outcomes.calibration(policy)
-    auc = bundle.manifest.intervals.get("auc")
-    spoken, lingering = (
-        _speak(limits, eased, every, (estimated, realised, auc), calibration)
-        for eased in (False, True)
-    )
+        realised_auc = outcomes.realised_auc(rules.WRONG)
+    estimated_auc = estimated.auc and estimated.auc.wider(rules.WRONG)
+    aucs = estimated_auc, realised_auc, bundle.manifest.intervals.get("auc")
+    spoken, lingering = (_speak(limits, eased, every, aucs, calibration) for eased in (False, True))
     return Watched(
         *(bundle.version, counts.loans, rejected, features, score, estimated, realised),
         *(calibration, spoken, lingering, notes or []),
@@ -108,11 +107,11 @@ def _speak(
     limits: Rules,
     eased: bool,
     every: list[Drift],
-    performance: tuple[Estimated, Realised | None, tuple[float, float] | None],
+    aucs: tuple[Estimate | None, Estimate | None, tuple[float, float] | None],
     calibration: Calibration | None,
 ) -> list[Spoken]:
-    """The rules that speak of features and, last, the probability; of performance; and of
-    calibration. Eased, those that would not end.
+    """The rules that speak of features and, last, the probability; of the estimated AUC, the
+    realised one and the one published; and of calibration. Eased, those that would not end.
     """
     *features, score = every
     if eased:
@@ -121,7 +120,7 @@ def _speak(
     return [
         *rules.of_drift(limits, {each.name: each.psi for each in features}, score.psi, eased),
         *rules.of_levels(limits, new, eased),
-        *rules.of_performance(*performance, eased),
+        *rules.of_performance(*aucs, eased),
         *(rules.of_calibration(limits, calibration, eased) if calibration else ()),
     ]
 

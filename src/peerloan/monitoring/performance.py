@@ -14,6 +14,7 @@ import numpy.typing as npt
 from peerloan.loan import Codes, Numbers
 from peerloan.model import Policy, probabilities
 from peerloan.monitoring.estimates import Estimate
+from peerloan.monitoring.ranking import LEAST, auc_interval
 
 _DRAWS = 1_000
 # Of a margin's unit: probabilities within a cell differ by at most 1.6 %. The threshold parts two.
@@ -30,7 +31,9 @@ class Estimated(NamedTuple):
 
 
 class Realised(NamedTuple):
-    """What the outcomes of loans were; a figure that needs both kinds is None without them."""
+    """What the outcomes of loans were; figures of their ranking are None with fewer than five late
+    loans or five on time, recall without late ones.
+    """
 
     loans: int
     late: int
@@ -109,11 +112,16 @@ class Scores:
             _estimate(_recall(mean, flagged), _recall(draws, flagged)),
         )
 
+    def expected_auc(self) -> float:
+        """The area under the ROC curve if the probabilities are right."""
+        expected = self.loans * probabilities(self.margins)
+        return float(_auc(expected[np.newaxis], self.loans)[0])
+
     def realised(self, policy: Policy) -> Realised:
-        """The figures of outcomes: area under the ROC curve with the interval of Hanley and McNeil
-        (1982), Gini = 2 AUC − 1, the largest distance of the two distributions of scores
-        (Kolmogorov–Smirnov), the mean squared distance of probability and outcome (Brier 1950), and
-        recall from the threshold on. Rates have Wilson's interval (1927).
+        """The figures of outcomes: area under the ROC curve, Gini = 2 AUC − 1, the largest distance
+        of the two distributions of scores (Kolmogorov–Smirnov), the mean squared distance of
+        probability and outcome (Brier 1950), and recall from the threshold on. Rates have exact
+        intervals (Clopper and Pearson 1934).
         """
         late = self._outcomes().astype(np.float64)
         p = probabilities(self.margins)
@@ -121,15 +129,26 @@ class Scores:
         on_time = self.loans - late
         brier = float(np.sum(late * (1 - p) ** 2 + on_time * p**2)) / n
         rate = Estimate.of_share(n_late, n)
-        if not n_late or n_late == n:
-            return Realised(n, n_late, rate, None, None, None, brier, None)
-        auc = float(_auc(late[np.newaxis], self.loans)[0])
-        distance = np.cumsum(on_time) / on_time.sum() - np.cumsum(late) / n_late
         found = int(late[policy.late_many(self.margins)].sum())
-        return Realised(
-            *(n, n_late, rate, Estimate.of_auc(auc, n_late, n - n_late), 2 * auc - 1),
-            *(float(np.max(np.abs(distance))), brier, Estimate.of_share(found, n_late)),
-        )
+        recall = Estimate.of_share(found, n_late) if n_late else None
+        auc = self.realised_auc()
+        if auc is None:
+            return Realised(n, n_late, rate, None, None, None, brier, recall)
+        distance = np.cumsum(on_time) / on_time.sum() - np.cumsum(late) / n_late
+        ks = float(np.max(np.abs(distance)))
+        return Realised(n, n_late, rate, auc, 2 * auc.value - 1, ks, brier, recall)
+
+    def realised_auc(self, wrong: float = 0.05) -> Estimate | None:
+        """The area under the ROC curve; None with fewer than five loans of a kind. The interval
+        does not hold in this share of windows.
+        """
+        late = self._outcomes()
+        n, n_late = int(self.loans.sum()), int(late.sum())
+        if min(n_late, n - n_late) < LEAST:
+            return None
+        auc = float(_auc(late[np.newaxis].astype(np.float64), self.loans)[0])
+        expected = self.loans * probabilities(self.margins)
+        return Estimate(auc, *auc_interval(auc, expected, self.loans, late, wrong))
 
     def calibration(self, policy: Policy) -> Calibration:
         """How right the probabilities were."""

@@ -18,7 +18,6 @@ from msgspec import Meta
 from peerloan.monitoring.drift import Psi
 from peerloan.monitoring.estimates import Estimate
 from peerloan.monitoring.performance import Calibration as Calibrated
-from peerloan.monitoring.performance import Estimated, Realised
 
 Level = Literal["watch", "act"]
 VOLUME = "volume-drop"
@@ -84,27 +83,31 @@ def of_drift(
 def of_levels(
     rules: Rules, shares: Mapping[str, Estimate], eased: bool = False
 ) -> Iterator[Spoken]:
-    """Features with more new levels than the limit."""
+    """Features with more new levels than the limit; the shares' intervals are as wide as WRONG
+    asks for.
+    """
     for name, share in shares.items():
-        if (share.value if eased else share.wider(WRONG).low) > rules.new_levels:
+        if (share.value if eased else share.low) > rules.new_levels:
             yield Spoken("new-levels", "watch", name, share.value, rules.new_levels)
 
 
 def of_performance(
-    estimated: Estimated,
-    realised: Realised | None,
+    estimated: Estimate | None,
+    realised: Estimate | None,
     expected: tuple[float, float] | None,
     eased: bool = False,
 ) -> Iterator[Spoken]:
-    """AUCs below the interval that the version was published with."""
+    """AUCs below the interval that the version was published with; the intervals are as wide as
+    WRONG asks for.
+    """
     if expected is None:
         return
     figures: Sequence[tuple[str, Level, Estimate | None]] = (
-        ("estimated-auc", "watch", estimated.auc),
-        ("realised-auc", "act", None if realised is None else realised.auc),
+        ("estimated-auc", "watch", estimated),
+        ("realised-auc", "act", realised),
     )
     for rule, level, auc in figures:
-        if auc is not None and (auc.value if eased else auc.wider(WRONG).high) < expected[0]:
+        if auc is not None and (auc.value if eased else auc.high) < expected[0]:
             yield Spoken(rule, level, "auc", auc.value, expected[0])
 
 

@@ -8,10 +8,11 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from peerloan.book import Book, read_loans
-from peerloan.loan import Numbers
+from peerloan.book import Book, EqualRows, read_loans
+from peerloan.loan import Codes, Numbers
 from peerloan.model import Bundle, probabilities
 from peerloan.monitoring.estimates import Estimate
+from peerloan.monitoring.ranking import LEAST
 from peerloan.training.wording import signed
 
 SAMPLES = 1_000
@@ -47,8 +48,11 @@ class Judgement:
     @property
     def verdict(self) -> Verdict:
         """Whether the challenger is better: in ranking (AUC) or in its probabilities (log loss),
-        beyond what chance explains, and in neither of them worse.
+        beyond what chance explains, and in neither of them worse. Of fewer than five loans of a
+        kind nothing is said: a bootstrap of so few knows no others.
         """
+        if min(self.late, self.loans - self.late) < LEAST:
+            return "no difference"
         gains = (self.auc.difference, _turned(self.log_loss.difference))
         if any(each.high < -_NOTHING for each in gains):
             return "worse"
@@ -83,25 +87,32 @@ def judge(champion: Bundle, challenger: Bundle, newest: Book) -> Judgement:
     Raises BookError, or ValueError if the book has not both late loans and others.
     """
     margins: tuple[list[Numbers], list[Numbers]] = ([], [])
-    late = []
+    late, equal = [], EqualRows()
     for part in newest.parts():
         for bundle, own in zip((champion, challenger), margins, strict=True):
             batch = read_loans(bundle.definition, part, label=True)
             own.append(bundle.score_many(batch.loans)[0])
         late.append(np.asarray(batch.labels, dtype=np.float64))
+        equal.add(batch.loans, batch.labels)
     first, second = map(np.concatenate, margins)
-    return compared(first, second, np.concatenate(late))
+    return compared(first, second, np.concatenate(late), groups=equal.groups())
 
 
 def compared(
-    champion: Numbers, challenger: Numbers, late: Numbers, samples: int = SAMPLES, seed: int = 0
+    champion: Numbers,
+    challenger: Numbers,
+    late: Numbers,
+    samples: int = SAMPLES,
+    seed: int = 0,
+    groups: Codes | None = None,
 ) -> Judgement:
     """Compare margins (n,) of two versions on the same loans; `late` (n,) is 1 or 0.
 
     The intervals are of a paired bootstrap (B. Efron 1979, Bootstrap methods: another look at the
     jackknife, The Annals of Statistics 7): loans are drawn with repetition, both versions are
     measured on each draw, and the middle 95 % of the differences are kept. Whole loans are drawn,
-    late and other ones alike, as the share of late ones is a matter of chance too. Raises
+    late and other ones alike, as the share of late ones is a matter of chance too. Loans of one
+    group (n,) are drawn together: copies of a loan say no more than it does alone. Raises
     ValueError unless there are late loans and others, and as many of everything.
     """
     n, n_late = len(late), int(late.sum())
@@ -116,10 +127,12 @@ def compared(
     of_loan = (each_loan[1] - each_loan[0]).T
     random = np.random.default_rng(seed)
     drawn = np.empty((samples, 3))
+    drawable = n if groups is None else int(groups.max()) + 1
     for sample in range(samples):
-        times = np.bincount(random.integers(0, n, n), minlength=n)
+        times = np.bincount(random.integers(0, drawable, drawable), minlength=drawable)
+        times = times if groups is None else times[groups]
         drawn[sample, 0] = ranked[1].auc(times) - ranked[0].auc(times)
-        drawn[sample, 1:] = times @ of_loan / n
+        drawn[sample, 1:] = times @ of_loan / times.sum()
     once = np.ones(n, dtype=np.int64)
     aucs = [each.auc(once) for each in ranked]
     brier, log_loss = each_loan.mean(axis=2).T.tolist()

@@ -12,7 +12,16 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from peerloan.book import Batch, Book, BookError, check_columns, open_book, open_writer, read_loans
+from peerloan.book import (
+    Batch,
+    Book,
+    BookError,
+    EqualRows,
+    check_columns,
+    open_book,
+    open_writer,
+    read_loans,
+)
 from peerloan.ledger import Database, ids
 from peerloan.ledger.inputs import InputReader
 from peerloan.ledger.matured import count_young, matured
@@ -43,7 +52,7 @@ class Outcomes:
     `older` is learnt from: the plan's book, if there is one, and behind it the older outcomes;
     `newest` is held out, and judges. Both are None if there are too few loans to part. Left out
     are `unreadable` loans, which the definition can't read, `young` ones, of days of which too few
-    outcomes are known, and `again`, rows of the plan's book that are among the newest outcomes.
+    outcomes are known, and `again`, rows to learn from that are among the newest outcomes.
     """
 
     older: Book | None
@@ -66,7 +75,7 @@ def collect(
     """Write what is known `now_ms` (milliseconds since 1970) of matured loans into a folder, and
     part it by the time of decision.
 
-    In memory it keeps five bytes a loan, and the newest loans beside a plan's book. Raises
+    In memory it keeps thirteen bytes a loan, and the newest loans beside a plan's book. Raises
     LedgerError, or BookError for the plan's book.
     """
     # Before the ledger is read.
@@ -83,13 +92,15 @@ def collect(
     learnt, held = (Count(len(some), int(some.sum())) for some in (late[:cut], late[cut:]))
     if not 0 < cut < len(late):
         return Outcomes(None, None, learnt, held, found.unreadable, found.young)
+    fresh_older = _fresh(found.equal.groups(), cut)
+    learnt = Count(int(fresh_older.sum()), int(late[:cut][fresh_older].sum()))
     every, known = open_book(path), _Known()
     with open_writer(folder / "newest.parquet", form.schema) as writer:
         for batch in _between(every, definition, cut, len(late)):
             writer.write(form.records(batch.loans, _labels(batch), batch.ids))
             if book is not None:
                 known.add(batch)
-    name, again = f"outcomes until {_shown(found.days[cut - 1])}", 0
+    name, again = f"outcomes until {_shown(found.days[cut - 1])}", cut - learnt.loans
     with open_writer(folder / "older.parquet", form.schema) as writer:
         if book is not None:
             name = f"{Path(book.name).name} and {name}"
@@ -102,8 +113,11 @@ def collect(
                 )
                 records = form.records(batch.loans, _labels(batch), batch.ids)
                 writer.write(records.filter(pa.array(fresh)))
+        done = 0
         for batch in _between(every, definition, 0, cut):
-            writer.write(form.records(batch.loans, _labels(batch), batch.ids))
+            kept = pa.array(fresh_older[done : done + batch.loans.size])
+            done += batch.loans.size
+            writer.write(form.records(batch.loans, _labels(batch), batch.ids).filter(kept))
     # Versions keep the name of what they were trained on.
     older = replace(open_book(folder / "older.parquet"), name=name)
     newest = open_book(folder / "newest.parquet")
@@ -112,12 +126,15 @@ def collect(
 
 
 class _Written(NamedTuple):
-    """What was written, loan by loan: 1 for a late one, and the day of its decision."""
+    """What was written, loan by loan: 1 for a late one, the day of its decision, and its values as
+    a hash.
+    """
 
     late: npt.NDArray[np.int8]
     days: npt.NDArray[np.int32]
     unreadable: int
     young: int
+    equal: EqualRows
 
 
 class _Form:
@@ -184,7 +201,7 @@ def _write(database: Database, form: _Form, share: float, path: Path, now_ms: in
     """Write every matured loan that can be read, the oldest first."""
     reader = InputReader(form.definition)
     late, days = array("b"), array("i")
-    unreadable = 0
+    unreadable, equal = 0, EqualRows()
     with snapshot(database) as connection, open_writer(path, form.schema) as writer:
         young = count_young(connection, share, now_ms)
         for some in matured(connection, share, now_ms):
@@ -199,9 +216,19 @@ def _write(database: Database, form: _Form, share: float, path: Path, now_ms: in
                 loan_ids.append(each.loan_id)
                 days.append(ids.milliseconds(each.id) // DAY_MS)
             late.extend(labels)
-            loans = Loans.of(form.definition, rows)
-            writer.write(form.records(loans, np.array(labels, dtype=np.int64), loan_ids))
-    return _Written(np.array(late, np.int8), np.array(days, np.int32), unreadable, young)
+            loans, outcomes = Loans.of(form.definition, rows), np.array(labels, dtype=np.int64)
+            equal.add(loans, outcomes)
+            writer.write(form.records(loans, outcomes, loan_ids))
+    return _Written(np.array(late, np.int8), np.array(days, np.int32), unreadable, young, equal)
+
+
+def _fresh(groups: Codes | None, cut: int) -> npt.NDArray[np.bool_]:
+    """Which of the older loans (cut,) equal none of the newest: of those that do a version that
+    learns from them would know the outcome by which it is judged.
+    """
+    if groups is None:
+        return np.ones(cut, dtype=np.bool_)
+    return ~np.isin(groups[:cut], groups[cut:])
 
 
 def _cut(late: npt.NDArray[np.int8]) -> int:

@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from peerloan.loan import Loans, Numbers
+from peerloan.loan import Codes, Loans, Numbers
 from peerloan.loan.text import counted
 from peerloan.model import BANDS, Bundle, probabilities
 from peerloan.training import measures
 from peerloan.training.calibration import reliability
+from peerloan.training.folds import equal_groups
 from peerloan.training.measures import Rate
 from peerloan.training.wording import percent, show_rate, signed
 
@@ -190,7 +191,8 @@ def compare(
         raise ValueError(f"expected late loans and others, given {bad} late of {len(late)}")
     margins_a, margins_b = a.model.margins(loans_a), b.model.margins(loans_b)
     figures = (_figures(a, margins_a, late), _figures(b, margins_b, late))
-    differences = np.subtract(*auc_samples((margins_b, margins_a), late, samples, seed))
+    groups = equal_groups(loans_a, late)
+    differences = np.subtract(*auc_samples((margins_b, margins_a), late, samples, seed, groups))
     bands = a.policy.bands_many(margins_a), b.policy.bands_many(margins_b)
     moved = np.bincount(bands[0] * len(BANDS) + bands[1], minlength=len(BANDS) ** 2)
     low, high = np.quantile(differences, _ENDS).tolist()
@@ -208,25 +210,53 @@ def compare(
 
 
 def auc_samples(
-    margins: Sequence[Numbers], late: Numbers, samples: int, seed: int
+    margins: Sequence[Numbers],
+    late: Numbers,
+    samples: int,
+    seed: int,
+    groups: Codes | None = None,
 ) -> tuple[Numbers, ...]:
     """The AUC (samples,) of each margins (n,) on bootstrap samples that all of them share.
 
     Late loans and others are drawn apart, so that every sample has as many of each as the book:
     the stratified bootstrap of Robin et al. (2011), pROC; pairing as Hanley and McNeil (1983) ask,
     because two models on the same loans err alike. The AUC of a sample is the Mann–Whitney
-    statistic of counts: margins are ranked once, and a draw only counts ranks.
+    statistic of counts: margins are ranked once, and a draw only counts ranks. Loans of one group
+    are drawn together: copies of a loan say no more than it does alone.
     """
     random = np.random.default_rng(seed)
     ranked = [_Ranked.of(each, late) for each in margins]
-    n_late, n_other = int(late.sum()), int(len(late) - late.sum())
+    draws = [
+        _Draw(int(own.sum()), None if groups is None else groups[own])
+        for own in (late == 1, late != 1)
+    ]
     found = np.empty((len(ranked), samples))
     for sample in range(samples):
-        bad = random.integers(0, n_late, n_late)
-        others = random.integers(0, n_other, n_other)
+        bad, others = (draw.rows(random) for draw in draws)
         for place, each in enumerate(ranked):
             found[place, sample] = each.auc(bad, others)
     return tuple(found)
+
+
+class _Draw:
+    """Loans of one kind (n) that are drawn with repetition, by groups where there are any."""
+
+    def __init__(self, loans: int, groups: Codes | None) -> None:
+        self._size, self._order = loans, None
+        if groups is not None:
+            _, counts = np.unique(groups, return_counts=True)
+            self._size, self._order = len(counts), np.argsort(groups, kind="stable")
+            self._counts, self._starts = counts, np.cumsum(counts) - counts
+
+    def rows(self, random: np.random.Generator) -> Codes:
+        """The rows of a draw."""
+        drawn = random.integers(0, self._size, self._size)
+        if self._order is None:
+            return drawn
+        counts = self._counts[drawn]
+        within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+        rows: Codes = self._order[np.repeat(self._starts[drawn], counts) + within]
+        return rows
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from peerloan.loan import Codes, Numbers
 from peerloan.model.intervals import wilson
 
 _Z95_ONE_SIDED = 1.6448536269514722
-_FOLDS = 5
+FOLDS = 5
 # How many loans of the average rate a level's own rate is mixed with.
 _PRIOR = 20
 
@@ -104,16 +104,17 @@ def auc(values: Numbers, late: Codes) -> float | None:
     return (rank_sum - n_bad * (n_bad + 1) / 2) / (n_bad * n_good)
 
 
-def level_auc(codes: Codes, late: Codes) -> float | None:
+def level_auc(codes: Codes, late: Codes, fold: Codes | None = None) -> float | None:
     """The AUC of levels, which have no order of their own, ranked by their late rates.
 
-    In five folds, each fold's loans by the rates of the others: ranked by their own outcomes even
-    levels without meaning would look good. The mean over folds that have both kinds of loans.
+    In folds (n,), by default five, each fold's loans by the rates of the others: ranked by their
+    own outcomes even levels without meaning would look good. The mean over folds that have both
+    kinds of loans.
     """
-    fold = np.arange(len(codes)) % _FOLDS
+    fold = np.arange(len(codes)) % FOLDS if fold is None else fold
     size = int(codes.max(initial=0)) + 1
     areas = []
-    for each in range(_FOLDS):
+    for each in range(FOLDS):
         rest = fold != each
         if not rest.any():
             continue

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import msgspec
 import numpy as np
-from sklearn.model_selection import StratifiedKFold
 
 from peerloan.book import Book
 from peerloan.loan import Loans
@@ -22,6 +21,7 @@ from peerloan.model.profile import Profile
 from peerloan.training.calibration import Calibration, cross_fitted
 from peerloan.training.card import model_card
 from peerloan.training.evaluation import auc_interval, figures
+from peerloan.training.folds import equal_groups, stratified
 from peerloan.training.judged import Judgement
 from peerloan.training.revised import Recalibrated, recalibration_report
 from peerloan.training.run import Aim, OnTable, Outcome, TrainingError, libraries, read_table
@@ -51,10 +51,7 @@ def recalibrate(
     on_table(table)
     loans = Loans(bundle.definition, table.loans.columns, table.loans.size)
     raw, _ = bundle.score_many(loans)
-    fold = np.empty(loans.size, dtype=np.int64)
-    splits = StratifiedKFold(_FOLDS, shuffle=True, random_state=0).split(table.late, table.late)
-    for number, (_, rows) in enumerate(splits):
-        fold[rows] = number
+    fold = stratified(table.late, _FOLDS, 0, equal_groups(loans, table.late))
     margins = cross_fitted(raw, table.late, fold)
     offered = trade_off(margins, table.late)
     before = bundle.manifest

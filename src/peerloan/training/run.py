@@ -6,7 +6,7 @@ import importlib.metadata
 import itertools
 import platform
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Lock
 
@@ -16,7 +16,9 @@ import numpy as np
 from peerloan.book import (
     Book,
     BookDoubts,
+    Doubt,
     DoubtCollector,
+    EqualRows,
     Fingerprint,
     check_columns,
     join_loans,
@@ -45,6 +47,7 @@ from peerloan.training import calibration, parallel
 from peerloan.training.candidates import CANDIDATES
 from peerloan.training.card import model_card
 from peerloan.training.evaluation import FIGURES, auc_interval, figures
+from peerloan.training.folds import count_rarer, without_shared
 from peerloan.training.report import training_report
 from peerloan.training.scorecards import rescaled
 from peerloan.training.search import (
@@ -164,6 +167,7 @@ def read_table(
                 f"given {int(count)} of {len(late)}{left_out}"
             )
     loans = join_loans(some_loans)
+    _refuse_repeated(EqualRows.of(loans, late), late, book.name)
     seen = definition_as_seen(loans)
     return Table(
         Path(book.name).name,
@@ -213,7 +217,7 @@ def train(
     table = read_table(book, definition, progress, groups)
     on_table(table)
     _refuse_constants(table.loans, book.name)
-    after = None if later is None else read_table(later, definition, progress)
+    after = None if later is None else _read_later(later, definition, progress, table)
     if after is not None:
         on_table(after)
     grids = {name: grid for name, grid in read_grids().items() if name in candidates}
@@ -233,6 +237,44 @@ def train(
         outcomes.append(Outcome(trial.candidate, version, each.manifest.metrics, chosen, why))
     progress("publishing", 1.0)
     return sorted(outcomes, key=lambda outcome: (not outcome.chosen, -outcome.metrics["auc"]))
+
+
+def _refuse_repeated(equal: EqualRows, late: Numbers, book: str) -> None:
+    """Raise TrainingError if the rows of a kind are few loans, each many times."""
+    if (groups := equal.groups()) is None:
+        return
+    count, kind = count_rarer(late, groups)
+    if count < LEAST_LOANS:
+        rows = int((late == (1 if kind == "late" else 0)).sum())
+        raise TrainingError(
+            f"{book}: expected at least {LEAST_LOANS} different loans that are {kind}, given "
+            f"{count}: the other {rows - count:,} of their {rows:,} rows equal an earlier one; "
+            "train on the original table"
+        )
+
+
+def _read_later(later: Book, definition: Definition, progress: Progress, table: Table) -> Table:
+    """A book of a later time, without rows that equal those that are trained on: of them a version
+    knows the outcome.
+    """
+    after = read_table(later, definition, progress)
+    fresh = without_shared(table.loans, after.loans)
+    shared = int((~fresh).sum())
+    if not shared:
+        return after
+    late = after.late[fresh]
+    if min(late.sum(), len(late) - late.sum()) < LEAST_LOANS:
+        raise TrainingError(
+            f"{later.name}: expected a book of other loans, given {shared:,} of {len(fresh):,} "
+            "rows that equal one of the training table in every field"
+        )
+    doubt = Doubt(
+        f"{shared:,} of {len(fresh):,} rows of the later book equal one of the training table in "
+        "every field, many more than chance explains: they are left out of its figures",
+        shared,
+    )
+    doubts = replace(after.doubts, doubts=(*after.doubts.doubts, doubt))
+    return replace(after, loans=after.loans.take(fresh), late=late, doubts=doubts)
 
 
 def _refuse_constants(loans: Loans, book: str) -> None:
@@ -321,7 +363,7 @@ def _draft(
         intervals=intervals,
         later=judged_later,
         groups=table.groups,
-        doubts=tuple(table.doubts.texts),
+        doubts=(*table.doubts.texts, *(() if after is None else after.doubts.texts)),
         without_outcome=table.without_outcome,
     )
     return draft(

@@ -12,13 +12,14 @@ from importlib import resources
 import numpy as np
 import numpy.typing as npt
 from scipy.stats import t
-from sklearn.model_selection import StratifiedKFold, train_test_split
+from sklearn.model_selection import train_test_split
 
-from peerloan.loan import Loans, Numbers
+from peerloan.loan import Codes, Loans, Numbers
 from peerloan.training import parallel
 from peerloan.training.calibration import Reliability, cross_fitted, reliability
 from peerloan.training.candidates import CANDIDATES, Settings
 from peerloan.training.evaluation import BOUNDS, figures
+from peerloan.training.folds import count_rarer, equal_groups, stratified
 
 FOLDS, QUICK_FOLDS = 5, 3
 SEED = 0
@@ -132,28 +133,35 @@ def search(
     progress: Progress,
     folds: int = FOLDS,
 ) -> Found:
-    """Judge every setting, on few loans first where there are many, and choose."""
+    """Judge every setting, on few loans first where there are many, and choose.
+
+    Equal rows of an oversampled table are in one fold.
+    """
     going = {candidate: list(settings) for candidate, settings in grids.items()}
     tried: list[Trial] = []
-    for size, few, share in RUNGS:
+    groups = equal_groups(loans, late)
+    share = count_rarer(late, groups)[0] / loans.size
+    for size, few, going_on in RUNGS:
         # A rung is worth its time only if it decides something, on far fewer loans, of which
         # enough are of the rarer kind in each fold.
-        rarer = min(late.mean(), 1 - late.mean()) * size / few
+        rarer = share * size / few
         single = all(len(each) == 1 for each in going.values())
         if single or size * 2 >= loans.size or rarer < _LEAST_RARER:
             continue
         rows, _ = train_test_split(
             np.arange(loans.size), train_size=size, stratify=late, random_state=SEED
         )
-        trials = _judge(loans.take(rows), late[rows], going, few, threshold_margin, progress)
+        fold = stratified(late[rows], few, SEED, _among(groups, rows))
+        trials = _judge(loans.take(rows), late[rows], going, fold, threshold_margin, progress)
         tried += trials
         going = {
             candidate: [trial.settings for trial in _ranked(trials, candidate)][
-                : max(1, round(len(settings) * share))
+                : max(1, round(len(settings) * going_on))
             ]
             for candidate, settings in going.items()
         }
-    trials = _judge(loans, late, going, folds, threshold_margin, progress)
+    fold = stratified(late, folds, SEED, groups)
+    trials = _judge(loans, late, going, fold, threshold_margin, progress)
     best = tuple(_ranked(trials, candidate)[0] for candidate in grids)
     chosen, why = choose(best)
     return Found(best, (*tried, *trials), chosen, why)
@@ -205,14 +213,14 @@ def _judge(
     loans: Loans,
     late: Numbers,
     grids: Mapping[str, Sequence[Settings]],
-    folds: int,
+    fold: Codes,
     threshold_margin: float,
     progress: Progress,
 ) -> list[Trial]:
-    splits = list(StratifiedKFold(folds, shuffle=True, random_state=SEED).split(late, late))
-    fold = np.empty(loans.size, dtype=np.int64)
-    for number, (_, judge_on) in enumerate(splits):
-        fold[judge_on] = number
+    folds = int(fold.max()) + 1
+    splits = [
+        (np.flatnonzero(fold != number), np.flatnonzero(fold == number)) for number in range(folds)
+    ]
     due = [(candidate, settings) for candidate, every in grids.items() for settings in every]
 
     def fit(job: tuple[tuple[str, Settings], int]) -> Numbers:
@@ -234,6 +242,11 @@ def _judge(
         margins[done // folds, splits[done % folds][1]] = found
         progress(what, (done + 1) / len(jobs))
     return list(parallel.each(judge, range(len(due))))
+
+
+def _among(groups: Codes | None, rows: Codes) -> Codes | None:
+    """The groups of some rows, numbered from 0."""
+    return None if groups is None else np.unique(groups[rows], return_inverse=True)[1]
 
 
 def _by_fold(

@@ -34,7 +34,8 @@ class Study:
     """One candidate after its search, its calibration and its final fit.
 
     `margins` (n,) are out of fold and calibrated on the other folds, `late` (n,) is 1 for each
-    late loan, `fold` (n,) numbers each loan's fold; `estimator` is the deployed form, calibrated.
+    late loan, `fold` (n,) numbers each loan's fold; `estimator` is the deployed form, calibrated;
+    `doubts` are what to doubt about the tables.
     """
 
     definition: Definition

@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 import xgboost
-from sklearn.model_selection import train_test_split
 
 from peerloan.loan import Definition, Loans, Numbers
 from peerloan.model import Encoding, OnnxParts, Scorecard
 from peerloan.model.encoding import to_single
 from peerloan.training.candidates.base import SEED, Progress, Settings
 from peerloan.training.encoders import fit_encoding
+from peerloan.training.folds import equal_groups, set_aside
 from peerloan.training.graphs import booster_graph
 from peerloan.training.resampling import resample
 from peerloan.training.scorecards import compile_trees
@@ -78,8 +78,7 @@ def fit_additive(loans: Loans, late: Numbers, settings: Settings, progress: Prog
 
 def fit_boosted(loans: Loans, late: Numbers, settings: Settings, progress: Progress) -> _Boosted:
     """Trees with interactions, as many as help on loans set aside."""
-    rows = np.arange(loans.size)
-    kept, aside = train_test_split(rows, test_size=_SET_ASIDE, stratify=late, random_state=SEED)
+    kept, aside = set_aside(late, _SET_ASIDE, SEED, equal_groups(loans, late))
     encoding, table = _table(loans.take(kept), late[kept], settings)
     watched = xgboost.DMatrix(to_single(encoding.matrix(loans.take(aside))), late[aside])
     parameters = _COMMON | {

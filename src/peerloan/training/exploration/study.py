@@ -25,6 +25,7 @@ from peerloan.book import (
 from peerloan.loan import Codes, Definition, Field, Loans, Numbers
 from peerloan.training import measures
 from peerloan.training.exploration.binning import Bins, Kind, bin_field, order_values
+from peerloan.training.folds import first_folds
 from peerloan.training.measures import Rate
 
 # More columns of a histogram than this blur.
@@ -179,10 +180,11 @@ def measure(
     read = _read(book, definition, progress)
     overall = Rate.of(int(read.late.sum()), read.loans.size)
     features, binned = [], {}
+    fold = first_folds(read.loans, read.late, measures.FOLDS)
     for done, field in enumerate(definition.fields):
         progress("measuring features", done / len(definition.fields))
         bins = binned[field.name] = bin_field(field, read.loans)
-        features.append(_feature(field, read.loans, bins, read.late))
+        features.append(_feature(field, read.loans, bins, read.late, fold))
     progress("measuring features", 1.0)
     paired = _most_informative(features)
     return Study(
@@ -249,7 +251,7 @@ def _read(book: Book, definition: Definition, progress: Progress) -> _Read:
     )
 
 
-def _feature(field: Field, loans: Loans, bins: Bins, late: Codes) -> Feature:
+def _feature(field: Field, loans: Loans, bins: Bins, late: Codes, fold: Codes) -> Feature:
     size = np.bincount(bins.codes, minlength=len(bins.labels))
     bad = np.bincount(bins.codes[late == 1], minlength=len(bins.labels))
     missing = int(size[-1]) if "missing" in bins.kinds else 0
@@ -284,7 +286,9 @@ def _feature(field: Field, loans: Loans, bins: Bins, late: Codes) -> Feature:
         by_chance=None
         if information is None
         else measures.information_by_chance(len(size), n_bad, loans.size - n_bad),
-        auc=measures.level_auc(bins.codes, late) if values is None else measures.auc(values, late),
+        auc=measures.level_auc(bins.codes, late, fold)
+        if values is None
+        else measures.auc(values, late),
         correlation=None if values is None else _with_label(values, late),
         numeric=_numeric(field, np.sort(numbers)) if len(numbers) else None,
     )

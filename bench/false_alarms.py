@@ -1,0 +1,199 @@
+"""How often rules speak of drawn windows: of calm ones in vain, and of scenarios rightly.
+
+Calm windows are loans of a calm book with outcomes that are drawn by the version's own
+probabilities: whatever speaks of them, speaks by chance.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import NormalDist
+from typing import NamedTuple
+
+import numpy as np
+from rich.table import Table
+
+from peerloan.loan import Codes, Loans, Numbers
+from peerloan.model import Bundle, probabilities
+from peerloan.monitoring import rules
+from peerloan.monitoring.bins import LevelBins
+from peerloan.monitoring.counts import Counting
+from peerloan.monitoring.drift import Psi, psi
+from peerloan.monitoring.estimates import Estimate
+from peerloan.monitoring.performance import Calibration, Scores
+from peerloan.monitoring.rules import Rules, Spoken
+
+# Windows that are counted at once.
+_AT_ONCE = 500
+# Features that have not moved at all.
+_STILL = Psi(0.0, 0.0, 1.0)
+
+
+class Window(NamedTuple):
+    """Loans in each column's bins, one after the other; their scores, with outcomes."""
+
+    rows: Codes
+    bins: Codes
+    scores: Scores
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A book from which windows are drawn: each loan's margin and bins (columns, loans), and
+    whether it was late; None for outcomes by its probability.
+    """
+
+    bundle: Bundle
+    counting: Counting
+    margins: Numbers
+    places: Codes
+    late: Codes | None
+
+    @classmethod
+    def of(cls, bundle: Bundle, loans: Loans, late: Codes | None = None) -> Drawn:
+        """All loans of a book."""
+        counting = Counting.of(bundle)
+        margins = bundle.score_many(loans)[0]
+        columns = [*(loans.columns[name] for name in loans.definition.names)]
+        columns.append(probabilities(margins))
+        places = [bins.places(column) for bins, column in zip(counting.bins, columns, strict=True)]
+        return cls(bundle, counting, margins, np.stack(places), late)
+
+    @property
+    def ends(self) -> Codes:
+        """Where each column's bins end."""
+        return np.cumsum([bins.size for bins in self.counting.bins])
+
+    def windows(self, size: int, count: int, seed: int) -> Iterator[Window]:
+        """So many windows of so many loans, drawn with repetition."""
+        random = np.random.default_rng(seed)
+        width = int(self.ends[-1])
+        starts = self.ends - [bins.size for bins in self.counting.bins]
+        shifted = self.places + starts[:, np.newaxis]
+        p = probabilities(self.margins)
+        for first in range(0, count, _AT_ONCE):
+            some = min(_AT_ONCE, count - first)
+            rows = random.integers(0, len(p), (some, size))
+            late = random.random(rows.shape) < p[rows]
+            if self.late is not None:
+                late = self.late[rows] == 1
+            flat = shifted[:, rows] + np.arange(some)[:, np.newaxis] * width
+            bins = np.bincount(flat.ravel(), minlength=some * width).reshape(some, width)
+            for i in range(some):
+                scores = Scores.of(self.margins[rows[i]], late[i].astype(np.int64))
+                yield Window(rows[i], bins[i], scores)
+
+
+def speak(drawn: Drawn, window: Window, limits: Rules) -> list[Spoken]:
+    """The rules that speak of a window whose outcomes are all known, as `figures.watched` asks
+    them; what can't speak is not measured to the end.
+    """
+    counting, scores = drawn.counting, window.scores
+    columns = np.split(window.bins, drawn.ends[:-1])
+    features = dict(zip(counting.names, _drift(drawn, columns, limits), strict=True))
+    score = features.pop(counting.names[-1])
+    size = len(window.rows)
+    new = {
+        name: Estimate.of_share(int(counts[-2]), size, rules.WRONG)
+        for name, bins, counts in zip(counting.names, counting.bins, columns, strict=True)
+        if isinstance(bins, LevelBins) and counts[-2]
+    }
+    published = drawn.bundle.manifest.intervals.get("auc")
+    estimated = realised = None
+    if published is not None and scores.expected_auc() < published[0]:
+        estimated = scores.estimated(drawn.bundle.policy).auc
+        estimated = estimated and estimated.wider(rules.WRONG)
+    if published is not None and _auc(scores) < published[0]:
+        realised = scores.realised_auc(rules.WRONG)
+    assert scores.late is not None
+    late, expected = int(scores.late.sum()), float(scores.loans @ probabilities(scores.margins))
+    ratio = Estimate(late / expected, 0.0, 0.0)
+    calibration = Calibration(late, expected, ratio, None, None, [])
+    return [
+        *rules.of_drift(limits, features, score),
+        *rules.of_levels(limits, new),
+        *rules.of_performance(estimated, realised, published),
+        *rules.of_calibration(limits, calibration),
+    ]
+
+
+def _drift(drawn: Drawn, columns: list[Codes], limits: Rules) -> list[Psi]:
+    """Each column's PSI; of those that certainly don't speak none is said to have moved."""
+    found = []
+    m = drawn.bundle.profile.loans
+    z = NormalDist().inv_cdf(1 - rules.WRONG / 2)
+    for counts, shares in zip(columns, drawn.counting.shares, strict=True):
+        n = int(counts.sum())
+        held = (counts > 0) | (shares > 0)
+        value, chance = _psi(counts[held], shares[held], n, m)
+        # The standard error is at least that without drift.
+        least = max(limits.psi_watch, z * np.sqrt(2 * chance * (1 / n + 1 / m)))
+        moved = psi(counts, shares, m) if value - chance >= least else None
+        found.append(moved or _STILL)
+    return found
+
+
+def _psi(counts: Codes, shares: Numbers, n: int, m: int) -> tuple[float, float]:
+    """The index, and what of it chance brings."""
+    there = shares * m
+    half = np.where((counts == 0) | (there == 0), 0.5, 0.0)
+    p, q = (counts + half) / n, (there + half) / m
+    return float((p - q) @ np.log(p / q)), (len(p) - 1) * (1 / n + 1 / m)
+
+
+def _auc(scores: Scores) -> float:
+    """The realised AUC; 1 of loans of one kind."""
+    assert scores.late is not None
+    late, on_time = scores.late, scores.loans - scores.late
+    if not late.sum() or not on_time.sum():
+        return 1.0
+    return float(late @ (np.cumsum(on_time) - on_time / 2)) / int(late.sum() * on_time.sum())
+
+
+def count(drawn: Drawn, size: int, windows: int, seed: int) -> Counter[str]:
+    """In how many windows each rule speaks, as "rule level"; "act" is any rule at that level, and
+    "any" any rule at all.
+    """
+    found: Counter[str] = Counter()
+    limits = Rules()
+    for window in drawn.windows(size, windows, seed):
+        spoken = speak(drawn, window, limits)
+        found.update({f"{each.rule} {each.level}" for each in spoken})
+        found["act"] += any(each.level == "act" for each in spoken)
+        found["any"] += bool(spoken)
+    return found
+
+
+def calm_table(drawn: Drawn, sizes: Sequence[int], windows: int) -> Table:
+    """How often rules speak of calm windows, in 1,000, with the end of the exact 95 % interval."""
+    table = Table(title=f"{windows:,} calm windows of each size, in 1,000", title_justify="left")
+    for column in ("loans", "act", "at most", "any", "rules that spoke"):
+        table.add_column(column, justify="left" if " that " in column else "right")
+    for size in sizes:
+        found = count(drawn, size, windows, 1)
+        act, every = found.pop("act"), found.pop("any")
+        table.add_row(
+            f"{size:,}",
+            f"{1_000 * act / windows:.2f}",
+            f"{1_000 * Estimate.of_share(act, windows).high:.2f}",
+            f"{1_000 * every / windows:.2f}",
+            ", ".join(f"{rule} {times}" for rule, times in sorted(found.items())) or "none",
+        )
+    return table
+
+
+def seen_table(books: Mapping[str, Drawn], sizes: Sequence[int], windows: int) -> Table:
+    """In what share of each scenario's windows a rule speaks, and says "act"."""
+    table = Table(title=f"{windows:,} windows: a rule speaks (says act)", title_justify="left")
+    for column in ("loans", *books):
+        table.add_column(column, justify="right")
+    for size in sizes:
+        found = [count(drawn, size, windows, 1) for drawn in books.values()]
+        cells = [
+            f"{100 * each['any'] / windows:.0f} % ({100 * each['act'] / windows:.0f} %)"
+            for each in found
+        ]
+        table.add_row(f"{size:,}", *cells)
+    return table

@@ -1,0 +1,179 @@
+"""Equal rows: when there are more than chance explains, and that they stay in one fold."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.model_selection import StratifiedKFold, train_test_split
+
+from peerloan.book import EqualRows
+from peerloan.loan import Codes, Loans, Numbers, default_definition
+from peerloan.sample import batches
+from peerloan.training.comparing import auc_samples
+from peerloan.training.folds import (
+    count_rarer,
+    equal_groups,
+    first_folds,
+    set_aside,
+    stratified,
+    without_shared,
+)
+from peerloan.training.measures import FOLDS, level_auc
+
+DEFINITION = default_definition()
+
+
+def sampled(loans: int, seed: int) -> tuple[Loans, Numbers]:
+    """A sample's loans, of which every eighth is late."""
+    (batch,) = batches(loans, seed=seed)
+    rows: list[dict[str, Any]] = batch.to_pylist()
+    values = [tuple(row[name] for name in DEFINITION.names) for row in rows]
+    return Loans.of(DEFINITION, values), (np.arange(loans) % 8 == 0).astype(np.float64)
+
+
+LOANS, LATE = sampled(1_200, 3)
+
+
+def repeated(times: Codes) -> tuple[Loans, Numbers, Codes]:
+    """Each loan so many times, in another order, and which one each row is."""
+    rows = np.random.default_rng(1).permutation(np.repeat(np.arange(len(times)), times))
+    return LOANS.take(rows), LATE[rows], rows
+
+
+def test_a_table_with_each_row_once_has_the_folds_of_the_library() -> None:
+    assert equal_groups(LOANS, LATE) is None
+    fold = stratified(LATE, 5, 0)
+    splits = StratifiedKFold(5, shuffle=True, random_state=0).split(LATE, LATE)
+    for number, (_, rows) in enumerate(splits):
+        assert np.flatnonzero(fold == number).tolist() == rows.tolist()
+    kept, aside = set_aside(LATE, 0.15, 0)
+    by_library = train_test_split(
+        np.arange(len(LATE)), test_size=0.15, stratify=LATE, random_state=0
+    )
+    assert (kept.tolist(), aside.tolist()) == tuple(some.tolist() for some in by_library)
+
+
+@pytest.mark.parametrize(
+    "times",
+    [
+        np.where(LATE == 1, 30, 1),
+        np.where(LATE == 1, 1, 3),
+        np.full(len(LATE), 2),
+        np.random.default_rng(2).poisson(np.where(LATE == 1, 8.0, 1.0)),
+        np.where(np.arange(len(LATE)) < 8, 3, 1),
+    ],
+    ids=["late ones", "ones on time", "twice", "drawn with repetition", "a few"],
+)
+def test_equal_rows_are_found_and_stay_together(times: Codes) -> None:
+    loans, late, rows = repeated(times)
+    groups = equal_groups(loans, late)
+    assert groups is not None
+    assert len(np.unique(groups)) == len(np.unique(np.stack([groups, rows]), axis=1).T)
+    fold = stratified(late, 5, 0, groups)
+    kept, aside = set_aside(late, 0.15, 0, groups)
+    assert not np.intersect1d(rows[kept], rows[aside]).size
+    assert len(kept) + len(aside) == len(rows)
+    for number in range(5):
+        assert not np.intersect1d(rows[fold == number], rows[fold != number]).size
+        different = len(np.unique(rows[(fold == number) & (late == 1)]))
+        assert abs(different - len(np.unique(rows[late == 1])) / 5) <= 1
+    found = EqualRows.of(loans, late).repeated()
+    assert found is not None
+    again = times[times > 1] - 1
+    late_again = times[(times > 1) & (LATE == 1)] - 1
+    assert (found.rows, found.repeated, found.late) == (len(rows), again.sum(), late_again.sum())
+    assert f"{again.sum():,} of {len(rows):,} rows" in found.sentence()
+
+
+@settings(max_examples=25)
+@given(st.integers(1, 10), st.integers(2, 6), st.integers(0, 2**32))
+def test_chance_explains_equal_rows_of_few_values(fields: int, levels: int, seed: int) -> None:
+    """Also where some fields follow from others, as a grade from a rate."""
+    random = np.random.default_rng(seed)
+    shares = random.dirichlet(np.full(levels, 2.0))
+    drawn = random.choice(levels, size=(4_000, len(DEFINITION.names)), p=shares)
+    drawn[:, fields:] = 0
+    drawn[:, 1] = drawn[:, 0] // 2
+    loans = Loans.of(
+        DEFINITION,
+        [
+            tuple(
+                float(value) if field.is_number else str(value)
+                for field, value in zip(DEFINITION.fields, row, strict=True)
+            )
+            for row in drawn.tolist()
+        ],
+    )
+    late = (random.random(4_000) < 0.1).astype(np.float64)
+    assert equal_groups(loans, late) is None
+
+
+def test_what_only_looks_different_is_equal() -> None:
+    """Ids are no field; −0 is 0; and a model sees numbers in single precision."""
+    again = dict(LOANS.columns)
+    income = LOANS.numbers("annual_inc")
+    again["annual_inc"] = income * (1 + 1e-12)
+    again["delinq_2yrs"] = np.where(
+        LOANS.numbers("delinq_2yrs") == 0, -0.0, LOANS.numbers("delinq_2yrs")
+    )
+    equal = EqualRows.of(LOANS)
+    equal.add(Loans(DEFINITION, again, LOANS.size))
+    found = equal.repeated()
+    assert found is not None
+    assert (found.rows, found.repeated, found.late) == (2 * LOANS.size, LOANS.size, None)
+    other = dict(LOANS.columns)
+    other["annual_inc"] = income + 1
+    apart = EqualRows.of(LOANS)
+    apart.add(Loans(DEFINITION, other, LOANS.size))
+    assert apart.repeated() is None
+    assert EqualRows().repeated() is None
+
+
+def test_a_large_table_is_judged_by_a_sample(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("peerloan.book.equal_rows._SAMPLED", 500)
+    equal = EqualRows()
+    for first in range(0, 2 * LOANS.size, 300):
+        rows = np.arange(first, first + 300) % LOANS.size
+        equal.add(LOANS.take(rows), LATE[rows])
+    found = equal.repeated()
+    assert found is not None
+    assert (found.rows, found.repeated, found.late) == (2_400, 1_200, 150)
+
+
+def test_few_different_loans_are_counted_once() -> None:
+    loans, late, _ = repeated(np.where(LATE == 1, 30, 1))
+    assert count_rarer(late, equal_groups(loans, late)) == (150, "late")
+    assert count_rarer(late) == (1_050, "on time")
+
+
+def test_loans_of_a_later_table_that_were_trained_on_are_known() -> None:
+    half = np.arange(LOANS.size) < 600
+    assert without_shared(LOANS.take(half), LOANS).tolist() == (~half).tolist()
+    assert without_shared(LOANS.take(half), LOANS.take(~half)).all()
+
+
+def test_levels_are_not_judged_by_copies_of_a_loan() -> None:
+    """Levels without a meaning, one for every two loans: by their copies they would look good."""
+    meaningless = np.arange(LOANS.size) // 2
+    loans, late, rows = repeated(np.where(LATE == 1, 20, 1))
+    codes, is_late = meaningless[rows], late.astype(np.int64)
+    leaky = level_auc(codes, is_late)
+    honest = level_auc(codes, is_late, first_folds(loans, is_late, FOLDS))
+    assert leaky is not None
+    assert honest is not None
+    assert honest < 0.6 < 0.8 < leaky
+    assert first_folds(LOANS, LATE.astype(np.int64), 5).tolist() == [i % 5 for i in range(1_200)]
+
+
+def test_copies_of_a_loan_make_no_interval_narrower() -> None:
+    random = np.random.default_rng(4)
+    margins = random.normal(size=600) + LATE[:600]
+    once = auc_samples([margins], LATE[:600], 400, 0)[0].std()
+    rows = np.repeat(np.arange(600), 20)
+    many = (margins[rows],), LATE[:600][rows], 400, 0
+    assert auc_samples(*many)[0].std() < 0.4 * once
+    assert auc_samples(*many, groups=rows)[0].std() == pytest.approx(once, rel=0.15)
