@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from decimal import Decimal
+from functools import lru_cache
 
 import msgspec
 
@@ -93,8 +94,7 @@ class Spelling:
     @classmethod
     def of(cls, field: Field) -> Spelling:
         """That of a field: what the training table held comes before what the definition lists."""
-        seen = dict.fromkeys(map(plain, field.seen_levels))
-        return cls((*field.seen_levels, *(x for x in field.levels if plain(x) not in seen)))
+        return _spelling_of(field)
 
     @property
     def is_plain(self) -> bool:
@@ -116,6 +116,13 @@ class Spelling:
         except (ValueError, OverflowError):  # thousands of digits; an infinite number
             return None
         return text if text in self._levels else None
+
+
+@lru_cache(maxsize=512)  # of each part of a book anew, otherwise
+def _spelling_of(field: Field) -> Spelling:
+    seen = set(map(plain, field.seen_levels))
+    listed = (level for level in field.levels if plain(level) not in seen)
+    return Spelling((*field.seen_levels, *listed))
 
 
 def with_one_spelling(definition: Definition) -> Definition:
