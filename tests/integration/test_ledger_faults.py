@@ -270,6 +270,15 @@ def _slowly(calls: list[Callable[[], int]]) -> Iterator[Callable[[], int]]:
         time.sleep(0.2)
 
 
+def tell_outcome(here: Faulty) -> int:
+    """Tell what became of the first decision that was answered; the answer's status."""
+    first = next(each.ids[0] for each in here.load.tally.requests if each.ids)
+    body = {"outcomes": [{"id": first, "late": True}]}
+    answer = requests.post(f"{here.service.url}/v1/outcomes", json=body, timeout=60)
+    assert answer.status_code != 200 or answer.json()["stored"] == 1
+    return answer.status_code
+
+
 @pytest.mark.parametrize("moves", [True, False], ids=["moves", "hosts"])
 def test_a_standby_takes_over(faulty: Callable[..., Faulty], store: Store, moves: bool) -> None:
     """The server dies; its standby can only be read for a while, and then is promoted. The URL has
@@ -290,6 +299,7 @@ def test_a_standby_takes_over(faulty: Callable[..., Faulty], store: Store, moves
         here = faulty(url, through=url.replace(here_port, hosts))
         here.url = url.replace(here_port, f":{standby.port}/")
         with here.loaded("its standby takes over" + (" at its address" if moves else "")):
+            here.service.wait_for(lambda: here.load.tally.count(200) > 100, 60)
             began = time.monotonic()
             primary.stop(signal.SIGQUIT)
             proxy.to = standby.port
@@ -297,7 +307,9 @@ def test_a_standby_takes_over(faulty: Callable[..., Faulty], store: Store, moves
             time.sleep(3)
             here.assert_unavailable(began)
             assert requests.get(f"{here.service.url}/readyz").json()["ledger"] == "unavailable"
+            assert tell_outcome(here) == 503
             standby.run("SELECT pg_promote()")
+        assert tell_outcome(here) == 200
         verified = verify(Database(here.url), Seal.existing(store.root.parent / "peerloan-seal"))
         assert dict(verified.findings.totals) == {}
 
@@ -348,7 +360,7 @@ def test_pgbouncer_stands_between(
         others = [ended.enter_context(Other(pooled)) for _ in range(2)]
         here.load = Load(here.port, here.loan, clients=16)
         with here.loaded(f"behind PgBouncer ({mode}), cut 5 times"):
-            time.sleep(STEADY_SECONDS)
+            here.service.wait_for(lambda: here.load.tally.count(200) > 200, 60)
             assert here.load.tally.statuses_seen() == {200}
             for _ in range(5):
                 proxy.cut()
