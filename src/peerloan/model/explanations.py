@@ -37,15 +37,15 @@ class Explanation(msgspec.Struct, frozen=True):
 def check_why(why: str) -> None:
     """Raise StoreError unless a text can be a reason."""
     if not why.strip():
-        given = "nothing"
+        fault = "nothing"
     elif has_control(why):
-        given = f"{why!r}"[:100]
+        fault = f"{why!r}"[:100]
     elif len(why) > MAX_WHY:
-        given = f"{len(why):,} characters"
+        fault = f"{len(why):,} characters"
     else:
         return
     expected = f"text of 1 to {MAX_WHY:,} characters, without control characters"
-    raise StoreError(f"why: expected {expected}, given {given}")
+    raise StoreError(f"why: expected {expected}, given {fault}")
 
 
 def read_explanations(aliases: Path) -> dict[int, Explanation]:

@@ -47,8 +47,8 @@ def refuse_other_format(body: Mapping[str, Any], fields: Collection[str], model:
 
 def _refuse_known(name: str, value: Any, model: str) -> None:
     if name == "inputs" and isinstance(value, list) and value and _is_tensor(value[0]):
-        format_ = "the Open Inference Protocol's format"
-        raise _refusal(name, format_, f"send it to POST /v2/models/{model}/infer")
+        kind = "the Open Inference Protocol's format"
+        raise _refusal(name, kind, f"send it to POST /v2/models/{model}/infer")
     split = isinstance(value, dict) and value.keys() >= _SPLIT
     raise _refusal(name, _KNOWN[name], _PANDAS if split else _unwrap(name, value))
 
@@ -67,7 +67,7 @@ def _holds_loans(value: Any, fields: Collection[str]) -> bool:
     return isinstance(first, dict) and any(name in fields for name in first)
 
 
-def _refusal(name: str, given: str, remedy: str) -> RequestError:
-    detail = f"{name}: expected {_EXPECTED}, given {given}; {remedy}"
-    problem = Problem(None, name, f"{_EXPECTED} ({remedy})", given)
+def _refusal(name: str, kind: str, remedy: str) -> RequestError:
+    detail = f"{name}: expected {_EXPECTED}, given {kind}; {remedy}"
+    problem = Problem(None, name, f"{_EXPECTED} ({remedy})", kind)
     return RequestError(422, "Another Format", detail, [problem])

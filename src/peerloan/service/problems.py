@@ -82,8 +82,8 @@ def _detail(error: HTTPException) -> str:
     """What Flask refused, in a sentence that says what to do."""
     if isinstance(error, MethodNotAllowed):
         allowed = sorted(set(error.valid_methods or ()) - {"HEAD", "OPTIONS"})
-        given = show_given(request.method).strip("'")
-        detail = f"Expected {' or '.join(allowed)} at this address, given {given}."
+        method = show_given(request.method).strip("'")
+        detail = f"Expected {' or '.join(allowed)} at this address, given {method}."
         if request.path.endswith(_PREDICT):
             detail += f" Send loans to POST {request.root_path}/v1/predictions."
         return detail
