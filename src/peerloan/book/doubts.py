@@ -276,7 +276,7 @@ class _Numbers:
             yield Doubt(f"{field.name}: {share}: {counted(outside, 'row')}", outside)
 
     def _of_unit(self, usual: tuple[float, float]) -> Iterator[Doubt]:
-        """Nearly all values beyond nearly all of those trained on: dti as 0.14 instead of 14."""
+        """Nearly all values beyond nearly all of those trained on: 0.14 instead of 14."""
         for rows, bound, side in ((self._low, usual[0], "below"), (self._high, usual[1], "above")):
             if rows >= _NEARLY_ALL * self._count:
                 shown = f"{side} {self._field.show(bound)}"

@@ -38,7 +38,7 @@ def late_value(column: str, values: Mapping[LabelValue, int]) -> LateValue:
     """Which of a label's two values means late, given how often each stands.
 
     The values' own names decide ("bad", "Fully Paid"); else, of a truth value, the column's name
-    ("is_late", "paid_back"). A number has no name: then the rarer value is late.
+    ("is_bad", "paid_back"). A number has no name: then the rarer value is late.
     """
     first, second = values
     pairs = ((first, second), (second, first))
@@ -81,7 +81,7 @@ def _meaning(text: str) -> str | None:
 
 
 def _words(text: str) -> Sequence[str]:
-    """The words of a name: of isLate, is_late, IS LATE, "Late (31-120 days)"."""
+    """The words of a name: of isBad, is_bad, IS BAD, "Late (31-120 days)"."""
     spaced = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", text)
     plain = " ".join(re.findall(r"[a-z]+", spaced.lower().replace("'", "")))
     return _PAIRS.sub(r"\1\2", plain).split()
