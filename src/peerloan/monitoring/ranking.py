@@ -14,6 +14,8 @@ from peerloan.model.intervals import halved
 LEAST = 5
 # So steep a tilt leaves nothing but the end of the scale.
 _STEEPEST = 10_000.0
+# Of the scale of places.
+_CELLS = 1_000
 
 
 def auc_interval(
@@ -38,7 +40,7 @@ def auc_interval(
     # Among the others as they came, and as they were expected: few loans at an end of the scale
     # push one another off it.
     areas = sorted((auc, float(rarer @ places) / int(rarer.sum())))
-    places, weights = places[weights > 0], weights[weights > 0] / weights.sum()
+    places, weights = _near(places, weights / weights.sum())
     lowest, highest = float(places.min()), float(places.max())
     if lowest == highest:
         return 0.0, 1.0
@@ -78,6 +80,15 @@ class _Tilted:
         if sign > 0:
             return self._moments(halved(at, _STEEPEST, is_within))[1]
         return self._moments(halved(at, -_STEEPEST, is_within))[1]
+
+
+def _near(places: Numbers, weights: Numbers) -> tuple[Numbers, Numbers]:
+    """Places with those near them taken together, and their weights: a book has millions."""
+    cell = (places * _CELLS).astype(np.int64)
+    total = np.bincount(cell, weights).astype(np.float64)
+    held = total > 0
+    means: Numbers = np.bincount(cell, weights * places)[held] / total[held]
+    return means, total[held]
 
 
 def _below(some: npt.NDArray[np.float64] | Codes) -> Numbers:
