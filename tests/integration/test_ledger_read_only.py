@@ -81,6 +81,33 @@ def test_a_copy_on_a_disk_that_is_read_only_is_read_and_never_written(
     assert f"{folder}/copy #1.db: {why}" in refused.stderr
 
 
+def test_a_server_that_is_read_only_is_read(
+    run: Run,
+    store: Store,
+    version_of: Callable[[str], str],
+    sample_book: Path,
+    tmp_path: Path,
+    postgres: Postgres,
+) -> None:
+    """As a standby is; what was not counted before is named."""
+    store.promote(version_of("additive"))
+    book = tmp_path / "book.csv"
+    book.write_text("".join(sample_book.read_text().splitlines(keepends=True)[:301]))
+    url = postgres.new()
+    Database(url).upgrade()
+    assert run("score", book, "-o", tmp_path / "out.csv", "--record", ledger=url).returncode == 0
+    assert "300 loans by" in run("monitor", ledger=url).stdout
+    set_read_only(postgres, url, writable=False)
+    verified = run("ledger", "verify", ledger=url)
+    assert (verified.returncode, verified.stdout[:11]) == (0, "300 records"), verified.stderr
+    figures = run("monitor", ledger=url)
+    assert (figures.returncode, "300 loans by" in figures.stdout) == (0, True), figures.stdout
+    assert "the server is read-only" in figures.stderr
+    refused = run("score", book, "-o", tmp_path / "third.csv", "--record", ledger=url)
+    assert refused.returncode == 1
+    assert "read-only" in refused.stderr
+
+
 @pytest.fixture
 def ledger(tmp_path: Path) -> Iterator[Path]:
     """A ledger's file with one decision, in a folder that every user can reach."""

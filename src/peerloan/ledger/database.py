@@ -118,8 +118,7 @@ class Database:
         if read_only == "on":
             self.renew()
             raise LedgerReadOnly(
-                f"{self}: the server is read-only (a standby, or default_transaction_read_only is "
-                "on); it is tried again until it can be written to"
+                f"{self}: the server is read-only (a standby, or default_transaction_read_only)"
             )
 
     def _expect_writable_file(self) -> None:
