@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import hmac
 import json
 import logging
+import socket
 import subprocess
 import sys
 import threading
@@ -198,6 +200,94 @@ def test_a_command_gets_the_event_and_no_shell(database: Database, tmp_path: Pat
     deliver_due(database, Tell(log=False), HOUR)
     with database.reading() as connection:
         assert "no longer told" in connection.execute(select(schema.deliveries.c.fault)).scalars()
+
+
+@pytest.fixture
+def dripping() -> Iterator[str]:
+    """The address of a receiver that answers byte by byte, without end."""
+    over = threading.Event()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def drip(connection: socket.socket) -> None:
+            with connection, contextlib.suppress(OSError):
+                connection.recv(65_536)
+                connection.sendall(b"HTTP/1.1 200 OK\r\nX-Long: ")
+                while not over.wait(0.05):
+                    connection.sendall(b"a")
+
+        def accept() -> None:
+            with contextlib.suppress(OSError):
+                while True:
+                    threading.Thread(target=drip, args=server.accept()[:1], daemon=True).start()
+
+        threading.Thread(target=accept, daemon=True).start()
+        yield f"http://127.0.0.1:{server.getsockname()[1]}/word"
+        over.set()
+
+
+def test_a_webhook_that_drips_is_given_up_and_its_connection_closed(
+    database: Database,
+    dripping: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(delivery, "_WEBHOOK_SECONDS", 0.5)
+    (tmp_path / "secret").write_bytes(SECRET)
+    tell(database, "webhook")
+    deliver_due(database, Tell(log=False, webhook=Webhook(dripping, str(tmp_path / "secret"))), 1)
+    assert "could not be told to the webhook" in caplog.text
+    assert "took longer than" in caplog.text
+    for thread in threading.enumerate():
+        if thread.name == "webhook":
+            thread.join(10)
+            assert not thread.is_alive()
+
+
+@pytest.mark.parametrize("answer", [b"no HTTP at all\r\n\r\n", b"", b"HTTP/1.1 2xx\r\n\r\n"])
+def test_a_webhook_that_answers_no_http_is_tried_again(
+    database: Database, tmp_path: Path, caplog: pytest.LogCaptureFixture, answer: bytes
+) -> None:
+    (tmp_path / "secret").write_bytes(SECRET)
+    tell(database, "webhook")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def reply() -> None:
+            connection, _ = server.accept()
+            with connection:
+                connection.recv(65_536)
+                connection.sendall(answer)
+
+        threading.Thread(target=reply, daemon=True).start()
+        url = f"http://127.0.0.1:{server.getsockname()[1]}/word"
+        deliver_due(database, Tell(log=False, webhook=Webhook(url, str(tmp_path / "secret"))), 1)
+    assert "could not be told to the webhook, next in" in caplog.text
+
+
+def test_a_command_that_hangs_is_ended_with_what_it_started(
+    database: Database,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(delivery, "_COMMAND_SECONDS", 1.0)
+    pids = tmp_path / "pids"
+    hanging = ("sh", "-c", f"echo $$ > {pids}; sleep 1000 & echo $! >> {pids}; wait")
+    tell(database, "command")
+    deliver_due(database, Tell(log=False, command=hanging), 1)
+    assert "sh: took longer than 1 s" in caplog.text
+    for pid in map(int, pids.read_text().split()):
+        stat = Path(f"/proc/{pid}/stat")
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            assert stat.read_text().rpartition(")")[2].split()[0] in "ZX"
+
+
+def test_a_command_that_leaves_something_running_has_ended(
+    database: Database, caplog: pytest.LogCaptureFixture
+) -> None:
+    tell(database, "command")
+    deliver_due(database, Tell(log=False, command=("sh", "-c", "sleep 5 & echo no >&2; exit 3")), 1)
+    assert "sh: exit code 3: no" in caplog.text
 
 
 def test_the_first_who_takes_note_stands(database: Database) -> None:

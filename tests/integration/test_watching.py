@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from prometheus_client import generate_latest
 from sqlalchemy import select
 
 from conftest import settings
@@ -25,8 +27,10 @@ from peerloan.ledger.moments import now_ms
 from peerloan.model import Bundle, Store, probabilities
 from peerloan.monitoring.events import page
 from peerloan.monitoring.plan import Plan, Tell
+from peerloan.operations import schedule
 from peerloan.operations.metrics import Metrics
 from peerloan.operations.schedule import Lease, Schedule
+from peerloan.operations.turns import Turn
 from peerloan.operations.watching import Round, Watcher
 from peerloan.sample import SCHEMA, batches
 
@@ -248,6 +252,61 @@ def test_drift_is_answered_as_the_rules_say(
     assert made["judgement"]["verdict"] == "better"
     assert made["reason"] == change.why or made["reason"].startswith(change.why)
     assert json.loads((tmp_path / "told").read_text())["id"] == told[0]["id"], "the last one"
+
+
+def test_a_round_that_hangs_is_given_up_and_another_process_takes_over(
+    database: Database,
+    store: Store,
+    bundle: Bundle,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(schedule, "_STALLED_SECONDS", 0.2)
+    hangs = threading.Event()
+    answered: list[object] = []
+    plan = Plan(tell=Tell(log=False))
+    metrics = Metrics(database, 3600)
+    first, second = (Schedule(database, store, plan, 3600, each) for each in (metrics, metrics))
+    round_of = first._watcher.round
+
+    def hang(now: int, progress: Callable[[float], None]) -> Round:
+        assert hangs.wait(60)
+        return round_of(now, progress)
+
+    monkeypatch.setattr(first._watcher, "round", hang)
+    monkeypatch.setattr(first, "_answer", answered.append)
+    first._look()
+    assert "a round is given up: no progress for" in caplog.text
+    assert not first._leads
+    monkeypatch.setattr(schedule, "_STALLED_SECONDS", 60.0)
+    first._look()  # it does not begin another beside the one that hangs
+    second._look()
+    assert second._leads
+    hangs.set()
+    assert first._turn is not None
+    assert first._turn.wait(60)
+    assert answered == [], "what was given up does no more"
+    first._look()
+    assert not first._leads
+    shown = generate_latest(metrics._registry).decode()
+    assert "peerloan_monitor_rounds_given_up_total 1.0" in shown
+
+
+def test_a_turn_goes_on_while_it_makes_progress_until_it_is_given_up() -> None:
+    steps: list[int] = []
+
+    def work(turn: Turn) -> None:
+        while True:
+            turn.go_on()
+            steps.append(1)
+            time.sleep(0.01)
+
+    endless = Turn(work)
+    assert not endless.wait(0.1)
+    assert endless.stalled_seconds() < 10
+    endless.give_up()
+    assert endless.wait(10)
+    assert steps
 
 
 def test_as_a_service_it_goes_on_and_another_takes_over(

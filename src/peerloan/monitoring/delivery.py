@@ -9,13 +9,22 @@ that it never takes holds up no other.
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import hmac
+import http.client
 import logging
+import os
 import random
+import signal
+import socket
 import subprocess
+import tempfile
+import threading
+import time
 import urllib.request
 from collections.abc import Callable, Sequence
+from functools import partial
 from http import HTTPStatus
 from typing import Any
 from urllib.error import HTTPError, URLError
@@ -29,22 +38,28 @@ from peerloan.ledger.schema import deliveries, events
 from peerloan.monitoring.plan import PlanError, Tell, Webhook
 
 log = logging.getLogger(__name__)
-_WEBHOOK_SECONDS, _COMMAND_SECONDS = 10, 60
+# Each for a whole call, however slowly it goes on.
+_WEBHOOK_SECONDS, _COMMAND_SECONDS = 10.0, 60.0
+# Of what a command says of its fault.
+_MAX_STDERR_BYTES = 4_096
 # The first wait after a failure, the longest, and how long it is tried at all.
 _FIRST_MS, _LONGEST_MS, _GIVEN_UP_MS = 30_000, 3_600_000, 7 * DAY_MS
 # Structured: the whole event is one JSON object.
 _MEDIA_TYPE = "application/cloudevents+json; charset=UTF-8"
-# Of a round; the next one goes on.
-_AT_ONCE = 500
+# Of a channel in a turn; the next one goes on.
+_AT_ONCE, _TURN_SECONDS = 500, 60.0
 
 
 class NotTold(Exception):
     """Why an event could not be told; nothing secret."""
 
 
-def deliver_due(database: Database, tell: Tell, now_ms: int) -> None:
+def deliver_due(
+    database: Database, tell: Tell, now_ms: int, go_on: Callable[[], None] = lambda: None
+) -> None:
     """Tell what is due (`now_ms` in milliseconds since 1970); what fails is tried again later, for
-    a week. Raises LedgerUnavailable.
+    a week. `go_on` is called before each event, and may raise to end the turn. Raises
+    LedgerUnavailable.
     """
     channels: dict[str, Callable[[str, str], None]] = {"log": lambda _, event: _say(event)}
     if (webhook := tell.webhook) is not None:
@@ -55,11 +70,13 @@ def deliver_due(database: Database, tell: Tell, now_ms: int) -> None:
         due = select(deliveries.c.channel).where(deliveries.c.next_ms <= now_ms).distinct()
         waiting = connection.execute(due).scalars().all()
     for channel in waiting:
+        until = time.monotonic() + _TURN_SECONDS
         for row in _due(database, channel, now_ms):
+            go_on()
             if channel not in channels:
                 log.warning("%s: is told to the %s no longer", row.id, channel)
                 _mark(database, row, next_ms=None, fault="no longer told")
-            elif not _told(database, row, channels[channel], now_ms):
+            elif not _told(database, row, channels[channel], now_ms) or time.monotonic() > until:
                 break
 
 
@@ -133,7 +150,61 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
         """What is signed for one address goes to no other."""
 
 
-_opener = urllib.request.build_opener(_NoRedirect)
+class _Call:
+    """A call over HTTP that ends in time: its connections are closed when the time is over."""
+
+    def __init__(self) -> None:
+        self._opened: list[http.client.HTTPConnection] = []
+        self._result: list[int | Exception] = []
+
+    def status(self, request: urllib.request.Request) -> int:
+        """The answer's status; raises what urllib does, or TimeoutError."""
+        # A time limit of a socket is one for each of its reads, and none for a name's look-up.
+        thread = threading.Thread(target=self._open, args=(request,), name="webhook", daemon=True)
+        thread.start()
+        thread.join(_WEBHOOK_SECONDS)
+        if not self._result:
+            for connection in self._opened:
+                with contextlib.suppress(OSError, AttributeError):
+                    connection.sock.shutdown(socket.SHUT_RDWR)
+            raise TimeoutError(f"took longer than {_WEBHOOK_SECONDS:.0f} s")
+        if isinstance(result := self._result[0], Exception):
+            raise result
+        return result
+
+    def _open(self, request: urllib.request.Request) -> None:
+        handlers = (_NoRedirect, _Http(self._connection), _Https(self._connection))
+        opener = urllib.request.build_opener(*handlers)
+        try:
+            with opener.open(request, timeout=_WEBHOOK_SECONDS) as answer:
+                self._result.append(answer.status)
+        except Exception as error:  # for the thread that waits
+            self._result.append(error)
+
+    def _connection(self, kind: Any, host: str, **options: Any) -> http.client.HTTPConnection:
+        connection: http.client.HTTPConnection = kind(host, **options)
+        self._opened.append(connection)
+        return connection
+
+
+class _Http(urllib.request.HTTPHandler):
+    def __init__(self, connect: Callable[..., http.client.HTTPConnection]) -> None:
+        super().__init__()
+        self._connect: Any = connect
+
+    def http_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
+        """Called by urllib."""
+        return self.do_open(partial(self._connect, http.client.HTTPConnection), req)
+
+
+class _Https(urllib.request.HTTPSHandler):
+    def __init__(self, connect: Callable[..., http.client.HTTPConnection]) -> None:
+        super().__init__()
+        self._connect: Any = connect
+
+    def https_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
+        """Called by urllib."""
+        return self.do_open(partial(self._connect, http.client.HTTPSConnection), req)
 
 
 def _post(webhook: Webhook, event_id: str, event: str, now_ms: int) -> None:
@@ -146,9 +217,9 @@ def _post(webhook: Webhook, event_id: str, event: str, now_ms: int) -> None:
             "webhook-signature": signature(webhook.secret(), event_id, timestamp, body),
         }
         request = urllib.request.Request(webhook.url, body, headers, method="POST")  # noqa: S310  the plan allows http and https alone
-        with _opener.open(request, timeout=_WEBHOOK_SECONDS) as answer:
-            if not HTTPStatus.OK <= answer.status < HTTPStatus.MULTIPLE_CHOICES:
-                raise NotTold(f"answered {answer.status}")
+        status = _Call().status(request)
+        if not HTTPStatus.OK <= status < HTTPStatus.MULTIPLE_CHOICES:
+            raise NotTold(f"answered {status}")
     except PlanError as error:
         raise NotTold(str(error)) from None
     except HTTPError as error:
@@ -156,27 +227,40 @@ def _post(webhook: Webhook, event_id: str, event: str, now_ms: int) -> None:
         raise NotTold(f"answered {error.code}") from None
     except URLError as error:
         raise NotTold(_reason(error.reason)) from None
-    except (OSError, ValueError) as error:
+    except TimeoutError as error:
+        raise NotTold(str(error)) from None
+    except (OSError, ValueError, http.client.HTTPException) as error:
         raise NotTold(_reason(error)) from None
 
 
 def _run(command: tuple[str, ...], event: str) -> None:
-    try:
-        done = subprocess.run(  # noqa: S603  the user's own, and no shell
-            command,
-            input=event.encode(),
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            timeout=_COMMAND_SECONDS,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        raise NotTold(f"{command[0]}: took longer than {_COMMAND_SECONDS} s") from None
-    except OSError as error:
-        raise NotTold(f"{command[0]}: {error.strerror}") from None
-    if done.returncode:
-        said = done.stderr.decode(errors="replace").strip().splitlines()[-1:]
-        raise NotTold(": ".join([f"{command[0]}: exit code {done.returncode}", *said])[:300])
+    """Run a command; one that takes too long is ended, with whatever it started."""
+    # A file, since a pipe stays open for as long as any process that the command left behind.
+    with tempfile.TemporaryFile() as errors:
+        try:
+            process = subprocess.Popen(  # noqa: S603  the user's own, and no shell
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                stderr=errors,
+                start_new_session=True,
+            )
+        except OSError as error:
+            raise NotTold(f"{command[0]}: {error.strerror}") from None
+        try:
+            process.communicate(event.encode(), timeout=_COMMAND_SECONDS)
+        except subprocess.TimeoutExpired:
+            limit = f"{_COMMAND_SECONDS:.0f} s"
+            raise NotTold(f"{command[0]}: took longer than {limit}") from None
+        finally:
+            if process.returncode is None:
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+        if process.returncode:
+            errors.seek(max(0, errors.seek(0, os.SEEK_END) - _MAX_STDERR_BYTES))
+            last = errors.read().decode(errors="replace").strip().splitlines()[-1:]
+            raise NotTold(": ".join([f"{command[0]}: exit code {process.returncode}", *last])[:300])
 
 
 def _reason(error: object) -> str:

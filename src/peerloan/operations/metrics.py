@@ -41,6 +41,11 @@ class Metrics:
             "Decisions that this process counted.",
             registry=registry,
         )
+        self._given_up = Counter(
+            "peerloan_monitor_rounds_given_up",
+            "Rounds that this process gave up because they made no progress.",
+            registry=registry,
+        )
         Gauge("peerloan_monitor_interval_seconds", "Between two rounds.", registry=registry).set(
             every_seconds
         )
@@ -53,6 +58,10 @@ class Metrics:
     def leads(self, leads: bool) -> None:
         """Whether this process watches."""
         self._leads.set(leads)
+
+    def give_up(self) -> None:
+        """Count a round that was given up."""
+        self._given_up.inc()
 
     def count(self, counted: Progress) -> None:
         """Add what a round counted."""

@@ -7,9 +7,8 @@ import logging
 import os
 import secrets
 import socket
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 from sqlalchemy import or_, select, update
 
@@ -24,6 +23,7 @@ from peerloan.monitoring.events import BEGAN, ENDED, MADE, PROMOTED, REFUSED, RO
 from peerloan.monitoring.plan import Plan
 from peerloan.operations.answers import answer
 from peerloan.operations.metrics import Metrics
+from peerloan.operations.turns import GivenUp, Turn
 from peerloan.operations.watching import Round, Watcher
 
 log = logging.getLogger(__name__)
@@ -31,6 +31,8 @@ log = logging.getLogger(__name__)
 _LEASE_MS, _RENEW_SECONDS = 120_000, 30.0
 # How often it is looked whether anything is due: a round, an event, another's place.
 _LOOK_SECONDS = 5.0
+# A turn without progress for so long is given up. Training an answer is its longest step.
+_STALLED_SECONDS = 3_600.0
 # After a fault of which nothing is known.
 _RETRY_MS = 600_000
 _WORDS = {BEGAN: "begins", ROSE: "grows louder", ENDED: "is over"}
@@ -62,24 +64,6 @@ class Lease:
         with self._database.reading() as connection:
             return str(connection.execute(select(watchers.c.holder)).scalar_one())
 
-    @contextlib.contextmanager
-    def kept(self) -> Iterator[None]:
-        """Renew it as long as what is done takes."""
-        over = threading.Event()
-
-        def renew() -> None:
-            while not over.wait(_RENEW_SECONDS):
-                with contextlib.suppress(LedgerError):
-                    self.take()
-
-        renewing = threading.Thread(target=renew, name="lease", daemon=True)
-        renewing.start()
-        try:
-            yield
-        finally:
-            over.set()
-            renewing.join()
-
 
 class Schedule:
     """Watches every so often, tells what is to be told, and answers as the plan says."""
@@ -94,6 +78,7 @@ class Schedule:
         self._metrics = metrics
         self._leads: bool | None = None
         self._down = False
+        self._turn: Turn | None = None
         self._answered_day = self._not_before = 0
 
     def run(self, wait: Callable[[float], object] = time.sleep) -> None:
@@ -107,22 +92,62 @@ class Schedule:
                 self._lease.end()
 
     def _look(self) -> None:
-        """Do what is due."""
+        """Do what is due, if this process may."""
         try:
+            # One that was given up could still be about to do the same.
+            if self._turn is not None and self._turn.is_running():
+                return
             self._lead(self._lease.take())
-            if self._leads:
-                with self._lease.kept():
-                    if now_ms() >= max(self._next_ms(), self._not_before):
-                        self._round()
-                    deliver_due(self._database, self._plan.tell, now_ms())
+        except LedgerError as error:
+            self._note_down(error)
+            return
+        if self._leads:
+            self._turn = Turn(self._work)
+            self._accompany(self._turn)
+
+    def _accompany(self, turn: Turn) -> None:
+        """Renew the lease while a turn goes on, and give it up when it does not."""
+        renewed = time.monotonic()
+        while not turn.wait(min(_RENEW_SECONDS, _STALLED_SECONDS)):
+            if (stalled := turn.stalled_seconds()) >= _STALLED_SECONDS:
+                self._give_up(turn, f"no progress for {stalled:,.0f} s")
+                return
+            if time.monotonic() - renewed < _RENEW_SECONDS:
+                continue
+            renewed = time.monotonic()
+            with contextlib.suppress(LedgerError):
+                if not self._lease.take():
+                    self._give_up(turn, "another process has taken the lease")
+                    return
+
+    def _give_up(self, turn: Turn, reason: str) -> None:
+        turn.give_up()
+        log.error("a round is given up: %s; standing by until it ends", reason)
+        self._metrics.give_up()
+        self._leads = False
+        self._metrics.leads(False)
+        with contextlib.suppress(LedgerError):
+            self._lease.end()
+
+    def _work(self, turn: Turn) -> None:
+        """A turn: a round if one is due, and what is to be told."""
+        try:
+            if now_ms() >= max(self._next_ms(), self._not_before):
+                self._round(turn)
+            deliver_due(self._database, self._plan.tell, now_ms(), turn.go_on)
             self._down = False
         except (LedgerError, StoreFault) as error:
-            if not self._down:
-                log.error("could not watch, and will go on trying: %s", error)
-            self._down = True
+            self._note_down(error)
+        except GivenUp:
+            raise
         except Exception:  # another try may do
             log.exception("a round failed; the next try is in %d minutes", _RETRY_MS // 60_000)
             self._not_before = now_ms() + _RETRY_MS
+
+    def _note_down(self, error: Exception) -> None:
+        if not self._down:
+            log.error("could not watch, and will go on trying: %s", error)
+        self._down = True
 
     def _lead(self, leads: bool) -> None:
         if leads != self._leads:
@@ -135,12 +160,14 @@ class Schedule:
             judged_ms = connection.execute(select(watchers.c.judged_ms)).scalar_one()
         return int(judged_ms) + self._every_ms if judged_ms else 0
 
-    def _round(self) -> None:
+    def _round(self, turn: Turn) -> None:
         began = time.monotonic()
-        done = self._watcher.round(now_ms())
+        done = self._watcher.round(now_ms(), lambda _done: turn.go_on())
+        turn.go_on()
         self._tell(done, time.monotonic() - began)
         self._metrics.count(done.counted)
         self._answer(done)
+        turn.go_on()
 
     def _answer(self, done: Round) -> None:
         """Answer where a rule says "act" of the champion: when one begins to, and then once a day,

@@ -20,7 +20,7 @@ def find_address(host: str, port: int, command: str, prefix: str = "--") -> str:
     taken = None
     for family, address in _resolve(host, port, prefix):
         try:
-            _try_to_listen(family, address, port)
+            _try_to_bind(family, address, port)
         except OSError as error:
             if error.errno in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
                 taken = taken or error
@@ -49,11 +49,10 @@ def _resolve(host: str, port: int, prefix: str) -> list[tuple[int, str]]:
     return sorted(found, key=lambda each: each[0] != socket.AF_INET)
 
 
-def _try_to_listen(family: int, address: str, port: int) -> None:
+def _try_to_bind(family: int, address: str, port: int) -> None:
     with socket.socket(family, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         probe.bind((address, port))
-        probe.listen(1)
 
 
 def _sentence(error: OSError, address: str, port: int, command: str, prefix: str) -> str:
