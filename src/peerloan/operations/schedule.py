@@ -31,8 +31,8 @@ log = logging.getLogger(__name__)
 _LEASE_MS, _RENEW_SECONDS = 120_000, 30.0
 # How often it is looked whether anything is due: a round, an event, another's place.
 _LOOK_SECONDS = 5.0
-# A turn without progress for so long is given up. Training an answer is its longest step.
-_STALLED_SECONDS = 3_600.0
+# A turn without progress for so long is given up. Fitting one candidate is its longest step.
+_STALLED_SECONDS = 900.0
 # After a fault of which nothing is known.
 _RETRY_MS = 600_000
 _WORDS = {BEGAN: "begins", ROSE: "grows louder", ENDED: "is over"}
@@ -166,10 +166,10 @@ class Schedule:
         turn.go_on()
         self._tell(done, time.monotonic() - began)
         self._metrics.count(done.counted)
-        self._answer(done)
+        self._answer(done, turn)
         turn.go_on()
 
-    def _answer(self, done: Round) -> None:
+    def _answer(self, done: Round, turn: Turn) -> None:
         """Answer where a rule says "act" of the champion: when one begins to, and then once a day,
         for outcomes that were missing may have come. What is refused again is no event.
         """
@@ -184,7 +184,10 @@ class Schedule:
         if not acts or not (fresh or today != self._answered_day):
             return
         self._answered_day = today
-        found = answer(self._plan, self._store, self._database, acts, now_ms())
+        found = answer(
+            *(self._plan, self._store, self._database, acts, now_ms()),
+            progress=lambda _what, _done: turn.go_on(),
+        )
         if found is None:
             return
         log.info("%s: %s", self._plan.answer, found.reason)
