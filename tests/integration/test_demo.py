@@ -53,6 +53,23 @@ def test_what_a_person_promoted_stays_champion(
         requests.get(f"http://127.0.0.1:{port}/readyz", timeout=10)
 
 
+def test_a_taken_port_stops_nothing(
+    demo: Run, run: Run, trained: Path, tmp_path: Path, port: int
+) -> None:
+    store = Store(tmp_path / "demo" / "store")
+    shutil.copytree(trained, store.root)
+    store.promote(store.versions()[0], "mine")
+    assert demo().returncode == 0
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        told = run("demo", "--port", other.getsockname()[1])
+    assert told.returncode == 1
+    assert "is taken: choose another" in told.stderr
+    assert "restarted" not in told.stderr
+    assert requests.get(f"http://127.0.0.1:{port}/healthz", timeout=10).ok
+
+
 def test_a_damaged_demonstration_says_so(demo: Run, trained: Path, tmp_path: Path) -> None:
     store = Store(tmp_path / "demo" / "store")
     shutil.copytree(trained, store.root)

@@ -306,3 +306,19 @@ def test_one_loan_is_one_loan(call: Call, promoted: str, good: list[Row]) -> Non
     assert f"one.csv: 1 loan by {promoted}" in call("monitor", "--book", "one.csv").out
     assert "s.csv: 1 loan" not in call("sample", "s.csv", "--loans", "2").err
     assert "1 loan to s.csv" in call("sample", "s.csv", "--loans", "1", "--overwrite").err
+
+
+def test_a_missing_outcome_may_be_spelt_out(call: Call, good: list[Row], tmp_path: Path) -> None:
+    """As R and pandas write it; it is then neither a third value nor a wrong one."""
+    spelt = ("NA", "nan", "<NA>", "?")
+    rows = [
+        {name: value for name, value in row.items() if name != "is_late"}
+        | {"status": ("Charged Off" if i < 9 else "Fully Paid") if i % 3 else spelt[i % 4]}
+        for i, row in enumerate(good)
+    ]
+    write(tmp_path / "book.csv", rows)
+    drafted = call("define", "book.csv", "--label", "status", "-o", "loan.toml")
+    assert drafted.code == 0, drafted.err
+    checked = call("check", "book.csv", "--definition", "loan.toml", "--json")
+    assert (checked.answer["outcomes"], checked.answer["late"]) == (40, 6)
+    assert checked.answer["problems"] == []

@@ -97,7 +97,7 @@ def test_old_values_are_erased_and_the_rest_stays(run: Run, aged: Aged) -> None:
     verified = run("ledger", "verify", ledger=aged.url)
     assert (verified.returncode, verified.stdout) == (
         0,
-        "10 records in 1 chains, 6 of them purged: all as they were written\n",
+        "10 records in 1 chain, 6 of them purged: all as they were written\n",
     )
 
 

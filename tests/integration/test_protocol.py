@@ -258,7 +258,7 @@ def test_no_loans_are_no_decisions(api: Api, loan: dict[str, Any]) -> None:
         ("dti", {"name": "dto"}, "dto: expected a field of the loan (did you mean dti?)"),
         ("dti", {"name": "grade"}, "expected each input once, given 'grade' twice"),
         ("dti", {"shape": [2]}, "dti: expected 2 values by its shape, given 1"),
-        ("dti", {"shape": [1], "data": [1, 2]}, "dti: expected 1 values by its shape, given 2"),
+        ("dti", {"shape": [1], "data": [1, 2]}, "dti: expected 1 value by its shape, given 2"),
         ("dti", {"shape": [2], "data": [1, 2]}, "dti: expected a list of 1 value, as in the other"),
         ("dti", {"datatype": "BF16"}, "Invalid enum value 'BF16'"),
         ("dti", {"data": [1e999], "datatype": "FP64"}, "loan 0, dti: expected a number"),

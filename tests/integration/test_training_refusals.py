@@ -232,12 +232,13 @@ def test_equal_rows_are_doubted_and_leak_into_no_figure(run: Run, tmp_path: Path
     explored = run("explore", book, "-o", tmp_path / "explored.html")
     trained = run("train", book, "--quick", "--candidate", "boosted", "--later", later, "--json")
     assert (checked.returncode, explored.returncode, trained.returncode) == (0, 0, 0)
-    (only,) = json.loads(trained.stdout)["candidates"]
+    summary = json.loads(trained.stdout)
+    (only,) = summary["candidates"]
     # On its own copies a loan is always right: 0.98 and more.
     assert only["metrics"]["auc"] < 0.8
     assert abs(only["metrics"]["auc"] - only["metrics"]["later_auc"]) < 0.1
     report = (tmp_path / "store" / "versions" / only["version"] / "report.html").read_text("utf-8")
-    for told in (checked.stdout, trained.stderr, only["doubts"][0], report):
+    for told in (checked.stdout, trained.stderr, summary["doubts"][0], report):
         assert "equal an earlier one in every field" in told
     assert "equal an earlier one in every field" in (tmp_path / "explored.html").read_text("utf-8")
 

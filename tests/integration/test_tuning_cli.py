@@ -109,7 +109,8 @@ def test_the_table_for_people_names_the_chosen_one(
         *("--later", later, "--aim", "f2"),
     )
     assert told.returncode == 0, told.stderr
-    head, first, second = told.stdout.splitlines()
+    label, head, first, second = told.stdout.splitlines()
+    assert ": late is 1 in is_late: " in label
     assert head.split() == [
         *("version", "chosen", "auc", "recall", "flagged", "brier", "log_loss", "later_auc"),
     ]

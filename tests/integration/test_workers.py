@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -43,6 +44,13 @@ def is_running(pid: int) -> bool:
     return stat.rpartition(")")[2].split()[0] not in "ZX"
 
 
+def kill(service: Service, pids: list[int]) -> None:
+    """Kill processes, and wait until they are gone."""
+    for pid in pids:
+        os.kill(pid, signal.SIGKILL)
+    service.wait_for(lambda: not any(map(is_running, pids)))
+
+
 def deaths(service: Service) -> list[dict[str, Any]]:
     """The log's lines about workers that died."""
     lines = (json.loads(line) for line in service.log.read_text().splitlines() if line[:1] == "{")
@@ -56,8 +64,7 @@ def test_a_server_goes_on_when_workers_are_killed_again_and_again(
     both = children(service.process.pid)
     assert len(both) == 2
     for killed in (1, 2, 1, 2):
-        for pid in children(service.process.pid)[:killed]:
-            os.kill(pid, signal.SIGKILL)
+        kill(service, children(service.process.pid)[:killed])
         service.wait_for(lambda: len(children(service.process.pid)) == 2)
         service.wait_for(
             lambda: requests.post(f"{service.url}/v1/predictions", json=loan, timeout=5).ok
@@ -112,6 +119,29 @@ def test_a_reload_brings_back_a_worker_in_pause(
     service.process.send_signal(signal.SIGHUP)
     service.wait_for(lambda: requests.get(f"{service.url}/healthz", timeout=5).ok)
     assert len(children(service.process.pid)) == 1
+
+
+def test_a_worker_that_dies_during_a_reload_is_restarted_and_counted_once(
+    champion: Store, serve: Callable[..., Service]
+) -> None:
+    service = serve(champion, workers=2)
+    first, port = children(service.process.pid), int(service.url.rpartition(":")[2])
+    # An old worker that is asked to end waits for this body.
+    with contextlib.ExitStack() as stalled:
+        for _ in range(8):
+            client = stalled.enter_context(socket.create_connection(("127.0.0.1", port)))
+            client.sendall(
+                b"POST /v1/predictions HTTP/1.1\r\nHost: localhost\r\n"
+                b"Content-Type: application/json\r\nContent-Length: 100\r\n\r\n{"
+            )
+        service.process.send_signal(signal.SIGHUP)
+        service.wait_for(lambda: len(set(children(service.process.pid)) - {*first}) == 2)
+        new = set(children(service.process.pid)) - {*first}
+        kill(service, [*new])
+        # Sooner than the old workers' grace: the clients above are still there.
+        service.wait_for(lambda: len(set(children(service.process.pid)) - {*first, *new}) == 2)
+        service.wait_for(lambda: requests.get(f"{service.url}/healthz", timeout=5).ok)
+    assert len(deaths(service)) == 2
 
 
 def test_workers_end_with_the_process_that_started_them(

@@ -260,7 +260,7 @@ def test_one_kind_of_loans_is_explored_all_the_same(tmp_path: Path, outcome: str
 
 def test_a_single_loan_is_explored_all_the_same(tmp_path: Path) -> None:
     path = write(tmp_path, {name: column[:1] for name, column in planted().items()})
-    assert "1 of 1 loans" in explore(open_book(path), definition(*FIELDS))
+    assert "1 of 1 loan" in explore(open_book(path), definition(*FIELDS))
 
 
 @pytest.mark.parametrize("values", [[-1e308, 1e308], [5e-324, 0.0], [1e16, 1e16 + 2]])

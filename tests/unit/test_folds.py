@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from sklearn.model_selection import StratifiedKFold, train_test_split
 
 from peerloan.book import EqualRows
-from peerloan.loan import Codes, Loans, Numbers, default_definition
+from peerloan.loan import Codes, Field, Loans, Numbers, default_definition
 from peerloan.sample import batches
 from peerloan.training.comparing import auc_samples
 from peerloan.training.folds import (
@@ -177,3 +178,27 @@ def test_copies_of_a_loan_make_no_interval_narrower() -> None:
     many = (margins[rows],), LATE[:600][rows], 400, 0
     assert auc_samples(*many)[0].std() < 0.4 * once
     assert auc_samples(*many, groups=rows)[0].std() == pytest.approx(once, rel=0.15)
+
+
+def test_a_number_of_each_row_hides_no_copies() -> None:
+    fields = tuple(Field(name, "number", name) for name in ("row", "a", "b"))
+    random = np.random.default_rng(1)
+    loans, copies = random.normal(size=(300, 2)), 5
+    table = np.tile(loans, (copies, 1))
+    numbers = random.permutation(len(table)).astype(np.float64)
+    columns = {"row": numbers, "a": table[:, 0], "b": table[:, 1]}
+    definition = msgspec.structs.replace(LOANS.definition, fields=fields)
+    found = EqualRows.of(Loans(definition, columns, len(table))).repeated()
+    assert found is not None
+    assert found.repeated == 300 * (copies - 1)
+    assert "equal an earlier one in every field but row," in found.sentence()
+
+
+def test_one_row_that_many_loans_share_is_no_copy() -> None:
+    random = np.random.default_rng(2)
+    values = random.normal(size=(1_000, 2))
+    values[:300] = 0.0  # no history
+    fields = tuple(Field(name, "number", name) for name in ("a", "b"))
+    definition = msgspec.structs.replace(LOANS.definition, fields=fields)
+    loans = Loans(definition, {"a": values[:, 0], "b": values[:, 1]}, len(values))
+    assert EqualRows.of(loans).repeated() is None

@@ -33,6 +33,8 @@ INCOMES = np.round(np.exp(RANDOM.normal(11, 0.6, 2_000)))
 DAYS = RANDOM.integers(-9_000, -30, 2_000)
 MONTHS = RANDOM.integers(0, 90, 2_000)
 SCORES = RANDOM.integers(300, 851, 2_000)
+HIGH_SCORES = RANDOM.integers(450, 800, 2_000)
+FEW = RANDOM.integers(0, 4, 2_000)
 RATES = RANDOM.uniform(0.05, 0.31, 2_000)
 
 
@@ -52,6 +54,9 @@ RATES = RANDOM.uniform(0.05, 0.31, 2_000)
         (INCOMES, [-1.0, 99_999_999.0]),
         (INCOMES, [-99_999.0, 99_999_999.0]),
         (MONTHS, [1e12]),
+        (HIGH_SCORES, [0.0]),
+        (FEW, [99.0]),
+        (FEW, [96.0, 98.0]),
     ],
 )
 @pytest.mark.parametrize("parts", [1, 7])

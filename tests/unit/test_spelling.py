@@ -52,6 +52,11 @@ OLD = Definition(
         *((text, "11") for text in ("11", "11.0", "11.00")),
         *((text, "0") for text in ("0", "0.0", "-0.0")),
         ("-3.00", "-3"),
+        ("1e+16", "10000000000000000"),
+        ("1.6777216e+07", "16777216"),
+        ("9.223372036854776e+18", "9223372036854775808"),
+        ("2026-11-25 10:30:00+01:00", "2026-11-25 10:30:00+0100"),
+        ("2026-11-25 10:30:00+00:00", "2026-11-25 10:30:00Z"),
         ("143349558619761313.0", "143349558619761313"),
         ("2026-11-25 00:00:00.000000", "2026-11-25"),
         ("2026-11-25 00:00:00", "2026-11-25"),
@@ -75,6 +80,13 @@ def test_spellings_of_one_value_are_one_text(text: str, value: str) -> None:
 )
 def test_any_other_text_is_its_own(text: str) -> None:
     assert plain(text) == text
+
+
+def test_a_truth_value_is_one_of_the_levels_0_and_1_and_the_other_way_round() -> None:
+    bits, truths = Spelling(("1", "0")), Spelling(("True", "False"))
+    assert [bits(text) for text in ("true", "False", "1.0")] == ["1", "0", "1"]
+    assert [truths(text) for text in ("1", "0.0", "true")] == ["True", "False", "True"]
+    assert Spelling(("0", "1", "2"))("true") == "true"
 
 
 @given(st.text(alphabet="-+.0123456789eTrueFalsE :Z") | st.text())

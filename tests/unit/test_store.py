@@ -27,7 +27,6 @@ from peerloan.model import (
     State,
     Store,
     StoreError,
-    StoreFault,
     TrainedOn,
     draft,
 )
@@ -403,9 +402,9 @@ def test_a_reason_is_added_beside_the_change_which_stays_as_it_was(
     added = store.explain_change(1, "b\u00fcsst: ünd so \N{PARTY POPPER}")
     assert (added.number, added.who) == (1, "grace")
     assert datetime.fromisoformat(added.when).tzinfo is not None
-    assert store.explanations() == {1: added}
+    assert store.explanations().by_number == {1: added}
     assert store.explain_change(2, "w" * MAX_WHY, who="anna").who == "anna"
-    assert sorted(store.explanations()) == [1, 2]
+    assert sorted(store.explanations().by_number) == [1, 2]
     after = {path.name: path.read_bytes() for path in (store.root / "aliases").iterdir()}
     assert {name: after[name] for name in before} == before
     assert (store.history(), store.state()) == (history, history[-1])
@@ -423,14 +422,14 @@ def test_a_change_that_has_a_reason_keeps_it(store: Store, abc: tuple[str, str, 
     for number, named in ((1, "the best"), (2, r"worse, after all \(added later by anna on 20")):
         with pytest.raises(StoreError, match=f"change {number} has a reason already.*{named}"):
             store.explain_change(number, "another")
-    assert store.explanations()[2].why == "worse, after all"
+    assert store.explanations().by_number[2].why == "worse, after all"
 
 
 def test_of_many_explanations_at_once_one_is_kept(store: Store, abc: tuple[str, str, str]) -> None:
     store.promote(abc[0])
     told = together(8, lambda i: store.explain_change(1, f"reason {i}").why)
     (kept,) = (each for each in told if isinstance(each, str))
-    assert store.explanations()[1].why == kept
+    assert store.explanations().by_number[1].why == kept
     lost = [each for each in told if isinstance(each, StoreError)]
     assert len(lost) == 7
     assert all(kept in str(each) for each in lost)
@@ -441,7 +440,7 @@ def test_what_is_no_reason_is_refused(store: Store, abc: tuple[str, str, str], w
     store.promote(abc[0])
     with pytest.raises(StoreError, match="why: expected text of 1 to 1,000 characters, without"):
         store.explain_change(1, why)
-    assert store.explanations() == {}
+    assert store.explanations() == ({}, [])
 
 
 @pytest.mark.parametrize("number", [-1, 0, 3, 10**30])
@@ -462,9 +461,16 @@ def test_a_damaged_explanation_is_an_error_that_names_it(
 ) -> None:
     state = store.promote(abc[0])
     (store.root / "aliases" / "000001.why.json").write_bytes(content)
-    with pytest.raises(StoreFault, match=r"000001\.why\.json can't be read"):
-        store.explanations()
-    assert store.state() == state, "what serves does not depend on it"
+    store.promote(abc[1])
+    later = store.explain_change(2, "better")
+    found = store.explanations()
+    assert found.by_number == {2: later}, "it hides no other"
+    (fault,) = found.faults
+    assert "000001.why.json can't be read" in fault
+    assert "move the file away" in fault
+    with pytest.raises(StoreError, match=r"has a reason already: .*000001\.why\.json"):
+        store.explain_change(1, "why not")
+    assert store.history()[0] == state, "what serves does not depend on it"
 
 
 def test_numbers_go_on_past_six_digits(store: Store, abc: tuple[str, str, str]) -> None:

@@ -190,6 +190,11 @@ def _number(profile: Profile) -> Iterator[str]:
         rows = counted(profile.texts, "row")
         verb, are = ("holds", "it is") if profile.texts == 1 else ("hold", "they are")
         yield doubt(f"{rows} {verb} no number, such as {example}; {are} refused")
+    if profile.whole and profile.distinct and profile.rows >= _MANY:
+        yield doubt(
+            "a different whole number in each row: does it name a loan, a customer or a row? Then "
+            "remove this field"
+        )
     if profile.whole and len(profile.levels) <= _FEW:
         values = sorted({v for text in profile.levels if (v := _number_or_none(text)) is not None})
         shown = ", ".join(map(show_number, values))

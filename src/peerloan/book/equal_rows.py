@@ -1,7 +1,8 @@
 """Rows that equal an earlier one, as in a table that was oversampled or joined twice.
 
 Rows are equal if every field is, as a model sees it (a number in single precision); ids, labels and
-columns that are no field don't count. Of few fields with few values many loans are equal by chance:
+columns that are no field don't count, nor does a field that differs in each of the first rows, such
+as a row number: it would hide copies. Of few fields with few values many loans are equal by chance:
 so it is asked first whether chance explains them.
 """
 
@@ -18,6 +19,8 @@ Hashes = npt.NDArray[np.uint64]
 
 # Rows by which it is judged whether chance explains equal ones; of a larger table a random sample.
 _SAMPLED = 200_000
+# A field of no more different values is one of levels.
+_FEW_VALUES = 100
 # More than so many times as many equal pairs as chance explains, at least so many, in at least this
 # share of the rows. (Of ordinary tables it explains between a half of the pairs and five times as
 # many; fewer rows than this share change no figure.)
@@ -27,19 +30,21 @@ _TIMES, _LEAST_PAIRS, _LEAST_SHARE = 10, 5, 0.001
 @dataclass(frozen=True)
 class Repeated:
     """How many of a table's rows equal an earlier one; `late` are the late ones of these, None if
-    outcomes are not known.
+    outcomes are not known; `apart` are the fields that don't count, since they differ in each row.
     """
 
     rows: int
     repeated: int
     late: int | None
+    apart: tuple[str, ...] = ()
 
     def sentence(self) -> str:
         """The doubt in words."""
         late = "" if self.late is None else f", {self.late:,} of them late"
+        but = f" but {', '.join(self.apart)}" if self.apart else ""
         return (
             f"{self.repeated:,} of {self.rows:,} rows ({self.repeated / self.rows:.1%}) equal an "
-            f"earlier one in every field{late}, many more than chance explains: was the table "
+            f"earlier one in every field{but}{late}, many more than chance explains: was the table "
             "oversampled, or joined twice? Train on the original table (training tries class "
             "weights and SMOTE by itself). Training keeps equal rows in one fold; but its "
             "probabilities follow this table's late rate, and intervals that count rows are too "
@@ -56,6 +61,9 @@ class EqualRows:
         self._hashes: list[Hashes] = []
         self._late: list[Codes] = []
         self._sample = _Sample()
+        # The fields that count, by their places; and the names of the others.
+        self._fields: Codes | None = None
+        self._apart: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, loans: Loans, late: Codes | Numbers | None = None) -> EqualRows:
@@ -67,6 +75,13 @@ class EqualRows:
     def add(self, loans: Loans, late: Codes | Numbers | None = None) -> None:
         """Take in the next rows; with `late` (n,) for all of them or for none."""
         by_field = _hash_fields(loans)
+        if self._fields is None and loans.size:
+            different = [len(np.unique(field)) == loans.size > 1 for field in by_field.T]
+            apart = np.array(different) & (not all(different))
+            self._fields = np.flatnonzero(~apart)
+            names = loans.definition.names
+            self._apart = tuple(names[place] for place in np.flatnonzero(apart))
+        by_field = by_field if self._fields is None else by_field[:, self._fields]
         self._hashes.append(_sum(by_field))
         if late is not None:
             self._late.append(np.asarray(late, dtype=np.int64))
@@ -96,7 +111,7 @@ class EqualRows:
         again = np.ones(len(hashes), dtype=np.bool_)
         again[np.unique(hashes, return_index=True)[1]] = False
         late = int(np.concatenate(self._late)[again].sum()) if self._late else None
-        return Repeated(len(hashes), int(again.sum()), late)
+        return Repeated(len(hashes), int(again.sum()), late, self._apart)
 
 
 class _Sample:
@@ -115,9 +130,9 @@ class _Sample:
         self._rows.append(by_field[kept])
         self._late.append(late[kept] == 1)
         while sum(map(len, self._rows)) > _SAMPLED:
-            rows, is_late = np.concatenate(self._rows), np.concatenate(self._late)
+            rows, outcomes = np.concatenate(self._rows), np.concatenate(self._late)
             kept = self._random.random(len(rows)) < 0.5
-            self._rows, self._late = [rows[kept]], [is_late[kept]]
+            self._rows, self._late = [rows[kept]], [outcomes[kept]]
             self._share /= 2
 
     @property
@@ -134,20 +149,38 @@ def _beyond_chance(by_field: Hashes) -> bool:
 
     Pairs of rows that differ in one field alone say how dense the table is: if there are A of them
     for a field of which two rows of the table share the value with probability c, then chance would
-    let A·c/(1 − c) pairs be equal in that field too. The field that explains most counts.
+    let A·c/(1 − c) pairs be equal in that field too. The field that explains most counts. The most
+    frequent row is left out: by nature many loans may share one, such as that of no history at all.
     """
+    _, places, counts = np.unique(_sum(by_field), return_inverse=True, return_counts=True)
+    if len(counts):
+        by_field = by_field[places != np.argmax(counts)]
     n = len(by_field)
     rows = _sum(by_field)
     equal = _pairs(rows)
     if equal < _LEAST_PAIRS or n - len(np.unique(rows)) < _LEAST_SHARE * n:
         return False
     explained = []
+    by_field = _without_copies(by_field)
+    rows = _sum(by_field)
     for field in by_field.T:
         shared = _pairs(field) / (n * (n - 1) / 2)
         if shared < 1:
             but_one = _pairs(rows - field) - equal
             explained.append(but_one * shared / (1 - shared))
     return bool(explained) and equal > _TIMES * max(explained)
+
+
+def _without_copies(by_field: Hashes) -> Hashes:
+    """The fields (n, fields) without those of few values that tell the same rows apart as an
+    earlier one does, as a grade and its number: rows can't differ in one of such fields alone.
+    """
+    apart: dict[object, int] = {}
+    for place, field in enumerate(by_field.T):
+        _, firsts, codes = np.unique(field, return_index=True, return_inverse=True)
+        few = len(firsts) <= _FEW_VALUES
+        apart.setdefault(firsts[codes].tobytes() if few else place, place)
+    return by_field[:, [*apart.values()]]
 
 
 def _pairs(hashes: Hashes) -> float:

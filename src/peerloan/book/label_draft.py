@@ -8,7 +8,7 @@ from peerloan.book.profile import Profile
 from peerloan.book.source import Book, show_column
 from peerloan.book.toml_text import comment, doubt, literal, quote
 from peerloan.loan.labels import stands_for
-from peerloan.loan.text import counted, parse_number, show_given
+from peerloan.loan.text import counted, parse_number, show_given, stands_for_missing
 
 
 def draft_label(book: Book, profile: Profile, late: str | None) -> tuple[list[str], list[str]]:
@@ -70,6 +70,9 @@ def _label_values(book: Book, profile: Profile) -> dict[LabelValue, int]:
             value = int(number) if number is not None and number.is_integer() else number
         if value is not None:
             values[value] = values.get(value, 0) + count
+    if len(values) > 2:
+        # By such a text a table says that the outcome is not known yet.
+        values = {v: n for v, n in values.items() if not stands_for_missing(str(v))}
     if len(values) == 2 and not profile.uncounted:
         return values
     got = f"{', '.join(map(literal, [*values][:5]))}{', …' if len(values) > 5 else ''}" or "none"

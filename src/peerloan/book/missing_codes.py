@@ -1,12 +1,13 @@
 """Numbers that stand for a missing value, such as 99999999, 365243 or -999.
 
 A column's lowest or highest values, at most three at an end, are taken for such codes if each
-repeats (in at least five rows, and in one of 1,000), the column has at least ten other values, and
+repeats (in at least five rows, and in one of 1,000), and
 
-- they lie more than ten times as far from the other values as these are apart; or
-- they look like codes (999, 9998, 365243) and lie farther from the other values than these are
-  apart; or
-- they look like codes (-1 to -9, -99, -999) and no other value is negative.
+- they lie more than ten times as far from the other values as these are apart, which are at least
+  ten, or at least three where they look like codes (99, 96, 98); or
+- they look like codes (0, 999, 9998, 365243) and lie farther from the other values, of which there
+  are at least ten, than these are apart; or
+- they look like codes (-1 to -9, -99, -999), no other value is negative, and there are ten others.
 
 A cap (every income above 1,000,000 written as that) is none: other values lie near it.
 """
@@ -24,10 +25,11 @@ _MOST = 3
 _LEAST_ROWS = 5
 _LEAST_SHARE = 0.001
 _LEAST_OTHERS = 10
+_FEW_OTHERS = 3
 _FAR = 10
 # Values of a part among which different ones are looked for.
 _LOOKED_AT = 2_000
-_CODE = re.compile(r"-?9+[6-9]|-?([1-9])\1{2,}|365243|-[1-9]")
+_CODE = re.compile(r"0|-?9+[6-9]|-?([1-9])\1{2,}|365243|-[1-9]")
 
 
 class Repeated(NamedTuple):
@@ -74,9 +76,13 @@ class Extremes:
             low = self._codes(self._low, self._highest(high))
             high = self._codes(self._high, -self._lowest(low))
         codes = self._low[:low] + [Repeated(-v, n) for v, n in reversed(self._high[:high])]
-        if not codes or len(self._some.difference(v for v, _ in codes)) < _LEAST_OTHERS:
+        others = len(self._some.difference(v for v, _ in codes))
+        lowest, highest = self._lowest(low), self._highest(high)
+        if not codes or (
+            others < _LEAST_OTHERS and not _plainly_codes(codes, lowest, highest, others)
+        ):
             return None
-        return MissingCodes(codes, self._lowest(low), self._highest(high))
+        return MissingCodes(codes, lowest, highest)
 
     def _lowest(self, codes: int) -> float:
         return self._low[min(codes, len(self._low) - 1)].value
@@ -96,6 +102,8 @@ class Extremes:
                 continue
             nearest, edge = end[many - 1].value, end[many].value
             gap, spread = edge - nearest, other_end - edge
+            if not spread:  # there would be one other value
+                continue
             if gap > _FAR * spread:
                 return many
             if all(_looks_like_code(-v if high else v) for v, _ in end[:many]):
@@ -103,6 +111,16 @@ class Extremes:
                 if gap > spread or all_negative:
                     return many
         return 0
+
+
+def _plainly_codes(codes: list[Repeated], lowest: float, highest: float, others: int) -> bool:
+    """Whether values are codes beside only a few others: far from these, and no other code."""
+    distances = (max(lowest - value, value - highest) for value, _ in codes)
+    return (
+        others >= _FEW_OTHERS
+        and min(distances) > _FAR * (highest - lowest)
+        and all(value and _looks_like_code(value) for value, _ in codes)
+    )
 
 
 def _looks_like_code(value: float) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -48,6 +49,8 @@ def demo(folder: Path, port: int, stop: bool) -> None:
         return
     store = Store(folder / "store")
     best = _champion(store, folder)
+    if port != _port_served(pid_file):
+        find_address("127.0.0.1", port, "peerloan demo")  # before what runs is stopped
     if _stop_server(pid_file):
         note("the running server is restarted")
     find_address("127.0.0.1", port, "peerloan demo")
@@ -143,13 +146,28 @@ def _stop_server(pid_file: Path) -> bool:
     return running
 
 
+def _port_served(pid_file: Path) -> int | None:
+    """The port of the demonstration's server, if it runs."""
+    try:
+        command = _command(int(pid_file.read_text()))
+    except (OSError, ValueError):
+        return None
+    found = re.search(r" peerloan serve --port ([0-9]+)", command)
+    return None if found is None else int(found[1])
+
+
 def _is_server(pid: int) -> bool:
     """Whether a process is a server: another program may have its number by now."""
+    return " peerloan serve " in _command(pid)
+
+
+def _command(pid: int) -> str:
+    """The command line of a process, empty if there is none."""
     try:
         command = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ")
     except OSError:
         if Path("/proc/self").exists():
-            return False
+            return ""
         asked = ["ps", "-p", str(pid), "-o", "command="]  # where there is no /proc
         command = subprocess.run(asked, capture_output=True, check=False, timeout=10).stdout  # noqa: S603
-    return b" peerloan serve " in command
+    return command.decode("utf-8", "replace")

@@ -41,7 +41,9 @@ def list_models(as_json: bool) -> None:
     here = store()
     state = here.state()
     rows = [_row(here, state, version) for version in here.versions()]
-    history, explanations = here.history(), here.explanations()
+    history, (explanations, faults) = here.history(), here.explanations()
+    for fault in faults:
+        note(f"note: {fault}")
     if as_json:
         changes = [_described(each, explanations.get(each.number)) for each in history]
         print_json({"versions": rows, "history": changes})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from peerloan.loan.definition import Label
 from peerloan.loan.spelling import plain, text_of
-from peerloan.loan.text import MISSING_NUMBERS, parse_number
+from peerloan.loan.text import MISSING_NUMBERS, parse_number, stands_for_missing
 
 LabelValue = int | float | str | bool
 # What 0 and 1 are to a table of truth values, and the other way round.
@@ -39,12 +39,13 @@ def stands_for(value: LabelValue, meaning: LabelValue) -> bool:
 
 
 def is_unknown(text: str | None, label: Label) -> bool:
-    """Whether a cell says that the outcome is not known yet: empty, or NA where labels are numbers
-    or truth values.
+    """Whether a cell says that the outcome is not known yet: empty, or a text by which programs
+    spell a missing value (NA, NULL, …), unless that is one of the label's two values.
     """
     if not text:
         return text is not None
-    return not isinstance(label.late, str) and text.strip().lower() in MISSING_NUMBERS
+    missing = stands_for_missing(text) or text.strip().lower() in MISSING_NUMBERS
+    return missing and read_label(text, label) is None
 
 
 def expected_label(label: Label) -> str:

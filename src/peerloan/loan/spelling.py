@@ -21,12 +21,15 @@ _TRUTHS = {
     **dict.fromkeys(("true", "True", "TRUE"), "true"),
     **dict.fromkeys(("false", "False", "FALSE"), "false"),
 }
+_TRUTH_TEXTS, _BITS = ("false", "true"), ("0", "1")
 _WHOLE = r"-?(?:0|[1-9][0-9]*)\.0+"
+# As pandas and Python write large doubles.
+_LARGE = r"-?[1-9](?:\.[0-9]+)?e\+[0-9]{2,3}"
 _CLOCK = r"[0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]+)?"
-_TIME = rf"(?:[0-9]{{4}}-[0-9]{{2}}-[0-9]{{2}} )?{_CLOCK}(?:Z|[+-][0-9]{{4}})?"
+_TIME = rf"(?:[0-9]{{4}}-[0-9]{{2}}-[0-9]{{2}} )?{_CLOCK}(?:Z|[+-][0-9]{{2}}:?[0-9]{{2}})?"
 # What has another spelling; a text that doesn't match is its own. RE2 and Python read it alike.
-RESPELLED = f"^(?:True|TRUE|False|FALSE|{_WHOLE}|{_TIME})$"
-_respelled = re.compile(f"(?:{_TIME}|(?P<whole>{_WHOLE}))")
+RESPELLED = f"^(?:True|TRUE|False|FALSE|{_WHOLE}|{_LARGE}|{_TIME})$"
+_respelled = re.compile(f"(?:{_TIME}|(?P<whole>{_WHOLE})|(?P<large>{_LARGE}))")
 _time_parts = re.compile(r"(.{10} |)(.{8})(?:\.([0-9]+))?(.*)")
 
 
@@ -35,9 +38,10 @@ def plain(text: str) -> str:
 
     - `True` and `TRUE` are `true`, `False` and `FALSE` are `false`.
     - A whole number with zeros behind the point (`11.0`, `-3.00`) is its digits (`11`, `-3`), and
-      −0.0 is `0`.
+      −0.0 is `0`. So is one that a double is written as (`1.5e+16`).
     - A time, as Arrow writes it (`2026-11-25 10:00:00.500000`), ends with its last digit that is
-      no zero (`2026-11-25 10:00:00.5`); midnight without a zone is the day.
+      no zero (`2026-11-25 10:00:00.5`); its zone is `Z` or as `+0100`; midnight without a zone
+      is the day.
 
     Any other text stays as it is: `0012`, `1e3`, `1.10`, `v1.0`, `yes`.
     """
@@ -49,8 +53,12 @@ def plain(text: str) -> str:
     if found["whole"] is not None:
         digits = text.partition(".")[0]
         return "0" if digits == "-0" else digits
+    if found["large"] is not None:
+        number = float(text)
+        return str(int(number)) if number.is_integer() else text
     day, time, fraction, zone = _time_parts.fullmatch(text).groups(default="")  # type: ignore[union-attr]
-    fraction = fraction.rstrip("0")
+    fraction, zone = fraction.rstrip("0"), zone.replace(":", "")
+    zone = "Z" if zone in ("+0000", "-0000") else zone
     if day and time == "00:00:00" and not fraction and not zone:
         return day.rstrip()
     return f"{day}{time}{'.' if fraction else ''}{fraction}{zone}"
@@ -79,7 +87,8 @@ class Spelling:
 
     A text that is one of the known levels is itself. Any other is read as the known level that is
     the same value, or else in its plain spelling. So a version that was trained on `True` or
-    `11.0` meets `true` and `11` as these.
+    `11.0` meets `true` and `11` as these. Where the known levels are 0 and 1, or true and false,
+    the other pair means the same.
     """
 
     def __init__(self, levels: Iterable[str] = ()) -> None:
@@ -90,6 +99,11 @@ class Spelling:
             value = plain(level)
             if value not in self._levels:
                 self._by_plain.setdefault(value, level)
+        by_value = {plain(level): level for level in reversed(self._levels)}
+        for some, others in ((_BITS, _TRUTH_TEXTS), (_TRUTH_TEXTS, _BITS)):
+            if by_value.keys() == {*some}:
+                pairs = zip(others, some, strict=True)
+                self._by_plain |= {other: by_value[value] for other, value in pairs}
 
     @classmethod
     def of(cls, field: Field) -> Spelling:
@@ -166,5 +180,6 @@ def id_spellings(text: str) -> tuple[str, ...]:
     those that releases before wrote of a double or a decimal, and the one given.
     """
     value = plain(text)
-    others = (f"{value}.0", f"{value}.00", value.title(), value.upper())
+    large = repr(float(value)) if value.lstrip("-").isdecimal() and len(value) < 300 else text
+    others = (f"{value}.0", f"{value}.00", value.title(), value.upper(), large)
     return (value, *dict.fromkeys(t for t in (*others, text) if t != value and plain(t) == value))

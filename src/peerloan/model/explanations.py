@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 
@@ -48,12 +49,23 @@ def check_why(why: str) -> None:
     raise StoreError(f"why: expected {expected}, given {fault}")
 
 
-def read_explanations(aliases: Path) -> dict[int, Explanation]:
-    """Every explanation in a folder, by the change's number; raises StoreFault or OSError."""
-    if not aliases.is_dir():
-        return {}
-    names = (_NAME.fullmatch(path.name) for path in aliases.iterdir())
-    return {int(name[1]): _read(aliases / name[0], int(name[1])) for name in names if name}
+class Explanations(NamedTuple):
+    """The explanations in a folder, by the change's number; and what is wrong with others."""
+
+    by_number: dict[int, Explanation]
+    faults: list[str]
+
+
+def read_explanations(aliases: Path) -> Explanations:
+    """Every explanation in a folder; one that can't be read hides no other. Raises OSError."""
+    found = Explanations({}, [])
+    for path in sorted(aliases.iterdir()) if aliases.is_dir() else ():
+        if name := _NAME.fullmatch(path.name):
+            try:
+                found.by_number[int(name[1])] = _read(path, int(name[1]))
+            except StoreFault as error:
+                found.faults.append(f"{error}; move the file away to explain the change again")
+    return found
 
 
 def write_explanation(aliases: Path, explanation: Explanation) -> None:

@@ -24,6 +24,7 @@ from peerloan.model.bundle import Bundle
 from peerloan.model.drafting import Draft, OnnxParts, read_onnx_parts, with_policy
 from peerloan.model.explanations import (
     Explanation,
+    Explanations,
     check_why,
     read_explanations,
     write_explanation,
@@ -179,8 +180,8 @@ class Store:
         """Every state, oldest first."""
         return [self._read_state(number) for number in self._numbers()]
 
-    def explanations(self) -> dict[int, Explanation]:
-        """Reasons that were added after a change, by its number; raises StoreFault."""
+    def explanations(self) -> Explanations:
+        """Reasons that were added after a change; raises StoreFault."""
         with _readable(self._aliases):
             return read_explanations(self._aliases)
 
@@ -203,10 +204,10 @@ class Store:
         try:
             write_explanation(self._aliases, explanation)
         except FileExistsError:
-            earlier = self.explanations()[number]
-            raise StoreError(
-                f"change {number:,} has a reason already: {earlier.sentence}"
-            ) from None
+            found = self.explanations()
+            earlier = found.by_number.get(number)
+            reason = "; ".join(found.faults) if earlier is None else earlier.sentence
+            raise StoreError(f"change {number:,} has a reason already: {reason}") from None
         except OSError as error:
             raise StoreFault(f"{self._aliases}: can't be written: {error.strerror}") from error
         return explanation

@@ -50,7 +50,9 @@ def models() -> Response:
     refuse_parameters()
     store = _store()
     state = store.state()
-    explanations = store.explanations()
+    explanations, faults = store.explanations()
+    for fault in faults:
+        log.warning("%s", fault)
     return as_json(
         {
             "champion": state.champion,

@@ -38,7 +38,7 @@ _MAX_STARTS = 5
 _PARENT_CHECK_SECONDS = 0.5
 # What the restarts use of Granian's server; without it Granian's own ones stay.
 _INTERNALS = (
-    *("_respawn_workers", "_reload", "main_loop_interrupt", "interrupt_signal"),
+    *("_spawn_worker", "respawn_interval", "main_loop_interrupt", "interrupt_signal"),
     *("interrupt_children", "reload_signal", "wrks"),
 )
 
@@ -49,11 +49,12 @@ class NoWorkerStarted(Exception):
 
 @dataclass
 class Restarts:
-    """The restarts of one worker: its deaths in a row, and when it starts again (monotonic seconds;
-    None while it runs).
+    """The restarts of one worker: its deaths in a row, which process was the last one to die, and
+    when it starts again (monotonic seconds; None while it runs).
     """
 
     deaths: int = 0
+    dead: object = None
     due: float | None = None
 
     def record_death(self, now: float, lifetime: float) -> float:
@@ -75,6 +76,10 @@ class Server(MPServer):
         self._was_up = RawValue("b", 0)
         self._restarts = [Restarts() for _ in range(self.workers)]
         self._failure: str | None = None
+        # Of a reload: the workers to replace, and an old one that runs until its successor is up.
+        self._to_replace: list[int] = []
+        self._old: Any = None
+        self._old_until = 0.0
 
     def run(self) -> None:
         """Serve until stopped; raises NoWorkerStarted."""
@@ -89,30 +94,63 @@ class Server(MPServer):
             log.warning("this Granian restarts its workers in another way; leaving that to it")
             super()._serve_loop(spawn_target, target_loader)  # type: ignore[no-untyped-call]
             return
+        self._spawn = partial(
+            self._spawn_worker, target=spawn_target, callback_loader=target_loader
+        )
         while not self.interrupt_signal:
             self._record_deaths()
             if self._failure is not None:
-                return
+                break
             if self.reload_signal:
-                self._reload(spawn_target, target_loader)  # type: ignore[no-untyped-call]
-                for each in self._restarts:
-                    each.due = None
-                continue
-            if due := self._take_due():
-                self._respawn_workers(due, spawn_target, target_loader)
-                continue
+                self._begin_reload()
+            for index in self._take_due():
+                self._start(index)
+            self._go_on_reloading()
             self.main_loop_interrupt.wait(self._seconds_to_wait())
             self.main_loop_interrupt.clear()
+        if self._old is not None:
+            _retire(self._old)
+
+    def _begin_reload(self) -> None:
+        """Have every worker replaced, one after the other; a dead one is started at once."""
+        self.reload_signal = False
+        self._to_replace = list(range(self.workers))
+        for restarts in self._restarts:
+            restarts.due = None if restarts.due is None else time.monotonic()
+
+    def _go_on_reloading(self) -> None:
+        """Start the next new worker, or end the old one beside which the last one has started.
+
+        Nothing is waited for here: workers that die meanwhile are restarted as always.
+        """
+        now = time.monotonic()
+        if self._old is not None:
+            if now < self._old_until:
+                return
+            _retire(self._old)
+            self._old = None
+        if self._to_replace:
+            self._old = self._start(self._to_replace[0])
+            self._old_until = now + self.respawn_interval
+
+    def _start(self, index: int) -> Any:
+        """Start a worker; returns the one whose place it takes."""
+        worker: Any = self._spawn(idx=index)
+        worker.start()
+        old, self.wrks[index] = self.wrks[index], worker
+        if index in self._to_replace:
+            self._to_replace.remove(index)
+        return old
 
     def _record_deaths(self) -> None:
-        """Take note of the workers that have died; their threads append them to a list."""
-        while self.interrupt_children:
-            index = self.interrupt_children.pop(0)
-            worker: Any = self.wrks[index]
+        """Take note of the workers that have died, each once."""
+        self.interrupt_children.clear()
+        for index, worker in enumerate(self.wrks):
             code = worker.inner.exitcode
-            if code is None:  # replaced by a reload in the meantime
-                continue
             restarts = self._restarts[index]
+            if code is None or restarts.dead is worker:
+                continue
+            restarts.dead = worker
             now = time.monotonic()
             pause = restarts.record_death(now, now - worker.birth)
             log.error(
@@ -135,7 +173,21 @@ class Server(MPServer):
 
     def _seconds_to_wait(self) -> float | None:
         due = [each.due for each in self._restarts if each.due is not None]
+        due += [] if self._old is None else [self._old_until]
         return max(0.0, min(due) - time.monotonic()) if due else None
+
+
+def _retire(worker: Any) -> None:
+    """Ask a worker to end, and kill it if it has not after its grace."""
+    worker.terminate()
+
+    def wait() -> None:
+        worker.join(GRACE_SECONDS)
+        if worker.is_alive():
+            log.warning("process %s did not end in time and is killed", worker.inner.pid)
+            worker.kill()
+
+    threading.Thread(target=wait, name="retire", daemon=True).start()
 
 
 def _load(factory: str, was_up: Any, parent: int) -> WSGIApplication:

@@ -248,7 +248,7 @@ def _refuse_repeated(equal: EqualRows, late: Numbers, book: str) -> None:
         rows = int((late == (1 if kind == "late" else 0)).sum())
         raise TrainingError(
             f"{book}: expected at least {LEAST_LOANS} different loans that are {kind}, given "
-            f"{count}: the other {rows - count:,} of their {rows:,} rows equal an earlier one; "
+            f"{count}: the other {rows - count:,} of their {rows:,} rows equal another one; "
             "train on the original table"
         )
 
