@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import datetime
+import json
 import shutil
 from collections.abc import Callable
 from decimal import Decimal
@@ -330,3 +331,14 @@ def test_a_table_that_the_format_can_not_hold_is_refused_by_column(tmp_path: Pat
         f"{tmp_path}/o.parquet: can't be written as Parquet: column b is of type "
         "month_day_nano_interval"
     )
+
+
+def test_nested_values_of_json_lines_are_written_as_json(tmp_path: Path, champion: Store) -> None:
+    rows = [{key: values[i] for key, values in FIELDS.items()} for i in range(ROWS)]
+    rows[0]["extra"] = {"a": [1, "x,y"]}
+    (tmp_path / "book.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    code, told = call(tmp_path, "score", tmp_path / "book.jsonl", "-o", tmp_path / "out.csv")
+    assert code == 0, told
+    with (tmp_path / "out.csv").open(encoding="utf-8", newline="") as file:
+        written = [row["extra"] for row in csv.DictReader(file)]
+    assert written == ['{"a": [1, "x,y"]}', *[""] * (ROWS - 1)]

@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet
 
 from peerloan.book.common_type import InexactError, cast
+from peerloan.book.formats.json_columns import NESTED
 from peerloan.book.parts import BookError, shown
 from peerloan.book.source import show_column
 from peerloan.book.values import decoded
@@ -196,6 +197,8 @@ def _fits_parquet(field: pa.Field) -> bool:
 
 def _cells(column: pa.Array) -> pa.Array:
     """A column as the bytes of its cells, quoted where needed, empty where null."""
+    if column.type == NESTED:  # its text is the cell, as the file has it
+        column = pc.struct_field(column, "json")
     column = decoded(column)
     if pa.types.is_float16(column.type):
         column = column.cast(pa.float32())  # Arrow asks no half for being a NaN
