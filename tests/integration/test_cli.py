@@ -663,7 +663,9 @@ def test_a_taken_port_names_the_option_to_change(
     assert len(told.err.splitlines()) == 1
 
 
-@pytest.mark.parametrize("host", ["no-such-host.invalid", "", "a" * 70 + ".invalid", "192.0.2.7"])
+@pytest.mark.parametrize(
+    "host", ["no-such-host.invalid", "", "a" * 70 + ".invalid", "192.0.2.7", "[::1]"]
+)
 def test_a_host_that_is_no_address_of_this_machine_is_one_line(call: Call, host: str) -> None:
     told = call("serve", "--host", host)
     assert told.code == 1

@@ -43,7 +43,7 @@ def _resolve(host: str, port: int, prefix: str) -> list[tuple[int, str]]:
         reason = getattr(error, "strerror", None) or str(error)
         raise AddressError(
             f"{prefix}host {host!r} can't be resolved ({reason}): expected an address of this "
-            "machine or its name, without brackets, scheme or port, such as ::1 or localhost"
+            "machine or its name, without brackets, scheme or port, such as 127.0.0.1 or ::1"
         ) from None
     found = dict.fromkeys((family, str(address[0])) for family, *_, address in infos)
     return sorted(found, key=lambda each: each[0] != socket.AF_INET)
