@@ -173,7 +173,7 @@ def _beyond_chance(by_field: Hashes) -> bool:
 
 def _without_copies(by_field: Hashes) -> Hashes:
     """The fields (n, fields) without those of few values that tell the same rows apart as an
-    earlier one does, as a grade and its number: rows can't differ in one of such fields alone.
+    earlier one does, as a code and its name: rows can't differ in one of such fields alone.
     """
     apart: dict[object, int] = {}
     for place, field in enumerate(by_field.T):
