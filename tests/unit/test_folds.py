@@ -202,3 +202,12 @@ def test_one_row_that_many_loans_share_is_no_copy() -> None:
     definition = msgspec.structs.replace(LOANS.definition, fields=fields)
     loans = Loans(definition, {"a": values[:, 0], "b": values[:, 1]}, len(values))
     assert EqualRows.of(loans).repeated() is None
+
+
+def test_groups_are_numbered_as_they_begin_and_so_the_same_in_each_process() -> None:
+    rows = np.random.default_rng(3).permutation(np.repeat(np.arange(LOANS.size), 4))
+    groups = EqualRows.of(LOANS.take(rows)).groups()
+    assert groups is not None
+    firsts = np.unique(groups, return_index=True)[1]
+    assert (np.diff(firsts) > 0).all()
+    assert all(len(set(rows[groups == number])) == 1 for number in range(50))

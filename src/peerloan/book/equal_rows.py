@@ -98,10 +98,14 @@ class EqualRows:
         return self._sample.beyond_chance
 
     def groups(self) -> Codes | None:
-        """The number of each row's group of equal rows (n,); None if chance explains them."""
+        """The number of each row's group of equal rows (n,), in the order in which groups begin;
+        None if chance explains them.
+        """
         if not self.beyond_chance:
             return None
-        return np.unique(self.hashes, return_inverse=True)[1]
+        # Not in the order of the hashes, which are others in each process: folds follow from these.
+        _, firsts, places = np.unique(self.hashes, return_index=True, return_inverse=True)
+        return np.argsort(np.argsort(firsts))[places]
 
     def repeated(self) -> Repeated | None:
         """How many rows equal an earlier one; None if chance explains them."""
