@@ -15,7 +15,7 @@ import msgspec
 
 from peerloan.loan.text import has_control
 from peerloan.model import whole
-from peerloan.model.states import StoreError, StoreFault
+from peerloan.model.states import StoreError, StoreFault, read_numbered
 
 MAX_WHY = 1_000
 _NAME = re.compile(r"(\d{6,})\.why\.json")
@@ -62,7 +62,7 @@ def read_explanations(aliases: Path) -> Explanations:
     for path in sorted(aliases.iterdir()) if aliases.is_dir() else ():
         if name := _NAME.fullmatch(path.name):
             try:
-                found.by_number[int(name[1])] = _read(path, int(name[1]))
+                found.by_number[int(name[1])] = read_numbered(path, int(name[1]), Explanation)
             except StoreFault as error:
                 found.faults.append(f"{error}; move the file away to explain the change again")
     return found
@@ -72,14 +72,3 @@ def write_explanation(aliases: Path, explanation: Explanation) -> None:
     """Add an explanation; raises FileExistsError if there is one of the change, or OSError."""
     content = msgspec.json.format(msgspec.json.encode(explanation), indent=1)
     whole.publish_file(aliases / f"{explanation.number:06d}.why.json", content)
-
-
-def _read(path: Path, number: int) -> Explanation:
-    try:
-        explanation = msgspec.json.decode(path.read_bytes(), type=Explanation)
-    # A ValueError is of text that is no UTF-8.
-    except (OSError, msgspec.MsgspecError, ValueError, RecursionError) as error:
-        raise StoreFault(f"{path} can't be read: {error}") from None
-    if explanation.number != number:
-        raise StoreFault(f"{path} is of another number, {explanation.number}")
-    return explanation

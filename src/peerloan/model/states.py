@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from pathlib import Path
+from typing import Literal, Protocol, TypeVar
 
 import msgspec
 
@@ -45,3 +46,27 @@ class State(msgspec.Struct, frozen=True):
     who: str = ""
     when: str = ""
     why: str = ""
+
+
+class Numbered(Protocol):
+    """What a file of the aliases holds, with the number of its change."""
+
+    @property
+    def number(self) -> int:
+        """The change's number."""
+        ...
+
+
+_Kind = TypeVar("_Kind", bound=Numbered)
+
+
+def read_numbered(path: Path, number: int, kind: type[_Kind]) -> _Kind:
+    """What the file of a change holds; raises StoreFault."""
+    try:
+        found = msgspec.json.decode(path.read_bytes(), type=kind)
+    # A ValueError is of text that is no UTF-8.
+    except (OSError, msgspec.MsgspecError, ValueError, RecursionError) as error:
+        raise StoreFault(f"{path} can't be read: {error}") from None
+    if found.number != number:
+        raise StoreFault(f"{path} is of another number, {found.number}")
+    return found

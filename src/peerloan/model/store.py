@@ -38,7 +38,13 @@ from peerloan.model.manifest import (
     read_manifest,
 )
 from peerloan.model.policy import Policy
-from peerloan.model.states import BreakingChange, State, StoreError, StoreFault
+from peerloan.model.states import (
+    BreakingChange,
+    State,
+    StoreError,
+    StoreFault,
+    read_numbered,
+)
 
 _VERSION = re.compile(r"[a-z0-9][a-z0-9.-]{0,99}")
 _STATE = re.compile(r"(\d{6,})\.json")
@@ -337,15 +343,7 @@ class Store:
         return new
 
     def _read_state(self, number: int) -> State:
-        path = self._state_file(number)
-        try:
-            state = msgspec.json.decode(path.read_bytes(), type=State)
-        # A ValueError is of text that is no UTF-8.
-        except (OSError, msgspec.MsgspecError, ValueError, RecursionError) as error:
-            raise StoreFault(f"{path} can't be read: {error}") from None
-        if state.number != number:
-            raise StoreFault(f"{path} is of another number, {state.number}")
-        return state
+        return read_numbered(self._state_file(number), number, State)
 
     def _numbers(self) -> list[int]:
         with _readable(self._aliases):
