@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Lock
 
-import msgspec
 import numpy as np
 
 from peerloan.book import (
@@ -25,9 +24,9 @@ from peerloan.book import (
     read_column,
     read_loans,
 )
-from peerloan.loan import Codes, Definition, Field, Loans, Numbers, TextColumn
+from peerloan.loan import Codes, Definition, Loans, Numbers, TextColumn
 from peerloan.loan.spelling import with_one_spelling
-from peerloan.loan.text import counted, share_of, show_given, stands_for_missing
+from peerloan.loan.text import counted, share_of, show_given
 from peerloan.model import (
     Draft,
     Judged,
@@ -60,12 +59,12 @@ from peerloan.training.search import (
     read_grids,
     search,
 )
+from peerloan.training.seen import definition_as_seen
 from peerloan.training.study import Group, Later, Study, trade_off
 
 # Fewer of either kind, and held-out figures mean nothing.
 LEAST_LOANS = 20
 _LEAST_ROWS = 100
-_MOST_LEVELS = 100
 
 
 class TrainingError(ValueError):
@@ -424,34 +423,6 @@ def _scores(found: Found) -> tuple[Score, ...]:
         )
         for trial in found.best
     )
-
-
-def definition_as_seen(loans: Loans) -> Definition:
-    """The definition with what this table holds: ranges of numbers, levels of categories."""
-    fields = tuple(_as_seen(field, loans) for field in loans.definition.fields)
-    return msgspec.structs.replace(loans.definition, fields=fields)
-
-
-def _as_seen(field: Field, loans: Loans) -> Field:
-    if field.is_number:
-        given = loans.numbers(field.name)
-        given = given[~np.isnan(given)]
-        seen = (float(given.min()), float(given.max())) if len(given) else None
-        return msgspec.structs.replace(field, seen=seen)
-    if field.kind == "ordered":
-        return field
-    column = loans.texts(field.name)
-    counts = np.bincount(column.codes[column.codes >= 0], minlength=len(column.levels))
-    by_count = np.argsort(-counts, kind="stable").tolist()
-    levels = tuple(column.levels[code] for code in by_count if counts[code])
-    listed = set(field.levels)
-    # The form offers the common ones too, in a list that a person can still read.
-    offered = [
-        level
-        for level in levels[:_MOST_LEVELS]
-        if level not in listed and not stands_for_missing(level)
-    ]
-    return msgspec.structs.replace(field, levels=(*field.levels, *offered), seen=levels)
 
 
 def libraries() -> dict[str, str]:
