@@ -161,7 +161,9 @@ class Deployment:
         self.token = made.strip()
 
     def let_in(self) -> bool:
-        """Whether every worker of every container knows the token, as it seems."""
+        """Whether every worker of every container knows the token."""
+        # Each looks for new tokens once a second, and those that answer here may not be all.
+        time.sleep(1.5)
         return all(self.get("/v1/models").status_code == 200 for _ in range(20))
 
     def get(self, path: str, **options: Any) -> requests.Response:

@@ -118,7 +118,7 @@ def load(stack: Stack, pytestconfig: pytest.Config) -> Iterator[Steady]:
     """A steady load."""
     with Steady(stack) as load:
         time.sleep(1)
-        load.take()
+        assert load.take().faults == []
         yield load
     capture: Any = pytestconfig.pluginmanager.getplugin("capturemanager")
     with capture.global_and_fixture_disabled():
@@ -213,7 +213,7 @@ def test_the_release_before_runs_on_the_new_tables(stack: Stack, load: Steady) -
 
 def test_every_answer_is_in_the_ledger_exactly_once(stack: Stack, load: Steady) -> None:
     load.stop()
-    load.take()
+    assert load.take().faults == []
     load.kept.count(stack)
     assert load.kept.answered == load.kept.sent > 1000
     assert load.kept.lost == load.kept.doubled == 0
