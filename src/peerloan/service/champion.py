@@ -9,7 +9,7 @@ from typing import Literal
 
 from peerloan.ledger import Version
 from peerloan.loan import Checks, Decoder
-from peerloan.model import Bundle, BundleError, State, Store, StoreError, StoreFault
+from peerloan.model import Bundle, BundleError, Interface, State, Store, StoreError, StoreFault
 from peerloan.service import metrics
 
 log = logging.getLogger(__name__)
@@ -152,5 +152,5 @@ class Champion:
 
 
 def _serving(number: int, bundle: Bundle, known: frozenset[str]) -> Serving:
-    checks = Checks(bundle.definition, known)
-    return Serving(number, bundle, checks, Decoder(checks), Version.of(bundle))
+    made = Interface.of(bundle, known)
+    return Serving(number, bundle, made.checks, made.decoder, Version.of(bundle))

@@ -1,0 +1,47 @@
+"""What a service makes of a version before it can serve it, and the proof that it can be made."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from peerloan.loan import Checks, Decoder, json_schema
+from peerloan.model.bundle import Bundle
+from peerloan.model.manifest import BundleError
+
+
+@dataclass(frozen=True)
+class Interface:
+    """How callers meet a version: the checks of their loans, their reader, and their schema."""
+
+    checks: Checks
+    decoder: Decoder
+    schema: dict[str, Any]
+
+    @classmethod
+    def of(cls, bundle: Bundle, known: Iterable[str] = ()) -> Interface:
+        """That of a version; `known` are other versions' fields, accepted and ignored."""
+        checks = Checks(bundle.definition, known)
+        return cls(checks, Decoder(checks), json_schema(bundle.definition, checks.known))
+
+
+def prove_servable(bundle: Bundle, known: Iterable[str] = ()) -> None:
+    """Make all that a service makes of a version, and answer its golden examples by it, the first
+    one with reasons; raises BundleError.
+    """
+    try:
+        interface = Interface.of(bundle, known)
+        msgspec.json.encode(interface.schema)
+        for i, golden in enumerate(bundle.manifest.golden, 1):
+            content = msgspec.json.encode(golden.loan)
+            checked = interface.decoder.loan(content) or interface.checks.loan(golden.loan)
+            for problem in checked.problems:
+                expected = f"{problem.field}: expected {problem.expected}, given {problem.given}"
+                raise BundleError(f"golden example {i} would be refused: {expected}")
+            # Of all of them, those of an ONNX version would take seconds.
+            msgspec.json.encode(bundle.decide(checked.values, explain=i == 1))
+    except Exception as error:  # whatever a library says of foreign data
+        raise BundleError(f"{bundle.version}: can't be served: {error}") from error
