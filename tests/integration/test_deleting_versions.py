@@ -259,6 +259,7 @@ def test_a_deletion_that_was_cut_short_is_ended_or_taken_back(
     assert f"`peerloan models delete {version}` ends it" in listed.stderr
     assert champion in listed.stdout, "what an alias names is put back"
     assert store.versions() == [champion]
+    assert store.publish(draft) not in (champion, version), "the name is not free yet"
     refused_now = run("models", "promote", version)
     assert (refused_now.returncode, "is being deleted" in refused_now.stderr) == (1, True)
     assert run("models", "delete", version).returncode == 0

@@ -350,7 +350,11 @@ class Store:
         for folder in (self._versions / each for each in _names(name)):
             with contextlib.suppress(FileExistsError):
                 folder.mkdir()
-                return folder
+                if not deletion.aside(folder).exists():
+                    return folder
+                # It may be put back: the name is not free before it is gone.
+                with contextlib.suppress(OSError):
+                    folder.rmdir()
         raise AssertionError("names never end")
 
 
