@@ -7,11 +7,12 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import msgspec
 import pytest
 from flask.testing import FlaskClient
-from sqlalchemy import func, select, update
+from sqlalchemy import event, func, insert, select, update
 
 from peerloan.ledger import Chain, Database, Entry, Record, Seal, Version, schema
 from peerloan.ledger.ids import first_at
@@ -53,6 +54,11 @@ def rows(database: Database) -> int:
         return int(
             connection.execute(select(func.count()).select_from(schema.decisions)).scalar_one()
         )
+
+
+def database_of(client: FlaskClient) -> Database:
+    found: Database = client.application.extensions["database"]
+    return found
 
 
 def add(database: Database, folder: Path, made: list[tuple[int, str, int, str]]) -> list[bytes]:
@@ -190,6 +196,50 @@ def test_pages_of_a_loan_a_time_a_version_and_a_band(
     assert listed(since="2024-10-14", until="2024-10-16T00:00:00+00:00") == [11, 10]
     assert listed(since="2024-10-14", until="2024-10-20", version="v0") == [15, 12]
     assert listed(version="v9") == listed(loan_id="L9") == []
+
+
+def test_pages_stay_right_however_many_versions_decided(
+    client: FlaskClient, database: Database, tmp_path: Path
+) -> None:
+    """SQLite joins 500 selects at most, and a statement has room for so many parameters only."""
+    made = [(20_000 + i, f"v{i % 3}", i % len(BANDS), f"L{i % 5}") for i in range(40)]
+    ids = add(database, tmp_path, made)
+    others = [{"version": f"w{i}", "digest": "d" * 64, "threshold": 0.05} for i in range(700)]
+    # As many as a version whose folder was copied from store to store, each time another digest.
+    others += [{"version": "v1", "digest": f"{i:064}", "threshold": 0.05} for i in range(700)]
+    with database.writing() as connection:
+        connection.execute(insert(schema.versions), others)
+    # The last of the versions decides, too: before, between and after the others.
+    made += [(20_000 + i, "w699", i % len(BANDS), f"L{i % 5}") for i in (-1, 10, 60)]
+    ids += add(database, tmp_path / "later", made[40:])
+    parameters: list[int] = []
+
+    @event.listens_for(database_of(client).engine, "before_cursor_execute")
+    def count(_c: object, _cursor: object, _sql: str, given: Any, _x: object, _m: object) -> None:
+        parameters.append(len(given))
+
+    def listed(**query: object) -> list[int]:
+        found: list[int] = []
+        cursor: dict[str, str] = {}
+        while True:
+            page = ask(client, "/v1/predictions", limit=7, **query, **cursor)
+            found += [ids.index(UUID(each["id"]).bytes) for each in page["predictions"]]
+            if page["next"] is None:
+                return found
+            assert len(page["predictions"]) == 7
+            cursor = {"cursor": page["next"]}
+
+    newest = sorted(range(43), key=lambda i: ids[i], reverse=True)
+    assert listed(band="high") == [i for i in newest if made[i][2] == 2]
+    assert listed(version="v1") == [i for i in newest if made[i][1] == "v1"]
+    assert listed(version="w699") == [42, 41, 40]
+    assert listed(loan_id="L0", band="low") == [
+        i for i in newest if (made[i][2], made[i][3]) == (0, "L0")
+    ]
+    assert listed(loan_id="L0", version="w699") == [
+        i for i in newest if (made[i][1], made[i][3]) == ("w699", "L0")
+    ]
+    assert max(parameters) < 1_000
 
 
 def test_a_purged_decision_is_gone(client: FlaskClient, database: Database, tmp_path: Path) -> None:

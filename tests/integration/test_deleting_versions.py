@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Callable
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -13,12 +16,15 @@ from sqlalchemy import update
 
 from peerloan.ledger import Database, Version, schema
 from peerloan.ledger.challenges import Challenge, keep_challenges
-from peerloan.model import Store
+from peerloan.model import Draft, Store, StoreError, StoreFault, whole
+from peerloan.model.manifest import MANIFEST, read_manifest
 from peerloan.service import create_app
 from peerloan.settings import Settings
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 Versions = Callable[[str], str]
+Action = Callable[[Store, str], object]
+FORMATS = Path(__file__).parent.parent / "formats"
 
 
 def refused(run: Run, store: Store, version: str, words: str, ledger: str = "") -> None:
@@ -102,3 +108,176 @@ def test_a_ledger_that_can_not_be_asked_is_a_reason(
     assert store.load(version)
     if url.startswith("postgresql"):
         assert "the ledger can't be asked" in done.stderr
+
+
+# At the same time
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Iterator[tuple[Store, Draft]]:
+    """A store with a champion that was one twice over, and a draft of more versions."""
+    folder = FORMATS / "format-1-scorecard" / "small-scorecard-1-1"
+    manifest, _ = read_manifest(folder)
+    draft = Draft(manifest, {name: (folder / name).read_bytes() for name in manifest.files})
+    store = Store(tmp_path / "small")
+    store.promote(store.publish(draft))
+    yield store, draft
+    state = store.state()
+    assert {state.champion, *state.line} <= set(store.versions())
+    for version in store.versions():
+        store.load(version)
+    assert not [*store.root.glob("versions/.*")], "nothing is left aside"
+    assert [each.number for each in store.history()] == [*range(1, state.number + 1)]
+
+
+def together(store: Store, version: str, *actions: Action) -> list[str]:
+    """What each was told that did its part at the same time as the others: nothing, if it won."""
+    barrier = threading.Barrier(len(actions))
+    told = [""] * len(actions)
+
+    def act(i: int) -> None:
+        barrier.wait(timeout=60)
+        try:
+            actions[i](Store(store.root), version)
+        except ValueError as error:  # StoreError and BundleError
+            told[i] = str(error)
+
+    threads = [threading.Thread(target=act, args=(i,)) for i in range(len(actions))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=60)
+    return told
+
+
+@pytest.mark.parametrize(
+    ("choose", "rounds"), [(Store.promote, 100), (Store.challenge, 40), (Store.delete, 40)]
+)
+def test_one_of_two_wins_and_the_other_is_told(
+    small: tuple[Store, Draft], choose: Action, rounds: int
+) -> None:
+    store, draft = small
+    switch = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        for _ in range(rounds):
+            version = store.publish(draft)
+            told = together(store, version, Store.delete, choose)
+            assert told.count("") == 1, told
+            assert (version in store.versions()) == bool(told[0] and choose is not Store.delete)
+            state = store.state()
+            assert (version in state.chosen) == (choose is not Store.delete and not told[1])
+            assert state.champion in store.versions()
+    finally:
+        sys.setswitchinterval(switch)
+
+
+def test_a_roll_back_keeps_its_version_whoever_deletes(small: tuple[Store, Draft]) -> None:
+    store, draft = small
+    first = str(store.state().champion)
+    for _ in range(10):
+        second = store.publish(draft)
+        store.promote(second)
+        told = together(store, first, Store.delete, lambda here, _: here.rollback())
+        assert "can't be deleted" in told[0]
+        assert told[1] == ""
+        assert store.state().champion == first
+        # The one that was rolled back from may go: at once, or after the roll-back was done.
+        store.promote(second)
+        told = together(store, second, Store.delete, lambda here, _: here.rollback())
+        assert told[1] == "" or "somebody changed the aliases" in told[1]
+        if second in store.state().chosen:
+            store.rollback()
+
+
+def test_commands_at_the_same_time(small: tuple[Store, Draft], tmp_path: Path, run: Run) -> None:
+    store, draft = small
+    (tmp_path / "store").symlink_to(store.root)
+    for _ in range(3):
+        version = store.publish(draft)
+        with ThreadPoolExecutor() as both:
+            commands = [both.submit(run, "models", what, version) for what in ("delete", "promote")]
+        done = [command.result() for command in commands]
+        assert sorted(each.returncode for each in done) == [0, 1], done
+        assert not any("Traceback" in each.stderr for each in done)
+        assert (version in store.versions()) == (store.state().champion == version)
+
+
+def test_a_release_before_that_chooses_late_is_told(small: tuple[Store, Draft]) -> None:
+    """It reads the aliases, loads the version, and then takes the next number."""
+    store, draft = small
+    version = store.publish(draft)
+    before = store.state()
+    store.load(version)
+    store.delete(version)
+    number = before.number + 1
+    with pytest.raises(FileExistsError):
+        whole.publish_file(store.root / "aliases" / f"{number:06d}.json", b"{}")
+    deletion = store.history()[-1]
+    assert (deletion.what, deletion.deleted, deletion.champion) == (
+        *("delete", version),
+        before.champion,
+    )
+    assert deletion.action == "challenge", "an action that the release before knows"
+
+
+@pytest.mark.parametrize("choose", [Store.promote, Store.challenge])
+def test_what_a_release_before_deletes_under_a_choice_is_not_chosen(
+    small: tuple[Store, Draft], choose: Action, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It asked before the choice, and removes the folder right after: nothing holds it back."""
+    store, draft = small
+    version, before = store.publish(draft), store.state()
+    publish = whole.publish_file
+
+    def publish_and_lose(path: Path, content: bytes) -> None:
+        publish(path, content)
+        monkeypatch.setattr(whole, "publish_file", publish)
+        whole.remove(store.root / "versions" / version, first=MANIFEST)
+
+    monkeypatch.setattr(whole, "publish_file", publish_and_lose)
+    with pytest.raises(StoreError, match=f"{version} was deleted at the same time"):
+        choose(store, version)
+    state = store.state()
+    assert (state.champion, state.challenger, state.line) == (before.champion, None, before.line)
+    assert store.load(str(state.champion))
+
+
+def test_a_deletion_that_was_cut_short_is_ended_or_taken_back(
+    small: tuple[Store, Draft], tmp_path: Path, run: Run
+) -> None:
+    store, draft = small
+    (tmp_path / "store").symlink_to(store.root)
+    champion, version = str(store.state().champion), store.publish(draft)
+    for each in (champion, version):
+        folder = store.root / "versions" / each
+        folder.rename(folder.with_name(f".{each}.deleting"))
+    assert store.versions() == []
+    listed = run("models", "list")
+    assert listed.returncode == 0, listed.stderr
+    assert f"{version} is being deleted" in listed.stderr
+    assert f"`peerloan models delete {version}` ends it" in listed.stderr
+    assert champion in listed.stdout, "what an alias names is put back"
+    assert store.versions() == [champion]
+    assert store.publish(draft) not in (champion, version), "the name is not free yet"
+    refused_now = run("models", "promote", version)
+    assert (refused_now.returncode, "is being deleted" in refused_now.stderr) == (1, True)
+    assert run("models", "delete", version).returncode == 0
+    assert "is the champion" in run("models", "delete", champion).stderr
+
+
+def test_a_version_that_is_deleted_before_it_is_published_is_none(
+    small: tuple[Store, Draft], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, draft = small
+    write, versions = whole.write, store.versions()
+
+    def write_and_lose(path: Path, content: bytes) -> None:
+        monkeypatch.setattr(whole, "write", write)
+        write(path, content)
+        store.delete(path.parent.name)
+
+    monkeypatch.setattr(whole, "write", write_and_lose)
+    with pytest.raises(StoreFault, match="can't be written"):
+        store.publish(draft)
+    assert store.versions() == versions

@@ -216,9 +216,7 @@ def template(scenario: str, root: Path) -> Store:
 def check_whole(store: Store, old: State, versions: list[str], scenario: str) -> bool:
     """Whether the state is the new one; fails unless everything that is listed works."""
     if scenario == "delete":
-        deleted = versions[-1] not in store.versions()
-        assert not check_whole(store, old, versions[:-1] if deleted else versions, "")
-        return deleted
+        return check_deleted(store, old, versions)
     state = store.state()
     if state != old:
         assert state.number == old.number + 1, (state, old)
@@ -231,6 +229,24 @@ def check_whole(store: Store, old: State, versions: list[str], scenario: str) ->
     for version in listed:
         store.load(version)
     return state != old
+
+
+def check_deleted(store: Store, old: State, versions: list[str]) -> bool:
+    """Whether the newest version is none any more; what was cut short can be ended."""
+    *others, version = versions
+    deleted = version not in store.versions()
+    assert store.versions() == (others if deleted else versions)
+    for each in store.versions():
+        store.load(each)
+    state = store.state()
+    assert (state.champion, state.challenger, state.line) == (old.champion, None, old.line)
+    assert state.deleted in (None, version)
+    if store.being_deleted():
+        assert store.being_deleted() == [version]
+        store.delete(version)
+    store.delete(store.publish(DRAFT))
+    assert not [*store.root.glob("versions/.*")], "the next deletion removes what was left"
+    return deleted
 
 
 def check_goes_on(store: Store) -> None:

@@ -29,7 +29,7 @@ from peerloan.cli.opening import ledger_database
 from peerloan.ledger import LedgerError, Recorder, Seal
 from peerloan.loan.text import counted
 from peerloan.model import BundleError, StoreError
-from peerloan.model.store import current_user
+from peerloan.model.states import current_user
 from peerloan.sample import SCENARIOS, SCHEMA, batches
 from peerloan.scoring import score_book
 from peerloan.settings import read_settings

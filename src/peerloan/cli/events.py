@@ -11,7 +11,7 @@ from peerloan.cli.console import JSON, note, print_json, print_table
 from peerloan.cli.opening import ledger_database
 from peerloan.ledger import Database
 from peerloan.ledger.moments import moment
-from peerloan.model.store import current_user
+from peerloan.model.states import current_user
 from peerloan.monitoring.events import (
     BEGAN,
     ENDED,

@@ -21,7 +21,7 @@ from peerloan.ledger.retention import purge as purge_values
 from peerloan.ledger.verifying import Report
 from peerloan.ledger.verifying import verify as verify_ledger
 from peerloan.loan.text import counted
-from peerloan.model.store import current_user
+from peerloan.model.states import current_user
 from peerloan.settings import read_settings
 
 _AGE = re.compile(r"([0-9]{1,6})([dmy])")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import click
@@ -23,7 +24,7 @@ from peerloan.cli.opening import ledger_database
 from peerloan.ledger import LedgerError
 from peerloan.ledger.replaying import refers_to
 from peerloan.loan.text import counted
-from peerloan.model import BundleError, Explanation, Manifest, Policy, State, Store
+from peerloan.model import BundleError, Explanation, Manifest, Policy, State, Store, StoreError
 
 _WHY = click.option("--why", default="", help="The reason, for the history.")
 _VERSION = click.argument("version")
@@ -40,9 +41,10 @@ def list_models(as_json: bool) -> None:
     """All versions, oldest first, with the champion, the challenger, and the history."""
     here = store()
     state = here.state()
+    cut_short = [*_cut_short(here)]
     rows = [_row(here, state, version) for version in here.versions()]
     history, (explanations, faults) = here.history(), here.explanations()
-    for fault in faults:
+    for fault in (*faults, *cut_short):
         note(f"note: {fault}")
     if as_json:
         changes = [_described(each, explanations.get(each.number)) for each in history]
@@ -144,8 +146,8 @@ def explain_change(number: int, why: str) -> None:
 @models.command()
 @_VERSION
 def verify(version: str) -> None:
-    """Check a version's digests and reproduce its golden examples."""
-    bundle = store().load(version)
+    """Check a version's digests, reproduce its golden examples, and build what serving needs."""
+    bundle = store().prove(version)
     note(
         f"{version}: {counted(len(bundle.manifest.files), 'file')} and "
         f"{counted(len(bundle.manifest.golden), 'golden example')} verified, digest {bundle.digest}"
@@ -157,7 +159,7 @@ def verify(version: str) -> None:
 def delete(version: str) -> None:
     """Delete a version that nothing needs any more: no alias, no rollback, and no decision."""
     here = store()
-    here.folder(version)
+    here.place(version)
     database = ledger_database()
     try:
         decisions = refers_to(database, version)
@@ -241,6 +243,15 @@ def compare(first: str, second: str, book: str, as_json: bool) -> None:
         click.echo(line)
 
 
+def _cut_short(here: Store) -> Iterator[str]:
+    """What there is to say of versions whose deletion was cut short."""
+    for version in here.being_deleted():
+        try:
+            here.folder(version)  # gives a chosen one its place again
+        except StoreError as error:
+            yield str(error)
+
+
 def _row(here: Store, state: State, version: str) -> dict[str, Any]:
     row: dict[str, Any] = {"version": version, "alias": _alias(state, version)}
     try:
@@ -274,11 +285,12 @@ def _alias(state: State, version: str) -> str:
 def _history_row(state: State, explanation: Explanation | None) -> tuple[str, ...]:
     version = state.challenger if state.action == "challenge" else state.champion
     why = state.why if explanation is None else explanation.sentence
-    return (str(state.number), state.when, state.who, state.action, version or "", why)
+    of = state.deleted or version or ""
+    return (str(state.number), state.when, state.who, state.what, of, why)
 
 
 def _described(state: State, explanation: Explanation | None) -> dict[str, Any]:
-    described: dict[str, Any] = msgspec.to_builtins(state)
+    described: dict[str, Any] = msgspec.to_builtins(state) | {"action": state.what}
     if explanation is not None:
         described["explanation"] = msgspec.to_builtins(explanation)
     return described

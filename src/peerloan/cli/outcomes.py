@@ -25,7 +25,7 @@ from peerloan.loan import Problem
 from peerloan.loan.checks import nearest
 from peerloan.loan.labels import is_unknown
 from peerloan.loan.text import counted
-from peerloan.model.store import current_user
+from peerloan.model.states import current_user
 
 # Rows of one transaction: a service that decides meanwhile waits for each.
 _AT_ONCE = 2_000

@@ -21,6 +21,8 @@ _COLUMNS = [decisions.c[name] for name in Record._fields]
 # Rows that a stream fetches at once, and ids that one statement names.
 _AT_ONCE = 5_000
 NAMED = 500
+# Stretches of the index that one statement joins: SQLite joins 500 at most.
+_STRETCHES = 100
 _Each = TypeVar("_Each")
 
 
@@ -73,35 +75,52 @@ def was_purged(database: Database, wanted: bytes) -> bool:
 def page(database: Database, wanted: Wanted, limit: int, before: bytes | None = None) -> list[Kept]:
     """At most so many decisions, the newest first, of those with ids below `before`."""
     with database.reading() as connection:
-        known = known_versions(connection)
-        numbers = [n for n, each in known.items() if wanted.version in (None, each.version)]
+        rows = _within(select(*_COLUMNS), wanted, before)
         if wanted.loan_id is not None:
-            found = connection.execute(_of_loan(wanted, numbers, limit, before))
-            return [_kept(row, known) for row in found]
-        found_rows: list[Row[Any]] = []
-        if wanted.version is None and wanted.band is None:
-            rows = _within(select(*_COLUMNS), wanted, before).where(decisions.c.inputs.is_not(None))
-            found_rows += connection.execute(rows.order_by(decisions.c.id.desc()).limit(limit))
-            return [_kept(row, known) for row in found_rows]
-        # Each version and band has its own stretch of the index, newest last; the newest of all of
-        # them are among the newest of each.
-        bands = range(len(BANDS)) if wanted.band is None else (BANDS.index(wanted.band),)
+            rows = _of_loan(rows, wanted)
+        elif wanted.version is None and wanted.band is None:
+            rows = rows.where(decisions.c.inputs.is_not(None))
+        else:
+            newest = _newest_of(connection, wanted, limit, before)
+            rows = select(*_COLUMNS).where(decisions.c.id.in_(newest))
+        found = connection.execute(rows.order_by(decisions.c.id.desc()).limit(limit)).all()
+        # Read last: a version is registered before its first decision.
+        known = known_versions(connection)
+        return [_kept(row, known) for row in found]
+
+
+def _newest_of(
+    connection: Connection, wanted: Wanted, limit: int, before: bytes | None
+) -> list[UUID]:
+    """The newest ids of a version, a band or both, the newest first.
+
+    Each version and band has its own stretch of the index, newest last; the newest of all of them
+    are among the newest of each. The stretches are asked for in parts: there are more of them with
+    each version, and a statement has room for so many only.
+    """
+    numbers = connection.execute(_numbers(wanted.version)).scalars().all()
+    bands = range(len(BANDS)) if wanted.band is None else (BANDS.index(wanted.band),)
+    newest: list[UUID] = []
+    for part in parts([(number, band) for number in numbers for band in bands], _STRETCHES):
         stretches = [
             _within(select(decisions.c.id), wanted, before)
             .where(decisions.c.version == number, decisions.c.band == band)
             .order_by(decisions.c.id.desc())
             .limit(limit)
             .subquery()
-            for number in numbers
-            for band in bands
+            for number, band in part
         ]
-        if not stretches:
-            return []
         every = union_all(*(select(each.c.id) for each in stretches)).subquery()
-        newest = select(every.c.id).order_by(every.c.id.desc()).limit(limit)
-        named = [row.id for row in connection.execute(newest)]
-        rows = select(*_COLUMNS).where(decisions.c.id.in_(named)).order_by(decisions.c.id.desc())
-        return [_kept(row, known) for row in connection.execute(rows)]
+        rows = select(every.c.id).order_by(every.c.id.desc()).limit(limit)
+        newest = [*newest, *connection.execute(rows).scalars()]
+        newest = sorted(newest, reverse=True)[:limit]
+    return newest
+
+
+def _numbers(version: str | None) -> Select[tuple[int]]:
+    """The numbers of a version in the ledger, or of all: one for each digest that it had."""
+    numbers = select(versions.c.number)
+    return numbers if version is None else numbers.where(versions.c.version == version)
 
 
 def stream(
@@ -120,16 +139,13 @@ def stream(
             yield [_kept(row, known) for row in some]
 
 
-def _of_loan(
-    wanted: Wanted, numbers: Sequence[int], limit: int, before: bytes | None
-) -> Select[Any]:
-    rows = _within(select(*_COLUMNS), wanted, before).where(
-        decisions.c.loan_id.in_(id_spellings(wanted.loan_id or "")),
-        decisions.c.version.in_(numbers),
-    )
+def _of_loan(rows: Select[Any], wanted: Wanted) -> Select[Any]:
+    rows = rows.where(decisions.c.loan_id.in_(id_spellings(wanted.loan_id or "")))
+    if wanted.version is not None:
+        rows = rows.where(decisions.c.version.in_(_numbers(wanted.version)))
     if wanted.band is not None:
         rows = rows.where(decisions.c.band == BANDS.index(wanted.band))
-    return rows.order_by(decisions.c.id.desc()).limit(limit)
+    return rows
 
 
 def of_time(

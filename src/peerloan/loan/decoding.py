@@ -1,7 +1,9 @@
 """From a request's bytes to checked loans in one step, where nothing is wrong with them.
 
 The reader is made from the definition: types, ranges and levels are checked while JSON is read.
-What it refuses, `Checks` looks at closely and says why; both find the same values.
+What it refuses, `Checks` looks at closely and says why; both find the same values. Where a field's
+name needs an escape in JSON (a quotation mark, a backslash), it refuses every loan: all are looked
+at closely.
 """
 
 from __future__ import annotations
@@ -23,6 +25,10 @@ from peerloan.loan.spelling import Spelling
 from peerloan.loan.text import text_fault
 
 _COLON = re.compile(rb'"\s*:')
+# Letters that JSON writes with an escape: no name of a msgspec structure may hold one.
+_ESCAPED = re.compile(r'["\\\x00-\x1f]')
+# What no JSON is.
+_NOTHING = Annotated[int, Meta(gt=0, lt=0)]
 _REFUSED = (msgspec.MsgspecError, ValueError, RecursionError)
 
 
@@ -50,15 +56,14 @@ class Decoder:
         self._definition = checks.definition
         self._fields = fields = checks.definition.fields
         self._width = len(fields)
-        # A column may have any name, an attribute may not.
         names = [*checks.definition.names, *checks.id_names]
-        rename = {f"f{i}": name for i, name in enumerate(names)}
         kinds = [*(_type(field) for field in fields), *([Any] * len(checks.id_names))]
         required = [not field.missing for field in fields]
-        self._loan = msgspec.json.Decoder(_struct(rename, kinds, required))
-        self._list = msgspec.json.Decoder(list[_struct(rename, kinds, required)])  # type: ignore[misc]
+        loan = _struct(names, kinds, required)
+        self._loan = msgspec.json.Decoder(loan)
+        self._list = msgspec.json.Decoder(list[loan])  # type: ignore[valid-type]
         lists: list[Any] = [list[kind] for kind in kinds]  # type: ignore[valid-type]
-        self._lists = _struct(rename, lists, required)
+        self._lists = _struct(names, lists, required)
         self._columns = msgspec.json.Decoder(self._lists)
         self._whole = [i for i, field in enumerate(fields) if field.kind == "whole"]
         self._ranges = [
@@ -178,11 +183,10 @@ class Rereader:
     def __init__(self, definition: Definition) -> None:
         self._definition = definition
         self._spellings = [Spelling.of(field) for field in definition.fields]
-        attributes = [
-            (f"f{i}", _type(field) | None, None) for i, field in enumerate(definition.fields)
-        ]
-        rename = {f"f{i}": name for i, name in enumerate(definition.names)}
-        loan = msgspec.defstruct("Loan", attributes, rename=rename, gc=False)
+        loan = _structure(
+            definition.names,
+            [(f"f{i}", _type(field) | None, None) for i, field in enumerate(definition.fields)],
+        )
         self._list = msgspec.json.Decoder(list[loan])  # type: ignore[valid-type]
 
     def loans(self, content: bytes) -> Loans | None:
@@ -276,15 +280,22 @@ def _ids(columns: Sequence[Sequence[Any]], size: int) -> Sequence[str | None] | 
         return None
 
 
-def _struct(rename: dict[str, str], kinds: list[Any], required: list[bool]) -> Any:
-    """A structure with an attribute for each name; ids, which stand last, may always be absent."""
+def _struct(names: Sequence[str], kinds: list[Any], required: list[bool]) -> Any:
+    """A structure with these names and no others; ids, which stand last, may always be absent."""
     attributes = [
-        (name, kind) if i < len(required) and required[i] else (name, kind | UnsetType, UNSET)
-        for i, (name, kind) in enumerate(zip(rename, kinds, strict=True))
+        (f"f{i}", kind) if i < len(required) and required[i] else (f"f{i}", kind | UnsetType, UNSET)
+        for i, kind in enumerate(kinds)
     ]
-    return msgspec.defstruct(
-        "Loan", attributes, kw_only=True, forbid_unknown_fields=True, rename=rename, gc=False
-    )
+    return _structure(names, attributes, kw_only=True, forbid_unknown_fields=True)
+
+
+def _structure(names: Sequence[str], attributes: Sequence[tuple[Any, ...]], **options: Any) -> Any:
+    """A structure whose attributes have these names in JSON; nothing, if it can't have them."""
+    if any(map(_ESCAPED.search, names)):
+        return _NOTHING
+    # A column may have any name, an attribute may not.
+    rename = {attribute[0]: name for attribute, name in zip(attributes, names, strict=True)}
+    return msgspec.defstruct("Loan", attributes, rename=rename, gc=False, **options)
 
 
 def _type(field: Field) -> Any:

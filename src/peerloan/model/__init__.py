@@ -5,6 +5,7 @@ from peerloan.model.bundle import ONNX_TOLERANCE, Bundle, Decision
 from peerloan.model.drafting import Draft, Judged, OnnxParts, draft
 from peerloan.model.encoding import EncodedColumn, Encoding
 from peerloan.model.explanations import Explanation
+from peerloan.model.interface import Interface
 from peerloan.model.manifest import BundleError, Manifest, Score, TrainedOn
 from peerloan.model.policy import BANDS, MAX_REASONS, Policy, Reason, Reasons, TradeOff
 from peerloan.model.profile import Profile
@@ -27,6 +28,7 @@ __all__ = [
     "EncodedColumn",
     "Encoding",
     "Explanation",
+    "Interface",
     "Judged",
     "LevelTable",
     "Manifest",

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import getpass
+import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal, Protocol, TypeVar
 
@@ -33,7 +37,8 @@ class State(msgspec.Struct, frozen=True):
 
     `line` are the champions that `rollback` walks back through, the current one last; `former` is
     every version that ever was champion. `digests` are those that these versions and challengers
-    had when they were chosen.
+    had when they were chosen. `deleted` is the version that this change deleted, if it did; its
+    action is one that releases before know, too.
     """
 
     number: int = 0
@@ -46,6 +51,18 @@ class State(msgspec.Struct, frozen=True):
     who: str = ""
     when: str = ""
     why: str = ""
+    deleted: str | None = None
+
+    @property
+    def chosen(self) -> frozenset[str]:
+        """The versions that an alias names, or that `rollback` can return to."""
+        named = (*self.line, self.champion, self.challenger)
+        return frozenset(version for version in named if version is not None)
+
+    @property
+    def what(self) -> str:
+        """What was done, in a word."""
+        return "delete" if self.deleted else self.action
 
 
 class Numbered(Protocol):
@@ -70,3 +87,25 @@ def read_numbered(path: Path, number: int, kind: type[_Kind]) -> _Kind:
     if found.number != number:
         raise StoreFault(f"{path} is of another number, {found.number}")
     return found
+
+
+@contextlib.contextmanager
+def readable(folder: Path) -> Iterator[None]:
+    """What a volume can raise, as the store's own error."""
+    try:
+        yield
+    except OSError as error:
+        raise StoreFault(f"{folder} can't be read: {error.strerror}") from None
+
+
+def current_user() -> str:
+    """The user that this process runs as."""
+    try:
+        return unicode_text(getpass.getuser())
+    except (KeyError, OSError):  # a container's user id without a name
+        return f"uid {os.getuid()}"
+
+
+def unicode_text(text: str) -> str:
+    """Text from the command line or the environment may hold bytes that are no UTF-8."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")

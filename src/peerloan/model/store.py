@@ -9,26 +9,19 @@ A reason that was added to a change later stands in a file of its own (see `expl
 from __future__ import annotations
 
 import contextlib
-import getpass
-import os
 import re
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-
-import msgspec
+from typing import Any
 
 from peerloan.loan import Definition, breaking_changes
-from peerloan.model import whole
+from peerloan.model import deletion, whole
+from peerloan.model.aliases import Aliases, refuse_chosen, without_choice, without_folder
 from peerloan.model.bundle import Bundle
 from peerloan.model.drafting import Draft, OnnxParts, read_onnx_parts, with_policy
-from peerloan.model.explanations import (
-    Explanation,
-    Explanations,
-    check_why,
-    read_explanations,
-    write_explanation,
-)
+from peerloan.model.explanations import Explanation, Explanations
+from peerloan.model.interface import prove_servable
 from peerloan.model.manifest import (
     MANIFEST,
     BundleError,
@@ -38,16 +31,9 @@ from peerloan.model.manifest import (
     read_manifest,
 )
 from peerloan.model.policy import Policy
-from peerloan.model.states import (
-    BreakingChange,
-    State,
-    StoreError,
-    StoreFault,
-    read_numbered,
-)
+from peerloan.model.states import BreakingChange, State, StoreError, StoreFault, readable
 
 _VERSION = re.compile(r"[a-z0-9][a-z0-9.-]{0,99}")
-_STATE = re.compile(r"(\d{6,})\.json")
 
 
 class Store:
@@ -56,13 +42,13 @@ class Store:
     def __init__(self, root: Path) -> None:
         self.root = root
         self._versions = root / "versions"
-        self._aliases = root / "aliases"
+        self._aliases = Aliases(root / "aliases")
 
     # Versions
 
     def versions(self) -> list[str]:
         """The names of all versions, oldest first."""
-        with _readable(self._versions):
+        with readable(self._versions):
             if not self._versions.is_dir():
                 return []
             folders = [
@@ -91,6 +77,12 @@ class Store:
                 f"{version}: was changed after it was chosen: its digest is {bundle.digest[:12]}…, "
                 f"then it was {state.digests[version][:12]}…"
             )
+        return bundle
+
+    def prove(self, version: str) -> Bundle:
+        """Load a version, and make all that serving it needs; raises StoreError or BundleError."""
+        bundle = self.load(version)
+        prove_servable(bundle, self.known_fields(self.state()))
         return bundle
 
     def definition(self, version: str) -> Definition:
@@ -133,25 +125,35 @@ class Store:
         )
 
     def delete(self, version: str) -> None:
-        """Remove a version, which is whole until it is none; raises StoreError.
+        """Remove a version; raises StoreError.
 
-        Refused are the champion, the challenger, and those that `rollback` can return to.
+        Refused are the champion, the challenger, and those that `rollback` can return to. The
+        folder is set aside first: who chooses the version from then on does not find it. Then the
+        deletion takes the next change's number: who found it before is told that the aliases were
+        changed, or else did so first, and the folder is put back.
         """
-        folder = self.folder(version)
-        state = self.state()
-        if version == state.champion:
-            raise StoreError(f"{version} is the champion, and can't be deleted")
-        if version == state.challenger:
-            raise StoreError(f"{version} is the challenger, and can't be deleted")
-        if version in state.line:
-            raise StoreError(
-                f"{version} can't be deleted: it was champion, and `rollback` can return to it"
-            )
+        refuse_chosen(version, self.state())
+        folder = self.place(version)
         try:
-            _remove(folder)
-            whole.sync(self._versions)
+            if not deletion.set_aside(folder):
+                raise self._unknown(version)
+            try:
+                self._aliases.append(lambda state: without_folder(version, state))
+            except BaseException:
+                deletion.put_back(folder)
+                raise
+            if not deletion.discard(folder):
+                raise StoreError(f"{version} was deleted or put back by somebody else meanwhile")
         except OSError as error:
             raise StoreFault(f"{folder}: can't be deleted: {error.strerror}") from error
+
+    def being_deleted(self) -> list[str]:
+        """The versions that are set aside: their deletion goes on, or was cut short."""
+        with readable(self._versions):
+            return sorted(
+                path.name[1:].removesuffix(".deleting")
+                for path in self._versions.glob(".*.deleting")
+            )
 
     def check_model(self, name: str) -> None:
         """Raise StoreError if the store holds versions of another model."""
@@ -175,48 +177,26 @@ class Store:
 
     def state(self) -> State:
         """The current state of the aliases; raises StoreError if it can't be read."""
-        numbers = self._numbers()
-        return self._read_state(numbers[-1]) if numbers else State()
+        return self._aliases.state()
 
     def changed_since(self, number: int) -> bool:
         """Whether there is a state after this one."""
-        return max(self._numbers(), default=0) > number
+        return self._aliases.changed_since(number)
 
     def history(self) -> list[State]:
         """Every state, oldest first."""
-        return [self._read_state(number) for number in self._numbers()]
+        return self._aliases.history()
 
     def explanations(self) -> Explanations:
         """Reasons that were added after a change; raises StoreFault."""
-        with _readable(self._aliases):
-            return read_explanations(self._aliases)
+        return self._aliases.explanations()
 
     def explain_change(self, number: int, why: str, who: str = "") -> Explanation:
         """Add the reason of a change that was made without one; raises StoreError.
 
         `who` does it, if not the user that this process runs as.
         """
-        why = _unicode(why)
-        check_why(why)
-        numbers = self._numbers()
-        if number not in numbers:
-            known = f"1 to {numbers[-1]:,}" if numbers else "none: nothing was changed yet"
-            raise StoreError(f"no change {number:,} in {self.root} (known: {known})")
-        state = self._read_state(number)
-        if state.why:
-            raise StoreError(f"change {number:,} has a reason already, by {state.who}: {state.why}")
-        when = datetime.now(UTC).isoformat(timespec="seconds")
-        explanation = Explanation(number, why, _unicode(who) or current_user(), when)
-        try:
-            write_explanation(self._aliases, explanation)
-        except FileExistsError:
-            found = self.explanations()
-            earlier = found.by_number.get(number)
-            reason = "; ".join(found.faults) if earlier is None else earlier.sentence
-            raise StoreError(f"change {number:,} has a reason already: {reason}") from None
-        except OSError as error:
-            raise StoreFault(f"{self._aliases}: can't be written: {error.strerror}") from error
-        return explanation
+        return self._aliases.explain_change(number, why, who)
 
     def promote(
         self,
@@ -239,7 +219,8 @@ class Store:
             raise StoreError(f"{version} is the champion already")
         if not breaking and (reasons := self._breaking(state.champion, new.definition)):
             raise BreakingChange(version, reasons)
-        return self._change(
+        return self._choose(
+            version,
             state,
             why,
             action="promote",
@@ -260,8 +241,8 @@ class Store:
         if state.champion == version:
             raise StoreError(f"{version} is the champion; a challenger is another version")
         digests = state.digests | {version: new.digest}
-        return self._change(
-            state, why, action="challenge", challenger=version, digests=digests, who=who
+        return self._choose(
+            version, state, why, action="challenge", challenger=version, digests=digests, who=who
         )
 
     def dismiss(self, why: str = "") -> State:
@@ -270,7 +251,7 @@ class Store:
         if state.challenger is None:
             raise StoreError("there is no challenger")
         # No action of its own: releases that know none go on reading the state.
-        return self._change(state, why, action="challenge", challenger=None)
+        return self._aliases.change(state, why, action="challenge", challenger=None)
 
     def rollback(self, why: str = "") -> State:
         """Return to the champion before the current one; again, one further back."""
@@ -278,8 +259,9 @@ class Store:
         if len(state.line) < 2:
             raise StoreError("there is no champion before the current one")
         line = state.line[:-1]
-        self.load(line[-1])
-        return self._change(
+        self.prove(line[-1])
+        return self._choose(
+            line[-1],
             state,
             why,
             action="rollback",
@@ -299,8 +281,10 @@ class Store:
         return frozenset(names)
 
     def _choosable(self, version: str, state: State) -> Bundle:
-        """A version that may become champion or challenger: proven, and of the store's model."""
-        bundle = self.load(version)
+        """A version that may become champion or challenger: whole, servable, and of the store's
+        model.
+        """
+        bundle = self.prove(version)
         if state.champion is not None:
             self.check_model(bundle.manifest.model)
         return bundle
@@ -314,56 +298,50 @@ class Store:
             return []
         return breaking_changes(old, new)
 
-    def _change(self, state: State, why: str, who: str = "", **changes: object) -> State:
-        new = msgspec.structs.replace(
-            state,
-            number=state.number + 1,
-            who=_unicode(who) or current_user(),
-            when=datetime.now(UTC).isoformat(timespec="seconds"),
-            why=_unicode(why),
-            **changes,
+    def _choose(self, version: str, state: State, why: str, **changes: Any) -> State:
+        """Change the aliases to name a version; raises StoreError if it is gone then."""
+        new = self._aliases.change(state, why, **changes)
+        with contextlib.suppress(StoreError):
+            if _has_manifest(self.folder(version)):
+                return new
+        # A release before, or a person, removes folders without asking again.
+        back = self._aliases.append(lambda newest: without_choice(version, state, newest))
+        raise StoreError(
+            f"{version} was deleted at the same time; the champion is {back.champion or 'none'}"
         )
-        if new.champion is not None and new.champion not in state.former:
-            new = msgspec.structs.replace(new, former=(*state.former, new.champion))
-        path = self._state_file(new.number)
-        content = msgspec.json.format(msgspec.json.encode(new), indent=1)
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                whole.publish_file(path, content)
-            except FileExistsError:
-                raise StoreError(
-                    f"somebody changed the aliases at the same time (state {new.number}); "
-                    "look at `peerloan models list` and try again"
-                ) from None
-        except OSError as error:
-            # What is in place may have been seen by others: it can't be taken back.
-            done = "; the change is in place, but may not last" if path.exists() else ""
-            raise StoreFault(f"{path}: can't be written: {error.strerror}{done}") from error
-        return new
-
-    def _read_state(self, number: int) -> State:
-        return read_numbered(self._state_file(number), number, State)
-
-    def _numbers(self) -> list[int]:
-        with _readable(self._aliases):
-            if not self._aliases.is_dir():
-                return []
-            found = [_STATE.fullmatch(path.name) for path in self._aliases.iterdir()]
-        return sorted(int(match[1]) for match in found if match)
-
-    def _state_file(self, number: int) -> Path:
-        return self._aliases / f"{number:06d}.json"
 
     def folder(self, version: str) -> Path:
-        """Where a version's files stand; raises StoreError if there is none of this name."""
-        with _readable(self._versions):
-            # A name that could leave the folder is no version's.
-            there = _VERSION.fullmatch(version) and (self._versions / version).is_dir()
-        if not there:
-            known = ", ".join(self.versions()[-5:]) or "none"
-            raise StoreError(f"no version {version!r} in {self.root} (newest: {known})")
-        return self._versions / version
+        """Where a version's files stand; raises StoreError if there is none of this name.
+
+        A chosen version whose deletion was cut short, or has not been refused yet, is put back.
+        """
+        folder = self.place(version)
+        if not folder.is_dir() and version in self.state().chosen:
+            with contextlib.suppress(OSError):
+                deletion.put_back(folder)
+        if not folder.is_dir():
+            raise StoreError(
+                f"{version} is being deleted; if that was cut short, "
+                f"`peerloan models delete {version}` ends it"
+            )
+        return folder
+
+    def place(self, version: str) -> Path:
+        """Where a version's files stand, or stood until it was set aside to be deleted; raises
+        StoreError if there is none of this name.
+        """
+        folder = self._versions / version
+        with readable(self._versions):
+            # A name that could leave the folder is no version's. Looked for twice: it may be put
+            # back between the two looks.
+            places = (folder, deletion.aside(folder), folder)
+            if not _VERSION.fullmatch(version) or not any(place.is_dir() for place in places):
+                raise self._unknown(version)
+        return folder
+
+    def _unknown(self, version: str) -> StoreError:
+        known = ", ".join(self.versions()[-5:]) or "none"
+        return StoreError(f"no version {version!r} in {self.root} (newest: {known})")
 
     def _claim(self, name: str) -> Path:
         if not _VERSION.fullmatch(name):
@@ -372,17 +350,12 @@ class Store:
         for folder in (self._versions / each for each in _names(name)):
             with contextlib.suppress(FileExistsError):
                 folder.mkdir()
-                return folder
+                if not deletion.aside(folder).exists():
+                    return folder
+                # It may be put back: the name is not free before it is gone.
+                with contextlib.suppress(OSError):
+                    folder.rmdir()
         raise AssertionError("names never end")
-
-
-@contextlib.contextmanager
-def _readable(folder: Path) -> Iterator[None]:
-    """What a volume can raise, as the store's own error."""
-    try:
-        yield
-    except OSError as error:
-        raise StoreFault(f"{folder} can't be read: {error.strerror}") from None
 
 
 def _has_manifest(folder: Path) -> bool:
@@ -405,19 +378,6 @@ def _created(folder: Path) -> tuple[str, str]:
         return read_manifest(folder)[0].created, folder.name
     except BundleError:  # listed all the same, so that somebody sees it
         return "", folder.name
-
-
-def current_user() -> str:
-    """The user that this process runs as."""
-    try:
-        return _unicode(getpass.getuser())
-    except (KeyError, OSError):  # a container's user id without a name
-        return f"uid {os.getuid()}"
-
-
-def _unicode(text: str) -> str:
-    """Text from the command line or the environment may hold bytes that are no UTF-8."""
-    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _remove(folder: Path) -> None:

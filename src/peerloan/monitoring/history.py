@@ -39,13 +39,12 @@ def said_of(
     """
     with database.reading() as connection:
         own = select(versions.c.number).where(versions.c.version == version)
-        numbers = connection.execute(own).scalars().all()
-        if not numbers:
+        if connection.execute(own).first() is None:
             return None
         rows = (
             select(figures.c.day, figures.c.figures)
             .where(
-                *(figures.c.version.in_(numbers), figures.c.kind == kind),
+                *(figures.c.version.in_(own), figures.c.kind == kind),
                 *(figures.c.day >= since, figures.c.day < until),
             )
             .order_by(figures.c.day, figures.c.version)
@@ -53,7 +52,7 @@ def said_of(
         said = [Said(day_of(day), text) for day, text in connection.execute(rows)]
         speaking = (
             select(alarms.c.rule, alarms.c.about, alarms.c.level, alarms.c.since_ms)
-            .where(alarms.c.version.in_(numbers))
+            .where(alarms.c.version.in_(own))
             .order_by(alarms.c.since_ms, alarms.c.rule, alarms.c.about)
         )
         return said, [Alarm(*row) for row in connection.execute(speaking)]

@@ -9,7 +9,7 @@ from typing import Literal
 
 from peerloan.ledger import Version
 from peerloan.loan import Checks, Decoder
-from peerloan.model import Bundle, BundleError, State, Store, StoreError, StoreFault
+from peerloan.model import Bundle, BundleError, Interface, State, Store, StoreError, StoreFault
 from peerloan.service import metrics
 
 log = logging.getLogger(__name__)
@@ -18,6 +18,14 @@ log = logging.getLogger(__name__)
 POLL_SECONDS = 0.5
 # A version may still be on its way to this machine's volume: a refused one is tried again.
 RETRY_SECONDS = 5.0
+
+# What is done where no version serves: the process goes on looking.
+_REMEDY = (
+    "promote another version (`peerloan models promote VERSION`) or return to the one before "
+    "(`peerloan models rollback`); it serves within seconds, without a restart"
+)
+
+_STORE_FAULT = "the store can't be read; the log says why"
 
 Alias = Literal["champion", "challenger"]
 
@@ -56,6 +64,12 @@ class Champion:
     def refusal(self) -> str | None:
         """Why the newest champion is not the one that serves, if so."""
         return self._refusals.get("champion")
+
+    @property
+    def remedy(self) -> str | None:
+        """What to do where no version serves because the champion was refused."""
+        refused = self.current is None and self.refusal not in (None, _STORE_FAULT)
+        return _REMEDY if refused else None
 
     @property
     def challenger_refusal(self) -> str | None:
@@ -140,10 +154,12 @@ class Champion:
         thought_of = isinstance(error, BundleError | StoreError | OSError)
         reason = said = str(error) if thought_of else f"{type(error).__name__}: {error}"
         if isinstance(error, StoreFault | OSError):  # where files stand is for the log alone
-            said = "the store can't be read; the log says why"
+            said = _STORE_FAULT
         if said != self._refusals.get(alias):
             kept = self.current.bundle.version if self.current else "none"
             still = f"; still serving: {kept}" if alias == "champion" else ""
+            if self.current is None and said != _STORE_FAULT:
+                still += f"; {_REMEDY}"
             fault = None if thought_of else error
             log.error("%s refused: %s%s", alias, reason, still, exc_info=fault)
             metrics.REFUSED.labels(alias).inc()
@@ -152,5 +168,5 @@ class Champion:
 
 
 def _serving(number: int, bundle: Bundle, known: frozenset[str]) -> Serving:
-    checks = Checks(bundle.definition, known)
-    return Serving(number, bundle, checks, Decoder(checks), Version.of(bundle))
+    made = Interface.of(bundle, known)
+    return Serving(number, bundle, made.checks, made.decoder, Version.of(bundle))

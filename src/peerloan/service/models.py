@@ -168,8 +168,10 @@ def _aliases(state: State, version: str) -> list[str]:
 
 def _change(state: State, explanation: Explanation | None = None) -> dict[str, Any]:
     """A change; `explanation` is the reason that was added later, if there is one."""
-    shown = ("number", "action", "champion", "challenger", "who", "when", "why")
-    change: dict[str, Any] = {name: getattr(state, name) for name in shown}
+    shown = ("number", "champion", "challenger", "who", "when", "why")
+    change: dict[str, Any] = {name: getattr(state, name) for name in shown} | {"action": state.what}
+    if state.deleted is not None:
+        change["deleted"] = state.deleted
     if explanation is not None:
         added = ("why", "who", "when")
         change["explanation"] = {name: getattr(explanation, name) for name in added}

@@ -162,6 +162,7 @@ def _readiness() -> dict[str, Any]:
         "status": {"enum": ["ready", "waiting for a champion", "champion refused"]},
         "model": {"type": "object", "properties": model, "required": list(model)},
         "refused": text | {"description": "Why a newer champion does not serve, or none does."},
+        "remedy": text | {"description": "What to do where none serves."},
         "challenger_refused": text | {"description": "Why the challenger is not in shadow."},
         "ledger": {"enum": ["available", "unavailable"]},
     }

@@ -143,12 +143,13 @@ def _change() -> dict[str, Any]:
     added = {"why": {"type": "string"}, "who": {"type": "string"}, "when": when}
     properties = {
         "number": {"type": "integer"},
-        "action": {"enum": ["promote", "challenge", "rollback"]},
+        "action": {"enum": ["promote", "challenge", "rollback", "delete"]},
         "champion": version,
         "challenger": version,
         "who": {"type": "string"},
         "when": when,
         "why": {"type": "string"},
+        "deleted": {"type": "string", "description": "Of a deletion: the version."},
         "explanation": {
             "type": "object",
             "description": "The reason, where it was added later; who did so, and when.",
@@ -159,5 +160,5 @@ def _change() -> dict[str, Any]:
     return {
         "type": "object",
         "properties": properties,
-        "required": [name for name in properties if name != "explanation"],
+        "required": [name for name in properties if name not in ("deleted", "explanation")],
     }

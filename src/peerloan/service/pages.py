@@ -192,5 +192,8 @@ def _page(
 
 def _with_label(warning: str, labels: Mapping[str, str]) -> str:
     """A warning of a field, by the name that people know the field by."""
-    name, colon, rest = warning.partition(": ")
-    return f"{labels.get(name, name)}{colon}{rest}"
+    # A name may hold a colon, and begin with another field's name.
+    for name in sorted(labels, key=len, reverse=True):
+        if warning.startswith(f"{name}: "):
+            return labels[name] + warning.removeprefix(name)
+    return warning

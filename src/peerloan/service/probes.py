@@ -27,8 +27,9 @@ def healthz() -> Response:
 @blueprint.get("/readyz")
 @free
 def readyz() -> Response:
-    """Whether a verified champion is loaded; `refused` says why a newer one is not,
-    `challenger_refused` why the challenger is not, and `ledger` whether decisions can be kept.
+    """Whether a verified champion is loaded; `refused` says why a newer one is not, `remedy` what
+    to do where none is, `challenger_refused` why the challenger is not, and `ledger` whether
+    decisions can be kept.
     """
     current, refusal = champion().current, champion().refusal
     waiting = "champion refused" if refusal else "waiting for a champion"
@@ -37,6 +38,8 @@ def readyz() -> Response:
         body["model"] = {"version": current.bundle.version, "digest": current.bundle.digest}
     if refusal:
         body["refused"] = refusal
+    if remedy := champion().remedy:
+        body["remedy"] = remedy
     if challenger_refusal := champion().challenger_refusal:
         body["challenger_refused"] = challenger_refusal
     # Other replicas have the same one: without it, none is readier than this.
