@@ -24,8 +24,9 @@ from peerloan.service.body_waits import waits
 from peerloan.service.json_faults import describe_fault, refuse_binary, unreadable_encoding
 from peerloan.service.problems import RequestError, sentence
 
-# Wrong values that an answer names; loans beyond them are not looked at.
-MAX_PROBLEMS = 100_000
+# Wrong values that an answer names, one for each loan that a request may hold; loans beyond them
+# are not looked at. A request of 30 kB can hold many times as many.
+MAX_PROBLEMS = 10_000
 # Letters of the reason for a promotion.
 MAX_WHY = 1_000
 # Of a body that is too large, so much is read and dropped before the answer: a client that is still
