@@ -221,10 +221,10 @@ def test_a_log_that_was_not_copied_with_its_index_is_not_passed_over(ledger: Pat
 
 
 def test_who_may_only_read_sees_what_a_writer_keeps(ledger: Path) -> None:
+    ledger.chmod(0o644)
     with contextlib.closing(sqlite3.connect(ledger)) as writing:
         writing.execute("INSERT INTO challenges VALUES (x'00', 1, 0.5)")
         writing.commit()
-        ledger.chmod(0o644)
 
         def challenges() -> str:
             with Database(f"sqlite:///{ledger}").reading() as connection:
