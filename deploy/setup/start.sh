@@ -16,7 +16,8 @@ fail() {
 }
 
 give_folder() { # FOLDER USER
-    [ "$(stat -c %u "$1")" = "$2" ] || { chmod 700 "$1" && chown "$2" "$1"; }
+    # Only its owner may change a folder's mode here, root neither.
+    [ "$(stat -c '%u %a' "$1")" = "$2 700" ] || { chown 0 "$1" && chmod 700 "$1" && chown "$2" "$1"; }
 }
 
 write() { # FILE USER: standard input, which this user alone can read; whole or not at all

@@ -3,6 +3,7 @@
 # the ledger's database and its tables, and where that fails nothing else is touched.
 # Arguments: further stack files, such as deploy/swarm/tls.yml.
 set -eu
+umask 077
 cd "$(dirname "$0")/../.."
 
 # What the shell has wins over .env, as in compose.

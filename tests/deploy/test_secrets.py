@@ -67,6 +67,17 @@ def test_each_is_made_once_and_only_its_reader_has_it(here: Deployment) -> None:
     assert volume(here, "monitor_secrets") == monitor
 
 
+def test_a_volume_that_was_open_to_others_is_closed(here: Deployment) -> None:
+    assert setup(here).returncode == 0
+    names = ("application_secrets", "monitor_secrets", "database_secrets", "certificate")
+    before = [volume(here, name) for name in names]
+    for name in names:
+        as_root(f"{here.name}_{name}:/v", "chmod", "755", "/v")
+    done = setup(here)
+    assert done.returncode == 0, done.stderr
+    assert [volume(here, name) for name in names] == before
+
+
 def test_one_that_was_brought_is_used_and_kept_when_its_file_goes(here: Deployment) -> None:
     path = bring(here, "ledger_password", "brought\n")
     (here.folder / "secrets").chmod(0o700)

@@ -866,6 +866,9 @@ def test_a_slow_body_that_keeps_coming_is_read(impatient: str, loan: dict[str, A
         lambda: json.dumps({f"a{i}": 1 for i in range(250_000)}),
         lambda: json.dumps({f"a{i}": [1] * 10_000 for i in range(160)}),
         lambda: json.dumps([{f"a{i}": 1 for i in range(700)}] * 500),
+        lambda: '[{"a":1,"a":1},' + "{}," * 1_600_000 + "{}]",
+        lambda: '{"dti":1,"dti":[' + "{}," * 1_600_000 + "{}]}",
+        lambda: "[" + '{"a":1,"a":2},' * 330_000 + "{}]",
     ],
     ids=[
         "many columns",
@@ -874,6 +877,9 @@ def test_a_slow_body_that_keeps_coming_is_read(impatient: str, loan: dict[str, A
         "many unknown fields",
         "many unknown columns of many loans",
         "many unknown fields of many loans",
+        "a repeated name and many empty loans",
+        "a repeated name and many empty objects",
+        "many loans with a repeated name",
     ],
 )
 def test_no_body_within_the_limits_keeps_the_server_busy(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import io
+import logging
 import multiprocessing
 import os
 import pwd
@@ -112,7 +114,6 @@ def test_a_server_that_is_read_only_is_read(
 def ledger(tmp_path: Path) -> Iterator[Path]:
     """A ledger's file with one decision, in a folder that every user can reach."""
     folder = Path(tempfile.mkdtemp(prefix="peerloan-ledger-", dir="/tmp"))
-    folder.chmod(0o755)
     database = Database(f"sqlite:///{folder}/ledger.db")
     database.upgrade()
     chain = Chain(database, Seal(tmp_path / "seal"))
@@ -120,6 +121,7 @@ def ledger(tmp_path: Path) -> Iterator[Path]:
     chain.close()
     database.engine.dispose()
     Path(f"{database.file}.lock").unlink()
+    folder.chmod(0o755)
     assert [each.name for each in folder.iterdir()] == ["ledger.db"]
     yield database.file
     shutil.rmtree(folder)
@@ -182,6 +184,26 @@ def test_why_it_can_not_be_written_to_is_told(
     assert [each.name for each in ledger.parent.iterdir()] == ["ledger.db"], "nothing is left there"
 
 
+def test_what_belongs_to_another_user_and_is_open_to_all_is_used_with_a_warning(
+    ledger: Path,
+) -> None:
+    """As on a volume whose modes can't be changed: nothing stops for that, but the log says it."""
+    ledger.chmod(0o666)
+    ledger.parent.chmod(0o777)
+
+    def written_with_its_log() -> str:
+        with io.StringIO() as log:
+            handler = logging.StreamHandler(log)
+            logging.getLogger("peerloan").addHandler(handler)
+            return f"{written(ledger)}\n{written(ledger)}\n{log.getvalue()}"
+
+    answer = as_nobody(written_with_its_log)
+    assert answer.startswith("written\nwritten\n")
+    open_to_others = "other users of this machine may get at it (mode 0666)"
+    assert answer.count(f"{ledger}: {open_to_others}") == 1
+    assert f"let its owner run: chmod go= {ledger}\n" in answer
+
+
 def test_a_log_that_was_not_copied_with_its_index_is_not_passed_over(ledger: Path) -> None:
     with contextlib.closing(sqlite3.connect(ledger)) as writing:
         writing.execute("DELETE FROM decisions")
@@ -199,10 +221,10 @@ def test_a_log_that_was_not_copied_with_its_index_is_not_passed_over(ledger: Pat
 
 
 def test_who_may_only_read_sees_what_a_writer_keeps(ledger: Path) -> None:
+    ledger.chmod(0o644)
     with contextlib.closing(sqlite3.connect(ledger)) as writing:
         writing.execute("INSERT INTO challenges VALUES (x'00', 1, 0.5)")
         writing.commit()
-        ledger.chmod(0o644)
 
         def challenges() -> str:
             with Database(f"sqlite:///{ledger}").reading() as connection:

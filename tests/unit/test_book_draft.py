@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from peerloan.book import BookError, check_book, draft_definition, open_book
+from peerloan.book.order import find_order
 from peerloan.loan import Definition, parse_definition
 
 ROWS = 60
@@ -385,3 +386,15 @@ def test_thousands_separators_are_doubted(tmp_path: Path) -> None:
         tmp_path, {"ratio": [f"{i % 30 + 1}.{i * 37 % 900 + 51:03}" for i in range(ROWS)]}
     )
     assert "are written as" not in text
+
+
+def test_a_cell_full_of_spaces_is_looked_at_once(tmp_path: Path) -> None:
+    """A pattern whose parts could each take the spaces would try every division of them."""
+    book = tmp_path / "book.csv"
+    cell = f"1{' ' * 20_000}x"
+    rows = [f"{cell},{i // 2},{'yes' if i % 5 else 'no'}" for i in range(20)]
+    book.write_text("\n".join(["note,income,bad", *rows]) + "\n")
+
+    assert 'name = "income"' in draft_definition(open_book(book), "bad", "yes")
+    levels = [f"{number}{' ' * 20_000}x!" for number in range(1, 4)]
+    assert find_order(levels) is None

@@ -28,6 +28,10 @@ ALERTS = (PROMETHEUS / "alerts.yml").read_text("utf-8")
 DASHBOARD = (ROOT / "deploy/grafana/peerloan.json").read_text("utf-8")
 MONITORING = (ROOT / "docs/monitoring.md").read_text("utf-8")
 
+# The docs' commands for a shell, and what of them writes a file where they are run.
+SHELL = re.compile(r"^```sh\n(.*?)^```", re.M | re.S)
+WRITES = re.compile(r"(?<![0-9&<>=-])>{1,2}\s*(?!/dev/|/tmp/|&)([\w./-]+)")
+
 TEXT = {"type": "string", "minLength": 1}
 RULES_SCHEMA = {
     "type": "object",
@@ -353,3 +357,69 @@ def promtool(*arguments: str) -> None:
 )
 def test_prometheus_agrees(arguments: str) -> None:
     promtool(*arguments.split())
+
+
+def documented() -> list[tuple[str, str]]:
+    """Every block of commands for a shell, and the page that it stands on."""
+    pages = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+    return [
+        (page.name, block) for page in pages for block in SHELL.findall(page.read_text("utf-8"))
+    ]
+
+
+def test_what_the_docs_commands_write_is_its_owners_alone_and_out_of_git() -> None:
+    """Dumps of the ledger, the seal, passwords and tokens."""
+    written = set()
+    for page, block in documented():
+        for line_number, line in enumerate(block.splitlines()):
+            for name in WRITES.findall(line):
+                written.add(name)
+                before = block.splitlines()[:line_number]
+                assert "umask 077" in before, f"{page}: {line}"
+    assert written >= {
+        "seal.tar",
+        "ledger.dump",
+        "secrets/ledger_password",
+        "deploy/prometheus/peerloan_token",
+    }
+    for name in written:
+        ignored = subprocess.run(["git", "check-ignore", "--no-index", "-q", name], cwd=ROOT)
+        assert ignored.returncode == 0, f"{name} is not ignored by git"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("ledger.db", "ledger.db-wal", "ledger.db-shm", "ledger.db.lock", "backup/ledger.db"),
+        *("peerloan-ledger/ledger.db", "peerloan-seal/key", "peerloan-tokens/key"),
+        *("demo/ledger/ledger.db", "peerloan.toml", ".env", "books/q3.csv"),
+        *("book.csv", "decisions.parquet", "scored.csv.gz", "scored.csv.rejects"),
+    ],
+)
+def test_what_commands_write_by_default_is_out_of_git(name: str) -> None:
+    ignored = subprocess.run(["git", "check-ignore", "--no-index", "-q", name], cwd=ROOT)
+    assert ignored.returncode == 0
+
+
+@pytest.mark.parametrize("was_there", [False, True])
+def test_preparing_keeps_the_secrets_from_everybody_else(tmp_path: Path, was_there: bool) -> None:
+    """Whatever the umask, and also where the folder was there, with secrets in it or without."""
+    (tmp_path / "deploy").mkdir()
+    for name in ("prepare.sh", "rules.toml"):
+        shutil.copy(ROOT / "deploy" / name, tmp_path / "deploy" / name)
+    secrets = tmp_path / "secrets"
+    if was_there:
+        secrets.mkdir()
+        for name in ("ledger_password", "webhook_secret"):
+            (secrets / name).write_text("brought")
+            (secrets / name).chmod(0o444)
+        secrets.chmod(0o755)
+
+    subprocess.run(["sh", "deploy/prepare.sh"], cwd=tmp_path, check=True, umask=0)
+
+    assert secrets.stat().st_mode & 0o777 == 0o700
+    # The containers' users read them, by a mount that does not lead through the folder.
+    assert {path.stat().st_mode & 0o777 for path in secrets.iterdir()} == {0o444}
+    assert len(list(secrets.iterdir())) == 2
+    for name in ("books", "certificates", "rules"):
+        assert (tmp_path / name).stat().st_mode & 0o777 == 0o755

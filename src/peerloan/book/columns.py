@@ -21,8 +21,18 @@ from peerloan.book.values import (
     read_texts,
     show_cells,
 )
-from peerloan.loan import Codes, Definition, Field, Label, Loans, Numbers, Problem, TextColumn
-from peerloan.loan.checks import nearest
+from peerloan.loan import (
+    MAX_RUN_COMPARISONS,
+    Codes,
+    Definition,
+    Field,
+    Label,
+    Loans,
+    Numbers,
+    Problem,
+    Suggestions,
+    TextColumn,
+)
 from peerloan.loan.columns import Column
 from peerloan.loan.labels import expected_label, is_unknown, read_label
 from peerloan.loan.text import TEXT_EXPECTED, stands_for_missing
@@ -122,8 +132,9 @@ def check_columns(definition: Definition, book: Book, *, label: bool = False) ->
 
     hints = {}
     unclaimed = list(others)
+    suggestions = Suggestions(MAX_RUN_COMPARISONS)
     for name in missing:
-        near = nearest(name, unclaimed)
+        near = suggestions.nearest(name, tuple(unclaimed))
         hints[name] = "" if near is None else f" (did you mean {show_column(near)}?)"
         if near is not None:
             unclaimed.remove(near)

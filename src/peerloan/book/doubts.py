@@ -20,7 +20,7 @@ from peerloan.book.missing_codes import Extremes, MissingCodes
 from peerloan.book.parts import BookError
 from peerloan.book.ranges import ranges_of, show_ranges
 from peerloan.book.thousands import Thousands
-from peerloan.loan import Codes, Definition, Field, Label
+from peerloan.loan import MAX_RUN_COMPARISONS, Codes, Definition, Field, Label, Suggestions
 from peerloan.loan.checks import doubt
 from peerloan.loan.decoding import unusual_rows
 from peerloan.loan.text import counted, share_of, show_given, show_number, stands_for_missing
@@ -314,6 +314,7 @@ class _Texts:
         self._missing = self._rows = 0
         self._counts: Counter[str] = Counter()
         self._uncounted = 0
+        self._suggestions = Suggestions(MAX_RUN_COMPARISONS)
 
     def add(self, batch: Batch) -> None:
         name = self._field.name
@@ -355,7 +356,7 @@ class _Texts:
 
     def _doubt(self, level: str) -> str | None:
         field = self._field
-        unseen = doubt(field, level) if field.seen_levels else None
+        unseen = doubt(field, level, self._suggestions) if field.seen_levels else None
         if not stands_for_missing(level) or level in field.levels:
             return unseen
         if unseen is None and self._scoring:

@@ -15,7 +15,7 @@ from peerloan.book.parts import BookError, Progress
 from peerloan.book.profile import Profile, profile_book
 from peerloan.book.source import Book, show_column
 from peerloan.book.toml_text import array, comment, doubt, literal, quote
-from peerloan.loan.checks import nearest
+from peerloan.loan import Suggestions
 from peerloan.loan.definition import reserved_fault
 from peerloan.loan.text import (
     counted,
@@ -54,7 +54,7 @@ def draft_definition(
     """
     if label not in book.columns:
         check_separator(book, [label])
-        near = nearest(label, book.columns)
+        near = Suggestions().nearest(label, tuple(book.columns))
         hint = f" (did you mean {show_column(near)}?)" if near is not None else ""
         raise BookError(f"{book.name}: expected a column {show_column(label)}, got none{hint}")
     if fault := text_fault(label) or reserved_fault(label):

@@ -7,9 +7,9 @@ from collections.abc import Collection
 
 _SCALE = ("very low", "low", "medium", "high", "very high")
 _LEVEL = re.compile(
-    r"(?P<before><=?|>=?|under|below|up to|less than|over|above|more than|at least)?\s*"
-    r"(?P<number>\d[\d,]*(?:\.\d+)?)\s*(?P<plus>\+)?"
-    r"(?:\s*(?:-|–|to)\s*\d[\d,]*(?:\.\d+)?)?\s*(?P<unit>[a-z]*)\s*(?P<after>and more|or more)?"
+    r"(?P<before><=?|>=?|under|below|up to|less than|over|above|more than|at least)?\s*+"
+    r"(?P<number>\d[\d,]*(?:\.\d+)?)\s*+(?P<plus>\+)?"
+    r"(?:\s*+(?:-|–|to)\s*+\d[\d,]*(?:\.\d+)?)?\s*+(?P<unit>[a-z]*)\s*+(?P<after>and more|or more)?"
 )
 _LESS = {"<", "<=", "under", "below", "up to", "less than"}
 

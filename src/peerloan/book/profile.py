@@ -24,7 +24,8 @@ _KEPT = 200_000
 ISO_DATE = re.compile(r"\d{4}-\d\d-\d\d([T ]\d\d:\d\d.*)?")
 OTHER_DATE = re.compile(r"\d{1,4}[./-]\d{1,2}[./-]\d{1,4}|([A-Z][a-z]{2}-\d{2,4})")
 PERCENT = re.compile(r"\s*[+-]?\d+([.,]\d+)?\s*%\s*")
-DRESSED_NUMBER = re.compile(r"\s*[+-]?[$€£]?\s*\d[\d.,'\u2019 ]*\s*[$€£kKmM]?\s*")
+# Possessive: three parts that each take spaces would try every division of a cell full of them.
+DRESSED_NUMBER = re.compile(r"\s*+[+-]?[$€£]?\s*+\d[\d.,'\u2019 ]*+\s*+[$€£kKmM]?\s*+")
 
 
 @dataclass

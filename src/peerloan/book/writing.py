@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet
 
+from peerloan import private_files
 from peerloan.book.common_type import InexactError, cast
 from peerloan.book.formats.json_columns import NESTED
 from peerloan.book.parts import BookError, shown
@@ -65,7 +66,7 @@ def open_writer(path: Path, schema: pa.Schema, overwrite: bool = False) -> Itera
     partial = path.with_name(f".{path.name[:60]}.{secrets.token_hex(4)}.part")
     with ExitStack() as stack:
         with _faults(where):
-            file = stack.enter_context(partial.open("xb"))
+            file = stack.enter_context(open(partial, "xb", opener=private_files.opener))
             stack.callback(partial.unlink, missing_ok=True)
             writer: Writer
             if name.endswith(".parquet"):

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import click
 
+from peerloan import private_files
 from peerloan.cli.console import No, note
 from peerloan.loan import default_definition
 from peerloan.model import BundleError, Store, StoreError
@@ -54,7 +55,9 @@ def demo(folder: Path, port: int, stop: bool) -> None:
     if _stop_server(pid_file):
         note("the running server is restarted")
     find_address("127.0.0.1", port, "peerloan demo")
-    folder.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(mode=private_files.FOLDER_MODE, parents=True, exist_ok=True)
+    if pid_file.exists():  # the folder is the demonstration's, and of a release before perhaps
+        private_files.close_to_others(folder)
     if best is None:
         best = _train(store, folder)
     else:
@@ -109,7 +112,9 @@ def _start_server(folder: Path, port: int) -> Path:
     config.write_text("".join(lines), "utf-8")
     environment = os.environ | {f"{PREFIX}{name.upper()}": text for name, text in own.items()}
     command = [sys.executable, "-m", "peerloan", "serve", "--port", str(port)]
-    with (folder / "server.log").open("ab") as log:
+    log_file = folder / "server.log"
+    private_files.close_to_others(log_file)
+    with open(log_file, "ab", opener=private_files.opener) as log:
         server = subprocess.Popen(  # noqa: S603  our own command
             command,
             env=environment,

@@ -21,8 +21,7 @@ from peerloan.cli.opening import ledger_database
 from peerloan.ledger import LedgerUnavailable
 from peerloan.ledger.outcomes import Recorded, Recorder, Status
 from peerloan.ledger.reports import Reader
-from peerloan.loan import Problem
-from peerloan.loan.checks import nearest
+from peerloan.loan import Problem, Suggestions
 from peerloan.loan.labels import is_unknown
 from peerloan.loan.text import counted
 from peerloan.model.states import current_user
@@ -174,6 +173,11 @@ def _columns(book: Book, reader: Reader) -> list[str]:
 
 
 def _lacking(book: Book, what: str, absent: list[str], others: list[str]) -> BookError:
-    near = next(filter(None, (nearest(name, others) for name in absent)), None)
+    near = _nearest(absent, tuple(others))
     hint = f" (did you mean {near}?)" if near else ""
     return BookError(f"{book.name}: expected a column {what}, which is not there{hint}")
+
+
+def _nearest(absent: list[str], others: tuple[str, ...]) -> str | None:
+    suggestions = Suggestions()
+    return next(filter(None, (suggestions.nearest(name, others) for name in absent)), None)

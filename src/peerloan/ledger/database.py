@@ -14,7 +14,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, event, inspect, select, text
 
-from peerloan import __version__
+from peerloan import __version__, private_files
 from peerloan.ledger import ids, schema
 from peerloan.ledger.errors import (
     LedgerError,
@@ -25,6 +25,7 @@ from peerloan.ledger.errors import (
 )
 from peerloan.ledger.options import LOCK_SECONDS, read_url
 from peerloan.ledger.sqlite_file import connect_read_only, read_only_reason
+from peerloan.model import whole
 
 # How long who serves waits for one of PostgreSQL's answers.
 ANSWER_SECONDS = 4.0
@@ -61,12 +62,30 @@ class Database:
             engine = create_engine(
                 self.url, connect_args={"timeout": LOCK_SECONDS, "check_same_thread": False}
             )
+            event.listen(engine, "do_connect", self._close_files)
             event.listen(engine, "connect", _prepare_sqlite)
             return engine
         # With its driver, where it is needed.
         from peerloan.ledger.sessions import postgres_engine
 
         return postgres_engine(self.url, self._limit)
+
+    def _close_files(self, *_: object) -> None:
+        """See that SQLite's files are their owner's alone, before it opens or makes them.
+
+        It gives those that it keeps beside the ledger the ledger's mode. None of them is opened
+        here: to close one would drop the locks that SQLite has on it in this process.
+        """
+        with contextlib.suppress(OSError):  # of those that matter SQLite says why
+            if not self.file.exists():
+                whole.publish_file(self.file, b"", private_files.FILE_MODE)
+            folder = self.file.parent
+            beside = list(folder.iterdir())
+            own = [each for each in beside if each.name.startswith(self.file.name)]
+            for file in own:
+                private_files.close_to_others(file)
+            if len(own) == len(beside):  # the folder is the ledger's, too
+                private_files.close_to_others(folder)
 
     def renew(self) -> None:
         """Have who asks next do so by a new connection: those that are there may lead to a server
@@ -208,7 +227,9 @@ class Database:
         if self.is_sqlite:
             try:
                 self.file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-                lock = os.open(f"{self.file}.lock", os.O_CREAT | os.O_RDWR, 0o600)
+                lock_file = self.file.with_name(f"{self.file.name}.lock")
+                private_files.make_file(lock_file)
+                lock = os.open(lock_file, os.O_RDWR)
             except OSError as error:
                 raise LedgerUnavailable(f"{self.file.parent}: {error.strerror}") from None
             try:

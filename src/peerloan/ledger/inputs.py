@@ -11,13 +11,16 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from peerloan.loan import Checked, Checks, Decoder, Definition, Loans, Rereader
+from peerloan.loan import Checked, Checks, Decoder, Definition, Loans, Rereader, Suggestions
 from peerloan.loan.text import parse_whole, text_fault
+
+# A ledger may hold millions of loans with misspelt levels.
+_NONE = Suggestions(comparisons=0)
 
 
 class InputReader:
     """Reads the inputs that the ledger has of decisions by versions of one definition; one by one,
-    `exact` reads texts as releases before did, each as its own value.
+    `exact` reads texts as releases before did, each as its own value. Warnings suggest nothing.
     """
 
     def __init__(self, definition: Definition, exact: bool = False) -> None:
@@ -31,7 +34,7 @@ class InputReader:
         """The loan; why not, if it can't be read."""
         try:
             content = inputs.encode()
-            return self._decoder.loan(content) or self._closely(content)
+            return self._decoder.loan(content, _NONE) or self._closely(content)
         except (ValueError, AttributeError, RecursionError) as error:
             return f"the inputs can't be read as JSON: {error}"
 
@@ -57,7 +60,7 @@ class InputReader:
             return "the inputs are no loan"
         if any(map(text_fault, record)):
             return "the inputs name a field as none can be named"
-        checked: Checked = self._checks(frozenset(record)).loan(record)
+        checked: Checked = self._checks(frozenset(record)).loan(record, None, _NONE)
         if checked.problems:
             first = checked.problems[0]
             return f"{first.field}: expected {first.expected}, given {first.given}"

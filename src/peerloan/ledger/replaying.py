@@ -40,6 +40,7 @@ from peerloan.model import (
 SHOWN = 20
 _pack = msgspec.msgpack.Encoder().encode
 _reasons = msgspec.json.Decoder(list[Reason])
+_texts = msgspec.json.Decoder(list[str])
 
 
 class Replayed(NamedTuple):
@@ -199,8 +200,8 @@ class _Replayer:
             ]
         threshold = bundle.policy.threshold
         warnings = [
-            as_json(each.warnings + self._usual) if each.warnings or self._usual else None
-            for each in loans
+            _warnings(each.warnings, loan.warnings + self._usual)
+            for each, loan in zip(some, loans, strict=True)
         ]
         return map(
             Replayed,
@@ -237,6 +238,24 @@ def refers_to(database: Database, version: str) -> int:
                 challenges.c.version.in_(numbers),
             )
         )
+
+
+def _warnings(kept: str | None, found: list[str]) -> str | None:
+    """A loan's warnings as the ledger would have them: as kept, where they differ only in that a
+    level was suggested. That helps a reader, and a request has a limited number of suggestions.
+    """
+    if not found:
+        return None
+    try:
+        before = _texts.decode(kept or "[]")
+    except msgspec.MsgspecError:
+        before = []
+    same = len(before) == len(found) and all(map(_agrees, before, found))
+    return kept if same else as_json(found)
+
+
+def _agrees(kept: str, found: str) -> bool:
+    return kept == found or (kept.startswith(f"{found} (did you mean ") and kept.endswith("?)"))
 
 
 def _near(kept: Replayed, found: Replayed) -> bool:

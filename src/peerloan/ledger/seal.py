@@ -18,6 +18,7 @@ from pathlib import Path
 
 import msgspec
 
+from peerloan import private_files
 from peerloan.ledger.errors import LedgerError
 from peerloan.model import whole
 
@@ -59,7 +60,10 @@ class Seal:
     def _read_key(self) -> bytes:
         path = self._folder / "key"
         try:
-            self._heads.mkdir(mode=0o700, parents=True, exist_ok=True)
+            for folder in (self._folder, self._heads):
+                private_files.make_folder(folder)
+            for file in (path, *self._heads.iterdir()):
+                private_files.close_to_others(file)
             if not path.exists():
                 # Another process may be the first.
                 with contextlib.suppress(FileExistsError):

@@ -16,8 +16,11 @@ from peerloan.loan.definition import (
 )
 from peerloan.loan.reading import default_definition, parse_definition, read_definition
 from peerloan.loan.schema import json_schema
+from peerloan.loan.suggestions import MAX_COMPARISONS, MAX_RUN_COMPARISONS, Suggestions
 
 __all__ = [
+    "MAX_COMPARISONS",
+    "MAX_RUN_COMPARISONS",
     "Checked",
     "CheckedLoans",
     "Checks",
@@ -34,6 +37,7 @@ __all__ = [
     "Problem",
     "Rereader",
     "Roles",
+    "Suggestions",
     "TextColumn",
     "Texts",
     "Value",

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import msgspec
 
 from peerloan.loan.definition import Definition, Field, Value
 from peerloan.loan.spelling import Spelling, plain, text_of
-from peerloan.loan.text import MAX_TEXT, TEXT_EXPECTED, show_bound, show_given, text_fault
+from peerloan.loan.suggestions import Suggestions
+from peerloan.loan.text import TEXT_EXPECTED, show_bound, show_given, text_fault
 
 _MOST_COMPARED = 100
 
@@ -66,8 +65,7 @@ class Checks:
         self.id_names = tuple(dict.fromkeys(name for name in ("loan_id", roles.id) if name))
         self._role_names = frozenset(roles.columns()) | {"loan_id"}
         self._known = frozenset(known) - self._names - self._role_names
-        # Wrong names repeat from loan to loan, and looking for near ones is slow.
-        self._unknown = lru_cache(maxsize=1024)(self._expected_instead)
+        self._candidates = (*definition.names, *sorted(self._known))
 
     @property
     def known(self) -> frozenset[str]:
@@ -79,8 +77,17 @@ class Checks:
         """Every name that a request's loan may carry."""
         return self._names | self._known | self._role_names
 
-    def loan(self, record: Mapping[str, Any], index: int | None = None) -> Checked:
-        """Check one record, a mapping from field names to JSON-like values."""
+    def loan(
+        self,
+        record: Mapping[str, Any],
+        index: int | None = None,
+        suggestions: Suggestions | None = None,
+    ) -> Checked:
+        """Check one record, a mapping from field names to JSON-like values.
+
+        `suggestions`: those of the whole request; by default the record has its own.
+        """
+        suggestions = suggestions or Suggestions()
         problems: list[Problem] = []
         warnings: list[str] = []
         values: list[Value] = []
@@ -92,16 +99,22 @@ class Checks:
                 problems.append(Problem(index, field.name, field.expected, given))
                 value = None
             else:
-                if value is not None and (warning := doubt(field, value)):
+                if value is not None and (warning := doubt(field, value, suggestions)):
                     warnings.append(warning)
             values.append(value)
         checked = Checked(tuple(values), None, problems, warnings)
         # Most records carry the fields and nothing else.
         if len(record) > len(self._checks) or not self._names.issuperset(record):
-            self._others(record, index, checked)
+            self._others(record, index, checked, suggestions)
         return checked
 
-    def _others(self, record: Mapping[str, Any], index: int | None, checked: Checked) -> None:
+    def _others(
+        self,
+        record: Mapping[str, Any],
+        index: int | None,
+        checked: Checked,
+        suggestions: Suggestions,
+    ) -> None:
         for name in record:
             if name in self._names:
                 continue
@@ -110,11 +123,8 @@ class Checks:
             elif name in self._known:
                 checked.warnings.append(f"{name}: this model version does not use it")
             elif name not in self._role_names:
-                checked.problems.append(
-                    Problem(
-                        index, show_name(name), self._instead_of(name), show_given(record[name])
-                    )
-                )
+                expected, given = self._instead_of(name, suggestions), show_given(record[name])
+                checked.problems.append(Problem(index, show_name(name), expected, given))
 
     def _id(
         self, record: Mapping[str, Any], name: str, index: int | None, checked: Checked
@@ -131,14 +141,17 @@ class Checks:
             expected = f"the loan's one id, which is {show_given(checked.loan_id)} already"
         checked.problems.append(Problem(index, name, expected, show_given(record[name])))
 
-    def names(self, columns: Iterable[str]) -> list[Problem]:
+    def names(
+        self, columns: Iterable[str], suggestions: Suggestions | None = None
+    ) -> list[Problem]:
         """What is wrong with the names of columns: those that are unknown, and required ones that
         are not there.
         """
+        suggestions = suggestions or Suggestions()
         given = dict.fromkeys(columns)
         allowed = self.allowed_names
         problems = [
-            Problem(None, show_name(name), self._instead_of(name), "such a column")
+            Problem(None, show_name(name), self._instead_of(name, suggestions), "such a column")
             for name in given
             if name not in allowed
         ]
@@ -148,29 +161,18 @@ class Checks:
             if not field.missing and field.name not in given
         ]
 
-    def _instead_of(self, name: str) -> str:
-        # Of any length otherwise, and kept: what is beyond is not compared.
-        return self._unknown(name[: MAX_TEXT + 1])
-
-    def _expected_instead(self, name: str) -> str:
+    def _instead_of(self, name: str, suggestions: Suggestions) -> str:
         if name == self.definition.label.column:
             return "no label: it is what is predicted"
-        near = nearest(name, [*self.definition.names, *sorted(self._known)])
+        near = suggestions.nearest(name, self._candidates)
         return "a field of the loan" + (f" (did you mean {near}?)" if near else "")
 
 
-def nearest(name: str, candidates: Iterable[str]) -> str | None:
-    """The candidate that a misspelt name most likely means, if any is near."""
-    lowered = {candidate.lower(): candidate for candidate in candidates}
-    found = difflib.get_close_matches(name.lower()[:200], lowered, n=1, cutoff=0.5)
-    return lowered[found[0]] if found else None
-
-
-def doubt(field: Field, value: float | str) -> str | None:
+def doubt(field: Field, value: float | str, suggestions: Suggestions) -> str | None:
     """What is unusual about an allowed value: outside the seen range, or an unseen level."""
     if isinstance(value, str):
         if field.kind == "category" and value not in field.seen_levels:
-            hint = _hint(value, field.seen_levels)
+            hint = _hint(value, field.seen_levels, suggestions)
             return f"{field.name}: {show_given(value)} was not seen in training{hint}"
         return None
     seen = field.seen_range
@@ -182,11 +184,9 @@ def doubt(field: Field, value: float | str) -> str | None:
     return f"{field.name}: {shown} is outside the range seen in training, {low} to {high}"
 
 
-# A new channel brings the same few unseen values over and over.
-@lru_cache(maxsize=4096)
-def _hint(value: str, levels: tuple[str, ...]) -> str:
-    # Among hundreds of levels something is near to anything, and the search takes milliseconds.
-    near = nearest(value, levels) if len(levels) <= _MOST_COMPARED else None
+def _hint(value: str, levels: tuple[str, ...], suggestions: Suggestions) -> str:
+    # Among hundreds of levels something is near to anything.
+    near = suggestions.nearest(value, levels) if len(levels) <= _MOST_COMPARED else None
     return f" (did you mean {near}?)" if near else ""
 
 

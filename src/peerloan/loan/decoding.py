@@ -22,6 +22,7 @@ from peerloan.loan.checks import Checked, Checks, WrongValue, check_id, doubt
 from peerloan.loan.columns import Column, Loans, TextColumn, column_values
 from peerloan.loan.definition import Definition, Field, Value
 from peerloan.loan.spelling import Spelling
+from peerloan.loan.suggestions import Suggestions
 from peerloan.loan.text import text_fault
 
 _COLON = re.compile(rb'"\s*:')
@@ -50,7 +51,10 @@ class CheckedLoans:
 
 
 class Decoder:
-    """Reads loans of one definition. None means: look closely, something is unusual or wrong."""
+    """Reads loans of one definition. None means: look closely, something is unusual or wrong.
+
+    `suggestions` are those of the whole request; by default each call has its own.
+    """
 
     def __init__(self, checks: Checks) -> None:
         self._definition = checks.definition
@@ -76,7 +80,7 @@ class Decoder:
             if field.kind == "category"
         ]
 
-    def loan(self, content: bytes) -> Checked | None:
+    def loan(self, content: bytes, suggestions: Suggestions | None = None) -> Checked | None:
         """One loan, an object."""
         try:
             read = msgspec.structs.astuple(self._loan.decode(content))
@@ -111,10 +115,15 @@ class Decoder:
                 if text_fault(values[i]) or (spelling and spelling(values[i]) != values[i]):
                     return None
                 odd.append(i)
-        warnings = [doubt(self._fields[i], values[i]) or "" for i in sorted(odd)] if odd else []
+        if not odd:
+            return Checked(values, loan_id)
+        suggestions = suggestions or Suggestions()
+        warnings = [doubt(self._fields[i], values[i], suggestions) or "" for i in sorted(odd)]
         return Checked(values, loan_id, [], warnings)
 
-    def loans(self, content: bytes, most: int) -> CheckedLoans | None:
+    def loans(
+        self, content: bytes, most: int, suggestions: Suggestions | None = None
+    ) -> CheckedLoans | None:
         """A list of loans, at most so many."""
         try:
             read = self._list.decode(content)
@@ -124,9 +133,13 @@ class Decoder:
             return None
         columns: list[Sequence[Any]] = list(zip(*map(msgspec.structs.astuple, read), strict=True))
         names = len(read) * len(columns) - sum(column.count(UNSET) for column in columns)
-        return None if may_repeat(content, names) else self._checked(columns, len(read))
+        if may_repeat(content, names):
+            return None
+        return self._checked(columns, len(read), suggestions)
 
-    def columns(self, content: bytes, most: int) -> CheckedLoans | None:
+    def columns(
+        self, content: bytes, most: int, suggestions: Suggestions | None = None
+    ) -> CheckedLoans | None:
         """Columns, an object of lists, for at most so many loans."""
         try:
             read = msgspec.structs.astuple(self._columns.decode(content))
@@ -134,24 +147,35 @@ class Decoder:
             return None
         if may_repeat(content, len(read) - read.count(UNSET)):
             return None
-        return self._sized(read, most)
+        return self._sized(read, most, suggestions)
 
-    def lists(self, columns: Mapping[str, Sequence[Any]], most: int) -> CheckedLoans | None:
+    def lists(
+        self,
+        columns: Mapping[str, Sequence[Any]],
+        most: int,
+        suggestions: Suggestions | None = None,
+    ) -> CheckedLoans | None:
         """Columns as lists of JSON-like values, no NaN among them, for at most so many loans."""
         try:
             read = msgspec.structs.astuple(msgspec.convert(columns, self._lists))
         except _REFUSED:
             return None
-        return self._sized(read, most)
+        return self._sized(read, most, suggestions)
 
-    def _sized(self, read: Sequence[Any], most: int) -> CheckedLoans | None:
+    def _sized(
+        self, read: Sequence[Any], most: int, suggestions: Suggestions | None
+    ) -> CheckedLoans | None:
         sizes = {len(column) for column in read if column is not UNSET}
         size = max(sizes, default=0)
         if len(sizes) != 1 or not 0 < size <= most:
             return None
-        return self._checked([[UNSET] * size if c is UNSET else c for c in read], size)
+        columns = [[UNSET] * size if column is UNSET else column for column in read]
+        return self._checked(columns, size, suggestions)
 
-    def _checked(self, columns: list[Sequence[Any]], size: int) -> CheckedLoans | None:
+    def _checked(
+        self, columns: list[Sequence[Any]], size: int, suggestions: Suggestions | None
+    ) -> CheckedLoans | None:
+        suggestions = suggestions or Suggestions()
         ids = _ids(columns[self._width :], size)
         found: dict[str, Column] = {}
         warnings: dict[int, list[str]] = {}
@@ -170,7 +194,7 @@ class Decoder:
                 return None
             found[field.name] = column
             for i in odd:
-                warnings.setdefault(i, []).append(doubt(field, given[i]) or "")
+                warnings.setdefault(i, []).append(doubt(field, given[i], suggestions) or "")
         if ids is None:
             return None
         rows = list(zip(*values, strict=True))
@@ -210,7 +234,7 @@ class Rereader:
         return Loans(self._definition, columns, len(read))
 
 
-def doubts_of(loans: Loans) -> dict[int, list[str]]:
+def doubts_of(loans: Loans, suggestions: Suggestions) -> dict[int, list[str]]:
     """What is unusual about checked loans, by position: the warnings of `Checks` for each."""
     found: dict[int, list[str]] = {}
     for field in loans.definition.fields:
@@ -218,7 +242,8 @@ def doubts_of(loans: Loans) -> dict[int, list[str]]:
         odd = _odd(field, column) or []
         values = column_values(column.take(np.array(odd, dtype=np.int64)))
         for i, value in zip(odd, values, strict=True):
-            found.setdefault(i, []).append(doubt(field, value) or "")  # type: ignore[arg-type]
+            text = doubt(field, value, suggestions)  # type: ignore[arg-type]
+            found.setdefault(i, []).append(text or "")
     return found
 
 

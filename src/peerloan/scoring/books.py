@@ -13,6 +13,7 @@ from typing import IO
 
 import pyarrow as pa
 
+from peerloan import private_files
 from peerloan.book import (
     Batch,
     Book,
@@ -223,7 +224,9 @@ def _open_rejects(path: Path, overwrite: bool) -> Iterator[Callable[[Sequence[Pr
 
     with ExitStack() as stack:
         try:
-            file = partial.open("x", encoding="utf-8", newline="")
+            file = open(  # noqa: SIM115
+                partial, "x", encoding="utf-8", newline="", opener=private_files.opener
+            )
             stack.callback(partial.unlink, missing_ok=True)
             # For the error's sake: on a full disk closing would blame this file for another's.
             stack.callback(_close_quietly, file)

@@ -9,7 +9,7 @@ from peerloan.book import Batch, Book, read_column
 from peerloan.ledger import Ids, Record, Recorder, Version
 from peerloan.ledger.reasons import ReasonTexts
 from peerloan.ledger.records import as_json
-from peerloan.loan import doubts_of
+from peerloan.loan import MAX_RUN_COMPARISONS, Suggestions, doubts_of
 from peerloan.loan.text import parse_number
 from peerloan.model import Bundle, Said
 from peerloan.scoring.deciding import Decided
@@ -28,6 +28,7 @@ class Recording:
         self._version = Version.of(bundle)
         self._texts = ReasonTexts(bundle)
         self._ids = Ids()
+        self._suggestions = Suggestions(MAX_RUN_COMPARISONS)
         names, roles = bundle.definition.names, bundle.definition.roles
         # What a loan has beside its fields.
         others = set(book.columns).difference(names)
@@ -75,7 +76,7 @@ class Recording:
     def _warnings(self, batch: Batch) -> list[str | None]:
         usual = self._bundle.warnings
         warnings = [as_json(usual) if usual else None] * batch.loans.size
-        for i, doubts in doubts_of(batch.loans).items():
+        for i, doubts in doubts_of(batch.loans, self._suggestions).items():
             warnings[i] = as_json(doubts + usual)
         return warnings
 

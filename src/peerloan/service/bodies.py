@@ -9,7 +9,7 @@ import socket
 import time
 import zlib
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import msgspec
@@ -24,8 +24,9 @@ from peerloan.service.body_waits import waits
 from peerloan.service.json_faults import describe_fault, refuse_binary, unreadable_encoding
 from peerloan.service.problems import RequestError, sentence
 
-# Wrong values that an answer names; loans beyond them are not looked at.
-MAX_PROBLEMS = 100_000
+# Wrong values that an answer names, one for each loan that a request may hold; loans beyond them
+# are not looked at. A request of 30 kB can hold many times as many.
+MAX_PROBLEMS = 10_000
 # Letters of the reason for a promotion.
 MAX_WHY = 1_000
 # Of a body that is too large, so much is read and dropped before the answer: a client that is still
@@ -166,11 +167,13 @@ def _decode_nearly(content: bytes) -> Any:
         raise RequestError(400, "Not JSON", detail) from None
 
 
-def _objects(value: Any, under: str | None) -> list[tuple[int | None, Any]]:
+def _objects(value: Any, under: str | None) -> Iterator[tuple[int | None, Any]]:
     """A loan or columns, or each of a list with its place; and what a list stands under."""
-    outer: list[tuple[int | None, Any]] = [] if isinstance(value, list) else [(None, value)]
+    if not isinstance(value, list):
+        yield None, value
     inner = value.get(under) if isinstance(value, dict) else value
-    return [*outer, *enumerate(inner)] if isinstance(inner, list) else outer
+    if isinstance(inner, list):
+        yield from enumerate(inner)
 
 
 def _names(value: Any, under: str | None) -> int:
@@ -181,7 +184,7 @@ def _repeated(content: bytes, under: str | None) -> list[Problem]:
     """The names that stand more than once in an object, by loan if there is a list of them."""
     try:
         read = json.loads(
-            content.decode("utf-8-sig"), parse_int=parse_whole, object_pairs_hook=_Object
+            content.decode("utf-8-sig"), parse_int=parse_whole, object_pairs_hook=_as_written
         )
     except RecursionError:
         return []  # what is nested too deep for this reader holds no loan
@@ -189,15 +192,22 @@ def _repeated(content: bytes, under: str | None) -> list[Problem]:
         Problem(index, show_name(name), "each name once", f"{count:,} values")
         for index, loan in _objects(read, under)
         if isinstance(loan, _Object)
-        for name, count in loan.counts.items()
+        for name, count in Counter(name for name, _ in loan.pairs).items()
         if count > 1
     )
     return list(itertools.islice(problems, MAX_PROBLEMS))
 
 
 class _Object(dict[str, Any]):
-    """An object as it was written: how often each of its names stands in it."""
+    """An object in which a name stands more than once, as it was written."""
 
     def __init__(self, pairs: list[tuple[str, Any]]) -> None:
         super().__init__(pairs)
-        self.counts = Counter(name for name, _ in pairs)
+        self.pairs = pairs
+
+
+def _as_written(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    # A body may hold more than a million objects: names are counted later, of those few that are
+    # answered.
+    read = dict(pairs)
+    return read if len(read) == len(pairs) else _Object(pairs)

@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import lru_cache
 from typing import Any
 
 from peerloan.loan import Definition, Field, Problem
@@ -64,9 +65,16 @@ def _of_level(field: Field, value: Any) -> str:
         return _levels(field) or "text in double quotes"
     if not isinstance(value, str):
         return _levels(field)
-    letters = _letters(value)
-    near = [level for level in field.seen_levels if _letters(level) == letters]
+    near = _by_letters(field.seen_levels).get(_letters(value), [])
     return f"did you mean {near[0]!r}?" if len(near) == 1 else ""
+
+
+@lru_cache(maxsize=512)
+def _by_letters(levels: tuple[str, ...]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for level in levels:
+        found.setdefault(_letters(level), []).append(level)
+    return found
 
 
 def _of_number(field: Field, value: Any) -> str:

@@ -6,15 +6,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
 from typing import Any
 
 import msgspec
 from flask import Flask, Response, current_app, render_template, request
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
 
-from peerloan.loan import Problem
-from peerloan.loan.checks import nearest
+from peerloan.loan import Problem, Suggestions
 from peerloan.loan.text import show_given
 
 log = logging.getLogger(__name__)
@@ -105,7 +103,7 @@ def _nearest_address(path: str) -> str | None:
         for rule in current_app.url_map.iter_rules()
         if not rule.arguments and len(rule.rule) > _SHORTEST_NAME
     }
-    near = nearest(path.rstrip("/").rpartition("/")[2], last_parts)
+    near = Suggestions().nearest(path.rstrip("/").rpartition("/")[2], tuple(last_parts))
     return last_parts[near] if near else None
 
 
@@ -150,7 +148,7 @@ def answer(error: RequestError) -> Response:
     elif wants_problem(request.path):
         body = {"type": "about:blank", "title": error.title, "status": status, "detail": detail}
         if error.problems:
-            body["errors"] = [asdict(problem) for problem in error.problems]
+            body["errors"] = error.problems  # the encoder knows them
         content, kind = msgspec.json.encode(body | error.members), "application/problem+json"
     else:
         content = render_template("error.html", title=error.title, detail=detail)

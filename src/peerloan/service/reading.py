@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from peerloan.loan import Checked, CheckedLoans, Problem
+from peerloan.loan import Checked, CheckedLoans, Problem, Suggestions
 from peerloan.loan.checks import show_name
 from peerloan.loan.text import show_given
 from peerloan.service.bodies import MAX_PROBLEMS, decode
@@ -16,8 +17,6 @@ from peerloan.service.other_formats import refuse_other_format
 from peerloan.service.problems import RequestError, sentence
 
 MAX_LOANS = 10_000
-# Each unknown name is compared with every known one: 5 MB of them would keep a worker busy for a
-# minute.
 MAX_NAMES = 1_000
 _ENCODED_TWICE = "; it is JSON within a text: send the object or list itself, encoded once"
 
@@ -25,39 +24,44 @@ _ENCODED_TWICE = "; it is JSON within a text: send the object or list itself, en
 def read(now: Serving, content: bytes) -> Checked | CheckedLoans:
     """One loan (an object), or many (a list, or an object of lists); raises RequestError."""
     # What is as it should be is read and checked at once; anything else is looked at closely.
-    if (one := now.decoder.loan(content)) is not None:
+    suggestions = Suggestions()
+    if (one := now.decoder.loan(content, suggestions)) is not None:
         return one
-    many = now.decoder.loans(content, MAX_LOANS) or now.decoder.columns(content, MAX_LOANS)
+    many = now.decoder.loans(content, MAX_LOANS, suggestions)
+    many = many or now.decoder.columns(content, MAX_LOANS, suggestions)
     if many is not None:
         return many
     body = decode(content)
     if isinstance(body, dict):
         refuse_other_format(body, now.checks.allowed_names, now.bundle.definition.model)
         if not _are_columns(body):
-            checked = _check(now, body, None)
+            checked = _check(now, body, None, suggestions)
             _refuse([checked])
             return checked
-    return _closely(now, body)
+    return _closely(now, body, suggestions)
 
 
 def read_columns(now: Serving, columns: Mapping[str, list[Any]]) -> CheckedLoans:
     """Many loans from columns of JSON-like values, at least one and no NaN; raises RequestError."""
-    many = now.decoder.lists(columns, MAX_LOANS)
+    suggestions = Suggestions()
+    many = now.decoder.lists(columns, MAX_LOANS, suggestions)
     if many is not None:
         return many
-    return _closely(now, columns)
+    return _closely(now, columns, suggestions)
 
 
 def read_loans(now: Serving, content: bytes) -> list[Checked]:
-    """Every loan of a body with its own problems; raises RequestError if it holds no loans."""
+    """Every loan of a body with its own problems, however many; raises RequestError if it holds no
+    loans.
+    """
     body = decode(content)
     if isinstance(body, dict) and not _are_columns(body):
-        return [_check(now, body, None)]
-    return _many(now, body)
+        return [_check(now, body, None, Suggestions())]
+    return _many(now, body, Suggestions(), math.inf)
 
 
-def _closely(now: Serving, body: Any) -> CheckedLoans:
-    looked_at = _many(now, body)
+def _closely(now: Serving, body: Any, suggestions: Suggestions) -> CheckedLoans:
+    looked_at = _many(now, body, suggestions, MAX_PROBLEMS)
     _refuse(looked_at)
     return CheckedLoans.of(now.bundle.definition, looked_at)
 
@@ -68,10 +72,10 @@ def _are_columns(body: Mapping[str, Any]) -> bool:
     return lists > 0 and 2 * lists >= len(body)
 
 
-def _many(now: Serving, body: Any) -> list[Checked]:
+def _many(now: Serving, body: Any, suggestions: Suggestions, most_problems: float) -> list[Checked]:
     records: Sequence[Any]
     if isinstance(body, dict):
-        records = _rows(now, body)
+        records = _rows(now, body, suggestions)
     elif isinstance(body, list):
         _limit(len(body))
         records = body
@@ -85,9 +89,9 @@ def _many(now: Serving, body: Any) -> list[Checked]:
     checked = []
     problems = 0
     for i, record in enumerate(records):
-        checked.append(_check(now, record, i))
+        checked.append(_check(now, record, i, suggestions))
         problems += len(checked[-1].problems)
-        if problems > MAX_PROBLEMS:
+        if problems > most_problems:
             break
     return checked
 
@@ -106,9 +110,9 @@ def _limit(loans: int) -> None:
         )
 
 
-def _check(now: Serving, record: Any, index: int | None) -> Checked:
+def _check(now: Serving, record: Any, index: int | None, suggestions: Suggestions) -> Checked:
     if isinstance(record, dict) and len(record) <= MAX_NAMES:
-        checked = now.checks.loan(record, index)
+        checked = now.checks.loan(record, index, suggestions)
         if checked.problems:
             checked.problems = add_hints(now.bundle.definition, record, checked.problems)
         return checked
@@ -118,7 +122,9 @@ def _check(now: Serving, record: Any, index: int | None) -> Checked:
     return Checked((), problems=[Problem(index, "(loan)", expected, given)])
 
 
-def _rows(now: Serving, columns: Mapping[str, Any]) -> Sequence[dict[str, Any]]:
+def _rows(
+    now: Serving, columns: Mapping[str, Any], suggestions: Suggestions
+) -> Sequence[dict[str, Any]]:
     """Columns, the client's own format, as records.
 
     Raises RequestError if columns are unknown, lacking or of other lengths: once each, not for
@@ -130,7 +136,8 @@ def _rows(now: Serving, columns: Mapping[str, Any]) -> Sequence[dict[str, Any]]:
     lengths = {name: len(values) for name, values in columns.items() if isinstance(values, list)}
     # Most columns are right where one is wrong.
     length = Counter(lengths.values()).most_common(1)[0][0]
-    problems = add_hints(now.bundle.definition, columns, now.checks.names(columns))
+    unknown = now.checks.names(columns, suggestions)
+    problems = add_hints(now.bundle.definition, columns, unknown)
     problems += [
         Problem(
             None,
