@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from flask import Blueprint, Response
+from flask import Blueprint, Response, request
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from peerloan.service import metrics
 from peerloan.service.api import as_json, champion
-from peerloan.service.callers import free
+from peerloan.service.callers import is_trusted
+from peerloan.service.guards import free, needs
 from peerloan.service.keeping import writer
 
 blueprint = Blueprint("probes", __name__)
@@ -18,26 +19,31 @@ blueprint = Blueprint("probes", __name__)
 @blueprint.get("/healthz")
 @free
 def healthz() -> Response:
-    """Whether this process answers and could load the champion that it was started for."""
-    if reason := champion().unhealthy:
-        return as_json({"status": "unhealthy", "reason": reason}, 503)
+    """Whether this process answers and could load the champion that it was started for. Why not,
+    the log says, and `/readyz` to a caller with a token.
+    """
+    if champion().unhealthy:
+        return as_json({"status": "unhealthy"}, 503)
     return as_json({"status": "ok"})
 
 
 @blueprint.get("/readyz")
 @free
 def readyz() -> Response:
-    """Whether a verified champion is loaded; `refused` says why a newer one is not,
-    `challenger_refused` why the challenger is not, and `ledger` whether decisions can be kept.
+    """Whether a verified champion is loaded, and `ledger` whether decisions can be kept. Callers
+    with a token learn which one, in `refused` why a newer one is not loaded, and in
+    `challenger_refused` why the challenger is not.
     """
     current, refusal = champion().current, champion().refusal
     waiting = "champion refused" if refusal else "waiting for a champion"
     body: dict[str, Any] = {"status": "ready" if current else waiting}
-    if current:
+    trusted = is_trusted(request.environ)
+    if current and trusted:
         body["model"] = {"version": current.bundle.version, "digest": current.bundle.digest}
-    if refusal:
+    if refusal and trusted:
         body["refused"] = refusal
-    if challenger_refusal := champion().challenger_refusal:
+    challenger_refusal = champion().challenger_refusal
+    if challenger_refusal and trusted:
         body["challenger_refused"] = challenger_refusal
     # Other replicas have the same one: without it, none is readier than this.
     body["ledger"] = "available" if writer().down is None else "unavailable"
@@ -45,6 +51,7 @@ def readyz() -> Response:
 
 
 @blueprint.get("/metrics")
+@needs("metrics")
 def figures() -> Response:
     """Figures of all workers, for Prometheus; not for the public."""
     return Response(metrics.exposition(), content_type=CONTENT_TYPE_LATEST)
