@@ -184,9 +184,14 @@ class Service:
         pytest.fail(f"not within {seconds} s; the log:\n{self.log.read_text()}")
 
     def serving(self) -> str | None:
-        """The version that one worker serves now."""
-        answer = requests.get(f"{self.url}/readyz", timeout=5).json()
-        version: str | None = answer.get("model", {}).get("version")
+        """The version that one worker serves now, where no token is asked for; else the one that a
+        worker took up last.
+        """
+        answer = requests.get(f"{self.url}/readyz", timeout=5)
+        taken: list[str] = re.findall(r"serving (\S+) \(digest", self.log.read_text())
+        if not answer.ok or not taken:
+            return None
+        version: str = answer.json().get("model", {}).get("version", taken[-1])
         return version
 
     def loaded(self) -> int:

@@ -64,6 +64,18 @@ class Settings:
         """Where the seal's key and the chains' heads are kept."""
         return self.seal or self.store.parent / "peerloan-seal"
 
+    @property
+    def tokens_marker(self) -> Path:
+        """What says that API tokens were made, in the one folder besides theirs that the service
+        always has.
+        """
+        return self.seal_folder / "tokens-made"
+
+    @property
+    def ended_sessions(self) -> Path:
+        """Where the sessions are noted that persons ended, for every worker and container."""
+        return self.seal_folder / "ended-sessions"
+
 
 def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:
     """Settings by PEERLOAN_NAME, else by `name` in the file that PEERLOAN_CONFIG names.

@@ -78,7 +78,7 @@ def test_list_names_who_has_one(run: Run) -> None:
         ("loans-app", False),
         ("anna", True),
     ]
-    assert all(set(each) == {"name", "operator", "created"} for each in listed)
+    assert all(set(each) == {"name", "operator", "scopes", "created"} for each in listed)
     text = run("token", "list").stdout
     assert "loans-app" in text
     assert text.count("operator") == 1

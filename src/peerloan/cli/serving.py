@@ -6,7 +6,6 @@ import threading
 import time
 import urllib.request
 import webbrowser
-from pathlib import Path
 
 import click
 
@@ -45,7 +44,7 @@ def serve(host: str, port: int, workers: int, open_page: bool) -> None:
     address = f"http://{f'[{numeric}]' if ':' in numeric else numeric}:{port}/"
     name = "" if numeric == host else f" ({host})"
     note(f"PeerLoan Risk on {address}{name}; stop with Ctrl-C")
-    callers = _who_may_call(settings.tokens, numeric)
+    callers = _who_may_call(Tokens(settings.tokens, settings.tokens_marker), numeric)
     note(f"store {settings.store}, tokens {settings.tokens}{callers}")
     note(f"ledger {ledger}, seal {settings.seal_folder}")
     if open_page:
@@ -53,9 +52,9 @@ def serve(host: str, port: int, workers: int, open_page: bool) -> None:
     run_server(numeric, port, workers)
 
 
-def _who_may_call(folder: Path, host: str) -> str:
+def _who_may_call(tokens: Tokens, host: str) -> str:
     try:
-        if Tokens(folder).state() is not None:
+        if tokens.state() is not None:
             return ""
     except (TokensError, OSError) as error:
         return f" ({error})"

@@ -8,6 +8,7 @@ from typing import Any, Literal, NamedTuple
 from uuid import UUID
 
 from sqlalchemy import (
+    ColumnElement,
     Connection,
     Integer,
     Row,
@@ -17,13 +18,14 @@ from sqlalchemy import (
     insert,
     select,
     text,
+    true,
     values,
 )
 
 from peerloan.ledger import ids
 from peerloan.ledger.database import Database
 from peerloan.ledger.moments import now_ms
-from peerloan.ledger.reading import of_time, parts
+from peerloan.ledger.reading import made_for, of_time, parts
 from peerloan.ledger.reports import DAY_MS, Reader, Report, day_of
 from peerloan.ledger.schema import Id, decisions, outcomes
 from peerloan.loan import Definition, Problem
@@ -81,8 +83,11 @@ class Recorder:
     It remembers the decisions: some 150 bytes each.
     """
 
-    def __init__(self, database: Database, definition: Definition, who: str) -> None:
-        self._database, self._who = database, who
+    def __init__(
+        self, database: Database, definition: Definition, who: str, of: str | None = None
+    ) -> None:
+        """`of`: the caller whose decisions alone are looked at, as if there were no others."""
+        self._database, self._who, self._of = database, who, of
         self._reader = Reader(definition)
         self._horizon = definition.roles.horizon
         self._rows: dict[bytes, int] = {}
@@ -130,16 +135,20 @@ class Recorder:
             for some in parts(by_id, _NAMED):
                 chosen = select(
                     decisions.c.id, decisions.c.loan_id, decisions.c.inputs.is_(None)
-                ).where(decisions.c.id.in_(some))
+                ).where(decisions.c.id.in_(some), self._looked_at())
                 for made, loan_id, purged in connection.execute(chosen):
                     placed[made.bytes] = _Decision(made.bytes, loan_id, purged)
             for asked in parts(list(dict.fromkeys(by_loan)), _NAMED):
-                for loan_id, day, made in connection.execute(_latest_of(asked, self._horizon)):
+                rows = _latest_of(asked, self._horizon, self._looked_at())
+                for loan_id, day, made in connection.execute(rows):
                     before = placed.get((loan_id, day))
                     # Under another spelling there may be a later one.
                     if made is not None and (before is None or before.id < made.bytes):
                         placed[loan_id, day] = _Decision(made.bytes, loan_id, purged=False)
         return placed
+
+    def _looked_at(self) -> ColumnElement[bool]:
+        return true() if self._of is None else made_for(self._of)
 
     def _refusal(
         self, report: Report, decision: _Decision | None, fresh: dict[bytes, int]
@@ -231,7 +240,9 @@ def in_force(
 
 
 def _latest_of(
-    asked: Sequence[tuple[str | None, int | None]], horizon: tuple[int, int]
+    asked: Sequence[tuple[str | None, int | None]],
+    horizon: tuple[int, int],
+    looked_at: ColumnElement[bool],
 ) -> Select[Any]:
     """Of loans and days: the latest decision whose age on the day lies within the horizon; one for
     each spelling of the loan's id.
@@ -249,7 +260,7 @@ def _latest_of(
     newest = (
         select(decisions.c.id)
         .where(decisions.c.loan_id == loan.c.spelt)
-        .where(decisions.c.id >= span.c.low, decisions.c.id < span.c.high)
+        .where(decisions.c.id >= span.c.low, decisions.c.id < span.c.high, looked_at)
         .order_by(decisions.c.id.desc())
         .limit(1)
         .scalar_subquery()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 from uuid import UUID
 
@@ -23,13 +23,16 @@ _AT_ONCE = 5_000
 NAMED = 500
 # Stretches of the index that one statement joins: SQLite joins 500 at most.
 _STRETCHES = 100
+# Decisions of all callers among which a page looks for those of one: no index names callers, and
+# who made few must not have the whole ledger read.
+REACH = 20_000
 _Each = TypeVar("_Each")
 
 
 @dataclass(frozen=True)
 class Wanted:
     """Which decisions: of a loan, from a time on and before one (milliseconds since 1970), of a
-    model version, of a band. None: whichever.
+    model version, of a band, made for a caller. None: whichever.
     """
 
     loan_id: str | None = None
@@ -37,6 +40,7 @@ class Wanted:
     until_ms: int | None = None
     version: str | None = None
     band: str | None = None
+    caller: str | None = None
 
 
 def parts(every: Sequence[_Each], size: int = NAMED) -> Iterator[Sequence[_Each]]:
@@ -51,37 +55,64 @@ def known_versions(connection: Connection) -> dict[int, Version]:
     return {row.number: Version(row.version, row.digest, row.threshold) for row in rows}
 
 
-def find(database: Database, wanted: Sequence[bytes]) -> dict[bytes, Kept]:
-    """The decisions with these ids, as far as they are there and were not purged."""
+def find(
+    database: Database, wanted: Sequence[bytes], caller: str | None = None
+) -> dict[bytes, Kept]:
+    """The decisions with these ids, as far as they are there, were not purged, and are this
+    caller's, if one is named.
+    """
     found: dict[bytes, Kept] = {}
     with database.reading() as connection:
         known = known_versions(connection)
         for part in parts(wanted):
             some = [UUID(bytes=each) for each in part]
-            for row in connection.execute(select(*_COLUMNS).where(decisions.c.id.in_(some))):
+            rows = _of_caller(select(*_COLUMNS).where(decisions.c.id.in_(some)), caller)
+            for row in connection.execute(rows):
                 if row.inputs is not None:
                     found[row.id.bytes] = _kept(row, known)
     return found
 
 
-def was_purged(database: Database, wanted: bytes) -> bool:
-    """Whether a decision was made, and its values erased."""
+def was_purged(database: Database, wanted: bytes, caller: str | None = None) -> bool:
+    """Whether a decision was made, and its values erased. Whose it was is erased too: of a named
+    caller's none is found.
+    """
     with database.reading() as connection:
         rows = select(decisions.c.inputs).where(decisions.c.id == UUID(bytes=wanted))
-        found = connection.execute(rows).first()
+        found = connection.execute(_of_caller(rows, caller)).first()
         return found is not None and found.inputs is None
 
 
-def page(database: Database, wanted: Wanted, limit: int, before: bytes | None = None) -> list[Kept]:
-    """At most so many decisions, the newest first, of those with ids below `before`."""
+def reach(database: Database, wanted: Wanted, before: bytes | None = None) -> bytes | None:
+    """The id down to which a page looks for the decisions of one caller; None: it looks at all."""
+    # A loan has few decisions, and an index.
+    if wanted.caller is None or wanted.loan_id is not None:
+        return None
+    rows = _within(select(decisions.c.id), replace(wanted, caller=None), before)
+    last = rows.order_by(decisions.c.id.desc()).offset(REACH - 1).limit(1)
     with database.reading() as connection:
-        rows = _within(select(*_COLUMNS), wanted, before)
+        made: UUID | None = connection.execute(last).scalar()
+    return None if made is None else made.bytes
+
+
+def page(
+    database: Database,
+    wanted: Wanted,
+    limit: int,
+    before: bytes | None = None,
+    down_to: bytes | None = None,
+) -> list[Kept]:
+    """At most so many decisions, the newest first, of those with ids below `before`, and not below
+    `down_to`.
+    """
+    with database.reading() as connection:
+        rows = _within(select(*_COLUMNS), wanted, before, down_to)
         if wanted.loan_id is not None:
             rows = _of_loan(rows, wanted)
         elif wanted.version is None and wanted.band is None:
             rows = rows.where(decisions.c.inputs.is_not(None))
         else:
-            newest = _newest_of(connection, wanted, limit, before)
+            newest = _newest_of(connection, wanted, limit, before, down_to)
             rows = select(*_COLUMNS).where(decisions.c.id.in_(newest))
         found = connection.execute(rows.order_by(decisions.c.id.desc()).limit(limit)).all()
         # Read last: a version is registered before its first decision.
@@ -90,7 +121,11 @@ def page(database: Database, wanted: Wanted, limit: int, before: bytes | None = 
 
 
 def _newest_of(
-    connection: Connection, wanted: Wanted, limit: int, before: bytes | None
+    connection: Connection,
+    wanted: Wanted,
+    limit: int,
+    before: bytes | None,
+    down_to: bytes | None,
 ) -> list[UUID]:
     """The newest ids of a version, a band or both, the newest first.
 
@@ -103,7 +138,7 @@ def _newest_of(
     newest: list[UUID] = []
     for part in parts([(number, band) for number in numbers for band in bands], _STRETCHES):
         stretches = [
-            _within(select(decisions.c.id), wanted, before)
+            _within(select(decisions.c.id), wanted, before, down_to)
             .where(decisions.c.version == number, decisions.c.band == band)
             .order_by(decisions.c.id.desc())
             .limit(limit)
@@ -158,9 +193,25 @@ def of_time(
     return since if until_ms is None else since & (made < ids.first_at(until_ms))
 
 
-def _within(rows: Select[Any], wanted: Wanted, before: bytes | None) -> Select[Any]:
-    """Only the ids of a time: they rise with it, and PostgreSQL keeps each month apart."""
-    rows = rows.where(of_time(decisions.c.id, wanted.since_ms or 0))
+def made_for(caller: str) -> ColumnElement[bool]:
+    """Whether the service made a decision for a caller. Those on books name a user of a machine,
+    who may have a caller's name.
+    """
+    return (decisions.c.caller == caller) & (decisions.c.source != "book")
+
+
+def _of_caller(rows: Select[Any], caller: str | None) -> Select[Any]:
+    return rows if caller is None else rows.where(made_for(caller))
+
+
+def _within(
+    rows: Select[Any], wanted: Wanted, before: bytes | None, down_to: bytes | None = None
+) -> Select[Any]:
+    """Only the ids of a time: they rise with it, and PostgreSQL keeps each month apart. And only
+    those of a caller, if one is wanted.
+    """
+    first = ids.first_at(wanted.since_ms or 0) if down_to is None else UUID(bytes=down_to)
+    rows = _of_caller(rows.where(decisions.c.id >= first), wanted.caller)
     # One end: of two, SQLite might begin at the later one, and pass by all that is between them.
     ends = [] if before is None else [UUID(bytes=before)]
     if wanted.until_ms is not None:

@@ -14,11 +14,14 @@ from peerloan.service import openapi
 from peerloan.service.answers import Wanted, answer_many, answer_one
 from peerloan.service.application import Whole
 from peerloan.service.bodies import read_body
+from peerloan.service.callers import is_trusted
 from peerloan.service.champion import Champion, Serving
+from peerloan.service.guards import by_address, needs
 from peerloan.service.keeping import keep, many_inputs, one_input
 from peerloan.service.problems import RequestError, sentence
 from peerloan.service.reading import read
 from peerloan.service.shadow import Shadow
+from peerloan.service.tokens import SCOPES
 
 blueprint = Blueprint("api", __name__)
 MAX_BODY_BYTES = 5_000_000
@@ -45,7 +48,10 @@ def serving(here: Champion) -> Serving:
     current = here.current
     if current is None:
         refusal = here.refusal
-        why = f"the champion was refused: {refusal}" if refusal else "train and promote one"
+        why = "train and promote one"
+        if refusal:  # of which versions and files, is for those alone who have a token
+            detail = f": {refusal}" if is_trusted(request.environ) else "; the log says why"
+            why = f"the champion was refused{detail}"
         raise RequestError(
             503,
             "No Champion",
@@ -56,6 +62,7 @@ def serving(here: Champion) -> Serving:
 
 
 @blueprint.post("/v1/predictions")
+@needs("predict")
 def predictions() -> Whole:
     """Predict for one loan (an object), a list of loans, or columns (an object of lists)."""
     environ = request.environ
@@ -79,9 +86,12 @@ def _shape(body: dict[str, Any]) -> Whole:
 
 
 @blueprint.get("/openapi.json")
+@needs(*SCOPES)
 def openapi_document() -> Response:
     """This API, described for the champion that serves now; it changes with it, and so its ETag."""
-    answer = as_json(openapi.document(serving(champion()), request.root_path))
+    answer = as_json(
+        openapi.document(serving(champion()), by_address(current_app), request.root_path)
+    )
     answer.add_etag()
     answer.headers["Cache-Control"] = "no-cache"
     answer.make_conditional(request)

@@ -31,6 +31,7 @@ from peerloan.service.application import Application
 from peerloan.service.champion import Champion
 from peerloan.service.observing import Observed
 from peerloan.service.prefix import Prefixed
+from peerloan.service.sessions import Sessions
 from peerloan.service.shadow import Shadow
 from peerloan.service.tokens import Tokens
 from peerloan.settings import Settings
@@ -62,9 +63,10 @@ def create_app(settings: Settings, log: BinaryIO | None = None, on_loopback: boo
     writer = Writer(database, lambda: Seal(settings.seal_folder), metrics.count_commit)
     app.extensions["ledger"] = writer
     app.extensions["shadow"] = Shadow(champion, database, writer)
-    callers.register(app, Tokens(settings.tokens), on_loopback)
     for room in (api, decisions, docs, models, monitoring, outcomes, pages, probes, protocol):
         app.register_blueprint(room.blueprint)
+    tokens = Tokens(settings.tokens, settings.tokens_marker)
+    callers.register(app, tokens, Sessions(settings.ended_sessions), on_loopback)
     problems.register(app)
     assets.register(app)
     observed = Observed(app.wsgi_app, log)

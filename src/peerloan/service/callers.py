@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import hmac
 import logging
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
 from flask import (
@@ -21,20 +20,21 @@ from flask import (
     request,
     url_for,
 )
-from itsdangerous import BadSignature, URLSafeTimedSerializer
 from werkzeug.exceptions import RequestEntityTooLarge
 
+from peerloan.service import problems
 from peerloan.service.bodies import read_form
+from peerloan.service.guards import free, guards_of
 from peerloan.service.loopback import names_loopback
 from peerloan.service.problems import RequestError, wants_problem
-from peerloan.service.tokens import Token, Tokens, TokensError, digest_of
+from peerloan.service.sessions import Session, Sessions, token_of_session
+from peerloan.service.tokens import PROMOTE, SCOPES, Token, Tokens, TokensError, digest_of
 
 log = logging.getLogger(__name__)
 blueprint = Blueprint("callers", __name__)
 # How often a worker looks whether the tokens changed: what is revoked is refused after this time.
 _LOOK_SECONDS = 1.0
 _COOKIE = "peerloan_session"
-_SESSION_SECONDS = 12 * 3600
 _COMMAND = "peerloan token new NAME"
 _CALLER = "peerloan.caller"
 # What proxies and tunnels say of whom they speak for.
@@ -43,16 +43,21 @@ _OF_PROXIES = (
     *("HTTP_CDN_LOOP", "HTTP_CF_"),
 )
 _CHALLENGE = {"WWW-Authenticate": 'Bearer realm="peerloan"'}
+# At what is no address, any caller learns that it is none.
+_ANY = frozenset(SCOPES)
+# An address that nobody thought of opens to nobody.
+_NONE: frozenset[str] = frozenset()
+_HALF_ENDED = (
+    "This browser is signed out, but that can't be noted on the server now: a copy of its cookie "
+    "holds for up to twelve hours. To end that, have the token revoked: peerloan token revoke NAME"
+)
 # Whoever it is may send this form.
 _MOST_SIGN_IN_BYTES = 10_000
 # A path below the prefix: nothing that a browser takes for another site, now or after it has
 # dropped what no address may hold, and no dot segment, which could lead out of the prefix.
 _OWN_PATH = re.compile(r"(?!.*/(\.|%2[eE]){1,2}([/?#]|$))/(?!/)[!-\[\]-~]{0,2000}")
-# Styles, which the sign-in needs, are the same for everybody.
-_STYLES = ("static", "bootstrap.static")
 
 _Page = tuple[str, int, dict[str, str]]
-_View = TypeVar("_View", bound=Callable[..., Any])
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,18 +68,14 @@ class _Known:
     fault: str | None = None
     key: bytes = b""
     by_digest: Mapping[bytes, Token] = field(default_factory=dict)
-    by_name: Mapping[str, Token] = field(default_factory=dict)
-
-    def signer(self) -> URLSafeTimedSerializer:
-        """What signs who signed in."""
-        return URLSafeTimedSerializer(self.key, salt="session")
+    by_session: Mapping[tuple[str, str], Token] = field(default_factory=dict)
 
 
 class Callers:
     """The callers that are known now, by the tokens in a folder."""
 
-    def __init__(self, tokens: Tokens, on_loopback: bool) -> None:
-        self._tokens = tokens
+    def __init__(self, tokens: Tokens, sessions: Sessions, on_loopback: bool) -> None:
+        self._tokens, self._sessions = tokens, sessions
         self._on_loopback = on_loopback
         self._last = _Known()
         # Before anybody asks: a thread that finds a look begun goes by what was seen before.
@@ -111,20 +112,22 @@ class Callers:
         # can choose.
         return known.by_digest.get(digest_of(known.key, token))
 
-    def session(self, token: Token) -> str:
+    def begin_session(self, token: Token) -> str:
         """What a browser keeps of a person who signed in: no token, and of use for hours only."""
-        return str(self.known().signer().dumps([token.name, token.digest[:16]]))
+        return self._sessions.begin(self.known().key, token)
 
-    def by_session(self, session: str) -> Token | None:
+    def session(self, kept: str) -> Session | None:
+        """The session that a browser kept, if it holds still."""
+        return self._sessions.read(self.known().key, kept)
+
+    def by_session(self, kept: str) -> Token | None:
         """Who signed in, if the token is still the same."""
-        known = self.known()
-        try:
-            name, digest = known.signer().loads(session, max_age=_SESSION_SECONDS)
-        except (BadSignature, ValueError, TypeError):
-            return None
-        token = known.by_name.get(name)
-        same = token is not None and hmac.compare_digest(token.digest[:16], digest)
-        return token if same else None
+        session = self.session(kept)
+        return None if session is None else self.known().by_session.get(session.token)
+
+    def end_session(self, session: Session) -> None:
+        """End a session in every worker, for whoever has a copy; raises OSError."""
+        self._sessions.end(session)
 
     def _look(self, last: _Known) -> _Known:
         try:
@@ -136,29 +139,42 @@ class Callers:
                     raise TokensError("they are gone, with their folder or its key")
                 return _Known()
             tokens = self._tokens.read()
+            self._leave_marker()
             return _Known(
                 state,
                 None,
                 self._tokens.key(),
                 {bytes.fromhex(each.digest): each for each in tokens},
-                {each.name: each for each in tokens},
+                {token_of_session(each): each for each in tokens},
             )
         except (OSError, ValueError) as error:
             fault = str(error)
             if fault != last.fault:
                 log.error("tokens can't be read, those known before stay: %s", fault)
-            return _Known(last.state, fault, last.key, last.by_digest, last.by_name)
+            return _Known(last.state, fault, last.key, last.by_digest, last.by_session)
+
+    def _leave_marker(self) -> None:
+        try:
+            self._tokens.leave_marker()
+        except OSError as error:
+            log.warning("that tokens were made can't be noted beside the seal: %s", error)
 
 
-def register(app: Flask, tokens: Tokens, on_loopback: bool) -> None:
-    """Ask every caller for a token, except for what is marked as free."""
-    callers = Callers(tokens, on_loopback)
+def register(app: Flask, tokens: Tokens, sessions: Sessions, on_loopback: bool) -> None:
+    """Ask every caller for a token with the scope of what is asked for, except for what is free.
+
+    To be called once every address is there; raises GuardError if one says nothing of who may ask.
+    """
+    callers = Callers(tokens, sessions, on_loopback)
     app.extensions["callers"] = callers
     app.register_blueprint(blueprint)
+    guards = guards_of(app)
 
     @app.before_request
     def guard() -> _Page | None:
         environ = request.environ
+        rule = request.url_rule
+        scopes = _ANY if rule is None else guards.get(rule.endpoint, _NONE)
         token = _bearer(environ)
         if token is not None:
             caller = callers.by_token(token)
@@ -168,8 +184,10 @@ def register(app: Flask, tokens: Tokens, on_loopback: bool) -> None:
             caller = callers.by_session(session) if session else None
         if caller is not None:
             environ[_CALLER] = caller
+            if scopes is not None and scopes.isdisjoint(caller.scopes):
+                raise _forbidden(caller, scopes)
             return None
-        if _is_free(app) or callers.is_open(environ):
+        if scopes is None or callers.is_open(environ):
             return None
         if wants_problem(request.path):
             raise _unauthorized(callers.known(), environ)
@@ -183,16 +201,22 @@ def register(app: Flask, tokens: Tokens, on_loopback: bool) -> None:
         return {"caller": caller, "open_here": caller is None and callers.is_open(environ)}
 
 
-def free(view: _View) -> _View:
-    """Mark a view that needs no token."""
-    view.needs_no_token = True  # type: ignore[attr-defined]
-    return view
-
-
 def caller_name(environ: Mapping[str, Any]) -> str:
     """The name of who makes a request; empty where nobody needs one."""
     token: Token | None = environ.get(_CALLER)
     return "" if token is None else token.name
+
+
+def only_caller(environ: Mapping[str, Any]) -> str | None:
+    """The caller whose decisions alone a request may read and report on; None: everybody's."""
+    token: Token | None = environ.get(_CALLER)
+    return None if token is None or "read" in token.scopes else token.name
+
+
+def is_trusted(environ: Mapping[str, Any]) -> bool:
+    """Whether who makes a request, of a free address too, has a token or needs none."""
+    callers: Callers = current_app.extensions["callers"]
+    return _CALLER in environ or callers.is_open(environ)
 
 
 def operator() -> str:
@@ -226,7 +250,7 @@ def sign_in() -> Response | _Page:
     answer = redirect(request.root_path + _own(target), 303)
     answer.set_cookie(
         _COOKIE,
-        callers.session(token),
+        callers.begin_session(token),
         path=request.root_path or "/",
         httponly=True,
         samesite="Strict",
@@ -239,12 +263,19 @@ def sign_in() -> Response | _Page:
 @blueprint.post("/sign-out")
 @free
 def sign_out() -> Response:
-    """Forget who signed in."""
-    answer = redirect(url_for("pages.empty_form"), 303)
+    """End the session, here and for whoever has a copy of what the browser kept."""
+    callers: Callers = current_app.extensions["callers"]
+    answer: Response = redirect(url_for("pages.empty_form"), 303)  # type: ignore[assignment]
+    if (session := callers.session(request.cookies.get(_COOKIE, ""))) is not None:
+        try:
+            callers.end_session(session)
+        except OSError as error:
+            log.error("a session can't be ended: %s", error)
+            answer = problems.answer(RequestError(503, "Not Signed Out Everywhere", _HALF_ENDED))
     # Also what was kept before there was a prefix.
     for path in {request.root_path or "/", "/"}:
         answer.delete_cookie(_COOKIE, path=path)
-    return answer  # type: ignore[return-value]
+    return answer
 
 
 def _bearer(environ: Mapping[str, Any]) -> str | None:
@@ -279,17 +310,31 @@ def _split(address: str) -> SplitResult:
         return urlsplit("")
 
 
-def _is_free(app: Flask) -> bool:
-    endpoint = request.endpoint or ""
-    view = app.view_functions.get(endpoint)
-    return endpoint in _STYLES or hasattr(view, "needs_no_token")
+def _forbidden(caller: Token, scopes: frozenset[str]) -> RequestError:
+    """The problem of a caller whose token has none of the scopes of what it asks for."""
+    if PROMOTE in scopes or not scopes:
+        needed, how, header = "an operator's token", "--operator", ""
+    else:
+        named = [scope for scope in SCOPES if scope in scopes]
+        needed = f"a token with the scope {' or '.join(named)}"
+        how, header = f"--scope {named[0]}", f', error="insufficient_scope", scope="{named[0]}"'
+    has = [scope for scope in SCOPES if scope in caller.scopes]
+    given = f"that of {caller.name}"
+    if header:
+        given += f", which has {', '.join(has) or 'none'}"
+    return RequestError(
+        403,
+        "Forbidden",
+        f"expected {needed}, given {given}; make one with: {_COMMAND} {how}",
+        headers={"WWW-Authenticate": _CHALLENGE["WWW-Authenticate"] + header},
+    )
 
 
 def _unauthorized(known: _Known, environ: Mapping[str, Any]) -> RequestError:
     if known.fault is not None:
         detail = "the tokens can't be read here; the log says why"
         return RequestError(503, "Tokens Unreadable", detail, headers={"Retry-After": "5"})
-    if not known.by_name:
+    if not known.by_digest:
         detail = f"expected a token, but nobody has one; make one with: {_COMMAND}"
     else:
         what = "a token that is not known here"

@@ -8,17 +8,19 @@ from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
-from flask import Blueprint, Response
+from flask import Blueprint, Response, request
 
 from peerloan.ledger import Kept, LedgerUnavailable
 from peerloan.ledger.challenges import challenges_of
 from peerloan.ledger.moments import EXPECTED, moment, parse_moment
 from peerloan.ledger.outcomes import Known, latest
-from peerloan.ledger.reading import Wanted, find, known_versions, page, was_purged
+from peerloan.ledger.reading import Wanted, find, known_versions, page, reach, was_purged
 from peerloan.loan.text import show_given
 from peerloan.model import BANDS
 from peerloan.service import keeping, problems
 from peerloan.service.api import as_json
+from peerloan.service.callers import only_caller
+from peerloan.service.guards import needs
 from peerloan.service.keeping import database, input_json
 from peerloan.service.openapi_decisions import MAX_LIMIT, USUAL_LIMIT
 from peerloan.service.parameters import Parameters, refuse_parameters
@@ -39,28 +41,33 @@ def fault(error: LedgerUnavailable) -> Response:
 
 
 @blueprint.get("/v1/predictions/<decision>")
+@needs("read", "predict")
 def decision(decision: str) -> Response:
     """One decision: what was answered, on what, to whom, and what became of it."""
     refuse_parameters()
     wanted = _id(decision)
-    kept = find(database(), [wanted]) if wanted else {}
+    caller = only_caller(request.environ)
+    kept = find(database(), [wanted], caller) if wanted else {}
     if wanted is None or wanted not in kept:
-        if wanted is not None and was_purged(database(), wanted):
+        if wanted is not None and was_purged(database(), wanted, caller):
             raise RequestError(410, "Purged", f"the decision {decision} was made, and then purged")
         raise RequestError(404, "No Such Decision", f"there is no decision {show_given(decision)}")
     return as_json(_described(list(kept.values()))[0])
 
 
 @blueprint.get("/v1/predictions")
+@needs("read", "predict")
 def decisions() -> Response:
-    """A page of decisions, the newest first; `next` is the cursor of the page after it."""
+    """A page of decisions, the newest first; `next` is the cursor of the page after it. Of the
+    caller's own alone, a page looks among the newest so far, and may hold fewer than there are.
+    """
     wanted, limit, before = _asked()
+    down_to = reach(database(), wanted, before)
     # One more than asked for tells whether there is another page.
-    kept = page(database(), wanted, limit + 1, before)
-    body: dict[str, Any] = {"predictions": _described(kept[:limit]), "next": None}
-    if len(kept) > limit:
-        body["next"] = base64.urlsafe_b64encode(kept[limit - 1].id).decode().rstrip("=")
-    return as_json(body)
+    kept = page(database(), wanted, limit + 1, before, down_to)
+    last = kept[limit - 1].id if len(kept) > limit else down_to
+    following = None if last is None else base64.urlsafe_b64encode(last).decode().rstrip("=")
+    return as_json({"predictions": _described(kept[:limit]), "next": following})
 
 
 def _described(kept: Sequence[Kept]) -> list[dict[str, Any]]:
@@ -130,7 +137,8 @@ def _asked() -> tuple[Wanted, int, bytes | None]:
         if before is None:
             asked.refuse("cursor", "the `next` of the page before")
     asked.check()
-    return Wanted(loan_id, times["since"], times["until"], version, band), limit, before
+    caller = only_caller(request.environ)
+    return Wanted(loan_id, times["since"], times["until"], version, band, caller), limit, before
 
 
 def _milliseconds(text: str) -> int | None:

@@ -9,6 +9,8 @@ from flask import Blueprint, Response, render_template
 from werkzeug.exceptions import NotFound
 
 from peerloan.service.api import champion
+from peerloan.service.guards import needs
+from peerloan.service.tokens import SCOPES
 
 # The installed package holds Swagger UI's own files; nothing of its code runs here.
 _PACKAGE = find_spec("swagger_ui")
@@ -35,6 +37,7 @@ blueprint = _Docs(
 
 
 @blueprint.get("/docs")
+@needs(*SCOPES)
 def reference() -> str:
     """The API of the champion that serves now, to be read and tried."""
     here = champion()

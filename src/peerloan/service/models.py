@@ -25,8 +25,10 @@ from peerloan.service import problems
 from peerloan.service.api import MAX_BODY_BYTES, as_json, require_json
 from peerloan.service.bodies import MAX_WHY, decode, read_body
 from peerloan.service.callers import operator
+from peerloan.service.guards import needs
 from peerloan.service.parameters import refuse_parameters
 from peerloan.service.problems import RequestError
+from peerloan.service.tokens import PROMOTE
 
 blueprint = Blueprint("models", __name__)
 log = logging.getLogger(__name__)
@@ -45,6 +47,7 @@ def _store() -> Store:
 
 
 @blueprint.get("/v1/models")
+@needs("read")
 def models() -> Response:
     """Every version, oldest first, the champion, the challenger, and how they came to be so."""
     refuse_parameters()
@@ -64,6 +67,7 @@ def models() -> Response:
 
 
 @blueprint.get("/v1/models/<version>")
+@needs("read")
 def model(version: str) -> Response:
     """One version: what the list says of it, and its whole manifest."""
     refuse_parameters()
@@ -75,6 +79,7 @@ def model(version: str) -> Response:
 
 
 @blueprint.post("/v1/models/<version>/promote")
+@needs(PROMOTE)
 def promote(version: str) -> Response:
     """Make a version the champion; the history says which operator did, and why."""
     who = operator()

@@ -25,6 +25,7 @@ from peerloan.service import keeping, problems
 from peerloan.service.api import MAX_BODY_BYTES, as_json, champion, require_json, serving
 from peerloan.service.bodies import decode, read_body
 from peerloan.service.callers import caller_name
+from peerloan.service.guards import needs
 from peerloan.service.keeping import database
 from peerloan.service.openapi_monitoring import MAX_DAYS, MAX_LIMIT, USUAL_LIMIT
 from peerloan.service.parameters import Parameters, refuse_parameters
@@ -46,6 +47,7 @@ def fault(error: LedgerUnavailable) -> Response:
 
 
 @blueprint.get("/v1/events")
+@needs("read")
 def events() -> Response:
     """A page of events, the newest first; `next` is the cursor of the page after it."""
     asked = Parameters(("open", "limit", "cursor"))
@@ -63,6 +65,7 @@ def events() -> Response:
 
 
 @blueprint.post("/v1/events/<event>/acknowledge")
+@needs("outcomes")
 def acknowledge(event: str) -> Response:
     """Note that the caller has taken note of an event; the first one stands."""
     refuse_parameters()
@@ -79,6 +82,7 @@ def acknowledge(event: str) -> Response:
 
 
 @blueprint.get("/v1/drift")
+@needs("read")
 def drift() -> Response:
     """What was said of a version by day or by month, the oldest first, and what speaks now."""
     model, kind, since, until = _asked()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from peerloan import __version__
@@ -16,15 +17,45 @@ from peerloan.service import (
     openapi_protocol,
 )
 from peerloan.service.champion import Serving
+from peerloan.service.guards import Guard
 from peerloan.service.openapi_decisions import ref
 from peerloan.service.reading import MAX_LOANS
+from peerloan.service.tokens import PROMOTE, SCOPES
 
 # What every route answers that asks for a token.
-_OF_ALL = {"401": "No token, or an unknown one.", "503": "The tokens can't be read now."}
+_OF_ALL = {
+    "401": "No token, or an unknown one.",
+    "403": "The token does not have the scope.",
+    "503": "The tokens can't be read now.",
+}
 
 
-def document(serving: Serving, prefix: str = "") -> dict[str, Any]:
-    """The OpenAPI document for the version that serves now, under a path prefix if there is one."""
+def document(
+    serving: Serving, guards: Mapping[tuple[str, str], Guard], prefix: str = ""
+) -> dict[str, Any]:
+    """The OpenAPI document for the version that serves now, under a path prefix if there is one.
+
+    `guards`: what each address asks of its callers, by method and path.
+    """
+    described = _document(serving, prefix)
+    for path, methods in described["paths"].items():
+        for method, operation in methods.items():
+            _state_scopes(operation, guards[method.upper(), path])
+    return described
+
+
+def _state_scopes(operation: dict[str, Any], guard: Guard) -> None:
+    """Say of an operation which scopes open it; of two, each does."""
+    if guard is None:
+        operation["security"] = []
+    elif not guard.issuperset(SCOPES):
+        named = ["operator"] if PROMOTE in guard else [each for each in SCOPES if each in guard]
+        operation["security"] = [{"token": [scope]} for scope in named]
+        text = "An operator's token." if PROMOTE in guard else f"Scope: {' or '.join(named)}."
+        operation["description"] = " ".join(filter(None, (operation.get("description"), text)))
+
+
+def _document(serving: Serving, prefix: str) -> dict[str, Any]:
     definition = serving.bundle.definition
     loan = json_schema(definition, serving.checks.known)
     decided = openapi_decisions.paths(_responses)
@@ -57,8 +88,8 @@ def document(serving: Serving, prefix: str = "") -> dict[str, Any]:
                 "token": {
                     "type": "http",
                     "scheme": "bearer",
-                    "description": "By `peerloan token new NAME`; not asked for on loopback until "
-                    "there is one.",
+                    "description": "By `peerloan token new NAME`, which has every scope, or with "
+                    "`--scope SCOPE`; not asked for on loopback until there is one.",
                 }
             },
             "schemas": {
@@ -147,7 +178,6 @@ def _health(text: str, schema: dict[str, Any] | None = None) -> dict[str, Any]:
     return {
         "summary": text,
         "tags": ["health"],
-        "security": [],
         "responses": {
             "200": {"description": "Yes."} | answer,
             "503": {"description": "No."} | answer,

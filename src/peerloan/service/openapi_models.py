@@ -97,8 +97,7 @@ def _promote(responses: Any, version: dict[str, Any]) -> dict[str, Any]:
             ref("Change"),
             {
                 "400": "The body is no JSON, or there are parameters.",
-                "403": "The token is no operator's, or a page of another site made a browser send "
-                "this.",
+                "403": "A page of another site made a browser send this.",
                 "404": "No such version.",
                 "408": "The body stopped arriving.",
                 "409": "It would refuse loans that the champion accepts (`reasons`), does not "

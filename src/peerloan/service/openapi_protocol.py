@@ -25,16 +25,15 @@ def paths(serving: Serving) -> dict[str, Any]:
     model["schema"] = {"enum": [definition.model]}
     version = {"name": "version", "in": "path", "required": True}
     version |= {"schema": {"type": "string"}, "example": serving.bundle.version}
-    free: dict[str, Any] = {"security": []}
     of_model = "/v2/models/{model}"
     found: dict[str, Any] = {
-        "/v2/health/live": {"get": _get("The process is live", "Live", free, [503])},
-        "/v2/health/ready": {"get": _get("A champion is ready", "Ready", free, [503])},
-        "/v2": {"get": _get("The server's name and version", "InferServer", {}, [401, 503])},
+        "/v2/health/live": {"get": _get("The process is live", "Live", {}, [503])},
+        "/v2/health/ready": {"get": _get("A champion is ready", "Ready", {}, [503])},
+        "/v2": {"get": _get("The server's name and version", "InferServer", {}, [401, 403, 503])},
     }
     for path, named in ((of_model, [model]), (of_model + "/versions/{version}", [model, version])):
         shared = {"parameters": named}
-        failures = [401, 404, 503]
+        failures = [401, 403, 404, 503]
         found[path] = {"get": _get("Inputs and outputs", "InferModel", shared, failures)}
         found[f"{path}/ready"] = {"get": _get("It is served", "Ready", shared, failures)}
         found[f"{path}/infer"] = {"post": _infer(definition, named)}
@@ -93,6 +92,7 @@ _WHY = {
     415: "The body's Content-Encoding is neither gzip nor deflate.",
     503: "No model version is being served; or the tokens, where one is needed, can't be read.",
 } | {int(status): why for status, why in (POSTED | KEPT).items()}
+_WHY[403] += " Or the token does not have the scope."
 
 
 def _errors(statuses: list[int]) -> dict[str, Any]:

@@ -18,7 +18,8 @@ from peerloan.loan.text import show_given
 from peerloan.service import keeping, problems
 from peerloan.service.api import MAX_BODY_BYTES, as_json, champion, require_json, serving
 from peerloan.service.bodies import decode, read_body
-from peerloan.service.callers import caller_name
+from peerloan.service.callers import caller_name, only_caller
+from peerloan.service.guards import needs
 from peerloan.service.keeping import database
 from peerloan.service.openapi_outcomes import MAX_OUTCOMES
 from peerloan.service.parameters import refuse_parameters
@@ -40,13 +41,16 @@ def fault(error: LedgerUnavailable) -> Response:
 
 
 @blueprint.post("/v1/outcomes")
+@needs("outcomes")
 def outcomes() -> Response:
     """Keep what became of loans; what is wrong with one keeps no other from being kept."""
     refuse_parameters()
     require_json()
     rows = _rows(read_body(request.environ, MAX_BODY_BYTES))
     definition = serving(champion()).bundle.definition
-    answers = Recorder(database(), definition, caller_name(request.environ)).record(enumerate(rows))
+    environ = request.environ
+    recorder = Recorder(database(), definition, caller_name(environ), only_caller(environ))
+    answers = recorder.record(enumerate(rows))
     counts = Counter(_status(each) for each in answers)
     body: dict[str, Any] = {"outcomes": [_answer(each) for each in answers]}
     return as_json(body | {name: counts[name] for name in (*get_args(Status), "refused")})

@@ -15,6 +15,7 @@ from peerloan.service import api
 from peerloan.service.answers import Wanted, answer_one
 from peerloan.service.bodies import decode, read_form
 from peerloan.service.champion import Serving
+from peerloan.service.guards import needs
 from peerloan.service.keeping import keep, record_input
 from peerloan.service.problems import RequestError
 
@@ -25,6 +26,7 @@ _MAX_PASTED = 100_000
 
 
 @blueprint.get("/")
+@needs("predict")
 def empty_form() -> str:
     """The form, filled with the definition's defaults."""
     current = api.champion().current
@@ -34,6 +36,7 @@ def empty_form() -> str:
 
 
 @blueprint.post("/")
+@needs("predict")
 def decide() -> Response | tuple[str, int]:
     """Decide on the loan in the form, or on the pasted one."""
     if request.is_json:

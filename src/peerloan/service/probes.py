@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from flask import Blueprint, Response
+from flask import Blueprint, Response, request
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from peerloan.service import metrics
 from peerloan.service.api import as_json, champion
-from peerloan.service.callers import free
+from peerloan.service.callers import is_trusted
+from peerloan.service.champion import Champion
+from peerloan.service.guards import free, needs
 from peerloan.service.keeping import writer
 
 blueprint = Blueprint("probes", __name__)
@@ -18,36 +20,47 @@ blueprint = Blueprint("probes", __name__)
 @blueprint.get("/healthz")
 @free
 def healthz() -> Response:
-    """Whether this process answers and could load the champion that it was started for."""
-    if reason := champion().unhealthy:
-        return as_json({"status": "unhealthy", "reason": reason}, 503)
+    """Whether this process answers and could load the champion that it was started for. Why not,
+    the log says, and `/readyz` to a caller with a token.
+    """
+    if champion().unhealthy:
+        return as_json({"status": "unhealthy"}, 503)
     return as_json({"status": "ok"})
 
 
 @blueprint.get("/readyz")
 @free
 def readyz() -> Response:
-    """Whether a verified champion is loaded; `refused` says why a newer one is not, `remedy` what
-    to do where none is, `challenger_refused` why the challenger is not, and `ledger` whether
-    decisions can be kept.
+    """Whether a verified champion is loaded, and `ledger` whether decisions can be kept. Callers
+    with a token learn which one, in `refused` why a newer one is not loaded, in `remedy` what to do
+    where none is, and in `challenger_refused` why the challenger is not.
     """
     current, refusal = champion().current, champion().refusal
     waiting = "champion refused" if refusal else "waiting for a champion"
     body: dict[str, Any] = {"status": "ready" if current else waiting}
-    if current:
-        body["model"] = {"version": current.bundle.version, "digest": current.bundle.digest}
-    if refusal:
-        body["refused"] = refusal
-    if remedy := champion().remedy:
-        body["remedy"] = remedy
-    if challenger_refusal := champion().challenger_refusal:
-        body["challenger_refused"] = challenger_refusal
+    if is_trusted(request.environ):
+        body |= _details(champion())
     # Other replicas have the same one: without it, none is readier than this.
     body["ledger"] = "available" if writer().down is None else "unavailable"
     return as_json(body, 200 if current else 503)
 
 
+def _details(followed: Champion) -> dict[str, Any]:
+    """What `/readyz` says to callers with a token alone."""
+    details: dict[str, Any] = {}
+    if current := followed.current:
+        details["model"] = {"version": current.bundle.version, "digest": current.bundle.digest}
+    if followed.refusal:
+        details["refused"] = followed.refusal
+    if followed.remedy:
+        details["remedy"] = followed.remedy
+    if followed.challenger_refusal:
+        details["challenger_refused"] = followed.challenger_refusal
+    return details
+
+
 @blueprint.get("/metrics")
+@needs("metrics")
 def figures() -> Response:
     """Figures of all workers, for Prometheus; not for the public."""
     return Response(metrics.exposition(), content_type=CONTENT_TYPE_LATEST)

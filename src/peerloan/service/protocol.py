@@ -20,8 +20,8 @@ from peerloan.service import tensors
 from peerloan.service.answers import Wanted, answer_many
 from peerloan.service.api import MAX_BODY_BYTES, as_json, champion, serving, shadow
 from peerloan.service.bodies import read_body
-from peerloan.service.callers import free
 from peerloan.service.champion import Serving
+from peerloan.service.guards import free, needs
 from peerloan.service.json_faults import refuse_binary
 from peerloan.service.keeping import column_inputs, keep
 from peerloan.service.parameters import refuse_parameters
@@ -37,8 +37,8 @@ _MOST_WARNINGS = 10
 @free
 def live() -> Response:
     """Whether this process answers and could load the champion that it was started for."""
-    if reason := champion().unhealthy:
-        raise RequestError(503, "Unhealthy", f"the champion was refused: {reason}")
+    if champion().unhealthy:
+        raise RequestError(503, "Unhealthy", "the champion was refused; the log says why")
     return as_json({"live": True})
 
 
@@ -51,6 +51,7 @@ def ready() -> Response:
 
 
 @blueprint.get("/v2", strict_slashes=False)
+@needs("predict")
 def server() -> Response:
     """This server: its name, its version, and what it knows beyond the protocol."""
     extensions = ["binary_tensor_data"]
@@ -59,6 +60,7 @@ def server() -> Response:
 
 @blueprint.get("/v2/models/<model>")
 @blueprint.get("/v2/models/<model>/versions/<version>")
+@needs("predict")
 def metadata(model: str, version: str | None = None) -> Response:
     """The inputs, from the definition, and the outputs of a version, or else of the champion."""
     now = _asked(model, version)
@@ -77,6 +79,7 @@ def metadata(model: str, version: str | None = None) -> Response:
 
 @blueprint.get("/v2/models/<model>/ready")
 @blueprint.get("/v2/models/<model>/versions/<version>/ready")
+@needs("predict")
 def model_ready(model: str, version: str | None = None) -> Response:
     """Whether a version, or else a champion, is being served."""
     _asked(model, version)
@@ -85,6 +88,7 @@ def model_ready(model: str, version: str | None = None) -> Response:
 
 @blueprint.post("/v2/models/<model>/infer")
 @blueprint.post("/v2/models/<model>/versions/<version>/infer")
+@needs("predict")
 def infer(model: str, version: str | None = None) -> Response:
     """Decide on the loans whose fields are the request's inputs."""
     now = _asked(model, version)
