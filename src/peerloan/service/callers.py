@@ -42,6 +42,8 @@ _OF_PROXIES = (
     *("HTTP_FORWARDED", "HTTP_X_FORWARDED", "HTTP_X_REAL_IP", "HTTP_VIA"),
     *("HTTP_CDN_LOOP", "HTTP_CF_"),
 )
+# Nothing but an address in brackets or a name, and a port: `evil@localhost` is none.
+_HOST = re.compile(r"(?:\[([0-9A-Fa-f:.]{2,45})\]|([A-Za-z0-9.-]{1,253}))(?::[0-9]{1,5})?")
 _CHALLENGE = {"WWW-Authenticate": 'Bearer realm="peerloan"'}
 # At what is no address, any caller learns that it is none.
 _ANY = frozenset(SCOPES)
@@ -102,8 +104,10 @@ class Callers:
         # The older one is HTTP/1.0 to Gunicorn, and HTTP/1 to Granian.
         if environ.get("SERVER_PROTOCOL") != "HTTP/1.1":
             return False
-        host = _split(f"//{environ.get('HTTP_HOST', '')}").hostname or ""
-        return names_loopback(host) and not any(name.startswith(_OF_PROXIES) for name in environ)
+        host = _HOST.fullmatch(environ.get("HTTP_HOST", ""))
+        if host is None or not names_loopback((host[1] or host[2]).lower()):
+            return False
+        return not any(name.startswith(_OF_PROXIES) for name in environ)
 
     def by_token(self, token: str) -> Token | None:
         """Whose token this is."""
