@@ -98,6 +98,26 @@ def test_signing_out_ends_a_copied_cookie_in_every_worker(settings_of: Settings)
     assert again.enters(workers[1])
 
 
+def test_a_server_s_every_worker_refuses_a_copied_cookie(
+    champion: Store, serve: Callable[..., Service], run: Run
+) -> None:
+    token = run("token", "new", "anna").stdout.strip()
+    service = serve(champion, workers=2)
+    browser = requests.Session()
+    assert browser.post(f"{service.url}/sign-in", data={"token": token}, timeout=10).ok
+    copied = head(browser.cookies[COOKIE])
+
+    def statuses() -> set[int]:
+        # A connection of its own each, so that both workers answer.
+        return {
+            requests.get(service.url, headers=copied, timeout=10).status_code for _ in range(20)
+        }
+
+    assert statuses() == {200}
+    browser.post(f"{service.url}/sign-out", timeout=10)
+    assert statuses() == {401}
+
+
 def test_another_spelling_of_an_ended_cookie_is_ended_too(settings_of: Settings) -> None:
     """The last letter of a signature holds bits that nobody looks at."""
     client = client_of(settings_of)
@@ -146,6 +166,16 @@ def test_sessions_that_ended_are_noted_until_they_would_have_anyway(settings_of:
     for cookie in ("", "x", "a.b.c"):
         assert client.post("/sign-out", headers=head(cookie)).status_code == 303
     assert {each.name for each in noted.iterdir()} == names
+
+
+def test_a_session_that_nobody_has_is_not_noted(settings_of: Settings) -> None:
+    """Where no token was made there is no key, and anybody could sign one."""
+    for key in (b"", b"another's"):
+        cookie = str(URLSafeTimedSerializer(key, salt="session").dumps(["anna", "0" * 16, "1"]))
+        client = client_of(settings_of)
+        assert client.post("/sign-out", headers=head(cookie)).status_code == 303
+        assert client.get("/", headers=head(cookie)).status_code == 401
+    assert not settings_of.ended_sessions.exists()
 
 
 def test_a_session_that_can_not_be_ended_is_told(

@@ -27,7 +27,7 @@ from peerloan.service.bodies import read_form
 from peerloan.service.guards import free, guards_of
 from peerloan.service.loopback import names_loopback
 from peerloan.service.problems import RequestError, wants_problem
-from peerloan.service.sessions import Session, Sessions, token_of_session
+from peerloan.service.sessions import Sessions, token_of_session
 from peerloan.service.tokens import PROMOTE, SCOPES, Token, Tokens, TokensError, digest_of
 
 log = logging.getLogger(__name__)
@@ -120,18 +120,21 @@ class Callers:
         """What a browser keeps of a person who signed in: no token, and of use for hours only."""
         return self._sessions.begin(self.known().key, token)
 
-    def session(self, kept: str) -> Session | None:
-        """The session that a browser kept, if it holds still."""
-        return self._sessions.read(self.known().key, kept)
-
     def by_session(self, kept: str) -> Token | None:
-        """Who signed in, if the token is still the same."""
-        session = self.session(kept)
-        return None if session is None else self.known().by_session.get(session.token)
+        """Who signed in, if the session holds and the token is still the same."""
+        known = self.known()
+        session = self._sessions.read(known.key, kept)
+        return None if session is None else known.by_session.get(session.token)
 
-    def end_session(self, session: Session) -> None:
-        """End a session in every worker, for whoever has a copy; raises OSError."""
-        self._sessions.end(session)
+    def end_session(self, kept: str) -> None:
+        """End a session in every worker, for whoever has a copy; raises OSError.
+
+        One of nobody is left alone: where there is no token, anybody could sign it.
+        """
+        known = self.known()
+        session = self._sessions.read(known.key, kept)
+        if session is not None and session.token in known.by_session:
+            self._sessions.end(session)
 
     def _look(self, last: _Known) -> _Known:
         try:
@@ -270,12 +273,11 @@ def sign_out() -> Response:
     """End the session, here and for whoever has a copy of what the browser kept."""
     callers: Callers = current_app.extensions["callers"]
     answer: Response = redirect(url_for("pages.empty_form"), 303)  # type: ignore[assignment]
-    if (session := callers.session(request.cookies.get(_COOKIE, ""))) is not None:
-        try:
-            callers.end_session(session)
-        except OSError as error:
-            log.error("a session can't be ended: %s", error)
-            answer = problems.answer(RequestError(503, "Not Signed Out Everywhere", _HALF_ENDED))
+    try:
+        callers.end_session(request.cookies.get(_COOKIE, ""))
+    except OSError as error:
+        log.error("a session can't be ended: %s", error)
+        answer = problems.answer(RequestError(503, "Not Signed Out Everywhere", _HALF_ENDED))
     # Also what was kept before there was a prefix.
     for path in {request.root_path or "/", "/"}:
         answer.delete_cookie(_COOKIE, path=path)
