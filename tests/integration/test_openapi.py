@@ -76,7 +76,8 @@ def test_what_any_operation_may_answer_is_stated(
     """Who calls without a token, from a page of another site, or while tokens can't be read."""
     store.promote(version_of("additive"))
     folder = tmp_path / "tokens"
-    head = {"Authorization": f"Bearer {Tokens(folder).new('developer', operator=False)}"}
+    head = {"Authorization": f"Bearer {Tokens(folder).new('developer')}"}
+    narrow = {"Authorization": f"Bearer {Tokens(folder).new('narrow', scopes=['metrics'])}"}
     client = create_app(Settings(store.root, tokens=folder)).test_client()
     described = client.get("/openapi.json", headers=head).json
     assert described is not None
@@ -89,6 +90,8 @@ def test_what_any_operation_may_answer_is_stated(
         if method == "POST":
             other = {"Origin": "https://evil.example"}
             answers.append((client.open(path, method=method, headers=other), 403))
+        if path not in ("/metrics", "/openapi.json"):
+            answers.append((client.open(path, method=method, headers=narrow), 403))
         for answer, status in answers:
             assert answer.status_code == status, (path, answer.text)
             stated(answer, responses, described)

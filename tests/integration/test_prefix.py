@@ -154,7 +154,9 @@ def test_a_page_of_another_site_still_changes_nothing(app: Flask) -> None:
 
 def test_behind_a_prefix_loopback_is_as_closed_as_before(start: Start, tmp_path: Path) -> None:
     store = start().extensions["store"].root
-    settings = Settings(store, tmp_path / "tokens", f"sqlite:///{tmp_path / 'l.db'}", prefix=PREFIX)
+    ledger = f"sqlite:///{tmp_path / 'l.db'}"
+    seal = tmp_path / "seal"
+    settings = Settings(store, tmp_path / "tokens", ledger, seal=seal, prefix=PREFIX)
     client = create_app(settings, on_loopback=True).test_client()
     for path in ("/v1/models", f"{PREFIX}/v1/models"):
         assert client.get(path).status_code == 200

@@ -27,7 +27,7 @@ from peerloan.service.bodies import read_form
 from peerloan.service.guards import free, guards_of
 from peerloan.service.loopback import names_loopback
 from peerloan.service.problems import RequestError, wants_problem
-from peerloan.service.sessions import Session, Sessions, token_of_session
+from peerloan.service.sessions import Sessions, token_of_session
 from peerloan.service.tokens import PROMOTE, SCOPES, Token, Tokens, TokensError, digest_of
 
 log = logging.getLogger(__name__)
@@ -42,6 +42,8 @@ _OF_PROXIES = (
     *("HTTP_FORWARDED", "HTTP_X_FORWARDED", "HTTP_X_REAL_IP", "HTTP_VIA"),
     *("HTTP_CDN_LOOP", "HTTP_CF_"),
 )
+# Nothing but an address in brackets or a name, and a port: `evil@localhost` is none.
+_HOST = re.compile(r"(?:\[([0-9A-Fa-f:.]{2,45})\]|([A-Za-z0-9.-]{1,253}))(?::[0-9]{1,5})?")
 _CHALLENGE = {"WWW-Authenticate": 'Bearer realm="peerloan"'}
 # At what is no address, any caller learns that it is none.
 _ANY = frozenset(SCOPES)
@@ -102,8 +104,10 @@ class Callers:
         # The older one is HTTP/1.0 to Gunicorn, and HTTP/1 to Granian.
         if environ.get("SERVER_PROTOCOL") != "HTTP/1.1":
             return False
-        host = _split(f"//{environ.get('HTTP_HOST', '')}").hostname or ""
-        return names_loopback(host) and not any(name.startswith(_OF_PROXIES) for name in environ)
+        host = _HOST.fullmatch(environ.get("HTTP_HOST", ""))
+        if host is None or not names_loopback((host[1] or host[2]).lower()):
+            return False
+        return not any(name.startswith(_OF_PROXIES) for name in environ)
 
     def by_token(self, token: str) -> Token | None:
         """Whose token this is."""
@@ -116,18 +120,21 @@ class Callers:
         """What a browser keeps of a person who signed in: no token, and of use for hours only."""
         return self._sessions.begin(self.known().key, token)
 
-    def session(self, kept: str) -> Session | None:
-        """The session that a browser kept, if it holds still."""
-        return self._sessions.read(self.known().key, kept)
-
     def by_session(self, kept: str) -> Token | None:
-        """Who signed in, if the token is still the same."""
-        session = self.session(kept)
-        return None if session is None else self.known().by_session.get(session.token)
+        """Who signed in, if the session holds and the token is still the same."""
+        known = self.known()
+        session = self._sessions.read(known.key, kept)
+        return None if session is None else known.by_session.get(session.token)
 
-    def end_session(self, session: Session) -> None:
-        """End a session in every worker, for whoever has a copy; raises OSError."""
-        self._sessions.end(session)
+    def end_session(self, kept: str) -> None:
+        """End a session in every worker, for whoever has a copy; raises OSError.
+
+        One of nobody is left alone: where there is no token, anybody could sign it.
+        """
+        known = self.known()
+        session = self._sessions.read(known.key, kept)
+        if session is not None and session.token in known.by_session:
+            self._sessions.end(session)
 
     def _look(self, last: _Known) -> _Known:
         try:
@@ -266,12 +273,11 @@ def sign_out() -> Response:
     """End the session, here and for whoever has a copy of what the browser kept."""
     callers: Callers = current_app.extensions["callers"]
     answer: Response = redirect(url_for("pages.empty_form"), 303)  # type: ignore[assignment]
-    if (session := callers.session(request.cookies.get(_COOKIE, ""))) is not None:
-        try:
-            callers.end_session(session)
-        except OSError as error:
-            log.error("a session can't be ended: %s", error)
-            answer = problems.answer(RequestError(503, "Not Signed Out Everywhere", _HALF_ENDED))
+    try:
+        callers.end_session(request.cookies.get(_COOKIE, ""))
+    except OSError as error:
+        log.error("a session can't be ended: %s", error)
+        answer = problems.answer(RequestError(503, "Not Signed Out Everywhere", _HALF_ENDED))
     # Also what was kept before there was a prefix.
     for path in {request.root_path or "/", "/"}:
         answer.delete_cookie(_COOKIE, path=path)
