@@ -45,6 +45,7 @@ from peerloan.model.states import (
     StoreFault,
     read_numbered,
 )
+from peerloan.model.time_limits import Calls, limited
 
 _VERSION = re.compile(r"[a-z0-9][a-z0-9.-]{0,99}")
 _STATE = re.compile(r"(\d{6,})\.json")
@@ -57,9 +58,11 @@ class Store:
         self.root = root
         self._versions = root / "versions"
         self._aliases = root / "aliases"
+        self.calls = Calls(root)
 
     # Versions
 
+    @limited("listing the versions")
     def versions(self) -> list[str]:
         """The names of all versions, oldest first."""
         with _readable(self._versions):
@@ -76,10 +79,12 @@ class Store:
         """A version's manifest; raises StoreError or BundleError."""
         return self.read(version)[0]
 
+    @limited("reading")
     def read(self, version: str) -> tuple[Manifest, str]:
         """A version's manifest and digest, without opening it; raises StoreError or BundleError."""
         return read_manifest(self.folder(version))
 
+    @limited("loading")
     def load(self, version: str) -> Bundle:
         """Read and verify a version, which must be as it was if it ever was chosen; raises
         StoreError or BundleError.
@@ -93,14 +98,17 @@ class Store:
             )
         return bundle
 
+    @limited("reading the definition of")
     def definition(self, version: str) -> Definition:
         """A version's loan definition, without opening its model."""
         return read_definition(self.folder(version))
 
+    @limited("reading a document of")
     def document(self, version: str, name: str) -> str | None:
         """A version's document for people (`report.html`, `card.md`), if it has one."""
         return read_document(self.folder(version), name)
 
+    @limited("publishing", is_writing=True, is_long=True)
     def publish(self, draft: Draft) -> str:
         """Write a new version and return its name; it exists wholly or not at all."""
         self.check_model(draft.manifest.model)
@@ -122,16 +130,19 @@ class Store:
             raise StoreFault(f"{self._versions}: can't be written: {error.strerror}") from error
         return folder.name
 
+    @limited("reading the estimator of")
     def onnx_parts(self, version: str) -> OnnxParts:
         """The estimator of an ONNX version, as it was drafted; raises BundleError."""
         return read_onnx_parts(self.folder(version))
 
+    @limited("publishing anew", is_writing=True, is_long=True)
     def revise(self, version: str, policy: Policy, documents: Mapping[str, str]) -> str:
         """Publish a version anew under another policy; `documents` replace those of their name."""
         return self.publish(
             with_policy(self.load(version), self.folder(version), policy, documents)
         )
 
+    @limited("deleting", is_writing=True)
     def delete(self, version: str) -> None:
         """Remove a version, which is whole until it is none; raises StoreError.
 
@@ -173,24 +184,29 @@ class Store:
 
     # Aliases
 
+    @limited("reading the state of the aliases")
     def state(self) -> State:
         """The current state of the aliases; raises StoreError if it can't be read."""
         numbers = self._numbers()
         return self._read_state(numbers[-1]) if numbers else State()
 
+    @limited("looking for a state after")
     def changed_since(self, number: int) -> bool:
         """Whether there is a state after this one."""
         return max(self._numbers(), default=0) > number
 
+    @limited("reading the history")
     def history(self) -> list[State]:
         """Every state, oldest first."""
         return [self._read_state(number) for number in self._numbers()]
 
+    @limited("reading the explanations")
     def explanations(self) -> Explanations:
         """Reasons that were added after a change; raises StoreFault."""
         with _readable(self._aliases):
             return read_explanations(self._aliases)
 
+    @limited("explaining change", is_writing=True)
     def explain_change(self, number: int, why: str, who: str = "") -> Explanation:
         """Add the reason of a change that was made without one; raises StoreError.
 
@@ -218,6 +234,7 @@ class Store:
             raise StoreFault(f"{self._aliases}: can't be written: {error.strerror}") from error
         return explanation
 
+    @limited("promoting", is_writing=True)
     def promote(
         self,
         version: str,
@@ -250,6 +267,7 @@ class Store:
             who=who,
         )
 
+    @limited("challenging with", is_writing=True)
     def challenge(self, version: str, why: str = "", who: str = "") -> State:
         """Make a version the challenger; raises BundleError or StoreError.
 
@@ -264,6 +282,7 @@ class Store:
             state, why, action="challenge", challenger=version, digests=digests, who=who
         )
 
+    @limited("dismissing the challenger", is_writing=True)
     def dismiss(self, why: str = "") -> State:
         """Have no challenger any more; raises StoreError if there is none."""
         state = self.state()
@@ -272,6 +291,7 @@ class Store:
         # No action of its own: releases that know none go on reading the state.
         return self._change(state, why, action="challenge", challenger=None)
 
+    @limited("rolling back", is_writing=True)
     def rollback(self, why: str = "") -> State:
         """Return to the champion before the current one; again, one further back."""
         state = self.state()
@@ -355,6 +375,7 @@ class Store:
     def _state_file(self, number: int) -> Path:
         return self._aliases / f"{number:06d}.json"
 
+    @limited("looking for")
     def folder(self, version: str) -> Path:
         """Where a version's files stand; raises StoreError if there is none of this name."""
         with _readable(self._versions):

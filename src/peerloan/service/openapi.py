@@ -163,6 +163,7 @@ def _readiness() -> dict[str, Any]:
         "model": {"type": "object", "properties": model, "required": list(model)},
         "refused": text | {"description": "Why a newer champion does not serve, or none does."},
         "challenger_refused": text | {"description": "Why the challenger is not in shadow."},
+        "not_followed": text | {"description": "Since when the store could not be read."},
         "ledger": {"enum": ["available", "unavailable"]},
     }
     return {"type": "object", "properties": properties, "required": ["status", "ledger"]}

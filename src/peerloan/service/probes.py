@@ -28,7 +28,8 @@ def healthz() -> Response:
 @free
 def readyz() -> Response:
     """Whether a verified champion is loaded; `refused` says why a newer one is not,
-    `challenger_refused` why the challenger is not, and `ledger` whether decisions can be kept.
+    `challenger_refused` why the challenger is not, `not_followed` since when the store could not be
+    read, and `ledger` whether decisions can be kept.
     """
     current, refusal = champion().current, champion().refusal
     waiting = "champion refused" if refusal else "waiting for a champion"
@@ -39,6 +40,9 @@ def readyz() -> Response:
         body["refused"] = refusal
     if challenger_refusal := champion().challenger_refusal:
         body["challenger_refused"] = challenger_refusal
+    # What serves goes on serving, and is as ready as before.
+    if not_followed := champion().not_followed:
+        body["not_followed"] = not_followed
     # Other replicas have the same one: without it, none is readier than this.
     body["ledger"] = "available" if writer().down is None else "unavailable"
     return as_json(body, 200 if current else 503)
