@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from peerloan.regular_files import read_regular_text
+
 PREFIX = "PEERLOAN_"
 CONFIG = "PEERLOAN_CONFIG"
 DEFAULT_CONFIG = Path("peerloan.toml")
@@ -20,6 +22,8 @@ OWN_PATHS = (
     *("bootstrap", "docs", "healthz", "metrics", "openapi.json", "readyz"),
     *("sign-in", "sign-out", "static", "v1", "v2"),
 )
+# Of a file of settings, of rules, or with a secret.
+MAX_SETTINGS_BYTES = 1_000_000
 _TEXTS = ("ledger", "prefix")
 
 
@@ -87,8 +91,10 @@ def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:
     given: dict[str, object] = {}
     if environment.get(CONFIG) or path.is_file():
         try:
-            given = tomllib.loads(path.read_text("utf-8"))
-        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+            given = tomllib.loads(read_regular_text(path, MAX_SETTINGS_BYTES))
+        except OSError as error:
+            raise SettingsError(f"{path}: can't be read: {error.strerror}") from None
+        except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
             raise SettingsError(f"{path}: can't be read: {error}") from None
     for name, value in given.items():
         if name not in Settings.__dataclass_fields__:

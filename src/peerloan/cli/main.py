@@ -13,6 +13,7 @@ import click
 
 from peerloan import __version__
 from peerloan.cli.console import No, fail
+from peerloan.model import some_call_hangs
 from peerloan.settings import SettingsError
 
 # Each command and the module it stands in, which is imported when it is called: `serve` must run
@@ -98,6 +99,19 @@ def _drop_output() -> None:
 
 
 def main(args: list[str] | None = None) -> Any:
+    """Run a command, as `_run` says, and end the process even while a call on the store hangs."""
+    try:
+        return _run(args)
+    except SystemExit as end:
+        # The interpreter can't be ended in order while such a thread is inside of a library.
+        if some_call_hangs():
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(end.code if isinstance(end.code, int) else 1)
+        raise
+
+
+def _run(args: list[str] | None) -> Any:
     """Run a command; the user's mistakes become one line and an exit code, never a traceback."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):

@@ -26,6 +26,8 @@ from peerloan.ledger.errors import (
 from peerloan.ledger.options import LOCK_SECONDS, read_url
 from peerloan.ledger.sqlite_file import connect_read_only, read_only_reason
 from peerloan.model import whole
+from peerloan.regular_files import read_regular_text
+from peerloan.settings import MAX_SETTINGS_BYTES
 
 # How long who serves waits for one of PostgreSQL's answers.
 ANSWER_SECONDS = 4.0
@@ -258,7 +260,7 @@ def _prepare_sqlite(connection: Any, _record: object) -> None:
 
 def _secret(path: Path) -> str:
     try:
-        return path.read_text("utf-8").strip()
+        return read_regular_text(path, MAX_SETTINGS_BYTES).strip()
     except (OSError, UnicodeDecodeError) as error:
         raise LedgerError(f"{path}: the password can't be read: {reason(error)}") from None
 

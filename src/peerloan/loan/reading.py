@@ -12,6 +12,10 @@ import msgspec
 
 from peerloan.loan.definition import Definition, DefinitionError
 from peerloan.loan.spelling import plain
+from peerloan.regular_files import read_regular_file
+
+# A field takes some hundred bytes: room for tens of thousands, with their levels.
+MAX_DEFINITION_BYTES = 16_000_000
 
 _HEADER = re.compile(r"^\s*(\[\[?)\s*([^\[\]]+?)\s*\]\]?\s*(#.*)?$")
 _KEY = re.compile(r"""^\s*(?:"([^"]+)"|'([^']+)'|([A-Za-z0-9_-]+))\s*=""")
@@ -35,7 +39,7 @@ _ALLOWED = {
 def read_definition(path: Path) -> Definition:
     """Read a definition from a TOML file; raises DefinitionError."""
     try:
-        text = path.read_bytes().decode("utf-8-sig")
+        text = read_regular_file(path, MAX_DEFINITION_BYTES).decode("utf-8-sig")
     except OSError as error:
         raise DefinitionError(f"can't be read: {error.strerror}", where=str(path)) from None
     except UnicodeDecodeError:

@@ -7,12 +7,14 @@ from peerloan.model.encoding import EncodedColumn, Encoding
 from peerloan.model.explanations import Explanation
 from peerloan.model.interface import Interface
 from peerloan.model.manifest import BundleError, Manifest, Score, TrainedOn
+from peerloan.model.onnx_run import OnnxTimeLimit
 from peerloan.model.policy import BANDS, MAX_REASONS, Policy, Reason, Reasons, TradeOff
 from peerloan.model.profile import Profile
 from peerloan.model.said import Cause, Said, said_of
 from peerloan.model.scorecard import LevelTable, NumberTable, Scorecard
 from peerloan.model.states import BreakingChange, State, StoreError, StoreFault
 from peerloan.model.store import Store
+from peerloan.model.time_limits import StoreTimeout, some_call_hangs
 
 __all__ = [
     "BANDS",
@@ -34,6 +36,7 @@ __all__ = [
     "Manifest",
     "NumberTable",
     "OnnxParts",
+    "OnnxTimeLimit",
     "Policy",
     "Profile",
     "Reason",
@@ -45,9 +48,11 @@ __all__ = [
     "Store",
     "StoreError",
     "StoreFault",
+    "StoreTimeout",
     "TradeOff",
     "TrainedOn",
     "draft",
     "probabilities",
     "said_of",
+    "some_call_hangs",
 ]

@@ -20,12 +20,14 @@ from peerloan.model.encoding import Encoding
 from peerloan.model.manifest import (
     FORMAT,
     MANIFEST,
+    MAX_MANIFEST_BYTES,
     BundleError,
     FileEntry,
     Golden,
     Manifest,
     Score,
     TrainedOn,
+    check_sizes,
     decode,
     read_file,
     read_manifest,
@@ -81,6 +83,10 @@ class Draft:
         try:
             # As it will be read: a NaN, for one, has no place in JSON.
             manifest = decode(content, MANIFEST, Manifest)
+            check_sizes(manifest.files)
+            if len(content) > MAX_MANIFEST_BYTES:
+                expected = f"expected at most {MAX_MANIFEST_BYTES:,} bytes"
+                raise BundleError(f"{MANIFEST}: {expected}, given {len(content):,}")
         except BundleError as error:
             raise BundleError(f"{version}: {error}") from None
         bundle = Bundle(manifest, hashlib.sha256(content).hexdigest(), files)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -15,9 +16,14 @@ from peerloan.loan.text import show_given
 from peerloan.model import arithmetic
 from peerloan.model.arithmetic import IDENTITY, Calibration
 from peerloan.model.policy import AT_THRESHOLD, Policy, TradeOff, figures_at
+from peerloan.regular_files import FileTooLarge, read_regular_file
 
 FORMAT = 1
 MANIFEST = "manifest.json"
+# A manifest of a table with thousands of fields has a few megabytes.
+MAX_MANIFEST_BYTES = 16_000_000
+# All files of a version together: whoever loads one has them in memory.
+MAX_BUNDLE_BYTES = 1_000_000_000
 # What every decision of a version says that the built-in sample had a part in.
 SAMPLE_WARNING = "this model version was trained on the built-in sample: not for real decisions"
 _FILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
@@ -133,7 +139,7 @@ class Manifest(msgspec.Struct, frozen=True, omit_defaults=True):
 def read_manifest(folder: Path) -> tuple[Manifest, str]:
     """A version's manifest and its digest, without opening the rest; raises BundleError."""
     try:
-        content = (folder / MANIFEST).read_bytes()
+        content = read_regular_file(folder / MANIFEST, MAX_MANIFEST_BYTES)
     except OSError as error:
         raise BundleError(f"{folder.name}: no version: {MANIFEST}: {error.strerror}") from None
     try:
@@ -160,7 +166,19 @@ def _manifest_of(version: str, content: bytes) -> Manifest:
     for name in manifest.files:
         if not _FILE.fullmatch(name) or name == MANIFEST:
             raise BundleError(f"the manifest names a strange file, {show_given(name)}")
+    check_sizes(manifest.files)
     return manifest
+
+
+def check_sizes(files: Mapping[str, FileEntry]) -> None:
+    """Raise BundleError if a version's files are larger together than one may be."""
+    total = sum(max(0, entry.bytes) for entry in files.values())
+    if total > MAX_BUNDLE_BYTES:
+        largest = max(files, key=lambda name: files[name].bytes)
+        raise BundleError(
+            f"its files have {total:,} bytes together, expected at most {MAX_BUNDLE_BYTES:,}; the "
+            f"largest is {largest} with {files[largest].bytes:,}"
+        )
 
 
 def read_definition(folder: Path) -> Definition:
@@ -183,12 +201,15 @@ def read_document(folder: Path, name: str) -> str | None:
 def read_file(folder: Path, name: str, entry: FileEntry) -> bytes:
     """A file of a version, which must be as the manifest says; raises BundleError."""
     try:
-        content = (folder / name).read_bytes()
+        content = read_regular_file(folder / name, entry.bytes)
+        size = len(content)
+    except FileTooLarge as error:
+        content, size = b"", error.size
     except OSError as error:
         raise BundleError(f"{folder.name}: {name}: {error.strerror}") from None
-    if len(content) != entry.bytes:
+    if size != entry.bytes:
         raise BundleError(
-            f"{folder.name}: {name} has {len(content)} bytes, the manifest says {entry.bytes}"
+            f"{folder.name}: {name} has {size} bytes, the manifest says {entry.bytes}"
         )
     if hashlib.sha256(content).hexdigest() != entry.sha256:
         raise BundleError(f"{folder.name}: {name} was changed: its sha-256 differs")

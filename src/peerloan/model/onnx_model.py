@@ -14,6 +14,7 @@ from peerloan.loan import Definition, Loans, Numbers, Value
 from peerloan.model.arithmetic import Calibration, to_unit
 from peerloan.model.encoding import Encoding, to_single
 from peerloan.model.onnx_graph import OnnxModelError, check_graph
+from peerloan.model.onnx_run import run_limited
 
 # A forest says 0 for many loans; a margin needs a probability inside (0, 1). This is below the
 # accuracy to which a converted estimator reproduces the original.
@@ -56,7 +57,12 @@ class OnnxModel:
         options.log_severity_level = 3
         try:
             self._session = onnxruntime.InferenceSession(
-                graph, options, providers=["CPUExecutionProvider"]
+                graph,
+                options,
+                providers=["CPUExecutionProvider"],
+                # What is computed from weights alone would be computed here, where no time limit
+                # can end it, rather than in each run.
+                disabled_optimizers=["ConstantFolding"],
             )
         except Exception as error:  # the runtime's errors have no common base
             raise OnnxModelError(f"model.onnx: the runtime refuses it: {error}") from None
@@ -150,7 +156,9 @@ class OnnxModel:
     def _run(self, encoded: npt.NDArray[np.float32]) -> Numbers:
         if not len(encoded):
             return np.empty(0)
-        found: Any = self._session.run(["probabilities"], {self._input: encoded})[0]
+        found: Any = run_limited(
+            self._session, ["probabilities"], {self._input: encoded}, len(encoded)
+        )[0]
         p = np.asarray(found, dtype=np.float64)
         p = p[:, 1] if p.ndim == 2 and p.shape[1] == 2 else p.reshape(len(encoded))
         if np.isnan(p).any():

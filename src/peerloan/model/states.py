@@ -11,6 +11,11 @@ from typing import Literal, Protocol, TypeVar
 
 import msgspec
 
+from peerloan.regular_files import read_regular_file
+
+# A state names every former champion, with its digest: room for tens of thousands.
+MAX_STATE_BYTES = 16_000_000
+
 
 class StoreError(ValueError):
     """Something that the store refuses, and why."""
@@ -80,9 +85,11 @@ _Kind = TypeVar("_Kind", bound=Numbered)
 def read_numbered(path: Path, number: int, kind: type[_Kind]) -> _Kind:
     """What the file of a change holds; raises StoreFault."""
     try:
-        found = msgspec.json.decode(path.read_bytes(), type=kind)
+        found = msgspec.json.decode(read_regular_file(path, MAX_STATE_BYTES), type=kind)
+    except OSError as error:
+        raise StoreFault(f"{path} can't be read: {error.strerror}") from None
     # A ValueError is of text that is no UTF-8.
-    except (OSError, msgspec.MsgspecError, ValueError, RecursionError) as error:
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise StoreFault(f"{path} can't be read: {error}") from None
     if found.number != number:
         raise StoreFault(f"{path} is of another number, {found.number}")

@@ -32,6 +32,7 @@ from peerloan.model.manifest import (
 )
 from peerloan.model.policy import Policy
 from peerloan.model.states import BreakingChange, State, StoreError, StoreFault, readable
+from peerloan.model.time_limits import Calls, limited
 
 _VERSION = re.compile(r"[a-z0-9][a-z0-9.-]{0,99}")
 
@@ -43,9 +44,11 @@ class Store:
         self.root = root
         self._versions = root / "versions"
         self._aliases = Aliases(root / "aliases")
+        self.calls = Calls(root)
 
     # Versions
 
+    @limited("listing the versions")
     def versions(self) -> list[str]:
         """The names of all versions, oldest first."""
         with readable(self._versions):
@@ -62,10 +65,12 @@ class Store:
         """A version's manifest; raises StoreError or BundleError."""
         return self.read(version)[0]
 
+    @limited("reading")
     def read(self, version: str) -> tuple[Manifest, str]:
         """A version's manifest and digest, without opening it; raises StoreError or BundleError."""
         return read_manifest(self.folder(version))
 
+    @limited("loading")
     def load(self, version: str) -> Bundle:
         """Read and verify a version, which must be as it was if it ever was chosen; raises
         StoreError or BundleError.
@@ -79,20 +84,24 @@ class Store:
             )
         return bundle
 
+    @limited("proving")
     def prove(self, version: str) -> Bundle:
         """Load a version, and make all that serving it needs; raises StoreError or BundleError."""
         bundle = self.load(version)
         prove_servable(bundle, self.known_fields(self.state()))
         return bundle
 
+    @limited("reading the definition of")
     def definition(self, version: str) -> Definition:
         """A version's loan definition, without opening its model."""
         return read_definition(self.folder(version))
 
+    @limited("reading a document of")
     def document(self, version: str, name: str) -> str | None:
         """A version's document for people (`report.html`, `card.md`), if it has one."""
         return read_document(self.folder(version), name)
 
+    @limited("publishing", is_writing=True, is_long=True)
     def publish(self, draft: Draft) -> str:
         """Write a new version and return its name; it exists wholly or not at all."""
         self.check_model(draft.manifest.model)
@@ -114,16 +123,19 @@ class Store:
             raise StoreFault(f"{self._versions}: can't be written: {error.strerror}") from error
         return folder.name
 
+    @limited("reading the estimator of")
     def onnx_parts(self, version: str) -> OnnxParts:
         """The estimator of an ONNX version, as it was drafted; raises BundleError."""
         return read_onnx_parts(self.folder(version))
 
+    @limited("publishing anew", is_writing=True, is_long=True)
     def revise(self, version: str, policy: Policy, documents: Mapping[str, str]) -> str:
         """Publish a version anew under another policy; `documents` replace those of their name."""
         return self.publish(
             with_policy(self.load(version), self.folder(version), policy, documents)
         )
 
+    @limited("deleting", is_writing=True)
     def delete(self, version: str) -> None:
         """Remove a version; raises StoreError.
 
@@ -147,6 +159,7 @@ class Store:
         except OSError as error:
             raise StoreFault(f"{folder}: can't be deleted: {error.strerror}") from error
 
+    @limited("looking for what is being deleted")
     def being_deleted(self) -> list[str]:
         """The versions that are set aside: their deletion goes on, or was cut short."""
         with readable(self._versions):
@@ -175,22 +188,27 @@ class Store:
 
     # Aliases
 
+    @limited("reading the state of the aliases")
     def state(self) -> State:
         """The current state of the aliases; raises StoreError if it can't be read."""
         return self._aliases.state()
 
+    @limited("looking for a state after")
     def changed_since(self, number: int) -> bool:
         """Whether there is a state after this one."""
         return self._aliases.changed_since(number)
 
+    @limited("reading the history")
     def history(self) -> list[State]:
         """Every state, oldest first."""
         return self._aliases.history()
 
+    @limited("reading the explanations")
     def explanations(self) -> Explanations:
         """Reasons that were added after a change; raises StoreFault."""
         return self._aliases.explanations()
 
+    @limited("explaining change", is_writing=True)
     def explain_change(self, number: int, why: str, who: str = "") -> Explanation:
         """Add the reason of a change that was made without one; raises StoreError.
 
@@ -198,6 +216,7 @@ class Store:
         """
         return self._aliases.explain_change(number, why, who)
 
+    @limited("promoting", is_writing=True)
     def promote(
         self,
         version: str,
@@ -231,6 +250,7 @@ class Store:
             who=who,
         )
 
+    @limited("challenging with", is_writing=True)
     def challenge(self, version: str, why: str = "", who: str = "") -> State:
         """Make a version the challenger; raises BundleError or StoreError.
 
@@ -245,6 +265,7 @@ class Store:
             version, state, why, action="challenge", challenger=version, digests=digests, who=who
         )
 
+    @limited("dismissing the challenger", is_writing=True)
     def dismiss(self, why: str = "") -> State:
         """Have no challenger any more; raises StoreError if there is none."""
         state = self.state()
@@ -253,6 +274,7 @@ class Store:
         # No action of its own: releases that know none go on reading the state.
         return self._aliases.change(state, why, action="challenge", challenger=None)
 
+    @limited("rolling back", is_writing=True)
     def rollback(self, why: str = "") -> State:
         """Return to the champion before the current one; again, one further back."""
         state = self.state()
@@ -310,6 +332,7 @@ class Store:
             f"{version} was deleted at the same time; the champion is {back.champion or 'none'}"
         )
 
+    @limited("looking for")
     def folder(self, version: str) -> Path:
         """Where a version's files stand; raises StoreError if there is none of this name.
 
@@ -326,6 +349,7 @@ class Store:
             )
         return folder
 
+    @limited("looking for the place of")
     def place(self, version: str) -> Path:
         """Where a version's files stand, or stood until it was set aside to be deleted; raises
         StoreError if there is none of this name.

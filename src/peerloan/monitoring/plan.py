@@ -9,7 +9,8 @@ import msgspec
 from msgspec import Meta, Struct
 
 from peerloan.monitoring.rules import Rules
-from peerloan.settings import SettingsError
+from peerloan.regular_files import read_regular_file
+from peerloan.settings import MAX_SETTINGS_BYTES, SettingsError
 
 Answer = Literal["notify", "recalibrate", "retrain"]
 # A secret that can be guessed signs nothing.
@@ -30,7 +31,7 @@ class Webhook(Struct, frozen=True, forbid_unknown_fields=True):
     def secret(self) -> bytes:
         """The secret; raises PlanError."""
         try:
-            secret = Path(self.secret_file).read_bytes().strip()
+            secret = read_regular_file(Path(self.secret_file), MAX_SETTINGS_BYTES).strip()
         except OSError as error:
             raise PlanError(f"{self.secret_file}: can't be read: {error.strerror}") from None
         if len(secret) < _SECRET_BYTES:
@@ -81,7 +82,7 @@ def read_plan(path: Path | None) -> Plan:
     if path is None:
         return Plan()
     try:
-        plan = msgspec.toml.decode(path.read_bytes(), type=Plan)
+        plan = msgspec.toml.decode(read_regular_file(path, MAX_SETTINGS_BYTES), type=Plan)
     except OSError as error:
         raise PlanError(f"{path}: can't be read: {error.strerror}") from None
     except msgspec.MsgspecError as error:

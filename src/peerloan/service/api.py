@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,7 +11,8 @@ from flask import Blueprint, Response, current_app, request
 
 from peerloan.loan import Checked, Problem
 from peerloan.loan.text import show_given
-from peerloan.service import openapi
+from peerloan.model import OnnxTimeLimit
+from peerloan.service import metrics, openapi, problems
 from peerloan.service.answers import Wanted, answer_many, answer_one
 from peerloan.service.application import Whole
 from peerloan.service.bodies import read_body
@@ -24,6 +26,7 @@ from peerloan.service.shadow import Shadow
 from peerloan.service.tokens import SCOPES
 
 blueprint = Blueprint("api", __name__)
+log = logging.getLogger(__name__)
 MAX_BODY_BYTES = 5_000_000
 _USUAL = Wanted()
 _FLAGS = {
@@ -59,6 +62,17 @@ def serving(here: Champion) -> Serving:
             headers={"Retry-After": "2"},
         )
     return current
+
+
+@blueprint.app_errorhandler(OnnxTimeLimit)
+def too_slow(error: OnnxTimeLimit) -> Response:
+    """A version whose estimator takes too long is not the caller's fault."""
+    metrics.RUNS_GIVEN_UP.labels("request").inc()
+    log.error("a request was given up: %s", error)
+    detail = f"The model took too long, and nothing was decided. {error}."
+    return problems.answer(
+        RequestError(503, "Model Too Slow", detail, headers={"Retry-After": "5"})
+    )
 
 
 @blueprint.post("/v1/predictions")

@@ -111,6 +111,22 @@ REFUSED = Counter(
 for _alias in ("champion", "challenger"):
     REFUSED.labels(_alias)  # 0 from the start: an alert on the first one needs what it rose from
 
+FOLLOWED = Gauge(
+    "peerloan_store_followed_timestamp_seconds",
+    "When the worker that is furthest behind could last read what the store names, by alias.",
+    ["alias"],
+    multiprocess_mode="livemin",
+    registry=REGISTRY,
+)
+RUNS_GIVEN_UP = Counter(
+    "peerloan_model_runs_given_up",
+    "ONNX runs that were ended because they took too long: of a request, or in shadow.",
+    ["of"],
+    registry=REGISTRY,
+)
+for _of in ("request", "shadow"):
+    RUNS_GIVEN_UP.labels(_of)
+
 CHALLENGED = Counter(
     "peerloan_challenger_decisions",
     "Decisions that the challenger made in shadow: the same as the champion's, changed, failed "

@@ -194,6 +194,7 @@ def _readiness() -> dict[str, Any]:
         "refused": text | {"description": "Why a newer champion does not serve, or none does."},
         "remedy": text | {"description": "What to do where none serves."},
         "challenger_refused": text | {"description": "Why the challenger is not in shadow."},
+        "not_followed": text | {"description": "Since when the store could not be read."},
         "ledger": {"enum": ["available", "unavailable"]},
     }
     return {"type": "object", "properties": properties, "required": ["status", "ledger"]}

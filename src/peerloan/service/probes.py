@@ -33,7 +33,8 @@ def healthz() -> Response:
 def readyz() -> Response:
     """Whether a verified champion is loaded, and `ledger` whether decisions can be kept. Callers
     with a token learn which one, in `refused` why a newer one is not loaded, in `remedy` what to do
-    where none is, and in `challenger_refused` why the challenger is not.
+    where none is, in `challenger_refused` why the challenger is not, and in `not_followed` since
+    when the store could not be read.
     """
     current, refusal = champion().current, champion().refusal
     waiting = "champion refused" if refusal else "waiting for a champion"
@@ -56,6 +57,9 @@ def _details(followed: Champion) -> dict[str, Any]:
         details["remedy"] = followed.remedy
     if followed.challenger_refusal:
         details["challenger_refused"] = followed.challenger_refusal
+    # What serves goes on serving, and is as ready as before.
+    if followed.not_followed:
+        details["not_followed"] = followed.not_followed
     return details
 
 

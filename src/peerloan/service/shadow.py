@@ -19,7 +19,7 @@ from peerloan.ledger.challenges import Challenge, keep_challenges
 from peerloan.ledger.writer import Writer
 from peerloan.loan import Loans
 from peerloan.loan.text import counted
-from peerloan.model import probabilities
+from peerloan.model import OnnxTimeLimit, probabilities
 from peerloan.service import metrics
 from peerloan.service.answers import Answer
 from peerloan.service.champion import Champion, Serving
@@ -108,13 +108,19 @@ class Shadow:
 
     def _scored(self, answered: _Answered) -> list[Challenge]:
         challenger = self._champion.challenger
-        # It may have been the champion when it answered.
-        if challenger is None or challenger.bundle is answered.answer.serving.bundle:
+        # It may have been the champion when it answered, or be the champion by now.
+        answered_by = answered.answer.serving.bundle
+        if challenger is None or challenger.bundle.digest == answered_by.digest:
             return []
         try:
             return _compare(challenger, answered)
         except RequestError:  # it can't score them: of columns, it may need one that is not there
             metrics.CHALLENGED.labels("failed").inc(len(answered.ids))
+            return []
+        except OnnxTimeLimit as error:
+            metrics.CHALLENGED.labels("failed").inc(len(answered.ids))
+            metrics.RUNS_GIVEN_UP.labels("shadow").inc()
+            log.error("the challenger %s failed: %s", challenger.bundle.version, error)
             return []
         except Exception:  # whatever a version can raise is not the service's fault
             metrics.CHALLENGED.labels("failed").inc(len(answered.ids))
