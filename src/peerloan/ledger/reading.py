@@ -75,24 +75,32 @@ def was_purged(database: Database, wanted: bytes) -> bool:
 def page(database: Database, wanted: Wanted, limit: int, before: bytes | None = None) -> list[Kept]:
     """At most so many decisions, the newest first, of those with ids below `before`."""
     with database.reading() as connection:
-        rows = _within(select(*_COLUMNS), wanted, before)
-        if wanted.loan_id is not None:
-            rows = _of_loan(rows, wanted)
-        elif wanted.version is None and wanted.band is None:
-            rows = rows.where(decisions.c.inputs.is_not(None))
-        else:
-            newest = _newest_of(connection, wanted, limit, before)
-            rows = select(*_COLUMNS).where(decisions.c.id.in_(newest))
-        found = connection.execute(rows.order_by(decisions.c.id.desc()).limit(limit)).all()
+        named = _newest(connection, wanted, limit, before)
+        rows = select(*_COLUMNS).where(decisions.c.id.in_(named)).order_by(decisions.c.id.desc())
+        found = connection.execute(rows).all()
         # Read last: a version is registered before its first decision.
         known = known_versions(connection)
         return [_kept(row, known) for row in found]
 
 
-def _newest_of(
+def _newest(
     connection: Connection, wanted: Wanted, limit: int, before: bytes | None
+) -> Sequence[UUID]:
+    """The ids of the newest decisions, the newest first."""
+    rows = _within(select(decisions.c.id), wanted, before)
+    if wanted.loan_id is not None:
+        rows = _of_loan(rows, wanted)
+    elif wanted.version is None and wanted.band is None:
+        rows = rows.where(decisions.c.inputs.is_not(None))
+    else:
+        return _newest_by_index(connection, wanted, rows.order_by(decisions.c.id.desc()), limit)
+    return connection.execute(rows.order_by(decisions.c.id.desc()).limit(limit)).scalars().all()
+
+
+def _newest_by_index(
+    connection: Connection, wanted: Wanted, rows: Select[tuple[UUID]], limit: int
 ) -> list[UUID]:
-    """The newest ids of a version, a band or both, the newest first.
+    """The newest ids of a version, a band or both, out of `rows`, the newest first.
 
     Each version and band has its own stretch of the index, newest last; the newest of all of them
     are among the newest of each. The stretches are asked for in parts: there are more of them with
@@ -103,17 +111,14 @@ def _newest_of(
     newest: list[UUID] = []
     for part in parts([(number, band) for number in numbers for band in bands], _STRETCHES):
         stretches = [
-            _within(select(decisions.c.id), wanted, before)
-            .where(decisions.c.version == number, decisions.c.band == band)
-            .order_by(decisions.c.id.desc())
+            rows.where(decisions.c.version == number, decisions.c.band == band)
             .limit(limit)
             .subquery()
             for number, band in part
         ]
         every = union_all(*(select(each.c.id) for each in stretches)).subquery()
-        rows = select(every.c.id).order_by(every.c.id.desc()).limit(limit)
-        newest = [*newest, *connection.execute(rows).scalars()]
-        newest = sorted(newest, reverse=True)[:limit]
+        found = select(every.c.id).order_by(every.c.id.desc()).limit(limit)
+        newest = sorted([*newest, *connection.execute(found).scalars()], reverse=True)[:limit]
     return newest
 
 
