@@ -259,6 +259,19 @@ def test_who_was_faster_is_left_alone(recorded: Recorded) -> None:
     assert (found.kind, store.state().challenger) == ("refused", basic)
 
 
+def test_a_deletion_meanwhile_changes_no_alias(recorded: Recorded) -> None:
+    store, basic = recorded.store, next(v for v in recorded.store.versions() if "basic" in v)
+
+    def meanwhile(what: str, done: float) -> None:
+        if what.startswith("judging") and done == 1.0:
+            store.delete(basic)
+
+    found = answer(RECALIBRATE, store, recorded.database, [CALIBRATION], 2**41, progress=meanwhile)
+    assert found is not None
+    assert (found.kind, store.state().challenger) == ("made", found.version), found.reason
+    assert basic not in store.versions()
+
+
 def test_a_challenger_is_dismissed_by_hand(store: Store, run: Run) -> None:
     versions = store.versions()
     store.promote(versions[0])

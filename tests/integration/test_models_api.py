@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import re
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -74,6 +76,23 @@ def test_a_reason_that_was_added_later_stands_beside_the_change(
         {"why": added.why, "who": "anna", "when": added.when},
     ]
     assert history[3]["why"] == ""
+
+
+def test_a_deletion_stands_in_the_history(
+    client: FlaskClient,
+    store: Store,
+    version_of: Callable[[str], str],
+    run: Callable[..., subprocess.CompletedProcess[str]],
+) -> None:
+    gone = version_of("additive")
+    store.rollback()
+    store.delete(gone)
+    deletion = valid(client, "/v1/models")["history"][-1]
+    assert (deletion["action"], deletion["deleted"]) == ("delete", gone)
+    assert deletion["champion"] == store.state().champion
+    listed = run("models", "list", "--json")
+    assert json.loads(listed.stdout)["history"][-1]["action"] == "delete"
+    assert gone in run("models", "list").stdout.splitlines()[-1]
 
 
 def test_one_version_shows_what_the_list_says_and_its_manifest(

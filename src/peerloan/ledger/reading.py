@@ -106,28 +106,32 @@ def page(
     `down_to`.
     """
     with database.reading() as connection:
-        rows = _within(select(*_COLUMNS), wanted, before, down_to)
-        if wanted.loan_id is not None:
-            rows = _of_loan(rows, wanted)
-        elif wanted.version is None and wanted.band is None:
-            rows = rows.where(decisions.c.inputs.is_not(None))
-        else:
-            newest = _newest_of(connection, wanted, limit, before, down_to)
-            rows = select(*_COLUMNS).where(decisions.c.id.in_(newest))
-        found = connection.execute(rows.order_by(decisions.c.id.desc()).limit(limit)).all()
+        rows = _within(select(decisions.c.id), wanted, before, down_to)
+        named = _newest(connection, wanted, limit, rows)
+        kept = select(*_COLUMNS).where(decisions.c.id.in_(named)).order_by(decisions.c.id.desc())
+        found = connection.execute(kept).all()
         # Read last: a version is registered before its first decision.
         known = known_versions(connection)
         return [_kept(row, known) for row in found]
 
 
-def _newest_of(
-    connection: Connection,
-    wanted: Wanted,
-    limit: int,
-    before: bytes | None,
-    down_to: bytes | None,
+def _newest(
+    connection: Connection, wanted: Wanted, limit: int, rows: Select[Any]
+) -> Sequence[UUID]:
+    """The ids of the newest decisions out of `rows`, the newest first."""
+    if wanted.loan_id is not None:
+        rows = _of_loan(rows, wanted)
+    elif wanted.version is None and wanted.band is None:
+        rows = rows.where(decisions.c.inputs.is_not(None))
+    else:
+        return _newest_by_index(connection, wanted, rows.order_by(decisions.c.id.desc()), limit)
+    return connection.execute(rows.order_by(decisions.c.id.desc()).limit(limit)).scalars().all()
+
+
+def _newest_by_index(
+    connection: Connection, wanted: Wanted, rows: Select[tuple[UUID]], limit: int
 ) -> list[UUID]:
-    """The newest ids of a version, a band or both, the newest first.
+    """The newest ids of a version, a band or both, out of `rows`, the newest first.
 
     Each version and band has its own stretch of the index, newest last; the newest of all of them
     are among the newest of each. The stretches are asked for in parts: there are more of them with
@@ -138,17 +142,14 @@ def _newest_of(
     newest: list[UUID] = []
     for part in parts([(number, band) for number in numbers for band in bands], _STRETCHES):
         stretches = [
-            _within(select(decisions.c.id), wanted, before, down_to)
-            .where(decisions.c.version == number, decisions.c.band == band)
-            .order_by(decisions.c.id.desc())
+            rows.where(decisions.c.version == number, decisions.c.band == band)
             .limit(limit)
             .subquery()
             for number, band in part
         ]
         every = union_all(*(select(each.c.id) for each in stretches)).subquery()
-        rows = select(every.c.id).order_by(every.c.id.desc()).limit(limit)
-        newest = [*newest, *connection.execute(rows).scalars()]
-        newest = sorted(newest, reverse=True)[:limit]
+        found = select(every.c.id).order_by(every.c.id.desc()).limit(limit)
+        newest = sorted([*newest, *connection.execute(found).scalars()], reverse=True)[:limit]
     return newest
 
 

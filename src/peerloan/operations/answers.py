@@ -175,7 +175,8 @@ def _put_forward(
     plan: Plan, store: Store, before: State, version: str, why: str, judgement: Judgement
 ) -> Answered:
     """Make a version the challenger, and the champion if the plan says so and it is better."""
-    if store.changed_since(before.number):
+    now = store.state()
+    if (now.champion, now.challenger) != (before.champion, before.challenger):
         raise _Refused(
             f"the aliases were changed meanwhile; {version} was made, and is not the challenger"
         )
