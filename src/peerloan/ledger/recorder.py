@@ -8,7 +8,8 @@ import time
 from queue import Empty, Queue
 from types import TracebackType
 
-from peerloan.ledger.chain import HEAD_MS, Chain
+from peerloan.ledger.chain import Chain
+from peerloan.ledger.chain_opening import HEAD_MS
 from peerloan.ledger.database import Database
 from peerloan.ledger.entries import Entry
 from peerloan.ledger.records import Record

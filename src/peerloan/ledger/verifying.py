@@ -12,9 +12,9 @@ from sqlalchemy import Connection, func, select, text
 from peerloan.ledger import ids, schema
 from peerloan.ledger.database import Database
 from peerloan.ledger.findings import SHOWN, Finding, Findings
-from peerloan.ledger.openings import Chains
+from peerloan.ledger.openings import Chains, Written
 from peerloan.ledger.records import COLUMNS, VALUES
-from peerloan.ledger.seal import Head, Seal, record_mac, record_name, values_digest, version_digest
+from peerloan.ledger.seal import Seal, record_mac, record_name, values_digest, version_digest
 from peerloan.ledger.snapshot import raw_records, snapshot
 from peerloan.ledger.walk import Sealed, Step, Walk
 from peerloan.loan.text import counted
@@ -49,17 +49,17 @@ def verify(
     Raises LedgerError where the database or the seal can't be read.
     """
     # Before the snapshot: a head is written down after its record, so the table is never behind.
-    heads = seal.heads()
+    written = Written.read(seal)
     with snapshot(database) as connection:
         total = connection.execute(select(func.count()).select_from(schema.decisions)).scalar_one()
-        check = _Check(connection, seal, heads)
+        check = _Check(connection, seal, written)
         for seen in check.records(raw_records(connection)):
             progress(seen / total)
         return check.report()
 
 
 class _Check:
-    def __init__(self, connection: Connection, seal: Seal, heads: list[Head]) -> None:
+    def __init__(self, connection: Connection, seal: Seal, written: Written) -> None:
         self._keyed = seal.keyed
         self._findings = Findings()
         self._records = self._erased = 0
@@ -67,7 +67,7 @@ class _Check:
             number: Sealed(number, name, version_digest(name, digest, threshold))
             for number, name, digest, threshold in connection.execute(_VERSIONS)
         }
-        self._chains = Chains(connection, seal, heads, self._versions, self._findings)
+        self._chains = Chains(connection, seal, written, self._versions, self._findings)
         # What records name, and is not there.
         self._unknown: dict[int, Sealed] = {}
         self._lost: dict[int, Walk] = {}

@@ -13,7 +13,8 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from peerloan.ledger.chain import HEAD_MS, Chain
+from peerloan.ledger.chain import Chain
+from peerloan.ledger.chain_opening import HEAD_MS
 from peerloan.ledger.database import Database
 from peerloan.ledger.entries import Entry, Result
 from peerloan.ledger.errors import KeyInUse, LedgerError, LedgerUnavailable, RecordRefused, reason
@@ -279,6 +280,7 @@ class Writer:
             self._database.expect_writable()
             if self._chain is None:
                 self._database.check()
+                self._seal()
         except LedgerError as error:
             self._lose(error)
         except Exception:  # as above
