@@ -21,6 +21,8 @@ from peerloan.ledger.records import Record, Version, values_of
 from peerloan.ledger.seal import Seal, record_mac, record_name, values_digest, version_digest
 
 _SALT_BYTES = 16
+# Why a writer's chain ends and another begins.
+SET_BACK = "the clock was set back: a new chain begins, whose decisions are dated by it again"
 
 
 class Chain:
@@ -42,8 +44,10 @@ class Chain:
         self._keyed = False
         try:
             with _seal_errors():
-                self.number, self._opened_ms, self._opening = open_chain(database, seal)
+                self.number, opened_ms, self._opening = open_chain(database, seal)
             self._mac = self._opening
+            # No record's id is below it.
+            self._floor = ids.first_at(opened_ms - HEAD_MS).bytes
             # Only now may it have records: its head tells that it was opened.
             self._write_head(closed=False)
         except BaseException:
@@ -59,6 +63,12 @@ class Chain:
         if self._backend is not None and not self._keyed:
             with contextlib.suppress(LedgerUnavailable, RecordRefused):
                 self._backend.expect()
+
+    def follows(self, record: Record) -> bool:
+        """Whether a record may stand in this chain, whose ids rise. None may that is made after
+        the clock was set back: it needs another chain.
+        """
+        return record.id >= (self._head_id or self._floor)
 
     def append(self, entries: Sequence[Entry]) -> list[Result]:
         """Keep entries, all in one transaction; returns what became of each.
@@ -99,9 +109,7 @@ class Chain:
             backend = _connect(self._database)
             try:
                 backend.end(self._session)
-                last = backend.last(
-                    self.number, self._head_id or ids.first_at(self._opened_ms - HEAD_MS).bytes
-                )
+                last = backend.last(self.number, self._head_id or self._floor)
             except LedgerUnavailable:
                 backend.close()
                 raise

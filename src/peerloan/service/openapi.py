@@ -164,6 +164,7 @@ def _readiness() -> dict[str, Any]:
         "refused": text | {"description": "Why a newer champion does not serve, or none does."},
         "challenger_refused": text | {"description": "Why the challenger is not in shadow."},
         "ledger": {"enum": ["available", "unavailable"]},
+        "clock": text | {"description": "How far decisions are dated ahead of a clock set back."},
     }
     return {"type": "object", "properties": properties, "required": ["status", "ledger"]}
 

@@ -28,7 +28,8 @@ def healthz() -> Response:
 @free
 def readyz() -> Response:
     """Whether a verified champion is loaded; `refused` says why a newer one is not,
-    `challenger_refused` why the challenger is not, and `ledger` whether decisions can be kept.
+    `challenger_refused` why the challenger is not, `ledger` whether decisions can be kept, and
+    `clock` that it was set back.
     """
     current, refusal = champion().current, champion().refusal
     waiting = "champion refused" if refusal else "waiting for a champion"
@@ -41,6 +42,8 @@ def readyz() -> Response:
         body["challenger_refused"] = challenger_refusal
     # Other replicas have the same one: without it, none is readier than this.
     body["ledger"] = "available" if writer().down is None else "unavailable"
+    if clock := writer().clock:
+        body["clock"] = clock
     return as_json(body, 200 if current else 503)
 
 
