@@ -273,8 +273,8 @@ def test_a_finding_says_what_to_do(run: Run, ledger: Ledger) -> None:
     done = run("ledger", "verify", ledger=ledger.url)
     assert done.returncode == 1
     assert done.stdout.splitlines() == [
-        f"missing head: chains 1 to 4 have no head in {heads(ledger)}: until it is put back from a "
-        "backup, what else was removed need not show",
+        f"missing head: chains 1 to 4 have no head in {heads(ledger)}: it was removed, and ends of "
+        "chains may be gone unseen; put it back from its backup",
         "23 records in 4 chains",
     ]
 

@@ -6,6 +6,7 @@ release before this one wrote heads without, and reads these: it ignores what it
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import stat
@@ -18,6 +19,7 @@ import msgspec
 from peerloan.ledger.errors import LedgerUnavailable
 from peerloan.model import whole
 
+log = logging.getLogger(__name__)
 _FOR_OWNER = 0o600
 _MAX_BYTES = 4_096
 # Nine digits fit into PostgreSQL's integers, with the next number.
@@ -129,9 +131,7 @@ class HeadFiles:
 
     def newest_chain(self) -> int:
         """The highest number of a chain that was ever written down; 0 if there is none."""
-        newest = self.newest()
-        told = newest.chain if isinstance(newest, NewestChain) else 0
-        return max((told, *self.chains()[-1:]))
+        return max((self._newest_number() or 0, *self.chains()[-1:]))
 
     def begin_newest(self, chain: int) -> None:
         """Write down which chain is the newest, unless that was done before; raises OSError."""
@@ -146,9 +146,18 @@ class HeadFiles:
 
         What is not there, or not ours, stays so: `verify` is to find it.
         """
-        newest = self.newest()
-        if isinstance(newest, NewestChain) and newest.chain < chain:
+        newest = self._newest_number()
+        if newest is not None and newest < chain:
             whole.replace_file(self.newest_path, self._sealed(NewestChain(chain)), _FOR_OWNER)
+
+    def _newest_number(self) -> int | None:
+        """The number that was written down, for a writer: whatever became of it, it goes on."""
+        try:
+            newest = self.newest()
+        except LedgerUnavailable as error:  # another user's file, perhaps
+            log.error("the newest chain's number: %s", error)
+            return None
+        return newest.chain if isinstance(newest, NewestChain) else None
 
     def path(self, chain: int) -> Path:
         """Where a chain's head is written down."""

@@ -16,7 +16,7 @@ from peerloan.ledger.seal import Seal
 from peerloan.ledger.walk import NamedHead, Sealed, Walk
 from peerloan.loan.text import counted
 
-_REST = "until it is put back from a backup, what else was removed need not show"
+_REMOVED = "it was removed, and ends of chains may be gone unseen; put it back from its backup"
 
 
 class Written(NamedTuple):
@@ -122,7 +122,7 @@ class Chains:
     def _find_without_heads(self, chains: Iterable[int]) -> None:
         for first, last in _runs(chains):
             told = f"chain {first} has" if first == last else f"chains {first} to {last} have"
-            what = f"{told} no head in {self._seal.files.folder}: {_REST}"
+            what = f"{told} no head in {self._seal.files.folder}: {_REMOVED}"
             self._find("missing head", what, first)
 
     def _name(self, chain: int, seq: object, mac: str, source: str) -> None:
@@ -159,8 +159,8 @@ class Chains:
             self._find("edited head", newest.what)
         # A release before wrote none; there is one before the first chain of this one is opened.
         elif newest is None and (self._sealing or not (self.walks or self._named)):
-            what = f"{path} is gone: {_REST}"
-            self._find("missing head", what)
+            none = f"{path} is not there, and no chain is: all were removed, or none was opened yet"
+            self._find("missing head", f"{path} is gone: {_REMOVED}" if self.walks else none)
 
     def _newest(self) -> int:
         newest = self._written.newest
