@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -76,25 +77,43 @@ def test_a_key_is_taken_once(chain: Chain, database: Database, tmp_path: Path) -
     assert [(number, seq) for number, seq, _ in kept(database)] == [(1, 1), (1, 2), (2, 1)]
 
 
-def test_an_opening_names_the_heads_of_the_open_chains(database: Database, tmp_path: Path) -> None:
+def test_an_opening_names_the_heads_before_it(database: Database, tmp_path: Path) -> None:
     seal = Seal(tmp_path / "seal")
     closed, crashed = Chain(database, seal), Chain(database, seal)
     closed.append([Entry([record()])])
     closed.close()
     crashed.append([Entry([record(), record()])])  # it never writes its head down
     third = Chain(database, seal)
-    table = schema.chains
-    with database.reading() as connection:
-        row = connection.execute(select(table).where(table.c.number == third.number)).one()
-        macs = select(schema.decisions.c.mac).where(schema.decisions.c.chain == crashed.number)
-        newest = macs.order_by(schema.decisions.c.seq.desc()).limit(1)
-        head = connection.execute(newest).scalar_one()
-    assert row.heads == f'[[2, 2, "{head.hex()}"]]'
-    assert [(each.chain, each.seq, each.closed) for each in seal.heads()] == [
+    # Itself, too: so it says that each of its heads has a MAC.
+    ends = [[1, 1, newest(database, 1)], [2, 2, newest(database, 2)]]
+    assert named(database, 3) == [*ends, [3, 0, ""]]
+    third.close()
+    Chain(database, seal)
+    # A closed chain is named once, an open one in each opening.
+    assert [each[:2] for each in named(database, 4)] == [[2, 2], [3, 0], [4, 0]]
+    assert [(each.chain, each.seq, each.closed) for each in seal.files.read_all().good] == [
         (1, 1, True),
         (2, 0, False),
-        (3, 0, False),
+        (3, 0, True),
+        (4, 0, False),
     ]
+
+
+def named(database: Database, number: int) -> list[list[Any]]:
+    """What the opening of a chain names."""
+    with database.reading() as connection:
+        heads = select(schema.chains.c.heads).where(schema.chains.c.number == number)
+        found: list[list[Any]] = json.loads(connection.execute(heads).scalar_one())
+        return found
+
+
+def newest(database: Database, number: int) -> str:
+    """The MAC of a chain's newest record."""
+    table = schema.decisions
+    with database.reading() as connection:
+        macs = select(table.c.mac).where(table.c.chain == number).order_by(table.c.seq.desc())
+        mac: bytes = connection.execute(macs.limit(1)).scalar_one()
+        return mac.hex()
 
 
 def test_a_commit_whose_answer_got_lost_is_not_done_twice(
@@ -185,7 +204,7 @@ def test_a_chain_whose_opening_failed_can_be_opened_again(
 
     seal = Seal(tmp_path / "seal")
     with monkeypatch.context() as patch:
-        patch.setattr("peerloan.ledger.chain._open", fail)
+        patch.setattr("peerloan.ledger.chain.open_chain", fail)
         for _ in range(3):
             with pytest.raises(LedgerUnavailable):
                 Chain(database, seal)
@@ -207,7 +226,7 @@ def test_a_chain_is_not_opened_where_its_head_can_not_stand(
     heads.unlink()
     heads.mkdir()
     Chain(database, seal).close()
-    assert [head.closed for head in seal.heads()] == [True]
+    assert [head.closed for head in seal.files.read_all().good] == [True]
 
 
 def test_a_version_that_is_gone_from_the_ledger_is_named(chain: Chain, database: Database) -> None:

@@ -145,7 +145,7 @@ def admin(url: str) -> psycopg.Connection[Any]:
     return psycopg.connect(url.replace("+psycopg", ""), autocommit=True)
 
 
-def test_workers_are_killed(faulty: Callable[..., Faulty], ledger_url: str) -> None:
+def test_workers_are_killed(faulty: Callable[..., Faulty], ledger_url: str, store: Store) -> None:
     here = faulty(ledger_url)
     with here.loaded("each worker is killed -9, twice") as load:
         for process in (each for _ in range(2) for each in here.workers()):
@@ -154,6 +154,8 @@ def test_workers_are_killed(faulty: Callable[..., Faulty], ledger_url: str) -> N
             here.service.wait_for(lambda loaded=loaded: here.service.loaded() > loaded)  # type: ignore[misc]
         assert load.tally.count(0) > 0, "connections broke"
     assert len(chains(ledger_url)) > 1, "a worker that took the place of one has a chain of its own"
+    verified = verify(Database(ledger_url), Seal.existing(store.root.parent / "peerloan-seal"))
+    assert verified.findings.shown() == []
 
 
 def test_it_ends_under_load(faulty: Callable[..., Faulty], ledger_url: str) -> None:

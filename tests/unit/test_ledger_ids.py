@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 import time
 from uuid import UUID
@@ -23,16 +24,28 @@ def test_an_id_is_a_uuid_of_version_7_of_now() -> None:
     assert ids.first_at(ids.milliseconds(made)) <= found < ids.first_at(ids.milliseconds(made) + 1)
 
 
-@given(st.lists(st.integers(0, 2**47), min_size=1, max_size=200))
+# Steps of hours, and of seconds.
+CLOCKS = st.lists(st.integers(0, 2**47), min_size=1, max_size=200) | st.lists(
+    st.integers(0, 200_000), min_size=1, max_size=200
+)
+
+
+@given(CLOCKS)
 def test_ids_rise_whatever_the_clock_does(clock: list[int]) -> None:
     times = iter(clock)
     maker = Ids()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(time, "time_ns", lambda: next(times) * 1_000_000)
         made = [maker.new() for _ in clock]
-    assert made == sorted(set(made))
+    assert len(set(made)) == len(made)
     assert {UUID(bytes=each).version for each in made} == {7}
     assert {UUID(bytes=each).variant for each in made} == {"specified in RFC 4122"}
+    # But for one that is dated by the clock again, for it was set back by more than a minute.
+    for (before, after), now in zip(itertools.pairwise(made), clock[1:], strict=True):
+        assert after > before or ids.milliseconds(before) - now > ids.MAX_AHEAD_MS
+        # Of many in one millisecond the last may be of the next.
+        assert 0 <= ids.milliseconds(after) - now <= ids.MAX_AHEAD_MS + 1
+    assert maker.newest_ms == max(map(ids.milliseconds, made))
 
 
 @given(st.integers(0, 2**127))

@@ -26,7 +26,8 @@ from peerloan.cli.console import (
     store,
 )
 from peerloan.cli.opening import ledger_database
-from peerloan.ledger import LedgerError, Recorder, Seal
+from peerloan.ledger import LedgerError, Recorder
+from peerloan.ledger.own_seal import ready_seal
 from peerloan.loan.text import counted
 from peerloan.model import BundleError, StoreError
 from peerloan.model.states import current_user
@@ -195,7 +196,9 @@ def _recorder() -> Iterator[Recorder]:
     database.ready()
     recorder, done = None, False
     try:
-        with Recorder(database, Seal(settings.seal_folder), current_user()) as recorder:
+        with Recorder(
+            database, ready_seal(settings.seal_folder, database), current_user()
+        ) as recorder:
             yield recorder
         done = True
     except LedgerError as error:

@@ -11,7 +11,9 @@ import click
 
 from peerloan.cli.console import note
 from peerloan.cli.opening import ledger_database
-from peerloan.ledger import LedgerUnavailable, Seal
+from peerloan.ledger import LedgerUnavailable
+from peerloan.ledger.errors import LostSeal
+from peerloan.ledger.own_seal import ready_seal
 from peerloan.service.listening import find_address
 from peerloan.service.loopback import is_loopback
 from peerloan.service.server import serve as run_server
@@ -37,10 +39,10 @@ def serve(host: str, port: int, workers: int, open_page: bool) -> None:
     try:
         database.ready()
         database.expect_writable()
+        ready_seal(settings.seal_folder, database)
         ledger = str(database)
-    except LedgerUnavailable as error:  # it may come later
+    except (LedgerUnavailable, LostSeal) as error:  # it may come later
         ledger = f"{database} (unavailable: {error})"
-    Seal(settings.seal_folder)
     address = f"http://{f'[{numeric}]' if ':' in numeric else numeric}:{port}/"
     name = "" if numeric == host else f" ({host})"
     note(f"PeerLoan Risk on {address}{name}; stop with Ctrl-C")

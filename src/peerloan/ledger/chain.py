@@ -3,36 +3,26 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 from collections.abc import Iterator, Sequence
 from uuid import UUID
 
-from sqlalchemy import Connection, func, insert, select, text, update
+from sqlalchemy import insert, select, update
 
-from peerloan import __version__
 from peerloan.ledger import ids, schema
 from peerloan.ledger.backends import Backend, Claim, Row
+from peerloan.ledger.chain_opening import HEAD_MS, open_chain
 from peerloan.ledger.database import Database
 from peerloan.ledger.entries import Entry, First, Key, OtherRequest, Result
 from peerloan.ledger.errors import LedgerUnavailable, RecordRefused
+from peerloan.ledger.heads import Head
 from peerloan.ledger.moments import now_ms
 from peerloan.ledger.records import Record, Version, values_of
-from peerloan.ledger.seal import (
-    Head,
-    Heads,
-    Seal,
-    record_mac,
-    record_name,
-    values_digest,
-    version_digest,
-)
+from peerloan.ledger.seal import Seal, record_mac, record_name, values_digest, version_digest
 
-# A chain whose writer was not seen for so long has no writer any more.
-DEAD_MS = 300_000
-# Heads are written down so often; a chain goes on by at most so much after its head.
-HEAD_MS = 60_000
 _SALT_BYTES = 16
+# Why a writer's chain ends and another begins.
+SET_BACK = "the clock was set back: a new chain begins, whose decisions are dated by it again"
 
 
 class Chain:
@@ -40,9 +30,9 @@ class Chain:
 
     def __init__(self, database: Database, seal: Seal) -> None:
         """Open a chain; raises LedgerUnavailable."""
-        # A chain that is opened and has no head would stay, and each attempt would open another.
+        # While no lock is held, which others would wait for.
         with _seal_errors():
-            seal.check()
+            seal.files.check()
         self._database = database
         self._seal = seal
         self._versions: dict[Version, tuple[int, bytes]] = {}
@@ -53,8 +43,12 @@ class Chain:
         # Whether the newest entries had keys: then the next ones may too.
         self._keyed = False
         try:
-            self.number, self._opened_ms, self._opening = _open(database, seal)
+            with _seal_errors():
+                self.number, opened_ms, self._opening = open_chain(database, seal)
             self._mac = self._opening
+            # No record's id is below it.
+            self._floor = ids.first_at(opened_ms - HEAD_MS).bytes
+            # Only now may it have records: its head tells that it was opened.
             self._write_head(closed=False)
         except BaseException:
             self._backend.close()
@@ -69,6 +63,12 @@ class Chain:
         if self._backend is not None and not self._keyed:
             with contextlib.suppress(LedgerUnavailable, RecordRefused):
                 self._backend.expect()
+
+    def follows(self, record: Record) -> bool:
+        """Whether a record may stand in this chain, whose ids rise. None may that is made after
+        the clock was set back: it needs another chain.
+        """
+        return record.id >= (self._head_id or self._floor)
 
     def append(self, entries: Sequence[Entry]) -> list[Result]:
         """Keep entries, all in one transaction; returns what became of each.
@@ -109,9 +109,7 @@ class Chain:
             backend = _connect(self._database)
             try:
                 backend.end(self._session)
-                last = backend.last(
-                    self.number, self._head_id or ids.first_at(self._opened_ms - HEAD_MS).bytes
-                )
+                last = backend.last(self.number, self._head_id or self._floor)
             except LedgerUnavailable:
                 backend.close()
                 raise
@@ -213,7 +211,8 @@ class Chain:
                 )
             )
         with _seal_errors():
-            self._seal.write_head(head)
+            self._seal.files.write(head)
+            self._seal.files.raise_newest(self.number)
 
 
 def _connect(database: Database) -> Backend:
@@ -249,65 +248,6 @@ def register(database: Database, version: Version) -> int:
         with contextlib.suppress(LedgerUnavailable), database.writing() as connection:
             connection.execute(insert(table).values(version._asdict()))
     raise LedgerUnavailable("the model version can't be registered")
-
-
-def _open(database: Database, seal: Seal) -> tuple[int, int, bytes]:
-    """Add a chain that names the heads of the open ones; its number, time and MAC."""
-    table = schema.chains
-    with database.writing() as connection:
-        if not database.is_sqlite:
-            connection.execute(text("LOCK TABLE chains IN EXCLUSIVE MODE"))
-        opened_ms = now_ms()
-        newest = connection.execute(select(func.max(table.c.number))).scalar() or 0
-        # A chain that vanished from the table keeps its number: else nothing would miss it.
-        number = max(newest, seal.newest_chain()) + 1
-        heads: Heads = []
-        for row in connection.execute(
-            select(table).where(~table.c.closed).order_by(table.c.number)
-        ):
-            seq, mac = _head(connection, row.number, row.head_id, row.seen_ms) or (
-                row.head_seq,
-                row.head_mac,
-            )
-            heads.append((row.number, seq, mac.hex()))
-            if row.seen_ms < opened_ms - DEAD_MS:
-                connection.execute(
-                    update(table)
-                    .where(table.c.number == row.number)
-                    .values(closed=True, head_seq=seq, head_mac=mac)
-                )
-        mac = seal.opening(number, opened_ms, __version__, heads)
-        connection.execute(
-            insert(table).values(
-                number=number,
-                opened_ms=opened_ms,
-                release=__version__,
-                heads=json.dumps(heads),
-                mac=mac,
-                seen_ms=opened_ms,
-                head_id=None,
-                head_seq=0,
-                head_mac=mac,
-                closed=False,
-            )
-        )
-    return number, opened_ms, mac
-
-
-def _head(
-    connection: Connection, chain: int, head_id: object, seen_ms: int
-) -> tuple[int, bytes] | None:
-    """The newest record of a chain after the head that was written down, if there is one."""
-    table = schema.decisions
-    low = ids.first_at(seen_ms - HEAD_MS) if head_id is None else head_id
-    found = connection.execute(
-        select(table.c.seq, table.c.mac)
-        .where(table.c.id > low, table.c.id < ids.first_at(seen_ms + 2 * HEAD_MS))
-        .where(table.c.chain == chain)
-        .order_by(table.c.id.desc())
-        .limit(1)
-    ).first()
-    return None if found is None else (found.seq, found.mac)
 
 
 def _used(key: Key, request: bytes, kept: bytes) -> Result:

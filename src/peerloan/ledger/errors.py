@@ -20,6 +20,10 @@ class LedgerReadOnly(LedgerUnavailable):
     """The database answers, and can't be written to now."""
 
 
+class LostSeal(LedgerError):
+    """The seal's key is gone, or is not the one that the ledger's chains were opened with."""
+
+
 class RecordRefused(LedgerError):
     """The database refuses this record, and would refuse it again."""
 

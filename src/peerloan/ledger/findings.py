@@ -14,6 +14,8 @@ KINDS = (
     "added record",
     "cut-off end",
     "missing chain",
+    "missing head",
+    "edited head",
     "edited chain",
     "edited version",
     "erased values",

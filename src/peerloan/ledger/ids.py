@@ -1,4 +1,8 @@
-"""Decisions' ids: UUIDs of version 7 (RFC 9562), which rise, and tell when they were made."""
+"""Decisions' ids: UUIDs of version 7 (RFC 9562), which rise, and tell when they were made.
+
+Where the clock is set back, ids go on from the newest one, ahead of the clock, until it has caught
+up: within a chain they must rise. By more than a minute they begin anew, and so must the chain.
+"""
 
 from __future__ import annotations
 
@@ -8,13 +12,22 @@ from uuid import UUID
 
 # The 62 lowest bits, which are random.
 _RANDOM = 0x3FFF_FFFF_FFFF_FFFF
+# No decision is dated further ahead of the clock than this.
+MAX_AHEAD_MS = 60_000
 
 
 class Ids:
-    """Makes ids, each above the one before; who shares it takes turns."""
+    """Makes ids, each above the one before unless the clock is set back by more than MAX_AHEAD_MS;
+    who shares it takes turns.
+    """
 
     def __init__(self) -> None:
-        self._last = 0
+        self._last = self._newest = 0
+
+    @property
+    def newest_ms(self) -> int:
+        """The latest time of all that were made, in milliseconds since 1970. Thread-safe."""
+        return max(self._last, self._newest) >> 80
 
     def new(self) -> bytes:
         """The next id: 48 bits of milliseconds since 1970, and 74 random ones."""
@@ -29,8 +42,11 @@ class Ids:
             | bits & _RANDOM
         )
         if made <= self._last:
-            # Within a millisecond, or after the clock was set back: the next one in order.
-            made = _after(self._last)
+            if (self._last >> 80) - (made >> 80) > MAX_AHEAD_MS:
+                self._newest = max(self._last, self._newest)
+            else:
+                # Within a millisecond, or after the clock was set back: the next one in order.
+                made = _after(self._last)
         self._last = made
         return made.to_bytes(16, "big")
 

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 import secrets
 import threading
 import time
 from queue import Empty, Queue
 from types import TracebackType
 
-from peerloan.ledger.chain import HEAD_MS, Chain
+from peerloan.ledger.chain import SET_BACK, Chain
+from peerloan.ledger.chain_opening import HEAD_MS
 from peerloan.ledger.database import Database
 from peerloan.ledger.entries import Entry
 from peerloan.ledger.records import Record
 from peerloan.ledger.seal import Seal
 
+log = logging.getLogger(__name__)
 # Transactions that wait to be written: enough for the thread never to wait, and not much memory.
 _AHEAD = 8
 
@@ -30,6 +33,7 @@ class Recorder:
         # What a batch's decisions have in common, as those of a request have theirs.
         self.request_id = secrets.token_hex(16)
         self.kept = 0
+        self._database, self._seal = database, seal
         self._chain = Chain(database, seal)
         self._queue: Queue[list[Record] | None] = Queue(_AHEAD)
         self._failure: Exception | None = None
@@ -73,6 +77,12 @@ class Recorder:
         if self._failure is not None:
             raise self._failure
 
+    def _follow(self, record: Record) -> None:
+        if not self._chain.follows(record):
+            log.warning(SET_BACK)
+            self._chain.close()
+            self._chain = Chain(self._database, self._seal)
+
     def _run(self) -> None:
         seconds = HEAD_MS / 1000
         head_at = time.monotonic() + seconds
@@ -87,6 +97,7 @@ class Recorder:
                 continue  # whoever puts must not wait for a place
             try:
                 if records:
+                    self._follow(records[0])
                     self._chain.append([Entry(records)])
                     self.kept += len(records)
                 # Who has not written a head for minutes is taken for dead.

@@ -22,6 +22,7 @@ from peerloan.ledger.database import Database
 from peerloan.ledger.entries import KEY_MS
 from peerloan.ledger.errors import LedgerError
 from peerloan.ledger.moments import now_ms
+from peerloan.ledger.own_seal import expect_own
 from peerloan.ledger.records import VALUES
 from peerloan.ledger.schema import aggregates, challenges, decisions, keys, outcomes, purges
 from peerloan.ledger.seal import Seal
@@ -84,6 +85,8 @@ def purge(
     started_ms = now_ms()
     if before_ms > started_ms - KEY_MS:
         raise LedgerError("only decisions that are older than a day can be purged")
+    with database.reading() as connection:
+        expect_own(connection, seal)  # a record of it by another key would count as edited
     # So are the keys that lead to them.
     forget_keys(database)
     number, erased = None, 0

@@ -14,95 +14,94 @@ import hashlib
 import hmac
 import secrets
 import struct
+from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
 
 from peerloan import private_files
-from peerloan.ledger.errors import LedgerError
+from peerloan.ledger.errors import LedgerError, LostSeal
+from peerloan.ledger.heads import HeadFiles
 from peerloan.model import whole
+from peerloan.regular_files import read_regular_text
 
 _KEY_BYTES = 32
+_MAX_KEY_FILE_BYTES = 4_096
 _FOR_OWNER = 0o600
 _pack = msgspec.msgpack.Encoder().encode
 _pack_place = struct.Struct(">QIQ").pack
-Heads = list[tuple[int, int, str]]
-
-
-class Head(msgspec.Struct, frozen=True):
-    """A chain's newest record, as it is written down outside of the database."""
-
-    chain: int
-    seq: int
-    mac: str
-    opened: str
-    time_ms: int
-    closed: bool
+# What an opening names: chains, and their newest records' numbers and MACs.
+NamedHeads = list[tuple[int, int, str]]
 
 
 class Seal:
-    """The key and the heads in a folder; the first start makes it."""
+    """The key, and the chains' heads, in a folder. A new folder gets a key; one that holds heads
+    and no key has lost it.
+    """
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._heads = folder / "heads"
+    def __init__(self, folder: Path, make: bool = True) -> None:
+        """`make`: a key, where none was made before. Raises LedgerError."""
+        self.folder = folder
+        self.files = HeadFiles(folder, self._mac)
+        made = make and self._make_key()
+        self._close_to_others()
         self.key = self._read_key()
         # A MAC that is begun, with the key in it.
         self.keyed = hmac.new(self.key, digestmod="sha256")
+        if made:
+            with self._file_errors(self.files.newest_path):
+                self.files.begin_newest(0)
 
     @classmethod
     def existing(cls, folder: Path) -> Seal:
         """The seal of a ledger that is there: none is made. Raises LedgerError."""
-        if not (folder / "key").exists():
+        if not has_key(folder):
             raise LedgerError(f"{folder}: holds no seal's key (PEERLOAN_SEAL names its folder)")
-        return cls(folder)
+        return cls(folder, make=False)
+
+    def _make_key(self) -> bool:
+        """Make a key if there is none; returns whether this process made it."""
+        path = self.folder / "key"
+        with self._file_errors(path):
+            for folder in (self.folder, self.files.folder):
+                private_files.make_folder(folder)
+            if path.exists():
+                return False
+            if self.files.chains():
+                raise lost_key(self.folder, f"{self.files.folder} holds its chains' heads")
+            # Another process may be the first.
+            with contextlib.suppress(FileExistsError):
+                made = secrets.token_bytes(_KEY_BYTES).hex().encode()
+                whole.publish_file(path, made, _FOR_OWNER)
+                return True
+        return False
+
+    def _close_to_others(self) -> None:
+        """Take from others what a release before, or a restored backup, left them."""
+        files = self.files.folder.iterdir() if self.files.folder.is_dir() else ()
+        for path in (self.folder / "key", self.files.newest_path, *files):
+            private_files.close_to_others(path)
 
     def _read_key(self) -> bytes:
-        path = self._folder / "key"
-        try:
-            for folder in (self._folder, self._heads):
-                private_files.make_folder(folder)
-            for file in (path, *self._heads.iterdir()):
-                private_files.close_to_others(file)
-            if not path.exists():
-                # Another process may be the first.
-                with contextlib.suppress(FileExistsError):
-                    made = secrets.token_bytes(_KEY_BYTES).hex().encode()
-                    whole.publish_file(path, made, _FOR_OWNER)
-            key = bytes.fromhex(path.read_text("ascii"))
-        except (OSError, ValueError) as error:
-            why = getattr(error, "strerror", None) or error
-            raise LedgerError(f"{path}: the seal's key can't be read: {why}") from None
+        path = self.folder / "key"
+        with self._file_errors(path):
+            key = bytes.fromhex(read_regular_text(path, _MAX_KEY_FILE_BYTES))
         if len(key) != _KEY_BYTES:
             raise LedgerError(f"{path}: the seal's key can't be read: expected {_KEY_BYTES} bytes")
         return key
 
-    def check(self) -> None:
-        """Raise OSError unless a head can be written down."""
-        path = self._heads / "check"
-        whole.replace_file(path, b" " * 300, _FOR_OWNER)
-        path.unlink(missing_ok=True)  # another writer may check too
+    @staticmethod
+    @contextlib.contextmanager
+    def _file_errors(path: Path) -> Iterator[None]:
+        try:
+            yield
+        except LedgerError:
+            raise
+        except (OSError, ValueError) as error:
+            why = getattr(error, "strerror", None) or error
+            raise LedgerError(f"{path}: the seal's key can't be read: {why}") from None
 
-    def write_head(self, head: Head) -> None:
-        """Write down a chain's head; raises OSError."""
-        path = self._heads / f"{head.chain:06d}.json"
-        whole.replace_file(path, msgspec.json.encode(head), _FOR_OWNER)
-
-    def heads(self) -> list[Head]:
-        """Every head that was written down, by chain; raises LedgerError."""
-        found = []
-        for path in sorted(self._heads.glob("*.json")):
-            try:
-                found.append(msgspec.json.decode(path.read_bytes(), type=Head))
-            except (OSError, msgspec.MsgspecError) as error:
-                raise LedgerError(f"{path}: can't be read: {error}") from None
-        return found
-
-    def newest_chain(self) -> int:
-        """The highest number of a chain whose head was written down; 0 if there is none."""
-        return max((int(path.stem) for path in self._heads.glob("[0-9]*.json")), default=0)
-
-    def opening(self, number: int, opened_ms: int, release: str, heads: Heads) -> bytes:
+    def opening(self, number: int, opened_ms: int, release: str, heads: NamedHeads) -> bytes:
         """The MAC of a chain's opening, from which its records go on."""
         return self._mac(b"chain", number, opened_ms, release, heads)
 
@@ -112,6 +111,20 @@ class Seal:
 
     def _mac(self, *what: object) -> bytes:
         return hmac.digest(self.key, _pack(what), "sha256")
+
+
+def has_key(folder: Path) -> bool:
+    """Whether a folder holds a seal's key."""
+    return (folder / "key").exists()
+
+
+def lost_key(folder: Path, why: str) -> LostSeal:
+    """The error of a ledger whose key is gone."""
+    return LostSeal(
+        f"{folder / 'key'}: the seal's key is gone ({why}); put it back from its backup. With "
+        "another key all that was kept would count as edited: for a new ledger, name a new "
+        "database (PEERLOAN_LEDGER) and a new folder (PEERLOAN_SEAL)"
+    )
 
 
 def record_mac(

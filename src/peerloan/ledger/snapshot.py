@@ -28,6 +28,15 @@ def snapshot(database: Database) -> Iterator[Connection]:
         yield connection
 
 
+def take_any_text(connection: Connection) -> None:
+    """Have text that is none, which only another hand can have written, found: it does not fail."""
+    if connection.dialect.name == "sqlite":
+        driver: Any = connection.connection.driver_connection
+        driver.text_factory = partial(str, encoding="utf-8", errors="surrogateescape")
+        # For this use of it alone.
+        connection.detach()
+
+
 def raw_records(connection: Connection) -> Iterator[Any]:
     """Every record with COLUMNS, in the order of ids, which are bytes.
 
@@ -36,13 +45,7 @@ def raw_records(connection: Connection) -> Iterator[Any]:
     """
     record_id: ColumnElement[Any] = column("id")
     selected: tuple[ColumnElement[Any], ...] = (record_id, *map(column, COLUMNS[1:]))
-    if connection.dialect.name == "sqlite":
-        # Text that is none, which only another hand can have written, is to be found, not to fail.
-        driver: Any = connection.connection.driver_connection
-        driver.text_factory = partial(str, encoding="utf-8", errors="surrogateescape")
-        # For this use of it alone.
-        connection.detach()
-    else:
+    if connection.dialect.name != "sqlite":
         selected = (func.uuid_send(record_id), *selected[1:])
         # The index is in this order; sorting would write all of it to the disk once more.
         connection.execute(text("SET LOCAL enable_sort = off"))

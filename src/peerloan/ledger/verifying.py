@@ -12,10 +12,10 @@ from sqlalchemy import Connection, func, select, text
 from peerloan.ledger import ids, schema
 from peerloan.ledger.database import Database
 from peerloan.ledger.findings import SHOWN, Finding, Findings
-from peerloan.ledger.openings import Chains
+from peerloan.ledger.openings import Chains, Written
 from peerloan.ledger.records import COLUMNS, VALUES
-from peerloan.ledger.seal import Head, Seal, record_mac, record_name, values_digest, version_digest
-from peerloan.ledger.snapshot import raw_records, snapshot
+from peerloan.ledger.seal import Seal, record_mac, record_name, values_digest, version_digest
+from peerloan.ledger.snapshot import raw_records, snapshot, take_any_text
 from peerloan.ledger.walk import Sealed, Step, Walk
 from peerloan.loan.text import counted
 
@@ -49,25 +49,25 @@ def verify(
     Raises LedgerError where the database or the seal can't be read.
     """
     # Before the snapshot: a head is written down after its record, so the table is never behind.
-    heads = seal.heads()
+    written = Written.read(seal)
     with snapshot(database) as connection:
+        take_any_text(connection)
         total = connection.execute(select(func.count()).select_from(schema.decisions)).scalar_one()
-        check = _Check(connection, seal, heads)
+        check = _Check(connection, seal, written)
         for seen in check.records(raw_records(connection)):
             progress(seen / total)
         return check.report()
 
 
 class _Check:
-    def __init__(self, connection: Connection, seal: Seal, heads: list[Head]) -> None:
+    def __init__(self, connection: Connection, seal: Seal, written: Written) -> None:
         self._keyed = seal.keyed
         self._findings = Findings()
         self._records = self._erased = 0
         self._versions: dict[int, Sealed] = {
-            number: Sealed(number, name, version_digest(name, digest, threshold))
-            for number, name, digest, threshold in connection.execute(_VERSIONS)
+            row.number: _sealed(*row) for row in connection.execute(_VERSIONS)
         }
-        self._chains = Chains(connection, seal, heads, self._versions, self._findings)
+        self._chains = Chains(connection, seal, written, self._versions, self._findings)
         # What records name, and is not there.
         self._unknown: dict[int, Sealed] = {}
         self._lost: dict[int, Walk] = {}
@@ -84,7 +84,7 @@ class _Check:
                 gone = f"{expected}" if number == expected + 1 else f"{expected} to {number - 1}"
                 self._find("removed purge", f"purge {gone}: the record of it is gone")
                 expected = number
-            if seal.purge(number, time_ms, before, decisions, who) == mac:
+            if _purge_mac(seal, number, time_ms, before, decisions, who) == mac:
                 purged += decisions
                 before_ms = max(before_ms, before)
             else:
@@ -125,9 +125,11 @@ class _Check:
         if values != _ERASED:
             return "its salt was erased without its values"
         self._erased += 1
-        if row[0] >= self._oldest:
-            what = f"{ids.text(row[0])}: erased, and no purge was of its time"
-            self._find("erased values", what, chain=row[2], id=ids.text(row[0]))
+        record_id, chain = row[0], row[2]
+        # Others are told to be none.
+        if isinstance(record_id, bytes) and isinstance(chain, int) and record_id >= self._oldest:
+            what = f"{ids.text(record_id)}: erased, and no purge was of its time"
+            self._find("erased values", what, chain=chain, id=ids.text(record_id))
         return ""
 
     def _look_closely(
@@ -189,6 +191,22 @@ class _Check:
 
     def _find(self, kind: str, what: str, **where: Any) -> None:
         self._findings.add(Finding(kind, what, **where))
+
+
+def _sealed(number: int, name: Any, digest: Any, threshold: Any) -> Sealed:
+    """A version as the records' MACs have it, if a writer can have written that."""
+    try:
+        found = version_digest(name, digest, threshold)
+    except (OverflowError, TypeError, ValueError):
+        found = b""
+    return Sealed(number, name if str(name).isprintable() else repr(name), found)
+
+
+def _purge_mac(seal: Seal, *values: Any) -> bytes | None:
+    try:
+        return seal.purge(*values)
+    except (OverflowError, TypeError, ValueError):  # no command wrote that
+        return None
 
 
 def _version_told(version: Sealed) -> str:

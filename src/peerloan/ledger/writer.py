@@ -13,11 +13,13 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from peerloan.ledger.chain import HEAD_MS, Chain
+from peerloan.ledger.chain import SET_BACK, Chain
+from peerloan.ledger.chain_opening import HEAD_MS
 from peerloan.ledger.database import Database
 from peerloan.ledger.entries import Entry, Result
 from peerloan.ledger.errors import KeyInUse, LedgerError, LedgerUnavailable, RecordRefused, reason
 from peerloan.ledger.ids import Ids
+from peerloan.ledger.moments import now_ms
 from peerloan.ledger.retention import forget_keys
 from peerloan.ledger.seal import Seal
 
@@ -35,6 +37,8 @@ _FIRST_SECONDS = 1.0
 # the time that the last one took and no longer than this, unless so many are there already.
 _PATIENCE, _MOST_PATIENCE_SECONDS, _ENOUGH = 0.25, 0.001, 16
 _FORGET_SECONDS = 600.0
+# What the clock is corrected by all the time is nothing to speak of.
+_AHEAD_MS = 1_000
 
 Outcome = Result | LedgerError
 # Told what became of an entry, in the writer's thread: it must be quick, and raises nothing.
@@ -115,6 +119,15 @@ class Writer:
         return self._down
 
     @property
+    def clock(self) -> str | None:
+        """How far decisions of this process are dated ahead of the clock, if it was set back."""
+        ahead_ms = self._ids.newest_ms - now_ms()
+        if ahead_ms < _AHEAD_MS:
+            return None
+        seconds = f"{ahead_ms // 1000:,} s"
+        return f"was set back by {seconds}: decisions are dated up to {seconds} ahead of it"
+
+    @property
     def runs(self) -> bool:
         """Whether somebody may still be told: until a moment after the process's main thread."""
         if threading.main_thread().is_alive():
@@ -188,22 +201,27 @@ class Writer:
         self._gathers = False
 
     def _take(self) -> list[_Waiting]:
-        """The entries of the next transaction; a key of a caller stands once among them."""
+        """The entries of the next transaction; a key of a caller stands once among them, and their
+        ids rise.
+        """
         taken: list[_Waiting] = []
         keys = set()
         decisions = 0
+        newest = b""
         while self._queue and decisions < _MOST:
             waiting = self._queue.popleft()
             if waiting.told:  # it waited too long
                 continue
             key = waiting.entry.key
-            if key is not None and key[:2] in keys:
+            records = waiting.entry.records
+            if (key is not None and key[:2] in keys) or (records and records[0].id < newest):
                 self._queue.appendleft(waiting)
                 break
+            newest = records[-1].id if records else newest
             if key is not None:
                 keys.add(key[:2])
             taken.append(waiting)
-            decisions += len(waiting.entry.records)
+            decisions += len(records)
         self._batch = taken
         return taken
 
@@ -243,11 +261,9 @@ class Writer:
             log.exception("a commit could not be counted")
 
     def _kept(self, entries: Sequence[Entry]) -> Sequence[Outcome]:
-        if self._chain is None:
-            self._database.check()
-            self._chain = Chain(self._database, self._seal())
+        chain = self._chain_for(entries)
         try:
-            return self._chain.append(entries)
+            return chain.append(entries)
         # What no text can hold fails before a database sees it.
         except (RecordRefused, KeyInUse, UnicodeError, OverflowError) as error:
             if len(entries) == 1:
@@ -257,6 +273,18 @@ class Writer:
                 return [RecordRefused(reason(error))]
         # One of them fails its own request, and no other's. In their order, which is that of ids.
         return [outcome for entry in entries for outcome in self._kept([entry])]
+
+    def _chain_for(self, entries: Sequence[Entry]) -> Chain:
+        """The chain that goes on with entries: a new one if there is none that can."""
+        first = next((record for entry in entries for record in entry.records), None)
+        if self._chain is not None and first is not None and not self._chain.follows(first):
+            log.warning(SET_BACK)
+            self._chain.close()
+            self._chain = None
+        if self._chain is None:
+            self._database.check()
+            self._chain = Chain(self._database, self._seal())
+        return self._chain
 
     def _lose(self, error: LedgerError) -> None:
         """Nothing can be kept now."""
@@ -279,6 +307,7 @@ class Writer:
             self._database.expect_writable()
             if self._chain is None:
                 self._database.check()
+                self._seal()
         except LedgerError as error:
             self._lose(error)
         except Exception:  # as above
@@ -311,10 +340,21 @@ class Writer:
         except LedgerError as error:
             log.error("the ledger: %s", error)
 
+    def _note_clock(self, was_set_back: bool) -> bool:
+        """Say once that the clock was set back, and once that it is no longer so."""
+        told = self.clock
+        if told and not was_set_back:
+            log.warning("the clock %s", told)
+        if was_set_back and not told:
+            log.warning("the clock has caught up with the newest decision")
+        return told is not None
+
     def _watch(self) -> None:
         """Let nobody wait longer than the limit, even for a database that never answers."""
+        set_back = False
         while True:
             time.sleep(_LOOK_SECONDS)
+            set_back = self._note_clock(set_back)
             until = time.monotonic() - LIMIT_SECONDS
             keys = set()
             why = f"no commit within {LIMIT_SECONDS:.0f} s"

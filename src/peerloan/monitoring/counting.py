@@ -17,7 +17,7 @@ import numpy as np
 from sqlalchemy import Connection, insert, select, text, update
 
 from peerloan.ledger import Database, ids
-from peerloan.ledger.chain import DEAD_MS, HEAD_MS
+from peerloan.ledger.chain_opening import DEAD_MS, HEAD_MS
 from peerloan.ledger.errors import LedgerError, LedgerUnavailable, reason
 from peerloan.ledger.moments import now_ms
 from peerloan.ledger.schema import chains, counted, decisions, watchers

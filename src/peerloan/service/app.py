@@ -8,8 +8,9 @@ from typing import BinaryIO
 from flask import Flask
 from flask_bootstrap import Bootstrap5
 
-from peerloan.ledger import Database, LedgerUnavailable, Seal
+from peerloan.ledger import Database, LedgerUnavailable
 from peerloan.ledger.database import ANSWER_SECONDS
+from peerloan.ledger.own_seal import ready_seal
 from peerloan.ledger.writer import Writer
 from peerloan.model import Store
 from peerloan.service import (
@@ -60,7 +61,9 @@ def create_app(settings: Settings, log: BinaryIO | None = None, on_loopback: boo
     with contextlib.suppress(LedgerUnavailable):  # it may come later, and is asked again then
         database.ready()
     app.extensions["database"] = database
-    writer = Writer(database, lambda: Seal(settings.seal_folder), metrics.count_commit)
+    writer = Writer(
+        database, lambda: ready_seal(settings.seal_folder, database), metrics.count_commit
+    )
     app.extensions["ledger"] = writer
     app.extensions["shadow"] = Shadow(champion, database, writer)
     for room in (api, decisions, docs, models, monitoring, outcomes, pages, probes, protocol):

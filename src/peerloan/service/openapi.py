@@ -196,6 +196,7 @@ def _readiness() -> dict[str, Any]:
         "challenger_refused": text | {"description": "Why the challenger is not in shadow."},
         "not_followed": text | {"description": "Since when the store could not be read."},
         "ledger": {"enum": ["available", "unavailable"]},
+        "clock": text | {"description": "How far decisions are dated ahead of a clock set back."},
     }
     return {"type": "object", "properties": properties, "required": ["status", "ledger"]}
 

@@ -31,10 +31,10 @@ def healthz() -> Response:
 @blueprint.get("/readyz")
 @free
 def readyz() -> Response:
-    """Whether a verified champion is loaded, and `ledger` whether decisions can be kept. Callers
-    with a token learn which one, in `refused` why a newer one is not loaded, in `remedy` what to do
-    where none is, in `challenger_refused` why the challenger is not, and in `not_followed` since
-    when the store could not be read.
+    """Whether a verified champion is loaded, `ledger` whether decisions can be kept, and `clock`
+    that it was set back. Callers with a token learn which version is loaded, in `refused` why a
+    newer one is not, in `remedy` what to do where none is, in `challenger_refused` why the
+    challenger is not, and in `not_followed` since when the store could not be read.
     """
     current, refusal = champion().current, champion().refusal
     waiting = "champion refused" if refusal else "waiting for a champion"
@@ -43,6 +43,8 @@ def readyz() -> Response:
         body |= _details(champion())
     # Other replicas have the same one: without it, none is readier than this.
     body["ledger"] = "available" if writer().down is None else "unavailable"
+    if clock := writer().clock:
+        body["clock"] = clock
     return as_json(body, 200 if current else 503)
 
 
