@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Connection, Row, Select, select, union_all
+from sqlalchemy import ColumnElement, Connection, Row, Select, false, select, union_all
 
 from peerloan.ledger import ids
+from peerloan.ledger.batches import MAX_ROWS, batches, first_of, size_of
 from peerloan.ledger.database import Database
 from peerloan.ledger.errors import LedgerError
 from peerloan.ledger.records import Kept, Record, Version
 from peerloan.ledger.schema import decisions, versions
+from peerloan.ledger.snapshot import snapshot
 from peerloan.loan.spelling import id_spellings
 from peerloan.model import BANDS
 
 _COLUMNS = [decisions.c[name] for name in Record._fields]
-# Rows that a stream fetches at once, and ids that one statement names.
-_AT_ONCE = 5_000
+# Ids that one statement names.
 NAMED = 500
+# Of the loans of a page: it ends before it is full where they are large.
+MAX_PAGE_BYTES = 4_000_000
 _Each = TypeVar("_Each")
 
 
@@ -65,65 +68,83 @@ def find(database: Database, wanted: Sequence[bytes]) -> dict[bytes, Kept]:
 def was_purged(database: Database, wanted: bytes) -> bool:
     """Whether a decision was made, and its values erased."""
     with database.reading() as connection:
-        rows = select(decisions.c.inputs).where(decisions.c.id == UUID(bytes=wanted))
-        found = connection.execute(rows).first()
-        return found is not None and found.inputs is None
+        rows = select(decisions.c.inputs.is_(None)).where(decisions.c.id == UUID(bytes=wanted))
+        return bool(connection.execute(rows).scalar())
 
 
-def page(database: Database, wanted: Wanted, limit: int, before: bytes | None = None) -> list[Kept]:
-    """At most so many decisions, the newest first, of those with ids below `before`."""
+def page(
+    database: Database, wanted: Wanted, limit: int, before: bytes | None = None
+) -> tuple[list[Kept], bool]:
+    """At most so many decisions, the newest first, of those with ids below `before`; and whether
+    there are more. They are fewer where their loans hold more than MAX_PAGE_BYTES.
+    """
     with database.reading() as connection:
         known = known_versions(connection)
-        numbers = [n for n, each in known.items() if wanted.version in (None, each.version)]
-        if wanted.loan_id is not None:
-            found = connection.execute(_of_loan(wanted, numbers, limit, before))
-            return [_kept(row, known) for row in found]
-        found_rows: list[Row[Any]] = []
-        if wanted.version is None and wanted.band is None:
-            rows = _within(select(*_COLUMNS), wanted, before).where(decisions.c.inputs.is_not(None))
-            found_rows += connection.execute(rows.order_by(decisions.c.id.desc()).limit(limit))
-            return [_kept(row, known) for row in found_rows]
-        # Each version and band has its own stretch of the index, newest last; the newest of all of
-        # them are among the newest of each.
-        bands = range(len(BANDS)) if wanted.band is None else (BANDS.index(wanted.band),)
-        stretches = [
-            _within(select(decisions.c.id), wanted, before)
-            .where(decisions.c.version == number, decisions.c.band == band)
-            .order_by(decisions.c.id.desc())
-            .limit(limit)
-            .subquery()
-            for number in numbers
-            for band in bands
-        ]
-        if not stretches:
-            return []
-        every = union_all(*(select(each.c.id) for each in stretches)).subquery()
-        newest = select(every.c.id).order_by(every.c.id.desc()).limit(limit)
-        named = [row.id for row in connection.execute(newest)]
-        rows = select(*_COLUMNS).where(decisions.c.id.in_(named)).order_by(decisions.c.id.desc())
-        return [_kept(row, known) for row in connection.execute(rows)]
+        # One more than asked for tells whether there are more.
+        named = connection.execute(_newest(wanted, known, limit + 1, before)).scalars().all()
+        chosen = select(decisions.c.id, size_of(connection, decisions.c.inputs)).where(
+            decisions.c.id.in_(named[:limit])
+        )
+        sized = connection.execute(chosen.order_by(decisions.c.id.desc())).all()
+        count = first_of([size for _, size in sized], MAX_PAGE_BYTES)
+        rows = select(*_COLUMNS).where(decisions.c.id.in_([made for made, _ in sized[:count]]))
+        found = connection.execute(rows.order_by(decisions.c.id.desc()))
+        return [_kept(row, known) for row in found], len(named) > count
+
+
+def _newest(
+    wanted: Wanted, known: Mapping[int, Version], limit: int, before: bytes | None
+) -> Select[Any]:
+    """The ids of the newest decisions."""
+    numbers = [n for n, each in known.items() if wanted.version in (None, each.version)]
+    if wanted.loan_id is not None:
+        return _of_loan(wanted, numbers, limit, before)
+    if wanted.version is None and wanted.band is None:
+        rows = _within(select(decisions.c.id), wanted, before)
+        rows = rows.where(decisions.c.inputs.is_not(None))
+        return rows.order_by(decisions.c.id.desc()).limit(limit)
+    # Each version and band has its own stretch of the index, newest last; the newest of all of
+    # them are among the newest of each.
+    bands = range(len(BANDS)) if wanted.band is None else (BANDS.index(wanted.band),)
+    stretches = [
+        _within(select(decisions.c.id), wanted, before)
+        .where(decisions.c.version == number, decisions.c.band == band)
+        .order_by(decisions.c.id.desc())
+        .limit(limit)
+        .subquery()
+        for number in numbers
+        for band in bands
+    ]
+    if not stretches:
+        return select(decisions.c.id).where(false())
+    every = union_all(*(select(each.c.id) for each in stretches)).subquery()
+    return select(every.c.id).order_by(every.c.id.desc()).limit(limit)
 
 
 def stream(
-    database: Database, since_ms: int = 0, until_ms: int | None = None
+    database: Database,
+    since_ms: int = 0,
+    until_ms: int | None = None,
+    max_rows: int = MAX_ROWS,
 ) -> Iterator[list[Kept]]:
-    """Every decision of a time that was not purged, the oldest first, in lists of thousands."""
+    """Every decision of a time that was not purged, the oldest first, in lists of thousands; of
+    fewer where their loans are large.
+    """
     rows = (
         _within(select(*_COLUMNS), Wanted(since_ms=since_ms, until_ms=until_ms), None)
         .where(decisions.c.inputs.is_not(None))
         .order_by(decisions.c.id)
-        .execution_options(yield_per=_AT_ONCE)
     )
-    with database.reading() as connection:
+    with snapshot(database) as connection:
         known = known_versions(connection)
-        for some in connection.execute(rows).partitions():
+        for some in batches(connection, rows, max_rows):
             yield [_kept(row, known) for row in some]
 
 
 def _of_loan(
     wanted: Wanted, numbers: Sequence[int], limit: int, before: bytes | None
 ) -> Select[Any]:
-    rows = _within(select(*_COLUMNS), wanted, before).where(
+    rows = _within(select(decisions.c.id), wanted, before).where(
         decisions.c.loan_id.in_(id_spellings(wanted.loan_id or "")),
         decisions.c.version.in_(numbers),
     )

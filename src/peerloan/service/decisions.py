@@ -19,7 +19,8 @@ from peerloan.loan.text import show_given
 from peerloan.model import BANDS
 from peerloan.service import keeping, problems
 from peerloan.service.api import as_json
-from peerloan.service.keeping import database, input_json
+from peerloan.service.inputs import input_json
+from peerloan.service.keeping import database
 from peerloan.service.openapi_decisions import MAX_LIMIT, USUAL_LIMIT
 from peerloan.service.parameters import Parameters, refuse_parameters
 from peerloan.service.problems import RequestError
@@ -55,11 +56,10 @@ def decision(decision: str) -> Response:
 def decisions() -> Response:
     """A page of decisions, the newest first; `next` is the cursor of the page after it."""
     wanted, limit, before = _asked()
-    # One more than asked for tells whether there is another page.
-    kept = page(database(), wanted, limit + 1, before)
-    body: dict[str, Any] = {"predictions": _described(kept[:limit]), "next": None}
-    if len(kept) > limit:
-        body["next"] = base64.urlsafe_b64encode(kept[limit - 1].id).decode().rstrip("=")
+    kept, more = page(database(), wanted, limit, before)
+    body: dict[str, Any] = {"predictions": _described(kept), "next": None}
+    if more:
+        body["next"] = base64.urlsafe_b64encode(kept[-1].id).decode().rstrip("=")
     return as_json(body)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from itertools import islice
 from typing import Any
 
 import msgspec
@@ -27,6 +28,7 @@ from peerloan.service.bodies import MAX_WHY, decode, read_body
 from peerloan.service.callers import operator
 from peerloan.service.parameters import refuse_parameters
 from peerloan.service.problems import RequestError
+from peerloan.service.reading import MAX_NAMES
 
 blueprint = Blueprint("models", __name__)
 log = logging.getLogger(__name__)
@@ -123,7 +125,7 @@ def _promotion() -> dict[str, Any]:
     else:
         wrong = [
             Problem(None, show_name(name), expected, show_given(value))
-            for name, value in body.items()
+            for name, value in islice(body.items(), MAX_NAMES)
             if (expected := _refusal(name, value))
         ]
     if wrong:
