@@ -104,6 +104,30 @@ def test_a_loan_that_is_too_large_is_refused_and_named(
     assert kept_inputs(ledger) == []
 
 
+def test_no_answer_repeats_megabytes_that_were_sent(client: FlaskClient, ledger: Ledger) -> None:
+    large = "x" * 4_000_000
+    names = json.dumps(dict.fromkeys(map(str, range(300_000)), 1))
+    event = "/v1/events/00000000-0000-7000-8000-000000000000/acknowledge"
+    for path, sent in (
+        ("/", {"data": {"action": "paste", "pasted": large}}),
+        ("/", {"data": {"field.purpose": large, "field.loan_amnt": large}}),
+        ("/v1/predictions", {"data": names, "content_type": "application/json"}),
+        ("/v1/predictions", {"data": f"[{names}]", "content_type": "application/json"}),
+        ("/v1/predictions", {"json": {"loan_amnt": large, large: large}}),
+        ("/v1/outcomes", {"data": names, "content_type": "application/json"}),
+        (
+            "/v1/outcomes",
+            {"data": f'{{"outcomes": [{names}]}}', "content_type": "application/json"},
+        ),
+        (event, {"data": names, "content_type": "application/json"}),
+        (event, {"json": {"why": large}}),
+    ):
+        answer = client.post(path, **sent)
+        assert answer.status_code in (200, 400, 413, 422), answer.text[:500]
+        assert len(answer.data) < 700_000, path
+    assert kept_inputs(ledger) == []
+
+
 def test_a_page_of_large_loans_says_where_it_goes_on(
     client: FlaskClient, ledger: Ledger, store: Store, loan: dict[str, Any]
 ) -> None:
