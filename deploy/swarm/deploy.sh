@@ -101,7 +101,7 @@ upgrade() { # the ledger's tables, by the application's release
     docker service rm "$job" >/dev/null 2>&1 || true # of a run that was cut off
     docker service create --detach --quiet --with-registry-auth --name "$job" \
         --restart-condition none --no-healthcheck \
-        --network "${stack}_application_ledger" --read-only --cap-drop ALL \
+        --network "${stack}_application_ledger" --read-only --cap-drop ALL --limit-memory 512m \
         --mount type=tmpfs,target=/tmp \
         --secret "source=$password,target=ledger_password,uid=10001,mode=0400" \
         --env PEERLOAN_LEDGER=postgresql://peerloan@ledger/peerloan \

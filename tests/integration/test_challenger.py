@@ -23,8 +23,9 @@ from conftest import GUNICORN, SERVE, Service, settings
 from peerloan.ledger import Database
 from peerloan.ledger.schema import challenges
 from peerloan.model import Store
-from peerloan.service import create_app, shadow
+from peerloan.service import create_app, metrics, shadow
 from peerloan.service.problems import RequestError
+from peerloan.service.shadow import Shadow
 from peerloan.settings import Settings
 
 FORMATS = Path(__file__).parent.parent / "formats"
@@ -228,6 +229,52 @@ def test_what_there_is_no_time_for_as_the_process_ends_is_counted(
     skipped = float(found.pop("skipped"))
     assert 0 < skipped < 5
     assert sum(map(float, found.values())) == kept(store) == 5 - skipped
+
+
+def skipped_ones() -> int:
+    """How many decisions this process has counted as skipped."""
+    name = "peerloan_challenger_decisions_total"
+    return int(metrics.REGISTRY.get_sample_value(name, {"outcome": "skipped"}) or 0)
+
+
+def test_large_bodies_wait_for_it_in_bounded_memory(
+    store: Store,
+    version_of: Callable[[str], str],
+    loan: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    store.promote(version_of("additive"))
+    store.challenge(version_of("basic"))
+    go_on, compare = threading.Event(), shadow._compare
+
+    def wait(*given: Any) -> Any:
+        assert go_on.wait(60)
+        return compare(*given)
+
+    monkeypatch.setattr(shadow, "_compare", wait)
+    app = create_app(Settings(store.root), on_loopback=True)
+    client, before = app.test_client(), skipped_ones()
+    body = json.dumps(loan).ljust(4_900_000)
+
+    def ask() -> None:
+        answer = client.post("/v1/predictions", data=body, content_type="application/json")
+        assert answer.status_code == 200, answer.text
+
+    def waiting() -> int:
+        found: Shadow = app.extensions["shadow"]
+        return found._put_bytes - found._taken_bytes
+
+    for _ in range(14):
+        ask()
+        assert waiting() < 50_000_000 + len(body)
+    skipped = skipped_ones() - before
+    assert 1 <= skipped <= 3
+    go_on.set()
+    until = time.monotonic() + 60
+    while kept(store) < 14 - skipped and time.monotonic() < until:
+        time.sleep(0.1)
+    assert kept(store) == 14 - skipped
+    assert waiting() == 0
 
 
 def test_without_a_challenger_nothing_is_counted(

@@ -270,7 +270,6 @@ def test_many_decisions_are_joined_with_what_belongs_to_them(
 ) -> None:
     monkeypatch.setattr("peerloan.ledger.exporting._ROWS", 70)
     monkeypatch.setattr("peerloan.ledger.exporting._AT_ONCE", 11)
-    monkeypatch.setattr("peerloan.ledger.reading._AT_ONCE", 30)
     made = [record() for _ in range(500)]
     keep(ledger.chain(), made)
     with ledger.database.writing() as connection:

@@ -136,14 +136,14 @@ def test_purged_decisions_are_not_shown_any_more(aged: Aged) -> None:
     assert reading.find(database, every).keys() == {each.id for each in new}
     assert [reading.was_purged(database, each) for each in every] == [True] * 6 + [False] * 4
     newest = [each.id for each in reversed(new)]
-    assert [each.id for each in reading.page(database, Wanted(), 100)] == newest
+    assert [each.id for each in reading.page(database, Wanted(), 100)[0]] == newest
     for version in {each.version.version for each in new}:
-        shown = reading.page(database, Wanted(version=version), 100)
+        shown = reading.page(database, Wanted(version=version), 100)[0]
         assert shown
         assert {each.id for each in shown} <= set(newest)
-    by_band = [each.id for b in BANDS for each in reading.page(database, Wanted(band=b), 100)]
+    by_band = [each.id for b in BANDS for each in reading.page(database, Wanted(band=b), 100)[0]]
     assert sorted(by_band) == sorted(newest)
-    assert reading.page(database, Wanted(loan_id=old[0].loan_id), 100) == []
+    assert reading.page(database, Wanted(loan_id=old[0].loan_id), 100) == ([], False)
     streamed = [each.id for some in reading.stream(database) for each in some]
     assert streamed == [each.id for each in new]
 

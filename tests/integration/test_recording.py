@@ -21,12 +21,13 @@ import pyarrow.parquet as pq
 import pytest
 from sqlalchemy import func, select
 
-from peerloan.book import open_writer
-from peerloan.ledger import Database, Kept, schema
+from peerloan.book import BookError, open_book, open_writer
+from peerloan.ledger import Database, Kept, Recorder, Seal, schema
 from peerloan.ledger.ids import text as id_text
 from peerloan.ledger.reading import find, stream
 from peerloan.model import Store
 from peerloan.sample import SCHEMA, batches
+from peerloan.scoring.books import score_book
 from peerloan.service import create_app
 from peerloan.settings import Settings
 
@@ -202,6 +203,54 @@ def test_ids_roles_and_nothing_are_recorded_as_they_stand(
         0,
         "3 of 3 decisions are identical, bit for bit\n",
     ), done.stderr
+
+
+def test_of_a_cell_that_is_too_long_nothing_is_recorded(
+    tmp_path: Path, database: Database, run: Run
+) -> None:
+    lender(tmp_path, "scorecard", date="day")
+    header = ["rating", "contract no.", "open loans", "Möbel", "income.monthly", "day"]
+    long = "x" * 100_000
+    lines = [
+        ["A", "7", "1", "lamp", "1000", long],
+        ["A", "8", "1", long, "1000", "2026-03-31"],
+        ["A", long, "1", "lamp", "1000", "2026-03-31"],
+    ]
+    with (tmp_path / "in.csv").open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([header, *lines])
+    done = run("score", "in.csv", "-o", "out.csv", "--record", ledger=url_of(database))
+    assert done.returncode == 1, done.stderr
+    rejects = read_csv(tmp_path / "out.csv.rejects")
+    assert [(each["row"], each["field"]) for each in rejects] == [
+        *(("2", "Möbel"), ("3", "contract no.")),
+    ]
+    assert all("1 to 200 characters" in each["expected"] for each in rejects)
+    (kept,) = kept_in(database)
+    assert json.loads(kept.inputs)["day"] is None
+    assert (tmp_path / "out.csv.rejects").stat().st_size < 1_000
+
+
+def test_a_loan_that_is_too_large_to_be_kept_stops_the_run_and_is_named(
+    tmp_path: Path, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only of a definition with hundreds of texts one can be."""
+    version = lender(tmp_path, "scorecard")
+    header = ["rating", "contract no.", "open loans", "Möbel", "income.monthly"]
+    lines = [["A", "7", "1", "lamp", "1000"], ["A", "8", "1", "sofa" * 40, "1000"]]
+    with (tmp_path / "in.csv").open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([header, *lines])
+    database.ready()
+    monkeypatch.setattr("peerloan.scoring.recording.MAX_LOAN_BYTES", 200)
+    bundle = Store(tmp_path / "store").load(version)
+    book, out = open_book(tmp_path / "in.csv"), tmp_path / "out.csv"
+    expected = r"row 2, \(loan\): expected .* bytes of compact JSON, given 2"
+    with (
+        pytest.raises(BookError, match=expected),
+        Recorder(database, Seal(tmp_path / "seal"), "tests") as recorder,
+    ):
+        score_book(book, bundle, out, recorder=recorder)
+    assert not (tmp_path / "out.csv").exists()
+    assert kept_in(database) == []
 
 
 @pytest.mark.parametrize("candidate", ["additive", "basic"])

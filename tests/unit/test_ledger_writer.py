@@ -7,6 +7,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +102,23 @@ def test_a_value_that_no_driver_takes_is_refused_alone(
             writer.put(decision(loan_id), each)
     assert isinstance(told.pop("\ud800").outcome(), RecordRefused)
     assert [each.outcome() for each in told.values()] == [None] * 3
+
+
+def test_a_transaction_is_bounded_by_bytes_as_well_as_by_decisions(
+    database: Database, writer_on: Callable[..., Writer]
+) -> None:
+    def large(make: Callable[[Ids], Entry], ids: Ids) -> Entry:
+        return make(ids)._replace(size=5_000_000)
+
+    committed: list[Committed] = []
+    writer = writer_on(committed.append)
+    told = [Told() for _ in range(9)]
+    with holding(database):
+        for i, each in enumerate(told):
+            writer.put(partial(large, decision(f"{i}")), each)
+    assert [each.outcome() for each in told] == [None] * 9
+    assert max(each.entries for each in committed) <= 4
+    assert sum(each.decisions for each in committed) == 9
 
 
 @contextlib.contextmanager

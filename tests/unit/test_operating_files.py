@@ -285,6 +285,26 @@ def test_compose_builds_each_image_of_ours_once_and_asks_nobody_for_it() -> None
     }
 
 
+def test_each_container_has_a_limit_of_memory_and_one_that_stays_has_a_setting_for_it() -> None:
+    found = composed()["services"]
+    limits = {name: each["mem_limit"] for name, each in found.items()}
+    assert {name for name, each in found.items() if each["restart"] == "no"} == {
+        name for name, limit in limits.items() if re.fullmatch("[1-9][0-9]{2}m", limit)
+    }
+    swarm = {}
+    for file in ("stack.yml", "ledger.yml"):
+        stack = yaml.safe_load((ROOT / "deploy/swarm" / file).read_text("utf-8"))
+        for name, each in stack["services"].items():
+            swarm[name] = each["deploy"]["resources"]["limits"]["memory"]
+    staying = {name: each for name, each in limits.items() if name in swarm}
+    assert staying == swarm
+    assert set(limits) - set(swarm) == {"setup", "ledger_upgrade"}
+    for limit in staying.values():
+        assert re.fullmatch(r"\$\{PEERLOAN_[A-Z]+_MEMORY:-[1-9]g\}", limit)
+    job = (ROOT / "deploy/swarm/deploy.sh").read_text("utf-8")
+    assert f"--limit-memory {limits['ledger_upgrade']}" in job
+
+
 def test_compose_asks_for_nothing_that_a_clone_does_not_hold() -> None:
     found = composed()
     assert "secrets" not in found, "files that somebody has to make"

@@ -55,13 +55,12 @@ def replay(since: int | None, until: int | None, wanted: tuple[bytes, ...], as_j
     began = time.monotonic()
     absent: dict[bytes, str] = {}
     if wanted:
-        found = find(database, wanted)
-        absent = {
-            each: "was purged" if was_purged(database, each) else "is not in the ledger"
-            for each in wanted
-            if each not in found
-        }
-        replaying.add(list(found.values()))
+        for each in dict.fromkeys(wanted):  # one by one: they may be large
+            if found := find(database, [each]):
+                replaying.add(list(found.values()))
+            else:
+                purged = was_purged(database, each)
+                absent[each] = "was purged" if purged else "is not in the ledger"
     else:
         _replay_all(replaying, database, since or 0, until)
     seconds = time.monotonic() - began

@@ -29,10 +29,13 @@ class Key(NamedTuple):
 
 
 class Entry(NamedTuple):
-    """A request's decisions: all of them are kept, or none."""
+    """A request's decisions: all of them are kept, or none; `size` is about how many bytes of loans
+    they hold.
+    """
 
     records: Sequence[Record]
     key: Key | None = None
+    size: int = 0
 
 
 class First(NamedTuple):

@@ -7,10 +7,11 @@ from typing import NamedTuple
 
 from sqlalchemy import BigInteger, Connection, FromClause, Select, func, literal_column, or_, select
 
+from peerloan.ledger.batches import MAX_ROWS, batches, measured
+from peerloan.ledger.reading import parts
 from peerloan.ledger.reports import DAY_MS
 from peerloan.ledger.schema import decisions, outcomes
 
-_AT_ONCE = 5_000
 # A share times a count may be a little above the whole number that it is.
 _ROUNDING = 1e-9
 # Not a parameter: PostgreSQL would not see that it is the same wherever the day stands.
@@ -28,13 +29,19 @@ class Matured(NamedTuple):
 
 
 def matured(connection: Connection, share: float, now_ms: int) -> Iterator[list[Matured]]:
-    """Each loan's latest decision that has matured, the oldest first, in lists of thousands.
+    """Each loan's latest decision that has matured, the oldest first, in lists of thousands; of
+    fewer where the loans are large.
 
     It has if an outcome of it is known, and one of at least this share of its day's decisions:
     late loans may be told before the others, and of a young day too many are late. The outcome is
     that which holds `now_ms` (milliseconds since 1970); decisions that name no loan are loans of
     their own.
     """
+    rows = _each(connection, share, now_ms)
+    yield from measured(rows, Matured._fields.index("inputs"))
+
+
+def _each(connection: Connection, share: float, now_ms: int) -> Iterator[Matured]:
     told = _told(now_ms)
     place = func.row_number().over(partition_by=decisions.c.loan_id, order_by=decisions.c.id.desc())
     chosen = (
@@ -44,13 +51,19 @@ def matured(connection: Connection, share: float, now_ms: int) -> Iterator[list[
         .subquery()
     )
     rows = (
-        select(decisions.c.id, decisions.c.loan_id, decisions.c.inputs, chosen.c.late)
-        .join(chosen, chosen.c.id == decisions.c.id)
+        select(chosen.c.id, chosen.c.late)
         .where(or_(chosen.c.loan_id.is_(None), chosen.c.place == 1))
-        .order_by(decisions.c.id)
+        .order_by(chosen.c.id)
     )
-    for some in connection.execute(rows, execution_options={"yield_per": _AT_ONCE}).partitions():
-        yield [Matured(row.id.bytes, *tuple(row)[1:]) for row in some]
+    # To sort them with their loans would write all of these once more.
+    chosen_rows = connection.execute(rows, execution_options={"yield_per": MAX_ROWS})
+    for late in (dict(map(tuple, some)) for some in chosen_rows.partitions()):
+        for named in parts(list(late)):
+            columns = decisions.c.id, decisions.c.loan_id, decisions.c.inputs
+            full = select(*columns).where(decisions.c.id.in_(named)).order_by(decisions.c.id)
+            for some in batches(connection, full):
+                for made, loan_id, inputs in some:
+                    yield Matured(made.bytes, loan_id, inputs, late[made])
 
 
 def count_young(connection: Connection, share: float, now_ms: int) -> int:

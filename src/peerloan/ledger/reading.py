@@ -10,22 +10,25 @@ from uuid import UUID
 from sqlalchemy import ColumnElement, Connection, Row, Select, select, union_all
 
 from peerloan.ledger import ids
+from peerloan.ledger.batches import MAX_ROWS, batches, first_of, size_of
 from peerloan.ledger.database import Database
 from peerloan.ledger.errors import LedgerError
 from peerloan.ledger.records import Kept, Record, Version
 from peerloan.ledger.schema import decisions, versions
+from peerloan.ledger.snapshot import snapshot
 from peerloan.loan.spelling import id_spellings
 from peerloan.model import BANDS
 
 _COLUMNS = [decisions.c[name] for name in Record._fields]
-# Rows that a stream fetches at once, and ids that one statement names.
-_AT_ONCE = 5_000
+# Ids that one statement names.
 NAMED = 500
 # Stretches of the index that one statement joins: SQLite joins 500 at most.
 _STRETCHES = 100
 # Decisions of all callers among which a page looks for those of one: no index names callers, and
 # who made few must not have the whole ledger read.
 REACH = 20_000
+# Of the loans of a page: it ends before it is full where they are large.
+MAX_PAGE_BYTES = 4_000_000
 _Each = TypeVar("_Each")
 
 
@@ -78,9 +81,8 @@ def was_purged(database: Database, wanted: bytes, caller: str | None = None) -> 
     caller's none is found.
     """
     with database.reading() as connection:
-        rows = select(decisions.c.inputs).where(decisions.c.id == UUID(bytes=wanted))
-        found = connection.execute(_of_caller(rows, caller)).first()
-        return found is not None and found.inputs is None
+        rows = select(decisions.c.inputs.is_(None)).where(decisions.c.id == UUID(bytes=wanted))
+        return bool(connection.execute(_of_caller(rows, caller)).scalar())
 
 
 def reach(database: Database, wanted: Wanted, before: bytes | None = None) -> bytes | None:
@@ -101,18 +103,25 @@ def page(
     limit: int,
     before: bytes | None = None,
     down_to: bytes | None = None,
-) -> list[Kept]:
+) -> tuple[list[Kept], bool]:
     """At most so many decisions, the newest first, of those with ids below `before`, and not below
-    `down_to`.
+    `down_to`; and whether there are more. They are fewer where their loans hold more than
+    MAX_PAGE_BYTES.
     """
     with database.reading() as connection:
+        # One more than asked for tells whether there are more.
         rows = _within(select(decisions.c.id), wanted, before, down_to)
-        named = _newest(connection, wanted, limit, rows)
-        kept = select(*_COLUMNS).where(decisions.c.id.in_(named)).order_by(decisions.c.id.desc())
-        found = connection.execute(kept).all()
+        named = _newest(connection, wanted, limit + 1, rows)
+        chosen = select(decisions.c.id, size_of(connection, decisions.c.inputs)).where(
+            decisions.c.id.in_(named[:limit])
+        )
+        sized = connection.execute(chosen.order_by(decisions.c.id.desc())).all()
+        count = first_of([size for _, size in sized], MAX_PAGE_BYTES)
+        kept = select(*_COLUMNS).where(decisions.c.id.in_([made for made, _ in sized[:count]]))
+        found = connection.execute(kept.order_by(decisions.c.id.desc())).all()
         # Read last: a version is registered before its first decision.
         known = known_versions(connection)
-        return [_kept(row, known) for row in found]
+        return [_kept(row, known) for row in found], len(named) > count
 
 
 def _newest(
@@ -160,18 +169,22 @@ def _numbers(version: str | None) -> Select[tuple[int]]:
 
 
 def stream(
-    database: Database, since_ms: int = 0, until_ms: int | None = None
+    database: Database,
+    since_ms: int = 0,
+    until_ms: int | None = None,
+    max_rows: int = MAX_ROWS,
 ) -> Iterator[list[Kept]]:
-    """Every decision of a time that was not purged, the oldest first, in lists of thousands."""
+    """Every decision of a time that was not purged, the oldest first, in lists of thousands; of
+    fewer where their loans are large.
+    """
     rows = (
         _within(select(*_COLUMNS), Wanted(since_ms=since_ms, until_ms=until_ms), None)
         .where(decisions.c.inputs.is_not(None))
         .order_by(decisions.c.id)
-        .execution_options(yield_per=_AT_ONCE)
     )
-    with database.reading() as connection:
+    with snapshot(database) as connection:
         known = known_versions(connection)
-        for some in connection.execute(rows).partitions():
+        for some in batches(connection, rows, max_rows):
             yield [_kept(row, known) for row in some]
 
 

@@ -26,7 +26,9 @@ class Version(NamedTuple):
 
 
 class Record(NamedTuple):
-    """A decision, to be kept. `reasons` and `warnings` are JSON; `inputs`, too, as it was given."""
+    """A decision, to be kept. `inputs` (the loan as it was given), `reasons` and `warnings` are
+    compact JSON.
+    """
 
     id: bytes
     version: Version

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from datetime import date
+from itertools import islice
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -16,6 +17,8 @@ from peerloan.loan.text import TEXT_EXPECTED, show_given
 DAY_MS = 86_400_000
 _EPOCH = date(1970, 1, 1).toordinal()
 _DAY = re.compile(r"\d{4}-\d{2}-\d{2}", re.ASCII)
+# Unknown names that a refusal of a row names: a body may hold a million.
+_MOST_NAMED = 10
 _SAID = {"late": Label("late", late=True, on_time=False)}
 
 
@@ -42,9 +45,8 @@ class Reader:
         if not isinstance(given, Mapping):
             return [Problem(row, "(outcome)", "an object", show_given(given))]
         reading = _Reading(row, given)
-        for name in given:
-            if name not in self.names:
-                reading.refuse(show_name(name), f"nothing but {', '.join(self.names)}", name)
+        for name in islice((name for name in given if name not in self.names), _MOST_NAMED):
+            reading.refuse(show_name(name), f"nothing but {', '.join(self.names)}", name)
         decision_id = reading.decision_id()
         loan_id = reading.loan_id(self.loan_names)
         day = reading.day(today)

@@ -18,6 +18,7 @@ from sqlalchemy import Connection, and_, delete, func, insert, select, text, tup
 from sqlalchemy.exc import SQLAlchemyError
 
 from peerloan.ledger import ids
+from peerloan.ledger.batches import counts, size_of
 from peerloan.ledger.database import Database
 from peerloan.ledger.entries import KEY_MS
 from peerloan.ledger.errors import LedgerError
@@ -112,21 +113,23 @@ def purge(
 
 
 def _chunks(database: Database, before_ms: int) -> Iterator[tuple[UUID, UUID]]:
-    """Ranges of ids up to a moment, one after the other, with so many decisions to erase in each.
+    """Ranges of ids up to a moment, one after the other, with so many decisions to erase in each,
+    or fewer where their loans are large: what is erased goes through the database's log.
 
     They are looked for before the transaction that erases, which keeps others waiting.
     """
     low, end = UUID(int=0), ids.first_at(before_ms)
     while low < end:
-        following = (
-            select(decisions.c.id)
-            .where(decisions.c.id >= low, decisions.c.id < end, decisions.c.salt.is_not(None))
-            .order_by(decisions.c.id)
-            .offset(_DECISIONS)
-            .limit(1)
-        )
         with database.reading() as connection:
-            high = connection.execute(following).scalar() or end
+            following = (
+                select(decisions.c.id, size_of(connection, decisions.c.inputs))
+                .where(decisions.c.id >= low, decisions.c.id < end, decisions.c.salt.is_not(None))
+                .order_by(decisions.c.id)
+                .limit(_DECISIONS + 1)
+            )
+            found = connection.execute(following).all()
+        count = next(counts((size for _, size in found), _DECISIONS), 0)
+        high = found[count].id if count < len(found) else end
         yield low, high
         low = high
 

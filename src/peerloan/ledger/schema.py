@@ -104,7 +104,7 @@ decisions = Table(
     Column("request_id", String),
     Column("idempotency_key", String),
     Column("loan_id", String),
-    # JSON, as it was given.
+    # JSON, as it was given; compact since releases bound its size.
     Column("inputs", Text),
     Column("margin", Double),
     Column("probability", Double),

@@ -9,10 +9,9 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, column, func, select, table, text
 
+from peerloan.ledger.batches import batches
 from peerloan.ledger.database import Database
 from peerloan.ledger.records import COLUMNS
-
-_AT_ONCE = 5_000
 
 
 @contextlib.contextmanager
@@ -50,6 +49,5 @@ def raw_records(connection: Connection) -> Iterator[Any]:
         # The index is in this order; sorting would write all of it to the disk once more.
         connection.execute(text("SET LOCAL enable_sort = off"))
     rows = select(*selected).select_from(table("decisions")).order_by(record_id)
-    found = connection.execute(rows, execution_options={"yield_per": _AT_ONCE})
-    for some in found.partitions():
+    for some in batches(connection, rows):
         yield from some

@@ -26,8 +26,8 @@ from peerloan.ledger.seal import Seal
 log = logging.getLogger(__name__)
 # No request waits longer for its commit.
 LIMIT_SECONDS = 8.0
-# Decisions of one transaction.
-_MOST = 10_000
+# Decisions of one transaction, and bytes of their loans: beyond them it takes no further entry.
+_MOST, _MOST_BYTES = 10_000, 16_000_000
 _LOOK_SECONDS = 0.5
 # A database to which nothing was written for so long is looked after.
 _IDLE_SECONDS = 2.0
@@ -206,9 +206,9 @@ class Writer:
         """
         taken: list[_Waiting] = []
         keys = set()
-        decisions = 0
+        decisions = size = 0
         newest = b""
-        while self._queue and decisions < _MOST:
+        while self._queue and decisions < _MOST and size < _MOST_BYTES:
             waiting = self._queue.popleft()
             if waiting.told:  # it waited too long
                 continue
@@ -222,6 +222,7 @@ class Writer:
                 keys.add(key[:2])
             taken.append(waiting)
             decisions += len(records)
+            size += waiting.entry.size
         self._batch = taken
         return taken
 

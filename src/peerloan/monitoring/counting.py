@@ -17,6 +17,8 @@ import numpy as np
 from sqlalchemy import Connection, insert, select, text, update
 
 from peerloan.ledger import Database, ids
+from peerloan.ledger.batches import counts as row_counts
+from peerloan.ledger.batches import measured
 from peerloan.ledger.chain_opening import DEAD_MS, HEAD_MS
 from peerloan.ledger.errors import LedgerError, LedgerUnavailable, reason
 from peerloan.ledger.moments import now_ms
@@ -24,7 +26,7 @@ from peerloan.ledger.schema import chains, counted, decisions, watchers
 from peerloan.ledger.snapshot import snapshot
 from peerloan.model import Store
 from peerloan.monitoring.counts import Counts
-from peerloan.monitoring.latest import COLUMNS, HOUR_MS, Decisions, Latest
+from peerloan.monitoring.latest import COLUMNS, HOUR_MS, Decision, Decisions, Latest
 from peerloan.monitoring.storage import Hour, add_counts
 from peerloan.monitoring.versions import Versions
 
@@ -38,6 +40,7 @@ _ROWS = (
     f"SELECT {{}}, time_ms / {HOUR_MS}, {', '.join(COLUMNS[2:])} "  # noqa: S608
     "FROM decisions WHERE id > {} ORDER BY id"
 )
+_SIZES = "SELECT octet_length(inputs) FROM decisions WHERE id > %s ORDER BY id"
 
 
 class CountedElsewhere(LedgerError):
@@ -130,8 +133,8 @@ def _pass(
         counting, replaced = latest.choose(some, fresh)
         found: dict[Hour, Counts] = {}
         _count(versions, some, counting, 1, found, done)
-        if replaced:
-            _count(versions, Decisions.of(replaced), range(len(replaced)), -1, found, done)
+        for others in latest.with_inputs(replaced):
+            _count(versions, others, range(len(others.id)), -1, found, done)
         revision = _keep(database, revision, every, found)
         done.decisions += len(fresh)
     for number, chain in every.items():
@@ -174,32 +177,39 @@ def _stream(
     begin = end
     with (
         _driver_errors(connection),
-        _cursor(connection, start) as cursor,
+        _batches(connection, start) as some,
         ThreadPoolExecutor(1) as ahead,
     ):
         # The next ones are read while some are counted.
-        coming = ahead.submit(cursor.fetchmany, _AT_ONCE)
+        coming = ahead.submit(next, some, None)
         while rows := coming.result():
-            coming = ahead.submit(cursor.fetchmany, _AT_ONCE)
+            coming = ahead.submit(next, some, None)
             yield Decisions.of(rows)
             begin, now = min(begin, ids.milliseconds(rows[0][0])), ids.milliseconds(rows[-1][0])
             progress((now - begin) / (end - begin) if end > begin else 1.0)
 
 
 @contextlib.contextmanager
-def _cursor(connection: Connection, start: bytes) -> Iterator[Any]:
-    """The driver's own cursor, for there may be millions of rows."""
+def _batches(connection: Connection, start: bytes) -> Iterator[Iterator[Sequence[Any]]]:
+    """By the driver's own cursors, for there may be millions of rows."""
     driver: Any = connection.connection.driver_connection
     if connection.dialect.name == "sqlite":
         with contextlib.closing(driver.cursor()) as cursor:
             cursor.execute(_ROWS.format("id", "?"), (start,))
-            yield cursor
+            yield measured(cursor, Decision._fields.index("inputs"), _AT_ONCE)
         return
     # The index is in this order; sorting would write all of it to the disk once more.
     connection.execute(text("SET LOCAL enable_sort = off"))
-    with driver.cursor("counting", binary=True) as cursor:
-        cursor.execute(_ROWS.format("uuid_send(id)", "%s"), (UUID(bytes=start),))
-        yield cursor
+    after = (UUID(bytes=start),)
+    with (
+        driver.cursor("sizes", binary=True) as sizes,
+        driver.cursor("counting", binary=True) as cursor,
+    ):
+        sizes.itersize = _AT_ONCE
+        sizes.execute(_SIZES, after)
+        cursor.execute(_ROWS.format("uuid_send(id)", "%s"), after)
+        # Both see one state, as all that the connection asks.
+        yield map(cursor.fetchmany, row_counts((size for (size,) in sizes), _AT_ONCE))
 
 
 @contextlib.contextmanager

@@ -9,6 +9,7 @@ from uuid import UUID
 from sqlalchemy import Connection, select
 
 from peerloan.ledger import ids
+from peerloan.ledger.batches import batches
 from peerloan.ledger.reading import parts
 from peerloan.ledger.reports import DAY_MS
 from peerloan.ledger.schema import decisions
@@ -19,7 +20,9 @@ _MOST = 1_000_000
 
 
 class Decision(NamedTuple):
-    """What is counted of a decision, and the hour in which it was made, since 1970."""
+    """What is counted of a decision, and the hour in which it was made, since 1970. Its inputs may
+    have to be read yet: `Latest.with_inputs`.
+    """
 
     id: bytes
     hour: int
@@ -74,7 +77,7 @@ class Latest:
 
     def choose(self, some: Decisions, fresh: Sequence[int]) -> tuple[Iterable[int], list[Decision]]:
         """The positions of those that count, of the fresh ones; and those that were counted and no
-        longer do.
+        longer do, without their inputs.
         """
         own_id, _, _, _, version, source, loan_id, _, margin = some
         day = [hour // 24 for hour in some.hour]
@@ -125,9 +128,21 @@ class Latest:
         return found
 
     def _found(self, where: Any) -> Iterator[Decision]:
-        """Decisions whose values were not erased, by rising id."""
-        rows = select(*(decisions.c[name] for name in COLUMNS)).where(
-            where, decisions.c.margin.is_not(None)
-        )
-        for made, time_ms, *others in self._connection.execute(rows.order_by(decisions.c.id)):
-            yield Decision(made.bytes, time_ms // HOUR_MS, *others)
+        """Decisions whose values were not erased, by rising id, without their inputs."""
+        columns = [decisions.c[name] for name in COLUMNS if name != "inputs"]
+        rows = select(*columns).where(where, decisions.c.margin.is_not(None))
+        for row in self._connection.execute(rows.order_by(decisions.c.id)):
+            made, time_ms, chain, seq, version, source, loan_id, margin = tuple(row)
+            place = chain, seq, version, source, loan_id
+            yield Decision(made.bytes, time_ms // HOUR_MS, *place, None, margin)
+
+    def with_inputs(self, some: Sequence[Decision]) -> Iterator[Decisions]:
+        """Decisions with their inputs, of which there may be much: batch by batch."""
+        known = {each.id: each for each in some}
+        for named in parts(list(known)):
+            rows = select(decisions.c.id, decisions.c.inputs)
+            rows = rows.where(decisions.c.id.in_([UUID(bytes=each) for each in named]))
+            for batch in batches(self._connection, rows.order_by(decisions.c.id)):
+                yield Decisions.of(
+                    known[made.bytes]._replace(inputs=inputs) for made, inputs in batch
+                )

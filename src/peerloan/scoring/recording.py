@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import islice, starmap
 from typing import Any
 
-from peerloan.book import Batch, Book, read_column
+from peerloan.book import Batch, Book, BookError, read_column
 from peerloan.ledger import Ids, Record, Recorder, Version
+from peerloan.ledger.loan_json import LOAN_EXPECTED, MAX_LOAN_BYTES, size_in_bytes
 from peerloan.ledger.reasons import ReasonTexts
 from peerloan.ledger.records import as_json
-from peerloan.loan import MAX_RUN_COMPARISONS, Suggestions, doubts_of
+from peerloan.loan import MAX_RUN_COMPARISONS, Problem, Suggestions, doubts_of
 from peerloan.loan.text import parse_number
 from peerloan.model import Bundle, Said
 from peerloan.scoring.deciding import Decided
 from peerloan.scoring.texts import inputs_of, reasons_of
 
-# Decisions of one transaction: other writers wait for it, a service's requests among them.
-_AT_ONCE = 5_000
+# Decisions of one transaction, and letters of their loans: other writers wait for it, a service's
+# requests among them.
+_AT_ONCE, _MOST_LETTERS = 5_000, 8_000_000
 
 
 class Recording:
@@ -24,7 +27,7 @@ class Recording:
 
     def __init__(self, recorder: Recorder, bundle: Bundle, book: Book) -> None:
         self._recorder = recorder
-        self._bundle = bundle
+        self._bundle, self._book = bundle, book
         self._version = Version.of(bundle)
         self._texts = ReasonTexts(bundle)
         self._ids = Ids()
@@ -39,25 +42,38 @@ class Recording:
     def keep(self, batch: Batch, decided: Decided) -> list[bytes]:
         """Hand over a part's decisions, and return their ids.
 
-        Raises LedgerError if any before them could not be kept.
+        Raises LedgerError if any before them could not be kept, or BookError for a loan that is too
+        large to be.
         """
         others = {name: self._column(batch, name) for name in self._others}
+        inputs = inputs_of(batch.loans, others)
+        largest = max(map(len, inputs), default=0)
+        if largest * 4 > MAX_LOAN_BYTES:
+            self._refuse_large(batch, inputs)
         ids = self._ids.many(batch.loans.size)
         recorder = self._recorder
         common = self._version, "book", recorder.caller, recorder.request_id, None
         nothing = [None] * len(ids)
         columns = (
             *([each] * len(ids) for each in common),
-            *(others[self._id] if self._id else nothing, inputs_of(batch.loans, others)),
+            *(others[self._id] if self._id else nothing, inputs),
             *(decided.margins.tolist(), decided.probabilities.tolist()),
             *(decided.late.tolist(), decided.bands.tolist()),
             nothing if decided.said is None else self._reasons(decided.said),
             self._warnings(batch),
         )
         records = starmap(Record, zip(ids, *columns, strict=True))
-        while some := list(islice(records, _AT_ONCE)):
+        at_once = min(_AT_ONCE, _MOST_LETTERS // max(largest, 1))
+        while some := list(islice(records, at_once)):
             recorder.put(some)
         return ids
+
+    def _refuse_large(self, batch: Batch, inputs: Sequence[str]) -> None:
+        rows = batch.part.numbers[batch.good].tolist()
+        for row, size in zip(rows, map(size_in_bytes, inputs), strict=True):
+            if size > MAX_LOAN_BYTES:
+                problem = Problem(row, "(loan)", LOAN_EXPECTED, f"{size:,}")
+                raise BookError(self._book.bad_row(problem))
 
     def _column(self, batch: Batch, name: str) -> list[Any]:
         """A column that is no field: text as it stands there, an exposure as a number if it is."""

@@ -19,7 +19,8 @@ from peerloan.service.bodies import read_body
 from peerloan.service.callers import is_trusted
 from peerloan.service.champion import Champion, Serving
 from peerloan.service.guards import by_address, needs
-from peerloan.service.keeping import keep, many_inputs, one_input
+from peerloan.service.inputs import many_inputs, one_input
+from peerloan.service.keeping import keep
 from peerloan.service.problems import RequestError, sentence
 from peerloan.service.reading import read
 from peerloan.service.shadow import Shadow
@@ -87,11 +88,12 @@ def predictions() -> Whole:
     now = serving(champion())
     loans = read(now, content)
     if isinstance(loans, Checked):
-        answer = answer_one(now, loans, wanted)
         inputs = [one_input(content)]
+        answer = answer_one(now, loans, wanted)
     else:
+        # Also of a what_if, of which nothing is kept: it is refused like the decision would be.
+        inputs = many_inputs(content)
         answer = answer_many(now, loans, wanted)
-        inputs = [] if wanted.what_if else many_inputs(content)
     return keep(answer, inputs, "api", wanted, _shape, content, shadow().following(content, answer))
 
 

@@ -21,7 +21,8 @@ from peerloan.service import keeping, problems
 from peerloan.service.api import as_json
 from peerloan.service.callers import only_caller
 from peerloan.service.guards import needs
-from peerloan.service.keeping import database, input_json
+from peerloan.service.inputs import input_json
+from peerloan.service.keeping import database
 from peerloan.service.openapi_decisions import MAX_LIMIT, USUAL_LIMIT
 from peerloan.service.parameters import Parameters, refuse_parameters
 from peerloan.service.problems import RequestError
@@ -63,11 +64,10 @@ def decisions() -> Response:
     """
     wanted, limit, before = _asked()
     down_to = reach(database(), wanted, before)
-    # One more than asked for tells whether there is another page.
-    kept = page(database(), wanted, limit + 1, before, down_to)
-    last = kept[limit - 1].id if len(kept) > limit else down_to
+    kept, more = page(database(), wanted, limit, before, down_to)
+    last = kept[-1].id if more else down_to
     following = None if last is None else base64.urlsafe_b64encode(last).decode().rstrip("=")
-    return as_json({"predictions": _described(kept[:limit]), "next": following})
+    return as_json({"predictions": _described(kept), "next": following})
 
 
 def _described(kept: Sequence[Kept]) -> list[dict[str, Any]]:

@@ -6,15 +6,11 @@ A view makes its answer and hands the decisions over by `keep`; the answer waits
 
 from __future__ import annotations
 
-import codecs
-import json
-import math
 import re
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-import msgspec
 from flask import Flask, Response, current_app, request
 
 from peerloan.ledger import (
@@ -39,7 +35,6 @@ from peerloan.model import BANDS, BundleError, StoreError, StoreFault
 from peerloan.service import answers, metrics
 from peerloan.service.answers import Answer, Wanted
 from peerloan.service.application import Whole
-from peerloan.service.bodies import decode
 from peerloan.service.callers import caller_name
 from peerloan.service.champion import Champion
 from peerloan.service.openapi_decisions import REPLAYED_HEADER
@@ -136,8 +131,8 @@ def keep(
 ) -> _Shaped:
     """The response, in the `shape` of its route, that leaves once the decisions are kept.
 
-    `inputs` are the loans as they were given, in JSON, and `content` what makes this request the
-    same as another. `follow` gets the decisions' ids once they last. A `what_if`, and an answer
+    `inputs` are the loans, in compact JSON, and `content` what makes this request the same as
+    another. `follow` gets the decisions' ids once they last. A `what_if`, and an answer
     without decisions, has nothing to wait for. Raises RequestError if nothing can be kept now.
     """
     environ = request.environ
@@ -167,7 +162,7 @@ def keep(
             texts = as_json(decision.reasons), as_json(warnings) if warnings else None
             who = source, name, request_id, key_text
             records.append(Record(made_id, version, *who, loan_id, given, *numbers, *texts))
-        return Entry(records, key)
+        return Entry(records, key, len(content))
 
     def again(outcome: First | OtherRequest | LedgerError) -> WSGIApplication:
         try:
@@ -267,59 +262,3 @@ def _refusal(outcome: OtherRequest | LedgerError) -> RequestError:
 def unavailable(detail: str) -> RequestError:
     """The problem of a ledger that can't be asked or written to now."""
     return RequestError(503, "Ledger Unavailable", detail, headers=_RETRY)
-
-
-def one_input(content: bytes) -> str:
-    """A body that is one loan, as it was given."""
-    return content.removeprefix(codecs.BOM_UTF8).decode("utf-8", "replace")
-
-
-def many_inputs(content: bytes) -> list[str]:
-    """The loans of a body that is a list of them, each as it was given, or columns."""
-    content = content.removeprefix(codecs.BOM_UTF8)
-    if content.lstrip()[:1] == b"{":
-        return column_inputs(decode(content))
-    try:
-        return [str(each, "utf-8") for each in _list.decode(content)]
-    except (msgspec.MsgspecError, UnicodeDecodeError):  # what is nearly JSON
-        return [json.dumps(each) for each in decode(content)]
-
-
-def column_inputs(columns: Mapping[str, Sequence[Any]]) -> list[str]:
-    """Loans that were given in columns, each as one."""
-    names = list(columns)
-    return [_json(dict(zip(names, row, strict=True))) for row in _rows(columns)]
-
-
-def record_input(record: Mapping[str, Any]) -> str:
-    """A loan of a form."""
-    return _json(record)
-
-
-def input_json(given: str) -> msgspec.Raw:
-    """A kept loan as JSON: what was taken though it is only nearly JSON is null there."""
-    try:
-        msgspec.json.decode(given)
-    except msgspec.MsgspecError:
-        given = json.dumps(json.loads(given, parse_float=_finite, parse_constant=lambda _: None))
-    return msgspec.Raw(given.encode())
-
-
-_list = msgspec.json.Decoder(list[msgspec.Raw])
-
-
-def _finite(text: str) -> float | None:
-    number = float(text)
-    return number if math.isfinite(number) else None
-
-
-def _rows(columns: Mapping[str, Sequence[Any]]) -> Iterable[tuple[Any, ...]]:
-    return zip(*columns.values(), strict=True)
-
-
-def _json(record: Mapping[str, Any]) -> str:
-    try:
-        return msgspec.json.encode(record).decode()
-    # A lone surrogate, or a number of many digits, in a field that is ignored.
-    except (ValueError, TypeError, OverflowError):
-        return json.dumps(record)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from itertools import islice
 from typing import Any
 
 import msgspec
@@ -28,6 +29,7 @@ from peerloan.service.callers import operator
 from peerloan.service.guards import needs
 from peerloan.service.parameters import refuse_parameters
 from peerloan.service.problems import RequestError
+from peerloan.service.reading import MAX_NAMES
 from peerloan.service.tokens import PROMOTE
 
 blueprint = Blueprint("models", __name__)
@@ -128,7 +130,7 @@ def _promotion() -> dict[str, Any]:
     else:
         wrong = [
             Problem(None, show_name(name), expected, show_given(value))
-            for name, value in body.items()
+            for name, value in islice(body.items(), MAX_NAMES)
             if (expected := _refusal(name, value))
         ]
     if wrong:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from datetime import UTC, date, datetime
+from itertools import islice
 from typing import Any, get_args
 
 import msgspec
@@ -30,6 +31,7 @@ from peerloan.service.keeping import database
 from peerloan.service.openapi_monitoring import MAX_DAYS, MAX_LIMIT, USUAL_LIMIT
 from peerloan.service.parameters import Parameters, refuse_parameters
 from peerloan.service.problems import RequestError
+from peerloan.service.reading import MAX_NAMES
 
 blueprint = Blueprint("monitoring", __name__)
 log = logging.getLogger(__name__)
@@ -126,10 +128,10 @@ def _why(content: bytes) -> str:
     if not isinstance(body, dict):
         wrong = [Problem(None, "(body)", 'an object: {"why": "…"}', show_given(body))]
     else:
+        others = (name for name in body if name != "why")
         wrong = [
-            Problem(None, show_name(name), "nothing but why", show_given(value))
-            for name, value in body.items()
-            if name != "why"
+            Problem(None, show_name(name), "nothing but why", show_given(body[name]))
+            for name in islice(others, MAX_NAMES)
         ]
         if not kept.is_why(body.get("why")):
             given = show_given(body["why"]) if "why" in body else "nothing"

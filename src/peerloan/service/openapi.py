@@ -129,7 +129,7 @@ def _predict(loan: dict[str, Any] | None) -> dict[str, Any]:
         | {
             "400": "The body holds no loans, or a parameter or header is wrong.",
             "408": "The body stopped arriving.",
-            "413": "Over 10,000 loans or 5 MB.",
+            "413": "Over 10,000 loans or 5 MB, or one loan of over 64,000 bytes.",
             "415": openapi_decisions.WRONG_TYPE,
             "422": "Wrong values, every wrong field named; or the Idempotency-Key is another "
             "request's.",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from dataclasses import asdict
+from itertools import islice
 from typing import Any, get_args
 
 from flask import Blueprint, Response, request
@@ -24,6 +25,7 @@ from peerloan.service.keeping import database
 from peerloan.service.openapi_outcomes import MAX_OUTCOMES
 from peerloan.service.parameters import refuse_parameters
 from peerloan.service.problems import RequestError
+from peerloan.service.reading import MAX_NAMES
 
 blueprint = Blueprint("outcomes", __name__)
 log = logging.getLogger(__name__)
@@ -66,10 +68,10 @@ def _rows(content: bytes) -> list[Any]:
         given = show_given(body["outcomes"]) if "outcomes" in body else "nothing"
         wrong = [Problem(None, "outcomes", "a list", given)]
     else:
+        others = (name for name in body if name != "outcomes")
         wrong = [
-            Problem(None, show_name(name), "nothing but outcomes", show_given(value))
-            for name, value in body.items()
-            if name != "outcomes"
+            Problem(None, show_name(name), "nothing but outcomes", show_given(body[name]))
+            for name in islice(others, MAX_NAMES)
         ]
     if wrong:
         raise RequestError(422, "Wrong Values", problems.sentence(wrong), wrong)

@@ -16,13 +16,16 @@ from peerloan.service.answers import Wanted, answer_one
 from peerloan.service.bodies import decode, read_form
 from peerloan.service.champion import Serving
 from peerloan.service.guards import needs
-from peerloan.service.keeping import keep, record_input
+from peerloan.service.inputs import record_input
+from peerloan.service.keeping import keep
 from peerloan.service.problems import RequestError
 
 blueprint = Blueprint("pages", __name__)
 # A form's own names: a field could have the same, so a field's input is named with a prefix.
 PREFIX = "field."
 _MAX_PASTED = 100_000
+# Letters of what stands in an input that are shown again where it is refused.
+_MAX_SHOWN = 1_000
 
 
 @blueprint.get("/")
@@ -61,8 +64,11 @@ def decide() -> Response | tuple[str, int]:
     given = {name: _input_text(record.get(name)) for name in definition.names}
     if checked.problems:
         return _page(current, given, checked=checked, pasted=pasted), 422
+    try:
+        inputs = record_input(record)
+    except RequestError as error:  # of a pasted loan: what a form holds is never so much
+        return _page(current, given, pasted=pasted, paste_error=f"{error.detail}."), error.status
     answer = answer_one(current, checked, Wanted())
-    inputs = record_input(record)
     content = inputs.encode()
 
     def shape(body: dict[str, Any]) -> Response:
@@ -153,7 +159,7 @@ def _input_text(value: Any) -> str:
     except (ValueError, RecursionError):  # thousands of digits, or of brackets
         return ""
     # A surrogate that stands alone can't be sent back.
-    return text.encode("utf-8", "replace").decode()
+    return text[:_MAX_SHOWN].encode("utf-8", "replace").decode()
 
 
 @blueprint.app_template_filter("brief")
@@ -188,7 +194,7 @@ def _page(
         warnings=[_with_label(warning, labels) for warning in answer["warnings"]] if answer else [],
         labels=labels,
         ids={name: f"field-{i}" for i, name in enumerate(definition.names, 1)},
-        pasted=pasted,
+        pasted=pasted[:_MAX_PASTED],
         paste_error=paste_error,
     )
 

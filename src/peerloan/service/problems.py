@@ -65,7 +65,7 @@ def register(app: Flask) -> None:
     @app.errorhandler(Exception)
     def unexpected(error: Exception) -> Response:
         request_id = request.environ.get("peerloan.request_id")
-        where = f"{request.method} {request.path}, request {request_id}"
+        where = f"{request.method[:20]} {request.path[:200]}, request {request_id}"
         log.error("unexpected error on %s", where, exc_info=error)
         detail = "Something went wrong here. The request was not answered; the log has the cause."
         return answer(RequestError(500, "Internal Server Error", detail))

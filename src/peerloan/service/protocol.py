@@ -22,8 +22,9 @@ from peerloan.service.api import MAX_BODY_BYTES, as_json, champion, serving, sha
 from peerloan.service.bodies import read_body
 from peerloan.service.champion import Serving
 from peerloan.service.guards import free, needs
+from peerloan.service.inputs import column_inputs
 from peerloan.service.json_faults import refuse_binary
-from peerloan.service.keeping import column_inputs, keep
+from peerloan.service.keeping import keep
 from peerloan.service.parameters import refuse_parameters
 from peerloan.service.problems import RequestError, sentence
 from peerloan.service.reading import read_columns
@@ -106,14 +107,14 @@ def infer(model: str, version: str | None = None) -> Response:
     values = {name: column.values for name, column in columns.items()}
     loans = read_columns(now, values)
     explained = Wanted(reasons="reasons" in wanted)
-    answer = answer_many(now, loans, explained)
     inputs = column_inputs(values)
+    answer = answer_many(now, loans, explained)
     followed = None
     challenger = champion().challenger
     # Not by the Serving, which another change of the aliases replaces meanwhile.
-    if challenger is None or now.bundle is not challenger.bundle:
+    if challenger is not None and now.bundle is not challenger.bundle:
         # Of fields that this version ignores any text is taken, which only this writer writes.
-        followed = shadow().following(json.dumps(values).encode, answer)
+        followed = shadow().following(json.dumps(values).encode(), answer)
 
     def shape(body: dict[str, Any]) -> Response:
         return _response(model, now.bundle.version, asked, wanted, body)

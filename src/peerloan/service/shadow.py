@@ -13,13 +13,14 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from queue import Empty, Full, Queue
+from typing import NamedTuple
 
 from peerloan.ledger import Database
 from peerloan.ledger.challenges import Challenge, keep_challenges
 from peerloan.ledger.writer import Writer
 from peerloan.loan import Loans
 from peerloan.loan.text import counted
-from peerloan.model import OnnxTimeLimit, probabilities
+from peerloan.model import Bundle, OnnxTimeLimit, probabilities
 from peerloan.service import metrics
 from peerloan.service.answers import Answer
 from peerloan.service.champion import Champion, Serving
@@ -27,20 +28,30 @@ from peerloan.service.problems import RequestError
 from peerloan.service.reading import read_loans
 
 log = logging.getLogger(__name__)
-# Requests that wait at most; beyond them one is counted as skipped.
-_WAITING = 1000
+# Requests that wait at most, and bytes of their bodies; beyond them one is counted as skipped.
+_WAITING, _WAITING_BYTES = 1000, 50_000_000
 _WRITE_SECONDS = 1.0
 _LOOK_SECONDS = 0.5
 # How long the process waits at its end for what is not scored yet; the rest is skipped.
 _END_SECONDS = 5.0
 
 
+class _Own(NamedTuple):
+    """What of a champion's decision is compared."""
+
+    probability: float
+    late: bool
+
+
 @dataclass(frozen=True, slots=True)
 class _Answered:
-    """A request's loans, as a body or what makes one, and what was made of them."""
+    """A request's loans, as a body, and what was made of them: no more than is compared, for many
+    may wait.
+    """
 
-    content: bytes | Callable[[], bytes]
-    answer: Answer
+    content: bytes
+    bundle: Bundle
+    decisions: Sequence[_Own]
     ids: Sequence[bytes]
 
 
@@ -51,25 +62,31 @@ class Shadow:
         self._champion = champion
         self._database, self._writer = database, writer
         self._queue: Queue[_Answered] = Queue(_WAITING)
+        # Bytes that were handed over, and that were taken: each is changed by one thread alone.
+        self._put_bytes = self._taken_bytes = 0
         self._begin = threading.Lock()
         self._thread: threading.Thread | None = None
 
-    def following(
-        self, content: bytes | Callable[[], bytes], answer: Answer
-    ) -> Callable[[Sequence[bytes]], None] | None:
+    def following(self, content: bytes, answer: Answer) -> Callable[[Sequence[bytes]], None] | None:
         """What hands over loans and their answer, once its decisions have ids and last; None while
         nothing runs in shadow.
         """
         if self._champion.challenger is None:
             return None
-        return lambda ids: self._follow(_Answered(content, answer, ids))
+        return lambda ids: self._follow(content, answer, ids)
 
-    def _follow(self, answered: _Answered) -> None:
-        try:
-            self._queue.put_nowait(answered)
-        except Full:
-            _skip(answered)
+    def _follow(self, content: bytes, answer: Answer, ids: Sequence[bytes]) -> None:
+        """Called by the thread that keeps decisions, and by no other."""
+        if self._put_bytes - self._taken_bytes >= _WAITING_BYTES:
+            _skip(ids)
             return
+        own = [_Own(each.probability, each.late) for each in answer.decisions]
+        try:
+            self._queue.put_nowait(_Answered(content, answer.serving.bundle, own, ids))
+        except Full:
+            _skip(ids)
+            return
+        self._put_bytes += len(content)
         if self._thread is None:
             with self._begin:
                 if self._thread is None:
@@ -83,7 +100,7 @@ class Shadow:
         # No daemon, as the writer's thread, after which nothing is handed over any more.
         while self._writer.runs:
             with contextlib.suppress(Empty):
-                challenges += self._scored(self._queue.get(timeout=_LOOK_SECONDS))
+                challenges += self._scored(self._taken(self._queue.get(timeout=_LOOK_SECONDS)))
             # Each write is a commit, which the decisions' own wait for.
             if challenges and time.monotonic() >= write_at:
                 write_at = time.monotonic() + _WRITE_SECONDS
@@ -99,18 +116,21 @@ class Shadow:
         challenges: list[Challenge] = []
         with contextlib.suppress(Empty):
             while True:
-                answered = self._queue.get_nowait()
+                answered = self._taken(self._queue.get_nowait())
                 if time.monotonic() < until:
                     challenges += self._scored(answered)
                 else:
-                    _skip(answered)
+                    _skip(answered.ids)
         return challenges
+
+    def _taken(self, answered: _Answered) -> _Answered:
+        self._taken_bytes += len(answered.content)
+        return answered
 
     def _scored(self, answered: _Answered) -> list[Challenge]:
         challenger = self._champion.challenger
         # It may have been the champion when it answered, or be the champion by now.
-        answered_by = answered.answer.serving.bundle
-        if challenger is None or challenger.bundle.digest == answered_by.digest:
+        if challenger is None or challenger.bundle.digest == answered.bundle.digest:
             return []
         try:
             return _compare(challenger, answered)
@@ -139,13 +159,12 @@ class Shadow:
             )
 
 
-def _skip(answered: _Answered) -> None:
-    metrics.CHALLENGED.labels("skipped").inc(len(answered.ids))
+def _skip(ids: Sequence[bytes]) -> None:
+    metrics.CHALLENGED.labels("skipped").inc(len(ids))
 
 
 def _compare(challenger: Serving, answered: _Answered) -> list[Challenge]:
-    content = answered.content if isinstance(answered.content, bytes) else answered.content()
-    loans = read_loans(challenger, content)
+    loans = read_loans(challenger, answered.content)
     scored = [i for i, each in enumerate(loans) if not each.problems]
     if not scored:
         metrics.CHALLENGED.labels("failed").inc(len(loans))
@@ -154,7 +173,7 @@ def _compare(challenger: Serving, answered: _Answered) -> list[Challenge]:
     columns = Loans.of(bundle.definition, [loans[i].values for i in scored])
     margins = bundle.score_many(columns)[0]
     late = bundle.policy.late_many(margins).tolist()
-    decisions = answered.answer.decisions
+    decisions = answered.decisions
     changed = sum(own != decisions[i].late for i, own in zip(scored, late, strict=True))
     metrics.CHALLENGED.labels("failed").inc(len(loans) - len(scored))
     metrics.CHALLENGED.labels("changed").inc(changed)
