@@ -28,6 +28,7 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 CALIBRATION = Spoken("calibration", "act", "late rate", 1.62, 1.25)
 DRIFT = Spoken("feature-drift", "act", "int_rate", 0.31, 0.25)
 RECALIBRATE = Plan(answer="recalibrate")
+DAY_MS = 86_400_000
 # The newest fifth of 10,000 judges, which has more than a hundred late loans.
 LOANS, OLDER = 10_000, 8_000
 
@@ -51,7 +52,7 @@ class Recorded(NamedTuple):
             connection.execute(text(statement))
 
     def answer(self, plan: Plan, *spoken: Spoken) -> Answered | None:
-        now_ms = time.time_ns() // 1_000_000
+        now_ms = time.time_ns() // 1_000_000 + 31 * DAY_MS
         return answer(plan, self.store, self.database, spoken, now_ms, fast=True)
 
     def made(self, plan: Plan, *spoken: Spoken) -> Answered:
@@ -118,7 +119,10 @@ def watched(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Recorded
         folder / "outcomes.csv", [{"id": each["id"], "is_late": each["is_late"]} for each in scored]
     )
     run("outcomes", "outcomes.csv")
-    return Recorded(folder, read(folder / "recession.csv"))
+    found = Recorded(folder, read(folder / "recession.csv"))
+    # As if they had been told a month later, and all of it were over.
+    found.change(f"UPDATE outcomes SET recorded_ms = recorded_ms + {30 * DAY_MS}")
+    return found
 
 
 @pytest.fixture
