@@ -26,7 +26,7 @@ from peerloan.model import (
 from peerloan.monitoring.plan import Plan
 from peerloan.monitoring.rules import Spoken
 from peerloan.operations.judging import Judgement, judge
-from peerloan.operations.leaps import FARTHEST, LEAST_ALIKE, Leap, leap
+from peerloan.operations.leaps import FARTHEST, FARTHEST_GROUP, LEAST_ALIKE, Leap, leap
 from peerloan.operations.matured import LEAST_LATE, Callers, Count, Outcomes, collect
 from peerloan.training import CANDIDATES, Aim, TrainingError, recalibrate, train
 from peerloan.training.search import Progress
@@ -272,8 +272,9 @@ def _refuse_leap(leaped: Leap | None) -> None:
     if leaped is None or leaped.is_too_far:
         raise _Refused(
             "it leaps farther than scores explain, and may have learnt from outcomes that are "
-            f"wrong (a mean probability within {1 / FARTHEST:g} to {FARTHEST:g} times of every "
-            f"group, and a rank correlation of at least {LEAST_ALIKE:g}, are promoted)"
+            f"wrong (at most {FARTHEST:g} times as high or low a mean probability, or "
+            f"{FARTHEST_GROUP:g} times of a group, and a rank correlation of at least "
+            f"{LEAST_ALIKE:g}, are promoted)"
         )
 
 

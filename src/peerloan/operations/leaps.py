@@ -18,8 +18,9 @@ from peerloan.loan import Codes, Loans, Numbers
 from peerloan.model import Bundle, probabilities
 from peerloan.monitoring.counts import Counting
 
-# A mean probability that grows or falls by more than this factor is for a person to look at.
-FARTHEST = 2.0
+# A mean probability that grows or falls by more than these factors, of all loans or of a group, is
+# for a person to look at. `python bench/leaps.py` measures what they let pass and what they stop.
+FARTHEST, FARTHEST_GROUP = 2.0, 3.0
 # Two versions that rank loans less alike than this are not one model, put right.
 LEAST_ALIKE = 0.5
 # A group is at least this share of the loans: of fewer a version may learn more.
@@ -44,7 +45,8 @@ class Leap:
     @property
     def is_too_far(self) -> bool:
         """Whether a person has to look at it first."""
-        return not (1 / FARTHEST <= self.farthest <= FARTHEST and self.alike >= LEAST_ALIKE)
+        is_near = _within(self.factor, FARTHEST) and _within(self.farthest, FARTHEST_GROUP)
+        return not (is_near and self.alike >= LEAST_ALIKE)
 
     def as_json(self) -> dict[str, Any]:
         """The figures as an event tells them."""
@@ -83,6 +85,10 @@ def leap(before: Bundle, after: Bundle, newest: Book) -> Leap:
     spread = all(np.ptp(each) > 0 for each in margins)
     alike = float(spearmanr(*margins).statistic) if spread else 0.0
     return Leap(before.version, factor, farthest, about, alike)
+
+
+def _within(factor: float, farthest: float) -> bool:
+    return 1 / farthest <= factor <= farthest
 
 
 @dataclass
