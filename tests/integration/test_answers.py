@@ -28,6 +28,16 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 CALIBRATION = Spoken("calibration", "act", "late rate", 1.62, 1.25)
 DRIFT = Spoken("feature-drift", "act", "int_rate", 0.31, 0.25)
 RECALIBRATE = Plan(answer="recalibrate")
+DAY_MS = 86_400_000
+# Two fifths of the late loans, evenly over time, are told on time.
+FEWER_LATE = """
+    UPDATE outcomes SET late = 0, observed = 1 WHERE number IN (
+        SELECT number FROM (
+            SELECT number, row_number() OVER (ORDER BY decision_id) AS place FROM outcomes
+            WHERE late
+        ) WHERE place % 5 >= 3
+    )
+"""
 # The newest fifth of 10,000 judges, which has more than a hundred late loans.
 LOANS, OLDER = 10_000, 8_000
 
@@ -51,7 +61,7 @@ class Recorded(NamedTuple):
             connection.execute(text(statement))
 
     def answer(self, plan: Plan, *spoken: Spoken) -> Answered | None:
-        now_ms = time.time_ns() // 1_000_000
+        now_ms = time.time_ns() // 1_000_000 + 31 * DAY_MS
         return answer(plan, self.store, self.database, spoken, now_ms, fast=True)
 
     def made(self, plan: Plan, *spoken: Spoken) -> Answered:
@@ -118,7 +128,10 @@ def watched(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Recorded
         folder / "outcomes.csv", [{"id": each["id"], "is_late": each["is_late"]} for each in scored]
     )
     run("outcomes", "outcomes.csv")
-    return Recorded(folder, read(folder / "recession.csv"))
+    found = Recorded(folder, read(folder / "recession.csv"))
+    # As if they had been told a month later, and all of it were over.
+    found.change(f"UPDATE outcomes SET recorded_ms = recorded_ms + {30 * DAY_MS}")
+    return found
 
 
 @pytest.fixture
@@ -165,7 +178,21 @@ def test_recalibrated_it_is_the_challenger_and_waits_for_a_person(recorded: Reco
 def test_what_is_better_is_promoted_if_the_plan_says_so(
     recorded: Recorded, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store, plan = recorded.store, Plan(answer="recalibrate", promote=True)
+    store, first = recorded.store, recorded.store.state().champion
+    confirmed = "Anna Weber: servicing alone tells outcomes"
+    plan = Plan(answer="recalibrate", promote=True, outcomes_from=(), promote_confirmed=confirmed)
+    # A recession makes three times as many loans late as their scores explain.
+    leaping = recorded.made(plan, CALIBRATION)
+    assert leaping.judgement is not None
+    assert (leaping.judgement.verdict, leaping.promoted) == ("better", False)
+    assert leaping.leap is not None
+    assert leaping.leap.factor > 3
+    assert "it waits for a person: it leaps farther than scores explain" in leaping.reason
+    assert (store.state().champion, store.state().challenger) == (first, leaping.version)
+    store.dismiss()
+
+    # Of three fifths of them a person need not be asked.
+    recorded.change(FEWER_LATE)
     with monkeypatch.context() as patch:
 
         def refuse(_store: Store, version: str, why: str, who: str) -> State:
@@ -187,12 +214,28 @@ def test_what_is_better_is_promoted_if_the_plan_says_so(
     )
     assert promoted.who == "monitor"
     assert "calibration of late rate is 1.62" in promoted.why
+    assert promoted.why.endswith(f"; promoted as confirmed by {confirmed}")
 
     # Put right, it is as good as what another recalibration makes of it.
     again = recorded.made(plan, CALIBRATION)
     assert again.judgement is not None
     assert again.judgement.verdict == "no difference"
     assert (again.promoted, store.state().champion) == (False, found.version)
+    store.dismiss()
+
+    # One small leap after another is a large one from what a person chose.
+    recorded.change("UPDATE outcomes SET late = 1 WHERE observed = 1")
+    farther = recorded.made(plan, CALIBRATION)
+    assert farther.leap is not None
+    assert farther.leap.against == first
+    assert farther.leap.factor > 3
+    assert (farther.promoted, store.state().champion) == (False, found.version)
+    # Once a person has chosen the version between, it is the measure.
+    store.promote(str(farther.version), "as a person has seen")
+    store.rollback("and does not like")
+    nearer = recorded.made(plan, CALIBRATION)
+    assert nearer.leap is not None
+    assert (nearer.leap.against, nearer.promoted) == (found.version, True)
 
 
 def test_retrained_with_a_book_it_learns_nothing_of_what_judges(recorded: Recorded) -> None:

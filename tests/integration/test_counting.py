@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from sqlalchemy import delete
+from sqlalchemy import delete, update
 
 from ledgers import now_ms
 from past import DAY_MS, HOUR_MS, Past, loans_of
@@ -19,17 +19,20 @@ from peerloan.ledger.records import Version
 from peerloan.model import Bundle, Store
 from peerloan.monitoring.counting import Progress, count_new
 from peerloan.monitoring.counts import Counts
+from peerloan.monitoring.early import EarlyOutcomes
 from peerloan.monitoring.outcomes import count_outcomes
-from peerloan.monitoring.storage import Hour, read_counts
+from peerloan.monitoring.storage import Hour, read_counts, read_known
+from peerloan.monitoring.versions import Versions
+from peerloan.monitoring.windows import History, Window, read_window
 
-Versions = Callable[[str], str]
+VersionOf = Callable[[str], str]
 Loans = list[dict[str, object]]
 DAY = 20_000
 START = DAY * DAY_MS
 
 
 @pytest.fixture
-def bundle(store: Store, version_of: Versions) -> Bundle:
+def bundle(store: Store, version_of: VersionOf) -> Bundle:
     return store.load(version_of("additive"))
 
 
@@ -174,6 +177,51 @@ def test_outcomes_are_counted_with_their_decisions_and_corrected(
     count_outcomes(database, store, done)
     assert known(database) == (20, 12, 2)
     past.close()
+
+
+def test_outcomes_that_were_told_too_early_are_taken_off_the_counts(
+    database: Database, store: Store, bundle: Bundle, loans: Loans, tmp_path: Path
+) -> None:
+    past = Past(database, tmp_path / "seal", bundle)
+    made = past.decide(loans[:20], START, START + HOUR_MS)
+    keep_challenges(database, [Challenge(each, Version.of(bundle), 0.03) for each in made[:5]])
+    past.tell(made[:10], [True] * 4 + [False] * 6)
+    within_the_hour = update(schema.outcomes).values(recorded_ms=START + HOUR_MS)
+    with database.writing() as connection:
+        connection.execute(within_the_hour)
+    count_outcomes(database, store, count_new(database, store))
+    assert known(database) == (20, 10, 4), "as releases before count, which may go on from here"
+    early = EarlyOutcomes()
+    assert in_figures(database, store, early) == {"window": (0, 0), "challenger": (0, 0)}
+    # Told again in time: the same, which adds a row now, and another.
+    past.tell(made[:3], [True, False, False])
+    count_outcomes(database, store, Progress())
+    assert known(database) == (20, 10, 2)
+    counting = {"window": (3, 1), "challenger": (3, 1), "history": (3, 1)}
+    assert in_figures(database, store, early) == counting
+    assert in_figures(database, store, EarlyOutcomes()) == counting
+    hour = START // HOUR_MS
+    assert in_figures(database, store, EarlyOutcomes(hour, hour + 1)) == counting
+    past.tell(made[:3], [True, False, False])
+    past.tell(made[3:6], [True, True, False])
+    count_outcomes(database, store, Progress())
+    assert in_figures(database, store, early)["window"] == (6, 3)
+    past.close()
+
+
+def in_figures(database: Database, store: Store, early: EarlyOutcomes) -> dict[str, object]:
+    """Known and late loans that figures are made of."""
+    with database.reading() as connection:
+        versions = Versions(connection, store)
+        off = early.read(connection, versions)
+        ((number, found),) = read_window(connection, versions, Window(0, 10**6), off).items()
+        history = History(read_known(connection, 0, 10**6), off).mature(number, DAY + 1, 0.1, 9)
+    (challenger,) = found.challengers.values()
+    every = {"window": found.outcomes, "challenger": challenger, "history": history}
+    sums = {
+        name: tuple(map(sum, zip(*cells.values(), strict=True))) for name, cells in every.items()
+    }
+    return {name: each for name, each in sums.items() if each}
 
 
 def known(database: Database) -> tuple[int, int, int]:

@@ -12,7 +12,7 @@ from sqlalchemy import insert, update
 
 from ledgers import DAY_MS, Ledger, keep, now_ms, record
 from peerloan.ledger import Record, schema
-from peerloan.ledger.matured import count_young, matured
+from peerloan.ledger.matured import Eligible, PassedOver, count_passed_over, count_young, matured
 from peerloan.ledger.snapshot import snapshot
 from peerloan.loan import default_definition
 from peerloan.monitoring.plan import Plan
@@ -37,14 +37,20 @@ def decided(ledger: Ledger, day: int, *loan_ids: str | None) -> list[Record]:
     return made
 
 
-def tell(ledger: Ledger, of: Sequence[Record], late: bool, recorded_ms: int = NOW) -> None:
+def tell(
+    ledger: Ledger,
+    of: Sequence[Record],
+    late: bool,
+    recorded_ms: int = NOW,
+    caller: str = "app",
+) -> None:
     rows = [
         {
             "decision_id": UUID(bytes=each.id),
             "late": late,
             "observed": None,
             "recorded_ms": recorded_ms,
-            "caller": "app",
+            "caller": caller,
         }
         for each in of
     ]
@@ -54,13 +60,13 @@ def tell(ledger: Ledger, of: Sequence[Record], late: bool, recorded_ms: int = NO
 
 def found(ledger: Ledger, share: float, at_ms: int = NOW) -> list[tuple[bytes, bool]]:
     with snapshot(ledger.database) as connection:
-        lists = list(matured(connection, share, at_ms))
+        lists = list(matured(connection, share, Eligible(at_ms)))
     return [(each.id, each.late) for some in lists for each in some]
 
 
 def young(ledger: Ledger, share: float) -> int:
     with snapshot(ledger.database) as connection:
-        return count_young(connection, share, NOW)
+        return count_young(connection, share, Eligible(NOW))
 
 
 def test_each_loans_latest_decision_with_the_outcome_that_holds(ledger: Ledger) -> None:
@@ -76,7 +82,7 @@ def test_each_loans_latest_decision_with_the_outcome_that_holds(ledger: Ledger) 
         (second[0].id, False),
     ]
     with snapshot(ledger.database) as connection:
-        (some,) = matured(connection, 0.8, NOW)
+        (some,) = matured(connection, 0.8, Eligible(NOW))
     assert [each.loan_id for each in some] == ["b", None, None, "a"]
     assert {each.inputs for each in some} == {first[0].inputs}
 
@@ -102,6 +108,45 @@ def test_a_day_of_which_too_little_is_known_is_left_out_and_counted(ledger: Ledg
     assert young(ledger, 0.7) == 0
     assert found(ledger, 1.0) == []
     assert young(ledger, 1.0) == 15
+
+
+def test_what_was_told_before_it_can_be_known_is_as_if_it_had_not_been(ledger: Ledger) -> None:
+    made = decided(ledger, 0, "a", "b", "c", "d", "e")
+    at = YEAR + 16 * DAY_MS
+    tell(ledger, made[:4], late=True, recorded_ms=at - 1)
+    tell(ledger, made[1:2], late=False, recorded_ms=at)
+    tell(ledger, made[2:3], late=True, recorded_ms=at + DAY_MS)
+    # By a clock that was set back: what counts holds.
+    tell(ledger, made[2:4], late=False, recorded_ms=at - 1)
+    tell(ledger, made[4:], late=False, recorded_ms=NOW)
+    with snapshot(ledger.database) as connection:
+        eligible = Eligible(NOW, first_day=16)
+        (some,) = matured(connection, 0.6, eligible)
+        assert list(matured(connection, 0.8, eligible)) == []
+        assert count_young(connection, 0.8, eligible) == 3
+        assert count_passed_over(connection, eligible) == PassedOver(early=2, others=0)
+    assert [(each.loan_id, each.late) for each in some] == [("b", False), ("c", True), ("e", False)]
+
+
+def test_outcomes_of_the_callers_that_are_named_and_of_the_command_line_hold(
+    ledger: Ledger,
+) -> None:
+    made = decided(ledger, 0, "a", "b", "c", "d")
+    tell(ledger, made[:2], late=False, caller="servicing")
+    tell(ledger, made[2:3], late=False, caller="anna (command line)")
+    # Told later by others, which are not learnt from.
+    tell(ledger, made[1:], late=True, caller="shop")
+    with snapshot(ledger.database) as connection:
+        of_any, named = Eligible(NOW), Eligible(NOW, callers=("servicing",))
+        (every,) = matured(connection, 0.5, of_any)
+        (some,) = matured(connection, 0.5, named)
+        assert count_passed_over(connection, named) == PassedOver(early=0, others=1)
+    assert [(each.late, each.caller) for each in every[1:]] == [(True, "shop")] * 3
+    assert [(each.loan_id, each.late, each.caller) for each in some] == [
+        ("a", False, "servicing"),
+        ("b", False, "servicing"),
+        ("c", False, "anna (command line)"),
+    ]
 
 
 def test_what_was_purged_is_as_if_it_had_never_been(ledger: Ledger) -> None:

@@ -24,7 +24,7 @@ import pytest
 from flask.testing import FlaskClient
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sqlalchemy import func, select, text
+from sqlalchemy import func, select, text, update
 
 from conftest import settings as process_settings
 from peerloan.cli import main
@@ -238,6 +238,38 @@ def test_a_correction_keeps_the_history_and_a_repetition_adds_nothing(
     ]
     days = [date.fromisoformat(day(10)), date.fromisoformat(day(5))]
     assert ledger.history(a) == [(False, days[0], ""), (False, days[1], ""), (True, None, "")]
+
+
+def test_what_is_told_too_early_is_kept_and_has_to_be_told_again(
+    client: FlaskClient, ledger: Ledger, run: Run, tmp_path: Path
+) -> None:
+    a, b = ledger.decide(("A", 0), ("B", FIRST))
+    note = (
+        f"told before {day(-FIRST)}, the first day on which an outcome of it counts: kept, but no "
+        "figure, rule or version uses it; tell it again from that day on"
+    )
+    (answer,) = told(client, {"id": a, "late": True})
+    assert answer == {"id": a, "late": True, "status": "stored", "note": note}
+    (answer,) = told(client, {"id": a, "late": True})
+    assert (answer["status"], answer["note"]) == ("unchanged", note)
+    assert told(client, {"id": b, "late": True}) == [{"id": b, "late": True, "status": "stored"}]
+    with ledger.database.writing() as connection:
+        a_day_before = {"recorded_ms": outcomes.c.recorded_ms - DAY_MS}
+        of_b = outcomes.c.decision_id == UUID(b)
+        connection.execute(update(outcomes).where(of_b).values(a_day_before))
+    assert told(client, {"id": b, "late": True}) == [{"id": b, "late": True, "status": "stored"}]
+    assert told(client, {"id": b, "late": True})[0]["status"] == "unchanged"
+    assert told(client, {"id": b, "late": False})[0]["status"] == "corrected"
+    assert [late for late, _, _ in ledger.history(b)] == [True, True, False]
+    write(tmp_path / "told.csv", [{"id": a, "late": 0}, {"id": b, "late": 0}])
+    done = run("outcomes", "told.csv", ledger=ledger.url)
+    assert done.stdout == ("told.csv: 2 rows: 0 stored, 1 unchanged, 1 corrected, 0 refused\n"), (
+        done.stderr
+    )
+    assert f"1 outcome came before the first day on which one counts, {FIRST} day" in done.stderr
+    assert json.loads(run("outcomes", "told.csv", "--json", ledger=ledger.url).stdout)["early"] == 1
+    *_, (_, _, caller) = ledger.history(a)
+    assert caller.endswith(" (command line)")
 
 
 @pytest.mark.parametrize(

@@ -227,7 +227,8 @@ def test_drift_is_answered_as_the_rules_say(
     days.day = now_ms() // DAY_MS - 20
     for _ in range(20):
         days.live("calm", loans=250, times=4)
-    plan = Plan(answer="recalibrate", tell=Tell(log=False, command=("tee", str(tmp_path / "told"))))
+    tell = Tell(log=False, command=("tee", str(tmp_path / "told")))
+    plan = Plan(answer="recalibrate", tell=tell, outcomes_from=("past",))
 
     class Over(Exception):
         pass
@@ -250,6 +251,13 @@ def test_drift_is_answered_as_the_rules_say(
     made = told[0]["data"]
     assert (made["answer"], made["challenger"]) == ("recalibrate", state.challenger)
     assert made["judgement"]["verdict"] == "better"
+    assert 3 < made["leap"]["factor"] < 5
+    assert made["leap"]["against"] == state.champion
+    assert made["leap"]["too_far"], "for a person to look at"
+    judged = made["judgement"]
+    held = {"past": {"loans": judged["loans"], "late": judged["late"]}}
+    assert made["outcomes_by"]["held"] == held
+    assert list(made["outcomes_by"]["learnt"]) == ["past"]
     assert made["reason"] == change.why or made["reason"].startswith(change.why)
     assert json.loads((tmp_path / "told").read_text())["id"] == told[0]["id"], "the last one"
 

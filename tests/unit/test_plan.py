@@ -15,6 +15,8 @@ mature = 0.9
 answer = "retrain"
 book = "book.csv"
 promote = true
+outcomes_from = ["servicing"]
+promote_confirmed = "Anna Weber, 30 November 2026: servicing alone tells outcomes"
 [limits]
 psi_watch = 0.2
 psi_act = 0.3
@@ -60,6 +62,8 @@ def test_everything_can_be_set(folder: Path) -> None:
         "retrain",
         "book.csv",
         True,
+        ("servicing",),
+        "Anna Weber, 30 November 2026: servicing alone tells outcomes",
     )
     assert plan.tell.channels == ["webhook", "command"]
     assert webhook.secret() == b"a secret that nobody guesses"
@@ -75,6 +79,12 @@ def test_everything_can_be_set(folder: Path) -> None:
         ("[limits]\nratio_low = 1.2", "limits.ratio_low: expected `float` < 1.0"),
         ('answer = "nothing"', "answer: invalid enum value 'nothing'"),
         ('book = "a.csv"', 'book: expected only with answer = "retrain"'),
+        ("promote = true", 'add outcomes_from = ["CALLER"] and promote_confirmed = "'),
+        ("promote = true", "outcomes that callers tell can change which model serves"),
+        ("promote = true\noutcomes_from = ['a']", 'add promote_confirmed = "NAME, DATE: W'),
+        ("promote = true\npromote_confirmed = 'I'", 'add outcomes_from = ["CALLER"] above'),
+        ("promote = true\noutcomes_from = []\npromote_confirmed = ' '", "add promote_confirmed"),
+        ('promote_confirmed = "a\\tb"', "promote_confirmed: expected text without control"),
         ("[tell]\ncommand = []", "tell.command: expected `array` of length >= 1"),
         ("[tell.webhook]\nurl = 'https://a'\nsecret_file = 'no'", "no: can't be read: No such"),
         (

@@ -31,6 +31,7 @@ from peerloan.ledger.moments import now_ms
 from peerloan.loan.text import counted
 from peerloan.monitoring.books import watch_book
 from peerloan.monitoring.counting import CountedElsewhere, count_new
+from peerloan.monitoring.early import EarlyOutcomes
 from peerloan.monitoring.estimates import Estimate
 from peerloan.monitoring.figures import Drift, Watched
 from peerloan.monitoring.figures import as_json as figures_json
@@ -176,7 +177,8 @@ def _of_ledger(
         with counting.reading() as connection:
             versions = Versions(connection, store())
             window = Window(first, last, None if source is None else [source])
-            counts = read_window(connection, versions, window)
+            early = EarlyOutcomes(first, last).read(connection, versions)
+            counts = read_window(connection, versions, window, early)
     said = window_json(first, last)
     for number, own in counts.items():
         if versions.known[number].version == bundle.version:

@@ -19,7 +19,7 @@ from peerloan.book.columns import check_header, check_separator
 from peerloan.cli.console import DEFINITION, JSON, No, definition_of, note, print_json, progress
 from peerloan.cli.opening import ledger_database
 from peerloan.ledger import LedgerUnavailable
-from peerloan.ledger.outcomes import Recorded, Recorder, Status
+from peerloan.ledger.outcomes import COMMAND_LINE, Recorded, Recorder, Status
 from peerloan.ledger.reports import Reader
 from peerloan.loan import Problem, Suggestions
 from peerloan.loan.labels import is_unknown
@@ -30,7 +30,7 @@ from peerloan.model.states import current_user
 _AT_ONCE = 2_000
 # Wrong values that are shown one by one.
 _SHOWN = 20
-_UNKNOWN = "without_outcome"
+_UNKNOWN, _EARLY = "without_outcome", "early"
 
 
 @click.command()
@@ -51,7 +51,7 @@ def outcomes(file: str, definition: Path | None, as_json: bool) -> None:
     names = _columns(book, reader)
     database = ledger_database()
     database.check()
-    recorder = Recorder(database, chosen, current_user())
+    recorder = Recorder(database, chosen, current_user() + COMMAND_LINE)
     counts: Counter[str] = Counter()
     problems: list[Problem] = []
     with progress() as show:
@@ -59,7 +59,7 @@ def outcomes(file: str, definition: Path | None, as_json: bool) -> None:
         total = sum(part.size for part in book.parts(partial(show, f"reading {file}")))
 
         def show_rows() -> None:
-            show(f"outcomes of {file}", counts.total() / max(total, 1))
+            show(f"outcomes of {file}", _rows_of(counts) / max(total, 1))
 
         for part in book.parts():
             wrong = _record(recorder, file, _known(part, reader, counts), names, counts, show_rows)
@@ -67,15 +67,15 @@ def outcomes(file: str, definition: Path | None, as_json: bool) -> None:
             problems += wrong if as_json else wrong[: _SHOWN - len(problems)]
         show_rows()
     told = {name: counts[name] for name in (*get_args(Status), "refused")}
-    unknown = counts[_UNKNOWN]
+    unknown, early = counts[_UNKNOWN], counts[_EARLY]
     if as_json:
         shown = [
             {"row": each.loan, "field": each.field, "expected": each.expected, "given": each.given}
             for each in problems
         ]
         print_json(
-            {"file": file, "definition": source, **told, _UNKNOWN: unknown, "problems": shown}
-            | {"notes": list(book.notes)}
+            {"file": file, "definition": source, **told, _UNKNOWN: unknown, _EARLY: early}
+            | {"problems": shown, "notes": list(book.notes)}
         )
     else:
         for text in book.notes:
@@ -85,11 +85,23 @@ def outcomes(file: str, definition: Path | None, as_json: bool) -> None:
             click.echo(f"{place}: expected {each.expected}, given {each.given}")
         words = [f"{count:,} {name}" for name, count in told.items()]
         words += [f"{unknown:,} without an outcome yet"] if unknown else []
-        click.echo(f"{file}: {counted(counts.total(), 'row')}: {', '.join(words)}")
+        click.echo(f"{file}: {counted(_rows_of(counts), 'row')}: {', '.join(words)}")
+        if early:
+            first_day = counted(chosen.roles.horizon[0], "day")
+            note(
+                f"note: {counted(early, 'outcome')} came before the first day on which one counts, "
+                f"{first_day} after the decision: kept, but no figure, rule or version uses "
+                f"{'it' if early == 1 else 'them'}; tell again from that day on"
+            )
     if refused := counts["refused"]:
         verb = "was" if refused == 1 else "were"
         more = "" if as_json else " (--json names every one)"
         raise No(f"{file}: {counted(refused, 'row')} {verb} refused{more}")
+
+
+def _rows_of(counts: Counter[str]) -> int:
+    """How many rows were looked at; those that were early are counted by their status, too."""
+    return counts.total() - counts[_EARLY]
 
 
 def _known(part: Part, reader: Reader, counts: Counter[str]) -> Part:
@@ -129,6 +141,7 @@ def _record(
         for answer in answers:
             if isinstance(answer, Recorded):
                 counts[answer.status] += 1
+                counts[_EARLY] += answer.counts_from is not None
             else:
                 counts["refused"] += 1
                 wrong += answer

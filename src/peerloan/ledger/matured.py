@@ -5,70 +5,97 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from sqlalchemy import BigInteger, Connection, FromClause, Select, func, literal_column, or_, select
+from sqlalchemy import Connection, FromClause, Select, func, or_, select
 
 from peerloan.ledger.batches import MAX_ROWS, batches, measured
+from peerloan.ledger.early import A_DAY, in_time
+from peerloan.ledger.outcomes import COMMAND_LINE
 from peerloan.ledger.reading import parts
-from peerloan.ledger.reports import DAY_MS
 from peerloan.ledger.schema import decisions, outcomes
 
 # A share times a count may be a little above the whole number that it is.
 _ROUNDING = 1e-9
-# Not a parameter: PostgreSQL would not see that it is the same wherever the day stands.
-_A_DAY = literal_column(str(DAY_MS), BigInteger)
-_day = decisions.c.time_ms // _A_DAY
+_day = decisions.c.time_ms // A_DAY
 
 
 class Matured(NamedTuple):
-    """A decision and what became of its loan; `inputs` are JSON, as they were given."""
+    """A decision and what became of its loan; `inputs` are JSON, as they were given. `caller` told
+    the outcome.
+    """
 
     id: bytes
     loan_id: str | None
     inputs: str
     late: bool
+    caller: str
 
 
-def matured(connection: Connection, share: float, now_ms: int) -> Iterator[list[Matured]]:
+class Eligible(NamedTuple):
+    """Which outcomes are learnt from: those told up to `now_ms` (milliseconds since 1970), not
+    before the first day after the decision on which one counts, and by these callers or on the
+    command line; by any caller if there is no list of them.
+    """
+
+    now_ms: int
+    first_day: int = 0
+    callers: tuple[str, ...] | None = None
+
+
+class PassedOver(NamedTuple):
+    """Decisions with an outcome of which none is learnt from: `early`, it was told before it could
+    be known; `others`, by a caller that is not among those listed.
+    """
+
+    early: int
+    others: int
+
+
+def matured(connection: Connection, share: float, eligible: Eligible) -> Iterator[list[Matured]]:
     """Each loan's latest decision that has matured, the oldest first, in lists of thousands; of
     fewer where the loans are large.
 
-    It has if an outcome of it is known, and one of at least this share of its day's decisions:
-    late loans may be told before the others, and of a young day too many are late. The outcome is
-    that which holds `now_ms` (milliseconds since 1970); decisions that name no loan are loans of
-    their own.
+    It has if an eligible outcome of it is known, and one of at least this share of its day's
+    decisions: late loans may be told before the others, and of a young day too many are late. The
+    last eligible outcome holds; decisions that name no loan are loans of their own.
     """
-    rows = _each(connection, share, now_ms)
+    rows = _each(connection, share, eligible)
     yield from measured(rows, Matured._fields.index("inputs"))
 
 
-def _each(connection: Connection, share: float, now_ms: int) -> Iterator[Matured]:
-    told = _told(now_ms)
+def _each(connection: Connection, share: float, eligible: Eligible) -> Iterator[Matured]:
+    told = _told(eligible)
     place = func.row_number().over(partition_by=decisions.c.loan_id, order_by=decisions.c.id.desc())
     chosen = (
-        select(decisions.c.id, told.c.late, decisions.c.loan_id, place.label("place"))
+        select(
+            *(decisions.c.id, told.c.late, told.c.caller),
+            *(decisions.c.loan_id, place.label("place")),
+        )
         .join(told, told.c.decision_id == decisions.c.id)
         .where(decisions.c.inputs.is_not(None), _day.in_(_mature_days(told, share)))
         .subquery()
     )
     rows = (
-        select(chosen.c.id, chosen.c.late)
+        select(chosen.c.id, chosen.c.late, chosen.c.caller)
         .where(or_(chosen.c.loan_id.is_(None), chosen.c.place == 1))
         .order_by(chosen.c.id)
     )
     # To sort them with their loans would write all of these once more.
     chosen_rows = connection.execute(rows, execution_options={"yield_per": MAX_ROWS})
-    for late in (dict(map(tuple, some)) for some in chosen_rows.partitions()):
-        for named in parts(list(late)):
+    for some in chosen_rows.partitions():
+        outcome_of = {row.id: (row.late, row.caller) for row in some}
+        for named in parts(list(outcome_of)):
             columns = decisions.c.id, decisions.c.loan_id, decisions.c.inputs
             full = select(*columns).where(decisions.c.id.in_(named)).order_by(decisions.c.id)
-            for some in batches(connection, full):
-                for made, loan_id, inputs in some:
-                    yield Matured(made.bytes, loan_id, inputs, late[made])
+            for batch in batches(connection, full):
+                for made, loan_id, inputs in batch:
+                    yield Matured(made.bytes, loan_id, inputs, *outcome_of[made])
 
 
-def count_young(connection: Connection, share: float, now_ms: int) -> int:
-    """How many decisions have an outcome, but were made on a day of which too few are known."""
-    told = _told(now_ms)
+def count_young(connection: Connection, share: float, eligible: Eligible) -> int:
+    """How many decisions have an eligible outcome, but were made on a day of which too few are
+    known.
+    """
+    told = _told(eligible)
     rows = (
         select(func.count())
         .select_from(decisions)
@@ -78,16 +105,40 @@ def count_young(connection: Connection, share: float, now_ms: int) -> int:
     return int(connection.execute(rows).scalar_one())
 
 
-def _told(now_ms: int) -> FromClause:
-    """The outcome of each decision that holds: the last that was told."""
-    last = (
-        select(func.max(outcomes.c.number).label("number"))
-        .where(outcomes.c.recorded_ms <= now_ms)
-        .group_by(outcomes.c.decision_id)
-        .subquery()
+def count_passed_over(connection: Connection, eligible: Eligible) -> PassedOver:
+    """How many decisions have outcomes, but none that is eligible, and why."""
+    of_any = eligible._replace(callers=None)
+    every, timely, chosen = (
+        _count(connection, each) for each in (of_any._replace(first_day=0), of_any, eligible)
     )
+    return PassedOver(every - timely, timely - chosen)
+
+
+def _count(connection: Connection, eligible: Eligible) -> int:
+    told = _told(eligible)
+    rows = (
+        select(func.count())
+        .select_from(decisions)
+        .join(told, told.c.decision_id == decisions.c.id)
+        .where(decisions.c.inputs.is_not(None))
+    )
+    return int(connection.execute(rows).scalar_one())
+
+
+def _told(eligible: Eligible) -> FromClause:
+    """The outcome of each decision that holds: the last eligible one that was told."""
+    chosen = select(func.max(outcomes.c.number).label("number")).where(
+        outcomes.c.recorded_ms <= eligible.now_ms
+    )
+    if eligible.first_day:
+        chosen = chosen.join(decisions, decisions.c.id == outcomes.c.decision_id)
+        chosen = chosen.where(in_time(eligible.first_day))
+    if eligible.callers is not None:
+        named = outcomes.c.caller.in_(eligible.callers)
+        chosen = chosen.where(or_(named, outcomes.c.caller.endswith(COMMAND_LINE)))
+    last = chosen.group_by(outcomes.c.decision_id).subquery()
     return (
-        select(outcomes.c.decision_id, outcomes.c.late)
+        select(outcomes.c.decision_id, outcomes.c.late, outcomes.c.caller)
         .join(last, last.c.number == outcomes.c.number)
         .subquery()
     )
@@ -95,7 +146,7 @@ def _told(now_ms: int) -> FromClause:
 
 def _mature_days(told: FromClause, share: float) -> Select[tuple[int]]:
     every = decisions.alias()
-    day = every.c.time_ms // _A_DAY
+    day = every.c.time_ms // A_DAY
     known = func.count(told.c.decision_id)
     return (
         select(day)

@@ -24,6 +24,7 @@ from sqlalchemy import (
 
 from peerloan.ledger import ids
 from peerloan.ledger.database import Database
+from peerloan.ledger.early import counts_from, is_early
 from peerloan.ledger.moments import now_ms
 from peerloan.ledger.reading import made_for, of_time, parts
 from peerloan.ledger.reports import DAY_MS, Reader, Report, day_of
@@ -38,6 +39,9 @@ _AT_ONCE = 5_000
 _COLUMNS = [each for each in outcomes.c if each is not outcomes.c.number]
 # Who tells outcomes waits for others who do: else two could both be the first to tell one.
 _ALONE = text("SELECT pg_advisory_xact_lock(7382650322)")
+
+# Stands behind the user's name where the command told an outcome: no token's name can end so.
+COMMAND_LINE = " (command line)"
 
 Status = Literal["stored", "unchanged", "corrected"]
 
@@ -61,14 +65,16 @@ class Known(NamedTuple):
 
 
 class Recorded(NamedTuple):
-    """What became of a good row: `stored` is the first outcome of a decision, `corrected` differs
-    from the one before, `unchanged` added nothing.
+    """What became of a good row: `stored` is the first outcome of a decision, or the first that
+    counts, `corrected` differs from the one before, `unchanged` added nothing. An outcome that was
+    told too early counts only if it is told again, from the day `counts_from` on.
     """
 
     row: int
     decision_id: bytes
     late: bool
     status: Status
+    counts_from: date | None = None
 
 
 class _Decision(NamedTuple):
@@ -189,8 +195,11 @@ class Recorder:
                 connection.execute(_ALONE)
             known = latest(connection, [made for _, made in good])
             for report, made in good:
-                status = _status(report, known.get(made))
-                kept[made] = Recorded(report.row, made, report.late, status)
+                first_day, made_ms = self._horizon[0], ids.milliseconds(made)
+                early = is_early(made_ms, now, first_day)
+                status = _status(report, known.get(made), early, made_ms, first_day)
+                day = day_of(counts_from(made_ms, first_day)) if early else None
+                kept[made] = Recorded(report.row, made, report.late, status, day)
                 if status != "unchanged":
                     row = {"decision_id": UUID(bytes=made), "late": report.late}
                     row |= {"observed": report.day, "recorded_ms": now, "caller": self._who}
@@ -268,12 +277,18 @@ def _latest_of(
     return select(loan.c.loan_id, loan.c.day, newest).join(span, span.c.day == loan.c.day)
 
 
-def _status(report: Report, known: Known | None) -> Status:
+def _status(
+    report: Report, known: Known | None, early: bool, made_ms: int, first_day: int
+) -> Status:
     if known is None:
         return "stored"
+    before = known.now
     day = None if report.day is None else day_of(report.day)
-    same = known.now.late == report.late and day in (None, known.now.observed)
-    return "unchanged" if same else "corrected"
+    if before.late != report.late or day not in (None, before.observed):
+        return "corrected"
+    # The same, but what was told before does not count.
+    was_early = is_early(made_ms, before.recorded_ms, first_day)
+    return "stored" if was_early and not early else "unchanged"
 
 
 def _outcome(row: Row[Any]) -> tuple[bytes, Outcome]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from uuid import UUID
 
 import numpy as np
@@ -10,6 +10,7 @@ from sqlalchemy import Connection, select, update
 
 from peerloan.ledger import Database
 from peerloan.ledger.challenges import challenges_of
+from peerloan.ledger.reading import parts
 from peerloan.ledger.schema import decisions, outcomes, watchers
 from peerloan.model import Store
 from peerloan.monitoring.counting import Progress, advance
@@ -70,25 +71,45 @@ def _changes(
     now: dict[bytes, bool] = {}
     for number, made, late in connection.execute(rows):
         (before if number <= upto else now)[made.bytes] = late
-    challenged = challenges_of(connection, named)
-    found: dict[Hour, Counts] = {}
-    which = select(
-        *(decisions.c[name] for name in ("id", "time_ms", "version", "source", "margin"))
-    ).where(decisions.c.id.in_(chosen), decisions.c.margin.is_not(None))
-    for made, time_ms, version, source, margin in connection.execute(which):
-        opened = versions.open(version)
-        if opened is None:
-            continue
-        counting = opened.counting
-        known = made.bytes in before
-        change = (int(not known), int(now[made.bytes]) - int(before.get(made.bytes, False)))
-        hour = Hour(time_ms // HOUR_MS, version, source or "")
-        counts = found.setdefault(hour, counting.nothing())
-        done.days.add(hour.hour // 24)
-        add_outcomes(counts.outcomes, {int(counting.cells(np.array(margin))): change})
-        challenger, probability = challenged.get(made.bytes, (0, 0.0))
-        other = versions.open(challenger) if challenger else None
-        if other is not None and 0 < probability < 1:
-            own = int(other.counting.cells(np.log(probability / (1 - probability))))
-            add_outcomes(counts.challengers.setdefault(challenger, {}), {own: change})
+    found = changes(connection, versions, before, before | now)
+    done.days |= {hour.hour // 24 for hour in found}
     return found
+
+
+def changes(
+    connection: Connection,
+    versions: Versions,
+    before: Mapping[bytes, bool],
+    now: Mapping[bytes, bool],
+) -> dict[Hour, Counts]:
+    """What the counts change by where these outcomes are known of decisions and not those before.
+
+    Decisions whose values were erased, and those of versions that can't be opened, are left out.
+    """
+    named = list(before.keys() | now.keys())
+    found: dict[Hour, Counts] = {}
+    columns = [decisions.c[name] for name in ("id", "time_ms", "version", "source", "margin")]
+    for some in parts(named, _AT_ONCE):
+        challenged = challenges_of(connection, some)
+        chosen = decisions.c.id.in_([UUID(bytes=each) for each in some])
+        which = select(*columns).where(chosen, decisions.c.margin.is_not(None))
+        for made, time_ms, version, source, margin in connection.execute(which):
+            opened = versions.open(version)
+            if opened is None:
+                continue
+            counting = opened.counting
+            change = _change(before.get(made.bytes), now.get(made.bytes))
+            hour = Hour(time_ms // HOUR_MS, version, source or "")
+            counts = found.setdefault(hour, counting.nothing())
+            add_outcomes(counts.outcomes, {int(counting.cells(np.array(margin))): change})
+            challenger, probability = challenged.get(made.bytes, (0, 0.0))
+            other = versions.open(challenger) if challenger else None
+            if other is not None and 0 < probability < 1:
+                own = int(other.counting.cells(np.log(probability / (1 - probability))))
+                add_outcomes(counts.challengers.setdefault(challenger, {}), {own: change})
+    return found
+
+
+def _change(before: bool | None, now: bool | None) -> tuple[int, int]:
+    """How many more outcomes are known, and late ones."""
+    return int(now is not None) - int(before is not None), int(now or False) - int(before or False)

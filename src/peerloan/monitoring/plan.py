@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta, Struct
 
+from peerloan.loan.text import has_control
 from peerloan.monitoring.rules import Rules
 from peerloan.regular_files import read_regular_file
 from peerloan.settings import MAX_SETTINGS_BYTES, SettingsError
@@ -61,8 +62,10 @@ class Plan(Struct, frozen=True, forbid_unknown_fields=True):
 
     A window is the last `window_days` days; outcomes are those of the newest four times as many, of
     each of which at least the share `mature` is known. `answer` is what is done where a rule says
-    "act"; `book` is trained on beside the outcomes; with `promote` a challenger that is better
-    becomes champion without a person.
+    "act"; `book` is trained on beside the outcomes. Only outcomes of the callers in
+    `outcomes_from`, and those of the command line, are learnt from; without it those of any. With
+    `promote` a challenger that is better becomes champion without a person, as the operator
+    confirmed by `promote_confirmed`.
     """
 
     window_days: Annotated[int, Meta(ge=1, le=366)] = 7
@@ -72,6 +75,8 @@ class Plan(Struct, frozen=True, forbid_unknown_fields=True):
     answer: Answer = "notify"
     book: str | None = None
     promote: bool = False
+    outcomes_from: tuple[str, ...] | None = None
+    promote_confirmed: Annotated[str, Meta(max_length=500)] = ""
 
 
 def read_plan(path: Path | None) -> Plan:
@@ -94,9 +99,26 @@ def read_plan(path: Path | None) -> Plan:
         )
     if plan.book is not None and plan.answer != "retrain":
         raise PlanError(f'{path}: book: expected only with answer = "retrain"')
+    _check_promotion(path, plan)
     if plan.tell.webhook is not None:
         plan.tell.webhook.secret()
     return plan
+
+
+def _check_promotion(path: Path, plan: Plan) -> None:
+    """Raise PlanError if versions would be promoted without an operator's word for it."""
+    if has_control(plan.promote_confirmed):
+        raise PlanError(f"{path}: promote_confirmed: expected text without control characters")
+    lacking = [
+        *(() if plan.outcomes_from is not None else ('outcomes_from = ["CALLER"]',)),
+        *(() if plan.promote_confirmed.strip() else ('promote_confirmed = "NAME, DATE: WHY"',)),
+    ]
+    if plan.promote and lacking:
+        raise PlanError(
+            f"{path}: promote: with true, outcomes that callers tell can change which model "
+            f"serves; add {' and '.join(lacking)} above it to confirm that and to name whose "
+            "outcomes may, or leave promote out"
+        )
 
 
 def _plainly(error: str) -> str:

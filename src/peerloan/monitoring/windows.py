@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import Connection
 
 from peerloan.monitoring.counts import Counts, Outcomes, add_outcomes
+from peerloan.monitoring.early import take_off
 from peerloan.monitoring.figures import Challenged, Watched, watched
 from peerloan.monitoring.rules import Rules
 from peerloan.monitoring.storage import Hour, Known, read_counts
@@ -25,14 +26,25 @@ class Window(NamedTuple):
     sources: Collection[str] | None = None
 
 
-def read_window(connection: Connection, versions: Versions, window: Window) -> dict[int, Counts]:
-    """The sum of a window's counts by version (its number), of those that can be opened."""
+def read_window(
+    connection: Connection, versions: Versions, window: Window, early: Mapping[Hour, Counts]
+) -> dict[int, Counts]:
+    """The sum of a window's counts by version (its number), of those that can be opened, without
+    early outcomes.
+    """
     found: dict[int, Counts] = {}
     for hour, counts in read_counts(connection, *window):
         if hour.version in found:
             found[hour.version].add(counts)
         elif versions.open(hour.version) is not None:
             found[hour.version] = counts
+    for hour, counts in early.items():
+        of_source = window.sources is None or hour.source in window.sources
+        own = found.get(hour.version)
+        if own is not None and of_source and window.first <= hour.hour < window.last:
+            take_off(own.outcomes, counts.outcomes)
+            for number, theirs in counts.challengers.items():
+                take_off(own.challengers.setdefault(number, {}), theirs)
     return found
 
 
@@ -66,11 +78,11 @@ def _challengers(versions: Versions, counts: Counts) -> list[Challenged]:
 
 
 class History:
-    """What is known of each day's loans and outcomes, by version; and how many loans each hour
-    has.
+    """What is known of each day's loans and outcomes, by version, without early outcomes; and how
+    many loans each hour has.
     """
 
-    def __init__(self, hours: Iterable[tuple[Hour, Known]]) -> None:
+    def __init__(self, hours: Iterable[tuple[Hour, Known]], early: Mapping[Hour, Counts]) -> None:
         self._days: dict[int, dict[int, tuple[int, Outcomes]]] = {}
         self._loans: Counter[int] = Counter()
         for hour, known in hours:
@@ -79,6 +91,10 @@ class History:
             add_outcomes(outcomes, known.outcomes)
             days[hour.hour // 24] = loans + known.loans, outcomes
             self._loans[hour.hour] += known.loans
+        for hour, counts in early.items():
+            day = self._days.get(hour.version, {}).get(hour.hour // 24)
+            if day is not None:
+                take_off(day[1], counts.outcomes)
 
     def mature(self, version: int, before: int, share: float, at_most: int) -> Outcomes:
         """The outcomes of a version's newest days before one, at most so many, of each of which at

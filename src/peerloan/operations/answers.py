@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import tempfile
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from peerloan.book import Book, BookError
 from peerloan.ledger import Database
+from peerloan.ledger.outcomes import COMMAND_LINE
 from peerloan.model import (
     BreakingChange,
+    Bundle,
     BundleError,
     Manifest,
     State,
@@ -22,7 +26,8 @@ from peerloan.model import (
 from peerloan.monitoring.plan import Plan
 from peerloan.monitoring.rules import Spoken
 from peerloan.operations.judging import Judgement, judge
-from peerloan.operations.matured import LEAST_LATE, Outcomes, collect
+from peerloan.operations.leaps import FARTHEST, FARTHEST_GROUP, LEAST_ALIKE, Leap, leap
+from peerloan.operations.matured import LEAST_LATE, Callers, Count, Outcomes, collect
 from peerloan.training import CANDIDATES, Aim, TrainingError, recalibrate, train
 from peerloan.training.search import Progress
 from peerloan.training.wording import loans, percent, several
@@ -30,6 +35,8 @@ from peerloan.training.wording import loans, percent, several
 WHO = "monitor"
 # Of fewer late loans an interval says nothing about two versions that are alike.
 LEAST_HELD = 30
+# A caller whom no operator has named may have told at most this share of what is learnt from.
+MOST_OF_ONE = 0.5
 # Rules that one sentence names.
 _NAMED = 3
 
@@ -44,7 +51,20 @@ class Answered:
     reason: str
     version: str | None = None
     judgement: Judgement | None = None
+    leap: Leap | None = None
+    callers: Callers | None = None
     promoted: bool = False
+
+    def as_json(self) -> dict[str, Any]:
+        """What an event tells of it."""
+        judgement, leap, callers = self.judgement, self.leap, self.callers
+        return {
+            "reason": self.reason,
+            "challenger": self.version,
+            "judgement": None if judgement is None else judgement.as_json(),
+            "leap": None if leap is None else leap.as_json(),
+            "outcomes_by": None if callers is None else callers.as_json(),
+        }
 
 
 class _Refused(Exception):
@@ -66,8 +86,8 @@ def answer(
     Take it from a job that may run for minutes: a version is retrained by the whole search of its
     candidate, since the settings that suited the loans before need not suit those of now (`fast`
     tries one setting, as `peerloan train --quick`). What is known `now_ms` (milliseconds since
-    1970) counts. The champion changes only if the plan says `promote` and the challenger is better,
-    and never if callers would notice. Raises LedgerError or StoreFault.
+    1970) counts. The champion changes only if the plan says `promote`, the challenger is better and
+    does not leap, and never if callers would notice. Raises LedgerError or StoreFault.
     """
     acts = [each for each in spoken if each.level == "act"]
     if plan.answer == "notify" or not acts:
@@ -81,15 +101,19 @@ def answer(
             older, newest = _enough(found, plan)
             version = _made(plan, store, champion, older, fast, progress)
             progress("judging the challenger", 0.0)
-            judgement = judge(store.load(champion.version), store.load(version), newest)
+            new = store.load(version)
+            judgement = judge(store.load(champion.version), new, newest)
+            leaped = leap(_chosen(store, champion.version), new, newest)
             progress("judging the challenger", 1.0)
         done = "recalibrated" if plan.answer == "recalibrate" else "trained"
         why = (
             f"{_said(acts)}; {done} on {older.name} ({loans(found.learnt.loans)}, "
-            f"{found.learnt.late:,} late); "
-            f"{judgement.sentence()}: {judgement.verdict}{_left_out(found, plan)}"
+            f"{found.learnt.late:,} late), "
+            f"{_told_by(found.callers.learnt)}; {judgement.sentence()}: {judgement.verdict}; "
+            f"{leaped.sentence()}{_left_out(found, plan)}"
         )
-        return _put_forward(plan, store, state, version, why, judgement)
+        made = Answered("made", why, version, judgement, leaped, found.callers)
+        return _put_forward(plan, store, state, made)
     except StoreFault:
         raise
     except (_Refused, TrainingError, BookError, BundleError, StoreError) as error:
@@ -137,7 +161,32 @@ def _enough(found: Outcomes, plan: Plan) -> tuple[Book, Book]:
                 f"expected at least {LEAST_HELD} loans to judge by that are {kind}, given "
                 f"{count:,} of the {held.loans:,} newest{left_out}"
             )
+    if plan.outcomes_from is None:
+        _refuse_one_caller(found)
     return found.older, found.newest
+
+
+def _refuse_one_caller(found: Outcomes) -> None:
+    """Raise _Refused if a caller whom no operator has named told more than its share."""
+    for of_part, what in ((found.callers.learnt, "learn from"), (found.callers.held, "judge by")):
+        loans_of_all = sum(each.loans for each in of_part.values())
+        late_of_all = sum(each.late for each in of_part.values())
+        for name, own in of_part.items():
+            parts = ((own.loans, loans_of_all, "loans"), (own.late, late_of_all, "late loans"))
+            for count, whole, kind in parts:
+                if count > MOST_OF_ONE * whole and not name.endswith(COMMAND_LINE):
+                    raise _Refused(
+                        f"{_shown(name)} told the outcomes of {count:,} of the {whole:,} {kind} to "
+                        f"{what}, and nobody has named it as a caller whose outcomes are learnt "
+                        f"from; if it is one, add outcomes_from = {json.dumps([name])} to the "
+                        "rules' file"
+                    )
+
+
+def _told_by(callers: Mapping[str, Count]) -> str:
+    """Whose outcomes they are, in words."""
+    shares = [f"{_shown(name)} ({own.loans:,}, {own.late:,} late)" for name, own in callers.items()]
+    return f"their outcomes told by {several(shares)}"
 
 
 def _left_out(found: Outcomes, plan: Plan) -> str:
@@ -148,6 +197,14 @@ def _left_out(found: Outcomes, plan: Plan) -> str:
             f"; {loans(found.young)} with an outcome {'was' if found.young == 1 else 'were'} "
             f"decided on a day of which less than {percent(plan.mature)} is known"
         )
+    early, others = found.passed_over
+    if early:
+        said += (
+            f"; {loans(early)} {'has' if early == 1 else 'have'} an outcome that was told before "
+            "the first day on which one counts"
+        )
+    if others:
+        said += f"; {loans(others)} {'has' if others == 1 else 'have'} one of callers not named"
     if found.unreadable:
         said += f"; {loans(found.unreadable)} can't be read by the champion's definition"
     return said
@@ -171,10 +228,25 @@ def _made(
     return outcomes[0].version
 
 
-def _put_forward(
-    plan: Plan, store: Store, before: State, version: str, why: str, judgement: Judgement
-) -> Answered:
-    """Make a version the challenger, and the champion if the plan says so and it is better."""
+def _chosen(store: Store, champion: str) -> Bundle:
+    """The version that a person made the champion last: so several answers, one after another,
+    leap no farther than one may. The champion, if that one read other loans.
+    """
+    own = store.load(champion)
+    for state in reversed(store.history()):
+        if state.action in ("promote", "rollback") and state.who != WHO:
+            with contextlib.suppress(BundleError, StoreError):
+                chosen = store.load(str(state.champion))
+                return chosen if chosen.definition == own.definition else own
+            break
+    return own
+
+
+def _put_forward(plan: Plan, store: Store, before: State, made: Answered) -> Answered:
+    """Make a version the challenger, and the champion if the plan says so, it is better and does
+    not leap.
+    """
+    version, why, judgement = str(made.version), made.reason, made.judgement
     now = store.state()
     if (now.champion, now.challenger) != (before.champion, before.challenger):
         raise _Refused(
@@ -182,17 +254,34 @@ def _put_forward(
         )
     store.challenge(version, why, who=WHO)
     waits = f"it waits for a person: `peerloan models promote {version}`"
-    if plan.promote and judgement.verdict == "better":
+    if plan.promote and judgement is not None and judgement.verdict == "better":
         try:
-            store.promote(version, why, who=WHO)
-            return Answered("made", f"{why}; promoted", version, judgement, promoted=True)
-        except BreakingChange as error:
+            _refuse_leap(made.leap)
+            confirmed = f"{why}; promoted as confirmed by {plan.promote_confirmed}"
+            store.promote(version, confirmed, who=WHO)
+            return replace(made, reason=confirmed, promoted=True)
+        except (BreakingChange, _Refused) as error:
             waits = f"it waits for a person: {error}"
         except StoreFault:
             raise
         except (BundleError, StoreError) as error:
             waits = f"it could not be promoted, and waits for a person: {error}"
-    return Answered("made", f"{why}; {waits}", version, judgement)
+    return replace(made, reason=f"{why}; {waits}")
+
+
+def _refuse_leap(leaped: Leap | None) -> None:
+    if leaped is None or leaped.is_too_far:
+        raise _Refused(
+            "it leaps farther than scores explain, and may have learnt from outcomes that are "
+            f"wrong (at most {FARTHEST:g} times as high or low a mean probability, or "
+            f"{FARTHEST_GROUP:g} times of a group, and a rank correlation of at least "
+            f"{LEAST_ALIKE:g}, are promoted)"
+        )
+
+
+def _shown(name: str) -> str:
+    """A caller's name, for people; where nobody needs a token, callers have none."""
+    return name or "a caller without a token"
 
 
 def _said(acts: Sequence[Spoken]) -> str:

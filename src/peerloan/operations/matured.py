@@ -6,7 +6,7 @@ from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -24,7 +24,13 @@ from peerloan.book import (
 )
 from peerloan.ledger import Database, ids
 from peerloan.ledger.inputs import InputReader
-from peerloan.ledger.matured import count_young, matured
+from peerloan.ledger.matured import (
+    Eligible,
+    PassedOver,
+    count_passed_over,
+    count_young,
+    matured,
+)
 from peerloan.ledger.reports import DAY_MS, day_of
 from peerloan.ledger.snapshot import snapshot
 from peerloan.loan import Codes, Definition, Loans, TextColumn, Value
@@ -45,22 +51,41 @@ class Count(NamedTuple):
     late: int
 
 
+class Callers(NamedTuple):
+    """Whose outcomes they are, the largest share first: of loans that are learnt from, and that
+    judge.
+    """
+
+    learnt: dict[str, Count]
+    held: dict[str, Count]
+
+    def as_json(self) -> dict[str, Any]:
+        """Counts by caller, as an event tells them."""
+        return {
+            part: {name: count._asdict() for name, count in own.items()}
+            for part, own in self._asdict().items()
+        }
+
+
 @dataclass(frozen=True)
 class Outcomes:
     """Loans whose outcomes are known, as two books that have no loan in common.
 
     `older` is learnt from: the plan's book, if there is one, and behind it the older outcomes;
-    `newest` is held out, and judges. Both are None if there are too few loans to part. Left out
-    are `unreadable` loans, which the definition can't read, `young` ones, of days of which too few
-    outcomes are known, and `again`, rows to learn from that are among the newest outcomes.
+    `newest` is held out, and judges. Both are None if there are too few loans to part. Of the
+    ledger's loans among them `callers` says who told their outcomes. Left out are `unreadable`
+    loans, which the definition can't read, `young` ones, of days of which too few outcomes are
+    known, those `passed_over`, and `again`, rows to learn from that are among the newest outcomes.
     """
 
     older: Book | None
     newest: Book | None
     learnt: Count
     held: Count
+    callers: Callers
     unreadable: int
     young: int
+    passed_over: PassedOver
     again: int = 0
 
 
@@ -75,7 +100,7 @@ def collect(
     """Write what is known `now_ms` (milliseconds since 1970) of matured loans into a folder, and
     part it by the time of decision.
 
-    In memory it keeps thirteen bytes a loan, and the newest loans beside a plan's book. Raises
+    In memory it keeps 17 bytes a loan, and the newest loans beside a plan's book. Raises
     LedgerError, or BookError for the plan's book.
     """
     # Before the ledger is read.
@@ -85,15 +110,20 @@ def collect(
     form = _Form(definition)
     path = folder / "matured.parquet"
     progress("reading matured outcomes", 0.0)
-    found = _write(database, form, plan.mature, path, now_ms)
+    eligible = Eligible(now_ms, definition.roles.horizon[0], plan.outcomes_from)
+    found = _write(database, form, plan.mature, path, eligible)
     progress("reading matured outcomes", 1.0)
     late = found.late
     cut = _cut(late)
     learnt, held = (Count(len(some), int(some.sum())) for some in (late[:cut], late[cut:]))
+    left_out = found.unreadable, found.young, found.passed_over
     if not 0 < cut < len(late):
-        return Outcomes(None, None, learnt, held, found.unreadable, found.young)
+        return Outcomes(None, None, learnt, held, Callers({}, {}), *left_out)
     fresh_older = _fresh(found.equal.groups(), cut)
     learnt = Count(int(fresh_older.sum()), int(late[:cut][fresh_older].sum()))
+    callers = Callers(
+        found.told_by(np.flatnonzero(fresh_older)), found.told_by(np.arange(cut, len(late)))
+    )
     every, known = open_book(path), _Known()
     with open_writer(folder / "newest.parquet", form.schema) as writer:
         for batch in _between(every, definition, cut, len(late)):
@@ -122,19 +152,31 @@ def collect(
     older = replace(open_book(folder / "older.parquet"), name=name)
     newest = open_book(folder / "newest.parquet")
     newest = replace(newest, name=f"outcomes until {_shown(found.days[-1])}")
-    return Outcomes(older, newest, learnt, held, found.unreadable, found.young, again)
+    return Outcomes(older, newest, learnt, held, callers, *left_out, again)
 
 
 class _Written(NamedTuple):
-    """What was written, loan by loan: 1 for a late one, the day of its decision, and its values as
-    a hash.
+    """What was written, loan by loan: 1 for a late one, the day of its decision, who told its
+    outcome (the position in `names`), and its values as a hash.
     """
 
     late: npt.NDArray[np.int8]
     days: npt.NDArray[np.int32]
+    callers: npt.NDArray[np.int32]
+    names: list[str]
     unreadable: int
     young: int
+    passed_over: PassedOver
     equal: EqualRows
+
+    def told_by(self, chosen: Codes) -> dict[str, Count]:
+        """The loans at these positions by who told their outcomes, the most first."""
+        own, size = self.callers[chosen], len(self.names)
+        loans = np.bincount(own, minlength=size)
+        late = np.bincount(own, self.late[chosen], minlength=size).astype(np.int64)
+        rows = zip(self.names, loans.tolist(), late.tolist(), strict=True)
+        ranked = sorted(rows, key=lambda row: (-row[1], row[0]))
+        return {name: Count(*counts) for name, *counts in ranked if counts[0]}
 
 
 class _Form:
@@ -197,14 +239,18 @@ class _Known:
         )
 
 
-def _write(database: Database, form: _Form, share: float, path: Path, now_ms: int) -> _Written:
+def _write(
+    database: Database, form: _Form, share: float, path: Path, eligible: Eligible
+) -> _Written:
     """Write every matured loan that can be read, the oldest first."""
     reader = InputReader(form.definition)
-    late, days = array("b"), array("i")
+    late, days, callers = array("b"), array("i"), array("i")
+    numbers: dict[str, int] = {}
     unreadable, equal = 0, EqualRows()
     with snapshot(database) as connection, open_writer(path, form.schema) as writer:
-        young = count_young(connection, share, now_ms)
-        for some in matured(connection, share, now_ms):
+        young = count_young(connection, share, eligible)
+        passed_over = count_passed_over(connection, eligible)
+        for some in matured(connection, share, eligible):
             rows, labels, loan_ids = [], [], []
             for each in some:
                 checked = reader.read(each.inputs)
@@ -215,11 +261,13 @@ def _write(database: Database, form: _Form, share: float, path: Path, now_ms: in
                 labels.append(int(each.late))
                 loan_ids.append(each.loan_id)
                 days.append(ids.milliseconds(each.id) // DAY_MS)
+                callers.append(numbers.setdefault(each.caller, len(numbers)))
             late.extend(labels)
             loans, outcomes = Loans.of(form.definition, rows), np.array(labels, dtype=np.int64)
             equal.add(loans, outcomes)
             writer.write(form.records(loans, outcomes, loan_ids))
-    return _Written(np.array(late, np.int8), np.array(days, np.int32), unreadable, young, equal)
+    columns = np.array(late, np.int8), np.array(days, np.int32), np.array(callers, np.int32)
+    return _Written(*columns, [*numbers], unreadable, young, passed_over, equal)
 
 
 def _fresh(groups: Codes | None, cut: int) -> npt.NDArray[np.bool_]:

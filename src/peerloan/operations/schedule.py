@@ -194,13 +194,8 @@ class Schedule:
         if found.kind == "refused" and not fresh:
             return
         kind = PROMOTED if found.promoted else MADE if found.kind == "made" else REFUSED
-        data = {
-            "answer": self._plan.answer,
-            "reason": found.reason,
-            "challenger": found.version,
-            "rules": [each._asdict() for each in acts],
-            "judgement": None if found.judgement is None else found.judgement.as_json(),
-        }
+        rules = [each._asdict() for each in acts]
+        data = {"answer": self._plan.answer, "rules": rules} | found.as_json()
         subject = found.version or champion
         with self._database.writing() as connection:
             put(connection, kind, subject, data, now_ms(), self._plan.tell.channels)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import date, timedelta
 from typing import Any
 
-from sqlalchemy import select, update
+from sqlalchemy import Connection, select, update
 
 from peerloan.ledger import Database
 from peerloan.ledger.errors import LedgerError
@@ -18,12 +18,13 @@ from peerloan.monitoring import rules
 from peerloan.monitoring.alarms import Change, sound, speaking
 from peerloan.monitoring.counting import Progress, count_new
 from peerloan.monitoring.counts import Counts
+from peerloan.monitoring.early import EarlyOutcomes
 from peerloan.monitoring.figures import Watched, as_json
 from peerloan.monitoring.latest import HOUR_MS
 from peerloan.monitoring.outcomes import count_outcomes
 from peerloan.monitoring.plan import Plan
 from peerloan.monitoring.rules import Spoken
-from peerloan.monitoring.storage import keep_figures, read_known
+from peerloan.monitoring.storage import Hour, keep_figures, read_known
 from peerloan.monitoring.versions import Versions
 from peerloan.monitoring.windows import History, Window, read_window, window_figures, window_json
 
@@ -58,12 +59,28 @@ class _Said:
     lingering: list[Spoken]
 
 
+@dataclass(frozen=True)
+class _Ledger:
+    """What a round has read: the versions, what is known of each day, and what early outcomes add
+    to the counts.
+    """
+
+    versions: Versions
+    history: History
+    early: dict[Hour, Counts]
+
+    def window(self, connection: Connection, first: int, last: int) -> dict[int, Counts]:
+        """The counts of some hours by version."""
+        return read_window(connection, self.versions, Window(first, last), self.early)
+
+
 class Watcher:
     """Watches the versions of a ledger by a plan."""
 
     def __init__(self, database: Database, store: Store, plan: Plan) -> None:
         self._database, self._store, self._plan = database, store, plan
         self._hours = plan.window_days * 24
+        self._early = EarlyOutcomes()
 
     def round(self, now_ms: int, progress: Callable[[float], None] = lambda _done: None) -> Round:
         """Count, judge, and put into events what is to be told; raises LedgerError.
@@ -78,14 +95,16 @@ class Watcher:
             judged_ms = connection.execute(select(watchers.c.judged_ms)).scalar_one()
             versions = Versions(connection, self._store)
             last = now_ms // HOUR_MS + 1
-            history = History(read_known(connection, last - self._reach(versions) * 24, last))
+            early = self._early.read(connection, versions)
+            known = read_known(connection, last - self._reach(versions) * 24, last)
+            found = _Ledger(versions, History(known, early), early)
         first = judged_ms == 0
         if first:
             judged_ms = now_ms - self._plan.window_days * _BEFORE * DAY_MS
         for moment in _moments(judged_ms, now_ms):
             with_alarms = not first or moment == now_ms
-            self._judge(versions, history, moment, with_alarms, done)
-        self._keep_months(versions, {day_of(day).replace(day=1) for day in counted.days})
+            self._judge(found, moment, with_alarms, done)
+        self._keep_months(found, {day_of(day).replace(day=1) for day in counted.days})
         return done
 
     def _reach(self, versions: Versions) -> int:
@@ -94,12 +113,11 @@ class Watcher:
         horizons = [each.bundle.definition.roles.horizon[1] for each in opened if each is not None]
         return max(horizons, default=0) + self._plan.window_days * (_BEFORE + 1 + _OF_OUTCOMES)
 
-    def _judge(
-        self, versions: Versions, history: History, moment: int, with_alarms: bool, done: Round
-    ) -> None:
+    def _judge(self, found: _Ledger, moment: int, with_alarms: bool, done: Round) -> None:
         end = -(-moment // HOUR_MS)
+        versions, history = found.versions, found.history
         with self._database.reading() as connection:
-            counts = read_window(connection, versions, Window(end - self._hours, end))
+            counts = found.window(connection, end - self._hours, end)
             loud = speaking(connection)
         champion = self._champion(versions)
         numbers = {*counts, *loud} | ({champion} if champion else set())
@@ -172,16 +190,16 @@ class Watcher:
         if not connection.execute(update(watchers).where(later).values(judged_ms=moment)).rowcount:
             raise LedgerError("another process applies the rules now")
 
-    def _keep_months(self, versions: Versions, months: Iterable[date]) -> None:
+    def _keep_months(self, ledger: _Ledger, months: Iterable[date]) -> None:
         """Keep what is said of whole months, by all outcomes that are known of them."""
         for month in sorted(months):
             following = (month + timedelta(days=31)).replace(day=1)
             first, last = (number_of(day) * 24 for day in (month, following))
             with self._database.reading() as connection:
-                counts = read_window(connection, versions, Window(first, last))
+                counts = ledger.window(connection, first, last)
             limits = self._plan.limits
             said = {
-                number: window_figures(versions, number, own, limits)
+                number: window_figures(ledger.versions, number, own, limits)
                 for number, own in counts.items()
             }
             with self._database.writing() as connection:

@@ -90,6 +90,10 @@ def schemas(definition: Definition) -> dict[str, Any]:
                 "id": {"type": "string", "format": "uuid", "description": "The decision's."},
                 "late": {"type": "boolean"},
                 "status": {"enum": list(get_args(Status))},
+                "note": {
+                    "type": "string",
+                    "description": "Only where the outcome was told too early to count.",
+                },
                 "errors": {
                     "type": "array",
                     "items": _object(

@@ -92,8 +92,14 @@ def _status(answer: Recorded | list[Problem]) -> str:
 
 def _answer(answer: Recorded | list[Problem]) -> dict[str, Any]:
     if isinstance(answer, Recorded):
-        made = id_text(answer.decision_id)
-        return {"id": made, "late": answer.late, "status": answer.status}
+        kept = {"id": id_text(answer.decision_id), "late": answer.late, "status": answer.status}
+        if answer.counts_from is None:
+            return kept
+        day = answer.counts_from
+        return kept | {
+            "note": f"told before {day}, the first day on which an outcome of it counts: kept, but "
+            "no figure, rule or version uses it; tell it again from that day on"
+        }
     # Its place in the list says which one it is.
     members = (asdict(problem) for problem in answer)
     return {"errors": [{k: v for k, v in each.items() if k != "loan"} for each in members]}
