@@ -335,3 +335,19 @@ def test_a_store_that_is_not_there_names_every_version(
     done = run("ledger", "export", "-o", "x.parquet", ledger=ledger.url)
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("is not in the store") == 2
+
+
+def test_formulas_are_made_harmless_only_if_it_is_asked_to(
+    run: Run, ledger: Ledger, version: Version, loan: dict[str, Any], tmp_path: Path
+) -> None:
+    name = next(name for name, value in loan.items() if isinstance(value, str))
+    kept = record(ms(DAY), version=version, inputs=json.dumps(loan | {name: "=1+1"}))
+    keep(ledger.chain(), [kept])
+    for option, expected in (([], "=1+1"), (["--spreadsheet-safe"], "'=1+1")):
+        done = run("ledger", "export", "-o", "out.csv", "--overwrite", *option, ledger=ledger.url)
+        assert done.returncode == 0, done.stderr
+        (row,) = csv.DictReader(io.StringIO((tmp_path / "out.csv").read_text("utf-8"), newline=""))
+        assert row[name] == expected
+    done = run("ledger", "export", "-o", "out.parquet", "--spreadsheet-safe", ledger=ledger.url)
+    assert done.returncode == 1
+    assert "--spreadsheet-safe is for .csv and .csv.gz alone" in done.stderr

@@ -446,6 +446,26 @@ def test_score_as_a_command(lender: Path, run: Run) -> None:
     assert added_of(lender / "out.parquet") == decisions(tiny("scorecard"), rows(50))
 
 
+def test_score_makes_formulas_harmless_only_if_it_is_asked_to(lender: Path, run: Run) -> None:
+    lines = rows(4)
+    lines[0][0], lines[1][0], lines[2][0] = "=1+1", "-5", "@x"
+    lines[3] = ["+1+1", "=A", "3", "x", "lamp", "-1", "good"]
+    write_csv(lender / "in.csv", lines)
+    for option, notes in (
+        ([], ["=1+1", "-5", "@x"]),
+        (["--spreadsheet-safe"], ["'=1+1", "-5", "'@x"]),
+    ):
+        done = run("score", "in.csv", "-o", "out.csv", "--overwrite", *option)
+        assert done.returncode == 1, done.stderr
+        assert [line[0] for line in read_csv(lender / "out.csv")[1]] == notes
+        rejects = [line[3] for line in read_csv(lender / "out.csv.rejects")[1]]
+        assert set(rejects) == {"'x'", "'=A'", "-1"}
+    done = run("score", "in.csv", "-o", "out.parquet", "--spreadsheet-safe")
+    assert done.returncode == 1
+    assert "--spreadsheet-safe is for .csv and .csv.gz alone" in done.stderr
+    assert not (lender / "out.parquet").exists()
+
+
 def test_score_with_another_version_tells_of_bad_rows_and_exits_1(lender: Path, run: Run) -> None:
     _, good = bad_book(lender / "in.csv")
     version = tiny("onnx").version

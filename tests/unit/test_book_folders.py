@@ -360,3 +360,39 @@ def test_a_partitioned_book_is_checked_as_the_whole_one(
             assert any(line.endswith(" files were read") for line in lines)
             assert any(line.endswith("content: notes.txt") for line in lines)
     assert told["hive"] == told["plain.parquet"]
+
+
+def link_in_circles(folder: Path) -> None:
+    """Links by which every name has as many others as there are paths of links."""
+    for name in ("self", "self2", "self3"):
+        (folder / name).symlink_to(".")
+    (folder / "old" / "up").symlink_to("..")
+    (folder / "older").symlink_to("old")
+
+
+@pytest.mark.parametrize("spec", ["", "/**", "/**/*", "/**/*.csv", "/**/**/*.csv"])
+def test_a_glob_through_links_in_circles_reads_each_file_once(tmp_path: Path, spec: str) -> None:
+    write(tmp_path, {"1.csv": HEADER + "1,x\n", "old/2.csv": HEADER + "2,x\n"})
+    link_in_circles(tmp_path)
+    book = open_book(f"{tmp_path}{spec}")
+    assert {row["a"] for row in rows(book)} >= {b"2"}
+    assert len(book.files) == len({path.resolve() for path in book.paths})
+    assert any("older" in note for note in book.notes if "under another name" in note)
+
+
+def test_a_glob_of_many_parts_looks_into_each_folder_once_for_each(tmp_path: Path) -> None:
+    write(tmp_path, {"1.csv": HEADER + "1,x\n", "old/2.csv": HEADER + "2,x\n"})
+    link_in_circles(tmp_path)
+    book = open_book(f"{tmp_path}{'/*' * 30}.csv")
+    assert {row["a"] for row in rows(book)} == {b"1", b"2"}
+
+
+def test_a_linked_folder_does_not_take_a_name_from_the_pattern(tmp_path: Path) -> None:
+    write(tmp_path, {"years/2026/1.csv": HEADER + "1,x\n", "years/2025/1.csv": HEADER + "2,x\n"})
+    (tmp_path / "years" / "latest").symlink_to("2026")
+    (tmp_path / "a").symlink_to("years")
+    for pattern in ("**/2026/*.csv", "*/2026/**/*.csv", "**/latest/*.csv", "*/l*/*.csv"):
+        book = open_book(f"{tmp_path}/{pattern}")
+        assert [row["a"] for row in rows(book)] == [b"1"], pattern
+    book = open_book(f"{tmp_path}/**/*.csv")
+    assert [path.parent.name for path in book.paths] == ["2025", "2026"]

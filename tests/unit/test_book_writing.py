@@ -15,7 +15,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from peerloan.book import BookError, Fingerprint, open_book, open_writer, read_loans
+from peerloan.book import (
+    BookError,
+    Fingerprint,
+    harmless_text,
+    open_book,
+    open_writer,
+    read_loans,
+)
 from peerloan.loan import Loans, TextColumn, parse_definition
 from peerloan.loan.spelling import plain
 
@@ -229,3 +236,38 @@ def test_any_change_changes_a_fingerprint() -> None:
         digest([1.0, 2.0], ["a", "b"], None),
     ]
     assert len({base, *others}) == 9
+
+
+FORMULAS = ["=1+1", "+1+1", "-2+3", "@SUM(A1)", "\tx", "\r\n=x", '="a,b"', "-", "＝1", "+49 30 1"]
+PLAIN = ["-5", "+5", "-0.5", "-1e-9", "1-2", "a=b", "", "'=1", " =1", "x\n=1"]
+
+
+@pytest.mark.parametrize("kind", [pa.string(), pa.binary(), pa.large_string(), pa.string_view()])
+def test_a_text_that_a_spreadsheet_would_compute_is_made_harmless(
+    tmp_path: Path, kind: pa.DataType
+) -> None:
+    path = tmp_path / "out.csv"
+    texts = [*FORMULAS, *PLAIN]
+    values = pa.array([text.encode() for text in texts], pa.binary()).cast(kind)
+    records = pa.RecordBatch.from_pydict({"=t": values, "n": pa.array([-1.5] * len(texts))})
+    write(path, records)
+    assert cells(path) == [[text.encode() for text in texts], [b"-1.5"] * len(texts)]
+    write(path, records, overwrite=True, spreadsheet_safe=True)
+    safe = [*(f"'{text}".encode() for text in FORMULAS), *map(str.encode, PLAIN)]
+    assert cells(path) == [safe, [b"-1.5"] * len(texts)]
+    assert open_book(path).columns == ("'=t", "n")
+    assert [harmless_text(text).encode() for text in texts] == safe
+
+
+def test_levels_of_a_dictionary_are_made_harmless(tmp_path: Path) -> None:
+    path = tmp_path / "out.csv.gz"
+    column = pa.array(["=1", "a", None, "=1"]).dictionary_encode()
+    write(path, pa.RecordBatch.from_pydict({"t": column, "n": [1, 2, 3, 4]}), spreadsheet_safe=True)
+    assert cells(path)[0] == [b"'=1", b"a", b"", b"'=1"]
+
+
+def test_parquet_needs_no_cell_made_harmless(tmp_path: Path) -> None:
+    path = tmp_path / "out.parquet"
+    with pytest.raises(BookError, match=r"--spreadsheet-safe is for \.csv and \.csv\.gz alone"):
+        write(path, pa.RecordBatch.from_pydict({"t": ["=1"]}), spreadsheet_safe=True)
+    assert not list(tmp_path.iterdir())

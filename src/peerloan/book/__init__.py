@@ -18,6 +18,7 @@ from peerloan.book.fingerprint import Fingerprint
 from peerloan.book.parts import BookError, Part, Progress
 from peerloan.book.rewriting import refuse_unwritable, take_rows
 from peerloan.book.source import Book, open_book
+from peerloan.book.spreadsheets import harmless_text
 from peerloan.book.writing import Writer, open_writer
 
 __all__ = [
@@ -39,6 +40,7 @@ __all__ = [
     "check_book",
     "check_columns",
     "draft_definition",
+    "harmless_text",
     "join_loans",
     "open_book",
     "open_writer",

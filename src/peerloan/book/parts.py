@@ -13,6 +13,11 @@ import pyarrow as pa
 from peerloan.loan import Codes, Problem
 
 PART_ROWS = 65_536
+# So many rows that are none, more than nine in ten of those read: whatever the file is, it is not
+# the table that its first line promises.
+_MOST_BROKEN, _BROKEN_SHARE = 1_000_000, 0.9
+# More columns are hardly a table of loans: their names may be values.
+MOST_COLUMNS = 10_000
 
 Progress = Callable[[float], None]
 
@@ -63,6 +68,20 @@ class TableFile(Protocol):
     def first_lines(self) -> list[tuple[int, str]]:
         """The first lines of CSV from the header on, with their numbers; none of other formats."""
         ...
+
+
+def is_no_table(broken: int, rows: int) -> bool:
+    """Whether so many of the rows read so far are broken that reading on says nothing more."""
+    return broken >= _MOST_BROKEN and broken > _BROKEN_SHARE * rows
+
+
+def expect_columns(count: int, where: str) -> None:
+    """Raises BookError for a table of more columns than a table of loans has."""
+    if count > MOST_COLUMNS:
+        raise BookError(
+            f"{where}: expected at most {MOST_COLUMNS:,} columns, got {count:,}: a table of loans "
+            "has a row for each loan"
+        )
 
 
 def shown(path: Path | str) -> str:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import fnmatch
 import glob
 import os
 import re
 import stat
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -69,7 +71,7 @@ class Listing:
     def reasons(self) -> Iterator[str]:
         """What was passed over, and why, each reason in a sentence."""
         for reason, paths in self.passed_over.items():
-            yield f"passed over, since they {reason}: {self.names(paths)}"
+            yield f"passed over, since they {reason}: {self.names([*dict.fromkeys(paths)])}"
 
     def names(self, paths: list[Path]) -> str:
         """Paths as they are below the root, the first of many."""
@@ -108,13 +110,12 @@ def _matches(pattern: str) -> Listing:
     """The files that a glob matches, and those of the folders that it matches."""
     parts = Path(pattern).parts
     first = next(i for i, part in enumerate(parts) if glob.has_magic(part))
-    _expect_readable(parts, first)
-    # Path.glob takes no absolute patterns
-    matched = sorted(map(Path, glob.glob(pattern, recursive=True)))  # noqa: PTH207
+    listing = Listing(Path(*parts[:first]))
+    matched = sorted(_matched(listing, parts[first:]))
     if not matched:
         raise BookError(f"{shown(pattern)}: no file matches")
     ending = re.sub(r".*[\]*?]", "", parts[-1])
-    listing = Listing(Path(*parts[:first]), endings_asked="." in ending)
+    listing.endings_asked = "." in ending
     if not any(part.startswith("_") for part in parts[first:]):
         matched = list(_without_underscore(listing, matched))
     _walk(listing, matched)
@@ -123,21 +124,68 @@ def _matches(pattern: str) -> Listing:
     return listing
 
 
-def _expect_readable(parts: tuple[str, ...], first: int) -> None:
-    """Raise OSError for a folder that a glob has to read and can't: it would leave it out."""
-    for i in range(first, len(parts)):
-        if not glob.has_magic(parts[i]):
+def _matched(listing: Listing, parts: Sequence[str]) -> Iterator[Path]:
+    """What a pattern matches below the listing's root, as `glob` has it (`**`: folders at any
+    depth); but each folder is looked into once for each part, whatever links lead to it.
+
+    Raises OSError for a folder that has to be read and can't: it would be left out.
+    """
+    folders = [listing.root or Path()]
+    for part in parts[:-1]:
+        folders = [*_once(listing, _step(folders, part))]
+    if parts[-1] != "**":
+        yield from (path for path, _ in _step(folders, parts[-1]))
+        return
+    for folder in _once(listing, _step(folders, "**")):
+        yield folder
+        yield from (path for path, is_folder in _step([folder], "*") if not is_folder)
+
+
+def _step(folders: Iterable[Path], part: str) -> Iterator[tuple[Path, bool]]:
+    """What one part of a pattern matches in these folders, and whether it is a folder."""
+    if part == "**":
+        # Links last: a folder keeps the name that it has without them.
+        waiting, links = [*folders][::-1], deque[Path]()
+        met: set[tuple[int, int]] = set()
+        while waiting or links:
+            folder = waiting.pop() if waiting else links.popleft()
+            yield folder, True
+            if (identity := _identity(folder)) in met:
+                continue
+            met.add(identity)
+            below = [path for path, is_folder in _step([folder], "*") if is_folder]
+            links += (path for path in below if path.is_symlink())
+            waiting += (path for path in reversed(below) if not path.is_symlink())
+        return
+    for folder in folders:
+        if not glob.has_magic(part):
+            if os.path.lexists(folder / part):
+                yield folder / part, (folder / part).is_dir()
             continue
-        for folder in glob.glob(str(Path(*parts[:i]))):  # noqa: PTH207
-            if parts[i] == "**":
-                for _ in os.walk(folder, onerror=_raise):
-                    pass
-            elif Path(folder).is_dir():
-                os.scandir(folder).close()
+        with os.scandir(folder) as entries:
+            names = sorted((entry.name, entry.is_dir()) for entry in entries)
+        for name, is_folder in names:
+            if fnmatch.fnmatch(name, part) and (part.startswith(".") or not name.startswith(".")):
+                yield folder / name, is_folder
 
 
-def _raise(error: OSError) -> None:
-    raise error
+def _once(listing: Listing, matches: Iterable[tuple[Path, bool]]) -> Iterator[Path]:
+    """The folders among matches, each under its first name."""
+    met: dict[tuple[int, int], Path] = {}
+    for path, is_folder in matches:
+        if is_folder:
+            first = met.setdefault(_identity(path), path)
+            if first is path:
+                yield path
+            elif first != path:
+                listing.pass_over(path, SAME)
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    """What tells one folder from another, whatever its name."""
+    status = path.stat()
+    # Some file systems number no files.
+    return (status.st_dev, status.st_ino) if status.st_ino else (hash(path), 0)
 
 
 def _without_underscore(listing: Listing, matched: list[Path]) -> Iterator[Path]:

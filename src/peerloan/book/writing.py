@@ -21,6 +21,7 @@ from peerloan.book.common_type import InexactError, cast
 from peerloan.book.formats.json_columns import NESTED
 from peerloan.book.parts import BookError, shown
 from peerloan.book.source import show_column
+from peerloan.book.spreadsheets import harmless_cells, harmless_text
 from peerloan.book.values import decoded
 
 ENDINGS = (".csv", ".csv.gz", ".parquet")
@@ -40,14 +41,17 @@ class Writer(Protocol):
 
 
 @contextmanager
-def open_writer(path: Path, schema: pa.Schema, overwrite: bool = False) -> Iterator[Writer]:
+def open_writer(
+    path: Path, schema: pa.Schema, overwrite: bool = False, spreadsheet_safe: bool = False
+) -> Iterator[Writer]:
     """Write `.csv`, `.csv.gz` or `.parquet` by the ending; on an error nothing is left behind.
 
     The file has its name only once it is complete. Columns come in the schema's order; in Parquet
     they are cast to its types where no value changes by that, and the bytes of a CSV book's cells
     are text where the schema says so: an empty one is null, a byte that is no UTF-8 is escaped. CSV
     holds texts and bytes verbatim, a UUID in its usual form, other values as Arrow writes them:
-    doubles read back exactly, a NaN is an empty cell.
+    doubles read back exactly, a NaN is an empty cell. `spreadsheet_safe`: a text that a spreadsheet
+    would take for a formula has an apostrophe before it.
 
     Raises BookError for an existing file (unless `overwrite`), another ending, a missing folder,
     a column that the format can't hold, or a failing disk.
@@ -56,6 +60,8 @@ def open_writer(path: Path, schema: pa.Schema, overwrite: bool = False) -> Itera
     name = path.name.lower()
     if not name.endswith(ENDINGS):
         raise BookError(f"{where}: expected a name that ends in {', '.join(ENDINGS)}")
+    if spreadsheet_safe and name.endswith(".parquet"):
+        raise BookError(f"{where}: --spreadsheet-safe is for .csv and .csv.gz alone")
     if not path.parent.is_dir():
         raise BookError(f"{where}: no such folder")
     if path.is_dir():
@@ -72,9 +78,9 @@ def open_writer(path: Path, schema: pa.Schema, overwrite: bool = False) -> Itera
             if name.endswith(".parquet"):
                 writer = _ParquetWriter(where, file, schema)
             elif name.endswith(".gz"):
-                writer = _CsvWriter(where, _gzip(file), schema)
+                writer = _CsvWriter(where, _gzip(file), schema, spreadsheet_safe)
             else:
-                writer = _CsvWriter(where, file, schema)
+                writer = _CsvWriter(where, file, schema, spreadsheet_safe)
             # For the error's sake: a writer that nobody closed would try it later, in vain.
             stack.callback(_close_quietly, writer)
         yield writer
@@ -137,21 +143,25 @@ class _ParquetWriter:
 class _CsvWriter:
     """Writes CSV by joining whole columns: Arrow's own writer refuses bytes that are no UTF-8."""
 
-    def __init__(self, where: str, file: IO[bytes] | gzip.GzipFile, schema: pa.Schema) -> None:
+    def __init__(
+        self, where: str, file: IO[bytes] | gzip.GzipFile, schema: pa.Schema, safe: bool
+    ) -> None:
         self._where = where
+        self._safe = safe
         for field in schema:
             if not _fits_csv(field):
                 raise _unfit(where, "CSV", field)
         self._file = file
         header = io.StringIO()
-        csv.writer(header, lineterminator="\n").writerow(schema.names)
+        names = [harmless_text(name) for name in schema.names] if safe else schema.names
+        csv.writer(header, lineterminator="\n").writerow(names)
         self._file.write(header.getvalue().encode("utf-8"))
 
     def write(self, batch: pa.RecordBatch) -> None:
         if not batch.num_rows:
             return
         with _faults(self._where):
-            cells = [_cells(column) for column in batch.columns]
+            cells = [_cells(column, self._safe) for column in batch.columns]
             if len(cells) == 1:  # an empty line would be no row
                 cells = [pc.if_else(pc.equal(cells[0], b""), b'""', cells[0])]
             rows = pc.binary_join_element_wise(*cells, b",")
@@ -196,7 +206,7 @@ def _fits_parquet(field: pa.Field) -> bool:
     return True
 
 
-def _cells(column: pa.Array) -> pa.Array:
+def _cells(column: pa.Array, safe: bool = False) -> pa.Array:
     """A column as the bytes of its cells, quoted where needed, empty where null."""
     if column.type == NESTED:  # its text is the cell, as the file has it
         column = pc.struct_field(column, "json")
@@ -207,6 +217,8 @@ def _cells(column: pa.Array) -> pa.Array:
         column = pc.if_else(pc.is_nan(column), None, column)
     if not pa.types.is_binary(column.type):
         column = column.cast(pa.string()).cast(pa.binary())
+    elif safe:
+        column = harmless_cells(column)
     quoted = pc.match_substring_regex(column, _NEEDS_QUOTES)
     if pc.any(quoted).as_py():
         doubled = pc.replace_substring(column, '"', '""')

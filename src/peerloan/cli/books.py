@@ -14,6 +14,7 @@ from peerloan.cli.console import (
     BOOK,
     DEFINITION,
     JSON,
+    SPREADSHEET_SAFE,
     STRICT_DOUBTS,
     No,
     bundle_of,
@@ -127,6 +128,7 @@ def _usual_ranges() -> dict[str, tuple[float, float]] | None:
 @click.option(
     "--record", is_flag=True, help="Keep the decisions in the ledger too; OUT gains their ids."
 )
+@SPREADSHEET_SAFE
 @_OVERWRITE
 @JSON
 def score(
@@ -137,6 +139,7 @@ def score(
     strict_doubts: bool,
     reasons: str,
     record: bool,
+    spreadsheet_safe: bool,
     overwrite: bool,
     as_json: bool,
 ) -> None:
@@ -157,6 +160,7 @@ def score(
             strict=strict,
             strict_doubts=strict_doubts,
             overwrite=overwrite,
+            spreadsheet_safe=spreadsheet_safe,
             reasons=reasons == "all",
             recorder=recorder,
             progress=show_scoring,

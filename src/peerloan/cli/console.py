@@ -23,6 +23,11 @@ STRICT_DOUBTS = click.option(
     is_flag=True,
     help="Refuse a book with a doubt about 1 % of its rows or more: nothing is written.",
 )
+SPREADSHEET_SAFE = click.option(
+    "--spreadsheet-safe",
+    is_flag=True,
+    help="In CSV, put ' before texts that a spreadsheet would take for a formula.",
+)
 DEFINITION = click.option(
     "--definition",
     type=click.Path(path_type=Path),

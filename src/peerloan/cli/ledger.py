@@ -12,7 +12,7 @@ from pathlib import Path
 import click
 import msgspec
 
-from peerloan.cli.console import JSON, No, note, print_json, progress, store
+from peerloan.cli.console import JSON, SPREADSHEET_SAFE, No, note, print_json, progress, store
 from peerloan.cli.opening import ledger_database
 from peerloan.ledger import Database, Seal
 from peerloan.ledger.moments import moment
@@ -179,7 +179,14 @@ _DATE = click.DateTime(("%Y-%m-%d",))
 @click.option("--since", type=_DATE, metavar="DATE", help="Decisions from this day on (UTC).")
 @click.option("--until", type=_DATE, metavar="DATE", help="Decisions before this day (UTC).")
 @click.option("--overwrite", is_flag=True, help="Replace an existing file.")
-def export(out: Path, since: datetime | None, until: datetime | None, overwrite: bool) -> None:
+@SPREADSHEET_SAFE
+def export(
+    out: Path,
+    since: datetime | None,
+    until: datetime | None,
+    overwrite: bool,
+    spreadsheet_safe: bool,
+) -> None:
     """Write decisions as a table, a row each, with their outcomes."""
     # Parquet's library is not there where only serving is installed.
     from peerloan.ledger.exporting import export as write_table
@@ -195,6 +202,7 @@ def export(out: Path, since: datetime | None, until: datetime | None, overwrite:
             since_ms=0 if since is None else _ms(since.replace(tzinfo=UTC)),
             until_ms=None if until is None else _ms(until.replace(tzinfo=UTC)),
             overwrite=overwrite,
+            spreadsheet_safe=spreadsheet_safe,
             progress=show_rows,
         )
         show_rows(1.0)

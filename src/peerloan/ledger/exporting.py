@@ -87,13 +87,15 @@ def export(
     since_ms: int = 0,
     until_ms: int | None = None,
     overwrite: bool = False,
+    spreadsheet_safe: bool = False,
     progress: Callable[[float], None] = lambda _: None,
 ) -> Exported:
     """Write the decisions of a time that were not purged as CSV or Parquet, by the ending, the
     oldest first; whole, or not at all. In memory are at most 20,000 of them, or 8 MB of loans.
 
     The time is from `since_ms` on and before `until_ms` (milliseconds since 1970). Raises
-    LedgerError, or BookError for a file that can't be written.
+    LedgerError, or BookError for a file that can't be written. `spreadsheet_safe`: as
+    `open_writer` has it.
     """
     if not path.name.lower().endswith(ENDINGS):
         raise LedgerError(f"{path}: expected a name that ends in {', '.join(ENDINGS)}")
@@ -111,7 +113,7 @@ def export(
         rows = with_outcome = 0
         unknown: Counter[str] = Counter()
         schema = _schema(inputs)
-        with open_writer(path, schema, overwrite) as writer:
+        with open_writer(path, schema, overwrite, spreadsheet_safe) as writer:
             for some in stream(database, since_ms, until_ms, _ROWS):
                 values = _own(some) | _of_inputs(some, inputs, definitions)
                 challenger = [challenged.of(each.id) for each in some]

@@ -21,6 +21,7 @@ from peerloan.book import (
     BookError,
     DoubtCollector,
     check_columns,
+    harmless_text,
     open_writer,
     read_loans,
     refuse_unwritable,
@@ -68,6 +69,7 @@ def score_book(
     strict: bool = False,
     strict_doubts: bool = False,
     overwrite: bool = False,
+    spreadsheet_safe: bool = False,
     reasons: bool = True,
     recorder: Recorder | None = None,
     progress: Progress = lambda _done: None,
@@ -75,10 +77,11 @@ def score_book(
     """Write the book with its decisions to `out`; bad rows go to `out`.rejects.
 
     `strict` stops at the first bad row and writes nothing; `strict_doubts` refuses a book that is
-    doubted (it is read twice then). Without `reasons` their columns are
-    empty, which saves milliseconds a loan with an ONNX version. With a `recorder` the decisions go
-    to the ledger, each before its row is in `out`, which gains their ids; what is recorded stays,
-    also if `out` can't be written in the end. Raises BookError, or LedgerError.
+    doubted (it is read twice then). `spreadsheet_safe`: as `open_writer` has it. Without `reasons`
+    their columns are empty, which saves milliseconds a loan with an ONNX version. With a
+    `recorder` the decisions go to the ledger, each before its row is in `out`, which gains their
+    ids; what is recorded stays, also if `out` can't be written in the end. Raises BookError, or
+    LedgerError.
     """
     notes = check_columns(bundle.definition, book)
     added = pa.schema([*([] if recorder is None else [ID]), *ADDED])
@@ -100,9 +103,9 @@ def score_book(
     steps = _Steps(progress)
     rows = late = rejected = 0
     with (
-        open_writer(out, schema, overwrite=overwrite) as writer,
+        open_writer(out, schema, overwrite, spreadsheet_safe) as writer,
         # Closed first: a book is never there without its rejects.
-        _open_rejects(rejects, overwrite) as reject,
+        _open_rejects(rejects, overwrite, spreadsheet_safe) as reject,
     ):
         for part in book.parts(steps.read):
             batch = read_loans(bundle.definition, part)
@@ -210,7 +213,9 @@ def _sentences(bundle: Bundle, decided: Decided, reasons: bool) -> Iterator[pa.A
 
 
 @contextmanager
-def _open_rejects(path: Path, overwrite: bool) -> Iterator[Callable[[Sequence[Problem]], None]]:
+def _open_rejects(
+    path: Path, overwrite: bool, safe: bool
+) -> Iterator[Callable[[Sequence[Problem]], None]]:
     """A CSV of wrong values; it is there at the end only if there were any."""
     if path.exists() and not overwrite:
         raise BookError(f"{path}: is there already (--overwrite replaces it)")
@@ -220,7 +225,9 @@ def _open_rejects(path: Path, overwrite: bool) -> Iterator[Callable[[Sequence[Pr
     def write(problems: Sequence[Problem]) -> None:
         nonlocal any_written
         any_written |= bool(problems)
-        rows.writerows((each.loan, each.field, each.expected, each.given) for each in problems)
+        for each in problems:
+            texts = (each.field, each.expected, each.given)
+            rows.writerow((each.loan, *(map(harmless_text, texts) if safe else texts)))
 
     with ExitStack() as stack:
         try:

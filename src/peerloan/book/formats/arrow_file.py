@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from peerloan.book.parts import PART_ROWS, BookError, Part, shown
+from peerloan.book.parts import PART_ROWS, BookError, Part, expect_columns, shown
 
 FILE_MAGIC = b"ARROW1"
 # How each message of a stream begins.
@@ -31,6 +31,7 @@ class ArrowFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         with self._opened() as (_, reader):
+            expect_columns(len(reader.schema), shown(path))
             self.schema: pa.Schema = reader.schema.remove_metadata()
             _ = self.schema.names  # decoded here, where a name that is no UTF-8 is caught
             self.has_rows = any(batch.num_rows for batch in reader)

@@ -20,8 +20,9 @@ import pyarrow.csv
 
 from peerloan.book.formats.csv_header import HEADER_LIMIT, read_header, read_lines
 from peerloan.book.formats.csv_tail import find_tail
+from peerloan.book.formats.signals import noticed_signals
 from peerloan.book.formats.streams import open_stream
-from peerloan.book.parts import PART_ROWS, BookError, Part, shown
+from peerloan.book.parts import PART_ROWS, BookError, Part, is_no_table, shown
 from peerloan.loan import Problem
 
 # Also the longest row that can be read.
@@ -29,6 +30,8 @@ _BLOCK = 1 << 22
 _RELEASE_SECONDS = 1.0
 _FIRST_LINES = 1 << 16
 _NO_END = 1 << 62
+# After so many of them it is asked whether a signal came.
+_CALLS = 1_024
 
 
 class CsvFile:
@@ -129,9 +132,13 @@ class CsvFile:
                 )
 
             number = first
-            batches = _batches(opened, self.path, lambda: number - 1)
+            batches = _batches(opened, rejected, lambda: self._unreadable(rejected, number - 1))
             try:
                 for block, batch in enumerate(batches, 1):
+                    # Of a batch without records too, or all of a book's would be held.
+                    while rejected.fill_part(number):
+                        yield rejected.part(nothing, number)
+                        number += PART_ROWS
                     columns = batch.columns
                     if not feed.ascii:
                         columns = [_from_latin(column) for column in columns]
@@ -160,6 +167,17 @@ class CsvFile:
             part = rejected.part(nothing, number)
             number += part.size
             yield part
+
+    def _unreadable(self, rejected: _Rejected, last: int) -> BaseException:
+        """Why the parser did not go on behind the row of this number."""
+        if rejected.stopped:
+            return KeyboardInterrupt()
+        if rejected.refusal:
+            return BookError(f"{shown(self.path)}: {rejected.refusal}")
+        return BookError(
+            f"{shown(self.path)}: expected rows of at most {_BLOCK >> 20} MB, got a longer one "
+            f"after row {last}: a quotation mark may not be closed"
+        )
 
 
 class _Feed(io.RawIOBase):
@@ -231,15 +249,35 @@ class _Rejected:
         self._end = _end_mark(width)
         # Plain machine integers: a book may consist of nothing else.
         self._numbers, self._cells = array("q"), array("q")
-        self._next = 0
+        self._count = self._first = self._first_cells = 0
         self._last = ""
+        # The number of the last one, if there is one.
+        self.last = 0
+        # Why they are too many, in words.
+        self.refusal = ""
+        self.came_signal: Callable[[], bool] = lambda: False
+        self.stopped = False
 
     def __call__(self, row: Any) -> str:
-        """The parser's report of such a row."""
-        self._numbers.append(row.number + self._before)
+        """The parser's report of such a row, in a thread of its own."""
+        self.last = row.number + self._before
+        self._numbers.append(self.last)
         self._cells.append(row.actual_columns)
         self._last = row.text
-        return "skip"
+        if not self._count:
+            self._first, self._first_cells = self.last, row.actual_columns
+        self._count += 1
+        if self._count % _CALLS == 0 and self.came_signal():
+            self.stopped = True
+            return "error"
+        if not is_no_table(self._count, row.number):
+            return "skip"
+        self.refusal = (
+            f"expected rows of {_cells(self._width)}, as the header has, got another number in "
+            f"{self._count:,} of the first {row.number:,} rows, such as "
+            f"{_cells(self._first_cells)} in row {self._first}: the header is of another table"
+        )
+        return "error"
 
     def end(self) -> bool:
         """Take off the end mark, which is the last row; whether it was there.
@@ -254,54 +292,50 @@ class _Rejected:
 
     @property
     def waiting(self) -> bool:
-        return self._next < len(self._numbers)
-
-    @property
-    def last(self) -> int:
-        """The number of the last row rejected, if there is one."""
-        return self._numbers[-1] if self._numbers else 0
+        return bool(self._numbers)
 
     def fill_part(self, first: int) -> bool:
         """Whether the rows from this number on are all rejected, as many as a part holds."""
-        last = self._next + PART_ROWS - 1
-        return last < len(self._numbers) and self._numbers[last] == first + PART_ROWS - 1
+        last = PART_ROWS - 1
+        return last < len(self._numbers) and self._numbers[last] == first + last
 
     def part(self, records: pa.RecordBatch, first: int) -> Part:
         """These records with their numbers, and the rejected rows among them.
 
         Without records, as many of the rejected rows as a part holds.
         """
-        end = len(self._numbers) if records.num_rows else self._next + PART_ROWS
-        rejected = np.array(self._numbers[self._next : end], dtype=np.int64)
+        end = len(self._numbers) if records.num_rows else PART_ROWS
+        rejected = np.array(self._numbers[:end], dtype=np.int64)
         numbers = np.arange(first, first + records.num_rows + len(rejected), dtype=np.int64)
         if not len(rejected):
             return Part(records, numbers, [])
         numbers = numbers[~np.isin(numbers, rejected)][: records.num_rows]
         if records.num_rows:
             rejected = rejected[rejected < numbers[-1]]
-        start, self._next = self._next, self._next + len(rejected)
         problems = [
             Problem(number, "(row)", _cells(self._width), _cells(cells))
-            for number, cells in zip(
-                rejected.tolist(), self._cells[start : self._next], strict=True
-            )
+            for number, cells in zip(rejected.tolist(), self._cells[: len(rejected)], strict=True)
         ]
+        del self._numbers[: len(rejected)], self._cells[: len(rejected)]
         return Part(records, numbers, problems)
 
 
 def _batches(
-    opened: Callable[[], Any], path: Path, last_number: Callable[[], int]
+    opened: Callable[[], Any], rejected: _Rejected, why: Callable[[], BaseException]
 ) -> Generator[pa.RecordBatch, None, None]:
     """The parser's batches; what it can't read, the first block included, is a BookError."""
     reader = None
     try:
-        reader = opened()
-        yield from reader
+        while True:
+            # Not between two: whoever takes the batches may have signals of its own.
+            with noticed_signals() as rejected.came_signal:
+                reader = opened() if reader is None else reader
+                batch = next(reader, None)
+            if batch is None:
+                return
+            yield batch
     except pa.ArrowInvalid:
-        raise BookError(
-            f"{shown(path)}: expected rows of at most {_BLOCK >> 20} MB, got a longer one after "
-            f"row {last_number()}: a quotation mark may not be closed"
-        ) from None
+        raise why() from None
     finally:
         del reader  # or the traceback of an error would keep its blocks
 

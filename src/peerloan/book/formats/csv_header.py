@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from peerloan.book.formats.encodings import convert, is_utf8, not_utf8, show_bytes
 from peerloan.book.formats.foreign import EXPECTED, expect_text
-from peerloan.book.parts import BookError, EmptyFileError
+from peerloan.book.parts import BookError, EmptyFileError, expect_columns
 from peerloan.loan.text import show_given
 
 HEADER_LIMIT = 1 << 20
@@ -53,7 +53,9 @@ def read_header(head: bytes, where: str) -> Header:
         notes.append("the first line, sep=, names the separator and was passed over")
         start = separator.end()
     names, end, line = _names(head, start, where)
+    expect_columns(len(names), where)
     names = _as_wide(names, head[end : end + _ROWS_BYTES])
+    expect_columns(len(names), where)
     if fault := not_utf8(head[end:], len(head) < HEADER_LIMIT):
         notes.append(
             f"{fault.words(names)}; a field refuses it, other columns keep it as it is; "
@@ -99,7 +101,12 @@ def _names(head: bytes, start: int, where: str) -> tuple[list[str], int, int]:
     if position == len(head) and "\n" in names[-1]:
         raise BookError(f"{where}: expected a closing quotation mark in the column names, got none")
     line = reader.line_num + (start > len(_BOM))
-    if "\x00" in "".join(names) or position == HEADER_LIMIT:
+    if position == HEADER_LIMIT and b"\x00" not in head:
+        raise BookError(
+            f"{where}: expected a line of column names of less than {HEADER_LIMIT >> 20} MB, got a "
+            f"longer one: {show_given(head[:20])}"
+        )
+    if "\x00" in "".join(names):
         raise BookError(f"{where}: expected {EXPECTED}, got {show_given(head[:20])}")
     for column, name in enumerate(names, 1):
         value = name.encode("utf-8", "surrogateescape")

@@ -15,7 +15,7 @@ import pyarrow as pa
 from peerloan.book.formats.foreign import expect_text
 from peerloan.book.formats.json_columns import Kinds, kinds_of, make_column, type_of
 from peerloan.book.formats.streams import open_stream
-from peerloan.book.parts import BookError, EmptyFileError, Part, shown
+from peerloan.book.parts import MOST_COLUMNS, BookError, EmptyFileError, Part, is_no_table, shown
 from peerloan.loan import Problem
 
 ENDINGS = (".jsonl", ".jsonl.gz", ".ndjson", ".ndjson.gz")
@@ -29,8 +29,6 @@ _HEAD = 1 << 12
 _PART_BYTES = 1 << 24
 # A row may lack most of many keys, and has a cell for each in a part.
 _PART_CELLS = 1 << 22
-# More keys are hardly columns: their names may be values.
-_MOST_KEYS = 10_000
 
 
 class _Chunk(NamedTuple):
@@ -119,17 +117,17 @@ class JsonLinesFile:
                 columns[key].append(value)
         for key, values in columns.items():
             kinds.setdefault(key, set()).update(kinds_of(values))
-        if len(kinds) > _MOST_KEYS:
+        if len(kinds) > MOST_COLUMNS:
             raise BookError(
-                f"{shown(self.path)}: expected at most {_MOST_KEYS:,} different keys, got more: a "
-                "key names a column, and is no value"
+                f"{shown(self.path)}: expected at most {MOST_COLUMNS:,} different keys, got more: "
+                "a key names a column, and is no value"
             )
 
     def _chunks(self, most_rows: int) -> Iterator[_Chunk]:
         rows: list[dict[str, Any]] = []
         numbers: list[int] = []
         wrong: list[tuple[int, str]] = []
-        number = size = 0
+        number = size = broken = 0
         with open_stream(self.path) as (stream, raw):
             while line := stream.readline(_LONGEST + 1):
                 if len(line) > _LONGEST:
@@ -148,6 +146,13 @@ class JsonLinesFile:
                     numbers.append(number)
                 except WrongLineError as error:
                     wrong.append((number, str(error)))
+                    broken += 1
+                    if is_no_table(broken, number):
+                        raise BookError(
+                            f"{shown(self.path)}: expected {_EXPECTED} a line, got none in "
+                            f"{broken:,} of the first {number:,} rows, such as {error} in row "
+                            f"{number}"
+                        ) from None
                 if len(rows) + len(wrong) == most_rows or size >= _PART_BYTES:
                     yield _Chunk(rows, numbers, wrong, raw.tell())
                     rows, numbers, wrong, size = [], [], [], 0

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
 
-from peerloan.book.parts import PART_ROWS, BookError, Part, shown
+from peerloan.book.parts import PART_ROWS, BookError, Part, expect_columns, shown
 
 MAGIC = b"PAR1"
 _BLOCK = 1 << 20
@@ -26,6 +26,7 @@ class ParquetFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         with self._opened() as file:
+            expect_columns(file.metadata.num_columns, shown(path))
             self.schema: pa.Schema = file.schema_arrow.remove_metadata()
             self._rows: int = file.metadata.num_rows
             _ = self.schema.names  # decoded here, where a name that is no UTF-8 is caught

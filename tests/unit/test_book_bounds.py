@@ -1,0 +1,147 @@
+"""Small files that stand for huge tables: each is refused in one sentence, soon."""
+
+from __future__ import annotations
+
+import gzip
+import io
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet
+import pytest
+
+from peerloan.book import BookError, open_book
+from peerloan.book import parts as book_parts
+from peerloan.book.parts import MOST_COLUMNS
+
+COLUMNS = [f"c{i}" for i in range(MOST_COLUMNS + 1)]
+TABLE = pa.table({name: pa.array([1], pa.int8()) for name in COLUMNS})
+
+
+def csv_of(names: list[str]) -> bytes:
+    return ",".join(names).encode() + b"\n" + b",".join(b"1" for _ in names) + b"\n"
+
+
+def parquet_file() -> bytes:
+    out = io.BytesIO()
+    pyarrow.parquet.write_table(TABLE, out)
+    return out.getvalue()
+
+
+def arrow_stream() -> bytes:
+    out = io.BytesIO()
+    with pa.ipc.new_stream(out, TABLE.schema) as writer:
+        writer.write_table(TABLE)
+    return out.getvalue()
+
+
+def refusal(path: Path, content: bytes) -> str:
+    path.write_bytes(content)
+    with pytest.raises(BookError) as caught:
+        for _ in open_book(path).parts():
+            pass
+    message = str(caught.value)
+    assert "\n" not in message
+    assert len(message) < 400
+    return message.removeprefix(f"{path}: ")
+
+
+@pytest.mark.parametrize("make", [lambda: csv_of(COLUMNS), parquet_file, arrow_stream])
+def test_a_table_of_too_many_columns_is_refused(tmp_path: Path, make: object) -> None:
+    assert callable(make)
+    assert refusal(tmp_path / "book", make()) == (
+        "expected at most 10,000 columns, got 10,001: a table of loans has a row for each loan"
+    )
+
+
+def test_a_table_of_as_many_columns_as_may_be_is_read(tmp_path: Path) -> None:
+    (tmp_path / "book.csv").write_bytes(csv_of(COLUMNS[:-1]))
+    assert len(open_book(tmp_path / "book.csv").columns) == MOST_COLUMNS
+
+
+def test_columns_without_a_name_count_too(tmp_path: Path) -> None:
+    content = b"a,b" + b"," * 500_000 + b"\n1,2\n"
+    assert "expected at most 10,000 columns, got 500,002" in refusal(tmp_path / "a", content)
+    # A header that is taken to be as wide as its rows.
+    content = b"a,b\n1,2" + b"," * 20_000 + b"\n"
+    assert "expected at most 10,000 columns, got 20,002" in refusal(tmp_path / "b", content)
+
+
+@pytest.mark.parametrize("what", [b",", b"a,", b"abc,"])
+def test_a_header_without_an_end_is_refused(tmp_path: Path, what: bytes) -> None:
+    content = gzip.compress(what * (4 << 20), 9)
+    said = refusal(tmp_path / "book.csv.gz", content)
+    assert said.startswith("expected a line of column names of less than 1 MB, got a longer one")
+
+
+@pytest.mark.parametrize("before", [b"", b"1,2,3\n"])
+@pytest.mark.parametrize("what", [b",", b"a", b"\0", b'"",'])
+def test_a_row_without_an_end_is_refused(tmp_path: Path, before: bytes, what: bytes) -> None:
+    content = gzip.compress(b"a,b,c\n" + before + what * (16 << 20) + b"x\n", 9)
+    said = refusal(tmp_path / "book.csv.gz", content)
+    assert said.startswith("expected rows of at most 4 MB, got a longer one after row ")
+
+
+@pytest.fixture
+def few_broken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A million rows take some seconds to be read; the rule is the same of thousands."""
+    monkeypatch.setattr(book_parts, "_MOST_BROKEN", 5_000)
+
+
+@pytest.mark.usefixtures("few_broken")
+def test_rows_of_one_cell_end_the_reading(tmp_path: Path) -> None:
+    content = gzip.compress(b"a,b,c\n1,2,3\n" + b"1\n" * 5_000_000, 9)
+    assert refusal(tmp_path / "book.csv.gz", content) == (
+        "expected rows of 3 cells, as the header has, got another number in 5,000 of the first "
+        "5,001 rows, such as 1 cell in row 2: the header is of another table"
+    )
+
+
+@pytest.mark.usefixtures("few_broken")
+def test_a_good_row_now_and_then_lets_the_reading_end_too(tmp_path: Path) -> None:
+    content = gzip.compress(b"a,b,c\n" + (b"1,2,3\n" + b"1\n" * 20) * 100_000, 9)
+    assert "got another number in 5,000 of the first 5,250 rows" in refusal(tmp_path / "b", content)
+
+
+@pytest.mark.usefixtures("few_broken")
+def test_a_table_with_many_wrong_rows_and_some_good_ones_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "book.csv"
+    path.write_bytes(b"a,b,c\n" + (b"1,2,3\n" + b"1\n" * 8) * 3_000)
+    parts = list(open_book(path).parts())
+    assert sum(len(part.problems) for part in parts) == 24_000
+    assert sum(part.records.num_rows for part in parts) == 3_000
+
+
+@pytest.mark.usefixtures("few_broken")
+def test_lines_that_are_no_objects_end_the_reading(tmp_path: Path) -> None:
+    content = gzip.compress(b'{"a": 1}\n' + b"1\n" * 5_000_000, 9)
+    assert refusal(tmp_path / "book.jsonl.gz", content) == (
+        "expected a JSON object with each key once a line, got none in 5,000 of the first 5,001 "
+        "rows, such as the value 1 alone in row 5001"
+    )
+
+
+def test_wrong_rows_are_let_go_of_part_by_part(tmp_path: Path) -> None:
+    path = tmp_path / "book.csv"
+    path.write_bytes(b"a,b\n" + b"1\n" * 140_000)
+    sizes = [part.size for part in open_book(path).parts()]
+    assert sum(sizes) == 140_000
+    assert max(sizes) == book_parts.PART_ROWS
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b'{"a": ' + b"[" * 2_000_000 + b"\n", "nested too deep"),
+        (b'{"a": "' + b"x" * (5 << 20) + b'"}\n', "expected rows of at most 4 MB"),
+        (b'{"a": 1' + b"0" * 100_000 + b"}\n", "a number of thousands of digits"),
+        (
+            b"{" + b",".join(b'"k%d":1' % i for i in range(10_001)) + b"}\n",
+            "expected at most 10,000 different keys, got more",
+        ),
+    ],
+)
+def test_a_line_of_json_beyond_every_bound_is_refused(
+    tmp_path: Path, content: bytes, said: str
+) -> None:
+    assert said in refusal(tmp_path / "book.jsonl", content)
