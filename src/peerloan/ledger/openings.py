@@ -159,8 +159,10 @@ class Chains:
             self._find("edited head", newest.what)
         # A release before wrote none; there is one before the first chain of this one is opened.
         elif newest is None and (self._sealing or not (self.walks or self._named)):
-            none = f"{path} is not there, and no chain is: all were removed, or none was opened yet"
-            self._find("missing head", f"{path} is gone: {_REMOVED}" if self.walks else none)
+            what = "and no chain is: all were removed, or none was opened yet"
+            if self.walks:
+                what = "so that the newest chains may be gone unseen; put it back from its backup"
+            self._find("missing head", f"{path} is not there, {what}")
 
     def _newest(self) -> int:
         newest = self._written.newest
