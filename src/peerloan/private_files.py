@@ -38,11 +38,12 @@ def close_to_others(path: Path) -> None:
     """Take from everybody but the owner what they may do with a file or a folder, if it is there.
 
     The log says so. What belongs to another user can't be closed, and then the log says that. A
-    folder with the sticky bit is everybody's on purpose, as /tmp is: it stays.
+    folder with the sticky bit is everybody's on purpose, as /tmp is: it stays. So does a symbolic
+    link, which another user may have put there to have this process close something else.
     """
     with contextlib.suppress(OSError):  # it is not there, or not any more
-        mode = path.stat().st_mode
-        if not mode & _OTHERS or (stat.S_ISDIR(mode) and mode & stat.S_ISVTX):
+        mode = path.lstat().st_mode
+        if stat.S_ISLNK(mode) or not mode & _OTHERS or (stat.S_ISDIR(mode) and mode & stat.S_ISVTX):
             return
         with contextlib.suppress(OSError):
             path.chmod(mode & stat.S_IRWXU)

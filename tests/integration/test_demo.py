@@ -45,6 +45,9 @@ def test_what_a_person_promoted_stays_champion(
         assert ("the running server is restarted" in done.stderr) is restarted
         served = requests.get(f"http://127.0.0.1:{port}/readyz", timeout=10).json()
         assert served["model"]["version"] == mine
+        # Of a release before, too, once the folder is known to be the demonstration's.
+        for name in ("server.log", "ledger", "seal", *(["."] if restarted else [])):
+            assert (store.root.parent / name).stat().st_mode & 0o077 == 0, name
     assert [state.champion for state in store.history()] == [mine]
     assert len(store.versions()) == len(Store(trained).versions())
     for said in ("stopped", "no server of the demonstration is running"):

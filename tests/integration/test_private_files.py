@@ -151,6 +151,8 @@ def test_a_folder_that_holds_something_else_too_is_left_as_it_is(
     folder = tmp_path / "peerloan-ledger"
     folder.mkdir(0o755)
     (folder / "notes.txt").write_text("not the ledger's")
+    # As somebody may put it there who wants to have the notes closed.
+    (folder / "ledger.db-link").symlink_to("notes.txt")
     before = modes(folder)
 
     open_run("score", book, "-o", tmp_path / "scored.csv", "--record")

@@ -56,7 +56,7 @@ def demo(folder: Path, port: int, stop: bool) -> None:
         note("the running server is restarted")
     find_address("127.0.0.1", port, "peerloan demo")
     folder.mkdir(mode=private_files.FOLDER_MODE, parents=True, exist_ok=True)
-    if pid_file.exists():  # the folder is the demonstration's, and of a release before perhaps
+    if (folder / "server.log").exists():  # it is the demonstration's, of a release before perhaps
         private_files.close_to_others(folder)
     if best is None:
         best = _train(store, folder)

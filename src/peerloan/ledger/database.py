@@ -81,11 +81,12 @@ class Database:
         with contextlib.suppress(OSError):  # of those that matter SQLite says why
             if not self.file.exists():
                 whole.publish_file(self.file, b"", private_files.FILE_MODE)
-            folder = self.file.parent
+            file = self.file.resolve()  # beside which SQLite keeps the others
+            folder = file.parent
             beside = list(folder.iterdir())
-            own = [each for each in beside if each.name.startswith(self.file.name)]
-            for file in own:
-                private_files.close_to_others(file)
+            own = [each for each in beside if each.name.startswith(file.name)]
+            for each in own:
+                private_files.close_to_others(each)
             if len(own) == len(beside):  # the folder is the ledger's, too
                 private_files.close_to_others(folder)
 

@@ -24,9 +24,9 @@ _ENCODED_TWICE = "; it is JSON within a text: send the object or list itself, en
 def read(now: Serving, content: bytes) -> Checked | CheckedLoans:
     """One loan (an object), or many (a list, or an object of lists); raises RequestError."""
     # What is as it should be is read and checked at once; anything else is looked at closely.
-    suggestions = Suggestions()
-    if (one := now.decoder.loan(content, suggestions)) is not None:
+    if (one := now.decoder.loan(content)) is not None:
         return one
+    suggestions = Suggestions()
     many = now.decoder.loans(content, MAX_LOANS, suggestions)
     many = many or now.decoder.columns(content, MAX_LOANS, suggestions)
     if many is not None:
