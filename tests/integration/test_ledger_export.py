@@ -265,6 +265,18 @@ def test_a_field_of_several_kinds_is_text_and_one_of_the_export_s_names_has_a_pr
     ]
 
 
+def test_a_loan_that_is_only_nearly_json_is_written_too(
+    run: Run, ledger: Ledger, version: Version, loan: dict[str, Any], tmp_path: Path
+) -> None:
+    """As it is taken where the version does not look."""
+    inputs = json.dumps(loan | {"extra": float("nan"), "more": "\ud800"})
+    keep(ledger.chain(), [record(version=version, inputs=inputs)])
+    done = run("ledger", "export", "-o", "out.parquet", ledger=ledger.url)
+    assert done.returncode == 0, done.stderr
+    (row,) = rows_of(tmp_path / "out.parquet")
+    assert (row["inputs"], row["grade"]) == (inputs, "D")
+
+
 def test_many_decisions_are_joined_with_what_belongs_to_them(
     ledger: Ledger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

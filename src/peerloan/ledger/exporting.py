@@ -17,6 +17,7 @@ from peerloan.book.writing import ENDINGS
 from peerloan.ledger import ids
 from peerloan.ledger.database import Database
 from peerloan.ledger.errors import LedgerError
+from peerloan.ledger.inputs import decode_loan
 from peerloan.ledger.reading import known_versions, of_time, stream
 from peerloan.ledger.records import Kept, Version
 from peerloan.ledger.schema import challenges, decisions, outcomes
@@ -57,7 +58,6 @@ _PREFIX = "input."
 # Rows that are written at once: what a reader of Parquet takes as one piece.
 _ROWS = 20_000
 _AT_ONCE = 5_000
-_decode = msgspec.json.decode
 _encode = msgspec.json.encode
 
 
@@ -181,7 +181,7 @@ def _of_inputs(
     columns: dict[str, list[Any]] = {each.column: [] for each in inputs}
     for each in some:
         # One by one: a loan takes many times as much memory as its JSON.
-        given = _decode(each.inputs) if each.version in definitions else {}
+        given = decode_loan(each.inputs.encode()) if each.version in definitions else {}
         for field, column, number in inputs:
             value = given.get(field)
             columns[column].append(_number(value) if number else _text(value))

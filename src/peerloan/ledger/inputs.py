@@ -55,7 +55,7 @@ class InputReader:
         return Loans.of(self._definition, rows), good
 
     def _closely(self, content: bytes) -> Checked | str:
-        record = _decode(content)
+        record = decode_loan(content)
         if not isinstance(record, dict):
             return "the inputs are no loan"
         if any(map(text_fault, record)):
@@ -67,8 +67,8 @@ class InputReader:
         return checked
 
 
-def _decode(content: bytes) -> Any:
-    """JSON, and what is nearly JSON in fields that the version ignores (NaN, a lone surrogate)."""
+def decode_loan(content: bytes) -> Any:
+    """A kept loan: JSON, and what is nearly JSON (NaN, a lone surrogate) where nobody looked."""
     try:
         return msgspec.json.decode(content)
     except (msgspec.MsgspecError, ValueError):
