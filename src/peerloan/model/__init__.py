@@ -14,7 +14,7 @@ from peerloan.model.said import Cause, Said, said_of
 from peerloan.model.scorecard import LevelTable, NumberTable, Scorecard
 from peerloan.model.states import BreakingChange, State, StoreError, StoreFault
 from peerloan.model.store import Store
-from peerloan.model.time_limits import StoreTimeout, some_call_hangs
+from peerloan.model.time_limits import StoreTimeout, some_call_hangs, start_unsignalled
 
 __all__ = [
     "BANDS",
@@ -55,4 +55,5 @@ __all__ = [
     "probabilities",
     "said_of",
     "some_call_hangs",
+    "start_unsignalled",
 ]

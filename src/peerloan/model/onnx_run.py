@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from peerloan.model.onnx_graph import OnnxModelError
+from peerloan.model.time_limits import start_unsignalled
 
 # A forest of a hundred full-grown trees takes 0.03 ms a loan.
 RUN_SECONDS, RUN_SECONDS_A_LOAN = 10.0, 0.0005
@@ -48,7 +49,7 @@ class _Watch:
                     self._thread = threading.Thread(
                         target=self._look, name="onnx-limit", daemon=True
                     )
-                    self._thread.start()
+                    start_unsignalled(self._thread)
 
     def end(self, options: Any) -> None:
         """Watch this run no more."""

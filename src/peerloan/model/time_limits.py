@@ -8,6 +8,7 @@ thread that hangs is left alone, and no second one is started for the same call 
 from __future__ import annotations
 
 import functools
+import signal
 import threading
 from collections.abc import Callable, Hashable
 from pathlib import Path
@@ -21,6 +22,7 @@ CALL_SECONDS = 60.0
 PUBLISH_SECONDS = 300.0
 # Until what is half-written is whole, or cleaned away, once somebody wants to stop.
 _GRACE_SECONDS = 2.0
+_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class StoreTimeout(StoreFault):
@@ -80,7 +82,7 @@ class Calls:
         if earlier is None or earlier.done.is_set():
             call = _Call(what, function)
             try:
-                call.start()
+                start_unsignalled(call)
             except RuntimeError:  # there is no more room for threads, or the process ends
                 return function()
             try:
@@ -97,6 +99,19 @@ class Calls:
             f"{what} did not end within {seconds:g} seconds: the file system may hang, or the "
             "version take too long",
         )
+
+
+def start_unsignalled(thread: threading.Thread) -> None:
+    """Start a thread that takes none of the signals that end a process, nor do those it starts.
+
+    One that is just being started may take a signal before the main thread does, which alone could
+    handle it and would go on sleeping: a worker would not stop.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
+    try:
+        thread.start()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def some_call_hangs() -> bool:

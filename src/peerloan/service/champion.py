@@ -22,6 +22,7 @@ from peerloan.model import (
     StoreError,
     StoreFault,
     StoreTimeout,
+    start_unsignalled,
 )
 from peerloan.service import metrics
 
@@ -97,7 +98,7 @@ class Champion:
         self.challenger: Serving | None = None
         champion = self._followers[0]
         self._first_look = threading.Thread(target=self._look, args=(champion,), daemon=True)
-        self._first_look.start()
+        start_unsignalled(self._first_look)
         self._first_look.join(START_SECONDS)
         if self._first_look.is_alive():
             reason = f"the champion is still being loaded after {START_SECONDS:g} seconds"
@@ -147,9 +148,10 @@ class Champion:
 
         begins = ((challenger, first_look), (champion, self._first_look.join))
         for follower, begin in begins:
-            threading.Thread(
+            thread = threading.Thread(
                 target=self._watch, args=(follower, begin), name=follower.alias, daemon=True
-            ).start()
+            )
+            start_unsignalled(thread)
         has_looked.wait(CHALLENGER_START_SECONDS)
 
     def _watch(self, follower: _Follower, begin: Callable[[], object]) -> None:
