@@ -145,3 +145,16 @@ def test_a_line_of_json_beyond_every_bound_is_refused(
     tmp_path: Path, content: bytes, said: str
 ) -> None:
     assert said in refusal(tmp_path / "book.jsonl", content)
+
+
+@pytest.mark.parametrize("name", ["book.parquet", "book.arrow"])
+def test_a_part_of_many_columns_has_fewer_rows(tmp_path: Path, name: str) -> None:
+    columns = pa.table({name: pa.nulls(9_000) for name in COLUMNS[:5_000]})
+    if name.endswith(".parquet"):
+        pyarrow.parquet.write_table(columns, tmp_path / name)
+    else:
+        with pa.ipc.new_file(tmp_path / name, columns.schema) as writer:
+            writer.write_table(columns)
+    sizes = [part.size for part in open_book(tmp_path / name).parts()]
+    assert sum(sizes) == 9_000
+    assert max(sizes) <= (1 << 24) // 5_000
