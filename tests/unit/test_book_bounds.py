@@ -10,9 +10,10 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
-from peerloan.book import BookError, open_book
+from peerloan.book import BookError, check, doubts, open_book
 from peerloan.book import parts as book_parts
-from peerloan.book.parts import MOST_COLUMNS
+from peerloan.book.parts import MOST_COLUMNS, PART_ROWS
+from peerloan.loan import parse_definition
 
 COLUMNS = [f"c{i}" for i in range(MOST_COLUMNS + 1)]
 TABLE = pa.table({name: pa.array([1], pa.int8()) for name in COLUMNS})
@@ -145,3 +146,53 @@ def test_a_line_of_json_beyond_every_bound_is_refused(
     tmp_path: Path, content: bytes, said: str
 ) -> None:
     assert said in refusal(tmp_path / "book.jsonl", content)
+
+
+@pytest.mark.parametrize("name", ["book.parquet", "book.arrow"])
+def test_a_part_of_many_columns_has_fewer_rows(tmp_path: Path, name: str) -> None:
+    columns = pa.table({name: pa.nulls(9_000) for name in COLUMNS[:5_000]})
+    if name.endswith(".parquet"):
+        pyarrow.parquet.write_table(columns, tmp_path / name)
+    else:
+        with pa.ipc.new_file(tmp_path / name, columns.schema) as writer:
+            writer.write_table(columns)
+    sizes = [part.size for part in open_book(tmp_path / name).parts()]
+    assert sum(sizes) == 9_000
+    assert max(sizes) <= (1 << 24) // 5_000
+
+
+NARROW = parse_definition(
+    'model = "m"\n[label]\ncolumn = "y"\nlate = 1\non_time = 0\n'
+    '[[field]]\nname = "n"\nkind = "number"\nlabel = "N"\n',
+    "test",
+)
+
+
+def test_of_very_many_wrong_rows_the_first_are_listed_and_all_are_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(check, "_MOST_RANGES", 1_000)
+    path = tmp_path / "book.csv"
+    path.write_bytes(b"n,y\n" + b"1,0\nx,1\n" * 100_000)
+    report = check.check_book(open_book(path), NARROW)
+    (group,) = report.groups
+    assert (group.count, report.bad_rows) == (100_000, 100_000)
+    assert group.ranges[:2] == [(2, 2), (4, 4)]
+    assert len(group.ranges) <= PART_ROWS
+    assert any(line.endswith(f" and {100_000 - 20 - 200:,} more rows") for line in report.lines())
+
+
+def test_of_very_many_rows_the_first_are_compared(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doubts, "_MOST_COMPARED", 1_000)
+    fields = [f'[[field]]\nname = "c{k}"\nkind = "number"\nlabel = "C"\n' for k in range(4)]
+    head = 'model = "m"\n[label]\ncolumn = "y"\nlate = 1\non_time = 0\n'
+    definition = parse_definition(head + "".join(fields), "test")
+    lines = [f"{i % 5 == 0:d},{i},{i * 7 % 997},{i * 13 % 991},{i * 3}\n" for i in range(40_000)]
+    path = tmp_path / "book.csv"
+    path.write_text("y,c0,c1,c2,c3\n" + "".join([*lines, *lines, *lines]), "utf-8")
+    (part, *_) = open_book(path).parts()
+    said = check.check_book(open_book(path), definition).doubts
+    (doubt,) = (each for each in said if "equal an earlier one" in each)
+    assert doubt.startswith(f"of the first {part.size:,} rows, {part.size - 40_000:,} of ")

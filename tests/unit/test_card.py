@@ -151,7 +151,8 @@ class Blocked:
         if name.partition(".")[0] in ("sklearn", "xgboost", "pyarrow", "scipy", "matplotlib",
                                       "optbinning", "imblearn", "jinja2"):
             raise ModuleNotFoundError(name)
-        if name.startswith("peerloan.") and name.split(".")[1] not in ("loan", "model"):
+        if name.startswith("peerloan.") and name.split(".")[1] not in ("loan", "model",
+                                                                       "regular_files"):
             raise ModuleNotFoundError(name)
 
 sys.meta_path.insert(0, Blocked())

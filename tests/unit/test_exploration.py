@@ -18,7 +18,8 @@ import pytest
 
 from peerloan.book import BookError, draft_definition, open_book
 from peerloan.loan import Definition, default_definition, parse_definition
-from peerloan.training.exploration import Study, explore, find, measure
+from peerloan.training.exploration import Study, explore, find, measure, show_page
+from peerloan.training.exploration import page as page_module
 from peerloan.training.exploration.study import Feature
 
 LOANS = 4_000
@@ -405,3 +406,24 @@ def test_the_command_writes_the_page_and_says_what_it_found(
     book = run("explore", sample_book, "-o", sample_book, "--overwrite")
     assert book.returncode == 1
     assert "is the book itself" in book.stderr
+
+
+def test_of_very_many_features_only_the_most_informative_are_drawn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(page_module, "_MOST_DRAWN", 2)
+    late = np.arange(200) % 5 == 0
+    rng = np.random.default_rng(1)
+    columns: dict[str, Any] = {f"n{i}": rng.normal(size=200) + late * i for i in range(5)}
+    columns |= {"outcome": np.where(late, "bad", "good")}
+    fields = definition(*(f"n{i} number" for i in range(5)))
+    study = measure(open_book(write(tmp_path, columns)), fields)
+    page = show_page(study, find(study))
+    assert page.count("<article") == 2
+    assert page.count("Distribution of ") == page.count("Distribution of n3") + page.count(
+        "Distribution of n4"
+    )
+    assert "Only the 2 most informative features of 5 are shown." in page
+    assert all(f"<code>n{i}</code>" in page for i in range(5))
+    linked = set(re.findall('href="#(f[0-9]+)"', page))
+    assert linked <= set(re.findall('id="(f[0-9]+)"', page))

@@ -20,13 +20,16 @@ from peerloan.loan.text import counted, share_of
 
 # Problems of a group that are shown one by one.
 _EXAMPLES = 20
+# Ranges of rows that are kept of a group: a book may have a wrong value in every second row.
+_MOST_RANGES = 1_000_000
 
 
 @dataclass(frozen=True)
 class Group:
     """The problems of one field that expected the same.
 
-    The first 20 one by one; all of their rows as ranges (first, last).
+    The first 20 one by one; their rows as ranges (first, last), of more than about a million ranges
+    the first ones.
     """
 
     field: str
@@ -78,7 +81,8 @@ class Report:
             lines.append(f"{group.field}: {rows}: expected {group.expected}")
             lines += [f"  row {p.loan}: {p.given}" for p in group.examples]
             if rest := _after(group.ranges, group.examples[-1].loan or 0):
-                lines.append(f"  and {show_ranges(rest)}")
+                listed = sum(last - first + 1 for first, last in group.ranges)
+                lines.append(f"  and {show_ranges(rest, group.count - listed)}")
         if self.ok:
             lines.append("no problems")
         else:
@@ -129,8 +133,8 @@ def check_book(
 
     `label`: whether the label's column is checked; by default if it is there. An empty label is no
     fault: the outcome is not known yet. `usual`: as `DoubtCollector` takes it. Memory grows with
-    the number of separate wrong rows, not with the book (but for 8 bytes of each row, and
-    some 60 of each loan's id).
+    the number of separate wrong rows (up to a million of a kind), not with the book (but for 8
+    bytes of each of the first 20 million rows, and some 60 of each loan's id).
     """
     if label is None:
         label = definition.label.column in book.columns
@@ -186,6 +190,7 @@ class _Group:
         self._count = 0
         self._examples: list[Problem] = []
         self._spans: list[npt.NDArray[np.int64]] = []
+        self._ranges = 0
 
     def add(self, rows: Codes, given: Callable[[int], list[str]]) -> None:
         self._count += len(rows)
@@ -194,7 +199,9 @@ class _Group:
                 Problem(row, self.field, self._expected, cell)
                 for row, cell in zip(rows[:room].tolist(), given(room), strict=True)
             ]
-        self._spans.append(spans_of(np.stack([rows, rows], axis=1)))
+        if self._ranges < _MOST_RANGES:
+            self._spans.append(spans_of(np.stack([rows, rows], axis=1)))
+            self._ranges += len(self._spans[-1])
 
     def closed(self) -> Group:
         spans = spans_of(np.concatenate(self._spans))

@@ -33,6 +33,8 @@ _COUNTED = 10_000
 _FEW, _FEW_TO_SCORE = 10, 30
 # So many values beyond what 95 % of the loans trained on do not exceed are no drift.
 _NEARLY_ALL = 0.95
+# Rows that are compared with one another, 8 bytes each while they are collected.
+_MOST_COMPARED = 20_000_000
 # A doubt about fewer rows than this share is said, but refuses no book.
 GRAVE_SHARE = 0.01
 _MISSING = "does it stand for missing? Then leave the cell empty"
@@ -174,17 +176,23 @@ class _Labels:
 
 
 class _EqualRows:
-    """Whether many rows equal an earlier one."""
+    """Whether many rows equal an earlier one; of a huge book, many of its first rows."""
 
     def __init__(self) -> None:
         self._rows = EqualRows()
+        self._count = 0
 
     def add(self, batch: Batch) -> None:
-        self._rows.add(batch.loans, None if batch.labels is None else batch.labels == 1)
+        if self._count < _MOST_COMPARED:
+            self._rows.add(batch.loans, None if batch.labels is None else batch.labels == 1)
+        self._count += batch.loans.size
 
     def doubts(self) -> Iterator[Doubt]:
         if (repeated := self._rows.repeated()) is not None:
-            yield Doubt(repeated.sentence(), repeated.repeated)
+            text = repeated.sentence()
+            if repeated.rows < self._count:
+                text = f"of the first {repeated.rows:,} rows, {text}"
+            yield Doubt(text, repeated.repeated)
 
 
 class _Numbers:

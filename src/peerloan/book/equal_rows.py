@@ -19,6 +19,8 @@ Hashes = npt.NDArray[np.uint64]
 
 # Rows by which it is judged whether chance explains equal ones; of a larger table a random sample.
 _SAMPLED = 200_000
+# And of one of very many columns fewer rows: so many values in all.
+_SAMPLED_VALUES = 20_000_000
 # A field of no more different values is one of levels.
 _FEW_VALUES = 100
 # More than so many times as many equal pairs as chance explains, at least so many, in at least this
@@ -133,7 +135,8 @@ class _Sample:
         kept = self._random.random(len(by_field)) < self._share
         self._rows.append(by_field[kept])
         self._late.append(late[kept] == 1)
-        while sum(map(len, self._rows)) > _SAMPLED:
+        most = min(_SAMPLED, _SAMPLED_VALUES // max(by_field.shape[1], 1))
+        while sum(map(len, self._rows)) > most:
             rows, outcomes = np.concatenate(self._rows), np.concatenate(self._late)
             kept = self._random.random(len(rows)) < 0.5
             self._rows, self._late = [rows[kept]], [outcomes[kept]]

@@ -13,6 +13,8 @@ import pyarrow as pa
 from peerloan.loan import Codes, Problem
 
 PART_ROWS = 65_536
+# The values of a part of very many columns, which has fewer rows.
+_PART_VALUES = 1 << 24
 # So many rows that are none, more than nine in ten of those read: whatever the file is, it is not
 # the table that its first line promises.
 _MOST_BROKEN, _BROKEN_SHARE = 1_000_000, 0.9
@@ -68,6 +70,11 @@ class TableFile(Protocol):
     def first_lines(self) -> list[tuple[int, str]]:
         """The first lines of CSV from the header on, with their numbers; none of other formats."""
         ...
+
+
+def rows_of_part(columns: int) -> int:
+    """How many rows a part has of a table of so many columns: at most PART_ROWS."""
+    return min(PART_ROWS, max(1, _PART_VALUES // max(columns, 1)))
 
 
 def is_no_table(broken: int, rows: int) -> bool:

@@ -24,9 +24,9 @@ def ranges_of(rows: Codes) -> list[tuple[int, int]]:
     return [(first, last) for first, last in spans_of(np.stack([rows, rows], axis=1)).tolist()]
 
 
-def show_ranges(ranges: list[tuple[int, int]]) -> str:
-    """Rows in words: 'row 5', 'rows 5, 7, 30–111068'."""
+def show_ranges(ranges: list[tuple[int, int]], unlisted: int = 0) -> str:
+    """Rows in words: 'row 5', 'rows 5, 7, 30–111068'; `unlisted` rows more are in no range."""
     shown = ", ".join(f"{a}" if a == b else f"{a}–{b}" for a, b in ranges[:_SHOWN])
-    if rest := sum(last - first + 1 for first, last in ranges[_SHOWN:]):
+    if rest := unlisted + sum(last - first + 1 for first, last in ranges[_SHOWN:]):
         shown += f" and {counted(rest, 'more row')}"
     return f"row{'' if len(ranges) == 1 and ranges[0][0] == ranges[0][1] else 's'} {shown}"

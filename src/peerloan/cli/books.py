@@ -68,7 +68,8 @@ def define(book: str, label: str, late: str | None, out: Path, overwrite: bool) 
     """Draft a loan definition from a table; its doubts stand in it as comments."""
     if out.exists() and not overwrite:
         raise No(f"{out}: is there already (--overwrite replaces it)")
-    text = draft_definition(open_book(book), label, late)
+    with progress() as show:
+        text = draft_definition(open_book(book), label, late, partial(show, f"reading {book}"))
     try:
         out.write_text(text, "utf-8")
     except OSError as error:

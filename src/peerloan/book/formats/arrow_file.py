@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from peerloan.book.parts import PART_ROWS, BookError, Part, expect_columns, shown
+from peerloan.book.parts import BookError, Part, expect_columns, rows_of_part, shown
 
 FILE_MAGIC = b"ARROW1"
 # How each message of a stream begins.
@@ -43,11 +43,11 @@ class ArrowFile:
     def parts(self, first: int, at_byte: Callable[[int], None]) -> Iterator[Part]:
         """Read the rows; `first` is the number of the first, `at_byte` hears how far it is read."""
         with self._opened() as (mapped, reader):
-            position = mapped.tell()
+            position, most_rows = mapped.tell(), rows_of_part(len(self.schema))
             for batch in reader:
                 position = mapped.tell()
-                for start in range(0, batch.num_rows, PART_ROWS):
-                    records = batch.slice(start, PART_ROWS).replace_schema_metadata()
+                for start in range(0, batch.num_rows, most_rows):
+                    records = batch.slice(start, most_rows).replace_schema_metadata()
                     _expect_valid(records)
                     numbers = np.arange(first, first + records.num_rows, dtype=np.int64)
                     first += records.num_rows

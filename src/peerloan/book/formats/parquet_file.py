@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
 
-from peerloan.book.parts import PART_ROWS, BookError, Part, expect_columns, shown
+from peerloan.book.parts import BookError, Part, expect_columns, rows_of_part, shown
 
 MAGIC = b"PAR1"
 _BLOCK = 1 << 20
@@ -43,7 +43,7 @@ class ParquetFile:
         size = self.path.stat().st_size
         done = 0
         with self._opened() as file:
-            for records in file.iter_batches(batch_size=PART_ROWS):
+            for records in file.iter_batches(batch_size=rows_of_part(len(self.schema))):
                 numbers = np.arange(first + done, first + done + records.num_rows, dtype=np.int64)
                 yield Part(records, numbers, [])
                 done += records.num_rows
