@@ -15,6 +15,8 @@ from peerloan.ledger.schema import decisions, outcomes
 
 # Not a parameter: PostgreSQL would not see that it is the same wherever the day stands.
 A_DAY = literal_column(str(DAY_MS), BigInteger)
+# Not the column itself: SQLite would read all decisions of a version by its index.
+_version = decisions.c.version + 0
 # How many days old the decision was when its outcome was told.
 _age = outcomes.c.recorded_ms // A_DAY - decisions.c.time_ms // A_DAY
 
@@ -41,7 +43,7 @@ def early_by_version(first_days: Mapping[int, int]) -> ColumnElement[bool]:
     return or_(
         false(),
         *(
-            and_(decisions.c.version.in_(list(numbers)), _age < first_day)
+            and_(_version.in_(list(numbers)), _age < first_day)
             for first_day, numbers in _grouped(first_days).items()
         ),
     )

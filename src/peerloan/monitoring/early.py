@@ -57,13 +57,14 @@ class EarlyOutcomes:
         return found
 
     def _new(self, first_days: Mapping[int, int], counted: int) -> Select[tuple[UUID]]:
-        """Decisions with an early outcome among those that were not looked at yet."""
+        """Decisions of early outcomes that were not looked at yet; not DISTINCT, for which SQLite
+        would read all outcomes in the order of their decisions.
+        """
         rows = (
             select(outcomes.c.decision_id)
             .join(decisions, decisions.c.id == outcomes.c.decision_id)
             .where(outcomes.c.number > self._upto, outcomes.c.number <= counted)
             .where(early_by_version(first_days))
-            .distinct()
         )
         if self._first:
             rows = rows.where(outcomes.c.decision_id >= ids.first_at(self._first * HOUR_MS))

@@ -42,6 +42,7 @@ LEAST_LATE = 200
 # The newest fifth judges, or more of the newest if it holds fewer late loans than these.
 _FIFTH = 5
 _WANTED = 100
+_READING = "reading matured outcomes"
 
 
 class Count(NamedTuple):
@@ -109,10 +110,10 @@ def collect(
         check_columns(definition, book, label=True)
     form = _Form(definition)
     path = folder / "matured.parquet"
-    progress("reading matured outcomes", 0.0)
+    progress(_READING, 0.0)
     eligible = Eligible(now_ms, definition.roles.horizon[0], plan.outcomes_from)
-    found = _write(database, form, plan.mature, path, eligible)
-    progress("reading matured outcomes", 1.0)
+    found = _write(database, form, plan.mature, path, eligible, progress)
+    progress(_READING, 1.0)
     late = found.late
     cut = _cut(late)
     learnt, held = (Count(len(some), int(some.sum())) for some in (late[:cut], late[cut:]))
@@ -240,7 +241,12 @@ class _Known:
 
 
 def _write(
-    database: Database, form: _Form, share: float, path: Path, eligible: Eligible
+    database: Database,
+    form: _Form,
+    share: float,
+    path: Path,
+    eligible: Eligible,
+    progress: Progress,
 ) -> _Written:
     """Write every matured loan that can be read, the oldest first."""
     reader = InputReader(form.definition)
@@ -249,8 +255,12 @@ def _write(
     unreadable, equal = 0, EqualRows()
     with snapshot(database) as connection, open_writer(path, form.schema) as writer:
         young = count_young(connection, share, eligible)
+        progress(_READING, 0.0)
         passed_over = count_passed_over(connection, eligible)
+        # Each question may take minutes, of many outcomes.
+        progress(_READING, 0.0)
         for some in matured(connection, share, eligible):
+            progress(_READING, 0.0)
             rows, labels, loan_ids = [], [], []
             for each in some:
                 checked = reader.read(each.inputs)

@@ -1,0 +1,100 @@
+"""How far a new version leaps from the one that a person chose."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from peerloan.book import open_book
+from peerloan.model import Bundle, LevelTable, Scorecard, Store
+from peerloan.operations.leaps import FARTHEST, FARTHEST_GROUP, LEAST_ALIKE, Leap, leap
+from peerloan.training.scorecards import rescaled
+
+VersionOf = Callable[[str], str]
+
+
+class Versions:
+    """A version, and others with its log-odds shifted, scaled or changed in one table."""
+
+    def __init__(self, store: Store, version: str, book: Path) -> None:
+        self._store, self._version, self._book = store, version, open_book(book)
+
+    def _load(self) -> tuple[Bundle, Scorecard]:
+        bundle = self._store.load(self._version)
+        assert isinstance(bundle.model, Scorecard)
+        return bundle, bundle.model
+
+    def scaled(self, slope: float, intercept: float) -> Leap:
+        """The leap to it, shifted and scaled."""
+        after, card = self._load()
+        after.model = rescaled(card, slope, intercept)
+        return leap(self._load()[0], after, self._book)
+
+    def shifted_of(self, name: str, level: str, by: float) -> Leap:
+        """The leap to it, with other points of one level of a feature."""
+        after, card = self._load()
+        tables = list(card.tables)
+        i = next(i for i, table in enumerate(tables) if table.feature == name)
+        table = tables[i]
+        assert isinstance(table, LevelTable)
+        points = [
+            point + by * (own == level)
+            for own, point in zip(table.levels, table.points, strict=True)
+        ]
+        tables[i] = msgspec.structs.replace(table, points=tuple(points))
+        after.model = msgspec.structs.replace(card, tables=tuple(tables))
+        return leap(self._load()[0], after, self._book)
+
+
+@pytest.fixture
+def versions(store: Store, version_of: VersionOf, sample_book: Path) -> Versions:
+    return Versions(store, version_of("additive"), sample_book)
+
+
+def test_the_same_version_is_no_leap(versions: Versions, version_of: VersionOf) -> None:
+    found = versions.scaled(1, 0)
+    assert (found.against, found.factor, found.farthest, found.about) == (
+        *(version_of("additive"), 1, 1, "all loans"),
+    )
+    assert found.alike == pytest.approx(1)
+    assert not found.is_too_far
+
+
+@pytest.mark.parametrize(
+    ("slope", "times", "too_far"),
+    [(1, 1.8, False), (1, 0.6, False), (0.9, 1.2, False), (1, 2.3, True), (1, 0.45, True)],
+)
+def test_a_level_that_moves_a_little_is_none(
+    versions: Versions, slope: float, times: float, too_far: bool
+) -> None:
+    found = versions.scaled(slope, math.log(times))
+    assert found.is_too_far == too_far, found
+    assert found.as_json()["too_far"] == too_far
+
+
+def test_a_version_that_is_turned_round_or_flat_is_one(versions: Versions) -> None:
+    turned = versions.scaled(-1, -7)
+    assert turned.alike == pytest.approx(-1)
+    assert turned.is_too_far
+    # The mean is about the same, but the riskiest are as safe as any.
+    flat = versions.scaled(0.001, -3.7)
+    assert 1 / FARTHEST < flat.factor < FARTHEST
+    assert flat.alike > LEAST_ALIKE
+    assert flat.about.startswith("probability ")
+    assert flat.is_too_far
+    assert versions.scaled(0, -3.7).is_too_far, "of loans that are all alike there is no order"
+
+
+def test_one_group_of_loans_can_leap_alone(versions: Versions) -> None:
+    found = versions.shifted_of("home_ownership", "OWN", 1.8)
+    assert found.factor < FARTHEST
+    assert found.alike > LEAST_ALIKE
+    assert found.farthest > FARTHEST_GROUP
+    assert found.about == "home_ownership OWN"
+    assert found.is_too_far
+    assert "times (home_ownership OWN), and the rank correlation is 0." in found.sentence()
+    assert not versions.shifted_of("home_ownership", "OWN", 0.8).is_too_far
