@@ -38,7 +38,7 @@ def close_to_others(path: Path) -> None:
     """Take from everybody but the owner what they may do with a file or a folder, if it is there.
 
     The log says so. What belongs to another user can't be closed, and then the log says that. A
-    folder with the sticky bit is everybody's on purpose, as /tmp is: it stays. So does a symbolic
+    folder with the sticky bit is meant for everybody, as /tmp is: it stays. So does a symbolic
     link, which another user may have put there to have this process close something else.
     """
     with contextlib.suppress(OSError):  # it is not there, or not any more
