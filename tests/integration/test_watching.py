@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 from prometheus_client import generate_latest
-from sqlalchemy import select
+from sqlalchemy import select, update
 
 from conftest import settings
 from past import DAY_MS, Past, loans_of
@@ -148,6 +148,24 @@ def test_an_alarm_begins_and_ends_once_and_a_pause_changes_nothing_of_it(
     assert rose["window"]["loans"] == 3 * PER_DAY
 
 
+def test_rounds_go_on_by_the_clock_once_it_is_set_back(
+    database: Database, store: Store, days: Days, caplog: pytest.LogCaptureFixture
+) -> None:
+    watcher = Watcher(database, store, Plan(window_days=3))
+    now = days.live("calm")
+    watcher.round(now)
+    watcher.round(now + 3 * DAY_MS)
+    caplog.clear()
+    watcher.round(days.live("calm"))
+    assert [each.getMessage() for each in caplog.records if "clock" in each.getMessage()] == [
+        "the rules were applied up to 48 hours ahead of the clock, which was set back: they are "
+        "applied by the clock again"
+    ]
+    caplog.clear()
+    watcher.round(days.live("calm"))
+    assert "clock" not in caplog.text
+
+
 def test_outcomes_that_are_not_those_expected_are_heard_once_they_come(
     database: Database, store: Store, days: Days
 ) -> None:
@@ -219,6 +237,12 @@ def test_one_watches_at_a_time(ledger_url: str) -> None:
     first.end()
     assert [second.take(), first.take()] == [True, False]
     second.end()
+    # Of a process that ended while its clock was three days ahead.
+    with database.writing() as connection:
+        ahead = {"holder": "gone", "until_ms": now_ms() + 3 * DAY_MS}
+        connection.execute(update(schema.watchers).values(ahead))
+    assert [first.take(), second.take()] == [True, False]
+    first.end()
 
 
 def test_drift_is_answered_as_the_rules_say(

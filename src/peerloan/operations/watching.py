@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import date, timedelta
@@ -28,10 +29,13 @@ from peerloan.monitoring.storage import Hour, keep_figures, read_known
 from peerloan.monitoring.versions import Versions
 from peerloan.monitoring.windows import History, Window, read_window, window_figures, window_json
 
+log = logging.getLogger(__name__)
 # Windows before one, with which its volume is compared.
 _BEFORE = 4
 # Outcomes are those of so many windows: late loans are few.
 _OF_OUTCOMES = 4
+# Clocks of several machines differ by less.
+_AHEAD_MS = 60_000
 # So many days are judged one by one after a pause.
 _CATCH_UP = 366
 
@@ -91,8 +95,8 @@ class Watcher:
         counted = count_new(self._database, self._store, progress)
         count_outcomes(self._database, self._store, counted)
         done = Round(counted)
+        judged_ms = self._judged_ms(now_ms)
         with self._database.reading() as connection:
-            judged_ms = connection.execute(select(watchers.c.judged_ms)).scalar_one()
             versions = Versions(connection, self._store)
             last = now_ms // HOUR_MS + 1
             early = self._early.read(connection, versions)
@@ -106,6 +110,22 @@ class Watcher:
             self._judge(found, moment, with_alarms, done)
         self._keep_months(found, {day_of(day).replace(day=1) for day in counted.days})
         return done
+
+    def _judged_ms(self, now_ms: int) -> int:
+        """Up to when the rules were applied; by a clock that is set back now, up to now."""
+        with self._database.reading() as connection:
+            judged_ms = int(connection.execute(select(watchers.c.judged_ms)).scalar_one())
+        if judged_ms <= now_ms + _AHEAD_MS:
+            return judged_ms
+        log.warning(
+            "the rules were applied up to %.0f hours ahead of the clock, which was set back: they "
+            "are applied by the clock again",
+            (judged_ms - now_ms) / HOUR_MS,
+        )
+        with self._database.writing() as connection:
+            same = watchers.c.judged_ms == judged_ms
+            connection.execute(update(watchers).where(same).values(judged_ms=now_ms - 1))
+        return now_ms - 1
 
     def _reach(self, versions: Versions) -> int:
         """How many days back outcomes may be looked for."""
