@@ -211,7 +211,7 @@ def test_pages_stay_right_however_many_versions_decided(
         connection.execute(insert(schema.versions), others)
     # The last of the versions decides, too: before, between and after the others.
     made += [(20_000 + i, "w699", i % len(BANDS), f"L{i % 5}") for i in (-1, 10, 60)]
-    ids += add(database, tmp_path / "later", made[40:])
+    ids += add(database, tmp_path, made[40:])
     parameters: list[int] = []
 
     @event.listens_for(database_of(client).engine, "before_cursor_execute")

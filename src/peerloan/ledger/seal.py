@@ -78,8 +78,10 @@ class Seal:
 
     def _close_to_others(self) -> None:
         """Take from others what a release before, or a restored backup, left them."""
-        files = self.files.folder.iterdir() if self.files.folder.is_dir() else ()
-        for path in (self.folder / "key", self.files.newest_path, *files):
+        own = [self.folder, self.files.folder, self.folder / "key", self.files.newest_path]
+        with contextlib.suppress(OSError):  # of a folder that can't be read, its key says why
+            own += self.files.folder.iterdir()
+        for path in own:
             private_files.close_to_others(path)
 
     def _read_key(self) -> bytes:
