@@ -28,22 +28,18 @@ def make_file(path: Path) -> None:
     close_to_others(path)
 
 
-def make_folder(path: Path) -> None:
-    """See that a folder is there, and that it is its owner's alone; raises OSError."""
-    path.mkdir(mode=FOLDER_MODE, parents=True, exist_ok=True)
-    close_to_others(path)
-
-
 def close_to_others(path: Path) -> None:
     """Take from everybody but the owner what they may do with a file or a folder, if it is there.
 
     The log says so. What belongs to another user can't be closed, and then the log says that. A
-    folder with the sticky bit is meant for everybody, as /tmp is: it stays. So does a symbolic
-    link, which another user may have put there to have this process close something else.
+    folder with the sticky bit is meant for everybody, as /tmp is: it stays. So do pipes and
+    devices, and symbolic links, which another user may have put there to have this process close
+    something else.
     """
     with contextlib.suppress(OSError):  # it is not there, or not any more
         mode = path.lstat().st_mode
-        if stat.S_ISLNK(mode) or not mode & _OTHERS or (stat.S_ISDIR(mode) and mode & stat.S_ISVTX):
+        is_own = stat.S_ISREG(mode) or (stat.S_ISDIR(mode) and not mode & stat.S_ISVTX)
+        if not is_own or not mode & _OTHERS:
             return
         with contextlib.suppress(OSError):
             path.chmod(mode & stat.S_IRWXU)

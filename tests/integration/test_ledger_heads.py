@@ -111,6 +111,12 @@ def cut_with_head(number: int, after: int) -> Attack:
     return attack
 
 
+def renamed(ledger: Ledger, number: int) -> None:
+    with ledger.database.writing() as connection:
+        cut(connection, number, 0)
+    head(ledger, number).rename(head(ledger, number).with_suffix(".opening"))
+
+
 def emptied(ledger: Ledger) -> None:
     for path in heads(ledger).iterdir():
         path.unlink()
@@ -183,6 +189,10 @@ ATTACKS: dict[str, tuple[Attack, list[Where]]] = {
     ),
     "the newest chain's records removed with its head": (
         cut_with_head(4, 0),
+        [("missing head", 4)],
+    ),
+    "the newest chain's records removed, and its head renamed to an announcement": (
+        lambda here: renamed(here, 4),
         [("missing head", 4)],
     ),
     # The opening of chain 4 names it, closed as it is.
@@ -353,6 +363,28 @@ def test_a_chain_without_records_that_was_announced_alone_may_have_none(ledger: 
     chain.close()
     head(ledger, chain.number).unlink()
     assert verified(ledger) == [("missing head", chain.number)]
+
+
+def test_who_begins_after_all_was_removed_does_not_make_it_unseen(ledger: Ledger) -> None:
+    all_but_the_key_removed(ledger)
+    chain = ledger.chain()
+    keep(chain, [record()])
+    chain.close()
+    assert [kind for kind, _ in verified(ledger)] == ["missing head"]
+
+
+def test_a_head_s_name_alone_chooses_no_chain_s_number(ledger: Ledger) -> None:
+    newest = ledger.chain()
+    keep(newest, [record()])
+    newest.close()
+    made_up = head(ledger, 999_999_999)
+    made_up.write_bytes(head(ledger, newest.number).read_bytes())
+    chain = ledger.chain()
+    keep(chain, [record()])
+    chain.close()
+    assert chain.number == newest.number + 1
+    made_up.unlink()
+    assert verified(ledger) == []
 
 
 class HeadBefore(msgspec.Struct, frozen=True):

@@ -159,3 +159,17 @@ def test_a_folder_that_holds_something_else_too_is_left_as_it_is(
 
     assert {name: modes(folder)[name] for name in before} == before
     assert modes(folder)["ledger.db"] == "0600"
+
+
+def test_a_seal_s_folder_that_holds_something_else_keeps_its_mode(
+    open_run: Callable[..., str], book: Path, tmp_path: Path
+) -> None:
+    seal = tmp_path / "peerloan-seal"
+    seal.mkdir(mode=0o755)
+    (seal / "other").mkdir(mode=0o755)
+    open_run("score", book, "-o", tmp_path / "scored.csv", "--record")
+    found = modes(seal)
+    assert (found["."], found["other"], found["key"], found["heads"]) == (
+        *("0755", "0755"),
+        *("0600", "0700"),
+    )

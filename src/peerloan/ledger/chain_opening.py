@@ -45,7 +45,7 @@ def open_chain(database: Database, seal: Seal) -> Opening:
         opened_ms = now_ms()
         newest, named = newest_opening(connection, seal)
         # A chain that vanished from the table keeps its number: else nothing would miss it.
-        known = max(newest, seal.files.newest_chain())
+        known = seal.files.newest_chain(newest)
         _begin_newest(seal, known, newest, named)
         number = known + 1
         heads = _closed_heads(connection, newest, named)
@@ -82,11 +82,13 @@ def _begin_newest(seal: Seal, known: int, newest: int, named: NamedHeads | None)
     if seal.files.newest_path.exists() or (named is not None and seals_heads(newest, named)):
         return
     if known == 0:
+        # None is begun: `verify` is to go on saying so.
         log.warning(
             "%s: holds a key, but no chain's head, and the ledger has no chain: no decision was "
             "kept before, or all were removed",
             seal.folder,
         )
+        return
     seal.files.begin_newest(known)
 
 

@@ -23,6 +23,10 @@ _FOR_OWNER = 0o600
 _MAX_BYTES = 4_096
 # Nine digits fit into PostgreSQL's integers, with the next number.
 _NAME = re.compile(r"([0-9]{6}|[1-9][0-9]{6,8})\.json")
+# What a file is for, under its MAC: a head that is renamed is no announcement.
+_HEAD, _ANNOUNCEMENT, _NEWEST = b"head", b"announcement", b"newest"
+# Heads without a MAC, of a release before, count for so many chains beyond those that are known.
+_REACH = 1_000
 _Number = Annotated[int, msgspec.Meta(ge=0, lt=2**62)]
 _Digits = Annotated[str, msgspec.Meta(max_length=64)]
 # The MAC of what it is given.
@@ -84,22 +88,22 @@ class HeadFiles:
         """Write down that a chain is about to be opened: if its writer is killed before it can
         write a head, it has no records, and this tells why it has no head. Raises OSError.
         """
-        self._write(self._announcement(head.chain), head)
+        self._write(self._announcement(head.chain), head, _ANNOUNCEMENT)
 
     def write(self, head: Head) -> None:
         """Write down a chain's head; raises OSError."""
-        self._write(self.path(head.chain), head)
+        self._write(self.path(head.chain), head, _HEAD)
         self._announcement(head.chain).unlink(missing_ok=True)
 
     def read(self, chain: int) -> Head | Edited | None:
         """A chain's head, if there is one; raises LedgerUnavailable."""
-        return self._read(self.path(chain), chain, Head)
+        return self._read(self.path(chain), chain, Head, _HEAD)
 
     def announced(self, chain: int) -> Head | Edited | None:
         """What was written down of a chain before it was opened, if that is still there; raises
         LedgerUnavailable.
         """
-        return self._read(self._announcement(chain), chain, Head)
+        return self._read(self._announcement(chain), chain, Head, _ANNOUNCEMENT)
 
     def chains(self) -> list[int]:
         """The numbers of the chains whose heads were written down, in order; raises
@@ -126,17 +130,26 @@ class HeadFiles:
 
     def newest(self) -> NewestChain | Edited | None:
         """The highest number that was written down; raises LedgerUnavailable."""
-        return self._read(self.newest_path, 0, NewestChain)
+        return self._read(self.newest_path, 0, NewestChain, _NEWEST)
 
-    def newest_chain(self) -> int:
-        """The highest number of a chain that was ever written down; 0 if there is none."""
-        return max((self._newest_number() or 0, *self.chains()[-1:]))
+    def newest_chain(self, known: int) -> int:
+        """The highest number of a chain that was ever written down, at least the one that is known;
+        a file's name alone says nothing.
+        """
+        known = max(known, self._newest_number() or 0)
+        for chain in reversed(self.chains()):
+            head = self.read(chain)
+            if isinstance(head, Head) and (head.seal or chain <= known + _REACH):
+                return max(known, chain)
+        return known
 
     def begin_newest(self, chain: int) -> None:
         """Write down which chain is the newest, unless that was done before; raises OSError."""
         if not self.newest_path.exists():
             try:
-                whole.publish_file(self.newest_path, self._sealed(NewestChain(chain)), _FOR_OWNER)
+                whole.publish_file(
+                    self.newest_path, self._sealed(NewestChain(chain), _NEWEST), _FOR_OWNER
+                )
             except FileExistsError:  # another process was the first
                 return
 
@@ -147,7 +160,9 @@ class HeadFiles:
         """
         newest = self._newest_number()
         if newest is not None and newest < chain:
-            whole.replace_file(self.newest_path, self._sealed(NewestChain(chain)), _FOR_OWNER)
+            whole.replace_file(
+                self.newest_path, self._sealed(NewestChain(chain), _NEWEST), _FOR_OWNER
+            )
 
     def _newest_number(self) -> int | None:
         """The number that was written down, for a writer: whatever became of it, it goes on."""
@@ -165,18 +180,17 @@ class HeadFiles:
     def _announcement(self, chain: int) -> Path:
         return self.folder / f"{chain:06d}.opening"
 
-    def _write(self, path: Path, head: Head) -> None:
-        whole.replace_file(path, self._sealed(head), _FOR_OWNER)
+    def _write(self, path: Path, head: Head, use: bytes) -> None:
+        whole.replace_file(path, self._sealed(head, use), _FOR_OWNER)
 
-    def _sealed(self, content: Head | NewestChain) -> bytes:
-        sealed = msgspec.structs.replace(content, seal=self._seal(content))
+    def _sealed(self, content: Head | NewestChain, use: bytes) -> bytes:
+        sealed = msgspec.structs.replace(content, seal=self._seal(content, use))
         return msgspec.json.encode(sealed)
 
-    def _seal(self, content: Head | NewestChain) -> str:
-        kind = b"head" if isinstance(content, Head) else b"newest"
-        return self._sign(kind, *msgspec.structs.astuple(content)[:-1]).hex()
+    def _seal(self, content: Head | NewestChain, use: bytes) -> str:
+        return self._sign(use, *msgspec.structs.astuple(content)[:-1]).hex()
 
-    def _read(self, path: Path, chain: int, kind: type[_Read]) -> _Read | Edited | None:
+    def _read(self, path: Path, chain: int, kind: type[_Read], use: bytes) -> _Read | Edited | None:
         try:
             content = read_regular_file(path, _MAX_BYTES)
             found = msgspec.json.decode(content, type=kind)
@@ -189,7 +203,7 @@ class HeadFiles:
         if chain and found.chain != chain:
             return Edited(chain, f"{path} is chain {found.chain}'s")
         # One without may be of a release before: whether that can be is for `verify` to say.
-        if (found.seal or not chain) and found.seal != self._seal(found):
+        if (found.seal or not chain) and found.seal != self._seal(found, use):
             return Edited(chain, f"{path} has a MAC that does not fit what it says")
         return found
 

@@ -110,7 +110,7 @@ class Chains:
             # once it has a head.
             head = files.read(number)
             announced = None if head else files.announced(number)
-            if isinstance(announced, Head) and announced.seal and self._is_own(announced):
+            if isinstance(announced, Head) and _is_new(announced) and self._is_own(announced):
                 begun.add(number)
                 continue
             head = head or files.read(number)
@@ -179,6 +179,11 @@ class Chains:
 
     def _find(self, kind: str, what: str, chain: int | None = None) -> None:
         self._findings.add(Finding(kind, what, chain))
+
+
+def _is_new(head: Head) -> bool:
+    """Whether a chain had no record yet, as its writer says."""
+    return bool(head.seal) and head.seq == 0 and head.mac == head.opened and not head.closed
 
 
 def _runs(numbers: Iterable[int]) -> Iterator[tuple[int, int]]:

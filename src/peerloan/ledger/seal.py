@@ -28,6 +28,8 @@ from peerloan.regular_files import read_regular_text
 _KEY_BYTES = 32
 _MAX_KEY_FILE_BYTES = 4_096
 _FOR_OWNER = 0o600
+# What stands in a seal's folder: its own files, and what the service notes there of callers.
+_FILES = frozenset({"key", "newest", "heads", "ended-sessions", "tokens-made"})
 _pack = msgspec.msgpack.Encoder().encode
 _pack_place = struct.Struct(">QIQ").pack
 # What an opening names: chains, and their newest records' numbers and MACs.
@@ -64,7 +66,7 @@ class Seal:
         path = self.folder / "key"
         with self._file_errors(path):
             for folder in (self.folder, self.files.folder):
-                private_files.make_folder(folder)
+                folder.mkdir(mode=private_files.FOLDER_MODE, parents=True, exist_ok=True)
             if path.exists():
                 return False
             if self.files.chains():
@@ -78,8 +80,12 @@ class Seal:
 
     def _close_to_others(self) -> None:
         """Take from others what a release before, or a restored backup, left them."""
-        own = [self.folder, self.files.folder, self.folder / "key", self.files.newest_path]
+        own = [self.folder / "key", self.files.folder, self.files.newest_path]
         with contextlib.suppress(OSError):  # of a folder that can't be read, its key says why
+            folder = self.folder.resolve()
+            names = {path.name for path in folder.iterdir() if not path.name.startswith(".")}
+            if names <= _FILES:  # else the folder is somebody else's, too
+                own.append(folder)
             own += self.files.folder.iterdir()
         for path in own:
             private_files.close_to_others(path)

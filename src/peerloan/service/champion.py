@@ -42,7 +42,8 @@ NOT_FOLLOWED_SECONDS = 60.0
 # What is done where no version serves: the process goes on looking.
 _REMEDY = (
     "promote another version (`peerloan models promote VERSION`) or return to the one before "
-    "(`peerloan models rollback`); it serves within seconds, without a restart"
+    "(`peerloan models rollback`); it serves within seconds, or a minute if a file hangs, without "
+    "a restart"
 )
 
 _STORE_FAULT = "the store can't be read; the log says why"
