@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from peerloan.book import draft_definition, open_book
+from peerloan import sample
+from peerloan.book import draft_definition, open_book, open_writer
 
 # Only ends a hang; a command that reads on would take longer by far.
 LIMIT_SECONDS = 60
@@ -95,3 +96,38 @@ def is_open(pid: int, path: Path) -> bool:
         return any(each.resolve() == path for each in Path(f"/proc/{pid}/fd").iterdir())
     except OSError:
         return False
+
+
+# The library of optimal bins, whose solver has a handler of its own, is done by then.
+PUBLISHING = """
+import sys, threading
+from peerloan.model import Store
+def hang(store, draft):
+    print("publishes", flush=True)
+    threading.Event().wait()
+Store.publish = hang
+from peerloan.cli.main import main
+main(sys.argv[1:])
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_a_training_of_optimal_bins(tmp_path: Path, number: signal.Signals) -> None:
+    store, book = tmp_path / "store", tmp_path / "book.csv"
+    with open_writer(book, sample.SCHEMA) as writer:
+        for batch in sample.batches(2_000, seed=7):
+            writer.write(batch)
+    process = subprocess.Popen(
+        [sys.executable, "-c", PUBLISHING, "train", str(book), "--quick", "--candidate", "binned"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PEERLOAN_STORE": str(store)},
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "publishes\n"
+    process.send_signal(number)
+    _, err = process.communicate(timeout=LIMIT_SECONDS)
+    assert process.returncode == 128 + number
+    assert err.splitlines()[-1] == "peerloan: stopped"
+    assert not list(store.rglob("*"))

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from optbinning import OptimalBinning
+from optbinning.binning import cp
 from sklearn.linear_model import LogisticRegression
 
 from peerloan.loan import Field, Loans, Numbers
@@ -27,6 +28,22 @@ _OUTLIER = 20.0
 # Of a constant column, which gets one bin. Here, because fits run beside one another in threads.
 warnings.filterwarnings("ignore", module="optbinning")
 _LARGEST = float(np.finfo(np.float32).max)
+_solver = cp.cp_model.CpSolver
+
+
+def _solver_without_signals() -> Any:
+    """The solver of optimal bins, which leaves Ctrl-C to Python.
+
+    It would otherwise take SIGINT for itself, in the whole process, and not give it back: during a
+    fit Ctrl-C would end one search for bins, after it the process, before anything is cleaned away.
+    """
+    solver = _solver()
+    solver.parameters.catch_sigint_signal = False
+    return solver
+
+
+# The library makes its solver itself, and takes no settings for it.
+cp.cp_model.CpSolver = _solver_without_signals
 
 
 @dataclass(frozen=True)
