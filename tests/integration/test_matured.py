@@ -11,8 +11,9 @@ import pytest
 from sqlalchemy import insert, update
 
 from ledgers import DAY_MS, Ledger, keep, now_ms, record
-from peerloan.ledger import Record, schema
+from peerloan.ledger import Record, ids, schema
 from peerloan.ledger.matured import Eligible, PassedOver, count_passed_over, count_young, matured
+from peerloan.ledger.outcomes import Recorder
 from peerloan.ledger.snapshot import snapshot
 from peerloan.loan import default_definition
 from peerloan.monitoring.plan import Plan
@@ -148,6 +149,35 @@ def test_outcomes_of_the_callers_that_are_named_and_of_the_command_line_hold(
         ("b", False, "servicing"),
         ("c", False, "anna (command line)"),
     ]
+
+
+def test_who_tells_first_or_in_between_takes_nobody_s_place(ledger: Ledger) -> None:
+    made = decided(ledger, 0, "a", "b", "c", "d")
+    definition = default_definition()
+
+    def report(who: str, *late: bool) -> None:
+        rows = [
+            {"id": ids.text(each.id), "late": value}
+            for each, value in zip(made, late, strict=False)
+        ]
+        answers = Recorder(ledger.database, definition, who).record(enumerate(rows))
+        assert not any(isinstance(each, list) for each in answers)
+
+    report("servicing", False)
+    report("evil", True, True, False)
+    report("servicing", True, True, False, True)
+    report("evil", False, False, True, False)
+    named = Eligible(now_ms(), callers=("servicing",))
+    with snapshot(ledger.database) as connection:
+        (some,) = matured(connection, 1.0, named)
+        assert count_passed_over(connection, named) == PassedOver(0, 0, 0)
+    assert [each.late for each in some] == [True, True, False, True]
+    assert {each.caller for each in some} == {"servicing"}
+    # And what an operator tells by the command remedies what a caller told wrongly.
+    report("anna (command line)", False, False, True, False)
+    with snapshot(ledger.database) as connection:
+        (some,) = matured(connection, 1.0, named._replace(now_ms=now_ms()))
+    assert [each.late for each in some] == [False, False, True, False]
 
 
 def test_decisions_for_the_callers_that_are_named_and_of_the_command_line_are_learnt_from(
