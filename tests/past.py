@@ -63,9 +63,9 @@ class Past:
         assert good.all()
         return self._bundle.score_many(read)[0]
 
-    def tell(self, made: Sequence[bytes], late: Sequence[object]) -> None:
+    def tell(self, made: Sequence[bytes], late: Sequence[object], who: str = "past") -> None:
         """Tell what became of decisions: each the label's value."""
-        recorder = Recorder(self._database, self._bundle.definition, "past")
+        recorder = Recorder(self._database, self._bundle.definition, who)
         rows = [
             {"id": ids.text(each), "late": value in (True, 1, "1")}
             for each, value in zip(made, late, strict=True)

@@ -180,7 +180,13 @@ def test_what_is_better_is_promoted_if_the_plan_says_so(
 ) -> None:
     store, first = recorded.store, recorded.store.state().champion
     confirmed = "Anna Weber: servicing alone tells outcomes"
-    plan = Plan(answer="recalibrate", promote=True, outcomes_from=(), promote_confirmed=confirmed)
+    plan = Plan(
+        answer="recalibrate",
+        promote=True,
+        outcomes_from=(),
+        decisions_from=(),
+        promote_confirmed=confirmed,
+    )
     # A recession makes three times as many loans late as their scores explain.
     leaping = recorded.made(plan, CALIBRATION)
     assert leaping.judgement is not None

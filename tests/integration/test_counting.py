@@ -176,6 +176,15 @@ def test_outcomes_are_counted_with_their_decisions_and_corrected(
     )
     count_outcomes(database, store, done)
     assert known(database) == (20, 12, 2)
+    # Rows of equal value, of other callers, some of them counted together: nothing changes.
+    before = counts(database)
+    for callers in (("b",), ("c", "d")):
+        for who in callers:
+            past.tell(made[:12], [True] * 2 + [False] * 10, who)
+        done = Progress()
+        count_outcomes(database, store, done)
+        assert done.outcomes == 12 * len(callers)
+        assert counts(database) == before
     past.close()
 
 
@@ -206,6 +215,11 @@ def test_outcomes_that_were_told_too_early_are_taken_off_the_counts(
     past.tell(made[3:6], [True, True, False])
     count_outcomes(database, store, Progress())
     assert in_figures(database, store, early)["window"] == (6, 3)
+    # The same of another caller: once more in time, and the first in time of those told too early.
+    past.tell(made[:10], [True, False, False, True, True] + [False] * 5, "other")
+    count_outcomes(database, store, Progress())
+    for each in (early, EarlyOutcomes()):
+        assert in_figures(database, store, each)["window"] == (10, 3)
     past.close()
 
 

@@ -118,6 +118,8 @@ def invented(decisions: Iterator[tuple[str, float]], times: float = 6) -> list[t
 
 
 CONFIRMED = 'promote_confirmed = "Anna Weber, 30 November 2026: servicing alone tells"\n'
+PROMOTES = CONFIRMED + "promote = true\n"
+OF_SHOP = 'outcomes_from = ["shop"]\ndecisions_from = ["shop"]\n'
 
 
 def test_a_rules_file_that_promotes_needs_an_operators_word(
@@ -127,7 +129,8 @@ def test_a_rules_file_that_promotes_needs_an_operators_word(
     monkeypatch.setenv("PEERLOAN_RULES", "rules.toml")
     done = run("monitor", "--every", "1h")
     assert done.returncode == 2
-    assert 'add outcomes_from = ["CALLER"] and promote_confirmed = ' in done.stderr
+    for key in ("outcomes_from", "decisions_from", "promote_confirmed"):
+        assert f"{key} = " in done.stderr
     assert store.state().champion == champion
 
 
@@ -144,7 +147,7 @@ def test_outcomes_of_seconds_ago_change_nothing(
     assert answer["stored"] == LOANS
     assert "the first day on which an outcome of it counts" in answer["outcomes"][0]["note"]
     # Even if the operator takes this caller for one that tells the truth.
-    log = watch(tmp_path, BEFORE + CONFIRMED + 'outcomes_from = ["shop"]\n', "calm")
+    log = watch(tmp_path, BEFORE + CONFIRMED + OF_SHOP, "calm")
     assert "counted 4,000 decisions and 4,000 outcomes" in log
     assert "begins" not in log
     assert store.state().champion == champion
@@ -157,18 +160,28 @@ def test_outcomes_of_seconds_ago_change_nothing(
     ("rules", "reason", "challenges"),
     [
         (
-            CONFIRMED + 'promote = true\noutcomes_from = ["servicing"]\n',
+            PROMOTES + 'decisions_from = ["past"]\noutcomes_from = ["servicing"]\n',
             "; 4,000 loans have one of callers not named",
             False,
         ),
         ("", 'add outcomes_from = ["shop"] to the rules', False),
         (
-            CONFIRMED + 'promote = true\noutcomes_from = ["shop"]\n',
+            PROMOTES + 'decisions_from = ["servicing"]\noutcomes_from = ["shop"]\n',
+            "; 4,000 loans were decided on for callers not named",
+            False,
+        ),
+        (
+            PROMOTES + 'decisions_from = ["past"]\noutcomes_from = ["shop"]\n',
             "it waits for a person: it leaps farther than scores explain",
             True,
         ),
     ],
-    ids=["of a caller that is not named", "of one caller alone", "of a caller that is named"],
+    ids=[
+        "of a caller that is not named",
+        "of one caller alone",
+        "of decisions of a caller that is not named",
+        "of callers that are named",
+    ],
 )
 def test_outcomes_that_are_told_in_time_do_not_either(
     caller: Caller,

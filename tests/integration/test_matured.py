@@ -11,8 +11,9 @@ import pytest
 from sqlalchemy import insert, update
 
 from ledgers import DAY_MS, Ledger, keep, now_ms, record
-from peerloan.ledger import Record, schema
+from peerloan.ledger import Record, ids, schema
 from peerloan.ledger.matured import Eligible, PassedOver, count_passed_over, count_young, matured
+from peerloan.ledger.outcomes import Recorder
 from peerloan.ledger.snapshot import snapshot
 from peerloan.loan import default_definition
 from peerloan.monitoring.plan import Plan
@@ -28,10 +29,11 @@ def ledger(ledger_url: str, tmp_path: Path) -> Ledger:
     return Ledger(ledger_url, tmp_path)
 
 
-def decided(ledger: Ledger, day: int, *loan_ids: str | None) -> list[Record]:
+def decided(ledger: Ledger, day: int, *loan_ids: str | None, **values: object) -> list[Record]:
     """A decision on each loan, so many days after a year ago."""
     made = [
-        record(YEAR + day * DAY_MS + place, loan_id=each) for place, each in enumerate(loan_ids)
+        record(YEAR + day * DAY_MS + place, loan_id=each, **values)
+        for place, each in enumerate(loan_ids)
     ]
     keep(ledger.chain(), made)
     return made
@@ -124,7 +126,7 @@ def test_what_was_told_before_it_can_be_known_is_as_if_it_had_not_been(ledger: L
         (some,) = matured(connection, 0.6, eligible)
         assert list(matured(connection, 0.8, eligible)) == []
         assert count_young(connection, 0.8, eligible) == 3
-        assert count_passed_over(connection, eligible) == PassedOver(early=2, others=0)
+        assert count_passed_over(connection, eligible) == PassedOver(early=2, others=0, decisions=0)
     assert [(each.loan_id, each.late) for each in some] == [("b", False), ("c", True), ("e", False)]
 
 
@@ -140,13 +142,87 @@ def test_outcomes_of_the_callers_that_are_named_and_of_the_command_line_hold(
         of_any, named = Eligible(NOW), Eligible(NOW, callers=("servicing",))
         (every,) = matured(connection, 0.5, of_any)
         (some,) = matured(connection, 0.5, named)
-        assert count_passed_over(connection, named) == PassedOver(early=0, others=1)
+        assert count_passed_over(connection, named) == PassedOver(early=0, others=1, decisions=0)
     assert [(each.late, each.caller) for each in every[1:]] == [(True, "shop")] * 3
     assert [(each.loan_id, each.late, each.caller) for each in some] == [
         ("a", False, "servicing"),
         ("b", False, "servicing"),
         ("c", False, "anna (command line)"),
     ]
+
+
+def test_who_tells_first_or_in_between_takes_nobody_s_place(ledger: Ledger) -> None:
+    made = decided(ledger, 0, "a", "b", "c", "d")
+    definition = default_definition()
+
+    def report(who: str, *late: bool) -> None:
+        rows = [
+            {"id": ids.text(each.id), "late": value}
+            for each, value in zip(made, late, strict=False)
+        ]
+        answers = Recorder(ledger.database, definition, who).record(enumerate(rows))
+        assert not any(isinstance(each, list) for each in answers)
+
+    report("servicing", False)
+    report("evil", True, True, False)
+    report("servicing", True, True, False, True)
+    report("evil", False, False, True, False)
+    named = Eligible(now_ms(), callers=("servicing",))
+    with snapshot(ledger.database) as connection:
+        (some,) = matured(connection, 1.0, named)
+        assert count_passed_over(connection, named) == PassedOver(0, 0, 0)
+    assert [each.late for each in some] == [True, True, False, True]
+    assert {each.caller for each in some} == {"servicing"}
+    # And what an operator tells by the command remedies what a caller told wrongly.
+    report("anna (command line)", False, False, True, False)
+    with snapshot(ledger.database) as connection:
+        (some,) = matured(connection, 1.0, named._replace(now_ms=now_ms()))
+    assert [each.late for each in some] == [False, False, True, False]
+
+
+def test_decisions_for_the_callers_that_are_named_and_of_the_command_line_are_learnt_from(
+    ledger: Ledger,
+) -> None:
+    made = decided(ledger, 0, "a", "b", "c", caller="shop")
+    book = decided(ledger, 1, "d", caller="evil", source="book")
+    tell(ledger, [*made, *book], late=False, caller="servicing")
+    # Decided again by others, which are not learnt from; nor do they make a day look young.
+    again = decided(ledger, 0, "a", "b", caller="evil")
+    own = decided(ledger, 0, *(f"e{i}" for i in range(9)), caller="evil")
+    tell(ledger, [*again, *own[:2]], late=True, caller="servicing")
+    assert len(own) == 9
+    named = Eligible(NOW, callers=("servicing",), decided_for=("shop",))
+    with snapshot(ledger.database) as connection:
+        (some,) = matured(connection, 1.0, named)
+        assert count_young(connection, 1.0, named) == 0
+        assert count_passed_over(connection, named) == PassedOver(early=0, others=0, decisions=4)
+        (of_any,) = matured(connection, 0.5, Eligible(NOW))
+    assert [(each.id, each.late, each.decided_for) for each in some] == [
+        *((each.id, False, "shop") for each in made),
+        (book[0].id, False, "evil (command line)"),
+    ]
+    assert {each.id for each in again} < {each.id for each in of_any}
+
+
+def test_whose_decisions_are_learnt_from_is_counted(ledger: Ledger, tmp_path: Path) -> None:
+    definition = default_definition()
+    (batch,) = batches(40, seed=6)
+    for place, row in enumerate(batch.to_pylist()):
+        values = msgspec.json.encode({name: row[name] for name in definition.names}).decode()
+        caller = ("shop", "evil")[place % 4 == 0]
+        made = decided(ledger, place, f"l{place}", caller=caller, inputs=values)
+        tell(ledger, made, late=place % 2 == 0, caller="servicing")
+    plan = Plan(outcomes_from=("servicing",), decisions_from=("shop",))
+    (tmp_path / "named").mkdir()
+    found = collect(ledger.database, definition, plan, tmp_path / "named", NOW)
+    assert found.passed_over == PassedOver(early=0, others=0, decisions=10)
+    assert found.deciders.as_json() == {
+        "learnt": {"shop": {"loans": 24, "late": 8}},
+        "held": {"shop": {"loans": 6, "late": 2}},
+    }
+    found = collect(ledger.database, definition, Plan(), tmp_path, NOW)
+    assert found.deciders.learnt == {"shop": (24, 8), "evil": (8, 8)}
+    assert found.callers.learnt == {"servicing": (32, 16)}
 
 
 def test_what_was_purged_is_as_if_it_had_never_been(ledger: Ledger) -> None:

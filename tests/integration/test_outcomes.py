@@ -240,6 +240,37 @@ def test_a_correction_keeps_the_history_and_a_repetition_adds_nothing(
     assert ledger.history(a) == [(False, days[0], ""), (False, days[1], ""), (True, None, "")]
 
 
+def test_nobody_s_word_takes_the_place_of_another_s_equal_one(ledger: Ledger) -> None:
+    (a,) = ledger.decide(("A", 30))
+    definition = default_definition()
+
+    def status(who: str, late: bool) -> str:
+        row = {"id": a, "late": late}
+        (answer,) = Recorder(ledger.database, definition, who).record([(0, row)])
+        assert not isinstance(answer, list)
+        return answer.status
+
+    told_in_turn = [
+        *(("evil", True, "stored"), ("servicing", True, "stored"), ("evil", True, "unchanged")),
+        *(("servicing", True, "unchanged"), ("servicing", False, "corrected")),
+        *(("evil", True, "corrected"), ("servicing", True, "corrected")),
+        # Another one said otherwise in between, and one more the same again.
+        *(("office", False, "corrected"), ("evil", False, "corrected")),
+        *(("office", False, "unchanged"), ("servicing", False, "corrected")),
+        *(("evil", True, "corrected"), ("office", True, "corrected"), ("evil", True, "unchanged")),
+        # Whoever runs the command is one and the same.
+        *(("anna (command line)", True, "stored"), ("ben (command line)", True, "unchanged")),
+        ("ben", True, "stored"),
+    ]
+    assert [(who, late, status(who, late)) for who, late, _ in told_in_turn] == told_in_turn
+    kept = [(late, who) for who, late, answered in told_in_turn if answered != "unchanged"]
+    assert [(late, who) for late, _, who in ledger.history(a)] == kept
+    # However often each one repeats the last word.
+    for who in ("evil", "servicing", "office", "ben", "anna (command line)") * 2:
+        status(who, True)
+    assert len(ledger.history(a)) == len(kept) + 1, "servicing's, which had said otherwise"
+
+
 def test_what_is_told_too_early_is_kept_and_has_to_be_told_again(
     client: FlaskClient, ledger: Ledger, run: Run, tmp_path: Path
 ) -> None:
@@ -263,7 +294,7 @@ def test_what_is_told_too_early_is_kept_and_has_to_be_told_again(
     assert [late for late, _, _ in ledger.history(b)] == [True, True, False]
     write(tmp_path / "told.csv", [{"id": a, "late": 0}, {"id": b, "late": 0}])
     done = run("outcomes", "told.csv", ledger=ledger.url)
-    assert done.stdout == ("told.csv: 2 rows: 0 stored, 1 unchanged, 1 corrected, 0 refused\n"), (
+    assert done.stdout == ("told.csv: 2 rows: 1 stored, 0 unchanged, 1 corrected, 0 refused\n"), (
         done.stderr
     )
     assert f"1 outcome came before the first day on which one counts, {FIRST} day" in done.stderr
@@ -701,11 +732,12 @@ def test_of_any_reports_the_last_good_one_holds_and_repeating_it_adds_nothing(
     assert [late for late, _, _ in ledger.history(made)] == changes
     if last is not None:
         rows = ledger.rows()
-        (again,) = Recorder(ledger.database, definition, "b").record([(0, last)])
-        assert not isinstance(again, list)
-        assert again.status == "unchanged"
-        assert again.late == changes[-1] == (last["late"] in (True, "true"))
-        assert ledger.rows() == rows
+        for who, status, more in (("a", "unchanged", 0), ("b", "stored", 1), ("b", "unchanged", 1)):
+            (again,) = Recorder(ledger.database, definition, who).record([(0, last)])
+            assert not isinstance(again, list)
+            assert again.status == status
+            assert again.late == changes[-1] == (last["late"] in (True, "true"))
+            assert ledger.rows() == rows + more
 
 
 def test_a_definition_whose_horizon_begins_at_once_counts_the_day_itself(ledger: Ledger) -> None:

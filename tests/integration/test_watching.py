@@ -252,7 +252,7 @@ def test_drift_is_answered_as_the_rules_say(
     for _ in range(20):
         days.live("calm", loans=250, times=4)
     tell = Tell(log=False, command=("tee", str(tmp_path / "told")))
-    plan = Plan(answer="recalibrate", tell=tell, outcomes_from=("past",))
+    plan = Plan(answer="recalibrate", tell=tell, outcomes_from=("past",), decisions_from=("past",))
 
     class Over(Exception):
         pass
@@ -282,6 +282,7 @@ def test_drift_is_answered_as_the_rules_say(
     held = {"past": {"loans": judged["loans"], "late": judged["late"]}}
     assert made["outcomes_by"]["held"] == held
     assert list(made["outcomes_by"]["learnt"]) == ["past"]
+    assert made["decisions_by"] == made["outcomes_by"], "one caller decides and tells"
     assert made["reason"] == change.why or made["reason"].startswith(change.why)
     assert json.loads((tmp_path / "told").read_text())["id"] == told[0]["id"], "the last one"
 

@@ -16,6 +16,7 @@ answer = "retrain"
 book = "book.csv"
 promote = true
 outcomes_from = ["servicing"]
+decisions_from = ["shop"]
 promote_confirmed = "Anna Weber, 30 November 2026: servicing alone tells outcomes"
 [limits]
 psi_watch = 0.2
@@ -31,6 +32,9 @@ command = ["page", "me"]
 url = "https://example.org/hook"
 secret_file = "secret"
 """
+
+
+NAMED = "promote = true\noutcomes_from = []\ndecisions_from = []\n"
 
 
 @pytest.fixture
@@ -63,6 +67,7 @@ def test_everything_can_be_set(folder: Path) -> None:
         "book.csv",
         True,
         ("servicing",),
+        ("shop",),
         "Anna Weber, 30 November 2026: servicing alone tells outcomes",
     )
     assert plan.tell.channels == ["webhook", "command"]
@@ -79,11 +84,24 @@ def test_everything_can_be_set(folder: Path) -> None:
         ("[limits]\nratio_low = 1.2", "limits.ratio_low: expected `float` < 1.0"),
         ('answer = "nothing"', "answer: invalid enum value 'nothing'"),
         ('book = "a.csv"', 'book: expected only with answer = "retrain"'),
-        ("promote = true", 'add outcomes_from = ["CALLER"] and promote_confirmed = "'),
+        (
+            "promote = true",
+            '["CALLER"] and decisions_from = ["CALLER"] and promote_confirmed = "NAME',
+        ),
         ("promote = true", "outcomes that callers tell can change which model serves"),
-        ("promote = true\noutcomes_from = ['a']", 'add promote_confirmed = "NAME, DATE: W'),
-        ("promote = true\npromote_confirmed = 'I'", 'add outcomes_from = ["CALLER"] above'),
-        ("promote = true\noutcomes_from = []\npromote_confirmed = ' '", "add promote_confirmed"),
+        (NAMED, 'add promote_confirmed = "NAME, DATE: WHY" above'),
+        (
+            "promote = true\ndecisions_from = []\npromote_confirmed = 'I'",
+            'add outcomes_from = ["CALLER"] above',
+        ),
+        (
+            "promote = true\noutcomes_from = []\npromote_confirmed = 'I'",
+            'add decisions_from = ["CALLER"] above',
+        ),
+        *(
+            (f"{NAMED}promote_confirmed = {nothing}", 'add promote_confirmed = "NAME')
+            for nothing in ("' '", r'"\u200b"', r'"\u00ad -"', "'...'")
+        ),
         ('promote_confirmed = "a\\tb"', "promote_confirmed: expected text without control"),
         ("[tell]\ncommand = []", "tell.command: expected `array` of length >= 1"),
         ("[tell.webhook]\nurl = 'https://a'\nsecret_file = 'no'", "no: can't be read: No such"),

@@ -65,9 +65,9 @@ class Known(NamedTuple):
 
 
 class Recorded(NamedTuple):
-    """What became of a good row: `stored` is the first outcome of a decision, or the first that
-    counts, `corrected` differs from the one before, `unchanged` added nothing. An outcome that was
-    told too early counts only if it is told again, from the day `counts_from` on.
+    """What became of a good row: `stored` is the first outcome of a decision, the teller's first,
+    or the first that counts; `corrected` differs from one before; `unchanged` added nothing. An
+    outcome that was told too early counts only if it is told again, from the day `counts_from` on.
     """
 
     row: int
@@ -94,6 +94,7 @@ class Recorder:
     ) -> None:
         """`of`: the caller whose decisions alone are looked at, as if there were no others."""
         self._database, self._who, self._of = database, who, of
+        self._teller = _teller(who)
         self._reader = Reader(definition)
         self._horizon = definition.roles.horizon
         self._rows: dict[bytes, int] = {}
@@ -197,7 +198,7 @@ class Recorder:
             for report, made in good:
                 first_day, made_ms = self._horizon[0], ids.milliseconds(made)
                 early = is_early(made_ms, now, first_day)
-                status = _status(report, known.get(made), early, made_ms, first_day)
+                status = self._status(report, known.get(made), early, made_ms)
                 day = day_of(counts_from(made_ms, first_day)) if early else None
                 kept[made] = Recorded(report.row, made, report.late, status, day)
                 if status != "unchanged":
@@ -207,6 +208,23 @@ class Recorder:
             if rows:
                 connection.execute(insert(outcomes), rows)
         return kept
+
+    def _status(self, report: Report, known: Known | None, early: bool, made_ms: int) -> Status:
+        """What a report adds. It is unchanged only by its teller's own word: whose outcomes are
+        learnt from depends on who told them, so another's equal one does not stand for it.
+        """
+        if known is None:
+            return "stored"
+        told = [*known.before, known.now]
+        own = [place for place, each in enumerate(told) if _teller(each.caller) == self._teller]
+        # Without one of its own, the one that holds.
+        since = told[own[-1] :] if own else told[-1:]
+        day = None if report.day is None else day_of(report.day)
+        if any(each.late != report.late or day not in (None, each.observed) for each in since):
+            return "corrected"
+        # The same, but what was told before does not count.
+        was_early = is_early(made_ms, since[0].recorded_ms, self._horizon[0])
+        return "stored" if not own or (was_early and not early) else "unchanged"
 
 
 def latest(connection: Connection, wanted: Sequence[bytes]) -> dict[bytes, Known]:
@@ -277,18 +295,9 @@ def _latest_of(
     return select(loan.c.loan_id, loan.c.day, newest).join(span, span.c.day == loan.c.day)
 
 
-def _status(
-    report: Report, known: Known | None, early: bool, made_ms: int, first_day: int
-) -> Status:
-    if known is None:
-        return "stored"
-    before = known.now
-    day = None if report.day is None else day_of(report.day)
-    if before.late != report.late or day not in (None, before.observed):
-        return "corrected"
-    # The same, but what was told before does not count.
-    was_early = is_early(made_ms, before.recorded_ms, first_day)
-    return "stored" if was_early and not early else "unchanged"
+def _teller(caller: str) -> str:
+    """Who tells: all that use the command line are one."""
+    return COMMAND_LINE if caller.endswith(COMMAND_LINE) else caller
 
 
 def _outcome(row: Row[Any]) -> tuple[bytes, Outcome]:

@@ -63,9 +63,9 @@ class Plan(Struct, frozen=True, forbid_unknown_fields=True):
     A window is the last `window_days` days; outcomes are those of the newest four times as many, of
     each of which at least the share `mature` is known. `answer` is what is done where a rule says
     "act"; `book` is trained on beside the outcomes. Only outcomes of the callers in
-    `outcomes_from`, and those of the command line, are learnt from; without it those of any. With
-    `promote` a challenger that is better becomes champion without a person, as the operator
-    confirmed by `promote_confirmed`.
+    `outcomes_from`, and those of the command line, are learnt from; without it those of any. The
+    same holds of decisions and `decisions_from`. With `promote` a challenger that is better becomes
+    champion without a person, as the operator confirmed by `promote_confirmed`.
     """
 
     window_days: Annotated[int, Meta(ge=1, le=366)] = 7
@@ -76,6 +76,7 @@ class Plan(Struct, frozen=True, forbid_unknown_fields=True):
     book: str | None = None
     promote: bool = False
     outcomes_from: tuple[str, ...] | None = None
+    decisions_from: tuple[str, ...] | None = None
     promote_confirmed: Annotated[str, Meta(max_length=500)] = ""
 
 
@@ -109,15 +110,18 @@ def _check_promotion(path: Path, plan: Plan) -> None:
     """Raise PlanError if versions would be promoted without an operator's word for it."""
     if has_control(plan.promote_confirmed):
         raise PlanError(f"{path}: promote_confirmed: expected text without control characters")
+    # Others may be shown as nothing at all.
+    has_word = any(each.isalnum() for each in plan.promote_confirmed)
     lacking = [
         *(() if plan.outcomes_from is not None else ('outcomes_from = ["CALLER"]',)),
-        *(() if plan.promote_confirmed.strip() else ('promote_confirmed = "NAME, DATE: WHY"',)),
+        *(() if plan.decisions_from is not None else ('decisions_from = ["CALLER"]',)),
+        *(() if has_word else ('promote_confirmed = "NAME, DATE: WHY"',)),
     ]
     if plan.promote and lacking:
         raise PlanError(
             f"{path}: promote: with true, outcomes that callers tell can change which model "
             f"serves; add {' and '.join(lacking)} above it to confirm that and to name whose "
-            "outcomes may, or leave promote out"
+            "outcomes may, and of whose decisions, or leave promote out"
         )
 
 

@@ -53,17 +53,20 @@ class Answered:
     judgement: Judgement | None = None
     leap: Leap | None = None
     callers: Callers | None = None
+    deciders: Callers | None = None
     promoted: bool = False
 
     def as_json(self) -> dict[str, Any]:
         """What an event tells of it."""
-        judgement, leap, callers = self.judgement, self.leap, self.callers
+        judgement, leap = self.judgement, self.leap
+        callers, deciders = self.callers, self.deciders
         return {
             "reason": self.reason,
             "challenger": self.version,
             "judgement": None if judgement is None else judgement.as_json(),
             "leap": None if leap is None else leap.as_json(),
             "outcomes_by": None if callers is None else callers.as_json(),
+            "decisions_by": None if deciders is None else deciders.as_json(),
         }
 
 
@@ -112,7 +115,8 @@ def answer(
             f"{_told_by(found.callers.learnt)}; {judgement.sentence()}: {judgement.verdict}; "
             f"{leaped.sentence()}{_left_out(found, plan)}"
         )
-        made = Answered("made", why, version, judgement, leaped, found.callers)
+        whose = found.callers, found.deciders
+        made = Answered("made", why, version, judgement, leaped, *whose)
         return _put_forward(plan, store, state, made)
     except StoreFault:
         raise
@@ -197,7 +201,7 @@ def _left_out(found: Outcomes, plan: Plan) -> str:
             f"; {loans(found.young)} with an outcome {'was' if found.young == 1 else 'were'} "
             f"decided on a day of which less than {percent(plan.mature)} is known"
         )
-    early, others = found.passed_over
+    early, others, decided = found.passed_over
     if early:
         said += (
             f"; {loans(early)} {'has' if early == 1 else 'have'} an outcome that was told before "
@@ -205,6 +209,11 @@ def _left_out(found: Outcomes, plan: Plan) -> str:
         )
     if others:
         said += f"; {loans(others)} {'has' if others == 1 else 'have'} one of callers not named"
+    if decided:
+        said += (
+            f"; {loans(decided)} {'was' if decided == 1 else 'were'} decided on for callers not "
+            "named"
+        )
     if found.unreadable:
         said += f"; {loans(found.unreadable)} can't be read by the champion's definition"
     return said

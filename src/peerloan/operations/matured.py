@@ -53,8 +53,8 @@ class Count(NamedTuple):
 
 
 class Callers(NamedTuple):
-    """Whose outcomes they are, the largest share first: of loans that are learnt from, and that
-    judge.
+    """Whose outcomes or decisions they are, the largest share first: of loans that are learnt
+    from, and that judge.
     """
 
     learnt: dict[str, Count]
@@ -74,7 +74,8 @@ class Outcomes:
 
     `older` is learnt from: the plan's book, if there is one, and behind it the older outcomes;
     `newest` is held out, and judges. Both are None if there are too few loans to part. Of the
-    ledger's loans among them `callers` says who told their outcomes. Left out are `unreadable`
+    ledger's loans among them `callers` says who told their outcomes, and `deciders` for whom they
+    were decided on. Left out are `unreadable`
     loans, which the definition can't read, `young` ones, of days of which too few outcomes are
     known, those `passed_over`, and `again`, rows to learn from that are among the newest outcomes.
     """
@@ -84,6 +85,7 @@ class Outcomes:
     learnt: Count
     held: Count
     callers: Callers
+    deciders: Callers
     unreadable: int
     young: int
     passed_over: PassedOver
@@ -101,7 +103,7 @@ def collect(
     """Write what is known `now_ms` (milliseconds since 1970) of matured loans into a folder, and
     part it by the time of decision.
 
-    In memory it keeps 17 bytes a loan, and the newest loans beside a plan's book. Raises
+    In memory it keeps 21 bytes a loan, and the newest loans beside a plan's book. Raises
     LedgerError, or BookError for the plan's book.
     """
     # Before the ledger is read.
@@ -111,19 +113,23 @@ def collect(
     form = _Form(definition)
     path = folder / "matured.parquet"
     progress(_READING, 0.0)
-    eligible = Eligible(now_ms, definition.roles.horizon[0], plan.outcomes_from)
+    named = plan.outcomes_from, plan.decisions_from
+    eligible = Eligible(now_ms, definition.roles.horizon[0], *named)
     found = _write(database, form, plan.mature, path, eligible, progress)
     progress(_READING, 1.0)
     late = found.late
     cut = _cut(late)
     learnt, held = (Count(len(some), int(some.sum())) for some in (late[:cut], late[cut:]))
     left_out = found.unreadable, found.young, found.passed_over
+    nobody = Callers({}, {})
     if not 0 < cut < len(late):
-        return Outcomes(None, None, learnt, held, Callers({}, {}), *left_out)
+        return Outcomes(None, None, learnt, held, nobody, nobody, *left_out)
     fresh_older = _fresh(found.equal.groups(), cut)
     learnt = Count(int(fresh_older.sum()), int(late[:cut][fresh_older].sum()))
-    callers = Callers(
-        found.told_by(np.flatnonzero(fresh_older)), found.told_by(np.arange(cut, len(late)))
+    chosen = np.flatnonzero(fresh_older), np.arange(cut, len(late))
+    callers, deciders = (
+        Callers(*(each.count(late, some) for some in chosen))
+        for each in (found.callers, found.deciders)
     )
     every, known = open_book(path), _Known()
     with open_writer(folder / "newest.parquet", form.schema) as writer:
@@ -153,31 +159,43 @@ def collect(
     older = replace(open_book(folder / "older.parquet"), name=name)
     newest = open_book(folder / "newest.parquet")
     newest = replace(newest, name=f"outcomes until {_shown(found.days[-1])}")
-    return Outcomes(older, newest, learnt, held, callers, *left_out, again)
+    return Outcomes(older, newest, learnt, held, callers, deciders, *left_out, again)
+
+
+class _Names:
+    """A name of each loan, and each name kept once."""
+
+    def __init__(self) -> None:
+        self._codes = array("i")
+        self._numbers: dict[str, int] = {}
+
+    def append(self, name: str) -> None:
+        """The next loan's."""
+        self._codes.append(self._numbers.setdefault(name, len(self._numbers)))
+
+    def count(self, late: npt.NDArray[np.int8], chosen: Codes) -> dict[str, Count]:
+        """The loans at these positions by their names, the most first; `late` is 1 or 0 of all."""
+        own, size = np.array(self._codes, np.int32)[chosen], len(self._numbers)
+        loans = np.bincount(own, minlength=size)
+        late_ones = np.bincount(own, late[chosen], minlength=size).astype(np.int64)
+        rows = zip(self._numbers, loans.tolist(), late_ones.tolist(), strict=True)
+        ranked = sorted(rows, key=lambda row: (-row[1], row[0]))
+        return {name: Count(*counts) for name, *counts in ranked if counts[0]}
 
 
 class _Written(NamedTuple):
     """What was written, loan by loan: 1 for a late one, the day of its decision, who told its
-    outcome (the position in `names`), and its values as a hash.
+    outcome, for whom it was decided on, and its values as a hash.
     """
 
     late: npt.NDArray[np.int8]
     days: npt.NDArray[np.int32]
-    callers: npt.NDArray[np.int32]
-    names: list[str]
+    callers: _Names
+    deciders: _Names
     unreadable: int
     young: int
     passed_over: PassedOver
     equal: EqualRows
-
-    def told_by(self, chosen: Codes) -> dict[str, Count]:
-        """The loans at these positions by who told their outcomes, the most first."""
-        own, size = self.callers[chosen], len(self.names)
-        loans = np.bincount(own, minlength=size)
-        late = np.bincount(own, self.late[chosen], minlength=size).astype(np.int64)
-        rows = zip(self.names, loans.tolist(), late.tolist(), strict=True)
-        ranked = sorted(rows, key=lambda row: (-row[1], row[0]))
-        return {name: Count(*counts) for name, *counts in ranked if counts[0]}
 
 
 class _Form:
@@ -250,8 +268,7 @@ def _write(
 ) -> _Written:
     """Write every matured loan that can be read, the oldest first."""
     reader = InputReader(form.definition)
-    late, days, callers = array("b"), array("i"), array("i")
-    numbers: dict[str, int] = {}
+    late, days, callers, deciders = array("b"), array("i"), _Names(), _Names()
     unreadable, equal = 0, EqualRows()
     with snapshot(database) as connection, open_writer(path, form.schema) as writer:
         young = count_young(connection, share, eligible)
@@ -271,13 +288,14 @@ def _write(
                 labels.append(int(each.late))
                 loan_ids.append(each.loan_id)
                 days.append(ids.milliseconds(each.id) // DAY_MS)
-                callers.append(numbers.setdefault(each.caller, len(numbers)))
+                callers.append(each.caller)
+                deciders.append(each.decided_for)
             late.extend(labels)
             loans, outcomes = Loans.of(form.definition, rows), np.array(labels, dtype=np.int64)
             equal.add(loans, outcomes)
             writer.write(form.records(loans, outcomes, loan_ids))
-    columns = np.array(late, np.int8), np.array(days, np.int32), np.array(callers, np.int32)
-    return _Written(*columns, [*numbers], unreadable, young, passed_over, equal)
+    columns = np.array(late, np.int8), np.array(days, np.int32), callers, deciders
+    return _Written(*columns, unreadable, young, passed_over, equal)
 
 
 def _fresh(groups: Codes | None, cut: int) -> npt.NDArray[np.bool_]:
