@@ -179,7 +179,7 @@ from pathlib import Path
 peak = lambda: int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1])
 atexit.register(lambda: print(peak() * 1024))
 from peerloan.cli.main import main
-main(sys.argv[1:])
+main()
 """
 
 
@@ -415,7 +415,7 @@ def hang(folder):
     threading.Event().wait()
 store.Bundle.read = hang
 from peerloan.cli.main import main
-main(sys.argv[1:])
+main()
 """
 
 
@@ -437,6 +437,33 @@ def test_a_command_on_a_store_that_hangs_can_be_stopped(
     _, said = process.communicate(timeout=60)
     assert process.returncode == 128 + number
     assert said.strip() == "peerloan: stopped"
+
+
+def test_a_call_that_hangs_ends_no_process_that_runs_commands_by_itself(tmp_path: Path) -> None:
+    code = (
+        "import threading\n"
+        "from pathlib import Path\n"
+        "from peerloan.cli import main\n"
+        "from peerloan.model.states import StoreFault\n"
+        "from peerloan.model.time_limits import Calls\n"
+        "try:\n"
+        "    Calls(Path()).within(0.01, 'waiting', threading.Event().wait)\n"
+        "except StoreFault:\n"
+        "    pass\n"
+        "try:\n"
+        "    main(['no-such-command'])\n"
+        "except SystemExit as end:\n"
+        "    print('goes on after', end.code)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=os.environ | settings(tmp_path / "store"),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (0, "goes on after 2\n")
 
 
 # The follower's age

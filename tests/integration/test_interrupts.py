@@ -107,7 +107,7 @@ def hang(store, draft):
     threading.Event().wait()
 Store.publish = hang
 from peerloan.cli.main import main
-main(sys.argv[1:])
+main()
 """
 
 

@@ -99,12 +99,15 @@ def _drop_output() -> None:
 
 
 def main(args: list[str] | None = None) -> Any:
-    """Run a command, as `_run` says, and end the process even while a call on the store hangs."""
+    """Run a command, as `_run` says; without `args`, that of this process's own command line. Its
+    process ends then even while a call on the store hangs.
+    """
     try:
         return _run(args)
     except SystemExit as end:
-        # The interpreter can't be ended in order while such a thread is inside of a library.
-        if some_call_hangs():
+        # The interpreter can't be ended in order while such a thread is inside of a library. Who
+        # gives arguments has a process of its own to go on with.
+        if args is None and some_call_hangs():
             sys.stdout.flush()
             sys.stderr.flush()
             os._exit(end.code if isinstance(end.code, int) else 1)
