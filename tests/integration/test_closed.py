@@ -316,6 +316,22 @@ def test_tokens_that_others_can_write_to_open_nothing(
     assert run("token", "list").returncode == 0
 
 
+@pytest.mark.parametrize("name", ["tokens.json", "key", "scoped.json"])
+def test_a_pipe_in_place_of_a_file_of_tokens_opens_nothing_and_is_not_waited_for(
+    settings_of: Settings, run: Run, name: str
+) -> None:
+    token = Tokens(settings_of.tokens).new("anna")
+    path = settings_of.tokens / name
+    path.unlink(missing_ok=True)
+    os.mkfifo(path, 0o600)
+    made = run("token", "new", "bert")
+    assert (made.returncode, made.stdout) == (1, "")
+    assert f"{path} can't be read: is a pipe, expected a regular file" in made.stderr
+    client = client_of(settings_of, on_loopback=True)
+    for sent in ({}, bearer(token)):
+        assert client.get("/v1/models", headers=sent).status_code == 503
+
+
 def test_an_empty_folder_that_others_can_write_to_opens_nothing(
     settings_of: Settings, run: Run
 ) -> None:

@@ -229,7 +229,7 @@ class Database:
         """Hold what lets one process at a time change tables."""
         if self.is_sqlite:
             try:
-                self.file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+                self.file.parent.mkdir(mode=private_files.FOLDER_MODE, parents=True, exist_ok=True)
                 lock_file = self.file.with_name(f"{self.file.name}.lock")
                 private_files.make_file(lock_file)
                 lock = os.open(lock_file, os.O_RDWR)

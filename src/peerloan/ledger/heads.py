@@ -16,10 +16,10 @@ import msgspec
 
 from peerloan.ledger.errors import LedgerUnavailable
 from peerloan.model import whole
+from peerloan.private_files import FILE_MODE
 from peerloan.regular_files import FileTooLarge, NotRegularFile, read_regular_file
 
 log = logging.getLogger(__name__)
-_FOR_OWNER = 0o600
 _MAX_BYTES = 4_096
 # Nine digits fit into PostgreSQL's integers, with the next number.
 _NAME = re.compile(r"([0-9]{6}|[1-9][0-9]{6,8})\.json")
@@ -81,7 +81,7 @@ class HeadFiles:
     def check(self) -> None:
         """Raise OSError unless a head can be written down."""
         path = self.folder / "check"
-        whole.replace_file(path, b" " * 300, _FOR_OWNER)
+        whole.replace_file(path, b" " * 300, FILE_MODE)
         path.unlink(missing_ok=True)  # another writer may check too
 
     def announce(self, head: Head) -> None:
@@ -148,7 +148,7 @@ class HeadFiles:
         if not self.newest_path.exists():
             try:
                 whole.publish_file(
-                    self.newest_path, self._sealed(NewestChain(chain), _NEWEST), _FOR_OWNER
+                    self.newest_path, self._sealed(NewestChain(chain), _NEWEST), FILE_MODE
                 )
             except FileExistsError:  # another process was the first
                 return
@@ -161,7 +161,7 @@ class HeadFiles:
         newest = self._newest_number()
         if newest is not None and newest < chain:
             whole.replace_file(
-                self.newest_path, self._sealed(NewestChain(chain), _NEWEST), _FOR_OWNER
+                self.newest_path, self._sealed(NewestChain(chain), _NEWEST), FILE_MODE
             )
 
     def _newest_number(self) -> int | None:
@@ -181,7 +181,7 @@ class HeadFiles:
         return self.folder / f"{chain:06d}.opening"
 
     def _write(self, path: Path, head: Head, use: bytes) -> None:
-        whole.replace_file(path, self._sealed(head, use), _FOR_OWNER)
+        whole.replace_file(path, self._sealed(head, use), FILE_MODE)
 
     def _sealed(self, content: Head | NewestChain, use: bytes) -> bytes:
         sealed = msgspec.structs.replace(content, seal=self._seal(content, use))

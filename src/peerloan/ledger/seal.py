@@ -27,7 +27,6 @@ from peerloan.regular_files import read_regular_text
 
 _KEY_BYTES = 32
 _MAX_KEY_FILE_BYTES = 4_096
-_FOR_OWNER = 0o600
 # What stands in a seal's folder: its own files, and what the service notes there of callers.
 _FILES = frozenset({"key", "newest", "heads", "ended-sessions", "tokens-made"})
 _pack = msgspec.msgpack.Encoder().encode
@@ -74,7 +73,7 @@ class Seal:
             # Another process may be the first.
             with contextlib.suppress(FileExistsError):
                 made = secrets.token_bytes(_KEY_BYTES).hex().encode()
-                whole.publish_file(path, made, _FOR_OWNER)
+                whole.publish_file(path, made, private_files.FILE_MODE)
                 return True
         return False
 

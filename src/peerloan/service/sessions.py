@@ -17,6 +17,7 @@ from typing import NamedTuple
 from itsdangerous import BadSignature, URLSafeTimedSerializer
 
 from peerloan.model import whole
+from peerloan.private_files import FILE_MODE, FOLDER_MODE
 from peerloan.service.tokens import Token
 
 log = logging.getLogger(__name__)
@@ -64,9 +65,9 @@ class Sessions:
 
     def end(self, session: Session) -> None:
         """End a session for whoever has a copy, at once; raises OSError."""
-        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._folder.mkdir(mode=FOLDER_MODE, parents=True, exist_ok=True)
         with contextlib.suppress(FileExistsError):
-            whole.publish_file(self._folder / session.name, b"", 0o600)
+            whole.publish_file(self._folder / session.name, b"", FILE_MODE)
         before = time.time() - SESSION_SECONDS - _SLACK_SECONDS
         for path in self._folder.glob("[0-9]*-*"):
             if int(path.name.partition("-")[0]) < before:

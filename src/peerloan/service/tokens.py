@@ -22,7 +22,9 @@ from typing import Generic, Literal, TypeVar, get_args
 
 import msgspec
 
+from peerloan import private_files
 from peerloan.model import whole
+from peerloan.regular_files import read_regular_file, read_regular_text
 
 Scope = Literal["predict", "outcomes", "read", "metrics"]
 SCOPES: tuple[Scope, ...] = get_args(Scope)
@@ -33,6 +35,8 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
 # So that who finds a token somewhere, or searches for lost ones, sees what it is.
 _PREFIX = "peerloan_"
 _KEY_BYTES = 32
+# A token takes some 200 bytes.
+_MAX_BYTES = 16_000_000
 _MARK = (
     b"API tokens were made, so the service asks for one even where their folder is gone.\n"
     b"Remove this file to begin anew.\n"
@@ -132,7 +136,7 @@ class Tokens:
     def key(self) -> bytes:
         """The key of the hashes; raises TokensError."""
         try:
-            key = bytes.fromhex(self._key_file.read_text("ascii"))
+            key = bytes.fromhex(read_regular_text(self._key_file, _MAX_BYTES))
         except (OSError, ValueError) as error:
             raise TokensError(f"{self._key_file} can't be read: {_why(error)}") from None
         if len(key) != _KEY_BYTES:
@@ -180,9 +184,9 @@ class Tokens:
     def leave_marker(self) -> None:
         """Note outside of the folder that tokens were made; raises OSError."""
         if self._marker is not None and not self._marker.exists():
-            self._marker.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._marker.parent.mkdir(mode=private_files.FOLDER_MODE, parents=True, exist_ok=True)
             with contextlib.suppress(FileExistsError):  # another process may have been the first
-                whole.publish_file(self._marker, _MARK, 0o600)
+                whole.publish_file(self._marker, _MARK, private_files.FILE_MODE)
 
     def _read(self) -> tuple[list[_Plain], list[_Scoped]]:
         self._refuse_open_modes()
@@ -216,7 +220,7 @@ class Tokens:
         incoming = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
         folder = os.open(self._folder, os.O_RDONLY)
         try:
-            with open(incoming, "xb", opener=_for_owner) as file:
+            with open(incoming, "xb", opener=private_files.opener) as file:
                 if os.geteuid() == 0:  # who serves may be another, and reads it
                     owner = os.fstat(folder)
                     os.fchown(file.fileno(), owner.st_uid, owner.st_gid)
@@ -246,8 +250,8 @@ class Tokens:
     def _changing(self) -> Iterator[tuple[list[_Plain], list[_Scoped]]]:
         """The tokens, to be changed by one process at a time; written if nothing is raised."""
         try:
-            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            with open(self._folder / ".lock", "wb", opener=_for_owner) as lock:
+            self._folder.mkdir(mode=private_files.FOLDER_MODE, parents=True, exist_ok=True)
+            with open(self._folder / ".lock", "wb", opener=private_files.opener) as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX)
                 plain, scoped = self._read()
                 before = tuple(scoped)
@@ -273,7 +277,7 @@ def _names(plain: Sequence[_Plain], scoped: Sequence[_Scoped]) -> list[str]:
 def _decode(path: Path, kind: type[_File[_Entry]]) -> _File[_Entry] | None:
     """What a file holds, None where there is none; raises TokensError."""
     try:
-        return msgspec.json.decode(path.read_bytes(), type=kind)
+        return msgspec.json.decode(read_regular_file(path, _MAX_BYTES), type=kind)
     except FileNotFoundError:
         return None
     except (OSError, msgspec.MsgspecError, ValueError) as error:
@@ -282,10 +286,6 @@ def _decode(path: Path, kind: type[_File[_Entry]]) -> _File[_Entry] | None:
 
 def _encode(file: msgspec.Struct) -> bytes:
     return msgspec.json.format(msgspec.json.encode(file), indent=1)
-
-
-def _for_owner(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)
 
 
 def _why(error: Exception) -> str:
