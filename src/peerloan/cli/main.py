@@ -6,6 +6,7 @@ import io
 import os
 import signal
 import sys
+from contextlib import suppress
 from importlib import import_module
 from typing import Any
 
@@ -85,6 +86,10 @@ def peerloan() -> None:
     """
 
 
+# The exit codes of commands that a signal has ended, as a shell tells them.
+_STOPPED = (128 + signal.SIGINT, 128 + signal.SIGTERM)
+
+
 class _Terminated(BaseException):
     """The process was asked to end."""
 
@@ -100,18 +105,21 @@ def _drop_output() -> None:
 
 def main(args: list[str] | None = None) -> Any:
     """Run a command, as `_run` says; without `args`, that of this process's own command line. Its
-    process ends then even while a call on the store hangs.
+    process ends then even while a call on the store hangs, or a library still reads.
     """
     try:
         return _run(args)
     except SystemExit as end:
-        # The interpreter can't be ended in order while such a thread is inside of a library. Who
-        # gives arguments has a process of its own to go on with.
-        if args is None and some_call_hangs():
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(end.code if isinstance(end.code, int) else 1)
-        raise
+        code = end.code if isinstance(end.code, int) else 1
+    # The traceback, and with it every half-read book, is let go of by now. The interpreter can't
+    # be ended in order while a thread is inside of a library: such a thread aborts the process if
+    # it comes back too late. Who gives arguments has a process of its own to go on with.
+    if args is None and (some_call_hangs() or code in _STOPPED):
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(OSError):  # nobody reads it any more
+                stream.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 def _run(args: list[str] | None) -> Any:

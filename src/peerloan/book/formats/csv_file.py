@@ -7,6 +7,7 @@ problem of its value and not of the file.
 from __future__ import annotations
 
 import io
+import threading
 import time
 from array import array
 from collections.abc import Callable, Generator, Iterator
@@ -195,22 +196,27 @@ class _Feed(io.RawIOBase):
         self.ascii = True
         self.positions: list[int] = []
         self._lent: list[bytearray] = []
+        self._reading = threading.Lock()
 
     def readable(self) -> bool:
         return True
 
     def read(self, size: int = -1) -> bytearray:
-        block = self._next(size)
-        self._lent = [*self._still_lent(), block]
+        with self._reading:
+            block = self._next(size)
+            self._lent = [*self._still_lent(), block]
         return block
 
     def wait_for_release(self) -> None:
-        """Wait until every block is let go of.
+        """Give out nothing more, and wait until every block is let go of.
 
         Arrow reads in a thread of its own, which does so a little later than it has parsed them. If
         the interpreter ends just then, that thread aborts the whole process.
         """
         until = time.monotonic() + _RELEASE_SECONDS
+        if self._reading.acquire(timeout=_RELEASE_SECONDS):
+            self._left, self._end = 0, b""
+            self._reading.release()
         while self._still_lent() and time.monotonic() < until:
             time.sleep(0.0005)
 
