@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from peerloan.ledger import Database
+from peerloan.database import Database
 
 # The tests' own way to a PostgreSQL.
 sys.path.append(str(Path(__file__).parent.parent / "tests"))

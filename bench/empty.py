@@ -7,7 +7,7 @@ import time
 
 from flask import Flask
 
-from peerloan.service.server import run
+from peerloan.web.server.granian import run
 
 
 def application() -> Flask:

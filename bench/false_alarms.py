@@ -15,15 +15,17 @@ from typing import NamedTuple
 import numpy as np
 from rich.table import Table
 
-from peerloan.loan import Codes, Loans, Numbers
-from peerloan.model import Bundle, probabilities
-from peerloan.monitoring import rules
-from peerloan.monitoring.bins import LevelBins
-from peerloan.monitoring.counts import Counting
-from peerloan.monitoring.drift import Psi, psi
-from peerloan.monitoring.estimates import Estimate
+from peerloan.loan import Loans
+from peerloan.model import probabilities
+from peerloan.monitoring.alerts import rules
+from peerloan.monitoring.alerts.rules import Rules, Spoken
+from peerloan.monitoring.counting.bins import LevelBins
+from peerloan.monitoring.counting.counts import Counting
 from peerloan.monitoring.performance import Calibration, Scores
-from peerloan.monitoring.rules import Rules, Spoken
+from peerloan.registry import Bundle
+from peerloan.stats.arrays import Codes, Numbers
+from peerloan.stats.estimate import Estimate
+from peerloan.stats.psi import Psi, psi
 
 # Windows that are counted at once.
 _AT_ONCE = 500

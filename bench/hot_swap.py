@@ -27,7 +27,7 @@ from rich.table import Table
 
 import load
 from peerloan.loan import default_definition
-from peerloan.model import Store
+from peerloan.registry import Store
 from side import free_port, running
 
 RATE = 1200.0

@@ -26,12 +26,14 @@ from rich.progress import track
 from rich.table import Table
 
 from peerloan.book import Book, open_book, open_writer, read_loans
-from peerloan.loan import Numbers, default_definition
-from peerloan.model import Store, probabilities
-from peerloan.operations.judging import judge
-from peerloan.operations.leaps import Leap, leap
-from peerloan.sample import SCHEMA, batches
+from peerloan.loan import default_definition
+from peerloan.model import probabilities
+from peerloan.registry import Store
+from peerloan.sample_data import SCHEMA, batches
+from peerloan.stats.arrays import Numbers
 from peerloan.training import TrainingError, recalibrate, train
+from peerloan.worker.retraining.challenger_evaluation import judge
+from peerloan.worker.retraining.score_shift import Leap, leap
 
 LEARNT, HELD, TRAINED_ON = 8_000, 2_000, 40_000
 Late = npt.NDArray[Any]

@@ -34,7 +34,7 @@ import questions
 from databases import POSTGRESQL, SQLITE, databases
 from peerloan.cli.bootstrap import train_on_sample
 from peerloan.loan import default_definition
-from peerloan.model import Store
+from peerloan.registry import Store
 from side import Failed, Side, check, free_port, running
 
 HERE = Path(__file__).parent

@@ -36,16 +36,18 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, RobustScaler
 
 from peerloan.book import BookError, open_book, open_writer
-from peerloan.loan import Loans, Numbers, default_definition
-from peerloan.model import Policy, Store
+from peerloan.loan import Loans, default_definition
+from peerloan.model import Policy
 from peerloan.model.onnx_model import FLOOR
-from peerloan.sample import SCHEMA, batches
+from peerloan.registry import Store
+from peerloan.sample_data import SCHEMA, batches
+from peerloan.stats.arrays import Numbers
 from peerloan.training import CANDIDATES, TrainingError, train
 from peerloan.training.calibration import cross_fitted, reliability
 from peerloan.training.candidates import Settings
 from peerloan.training.evaluation import figures
 from peerloan.training.folds import equal_groups, stratified
-from peerloan.training.run import read_table
+from peerloan.training.pipeline import read_table
 from peerloan.training.search import quick, read_grids, search
 
 LOANS, FEW = 60_000, 3_000

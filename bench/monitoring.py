@@ -35,16 +35,17 @@ from rich.table import Table
 from databases import databases
 from false_alarms import Drawn, calm_table, seen_table
 from peerloan.book import open_book, open_writer, read_loans
-from peerloan.ledger import Database
-from peerloan.loan import Codes, Loans, default_definition
-from peerloan.model import Bundle, Store
-from peerloan.monitoring.counting import count_new
-from peerloan.monitoring.delivery import deliver_due
-from peerloan.monitoring.outcomes import count_outcomes
-from peerloan.monitoring.plan import Plan, Tell, Webhook
-from peerloan.operations.watching import Watcher
-from peerloan.sample import SCENARIOS, SCHEMA, batches
+from peerloan.database import Database
+from peerloan.loan import Loans, default_definition
+from peerloan.monitoring.alerts.delivery import deliver_due
+from peerloan.monitoring.config import Plan, Tell, Webhook
+from peerloan.monitoring.counting.decisions import count_new
+from peerloan.monitoring.counting.outcomes import count_outcomes
+from peerloan.registry import Bundle, Store
+from peerloan.sample_data import SCENARIOS, SCHEMA, batches
+from peerloan.stats.arrays import Codes
 from peerloan.training import train
+from peerloan.worker.monitoring_round import Watcher
 
 # The tests' own way to decisions of another time.
 sys.path.append(str(Path(__file__).parent.parent / "tests"))

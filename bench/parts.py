@@ -28,17 +28,17 @@ import empty
 import unkept
 from peerloan.cli.bootstrap import train_on_sample
 from peerloan.loan import default_definition
-from peerloan.model import Store
-from peerloan.sample import batches
-from peerloan.service import api
-from peerloan.service.answers import Wanted, answer_many, answer_one
-from peerloan.service.api import MAX_BODY_BYTES
-from peerloan.service.app import create_app
-from peerloan.service.application import Whole
-from peerloan.service.bodies import read_body
-from peerloan.service.reading import read
-from peerloan.service.tokens import Tokens
+from peerloan.registry import Store
+from peerloan.sample_data import batches
 from peerloan.settings import Settings
+from peerloan.web.api import predictions
+from peerloan.web.api.predictions import MAX_BODY_BYTES
+from peerloan.web.app import create_app
+from peerloan.web.auth.tokens import Tokens
+from peerloan.web.http.lean_flask import Whole
+from peerloan.web.http.request_body import read_body
+from peerloan.web.prediction.loan_parsing import read
+from peerloan.web.prediction.predict import Wanted, answer_many, answer_one
 
 LOAN = {field.name: field.default for field in default_definition().fields}
 BODY = json.dumps(LOAN).encode()
@@ -97,7 +97,7 @@ def _measure(app: Flask, head: dict[str, str]) -> dict[str, float]:
         "… and puts the answer together": answer,
         "ours, whole": app.view_functions["api.predictions"],
     }
-    api.keep = unkept.unkept  # type: ignore[assignment, attr-defined]
+    predictions.keep = unkept.unkept  # type: ignore[assignment, attr-defined]
     found = {"an empty Flask view": _time(empty.application(), head)}
     for what, view in views.items():
         app.view_functions["api.predictions"] = view

@@ -16,12 +16,16 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from peerloan.ledger import Chain, Database, Entry, Ids, Record, Seal, Version, ids
-from peerloan.ledger.moments import now_ms
+from peerloan import uuid7
+from peerloan.clock import now_ms
+from peerloan.database import Database
+from peerloan.ledger import Chain, Entry, Record, Seal, Version
 from peerloan.loan import default_definition
-from peerloan.model import BANDS, Store
-from peerloan.service import create_app
+from peerloan.model import BANDS
+from peerloan.registry import Store
 from peerloan.settings import Settings
+from peerloan.uuid7 import Ids
+from peerloan.web import create_app
 
 MONTHS = 24
 _AT_ONCE = 5_000
@@ -122,7 +126,7 @@ def _make_partitions(database: Database) -> None:
 
     def bound(number: int) -> tuple[str, datetime]:
         first = datetime(number // 12, number % 12 + 1, 1, tzinfo=UTC)
-        return str(ids.first_at(int(first.timestamp() * 1000))), first
+        return str(uuid7.first_at(int(first.timestamp() * 1000))), first
 
     with database.writing() as connection:
         for number in range(months - MONTHS - 1, months):
@@ -141,11 +145,11 @@ def _questions(made: list[bytes], usual: list[Version], count: int) -> dict[str,
         return f"loan_id=loan-{chance.randrange(count // 2)}"
 
     def day() -> str:
-        at = ids.milliseconds(chance.choice(made)) / 1000
+        at = uuid7.milliseconds(chance.choice(made)) / 1000
         return f"since={datetime.fromtimestamp(at, UTC):%Y-%m-%d}"
 
     def until() -> str:
-        at = ids.milliseconds(chance.choice(made[len(made) // 4 :])) / 1000
+        at = uuid7.milliseconds(chance.choice(made[len(made) // 4 :])) / 1000
         return f"until={datetime.fromtimestamp(at, UTC):%Y-%m-%d}"
 
     def version() -> str:
@@ -165,7 +169,7 @@ def _questions(made: list[bytes], usual: list[Version], count: int) -> dict[str,
 
     def one() -> Iterator[str]:
         while True:
-            yield f"/v1/predictions/{ids.text(chance.choice(made))}"
+            yield f"/v1/predictions/{uuid7.text(chance.choice(made))}"
 
     asked: dict[str, Iterator[str]] = {"one, by its id": one()}
     by: dict[str, list[Callable[[], str]]] = {

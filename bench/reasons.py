@@ -25,9 +25,11 @@ from rich.progress import Progress
 from rich.table import Table
 
 from peerloan.book import BookError, open_book, open_writer, read_loans
-from peerloan.loan import Checks, Loans, Numbers, Value, default_definition
-from peerloan.model import MAX_REASONS, Bundle, Store
-from peerloan.sample import SCHEMA, batches
+from peerloan.loan import Checks, Loans, Value, default_definition
+from peerloan.model import MAX_REASONS
+from peerloan.registry import Bundle, Store
+from peerloan.sample_data import SCHEMA, batches
+from peerloan.stats.arrays import Numbers
 from peerloan.training import TrainingError, train
 
 CANDIDATES = ("boosted", "basic")

@@ -166,7 +166,7 @@ def _server(
     port = free_port()
     if name == "granian":
         code = (
-            "import sys; from peerloan.service.server import run; "
+            "import sys; from peerloan.web.server.granian import run; "
             f"run({factory!r}, '127.0.0.1', {port}, {workers})"
         )
         command = [sys.executable, "-c", code]

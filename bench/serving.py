@@ -31,7 +31,7 @@ import peers
 from side import Failed, Measured, Side, measure
 
 HERE = Path(__file__).parent
-DEFINITION = HERE.parent / "src/peerloan/loan.toml"
+DEFINITION = HERE.parent / "src/peerloan/loan/default.toml"
 LOANS = 30_000
 ROUNDS = 3
 OURS = "PeerLoan Risk, scorecard"

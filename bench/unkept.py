@@ -8,9 +8,11 @@ from typing import Any
 
 from flask import Flask, Response
 
-from peerloan.service import answers, api, wsgi
-from peerloan.service.answers import Answer
-from peerloan.service.server import run
+from peerloan.web.api import predictions
+from peerloan.web.prediction import predict
+from peerloan.web.prediction.predict import Answer
+from peerloan.web.server import wsgi
+from peerloan.web.server.granian import run
 
 
 def unkept(
@@ -22,14 +24,14 @@ def unkept(
     *_: object,
 ) -> Response:
     """In the place of `keep`: the answer leaves at once."""
-    answers.count(answer)
+    predict.count(answer)
     response: Response = shape(answer.body())
     return response
 
 
 def application() -> Flask:
     """The application."""
-    api.keep = unkept  # type: ignore[assignment, attr-defined]
+    predictions.keep = unkept  # type: ignore[assignment, attr-defined]
     return wsgi.application()
 
 

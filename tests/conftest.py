@@ -20,8 +20,8 @@ import requests
 
 from peerloan.book import open_book, open_writer
 from peerloan.loan import default_definition
-from peerloan.model import Store
-from peerloan.sample import SCHEMA, batches
+from peerloan.registry import Store
+from peerloan.sample_data import SCHEMA, batches
 from peerloan.training import train
 from postgres import Postgres, program
 

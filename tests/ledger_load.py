@@ -14,8 +14,8 @@ from typing import Any
 
 from sqlalchemy import select
 
-from peerloan.ledger import Database, schema
-from peerloan.ledger.ids import text
+from peerloan.database import Database, tables
+from peerloan.uuid7 import text
 
 _CLOSED = (ConnectionError, http.client.BadStatusLine, http.client.IncompleteRead)
 _number = itertools.count()
@@ -193,7 +193,7 @@ def _answered(request: Request) -> Iterator[tuple[str, str]]:
 
 def rows(url: str) -> Iterator[tuple[str, int, int, str]]:
     """Every decision: id, chain, seq and loan id, by chain and seq."""
-    table = schema.decisions
+    table = tables.decisions
     with Database(url).reading() as connection:
         wanted = select(table.c.id, table.c.chain, table.c.seq, table.c.loan_id)
         for row in connection.execute(wanted.order_by(table.c.chain, table.c.seq)):
@@ -213,4 +213,4 @@ def check_chains(found: list[tuple[str, int, int, str]]) -> None:
 def chains(url: str) -> list[Any]:
     """The chains, as they are written down."""
     with Database(url).reading() as connection:
-        return list(connection.execute(select(schema.chains).order_by(schema.chains.c.number)))
+        return list(connection.execute(select(tables.chains).order_by(tables.chains.c.number)))

@@ -7,7 +7,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from peerloan.ledger import Chain, Database, Entry, Record, Seal, Version
+from peerloan.database import Database
+from peerloan.ledger import Chain, Entry, Record, Seal, Version
 
 DAY_MS = 86_400_000
 VERSIONS = (

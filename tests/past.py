@@ -12,10 +12,13 @@ import numpy as np
 import numpy.typing as npt
 
 from ledgers import new_id
-from peerloan.ledger import Chain, Database, Entry, Record, Seal, Version, ids
-from peerloan.ledger.inputs import InputReader
+from peerloan import uuid7
+from peerloan.database import Database
+from peerloan.ledger import Chain, Entry, Record, Seal, Version
 from peerloan.ledger.outcomes import Recorder
-from peerloan.model import Bundle, probabilities
+from peerloan.ledger.stored_inputs import InputReader
+from peerloan.model import probabilities
+from peerloan.registry import Bundle
 
 HOUR_MS = 3_600_000
 DAY_MS = 24 * HOUR_MS
@@ -67,7 +70,7 @@ class Past:
         """Tell what became of decisions: each the label's value."""
         recorder = Recorder(self._database, self._bundle.definition, who)
         rows = [
-            {"id": ids.text(each), "late": value in (True, 1, "1")}
+            {"id": uuid7.text(each), "late": value in (True, 1, "1")}
             for each, value in zip(made, late, strict=True)
         ]
         for i in range(0, len(rows), _AT_ONCE):

@@ -19,7 +19,7 @@ from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.ui import Select, WebDriverWait
 
 from conftest import Service
-from peerloan.model import Store
+from peerloan.registry import Store
 
 CONTRAST = (Path(__file__).parent / "contrast.js").read_text("utf-8")
 

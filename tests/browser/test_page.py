@@ -21,9 +21,9 @@ from selenium.webdriver.support.ui import Select, WebDriverWait
 from browser.page import Page, browser
 from conftest import Service
 from peerloan.loan import default_definition
-from peerloan.model import Store
-from peerloan.service import create_app
+from peerloan.registry import Store
 from peerloan.settings import Settings
+from peerloan.web import create_app
 
 FIELDS = default_definition().fields
 # The client's two examples.

@@ -32,7 +32,7 @@ _MIGRATION = """
 import sqlalchemy as sa
 from alembic import op
 
-from peerloan.ledger.migrations import applied
+from peerloan.database.migrations import applied
 
 revision, down_revision = "0003", "0002"
 

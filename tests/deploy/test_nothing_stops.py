@@ -16,7 +16,7 @@ from deploy.deployment import RELEASE, Deployment, inspect, sh, wait_for
 from deploy.keeping import Kept
 from deploy.releases import BROKEN
 from deploy.steady_load import Load, Tally
-from peerloan.ledger import schema
+from peerloan.database import tables as schema
 from peerloan.loan import default_definition
 
 # The migrations of this release; the next one has one more.

@@ -17,24 +17,21 @@ import msgspec
 import numpy as np
 from sklearn.ensemble import RandomForestClassifier
 
-from peerloan.loan import Definition, Loans, Numbers, Value, parse_definition
+from peerloan.loan import Definition, Loans, Value, parse_definition
 from peerloan.model import (
-    Bundle,
     EncodedColumn,
     Encoding,
-    Judged,
     LevelTable,
     NumberTable,
-    OnnxParts,
     Policy,
     Profile,
     Scorecard,
-    TrainedOn,
-    draft,
 )
 from peerloan.model.arithmetic import ARITHMETIC, to_unit
-from peerloan.model.manifest import FORMAT
-from peerloan.training.graphs import forest_graph
+from peerloan.registry import Bundle, Judged, OnnxParts, TrainedOn, draft
+from peerloan.registry.manifest import FORMAT
+from peerloan.stats.arrays import Numbers
+from peerloan.training.compile.onnx import forest_graph
 
 HERE = Path(__file__).parent
 CREATED = "2025-01-01T00:00:00+00:00"

@@ -16,7 +16,7 @@ import requests
 
 from conftest import Service
 from peerloan.loan import Definition, read_definition
-from peerloan.model import Store
+from peerloan.registry import Store
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 ROWS = 800

@@ -17,12 +17,12 @@ from sqlalchemy import text
 
 from conftest import settings
 from peerloan.book import Fingerprint, open_book, read_loans
-from peerloan.ledger import Database
-from peerloan.model import BreakingChange, State, Store
-from peerloan.monitoring.plan import Plan
-from peerloan.monitoring.rules import Spoken
-from peerloan.operations.answers import Answered, answer
+from peerloan.database import Database
+from peerloan.monitoring.alerts.rules import Spoken
+from peerloan.monitoring.config import Plan
+from peerloan.registry import BreakingChange, State, Store
 from peerloan.training import CANDIDATES
+from peerloan.worker.retraining.response import Answered, answer
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 CALIBRATION = Spoken("calibration", "act", "late rate", 1.62, 1.25)

@@ -31,9 +31,9 @@ from hypothesis import strategies as st
 
 from conftest import Service
 from peerloan.loan import default_definition
-from peerloan.model import Store
-from peerloan.service import create_app
+from peerloan.registry import Store
 from peerloan.settings import Settings
+from peerloan.web import create_app
 
 JSON = "application/json"
 FORMATS = Path(__file__).parent.parent / "formats"
@@ -796,7 +796,7 @@ def impatient(store: Store, version_of: Callable[[str], str], tmp_path: Path) ->
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     code = (
-        "from peerloan.service import gunicorn_conf; gunicorn_conf.SILENT_SECONDS = 1; "
+        "from peerloan.web.server import gunicorn_conf; gunicorn_conf.SILENT_SECONDS = 1; "
         "from gunicorn.app.wsgiapp import run; run()"
     )
     options = ["-c", "python:peerloan.service.gunicorn_conf", "--workers", "1"]

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from peerloan.cli import bootstrap, main
-from peerloan.model import Store
+from peerloan.registry import Store
 from peerloan.training import Outcome
 
 Run = Callable[..., subprocess.CompletedProcess[str]]

@@ -20,13 +20,15 @@ from sqlalchemy import func, select
 from test_observing import figures, predict
 
 from conftest import GUNICORN, SERVE, Service, settings
-from peerloan.ledger import Database
-from peerloan.ledger.schema import challenges
-from peerloan.model import Store
-from peerloan.service import create_app, metrics, shadow
-from peerloan.service.problems import RequestError
-from peerloan.service.shadow import Shadow
+from peerloan.database import Database
+from peerloan.database.tables import challenges
+from peerloan.registry import Store
 from peerloan.settings import Settings
+from peerloan.web import create_app
+from peerloan.web.http.problems import RequestError
+from peerloan.web.prediction import shadow
+from peerloan.web.prediction.shadow import Shadow
+from peerloan.web.telemetry import metrics
 
 FORMATS = Path(__file__).parent.parent / "formats"
 Serve = Callable[..., Service]
@@ -197,8 +199,10 @@ def kept(store: Store) -> int:
 
 SLOW = """
 import atexit, json, os, time
-from peerloan.service import create_app, metrics, shadow
 from peerloan.settings import read_settings
+from peerloan.web import create_app
+from peerloan.web.prediction import shadow
+from peerloan.web.telemetry import metrics
 
 def slowly(*given, compare=shadow._compare):
     time.sleep(1)
@@ -325,4 +329,4 @@ def test_columns_that_it_can_not_read_are_counted_and_no_error(
     time.sleep(0.2)
     # Ledgers of other tests' applications may say that their folders are gone.
     errors = [each for each in caplog.records if each.levelname == "ERROR"]
-    assert not [each for each in errors if each.name.startswith("peerloan.service")]
+    assert not [each for each in errors if each.name.startswith("peerloan.web")]

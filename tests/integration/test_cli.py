@@ -22,18 +22,8 @@ import pytest
 from peerloan.book import open_book
 from peerloan.cli import main
 from peerloan.loan import Field, Loans, default_definition, read_definition
-from peerloan.model import (
-    Draft,
-    Judged,
-    LevelTable,
-    NumberTable,
-    Policy,
-    Profile,
-    Scorecard,
-    Store,
-    TrainedOn,
-    draft,
-)
+from peerloan.model import LevelTable, NumberTable, Policy, Profile, Scorecard
+from peerloan.registry import Draft, Judged, Store, TrainedOn, draft
 
 FORMATS = Path(__file__).parent.parent / "formats"
 COMMANDS = [

@@ -17,10 +17,12 @@ from sqlalchemy import delete, select
 
 from conftest import Service
 from ledgers import Ledger, record
-from peerloan.ledger import Database, Entry, Ids, Recorder, Seal, schema
-from peerloan.ledger.verifying import verify
-from peerloan.ledger.writer import Outcome, Writer
-from peerloan.model import Store
+from peerloan.database import Database, tables
+from peerloan.ledger import Entry, Recorder, Seal
+from peerloan.ledger.audit.verify import verify
+from peerloan.ledger.write.group_commit import Outcome, Writer
+from peerloan.registry import Store
+from peerloan.uuid7 import Ids
 
 DAY_SECONDS, HOUR_NS = 86_400, 3_600_000_000_000
 DAY_NS = 24 * HOUR_NS
@@ -69,7 +71,7 @@ def clock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 def chains_of(database: Database) -> list[tuple[int, int]]:
     """The chain and the number in it of each decision, in the order in which they were kept."""
-    table = schema.decisions
+    table = tables.decisions
     with database.reading() as connection:
         rows = select(table.c.chain, table.c.seq).order_by(table.c.chain, table.c.seq)
         return [(chain, seq) for chain, seq in connection.execute(rows)]
@@ -155,7 +157,7 @@ def test_what_waits_for_a_commit_when_the_clock_is_set_back_is_kept(
 
     writer = Writer(ledger.database, lambda: ledger.seal)
     with ledger.database.writing() as connection:
-        connection.execute(delete(schema.aggregates))  # others wait for this one's end
+        connection.execute(delete(tables.aggregates))  # others wait for this one's end
         for hours in (1, 1, 0, 0, 5, 0):
             monkeypatch.setattr(time, "time_ns", lambda hours=hours: true() + hours * HOUR_NS)
             writer.put(lambda ids: Entry([record(id=ids.new())]), told)

@@ -20,10 +20,10 @@ from itsdangerous import URLSafeTimedSerializer
 
 from conftest import Service
 from peerloan import __version__
-from peerloan.model import Store
-from peerloan.service import create_app
-from peerloan.service.tokens import Tokens, digest_of
+from peerloan.registry import Store
 from peerloan.settings import Settings
+from peerloan.web import create_app
+from peerloan.web.auth.tokens import Tokens, digest_of
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 COOKIE = "peerloan_session"

@@ -13,17 +13,17 @@ from sqlalchemy import delete, update
 
 from ledgers import now_ms
 from past import DAY_MS, HOUR_MS, Past, loans_of
-from peerloan.ledger import Database, LedgerError, schema
-from peerloan.ledger.challenges import Challenge, keep_challenges
+from peerloan.database import Database, LedgerError, tables
+from peerloan.ledger.challenger_scores import Challenge, keep_challenges
 from peerloan.ledger.records import Version
-from peerloan.model import Bundle, Store
-from peerloan.monitoring.counting import Progress, count_new
-from peerloan.monitoring.counts import Counts
-from peerloan.monitoring.early import EarlyOutcomes
-from peerloan.monitoring.outcomes import count_outcomes
-from peerloan.monitoring.storage import Hour, read_counts, read_known
-from peerloan.monitoring.versions import Versions
+from peerloan.monitoring.counting.counts import Counts
+from peerloan.monitoring.counting.decisions import Progress, count_new
+from peerloan.monitoring.counting.early_outcomes import EarlyOutcomes
+from peerloan.monitoring.counting.opened_versions import Versions
+from peerloan.monitoring.counting.outcomes import count_outcomes
+from peerloan.monitoring.counting.storage import Hour, read_counts, read_known
 from peerloan.monitoring.windows import History, Window, read_window
+from peerloan.registry import Bundle, Store
 
 VersionOf = Callable[[str], str]
 Loans = list[dict[str, object]]
@@ -60,7 +60,7 @@ def counts(database: Database) -> dict[Hour, Counts]:
 
 def counted_anew(database: Database, store: Store) -> dict[Hour, Counts]:
     with database.writing() as connection:
-        for table in (schema.counts, schema.counted):
+        for table in (tables.counts, tables.counted):
             connection.execute(delete(table))
     count_new(database, store)
     return counts(database)
@@ -144,7 +144,7 @@ def test_a_record_that_is_gone_is_not_waited_for(
     past = Past(database, tmp_path / "seal", bundle)
     made = past.decide(loans[:10], START, START + HOUR_MS)
     with database.writing() as connection:
-        connection.execute(delete(schema.decisions).where(schema.decisions.c.seq.in_((1, 5))))
+        connection.execute(delete(tables.decisions).where(tables.decisions.c.seq.in_((1, 5))))
     assert count_new(database, store).decisions == 8
     past.decide(loans[10:12], START + HOUR_MS, START + 2 * HOUR_MS)
     assert count_new(database, store).decisions == 2
@@ -195,7 +195,7 @@ def test_outcomes_that_were_told_too_early_are_taken_off_the_counts(
     made = past.decide(loans[:20], START, START + HOUR_MS)
     keep_challenges(database, [Challenge(each, Version.of(bundle), 0.03) for each in made[:5]])
     past.tell(made[:10], [True] * 4 + [False] * 6)
-    within_the_hour = update(schema.outcomes).values(recorded_ms=START + HOUR_MS)
+    within_the_hour = update(tables.outcomes).values(recorded_ms=START + HOUR_MS)
     with database.writing() as connection:
         connection.execute(within_the_hour)
     count_outcomes(database, store, count_new(database, store))

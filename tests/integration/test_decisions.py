@@ -14,11 +14,13 @@ import pytest
 from flask.testing import FlaskClient
 from sqlalchemy import event, func, insert, select, update
 
-from peerloan.ledger import Chain, Database, Entry, Record, Seal, Version, schema
-from peerloan.ledger.ids import first_at
-from peerloan.model import BANDS, Store
-from peerloan.service import create_app
+from peerloan.database import Database, tables
+from peerloan.ledger import Chain, Entry, Record, Seal, Version
+from peerloan.model import BANDS
+from peerloan.registry import Store
 from peerloan.settings import Settings
+from peerloan.uuid7 import first_at
+from peerloan.web import create_app
 
 DAY_MS = 86_400_000
 
@@ -52,7 +54,7 @@ def ask(client: FlaskClient, path: str, **query: object) -> Any:
 def rows(database: Database) -> int:
     with database.reading() as connection:
         return int(
-            connection.execute(select(func.count()).select_from(schema.decisions)).scalar_one()
+            connection.execute(select(func.count()).select_from(tables.decisions)).scalar_one()
         )
 
 
@@ -208,7 +210,7 @@ def test_pages_stay_right_however_many_versions_decided(
     # As many as a version whose folder was copied from store to store, each time another digest.
     others += [{"version": "v1", "digest": f"{i:064}", "threshold": 0.05} for i in range(700)]
     with database.writing() as connection:
-        connection.execute(insert(schema.versions), others)
+        connection.execute(insert(tables.versions), others)
     # The last of the versions decides, too: before, between and after the others.
     made += [(20_000 + i, "w699", i % len(BANDS), f"L{i % 5}") for i in (-1, 10, 60)]
     ids += add(database, tmp_path, made[40:])
@@ -246,7 +248,7 @@ def test_a_purged_decision_is_gone(client: FlaskClient, database: Database, tmp_
     add(database, tmp_path, [(20_000, "v1", 0, "L1")])
     decision = ask(client, "/v1/predictions")["predictions"][0]["id"]
     with database.writing() as connection:
-        connection.execute(update(schema.decisions).values(inputs=None, band=None, loan_id=None))
+        connection.execute(update(tables.decisions).values(inputs=None, band=None, loan_id=None))
     answer = client.get(f"/v1/predictions/{decision}")
     assert (answer.status_code, answer.json and answer.json["title"]) == (410, "Purged")
     assert ask(client, "/v1/predictions") == {"predictions": [], "next": None}

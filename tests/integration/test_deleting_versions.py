@@ -14,12 +14,14 @@ from uuid import UUID
 import pytest
 from sqlalchemy import update
 
-from peerloan.ledger import Database, Version, schema
-from peerloan.ledger.challenges import Challenge, keep_challenges
-from peerloan.model import Draft, Store, StoreError, StoreFault, whole
-from peerloan.model.manifest import MANIFEST, read_manifest
-from peerloan.service import create_app
+from peerloan import atomic_files
+from peerloan.database import Database, tables
+from peerloan.ledger import Version
+from peerloan.ledger.challenger_scores import Challenge, keep_challenges
+from peerloan.registry import Draft, Store, StoreError, StoreFault
+from peerloan.registry.manifest import MANIFEST, read_manifest
 from peerloan.settings import Settings
+from peerloan.web import create_app
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 Versions = Callable[[str], str]
@@ -91,8 +93,8 @@ def test_what_a_decision_needs_is_refused_until_it_is_purged(
     refused(run, store, first, "3 decisions in the ledger refer to it", ledger_url)
     with database.writing() as connection:
         erased = dict.fromkeys(("inputs", "margin", "probability", "late", "band"))
-        connection.execute(update(schema.decisions).values(erased))
-        connection.execute(schema.challenges.delete())
+        connection.execute(update(tables.decisions).values(erased))
+        connection.execute(tables.challenges.delete())
     assert run("models", "delete", second, ledger=ledger_url).returncode == 0
     refused(run, store, first, "is the champion", ledger_url)
 
@@ -212,7 +214,7 @@ def test_a_release_before_that_chooses_late_is_told(small: tuple[Store, Draft]) 
     store.delete(version)
     number = before.number + 1
     with pytest.raises(FileExistsError):
-        whole.publish_file(store.root / "aliases" / f"{number:06d}.json", b"{}")
+        atomic_files.publish_file(store.root / "aliases" / f"{number:06d}.json", b"{}")
     deletion = store.history()[-1]
     assert (deletion.what, deletion.deleted, deletion.champion) == (
         *("delete", version),
@@ -228,14 +230,14 @@ def test_what_a_release_before_deletes_under_a_choice_is_not_chosen(
     """It asked before the choice, and removes the folder right after: nothing holds it back."""
     store, draft = small
     version, before = store.publish(draft), store.state()
-    publish = whole.publish_file
+    publish = atomic_files.publish_file
 
     def publish_and_lose(path: Path, content: bytes) -> None:
         publish(path, content)
-        monkeypatch.setattr(whole, "publish_file", publish)
-        whole.remove(store.root / "versions" / version, first=MANIFEST)
+        monkeypatch.setattr(atomic_files, "publish_file", publish)
+        atomic_files.remove(store.root / "versions" / version, first=MANIFEST)
 
-    monkeypatch.setattr(whole, "publish_file", publish_and_lose)
+    monkeypatch.setattr(atomic_files, "publish_file", publish_and_lose)
     with pytest.raises(StoreError, match=f"{version} was deleted at the same time"):
         choose(store, version)
     state = store.state()
@@ -270,14 +272,14 @@ def test_a_version_that_is_deleted_before_it_is_published_is_none(
     small: tuple[Store, Draft], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store, draft = small
-    write, versions = whole.write, store.versions()
+    write, versions = atomic_files.write, store.versions()
 
     def write_and_lose(path: Path, content: bytes) -> None:
-        monkeypatch.setattr(whole, "write", write)
+        monkeypatch.setattr(atomic_files, "write", write)
         write(path, content)
         store.delete(path.parent.name)
 
-    monkeypatch.setattr(whole, "write", write_and_lose)
+    monkeypatch.setattr(atomic_files, "write", write_and_lose)
     with pytest.raises(StoreFault, match="can't be written"):
         store.publish(draft)
     assert store.versions() == versions

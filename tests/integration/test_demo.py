@@ -12,7 +12,7 @@ import pytest
 import requests
 
 from peerloan.cli import bootstrap, main
-from peerloan.model import Store
+from peerloan.registry import Store
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 

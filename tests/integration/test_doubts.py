@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from peerloan.cli import main
-from peerloan.ledger import Database
-from peerloan.model import Store
+from peerloan.database import Database
+from peerloan.registry import Store
 
 Row = dict[str, str]
 

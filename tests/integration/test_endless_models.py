@@ -18,9 +18,11 @@ from onnx import helper, numpy_helper
 from test_hanging_store import challenge_behind_the_back, eventually, readiness
 
 from conftest import settings
-from peerloan.model import Judged, OnnxParts, Store, draft, onnx_run
-from peerloan.service import create_app, metrics
+from peerloan.model import onnx_run
+from peerloan.registry import Judged, OnnxParts, Store, draft
 from peerloan.settings import Settings
+from peerloan.web import create_app
+from peerloan.web.telemetry import metrics
 
 Versions = Callable[[str], str]
 FLOAT = onnx.TensorProto.FLOAT
@@ -194,9 +196,10 @@ def test_what_takes_the_challenger_too_long_is_dropped_and_counted(
 
 ENDING = """
 import time
-from peerloan.service import champion, create_app
 from peerloan.settings import read_settings
-champion.CHALLENGER_START_SECONDS = 0
+from peerloan.web import create_app
+from peerloan.web.prediction import serving_models
+serving_models.CHALLENGER_START_SECONDS = 0
 create_app(read_settings(), on_loopback=True)
 time.sleep(2)  # in the midst of a run
 """

@@ -20,10 +20,10 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
-from peerloan.ledger import Database, schema
-from peerloan.monitoring import delivery
-from peerloan.monitoring.delivery import deliver_due
-from peerloan.monitoring.events import (
+from peerloan.database import Database, tables
+from peerloan.monitoring.alerts import delivery
+from peerloan.monitoring.alerts.delivery import deliver_due
+from peerloan.monitoring.alerts.events import (
     BEGAN,
     ENDED,
     Acknowledged,
@@ -32,7 +32,7 @@ from peerloan.monitoring.events import (
     page,
     put,
 )
-from peerloan.monitoring.plan import Tell, Webhook
+from peerloan.monitoring.config import Tell, Webhook
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 SECRET = b"a secret that nobody guesses"
@@ -148,7 +148,7 @@ def test_what_fails_is_tried_again_later_each_time_and_holds_up_no_other_channel
     told = [headers["webhook-id"] for headers, _ in receiver.got]
     assert told == [first, second, first, second, first]
     with database.reading() as connection:
-        assert connection.execute(select(schema.deliveries.c.next_ms)).scalars().all() == [None] * 4
+        assert connection.execute(select(tables.deliveries.c.next_ms)).scalars().all() == [None] * 4
 
 
 def test_who_stops_between_telling_and_marking_tells_again_with_the_same_id(
@@ -195,11 +195,11 @@ def test_a_command_gets_the_event_and_no_shell(database: Database, tmp_path: Pat
     tell(database, "command")
     deliver_due(database, Tell(log=False, command=(*(told.command or ()), "fail")), 0)
     with database.reading() as connection:
-        faults = connection.execute(select(schema.deliveries.c.fault)).scalars().all()
+        faults = connection.execute(select(tables.deliveries.c.fault)).scalars().all()
     assert faults == [None, f"{sys.executable}: exit code 1"]
     deliver_due(database, Tell(log=False), HOUR)
     with database.reading() as connection:
-        assert "no longer told" in connection.execute(select(schema.deliveries.c.fault)).scalars()
+        assert "no longer told" in connection.execute(select(tables.deliveries.c.fault)).scalars()
 
 
 @pytest.fixture

@@ -25,20 +25,13 @@ from test_hot_swap import alias_behind_the_back
 from test_observing import figures, predict
 
 from conftest import Service, settings
-from peerloan.model import (
-    Bundle,
-    BundleError,
-    Draft,
-    Store,
-    StoreTimeout,
-    time_limits,
-)
-from peerloan.model import manifest as manifests
-from peerloan.model.manifest import read_manifest
-from peerloan.service import champion as following
-from peerloan.service import create_app
-from peerloan.service.champion import Champion
+from peerloan.registry import Bundle, BundleError, Draft, Store, StoreTimeout, time_limits
+from peerloan.registry import manifest as manifests
+from peerloan.registry.manifest import read_manifest
 from peerloan.settings import Settings
+from peerloan.web import create_app
+from peerloan.web.prediction import serving_models as following
+from peerloan.web.prediction.serving_models import Champion
 
 Serve = Callable[..., Service]
 Versions = Callable[[str], str]
@@ -409,7 +402,7 @@ def test_a_call_that_hangs_is_an_error_and_no_second_one_is_begun(
 
 STALLED = """
 import sys, threading
-from peerloan.model import store
+from peerloan.registry import store
 def hang(folder):
     print("hangs", flush=True)
     threading.Event().wait()
@@ -444,8 +437,8 @@ def test_a_call_that_hangs_ends_no_process_that_runs_commands_by_itself(tmp_path
         "import threading\n"
         "from pathlib import Path\n"
         "from peerloan.cli import main\n"
-        "from peerloan.model.states import StoreFault\n"
-        "from peerloan.model.time_limits import Calls\n"
+        "from peerloan.registry.alias_state import StoreFault\n"
+        "from peerloan.registry.time_limits import Calls\n"
         "try:\n"
         "    Calls(Path()).within(0.01, 'waiting', threading.Event().wait)\n"
         "except StoreFault:\n"

@@ -18,7 +18,7 @@ from test_another_lender import Form
 from conftest import Service
 from peerloan.loan import Definition, Field, Label, Roles, parse_definition
 from peerloan.loan.definition import DefinitionError
-from peerloan.model import Store
+from peerloan.registry import Store
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 ROWS = 300

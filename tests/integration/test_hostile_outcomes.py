@@ -18,9 +18,9 @@ import requests
 
 from conftest import Service, settings
 from past import DAY_MS, Past, loans_of
-from peerloan.ledger import Database
-from peerloan.ledger.moments import now_ms
-from peerloan.model import Store
+from peerloan.clock import now_ms
+from peerloan.database import Database
+from peerloan.registry import Store
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 Versions = Callable[[str], str]

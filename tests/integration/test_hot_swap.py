@@ -27,9 +27,9 @@ import requests
 from conftest import Service
 from peerloan.book import open_book
 from peerloan.loan import Checks, Definition, Field, default_definition
-from peerloan.model import BreakingChange, Store
-from peerloan.service.champion import Champion
+from peerloan.registry import BreakingChange, Store
 from peerloan.training import train
+from peerloan.web.prediction.serving_models import Champion
 
 Versions = Callable[[str], str]
 Serve = Callable[..., Service]

@@ -19,13 +19,14 @@ from test_protocol import INFER, LENGTH, in_binary, tensors
 from werkzeug.test import TestResponse
 
 from conftest import Service
-from peerloan.ledger import Database, LedgerUnavailable, schema
-from peerloan.ledger.entries import KEY_MS
-from peerloan.ledger.writer import LIMIT_SECONDS
-from peerloan.model import Store, StoreFault
-from peerloan.service import create_app, keeping
-from peerloan.service.tokens import Tokens
+from peerloan.database import Database, LedgerUnavailable, tables
+from peerloan.ledger.write.entries import KEY_MS
+from peerloan.ledger.write.group_commit import LIMIT_SECONDS
+from peerloan.registry import Store, StoreFault
 from peerloan.settings import Settings
+from peerloan.web import create_app
+from peerloan.web.auth.tokens import Tokens
+from peerloan.web.prediction import commit
 
 Serve = Callable[..., Service]
 KEY = "Idempotency-Key"
@@ -36,7 +37,7 @@ PREDICTIONS = "/v1/predictions"
 
 def count(url: str, **where: object) -> int:
     """How many decisions there are."""
-    table = schema.decisions
+    table = tables.decisions
     wanted = select(func.count()).select_from(table)
     for name, value in where.items():
         wanted = wanted.where(table.c[name] == value)
@@ -233,7 +234,7 @@ def test_a_key_is_forgotten_after_a_day(
     client: FlaskClient, loan: dict[str, Any], ledger_url: str
 ) -> None:
     def age(milliseconds: int) -> None:
-        keys = schema.keys
+        keys = tables.keys
         with Database(ledger_url).writing() as connection:
             connection.execute(update(keys).values(time_ms=keys.c.time_ms - milliseconds))
 
@@ -306,7 +307,7 @@ def test_many_at_once_with_one_key_are_one_decision(
         assert of_key[0][0] == 200
     assert count(ledger_url) == 5
     with Database(ledger_url).reading() as connection:
-        chains = connection.execute(select(func.count()).select_from(schema.chains)).scalar_one()
+        chains = connection.execute(select(func.count()).select_from(tables.chains)).scalar_one()
     assert chains > 1, "several writers"
 
 
@@ -356,7 +357,7 @@ def test_a_key_waits_for_another_process_that_commits(
     again = Database(ledger_url)
     with ThreadPoolExecutor() as pool:
         with again.writing() as connection:
-            connection.execute(update(schema.keys).values(time_ms=schema.keys.c.time_ms + 1))
+            connection.execute(update(tables.keys).values(time_ms=tables.keys.c.time_ms + 1))
             asked = pool.submit(post, client.application.test_client(), loan, "slow")
             time.sleep(0.5)
         assert asked.result().get_json() == first
@@ -379,7 +380,7 @@ def test_a_repeat_that_can_not_be_read_is_answered_like_every_error(
         raise fault
 
     with monkeypatch.context() as patched:
-        patched.setattr(keeping, "find", failing)
+        patched.setattr(commit, "find", failing)
         answer = post(client, loan, "first", X_Request_Id="repeated-1")
     assert answer.status_code == status
     assert answer.content_type == "application/problem+json"

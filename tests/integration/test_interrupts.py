@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from peerloan import sample
+from peerloan import sample_data
 from peerloan.book import draft_definition, open_book, open_writer
 
 # Only ends a hang; a command that reads on would take longer by far.
@@ -101,7 +101,7 @@ def is_open(pid: int, path: Path) -> bool:
 # The library of optimal bins, whose solver has a handler of its own, is done by then.
 PUBLISHING = """
 import sys, threading
-from peerloan.model import Store
+from peerloan.registry import Store
 def hang(store, draft):
     print("publishes", flush=True)
     threading.Event().wait()
@@ -114,8 +114,8 @@ main()
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_a_training_of_optimal_bins(tmp_path: Path, number: signal.Signals) -> None:
     store, book = tmp_path / "store", tmp_path / "book.csv"
-    with open_writer(book, sample.SCHEMA) as writer:
-        for batch in sample.batches(2_000, seed=7):
+    with open_writer(book, sample_data.SCHEMA) as writer:
+        for batch in sample_data.batches(2_000, seed=7):
             writer.write(batch)
     process = subprocess.Popen(
         [sys.executable, "-c", PUBLISHING, "train", str(book), "--quick", "--candidate", "binned"],

@@ -13,14 +13,15 @@ from conftest import settings
 from ledgers import DAY_MS, Ledger, keep, now_ms, record
 from memory import measure
 from peerloan.ledger import Record
-from peerloan.ledger.batches import MAX_BYTES
-from peerloan.ledger.reading import MAX_PAGE_BYTES, Wanted, page, stream
+from peerloan.ledger.queries import MAX_PAGE_BYTES, Wanted, page, stream
 from peerloan.ledger.records import Version, as_json
 from peerloan.ledger.retention import purge
+from peerloan.ledger.row_batches import MAX_BYTES
 from peerloan.loan import Checks
-from peerloan.model import BANDS, Store
-from peerloan.service import create_app
+from peerloan.model import BANDS
+from peerloan.registry import Store
 from peerloan.settings import Settings
+from peerloan.web import create_app
 
 PADDED_BYTES = 4_900_000
 LOANS = 60

@@ -13,24 +13,12 @@ import requests
 from sqlalchemy import delete, insert, select
 
 from conftest import Service
-from peerloan.ledger import (
-    Chain,
-    Database,
-    Entry,
-    First,
-    Ids,
-    Key,
-    LedgerError,
-    LedgerUnavailable,
-    OtherRequest,
-    Record,
-    Seal,
-    Version,
-    schema,
-)
-from peerloan.ledger.postgres import Postgres
-from peerloan.ledger.reading import stream
-from peerloan.model import Store
+from peerloan.database import Database, LedgerError, LedgerUnavailable, tables
+from peerloan.ledger import Chain, Entry, First, Key, OtherRequest, Record, Seal, Version
+from peerloan.ledger.queries import stream
+from peerloan.ledger.write.postgres_driver import Postgres
+from peerloan.registry import Store
+from peerloan.uuid7 import Ids
 
 IDS = Ids()
 VERSION = Version("v1", "d" * 64, 0.05)
@@ -54,7 +42,7 @@ def record(loan_id: str = "L1", version: Version = VERSION) -> Record:
 
 
 def kept(database: Database) -> list[tuple[int, int, bytes]]:
-    table = schema.decisions
+    table = tables.decisions
     with database.reading() as connection:
         rows = select(table.c.chain, table.c.seq, table.c.id).order_by(table.c.chain, table.c.seq)
         return [(chain, seq, made.bytes) for chain, seq, made in connection.execute(rows)]
@@ -102,14 +90,14 @@ def test_an_opening_names_the_heads_before_it(database: Database, tmp_path: Path
 def named(database: Database, number: int) -> list[list[Any]]:
     """What the opening of a chain names."""
     with database.reading() as connection:
-        heads = select(schema.chains.c.heads).where(schema.chains.c.number == number)
+        heads = select(tables.chains.c.heads).where(tables.chains.c.number == number)
         found: list[list[Any]] = json.loads(connection.execute(heads).scalar_one())
         return found
 
 
 def newest(database: Database, number: int) -> str:
     """The MAC of a chain's newest record."""
-    table = schema.decisions
+    table = tables.decisions
     with database.reading() as connection:
         macs = select(table.c.mac).where(table.c.chain == number).order_by(table.c.seq.desc())
         mac: bytes = connection.execute(macs.limit(1)).scalar_one()
@@ -182,7 +170,7 @@ def test_requests_that_wait_for_a_commit_keep_no_thread(
     threads = [threading.Thread(target=ask) for _ in range(60)]  # twice as many as threads
     with database.writing() as connection:
         connection.execute(
-            insert(schema.aggregates).values(
+            insert(tables.aggregates).values(
                 month="x", version=0, source="", band=0, outcome=0, decisions=0, probabilities=0
             )
         )
@@ -204,7 +192,7 @@ def test_a_chain_whose_opening_failed_can_be_opened_again(
 
     seal = Seal(tmp_path / "seal")
     with monkeypatch.context() as patch:
-        patch.setattr("peerloan.ledger.chain.open_chain", fail)
+        patch.setattr("peerloan.ledger.write.chain.open_chain", fail)
         for _ in range(3):
             with pytest.raises(LedgerUnavailable):
                 Chain(database, seal)
@@ -222,7 +210,7 @@ def test_a_chain_is_not_opened_where_its_head_can_not_stand(
         with pytest.raises(LedgerUnavailable, match="the chain's head can't be written"):
             Chain(database, seal)
     with database.reading() as connection:
-        assert not connection.execute(select(schema.chains)).all()
+        assert not connection.execute(select(tables.chains)).all()
     heads.unlink()
     heads.mkdir()
     Chain(database, seal).close()
@@ -232,6 +220,6 @@ def test_a_chain_is_not_opened_where_its_head_can_not_stand(
 def test_a_version_that_is_gone_from_the_ledger_is_named(chain: Chain, database: Database) -> None:
     chain.append([Entry([record()])])
     with database.writing() as connection:
-        connection.execute(delete(schema.versions))
+        connection.execute(delete(tables.versions))
     with pytest.raises(LedgerError, match="version with the number 1 is gone"):
         list(stream(database))

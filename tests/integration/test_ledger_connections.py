@@ -13,8 +13,10 @@ import psycopg
 import pytest
 
 from ledger_load import chains, check_chains, rows
-from peerloan.ledger import Chain, Database, Entry, Ids, LedgerUnavailable, Record, Seal, Version
-from peerloan.ledger.postgres import Postgres as Backend
+from peerloan.database import Database, LedgerUnavailable
+from peerloan.ledger import Chain, Entry, Record, Seal, Version
+from peerloan.ledger.write.postgres_driver import Postgres as Backend
+from peerloan.uuid7 import Ids
 from postgres import Postgres
 from proxy import Proxy
 

@@ -20,11 +20,14 @@ import pytest
 from sqlalchemy import insert, select
 
 from ledgers import DAY_MS, Ledger, keep, now_ms, record
-from peerloan.ledger import Record, Version, ids, schema
-from peerloan.ledger.exporting import export
+from peerloan import uuid7
+from peerloan.database import tables
+from peerloan.ledger import Record, Version
+from peerloan.ledger.export import export
 from peerloan.ledger.retention import purge
 from peerloan.loan import Definition, parse_definition
-from peerloan.model import BANDS, Store, StoreError
+from peerloan.model import BANDS
+from peerloan.registry import Store, StoreError
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 DAY = datetime(2025, 3, 10, tzinfo=UTC)
@@ -47,7 +50,7 @@ def add(ledger: Ledger, table: Any, of: Record, **values: object) -> None:
 
 def add_outcome(ledger: Ledger, of: Record, late: bool, observed: int | None) -> None:
     told = {"late": late, "observed": observed, "recorded_ms": now_ms(), "caller": "app"}
-    add(ledger, schema.outcomes, of, **told)
+    add(ledger, tables.outcomes, of, **told)
 
 
 @pytest.fixture
@@ -77,14 +80,14 @@ def test_a_row_has_all_that_is_known_of_a_decision(
     keep(ledger.chain(), [made, plain])
     add_outcome(ledger, made, False, 20_200)
     add_outcome(ledger, made, True, 20_201)  # a correction
-    add(ledger, schema.challenges, made, version=1, probability=0.125)
+    add(ledger, tables.challenges, made, version=1, probability=0.125)
     done = run("ledger", "export", "-o", "out.parquet", ledger=ledger.url)
     assert done.returncode == 0, done.stderr
     assert done.stdout == "out.parquet: 2 decisions, 1 of them with an outcome\n"
     first, second = rows_of(tmp_path / "out.parquet")
     typed = {k: float(v) if isinstance(v, int | float) else v for k, v in loan.items()}
     assert first == {
-        "id": ids.text(made.id),
+        "id": uuid7.text(made.id),
         "time": datetime(2025, 3, 10, 1, 30, tzinfo=UTC),
         "loan_id": made.loan_id,
         **typed,
@@ -188,7 +191,7 @@ def test_only_a_time_is_exported_and_nothing_that_was_purged(
         assert done.returncode == 0, done.stderr
         return [row["id"] for row in rows_of(tmp_path / "x.parquet")]
 
-    every = [ids.text(each.id) for each in made]
+    every = [uuid7.text(each.id) for each in made]
     assert exported() == every
     assert exported("--since", "2025-03-09") == every[2:]
     assert exported("--until", "2025-03-11") == every[:6]
@@ -280,8 +283,8 @@ def test_a_loan_that_is_only_nearly_json_is_written_too(
 def test_many_decisions_are_joined_with_what_belongs_to_them(
     ledger: Ledger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("peerloan.ledger.exporting._ROWS", 70)
-    monkeypatch.setattr("peerloan.ledger.exporting._AT_ONCE", 11)
+    monkeypatch.setattr("peerloan.ledger.export._ROWS", 70)
+    monkeypatch.setattr("peerloan.ledger.export._AT_ONCE", 11)
     made = [record() for _ in range(500)]
     keep(ledger.chain(), made)
     with ledger.database.writing() as connection:
@@ -289,13 +292,13 @@ def test_many_decisions_are_joined_with_what_belongs_to_them(
             key = UUID(bytes=each.id)
             if i % 3 == 0:
                 row = {"decision_id": key, "version": 1 + i % 2, "probability": i / 1000}
-                connection.execute(insert(schema.challenges).values(row))
+                connection.execute(insert(tables.challenges).values(row))
         for i, each in reversed(list(enumerate(made))):
             for late in [True] * (i % 5 == 0) + [False] * (i % 10 == 0):
                 row = {"decision_id": UUID(bytes=each.id), "late": late}
                 row |= {"observed": i, "recorded_ms": 0, "caller": "app"}
-                connection.execute(insert(schema.outcomes).values(row))
-        rows = connection.execute(select(schema.versions))
+                connection.execute(insert(tables.outcomes).values(row))
+        rows = connection.execute(select(tables.versions))
         names = {each.number: each.version for each in rows}
     told: list[float] = []
     path = tmp_path / "out.parquet"
@@ -304,7 +307,7 @@ def test_many_decisions_are_joined_with_what_belongs_to_them(
     assert told == sorted(told)
     assert told[-1] == 1
     for i, (row, each) in enumerate(zip(rows_of(path), made, strict=True)):
-        assert row["id"] == ids.text(each.id)
+        assert row["id"] == uuid7.text(each.id)
         assert row["challenger_probability"] == (i / 1000 if i % 3 == 0 else None)
         assert row["challenger_version"] == (names[1 + i % 2] if i % 3 == 0 else None)
         assert row["outcome"] == (i % 10 != 0 if i % 5 == 0 else None)

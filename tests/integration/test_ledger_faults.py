@@ -23,10 +23,11 @@ import requests
 
 from conftest import GUNICORN, Service
 from ledger_load import Counted, Load, chains, count
-from peerloan.ledger import Database, Seal
-from peerloan.ledger.verifying import verify
-from peerloan.ledger.writer import LIMIT_SECONDS
-from peerloan.model import Store
+from peerloan.database import Database
+from peerloan.ledger import Seal
+from peerloan.ledger.audit.verify import verify
+from peerloan.ledger.write.group_commit import LIMIT_SECONDS
+from peerloan.registry import Store
 from pgbouncer import PgBouncer
 from postgres import Postgres, children
 from proxy import Proxy

@@ -19,15 +19,17 @@ from sqlalchemy import Connection, delete, select, update
 from ledgers import Ledger, keep, record
 from peerloan.cli.console import No
 from peerloan.cli.main import peerloan
-from peerloan.ledger import Chain, chain_opening, schema
-from peerloan.ledger.verifying import verify
+from peerloan.database import tables
+from peerloan.ledger import Chain
+from peerloan.ledger.audit.verify import verify
+from peerloan.ledger.write import chain_opening
 from postgres import Postgres
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 Attack = Callable[[Ledger], None]
 Where = tuple[str, int | None]
-decisions, chains = schema.decisions, schema.chains
-TABLES = (decisions, chains, schema.versions)
+decisions, chains = tables.decisions, tables.chains
+TABLES = (decisions, chains, tables.versions)
 
 
 def filled(url: str, folder: Path) -> Ledger:
@@ -317,19 +319,20 @@ def test_many_closed_chains_are_named_once_each(ledger: Ledger) -> None:
 DIES = """
 import os, signal, sys
 from pathlib import Path
-from peerloan.ledger import Chain, Database, Seal, chain_opening, heads
+from peerloan.database import Database
+from peerloan.ledger import Chain, Seal, chain_heads
 
 def dies(*_):
     os.kill(os.getpid(), signal.SIGKILL)
 
 where = sys.argv[3]
 if where == "before the commit":
-    announce = heads.HeadFiles.announce
-    heads.HeadFiles.announce = lambda *each: dies(announce(*each))
+    announce = chain_heads.HeadFiles.announce
+    chain_heads.HeadFiles.announce = lambda *each: dies(announce(*each))
 elif where == "before its head":
-    heads.HeadFiles.write = dies
+    chain_heads.HeadFiles.write = dies
 elif where == "before the newest number":
-    heads.HeadFiles.raise_newest = dies
+    chain_heads.HeadFiles.raise_newest = dies
 Chain(Database(sys.argv[1]), Seal(Path(sys.argv[2])))
 """
 

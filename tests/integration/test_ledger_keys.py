@@ -14,12 +14,13 @@ from sqlalchemy import select, update
 
 from conftest import Service
 from ledgers import DAY_MS, Ledger, keep, now_ms, record
-from peerloan.ledger import Chain, Database, LedgerError, Seal, schema
-from peerloan.ledger.errors import LostSeal
-from peerloan.ledger.own_seal import ready_seal
+from peerloan.database import Database, LedgerError, tables
+from peerloan.database.errors import LostSeal
+from peerloan.ledger import Chain, Seal
+from peerloan.ledger.audit.verify import verify
 from peerloan.ledger.retention import purge
-from peerloan.ledger.verifying import verify
-from peerloan.model import Store
+from peerloan.ledger.seal_ownership import ready_seal
+from peerloan.registry import Store
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -121,15 +122,15 @@ def test_another_key_seals_nothing(ledger: Ledger, tmp_path: Path) -> None:
     with pytest.raises(LostSeal, match="this key is not the one"):
         purge(ledger.database, other, now_ms() - 2 * DAY_MS, "somebody")
     with ledger.database.reading() as connection:
-        assert len(connection.execute(select(schema.chains.c.number)).all()) == 1
-        assert connection.execute(select(schema.purges)).all() == []
+        assert len(connection.execute(select(tables.chains.c.number)).all()) == 1
+        assert connection.execute(select(tables.purges)).all() == []
     assert verify(ledger.database, ledger.seal).findings.shown() == []
 
 
 def test_an_edited_opening_stops_no_writer(ledger: Ledger) -> None:
     ledger.chain().close()
     with ledger.database.writing() as connection:
-        newest = update(schema.chains).where(schema.chains.c.number == 2)
+        newest = update(tables.chains).where(tables.chains.c.number == 2)
         connection.execute(newest.values(release="0.0.9"))
     chain = ledger.chain()
     keep(chain, [record()])

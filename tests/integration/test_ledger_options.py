@@ -13,14 +13,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ledgers import keep, record
-from peerloan.ledger import Chain, Database, LedgerError, Seal
-from peerloan.ledger.ids import text as id_text
-from peerloan.ledger.options import connection_options, parse_settings, read_url
+from peerloan.database import Database, LedgerError
+from peerloan.database.url_options import connection_options, parse_settings, read_url
+from peerloan.ledger import Chain, Seal
+from peerloan.ledger.audit.verify import verify
 from peerloan.ledger.outcomes import Recorder
 from peerloan.ledger.retention import purge
-from peerloan.ledger.verifying import verify
 from peerloan.loan import default_definition
-from peerloan.operations.schedule import Lease
+from peerloan.uuid7 import text as id_text
+from peerloan.worker.scheduler import Lease
 from pgbouncer import PgBouncer
 from postgres import USER, Postgres
 

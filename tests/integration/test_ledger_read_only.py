@@ -22,11 +22,12 @@ import pytest
 from flask.testing import FlaskClient
 
 from ledgers import keep, record
-from peerloan.ledger import Chain, Database, LedgerError, Seal
-from peerloan.ledger.ids import text as id_text
-from peerloan.model import Store
-from peerloan.service import create_app
+from peerloan.database import Database, LedgerError
+from peerloan.ledger import Chain, Seal
+from peerloan.registry import Store
 from peerloan.settings import Settings
+from peerloan.uuid7 import text as id_text
+from peerloan.web import create_app
 from postgres import Postgres
 
 Run = Callable[..., subprocess.CompletedProcess[str]]

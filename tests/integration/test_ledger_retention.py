@@ -13,16 +13,18 @@ import pytest
 from sqlalchemy import delete, func, insert, select, update
 
 from ledgers import DAY_MS, Ledger, keep, now_ms, record
-from peerloan.ledger import Entry, Key, LedgerError, Record, moments, reading, retention, schema
-from peerloan.ledger.reading import Wanted
+from peerloan import clock
+from peerloan.database import LedgerError, tables
+from peerloan.ledger import Entry, Key, Record, queries, retention
+from peerloan.ledger.audit.verify import verify
+from peerloan.ledger.queries import Wanted
 from peerloan.ledger.records import VALUES
 from peerloan.ledger.retention import forget_keys, purge
-from peerloan.ledger.verifying import verify
 from peerloan.model import BANDS
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
-decisions, outcomes, challenges = schema.decisions, schema.outcomes, schema.challenges
-aggregates, purges, keys = schema.aggregates, schema.purges, schema.keys
+decisions, outcomes, challenges = tables.decisions, tables.outcomes, tables.challenges
+aggregates, purges, keys = tables.aggregates, tables.purges, tables.keys
 # Days ago, of the decisions that a ledger of tests begins with.
 OLD = (1000, 800, 500, 500, 420, 401)
 NEW = (399, 90, 2, 0)
@@ -74,7 +76,7 @@ def aged(ledger_url: str, tmp_path: Path) -> Aged:
 
 
 def month(made: Record) -> str:
-    return moments.moment(int.from_bytes(made.id[:6]))[:7]
+    return clock.moment(int.from_bytes(made.id[:6]))[:7]
 
 
 def test_old_values_are_erased_and_the_rest_stays(run: Run, aged: Aged) -> None:
@@ -108,7 +110,7 @@ def test_counts_stay_by_month_version_source_band_and_outcome_in_force(
     sums: dict[tuple[object, ...], list[float]] = {}
     in_force = {aged.old[0].id: 1, aged.old[2].id: 1}
     with aged.database.reading() as connection:
-        numbers = {row.version: row.number for row in connection.execute(select(schema.versions))}
+        numbers = {row.version: row.number for row in connection.execute(select(tables.versions))}
         found = {
             tuple(row)[:5]: (row.decisions, row.probabilities)
             for row in connection.execute(select(aggregates))
@@ -133,18 +135,18 @@ def test_purged_decisions_are_not_shown_any_more(aged: Aged) -> None:
     purge(aged.database, aged.seal, now_ms() - LIMIT * DAY_MS, "somebody")
     database, old, new = aged.database, aged.old, aged.new
     every = [each.id for each in old + new]
-    assert reading.find(database, every).keys() == {each.id for each in new}
-    assert [reading.was_purged(database, each) for each in every] == [True] * 6 + [False] * 4
+    assert queries.find(database, every).keys() == {each.id for each in new}
+    assert [queries.was_purged(database, each) for each in every] == [True] * 6 + [False] * 4
     newest = [each.id for each in reversed(new)]
-    assert [each.id for each in reading.page(database, Wanted(), 100)[0]] == newest
+    assert [each.id for each in queries.page(database, Wanted(), 100)[0]] == newest
     for version in {each.version.version for each in new}:
-        shown = reading.page(database, Wanted(version=version), 100)[0]
+        shown = queries.page(database, Wanted(version=version), 100)[0]
         assert shown
         assert {each.id for each in shown} <= set(newest)
-    by_band = [each.id for b in BANDS for each in reading.page(database, Wanted(band=b), 100)[0]]
+    by_band = [each.id for b in BANDS for each in queries.page(database, Wanted(band=b), 100)[0]]
     assert sorted(by_band) == sorted(newest)
-    assert reading.page(database, Wanted(loan_id=old[0].loan_id), 100) == ([], False)
-    streamed = [each.id for some in reading.stream(database) for each in some]
+    assert queries.page(database, Wanted(loan_id=old[0].loan_id), 100) == ([], False)
+    streamed = [each.id for some in queries.stream(database) for each in some]
     assert streamed == [each.id for each in new]
 
 

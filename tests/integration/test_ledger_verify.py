@@ -17,15 +17,16 @@ from sqlalchemy import Connection, delete, insert, select, text, update
 from ledgers import Ledger, keep, new_id, now_ms, record
 from peerloan.cli.console import No
 from peerloan.cli.main import peerloan
-from peerloan.ledger import Chain, Entry, First, Key, RecordRefused, Seal, schema
+from peerloan.database import RecordRefused, tables
+from peerloan.ledger import Chain, Entry, First, Key, Seal
+from peerloan.ledger.audit.verify import verify
 from peerloan.ledger.records import VALUES
 from peerloan.ledger.seal import values_digest
-from peerloan.ledger.verifying import verify
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 Tamper = Callable[[Connection], None]
 Where = tuple[str, int | None, int | None, int | None]
-decisions, chains, versions = schema.decisions, schema.chains, schema.versions
+decisions, chains, versions = tables.decisions, tables.chains, tables.versions
 ERASED = dict.fromkeys((*VALUES, "salt"))
 
 

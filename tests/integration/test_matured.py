@@ -11,14 +11,16 @@ import pytest
 from sqlalchemy import insert, update
 
 from ledgers import DAY_MS, Ledger, keep, now_ms, record
-from peerloan.ledger import Record, ids, schema
+from peerloan import uuid7
+from peerloan.database import tables
+from peerloan.database.snapshot import snapshot
+from peerloan.ledger import Record
 from peerloan.ledger.matured import Eligible, PassedOver, count_passed_over, count_young, matured
 from peerloan.ledger.outcomes import Recorder
-from peerloan.ledger.snapshot import snapshot
 from peerloan.loan import default_definition
-from peerloan.monitoring.plan import Plan
-from peerloan.operations.matured import collect
-from peerloan.sample import batches
+from peerloan.monitoring.config import Plan
+from peerloan.sample_data import batches
+from peerloan.worker.retraining.training_set import collect
 
 NOW = now_ms()
 YEAR = NOW // DAY_MS * DAY_MS - 365 * DAY_MS
@@ -57,7 +59,7 @@ def tell(
         for each in of
     ]
     with ledger.database.writing() as connection:
-        connection.execute(insert(schema.outcomes), rows)
+        connection.execute(insert(tables.outcomes), rows)
 
 
 def found(ledger: Ledger, share: float, at_ms: int = NOW) -> list[tuple[bytes, bool]]:
@@ -157,7 +159,7 @@ def test_who_tells_first_or_in_between_takes_nobody_s_place(ledger: Ledger) -> N
 
     def report(who: str, *late: bool) -> None:
         rows = [
-            {"id": ids.text(each.id), "late": value}
+            {"id": uuid7.text(each.id), "late": value}
             for each, value in zip(made, late, strict=False)
         ]
         answers = Recorder(ledger.database, definition, who).record(enumerate(rows))
@@ -229,7 +231,7 @@ def test_what_was_purged_is_as_if_it_had_never_been(ledger: Ledger) -> None:
     made = decided(ledger, 0, "a", "b")
     tell(ledger, made[:1], late=False)
     assert found(ledger, 0.8) == []
-    gone = update(schema.decisions).where(schema.decisions.c.id == UUID(bytes=made[1].id))
+    gone = update(tables.decisions).where(tables.decisions.c.id == UUID(bytes=made[1].id))
     with ledger.database.writing() as connection:
         connection.execute(gone.values(inputs=None))
     assert found(ledger, 0.8) == [(made[0].id, False)]

@@ -18,10 +18,10 @@ from hypothesis import strategies as st
 from werkzeug.test import TestResponse
 
 from peerloan.loan import default_definition
-from peerloan.model import Store
-from peerloan.service import create_app
-from peerloan.service.tokens import Tokens
+from peerloan.registry import Store
 from peerloan.settings import Settings
+from peerloan.web import create_app
+from peerloan.web.auth.tokens import Tokens
 
 JSON = "application/json"
 PROBLEM = "application/problem+json"

@@ -15,10 +15,10 @@ import jsonschema
 import pytest
 from flask.testing import FlaskClient
 
-from peerloan.model import Store
-from peerloan.service import create_app
-from peerloan.service.tokens import Tokens
+from peerloan.registry import Store
 from peerloan.settings import Settings
+from peerloan.web import create_app
+from peerloan.web.auth.tokens import Tokens
 
 
 @pytest.fixture

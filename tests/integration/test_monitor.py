@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from peerloan.model import Store
+from peerloan.registry import Store
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 Versions = Callable[[str], str]

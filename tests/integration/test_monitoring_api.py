@@ -19,15 +19,15 @@ from sqlalchemy import delete, insert, select
 
 from past import DAY_MS, Past, loans_of
 from peerloan.book import open_writer
-from peerloan.ledger import Database, schema
-from peerloan.model import Store
-from peerloan.monitoring.delivery import signature
-from peerloan.monitoring.events import BEGAN, put
-from peerloan.monitoring.plan import Plan
-from peerloan.operations.watching import Watcher
-from peerloan.sample import SCHEMA, batches
-from peerloan.service import create_app
+from peerloan.database import Database, tables
+from peerloan.monitoring.alerts.delivery import signature
+from peerloan.monitoring.alerts.events import BEGAN, put
+from peerloan.monitoring.config import Plan
+from peerloan.registry import Store
+from peerloan.sample_data import SCHEMA, batches
 from peerloan.settings import Settings
+from peerloan.web import create_app
+from peerloan.worker.monitoring_round import Watcher
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 ROOT = Path(__file__).parents[2]
@@ -64,7 +64,7 @@ def decided(database: Database, *names: str) -> list[int]:
     """Versions that decided, by their numbers."""
     rows = [{"version": name, "digest": "d" * 64, "threshold": 0.05} for name in names]
     with database.writing() as connection:
-        made = insert(schema.versions).returning(schema.versions.c.number)
+        made = insert(tables.versions).returning(tables.versions.c.number)
         return [connection.execute(made.values(row)).scalar_one() for row in rows]
 
 
@@ -74,7 +74,7 @@ def keep(database: Database, number: int, days: range, kind: str = "day") -> Non
         for day in days
     ]
     with database.writing() as connection:
-        connection.execute(insert(schema.figures), rows)
+        connection.execute(insert(tables.figures), rows)
 
 
 def ask(client: FlaskClient, path: str, **query: object) -> Any:
@@ -167,7 +167,7 @@ def test_a_year_of_days_is_read_the_oldest_first(
     keep(database, another, range(59, 60), "month")
     alarm = {"version": own, "rule": "volume-drop", "about": "loans", "level": "watch"}
     with database.writing() as connection:
-        connection.execute(insert(schema.alarms).values(since_ms=1_700_000_000_000, **alarm))
+        connection.execute(insert(tables.alarms).values(since_ms=1_700_000_000_000, **alarm))
     said = ask(client, "/v1/drift")
     expected = [str(TODAY - timedelta(i)) for i in range(365, -1, -1)]
     assert [each["day"] for each in said["figures"]] == expected
@@ -274,7 +274,7 @@ def test_what_can_not_be_said_of_an_event_is_refused(
         assert (done.returncode, f"{unknown}: no such event" in done.stderr) == (1, True)
     assert run("events", "acknowledge", unknown, "--why", "").returncode == 2
     with database.reading() as connection:
-        assert connection.execute(select(schema.events.c.acknowledged_ms)).scalars().all() == [None]
+        assert connection.execute(select(tables.events.c.acknowledged_ms)).scalars().all() == [None]
     # Where nobody needs a token, callers have no name.
     assert client.post(path, json={"why": "a"}).status_code == 200
     assert "somebody has taken note" in client.post(path, json={"why": "a"}).text
@@ -286,9 +286,9 @@ def test_without_tables_there_is_503_and_the_command_says_what_to_run(
 ) -> None:
     assert run("events", "list").stderr == "no events\n"
     with database.writing() as connection:
-        for table in (schema.events, schema.figures):
+        for table in (tables.events, tables.figures):
             table.drop(connection)
-        connection.execute(delete(schema.migrations))
+        connection.execute(delete(tables.migrations))
     decided(database, "any-1")
     for answer in (
         client.get("/v1/events"),

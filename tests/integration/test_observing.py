@@ -17,7 +17,7 @@ import requests
 from prometheus_client.parser import text_string_to_metric_families
 
 from conftest import Service, settings
-from peerloan.model import Store
+from peerloan.registry import Store
 
 Serve = Callable[..., Service]
 TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"

@@ -20,10 +20,10 @@ from test_another_lender import LABEL, table, write
 
 from conftest import Service
 from peerloan.loan import read_definition
-from peerloan.model import Store
-from peerloan.service import create_app
-from peerloan.service.tokens import Tokens
+from peerloan.registry import Store
 from peerloan.settings import Settings
+from peerloan.web import create_app
+from peerloan.web.auth.tokens import Tokens
 
 HERE = Path(__file__).parent / "schemathesis"
 BIN = Path(sys.executable).parent

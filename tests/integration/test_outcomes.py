@@ -28,14 +28,15 @@ from sqlalchemy import func, select, text, update
 
 from conftest import settings as process_settings
 from peerloan.cli import main
-from peerloan.ledger import Chain, Database, Entry, LedgerUnavailable, Record, Seal, Version
-from peerloan.ledger.ids import text as id_text
+from peerloan.database import Database, LedgerUnavailable
+from peerloan.database.tables import decisions, outcomes
+from peerloan.ledger import Chain, Entry, Record, Seal, Version
 from peerloan.ledger.outcomes import Recorder, in_force, latest
-from peerloan.ledger.schema import decisions, outcomes
 from peerloan.loan import Problem, default_definition, parse_definition
-from peerloan.model import Store
-from peerloan.service import create_app
+from peerloan.registry import Store
 from peerloan.settings import Settings
+from peerloan.uuid7 import text as id_text
+from peerloan.web import create_app
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 Rows = Sequence[dict[str, Any]]

@@ -12,10 +12,10 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
-from peerloan.model import Store
-from peerloan.service import create_app
-from peerloan.service.tokens import Tokens
+from peerloan.registry import Store
 from peerloan.settings import OWN_PATHS, Settings, SettingsError, read_settings
+from peerloan.web import create_app
+from peerloan.web.auth.tokens import Tokens
 
 PREFIX = "/risk"
 FORWARDED = {"X-Forwarded-Prefix": "/other", "X-Script-Name": "/other"}

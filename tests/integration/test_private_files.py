@@ -16,7 +16,7 @@ import pytest
 import requests
 
 from conftest import Service, settings
-from peerloan.model import Store
+from peerloan.registry import Store
 
 CLOSED = "was open to other users"
 

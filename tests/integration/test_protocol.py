@@ -22,7 +22,7 @@ from test_observing import figures
 
 from conftest import Service
 from peerloan import __version__
-from peerloan.model import Store
+from peerloan.registry import Store
 
 Serve = Callable[..., Service]
 OUTPUTS = ("probability", "late", "band", "reasons", "id")

@@ -12,7 +12,7 @@ import pytest
 from test_api import Api, columns, loans, started
 
 from peerloan import __version__
-from peerloan.service.tokens import Tokens
+from peerloan.web.auth.tokens import Tokens
 
 ROOT = Path(__file__).parents[2]
 PYTHON = ROOT / ".venv-clients/bin/python"

@@ -22,14 +22,15 @@ import pytest
 from sqlalchemy import func, select
 
 from peerloan.book import BookError, open_book, open_writer
-from peerloan.ledger import Database, Kept, Recorder, Seal, schema
-from peerloan.ledger.ids import text as id_text
-from peerloan.ledger.reading import find, stream
-from peerloan.model import Store
-from peerloan.sample import SCHEMA, batches
-from peerloan.scoring.books import score_book
-from peerloan.service import create_app
+from peerloan.database import Database, tables
+from peerloan.ledger import Kept, Recorder, Seal
+from peerloan.ledger.queries import find, stream
+from peerloan.registry import Store
+from peerloan.sample_data import SCHEMA, batches
+from peerloan.scoring.job import score_book
 from peerloan.settings import Settings
+from peerloan.uuid7 import text as id_text
+from peerloan.web import create_app
 
 FORMATS = Path(__file__).parent.parent / "formats"
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -71,7 +72,7 @@ def rows_in(database: Database) -> int:
     if database.is_sqlite and not database.file.exists():
         return 0
     with database.reading() as connection:
-        rows = select(func.count()).select_from(schema.decisions)
+        rows = select(func.count()).select_from(tables.decisions)
         return int(connection.execute(rows).scalar_one())
 
 
@@ -240,7 +241,7 @@ def test_a_loan_that_is_too_large_to_be_kept_stops_the_run_and_is_named(
     with (tmp_path / "in.csv").open("w", encoding="utf-8", newline="") as file:
         csv.writer(file).writerows([header, *lines])
     database.ready()
-    monkeypatch.setattr("peerloan.scoring.recording.MAX_LOAN_BYTES", 200)
+    monkeypatch.setattr("peerloan.scoring.ledger_records.MAX_LOAN_BYTES", 200)
     bundle = Store(tmp_path / "store").load(version)
     book, out = open_book(tmp_path / "in.csv"), tmp_path / "out.csv"
     expected = r"row 2, \(loan\): expected .* bytes of compact JSON, given 2"
@@ -287,7 +288,7 @@ def test_a_second_run_makes_new_decisions_and_each_chain_is_closed(
     assert [id_text(each.id) for each in recorded][12_000:] == ids
     assert len({each.request_id for each in recorded}) == 2
     with database.reading() as connection:
-        chains = list(connection.execute(select(schema.chains)))
+        chains = list(connection.execute(select(tables.chains)))
     assert [(each.head_seq, each.closed) for each in chains] == [(12_000, True)] * 2
     heads = [
         json.loads(path.read_bytes())
@@ -324,7 +325,7 @@ def test_a_stopped_run_says_what_it_recorded(
     assert 0 < count < 200_000
     assert f"{count:,} decisions were recorded already" in told
     with database.reading() as connection:
-        (chain,) = connection.execute(select(schema.chains))
+        (chain,) = connection.execute(select(tables.chains))
     assert (chain.head_seq, chain.closed) == (count, True)
 
 

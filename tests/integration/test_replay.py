@@ -21,15 +21,18 @@ from hypothesis import strategies as st
 from sqlalchemy import select, update
 
 from peerloan.book import open_book
-from peerloan.ledger import Chain, Database, Entry, Ids, Kept, Record, Seal, schema
-from peerloan.ledger.ids import text as id_text
-from peerloan.ledger.reading import find
-from peerloan.ledger.replaying import Replay
+from peerloan.database import Database, tables
+from peerloan.ledger import Chain, Entry, Kept, Record, Seal
+from peerloan.ledger.audit.replay import Replay
+from peerloan.ledger.queries import find
 from peerloan.loan import Checks, Field, default_definition
-from peerloan.model import BANDS, Store
-from peerloan.service import create_app
+from peerloan.model import BANDS
+from peerloan.registry import Store
 from peerloan.settings import Settings
 from peerloan.training import train
+from peerloan.uuid7 import Ids
+from peerloan.uuid7 import text as id_text
+from peerloan.web import create_app
 
 FORMATS = Path(__file__).parent.parent / "formats"
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -94,7 +97,7 @@ def replay(run: Run, database: Database, *arguments: object) -> tuple[int, dict[
 
 def alter(database: Database, decision: str, **values: object) -> None:
     """Change a decision in the database."""
-    table = schema.decisions
+    table = tables.decisions
     with database.writing() as connection:
         rows = connection.execute(select(table.c.id)).scalars()
         (wanted,) = (each for each in rows if str(each) == decision)
@@ -266,7 +269,7 @@ def test_a_threshold_that_was_changed_is_found(
     store.promote(version_of("additive"))
     post(service(store, database), [loan] * 2)
     with database.writing() as connection:
-        connection.execute(update(schema.versions).values(threshold=0.5))
+        connection.execute(update(tables.versions).values(threshold=0.5))
     code, report = replay(run, database)
     assert (code, report["different"]) == (1, {"threshold": 2})
 

@@ -17,15 +17,16 @@ from flask import Flask
 from flask.testing import FlaskClient
 from sqlalchemy import update
 
-from peerloan.ledger import Chain, Database, Entry, Record, Seal, Version, reading, schema
-from peerloan.ledger.ids import first_at
-from peerloan.ledger.moments import now_ms
-from peerloan.model import Store
-from peerloan.service import create_app
-from peerloan.service.application import Application
-from peerloan.service.guards import GuardError, guards_of
-from peerloan.service.tokens import SCOPES, Scope, Tokens
+from peerloan.clock import now_ms
+from peerloan.database import Database, tables
+from peerloan.ledger import Chain, Entry, Record, Seal, Version, queries
+from peerloan.registry import Store
 from peerloan.settings import Settings
+from peerloan.uuid7 import first_at
+from peerloan.web import create_app
+from peerloan.web.auth.endpoint_scopes import GuardError, guards_of
+from peerloan.web.auth.tokens import SCOPES, Scope, Tokens
+from peerloan.web.http.lean_flask import Application
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 ANY: set[str] = set(SCOPES)
@@ -280,7 +281,7 @@ def test_a_purged_decision_is_nobody_s(desk: Desk, loan: dict[str, Any]) -> None
     anna = desk.caller("anna", "predict")
     made = desk.decide(anna, loan)
     with desk.database.writing() as connection:
-        connection.execute(update(schema.decisions).values(inputs=None, caller=None, source=None))
+        connection.execute(update(tables.decisions).values(inputs=None, caller=None, source=None))
     address = f"/v1/predictions/{made}"
     assert desk.client.get(address, headers=anna).status_code == 404
     assert desk.client.get(address, headers=desk.reader).status_code == 410
@@ -340,7 +341,7 @@ def test_pages_of_few_own_decisions_among_many_are_bounded_and_complete(
     anna = desk.caller("anna", "predict")
     made = [past(desk, "anna" if i % 10 == 3 else "otto", f"L-{i}") for i in range(41)]
     mine = [each for i, each in enumerate(made) if i % 10 == 3][::-1]
-    monkeypatch.setattr(reading, "REACH", 7)
+    monkeypatch.setattr(queries, "REACH", 7)
     page: Any = desk.client.get("/v1/predictions?limit=2", headers=anna).json
     assert page["predictions"] == []
     assert page["next"] is not None

@@ -22,7 +22,7 @@ import pytest
 
 from peerloan.book import BookError, open_book
 from peerloan.loan import Checks, Value
-from peerloan.model import Bundle, Store
+from peerloan.registry import Bundle, Store
 from peerloan.scoring import REASON_COLUMNS, score_book
 
 FORMATS = Path(__file__).parent.parent / "formats"

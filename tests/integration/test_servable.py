@@ -19,21 +19,11 @@ from hypothesis import strategies as st
 from peerloan.loan import Definition, Field, Label, Loans, Roles
 from peerloan.loan.definition import RESERVED
 from peerloan.loan.text import text_fault
-from peerloan.model import (
-    BundleError,
-    Judged,
-    LevelTable,
-    NumberTable,
-    Policy,
-    Profile,
-    Scorecard,
-    Store,
-    TrainedOn,
-    draft,
-)
-from peerloan.service import create_app
-from peerloan.service.tokens import Tokens
+from peerloan.model import LevelTable, NumberTable, Policy, Profile, Scorecard
+from peerloan.registry import BundleError, Judged, Store, TrainedOn, draft
 from peerloan.settings import Settings
+from peerloan.web import create_app
+from peerloan.web.auth.tokens import Tokens
 
 Versions = Callable[[str], str]
 

@@ -19,28 +19,20 @@ from flask.testing import FlaskClient
 
 from peerloan.book import open_book, read_loans
 from peerloan.cli.main import peerloan
-from peerloan.ledger import Chain, Database, Entry, Ids, Record, Seal, Version
-from peerloan.ledger.ids import text as id_text
-from peerloan.ledger.reading import find, stream
+from peerloan.database import Database
+from peerloan.ledger import Chain, Entry, Record, Seal, Version
+from peerloan.ledger.audit.replay import Replay
+from peerloan.ledger.queries import find, stream
 from peerloan.ledger.records import as_json
-from peerloan.ledger.replaying import Replay
 from peerloan.loan import Checks, Definition, Field, Label, Loans, Roles, Value
-from peerloan.model import (
-    Bundle,
-    Judged,
-    LevelTable,
-    NumberTable,
-    Policy,
-    Profile,
-    Scorecard,
-    Store,
-    TrainedOn,
-    draft,
-)
+from peerloan.model import LevelTable, NumberTable, Policy, Profile, Scorecard
 from peerloan.model.arithmetic import to_unit
-from peerloan.monitoring.counts import Counting
-from peerloan.service import create_app
+from peerloan.monitoring.counting.counts import Counting
+from peerloan.registry import Bundle, Judged, Store, TrainedOn, draft
 from peerloan.settings import Settings
+from peerloan.uuid7 import Ids
+from peerloan.uuid7 import text as id_text
+from peerloan.web import create_app
 
 NAMES = ("amount", "region", "home", "stage")
 # One value in each of its spellings: as text, and as JSON and Arrow have it.

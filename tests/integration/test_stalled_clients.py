@@ -17,9 +17,9 @@ import pytest
 import requests
 
 from conftest import SERVE, Service
-from peerloan.model import Store
-from peerloan.service.body_waits import SENDER, BodyWaits
-from peerloan.service.problems import RequestError
+from peerloan.registry import Store
+from peerloan.web.http.body_waits import SENDER, BodyWaits
+from peerloan.web.http.problems import RequestError
 
 HEAD = b"POST %s HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
 PREDICTIONS = HEAD % b"/v1/predictions"
@@ -32,10 +32,10 @@ STALLED = (
 )
 # `peerloan serve` as it is, but for the limits.
 LIMITED = (
-    "import sys; from peerloan.service import bodies; "
-    "from peerloan.service.body_waits import waits; "
+    "import sys; from peerloan.web.http import request_body; "
+    "from peerloan.web.http.body_waits import waits; "
     "waits.most, waits.seconds = {most}, {seconds}; "
-    "bodies._MOST_DROPPED_SECONDS = {seconds}; "
+    "request_body._MOST_DROPPED_SECONDS = {seconds}; "
     "from peerloan.cli import main; sys.argv[0] = 'peerloan'; main()"
 )
 

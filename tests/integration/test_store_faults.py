@@ -22,8 +22,9 @@ from typing import Any
 
 import pytest
 
-from peerloan.model import Draft, State, Store, StoreError, whole
-from peerloan.model.manifest import read_manifest
+from peerloan import atomic_files
+from peerloan.registry import Draft, State, Store, StoreError
+from peerloan.registry.manifest import read_manifest
 
 FORMATS = Path(__file__).parent.parent / "formats"
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
@@ -131,7 +132,7 @@ steps = Steps()
 
 def instrument() -> None:
     """Count what the audit hook does not see: fsync, links made, files empty or half-written."""
-    fsync, link, write, open_file = os.fsync, os.link, whole.write, io.open
+    fsync, link, write, open_file = os.fsync, os.link, atomic_files.write, io.open
 
     def told_open(file: Any, mode: str = "r", *rest: Any, **named: Any) -> Any:
         opened = open_file(file, mode, *rest, **named)
@@ -159,7 +160,7 @@ def instrument() -> None:
 
     io.open = told_open
     os.fsync, os.link = told_fsync, told_link  # type: ignore[assignment]
-    whole.write = told_write  # type: ignore[assignment]
+    atomic_files.write = told_write  # type: ignore[assignment]
     sys.addaudithook(steps.audit)
 
 
@@ -177,20 +178,20 @@ def publish_and_promote(store: Store) -> None:
 
 def fail_late(store: Store) -> None:
     """A disk that fails when the manifest is in place already."""
-    sync = whole.sync
+    sync = atomic_files.sync
 
     def failing(folder: Path) -> None:
         if folder.name == "versions":
             raise OSError(errno.EIO, os.strerror(errno.EIO))
         sync(folder)
 
-    whole.sync = failing
+    atomic_files.sync = failing
     try:
         store.publish(DRAFT)
     except StoreError:
         pass
     finally:
-        whole.sync = sync
+        atomic_files.sync = sync
 
 
 SCENARIOS: dict[str, Action] = {

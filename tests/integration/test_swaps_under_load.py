@@ -9,7 +9,7 @@ from typing import Any
 
 from conftest import Service
 from deploy.steady_load import Load, Tally
-from peerloan.model import Store
+from peerloan.registry import Store
 
 Serve = Callable[..., Service]
 SWAPS = 50

@@ -20,7 +20,7 @@ import pytest
 import requests
 
 from conftest import Service, settings
-from peerloan.model import Store
+from peerloan.registry import Store
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 FREE = ("/healthz", "/readyz", "/v2/health/live", "/v2/health/ready")

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from peerloan.sample import batches
+from peerloan.sample_data import batches
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 Rows = list[dict[str, Any]]

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from peerloan.model import Store
-from peerloan.sample import batches
+from peerloan.registry import Store
+from peerloan.sample_data import batches
 
 FORMATS = Path(__file__).parent.parent / "formats"
 Run = Callable[..., subprocess.CompletedProcess[str]]

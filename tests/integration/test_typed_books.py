@@ -30,9 +30,9 @@ from peerloan.book import (
 )
 from peerloan.book.parts import TableFile
 from peerloan.cli.main import peerloan
-from peerloan.ledger import Database
-from peerloan.ledger.replaying import count
-from peerloan.model import Store
+from peerloan.database import Database
+from peerloan.ledger.audit.replay import count
+from peerloan.registry import Store
 from peerloan.scoring import score_book
 
 FORMATS = Path(__file__).parent.parent / "formats"

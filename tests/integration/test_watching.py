@@ -22,17 +22,18 @@ from sqlalchemy import select, update
 from conftest import settings
 from past import DAY_MS, Past, loans_of
 from peerloan.book import open_writer
-from peerloan.ledger import Database, schema
-from peerloan.ledger.moments import now_ms
-from peerloan.model import Bundle, Store, probabilities
-from peerloan.monitoring.events import page
-from peerloan.monitoring.plan import Plan, Tell
-from peerloan.operations import schedule
-from peerloan.operations.metrics import Metrics
-from peerloan.operations.schedule import Lease, Schedule
-from peerloan.operations.turns import Turn
-from peerloan.operations.watching import Round, Watcher
-from peerloan.sample import SCHEMA, batches
+from peerloan.clock import now_ms
+from peerloan.database import Database, tables
+from peerloan.model import probabilities
+from peerloan.monitoring.alerts.events import page
+from peerloan.monitoring.config import Plan, Tell
+from peerloan.registry import Bundle, Store
+from peerloan.sample_data import SCHEMA, batches
+from peerloan.worker import scheduler
+from peerloan.worker.monitoring_round import Round, Watcher
+from peerloan.worker.prometheus import Metrics
+from peerloan.worker.scheduler import Lease, Schedule
+from peerloan.worker.time_limited_turn import Turn
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 Versions = Callable[[str], str]
@@ -135,9 +136,9 @@ def test_an_alarm_begins_and_ends_once_and_a_pause_changes_nothing_of_it(
     assert told(watcher.round(days.day * DAY_MS + 1)) == []
     with database.reading() as connection:
         kinds = connection.execute(
-            select(schema.figures.c.kind, schema.figures.c.day).order_by(schema.figures.c.day)
+            select(tables.figures.c.kind, tables.figures.c.day).order_by(tables.figures.c.day)
         ).all()
-        events = [json.loads(row.event) for row in connection.execute(select(schema.events))]
+        events = [json.loads(row.event) for row in connection.execute(select(tables.events))]
     daily = [day for kind, day in kinds if kind == "day"]
     assert daily == list(range(DAY, days.day + 1)), "each day that passed, and once"
     assert "month" in {kind for kind, _ in kinds}
@@ -240,7 +241,7 @@ def test_one_watches_at_a_time(ledger_url: str) -> None:
     # Of a process that ended while its clock was three days ahead.
     with database.writing() as connection:
         ahead = {"holder": "gone", "until_ms": now_ms() + 3 * DAY_MS}
-        connection.execute(update(schema.watchers).values(ahead))
+        connection.execute(update(tables.watchers).values(ahead))
     assert [first.take(), second.take()] == [True, False]
     first.end()
 
@@ -294,7 +295,7 @@ def test_a_round_that_hangs_is_given_up_and_another_process_takes_over(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr(schedule, "_STALLED_SECONDS", 0.2)
+    monkeypatch.setattr(scheduler, "_STALLED_SECONDS", 0.2)
     hangs = threading.Event()
     answered: list[object] = []
     plan = Plan(tell=Tell(log=False))
@@ -311,7 +312,7 @@ def test_a_round_that_hangs_is_given_up_and_another_process_takes_over(
     first._look()
     assert "a round is given up: no progress for" in caplog.text
     assert not first._leads
-    monkeypatch.setattr(schedule, "_STALLED_SECONDS", 60.0)
+    monkeypatch.setattr(scheduler, "_STALLED_SECONDS", 60.0)
     first._look()  # it does not begin another beside the one that hangs
     second._look()
     assert second._leads

@@ -18,8 +18,8 @@ import pytest
 import requests
 
 from conftest import Service, settings
-from peerloan.model import Store
-from peerloan.service.workers import Restarts
+from peerloan.registry import Store
+from peerloan.web.server.workers import Restarts
 
 
 @pytest.fixture
@@ -164,8 +164,8 @@ def test_a_server_whose_workers_never_start_ends_with_the_reason(tmp_path: Path)
     """After as many tries as there are; one that was up once goes on trying."""
     code = (
         "import sys\n"
-        "from peerloan.service import workers\n"
-        "from peerloan.service.server import run\n"
+        "from peerloan.web.server import workers\n"
+        "from peerloan.web.server.granian import run\n"
         "workers._FIRST_PAUSE_SECONDS = 0.01\n"
         "try:\n"
         "    run('no_such_module:application', '127.0.0.1', int(sys.argv[1]), 2)\n"

@@ -18,9 +18,9 @@ from flask import (
 )
 from werkzeug.routing import Rule
 
-from peerloan.service import create_app
-from peerloan.service.application import Application, Whole
 from peerloan.settings import Settings
+from peerloan.web import create_app
+from peerloan.web.http.lean_flask import Application, Whole
 
 
 @pytest.fixture

@@ -10,9 +10,10 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
-from peerloan.book import BookError, check, doubts, open_book
+from peerloan.book import BookError, open_book
 from peerloan.book import parts as book_parts
 from peerloan.book.parts import MOST_COLUMNS, PART_ROWS
+from peerloan.book.quality import check_report, doubts
 from peerloan.loan import parse_definition
 
 COLUMNS = [f"c{i}" for i in range(MOST_COLUMNS + 1)]
@@ -171,10 +172,10 @@ NARROW = parse_definition(
 def test_of_very_many_wrong_rows_the_first_are_listed_and_all_are_counted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(check, "_MOST_RANGES", 1_000)
+    monkeypatch.setattr(check_report, "_MOST_RANGES", 1_000)
     path = tmp_path / "book.csv"
     path.write_bytes(b"n,y\n" + b"1,0\nx,1\n" * 100_000)
-    report = check.check_book(open_book(path), NARROW)
+    report = check_report.check_book(open_book(path), NARROW)
     (group,) = report.groups
     assert (group.count, report.bad_rows) == (100_000, 100_000)
     assert group.ranges[:2] == [(2, 2), (4, 4)]
@@ -193,6 +194,6 @@ def test_of_very_many_rows_the_first_are_compared(
     path = tmp_path / "book.csv"
     path.write_text("y,c0,c1,c2,c3\n" + "".join([*lines, *lines, *lines]), "utf-8")
     (part, *_) = open_book(path).parts()
-    said = check.check_book(open_book(path), definition).doubts
+    said = check_report.check_book(open_book(path), definition).doubts
     (doubt,) = (each for each in said if "equal an earlier one" in each)
     assert doubt.startswith(f"of the first {part.size:,} rows, {part.size - 40_000:,} of ")

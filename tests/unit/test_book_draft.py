@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from peerloan.book import BookError, check_book, draft_definition, open_book
-from peerloan.book.order import find_order
+from peerloan.book.drafting.level_order import find_order
 from peerloan.loan import Definition, parse_definition
 
 ROWS = 60

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from peerloan.book import Book, BookError, Fingerprint, open_book, read_loans
 from peerloan.cli import main
 from peerloan.loan import default_definition
-from peerloan.sample import SCHEMA, batches
+from peerloan.sample_data import SCHEMA, batches
 
 HEADER = "a,b\n"
 

@@ -17,9 +17,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from peerloan.book import Book, BookError, check_book, draft_definition, open_book
-from peerloan.book.formats import json_lines
+from peerloan.book.formats import json_lines_reader
 from peerloan.loan import Problem, default_definition, parse_definition
-from peerloan.sample import SCHEMA, batches
+from peerloan.sample_data import SCHEMA, batches
 
 
 def read(book: Book) -> tuple[list[tuple[int, dict[str, Any]]], list[Problem]]:
@@ -278,7 +278,7 @@ def test_what_json_writes_is_read(
 
 
 def test_json_is_held_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(json_lines, "_PART_BYTES", 100)
+    monkeypatch.setattr(json_lines_reader, "_PART_BYTES", 100)
     path = write(tmp_path, "\n".join(['{"a": 1}', "x"] * 50))
     sizes = [part.size for part in open_book(path).parts()]
     assert sum(sizes) == 100

@@ -19,7 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from peerloan.book import Book, BookError, Part, open_book
-from peerloan.book.formats import csv_file
+from peerloan.book.formats import csv_reader
 from peerloan.loan import Problem
 
 Rows = list[tuple[int, tuple[object, ...]]]
@@ -422,12 +422,12 @@ def test_reading_ends_with_every_block_let_go_of(
 ) -> None:
     feeds = []
 
-    class Watched(csv_file._Feed):
+    class Watched(csv_reader._Feed):
         def wait_for_release(self) -> None:
             super().wait_for_release()
             feeds.append((self, self._still_lent()))
 
-    monkeypatch.setattr(csv_file, "_Feed", Watched)
+    monkeypatch.setattr(csv_reader, "_Feed", Watched)
     path = tmp_path / "book.csv"
     content = b"a,b\n" + "1,ü\n".encode() * 3_000_000
     if left == "at a fault":

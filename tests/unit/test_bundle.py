@@ -19,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from peerloan.cli.main import peerloan
-from peerloan.model import Bundle, BundleError, Draft, Store
+from peerloan.registry import Bundle, BundleError, Draft, Store
 
 FORMATS = Path(__file__).parent.parent / "formats"
 KINDS = ("scorecard", "onnx")

@@ -7,9 +7,10 @@ import math
 import numpy as np
 import pytest
 
-from peerloan.loan import Numbers
-from peerloan.model import OnnxParts, arithmetic
+from peerloan.model import arithmetic
 from peerloan.model.encoding import Encoding
+from peerloan.registry import OnnxParts
+from peerloan.stats.arrays import Numbers
 from peerloan.training.calibration import Calibration, cross_fitted, reliability
 
 

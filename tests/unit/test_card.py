@@ -12,11 +12,12 @@ import numpy as np
 import pytest
 
 from peerloan.loan import Definition, Loans, TextColumn, parse_definition
-from peerloan.model import LevelTable, NumberTable, Policy, Scorecard, TrainedOn
+from peerloan.model import LevelTable, NumberTable, Policy, Scorecard
 from peerloan.model.arithmetic import margin, to_unit
-from peerloan.training import card
-from peerloan.training.card import model_card, policy_in_words
-from peerloan.training.points import as_points, exact_lines, score
+from peerloan.registry import TrainedOn
+from peerloan.reports import model_card as card
+from peerloan.reports.model_card import model_card, policy_in_words
+from peerloan.reports.score_points import as_points, exact_lines, score
 
 HEAD = """
 model = "cars"

@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from peerloan.loan import Definition, Loans, Numbers, parse_definition
-from peerloan.model import Bundle, Judged, NumberTable, Policy, Profile, Scorecard, TrainedOn, draft
+from peerloan.loan import Definition, Loans, parse_definition
+from peerloan.model import NumberTable, Policy, Profile, Scorecard
 from peerloan.model.arithmetic import to_unit
-from peerloan.training.comparing import Comparison, auc_samples, compare
+from peerloan.registry import Bundle, Judged, TrainedOn, draft
+from peerloan.stats.arrays import Numbers
+from peerloan.training.comparison import Comparison, auc_samples, compare
 
 DEFINITION = parse_definition(
     """

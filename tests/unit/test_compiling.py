@@ -14,17 +14,19 @@ import xgboost
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from peerloan.loan import Definition, Field, Label, Loans, Numbers, Value, default_definition
-from peerloan.model import LevelTable, NumberTable, OnnxParts, Scorecard
+from peerloan.loan import Definition, Field, Label, Loans, Value, default_definition
+from peerloan.model import LevelTable, NumberTable, Scorecard
 from peerloan.model.arithmetic import Calibration
 from peerloan.model.encoding import to_single
 from peerloan.model.onnx_model import FLOOR, OnnxModel
-from peerloan.sample import draw
+from peerloan.registry import OnnxParts
+from peerloan.sample_data import draw
+from peerloan.stats.arrays import Numbers
 from peerloan.training.candidates import CANDIDATES, Settings
-from peerloan.training.encoders import fit_encoding
+from peerloan.training.compile.scorecard import compile_trees, exact_edge, rescaled
+from peerloan.training.compile.trees import floor_single
+from peerloan.training.fit_encoding import fit_encoding
 from peerloan.training.resampling import Resampling
-from peerloan.training.scorecards import compile_trees, exact_edge, rescaled
-from peerloan.training.trees import floor_single
 
 LARGEST = float(np.finfo(np.float32).max)
 # The smallest double that rounds to infinity in single precision.

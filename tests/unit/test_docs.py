@@ -11,9 +11,10 @@ import pytest
 
 from peerloan.cli.main import peerloan
 from peerloan.loan import Definition, Field
-from peerloan.model import Store
-from peerloan.service import create_app, metrics
+from peerloan.registry import Store
 from peerloan.settings import CONFIG, PREFIX, Settings
+from peerloan.web import create_app
+from peerloan.web.telemetry import metrics
 
 ROOT = Path(__file__).parents[2]
 CLI = (ROOT / "docs/cli.md").read_text("utf-8")

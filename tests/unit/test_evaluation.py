@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from peerloan.loan import Numbers
+from peerloan.stats.arrays import Numbers
 from peerloan.training.evaluation import FIGURES, auc_interval, figures
 
 

@@ -19,8 +19,8 @@ import pytest
 from peerloan.book import BookError, draft_definition, open_book
 from peerloan.loan import Definition, default_definition, parse_definition
 from peerloan.training.exploration import Study, explore, find, measure, show_page
-from peerloan.training.exploration import page as page_module
-from peerloan.training.exploration.study import Feature
+from peerloan.training.exploration import report as page_module
+from peerloan.training.exploration.measure import Feature
 
 LOANS = 4_000
 HEAD = """

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from peerloan.model.intervals import wilson
+from peerloan.stats.intervals import wilson
 from peerloan.training.fairness import Fairness, Treated, check_fairness
 
 

@@ -11,10 +11,10 @@ import pytest
 
 from peerloan.book import join_loans, open_book, read_loans
 from peerloan.loan import Loans
-from peerloan.model import Bundle, Store
-from peerloan.monitoring.counts import Counts
-from peerloan.monitoring.figures import watched
-from peerloan.monitoring.rules import Rules
+from peerloan.monitoring.alerts.rules import Rules
+from peerloan.monitoring.counting.counts import Counts
+from peerloan.monitoring.window_metrics import watched
+from peerloan.registry import Bundle, Store
 
 sys.path.append(str(Path(__file__).parent.parent.parent / "bench"))
 from false_alarms import Drawn, count, speak

@@ -12,9 +12,11 @@ from hypothesis import strategies as st
 from sklearn.model_selection import StratifiedKFold, train_test_split
 
 from peerloan.book import EqualRows
-from peerloan.loan import Codes, Field, Loans, Numbers, default_definition
-from peerloan.sample import batches
-from peerloan.training.comparing import auc_samples
+from peerloan.loan import Field, Loans, default_definition
+from peerloan.sample_data import batches
+from peerloan.stats.arrays import Codes, Numbers
+from peerloan.stats.measures import FOLDS, level_auc
+from peerloan.training.comparison import auc_samples
 from peerloan.training.folds import (
     count_rarer,
     equal_groups,
@@ -23,7 +25,6 @@ from peerloan.training.folds import (
     stratified,
     without_shared,
 )
-from peerloan.training.measures import FOLDS, level_auc
 
 DEFINITION = default_definition()
 

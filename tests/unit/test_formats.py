@@ -14,9 +14,10 @@ from typing import Any
 import pytest
 
 from peerloan.loan import Checks, Loans
-from peerloan.model import Bundle, probabilities
+from peerloan.model import probabilities
 from peerloan.model.arithmetic import ARITHMETIC
-from peerloan.model.manifest import FORMAT
+from peerloan.registry import Bundle
+from peerloan.registry.manifest import FORMAT
 
 FORMATS = Path(__file__).parent.parent / "formats"
 STORED = sorted(path.name for path in FORMATS.glob("format-*"))

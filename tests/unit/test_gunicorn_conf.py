@@ -8,7 +8,7 @@ import pytest
 from gunicorn.http import wsgi
 from gunicorn.workers import gthread
 
-from peerloan.service import gunicorn_conf
+from peerloan.web.server import gunicorn_conf
 
 
 class Recorder:

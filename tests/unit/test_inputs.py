@@ -10,9 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from peerloan.ledger.loan_json import MAX_LOAN_BYTES
-from peerloan.service.inputs import column_inputs, many_inputs, one_input, record_input
-from peerloan.service.problems import RequestError
+from peerloan.ledger.write.loan_json import MAX_LOAN_BYTES
+from peerloan.web.http.problems import RequestError
+from peerloan.web.prediction.input_json import (
+    column_inputs,
+    many_inputs,
+    one_input,
+    record_input,
+)
 
 # What a field may hold that the champion ignores: also what a check of values would refuse.
 # (JSON has no infinite number; what is too large for a double is kept as null.)

@@ -6,10 +6,15 @@ import numpy as np
 import pytest
 from sklearn.metrics import brier_score_loss, log_loss, roc_auc_score
 
-from peerloan.loan import Numbers
 from peerloan.model import probabilities
-from peerloan.monitoring.estimates import Estimate
-from peerloan.operations.judging import Compared, Judgement, Verdict, compared
+from peerloan.stats.arrays import Numbers
+from peerloan.stats.estimate import Estimate
+from peerloan.worker.retraining.challenger_evaluation import (
+    Compared,
+    Judgement,
+    Verdict,
+    compared,
+)
 
 
 def drawn(n: int, seed: int) -> tuple[Numbers, Numbers, Numbers]:

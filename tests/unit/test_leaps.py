@@ -10,9 +10,16 @@ import msgspec
 import pytest
 
 from peerloan.book import open_book
-from peerloan.model import Bundle, LevelTable, Scorecard, Store
-from peerloan.operations.leaps import FARTHEST, FARTHEST_GROUP, LEAST_ALIKE, Leap, leap
-from peerloan.training.scorecards import rescaled
+from peerloan.model import LevelTable, Scorecard
+from peerloan.registry import Bundle, Store
+from peerloan.training.compile.scorecard import rescaled
+from peerloan.worker.retraining.score_shift import (
+    FARTHEST,
+    FARTHEST_GROUP,
+    LEAST_ALIKE,
+    Leap,
+    leap,
+)
 
 VersionOf = Callable[[str], str]
 

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from peerloan.ledger import Ids, ids
+from peerloan import uuid7
+from peerloan.uuid7 import Ids
 
 
 def test_an_id_is_a_uuid_of_version_7_of_now() -> None:
@@ -19,9 +20,13 @@ def test_an_id_is_a_uuid_of_version_7_of_now() -> None:
     made = Ids().new()
     found = UUID(bytes=made)
     assert (found.version, found.variant) == (7, "specified in RFC 4122")
-    assert ids.text(made) == str(found)
-    assert before <= ids.milliseconds(made) <= time.time_ns() // 1_000_000
-    assert ids.first_at(ids.milliseconds(made)) <= found < ids.first_at(ids.milliseconds(made) + 1)
+    assert uuid7.text(made) == str(found)
+    assert before <= uuid7.milliseconds(made) <= time.time_ns() // 1_000_000
+    assert (
+        uuid7.first_at(uuid7.milliseconds(made))
+        <= found
+        < uuid7.first_at(uuid7.milliseconds(made) + 1)
+    )
 
 
 # Steps of hours, and of seconds.
@@ -42,16 +47,16 @@ def test_ids_rise_whatever_the_clock_does(clock: list[int]) -> None:
     assert {UUID(bytes=each).variant for each in made} == {"specified in RFC 4122"}
     # But for one that is dated by the clock again, for it was set back by more than a minute.
     for (before, after), now in zip(itertools.pairwise(made), clock[1:], strict=True):
-        assert after > before or ids.milliseconds(before) - now > ids.MAX_AHEAD_MS
+        assert after > before or uuid7.milliseconds(before) - now > uuid7.MAX_AHEAD_MS
         # Of many in one millisecond the last may be of the next.
-        assert 0 <= ids.milliseconds(after) - now <= ids.MAX_AHEAD_MS + 1
-    assert maker.newest_ms == max(map(ids.milliseconds, made))
+        assert 0 <= uuid7.milliseconds(after) - now <= uuid7.MAX_AHEAD_MS + 1
+    assert maker.newest_ms == max(map(uuid7.milliseconds, made))
 
 
 @given(st.integers(0, 2**127))
 def test_what_follows_an_id_is_one_too(number: int) -> None:
     number = number & ~(0xF << 76 | 0x3 << 62) | 0x7 << 76 | 0x2 << 62
-    after = UUID(int=ids._after(number))
+    after = UUID(int=uuid7._after(number))
     assert after.int > number
     assert (after.version, after.variant) == (7, "specified in RFC 4122")
 

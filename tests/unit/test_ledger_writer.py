@@ -14,20 +14,12 @@ from typing import Any
 import pytest
 
 from ledger_load import rows
-from peerloan.ledger import (
-    Chain,
-    Database,
-    Entry,
-    Ids,
-    LedgerUnavailable,
-    Record,
-    RecordRefused,
-    Seal,
-    Version,
-)
-from peerloan.ledger import writer as writer_module
-from peerloan.ledger.entries import Result
-from peerloan.ledger.writer import Committed, Outcome, Writer
+from peerloan.database import Database, LedgerUnavailable, RecordRefused
+from peerloan.ledger import Chain, Entry, Record, Seal, Version
+from peerloan.ledger.write import group_commit as writer_module
+from peerloan.ledger.write.entries import Result
+from peerloan.ledger.write.group_commit import Committed, Outcome, Writer
+from peerloan.uuid7 import Ids
 
 
 def decision(loan_id: str) -> Callable[[Ids], Entry]:

@@ -7,8 +7,8 @@ import math
 import numpy as np
 import pytest
 
-from peerloan.model.intervals import wilson
-from peerloan.training import measures
+from peerloan.stats import measures
+from peerloan.stats.intervals import wilson
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from peerloan.book.missing_codes import Extremes
-from peerloan.sample import SCENARIOS, batches
+from peerloan.book.quality.missing_codes import Extremes
+from peerloan.sample_data import SCENARIOS, batches
 
 
 def codes_of(values: np.ndarray, parts: int = 1) -> list[float]:

@@ -13,16 +13,17 @@ from scipy.stats import binomtest, gamma
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import brier_score_loss, roc_auc_score, roc_curve
 
-from peerloan.loan import Codes, Column, Loans, TextColumn, default_definition
+from peerloan.loan import Column, Loans, TextColumn, default_definition
 from peerloan.model import Policy, Profile, probabilities
-from peerloan.model.intervals import exact_share, poisson
-from peerloan.model.profile import LevelProfile, NumberProfile
-from peerloan.monitoring import rules
-from peerloan.monitoring.bins import LevelBins, NumberBins, Strange, bins_of
-from peerloan.monitoring.drift import psi
-from peerloan.monitoring.estimates import Estimate
+from peerloan.model.reference_profile import LevelProfile, NumberProfile
+from peerloan.monitoring.alerts import rules
+from peerloan.monitoring.alerts.rules import Rules, Spoken
+from peerloan.monitoring.counting.bins import LevelBins, NumberBins, Strange, bins_of
 from peerloan.monitoring.performance import Scores, regressed
-from peerloan.monitoring.rules import Rules, Spoken
+from peerloan.stats.arrays import Codes
+from peerloan.stats.estimate import Estimate
+from peerloan.stats.intervals import exact_share, poisson
+from peerloan.stats.psi import psi
 
 POLICY = Policy.by_cost()
 

@@ -9,7 +9,7 @@ import peerloan
 from peerloan.loan import default_definition
 
 PACKAGE = Path(peerloan.__file__).parent
-MAY_NAME_THEM = {PACKAGE / "loan.toml", PACKAGE / "sample.py"}
+MAY_NAME_THEM = {PACKAGE / "loan" / "default.toml", PACKAGE / "sample_data.py"}
 
 
 def column_names() -> list[str]:
@@ -33,7 +33,10 @@ def found_in(root: Path) -> list[str]:
 def test_the_search_finds_a_name(tmp_path: Path) -> None:
     (tmp_path / "a.py").write_text("x = 1\ny = loan['annual_inc']\nregrade = upgrade\n")
     assert found_in(tmp_path) == ["a.py, line 2: names 'annual_inc': y = loan['annual_inc']"]
-    assert {path.name for path in MAY_NAME_THEM if path.is_file()} == {"loan.toml", "sample.py"}
+    assert {path.name for path in MAY_NAME_THEM if path.is_file()} == {
+        "default.toml",
+        "sample_data.py",
+    }
 
 
 def test_no_code_names_a_column_of_peerloans() -> None:

@@ -17,8 +17,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onnx import helper, numpy_helper
 
-from peerloan.model import BundleError, Store
 from peerloan.model.onnx_graph import OPERATORS, OnnxModelError, check_graph
+from peerloan.registry import BundleError, Store
 
 FORMAT = Path(__file__).parent.parent / "formats" / "format-1-onnx" / "small-onnx-1-1"
 GOOD = (FORMAT / "model.onnx").read_bytes()

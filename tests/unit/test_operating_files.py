@@ -15,12 +15,12 @@ import pytest
 import yaml  # type: ignore[import-untyped]
 from prometheus_client import generate_latest
 
-from peerloan.ledger import Database
-from peerloan.ledger.schema import alarms, figures, versions, watchers
-from peerloan.monitoring.plan import Plan, Tell, read_plan
-from peerloan.monitoring.rules import Rules
-from peerloan.operations.metrics import Metrics
-from peerloan.service import metrics as application
+from peerloan.database import Database
+from peerloan.database.tables import alarms, figures, versions, watchers
+from peerloan.monitoring.alerts.rules import Rules
+from peerloan.monitoring.config import Plan, Tell, read_plan
+from peerloan.web.telemetry import metrics as application
+from peerloan.worker.prometheus import Metrics
 
 ROOT = Path(__file__).parents[2]
 PROMETHEUS = ROOT / "deploy/prometheus"

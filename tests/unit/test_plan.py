@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from peerloan.monitoring.plan import Plan, PlanError, Tell, Webhook, read_plan
-from peerloan.monitoring.rules import Rules
+from peerloan.monitoring.alerts.rules import Rules
+from peerloan.monitoring.config import Plan, PlanError, Tell, Webhook, read_plan
 
 EVERYTHING = """
 window_days = 14

@@ -8,8 +8,8 @@ from xml.etree import ElementTree
 
 import pytest
 
-from peerloan.training import plots
-from peerloan.training.plots import Line
+from peerloan.reports import plots
+from peerloan.reports.plots import Line
 
 DRAW: dict[str, Callable[[], str]] = {
     "histogram": lambda: plots.histogram("Amounts", [1, 10, 100], [3, 4], log_x=True, log_y=True),

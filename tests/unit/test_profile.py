@@ -23,7 +23,7 @@ from peerloan.loan import (
     default_definition,
 )
 from peerloan.model import Profile
-from peerloan.model.profile import LevelProfile, NumberProfile
+from peerloan.model.reference_profile import LevelProfile, NumberProfile
 
 LABEL = Label("y", 1, 0)
 DEFINITION = Definition(

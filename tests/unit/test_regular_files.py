@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from peerloan.ledger import Database, LedgerError
+from peerloan.database import Database, LedgerError
 from peerloan.loan import DefinitionError
-from peerloan.loan.reading import read_definition
-from peerloan.monitoring.plan import PlanError, Webhook, read_plan
+from peerloan.loan.toml import read_definition
+from peerloan.monitoring.config import PlanError, Webhook, read_plan
 from peerloan.regular_files import FileTooLarge, NotRegularFile, read_regular_file
 from peerloan.settings import SettingsError, read_settings
 

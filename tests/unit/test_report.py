@@ -11,24 +11,18 @@ import numpy as np
 import pytest
 from msgspec.structs import replace as replace_field
 
-from peerloan.loan import Definition, Numbers, parse_definition
-from peerloan.model import (
-    Encoding,
-    LevelTable,
-    NumberTable,
-    OnnxParts,
-    Policy,
-    Scorecard,
-    TrainedOn,
-)
+from peerloan.loan import Definition, parse_definition
+from peerloan.model import Encoding, LevelTable, NumberTable, Policy, Scorecard
 from peerloan.model.arithmetic import margin, to_unit
+from peerloan.registry import OnnxParts, TrainedOn
+from peerloan.reports.training_report import training_report
+from peerloan.stats.arrays import Numbers
 from peerloan.training.calibration import cross_fitted
+from peerloan.training.candidate_result import Group, Later, Study, trade_off
 from peerloan.training.candidates import Settings
 from peerloan.training.evaluation import FIGURES, figures
-from peerloan.training.report import training_report
 from peerloan.training.resampling import Resampling
 from peerloan.training.search import Found, Trial, choose
-from peerloan.training.study import Group, Later, Study, trade_off
 
 LOANS, FOLDS = 2_000, 4
 TEXT = """

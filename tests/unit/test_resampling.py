@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from peerloan.loan import Numbers
+from peerloan.stats.arrays import Numbers
 from peerloan.training.resampling import Resampling, resample, robust_scale
 
 

@@ -8,12 +8,17 @@ import numpy as np
 import pytest
 
 from peerloan.loan import parse_definition
-from peerloan.model import Policy, TrainedOn
+from peerloan.model import Policy
+from peerloan.registry import TrainedOn
+from peerloan.reports.recalibration_report import (
+    Recalibrated,
+    recalibration_report,
+    under_another_policy,
+)
+from peerloan.reports.sections import Judgement, at_policy
+from peerloan.stats.measures import auc
 from peerloan.training.calibration import Calibration, reliability
-from peerloan.training.judged import Judgement, at_policy
-from peerloan.training.measures import auc
-from peerloan.training.revised import Recalibrated, recalibration_report, under_another_policy
-from peerloan.training.study import trade_off
+from peerloan.training.candidate_result import trade_off
 
 LOANS = 2_000
 TEXT = """

@@ -14,7 +14,7 @@ import pytest
 import xgboost
 from sklearn.metrics import roc_auc_score
 
-from peerloan import sample
+from peerloan import sample_data
 
 LOANS = 100_000
 SEED = 7
@@ -22,7 +22,7 @@ SEED = 7
 
 @cache
 def book(scenario: str = "calm") -> pa.Table:
-    return sample.draw(LOANS, SEED, scenario)
+    return sample_data.draw(LOANS, SEED, scenario)
 
 
 def column(name: str, scenario: str = "calm") -> npt.NDArray[Any]:
@@ -53,15 +53,15 @@ def digest(table: pa.Table) -> str:
 # --- The same loans again -------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("scenario", sample.SCENARIOS)
+@pytest.mark.parametrize("scenario", sample_data.SCENARIOS)
 def test_same_arguments_give_the_same_loans(scenario: str) -> None:
-    assert sample.draw(LOANS, SEED, scenario).equals(book(scenario))
+    assert sample_data.draw(LOANS, SEED, scenario).equals(book(scenario))
 
 
 def test_another_process_draws_the_same_loans() -> None:
     program = (
-        "import hashlib; from peerloan import sample; "
-        "print(hashlib.sha256(repr(sample.draw(500, 7).to_pylist()).encode()).hexdigest())"
+        "import hashlib; from peerloan import sample_data; "
+        "print(hashlib.sha256(repr(sample_data.draw(500, 7).to_pylist()).encode()).hexdigest())"
     )
     there = subprocess.run(
         [sys.executable, "-c", program],
@@ -70,34 +70,34 @@ def test_another_process_draws_the_same_loans() -> None:
         check=True,
         text=True,
     )
-    assert there.stdout.strip() == digest(sample.draw(500, SEED))
+    assert there.stdout.strip() == digest(sample_data.draw(500, SEED))
 
 
 @pytest.mark.parametrize("loans", [1, 1_000, 65_536, 65_537])
 def test_fewer_loans_are_the_first_of_more(loans: int) -> None:
-    assert sample.draw(loans, SEED).equals(book().slice(0, loans))
+    assert sample_data.draw(loans, SEED).equals(book().slice(0, loans))
 
 
 def test_batches_are_the_table_in_pieces() -> None:
-    pieces = list(sample.batches(LOANS, SEED))
+    pieces = list(sample_data.batches(LOANS, SEED))
     assert len(pieces) == 2
-    assert all(piece.schema == sample.SCHEMA for piece in pieces)
+    assert all(piece.schema == sample_data.SCHEMA for piece in pieces)
     assert pa.Table.from_batches(pieces).equals(book())
 
 
 def test_seeds_and_scenarios_draw_other_loans() -> None:
     def amounts(seed: int, scenario: str) -> tuple[Any, ...]:
-        return tuple(sample.draw(100, seed, scenario)["annual_inc"].to_pylist())
+        return tuple(sample_data.draw(100, seed, scenario)["annual_inc"].to_pylist())
 
-    drawn = {amounts(seed, scenario) for seed in range(3) for scenario in sample.SCENARIOS}
-    assert len(drawn) == 3 * len(sample.SCENARIOS)
+    drawn = {amounts(seed, scenario) for seed in range(3) for scenario in sample_data.SCENARIOS}
+    assert len(drawn) == 3 * len(sample_data.SCENARIOS)
 
 
 # --- What a sample looks like ---------------------------------------------------------------------
 
 
 def test_columns_are_the_loan_id_and_peerloans_in_their_order_and_types() -> None:
-    assert book().schema == sample.SCHEMA
+    assert book().schema == sample_data.SCHEMA
     assert [(field.name, str(field.type)) for field in book().schema] == [
         ("loan_id", "string"),
         ("loan_amnt", "int64"),
@@ -119,18 +119,18 @@ def test_loan_ids_name_seed_scenario_and_number() -> None:
     assert ids[0] == "sample-7-recession-1"
     assert ids[-1] == f"sample-7-recession-{LOANS}"
     assert len(set(ids)) == LOANS
-    assert all(loan_id.startswith(sample.ID_PREFIX) for loan_id in ids)
+    assert all(loan_id.startswith(sample_data.ID_PREFIX) for loan_id in ids)
 
 
-@pytest.mark.parametrize("scenario", sample.SCENARIOS)
+@pytest.mark.parametrize("scenario", sample_data.SCENARIOS)
 def test_only_utilisation_and_employment_are_missing_as_often_as_they_should(scenario: str) -> None:
-    missing = {name: book(scenario)[name].null_count / LOANS for name in sample.SCHEMA.names}
+    missing = {name: book(scenario)[name].null_count / LOANS for name in sample_data.SCHEMA.names}
     assert missing.pop("revol_util") == pytest.approx(0.001, abs=0.0005)
     assert missing.pop("emp_length") == pytest.approx(0.07, abs=0.02)
     assert set(missing.values()) == {0}
 
 
-@pytest.mark.parametrize("scenario", sample.SCENARIOS)
+@pytest.mark.parametrize("scenario", sample_data.SCENARIOS)
 def test_every_value_is_one_that_a_loan_can_have(scenario: str) -> None:
     amount, income = column("loan_amnt", scenario), column("annual_inc", scenario)
     util, dti = column("revol_util", scenario), column("dti", scenario)
@@ -224,7 +224,7 @@ def test_small_businesses_are_late_most_and_credit_cards_least_of_the_common_pur
 
 
 def test_late_loans_are_as_hard_to_tell_as_peerloans() -> None:
-    table = sample.draw(60_000, seed=1)
+    table = sample_data.draw(60_000, seed=1)
     label = table["is_late"].to_numpy()
     names = [name for name in table.column_names if name not in ("loan_id", "is_late")]
     encoded = [
@@ -283,15 +283,15 @@ def test_an_unknown_scenario_is_refused_with_those_there_are() -> None:
     with pytest.raises(
         ValueError, match=r"calm, recession, rate-shock, new-channel; given: 'boom'"
     ):
-        sample.draw(10, scenario="boom")
+        sample_data.draw(10, scenario="boom")
 
 
 @pytest.mark.parametrize("loans", [0, -5])
 def test_no_loans_are_refused(loans: int) -> None:
     with pytest.raises(ValueError, match=rf"loans must be a whole number from 1; given: {loans}"):
-        sample.draw(loans)
+        sample_data.draw(loans)
 
 
 def test_a_negative_seed_is_refused_before_the_first_batch() -> None:
     with pytest.raises(ValueError, match="seed must be a whole number from 0; given: -1"):
-        sample.batches(10, seed=-1)
+        sample_data.batches(10, seed=-1)

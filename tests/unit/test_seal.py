@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 from sqlalchemy import select
 
 from ledgers import Ledger, new_id, now_ms
-from peerloan.ledger import Chain, Entry, LedgerError, Record, Seal, Version, schema
+from peerloan.database import LedgerError, tables
+from peerloan.ledger import Chain, Entry, Record, Seal, Version
+from peerloan.ledger.audit.verify import verify
 from peerloan.ledger.records import VALUES, values_of
 from peerloan.ledger.seal import record_mac, record_name, values_digest, version_digest
-from peerloan.ledger.verifying import verify
 
 # What both databases can hold.
 TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=20)
@@ -56,9 +57,9 @@ def chain(ledger: Ledger) -> Iterator[Chain]:
 def test_records_are_sealed_and_kept_as_the_seal_says(
     ledger: Ledger, chain: Chain, records: list[Record]
 ) -> None:
-    table = schema.decisions
+    table = tables.decisions
     with ledger.database.reading() as connection:
-        opening = select(schema.chains.c.mac).where(schema.chains.c.number == chain.number)
+        opening = select(tables.chains.c.mac).where(tables.chains.c.number == chain.number)
         last = select(table.c.seq, table.c.mac).order_by(table.c.seq.desc()).limit(1)
         seq, before = connection.execute(last).first() or (
             0,

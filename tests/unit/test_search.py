@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 from scipy.stats import t
 
-from peerloan.loan import Definition, Field, Label, Loans, Numbers, default_definition
-from peerloan.model import OnnxParts, Policy, Scorecard
-from peerloan.sample import batches
+from peerloan.loan import Definition, Field, Label, Loans, default_definition
+from peerloan.model import Policy, Scorecard
+from peerloan.registry import OnnxParts
+from peerloan.sample_data import batches
+from peerloan.stats.arrays import Numbers
 from peerloan.training import CANDIDATES
 from peerloan.training import search as search_module
 from peerloan.training.calibration import Calibration, Reliability

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from peerloan.ledger import Seal
-from peerloan.model import Store
+from peerloan.registry import Store
 
 ROOT = Path(__file__).parents[2]
 ABSENT = ("sklearn", "xgboost", "pyarrow", "skl2onnx", "onnx", "scipy", "pandas")
@@ -30,7 +30,7 @@ sys.meta_path.insert(0, Blocked())
 """
 ASK = """
 import json, pathlib
-from peerloan.service import create_app
+from peerloan.web import create_app
 from peerloan.settings import Settings
 
 client = create_app(Settings(pathlib.Path(sys.argv[1])), on_loopback=True).test_client()

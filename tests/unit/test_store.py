@@ -15,24 +15,21 @@ import msgspec
 import pytest
 
 from peerloan.loan import Definition, Field, Label, Loans
-from peerloan.model import (
+from peerloan.model import NumberTable, Policy, Profile, Scorecard
+from peerloan.registry import (
     BreakingChange,
     BundleError,
     Draft,
     Judged,
-    NumberTable,
-    Policy,
-    Profile,
-    Scorecard,
     State,
     Store,
     StoreError,
     TrainedOn,
     draft,
 )
-from peerloan.model import store as store_module
-from peerloan.model.drafting import CREATED_MARK, VERSION_MARK
-from peerloan.model.explanations import MAX_WHY
+from peerloan.registry import store as store_module
+from peerloan.registry.explanations import MAX_WHY
+from peerloan.registry.packaging import CREATED_MARK, VERSION_MARK
 
 INCOME = Field("income", "number", "Income", above=0)
 

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from peerloan.service.tensors import (
+from peerloan.web.api.tensors import (
     Column,
     InferRequest,
     Output,

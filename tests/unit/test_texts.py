@@ -9,10 +9,10 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from peerloan.ledger import ids
+from peerloan import uuid7
 from peerloan.loan import Loans, default_definition, distinct
 from peerloan.model import Cause, Said, said_of
-from peerloan.scoring.texts import by_place, ids_of, inputs_of, reasons_of
+from peerloan.scoring.arrow_text import by_place, ids_of, inputs_of, reasons_of
 
 DEFINITION = default_definition()
 NUMBERS = st.none() | st.floats(allow_nan=False, allow_infinity=False) | st.just(-0.0)
@@ -80,4 +80,4 @@ def test_zeros_that_are_written_differently_are_distinct() -> None:
 
 @given(st.lists(st.binary(min_size=16, max_size=16), max_size=4))
 def test_ids_are_those_of_each_decision(made: list[bytes]) -> None:
-    assert ids_of(made).to_pylist() == [ids.text(each) for each in made]
+    assert ids_of(made).to_pylist() == [uuid7.text(each) for each in made]

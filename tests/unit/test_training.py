@@ -15,32 +15,17 @@ import numpy as np
 import pytest
 
 from peerloan.book import BookError, open_book
-from peerloan.loan import (
-    Checks,
-    Definition,
-    Loans,
-    Numbers,
-    default_definition,
-    parse_definition,
-)
-from peerloan.model import (
-    Bundle,
-    BundleError,
-    Calibration,
-    NumberTable,
-    Policy,
-    Scorecard,
-    Store,
-    StoreError,
-    probabilities,
-)
-from peerloan.sample import batches
+from peerloan.loan import Checks, Definition, Loans, default_definition, parse_definition
+from peerloan.model import Calibration, NumberTable, Policy, Scorecard, probabilities
+from peerloan.registry import Bundle, BundleError, Store, StoreError
+from peerloan.sample_data import batches
+from peerloan.stats.arrays import Numbers
 from peerloan.training import CANDIDATES, Aim, Outcome, TrainingError, recalibrate, train
-from peerloan.training import run as run_module
+from peerloan.training import pipeline as run_module
 from peerloan.training.calibration import reliability
 from peerloan.training.candidates import Settings
-from peerloan.training.encoders import fit_encoding
 from peerloan.training.evaluation import FIGURES
+from peerloan.training.fit_encoding import fit_encoding
 
 Rows = list[dict[str, str]]
 

@@ -1,7 +1,15 @@
 """A book is a table of loans: reading and checking it, drafting its definition, writing one."""
 
-from peerloan.book.check import Group, Report, check_book
-from peerloan.book.columns import (
+from peerloan.book.drafting.definition_draft import draft_definition
+from peerloan.book.equal_rows import EqualRows, Repeated
+from peerloan.book.fingerprint import Fingerprint
+from peerloan.book.parts import BookError, Part, Progress
+from peerloan.book.quality.check_report import Group, Report, check_book
+from peerloan.book.quality.doubts import BookDoubts, Doubt, DoubtCollector
+from peerloan.book.reader import Book, open_book
+from peerloan.book.rewriting import refuse_unwritable, take_rows
+from peerloan.book.spreadsheets import harmless_text
+from peerloan.book.validation import (
     Batch,
     Fault,
     check_columns,
@@ -11,15 +19,7 @@ from peerloan.book.columns import (
     read_labels,
     read_loans,
 )
-from peerloan.book.doubts import BookDoubts, Doubt, DoubtCollector
-from peerloan.book.draft import draft_definition
-from peerloan.book.equal_rows import EqualRows, Repeated
-from peerloan.book.fingerprint import Fingerprint
-from peerloan.book.parts import BookError, Part, Progress
-from peerloan.book.rewriting import refuse_unwritable, take_rows
-from peerloan.book.source import Book, open_book
-from peerloan.book.spreadsheets import harmless_text
-from peerloan.book.writing import Writer, open_writer
+from peerloan.book.writer import Writer, open_writer
 
 __all__ = [
     "Batch",

@@ -6,7 +6,7 @@ from decimal import Decimal
 
 import pyarrow as pa
 
-from peerloan.book.values import is_bytes, is_text
+from peerloan.book.cells import is_bytes, is_text
 
 _UNITS = ("s", "ms", "us", "ns")
 _TIMES = (pa.time32("s"), pa.time32("ms"), pa.time64("us"), pa.time64("ns"))

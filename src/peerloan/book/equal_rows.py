@@ -13,7 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from peerloan.loan import Codes, Column, Loans, Numbers, TextColumn
+from peerloan.loan import Column, Loans, TextColumn
+from peerloan.stats.arrays import Codes, Numbers
 
 Hashes = npt.NDArray[np.uint64]
 

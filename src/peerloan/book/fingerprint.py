@@ -8,7 +8,8 @@ import struct
 import numpy as np
 import pyarrow as pa
 
-from peerloan.loan import Codes, Definition, Loans, TextColumn
+from peerloan.loan import Definition, Loans, TextColumn
+from peerloan.stats.arrays import Codes
 
 
 class Fingerprint:

@@ -11,8 +11,8 @@ from urllib.parse import unquote_to_bytes
 import numpy as np
 import pyarrow as pa
 
+from peerloan.book.cells import as_text, encode
 from peerloan.book.parts import BookError, Part, TableFile, shown
-from peerloan.book.values import as_text, encode
 from peerloan.loan.text import parse_number, show_given
 
 _MISSING = "__HIVE_DEFAULT_PARTITION__"

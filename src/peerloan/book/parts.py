@@ -10,7 +10,8 @@ from typing import Protocol
 
 import pyarrow as pa
 
-from peerloan.loan import Codes, Problem
+from peerloan.loan import Problem
+from peerloan.stats.arrays import Codes
 
 PART_ROWS = 65_536
 # The values of a part of very many columns, which has fewer rows.

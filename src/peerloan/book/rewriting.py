@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
+from peerloan.book.cells import Mask, decoded, is_bytes
 from peerloan.book.common_type import InexactError, cast
 from peerloan.book.parts import BookError, Part, shown
-from peerloan.book.source import Book, show_column
-from peerloan.book.values import Mask, decoded, is_bytes
+from peerloan.book.reader import Book, show_column
 
 
 def refuse_unwritable(book: Book, out: Path) -> None:

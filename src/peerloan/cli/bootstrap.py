@@ -10,8 +10,8 @@ import click
 from peerloan.book import open_book, open_writer
 from peerloan.cli.console import DEFINITION, definition_of, note, note_lines, progress, store
 from peerloan.loan import default_definition
-from peerloan.model import Store, StoreError
-from peerloan.sample import SCHEMA, batches
+from peerloan.registry import Store, StoreError
+from peerloan.sample_data import SCHEMA, batches
 from peerloan.training import Outcome, train
 
 LOANS = 60_000

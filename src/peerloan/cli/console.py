@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import click
 
 from peerloan.loan import Definition, default_definition, read_definition
-from peerloan.model import Bundle, Store
+from peerloan.registry import Bundle, Store
 from peerloan.settings import read_settings
 
 BOOK = click.argument("book", metavar="BOOK")
@@ -23,6 +23,8 @@ STRICT_DOUBTS = click.option(
     is_flag=True,
     help="Refuse a book with a doubt about 1 % of its rows or more: nothing is written.",
 )
+OUT = click.Path(path_type=Path)
+OVERWRITE = click.option("--overwrite", is_flag=True, help="Replace an existing file.")
 SPREADSHEET_SAFE = click.option(
     "--spreadsheet-safe",
     is_flag=True,

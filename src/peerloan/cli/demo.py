@@ -18,11 +18,11 @@ import click
 from peerloan import private_files
 from peerloan.cli.console import No, note
 from peerloan.loan import default_definition
-from peerloan.model import BundleError, Store, StoreError
-from peerloan.service.listening import find_address
-from peerloan.service.tokens import Tokens
-from peerloan.service.workers import GRACE_SECONDS
+from peerloan.registry import BundleError, Store, StoreError
 from peerloan.settings import CONFIG, PREFIX
+from peerloan.web.auth.tokens import Tokens
+from peerloan.web.server.bind_address import find_address
+from peerloan.web.server.workers import GRACE_SECONDS
 
 _READY_SECONDS = 30.0
 # Longer than the server gives its workers.

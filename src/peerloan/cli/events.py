@@ -8,11 +8,10 @@ import click
 import msgspec
 
 from peerloan.cli.console import JSON, note, print_json, print_table
-from peerloan.cli.opening import ledger_database
-from peerloan.ledger import Database
-from peerloan.ledger.moments import moment
-from peerloan.model.states import current_user
-from peerloan.monitoring.events import (
+from peerloan.cli.ledger_options import ledger_database
+from peerloan.clock import moment
+from peerloan.database import Database
+from peerloan.monitoring.alerts.events import (
     BEGAN,
     ENDED,
     MADE,
@@ -24,7 +23,8 @@ from peerloan.monitoring.events import (
     is_why,
     page,
 )
-from peerloan.monitoring.events import acknowledge as take_note
+from peerloan.monitoring.alerts.events import acknowledge as take_note
+from peerloan.registry.alias_state import current_user
 
 _WORDS = {
     BEGAN: "an alarm begins",

@@ -12,16 +12,26 @@ from pathlib import Path
 import click
 import msgspec
 
-from peerloan.cli.console import JSON, SPREADSHEET_SAFE, No, note, print_json, progress, store
-from peerloan.cli.opening import ledger_database
-from peerloan.ledger import Database, Seal
-from peerloan.ledger.moments import moment
+from peerloan.cli.console import (
+    JSON,
+    OVERWRITE,
+    SPREADSHEET_SAFE,
+    No,
+    note,
+    print_json,
+    progress,
+    store,
+)
+from peerloan.cli.ledger_options import ledger_database
+from peerloan.clock import moment
+from peerloan.database import Database
+from peerloan.ledger import Seal
+from peerloan.ledger.audit.verify import Report
+from peerloan.ledger.audit.verify import verify as verify_ledger
 from peerloan.ledger.retention import count_before
 from peerloan.ledger.retention import purge as purge_values
-from peerloan.ledger.verifying import Report
-from peerloan.ledger.verifying import verify as verify_ledger
 from peerloan.loan.text import counted
-from peerloan.model.states import current_user
+from peerloan.registry.alias_state import current_user
 from peerloan.settings import read_settings
 
 _AGE = re.compile(r"([0-9]{1,6})([dmy])")
@@ -164,7 +174,6 @@ def purge(before: datetime, yes: bool) -> None:
     note(f"{database}: erased {counted(erased, 'decision')} {old}")
 
 
-_OUT = click.Path(path_type=Path)
 _DATE = click.DateTime(("%Y-%m-%d",))
 
 
@@ -178,7 +187,7 @@ _DATE = click.DateTime(("%Y-%m-%d",))
 )
 @click.option("--since", type=_DATE, metavar="DATE", help="Decisions from this day on (UTC).")
 @click.option("--until", type=_DATE, metavar="DATE", help="Decisions before this day (UTC).")
-@click.option("--overwrite", is_flag=True, help="Replace an existing file.")
+@OVERWRITE
 @SPREADSHEET_SAFE
 def export(
     out: Path,
@@ -189,7 +198,7 @@ def export(
 ) -> None:
     """Write decisions as a table, a row each, with their outcomes."""
     # Parquet's library is not there where only serving is installed.
-    from peerloan.ledger.exporting import export as write_table
+    from peerloan.ledger.export import export as write_table
 
     database = ledger_database()
     database.check()

@@ -14,29 +14,29 @@ import click
 
 from peerloan import __version__
 from peerloan.cli.console import No, fail
-from peerloan.model import some_call_hangs
+from peerloan.registry import some_call_hangs
 from peerloan.settings import SettingsError
 
-# Each command and the module it stands in, which is imported when it is called: `serve` must run
-# where the libraries for books and training are not installed.
-_COMMANDS = {
-    "sample": "books",
-    "define": "books",
-    "check": "books",
-    "explore": "exploring",
-    "train": "training",
-    "bootstrap": "bootstrap",
-    "score": "books",
-    "models": "models",
-    "serve": "serving",
-    "token": "tokens",
-    "ledger": "ledger",
-    "replay": "replay",
-    "outcomes": "outcomes",
-    "monitor": "monitoring",
-    "events": "events",
-    "demo": "demo",
-}
+# Each stands in the module of its name, which is imported when it is called: `serve` must run where
+# the libraries for books and training are not installed.
+_COMMANDS = (
+    "sample",
+    "define",
+    "check",
+    "explore",
+    "train",
+    "bootstrap",
+    "score",
+    "models",
+    "serve",
+    "token",
+    "ledger",
+    "replay",
+    "outcomes",
+    "monitor",
+    "events",
+    "demo",
+)
 
 
 class _Lazy(click.Group):
@@ -47,7 +47,7 @@ class _Lazy(click.Group):
         if name not in _COMMANDS:
             return None
         try:
-            module = import_module(f"peerloan.cli.{_COMMANDS[name]}")
+            module = import_module(f"peerloan.cli.{name}")
         except ModuleNotFoundError as error:
             if (error.name or "").startswith("peerloan"):
                 raise

@@ -20,11 +20,12 @@ from peerloan.cli.console import (
     progress,
     store,
 )
-from peerloan.cli.opening import ledger_database
-from peerloan.ledger import LedgerError
-from peerloan.ledger.replaying import refers_to
+from peerloan.cli.ledger_options import ledger_database
+from peerloan.database import LedgerError
+from peerloan.ledger.audit.replay import refers_to
 from peerloan.loan.text import counted
-from peerloan.model import BundleError, Explanation, Manifest, Policy, State, Store, StoreError
+from peerloan.model import Policy
+from peerloan.registry import BundleError, Explanation, Manifest, State, Store, StoreError
 
 _WHY = click.option("--why", default="", help="The reason, for the history.")
 _VERSION = click.argument("version")
@@ -180,8 +181,8 @@ def delete(version: str) -> None:
 def policy(version: str, aim: tuple[str, float]) -> None:
     """Publish a version anew with another threshold and its bands."""
     # The card is written by the room that trains, which serving need not have installed.
-    from peerloan.training.card import model_card
-    from peerloan.training.revised import under_another_policy
+    from peerloan.reports.model_card import model_card
+    from peerloan.reports.recalibration_report import under_another_policy
 
     here = store()
     manifest = here.manifest(version)
@@ -215,8 +216,8 @@ def policy(version: str, aim: tuple[str, float]) -> None:
 def compare(first: str, second: str, book: str, as_json: bool) -> None:
     """Compare two versions on a book with outcomes: AUC, calibration, and who changes sides."""
     from peerloan.book import open_book
-    from peerloan.training.comparing import compare as compare_bundles
-    from peerloan.training.run import read_table
+    from peerloan.training.comparison import compare as compare_bundles
+    from peerloan.training.pipeline import read_table
 
     here = store()
     a, b = here.load(first), here.load(second)

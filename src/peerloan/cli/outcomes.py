@@ -15,16 +15,16 @@ import numpy as np
 import pyarrow as pa
 
 from peerloan.book import Book, BookError, Part, open_book, read_cells, take_rows
-from peerloan.book.columns import check_header, check_separator
+from peerloan.book.validation import check_header, check_separator
 from peerloan.cli.console import DEFINITION, JSON, No, definition_of, note, print_json, progress
-from peerloan.cli.opening import ledger_database
-from peerloan.ledger import LedgerUnavailable
+from peerloan.cli.ledger_options import ledger_database
+from peerloan.database import LedgerUnavailable
+from peerloan.ledger.outcome_parsing import Reader
 from peerloan.ledger.outcomes import COMMAND_LINE, Recorded, Recorder, Status
-from peerloan.ledger.reports import Reader
 from peerloan.loan import Problem, Suggestions
 from peerloan.loan.labels import is_unknown
 from peerloan.loan.text import counted
-from peerloan.model.states import current_user
+from peerloan.registry.alias_state import current_user
 
 # Rows of one transaction: a service that decides meanwhile waits for each.
 _AT_ONCE = 2_000

@@ -11,13 +11,13 @@ from uuid import UUID
 import click
 
 from peerloan.cli.console import JSON, No, expect_many_records, note, print_json, progress, store
-from peerloan.cli.opening import Moment, ledger_database
-from peerloan.ledger import Database
-from peerloan.ledger.ids import text as id_text
-from peerloan.ledger.reading import find, stream, was_purged
-from peerloan.ledger.replaying import Replay, Report, count
+from peerloan.cli.ledger_options import Moment, ledger_database
+from peerloan.database import Database
+from peerloan.ledger.audit.replay import Replay, Report, count
+from peerloan.ledger.queries import find, stream, was_purged
 from peerloan.loan.text import counted
-from peerloan.model import ONNX_TOLERANCE
+from peerloan.registry import ONNX_TOLERANCE
+from peerloan.uuid7 import text as id_text
 
 # Letters of a long value that are shown before and after it begins to differ.
 _BEFORE, _AFTER = 20, 60

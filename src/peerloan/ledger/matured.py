@@ -7,11 +7,11 @@ from typing import NamedTuple
 
 from sqlalchemy import ColumnElement, Connection, FromClause, Select, func, or_, select, true
 
-from peerloan.ledger.batches import MAX_ROWS, batches, measured
-from peerloan.ledger.early import A_DAY, in_time
+from peerloan.database.tables import decisions, outcomes
+from peerloan.ledger.early_outcomes import A_DAY, in_time
 from peerloan.ledger.outcomes import COMMAND_LINE
-from peerloan.ledger.reading import parts
-from peerloan.ledger.schema import decisions, outcomes
+from peerloan.ledger.queries import parts
+from peerloan.ledger.row_batches import MAX_ROWS, batches, measured
 
 # A share times a count may be a little above the whole number that it is.
 _ROUNDING = 1e-9

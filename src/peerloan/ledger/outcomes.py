@@ -22,13 +22,13 @@ from sqlalchemy import (
     values,
 )
 
-from peerloan.ledger import ids
-from peerloan.ledger.database import Database
-from peerloan.ledger.early import counts_from, is_early
-from peerloan.ledger.moments import now_ms
-from peerloan.ledger.reading import made_for, of_time, parts
-from peerloan.ledger.reports import DAY_MS, Reader, Report, day_of
-from peerloan.ledger.schema import Id, decisions, outcomes
+from peerloan import uuid7
+from peerloan.clock import now_ms
+from peerloan.database.engine import Database
+from peerloan.database.tables import Id, decisions, outcomes
+from peerloan.ledger.early_outcomes import counts_from, is_early
+from peerloan.ledger.outcome_parsing import DAY_MS, Reader, Report, day_of
+from peerloan.ledger.queries import made_for, of_time, parts
 from peerloan.loan import Definition, Problem
 from peerloan.loan.spelling import id_spellings, plain
 from peerloan.loan.text import show_given
@@ -169,7 +169,7 @@ class Recorder:
                 expected = f"a loan with a decision {first} to {last} days before {day}"
                 return Problem(row, "loan_id", expected, loan_id)
         else:
-            given = ids.text(report.decision_id)
+            given = uuid7.text(report.decision_id)
             if decision is None:
                 return Problem(row, "id", "the id of a decision", given)
             if decision.purged:
@@ -177,7 +177,7 @@ class Recorder:
             if report.loan_id not in (None, decision.loan_id and plain(decision.loan_id)):
                 own = show_given(decision.loan_id)
                 return Problem(row, "loan_id", f"the decision's own, {own}", loan_id)
-            made = ids.milliseconds(decision.id) // DAY_MS
+            made = uuid7.milliseconds(decision.id) // DAY_MS
             if report.day is not None and report.day < made:
                 expected = f"{day_of(made)}, the day of the decision, or later"
                 return Problem(row, "date", expected, str(day_of(report.day)))
@@ -185,7 +185,7 @@ class Recorder:
         if before is None:
             return None
         field = "loan_id" if report.decision_id is None else "id"
-        again = f"{ids.text(decision.id)} again, as in row {before}"
+        again = f"{uuid7.text(decision.id)} again, as in row {before}"
         return Problem(row, field, "one outcome of each decision", again)
 
     def _keep(self, good: Sequence[tuple[Report, bytes]], now: int) -> dict[bytes, Recorded]:
@@ -196,7 +196,7 @@ class Recorder:
                 connection.execute(_ALONE)
             known = latest(connection, [made for _, made in good])
             for report, made in good:
-                first_day, made_ms = self._horizon[0], ids.milliseconds(made)
+                first_day, made_ms = self._horizon[0], uuid7.milliseconds(made)
                 early = is_early(made_ms, now, first_day)
                 status = self._status(report, known.get(made), early, made_ms)
                 day = day_of(counts_from(made_ms, first_day)) if early else None
@@ -276,7 +276,7 @@ def _latest_of(
     """
     first, last = horizon
     bounds = [
-        (day, ids.first_at((day - last) * DAY_MS), ids.first_at((day - first + 1) * DAY_MS))
+        (day, uuid7.first_at((day - last) * DAY_MS), uuid7.first_at((day - first + 1) * DAY_MS))
         for day in {day for _, day in asked if day is not None}
     ]
     names = column("loan_id", String), column("spelt", String), column("day", Integer)

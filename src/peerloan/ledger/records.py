@@ -6,8 +6,9 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from peerloan.ledger import ids
-from peerloan.model import BANDS, Bundle, Reason
+from peerloan import uuid7
+from peerloan.model import BANDS, Reason
+from peerloan.registry import Bundle
 
 SOURCES = ("api", "page", "protocol", "book")
 
@@ -78,11 +79,11 @@ class Kept(Record):
     @property
     def time_ms(self) -> int:
         """When it was made, in milliseconds since 1970: its id's time."""
-        return ids.milliseconds(self.id)
+        return uuid7.milliseconds(self.id)
 
     def prediction(self) -> dict[str, Any]:
         """The prediction object that was answered."""
-        answer: dict[str, Any] = {"id": ids.text(self.id)}
+        answer: dict[str, Any] = {"id": uuid7.text(self.id)}
         if self.loan_id is not None:
             answer["loan_id"] = self.loan_id
         return answer | {

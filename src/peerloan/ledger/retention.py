@@ -17,16 +17,16 @@ from uuid import UUID
 from sqlalchemy import Connection, and_, delete, func, insert, select, text, tuple_, update
 from sqlalchemy.exc import SQLAlchemyError
 
-from peerloan.ledger import ids
-from peerloan.ledger.batches import counts, size_of
-from peerloan.ledger.database import Database
-from peerloan.ledger.entries import KEY_MS
-from peerloan.ledger.errors import LedgerError
-from peerloan.ledger.moments import now_ms
-from peerloan.ledger.own_seal import expect_own
+from peerloan import uuid7
+from peerloan.clock import now_ms
+from peerloan.database.engine import Database
+from peerloan.database.errors import LedgerError
+from peerloan.database.tables import aggregates, challenges, decisions, keys, outcomes, purges
 from peerloan.ledger.records import VALUES
-from peerloan.ledger.schema import aggregates, challenges, decisions, keys, outcomes, purges
+from peerloan.ledger.row_batches import counts, size_of
 from peerloan.ledger.seal import Seal
+from peerloan.ledger.seal_ownership import expect_own
+from peerloan.ledger.write.entries import KEY_MS
 
 # Decisions of a chunk, and keys of one: meanwhile SQLite's other writers wait.
 _DECISIONS = 1_000
@@ -66,7 +66,7 @@ def count_before(database: Database, before_ms: int) -> int:
     """How many decisions of before a moment (milliseconds since 1970) have their values yet."""
     rows = select(func.count()).select_from(decisions).where(decisions.c.salt.is_not(None))
     with database.reading() as connection:
-        found = connection.execute(rows.where(decisions.c.id < ids.first_at(before_ms)))
+        found = connection.execute(rows.where(decisions.c.id < uuid7.first_at(before_ms)))
         return int(found.scalar_one())
 
 
@@ -118,7 +118,7 @@ def _chunks(database: Database, before_ms: int) -> Iterator[tuple[UUID, UUID]]:
 
     They are looked for before the transaction that erases, which keeps others waiting.
     """
-    low, end = UUID(int=0), ids.first_at(before_ms)
+    low, end = UUID(int=0), uuid7.first_at(before_ms)
     while low < end:
         with database.reading() as connection:
             following = (

@@ -19,10 +19,9 @@ from pathlib import Path
 
 import msgspec
 
-from peerloan import private_files
-from peerloan.ledger.errors import LedgerError, LostSeal
-from peerloan.ledger.heads import HeadFiles
-from peerloan.model import whole
+from peerloan import atomic_files, private_files
+from peerloan.database.errors import LedgerError, LostSeal
+from peerloan.ledger.chain_heads import HeadFiles
 from peerloan.regular_files import read_regular_text
 
 _KEY_BYTES = 32
@@ -73,7 +72,7 @@ class Seal:
             # Another process may be the first.
             with contextlib.suppress(FileExistsError):
                 made = secrets.token_bytes(_KEY_BYTES).hex().encode()
-                whole.publish_file(path, made, private_files.FILE_MODE)
+                atomic_files.publish_file(path, made, private_files.FILE_MODE)
                 return True
         return False
 

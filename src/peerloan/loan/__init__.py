@@ -1,8 +1,7 @@
 """The loan as data: what a loan is stands in a definition, and everything else derives from it."""
 
-from peerloan.loan.changes import breaking_changes
-from peerloan.loan.checks import Checked, Checks, Problem
-from peerloan.loan.columns import Codes, Column, Loans, Numbers, TextColumn, column_values, distinct
+from peerloan.loan.columns import Column, Loans, TextColumn, column_values, distinct
+from peerloan.loan.compatibility import breaking_changes
 from peerloan.loan.decoding import CheckedLoans, Decoder, Rereader, doubts_of
 from peerloan.loan.definition import (
     Definition,
@@ -14,9 +13,10 @@ from peerloan.loan.definition import (
     Texts,
     Value,
 )
-from peerloan.loan.reading import default_definition, parse_definition, read_definition
-from peerloan.loan.schema import json_schema
+from peerloan.loan.json_schema import json_schema
 from peerloan.loan.suggestions import MAX_COMPARISONS, MAX_RUN_COMPARISONS, Suggestions
+from peerloan.loan.toml import default_definition, parse_definition, read_definition
+from peerloan.loan.validation import Checked, Checks, Problem
 
 __all__ = [
     "MAX_COMPARISONS",
@@ -24,7 +24,6 @@ __all__ = [
     "Checked",
     "CheckedLoans",
     "Checks",
-    "Codes",
     "Column",
     "Decoder",
     "Definition",
@@ -33,7 +32,6 @@ __all__ = [
     "Kind",
     "Label",
     "Loans",
-    "Numbers",
     "Problem",
     "Rereader",
     "Roles",

@@ -9,9 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from peerloan.loan.definition import Definition, Value
-
-Numbers = npt.NDArray[np.float64]
-Codes = npt.NDArray[np.int64]
+from peerloan.stats.arrays import Codes, Numbers
 
 
 @dataclass(frozen=True, slots=True)

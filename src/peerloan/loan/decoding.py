@@ -18,12 +18,12 @@ import numpy as np
 import numpy.typing as npt
 from msgspec import UNSET, Meta, UnsetType
 
-from peerloan.loan.checks import Checked, Checks, WrongValue, check_id, doubt
 from peerloan.loan.columns import Column, Loans, TextColumn, column_values
 from peerloan.loan.definition import Definition, Field, Value
 from peerloan.loan.spelling import Spelling
 from peerloan.loan.suggestions import Suggestions
 from peerloan.loan.text import text_fault
+from peerloan.loan.validation import Checked, Checks, WrongValue, check_id, doubt
 
 _COLON = re.compile(rb'"\s*:')
 # Letters that JSON writes with an escape: no name of a msgspec structure may hold one.

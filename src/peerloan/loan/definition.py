@@ -1,6 +1,6 @@
 """What a loan is: its fields with kind, unit, range and levels, its label, and its roles.
 
-A definition is plain data. It is read from TOML (`peerloan.loan.reading`), travels inside every
+A definition is plain data. It is read from TOML (`peerloan.loan.toml`), travels inside every
 bundle as `loan.json`, and never changes once it is made.
 """
 

@@ -14,7 +14,7 @@ from typing import TypeVar
 import msgspec
 import numpy as np
 
-from peerloan.loan import Numbers
+from peerloan.stats.arrays import Numbers
 
 # Named in every manifest: other rules would be another number, beside this one.
 ARITHMETIC = 1

@@ -13,7 +13,8 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from peerloan.loan import Definition, Loans, Numbers, Value
+from peerloan.loan import Definition, Loans, Value
+from peerloan.stats.arrays import Numbers
 
 
 class EncodedColumn(msgspec.Struct, frozen=True, omit_defaults=True):

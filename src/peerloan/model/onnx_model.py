@@ -10,11 +10,12 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from peerloan.loan import Definition, Loans, Numbers, Value
+from peerloan.loan import Definition, Loans, Value
 from peerloan.model.arithmetic import Calibration, to_unit
 from peerloan.model.encoding import Encoding, to_single
 from peerloan.model.onnx_graph import OnnxModelError, check_graph
 from peerloan.model.onnx_run import run_limited
+from peerloan.stats.arrays import Numbers
 
 # A forest says 0 for many loans; a margin needs a probability inside (0, 1). This is below the
 # accuracy to which a converted estimator reproduces the original.

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from peerloan.model.onnx_graph import OnnxModelError
-from peerloan.model.time_limits import start_unsignalled
+from peerloan.threads import start_unsignalled
 
 # A forest of a hundred full-grown trees takes 0.03 ms a loan.
 RUN_SECONDS, RUN_SECONDS_A_LOAN = 10.0, 0.0005

@@ -11,9 +11,10 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from peerloan.loan import Definition, Field, Numbers, Texts, Value
+from peerloan.loan import Definition, Field, Texts, Value
 from peerloan.model import arithmetic
-from peerloan.model.profile import Profile
+from peerloan.model.reference_profile import Profile
+from peerloan.stats.arrays import Numbers
 
 BANDS = ("low", "medium", "high", "very high")
 # The commentary to Regulation B, § 1002.9(b)(2): more than four reasons is not likely to help.

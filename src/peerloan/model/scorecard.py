@@ -15,8 +15,9 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from peerloan.loan import Definition, Loans, Numbers, Value
+from peerloan.loan import Definition, Loans, Value
 from peerloan.model.arithmetic import MAX_MARGIN, UNIT
+from peerloan.stats.arrays import Numbers
 
 
 class ScorecardError(ValueError):

@@ -11,10 +11,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from peerloan.loan import Codes, Numbers
 from peerloan.model import Policy, probabilities
-from peerloan.monitoring.estimates import Estimate
-from peerloan.monitoring.ranking import LEAST, auc_interval
+from peerloan.stats.arrays import Codes, Numbers
+from peerloan.stats.auc_interval import LEAST, auc_interval
+from peerloan.stats.estimate import Estimate
 
 _DRAWS = 1_000
 # Of a margin's unit: probabilities within a cell differ by at most 1.6 %. The threshold parts two.

@@ -10,12 +10,12 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import Connection
 
-from peerloan.monitoring.counts import Counts, Outcomes, add_outcomes
-from peerloan.monitoring.early import take_off
-from peerloan.monitoring.figures import Challenged, Watched, watched
-from peerloan.monitoring.rules import Rules
-from peerloan.monitoring.storage import Hour, Known, read_counts
-from peerloan.monitoring.versions import Versions
+from peerloan.monitoring.alerts.rules import Rules
+from peerloan.monitoring.counting.counts import Counts, Outcomes, add_outcomes
+from peerloan.monitoring.counting.early_outcomes import take_off
+from peerloan.monitoring.counting.opened_versions import Versions
+from peerloan.monitoring.counting.storage import Hour, Known, read_counts
+from peerloan.monitoring.window_metrics import Challenged, Watched, watched
 
 
 class Window(NamedTuple):

@@ -1,5 +1,1 @@
-"""The Flask application: predictions over HTTP and on a page, with the champion swapped live."""
-
-from peerloan.service.app import create_app
-
-__all__ = ["create_app"]
+"""The names by which operators start the service; what they start stands in `peerloan.web`."""

@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.linear_model import LogisticRegression
 
-from peerloan.loan import Numbers
 from peerloan.model import arithmetic
+from peerloan.stats.arrays import Numbers
 
 BINS = 10
 _LEAST_SLOPE = 1e-6

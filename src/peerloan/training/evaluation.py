@@ -13,9 +13,9 @@ from sklearn.metrics import (
     roc_curve,
 )
 
-from peerloan.loan import Numbers
-from peerloan.model import intervals
 from peerloan.model.onnx_model import FLOOR
+from peerloan.stats import intervals
+from peerloan.stats.arrays import Numbers
 
 # What a figure can be, where that is not from 0 to 1.
 BOUNDS = {"gini": (-1.0, 1.0), "log_loss": (0.0, math.inf)}

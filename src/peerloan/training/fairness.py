@@ -15,9 +15,10 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from peerloan.loan import Numbers, TextColumn
+from peerloan.loan import TextColumn
 from peerloan.loan.text import parse_number, show_bound
-from peerloan.model.intervals import Z95, wilson
+from peerloan.stats.arrays import Numbers
+from peerloan.stats.intervals import Z95, wilson
 from peerloan.training.wording import percent, several
 
 # Below these a group's figures say more about chance than about the model.

@@ -10,7 +10,8 @@ import numpy.typing as npt
 from sklearn.model_selection import StratifiedKFold, train_test_split
 
 from peerloan.book import EqualRows
-from peerloan.loan import Codes, Loans, Numbers
+from peerloan.loan import Loans
+from peerloan.stats.arrays import Codes, Numbers
 
 
 def equal_groups(loans: Loans, late: Numbers) -> Codes | None:

@@ -7,27 +7,26 @@ import numpy as np
 
 from peerloan.book import Book
 from peerloan.loan import Loans
-from peerloan.model import (
-    Bundle,
-    Draft,
-    Judged,
-    OnnxParts,
-    Policy,
-    Scorecard,
-    Store,
-    draft,
-)
-from peerloan.model.profile import Profile
+from peerloan.model import Policy, Scorecard
+from peerloan.model.reference_profile import Profile
+from peerloan.registry import Bundle, Draft, Judged, OnnxParts, Store, draft
+from peerloan.reports.model_card import model_card
+from peerloan.reports.recalibration_report import Recalibrated, recalibration_report
+from peerloan.reports.sections import Judgement
 from peerloan.training.calibration import Calibration, cross_fitted
-from peerloan.training.card import model_card
+from peerloan.training.candidate_result import trade_off
+from peerloan.training.compile.scorecard import rescaled
 from peerloan.training.evaluation import auc_interval, figures
 from peerloan.training.folds import equal_groups, stratified
-from peerloan.training.judged import Judgement
-from peerloan.training.revised import Recalibrated, recalibration_report
-from peerloan.training.run import Aim, OnTable, Outcome, TrainingError, libraries, read_table
-from peerloan.training.scorecards import rescaled
+from peerloan.training.pipeline import (
+    Aim,
+    OnTable,
+    Outcome,
+    TrainingError,
+    libraries,
+    read_table,
+)
 from peerloan.training.search import Progress
-from peerloan.training.study import trade_off
 
 _FOLDS = 5
 

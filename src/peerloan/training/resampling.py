@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 from sklearn.preprocessing import RobustScaler
 
-from peerloan.loan import Numbers
+from peerloan.stats.arrays import Numbers
 
 Resampling = Literal["none", "class-weight", "smote"]
 # Between how many of its nearest late loans a synthetic one may lie (the paper's number).

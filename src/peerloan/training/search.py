@@ -14,7 +14,8 @@ import numpy.typing as npt
 from scipy.stats import t
 from sklearn.model_selection import train_test_split
 
-from peerloan.loan import Codes, Loans, Numbers
+from peerloan.loan import Loans
+from peerloan.stats.arrays import Codes, Numbers
 from peerloan.training import parallel
 from peerloan.training.calibration import Reliability, cross_fitted, reliability
 from peerloan.training.candidates import CANDIDATES, Settings

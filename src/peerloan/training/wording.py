@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from peerloan.loan.text import counted, show_number
-from peerloan.training.measures import Rate
+from peerloan.stats.measures import Rate
 
 
 def percent(share: float) -> str:

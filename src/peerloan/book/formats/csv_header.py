@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from peerloan.book.formats.encodings import convert, is_utf8, not_utf8, show_bytes
-from peerloan.book.formats.foreign import EXPECTED, expect_text
+from peerloan.book.formats.foreign_files import EXPECTED, expect_text
 from peerloan.book.parts import BookError, EmptyFileError, expect_columns
 from peerloan.loan.text import show_given
 

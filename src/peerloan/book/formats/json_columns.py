@@ -7,7 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from peerloan.book.values import as_text
+from peerloan.book.cells import as_text
 
 # Kinds of values: bool, whole, wide (beyond what a double holds exactly), huge (beyond 64 bits),
 # number, text, nested; a missing value has none.

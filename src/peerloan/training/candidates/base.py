@@ -6,8 +6,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from peerloan.loan import Loans, Numbers
-from peerloan.model import OnnxParts, Scorecard
+from peerloan.loan import Loans
+from peerloan.model import Scorecard
+from peerloan.registry import OnnxParts
+from peerloan.stats.arrays import Numbers
 from peerloan.training.resampling import Resampling
 
 SEED = 0

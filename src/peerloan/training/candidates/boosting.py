@@ -9,15 +9,17 @@ from typing import Any
 import numpy as np
 import xgboost
 
-from peerloan.loan import Definition, Loans, Numbers
-from peerloan.model import Encoding, OnnxParts, Scorecard
+from peerloan.loan import Definition, Loans
+from peerloan.model import Encoding, Scorecard
 from peerloan.model.encoding import to_single
+from peerloan.registry import OnnxParts
+from peerloan.stats.arrays import Numbers
 from peerloan.training.candidates.base import SEED, Progress, Settings
-from peerloan.training.encoders import fit_encoding
+from peerloan.training.compile.onnx import booster_graph
+from peerloan.training.compile.scorecard import compile_trees
+from peerloan.training.fit_encoding import fit_encoding
 from peerloan.training.folds import equal_groups, set_aside
-from peerloan.training.graphs import booster_graph
 from peerloan.training.resampling import resample
-from peerloan.training.scorecards import compile_trees
 
 _COMMON = {
     "objective": "binary:logistic",

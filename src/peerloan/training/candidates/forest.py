@@ -9,13 +9,15 @@ from dataclasses import dataclass
 import numpy as np
 from sklearn.ensemble import RandomForestClassifier
 
-from peerloan.loan import Loans, Numbers
-from peerloan.model import Encoding, OnnxParts
+from peerloan.loan import Loans
+from peerloan.model import Encoding
 from peerloan.model.encoding import to_single
 from peerloan.model.onnx_model import FLOOR
+from peerloan.registry import OnnxParts
+from peerloan.stats.arrays import Numbers
 from peerloan.training.candidates.base import SEED, Progress, Settings
-from peerloan.training.encoders import fit_encoding
-from peerloan.training.graphs import forest_graph
+from peerloan.training.compile.onnx import forest_graph
+from peerloan.training.fit_encoding import fit_encoding
 from peerloan.training.resampling import resample
 
 _TREES = 100

@@ -13,14 +13,16 @@ from optbinning import OptimalBinning
 from optbinning.binning import cp
 from sklearn.linear_model import LogisticRegression
 
-from peerloan.loan import Field, Loans, Numbers
-from peerloan.model import Encoding, OnnxParts, Scorecard
+from peerloan.loan import Field, Loans
+from peerloan.model import Encoding, Scorecard
 from peerloan.model.encoding import to_single
+from peerloan.registry import OnnxParts
+from peerloan.stats.arrays import Numbers
 from peerloan.training.candidates.base import SEED, Progress, Settings
-from peerloan.training.encoders import fit_encoding
-from peerloan.training.graphs import logistic_graph
+from peerloan.training.compile.onnx import logistic_graph
+from peerloan.training.compile.scorecard import compile_bins
+from peerloan.training.fit_encoding import fit_encoding
 from peerloan.training.resampling import resample, robust_scale
-from peerloan.training.scorecards import compile_bins
 
 # A value further from the median, in interquartile ranges, counts as this far: one loan with a
 # number like 1e30 would otherwise outweigh all others.

@@ -9,8 +9,8 @@ from __future__ import annotations
 from peerloan.book import Book
 from peerloan.loan import Definition
 from peerloan.training.exploration.findings import Finding, find
-from peerloan.training.exploration.page import show_page
-from peerloan.training.exploration.study import Progress, Study, measure
+from peerloan.training.exploration.measure import Progress, Study, measure
+from peerloan.training.exploration.report import show_page
 
 __all__ = ["Finding", "Study", "explore", "find", "measure", "show_page"]
 

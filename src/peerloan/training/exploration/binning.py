@@ -9,7 +9,8 @@ from typing import Literal
 
 import numpy as np
 
-from peerloan.loan import Codes, Field, Loans, Numbers
+from peerloan.loan import Field, Loans
+from peerloan.stats.arrays import Codes, Numbers
 
 _TENTHS = np.arange(1, 10) / 10
 # A number with no more values has one bin each.

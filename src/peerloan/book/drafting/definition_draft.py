@@ -1,0 +1,292 @@
+"""Drafting a loan definition from a table, with its doubts as comments."""
+
+from __future__ import annotations
+
+import datetime
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from peerloan.book.drafting.column_profile import Profile, profile_book
+from peerloan.book.drafting.label_draft import draft_label
+from peerloan.book.drafting.level_order import find_order
+from peerloan.book.drafting.toml_text import array, comment, doubt, literal, quote
+from peerloan.book.parts import BookError, Progress
+from peerloan.book.quality.doubts import codes_in_words
+from peerloan.book.reader import Book, show_column
+from peerloan.book.validation import check_separator
+from peerloan.loan import Suggestions
+from peerloan.loan.definition import reserved_fault
+from peerloan.loan.text import (
+    counted,
+    parse_number,
+    show_given,
+    show_number,
+    stands_for_missing,
+    text_fault,
+)
+
+_MOST_LEVELS = 100
+# A column with no more distinct whole numbers may hold codes.
+_FEW = 10
+# The share of cells that makes a form the column's own.
+_MOSTLY = 0.9
+# Fewer rows than this may all differ by chance.
+_MANY = 20
+_ROLE_DOUBTS = {
+    "id": "it differs in every row, so it is taken for the loan's id and is no feature",
+    "date": "it holds dates, so it is taken for the loan's date and is no feature",
+}
+_ID_WORDS = frozenset({"id", "uuid", "guid", "key", "nr"})
+
+
+class _LeftOutError(Exception):
+    """A column that can't be drafted as a field; says why."""
+
+
+def draft_definition(
+    book: Book, label: str, late: str | None = None, progress: Progress | None = None
+) -> str:
+    """A definition in TOML that fits the book, with `# doubt:` comments where it is guessed.
+
+    `label` names the label's column, `late` its value that means late. Raises BookError if there
+    is no such column or value, if the label has not two values, or if no column can be a field.
+    """
+    if label not in book.columns:
+        check_separator(book, [label])
+        near = Suggestions().nearest(label, tuple(book.columns))
+        hint = f" (did you mean {show_column(near)}?)" if near is not None else ""
+        raise BookError(f"{book.name}: expected a column {show_column(label)}, got none{hint}")
+    if fault := text_fault(label) or reserved_fault(label):
+        raise BookError(f"{book.name}: the label's column: {fault}")
+    profiles = profile_book(book, progress)
+    target = profiles.pop(label)
+    label_doubts, label_lines = draft_label(book, target, late)
+    roles: dict[str, str] = {}
+    blocks = []
+    fields = 0
+    for profile in profiles.values():
+        name = profile.name
+        try:
+            if role := _role(profile, roles):
+                roles[role] = name
+                continue
+            lines = list(_field(profile))
+        except _LeftOutError as reason:
+            blocks.append([comment(f"left out: {show_column(name)}: {reason}")])
+        else:
+            fields += 1
+            blocks.append(["[[field]]", f"name = {quote(name)}", *lines])
+    if not fields:
+        reasons = [line.removeprefix("# ") for block in blocks for line in block]
+        reasons += [
+            f"{show_column(name)}: taken for the loans' {role}" for role, name in roles.items()
+        ]
+        raise BookError(
+            f"{book.name}: expected a column that can be a field, got none: {'; '.join(reasons)}"
+        )
+    head = [
+        *map(doubt, label_doubts),
+        comment(
+            f"Drafted from {book.name}: {counted(target.rows, 'loan')}, "
+            f"{counted(len(book.columns), 'column')}."
+        ),
+        *(comment(f"note: {note}") for note in book.notes),
+        "# Look at each doubt; where the draft is right, delete the comment.",
+        *([doubt(_show_broken(target.broken, book))] if target.broken else []),
+        "",
+        f"model = {quote(_model_name(book))}",
+    ]
+    role_lines = [
+        line
+        for role, name in roles.items()
+        for line in (doubt(_ROLE_DOUBTS[role]), f"{role} = {quote(name)}")
+    ]
+    groups = [head, label_lines, *([["[roles]", *role_lines]] if roles else []), *blocks]
+    return "\n\n".join("\n".join(group) for group in groups) + "\n"
+
+
+def _role(profile: Profile, taken: dict[str, str]) -> str | None:
+    """The role that a column seems to have; raises _LeftOutError if another column has it."""
+    if text_fault(profile.name) or (profile.name != "loan_id" and reserved_fault(profile.name)):
+        return None
+    if _is_date(profile):
+        what, role = "dates", "date"
+    elif _is_id(profile):
+        what, role = "a different value in each row, as an id does", "id"
+    else:
+        return None
+    if role in taken:
+        raise _LeftOutError(f"it holds {what}, and {show_column(taken[role])} does already")
+    return role
+
+
+def _is_id(profile: Profile) -> bool:
+    """Whether a column names the loans; raises _LeftOutError if it names something else."""
+    words = _words(profile.name)
+    if words and (words[-1] in _ID_WORDS or words[0] == "id"):
+        if not profile.distinct:
+            raise _LeftOutError("it is named like an id, but its values repeat")
+        return True
+    if profile.rows < _MANY or not profile.distinct:
+        return False
+    if profile.numbers:
+        return not profile.texts and profile.whole and profile.rising
+    prose = any(re.search(r"\s", level) for level in profile.levels)
+    return not prose and profile.forms.total() < _MOSTLY * profile.texts
+
+
+def _is_date(profile: Profile) -> bool:
+    if not profile.texts or profile.numbers or profile.forms["date"] < profile.texts:
+        return False
+    try:
+        for text in profile.levels:
+            datetime.date.fromisoformat(text[:10])
+    except ValueError:
+        return False
+    return True
+
+
+def _field(profile: Profile) -> Iterator[str]:
+    """The lines of a field after its name; raises _LeftOutError."""
+    present = profile.rows - profile.missing
+    if fault := text_fault(profile.name):
+        raise _LeftOutError(f"its name can't be a field's: {fault}")
+    if fault := reserved_fault(profile.name):
+        raise _LeftOutError(fault)
+    if profile.empty == profile.rows:
+        raise _LeftOutError("no row has a value")
+    if len(profile.levels) == 1 and not (profile.empty or profile.uncounted or profile.unreadable):
+        raise _LeftOutError(f"every row has the value {show_given(next(iter(profile.levels)))}")
+    if not present:
+        return _category(profile)
+    if profile.forms["percent"] >= _MOSTLY * present:
+        raise _LeftOutError(
+            f"it holds percent texts such as {show_given(profile.example)}; "
+            "write them as fractions (0.1306 for 13.06%) and draft again"
+        )
+    if profile.numbers > 0.95 * present:
+        return _number(profile)
+    if profile.forms["other date"] + profile.forms["date"] >= _MOSTLY * present:
+        raise _LeftOutError(
+            f"it holds dates such as {show_given(profile.example)}, which are no feature; "
+            "as the date of the loan they must be written like 2024-12-31"
+        )
+    if profile.forms["dressed number"] + profile.numbers >= _MOSTLY * present:
+        raise _LeftOutError(
+            f"it holds numbers such as {show_given(profile.example)}; "
+            "write them plainly (1234.5) and draft again"
+        )
+    return _category(profile)
+
+
+def _number(profile: Profile) -> Iterator[str]:
+    yield f"kind = {quote('whole' if profile.whole else 'number')}"
+    yield f"label = {quote(_human(profile.name))}"
+    if thousands := profile.thousands.doubt(profile.highest, None, False):
+        yield doubt(f"{thousands.text}: {counted(thousands.rows, 'row')}")
+    if profile.texts:
+        example = show_given(profile.example)
+        rows = counted(profile.texts, "row")
+        verb, are = ("holds", "it is") if profile.texts == 1 else ("hold", "they are")
+        yield doubt(f"{rows} {verb} no number, such as {example}; {are} refused")
+    if profile.whole and profile.distinct and profile.rows >= _MANY:
+        yield doubt(
+            "a different whole number in each row: does it name a loan, a customer or a row? Then "
+            "remove this field"
+        )
+    if profile.whole and len(profile.levels) <= _FEW:
+        values = sorted({v for text in profile.levels if (v := _number_or_none(text)) is not None})
+        shown = ", ".join(map(show_number, values))
+        yield doubt(f"only the values {shown}: a number or a code? A code is a category")
+    codes = profile.missing_codes()
+    if codes is not None:
+        yield doubt(
+            f"{codes_in_words(codes, profile.rows)}; does it stand for missing? Then leave these "
+            "cells empty and draft again"
+        )
+    if profile.lowest >= 0:
+        yield doubt("no value is negative; is less than 0 impossible?")
+        yield "min = 0"
+        if profile.highest <= 1 and not profile.whole:
+            yield doubt("a fraction? Then percent = true shows 0.1306 as 13.06 %")
+    lowest, highest = (codes.lowest, codes.highest) if codes else (profile.lowest, profile.highest)
+    yield f"seen = [{literal(lowest)}, {literal(highest)}]"
+    if profile.missing:
+        yield "missing = true"
+    median = profile.median
+    yield f"default = {literal(float(round(median)) if profile.whole else float(f'{median:.6g}'))}"
+
+
+def _category(profile: Profile) -> Iterator[str]:
+    if profile.uncounted or len(profile.levels) > _MOST_LEVELS:
+        example = show_given(profile.example)
+        raise _LeftOutError(f"it holds more than {_MOST_LEVELS} different texts, such as {example}")
+    right = [level for level, _ in profile.levels.most_common() if text_fault(level) is None]
+    spelt = [level for level in right if stands_for_missing(level)]
+    levels = [level for level in right if level not in spelt] or right
+    if not levels:
+        raise _LeftOutError("it holds no text without control characters")
+    refused = profile.unreadable + sum(
+        count for level, count in profile.levels.items() if text_fault(level) is not None
+    )
+    ordered = find_order(levels)
+    yield f"kind = {quote('ordered' if ordered else 'category')}"
+    yield f"label = {quote(_human(profile.name))}"
+    if refused:
+        rows = counted(refused, "row") + (" holds" if refused == 1 else " hold")
+        yield doubt(f"{rows} text that is too long, no UTF-8 or has control characters; refused")
+    if spelt and levels != right:
+        yield doubt(_show_spelt(profile, spelt, bool(ordered)))
+    if any(level != level.strip() for level in levels):
+        yield doubt("some levels begin or end with a space")
+    if ordered:
+        yield doubt("the order is guessed, lowest first; a value that is not listed is refused")
+    elif sum(bool(re.search(r"\d", level)) for level in levels) * 2 > len(levels):
+        yield doubt('have the levels an order? Then kind = "ordered" and lowest first')
+    yield from array("levels", ordered or levels)
+    if profile.empty or levels != right:
+        yield "missing = true"
+    yield f"default = {quote(levels[0])}"
+
+
+def _show_spelt(profile: Profile, spelt: list[str], ordered: bool) -> str:
+    """Texts by which other programs spell a missing value."""
+    shown = ", ".join(
+        f"{show_given(level)} in {counted(profile.levels[level], 'row')}" for level in spelt
+    )
+    so = "these rows are refused" if ordered else "else add it to levels"
+    return f"{shown}: does it stand for missing? Then leave these cells empty; {so}"
+
+
+def _show_broken(rows: int, book: Book) -> str:
+    """Rows that can't be taken apart into cells."""
+    shown, verb = counted(rows, "row"), "has" if rows == 1 else "have"
+    if book.files[0].format == "JSON lines":
+        return f"{shown} {verb} no JSON object with each key once; training refuses them"
+    return f"{shown} {verb} too many or too few cells; training refuses them"
+
+
+def _number_or_none(text: str) -> float | None:
+    try:
+        return parse_number(text)
+    except ValueError:
+        return None
+
+
+def _model_name(book: Book) -> str:
+    name = Path(book.name).name.split(".")[0].lower()
+    return re.sub(r"[^a-z0-9]+", "-", name).strip("-")[:64].strip("-") or "late-payments"
+
+
+def _words(name: str) -> list[str]:
+    spaced = re.sub(r"(?<=[a-zäöüß])(?=[A-ZÄÖÜ])", " ", name)
+    return [word for word in re.split(r"[\s_.\-]+", spaced.lower()) if word]
+
+
+def _human(name: str) -> str:
+    """A column's name as a label for people: 'yearly_income' is 'Yearly income'."""
+    # A name with spaces is written for people already.
+    spaced = name.strip() if re.search(r"\s", name.strip()) else " ".join(_words(name))
+    label = spaced or name.strip() or "Column"
+    return label[0].upper() + label[1:]

@@ -1,0 +1,374 @@
+"""Reading one CSV file, gzipped or not: exact row numbers, and values as raw bytes.
+
+Values stay bytes until a definition says what they are, so that text that is no UTF-8 is a
+problem of its value and not of the file.
+"""
+
+from __future__ import annotations
+
+import io
+import threading
+import time
+from array import array
+from collections.abc import Callable, Generator, Iterator
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv
+
+from peerloan.book.formats.csv_header import HEADER_LIMIT, read_header, read_lines
+from peerloan.book.formats.csv_tail import find_tail
+from peerloan.book.formats.signals import noticed_signals
+from peerloan.book.formats.text_stream import open_stream
+from peerloan.book.parts import PART_ROWS, BookError, Part, is_no_table, shown
+from peerloan.loan import Problem
+
+# Also the longest row that can be read.
+_BLOCK = 1 << 22
+_RELEASE_SECONDS = 1.0
+_FIRST_LINES = 1 << 16
+_NO_END = 1 << 62
+# After so many of them it is asked whether a signal came.
+_CALLS = 1_024
+
+
+class CsvFile:
+    """A CSV file: comma-separated UTF-8 with a header, quoted where needed (RFC 4180)."""
+
+    format = "CSV"
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        with open_stream(self.path) as (stream, raw):
+            head = stream.read(HEADER_LIMIT)
+            header = read_header(head, shown(path))
+            self._names, self._start = header.names, header.start
+            size = path.stat().st_size if stream is raw else None
+            tail = find_tail(stream, size, self._start)
+            # The place behind the last row.
+            self._end = None if tail is None else tail.start
+            self.has_rows = self._any_row(stream)
+        self._nameless = _nameless(self._names)
+        named = [name for i, name in enumerate(self._names) if i not in self._nameless]
+        self.schema = pa.schema([(name, pa.binary()) for name in named])
+        self.notes = (*header.notes, *self._passed_over(0 if tail is None else tail.rows))
+
+    def first_lines(self) -> list[tuple[int, str]]:
+        """The first lines with their numbers."""
+        with open_stream(self.path) as (stream, _):
+            return read_lines(stream.read(_FIRST_LINES))
+
+    def parts(self, first: int, at_byte: Callable[[int], None]) -> Iterator[Part]:
+        """Read the rows; `first` is the number of the first, `at_byte` hears how far it is read."""
+        for part in self._all_columns(first, at_byte):
+            yield self._named_columns(part) if self._nameless else part
+
+    def _any_row(self, stream: IO[bytes]) -> bool:
+        """Whether there is more than blank lines before the end."""
+        stream.seek(self._start)
+        left = _NO_END if self._end is None else self._end - self._start
+        while left and (block := stream.read(min(left, HEADER_LIMIT))):
+            if block.strip(b"\r\n"):
+                return True
+            left -= len(block)
+        return False
+
+    def _passed_over(self, rows: int) -> Iterator[str]:
+        if count := len(self._nameless):
+            noun = "column" if count == 1 else "columns"
+            yield f"{count} {noun} without a name passed over: a row with a value there is refused"
+        if rows:
+            noun = "row" if rows == 1 else "rows"
+            yield f"{rows:,} {noun} without any value at the end passed over"
+
+    def _named_columns(self, part: Part) -> Part:
+        """A part without its nameless columns; a row that has a value there is a problem."""
+        records = part.records
+        wrong = np.zeros(records.num_rows, dtype=np.bool_)
+        problems = []
+        for i in self._nameless:
+            lengths = pc.binary_length(records.column(i)).to_numpy(zero_copy_only=False)
+            given = f"a value in column {i + 1}, which has no name"
+            places = np.flatnonzero((lengths > 0) & ~wrong)
+            problems += [
+                Problem(row, "(row)", _cells(len(self._names)), given)
+                for row in part.numbers[places].tolist()
+            ]
+            wrong[places] = True
+        kept = [i for i in range(len(self._names)) if i not in self._nameless]
+        columns = [records.column(i) for i in kept]
+        records = pa.RecordBatch.from_arrays(columns, schema=self.schema)
+        if not problems:
+            return Part(records, part.numbers, part.problems)
+        problems = sorted([*part.problems, *problems], key=lambda problem: problem.loan or 0)
+        return Part(records.filter(pa.array(~wrong)), part.numbers[~wrong], problems)
+
+    def _all_columns(self, first: int, at_byte: Callable[[int], None]) -> Iterator[Part]:
+        width = len(self._names)
+        rejected = _Rejected(width, first - 1)
+        schema = pa.schema([(name, pa.binary()) for name in self._names])
+        nothing = pa.RecordBatch.from_pylist([], schema=schema)
+        # Columns are read by position: names may be anything here.
+        keys = [str(i) for i in range(width)]
+        with open_stream(self.path) as (stream, raw):
+            stream.read(self._start)
+            left = _NO_END if self._end is None else self._end - self._start
+            feed = _Feed(stream, raw, left, b"\n" + _end_mark(width).encode())
+
+            def opened() -> Any:
+                return pyarrow.csv.open_csv(
+                    pa.PythonFile(feed, "r"),
+                    # One thread: only then does the parser know the rows' numbers.
+                    pyarrow.csv.ReadOptions(
+                        column_names=keys, block_size=_BLOCK, use_threads=False
+                    ),
+                    pyarrow.csv.ParseOptions(newlines_in_values=True, invalid_row_handler=rejected),
+                    pyarrow.csv.ConvertOptions(
+                        column_types={key: pa.binary() for key in keys},
+                        strings_can_be_null=False,
+                    ),
+                )
+
+            number = first
+            batches = _batches(opened, rejected, lambda: self._unreadable(rejected, number - 1))
+            try:
+                for block, batch in enumerate(batches, 1):
+                    # Of a batch without records too, or all of a book's would be held.
+                    while rejected.fill_part(number):
+                        yield rejected.part(nothing, number)
+                        number += PART_ROWS
+                    columns = batch.columns
+                    if not feed.ascii:
+                        columns = [_from_latin(column) for column in columns]
+                    records = pa.RecordBatch.from_arrays(columns, schema=schema)
+                    for start in range(0, records.num_rows, PART_ROWS):
+                        while rejected.fill_part(number):
+                            yield rejected.part(nothing, number)
+                            number += PART_ROWS
+                        part = rejected.part(records.slice(start, PART_ROWS), number)
+                        number += part.size
+                        yield part
+                    # The feed is ahead of the parser, which makes one batch of each block.
+                    at_byte(feed.positions[min(block, len(feed.positions)) - 1])
+            finally:
+                batches.close()
+                del batches
+                feed.wait_for_release()
+        # The mark comes after every row, unless a quotation that nobody closed has swallowed it.
+        if rejected.last < number or not rejected.end():
+            row = max(number - 1, rejected.last)
+            raise BookError(
+                f"{shown(self.path)}: expected a closing quotation mark, got none: "
+                f"a quoted value in row {row} runs to the end of the file"
+            )
+        while rejected.waiting:
+            part = rejected.part(nothing, number)
+            number += part.size
+            yield part
+
+    def _unreadable(self, rejected: _Rejected, last: int) -> BaseException:
+        """Why the parser did not go on behind the row of this number."""
+        if rejected.stopped:
+            return KeyboardInterrupt()
+        if rejected.refusal:
+            return BookError(f"{shown(self.path)}: {rejected.refusal}")
+        return BookError(
+            f"{shown(self.path)}: expected rows of at most {_BLOCK >> 20} MB, got a longer one "
+            f"after row {last}: a quotation mark may not be closed"
+        )
+
+
+class _Feed(io.RawIOBase):
+    """A CSV's bytes as the parser should get them: a stream that only reads.
+
+    Three things differ from the file: bytes that are not ASCII come as if the text were Latin-1,
+    since the parser can report a wrong row only if it is valid UTF-8 (`_from_latin` turns them
+    back); a block never ends with a carriage return, after which the parser would drop a newline
+    even from within quotes; and a mark follows the last row, by which an unclosed quotation mark
+    is found. `left` is how many bytes there are up to that.
+    """
+
+    def __init__(self, stream: IO[bytes], raw: IO[bytes], left: int, end: bytes) -> None:
+        self._stream, self._raw, self._left, self._end = stream, raw, left, end
+        self.ascii = True
+        self.positions: list[int] = []
+        self._lent: list[bytearray] = []
+        self._reading = threading.Lock()
+
+    def readable(self) -> bool:
+        return True
+
+    def read(self, size: int = -1) -> bytearray:
+        with self._reading:
+            block = self._next(size)
+            self._lent = [*self._still_lent(), block]
+        return block
+
+    def wait_for_release(self) -> None:
+        """Give out nothing more, and wait until every block is let go of.
+
+        Arrow reads in a thread of its own, which does so a little later than it has parsed them. If
+        the interpreter ends just then, that thread aborts the whole process.
+        """
+        until = time.monotonic() + _RELEASE_SECONDS
+        if self._reading.acquire(timeout=_RELEASE_SECONDS):
+            self._left, self._end = 0, b""
+            self._reading.release()
+        while self._still_lent() and time.monotonic() < until:
+            time.sleep(0.0005)
+
+    def _still_lent(self) -> list[bytearray]:
+        lent = []
+        for block in self._lent:
+            try:
+                block.clear()
+            except BufferError:  # Arrow still looks at it
+                lent.append(block)
+        return lent
+
+    def _take(self, size: int) -> bytes:
+        block = self._stream.read(min(size, self._left))
+        self._left -= len(block)
+        return block
+
+    def _next(self, size: int) -> bytearray:
+        block = self._take(size)
+        self.positions.append(self._raw.tell())
+        while block.endswith(b"\r") and (more := self._take(1)):
+            block += more
+        if not block:
+            block, self._end = self._end, b""
+        if block.isascii():
+            return bytearray(block)
+        self.ascii = False
+        return bytearray(block.decode("latin-1").encode("utf-8"))
+
+
+class _Rejected:
+    """The rows that have too many or too few cells, until their part is made."""
+
+    def __init__(self, width: int, before: int) -> None:
+        self._width, self._before = width, before
+        self._end = _end_mark(width)
+        # Plain machine integers: a book may consist of nothing else.
+        self._numbers, self._cells = array("q"), array("q")
+        self._count = self._first = self._first_cells = 0
+        self._last = ""
+        # The number of the last one, if there is one.
+        self.last = 0
+        # Why they are too many, in words.
+        self.refusal = ""
+        self.came_signal: Callable[[], bool] = lambda: False
+        self.stopped = False
+
+    def __call__(self, row: Any) -> str:
+        """The parser's report of such a row, in a thread of its own."""
+        self.last = row.number + self._before
+        self._numbers.append(self.last)
+        self._cells.append(row.actual_columns)
+        self._last = row.text
+        if not self._count:
+            self._first, self._first_cells = self.last, row.actual_columns
+        self._count += 1
+        if self._count % _CALLS == 0 and self.came_signal():
+            self.stopped = True
+            return "error"
+        if not is_no_table(self._count, row.number):
+            return "skip"
+        self.refusal = (
+            f"expected rows of {_cells(self._width)}, as the header has, got another number in "
+            f"{self._count:,} of the first {row.number:,} rows, such as "
+            f"{_cells(self._first_cells)} in row {self._first}: the header is of another table"
+        )
+        return "error"
+
+    def end(self) -> bool:
+        """Take off the end mark, which is the last row; whether it was there.
+
+        An equal row before it is one of the table's.
+        """
+        ended = self._last == self._end
+        if ended:
+            self._numbers.pop()
+            self._cells.pop()
+        return ended
+
+    @property
+    def waiting(self) -> bool:
+        return bool(self._numbers)
+
+    def fill_part(self, first: int) -> bool:
+        """Whether the rows from this number on are all rejected, as many as a part holds."""
+        last = PART_ROWS - 1
+        return last < len(self._numbers) and self._numbers[last] == first + last
+
+    def part(self, records: pa.RecordBatch, first: int) -> Part:
+        """These records with their numbers, and the rejected rows among them.
+
+        Without records, as many of the rejected rows as a part holds.
+        """
+        end = len(self._numbers) if records.num_rows else PART_ROWS
+        rejected = np.array(self._numbers[:end], dtype=np.int64)
+        numbers = np.arange(first, first + records.num_rows + len(rejected), dtype=np.int64)
+        if not len(rejected):
+            return Part(records, numbers, [])
+        numbers = numbers[~np.isin(numbers, rejected)][: records.num_rows]
+        if records.num_rows:
+            rejected = rejected[rejected < numbers[-1]]
+        problems = [
+            Problem(number, "(row)", _cells(self._width), _cells(cells))
+            for number, cells in zip(rejected.tolist(), self._cells[: len(rejected)], strict=True)
+        ]
+        del self._numbers[: len(rejected)], self._cells[: len(rejected)]
+        return Part(records, numbers, problems)
+
+
+def _batches(
+    opened: Callable[[], Any], rejected: _Rejected, why: Callable[[], BaseException]
+) -> Generator[pa.RecordBatch, None, None]:
+    """The parser's batches; what it can't read, the first block included, is a BookError."""
+    reader = None
+    try:
+        while True:
+            # Not between two: whoever takes the batches may have signals of its own.
+            with noticed_signals() as rejected.came_signal:
+                reader = opened() if reader is None else reader
+                batch = next(reader, None)
+            if batch is None:
+                return
+            yield batch
+    except pa.ArrowInvalid:
+        raise why() from None
+    finally:
+        del reader  # or the traceback of an error would keep its blocks
+
+
+def _nameless(names: list[str]) -> list[int]:
+    """The columns that are left out if they hold nothing: those without a name.
+
+    The first column may name the rows, as R and pandas write them; and one column alone amid others
+    is taken for one whose name is empty.
+    """
+    places = [i for i, name in enumerate(names) if i and not name.strip()]
+    return [] if len(places) == 1 and places[0] < len(names) - 1 else places
+
+
+def _end_mark(width: int) -> str:
+    """A row of one cell too many, so that it is never taken for a record."""
+    return "\x04" + "," * width
+
+
+def _from_latin(column: pa.Array) -> pa.Array:
+    """A column of Latin-1 read as UTF-8, as the bytes that it was."""
+    data = column.buffers()[2]
+    if data is None or data.to_pybytes().isascii():
+        return column
+    values = [value.decode("utf-8").encode("latin-1") for value in column.to_pylist()]
+    return pa.array(values, pa.binary())
+
+
+def _cells(count: int) -> str:
+    return f"{count} cell{'' if count == 1 else 's'}"

@@ -1,0 +1,1 @@
+"""Checks of a whole book: wrong values, and values that are unusual without being wrong."""

@@ -1,0 +1,32 @@
+"""Row numbers as ranges."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from peerloan.loan.text import counted
+from peerloan.stats.arrays import Codes
+
+# Ranges on a line.
+_SHOWN = 200
+
+
+def spans_of(spans: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Ascending ranges (first, last), one a row, with those joined that touch."""
+    starts = np.flatnonzero(np.append(True, spans[1:, 0] > spans[:-1, 1] + 1))
+    ends = np.append(starts[1:] - 1, len(spans) - 1)
+    return np.stack([spans[starts, 0], spans[ends, 1]], axis=1)
+
+
+def ranges_of(rows: Codes) -> list[tuple[int, int]]:
+    """Ascending row numbers as ranges (first, last)."""
+    return [(first, last) for first, last in spans_of(np.stack([rows, rows], axis=1)).tolist()]
+
+
+def show_ranges(ranges: list[tuple[int, int]], unlisted: int = 0) -> str:
+    """Rows in words: 'row 5', 'rows 5, 7, 30–111068'; `unlisted` rows more are in no range."""
+    shown = ", ".join(f"{a}" if a == b else f"{a}–{b}" for a, b in ranges[:_SHOWN])
+    if rest := unlisted + sum(last - first + 1 for first, last in ranges[_SHOWN:]):
+        shown += f" and {counted(rest, 'more row')}"
+    return f"row{'' if len(ranges) == 1 and ranges[0][0] == ranges[0][1] else 's'} {shown}"

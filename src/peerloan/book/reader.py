@@ -1,0 +1,270 @@
+"""Opening a book: a file, a folder or a glob, of any format; and reading it part by part."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+
+from peerloan.book.common_type import common_type
+from peerloan.book.formats.arrow_reader import FILE_MAGIC as ARROW_MAGIC
+from peerloan.book.formats.arrow_reader import STREAM_MAGIC, ArrowFile
+from peerloan.book.formats.csv_reader import CsvFile
+from peerloan.book.formats.json_lines_reader import ENDINGS as JSON_ENDINGS
+from peerloan.book.formats.json_lines_reader import JsonLinesFile, is_json_lines
+from peerloan.book.formats.parquet_reader import MAGIC as PARQUET_MAGIC
+from peerloan.book.formats.parquet_reader import ParquetFile
+from peerloan.book.formats.text_stream import open_stream
+from peerloan.book.partitions import PartitionedFile, partitions_of
+from peerloan.book.parts import BookError, EmptyFileError, Part, Progress, TableFile, shown
+from peerloan.book.paths import NO_ROW, NO_TABLE, OTHER_FORMAT, Listing, list_files
+from peerloan.loan.text import parse_number
+from peerloan.loan.validation import Problem, show_name
+
+
+@dataclass(frozen=True)
+class Book:
+    """An opened book: its name as the user gave it, its files, and its columns' names and types.
+
+    CSV columns are of type binary. Where files hold a column in different types, the schema's is
+    one that is common to all, and each part keeps that of its file: no value is changed by reading.
+    `bytes_total` is the size of the files.
+    `notes` say how many files of a folder were read, and name what was passed over.
+    """
+
+    name: str
+    files: tuple[TableFile, ...]
+    schema: pa.Schema
+    bytes_total: int
+    notes: tuple[str, ...] = ()
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """The files, in the order in which they are read."""
+        return tuple(file.path for file in self.files)
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns' names, in order."""
+        return tuple(self.schema.names)
+
+    @property
+    def is_text(self) -> bool:
+        """Whether columns of bytes hold the text of cells, as those of CSV do."""
+        return all(file.format == "CSV" for file in self.files)
+
+    def mixed(self) -> list[str]:
+        """The columns that not all files hold in one type."""
+        return [
+            field.name
+            for field in self.schema
+            if any(file.schema.field(field.name).type != field.type for file in self.files)
+        ]
+
+    def kinds_of(self, name: str) -> str:
+        """The types of a column, each with the first file that has it, in words."""
+        kinds: dict[str, str] = {}
+        for file in self.files:
+            kinds.setdefault(str(file.schema.field(name).type), shown(file.path))
+        return " and ".join(f"{kind} in {path}" for kind, path in kinds.items())
+
+    def bad_row(self, problem: Problem) -> str:
+        """What is wrong with a row, in words."""
+        return (
+            f"{self.name}: row {problem.loan}, {problem.field}: expected {problem.expected}, "
+            f"given {problem.given}"
+        )
+
+    def parts(self, progress: Progress | None = None) -> Iterator[Part]:
+        """Read the book from its start, in parts of at most 65,536 records.
+
+        `progress` is called with the fraction read (0 to 1). Raises BookError for a file that is
+        cut off or damaged. May be called again for another pass.
+        """
+        first, before = 1, 0
+
+        def at_byte(position: int) -> None:
+            if progress is not None:
+                progress(min(1.0, (before + position) / max(self.bytes_total, 1)))
+
+        for file in self.files:
+            for part in file.parts(first, at_byte):
+                first += part.size
+                records = part.records.select(self.schema.names)
+                yield Part(records, part.numbers, part.problems, file.path)
+            before += file.path.stat().st_size
+            at_byte(0)
+
+
+def open_book(spec: str | Path) -> Book:
+    """Open a book: a file, a folder of files, or a glob; raises BookError.
+
+    Files that hold no row are passed over where others do; the book's notes name them, and what
+    else of a folder is not read.
+    """
+    name = shown(spec)
+    try:
+        listing = list_files(spec)
+        files = _open_files(listing, name)
+        size = sum(file.path.stat().st_size for file in files)
+    except OSError as error:
+        # A folder of many: which one can't be read?
+        which = name if error.filename is None else shown(error.filename)
+        raise BookError(f"{which}: can't be read: {error.strerror or error}") from None
+    schema = _common_schema(files)
+    notes = (*listing.notes(len(files)), *_notes_of(files, listing))
+    return Book(name, files, schema, size, notes)
+
+
+def _open_files(listing: Listing, name: str) -> tuple[TableFile, ...]:
+    """The listed files that hold rows; what is passed over is added to the listing."""
+    files, others = [], []
+    empty = ""
+    for path in listing.files:
+        if not listing.is_table(path):
+            others.append(path)
+            continue
+        try:
+            file = _open_file(path)
+        except EmptyFileError as error:
+            if listing.root is None:
+                raise
+            empty = str(error)
+        else:
+            if file.has_rows:
+                files.append(file)
+                continue
+            empty = f"{name}: expected loans, got column names and no row"
+        listing.pass_over(path, NO_ROW)
+    # By their content alone they are taken only beside others of that format.
+    for path in others:
+        kind = _evident_format(path)
+        if kind is None:
+            listing.pass_over(path, NO_TABLE)
+        elif files and files[0].format != kind.format:
+            listing.pass_over(path, OTHER_FORMAT)
+        elif (file := _open_file(path)).has_rows:
+            files.append(file)
+        else:
+            listing.pass_over(path, NO_ROW)
+    if not files:
+        if listing.root is None:
+            raise BookError(empty)
+        raise listing.refusal(name)
+    files.sort(key=lambda file: file.path)
+    _share_keys(files)
+    return tuple(_with_partitions(file, listing) for file in files)
+
+
+def _share_keys(files: Sequence[TableFile]) -> None:
+    """Give every file of JSON lines the keys of all: one that no row of it has is missing there."""
+    lines = [file for file in files if isinstance(file, JsonLinesFile)]
+    names = list(dict.fromkeys(name for file in lines for name in file.schema.names))
+    for file in lines:
+        file.add_columns(names)
+
+
+def _with_partitions(file: TableFile, listing: Listing) -> TableFile:
+    partitions = {} if listing.root is None else partitions_of(file.path, listing.root)
+    return PartitionedFile(file, partitions) if partitions else file
+
+
+def _notes_of(files: Sequence[TableFile], listing: Listing) -> Iterator[str]:
+    """The files' own notes, and which files they are of where there are others."""
+    paths: dict[str, list[Path]] = {}
+    for file in files:
+        for note in file.notes:
+            paths.setdefault(note, []).append(file.path)
+    for note, some in paths.items():
+        yield note if listing.root is None else f"{note} (in {listing.names(some)})"
+
+
+def _evident_format(path: Path) -> type[ParquetFile | ArrowFile | JsonLinesFile] | None:
+    """The format that a file has by its content; None if it is CSV or no table."""
+    with path.open("rb") as file:
+        head = file.read(len(ARROW_MAGIC))
+    if head.startswith(PARQUET_MAGIC):
+        return ParquetFile
+    if head.startswith((ARROW_MAGIC, STREAM_MAGIC)):
+        return ArrowFile
+    with open_stream(path) as (stream, _):
+        return JsonLinesFile if is_json_lines(stream) else None
+
+
+def _open_file(path: Path) -> TableFile:
+    kind = _evident_format(path)
+    if kind is None and path.name.lower().endswith(JSON_ENDINGS):
+        kind = JsonLinesFile
+    table: TableFile = (kind or CsvFile)(path)
+    twice = [column for column, count in Counter(table.schema.names).items() if count > 1]
+    if twice:
+        if any(map(is_number, twice)):
+            raise without_header(shown(path), table.schema.names)
+        raise BookError(
+            f"{shown(path)}: expected each column once, got more than one "
+            f"{', '.join(map(show_column, twice))}"
+        )
+    return table
+
+
+def _common_schema(files: tuple[TableFile, ...]) -> pa.Schema:
+    first = files[0]
+    for file in files[1:]:
+        if file.format != first.format:
+            raise BookError(
+                f"{shown(file.path)}: expected {first.format}, the format of {shown(first.path)}, "
+                f"got {file.format}: a book has one format"
+            )
+    for file in files[1:]:
+        absent = [name for name in first.schema.names if name not in file.schema.names]
+        added = [name for name in file.schema.names if name not in first.schema.names]
+        if absent or added:
+            differences = [f"no {show_column(name)}" for name in absent]
+            differences += [f"also {show_column(name)}" for name in added]
+            raise BookError(
+                f"{shown(file.path)}: expected the columns of {shown(first.path)}, "
+                f"got {', '.join(differences)}"
+            )
+    return pa.schema([_common_field(field.name, files) for field in first.schema])
+
+
+def _common_field(name: str, files: tuple[TableFile, ...]) -> pa.Field:
+    """A column of a type that may hold its values in all files."""
+    field: pa.Field = files[0].schema.field(name)
+    since = files[0]
+    for file in files[1:]:
+        other = file.schema.field(name)
+        if (kind := common_type(field.type, other.type)) is None:
+            raise BookError(
+                f"{shown(file.path)}: column {show_column(name)}: expected a type that goes with "
+                f"{field.type}, as in {shown(since.path)}, got {other.type}"
+            )
+        if kind != field.type:
+            field, since = field.with_type(kind), file
+        field = field.with_nullable(field.nullable or other.nullable)
+    return field
+
+
+def without_header(name: str, columns: Sequence[str]) -> BookError:
+    """What is wrong with a table whose first line holds values."""
+    return BookError(
+        f"{name}: expected a first line of column names, got what looks like a row of values: "
+        f"{', '.join(map(show_column, columns[:3]))}, …"
+    )
+
+
+def is_number(name: str) -> bool:
+    """Whether a column's name is a number, and so hardly a name."""
+    try:
+        return parse_number(name) is not None
+    except ValueError:
+        return False
+
+
+def show_column(name: str) -> str:
+    """A column's name as an error says it: quoted where it would not be seen."""
+    seen = name and name == name.strip() and name.isprintable()
+    return show_name(name) if seen else ascii(name)

@@ -1,0 +1,342 @@
+"""From a part of a book to checked loans, column by column."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import pyarrow as pa
+
+from peerloan.book.cells import (
+    Mask,
+    as_text,
+    decoded,
+    encode,
+    encode_texts,
+    read_numbers,
+    read_texts,
+    show_cells,
+)
+from peerloan.book.parts import BookError, Part, shown
+from peerloan.book.reader import Book, is_number, show_column, without_header
+from peerloan.loan import (
+    MAX_RUN_COMPARISONS,
+    Definition,
+    Field,
+    Label,
+    Loans,
+    Problem,
+    Suggestions,
+    TextColumn,
+)
+from peerloan.loan.columns import Column
+from peerloan.loan.labels import expected_label, is_unknown, read_label
+from peerloan.loan.text import TEXT_EXPECTED, stands_for_missing
+from peerloan.stats.arrays import Codes, Numbers
+
+_SEPARATORS = {",": "','", ";": "';'", "\t": "tabs", "|": "'|'", ":": "':'", " ": "spaces"}
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What is wrong with one column of a part; `places` are the records that hold a wrong value."""
+
+    field: str
+    expected: str
+    places: Codes
+    column: pa.Array
+
+    def given(self, limit: int | None = None) -> list[str]:
+        """What stands at the places instead, or at the first few of them."""
+        return show_cells(self.column, self.places[:limit])
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A part of a book after its check.
+
+    `good` masks `part.records`: true where nothing is wrong. `loans`, `labels` and `ids` are those
+    of the good rows alone, in the book's order; `every_` ones are of all records, as far as they
+    can be read: a value that can't be is missing there, a number out of range is as given.
+    `every_label` is 1 for late, 0 for on time, −1 for missing, −2 for wrong. `missing` counts by
+    field the records without a value.
+    """
+
+    part: Part
+    every_loan: Loans
+    every_label: Codes | None
+    every_id: TextColumn | None
+    missing: Mapping[str, int]
+    faults: tuple[Fault, ...]
+
+    @cached_property
+    def good(self) -> Mask:
+        """True for the records without a problem."""
+        good = np.ones(self.part.records.num_rows, dtype=np.bool_)
+        for fault in self.faults:
+            good[fault.places] = False
+        return good
+
+    @cached_property
+    def loans(self) -> Loans:
+        """The good rows' loans."""
+        return self.every_loan if self.good.all() else self.every_loan.take(self.good)
+
+    @cached_property
+    def labels(self) -> Codes | None:
+        """The good rows' labels, 1 late, 0 on time and, if they may be missing, −1; None if they
+        were not asked for.
+        """
+        return None if self.every_label is None else self.every_label[self.good]
+
+    @cached_property
+    def ids(self) -> list[str | None] | None:
+        """The good rows' ids; None if the definition or the book has no such column."""
+        if self.every_id is None:
+            return None
+        return self.every_id.take(self.good).values()
+
+    @cached_property
+    def problems(self) -> list[Problem]:
+        """Every wrong value of the part, by row, and by field within it."""
+        problems = list(self.part.problems)
+        for fault in self.faults:
+            rows = self.part.numbers[fault.places].tolist()
+            problems += [
+                Problem(row, fault.field, fault.expected, given)
+                for row, given in zip(rows, fault.given(), strict=True)
+            ]
+        problems.sort(key=lambda problem: problem.loan or 0)
+        return problems
+
+
+def check_columns(definition: Definition, book: Book, *, label: bool = False) -> list[str]:
+    """A book's notes, and those on its columns (extra ones, absent ones that may be missing).
+
+    Raises BookError if a column is not there.
+
+    `label`: whether the label's column must be there.
+    """
+    given = set(book.columns)
+    needed = [*definition.names, *([definition.label.column] if label else [])]
+    missing = [name for name in needed if name not in given]
+    if missing:
+        check_separator(book, needed)
+    if len(missing) == len(needed):
+        check_header(book)
+    known = {*needed, definition.label.column, *definition.roles.columns()}
+    others = [name for name in book.columns if name not in known]
+
+    hints = {}
+    unclaimed = list(others)
+    suggestions = Suggestions(MAX_RUN_COMPARISONS)
+    for name in missing:
+        near = suggestions.nearest(name, tuple(unclaimed))
+        hints[name] = "" if near is None else f" (did you mean {show_column(near)}?)"
+        if near is not None:
+            unclaimed.remove(near)
+
+    optional = {field.name for field in definition.fields if field.missing}
+    refused = [f"{show_column(name)}{hints[name]}" for name in missing if name not in optional]
+    if refused:
+        noun, verb = ("column", "is") if len(refused) == 1 else ("columns", "are")
+        raise BookError(
+            f"{book.name}: expected the {noun} {', '.join(refused)}, which {verb} not there"
+        )
+    notes = list(book.notes)
+    notes += [
+        f"there is no column {show_column(name)}: it counts as missing in every row{hints[name]}"
+        for name in missing
+    ]
+    if others:
+        noun = "column" if len(others) == 1 else "columns"
+        names = ", ".join(map(show_column, others))
+        notes.append(f"{len(others)} {noun} that the loan definition does not name: {names}")
+    return notes
+
+
+def check_separator(book: Book, needed: Sequence[str]) -> None:
+    """Raises BookError if needed columns that are not there are named by another separator, or in a
+    line below the first one.
+    """
+    lines = book.files[0].first_lines() or [(1, ",".join(book.columns))]
+    present = _named(needed, book.columns)
+    for number, line in lines:
+        for separator, words in _SEPARATORS.items():
+            named = _named(needed, line.split(separator))
+            if named <= present or named * 2 < len(needed):
+                continue
+            separated = f"the columns are separated by {words}, expected ','"
+            if number == lines[0][0]:
+                raise BookError(f"{book.name}: {separated}")
+            raise BookError(
+                f"{shown(book.files[0].path)}: expected the column names in line {lines[0][0]}, "
+                f"got them in line {number}: delete what stands above them"
+                f"{'' if separator == ',' else f'; {separated}'}"
+            )
+
+
+def _named(needed: Sequence[str], cells: Iterable[str]) -> int:
+    """How many of the needed columns are among a line's cells, quoted or not."""
+    return len({cell.strip().strip("'\"") for cell in cells}.intersection(needed))
+
+
+def check_header(book: Book) -> None:
+    """Raises BookError if the columns' names look like a row of values."""
+    numbers = sum(is_number(name) for name in book.columns)
+    if numbers * 4 >= len(book.columns):
+        raise without_header(book.name, book.columns)
+
+
+def read_loans(
+    definition: Definition, part: Part, *, label: bool = False, open_label: bool = False
+) -> Batch:
+    """Check a part's rows; `label`: read the label's column too, wrong or missing is a problem.
+
+    `open_label`: a missing label is none; the loan's outcome is not known yet. A column that is
+    absent is missing in every row.
+    """
+    columns: dict[str, Column] = {}
+    missing: dict[str, int] = {}
+    faults: list[Fault] = []
+
+    def note(name: str, expected: str, wrong: Mask, column: pa.Array) -> None:
+        if wrong.any():
+            faults.append(Fault(name, expected, np.flatnonzero(wrong), column))
+
+    for field in definition.fields:
+        column = _column(part.records, field.name)
+        values: Column
+        if field.is_number:
+            values, wrong = read_numbers(column)
+            absent = np.isnan(values) & ~wrong
+            wrong |= _outside(field, values)
+        else:
+            values, wrong = read_texts(column, field)
+            absent = (values.codes < 0) & ~wrong
+        if not field.missing:
+            wrong |= absent
+        columns[field.name] = values
+        missing[field.name] = int(np.count_nonzero(absent))
+        if field.kind == "ordered" and wrong.any():
+            spelt = _spelt_missing(column, wrong)
+            note(field.name, _expected_instead(field), spelt, column)
+            wrong &= ~spelt
+        note(field.name, field.expected, wrong, column)
+
+    labels = None
+    if label:
+        labels, column = read_labels(definition.label, part)
+        wrong = labels == -2 if open_label else labels < 0
+        note(definition.label.column, expected_label(definition.label), wrong, column)
+
+    ids = None
+    id_name = definition.roles.id
+    if id_name is not None and id_name in part.records.schema.names:
+        column = _column(part.records, id_name)
+        ids, wrong = read_texts(column)
+        note(id_name, TEXT_EXPECTED, wrong, column)
+
+    loans = Loans(definition, columns, part.records.num_rows)
+    return Batch(part, loans, labels, ids, missing, tuple(faults))
+
+
+def read_labels(label: Label, part: Part) -> tuple[Codes, pa.Array]:
+    """The labels of all records: 1 late, 0 on time, −1 missing, −2 wrong; and their column."""
+    column = _column(part.records, label.column)
+    codes, texts = encode_texts(column)
+    table = np.full(len(texts) + 1, -2, dtype=np.int64)
+    table[-1] = -1
+    for code, text in enumerate(texts):
+        late = None if text is None else read_label(text, label)
+        if late is not None:
+            table[code] = int(late)
+        elif is_unknown(text, label):
+            table[code] = -1
+    return table[codes], column
+
+
+def read_column(part: Part, name: str) -> list[str | None]:
+    """Any column of a part as text, None where it is missing; a feature of the loan or not."""
+    texts, _ = read_texts(_column(part.records, name))
+    return texts.values()
+
+
+def read_cells(part: Part, name: str) -> list[object]:
+    """Any column of a part as JSON has its values, and None where it is missing.
+
+    A day is text, as 2026-11-25, and a time is its day, in its own zone if it has one. Bytes that
+    are no text stay bytes.
+    """
+    column = decoded(_column(part.records, name))
+    if pa.types.is_timestamp(column.type):
+        # Not safe, since the time of day is left out; a day before 1970 stays the day.
+        column = column.cast(pa.date32(), safe=False)
+    codes, values = encode(column)
+    cells = [*map(_cell, values), None]
+    return [cells[code] for code in codes.tolist()]
+
+
+def join_loans(loans: Sequence[Loans]) -> Loans:
+    """The loans of several batches (at least one, of one definition) as one."""
+    definition = loans[0].definition
+    columns: dict[str, Column] = {}
+    for field in definition.fields:
+        if field.is_number:
+            columns[field.name] = np.concatenate([some.numbers(field.name) for some in loans])
+            continue
+        texts = [some.texts(field.name) for some in loans]
+        levels = tuple(dict.fromkeys(level for text in texts for level in text.levels))
+        codes = np.concatenate([text.recode(levels, unseen=-1) for text in texts])
+        columns[field.name] = TextColumn(codes, levels)
+    return Loans(definition, columns, sum(some.size for some in loans))
+
+
+def _cell(value: object) -> object:
+    if isinstance(value, bool | int):
+        return value
+    if isinstance(value, float):
+        return None if value != value else value
+    text = as_text(value)
+    if text is None:
+        return value if isinstance(value, bytes) else str(value)
+    return text or None
+
+
+def _column(records: pa.RecordBatch, name: str) -> pa.Array:
+    if name not in records.schema.names:
+        return pa.nulls(records.num_rows)
+    return records.column(name)
+
+
+def _outside(field: Field, numbers: Numbers) -> Mask:
+    """The numbers that the field refuses; NaN is none of them."""
+    outside = np.zeros(len(numbers), dtype=np.bool_)
+    if field.min is not None:
+        outside |= numbers < field.min
+    if field.above is not None:
+        outside |= numbers <= field.above
+    if field.max is not None:
+        outside |= numbers > field.max
+    if field.kind == "whole":
+        outside |= (numbers != np.trunc(numbers)) & ~np.isnan(numbers)
+    return outside
+
+
+def _spelt_missing(column: pa.Array, wrong: Mask) -> Mask:
+    """Which of the wrong texts are ones by which other programs spell a missing value."""
+    codes, texts = encode_texts(column)
+    table = np.array([*(stands_for_missing(text or "") for text in texts), False], dtype=np.bool_)
+    return np.asarray(wrong & table[codes])
+
+
+def _expected_instead(field: Field) -> str:
+    """What an ordered field expects instead of NA."""
+    if field.missing:
+        return f"{field.expected}; NA and the like are no levels: leave the cell empty"
+    return (
+        f"{field.expected}; NA and the like are no levels: if the value may be missing, set "
+        "missing = true in the definition and leave the cell empty"
+    )

@@ -1,0 +1,53 @@
+"""`peerloan check`: check every value of a book."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+
+import click
+
+from peerloan.book import check_book, open_book
+from peerloan.cli.console import (
+    BOOK,
+    DEFINITION,
+    JSON,
+    No,
+    definition_of,
+    print_json,
+    progress,
+    store,
+)
+from peerloan.registry import BundleError, StoreError
+
+
+@click.command()
+@BOOK
+@DEFINITION
+@JSON
+def check(book: str, definition: Path | None, as_json: bool) -> None:
+    """Name every bad row and column of a book, count missing values, and name doubts."""
+    chosen, source = definition_of(definition)
+    opened = open_book(book)
+    with progress() as show:
+        usual = _usual_ranges() if definition is None else None
+        report = check_book(opened, chosen, partial(show, f"reading {book}"), usual=usual)
+    if as_json:
+        print_json(report.to_json() | {"definition": source})
+    else:
+        click.echo(f"definition: {source}")
+        for line in report.lines():
+            click.echo(line)
+    if not report.ok:
+        raise No(f"{book}: not as the definition says")
+
+
+def _usual_ranges() -> dict[str, tuple[float, float]] | None:
+    """What the champion was trained on, if there is one that can be read."""
+    here = store()
+    if (champion := here.state().champion) is None:
+        return None
+    with suppress(BundleError, StoreError):
+        return here.load(champion).profile.usual_ranges()
+    return None

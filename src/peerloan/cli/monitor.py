@@ -1,0 +1,285 @@
+"""The command that watches the model."""
+
+from __future__ import annotations
+
+import logging
+import re
+import sys
+from functools import partial
+from typing import Any
+
+import click
+
+from peerloan.book import open_book
+from peerloan.cli.console import (
+    JSON,
+    STRICT_DOUBTS,
+    No,
+    bundle_of,
+    expect_many_records,
+    note,
+    note_lines,
+    print_json,
+    print_table,
+    progress,
+    store,
+)
+from peerloan.cli.ledger_options import Moment, countable, ledger_database
+from peerloan.clock import now_ms
+from peerloan.database import Database
+from peerloan.database.errors import LedgerReadOnly
+from peerloan.ledger import SOURCES
+from peerloan.loan.text import counted
+from peerloan.monitoring.book_report import watch_book
+from peerloan.monitoring.config import Plan, read_plan
+from peerloan.monitoring.counting.decisions import CountedElsewhere, count_new
+from peerloan.monitoring.counting.deduplication import HOUR_MS
+from peerloan.monitoring.counting.early_outcomes import EarlyOutcomes
+from peerloan.monitoring.counting.opened_versions import Versions
+from peerloan.monitoring.counting.outcomes import count_outcomes
+from peerloan.monitoring.window_metrics import Drift, Watched
+from peerloan.monitoring.window_metrics import as_json as figures_json
+from peerloan.monitoring.windows import Window, read_window, window_figures, window_json
+from peerloan.settings import read_settings
+from peerloan.stats.estimate import Estimate
+
+_INTERVAL = re.compile(r"([0-9]{1,4})([mhd])")
+_SECONDS = {"m": 60.0, "h": 3_600.0, "d": 86_400.0}
+
+
+class _Interval(click.ParamType[float]):
+    """A time between rounds, in seconds."""
+
+    name = "interval"
+
+    def convert(self, value: object, param: object, ctx: object) -> float:  # noqa: ARG002
+        found = _INTERVAL.fullmatch(str(value))
+        if found is None or not int(found[1]):
+            raise click.BadParameter(
+                f"expected minutes, hours or days, as 30m, 1h or 1d, given {value!r}"
+            )
+        return int(found[1]) * _SECONDS[found[2]]
+
+
+@click.command()
+@click.option("--book", metavar="BOOK", help="Look at this book, and not at the ledger.")
+@click.option("--since", type=Moment(), metavar="MOMENT", help="Decisions from this moment on.")
+@click.option("--until", type=Moment(), metavar="MOMENT", help="Decisions before this moment.")
+@click.option("--source", type=click.Choice(SOURCES), help="Decisions of this source alone.")
+@click.option("--model", help="A version. Default: the champion.")
+@STRICT_DOUBTS
+@JSON
+@click.option(
+    "--every", type=_Interval(), help="Watch the ledger so often (30m, 1h, 1d), and go on."
+)
+@click.option(
+    "--metrics-host",
+    default="127.0.0.1",
+    show_default=True,
+    help="With --every: the address at which Prometheus is answered,",
+)
+@click.option(
+    "--metrics-port", type=click.IntRange(1, 65535), help="and the port. Default: it is not."
+)
+@click.pass_context
+def monitor(
+    context: click.Context,
+    book: str | None,
+    since: int | None,
+    until: int | None,
+    source: str | None,
+    model: str | None,
+    strict_doubts: bool,
+    as_json: bool,
+    every: float | None,
+    metrics_host: str,
+    metrics_port: int | None,
+) -> None:
+    """Say how a version's loans have moved from those that it was trained on, and how good it still
+    is: estimated from its probabilities, and realised where outcomes are known.
+
+    Looks at the ledger's decisions of the last days (by whole hours), or at a book. With --every it
+    watches the ledger from now on: it counts what comes, applies the rules, tells of what begins
+    and ends, and answers as the rules' file says. However many are started, one watches at a time.
+    """
+    expect_many_records()
+    if every is not None:
+        _only(context, "every", ("metrics_host", "metrics_port"))
+        _watch(every, metrics_host, metrics_port)
+        return
+    if book is not None:
+        _only(context, "book", ("model", "strict_doubts", "as_json"))
+        _of_book(book, model, strict_doubts, as_json)
+        return
+    if strict_doubts:
+        raise click.UsageError("--strict-doubts says nothing without --book")
+    plan = read_plan(read_settings().rules)
+    found, window = _of_ledger(plan, model, since, until, source)
+    if as_json:
+        _print_json(found, window)
+    else:
+        known = 0 if found.realised is None else found.realised.loans
+        _print(f"{window['since']} to {window['until']}", found, known)
+
+
+def _of_book(book: str, model: str | None, strict_doubts: bool, as_json: bool) -> None:
+    """Print the figures of a book."""
+    limits = read_plan(read_settings().rules).limits
+    bundle = bundle_of(model)
+    with progress() as show:
+        watched = watch_book(open_book(book), bundle, limits, partial(show, f"reading {book}"))
+    if watched is None:
+        raise No(f"{book}: holds no loan that can be scored")
+    if strict_doubts:
+        watched.doubts.refuse("no figure was printed")
+    note_lines(watched.doubts)
+    figures, outcomes = watched.figures, watched.outcomes
+    if as_json:
+        window = {"book": book, "loans": figures.loans, "rejected": figures.rejected}
+        counts = {"outcomes": outcomes and outcomes.to_json()}
+        _print_json(figures, window, counts | watched.doubts.to_json())
+        return
+    _print(book, figures, None if outcomes is None else outcomes.known)
+    for line in [] if outcomes is None else outcomes.lines():
+        note(f"note: {line}")
+
+
+def _print_json(
+    watched: Watched, window: dict[str, Any], more: dict[str, Any] | None = None
+) -> None:
+    figures = {"model": watched.version, "window": window} | figures_json(watched)
+    print_json(figures | {"notes": watched.notes} | (more or {}))
+
+
+def _only(context: click.Context, name: str, others: tuple[str, ...]) -> None:
+    """Refuse options that say nothing beside one."""
+    for parameter in context.command.params:
+        given = context.get_parameter_source(parameter.name or "")
+        if given is click.core.ParameterSource.COMMANDLINE and parameter.name not in (
+            name,
+            *others,
+        ):
+            raise click.UsageError(f"{parameter.opts[0]} says nothing beside --{name}")
+
+
+def _of_ledger(
+    plan: Plan, model: str | None, since: int | None, until: int | None, source: str | None
+) -> tuple[Watched, dict[str, Any]]:
+    """The figures of a version in a window of the ledger, once all that came is counted."""
+    last = -(-(until or now_ms()) // HOUR_MS)
+    first = last - plan.window_days * 24 if since is None else since // HOUR_MS
+    if first >= last:
+        raise click.UsageError("--until: expected a moment after --since")
+    bundle = bundle_of(model)
+    database = ledger_database()
+    database.check()
+    with countable(database) as counting:
+        _count(counting)
+        with counting.reading() as connection:
+            versions = Versions(connection, store())
+            window = Window(first, last, None if source is None else [source])
+            early = EarlyOutcomes(first, last).read(connection, versions)
+            counts = read_window(connection, versions, window, early)
+    said = window_json(first, last)
+    for number, own in counts.items():
+        if versions.known[number].version == bundle.version:
+            found = window_figures(versions, number, own, plan.limits)
+            if found is not None:
+                return found, said | {"loans": found.loans}
+    raise No(f"{bundle.version} decided on no loan from {said['since']} to {said['until']}")
+
+
+def _count(database: Database) -> None:
+    """Count what came to the ledger, as far as it can be written to; say what is left out."""
+    try:
+        database.expect_writable()
+        with progress() as show:
+            new = count_new(database, store(), partial(show, "counting decisions"))
+        count_outcomes(database, store(), new)
+    except (CountedElsewhere, LedgerReadOnly) as error:
+        note(f"note: {error}: the newest ones may be missing here")
+        return
+    for version, why in new.missing.items():
+        note(f"note: decisions by {version} are left out: {why}")
+    if new.unreadable:
+        note(f"note: left out, because they can't be read: {counted(new.unreadable, 'decision')}")
+
+
+def _watch(every: float, host: str, port: int | None) -> None:
+    """Watch until asked to end."""
+    # Another room than figures of a book need: it trains.
+    from peerloan.web.server.bind_address import find_address
+    from peerloan.worker.prometheus import Metrics
+    from peerloan.worker.scheduler import Schedule
+
+    if port is not None:
+        address = find_address(host, port, "peerloan monitor --every …", prefix="--metrics-")
+    logging.basicConfig(
+        format="%(asctime)s %(levelname)s %(message)s", level=logging.INFO, stream=sys.stderr
+    )
+    plan = read_plan(read_settings().rules)
+    database = ledger_database()
+    database.ready()
+    metrics = Metrics(database, every)
+    if port is not None:
+        metrics.serve(address, port)
+    logging.info(
+        "the ledger %s, every %.0f minutes; rules %s; telling %s; answering drift by %s",
+        *(database, every / 60, read_settings().rules or "by convention"),
+        *(", ".join(plan.tell.channels) or "nobody", plan.answer),
+    )
+    Schedule(database, store(), plan, every, metrics).run()
+
+
+def _print(shown: str, watched: Watched, known: int | None) -> None:
+    """Print figures; of `known` loans the outcome is known, None where none is told at all."""
+    for line in watched.notes:
+        note(f"note: {line}")
+    outcomes = "" if known is None else f", {known:,} with a known outcome"
+    click.echo(f"{shown}: {counted(watched.loans, 'loan')} by {watched.version}{outcomes}")
+    if watched.rejected:
+        click.echo(f"{counted(watched.rejected, 'row')} could not be scored, left out here")
+    print_table(
+        ("feature", "PSI", "95 % without chance", "missing", "was", "not seen before"),
+        [_row(each) for each in (*watched.features, watched.score)],
+    )
+    estimated, realised = watched.estimated, watched.realised
+    print_table(
+        ("figure", "estimated", "realised"),
+        [
+            (
+                name.replace("_", " "),
+                _shown(getattr(estimated, name)),
+                "–" if realised is None else _shown(getattr(realised, name)),
+            )
+            for name in ("late_rate", "auc", "recall")
+        ],
+    )
+    if watched.calibration is not None:
+        click.echo(f"late loans, of those expected: {_shown(watched.calibration.ratio)}")
+    for challenger in watched.challengers:
+        realised, auc = challenger.realised, challenger.realised.auc
+        click.echo(
+            f"the challenger {challenger.version} on {counted(realised.loans, 'loan')}: "
+            f"AUC {_shown(auc)}, Brier score {realised.brier:.4f}"
+        )
+    for spoken in watched.spoken:
+        click.echo(
+            f"{spoken.level}: {spoken.rule} of {spoken.about}: {spoken.value:.3f}, "
+            f"the limit is {spoken.limit:.3f}"
+        )
+    if not watched.spoken:
+        click.echo("calm: no rule speaks")
+
+
+def _row(drift: Drift) -> tuple[str, ...]:
+    low, high = drift.psi.interval()
+    return (
+        *(drift.name, f"{drift.psi.value:.3f}", f"{low:.3f} to {high:.3f}"),
+        *(f"{drift.missing.value:.1%}", f"{drift.reference_missing:.1%}"),
+        ", ".join(f"{value} ({loans:,})" for value, loans in drift.strange[:3]),
+    )
+
+
+def _shown(each: Estimate | None) -> str:
+    return "–" if each is None else f"{each.value:.3f} ({each.low:.3f} to {each.high:.3f})"

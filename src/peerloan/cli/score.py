@@ -1,0 +1,140 @@
+"""`peerloan score`: decide on every loan of a book."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from functools import partial
+from pathlib import Path
+
+import click
+
+from peerloan.book import open_book
+from peerloan.cli.console import (
+    BOOK,
+    JSON,
+    OUT,
+    OVERWRITE,
+    SPREADSHEET_SAFE,
+    STRICT_DOUBTS,
+    No,
+    bundle_of,
+    expect_many_records,
+    note,
+    note_lines,
+    print_json,
+    progress,
+)
+from peerloan.cli.ledger_options import ledger_database
+from peerloan.database import LedgerError
+from peerloan.ledger import Recorder
+from peerloan.ledger.seal_ownership import ready_seal
+from peerloan.loan.text import counted
+from peerloan.registry.alias_state import current_user
+from peerloan.scoring import score_book
+from peerloan.settings import read_settings
+
+
+@click.command()
+@BOOK
+@click.option("-o", "--out", type=OUT, required=True, help=".csv, .csv.gz or .parquet.")
+@click.option("--model", help="A version. Default: the champion.")
+@click.option("--strict", is_flag=True, help="Stop at the first bad row and write nothing.")
+@STRICT_DOUBTS
+@click.option(
+    "--reasons",
+    type=click.Choice(("all", "none")),
+    default="all",
+    show_default=True,
+    help="Without them an ONNX version is many times faster.",
+)
+@click.option(
+    "--record", is_flag=True, help="Keep the decisions in the ledger too; OUT gains their ids."
+)
+@SPREADSHEET_SAFE
+@OVERWRITE
+@JSON
+def score(
+    book: str,
+    out: Path,
+    model: str | None,
+    strict: bool,
+    strict_doubts: bool,
+    reasons: str,
+    record: bool,
+    spreadsheet_safe: bool,
+    overwrite: bool,
+    as_json: bool,
+) -> None:
+    """Decide on every loan of a book: its columns, and probability, late, band and reasons.
+
+    Rows that can't be scored go to OUT.rejects, and the exit code is 1.
+    """
+    bundle = bundle_of(model)
+    version = bundle.version
+    opened = open_book(book)
+    expect_many_records()
+    with progress() as show, _recorder() if record else nullcontext() as recorder:
+        show_scoring: Callable[[float], None] = partial(show, f"scoring with {version}")
+        scored = score_book(
+            opened,
+            bundle,
+            out,
+            strict=strict,
+            strict_doubts=strict_doubts,
+            overwrite=overwrite,
+            spreadsheet_safe=spreadsheet_safe,
+            reasons=reasons == "all",
+            recorder=recorder,
+            progress=show_scoring,
+        )
+        show_scoring(1.0)
+    note_lines(scored.doubts)
+    if as_json:
+        print_json(
+            {
+                "out": str(out),
+                "model_version": version,
+                "rows": scored.rows,
+                "late": scored.late,
+                "rejected": scored.rejected,
+                "rejects": scored.rejects and str(scored.rejects),
+                "notes": scored.notes,
+                **scored.doubts.to_json(),
+                **({} if recorder is None else {"request_id": recorder.request_id}),
+            }
+        )
+    else:
+        for each in scored.notes:
+            note(f"note: {each}")
+        loans = counted(scored.rows, "loan")
+        click.echo(f"{out}: {loans}, {scored.late:,} of them late by {version}")
+        if recorder is not None:
+            note(f"all of them are recorded, with the request id {recorder.request_id}")
+    if scored.rejected:
+        raise No(f"{counted(scored.rejected, 'row')} could not be scored: see {scored.rejects}")
+
+
+@contextmanager
+def _recorder() -> Iterator[Recorder]:
+    """What keeps a book's decisions in the ledger that the settings name."""
+    settings = read_settings()
+    database = ledger_database()
+    database.ready()
+    recorder, done = None, False
+    try:
+        with Recorder(
+            database, ready_seal(settings.seal_folder, database), current_user()
+        ) as recorder:
+            yield recorder
+        done = True
+    except LedgerError as error:
+        raise No(f"the ledger, {database}: {error}") from None
+    finally:
+        # Also if the run was stopped: what is recorded stays.
+        if recorder is not None and recorder.kept and not done:
+            verb = "was" if recorder.kept == 1 else "were"
+            note(
+                f"{counted(recorder.kept, 'decision')} {verb} recorded already, with the request "
+                f"id {recorder.request_id}, and in no file; another run makes new ones"
+            )

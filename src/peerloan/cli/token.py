@@ -1,0 +1,92 @@
+"""Commands over the API tokens: new, list, revoke."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from peerloan.cli.console import JSON, note, print_json, print_table
+from peerloan.settings import read_settings
+from peerloan.web.auth.tokens import SCOPES, Scope, Tokens
+
+
+@click.group()
+def token() -> None:
+    """Who may call the service."""
+
+
+def _tokens() -> Tokens:
+    settings = read_settings()
+    return Tokens(settings.tokens, settings.tokens_marker)
+
+
+def _scopes(
+    context: click.Context,  # noqa: ARG001  as click calls it
+    parameter: click.Parameter,  # noqa: ARG001
+    given: tuple[str, ...],
+) -> tuple[Scope, ...]:
+    """The scopes of options that may each name several."""
+    names = [name.strip() for text in given for name in text.split(",")]
+    if unknown := [name for name in names if name not in SCOPES]:
+        expected = f"expected {', '.join(SCOPES)}, one or more"
+        raise click.BadParameter(f"{expected}, given {unknown[0]!r}")
+    return tuple(scope for scope in SCOPES if scope in names)
+
+
+@token.command()
+@click.argument("name")
+@click.option("--operator", is_flag=True, help="It may also change which model serves.")
+@click.option(
+    "--scope",
+    "scopes",
+    multiple=True,
+    callback=_scopes,
+    metavar="SCOPE",
+    help=f"All that it may do, of {', '.join(SCOPES)}; repeatable, or separated by commas. "
+    "Without it, a token has all of these.",
+)
+def new(name: str, operator: bool, scopes: tuple[Scope, ...]) -> None:
+    """Make a token and print it, once; services know it within five seconds."""
+    if operator and scopes:
+        raise click.UsageError("an operator's token has every scope: give --operator or --scope")
+    made = _tokens().new(name, operator, scopes)
+    click.echo(made)
+    note(f"the token of {name}: keep it safe, it is not shown again")
+
+
+@token.command("list")
+@JSON
+def list_tokens(as_json: bool) -> None:
+    """The callers that have a token."""
+    rows: list[dict[str, Any]] = [
+        {
+            "name": each.name,
+            "operator": each.operator,
+            "scopes": [scope for scope in SCOPES if scope in each.scopes],
+            "created": each.created,
+        }
+        for each in _tokens().read()
+    ]
+    if as_json:
+        print_json(rows)
+    elif rows:
+        cells = [
+            (
+                row["name"],
+                "operator" if row["operator"] else ", ".join(row["scopes"]),
+                row["created"],
+            )
+            for row in rows
+        ]
+        print_table(("name", "scopes", "created"), cells)
+    else:
+        note("no tokens; make one with: peerloan token new NAME")
+
+
+@token.command()
+@click.argument("name")
+def revoke(name: str) -> None:
+    """Take a caller's token back; services refuse it within five seconds."""
+    _tokens().revoke(name)
+    note(f"revoked the token of {name}")

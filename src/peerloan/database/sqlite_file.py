@@ -1,0 +1,99 @@
+"""SQLite's file where it can't be written to: why, and how it is read all the same."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from sqlalchemy import Connection, NullPool, create_engine
+
+from peerloan.database.errors import LedgerUnavailable, told_apart
+
+
+def read_only_reason(file: Path) -> str | None:
+    """Why this process can't write to a ledger's file that is there; None: it can, or there is
+    none yet.
+    """
+    if not file.exists():
+        return None
+    writable = _writable(file)
+    # SQLite writes to a log beside the file, which may be there.
+    if writable and (_writable(file.parent) or _writable(_log(file))):
+        return None
+    with contextlib.suppress(OSError):
+        if os.statvfs(file).f_flag & os.ST_RDONLY:
+            return "its file system is mounted read-only"
+    if not writable:
+        return f"the file is read-only for this user (mode {_mode(file)})"
+    return (
+        f"its folder {file.parent} is not writable for this user (mode {_mode(file.parent)}), and "
+        "SQLite keeps a log there while it writes"
+    )
+
+
+@contextlib.contextmanager
+def connect_read_only(file: Path) -> Iterator[Connection]:
+    """A connection to a file that can't be written to. Raises LedgerUnavailable if the file is not
+    whole by itself, or if another process changes it meanwhile.
+    """
+    before, logged = file.stat(), _has_log(file)
+    address = f"file:{quote(str(file.absolute()))}?mode=ro" + ("" if logged else "&immutable=1")
+
+    def connect() -> sqlite3.Connection:
+        return sqlite3.connect(address, uri=True, isolation_level=None, check_same_thread=False)
+
+    engine = create_engine("sqlite://", creator=connect, poolclass=NullPool)
+    with engine.connect() as connection:
+        if logged:
+            _expect_readable_log(connection, file)
+        yield connection
+    after = file.stat()
+    # SQLite is told that nobody writes, and does not look.
+    if not logged and (after.st_mtime_ns, after.st_size) != (before.st_mtime_ns, before.st_size):
+        raise LedgerUnavailable(f"{file}: was changed while it was read; try again")
+
+
+def copy_file(file: Path, to: Path) -> None:
+    """Copy a file that can't be written to, whole. Raises LedgerUnavailable."""
+    with (
+        told_apart(),
+        connect_read_only(file) as connection,
+        contextlib.closing(sqlite3.connect(to)) as copy,
+    ):
+        driver: Any = connection.connection.driver_connection
+        driver.backup(copy)
+
+
+def _expect_readable_log(connection: Connection, file: Path) -> None:
+    driver: Any = connection.connection.driver_connection
+    try:
+        driver.execute("SELECT 1 FROM sqlite_master").close()
+    except sqlite3.OperationalError as error:
+        raise LedgerUnavailable(
+            f"{file}: can't be read without {_log(file).name}, which holds the newest decisions, "
+            f"nor with it from a folder that is read-only ({error}); copy both to a folder that is "
+            "writable"
+        ) from None
+
+
+def _has_log(file: Path) -> bool:
+    """Whether a log belongs to the file: one with something in it, or of a process that writes."""
+    log = _log(file)
+    return log.exists() and (log.stat().st_size > 0 or file.with_name(f"{file.name}-shm").exists())
+
+
+def _log(file: Path) -> Path:
+    return file.with_name(f"{file.name}-wal")
+
+
+def _writable(path: Path) -> bool:
+    return os.access(path, os.W_OK, effective_ids=True)
+
+
+def _mode(path: Path) -> str:
+    return f"{path.stat().st_mode & 0o7777:04o}"

@@ -1,0 +1,288 @@
+"""Replaying: stored decisions are computed anew by the stored versions, and must be the same.
+
+Whatever of a decision follows from the version and the loan is compared, bit for bit: margin,
+probability, yes or no, threshold, band, reasons, and warnings. An ONNX version that runs under
+another runtime or on another kind of processor than it was made with may differ by 1e-6 in the
+probability; what does is told apart from what is identical.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import msgspec
+from sqlalchemy import func, select
+
+from peerloan import uuid7
+from peerloan.database.engine import Database
+from peerloan.database.tables import challenges, decisions, versions
+from peerloan.ledger.queries import of_time
+from peerloan.ledger.records import Kept, Version, as_json
+from peerloan.ledger.stored_inputs import InputReader
+from peerloan.ledger.write.reason_json import ReasonTexts
+from peerloan.loan import Checked, Loans, Value
+from peerloan.model import BANDS, Reason, probabilities, said_of
+from peerloan.registry import ONNX_TOLERANCE, Bundle, BundleError, Store, StoreError
+
+# Of each kind of fault so many are named; the others are counted.
+SHOWN = 20
+_pack = msgspec.msgpack.Encoder().encode
+_reasons = msgspec.json.Decoder(list[Reason])
+_texts = msgspec.json.Decoder(list[str])
+
+
+class Replayed(NamedTuple):
+    """What of a decision follows from its version and loan."""
+
+    margin: float
+    probability: float
+    late: bool
+    threshold: float
+    band: int
+    reasons: str | None
+    warnings: str | None
+
+
+class Difference(NamedTuple):
+    """A decision that is not what its version says: the field, what is kept, what was found."""
+
+    id: str
+    field: str
+    kept: object
+    found: object
+
+
+class Unreadable(NamedTuple):
+    """A decision whose inputs its version can't read."""
+
+    id: str
+    why: str
+
+
+@dataclass
+class Report:
+    """What a replay found. `near` decisions are the same but for 1e-6 in the probability, where
+    no more can be asked for; `different` and `missing` count, by field and by version.
+    """
+
+    decisions: int = 0
+    identical: int = 0
+    near: int = 0
+    different: Counter[str] = field(default_factory=Counter)
+    differences: list[Difference] = field(default_factory=list)
+    unreadable: int = 0
+    unreadable_shown: list[Unreadable] = field(default_factory=list)
+    missing: Counter[Version] = field(default_factory=Counter)
+    why_missing: dict[Version, str] = field(default_factory=dict)
+
+    @property
+    def ok(self) -> bool:
+        """Whether every decision was reproduced."""
+        return self.decisions == self.identical + self.near
+
+
+class Replay:
+    """Replays decisions by the versions of a store, and reports."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._replayers: dict[Version, _Replayer | None] = {}
+        self.report = Report()
+
+    def add(self, some: Sequence[Kept]) -> None:
+        """Replay some decisions."""
+        by_version: dict[Version, list[Kept]] = {}
+        for each in some:
+            by_version.setdefault(each.version, []).append(each)
+        self.report.decisions += len(some)
+        for version, own in by_version.items():
+            if version not in self._replayers:
+                self._replayers[version] = self._open(version)
+            replayer = self._replayers[version]
+            if replayer is None:
+                self.report.missing[version] += len(own)
+            else:
+                replayer.replay(own, self.report)
+
+    def _open(self, version: Version) -> _Replayer | None:
+        try:
+            bundle = self._store.load(version.version)
+        except (BundleError, StoreError) as error:
+            self.report.why_missing[version] = str(error)
+            return None
+        if bundle.digest != version.digest:
+            self.report.why_missing[version] = (
+                f"{version.version}: is not the version that decided: its digest is "
+                f"{bundle.digest[:12]}…, then it was {version.digest[:12]}…"
+            )
+            return None
+        return _Replayer(bundle)
+
+
+class _Replayer:
+    """One version, and what it makes of decisions' inputs."""
+
+    def __init__(self, bundle: Bundle) -> None:
+        self._bundle = bundle
+        self._inputs = InputReader(bundle.definition)
+        self._exact_inputs = InputReader(bundle.definition, exact=True)
+        self._texts = ReasonTexts(bundle)
+        self._usual = bundle.warnings
+
+    def replay(self, some: Sequence[Kept], report: Report) -> None:
+        """Compare decisions of this version with what it says now."""
+        readable: list[Kept] = []
+        loans: list[Checked] = []
+        for each in some:
+            checked = self._inputs.read(each.inputs)
+            if isinstance(checked, str):
+                report.unreadable += 1
+                if len(report.unreadable_shown) < SHOWN:
+                    report.unreadable_shown.append(Unreadable(uuid7.text(each.id), checked))
+            else:
+                readable.append(each)
+                loans.append(checked)
+        for each, loan, found in zip(readable, loans, self._decide(readable, loans), strict=True):
+            kept = Replayed(
+                *(each.margin, each.probability, each.late, each.version.threshold),
+                *(each.band, each.reasons, each.warnings),
+            )
+            if self._same(kept, found, report):
+                continue
+            # Releases before took `true` and `True` for two values: one of them was unseen then.
+            exact = self._exact_inputs.read(each.inputs)
+            if isinstance(exact, Checked) and exact.values != loan.values:
+                (before,) = self._decide([each], [exact])
+                if self._same(kept, before, report):
+                    continue
+                found = min(found, before, key=lambda other: _differences(kept, other))
+            _tell(report, each, kept, found)
+
+    def _same(self, kept: Replayed, found: Replayed, report: Report) -> bool:
+        """Count a decision that was reproduced; whether it was."""
+        if _pack(kept) == _pack(found):
+            report.identical += 1
+        elif not self._bundle.is_exact and _near(kept, found):
+            report.near += 1
+        else:
+            return False
+        return True
+
+    def _decide(self, some: Sequence[Kept], loans: Sequence[Checked]) -> Iterable[Replayed]:
+        bundle = self._bundle
+        rows = [each.values for each in loans]
+        columns = Loans.of(bundle.definition, rows)
+        margins, contributions = bundle.score_many(columns)
+        reasons: Sequence[str | None]
+        if contributions is not None:
+            reasons = self._texts.of_many(said_of(columns, contributions))
+        else:
+            for i, each in enumerate(some):
+                # It was decided on alone, perhaps: a runtime may add in another order then.
+                if margins[i] != each.margin:
+                    margins[i] = bundle.model.margin(rows[i])
+            # Only those that were asked for: they take milliseconds.
+            reasons = [
+                None if each.reasons is None else self._explained(row)
+                for each, row in zip(some, rows, strict=True)
+            ]
+        threshold = bundle.policy.threshold
+        warnings = [
+            _warnings(each.warnings, loan.warnings + self._usual)
+            for each, loan in zip(some, loans, strict=True)
+        ]
+        return map(
+            Replayed,
+            *(margins.tolist(), probabilities(margins).tolist()),
+            *(bundle.policy.late_many(margins).tolist(), [threshold] * len(rows)),
+            *(bundle.policy.bands_many(margins).tolist(), reasons, warnings),
+        )
+
+    def _explained(self, values: Sequence[Value]) -> str | None:
+        return as_json(self._bundle.explain(values, self._bundle.model.score(values)[1]))
+
+
+def count(database: Database, since_ms: int = 0, until_ms: int | None = None) -> int:
+    """How many decisions were made in a time, purged ones too; raises LedgerUnavailable."""
+    rows = select(func.count()).where(of_time(decisions.c.id, since_ms, until_ms))
+    with database.reading() as connection:
+        return int(connection.execute(rows).scalar_one())
+
+
+def refers_to(database: Database, version: str) -> int:
+    """How many decisions can only be shown or replayed as long as there is this version; as
+    champion or as challenger. Raises LedgerError.
+    """
+    if database.is_sqlite and not database.file.exists():
+        return 0
+    database.check()
+    numbers = select(versions.c.number).where(versions.c.version == version)
+    with database.reading() as connection:
+        return sum(
+            connection.execute(select(func.count()).where(each)).scalar_one()
+            for each in (
+                # What was purged has no band any more, and an index knows bands.
+                decisions.c.version.in_(numbers) & decisions.c.band.is_not(None),
+                challenges.c.version.in_(numbers),
+            )
+        )
+
+
+def _warnings(kept: str | None, found: list[str]) -> str | None:
+    """A loan's warnings as the ledger would have them: as kept, where they differ only in that a
+    level was suggested. That helps a reader, and a request has a limited number of suggestions.
+    """
+    if not found:
+        return None
+    try:
+        before = _texts.decode(kept or "[]")
+    except msgspec.MsgspecError:
+        before = []
+    same = len(before) == len(found) and all(map(_agrees, before, found))
+    return kept if same else as_json(found)
+
+
+def _agrees(kept: str, found: str) -> bool:
+    return kept == found or (kept.startswith(f"{found} (did you mean ") and kept.endswith("?)"))
+
+
+def _near(kept: Replayed, found: Replayed) -> bool:
+    """Whether two decisions are the same but for how a runtime adds."""
+    try:
+        return (
+            abs(kept.probability - found.probability) <= ONNX_TOLERANCE
+            and kept[2:5] == found[2:5]
+            and kept.warnings == found.warnings
+            and _told(kept.reasons) == _told(found.reasons)
+        )
+    except (TypeError, msgspec.MsgspecError):
+        return False
+
+
+def _told(reasons: str | None) -> list[tuple[object, ...]] | None:
+    """Reasons without their contributions."""
+    if reasons is None:
+        return None
+    return [(each.feature, each.value, each.sentence) for each in _reasons.decode(reasons)]
+
+
+def _differences(kept: Replayed, found: Replayed) -> int:
+    return sum(_pack(then) != _pack(now) for then, now in zip(kept, found, strict=True))
+
+
+def _tell(report: Report, decision: Kept, kept: Replayed, found: Replayed) -> None:
+    for name, then, now in zip(Replayed._fields, kept, found, strict=True):
+        if _pack(then) == _pack(now):
+            continue
+        report.different[name] += 1
+        if len(report.differences) < SHOWN:
+            shown = map(_band, (then, now)) if name == "band" else (then, now)
+            report.differences.append(Difference(uuid7.text(decision.id), name, *shown))
+
+
+def _band(position: Any) -> object:
+    known = isinstance(position, int) and 0 <= position < len(BANDS)
+    return BANDS[position] if known else position

@@ -1,0 +1,221 @@
+"""The check of the whole ledger: whether each record is there, as its writer left it."""
+
+from __future__ import annotations
+
+import struct
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NamedTuple
+
+from sqlalchemy import Connection, func, select, text
+
+from peerloan import uuid7
+from peerloan.database import tables
+from peerloan.database.engine import Database
+from peerloan.database.snapshot import raw_records, snapshot, take_any_text
+from peerloan.ledger.audit.chain_openings import Chains, Written
+from peerloan.ledger.audit.chain_walk import Sealed, Step, Walk
+from peerloan.ledger.audit.findings import SHOWN, Finding, Findings
+from peerloan.ledger.records import COLUMNS, VALUES
+from peerloan.ledger.seal import Seal, record_mac, record_name, values_digest, version_digest
+from peerloan.loan.text import counted
+
+_FIRST = COLUMNS.index(VALUES[0])
+_LATE = COLUMNS.index("late")
+_ERASED = (None,) * len(VALUES)
+# SQLite has no type for it; anything else that stands there is no decision.
+_BOOLEANS = {0: False, 1: True}
+_NOT_FITTING = "its values do not fit their digest"
+_VERSIONS = text("SELECT number, version, digest, threshold FROM versions")
+_PURGES = text("SELECT number, time_ms, before_ms, decisions, who, mac FROM purges ORDER BY number")
+# Records between two calls of who shows the progress.
+_TOLD_EVERY = 10_000
+
+
+class Report(NamedTuple):
+    """What a check saw, and what it found."""
+
+    records: int
+    chains: int
+    # Of the records, those whose values were erased.
+    erased: int
+    findings: Findings
+
+
+def verify(
+    database: Database, seal: Seal, progress: Callable[[float], None] = lambda _: None
+) -> Report:
+    """Go through the whole ledger, as it stands at one moment; writers may go on meanwhile.
+
+    Raises LedgerError where the database or the seal can't be read.
+    """
+    # Before the snapshot: a head is written down after its record, so the table is never behind.
+    written = Written.read(seal)
+    with snapshot(database) as connection:
+        take_any_text(connection)
+        total = connection.execute(select(func.count()).select_from(tables.decisions)).scalar_one()
+        check = _Check(connection, seal, written)
+        for seen in check.records(raw_records(connection)):
+            progress(seen / total)
+        return check.report()
+
+
+class _Check:
+    def __init__(self, connection: Connection, seal: Seal, written: Written) -> None:
+        self._keyed = seal.keyed
+        self._findings = Findings()
+        self._records = self._erased = 0
+        self._versions: dict[int, Sealed] = {
+            row.number: _sealed(*row) for row in connection.execute(_VERSIONS)
+        }
+        self._chains = Chains(connection, seal, written, self._versions, self._findings)
+        # What records name, and is not there.
+        self._unknown: dict[int, Sealed] = {}
+        self._lost: dict[int, Walk] = {}
+        self._lost_records: Counter[int] = Counter()
+        self._purged, self._before_ms = self._read_purges(connection, seal)
+        self._oldest = uuid7.first_at(self._before_ms).bytes
+
+    def _read_purges(self, connection: Connection, seal: Seal) -> tuple[int, int]:
+        """How many decisions the records of purges speak of, and of all before which moment."""
+        purged = before_ms = expected = 0
+        for number, time_ms, before, decisions, who, mac in connection.execute(_PURGES):
+            expected += 1
+            if number != expected:
+                gone = f"{expected}" if number == expected + 1 else f"{expected} to {number - 1}"
+                self._find("removed purge", f"purge {gone}: the record of it is gone")
+                expected = number
+            if _purge_mac(seal, number, time_ms, before, decisions, who) == mac:
+                purged += decisions
+                before_ms = max(before_ms, before)
+            else:
+                self._find("edited purge", f"purge {number}: its MAC does not fit what it says")
+        return purged, before_ms
+
+    def records(self, rows: Iterable[Any]) -> Iterator[int]:
+        """Check every record; yields now and then how many were seen."""
+        keyed, walks, versions = self._keyed, self._chains.walks, self._versions
+        for row in rows:
+            self._records += 1
+            if self._records % _TOLD_EVERY == 0:
+                yield self._records
+            record_id, time_ms, chain, seq, number, *_, digest, mac = row
+            fault = self._fault(row)
+            # All is well, as a rule, and there may be millions of them.
+            try:
+                walk, version = walks[chain], versions[number]
+                if not fault and walk.calm and seq == walk.seq + 1 and seq not in walk.heads_at:
+                    name = record_name(record_id, time_ms, chain, seq)
+                    if record_mac(keyed, walk.mac, version.digest, name, digest) == mac:
+                        walk.seq, walk.mac, walk.last_id = seq, mac, record_id
+                        version.fits = True
+                        continue
+            except (AttributeError, KeyError, TypeError, struct.error):
+                pass
+            self._look_closely(record_id, time_ms, chain, seq, number, digest, mac, fault)
+
+    def _fault(self, row: Any) -> str:
+        """What is wrong with a record's values ("": nothing), wherever it stands."""
+        salt, digest = row[-3], row[-2]
+        values = (*row[_FIRST:_LATE], _BOOLEANS.get(row[_LATE], row[_LATE]), *row[_LATE + 1 : -3])
+        if salt is not None:
+            try:
+                return "" if values_digest(salt, values) == digest else _NOT_FITTING
+            except (OverflowError, TypeError, UnicodeError):  # no writer wrote that
+                return _NOT_FITTING
+        if values != _ERASED:
+            return "its salt was erased without its values"
+        self._erased += 1
+        record_id, chain = row[0], row[2]
+        # Others are told to be none.
+        if isinstance(record_id, bytes) and isinstance(chain, int) and record_id >= self._oldest:
+            what = f"{uuid7.text(record_id)}: erased, and no purge was of its time"
+            self._find("erased values", what, chain=chain, id=uuid7.text(record_id))
+        return ""
+
+    def _look_closely(
+        self,
+        record_id: Any,
+        time_ms: Any,
+        chain: Any,
+        seq: Any,
+        number: Any,
+        digest: Any,
+        mac: Any,
+        fault: str,
+    ) -> None:
+        if not all(isinstance(each, int) for each in (time_ms, chain, seq, number)) or not all(
+            isinstance(each, bytes) for each in (record_id, digest, mac)
+        ):
+            self._find("added record", f"{record_id!r}: holds what no writer can write")
+            return
+        version = self._versions.get(number) or self._unknown.setdefault(number, Sealed(number))
+        step = Step(record_id, time_ms, seq, version, digest, mac, fault)
+        walk = self._chains.walks.get(chain)
+        if walk is not None and walk.goes_on(step):
+            return
+        # Where so many don't fit, it was not their places that were edited.
+        if version.misfits.totals.total() < SHOWN and any(
+            other.claims(step) for other in self._chains.walks.values()
+        ):
+            return
+        if walk is None:
+            self._lost_records[chain] += 1
+            walk = self._lost.get(chain)
+            if walk is None:
+                walk = self._lost[chain] = Walk(chain, self._keyed, self._versions, self._findings)
+                walk.join(step)
+                return
+            if walk.goes_on(step):
+                return
+        walk.hold(step)
+
+    def report(self) -> Report:
+        """What was found, once every record was seen."""
+        chains = self._chains
+        for walk in (*chains.walks.values(), *self._lost.values()):
+            walk.end()
+        for version in (*self._versions.values(), *self._unknown.values()):
+            if version.fits or not version.misfits.totals:
+                self._findings.absorb(version.misfits)
+            else:
+                self._find("edited version", _version_told(version))
+        chains.name_missing(self._lost_records)
+        fits = chains.fits or self._purged > 0 or any(v.fits for v in self._versions.values())
+        if chains.walks and not fits:
+            self._findings = Findings()
+            self._find("foreign seal", "nothing in the ledger was sealed with this key")
+        elif not self._findings.totals and self._erased != self._purged:
+            what = f"the purges' records tell of {self._purged:,}, but {self._erased:,} are erased"
+            self._find("removed purge" if self._erased > self._purged else "erased values", what)
+        return Report(self._records, len(chains.walks), self._erased, self._findings)
+
+    def _find(self, kind: str, what: str, **where: Any) -> None:
+        self._findings.add(Finding(kind, what, **where))
+
+
+def _sealed(number: int, name: Any, digest: Any, threshold: Any) -> Sealed:
+    """A version as the records' MACs have it, if a writer can have written that."""
+    try:
+        found = version_digest(name, digest, threshold)
+    except (OverflowError, TypeError, ValueError):
+        found = b""
+    return Sealed(number, name if str(name).isprintable() else repr(name), found)
+
+
+def _purge_mac(seal: Seal, *values: Any) -> bytes | None:
+    try:
+        return seal.purge(*values)
+    except (OverflowError, TypeError, ValueError):  # no command wrote that
+        return None
+
+
+def _version_told(version: Sealed) -> str:
+    count = counted(version.misfits.totals.total(), "record")
+    if version.name is None:
+        return f"version {version.number} is not in the table `versions`, but {count} names it"
+    first = next(iter(version.misfits.shown())).id
+    return (
+        f"version {version.number} ({version.name}): its row, since it fits none of the records "
+        f"that name it: {count}, the first {first}"
+    )

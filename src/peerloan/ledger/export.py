@@ -1,0 +1,229 @@
+"""The ledger as a table: a row a decision, with what the challenger said and what became of it."""
+
+from __future__ import annotations
+
+import contextlib
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+import pyarrow as pa
+from sqlalchemy import Connection, Row, Table, func, select
+
+from peerloan import uuid7
+from peerloan.book import open_writer
+from peerloan.book.writer import ENDINGS
+from peerloan.database.engine import Database
+from peerloan.database.errors import LedgerError
+from peerloan.database.snapshot import snapshot
+from peerloan.database.tables import challenges, decisions, outcomes
+from peerloan.ledger.queries import known_versions, of_time, stream
+from peerloan.ledger.records import Kept, Version
+from peerloan.ledger.stored_inputs import decode_loan
+from peerloan.loan import Definition
+from peerloan.model import BANDS
+from peerloan.registry import BundleError, Store, StoreError
+
+_BEFORE: dict[str, pa.DataType] = {
+    "id": pa.string(),
+    "time": pa.timestamp("ms", tz="UTC"),
+    "loan_id": pa.string(),
+}
+_AFTER: dict[str, pa.DataType] = {
+    "inputs": pa.string(),
+    "margin": pa.float64(),
+    "probability": pa.float64(),
+    "late": pa.bool_(),
+    "threshold": pa.float64(),
+    "band": pa.string(),
+    "reasons": pa.string(),
+    "warnings": pa.string(),
+    "model_version": pa.string(),
+    "model_digest": pa.string(),
+    "source": pa.string(),
+    "caller": pa.string(),
+    "request_id": pa.string(),
+    "idempotency_key": pa.string(),
+    "challenger_version": pa.string(),
+    "challenger_probability": pa.float64(),
+    "outcome": pa.bool_(),
+    "outcome_date": pa.date32(),
+}
+_AS_KEPT = (
+    *("loan_id", "inputs", "margin", "probability", "late", "reasons", "warnings"),
+    *("source", "caller", "request_id", "idempotency_key"),
+)
+_PREFIX = "input."
+# Rows that are written at once: what a reader of Parquet takes as one piece.
+_ROWS = 20_000
+_AT_ONCE = 5_000
+_encode = msgspec.json.encode
+
+
+class Exported(NamedTuple):
+    """What was written: rows, how many of them have an outcome, and how many are of versions that
+    the store does not have, by version.
+    """
+
+    rows: int
+    outcomes: int
+    unknown: dict[str, int]
+
+
+class _Input(NamedTuple):
+    """A column of an input: the field's name, the column's, and whether it holds numbers."""
+
+    field: str
+    column: str
+    number: bool
+
+
+def export(
+    database: Database,
+    store: Store,
+    path: Path,
+    *,
+    since_ms: int = 0,
+    until_ms: int | None = None,
+    overwrite: bool = False,
+    spreadsheet_safe: bool = False,
+    progress: Callable[[float], None] = lambda _: None,
+) -> Exported:
+    """Write the decisions of a time that were not purged as CSV or Parquet, by the ending, the
+    oldest first; whole, or not at all. In memory are at most 20,000 of them, or 8 MB of loans.
+
+    The time is from `since_ms` on and before `until_ms` (milliseconds since 1970). Raises
+    LedgerError, or BookError for a file that can't be written. `spreadsheet_safe`: as
+    `open_writer` has it.
+    """
+    if not path.name.lower().endswith(ENDINGS):
+        raise LedgerError(f"{path}: expected a name that ends in {', '.join(ENDINGS)}")
+    with snapshot(database) as connection:
+        known = known_versions(connection)
+        names = {number: version.version for number, version in known.items()}
+        definitions = _definitions(store, known)
+        inputs = _inputs(definitions)
+        total = connection.execute(
+            select(func.count()).where(of_time(decisions.c.id, since_ms, until_ms))
+        ).scalar_one()
+        # Begun before the decisions are: none of these comes without what was known of it.
+        challenged = _Beside(connection, challenges, since_ms, until_ms)
+        observed = _Beside(connection, outcomes, since_ms, until_ms)
+        rows = with_outcome = 0
+        unknown: Counter[str] = Counter()
+        schema = _schema(inputs)
+        with open_writer(path, schema, overwrite, spreadsheet_safe) as writer:
+            for some in stream(database, since_ms, until_ms, _ROWS):
+                values = _own(some) | _of_inputs(some, inputs, definitions)
+                challenger = [challenged.of(each.id) for each in some]
+                outcome = [observed.of(each.id) for each in some]
+                values |= {
+                    "challenger_version": [row and names[row.version] for row in challenger],
+                    "challenger_probability": [row and row.probability for row in challenger],
+                    "outcome": [row and row.late for row in outcome],
+                    "outcome_date": [row and row.observed for row in outcome],
+                }
+                arrays = [pa.array(values[field.name], field.type) for field in schema]
+                writer.write(pa.RecordBatch.from_arrays(arrays, schema=schema))
+                rows += len(some)
+                with_outcome += sum(row is not None for row in outcome)
+                unknown.update(e.version.version for e in some if e.version not in definitions)
+                progress(rows / max(total, rows))
+    return Exported(rows, with_outcome, dict(unknown))
+
+
+def _definitions(store: Store, known: Mapping[int, Version]) -> dict[Version, Definition]:
+    """The definitions of the versions that the store still has."""
+    found = {}
+    for version in known.values():
+        with contextlib.suppress(StoreError, BundleError):
+            if store.read(version.version)[1] == version.digest:
+                found[version] = store.definition(version.version)
+    return found
+
+
+def _inputs(definitions: Mapping[Version, Definition]) -> list[_Input]:
+    """A column a field, in the order in which the versions have them."""
+    numbers: dict[str, bool] = {}
+    for definition in definitions.values():
+        for field in definition.fields:
+            numbers[field.name] = numbers.get(field.name, True) and field.is_number
+    own = {*_BEFORE, *_AFTER}
+    return [
+        _Input(name, _PREFIX + name if name in own else name, number)
+        for name, number in numbers.items()
+    ]
+
+
+def _schema(inputs: Sequence[_Input]) -> pa.Schema:
+    kinds = {each.column: pa.float64() if each.number else pa.string() for each in inputs}
+    return pa.schema(list((_BEFORE | kinds | _AFTER).items()))
+
+
+def _own(some: Sequence[Kept]) -> dict[str, list[Any]]:
+    """The columns that a decision has by itself."""
+    columns: dict[str, list[Any]] = {
+        "id": [uuid7.text(each.id) for each in some],
+        "time": [each.time_ms for each in some],
+        "threshold": [each.version.threshold for each in some],
+        "band": [BANDS[each.band] for each in some],
+        "model_version": [each.version.version for each in some],
+        "model_digest": [each.version.digest for each in some],
+    }
+    return columns | {name: [getattr(each, name) for each in some] for name in _AS_KEPT}
+
+
+def _of_inputs(
+    some: Sequence[Kept], inputs: Sequence[_Input], definitions: Mapping[Version, Definition]
+) -> dict[str, list[Any]]:
+    """The columns of the inputs; they are empty where the store does not have the version."""
+    columns: dict[str, list[Any]] = {each.column: [] for each in inputs}
+    for each in some:
+        # One by one: a loan takes many times as much memory as its JSON.
+        given = decode_loan(each.inputs.encode()) if each.version in definitions else {}
+        for field, column, number in inputs:
+            value = given.get(field)
+            columns[column].append(_number(value) if number else _text(value))
+    return columns
+
+
+def _number(value: object) -> float | None:
+    # A field that the version did not use may have been given as anything.
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return None
+    try:
+        return float(value)
+    except OverflowError:
+        return None
+
+
+def _text(value: object) -> str | None:
+    return value if value is None or isinstance(value, str) else _encode(value).decode()
+
+
+class _Beside:
+    """Another table's rows, for decisions that are asked for in the order of their ids."""
+
+    def __init__(
+        self, connection: Connection, table: Table, since_ms: int, until_ms: int | None
+    ) -> None:
+        rows = select(table).where(of_time(table.c.decision_id, since_ms, until_ms))
+        # Of several of a decision the last counts, the one with the highest number.
+        rows = rows.order_by(table.c.decision_id, *table.primary_key)
+        self._rows = iter(connection.execute(rows, execution_options={"yield_per": _AT_ONCE}))
+        self._next = self._take()
+
+    def _take(self) -> tuple[bytes, Row[Any]] | None:
+        row = next(self._rows, None)
+        return None if row is None else (row.decision_id.bytes, row)
+
+    def of(self, wanted: bytes) -> Row[Any] | None:
+        """The row of a decision, whose id is above those asked for before."""
+        found = None
+        while self._next is not None and self._next[0] <= wanted:
+            if self._next[0] == wanted:
+                found = self._next[1]
+            self._next = self._take()
+        return found

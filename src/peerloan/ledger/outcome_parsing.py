@@ -1,0 +1,144 @@
+"""What is told of a loan's outcome: a row of a request or of a table, read and checked."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from datetime import date
+from itertools import islice
+from typing import Any, NamedTuple
+from uuid import UUID
+
+from peerloan.loan import Definition, Label, Problem
+from peerloan.loan.labels import expected_label, read_label
+from peerloan.loan.text import TEXT_EXPECTED, show_given
+from peerloan.loan.validation import WrongValue, check_id, show_name
+
+DAY_MS = 86_400_000
+_EPOCH = date(1970, 1, 1).toordinal()
+_DAY = re.compile(r"\d{4}-\d{2}-\d{2}", re.ASCII)
+# Unknown names that a refusal of a row names: a body may hold a million.
+_MOST_NAMED = 10
+_SAID = {"late": Label("late", late=True, on_time=False)}
+
+
+class Report(NamedTuple):
+    """An outcome that was told: of a decision, or of a loan on a day (days since 1970, in UTC)."""
+
+    row: int
+    decision_id: bytes | None
+    loan_id: str | None
+    day: int | None
+    late: bool
+
+
+class Reader:
+    """Reads reports by a definition: its label's column and the columns of a loan's id."""
+
+    def __init__(self, definition: Definition) -> None:
+        self.labels = _SAID | {definition.label.column: definition.label}
+        self.loan_names = tuple(dict.fromkeys(("loan_id", definition.roles.id or "loan_id")))
+        self.names = ("id", *self.loan_names, "date", *self.labels)
+
+    def read(self, row: int, given: object, today: int) -> Report | list[Problem]:
+        """A report, from JSON-like values by their names; or everything that is wrong with it."""
+        if not isinstance(given, Mapping):
+            return [Problem(row, "(outcome)", "an object", show_given(given))]
+        reading = _Reading(row, given)
+        for name in islice((name for name in given if name not in self.names), _MOST_NAMED):
+            reading.refuse(show_name(name), f"nothing but {', '.join(self.names)}", name)
+        decision_id = reading.decision_id()
+        loan_id = reading.loan_id(self.loan_names)
+        day = reading.day(today)
+        late = reading.late(self.labels)
+        if given.get("id") is None:
+            if not any(given.get(name) is not None for name in self.loan_names):
+                expected = "a decision's id, or a loan_id and a date"
+                reading.refuse(reading.first(("id", *self.loan_names)), expected, "id")
+            elif given.get("date") is None:
+                reading.refuse("date", "the day on which it was observed, as 2026-11-25", "date")
+        if reading.problems or late is None:
+            return reading.problems
+        return Report(row, decision_id, loan_id, day, late)
+
+
+class _Reading:
+    """A row while it is read."""
+
+    def __init__(self, row: int, given: Mapping[str, Any]) -> None:
+        self._row, self._given = row, given
+        self.problems: list[Problem] = []
+
+    def refuse(self, field: str, expected: str, name: str) -> None:
+        value = self._given.get(name)
+        shown = "nothing" if value is None else show_given(value)
+        self.problems.append(Problem(self._row, field, expected, shown))
+
+    def first(self, names: tuple[str, ...]) -> str:
+        """The first of these names that stands there, without a value; else the first."""
+        return next((name for name in names if name in self._given), names[0])
+
+    def decision_id(self) -> bytes | None:
+        value = self._given.get("id")
+        if value is None:
+            return None
+        try:
+            if isinstance(value, str) and len(value) == 36:
+                return UUID(value).bytes
+        except ValueError:
+            pass
+        self.refuse("id", "a decision's id, which is a UUID", "id")
+        return None
+
+    def loan_id(self, names: tuple[str, ...]) -> str | None:
+        found = None
+        for name in names:
+            try:
+                loan_id = check_id(self._given.get(name))
+            except WrongValue:
+                self.refuse(name, f"{TEXT_EXPECTED}, or a whole number", name)
+                continue
+            if loan_id is not None and found not in (None, loan_id):
+                self.refuse(name, f"the loan's one id, which is {show_given(found)} already", name)
+            found = found or loan_id
+        return found
+
+    def day(self, today: int) -> int | None:
+        value = self._given.get("date")
+        if value is None:
+            return None
+        try:
+            if isinstance(value, str) and _DAY.fullmatch(value):
+                day = number_of(date.fromisoformat(value))
+                if day <= today:
+                    return day
+                self.refuse("date", f"{day_of(today)}, which is today, or earlier", "date")
+                return None
+        except ValueError:
+            pass
+        self.refuse("date", "a day, as 2026-11-25", "date")
+        return None
+
+    def late(self, labels: Mapping[str, Label]) -> bool | None:
+        said = [name for name in labels if self._given.get(name) is not None]
+        if len(said) > 1:
+            self.refuse(said[1], f"{said[0]} alone, or {said[1]}", said[1])
+            return None
+        name = said[0] if said else self.first(tuple(labels))
+        value, label = self._given.get(name), labels[name]
+        if isinstance(value, bool | int | float | str):
+            late = read_label(value, label)
+            if late is not None:
+                return late
+        self.refuse(name, expected_label(label), name)
+        return None
+
+
+def number_of(day: date) -> int:
+    """A day in days since 1970."""
+    return day.toordinal() - _EPOCH
+
+
+def day_of(days: int) -> date:
+    """A day by its days since 1970."""
+    return date.fromordinal(days + _EPOCH)

@@ -1,0 +1,1 @@
+"""Writing decisions: group commit, sealed chains, idempotency and the database drivers."""

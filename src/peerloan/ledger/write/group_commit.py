@@ -1,0 +1,387 @@
+"""Group commit: one thread of a process keeps what its requests decided, all that wait at once.
+
+A commit takes as long for thirty decisions as for one. So requests hand over what they decided and
+are told once it lasts; meanwhile others are answered.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from peerloan.clock import now_ms
+from peerloan.database.engine import Database
+from peerloan.database.errors import (
+    KeyInUse,
+    LedgerError,
+    LedgerUnavailable,
+    RecordRefused,
+    reason,
+)
+from peerloan.ledger.retention import forget_keys
+from peerloan.ledger.seal import Seal
+from peerloan.ledger.write.chain import SET_BACK, Chain
+from peerloan.ledger.write.chain_opening import HEAD_MS
+from peerloan.ledger.write.entries import Entry, Result
+from peerloan.uuid7 import Ids
+
+log = logging.getLogger(__name__)
+# No request waits longer for its commit.
+LIMIT_SECONDS = 8.0
+# Decisions of one transaction, and bytes of their loans: beyond them it takes no further entry.
+_MOST, _MOST_BYTES = 10_000, 16_000_000
+_LOOK_SECONDS = 0.5
+# A database to which nothing was written for so long is looked after.
+_IDLE_SECONDS = 2.0
+# Who asks first whether anything can be kept waits so long for it.
+_FIRST_SECONDS = 1.0
+# Those who were answered just now may ask again at once: a commit waits for them, for this share of
+# the time that the last one took and no longer than this, unless so many are there already.
+_PATIENCE, _MOST_PATIENCE_SECONDS, _ENOUGH = 0.25, 0.001, 16
+_FORGET_SECONDS = 600.0
+# What the clock is corrected by all the time is nothing to speak of.
+_AHEAD_MS = 1_000
+
+Outcome = Result | LedgerError
+# Told what became of an entry, in the writer's thread: it must be quick, and raises nothing.
+Told = Callable[[Outcome], None]
+
+
+class Committed(NamedTuple):
+    """A transaction, for who counts: entries, decisions that it kept, and how long it took."""
+
+    entries: int
+    decisions: int
+    seconds: float
+
+
+class _Waiting:
+    """An entry whose commit is awaited; told once."""
+
+    __slots__ = ("_told", "_turns", "entry", "since")
+
+    def __init__(self, entry: Entry, told: Told) -> None:
+        self.entry, self._told = entry, told
+        self.since = time.monotonic()
+        # Taking the only item is one step: the writer and the clock may both try.
+        self._turns = [None]
+
+    @property
+    def told(self) -> bool:
+        """Whether it was told."""
+        return not self._turns
+
+    def tell(self, outcome: Outcome) -> None:
+        """Tell, unless it was told before."""
+        try:
+            self._turns.pop()
+        except IndexError:
+            return
+        try:
+            self._told(outcome)
+        except Exception:  # it must not end the thread that keeps everybody's decisions
+            log.exception("a request could not be told of its commit")
+
+
+class Writer:
+    """Keeps entries; its threads begin with the first of them. Make one in each process."""
+
+    def __init__(
+        self,
+        database: Database,
+        seal: Callable[[], Seal],
+        committed: Callable[[Committed], None] = lambda _: None,
+    ) -> None:
+        self._database, self._seal, self._committed = database, seal, committed
+        self._ids = Ids()
+        self._queue: deque[_Waiting] = deque()
+        self._batch: list[_Waiting] = []
+        self._turn = threading.Lock()
+        self._thread: threading.Thread | None = None
+        self._wake, self._all = threading.Event(), threading.Event()
+        self._expected, self._patience, self._gathers = 1, 0.0, False
+        self._chain: Chain | None = None
+        self._down: str | None = None
+        # When the writer's thread last went on to something, and when it last kept or looked.
+        self._at = time.monotonic()
+        self._looked_at = -_IDLE_SECONDS
+        self._looked = threading.Event()
+
+    @property
+    def down(self) -> str | None:
+        """Why nothing can be kept now, if so. From the first question on, the writer looks after
+        the database also while nothing is to be kept.
+        """
+        if not self._looked.is_set():
+            with self._turn:
+                self._begin()
+            self._wake.set()
+            if not self._looked.wait(_FIRST_SECONDS):
+                return self._down or "the database has not answered yet"
+        return self._down
+
+    @property
+    def clock(self) -> str | None:
+        """How far decisions of this process are dated ahead of the clock, if it was set back."""
+        ahead_ms = self._ids.newest_ms - now_ms()
+        if ahead_ms < _AHEAD_MS:
+            return None
+        seconds = f"{ahead_ms // 1000:,} s"
+        return f"was set back by {seconds}: decisions are dated up to {seconds} ahead of it"
+
+    @property
+    def runs(self) -> bool:
+        """Whether somebody may still be told: until a moment after the process's main thread."""
+        if threading.main_thread().is_alive():
+            return True
+        return self._thread is not None and self._thread.is_alive()
+
+    def put(self, make: Callable[[Ids], Entry], told: Told) -> None:
+        """Hand over what `make` makes with ids that rise from one entry to the next.
+
+        `told` is called once: with what became of it, or the error. Raises LedgerUnavailable at
+        once while nothing can be kept.
+        """
+        if self._down is not None:
+            raise LedgerUnavailable(self._down)
+        with self._turn:
+            self._begin()
+            self._queue.append(_Waiting(make(self._ids), told))
+        if not self._wake.is_set():
+            self._wake.set()
+        if self._gathers and len(self._queue) >= self._expected:
+            self._all.set()
+
+    def _begin(self) -> None:
+        """Start the threads, if they don't run yet."""
+        if self._thread is None:
+            threading.Thread(target=self._watch, name="ledger-clock", daemon=True).start()
+            # No daemon, as a thread of a server's may be, which passes it on: what was handed
+            # over is kept before the process ends.
+            thread = threading.Thread(target=self._run, name="ledger", daemon=False)
+            thread.start()  # if it can't, the next request tries again
+            self._thread = thread
+
+    def _run(self) -> None:
+        main = threading.main_thread()
+        head_at = time.monotonic() + HEAD_MS / 1000
+        forget_at = time.monotonic() + _FORGET_SECONDS
+        while main.is_alive() or self._queue:
+            self._at = time.monotonic()
+            self._wake.wait(_LOOK_SECONDS)
+            self._wake.clear()
+            if self._down is not None:
+                self._try_again()
+                continue
+            while self._queue and self._down is None:
+                if self._chain is not None:
+                    self._chain.expect()
+                self._gather()
+                self._at = time.monotonic()
+                if batch := self._take():
+                    self._commit(batch)
+            now = time.monotonic()
+            if now >= self._looked_at + _IDLE_SECONDS and self._down is None:
+                self._look()
+            if now >= head_at and self._chain is not None:
+                head_at = now + HEAD_MS / 1000
+                self._aside(self._chain.write_head)
+            if now >= forget_at:
+                forget_at = now + _FORGET_SECONDS
+                self._aside(lambda: forget_keys(self._database))
+        if self._chain is not None:
+            self._chain.close()
+
+    def _gather(self) -> None:
+        """Wait a moment until as many are there as are expected: a commit for all of them takes
+        little longer than for some.
+        """
+        self._all.clear()
+        self._gathers = True  # before it looks: who comes next sees it
+        if len(self._queue) < self._expected:
+            self._all.wait(self._patience)
+        self._gathers = False
+
+    def _take(self) -> list[_Waiting]:
+        """The entries of the next transaction; a key of a caller stands once among them, and their
+        ids rise.
+        """
+        taken: list[_Waiting] = []
+        keys = set()
+        decisions = size = 0
+        newest = b""
+        while self._queue and decisions < _MOST and size < _MOST_BYTES:
+            waiting = self._queue.popleft()
+            if waiting.told:  # it waited too long
+                continue
+            key = waiting.entry.key
+            records = waiting.entry.records
+            if (key is not None and key[:2] in keys) or (records and records[0].id < newest):
+                self._queue.appendleft(waiting)
+                break
+            newest = records[-1].id if records else newest
+            if key is not None:
+                keys.add(key[:2])
+            taken.append(waiting)
+            decisions += len(records)
+            size += waiting.entry.size
+        self._batch = taken
+        return taken
+
+    def _commit(self, batch: Sequence[_Waiting]) -> None:
+        """Keep a batch and tell everybody."""
+        began = time.perf_counter()
+        try:
+            outcomes: Sequence[Outcome] = self._kept([each.entry for each in batch])
+        except LedgerError as error:
+            self._lose(error)
+            outcomes = [error] * len(batch)
+        except Exception as error:  # the thread must outlive whatever a driver can raise
+            log.exception("the ledger's writer failed")
+            self._lose(LedgerUnavailable(type(error).__name__))
+            outcomes = [LedgerUnavailable("the ledger's writer failed")] * len(batch)
+        else:
+            taken = time.perf_counter() - began
+            self._patience = min(_PATIENCE * taken, _MOST_PATIENCE_SECONDS)
+            self._expected = min(len(batch) + len(self._queue), _ENOUGH)
+            self._count(batch, outcomes, taken)
+        self._note_look()
+        self._batch = []
+        for waiting, outcome in zip(batch, outcomes, strict=True):
+            waiting.tell(outcome)
+
+    def _count(
+        self, batch: Sequence[_Waiting], outcomes: Sequence[Outcome], seconds: float
+    ) -> None:
+        decisions = sum(
+            len(each.entry.records)
+            for each, outcome in zip(batch, outcomes, strict=True)
+            if outcome is None
+        )
+        try:
+            self._committed(Committed(len(batch), decisions, seconds))
+        except Exception:  # as above
+            log.exception("a commit could not be counted")
+
+    def _kept(self, entries: Sequence[Entry]) -> Sequence[Outcome]:
+        chain = self._chain_for(entries)
+        try:
+            return chain.append(entries)
+        # What no text can hold fails before a database sees it.
+        except (RecordRefused, KeyInUse, UnicodeError, OverflowError) as error:
+            if len(entries) == 1:
+                if isinstance(error, KeyInUse):
+                    return [error]
+                log.error("a decision was refused by the ledger's database: %s", error)
+                return [RecordRefused(reason(error))]
+        # One of them fails its own request, and no other's. In their order, which is that of ids.
+        return [outcome for entry in entries for outcome in self._kept([entry])]
+
+    def _chain_for(self, entries: Sequence[Entry]) -> Chain:
+        """The chain that goes on with entries: a new one if there is none that can."""
+        first = next((record for entry in entries for record in entry.records), None)
+        if self._chain is not None and first is not None and not self._chain.follows(first):
+            log.warning(SET_BACK)
+            self._chain.close()
+            self._chain = None
+        if self._chain is None:
+            self._database.check()
+            self._chain = Chain(self._database, self._seal())
+        return self._chain
+
+    def _lose(self, error: LedgerError) -> None:
+        """Nothing can be kept now."""
+        self._refuse_waiting(self._go_down(error))
+
+    def _go_down(self, error: LedgerError) -> str:
+        """Have who comes told at once that nothing can be kept, and why."""
+        if self._down is None:
+            log.error("the ledger is unavailable: %s", error)
+        self._down = why = reason(error)
+        return why
+
+    def _refuse_waiting(self, why: str) -> None:
+        while self._queue:
+            self._queue.popleft().tell(LedgerUnavailable(why))
+
+    def _look(self) -> None:
+        """Learn whether a database can be written to, to which nothing is written now."""
+        try:
+            self._database.expect_writable()
+            if self._chain is None:
+                self._database.check()
+                self._seal()
+        except LedgerError as error:
+            self._lose(error)
+        except Exception:  # as above
+            log.exception("the ledger's writer failed to look after its database")
+        self._note_look()
+
+    def _note_look(self) -> None:
+        self._looked_at = time.monotonic()
+        self._looked.set()
+
+    def _try_again(self) -> None:
+        self._refuse_waiting(self._down or "")  # who came just before it went down
+        try:
+            if self._chain is None:
+                self._kept([])
+            else:
+                self._chain.write_head()
+        except LedgerError as error:
+            self._down = reason(error)
+        except Exception:
+            log.exception("the ledger's writer failed; trying again")
+        else:
+            self._down = None
+            log.warning("the ledger is available again")
+
+    def _aside(self, what: Callable[[], object]) -> None:
+        """Do what no request waits for; what fails is done another time."""
+        try:
+            what()
+        except LedgerError as error:
+            log.error("the ledger: %s", error)
+
+    def _note_clock(self, was_set_back: bool) -> bool:
+        """Say once that the clock was set back, and once that it is no longer so."""
+        told = self.clock
+        if told and not was_set_back:
+            log.warning("the clock %s", told)
+        if was_set_back and not told:
+            log.warning("the clock has caught up with the newest decision")
+        return told is not None
+
+    def _watch(self) -> None:
+        """Let nobody wait longer than the limit, even for a database that never answers."""
+        set_back = False
+        while True:
+            time.sleep(_LOOK_SECONDS)
+            set_back = self._note_clock(set_back)
+            until = time.monotonic() - LIMIT_SECONDS
+            keys = set()
+            why = f"no commit within {LIMIT_SECONDS:.0f} s"
+            for waiting in (*self._batch, *_snapshot(self._queue)):
+                if waiting.since > until:
+                    break
+                key = waiting.entry.key
+                same = key is not None and key[:2] in keys
+                waiting.tell(KeyInUse(why) if same else LedgerUnavailable(why))
+                # It is the database, and not how much there is to keep. The writer sees whether it
+                # still is so, once it is free.
+                if self._at <= until:
+                    self._go_down(LedgerUnavailable(why))
+                if key is not None:
+                    keys.add(key[:2])
+
+
+def _snapshot(queue: deque[_Waiting]) -> list[_Waiting]:
+    while True:
+        try:
+            return list(queue)
+        except RuntimeError:  # it changed meanwhile
+            continue

@@ -1,0 +1,163 @@
+"""The reference profile: what the training table looked like, column by column.
+
+It is what drift is measured against, what "usual" means in a reason, and where a bundle's
+synthetic loans (golden examples, background) are drawn from. It holds shares and quantiles of
+single columns, never a borrower's row.
+"""
+
+from __future__ import annotations
+
+import math
+
+import msgspec
+import numpy as np
+
+from peerloan.loan import Definition, Field, Loans, TextColumn, Value
+from peerloan.stats.arrays import Numbers
+
+_GRID = np.linspace(0, 1, 21)
+
+
+class NumberProfile(msgspec.Struct, frozen=True, tag_field="column", tag="number"):
+    """21 quantiles (0 %, 5 %, … 100 %), the mean, and the share of missing values.
+
+    Without any value there are no quantiles and no mean; nor is there a mean of values so large
+    that their sum is no double. `at_most` is the share of the given values that do not exceed
+    each quantile, more than its own where values repeat; versions of earlier releases have none.
+    """
+
+    name: str
+    quantiles: tuple[float, ...]
+    mean: float | None
+    missing: float
+    at_most: tuple[float, ...] = ()
+
+
+class LevelProfile(msgspec.Struct, frozen=True, tag_field="column", tag="level"):
+    """Levels, most frequent first, with their shares of all loans; and the share of missing."""
+
+    name: str
+    levels: tuple[str, ...]
+    shares: tuple[float, ...]
+    missing: float
+
+
+ColumnProfile = NumberProfile | LevelProfile
+
+
+class Profile(msgspec.Struct, frozen=True):
+    """Reference distributions of the fields and of the version's own probability."""
+
+    loans: int
+    late: float
+    columns: tuple[ColumnProfile, ...]
+    probability: NumberProfile
+
+    @classmethod
+    def of(cls, loans: Loans, late: Numbers, probability: Numbers) -> Profile:
+        """Measure a training table: `late` is 0 or 1 a loan, `probability` the version's own."""
+        columns: list[ColumnProfile] = []
+        for field in loans.definition.fields:
+            if field.is_number:
+                columns.append(_number_profile(field.name, loans.numbers(field.name)))
+            else:
+                columns.append(_level_profile(field.name, loans.texts(field.name)))
+        return cls(
+            loans.size,
+            float(late.mean()),
+            tuple(columns),
+            _number_profile("probability", probability),
+        )
+
+    def usual_ranges(self) -> dict[str, tuple[float, float]]:
+        """Of each number that has values, the 5 % and the 95 % quantile."""
+        return {
+            column.name: (column.quantiles[1], column.quantiles[-2])
+            for column in self.columns
+            if isinstance(column, NumberProfile) and len(column.quantiles) == len(_GRID)
+        }
+
+    def check(self, definition: Definition) -> None:
+        """Raise ValueError unless the columns are the definition's fields."""
+        found = tuple(column.name for column in self.columns)
+        if found != definition.names:
+            raise ValueError(f"profile of {', '.join(found)}, not of the definition's fields")
+        if not 0 <= self.late <= 1:
+            raise ValueError(f"profile: expected a late rate from 0 to 1, given {self.late}")
+        for column in (*self.columns, self.probability):
+            if isinstance(column, NumberProfile):
+                numbers = column.quantiles
+                right = len(numbers) in (0, len(_GRID)) and list(numbers) == sorted(numbers)
+                shares = column.at_most
+                right &= len(shares) in (0, len(numbers)) and list(shares) == sorted(shares)
+            else:
+                right = len(column.shares) == len(column.levels) and all(
+                    0 < share <= 1 for share in column.shares
+                )
+            if not (right and 0 <= column.missing <= 1):
+                raise ValueError(f"profile of {column.name}: no distribution")
+
+    def usual(self, name: str) -> Value:
+        """The median of a number, the most frequent level of a category; None if all miss."""
+        column = next(column for column in self.columns if column.name == name)
+        if isinstance(column, NumberProfile):
+            return column.quantiles[len(column.quantiles) // 2] if column.quantiles else None
+        return column.levels[0] if column.levels else None
+
+    def draw(self, definition: Definition, loans: int, seed: int) -> Loans:
+        """Synthetic loans: each column drawn on its own, so no borrower is among them."""
+        random = np.random.default_rng(seed)
+        columns: dict[str, Numbers | TextColumn] = {}
+        for field, column in zip(definition.fields, self.columns, strict=True):
+            misses = random.random(loans) < column.missing
+            u = random.random(loans)
+            if isinstance(column, NumberProfile):
+                drawn = _draw_numbers(field, column, u)
+                columns[field.name] = np.where(misses, np.nan, drawn)
+            else:
+                codes = np.searchsorted(np.cumsum(column.shares), u * sum(column.shares), "right")
+                codes = np.minimum(codes, len(column.levels) - 1)
+                columns[field.name] = TextColumn(np.where(misses, -1, codes), column.levels)
+        return Loans(definition, columns, loans)
+
+
+def _draw_numbers(field: Field, column: NumberProfile, u: Numbers) -> Numbers:
+    if not column.quantiles:
+        return np.full(len(u), np.nan)
+    # Scaled by a power of two, which is exact: a slope between the largest doubles would overflow.
+    drawn = np.interp(u, _GRID, np.array(column.quantiles) / 64) * 64
+    if field.kind == "whole":
+        return np.rint(drawn)
+    # Four significant digits, as people write amounts; never outside what was seen.
+    rounded = np.array([float(f"{value:.4g}") for value in drawn.tolist()])
+    return np.asarray(np.clip(rounded, column.quantiles[0], column.quantiles[-1]))
+
+
+def _number_profile(name: str, values: Numbers) -> NumberProfile:
+    given = values[~np.isnan(values)]
+    missing = 1 - len(given) / len(values) if len(values) else 0.0
+    if not len(given):
+        return NumberProfile(name, (), None, missing)
+    with np.errstate(over="ignore", invalid="ignore"):
+        mean = float(given.mean())
+    quantiles = np.quantile(given, _GRID, method="inverted_cdf")
+    at_most = np.searchsorted(np.sort(given), quantiles, side="right") / len(given)
+    return NumberProfile(
+        name,
+        tuple(quantiles.tolist()),
+        mean if math.isfinite(mean) else None,
+        missing,
+        tuple(at_most.tolist()),
+    )
+
+
+def _level_profile(name: str, column: TextColumn) -> LevelProfile:
+    counts = np.bincount(column.codes[column.codes >= 0], minlength=len(column.levels))
+    order = [i for i in np.argsort(-counts, kind="stable").tolist() if counts[i]]
+    total = max(1, len(column.codes))
+    return LevelProfile(
+        name,
+        tuple(column.levels[i] for i in order),
+        tuple(float(counts[i] / total) for i in order),
+        float((column.codes == -1).sum() / total),
+    )

@@ -1,0 +1,1 @@
+"""Alerts: the rules that fire, their events, and the delivery of events."""

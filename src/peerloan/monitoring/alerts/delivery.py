@@ -1,0 +1,267 @@
+"""Telling events: to the log, a webhook and a command, each at least once.
+
+An event is marked as told after it was; who is told twice knows it by its id. Each channel has its
+events in the order in which they fell due, and its turn ends with the first that can't be told,
+which waits longer than those behind it: a receiver that is away costs one try a turn, and an event
+that it never takes holds up no other.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import hashlib
+import hmac
+import http.client
+import logging
+import os
+import random
+import signal
+import socket
+import subprocess
+import tempfile
+import threading
+import time
+import urllib.request
+from collections.abc import Callable, Sequence
+from functools import partial
+from http import HTTPStatus
+from typing import Any
+from urllib.error import HTTPError, URLError
+
+import msgspec
+from sqlalchemy import select, update
+
+from peerloan.database import Database
+from peerloan.database.tables import deliveries, events
+from peerloan.ledger.outcome_parsing import DAY_MS
+from peerloan.monitoring.config import PlanError, Tell, Webhook
+
+log = logging.getLogger(__name__)
+# Each for a whole call, however slowly it goes on.
+_WEBHOOK_SECONDS, _COMMAND_SECONDS = 10.0, 60.0
+# Of what a command says of its fault.
+_MAX_STDERR_BYTES = 4_096
+# The first wait after a failure, the longest, and how long it is tried at all.
+_FIRST_MS, _LONGEST_MS, _GIVEN_UP_MS = 30_000, 3_600_000, 7 * DAY_MS
+# Structured: the whole event is one JSON object.
+_MEDIA_TYPE = "application/cloudevents+json; charset=UTF-8"
+# Of a channel in a turn; the next one goes on.
+_AT_ONCE, _TURN_SECONDS = 500, 60.0
+
+
+class NotTold(Exception):
+    """Why an event could not be told; nothing secret."""
+
+
+def deliver_due(
+    database: Database, tell: Tell, now_ms: int, go_on: Callable[[], None] = lambda: None
+) -> None:
+    """Tell what is due (`now_ms` in milliseconds since 1970); what fails is tried again later, for
+    a week. `go_on` is called before each event, and may raise to end the turn. Raises
+    LedgerUnavailable.
+    """
+    channels: dict[str, Callable[[str, str], None]] = {"log": lambda _, event: _say(event)}
+    if (webhook := tell.webhook) is not None:
+        channels["webhook"] = lambda event_id, event: _post(webhook, event_id, event, now_ms)
+    if (command := tell.command) is not None:
+        channels["command"] = lambda _, event: _run(command, event)
+    with database.reading() as connection:
+        due = select(deliveries.c.channel).where(deliveries.c.next_ms <= now_ms).distinct()
+        waiting = connection.execute(due).scalars().all()
+    for channel in waiting:
+        until = time.monotonic() + _TURN_SECONDS
+        for row in _due(database, channel, now_ms):
+            go_on()
+            if channel not in channels:
+                log.warning("%s: is told to the %s no longer", row.id, channel)
+                _mark(database, row, next_ms=None, fault="no longer told")
+            elif not _told(database, row, channels[channel], now_ms) or time.monotonic() > until:
+                break
+
+
+def _due(database: Database, channel: str, now_ms: int) -> Sequence[Any]:
+    rows = (
+        select(
+            *(deliveries.c.event, deliveries.c.channel, deliveries.c.attempts),
+            *(events.c.id, events.c.time_ms, events.c.event.label("content")),
+        )
+        .join(events, events.c.number == deliveries.c.event)
+        .where(deliveries.c.channel == channel, deliveries.c.next_ms <= now_ms)
+        .order_by(deliveries.c.next_ms, deliveries.c.event)
+        .limit(_AT_ONCE)
+    )
+    with database.reading() as connection:
+        return connection.execute(rows).all()
+
+
+def _told(database: Database, row: Any, tell: Callable[[str, str], None], now_ms: int) -> bool:
+    """Tell an event, and mark what came of it."""
+    try:
+        tell(row.id, row.content)
+    except NotTold as error:
+        _put_off(database, row, now_ms, str(error))
+        return False
+    _mark(database, row, next_ms=None, attempts=row.attempts + 1, fault=None)
+    return True
+
+
+def _put_off(database: Database, row: Any, now_ms: int, fault: str) -> None:
+    """Try an event again later, each time later; or give up."""
+    if now_ms - row.time_ms > _GIVEN_UP_MS:
+        log.error("%s: given up after a week, the %s: %s", row.id, row.channel, fault)
+        _mark(database, row, next_ms=None, attempts=row.attempts + 1, fault=f"given up: {fault}")
+        return
+    wait = min(_FIRST_MS * 2 ** min(row.attempts, 20), _LONGEST_MS)
+    # So that many who wait for the same receiver do not come back at once.
+    wait = int(wait * random.uniform(0.8, 1.2))  # noqa: S311
+    log.warning(
+        "%s: could not be told to the %s, next in %d s: %s",
+        row.id,
+        row.channel,
+        wait // 1000,
+        fault,
+    )
+    _mark(database, row, next_ms=now_ms + wait, attempts=row.attempts + 1, fault=fault)
+
+
+def _mark(database: Database, row: Any, **values: Any) -> None:
+    with database.writing() as connection:
+        key = {"event": row.event, "channel": row.channel}
+        connection.execute(update(deliveries).filter_by(**key).values(**values))
+
+
+def _say(event: str) -> None:
+    found = msgspec.json.decode(event)
+    data = msgspec.json.encode(found["data"]).decode()
+    log.warning("event %s %s of %s: %s", found["id"], found["type"], found["subject"], data)
+
+
+def signature(secret: bytes, event_id: str, timestamp: str, body: bytes) -> str:
+    """What a receiver finds in `webhook-signature`: HMAC-SHA-256 over id, time and body, as the
+    Standard Webhooks have it.
+    """
+    signed = b".".join((event_id.encode(), timestamp.encode(), body))
+    return "v1," + base64.b64encode(hmac.digest(secret, signed, hashlib.sha256)).decode()
+
+
+class _NoRedirect(urllib.request.HTTPRedirectHandler):
+    def redirect_request(self, *_: Any) -> None:
+        """What is signed for one address goes to no other."""
+
+
+class _Call:
+    """A call over HTTP that ends in time: its connections are closed when the time is over."""
+
+    def __init__(self) -> None:
+        self._opened: list[http.client.HTTPConnection] = []
+        self._result: list[int | Exception] = []
+
+    def status(self, request: urllib.request.Request) -> int:
+        """The answer's status; raises what urllib does, or TimeoutError."""
+        # A time limit of a socket is one for each of its reads, and none for a name's look-up.
+        thread = threading.Thread(target=self._open, args=(request,), name="webhook", daemon=True)
+        thread.start()
+        thread.join(_WEBHOOK_SECONDS)
+        if not self._result:
+            for connection in self._opened:
+                with contextlib.suppress(OSError, AttributeError):
+                    connection.sock.shutdown(socket.SHUT_RDWR)
+            raise TimeoutError(f"took longer than {_WEBHOOK_SECONDS:.0f} s")
+        if isinstance(result := self._result[0], Exception):
+            raise result
+        return result
+
+    def _open(self, request: urllib.request.Request) -> None:
+        handlers = (_NoRedirect, _Http(self._connection), _Https(self._connection))
+        opener = urllib.request.build_opener(*handlers)
+        try:
+            with opener.open(request, timeout=_WEBHOOK_SECONDS) as answer:
+                self._result.append(answer.status)
+        except Exception as error:  # for the thread that waits
+            self._result.append(error)
+
+    def _connection(self, kind: Any, host: str, **options: Any) -> http.client.HTTPConnection:
+        connection: http.client.HTTPConnection = kind(host, **options)
+        self._opened.append(connection)
+        return connection
+
+
+class _Http(urllib.request.HTTPHandler):
+    def __init__(self, connect: Callable[..., http.client.HTTPConnection]) -> None:
+        super().__init__()
+        self._connect: Any = connect
+
+    def http_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
+        """Called by urllib."""
+        return self.do_open(partial(self._connect, http.client.HTTPConnection), req)
+
+
+class _Https(urllib.request.HTTPSHandler):
+    def __init__(self, connect: Callable[..., http.client.HTTPConnection]) -> None:
+        super().__init__()
+        self._connect: Any = connect
+
+    def https_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
+        """Called by urllib."""
+        return self.do_open(partial(self._connect, http.client.HTTPSConnection), req)
+
+
+def _post(webhook: Webhook, event_id: str, event: str, now_ms: int) -> None:
+    body, timestamp = event.encode(), str(now_ms // 1000)
+    try:
+        headers = {
+            "Content-Type": _MEDIA_TYPE,
+            "webhook-id": event_id,
+            "webhook-timestamp": timestamp,
+            "webhook-signature": signature(webhook.secret(), event_id, timestamp, body),
+        }
+        request = urllib.request.Request(webhook.url, body, headers, method="POST")  # noqa: S310  the plan allows http and https alone
+        status = _Call().status(request)
+        if not HTTPStatus.OK <= status < HTTPStatus.MULTIPLE_CHOICES:
+            raise NotTold(f"answered {status}")
+    except PlanError as error:
+        raise NotTold(str(error)) from None
+    except HTTPError as error:
+        error.close()
+        raise NotTold(f"answered {error.code}") from None
+    except URLError as error:
+        raise NotTold(_reason(error.reason)) from None
+    except TimeoutError as error:
+        raise NotTold(str(error)) from None
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        raise NotTold(_reason(error)) from None
+
+
+def _run(command: tuple[str, ...], event: str) -> None:
+    """Run a command; one that takes too long is ended, with whatever it started."""
+    # A file, since a pipe stays open for as long as any process that the command left behind.
+    with tempfile.TemporaryFile() as errors:
+        try:
+            process = subprocess.Popen(  # noqa: S603  the user's own, and no shell
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                stderr=errors,
+                start_new_session=True,
+            )
+        except OSError as error:
+            raise NotTold(f"{command[0]}: {error.strerror}") from None
+        try:
+            process.communicate(event.encode(), timeout=_COMMAND_SECONDS)
+        except subprocess.TimeoutExpired:
+            limit = f"{_COMMAND_SECONDS:.0f} s"
+            raise NotTold(f"{command[0]}: took longer than {limit}") from None
+        finally:
+            if process.returncode is None:
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+        if process.returncode:
+            errors.seek(max(0, errors.seek(0, os.SEEK_END) - _MAX_STDERR_BYTES))
+            last = errors.read().decode(errors="replace").strip().splitlines()[-1:]
+            raise NotTold(": ".join([f"{command[0]}: exit code {process.returncode}", *last])[:300])
+
+
+def _reason(error: object) -> str:
+    return getattr(error, "strerror", None) or type(error).__name__

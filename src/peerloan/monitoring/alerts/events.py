@@ -1,0 +1,138 @@
+"""Events: what there was to tell, to whom it still has to be told, and who has taken note of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from importlib import import_module
+from typing import Any, NamedTuple
+from uuid import UUID
+
+from sqlalchemy import Connection, Row, insert, select, update
+
+from peerloan import uuid7
+from peerloan.clock import now_ms
+from peerloan.database import Database
+from peerloan.database.errors import LedgerError
+from peerloan.database.tables import deliveries, events
+from peerloan.loan.text import has_control
+from peerloan.uuid7 import Ids
+
+BEGAN = "org.peerloan.alarm.began"
+ROSE = "org.peerloan.alarm.rose"
+ENDED = "org.peerloan.alarm.ended"
+MADE = "org.peerloan.answer.made"
+REFUSED = "org.peerloan.answer.refused"
+PROMOTED = "org.peerloan.answer.promoted"
+# Letters of what is said of an event.
+MAX_WHY = 1_000
+WHY_EXPECTED = f"text of 1 to {MAX_WHY:,} characters, without control characters"
+_ids = Ids()
+
+
+class NoEvent(LedgerError):
+    """There is no event with this id."""
+
+
+class Acknowledged(LedgerError):
+    """Somebody has taken note of the event before."""
+
+
+class Acknowledgement(NamedTuple):
+    """Who has taken note of an event, when (milliseconds since 1970), and what they say of it."""
+
+    who: str
+    time_ms: int
+    why: str
+
+
+class Event(NamedTuple):
+    """An event: its number, which rises; its id; itself in JSON; and who has taken note of it."""
+
+    number: int
+    id: str
+    event: str
+    acknowledged: Acknowledgement | None
+
+
+def put(
+    connection: Connection,
+    kind: str,
+    subject: str,
+    data: Mapping[str, Any],
+    time_ms: int,
+    channels: Sequence[str],
+) -> str:
+    """Keep an event that is to be told to these channels, and return its id: all of it in the
+    transaction of the connection, and so together with what it tells of.
+    """
+    # Only who makes events has the library for it.
+    made = import_module("peerloan.monitoring.alerts.cloudevents")
+    event_id = uuid7.text(_ids.new())
+    number = connection.execute(
+        insert(events)
+        .values(
+            id=event_id,
+            time_ms=time_ms,
+            type=kind,
+            event=made.cloud_event(event_id, kind, subject, time_ms, data),
+        )
+        .returning(events.c.number)
+    ).scalar_one()
+    rows = [
+        {"event": number, "channel": channel, "attempts": 0, "next_ms": 0} for channel in channels
+    ]
+    if rows:
+        connection.execute(insert(deliveries), rows)
+    return event_id
+
+
+def page(
+    database: Database, limit: int, before: int | None = None, only_open: bool = False
+) -> list[Event]:
+    """At most so many events, the newest first, of those with numbers below `before`."""
+    rows = select(events).order_by(events.c.number.desc()).limit(limit)
+    if before is not None:
+        rows = rows.where(events.c.number < before)
+    if only_open:
+        rows = rows.where(events.c.acknowledged_ms.is_(None))
+    with database.reading() as connection:
+        return [_event(row) for row in connection.execute(rows)]
+
+
+def is_why(why: object) -> bool:
+    """Whether this can be said of an event."""
+    return isinstance(why, str) and 0 < len(why) <= MAX_WHY and not has_control(why)
+
+
+def acknowledge(database: Database, event_id: str, who: str, why: str) -> Event:
+    """Note that somebody has taken note of an event; raises NoEvent or Acknowledged: the first one
+    stands.
+    """
+    try:
+        # Not every text can be asked for in every database.
+        event_id = str(UUID(event_id))
+    except ValueError:
+        raise NoEvent(f"{event_id}: no such event") from None
+    with database.writing() as connection:
+        own = events.c.id == event_id
+        changed = connection.execute(
+            update(events)
+            .where(own, events.c.acknowledged_ms.is_(None))
+            .values(acknowledged_ms=now_ms(), acknowledged_by=who, why=why)
+        )
+        row = connection.execute(select(events).where(own)).first()
+    if row is None:
+        raise NoEvent(f"{event_id}: no such event")
+    found = _event(row)
+    if not changed.rowcount and found.acknowledged is not None:
+        # Where nobody needs a token, callers have no name.
+        first = found.acknowledged.who or "somebody"
+        raise Acknowledged(f"{event_id}: {first} has taken note of it before")
+    return found
+
+
+def _event(row: Row[Any]) -> Event:
+    acknowledged = None
+    if row.acknowledged_ms is not None:
+        acknowledged = Acknowledgement(row.acknowledged_by, row.acknowledged_ms, row.why)
+    return Event(row.number, row.id, row.event, acknowledged)

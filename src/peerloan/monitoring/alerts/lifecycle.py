@@ -1,0 +1,70 @@
+"""Alarms: a rule that speaks is an event when it begins, when it grows louder, and when it ends.
+
+It ends once its figure is a fifth nearer to calm than its limit: one that goes up and down about
+the limit is one alarm.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from sqlalchemy import Connection, delete, insert, select, update
+
+from peerloan.database.tables import alarms
+from peerloan.monitoring.alerts.events import BEGAN, ENDED, ROSE, put
+from peerloan.monitoring.alerts.rules import Spoken
+
+
+class Change(NamedTuple):
+    """An event's type, and what the rule said; of one that ended, what it had said is over."""
+
+    type: str
+    spoken: Spoken
+
+
+def sound(
+    connection: Connection,
+    version: tuple[int, str],
+    spoken: Sequence[Spoken],
+    lingering: Sequence[Spoken],
+    window: Mapping[str, Any],
+    now_ms: int,
+    channels: Sequence[str],
+) -> list[Change]:
+    """Keep which rules speak of a version (its number, and its name), and put what changed into
+    events that tell of the window. `lingering` would speak still if they had spoken before.
+    """
+    number, name = version
+    own = alarms.c.version == number
+    before = {(row.rule, row.about): row for row in connection.execute(select(alarms).where(own))}
+    changes = []
+    for each in spoken:
+        alarm = before.get((each.rule, each.about))
+        key = {"version": number, "rule": each.rule, "about": each.about}
+        if alarm is None:
+            connection.execute(insert(alarms).values(level=each.level, since_ms=now_ms, **key))
+            changes.append(Change(BEGAN, each))
+        elif alarm.level == "watch" and each.level == "act":
+            connection.execute(update(alarms).filter_by(**key).values(level=each.level))
+            changes.append(Change(ROSE, each))
+    staying = {(each.rule, each.about): each for each in (*lingering, *spoken)}
+    for (rule, about), alarm in before.items():
+        if (rule, about) not in staying:
+            connection.execute(
+                delete(alarms).where(own, alarms.c.rule == rule, alarms.c.about == about)
+            )
+            changes.append(Change(ENDED, Spoken(rule, alarm.level, about, None, None)))
+    for change in changes:
+        data = change.spoken._asdict() | {"model": name, "window": dict(window)}
+        put(connection, change.type, name, data, now_ms, channels)
+    return changes
+
+
+def speaking(connection: Connection) -> dict[int, list[Spoken]]:
+    """What speaks now, by version (its number); without figures."""
+    found: dict[int, list[Spoken]] = {}
+    for row in connection.execute(select(alarms)):
+        own = Spoken(row.rule, row.level, row.about, None, None)
+        found.setdefault(row.version, []).append(own)
+    return found

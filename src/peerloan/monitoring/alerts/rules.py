@@ -1,0 +1,146 @@
+"""What figures are worth a word: the conventions of the field, as rules.
+
+A rule begins to speak only where its figure lies beyond the limit and chance alone does not explain
+that: a small window speaks less, and many features that are looked at together speak no more often.
+Who `eased` it asks whether it goes on.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from statistics import NormalDist
+from typing import Annotated, Literal, NamedTuple
+
+import msgspec
+from msgspec import Meta
+
+from peerloan.monitoring.performance import Calibration as Calibrated
+from peerloan.stats.estimate import Estimate
+from peerloan.stats.psi import Psi
+
+Level = Literal["watch", "act"]
+VOLUME = "volume-drop"
+# A rule takes chance for the cause as long as a figure would be so far off in more than this share
+# of windows without it: it is looked at again and again.
+WRONG = 0.001
+_EASE = 0.8
+
+
+class Rules(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The limits. A PSI of 0.1 is a moderate and of 0.25 a large change by convention (N. Siddiqi
+    2006, chapter 9).
+    """
+
+    psi_watch: Annotated[float, Meta(gt=0)] = 0.10
+    psi_act: Annotated[float, Meta(gt=0)] = 0.25
+    # Of a feature's loans.
+    new_levels: Annotated[float, Meta(gt=0, lt=1)] = 0.01
+    # Late loans, of those expected.
+    ratio_low: Annotated[float, Meta(gt=0, lt=1)] = 0.80
+    ratio_high: Annotated[float, Meta(gt=1)] = 1.25
+    # Of the loans that windows before had on average, so many are gone.
+    volume_drop: Annotated[float, Meta(gt=0, lt=1)] = 0.50
+
+    def eased(self) -> Rules:
+        """The limits within which a rule that speaks has to come to be silent again, whatever
+        chance explains: a fifth nearer to calm, so that a figure about a limit is one alarm.
+        """
+        return Rules(
+            psi_watch=self.psi_watch * _EASE,
+            psi_act=self.psi_act * _EASE,
+            new_levels=self.new_levels * _EASE,
+            ratio_low=1 - (1 - self.ratio_low) * _EASE,
+            ratio_high=1 + (self.ratio_high - 1) * _EASE,
+            volume_drop=self.volume_drop * _EASE,
+        )
+
+
+class Spoken(NamedTuple):
+    """A rule that spoke: its name, how loud, of what, the figure, and the limit that it passed; of
+    one that is over, no figures.
+    """
+
+    rule: str
+    level: Level
+    about: str
+    value: float | None
+    limit: float | None
+
+
+def of_drift(
+    rules: Rules, features: Mapping[str, Psi], score: Psi, eased: bool = False
+) -> Iterator[Spoken]:
+    """Features, and the probability, that have moved. So many features are looked at together, and
+    speak no more often for it (C. E. Bonferroni 1936).
+    """
+    for name, each in features.items():
+        wrong = 1 if eased else WRONG / len(features)
+        yield from _moved(rules, "feature-drift", name, each, wrong)
+    yield from _moved(rules, "score-drift", "probability", score, 1 if eased else WRONG)
+
+
+def of_levels(
+    rules: Rules, shares: Mapping[str, Estimate], eased: bool = False
+) -> Iterator[Spoken]:
+    """Features with more new levels than the limit; the shares' intervals are as wide as WRONG
+    asks for.
+    """
+    for name, share in shares.items():
+        if (share.value if eased else share.low) > rules.new_levels:
+            yield Spoken("new-levels", "watch", name, share.value, rules.new_levels)
+
+
+def of_performance(
+    estimated: Estimate | None,
+    realised: Estimate | None,
+    expected: tuple[float, float] | None,
+    eased: bool = False,
+) -> Iterator[Spoken]:
+    """AUCs below the interval that the version was published with; the intervals are as wide as
+    WRONG asks for.
+    """
+    if expected is None:
+        return
+    figures: Sequence[tuple[str, Level, Estimate | None]] = (
+        ("estimated-auc", "watch", estimated),
+        ("realised-auc", "act", realised),
+    )
+    for rule, level, auc in figures:
+        if auc is not None and (auc.value if eased else auc.high) < expected[0]:
+            yield Spoken(rule, level, "auc", auc.value, expected[0])
+
+
+def of_calibration(rules: Rules, calibration: Calibrated, eased: bool = False) -> Iterator[Spoken]:
+    """More or fewer late loans than expected."""
+    ratio = calibration.ratio
+    sure = Estimate.of_ratio(calibration.late, calibration.expected, WRONG)
+    if ratio.value < rules.ratio_low and (eased or sure.high < 1):
+        yield Spoken("calibration", "act", "late rate", ratio.value, rules.ratio_low)
+    if ratio.value > rules.ratio_high and (eased or sure.low > 1):
+        yield Spoken("calibration", "act", "late rate", ratio.value, rules.ratio_high)
+
+
+def of_volume(
+    rules: Rules, loans: int, before: Sequence[int], eased: bool = False
+) -> Iterator[Spoken]:
+    """Fewer loans than in the windows before, on average, by more than numbers of loans differ by
+    chance (Poisson).
+    """
+    usual = sum(before) / len(before) if before else 0.0
+    if not usual:
+        return
+    gone = 1 - loans / usual
+    most = loans + NormalDist().inv_cdf(1 - WRONG / 2) * math.sqrt(loans + 1)
+    if gone >= rules.volume_drop and (eased or most < usual):
+        yield Spoken(VOLUME, "watch", "loans", gone, rules.volume_drop)
+
+
+def _moved(rules: Rules, rule: str, about: str, psi: Psi, wrong: float) -> Iterator[Spoken]:
+    without_chance = psi.value - psi.by_chance
+    if wrong < 1 and not psi.interval(wrong)[0]:
+        return
+    for level, limit in (("act", rules.psi_act), ("watch", rules.psi_watch)):
+        if without_chance >= limit:
+            yield Spoken(rule, level, about, psi.value, limit)  # type: ignore[arg-type]
+            return

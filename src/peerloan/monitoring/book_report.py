@@ -1,0 +1,137 @@
+"""Watching a whole book: how its loans differ from those that a version was trained on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from peerloan.book import (
+    Batch,
+    Book,
+    BookDoubts,
+    DoubtCollector,
+    check_columns,
+    read_labels,
+    read_loans,
+)
+from peerloan.book.cells import show_cells
+from peerloan.loan import Label
+from peerloan.loan.labels import expected_label
+from peerloan.loan.text import counted
+from peerloan.monitoring.alerts.rules import Rules
+from peerloan.monitoring.counting.counts import Counting
+from peerloan.monitoring.performance import Scores
+from peerloan.monitoring.window_metrics import Watched, watched
+from peerloan.registry import Bundle
+from peerloan.stats.arrays import Codes, Numbers
+
+
+@dataclass(frozen=True)
+class Outcomes:
+    """The outcomes that a book tells of the loans that can be scored: of how many it is known, of
+    how many not yet, and of how many what stands there is none; `example` is the first of these.
+    """
+
+    known: int
+    missing: int
+    wrong: int
+    example: str = ""
+
+    def lines(self) -> list[str]:
+        """What is to be known of loans without an outcome, in words."""
+        lines = []
+        if self.missing:
+            lines.append(
+                f"{counted(self.missing, 'loan')} without an outcome yet: in drift and estimates, "
+                "not in what is realised (which is too high if late loans are told first)"
+            )
+        if self.wrong:
+            lines.append(
+                f"{counted(self.wrong, 'loan')} with a wrong outcome, also left out of what is "
+                f"realised: {self.example}"
+            )
+        return lines
+
+    def to_json(self) -> dict[str, int]:
+        """The counts as plain data."""
+        return {"known": self.known, "missing": self.missing, "wrong": self.wrong}
+
+
+@dataclass(frozen=True)
+class WatchedBook:
+    """The figures of a book; what it says of outcomes (None without the column); its doubts."""
+
+    figures: Watched
+    outcomes: Outcomes | None
+    doubts: BookDoubts
+
+
+def watch_book(
+    book: Book,
+    bundle: Bundle,
+    limits: Rules,
+    progress: Callable[[float], None] = lambda _done: None,
+) -> WatchedBook | None:
+    """Count a book and say how its loans have moved, and how good the version is on them; None if
+    no loan of it can be scored. Raises BookError.
+
+    Outcomes are used where the book has the label's column. A loan without one, which is not known
+    yet or wrong, is in the drift and in the estimates all the same.
+    """
+    definition = bundle.definition
+    notes = check_columns(definition, book)
+    counting = Counting.of(bundle)
+    counts = counting.nothing()
+    doubts = DoubtCollector(book.name, definition, True, bundle.profile.usual_ranges())
+    labels = _Labels(definition.label) if definition.label.column in book.columns else None
+    margins: list[Numbers] = []
+    rejected = 0
+    for part in book.parts(progress):
+        batch = read_loans(definition, part)
+        own = bundle.score_many(batch.loans)[0]
+        for each in counting.count(batch.loans, own, np.zeros(len(own), dtype=np.int64)).values():
+            counts.add(each)
+        doubts.add(batch)
+        if labels is not None:
+            labels.add(batch)
+        margins.append(own)
+        rejected += part.size - batch.loans.size
+    if not counts.loans:
+        return None
+    every = np.concatenate(margins)
+    realised = None
+    if labels is not None:
+        late = np.concatenate(labels.codes)
+        if (known := late >= 0).any():
+            realised = Scores.of(every[known], late[known])
+    scores = Scores.of(every)
+    figures = watched(bundle, counting, limits, counts, scores, realised, rejected, notes)
+    outcomes = None if labels is None else labels.found()
+    return WatchedBook(figures, outcomes, doubts.found())
+
+
+class _Labels:
+    """The labels of a book's good loans while it is read."""
+
+    def __init__(self, label: Label) -> None:
+        self._label = label
+        self._example = ""
+        self.codes: list[Codes] = []
+
+    def add(self, batch: Batch) -> None:
+        every, column = read_labels(self._label, batch.part)
+        self.codes.append(every[batch.good])
+        wrong = np.flatnonzero((every == -2) & batch.good)
+        if len(wrong) and not self._example:
+            row = batch.part.numbers[wrong[0]]
+            self._example = (
+                f"row {row}, {self._label.column}: expected {expected_label(self._label)}, "
+                f"given {show_cells(column, wrong[:1])[0]}"
+            )
+
+    def found(self) -> Outcomes:
+        codes = np.concatenate(self.codes)
+        missing, wrong = int(np.count_nonzero(codes == -1)), int(np.count_nonzero(codes == -2))
+        return Outcomes(len(codes) - missing - wrong, missing, wrong, self._example)

@@ -1,0 +1,132 @@
+"""How a model is watched: the rules' limits, whom to tell, and what to answer; a TOML file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta, Struct
+
+from peerloan.loan.text import has_control
+from peerloan.monitoring.alerts.rules import Rules
+from peerloan.regular_files import read_regular_file
+from peerloan.settings import MAX_SETTINGS_BYTES, SettingsError
+
+Answer = Literal["notify", "recalibrate", "retrain"]
+# A secret that can be guessed signs nothing.
+_SECRET_BYTES = 24
+
+
+class PlanError(SettingsError):
+    """A file of rules that can't be used, and why."""
+
+
+class Webhook(Struct, frozen=True, forbid_unknown_fields=True):
+    """Where events are sent, and the file with the secret that signs them."""
+
+    # Without a user in it: the signature tells the receiver who sends.
+    url: Annotated[str, Meta(pattern="^https?://[^/@?#]+([/?#]|$)")]
+    secret_file: str
+
+    def secret(self) -> bytes:
+        """The secret; raises PlanError."""
+        try:
+            secret = read_regular_file(Path(self.secret_file), MAX_SETTINGS_BYTES).strip()
+        except OSError as error:
+            raise PlanError(f"{self.secret_file}: can't be read: {error.strerror}") from None
+        if len(secret) < _SECRET_BYTES:
+            raise PlanError(
+                f"{self.secret_file}: expected a secret of at least {_SECRET_BYTES} bytes, "
+                f"given {len(secret)}"
+            )
+        return secret
+
+
+class Tell(Struct, frozen=True, forbid_unknown_fields=True):
+    """Whom to tell of an event: the log, a webhook, a command that gets it as its input."""
+
+    log: bool = True
+    webhook: Webhook | None = None
+    command: Annotated[tuple[str, ...], Meta(min_length=1)] | None = None
+
+    @property
+    def channels(self) -> list[str]:
+        """The names of those who are told."""
+        told = {"log": self.log, "webhook": self.webhook, "command": self.command}
+        return [name for name, is_set in told.items() if is_set]
+
+
+class Plan(Struct, frozen=True, forbid_unknown_fields=True):
+    """What is set of watching.
+
+    A window is the last `window_days` days; outcomes are those of the newest four times as many, of
+    each of which at least the share `mature` is known. `answer` is what is done where a rule says
+    "act"; `book` is trained on beside the outcomes. Only outcomes of the callers in
+    `outcomes_from`, and those of the command line, are learnt from; without it those of any. The
+    same holds of decisions and `decisions_from`. With `promote` a challenger that is better becomes
+    champion without a person, as the operator confirmed by `promote_confirmed`.
+    """
+
+    window_days: Annotated[int, Meta(ge=1, le=366)] = 7
+    mature: Annotated[float, Meta(gt=0, le=1)] = 0.8
+    limits: Rules = Rules()
+    tell: Tell = Tell()
+    answer: Answer = "notify"
+    book: str | None = None
+    promote: bool = False
+    outcomes_from: tuple[str, ...] | None = None
+    decisions_from: tuple[str, ...] | None = None
+    promote_confirmed: Annotated[str, Meta(max_length=500)] = ""
+
+
+def read_plan(path: Path | None) -> Plan:
+    """The plan that a file holds; without one, the conventions, and the log alone is told.
+
+    Raises PlanError, also if the webhook's secret can't be used.
+    """
+    if path is None:
+        return Plan()
+    try:
+        plan = msgspec.toml.decode(read_regular_file(path, MAX_SETTINGS_BYTES), type=Plan)
+    except OSError as error:
+        raise PlanError(f"{path}: can't be read: {error.strerror}") from None
+    except msgspec.MsgspecError as error:
+        raise PlanError(f"{path}: {_plainly(str(error))}") from None
+    if plan.limits.psi_act <= plan.limits.psi_watch:
+        raise PlanError(
+            f"{path}: limits.psi_act: expected more than psi_watch, {plan.limits.psi_watch}, "
+            f"given {plan.limits.psi_act}"
+        )
+    if plan.book is not None and plan.answer != "retrain":
+        raise PlanError(f'{path}: book: expected only with answer = "retrain"')
+    _check_promotion(path, plan)
+    if plan.tell.webhook is not None:
+        plan.tell.webhook.secret()
+    return plan
+
+
+def _check_promotion(path: Path, plan: Plan) -> None:
+    """Raise PlanError if versions would be promoted without an operator's word for it."""
+    if has_control(plan.promote_confirmed):
+        raise PlanError(f"{path}: promote_confirmed: expected text without control characters")
+    # Others may be shown as nothing at all.
+    has_word = any(each.isalnum() for each in plan.promote_confirmed)
+    lacking = [
+        *(() if plan.outcomes_from is not None else ('outcomes_from = ["CALLER"]',)),
+        *(() if plan.decisions_from is not None else ('decisions_from = ["CALLER"]',)),
+        *(() if has_word else ('promote_confirmed = "NAME, DATE: WHY"',)),
+    ]
+    if plan.promote and lacking:
+        raise PlanError(
+            f"{path}: promote: with true, outcomes that callers tell can change which model "
+            f"serves; add {' and '.join(lacking)} above it to confirm that and to name whose "
+            "outcomes may, and of whose decisions, or leave promote out"
+        )
+
+
+def _plainly(error: str) -> str:
+    """A decoder's words, the place first."""
+    what, _, where = error.partition(" - at `$.")
+    what = what[:1].lower() + what[1:]
+    return f"{where.rstrip('`')}: {what}" if where else what

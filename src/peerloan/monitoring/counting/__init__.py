@@ -1,0 +1,1 @@
+"""Counts by hour of decisions and outcomes: all that the figures of a window are made from."""

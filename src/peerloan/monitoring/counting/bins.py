@@ -1,0 +1,119 @@
+"""Bins of each feature and of the probability, made from a version's reference profile.
+
+Loans are counted in them, and everything that is said of drift follows from such counts.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from peerloan.loan import Column, TextColumn
+from peerloan.model.reference_profile import ColumnProfile, LevelProfile
+from peerloan.stats.arrays import Codes, Numbers
+
+# Every second of the profile's quantiles: 10 %, 20 %, … 90 %.
+_STEPS = range(2, 19, 2)
+# The bin of levels that the reference does not have.
+NEW = "(new)"
+
+
+class Strange(NamedTuple):
+    """Values that the reference does not have: the loans' rows (k,), and which of `names` each is
+    (k,).
+    """
+
+    rows: Codes
+    codes: Codes
+    names: list[str]
+
+
+@dataclass(frozen=True)
+class NumberBins:
+    """Ten bins of about equal size, (−∞, e₁], (e₁, e₂], … (e₉, ∞), fewer where values repeat; and
+    the missing values.
+    """
+
+    edges: Numbers
+    low: float
+    high: float
+
+    @property
+    def names(self) -> list[str]:
+        """What each bin holds, for people."""
+        edges = [f"{edge:g}" for edge in self.edges.tolist()]
+        if not edges:
+            return ["any", "missing"]
+        between = [f"({low}, {high}]" for low, high in pairwise(edges)]
+        return [f"≤ {edges[0]}", *between, f"> {edges[-1]}", "missing"]
+
+    @property
+    def size(self) -> int:
+        """How many bins there are."""
+        return len(self.edges) + 2
+
+    def places(self, column: Column) -> Codes:
+        """The bin that each loan is in, given their values (n,)."""
+        assert not isinstance(column, TextColumn)  # noqa: S101  the definition says so
+        own = np.searchsorted(self.edges, column, side="left")
+        return np.where(np.isnan(column), len(self.edges) + 1, own)
+
+    def strange(self, column: Column) -> Strange:
+        """Loans outside of what the reference holds, and what is the matter."""
+        assert not isinstance(column, TextColumn)  # noqa: S101  the definition says so
+        rows = np.flatnonzero((column < self.low) | (column > self.high))
+        names = [f"below {self.low:g}", f"above {self.high:g}"]
+        return Strange(rows, (column[rows] > self.high).astype(np.int64), names)
+
+
+@dataclass(frozen=True)
+class LevelBins:
+    """A bin for each level of the reference, one for all others, and one for the missing."""
+
+    levels: tuple[str, ...]
+
+    @property
+    def names(self) -> list[str]:
+        """What each bin holds, for people."""
+        return [*self.levels, NEW, "missing"]
+
+    @property
+    def size(self) -> int:
+        """How many bins there are."""
+        return len(self.levels) + 2
+
+    def places(self, column: Column) -> Codes:
+        """The bin that each loan is in, given their values (n,)."""
+        assert isinstance(column, TextColumn)  # noqa: S101  the definition says so
+        codes = column.recode(self.levels, unseen=len(self.levels))
+        return np.where(codes < 0, len(self.levels) + 1, codes)
+
+    def strange(self, column: Column) -> Strange:
+        """Loans with a level that the reference does not hold, and which."""
+        assert isinstance(column, TextColumn)  # noqa: S101  the definition says so
+        rows = np.flatnonzero(self.places(column) == len(self.levels))
+        return Strange(rows, column.codes[rows], list(column.levels))
+
+
+Bins = NumberBins | LevelBins
+
+
+def bins_of(profile: ColumnProfile) -> tuple[Bins, npt.NDArray[np.float64]]:
+    """A column's bins, and the share of the reference that is in each."""
+    if isinstance(profile, LevelProfile):
+        return LevelBins(profile.levels), np.array([*profile.shares, 0.0, profile.missing])
+    if not profile.quantiles:
+        empty = NumberBins(np.array([]), np.inf, -np.inf)
+        return empty, np.array([1 - profile.missing, profile.missing])
+    # Versions without these shares: those of the quantiles themselves, the last of equal ones.
+    last = np.searchsorted(profile.quantiles, profile.quantiles, side="right") - 1
+    at_most = profile.at_most or tuple((last / (len(profile.quantiles) - 1)).tolist())
+    edges = {profile.quantiles[i]: at_most[i] for i in _STEPS}
+    below = np.array([0.0, *edges.values(), 1.0])
+    shares = np.append(np.diff(below) * (1 - profile.missing), profile.missing)
+    bins = NumberBins(np.array([*edges]), profile.quantiles[0], profile.quantiles[-1])
+    return bins, shares

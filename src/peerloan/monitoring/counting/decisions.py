@@ -1,0 +1,325 @@
+"""Counting the ledger's decisions, each once, in the order in which they were committed.
+
+A chain's records were committed in the order of their ids and numbers: so what was counted of it is
+known by one of them, and what was committed late stands behind that one like any other.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import UUID
+
+import numpy as np
+from sqlalchemy import Connection, insert, select, text, update
+
+from peerloan import uuid7
+from peerloan.clock import now_ms
+from peerloan.database import Database
+from peerloan.database.errors import LedgerError, LedgerUnavailable, reason
+from peerloan.database.snapshot import snapshot
+from peerloan.database.tables import chains, counted, decisions, watchers
+from peerloan.ledger.row_batches import counts as row_counts
+from peerloan.ledger.row_batches import measured
+from peerloan.ledger.write.chain_opening import DEAD_MS, HEAD_MS
+from peerloan.monitoring.counting.counts import Counts
+from peerloan.monitoring.counting.deduplication import (
+    COLUMNS,
+    HOUR_MS,
+    Decision,
+    Decisions,
+    Latest,
+)
+from peerloan.monitoring.counting.opened_versions import Versions
+from peerloan.monitoring.counting.storage import Hour, add_counts
+from peerloan.registry import Store
+
+# Decisions that are chosen from, and kept as counted, at once; and read at once.
+_AT_ONCE, _READ = 20_000, 5_000
+# So much later than it is made, a decision of a writer that has told nothing new may be committed
+# and still be found at once. What comes later is found when its writer tells of it, in a minute.
+_LATE_MS = 600_000
+_FIRST = bytes(16)
+_ROWS = (
+    f"SELECT {{}}, time_ms / {HOUR_MS}, {', '.join(COLUMNS[2:])} "  # noqa: S608
+    "FROM decisions WHERE id > {} ORDER BY id"
+)
+_SIZES = "SELECT octet_length(inputs) FROM decisions WHERE id > %s ORDER BY id"
+
+
+class CountedElsewhere(LedgerError):
+    """Another process counts at the same time, and was quicker."""
+
+
+@dataclass
+class Progress:
+    """What a run has counted: decisions and outcomes; days (since 1970) that changed; the versions
+    that can't be opened, and decisions that can't be read, which are left out.
+    """
+
+    decisions: int = 0
+    outcomes: int = 0
+    days: set[int] = field(default_factory=set)
+    missing: dict[str, str] = field(default_factory=dict)
+    unreadable: int = 0
+
+
+@dataclass
+class _Chain:
+    """How far a chain was counted, and from which id on it is read."""
+
+    seq: int
+    id: bytes
+    start: bytes
+    # Whether all that follows stands behind `start`: else a gap only means to look closer.
+    whole: bool
+    ends: bool
+    # How far it went when its writer told of it last.
+    told: int
+    blocked: bool = False
+    changed: bool = False
+
+    @property
+    def missed(self) -> bool:
+        """Whether there is more of it than was found behind `start`."""
+        return self.blocked or (not self.whole and self.seq < self.told)
+
+    def look_closer(self) -> None:
+        """Read on from what was counted, however long ago that was made."""
+        self.start, self.whole, self.blocked = self.id, True, False
+
+
+def count_new(
+    database: Database,
+    store: Store,
+    progress: Callable[[float], None] = lambda _done: None,
+) -> Progress:
+    """Count what was committed since it was done last; raises LedgerError.
+
+    Several may do so at once: one of them is told to leave it to the others.
+    """
+    done = Progress()
+    with snapshot(database) as connection:
+        revision = connection.execute(select(watchers.c.revision)).scalar_one()
+        versions = Versions(connection, store)
+        every = _chains(connection)
+        while every:
+            rows = _stream(connection, min(each.start for each in every.values()), progress)
+            revision = _pass(database, connection, versions, every, rows, revision, done)
+            if not any(each.missed for each in every.values()):
+                break
+            for each in every.values():
+                each.look_closer()
+    done.missing = versions.missing
+    return done
+
+
+def _pass(
+    database: Database,
+    connection: Connection,
+    versions: Versions,
+    every: dict[int, _Chain],
+    rows: Iterable[Decisions],
+    revision: int,
+    done: Progress,
+) -> int:
+    # Also of chains that have ended: there may be a decision on the same loan among theirs.
+    ended = select(counted.c.id).order_by(counted.c.id.desc()).limit(1)
+    last = connection.execute(ended).scalar()
+    newest = max([last.bytes if last else _FIRST, *(each.id for each in every.values())])
+
+    def was_counted(chain: int, seq: int) -> bool:
+        return chain not in every or seq <= every[chain].seq
+
+    latest = Latest(connection, newest, was_counted)
+    for some in rows:
+        fresh = _fresh(every, some)
+        counting, replaced = latest.choose(some, fresh)
+        found: dict[Hour, Counts] = {}
+        _count(versions, some, counting, 1, found, done)
+        for others in latest.with_inputs(replaced):
+            _count(versions, others, range(len(others.id)), -1, found, done)
+        revision = _keep(database, revision, every, found)
+        done.decisions += len(fresh)
+    for number, chain in every.items():
+        if chain.ends and not chain.missed:
+            _finish(database, number, chain)
+    return revision
+
+
+def _chains(connection: Connection) -> dict[int, _Chain]:
+    """The chains that may hold more than was counted of them, by number."""
+    before = {row.chain: row for row in connection.execute(select(counted))}
+    found = {}
+    now = now_ms()
+    for row in connection.execute(select(chains)):
+        seen = before.get(row.number)
+        if seen is not None and seen.done and row.head_seq <= seen.seq:
+            continue
+        ends = row.closed or row.seen_ms < now - DEAD_MS
+        if seen is None:
+            # A first pass finds all there is anyway.
+            whole = not before
+            start = _FIRST if whole else uuid7.first_at(row.opened_ms - HEAD_MS).bytes
+            found[row.number] = _Chain(0, _FIRST, start, whole, ends, row.head_seq)
+            continue
+        recent = uuid7.first_at(now - _LATE_MS).bytes
+        # Nothing that was told of is missing: there is only what came in the last minute.
+        whole = ends or row.head_seq > seen.seq or recent <= seen.id.bytes
+        start = seen.id.bytes if whole else recent
+        found[row.number] = _Chain(seen.seq, seen.id.bytes, start, whole, ends, row.head_seq)
+    return found
+
+
+def _stream(
+    connection: Connection, start: bytes, progress: Callable[[float], None]
+) -> Iterator[Decisions]:
+    """All decisions after an id, in the order of ids."""
+    newest = select(decisions.c.id).order_by(decisions.c.id.desc()).limit(1)
+    last = connection.execute(newest).scalar()
+    end = uuid7.milliseconds(last.bytes) if last else 0
+    begin = end
+    with (
+        _driver_errors(connection),
+        _batches(connection, start) as some,
+        ThreadPoolExecutor(1) as ahead,
+    ):
+        # The next ones are read while some are counted.
+        coming = ahead.submit(next, some, None)
+        while rows := coming.result():
+            coming = ahead.submit(next, some, None)
+            yield Decisions.of(rows)
+            begin, now = min(begin, uuid7.milliseconds(rows[0][0])), uuid7.milliseconds(rows[-1][0])
+            progress((now - begin) / (end - begin) if end > begin else 1.0)
+
+
+@contextlib.contextmanager
+def _batches(connection: Connection, start: bytes) -> Iterator[Iterator[Sequence[Any]]]:
+    """By the driver's own cursors, for there may be millions of rows."""
+    driver: Any = connection.connection.driver_connection
+    if connection.dialect.name == "sqlite":
+        with contextlib.closing(driver.cursor()) as cursor:
+            cursor.execute(_ROWS.format("id", "?"), (start,))
+            yield measured(cursor, Decision._fields.index("inputs"), _AT_ONCE)
+        return
+    # The index is in this order; sorting would write all of it to the disk once more.
+    connection.execute(text("SET LOCAL enable_sort = off"))
+    after = (UUID(bytes=start),)
+    with (
+        driver.cursor("sizes", binary=True) as sizes,
+        driver.cursor("counting", binary=True) as cursor,
+    ):
+        sizes.itersize = _AT_ONCE
+        sizes.execute(_SIZES, after)
+        cursor.execute(_ROWS.format("uuid_send(id)", "%s"), after)
+        # Both see one state, as all that the connection asks.
+        yield map(cursor.fetchmany, row_counts((size for (size,) in sizes), _AT_ONCE))
+
+
+@contextlib.contextmanager
+def _driver_errors(connection: Connection) -> Iterator[None]:
+    driver: Any = connection.dialect.loaded_dbapi
+    try:
+        yield
+    except driver.Error as error:
+        raise LedgerUnavailable(reason(error)) from error
+
+
+def _fresh(every: dict[int, _Chain], some: Decisions) -> Sequence[int]:
+    """The positions of those that go on from what was counted of their chains."""
+    chains_of, seqs = np.array(some.chain), np.array(some.seq)
+    taken = np.zeros(len(seqs), dtype=np.bool_)
+    for number in np.unique(chains_of).tolist():
+        chain = every.get(number)
+        if chain is None or chain.blocked:
+            continue
+        own = np.flatnonzero(chains_of == number)
+        own = own[seqs[own] > chain.seq]
+        # Records that are gone (`peerloan ledger verify` names them) can't be waited for.
+        if not chain.whole:
+            gaps = np.flatnonzero(np.diff(seqs[own], prepend=chain.seq) != 1)
+            if len(gaps):
+                chain.blocked = True
+                own = own[: gaps[0]]
+        if len(own):
+            taken[own] = True
+            chain.seq, chain.id, chain.changed = int(seqs[own[-1]]), some.id[own[-1]], True
+    found: list[int] = np.flatnonzero(taken).tolist()
+    return found
+
+
+def _count(
+    versions: Versions,
+    some: Decisions,
+    chosen: Iterable[int],
+    sign: int,
+    found: dict[Hour, Counts],
+    done: Progress,
+) -> None:
+    """Add the counts of the chosen decisions to what was found, or take them away."""
+    hours, margins = np.array(some.hour), np.array(some.margin, dtype=np.float64)
+    # Those that are chosen have their values.
+    inputs: Sequence[str] = some.inputs  # type: ignore[assignment]
+    by_version: dict[tuple[int, str | None], list[int]] = {}
+    for i in chosen:
+        by_version.setdefault((some.version[i], some.source[i]), []).append(i)
+    for (version, source), own in by_version.items():
+        opened = versions.open(version)
+        if opened is None:
+            continue
+        _, counting, reader = opened
+        for first in range(0, len(own), _READ):
+            part = own[first : first + _READ]
+            loans, good = reader.read_many(list(map(inputs.__getitem__, part)))
+            if not good.all():
+                part = [i for i, fine in zip(part, good, strict=True) if fine]
+                done.unreadable += len(good) - len(part)
+            if not part:
+                continue
+            counted = counting.count(loans, margins[part], hours[part], sign)
+            for number, counts in counted.items():
+                hour = Hour(number, version, source or "")
+                if hour in found:
+                    found[hour].add(counts)
+                else:
+                    found[hour] = counts
+                done.days.add(number // 24)
+
+
+def _keep(
+    database: Database, revision: int, every: dict[int, _Chain], found: dict[Hour, Counts]
+) -> int:
+    """Keep counts and how far they go, together."""
+    with database.writing() as connection:
+        advance(connection, revision)
+        add_counts(connection, found)
+        for number, chain in every.items():
+            if chain.changed:
+                _mark(connection, number, chain, done=False)
+                chain.changed = False
+    return revision + 1
+
+
+def advance(connection: Connection, revision: int) -> None:
+    """Go on from a revision of the counts; raises CountedElsewhere if another has done so."""
+    changed = connection.execute(
+        update(watchers).where(watchers.c.revision == revision).values(revision=revision + 1)
+    )
+    if not changed.rowcount:
+        raise CountedElsewhere("another process counts the ledger's decisions now")
+
+
+def _finish(database: Database, number: int, chain: _Chain) -> None:
+    """Nothing follows any more, as far as can be seen."""
+    with database.writing() as connection:
+        _mark(connection, number, chain, done=True)
+
+
+def _mark(connection: Connection, number: int, chain: _Chain, done: bool) -> None:
+    values = {"seq": chain.seq, "id": UUID(bytes=chain.id), "done": done}
+    changed = connection.execute(update(counted).where(counted.c.chain == number).values(**values))
+    if not changed.rowcount:
+        connection.execute(insert(counted).values(chain=number, **values))

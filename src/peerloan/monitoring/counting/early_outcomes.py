@@ -1,0 +1,115 @@
+"""Early outcomes in the counts: what they add, to be taken off where figures are made.
+
+The counts hold every outcome that was told, as those of earlier releases do, which go on from them
+after a roll-back. So what is taken off follows from the ledger alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from uuid import UUID
+
+from sqlalchemy import Connection, Select, select
+
+from peerloan import uuid7
+from peerloan.database.tables import decisions, outcomes, watchers
+from peerloan.ledger.early_outcomes import early_by_version, is_early
+from peerloan.ledger.queries import parts
+from peerloan.monitoring.counting.counts import Counts, Outcomes, add_outcomes
+from peerloan.monitoring.counting.deduplication import HOUR_MS
+from peerloan.monitoring.counting.opened_versions import Versions
+from peerloan.monitoring.counting.outcomes import changes
+from peerloan.monitoring.counting.storage import Hour
+
+
+class EarlyOutcomes:
+    """Remembers the decisions of which an outcome was told too early: of some hours since 1970, or
+    of all. Each outcome is looked at once; not for several threads.
+    """
+
+    def __init__(self, first_hour: int = 0, last_hour: int | None = None) -> None:
+        self._first, self._last = first_hour, last_hour
+        self._upto = 0
+        # In order, each once.
+        self._found: dict[UUID, None] = {}
+
+    def read(self, connection: Connection, versions: Versions) -> dict[Hour, Counts]:
+        """What the counts change by, by hour, if early outcomes are left out of them.
+
+        An outcome that was told in time before or after an early one is the one that counts.
+        """
+        counted = connection.execute(select(watchers.c.outcome)).scalar_one()
+        first_days = _first_days(versions)
+        if counted < self._upto:  # the ledger was restored from a copy
+            self._upto, self._found = 0, {}
+        if any(first_days.values()) and counted > self._upto:
+            new = self._new(first_days, counted)
+            self._found |= dict.fromkeys(row.decision_id for row in connection.execute(new))
+            self._upto = counted
+        found: dict[Hour, Counts] = {}
+        for some in parts(list(self._found)):
+            before, now = _told(connection, some, first_days, counted)
+            for hour, change in changes(connection, versions, before, now).items():
+                if hour in found:
+                    found[hour].add(change)
+                else:
+                    found[hour] = change
+        return found
+
+    def _new(self, first_days: Mapping[int, int], counted: int) -> Select[tuple[UUID]]:
+        """Decisions of early outcomes that were not looked at yet; not DISTINCT, for which SQLite
+        would read all outcomes in the order of their decisions.
+        """
+        rows = (
+            select(outcomes.c.decision_id)
+            .join(decisions, decisions.c.id == outcomes.c.decision_id)
+            .where(outcomes.c.number > self._upto, outcomes.c.number <= counted)
+            .where(early_by_version(first_days))
+        )
+        if self._first:
+            rows = rows.where(outcomes.c.decision_id >= uuid7.first_at(self._first * HOUR_MS))
+        if self._last is not None:
+            rows = rows.where(outcomes.c.decision_id < uuid7.first_at(self._last * HOUR_MS))
+        return rows
+
+
+def take_off(counted: Outcomes, early: Outcomes) -> None:
+    """Take early outcomes off those that were counted, by cell; never more than there are, as
+    where a version could not be opened when its outcomes were counted.
+    """
+    add_outcomes(counted, early)
+    for cell in early:
+        known, late = (max(0, count) for count in counted[cell])
+        counted[cell] = known, min(known, late)
+
+
+def _told(
+    connection: Connection, some: Sequence[UUID], first_days: Mapping[int, int], counted: int
+) -> tuple[dict[bytes, bool], dict[bytes, bool]]:
+    """Of decisions: the outcome that was counted, and the one that counts."""
+    columns = [outcomes.c[name] for name in ("decision_id", "late", "recorded_ms")]
+    rows = (
+        select(*columns, decisions.c.version)
+        .join(decisions, decisions.c.id == outcomes.c.decision_id)
+        .where(outcomes.c.decision_id.in_(some), outcomes.c.number <= counted)
+        .order_by(outcomes.c.number)
+    )
+    last: dict[bytes, bool] = {}
+    timely: dict[bytes, bool] = {}
+    for row in connection.execute(rows):
+        made = row.decision_id.bytes
+        last[made] = row.late
+        first_day = first_days.get(row.version, 0)
+        if not is_early(uuid7.milliseconds(made), row.recorded_ms, first_day):
+            timely[made] = row.late
+    return last, timely
+
+
+def _first_days(versions: Versions) -> dict[int, int]:
+    """The first day on which an outcome counts, of each version that can be opened."""
+    opened = {number: versions.open(number) for number in versions.known}
+    return {
+        number: each.bundle.definition.roles.horizon[0]
+        for number, each in opened.items()
+        if each is not None
+    }

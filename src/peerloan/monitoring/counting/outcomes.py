@@ -1,0 +1,115 @@
+"""Counting outcomes, with the loans that they are of, in the order in which they were told."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from uuid import UUID
+
+import numpy as np
+from sqlalchemy import Connection, select, update
+
+from peerloan.database import Database
+from peerloan.database.tables import decisions, outcomes, watchers
+from peerloan.ledger.challenger_scores import challenges_of
+from peerloan.ledger.queries import parts
+from peerloan.monitoring.counting.counts import Counts, add_outcomes
+from peerloan.monitoring.counting.decisions import Progress, advance
+from peerloan.monitoring.counting.deduplication import HOUR_MS
+from peerloan.monitoring.counting.opened_versions import Versions
+from peerloan.monitoring.counting.storage import Hour, add_counts
+from peerloan.registry import Store
+
+# Outcomes that are counted, and kept as counted, at once.
+_AT_ONCE = 1_000
+
+
+def count_outcomes(database: Database, store: Store, done: Progress) -> None:
+    """Count what was told since it was done last; raises LedgerError.
+
+    An outcome counts with its decision, in the hour of that; a correction takes the place of what
+    was told before. Those of decisions whose values were erased are left out.
+    """
+    with database.reading() as connection:
+        versions = Versions(connection, store)
+        revision, upto = connection.execute(select(watchers.c.revision, watchers.c.outcome)).one()
+    while True:
+        with database.reading() as connection:
+            new = select(outcomes.c.number, outcomes.c.decision_id)
+            new = new.where(outcomes.c.number > upto).order_by(outcomes.c.number).limit(_AT_ONCE)
+            told = connection.execute(new).all()
+            if not told:
+                break
+            last = told[-1].number
+            named = list(dict.fromkeys(row.decision_id.bytes for row in told))
+            found = _changes(connection, versions, named, upto, last, done)
+        with database.writing() as connection:
+            advance(connection, revision)
+            connection.execute(update(watchers).values(outcome=last))
+            add_counts(connection, found)
+        revision += 1
+        upto = last
+        done.outcomes += len(told)
+    done.missing |= versions.missing
+
+
+def _changes(
+    connection: Connection,
+    versions: Versions,
+    named: Sequence[bytes],
+    upto: int,
+    last: int,
+    done: Progress,
+) -> dict[Hour, Counts]:
+    """What these decisions' outcomes change of the counts."""
+    chosen = [UUID(bytes=each) for each in named]
+    rows = (
+        select(outcomes.c.number, outcomes.c.decision_id, outcomes.c.late)
+        .where(outcomes.c.decision_id.in_(chosen), outcomes.c.number <= last)
+        .order_by(outcomes.c.number)
+    )
+    before: dict[bytes, bool] = {}
+    now: dict[bytes, bool] = {}
+    for number, made, late in connection.execute(rows):
+        (before if number <= upto else now)[made.bytes] = late
+    found = changes(connection, versions, before, before | now)
+    done.days |= {hour.hour // 24 for hour in found}
+    return found
+
+
+def changes(
+    connection: Connection,
+    versions: Versions,
+    before: Mapping[bytes, bool],
+    now: Mapping[bytes, bool],
+) -> dict[Hour, Counts]:
+    """What the counts change by where these outcomes are known of decisions and not those before.
+
+    Decisions whose values were erased, and those of versions that can't be opened, are left out.
+    """
+    named = list(before.keys() | now.keys())
+    found: dict[Hour, Counts] = {}
+    columns = [decisions.c[name] for name in ("id", "time_ms", "version", "source", "margin")]
+    for some in parts(named, _AT_ONCE):
+        challenged = challenges_of(connection, some)
+        chosen = decisions.c.id.in_([UUID(bytes=each) for each in some])
+        which = select(*columns).where(chosen, decisions.c.margin.is_not(None))
+        for made, time_ms, version, source, margin in connection.execute(which):
+            opened = versions.open(version)
+            if opened is None:
+                continue
+            counting = opened.counting
+            change = _change(before.get(made.bytes), now.get(made.bytes))
+            hour = Hour(time_ms // HOUR_MS, version, source or "")
+            counts = found.setdefault(hour, counting.nothing())
+            add_outcomes(counts.outcomes, {int(counting.cells(np.array(margin))): change})
+            challenger, probability = challenged.get(made.bytes, (0, 0.0))
+            other = versions.open(challenger) if challenger else None
+            if other is not None and 0 < probability < 1:
+                own = int(other.counting.cells(np.log(probability / (1 - probability))))
+                add_outcomes(counts.challengers.setdefault(challenger, {}), {own: change})
+    return found
+
+
+def _change(before: bool | None, now: bool | None) -> tuple[int, int]:
+    """How many more outcomes are known, and late ones."""
+    return int(now is not None) - int(before is not None), int(now or False) - int(before or False)

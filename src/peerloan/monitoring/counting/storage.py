@@ -1,0 +1,92 @@
+"""What watching keeps in the ledger: the counts of each hour, and the figures of each day."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Literal, NamedTuple
+
+import msgspec
+from sqlalchemy import Connection, Select, delete, insert, select, tuple_
+
+from peerloan.database.tables import counts as table
+from peerloan.database.tables import figures
+from peerloan.ledger.queries import parts
+from peerloan.monitoring.counting.counts import Counts, Outcomes
+
+_encode = msgspec.json.encode
+_decoder = msgspec.json.Decoder(Counts)
+Kind = Literal["day", "month"]
+# Hours that one statement names.
+_NAMED = 300
+
+
+class Hour(NamedTuple):
+    """An hour (since 1970) of a version (its number in the ledger) and a source."""
+
+    hour: int
+    version: int
+    source: str
+
+
+class Known(msgspec.Struct):
+    """How many loans an hour has, and the outcomes that are known of them."""
+
+    loans: int
+    outcomes: Outcomes = {}
+
+
+_known_decoder = msgspec.json.Decoder(Known)
+
+
+def add_counts(connection: Connection, more: Mapping[Hour, Counts]) -> None:
+    """Add to what is kept."""
+    for keys in parts(list(more), _NAMED):
+        named = tuple_(table.c.hour, table.c.version, table.c.source).in_(keys)
+        found = {
+            Hour(row.hour, row.version, row.source): _decoder.decode(row.counts)
+            for row in connection.execute(select(table).where(named))
+        }
+        if found:
+            connection.execute(delete(table).where(named))
+        rows = []
+        for key in keys:
+            counts = found.get(key)
+            if counts is None:
+                counts = more[key]
+            else:
+                counts.add(more[key])
+            rows.append(key._asdict() | {"counts": _encode(counts).decode()})
+        connection.execute(insert(table), rows)
+
+
+def read_counts(
+    connection: Connection, first_hour: int, last_hour: int, sources: Iterable[str] | None = None
+) -> Iterator[tuple[Hour, Counts]]:
+    """The counts of the hours from the first one to before the last; of some sources, or of all."""
+    rows = _hours(first_hour, last_hour)
+    if sources is not None:
+        rows = rows.where(table.c.source.in_(list(sources)))
+    for row in connection.execute(rows):
+        yield Hour(row.hour, row.version, row.source), _decoder.decode(row.counts)
+
+
+def read_known(
+    connection: Connection, first_hour: int, last_hour: int
+) -> Iterator[tuple[Hour, Known]]:
+    """What is known of the same hours, which is quicker to read."""
+    for row in connection.execute(_hours(first_hour, last_hour)):
+        yield Hour(row.hour, row.version, row.source), _known_decoder.decode(row.counts)
+
+
+def _hours(first: int, last: int) -> Select[Any]:
+    rows = select(table).where(table.c.hour >= first, table.c.hour < last)
+    return rows.order_by(table.c.hour).execution_options(yield_per=1_000)
+
+
+def keep_figures(
+    connection: Connection, version: int, kind: Kind, day: int, found: Mapping[str, Any]
+) -> None:
+    """Keep what is said of a version's window, in place of what was said of it before."""
+    key = {"version": version, "kind": kind, "day": day}
+    connection.execute(delete(figures).filter_by(**key))
+    connection.execute(insert(figures).values(figures=_encode(found).decode(), **key))

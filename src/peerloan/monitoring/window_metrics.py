@@ -1,0 +1,187 @@
+"""What is said of a window: how its loans have moved, how good the version is, and what speaks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from peerloan.monitoring.alerts import rules
+from peerloan.monitoring.alerts.rules import Rules, Spoken
+from peerloan.monitoring.counting.bins import NEW
+from peerloan.monitoring.counting.counts import Counting, Counts
+from peerloan.monitoring.performance import Calibration, Estimated, Realised, Scores
+from peerloan.registry import Bundle
+from peerloan.stats.estimate import Estimate
+from peerloan.stats.psi import Psi, psi
+
+# Values that no bin of the reference has are named up to so many.
+_NAMED = 10
+
+
+@dataclass(frozen=True)
+class Drift:
+    """A feature, or the probability: bins by name with their counts and the reference's shares;
+    PSI, the share of missing values and the reference's own; values that the reference did not
+    have, the most frequent first.
+    """
+
+    name: str
+    bins: list[str]
+    counts: list[int]
+    reference: list[float]
+    psi: Psi
+    missing: Estimate
+    reference_missing: float
+    strange: list[tuple[str, int]]
+
+    @property
+    def new(self) -> Estimate | None:
+        """The share of levels that are new, of a category, as surely as rules ask for."""
+        if self.bins[-2:-1] != [NEW]:
+            return None
+        return Estimate.of_share(self.counts[-2], sum(self.counts), rules.WRONG)
+
+
+@dataclass(frozen=True)
+class Challenged:
+    """A challenger, on those loans of the window that it scored too and whose outcome is known."""
+
+    version: str
+    realised: Realised
+
+
+@dataclass(frozen=True)
+class Watched:
+    """What is said of a book, or of another window: figures, and the rules that spoke."""
+
+    version: str
+    loans: int
+    rejected: int
+    features: list[Drift]
+    score: Drift
+    estimated: Estimated
+    realised: Realised | None
+    calibration: Calibration | None
+    spoken: list[Spoken]
+    # Those that would still speak if they had spoken before.
+    lingering: list[Spoken]
+    notes: list[str]
+    challengers: list[Challenged] = field(default_factory=list)
+
+
+def watched(
+    bundle: Bundle,
+    counting: Counting,
+    limits: Rules,
+    counts: Counts,
+    scores: Scores,
+    outcomes: Scores | None,
+    rejected: int = 0,
+    notes: list[str] | None = None,
+) -> Watched:
+    """The figures of loans that a version decided on, at least one, given their counts and scores,
+    and the scores of those whose outcome is known.
+    """
+    loans = bundle.profile.loans
+    missing = [column.missing for column in (*bundle.profile.columns, bundle.profile.probability)]
+    every = [_drift(counting, counts, i, loans, share) for i, share in enumerate(missing)]
+    *features, score = every
+    policy = bundle.policy
+    estimated = scores.estimated(policy)
+    realised = calibration = realised_auc = None
+    if outcomes is not None:
+        realised, calibration = outcomes.realised(policy), outcomes.calibration(policy)
+        realised_auc = outcomes.realised_auc(rules.WRONG)
+    estimated_auc = estimated.auc and estimated.auc.wider(rules.WRONG)
+    aucs = estimated_auc, realised_auc, bundle.manifest.intervals.get("auc")
+    spoken, lingering = (_speak(limits, eased, every, aucs, calibration) for eased in (False, True))
+    return Watched(
+        *(bundle.version, counts.loans, rejected, features, score, estimated, realised),
+        *(calibration, spoken, lingering, notes or []),
+    )
+
+
+def _speak(
+    limits: Rules,
+    eased: bool,
+    every: list[Drift],
+    aucs: tuple[Estimate | None, Estimate | None, tuple[float, float] | None],
+    calibration: Calibration | None,
+) -> list[Spoken]:
+    """The rules that speak of features and, last, the probability; of the estimated AUC, the
+    realised one and the one published; and of calibration. Eased, those that would not end.
+    """
+    *features, score = every
+    if eased:
+        limits = limits.eased()
+    new = {each.name: each.new for each in features if each.new is not None}
+    return [
+        *rules.of_drift(limits, {each.name: each.psi for each in features}, score.psi, eased),
+        *rules.of_levels(limits, new, eased),
+        *rules.of_performance(*aucs, eased),
+        *(rules.of_calibration(limits, calibration, eased) if calibration else ()),
+    ]
+
+
+def as_json(found: Watched) -> dict[str, Any]:
+    """Figures as they are printed, stored and answered."""
+    realised, calibration = found.realised, found.calibration
+    return {
+        "features": [{"feature": each.name} | _drift_json(each) for each in found.features],
+        "score": _drift_json(found.score),
+        "estimated": {name: _estimate(each) for name, each in found.estimated._asdict().items()},
+        "realised": None if realised is None else realised_json(realised),
+        "challengers": [
+            {"model": each.version, "realised": realised_json(each.realised)}
+            for each in found.challengers
+        ],
+        "calibration": None if calibration is None else _calibration_json(calibration),
+        "rules": [each._asdict() for each in found.spoken],
+    }
+
+
+def realised_json(realised: Realised) -> dict[str, Any]:
+    """Realised figures alone."""
+    return {
+        name: _estimate(each) if isinstance(each, Estimate) else each
+        for name, each in realised._asdict().items()
+    }
+
+
+def _calibration_json(calibration: Calibration) -> dict[str, Any]:
+    bands = [each._asdict() for each in calibration.bands]
+    return calibration._asdict() | {"ratio": _estimate(calibration.ratio), "bands": bands}
+
+
+def _drift_json(drift: Drift) -> dict[str, Any]:
+    return {
+        "psi": drift.psi.value,
+        "by_chance": drift.psi.by_chance,
+        "interval": list(drift.psi.interval()),
+        "missing": _estimate(drift.missing),
+        "reference_missing": drift.reference_missing,
+        "bins": [
+            {"bin": name, "loans": loans, "reference": share}
+            for name, loans, share in zip(drift.bins, drift.counts, drift.reference, strict=True)
+        ],
+        "strange": [{"value": value, "loans": loans} for value, loans in drift.strange],
+    }
+
+
+def _estimate(each: Estimate | None) -> dict[str, float] | None:
+    return None if each is None else each._asdict()
+
+
+def _drift(
+    counting: Counting, counts: Counts, i: int, reference_loans: int, missing: float
+) -> Drift:
+    own, shares = np.array(counts.bins[i]), counting.shares[i]
+    found = psi(own, shares, reference_loans)
+    assert found is not None  # noqa: S101  there are loans on both sides
+    strange = sorted(counts.strange[i].items(), key=lambda each: (-each[1], each[0]))
+    return Drift(
+        *(counting.names[i], counting.bins[i].names, own.tolist(), shares.tolist(), found),
+        *(Estimate.of_share(int(own[-1]), int(own.sum())), missing, strange[:_NAMED]),
+    )

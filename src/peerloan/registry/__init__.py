@@ -1,0 +1,33 @@
+"""The model registry: bundles (one model version each), their aliases, and the store of all."""
+
+from peerloan.registry.alias_state import BreakingChange, State, StoreError, StoreFault
+from peerloan.registry.bundle import ONNX_TOLERANCE, Bundle, Decision
+from peerloan.registry.explanations import Explanation
+from peerloan.registry.manifest import BundleError, Manifest, Score, TrainedOn
+from peerloan.registry.packaging import Draft, Judged, OnnxParts, draft
+from peerloan.registry.servable import Interface
+from peerloan.registry.store import Store
+from peerloan.registry.time_limits import StoreTimeout, some_call_hangs
+
+__all__ = [
+    "ONNX_TOLERANCE",
+    "BreakingChange",
+    "Bundle",
+    "BundleError",
+    "Decision",
+    "Draft",
+    "Explanation",
+    "Interface",
+    "Judged",
+    "Manifest",
+    "OnnxParts",
+    "Score",
+    "State",
+    "Store",
+    "StoreError",
+    "StoreFault",
+    "StoreTimeout",
+    "TrainedOn",
+    "draft",
+    "some_call_hangs",
+]

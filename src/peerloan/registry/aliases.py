@@ -1,0 +1,180 @@
+"""The aliases: a numbered file for each change, which is the whole state after it.
+
+A file is created only if it is absent, so who loses a race is told. The highest number is the
+state, the series the history.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from peerloan import atomic_files
+from peerloan.registry.alias_state import (
+    State,
+    StoreError,
+    StoreFault,
+    current_user,
+    read_numbered,
+    readable,
+    unicode_text,
+)
+from peerloan.registry.explanations import (
+    Explanation,
+    Explanations,
+    check_why,
+    read_explanations,
+    write_explanation,
+)
+
+_STATE = re.compile(r"(\d{6,})\.json")
+
+
+class Aliases:
+    """The numbered files in a folder; it is created by the first change."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def state(self) -> State:
+        """The current state of the aliases; raises StoreError if it can't be read."""
+        numbers = self._numbers()
+        return self._read(numbers[-1]) if numbers else State()
+
+    def changed_since(self, number: int) -> bool:
+        """Whether there is a state after this one."""
+        return max(self._numbers(), default=0) > number
+
+    def history(self) -> list[State]:
+        """Every state, oldest first."""
+        return [self._read(number) for number in self._numbers()]
+
+    def explanations(self) -> Explanations:
+        """Reasons that were added after a change; raises StoreFault."""
+        with readable(self._folder):
+            return read_explanations(self._folder)
+
+    def explain_change(self, number: int, why: str, who: str = "") -> Explanation:
+        """Add the reason of a change that was made without one; raises StoreError.
+
+        `who` does it, if not the user that this process runs as.
+        """
+        why = unicode_text(why)
+        check_why(why)
+        numbers = self._numbers()
+        if number not in numbers:
+            known = f"1 to {numbers[-1]:,}" if numbers else "none: nothing was changed yet"
+            raise StoreError(f"no change {number:,} in {self._folder.parent} (known: {known})")
+        state = self._read(number)
+        if state.why:
+            raise StoreError(f"change {number:,} has a reason already, by {state.who}: {state.why}")
+        when = datetime.now(UTC).isoformat(timespec="seconds")
+        explanation = Explanation(number, why, unicode_text(who) or current_user(), when)
+        try:
+            write_explanation(self._folder, explanation)
+        except FileExistsError:
+            found = self.explanations()
+            earlier = found.by_number.get(number)
+            reason = "; ".join(found.faults) if earlier is None else earlier.sentence
+            raise StoreError(f"change {number:,} has a reason already: {reason}") from None
+        except OSError as error:
+            raise StoreFault(f"{self._folder}: can't be written: {error.strerror}") from error
+        return explanation
+
+    def change(self, state: State, why: str, **changes: Any) -> State:
+        """Change this state; raises StoreError if it is not the newest any more."""
+        new = next_state(state, why, **changes)
+        if not self._publish(new):
+            raise StoreError(
+                f"somebody changed the aliases at the same time (state {new.number}); "
+                "look at `peerloan models list` and try again"
+            )
+        return new
+
+    def append(self, change: Callable[[State], State]) -> State:
+        """Make a change of the newest state, whichever that is by then."""
+        state = self.state()
+        while not self._publish(new := change(state)):
+            # By its name: a listing may be behind where several machines share the folder.
+            state = self._read(new.number)
+        return new
+
+    def _publish(self, state: State) -> bool:
+        """Put a state in place; False if there is one of its number. Raises StoreFault."""
+        path = self._state_file(state.number)
+        content = msgspec.json.format(msgspec.json.encode(state), indent=1)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                atomic_files.publish_file(path, content)
+            except FileExistsError:
+                return False
+        except OSError as error:
+            # What is in place may have been seen by others: it can't be taken back.
+            done = "; the change is in place, but may not last" if path.exists() else ""
+            raise StoreFault(f"{path}: can't be written: {error.strerror}{done}") from error
+        return True
+
+    def _read(self, number: int) -> State:
+        return read_numbered(self._state_file(number), number, State)
+
+    def _numbers(self) -> list[int]:
+        with readable(self._folder):
+            if not self._folder.is_dir():
+                return []
+            found = [_STATE.fullmatch(path.name) for path in self._folder.iterdir()]
+        return sorted(int(match[1]) for match in found if match)
+
+    def _state_file(self, number: int) -> Path:
+        return self._folder / f"{number:06d}.json"
+
+
+def next_state(state: State, why: str, who: str = "", **changes: Any) -> State:
+    """The state after a change."""
+    new = msgspec.structs.replace(
+        state,
+        number=state.number + 1,
+        who=unicode_text(who) or current_user(),
+        when=datetime.now(UTC).isoformat(timespec="seconds"),
+        why=unicode_text(why),
+        **{"deleted": None} | changes,
+    )
+    if new.champion is not None and new.champion not in state.former:
+        new = msgspec.structs.replace(new, former=(*state.former, new.champion))
+    return new
+
+
+def refuse_chosen(version: str, state: State) -> None:
+    """Raise StoreError if a version can't be deleted."""
+    if version == state.champion:
+        raise StoreError(f"{version} is the champion, and can't be deleted")
+    if version == state.challenger:
+        raise StoreError(f"{version} is the challenger, and can't be deleted")
+    if version in state.line:
+        raise StoreError(
+            f"{version} can't be deleted: it was champion, and `rollback` can return to it"
+        )
+
+
+def without_folder(version: str, state: State) -> State:
+    """The state after a deletion, in which the aliases are as they were; raises StoreError."""
+    refuse_chosen(version, state)
+    return next_state(state, f"{version} is deleted", action="challenge", deleted=version)
+
+
+def without_choice(version: str, before: State, state: State) -> State:
+    """The state without a version that was chosen after `before`, and is gone."""
+    line = tuple(each for each in state.line if each != version)
+    return next_state(
+        state,
+        f"{version} was deleted at the same time",
+        action="rollback",
+        champion=line[-1] if line else None,
+        challenger=before.challenger if state.challenger == version else state.challenger,
+        line=line,
+    )

@@ -1,0 +1,197 @@
+"""A bundle: one deployable version of a model, opened.
+
+Nothing in it is executed or unpickled. It is opened only when every digest holds and its golden
+examples reproduce; every other case is a BundleError that says why.
+"""
+
+from __future__ import annotations
+
+import math
+import platform
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import msgspec
+
+from peerloan.loan import Checks, Definition, Loans, Value
+from peerloan.model import arithmetic
+from peerloan.model.encoding import Encoding
+from peerloan.model.onnx_model import OnnxModel
+from peerloan.model.policy import Reason, Reasons
+from peerloan.model.reference_profile import NumberProfile, Profile
+from peerloan.model.scorecard import Scorecard
+from peerloan.registry.manifest import (
+    SAMPLE_WARNING,
+    BundleError,
+    Manifest,
+    decode,
+    read_file,
+    read_manifest,
+)
+from peerloan.stats.arrays import Numbers
+
+# A probability of an ONNX version reproduces to this on another kind of processor or another
+# runtime.
+ONNX_TOLERANCE = 1e-6
+
+
+class Decision(msgspec.Struct, frozen=True):
+    """What a version says of one loan. `contributions` and `reasons` are None if not asked for."""
+
+    margin: float
+    probability: float
+    late: bool
+    band: str
+    contributions: tuple[float, ...] | None
+    reasons: list[Reason] | None
+
+
+class Bundle:
+    """One version, opened: it decides."""
+
+    def __init__(self, manifest: Manifest, digest: str, files: Mapping[str, bytes]) -> None:
+        self.manifest = manifest
+        self.digest = digest
+        self.version = manifest.version
+        self.policy = manifest.policy
+        self.model: Scorecard | OnnxModel
+        try:
+            self.definition = decode(files["loan.json"], "loan.json", Definition)
+            self.profile = decode(files["profile.json"], "profile.json", Profile)
+            manifest.check(self.definition)
+            _check_profile(self.profile, self.definition)
+            if manifest.kind == "scorecard":
+                self.model = decode(files["scorecard.json"], "scorecard.json", Scorecard)
+                self.model.check(self.definition)
+            else:
+                self.model = OnnxModel(
+                    files["model.onnx"],
+                    decode(files["encoding.json"], "encoding.json", Encoding),
+                    self.definition,
+                    Loans.of(self.definition, self._rows(files["background.json"])),
+                    manifest.files["model.onnx"].sha256,
+                    manifest.calibration,
+                )
+            points = self.model.points if isinstance(self.model, Scorecard) else None
+            self._reasons = Reasons(self.definition, self.profile, points)
+            self._verify_golden()
+        except Exception as error:  # foreign data: the runtime's errors, too, have no common base
+            raise BundleError(f"{self.version}: {' '.join(str(error).split())}") from error
+
+    @classmethod
+    def read(cls, folder: Path) -> Bundle:
+        """Read and verify a version's folder; raises BundleError."""
+        manifest, digest = read_manifest(folder)
+        files = {name: read_file(folder, name, entry) for name, entry in manifest.files.items()}
+        return cls(manifest, digest, files)
+
+    @property
+    def base(self) -> float:
+        """The margin from which contributions count."""
+        return self.model.base
+
+    @property
+    def warnings(self) -> list[str]:
+        """What every decision of this version warns of."""
+        return [SAMPLE_WARNING] if self.manifest.sample else []
+
+    @property
+    def is_additive(self) -> bool:
+        """Whether contributions, and so reasons, come at no extra cost."""
+        return isinstance(self.model, Scorecard)
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether decisions reproduce bit for bit here: a scorecard's always, an ONNX version's
+        under the runtime and on the kind of processor that it was made with.
+        """
+        made = self.manifest.libraries
+        return isinstance(self.model, Scorecard) or (
+            made.get("onnxruntime") == self.model.runtime
+            and made.get("processor") == platform.machine()
+        )
+
+    def decide(self, values: Sequence[Value], explain: bool = True) -> Decision:
+        """Decide on one loan, given its checked values in the fields' order."""
+        margin, contributions = (
+            self.model.score(values) if explain else (self.model.margin(values), ())
+        )
+        return Decision(
+            margin,
+            arithmetic.probability(margin),
+            self.policy.late(margin),
+            self.policy.band(margin),
+            contributions if explain else None,
+            self._reasons.of(values, contributions) if explain else None,
+        )
+
+    def score_many(self, loans: Loans) -> tuple[Numbers, Numbers | None]:
+        """Margins (n,), and contributions (n, features) if they come at no extra cost."""
+        if isinstance(self.model, Scorecard):
+            return self.model.score_many(loans)
+        return self.model.margins(loans), None
+
+    def explain(self, values: Sequence[Value], contributions: Sequence[float]) -> list[Reason]:
+        """The reasons that follow from a loan's contributions."""
+        return self._reasons.of(values, contributions)
+
+    def explain_many(
+        self, rows: Sequence[tuple[Value, ...]], contributions: Numbers
+    ) -> list[list[Reason] | None]:
+        """The reasons of many loans (n), given their contributions (n, features)."""
+        return self._reasons.of_many(rows, contributions)
+
+    def sentence(self, position: int, value: Value) -> str:
+        """What a reason says of a value of the field at this position."""
+        return self._reasons.sentence(position, value)
+
+    def _rows(self, background: bytes) -> list[tuple[Value, ...]]:
+        return [
+            _values(self.definition, loan)
+            for loan in decode(background, "background.json", list[dict[str, float | str | None]])
+        ]
+
+    def _verify_golden(self) -> None:
+        tolerance = 0.0 if self.manifest.kind == "scorecard" else ONNX_TOLERANCE
+        for i, golden in enumerate(self.manifest.golden, 1):
+            found = self.decide(_values(self.definition, golden.loan), explain=False)
+            pairs = (
+                ("probability", found.probability, golden.probability, tolerance),
+                # What an ONNX runtime computes is a probability; the margin follows from it.
+                ("probability", arithmetic.probability(golden.margin), golden.probability, 1e-9),
+                ("margin", found.margin, golden.margin, 0.0 if tolerance == 0 else math.inf),
+            )
+            for what, now, then, near in pairs:
+                if not abs(now - then) <= near:
+                    raise _not_reproduced(i, what, now, then)
+            for what, says, said in (
+                ("late", found.late, golden.late),
+                ("band", found.band, golden.band),
+            ):
+                if says != said:
+                    raise _not_reproduced(i, what, says, said)
+
+
+def _not_reproduced(number: int, what: str, now: object, then: object) -> BundleError:
+    return BundleError(
+        f"golden example {number} does not reproduce: {what} {now}, the manifest says {then}"
+    )
+
+
+def _check_profile(profile: Profile, definition: Definition) -> None:
+    profile.check(definition)
+    for field, column in zip(definition.fields, profile.columns, strict=True):
+        if field.is_number != isinstance(column, NumberProfile):
+            raise ValueError(f"{field.name}: a {field.kind} field needs the other kind of profile")
+
+
+def _values(definition: Definition, loan: Mapping[str, Value]) -> tuple[Value, ...]:
+    # The bundle's own loans are in its own spelling.
+    checked = Checks(definition, exact=True).loan(loan)
+    if checked.problems:
+        first = checked.problems[0]
+        raise ValueError(
+            f"a synthetic loan is not valid: {first.field}: expected {first.expected}, "
+            f"given {first.given}"
+        )
+    return checked.values

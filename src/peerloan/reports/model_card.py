@@ -1,0 +1,213 @@
+"""The model card: what people read of a version, in one page.
+
+It comes from the version's own parts alone, so it can be written again where a policy is changed.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Iterable, Sequence
+
+from peerloan.loan import Definition
+from peerloan.model import BANDS, Policy
+from peerloan.model.arithmetic import probability
+from peerloan.registry import TrainedOn
+from peerloan.registry.packaging import CREATED_MARK, VERSION_MARK
+
+# In the card and in the report alike.
+INTENDED_USE = (
+    "To rank loans by risk, to watch the riskiest, to reach out early, and to say why. It was not "
+    "built to decide on applications, to price, or to compute capital or provisions; nobody's loan "
+    "should be refused, repriced or ended without a person's review."
+)
+NAMES = {
+    "auc": "AUC",
+    "gini": "Gini",
+    "ks": "KS",
+    "average_precision": "average precision",
+    "log_loss": "log loss",
+    "brier": "Brier score",
+    "recall": "recall at the threshold",
+    "flagged": "share flagged",
+    "slope": "calibration slope",
+    "intercept": "calibration intercept",
+}
+_LATER = "later_"
+_WHAT = {
+    "binned": "a logistic regression on optimal bins, as a scorecard",
+    "additive": "boosted trees that each see one field, as a scorecard",
+    "logistic": "a logistic regression on scaled numbers and one-hot categories",
+    "boosted": "boosted trees with interactions",
+    "basic": "a random forest",
+}
+
+
+def model_card(
+    candidate: str,
+    definition: Definition,
+    trained_on: TrainedOn,
+    metrics: dict[str, float],
+    intervals: dict[str, tuple[float, float]],
+    policy: Policy,
+    recalibrated_on: TrainedOn | None = None,
+) -> str:
+    """The card as Markdown; `intervals` are 95 % intervals of some or all of `metrics`.
+
+    `recalibrated_on` is the book, if any, to which the probabilities were fitted afterwards; the
+    metrics are then of its loans.
+    """
+    sampled = [
+        how
+        for how, book in (("Trained", trained_on), ("Recalibrated", recalibrated_on))
+        if book is not None and book.sample
+    ]
+    warning = (
+        f"> **{sampled[0]} on the built-in sample.** Its loans are synthetic: no decision about a "
+        "person may rest on this version.\n\n"
+        if sampled
+        else ""
+    )
+    calibrated_on = "the training table" if recalibrated_on is None else "the newer book"
+    label = definition.label
+    fields = [(field.name, field.label, field.kind, field.expected) for field in definition.fields]
+    return f"""# {_plain(definition.model)}: {_plain(candidate)}
+
+Version `{VERSION_MARK}`, made {CREATED_MARK}.
+
+{warning}Predicts for each loan how likely its holder is to be late {window(definition)}: that
+{_code(label.column)} will be {_code(label.late)}. The version is
+{_WHAT.get(candidate, "a model of its own kind")}.
+
+## Intended use
+{INTENDED_USE}
+
+## Trained on
+{_source(trained_on)}
+{_recalibrated(recalibrated_on)}
+## How well it does
+{_judged_on(recalibrated_on)}
+
+{_table(["figure", "value", "95 % interval"], _figures(metrics, intervals))}
+
+## Policy
+{policy_in_words(policy)}
+
+{_table(["band", "probability"], band_ranges(policy))}
+
+## Features
+{_table(["field", "label", "kind", "expected"], fields)}
+
+## Limits
+- The figures hold for loans like those of the training table. Another mix of loans, another
+  economy, or another meaning of late makes another late rate: then it is due for `--recalibrate`.
+- A loan's outcome is known only if the loan was granted: nothing is said of applicants who were
+  refused.
+- Probabilities are calibrated for the late rate of {calibrated_on}. Where the late rate
+  moves, the ranking may still hold while the probabilities do not; recalibrate then.
+- Reasons say what raises this loan's probability above the average. They are no causes.
+- Fairness is checked only for the columns that were named at training: see the report.
+
+## Who answers for it
+- Owner: *to be filled in by the owner*
+- Independently validated by, on: *to be filled in by the owner*
+- Approved for this use by, on: *to be filled in by the owner*
+- To be reviewed when its loans or their late rate change, and no later than:
+  *to be filled in by the owner*
+
+The report beside this card, `report.html`, holds the evidence.
+"""
+
+
+def _source(book: TrainedOn) -> str:
+    return (
+        f"{_plain(book.source)}: {book.loans:,} loans, of which {book.late:,} are late\n"
+        f"({book.late / book.loans:.2%}). Fingerprint `{book.fingerprint}`."
+    )
+
+
+def _recalibrated(book: TrainedOn | None) -> str:
+    if book is None:
+        return ""
+    return f"""
+## Recalibrated on
+{_source(book)}
+Log-odds were shifted and scaled to fit these outcomes; the ranking and the reasons are as trained.
+"""
+
+
+def _judged_on(recalibrated_on: TrainedOn | None) -> str:
+    if recalibrated_on is None:
+        return (
+            "On loans that it was not fitted on, by cross-validation; the version itself was "
+            "fitted on all loans."
+        )
+    return (
+        "On the loans that it was recalibrated on, each with the scale that the other folds give; "
+        "the version itself has the scale of all of them."
+    )
+
+
+def window(definition: Definition) -> str:
+    """The days in which an outcome counts: 'within 1 to 184 days'."""
+    first, last = definition.roles.horizon
+    return f"between day {first} and day {last} after the decision"
+
+
+def policy_in_words(policy: Policy) -> str:
+    """Where yes begins, and why there."""
+    value = policy.aim_value
+    said = f"Says yes (late) from a probability of {policy.threshold:.4f} on"
+    share = f"{100 * value:g} %"
+    why = {
+        "cost": f"where a missed late loan costs as much as {value:g} false alarms, the expected "
+        "costs of yes and no are equal there",
+        "capacity": f"it flags the riskiest {share} of the loans, as many as can be looked at",
+        "recall": f"it finds at least {share} of the late loans with as few flagged as possible",
+        "f2": "it has the largest F2, which weighs recall twice as much as precision",
+    }.get(policy.aim)
+    return f"{said}: {why}." if why else f"{said} (aim: {_plain(policy.aim)} {value:g})."
+
+
+def band_ranges(policy: Policy) -> list[tuple[str, str]]:
+    """Each band with its probabilities, lowest first."""
+    ends = [f"{100 * probability(margin):.2f} %" for margin in policy.band_margins]
+    middle = [f"{low} to below {high}" for low, high in itertools.pairwise(ends)]
+    return list(zip(BANDS, [f"below {ends[0]}", *middle, f"{ends[-1]} and above"], strict=True))
+
+
+def figure_name(key: str) -> str:
+    """A figure's name for people."""
+    name = NAMES.get(key.removeprefix(_LATER), key)
+    return f"{name}, later book" if key.startswith(_LATER) else name
+
+
+def _figures(
+    metrics: dict[str, float], intervals: dict[str, tuple[float, float]]
+) -> Iterable[tuple[str, ...]]:
+    for key, value in metrics.items():
+        ends = intervals.get(key)
+        shown = "" if ends is None else f"{ends[0]:.4g} to {ends[1]:.4g}"
+        yield figure_name(key), f"{value:.4g}", shown
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(map(_plain, line))} |" for line in lines)
+
+
+# What Markdown, or the HTML in it, would read as something else than text.
+_SPECIAL = re.compile(r"([\\`*\[\]<>|&])")
+
+
+def _plain(text: str) -> str:
+    """A text from the definition or the book, as nothing but text."""
+    return _SPECIAL.sub(r"\\\1", text)
+
+
+def _code(value: object) -> str:
+    """A value as code; a backtick within it can't end it."""
+    text = str(value)
+    fence = "`" * (1 + max(map(len, re.findall("`+", text)), default=0))
+    pad = " " if text.startswith("`") or text.endswith("`") else ""
+    return f"{fence}{pad}{text}{pad}{fence}"

@@ -1,0 +1,1 @@
+"""Statistical formulas, each once; they need numpy alone."""

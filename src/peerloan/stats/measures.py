@@ -1,0 +1,174 @@
+"""Figures of columns and of their relation to the label, by published formulas.
+
+Every function takes arrays of one length, one value a loan, unless it says otherwise. What can't be
+said (the skewness of a constant, the AUC where no loan is late) is None, never NaN.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from peerloan.stats.arrays import Codes, Numbers
+from peerloan.stats.intervals import wilson
+
+_Z95_ONE_SIDED = 1.6448536269514722
+FOLDS = 5
+# How many loans of the average rate a level's own rate is mixed with.
+_PRIOR = 20
+
+
+@dataclass(frozen=True)
+class Rate:
+    """How many of some loans are late; `low` and `high` are the ends of the 95 % interval."""
+
+    loans: int
+    late: int
+    rate: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, late: int, loans: int) -> Rate:
+        """The rate of late loans among at least one loan, with Wilson's interval."""
+        return cls(loans, late, late / loans, *wilson(late, loans))
+
+
+def skewness(values: Numbers) -> float | None:
+    """The adjusted Fisher–Pearson skewness, as spreadsheets give it: G1 = g1·√(n(n−1))/(n−2).
+
+    0 for a symmetric column, above 0 if the long tail is at the high end. D. N. Joanes and
+    C. A. Gill (1998), Comparing measures of sample skewness and kurtosis, The Statistician 47.
+    """
+    n = len(values)
+    if n < 3 or values.min() == values.max():
+        return None
+    # It does not depend on the scale, and the cube of a large number would be infinite.
+    scaled = values / np.abs(values).max()
+    deviations = scaled - scaled.mean()
+    g1 = float(np.mean(deviations**3) / np.mean(deviations**2) ** 1.5)
+    return g1 * math.sqrt(n * (n - 1)) / (n - 2)
+
+
+def information_value(late: npt.ArrayLike, on_time: npt.ArrayLike) -> float | None:
+    """The information value of a binned feature, from each bin's late and on-time loans.
+
+    The sum over bins of (gᵢ − bᵢ)·ln(gᵢ/bᵢ), where gᵢ and bᵢ are the bin's shares of all on-time
+    and of all late loans. N. Siddiqi (2006), Credit Risk Scorecards, chapter 6. A bin with none of
+    either has half a loan added to both counts, because a logarithm of 0 says nothing.
+    """
+    bad, good = np.asarray(late, dtype=np.float64), np.asarray(on_time, dtype=np.float64)
+    if not bad.sum() or not good.sum():
+        return None
+    empty = (bad == 0) | (good == 0)
+    g = np.where(empty, good + 0.5, good) / good.sum()
+    b = np.where(empty, bad + 0.5, bad) / bad.sum()
+    return float(np.sum((g - b) * np.log(g / b)))
+
+
+def information_by_chance(bins: int, late: int, on_time: int) -> float:
+    """The information value that a feature which says nothing stays below, 19 times of 20.
+
+    Without any relation, IV / (1/late + 1/on_time) is nearly χ² with bins − 1 degrees of freedom;
+    its quantile by the normal approximation. B. Yurdakul (2018), Statistical Properties of
+    Population Stability Index, which has the same formula.
+    """
+    free = bins - 1
+    return (free + _Z95_ONE_SIDED * math.sqrt(2 * free)) * (1 / late + 1 / on_time)
+
+
+def ranks(values: Numbers) -> Numbers:
+    """Ranks from 1, equal values sharing their mean rank; NaN stays NaN."""
+    given = ~np.isnan(values)
+    result = np.full(len(values), np.nan)
+    _, places, counts = np.unique(values[given], return_inverse=True, return_counts=True)
+    result[given] = (np.cumsum(counts) - (counts - 1) / 2)[places]
+    return result
+
+
+def auc(values: Numbers, late: Codes) -> float | None:
+    """How often a late loan's value is above an on-time one's, a tie counting half.
+
+    The area under the ROC curve, as the Mann–Whitney statistic; below 0.5 where low values are the
+    risky ones. Loans whose value is NaN are left out.
+    """
+    given = ~np.isnan(values)
+    bad = late[given] == 1
+    n_bad, n_good = int(bad.sum()), int((~bad).sum())
+    if not n_bad or not n_good:
+        return None
+    rank_sum = float(ranks(values[given])[bad].sum())
+    return (rank_sum - n_bad * (n_bad + 1) / 2) / (n_bad * n_good)
+
+
+def level_auc(codes: Codes, late: Codes, fold: Codes | None = None) -> float | None:
+    """The AUC of levels, which have no order of their own, ranked by their late rates.
+
+    In folds (n,), by default five, each fold's loans by the rates of the others: ranked by their
+    own outcomes even levels without meaning would look good. The mean over folds that have both
+    kinds of loans.
+    """
+    fold = np.arange(len(codes)) % FOLDS if fold is None else fold
+    size = int(codes.max(initial=0)) + 1
+    areas = []
+    for each in range(FOLDS):
+        rest = fold != each
+        if not rest.any():
+            continue
+        loans = np.bincount(codes[rest], minlength=size)
+        bad = np.bincount(codes[rest], weights=late[rest], minlength=size)
+        rates = (bad + _PRIOR * late[rest].mean()) / (loans + _PRIOR)
+        area = auc(rates[codes[~rest]], late[~rest])
+        if area is not None:
+            areas.append(area)
+    return float(np.mean(areas)) if areas else None
+
+
+def rank_correlations(columns: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Spearman's rank correlation of every two columns, over the loans that have both.
+
+    `columns` is (features, loans), NaN where a value is missing. A value's rank is that in its
+    whole column, also where the other one is missing. NaN where a column does not vary. C. Spearman
+    (1904), The proof and measurement of association between two things.
+    """
+    ranked = np.array([ranks(column) for column in columns])
+    given = ~np.isnan(ranked)
+    # Around 0 and of size 1, so that sums over millions of loans lose no digits.
+    middle = (given.sum(axis=1, keepdims=True) + 1) / 2
+    x = np.where(given, ranked - middle, 0.0) / max(len(columns[0]), 1)
+    g = given.astype(np.float64)
+    n, sums, squares = g @ g.T, x @ g.T, (x * x) @ g.T
+    with np.errstate(invalid="ignore", divide="ignore"):
+        covariance = x @ x.T - sums * sums.T / n
+        variance = squares - sums**2 / n
+        # What is left of a column without variance is rounding.
+        variance[variance < 1e-9 * np.maximum(n, 1)] = np.nan
+        correlation = covariance / np.sqrt(variance * variance.T)
+    clipped: npt.NDArray[np.float64] = np.clip(correlation, -1, 1)
+    return clipped
+
+
+def cramers_v(first: Codes, second: Codes) -> float | None:
+    """Cramér's V of two columns of codes from 0: 0 for none, 1 for a complete dependence.
+
+    Corrected for bias, so that many rare levels don't look related. W. Bergsma (2013), A
+    bias-correction for Cramér's V and Tschuprow's T, Journal of the Korean Statistical Society 42.
+    """
+    n = len(first)
+    height, width = int(first.max(initial=0)) + 1, int(second.max(initial=0)) + 1
+    table = np.bincount(first * width + second, minlength=height * width).astype(np.float64)
+    table = table.reshape(height, width)
+    table = table[table.any(axis=1)][:, table.any(axis=0)]
+    rows, columns = table.shape
+    if n < 2 or min(rows, columns) < 2:
+        return None
+    expected = np.outer(table.sum(axis=1), table.sum(axis=0)) / n
+    phi2 = float(((table - expected) ** 2 / expected).sum()) / n
+    phi2 = max(0.0, phi2 - (rows - 1) * (columns - 1) / (n - 1))
+    rows_left = rows - (rows - 1) ** 2 / (n - 1)
+    columns_left = columns - (columns - 1) ** 2 / (n - 1)
+    most = min(rows_left, columns_left) - 1
+    return min(1.0, math.sqrt(phi2 / most)) if most > 0 else None

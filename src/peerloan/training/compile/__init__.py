@@ -1,0 +1,1 @@
+"""Fitted estimators compiled into what is deployed: scorecards and ONNX graphs."""

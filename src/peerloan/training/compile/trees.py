@@ -1,0 +1,84 @@
+"""Fitted trees as arrays: what forests and boosters are read into before they are compiled."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import xgboost
+from sklearn.ensemble import RandomForestClassifier
+
+from peerloan.stats.arrays import Numbers
+
+
+@dataclass(frozen=True)
+class Tree:
+    """One tree, node by node: the root is node 0, and a node without a left child is a leaf.
+
+    An inner node asks whether column `column` is below `threshold` (a booster), or not above it
+    (a forest); then it goes left. `value` is what a leaf gives.
+    """
+
+    left: npt.NDArray[np.int64]
+    right: npt.NDArray[np.int64]
+    column: npt.NDArray[np.int64]
+    threshold: npt.NDArray[np.float32]
+    missing_left: npt.NDArray[np.bool_]
+    value: Numbers
+
+    @property
+    def leaf(self) -> npt.NDArray[np.bool_]:
+        """Which nodes are leaves."""
+        return self.left < 0
+
+
+def floor_single(thresholds: Numbers) -> npt.NDArray[np.float32]:
+    """The largest singles that are not above these doubles.
+
+    For a single x and a double t, x ≤ t holds exactly when x ≤ floor_single(t): so thresholds can
+    be stored in single precision without moving one split.
+    """
+    with np.errstate(over="ignore"):
+        singles = thresholds.astype(np.float32)
+        below = np.nextafter(singles, np.float32(-np.inf))
+    return np.where(singles > thresholds, below, singles)
+
+
+def trees_of_forest(forest: RandomForestClassifier) -> list[Tree]:
+    """A forest's trees; leaves give the share of late loans."""
+    fitted = [each.tree_ for each in forest.estimators_]
+    return [
+        Tree(
+            tree.children_left,
+            tree.children_right,
+            tree.feature,
+            floor_single(tree.threshold),
+            np.zeros(tree.node_count, dtype=np.bool_),
+            tree.value[:, 0, 1],
+        )
+        for tree in fitted
+    ]
+
+
+def trees_of_booster(booster: xgboost.Booster) -> tuple[float, list[Tree]]:
+    """The margin before the first tree, and the trees; leaves give log-odds."""
+    learner = json.loads(booster.save_raw("json"))["learner"]
+    start = float(np.float32(learner["learner_model_param"]["base_score"].strip("[]")))
+    trees = []
+    for tree in learner["gradient_booster"]["model"]["trees"]:
+        # A leaf's value stands where an inner node has its threshold.
+        conditions = np.array(tree["split_conditions"], dtype=np.float32)
+        trees.append(
+            Tree(
+                np.array(tree["left_children"], dtype=np.int64),
+                np.array(tree["right_children"], dtype=np.int64),
+                np.array(tree["split_indices"], dtype=np.int64),
+                conditions,
+                np.array(tree["default_left"], dtype=np.bool_),
+                conditions.astype(np.float64),
+            )
+        )
+    return math.log(start / (1 - start)), trees

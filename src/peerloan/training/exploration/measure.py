@@ -1,0 +1,403 @@
+"""What a book holds, measured: plain data, from which findings and pages are made.
+
+Only figures of many loans stand here (a number's lowest and highest value apart), never a loan.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from peerloan.book import (
+    Book,
+    BookDoubts,
+    BookError,
+    DoubtCollector,
+    check_columns,
+    join_loans,
+    read_loans,
+)
+from peerloan.loan import Definition, Field, Loans
+from peerloan.stats import measures
+from peerloan.stats.arrays import Codes, Numbers
+from peerloan.stats.measures import Rate
+from peerloan.training.exploration.binning import Bins, Kind, bin_field, order_values
+from peerloan.training.folds import first_folds
+
+# More columns of a histogram than this blur.
+_COLUMNS = 40
+_VERY_SKEWED = 3
+# How many values are counted as the common ones.
+_COMMON = 5
+# How far from the median, in distances of the 99th percentile (or the 1st), a value is far off.
+_FAR = 3
+_NEIGHBOURS = 10
+# More features than this, and a heat map can't be read.
+_MOST_PAIRED = 24
+
+Progress = Callable[[str, float], None]
+
+
+@dataclass(frozen=True)
+class Bin:
+    """Some of a feature's values, and how many of their loans are late."""
+
+    label: str
+    kind: Kind
+    share: float
+    rate: Rate
+
+
+@dataclass(frozen=True)
+class Histogram:
+    """How many loans lie between each two edges."""
+
+    edges: tuple[float, ...]
+    counts: tuple[int, ...]
+    log_x: bool
+    log_y: bool
+
+
+@dataclass(frozen=True)
+class Far:
+    """The loans at one end that lie far off: beyond `bound`, where `usual` holds 99 %."""
+
+    usual: float
+    bound: float
+    extreme: float
+    loans: int
+
+
+@dataclass(frozen=True)
+class Numeric:
+    """A number's figures, of the loans that have one.
+
+    `common` is the share of the five most frequent values, `at_lowest` and `at_highest` count the
+    loans with the lowest and the highest one, `zeros` those with 0. `zero_spike`: many more of them
+    than have any value near it. `outside` counts what lies outside the range seen in training, as
+    the definition gives it (None if it gives none).
+    """
+
+    lowest: float
+    median: float
+    highest: float
+    skewness: float | None
+    histogram: Histogram | None
+    common: float
+    at_lowest: int
+    at_highest: int
+    above_one: int
+    zeros: int
+    zero_spike: bool
+    high: Far | None
+    low: Far | None
+    outside: int | None
+
+
+@dataclass(frozen=True)
+class Feature:
+    """A feature, its bins, and what it says about the label.
+
+    `auc` is above 0.5 where high values are risky (numbers, ordered); of a category, whose levels
+    have no order, that of levels ranked by the late rates of other loans. `correlation` is
+    Spearman's with the label. `numeric` is None of a category and where no loan has a value.
+    """
+
+    name: str
+    label: str
+    help: str
+    unit: str
+    kind: str
+    percent: bool
+    given: int
+    missing: int
+    different: int
+    bins: tuple[Bin, ...]
+    information: float | None
+    by_chance: float | None
+    auc: float | None
+    correlation: float | None
+    numeric: Numeric | None
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """A figure of each row's feature with each column's; None where it can't be said."""
+
+    rows: tuple[str, ...]
+    columns: tuple[str, ...]
+    values: tuple[tuple[float | None, ...], ...]
+
+
+@dataclass(frozen=True)
+class Fault:
+    """How many values of a field were not as expected."""
+
+    field: str
+    expected: str
+    count: int
+
+
+@dataclass(frozen=True)
+class Study:
+    """A whole book, measured. `excluded` rows have a fault, and `without_outcome` ones no outcome
+    yet: they are in no other figure.
+
+    `spearman` pairs numbers and ordered categories, `cramer` each category with every feature in
+    bins; both only the features with most information if there are many.
+    """
+
+    book: str
+    model: str
+    definition: str
+    label: str
+    overall: Rate
+    excluded: int
+    without_outcome: int
+    faults: tuple[Fault, ...]
+    notes: tuple[str, ...]
+    doubts: tuple[str, ...]
+    rows_with_warnings: int
+    features: tuple[Feature, ...]
+    spearman: Matrix
+    cramer: Matrix
+
+
+def measure(
+    book: Book,
+    definition: Definition,
+    progress: Progress = lambda _what, _done: None,
+    source: str = "",
+) -> Study:
+    """Measure a book with its labels; `source` says in words where the definition comes from.
+
+    Raises BookError if a needed column is not there, the label's included, or no row is good.
+    """
+    read = _read(book, definition, progress)
+    overall = Rate.of(int(read.late.sum()), read.loans.size)
+    features, binned = [], {}
+    fold = first_folds(read.loans, read.late, measures.FOLDS)
+    for done, field in enumerate(definition.fields):
+        progress("measuring features", done / len(definition.fields))
+        bins = binned[field.name] = bin_field(field, read.loans)
+        features.append(_feature(field, read.loans, bins, read.late, fold))
+    progress("measuring features", 1.0)
+    paired = _most_informative(features)
+    return Study(
+        book=Path(book.name).name,
+        model=definition.model,
+        definition=source or definition.model,
+        label=definition.label.column,
+        overall=overall,
+        excluded=read.excluded,
+        without_outcome=read.without_outcome,
+        faults=read.faults,
+        notes=read.notes,
+        doubts=tuple(read.doubts.texts),
+        rows_with_warnings=read.doubts.rows_with_warnings,
+        features=tuple(features),
+        spearman=_spearman([definition[name] for name in paired], read.loans),
+        cramer=_cramer([definition[name] for name in paired], binned),
+    )
+
+
+class _Read(NamedTuple):
+    loans: Loans
+    late: Codes
+    excluded: int
+    without_outcome: int
+    faults: tuple[Fault, ...]
+    notes: tuple[str, ...]
+    doubts: BookDoubts
+
+
+def _read(book: Book, definition: Definition, progress: Progress) -> _Read:
+    notes = check_columns(definition, book, label=True)
+    loans: list[Loans] = []
+    late: list[Codes] = []
+    rows = without_outcome = 0
+    faults: Counter[tuple[str, str]] = Counter()
+    doubts = DoubtCollector(book.name, definition)
+    for part in book.parts(lambda done: progress(f"reading {book.name}", done)):
+        batch = read_loans(definition, part, label=True, open_label=True)
+        rows += part.size
+        faults.update((problem.field, problem.expected) for problem in part.problems)
+        for fault in batch.faults:
+            faults[fault.field, fault.expected] += len(fault.places)
+        doubts.add(batch)
+        labels = np.asarray(batch.labels)
+        without_outcome += int(np.count_nonzero(labels < 0))
+        loans.append(batch.loans.take(labels >= 0))
+        late.append(labels[labels >= 0])
+    good = sum(some.size for some in loans)
+    if not good:
+        unknown = f", {without_outcome} without an outcome yet" if without_outcome else ""
+        raise BookError(
+            f"{book.name}: expected at least one good row, given {rows}, all bad{unknown}; "
+            "`peerloan check` names what is wrong"
+        )
+    return _Read(
+        join_loans(loans),
+        np.concatenate(late),
+        rows - good - without_outcome,
+        without_outcome,
+        tuple(Fault(*what, count) for what, count in faults.most_common()),
+        tuple(notes),
+        doubts.found(),
+    )
+
+
+def _feature(field: Field, loans: Loans, bins: Bins, late: Codes, fold: Codes) -> Feature:
+    size = np.bincount(bins.codes, minlength=len(bins.labels))
+    bad = np.bincount(bins.codes[late == 1], minlength=len(bins.labels))
+    missing = int(size[-1]) if "missing" in bins.kinds else 0
+    values = order_values(field, loans)
+    n_bad = int(bad.sum())
+    information = measures.information_value(bad, size - bad)
+    if field.is_number:
+        numbers = loans.numbers(field.name)
+        numbers = numbers[~np.isnan(numbers)]
+        different = len(np.unique(numbers))
+    else:
+        numbers = np.empty(0)
+        codes = loans.texts(field.name).codes
+        different = len(np.unique(codes[codes >= 0]))
+    return Feature(
+        name=field.name,
+        label=field.label,
+        help=field.help,
+        unit=field.unit,
+        kind=field.kind,
+        percent=field.percent,
+        given=loans.size - missing,
+        missing=missing,
+        different=different,
+        bins=tuple(
+            Bin(label, kind, int(count) / loans.size, Rate.of(int(count_bad), int(count)))
+            for label, kind, count, count_bad in zip(
+                bins.labels, bins.kinds, size, bad, strict=True
+            )
+        ),
+        information=information,
+        by_chance=None
+        if information is None
+        else measures.information_by_chance(len(size), n_bad, loans.size - n_bad),
+        auc=measures.level_auc(bins.codes, late, fold)
+        if values is None
+        else measures.auc(values, late),
+        correlation=None if values is None else _with_label(values, late),
+        numeric=_numeric(field, np.sort(numbers)) if len(numbers) else None,
+    )
+
+
+def _with_label(values: Numbers, late: Codes) -> float | None:
+    found = float(measures.rank_correlations(np.array([values, late]))[0, 1])
+    return None if np.isnan(found) else found
+
+
+def _numeric(field: Field, values: Numbers) -> Numeric:
+    """The figures of sorted numbers."""
+    different, counts = np.unique(values, return_counts=True)
+    skewness = measures.skewness(values)
+    outside = None
+    if (seen := field.seen_range_rounded) is not None:
+        outside = int(((values < seen[0]) | (values > seen[1])).sum())
+    return Numeric(
+        lowest=float(values[0]),
+        median=float(np.median(values)),
+        highest=float(values[-1]),
+        skewness=skewness,
+        histogram=_histogram(field, values, different, skewness or 0.0),
+        common=int(np.sort(counts)[-_COMMON:].sum()) / len(values),
+        at_lowest=int(counts[0]),
+        at_highest=int(counts[-1]),
+        above_one=int((values > 1).sum()),
+        zeros=int((values == 0).sum()),
+        zero_spike=field.kind == "number" and _spikes(different, counts),
+        high=_far(values, 0.99, 1),
+        low=_far(values, 0.01, -1),
+        outside=outside,
+    )
+
+
+def _histogram(
+    field: Field, values: Numbers, different: Numbers, skewness: float
+) -> Histogram | None:
+    low, high = float(values[0]), float(values[-1])
+    log_x = skewness > _VERY_SKEWED and low > 0 and field.kind == "number"
+    log_y = abs(skewness) > _VERY_SKEWED and not log_x
+    with np.errstate(over="ignore"):
+        if not np.isfinite(high - low):
+            return None
+    if field.kind == "whole" and high - low < _COLUMNS:
+        edges = np.arange(low - 0.5, high + 1)
+    elif log_x:
+        edges = np.geomspace(low, high, _COLUMNS + 1)
+    elif len(different) == 1:
+        edges = np.array([low - 0.5, low + 0.5])
+    else:
+        edges = np.linspace(low, high, _COLUMNS + 1)
+    # Rounding may put an end of the range just outside.
+    edges[0], edges[-1] = min(edges[0], low), max(edges[-1], high)
+    if not (np.diff(edges) > 0).all():  # so large that neighbours can't be told apart
+        return None
+    counts, _ = np.histogram(values, edges)
+    return Histogram(tuple(edges.tolist()), tuple(counts.tolist()), log_x, log_y)
+
+
+def _spikes(different: Numbers, counts: Codes) -> bool:
+    """Whether far more values are 0 than are any of those near it."""
+    place = int(np.searchsorted(different, 0))
+    if len(different) <= 5 * _NEIGHBOURS or place == len(different) or different[place]:
+        return False
+    near = counts[max(0, place - _NEIGHBOURS) : place + _NEIGHBOURS + 1]
+    return bool(counts[place] >= 10 * (near.sum() - counts[place]) / (len(near) - 1))
+
+
+def _far(values: Numbers, quantile: float, side: int) -> Far | None:
+    """What lies three times as far from the median as the quantile does, if anything."""
+    usual = float(np.quantile(values, quantile, method="inverted_cdf"))
+    median = float(np.median(values))
+    bound = median + _FAR * (usual - median)
+    extreme = float(values[-1] if side > 0 else values[0])
+    beyond = int((side * (values - bound) > 0).sum()) if np.isfinite(bound) else 0
+    return Far(usual, bound, extreme, beyond) if beyond else None
+
+
+def _most_informative(features: Sequence[Feature]) -> list[str]:
+    """The features that are paired, in the definition's order: constants say nothing."""
+    varying = [feature for feature in features if len(feature.bins) > 1]
+    best = sorted(varying, key=lambda feature: -(feature.information or 0))[:_MOST_PAIRED]
+    return [feature.name for feature in varying if feature in best]
+
+
+def _spearman(fields: Sequence[Field], loans: Loans) -> Matrix:
+    columns = {field.name: order_values(field, loans) for field in fields}
+    kept = {name: values for name, values in columns.items() if values is not None}
+    names = tuple(kept)
+    if not names:
+        return Matrix((), (), ())
+    found = measures.rank_correlations(np.array(list(kept.values())))
+    return Matrix(
+        names,
+        names,
+        tuple(tuple(None if np.isnan(value) else float(value) for value in row) for row in found),
+    )
+
+
+def _cramer(fields: Sequence[Field], binned: dict[str, Bins]) -> Matrix:
+    rows = tuple(field.name for field in fields if field.kind == "category")
+    columns = tuple(field.name for field in fields)
+    return Matrix(
+        rows,
+        columns,
+        tuple(
+            tuple(measures.cramers_v(binned[row].codes, binned[other].codes) for other in columns)
+            for row in rows
+        ),
+    )

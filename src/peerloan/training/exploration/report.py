@@ -1,0 +1,143 @@
+"""The exploration as a page: one file with everything in it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from markupsafe import Markup, escape
+
+from peerloan.reports import plots
+from peerloan.reports.templating import render
+from peerloan.training.exploration.findings import Finding, is_high, is_too_few, reading
+from peerloan.training.exploration.measure import Bin, Feature, Matrix, Progress, Study
+from peerloan.training.wording import interval, percent, plain, signed
+
+# Of so many features plots are drawn, each of which takes a fifth of a second; more hardly anyone
+# looks through.
+_MOST_DRAWN = 200
+
+
+def show_page(
+    study: Study,
+    findings: Sequence[Finding],
+    progress: Progress = lambda _what, _done: None,
+) -> str:
+    """The page as HTML; it asks for nothing from anywhere."""
+    drawn = {}
+    ranked = sorted(study.features, key=lambda feature: -(feature.information or 0))
+    best = {feature.name for feature in ranked[:_MOST_DRAWN]}
+    detailed = [feature for feature in study.features if feature.name in best]
+    for done, feature in enumerate(detailed):
+        progress("drawing", done / len(detailed))
+        if len(feature.bins) > 1:
+            drawn[feature.name] = _plots(feature, study)
+    anchors = {feature.name: f"f{place}" for place, feature in enumerate(detailed, 1)}
+    varying = sum(len(feature.bins) > 1 for feature in study.features)
+    page = render(
+        "exploration.html.j2",
+        study=study,
+        topics=_topics(findings, anchors),
+        anchors=anchors,
+        ranked=ranked,
+        detailed=detailed,
+        most=max(feature.information or 0 for feature in study.features),
+        drawn=drawn,
+        spearman=_heat_map("Spearman's rank correlations", study.spearman),
+        cramer=_heat_map("Cramér's V", study.cramer),
+        paired=len(study.cramer.columns),
+        varying=varying,
+        is_high=lambda each: is_high(each, study.overall.rate),
+        is_too_few=lambda each: is_too_few(each, study.overall.rate),
+        interval=interval,
+        percent=percent,
+        plain=plain,
+        reading=reading,
+        signed=signed,
+    )
+    progress("drawing", 1.0)
+    return page
+
+
+def _topics(findings: Sequence[Finding], anchors: Mapping[str, str]) -> dict[str, list[Markup]]:
+    """The findings' sentences by topic, in their order."""
+    topics: dict[str, list[Markup]] = {}
+    for finding in findings:
+        topics.setdefault(finding.topic, []).append(_sentence(finding, anchors))
+    return topics
+
+
+def _sentence(finding: Finding, anchors: Mapping[str, str]) -> Markup:
+    """A finding as HTML: features link to their sections, and a number keeps its percent sign."""
+    text = finding.text.replace(" %", "\N{NO-BREAK SPACE}%")
+    if finding.feature is not None:
+        text = f"`{finding.feature}`: {text}"
+    # Even in a column's name a backtick does no harm: every piece is escaped.
+    pieces = [escape(piece) for piece in text.split("`")]
+    for place in range(1, len(pieces), 2):
+        anchor = anchors.get(str(pieces[place].unescape()))
+        code = Markup("<code>{}</code>").format(pieces[place])
+        pieces[place] = Markup('<a href="#{}">{}</a>').format(anchor, code) if anchor else code
+    return Markup("").join(pieces)
+
+
+def _plots(feature: Feature, study: Study) -> dict[str, str]:
+    """The distribution with its caption, and the late rates."""
+    caption, distribution = _distribution(feature)
+    average = study.overall.rate
+    # An interval of a few loans may be as wide as the plot, and press the others together.
+    firm = [each.rate.high for each in feature.bins if not is_too_few(each, average)]
+    return {
+        "caption": caption,
+        "distribution": distribution,
+        "rates": plots.bars(
+            f"Late rates by {feature.name}",
+            [each.label for each in feature.bins],
+            [each.rate.rate for each in feature.bins],
+            intervals=[(each.rate.low, each.rate.high) for each in feature.bins],
+            line=average,
+            line_label=f"all {percent(average)}",
+            tones=[_tone(each, average) for each in feature.bins],
+            most=min(1, 1.05 * max([*firm, 1.5 * average])) if firm else None,
+            scale="percent",
+        ),
+    }
+
+
+def _distribution(feature: Feature) -> tuple[str, str]:
+    title = f"Distribution of {feature.name}"
+    if feature.numeric is None:
+        return "Share of the loans", plots.bars(
+            title,
+            [each.label for each in feature.bins],
+            [each.share for each in feature.bins],
+            scale="percent",
+        )
+    drawn = feature.numeric.histogram
+    if drawn is None:
+        return "", ""
+    caption = "Distribution"
+    if drawn.log_x:
+        caption += ", on a logarithmic axis"
+    elif drawn.log_y:
+        caption += ", loans on a logarithmic axis"
+    return caption, plots.histogram(
+        title,
+        drawn.edges,
+        drawn.counts,
+        x_label="" if feature.percent else feature.unit,
+        scale="percent" if feature.percent else "number",
+        log_x=drawn.log_x,
+        log_y=drawn.log_y,
+    )
+
+
+def _tone(each: Bin, average: float) -> plots.Tone:
+    if is_too_few(each, average):
+        return "muted"
+    return "late" if is_high(each, average) else "accent"
+
+
+def _heat_map(title: str, matrix: Matrix) -> str:
+    if not matrix.rows or len(matrix.columns) < 2:
+        return ""
+    return plots.heat_map(title, matrix.rows, matrix.columns, matrix.values)

@@ -1,0 +1,158 @@
+"""Decisions that were kept: one by its id, or pages of them by loan, time, version and band."""
+
+from __future__ import annotations
+
+import base64
+import logging
+from collections.abc import Sequence
+from typing import Any
+from uuid import UUID
+
+from flask import Blueprint, Response, request
+
+from peerloan.clock import EXPECTED, moment, parse_moment
+from peerloan.database import LedgerUnavailable
+from peerloan.ledger import Kept
+from peerloan.ledger.challenger_scores import challenges_of
+from peerloan.ledger.outcomes import Known, latest
+from peerloan.ledger.queries import Wanted, find, known_versions, page, reach, was_purged
+from peerloan.loan.text import show_given
+from peerloan.model import BANDS
+from peerloan.web.api.openapi.decisions import MAX_LIMIT, USUAL_LIMIT
+from peerloan.web.api.predictions import as_json
+from peerloan.web.auth.authentication import only_caller
+from peerloan.web.auth.endpoint_scopes import needs
+from peerloan.web.http import problems
+from peerloan.web.http.problems import RequestError
+from peerloan.web.http.query_parameters import Parameters, refuse_parameters
+from peerloan.web.prediction import commit
+from peerloan.web.prediction.commit import database
+from peerloan.web.prediction.input_json import input_json
+
+blueprint = Blueprint("decisions", __name__)
+log = logging.getLogger(__name__)
+PARAMETERS = ("loan_id", "since", "until", "version", "band", "limit", "cursor")
+
+
+@blueprint.app_errorhandler(LedgerUnavailable)
+def fault(error: LedgerUnavailable) -> Response:
+    """What the database says is for the log alone."""
+    log.error("the ledger can't be read: %s", error)
+    return problems.answer(
+        commit.unavailable("The ledger can't be read now; try again in a moment.")
+    )
+
+
+@blueprint.get("/v1/predictions/<decision>")
+@needs("read", "predict")
+def decision(decision: str) -> Response:
+    """One decision: what was answered, on what, to whom, and what became of it."""
+    refuse_parameters()
+    wanted = _id(decision)
+    caller = only_caller(request.environ)
+    kept = find(database(), [wanted], caller) if wanted else {}
+    if wanted is None or wanted not in kept:
+        if wanted is not None and was_purged(database(), wanted, caller):
+            raise RequestError(410, "Purged", f"the decision {decision} was made, and then purged")
+        raise RequestError(404, "No Such Decision", f"there is no decision {show_given(decision)}")
+    return as_json(_described(list(kept.values()))[0])
+
+
+@blueprint.get("/v1/predictions")
+@needs("read", "predict")
+def decisions() -> Response:
+    """A page of decisions, the newest first; `next` is the cursor of the page after it. Of the
+    caller's own alone, a page looks among the newest so far, and may hold fewer than there are.
+    """
+    wanted, limit, before = _asked()
+    down_to = reach(database(), wanted, before)
+    kept, more = page(database(), wanted, limit, before, down_to)
+    last = kept[-1].id if more else down_to
+    following = None if last is None else base64.urlsafe_b64encode(last).decode().rstrip("=")
+    return as_json({"predictions": _described(kept), "next": following})
+
+
+def _described(kept: Sequence[Kept]) -> list[dict[str, Any]]:
+    with database().reading() as connection:
+        known = known_versions(connection)
+        challenges = challenges_of(connection, [each.id for each in kept])
+        outcomes = latest(connection, [each.id for each in kept])
+    described = []
+    for each in kept:
+        challenger = None
+        if each.id in challenges:
+            number, probability = challenges[each.id]
+            challenger = {"version": known[number].version, "probability": probability}
+        described.append(
+            {
+                **each.prediction(),
+                "time": moment(each.time_ms),
+                "margin": each.margin,
+                "inputs": input_json(each.inputs),
+                "source": each.source,
+                "caller": each.caller,
+                "request_id": each.request_id,
+                "idempotency_key": each.idempotency_key,
+                "challenger": challenger,
+                "outcomes": _outcomes(outcomes.get(each.id)),
+            }
+        )
+    return described
+
+
+def _outcomes(known: Known | None) -> list[dict[str, Any]]:
+    """What became of a loan: what holds now first, and then what was told before."""
+    told = [] if known is None else [known.now, *reversed(known.before)]
+    return [
+        {
+            "late": each.late,
+            "date": None if each.observed is None else str(each.observed),
+            "recorded": moment(each.recorded_ms),
+            "caller": each.caller,
+        }
+        for each in told
+    ]
+
+
+def _id(text: str) -> bytes | None:
+    try:
+        return UUID(text).bytes if len(text) == 36 else None
+    except ValueError:
+        return None
+
+
+def _asked() -> tuple[Wanted, int, bytes | None]:
+    """What a listing is of; raises RequestError that names each wrong parameter."""
+    asked = Parameters(PARAMETERS)
+    loan_id, version = asked.text("loan_id"), asked.text("version")
+    limit = asked.limit(USUAL_LIMIT, MAX_LIMIT)
+    band = asked.choice("band", BANDS)
+    times: dict[str, int | None] = {}
+    for name in ("since", "until"):
+        text = asked.given(name)
+        times[name] = None if text is None else _milliseconds(text)
+        if text is not None and times[name] is None:
+            asked.refuse(name, EXPECTED)
+    before = None
+    if (cursor := asked.given("cursor")) is not None:
+        before = _cursor(cursor)
+        if before is None:
+            asked.refuse("cursor", "the `next` of the page before")
+    asked.check()
+    caller = only_caller(request.environ)
+    return Wanted(loan_id, times["since"], times["until"], version, band, caller), limit, before
+
+
+def _milliseconds(text: str) -> int | None:
+    try:
+        return max(0, parse_moment(text))
+    except (ValueError, OverflowError):
+        return None
+
+
+def _cursor(text: str) -> bytes | None:
+    try:
+        found = base64.b64decode(text + "==", altchars=b"-_", validate=True)
+    except ValueError:
+        return None
+    return found if len(found) == 16 else None

@@ -1,0 +1,72 @@
+"""What operators and their tools ask: health, readiness, figures."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from flask import Blueprint, Response, request
+from prometheus_client import CONTENT_TYPE_LATEST
+
+from peerloan.web.api.predictions import as_json, champion
+from peerloan.web.auth.authentication import is_trusted
+from peerloan.web.auth.endpoint_scopes import free, needs
+from peerloan.web.prediction.commit import writer
+from peerloan.web.prediction.serving_models import Champion
+from peerloan.web.telemetry import metrics
+
+blueprint = Blueprint("probes", __name__)
+
+
+@blueprint.get("/healthz")
+@free
+def healthz() -> Response:
+    """Whether this process answers and could load the champion that it was started for. Why not,
+    the log says, and `/readyz` to a caller with a token.
+    """
+    if champion().unhealthy:
+        return as_json({"status": "unhealthy"}, 503)
+    return as_json({"status": "ok"})
+
+
+@blueprint.get("/readyz")
+@free
+def readyz() -> Response:
+    """Whether a verified champion is loaded, `ledger` whether decisions can be kept, and `clock`
+    that it was set back. Callers with a token learn which version is loaded, in `refused` why a
+    newer one is not, in `remedy` what to do where none is, in `challenger_refused` why the
+    challenger is not, and in `not_followed` since when the store could not be read.
+    """
+    current, refusal = champion().current, champion().refusal
+    waiting = "champion refused" if refusal else "waiting for a champion"
+    body: dict[str, Any] = {"status": "ready" if current else waiting}
+    if is_trusted(request.environ):
+        body |= _details(champion())
+    # Other replicas have the same one: without it, none is readier than this.
+    body["ledger"] = "available" if writer().down is None else "unavailable"
+    if clock := writer().clock:
+        body["clock"] = clock
+    return as_json(body, 200 if current else 503)
+
+
+def _details(followed: Champion) -> dict[str, Any]:
+    """What `/readyz` says to callers with a token alone."""
+    details: dict[str, Any] = {}
+    if current := followed.current:
+        details["model"] = {"version": current.bundle.version, "digest": current.bundle.digest}
+    if followed.refusal:
+        details["refused"] = followed.refusal
+    if followed.remedy:
+        details["remedy"] = followed.remedy
+    if followed.challenger_refusal:
+        details["challenger_refused"] = followed.challenger_refusal
+    # What serves goes on serving, and is as ready as before.
+    if followed.not_followed:
+        details["not_followed"] = followed.not_followed
+    return details
+
+
+@blueprint.get("/metrics")
+@needs("metrics")
+def figures() -> Response:
+    """Figures of all workers, for Prometheus; not for the public."""
+    return Response(metrics.exposition(), content_type=CONTENT_TYPE_LATEST)

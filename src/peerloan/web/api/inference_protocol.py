@@ -1,0 +1,264 @@
+"""The Open Inference Protocol, version 2, over HTTP: the same decisions for its stock clients.
+
+A loan's fields are named tensors with one value a loan, and so are the answer's outputs.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+from flask import Blueprint, Response, request
+
+from peerloan import __version__
+from peerloan.loan import Definition, Field, Problem
+from peerloan.loan.spelling import Spelling
+from peerloan.loan.text import show_given
+from peerloan.web.api import tensors
+from peerloan.web.api.predictions import MAX_BODY_BYTES, as_json, champion, serving, shadow
+from peerloan.web.api.tensors import HEADER_LENGTH, OUTPUTS, Column, Output, TensorError
+from peerloan.web.auth.endpoint_scopes import free, needs
+from peerloan.web.http.json_errors import refuse_binary
+from peerloan.web.http.problems import RequestError, sentence
+from peerloan.web.http.query_parameters import refuse_parameters
+from peerloan.web.http.request_body import read_body
+from peerloan.web.prediction.commit import keep
+from peerloan.web.prediction.input_json import column_inputs
+from peerloan.web.prediction.loan_parsing import read_columns
+from peerloan.web.prediction.predict import Wanted, answer_many
+from peerloan.web.prediction.serving_models import Serving
+
+blueprint = Blueprint("protocol", __name__)
+_MOST_WARNINGS = 10
+
+
+@blueprint.get("/v2/health/live")
+@free
+def live() -> Response:
+    """Whether this process answers and could load the champion that it was started for."""
+    if champion().unhealthy:
+        raise RequestError(503, "Unhealthy", "the champion was refused; the log says why")
+    return as_json({"live": True})
+
+
+@blueprint.get("/v2/health/ready")
+@free
+def ready() -> Response:
+    """Whether a verified champion is loaded."""
+    serving(champion())
+    return as_json({"ready": True})
+
+
+@blueprint.get("/v2", strict_slashes=False)
+@needs("predict")
+def server() -> Response:
+    """This server: its name, its version, and what it knows beyond the protocol."""
+    extensions = ["binary_tensor_data"]
+    return as_json({"name": "peerloan", "version": __version__, "extensions": extensions})
+
+
+@blueprint.get("/v2/models/<model>")
+@blueprint.get("/v2/models/<model>/versions/<version>")
+@needs("predict")
+def metadata(model: str, version: str | None = None) -> Response:
+    """The inputs, from the definition, and the outputs of a version, or else of the champion."""
+    now = _asked(model, version)
+    bundle = now.bundle
+    described: dict[str, Any] = {
+        "name": model,
+        "versions": list(_served()),
+        "platform": f"peerloan_{bundle.manifest.kind}",
+        "inputs": [_described(field) for field in bundle.definition.fields],
+        "outputs": [_tensor(name, datatype) for name, datatype in OUTPUTS.items()],
+    }
+    if bundle.warnings:
+        described["parameters"] = {"warnings": "; ".join(bundle.warnings)}
+    return as_json(described)
+
+
+@blueprint.get("/v2/models/<model>/ready")
+@blueprint.get("/v2/models/<model>/versions/<version>/ready")
+@needs("predict")
+def model_ready(model: str, version: str | None = None) -> Response:
+    """Whether a version, or else a champion, is being served."""
+    _asked(model, version)
+    return as_json({"name": model, "ready": True})
+
+
+@blueprint.post("/v2/models/<model>/infer")
+@blueprint.post("/v2/models/<model>/versions/<version>/infer")
+@needs("predict")
+def infer(model: str, version: str | None = None) -> Response:
+    """Decide on the loans whose fields are the request's inputs."""
+    now = _asked(model, version)
+    refuse_parameters()  # whoever means a what_if must not get a decision
+    content = read_body(request.environ, MAX_BODY_BYTES)
+    length = _header_length(content)
+    try:
+        asked = tensors.parse(content[:length])
+        columns = tensors.columns(asked, content[length:])
+    except TensorError as error:
+        refuse_binary(content)
+        raise RequestError(400, "Not The Protocol", str(error)) from None
+    wanted = _wanted(asked)
+    _refuse_misfits(now.bundle.definition, columns)
+    values = {name: column.values for name, column in columns.items()}
+    loans = read_columns(now, values)
+    explained = Wanted(reasons="reasons" in wanted)
+    inputs = column_inputs(values)
+    answer = answer_many(now, loans, explained)
+    followed = None
+    challenger = champion().challenger
+    # Not by the Serving, which another change of the aliases replaces meanwhile.
+    if challenger is not None and now.bundle is not challenger.bundle:
+        # Of fields that this version ignores any text is taken, which only this writer writes.
+        followed = shadow().following(json.dumps(values).encode(), answer)
+
+    def shape(body: dict[str, Any]) -> Response:
+        return _response(model, now.bundle.version, asked, wanted, body)
+
+    return keep(answer, inputs, "protocol", explained, shape, content, followed)
+
+
+def _response(
+    model: str,
+    version: str,
+    asked: tensors.InferRequest,
+    wanted: Mapping[str, bool],
+    answer: Mapping[str, Any],
+) -> Response:
+    """An answer's predictions as tensors."""
+    predictions = answer["predictions"]
+    if predictions:  # by another version, if the request was answered before
+        version = predictions[0]["model"]["version"]
+    head: dict[str, Any] = {"model_name": model, "model_version": version}
+    if asked.id is not None:
+        head["id"] = asked.id
+    if parameters := _parameters(asked, answer):
+        head["parameters"] = parameters
+    outputs = {name: _output(name, predictions) for name in wanted}
+    binary = [name for name, in_binary in wanted.items() if in_binary]
+    body, json_length = tensors.encode(head, outputs, binary)
+    if json_length is None:
+        return Response(body, content_type="application/json")
+    headers = {HEADER_LENGTH: str(json_length)}
+    return Response(body, headers=headers, content_type="application/octet-stream")
+
+
+def _served() -> dict[str, Serving]:
+    """The versions that are being served, the champion first; raises RequestError without one."""
+    here = champion()
+    current, challenger = serving(here), here.challenger
+    served = {current.bundle.version: current}
+    if challenger is not None:
+        served.setdefault(challenger.bundle.version, challenger)
+    return served
+
+
+def _asked(model: str, version: str | None) -> Serving:
+    """The version that a request is for; raises RequestError if it is not being served."""
+    served = _served()
+    current = next(iter(served.values()))
+    name = current.bundle.definition.model
+    if model != name:
+        detail = f"expected the model {name}, given {show_given(model)}"
+        raise RequestError(404, "No Such Model", detail)
+    if version is None:
+        return current
+    if version not in served:
+        detail = f"expected a version that is being served, {' or '.join(served)}"
+        detail += f", given {show_given(version)}"
+        raise RequestError(404, "No Such Version", detail)
+    return served[version]
+
+
+def _header_length(content: bytes) -> int:
+    """How much of a body is JSON."""
+    given = request.headers.get(HEADER_LENGTH)
+    if given is None:
+        return len(content)
+    usual = given.isascii() and given.isdigit() and len(given) <= 10
+    if not usual or int(given) > len(content):
+        expected = f"{HEADER_LENGTH}: expected a number of bytes, at most the body's"
+        detail = f"{expected} {len(content):,}, given {show_given(given)}"
+        raise RequestError(400, "Wrong Header", detail)
+    return int(given)
+
+
+def _wanted(asked: tensors.InferRequest) -> dict[str, bool]:
+    """The outputs to answer with, and whether in binary form."""
+    usual = asked.parameters.binary_data_output
+    if not asked.outputs:
+        return dict.fromkeys(OUTPUTS, usual)
+    wanted: dict[str, bool] = {}
+    for output in asked.outputs:
+        if output.name not in OUTPUTS or output.name in wanted:
+            expected = f"expected each of {', '.join(OUTPUTS)} once at most"
+            detail = f"outputs: {expected}, given {show_given(output.name)}"
+            raise RequestError(400, "Wrong Outputs", detail)
+        own = output.parameters.binary_data
+        wanted[output.name] = usual if own is None else own
+    return wanted
+
+
+def _refuse_misfits(definition: Definition, columns: Mapping[str, Column]) -> None:
+    """Raise RequestError where a datatype can't hold a field's values."""
+    problems = []
+    for field in definition.fields:
+        column = columns.get(field.name)
+        if column is None or column.datatype is None:
+            continue
+        fits = (
+            column.datatype not in ("BYTES", "BOOL")
+            if field.is_number
+            else column.datatype == "BYTES" or _are_levels(field, column.values)
+        )
+        # A data frame's column of nothing but missing values is one of numbers.
+        if not fits and any(value is not None for value in column.values):
+            expected = f"{'FP64 or INT64' if field.is_number else 'BYTES'}: {field.expected}"
+            problems.append(Problem(None, field.name, expected, column.datatype))
+    if problems:
+        raise RequestError(400, "Wrong Datatypes", sentence(problems), problems)
+
+
+def _are_levels(field: Field, values: Sequence[Any]) -> bool:
+    """Whether numbers or truth values are levels of a category."""
+    spelling = Spelling.of(field)
+    different = {value for value in values if value is not None}
+    return all(spelling.typed(value) is not None for value in different)
+
+
+def _parameters(asked: tensors.InferRequest, answer: Mapping[str, Any]) -> dict[str, Any]:
+    """What is said of the whole response; the protocol's parameters are single values."""
+    parameters: dict[str, Any] = {}
+    if asked.parameters.content_type == "pd":
+        parameters["content_type"] = "pd"
+    warnings = dict.fromkeys(w for each in answer["predictions"] for w in each["warnings"])
+    if warnings:
+        shown = list(warnings)[:_MOST_WARNINGS]
+        if len(warnings) > len(shown):
+            shown.append(f"and {len(warnings) - len(shown):,} more")
+        parameters["warnings"] = "; ".join(shown)
+    if limit := answer.get("reasons_limit"):
+        parameters["loans_with_reasons"] = limit["loans_with_reasons"]
+    return parameters
+
+
+def _output(name: str, predictions: Sequence[Mapping[str, Any]]) -> Output:
+    values: list[Any] = [prediction[name] for prediction in predictions]
+    if name == "reasons":
+        values = [msgspec.json.encode(reasons).decode() for reasons in values]
+    return Output(OUTPUTS[name], values)
+
+
+def _described(field: Field) -> dict[str, Any]:
+    return _tensor(
+        field.name, tensors.input_datatype(field), expected=field.expected, optional=field.missing
+    )
+
+
+def _tensor(name: str, datatype: str, **more: Any) -> dict[str, Any]:
+    parameters = {"content_type": tensors.content_type(datatype), **more}
+    return {"name": name, "datatype": datatype, "shape": [-1, 1], "parameters": parameters}

@@ -1,0 +1,185 @@
+"""The store's versions over HTTP: which there are, what each is, and which one is to serve."""
+
+from __future__ import annotations
+
+import logging
+from itertools import islice
+from typing import Any
+
+import msgspec
+from flask import Blueprint, Response, current_app, request
+
+from peerloan.loan import Problem
+from peerloan.loan.text import has_control, show_given
+from peerloan.loan.validation import show_name
+from peerloan.registry import (
+    BreakingChange,
+    BundleError,
+    Explanation,
+    Manifest,
+    State,
+    Store,
+    StoreError,
+    StoreFault,
+)
+from peerloan.web.api.predictions import MAX_BODY_BYTES, as_json, require_json
+from peerloan.web.auth.authentication import operator
+from peerloan.web.auth.endpoint_scopes import needs
+from peerloan.web.auth.tokens import PROMOTE
+from peerloan.web.http import problems
+from peerloan.web.http.problems import RequestError
+from peerloan.web.http.query_parameters import refuse_parameters
+from peerloan.web.http.request_body import MAX_WHY, decode, read_body
+from peerloan.web.prediction.loan_parsing import MAX_NAMES
+
+blueprint = Blueprint("models", __name__)
+log = logging.getLogger(__name__)
+
+
+@blueprint.app_errorhandler(StoreFault)
+def fault(error: StoreFault) -> Response:
+    """Where files stand is for the log alone."""
+    log.error("%s", error)
+    detail = "The store can't be read or written now; the log says why."
+    return problems.answer(RequestError(503, "Store Fault", detail, headers={"Retry-After": "5"}))
+
+
+def _store() -> Store:
+    return current_app.extensions["store"]  # type: ignore[no-any-return]
+
+
+@blueprint.get("/v1/models")
+@needs("read")
+def models() -> Response:
+    """Every version, oldest first, the champion, the challenger, and how they came to be so."""
+    refuse_parameters()
+    store = _store()
+    state = store.state()
+    explanations, faults = store.explanations()
+    for fault in faults:
+        log.warning("%s", fault)
+    return as_json(
+        {
+            "champion": state.champion,
+            "challenger": state.challenger,
+            "versions": [_brief(store, state, version) for version in store.versions()],
+            "history": [_change(past, explanations.get(past.number)) for past in store.history()],
+        }
+    )
+
+
+@blueprint.get("/v1/models/<version>")
+@needs("read")
+def model(version: str) -> Response:
+    """One version: what the list says of it, and its whole manifest."""
+    refuse_parameters()
+    store = _store()
+    manifest, digest = _read(store, version)
+    aliases = _aliases(store.state(), version)
+    described = {"version": version, "aliases": aliases} | _summary(manifest, digest)
+    return as_json(described | {"manifest": msgspec.to_builtins(manifest)})
+
+
+@blueprint.post("/v1/models/<version>/promote")
+@needs(PROMOTE)
+def promote(version: str) -> Response:
+    """Make a version the champion; the history says which operator did, and why."""
+    who = operator()
+    refuse_parameters()
+    wanted = _promotion()
+    store = _store()
+    _read(store, version)
+    try:
+        state = store.promote(version, **wanted, who=who)
+    except BreakingChange as error:
+        raise RequestError(
+            409,
+            "Breaking Change",
+            f"{version} would refuse loans that the champion accepts, as `reasons` says; "
+            'promote with "breaking": true if callers are ready',
+            reasons=error.reasons,
+        ) from None
+    except StoreFault:
+        raise
+    except (BundleError, StoreError) as error:
+        raise RequestError(409, "Not Promoted", str(error)) from None
+    return as_json(_change(state))
+
+
+def _read(store: Store, version: str) -> tuple[Manifest, str]:
+    try:
+        return store.read(version)
+    except StoreFault:
+        raise
+    except StoreError:
+        detail = f"there is no version {show_given(version)}"
+        raise RequestError(404, "No Such Version", detail) from None
+    except BundleError as error:
+        raise RequestError(409, "Version Refused", str(error)) from None
+
+
+def _promotion() -> dict[str, Any]:
+    """The body of a promotion, which may be absent; raises RequestError."""
+    content = read_body(request.environ, MAX_BODY_BYTES)
+    if not content:
+        return {}
+    require_json()
+    body = decode(content)
+    if not isinstance(body, dict):
+        wrong = [Problem(None, "(body)", "an object with why and breaking", show_given(body))]
+    else:
+        wrong = [
+            Problem(None, show_name(name), expected, show_given(value))
+            for name, value in islice(body.items(), MAX_NAMES)
+            if (expected := _refusal(name, value))
+        ]
+    if wrong:
+        raise RequestError(422, "Wrong Values", problems.sentence(wrong), wrong)
+    return dict(body)
+
+
+def _refusal(name: str, value: Any) -> str | None:
+    """What was expected of a promotion's member, if it is not as it must be."""
+    if name == "breaking":
+        return None if isinstance(value, bool) else "true or false"
+    if name == "why":
+        good = isinstance(value, str) and len(value) <= MAX_WHY and not has_control(value)
+        return None if good else f"at most {MAX_WHY:,} characters, without control characters"
+    return "nothing but why and breaking"
+
+
+def _brief(store: Store, state: State, version: str) -> dict[str, Any]:
+    brief: dict[str, Any] = {"version": version, "aliases": _aliases(state, version)}
+    try:
+        manifest, digest = store.read(version)
+    except BundleError as error:  # listed all the same, so that somebody sees it
+        return brief | {"refused": str(error)}
+    return brief | _summary(manifest, digest)
+
+
+def _summary(manifest: Manifest, digest: str) -> dict[str, Any]:
+    return {
+        "digest": digest,
+        "candidate": manifest.candidate,
+        "kind": manifest.kind,
+        "created": manifest.created,
+        "sample": manifest.sample,
+        "metrics": manifest.metrics,
+    }
+
+
+def _aliases(state: State, version: str) -> list[str]:
+    named = {"champion": state.champion, "challenger": state.challenger}
+    return [alias for alias, holder in named.items() if holder == version]
+
+
+def _change(state: State, explanation: Explanation | None = None) -> dict[str, Any]:
+    """A change; `explanation` is the reason that was added later, if there is one."""
+    shown = ("number", "champion", "challenger", "who", "when", "why")
+    change: dict[str, Any] = {name: getattr(state, name) for name in shown} | {"action": state.what}
+    if state.deleted is not None:
+        change["deleted"] = state.deleted
+    if explanation is not None:
+        added = ("why", "who", "when")
+        change["explanation"] = {name: getattr(explanation, name) for name in added}
+    return change

@@ -1,0 +1,188 @@
+"""How the versions are watched, over HTTP: events, who took note of them, and figures by day."""
+
+from __future__ import annotations
+
+import logging
+import re
+from datetime import UTC, date, datetime
+from itertools import islice
+from typing import Any, get_args
+
+import msgspec
+from flask import Blueprint, Response, current_app, request
+
+from peerloan.clock import moment
+from peerloan.database import LedgerUnavailable
+from peerloan.ledger.outcome_parsing import number_of
+from peerloan.loan import Problem
+from peerloan.loan.text import show_given
+from peerloan.loan.validation import show_name
+from peerloan.monitoring.alerts import events as kept
+from peerloan.monitoring.alerts.events import Event
+from peerloan.monitoring.counting.storage import Kind
+from peerloan.monitoring.queries import said_of
+from peerloan.registry import Store
+from peerloan.web.api.openapi.monitoring import MAX_DAYS, MAX_LIMIT, USUAL_LIMIT
+from peerloan.web.api.predictions import (
+    MAX_BODY_BYTES,
+    as_json,
+    champion,
+    require_json,
+    serving,
+)
+from peerloan.web.auth.authentication import caller_name
+from peerloan.web.auth.endpoint_scopes import needs
+from peerloan.web.http import problems
+from peerloan.web.http.problems import RequestError
+from peerloan.web.http.query_parameters import Parameters, refuse_parameters
+from peerloan.web.http.request_body import decode, read_body
+from peerloan.web.prediction import commit
+from peerloan.web.prediction.commit import database
+from peerloan.web.prediction.loan_parsing import MAX_NAMES
+
+blueprint = Blueprint("monitoring", __name__)
+log = logging.getLogger(__name__)
+_CURSOR = re.compile(r"[0-9]{1,18}")
+_DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
+
+
+@blueprint.errorhandler(LedgerUnavailable)
+def fault(error: LedgerUnavailable) -> Response:
+    """What the database says is for the log alone."""
+    log.error("events and figures can't be read or written: %s", error)
+    return problems.answer(
+        commit.unavailable("The ledger does not answer now; try again in a moment.")
+    )
+
+
+@blueprint.get("/v1/events")
+@needs("read")
+def events() -> Response:
+    """A page of events, the newest first; `next` is the cursor of the page after it."""
+    asked = Parameters(("open", "limit", "cursor"))
+    only_open = asked.choice("open", ("true", "false")) == "true"
+    limit = asked.limit(USUAL_LIMIT, MAX_LIMIT)
+    cursor = asked.given("cursor")
+    if cursor is not None and not _CURSOR.fullmatch(cursor):
+        asked.refuse("cursor", "the `next` of the page before")
+    asked.check()
+    before = None if cursor is None else int(cursor)
+    # One more than asked for tells whether there is another page.
+    found = kept.page(database(), limit + 1, before, only_open)
+    following = str(found[limit - 1].number) if len(found) > limit else None
+    return as_json({"events": [_shown(each) for each in found[:limit]], "next": following})
+
+
+@blueprint.post("/v1/events/<event>/acknowledge")
+@needs("outcomes")
+def acknowledge(event: str) -> Response:
+    """Note that the caller has taken note of an event; the first one stands."""
+    refuse_parameters()
+    require_json()
+    why = _why(read_body(request.environ, MAX_BODY_BYTES))
+    try:
+        found = kept.acknowledge(database(), event, caller_name(request.environ), why)
+    except kept.NoEvent:
+        detail = f"there is no event {show_given(event)}"
+        raise RequestError(404, "No Such Event", detail) from None
+    except kept.Acknowledged as error:
+        raise RequestError(409, "Acknowledged Before", str(error)) from None
+    return as_json(_shown(found))
+
+
+@blueprint.get("/v1/drift")
+@needs("read")
+def drift() -> Response:
+    """What was said of a version by day or by month, the oldest first, and what speaks now."""
+    model, kind, since, until = _asked()
+    found = said_of(database(), model, kind, since, until)
+    if found is None:
+        _known(model)
+        found = [], []
+    said, alarms = found
+    name = msgspec.json.encode(model)
+    return as_json(
+        {
+            # A year holds megabytes, which are not read to be written again: what is kept follows
+            # on two more members.
+            "figures": [
+                msgspec.Raw(b'{"model":%b,"day":"%b",' % (name, str(day).encode()) + text)
+                for day, text in ((each.day, each.figures[1:].encode()) for each in said)
+            ],
+            "alarms": [
+                {
+                    "rule": each.rule,
+                    "about": each.about,
+                    "level": each.level,
+                    "since": moment(each.since_ms),
+                }
+                for each in alarms
+            ],
+        }
+    )
+
+
+def _shown(found: Event) -> dict[str, Any]:
+    acknowledged = None
+    if (by := found.acknowledged) is not None:
+        acknowledged = {"who": by.who, "time": moment(by.time_ms), "why": by.why}
+    return {"event": msgspec.Raw(found.event.encode()), "acknowledged": acknowledged}
+
+
+def _why(content: bytes) -> str:
+    """What the caller says of an event; raises RequestError."""
+    body = decode(content)
+    if not isinstance(body, dict):
+        wrong = [Problem(None, "(body)", 'an object: {"why": "…"}', show_given(body))]
+    else:
+        others = (name for name in body if name != "why")
+        wrong = [
+            Problem(None, show_name(name), "nothing but why", show_given(body[name]))
+            for name in islice(others, MAX_NAMES)
+        ]
+        if not kept.is_why(body.get("why")):
+            given = show_given(body["why"]) if "why" in body else "nothing"
+            wrong.append(Problem(None, "why", kept.WHY_EXPECTED, given))
+    if wrong:
+        raise RequestError(422, "Wrong Values", problems.sentence(wrong), wrong)
+    return str(body["why"])
+
+
+def _asked() -> tuple[str, Kind, int, int]:
+    """A version, a kind, and the days since 1970 that are asked for; raises RequestError."""
+    asked = Parameters(("model", "kind", "since", "until"))
+    model = asked.text("model")
+    kind = asked.choice("kind", get_args(Kind)) or "day"
+    days: list[int | None] = []
+    for name in ("since", "until"):
+        text = asked.given(name)
+        days.append(None if text is None else _day(text))
+        if text is not None and days[-1] is None:
+            asked.refuse(name, "a day (2026-11-25)")
+    since, until = days
+    if until is None:
+        # Today counts.
+        after = number_of(datetime.now(UTC).date()) + 1
+        until = after if since is None else since + MAX_DAYS
+    if since is None:
+        since = until - MAX_DAYS
+    if until - since > MAX_DAYS:
+        asked.refuse("until", f"at most {MAX_DAYS} days after since")
+    asked.check()
+    if model is None:
+        model = serving(champion()).bundle.version
+    return model, "month" if kind == "month" else "day", since, until
+
+
+def _day(text: str) -> int | None:
+    try:
+        return number_of(date.fromisoformat(text)) if _DAY.fullmatch(text) else None
+    except ValueError:
+        return None
+
+
+def _known(model: str) -> None:
+    """Raise RequestError if a version that never decided is none of the store's either."""
+    store: Store = current_app.extensions["store"]
+    if model not in store.versions():
+        raise RequestError(404, "No Such Version", f"there is no version {show_given(model)}")

@@ -1,0 +1,87 @@
+"""Sessions of persons who signed in with a browser: a signed statement, until it is ended.
+
+A browser keeps the statement; the service keeps only which ones ended, as empty files in a folder
+that every worker and container shares. Each is removed once its session would have expired anyway.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import logging
+import secrets
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+from itsdangerous import BadSignature, URLSafeTimedSerializer
+
+from peerloan import atomic_files
+from peerloan.private_files import FILE_MODE, FOLDER_MODE
+from peerloan.web.auth.tokens import Token
+
+log = logging.getLogger(__name__)
+SESSION_SECONDS = 12 * 3600
+# Clocks of several machines differ.
+_SLACK_SECONDS = 3600
+_DIGEST = 16
+
+
+class Session(NamedTuple):
+    """Who signed in: the token's name and the beginning of its hash, and the session's own name."""
+
+    token: tuple[str, str]
+    name: str
+
+
+def token_of_session(token: Token) -> tuple[str, str]:
+    """What a session says of its token, which another token of the same name does not have."""
+    return token.name, token.digest[:_DIGEST]
+
+
+class Sessions:
+    """Makes, reads and ends sessions; safe to use from several threads and processes."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def begin(self, key: bytes, token: Token) -> str:
+        """What a browser keeps of a person who signed in."""
+        return str(_signer(key).dumps([*token_of_session(token), secrets.token_hex(8)]))
+
+    def read(self, key: bytes, kept: str) -> Session | None:
+        """The session that a browser kept, if it is one that holds still."""
+        try:
+            said, began = _signer(key).loads(kept, max_age=SESSION_SECONDS, return_timestamp=True)
+            # The release before made them without the third part, which tells two of them apart.
+            name, digest, *_ = said
+        except (BadSignature, ValueError, TypeError):
+            return None
+        # By what was signed, and not by the text: the same statement can be spelt in several ways.
+        second = int(began.timestamp())
+        hashed = hashlib.blake2b(repr((said, second)).encode(), digest_size=16)
+        session = f"{second}-{hashed.hexdigest()}"
+        return None if self._has_ended(session) else Session((name, digest), session)
+
+    def end(self, session: Session) -> None:
+        """End a session for whoever has a copy, at once; raises OSError."""
+        self._folder.mkdir(mode=FOLDER_MODE, parents=True, exist_ok=True)
+        with contextlib.suppress(FileExistsError):
+            atomic_files.publish_file(self._folder / session.name, b"", FILE_MODE)
+        before = time.time() - SESSION_SECONDS - _SLACK_SECONDS
+        for path in self._folder.glob("[0-9]*-*"):
+            if int(path.name.partition("-")[0]) < before:
+                path.unlink(missing_ok=True)
+
+    def _has_ended(self, session: str) -> bool:
+        try:
+            (self._folder / session).stat()
+        except FileNotFoundError:
+            return False
+        except OSError as error:
+            log.error("sessions that ended can't be read, so none holds: %s", error)
+        return True
+
+
+def _signer(key: bytes) -> URLSafeTimedSerializer:
+    return URLSafeTimedSerializer(key, salt="session")

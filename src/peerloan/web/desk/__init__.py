@@ -1,0 +1,1 @@
+"""The pages for people, with their templates and static files."""

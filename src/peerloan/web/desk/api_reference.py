@@ -1,0 +1,46 @@
+"""The page where a developer reads the API's description and tries it."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from pathlib import Path
+
+from flask import Blueprint, Response, render_template
+from werkzeug.exceptions import NotFound
+
+from peerloan.web.api.predictions import champion
+from peerloan.web.auth.endpoint_scopes import needs
+from peerloan.web.auth.tokens import SCOPES
+
+# The installed package holds Swagger UI's own files; nothing of its code runs here.
+_PACKAGE = find_spec("swagger_ui")
+assert _PACKAGE is not None  # noqa: S101  pyproject.toml asks for it
+assert _PACKAGE.origin is not None  # noqa: S101
+
+_FILES = ("swagger-ui.css", "swagger-ui-bundle.js")
+
+
+class _Docs(Blueprint):
+    def send_static_file(self, filename: str) -> Response:
+        """A file of the package that the page uses."""
+        if filename not in _FILES:
+            raise NotFound
+        return super().send_static_file(filename)
+
+
+blueprint = _Docs(
+    "docs",
+    __name__,
+    static_folder=Path(_PACKAGE.origin).parent / "static",
+    static_url_path="/docs/static",
+)
+
+
+@blueprint.get("/docs")
+@needs(*SCOPES)
+def reference() -> str:
+    """The API of the champion that serves now, to be read and tried."""
+    here = champion()
+    if here.current is None:
+        return render_template("waiting.html", refusal=here.refusal)
+    return render_template("docs.html")

@@ -1,0 +1,208 @@
+"""The page where a person enters a loan and reads the decision."""
+
+from __future__ import annotations
+
+import ast
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from flask import Blueprint, Response, make_response, render_template, request, url_for
+
+from peerloan.loan import Checked, Definition
+from peerloan.loan.text import parse_number, show_given
+from peerloan.web.api import predictions
+from peerloan.web.auth.endpoint_scopes import needs
+from peerloan.web.http.problems import RequestError
+from peerloan.web.http.request_body import decode, read_form
+from peerloan.web.prediction.commit import keep
+from peerloan.web.prediction.input_json import record_input
+from peerloan.web.prediction.predict import Wanted, answer_one
+from peerloan.web.prediction.serving_models import Serving
+
+blueprint = Blueprint("pages", __name__)
+# A form's own names: a field could have the same, so a field's input is named with a prefix.
+PREFIX = "field."
+_MAX_PASTED = 100_000
+# Letters of what stands in an input that are shown again where it is refused.
+_MAX_SHOWN = 1_000
+
+
+@blueprint.get("/")
+@needs("predict")
+def empty_form() -> str:
+    """The form, filled with the definition's defaults."""
+    current = predictions.champion().current
+    if current is None:
+        return render_template("waiting.html", refusal=predictions.champion().refusal)
+    return _page(current, _defaults(current.bundle.definition))
+
+
+@blueprint.post("/")
+@needs("predict")
+def decide() -> Response | tuple[str, int]:
+    """Decide on the loan in the form, or on the pasted one."""
+    if request.is_json:
+        raise RequestError(
+            415,
+            "Unsupported Media Type",
+            f"expected the page's form, given JSON; send it to POST {url_for('api.predictions')}",
+        )
+    form = read_form()
+    current = predictions.serving(predictions.champion())
+    definition = current.bundle.definition
+    pasted = form.get("pasted", "")
+    if form.get("action") == "paste":
+        try:
+            record = read_pasted(pasted)
+        except ValueError as error:
+            given = _defaults(definition)
+            return _page(current, given, pasted=pasted, paste_error=str(error)), 422
+    else:
+        record = _from_form(definition, form)
+    checked = current.checks.loan(record)
+    given = {name: _input_text(record.get(name)) for name in definition.names}
+    if checked.problems:
+        return _page(current, given, checked=checked, pasted=pasted), 422
+    try:
+        inputs = record_input(record)
+    except RequestError as error:  # of a pasted loan: what a form holds is never so much
+        return _page(current, given, pasted=pasted, paste_error=f"{error.detail}."), error.status
+    answer = answer_one(current, checked, Wanted())
+    content = inputs.encode()
+
+    def shape(body: dict[str, Any]) -> Response:
+        return make_response(_page(current, given, answer=body, pasted=pasted))
+
+    followed = predictions.shadow().following(content, answer)
+    return keep(answer, [inputs], "page", Wanted(), shape, content, followed)
+
+
+def read_pasted(text: str) -> dict[str, Any]:
+    """One loan from pasted JSON, or from a Python dictionary, whose values may be lists of one.
+
+    Raises ValueError with a sentence for the person who pasted it.
+    """
+    if not text.strip():
+        raise ValueError("Nothing was pasted. Paste one loan, for example its JSON.")
+    if len(text) > _MAX_PASTED:
+        raise ValueError(f"Expected one loan, given {len(text):,} characters.")
+    try:
+        loan = decode(text.encode())
+    except (RequestError, UnicodeEncodeError) as error:
+        if isinstance(error, RequestError) and error.problems:
+            raise ValueError(f"{error.detail}.") from None
+        try:
+            # Literals only: numbers, texts, lists and dictionaries; nothing is executed.
+            loan = ast.literal_eval(text.strip())
+        except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
+            raise ValueError(
+                "This is neither JSON nor a Python dictionary. Expected something like "
+                '{"name": value, …}.'
+            ) from None
+    if isinstance(loan, list) and len(loan) == 1:
+        loan = loan[0]
+    if not isinstance(loan, dict) or not all(isinstance(name, str) for name in loan):
+        raise ValueError(
+            f"Expected one loan, names and values in braces, given {show_given(loan)}."
+        )
+    try:
+        json.dumps(loan)
+    except (TypeError, ValueError):
+        raise ValueError(
+            f"Expected values that JSON has too, given {show_given(str(loan))}."
+        ) from None
+    for name, value in loan.items():
+        if value == []:
+            raise ValueError(f"Expected one loan, given no value of {show_given(name)}.")
+        if isinstance(value, list) and len(value) != 1:
+            raise ValueError(
+                f"Expected one loan, given {len(value)} values of {show_given(name)}. "
+                "Several loans go to the API, or as a book to `peerloan score`."
+            )
+    return {name: value[0] if isinstance(value, list) else value for name, value in loan.items()}
+
+
+def _from_form(definition: Definition, form: Mapping[str, str]) -> dict[str, Any]:
+    record: dict[str, Any] = {}
+    for field in definition.fields:
+        text = form.get(PREFIX + field.name, "")
+        value: float | str | None = text or None
+        if field.is_number:
+            try:
+                value = _plain(parse_number(text))
+            except ValueError:
+                value = text  # the check refuses it and says what was given
+        if value is not None:
+            record[field.name] = value
+    return record
+
+
+def _defaults(definition: Definition) -> dict[str, str]:
+    return {field.name: _input_text(field.default) for field in definition.fields}
+
+
+def _plain(number: float | None) -> float | None:
+    """A whole number as people write it, should it have to be shown as given."""
+    if number is not None and number.is_integer() and abs(number) < 1e15:
+        return int(number)
+    return number
+
+
+@blueprint.app_template_filter("input_text")
+def _input_text(value: Any) -> str:
+    """A value as it stands in an input."""
+    if value is None:
+        return ""
+    try:
+        text = str(_plain(value) if isinstance(value, float) else value)
+    except (ValueError, RecursionError):  # thousands of digits, or of brackets
+        return ""
+    # A surrogate that stands alone can't be sent back.
+    return text[:_MAX_SHOWN].encode("utf-8", "replace").decode()
+
+
+@blueprint.app_template_filter("brief")
+def _brief(value: float) -> str:
+    """A number as a person would write it: 0.0531 rather than the double 0.053099999999999994."""
+    return _input_text(value if value.is_integer() else float(f"{value:.6g}"))
+
+
+def _page(
+    current: Serving,
+    given: Mapping[str, str],
+    *,
+    checked: Checked | None = None,
+    answer: dict[str, Any] | None = None,
+    pasted: str = "",
+    paste_error: str = "",
+) -> str:
+    definition = current.bundle.definition
+    problems = checked.problems if checked else []
+    by_field = {problem.field: problem for problem in problems}
+    labels = {field.name: field.label for field in definition.fields}
+    return render_template(
+        "loan.html",
+        bundle=current.bundle,
+        fields=definition.fields,
+        prefix=PREFIX,
+        given=given,
+        errors=by_field,
+        # Of a pasted loan: names that are no fields have no input to stand beside.
+        other_errors=[p for p in problems if p.field not in definition.names],
+        answer=answer,
+        warnings=[_with_label(warning, labels) for warning in answer["warnings"]] if answer else [],
+        labels=labels,
+        ids={name: f"field-{i}" for i, name in enumerate(definition.names, 1)},
+        pasted=pasted[:_MAX_PASTED],
+        paste_error=paste_error,
+    )
+
+
+def _with_label(warning: str, labels: Mapping[str, str]) -> str:
+    """A warning of a field, by the name that people know the field by."""
+    # A name may hold a colon, and begin with another field's name.
+    for name in sorted(labels, key=len, reverse=True):
+        if warning.startswith(f"{name}: "):
+            return labels[name] + warning.removeprefix(name)
+    return warning

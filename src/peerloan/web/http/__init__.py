@@ -1,0 +1,1 @@
+"""HTTP on top of Flask: request bodies, query parameters, problem details."""

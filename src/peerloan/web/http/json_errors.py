@@ -1,0 +1,104 @@
+"""Why a body is no JSON: where it fails, and what to send instead."""
+
+from __future__ import annotations
+
+import json
+import re
+
+from peerloan.loan.text import show_given
+from peerloan.web.http.problems import RequestError
+
+# What compressed bodies and other files begin with. The first two may be sent, if a header says so.
+_SIGNATURES = (
+    (b"\x1f\x8b", "gzip"),
+    (b"\x78\x01", "deflate"),
+    (b"\x78\x5e", "deflate"),
+    (b"\x78\x9c", "deflate"),
+    (b"\x78\xda", "deflate"),
+    (b"\x28\xb5\x2f\xfd", "zstd"),
+    (b"\x04\x22\x4d\x18", "lz4"),
+    (b"BZh", "bzip2"),
+    (b"\xfd7zXZ", "xz"),
+    (b"PK\x03\x04", "a ZIP archive"),
+    (b"PAR1", "Parquet"),
+    (b"ARROW1", "Arrow"),
+    (b"\xff\xff\xff\xff", "Arrow"),
+    (b"\x80\x04\x95", "a Python pickle"),
+    (b"\x80\x05\x95", "a Python pickle"),
+)
+READABLE_ENCODINGS = ("gzip", "deflate")
+_ACCEPTED = {"Accept-Encoding": ", ".join(READABLE_ENCODINGS)}
+_FORM = re.compile(rb"[\w.%+-]+=")
+_WORD = re.compile(r"[A-Za-z_]+")
+_LITERALS = {"none": "null", "undefined": "null", "nil": "null", "na": "null"}
+_LITERALS |= {"true": "true", "false": "false"}
+_SHOWN_CHARACTERS = 20
+
+
+def unreadable_encoding(encoding: str) -> RequestError:
+    """The problem of a Content-Encoding that is not read here."""
+    return RequestError(
+        415,
+        "Unsupported Content Encoding",
+        f"Content-Encoding: expected gzip, deflate or none, given {show_given(encoding)}",
+        headers=_ACCEPTED,
+    )
+
+
+def refuse_binary(content: bytes) -> None:
+    """Raise RequestError 415 if a body is compressed, or another kind of file, by its first bytes.
+
+    Call it only for what could not be read as JSON.
+    """
+    kind = next((kind for signature, kind in _SIGNATURES if content.startswith(signature)), None)
+    if kind is None:
+        return
+    if kind in READABLE_ENCODINGS:
+        remedy = f"send the header Content-Encoding: {kind} with it, or the JSON uncompressed"
+    else:
+        remedy = "send JSON, uncompressed or with Content-Encoding: gzip"
+    raise RequestError(
+        415,
+        "Unsupported Content Encoding",
+        f"the body begins as {kind} does, and no header says so; {remedy}",
+        headers=_ACCEPTED,
+    )
+
+
+def describe_fault(content: bytes) -> str:
+    """Why a body can't be read as JSON, in a clause: where it fails, and what to send instead."""
+    if not content.strip():
+        return "it is empty"
+    if content.startswith((b"\xff\xfe", b"\xfe\xff")) or b"\0" in content[:4]:
+        return "it looks like UTF-16 or UTF-32; send it in UTF-8"
+    try:
+        json.loads(content.decode("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        return f"byte {error.start:,} (0x{content[error.start]:02x}) is not UTF-8; send it in UTF-8"
+    except json.JSONDecodeError as error:
+        if _FORM.match(content):
+            return "it is a form (name=value); send an object: {…}"
+        return f"line {error.lineno:,}, column {error.colno:,}: {_at_position(error)}"
+    except (ValueError, RecursionError):
+        pass
+    return "it is nested too deep"
+
+
+def _at_position(error: json.JSONDecodeError) -> str:
+    """What is wrong where the reader stopped."""
+    before, after = error.doc[: error.pos].rstrip(), error.doc[error.pos :].lstrip()
+    if error.msg.startswith(("Unterminated", "Invalid control", "Invalid \\")):
+        return error.msg[0].lower() + error.msg[1:]
+    if not after:
+        return "it ends before it is complete"
+    if error.msg == "Extra data":
+        return "something follows its end; send several loans as a list: [{…}, {…}]"
+    if after[0] in "]}" and before.endswith(","):
+        return f"there is a comma before {after[0]}"
+    if after[0] in "'‘’“”":
+        return "expected text in double quotes; in Python, json.dumps writes JSON"
+    word = _WORD.match(after)
+    if word and (literal := _LITERALS.get(word[0].lower())):
+        return f"expected {literal}, given {word[0]}; in Python, json.dumps writes JSON"
+    expected = error.msg.removeprefix("Expecting ")
+    return f"expected {expected}, given {show_given(after[:_SHOWN_CHARACTERS])}"

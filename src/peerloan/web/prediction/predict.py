@@ -1,0 +1,188 @@
+"""From checked loans to the answer that the API and the page give."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from peerloan.ledger import Kept
+from peerloan.ledger.stored_inputs import InputReader
+from peerloan.loan import Checked, CheckedLoans, Value
+from peerloan.model import BANDS, Reason, probabilities
+from peerloan.registry import Bundle, Decision
+from peerloan.web.prediction.serving_models import Serving
+from peerloan.web.telemetry import metrics
+
+# Reasons of an ONNX version take milliseconds a loan. Up to this many loans all get theirs;
+# a longer list gets them for as many loans as the time allows.
+ALWAYS_EXPLAINED = 100
+EXPLAIN_SECONDS = 2.0
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a caller wants in the answer."""
+
+    reasons: bool = True
+    contributions: bool = False
+    what_if: bool = False
+
+    @property
+    def explained(self) -> bool:
+        """Whether contributions have to be computed."""
+        return self.reasons or self.contributions
+
+
+@dataclass(slots=True)
+class Answer:
+    """Loans that were decided on, and what is answered of them. Ids come with the ledger."""
+
+    serving: Serving
+    loan_ids: Sequence[str | None]
+    warnings: Sequence[list[str]]
+    decisions: Sequence[Decision]
+    predictions: Sequence[dict[str, Any]]
+    # What stands beside the predictions of many loans; None for one loan, which stands alone.
+    beside: dict[str, Any] | None = None
+
+    def body(self) -> dict[str, Any]:
+        """The answer, as it is encoded."""
+        if self.beside is None:
+            return self.predictions[0]
+        return {**self.beside, "predictions": self.predictions}
+
+
+def answer_one(serving: Serving, checked: Checked, wanted: Wanted) -> Answer:
+    """Decide on one loan."""
+    bundle = serving.bundle
+    # What costs nothing is kept in the ledger, whatever is answered.
+    decision = bundle.decide(checked.values, explain=wanted.explained or bundle.is_additive)
+    warnings = checked.warnings + bundle.warnings
+    prediction = _prediction(bundle, checked.loan_id, warnings, decision, wanted)
+    return Answer(serving, (checked.loan_id,), (warnings,), (decision,), (prediction,))
+
+
+def answer_many(serving: Serving, checked: CheckedLoans, wanted: Wanted) -> Answer:
+    """Decide on many loans; where a time limit holds, it is said what it left out."""
+    bundle = serving.bundle
+    margins, contributions = bundle.score_many(checked.loans)
+    beside: dict[str, Any] = {}
+    explained: list[tuple[float, ...] | None]
+    reasons: list[list[Reason] | None]
+    explained, reasons = [None] * len(checked.rows), [None] * len(checked.rows)
+    if contributions is not None:
+        explained = list(map(tuple, contributions.tolist())) if wanted.contributions else explained
+        reasons = bundle.explain_many(checked.rows, contributions)
+    elif wanted.explained:
+        explained = _explain(bundle, checked.rows, beside)
+        reasons = [
+            None if own is None else bundle.explain(values, own)
+            for values, own in zip(checked.rows, explained, strict=True)
+        ]
+    shown = probabilities(margins).tolist()
+    bands = [BANDS[band] for band in bundle.policy.bands_many(margins).tolist()]
+    late = bundle.policy.late_many(margins).tolist()
+    decisions = [*map(Decision, margins.tolist(), shown, late, bands, explained, reasons)]
+    usual = bundle.warnings
+    warnings = [checked.warnings.get(i, []) + usual for i in range(len(decisions))]
+    predictions = [
+        _prediction(bundle, loan_id, own, decision, wanted)
+        for loan_id, own, decision in zip(checked.loan_ids, warnings, decisions, strict=True)
+    ]
+    return Answer(serving, checked.loan_ids, warnings, decisions, predictions, beside)
+
+
+def answered_before(
+    bundle: Bundle, kept: Sequence[Kept], wanted: Wanted, many: bool
+) -> dict[str, Any]:
+    """The answer that was given before, from its decisions in the ledger and their version; raises
+    LookupError if it can't be made again.
+    """
+    predictions = []
+    inputs = InputReader(bundle.definition)
+    for each in kept:
+        prediction = each.prediction()
+        warnings, model = prediction.pop("warnings"), prediction.pop("model")
+        if not wanted.reasons:
+            del prediction["reasons"]
+        if wanted.contributions:
+            prediction |= _contributions(bundle, inputs, each)
+        predictions.append(prediction | {"model": model, "warnings": warnings})
+    if not many:
+        return predictions[0]
+    beside: dict[str, Any] = {}
+    if wanted.explained and not bundle.is_additive and len(kept) > ALWAYS_EXPLAINED:
+        beside = _limit(sum(each.reasons is not None for each in kept))
+    return {**beside, "predictions": predictions}
+
+
+def count(answer: Answer) -> None:
+    """Count decisions that lasted; a `what_if` is none."""
+    names = answer.serving.bundle.definition.names
+    metrics.count_decisions(answer.decisions, answer.warnings, names)
+
+
+def _explain(
+    bundle: Bundle, rows: Sequence[tuple[Value, ...]], answer: dict[str, Any]
+) -> list[tuple[float, ...] | None]:
+    """Contributions that cost milliseconds a loan, for as many loans as the time allows."""
+    until = time.monotonic() + EXPLAIN_SECONDS
+    limited = len(rows) > ALWAYS_EXPLAINED
+    explained: list[tuple[float, ...] | None] = [None] * len(rows)
+    done = 0
+    for i, values in enumerate(rows):
+        if limited and time.monotonic() >= until:
+            break
+        explained[i] = bundle.model.score(values)[1]
+        done += 1
+    if limited:
+        answer |= _limit(done)
+    return explained
+
+
+def _limit(done: int) -> dict[str, Any]:
+    return {"reasons_limit": {"seconds": EXPLAIN_SECONDS, "loans_with_reasons": done}}
+
+
+def _prediction(
+    bundle: Bundle, loan_id: str | None, warnings: list[str], decision: Decision, wanted: Wanted
+) -> dict[str, Any]:
+    # The id comes when the decision is handed to the ledger; its place is the first.
+    answer: dict[str, Any] = {"what_if": True} if wanted.what_if else {"id": None}
+    if loan_id is not None:
+        answer["loan_id"] = loan_id
+    answer["probability"] = decision.probability
+    answer["late"] = decision.late
+    answer["threshold"] = bundle.policy.threshold
+    answer["band"] = decision.band
+    if wanted.reasons:
+        answer["reasons"] = decision.reasons  # the encoder knows them
+    if wanted.contributions:
+        answer |= _shown(bundle, decision)
+    answer["model"] = {"version": bundle.version, "digest": bundle.digest}
+    answer["warnings"] = warnings
+    return answer
+
+
+def _contributions(bundle: Bundle, inputs: InputReader, kept: Kept) -> dict[str, Any]:
+    """The contributions of a decision that was kept: they follow from its inputs. Raises
+    LookupError if these can't be read.
+    """
+    checked = inputs.read(kept.inputs)
+    if isinstance(checked, str):
+        raise LookupError(checked)
+    explain = kept.reasons is not None or bundle.is_additive
+    return _shown(bundle, bundle.decide(checked.values, explain=explain))
+
+
+def _shown(bundle: Bundle, decision: Decision) -> dict[str, Any]:
+    names, contributions = bundle.definition.names, decision.contributions
+    return {
+        "margin": decision.margin,
+        "base": bundle.base,
+        "contributions": None
+        if contributions is None
+        else dict(zip(names, contributions, strict=True)),
+    }

@@ -1,0 +1,278 @@
+"""What a worker serves, champion and challenger, and how it is swapped while requests run."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import msgspec
+
+from peerloan.ledger import Version
+from peerloan.loan import Checks, Decoder
+from peerloan.registry import (
+    Bundle,
+    BundleError,
+    Interface,
+    State,
+    Store,
+    StoreError,
+    StoreFault,
+    StoreTimeout,
+)
+from peerloan.threads import start_unsignalled
+from peerloan.web.telemetry import metrics
+
+log = logging.getLogger(__name__)
+
+# How often a worker looks for a new state of the aliases: the names in one folder.
+POLL_SECONDS = 0.5
+# A version may still be on its way to this machine's volume: a refused one is tried again.
+RETRY_SECONDS = 5.0
+# A process starts without a champion that takes longer, and is unhealthy until it has come; less
+# than the 30 seconds after which Gunicorn would end the worker.
+START_SECONDS = 20.0
+CHALLENGER_START_SECONDS = 5.0
+# A store that could not be followed for so long is told of: as long as a call on it may take.
+NOT_FOLLOWED_SECONDS = 60.0
+
+# What is done where no version serves: the process goes on looking.
+_REMEDY = (
+    "promote another version (`peerloan models promote VERSION`) or return to the one before "
+    "(`peerloan models rollback`); it serves within seconds, or a minute if a file hangs, without "
+    "a restart"
+)
+
+_STORE_FAULT = "the store can't be read; the log says why"
+
+Alias = Literal["champion", "challenger"]
+
+
+@dataclass(frozen=True)
+class Serving:
+    """One version with everything that follows from it. A request uses one, from start to end."""
+
+    number: int
+    bundle: Bundle
+    checks: Checks
+    decoder: Decoder
+    version: Version
+
+
+class _Follower:
+    """How far an alias of the store has been followed, and why no further."""
+
+    def __init__(self, alias: Alias) -> None:
+        self.alias: Alias = alias
+        self.state_number = 0
+        self.refusal: str | None = None
+        self.retry_at: float | None = None
+        self.mark_followed()
+
+    def mark_followed(self) -> None:
+        """Note that the store could be read just now."""
+        self._followed_at = time.monotonic()
+        metrics.FOLLOWED.labels(self.alias).set(time.time())
+
+    @property
+    def age(self) -> float:
+        """Seconds since the store could be read, or since the start."""
+        return time.monotonic() - self._followed_at
+
+
+class Champion:
+    """Holds what is being served. Readers take `current` once; the watching threads replace it.
+
+    Each alias is followed by a thread of its own, so that a challenger that takes long, or hangs,
+    never holds a promotion up.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._followers = (_Follower("champion"), _Follower("challenger"))
+        self._fields: frozenset[str] = frozenset()
+        self._replacing = threading.Lock()  # of the two threads; a request needs none
+        self.current: Serving | None = None
+        self.challenger: Serving | None = None
+        champion = self._followers[0]
+        self._first_look = threading.Thread(target=self._look, args=(champion,), daemon=True)
+        start_unsignalled(self._first_look)
+        self._first_look.join(START_SECONDS)
+        if self._first_look.is_alive():
+            reason = f"the champion is still being loaded after {START_SECONDS:g} seconds"
+            self._refuse(champion, StoreTimeout(store.root, reason))
+        # Whether this process could not load the champion that it was started for.
+        self._failed_at_start = self.current is None and self.refusal is not None
+
+    @property
+    def unhealthy(self) -> str | None:
+        """Why this process should be replaced, if it should: it never loaded its champion."""
+        return self.refusal if self._failed_at_start and self.current is None else None
+
+    @property
+    def refusal(self) -> str | None:
+        """Why the newest champion is not the one that serves, if so."""
+        return self._followers[0].refusal
+
+    @property
+    def remedy(self) -> str | None:
+        """What to do where no version serves because the champion was refused."""
+        refused = self.current is None and self.refusal not in (None, _STORE_FAULT)
+        return _REMEDY if refused else None
+
+    @property
+    def challenger_refusal(self) -> str | None:
+        """Why the challenger that the store names is not in shadow, if so."""
+        return self._followers[1].refusal
+
+    @property
+    def not_followed(self) -> str | None:
+        """Which alias could not be followed for longer than usual, if so."""
+        late = [each for each in self._followers if each.age > NOT_FOLLOWED_SECONDS]
+        ages = " and ".join(f"the {each.alias} for {each.age:.0f} seconds" for each in late)
+        return f"the store could not be followed: {ages}; the log says why" if late else None
+
+    def watch(self) -> None:
+        """Start following the store, in threads that end with the process.
+
+        Waits a moment for the challenger, so that it scores the first decision, too.
+        """
+        champion, challenger = self._followers
+        has_looked = threading.Event()
+
+        def first_look() -> None:
+            self._look(challenger)
+            has_looked.set()
+
+        begins = ((challenger, first_look), (champion, self._first_look.join))
+        for follower, begin in begins:
+            thread = threading.Thread(
+                target=self._watch, args=(follower, begin), name=follower.alias, daemon=True
+            )
+            start_unsignalled(thread)
+        has_looked.wait(CHALLENGER_START_SECONDS)
+
+    def _watch(self, follower: _Follower, begin: Callable[[], object]) -> None:
+        begin()
+        stop = threading.Event()
+        while not stop.wait(POLL_SECONDS):
+            try:
+                is_retry = follower.retry_at is not None and time.monotonic() >= follower.retry_at
+                if self._store.changed_since(follower.state_number) or is_retry:
+                    self._look(follower)
+                elif follower.retry_at is None:
+                    follower.mark_followed()
+            except Exception as error:  # the thread must outlive whatever a volume can raise
+                self._fail(follower, error)
+
+    def refresh(self) -> None:
+        """Load and verify what the store names; the old champion stays if the new one is refused,
+        and without the challenger all goes on.
+        """
+        for follower in self._followers:
+            self._look(follower)
+
+    def _look(self, follower: _Follower) -> None:
+        """Take up what the store names for an alias."""
+        is_champion = follower.alias == "champion"
+        try:
+            state = self._store.state()
+            follower.state_number = max(follower.state_number, state.number)
+            if not is_champion:
+                self._read_fields(state)
+        except Exception as error:
+            self._fail(follower, error)
+            return
+        version = state.champion if is_champion else state.challenger
+        take = self._take_champion if is_champion else self._take_challenger
+        try:
+            take(state.number, None if version is None else self._bundle(follower, version))
+        except Exception as error:
+            if not is_champion:
+                self.challenger = None
+            self._refuse(follower, error)
+            return
+        follower.refusal = follower.retry_at = None
+        follower.mark_followed()
+
+    def _bundle(self, follower: _Follower, version: str) -> Bundle:
+        """A version, verified; one that serves already was, and is not read again."""
+        now = self.current if follower.alias == "champion" else self.challenger
+        if now is not None and now.bundle.version == version:
+            return now.bundle
+        return self._store.load(version)
+
+    def _read_fields(self, state: State) -> None:
+        """Read which fields requests may carry: the challenger's last, whose file may hang."""
+        others = msgspec.structs.replace(state, challenger=None)
+        self._set_fields(self._fields | self._store.known_fields(others))
+        self._set_fields(self._store.known_fields(state))
+
+    def _set_fields(self, fields: frozenset[str]) -> None:
+        with self._replacing:
+            if fields == self._fields:
+                return
+            self._fields = fields
+            if now := self.current:
+                self.current = _serving(now.number, now.bundle, fields)
+            if now := self.challenger:
+                self.challenger = _serving(now.number, now.bundle, fields)
+
+    def _take_champion(self, number: int, bundle: Bundle | None) -> None:
+        if bundle is None:
+            return
+        with self._replacing:
+            before = self.current
+            self.current = _serving(number, bundle, self._fields)
+        if before is None or before.bundle is not bundle:
+            if before is not None:
+                metrics.SWAPS.inc()
+                metrics.SERVING.labels(before.bundle.version).set(0)
+            metrics.SERVING.labels(bundle.version).set(1)
+            log.warning("serving %s (digest %s)", bundle.version, bundle.digest[:12])
+
+    def _take_challenger(self, number: int, bundle: Bundle | None) -> None:
+        with self._replacing:
+            before = self.challenger
+            self.challenger = None if bundle is None else _serving(number, bundle, self._fields)
+        if bundle is not None and (before is None or before.bundle is not bundle):
+            log.warning("in shadow: %s", bundle.version)
+
+    def _fail(self, follower: _Follower, error: Exception) -> None:
+        """Have the store read again later. Of one that can't be read, the champion's thread tells
+        for both.
+        """
+        follower.retry_at = time.monotonic() + RETRY_SECONDS
+        if follower.alias == "champion" or not isinstance(error, StoreFault | OSError):
+            self._refuse(follower, error)
+
+    def _refuse(self, follower: _Follower, error: Exception) -> None:
+        """Have a version tried again later; why is said and counted once."""
+        # A version that is bad in a way that nobody thought of is refused like any other.
+        thought_of = isinstance(error, BundleError | StoreError | OSError)
+        reason = said = str(error) if thought_of else f"{type(error).__name__}: {error}"
+        if isinstance(error, StoreTimeout):
+            said = error.reason
+        elif isinstance(error, StoreFault | OSError):  # where files stand is for the log alone
+            said = _STORE_FAULT
+        if not isinstance(error, StoreFault | OSError):
+            follower.mark_followed()
+        if said != follower.refusal:
+            kept = self.current.bundle.version if self.current else "none"
+            still = f"; still serving: {kept}" if follower.alias == "champion" else ""
+            if follower.alias == "champion" and self.current is None and said != _STORE_FAULT:
+                still += f"; {_REMEDY}"
+            fault = None if thought_of else error
+            log.error("%s refused: %s%s", follower.alias, reason, still, exc_info=fault)
+            metrics.REFUSED.labels(follower.alias).inc()
+        follower.refusal = said
+        follower.retry_at = time.monotonic() + RETRY_SECONDS
+
+
+def _serving(number: int, bundle: Bundle, known: frozenset[str]) -> Serving:
+    definition = bundle.definition
+    made = Interface.of(bundle, known | {*definition.names, *definition.roles.columns()})
+    return Serving(number, bundle, made.checks, made.decoder, Version.of(bundle))

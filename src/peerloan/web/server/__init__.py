@@ -1,0 +1,1 @@
+"""The servers that run the application: Granian and Gunicorn."""

@@ -1,0 +1,220 @@
+"""Granian's worker processes: started again when they die, ended with the process that made them.
+
+Granian itself ends, with the workers that are well, when one dies within seconds of its start, and
+its workers outlive it when it is killed.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from multiprocessing.sharedctypes import RawValue
+from typing import TYPE_CHECKING, Any
+
+from granian.server.mp import MPServer
+
+from peerloan.web.server import granian_deferred
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIApplication
+
+log = logging.getLogger(__name__)
+# How long a worker that is to stop may take for the requests that it has begun.
+GRACE_SECONDS = 40
+# The first restart is immediate; the next ones wait from the first pause up to the longest one.
+_FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 1.0, 30.0
+# A worker that lived this long starts the pauses anew.
+_QUIET_SECONDS = 60.0
+# Starts of each worker, if none was ever up, before the server ends.
+_MAX_STARTS = 5
+_PARENT_CHECK_SECONDS = 0.5
+# What the restarts use of Granian's server; without it Granian's own ones stay.
+_INTERNALS = (
+    *("_spawn_worker", "respawn_interval", "main_loop_interrupt", "interrupt_signal"),
+    *("interrupt_children", "reload_signal", "wrks"),
+)
+
+
+class NoWorkerStarted(Exception):
+    """No worker could start; the log says why."""
+
+
+@dataclass
+class Restarts:
+    """The restarts of one worker: its deaths in a row, which process was the last one to die, and
+    when it starts again (monotonic seconds; None while it runs).
+    """
+
+    deaths: int = 0
+    dead: object = None
+    due: float | None = None
+
+    def record_death(self, now: float, lifetime: float) -> float:
+        """Schedule the next start; returns the pause until then, in seconds."""
+        self.deaths = 1 if lifetime >= _QUIET_SECONDS else self.deaths + 1
+        pause = 0.0
+        if self.deaths > 1:
+            pause = min(_FIRST_PAUSE_SECONDS * 2.0 ** (self.deaths - 2), _LONGEST_PAUSE_SECONDS)
+        self.due = now + pause
+        return pause
+
+
+class Server(MPServer):
+    """Granian, whose workers are started again for as long as one of them was ever up."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        # Shared with the workers, and without a lock that a killed one could keep.
+        self._was_up = RawValue("b", 0)
+        self._restarts = [Restarts() for _ in range(self.workers)]
+        self._failure: str | None = None
+        # Of a reload: the workers to replace, and an old one that runs until its successor is up.
+        self._to_replace: list[int] = []
+        self._old: Any = None
+        self._old_until = 0.0
+
+    def run(self) -> None:
+        """Serve until stopped; raises NoWorkerStarted."""
+        loader = partial(_load, was_up=self._was_up, parent=os.getpid())
+        self.serve(target_loader=partial(loader, self.target), wrap_loader=False)
+        if self._failure is not None:
+            raise NoWorkerStarted(self._failure)
+
+    def _serve_loop(self, spawn_target: Any, target_loader: Any) -> None:
+        """Called by Granian once it has started its workers."""
+        if not all(hasattr(self, name) for name in _INTERNALS):
+            log.warning("this Granian restarts its workers in another way; leaving that to it")
+            super()._serve_loop(spawn_target, target_loader)  # type: ignore[no-untyped-call]
+            return
+        self._spawn = partial(
+            self._spawn_worker, target=spawn_target, callback_loader=target_loader
+        )
+        while not self.interrupt_signal:
+            self._record_deaths()
+            if self._failure is not None:
+                break
+            if self.reload_signal:
+                self._begin_reload()
+            for index in self._take_due():
+                self._start(index)
+            self._go_on_reloading()
+            self.main_loop_interrupt.wait(self._seconds_to_wait())
+            self.main_loop_interrupt.clear()
+        if self._old is not None:
+            _retire(self._old)
+
+    def _begin_reload(self) -> None:
+        """Have every worker replaced, one after the other; a dead one is started at once."""
+        self.reload_signal = False
+        self._to_replace = list(range(self.workers))
+        for restarts in self._restarts:
+            restarts.due = None if restarts.due is None else time.monotonic()
+
+    def _go_on_reloading(self) -> None:
+        """Start the next new worker, or end the old one beside which the last one has started.
+
+        Nothing is waited for here: workers that die meanwhile are restarted as always.
+        """
+        now = time.monotonic()
+        if self._old is not None:
+            if now < self._old_until:
+                return
+            _retire(self._old)
+            self._old = None
+        if self._to_replace:
+            self._old = self._start(self._to_replace[0])
+            self._old_until = now + self.respawn_interval
+
+    def _start(self, index: int) -> Any:
+        """Start a worker; returns the one whose place it takes."""
+        worker: Any = self._spawn(idx=index)
+        worker.start()
+        old, self.wrks[index] = self.wrks[index], worker
+        if index in self._to_replace:
+            self._to_replace.remove(index)
+        return old
+
+    def _record_deaths(self) -> None:
+        """Take note of the workers that have died, each once."""
+        self.interrupt_children.clear()
+        for index, worker in enumerate(self.wrks):
+            code = worker.inner.exitcode
+            restarts = self._restarts[index]
+            if code is None or restarts.dead is worker:
+                continue
+            restarts.dead = worker
+            now = time.monotonic()
+            pause = restarts.record_death(now, now - worker.birth)
+            log.error(
+                "worker %d (process %s) ended unexpectedly, exit code %d; "
+                "it starts again in %.0f s",
+                *(index + 1, worker.inner.pid, code, pause),
+            )
+            if not self._was_up.value and all(r.deaths >= _MAX_STARTS for r in self._restarts):
+                self._failure = (
+                    f"no worker could start in {_MAX_STARTS} tries each, the last ended with exit "
+                    f"code {code}; the lines above say why"
+                )
+
+    def _take_due(self) -> list[int]:
+        now = time.monotonic()
+        due = [i for i, r in enumerate(self._restarts) if r.due is not None and r.due <= now]
+        for index in due:
+            self._restarts[index].due = None
+        return due
+
+    def _seconds_to_wait(self) -> float | None:
+        due = [each.due for each in self._restarts if each.due is not None]
+        due += [] if self._old is None else [self._old_until]
+        return max(0.0, min(due) - time.monotonic()) if due else None
+
+
+def _retire(worker: Any) -> None:
+    """Ask a worker to end, and kill it if it has not after its grace."""
+    worker.terminate()
+
+    def wait() -> None:
+        worker.join(GRACE_SECONDS)
+        if worker.is_alive():
+            log.warning("process %s did not end in time and is killed", worker.inner.pid)
+            worker.kill()
+
+    threading.Thread(target=wait, name="retire", daemon=True).start()
+
+
+def _load(factory: str, was_up: Any, parent: int) -> WSGIApplication:
+    """Make the application, in a new worker: `factory` is `module:function`."""
+    # Until Granian sets its own, a worker has the handlers of the process that it was forked from,
+    # which would swallow the signal.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_DFL)
+    threading.Thread(target=_end_with, args=(parent,), name="parent", daemon=True).start()
+    granian_deferred.install()
+    module, _, name = factory.partition(":")
+    try:
+        make: Callable[[], WSGIApplication] = getattr(importlib.import_module(module), name)
+        application = make()
+    except Exception as error:
+        ours = type(error).__module__.startswith("peerloan.")
+        log.error("a worker could not start: %s", error, exc_info=None if ours else error)
+        sys.exit(1)
+    was_up.value = 1
+    return application
+
+
+def _end_with(parent: int) -> None:
+    """End this process once the one that started it is gone, or nobody could stop it any more."""
+    while os.getppid() == parent:
+        time.sleep(_PARENT_CHECK_SECONDS)
+    log.error("the process that started this worker is gone; it ends")
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(GRACE_SECONDS)
+    os._exit(1)

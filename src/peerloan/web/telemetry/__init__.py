@@ -1,0 +1,1 @@
+"""Request log, request ids and metrics."""

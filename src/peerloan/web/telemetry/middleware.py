@@ -1,0 +1,234 @@
+"""Around the whole application: ids, headers, the request's line in the log, and its figures.
+
+It knows addresses, times and statuses; never what stands in a body or in a query.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import re
+import select
+import time
+from collections.abc import Iterable, Iterator
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
+
+import msgspec
+
+from peerloan.web.http.body_waits import SENDER
+from peerloan.web.http.request_body import drop_body
+from peerloan.web.prediction.commit import TICKET, Ticket
+from peerloan.web.telemetry import metrics
+from peerloan.web.telemetry.background_batch import Aside
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+
+_ID = re.compile(r"[0-9A-Za-z._-]{8,64}")
+# W3C Trace Context: there is no version ff, and neither id is nothing but zeros.
+_TRACE = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
+_METHODS = frozenset(["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"])
+# Everything comes from this site; nothing frames it; no script but its own runs.
+_HEADERS = [
+    (
+        "Content-Security-Policy",
+        "default-src 'self'; img-src 'self' data:; object-src 'none'; base-uri 'none'; "
+        "form-action 'self'; frame-ancestors 'none'",
+    ),
+    ("Referrer-Policy", "no-referrer"),
+    ("X-Content-Type-Options", "nosniff"),
+    ("X-Frame-Options", "DENY"),
+]
+# What is said of a loan stays with who asked; styles and scripts say for themselves.
+_NO_STORE = ("Cache-Control", "no-store")
+_encoder = msgspec.json.Encoder()
+# What is returned to a server that has put what sends an answer later into the environment.
+LATER: list[bytes] = []
+# A response's line, its headers and its body.
+Sent = tuple[str, list[tuple[str, str]], bytes]
+
+
+class _Seen(NamedTuple):
+    """An answered request."""
+
+    at: int  # nanoseconds since 1970
+    request_id: str
+    method: str
+    path: str
+    route: str
+    status: str
+    seconds: float
+    caller: str
+    trace: str
+
+
+class _Line(msgspec.Struct, omit_defaults=True):
+    """A request's line in the log."""
+
+    time: str
+    request_id: str
+    method: str
+    path: str
+    status: int
+    seconds: float
+    # With a default they would be left out.
+    level: str
+    message: str
+    caller: str = ""
+    traceparent: str = ""
+
+
+class _Answer:
+    """A response's line and headers, as they are sent."""
+
+    __slots__ = ("_environ", "headers", "line", "request_id", "route", "trace")
+
+    def __init__(self, request_id: str, environ: WSGIEnvironment) -> None:
+        self.request_id, self._environ = request_id, environ
+        self.line, self.route = "500 Internal Server Error", "(none)"
+        self.headers: list[tuple[str, str]] = []
+        trace = environ.get("HTTP_TRACEPARENT", "")
+        self.trace = trace if trace and _TRACE.fullmatch(trace) else ""
+
+    def start(self, line: str, headers: list[tuple[str, str]], *_error: Any) -> Any:
+        """WSGI's start_response: the latest holds."""
+        self.line = line
+        # Flask forgets its request before this returns.
+        if rule := getattr(self._environ.get("werkzeug.request"), "url_rule", None):
+            self.route = rule.rule
+        if "Cache-Control" not in dict(headers):
+            headers.append(_NO_STORE)
+        headers += _HEADERS
+        headers.append(("X-Request-Id", self.request_id))
+        if self.trace:
+            headers.append(("Traceparent", self.trace))
+        self.headers = headers
+
+
+class Observed:
+    """A WSGI application, observed; `log` takes a line of each request."""
+
+    def __init__(self, application: WSGIApplication, log: BinaryIO | None) -> None:
+        self._application = application
+        self._log = log
+        self._aside = Aside(self._tell) if log else None
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        """Answer, and tell how it went.
+
+        An answer whose decisions are not committed yet is sent later, if the server has put what
+        sends it into the environment (see `later`), or else is waited for.
+        """
+        began = time.perf_counter()
+        request_id = environ.get("HTTP_X_REQUEST_ID", "")
+        if not _ID.fullmatch(request_id):
+            request_id = f"{random.getrandbits(128):032x}"
+        environ["peerloan.request_id"] = request_id
+        answer = _Answer(request_id, environ)
+        try:
+            body = _whole(self._application(environ, answer.start))
+        except BaseException:
+            self._note(environ, answer, began)
+            raise
+        # Taken out, for it holds the environment.
+        ticket: Ticket | None = environ.pop(TICKET, None)
+        if ticket is None:
+            self._note(environ, answer, began)
+            start_response(answer.line, answer.headers)
+            return body
+
+        def made() -> Sent:
+            content = body[0]
+            if (other := ticket.another()) is not None:
+                content = _whole(other(environ, answer.start))[0]
+            self._note(environ, answer, began)
+            return answer.line, answer.headers, content
+
+        sender = environ.get(SENDER)
+        if sender is None:
+            ticket.wait()
+            line, headers, content = made()
+            start_response(line, headers)
+            return [content]
+        ticket.then(lambda: sender.send(made, quickly=ticket.outcome is None))
+        return LATER
+
+    def _note(self, environ: WSGIEnvironment, answer: _Answer, began: float) -> None:
+        status = answer.line[:3]
+        if status >= "400":
+            # A proxy that can't send its request to the end takes that for the server's fault.
+            drop_body(environ)
+        caller = environ.get("peerloan.caller")
+        seen = _Seen(
+            time.time_ns(),
+            answer.request_id,
+            environ["REQUEST_METHOD"],
+            environ.get("PATH_INFO", ""),
+            answer.route,
+            status,
+            time.perf_counter() - began,
+            caller.name if caller else "",
+            answer.trace,
+        )
+        if self._aside is None:
+            self._tell([seen])
+        else:
+            self._aside.put(seen)
+
+    def _tell(self, seen: list[_Seen]) -> None:
+        metrics.count_requests(
+            (each.method if each.method in _METHODS else "(other)", each.route, each.status)
+            for each in seen
+        )
+        metrics.time_requests((each.route, each.seconds) for each in seen)
+        metrics.settle()
+        if self._log is not None:
+            # A reader that has gone must not end the service.
+            with contextlib.suppress(OSError, ValueError):
+                for lines in _pieces(_encoder.encode_lines(map(_line, seen))):
+                    self._log.write(lines)
+                    self._log.flush()
+
+
+def _whole(parts: Iterable[bytes]) -> list[bytes]:
+    """An answer in one piece, which a server sends with its head.
+
+    Between two sends a worker may be killed, and a proxy that has seen a head can't ask another
+    server any more. Every answer is in memory anyway, or is a small file.
+    """
+    try:
+        return [b"".join(parts)]
+    finally:
+        if close := getattr(parts, "close", None):
+            close()
+
+
+def _pieces(lines: bytes) -> Iterator[bytes]:
+    """Whole lines, so many at once as a pipe takes without another worker's in between."""
+    at = 0
+    while at < len(lines):
+        end = (lines.rfind(b"\n", at, at + select.PIPE_BUF) + 1) or (lines.index(b"\n", at) + 1)
+        yield lines[at:end]
+        at = end
+
+
+def _line(seen: _Seen) -> _Line:
+    milliseconds = seen.at // 1_000_000
+    return _Line(
+        f"{_second(milliseconds // 1000)}.{milliseconds % 1000:03d}+00:00",
+        seen.request_id,
+        seen.method[:20],
+        seen.path[:200],
+        int(seen.status),
+        round(seen.seconds, 6),
+        "info",
+        "request",
+        seen.caller,
+        seen.trace,
+    )
+
+
+@lru_cache(maxsize=4)
+def _second(seconds: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))

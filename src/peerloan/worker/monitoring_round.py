@@ -1,0 +1,238 @@
+"""A round of watching: count what came, say what it means, and put what changed into events."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import date, timedelta
+from typing import Any
+
+from sqlalchemy import Connection, select, update
+
+from peerloan.database import Database
+from peerloan.database.errors import LedgerError
+from peerloan.database.tables import watchers
+from peerloan.ledger.outcome_parsing import DAY_MS, day_of, number_of
+from peerloan.monitoring.alerts import rules
+from peerloan.monitoring.alerts.lifecycle import Change, sound, speaking
+from peerloan.monitoring.alerts.rules import Spoken
+from peerloan.monitoring.config import Plan
+from peerloan.monitoring.counting.counts import Counts
+from peerloan.monitoring.counting.decisions import Progress, count_new
+from peerloan.monitoring.counting.deduplication import HOUR_MS
+from peerloan.monitoring.counting.early_outcomes import EarlyOutcomes
+from peerloan.monitoring.counting.opened_versions import Versions
+from peerloan.monitoring.counting.outcomes import count_outcomes
+from peerloan.monitoring.counting.storage import Hour, keep_figures, read_known
+from peerloan.monitoring.window_metrics import Watched, as_json
+from peerloan.monitoring.windows import History, Window, read_window, window_figures, window_json
+from peerloan.registry import Store
+
+log = logging.getLogger(__name__)
+# Windows before one, with which its volume is compared.
+_BEFORE = 4
+# Outcomes are those of so many windows: late loans are few.
+_OF_OUTCOMES = 4
+# Clocks of several machines differ by less.
+_AHEAD_MS = 60_000
+# So many days are judged one by one after a pause.
+_CATCH_UP = 366
+
+
+@dataclass
+class Round:
+    """What a round did: what it counted; what is said of each version's newest window, and which
+    rules speak of it; and what changed.
+    """
+
+    counted: Progress
+    figures: dict[str, Watched] = field(default_factory=dict)
+    changes: list[tuple[str, Change]] = field(default_factory=list)
+
+
+@dataclass
+class _Said:
+    """What is said of a version's window."""
+
+    number: int
+    name: str
+    loans: int
+    figures: Watched | None
+    spoken: list[Spoken]
+    lingering: list[Spoken]
+
+
+@dataclass(frozen=True)
+class _Ledger:
+    """What a round has read: the versions, what is known of each day, and what early outcomes add
+    to the counts.
+    """
+
+    versions: Versions
+    history: History
+    early: dict[Hour, Counts]
+
+    def window(self, connection: Connection, first: int, last: int) -> dict[int, Counts]:
+        """The counts of some hours by version."""
+        return read_window(connection, self.versions, Window(first, last), self.early)
+
+
+class Watcher:
+    """Watches the versions of a ledger by a plan."""
+
+    def __init__(self, database: Database, store: Store, plan: Plan) -> None:
+        self._database, self._store, self._plan = database, store, plan
+        self._hours = plan.window_days * 24
+        self._early = EarlyOutcomes()
+
+    def round(self, now_ms: int, progress: Callable[[float], None] = lambda _done: None) -> Round:
+        """Count, judge, and put into events what is to be told; raises LedgerError.
+
+        Days that have ended since the last round are judged one by one, by the outcomes that are
+        known now. The first round judges the days of some windows before without alarms.
+        """
+        counted = count_new(self._database, self._store, progress)
+        count_outcomes(self._database, self._store, counted)
+        done = Round(counted)
+        judged_ms = self._judged_ms(now_ms)
+        with self._database.reading() as connection:
+            versions = Versions(connection, self._store)
+            last = now_ms // HOUR_MS + 1
+            early = self._early.read(connection, versions)
+            known = read_known(connection, last - self._reach(versions) * 24, last)
+            found = _Ledger(versions, History(known, early), early)
+        first = judged_ms == 0
+        if first:
+            judged_ms = now_ms - self._plan.window_days * _BEFORE * DAY_MS
+        for moment in _moments(judged_ms, now_ms):
+            with_alarms = not first or moment == now_ms
+            self._judge(found, moment, with_alarms, done)
+        self._keep_months(found, {day_of(day).replace(day=1) for day in counted.days})
+        return done
+
+    def _judged_ms(self, now_ms: int) -> int:
+        """Up to when the rules were applied; by a clock that is set back now, up to now."""
+        with self._database.reading() as connection:
+            judged_ms = int(connection.execute(select(watchers.c.judged_ms)).scalar_one())
+        if judged_ms <= now_ms + _AHEAD_MS:
+            return judged_ms
+        log.warning(
+            "the rules were applied up to %.0f hours ahead of the clock, which was set back: they "
+            "are applied by the clock again",
+            (judged_ms - now_ms) / HOUR_MS,
+        )
+        with self._database.writing() as connection:
+            same = watchers.c.judged_ms == judged_ms
+            connection.execute(update(watchers).where(same).values(judged_ms=now_ms - 1))
+        return now_ms - 1
+
+    def _reach(self, versions: Versions) -> int:
+        """How many days back outcomes may be looked for."""
+        opened = map(versions.open, versions.known)
+        horizons = [each.bundle.definition.roles.horizon[1] for each in opened if each is not None]
+        return max(horizons, default=0) + self._plan.window_days * (_BEFORE + 1 + _OF_OUTCOMES)
+
+    def _judge(self, found: _Ledger, moment: int, with_alarms: bool, done: Round) -> None:
+        end = -(-moment // HOUR_MS)
+        versions, history = found.versions, found.history
+        with self._database.reading() as connection:
+            counts = found.window(connection, end - self._hours, end)
+            loud = speaking(connection)
+        champion = self._champion(versions)
+        numbers = {*counts, *loud} | ({champion} if champion else set())
+        # Nothing can be said of a champion without loans; another version is out of use.
+        staying = {
+            number: [each for each in own if each.rule != rules.VOLUME]
+            for number, own in loud.items()
+            if number == champion
+        }
+        said = [
+            self._say(versions, history, number, counts.get(number), staying.get(number, []), end)
+            for number in sorted(numbers & versions.known.keys())
+        ]
+        if champion is not None:
+            loans = sum(each.loans for each in counts.values())
+            before = history.volumes(end, self._hours, _BEFORE)
+            limits = self._plan.limits
+            own = next(each for each in said if each.number == champion)
+            own.spoken.extend(rules.of_volume(limits, loans, before))
+            own.lingering.extend(rules.of_volume(limits.eased(), loans, before, eased=True))
+        done.figures = {each.name: each.figures for each in said if each.figures}
+        with self._database.writing() as connection:
+            self._go_on(connection, moment)
+            for each in said:
+                window = window_json(end - self._hours, end) | {"loans": each.loans}
+                if each.figures:
+                    kept = {"window": window} | as_json(each.figures)
+                    keep_figures(connection, each.number, "day", (moment - 1) // DAY_MS, kept)
+                if with_alarms:
+                    changes = sound(
+                        *(connection, (each.number, each.name), each.spoken, each.lingering),
+                        *(window, moment, self._plan.tell.channels),
+                    )
+                    done.changes += [(each.name, change) for change in changes]
+
+    def _say(
+        self,
+        versions: Versions,
+        history: History,
+        number: int,
+        counts: Counts | None,
+        staying: Sequence[Spoken],
+        end: int,
+    ) -> _Said:
+        """What is said of a version; without loans, only what of it stays as it was."""
+        name = versions.known[number].version
+        plan = self._plan
+        if counts is not None:
+            days = plan.window_days * _OF_OUTCOMES
+            outcomes = history.mature(number, -(-end // 24), plan.mature, days)
+            found = window_figures(versions, number, counts, plan.limits, outcomes)
+            if found is not None:
+                return _Said(number, name, counts.loans, found, found.spoken, found.lingering)
+        return _Said(number, name, 0, None, [], list(staying))
+
+    def _champion(self, versions: Versions) -> int | None:
+        """The champion's number in the ledger; None if it decided on nothing yet."""
+        state = self._store.state()
+        for number, version in versions.known.items():
+            if (version.version, version.digest) == (
+                state.champion,
+                state.digests.get(version.version),
+            ):
+                return number
+        return None
+
+    def _go_on(self, connection: Any, moment: int) -> None:
+        """Note up to when the rules were applied; raises LedgerError if another did so."""
+        later = watchers.c.judged_ms < moment
+        if not connection.execute(update(watchers).where(later).values(judged_ms=moment)).rowcount:
+            raise LedgerError("another process applies the rules now")
+
+    def _keep_months(self, ledger: _Ledger, months: Iterable[date]) -> None:
+        """Keep what is said of whole months, by all outcomes that are known of them."""
+        for month in sorted(months):
+            following = (month + timedelta(days=31)).replace(day=1)
+            first, last = (number_of(day) * 24 for day in (month, following))
+            with self._database.reading() as connection:
+                counts = ledger.window(connection, first, last)
+            limits = self._plan.limits
+            said = {
+                number: window_figures(ledger.versions, number, own, limits)
+                for number, own in counts.items()
+            }
+            with self._database.writing() as connection:
+                for number, found in said.items():
+                    if found:
+                        window = window_json(first, last) | {"loans": found.loans}
+                        kept = {"window": window} | as_json(found)
+                        keep_figures(connection, number, "month", first // 24, kept)
+
+
+def _moments(judged_ms: int, now_ms: int) -> Iterator[int]:
+    """The ends of the days since then, and now."""
+    ends = range(judged_ms // DAY_MS + 1, -(-now_ms // DAY_MS))
+    for day in ends[-_CATCH_UP:]:
+        yield day * DAY_MS
+    yield now_ms

@@ -1,0 +1,189 @@
+"""What Prometheus is told of watching.
+
+Most of it stands in the ledger, and is read from there when it is asked for: so a process that was
+started anew, or that stands by, says the same as the one that watches.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, start_http_server
+from prometheus_client.metrics_core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+from sqlalchemy import Connection, func, select
+
+from peerloan.database import Database, LedgerError
+from peerloan.database.tables import alarms, deliveries, events, figures, versions, watchers
+from peerloan.ledger.outcome_parsing import DAY_MS
+from peerloan.monitoring.alerts.events import BEGAN, ROSE
+from peerloan.monitoring.counting.decisions import Progress
+
+_FIGURES = ("auc", "recall", "late_rate")
+# Events that nobody takes note of may become many, and the oldest ones are what matters.
+_EVENTS = 1_000
+
+
+class Metrics:
+    """Figures of the newest round, for whoever watches the watching."""
+
+    def __init__(self, database: Database, every_seconds: float) -> None:
+        self._registry = registry = CollectorRegistry()
+        self._leads = Gauge(
+            "peerloan_monitor_leader",
+            "1 while this process is the one that watches.",
+            registry=registry,
+        )
+        self._counted = Counter(
+            "peerloan_monitor_decisions",
+            "Decisions that this process counted.",
+            registry=registry,
+        )
+        self._given_up = Counter(
+            "peerloan_monitor_rounds_given_up",
+            "Rounds that this process gave up because they made no progress.",
+            registry=registry,
+        )
+        Gauge("peerloan_monitor_interval_seconds", "Between two rounds.", registry=registry).set(
+            every_seconds
+        )
+        registry.register(_Ledger(database))
+
+    def serve(self, host: str, port: int) -> None:
+        """Answer Prometheus; raises OSError."""
+        start_http_server(port, host, self._registry)
+
+    def leads(self, leads: bool) -> None:
+        """Whether this process watches."""
+        self._leads.set(leads)
+
+    def give_up(self) -> None:
+        """Count a round that was given up."""
+        self._given_up.inc()
+
+    def count(self, counted: Progress) -> None:
+        """Add what a round counted."""
+        self._counted.inc(counted.decisions)
+
+
+class _Gauge:
+    """A figure by some labels; of the same labels the last value holds."""
+
+    def __init__(self, name: str, what: str, *labels: str) -> None:
+        self._name, self._what, self._labels = f"peerloan_{name}", what, labels
+        self._values: dict[tuple[str, ...], float] = {}
+
+    def set(self, value: float, *labels: str) -> None:
+        self._values[labels] = value
+
+    def family(self) -> Metric:
+        """It, as the library shows it."""
+        shown = GaugeMetricFamily(self._name, self._what, labels=self._labels)
+        for labels, value in self._values.items():
+            shown.add_metric(labels, value)
+        return shown
+
+
+class _Ledger(Collector):
+    """What the ledger says. While it does not answer, that alone is said."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def describe(self) -> Iterable[Metric]:
+        """Nothing: what there is, is known once the ledger is asked."""
+        return ()
+
+    def collect(self) -> Iterator[Metric]:
+        answers = _Gauge("monitor_ledger_available", "1 if the ledger answers.")
+        shown: list[_Gauge] = []
+        try:
+            with self._database.reading() as connection:
+                shown = [*_of_round(connection), *_of_alarms(connection)]
+            answers.set(1)
+        except LedgerError:
+            answers.set(0)
+        for gauge in (answers, *shown):
+            yield gauge.family()
+
+
+def _of_round(connection: Connection) -> Iterable[_Gauge]:
+    """The newest round: when it was, and what it said of each version."""
+    judged = _Gauge("monitor_round_timestamp_seconds", "When rules were applied last; 0: never.")
+    loans = _Gauge("window_loans", "Loans in the newest window.", "model")
+    psi = _Gauge("drift_psi", "PSI of a feature, or of the probability.", "model", "about")
+    estimated = _Gauge("estimated", "Estimated auc, recall, late_rate.", "model", "figure")
+    realised = _Gauge("realised", "Realised auc, recall, late_rate.", "model", "figure")
+    ratio = _Gauge(
+        "calibration_ratio",
+        "Late loans, of those expected: the value, and its 95 % interval's low and high end.",
+        *("model", "figure"),
+    )
+    judged_ms = int(connection.execute(select(watchers.c.judged_ms)).scalar_one())
+    judged.set(judged_ms / 1000)
+    newest = figures.c.kind == "day", figures.c.day == (judged_ms - 1) // DAY_MS
+    named = select(figures.c.figures, versions.c.version).join(
+        versions, versions.c.number == figures.c.version
+    )
+    for row in connection.execute(named.where(*newest)):
+        said, model = json.loads(row.figures), row.version
+        loans.set(said["window"]["loans"], model)
+        for each in said["features"]:
+            psi.set(each["psi"], model, each["feature"])
+        psi.set(said["score"]["psi"], model, "probability")
+        for gauge, found in ((estimated, said["estimated"]), (realised, said["realised"] or {})):
+            for figure in _FIGURES:
+                if found.get(figure) is not None:
+                    gauge.set(found[figure]["value"], model, figure)
+        if said["calibration"] is not None:
+            for figure in ("value", "low", "high"):
+                ratio.set(said["calibration"]["ratio"][figure], model, figure)
+    return judged, loans, psi, estimated, realised, ratio
+
+
+def _of_alarms(connection: Connection) -> Iterable[_Gauge]:
+    """Rules that speak now, and what was told of them."""
+    speaking = _Gauge("alarm", "1 while a rule speaks.", "model", "rule", "about", "level")
+    named = select(alarms, versions.c.version.label("model")).join(
+        versions, versions.c.number == alarms.c.version
+    )
+    for row in connection.execute(named):
+        speaking.set(1, row.model, row.rule, row.about, row.level)
+    unseen = events.c.acknowledged_ms.is_(None)
+    unacknowledged = _Gauge("events_unacknowledged", "Events that nobody has taken note of.")
+    unacknowledged.set(_one(connection, select(func.count()).where(unseen)))
+    loud = _Gauge(
+        "events_act_unacknowledged_timestamp_seconds",
+        "The oldest alarm of level act that nobody has taken note of; 0: none.",
+    )
+    alarming = select(events.c.time_ms, events.c.event).where(
+        unseen, events.c.type.in_((BEGAN, ROSE))
+    )
+    oldest_first = alarming.order_by(events.c.number).limit(_EVENTS)
+    acts = (row for row in connection.execute(oldest_first) if _level(row.event) == "act")
+    oldest = next(acts, None)
+    loud.set(0 if oldest is None else oldest.time_ms / 1000)
+    waiting = deliveries.c.next_ms.is_not(None)
+    undelivered = _Gauge("events_undelivered", "Events that a channel was not told yet.")
+    undelivered.set(_one(connection, select(func.count()).where(waiting)))
+    late = _Gauge(
+        "events_undelivered_timestamp_seconds",
+        "The oldest event that a channel was not told yet; 0: none.",
+    )
+    since = select(func.min(events.c.time_ms)).join(
+        deliveries, deliveries.c.event == events.c.number
+    )
+    late.set((_one(connection, since.where(waiting)) or 0) / 1000)
+    return speaking, unacknowledged, loud, undelivered, late
+
+
+def _one(connection: Connection, asked: Any) -> Any:
+    return connection.execute(asked).scalar_one()
+
+
+def _level(event: str) -> str | None:
+    """How loud the alarm is that an event tells of."""
+    found: str | None = json.loads(event).get("data", {}).get("level")
+    return found

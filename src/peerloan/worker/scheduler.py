@@ -1,0 +1,231 @@
+"""Watching again and again: by one process at a time, however many are started."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import secrets
+import socket
+import time
+from collections.abc import Callable
+
+from sqlalchemy import or_, select, update
+
+from peerloan.clock import now_ms
+from peerloan.database import Database, LedgerError
+from peerloan.database.tables import watchers
+from peerloan.ledger.outcome_parsing import DAY_MS
+from peerloan.loan.text import counted
+from peerloan.monitoring.alerts.delivery import deliver_due
+from peerloan.monitoring.alerts.events import BEGAN, ENDED, MADE, PROMOTED, REFUSED, ROSE, put
+from peerloan.monitoring.config import Plan
+from peerloan.registry import Store, StoreFault
+from peerloan.worker.monitoring_round import Round, Watcher
+from peerloan.worker.prometheus import Metrics
+from peerloan.worker.retraining.response import answer
+from peerloan.worker.time_limited_turn import GivenUp, Turn
+
+log = logging.getLogger(__name__)
+# Whoever watches says so every half of a minute; who is not heard of for two has lost the right.
+_LEASE_MS, _RENEW_SECONDS = 120_000, 30.0
+# How often it is looked whether anything is due: a round, an event, another's place.
+_LOOK_SECONDS = 5.0
+# A turn without progress for so long is given up. Fitting one candidate is its longest step.
+_STALLED_SECONDS = 900.0
+# After a fault of which nothing is known.
+_RETRY_MS = 600_000
+_WORDS = {BEGAN: "begins", ROSE: "grows louder", ENDED: "is over"}
+
+
+class Lease:
+    """The right to watch, which one process has at a time, and loses if it does not renew it."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._holder = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
+
+    def take(self) -> bool:
+        """Take or renew it; False if another has it. Raises LedgerUnavailable."""
+        now = now_ms()
+        free = or_(
+            watchers.c.until_ms <= now,
+            # Given by a clock that was ahead.
+            watchers.c.until_ms > now + 2 * _LEASE_MS,
+            watchers.c.holder == self._holder,
+        )
+        values = {"holder": self._holder, "until_ms": now + _LEASE_MS}
+        with self._database.writing() as connection:
+            return bool(connection.execute(update(watchers).where(free).values(values)).rowcount)
+
+    def end(self) -> None:
+        """Leave it to others at once."""
+        with self._database.writing() as connection:
+            own = watchers.c.holder == self._holder
+            connection.execute(update(watchers).where(own).values(until_ms=0))
+
+    def holder(self) -> str:
+        """Who has it."""
+        with self._database.reading() as connection:
+            return str(connection.execute(select(watchers.c.holder)).scalar_one())
+
+
+class Schedule:
+    """Watches every so often, tells what is to be told, and answers as the plan says."""
+
+    def __init__(
+        self, database: Database, store: Store, plan: Plan, every_seconds: float, metrics: Metrics
+    ) -> None:
+        self._database, self._store, self._plan = database, store, plan
+        self._every_ms = int(every_seconds * 1000)
+        self._watcher = Watcher(database, store, plan)
+        self._lease = Lease(database)
+        self._metrics = metrics
+        self._leads: bool | None = None
+        self._down = False
+        self._turn: Turn | None = None
+        self._answered_day = self._not_before = 0
+
+    def run(self, wait: Callable[[float], object] = time.sleep) -> None:
+        """Go on until the process is asked to end; what fails is logged and tried again."""
+        try:
+            while True:
+                self._look()
+                wait(_LOOK_SECONDS)
+        finally:
+            with contextlib.suppress(LedgerError):
+                self._lease.end()
+
+    def _look(self) -> None:
+        """Do what is due, if this process may."""
+        try:
+            # One that was given up could still be about to do the same.
+            if self._turn is not None and self._turn.is_running():
+                return
+            self._lead(self._lease.take())
+        except LedgerError as error:
+            self._note_down(error)
+            return
+        if self._leads:
+            self._turn = Turn(self._work)
+            self._accompany(self._turn)
+
+    def _accompany(self, turn: Turn) -> None:
+        """Renew the lease while a turn goes on, and give it up when it does not."""
+        renewed = time.monotonic()
+        while not turn.wait(min(_RENEW_SECONDS, _STALLED_SECONDS)):
+            if (stalled := turn.stalled_seconds()) >= _STALLED_SECONDS:
+                self._give_up(turn, f"no progress for {stalled:,.0f} s")
+                return
+            if time.monotonic() - renewed < _RENEW_SECONDS:
+                continue
+            renewed = time.monotonic()
+            with contextlib.suppress(LedgerError):
+                if not self._lease.take():
+                    self._give_up(turn, "another process has taken the lease")
+                    return
+
+    def _give_up(self, turn: Turn, reason: str) -> None:
+        turn.give_up()
+        log.error("a round is given up: %s; standing by until it ends", reason)
+        self._metrics.give_up()
+        self._leads = False
+        self._metrics.leads(False)
+        with contextlib.suppress(LedgerError):
+            self._lease.end()
+
+    def _work(self, turn: Turn) -> None:
+        """A turn: a round if one is due, and what is to be told."""
+        try:
+            if now_ms() >= max(self._next_ms(), self._not_before):
+                self._round(turn)
+            deliver_due(self._database, self._plan.tell, now_ms(), turn.go_on)
+            self._down = False
+        except (LedgerError, StoreFault) as error:
+            self._note_down(error)
+        except GivenUp:
+            raise
+        except Exception:  # another try may do
+            log.exception("a round failed; the next try is in %d minutes", _RETRY_MS // 60_000)
+            self._not_before = now_ms() + _RETRY_MS
+
+    def _note_down(self, error: Exception) -> None:
+        if not self._down:
+            log.error("could not watch, and will go on trying: %s", error)
+        self._down = True
+
+    def _lead(self, leads: bool) -> None:
+        if leads != self._leads:
+            log.info("watching" if leads else f"{self._lease.holder()} watches; standing by")
+        self._leads = leads
+        self._metrics.leads(leads)
+
+    def _next_ms(self) -> int:
+        with self._database.reading() as connection:
+            judged_ms = connection.execute(select(watchers.c.judged_ms)).scalar_one()
+        return int(judged_ms) + self._every_ms if judged_ms else 0
+
+    def _round(self, turn: Turn) -> None:
+        began = time.monotonic()
+        done = self._watcher.round(now_ms(), lambda _done: turn.go_on())
+        turn.go_on()
+        self._tell(done, time.monotonic() - began)
+        self._metrics.count(done.counted)
+        self._answer(done, turn)
+        turn.go_on()
+
+    def _answer(self, done: Round, turn: Turn) -> None:
+        """Answer where a rule says "act" of the champion: when one begins to, and then once a day,
+        for outcomes that were missing may have come. What is refused again is no event.
+        """
+        champion = self._store.state().champion or ""
+        figures = done.figures.get(champion)
+        acts = [] if figures is None else [each for each in figures.spoken if each.level == "act"]
+        fresh = any(
+            model == champion and change.type != ENDED and change.spoken.level == "act"
+            for model, change in done.changes
+        )
+        today = now_ms() // DAY_MS
+        if not acts or not (fresh or today != self._answered_day):
+            return
+        self._answered_day = today
+        found = answer(
+            *(self._plan, self._store, self._database, acts, now_ms()),
+            progress=lambda _what, _done: turn.go_on(),
+        )
+        if found is None:
+            return
+        log.info("%s: %s", self._plan.answer, found.reason)
+        if found.kind == "refused" and not fresh:
+            return
+        kind = PROMOTED if found.promoted else MADE if found.kind == "made" else REFUSED
+        rules = [each._asdict() for each in acts]
+        data = {"answer": self._plan.answer, "rules": rules} | found.as_json()
+        subject = found.version or champion
+        with self._database.writing() as connection:
+            put(connection, kind, subject, data, now_ms(), self._plan.tell.channels)
+
+    def _tell(self, done: Round, seconds: float) -> None:
+        new = done.counted
+        decisions, outcomes = counted(new.decisions, "decision"), counted(new.outcomes, "outcome")
+        log.info("counted %s and %s in %.1f s", decisions, outcomes, seconds)
+        for version, why in new.missing.items():
+            log.warning("%s can't be watched: %s", version, why)
+        if new.unreadable:
+            log.warning("%s could not be read", counted(new.unreadable, "decision"))
+        for name, found in done.figures.items():
+            worst = max((*found.features, found.score), key=lambda each: each.psi.value)
+            speaking = ", ".join(f"{each.rule} of {each.about}" for each in found.spoken)
+            log.info(
+                "%s: %s; largest PSI %.3f, of %s; %s",
+                *(name, counted(found.loans, "loan"), worst.psi.value, worst.name),
+                f"speaking: {speaking}" if speaking else "calm",
+            )
+        for name, change in done.changes:
+            log.warning(
+                "%s: %s of %s %s",
+                name,
+                change.spoken.rule,
+                change.spoken.about,
+                _WORDS[change.type],
+            )
