@@ -2,8 +2,8 @@
 
 What is left out here is two thirds of an empty view's time (docs/performance.md): signals that
 nobody listens to, a session, a context for each host, a search for addresses that stand for
-themselves, and hooks beyond the one that asks who calls. `tests/unit/test_application.py` sees to
-it that nothing is registered that would be passed over.
+themselves, and hooks beyond the one that asks who calls. `tests/unit/web/http/test_lean_flask.py`
+sees to it that nothing is registered that would be passed over.
 """
 
 from __future__ import annotations

@@ -1,0 +1,268 @@
+"""Training's options as processes: aims, later books, groups, recalibration, and what follows."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from peerloan.registry import Store
+from peerloan.sample_data import batches
+
+FORMATS = Path(__file__).parents[2] / "formats"
+Run = Callable[..., subprocess.CompletedProcess[str]]
+Versions = Callable[[str], str]
+
+
+def write(path: Path, loans: int, seed: int, every: int) -> Path:
+    """A book with a column that is no feature; every so manieth loan is late, the costly ones."""
+    rows: list[dict[str, Any]] = [r for b in batches(loans, seed=seed) for r in b.to_pylist()]
+    rows.sort(key=lambda row: row["int_rate"])
+    for place, row in enumerate(rows):
+        row["is_late"] = int(place % every == 0 or (place % 23 == 0 and place > loans / 2))
+        row["loan_id"] = f"L{place}"
+        row["region"] = ["north", "south", ""][place % 3]
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    return path
+
+
+@pytest.fixture
+def book(tmp_path: Path) -> Path:
+    return write(tmp_path / "book.csv", 700, seed=3, every=9)
+
+
+@pytest.fixture
+def later(tmp_path: Path) -> Path:
+    return write(tmp_path / "later.csv", 1200, seed=4, every=5)
+
+
+def folder(tmp_path: Path, version: str) -> Path:
+    return tmp_path / "store" / "versions" / version
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
+def manifest(folder: Path) -> dict[str, Any]:
+    read: dict[str, Any] = json.loads((folder / "manifest.json").read_bytes())
+    return read
+
+
+# train
+
+
+def test_a_quick_run_with_an_aim_a_later_book_and_groups(
+    run: Run, tmp_path: Path, book: Path, later: Path
+) -> None:
+    told = run(
+        *("train", book, "--quick", "--aim", "capacity=0.1", "--later", later),
+        *("--group", "home_ownership", "--group", "region", "--promote", "--json"),
+    )
+    assert told.returncode == 0, told.stderr
+    assert "Traceback" not in told.stderr
+    for line in (
+        *("reading " + str(later), "trying settings on 700 loans"),
+        *("boosted: judging and reporting", "publishing"),
+    ):
+        assert f"{line}\n" in told.stderr, "a line for each finished step"
+    given = json.loads(told.stdout)
+    candidates = {each["candidate"]: each for each in given["candidates"]}
+    # The forest is slow.
+    assert set(candidates) == {"binned", "additive", "logistic", "boosted"}
+    assert [each["chosen"] for each in given["candidates"]] == [True, False, False, False]
+    best = given["candidates"][0]
+    assert "has the best mean AUC" in best["why"]
+    assert f"chosen: {best['why']}\n" in told.stderr
+    assert f"report: {folder(tmp_path, best['version']) / 'report.html'}\n" in told.stderr
+    store = Store(tmp_path / "store")
+    assert store.state().champion == best["version"]
+    for each in given["candidates"]:
+        found = store.manifest(each["version"])
+        assert found.metrics == each["metrics"]
+        assert (found.policy.aim, found.policy.aim_value) == ("capacity", 0.1)
+        # The mean over folds; at most a tenth of all loans together.
+        assert 0 < each["metrics"]["flagged"] < 0.12
+        # On so few loans a candidate's calibrated margins may all but tie, and none is flagged.
+        assert 0 <= each["metrics"]["later_flagged"] < 0.5
+        assert 0 < each["metrics"]["later_auc"] < 1
+        report = (folder(tmp_path, each["version"]) / "report.html").read_text("utf-8")
+        for name in ("home_ownership", "region", "MORTGAGE", "north", "later.csv"):
+            assert name in report, name
+    assert run("models", "verify", best["version"]).returncode == 0
+
+
+def test_the_table_for_people_names_the_chosen_one(
+    run: Run, tmp_path: Path, book: Path, later: Path
+) -> None:
+    told = run(
+        *("train", book, "--quick", "--candidate", "logistic", "--candidate", "additive"),
+        *("--later", later, "--aim", "f2"),
+    )
+    assert told.returncode == 0, told.stderr
+    label, head, first, second = told.stdout.splitlines()
+    assert ": late is 1 in is_late: " in label
+    assert head.split() == [
+        *("version", "chosen", "auc", "recall", "flagged", "brier", "log_loss", "later_auc"),
+    ]
+    assert first.split()[1] == "yes"
+    assert len(second.split()) == len(first.split()) - 1
+    store = Store(tmp_path / "store")
+    assert {store.manifest(version).policy.aim for version in store.versions()} == {"f2"}
+
+
+def test_a_threshold_that_flags_most_loans_is_noted(run: Run, book: Path) -> None:
+    told = run("train", book, "--quick", "--candidate", "logistic", "--aim", "recall=0.99")
+    assert told.returncode == 0, told.stderr
+    assert re.search(r"note: the threshold calls \d+% of all loans late", told.stderr)
+    assert "--aim" in told.stderr
+
+
+# train --recalibrate
+
+
+@pytest.mark.parametrize("candidate", ["additive", "basic"])
+def test_recalibrate_publishes_a_version_and_leaves_the_old_one(
+    run: Run, tmp_path: Path, store: Store, version_of: Versions, later: Path, candidate: str
+) -> None:
+    version = version_of(candidate)
+    store.promote(version)
+    before = contents(folder(tmp_path, version))
+    told = run("train", later, "--recalibrate", version, "--promote", "--json")
+    assert told.returncode == 0, told.stderr
+    (given,) = json.loads(told.stdout)["candidates"]
+    new = given["version"]
+    assert new != version
+    assert f"champion: {new}" in told.stderr
+    assert store.state().champion == new
+    assert contents(folder(tmp_path, version)) == before
+    old, changed = manifest(folder(tmp_path, version)), manifest(folder(tmp_path, new))
+    assert changed["recalibrated_on"]["loans"] == 1200
+    assert changed["trained_on"] == old["trained_on"]
+    assert changed["policy"] == old["policy"]
+    assert "recalibrated_on" not in old
+    assert run("models", "verify", new).returncode == 0
+    for name, words in (("report.html", f"from <code>{version}"), ("card.md", "Recalibrated")):
+        assert words in (folder(tmp_path, new) / name).read_text("utf-8")
+    # Of what it is now, the card of a changed policy speaks too.
+    told = run("models", "policy", new, "--aim", "capacity=0.2")
+    assert told.returncode == 0, told.stderr
+    card = (folder(tmp_path, told.stdout.strip()) / "card.md").read_text("utf-8")
+    assert "## Recalibrated on\nlater.csv: 1,200 loans" in card
+    assert "the riskiest 20 %" in card
+
+
+def test_recalibrate_with_an_aim_takes_it(
+    run: Run, tmp_path: Path, version_of: Versions, later: Path
+) -> None:
+    told = run(
+        *("train", later, "--recalibrate", version_of("additive"), "--aim", "capacity=0.25"),
+        "--json",
+    )
+    assert told.returncode == 0, told.stderr
+    (given,) = json.loads(told.stdout)["candidates"]
+    policy = manifest(folder(tmp_path, given["version"]))["policy"]
+    assert (policy["aim"], policy["aim_value"]) == ("capacity", 0.25)
+    assert given["metrics"]["flagged"] <= 0.25
+
+
+# models policy
+
+
+@pytest.mark.parametrize("candidate", ["additive", "basic"])
+def test_a_policy_makes_a_version_that_differs_in_nothing_else(
+    run: Run, tmp_path: Path, store: Store, version_of: Versions, candidate: str
+) -> None:
+    version = version_of(candidate)
+    before = contents(folder(tmp_path, version))
+    told = run("models", "policy", version, "--aim", "recall=0.6")
+    assert told.returncode == 0, told.stderr
+    new = told.stdout.strip()
+    assert new in store.versions()
+    assert f"{new}: yes from a probability of " in told.stderr
+    assert contents(folder(tmp_path, version)) == before
+    after = contents(folder(tmp_path, new))
+    differ = {name for name in before if after[name] != before[name]}
+    assert differ == {"card.md", "manifest.json", "report.html"}
+    assert set(after) == set(before)
+    notice = after["report.html"].decode().split("<main>")[0]
+    assert f"was changed after this report was written for {version}. Says yes" in notice
+    assert "at least 60 % of the late loans" in after["card.md"].decode()
+
+    old, changed = manifest(folder(tmp_path, version)), manifest(folder(tmp_path, new))
+    differ = {name for name in {*old, *changed} if old.get(name) != changed.get(name)}
+    assert differ == {"version", "created", "policy", "metrics", "intervals", "golden", "files"} - (
+        {"created"} if old["created"] == changed["created"] else set()
+    )
+    assert (changed["policy"]["aim"], changed["policy"]["aim_value"]) == ("recall", 0.6)
+    was, found = old["metrics"], changed["metrics"]
+    assert {name for name in was if was[name] != found[name]} == {"recall", "flagged"}
+    row = next(row for row in old["trade_off"] if row["recall"] >= 0.6)
+    assert (found["recall"], found["flagged"]) == (row["recall"], row["flagged"])
+    assert f"{row['recall']:.4g}" in after["card.md"].decode()
+    for one, other in zip(old["golden"], changed["golden"], strict=True):
+        assert (one["loan"], one["margin"]) == (other["loan"], other["margin"])
+
+    assert run("models", "promote", new).returncode == 0
+    assert store.state().champion == new
+    assert store.load(new).policy.aim == "recall"
+
+
+def test_an_aim_that_a_version_can_not_reach_is_one_line(
+    run: Run, store: Store, version_of: Versions
+) -> None:
+    versions = store.versions()
+    told = run("models", "policy", version_of("additive"), "--aim", "capacity=0.0001")
+    assert (told.returncode, told.stdout) == (1, "")
+    assert len(told.stderr.splitlines()) == 1
+    assert "no threshold of this version flags so few" in told.stderr
+    assert store.versions() == versions
+
+
+# models compare
+
+
+def test_compare_prints_both_versions_and_json(
+    run: Run, version_of: Versions, later: Path, sample_book: Path
+) -> None:
+    first, second = version_of("additive"), version_of("basic")
+    told = run("models", "compare", first, second, later)
+    assert told.returncode == 0, told.stderr
+    assert "trained on this very book" not in told.stderr
+    for words in (first, second, "1,200 loans", "AUC", "calibration slope", "95 % interval"):
+        assert words in told.stdout, words
+
+    told = run("models", "compare", first, second, sample_book, "--json")
+    assert told.returncode == 0, told.stderr
+    for version in (first, second):
+        assert f"note: {version} was trained on this very book" in told.stderr
+    given = json.loads(told.stdout)
+    assert given["loans"] == 6000
+    assert (given["a"]["version"], given["b"]["version"]) == (first, second)
+    low, high = given["auc_difference"]["interval"]
+    assert low <= given["auc_difference"]["value"] <= high
+    assert sum(each["loans"] for each in given["decisions"]) == 6000
+    assert sum(sum(row.values()) for row in given["bands"].values()) == 6000
+
+
+def test_compare_without_a_book_or_outcomes_is_refused(
+    run: Run, tmp_path: Path, version_of: Versions, later: Path
+) -> None:
+    first, second = version_of("additive"), version_of("basic")
+    assert run("models", "compare", first, second).returncode == 2
+    lines = later.read_text().splitlines()
+    place = lines[0].split(",").index("is_late")
+    cut = [",".join(c for i, c in enumerate(line.split(",")) if i != place) for line in lines]
+    (tmp_path / "unknown.csv").write_text("\n".join(cut) + "\n")
+    told = run("models", "compare", first, second, "unknown.csv")
+    assert (told.returncode, told.stdout) == (1, "")
+    assert "unknown.csv: expected the column is_late" in told.stderr

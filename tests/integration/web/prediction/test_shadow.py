@@ -1,0 +1,332 @@
+"""The challenger in shadow: seen in the figures, never in an answer."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+from sqlalchemy import func, select
+
+from conftest import GUNICORN, SERVE, Service, settings
+from integration.web.telemetry.test_middleware import figures, predict
+from peerloan.database import Database
+from peerloan.database.tables import challenges
+from peerloan.registry import Store
+from peerloan.settings import Settings
+from peerloan.web import create_app
+from peerloan.web.http.problems import RequestError
+from peerloan.web.prediction import shadow
+from peerloan.web.prediction.shadow import Shadow
+from peerloan.web.telemetry import metrics
+
+FORMATS = Path(__file__).parents[3] / "formats"
+Serve = Callable[..., Service]
+COUNT = "peerloan_challenger_decisions_total"
+
+
+@pytest.fixture
+def service(store: Store, version_of: Callable[[str], str], serve: Serve) -> Service:
+    """A scorecard serves, a forest is the challenger."""
+    store.promote(version_of("additive"))
+    store.challenge(version_of("basic"))
+    service = serve(store)
+    service.wait_for(lambda: "in shadow: " in service.log.read_text("utf-8"))
+    return service
+
+
+def counted(service: Service) -> float:
+    return sum(figures(service, COUNT).values())
+
+
+def ready(service: Service) -> dict[str, Any]:
+    """What the service says of itself, with a champion."""
+    answer = requests.get(f"{service.url}/readyz", timeout=10)
+    assert answer.status_code == 200
+    found: dict[str, Any] = answer.json()
+    return found
+
+
+def test_each_decision_is_scored_by_it_too(
+    service: Service, store: Store, version_of: Callable[[str], str], loan: dict[str, Any]
+) -> None:
+    one = predict(service, loan).json()
+    assert one["model"]["version"] == version_of("additive")
+    assert version_of("basic") not in json.dumps(one)
+    assert predict(service, [loan] * 5).ok
+    assert predict(service, {name: [value] * 4 for name, value in loan.items()}).ok
+    assert predict(service, loan, "?what_if=true").ok
+    assert predict(service, loan | {"dti": "x"}).status_code == 422
+    service.wait_for(lambda: counted(service) >= 10)
+    found = figures(service, COUNT)
+    assert sum(found.values()) == 10, "neither what was refused nor a what_if"
+    assert set(found) <= {("same",), ("changed",), ("failed",)}
+    assert found.get(("failed",), 0) == 0
+    assert figures(service, "peerloan_challenger_difference_count")[()] == 10
+
+    challenger = store.load(version_of("basic"))
+    champion = store.load(version_of("additive"))
+    values = [float(v) if isinstance(v, int) else v for v in loan.values()]
+    order = [values[list(loan).index(name)] for name in champion.definition.names]
+    difference = (
+        challenger.decide(order, explain=False).probability
+        - champion.decide(order, explain=False).probability
+    )
+    total = figures(service, "peerloan_challenger_difference_sum")[()]
+    assert total == pytest.approx(10 * difference)
+    same = challenger.decide(order, explain=False).late == champion.decide(order).late
+    assert found[("same" if same else "changed",)] == 10
+
+
+def test_a_decision_of_the_page_is_scored_too(service: Service, loan: dict[str, Any]) -> None:
+    form = {f"field.{name}": str(value) for name, value in loan.items()}
+    assert requests.post(service.url, data=form, timeout=10).ok
+    service.wait_for(lambda: counted(service) == 1)
+
+
+def test_what_it_can_not_score_is_counted_and_no_error(
+    store: Store, version_of: Callable[[str], str], serve: Serve, loan: dict[str, Any]
+) -> None:
+    store.promote(version_of("additive"))
+    # A version of another definition, which needs fields that no request brings.
+    folder = next(p for p in (FORMATS / "format-1-scorecard").iterdir() if p.is_dir())
+    shutil.copytree(folder, store.root / "versions" / folder.name)
+    state = json.loads((store.root / "aliases/000001.json").read_text("utf-8"))
+    digests = state["digests"] | {folder.name: store.load(folder.name).digest}
+    second = state | {"number": 2, "challenger": folder.name, "digests": digests}
+    (store.root / "aliases/000002.json").write_text(json.dumps(second), "utf-8")
+    service = serve(store)
+    service.wait_for(lambda: "in shadow: " in service.log.read_text("utf-8"))
+
+    assert predict(service, loan).ok
+    assert predict(service, [loan] * 3).ok
+    service.wait_for(lambda: figures(service, COUNT).get(("failed",)) == 4)
+    assert figures(service, "peerloan_challenger_difference_count").get((), 0) == 0
+
+
+def test_a_challenger_that_is_refused_keeps_nobody_from_serving_and_is_tried_again(
+    store: Store, version_of: Callable[[str], str], serve: Serve, loan: dict[str, Any]
+) -> None:
+    store.promote(version_of("additive"))
+    store.challenge(version_of("basic"))
+    file = store.folder(version_of("basic")) / "model.onnx"
+    whole = file.read_bytes()
+    file.write_bytes(b"nonsense")
+    service = serve(store)
+    service.wait_for(lambda: "challenger_refused" in ready(service))
+    assert "model.onnx" in ready(service)["challenger_refused"]
+    assert ready(service)["status"] == "ready"
+    assert "refused" not in ready(service), "the champion is not"
+    assert figures(service, "peerloan_refused_bundles_total") == {
+        ("champion",): 0,
+        ("challenger",): 1,
+    }
+    assert predict(service, loan).ok
+    assert counted(service) == 0
+
+    file.write_bytes(whole)
+    service.wait_for(lambda: "challenger_refused" not in ready(service), seconds=8)
+    assert predict(service, loan).ok
+    service.wait_for(lambda: counted(service) == 1)
+
+
+def served(service: Service) -> list[str]:
+    """The versions that answer: the champion, and the challenger if there is one."""
+    found = requests.get(f"{service.url}/v2/models/late-payments", timeout=10).json()
+    versions: list[str] = found["versions"]
+    return versions
+
+
+def test_a_dismissed_challenger_ends_where_the_champion_is_refused_too(
+    service: Service, store: Store, version_of: Callable[[str], str], loan: dict[str, Any]
+) -> None:
+    assert served(service) == [version_of("additive"), version_of("basic")]
+    state = json.loads((store.root / "aliases/000002.json").read_text("utf-8"))
+    third = state | {"number": 3, "champion": "never-published", "challenger": None}
+    (store.root / "aliases/000003.json").write_text(json.dumps(third), "utf-8")
+    service.wait_for(lambda: "never-published" in ready(service).get("refused", ""))
+    service.wait_for(lambda: served(service) == [version_of("additive")], seconds=2)
+    assert predict(service, loan).ok
+    assert counted(service) == 0
+
+
+def test_beside_a_new_champion_the_challenger_goes_on_without_being_read_again(
+    service: Service, store: Store, version_of: Callable[[str], str], loan: dict[str, Any]
+) -> None:
+    first = version_of("additive")
+    third = store.revise(first, store.load(first).policy.by_cost(10), {})
+    (store.folder(version_of("basic")) / "model.onnx").unlink()
+    store.promote(third)
+    service.wait_for(lambda: service.serving() == third)
+    assert served(service) == [third, version_of("basic")]
+    assert predict(service, loan).ok
+    service.wait_for(lambda: counted(service) == 1)
+    assert service.log.read_text("utf-8").count("in shadow: ") == 1
+
+
+@pytest.mark.parametrize("server", [SERVE, GUNICORN], ids=["serve", "gunicorn"])
+def test_what_it_made_of_the_last_decisions_is_kept_as_the_process_ends(
+    store: Store, version_of: Callable[[str], str], serve: Serve, loan: dict[str, Any], server: str
+) -> None:
+    store.promote(version_of("additive"))
+    store.challenge(version_of("basic"))
+    service = serve(store, server=server)
+    service.wait_for(lambda: "in shadow: " in service.log.read_text("utf-8"))
+    for _ in range(6):
+        assert predict(service, loan).ok
+    service.process.terminate()
+    assert service.process.wait(timeout=10) == 0
+
+    assert kept(store) == 6
+
+
+def kept(store: Store) -> int:
+    """How many decisions of a challenger the ledger beside the store has."""
+    database = Database(f"sqlite:///{store.root.parent / 'peerloan-ledger' / 'ledger.db'}")
+    with database.reading() as connection:
+        return connection.scalar(select(func.count()).select_from(challenges)) or 0
+
+
+SLOW = """
+import atexit, json, os, time
+from peerloan.settings import read_settings
+from peerloan.web import create_app
+from peerloan.web.prediction import shadow
+from peerloan.web.telemetry import metrics
+
+def slowly(*given, compare=shadow._compare):
+    time.sleep(1)
+    return compare(*given)
+
+shadow._compare, shadow._END_SECONDS = slowly, 0
+atexit.register(lambda: print(metrics.exposition().decode()))
+client = create_app(read_settings(), on_loopback=True).test_client()
+for _ in range(5):
+    assert client.post("/v1/predictions", json=json.loads(os.environ["LOAN"])).status_code == 200
+"""
+
+
+def test_what_there_is_no_time_for_as_the_process_ends_is_counted(
+    store: Store, version_of: Callable[[str], str], loan: dict[str, Any]
+) -> None:
+    store.promote(version_of("additive"))
+    store.challenge(version_of("basic"))
+    done = subprocess.run(
+        [sys.executable, "-c", SLOW],
+        env=os.environ | settings(store.root) | {"LOAN": json.dumps(loan)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    found = dict(re.findall(rf'^{COUNT}{{outcome="(\w+)"}} (\S+)$', done.stdout, re.M))
+    skipped = float(found.pop("skipped"))
+    assert 0 < skipped < 5
+    assert sum(map(float, found.values())) == kept(store) == 5 - skipped
+
+
+def skipped_ones() -> int:
+    """How many decisions this process has counted as skipped."""
+    name = "peerloan_challenger_decisions_total"
+    return int(metrics.REGISTRY.get_sample_value(name, {"outcome": "skipped"}) or 0)
+
+
+def test_large_bodies_wait_for_it_in_bounded_memory(
+    store: Store,
+    version_of: Callable[[str], str],
+    loan: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    store.promote(version_of("additive"))
+    store.challenge(version_of("basic"))
+    go_on, compare = threading.Event(), shadow._compare
+
+    def wait(*given: Any) -> Any:
+        assert go_on.wait(60)
+        return compare(*given)
+
+    monkeypatch.setattr(shadow, "_compare", wait)
+    app = create_app(Settings(store.root), on_loopback=True)
+    client, before = app.test_client(), skipped_ones()
+    body = json.dumps(loan).ljust(4_900_000)
+
+    def ask() -> None:
+        answer = client.post("/v1/predictions", data=body, content_type="application/json")
+        assert answer.status_code == 200, answer.text
+
+    def waiting() -> int:
+        found: Shadow = app.extensions["shadow"]
+        return found._put_bytes - found._taken_bytes
+
+    for _ in range(14):
+        ask()
+        assert waiting() < 50_000_000 + len(body)
+    skipped = skipped_ones() - before
+    assert 1 <= skipped <= 3
+    go_on.set()
+    until = time.monotonic() + 60
+    while kept(store) < 14 - skipped and time.monotonic() < until:
+        time.sleep(0.1)
+    assert kept(store) == 14 - skipped
+    assert waiting() == 0
+
+
+def test_without_a_challenger_nothing_is_counted(
+    store: Store, version_of: Callable[[str], str], serve: Serve, loan: dict[str, Any]
+) -> None:
+    store.promote(version_of("additive"))
+    service = serve(store)
+    assert predict(service, loan).ok
+    assert counted(service) == 0
+
+
+def test_a_version_does_not_challenge_its_own_decisions(
+    store: Store, version_of: Callable[[str], str], loan: dict[str, Any]
+) -> None:
+    """As it would for a moment, where a champion has just become the challenger."""
+    store.promote(version_of("additive"))
+    app = create_app(Settings(store.root), on_loopback=True)
+    champion = app.extensions["champion"]
+    client = app.test_client()
+    for challenger in (champion.current, None):
+        champion.challenger = challenger
+        assert client.post("/v1/predictions", json=loan).status_code == 200
+    champion.challenger = None
+    time.sleep(1.5)  # longer than what is written later
+    assert kept(store) == 0
+
+
+def test_columns_that_it_can_not_read_are_counted_and_no_error(
+    store: Store,
+    version_of: Callable[[str], str],
+    loan: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    store.promote(version_of("additive"))
+    store.challenge(version_of("basic"))
+    app = create_app(Settings(store.root), on_loopback=True)
+    told = threading.Event()
+
+    def refusing(*_: object) -> None:
+        told.set()
+        raise RequestError(422, "Wrong Values", "months_on_book: expected a number")
+
+    monkeypatch.setattr(shadow, "read_loans", refusing)
+    columns = {name: [value] * 2 for name, value in loan.items()}
+    assert app.test_client().post("/v1/predictions", json=columns).status_code == 200
+    assert told.wait(10)
+    time.sleep(0.2)
+    # Ledgers of other tests' applications may say that their folders are gone.
+    errors = [each for each in caplog.records if each.levelname == "ERROR"]
+    assert not [each for each in errors if each.name.startswith("peerloan.web")]
