@@ -24,6 +24,9 @@ _SAMPLED = 200_000
 _SAMPLED_VALUES = 20_000_000
 # A field of no more different values is one of levels.
 _FEW_VALUES = 100
+# Among so few different rows the estimate of chance has nothing to stand on: where one field follows
+# from another, none of them may differ in one field alone.
+_FEW_ROWS = 12
 # More than so many times as many equal pairs as chance explains, at least so many, in at least this
 # share of the rows. (Of ordinary tables it explains between a half of the pairs and five times as
 # many; fewer rows than this share change no figure.)
@@ -166,7 +169,8 @@ def _beyond_chance(by_field: Hashes) -> bool:
     n = len(by_field)
     rows = _sum(by_field)
     equal = _pairs(rows)
-    if equal < _LEAST_PAIRS or n - len(np.unique(rows)) < _LEAST_SHARE * n:
+    different = len(np.unique(rows))
+    if equal < _LEAST_PAIRS or n - different < _LEAST_SHARE * n or different <= _FEW_ROWS:
         return False
     explained = []
     by_field = _without_copies(by_field)
