@@ -123,6 +123,24 @@ def test_no_page_links_to_a_file_that_is_not_there() -> None:
             assert (page.parent / target).exists(), (page.name, target)
 
 
+def anchors(page: Path) -> set[str]:
+    """The addresses of a page's headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text("utf-8"), re.M)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_no_page_links_to_a_heading_that_is_not_there() -> None:
+    pages = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]
+    links = [
+        (page, *link)
+        for page in pages
+        for link in re.findall(r"\]\(([^)#:]*)#([^)]+)\)", page.read_text("utf-8"))
+    ]
+    assert len(links) > 100
+    for page, target, anchor in links:
+        assert anchor in anchors(page.parent / target if target else page), (page.name, anchor)
+
+
 def test_every_file_of_a_bundle_is_documented(trained: Path) -> None:
     store = Store(trained)
     text = (ROOT / "docs/store.md").read_text("utf-8")
