@@ -59,6 +59,29 @@ def test_the_docs_name_no_option_that_does_not_exist() -> None:
         assert option in known, option
 
 
+def test_no_page_names_a_command_that_does_not_exist() -> None:
+    groups = {path.rsplit(" ", 1)[0] for path in COMMANDS if path.count(" ") == 2}
+    named = [
+        (page.name, match)
+        for page in (ROOT / "README.md", *(ROOT / "docs").rglob("*.md"))
+        for match in re.findall(
+            r"(?:^\$ |`)(peerloan [a-z]+)( [a-z][a-z-]+)?", page.read_text("utf-8"), re.M
+        )
+    ]
+    assert len(named) > 100
+    for page_name, (command, argument) in named:
+        exists = command in COMMANDS or (command in groups and not argument)
+        assert exists or command + argument in COMMANDS, (page_name, command + argument)
+
+
+def test_each_path_of_the_index_has_at_most_five_steps() -> None:
+    _, *paths = (ROOT / "docs/index.md").read_text("utf-8").split("\n## ")
+    assert len(paths) == 5
+    for path in paths:
+        steps = re.findall(r"^(\d)\. ", path, re.M)
+        assert steps == list("12345"), path.splitlines()[0]
+
+
 @pytest.mark.parametrize("path", COMMANDS)
 def test_every_command_and_option_has_help(path: str) -> None:
     command = COMMANDS[path]
@@ -121,6 +144,24 @@ def test_no_page_links_to_a_file_that_is_not_there() -> None:
     for page in [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]:
         for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text("utf-8")):
             assert (page.parent / target).exists(), (page.name, target)
+
+
+def anchors(page: Path) -> set[str]:
+    """The addresses of a page's headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text("utf-8"), re.M)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_no_page_links_to_a_heading_that_is_not_there() -> None:
+    pages = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]
+    links = [
+        (page, *link)
+        for page in pages
+        for link in re.findall(r"\]\(([^)#:]*)#([^)]+)\)", page.read_text("utf-8"))
+    ]
+    assert len(links) > 100
+    for page, target, anchor in links:
+        assert anchor in anchors(page.parent / target if target else page), (page.name, anchor)
 
 
 def test_every_file_of_a_bundle_is_documented(trained: Path) -> None:
