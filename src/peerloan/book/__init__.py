@@ -1,4 +1,4 @@
-"""A book is a table of loans: reading and checking it, drafting its definition, writing one."""
+"""Books: tables of loans. Read, check and write them, and draft a loan definition from one."""
 
 from peerloan.book.drafting.definition_draft import draft_definition
 from peerloan.book.equal_rows import EqualRows, Repeated

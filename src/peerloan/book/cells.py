@@ -1,7 +1,8 @@
-"""From one column of any type to numbers or coded texts, exactly as one value would be read.
+"""Convert a column of any Arrow type to numbers or coded texts.
 
-Arrow reads what it can, all at once; what it can't, or reads by other rules, goes value by value
-through the rules of `peerloan.loan`, each distinct value once.
+The result is the same as if each value was parsed by the rules of `peerloan.loan`. Arrow converts
+a whole column where its rules agree with these; other values are parsed one by one, each distinct
+value once.
 """
 
 from __future__ import annotations
@@ -23,35 +24,35 @@ from peerloan.stats.arrays import Codes, Numbers
 
 Mask = npt.NDArray[np.bool_]
 
-# What Arrow and `parse_number` read alike, down to the last bit.
+# Texts that Arrow and `parse_number` parse to the same double, bit for bit.
 _PLAIN_NUMBER = r"^-?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]{1,2})?$"
 
 
 def read_numbers(column: pa.Array) -> tuple[Numbers, Mask]:
-    """Values as float64, NaN where missing or wrong, and a mask of the wrong ones.
+    """Parse a column as float64 (n,), NaN where missing or wrong; and a mask of wrong values.
 
-    Text is read by `parse_number`. An infinite number is wrong, a NaN is missing; a truth value
-    or a date is wrong. A number with more digits than a double has becomes the nearest double, in
-    every format: that is what a number of a loan is.
+    Text is parsed by `parse_number`. NaN is missing. Infinity, booleans and dates are wrong. A
+    number with more digits than a double holds is rounded to the nearest double, in every format.
     """
     column = decoded(column)
     kind = column.type
     if pa.types.is_binary(kind):
         return _parse_numbers(column)
     if pa.types.is_decimal(kind):
-        return _parse_numbers(_bytes(column.cast(pa.string())))
+        return _parse_numbers(_to_bytes(column.cast(pa.string())))
     if pa.types.is_integer(kind) or pa.types.is_floating(kind):
-        numbers = _float64(column.cast(pa.float64(), safe=False))
+        numbers = _to_float64(column.cast(pa.float64(), safe=False))
         wrong = np.isinf(numbers)
         return np.where(wrong, np.nan, numbers), wrong
-    return np.full(len(column), np.nan), _present(column)
+    return np.full(len(column), np.nan), _is_present(column)
 
 
 def read_texts(column: pa.Array, field: Field | None = None) -> tuple[TextColumn, Mask]:
-    """Values as coded text, code −1 where missing or wrong, and a mask of the wrong ones.
+    """Parse a column as coded texts, code −1 where missing or wrong; and a mask of wrong values.
 
-    Right are the levels of an ordered field, or else any text without a fault; each in the spelling
-    of the field, or else in its plain one. Only an empty text is missing.
+    An ordered field accepts its levels only; any other field, and no field, accepts each text
+    that `text_fault` accepts. Texts get the spelling of the field, without a field the plain one.
+    Only an empty text is missing.
     """
     codes, different = _encoded(column)
     spelling = Spelling() if field is None else Spelling.of(field)
@@ -60,15 +61,15 @@ def read_texts(column: pa.Array, field: Field | None = None) -> tuple[TextColumn
         texts = _plain_texts(different)
         if texts is not None:
             return TextColumn(codes, texts), np.zeros(len(codes), dtype=np.bool_)
-    given = _texts(different)
+    distinct_texts = _texts(different)
     places: dict[str, int] = {}
-    # By the value's code; the last entry is for missing ones, which have code −1.
-    table = np.full(len(given) + 1, -1, dtype=np.int64)
-    wrong = np.zeros(len(given) + 1, dtype=np.bool_)
-    for code, each in enumerate(given):
-        if each == "":
+    # Indexed by the value's code; the last entry is for missing values, which have code −1.
+    table = np.full(len(distinct_texts) + 1, -1, dtype=np.int64)
+    wrong = np.zeros(len(distinct_texts) + 1, dtype=np.bool_)
+    for code, value in enumerate(distinct_texts):
+        if value == "":
             continue
-        text = None if each is None else spelling(each)
+        text = None if value is None else spelling(value)
         if text is None or (text_fault(text) if levels is None else text not in levels):
             wrong[code] = True
         else:
@@ -77,8 +78,9 @@ def read_texts(column: pa.Array, field: Field | None = None) -> tuple[TextColumn
 
 
 def _plain_texts(different: pa.Array | _Unreadable) -> tuple[str, ...] | None:
-    """Texts all at once, if each of them is one without a fault and in its plain spelling, of
-    letters of ASCII alone.
+    """Convert distinct values to texts at once.
+
+    Returns None unless all are integers, or valid ASCII texts in their plain spelling.
     """
     if isinstance(different, _Unreadable):
         return None
@@ -93,19 +95,21 @@ def _plain_texts(different: pa.Array | _Unreadable) -> tuple[str, ...] | None:
         return None
     try:
         return tuple(different.cast(pa.string()).to_pylist())
-    except pa.ArrowInvalid:  # bytes that are no text at all
+    except pa.ArrowInvalid:  # not UTF-8
         return None
 
 
 def encode(column: pa.Array) -> tuple[Codes, list[Any]]:
-    """A column by code: its distinct values as they come, and each row's place there, −1 a null."""
+    """Dictionary-encode a column: codes (n,), −1 for null, and the distinct values."""
     codes, different = _encoded(column)
     return codes, different.to_pylist()
 
 
 def encode_texts(column: pa.Array) -> tuple[Codes, list[str | None]]:
-    """A column by code: its distinct values as plain texts, empty if missing, None for what is
-    none; and each row's place there, −1 a null. Two values may have one text.
+    """Dictionary-encode a column as texts: codes (n,), −1 for null, and the distinct values.
+
+    Texts are in their plain spelling: empty if the value is missing, None if it can't be text. Two
+    codes may have the same text.
     """
     codes, different = _encoded(column)
     return codes, [text and plain(text) for text in _texts(different)]
@@ -117,18 +121,19 @@ def _encoded(column: pa.Array) -> tuple[Codes, pa.Array | _Unreadable]:
         if not _is_scalar(column.type):
             raise pa.ArrowNotImplementedError
         if pa.types.is_temporal(column.type):
-            column = _bytes(column.cast(pa.string()))
+            column = _to_bytes(column.cast(pa.string()))
         encoded = column.dictionary_encode()
     except pa.ArrowException:  # also a time in an unknown zone
-        codes = np.where(_present(column), np.int64(0), np.int64(-1))
+        codes = np.where(_is_present(column), np.int64(0), np.int64(-1))
         return codes, _Unreadable(str(column.type))
     codes = pc.fill_null(encoded.indices, -1).to_numpy(zero_copy_only=False).astype(np.int64)
     return codes, encoded.dictionary
 
 
 def _is_scalar(kind: pa.DataType) -> bool:
-    """Whether values of a decoded column can be texts or numbers. A duration's count has no unit
-    that a text would show.
+    """Whether values of a decoded column can be texts or numbers.
+
+    Durations can't: as text they are a count without its unit.
     """
     types = pa.types
     if types.is_duration(kind) or types.is_interval(kind):
@@ -142,22 +147,22 @@ def _is_scalar(kind: pa.DataType) -> bool:
 
 
 def _texts(different: pa.Array | _Unreadable) -> list[str | None]:
-    """Distinct values as texts, empty if missing, None for what is none."""
+    """Distinct values as texts: empty if missing, None if the value can't be text."""
     values = different.to_pylist()
     if isinstance(different, _Unreadable):
         return [None]
     if pa.types.is_float16(different.type) or pa.types.is_float32(different.type):
-        # A number that is not whole has the fewest digits that give the same single.
+        # The shortest decimal that gives the same single, unless the number is whole.
         singles = different.to_numpy(zero_copy_only=False)
         return [
-            text_of(each if each.is_integer() else float(str(single)))
-            for each, single in zip(map(float, singles), singles, strict=True)
+            text_of(number if number.is_integer() else float(str(single)))
+            for number, single in zip(map(float, singles), singles, strict=True)
         ]
     return [as_text(value) for value in values]
 
 
 def as_text(value: object) -> str | None:
-    """One value as text, empty if missing; None if it is none."""
+    """Convert one value to text: empty if missing, None if it can't be text."""
     if isinstance(value, bytes):
         try:
             return value.decode("utf-8")
@@ -169,7 +174,7 @@ def as_text(value: object) -> str | None:
 
 
 def show_cells(column: pa.Array, places: Codes) -> list[str]:
-    """What stands at some places of a column, for the `given` of problems."""
+    """The cells at these positions as text, for the `given` of problems."""
     codes, values = encode(column)
     return ["nothing" if code < 0 else _show(values[code]) for code in codes[places].tolist()]
 
@@ -194,13 +199,13 @@ def _show(value: object) -> str:
 
 
 class _Unreadable:
-    """A value of a type that no field has."""
+    """The value of each cell of a column whose type no field can hold."""
 
     def __init__(self, kind: str) -> None:
         self._kind = kind
 
     def to_pylist(self) -> list[Any]:
-        """The only value of its column."""
+        """This value, the only one of its column."""
         return [self]
 
     def __str__(self) -> str:
@@ -208,8 +213,10 @@ class _Unreadable:
 
 
 def decoded(column: pa.Array) -> pa.Array:
-    """A column as its values are, without dictionary, runs or extension; texts as bytes, since
-    text need not be valid UTF-8 even in Parquet. A UUID is text.
+    """Unwrap a column: no dictionary, run-end encoding or extension type.
+
+    Texts become bytes, since text need not be valid UTF-8, even in Parquet. A UUID becomes its
+    text.
     """
     kind = column.type
     if isinstance(column, pa.ExtensionArray):
@@ -221,14 +228,14 @@ def decoded(column: pa.Array) -> pa.Array:
     if pa.types.is_dictionary(kind):
         return decoded(column.dictionary).take(column.indices)
     if is_text(kind):
-        return _bytes(column)
+        return _to_bytes(column)
     if pa.types.is_decimal32(kind) or pa.types.is_decimal64(kind):
         return column.cast(pa.decimal128(kind.precision, kind.scale))
     return column
 
 
 def _stored(column: pa.ExtensionArray) -> pa.Array:
-    """What a column of an extension type stands for."""
+    """The values of a column of an extension type."""
     name, storage = column.type.extension_name, column.storage
     if name == "arrow.bool8":
         return pc.not_equal(storage, 0)
@@ -239,7 +246,7 @@ def _stored(column: pa.ExtensionArray) -> pa.Array:
 
 
 def is_text(kind: pa.DataType) -> bool:
-    """Whether a type holds texts or bytes, one way or another."""
+    """Whether a type holds texts or bytes."""
     types = pa.types
     return bool(
         types.is_string(kind)
@@ -260,7 +267,7 @@ def is_bytes(kind: pa.DataType) -> bool:
     )
 
 
-def _bytes(column: pa.Array) -> pa.Array:
+def _to_bytes(column: pa.Array) -> pa.Array:
     return column.cast(pa.binary())
 
 
@@ -269,12 +276,12 @@ def _parse_numbers(column: pa.Array) -> tuple[Numbers, Mask]:
     if pc.any(empty).as_py():
         column = pc.if_else(empty, None, column)
     try:
-        numbers = _float64(_cast(column))
+        numbers = _to_float64(_cast(column))
     except pa.ArrowInvalid:
         plain = pc.match_substring_regex(column, _PLAIN_NUMBER)
-        numbers = _float64(_cast(pc.if_else(plain, column, None)))
-    # "inf" and "nan" are numbers to Arrow, and 1 with 400 zeros is infinite
-    rest = ~np.isfinite(numbers) & _present(column)
+        numbers = _to_float64(_cast(pc.if_else(plain, column, None)))
+    # Arrow parses "inf", "nan" and numbers that overflow to infinity
+    rest = ~np.isfinite(numbers) & _is_present(column)
     wrong = np.zeros(len(column), dtype=np.bool_)
     if rest.any():
         codes, values = encode(column.filter(pa.array(rest)))
@@ -297,11 +304,11 @@ def _cast(column: pa.Array) -> pa.Array:
     return column.cast(pa.string()).cast(pa.float64())
 
 
-def _float64(column: pa.Array) -> Numbers:
+def _to_float64(column: pa.Array) -> Numbers:
     numbers: Numbers = column.to_numpy(zero_copy_only=False)
     return numbers
 
 
-def _present(column: pa.Array) -> Mask:
+def _is_present(column: pa.Array) -> Mask:
     present: Mask = column.is_valid().to_numpy(zero_copy_only=False)
     return present

@@ -1,4 +1,4 @@
-"""Types that hold the values of two files of a folder exactly, and casts that change no value."""
+"""Common column types of several files, and casts that change no value."""
 
 from __future__ import annotations
 
@@ -15,73 +15,74 @@ _WIDEST = 76
 
 
 class InexactError(ValueError):
-    """A value that another type can't hold; `place` is its row in the column."""
+    """A value that the target type can't hold; `place` is its position in the column."""
 
     def __init__(self, place: int) -> None:
         super().__init__(f"row {place}")
         self.place = place
 
 
-def common_type(some: pa.DataType, other: pa.DataType) -> pa.DataType | None:
-    """The type that may hold all values of two types, or None.
+def common_type(first: pa.DataType, second: pa.DataType) -> pa.DataType | None:
+    """A type that values of both types can be cast to, or None.
 
-    Where it holds only some of them, as a double holds some of the long integers, `cast` refuses
-    the others.
+    It may not hold every value exactly: a double holds only some 64-bit integers. `cast` then
+    raises for the values that it would change.
     """
-    if some == other or pa.types.is_null(other):
-        return some
-    if pa.types.is_null(some):
-        return other
-    some, other = _values_of(some), _values_of(other)
-    if some == other:
-        return some
-    if is_text(some) and is_text(other):
-        return _common_text(some, other)
+    if first == second or pa.types.is_null(second):
+        return first
+    if pa.types.is_null(first):
+        return second
+    first, second = _values_of(first), _values_of(second)
+    if first == second:
+        return first
+    if is_text(first) and is_text(second):
+        return _common_text(first, second)
     for rule in (_common_number, _common_time, _common_nested):
-        if (found := rule(some, other)) is not None:
-            return found
+        if (common := rule(first, second)) is not None:
+            return common
     return None
 
 
 def cast(column: pa.Array, kind: pa.DataType) -> pa.Array:
-    """A column as a common type of its own; raises InexactError if a value would be another."""
+    """Cast a column to a type from `common_type`; raises InexactError if a value would change."""
     if column.type == kind:
         return column
-    if (found := _exactly(column, kind)) is not None:
-        return found
+    if (result := _cast_exactly(column, kind)) is not None:
+        return result
     for place in range(len(column)):
-        if _exactly(column.slice(place, 1), kind) is None:
+        if _cast_exactly(column.slice(place, 1), kind) is None:
             raise InexactError(place)
     raise InexactError(0)
 
 
-def _exactly(column: pa.Array, kind: pa.DataType) -> pa.Array | None:
-    own = column.type
+def _cast_exactly(column: pa.Array, kind: pa.DataType) -> pa.Array | None:
+    source = column.type
     try:
-        if pa.types.is_null(own):
+        if pa.types.is_null(source):
             return pa.nulls(len(column), kind)
-        if _values_of(own) != own:
-            # To the type of its values first, which a dictionary or runs hold as they are.
-            return _exactly(column.cast(_values_of(own)), kind)
-        if pa.types.is_floating(own):
-            return column.cast(kind)  # which is as wide or wider
-        if pa.types.is_decimal(own) and pa.types.is_floating(kind):
-            return _doubles(column, kind)
-        # Arrow takes no integer beyond 2^53 for one that a double holds; the way back finds those.
-        found = column.cast(kind, safe=not pa.types.is_integer(own))
-        return found if _same(found.cast(own), column) else None
+        if _values_of(source) != source:
+            # Unwrap the dictionary or run-end encoding first; that changes no value.
+            return _cast_exactly(column.cast(_values_of(source)), kind)
+        if pa.types.is_floating(source):
+            return column.cast(kind)  # the target is at least as wide
+        if pa.types.is_decimal(source) and pa.types.is_floating(kind):
+            return _to_doubles(column, kind)
+        # Arrow's safe cast refuses every integer beyond 2^53, even one that a double holds exactly.
+        # So cast without the check, cast back and compare.
+        result = column.cast(kind, safe=not pa.types.is_integer(source))
+        return result if _is_same(result.cast(source), column) else None
     except (pa.ArrowException, ValueError):
         return None
 
 
-def _same(some: pa.Array, other: pa.Array) -> bool:
-    # Arrow takes no NaN for the same as another, not even within a list.
-    return bool(some.equals(other)) or (
-        pa.types.is_nested(other.type) and repr(some.to_pylist()) == repr(other.to_pylist())
+def _is_same(first: pa.Array, second: pa.Array) -> bool:
+    # In Arrow, NaN is not equal to NaN, not even inside a list.
+    return bool(first.equals(second)) or (
+        pa.types.is_nested(second.type) and repr(first.to_pylist()) == repr(second.to_pylist())
     )
 
 
-def _doubles(column: pa.Array, kind: pa.DataType) -> pa.Array | None:
+def _to_doubles(column: pa.Array, kind: pa.DataType) -> pa.Array | None:
     values = column.to_pylist()
     if any(value is not None and Decimal(float(value)) != value for value in values):
         return None
@@ -94,16 +95,16 @@ def _values_of(kind: pa.DataType) -> pa.DataType:
     return _values_of(kind.value_type) if wrapped else kind
 
 
-def _common_text(some: pa.DataType, other: pa.DataType) -> pa.DataType:
-    large = any(map(pa.types.is_large_unicode, (some, other)))
-    large |= any(map(pa.types.is_large_binary, (some, other)))
-    if is_bytes(some) or is_bytes(other):
+def _common_text(first: pa.DataType, second: pa.DataType) -> pa.DataType:
+    large = any(map(pa.types.is_large_unicode, (first, second)))
+    large |= any(map(pa.types.is_large_binary, (first, second)))
+    if is_bytes(first) or is_bytes(second):
         return pa.large_binary() if large else pa.binary()
     return pa.large_string() if large else pa.string()
 
 
-def _common_number(some: pa.DataType, other: pa.DataType) -> pa.DataType | None:
-    both = (some, other)
+def _common_number(first: pa.DataType, second: pa.DataType) -> pa.DataType | None:
+    both = (first, second)
     if not all(map(_is_number, both)):
         return None
     if all(map(pa.types.is_floating, both)):
@@ -111,15 +112,15 @@ def _common_number(some: pa.DataType, other: pa.DataType) -> pa.DataType | None:
     if any(map(pa.types.is_floating, both)):
         return pa.float64()
     if all(map(pa.types.is_integer, both)):
-        if pa.types.is_signed_integer(some) == pa.types.is_signed_integer(other):
+        if pa.types.is_signed_integer(first) == pa.types.is_signed_integer(second):
             return max(both, key=lambda kind: kind.bit_width)
-        # A bit more than the unsigned one has, for the sign.
+        # One bit more than the unsigned type has, for the sign.
         bits = max(kind.bit_width + pa.types.is_unsigned_integer(kind) for kind in both)
-        if found := next((kind for kind in _INTEGERS if kind.bit_width >= bits), None):
-            return found
-    digits, scales = zip(*map(_digits, both), strict=True)
+        if signed := next((kind for kind in _INTEGERS if kind.bit_width >= bits), None):
+            return signed
+    digits, scales = zip(*map(_digits_of, both), strict=True)
     scale = max(scales)
-    return _decimal(max(digits) + scale, scale)
+    return _decimal_type(max(digits) + scale, scale)
 
 
 def _is_number(kind: pa.DataType) -> bool:
@@ -128,21 +129,21 @@ def _is_number(kind: pa.DataType) -> bool:
     )
 
 
-def _digits(kind: pa.DataType) -> tuple[int, int]:
-    """How many digits an integer's or a decimal's values have before and behind the point."""
+def _digits_of(kind: pa.DataType) -> tuple[int, int]:
+    """Digits before and after the decimal point that values of an integer or decimal type have."""
     if pa.types.is_decimal(kind):
         return kind.precision - kind.scale, max(kind.scale, 0)
     return len(str(2 ** (kind.bit_width - pa.types.is_signed_integer(kind)))), 0
 
 
-def _decimal(precision: int, scale: int) -> pa.DataType | None:
+def _decimal_type(precision: int, scale: int) -> pa.DataType | None:
     if precision > _WIDEST:
         return None
     return pa.decimal128(precision, scale) if precision <= 38 else pa.decimal256(precision, scale)
 
 
-def _common_time(some: pa.DataType, other: pa.DataType) -> pa.DataType | None:
-    both = (some, other)
+def _common_time(first: pa.DataType, second: pa.DataType) -> pa.DataType | None:
+    both = (first, second)
     types = pa.types
     if all(map(types.is_date, both)):
         return pa.date32()
@@ -155,7 +156,7 @@ def _common_time(some: pa.DataType, other: pa.DataType) -> pa.DataType | None:
         return None
     zones = {kind.tz if types.is_timestamp(kind) else None for kind in both}
     if None in zones and len(zones) > 1:
-        return None  # a day or a time of no known zone is no moment
+        return None  # a date, or a time without a zone, is not a moment
     zone = zones.pop() if len(zones) == 1 else "UTC"
     return pa.timestamp(_UNITS[max(map(_unit, stamps))], zone)
 
@@ -164,17 +165,17 @@ def _unit(kind: pa.DataType) -> int:
     return _UNITS.index(kind.unit)
 
 
-def _common_nested(some: pa.DataType, other: pa.DataType) -> pa.DataType | None:
+def _common_nested(first: pa.DataType, second: pa.DataType) -> pa.DataType | None:
     types = pa.types
-    if all(types.is_list(kind) or types.is_large_list(kind) for kind in (some, other)):
-        inner = common_type(some.value_type, other.value_type)
-        large = types.is_large_list(some) or types.is_large_list(other)
+    if all(types.is_list(kind) or types.is_large_list(kind) for kind in (first, second)):
+        inner = common_type(first.value_type, second.value_type)
+        large = types.is_large_list(first) or types.is_large_list(second)
         return inner and (pa.large_list(inner) if large else pa.list_(inner))
-    if types.is_struct(some) and types.is_struct(other):
-        names = [field.name for field in some]
-        if names != [field.name for field in other]:
+    if types.is_struct(first) and types.is_struct(second):
+        names = [field.name for field in first]
+        if names != [field.name for field in second]:
             return None
-        kinds = [common_type(a.type, b.type) for a, b in zip(some, other, strict=True)]
+        kinds = [common_type(a.type, b.type) for a, b in zip(first, second, strict=True)]
         if None not in kinds:
             return pa.struct(list(zip(names, kinds, strict=True)))
     return None

@@ -1,9 +1,9 @@
-"""Rows that equal an earlier one, as in a table that was oversampled or joined twice.
+"""Detect duplicate rows, as in a table that was oversampled or joined twice.
 
-Rows are equal if every field is, as a model sees it (a number in single precision); ids, labels and
-columns that are no field don't count, nor does a field that differs in each of the first rows, such
-as a row number: it would hide copies. Of few fields with few values many loans are equal by chance:
-so it is asked first whether chance explains them.
+Two rows are duplicates if all their fields are equal, numbers compared in single precision as a
+model sees them. Ids, labels and other columns are not compared, nor is a field that differs in each
+of the first rows, such as a row number: it would hide copies. In a table of few fields with few
+values, many rows are equal by chance; duplicates are reported only if chance does not explain them.
 """
 
 from __future__ import annotations
@@ -18,25 +18,27 @@ from peerloan.stats.arrays import Codes, Numbers
 
 Hashes = npt.NDArray[np.uint64]
 
-# Rows by which it is judged whether chance explains equal ones; of a larger table a random sample.
+# Rows that the chance estimate uses; of a larger table, a random sample of about this size.
 _SAMPLED = 200_000
-# And of one of very many columns fewer rows: so many values in all.
+# At most this many values (rows × fields) in the sample: fewer rows of a very wide table.
 _SAMPLED_VALUES = 20_000_000
-# A field of no more different values is one of levels.
+# A field with at most this many distinct values is treated as categorical.
 _FEW_VALUES = 100
-# Among so few different rows the estimate of chance has nothing to stand on: where one field follows
-# from another, none of them may differ in one field alone.
+# With at most this many distinct rows chance can't be estimated: if one field follows from another,
+# no two rows may differ in a single field.
 _FEW_ROWS = 12
-# More than so many times as many equal pairs as chance explains, at least so many, in at least this
-# share of the rows. (Of ordinary tables it explains between a half of the pairs and five times as
-# many; fewer rows than this share change no figure.)
+# Thresholds for reporting: the ratio of equal pairs to those that chance explains, the number of
+# equal pairs, and the share of rows. (In ordinary tables chance explains from half of the pairs to
+# five times as many; fewer duplicates than this share change no figure.)
 _TIMES, _LEAST_PAIRS, _LEAST_SHARE = 10, 5, 0.001
 
 
 @dataclass(frozen=True)
 class Repeated:
-    """How many of a table's rows equal an earlier one; `late` are the late ones of these, None if
-    outcomes are not known; `apart` are the fields that don't count, since they differ in each row.
+    """How many of a table's rows equal an earlier one.
+
+    `late` counts the late loans among these; None if outcomes are unknown. `apart` names the
+    fields that were not compared, since they differ in each row.
     """
 
     rows: int
@@ -45,7 +47,7 @@ class Repeated:
     apart: tuple[str, ...] = ()
 
     def sentence(self) -> str:
-        """The doubt in words."""
+        """The finding as a sentence, with advice."""
         late = "" if self.late is None else f", {self.late:,} of them late"
         but = f" but {', '.join(self.apart)}" if self.apart else ""
         return (
@@ -59,27 +61,28 @@ class Repeated:
 
 
 class EqualRows:
-    """The rows of a table while it is read, as hashes: 8 bytes a row, and those of a sample's
-    fields.
+    """Collects row hashes while a table is read.
+
+    Memory: 8 bytes a row, and the field hashes of a sample.
     """
 
     def __init__(self) -> None:
         self._hashes: list[Hashes] = []
         self._late: list[Codes] = []
         self._sample = _Sample()
-        # The fields that count, by their places; and the names of the others.
+        # Positions of the compared fields, and the names of the others.
         self._fields: Codes | None = None
         self._apart: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, loans: Loans, late: Codes | Numbers | None = None) -> EqualRows:
-        """Those of one table in memory; `late` (n,) is 1 for each late loan."""
+        """Collect one table in memory; `late` (n,) is 1 for each late loan."""
         rows = cls()
         rows.add(loans, late)
         return rows
 
     def add(self, loans: Loans, late: Codes | Numbers | None = None) -> None:
-        """Take in the next rows; with `late` (n,) for all of them or for none."""
+        """Add the next rows. Give `late` (n,) in every call or in none."""
         by_field = _hash_fields(loans)
         if self._fields is None and loans.size:
             different = [len(np.unique(field)) == loans.size > 1 for field in by_field.T]
@@ -88,14 +91,14 @@ class EqualRows:
             names = loans.definition.names
             self._apart = tuple(names[place] for place in np.flatnonzero(apart))
         by_field = by_field if self._fields is None else by_field[:, self._fields]
-        self._hashes.append(_sum(by_field))
+        self._hashes.append(_row_hashes(by_field))
         if late is not None:
             self._late.append(np.asarray(late, dtype=np.int64))
         self._sample.add(by_field, np.zeros(loans.size) if late is None else late)
 
     @property
     def hashes(self) -> Hashes:
-        """A hash of each row (n,), the same for equal rows."""
+        """A hash of each row (n,); equal rows have equal hashes."""
         return np.concatenate([np.empty(0, np.uint64), *self._hashes])
 
     @property
@@ -104,17 +107,18 @@ class EqualRows:
         return self._sample.beyond_chance
 
     def groups(self) -> Codes | None:
-        """The number of each row's group of equal rows (n,), in the order in which groups begin;
-        None if chance explains them.
+        """The group number of each row (n,), the same for equal rows; None if chance explains them.
+
+        Groups are numbered in the order of their first rows.
         """
         if not self.beyond_chance:
             return None
-        # Not in the order of the hashes, which are others in each process: folds follow from these.
+        # Not in the order of the hashes, which differ between processes: folds depend on the order.
         _, firsts, places = np.unique(self.hashes, return_index=True, return_inverse=True)
         return np.argsort(np.argsort(firsts))[places]
 
     def repeated(self) -> Repeated | None:
-        """How many rows equal an earlier one; None if chance explains them."""
+        """Count the rows that equal an earlier one; None if chance explains them."""
         if not self.beyond_chance:
             return None
         hashes = self.hashes
@@ -125,8 +129,9 @@ class EqualRows:
 
 
 class _Sample:
-    """Rows of a table by the hashes of their fields, each row with the same chance of being here;
-    as many as fit.
+    """A uniform random sample of rows, as the hashes of their fields.
+
+    It is thinned by half whenever it grows too large.
     """
 
     def __init__(self) -> None:
@@ -148,75 +153,78 @@ class _Sample:
 
     @property
     def beyond_chance(self) -> bool:
-        """Asked of all rows, of late ones and of the others: often only one kind was repeated."""
+        """Tests all rows, the late ones and the others: often only one class was oversampled."""
         if not sum(map(len, self._rows)):
             return False
         rows, late = np.concatenate(self._rows), np.concatenate(self._late)
-        return any(_beyond_chance(some) for some in (rows, rows[late], rows[~late]))
+        return any(_beyond_chance(subset) for subset in (rows, rows[late], rows[~late]))
 
 
 def _beyond_chance(by_field: Hashes) -> bool:
-    """Whether chance explains the equal ones of these rows (n, fields).
+    """Whether the rows (n, fields) hold many more equal pairs than chance explains.
 
-    Pairs of rows that differ in one field alone say how dense the table is: if there are A of them
-    for a field of which two rows of the table share the value with probability c, then chance would
-    let A·c/(1 − c) pairs be equal in that field too. The field that explains most counts. The most
-    frequent row is left out: by nature many loans may share one, such as that of no history at all.
+    The estimate uses pairs that differ in a single field. If A pairs differ in one field only, and
+    two random rows share that field's value with probability c, then chance explains
+    A·c/(1 − c) equal pairs. The field that explains most is used. The most frequent row is left
+    out: many loans may share it by nature, such as the row of borrowers without any history.
     """
-    _, places, counts = np.unique(_sum(by_field), return_inverse=True, return_counts=True)
+    _, places, counts = np.unique(_row_hashes(by_field), return_inverse=True, return_counts=True)
     if len(counts):
         by_field = by_field[places != np.argmax(counts)]
     n = len(by_field)
-    rows = _sum(by_field)
-    equal = _pairs(rows)
+    rows = _row_hashes(by_field)
+    equal = _count_equal_pairs(rows)
     different = len(np.unique(rows))
     if equal < _LEAST_PAIRS or n - different < _LEAST_SHARE * n or different <= _FEW_ROWS:
         return False
     explained = []
     by_field = _without_copies(by_field)
-    rows = _sum(by_field)
+    rows = _row_hashes(by_field)
     for field in by_field.T:
-        shared = _pairs(field) / (n * (n - 1) / 2)
+        shared = _count_equal_pairs(field) / (n * (n - 1) / 2)
         if shared < 1:
-            but_one = _pairs(rows - field) - equal
+            but_one = _count_equal_pairs(rows - field) - equal
             explained.append(but_one * shared / (1 - shared))
     return bool(explained) and equal > _TIMES * max(explained)
 
 
 def _without_copies(by_field: Hashes) -> Hashes:
-    """The fields (n, fields) without those of few values that tell the same rows apart as an
-    earlier one does, as a code and its name: rows can't differ in one of such fields alone.
+    """Drop categorical fields that repeat an earlier one in other words, as a name repeats a code.
+
+    Two rows can't differ in only one of such fields, so they would hide the density of the table.
     """
-    apart: dict[object, int] = {}
+    first_by_codes: dict[object, int] = {}
     for place, field in enumerate(by_field.T):
         _, firsts, codes = np.unique(field, return_index=True, return_inverse=True)
         few = len(firsts) <= _FEW_VALUES
-        apart.setdefault(firsts[codes].tobytes() if few else place, place)
-    return by_field[:, [*apart.values()]]
+        first_by_codes.setdefault(firsts[codes].tobytes() if few else place, place)
+    return by_field[:, [*first_by_codes.values()]]
 
 
-def _pairs(hashes: Hashes) -> float:
-    """How many pairs are equal."""
+def _count_equal_pairs(hashes: Hashes) -> float:
+    """Count the pairs of equal hashes."""
     counts = np.unique(hashes, return_counts=True)[1].astype(np.float64)
     return float(np.sum(counts * (counts - 1))) / 2
 
 
-def _sum(by_field: Hashes) -> Hashes:
-    """A hash of each row, from which a field's can be taken away; it wraps around."""
+def _row_hashes(by_field: Hashes) -> Hashes:
+    """A hash of each row: the sum modulo 2⁶⁴, so that one field's hash can be subtracted."""
     total: Hashes = by_field.sum(axis=1, dtype=np.uint64)
     return total
 
 
 def _hash_fields(loans: Loans) -> Hashes:
-    """A hash of each loan's fields (n, fields)."""
-    found = np.empty((loans.size, len(loans.definition.names)), dtype=np.uint64)
+    """Hash each field of each loan: (n, fields)."""
+    hashes = np.empty((loans.size, len(loans.definition.names)), dtype=np.uint64)
     for place, name in enumerate(loans.definition.names):
-        found[:, place] = _mixed(_bits(loans.columns[name]) + _mixed(np.uint64(place + 1)))
-    return found
+        hashes[:, place] = _mix_bits(
+            _value_bits(loans.columns[name]) + _mix_bits(np.uint64(place + 1))
+        )
+    return hashes
 
 
-def _bits(column: Column) -> Hashes:
-    """A number for each value (n,), the same for equal ones."""
+def _value_bits(column: Column) -> Hashes:
+    """Map each value to bits (n,); equal values have equal bits."""
     if isinstance(column, TextColumn):
         levels = [hash(level) % 2**64 for level in column.levels]
         return np.array([*levels, 0], dtype=np.uint64)[column.codes]
@@ -227,8 +235,8 @@ def _bits(column: Column) -> Hashes:
     return single.view(np.uint32).astype(np.uint64)
 
 
-def _mixed(bits: npt.NDArray[np.uint64] | np.uint64) -> Hashes:
-    """Bits without a pattern (the finalizer of SplitMix64; G. Steele et al. 2014)."""
+def _mix_bits(bits: npt.NDArray[np.uint64] | np.uint64) -> Hashes:
+    """Mix the bits: the finalizer of SplitMix64 (G. Steele et al. 2014)."""
     with np.errstate(over="ignore"):
         mixed = np.atleast_1d(bits) + np.uint64(0x9E3779B97F4A7C15)
         mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)

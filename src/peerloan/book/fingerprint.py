@@ -1,4 +1,4 @@
-"""What a table held, as one digest."""
+"""A digest of a table's content."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from peerloan.stats.arrays import Codes
 
 
 class Fingerprint:
-    """A SHA-256 over a definition's columns and the label of checked loans, in their order.
+    """SHA-256 of the fields and the label of checked loans, in their order.
 
-    It is the same for CSV and Parquet and for any division into parts: each column is digested on
-    its own, numbers as little-endian doubles, texts as UTF-8 after their length in four bytes; the
-    names and digests of all columns are digested at the end.
+    It does not depend on the file format or on how the table is divided into parts. Each column
+    has its own digest: of numbers as little-endian doubles, of texts as UTF-8 after their length
+    in four bytes. The result is the digest of all column names and column digests.
     """
 
     def __init__(self, definition: Definition) -> None:
@@ -27,28 +27,28 @@ class Fingerprint:
         self._label = hashlib.sha256()
 
     def update(self, loans: Loans, labels: Codes | None = None) -> None:
-        """Add the next loans, and their labels where there are any."""
+        """Add the next loans, and their labels if there are any."""
         for name in self._names:
             column = loans.columns[name]
             if isinstance(column, TextColumn):
                 self._columns[name].update(_text_bytes(column))
             else:
-                # One pattern of bits for every NaN; adding 0 makes −0 the same as 0.
+                # The same bits for every NaN; adding 0 turns −0 into 0.
                 numbers = np.where(np.isnan(column), np.nan, column) + 0.0
                 self._columns[name].update(numbers.astype("<f8").tobytes())
         if labels is not None:
             self._label.update(labels.astype(np.int8).tobytes())
 
     def hexdigest(self) -> str:
-        """The digest so far, 64 hex digits."""
-        whole = hashlib.sha256()
+        """The digest of what was added so far: 64 hex digits."""
+        combined = hashlib.sha256()
         for name, column in (*self._columns.items(), (self._label_name, self._label)):
-            whole.update(_with_length(name) + column.digest())
-        return whole.hexdigest()
+            combined.update(_with_length(name) + column.digest())
+        return combined.hexdigest()
 
 
 def _text_bytes(texts: TextColumn) -> pa.Buffer | bytes:
-    missing = b"\xff\xff\xff\xff"  # no text is as long
+    missing = b"\xff\xff\xff\xff"  # as a length, longer than any text
     levels = pa.array([*map(_with_length, texts.levels), missing], pa.large_binary())
     codes = np.where(texts.codes < 0, len(texts.levels), texts.codes)
     return levels.take(pa.array(codes)).buffers()[2] or b""

@@ -1,4 +1,4 @@
-"""Columns that folders name, as Hive and Spark write them: region=north/part-0.csv."""
+"""Partition columns: values in folder names, as Hive and Spark write them (region=north/x.csv)."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _MISSING = "__HIVE_DEFAULT_PARTITION__"
 
 
 def partitions_of(path: Path, root: Path) -> dict[str, str | None]:
-    """The columns that the folders between a root and a file name, with the file's value of each.
+    """The partition columns of a file, from the folders between a root and the file.
 
-    A root that is a partition itself counts, and those right above it. A missing value is None.
-    Raises BookError for a name that is no UTF-8 or stands there twice.
+    If the root is itself a partition folder, it counts too, as do partition folders right above
+    it. A missing value is None. Raises BookError for a name that is not UTF-8 or is repeated.
     """
     partitions: dict[str, str | None] = {}
     while root.name.find("=") > 0:
@@ -47,9 +47,9 @@ def partitions_of(path: Path, root: Path) -> dict[str, str | None]:
 
 
 class PartitionedFile:
-    """A file with the columns of its folders' names behind its own ones.
+    """A file with its partition columns appended to its own columns.
 
-    A column that the file has too must hold that value in every row.
+    If the file has a column of the same name, each row must hold the folder's value.
     """
 
     def __init__(self, file: TableFile, partitions: Mapping[str, str | None]) -> None:
@@ -59,7 +59,7 @@ class PartitionedFile:
         names = set(file.schema.names)
         self._both = {name: text for name, text in partitions.items() if name in names}
         self._added = {name: text for name, text in partitions.items() if name not in names}
-        # In CSV every text is bytes, and an empty one is missing.
+        # CSV columns are bytes, and an empty cell is missing.
         self._kind = pa.binary() if file.format == "CSV" else pa.string()
         self.schema = pa.schema(
             [*file.schema, *(pa.field(name, self._kind) for name in self._added)]
@@ -70,7 +70,7 @@ class PartitionedFile:
         return self._file.first_lines()
 
     def parts(self, first: int, at_byte: Callable[[int], None]) -> Iterator[Part]:
-        """Read the file, and put the folders' columns behind each part's."""
+        """Read the file and append the partition columns to each part."""
         for part in self._file.parts(first, at_byte):
             for name, text in self._both.items():
                 self._expect_same(part, name, text)
@@ -91,17 +91,17 @@ class PartitionedFile:
 
     def _expect_same(self, part: Part, name: str, text: str | None) -> None:
         codes, values = encode(part.records.column(name))
-        # The last one is that of missing values, which have code −1.
+        # The last entry is for missing values, which have code −1.
         wrong = np.array([*(not _is_same(value, text) for value in values), text is not None])
         places = np.flatnonzero(wrong[codes])
         if len(places):
             value = [*values, None][codes[places[0]]]
             # Shown as text, as the folder's name is.
-            given = "nothing" if value is None else show_given(as_text(value))
+            cell = "nothing" if value is None else show_given(as_text(value))
             raise BookError(
                 f"{shown(self.path)}: row {part.numbers[places[0]]}, {name}: expected "
                 f"{'nothing' if text is None else show_given(text)}, as its folder's name has it, "
-                f"got {given}"
+                f"got {cell}"
             )
 
 
@@ -110,7 +110,7 @@ def _unquote(text: str) -> str:
 
 
 def _is_same(value: object, text: str | None) -> bool:
-    """Whether a cell's value is what a folder's name says: the same text or the same number."""
+    """Whether a cell equals the folder's value: as text or as number."""
     cell = as_text(value)
     if not cell or text is None:
         return cell == "" and text is None

@@ -1,4 +1,4 @@
-"""What every kind of book is read into, and the one error for a book that can't be read."""
+"""What all formats share: the parts that a book is read in, limits, and BookError."""
 
 from __future__ import annotations
 
@@ -14,34 +14,34 @@ from peerloan.loan import Problem
 from peerloan.stats.arrays import Codes
 
 PART_ROWS = 65_536
-# The values of a part of very many columns, which has fewer rows.
+# Limit of values (rows × columns) in a part: a part of a very wide table has fewer rows.
 _PART_VALUES = 1 << 24
-# So many rows that are none, more than nine in ten of those read: whatever the file is, it is not
-# the table that its first line promises.
+# Reading stops after this many broken rows if they are more than this share of the rows read: the
+# file is then not the table that its first line promises.
 _MOST_BROKEN, _BROKEN_SHARE = 1_000_000, 0.9
-# More columns are hardly a table of loans: their names may be values.
+# A file of more columns is hardly a table of loans; its first line may hold values, not names.
 MOST_COLUMNS = 10_000
 
 Progress = Callable[[float], None]
 
 
 class BookError(ValueError):
-    """A book that can't be used: one line that names the file, what was expected, what given."""
+    """A book that can't be used; says which file, what was expected and what was given."""
 
 
 class EmptyFileError(BookError):
-    """A file without a byte of a table: no book by itself, but harmless among others."""
+    """An empty file: an error if it is the whole book, skipped if it is one of several files."""
 
 
 @dataclass(frozen=True)
 class Part:
-    """A run of a book's rows.
+    """Consecutive rows of a book.
 
-    `records` are the columns as given: raw bytes from CSV, the types of other formats. `numbers` is
-    each record's row number: data rows from 1, header and blank lines not counted, on across the
-    files of a folder. `problems` are the rows that can't be taken apart into cells, such as those
-    with too many or too few (field "(row)"); these are not among the records. `path` is the
-    file that the rows stand in.
+    `records` holds the columns as given: raw bytes from CSV, the file's types from other formats.
+    `numbers` is the row number of each record: data rows count from 1, without the header and
+    blank lines, and continue across the files of a folder. `problems` are the rows that can't be
+    split into cells, such as those with too many or too few (field "(row)"); `records` does not
+    hold them. `path` is the file of these rows.
     """
 
     records: pa.RecordBatch
@@ -51,12 +51,12 @@ class Part:
 
     @property
     def size(self) -> int:
-        """How many rows the part holds, those with a wrong number of cells included."""
+        """How many rows the part holds, broken rows included."""
         return len(self.numbers) + len(self.problems)
 
 
 class TableFile(Protocol):
-    """One file of a book. `notes` are on what was not taken as it stands, such as a column."""
+    """One file of a book. `notes` say what was skipped in it, such as a column."""
 
     path: Path
     format: str
@@ -65,26 +65,29 @@ class TableFile(Protocol):
     notes: tuple[str, ...]
 
     def parts(self, first: int, at_byte: Callable[[int], None]) -> Iterator[Part]:
-        """Read the file; `first` is the number of its first row. Raises BookError."""
+        """Read the file in parts; raises BookError.
+
+        `first` is the number of the first row. `at_byte` is called with the file position reached.
+        """
         ...
 
     def first_lines(self) -> list[tuple[int, str]]:
-        """The first lines of CSV from the header on, with their numbers; none of other formats."""
+        """The first lines of a CSV file with their line numbers; empty for other formats."""
         ...
 
 
 def rows_of_part(columns: int) -> int:
-    """How many rows a part has of a table of so many columns: at most PART_ROWS."""
+    """How many rows a part of a table with this many columns has: at most PART_ROWS."""
     return min(PART_ROWS, max(1, _PART_VALUES // max(columns, 1)))
 
 
 def is_no_table(broken: int, rows: int) -> bool:
-    """Whether so many of the rows read so far are broken that reading on says nothing more."""
+    """Whether so many rows are broken that the file can't be the expected table."""
     return broken >= _MOST_BROKEN and broken > _BROKEN_SHARE * rows
 
 
 def expect_columns(count: int, where: str) -> None:
-    """Raises BookError for a table of more columns than a table of loans has."""
+    """Raise BookError for a table of more than MOST_COLUMNS columns."""
     if count > MOST_COLUMNS:
         raise BookError(
             f"{where}: expected at most {MOST_COLUMNS:,} columns, got {count:,}: a table of loans "
@@ -93,5 +96,5 @@ def expect_columns(count: int, where: str) -> None:
 
 
 def shown(path: Path | str) -> str:
-    """A path for an error's line; a name that is no Unicode text is escaped."""
+    """A path as printable text; bytes that are not UTF-8 are escaped."""
     return os.fsencode(path).decode("utf-8", "backslashreplace")

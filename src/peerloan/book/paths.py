@@ -1,4 +1,4 @@
-"""Which files a book has: one file, those of a folder and its subfolders, or those of a glob."""
+"""Find the files of a book: one file, a folder with its subfolders, or a glob."""
 
 from __future__ import annotations
 
@@ -14,74 +14,74 @@ from pathlib import Path
 
 from peerloan.book.parts import BookError, shown
 
-# A file in a folder with such an ending is a table; any other one is told by its content.
+# In a folder, a file with one of these endings is a table; others are recognised by their content.
 ENDINGS = (
     *(".csv", ".csv.gz", ".parquet"),
     *(".jsonl", ".jsonl.gz", ".ndjson", ".ndjson.gz"),
     *(".arrow", ".arrows", ".feather", ".ipc"),
 )
-# Names that a list shows; a folder may have thousands.
+# How many file names a message lists; a folder may have thousands.
 _NAMES = 20
 
-SAME = "are read under another name already"
+SAME = "are already read under another name"
 UNDERSCORE = "begin with _"
-UNFINISHED = "may be of a job that has not ended"
-IRREGULAR = "are no regular files"
-NO_TABLE = "are no table by ending or content"
-OTHER_FORMAT = "are of another format"
-NO_ROW = "hold no row"
+UNFINISHED = "may belong to a job that has not finished"
+IRREGULAR = "are not regular files"
+NO_TABLE = "are not a table by ending or content"
+OTHER_FORMAT = "have another format"
+NO_ROW = "hold no rows"
 
 
 @dataclass
 class Listing:
-    """The files that a book's name stands for, in the order of their paths.
+    """The files of a book, sorted by path.
 
-    `root` is the folder below which they lie, None for a single file. `passed_over` has by reason
-    what was met and is not read.
+    `root` is the folder that holds them, None for a single file. `passed_over` lists the skipped
+    files and folders by reason.
     """
 
     root: Path | None = None
     files: list[Path] = field(default_factory=list)
     passed_over: dict[str, list[Path]] = field(default_factory=dict)
-    # Whether every file was asked for by its ending, as "*.txt" does.
+    # Whether the glob names the ending, as "*.txt" does: then each match is read as a table.
     endings_asked: bool = False
 
     def pass_over(self, path: Path, reason: str) -> None:
-        """Count a file or folder among what is not read."""
+        """Record a file or folder that is skipped, and why."""
         self.passed_over.setdefault(reason, []).append(path)
 
     def is_table(self, path: Path) -> bool:
-        """Whether a file is to be read whatever its content is."""
+        """Whether a file is read as a table without looking at its content."""
         return self.root is None or self.endings_asked or path.name.lower().endswith(ENDINGS)
 
     def notes(self, read: int) -> Iterator[str]:
-        """How many files are read and what was passed over; nothing of a single file."""
+        """Notes: how many files are read and what is skipped. None for a single file."""
         if self.root is None:
             return
         yield "1 file was read" if read == 1 else f"{read:,} files were read"
         yield from self.reasons()
 
     def refusal(self, name: str) -> BookError:
-        """What is wrong if nothing is left to read."""
+        """The error if no file is left to read."""
         expected = "with loans" if NO_ROW in self.passed_over else f"({', '.join(ENDINGS)})"
         where = "that match" if glob.has_magic(name) else "in this folder"
         text = f"{name}: expected files {expected} {where}, got none"
         return BookError("; ".join([text, *self.reasons()]))
 
     def reasons(self) -> Iterator[str]:
-        """What was passed over, and why, each reason in a sentence."""
+        """What is skipped and why, one sentence a reason."""
         for reason, paths in self.passed_over.items():
-            yield f"passed over, since they {reason}: {self.names([*dict.fromkeys(paths)])}"
+            yield f"skipped, since they {reason}: {self.names([*dict.fromkeys(paths)])}"
 
     def names(self, paths: list[Path]) -> str:
-        """Paths as they are below the root, the first of many."""
+        """Paths relative to the root, at most 20 of them."""
         rest = len(paths) - _NAMES
         names = [shown(path.relative_to(self.root or "")) for path in sorted(paths)[:_NAMES]]
         return ", ".join(names) + (f" and {rest:,} more" if rest > 0 else "")
 
 
 def list_files(spec: str | Path) -> Listing:
-    """The files of a book; raises BookError, or OSError for a folder that can't be read."""
+    """Find the files of a book; raises BookError, or OSError for an unreadable folder."""
     name = shown(spec)
     if not str(spec):
         raise BookError("expected a file, a folder or a glob, got an empty name")
@@ -90,12 +90,12 @@ def list_files(spec: str | Path) -> Listing:
     path = Path(spec)
     if path.is_dir():
         listing = Listing(path)
-        _walk(listing, [path])
+        _add_files(listing, [path])
         if not listing.files:
             raise listing.refusal(name)
         return listing
     if not path.exists() and glob.has_magic(str(spec)):
-        return _matches(str(spec))
+        return _list_matches(str(spec))
     if not path.exists():
         raise BookError(f"{name}: no such file")
     if not path.is_file():
@@ -106,45 +106,45 @@ def list_files(spec: str | Path) -> Listing:
     return Listing(files=[path])
 
 
-def _matches(pattern: str) -> Listing:
-    """The files that a glob matches, and those of the folders that it matches."""
+def _list_matches(pattern: str) -> Listing:
+    """The files that a glob matches, and the files in the folders that it matches."""
     parts = Path(pattern).parts
     first = next(i for i, part in enumerate(parts) if glob.has_magic(part))
     listing = Listing(Path(*parts[:first]))
-    matched = sorted(_matched(listing, parts[first:]))
+    matched = sorted(_expand_pattern(listing, parts[first:]))
     if not matched:
         raise BookError(f"{shown(pattern)}: no file matches")
     ending = re.sub(r".*[\]*?]", "", parts[-1])
     listing.endings_asked = "." in ending
     if not any(part.startswith("_") for part in parts[first:]):
         matched = list(_without_underscore(listing, matched))
-    _walk(listing, matched)
+    _add_files(listing, matched)
     if not listing.files:
         raise listing.refusal(shown(pattern))
     return listing
 
 
-def _matched(listing: Listing, parts: Sequence[str]) -> Iterator[Path]:
-    """What a pattern matches below the listing's root, as `glob` has it (`**`: folders at any
-    depth); but each folder is looked into once for each part, whatever links lead to it.
+def _expand_pattern(listing: Listing, parts: Sequence[str]) -> Iterator[Path]:
+    """Expand a pattern below the listing's root, like `glob` (`**` matches folders at any depth).
 
-    Raises OSError for a folder that has to be read and can't: it would be left out.
+    Unlike `glob`, each folder is read once per pattern part, however many links lead to it, and
+    an unreadable folder raises OSError: its files would be left out silently.
     """
     folders = [listing.root or Path()]
     for part in parts[:-1]:
-        folders = [*_once(listing, _step(folders, part))]
+        folders = [*_distinct_folders(listing, _expand_part(folders, part))]
     if parts[-1] != "**":
-        yield from (path for path, _ in _step(folders, parts[-1]))
+        yield from (path for path, _ in _expand_part(folders, parts[-1]))
         return
-    for folder in _once(listing, _step(folders, "**")):
+    for folder in _distinct_folders(listing, _expand_part(folders, "**")):
         yield folder
-        yield from (path for path, is_folder in _step([folder], "*") if not is_folder)
+        yield from (path for path, is_folder in _expand_part([folder], "*") if not is_folder)
 
 
-def _step(folders: Iterable[Path], part: str) -> Iterator[tuple[Path, bool]]:
-    """What one part of a pattern matches in these folders, and whether it is a folder."""
+def _expand_part(folders: Iterable[Path], part: str) -> Iterator[tuple[Path, bool]]:
+    """The matches of one pattern part in these folders, each with whether it is a folder."""
     if part == "**":
-        # Links last: a folder keeps the name that it has without them.
+        # Follow links last, so that a folder is listed under its real path.
         waiting, links = [*folders][::-1], deque[Path]()
         met: set[tuple[int, int]] = set()
         while waiting or links:
@@ -153,7 +153,7 @@ def _step(folders: Iterable[Path], part: str) -> Iterator[tuple[Path, bool]]:
             if (identity := _identity(folder)) in met:
                 continue
             met.add(identity)
-            below = [path for path, is_folder in _step([folder], "*") if is_folder]
+            below = [path for path, is_folder in _expand_part([folder], "*") if is_folder]
             links += (path for path in below if path.is_symlink())
             waiting += (path for path in reversed(below) if not path.is_symlink())
         return
@@ -169,8 +169,8 @@ def _step(folders: Iterable[Path], part: str) -> Iterator[tuple[Path, bool]]:
                 yield folder / name, is_folder
 
 
-def _once(listing: Listing, matches: Iterable[tuple[Path, bool]]) -> Iterator[Path]:
-    """The folders among matches, each under its first name."""
+def _distinct_folders(listing: Listing, matches: Iterable[tuple[Path, bool]]) -> Iterator[Path]:
+    """The folders among the matches, each once, under the path met first."""
     met: dict[tuple[int, int], Path] = {}
     for path, is_folder in matches:
         if is_folder:
@@ -182,9 +182,9 @@ def _once(listing: Listing, matches: Iterable[tuple[Path, bool]]) -> Iterator[Pa
 
 
 def _identity(path: Path) -> tuple[int, int]:
-    """What tells one folder from another, whatever its name."""
+    """Identify a folder independently of its path."""
     status = path.stat()
-    # Some file systems number no files.
+    # Some file systems have no inode numbers.
     return (status.st_dev, status.st_ino) if status.st_ino else (hash(path), 0)
 
 
@@ -197,8 +197,8 @@ def _without_underscore(listing: Listing, matched: list[Path]) -> Iterator[Path]
             listing.pass_over(path, UNDERSCORE)
 
 
-def _walk(listing: Listing, paths: list[Path]) -> None:
-    """Add files, and the files of folders with their subfolders; each one once."""
+def _add_files(listing: Listing, paths: list[Path]) -> None:
+    """Add files, and all files below folders, to the listing; each file once."""
     met: dict[tuple[object, int], Path] = {}
     waiting = paths[::-1]
     while waiting:
@@ -210,11 +210,11 @@ def _walk(listing: Listing, paths: list[Path]) -> None:
                 listing.pass_over(path, IRREGULAR)
                 continue
             raise BookError(f"{shown(path)}: is a link to a file that is not there") from None
-        # Some file systems number no files.
+        # Some file systems have no inode numbers.
         identity = (status.st_dev, status.st_ino) if status.st_ino else (str(path), 0)
         first = met.setdefault(identity, path)
         if first is not path:
-            # A glob may match a folder and what is in it; a link may lead to what is read anyhow.
+            # A glob may match a folder and a file in it; a link may lead to a file that is listed.
             if first != path:
                 listing.pass_over(path, SAME)
         elif stat.S_ISDIR(status.st_mode):
@@ -227,9 +227,9 @@ def _walk(listing: Listing, paths: list[Path]) -> None:
 
 
 def _entries(listing: Listing, folder: Path) -> Iterator[Path]:
-    """What is in a folder, hidden things left out; raises BookError for a managed table."""
+    """The entries of a folder without hidden ones; raises BookError for a managed table."""
     entries = sorted(folder.iterdir())
-    _expect_plain(folder, {entry.name for entry in entries})
+    _refuse_managed_table(folder, {entry.name for entry in entries})
     for entry in entries:
         if not _is_hidden(entry.name):
             yield entry
@@ -240,12 +240,12 @@ def _entries(listing: Listing, folder: Path) -> Iterator[Path]:
 
 
 def _is_hidden(name: str) -> bool:
-    """Whether a name is hidden, as Spark has it: a partition's column may begin with _."""
+    """Whether Spark treats a name as hidden; a partition column may begin with _."""
     return name.startswith(".") or (name.startswith("_") and "=" not in name)
 
 
-def _expect_plain(folder: Path, names: set[str]) -> None:
-    """Raises BookError for a table whose folder also holds files that count no longer."""
+def _refuse_managed_table(folder: Path, names: set[str]) -> None:
+    """Raise BookError for a table format whose folder also holds outdated files."""
     kind = ""
     if "_delta_log" in names:
         kind = "a Delta table"
@@ -256,5 +256,5 @@ def _expect_plain(folder: Path, names: set[str]) -> None:
     if kind:
         raise BookError(
             f"{shown(folder)}: expected a folder of files, got {kind}, which also holds files "
-            "that count no longer; export the rows that count as Parquet"
+            "that are no longer part of the table; export its current rows as Parquet"
         )

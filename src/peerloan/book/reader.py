@@ -1,4 +1,4 @@
-"""Opening a book: a file, a folder or a glob, of any format; and reading it part by part."""
+"""Open a book (a file, a folder or a glob, of any format) and read it part by part."""
 
 from __future__ import annotations
 
@@ -27,12 +27,11 @@ from peerloan.loan.validation import Problem, show_name
 
 @dataclass(frozen=True)
 class Book:
-    """An opened book: its name as the user gave it, its files, and its columns' names and types.
+    """An opened book: its name as the user gave it, its files and its schema.
 
-    CSV columns are of type binary. Where files hold a column in different types, the schema's is
-    one that is common to all, and each part keeps that of its file: no value is changed by reading.
-    `bytes_total` is the size of the files.
-    `notes` say how many files of a folder were read, and name what was passed over.
+    CSV columns have type binary. If files hold a column in different types, the schema has a
+    common type, but each part keeps the type of its file: reading changes no value. `bytes_total`
+    is the size of all files. `notes` say how many files were read and what was skipped.
     """
 
     name: str
@@ -53,11 +52,11 @@ class Book:
 
     @property
     def is_text(self) -> bool:
-        """Whether columns of bytes hold the text of cells, as those of CSV do."""
+        """Whether binary columns hold the text of cells, as in CSV."""
         return all(file.format == "CSV" for file in self.files)
 
     def mixed(self) -> list[str]:
-        """The columns that not all files hold in one type."""
+        """The columns whose type differs between files."""
         return [
             field.name
             for field in self.schema
@@ -65,14 +64,14 @@ class Book:
         ]
 
     def kinds_of(self, name: str) -> str:
-        """The types of a column, each with the first file that has it, in words."""
+        """Describe the types of a column, each with the first file that has it."""
         kinds: dict[str, str] = {}
         for file in self.files:
             kinds.setdefault(str(file.schema.field(name).type), shown(file.path))
         return " and ".join(f"{kind} in {path}" for kind, path in kinds.items())
 
     def bad_row(self, problem: Problem) -> str:
-        """What is wrong with a row, in words."""
+        """Describe a problem of a row."""
         return (
             f"{self.name}: row {problem.loan}, {problem.field}: expected {problem.expected}, "
             f"given {problem.given}"
@@ -81,8 +80,8 @@ class Book:
     def parts(self, progress: Progress | None = None) -> Iterator[Part]:
         """Read the book from its start, in parts of at most 65,536 records.
 
-        `progress` is called with the fraction read (0 to 1). Raises BookError for a file that is
-        cut off or damaged. May be called again for another pass.
+        `progress` is called with the fraction read (0 to 1). Raises BookError for a truncated or
+        damaged file. Each call reads the book anew.
         """
         first, before = 1, 0
 
@@ -102,8 +101,8 @@ class Book:
 def open_book(spec: str | Path) -> Book:
     """Open a book: a file, a folder of files, or a glob; raises BookError.
 
-    Files that hold no row are passed over where others do; the book's notes name them, and what
-    else of a folder is not read.
+    Files without rows are skipped if other files have some. The book's notes name them and what
+    else was skipped.
     """
     name = shown(spec)
     try:
@@ -111,7 +110,7 @@ def open_book(spec: str | Path) -> Book:
         files = _open_files(listing, name)
         size = sum(file.path.stat().st_size for file in files)
     except OSError as error:
-        # A folder of many: which one can't be read?
+        # Name the file of the folder that can't be read.
         which = name if error.filename is None else shown(error.filename)
         raise BookError(f"{which}: can't be read: {error.strerror or error}") from None
     schema = _common_schema(files)
@@ -120,12 +119,12 @@ def open_book(spec: str | Path) -> Book:
 
 
 def _open_files(listing: Listing, name: str) -> tuple[TableFile, ...]:
-    """The listed files that hold rows; what is passed over is added to the listing."""
-    files, others = [], []
+    """Open the listed files that hold rows; skipped ones are recorded in the listing."""
+    files, without_ending = [], []
     empty = ""
     for path in listing.files:
         if not listing.is_table(path):
-            others.append(path)
+            without_ending.append(path)
             continue
         try:
             file = _open_file(path)
@@ -139,8 +138,8 @@ def _open_files(listing: Listing, name: str) -> tuple[TableFile, ...]:
                 continue
             empty = f"{name}: expected loans, got column names and no row"
         listing.pass_over(path, NO_ROW)
-    # By their content alone they are taken only beside others of that format.
-    for path in others:
+    # Files without a known ending are read only if they have the format of the others.
+    for path in without_ending:
         kind = _evident_format(path)
         if kind is None:
             listing.pass_over(path, NO_TABLE)
@@ -160,7 +159,7 @@ def _open_files(listing: Listing, name: str) -> tuple[TableFile, ...]:
 
 
 def _share_keys(files: Sequence[TableFile]) -> None:
-    """Give every file of JSON lines the keys of all: one that no row of it has is missing there."""
+    """Give each JSON lines file the keys of all; those that it lacks are missing in its rows."""
     lines = [file for file in files if isinstance(file, JsonLinesFile)]
     names = list(dict.fromkeys(name for file in lines for name in file.schema.names))
     for file in lines:
@@ -173,17 +172,17 @@ def _with_partitions(file: TableFile, listing: Listing) -> TableFile:
 
 
 def _notes_of(files: Sequence[TableFile], listing: Listing) -> Iterator[str]:
-    """The files' own notes, and which files they are of where there are others."""
+    """The notes of the files, each with the files that it is about if there are several."""
     paths: dict[str, list[Path]] = {}
     for file in files:
         for note in file.notes:
             paths.setdefault(note, []).append(file.path)
-    for note, some in paths.items():
-        yield note if listing.root is None else f"{note} (in {listing.names(some)})"
+    for note, noted in paths.items():
+        yield note if listing.root is None else f"{note} (in {listing.names(noted)})"
 
 
 def _evident_format(path: Path) -> type[ParquetFile | ArrowFile | JsonLinesFile] | None:
-    """The format that a file has by its content; None if it is CSV or no table."""
+    """Recognise a file's format by its content; None for CSV and anything else."""
     with path.open("rb") as file:
         head = file.read(len(ARROW_MAGIC))
     if head.startswith(PARQUET_MAGIC):
@@ -199,13 +198,13 @@ def _open_file(path: Path) -> TableFile:
     if kind is None and path.name.lower().endswith(JSON_ENDINGS):
         kind = JsonLinesFile
     table: TableFile = (kind or CsvFile)(path)
-    twice = [column for column, count in Counter(table.schema.names).items() if count > 1]
-    if twice:
-        if any(map(is_number, twice)):
+    repeated = [column for column, count in Counter(table.schema.names).items() if count > 1]
+    if repeated:
+        if any(map(is_number, repeated)):
             raise without_header(shown(path), table.schema.names)
         raise BookError(
             f"{shown(path)}: expected each column once, got more than one "
-            f"{', '.join(map(show_column, twice))}"
+            f"{', '.join(map(show_column, repeated))}"
         )
     return table
 
@@ -232,7 +231,7 @@ def _common_schema(files: tuple[TableFile, ...]) -> pa.Schema:
 
 
 def _common_field(name: str, files: tuple[TableFile, ...]) -> pa.Field:
-    """A column of a type that may hold its values in all files."""
+    """A column's field with a type that is common to all files."""
     field: pa.Field = files[0].schema.field(name)
     since = files[0]
     for file in files[1:]:
@@ -249,7 +248,7 @@ def _common_field(name: str, files: tuple[TableFile, ...]) -> pa.Field:
 
 
 def without_header(name: str, columns: Sequence[str]) -> BookError:
-    """What is wrong with a table whose first line holds values."""
+    """The error for a table whose first line holds values instead of column names."""
     return BookError(
         f"{name}: expected a first line of column names, got what looks like a row of values: "
         f"{', '.join(map(show_column, columns[:3]))}, …"
@@ -257,7 +256,7 @@ def without_header(name: str, columns: Sequence[str]) -> BookError:
 
 
 def is_number(name: str) -> bool:
-    """Whether a column's name is a number, and so hardly a name."""
+    """Whether a column name is a number, and so probably a value."""
     try:
         return parse_number(name) is not None
     except ValueError:
@@ -265,6 +264,6 @@ def is_number(name: str) -> bool:
 
 
 def show_column(name: str) -> str:
-    """A column's name as an error says it: quoted where it would not be seen."""
-    seen = name and name == name.strip() and name.isprintable()
-    return show_name(name) if seen else ascii(name)
+    """A column name for an error message: quoted if it would be invisible or hard to see."""
+    is_visible = name and name == name.strip() and name.isprintable()
+    return show_name(name) if is_visible else ascii(name)

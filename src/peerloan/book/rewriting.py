@@ -1,4 +1,4 @@
-"""A book's own columns in a table that is made from it: each value as it stood, or refused."""
+"""Copy a book's columns into an output table: unchanged, or the book is refused."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from peerloan.book.reader import Book, show_column
 
 
 def refuse_unwritable(book: Book, out: Path) -> None:
-    """Raise BookError for a value that the format of `out` can't hold as it stands.
+    """Raise BookError if the format of `out` can't hold each value of the book unchanged.
 
-    Parquet has one type for a column, which may not hold what each file of a folder has; CSV holds
-    text, which bytes of a Parquet book need not be. A book with such columns is read once for that;
-    no other is.
+    A Parquet column has one type, which may not hold the values of all files of a folder exactly.
+    CSV holds text, and binary columns of a book need not be UTF-8. Only a book with such columns is
+    read, once.
     """
     as_parquet = out.name.lower().endswith(".parquet")
     if as_parquet:
@@ -36,15 +36,15 @@ def refuse_unwritable(book: Book, out: Path) -> None:
 
 
 def take_rows(column: pa.Array, rows: Mask) -> pa.Array:
-    """The values of a column where the mask is true, in the column's own type."""
+    """Filter a column by a mask; the type stays the same."""
     if rows.all():
         return column
     try:
         return column.filter(pa.array(rows))
-    except pa.ArrowNotImplementedError:  # of views, and of runs
+    except pa.ArrowNotImplementedError:  # view types and run-end encoding
         edges = np.flatnonzero(np.diff(rows, prepend=False, append=False)).reshape(-1, 2)
-        some = [column.slice(first, end - first) for first, end in edges.tolist()]
-        return pa.concat_arrays(some or [column.slice(0, 0)])
+        slices = [column.slice(first, end - first) for first, end in edges.tolist()]
+        return pa.concat_arrays(slices or [column.slice(0, 0)])
 
 
 def _refuse_inexact(book: Book, part: Part, name: str) -> None:
@@ -57,7 +57,7 @@ def _refuse_inexact(book: Book, part: Part, name: str) -> None:
             f"{_where(part, error.place)}: column {show_column(name)} is {book.kinds_of(name)}: "
             f"expected a value that {kind}, which goes with both, holds exactly, given "
             f"{column[error.place]}; give the files one type, or write .csv, which holds each "
-            "value as it stands"
+            "value as it is"
         ) from None
 
 
@@ -70,7 +70,7 @@ def _refuse_no_text(part: Part, name: str) -> None:
         place = next(i for i, value in enumerate(values.to_pylist()) if not _is_utf8(value))
         raise BookError(
             f"{_where(part, place)}: column {show_column(name)} is of type {column.type} and holds "
-            "bytes that are no UTF-8 text, which CSV can't hold; write .parquet"
+            "bytes that are not UTF-8 text, which CSV can't hold; write .parquet"
         ) from None
 
 

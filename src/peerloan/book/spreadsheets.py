@@ -1,6 +1,6 @@
-"""Cells that a spreadsheet would take for a formula, and how they become text.
+"""Escape cells that a spreadsheet program would run as a formula.
 
-After OWASP, "CSV Injection": a program that opens a CSV file may compute what a cell holds.
+See OWASP, "CSV Injection": a program that opens a CSV file may evaluate a cell.
 """
 
 from __future__ import annotations
@@ -10,14 +10,14 @@ import re
 import pyarrow as pa
 import pyarrow.compute as pc
 
-# Of the full-width signs each is three bytes, which Arrow compares as bytes.
+# Each full-width sign is three bytes in UTF-8; an alternation, since Arrow matches bytes here.
 _FORMULA = r"^([=+\-@\t\r\n]|＝|＋|－|＠)"
 _NUMBER = r"^[+\-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+\-]?[0-9]+)?$"
 _IS_FORMULA, _IS_NUMBER = re.compile(_FORMULA), re.compile(_NUMBER.replace("$", r"\Z"))
 
 
 def harmless_cells(cells: pa.Array) -> pa.Array:
-    """Cells of bytes, those that a formula could begin with an apostrophe before; numbers stay."""
+    """Put an apostrophe before each cell (of bytes) that could be a formula; numbers stay."""
     formulas = pc.match_substring_regex(cells, _FORMULA)
     if not pc.any(formulas).as_py():
         return cells
@@ -26,5 +26,5 @@ def harmless_cells(cells: pa.Array) -> pa.Array:
 
 
 def harmless_text(text: str) -> str:
-    """The same of one cell."""
+    """Put an apostrophe before a text that could be a formula; a number stays."""
     return f"'{text}" if _IS_FORMULA.match(text) and not _IS_NUMBER.match(text) else text

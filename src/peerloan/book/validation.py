@@ -1,4 +1,4 @@
-"""From a part of a book to checked loans, column by column."""
+"""Check the parts of a book against a loan definition, column by column."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _SEPARATORS = {",": "','", ";": "';'", "\t": "tabs", "|": "'|'", ":": "':'", " "
 
 @dataclass(frozen=True)
 class Fault:
-    """What is wrong with one column of a part; `places` are the records that hold a wrong value."""
+    """The wrong values of one column of a part; `places` are the positions of their records."""
 
     field: str
     expected: str
@@ -49,19 +49,19 @@ class Fault:
     column: pa.Array
 
     def given(self, limit: int | None = None) -> list[str]:
-        """What stands at the places instead, or at the first few of them."""
+        """The wrong values as text, or the first `limit` of them."""
         return show_cells(self.column, self.places[:limit])
 
 
 @dataclass(frozen=True)
 class Batch:
-    """A part of a book after its check.
+    """A checked part of a book.
 
-    `good` masks `part.records`: true where nothing is wrong. `loans`, `labels` and `ids` are those
-    of the good rows alone, in the book's order; `every_` ones are of all records, as far as they
-    can be read: a value that can't be is missing there, a number out of range is as given.
-    `every_label` is 1 for late, 0 for on time, −1 for missing, −2 for wrong. `missing` counts by
-    field the records without a value.
+    `good` masks `part.records`: true for records without a wrong value. `loans`, `labels` and
+    `ids` hold the good rows, in the book's order. `every_loan`, `every_label` and `every_id` hold
+    all records: an unreadable value is missing there, a number out of range is as given.
+    `every_label` is 1 for late, 0 for on time, −1 for missing, −2 for wrong. `missing` counts the
+    records without a value by field.
     """
 
     part: Part
@@ -86,9 +86,7 @@ class Batch:
 
     @cached_property
     def labels(self) -> Codes | None:
-        """The good rows' labels, 1 late, 0 on time and, if they may be missing, −1; None if they
-        were not asked for.
-        """
+        """The good rows' labels: 1 late, 0 on time, −1 missing (if allowed). None if not read."""
         return None if self.every_label is None else self.every_label[self.good]
 
     @cached_property
@@ -100,7 +98,7 @@ class Batch:
 
     @cached_property
     def problems(self) -> list[Problem]:
-        """Every wrong value of the part, by row, and by field within it."""
+        """Every wrong value of the part, sorted by row, then by field."""
         problems = list(self.part.problems)
         for fault in self.faults:
             rows = self.part.numbers[fault.places].tolist()
@@ -113,11 +111,11 @@ class Batch:
 
 
 def check_columns(definition: Definition, book: Book, *, label: bool = False) -> list[str]:
-    """A book's notes, and those on its columns (extra ones, absent ones that may be missing).
+    """Check that a book has the definition's columns; returns notes.
 
-    Raises BookError if a column is not there.
-
-    `label`: whether the label's column must be there.
+    The notes are the book's own, and those on extra columns and on absent columns of optional
+    fields. With `label` the label's column is required too. Raises BookError if a required column
+    is absent.
     """
     given = set(book.columns)
     needed = [*definition.names, *([definition.label.column] if label else [])]
@@ -127,10 +125,10 @@ def check_columns(definition: Definition, book: Book, *, label: bool = False) ->
     if len(missing) == len(needed):
         check_header(book)
     known = {*needed, definition.label.column, *definition.roles.columns()}
-    others = [name for name in book.columns if name not in known]
+    extra = [name for name in book.columns if name not in known]
 
     hints = {}
-    unclaimed = list(others)
+    unclaimed = list(extra)
     suggestions = Suggestions(MAX_RUN_COMPARISONS)
     for name in missing:
         near = suggestions.nearest(name, tuple(unclaimed))
@@ -150,22 +148,20 @@ def check_columns(definition: Definition, book: Book, *, label: bool = False) ->
         f"there is no column {show_column(name)}: it counts as missing in every row{hints[name]}"
         for name in missing
     ]
-    if others:
-        noun = "column" if len(others) == 1 else "columns"
-        names = ", ".join(map(show_column, others))
-        notes.append(f"{len(others)} {noun} that the loan definition does not name: {names}")
+    if extra:
+        noun = "column" if len(extra) == 1 else "columns"
+        names = ", ".join(map(show_column, extra))
+        notes.append(f"{len(extra)} {noun} that the loan definition does not name: {names}")
     return notes
 
 
 def check_separator(book: Book, needed: Sequence[str]) -> None:
-    """Raises BookError if needed columns that are not there are named by another separator, or in a
-    line below the first one.
-    """
+    """Raise BookError if the needed columns appear with another separator, or in a later line."""
     lines = book.files[0].first_lines() or [(1, ",".join(book.columns))]
-    present = _named(needed, book.columns)
+    present = _count_named(needed, book.columns)
     for number, line in lines:
         for separator, words in _SEPARATORS.items():
-            named = _named(needed, line.split(separator))
+            named = _count_named(needed, line.split(separator))
             if named <= present or named * 2 < len(needed):
                 continue
             separated = f"the columns are separated by {words}, expected ','"
@@ -178,13 +174,13 @@ def check_separator(book: Book, needed: Sequence[str]) -> None:
             )
 
 
-def _named(needed: Sequence[str], cells: Iterable[str]) -> int:
-    """How many of the needed columns are among a line's cells, quoted or not."""
+def _count_named(needed: Sequence[str], cells: Iterable[str]) -> int:
+    """Count the needed columns among a line's cells, quoted or not."""
     return len({cell.strip().strip("'\"") for cell in cells}.intersection(needed))
 
 
 def check_header(book: Book) -> None:
-    """Raises BookError if the columns' names look like a row of values."""
+    """Raise BookError if the column names look like a row of values."""
     numbers = sum(is_number(name) for name in book.columns)
     if numbers * 4 >= len(book.columns):
         raise without_header(book.name, book.columns)
@@ -193,10 +189,11 @@ def check_header(book: Book) -> None:
 def read_loans(
     definition: Definition, part: Part, *, label: bool = False, open_label: bool = False
 ) -> Batch:
-    """Check a part's rows; `label`: read the label's column too, wrong or missing is a problem.
+    """Check the rows of a part.
 
-    `open_label`: a missing label is none; the loan's outcome is not known yet. A column that is
-    absent is missing in every row.
+    With `label` the label's column is read too; a wrong or missing label is a problem. With
+    `open_label` a missing label is no problem: the outcome is not known yet. An absent column
+    counts as missing in every row.
     """
     columns: dict[str, Column] = {}
     missing: dict[str, int] = {}
@@ -212,7 +209,7 @@ def read_loans(
         if field.is_number:
             values, wrong = read_numbers(column)
             absent = np.isnan(values) & ~wrong
-            wrong |= _outside(field, values)
+            wrong |= _out_of_range(field, values)
         else:
             values, wrong = read_texts(column, field)
             absent = (values.codes < 0) & ~wrong
@@ -221,9 +218,9 @@ def read_loans(
         columns[field.name] = values
         missing[field.name] = int(np.count_nonzero(absent))
         if field.kind == "ordered" and wrong.any():
-            spelt = _spelt_missing(column, wrong)
-            note(field.name, _expected_instead(field), spelt, column)
-            wrong &= ~spelt
+            spelled_missing = _missing_spellings(column, wrong)
+            note(field.name, _expected_level(field), spelled_missing, column)
+            wrong &= ~spelled_missing
         note(field.name, field.expected, wrong, column)
 
     labels = None
@@ -244,7 +241,10 @@ def read_loans(
 
 
 def read_labels(label: Label, part: Part) -> tuple[Codes, pa.Array]:
-    """The labels of all records: 1 late, 0 on time, −1 missing, −2 wrong; and their column."""
+    """Read the labels (n,) of all records: 1 late, 0 on time, −1 missing, −2 wrong.
+
+    Also returns the label's column.
+    """
     column = _column(part.records, label.column)
     codes, texts = encode_texts(column)
     table = np.full(len(texts) + 1, -2, dtype=np.int64)
@@ -259,20 +259,20 @@ def read_labels(label: Label, part: Part) -> tuple[Codes, pa.Array]:
 
 
 def read_column(part: Part, name: str) -> list[str | None]:
-    """Any column of a part as text, None where it is missing; a feature of the loan or not."""
+    """Read any column of a part as text, None where missing. It need not be a field."""
     texts, _ = read_texts(_column(part.records, name))
     return texts.values()
 
 
 def read_cells(part: Part, name: str) -> list[object]:
-    """Any column of a part as JSON has its values, and None where it is missing.
+    """Read any column of a part as values that JSON can hold, None where missing.
 
-    A day is text, as 2026-11-25, and a time is its day, in its own zone if it has one. Bytes that
-    are no text stay bytes.
+    A date is text (2026-11-25). A timestamp becomes its date, in its own zone if it has one. Bytes
+    that are not UTF-8 stay bytes.
     """
     column = decoded(_column(part.records, name))
     if pa.types.is_timestamp(column.type):
-        # Not safe, since the time of day is left out; a day before 1970 stays the day.
+        # Unsafe cast: it drops the time of day. Times before 1970 get the right day too.
         column = column.cast(pa.date32(), safe=False)
     codes, values = encode(column)
     cells = [*map(_cell, values), None]
@@ -280,18 +280,18 @@ def read_cells(part: Part, name: str) -> list[object]:
 
 
 def join_loans(loans: Sequence[Loans]) -> Loans:
-    """The loans of several batches (at least one, of one definition) as one."""
+    """Concatenate the loans of several batches (at least one, all of one definition)."""
     definition = loans[0].definition
     columns: dict[str, Column] = {}
     for field in definition.fields:
         if field.is_number:
-            columns[field.name] = np.concatenate([some.numbers(field.name) for some in loans])
+            columns[field.name] = np.concatenate([batch.numbers(field.name) for batch in loans])
             continue
-        texts = [some.texts(field.name) for some in loans]
+        texts = [batch.texts(field.name) for batch in loans]
         levels = tuple(dict.fromkeys(level for text in texts for level in text.levels))
         codes = np.concatenate([text.recode(levels, unseen=-1) for text in texts])
         columns[field.name] = TextColumn(codes, levels)
-    return Loans(definition, columns, sum(some.size for some in loans))
+    return Loans(definition, columns, sum(batch.size for batch in loans))
 
 
 def _cell(value: object) -> object:
@@ -311,8 +311,8 @@ def _column(records: pa.RecordBatch, name: str) -> pa.Array:
     return records.column(name)
 
 
-def _outside(field: Field, numbers: Numbers) -> Mask:
-    """The numbers that the field refuses; NaN is none of them."""
+def _out_of_range(field: Field, numbers: Numbers) -> Mask:
+    """A mask of the numbers that the field refuses; NaN is not refused here."""
     outside = np.zeros(len(numbers), dtype=np.bool_)
     if field.min is not None:
         outside |= numbers < field.min
@@ -325,15 +325,15 @@ def _outside(field: Field, numbers: Numbers) -> Mask:
     return outside
 
 
-def _spelt_missing(column: pa.Array, wrong: Mask) -> Mask:
-    """Which of the wrong texts are ones by which other programs spell a missing value."""
+def _missing_spellings(column: pa.Array, wrong: Mask) -> Mask:
+    """A mask of the wrong texts by which other programs spell a missing value (NA, NULL, …)."""
     codes, texts = encode_texts(column)
     table = np.array([*(stands_for_missing(text or "") for text in texts), False], dtype=np.bool_)
     return np.asarray(wrong & table[codes])
 
 
-def _expected_instead(field: Field) -> str:
-    """What an ordered field expects instead of NA."""
+def _expected_level(field: Field) -> str:
+    """What an ordered field expects, with advice for NA and the like."""
     if field.missing:
         return f"{field.expected}; NA and the like are no levels: leave the cell empty"
     return (

@@ -1,4 +1,4 @@
-"""Writing a book: CSV, gzipped CSV or Parquet, whole or not at all."""
+"""Write a book as CSV, gzipped CSV or Parquet, completely or not at all."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ _NEEDS_QUOTES = '[",\r\n]'
 
 
 class Writer(Protocol):
-    """Takes a book part by part."""
+    """Writes a book part by part."""
 
     def write(self, batch: pa.RecordBatch) -> None:
-        """Append these rows, which have the schema's columns; raises BookError if it can't."""
+        """Append rows, which have the schema's columns; raises BookError."""
         ...
 
     def close(self) -> None:
-        """End the table; `open_writer` does it."""
+        """Finish the table; `open_writer` calls this."""
         ...
 
 
@@ -44,17 +44,19 @@ class Writer(Protocol):
 def open_writer(
     path: Path, schema: pa.Schema, overwrite: bool = False, spreadsheet_safe: bool = False
 ) -> Iterator[Writer]:
-    """Write `.csv`, `.csv.gz` or `.parquet` by the ending; on an error nothing is left behind.
+    """Write `.csv`, `.csv.gz` or `.parquet`, by the ending of the path.
 
-    The file has its name only once it is complete. Columns come in the schema's order; in Parquet
-    they are cast to its types where no value changes by that, and the bytes of a CSV book's cells
-    are text where the schema says so: an empty one is null, a byte that is no UTF-8 is escaped. CSV
-    holds texts and bytes verbatim, a UUID in its usual form, other values as Arrow writes them:
-    doubles read back exactly, a NaN is an empty cell. `spreadsheet_safe`: a text that a spreadsheet
-    would take for a formula has an apostrophe before it.
+    The file gets its name once it is complete; on an error nothing is left behind. Columns are
+    written in the schema's order.
 
-    Raises BookError for an existing file (unless `overwrite`), another ending, a missing folder,
-    a column that the format can't hold, or a failing disk.
+    - Parquet: columns are cast to the schema's types if that changes no value. Cells of a CSV book
+      become text if the schema says so: empty ones null, bytes that are not UTF-8 escaped.
+    - CSV: texts and bytes are written verbatim, a UUID in its usual form, other values as Arrow
+      formats them. Doubles read back exactly; NaN is an empty cell.
+
+    With `spreadsheet_safe`, a text that a spreadsheet would run as a formula gets an apostrophe
+    before it. Raises BookError for an existing file (unless `overwrite`), another ending, a missing
+    folder, a column that the format can't hold, or a failing disk.
     """
     where = shown(path)
     name = path.name.lower()
@@ -68,7 +70,7 @@ def open_writer(
         raise BookError(f"{where}: is a folder")
     if path.exists() and not overwrite:
         raise BookError(f"{where}: is there already (--overwrite replaces it)")
-    # Beside it, since only within one file system a file takes a name at one stroke.
+    # In the same folder, since a rename is atomic only within one file system.
     partial = path.with_name(f".{path.name[:60]}.{secrets.token_hex(4)}.part")
     with ExitStack() as stack:
         with _faults(where):
@@ -81,7 +83,7 @@ def open_writer(
                 writer = _CsvWriter(where, _gzip(file), schema, spreadsheet_safe)
             else:
                 writer = _CsvWriter(where, file, schema, spreadsheet_safe)
-            # For the error's sake: a writer that nobody closed would try it later, in vain.
+            # After an error: a writer left open would try to close, and fail, when it is collected.
             stack.callback(_close_quietly, writer)
         yield writer
         with _faults(where):
@@ -107,7 +109,7 @@ def _close_quietly(writer: Writer) -> None:
 
 
 def _gzip(file: IO[bytes]) -> gzip.GzipFile:
-    # Neither name nor time: the same rows give the same bytes.
+    # No file name and no time in the header: the same rows give the same bytes.
     return gzip.GzipFile("", "wb", compresslevel=6, fileobj=file, mtime=0)
 
 
@@ -141,7 +143,7 @@ class _ParquetWriter:
 
 
 class _CsvWriter:
-    """Writes CSV by joining whole columns: Arrow's own writer refuses bytes that are no UTF-8."""
+    """Writes CSV by joining columns. Arrow's own writer refuses bytes that are not UTF-8."""
 
     def __init__(
         self, where: str, file: IO[bytes] | gzip.GzipFile, schema: pa.Schema, safe: bool
@@ -162,11 +164,11 @@ class _CsvWriter:
             return
         with _faults(self._where):
             cells = [_cells(column, self._safe) for column in batch.columns]
-            if len(cells) == 1:  # an empty line would be no row
+            if len(cells) == 1:  # an empty line would not be read as a row
                 cells = [pc.if_else(pc.equal(cells[0], b""), b'""', cells[0])]
             rows = pc.binary_join_element_wise(*cells, b",")
             lines = pc.binary_join_element_wise(rows, b"\n", b"")
-            # One buffer holds all lines, one behind the other.
+            # This buffer holds all lines in sequence.
             self._file.write(memoryview(lines.buffers()[2]))
 
     def close(self) -> None:
@@ -183,20 +185,20 @@ def _unfit(where: str, format_name: str, field: pa.Field) -> BookError:
 
 def _fits_csv(field: pa.Field) -> bool:
     try:
-        nothing = decoded(pa.nulls(0, field.type))
-        _cells(nothing)
-        if pa.types.is_timestamp(nothing.type):
-            _cells(pa.array([0], nothing.type))  # only a time asks for its zone
+        empty = decoded(pa.nulls(0, field.type))
+        _cells(empty)
+        if pa.types.is_timestamp(empty.type):
+            _cells(pa.array([0], empty.type))  # the zone is looked up only if there is a value
     except pa.ArrowException:
         return False
-    # Of a duration a cell would show the count without its unit.
-    return not pa.types.is_duration(nothing.type)
+    # A cell would show a duration's count without its unit.
+    return not pa.types.is_duration(empty.type)
 
 
 def _fits_parquet(field: pa.Field) -> bool:
     kind = field.type
     if pa.types.is_dictionary(kind) and kind.value_type in (pa.string_view(), pa.binary_view()):
-        return False  # which Arrow finds out only with a value
+        return False  # Arrow raises only once there is a value
     schema = pa.schema([field.with_nullable(True)])
     try:
         with pyarrow.parquet.ParquetWriter(io.BytesIO(), schema) as writer:
@@ -207,12 +209,12 @@ def _fits_parquet(field: pa.Field) -> bool:
 
 
 def _cells(column: pa.Array, safe: bool = False) -> pa.Array:
-    """A column as the bytes of its cells, quoted where needed, empty where null."""
-    if column.type == NESTED:  # its text is the cell, as the file has it
+    """Convert a column to CSV cells (bytes): quoted where needed, empty where null."""
+    if column.type == NESTED:  # the cell is the JSON text
         column = pc.struct_field(column, "json")
     column = decoded(column)
     if pa.types.is_float16(column.type):
-        column = column.cast(pa.float32())  # Arrow asks no half for being a NaN
+        column = column.cast(pa.float32())  # Arrow has no is_nan for half floats
     if pa.types.is_floating(column.type):
         column = pc.if_else(pc.is_nan(column), None, column)
     if not pa.types.is_binary(column.type):

@@ -1,4 +1,4 @@
-"""Books of many files: which are read, what is passed over, and columns in folders' names."""
+"""Books of many files: which are read, what is skipped, and columns in folders' names."""
 
 from __future__ import annotations
 
@@ -87,9 +87,8 @@ def test_what_is_no_table_is_named_and_a_table_of_another_ending_is_read(tmp_pat
     assert rows(book) == [{"a": 1}, {"a": 2}]
     assert book.notes == (
         "2 files were read",
-        "passed over, since they begin with _: _old.parquet",
-        "passed over, since they are no table by ending or content: c.csv.zip, d.dat, "
-        "sub/notes.txt",
+        "skipped, since they begin with _: _old.parquet",
+        "skipped, since they are not a table by ending or content: c.csv.zip, d.dat, sub/notes.txt",
     )
 
 
@@ -99,12 +98,12 @@ def test_a_table_that_only_its_content_tells_does_not_mix_with_another_format(
     write(tmp_path, {"a.csv": HEADER + "1,x\n", "d.pq": parquet(a=[2], b=["x"])})
     book = open_book(tmp_path)
     assert rows(book) == [{"a": b"1", "b": b"x"}]
-    assert book.notes[1:] == ("passed over, since they are of another format: d.pq",)
+    assert book.notes[1:] == ("skipped, since they have another format: d.pq",)
 
 
 def test_a_folder_of_nothing_but_other_files_is_refused_with_their_names(tmp_path: Path) -> None:
     write(tmp_path, {"b.txt": "a\n1\n", "c.csv.zip": b"PK\x03\x04"})
-    passed_over = "passed over, since they are no table by ending or content: b.txt, c.csv.zip"
+    passed_over = "skipped, since they are not a table by ending or content: b.txt, c.csv.zip"
     said = refusal(tmp_path)
     assert said.startswith(f"{tmp_path}: expected files (.csv, .csv.gz, .parquet, .jsonl, ")
     assert said.endswith(f") in this folder, got none; {passed_over}")
@@ -137,7 +136,7 @@ def test_parts_without_a_row_are_passed_over(tmp_path: Path) -> None:
     assert [row["a"] for row in rows(book)] == [b"1", b"2"]
     assert book.notes == (
         "2 files were read",
-        "passed over, since they hold no row: 0.csv, 2.csv, 3.csv, 4.csv.gz, 6.csv",
+        "skipped, since they hold no rows: 0.csv, 2.csv, 3.csv, 4.csv.gz, 6.csv",
     )
     # Types of no value are those that a writer guessed.
     write(
@@ -146,11 +145,11 @@ def test_parts_without_a_row_are_passed_over(tmp_path: Path) -> None:
     )
     book = open_book(tmp_path / "parquet")
     assert rows(book) == [{"a": "x"}]
-    assert book.notes[1:] == ("passed over, since they hold no row: 0.parquet, 2.parquet",)
+    assert book.notes[1:] == ("skipped, since they hold no rows: 0.parquet, 2.parquet",)
     write(tmp_path / "nothing", {"0.csv": "", "1.csv": HEADER})
     assert refusal(tmp_path / "nothing") == (
         f"{tmp_path}/nothing: expected files with loans in this folder, got none; "
-        "passed over, since they hold no row: 0.csv, 1.csv"
+        "skipped, since they hold no rows: 0.csv, 1.csv"
     )
 
 
@@ -190,10 +189,10 @@ def test_links_lead_round_no_circle_and_give_no_row_twice(tmp_path: Path) -> Non
     assert [row["a"] for row in rows(book)] == [b"1", b"2"]
     assert book.notes == (
         "2 files were read",
-        "passed over, since they are read under another name already: latest.csv, old/up, older",
+        "skipped, since they are already read under another name: latest.csv, old/up, older",
     )
     (tmp_path / "README").symlink_to("nowhere")
-    assert open_book(tmp_path).notes[1].endswith("no regular files: README")
+    assert open_book(tmp_path).notes[1].endswith("not regular files: README")
     (tmp_path / "gone.csv").symlink_to("nowhere.csv")
     assert refusal(tmp_path) == f"{tmp_path}/gone.csv: is a link to a file that is not there"
 
@@ -227,9 +226,7 @@ def test_a_pipe_is_refused_since_it_can_be_read_only_once(tmp_path: Path) -> Non
     os.mkfifo(tmp_path / "pipe.csv")
     assert "got a pipe or a device" in refusal(tmp_path / "pipe.csv")
     write(tmp_path, {"1.csv": HEADER + "1,x\n"})
-    assert open_book(tmp_path).notes[1:] == (
-        "passed over, since they are no regular files: pipe.csv",
-    )
+    assert open_book(tmp_path).notes[1:] == ("skipped, since they are not regular files: pipe.csv",)
 
 
 @pytest.mark.parametrize(

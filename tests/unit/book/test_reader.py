@@ -234,7 +234,7 @@ def test_a_line_that_names_commas_is_passed_over(tmp_path: Path) -> None:
         data = line + b"a,b\n1,x\n"
         assert read_bytes(tmp_path, data) == ([(1, (b"1", b"x"))], [])
         assert notes_of(tmp_path, data) == (
-            "the first line, sep=, names the separator and was passed over",
+            "the first line, sep=, names the separator and was skipped",
         )
 
 
@@ -260,8 +260,8 @@ def test_columns_and_rows_of_commas_alone_are_passed_over(
     rows, problems = read_bytes(tmp_path, packed, name)
     assert (rows, problems) == ([(1, (b"1", b"x")), (2, (b"", b"")), (3, (b"2", b""))], [])
     assert notes_of(tmp_path, packed, name) == (
-        "3 columns without a name passed over: a row with a value there is refused",
-        "3 rows without any value at the end passed over",
+        "3 columns without a name skipped: a row with a value there is refused",
+        "3 rows without any value at the end skipped",
     )
 
 
@@ -309,13 +309,13 @@ def test_rows_of_commas_alone_are_no_loans(tmp_path: Path) -> None:
     assert "got column names and no row" in refusal(tmp_path, b"a,b\n" + b",\n" * 300_000)
     data = b"a,b\n1,x\n" + b",\r\n" * 300_000
     assert read_bytes(tmp_path, data)[0] == [(1, (b"1", b"x"))]
-    assert notes_of(tmp_path, data) == ("300,000 rows without any value at the end passed over",)
+    assert notes_of(tmp_path, data) == ("300,000 rows without any value at the end skipped",)
 
 
 def test_a_value_in_another_encoding_is_noted_with_its_place(tmp_path: Path) -> None:
     data = "a,b\n1,x\n\n2,réparé\n".encode("cp1252")
     assert notes_of(tmp_path, data) == (
-        "row 2, column b, is no UTF-8: 'réparé' (Windows-1252, not UTF-8); a field refuses it, "
+        "row 2, column b, is not UTF-8: 'réparé' (Windows-1252, not UTF-8); a field refuses it, "
         "other columns keep it as it is; if that reads well, convert it: iconv -f WINDOWS-1252 "
         "-t UTF-8",
     )

@@ -1,4 +1,4 @@
-"""What a table's columns hold, without a definition: the facts that a draft is made from."""
+"""Profile the columns of a table without a definition: the facts that a draft is based on."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from peerloan.book.quality.thousands_separators import Thousands
 from peerloan.book.reader import Book
 from peerloan.stats.arrays import Codes, Numbers
 
-# Distinct values beyond these are not counted: such a column is no category.
+# At most this many distinct values are counted: a column of more is not a category.
 _COUNTED = 1_000
-# Numbers kept for the median; of a longer column every second, every fourth … one.
+# At most this many numbers are kept for the median: of a longer column every 2nd, 4th, … one.
 _KEPT = 200_000
 
 ISO_DATE = re.compile(r"\d{4}-\d\d-\d\d([T ]\d\d:\d\d.*)?")
@@ -32,10 +32,10 @@ DRESSED_NUMBER = re.compile(r"\s*+[+-]?[$€£]?\s*+\d[\d.,'\u2019 ]*+\s*+[$€�
 class Profile:
     """One column: how many of its cells are missing, are numbers or match a form of text.
 
-    `levels` counts distinct cells as text, at most 1,000 of them (`uncounted` is the rest).
-    `example` is a text that is no number. Numbers' `missing` counts the spellings of a missing
-    number too, `empty` only empty cells. `broken` rows of the book have no such cell, because they
-    have too many or too few.
+    `missing` counts empty cells and the spellings of a missing number, `empty` only empty cells.
+    `broken` counts rows of the book with too many or too few cells; they are not in `rows`.
+    `levels` counts distinct cells as text, at most 1,000 of them; `uncounted` is the rest.
+    `example` is a text that is not a number.
     """
 
     name: str
@@ -62,12 +62,12 @@ class Profile:
 
     @property
     def texts(self) -> int:
-        """How many cells hold something that is no number."""
+        """How many cells hold something that is not a number."""
         return self.rows - self.missing - self.numbers
 
     @property
     def median(self) -> float:
-        """The median of the numbers but codes for missing, of a long column that of a sample."""
+        """The median of the numbers without codes for missing; of a long column, of a sample."""
         kept = np.concatenate(self._kept)
         if (codes := self.missing_codes()) is not None:
             others = kept[~np.isin(kept, [value for value, _ in codes.codes])]
@@ -80,13 +80,13 @@ class Profile:
 
     @property
     def distinct(self) -> bool:
-        """Whether no two cells are the same, empty ones aside."""
+        """Whether all cells that are not empty differ."""
         if not self._distinct or self.empty == self.rows:
             return False
         return len(np.unique(np.concatenate(self._hashes))) == self.rows - self.empty
 
     def add(self, column: pa.Array) -> None:
-        """Take in the next cells."""
+        """Add the next cells."""
         numbers, wrong = read_numbers(column)
         absent = np.isnan(numbers) & ~wrong
         self.missing += int(np.count_nonzero(absent))
@@ -114,19 +114,19 @@ class Profile:
                 self.levels[text] += count
             else:
                 self.uncounted += count
-        # Kept only for as long as the column may be an id's.
+        # Needed only as long as the column may be an id.
         self._hashes = [*self._hashes, np.array(hashes, dtype=np.int64)] if self._distinct else []
 
-    def _add_numbers(self, given: Numbers) -> None:
-        if not len(given):
+    def _add_numbers(self, numbers: Numbers) -> None:
+        if not len(numbers):
             return
-        self.rising &= bool(np.all(np.diff(given) > 0)) and given[0] > self.highest
-        self.numbers += len(given)
-        self._extremes.add(given)
-        self.lowest = min(self.lowest, float(given.min()))
-        self.highest = max(self.highest, float(given.max()))
-        self.whole &= bool(np.all(given == np.trunc(given)))
-        self._kept.append(given[:: self._step])
+        self.rising &= bool(np.all(np.diff(numbers) > 0)) and numbers[0] > self.highest
+        self.numbers += len(numbers)
+        self._extremes.add(numbers)
+        self.lowest = min(self.lowest, float(numbers.min()))
+        self.highest = max(self.highest, float(numbers.max()))
+        self.whole &= bool(np.all(numbers == np.trunc(numbers)))
+        self._kept.append(numbers[:: self._step])
         if sum(map(len, self._kept)) > _KEPT:
             self._kept = [np.concatenate(self._kept)[::2]]
             self._step *= 2

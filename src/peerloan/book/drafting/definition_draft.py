@@ -1,4 +1,4 @@
-"""Drafting a loan definition from a table, with its doubts as comments."""
+"""Draft a loan definition from a table, with doubts as comments."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ from peerloan.loan.text import (
 )
 
 _MOST_LEVELS = 100
-# A column with no more distinct whole numbers may hold codes.
+# A column with at most this many distinct whole numbers may hold codes.
 _FEW = 10
-# The share of cells that makes a form the column's own.
+# If this share of cells matches a form (date, percent, …), the whole column has it.
 _MOSTLY = 0.9
-# Fewer rows than this may all differ by chance.
+# In fewer rows all values may differ by chance.
 _MANY = 20
 _ROLE_DOUBTS = {
     "id": "it differs in every row, so it is taken for the loan's id and is no feature",
@@ -41,16 +41,17 @@ _ID_WORDS = frozenset({"id", "uuid", "guid", "key", "nr"})
 
 
 class _LeftOutError(Exception):
-    """A column that can't be drafted as a field; says why."""
+    """A column that can't be a field, and why."""
 
 
 def draft_definition(
     book: Book, label: str, late: str | None = None, progress: Progress | None = None
 ) -> str:
-    """A definition in TOML that fits the book, with `# doubt:` comments where it is guessed.
+    """Draft a definition (TOML) that fits the book, with `# doubt:` comments where it is a guess.
 
-    `label` names the label's column, `late` its value that means late. Raises BookError if there
-    is no such column or value, if the label has not two values, or if no column can be a field.
+    `label` is the label's column, `late` its value that means late (None: guess it). Raises
+    BookError if there is no such column or value, if the label does not have two values, or if no
+    column can be a field.
     """
     if label not in book.columns:
         check_separator(book, [label])
@@ -93,7 +94,7 @@ def draft_definition(
         ),
         *(comment(f"note: {note}") for note in book.notes),
         "# Look at each doubt; where the draft is right, delete the comment.",
-        *([doubt(_show_broken(target.broken, book))] if target.broken else []),
+        *([doubt(_broken_doubt(target.broken, book))] if target.broken else []),
         "",
         f"model = {quote(_model_name(book))}",
     ]
@@ -122,7 +123,7 @@ def _role(profile: Profile, taken: dict[str, str]) -> str | None:
 
 
 def _is_id(profile: Profile) -> bool:
-    """Whether a column names the loans; raises _LeftOutError if it names something else."""
+    """Whether a column holds the loans' ids; raises _LeftOutError for ids of something else."""
     words = _words(profile.name)
     if words and (words[-1] in _ID_WORDS or words[0] == "id"):
         if not profile.distinct:
@@ -182,7 +183,7 @@ def _field(profile: Profile) -> Iterator[str]:
 
 def _number(profile: Profile) -> Iterator[str]:
     yield f"kind = {quote('whole' if profile.whole else 'number')}"
-    yield f"label = {quote(_human(profile.name))}"
+    yield f"label = {quote(_label_of(profile.name))}"
     if thousands := profile.thousands.doubt(profile.highest, None, False):
         yield doubt(f"{thousands.text}: {counted(thousands.rows, 'row')}")
     if profile.texts:
@@ -222,9 +223,9 @@ def _category(profile: Profile) -> Iterator[str]:
     if profile.uncounted or len(profile.levels) > _MOST_LEVELS:
         example = show_given(profile.example)
         raise _LeftOutError(f"it holds more than {_MOST_LEVELS} different texts, such as {example}")
-    right = [level for level, _ in profile.levels.most_common() if text_fault(level) is None]
-    spelt = [level for level in right if stands_for_missing(level)]
-    levels = [level for level in right if level not in spelt] or right
+    valid = [level for level, _ in profile.levels.most_common() if text_fault(level) is None]
+    missing_spellings = [level for level in valid if stands_for_missing(level)]
+    levels = [level for level in valid if level not in missing_spellings] or valid
     if not levels:
         raise _LeftOutError("it holds no text without control characters")
     refused = profile.unreadable + sum(
@@ -232,12 +233,12 @@ def _category(profile: Profile) -> Iterator[str]:
     )
     ordered = find_order(levels)
     yield f"kind = {quote('ordered' if ordered else 'category')}"
-    yield f"label = {quote(_human(profile.name))}"
+    yield f"label = {quote(_label_of(profile.name))}"
     if refused:
         rows = counted(refused, "row") + (" holds" if refused == 1 else " hold")
-        yield doubt(f"{rows} text that is too long, no UTF-8 or has control characters; refused")
-    if spelt and levels != right:
-        yield doubt(_show_spelt(profile, spelt, bool(ordered)))
+        yield doubt(f"{rows} text that is too long, not UTF-8 or has control characters; refused")
+    if missing_spellings and levels != valid:
+        yield doubt(_missing_doubt(profile, missing_spellings, bool(ordered)))
     if any(level != level.strip() for level in levels):
         yield doubt("some levels begin or end with a space")
     if ordered:
@@ -245,22 +246,22 @@ def _category(profile: Profile) -> Iterator[str]:
     elif sum(bool(re.search(r"\d", level)) for level in levels) * 2 > len(levels):
         yield doubt('have the levels an order? Then kind = "ordered" and lowest first')
     yield from array("levels", ordered or levels)
-    if profile.empty or levels != right:
+    if profile.empty or levels != valid:
         yield "missing = true"
     yield f"default = {quote(levels[0])}"
 
 
-def _show_spelt(profile: Profile, spelt: list[str], ordered: bool) -> str:
-    """Texts by which other programs spell a missing value."""
+def _missing_doubt(profile: Profile, levels: list[str], ordered: bool) -> str:
+    """The doubt about levels that other programs use for a missing value."""
     shown = ", ".join(
-        f"{show_given(level)} in {counted(profile.levels[level], 'row')}" for level in spelt
+        f"{show_given(level)} in {counted(profile.levels[level], 'row')}" for level in levels
     )
-    so = "these rows are refused" if ordered else "else add it to levels"
-    return f"{shown}: does it stand for missing? Then leave these cells empty; {so}"
+    consequence = "these rows are refused" if ordered else "else add it to levels"
+    return f"{shown}: does it stand for missing? Then leave these cells empty; {consequence}"
 
 
-def _show_broken(rows: int, book: Book) -> str:
-    """Rows that can't be taken apart into cells."""
+def _broken_doubt(rows: int, book: Book) -> str:
+    """The doubt about rows that can't be split into cells."""
     shown, verb = counted(rows, "row"), "has" if rows == 1 else "have"
     if book.files[0].format == "JSON lines":
         return f"{shown} {verb} no JSON object with each key once; training refuses them"
@@ -284,9 +285,9 @@ def _words(name: str) -> list[str]:
     return [word for word in re.split(r"[\s_.\-]+", spaced.lower()) if word]
 
 
-def _human(name: str) -> str:
-    """A column's name as a label for people: 'yearly_income' is 'Yearly income'."""
-    # A name with spaces is written for people already.
+def _label_of(name: str) -> str:
+    """Make a label for people from a column name: 'yearly_income' is 'Yearly income'."""
+    # A name with spaces is already written for people.
     spaced = name.strip() if re.search(r"\s", name.strip()) else " ".join(_words(name))
     label = spaced or name.strip() or "Column"
     return label[0].upper() + label[1:]

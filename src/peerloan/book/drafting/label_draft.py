@@ -1,4 +1,4 @@
-"""Drafting the label of a definition: which of its two values means late."""
+"""Draft the label of a definition: which of its two values means late."""
 
 from __future__ import annotations
 
@@ -12,41 +12,44 @@ from peerloan.loan.text import counted, parse_number, show_given, stands_for_mis
 
 
 def draft_label(book: Book, profile: Profile, late: str | None) -> tuple[list[str], list[str]]:
-    """Doubts about the label, and its lines; `late` is the value that means late, None to guess.
+    """Draft the label: returns doubts and TOML lines.
 
-    Raises BookError if the label has not two values, or if `late` is none of them.
+    `late` is the value that means late; None to guess it. Raises BookError if the label does not
+    have two values, or if `late` is neither of them.
     """
     values = _label_values(book, profile)
     doubts = []
     reason = None
     if late is not None:
-        value = _chosen(book, profile, values, late)
+        value = _named_value(book, profile, values, late)
     else:
         value, reason, by_name = late_value(profile.name, values)
     on_time = next(other for other in values if other != value)
-    known = sum(values.values())
-    share = 100 * values[value] / known
-    count = f"{values[value]:,} of {counted(known, 'loan')}, {share:.2f} %"
-    where = f"{show_column(profile.name)}: {literal(value)}"
-    exchange = "if not, exchange late and on_time below, or draft again with --late"
+    outcomes = sum(values.values())
+    share = 100 * values[value] / outcomes
+    count = f"{values[value]:,} of {counted(outcomes, 'loan')}, {share:.2f} %"
+    subject = f"{show_column(profile.name)}: {literal(value)}"
+    advice = "if not, exchange late and on_time below, or draft again with --late"
     if reason is not None:
-        doubts.append(f"{where} is taken to mean late ({count}) {reason}; {exchange}")
+        doubts.append(f"{subject} is taken to mean late ({count}) {reason}; {advice}")
     if share > 50 and (reason is None or by_name):
         doubts.append(
-            f"{where} means late, and most loans have it ({count}); are on-time loans the rarer? "
-            f"{exchange[0].upper()}{exchange[1:]}"
+            f"{subject} means late, and most loans have it ({count}); are on-time loans the rarer? "
+            f"{advice[0].upper()}{advice[1:]}"
         )
     lines = ["[label]", f"column = {quote(profile.name)}", f"late = {literal(value)}"]
     lines += [f"on_time = {literal(on_time)}"]
-    lines += [comment(f"{values[value]:,} of {counted(known, 'loan')} are late ({share:.2f} %)")]
-    if unknown := profile.rows - known:
+    lines += [comment(f"{values[value]:,} of {counted(outcomes, 'loan')} are late ({share:.2f} %)")]
+    if unknown := profile.rows - outcomes:
         verb = "has" if unknown == 1 else "have"
         rows = counted(unknown, "row")
         lines.append(doubt(f"{rows} {verb} no outcome yet; training leaves them out"))
     return doubts, lines
 
 
-def _chosen(book: Book, profile: Profile, values: dict[LabelValue, int], late: str) -> LabelValue:
+def _named_value(
+    book: Book, profile: Profile, values: dict[LabelValue, int], late: str
+) -> LabelValue:
     """The label's value that `--late` names; raises BookError."""
     for value in values:
         if stands_for(late, value):
@@ -57,8 +60,9 @@ def _chosen(book: Book, profile: Profile, values: dict[LabelValue, int], late: s
 
 
 def _label_values(book: Book, profile: Profile) -> dict[LabelValue, int]:
-    """The label's two values, of the type that TOML should give them, with their counts; raises
-    BookError if there are not two.
+    """The label's two values in their TOML types, with their counts.
+
+    Raises BookError if there are not exactly two.
     """
     values: dict[LabelValue, int] = {}
     for text, count in profile.levels.items():
@@ -71,18 +75,18 @@ def _label_values(book: Book, profile: Profile) -> dict[LabelValue, int]:
         if value is not None:
             values[value] = values.get(value, 0) + count
     if len(values) > 2:
-        # By such a text a table says that the outcome is not known yet.
+        # NA and the like mean that the outcome is not known yet.
         values = {v: n for v, n in values.items() if not stands_for_missing(str(v))}
     if len(values) == 2 and not profile.uncounted:
         return values
-    got = f"{', '.join(map(literal, [*values][:5]))}{', …' if len(values) > 5 else ''}" or "none"
-    todo = ""
+    listed = f"{', '.join(map(literal, [*values][:5]))}{', …' if len(values) > 5 else ''}" or "none"
+    advice = ""
     if len(values) > 2:
-        todo = (
+        advice = (
             "; make a column with one value for loans that are late and one for those that are "
             "not, and leave it empty where the outcome is not known yet"
         )
     raise BookError(
         f"{book.name}: column {show_column(profile.name)}: expected two values of the label, got "
-        f"{got}{todo}"
+        f"{listed}{advice}"
     )

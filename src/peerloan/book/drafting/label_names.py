@@ -1,4 +1,4 @@
-"""Which value of a label means late, as names and counts say it."""
+"""Guess which value of a label means late, by names and counts."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ _GOOD = frozenset(
     | {"isgood", "ispaid", "isrepaid"}
 )
 _NOT = frozenset({"not", "non", "no", "never", "without", "isnt", "wasnt"})
-# Two words that are one.
+# Pairs of words that are read as one.
 _PAIRS = re.compile(r"\b(charged?|write|written|paid|on|past) (off|time|due)\b")
 _TRUE = frozenset({"1", "true", "t", "yes", "y"})
 _FALSE = frozenset({"0", "-1", "false", "f", "no", "n"})
 
 
 class LateValue(NamedTuple):
-    """The value that is taken to mean late, why, and whether a name says so."""
+    """The value that is taken to mean late, the reason, and whether a name decided it."""
 
     value: LabelValue
     reason: str
@@ -35,10 +35,10 @@ class LateValue(NamedTuple):
 
 
 def late_value(column: str, values: Mapping[LabelValue, int]) -> LateValue:
-    """Which of a label's two values means late, given how often each stands.
+    """Guess which of a label's two values means late, from the values and their counts.
 
-    The values' own names decide ("bad", "Fully Paid"); else, of a truth value, the column's name
-    ("is_bad", "paid_back"). A number has no name: then the rarer value is late.
+    First the names of the values decide ("bad", "Fully Paid"). If they are true and false (or 1 and
+    0), the name of the column decides ("is_bad", "paid_back"). Otherwise the rarer value is late.
     """
     first, second = values
     pairs = ((first, second), (second, first))
@@ -68,7 +68,7 @@ def _plain(value: LabelValue) -> str:
 
 
 def _meaning(text: str) -> str | None:
-    """Whether a name means late or good; None if it says neither, or both."""
+    """Whether a name means "late" or "good"; None for neither or both."""
     words = _words(text)
     meanings = set()
     for i, word in enumerate(words):
@@ -81,7 +81,7 @@ def _meaning(text: str) -> str | None:
 
 
 def _words(text: str) -> Sequence[str]:
-    """The words of a name: of isBad, is_bad, IS BAD, "Late (31-120 days)"."""
+    """Split a name into lower-case words: isBad, is_bad, IS BAD, "Late (31-120 days)"."""
     spaced = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", text)
     plain = " ".join(re.findall(r"[a-z]+", spaced.lower().replace("'", "")))
     return _PAIRS.sub(r"\1\2", plain).split()

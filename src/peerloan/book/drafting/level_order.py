@@ -1,4 +1,4 @@
-"""Finding the order of text levels that obviously have one."""
+"""Find the order of text levels that obviously have one."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _LESS = {"<", "<=", "under", "below", "up to", "less than"}
 
 
 def find_order(levels: Collection[str]) -> list[str] | None:
-    """The levels from lowest to highest, or None if that is not obvious from the words.
+    """Sort levels from lowest to highest; None if their order is not obvious.
 
-    Obvious are amounts ('< 1 year', '1 year', '10+ years'; '0-10', '10-20'), letters from A on
-    (also A1, A2 …), and words from very low to very high; three levels at least.
+    Recognised are amounts ('< 1 year', '1 year', '10+ years'; '0-10', '10-20'), letters from A on
+    (also A1, A2 …), and words from very low to very high. At least three levels are needed.
     """
     if len(levels) < 3:
         return None
@@ -38,14 +38,14 @@ def _by_amount(levels: Collection[str]) -> list[str] | None:
     keys: dict[tuple[float, int], str] = {}
     units = set()
     for level in levels:
-        found = _LEVEL.fullmatch(level.strip().lower())
-        if found is None:
+        amount = _LEVEL.fullmatch(level.strip().lower())
+        if amount is None:
             return None
-        less = found["before"] in _LESS
-        more = (found["before"] and not less) or found["plus"] or found["after"]
-        number = float(found["number"].replace(",", ""))
+        less = amount["before"] in _LESS
+        more = (amount["before"] and not less) or amount["plus"] or amount["after"]
+        number = float(amount["number"].replace(",", ""))
         keys[number, -1 if less else (1 if more else 0)] = level
-        units.add(found["unit"].removesuffix("s"))
+        units.add(amount["unit"].removesuffix("s"))
     if len(keys) < len(levels) or len(units) > 1:
         return None
     return [keys[key] for key in sorted(keys)]

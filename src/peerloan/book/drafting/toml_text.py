@@ -1,4 +1,4 @@
-"""Lines of TOML."""
+"""Write TOML: keys, values and comments."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 def array(key: str, texts: list[str]) -> list[str]:
-    """The lines of a key with a list of texts."""
+    """The lines of a key whose value is a list of texts."""
     line = f"{key} = [{', '.join(map(quote, texts))}]"
     if len(line) <= 100:
         return [line]
@@ -17,13 +17,13 @@ def array(key: str, texts: list[str]) -> list[str]:
 
 
 def quote(text: str) -> str:
-    """A text in quotes."""
-    # JSON's escapes are TOML's, which wants one more.
+    """Quote a text."""
+    # JSON's escapes are valid in TOML, which also requires DEL to be escaped.
     return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def literal(value: int | float | str | bool) -> str:
-    """A value."""
+    """Write a value as TOML."""
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, str):
@@ -32,10 +32,10 @@ def literal(value: int | float | str | bool) -> str:
 
 
 def comment(text: str) -> str:
-    """A comment; characters that a terminal would obey are escaped."""
+    """A comment line; control characters are escaped."""
     return "# " + _UNSAFE.sub(lambda found: ascii(found[0])[1:-1], text)
 
 
 def doubt(text: str) -> str:
-    """A comment that says what is doubted."""
+    """A `# doubt:` comment."""
     return comment(f"doubt: {text}")

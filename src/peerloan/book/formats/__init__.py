@@ -1,1 +1,1 @@
-"""The formats of a book's files, each read in parts: CSV, JSON lines, Parquet and Arrow."""
+"""Readers of the file formats, each part by part: CSV, JSON lines, Parquet and Arrow."""

@@ -1,4 +1,4 @@
-"""Reading one file of Arrow's own format: a file (Feather version 2) or a stream."""
+"""Read an Arrow IPC file (Feather version 2) or stream."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pyarrow as pa
 from peerloan.book.parts import BookError, Part, expect_columns, rows_of_part, shown
 
 FILE_MAGIC = b"ARROW1"
-# How each message of a stream begins.
+# The first bytes of each message of a stream.
 STREAM_MAGIC = b"\xff\xff\xff\xff"
 _PADDED_MAGIC = 8
 _END = b"\0\0\0\0"
@@ -21,8 +21,8 @@ _END = b"\0\0\0\0"
 class ArrowFile:
     """An Arrow file or stream; its columns keep their types.
 
-    A file holds a stream, an end mark and a footer, so both are read as streams: a file that is
-    mapped into memory takes none for what is not looked at.
+    An Arrow file is a stream with an end mark and a footer, so both are read as streams. The file
+    is memory-mapped: only what is read takes memory.
     """
 
     format = "Arrow"
@@ -30,19 +30,19 @@ class ArrowFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        with self._opened() as (_, reader):
+        with self._open() as (_, reader):
             expect_columns(len(reader.schema), shown(path))
             self.schema: pa.Schema = reader.schema.remove_metadata()
-            _ = self.schema.names  # decoded here, where a name that is no UTF-8 is caught
+            _ = self.schema.names  # decode the names here, where errors of UTF-8 are caught
             self.has_rows = any(batch.num_rows for batch in reader)
 
     def first_lines(self) -> list[tuple[int, str]]:
-        """None: the file is no text."""
+        """Empty: the file is not text."""
         return []
 
     def parts(self, first: int, at_byte: Callable[[int], None]) -> Iterator[Part]:
-        """Read the rows; `first` is the number of the first, `at_byte` hears how far it is read."""
-        with self._opened() as (mapped, reader):
+        """Read the rows; see `TableFile.parts`."""
+        with self._open() as (mapped, reader):
             position, most_rows = mapped.tell(), rows_of_part(len(self.schema))
             for batch in reader:
                 position = mapped.tell()
@@ -56,7 +56,7 @@ class ArrowFile:
             self._expect_end(mapped, position)
 
     @contextmanager
-    def _opened(self) -> Iterator[tuple[pa.MemoryMappedFile, pa.RecordBatchStreamReader]]:
+    def _open(self) -> Iterator[tuple[pa.MemoryMappedFile, pa.RecordBatchStreamReader]]:
         try:
             with pa.memory_map(str(self.path)) as mapped:
                 if mapped.read(len(FILE_MAGIC)) == FILE_MAGIC:
@@ -70,9 +70,9 @@ class ArrowFile:
             raise self._broken(reason) from None
 
     def _expect_end(self, mapped: pa.MemoryMappedFile, position: int) -> None:
-        """Raises BookError if the stream ends without its mark, or something follows it.
+        """Raise BookError if the end mark is absent or more bytes follow it.
 
-        `position` is the place behind the last batch.
+        `position` is the end of the last batch.
         """
         end, size = mapped.tell(), mapped.size()
         mapped.seek(end - len(_END))
@@ -80,7 +80,7 @@ class ArrowFile:
             raise self._broken("no end mark behind the last row")
         mapped.seek(0)
         if mapped.read(len(FILE_MAGIC)) == FILE_MAGIC:
-            # The footer, its length in four bytes, and the magic once more.
+            # A file ends with the footer, its length in four bytes, and the magic again.
             mapped.seek(max(0, size - len(FILE_MAGIC) - 4))
             length = int.from_bytes(mapped.read(4), "little")
             if mapped.read() != FILE_MAGIC or end + length + 4 + len(FILE_MAGIC) > size:
@@ -100,9 +100,9 @@ class ArrowFile:
 
 
 def _expect_valid(records: pa.RecordBatch) -> None:
-    """Raise pa.ArrowInvalid for data by which a reader would leave its buffers.
+    """Raise pa.ArrowInvalid for data that would make a reader leave its buffers.
 
-    Text need not be UTF-8: that is a fault of its value.
+    Text that is not UTF-8 passes: it is a problem of its value, not of the file.
     """
     for column in records.columns:
         if pa.types.is_string(column.type):

@@ -1,4 +1,4 @@
-"""The first lines of a CSV file: what it is, and the names of its columns."""
+"""Read the header of a CSV file: encoding, separator and column names."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from peerloan.loan.text import show_given
 HEADER_LIMIT = 1 << 20
 _BOM = b"\xef\xbb\xbf"
 _LINE = re.compile(rb"[^\r\n]*(?:\r\n|\r|\n|\Z)")
-# What Excel writes and reads above the header.
+# The separator line that Excel writes above the header.
 _SEPARATOR_LINE = re.compile(rb'"?sep=(\\t|[^\r\n"])?"?[,;\t ]*(?:\r\n|\r|\n|\Z)', re.IGNORECASE)
 _SEPARATORS = {b"\t": "tabs", b"\\t": "tabs", b" ": "spaces"}
 _LOOKED_AT = 20
-# By these first rows it is decided how wide the table is.
+# The first rows, by which the width of the table is determined.
 _ROWS, _ROWS_BYTES = 100, 1 << 16
 
 
 @dataclass(frozen=True)
 class Header:
-    """The names of a CSV's columns, the empty ones included.
+    """The column names of a CSV file, empty ones included.
 
-    `start` is the number of bytes before the first row, `line` the number of the header's line.
+    `start` is the byte offset of the first row, `line` the line number of the header.
     """
 
     names: list[str]
@@ -39,9 +39,9 @@ class Header:
 
 
 def read_header(head: bytes, where: str) -> Header:
-    """The header in a file's first bytes (at most HEADER_LIMIT); raises BookError.
+    """Parse the header from a file's first bytes (at most HEADER_LIMIT); raises BookError.
 
-    `where` is the file's name.
+    `where` is the file's name for messages.
     """
     expect_text(head, where)
     start = len(_BOM) if head.startswith(_BOM) else 0
@@ -50,7 +50,7 @@ def read_header(head: bytes, where: str) -> Header:
     notes = []
     if separator := _SEPARATOR_LINE.match(head, start):
         _expect_comma(separator[1] or b"", where)
-        notes.append("the first line, sep=, names the separator and was passed over")
+        notes.append("the first line, sep=, names the separator and was skipped")
         start = separator.end()
     names, end, line = _names(head, start, where)
     expect_columns(len(names), where)
@@ -65,7 +65,7 @@ def read_header(head: bytes, where: str) -> Header:
 
 
 def read_lines(head: bytes) -> list[tuple[int, str]]:
-    """The first lines of a text with their numbers, blank ones left out."""
+    """The first lines of a text with their line numbers, without blank ones."""
     start = len(_BOM) if head.startswith(_BOM) else 0
     lines = ((i, match[0].strip()) for i, match in enumerate(_LINE.finditer(head, start), 1))
     return [(i, line.decode("utf-8", "replace")) for i, line in lines if line][:_LOOKED_AT]
@@ -81,14 +81,14 @@ def _expect_comma(separator: bytes, where: str) -> None:
 
 
 def _names(head: bytes, start: int, where: str) -> tuple[list[str], int, int]:
-    """The header's cells, the place behind it, and the number of its line."""
+    """The header's cells, the byte offset behind it, and its line number."""
     position = start
 
     def lines() -> Iterator[str]:
         nonlocal position
         for line in _LINE.finditer(head, start):
             position = line.end()
-            # Any bytes; what is no UTF-8 is named below, with its column.
+            # Decodes any bytes; a name that is not UTF-8 is refused below, with its column.
             yield line[0].decode("utf-8", "surrogateescape")
 
     reader = csv.reader(lines())
@@ -119,9 +119,9 @@ def _names(head: bytes, start: int, where: str) -> tuple[list[str], int, int]:
 
 
 def _as_wide(names: list[str], text: bytes) -> list[str]:
-    """The names for as many cells as every one of the first rows has, if the difference is cells
-    without a name and without a value: programs that end rows with a comma may not end the header
-    with one, or the other way round.
+    """Pad or cut the names to the width of the first rows, if only empty cells make the difference.
+
+    Some programs end each row, but not the header, with a comma, or the other way round.
     """
     reader = csv.reader(io.StringIO(text.decode("latin-1"), newline=""))
     try:
@@ -129,7 +129,7 @@ def _as_wide(names: list[str], text: bytes) -> list[str]:
     except csv.Error:
         return names
     if len(text) == _ROWS_BYTES:
-        rows = rows[:-1]  # it may be cut
+        rows = rows[:-1]  # the last row may be incomplete
     if len({len(row) for row in rows}) != 1:
         return names
     width, width_named = len(rows[0]), len(names)

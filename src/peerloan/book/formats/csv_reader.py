@@ -1,7 +1,7 @@
-"""Reading one CSV file, gzipped or not: exact row numbers, and values as raw bytes.
+"""Read a CSV file, gzipped or not, with exact row numbers and values as raw bytes.
 
-Values stay bytes until a definition says what they are, so that text that is no UTF-8 is a
-problem of its value and not of the file.
+Values stay bytes until a definition says what they are. So text that is not UTF-8 is a problem of
+its value, not of the file.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from peerloan.book.formats.text_stream import open_stream
 from peerloan.book.parts import PART_ROWS, BookError, Part, is_no_table, shown
 from peerloan.loan import Problem
 
-# Also the longest row that can be read.
+# Bytes that the parser reads at once; also the longest row that it can read.
 _BLOCK = 1 << 22
 _RELEASE_SECONDS = 1.0
 _FIRST_LINES = 1 << 16
 _NO_END = 1 << 62
-# After so many of them it is asked whether a signal came.
+# Check for a signal once in so many rejected rows.
 _CALLS = 1_024
 
 
@@ -48,26 +48,26 @@ class CsvFile:
             self._names, self._start = header.names, header.start
             size = path.stat().st_size if stream is raw else None
             tail = find_tail(stream, size, self._start)
-            # The place behind the last row.
+            # The byte offset behind the last row; None: the end of the file.
             self._end = None if tail is None else tail.start
             self.has_rows = self._any_row(stream)
         self._nameless = _nameless(self._names)
         named = [name for i, name in enumerate(self._names) if i not in self._nameless]
         self.schema = pa.schema([(name, pa.binary()) for name in named])
-        self.notes = (*header.notes, *self._passed_over(0 if tail is None else tail.rows))
+        self.notes = (*header.notes, *self._skip_notes(0 if tail is None else tail.rows))
 
     def first_lines(self) -> list[tuple[int, str]]:
-        """The first lines with their numbers."""
+        """The first lines with their line numbers."""
         with open_stream(self.path) as (stream, _):
             return read_lines(stream.read(_FIRST_LINES))
 
     def parts(self, first: int, at_byte: Callable[[int], None]) -> Iterator[Part]:
-        """Read the rows; `first` is the number of the first, `at_byte` hears how far it is read."""
+        """Read the rows; see `TableFile.parts`."""
         for part in self._all_columns(first, at_byte):
             yield self._named_columns(part) if self._nameless else part
 
     def _any_row(self, stream: IO[bytes]) -> bool:
-        """Whether there is more than blank lines before the end."""
+        """Whether there is anything but blank lines before the end."""
         stream.seek(self._start)
         left = _NO_END if self._end is None else self._end - self._start
         while left and (block := stream.read(min(left, HEADER_LIMIT))):
@@ -76,25 +76,25 @@ class CsvFile:
             left -= len(block)
         return False
 
-    def _passed_over(self, rows: int) -> Iterator[str]:
+    def _skip_notes(self, rows: int) -> Iterator[str]:
         if count := len(self._nameless):
             noun = "column" if count == 1 else "columns"
-            yield f"{count} {noun} without a name passed over: a row with a value there is refused"
+            yield f"{count} {noun} without a name skipped: a row with a value there is refused"
         if rows:
             noun = "row" if rows == 1 else "rows"
-            yield f"{rows:,} {noun} without any value at the end passed over"
+            yield f"{rows:,} {noun} without any value at the end skipped"
 
     def _named_columns(self, part: Part) -> Part:
-        """A part without its nameless columns; a row that has a value there is a problem."""
+        """Drop the nameless columns; a row with a value in one becomes a problem."""
         records = part.records
         wrong = np.zeros(records.num_rows, dtype=np.bool_)
         problems = []
         for i in self._nameless:
             lengths = pc.binary_length(records.column(i)).to_numpy(zero_copy_only=False)
-            given = f"a value in column {i + 1}, which has no name"
+            description = f"a value in column {i + 1}, which has no name"
             places = np.flatnonzero((lengths > 0) & ~wrong)
             problems += [
-                Problem(row, "(row)", _cells(len(self._names)), given)
+                Problem(row, "(row)", _cells(len(self._names)), description)
                 for row in part.numbers[places].tolist()
             ]
             wrong[places] = True
@@ -110,18 +110,18 @@ class CsvFile:
         width = len(self._names)
         rejected = _Rejected(width, first - 1)
         schema = pa.schema([(name, pa.binary()) for name in self._names])
-        nothing = pa.RecordBatch.from_pylist([], schema=schema)
-        # Columns are read by position: names may be anything here.
+        no_records = pa.RecordBatch.from_pylist([], schema=schema)
+        # Columns are read by position: names may be empty or repeated here.
         keys = [str(i) for i in range(width)]
         with open_stream(self.path) as (stream, raw):
             stream.read(self._start)
             left = _NO_END if self._end is None else self._end - self._start
             feed = _Feed(stream, raw, left, b"\n" + _end_mark(width).encode())
 
-            def opened() -> Any:
+            def open_reader() -> Any:
                 return pyarrow.csv.open_csv(
                     pa.PythonFile(feed, "r"),
-                    # One thread: only then does the parser know the rows' numbers.
+                    # One thread: otherwise the parser does not know the row numbers.
                     pyarrow.csv.ReadOptions(
                         column_names=keys, block_size=_BLOCK, use_threads=False
                     ),
@@ -133,12 +133,14 @@ class CsvFile:
                 )
 
             number = first
-            batches = _batches(opened, rejected, lambda: self._unreadable(rejected, number - 1))
+            batches = _batches(
+                open_reader, rejected, lambda: self._read_error(rejected, number - 1)
+            )
             try:
                 for block, batch in enumerate(batches, 1):
-                    # Of a batch without records too, or all of a book's would be held.
+                    # Also if the batch has no records: otherwise all rejected rows would pile up.
                     while rejected.fill_part(number):
-                        yield rejected.part(nothing, number)
+                        yield rejected.part(no_records, number)
                         number += PART_ROWS
                     columns = batch.columns
                     if not feed.ascii:
@@ -146,18 +148,18 @@ class CsvFile:
                     records = pa.RecordBatch.from_arrays(columns, schema=schema)
                     for start in range(0, records.num_rows, PART_ROWS):
                         while rejected.fill_part(number):
-                            yield rejected.part(nothing, number)
+                            yield rejected.part(no_records, number)
                             number += PART_ROWS
                         part = rejected.part(records.slice(start, PART_ROWS), number)
                         number += part.size
                         yield part
-                    # The feed is ahead of the parser, which makes one batch of each block.
+                    # The feed is ahead of the parser, which makes one batch per block.
                     at_byte(feed.positions[min(block, len(feed.positions)) - 1])
             finally:
                 batches.close()
                 del batches
                 feed.wait_for_release()
-        # The mark comes after every row, unless a quotation that nobody closed has swallowed it.
+        # The end mark is the last row, unless an unclosed quotation mark swallowed it.
         if rejected.last < number or not rejected.end():
             row = max(number - 1, rejected.last)
             raise BookError(
@@ -165,12 +167,12 @@ class CsvFile:
                 f"a quoted value in row {row} runs to the end of the file"
             )
         while rejected.waiting:
-            part = rejected.part(nothing, number)
+            part = rejected.part(no_records, number)
             number += part.size
             yield part
 
-    def _unreadable(self, rejected: _Rejected, last: int) -> BaseException:
-        """Why the parser did not go on behind the row of this number."""
+    def _read_error(self, rejected: _Rejected, last: int) -> BaseException:
+        """The error that stopped the parser after row `last`."""
         if rejected.stopped:
             return KeyboardInterrupt()
         if rejected.refusal:
@@ -182,13 +184,17 @@ class CsvFile:
 
 
 class _Feed(io.RawIOBase):
-    """A CSV's bytes as the parser should get them: a stream that only reads.
+    """A read-only stream of a CSV's bytes, adapted for the parser.
 
-    Three things differ from the file: bytes that are not ASCII come as if the text were Latin-1,
-    since the parser can report a wrong row only if it is valid UTF-8 (`_from_latin` turns them
-    back); a block never ends with a carriage return, after which the parser would drop a newline
-    even from within quotes; and a mark follows the last row, by which an unclosed quotation mark
-    is found. `left` is how many bytes there are up to that.
+    It differs from the file in three ways:
+
+    - Text is decoded as Latin-1 and encoded as UTF-8, since the parser can report a wrong row only
+      if it is valid UTF-8. `_from_latin` reverses this.
+    - A block never ends with a carriage return: the parser would drop a newline that follows, even
+      within quotes.
+    - An end mark follows the last row, by which an unclosed quotation mark is detected.
+
+    `left` is the number of bytes to read from the file. Thread-safe: Arrow reads in its own thread.
     """
 
     def __init__(self, stream: IO[bytes], raw: IO[bytes], left: int, end: bytes) -> None:
@@ -208,10 +214,10 @@ class _Feed(io.RawIOBase):
         return block
 
     def wait_for_release(self) -> None:
-        """Give out nothing more, and wait until every block is let go of.
+        """End the stream and wait (at most a second) until Arrow has released every block.
 
-        Arrow reads in a thread of its own, which does so a little later than it has parsed them. If
-        the interpreter ends just then, that thread aborts the whole process.
+        Arrow's reading thread releases a block a little after it was parsed. If the interpreter
+        ended in between, that thread would abort the process.
         """
         until = time.monotonic() + _RELEASE_SECONDS
         if self._reading.acquire(timeout=_RELEASE_SECONDS):
@@ -225,7 +231,7 @@ class _Feed(io.RawIOBase):
         for block in self._lent:
             try:
                 block.clear()
-            except BufferError:  # Arrow still looks at it
+            except BufferError:  # Arrow still uses it
                 lent.append(block)
         return lent
 
@@ -248,24 +254,24 @@ class _Feed(io.RawIOBase):
 
 
 class _Rejected:
-    """The rows that have too many or too few cells, until their part is made."""
+    """Collects rows with too many or too few cells until their part is made."""
 
     def __init__(self, width: int, before: int) -> None:
         self._width, self._before = width, before
         self._end = _end_mark(width)
-        # Plain machine integers: a book may consist of nothing else.
+        # Machine integers, not objects: every row of a book may be rejected.
         self._numbers, self._cells = array("q"), array("q")
         self._count = self._first = self._first_cells = 0
         self._last = ""
-        # The number of the last one, if there is one.
+        # The row number of the last rejected row; 0 if there is none.
         self.last = 0
-        # Why they are too many, in words.
+        # Why reading was stopped: too many rejected rows.
         self.refusal = ""
         self.came_signal: Callable[[], bool] = lambda: False
         self.stopped = False
 
     def __call__(self, row: Any) -> str:
-        """The parser's report of such a row, in a thread of its own."""
+        """Called by the parser, in its own thread, for each rejected row."""
         self.last = row.number + self._before
         self._numbers.append(self.last)
         self._cells.append(row.actual_columns)
@@ -286,9 +292,9 @@ class _Rejected:
         return "error"
 
     def end(self) -> bool:
-        """Take off the end mark, which is the last row; whether it was there.
+        """Remove the end mark, which is the last rejected row; returns whether it was there.
 
-        An equal row before it is one of the table's.
+        An equal row before it belongs to the table.
         """
         ended = self._last == self._end
         if ended:
@@ -301,14 +307,14 @@ class _Rejected:
         return bool(self._numbers)
 
     def fill_part(self, first: int) -> bool:
-        """Whether the rows from this number on are all rejected, as many as a part holds."""
+        """Whether the next PART_ROWS rows, from this number on, are all rejected."""
         last = PART_ROWS - 1
         return last < len(self._numbers) and self._numbers[last] == first + last
 
     def part(self, records: pa.RecordBatch, first: int) -> Part:
-        """These records with their numbers, and the rejected rows among them.
+        """Make a part of these records and the rejected rows among them.
 
-        Without records, as many of the rejected rows as a part holds.
+        Without records, the part holds up to PART_ROWS rejected rows.
         """
         end = len(self._numbers) if records.num_rows else PART_ROWS
         rejected = np.array(self._numbers[:end], dtype=np.int64)
@@ -327,15 +333,15 @@ class _Rejected:
 
 
 def _batches(
-    opened: Callable[[], Any], rejected: _Rejected, why: Callable[[], BaseException]
+    open_reader: Callable[[], Any], rejected: _Rejected, why: Callable[[], BaseException]
 ) -> Generator[pa.RecordBatch, None, None]:
-    """The parser's batches; what it can't read, the first block included, is a BookError."""
+    """Iterate over the parser's batches; raises `why()` if the parser fails."""
     reader = None
     try:
         while True:
-            # Not between two: whoever takes the batches may have signals of its own.
+            # Only while parsing: the consumer of the batches may handle signals itself.
             with noticed_signals() as rejected.came_signal:
-                reader = opened() if reader is None else reader
+                reader = open_reader() if reader is None else reader
                 batch = next(reader, None)
             if batch is None:
                 return
@@ -343,26 +349,26 @@ def _batches(
     except pa.ArrowInvalid:
         raise why() from None
     finally:
-        del reader  # or the traceback of an error would keep its blocks
+        del reader  # otherwise the traceback of an error keeps its blocks alive
 
 
 def _nameless(names: list[str]) -> list[int]:
-    """The columns that are left out if they hold nothing: those without a name.
+    """The positions of columns without a name, which are dropped if they hold no value.
 
-    The first column may name the rows, as R and pandas write them; and one column alone amid others
-    is taken for one whose name is empty.
+    The first column is kept: R and pandas write row names there. So is a single nameless column
+    between others: it is a column whose name is empty.
     """
     places = [i for i, name in enumerate(names) if i and not name.strip()]
     return [] if len(places) == 1 and places[0] < len(names) - 1 else places
 
 
 def _end_mark(width: int) -> str:
-    """A row of one cell too many, so that it is never taken for a record."""
+    """A row with one cell too many, so that it is always rejected."""
     return "\x04" + "," * width
 
 
 def _from_latin(column: pa.Array) -> pa.Array:
-    """A column of Latin-1 read as UTF-8, as the bytes that it was."""
+    """Reverse the encoding of `_Feed`: the original bytes of a column."""
     data = column.buffers()[2]
     if data is None or data.to_pybytes().isascii():
         return column

@@ -1,4 +1,4 @@
-"""The rows at the end of a CSV file that hold nothing but commas, as spreadsheets leave them."""
+"""Find the empty rows at the end of a CSV file: only commas, as spreadsheets leave them."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ _NOTHING = b",\r\n"
 
 
 class Tail(NamedTuple):
-    """The place behind the last line that holds anything, and the rows without a value after it."""
+    """Where the table ends: the byte offset behind its last row, and the empty rows after it."""
 
     start: int
     rows: int
 
 
 def find_tail(stream: IO[bytes], size: int | None, after: int) -> Tail | None:
-    """The rows at the end of a text that hold commas alone; None if there are none.
+    """Find the rows at the end of a text that hold only commas; None if there are none.
 
-    `size` is the text's size if the stream can be read backwards; else all of it is read. `after`
-    is where the rows begin. A quotation mark is more than a comma, so none of these rows can lie
-    within a quoted value that is closed.
+    `size` is the size of the text if the stream can be read backwards; with None all of it is read.
+    `after` is the byte offset of the first row. These rows hold no quotation mark, so they can't
+    lie within a quoted value that is closed.
     """
     solid, comma = _forwards(stream) if size is None else _backwards(stream, size)
     if not comma:
@@ -28,7 +28,7 @@ def find_tail(stream: IO[bytes], size: int | None, after: int) -> Tail | None:
     solid = max(solid, after)
     stream.seek(solid)
     if solid > after:
-        # What follows the last byte of a line belongs to it.
+        # Move to the end of that line.
         while (line := stream.read(1)) and line not in b"\r\n":
             solid += 1
         solid += 1
@@ -41,9 +41,7 @@ def find_tail(stream: IO[bytes], size: int | None, after: int) -> Tail | None:
 
 
 def _forwards(stream: IO[bytes]) -> tuple[int, bool]:
-    """The place behind the last byte that is neither a comma nor a line's end, and whether a comma
-    follows.
-    """
+    """The offset behind the last byte but commas and line ends; and whether a comma follows."""
     solid = position = 0
     comma = False
     stream.seek(0)
@@ -56,7 +54,7 @@ def _forwards(stream: IO[bytes]) -> tuple[int, bool]:
 
 
 def _backwards(stream: IO[bytes], size: int) -> tuple[int, bool]:
-    """The same, from the end of a text of this size."""
+    """As `_forwards`, reading blocks from the end of a text of this size."""
     end, comma = size, False
     while end:
         start = max(0, end - _BLOCK)

@@ -1,4 +1,4 @@
-"""Text that is no UTF-8: what it probably is, where it stands, and how to convert it."""
+"""Describe text that is not UTF-8: where it is, its probable encoding, how to convert it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _LOOKED_AT = 400
 
 
 class Misencoded(NamedTuple):
-    """A value that is no UTF-8, with its data row and column, counted from 1."""
+    """A value that is not UTF-8, with its data row and column (from 1)."""
 
     value: bytes
     row: int
@@ -30,19 +30,19 @@ class Misencoded(NamedTuple):
 
     @property
     def shown(self) -> str:
-        """The value as people may recognise it."""
+        """The value as readable text."""
         return show_bytes(self.value)
 
     def words(self, names: Sequence[str]) -> str:
-        """Where a value stands that is no UTF-8, and what it is."""
+        """Describe where the value is, and what it is."""
         column = names[self.column - 1] if self.column <= len(names) else str(self.column)
-        return f"row {self.row}, column {column}, is no UTF-8: {self.shown}"
+        return f"row {self.row}, column {column}, is not UTF-8: {self.shown}"
 
 
 def guess_encoding(head: bytes) -> str | None:
-    """The encoding that a file's first bytes show, if it is UTF-16 or UTF-32; else None.
+    """Recognise UTF-16 and UTF-32 by a file's first bytes; None for anything else.
 
-    Without a byte order mark, text that is mostly ASCII shows it by its zeros.
+    Without a byte order mark, the zero bytes of mostly ASCII text show the encoding.
     """
     for mark, encoding in _MARKS.items():
         if head.startswith(mark):
@@ -59,9 +59,9 @@ def guess_encoding(head: bytes) -> str | None:
 
 
 def not_utf8(text: bytes, is_end: bool) -> Misencoded | None:
-    """The first cell of a CSV's rows that is no UTF-8.
+    """Find the first cell of CSV rows that is not UTF-8; None if all are.
 
-    Unless it `is_end` of the file, the last letter may be cut.
+    Unless the text `is_end` of the file, an incomplete last character is allowed.
     """
     try:
         codecs.getincrementaldecoder("utf-8")().decode(text, is_end)
@@ -69,7 +69,7 @@ def not_utf8(text: bytes, is_end: bool) -> Misencoded | None:
         pass
     else:
         return None
-    # Latin-1 takes any byte, and gives it back.
+    # Latin-1 decodes any byte, and encodes it back.
     rows = csv.reader(io.StringIO(text.decode("latin-1"), newline=""))
     number = 0
     try:
@@ -85,20 +85,20 @@ def not_utf8(text: bytes, is_end: bool) -> Misencoded | None:
 
 
 def show_bytes(value: bytes) -> str:
-    """Bytes that are no UTF-8, as text if they look like Windows-1252."""
+    """Show bytes that are not UTF-8, as text if they look like Windows-1252."""
     text = _western(value)
     return show_given(value) if text is None else f"{show_given(text)} (Windows-1252, not UTF-8)"
 
 
 def convert(value: bytes) -> str:
-    """What to do about a file with such a value."""
+    """Advice on how to convert a file with such a value."""
     if _western(value) is None:
         return "convert it to UTF-8"
     return f"if that reads well, convert it: iconv -f {_WESTERN} -t UTF-8"
 
 
 def _western(value: bytes) -> str | None:
-    """The text if it looks like Windows-1252: letters, and none of it is UTF-8 beyond ASCII."""
+    """Decode as Windows-1252 if it looks like it: has letters, and no UTF-8 beyond ASCII."""
     ascii_letters = value.decode("ascii", "ignore")
     if not re.search("[A-Za-z]", ascii_letters) or value.decode("utf-8", "ignore") != ascii_letters:
         return None

@@ -1,4 +1,4 @@
-"""Files that people take for a table of text, and what they are."""
+"""Recognise files of other formats that are passed as a table, and say what they are."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _KINDS = {
 
 
 def expect_text(head: bytes, where: str) -> None:
-    """Raises BookError if a file's first bytes are known to be no CSV and no JSON lines."""
+    """Raise BookError if a file's first bytes show that it is neither CSV nor JSON lines."""
     for magic, kind in _KINDS.items():
         if head.startswith(magic):
             raise BookError(f"{where}: expected {EXPECTED}, got {kind}")
@@ -44,7 +44,7 @@ def expect_text(head: bytes, where: str) -> None:
 
 
 def _other_json(head: bytes) -> str | None:
-    """What JSON is that has no object a line, and what to do about it."""
+    """Describe JSON that is not JSON lines, with advice; None if it may be."""
     text = head.removeprefix(_BOM).lstrip(_SPACE)
     start = text[:1] + text[1:].lstrip(_SPACE)[:1]
     if start in (b"[{", b"[[", b"[]", b'["'):

@@ -1,4 +1,4 @@
-"""From JSON's values to a column: of one type if all values are of it, else as text."""
+"""Convert JSON values to an Arrow column: of their common type, or text if they have none."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import pyarrow as pa
 
 from peerloan.book.cells import as_text
 
-# Kinds of values: bool, whole, wide (beyond what a double holds exactly), huge (beyond 64 bits),
-# number, text, nested; a missing value has none.
+# Kinds of values: bool, whole (integer), wide (an integer beyond what a double holds exactly), huge
+# (an integer beyond 64 bits), number (float), text, nested. A missing value has no kind.
 Kinds = set[str]
-# Its only field is the value as JSON: no field of a loan can hold it.
+# Type of a column of objects and arrays: its only field is the JSON text. No loan field accepts it.
 NESTED = pa.struct([("json", pa.string())])
 _WIDE = 2**53
 _HUGE = 2**63
@@ -20,7 +20,7 @@ _KINDS = {bool: "bool", float: "number", str: "text", dict: "nested", list: "nes
 
 
 def kinds_of(values: list[Any]) -> Kinds:
-    """The kinds of some values."""
+    """The kinds of these values."""
     types = set(map(type, values))
     kinds = {_KINDS[kind] for kind in types if kind in _KINDS}
     if int in types:
@@ -35,7 +35,7 @@ def kinds_of(values: list[Any]) -> Kinds:
 
 
 def type_of(kinds: Kinds) -> pa.DataType:
-    """The type of a column with these kinds of values; every value is exact in it."""
+    """The column type for these kinds of values; it holds every value exactly."""
     plain = kinds - {"nested"}
     if not plain:
         return NESTED if kinds else pa.null()
@@ -49,7 +49,7 @@ def type_of(kinds: Kinds) -> pa.DataType:
 
 
 def make_column(values: list[Any], kind: pa.DataType) -> pa.Array:
-    """Values as a column of a type that `type_of` gave for them."""
+    """Make a column of values, with the type that `type_of` returned for them."""
     if kind == NESTED:
         values = [None if value is None else {"json": _as_json(value)} for value in values]
     elif pa.types.is_string(kind):

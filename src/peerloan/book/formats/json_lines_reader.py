@@ -1,4 +1,4 @@
-"""Reading one file of JSON lines, gzipped or not: an object a line, each of them a row."""
+"""Read a JSON lines file, gzipped or not: one object a line, each a row."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ ENDINGS = (".jsonl", ".jsonl.gz", ".ndjson", ".ndjson.gz")
 _BOM = b"\xef\xbb\xbf"
 _SPACE = b" \t\r\n"
 _EXPECTED = "a JSON object with each key once"
-# A line of more bytes is no row; fewer rows than elsewhere are held, since each is an object.
+# Longest line in bytes. Parts have fewer rows than in other formats: each row is a dict.
 _LONGEST = 1 << 22
 _PART_ROWS = 16_384
 _HEAD = 1 << 12
 _PART_BYTES = 1 << 24
-# A row may lack most of many keys, and has a cell for each in a part.
+# Limit of cells (rows × columns) in a part: a row has a cell even for a key that it lacks.
 _PART_CELLS = 1 << 22
 
 
 class _Chunk(NamedTuple):
-    """Some lines' rows and their numbers; what is wrong with others, by number; and the place in
-    the file behind them.
+    """A run of lines: rows with their numbers, wrong lines as (number, reason), and the file offset
+    behind them.
     """
 
     rows: list[dict[str, Any]]
@@ -43,15 +43,15 @@ class _Chunk(NamedTuple):
 
 
 class WrongLineError(ValueError):
-    """A line that is no row; says what it is."""
+    """A line that is not a row; says what it is instead."""
 
 
 class JsonLinesFile:
-    """A file of JSON lines.
+    """A JSON lines file.
 
-    It is read once as it is opened, since any row may bring another key or a value of another kind.
-    A column has the type that all of its values have; else it is text, each value as CSV would have
-    it. A key that a row lacks is missing there.
+    Opening reads it once, since any row may have new keys or other types of values. A column has
+    the common type of its values, or else is text, each value as in CSV. A key that a row lacks is
+    missing there.
     """
 
     format = "JSON lines"
@@ -73,24 +73,26 @@ class JsonLinesFile:
         if not kinds:
             number, reason = wrong[0] if wrong else (1, "an object without a key")
             raise BookError(
-                f"{shown(path)}: row {number}: expected {_EXPECTED}, got {reason}, and no other "
-                "row is right"
+                f"{shown(path)}: row {number}: expected {_EXPECTED}, got {reason}; no other row is "
+                "right either"
             )
-        self._types = {key: type_of(some) for key, some in kinds.items()}
-        self._mixed = [key for key, some in kinds.items() if "nested" in some and len(some) > 1]
+        self._types = {key: type_of(key_kinds) for key, key_kinds in kinds.items()}
+        self._mixed = [
+            key for key, key_kinds in kinds.items() if "nested" in key_kinds and len(key_kinds) > 1
+        ]
         self.schema = pa.schema(list(self._types.items()))
 
     def add_columns(self, names: list[str]) -> None:
-        """Have these columns too, those of other files; a new one is missing in every row."""
+        """Add the columns of other files; an added column is missing in every row."""
         self._types |= {name: pa.null() for name in names if name not in self._types}
         self.schema = pa.schema(list(self._types.items()))
 
     def first_lines(self) -> list[tuple[int, str]]:
-        """None: the keys of every line are names."""
+        """Empty: the file has no header."""
         return []
 
     def parts(self, first: int, at_byte: Callable[[int], None]) -> Iterator[Part]:
-        """Read the rows; `first` is the number of the first, `at_byte` hears how far it is read."""
+        """Read the rows; see `TableFile.parts`."""
         most_rows = min(_PART_ROWS, max(1, _PART_CELLS // len(self._types)))
         for chunk in self._chunks(most_rows):
             rows, numbers, wrong = chunk.rows, chunk.numbers, chunk.wrong
@@ -161,17 +163,17 @@ class JsonLinesFile:
 
 
 def read_line(line: bytes) -> dict[str, Any]:
-    """A line's object; raises WrongLineError, which is a ValueError, saying what it is instead."""
+    """Parse a line's JSON object; raises WrongLineError."""
     try:
         text = line.rstrip(_SPACE).decode("utf-8")
         value = _DECODER.decode(text)
         if "\\u" in text:
-            # Half of a pair of surrogates can be written, but is no letter.
+            # An escaped lone surrogate parses, but is not a character: encoding raises.
             json.dumps(value, ensure_ascii=False).encode("utf-8")
     except json.JSONDecodeError as error:
         raise WrongLineError(f"no JSON at character {error.pos + 1}") from None
     except UnicodeError:
-        raise WrongLineError("text that is no UTF-8") from None
+        raise WrongLineError("text that is not UTF-8") from None
     except RecursionError:
         raise WrongLineError("values nested too deep") from None
     except WrongLineError:
@@ -184,7 +186,7 @@ def read_line(line: bytes) -> dict[str, Any]:
 
 
 def is_json_lines(stream: IO[bytes]) -> bool:
-    """Whether a text's first line that is not blank is a JSON object, or the beginning of one."""
+    """Whether the first non-blank line is a JSON object, or the start of a very long one."""
     head = stream.read(_HEAD)
     while head and not head.removeprefix(_BOM).strip(_SPACE) and (more := stream.read(_HEAD)):
         head = more
@@ -203,11 +205,11 @@ def is_json_lines(stream: IO[bytes]) -> bool:
 def _without_nested(
     key: str, rows: list[dict[str, Any]], numbers: list[int], wrong: list[tuple[int, str]]
 ) -> tuple[list[dict[str, Any]], list[int], list[tuple[int, str]]]:
-    """The rows without those that have an object or an array where others have a plain value."""
+    """Move rows that have an object or array where others have a plain value to the wrong ones."""
     nested = [isinstance(row.get(key), dict | list) for row in rows]
     if not any(nested):
         return rows, numbers, wrong
-    plain = [not some for some in nested]
+    plain = [not is_nested for is_nested in nested]
     reasons = [
         (number, f"{_name(row[key])} in {key}, where other rows have a plain value")
         for row, number in itertools.compress(zip(rows, numbers, strict=True), nested)
@@ -234,7 +236,7 @@ _DECODER = json.JSONDecoder(object_pairs_hook=_pairs)
 
 
 def _name(value: object) -> str:
-    """A kind of JSON value, for an error."""
+    """Describe a JSON value for an error message."""
     if isinstance(value, dict):
         return "an object"
     if isinstance(value, list):

@@ -1,4 +1,4 @@
-"""Reading one Parquet file; its columns keep their types."""
+"""Read a Parquet file; its columns keep their types."""
 
 from __future__ import annotations
 
@@ -25,24 +25,24 @@ class ParquetFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        with self._opened() as file:
+        with self._open() as file:
             expect_columns(file.metadata.num_columns, shown(path))
             self.schema: pa.Schema = file.schema_arrow.remove_metadata()
             self._rows: int = file.metadata.num_rows
-            _ = self.schema.names  # decoded here, where a name that is no UTF-8 is caught
+            _ = self.schema.names  # decode the names here, where errors of UTF-8 are caught
             end = _end_of_rows(file.metadata)
         self._expect_one(end)
         self.has_rows = self._rows > 0
 
     def first_lines(self) -> list[tuple[int, str]]:
-        """None: the file is no text."""
+        """Empty: the file is not text."""
         return []
 
     def parts(self, first: int, at_byte: Callable[[int], None]) -> Iterator[Part]:
-        """Read the rows; `first` is the number of the first, `at_byte` hears how far it is read."""
+        """Read the rows; see `TableFile.parts`."""
         size = self.path.stat().st_size
         done = 0
-        with self._opened() as file:
+        with self._open() as file:
             for records in file.iter_batches(batch_size=rows_of_part(len(self.schema))):
                 numbers = np.arange(first + done, first + done + records.num_rows, dtype=np.int64)
                 yield Part(records, numbers, [])
@@ -50,13 +50,14 @@ class ParquetFile:
                 at_byte(size * done // self._rows)
 
     def _expect_one(self, end: int) -> None:
-        """Raises BookError if several Parquet files were put into one, of which only the last
-        would be read, and that at wrong places. `end` is the place behind the rows of the last.
+        """Raise BookError if several Parquet files were concatenated into one.
+
+        Only the last would be read, and at wrong offsets. `end` is the offset behind its rows.
         """
         with self.path.open("rb") as file:
             file.seek(-8, os.SEEK_END)
             footer = file.tell() - int.from_bytes(file.read(4), "little")
-            # So many bytes lie between rows and footer: indexes, or other files before this one.
+            # Bytes between rows and footer: indexes, or the files before the last one.
             left = footer - end + len(MAGIC)
             file.seek(0)
             before = b""
@@ -69,14 +70,14 @@ class ParquetFile:
                 left, before = left - len(block), block[-2 * len(MAGIC) + 1 :]
 
     @contextmanager
-    def _opened(self) -> Iterator[pyarrow.parquet.ParquetFile]:
+    def _open(self) -> Iterator[pyarrow.parquet.ParquetFile]:
         where = shown(self.path)
         try:
-            # Without pre-buffering a row group need not fit into memory.
+            # Without pre-buffering, a row group larger than memory can be read.
             with pyarrow.parquet.ParquetFile(self.path, pre_buffer=False) as file:
                 yield file
         except (pa.ArrowException, UnicodeDecodeError, OSError) as error:
-            # OSError is also what a damaged page raises.
+            # A damaged page raises OSError too.
             reason = (getattr(error, "strerror", None) or str(error)).splitlines()[0]
             raise BookError(
                 f"{where}: expected a whole Parquet file, got a damaged one or one that is cut "
@@ -85,7 +86,7 @@ class ParquetFile:
 
 
 def _end_of_rows(metadata: pyarrow.parquet.FileMetaData) -> int:
-    """The place behind the last group of rows, where indexes may follow."""
+    """The offset behind the last row group; indexes may follow there."""
     if not metadata.num_row_groups:
         return len(MAGIC)
     group = metadata.row_group(metadata.num_row_groups - 1)

@@ -1,4 +1,4 @@
-"""Ctrl-C while a library computes: Python handles a signal only once the call has returned."""
+"""Detect Ctrl-C during a long library call: Python runs its handler only after the call."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ _ENDING = frozenset({signal.SIGINT, signal.SIGTERM})
 
 @contextmanager
 def noticed_signals() -> Iterator[Callable[[], bool]]:
-    """Whether a signal to end has come meanwhile; may be asked in any thread, as often as wanted.
+    """Yield a function that tells whether SIGINT or SIGTERM has arrived. Thread-safe.
 
-    In another thread than the main one, which handles no signal, none ever comes.
+    Outside the main thread, where Python handles no signals, it always returns False.
     """
     if threading.current_thread() is not threading.main_thread():
         yield lambda: False
         return
-    # Arrow's own handler would take the place of Python's, which tells of signals.
+    # Arrow's own signal handler would replace Python's, which writes to the wakeup descriptor.
     pa.enable_signal_handlers(False)
     reading, writing = os.pipe()
-    with open(reading, "rb", buffering=0) as told, open(writing, "wb", buffering=0):  # noqa: PTH123
+    with open(reading, "rb", buffering=0) as pipe, open(writing, "wb", buffering=0):  # noqa: PTH123
         os.set_blocking(reading, False)
         os.set_blocking(writing, False)
-        before = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+        previous = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
         try:
-            yield lambda: not told.closed and not _ENDING.isdisjoint(told.read(64) or b"")
+            yield lambda: not pipe.closed and not _ENDING.isdisjoint(pipe.read(64) or b"")
         finally:
-            signal.set_wakeup_fd(before)
+            signal.set_wakeup_fd(previous)

@@ -1,4 +1,4 @@
-"""The bytes of a text file, gzipped or not."""
+"""Open a text file, gzipped or not, as bytes."""
 
 from __future__ import annotations
 
@@ -16,13 +16,16 @@ _GZIP = b"\x1f\x8b"
 
 @contextmanager
 def open_stream(path: Path) -> Iterator[tuple[IO[bytes], IO[bytes]]]:
-    """The text's bytes, and the file that they come from; its faults become BookErrors."""
+    """Yield the uncompressed stream and the raw file (the same if not gzipped).
+
+    Errors while reading become BookError.
+    """
     where = shown(path)
     try:
         with path.open("rb") as raw:
-            packed = raw.read(2) == _GZIP
+            is_gzip = raw.read(2) == _GZIP
             raw.seek(0)
-            yield (gzip.GzipFile(fileobj=raw) if packed else raw), raw  # type: ignore[misc]
+            yield (gzip.GzipFile(fileobj=raw) if is_gzip else raw), raw  # type: ignore[misc]
     except EOFError:
         raise BookError(f"{where}: expected a whole gzip file, got one that is cut off") from None
     except (gzip.BadGzipFile, zlib.error) as error:

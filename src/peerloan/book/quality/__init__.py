@@ -1,1 +1,1 @@
-"""Checks of a whole book: wrong values, and values that are unusual without being wrong."""
+"""Check a book: wrong values, and values that are valid but unusual."""

@@ -1,4 +1,4 @@
-"""The check of a whole book: every wrong value, and what is unusual without being wrong."""
+"""Check a book and report every wrong value, and doubts about unusual ones."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from peerloan.loan import Definition, Problem
 from peerloan.loan.text import counted, share_of
 from peerloan.stats.arrays import Codes
 
-# Problems of a group that are shown one by one.
+# Problems of a group that are listed one by one.
 _EXAMPLES = 20
-# Ranges of rows that are kept of a group: a book may have a wrong value in every second row.
+# Limit of row ranges kept for a group: a book may have a wrong value in every second row.
 _MOST_RANGES = 1_000_000
 
 
 @dataclass(frozen=True)
 class Group:
-    """The problems of one field that expected the same.
+    """The problems of one field with the same expectation.
 
-    The first 20 one by one; their rows as ranges (first, last), of more than about a million ranges
-    the first ones.
+    `examples` holds the first 20. `ranges` holds their rows as (first, last), at most about a
+    million ranges.
     """
 
     field: str
@@ -42,8 +42,10 @@ class Group:
 
 @dataclass(frozen=True)
 class Report:
-    """What the check of a book found. `missing` counts by field; `late`, and `outcomes`, the loans
-    whose outcome is known, are None without label.
+    """The result of checking a book.
+
+    `missing` counts missing values by field. `outcomes` counts the loans with a known outcome,
+    `late` the late ones of these; both are None if the label was not read.
     """
 
     book: str
@@ -59,12 +61,12 @@ class Report:
 
     @property
     def doubts(self) -> list[str]:
-        """What is unusual about the book, in words."""
+        """The doubts about the book, as sentences."""
         return self.doubted.texts
 
     @property
     def ok(self) -> bool:
-        """Whether no row has a problem; notes and doubts are none."""
+        """Whether no row has a problem; notes and doubts don't count."""
         return not self.groups
 
     def lines(self) -> list[str]:
@@ -81,7 +83,7 @@ class Report:
             rows = counted(group.count, "row")
             lines.append(f"{group.field}: {rows}: expected {group.expected}")
             lines += [f"  row {p.loan}: {p.given}" for p in group.examples]
-            if rest := _after(group.ranges, group.examples[-1].loan or 0):
+            if rest := _ranges_after(group.ranges, group.examples[-1].loan or 0):
                 listed = sum(last - first + 1 for first, last in group.ranges)
                 lines.append(f"  and {show_ranges(rest, group.count - listed)}")
         if self.ok:
@@ -99,7 +101,7 @@ class Report:
         return f"{known}, {self.late:,} late ({share_of(self.late, self.outcomes)})"
 
     def to_json(self) -> dict[str, Any]:
-        """The report as plain data, everything in it."""
+        """The whole report as JSON data."""
         return {
             "book": self.book,
             "model": self.model,
@@ -132,10 +134,11 @@ def check_book(
 ) -> Report:
     """Check every row of a book; raises BookError if its columns or files can't be used.
 
-    `label`: whether the label's column is checked; by default if it is there. An empty label is no
-    fault: the outcome is not known yet. `usual`: as `DoubtCollector` takes it. Memory grows with
-    the number of separate wrong rows (up to a million of a kind), not with the book (but for 8
-    bytes of each of the first 20 million rows, and some 60 of each loan's id).
+    `label`: whether to check the label's column; by default if the book has it. An empty label is
+    no problem: the outcome is not known yet. `usual`: see `DoubtCollector`.
+
+    Memory: up to a million row ranges per kind of problem, 8 bytes for each of the first 20 million
+    rows, and about 60 bytes per loan id.
     """
     if label is None:
         label = definition.label.column in book.columns
@@ -154,9 +157,9 @@ def check_book(
         if batch.every_label is not None:
             late += int(np.count_nonzero(batch.every_label == 1))
             outcomes += int(np.count_nonzero(batch.every_label >= 0))
-    # In the definition's order, whichever came first; whole rows before all.
+    # Broken rows first, then the fields in the definition's order.
     order = ["(row)", *definition.names, definition.label.column, definition.roles.id]
-    found = sorted(groups.values(), key=lambda group: order.index(group.field))
+    ordered = sorted(groups.values(), key=lambda group: order.index(group.field))
     return Report(
         book=book.name,
         model=definition.model,
@@ -165,7 +168,7 @@ def check_book(
         late=late if label else None,
         outcomes=outcomes if label else None,
         missing=dict(missing),
-        groups=[group.closed() for group in found],
+        groups=[group.finished() for group in ordered],
         notes=notes,
         doubted=doubts.found(),
     )
@@ -175,16 +178,16 @@ def _add_problems(groups: dict[tuple[str, str], _Group], batch: Batch) -> None:
     def group_of(field: str, expected: str) -> _Group:
         return groups.setdefault((field, expected), _Group(field, expected))
 
-    if lost := batch.part.problems:
-        numbers = np.array([problem.loan for problem in lost], dtype=np.int64)
-        group = group_of(lost[0].field, lost[0].expected)
-        group.add(numbers, lambda limit: [problem.given for problem in lost[:limit]])
+    if broken := batch.part.problems:
+        numbers = np.array([problem.loan for problem in broken], dtype=np.int64)
+        group = group_of(broken[0].field, broken[0].expected)
+        group.add(numbers, lambda limit: [problem.given for problem in broken[:limit]])
     for fault in batch.faults:
         group_of(fault.field, fault.expected).add(batch.part.numbers[fault.places], fault.given)
 
 
 class _Group:
-    """A group while the book is read."""
+    """Collects the problems of a group while the book is read."""
 
     def __init__(self, field: str, expected: str) -> None:
         self.field, self._expected = field, expected
@@ -204,12 +207,12 @@ class _Group:
             self._spans.append(spans_of(np.stack([rows, rows], axis=1)))
             self._ranges += len(self._spans[-1])
 
-    def closed(self) -> Group:
+    def finished(self) -> Group:
         spans = spans_of(np.concatenate(self._spans))
         ranges = [(first, last) for first, last in spans.tolist()]
         return Group(self.field, self._expected, self._count, self._examples, ranges)
 
 
-def _after(ranges: list[tuple[int, int]], row: int) -> list[tuple[int, int]]:
-    """What of these ranges lies behind a row."""
+def _ranges_after(ranges: list[tuple[int, int]], row: int) -> list[tuple[int, int]]:
+    """The parts of these ranges after a row."""
     return [(max(first, row + 1), last) for first, last in ranges if last > row]

@@ -1,7 +1,7 @@
-"""What is unusual in a book without being wrong: collected while its parts are read.
+"""Doubts about a book: values that are valid but unusual, collected while its parts are read.
 
-A collector takes every part and says in the end what it doubts. `check` collects, and so do
-`score`, `monitor`, `train` and `explore` while they do their own work: one pass, the same rules.
+A collector is given every part and returns its doubts at the end. The commands `check`, `score`,
+`monitor`, `train` and `explore` all use the same collectors during their one pass over a book.
 """
 
 from __future__ import annotations
@@ -26,17 +26,18 @@ from peerloan.loan.text import counted, share_of, show_given, show_number, stand
 from peerloan.loan.validation import doubt
 from peerloan.stats.arrays import Codes
 
-# Unseen levels that are named.
+# At most this many unseen levels are listed.
 _LEVELS = 20
-# Different unseen texts that are counted one by one; there may be as many as rows.
+# At most this many distinct texts are counted; each row may have another.
 _COUNTED = 10_000
-# In fewer rows a value may be the same in each, and most of the loans be late, by chance.
+# In fewer rows, all values may be equal, or most loans late, by chance.
 _FEW, _FEW_TO_SCORE = 10, 30
-# So many values beyond what 95 % of the loans trained on do not exceed are no drift.
+# If this share of values lies beyond the 5 % or 95 % quantile of training, it is a wrong unit, not
+# drift.
 _NEARLY_ALL = 0.95
-# Rows that are compared with one another, 8 bytes each while they are collected.
+# At most this many rows are compared for duplicates; each takes 8 bytes of memory.
 _MOST_COMPARED = 20_000_000
-# A doubt about fewer rows than this share is said, but refuses no book.
+# A doubt about a smaller share of the rows is reported, but does not refuse a book.
 GRAVE_SHARE = 0.01
 _MISSING = "does it stand for missing? Then leave the cell empty"
 
@@ -45,28 +46,30 @@ UsualRanges = Mapping[str, tuple[float, float]]
 
 
 class Doubt(NamedTuple):
-    """A doubt in words, and how many rows it is about."""
+    """A doubt as a sentence, and how many rows it is about."""
 
     text: str
     rows: int
 
 
 class Collector(Protocol):
-    """Collects what it doubts of a book, part by part."""
+    """Collects doubts about a book, part by part."""
 
     def add(self, batch: Batch) -> None:
-        """Take in the next part."""
+        """Add the next part."""
         ...
 
     def doubts(self) -> Iterable[Doubt]:
-        """What is doubted of all parts."""
+        """The doubts about all parts."""
         ...
 
 
 @dataclass(frozen=True)
 class BookDoubts:
-    """The doubts about a book. `rows_with_warnings` counts the good rows that hold a value outside
-    the range seen in training or an unseen level: the API answers such a loan with `warnings`.
+    """The doubts about a book.
+
+    `rows_with_warnings` counts the good rows with a value outside the range seen in training, or
+    with an unseen level: those that the API answers with `warnings`.
     """
 
     book: str
@@ -76,16 +79,16 @@ class BookDoubts:
 
     @property
     def texts(self) -> list[str]:
-        """Each doubt in words."""
-        return [each.text for each in self.doubts]
+        """The doubts as sentences."""
+        return [doubt.text for doubt in self.doubts]
 
     @property
     def grave(self) -> list[str]:
-        """Those about at least one row in a hundred, which `--strict-doubts` refuses."""
-        return [each.text for each in self.doubts if each.rows >= GRAVE_SHARE * self.rows]
+        """The doubts about at least 1 % of the rows; `--strict-doubts` refuses such a book."""
+        return [doubt.text for doubt in self.doubts if doubt.rows >= GRAVE_SHARE * self.rows]
 
     def refuse(self, undone: str = "nothing was written") -> None:
-        """Raise BookError if there are grave doubts, which says them all."""
+        """Raise BookError, with all grave doubts, if there are any."""
         if grave := self.grave:
             raise BookError(
                 f"{self.book}: {counted(len(grave), 'doubt')} (--strict-doubts: {undone}): "
@@ -110,11 +113,11 @@ class BookDoubts:
 
 
 class DoubtCollector:
-    """Collects the doubts about a book of a definition.
+    """Collects all doubts about a book.
 
-    `scoring`: the definition is that of the version that scores the book. What it was trained on
-    was doubted then, and is not doubted again. `usual` gives, by field, the 5 % and the 95 %
-    quantile of the loans that a version was trained on, where these are known.
+    `scoring`: the definition is that of the version that scores the book. What was doubted when
+    that version was trained is not doubted again. `usual` maps fields to the 5 % and 95 % quantiles
+    of the training table, where these are known.
     """
 
     def __init__(
@@ -140,7 +143,7 @@ class DoubtCollector:
         ]
 
     def add(self, batch: Batch) -> None:
-        """Take in the next part."""
+        """Add the next part."""
         self._rows += batch.part.size
         self._unusual += int(np.count_nonzero(unusual_rows(batch.loans)))
         for collector in self._collectors:
@@ -148,12 +151,12 @@ class DoubtCollector:
 
     def found(self) -> BookDoubts:
         """The doubts about all parts."""
-        doubts = tuple(doubt for each in self._collectors for doubt in each.doubts())
+        doubts = tuple(doubt for collector in self._collectors for doubt in collector.doubts())
         return BookDoubts(self._book, self._rows, doubts, self._unusual)
 
 
 class _Labels:
-    """Whether most loans are late, which means that the label is the wrong way round."""
+    """Doubts a book in which most loans are late: its label may be inverted."""
 
     def __init__(self, label: Label) -> None:
         self._label = label
@@ -177,7 +180,7 @@ class _Labels:
 
 
 class _EqualRows:
-    """Whether many rows equal an earlier one; of a huge book, many of its first rows."""
+    """Doubts duplicate rows, among the first 20 million."""
 
     def __init__(self) -> None:
         self._rows = EqualRows()
@@ -197,7 +200,7 @@ class _EqualRows:
 
 
 class _Numbers:
-    """A number's column."""
+    """Doubts about a field of numbers: constant, out of range, wrong unit, codes for missing."""
 
     def __init__(self, field: Field, scoring: bool, usual: tuple[float, float] | None) -> None:
         self._field, self._scoring, self._usual = field, scoring, usual
@@ -213,21 +216,21 @@ class _Numbers:
         column = batch.every_loan.numbers(name)
         self._missing += batch.missing[name]
         self._rows += len(column)
-        given = column[~np.isnan(column)]
-        if not len(given):
+        numbers = column[~np.isnan(column)]
+        if not len(numbers):
             return
-        self._count += len(given)
-        self._lowest = min(self._lowest, float(given.min()))
-        self._highest = max(self._highest, float(given.max()))
-        self._extremes.add(given)
+        self._count += len(numbers)
+        self._lowest = min(self._lowest, float(numbers.min()))
+        self._highest = max(self._highest, float(numbers.max()))
+        self._extremes.add(numbers)
         if name in batch.part.records.schema.names:
             self._thousands.add(batch.part.records.column(name))
         if (seen := self._field.seen_range_rounded) is not None:
-            self._below += int(np.count_nonzero(given < seen[0]))
-            self._above += int(np.count_nonzero(given > seen[1]))
+            self._below += int(np.count_nonzero(numbers < seen[0]))
+            self._above += int(np.count_nonzero(numbers > seen[1]))
         if self._usual is not None:
-            self._low += int(np.count_nonzero(given < self._usual[0]))
-            self._high += int(np.count_nonzero(given > self._usual[1]))
+            self._low += int(np.count_nonzero(numbers < self._usual[0]))
+            self._high += int(np.count_nonzero(numbers > self._usual[1]))
 
     def doubts(self) -> Iterator[Doubt]:
         field = self._field
@@ -242,26 +245,26 @@ class _Numbers:
             )
         below, above = self._below, self._above
         if (codes := self._codes()) is not None:
-            yield _of_codes(field, codes, self._rows)
-            # They are doubted already.
+            yield _code_doubt(field, codes, self._rows)
+            # The codes are doubted above.
             low, high = field.seen_range_rounded or (-np.inf, np.inf)
             below -= sum(rows for value, rows in codes.codes if value < low)
             above -= sum(rows for value, rows in codes.codes if value > high)
-        yield from self._outside(below, above)
+        yield from self._range_doubts(below, above)
 
     def _codes(self) -> MissingCodes | None:
         codes, seen = self._extremes.missing_codes(), self._field.seen_range
         if codes is None or not self._scoring or seen is None:
             return codes
-        unseen = [each for each in codes.codes if not seen[0] <= each.value <= seen[1]]
+        unseen = [code for code in codes.codes if not seen[0] <= code.value <= seen[1]]
         return codes._replace(codes=unseen) if unseen else None
 
-    def _outside(self, below: int, above: int) -> Iterator[Doubt]:
+    def _range_doubts(self, below: int, above: int) -> Iterator[Doubt]:
         field, show = self._field, self._field.show
         seen, median = "", ""
         if field.seen_range is not None:
             seen = f"the range seen in training, {' to '.join(map(show, field.seen_range))}"
-            # The median lies beyond an end if more than half of the values do.
+            # The median is outside the range if more than half of the values are, on one side.
             median = "below" if 2 * below > self._count else ""
             median = "above" if 2 * above > self._count else median
         held = f"the book has {show(self._lowest)} to {show(self._highest)}"
@@ -279,13 +282,13 @@ class _Numbers:
         if thousands:
             yield Doubt(f"{field.name}: {thousands.text}", thousands.rows)
         elif self._usual is not None and self._count >= _FEW_TO_SCORE:
-            yield from self._of_unit(self._usual)
+            yield from self._unit_doubts(self._usual)
         if outside := below + above:
             share = f"{share_of(outside, self._count)} is outside {seen} ({held})"
             yield Doubt(f"{field.name}: {share}: {counted(outside, 'row')}", outside)
 
-    def _of_unit(self, usual: tuple[float, float]) -> Iterator[Doubt]:
-        """Nearly all values beyond nearly all of those trained on: 0.14 instead of 14."""
+    def _unit_doubts(self, usual: tuple[float, float]) -> Iterator[Doubt]:
+        """Doubts the unit if nearly all values lie beyond the usual range: 0.14 instead of 14."""
         for rows, bound, side in ((self._low, usual[0], "below"), (self._high, usual[1], "above")):
             if rows >= _NEARLY_ALL * self._count:
                 shown = f"{side} {self._field.show(bound)}"
@@ -297,7 +300,7 @@ class _Numbers:
                 )
 
 
-def _of_codes(field: Field, codes: MissingCodes, rows: int) -> Doubt:
+def _code_doubt(field: Field, codes: MissingCodes, rows: int) -> Doubt:
     count = sum(n for _, n in codes.codes)
     text = f"{field.name}: {codes_in_words(codes, rows)}"
     if field.missing:
@@ -306,7 +309,7 @@ def _of_codes(field: Field, codes: MissingCodes, rows: int) -> Doubt:
 
 
 def codes_in_words(codes: MissingCodes, rows: int) -> str:
-    """Codes with how often they stand, and what the other values are."""
+    """Describe codes for missing: their counts, and the range of the other values."""
     shown = ", ".join(
         f"{show_number(value)} in {counted(n, 'row')} ({share_of(n, rows)})"
         for value, n in codes.codes
@@ -316,7 +319,7 @@ def codes_in_words(codes: MissingCodes, rows: int) -> str:
 
 
 class _Texts:
-    """A category's column."""
+    """Doubts about a field of texts: constant, unseen levels, spellings of missing."""
 
     def __init__(self, field: Field, scoring: bool) -> None:
         self._field, self._scoring = field, scoring
@@ -347,13 +350,13 @@ class _Texts:
         total = self._counts.total()
         if len(self._counts) == 1 and not self._missing and total >= few:
             yield Doubt(f"{name}: every row has the value {next(iter(self._counts))!r}", total)
-        yield from self._of_levels()
+        yield from self._level_doubts()
 
-    def _of_levels(self) -> Iterator[Doubt]:
+    def _level_doubts(self) -> Iterator[Doubt]:
         doubted = [
             (text, count)
             for level, count in self._counts.most_common()
-            if (text := self._doubt(level))
+            if (text := self._level_doubt(level))
         ]
         for text, count in doubted[:_LEVELS]:
             yield Doubt(f"{text}: {counted(count, 'row')}", count)
@@ -363,7 +366,7 @@ class _Texts:
             text = f"{name}: other values that were not seen in training: {rows}"
             yield Doubt(text, rest)
 
-    def _doubt(self, level: str) -> str | None:
+    def _level_doubt(self, level: str) -> str | None:
         field = self._field
         unseen = doubt(field, level, self._suggestions) if field.seen_levels else None
         if not stands_for_missing(level) or level in field.levels:
@@ -376,7 +379,7 @@ class _Texts:
 
 
 class _Ids:
-    """The loans' ids, as hashes: a book may be larger than memory."""
+    """Doubts repeated loan ids. Keeps hashes, since a book may be larger than memory."""
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -387,9 +390,9 @@ class _Ids:
         if (ids := batch.every_id) is None:
             return
         hashes = np.array([hash(level) for level in ids.levels] or [0], dtype=np.int64)
-        given = ids.codes >= 0
-        self._hashes.append(hashes[ids.codes[given]])
-        self._rows.append(batch.part.numbers[given])
+        has_id = ids.codes >= 0
+        self._hashes.append(hashes[ids.codes[has_id]])
+        self._rows.append(batch.part.numbers[has_id])
 
     def doubts(self) -> Iterator[Doubt]:
         if not self._hashes:

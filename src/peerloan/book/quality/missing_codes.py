@@ -1,15 +1,17 @@
-"""Numbers that stand for a missing value, such as 99999999, 365243 or -999.
+"""Detect numbers that stand for a missing value, such as 99999999, 365243 or -999.
 
-A column's lowest or highest values, at most three at an end, are taken for such codes if each
-repeats (in at least five rows, and in one of 1,000), and
+A column's lowest or highest values, at most three at each end, are taken for codes if each occurs
+in at least five rows and in at least one of 1,000, and one of these holds. (The gap is the distance
+from the codes to the other values, the spread the range of the other values.)
 
-- they lie more than ten times as far from the other values as these are apart, which are at least
-  ten, or at least three where they look like codes (99, 96, 98); or
-- they look like codes (0, 999, 9998, 365243) and lie farther from the other values, of which there
-  are at least ten, than these are apart; or
-- they look like codes (-1 to -9, -99, -999), no other value is negative, and there are ten others.
+- The gap is more than ten times the spread, and there are at least ten other distinct values (at
+  least three if the numbers look like codes: 99, 96, 98).
+- They look like codes (0, 999, 9998, 365243), the gap is larger than the spread, and there are at
+  least ten other distinct values.
+- They look like codes (-1 to -9, -99, -999), no other value is negative, and there are at least ten
+  other distinct values.
 
-A cap (every income above 1,000,000 written as that) is none: other values lie near it.
+A cap (every income above 1,000,000 written as that) is not detected: other values lie near it.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ _LEAST_SHARE = 0.001
 _LEAST_OTHERS = 10
 _FEW_OTHERS = 3
 _FAR = 10
-# Values of a part among which different ones are looked for.
+# Values of each part that are searched for distinct ones.
 _LOOKED_AT = 2_000
 _CODE = re.compile(r"0|-?9+[6-9]|-?([1-9])\1{2,}|365243|-[1-9]")
 
@@ -40,7 +42,7 @@ class Repeated(NamedTuple):
 
 
 class MissingCodes(NamedTuple):
-    """Codes of a column, the lowest first, and between what the other values lie."""
+    """The codes of a column, lowest first, and the range of the other values."""
 
     codes: list[Repeated]
     lowest: float
@@ -48,38 +50,38 @@ class MissingCodes(NamedTuple):
 
 
 class Extremes:
-    """The four lowest and the four highest different values of a column, counted part by part."""
+    """Collects the four lowest and four highest distinct values of a column, with their counts."""
 
     def __init__(self) -> None:
         self._count = 0
         self._low: list[Repeated] = []
         self._high: list[Repeated] = []
-        self._some: set[float] = set()
+        self._distinct_values: set[float] = set()
 
     def add(self, values: Numbers) -> None:
-        """Take in the next values, none of them NaN."""
+        """Add the next values, none of them NaN."""
         if not len(values):
             return
         self._count += len(values)
-        self._low = _merged(self._low, _lowest(values))
-        self._high = _merged(self._high, _lowest(-values))
-        if len(self._some) < _LEAST_OTHERS + 2 * _MOST:
-            self._some.update(np.unique(values[:_LOOKED_AT]).tolist())
+        self._low = _merge_lowest(self._low, _lowest(values))
+        self._high = _merge_lowest(self._high, _lowest(-values))
+        if len(self._distinct_values) < _LEAST_OTHERS + 2 * _MOST:
+            self._distinct_values.update(np.unique(values[:_LOOKED_AT]).tolist())
 
     def missing_codes(self) -> MissingCodes | None:
         """The values that look like codes; None if there are none."""
         if not self._count:
             return None
         low = high = 0
-        # Codes at one end would hide those at the other, so the first end is looked at again.
+        # Codes at one end widen the spread and hide those at the other end, so look twice.
         for _ in range(2):
-            low = self._codes(self._low, self._highest(high))
-            high = self._codes(self._high, -self._lowest(low))
+            low = self._count_codes(self._low, self._highest(high))
+            high = self._count_codes(self._high, -self._lowest(low))
         codes = self._low[:low] + [Repeated(-v, n) for v, n in reversed(self._high[:high])]
-        others = len(self._some.difference(v for v, _ in codes))
+        others = len(self._distinct_values.difference(v for v, _ in codes))
         lowest, highest = self._lowest(low), self._highest(high)
         if not codes or (
-            others < _LEAST_OTHERS and not _plainly_codes(codes, lowest, highest, others)
+            others < _LEAST_OTHERS and not _are_evident_codes(codes, lowest, highest, others)
         ):
             return None
         return MissingCodes(codes, lowest, highest)
@@ -90,31 +92,31 @@ class Extremes:
     def _highest(self, codes: int) -> float:
         return -self._high[min(codes, len(self._high) - 1)].value
 
-    def _codes(self, end: list[Repeated], other_end: float) -> int:
-        """How many values at an end are codes; `other_end` is the farthest of the other values.
+    def _count_codes(self, end: list[Repeated], other_end: float) -> int:
+        """Count the codes at one end; `other_end` is the farthest of the other values.
 
-        At the high end all of them are negated, so that codes are the lowest there too.
+        Values of the high end are negated, so that codes are the lowest there too.
         """
         high = end is self._high
         least = max(_LEAST_ROWS, _LEAST_SHARE * self._count)
-        for many in range(min(_MOST, len(end) - 1), 0, -1):
-            if min(rows for _, rows in end[:many]) < least:
+        for count in range(min(_MOST, len(end) - 1), 0, -1):
+            if min(rows for _, rows in end[:count]) < least:
                 continue
-            nearest, edge = end[many - 1].value, end[many].value
+            nearest, edge = end[count - 1].value, end[count].value
             gap, spread = edge - nearest, other_end - edge
-            if not spread:  # there would be one other value
+            if not spread:  # there is only one other value
                 continue
             if gap > _FAR * spread:
-                return many
-            if all(_looks_like_code(-v if high else v) for v, _ in end[:many]):
+                return count
+            if all(_looks_like_code(-v if high else v) for v, _ in end[:count]):
                 all_negative = not high and nearest < 0 <= edge
                 if gap > spread or all_negative:
-                    return many
+                    return count
         return 0
 
 
-def _plainly_codes(codes: list[Repeated], lowest: float, highest: float, others: int) -> bool:
-    """Whether values are codes beside only a few others: far from these, and no other code."""
+def _are_evident_codes(codes: list[Repeated], lowest: float, highest: float, others: int) -> bool:
+    """Whether these are codes even though there are few other values: all far away, all typical."""
     distances = (max(lowest - value, value - highest) for value, _ in codes)
     return (
         others >= _FEW_OTHERS
@@ -128,7 +130,7 @@ def _looks_like_code(value: float) -> bool:
 
 
 def _lowest(values: Numbers) -> list[Repeated]:
-    """The lowest different values with their counts."""
+    """The four lowest distinct values with their counts."""
     lowest: list[Repeated] = []
     rest = values
     while len(lowest) <= _MOST and len(rest):
@@ -139,11 +141,11 @@ def _lowest(values: Numbers) -> list[Repeated]:
     return lowest
 
 
-def _merged(some: list[Repeated], more: list[Repeated]) -> list[Repeated]:
-    """The lowest of two parts' lowest values: no other value of either part is below them."""
-    if not some:
-        return more
+def _merge_lowest(first: list[Repeated], second: list[Repeated]) -> list[Repeated]:
+    """Merge the lowest values of two parts into the four lowest of both."""
+    if not first:
+        return second
     counts: dict[float, int] = {}
-    for value, rows in (*some, *more):
+    for value, rows in (*first, *second):
         counts[value] = counts.get(value, 0) + rows
     return [Repeated(value, counts[value]) for value in sorted(counts)[: _MOST + 1]]

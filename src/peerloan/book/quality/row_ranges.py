@@ -1,4 +1,4 @@
-"""Row numbers as ranges."""
+"""Show row numbers as ranges."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ import numpy.typing as npt
 from peerloan.loan.text import counted
 from peerloan.stats.arrays import Codes
 
-# Ranges on a line.
+# At most this many ranges are listed.
 _SHOWN = 200
 
 
 def spans_of(spans: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """Ascending ranges (first, last), one a row, with those joined that touch."""
+    """Join touching ranges; takes and returns ascending (first, last) pairs of shape (n, 2)."""
     starts = np.flatnonzero(np.append(True, spans[1:, 0] > spans[:-1, 1] + 1))
     ends = np.append(starts[1:] - 1, len(spans) - 1)
     return np.stack([spans[starts, 0], spans[ends, 1]], axis=1)
@@ -25,7 +25,7 @@ def ranges_of(rows: Codes) -> list[tuple[int, int]]:
 
 
 def show_ranges(ranges: list[tuple[int, int]], unlisted: int = 0) -> str:
-    """Rows in words: 'row 5', 'rows 5, 7, 30–111068'; `unlisted` rows more are in no range."""
+    """Show rows: 'row 5', 'rows 5, 7, 30–111068'; `unlisted` more rows are only counted."""
     shown = ", ".join(f"{a}" if a == b else f"{a}–{b}" for a, b in ranges[:_SHOWN])
     if rest := unlisted + sum(last - first + 1 for first, last in ranges[_SHOWN:]):
         shown += f" and {counted(rest, 'more row')}"

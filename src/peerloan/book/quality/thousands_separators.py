@@ -1,4 +1,4 @@
-"""Thousands separators that are read as decimal points: 12.000 for twelve thousand."""
+"""Detect thousands separators that are read as decimal points: 12.000 for twelve thousand."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-# A whole number of thousands as German, Spanish and other tables have it.
+# A number with a point as thousands separator, as in German or Spanish tables.
 _GROUPED = r"^[+-]?[1-9][0-9]{0,2}\.[0-9]{3}$"
-# Below a thousand there is nothing to separate.
+# Numbers below a thousand have no separator.
 _SMALL = r"^[+-]?[0-9]{1,3}$"
 _ROUND = r"00$"
-# A column whose first values are written otherwise is looked at no further.
+# A column whose first values are not written like this is not searched further.
 _LOOKED_AT = 1_000
 _MOSTLY = 0.9
-# How far below the highest value seen in training a book in thousands lies.
+# A book misread like this lies at least this factor below the highest value seen in training.
 _FAR = 20
 
 
 class Doubted(NamedTuple):
-    """What is doubted, in words, and how many rows it is about."""
+    """A doubt as a sentence, and how many rows it is about."""
 
     text: str
     rows: int
@@ -36,7 +36,7 @@ class Thousands:
         self._open = True
 
     def add(self, column: pa.Array) -> None:
-        """Take in the next cells as they stand in the file."""
+        """Add the next cells, as the file has them."""
         if self._open and (
             pa.types.is_string(column.type) or pa.types.is_large_string(column.type)
         ):
@@ -65,10 +65,10 @@ class Thousands:
     def doubt(
         self, highest: float, seen: tuple[float, float] | None, median_below: bool
     ) -> Doubted | None:
-        """What is doubted of a column with this highest value; None if nothing is.
+        """The doubt about a column with this highest value; None if there is none.
 
-        Numbers may be written with three decimals. Thousands lie far below the range seen in
-        training; where there is none, most of them are round.
+        Numbers may really have three decimals. Misread thousands lie far below the range seen in
+        training; if that range is unknown, most of them must be round.
         """
         if not self._grouped or not self._mostly:
             return None

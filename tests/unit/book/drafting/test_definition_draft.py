@@ -263,7 +263,7 @@ def test_a_column_of_one_value_and_unreadable_cells_is_not_constant(tmp_path: Pa
     path.write_bytes(b"x,state\n" + b"\n".join(rows))
     text = draft_definition(open_book(path), "state")
     assert parse_definition(text, "the draft")["x"].levels == ("same",)
-    assert "# doubt: 1 row holds text that is too long, no UTF-8 or has control" in text
+    assert "# doubt: 1 row holds text that is too long, not UTF-8 or has control" in text
     assert "every row has the value" not in text
 
 

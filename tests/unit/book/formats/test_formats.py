@@ -102,8 +102,8 @@ def test_rows_of_json_that_are_none_keep_their_numbers(tmp_path: Path) -> None:
         "no JSON at character 18",
         "an array",
         'more than one "a"',
-        "text that is no UTF-8",
-        "text that is no UTF-8",
+        "text that is not UTF-8",
+        "text that is not UTF-8",
         "values nested too deep",
         "a number of thousands of digits",
         "null",
@@ -166,8 +166,8 @@ def test_files_of_a_folder_share_their_keys(tmp_path: Path) -> None:
     assert [problem.loan for problem in problems] == [3]
     assert book.notes == (
         "3 files were read",
-        "passed over, since they hold no row: 4.jsonl",
-        "passed over, since they are no table by ending or content: 5.json",
+        "skipped, since they hold no rows: 4.jsonl",
+        "skipped, since they are not a table by ending or content: 5.json",
     )
 
 
