@@ -1,4 +1,4 @@
-"""The loan as data: what a loan is stands in a definition, and everything else derives from it."""
+"""Loan definitions, and everything that derives from one: checks, columns, JSON Schema."""
 
 from peerloan.loan.columns import Column, Loans, TextColumn, column_values, distinct
 from peerloan.loan.compatibility import breaking_changes

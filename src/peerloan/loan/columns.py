@@ -1,4 +1,4 @@
-"""Many checked loans, column by column: what scorecards, encoders and profiles work on."""
+"""Checked loans as columns: the input of scorecards, encoders and profiles."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from peerloan.stats.arrays import Codes, Numbers
 
 @dataclass(frozen=True, slots=True)
 class TextColumn:
-    """Text by code: `levels[codes[i]]` is loan i's value, code −1 a missing one."""
+    """Coded text: `levels[codes[i]]` is the value of loan i; code −1 means missing."""
 
     codes: Codes
     levels: tuple[str, ...]
 
     @classmethod
     def of(cls, values: Iterable[str | None]) -> TextColumn:
-        """Code a sequence of texts in the order in which they first appear."""
+        """Code texts; levels are in order of first appearance."""
         values = tuple(values)
         levels = tuple(value for value in dict.fromkeys(values) if value is not None)
         index: dict[str | None, int] = {level: code for code, level in enumerate(levels)}
@@ -29,7 +29,7 @@ class TextColumn:
         return cls(np.fromiter(map(index.__getitem__, values), np.int64, len(values)), levels)
 
     def respelled(self, spelling: Callable[[str], str]) -> TextColumn:
-        """The same texts, each level by its spelling; levels that become the same are one."""
+        """Replace each level by its spelling; levels that become equal are merged."""
         texts = tuple(map(spelling, self.levels))
         if texts == self.levels:
             return self
@@ -46,7 +46,7 @@ class TextColumn:
         return [levels[code] for code in self.codes.tolist()]
 
     def recode(self, levels: Sequence[str], unseen: int) -> Codes:
-        """Codes into `levels`: `unseen` for a value that isn't there, −1 for a missing one."""
+        """Codes (n,) into `levels`: `unseen` for a value not among them, −1 for a missing one."""
         index = {level: code for code, level in enumerate(levels)}
         table = np.array([index.get(level, unseen) for level in self.levels] + [-1], dtype=np.int64)
         return table[self.codes]
@@ -57,7 +57,7 @@ Column = Numbers | TextColumn
 
 @dataclass(frozen=True)
 class Loans:
-    """Checked loans in columns: float64 with NaN for missing, or coded text, one per field."""
+    """Checked loans: one column per field, float64 (NaN: missing) or coded text."""
 
     definition: Definition
     columns: Mapping[str, Column]
@@ -65,7 +65,7 @@ class Loans:
 
     @classmethod
     def of(cls, definition: Definition, rows: Sequence[tuple[Value, ...]]) -> Loans:
-        """Turn rows of checked values, in the order of the fields, into columns."""
+        """Make columns from rows of checked values, which are in the order of the fields."""
         by_field = zip(*rows, strict=True) if rows else ([] for _ in definition.fields)
         columns: dict[str, Column] = {}
         for field, values in zip(definition.fields, by_field, strict=True):
@@ -76,13 +76,13 @@ class Loans:
         return cls(definition, columns, len(rows))
 
     def numbers(self, name: str) -> Numbers:
-        """A number's column."""
+        """The column of a number field, float64 (n,)."""
         column = self.columns[name]
         assert not isinstance(column, TextColumn), name  # noqa: S101  the definition says so
         return column
 
     def texts(self, name: str) -> TextColumn:
-        """A category's column."""
+        """The column of a text field."""
         column = self.columns[name]
         assert isinstance(column, TextColumn), name  # noqa: S101  the definition says so
         return column
@@ -97,15 +97,15 @@ class Loans:
         return Loans(self.definition, columns, size)
 
     def rows(self) -> list[tuple[Value, ...]]:
-        """The loans as rows of values, as the one-loan functions take them."""
+        """The loans as rows of values, the input of functions that take one loan."""
         by_field = (column_values(self.columns[name]) for name in self.definition.names)
         return list(zip(*by_field, strict=True))
 
 
 def distinct(column: Column) -> tuple[Codes, list[Value]]:
-    """A column by code: each row's place among its different values, and these.
+    """Code a column: codes (n,) and the distinct values.
 
-    0.0 and −0.0, which are written differently, are two.
+    0.0 and −0.0 are distinct, since they are written differently.
     """
     if isinstance(column, TextColumn):
         places = np.where(column.codes < 0, len(column.levels), column.codes)
@@ -116,7 +116,7 @@ def distinct(column: Column) -> tuple[Codes, list[Value]]:
 
 
 def column_values(column: Column) -> list[Value]:
-    """A column as a list of values, None for a missing one."""
+    """Convert a column to a list of values, None for missing."""
     if isinstance(column, TextColumn):
         return [*column.values()]
     return [None if value != value else value for value in column.tolist()]

@@ -1,4 +1,4 @@
-"""What a change of definition breaks for those who send loans."""
+"""Find changes of a definition that break API clients."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from peerloan.loan.spelling import plain
 
 
 def breaking_changes(old: Definition, new: Definition) -> list[str]:
-    """Why a request that is valid under `old` could fail under `new`; empty if none could."""
+    """List the reasons why a request that is valid under `old` could fail under `new`."""
     reasons = []
     for field in new.fields:
         if field.name not in old.names:
@@ -18,31 +18,31 @@ def breaking_changes(old: Definition, new: Definition) -> list[str]:
             elif field.name in old.roles.columns():
                 reasons.append(f"{field.name}: was a role's column, and becomes a field")
             continue
-        before = old[field.name]
-        if before.kind != field.kind and (before.kind, field.kind) not in (
+        old_field = old[field.name]
+        if old_field.kind != field.kind and (old_field.kind, field.kind) not in (
             ("whole", "number"),
             ("ordered", "category"),
         ):
-            reasons.append(f"{field.name}: kind changes from {before.kind} to {field.kind}")
+            reasons.append(f"{field.name}: kind changes from {old_field.kind} to {field.kind}")
             continue
-        if before.missing and not field.missing:
+        if old_field.missing and not field.missing:
             reasons.append(f"{field.name}: may no longer be missing")
         if field.kind == "ordered":
-            kept = set(map(plain, field.levels))
-            dropped = [level for level in before.levels if plain(level) not in kept]
+            new_levels = set(map(plain, field.levels))
+            dropped = [level for level in old_field.levels if plain(level) not in new_levels]
             if dropped:
                 reasons.append(f"{field.name}: drops the level {', '.join(map(repr, dropped))}")
-        if field.is_number and _narrower(before, field):
+        if field.is_number and _is_narrower(old_field, field):
             reasons.append(
-                f"{field.name}: the range narrows from{before.range_text or ' any'}"
+                f"{field.name}: the range narrows from{old_field.range_text or ' any'}"
                 f" to{field.range_text}".replace("from,", "from").replace("to,", "to")
             )
     return reasons
 
 
-def _narrower(old: Field, new: Field) -> bool:
+def _is_narrower(old: Field, new: Field) -> bool:
     def low(field: Field) -> tuple[float, bool]:
-        """Lower bound, and whether it is itself excluded; of two bounds the one that binds."""
+        """The effective lower bound, and whether it is exclusive."""
         bounds = [(-math.inf, False)]
         if field.min is not None:
             bounds.append((field.min, False))

@@ -1,7 +1,7 @@
-"""What a loan is: its fields with kind, unit, range and levels, its label, and its roles.
+"""The loan definition: fields (kind, unit, range, levels), label, roles and texts of reasons.
 
-A definition is plain data. It is read from TOML (`peerloan.loan.toml`), travels inside every
-bundle as `loan.json`, and never changes once it is made.
+A definition is immutable data. It is read from TOML (`peerloan.loan.toml`) and stored in every
+bundle as `loan.json`.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from peerloan.loan.text import (
 Kind = Literal["number", "whole", "category", "ordered"]
 Value = float | str | None
 
-# The answer's own names: a field of the same name could not be told from them in an answer, in a
-# scored book or in the ledger.
+# Names used by answers: a field of the same name would be ambiguous in an answer, a scored book and
+# the ledger.
 RESERVED = frozenset(
     [
         "id",
@@ -55,7 +55,7 @@ _PLACEHOLDER = re.compile("|".join(map(re.escape, PLACEHOLDERS)))
 
 
 class DefinitionError(ValueError):
-    """A loan definition that can't be used; says where (source, line, key) and why."""
+    """A loan definition that can't be used; says why and where (source, line, key)."""
 
     def __init__(self, reason: str, path: tuple[str | int, ...] = (), where: str = "") -> None:
         super().__init__(f"{where}: {reason}" if where else reason)
@@ -64,7 +64,7 @@ class DefinitionError(ValueError):
 
 
 class Label(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The column that says what became of the loan, and which of its two values means late."""
+    """The label: the column with the loan's outcome, and its two values."""
 
     column: str
     late: int | float | str | bool
@@ -72,7 +72,7 @@ class Label(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Roles(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Columns that are no features but mean something, and the horizon of an outcome in days."""
+    """Columns with a special meaning, and the horizon of an outcome (first and last day)."""
 
     id: str | None = None
     date: str | None = None
@@ -85,16 +85,16 @@ class Roles(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Texts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Sentences of reasons. The placeholders are filled in, nothing else is.
+    """Templates of reasons, with placeholders.
 
-    `usual` is the training table's median or most frequent level, `more` and `less` are the
-    field's own words for a comparison. `level` is said of a category, and of a number or an
-    ordered level that lies on the safer side of the usual one by the field's direction, or is no
-    riskier than the usual one by the scorecard: to compare the two would tell a borrower the wrong
-    reason.
+    `{usual}` is the training table's median or most frequent level. `{more}` and `{less}` are the
+    field's words for a comparison. `level` is used for a category. It is also used for a number or
+    an ordered level that is on the safer side of the usual value by the field's direction
+    (`riskier`), or no riskier than it by the scorecard: comparing the two would give the borrower
+    a wrong reason.
 
-    What the texts say is true of the model by construction. They claim nothing of late rates, which
-    may differ where features go together.
+    The texts are true of the model by construction. They say nothing about late rates, which may
+    differ if features are correlated.
     """
 
     higher: str = "{label}: {value}, {more} than the usual {usual}."
@@ -111,10 +111,10 @@ class Field(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
     """One feature of a loan.
 
     `min` and `max` are inclusive, `above` is an exclusive lower bound, all in the field's unit.
-    `seen` holds what the training table held: (lowest, highest) of a number, the levels of a
-    category. `percent` marks a fraction that people read as a percentage. `riskier` says which
-    end of a number or of ordered levels carries the higher risk; `more` and `less` are the words
-    by which people compare two of them.
+    `seen` is the range of the training table: (lowest, highest) of a number, the levels of a
+    category. `percent` marks a fraction that is shown as a percentage. `riskier` says which end of
+    a number or of ordered levels has the higher risk. `more` and `less` are the words that compare
+    two values ("higher", "lower").
     """
 
     name: str
@@ -148,8 +148,10 @@ class Field(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
 
     @property
     def seen_range_rounded(self) -> tuple[float, float] | None:
-        """The seen range with room for rounding: 0.053099999999999994, as tables hold it, is not
-        below 0.0531. For what is said of a whole book; a single loan's warning is exact.
+        """The seen range, widened by a tolerance for rounding errors.
+
+        So 0.053099999999999994, as found in tables, is not below 0.0531. Used for doubts about a
+        book; the warning of a single loan uses the exact range.
         """
         if (seen := self.seen_range) is None:
             return None
@@ -170,7 +172,7 @@ class Field(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
         )
 
     def show(self, value: Value) -> str:
-        """A value as people read it, with its unit."""
+        """Format a value for people, with its unit."""
         if value is None:
             return "not given"
         if isinstance(value, str):
@@ -181,7 +183,7 @@ class Field(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
 
     @property
     def expected(self) -> str:
-        """What a value must be, in words: the `expected` of an error."""
+        """Describe valid values: the `expected` of an error."""
         missing = ", or nothing" if self.missing else ""
         if self.kind == "category":
             return f"{TEXT_EXPECTED}{missing}"
@@ -197,7 +199,7 @@ class Field(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
 
     @property
     def range_text(self) -> str:
-        """The allowed range in words, with a leading comma, or nothing."""
+        """Describe the allowed range, with a leading comma; empty if there is none."""
         low = ""
         if self.above is not None and (self.min is None or self.above >= self.min):
             low = f"above {show_bound(self.above)}"
@@ -210,8 +212,8 @@ class Field(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
 class Definition(msgspec.Struct, frozen=True, forbid_unknown_fields=True, dict=True):
     """A loan definition: the model's name, the label, the roles, the fields and the texts.
 
-    Roles and texts are written even where they are the defaults: a later release may have others,
-    and must still say of an old version's decision what was said.
+    Roles and texts are stored even if they are the defaults. A later release may have other
+    defaults, and must still give the same reasons for an old version's decisions.
     """
 
     model: str
@@ -234,7 +236,7 @@ class Definition(msgspec.Struct, frozen=True, forbid_unknown_fields=True, dict=T
 
 
 def _faults(definition: Definition) -> Iterator[tuple[tuple[str | int, ...], str]]:
-    """Everything that the types alone don't catch, as (path, reason), in the file's order."""
+    """Yield every fault that the types don't catch, as (path, reason), in the file's order."""
     if not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,63}", definition.model):
         expected = "expected lower-case letters, digits and hyphens (at most 64)"
         yield ("model",), f"{expected}, got {definition.model!r}"
@@ -243,12 +245,12 @@ def _faults(definition: Definition) -> Iterator[tuple[tuple[str | int, ...], str
         yield ("label", "column"), fault
     for key in ("late", "on_time"):
         value = getattr(label, key)
-        # What is beyond 64 bits does not survive JSON.
+        # Numbers beyond 64 bits do not survive JSON.
         if not isinstance(value, str) and not abs(value) < 2**63:
             yield ("label", key), "expected text, true or false, or a finite number of usual size"
         if isinstance(value, str) and (fault := text_fault(value)):
             yield ("label", key), fault
-    # In a book they would be the same text.
+    # Two values that are the same text in a CSV book can't be told apart.
     if label.late == label.on_time or _as_text(label.late) == _as_text(label.on_time):
         yield ("label", "on_time"), f"expected another value than late's, got {label.on_time!r}"
     if not 0 <= roles.horizon[0] <= roles.horizon[1]:
@@ -256,7 +258,7 @@ def _faults(definition: Definition) -> Iterator[tuple[tuple[str | int, ...], str
     for role in ("id", "date", "exposure"):
         if (column := getattr(roles, role)) is not None and column == label.column:
             yield ("roles", role), f"{column!r} is the label's column"
-        # A book may call its ids as the answer does.
+        # The id column may be named loan_id, as in an answer.
         free = role == "id" and column == "loan_id"
         if (
             column is not None
@@ -299,7 +301,7 @@ def _faults(definition: Definition) -> Iterator[tuple[tuple[str | int, ...], str
 
 
 def _as_text(value: float | str | bool) -> str:
-    """A label's value as a table holds it; numbers that are equal are the same text."""
+    """A label value as text in a table; equal numbers give the same text."""
     text = str(value).casefold()
     try:
         number = parse_number(text)
@@ -309,11 +311,11 @@ def _as_text(value: float | str | bool) -> str:
 
 
 def reserved_fault(name: str) -> str | None:
-    """Why a column can't have this name, if it is one of the answer's own."""
+    """Why a column can't have this name; None if it can."""
     if name not in RESERVED:
         return None
     return (
-        f"{name!r} is one of the answer's own names; rename the column, "
+        f"{name!r} is a reserved name, used in answers; rename the column, "
         f"for example to '{name}_given'"
     )
 
@@ -353,7 +355,7 @@ def _field_faults(field: Field) -> Iterator[tuple[str, str]]:
         if getattr(field, key) is not None:
             yield key, f"a {field.kind} field has no range"
     if field.percent:
-        yield "percent", f"a {field.kind} field is no fraction"
+        yield "percent", f"a {field.kind} field is not a fraction"
     if field.kind == "ordered" and len(field.levels) < 2:
         yield "levels", f"expected at least two levels, lowest first, got {list(field.levels)}"
     if field.kind == "category" and field.riskier is not None:
@@ -362,7 +364,7 @@ def _field_faults(field: Field) -> Iterator[tuple[str, str]]:
         if fault := text_fault(level):
             yield "levels", fault
     if len(set(field.levels)) < len(field.levels):
-        yield "levels", f"a level stands twice in {list(field.levels)}"
+        yield "levels", f"expected different levels, got a repeated one in {list(field.levels)}"
     if field.seen is not None and not all(isinstance(level, str) for level in field.seen):
         yield "seen", f"expected levels, got {list(field.seen)}"
     if field.default is not None and not isinstance(field.default, str):

@@ -1,4 +1,4 @@
-"""A definition as JSON Schema (draft 2020-12), for OpenAPI and for callers' own checks."""
+"""Convert a definition to JSON Schema (draft 2020-12), for OpenAPI and for client-side checks."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from peerloan.loan.text import MAX_TEXT, PLAIN_LETTER
 
 
 def json_schema(definition: Definition, known: Iterable[str] = ()) -> dict[str, Any]:
-    """The schema of one loan's record; `known` are other versions' fields, accepted and ignored."""
+    """The schema of one loan; `known` are fields of other versions, accepted and ignored."""
     properties = {field.name: field_schema(field) for field in definition.fields}
     identifier = {
         "description": "Your own name for the loan; the answer echoes it.",
@@ -33,7 +33,7 @@ def json_schema(definition: Definition, known: Iterable[str] = ()) -> dict[str, 
 
 
 def example(definition: Definition) -> dict[str, Value] | None:
-    """A loan of the fields' defaults, if every field that a loan needs has one."""
+    """An example loan of the fields' defaults; None if a required field has no default."""
     loan = {field.name: field.default for field in definition.fields}
     lacking = (f for f in definition.fields if f.default is None and not f.missing)
     return None if any(lacking) else loan
@@ -61,8 +61,8 @@ def field_schema(field: Field) -> dict[str, Any]:
     if field.missing:
         schema = {"anyOf": [schema, {"type": "null"}]}
     schema["title"] = field.label
-    described = [field.help, f"Expected: {field.expected}."]
-    schema["description"] = " ".join(text for text in described if text)
+    description = [field.help, f"Expected: {field.expected}."]
+    schema["description"] = " ".join(text for text in description if text)
     if field.default is not None:
         schema["default"] = field.default
     return schema

@@ -1,4 +1,4 @@
-"""What became of a loan, as a table or a request says it."""
+"""Parse label values (late or on time) from tables and requests."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from peerloan.loan.spelling import plain, text_of
 from peerloan.loan.text import MISSING_NUMBERS, parse_number, stands_for_missing
 
 LabelValue = int | float | str | bool
-# What 0 and 1 are to a table of truth values, and the other way round.
+# Booleans as 0 and 1.
 _BITS = {"false": "0", "true": "1"}
 
 
 def read_label(value: LabelValue, label: Label) -> bool | None:
-    """Whether a value says late (True) or on time (False); None if it says neither.
+    """Parse a label value: True for late, False for on time, None for neither.
 
-    The value may be of another type than the definition's, or the text of it: 1, 1.0, `1`, `1.0`
-    and, where the two values are truth values or 0 and 1, true and `True` say the same.
+    The value may have another type than in the definition, or be text: 1, 1.0, `1` and `1.0` are
+    equal. If the label's two values are booleans or 0 and 1, true and `True` are equal to 1 too.
     """
     if stands_for(value, label.late):
         return True
@@ -26,7 +26,7 @@ def read_label(value: LabelValue, label: Label) -> bool | None:
 
 
 def stands_for(value: LabelValue, meaning: LabelValue) -> bool:
-    """Whether a value is one of a label's: the same, whatever its type and spelling."""
+    """Whether a value equals a label's value, in any type and spelling."""
     text, expected = _text(value), _text(meaning)
     if text == expected or isinstance(meaning, str):
         return text == expected
@@ -39,8 +39,10 @@ def stands_for(value: LabelValue, meaning: LabelValue) -> bool:
 
 
 def is_unknown(text: str | None, label: Label) -> bool:
-    """Whether a cell says that the outcome is not known yet: empty, or a text by which programs
-    spell a missing value (NA, NULL, …), unless that is one of the label's two values.
+    """Whether a cell means that the outcome is not known yet.
+
+    That is an empty cell, or a spelling of a missing value (NA, NULL, …) that is not one of the
+    label's two values.
     """
     if not text:
         return text is not None
@@ -49,7 +51,7 @@ def is_unknown(text: str | None, label: Label) -> bool:
 
 
 def expected_label(label: Label) -> str:
-    """What a label must be, in words."""
+    """Describe valid labels: the `expected` of an error."""
     return f"{_show(label.late)} (late) or {_show(label.on_time)} (on time)"
 
 
@@ -58,7 +60,7 @@ def _text(value: LabelValue) -> str:
 
 
 def _bit(value: LabelValue) -> str:
-    """The text of a value, 0 or 1 for a truth value."""
+    """The text of a value; 0 or 1 for a boolean."""
     text = _text(value)
     return _BITS.get(text.casefold(), text)
 

@@ -1,8 +1,8 @@
-"""One text for each value, however a table or a request spells it.
+"""Normalise the spelling of categories, ids and labels: one text for each value.
 
-Tables and programs write the same value in many ways: pandas writes 11.0 as soon as a column of
-whole numbers has a gap, Python writes True, Arrow and JSON write true. This is the one place that
-says which of them are the same. Everything that reads a category, an id or a label goes through it.
+Programs write the same value in different ways: pandas writes 11.0 if a column of whole numbers has
+a gap, Python writes True, Arrow and JSON write true. This module defines which spellings are the
+same value. All code that reads a category, an id or a label uses it.
 """
 
 from __future__ import annotations
@@ -27,33 +27,33 @@ _WHOLE = r"-?(?:0|[1-9][0-9]*)\.0+"
 _LARGE = r"-?[1-9](?:\.[0-9]+)?e\+[0-9]{2,3}"
 _CLOCK = r"[0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]+)?"
 _TIME = rf"(?:[0-9]{{4}}-[0-9]{{2}}-[0-9]{{2}} )?{_CLOCK}(?:Z|[+-][0-9]{{2}}:?[0-9]{{2}})?"
-# What has another spelling; a text that doesn't match is its own. RE2 and Python read it alike.
+# Texts that have another spelling; other texts stay as they are. Valid in RE2 (Arrow) and Python.
 RESPELLED = f"^(?:True|TRUE|False|FALSE|{_WHOLE}|{_LARGE}|{_TIME})$"
 _respelled = re.compile(f"(?:{_TIME}|(?P<whole>{_WHOLE})|(?P<large>{_LARGE}))")
 _time_parts = re.compile(r"(.{10} |)(.{8})(?:\.([0-9]+))?(.*)")
 
 
 def plain(text: str) -> str:
-    """The one spelling of a value that a text may spell in another way.
+    """Normalise a text to the plain spelling of its value.
 
     - `True` and `TRUE` are `true`, `False` and `FALSE` are `false`.
-    - A whole number with zeros behind the point (`11.0`, `-3.00`) is its digits (`11`, `-3`), and
-      −0.0 is `0`. So is one that a double is written as (`1.5e+16`).
-    - A time, as Arrow writes it (`2026-11-25 10:00:00.500000`), ends with its last digit that is
-      no zero (`2026-11-25 10:00:00.5`); its zone is `Z` or as `+0100`; midnight without a zone
-      is the day.
+    - A whole number with zeros after the point (`11.0`, `-3.00`) becomes its digits (`11`, `-3`),
+      −0.0 becomes `0`. So does the exponent notation of a large double (`1.5e+16`).
+    - A time, as Arrow writes it (`2026-11-25 10:00:00.500000`), loses trailing zeros
+      (`2026-11-25 10:00:00.5`); its zone becomes `Z` or has the form `+0100`; midnight without a
+      zone becomes the date.
 
     Any other text stays as it is: `0012`, `1e3`, `1.10`, `v1.0`, `yes`.
     """
     if truth := _TRUTHS.get(text):
         return truth
-    found = _respelled.fullmatch(text)
-    if found is None:
+    parsed = _respelled.fullmatch(text)
+    if parsed is None:
         return text
-    if found["whole"] is not None:
+    if parsed["whole"] is not None:
         digits = text.partition(".")[0]
         return "0" if digits == "-0" else digits
-    if found["large"] is not None:
+    if parsed["large"] is not None:
         number = float(text)
         return str(int(number)) if number.is_integer() else text
     day, time, fraction, zone = _time_parts.fullmatch(text).groups(default="")  # type: ignore[union-attr]
@@ -65,10 +65,9 @@ def plain(text: str) -> str:
 
 
 def text_of(value: bool | float | Decimal) -> str:
-    """A typed value as text: `true`, `11` (also of the double 11.0), `0.1`; a NaN as no text.
+    """Convert a typed value to text: `true`, `11` (also for 11.0), `0.1`; empty for NaN.
 
-    A double that is not whole has the fewest digits that give it, a decimal those that it is
-    written with.
+    A double that is not whole gets its shortest decimal, a Decimal keeps its digits.
     """
     if isinstance(value, bool):
         return "true" if value else "false"
@@ -83,16 +82,15 @@ def text_of(value: bool | float | Decimal) -> str:
 
 
 class Spelling:
-    """How a version spells the values of a field: as its definition and training table did.
+    """Maps texts to a version's own spelling of a field's levels.
 
-    A text that is one of the known levels is itself. Any other is read as the known level that is
-    the same value, or else in its plain spelling. So a version that was trained on `True` or
-    `11.0` meets `true` and `11` as these. Where the known levels are 0 and 1, or true and false,
-    the other pair means the same.
+    A known level stays as it is. Any other text becomes the known level of the same value, or else
+    its plain spelling. So a version that was trained on `True` or `11.0` reads `true` and `11` as
+    these. If the known levels are 0 and 1, or true and false, the other pair is equivalent.
     """
 
     def __init__(self, levels: Iterable[str] = ()) -> None:
-        # Of two that are the same value, the first is met by any third.
+        # If two levels are the same value, a third spelling of it becomes the first level.
         self._levels = dict.fromkeys(levels)
         self._by_plain: dict[str, str] = {}
         for level in self._levels:
@@ -100,19 +98,19 @@ class Spelling:
             if value not in self._levels:
                 self._by_plain.setdefault(value, level)
         by_value = {plain(level): level for level in reversed(self._levels)}
-        for some, others in ((_BITS, _TRUTH_TEXTS), (_TRUTH_TEXTS, _BITS)):
-            if by_value.keys() == {*some}:
-                pairs = zip(others, some, strict=True)
+        for pair, other_pair in ((_BITS, _TRUTH_TEXTS), (_TRUTH_TEXTS, _BITS)):
+            if by_value.keys() == {*pair}:
+                pairs = zip(other_pair, pair, strict=True)
                 self._by_plain |= {other: by_value[value] for other, value in pairs}
 
     @classmethod
     def of(cls, field: Field) -> Spelling:
-        """That of a field: what the training table held comes before what the definition lists."""
+        """The spelling of a field: levels of the training table come before the listed ones."""
         return _spelling_of(field)
 
     @property
     def is_plain(self) -> bool:
-        """Whether a plain text is always itself."""
+        """Whether every text in plain spelling stays as it is."""
         return not self._by_plain
 
     def __call__(self, text: str) -> str:
@@ -122,7 +120,7 @@ class Spelling:
         return self._by_plain.get(text, text)
 
     def typed(self, value: object) -> str | None:
-        """The known level that a number or a truth value is, if there is one."""
+        """The known level that a number or boolean stands for; None if there is none."""
         if not isinstance(value, bool | int | float):
             return None
         try:
@@ -132,7 +130,7 @@ class Spelling:
         return text if text in self._levels else None
 
 
-@lru_cache(maxsize=512)  # of each part of a book anew, otherwise
+@lru_cache(maxsize=512)  # otherwise made anew for each part of a book
 def _spelling_of(field: Field) -> Spelling:
     seen = set(map(plain, field.seen_levels))
     listed = (level for level in field.levels if plain(level) not in seen)
@@ -140,8 +138,8 @@ def _spelling_of(field: Field) -> Spelling:
 
 
 def with_one_spelling(definition: Definition) -> Definition:
-    """A definition to train a new version by: each value is one level, and none has been seen."""
-    fields = (each if each.is_number else _merged(each) for each in definition.fields)
+    """Prepare a definition for training: merge spellings of one level, and clear `seen`."""
+    fields = (field if field.is_number else _merged(field) for field in definition.fields)
     return msgspec.structs.replace(definition, fields=tuple(fields))
 
 
@@ -157,15 +155,15 @@ def _merged(field: Field) -> Field:
 
 
 def typed_levels(field: Field) -> list[bool | int | float]:
-    """The truth values and numbers that JSON may give for levels of a field."""
-    found: dict[str, bool | int | float] = {}
+    """The booleans and numbers that JSON may contain in place of a field's levels."""
+    by_text: dict[str, bool | int | float] = {}
     for level in (*field.seen_levels, *field.levels):
         text = plain(level)
         if text in ("true", "false"):
-            found[text] = text == "true"
+            by_text[text] = text == "true"
         elif (number := _number(text)) is not None and text_of(number) == text:
-            found[text] = int(number) if number.is_integer() else number
-    return list(found.values())
+            by_text[text] = int(number) if number.is_integer() else number
+    return list(by_text.values())
 
 
 def _number(text: str) -> float | None:
@@ -176,8 +174,10 @@ def _number(text: str) -> float | None:
 
 
 def id_spellings(text: str) -> tuple[str, ...]:
-    """The texts under which a ledger may have a loan's id: the plain one, which is written today,
-    those that releases before wrote of a double or a decimal, and the one given.
+    """The spellings under which a ledger may hold a loan's id.
+
+    The plain one, which is written today; those that earlier releases wrote for a double or a
+    decimal; and the given one.
     """
     value = plain(text)
     large = repr(float(value)) if value.lstrip("-").isdecimal() and len(value) < 300 else text

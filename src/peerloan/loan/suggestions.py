@@ -1,23 +1,23 @@
-"""The known name that a misspelt one most likely means, for a bounded number of comparisons."""
+"""Suggest the known name for a misspelt one ("did you mean …?"), at a bounded cost."""
 
 from __future__ import annotations
 
 import difflib
 from functools import lru_cache
 
-# For a request: some 0.1 s at most. Callers choose the names, and a body may hold 100,000.
+# Limit for a request: about 0.1 s. Clients choose the names, and a body may hold 100,000.
 MAX_COMPARISONS = 1_000
-# For a run of a command on a whole book: some seconds at most.
+# Limit for a command on a whole book: some seconds.
 MAX_RUN_COMPARISONS = 100_000
-# Comparing two texts takes longer than their length squared; no usual name is as long as this.
+# Comparing two texts takes at least quadratic time, so only this many letters are compared.
 _MAX_LETTERS = 60
 
 
 class Suggestions:
-    """Suggests known names for unknown ones, as long as its comparisons last.
+    """Suggests known names for unknown ones, with a budget of comparisons.
 
-    A request has one of these, and so has a run of a command. Once its comparisons are used up it
-    suggests nothing more; what it was asked before costs nothing. It belongs to one thread.
+    Make one per request or per run of a command. Once the budget is spent it suggests nothing new;
+    repeated questions are free. Not thread-safe.
     """
 
     def __init__(self, comparisons: int = MAX_COMPARISONS) -> None:
@@ -25,18 +25,18 @@ class Suggestions:
         self._answers: dict[tuple[str, tuple[str, ...]], str | None] = {}
 
     def nearest(self, name: str, candidates: tuple[str, ...]) -> str | None:
-        """The candidate that a misspelt name most likely means, if any is near."""
+        """The candidate most similar to a name; None if none is similar or the budget is spent."""
         question = name.lower()[:_MAX_LETTERS], candidates
-        # One that can be asked is compared with every candidate, however many there are.
+        # A question is answered completely, even if that overdraws the budget.
         if question not in self._answers and self._left > 0:
             self._left -= len(candidates)
             self._answers[question] = _nearest(*question)
         return self._answers.get(question)
 
 
-# A new channel brings the same few unknown names and levels with every request.
+# Cached: a new client sends the same few unknown names and levels with every request.
 @lru_cache(maxsize=4096)
 def _nearest(lowered: str, candidates: tuple[str, ...]) -> str | None:
     by_lowered = {candidate.lower(): candidate for candidate in candidates}
-    found = difflib.get_close_matches(lowered, by_lowered, n=1, cutoff=0.5)
-    return by_lowered[found[0]] if found else None
+    matches = difflib.get_close_matches(lowered, by_lowered, n=1, cutoff=0.5)
+    return by_lowered[matches[0]] if matches else None

@@ -1,4 +1,4 @@
-"""Reading a loan definition from TOML; every refusal names the line and the key."""
+"""Read a loan definition from TOML; errors name the line and the key."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from peerloan.loan.definition import Definition, DefinitionError
 from peerloan.loan.spelling import plain
 from peerloan.regular_files import read_regular_file
 
-# A field takes some hundred bytes: room for tens of thousands, with their levels.
+# A field takes some hundred bytes: enough for tens of thousands of fields.
 MAX_DEFINITION_BYTES = 16_000_000
 
 _HEADER = re.compile(r"^\s*(\[\[?)\s*([^\[\]]+?)\s*\]\]?\s*(#.*)?$")
 _KEY = re.compile(r"""^\s*(?:"([^"]+)"|'([^']+)'|([A-Za-z0-9_-]+))\s*=""")
 
-# What TOML calls the types in the library's messages.
+# Words for the types that msgspec names in its messages.
 _TYPES = {
     "str": "text",
     "int": "a whole number",
@@ -48,15 +48,15 @@ def read_definition(path: Path) -> Definition:
 
 
 def parse_definition(text: str, source: str) -> Definition:
-    """Make a definition from TOML text; `source` names it in errors."""
+    """Parse a definition from TOML text; `source` is its name in errors. Raises DefinitionError."""
     try:
-        found = tomllib.loads(text)
+        data = tomllib.loads(text)
     except ValueError as error:  # TOMLDecodeError, and an int of thousands of digits
         raise DefinitionError(f"not TOML: {error}", where=source) from None
     except RecursionError:
         raise DefinitionError("not TOML: arrays or tables too deep", where=source) from None
     try:
-        definition = msgspec.convert(found, Definition)
+        definition = msgspec.convert(data, Definition)
         _refuse_one_value_twice(definition)
         return definition
     except DefinitionError as error:
@@ -81,21 +81,21 @@ def default_definition() -> Definition:
 
 
 def _refuse_one_value_twice(definition: Definition) -> None:
-    """Raise DefinitionError for two levels that are one value in two spellings.
+    """Raise DefinitionError for two levels that are spellings of one value.
 
-    Not among a definition's own faults: versions of earlier releases may have been trained on both.
+    Not checked by `Definition` itself: versions of earlier releases may have been trained on both.
     """
     for i, field in enumerate(definition.fields):
-        spelt: dict[str, str] = {}
+        first_spelling: dict[str, str] = {}
         for level in field.levels:
-            before = spelt.setdefault(plain(level), level)
-            if before != level:
-                reason = f"{before!r} and {level!r} are two spellings of one value; keep one"
+            first = first_spelling.setdefault(plain(level), level)
+            if first != level:
+                reason = f"{first!r} and {level!r} are two spellings of one value; keep one"
                 raise DefinitionError(reason, ("field", i, "levels"))
 
 
 def _translate(message: str) -> tuple[str, tuple[str | int, ...]]:
-    """A type error of msgspec as (reason, path): '… - at `$.field[2].unit`'."""
+    """Convert a message of msgspec ('… - at `$.field[2].unit`') to (reason, path)."""
     reason, mark, at = message.rpartition(" - at `$")
     if not mark:
         reason, at = message, ""
@@ -119,9 +119,9 @@ def _translate(message: str) -> tuple[str, tuple[str | int, ...]]:
 
 
 def _line_of(text: str, path: tuple[str | int, ...]) -> int:
-    """The line (from 1) of a key, or of its table's header where the key doesn't stand there."""
-    wanted = [key for key in path if not isinstance(key, int)]
-    # Of ("field", 2, "levels", 0) it is the second key that counts tables, not the last.
+    """The line (from 1) of a key; if the key is absent, of its table's header."""
+    keys = [key for key in path if not isinstance(key, int)]
+    # In ("field", 2, "levels", 0) the 2 is the index of the table; the last 0 is not.
     index = path[1] if len(path) > 1 and isinstance(path[1], int) else 0
     table: list[str] = []
     counts: dict[str, int] = {}
@@ -131,10 +131,10 @@ def _line_of(text: str, path: tuple[str | int, ...]) -> int:
             name = header[2].strip("\"'")
             table = [name]
             counts[name] = counts.get(name, -1) + 1
-            if wanted[:1] == table and counts[name] == index:
+            if keys[:1] == table and counts[name] == index:
                 best = number
         elif (key := _KEY.match(line)) and (
-            [*table, key[1] or key[2] or key[3]] == wanted
+            [*table, key[1] or key[2] or key[3]] == keys
             and (not table or counts[table[0]] == index)
         ):
             return number

@@ -253,12 +253,12 @@ def test_toml_that_the_parser_gives_up_on_is_refused(text: str) -> None:
         ("min = 0", 'more = ""', "field.more", "expected a word for people, got an empty one"),
         ("min = 0", 'less = " "', "field.less", "expected a word for people, got an empty one"),
         ("min = 0", "more = 3", "field.more", "expected text, got a whole number"),
-        ('"shop"]', '"web"]', "field.levels", "stands twice"),
+        ('"shop"]', '"web"]', "field.levels", "a repeated one in"),
         ('"shop"]', '""]', "field.levels", "empty"),
         ('"shop"]', '"a\\u0000b"]', "field.levels", "control characters"),
         ('"shop"]', f'"{"x" * 201}"]', "field.levels", "at most 200 characters, got 201"),
         ("missing = true", "max = 9", "field.max", "has no range"),
-        ("missing = true", "percent = true", "field.percent", "no fraction"),
+        ("missing = true", "percent = true", "field.percent", "not a fraction"),
         ("missing = true", 'riskier = "lower"', "field.riskier", "no order"),
         ("missing = true", "default = 3", "field.default", "expected text"),
         ("missing = true", 'default = "\\u0007"', "field.default", "control characters"),
@@ -353,7 +353,7 @@ def test_a_sentence_may_use_the_words_for_a_comparison() -> None:
 @pytest.mark.parametrize("name", sorted(RESERVED))
 def test_an_answers_own_name_is_refused_with_a_hint(name: str) -> None:
     message = refusal(changed('"count"', f'"{name}"'))
-    assert f"'{name}' is one of the answer's own names; rename the column" in message
+    assert f"'{name}' is a reserved name, used in answers; rename the column" in message
     assert f"'{name}_given'" in message
 
 
