@@ -1,4 +1,4 @@
-"""Models: scorecards and ONNX graphs, the policy that turns margins into decisions, and reasons."""
+"""Models (scorecards and ONNX graphs), the policy that makes decisions of margins, and reasons."""
 
 from peerloan.model.arithmetic import Calibration, probabilities
 from peerloan.model.batch_reasons import Cause, Said, said_of

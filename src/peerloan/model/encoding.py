@@ -1,7 +1,7 @@
-"""From a loan to the numbers that an estimator is trained and run on.
+"""Encode loans as the numeric input of an estimator.
 
-An encoding is data: a list of columns, each made from one field. Training and serving use the
-same one, so only the purely numeric estimator needs converting.
+An encoding is data: a list of columns, each made from one field. Training and serving use the same
+encoding, so only the numeric estimator is converted to ONNX.
 """
 
 from __future__ import annotations
@@ -18,10 +18,11 @@ from peerloan.stats.arrays import Numbers
 
 
 class EncodedColumn(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One column: a number (`value`), an ordered rank, or 1 where a level is given (`level`)
-    or nothing is (`missing`).
+    """One input column, made from a field.
 
-    A missing value or rank becomes `fill`, or NaN where there is none.
+    `make` is `value` (the number), `rank` (the position of an ordered level), `level` (1 if the
+    value is `level`, else 0) or `missing` (1 if there is no value, else 0). A missing value or rank
+    becomes `fill`; NaN if `fill` is None.
     """
 
     field: str
@@ -36,10 +37,10 @@ class Encoding(msgspec.Struct, frozen=True):
     columns: tuple[EncodedColumn, ...]
 
     def check(self, definition: Definition) -> None:
-        """Raise ValueError unless every column's field is known and of the right kind."""
+        """Raise ValueError unless each column's field is in the definition, with the right kind."""
         for column in self.columns:
             if column.field not in definition.names:
-                raise ValueError(f"an encoded column of {column.field!r}, which is no field")
+                raise ValueError(f"an encoded column of {column.field!r}, which is not a field")
             kind = definition[column.field].kind
             if column.make not in _MAKES[kind]:
                 raise ValueError(
@@ -47,18 +48,18 @@ class Encoding(msgspec.Struct, frozen=True):
                 )
 
     def matrix(self, loans: Loans) -> Numbers:
-        """Encode many loans: (n, columns), float64."""
+        """Encode loans: float64 (n, columns)."""
         out = np.empty((loans.size, len(self.columns)), order="F")
         for i, column in enumerate(self.columns):
             out[:, i] = _encode_many(column, loans)
         return out
 
     def field_indexes(self, definition: Definition) -> np.ndarray[Any, np.dtype[np.int64]]:
-        """For each column, the position of its field in the definition."""
+        """The position in the definition of each column's field, (columns,)."""
         return np.array([definition.names.index(column.field) for column in self.columns])
 
     def row_encoder(self, definition: Definition) -> Callable[[Sequence[Value]], list[float]]:
-        """A function that encodes one loan's values as `matrix` encodes many."""
+        """Return a function that encodes one loan's values, as `matrix` does many loans."""
         cells = [
             (definition.names.index(column.field), _cell(column, definition))
             for column in self.columns
@@ -67,9 +68,9 @@ class Encoding(msgspec.Struct, frozen=True):
 
 
 def to_single(matrix: Numbers) -> npt.NDArray[np.float32]:
-    """To single precision; a double that is too large for it becomes the largest single.
+    """Convert to single precision; a double out of its range becomes the largest single.
 
-    No split can tell the two apart, and estimators refuse infinity.
+    Estimators refuse infinity, and no split separates such values from the largest single.
     """
     largest = float(np.finfo(np.float32).max)
     return np.clip(matrix, -largest, largest).astype(np.float32)
@@ -110,6 +111,7 @@ def _cell(column: EncodedColumn, definition: Definition) -> Callable[[Value], fl
     if column.make == "value":
         return lambda value: fill if value is None else value  # type: ignore[return-value]
     ranks: dict[Value, float] = {
-        each: float(rank) for rank, each in enumerate(definition[column.field].levels)
+        ordered_level: float(rank)
+        for rank, ordered_level in enumerate(definition[column.field].levels)
     }
     return lambda value: ranks.get(value, fill)

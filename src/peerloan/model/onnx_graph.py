@@ -1,9 +1,9 @@
-"""What an ONNX graph may hold, looked at before the runtime opens it.
+"""Check an ONNX graph before the runtime loads it.
 
-A graph is read as the protocol buffer that it is, as far as needed and no further: whatever is not
-known here (https://github.com/onnx/onnx/blob/main/onnx/onnx.proto) is refused. So all that a
-version computes stands in the bytes whose digest the manifest holds: no weights in files beside it,
-nothing drawn at random, no loops, no code of others.
+The graph is parsed as a protocol buffer (https://github.com/onnx/onnx/blob/main/onnx/onnx.proto),
+and every message field and operator that is not listed here is refused. So all that a version
+computes is in the bytes whose digest the manifest holds: no weights in other files, no random
+numbers, no loops, no custom code.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 
 from peerloan.loan.text import show_given
 
-# Every operator that training makes graphs of, by its domain.
+# The operators that training uses, by domain.
 OPERATORS: Mapping[str, frozenset[str]] = {
     "": frozenset(
         {"Add", "Cast", "Clip", "Div", "Gather", "MatMul", "Mul", "Round", "Sigmoid", "Sub"}
@@ -22,13 +22,13 @@ OPERATORS: Mapping[str, frozenset[str]] = {
 }
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _LONGEST_VARINT, _LARGEST = 10, 2**63
-# An attribute's floats, integers and short texts; of a forest there are millions, one by one.
+# Runs of floats, integers and short texts of an attribute, skipped at once: a forest has millions.
 _RUNS = re.compile(
     rb"(?>\x3d.{4}|\x40[\x80-\xff]{0,9}[\x00-\x7f]|\x4a(?:%s))++"
     % b"|".join(b"\\x%02x.{%d}" % (length, length) for length in range(64)),
     re.DOTALL,
 )
-# Field numbers that a message may have, with what they are called where they are refused.
+# The field numbers that each message may have. Named ones are parsed further, others skipped.
 _MODEL = {1: "", 2: "", 3: "", 4: "", 5: "", 6: "", 7: "graph", 8: ""}
 _GRAPH = {1: "node", 2: "", 5: "tensor", 10: "", 11: "", 12: "", 13: ""}
 _NODE = {1: "", 2: "", 3: "", 4: "operator", 5: "attribute", 6: "", 7: "domain"}
@@ -56,7 +56,7 @@ class OnnxModelError(ValueError):
 
 
 def check_graph(graph: bytes) -> None:
-    """Raise OnnxModelError unless a graph consists of OPERATORS and of weights of its own alone."""
+    """Raise OnnxModelError unless a graph has only OPERATORS and weights of its own."""
     data = memoryview(graph)
     for _, model_part in _parts("model", data, _MODEL):
         for kind, part in _parts("graph", model_part, _GRAPH):
@@ -94,8 +94,10 @@ def _check_tensor(tensor: memoryview) -> None:
 def _parts(
     message: str, data: memoryview, fields: Mapping[int, str]
 ) -> Iterator[tuple[str, memoryview]]:
-    """The parts of a message that are looked at, in their order; raises OnnxModelError for a field
-    that it may not have, and for what is no such message.
+    """Yield the named fields of a message, in order: (name, bytes).
+
+    Raises OnnxModelError for a field that is not allowed, and for bytes that are not such a
+    message.
     """
     at = 0
     while at < len(data):
@@ -117,7 +119,7 @@ def _parts(
 
 
 def _varint(data: memoryview, at: int) -> tuple[int, int]:
-    """A number, and where it ends."""
+    """Parse a varint; returns it and its end."""
     value = 0
     for place, byte in enumerate(data[at : at + _LONGEST_VARINT]):
         value |= (byte & 0x7F) << (7 * place)
@@ -127,12 +129,12 @@ def _varint(data: memoryview, at: int) -> tuple[int, int]:
 
 
 def _sized(data: memoryview, at: int) -> tuple[int, int]:
-    """Where bytes begin and end whose length stands before them."""
+    """Start and end of a length-prefixed value."""
     length, start = _varint(data, at)
     return start, start + min(length, _LARGEST)
 
 
-# Where the value of a field begins and ends, by its wire type; groups are none that ONNX has.
+# Start and end of a field's value, by wire type. ONNX has no groups.
 _LENGTHS: Mapping[int, Callable[[memoryview, int], tuple[int, int]]] = {
     _VARINT: lambda data, at: (at, _varint(data, at)[1]),
     _FIXED64: lambda _, at: (at, at + 8),

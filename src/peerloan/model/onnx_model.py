@@ -1,4 +1,4 @@
-"""Any other estimator, as ONNX: its probability, and sampled Shapley values for its reasons."""
+"""An estimator as an ONNX graph: its probability, and sampled Shapley values for reasons."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ from peerloan.model.onnx_graph import OnnxModelError, check_graph
 from peerloan.model.onnx_run import run_limited
 from peerloan.stats.arrays import Numbers
 
-# A forest says 0 for many loans; a margin needs a probability inside (0, 1). This is below the
-# accuracy to which a converted estimator reproduces the original.
+# Probabilities are clipped to [FLOOR, 1 - FLOOR]: a forest gives 0 for many loans, and a margin
+# needs 0 < p < 1. FLOOR is smaller than the error of a converted estimator.
 FLOOR = 1e-7
-# What the sizes of a decision's contributions may add up to: see `arithmetic`.
+# Limit of the sum of absolute contributions, so that sums stay exact: see `arithmetic`.
 _MAX_SPREAD = 2.0**19
-# Rows that one decision's reasons may put through the estimator: within 20 ms for a forest of a
+# Rows that the estimator may score for the reasons of one decision: within 20 ms for a forest of a
 # hundred full-grown trees.
 _ROWS_A_DECISION = 640
 
 
 def background_size(fields: int) -> int:
-    """How many background loans a version with so many fields carries: 4 to 32."""
+    """How many background loans a version with this many fields has: 4 to 32."""
     return max(4, min(32, _ROWS_A_DECISION // (2 * max(1, fields - 1))))
 
 
 class OnnxModel:
-    """A numeric estimator in ONNX behind an encoding; a `Model`.
+    """An encoding followed by a numeric estimator in ONNX; a `Model`.
 
-    The graph takes one float32 matrix (n, columns) and gives `probabilities` (n, 2), or (n,).
-    `background` are loans against which reasons compare; `seed` ties their sampling to the bundle.
+    The graph takes one float32 matrix (n, columns) and returns `probabilities`, (n, 2) or (n,).
+    Reasons compare a loan with the `background` loans; `seed` makes their sampling reproducible.
     """
 
     def __init__(
@@ -49,11 +49,11 @@ class OnnxModel:
         calibration: Calibration,
     ) -> None:
         check_graph(graph)
-        # Only a bundle that needs the runtime pays for importing it.
+        # Imported here: a process without ONNX versions does not need the runtime.
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
-        # One thread: workers are the unit of parallelism, and sums keep one order.
+        # One thread: workers run in parallel, and the order of sums stays the same.
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         options.log_severity_level = 3
         try:
@@ -61,8 +61,8 @@ class OnnxModel:
                 graph,
                 options,
                 providers=["CPUExecutionProvider"],
-                # What is computed from weights alone would be computed here, where no time limit
-                # can end it, rather than in each run.
+                # Constant folding computes parts of the graph while loading, where no time limit
+                # applies; without it they are computed in each run.
                 disabled_optimizers=["ConstantFolding"],
             )
         except Exception as error:  # the runtime's errors have no common base
@@ -98,10 +98,10 @@ class OnnxModel:
         """Margin and contributions of one loan.
 
         Contributions are Shapley values of the probability, by permutation sampling (Castro,
-        Gómez and Tejada 2009) with antithetic pairs: each background loan is turned into this
-        one feature by feature, in one random order and in its reverse. They are then put on the
-        log-odds scale by one positive factor, which keeps signs and order, so that base +
-        contributions is the margin exactly.
+        Gómez and Tejada 2009) with antithetic pairs: each background loan is changed into this
+        loan feature by feature, in a random order and in its reverse. They are then scaled to
+        log-odds by one positive factor, which keeps signs and order. base + contributions is
+        exactly the margin.
         """
         encoded = to_single(np.array([self._row(values)]))
         own_p = float(self._run(encoded)[0])
@@ -109,13 +109,13 @@ class OnnxModel:
         shares = self._shapley(encoded[0], own_p, self._orders(values))
         moved = own_p - self._base_p
         mean = (own_p + self._base_p) / 2
-        # Where the probability is the base's own, the factor's limit: the logit's slope there.
+        # If the probability is (almost) that of the base, use the limit: the slope of the logit.
         slope = (
             (margin - self.base) / moved
             if abs(moved) > 1e-6
             else self._calibration.slope / max(mean * (1 - mean), FLOOR)
         )
-        # Shares that all but cancel out make a factor beyond which sums would not be exact.
+        # If shares nearly cancel out, the factor is huge; limit it so that sums stay exact.
         slope = min(slope, _MAX_SPREAD / max(float(np.abs(shares).sum()), FLOOR))
         contributions = to_unit(shares * slope)
         rest = (margin - self.base) - float(contributions.sum())
@@ -123,32 +123,32 @@ class OnnxModel:
         return margin, tuple(contributions.tolist())
 
     def _orders(self, values: Sequence[Value]) -> npt.NDArray[np.int64]:
-        """Random positions (background, fields), from the bundle's seed and the loan alone."""
-        # Adding 0 makes −0 the same as 0.
-        same = [value + 0.0 if isinstance(value, float) else value for value in values]
-        key = f"{self._seed}\n".encode() + msgspec.json.encode(same)
+        """Random orders (background, fields), determined by the bundle's seed and the loan."""
+        # Adding 0 turns −0 into 0.
+        normalized = [value + 0.0 if isinstance(value, float) else value for value in values]
+        key = f"{self._seed}\n".encode() + msgspec.json.encode(normalized)
         size = len(self._background) * self._fields
-        # A hash, not a generator: its stream never changes between library versions.
+        # A hash, not a random generator: its output never changes between library versions.
         bits = hashlib.shake_256(key).digest(8 * size)
         draws = np.frombuffer(bits, dtype="<u8").reshape(-1, self._fields)
         return draws.argsort(axis=1, kind="stable").argsort(axis=1, kind="stable")
 
     def _shapley(
-        self, own: npt.NDArray[np.float32], own_p: float, positions: npt.NDArray[np.int64]
+        self, encoded: npt.NDArray[np.float32], probability: float, positions: npt.NDArray[np.int64]
     ) -> Numbers:
         fields = self._fields
-        both = np.concatenate([positions, fields - 1 - positions])  # an order and its reverse
+        orders = np.concatenate([positions, fields - 1 - positions])  # an order and its reverse
         background = np.concatenate([self._background, self._background])
         # After step s the fields at positions below s have this loan's values.
         steps = np.arange(1, fields)
-        own_here = both[:, None, self._field_of_column] < steps[None, :, None]
-        mixed = np.where(own_here, own, background[:, None, :])
-        walks = np.empty((len(both), fields + 1))
+        is_replaced = orders[:, None, self._field_of_column] < steps[None, :, None]
+        mixed = np.where(is_replaced, encoded, background[:, None, :])
+        walks = np.empty((len(orders), fields + 1))
         walks[:, 0] = np.concatenate([self._background_p, self._background_p])
-        walks[:, 1:fields] = self._run(mixed.reshape(-1, mixed.shape[2])).reshape(len(both), -1)
-        walks[:, fields] = own_p
+        walks[:, 1:fields] = self._run(mixed.reshape(-1, mixed.shape[2])).reshape(len(orders), -1)
+        walks[:, fields] = probability
         gains = np.diff(walks, axis=1)
-        return np.take_along_axis(gains, both, axis=1).mean(axis=0)  # type: ignore[no-any-return]
+        return np.take_along_axis(gains, orders, axis=1).mean(axis=0)  # type: ignore[no-any-return]
 
     def _margins(self, p: Numbers) -> Numbers:
         p = np.clip(p, FLOOR, 1 - FLOOR)
@@ -157,11 +157,11 @@ class OnnxModel:
     def _run(self, encoded: npt.NDArray[np.float32]) -> Numbers:
         if not len(encoded):
             return np.empty(0)
-        found: Any = run_limited(
+        output: Any = run_limited(
             self._session, ["probabilities"], {self._input: encoded}, len(encoded)
         )[0]
-        p = np.asarray(found, dtype=np.float64)
+        p = np.asarray(output, dtype=np.float64)
         p = p[:, 1] if p.ndim == 2 and p.shape[1] == 2 else p.reshape(len(encoded))
         if np.isnan(p).any():
-            raise OnnxModelError("model.onnx: gives no number for a loan")
+            raise OnnxModelError("model.onnx: expected a probability, got NaN for a loan")
         return p

@@ -1,8 +1,9 @@
-"""Running an ONNX graph for no longer than a limit.
+"""Run an ONNX graph with a time limit.
 
-A graph of a few kilobytes can ask for years of matrix products. The runtime ends a run between two
-operators once it is told to, so one thread watches over all runs of a process. An operator alone
-can't be ended; what a version takes for one loan is limited when it is loaded, too (see `Store`).
+A graph of a few kilobytes can take years of matrix products. The runtime can be told to terminate a
+run; it does so between two operators. One thread per process watches the deadlines of all runs. A
+single operator can't be interrupted; the time of a version for one loan is also limited when it is
+loaded (see `Store`).
 """
 
 from __future__ import annotations
@@ -16,63 +17,64 @@ from typing import Any
 from peerloan.model.onnx_graph import OnnxModelError
 from peerloan.threads import start_unsignalled
 
-# A forest of a hundred full-grown trees takes 0.03 ms a loan.
+# For comparison: a forest of a hundred full-grown trees takes 0.03 ms a loan.
 RUN_SECONDS, RUN_SECONDS_A_LOAN = 10.0, 0.0005
 _LOOK_SECONDS = 0.25
 _CLOSE_SECONDS = 5.0
 
 
 class OnnxTimeLimit(OnnxModelError):
-    """A run that was ended because it took too long."""
+    """A run was terminated because it took too long."""
 
 
 class _Watch:
-    """Ends runs whose time is over. A lock is taken only to start the thread."""
+    """Terminates runs after their deadline. Thread-safe; locks only to start its thread."""
 
     def __init__(self) -> None:
         self._runs: dict[int, tuple[float, Any]] = {}
         self._starting = threading.Lock()
         self._thread: threading.Thread | None = None
-        self._some = threading.Event()
+        self._has_runs = threading.Event()
         self._is_closing = False
 
     def begin(self, options: Any, seconds: float) -> None:
-        """Have a run with these options ended after so many seconds."""
+        """Terminate the run with these options after this many seconds."""
         self._runs[id(options)] = (time.monotonic() + seconds, options)
         options.terminate = self._is_closing
-        if not self._some.is_set():
-            self._some.set()
+        if not self._has_runs.is_set():
+            self._has_runs.set()
         # Threads do not survive a fork.
         if self._thread is None or not self._thread.is_alive():
             with self._starting:
                 if self._thread is None or not self._thread.is_alive():
                     self._thread = threading.Thread(
-                        target=self._look, name="onnx-limit", daemon=True
+                        target=self._watch_runs, name="onnx-limit", daemon=True
                     )
                     start_unsignalled(self._thread)
 
     def end(self, options: Any) -> None:
-        """Watch this run no more."""
+        """Stop watching a run."""
         del self._runs[id(options)]
 
     def close(self) -> None:
-        """End every run, so that no thread is inside of the runtime when the process ends: the
-        runtime would abort it.
+        """Terminate all runs and wait for them.
+
+        The runtime aborts a process that exits while a thread is inside it.
         """
         self._is_closing = True
         for _, options in list(self._runs.values()):
             options.terminate = True
-        until = time.monotonic() + _CLOSE_SECONDS
-        while self._runs and time.monotonic() < until:
+        deadline = time.monotonic() + _CLOSE_SECONDS
+        while self._runs and time.monotonic() < deadline:
             time.sleep(0.01)
 
-    def _look(self) -> None:
-        while self._some.wait():
-            self._some.clear()
+    def _watch_runs(self) -> None:
+        while self._has_runs.wait():
+            self._has_runs.clear()
             while self._runs:
                 now = time.monotonic()
-                for until, options in list(self._runs.values()):
-                    if until <= now:
+                for deadline, options in list(self._runs.values()):
+                    if deadline <= now:
                         options.terminate = True
                 time.sleep(_LOOK_SECONDS)
 
@@ -84,8 +86,10 @@ atexit.register(_watch.close)
 def run_limited(
     session: Any, outputs: Sequence[str], inputs: Mapping[str, Any], loans: int
 ) -> list[Any]:
-    """The outputs of a session's graph for so many loans; raises OnnxTimeLimit if that takes longer
-    than RUN_SECONDS and RUN_SECONDS_A_LOAN for each.
+    """Run a session and return its outputs.
+
+    Raises OnnxTimeLimit if that takes longer than RUN_SECONDS plus RUN_SECONDS_A_LOAN for each of
+    the `loans`.
     """
     import onnxruntime
 
@@ -99,7 +103,7 @@ def run_limited(
             raise
         raise OnnxTimeLimit(
             f"model.onnx: took longer than {seconds:.3g} s for "
-            f"{'one loan' if loans == 1 else f'{loans:,} loans'}, and was ended"
+            f"{'one loan' if loans == 1 else f'{loans:,} loans'}, and was terminated"
         ) from error
     finally:
         _watch.end(options)

@@ -1,8 +1,8 @@
-"""The reference profile: what the training table looked like, column by column.
+"""The reference profile: the distribution of each column of the training table.
 
-It is what drift is measured against, what "usual" means in a reason, and where a bundle's
-synthetic loans (golden examples, background) are drawn from. It holds shares and quantiles of
-single columns, never a borrower's row.
+Drift is measured against it, "usual" in a reason is its median or most frequent level, and a
+bundle's synthetic loans (golden examples, background) are drawn from it. It holds shares and
+quantiles of single columns, never a borrower's row.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ _GRID = np.linspace(0, 1, 21)
 class NumberProfile(msgspec.Struct, frozen=True, tag_field="column", tag="number"):
     """21 quantiles (0 %, 5 %, … 100 %), the mean, and the share of missing values.
 
-    Without any value there are no quantiles and no mean; nor is there a mean of values so large
-    that their sum is no double. `at_most` is the share of the given values that do not exceed
-    each quantile, more than its own where values repeat; versions of earlier releases have none.
+    Without any value there are no quantiles and no mean; the mean is also None if the sum
+    overflows. `at_most` is the share of non-missing values that do not exceed each quantile. It is
+    more than 5 %, 10 % … if values repeat. Versions of earlier releases don't have it.
     """
 
     name: str
@@ -34,7 +34,7 @@ class NumberProfile(msgspec.Struct, frozen=True, tag_field="column", tag="number
 
 
 class LevelProfile(msgspec.Struct, frozen=True, tag_field="column", tag="level"):
-    """Levels, most frequent first, with their shares of all loans; and the share of missing."""
+    """Levels, most frequent first, with their shares of all loans; the share of missing values."""
 
     name: str
     levels: tuple[str, ...]
@@ -55,7 +55,7 @@ class Profile(msgspec.Struct, frozen=True):
 
     @classmethod
     def of(cls, loans: Loans, late: Numbers, probability: Numbers) -> Profile:
-        """Measure a training table: `late` is 0 or 1 a loan, `probability` the version's own."""
+        """Profile a training table: `late` (n,) is 0 or 1, `probability` (n,) the version's own."""
         columns: list[ColumnProfile] = []
         for field in loans.definition.fields:
             if field.is_number:
@@ -70,7 +70,7 @@ class Profile(msgspec.Struct, frozen=True):
         )
 
     def usual_ranges(self) -> dict[str, tuple[float, float]]:
-        """Of each number that has values, the 5 % and the 95 % quantile."""
+        """The 5 % and 95 % quantiles of each number field that has values."""
         return {
             column.name: (column.quantiles[1], column.quantiles[-2])
             for column in self.columns
@@ -78,70 +78,75 @@ class Profile(msgspec.Struct, frozen=True):
         }
 
     def check(self, definition: Definition) -> None:
-        """Raise ValueError unless the columns are the definition's fields."""
-        found = tuple(column.name for column in self.columns)
-        if found != definition.names:
-            raise ValueError(f"profile of {', '.join(found)}, not of the definition's fields")
+        """Raise ValueError unless the profile is valid and has the definition's fields."""
+        names = tuple(column.name for column in self.columns)
+        if names != definition.names:
+            raise ValueError(
+                f"profile: expected the fields {', '.join(definition.names)}, "
+                f"given {', '.join(names)}"
+            )
         if not 0 <= self.late <= 1:
             raise ValueError(f"profile: expected a late rate from 0 to 1, given {self.late}")
         for column in (*self.columns, self.probability):
             if isinstance(column, NumberProfile):
                 numbers = column.quantiles
-                right = len(numbers) in (0, len(_GRID)) and list(numbers) == sorted(numbers)
+                is_valid = len(numbers) in (0, len(_GRID)) and list(numbers) == sorted(numbers)
                 shares = column.at_most
-                right &= len(shares) in (0, len(numbers)) and list(shares) == sorted(shares)
+                is_valid &= len(shares) in (0, len(numbers)) and list(shares) == sorted(shares)
             else:
-                right = len(column.shares) == len(column.levels) and all(
+                is_valid = len(column.shares) == len(column.levels) and all(
                     0 < share <= 1 for share in column.shares
                 )
-            if not (right and 0 <= column.missing <= 1):
-                raise ValueError(f"profile of {column.name}: no distribution")
+            if not (is_valid and 0 <= column.missing <= 1):
+                raise ValueError(
+                    f"profile of {column.name}: expected ascending quantiles or shares from 0 to 1"
+                )
 
     def usual(self, name: str) -> Value:
-        """The median of a number, the most frequent level of a category; None if all miss."""
+        """The median of a number, the most frequent level of a text field; None without values."""
         column = next(column for column in self.columns if column.name == name)
         if isinstance(column, NumberProfile):
             return column.quantiles[len(column.quantiles) // 2] if column.quantiles else None
         return column.levels[0] if column.levels else None
 
     def draw(self, definition: Definition, loans: int, seed: int) -> Loans:
-        """Synthetic loans: each column drawn on its own, so no borrower is among them."""
+        """Draw synthetic loans: each column independently, so no borrower is among them."""
         random = np.random.default_rng(seed)
         columns: dict[str, Numbers | TextColumn] = {}
         for field, column in zip(definition.fields, self.columns, strict=True):
-            misses = random.random(loans) < column.missing
+            is_missing = random.random(loans) < column.missing
             u = random.random(loans)
             if isinstance(column, NumberProfile):
                 drawn = _draw_numbers(field, column, u)
-                columns[field.name] = np.where(misses, np.nan, drawn)
+                columns[field.name] = np.where(is_missing, np.nan, drawn)
             else:
                 codes = np.searchsorted(np.cumsum(column.shares), u * sum(column.shares), "right")
                 codes = np.minimum(codes, len(column.levels) - 1)
-                columns[field.name] = TextColumn(np.where(misses, -1, codes), column.levels)
+                columns[field.name] = TextColumn(np.where(is_missing, -1, codes), column.levels)
         return Loans(definition, columns, loans)
 
 
 def _draw_numbers(field: Field, column: NumberProfile, u: Numbers) -> Numbers:
     if not column.quantiles:
         return np.full(len(u), np.nan)
-    # Scaled by a power of two, which is exact: a slope between the largest doubles would overflow.
+    # Scaled by a power of two, which is exact, so that slopes between huge doubles don't overflow.
     drawn = np.interp(u, _GRID, np.array(column.quantiles) / 64) * 64
     if field.kind == "whole":
         return np.rint(drawn)
-    # Four significant digits, as people write amounts; never outside what was seen.
+    # Four significant digits, as people write amounts; clipped to the range of the training table.
     rounded = np.array([float(f"{value:.4g}") for value in drawn.tolist()])
     return np.asarray(np.clip(rounded, column.quantiles[0], column.quantiles[-1]))
 
 
 def _number_profile(name: str, values: Numbers) -> NumberProfile:
-    given = values[~np.isnan(values)]
-    missing = 1 - len(given) / len(values) if len(values) else 0.0
-    if not len(given):
+    present = values[~np.isnan(values)]
+    missing = 1 - len(present) / len(values) if len(values) else 0.0
+    if not len(present):
         return NumberProfile(name, (), None, missing)
     with np.errstate(over="ignore", invalid="ignore"):
-        mean = float(given.mean())
-    quantiles = np.quantile(given, _GRID, method="inverted_cdf")
-    at_most = np.searchsorted(np.sort(given), quantiles, side="right") / len(given)
+        mean = float(present.mean())
+    quantiles = np.quantile(present, _GRID, method="inverted_cdf")
+    at_most = np.searchsorted(np.sort(present), quantiles, side="right") / len(present)
     return NumberProfile(
         name,
         tuple(quantiles.tolist()),

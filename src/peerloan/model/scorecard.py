@@ -1,7 +1,8 @@
-"""The scorecard: one additive table per feature, read in plain Python or in numpy.
+"""The scorecard: an additive model with one table of points per field.
 
-margin = base + Σ points of each feature's value. Points are relative to the training table's mean,
-so they are the exact contributions of a decision, and `base` is the mean margin.
+margin = base + Σ points of each field's value. Points are centred on the training table's mean, so
+they are the exact contributions of a decision, and `base` is the mean margin. One loan is scored in
+plain Python, many in numpy, with equal results.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ class ScorecardError(ValueError):
 
 
 class NumberTable(msgspec.Struct, frozen=True, tag_field="table", tag="number"):
-    """Points by value: `points[i]` holds for edges[i−1] ≤ value < edges[i]."""
+    """Points of a number field: `points[i]` applies to edges[i−1] ≤ value < edges[i]."""
 
     feature: str
     edges: tuple[float, ...]
@@ -34,7 +35,7 @@ class NumberTable(msgspec.Struct, frozen=True, tag_field="table", tag="number"):
 
 
 class LevelTable(msgspec.Struct, frozen=True, tag_field="table", tag="level"):
-    """Points by level, and for any level that isn't listed."""
+    """Points of a text field: by level, and `unseen` for a level that is not listed."""
 
     feature: str
     levels: tuple[str, ...]
@@ -48,7 +49,7 @@ _Lookup = Callable[[Any], float]
 
 
 class Scorecard(msgspec.Struct, frozen=True, dict=True):
-    """Additive tables in the order of the definition's fields; a `Model`."""
+    """Tables of points, in the order of the definition's fields; a `Model`."""
 
     base: float
     tables: tuple[Table, ...]
@@ -64,12 +65,14 @@ class Scorecard(msgspec.Struct, frozen=True, dict=True):
         largest = abs(self.base)
         for field, table in zip(definition.fields, self.tables, strict=True):
             if field.is_number != isinstance(table, NumberTable):
-                raise ScorecardError(f"{table.feature}: a {field.kind} field needs the other table")
-            steps = table.edges if isinstance(table, NumberTable) else table.levels
-            due = len(steps) + (1 if isinstance(table, NumberTable) else 0)
-            if len(table.points) != due:
                 raise ScorecardError(
-                    f"{table.feature}: {due} points due, {len(table.points)} given"
+                    f"{table.feature}: a {field.kind} field needs the other kind of table"
+                )
+            steps = table.edges if isinstance(table, NumberTable) else table.levels
+            expected = len(steps) + (1 if isinstance(table, NumberTable) else 0)
+            if len(table.points) != expected:
+                raise ScorecardError(
+                    f"{table.feature}: expected {expected} points, given {len(table.points)}"
                 )
             if len(set(steps)) < len(steps) or (
                 isinstance(table, NumberTable)
@@ -82,19 +85,19 @@ class Scorecard(msgspec.Struct, frozen=True, dict=True):
             largest += max(map(abs, _all_points(table)))
         for value in (self.base, *(p for table in self.tables for p in _all_points(table))):
             if not math.isfinite(value) or not (value / UNIT).is_integer():
-                raise ScorecardError(f"{value!r} is no multiple of 2^-32")
+                raise ScorecardError(f"expected multiples of 2^-32, given {value!r}")
         if largest > MAX_MARGIN:
             raise ScorecardError(
-                f"margins up to {largest:.0f}; at most {MAX_MARGIN:.0f} are allowed"
+                f"expected margins of at most {MAX_MARGIN:.0f}, given up to {largest:.0f}"
             )
 
     @cached_property
     def _lookups(self) -> tuple[_Lookup, ...]:
-        # One closure a feature: a look-up costs a bisection or a dict access, and nothing else.
-        return tuple(_lookup(table) for table in self.tables)
+        # One closure per field, so that a look-up is only a bisection or a dict access.
+        return tuple(_make_lookup(table) for table in self.tables)
 
     def points(self, position: int, value: Value) -> float:
-        """What a value of the field at this position contributes."""
+        """The points of a value of the field at this position."""
         return self._lookups[position](value)
 
     def score(self, values: Sequence[Value]) -> tuple[float, tuple[float, ...]]:
@@ -107,7 +110,7 @@ class Scorecard(msgspec.Struct, frozen=True, dict=True):
         return self.score(values)[0]
 
     def score_many(self, loans: Loans) -> tuple[Numbers, Numbers]:
-        """Margins (n,) and contributions (n, features) of many loans; equal to `score` of each."""
+        """Margins (n,) and contributions (n, fields) of many loans; equal to `score` of each."""
         contributions = np.empty((loans.size, len(self.tables)), order="F")
         for i, table in enumerate(self.tables):
             if isinstance(table, NumberTable):
@@ -117,7 +120,7 @@ class Scorecard(msgspec.Struct, frozen=True, dict=True):
                 index[np.isnan(values)] = len(points) - 1
             else:
                 points = np.array((*table.points, table.unseen, table.missing))
-                # −1, a missing level, reads the last one.
+                # Code −1 (missing) indexes the last entry.
                 index = loans.texts(table.feature).recode(table.levels, len(table.levels))
             contributions[:, i] = points[index]
         return self.base + contributions.sum(axis=1), contributions
@@ -127,7 +130,7 @@ class Scorecard(msgspec.Struct, frozen=True, dict=True):
         return self.score_many(loans)[0]
 
 
-def _lookup(table: Table) -> _Lookup:
+def _make_lookup(table: Table) -> _Lookup:
     missing, points = table.missing, table.points
     if isinstance(table, LevelTable):
         by_level: dict[Value, float] = dict(zip(table.levels, points, strict=False))

@@ -129,7 +129,7 @@ def test_verifying_a_model_that_takes_for_ever_ends(store: Store, version_of: Ve
     assert done.returncode == 1
     (line,) = done.stderr.splitlines()
     assert f"{version}: model.onnx: took longer than" in line
-    assert "loans, and was ended" in line
+    assert "loans, and was terminated" in line
 
 
 @pytest.fixture

@@ -460,7 +460,7 @@ def test_what_is_no_model_is_refused() -> None:
     with pytest.raises(OnnxModelError, match=r"background\.json: no loans"):
         OnnxModel(good, encoding, FOUR, Loans.of(FOUR, []), "s", IDENTITY)
     strange = Encoding((EncodedColumn("z", "value"),))
-    with pytest.raises(ValueError, match="'z', which is no field"):
+    with pytest.raises(ValueError, match="'z', which is not a field"):
         OnnxModel(good, strange, FOUR, background, "s", IDENTITY)
     with pytest.raises(ValueError, match="a number field can't be encoded by level"):
         OnnxModel(good, Encoding((EncodedColumn("a", "level"),)), FOUR, background, "s", IDENTITY)

@@ -198,7 +198,7 @@ def test_a_profile_of_other_fields_is_refused() -> None:
     rows: list[tuple[Value, ...]] = [(1.0, None, 1.0, "web", "mid")] * 5
     profile = profile_of(Loans.of(DEFINITION, rows))
     profile.check(DEFINITION)
-    with pytest.raises(ValueError, match="profile of amount, share, count, channel, rank, not of"):
+    with pytest.raises(ValueError, match="given amount, share, count, channel, rank"):
         profile.check(NUMBER)
 
 
