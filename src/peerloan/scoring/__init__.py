@@ -1,4 +1,4 @@
-"""Whole books: scoring them, and recording what was decided."""
+"""Score books, and record the decisions in the ledger."""
 
 from peerloan.scoring.job import ADDED, REASON_COLUMNS, Scored, score_book
 

@@ -1,4 +1,4 @@
-"""Texts of many loans, put together in columns: each different part is made once."""
+"""Build texts and JSON of many loans with Arrow: each distinct part is encoded once."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ _encode = msgspec.json.encode
 
 
 def by_place(texts: Sequence[str], said: Said) -> Iterator[pa.Array]:
-    """What is said as each loan's first reason, as its second, …; null where it has none."""
+    """Yield the columns of first reasons, second reasons, …; null where a loan has none."""
     different = pa.array(texts, pa.string())
     for places in said.places.T:
         yield different.take(pa.array(places, mask=places < 0))
 
 
 def ids_of(ids: Sequence[bytes]) -> pa.Array:
-    """Ids as people have them."""
+    """Format ids (16 bytes each) as a column of UUIDs with hyphens."""
     digits = np.frombuffer(b"".join(ids).hex().encode(), dtype="S1").reshape(-1, 32)
     dashed = np.insert(digits, (8, 12, 16, 20), b"-", axis=1)
     offsets = np.arange(len(ids) + 1, dtype=np.int32) * dashed.shape[1]
@@ -34,32 +34,32 @@ def ids_of(ids: Sequence[bytes]) -> pa.Array:
 
 
 def reasons_of(texts: Sequence[str], said: Said) -> list[str]:
-    """Each loan's reasons as a list in JSON, given each different one."""
-    # Where there is none stands an empty text: Arrow's join that skips nulls skips whole loans.
+    """Each loan's reasons as a JSON array; `texts` are the distinct reasons as JSON."""
+    # No reason is an empty text: with nulls, Arrow's join would give null for the whole loan.
     places = np.where(said.places < 0, len(texts), said.places).T
     first = pa.array([*texts, ""], pa.string())
-    more = pa.array([*(f",{text}" for text in texts), ""], pa.string())
-    parts = [(more if i else first).take(pa.array(each)) for i, each in enumerate(places)]
-    return _listed(pc.binary_join_element_wise("[", *parts, "]", ""))
+    following = pa.array([*(f",{text}" for text in texts), ""], pa.string())
+    parts = [(following if i else first).take(pa.array(column)) for i, column in enumerate(places)]
+    return _to_list(pc.binary_join_element_wise("[", *parts, "]", ""))
 
 
 def inputs_of(loans: Loans, others: Mapping[str, Sequence[Any]]) -> list[str]:
-    """Each loan as an object in JSON, with what else stands in its row."""
+    """Each loan as a JSON object, with the values of `others` (by name) appended."""
     parts = []
     for name in loans.definition.names:
         places, values = distinct(loans.columns[name])
         parts.append(_members(name, values).take(pa.array(places)))
     parts += [_members(name, values) for name, values in others.items()]
     inner = pc.binary_join_element_wise(*parts, ",")
-    return _listed(pc.binary_join_element_wise("{", inner, "}", ""))
+    return _to_list(pc.binary_join_element_wise("{", inner, "}", ""))
 
 
 def _members(name: str, values: Sequence[Any]) -> pa.Array:
-    """Members of an object, all of this name."""
+    """JSON members `"name":value` of these values."""
     before = _encode(name) + b":"
     return pa.array([before + _encode(value) for value in values], pa.binary()).cast(pa.string())
 
 
-def _listed(texts: pa.Array) -> list[str]:
+def _to_list(texts: pa.Array) -> list[str]:
     listed: list[str] = texts.to_numpy(zero_copy_only=False).tolist()
     return listed

@@ -1,4 +1,4 @@
-"""Scoring whole books: part by part, the same decisions as the API gives."""
+"""Score a book part by part, with the same decisions as the API."""
 
 from __future__ import annotations
 
@@ -45,14 +45,14 @@ ADDED = pa.schema(
         ("model_version", pa.string()),
     ]
 )
-# Before those, if the decisions are recorded.
+# The first added column, if decisions are recorded.
 ID = pa.field("id", pa.string())
 Progress = Callable[[float], None]
 
 
 @dataclass(frozen=True)
 class Scored:
-    """What became of a book: rows scored, how many of them late, rows rejected, and doubts."""
+    """The result of scoring a book: rows scored, late among them, rows rejected, and doubts."""
 
     rows: int
     late: int
@@ -75,48 +75,50 @@ def score_book(
     recorder: Recorder | None = None,
     progress: Progress = lambda _done: None,
 ) -> Scored:
-    """Write the book with its decisions to `out`; bad rows go to `out`.rejects.
+    """Write the book with its decisions to `out`, and bad rows to `out`.rejects.
 
-    `strict` stops at the first bad row and writes nothing; `strict_doubts` refuses a book that is
-    doubted (it is read twice then). `spreadsheet_safe`: as `open_writer` has it. Without `reasons`
-    their columns are empty, which saves milliseconds a loan with an ONNX version. With a
-    `recorder` the decisions go to the ledger, each before its row is in `out`, which gains their
-    ids; what is recorded stays, also if `out` can't be written in the end. Raises BookError, or
-    LedgerError.
+    - `strict`: stop at the first bad row and write nothing.
+    - `strict_doubts`: refuse a book with grave doubts; the book is then read twice.
+    - `spreadsheet_safe`: see `open_writer`.
+    - `reasons`: if false, reason columns are empty; saves milliseconds a loan with an ONNX version.
+    - `recorder`: record each decision in the ledger before its row is written, and add an id column
+      to `out`. Recorded decisions stay, even if `out` can't be written in the end.
+
+    Raises BookError or LedgerError.
     """
     notes = check_columns(bundle.definition, book)
     added = pa.schema([*([] if recorder is None else [ID]), *ADDED])
     if taken := [name for name in book.columns if name in added.names]:
         raise BookError(f"{book.name}: has a column {taken[0]!r} already; is it a scored book?")
     typed = _typed_columns(book, bundle) if out.name.lower().endswith(".parquet") else {}
-    given = [field.with_type(typed.get(field.name, field.type)) for field in book.schema]
-    schema = pa.schema([*given, *added])
+    book_fields = [field.with_type(typed.get(field.name, field.type)) for field in book.schema]
+    schema = pa.schema([*book_fields, *added])
     refuse_unwritable(book, out)
     rejects = out.with_name(out.name + ".rejects")
     for target in (out, rejects):
         if target.exists() and any(target.samefile(path) for path in book.paths):
             raise BookError(f"{target}: is the book itself")
     if strict_doubts or (strict and recorder is not None):
-        # What is recorded can't be taken back, and what is doubted is known only in the end.
-        _look_through(book, bundle, strict, strict_doubts)
+        # Records can't be taken back, and doubts are known only at the end.
+        _check_before_writing(book, bundle, strict, strict_doubts)
     doubts = _doubts(book, bundle)
     recording = None if recorder is None else Recording(recorder, bundle, book)
     steps = _Steps(progress)
     rows = late = rejected = 0
     with (
         open_writer(out, schema, overwrite, spreadsheet_safe) as writer,
-        # Closed first: a book is never there without its rejects.
+        # Closed before the writer: `out` never exists without its rejects.
         _open_rejects(rejects, overwrite, spreadsheet_safe) as reject,
     ):
         for part in book.parts(steps.read):
             batch = read_loans(bundle.definition, part)
             if strict:
-                _refuse_any(book, batch.problems)
+                _refuse_problems(book, batch.problems)
             doubts.add(batch)
             reject(batch.problems)
             decided = decide(bundle, batch.loans, reasons, steps.scored)
             ids = None if recording is None else recording.keep(batch, decided)
-            columns = [*_given(batch, typed), *_added(bundle, decided, ids, reasons)]
+            columns = [*_book_columns(batch, typed), *_added_columns(bundle, decided, ids, reasons)]
             writer.write(pa.RecordBatch.from_arrays(columns, schema.names))
             rows += batch.loans.size
             late += int(decided.late.sum())
@@ -127,7 +129,7 @@ def score_book(
 
 
 class _Steps:
-    """Progress through a part that has been read and is now being scored."""
+    """Progress of reading and scoring as one fraction."""
 
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
@@ -145,27 +147,27 @@ def _doubts(book: Book, bundle: Bundle) -> DoubtCollector:
     return DoubtCollector(book.name, bundle.definition, True, bundle.profile.usual_ranges())
 
 
-def _look_through(book: Book, bundle: Bundle, strict: bool, strict_doubts: bool) -> None:
-    """Read a book for what would refuse it, before anything is written or recorded."""
+def _check_before_writing(book: Book, bundle: Bundle, strict: bool, strict_doubts: bool) -> None:
+    """Read the book first, to refuse it before anything is written or recorded."""
     doubts = _doubts(book, bundle)
     for part in book.parts():
         batch = read_loans(bundle.definition, part)
         if strict:
-            _refuse_any(book, batch.problems)
+            _refuse_problems(book, batch.problems)
         doubts.add(batch)
     if strict_doubts:
         doubts.found().refuse()
 
 
-def _refuse_any(book: Book, problems: Sequence[Problem]) -> None:
+def _refuse_problems(book: Book, problems: Sequence[Problem]) -> None:
     if problems:
         raise BookError(f"{book.bad_row(problems[0])} (--strict: nothing was written)")
 
 
 def _typed_columns(book: Book, bundle: Bundle) -> dict[str, pa.DataType]:
-    """What Parquet is to hold of a CSV book's cells: numbers as numbers, and texts.
+    """The Parquet types of a CSV book's columns: doubles for number fields, else text.
 
-    Whole ones are doubles too: 1e300 is a whole number, and no 64-bit integer.
+    Whole numbers are doubles too: 1e300 is whole, but not a 64-bit integer.
     """
     if not book.is_text:
         return {}
@@ -177,8 +179,8 @@ def _typed_columns(book: Book, bundle: Bundle) -> dict[str, pa.DataType]:
     }
 
 
-def _given(batch: Batch, typed: dict[str, pa.DataType]) -> list[pa.Array]:
-    """The good rows' columns as they were given; those that are numbers in `typed` as numbers."""
+def _book_columns(batch: Batch, typed: dict[str, pa.DataType]) -> list[pa.Array]:
+    """The book's columns, good rows only, as given; columns that are doubles in `typed`, parsed."""
     records = batch.part.records
     return [
         pa.array(batch.loans.numbers(name), from_pandas=True)
@@ -188,26 +190,26 @@ def _given(batch: Batch, typed: dict[str, pa.DataType]) -> list[pa.Array]:
     ]
 
 
-def _added(
+def _added_columns(
     bundle: Bundle, decided: Decided, ids: Sequence[bytes] | None, reasons: bool
 ) -> list[pa.Array]:
-    """The added columns: ids if there are any, and ADDED; without `reasons` theirs are empty."""
+    """The added columns: ids (if recorded), then those of ADDED; see `score_book` on `reasons`."""
     bands = pa.DictionaryArray.from_arrays(decided.bands, list(BANDS))
     return [
         *([] if ids is None else [ids_of(ids)]),
         pa.array(decided.probabilities),
         pa.array(decided.late),
         bands.dictionary_decode(),
-        *_sentences(bundle, decided, reasons),
+        *_reason_columns(bundle, decided, reasons),
         pa.repeat(bundle.version, len(decided.margins)),
     ]
 
 
-def _sentences(bundle: Bundle, decided: Decided, reasons: bool) -> Iterator[pa.Array]:
+def _reason_columns(bundle: Bundle, decided: Decided, reasons: bool) -> Iterator[pa.Array]:
     """The reason columns; without `reasons` they are empty."""
     said = decided.said if reasons else None
     if said is not None:
-        texts = [bundle.sentence(each.position, each.value) for each in said.causes]
+        texts = [bundle.sentence(cause.position, cause.value) for cause in said.causes]
         yield from by_place(texts, said)
     for _ in range(0 if said is None else said.places.shape[1], MAX_REASONS):
         yield pa.nulls(len(decided.margins), pa.string())
@@ -217,7 +219,7 @@ def _sentences(bundle: Bundle, decided: Decided, reasons: bool) -> Iterator[pa.A
 def _open_rejects(
     path: Path, overwrite: bool, safe: bool
 ) -> Iterator[Callable[[Sequence[Problem]], None]]:
-    """A CSV of wrong values; it is there at the end only if there were any."""
+    """Open the CSV of wrong values; the file is kept only if there are any."""
     if path.exists() and not overwrite:
         raise BookError(f"{path}: is there already (--overwrite replaces it)")
     partial = path.with_name(f".{path.name[:100]}.{secrets.token_hex(4)}.part")
@@ -226,9 +228,9 @@ def _open_rejects(
     def write(problems: Sequence[Problem]) -> None:
         nonlocal any_written
         any_written |= bool(problems)
-        for each in problems:
-            texts = (each.field, each.expected, each.given)
-            rows.writerow((each.loan, *(map(harmless_text, texts) if safe else texts)))
+        for problem in problems:
+            texts = (problem.field, problem.expected, problem.given)
+            rows.writerow((problem.loan, *(map(harmless_text, texts) if safe else texts)))
 
     with ExitStack() as stack:
         try:
@@ -236,7 +238,7 @@ def _open_rejects(
                 partial, "x", encoding="utf-8", newline="", opener=private_files.opener
             )
             stack.callback(partial.unlink, missing_ok=True)
-            # For the error's sake: on a full disk closing would blame this file for another's.
+            # After an error elsewhere (a full disk), an error of closing would name this file.
             stack.callback(_close_quietly, file)
             rows = csv.writer(file, lineterminator="\n")
             rows.writerow(("row", "field", "expected", "given"))

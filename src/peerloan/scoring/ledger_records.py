@@ -1,4 +1,4 @@
-"""From a scored book to the ledger: the records that the API would make of its loans."""
+"""Record the decisions of a scored book in the ledger, as the API would."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from peerloan.registry.batch import Decided
 from peerloan.scoring.arrow_text import inputs_of, reasons_of
 from peerloan.uuid7 import Ids
 
-# Decisions of one transaction, and letters of their loans: other writers wait for it, a service's
-# requests among them.
+# Limits of one transaction: decisions, and characters of their loans. Other writers, such as a
+# service, wait while it runs.
 _AT_ONCE, _MOST_LETTERS = 5_000, 8_000_000
 
 
 class Recording:
-    """Makes records of a book's decisions, and hands them to a recorder."""
+    """Makes records of a book's decisions and passes them to a recorder."""
 
     def __init__(self, recorder: Recorder, bundle: Bundle, book: Book) -> None:
         self._recorder = recorder
@@ -35,17 +35,17 @@ class Recording:
         self._ids = Ids()
         self._suggestions = Suggestions(MAX_RUN_COMPARISONS)
         names, roles = bundle.definition.names, bundle.definition.roles
-        # What a loan has beside its fields.
-        others = set(book.columns).difference(names)
-        self._id = next((name for name in (roles.id, "loan_id") if name in others), None)
-        wanted = dict.fromkeys((self._id, roles.date, roles.exposure))
-        self._others = [name for name in wanted if name is not None and name in others]
+        # Role columns that are recorded with a loan, besides its fields.
+        extra = set(book.columns).difference(names)
+        self._id = next((name for name in (roles.id, "loan_id") if name in extra), None)
+        role_columns = dict.fromkeys((self._id, roles.date, roles.exposure))
+        self._others = [name for name in role_columns if name is not None and name in extra]
 
     def keep(self, batch: Batch, decided: Decided) -> list[bytes]:
-        """Hand over a part's decisions, and return their ids.
+        """Record a part's decisions and return their ids.
 
-        Raises LedgerError if any before them could not be kept, or BookError for a loan that is too
-        large to be.
+        Raises LedgerError if earlier decisions could not be recorded, BookError for a loan that is
+        too large.
         """
         others = {name: self._column(batch, name) for name in self._others}
         inputs = inputs_of(batch.loans, others)
@@ -55,19 +55,19 @@ class Recording:
         ids = self._ids.many(batch.loans.size)
         recorder = self._recorder
         common = self._version, "book", recorder.caller, recorder.request_id, None
-        nothing = [None] * len(ids)
+        nulls = [None] * len(ids)
         columns = (
-            *([each] * len(ids) for each in common),
-            *(others[self._id] if self._id else nothing, inputs),
+            *([value] * len(ids) for value in common),
+            *(others[self._id] if self._id else nulls, inputs),
             *(decided.margins.tolist(), decided.probabilities.tolist()),
             *(decided.late.tolist(), decided.bands.tolist()),
-            nothing if decided.said is None else self._reasons(decided.said),
+            nulls if decided.said is None else self._reasons(decided.said),
             self._warnings(batch),
         )
         records = starmap(Record, zip(ids, *columns, strict=True))
         at_once = min(_AT_ONCE, _MOST_LETTERS // max(largest, 1))
-        while some := list(islice(records, at_once)):
-            recorder.put(some)
+        while chunk := list(islice(records, at_once)):
+            recorder.put(chunk)
         return ids
 
     def _refuse_large(self, batch: Batch, inputs: Sequence[str]) -> None:
@@ -78,7 +78,7 @@ class Recording:
                 raise BookError(self._book.bad_row(problem))
 
     def _column(self, batch: Batch, name: str) -> list[Any]:
-        """A column that is no field: text as it stands there, an exposure as a number if it is."""
+        """Read a role column of the good rows: as text, an exposure as a number if possible."""
         if name == self._bundle.definition.roles.id and batch.ids is not None:
             return batch.ids
         values = read_column(batch.part, name)
