@@ -1,4 +1,4 @@
-"""Files and folders that are there whole or not at all, whatever is killed meanwhile."""
+"""Write files atomically: after a crash or kill a file is complete or absent."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-# As a program's files are made, but for what the user's own mask takes.
+# The default mode of new files, before the umask.
 _MODE = 0o666
 
 
 def publish_file(path: Path, content: bytes, mode: int = _MODE) -> None:
-    """Create a file whole, or not at all; raises FileExistsError if it is there already."""
-    # A link is atomic and, other than a rename, never replaces what is there.
+    """Create a file atomically; raises FileExistsError if it exists."""
+    # Unlike a rename, a hard link is atomic and never replaces an existing file.
     _put(path, content, mode, os.link)
 
 
 def replace_file(path: Path, content: bytes, mode: int = _MODE) -> None:
-    """Write a file whole, in place of what is there."""
+    """Create or replace a file atomically."""
     _put(path, content, mode, os.replace)
 
 
@@ -30,19 +30,19 @@ def _put(path: Path, content: bytes, mode: int, place: Callable[[Path, Path], No
         write(incoming, content, mode)
         place(incoming, path)
     finally:
-        with contextlib.suppress(OSError):  # what is left over has a hidden name and harms nobody
+        with contextlib.suppress(OSError):  # a leftover has a hidden name and does no harm
             incoming.unlink(missing_ok=True)
     sync(path.parent)
 
 
 def remove(folder: Path, first: str) -> None:
-    """Remove a folder, this file of it before any other."""
+    """Remove a folder, beginning with the file `first`."""
     (folder / first).unlink(missing_ok=True)
     shutil.rmtree(folder)
 
 
 def write(path: Path, content: bytes, mode: int = _MODE) -> None:
-    """Write a file, and make it last."""
+    """Write a file and sync it to the disk. Not atomic."""
     path.touch(mode)
     with path.open("wb") as file:
         file.write(content)
@@ -51,7 +51,7 @@ def write(path: Path, content: bytes, mode: int = _MODE) -> None:
 
 
 def sync(folder: Path) -> None:
-    """Make new names in a folder last through a power failure."""
+    """Sync a folder, so that new names in it survive a power failure."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -1,4 +1,4 @@
-"""Moments as people and callers write and read them."""
+"""Times: parse and format them, and read the clock. All in milliseconds since 1970, UTC."""
 
 from __future__ import annotations
 
@@ -10,24 +10,25 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def parse_moment(text: str) -> int:
-    """A moment with its time zone, or a day's begin in UTC, in milliseconds since 1970 (before it:
-    below zero); raises ValueError.
+    """Parse an ISO 8601 time with a zone, or a date (its start in UTC); raises ValueError.
+
+    Returns milliseconds since 1970, negative before.
     """
     if len(text) == 10:
-        found = datetime.combine(date.fromisoformat(text), datetime.min.time(), UTC)
+        parsed = datetime.combine(date.fromisoformat(text), datetime.min.time(), UTC)
     else:
-        found = datetime.fromisoformat(text)
-    if found.tzinfo is None:
+        parsed = datetime.fromisoformat(text)
+    if parsed.tzinfo is None:
         raise ValueError(text)
-    return (found - _EPOCH) // timedelta(milliseconds=1)
+    return (parsed - _EPOCH) // timedelta(milliseconds=1)
 
 
 def moment(milliseconds: int) -> str:
-    """A time as JSON has it: RFC 3339, in UTC."""
-    made = datetime.fromtimestamp(milliseconds / 1000, UTC)
-    return made.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    """Format a time as RFC 3339, in UTC with milliseconds."""
+    utc = datetime.fromtimestamp(milliseconds / 1000, UTC)
+    return utc.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def now_ms() -> int:
-    """Milliseconds since 1970."""
+    """The current time in milliseconds since 1970."""
     return time.time_ns() // 1_000_000

@@ -1,6 +1,6 @@
-"""Files and folders that their owner alone may read: what holds loans, decisions, keys or secrets.
+"""Make files and folders private to their owner: those with loans, decisions, keys or secrets.
 
-Whatever the process's umask, and whether or not they were there before.
+This holds whatever the umask is, and for existing files too.
 """
 
 from __future__ import annotations
@@ -18,43 +18,42 @@ log = logging.getLogger(__name__)
 
 
 def opener(path: str, flags: int) -> int:
-    """Open a new file for its owner alone: the `opener` of `open`."""
+    """Create a file that only its owner may read: pass it as `opener` to `open`."""
     return os.open(path, flags, FILE_MODE)
 
 
 def make_file(path: Path) -> None:
-    """See that a file is there, and that it is its owner's alone; raises OSError."""
+    """Create a file if it does not exist, and make it private; raises OSError."""
     os.close(os.open(path, os.O_CREAT | os.O_RDONLY | os.O_CLOEXEC, FILE_MODE))
     close_to_others(path)
 
 
 def close_to_others(path: Path) -> None:
-    """Take from everybody but the owner what they may do with a file or a folder, if it is there.
+    """Remove the permissions of group and others from a file or folder, if it exists.
 
-    The log says so. What belongs to another user can't be closed, and then the log says that. A
-    folder with the sticky bit is meant for everybody, as /tmp is: it stays. So do pipes and
-    devices, and symbolic links, which another user may have put there to have this process close
-    something else.
+    The change is logged, and so is a failure, as with a file of another user. Left as they are: a
+    folder with the sticky bit, which is meant for everybody (/tmp); pipes and devices; and symbolic
+    links, which another user may have made to have this process change another file.
     """
-    with contextlib.suppress(OSError):  # it is not there, or not any more
+    with contextlib.suppress(OSError):  # it does not exist (any more)
         mode = path.lstat().st_mode
         is_own = stat.S_ISREG(mode) or (stat.S_ISDIR(mode) and not mode & stat.S_ISVTX)
         if not is_own or not mode & _OTHERS:
             return
         with contextlib.suppress(OSError):
             path.chmod(mode & stat.S_IRWXU)
-        # Some file systems change nothing, and say nothing.
-        _tell(path, stat.S_IMODE(mode), stat.S_IMODE(path.stat().st_mode))
+        # Some file systems ignore chmod without an error, so look again.
+        _log_change(path, stat.S_IMODE(mode), stat.S_IMODE(path.stat().st_mode))
 
 
 @cache
-def _tell(path: Path, before: int, now: int) -> None:
-    """Say once in a process what became of a mode."""
-    if now & _OTHERS:
+def _log_change(path: Path, old_mode: int, new_mode: int) -> None:
+    """Log, once a process, whether the mode was changed."""
+    if new_mode & _OTHERS:
         log.warning(
             "%s: other users of this machine may get at it (mode %04o), and this process may not "
             "change that; let its owner run: chmod go= %s",
-            *(path, before, path),
+            *(path, old_mode, path),
         )
     else:
-        log.warning("%s: was open to other users (mode %04o), and is closed now", path, before)
+        log.warning("%s: was open to other users (mode %04o), and is closed now", path, old_mode)

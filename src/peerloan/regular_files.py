@@ -1,7 +1,7 @@
-"""Reading a file that is expected to be an ordinary one, of a size that is known or bounded.
+"""Read regular files of a bounded size.
 
-A pipe has no end until its writer closes it, a device such as /dev/zero has none, and a sparse file
-of gigabytes takes no room on the disk. So what was opened is looked at before a byte is read.
+Reading a pipe may block forever, a device such as /dev/zero never ends, and a sparse file of
+gigabytes takes no space on the disk. So the type and size of a file are checked before it is read.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ _KINDS: Mapping[str, Callable[[int], bool]] = {
 
 
 class NotRegularFile(OSError):
-    """Something at a path that is no regular file: a pipe, a device, a folder."""
+    """A path that is not a regular file: a folder, pipe, socket or device."""
 
 
 class FileTooLarge(OSError):
-    """A file of more bytes than expected; `size` says how many it has."""
+    """A file that is too large; `size` is its size in bytes."""
 
     def __init__(self, path: Path, size: int, most_bytes: int) -> None:
         super().__init__(
@@ -35,16 +35,16 @@ class FileTooLarge(OSError):
 
 
 def read_regular_file(path: Path, most_bytes: int) -> bytes:
-    """The content of a regular file, or of the one that a link leads to.
+    """Read a regular file of at most `most_bytes`; follows symbolic links.
 
-    Raises OSError, whose `strerror` says in words what was found: NotRegularFile or FileTooLarge
-    before anything is read. Never waits for a writer; a file system that stalls it can't help.
+    Raises OSError, whose `strerror` says what is wrong: NotRegularFile or FileTooLarge, before
+    anything is read. Never waits for the writer of a pipe, but can wait for a stalled file system.
     """
     try:
-        # Or the opening of a pipe would wait until somebody writes to it.
+        # O_NONBLOCK: otherwise opening a pipe waits for a writer.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
     except OSError as error:
-        if error.errno == errno.ENXIO:  # a socket can't be opened, nor a device that is not there
+        if error.errno == errno.ENXIO:  # a socket, or a device without a driver
             raise _not_regular(path, path.stat().st_mode) from None
         raise
     try:
@@ -53,7 +53,7 @@ def read_regular_file(path: Path, most_bytes: int) -> bytes:
             raise _not_regular(path, status.st_mode)
         if status.st_size > most_bytes:
             raise FileTooLarge(path, status.st_size, most_bytes)
-        # One byte more than there should be shows a file that grows.
+        # Try to read one byte more, to notice a file that grows.
         content = _read(descriptor, status.st_size + 1)
     finally:
         os.close(descriptor)
@@ -63,12 +63,12 @@ def read_regular_file(path: Path, most_bytes: int) -> bytes:
 
 
 def read_regular_text(path: Path, most_bytes: int) -> str:
-    """As `read_regular_file`, UTF-8 decoded; raises UnicodeDecodeError, too."""
+    """As `read_regular_file`, decoded as UTF-8; raises UnicodeDecodeError too."""
     return read_regular_file(path, most_bytes).decode("utf-8")
 
 
 def _read(descriptor: int, most_bytes: int) -> bytes:
-    """What is left of an open file, and no more than so many bytes."""
+    """Read an open file to its end, at most `most_bytes`."""
     parts = []
     left = most_bytes
     while left and (part := os.read(descriptor, left)):  # one call reads at most 2 GB
@@ -78,5 +78,5 @@ def _read(descriptor: int, most_bytes: int) -> bytes:
 
 
 def _not_regular(path: Path, mode: int) -> NotRegularFile:
-    found = next((name for name, is_kind in _KINDS.items() if is_kind(mode)), "something else")
-    return NotRegularFile(errno.EINVAL, f"is {found}, expected a regular file", str(path))
+    kind = next((name for name, is_kind in _KINDS.items() if is_kind(mode)), "something else")
+    return NotRegularFile(errno.EINVAL, f"is {kind}, expected a regular file", str(path))

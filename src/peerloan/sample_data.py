@@ -1,14 +1,14 @@
-"""Seeded synthetic books with drift scenarios: the book to take where there is no other.
+"""Generate synthetic books with drift scenarios, reproducible by a seed.
 
-Take one for a first look, a demonstration, a test or a measurement; never to decide about real
-people. A sample resembles PeerLoan's table in its columns, their distributions and main
-dependencies, the share of late loans, and how hard these are to tell from the rest; it holds no
-loan of that table. The scenarios are books of a later quarter in which something has changed: take
-them to see what drift looks like, and what raises an event.
+Use them for demonstrations, tests and measurements; never to decide about real people. A sample
+resembles PeerLoan's table in its columns, their distributions and main dependencies, the share of
+late loans, and how hard these are to predict. It holds no loan of that table. A scenario is a book
+of a later quarter in which something has changed: it shows what drift looks like and what raises an
+event.
 
-How a loan is drawn: a purpose; eight correlated normal scores, whose means depend on the purpose;
-each score turned into its column by a table of quantiles or shares; last the label, by a logistic
-model that adds one effect per column. The constants are figures fitted on PeerLoan's table and
+A loan is drawn in four steps: a purpose; eight correlated normal scores, whose means depend on the
+purpose; the columns, each from its score by a table of quantiles or shares; and the label, by a
+logistic model with one effect per column. The constants were fitted on PeerLoan's table and
 rounded, except where a comment calls them assumptions.
 """
 
@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 ID_PREFIX = "sample-"
-"""Every `loan_id` of a sample starts with this: training recognises a built-in sample by it."""
+"""Prefix of every `loan_id` of a sample, by which training recognises a sample."""
 
 SCHEMA: pa.Schema = pa.schema(
     {
@@ -45,14 +45,14 @@ SCHEMA: pa.Schema = pa.schema(
 _Floats = npt.NDArray[np.float64]
 _Codes = npt.NDArray[np.int64]
 
-# Loans are drawn in whole chunks, each with a seed of its own, and cut to size afterwards: so a
-# smaller sample is the beginning of a larger one, and a sample of any size needs the memory of one
-# chunk. Another number here makes every sample another.
+# Loans are drawn in chunks of this size, each with its own seed, and the last is cut to size. So a
+# smaller sample is the beginning of a larger one, and memory is that of one chunk. Changing this
+# number changes every sample.
 _CHUNK = 65_536
 
 
 def _rows(text: str) -> dict[str, _Floats]:
-    """A table of constants, one row a line: a name, then numbers."""
+    """Parse a table of constants: on each line a name, then numbers."""
     lines = (line.split() for line in text.strip().splitlines())
     return {name: np.array(numbers, dtype=float) for name, *numbers in lines}
 
@@ -93,9 +93,9 @@ _PURPOSES = _rows("""
 
 # --- Columns: from score to value ---------------------------------------------------------------
 
-# Quantiles at points of the normal score; amounts and incomes in thousands. What lies outside a
-# column's bounds is cut back to them, which gives the bounds their share of loans: 3.6 % ask for
-# the most there is, and 1 % use none of their credit lines.
+# Quantiles at points of the normal score; amounts and incomes in thousands. Values outside a
+# column's bounds are clipped to them, which gives the bounds their share of loans: 3.6 % ask for
+# the highest amount, and 1 % use none of their credit lines.
 _QUANTILES = _rows("""
     score   -4.3   -3  -2.5    -2  -1.5    -1  -0.5     0   0.5    1  1.5    2   2.5    3  4.3
     amount   0.6  0.8   1.2   2.2   3.9   6.2   9.3  12.4  18.8 25.4   34   42    42   42   42
@@ -105,9 +105,9 @@ _QUANTILES = _rows("""
 """)
 _AMOUNT_BOUNDS, _DTI_BOUNDS, _LEAST_INCOME = (1_000, 40_000), (0, 39.99), 2_000
 
-# People round to large grains. A grain's row gives the share of values that have it or a larger
-# one, at values of the sizes in the first row; all others have the last grain. Larger grains are
-# rarer than their multiples are, because smaller grains hit those by chance.
+# People round to a grain (5000, 1000, …). The row of a grain gives the share of values rounded to
+# it or to a larger one, by the size of the value (first row); all others have the last grain. The
+# shares are lower than the shares of multiples in the table: smaller grains hit these by chance.
 _AMOUNT_GRAINS = _rows("""
     size   2500 7500 15000 25000 35000
     5000   0    0.28  0.39  0.50  0.76
@@ -147,8 +147,8 @@ _SHARES = _rows("""
 _EMP_LENGTHS = ("< 1 year", "1 year", *(f"{years} years" for years in range(2, 10)), "10+ years")
 _HOMES = ("RENT", "OWN", "MORTGAGE", "ANY", "OTHER", "NONE")
 
-# Who names no employment: the share at points of the income score, then what multiplies it for
-# RENT, OWN and MORTGAGE. The retired have less income, and own their home more often.
+# Share of loans without employment, at points of the income score, and factors for RENT, OWN and
+# MORTGAGE. The retired have less income, and own their home more often.
 _EMP_MISSING = _rows("""
     score -3   -2.5 -2   -1.5 -1   -0.5  0     1     2
     share 0.62 0.50 0.28 0.15 0.10 0.068 0.052 0.024 0.01
@@ -170,7 +170,7 @@ _EFFECTS: dict[str, tuple[Sequence[float], Sequence[float]]] = {
     "delinq": ((0, 3), (0, 0.12)),
     "emp": ((-1, 0, 10), (0.22, 0, -0.17)),
 }
-# As in `_HOMES`; the last three are assumptions, so few loans have them.
+# In the order of `_HOMES`; the last three are assumptions, since few loans have them.
 _HOME_EFFECTS = np.array([0, -0.13, -0.29, 0.3, 0.2, 0.4])
 
 
@@ -192,7 +192,7 @@ class _Scenario:
 _SCENARIOS = {
     "calm": _Scenario(),
     "recession": _Scenario(base=-2.45, income=0.83, shifts={"util": 0.35, "delinq": 0.15}),
-    # No sum of this and an ordinary rate is an ordinary rate.
+    # An ordinary rate plus this is never an ordinary rate.
     "rate-shock": _Scenario(rate=0.0225),
     # Found by advertising: younger people who earn less, rent more, and borrow less.
     "new-channel": _Scenario(
@@ -203,14 +203,14 @@ _SCENARIOS = {
 }
 
 SCENARIOS: tuple[str, ...] = tuple(_SCENARIOS)
-"""The scenarios' names: the ordinary quarter, then the ways in which it changes."""
+"""Names of the scenarios: first the ordinary quarter (calm), then the changed ones."""
 
 
 def draw(loans: int, seed: int = 0, scenario: str = "calm") -> pa.Table:
-    """A book of that many synthetic loans, in memory; for a million and more take `batches`.
+    """Draw a book of synthetic loans in memory; for a million and more use `batches`.
 
-    The same arguments always give the same loans, and fewer loans are the first of more. Seeds and
-    scenarios are independent of one another: no loan of one says anything about a loan of another.
+    The same arguments always give the same loans, and a smaller book is the beginning of a larger
+    one. Books of different seeds or scenarios are independent.
 
     Raises ValueError if `loans` is below 1, `seed` below 0, or `scenario` none of `SCENARIOS`.
     """
@@ -218,9 +218,9 @@ def draw(loans: int, seed: int = 0, scenario: str = "calm") -> pa.Table:
 
 
 def batches(loans: int, seed: int = 0, scenario: str = "calm") -> Iterator[pa.RecordBatch]:
-    """The loans of `draw` in batches of at most 65,536: take it to write a book larger than memory.
+    """Draw the loans of `draw` in batches of at most 65,536, for a book larger than memory.
 
-    Raises what `draw` raises, at once rather than at the first batch.
+    Raises the errors of `draw` at once, not at the first batch.
     """
     if scenario not in _SCENARIOS:
         raise ValueError(f"scenario must be one of {', '.join(SCENARIOS)}; given: {scenario!r}")
@@ -242,7 +242,7 @@ def _chunk(start: int, size: int, seed: int, scenario: str) -> pa.RecordBatch:
     chance = iter(rng.random((7, _CHUNK)))  # one row for each independent choice below
 
     purpose = _pick(_PURPOSE_ROWS[:, int(change.channel)], next(chance))
-    # Not by `@`: the result must not depend on how a linear algebra library splits the work.
+    # Not `@`: the result must not depend on how a linear algebra library splits the work.
     noise = np.einsum("ij,kj->ik", rng.standard_normal((_CHUNK, len(_CORRELATIONS))), _FACTOR)
     scores = dict(zip(_CORRELATIONS, (_PURPOSE_ROWS[purpose, 3:] + noise).T, strict=True))
     for name, shift in change.shifts.items():
@@ -289,28 +289,28 @@ def _chunk(start: int, size: int, seed: int, scenario: str) -> pa.RecordBatch:
 
 
 def _pick(shares: npt.ArrayLike, chance: _Floats) -> _Codes:
-    """Which of the categories with these shares, by a uniform chance from 0 to 1."""
+    """Pick a category (index) with these shares, by a uniform chance from 0 to 1."""
     up_to = np.cumsum(shares)
     return np.searchsorted(up_to / up_to[-1], chance, side="right")
 
 
 def _ordered(shares: npt.ArrayLike, score: _Floats) -> _Codes:
-    """Which of the ordered categories with these shares, by a standard normal score."""
+    """Pick an ordered category (index) with these shares, by a standard normal score."""
     below = np.cumsum(shares)[:-1] / np.sum(shares)
     return np.searchsorted([NormalDist().inv_cdf(share) for share in below], score)
 
 
 def _quantile(column: str, scores: Mapping[str, _Floats]) -> _Floats:
-    """The column's value at its normal score, before cutting and rounding."""
+    """The column's value at its normal score, before clipping and rounding."""
     points, values = _QUANTILES["score"], _QUANTILES[column]
     if column != "income":
         return np.interp(scores[column], points, values)
-    # So skewed that between two points its logarithm is nearer to a line.
+    # Incomes are so skewed that their logarithm is interpolated.
     return np.asarray(np.exp(np.interp(scores[column], points, np.log(values))))
 
 
 def _heap(values: _Floats, grains: Mapping[str, _Floats], chance: _Floats) -> _Floats:
-    """The values rounded as people round: to the largest grain whose share the chance is below."""
+    """Round values as people do: to the largest grain whose share the chance is below."""
     (_, sizes), *rows = grains.items()
     hits = [chance < np.interp(values, sizes, shares) for _, shares in rows]
     grain: _Floats = np.select(hits, [float(name) for name, _ in rows])
@@ -318,7 +318,7 @@ def _heap(values: _Floats, grains: Mapping[str, _Floats], chance: _Floats) -> _F
 
 
 def _factor() -> _Floats:
-    """What turns independent normals into scores: correlated, and less what purposes explain."""
+    """Cholesky factor of the scores' covariance, minus the part that purposes explain."""
     total = np.eye(len(_CORRELATIONS))
     for i, row in enumerate(_CORRELATIONS.values()):
         total[i, : i + 1] = total[: i + 1, i] = row
@@ -329,7 +329,7 @@ def _factor() -> _Floats:
 _PURPOSE_ROWS = np.array(list(_PURPOSES.values()))
 _FACTOR = _factor()
 
-# Rates in rising order, which keeps the grades in theirs, with the share and the grade of each.
+# Rates in ascending order, and so in the order of grades, with the share and grade of each.
 _RATES = np.concatenate([rates for _, _, *rates in _GRADES.values()])
 _RATE_GRADES = np.repeat(range(len(_GRADES)), [len(row) - 2 for row in _GRADES.values()])
 _RATE_SHARES = np.concatenate(
