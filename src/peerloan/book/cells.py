@@ -54,14 +54,14 @@ def read_texts(column: pa.Array, field: Field | None = None) -> tuple[TextColumn
     that `text_fault` accepts. Texts get the spelling of the field, without a field the plain one.
     Only an empty text is missing.
     """
-    codes, different = _encoded(column)
+    codes, distinct_values = _encoded(column)
     spelling = Spelling() if field is None else Spelling.of(field)
     levels = None if field is None or field.kind != "ordered" else frozenset(field.levels)
     if levels is None and spelling.is_plain:
-        texts = _plain_texts(different)
+        texts = _plain_texts(distinct_values)
         if texts is not None:
             return TextColumn(codes, texts), np.zeros(len(codes), dtype=np.bool_)
-    distinct_texts = _texts(different)
+    distinct_texts = _texts(distinct_values)
     places: dict[str, int] = {}
     # Indexed by the value's code; the last entry is for missing values, which have code −1.
     table = np.full(len(distinct_texts) + 1, -1, dtype=np.int64)
@@ -77,32 +77,32 @@ def read_texts(column: pa.Array, field: Field | None = None) -> tuple[TextColumn
     return TextColumn(table[codes], tuple(places)), wrong[codes]
 
 
-def _plain_texts(different: pa.Array | _Unreadable) -> tuple[str, ...] | None:
+def _plain_texts(distinct_values: pa.Array | _Unreadable) -> tuple[str, ...] | None:
     """Convert distinct values to texts at once.
 
     Returns None unless all are integers, or valid ASCII texts in their plain spelling.
     """
-    if isinstance(different, _Unreadable):
+    if isinstance(distinct_values, _Unreadable):
         return None
-    if pa.types.is_integer(different.type):
-        return tuple(different.cast(pa.string()).to_pylist())
-    if not pa.types.is_binary(different.type):
+    if pa.types.is_integer(distinct_values.type):
+        return tuple(distinct_values.cast(pa.string()).to_pylist())
+    if not pa.types.is_binary(distinct_values.type):
         return None
-    lengths = pc.min_max(pc.binary_length(different)).as_py()
+    lengths = pc.min_max(pc.binary_length(distinct_values)).as_py()
     if not lengths["min"] or lengths["max"] > MAX_TEXT:
         return None
-    if pc.any(pc.match_substring_regex(different, f"[^ -~]|{RESPELLED}")).as_py():
+    if pc.any(pc.match_substring_regex(distinct_values, f"[^ -~]|{RESPELLED}")).as_py():
         return None
     try:
-        return tuple(different.cast(pa.string()).to_pylist())
+        return tuple(distinct_values.cast(pa.string()).to_pylist())
     except pa.ArrowInvalid:  # not UTF-8
         return None
 
 
 def encode(column: pa.Array) -> tuple[Codes, list[Any]]:
     """Dictionary-encode a column: codes (n,), −1 for null, and the distinct values."""
-    codes, different = _encoded(column)
-    return codes, different.to_pylist()
+    codes, distinct_values = _encoded(column)
+    return codes, distinct_values.to_pylist()
 
 
 def encode_texts(column: pa.Array) -> tuple[Codes, list[str | None]]:
@@ -111,8 +111,8 @@ def encode_texts(column: pa.Array) -> tuple[Codes, list[str | None]]:
     Texts are in their plain spelling: empty if the value is missing, None if it can't be text. Two
     codes may have the same text.
     """
-    codes, different = _encoded(column)
-    return codes, [text and plain(text) for text in _texts(different)]
+    codes, distinct_values = _encoded(column)
+    return codes, [text and plain(text) for text in _texts(distinct_values)]
 
 
 def _encoded(column: pa.Array) -> tuple[Codes, pa.Array | _Unreadable]:
@@ -146,14 +146,14 @@ def _is_scalar(kind: pa.DataType) -> bool:
     )
 
 
-def _texts(different: pa.Array | _Unreadable) -> list[str | None]:
+def _texts(distinct_values: pa.Array | _Unreadable) -> list[str | None]:
     """Distinct values as texts: empty if missing, None if the value can't be text."""
-    values = different.to_pylist()
-    if isinstance(different, _Unreadable):
+    values = distinct_values.to_pylist()
+    if isinstance(distinct_values, _Unreadable):
         return [None]
-    if pa.types.is_float16(different.type) or pa.types.is_float32(different.type):
+    if pa.types.is_float16(distinct_values.type) or pa.types.is_float32(distinct_values.type):
         # The shortest decimal that gives the same single, unless the number is whole.
-        singles = different.to_numpy(zero_copy_only=False)
+        singles = distinct_values.to_numpy(zero_copy_only=False)
         return [
             text_of(number if number.is_integer() else float(str(single)))
             for number, single in zip(map(float, singles), singles, strict=True)

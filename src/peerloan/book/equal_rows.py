@@ -85,11 +85,11 @@ class EqualRows:
         """Add the next rows. Give `late` (n,) in every call or in none."""
         by_field = _hash_fields(loans)
         if self._fields is None and loans.size:
-            different = [len(np.unique(field)) == loans.size > 1 for field in by_field.T]
-            apart = np.array(different) & (not all(different))
-            self._fields = np.flatnonzero(~apart)
+            all_differ = [len(np.unique(field)) == loans.size > 1 for field in by_field.T]
+            skipped = np.array(all_differ) & (not all(all_differ))
+            self._fields = np.flatnonzero(~skipped)
             names = loans.definition.names
-            self._apart = tuple(names[place] for place in np.flatnonzero(apart))
+            self._apart = tuple(names[place] for place in np.flatnonzero(skipped))
         by_field = by_field if self._fields is None else by_field[:, self._fields]
         self._hashes.append(_row_hashes(by_field))
         if late is not None:
@@ -174,8 +174,8 @@ def _beyond_chance(by_field: Hashes) -> bool:
     n = len(by_field)
     rows = _row_hashes(by_field)
     equal = _count_equal_pairs(rows)
-    different = len(np.unique(rows))
-    if equal < _LEAST_PAIRS or n - different < _LEAST_SHARE * n or different <= _FEW_ROWS:
+    distinct_rows = len(np.unique(rows))
+    if equal < _LEAST_PAIRS or n - distinct_rows < _LEAST_SHARE * n or distinct_rows <= _FEW_ROWS:
         return False
     explained = []
     by_field = _without_copies(by_field)

@@ -83,18 +83,18 @@ class Book:
         `progress` is called with the fraction read (0 to 1). Raises BookError for a truncated or
         damaged file. Each call reads the book anew.
         """
-        first, before = 1, 0
+        first, bytes_before = 1, 0
 
         def at_byte(position: int) -> None:
             if progress is not None:
-                progress(min(1.0, (before + position) / max(self.bytes_total, 1)))
+                progress(min(1.0, (bytes_before + position) / max(self.bytes_total, 1)))
 
         for file in self.files:
             for part in file.parts(first, at_byte):
                 first += part.size
                 records = part.records.select(self.schema.names)
                 yield Part(records, part.numbers, part.problems, file.path)
-            before += file.path.stat().st_size
+            bytes_before += file.path.stat().st_size
             at_byte(0)
 
 
@@ -238,7 +238,7 @@ def _common_field(name: str, files: tuple[TableFile, ...]) -> pa.Field:
         other = file.schema.field(name)
         if (kind := common_type(field.type, other.type)) is None:
             raise BookError(
-                f"{shown(file.path)}: column {show_column(name)}: expected a type that goes with "
+                f"{shown(file.path)}: column {show_column(name)}: expected a type compatible with "
                 f"{field.type}, as in {shown(since.path)}, got {other.type}"
             )
         if kind != field.type:

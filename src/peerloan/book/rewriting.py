@@ -55,7 +55,7 @@ def _refuse_inexact(book: Book, part: Part, name: str) -> None:
     except InexactError as error:
         raise BookError(
             f"{_where(part, error.place)}: column {show_column(name)} is {book.kinds_of(name)}: "
-            f"expected a value that {kind}, which goes with both, holds exactly, given "
+            f"expected a value that their common type {kind} holds exactly, given "
             f"{column[error.place]}; give the files one type, or write .csv, which holds each "
             "value as it is"
         ) from None

@@ -117,15 +117,15 @@ def check_columns(definition: Definition, book: Book, *, label: bool = False) ->
     fields. With `label` the label's column is required too. Raises BookError if a required column
     is absent.
     """
-    given = set(book.columns)
+    present = set(book.columns)
     needed = [*definition.names, *([definition.label.column] if label else [])]
-    missing = [name for name in needed if name not in given]
+    missing = [name for name in needed if name not in present]
     if missing:
         check_separator(book, needed)
     if len(missing) == len(needed):
         check_header(book)
-    known = {*needed, definition.label.column, *definition.roles.columns()}
-    extra = [name for name in book.columns if name not in known]
+    defined = {*needed, definition.label.column, *definition.roles.columns()}
+    extra = [name for name in book.columns if name not in defined]
 
     hints = {}
     unclaimed = list(extra)
@@ -335,8 +335,8 @@ def _missing_spellings(column: pa.Array, wrong: Mask) -> Mask:
 def _expected_level(field: Field) -> str:
     """What an ordered field expects, with advice for NA and the like."""
     if field.missing:
-        return f"{field.expected}; NA and the like are no levels: leave the cell empty"
+        return f"{field.expected}; NA and the like are not levels: leave the cell empty"
     return (
-        f"{field.expected}; NA and the like are no levels: if the value may be missing, set "
+        f"{field.expected}; NA and the like are not levels: if the value may be missing, set "
         "missing = true in the definition and leave the cell empty"
     )

@@ -123,7 +123,7 @@ class _ParquetWriter:
         self._writer = pyarrow.parquet.ParquetWriter(file, self._schema)
 
     def write(self, batch: pa.RecordBatch) -> None:
-        columns = [self._column(*each) for each in zip(batch.columns, self._schema, strict=True)]
+        columns = [self._column(*pair) for pair in zip(batch.columns, self._schema, strict=True)]
         with _faults(self._where):
             self._writer.write_batch(pa.RecordBatch.from_arrays(columns, schema=self._schema))
 

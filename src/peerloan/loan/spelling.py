@@ -76,8 +76,8 @@ def text_of(value: bool | float | Decimal) -> str:
     if value != value:
         return ""
     if isinstance(value, Decimal):
-        whole = value.is_finite() and value == value.to_integral_value()
-        return str(int(value)) if whole else str(value)
+        is_whole = value.is_finite() and value == value.to_integral_value()
+        return str(int(value)) if is_whole else str(value)
     return str(int(value)) if value.is_integer() else repr(value)
 
 
@@ -181,5 +181,8 @@ def id_spellings(text: str) -> tuple[str, ...]:
     """
     value = plain(text)
     large = repr(float(value)) if value.lstrip("-").isdecimal() and len(value) < 300 else text
-    others = (f"{value}.0", f"{value}.00", value.title(), value.upper(), large)
-    return (value, *dict.fromkeys(t for t in (*others, text) if t != value and plain(t) == value))
+    candidates = (f"{value}.0", f"{value}.00", value.title(), value.upper(), large)
+    return (
+        value,
+        *dict.fromkeys(t for t in (*candidates, text) if t != value and plain(t) == value),
+    )

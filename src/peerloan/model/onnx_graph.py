@@ -113,7 +113,7 @@ def _parts(
             )
         start, at = _LENGTHS[wire](data, at) if wire in _LENGTHS else (at, -1)
         if not start <= at <= len(data) or (fields[number] and wire != _BYTES):
-            raise OnnxModelError("model.onnx: is no ONNX graph, or cut off")
+            raise OnnxModelError("model.onnx: is not an ONNX graph, or is cut off")
         if fields[number]:
             yield fields[number], data[start:at]
 
@@ -125,7 +125,7 @@ def _varint(data: memoryview, at: int) -> tuple[int, int]:
         value |= (byte & 0x7F) << (7 * place)
         if byte < 0x80:
             return value, at + place + 1
-    raise OnnxModelError("model.onnx: is no ONNX graph, or cut off")
+    raise OnnxModelError("model.onnx: is not an ONNX graph, or is cut off")
 
 
 def _sized(data: memoryview, at: int) -> tuple[int, int]:

@@ -18,9 +18,9 @@ _encode = msgspec.json.encode
 
 def by_place(texts: Sequence[str], said: Said) -> Iterator[pa.Array]:
     """Yield the columns of first reasons, second reasons, …; null where a loan has none."""
-    different = pa.array(texts, pa.string())
+    distinct_texts = pa.array(texts, pa.string())
     for places in said.places.T:
-        yield different.take(pa.array(places, mask=places < 0))
+        yield distinct_texts.take(pa.array(places, mask=places < 0))
 
 
 def ids_of(ids: Sequence[bytes]) -> pa.Array:
@@ -56,8 +56,8 @@ def inputs_of(loans: Loans, others: Mapping[str, Sequence[Any]]) -> list[str]:
 
 def _members(name: str, values: Sequence[Any]) -> pa.Array:
     """JSON members `"name":value` of these values."""
-    before = _encode(name) + b":"
-    return pa.array([before + _encode(value) for value in values], pa.binary()).cast(pa.string())
+    prefix = _encode(name) + b":"
+    return pa.array([prefix + _encode(value) for value in values], pa.binary()).cast(pa.string())
 
 
 def _to_list(texts: pa.Array) -> list[str]:

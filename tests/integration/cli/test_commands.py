@@ -340,7 +340,7 @@ def test_define_doubts_roles_and_broken_rows(call: Call, tmp_path: Path) -> None
     written = (tmp_path / "loan.toml").read_text()
     assert "# doubt: 1 row has too many or too few cells; training refuses them\n" in written
     assert (
-        "# doubt: it differs in every row, so it is taken for the loan's id and is no feature\n"
+        "# doubt: it differs in every row, so it is taken for the loan's id and is not a feature\n"
         'id = "acct"\n'
     ) in written
     assert read_definition(tmp_path / "loan.toml").names == ("debt",)

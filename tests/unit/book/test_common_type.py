@@ -195,7 +195,7 @@ def test_files_of_types_that_do_not_go_together_are_refused(tmp_path: Path) -> N
     with pytest.raises(BookError) as caught:
         open_book(tmp_path)
     assert str(caught.value) == (
-        f"{tmp_path}/3.parquet: column a: expected a type that goes with int64, "
+        f"{tmp_path}/3.parquet: column a: expected a type compatible with int64, "
         f"as in {tmp_path}/2.parquet, got bool"
     )
 

@@ -34,8 +34,8 @@ _MOSTLY = 0.9
 # In fewer rows all values may differ by chance.
 _MANY = 20
 _ROLE_DOUBTS = {
-    "id": "it differs in every row, so it is taken for the loan's id and is no feature",
-    "date": "it holds dates, so it is taken for the loan's date and is no feature",
+    "id": "it differs in every row, so it is taken for the loan's id and is not a feature",
+    "date": "it holds dates, so it is taken for the loan's date and is not a feature",
 }
 _ID_WORDS = frozenset({"id", "uuid", "guid", "key", "nr"})
 
@@ -170,7 +170,7 @@ def _field(profile: Profile) -> Iterator[str]:
         return _number(profile)
     if profile.forms["other date"] + profile.forms["date"] >= _MOSTLY * present:
         raise _LeftOutError(
-            f"it holds dates such as {show_given(profile.example)}, which are no feature; "
+            f"it holds dates such as {show_given(profile.example)}, which are not a feature; "
             "as the date of the loan they must be written like 2024-12-31"
         )
     if profile.forms["dressed number"] + profile.numbers >= _MOSTLY * present:
@@ -190,7 +190,7 @@ def _number(profile: Profile) -> Iterator[str]:
         example = show_given(profile.example)
         rows = counted(profile.texts, "row")
         verb, are = ("holds", "it is") if profile.texts == 1 else ("hold", "they are")
-        yield doubt(f"{rows} {verb} no number, such as {example}; {are} refused")
+        yield doubt(f"{rows} {verb} a value that is not a number, such as {example}; {are} refused")
     if profile.whole and profile.distinct and profile.rows >= _MANY:
         yield doubt(
             "a different whole number in each row: does it name a loan, a customer or a row? Then "

@@ -58,9 +58,11 @@ def late_value(column: str, values: Mapping[LabelValue, int]) -> LateValue:
             return LateValue(value, "by the column's name", True)
     if values[first] == values[second]:
         value = truth[0] if len(truth) == len(falsehood) == 1 else max(values, key=str)
-        return LateValue(value, "by a guess: no name says it, and both are as frequent", False)
+        return LateValue(
+            value, "as a guess: no name tells, and both values are equally frequent", False
+        )
     rarer = min(values, key=lambda value: values[value])
-    return LateValue(rarer, "because it is the rarer one: no name says it", False)
+    return LateValue(rarer, "because it is the rarer value, and no name tells", False)
 
 
 def _plain(value: LabelValue) -> str:

@@ -22,35 +22,35 @@ def find_tail(stream: IO[bytes], size: int | None, after: int) -> Tail | None:
     `after` is the byte offset of the first row. These rows hold no quotation mark, so they can't
     lie within a quoted value that is closed.
     """
-    solid, comma = _forwards(stream) if size is None else _backwards(stream, size)
+    end, comma = _forwards(stream) if size is None else _backwards(stream, size)
     if not comma:
         return None
-    solid = max(solid, after)
-    stream.seek(solid)
-    if solid > after:
+    end = max(end, after)
+    stream.seek(end)
+    if end > after:
         # Move to the end of that line.
         while (line := stream.read(1)) and line not in b"\r\n":
-            solid += 1
-        solid += 1
-    start, rows, before = solid, 0, b"\n"
+            end += 1
+        end += 1
+    start, rows, previous_byte = end, 0, b"\n"
     while block := stream.read(_BLOCK):
-        text = before + block
+        text = previous_byte + block
         rows += text.count(b"\n,") + text.count(b"\r,")
-        before = text[-1:]
+        previous_byte = text[-1:]
     return Tail(start, rows) if rows else None
 
 
 def _forwards(stream: IO[bytes]) -> tuple[int, bool]:
     """The offset behind the last byte but commas and line ends; and whether a comma follows."""
-    solid = position = 0
+    end = position = 0
     comma = False
     stream.seek(0)
     while block := stream.read(_BLOCK):
         if kept := len(block.rstrip(_NOTHING)):
-            solid, comma = position + kept, False
+            end, comma = position + kept, False
         comma |= b"," in block[kept:]
         position += len(block)
-    return solid, comma
+    return end, comma
 
 
 def _backwards(stream: IO[bytes], size: int) -> tuple[int, bool]:

@@ -122,7 +122,7 @@ class JsonLinesFile:
         if len(kinds) > MOST_COLUMNS:
             raise BookError(
                 f"{shown(self.path)}: expected at most {MOST_COLUMNS:,} different keys, got more: "
-                "a key names a column, and is no value"
+                "a key is a column's name, not a value"
             )
 
     def _chunks(self, most_rows: int) -> Iterator[_Chunk]:

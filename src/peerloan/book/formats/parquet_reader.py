@@ -60,14 +60,14 @@ class ParquetFile:
             # Bytes between rows and footer: indexes, or the files before the last one.
             left = footer - end + len(MAGIC)
             file.seek(0)
-            before = b""
+            previous = b""
             while left > 0 and (block := file.read(min(left, _BLOCK))):
-                if 2 * MAGIC in before + block:
+                if 2 * MAGIC in previous + block:
                     raise BookError(
                         f"{shown(self.path)}: expected one Parquet file, got several put into one: "
                         "give each as a file of its own, in a folder"
                     )
-                left, before = left - len(block), block[-2 * len(MAGIC) + 1 :]
+                left, previous = left - len(block), block[-2 * len(MAGIC) + 1 :]
 
     @contextmanager
     def _open(self) -> Iterator[pyarrow.parquet.ParquetFile]:

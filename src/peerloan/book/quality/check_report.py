@@ -97,8 +97,8 @@ class Report:
     def _outcomes(self) -> str:
         if self.late is None or self.outcomes is None:
             return ""
-        known = "" if self.outcomes == self.rows else f", {self.outcomes:,} with a known outcome"
-        return f"{known}, {self.late:,} late ({share_of(self.late, self.outcomes)})"
+        suffix = "" if self.outcomes == self.rows else f", {self.outcomes:,} with a known outcome"
+        return f"{suffix}, {self.late:,} late ({share_of(self.late, self.outcomes)})"
 
     def to_json(self) -> dict[str, Any]:
         """The whole report as JSON data."""

@@ -78,10 +78,11 @@ class Extremes:
             low = self._count_codes(self._low, self._highest(high))
             high = self._count_codes(self._high, -self._lowest(low))
         codes = self._low[:low] + [Repeated(-v, n) for v, n in reversed(self._high[:high])]
-        others = len(self._distinct_values.difference(v for v, _ in codes))
+        other_values = len(self._distinct_values.difference(v for v, _ in codes))
         lowest, highest = self._lowest(low), self._highest(high)
         if not codes or (
-            others < _LEAST_OTHERS and not _are_evident_codes(codes, lowest, highest, others)
+            other_values < _LEAST_OTHERS
+            and not _are_evident_codes(codes, lowest, highest, other_values)
         ):
             return None
         return MissingCodes(codes, lowest, highest)

@@ -166,11 +166,11 @@ def test_na_of_r_is_no_level_where_levels_are_listed(
     assert done.code == 1
     expected = {problem["field"]: problem for problem in done.answer["problems"]}
     assert expected["emp_length"]["count"] == 9
-    assert "no levels: leave the cell empty" in expected["emp_length"]["expected"]
+    assert "not levels: leave the cell empty" in expected["emp_length"]["expected"]
     assert "set missing = true in the definition" in expected["grade"]["expected"]
     done = call("score", "book.csv", "-o", "out.csv")
     assert done.code == 1
-    assert "no levels: leave the cell empty" in Path("out.csv.rejects").read_text("utf-8")
+    assert "not levels: leave the cell empty" in Path("out.csv.rejects").read_text("utf-8")
 
 
 def shifted(good: list[Row], count: int, label: str) -> list[Row]:

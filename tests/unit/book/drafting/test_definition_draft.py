@@ -173,9 +173,12 @@ def test_ids_and_dates_become_roles_once(tmp_path: Path) -> None:
     for line, doubt in (
         (
             'id = "Nr."',
-            "it differs in every row, so it is taken for the loan's id and is no feature",
+            "it differs in every row, so it is taken for the loan's id and is not a feature",
         ),
-        ('date = "opened"', "it holds dates, so it is taken for the loan's date and is no feature"),
+        (
+            'date = "opened"',
+            "it holds dates, so it is taken for the loan's date and is not a feature",
+        ),
     ):
         assert lines[lines.index(line) - 1] == f"# doubt: {doubt}"
     assert definition.names == ("plain",)
@@ -185,7 +188,10 @@ def test_ids_and_dates_become_roles_once(tmp_path: Path) -> None:
 def test_wrong_cells_are_doubted(tmp_path: Path) -> None:
     columns = {"x": [i % 9 + 0.5 for i in range(ROWS - 1)] + ["unknown"], "state": LABEL}
     text = draft_definition(open_book(write(tmp_path, columns)), "state")
-    assert "# doubt: 1 row holds no number, such as 'unknown'; it is refused" in text
+    assert (
+        "# doubt: 1 row holds a value that is not a number, such as 'unknown'; it is refused"
+        in text
+    )
     assert parse_definition(text, "the draft")["x"].kind == "number"
 
 
@@ -336,7 +342,7 @@ def test_who_is_late_stands_at_the_very_top(tmp_path: Path) -> None:
     text, _ = draft(tmp_path, {"state": [("1", "1", "2")[i % 3] for i in range(ROWS)]})
     first = text.splitlines()[0]
     assert first.startswith("# doubt: state: 2 is taken to mean late (20 of 60 loans, 33.33 %)")
-    assert "the rarer one" in first
+    assert "the rarer value" in first
     text, _ = draft(tmp_path, {"state": [("0", "1", "1")[i % 3] for i in range(ROWS)]}, late="1")
     assert text.splitlines()[0].startswith("# doubt: state: 1 means late, and most loans have it")
     text, _ = draft(tmp_path, {"state": [("0", "0", "1")[i % 3] for i in range(ROWS)]}, late="1")
