@@ -22,7 +22,7 @@ from peerloan.registry import BundleError, Store, StoreError
 from peerloan.settings import CONFIG, PREFIX
 from peerloan.web.auth.tokens import Tokens
 from peerloan.web.server.bind_address import find_address
-from peerloan.web.server.workers import GRACE_SECONDS
+from peerloan.web.server.limits import GRACE_SECONDS
 
 _READY_SECONDS = 30.0
 # Longer than the server gives its workers.

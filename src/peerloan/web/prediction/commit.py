@@ -25,8 +25,8 @@ from peerloan.uuid7 import Ids
 from peerloan.uuid7 import text as id_text
 from peerloan.web.api.openapi.decisions import REPLAYED_HEADER
 from peerloan.web.auth.authentication import caller_name
-from peerloan.web.http.lean_flask import Whole
 from peerloan.web.http.problems import RequestError
+from peerloan.web.http.responses import Whole
 from peerloan.web.prediction import predict
 from peerloan.web.prediction.predict import Answer, Wanted
 from peerloan.web.prediction.serving_models import Champion
