@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from granian.server.mp import MPServer
 
+from peerloan.errors import PeerLoanError
 from peerloan.web.server import granian_deferred
 from peerloan.web.server.limits import GRACE_SECONDS
 
@@ -43,7 +44,7 @@ _INTERNALS = (
 )
 
 
-class NoWorkerStarted(Exception):
+class NoWorkerStarted(PeerLoanError):
     """No worker could start; the log says why."""
 
 
@@ -205,7 +206,7 @@ def _load(factory: str, was_up: Any, parent: int) -> WSGIApplication:
         make: Callable[[], WSGIApplication] = getattr(importlib.import_module(module), name)
         application = make()
     except Exception as error:
-        ours = type(error).__module__.startswith("peerloan.")
+        ours = isinstance(error, PeerLoanError)
         log.error("a worker could not start: %s", error, exc_info=None if ours else error)
         sys.exit(1)
     was_up.value = 1
