@@ -35,8 +35,8 @@ from peerloan.web.api import predictions
 from peerloan.web.api.predictions import MAX_BODY_BYTES
 from peerloan.web.app import create_app
 from peerloan.web.auth.tokens import Tokens
-from peerloan.web.http.lean_flask import Whole
 from peerloan.web.http.request_body import read_body
+from peerloan.web.http.responses import Whole
 from peerloan.web.prediction.loan_parsing import read
 from peerloan.web.prediction.predict import Wanted, answer_many, answer_one
 

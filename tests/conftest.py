@@ -18,11 +18,13 @@ import hypothesis
 import pytest
 import requests
 
+import untested
 from peerloan.book import open_book, open_writer
 from peerloan.loan import default_definition
 from peerloan.registry import Store
 from peerloan.sample_data import SCHEMA, batches
 from peerloan.training import train
+from peerloan.web.http import tested_libraries
 from postgres import Postgres, program
 
 LOANS = 6_000
@@ -145,9 +147,22 @@ GUNICORN = (
     "peerloan.service.wsgi:application()"
 )
 
+PYTHON = ("-m",)
+UNTESTED = (untested.__file__,)
+# The servers by name, with the installed libraries as tested ones and as others, which the service
+# uses by their public interfaces alone.
+SERVERS = {
+    "granian": (SERVE, PYTHON),
+    "granian-untested": (SERVE, UNTESTED),
+    "gunicorn-untested": (GUNICORN, UNTESTED),
+}
+
 
 class Service:
-    """A `peerloan serve` process, or another server's, and its address."""
+    """A `peerloan serve` process, or another server's, and its address.
+
+    `python` is what stands between Python's name and the server's command.
+    """
 
     def __init__(
         self,
@@ -156,6 +171,7 @@ class Service:
         workers: int,
         host: str = "127.0.0.1",
         server: str = SERVE,
+        python: tuple[str, ...] = PYTHON,
     ) -> None:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
@@ -165,7 +181,7 @@ class Service:
         with log.open("ab") as out:
             self.process = subprocess.Popen(
                 [
-                    *(sys.executable, "-m"),
+                    *(sys.executable, *python),
                     *server.format(host=host, port=port, workers=workers).split(),
                 ],
                 env=os.environ | settings(store),
@@ -204,15 +220,27 @@ class Service:
         self.process.wait(timeout=60)
 
 
+@pytest.fixture(params=["tested", "untested"])
+def flask_version(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The test runs once with a tested Flask, and once with another."""
+    monkeypatch.setattr(tested_libraries, "_reasons", {})
+    if request.param == "untested":
+        monkeypatch.setattr(tested_libraries, "TESTED_VERSIONS", untested.OTHER_VERSIONS)
+
+
 @pytest.fixture
 def serve(tmp_path: Path) -> Iterator[Callable[..., Service]]:
     """Start `peerloan serve` on a store and wait for every worker; stopped after the test."""
     started: list[Service] = []
 
     def start(
-        store: Store, workers: int = 1, host: str = "127.0.0.1", server: str = SERVE
+        store: Store,
+        workers: int = 1,
+        host: str = "127.0.0.1",
+        server: str = SERVE,
+        python: tuple[str, ...] = PYTHON,
     ) -> Service:
-        service = Service(store.root, tmp_path / "server.log", workers, host, server)
+        service = Service(store.root, tmp_path / "server.log", workers, host, server, python)
         started.append(service)
         service.wait_for(lambda: requests.get(f"{service.url}/readyz", timeout=5).status_code > 0)
         if store.state().champion is not None:

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from peerloan.errors import PeerLoanError
 from peerloan.regular_files import read_regular_text
 
 PREFIX = "PEERLOAN_"
@@ -27,7 +28,7 @@ MAX_SETTINGS_BYTES = 1_000_000
 _TEXTS = ("ledger", "prefix")
 
 
-class SettingsError(ValueError):
+class SettingsError(PeerLoanError, ValueError):
     """A settings file that can't be used, and why."""
 
 

@@ -10,6 +10,7 @@ from typing import Protocol
 
 import pyarrow as pa
 
+from peerloan.errors import PeerLoanError
 from peerloan.loan import Problem
 from peerloan.stats.arrays import Codes
 
@@ -25,7 +26,7 @@ MOST_COLUMNS = 10_000
 Progress = Callable[[float], None]
 
 
-class BookError(ValueError):
+class BookError(PeerLoanError, ValueError):
     """A book that can't be used: one line that names the file, what was expected, what given."""
 
 

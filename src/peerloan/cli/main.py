@@ -14,6 +14,7 @@ import click
 
 from peerloan import __version__
 from peerloan.cli.console import No, fail
+from peerloan.errors import PeerLoanError
 from peerloan.registry import some_call_hangs
 from peerloan.settings import SettingsError
 
@@ -149,7 +150,7 @@ def _run(args: list[str] | None) -> Any:
         fail(str(error), 2)
     except Exception as error:
         # Every exception of ours is an answer to the user; any other is a fault of ours,
-        if type(error).__module__.startswith("peerloan."):
+        if isinstance(error, PeerLoanError):
             fail(str(error), 1)
         # but for the system's: a folder that may not be read, a full disk under the output.
         if not isinstance(error, OSError):

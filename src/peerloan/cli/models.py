@@ -25,7 +25,7 @@ from peerloan.database import LedgerError
 from peerloan.ledger.audit.replay import refers_to
 from peerloan.loan.text import counted
 from peerloan.model import Policy
-from peerloan.registry import BundleError, Explanation, Manifest, State, Store, StoreError
+from peerloan.registry import BundleError, Explanation, Manifest, RegistryError, State, Store
 
 _WHY = click.option("--why", default="", help="The reason, for the history.")
 _VERSION = click.argument("version")
@@ -249,7 +249,7 @@ def _cut_short(here: Store) -> Iterator[str]:
     for version in here.being_deleted():
         try:
             here.folder(version)  # gives a chosen one its place again
-        except StoreError as error:
+        except RegistryError as error:
             yield str(error)
 
 

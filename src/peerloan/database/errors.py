@@ -7,8 +7,10 @@ from contextlib import contextmanager
 
 from sqlalchemy.exc import SQLAlchemyError
 
+from peerloan.errors import PeerLoanError
 
-class LedgerError(ValueError):
+
+class LedgerError(PeerLoanError, ValueError):
     """Something that can't be done with the ledger, and why."""
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from peerloan.errors import PeerLoanError
 from peerloan.loan.definition import Definition, Field, Value
 from peerloan.loan.spelling import Spelling, plain, text_of
 from peerloan.loan.suggestions import Suggestions
@@ -36,7 +37,7 @@ class Checked(msgspec.Struct):
     warnings: list[str] = []
 
 
-class WrongValue(ValueError):
+class WrongValue(PeerLoanError, ValueError):
     """A value that its field refuses."""
 
 

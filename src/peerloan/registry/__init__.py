@@ -2,6 +2,7 @@
 
 from peerloan.registry.alias_state import BreakingChange, State, StoreError, StoreFault
 from peerloan.registry.bundle import ONNX_TOLERANCE, Bundle, Decision
+from peerloan.registry.errors import RegistryError
 from peerloan.registry.explanations import Explanation
 from peerloan.registry.manifest import BundleError, Manifest, Score, TrainedOn
 from peerloan.registry.packaging import Draft, Judged, OnnxParts, draft
@@ -21,6 +22,7 @@ __all__ = [
     "Judged",
     "Manifest",
     "OnnxParts",
+    "RegistryError",
     "Score",
     "State",
     "Store",

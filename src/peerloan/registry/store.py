@@ -28,6 +28,7 @@ from peerloan.registry.alias_state import (
 )
 from peerloan.registry.aliases import Aliases, refuse_chosen, without_choice, without_folder
 from peerloan.registry.bundle import Bundle
+from peerloan.registry.errors import RegistryError
 from peerloan.registry.explanations import Explanation, Explanations
 from peerloan.registry.manifest import (
     MANIFEST,
@@ -197,7 +198,7 @@ class Store:
 
     @limited("reading the state of the aliases")
     def state(self) -> State:
-        """The current state of the aliases; raises StoreError if it can't be read."""
+        """The current state of the aliases; raises StoreFault if it can't be read."""
         return self._aliases.state()
 
     @limited("looking for a state after")
@@ -304,7 +305,7 @@ class Store:
         names: set[str] = set()
         for version in {*state.former, state.champion, state.challenger} - {None}:
             # A version that can't be read must not keep the champion from serving.
-            with contextlib.suppress(BundleError, StoreError):
+            with contextlib.suppress(RegistryError):
                 definition = self.definition(str(version))
                 names.update(definition.names, definition.roles.columns())
         return frozenset(names)
@@ -323,14 +324,14 @@ class Store:
             return []
         try:
             old = self.definition(champion)
-        except (BundleError, StoreError):  # a champion that can't be read can't be asked
+        except RegistryError:  # a champion that can't be read can't be asked
             return []
         return breaking_changes(old, new)
 
     def _choose(self, version: str, state: State, why: str, **changes: Any) -> State:
         """Change the aliases to name a version; raises StoreError if it is gone then."""
         new = self._aliases.change(state, why, **changes)
-        with contextlib.suppress(StoreError):
+        with contextlib.suppress(RegistryError):
             if _has_manifest(self.folder(version)):
                 return new
         # A release before, or a person, removes folders without asking again.

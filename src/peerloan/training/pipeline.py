@@ -24,6 +24,7 @@ from peerloan.book import (
     read_column,
     read_loans,
 )
+from peerloan.errors import PeerLoanError
 from peerloan.loan import Definition, Loans, TextColumn
 from peerloan.loan.spelling import with_one_spelling
 from peerloan.loan.text import counted, share_of, show_given
@@ -58,7 +59,7 @@ LEAST_LOANS = 20
 _LEAST_ROWS = 100
 
 
-class TrainingError(ValueError):
+class TrainingError(PeerLoanError, ValueError):
     """A book that can't be trained on, and why."""
 
 

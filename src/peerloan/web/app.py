@@ -28,7 +28,7 @@ from peerloan.web.auth.sessions import Sessions
 from peerloan.web.auth.tokens import Tokens
 from peerloan.web.desk import api_reference, assess, assets
 from peerloan.web.http import problems
-from peerloan.web.http.lean_flask import Application
+from peerloan.web.http.application import make_application
 from peerloan.web.http.path_prefix import Prefixed
 from peerloan.web.prediction.serving_models import Champion
 from peerloan.web.prediction.shadow import Shadow
@@ -44,7 +44,7 @@ def create_app(settings: Settings, log: BinaryIO | None = None, on_loopback: boo
     Make one in each worker process: the thread that follows does not survive a fork. Raises
     LedgerError where the ledger's tables are none that this release may write to.
     """
-    app = Application(__name__, template_folder="desk/templates", static_folder="desk/static")
+    app = make_application(__name__, template_folder="desk/templates", static_folder="desk/static")
     # One byte more, because a chunked body is cut off there without a word: who reads can tell.
     app.config["MAX_CONTENT_LENGTH"] = predictions.MAX_BODY_BYTES + 1
     app.config["MAX_FORM_MEMORY_SIZE"] = predictions.MAX_BODY_BYTES

@@ -24,6 +24,7 @@ from peerloan.registry import (
     State,
     Store,
     StoreError,
+    StoreFault,
     TrainedOn,
     draft,
 )
@@ -516,7 +517,7 @@ def test_a_damaged_newest_state_is_an_error_and_changes_nothing(
         lambda: store.promote(abc[1]),
         lambda: store.challenge(abc[1]),
     ):
-        with pytest.raises(StoreError, match=r"000002\.json"):
+        with pytest.raises(StoreFault, match=r"000002\.json"):
             attempt()
     assert sorted(p.name for p in path.parent.iterdir()) == ["000001.json", "000002.json"]
 
@@ -693,13 +694,13 @@ def test_a_store_that_is_a_file_is_an_error_that_names_it(tmp_path: Path) -> Non
     (tmp_path / "store").write_text("")
     store = Store(tmp_path / "store")
     assert store.versions() == []
-    with pytest.raises(StoreError, match=r"store.*can't be written"):
+    with pytest.raises(StoreFault, match=r"store.*can't be written"):
         store.publish(drafted())
 
 
 def test_aliases_that_are_a_file_are_an_error(store: Store, abc: tuple[str, str, str]) -> None:
     (store.root / "aliases").write_text("")
-    with pytest.raises(StoreError, match=r"aliases.*can't be written"):
+    with pytest.raises(StoreFault, match=r"aliases.*can't be written"):
         store.promote(abc[0])
 
 

@@ -16,6 +16,7 @@ from peerloan.book.formats.foreign_files import expect_text
 from peerloan.book.formats.json_columns import Kinds, kinds_of, make_column, type_of
 from peerloan.book.formats.text_stream import open_stream
 from peerloan.book.parts import MOST_COLUMNS, BookError, EmptyFileError, Part, is_no_table, shown
+from peerloan.errors import PeerLoanError
 from peerloan.loan import Problem
 
 ENDINGS = (".jsonl", ".jsonl.gz", ".ndjson", ".ndjson.gz")
@@ -42,7 +43,7 @@ class _Chunk(NamedTuple):
     position: int
 
 
-class WrongLineError(ValueError):
+class WrongLineError(PeerLoanError, ValueError):
     """A line that is no row; says what it is."""
 
 

@@ -25,7 +25,7 @@ from peerloan.ledger.stored_inputs import InputReader
 from peerloan.ledger.write.reason_json import ReasonTexts
 from peerloan.loan import Checked, Loans, Value
 from peerloan.model import BANDS, Reason, probabilities, said_of
-from peerloan.registry import ONNX_TOLERANCE, Bundle, BundleError, Store, StoreError
+from peerloan.registry import ONNX_TOLERANCE, Bundle, RegistryError, Store
 
 # Of each kind of fault so many are named; the others are counted.
 SHOWN = 20
@@ -110,7 +110,7 @@ class Replay:
     def _open(self, version: Version) -> _Replayer | None:
         try:
             bundle = self._store.load(version.version)
-        except (BundleError, StoreError) as error:
+        except RegistryError as error:
             self.report.why_missing[version] = str(error)
             return None
         if bundle.digest != version.digest:

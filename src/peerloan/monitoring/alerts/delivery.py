@@ -34,6 +34,7 @@ from sqlalchemy import select, update
 
 from peerloan.database import Database
 from peerloan.database.tables import deliveries, events
+from peerloan.errors import PeerLoanError
 from peerloan.ledger.outcome_parsing import DAY_MS
 from peerloan.monitoring.config import PlanError, Tell, Webhook
 
@@ -50,7 +51,7 @@ _MEDIA_TYPE = "application/cloudevents+json; charset=UTF-8"
 _AT_ONCE, _TURN_SECONDS = 500, 60.0
 
 
-class NotTold(Exception):
+class NotTold(PeerLoanError):
     """Why an event could not be told; nothing secret."""
 
 

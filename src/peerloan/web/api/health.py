@@ -10,6 +10,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from peerloan.web.api.predictions import as_json, champion
 from peerloan.web.auth.authentication import is_trusted
 from peerloan.web.auth.endpoint_scopes import free, needs
+from peerloan.web.http.tested_libraries import untested_libraries
 from peerloan.web.prediction.commit import writer
 from peerloan.web.prediction.serving_models import Champion
 from peerloan.web.telemetry import metrics
@@ -21,11 +22,14 @@ blueprint = Blueprint("probes", __name__)
 @free
 def healthz() -> Response:
     """Whether this process answers and could load the champion that it was started for. Why not,
-    the log says, and `/readyz` to a caller with a token.
+    the log says, and `/readyz` to a caller with a token. `untested_libraries` names those of which
+    the public interface alone is used, if any.
     """
-    if champion().unhealthy:
-        return as_json({"status": "unhealthy"}, 503)
-    return as_json({"status": "ok"})
+    unhealthy = champion().unhealthy
+    body: dict[str, Any] = {"status": "unhealthy" if unhealthy else "ok"}
+    if untested := untested_libraries():
+        body["untested_libraries"] = untested
+    return as_json(body, 503 if unhealthy else 200)
 
 
 @blueprint.get("/readyz")

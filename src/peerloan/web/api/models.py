@@ -99,8 +99,6 @@ def promote(version: str) -> Response:
             'promote with "breaking": true if callers are ready',
             reasons=error.reasons,
         ) from None
-    except StoreFault:
-        raise
     except (BundleError, StoreError) as error:
         raise RequestError(409, "Not Promoted", str(error)) from None
     return as_json(_change(state))
@@ -109,8 +107,6 @@ def promote(version: str) -> Response:
 def _read(store: Store, version: str) -> tuple[Manifest, str]:
     try:
         return store.read(version)
-    except StoreFault:
-        raise
     except StoreError:
         detail = f"there is no version {show_given(version)}"
         raise RequestError(404, "No Such Version", detail) from None

@@ -17,9 +17,9 @@ from peerloan.web.auth.authentication import is_trusted
 from peerloan.web.auth.endpoint_scopes import by_address, needs
 from peerloan.web.auth.tokens import SCOPES
 from peerloan.web.http import problems
-from peerloan.web.http.lean_flask import Whole
 from peerloan.web.http.problems import RequestError, sentence
 from peerloan.web.http.request_body import read_body
+from peerloan.web.http.responses import Whole
 from peerloan.web.prediction.commit import keep
 from peerloan.web.prediction.input_json import many_inputs, one_input
 from peerloan.web.prediction.loan_parsing import read

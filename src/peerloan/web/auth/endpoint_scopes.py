@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 from flask import Flask
 
+from peerloan.errors import PeerLoanError
 from peerloan.web.auth.tokens import SCOPES
 
 _View = TypeVar("_View", bound=Callable[..., Any])
@@ -21,7 +22,7 @@ _FILES: Mapping[str, Guard] = {
 }
 
 
-class GuardError(RuntimeError):
+class GuardError(PeerLoanError, RuntimeError):
     """An address that does not say who may ask."""
 
 

@@ -12,6 +12,7 @@ import msgspec
 from flask import Flask, Response, current_app, render_template, request
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
 
+from peerloan.errors import PeerLoanError
 from peerloan.loan import Problem, Suggestions
 from peerloan.loan.text import show_given
 
@@ -25,7 +26,7 @@ _PREDICT = ":predict"
 _SHORTEST_NAME = 3
 
 
-class RequestError(Exception):
+class RequestError(PeerLoanError):
     """A request that can't be answered: status, one sentence, every wrong field, or other members
     of the problem.
     """

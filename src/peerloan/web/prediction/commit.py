@@ -20,13 +20,13 @@ from peerloan.ledger.records import as_json
 from peerloan.ledger.write.group_commit import Outcome, Writer
 from peerloan.loan.text import show_given
 from peerloan.model import BANDS
-from peerloan.registry import BundleError, StoreError, StoreFault
+from peerloan.registry import BundleError, StoreError
 from peerloan.uuid7 import Ids
 from peerloan.uuid7 import text as id_text
 from peerloan.web.api.openapi.decisions import REPLAYED_HEADER
 from peerloan.web.auth.authentication import caller_name
-from peerloan.web.http.lean_flask import Whole
 from peerloan.web.http.problems import RequestError
+from peerloan.web.http.responses import Whole
 from peerloan.web.prediction import predict
 from peerloan.web.prediction.predict import Answer, Wanted
 from peerloan.web.prediction.serving_models import Champion
@@ -215,8 +215,6 @@ def _first(outcome: First, wanted: Wanted, many: bool) -> dict[str, Any]:
         kept = [found[each] for each in outcome.ids]
         bundle = _bundle(kept[0].version.version)
         return predict.answered_before(bundle, kept, wanted, many)
-    except StoreFault:
-        raise
     except (LookupError, BundleError, StoreError):
         detail = "the request was answered before, and its decisions can't be read any more"
         raise RequestError(409, "Answered Before", detail) from None

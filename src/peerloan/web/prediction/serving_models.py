@@ -15,11 +15,10 @@ from peerloan.ledger import Version
 from peerloan.loan import Checks, Decoder
 from peerloan.registry import (
     Bundle,
-    BundleError,
     Interface,
+    RegistryError,
     State,
     Store,
-    StoreError,
     StoreFault,
     StoreTimeout,
 )
@@ -252,7 +251,7 @@ class Champion:
     def _refuse(self, follower: _Follower, error: Exception) -> None:
         """Have a version tried again later; why is said and counted once."""
         # A version that is bad in a way that nobody thought of is refused like any other.
-        thought_of = isinstance(error, BundleError | StoreError | OSError)
+        thought_of = isinstance(error, RegistryError | OSError)
         reason = said = str(error) if thought_of else f"{type(error).__name__}: {error}"
         if isinstance(error, StoreTimeout):
             said = error.reason

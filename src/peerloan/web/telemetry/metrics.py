@@ -60,10 +60,16 @@ class _Histogram(Histogram):
 
     def observe_all(self, values: Sequence[float]) -> None:
         """As `observe`, for each of the values."""
-        self._sum.inc(sum(values))
-        found = Tally(bisect_left(self._upper_bounds, value) for value in values)
+        try:
+            total, bounds, buckets = self._sum, self._upper_bounds, self._buckets
+        except AttributeError:  # another release of the library, without these private names
+            for value in values:
+                self.observe(value)
+            return
+        total.inc(sum(values))
+        found = Tally(bisect_left(bounds, value) for value in values)
         for bucket, count in found.items():
-            self._buckets[bucket].inc(count)
+            buckets[bucket].inc(count)
 
 
 REQUESTS = Counter(

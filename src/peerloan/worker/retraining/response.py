@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from peerloan.book import Book, BookError
 from peerloan.database import Database
+from peerloan.errors import PeerLoanError
 from peerloan.ledger.outcomes import COMMAND_LINE
 from peerloan.monitoring.alerts.rules import Spoken
 from peerloan.monitoring.config import Plan
@@ -20,6 +21,7 @@ from peerloan.registry import (
     Bundle,
     BundleError,
     Manifest,
+    RegistryError,
     State,
     Store,
     StoreError,
@@ -82,7 +84,7 @@ class Answered:
         }
 
 
-class _Refused(Exception):
+class _Refused(PeerLoanError):
     """Why there is no challenger."""
 
 
@@ -130,8 +132,6 @@ def answer(
         whose = found.callers, found.deciders
         made = Answered("made", why, version, judgement, leaped, *whose)
         return _put_forward(plan, store, state, made)
-    except StoreFault:
-        raise
     except (_Refused, TrainingError, BookError, BundleError, StoreError) as error:
         return Answered("refused", f"{_said(acts)}; {plan.answer} is refused: {error}")
 
@@ -256,7 +256,7 @@ def _chosen(store: Store, champion: str) -> Bundle:
     own = store.load(champion)
     for state in reversed(store.history()):
         if state.action in ("promote", "rollback") and state.who != WHO:
-            with contextlib.suppress(BundleError, StoreError):
+            with contextlib.suppress(RegistryError):
                 chosen = store.load(str(state.champion))
                 return chosen if chosen.definition == own.definition else own
             break

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import requests
 
-from conftest import Service
+from conftest import SERVERS, Service
 from integration.web.api.test_predictions import MB, Api, columns, loans, started
 from integration.web.prediction.test_shadow import counted
 from integration.web.telemetry.test_middleware import figures
@@ -30,10 +30,13 @@ INFER = "/v2/models/late-payments/infer"
 LENGTH = "Inference-Header-Content-Length"
 
 
-@pytest.fixture(scope="module")
-def api(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
+@pytest.fixture(scope="module", params=SERVERS)
+def api(
+    trained: Path, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+) -> Iterator[Api]:
     """A service whose champion is a scorecard and whose challenger is a forest."""
-    yield from started(trained, tmp_path_factory.mktemp("protocol"), "additive", "basic")
+    folder = tmp_path_factory.mktemp("protocol")
+    yield from started(trained, folder, "additive", "basic", server=request.param)
 
 
 def tensor(name: str, values: list[Any], **more: Any) -> dict[str, Any]:

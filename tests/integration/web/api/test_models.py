@@ -22,7 +22,7 @@ from peerloan.web.auth.tokens import Tokens
 
 
 @pytest.fixture
-def client(store: Store, version_of: Callable[[str], str]) -> FlaskClient:
+def client(flask_version: None, store: Store, version_of: Callable[[str], str]) -> FlaskClient:
     store.promote(version_of("basic"), "a first one")
     store.promote(version_of("additive"), "better", breaking=True)
     store.challenge(version_of("basic"), "to compare")

@@ -29,7 +29,7 @@ from flask.testing import FlaskClient
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from conftest import Service
+from conftest import SERVERS, Service
 from peerloan.loan import default_definition
 from peerloan.registry import Store
 from peerloan.settings import Settings
@@ -91,14 +91,19 @@ def champion_store(trained: Path, folder: Path, candidate: str) -> Store:
 
 
 def started(
-    trained: Path, folder: Path, candidate: str, challenger: str | None = None
+    trained: Path,
+    folder: Path,
+    candidate: str,
+    challenger: str | None = None,
+    server: str = "granian",
 ) -> Iterator[Api]:
     """A server of a candidate, and of another one in shadow, until the module is done."""
     store = champion_store(trained, folder, candidate)
     if challenger is not None:
         beside = (v for v in store.versions() if store.manifest(v).candidate == challenger)
         store.challenge(next(beside))
-    service = Service(store.root, folder / "server.log", workers=1)
+    command, python = SERVERS[server]
+    service = Service(store.root, folder / "server.log", workers=1, server=command, python=python)
     try:
         service.wait_for(lambda: service.serving() is not None)
         if challenger is not None:
@@ -120,9 +125,23 @@ def onnx(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ap
     yield from started(trained, tmp_path_factory.mktemp("basic"), "basic")
 
 
-@pytest.fixture(params=["scorecard", "onnx"])
+@pytest.fixture(scope="module")
+def granian_untested(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
+    """A service that takes the installed Flask and Granian for untested ones."""
+    folder = tmp_path_factory.mktemp("granian")
+    yield from started(trained, folder, "additive", server="granian-untested")
+
+
+@pytest.fixture(scope="module")
+def gunicorn_untested(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
+    """A service that takes the installed Flask and Gunicorn for untested ones."""
+    folder = tmp_path_factory.mktemp("gunicorn")
+    yield from started(trained, folder, "additive", server="gunicorn-untested")
+
+
+@pytest.fixture(params=["scorecard", "onnx", "granian_untested", "gunicorn_untested"])
 def api(request: pytest.FixtureRequest) -> Api:
-    """Each of the two services in turn."""
+    """Each of the services in turn."""
     service: Api = request.getfixturevalue(request.param)
     return service
 
@@ -796,7 +815,7 @@ def impatient(store: Store, version_of: Callable[[str], str], tmp_path: Path) ->
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     code = (
-        "from peerloan.web.server import gunicorn_conf; gunicorn_conf.SILENT_SECONDS = 1; "
+        "from peerloan.web.server import gunicorn_worker; gunicorn_worker.SILENT_SECONDS = 1; "
         "from gunicorn.app.wsgiapp import run; run()"
     )
     options = ["-c", "python:peerloan.service.gunicorn_conf", "--workers", "1"]

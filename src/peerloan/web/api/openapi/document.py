@@ -76,7 +76,9 @@ def _document(serving: Serving, prefix: str) -> dict[str, Any]:
             **outcomes.paths(_responses),
             **monitoring.paths(_responses),
             **models.paths(_responses, serving.bundle.version),
-            "/healthz": {"get": _health("The process answers and could load its champion.")},
+            "/healthz": {
+                "get": _health("The process answers and could load its champion.", _liveness())
+            },
             "/readyz": {"get": _health("A verified champion is loaded.", _readiness())},
             "/metrics": {"get": _metrics()},
             "/openapi.json": {"get": _itself()},
@@ -173,8 +175,8 @@ def _parameter(name: str, values: list[str], default: str, text: str) -> dict[st
     return {"name": name, "in": "query", "required": False, "description": text, "schema": schema}
 
 
-def _health(text: str, schema: dict[str, Any] | None = None) -> dict[str, Any]:
-    answer = {"content": _content("json", schema or {"type": "object"})}
+def _health(text: str, schema: dict[str, Any]) -> dict[str, Any]:
+    answer = {"content": _content("json", schema)}
     return {
         "summary": text,
         "tags": ["health"],
@@ -183,6 +185,17 @@ def _health(text: str, schema: dict[str, Any] | None = None) -> dict[str, Any]:
             "503": {"description": "No."} | answer,
         },
     }
+
+
+def _liveness() -> dict[str, Any]:
+    libraries = {
+        "type": "array",
+        "items": {"type": "string"},
+        "description": "Libraries of another version than the tested ones, of which the public "
+        "interface alone is used: slower.",
+    }
+    properties = {"status": {"enum": ["ok", "unhealthy"]}, "untested_libraries": libraries}
+    return {"type": "object", "properties": properties, "required": ["status"]}
 
 
 def _readiness() -> dict[str, Any]:

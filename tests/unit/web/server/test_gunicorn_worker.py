@@ -8,7 +8,7 @@ import pytest
 from gunicorn.http import wsgi
 from gunicorn.workers import gthread
 
-from peerloan.web.server import gunicorn_conf
+from peerloan.web.server import gunicorn_worker
 
 
 class Recorder:
@@ -26,7 +26,7 @@ def socket(monkeypatch: pytest.MonkeyPatch) -> Recorder:
     """The socket of a worker that has started."""
     monkeypatch.setattr(wsgi, "Response", wsgi.Response)  # put back after the test
     monkeypatch.setattr(gthread.ThreadWorker, "init_process", lambda _self: None)
-    object.__new__(gunicorn_conf.Worker).init_process()
+    object.__new__(gunicorn_worker.Worker).init_process()
     return Recorder()
 
 
