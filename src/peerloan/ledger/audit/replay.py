@@ -21,7 +21,7 @@ from peerloan.database.engine import Database
 from peerloan.database.tables import challenges, decisions, versions
 from peerloan.ledger.queries import of_time
 from peerloan.ledger.records import Kept, Version, as_json
-from peerloan.ledger.stored_inputs import InputReader
+from peerloan.ledger.stored_inputs import InputReader, InputUnreadable
 from peerloan.ledger.write.reason_json import ReasonTexts
 from peerloan.loan import Checked, Loans, Value
 from peerloan.model import BANDS, Reason, probabilities, said_of
@@ -137,14 +137,14 @@ class _Replayer:
         readable: list[Kept] = []
         loans: list[Checked] = []
         for each in some:
-            checked = self._inputs.read(each.inputs)
-            if isinstance(checked, str):
+            try:
+                loans.append(self._inputs.read(each.inputs))
+            except InputUnreadable as error:
                 report.unreadable += 1
                 if len(report.unreadable_shown) < SHOWN:
-                    report.unreadable_shown.append(Unreadable(uuid7.text(each.id), checked))
+                    report.unreadable_shown.append(Unreadable(uuid7.text(each.id), str(error)))
             else:
                 readable.append(each)
-                loans.append(checked)
         for each, loan, found in zip(readable, loans, self._decide(readable, loans), strict=True):
             kept = Replayed(
                 *(each.margin, each.probability, each.late, each.version.threshold),
@@ -152,14 +152,25 @@ class _Replayer:
             )
             if self._same(kept, found, report):
                 continue
-            # Releases before took `true` and `True` for two values: one of them was unseen then.
-            exact = self._exact_inputs.read(each.inputs)
-            if isinstance(exact, Checked) and exact.values != loan.values:
-                (before,) = self._decide([each], [exact])
+            before = self._decide_as_before(each, loan)
+            if before is not None:
                 if self._same(kept, before, report):
                     continue
                 found = min(found, before, key=lambda other: _differences(kept, other))
             _tell(report, each, kept, found)
+
+    def _decide_as_before(self, decision: Kept, loan: Checked) -> Replayed | None:
+        """Decide as earlier releases did, to which `true` and `True` were two values; None if that
+        makes no difference.
+        """
+        try:
+            exact = self._exact_inputs.read(decision.inputs)
+        except InputUnreadable:
+            return None
+        if exact.values == loan.values:
+            return None
+        (replayed,) = self._decide([decision], [exact])
+        return replayed
 
     def _same(self, kept: Replayed, found: Replayed, report: Report) -> bool:
         """Count a decision that was reproduced; whether it was."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from peerloan.ledger import Kept
-from peerloan.ledger.stored_inputs import InputReader
+from peerloan.ledger.stored_inputs import InputReader, InputUnreadable
 from peerloan.loan import Checked, CheckedLoans, Value
 from peerloan.model import BANDS, Reason, probabilities
 from peerloan.registry import Bundle, Decision
@@ -170,9 +170,10 @@ def _contributions(bundle: Bundle, inputs: InputReader, kept: Kept) -> dict[str,
     """The contributions of a decision that was kept: they follow from its inputs. Raises
     LookupError if these can't be read.
     """
-    checked = inputs.read(kept.inputs)
-    if isinstance(checked, str):
-        raise LookupError(checked)
+    try:
+        checked = inputs.read(kept.inputs)
+    except InputUnreadable as error:
+        raise LookupError(str(error)) from error
     explain = kept.reasons is not None or bundle.is_additive
     return _shown(bundle, bundle.decide(checked.values, explain=explain))
 

@@ -33,7 +33,7 @@ from peerloan.ledger.matured import (
     matured,
 )
 from peerloan.ledger.outcome_parsing import DAY_MS, day_of
-from peerloan.ledger.stored_inputs import InputReader
+from peerloan.ledger.stored_inputs import InputReader, InputUnreadable
 from peerloan.loan import Definition, Loans, TextColumn, Value
 from peerloan.monitoring.config import Plan
 from peerloan.stats.arrays import Codes
@@ -282,11 +282,11 @@ def _write(
             progress(_READING, 0.0)
             rows, labels, loan_ids = [], [], []
             for each in some:
-                checked = reader.read(each.inputs)
-                if isinstance(checked, str):
+                try:
+                    rows.append(reader.read(each.inputs).values)
+                except InputUnreadable:
                     unreadable += 1
                     continue
-                rows.append(checked.values)
                 labels.append(int(each.late))
                 loan_ids.append(each.loan_id)
                 days.append(uuid7.milliseconds(each.id) // DAY_MS)
