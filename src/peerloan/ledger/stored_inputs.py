@@ -11,7 +11,15 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from peerloan.loan import Checked, Checks, Decoder, Definition, Loans, Rereader, Suggestions
+from peerloan.loan import (
+    Checked,
+    Checks,
+    Decoder,
+    Definition,
+    Loans,
+    StoredLoanDecoder,
+    Suggestions,
+)
 from peerloan.loan.text import parse_whole, text_fault
 
 # A ledger may hold millions of loans with misspelt levels.
@@ -31,7 +39,7 @@ class InputReader:
     def __init__(self, definition: Definition, exact: bool = False) -> None:
         self._definition = definition
         self._decoder = Decoder(Checks(definition, exact=exact))
-        self._together = Rereader(definition)
+        self._together = StoredLoanDecoder(definition)
         # What callers knew of other versions then is not what is known now: any name is let pass.
         self._checks = lru_cache(maxsize=64)(lambda names: Checks(definition, names, exact))
 

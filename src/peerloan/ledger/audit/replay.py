@@ -20,10 +20,10 @@ from peerloan import uuid7
 from peerloan.database.engine import Database
 from peerloan.database.tables import challenges, decisions, versions
 from peerloan.ledger.queries import of_time
-from peerloan.ledger.records import Kept, Version, as_json
+from peerloan.ledger.records import Kept, Version, as_json, warnings_json
 from peerloan.ledger.stored_inputs import InputReader, InputUnreadable
 from peerloan.ledger.write.reason_json import ReasonTexts
-from peerloan.loan import Checked, Loans, Value
+from peerloan.loan import Checked, Loans, LoanWarning, Value
 from peerloan.model import BANDS, Reason, probabilities, said_of
 from peerloan.registry import ONNX_TOLERANCE, Bundle, BundleError, Store, StoreError
 
@@ -202,7 +202,7 @@ class _Replayer:
             ]
         threshold = bundle.policy.threshold
         warnings = [
-            _warnings(each.warnings, loan.warnings + self._usual)
+            _warnings_json(each.warnings, loan.warnings + self._usual)
             for each, loan in zip(some, loans, strict=True)
         ]
         return map(
@@ -242,18 +242,18 @@ def refers_to(database: Database, version: str) -> int:
         )
 
 
-def _warnings(kept: str | None, found: list[str]) -> str | None:
-    """A loan's warnings as the ledger would have them: as kept, where they differ only in that a
-    level was suggested. That helps a reader, and a request has a limited number of suggestions.
+def _warnings_json(kept: str | None, warnings: list[LoanWarning]) -> str | None:
+    """A loan's warnings as the ledger would store them.
+
+    `kept` itself if it differs only in suggested levels: a request's suggestions are limited, so
+    they do not follow from the loan alone.
     """
-    if not found:
-        return None
     try:
         before = _texts.decode(kept or "[]")
     except msgspec.MsgspecError:
         before = []
-    same = len(before) == len(found) and all(map(_agrees, before, found))
-    return kept if same else as_json(found)
+    same = len(before) == len(warnings) and all(map(_agrees, before, map(str, warnings)))
+    return kept if warnings and same else warnings_json(warnings)
 
 
 def _agrees(kept: str, found: str) -> bool:
