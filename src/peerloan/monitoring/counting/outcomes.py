@@ -8,13 +8,13 @@ from uuid import UUID
 import numpy as np
 from sqlalchemy import Connection, select, update
 
+from peerloan.clock import HOUR_MS
 from peerloan.database import Database
 from peerloan.database.tables import decisions, outcomes, watchers
 from peerloan.ledger.challenger_scores import challenges_of
 from peerloan.ledger.queries import parts
 from peerloan.monitoring.counting.counts import Counts, add_outcomes
 from peerloan.monitoring.counting.decisions import Progress, advance
-from peerloan.monitoring.counting.deduplication import HOUR_MS
 from peerloan.monitoring.counting.opened_versions import Versions
 from peerloan.monitoring.counting.storage import Hour, add_counts
 from peerloan.registry import Store

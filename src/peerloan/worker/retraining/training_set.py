@@ -23,6 +23,7 @@ from peerloan.book import (
     open_writer,
     read_loans,
 )
+from peerloan.clock import DAY_MS, date_of
 from peerloan.database import Database
 from peerloan.database.snapshot import snapshot
 from peerloan.ledger.matured import (
@@ -32,7 +33,6 @@ from peerloan.ledger.matured import (
     count_young,
     matured,
 )
-from peerloan.ledger.outcome_parsing import DAY_MS, day_of
 from peerloan.ledger.stored_inputs import InputReader, InputUnreadable
 from peerloan.loan import Definition, Loans, TextColumn, Value
 from peerloan.monitoring.config import Plan
@@ -358,4 +358,4 @@ def _text(value: int | float | str | bool) -> str:
 
 
 def _shown(day: np.int32) -> str:
-    return str(day_of(int(day)))
+    return str(date_of(int(day)))
