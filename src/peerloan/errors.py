@@ -32,6 +32,7 @@ PeerLoanError
 │   ├── KeyInUse
 │   ├── NoEvent, Acknowledged       monitoring: an event can't be acknowledged
 │   └── CountedElsewhere            monitoring: another process counts
+├── InputUnreadable                 ledger: stored inputs that are no loan
 ├── NotTold                         monitoring: an alert that was not delivered
 ├── TrainingError                   training: a book that no model can be made of
 ├── GivenUp                         worker: a turn that took too long

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import msgspec
 
-from peerloan.loan import Checks, Definition, Loans, Value
+from peerloan.loan import Checks, Definition, Loans, LoanWarning, Value
 from peerloan.model import arithmetic
 from peerloan.model.encoding import Encoding
 from peerloan.model.onnx_model import OnnxModel
@@ -91,9 +91,9 @@ class Bundle:
         return self.model.base
 
     @property
-    def warnings(self) -> list[str]:
-        """What every decision of this version warns of."""
-        return [SAMPLE_WARNING] if self.manifest.sample else []
+    def warnings(self) -> list[LoanWarning]:
+        """The warnings of every decision of this version."""
+        return [LoanWarning(None, "sample_model", SAMPLE_WARNING)] if self.manifest.sample else []
 
     @property
     def is_additive(self) -> bool:

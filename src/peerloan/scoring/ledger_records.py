@@ -8,10 +8,10 @@ from typing import Any
 
 from peerloan.book import Batch, Book, BookError, read_column
 from peerloan.ledger import Record, Recorder, Version
-from peerloan.ledger.records import as_json
+from peerloan.ledger.records import warnings_json
 from peerloan.ledger.write.loan_json import LOAN_EXPECTED, MAX_LOAN_BYTES, size_in_bytes
 from peerloan.ledger.write.reason_json import ReasonTexts
-from peerloan.loan import MAX_RUN_COMPARISONS, Problem, Suggestions, doubts_of
+from peerloan.loan import MAX_RUN_COMPARISONS, Problem, Suggestions, unusual_values
 from peerloan.loan.text import parse_number
 from peerloan.model import Said
 from peerloan.registry import Bundle
@@ -92,10 +92,10 @@ class Recording:
         return reasons_of(self._texts.each(said.causes), said)
 
     def _warnings(self, batch: Batch) -> list[str | None]:
-        usual = self._bundle.warnings
-        warnings = [as_json(usual) if usual else None] * batch.loans.size
-        for i, doubts in doubts_of(batch.loans, self._suggestions).items():
-            warnings[i] = as_json(doubts + usual)
+        of_version = self._bundle.warnings
+        warnings = [warnings_json(of_version)] * batch.loans.size
+        for i, of_loan in unusual_values(batch.loans, self._suggestions).items():
+            warnings[i] = warnings_json(of_loan + of_version)
         return warnings
 
 

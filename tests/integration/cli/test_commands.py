@@ -24,6 +24,7 @@ from peerloan.cli import main
 from peerloan.loan import Field, Loans, default_definition, read_definition
 from peerloan.model import LevelTable, NumberTable, Policy, Profile, Scorecard
 from peerloan.registry import Draft, Judged, Store, TrainedOn, draft
+from peerloan.settings import settings_table
 
 FORMATS = Path(__file__).parents[2] / "formats"
 COMMANDS = [
@@ -104,6 +105,13 @@ def test_every_command_helps(call: Call, command: list[str]) -> None:
     assert told.out.startswith("Usage: ")
     assert told.err == ""
     assert call(*command, "-h").out == told.out
+
+
+def test_the_help_lists_every_setting(call: Call) -> None:
+    listed = " ".join(call("--help").out.split())
+    for variable, _, default, text in settings_table():
+        shown = f"{text} (default: {default})" if default else text
+        assert f"{variable} {shown}" in listed
 
 
 def test_the_help_lists_every_command(call: Call) -> None:
@@ -213,6 +221,7 @@ def test_what_can_not_be_done_is_one_line_and_exits_1(
         ),
         (b"store = 3\n", "store: expected text, got 3"),
         (b'store = ""\n', "store: expected text"),
+        (b'ledger = ["postgresql://a:hidden@b/c"]\n', "ledger: expected text, got another value"),
         (b"store = [\n", "can't be read"),
         (b'store = "\xff"\n', "can't be read"),
         (None, "can't be read"),
@@ -228,6 +237,7 @@ def test_wrong_settings_are_named_and_exit_2(
     assert told.code == 2
     assert told.err.startswith("peerloan: my.toml: ")
     assert words in told.err
+    assert "hidden" not in told.err
 
 
 def test_the_store_comes_from_the_environment_else_from_the_file(

@@ -21,7 +21,7 @@ from peerloan.ledger.outcomes import Recorder
 from peerloan.ledger.retention import purge
 from peerloan.loan import default_definition
 from peerloan.uuid7 import text as id_text
-from peerloan.worker.scheduler import Lease
+from peerloan.worker.lease import Lease
 from pgbouncer import PgBouncer
 from postgres import USER, Postgres
 

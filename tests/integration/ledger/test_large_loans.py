@@ -14,7 +14,7 @@ from ledgers import DAY_MS, Ledger, keep, now_ms, record
 from memory import measure
 from peerloan.ledger import Record
 from peerloan.ledger.queries import MAX_PAGE_BYTES, Wanted, page, stream
-from peerloan.ledger.records import Version, as_json
+from peerloan.ledger.records import Version, as_json, warnings_json
 from peerloan.ledger.retention import purge
 from peerloan.ledger.row_batches import MAX_BYTES
 from peerloan.loan import Checks
@@ -43,7 +43,7 @@ def padded(store: Store, loan: dict[str, Any], number: int) -> Record:
         late=decision.late,
         band=BANDS.index(decision.band),
         reasons=as_json(decision.reasons),
-        warnings=as_json(bundle.warnings) if bundle.warnings else None,
+        warnings=warnings_json(bundle.warnings),
     )
 
 

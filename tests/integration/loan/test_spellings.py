@@ -23,7 +23,7 @@ from peerloan.database import Database
 from peerloan.ledger import Chain, Entry, Record, Seal, Version
 from peerloan.ledger.audit.replay import Replay
 from peerloan.ledger.queries import find, stream
-from peerloan.ledger.records import as_json
+from peerloan.ledger.records import as_json, warnings_json
 from peerloan.loan import Checks, Definition, Field, Label, Loans, Roles, Value
 from peerloan.model import LevelTable, NumberTable, Policy, Profile, Scorecard
 from peerloan.model.arithmetic import to_unit
@@ -310,7 +310,7 @@ def test_decisions_of_releases_before_replay(
         band = int(bundle.policy.bands_many(np.array([decision.margin]))[0])
         made = Ids().new()
         who = (made, Version.of(bundle), "api", "someone", "request", None, None, json.dumps(loan))
-        texts = as_json(decision.reasons), as_json(checked.warnings or None)
+        texts = as_json(decision.reasons), warnings_json(checked.warnings)
         records.append(
             Record(*who, decision.margin, decision.probability, decision.late, band, *texts)
         )

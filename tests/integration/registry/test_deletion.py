@@ -88,7 +88,7 @@ def test_what_a_decision_needs_is_refused_until_it_is_purged(
     store.rollback()
     challenger = Version(second, store.read(second)[1], 0.05)
     ids = [UUID(each["id"]).bytes for each in answer.json["predictions"]]  # type: ignore[index]
-    keep_challenges(database, [Challenge(ids[0], challenger, 0.1)])
+    keep_challenges(database, [Challenge(ids[0], challenger, 0.1, -2.197)])
     refused(run, store, second, "1 decision in the ledger refers to it", ledger_url)
     refused(run, store, first, "3 decisions in the ledger refer to it", ledger_url)
     with database.writing() as connection:

@@ -30,9 +30,10 @@ from peerloan.monitoring.config import Plan, Tell
 from peerloan.registry import Bundle, Store
 from peerloan.sample_data import SCHEMA, batches
 from peerloan.worker import scheduler
+from peerloan.worker.lease import Lease
 from peerloan.worker.monitoring_round import Round, Watcher
 from peerloan.worker.prometheus import Metrics
-from peerloan.worker.scheduler import Lease, Schedule
+from peerloan.worker.scheduler import Schedule
 from peerloan.worker.time_limited_turn import Turn
 
 Run = Callable[..., subprocess.CompletedProcess[str]]

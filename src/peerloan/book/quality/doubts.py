@@ -23,7 +23,7 @@ from peerloan.book.validation import Batch
 from peerloan.loan import MAX_RUN_COMPARISONS, Definition, Field, Label, Suggestions
 from peerloan.loan.decoding import unusual_rows
 from peerloan.loan.text import counted, share_of, show_given, show_number, stands_for_missing
-from peerloan.loan.validation import doubt
+from peerloan.loan.validation import unusual_value
 from peerloan.stats.arrays import Codes
 
 # Unseen levels that are named.
@@ -365,9 +365,9 @@ class _Texts:
 
     def _doubt(self, level: str) -> str | None:
         field = self._field
-        unseen = doubt(field, level, self._suggestions) if field.seen_levels else None
+        unseen = unusual_value(field, level, self._suggestions) if field.seen_levels else None
         if not stands_for_missing(level) or level in field.levels:
-            return unseen
+            return None if unseen is None else str(unseen)
         if unseen is None and self._scoring:
             return None
         also = "" if field.missing else ", and set missing = true in the definition"

@@ -20,10 +20,10 @@ from peerloan import uuid7
 from peerloan.database.engine import Database
 from peerloan.database.tables import challenges, decisions, versions
 from peerloan.ledger.queries import of_time
-from peerloan.ledger.records import Kept, Version, as_json
-from peerloan.ledger.stored_inputs import InputReader
+from peerloan.ledger.records import Kept, Version, as_json, warnings_json
+from peerloan.ledger.stored_inputs import InputReader, InputUnreadable
 from peerloan.ledger.write.reason_json import ReasonTexts
-from peerloan.loan import Checked, Loans, Value
+from peerloan.loan import Checked, Loans, LoanWarning, Value
 from peerloan.model import BANDS, Reason, probabilities, said_of
 from peerloan.registry import ONNX_TOLERANCE, Bundle, RegistryError, Store
 
@@ -137,14 +137,14 @@ class _Replayer:
         readable: list[Kept] = []
         loans: list[Checked] = []
         for each in some:
-            checked = self._inputs.read(each.inputs)
-            if isinstance(checked, str):
+            try:
+                loans.append(self._inputs.read(each.inputs))
+            except InputUnreadable as error:
                 report.unreadable += 1
                 if len(report.unreadable_shown) < SHOWN:
-                    report.unreadable_shown.append(Unreadable(uuid7.text(each.id), checked))
+                    report.unreadable_shown.append(Unreadable(uuid7.text(each.id), str(error)))
             else:
                 readable.append(each)
-                loans.append(checked)
         for each, loan, found in zip(readable, loans, self._decide(readable, loans), strict=True):
             kept = Replayed(
                 *(each.margin, each.probability, each.late, each.version.threshold),
@@ -152,14 +152,25 @@ class _Replayer:
             )
             if self._same(kept, found, report):
                 continue
-            # Releases before took `true` and `True` for two values: one of them was unseen then.
-            exact = self._exact_inputs.read(each.inputs)
-            if isinstance(exact, Checked) and exact.values != loan.values:
-                (before,) = self._decide([each], [exact])
+            before = self._decide_as_before(each, loan)
+            if before is not None:
                 if self._same(kept, before, report):
                     continue
                 found = min(found, before, key=lambda other: _differences(kept, other))
             _tell(report, each, kept, found)
+
+    def _decide_as_before(self, decision: Kept, loan: Checked) -> Replayed | None:
+        """Decide as earlier releases did, to which `true` and `True` were two values; None if that
+        makes no difference.
+        """
+        try:
+            exact = self._exact_inputs.read(decision.inputs)
+        except InputUnreadable:
+            return None
+        if exact.values == loan.values:
+            return None
+        (replayed,) = self._decide([decision], [exact])
+        return replayed
 
     def _same(self, kept: Replayed, found: Replayed, report: Report) -> bool:
         """Count a decision that was reproduced; whether it was."""
@@ -191,7 +202,7 @@ class _Replayer:
             ]
         threshold = bundle.policy.threshold
         warnings = [
-            _warnings(each.warnings, loan.warnings + self._usual)
+            _warnings_json(each.warnings, loan.warnings + self._usual)
             for each, loan in zip(some, loans, strict=True)
         ]
         return map(
@@ -231,18 +242,18 @@ def refers_to(database: Database, version: str) -> int:
         )
 
 
-def _warnings(kept: str | None, found: list[str]) -> str | None:
-    """A loan's warnings as the ledger would have them: as kept, where they differ only in that a
-    level was suggested. That helps a reader, and a request has a limited number of suggestions.
+def _warnings_json(kept: str | None, warnings: list[LoanWarning]) -> str | None:
+    """A loan's warnings as the ledger would store them.
+
+    `kept` itself if it differs only in suggested levels: a request's suggestions are limited, so
+    they do not follow from the loan alone.
     """
-    if not found:
-        return None
     try:
         before = _texts.decode(kept or "[]")
     except msgspec.MsgspecError:
         before = []
-    same = len(before) == len(found) and all(map(_agrees, before, found))
-    return kept if same else as_json(found)
+    same = len(before) == len(warnings) and all(map(_agrees, before, map(str, warnings)))
+    return kept if warnings and same else warnings_json(warnings)
 
 
 def _agrees(kept: str, found: str) -> bool:

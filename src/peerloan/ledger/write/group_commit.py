@@ -20,7 +20,7 @@ from peerloan.database.errors import (
     LedgerError,
     LedgerUnavailable,
     RecordRefused,
-    reason,
+    first_line,
 )
 from peerloan.ledger.retention import forget_keys
 from peerloan.ledger.seal import Seal
@@ -277,7 +277,7 @@ class Writer:
                 if isinstance(error, KeyInUse):
                     return [error]
                 log.error("a decision was refused by the ledger's database: %s", error)
-                return [RecordRefused(reason(error))]
+                return [RecordRefused(first_line(error))]
         # One of them fails its own request, and no other's. In their order, which is that of ids.
         return [outcome for entry in entries for outcome in self._kept([entry])]
 
@@ -301,7 +301,7 @@ class Writer:
         """Have who comes told at once that nothing can be kept, and why."""
         if self._down is None:
             log.error("the ledger is unavailable: %s", error)
-        self._down = why = reason(error)
+        self._down = why = first_line(error)
         return why
 
     def _refuse_waiting(self, why: str) -> None:
@@ -333,7 +333,7 @@ class Writer:
             else:
                 self._chain.write_head()
         except LedgerError as error:
-            self._down = reason(error)
+            self._down = first_line(error)
         except Exception:
             log.exception("the ledger's writer failed; trying again")
         else:

@@ -32,10 +32,10 @@ from urllib.error import HTTPError, URLError
 import msgspec
 from sqlalchemy import select, update
 
+from peerloan.clock import DAY_MS
 from peerloan.database import Database
 from peerloan.database.tables import deliveries, events
 from peerloan.errors import PeerLoanError
-from peerloan.ledger.outcome_parsing import DAY_MS
 from peerloan.monitoring.config import PlanError, Tell, Webhook
 
 log = logging.getLogger(__name__)

@@ -81,8 +81,9 @@ def _described(kept: Sequence[Kept]) -> list[dict[str, Any]]:
     for each in kept:
         challenger = None
         if each.id in challenges:
-            number, probability = challenges[each.id]
-            challenger = {"version": known[number].version, "probability": probability}
+            score = challenges[each.id]
+            version = known[score.version].version
+            challenger = {"version": version, "probability": score.probability}
         described.append(
             {
                 **each.prediction(),

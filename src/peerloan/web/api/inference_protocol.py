@@ -74,7 +74,7 @@ def metadata(model: str, version: str | None = None) -> Response:
         "outputs": [_tensor(name, datatype) for name, datatype in OUTPUTS.items()],
     }
     if bundle.warnings:
-        described["parameters"] = {"warnings": "; ".join(bundle.warnings)}
+        described["parameters"] = {"warnings": "; ".join(map(str, bundle.warnings))}
     return as_json(described)
 
 

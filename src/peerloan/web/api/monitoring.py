@@ -11,9 +11,8 @@ from typing import Any, get_args
 import msgspec
 from flask import Blueprint, Response, current_app, request
 
-from peerloan.clock import moment
+from peerloan.clock import day_number, moment
 from peerloan.database import LedgerUnavailable
-from peerloan.ledger.outcome_parsing import number_of
 from peerloan.loan import Problem
 from peerloan.loan.text import show_given
 from peerloan.loan.validation import show_name
@@ -162,7 +161,7 @@ def _asked() -> tuple[str, Kind, int, int]:
     since, until = days
     if until is None:
         # Today counts.
-        after = number_of(datetime.now(UTC).date()) + 1
+        after = day_number(datetime.now(UTC).date()) + 1
         until = after if since is None else since + MAX_DAYS
     if since is None:
         since = until - MAX_DAYS
@@ -176,7 +175,7 @@ def _asked() -> tuple[str, Kind, int, int]:
 
 def _day(text: str) -> int | None:
     try:
-        return number_of(date.fromisoformat(text)) if _DAY.fullmatch(text) else None
+        return day_number(date.fromisoformat(text)) if _DAY.fullmatch(text) else None
     except ValueError:
         return None
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import ast
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from flask import Blueprint, Response, make_response, render_template, request, url_for
 
-from peerloan.loan import Checked, Definition
+from peerloan.loan import Checked, Definition, LoanWarning
 from peerloan.loan.text import parse_number, show_given
 from peerloan.web.api import predictions
 from peerloan.web.auth.endpoint_scopes import needs
@@ -71,8 +72,13 @@ def decide() -> Response | tuple[str, int]:
     answer = answer_one(current, checked, Wanted())
     content = inputs.encode()
 
+    labels = {field.name: field.label for field in definition.fields}
+    labelled = {str(each): _with_label(each, labels) for each in answer.warnings[0]}
+
     def shape(body: dict[str, Any]) -> Response:
-        return make_response(_page(current, given, answer=body, pasted=pasted))
+        # The first answer of a repeated request may hold warnings of another version.
+        warnings = [labelled.get(text, text) for text in body["warnings"]]
+        return make_response(_page(current, given, answer=body, warnings=warnings, pasted=pasted))
 
     followed = predictions.shadow().following(content, answer)
     return keep(answer, [inputs], "page", Wanted(), shape, content, followed)
@@ -174,6 +180,7 @@ def _page(
     *,
     checked: Checked | None = None,
     answer: dict[str, Any] | None = None,
+    warnings: Sequence[str] = (),
     pasted: str = "",
     paste_error: str = "",
 ) -> str:
@@ -191,7 +198,7 @@ def _page(
         # Of a pasted loan: names that are no fields have no input to stand beside.
         other_errors=[p for p in problems if p.field not in definition.names],
         answer=answer,
-        warnings=[_with_label(warning, labels) for warning in answer["warnings"]] if answer else [],
+        warnings=warnings,
         labels=labels,
         ids={name: f"field-{i}" for i, name in enumerate(definition.names, 1)},
         pasted=pasted[:_MAX_PASTED],
@@ -199,10 +206,7 @@ def _page(
     )
 
 
-def _with_label(warning: str, labels: Mapping[str, str]) -> str:
-    """A warning of a field, by the name that people know the field by."""
-    # A name may hold a colon, and begin with another field's name.
-    for name in sorted(labels, key=len, reverse=True):
-        if warning.startswith(f"{name}: "):
-            return labels[name] + warning.removeprefix(name)
-    return warning
+def _with_label(warning: LoanWarning, labels: Mapping[str, str]) -> str:
+    """A warning that names the field by its label."""
+    label = labels.get(warning.field or "", warning.field)
+    return str(replace(warning, field=label))

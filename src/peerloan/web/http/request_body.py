@@ -17,7 +17,7 @@ from flask import request
 from werkzeug.exceptions import ClientDisconnected, HTTPException, RequestEntityTooLarge
 
 from peerloan.loan import Problem
-from peerloan.loan.decoding import may_repeat
+from peerloan.loan.decoding import may_have_duplicate_names
 from peerloan.loan.text import parse_whole, show_given
 from peerloan.loan.validation import show_name
 from peerloan.web.http.body_waits import waits
@@ -149,7 +149,9 @@ def decode(content: bytes, under: str | None = None) -> Any:
         value = msgspec.json.decode(content)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         value = _decode_nearly(content)
-    if may_repeat(content, _names(value, under)) and (twice := _repeated(content, under)):
+    if may_have_duplicate_names(content, _names(value, under)) and (
+        twice := _repeated(content, under)
+    ):
         raise RequestError(422, "Repeated Names", sentence(twice), twice)
     return value
 

@@ -16,7 +16,7 @@ from flask import Flask, Response, current_app, request
 from peerloan.database import Database, KeyInUse, LedgerError, LedgerUnavailable, RecordRefused
 from peerloan.ledger import Entry, First, Key, OtherRequest, Record
 from peerloan.ledger.queries import find
-from peerloan.ledger.records import as_json
+from peerloan.ledger.records import as_json, warnings_json
 from peerloan.ledger.write.group_commit import Outcome, Writer
 from peerloan.loan.text import show_given
 from peerloan.model import BANDS
@@ -151,7 +151,7 @@ def keep(
             made.append(made_id)
             prediction["id"] = id_text(made_id)
             numbers = decision.margin, decision.probability, decision.late, _BAND[decision.band]
-            texts = as_json(decision.reasons), as_json(warnings) if warnings else None
+            texts = as_json(decision.reasons), warnings_json(warnings)
             who = source, name, request_id, key_text
             records.append(Record(made_id, version, *who, loan_id, given, *numbers, *texts))
         return Entry(records, key, len(content))

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from peerloan.ledger import Kept
-from peerloan.ledger.stored_inputs import InputReader
-from peerloan.loan import Checked, CheckedLoans, Value
+from peerloan.ledger.stored_inputs import InputReader, InputUnreadable
+from peerloan.loan import Checked, CheckedLoans, LoanWarning, Value
 from peerloan.model import BANDS, Reason, probabilities
 from peerloan.registry import Bundle, Decision
 from peerloan.web.prediction.serving_models import Serving
@@ -41,7 +41,7 @@ class Answer:
 
     serving: Serving
     loan_ids: Sequence[str | None]
-    warnings: Sequence[list[str]]
+    warnings: Sequence[list[LoanWarning]]
     decisions: Sequence[Decision]
     predictions: Sequence[dict[str, Any]]
     # What stands beside the predictions of many loans; None for one loan, which stands alone.
@@ -120,8 +120,7 @@ def answered_before(
 
 def count(answer: Answer) -> None:
     """Count decisions that lasted; a `what_if` is none."""
-    names = answer.serving.bundle.definition.names
-    metrics.count_decisions(answer.decisions, answer.warnings, names)
+    metrics.count_decisions(answer.decisions, answer.warnings)
 
 
 def _explain(
@@ -147,7 +146,11 @@ def _limit(done: int) -> dict[str, Any]:
 
 
 def _prediction(
-    bundle: Bundle, loan_id: str | None, warnings: list[str], decision: Decision, wanted: Wanted
+    bundle: Bundle,
+    loan_id: str | None,
+    warnings: list[LoanWarning],
+    decision: Decision,
+    wanted: Wanted,
 ) -> dict[str, Any]:
     # The id comes when the decision is handed to the ledger; its place is the first.
     answer: dict[str, Any] = {"what_if": True} if wanted.what_if else {"id": None}
@@ -162,7 +165,7 @@ def _prediction(
     if wanted.contributions:
         answer |= _shown(bundle, decision)
     answer["model"] = {"version": bundle.version, "digest": bundle.digest}
-    answer["warnings"] = warnings
+    answer["warnings"] = list(map(str, warnings))
     return answer
 
 
@@ -170,9 +173,10 @@ def _contributions(bundle: Bundle, inputs: InputReader, kept: Kept) -> dict[str,
     """The contributions of a decision that was kept: they follow from its inputs. Raises
     LookupError if these can't be read.
     """
-    checked = inputs.read(kept.inputs)
-    if isinstance(checked, str):
-        raise LookupError(checked)
+    try:
+        checked = inputs.read(kept.inputs)
+    except InputUnreadable as error:
+        raise LookupError(str(error)) from error
     explain = kept.reasons is not None or bundle.is_additive
     return _shown(bundle, bundle.decide(checked.values, explain=explain))
 

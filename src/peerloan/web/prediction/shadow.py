@@ -184,6 +184,6 @@ def _compare(challenger: Serving, answered: _Answered) -> list[Challenge]:
         [each - decisions[i].probability for i, each in zip(scored, own, strict=True)]
     )
     return [
-        Challenge(answered.ids[i], challenger.version, each)
-        for i, each in zip(scored, own, strict=True)
+        Challenge(answered.ids[i], challenger.version, probability, margin)
+        for i, probability, margin in zip(scored, own, margins.tolist(), strict=True)
     ]

@@ -22,6 +22,7 @@ from conftest import GUNICORN, SERVE, Service, settings
 from integration.web.telemetry.test_middleware import figures, predict
 from peerloan.database import Database
 from peerloan.database.tables import challenges
+from peerloan.loan import Checks
 from peerloan.registry import Store
 from peerloan.settings import Settings
 from peerloan.web import create_app
@@ -188,12 +189,22 @@ def test_what_it_made_of_the_last_decisions_is_kept_as_the_process_ends(
     assert service.process.wait(timeout=10) == 0
 
     assert kept(store) == 6
+    # The margin is the model's own, not that of the rounded probability.
+    challenger = store.load(version_of("basic"))
+    values = Checks(challenger.definition).loan(loan).values
+    margin = challenger.decide(values, explain=False).margin
+    with ledger_of(store).reading() as connection:
+        assert set(connection.scalars(select(challenges.c.margin))) == {margin}
+
+
+def ledger_of(store: Store) -> Database:
+    """The ledger beside a store."""
+    return Database(f"sqlite:///{store.root.parent / 'peerloan-ledger' / 'ledger.db'}")
 
 
 def kept(store: Store) -> int:
     """How many decisions of a challenger the ledger beside the store has."""
-    database = Database(f"sqlite:///{store.root.parent / 'peerloan-ledger' / 'ledger.db'}")
-    with database.reading() as connection:
+    with ledger_of(store).reading() as connection:
         return connection.scalar(select(func.count()).select_from(challenges)) or 0
 
 
