@@ -124,9 +124,9 @@ def test_every_setting_of_a_deployment_is_documented_with_its_default() -> None:
 def test_the_settings_are_documented_as_their_table_has_them() -> None:
     cli = (ROOT / "docs/cli.md").read_text("utf-8")
     rows = [
-        tuple(cell.strip() for cell in re.sub(r"\[([^]]*)\]\([^)]*\)|`", r"\1", line).split("|"))
-        for line in cli.splitlines()
-        if line.startswith("| `PEERLOAN_")
+        tuple(cell.strip() for cell in re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", line).split("|"))
+        for line in cli.replace("`", "").splitlines()
+        if line.startswith("| PEERLOAN_")
     ]
     assert [row[1:-1] for row in rows] == settings_table()
 
