@@ -8,7 +8,7 @@ sees to it that nothing is registered that would be passed over.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -18,27 +18,10 @@ from flask.globals import _cv_app, _cv_request
 from flask.sessions import NullSession
 from werkzeug.routing import MapAdapter, Rule
 
+from peerloan.web.http.responses import RawResponse
+
 if TYPE_CHECKING:
-    from _typeshed.wsgi import StartResponse, WSGIEnvironment
-
-
-class Whole:
-    """An answer of 200 that is whole, in one piece: it leaves as it was made."""
-
-    __slots__ = ("_content", "_content_type")
-
-    def __init__(self, content: bytes, content_type: str) -> None:
-        self._content, self._content_type = content, content_type
-
-    def __call__(
-        self,
-        environ: WSGIEnvironment,  # noqa: ARG002
-        start_response: StartResponse,
-    ) -> Iterable[bytes]:
-        """Answer, as WSGI has it."""
-        length = str(len(self._content))
-        start_response("200 OK", [("Content-Type", self._content_type), ("Content-Length", length)])
-        return [self._content]
+    from _typeshed.wsgi import WSGIEnvironment
 
 
 class Application(Flask):
@@ -91,7 +74,7 @@ class Application(Flask):
             answer: Any = self.preprocess_request()
             if answer is None:
                 answer = self.dispatch_request()
-            if type(answer) is Whole:
+            if type(answer) is RawResponse:
                 return answer  # type: ignore[return-value]
         except Exception as error:
             answer = self.handle_user_exception(error)

@@ -11,13 +11,12 @@ from peerloan.loan import Checked, CheckedLoans, Problem, Suggestions
 from peerloan.loan.text import show_given
 from peerloan.loan.validation import show_name
 from peerloan.web.http.foreign_formats import refuse_other_format
+from peerloan.web.http.limits import MAX_LOANS, MAX_NAMES, MAX_PROBLEMS
 from peerloan.web.http.problems import RequestError, sentence
-from peerloan.web.http.request_body import MAX_PROBLEMS, decode
+from peerloan.web.http.request_body import decode
 from peerloan.web.http.value_hints import add_hints
 from peerloan.web.prediction.serving_models import Serving
 
-MAX_LOANS = 10_000
-MAX_NAMES = 1_000
 _ENCODED_TWICE = "; it is JSON within a text: send the object or list itself, encoded once"
 
 

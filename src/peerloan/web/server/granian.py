@@ -35,7 +35,7 @@ def run(factory: str, address: str, port: int, workers: int) -> None:
 
     Raises NoWorkerStarted.
     """
-    loopback.tell([address])
+    loopback.announce([address])
     # A worker shares what is in memory here until it writes to it, and the collector would write
     # to all that it looks at.
     gc.collect()

@@ -93,7 +93,7 @@ def pre_fork(server: Any, _worker: Any) -> None:
     """Called before each worker is made, by who listens."""
     addresses = [listener.sock.getsockname() for listener in server.LISTENERS]
     # Behind a socket that is a file stands whatever may open it, such as a proxy for the world.
-    loopback.tell(each[0] if isinstance(each, tuple) else "" for each in addresses)
+    loopback.announce(each[0] if isinstance(each, tuple) else "" for each in addresses)
 
 
 def post_worker_init(_worker: Any) -> None:

@@ -34,7 +34,7 @@ def application() -> Flask:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(Json())
     logging.basicConfig(level=logging.INFO, handlers=[handler])
-    app = create_app(read_settings(), sys.stdout.buffer, loopback.told())
+    app = create_app(read_settings(), sys.stdout.buffer, loopback.announced())
     # What is loaded now stays: the collector need not look at it again and again.
     gc.collect()
     gc.freeze()

@@ -196,12 +196,12 @@ def count_decisions(
     decisions: Sequence[Decision], warnings: Sequence[Sequence[str]], names: Sequence[str]
 ) -> None:
     """Note decisions that were made, and what was warned of the fields with these names, for
-    `settle`; a `what_if` is none.
+    `flush`; a `what_if` is none.
     """
     _decisions.append((decisions, warnings, names))
 
 
-def settle() -> None:
+def flush() -> None:
     """Count what was noted."""
     bands: Tally[str] = Tally()
     probabilities: list[float] = []
@@ -225,7 +225,7 @@ def count_commit(done: Committed) -> None:
 
 def exposition() -> bytes:
     """All figures in Prometheus's text format; those of a moment ago may be on their way."""
-    settle()
+    flush()
     for path in Path(os.environ[_FOLDER]).glob("gauge_live*.db"):
         process = _PROCESS.search(path.name)
         if process and not Path(f"/proc/{process[1]}").exists():

@@ -20,7 +20,8 @@ from werkzeug.routing import Rule
 
 from peerloan.settings import Settings
 from peerloan.web import create_app
-from peerloan.web.http.lean_flask import Application, Whole
+from peerloan.web.http.lean_flask import Application
+from peerloan.web.http.responses import RawResponse
 
 
 @pytest.fixture
@@ -33,7 +34,8 @@ def app(tmp_path: Path) -> Flask:
 def small() -> Application:
     """An application with a view that is whole, one that is not, and one that fails."""
     made = Application("small")
-    made.add_url_rule("/whole", view_func=lambda: Whole(b"whole", "text/plain"), endpoint="whole")
+    whole = RawResponse(b"whole", "text/plain")
+    made.add_url_rule("/whole", view_func=lambda: whole, endpoint="whole")
     made.add_url_rule("/usual", view_func=lambda: "usual", endpoint="usual")
     made.add_url_rule("/twice/<int:n>", view_func=lambda n: str(2 * n), endpoint="twice")
     made.add_url_rule("/fails", view_func=lambda: [][0], endpoint="fails")

@@ -19,7 +19,7 @@ from peerloan.web.api.openapi import (
 from peerloan.web.api.openapi.decisions import ref
 from peerloan.web.auth.endpoint_scopes import Guard
 from peerloan.web.auth.tokens import PROMOTE, SCOPES
-from peerloan.web.prediction.loan_parsing import MAX_LOANS
+from peerloan.web.http.limits import MAX_LOANS
 from peerloan.web.prediction.serving_models import Serving
 
 # What every route answers that asks for a token.
