@@ -37,8 +37,8 @@ from peerloan.web.http.limits import MAX_BODY_BYTES
 from peerloan.web.http.request_body import read_body
 from peerloan.web.http.responses import RawResponse
 from peerloan.web.prediction.loan_parsing import read
-from peerloan.web.prediction.predict import Wanted, answer_many, answer_one
-from peerloan.web.prediction.serving_models import Serving
+from peerloan.web.prediction.predict import ResponseOptions, answer_many, answer_one
+from peerloan.web.prediction.serving_models import LoadedModel
 from peerloan.web.services import services_of
 
 LOAN = {field.name: field.default for field in default_definition().fields}
@@ -68,7 +68,7 @@ def main() -> None:
 
 def _measure(app: Flask, head: dict[str, str]) -> dict[str, float]:
     now = _model(app)
-    usual = Wanted()
+    usual = ResponseOptions()
 
     def nothing() -> RawResponse:
         return RawResponse(NOTHING, "application/json")
@@ -106,7 +106,7 @@ def _measure(app: Flask, head: dict[str, str]) -> dict[str, float]:
     return found
 
 
-def _model(app: Flask) -> Serving:
+def _model(app: Flask) -> LoadedModel:
     model = services_of(app).serving_models.current
     assert model is not None
     return model
@@ -115,7 +115,7 @@ def _model(app: Flask) -> Serving:
 def _alone(app: Flask, token: str) -> dict[str, float]:
     """Parts that stand for themselves."""
     now = _model(app)
-    usual = Wanted()
+    usual = ResponseOptions()
     authenticator = services_of(app).authenticator
     loans = [loan for batch in batches(MANY, seed=1) for loan in batch.to_pylist()]
     features = [{name: loan[name] for name in LOAN} for loan in loans]

@@ -33,7 +33,7 @@ from peerloan.web.http.lean_flask import Application
 from peerloan.web.http.limits import MAX_BODY_BYTES
 from peerloan.web.http.path_prefix import Prefixed
 from peerloan.web.prediction.commit import DecisionCommitter
-from peerloan.web.prediction.serving_models import Champion
+from peerloan.web.prediction.serving_models import ServingModels
 from peerloan.web.prediction.shadow import Shadow
 from peerloan.web.services import Services, install
 from peerloan.web.telemetry import metrics
@@ -82,7 +82,7 @@ def create_app(settings: Settings, log: BinaryIO | None = None, on_loopback: boo
 def _make_services(settings: Settings, on_loopback: bool) -> Services:
     """Make what the views share; the threads that follow the store start here."""
     store = Store(settings.store)
-    serving_models = Champion(store)
+    serving_models = ServingModels(store)
     serving_models.watch()
     database = Database(settings.ledger_url, settings.ledger_password_file, ANSWER_SECONDS)
     with contextlib.suppress(LedgerUnavailable):  # it may come later, and is checked again then

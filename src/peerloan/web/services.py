@@ -12,7 +12,7 @@ from peerloan.registry import Store
 from peerloan.web.auth.authentication import Authenticator
 from peerloan.web.http.problems import RequestError
 from peerloan.web.prediction.commit import DecisionCommitter
-from peerloan.web.prediction.serving_models import Champion, Serving
+from peerloan.web.prediction.serving_models import LoadedModel, ServingModels
 from peerloan.web.prediction.shadow import Shadow
 
 _EXTENSION = "peerloan"
@@ -39,7 +39,7 @@ class Services:
     store: Store
     database: Database
     writer: Writer
-    serving_models: Champion
+    serving_models: ServingModels
     shadow: Shadow
     committer: DecisionCommitter
     authenticator: Authenticator
@@ -63,7 +63,7 @@ def services() -> Services:
     return services_of(current_app)
 
 
-def require_champion() -> Serving:
+def require_champion() -> LoadedModel:
     """Return the model that answers this request; raises RequestError 503 while there is none."""
     held = services()
     models = held.serving_models

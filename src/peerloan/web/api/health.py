@@ -9,7 +9,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 
 from peerloan.web.auth.endpoint_scopes import needs, public
 from peerloan.web.http.responses import as_json
-from peerloan.web.prediction.serving_models import Champion
+from peerloan.web.prediction.serving_models import ServingModels
 from peerloan.web.services import services
 from peerloan.web.telemetry import metrics
 
@@ -49,7 +49,7 @@ def readyz() -> Response:
     return as_json(body, 200 if current else 503)
 
 
-def _details(followed: Champion) -> dict[str, Any]:
+def _details(followed: ServingModels) -> dict[str, Any]:
     """What `/readyz` says to callers with a token alone."""
     details: dict[str, Any] = {}
     if current := followed.current:

@@ -28,8 +28,8 @@ from peerloan.web.http.responses import as_json
 from peerloan.web.prediction.commit import Submission
 from peerloan.web.prediction.input_json import column_inputs
 from peerloan.web.prediction.loan_parsing import read_columns
-from peerloan.web.prediction.predict import Wanted, answer_many
-from peerloan.web.prediction.serving_models import Serving
+from peerloan.web.prediction.predict import ResponseOptions, answer_many
+from peerloan.web.prediction.serving_models import LoadedModel
 from peerloan.web.services import require_champion, services
 
 blueprint = Blueprint("protocol", __name__)
@@ -108,13 +108,13 @@ def infer(model: str, version: str | None = None) -> Response:
     _refuse_misfits(now.bundle.definition, columns)
     values = {name: column.values for name, column in columns.items()}
     loans = read_columns(now, values)
-    explained = Wanted(reasons="reasons" in wanted)
+    explained = ResponseOptions(reasons="reasons" in wanted)
     inputs = column_inputs(values)
     answer = answer_many(now, loans, explained)
     followed = None
     held = services()
     challenger = held.serving_models.challenger
-    # Not by the Serving, which another change of the aliases replaces meanwhile.
+    # Not by the LoadedModel, which another change of the aliases replaces meanwhile.
     if challenger is not None and now.bundle is not challenger.bundle:
         # Of fields that this version ignores any text is taken, which only this writer writes.
         followed = held.shadow.following(json.dumps(values).encode(), answer)
@@ -151,7 +151,7 @@ def _response(
     return Response(body, headers=headers, content_type="application/octet-stream")
 
 
-def _served() -> dict[str, Serving]:
+def _served() -> dict[str, LoadedModel]:
     """The versions that are being served, the champion first; raises RequestError without one."""
     current, challenger = require_champion(), services().serving_models.challenger
     served = {current.bundle.version: current}
@@ -160,7 +160,7 @@ def _served() -> dict[str, Serving]:
     return served
 
 
-def _asked(model: str, version: str | None) -> Serving:
+def _asked(model: str, version: str | None) -> LoadedModel:
     """The version that a request is for; raises RequestError if it is not being served."""
     served = _served()
     current = next(iter(served.values()))

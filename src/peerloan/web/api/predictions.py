@@ -23,13 +23,13 @@ from peerloan.web.http.responses import RawResponse, as_json, require_json
 from peerloan.web.prediction.commit import Submission
 from peerloan.web.prediction.input_json import many_inputs, one_input
 from peerloan.web.prediction.loan_parsing import read
-from peerloan.web.prediction.predict import Wanted, answer_many, answer_one
+from peerloan.web.prediction.predict import ResponseOptions, answer_many, answer_one
 from peerloan.web.services import require_champion, services
 from peerloan.web.telemetry import metrics
 
 blueprint = Blueprint("api", __name__)
 log = logging.getLogger(__name__)
-_DEFAULT_OPTIONS = Wanted()
+_DEFAULT_OPTIONS = ResponseOptions()
 _FLAGS = {
     "contributions": {"all": True, "none": False},
     "reasons": {"all": True, "none": False},
@@ -94,7 +94,7 @@ def openapi_document() -> Response:
     return answer
 
 
-def _parse_options(args: Mapping[str, list[str]]) -> Wanted:
+def _parse_options(args: Mapping[str, list[str]]) -> ResponseOptions:
     """Read what the query asks for; raises RequestError that names each wrong parameter."""
     flags = {}
     problems = []
@@ -110,4 +110,4 @@ def _parse_options(args: Mapping[str, list[str]]) -> Wanted:
             flags[name] = choices[values[0]]
     if problems:
         raise RequestError(400, "Wrong Parameters", sentence(problems), problems)
-    return Wanted(**flags)
+    return ResponseOptions(**flags)

@@ -16,8 +16,8 @@ from peerloan.web.http.problems import RequestError
 from peerloan.web.http.request_body import decode, read_form
 from peerloan.web.prediction.commit import Submission
 from peerloan.web.prediction.input_json import record_input
-from peerloan.web.prediction.predict import Wanted, answer_one
-from peerloan.web.prediction.serving_models import Serving
+from peerloan.web.prediction.predict import ResponseOptions, answer_one
+from peerloan.web.prediction.serving_models import LoadedModel
 from peerloan.web.services import require_champion, services
 
 blueprint = Blueprint("pages", __name__)
@@ -69,7 +69,7 @@ def decide() -> Response | tuple[str, int]:
         inputs = record_input(record)
     except RequestError as error:  # of a pasted loan: what a form holds is never so much
         return _page(current, given, pasted=pasted, paste_error=f"{error.detail}."), error.status
-    options = Wanted()
+    options = ResponseOptions()
     answer = answer_one(current, checked, options)
     content = inputs.encode()
 
@@ -173,7 +173,7 @@ def _brief(value: float) -> str:
 
 
 def _page(
-    current: Serving,
+    current: LoadedModel,
     given: Mapping[str, str],
     *,
     checked: Checked | None = None,

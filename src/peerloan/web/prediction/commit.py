@@ -29,8 +29,8 @@ from peerloan.web.http.deferred import PENDING_KEY, PendingResponse
 from peerloan.web.http.problems import RequestError, ledger_unavailable
 from peerloan.web.http.responses import REPLAYED_HEADER, RawResponse
 from peerloan.web.prediction import predict
-from peerloan.web.prediction.predict import Answer, Wanted
-from peerloan.web.prediction.serving_models import Champion
+from peerloan.web.prediction.predict import Answer, ResponseOptions
+from peerloan.web.prediction.serving_models import ServingModels
 from peerloan.web.telemetry import metrics
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ class Submission:
     source: str
     inputs: Sequence[str]
     content: bytes
-    options: Wanted
+    options: ResponseOptions
 
 
 class DecisionCommitter:
@@ -77,7 +77,7 @@ class DecisionCommitter:
     """
 
     def __init__(
-        self, writer: Writer, database: Database, store: Store, serving_models: Champion
+        self, writer: Writer, database: Database, store: Store, serving_models: ServingModels
     ) -> None:
         self._writer, self._database = writer, database
         self._store, self._serving_models = store, serving_models
@@ -114,7 +114,7 @@ class DecisionCommitter:
         return render(answer.body())
 
     def _replacement(
-        self, answer: Answer, options: Wanted, render: Render[_Response], failure: _Failure
+        self, answer: Answer, options: ResponseOptions, render: Render[_Response], failure: _Failure
     ) -> WSGIApplication:
         """Make what is answered where the decisions were not committed: the first answer of a
         repeated request, or a problem. Called in the context of the request.
@@ -128,13 +128,15 @@ class DecisionCommitter:
         except Exception as error:  # handled as if the view had raised it
             return current_app.handle_user_exception(error)  # type: ignore[return-value]
 
-    def _first_answer(self, first: First, options: Wanted, is_list: bool) -> dict[str, Any]:
+    def _first_answer(
+        self, first: First, options: ResponseOptions, is_list: bool
+    ) -> dict[str, Any]:
         """Rebuild the first answer of a repeated request from the ledger."""
         found = find(self._database, first.ids)
         try:
             kept = [found[each] for each in first.ids]
             bundle = self._bundle(kept[0].version.version)
-            return predict.answered_before(bundle, kept, options, is_list)
+            return predict.rebuild_answer(bundle, kept, options, is_list)
         except StoreFault:
             raise
         except (LookupError, BundleError, StoreError):

@@ -52,7 +52,7 @@ Alias = Literal["champion", "challenger"]
 
 
 @dataclass(frozen=True)
-class Serving:
+class LoadedModel:
     """One version with everything that follows from it. A request uses one, from start to end."""
 
     number: int
@@ -83,7 +83,7 @@ class _Follower:
         return time.monotonic() - self._followed_at
 
 
-class Champion:
+class ServingModels:
     """Holds what is being served. Readers take `current` once; the watching threads replace it.
 
     Each alias is followed by a thread of its own, so that a challenger that takes long, or hangs,
@@ -95,8 +95,8 @@ class Champion:
         self._followers = (_Follower("champion"), _Follower("challenger"))
         self._fields: frozenset[str] = frozenset()
         self._replacing = threading.Lock()  # of the two threads; a request needs none
-        self.current: Serving | None = None
-        self.challenger: Serving | None = None
+        self.current: LoadedModel | None = None
+        self.challenger: LoadedModel | None = None
         champion = self._followers[0]
         self._first_look = threading.Thread(target=self._look, args=(champion,), daemon=True)
         start_unsignalled(self._first_look)
@@ -272,7 +272,7 @@ class Champion:
         follower.retry_at = time.monotonic() + RETRY_SECONDS
 
 
-def _serving(number: int, bundle: Bundle, known: frozenset[str]) -> Serving:
+def _serving(number: int, bundle: Bundle, known: frozenset[str]) -> LoadedModel:
     definition = bundle.definition
     made = Interface.of(bundle, known | {*definition.names, *definition.roles.columns()})
-    return Serving(number, bundle, made.checks, made.decoder, Version.of(bundle))
+    return LoadedModel(number, bundle, made.checks, made.decoder, Version.of(bundle))
