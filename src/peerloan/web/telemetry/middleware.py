@@ -1,6 +1,6 @@
-"""Around the whole application: ids, headers, the request's line in the log, and its figures.
+"""The middleware around the whole application: request ids, headers, access log and figures.
 
-It knows addresses, times and statuses; never what stands in a body or in a query.
+It records addresses, times and statuses, and nothing from a body or a query.
 """
 
 from __future__ import annotations
@@ -11,11 +11,12 @@ import re
 import select
 import time
 from collections.abc import Iterable, Iterator
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 import msgspec
 
+from peerloan.web.auth.authentication import caller_name
 from peerloan.web.http.deferred import (
     DEFERRED,
     DEFERRED_KEY,
@@ -142,14 +143,7 @@ class AccessLogMiddleware:
             self._note(environ, answer, began)
             start_response(answer.line, answer.headers)
             return body
-
-        def finish() -> Sent:
-            content = body[0]
-            if (replacement := pending.replacement()) is not None:
-                content = _whole(replacement(environ, answer.start))[0]
-            self._note(environ, answer, began)
-            return answer.line, answer.headers, content
-
+        finish = partial(self._finish, pending, environ, answer, body, began)
         deferred: DeferredResponse | None = environ.get(DEFERRED_KEY)
         if deferred is None:
             pending.wait()
@@ -159,12 +153,26 @@ class AccessLogMiddleware:
         pending.on_resolved(lambda: deferred.send(finish, quickly=pending.outcome is None))
         return DEFERRED
 
+    def _finish(
+        self,
+        pending: PendingResponse[Any],
+        environ: WSGIEnvironment,
+        answer: _Answer,
+        prepared: list[bytes],
+        began: float,
+    ) -> Sent:
+        """Return what a resolved response sends, and record the request."""
+        content = prepared[0]
+        if (replacement := pending.replacement()) is not None:
+            content = _whole(replacement(environ, answer.start))[0]
+        self._note(environ, answer, began)
+        return answer.line, answer.headers, content
+
     def _note(self, environ: WSGIEnvironment, answer: _Answer, began: float) -> None:
         status = answer.line[:3]
         if status >= "400":
             # A proxy that can't send its request to the end takes that for the server's fault.
             drop_body(environ)
-        caller = environ.get("peerloan.caller")
         seen = _Seen(
             time.time_ns(),
             answer.request_id,
@@ -173,7 +181,7 @@ class AccessLogMiddleware:
             answer.route,
             status,
             time.perf_counter() - began,
-            caller.name if caller else "",
+            caller_name(environ),
             answer.trace,
         )
         if self._batch is None:
