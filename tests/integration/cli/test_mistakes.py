@@ -22,6 +22,7 @@ from peerloan.registry import Store
 from peerloan.settings import Settings
 from peerloan.web import create_app
 from peerloan.web.auth.tokens import Tokens
+from peerloan.web.services import services_of
 
 JSON = "application/json"
 PROBLEM = "application/problem+json"
@@ -278,8 +279,9 @@ def test_a_missing_field_of_levels_names_the_levels(
             assert error["field"] == field.name
             levels = field.levels
             if field.kind == "category":
-                bundle = client.application.extensions["champion"].current.bundle
-                levels = bundle.definition[field.name].seen_levels[:20]
+                model = services_of(client.application).serving_models.current
+                assert model is not None
+                levels = model.bundle.definition[field.name].seen_levels[:20]
             assert levels
             assert all(repr(level) in error["expected"] for level in levels)
 

@@ -31,7 +31,8 @@ from peerloan.registry.manifest import read_manifest
 from peerloan.settings import Settings
 from peerloan.web import create_app
 from peerloan.web.prediction import serving_models as following
-from peerloan.web.prediction.serving_models import Champion
+from peerloan.web.prediction.serving_models import ServingModels
+from peerloan.web.services import services_of
 
 Serve = Callable[..., Service]
 Versions = Callable[[str], str]
@@ -121,7 +122,7 @@ def test_a_champion_that_is_no_regular_file_is_refused_and_the_old_one_serves(
 ) -> None:
     additive, basic = version_of("additive"), version_of("basic")
     store.promote(basic)
-    champion = Champion(store)
+    champion = ServingModels(store)
     file = store.folder(additive) / "scorecard.json"
     whole = put(place, file)
     alias_behind_the_back(store, additive)
@@ -310,7 +311,7 @@ def test_while_the_challenger_hangs_promotions_are_followed(
     challenge_behind_the_back(store, basic)
     stalled.stall(store, basic)
     monkeypatch.setattr(following, "CHALLENGER_START_SECONDS", 0.1)
-    champion = Champion(store)
+    champion = ServingModels(store)
     champion.watch()
     assert stalled.waiting == [basic]
     store.promote(third)
@@ -331,7 +332,7 @@ def test_a_champion_that_hangs_is_told_once_and_taken_up_when_it_returns(
     additive, basic = version_of("additive"), version_of("basic")
     store.promote(basic)
     app = create_app(Settings(store.root), on_loopback=True)
-    champion, client = app.extensions["champion"], app.test_client()
+    champion, client = services_of(app).serving_models, app.test_client()
     stalled.stall(store, additive)
     monkeypatch.setattr(time_limits, "CALL_SECONDS", 0.5)
     monkeypatch.setattr(following, "NOT_FOLLOWED_SECONDS", 0.7)
@@ -352,7 +353,7 @@ def test_a_champion_that_hangs_is_told_once_and_taken_up_when_it_returns(
 
     monkeypatch.setattr(time_limits, "CALL_SECONDS", 60.0)
     stalled.release()
-    eventually(lambda: champion.current.bundle.version == additive)
+    eventually(lambda: readiness(client).get("model", {}).get("version") == additive)
     assert "refused" not in readiness(client)
     eventually(lambda: "not_followed" not in readiness(client))
 

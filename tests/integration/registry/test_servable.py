@@ -24,6 +24,7 @@ from peerloan.registry import BundleError, Judged, Store, TrainedOn, draft
 from peerloan.settings import Settings
 from peerloan.web import create_app
 from peerloan.web.auth.tokens import Tokens
+from peerloan.web.services import services_of
 
 Versions = Callable[[str], str]
 
@@ -92,7 +93,7 @@ def test_a_champion_that_can_not_be_served_is_replaced_without_a_restart(
     assert ready.json["remedy"] in caplog.text
     monkeypatch.undo()
     store.rollback()
-    client.application.extensions["champion"].refresh()
+    services_of(client.application).serving_models.refresh()
     ready = client.get("/readyz")
     assert ready.json is not None
     assert (ready.status_code, ready.json["model"]["version"]) == (200, first)

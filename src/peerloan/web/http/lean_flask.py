@@ -18,7 +18,7 @@ from flask.globals import _cv_app, _cv_request
 from flask.sessions import NullSession
 from werkzeug.routing import MapAdapter, Rule
 
-from peerloan.web.http.responses import Whole
+from peerloan.web.http.responses import RawResponse
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
@@ -60,13 +60,13 @@ class Application(Flask):
         return found
 
     def full_dispatch_request(self) -> Response:
-        """Answer the current request as Flask does; a `Whole` is sent as it is."""
+        """Answer the current request as Flask does; a `RawResponse` is sent as it is."""
         self._got_first_request = True  # from now on nothing can be registered
         try:
             answer: Any = self.preprocess_request()
             if answer is None:
                 answer = self.dispatch_request()
-            if type(answer) is Whole:
+            if type(answer) is RawResponse:
                 return answer  # type: ignore[return-value]
         except Exception as error:
             answer = self.handle_user_exception(error)

@@ -47,6 +47,11 @@ class RequestError(PeerLoanError):
         self.members = members
 
 
+def ledger_unavailable(detail: str) -> RequestError:
+    """Return the problem of a ledger that can't be read or written now."""
+    return RequestError(503, "Ledger Unavailable", detail, headers={"Retry-After": "2"})
+
+
 def register(app: Flask) -> None:
     """Answer every error of the application in its form."""
 

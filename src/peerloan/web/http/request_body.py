@@ -22,13 +22,9 @@ from peerloan.loan.text import parse_whole, show_given
 from peerloan.loan.validation import show_name
 from peerloan.web.http.body_waits import waits
 from peerloan.web.http.json_errors import describe_fault, refuse_binary, unreadable_encoding
+from peerloan.web.http.limits import MAX_PROBLEMS
 from peerloan.web.http.problems import RequestError, sentence
 
-# Wrong values that an answer names, one for each loan that a request may hold; loans beyond them
-# are not looked at. A request of 30 kB can hold many times as many.
-MAX_PROBLEMS = 10_000
-# Letters of the reason for a promotion.
-MAX_WHY = 1_000
 # Of a body that is too large, so much is read and dropped before the answer: a client that is still
 # sending when the connection closes never reads why.
 _MOST_DROPPED_BYTES = 100_000_000

@@ -11,17 +11,16 @@ from peerloan.loan import Checked, CheckedLoans, Problem, Suggestions
 from peerloan.loan.text import show_given
 from peerloan.loan.validation import show_name
 from peerloan.web.http.foreign_formats import refuse_other_format
+from peerloan.web.http.limits import MAX_LOANS, MAX_NAMES, MAX_PROBLEMS
 from peerloan.web.http.problems import RequestError, sentence
-from peerloan.web.http.request_body import MAX_PROBLEMS, decode
+from peerloan.web.http.request_body import decode
 from peerloan.web.http.value_hints import add_hints
-from peerloan.web.prediction.serving_models import Serving
+from peerloan.web.prediction.serving_models import LoadedModel
 
-MAX_LOANS = 10_000
-MAX_NAMES = 1_000
 _ENCODED_TWICE = "; it is JSON within a text: send the object or list itself, encoded once"
 
 
-def read(now: Serving, content: bytes) -> Checked | CheckedLoans:
+def read(now: LoadedModel, content: bytes) -> Checked | CheckedLoans:
     """One loan (an object), or many (a list, or an object of lists); raises RequestError."""
     # What is as it should be is read and checked at once; anything else is looked at closely.
     if (one := now.decoder.loan(content)) is not None:
@@ -41,7 +40,7 @@ def read(now: Serving, content: bytes) -> Checked | CheckedLoans:
     return _closely(now, body, suggestions)
 
 
-def read_columns(now: Serving, columns: Mapping[str, list[Any]]) -> CheckedLoans:
+def read_columns(now: LoadedModel, columns: Mapping[str, list[Any]]) -> CheckedLoans:
     """Many loans from columns of JSON-like values, at least one and no NaN; raises RequestError."""
     suggestions = Suggestions()
     many = now.decoder.lists(columns, MAX_LOANS, suggestions)
@@ -50,7 +49,7 @@ def read_columns(now: Serving, columns: Mapping[str, list[Any]]) -> CheckedLoans
     return _closely(now, columns, suggestions)
 
 
-def read_loans(now: Serving, content: bytes) -> list[Checked]:
+def read_loans(now: LoadedModel, content: bytes) -> list[Checked]:
     """Every loan of a body with its own problems, however many; raises RequestError if it holds no
     loans.
     """
@@ -60,7 +59,7 @@ def read_loans(now: Serving, content: bytes) -> list[Checked]:
     return _many(now, body, Suggestions(), math.inf)
 
 
-def _closely(now: Serving, body: Any, suggestions: Suggestions) -> CheckedLoans:
+def _closely(now: LoadedModel, body: Any, suggestions: Suggestions) -> CheckedLoans:
     looked_at = _many(now, body, suggestions, MAX_PROBLEMS)
     _refuse(looked_at)
     return CheckedLoans.of(now.bundle.definition, looked_at)
@@ -72,7 +71,9 @@ def _are_columns(body: Mapping[str, Any]) -> bool:
     return lists > 0 and 2 * lists >= len(body)
 
 
-def _many(now: Serving, body: Any, suggestions: Suggestions, most_problems: float) -> list[Checked]:
+def _many(
+    now: LoadedModel, body: Any, suggestions: Suggestions, most_problems: float
+) -> list[Checked]:
     records: Sequence[Any]
     if isinstance(body, dict):
         records = _rows(now, body, suggestions)
@@ -110,7 +111,7 @@ def _limit(loans: int) -> None:
         )
 
 
-def _check(now: Serving, record: Any, index: int | None, suggestions: Suggestions) -> Checked:
+def _check(now: LoadedModel, record: Any, index: int | None, suggestions: Suggestions) -> Checked:
     if isinstance(record, dict) and len(record) <= MAX_NAMES:
         checked = now.checks.loan(record, index, suggestions)
         if checked.problems:
@@ -123,7 +124,7 @@ def _check(now: Serving, record: Any, index: int | None, suggestions: Suggestion
 
 
 def _rows(
-    now: Serving, columns: Mapping[str, Any], suggestions: Suggestions
+    now: LoadedModel, columns: Mapping[str, Any], suggestions: Suggestions
 ) -> Sequence[dict[str, Any]]:
     """Columns, the client's own format, as records.
 

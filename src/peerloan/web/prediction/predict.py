@@ -12,7 +12,7 @@ from peerloan.ledger.stored_inputs import InputReader, InputUnreadable
 from peerloan.loan import Checked, CheckedLoans, LoanWarning, Value
 from peerloan.model import BANDS, Reason, probabilities
 from peerloan.registry import Bundle, Decision
-from peerloan.web.prediction.serving_models import Serving
+from peerloan.web.prediction.serving_models import LoadedModel
 from peerloan.web.telemetry import metrics
 
 # Reasons of an ONNX version take milliseconds a loan. Up to this many loans all get theirs;
@@ -22,7 +22,7 @@ EXPLAIN_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
-class Wanted:
+class ResponseOptions:
     """What a caller wants in the answer."""
 
     reasons: bool = True
@@ -39,7 +39,7 @@ class Wanted:
 class Answer:
     """Loans that were decided on, and what is answered of them. Ids come with the ledger."""
 
-    serving: Serving
+    serving: LoadedModel
     loan_ids: Sequence[str | None]
     warnings: Sequence[list[LoanWarning]]
     decisions: Sequence[Decision]
@@ -54,7 +54,7 @@ class Answer:
         return {**self.beside, "predictions": self.predictions}
 
 
-def answer_one(serving: Serving, checked: Checked, wanted: Wanted) -> Answer:
+def answer_one(serving: LoadedModel, checked: Checked, wanted: ResponseOptions) -> Answer:
     """Decide on one loan."""
     bundle = serving.bundle
     # What costs nothing is kept in the ledger, whatever is answered.
@@ -64,7 +64,7 @@ def answer_one(serving: Serving, checked: Checked, wanted: Wanted) -> Answer:
     return Answer(serving, (checked.loan_id,), (warnings,), (decision,), (prediction,))
 
 
-def answer_many(serving: Serving, checked: CheckedLoans, wanted: Wanted) -> Answer:
+def answer_many(serving: LoadedModel, checked: CheckedLoans, wanted: ResponseOptions) -> Answer:
     """Decide on many loans; where a time limit holds, it is said what it left out."""
     bundle = serving.bundle
     margins, contributions = bundle.score_many(checked.loans)
@@ -94,8 +94,8 @@ def answer_many(serving: Serving, checked: CheckedLoans, wanted: Wanted) -> Answ
     return Answer(serving, checked.loan_ids, warnings, decisions, predictions, beside)
 
 
-def answered_before(
-    bundle: Bundle, kept: Sequence[Kept], wanted: Wanted, many: bool
+def rebuild_answer(
+    bundle: Bundle, kept: Sequence[Kept], wanted: ResponseOptions, many: bool
 ) -> dict[str, Any]:
     """The answer that was given before, from its decisions in the ledger and their version; raises
     LookupError if it can't be made again.
@@ -150,7 +150,7 @@ def _prediction(
     loan_id: str | None,
     warnings: list[LoanWarning],
     decision: Decision,
-    wanted: Wanted,
+    wanted: ResponseOptions,
 ) -> dict[str, Any]:
     # The id comes when the decision is handed to the ledger; its place is the first.
     answer: dict[str, Any] = {"what_if": True} if wanted.what_if else {"id": None}

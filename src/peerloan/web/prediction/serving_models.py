@@ -1,4 +1,4 @@
-"""What a worker serves, champion and challenger, and how it is swapped while requests run."""
+"""The champion and the challenger that a worker serves, replaced while requests run."""
 
 from __future__ import annotations
 
@@ -51,8 +51,8 @@ Alias = Literal["champion", "challenger"]
 
 
 @dataclass(frozen=True)
-class Serving:
-    """One version with everything that follows from it. A request uses one, from start to end."""
+class LoadedModel:
+    """One verified version and what is derived from it. A request uses one from start to end."""
 
     number: int
     bundle: Bundle
@@ -82,11 +82,12 @@ class _Follower:
         return time.monotonic() - self._followed_at
 
 
-class Champion:
-    """Holds what is being served. Readers take `current` once; the watching threads replace it.
+class ServingModels:
+    """Holds the champion (`current`) and the challenger, and follows the store's aliases.
 
-    Each alias is followed by a thread of its own, so that a challenger that takes long, or hangs,
-    never holds a promotion up.
+    Thread-safe: a request reads `current` once, and needs no lock; the watching threads replace it.
+    Each alias has a thread of its own, so that a challenger that takes long, or hangs, never delays
+    a promotion. A version that can't be loaded raises nothing: `refusal` says why.
     """
 
     def __init__(self, store: Store) -> None:
@@ -94,8 +95,8 @@ class Champion:
         self._followers = (_Follower("champion"), _Follower("challenger"))
         self._fields: frozenset[str] = frozenset()
         self._replacing = threading.Lock()  # of the two threads; a request needs none
-        self.current: Serving | None = None
-        self.challenger: Serving | None = None
+        self.current: LoadedModel | None = None
+        self.challenger: LoadedModel | None = None
         champion = self._followers[0]
         self._first_look = threading.Thread(target=self._look, args=(champion,), daemon=True)
         start_unsignalled(self._first_look)
@@ -216,16 +217,16 @@ class Champion:
                 return
             self._fields = fields
             if now := self.current:
-                self.current = _serving(now.number, now.bundle, fields)
+                self.current = _load_model(now.number, now.bundle, fields)
             if now := self.challenger:
-                self.challenger = _serving(now.number, now.bundle, fields)
+                self.challenger = _load_model(now.number, now.bundle, fields)
 
     def _take_champion(self, number: int, bundle: Bundle | None) -> None:
         if bundle is None:
             return
         with self._replacing:
             before = self.current
-            self.current = _serving(number, bundle, self._fields)
+            self.current = _load_model(number, bundle, self._fields)
         if before is None or before.bundle is not bundle:
             if before is not None:
                 metrics.SWAPS.inc()
@@ -236,7 +237,7 @@ class Champion:
     def _take_challenger(self, number: int, bundle: Bundle | None) -> None:
         with self._replacing:
             before = self.challenger
-            self.challenger = None if bundle is None else _serving(number, bundle, self._fields)
+            self.challenger = None if bundle is None else _load_model(number, bundle, self._fields)
         if bundle is not None and (before is None or before.bundle is not bundle):
             log.warning("in shadow: %s", bundle.version)
 
@@ -271,7 +272,7 @@ class Champion:
         follower.retry_at = time.monotonic() + RETRY_SECONDS
 
 
-def _serving(number: int, bundle: Bundle, known: frozenset[str]) -> Serving:
+def _load_model(number: int, bundle: Bundle, known: frozenset[str]) -> LoadedModel:
     definition = bundle.definition
     made = Interface.of(bundle, known | {*definition.names, *definition.roles.columns()})
-    return Serving(number, bundle, made.checks, made.decoder, Version.of(bundle))
+    return LoadedModel(number, bundle, made.checks, made.decoder, Version.of(bundle))

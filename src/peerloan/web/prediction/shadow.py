@@ -25,7 +25,7 @@ from peerloan.registry import Bundle
 from peerloan.web.http.problems import RequestError
 from peerloan.web.prediction.loan_parsing import read_loans
 from peerloan.web.prediction.predict import Answer
-from peerloan.web.prediction.serving_models import Champion, Serving
+from peerloan.web.prediction.serving_models import LoadedModel, ServingModels
 from peerloan.web.telemetry import metrics
 
 log = logging.getLogger(__name__)
@@ -59,7 +59,7 @@ class _Answered:
 class Shadow:
     """Scores requests by the challenger that the store names, if it names one."""
 
-    def __init__(self, champion: Champion, database: Database, writer: Writer) -> None:
+    def __init__(self, champion: ServingModels, database: Database, writer: Writer) -> None:
         self._champion = champion
         self._database, self._writer = database, writer
         self._queue: Queue[_Answered] = Queue(_WAITING)
@@ -164,7 +164,7 @@ def _skip(ids: Sequence[bytes]) -> None:
     metrics.CHALLENGED.labels("skipped").inc(len(ids))
 
 
-def _compare(challenger: Serving, answered: _Answered) -> list[Challenge]:
+def _compare(challenger: LoadedModel, answered: _Answered) -> list[Challenge]:
     loans = read_loans(challenger, answered.content)
     scored = [i for i, each in enumerate(loans) if not each.problems]
     if not scored:

@@ -43,7 +43,7 @@ def run(factory: str, address: str, port: int, workers: int) -> None:
 
     Raises NoWorkerStarted; a Granian that is used by its public interface alone ends the process.
     """
-    loopback.tell([address])
+    loopback.announce([address])
     options = _options(address, port, workers)
     logging.config.dictConfig(_LOGGING)
     find_lean_flask()  # here, so that the workers need not say it again

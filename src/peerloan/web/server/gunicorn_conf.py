@@ -53,7 +53,7 @@ def pre_fork(server: Any, _worker: Any) -> None:
     listeners = getattr(server, "LISTENERS", ())
     addresses = [listener.sock.getsockname() for listener in listeners]
     # Behind a socket that is a file stands whatever may open it, such as a proxy for the world.
-    loopback.tell(each[0] if isinstance(each, tuple) else "" for each in addresses)
+    loopback.announce(each[0] if isinstance(each, tuple) else "" for each in addresses)
 
 
 def post_worker_init(_worker: Any) -> None:

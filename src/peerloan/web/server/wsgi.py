@@ -17,7 +17,7 @@ from peerloan.web.server.json_log import start_logging
 def application() -> Flask:
     """The application by the settings of the environment; its thread begins in this process."""
     start_logging()
-    app = create_app(read_settings(), sys.stdout.buffer, loopback.told())
+    app = create_app(read_settings(), sys.stdout.buffer, loopback.announced())
     log_untested()  # of a server that has not done so before it made its workers
     # What is loaded now stays: the collector need not look at it again and again.
     gc.collect()

@@ -202,11 +202,11 @@ def time_requests(answered: Iterable[tuple[str, float]]) -> None:
 def count_decisions(
     decisions: Sequence[Decision], warnings: Sequence[Sequence[LoanWarning]]
 ) -> None:
-    """Note decisions and their warnings, to be counted by `settle`. A `what_if` is not counted."""
+    """Note decisions and their warnings, to be counted by `flush`. A `what_if` is not counted."""
     _decisions.append((decisions, warnings))
 
 
-def settle() -> None:
+def flush() -> None:
     """Count what was noted."""
     bands: Tally[str] = Tally()
     unusual: Tally[str | None] = Tally()
@@ -234,7 +234,7 @@ def count_commit(done: Committed) -> None:
 
 def exposition() -> bytes:
     """All figures in Prometheus's text format; those of a moment ago may be on their way."""
-    settle()
+    flush()
     for path in Path(os.environ[_FOLDER]).glob("gauge_live*.db"):
         process = _PROCESS.search(path.name)
         if process and not Path(f"/proc/{process[1]}").exists():

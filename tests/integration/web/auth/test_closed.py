@@ -24,6 +24,7 @@ from peerloan.registry import Store
 from peerloan.settings import Settings
 from peerloan.web import create_app
 from peerloan.web.auth.tokens import Tokens, digest_of
+from peerloan.web.services import services_of
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 COOKIE = "peerloan_session"
@@ -512,8 +513,8 @@ def test_a_token_is_found_by_its_keyed_hash_and_never_compared_itself(
 ) -> None:
     """So how long a wrong one takes tells nothing of a right one to whoever lacks the key."""
     client, token = desk
-    callers = client.application.extensions["callers"]
-    known = callers.known()
+    authenticator = services_of(client.application).authenticator
+    known = authenticator.snapshot()
     assert list(known.by_digest) == [digest_of(known.key, token)]
     assert token not in repr(known)
     other = Tokens(tmp_path / "tokens")

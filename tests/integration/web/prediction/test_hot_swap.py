@@ -29,7 +29,7 @@ from peerloan.book import open_book
 from peerloan.loan import Checks, Definition, Field, default_definition
 from peerloan.registry import BreakingChange, Store
 from peerloan.training import train
-from peerloan.web.prediction.serving_models import Champion
+from peerloan.web.prediction.serving_models import ServingModels
 
 Versions = Callable[[str], str]
 Serve = Callable[..., Service]
@@ -248,7 +248,7 @@ def test_whatever_is_wrong_with_a_champion_the_old_one_serves(
 ) -> None:
     basic, additive = version_of("basic"), version_of("additive")
     store.promote(basic)
-    champion = Champion(store)
+    champion = ServingModels(store)
     assert champion.current is not None
     alias_behind_the_back(store, additive)
     DAMAGES[damage](store, additive)
@@ -271,7 +271,7 @@ def test_whatever_is_wrong_with_a_champion_the_old_one_serves(
         assert champion.refusal in said
     assert basic in said
     # Started on it, the process is up and says that it should be replaced.
-    assert Champion(store).unhealthy == champion.refusal
+    assert ServingModels(store).unhealthy == champion.refusal
 
 
 def test_a_fault_that_nobody_thought_of_is_a_refusal_too(
@@ -284,7 +284,7 @@ def test_a_fault_that_nobody_thought_of_is_a_refusal_too(
 
     monkeypatch.setattr(Store, "load", fault)
 
-    champion = Champion(store)
+    champion = ServingModels(store)
 
     assert champion.unhealthy == f"KeyError: {version_of('basic')!r}"
 
@@ -293,7 +293,7 @@ def test_a_rollback_from_a_refused_version_clears_the_refusal(
     store: Store, version_of: Versions
 ) -> None:
     store.promote(version_of("basic"))
-    champion = Champion(store)
+    champion = ServingModels(store)
     alias_behind_the_back(store, version_of("additive"))
     (store.root / "versions" / version_of("additive") / "loan.json").unlink()
     champion.refresh()

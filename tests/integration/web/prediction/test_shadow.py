@@ -28,7 +28,7 @@ from peerloan.settings import Settings
 from peerloan.web import create_app
 from peerloan.web.http.problems import RequestError
 from peerloan.web.prediction import shadow
-from peerloan.web.prediction.shadow import Shadow
+from peerloan.web.services import services_of
 from peerloan.web.telemetry import metrics
 
 FORMATS = Path(__file__).parents[3] / "formats"
@@ -276,7 +276,7 @@ def test_large_bodies_wait_for_it_in_bounded_memory(
         assert answer.status_code == 200, answer.text
 
     def waiting() -> int:
-        found: Shadow = app.extensions["shadow"]
+        found = services_of(app).shadow
         return found._put_bytes - found._taken_bytes
 
     for _ in range(14):
@@ -307,7 +307,7 @@ def test_a_version_does_not_challenge_its_own_decisions(
     """As it would for a moment, where a champion has just become the challenger."""
     store.promote(version_of("additive"))
     app = create_app(Settings(store.root), on_loopback=True)
-    champion = app.extensions["champion"]
+    champion = services_of(app).serving_models
     client = app.test_client()
     for challenger in (champion.current, None):
         champion.challenger = challenger

@@ -13,12 +13,12 @@ from peerloan.web.telemetry.middleware import _pieces
 
 MANY = """
 import sys, threading
-from peerloan.web.telemetry.background_batch import Aside
+from peerloan.web.telemetry.background_batch import BackgroundBatch
 
 def write(lines):
     sys.stdout.write("".join(line + chr(10) for line in lines))
 
-aside = Aside(write)
+aside = BackgroundBatch(write)
 threads = [
     threading.Thread(target=lambda t=t: [aside.put(f"{t} {i}") for i in range(500)])
     for t in range(4)
@@ -46,8 +46,8 @@ def test_every_record_is_handled_before_the_process_ends() -> None:
 def test_what_fails_ends_nothing() -> None:
     done = run(
         "import time\n"
-        "from peerloan.web.telemetry.background_batch import Aside\n"
-        "aside = Aside(lambda records: print(records[0] + 0))\n"
+        "from peerloan.web.telemetry.background_batch import BackgroundBatch\n"
+        "aside = BackgroundBatch(lambda records: print(records[0] + 0))\n"
         "for record in ('no number', 1, 2):\n    aside.put(record); time.sleep(0.2)\n"
     )
     assert done.stdout.split() == ["1", "2"]
@@ -58,8 +58,8 @@ def test_a_thread_that_keeps_no_process_alive_may_hand_over_the_first() -> None:
     """As a request's thread under Granian, whose new threads would be alike."""
     done = run(
         "import threading, time\n"
-        "from peerloan.web.telemetry.background_batch import Aside\n"
-        "aside = Aside(lambda records: (time.sleep(1), print(*records)))\n"
+        "from peerloan.web.telemetry.background_batch import BackgroundBatch\n"
+        "aside = BackgroundBatch(lambda records: (time.sleep(1), print(*records)))\n"
         "first = threading.Thread(target=aside.put, args=('kept',), daemon=True)\n"
         "first.start()\n"
         "first.join()\n"

@@ -19,8 +19,8 @@ from peerloan.web.api.openapi import (
 from peerloan.web.api.openapi.decisions import ref
 from peerloan.web.auth.endpoint_scopes import Guard
 from peerloan.web.auth.tokens import PROMOTE, SCOPES
-from peerloan.web.prediction.loan_parsing import MAX_LOANS
-from peerloan.web.prediction.serving_models import Serving
+from peerloan.web.http.limits import MAX_LOANS
+from peerloan.web.prediction.serving_models import LoadedModel
 
 # What every route answers that asks for a token.
 _OF_ALL = {
@@ -31,7 +31,7 @@ _OF_ALL = {
 
 
 def document(
-    serving: Serving, guards: Mapping[tuple[str, str], Guard], prefix: str = ""
+    serving: LoadedModel, guards: Mapping[tuple[str, str], Guard], prefix: str = ""
 ) -> dict[str, Any]:
     """The OpenAPI document for the version that serves now, under a path prefix if there is one.
 
@@ -55,7 +55,7 @@ def _state_scopes(operation: dict[str, Any], guard: Guard) -> None:
         operation["description"] = " ".join(filter(None, (operation.get("description"), text)))
 
 
-def _document(serving: Serving, prefix: str) -> dict[str, Any]:
+def _document(serving: LoadedModel, prefix: str) -> dict[str, Any]:
     definition = serving.bundle.definition
     loan = json_schema(definition, serving.checks.known)
     decided = decisions.paths(_responses)

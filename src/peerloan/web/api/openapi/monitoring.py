@@ -13,11 +13,8 @@ from peerloan.monitoring.counting.storage import Kind
 from peerloan.monitoring.performance import Calibration, Estimated, InBand, Realised
 from peerloan.stats.estimate import Estimate
 from peerloan.web.api.openapi.decisions import POSTED, WRONG_TYPE, ref
+from peerloan.web.http.limits import DEFAULT_PAGE_SIZE, MAX_DRIFT_DAYS, MAX_PAGE_SIZE
 
-# Events of a page.
-USUAL_LIMIT, MAX_LIMIT = 100, 1_000
-# Days of figures in one answer.
-MAX_DAYS = 366
 TYPES = (
     *(events.BEGAN, events.ROSE, events.ENDED),
     *(events.MADE, events.REFUSED, events.PROMOTED),
@@ -75,7 +72,8 @@ def _events(responses: Any) -> dict[str, Any]:
             "next": {"type": ["string", "null"], "description": "The next page's cursor."},
         }
     )
-    limit = {"type": "integer", "minimum": 1, "maximum": MAX_LIMIT, "default": USUAL_LIMIT}
+    limit = {"type": "integer", "minimum": 1, "maximum": MAX_PAGE_SIZE}
+    limit["default"] = DEFAULT_PAGE_SIZE
     choice = {"type": "string", "enum": ["true", "false"], "default": "false"}
     cursor = {"type": "string", "pattern": "^[0-9]{1,18}$"}
     return {
@@ -150,7 +148,9 @@ def _drift(responses: Any) -> dict[str, Any]:
             _parameter("model", model, "This version; the champion without it."),
             _parameter("kind", kind, "Windows that end on a day, or whole months."),
             _parameter("since", day, "Of this day or later."),
-            _parameter("until", day, f"Before this day, at most {MAX_DAYS} days after since."),
+            _parameter(
+                "until", day, f"Before this day, at most {MAX_DRIFT_DAYS} days after since."
+            ),
         ],
         "responses": responses(
             "Figures and alarms.",
