@@ -1,7 +1,7 @@
 """The loan as data: what a loan is stands in a definition, and everything else derives from it."""
 
 from peerloan.loan.columns import Column, Loans, TextColumn, column_values, distinct
-from peerloan.loan.compatibility import breaking_changes
+from peerloan.loan.compatibility import breaking_changes, read_alike
 from peerloan.loan.decoding import CheckedLoans, Decoder, Rereader, doubts_of
 from peerloan.loan.definition import (
     Definition,
@@ -46,5 +46,6 @@ __all__ = [
     "doubts_of",
     "json_schema",
     "parse_definition",
+    "read_alike",
     "read_definition",
 ]

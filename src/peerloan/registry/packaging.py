@@ -17,7 +17,7 @@ from peerloan.model import arithmetic
 from peerloan.model.arithmetic import IDENTITY, Calibration
 from peerloan.model.encoding import Encoding
 from peerloan.model.onnx_model import OnnxModel, background_size
-from peerloan.model.policy import BANDS, Policy, TradeOff
+from peerloan.model.policy import Policy, TradeOff
 from peerloan.model.reference_profile import Profile
 from peerloan.model.scorecard import Scorecard
 from peerloan.registry.bundle import Bundle
@@ -203,5 +203,5 @@ def _golden(
             margin,
             arithmetic.probability(margin),
             policy.late(margin),
-            BANDS[int(policy.bands_many(np.array([margin]))[0])],
+            policy.band(margin),
         )

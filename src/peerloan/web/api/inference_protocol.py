@@ -5,7 +5,6 @@ A loan's fields are named tensors with one value a loan, and so are the answer's
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -25,7 +24,6 @@ from peerloan.web.http.problems import RequestError, sentence
 from peerloan.web.http.query_parameters import refuse_parameters
 from peerloan.web.http.request_body import read_body
 from peerloan.web.prediction.commit import keep
-from peerloan.web.prediction.input_json import column_inputs
 from peerloan.web.prediction.loan_parsing import read_columns
 from peerloan.web.prediction.predict import Wanted, answer_many
 from peerloan.web.prediction.serving_models import Serving
@@ -105,16 +103,10 @@ def infer(model: str, version: str | None = None) -> Response:
     wanted = _wanted(asked)
     _refuse_misfits(now.bundle.definition, columns)
     values = {name: column.values for name, column in columns.items()}
-    loans = read_columns(now, values)
+    loans, inputs = read_columns(now, values)
     explained = Wanted(reasons="reasons" in wanted)
-    inputs = column_inputs(values)
     answer = answer_many(now, loans, explained)
-    followed = None
-    challenger = champion().challenger
-    # Not by the Serving, which another change of the aliases replaces meanwhile.
-    if challenger is not None and now.bundle is not challenger.bundle:
-        # Of fields that this version ignores any text is taken, which only this writer writes.
-        followed = shadow().following(json.dumps(values).encode(), answer)
+    followed = shadow().following(answer, inputs)
 
     def shape(body: dict[str, Any]) -> Response:
         return _response(model, now.bundle.version, asked, wanted, body)

@@ -21,7 +21,6 @@ from peerloan.web.http.lean_flask import Whole
 from peerloan.web.http.problems import RequestError, sentence
 from peerloan.web.http.request_body import read_body
 from peerloan.web.prediction.commit import keep
-from peerloan.web.prediction.input_json import many_inputs, one_input
 from peerloan.web.prediction.loan_parsing import read
 from peerloan.web.prediction.predict import Wanted, answer_many, answer_one
 from peerloan.web.prediction.serving_models import Champion, Serving
@@ -88,15 +87,13 @@ def predictions() -> Whole:
         require_json()
     content = read_body(environ, MAX_BODY_BYTES)
     now = serving(champion())
-    loans = read(now, content)
+    # What can't be kept is refused in a what_if too, as the decision would be.
+    loans, inputs = read(now, content)
     if isinstance(loans, Checked):
-        inputs = [one_input(content)]
         answer = answer_one(now, loans, wanted)
     else:
-        # Also of a what_if, of which nothing is kept: it is refused like the decision would be.
-        inputs = many_inputs(content)
         answer = answer_many(now, loans, wanted)
-    return keep(answer, inputs, "api", wanted, _shape, content, shadow().following(content, answer))
+    return keep(answer, inputs, "api", wanted, _shape, content, shadow().following(answer, inputs))
 
 
 def _shape(body: dict[str, Any]) -> Whole:

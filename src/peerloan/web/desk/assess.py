@@ -74,7 +74,7 @@ def decide() -> Response | tuple[str, int]:
     def shape(body: dict[str, Any]) -> Response:
         return make_response(_page(current, given, answer=body, pasted=pasted))
 
-    followed = predictions.shadow().following(content, answer)
+    followed = predictions.shadow().following(answer, [inputs])
     return keep(answer, [inputs], "page", Wanted(), shape, content, followed)
 
 
