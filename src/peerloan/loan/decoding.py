@@ -146,7 +146,11 @@ class Decoder:
             read = msgspec.structs.astuple(msgspec.convert(columns, self._lists))
         except _REFUSED:
             return None
-        return self._sized(read, most, suggestions)
+        checked = self._sized(read, most, suggestions)
+        # Python's reader of JSON takes NaN, which is a wrong value and not a missing one.
+        if checked is None or any(map(_holds_nan, checked.loans.columns.values(), read)):
+            return None
+        return checked
 
     def _sized(
         self, read: Sequence[Any], most: int, suggestions: Suggestions | None
@@ -169,12 +173,8 @@ class Decoder:
             if field.missing and UNSET in given:
                 given = [None if value is UNSET else value for value in given]
             column = _column(field, given)
-            if isinstance(column, TextColumn):
-                if spelling is not None:
-                    column = column.respelled(spelling)
-            # JSON has no NaN, but lists of values may: it is no missing value.
-            elif np.count_nonzero(np.isnan(column)) > given.count(None):
-                return None
+            if isinstance(column, TextColumn) and spelling is not None:
+                column = column.respelled(spelling)
             odd = _odd(field, column)
             if odd is None:
                 return None
@@ -256,6 +256,13 @@ def may_repeat(content: bytes, names: int) -> bool:
 
 def _column(field: Field, given: Sequence[Any]) -> Column:
     return np.array(given, np.float64) if field.is_number else TextColumn.of(given)
+
+
+def _holds_nan(column: Column, given: Sequence[Any] | UnsetType) -> bool:
+    """Whether a NaN was given in a column of numbers, in which NaN stands for a missing value."""
+    if isinstance(column, TextColumn) or given is UNSET:
+        return False
+    return int(np.count_nonzero(np.isnan(column))) > given.count(None)
 
 
 def _odd(field: Field, column: Column) -> list[int] | None:

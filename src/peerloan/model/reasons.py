@@ -14,7 +14,7 @@ from typing import NamedTuple
 import msgspec
 import numpy as np
 
-from peerloan.loan import Definition, Field, Loans, Texts, Value, distinct
+from peerloan.loan import Definition, Field, Loans, Texts, Value, column_values, distinct
 from peerloan.model.reference_profile import Profile
 from peerloan.stats.arrays import Codes, Numbers
 
@@ -130,17 +130,16 @@ class Reasons:
 
     def of_batch(self, batch: BatchReasons) -> list[list[Reason]]:
         """The reasons of many loans, one list a loan; equal to `of` for each loan."""
-        names, sentences = [field.name for field in self._fields], self._sentences
-        rows, positions = batch.loans.rows(), batch.positions.tolist()
+        names, sentences = batch.loans.definition.names, self._sentences
+        columns = [column_values(batch.loans.columns[name]) for name in names]
+        cells = zip(batch.positions.tolist(), batch.contributions.tolist(), strict=True)
         return [
             [
-                Reason(names[i], value := values[i], points, sentences[i](value))
-                for i, points in zip(own, contributions, strict=True)
+                Reason(names[i], value := columns[i][loan], points, sentences[i](value))
+                for i, points in zip(positions, contributions, strict=True)
                 if i >= 0
             ]
-            for values, own, contributions in zip(
-                rows, positions, batch.contributions.tolist(), strict=True
-            )
+            for loan, (positions, contributions) in enumerate(cells)
         ]
 
 

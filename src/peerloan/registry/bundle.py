@@ -12,7 +12,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
-import numpy as np
 
 from peerloan.loan import Checks, Definition, Loans, Value
 from peerloan.model import BANDS, Reason, Reasons, arithmetic
@@ -143,11 +142,15 @@ class Bundle:
         shares: list[tuple[float, ...] | None] = [None] * len(decisions.margins)
         reasons: list[list[Reason] | None] = [None] * len(decisions.margins)
         if decisions.contributions is not None and decisions.reasons is not None:
+            explained = decisions.explained.tolist()
             made = self._reasons.of_batch(decisions.reasons)
-            rows = decisions.contributions.tolist() if contributions else ()
-            for i in np.flatnonzero(decisions.explained).tolist():
-                reasons[i] = made[i]
-                shares[i] = tuple(rows[i]) if contributions else None
+            reasons = [own if known else None for own, known in zip(made, explained, strict=True)]
+            if contributions:
+                rows = decisions.contributions.tolist()
+                shares = [
+                    tuple(row) if known else None
+                    for row, known in zip(rows, explained, strict=True)
+                ]
         return [
             *map(
                 Decision,
