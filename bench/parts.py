@@ -82,12 +82,12 @@ def _measure(app: Flask, head: dict[str, str]) -> dict[str, float]:
         return nothing()
 
     def decide() -> RawResponse:
-        loan = read(now, read_body(request.environ, MAX_BODY_BYTES))
+        loan, _ = read(now, read_body(request.environ, MAX_BODY_BYTES))
         now.bundle.decide(loan.values)  # type: ignore[union-attr]
         return nothing()
 
     def answer() -> RawResponse:
-        answer_one(now, read(now, read_body(request.environ, MAX_BODY_BYTES)), usual)  # type: ignore[arg-type]
+        answer_one(now, read(now, read_body(request.environ, MAX_BODY_BYTES))[0], usual)  # type: ignore[arg-type]
         return nothing()
 
     views: dict[str, Callable[[], Any]] = {
@@ -120,10 +120,10 @@ def _alone(app: Flask, token: str) -> dict[str, float]:
     loans = [loan for batch in batches(MANY, seed=1) for loan in batch.to_pylist()]
     features = [{name: loan[name] for name in LOAN} for loan in loans]
     bodies = [msgspec.json.encode(loan) for loan in features]
-    several = [read(now, body) for body in bodies[:CALLS]]
+    several = [read(now, body)[0] for body in bodies[:CALLS]]
     as_list = msgspec.json.encode(features)
     as_columns = msgspec.json.encode({name: [loan[name] for loan in features] for name in LOAN})
-    many: Any = read(now, as_list)
+    many: Any = read(now, as_list)[0]
 
     def answers() -> None:
         for loan in several:
@@ -134,11 +134,9 @@ def _alone(app: Flask, token: str) -> dict[str, float]:
         "from a parsed loan to the finished answer, varied loans": _best(answers) / len(several),
         f"{MANY:,} loans: read and checked, as a list": _best(lambda: read(now, as_list)),
         f"{MANY:,} loans: read and checked, as columns": _best(lambda: read(now, as_columns)),
-        f"{MANY:,} loans: decisions and contributions": _best(
-            lambda: now.bundle.score_many(many.loans)
-        ),
+        f"{MANY:,} loans: decisions and reasons": _best(lambda: now.bundle.decide_many(many.loans)),
         f"{MANY:,} loans: whole, as a list": _best(
-            lambda: msgspec.json.encode(answer_many(now, read(now, as_list), usual).body())  # type: ignore[arg-type]
+            lambda: msgspec.json.encode(answer_many(now, read(now, as_list)[0], usual).body())  # type: ignore[arg-type]
         ),
     }
 

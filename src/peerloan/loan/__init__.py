@@ -1,7 +1,7 @@
 """The loan as data: what a loan is stands in a definition, and everything else derives from it."""
 
 from peerloan.loan.columns import Column, Loans, TextColumn, column_values, distinct
-from peerloan.loan.compatibility import breaking_changes
+from peerloan.loan.compatibility import breaking_changes, read_alike
 from peerloan.loan.decoding import CheckedLoans, Decoder, StoredLoanDecoder, unusual_values
 from peerloan.loan.definition import (
     Definition,
@@ -47,6 +47,7 @@ __all__ = [
     "distinct",
     "json_schema",
     "parse_definition",
+    "read_alike",
     "read_definition",
     "unusual_values",
 ]

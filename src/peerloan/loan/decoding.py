@@ -36,10 +36,9 @@ _REFUSED = (msgspec.MsgspecError, ValueError, RecursionError)
 
 @dataclass(frozen=True, slots=True)
 class CheckedLoans:
-    """Many loans after their check: in columns and in rows, with ids, and warnings by position."""
+    """Many loans after their check: in columns, with ids, and warnings by position."""
 
     loans: Loans
-    rows: Sequence[tuple[Value, ...]]
     loan_ids: Sequence[str | None]
     warnings: dict[int, list[LoanWarning]]
 
@@ -48,7 +47,7 @@ class CheckedLoans:
         """Loans that were looked at one by one, and that have no problems."""
         rows = [each.values for each in checked]
         warnings = {i: each.warnings for i, each in enumerate(checked) if each.warnings}
-        return cls(Loans.of(definition, rows), rows, [each.loan_id for each in checked], warnings)
+        return cls(Loans.of(definition, rows), [each.loan_id for each in checked], warnings)
 
 
 class Decoder:
@@ -69,7 +68,6 @@ class Decoder:
         self._list = msgspec.json.Decoder(list[loan])  # type: ignore[valid-type]
         lists: list[Any] = [list[kind] for kind in kinds]  # type: ignore[valid-type]
         self._lists = _struct(names, lists, required)
-        self._columns = msgspec.json.Decoder(self._lists)
         self._whole = [i for i, field in enumerate(fields) if field.kind == "whole"]
         self._ranges = [
             (i, *field.seen_range) for i, field in enumerate(fields) if field.seen_range is not None
@@ -139,29 +137,21 @@ class Decoder:
         return self._checked(columns, len(read), suggestions)
 
     def columns(
-        self, content: bytes, most: int, suggestions: Suggestions | None = None
-    ) -> CheckedLoans | None:
-        """Columns, an object of lists, for at most so many loans."""
-        try:
-            read = msgspec.structs.astuple(self._columns.decode(content))
-        except _REFUSED:
-            return None
-        if may_have_duplicate_names(content, len(read) - read.count(UNSET)):
-            return None
-        return self._sized(read, most, suggestions)
-
-    def lists(
         self,
-        columns: Mapping[str, Sequence[Any]],
+        columns: Mapping[str, Any],
         most: int,
         suggestions: Suggestions | None = None,
     ) -> CheckedLoans | None:
-        """Columns as lists of JSON-like values, no NaN among them, for at most so many loans."""
+        """Columns of JSON-like values, lists by name, for at most so many loans."""
         try:
             read = msgspec.structs.astuple(msgspec.convert(columns, self._lists))
         except _REFUSED:
             return None
-        return self._sized(read, most, suggestions)
+        checked = self._sized(read, most, suggestions)
+        # Python's reader of JSON takes NaN, which is a wrong value and not a missing one.
+        if checked is None or any(map(_holds_nan, checked.loans.columns.values(), read)):
+            return None
+        return checked
 
     def _sized(
         self, read: Sequence[Any], most: int, suggestions: Suggestions | None
@@ -180,27 +170,23 @@ class Decoder:
         ids = _ids(columns[self._width :], size)
         found: dict[str, Column] = {}
         warnings: dict[int, list[LoanWarning]] = {}
-        values: list[Sequence[Value]] = []
         for field, spelling, given in zip(self._fields, self._spellings, columns, strict=False):
             if field.missing and UNSET in given:
                 given = [None if value is UNSET else value for value in given]
             column = _column(field, given)
             if isinstance(column, TextColumn) and spelling is not None:
-                own = column.respelled(spelling)
-                if own is not column:
-                    column, given = own, own.values()
-            values.append(given)
+                column = column.respelled(spelling)
             odd = _odd(field, column)
             if odd is None:
                 return None
             found[field.name] = column
-            for i in odd:
-                if warning := unusual_value(field, given[i], suggestions):
+            unusual = column_values(column.take(np.array(odd, np.int64))) if odd else ()
+            for i, value in zip(odd, unusual, strict=True):
+                if warning := unusual_value(field, value, suggestions):  # type: ignore[arg-type]
                     warnings.setdefault(i, []).append(warning)
         if ids is None:
             return None
-        rows = list(zip(*values, strict=True))
-        return CheckedLoans(Loans(self._definition, found, size), rows, ids, warnings)
+        return CheckedLoans(Loans(self._definition, found, size), ids, warnings)
 
 
 class StoredLoanDecoder:
@@ -271,6 +257,13 @@ def may_have_duplicate_names(content: bytes, names: int) -> bool:
 
 def _column(field: Field, given: Sequence[Any]) -> Column:
     return np.array(given, np.float64) if field.is_number else TextColumn.of(given)
+
+
+def _holds_nan(column: Column, given: Sequence[Any] | UnsetType) -> bool:
+    """Whether a NaN was given in a column of numbers, in which NaN stands for a missing value."""
+    if isinstance(column, TextColumn) or given is UNSET:
+        return False
+    return int(np.count_nonzero(np.isnan(column))) > given.count(None)
 
 
 def _odd(field: Field, column: Column) -> list[int] | None:

@@ -1,6 +1,7 @@
 """The model registry: bundles (one model version each), their aliases, and the store of all."""
 
 from peerloan.registry.alias_state import BreakingChange, State, StoreError, StoreFault
+from peerloan.registry.batch import Decisions
 from peerloan.registry.bundle import ONNX_TOLERANCE, Bundle, Decision
 from peerloan.registry.errors import RegistryError
 from peerloan.registry.explanations import Explanation
@@ -16,6 +17,7 @@ __all__ = [
     "Bundle",
     "BundleError",
     "Decision",
+    "Decisions",
     "Draft",
     "Explanation",
     "Interface",

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
-import numpy as np
 
 from peerloan.loan import Definition, Loans, Value
 from peerloan.model import arithmetic
@@ -20,6 +19,7 @@ from peerloan.model.onnx_model import OnnxModel, background_size
 from peerloan.model.policy import BANDS, Policy, TradeOff
 from peerloan.model.reference_profile import Profile
 from peerloan.model.scorecard import Scorecard
+from peerloan.registry.batch import decide_many
 from peerloan.registry.bundle import Bundle
 from peerloan.registry.manifest import (
     FORMAT,
@@ -36,7 +36,6 @@ from peerloan.registry.manifest import (
     read_file,
     read_manifest,
 )
-from peerloan.stats.arrays import Numbers
 
 # A document is written before its version has a name: these stand where name and time belong.
 VERSION_MARK, CREATED_MARK = "\N{REPLACEMENT CHARACTER}version", "\N{REPLACEMENT CHARACTER}created"
@@ -196,12 +195,9 @@ def _record(definition: Definition, row: Sequence[Value]) -> dict[str, Value]:
 def _golden(
     definition: Definition, model: Scorecard | OnnxModel, policy: Policy, examples: Loans
 ) -> Iterator[Golden]:
-    margins: Numbers = np.asarray(model.margins(examples))
-    for row, margin in zip(examples.rows(), margins.tolist(), strict=True):
-        yield Golden(
-            _record(definition, row),
-            margin,
-            arithmetic.probability(margin),
-            policy.late(margin),
-            BANDS[int(policy.bands_many(np.array([margin]))[0])],
-        )
+    found = decide_many(model, policy, examples, explain=False)
+    columns = (found.margins, found.probabilities, found.late, found.bands)
+    for row, margin, probability, late, band in zip(
+        examples.rows(), *(column.tolist() for column in columns), strict=True
+    ):
+        yield Golden(_record(definition, row), margin, probability, late, BANDS[band])

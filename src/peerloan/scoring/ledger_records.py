@@ -13,10 +13,9 @@ from peerloan.ledger.write.loan_json import LOAN_EXPECTED, MAX_LOAN_BYTES, size_
 from peerloan.ledger.write.reason_json import ReasonTexts
 from peerloan.loan import MAX_RUN_COMPARISONS, Problem, Suggestions, unusual_values
 from peerloan.loan.text import parse_number
-from peerloan.model import Said
-from peerloan.registry import Bundle
-from peerloan.registry.batch import Decided
-from peerloan.scoring.arrow_text import inputs_of, reasons_of
+from peerloan.model import BatchReasons
+from peerloan.registry import Bundle, Decisions
+from peerloan.scoring.arrow_text import inputs_of, reason_lists
 from peerloan.uuid7 import Ids
 
 # Decisions of one transaction, and letters of their loans: other writers wait for it, a service's
@@ -41,7 +40,7 @@ class Recording:
         wanted = dict.fromkeys((self._id, roles.date, roles.exposure))
         self._others = [name for name in wanted if name is not None and name in others]
 
-    def keep(self, batch: Batch, decided: Decided) -> list[bytes]:
+    def keep(self, batch: Batch, decisions: Decisions) -> list[bytes]:
         """Hand over a part's decisions, and return their ids.
 
         Raises LedgerError if any before them could not be kept, or BookError for a loan that is too
@@ -59,9 +58,9 @@ class Recording:
         columns = (
             *([each] * len(ids) for each in common),
             *(others[self._id] if self._id else nothing, inputs),
-            *(decided.margins.tolist(), decided.probabilities.tolist()),
-            *(decided.late.tolist(), decided.bands.tolist()),
-            nothing if decided.said is None else self._reasons(decided.said),
+            *(decisions.margins.tolist(), decisions.probabilities.tolist()),
+            *(decisions.late.tolist(), decisions.bands.tolist()),
+            nothing if decisions.reasons is None else self._reasons(decisions.reasons),
             self._warnings(batch),
         )
         records = starmap(Record, zip(ids, *columns, strict=True))
@@ -88,8 +87,8 @@ class Recording:
             return [_number(value) for value in values]
         return values
 
-    def _reasons(self, said: Said) -> list[str]:
-        return reasons_of(self._texts.each(said.causes), said)
+    def _reasons(self, reasons: BatchReasons) -> list[str]:
+        return reason_lists(self._texts.of_keys(reasons.keys), reasons.places)
 
     def _warnings(self, batch: Batch) -> list[str | None]:
         of_version = self._bundle.warnings

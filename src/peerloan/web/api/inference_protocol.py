@@ -5,7 +5,6 @@ A loan's fields are named tensors with one value a loan, and so are the answer's
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -26,7 +25,6 @@ from peerloan.web.http.query_parameters import refuse_parameters
 from peerloan.web.http.request_body import read_body
 from peerloan.web.http.responses import as_json
 from peerloan.web.prediction.commit import Submission
-from peerloan.web.prediction.input_json import column_inputs
 from peerloan.web.prediction.loan_parsing import read_columns
 from peerloan.web.prediction.predict import ResponseOptions, answer_many
 from peerloan.web.prediction.serving_models import LoadedModel
@@ -107,17 +105,11 @@ def infer(model: str, version: str | None = None) -> Response:
     wanted = _wanted(asked)
     _refuse_misfits(now.bundle.definition, columns)
     values = {name: column.values for name, column in columns.items()}
-    loans = read_columns(now, values)
+    loans, inputs = read_columns(now, values)
     explained = ResponseOptions(reasons="reasons" in wanted)
-    inputs = column_inputs(values)
     answer = answer_many(now, loans, explained)
-    followed = None
     held = services()
-    challenger = held.serving_models.challenger
-    # Not by the LoadedModel, which another change of the aliases replaces meanwhile.
-    if challenger is not None and now.bundle is not challenger.bundle:
-        # Of fields that this version ignores any text is taken, which only this writer writes.
-        followed = held.shadow.following(json.dumps(values).encode(), answer)
+    followed = held.shadow.following(answer, inputs)
 
     def render(body: dict[str, Any]) -> Response:
         return _response(model, now.bundle.version, asked, wanted, body)

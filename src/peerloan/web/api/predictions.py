@@ -21,7 +21,6 @@ from peerloan.web.http.problems import RequestError, sentence
 from peerloan.web.http.request_body import read_body
 from peerloan.web.http.responses import RawResponse, as_json, require_json
 from peerloan.web.prediction.commit import Submission
-from peerloan.web.prediction.input_json import many_inputs, one_input
 from peerloan.web.prediction.loan_parsing import read
 from peerloan.web.prediction.predict import ResponseOptions, answer_many, answer_one
 from peerloan.web.services import require_champion, services
@@ -60,20 +59,18 @@ def predictions() -> RawResponse:
         require_json()
     content = read_body(environ, MAX_BODY_BYTES)
     model = require_champion()
-    loans = read(model, content)
+    # What can't be stored is refused in a what_if too, as the decision would be.
+    loans, inputs = read(model, content)
     if isinstance(loans, Checked):
-        inputs = [one_input(content)]
         answer = answer_one(model, loans, options)
     else:
-        # Also for a what_if, which is not kept: it is refused like the decision would be.
-        inputs = many_inputs(content)
         answer = answer_many(model, loans, options)
     held = services()
     return held.committer.respond(
         answer,
         Submission("api", inputs, content, options),
         _render,
-        held.shadow.following(content, answer),
+        held.shadow.following(answer, inputs),
     )
 
 

@@ -84,7 +84,7 @@ def decide() -> Response | tuple[str, int]:
 
     held = services()
     submission = Submission("page", [inputs], content, options)
-    followed = held.shadow.following(content, answer)
+    followed = held.shadow.following(answer, [inputs])
     return held.committer.respond(answer, submission, render, followed)
 
 

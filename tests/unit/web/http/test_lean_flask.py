@@ -22,7 +22,7 @@ from peerloan.settings import Settings
 from peerloan.web import create_app
 from peerloan.web.http.application import make_application
 from peerloan.web.http.lean_flask import Application
-from peerloan.web.http.responses import RawResponse, Whole
+from peerloan.web.http.responses import RawResponse
 
 
 @pytest.fixture
@@ -35,8 +35,6 @@ def app(tmp_path: Path) -> Flask:
 def small(flask_version: None) -> Flask:
     """An application with a view that is whole, one that is not, and one that fails."""
     made = make_application("small")
-    made.add_url_rule("/whole", view_func=lambda: Whole(b"whole", "text/plain"), endpoint="whole")
-    made = Application("small")
     whole = RawResponse(b"whole", "text/plain")
     made.add_url_rule("/whole", view_func=lambda: whole, endpoint="whole")
     made.add_url_rule("/usual", view_func=lambda: "usual", endpoint="usual")
