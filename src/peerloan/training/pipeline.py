@@ -21,6 +21,7 @@ from peerloan.registry import Draft, Judged, OnnxParts, Score, Store, draft
 from peerloan.reports.model_card import model_card
 from peerloan.reports.training_report import training_report
 from peerloan.stats.arrays import Numbers
+from peerloan.stats.calibration import logistic
 from peerloan.stats.discrimination import auc_interval
 from peerloan.training import parallel
 from peerloan.training.calibration import fit_calibration
@@ -236,7 +237,7 @@ def _draft(
         estimator=estimator,
         policy=policy,
         # Out of fold: a model is surer of loans that it was fitted on than of any later one.
-        profile=Profile.of(table.loans, table.late, 1 / (1 + np.exp(-margins))),
+        profile=Profile.of(table.loans, table.late, logistic(margins)),
         trained_on=table.trained_on,
         judged=Judged(metrics, intervals, _scores(found), offered),
         libraries=libraries(),

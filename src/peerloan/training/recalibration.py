@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import msgspec
-import numpy as np
 
 from peerloan.book import Book
 from peerloan.loan import Loans
@@ -13,6 +12,7 @@ from peerloan.registry import Bundle, Draft, Judged, OnnxParts, Store, draft
 from peerloan.reports.model_card import model_card
 from peerloan.reports.recalibration_report import Recalibrated, recalibration_report
 from peerloan.reports.sections import Judgement
+from peerloan.stats.calibration import logistic
 from peerloan.stats.discrimination import auc_interval
 from peerloan.training.calibration import cross_fitted, fit_calibration, is_informative
 from peerloan.training.compile.scorecard import rescaled
@@ -62,7 +62,7 @@ def recalibrate(
         )
     found = figures(table.late, margins, policy.threshold_margin)
     intervals = {"auc": auc_interval(table.late, found["auc"])}
-    measured = Profile.of(loans, table.late, 1 / (1 + np.exp(-margins)))
+    measured = Profile.of(loans, table.late, logistic(margins))
     made = draft(
         candidate=before.candidate,
         definition=bundle.definition,
