@@ -214,10 +214,14 @@ def policy(version: str, aim: tuple[str, float]) -> None:
 @BOOK
 @JSON
 def compare(first: str, second: str, book: str, as_json: bool) -> None:
-    """Compare two versions on a book with outcomes: AUC, calibration, and who changes sides."""
+    """Compare two versions on a book with outcomes: AUC, calibration, and who changes sides.
+
+    The verdict says whether SECOND is better than FIRST, as the monitor says it of a challenger.
+    """
     from peerloan.book import open_book
+    from peerloan.cli.comparison_text import comparison_lines
     from peerloan.training.comparison import compare as compare_bundles
-    from peerloan.training.pipeline import read_table
+    from peerloan.training.table import read_table
 
     here = store()
     a, b = here.load(first), here.load(second)
@@ -240,7 +244,7 @@ def compare(first: str, second: str, book: str, as_json: bool) -> None:
     if as_json:
         print_json(found.to_json() | {"notes": notes})
         return
-    for line in found.lines():
+    for line in comparison_lines(found):
         click.echo(line)
 
 

@@ -13,8 +13,8 @@ from peerloan.registry.packaging import CREATED_MARK, VERSION_MARK
 from peerloan.reports.model_card import policy_in_words
 from peerloan.reports.sections import Judgement, at_policy, policy_part, reliability_plot
 from peerloan.reports.templating import render
+from peerloan.stats.discrimination import auc_interval
 from peerloan.stats.measures import Rate
-from peerloan.training.evaluation import auc_interval
 from peerloan.training.wording import interval, percent, show_rate, signed
 
 # Stands below the heading of every report.

@@ -14,8 +14,8 @@ from peerloan.reports import plots
 from peerloan.reports.model_card import band_ranges
 from peerloan.reports.plots import Line
 from peerloan.stats.arrays import Numbers
+from peerloan.stats.calibration import Reliability, reliability
 from peerloan.stats.measures import Rate
-from peerloan.training.calibration import Reliability, reliability
 
 _SHARES = (0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0)
 

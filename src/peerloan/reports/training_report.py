@@ -28,9 +28,10 @@ from peerloan.reports.sections import (
     reliability_plot,
 )
 from peerloan.reports.templating import render
+from peerloan.stats.discrimination import auc_interval
 from peerloan.stats.measures import Rate
 from peerloan.training.candidate_result import Study
-from peerloan.training.evaluation import auc_interval, figures
+from peerloan.training.evaluation import figures
 from peerloan.training.fairness import check_fairness
 from peerloan.training.search import Trial, auc_gain
 from peerloan.training.wording import interval, loans, percent, several, show_rate, signed

@@ -3,30 +3,25 @@
 from __future__ import annotations
 
 import msgspec
-import numpy as np
 
 from peerloan.book import Book
 from peerloan.loan import Loans
-from peerloan.model import Policy, Scorecard
+from peerloan.model import Calibration, Policy, Scorecard
 from peerloan.model.reference_profile import Profile
 from peerloan.registry import Bundle, Draft, Judged, OnnxParts, Store, draft
 from peerloan.reports.model_card import model_card
 from peerloan.reports.recalibration_report import Recalibrated, recalibration_report
 from peerloan.reports.sections import Judgement
-from peerloan.training.calibration import Calibration, cross_fitted
-from peerloan.training.candidate_result import trade_off
+from peerloan.stats.calibration import logistic
+from peerloan.stats.discrimination import auc_interval
+from peerloan.training.calibration import cross_fitted, fit_calibration, is_informative
 from peerloan.training.compile.scorecard import rescaled
-from peerloan.training.evaluation import auc_interval, figures
+from peerloan.training.evaluation import figures
 from peerloan.training.folds import equal_groups, stratified
-from peerloan.training.pipeline import (
-    Aim,
-    OnTable,
-    Outcome,
-    TrainingError,
-    libraries,
-    read_table,
-)
+from peerloan.training.pipeline import Aim, PublishedCandidate, libraries
 from peerloan.training.search import Progress
+from peerloan.training.table import OnTable, TrainingError, read_table
+from peerloan.training.trade_off import trade_off
 
 _FOLDS = 5
 
@@ -38,7 +33,7 @@ def recalibrate(
     progress: Progress = lambda _what, _done: None,
     aim: Aim | None = None,
     on_table: OnTable = lambda _table: None,
-) -> Outcome:
+) -> PublishedCandidate:
     """Publish a version that ranks loans as `version` does, with probabilities that fit `book`.
 
     Reasons keep their order and what they compare with; the policy keeps its aim unless another
@@ -59,15 +54,15 @@ def recalibrate(
         policy = Policy.by_aim(aim.name, aim.value, offered)
     except ValueError as error:
         raise TrainingError(str(error)) from None
-    scale = Calibration.fit(raw, table.late)
-    if not scale.tells:
+    scale = fit_calibration(raw, table.late)
+    if not is_informative(scale):
         raise TrainingError(
             f"{book.name}: its late loans are not those that {version} takes for risky, so that no "
             "shift and scale of its log-odds fits them; train a version on newer loans instead"
         )
     found = figures(table.late, margins, policy.threshold_margin)
     intervals = {"auc": auc_interval(table.late, found["auc"])}
-    measured = Profile.of(loans, table.late, 1 / (1 + np.exp(-margins)))
+    measured = Profile.of(loans, table.late, logistic(margins))
     made = draft(
         candidate=before.candidate,
         definition=bundle.definition,
@@ -111,7 +106,7 @@ def recalibrate(
     )
     manifest = msgspec.structs.replace(made.manifest, recalibrated_on=table.trained_on)
     published = store.publish(Draft(manifest, made.files))
-    return Outcome(before.candidate, published, found, chosen=True)
+    return PublishedCandidate(before.candidate, published, found, chosen=True)
 
 
 def _rescaled(bundle: Bundle, store: Store, scale: Calibration) -> Scorecard | OnnxParts:

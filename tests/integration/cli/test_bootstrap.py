@@ -10,7 +10,7 @@ import pytest
 
 from peerloan.cli import bootstrap, main
 from peerloan.registry import Store
-from peerloan.training import Outcome
+from peerloan.training import PublishedCandidate
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -72,9 +72,9 @@ def test_a_champion_that_somebody_else_promoted_meanwhile_stays(
 ) -> None:
     mine, theirs = version_of("additive"), version_of("basic")
 
-    def train(_path: Path, here: Store) -> list[Outcome]:
+    def train(_path: Path, here: Store) -> list[PublishedCandidate]:
         here.promote(theirs, "by hand")
-        return [Outcome("additive", mine, {}, chosen=True)]
+        return [PublishedCandidate("additive", mine, {}, chosen=True)]
 
     monkeypatch.setenv("PEERLOAN_STORE", str(store.root))
     monkeypatch.setattr(bootstrap, "train_on_sample", train)

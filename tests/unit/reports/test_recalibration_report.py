@@ -16,9 +16,10 @@ from peerloan.reports.recalibration_report import (
     under_another_policy,
 )
 from peerloan.reports.sections import Judgement, at_policy
-from peerloan.stats.measures import auc
-from peerloan.training.calibration import Calibration, reliability
-from peerloan.training.candidate_result import trade_off
+from peerloan.stats.calibration import reliability
+from peerloan.stats.discrimination import auc
+from peerloan.training.calibration import fit_calibration
+from peerloan.training.trade_off import trade_off
 
 LOANS = 2_000
 TEXT = """
@@ -34,7 +35,7 @@ label = "Pay"
 """
 LATE = (np.arange(LOANS) % 25 == 0).astype(np.float64)
 RAW = np.random.default_rng(3).normal(size=LOANS) + LATE
-SCALE = Calibration.fit(RAW, LATE)
+SCALE = fit_calibration(RAW, LATE)
 AFTER = SCALE.apply(RAW)
 
 

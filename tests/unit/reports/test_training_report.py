@@ -18,11 +18,13 @@ from peerloan.registry import OnnxParts, TrainedOn
 from peerloan.reports.training_report import training_report
 from peerloan.stats.arrays import Numbers
 from peerloan.training.calibration import cross_fitted
-from peerloan.training.candidate_result import Group, Later, Study, trade_off
+from peerloan.training.candidate_result import Later, Study
 from peerloan.training.candidates import Settings
 from peerloan.training.evaluation import FIGURES, figures
 from peerloan.training.resampling import Resampling
 from peerloan.training.search import Found, Trial, choose
+from peerloan.training.table import Group
+from peerloan.training.trade_off import trade_off
 
 LOANS, FOLDS = 2_000, 4
 TEXT = """

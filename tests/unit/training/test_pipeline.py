@@ -20,9 +20,9 @@ from peerloan.model import Calibration, NumberTable, Policy, Scorecard, probabil
 from peerloan.registry import Bundle, BundleError, Store, StoreError
 from peerloan.sample_data import batches
 from peerloan.stats.arrays import Numbers
-from peerloan.training import CANDIDATES, Aim, Outcome, TrainingError, recalibrate, train
+from peerloan.stats.calibration import reliability
+from peerloan.training import CANDIDATES, Aim, PublishedCandidate, TrainingError, recalibrate, train
 from peerloan.training import pipeline as run_module
-from peerloan.training.calibration import reliability
 from peerloan.training.candidates import Settings
 from peerloan.training.evaluation import FIGURES
 from peerloan.training.fit_encoding import fit_encoding
@@ -141,7 +141,7 @@ class Run:
     """A training run: its store, what it gave, and what it told of its progress."""
 
     store: Store
-    outcomes: list[Outcome]
+    outcomes: list[PublishedCandidate]
     told: list[tuple[str, float]]
 
 

@@ -27,10 +27,15 @@ from peerloan.registry import (
     StoreError,
     StoreFault,
 )
+from peerloan.stats.bootstrap import ChallengerVerdict
 from peerloan.training import CANDIDATES, Aim, TrainingError, recalibrate, train
 from peerloan.training.search import Progress
 from peerloan.training.wording import loans, percent, several
-from peerloan.worker.retraining.challenger_evaluation import Judgement, judge
+from peerloan.worker.retraining.challenger_evaluation import (
+    evaluate_challenger,
+    verdict_json,
+    verdict_sentence,
+)
 from peerloan.worker.retraining.score_shift import (
     FARTHEST,
     FARTHEST_GROUP,
@@ -64,7 +69,7 @@ class Answered:
     kind: Literal["made", "refused"]
     reason: str
     version: str | None = None
-    judgement: Judgement | None = None
+    judgement: ChallengerVerdict | None = None
     leap: Leap | None = None
     callers: Callers | None = None
     deciders: Callers | None = None
@@ -77,7 +82,7 @@ class Answered:
         return {
             "reason": self.reason,
             "challenger": self.version,
-            "judgement": None if judgement is None else judgement.as_json(),
+            "judgement": None if judgement is None else verdict_json(judgement),
             "leap": None if leap is None else leap.as_json(),
             "outcomes_by": None if callers is None else callers.as_json(),
             "decisions_by": None if deciders is None else deciders.as_json(),
@@ -119,15 +124,15 @@ def answer(
             version = _made(plan, store, champion, older, fast, progress)
             progress("judging the challenger", 0.0)
             new = store.load(version)
-            judgement = judge(store.load(champion.version), new, newest)
+            judgement = evaluate_challenger(store.load(champion.version), new, newest)
             leaped = leap(_chosen(store, champion.version), new, newest)
             progress("judging the challenger", 1.0)
         done = "recalibrated" if plan.answer == "recalibrate" else "trained"
         why = (
             f"{_said(acts)}; {done} on {older.name} ({loans(found.learnt.loans)}, "
             f"{found.learnt.late:,} late), "
-            f"{_told_by(found.callers.learnt)}; {judgement.sentence()}: {judgement.verdict}; "
-            f"{leaped.sentence()}{_left_out(found, plan)}"
+            f"{_told_by(found.callers.learnt)}; {verdict_sentence(judgement)}: "
+            f"{judgement.verdict}; {leaped.sentence()}{_left_out(found, plan)}"
         )
         whose = found.callers, found.deciders
         made = Answered("made", why, version, judgement, leaped, *whose)

@@ -10,7 +10,7 @@ from peerloan.monitoring.alerts import events
 from peerloan.monitoring.alerts.events import MAX_WHY
 from peerloan.monitoring.alerts.rules import Level, Spoken
 from peerloan.monitoring.counting.storage import Kind
-from peerloan.monitoring.performance import Calibration, Estimated, InBand, Realised
+from peerloan.monitoring.performance import CalibrationFigures, Estimated, InBand, Realised
 from peerloan.stats.estimate import Estimate
 from peerloan.web.api.openapi.decisions import POSTED, WRONG_TYPE, ref
 from peerloan.web.http.limits import DEFAULT_PAGE_SIZE, MAX_DRIFT_DAYS, MAX_PAGE_SIZE
@@ -20,8 +20,15 @@ TYPES = (
     *(events.MADE, events.REFUSED, events.PROMOTED),
 )
 _UNAVAILABLE = {"503": "The ledger does not answer now."}
-# Each has a schema by its name, made from its fields.
-_NAMED = (Estimate, Estimated, Realised, Calibration, InBand, Spoken)
+# Schemas made from the fields of these classes, by the names that clients know.
+_NAMED: dict[type, str] = {
+    Estimate: "Estimate",
+    Estimated: "Estimated",
+    Realised: "Realised",
+    CalibrationFigures: "Calibration",
+    InBand: "InBand",
+    Spoken: "Spoken",
+}
 
 
 def paths(responses: Any) -> dict[str, Any]:
@@ -61,7 +68,7 @@ def schemas() -> dict[str, Any]:
         "Alarm": _object({"rule": text, "about": text, "level": level, "since": time}),
         "Figures": _figures(),
         "DriftFigures": _object(_moved()),
-        **{each.__name__: _fields(each) for each in _NAMED},
+        **{name: _fields(figures) for figures, name in _NAMED.items()},
     }
 
 
@@ -210,7 +217,7 @@ def _fields(kind: type) -> dict[str, Any]:
 
 def _schema(hint: Any) -> dict[str, Any]:
     if hint in _NAMED:
-        return ref(hint.__name__)
+        return ref(_NAMED[hint])
     if get_origin(hint) is list:
         return {"type": "array", "items": _schema(get_args(hint)[0])}
     if get_origin(hint) is Literal:

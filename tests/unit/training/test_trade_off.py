@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from peerloan.model import Policy, TradeOff
-from peerloan.training.candidate_result import trade_off
+from peerloan.training.trade_off import trade_off
 
 
 def test_four_loans_by_hand() -> None:
