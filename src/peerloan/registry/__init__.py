@@ -4,7 +4,7 @@ from peerloan.registry.alias_state import BreakingChange, State, StoreError, Sto
 from peerloan.registry.bundle import ONNX_TOLERANCE, Bundle, Decision
 from peerloan.registry.explanations import Explanation
 from peerloan.registry.manifest import BundleError, Manifest, Score, TrainedOn
-from peerloan.registry.packaging import Draft, Judged, OnnxParts, draft
+from peerloan.registry.packaging import Draft, OnnxParts, ValidationFigures, draft
 from peerloan.registry.servable import Interface
 from peerloan.registry.store import Store
 from peerloan.registry.time_limits import StoreTimeout, some_call_hangs
@@ -18,7 +18,6 @@ __all__ = [
     "Draft",
     "Explanation",
     "Interface",
-    "Judged",
     "Manifest",
     "OnnxParts",
     "Score",
@@ -28,6 +27,7 @@ __all__ = [
     "StoreFault",
     "StoreTimeout",
     "TrainedOn",
+    "ValidationFigures",
     "draft",
     "some_call_hangs",
 ]

@@ -17,7 +17,6 @@ import re
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any, Literal
 from xml.etree import ElementTree
 
@@ -28,6 +27,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
 
 from peerloan.loan.text import show_bound
+from peerloan.reports.charts import Line, Scale, Tone
 
 # CSS variables and what they are in a page that doesn't set them.
 COLOURS = {
@@ -75,21 +75,6 @@ _STYLE: dict[Any, Any] = {
 _NO_METADATA = dict.fromkeys(("Creator", "Date", "Format", "Type"))
 _SVG = "{http://www.w3.org/2000/svg}"
 _LINK = "{http://www.w3.org/1999/xlink}href"
-
-Scale = Literal["number", "percent", "count"]
-Tone = Literal["accent", "late", "muted"]
-
-
-@dataclass(frozen=True)
-class Line:
-    """A line of a chart; `low` and `high` are the ends of its interval at each x."""
-
-    name: str
-    x: Sequence[float]
-    y: Sequence[float]
-    low: Sequence[float] | None = None
-    high: Sequence[float] | None = None
-    style: Literal["line", "step", "dots"] = "line"
 
 
 def histogram(

@@ -9,7 +9,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 
 def render(template: str, **values: Any) -> str:
-    """A page from a template of `peerloan.training`; every value is escaped but SVG from plots.
+    """A page from a template of `peerloan.reports`; every value is escaped but SVG from plots.
 
     Plots are given as they are made and marked in the template: `{{ plot | safe }}`.
     """

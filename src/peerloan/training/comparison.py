@@ -13,12 +13,12 @@ from peerloan.loan import Loans
 from peerloan.loan.text import counted
 from peerloan.model import BANDS, probabilities
 from peerloan.registry import Bundle
+from peerloan.reports.wording import percent, show_rate, signed
 from peerloan.stats import measures
 from peerloan.stats.arrays import Codes, Numbers
 from peerloan.stats.measures import Rate
 from peerloan.training.calibration import reliability
 from peerloan.training.folds import equal_groups
-from peerloan.training.wording import percent, show_rate, signed
 
 _ENDS = (0.025, 0.975)
 _NAMES = (

@@ -30,9 +30,16 @@ from peerloan.loan.text import counted, share_of, show_given
 from peerloan.model import Policy, Profile, Scorecard
 from peerloan.model.onnx_model import OnnxModel
 from peerloan.model.policy import DEFAULT_RATIO, check_aim
-from peerloan.registry import Draft, Judged, OnnxParts, Score, Store, TrainedOn, draft
-from peerloan.reports.model_card import model_card
-from peerloan.reports.training_report import training_report
+from peerloan.registry import (
+    Draft,
+    OnnxParts,
+    Score,
+    Store,
+    TrainedOn,
+    ValidationFigures,
+    draft,
+)
+from peerloan.reports.documents import new_version_documents
 from peerloan.sample_data import ID_PREFIX
 from peerloan.stats.arrays import Codes, Numbers
 from peerloan.training import calibration, parallel
@@ -41,6 +48,7 @@ from peerloan.training.candidates import CANDIDATES
 from peerloan.training.compile.scorecard import rescaled
 from peerloan.training.evaluation import FIGURES, auc_interval, figures
 from peerloan.training.folds import count_rarer, without_shared
+from peerloan.training.report_data import training_report
 from peerloan.training.search import (
     FOLDS,
     QUICK_FOLDS,
@@ -364,19 +372,9 @@ def _draft(
         # Out of fold: a model is surer of loans that it was fitted on than of any later one.
         profile=Profile.of(table.loans, table.late, 1 / (1 + np.exp(-margins))),
         trained_on=table.trained_on,
-        judged=Judged(metrics, intervals, _scores(found), offered),
+        validation=ValidationFigures(metrics, intervals, _scores(found), offered),
         libraries=libraries(),
-        documents={
-            "report.html": training_report(study),
-            "card.md": model_card(
-                trial.candidate,
-                table.loans.definition,
-                table.trained_on,
-                metrics,
-                intervals,
-                policy,
-            ),
-        },
+        write_documents=new_version_documents(table.loans.definition, training_report(study)),
     )
 
 

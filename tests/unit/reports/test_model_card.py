@@ -14,7 +14,7 @@ import pytest
 from peerloan.loan import Definition, Loans, TextColumn, parse_definition
 from peerloan.model import LevelTable, NumberTable, Policy, Scorecard
 from peerloan.model.arithmetic import margin, to_unit
-from peerloan.registry import TrainedOn
+from peerloan.registry import Manifest, TrainedOn
 from peerloan.reports import model_card as card
 from peerloan.reports.model_card import model_card, policy_in_words
 from peerloan.reports.score_points import as_points, exact_lines, score
@@ -82,12 +82,30 @@ def shown(
     trained_on: TrainedOn = TRAINED_ON,
     policy: Policy = POLICY,
 ) -> str:
-    return model_card("additive", definition, trained_on, METRICS, {"auc": (0.7, 0.7246)}, policy)
+    manifest = Manifest(
+        format=1,
+        arithmetic=1,
+        version="additive-1",
+        model=definition.model,
+        candidate="additive",
+        kind="scorecard",
+        created="2026-01-01T00:00:00+00:00",
+        trained_on=trained_on,
+        metrics=METRICS,
+        policy=policy,
+        libraries={},
+        golden=(),
+        files={},
+        intervals={"auc": (0.7, 0.7246)},
+    )
+    return model_card(manifest, definition)
 
 
 def test_the_card_says_what_for_on_what_and_how_good() -> None:
     text = shown()
-    assert text.startswith("# cars: additive\n")
+    assert text.startswith(
+        "# cars: additive\n\nVersion `additive-1`, made 2026-01-01T00:00:00+00:00.\n"
+    )
     assert "between day 1 and day 90 after the decision" in text
     assert "2,000 loans, of which 100 are late" in text
     assert f"`{'f' * 64}`" in text

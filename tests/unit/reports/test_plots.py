@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 import pytest
 
 from peerloan.reports import plots
-from peerloan.reports.plots import Line
+from peerloan.reports.charts import Line, Scale
 
 DRAW: dict[str, Callable[[], str]] = {
     "histogram": lambda: plots.histogram("Amounts", [1, 10, 100], [3, 4], log_x=True, log_y=True),
@@ -28,9 +28,9 @@ DRAW: dict[str, Callable[[], str]] = {
     "lines": lambda: plots.lines(
         "Curves",
         [
-            Line("one", [0, 0.5, 1], [0, 0.8, 1], [0, 0.7, 1], [0, 0.9, 1]),
-            Line("two", [0, 0.5, 1], [0, 0.6, 1], [0, 0.5, 1], [0, 0.7, 1], style="dots"),
-            Line("three", [0, 0.5, 1], [0, 0.4, 1], [0, 0.3, 1], [0, 0.5, 1], style="step"),
+            Line("one", (0, 0.5, 1), (0, 0.8, 1), (0, 0.7, 1), (0, 0.9, 1)),
+            Line("two", (0, 0.5, 1), (0, 0.6, 1), (0, 0.5, 1), (0, 0.7, 1), style="dots"),
+            Line("three", (0, 0.5, 1), (0, 0.4, 1), (0, 0.3, 1), (0, 0.5, 1), style="step"),
         ],
         diagonal=True,
         level=0.2,
@@ -128,5 +128,5 @@ def test_a_bar_beyond_the_axis_says_how_long_it_is() -> None:
         (3.0, "count", "3"),
     ],
 )
-def test_ticks_are_short(value: float, scale: plots.Scale, shown: str) -> None:
+def test_ticks_are_short(value: float, scale: Scale, shown: str) -> None:
     assert plots.tick(value, scale) == shown

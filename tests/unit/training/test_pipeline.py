@@ -680,7 +680,7 @@ def test_a_recalibrated_version_keeps_its_aim_or_takes_another(
 ) -> None:
     first = version_of("additive")
     policy = Policy.by_aim("capacity", 0.1, store.manifest(first).trade_off)
-    version = store.revise(first, policy, {})
+    version = store.revise(first, policy)
     outcome = recalibrate(version, open_book(newer_book), store)
     manifest = store.manifest(outcome.version)
     assert (manifest.policy.aim, manifest.policy.aim_value) == ("capacity", 0.1)

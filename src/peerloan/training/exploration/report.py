@@ -7,10 +7,11 @@ from collections.abc import Mapping, Sequence
 from markupsafe import Markup, escape
 
 from peerloan.reports import plots
+from peerloan.reports.charts import Tone
 from peerloan.reports.templating import render
+from peerloan.reports.wording import interval, percent, plain, signed
 from peerloan.training.exploration.findings import Finding, is_high, is_too_few, reading
 from peerloan.training.exploration.measure import Bin, Feature, Matrix, Progress, Study
-from peerloan.training.wording import interval, percent, plain, signed
 
 # Of so many features plots are drawn, each of which takes a fifth of a second; more hardly anyone
 # looks through.
@@ -131,7 +132,7 @@ def _distribution(feature: Feature) -> tuple[str, str]:
     )
 
 
-def _tone(each: Bin, average: float) -> plots.Tone:
+def _tone(each: Bin, average: float) -> Tone:
     if is_too_few(each, average):
         return "muted"
     return "late" if is_high(each, average) else "accent"

@@ -11,10 +11,10 @@ import numpy.typing as npt
 from peerloan.book import Book, EqualRows, read_loans
 from peerloan.model import probabilities
 from peerloan.registry import Bundle
+from peerloan.reports.wording import signed
 from peerloan.stats.arrays import Codes, Numbers
 from peerloan.stats.auc_interval import LEAST
 from peerloan.stats.estimate import Estimate
-from peerloan.training.wording import signed
 
 SAMPLES = 1_000
 _ENDS = (0.025, 0.975)

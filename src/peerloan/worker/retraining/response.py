@@ -25,9 +25,9 @@ from peerloan.registry import (
     StoreError,
     StoreFault,
 )
+from peerloan.reports.wording import loans, percent, several
 from peerloan.training import CANDIDATES, Aim, TrainingError, recalibrate, train
 from peerloan.training.search import Progress
-from peerloan.training.wording import loans, percent, several
 from peerloan.worker.retraining.challenger_evaluation import Judgement, judge
 from peerloan.worker.retraining.score_shift import (
     FARTHEST,
