@@ -7,13 +7,14 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
+from markupsafe import Markup
+
 from peerloan.registry import Manifest
-from peerloan.reports import plots
+from peerloan.reports import charts
 from peerloan.reports.charts import Line
 from peerloan.reports.data import (
     CalibrationFigures,
     FoldFigures,
-    PolicyReport,
     RecalibrationReport,
     Report,
     Shape,
@@ -57,7 +58,6 @@ def report_page(report: Report, manifest: Manifest) -> str:
     if isinstance(report, RecalibrationReport):
         chart = reliability_chart([("before", report.before), ("after", report.after)])
         return page("recalibration.html.j2", reliability_chart=chart)
-    assert isinstance(report, PolicyReport)  # noqa: S101  the last of the union
     return page("policy.html.j2", bands=band_ranges(report.policy))
 
 
@@ -139,7 +139,7 @@ def _resampling_findings(report: TrainingReport) -> list[str]:
     return sentences
 
 
-def reliability_chart(figures: Sequence[tuple[str, CalibrationFigures]]) -> str:
+def reliability_chart(figures: Sequence[tuple[str, CalibrationFigures]]) -> Markup:
     """Late rates against probabilities, with the diagonal on which they agree."""
     series = [
         dots(
@@ -149,7 +149,7 @@ def reliability_chart(figures: Sequence[tuple[str, CalibrationFigures]]) -> str:
         )
         for name, each in figures
     ]
-    return plots.lines(
+    return charts.lines(
         "Reliability",
         series,
         x_label="probability",
@@ -168,8 +168,8 @@ def dots(name: str, x: Sequence[float], y: Sequence[tuple[float, float, float]])
     return Line(name, tuple(x), values, low, high, style="dots")
 
 
-def _roc_chart(curves: Sequence[Line]) -> str:
-    return plots.lines(
+def _roc_chart(curves: Sequence[Line]) -> Markup:
+    return charts.lines(
         "ROC curve",
         curves,
         x_label="of loans on time flagged",
@@ -182,8 +182,8 @@ def _roc_chart(curves: Sequence[Line]) -> str:
     )
 
 
-def _precision_chart(curves: Sequence[Line], rate: float) -> str:
-    return plots.lines(
+def _precision_chart(curves: Sequence[Line], rate: float) -> Markup:
+    return charts.lines(
         "Precision-recall curve",
         curves,
         x_label="recall",
@@ -196,13 +196,13 @@ def _precision_chart(curves: Sequence[Line], rate: float) -> str:
     )
 
 
-def _fold_chart(folds: Sequence[FoldFigures], mean: float) -> str:
+def _fold_chart(folds: Sequence[FoldFigures], mean: float) -> Markup:
     line = dots(
         "AUC", [fold.fold for fold in folds], [(fold.auc, *fold.interval) for fold in folds]
     )
     low = math.floor(20 * min(line.low or (0.5,))) / 20
     high = math.ceil(20 * max(line.high or (1.0,))) / 20
-    return plots.lines(
+    return charts.lines(
         "AUC by fold",
         [line],
         x_label="fold",
@@ -213,7 +213,7 @@ def _fold_chart(folds: Sequence[FoldFigures], mean: float) -> str:
     )
 
 
-def _shape_charts(shapes: Sequence[Shape]) -> dict[str, str]:
+def _shape_charts(shapes: Sequence[Shape]) -> dict[str, Markup]:
     """The chart of each field that is used and fits on an axis, all on one vertical scale."""
     most = 1.05 * max(line.odds for shape in shapes for line in shape.lines)
     return {
@@ -225,9 +225,9 @@ def _shape_charts(shapes: Sequence[Shape]) -> dict[str, str]:
     }
 
 
-def _level_shape(shape: Shape, most: float) -> str:
+def _level_shape(shape: Shape, most: float) -> Markup:
     lines = shape.lines[:_MOST_BARS]
-    return plots.bars(
+    return charts.bars(
         f"Odds by {shape.name}",
         [line.values for line in lines],
         [line.odds for line in lines],
@@ -239,8 +239,8 @@ def _level_shape(shape: Shape, most: float) -> str:
     )
 
 
-def _number_shape(shape: Shape, curve: Line, most: float) -> str:
-    return plots.lines(
+def _number_shape(shape: Shape, curve: Line, most: float) -> Markup:
+    return charts.lines(
         f"Odds by {shape.name}",
         [curve],
         x_label="" if shape.is_percent else shape.unit,
