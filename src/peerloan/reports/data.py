@@ -321,6 +321,7 @@ class PolicyReport(ReportHead, frozen=True, kw_only=True, tag="policy"):
     """
 
     base: str
+    is_sample: bool
     figures: Mapping[str, float]
     base_page: str | None
 

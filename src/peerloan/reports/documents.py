@@ -61,6 +61,7 @@ def _without_data(definition: Definition, base: str, base_page: str | None) -> D
             candidate=manifest.candidate,
             policy=manifest.policy,
             base=base,
+            is_sample=manifest.sample,
             figures=figures_at(manifest.policy, manifest.trade_off),
             base_page=None if base_page is None else _BASE_PAGE_FILE,
         )

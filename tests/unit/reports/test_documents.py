@@ -68,9 +68,9 @@ def recalibrated(
     )
 
 
-def publish(store: Store, documents: bool = True) -> str:
+def publish(store: Store, documents: bool = True, sample: bool = False) -> str:
     """A version with the report, or one of a release before reports had data."""
-    report = recalibrated()
+    report = recalibrated(sample=sample)
     loans = Loans.of(DEFINITION, [(1.0,), (2.0,)])
 
     def write(manifest: Manifest) -> Mapping[str, str]:
@@ -163,12 +163,12 @@ def test_a_changed_policy_stands_below_the_heading(tmp_path: Path, times: int) -
     assert f"Version `{version}`" in (store.document(version, "card.md") or "")
 
 
-@pytest.mark.parametrize("times", [1, 2])
+@pytest.mark.parametrize(("times", "sample"), [(1, False), (1, True), (2, False)])
 def test_a_version_of_a_release_before_report_data_gets_a_page_of_its_policy(
-    tmp_path: Path, times: int
+    tmp_path: Path, times: int, sample: bool
 ) -> None:
     store = Store(tmp_path / "store")
-    first = version = publish(store, documents=False)
+    first = version = publish(store, documents=False, sample=sample)
     assert store.load(first).version == first
     for time in range(times):
         policy = Policy.by_cost(6 + time)
@@ -179,6 +179,7 @@ def test_a_version_of_a_release_before_report_data_gets_a_page_of_its_policy(
     )
     assert 'href="base_report.html"' in text
     assert store.document(version, "base_report.html") == "<p>mine</p>"
+    assert ("no decision about a person may rest on" in words(text)) == sample
     report = decode_report(store.document(version, "report.json") or "")
     assert isinstance(report, PolicyReport)
     assert (report.base, report.policy) == (first, Policy.by_cost(6))
