@@ -73,7 +73,7 @@ class TrialFigures(msgspec.Struct, frozen=True):
     mean: Mapping[str, float]
     error: Mapping[str, float]
     is_chosen: bool = False
-    is_own: bool = False
+    is_reported: bool = False
 
 
 class ResamplingComparison(msgspec.Struct, frozen=True):
@@ -147,18 +147,18 @@ class FoldFigures(msgspec.Struct, frozen=True):
 class LaterFigures(msgspec.Struct, frozen=True):
     """Figures of the later book's loans, of which some are late and some are not."""
 
-    figures: Mapping[str, float]
+    metrics: Mapping[str, float]
     auc_interval: tuple[float, float]
     calibration: CalibrationFigures
 
 
 class LaterBook(msgspec.Struct, frozen=True):
-    """A book of a later time; `judged` is None if all its loans have the same outcome."""
+    """A book of a later time; `figures` is None if all its loans have the same outcome."""
 
     book: str
     rate: Rate
     bands: tuple[BandRow, ...]
-    judged: LaterFigures | None
+    figures: LaterFigures | None
 
 
 class Shape(msgspec.Struct, frozen=True):
@@ -251,7 +251,7 @@ class ReportHead(msgspec.Struct, frozen=True, kw_only=True):
 class TrainingReport(ReportHead, frozen=True, kw_only=True, tag="training"):
     """How a candidate was searched, how good it is, and what it does.
 
-    `candidates` are each candidate's best trial, `tried` all trials; `own` is this candidate's.
+    `candidates` are each candidate's best trial, `trial` is that of this one, `tried` are all.
     `curves` are named `roc` and `precision`.
     """
 
@@ -265,7 +265,7 @@ class TrainingReport(ReportHead, frozen=True, kw_only=True, tag="training"):
     chosen: str
     why: str
     folds: tuple[FoldFigures, ...]
-    own: TrialFigures
+    trial: TrialFigures
     candidates: tuple[TrialFigures, ...]
     tried: tuple[TrialFigures, ...]
     resampling: tuple[ResamplingComparison, ...]

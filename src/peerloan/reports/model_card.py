@@ -77,7 +77,7 @@ Version `{manifest.version}`, made {manifest.created}.
 {_source(trained_on)}
 {_recalibrated(recalibrated_on)}
 ## How well it does
-{_judged_on(recalibrated_on)}
+{_validation_text(recalibrated_on)}
 
 {_table(["figure", "value", "95 % interval"], _figures(manifest.metrics, manifest.intervals))}
 
@@ -127,7 +127,7 @@ Log-odds were shifted and scaled to fit these outcomes; the ranking and the reas
 """
 
 
-def _judged_on(recalibrated_on: TrainedOn | None) -> str:
+def _validation_text(recalibrated_on: TrainedOn | None) -> str:
     if recalibrated_on is None:
         return (
             "On loans that it was not fitted on, by cross-validation; the version itself was "

@@ -75,8 +75,8 @@ def _notice(report: Report, manifest: Manifest) -> str | None:
 def _training_values(report: TrainingReport) -> dict[str, Any]:
     """What the training report's template needs beside the data."""
     books = [("cross-validated", report.calibration)]
-    if report.later is not None and report.later.judged is not None:
-        books.append(("later book", report.later.judged.calibration))
+    if report.later is not None and report.later.figures is not None:
+        books.append(("later book", report.later.figures.calibration))
     scorecard = report.scorecard
     return {
         "intended_use": INTENDED_USE,
@@ -87,7 +87,7 @@ def _training_values(report: TrainingReport) -> dict[str, Any]:
         "roc_chart": _roc_chart(report.curves["roc"]),
         "precision_chart": _precision_chart(report.curves["precision"], report.rate.rate),
         "reliability_chart": reliability_chart(books),
-        "fold_chart": _fold_chart(report.folds, report.own.mean["auc"]),
+        "fold_chart": _fold_chart(report.folds, report.trial.mean["auc"]),
         "shape_charts": {} if scorecard is None else _shape_charts(scorecard.shapes),
         "scale": {"score": SCORE, "odds": ODDS, "double": TO_DOUBLE},
         "window": window(report.horizon),
@@ -96,25 +96,25 @@ def _training_values(report: TrainingReport) -> dict[str, Any]:
 
 def _summary(report: TrainingReport) -> list[str]:
     """What was chosen and why, and how good it is, in sentences."""
-    own, why = report.own, report.why
-    if own.is_chosen:
-        sentences = [f"The candidate {own.candidate} was chosen: {why}."]
+    trial, why = report.trial, report.why
+    if trial.is_chosen:
+        sentences = [f"The candidate {trial.candidate} was chosen: {why}."]
     else:
         sentences = [
-            f"This report is of {own.candidate}, which was not chosen.",
+            f"This report is of {trial.candidate}, which was not chosen.",
             f"{why[:1].upper()}{why[1:]}.",
         ]
-    auc = own.mean["auc"]
+    auc = trial.mean["auc"]
     sentences.append(
-        f"Of a late loan and one on time, {own.candidate} takes the late one for the riskier in "
-        f"{percent(auc)} of all pairs (AUC {auc:.4f}, standard error {own.error['auc']:.4f}), on "
+        f"Of a late loan and one on time, {trial.candidate} takes the late one for the riskier in "
+        f"{percent(auc)} of all pairs (AUC {auc:.4f}, standard error {trial.error['auc']:.4f}), on "
         "loans that it was not fitted on."
     )
-    if report.later is not None and report.later.judged is not None:
-        low, high = report.later.judged.auc_interval
+    if report.later is not None and report.later.figures is not None:
+        low, high = report.later.figures.auc_interval
         sentences.append(
             f"On the later book {report.later.book} its AUC is "
-            f"{report.later.judged.figures['auc']:.4f} ({low:.3f}–{high:.3f})."
+            f"{report.later.figures.metrics['auc']:.4f} ({low:.3f}–{high:.3f})."
         )
     return sentences
 

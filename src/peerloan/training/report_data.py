@@ -60,7 +60,7 @@ def training_report(study: Study) -> TrainingReport:
         chosen=chosen.candidate,
         why=study.found.why,
         folds=_folds(study),
-        own=_trial(own, own, chosen),
+        trial=_trial(own, own, chosen),
         candidates=tuple(_trial(trial, own, chosen) for trial in study.found.best),
         tried=tuple(_trial(trial, own, chosen) for trial in tried),
         resampling=_resampling(tried),
@@ -99,7 +99,7 @@ def _trial(trial: Trial, own: Trial, chosen: Trial) -> TrialFigures:
         mean={name: trial.mean(name) for name in FIGURES},
         error={name: trial.error(name) for name in FIGURES},
         is_chosen=trial is chosen,
-        is_own=trial is own,
+        is_reported=trial is own,
     )
 
 
@@ -194,17 +194,17 @@ def _later(study: Study) -> LaterBook | None:
     if study.later is None:
         return None
     margins, late = study.later.margins, study.later.late
-    judged = None
+    later_figures = None
     if 0 < late.sum() < len(late):
         found = figures(late, margins, study.policy.threshold_margin)
-        judged = LaterFigures(
+        later_figures = LaterFigures(
             found, auc_interval(late, found["auc"]), calibration_figures(reliability(margins, late))
         )
     return LaterBook(
         book=study.later.book,
         rate=Rate.of(int(late.sum()), len(late)),
         bands=band_rows(study.policy, ScoredOutcomes(margins, late)),
-        judged=judged,
+        figures=later_figures,
     )
 
 

@@ -206,7 +206,7 @@ def test_the_page_is_rendered_from_the_data_that_stand_beside_it(page: str) -> N
     assert written["report.html"] == page
     assert "Version <code>additive-1</code>, made 2026-01-01T00:00:00+00:00" in page
     assert [fold.auc for fold in report.folds] == [fold["auc"] for fold in GOOD.by_fold]
-    assert report.own.mean == {name: GOOD.mean(name) for name in FIGURES}
+    assert report.trial.mean == {name: GOOD.mean(name) for name in FIGURES}
 
 
 @pytest.mark.parametrize("kind", ["full", "bare", "onnx"])
