@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 from peerloan.loan.text import counted
 from peerloan.model import BANDS
+from peerloan.reports.wording import percent, show_rate, signed
 from peerloan.stats.bootstrap import Compared
 from peerloan.stats.measures import Rate
 from peerloan.training.comparison import Comparison, Figures
-from peerloan.training.wording import percent, show_rate, signed
 
 _NAMES = (
     "AUC",

@@ -180,9 +180,8 @@ def delete(version: str) -> None:
 @AIM
 def policy(version: str, aim: tuple[str, float]) -> None:
     """Publish a version anew with another threshold and its bands."""
-    # The card is written by the room that trains, which serving need not have installed.
-    from peerloan.reports.model_card import model_card
-    from peerloan.reports.recalibration_report import under_another_policy
+    # Templates take a while to import, and no other command here needs them.
+    from peerloan.reports.documents import new_policy_documents
 
     here = store()
     manifest = here.manifest(version)
@@ -190,20 +189,7 @@ def policy(version: str, aim: tuple[str, float]) -> None:
         changed = Policy.by_aim(*aim, manifest.trade_off)
     except ValueError as error:
         raise No(f"{version}: {error}") from None
-    revised = manifest.under(changed)
-    card = model_card(
-        manifest.candidate,
-        here.definition(version),
-        manifest.trained_on,
-        revised.metrics,
-        revised.intervals,
-        changed,
-        revised.recalibrated_on,
-    )
-    documents = {"card.md": card}
-    if report := here.document(version, "report.html"):
-        documents["report.html"] = under_another_policy(report, version, changed)
-    new = here.revise(version, changed, documents)
+    new = here.revise(version, changed, new_policy_documents(here, version))
     click.echo(new)
     note(f"{new}: yes from a probability of {changed.threshold:.4g} on; promote it to serve it")
 

@@ -6,7 +6,7 @@ from peerloan.registry.bundle import ONNX_TOLERANCE, Bundle, Decision
 from peerloan.registry.errors import RegistryError
 from peerloan.registry.explanations import Explanation
 from peerloan.registry.manifest import BundleError, Manifest, Score, TrainedOn
-from peerloan.registry.packaging import Draft, Judged, OnnxParts, draft
+from peerloan.registry.packaging import Draft, OnnxParts, ValidationFigures, draft
 from peerloan.registry.servable import Interface
 from peerloan.registry.store import Store
 from peerloan.registry.time_limits import StoreTimeout, some_call_hangs
@@ -21,7 +21,6 @@ __all__ = [
     "Draft",
     "Explanation",
     "Interface",
-    "Judged",
     "Manifest",
     "OnnxParts",
     "RegistryError",
@@ -32,6 +31,7 @@ __all__ = [
     "StoreFault",
     "StoreTimeout",
     "TrainedOn",
+    "ValidationFigures",
     "draft",
     "some_call_hangs",
 ]

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -38,7 +38,14 @@ from peerloan.registry.manifest import (
     read_document,
     read_manifest,
 )
-from peerloan.registry.packaging import Draft, OnnxParts, read_onnx_parts, with_policy
+from peerloan.registry.packaging import (
+    DocumentWriter,
+    Draft,
+    OnnxParts,
+    read_onnx_parts,
+    with_policy,
+    write_no_documents,
+)
 from peerloan.registry.servable import prove_servable
 from peerloan.registry.time_limits import Calls, limited
 
@@ -111,7 +118,10 @@ class Store:
 
     @limited("publishing", is_writing=True, is_long=True)
     def publish(self, draft: Draft) -> str:
-        """Write a new version and return its name; it exists wholly or not at all."""
+        """Write a new version and return its name; it exists wholly or not at all.
+
+        The name is reserved first, so documents are rendered with it.
+        """
         self.check_model(draft.manifest.model)
         now = datetime.now(UTC)
         try:
@@ -137,10 +147,15 @@ class Store:
         return read_onnx_parts(self.folder(version))
 
     @limited("publishing anew", is_writing=True, is_long=True)
-    def revise(self, version: str, policy: Policy, documents: Mapping[str, str]) -> str:
-        """Publish a version anew under another policy; `documents` replace those of their name."""
+    def revise(
+        self,
+        version: str,
+        policy: Policy,
+        write_documents: DocumentWriter = write_no_documents,
+    ) -> str:
+        """Publish a version anew under another policy, with these documents anew."""
         return self.publish(
-            with_policy(self.load(version), self.folder(version), policy, documents)
+            with_policy(self.load(version), self.folder(version), policy, write_documents)
         )
 
     @limited("deleting", is_writing=True)

@@ -17,9 +17,15 @@ from peerloan.loan.text import show_given
 from peerloan.model import Calibration, Policy, Profile, Scorecard
 from peerloan.model.onnx_model import OnnxModel
 from peerloan.model.policy import DEFAULT_RATIO, check_aim
-from peerloan.registry import Draft, Judged, OnnxParts, Score, Store, draft
-from peerloan.reports.model_card import model_card
-from peerloan.reports.training_report import training_report
+from peerloan.registry import (
+    Draft,
+    OnnxParts,
+    Score,
+    Store,
+    ValidationFigures,
+    draft,
+)
+from peerloan.reports.documents import new_version_documents
 from peerloan.stats.arrays import Numbers
 from peerloan.stats.calibration import logistic
 from peerloan.stats.discrimination import auc_interval
@@ -30,6 +36,7 @@ from peerloan.training.candidates import CANDIDATES
 from peerloan.training.compile.scorecard import rescaled
 from peerloan.training.evaluation import FIGURES, figures
 from peerloan.training.folds import without_shared
+from peerloan.training.report_data import training_report
 from peerloan.training.search import (
     FOLDS,
     QUICK_FOLDS,
@@ -239,19 +246,9 @@ def _draft(
         # Out of fold: a model is surer of loans that it was fitted on than of any later one.
         profile=Profile.of(table.loans, table.late, logistic(margins)),
         trained_on=table.trained_on,
-        judged=Judged(metrics, intervals, _scores(found), offered),
+        validation=ValidationFigures(metrics, intervals, _scores(found), offered),
         libraries=libraries(),
-        documents={
-            "report.html": training_report(study),
-            "card.md": model_card(
-                trial.candidate,
-                table.loans.definition,
-                table.trained_on,
-                metrics,
-                intervals,
-                policy,
-            ),
-        },
+        write_documents=new_version_documents(table.loans.definition, training_report(study)),
     )
 
 

@@ -8,19 +8,20 @@ from peerloan.book import Book
 from peerloan.loan import Loans
 from peerloan.model import Calibration, Policy, Scorecard
 from peerloan.model.reference_profile import Profile
-from peerloan.registry import Bundle, Draft, Judged, OnnxParts, Store, draft
-from peerloan.reports.model_card import model_card
-from peerloan.reports.recalibration_report import Recalibrated, recalibration_report
-from peerloan.reports.sections import Judgement
-from peerloan.stats.calibration import logistic
+from peerloan.registry import Bundle, OnnxParts, Store, ValidationFigures, draft
+from peerloan.reports.data import RecalibrationReport
+from peerloan.reports.documents import new_version_documents
+from peerloan.reports.sections import ScoredOutcomes, at_policy, policy_figures
+from peerloan.stats.calibration import logistic, reliability
 from peerloan.stats.discrimination import auc_interval
 from peerloan.training.calibration import cross_fitted, fit_calibration, is_informative
 from peerloan.training.compile.scorecard import rescaled
 from peerloan.training.evaluation import figures
 from peerloan.training.folds import equal_groups, stratified
 from peerloan.training.pipeline import Aim, PublishedCandidate, libraries
+from peerloan.training.report_data import calibration_figures
 from peerloan.training.search import Progress
-from peerloan.training.table import OnTable, TrainingError, read_table
+from peerloan.training.table import OnTable, Table, TrainingError, read_table
 from peerloan.training.trade_off import trade_off
 
 _FOLDS = 5
@@ -74,39 +75,57 @@ def recalibrate(
             bundle.profile, late=measured.late, probability=measured.probability
         ),
         trained_on=before.trained_on,
-        judged=Judged(found, intervals, before.candidates, offered),
+        validation=ValidationFigures(found, intervals, before.candidates, offered),
         libraries=libraries(),
-        documents={
-            "report.html": recalibration_report(
-                Recalibrated(
-                    version=version,
-                    candidate=before.candidate,
-                    definition=bundle.definition,
-                    trained_on=before.trained_on,
-                    book=table.trained_on,
-                    scale=scale,
-                    before=Judgement("before", raw, table.late),
-                    after=Judgement("after", margins, table.late),
-                    auc=found["auc"],
-                    policy=policy,
-                    trade_off=offered,
-                    doubts=tuple(table.doubts.texts),
-                )
+        recalibrated_on=table.trained_on,
+        write_documents=new_version_documents(
+            bundle.definition,
+            recalibration_report(
+                bundle,
+                table,
+                scale,
+                before=ScoredOutcomes(raw, table.late),
+                after=ScoredOutcomes(margins, table.late),
+                policy=policy,
             ),
-            "card.md": model_card(
-                before.candidate,
-                bundle.definition,
-                before.trained_on,
-                found,
-                intervals,
-                policy,
-                table.trained_on,
-            ),
-        },
+        ),
     )
-    manifest = msgspec.structs.replace(made.manifest, recalibrated_on=table.trained_on)
-    published = store.publish(Draft(manifest, made.files))
-    return PublishedCandidate(before.candidate, published, found, chosen=True)
+    return PublishedCandidate(before.candidate, store.publish(made), found, chosen=True)
+
+
+def recalibration_report(
+    bundle: Bundle,
+    table: Table,
+    scale: Calibration,
+    *,
+    before: ScoredOutcomes,
+    after: ScoredOutcomes,
+    policy: Policy,
+) -> RecalibrationReport:
+    """The report's data, but for the new version's name.
+
+    `before` are the old version's margins on the newer book, `after` the new one's, out of fold.
+    """
+    definition, late = bundle.definition, table.late
+    auc = figures(late, after.margins, policy.threshold_margin)["auc"]
+    return RecalibrationReport(
+        model=definition.model,
+        candidate=bundle.manifest.candidate,
+        policy=policy,
+        base=bundle.version,
+        label=definition.label.column,
+        late=str(definition.label.late),
+        trained_on=bundle.manifest.trained_on,
+        book=table.trained_on,
+        doubts=tuple(table.doubts.texts),
+        scale=scale,
+        before=calibration_figures(reliability(before.margins, late)),
+        after=calibration_figures(reliability(after.margins, late)),
+        auc=auc,
+        auc_interval=auc_interval(late, auc),
+        at_threshold=at_policy(policy, after),
+        thresholds=policy_figures(policy, trade_off(after.margins, late), after),
+    )
 
 
 def _rescaled(bundle: Bundle, store: Store, scale: Calibration) -> Scorecard | OnnxParts:

@@ -23,7 +23,7 @@ from peerloan.book import open_book
 from peerloan.cli import main
 from peerloan.loan import Field, Loans, default_definition, read_definition
 from peerloan.model import LevelTable, NumberTable, Policy, Profile, Scorecard
-from peerloan.registry import Draft, Judged, Store, TrainedOn, draft
+from peerloan.registry import Draft, Store, TrainedOn, ValidationFigures, draft
 from peerloan.settings import settings_table
 
 FORMATS = Path(__file__).parents[2] / "formats"
@@ -505,9 +505,8 @@ def stricter() -> Draft:
         policy=Policy.by_cost(),
         profile=Profile.of(loans, nothing, nothing + 0.02),
         trained_on=TrainedOn("nothing", "0", 4, 0, sample=False),
-        judged=Judged({"auc": 0.5}, {}, (), ()),
+        validation=ValidationFigures({"auc": 0.5}, {}, (), ()),
         libraries={},
-        documents={},
     )
 
 

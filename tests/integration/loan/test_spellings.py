@@ -28,7 +28,7 @@ from peerloan.loan import Checks, Definition, Field, Label, Loans, Roles, Value
 from peerloan.model import LevelTable, NumberTable, Policy, Profile, Scorecard
 from peerloan.model.arithmetic import to_unit
 from peerloan.monitoring.counting.counts import Counting
-from peerloan.registry import Bundle, Judged, Store, TrainedOn, draft
+from peerloan.registry import Bundle, Store, TrainedOn, ValidationFigures, draft
 from peerloan.settings import Settings
 from peerloan.uuid7 import Ids
 from peerloan.uuid7 import text as id_text
@@ -94,9 +94,9 @@ def publish(store: Store, spelled: Definition) -> str:
         policy=Policy.by_cost(8.0),
         profile=Profile.of(loans, late.astype(np.float64), np.linspace(0.01, 0.4, 40)),
         trained_on=TrainedOn("made by hand", "0" * 64, 40, int(late.sum()), sample=False),
-        judged=Judged({"auc": 0.75, "brier": 0.1}, {}, (), ()),
+        validation=ValidationFigures({"auc": 0.75, "brier": 0.1}, {}, (), ()),
         libraries={},
-        documents={"card.md": "# spelled\n"},
+        write_documents=lambda _manifest: {"card.md": "# spelled\n"},
     )
     version = store.publish(made)
     store.promote(version)

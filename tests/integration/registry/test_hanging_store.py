@@ -89,7 +89,7 @@ def challenge_behind_the_back(store: Store, version: str) -> None:
 
 def another(store: Store, version: str) -> str:
     """The version under another policy."""
-    return store.revise(version, store.load(version).policy.by_cost(10), {})
+    return store.revise(version, store.load(version).policy.by_cost(10))
 
 
 @pytest.mark.parametrize("name", ["manifest.json", "model.onnx"])

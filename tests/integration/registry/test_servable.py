@@ -20,7 +20,7 @@ from peerloan.loan import Definition, Field, Label, Loans, Roles
 from peerloan.loan.definition import RESERVED
 from peerloan.loan.text import text_fault
 from peerloan.model import LevelTable, NumberTable, Policy, Profile, Scorecard
-from peerloan.registry import BundleError, Judged, Store, TrainedOn, draft
+from peerloan.registry import BundleError, Store, TrainedOn, ValidationFigures, draft
 from peerloan.settings import Settings
 from peerloan.web import create_app
 from peerloan.web.auth.tokens import Tokens
@@ -171,8 +171,7 @@ def published(store: Store, definition: Definition) -> str:
             policy=Policy.by_cost(),
             profile=Profile.of(loans, column * 0, column * 0 + 0.1),
             trained_on=TrainedOn("nothing", "0", 8, 0, sample=False),
-            judged=Judged({"auc": 0.5}, {}, (), ()),
+            validation=ValidationFigures({"auc": 0.5}, {}, (), ()),
             libraries={},
-            documents={},
         )
     )

@@ -11,7 +11,7 @@ from sklearn.metrics import roc_auc_score
 from peerloan.loan import Definition, Loans, parse_definition
 from peerloan.model import NumberTable, Policy, Profile, Scorecard
 from peerloan.model.arithmetic import to_unit
-from peerloan.registry import Bundle, Judged, TrainedOn, draft
+from peerloan.registry import Bundle, TrainedOn, ValidationFigures, draft
 from peerloan.stats.arrays import Numbers
 from peerloan.training.comparison import Comparison, compare
 
@@ -43,9 +43,8 @@ def bundle(name: str, points: tuple[float, ...], threshold: float = 0.5) -> Bund
         policy=Policy.at(threshold, "cost", 1),
         profile=Profile.of(sample, np.array([0.0, 1, 0, 1, 0]), np.full(5, 0.5)),
         trained_on=TrainedOn("cars.csv", "0" * 64, 5, 2, False),
-        judged=Judged({"auc": 0.5}, {}, (), ()),
+        validation=ValidationFigures({"auc": 0.5}, {}, (), ()),
         libraries={},
-        documents={},
     )
     return made.named(name, "2026-01-01T00:00:00Z")[1]
 

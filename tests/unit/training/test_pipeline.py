@@ -18,6 +18,8 @@ from peerloan.book import BookError, open_book
 from peerloan.loan import Checks, Definition, Loans, default_definition, parse_definition
 from peerloan.model import Calibration, NumberTable, Policy, Scorecard, probabilities
 from peerloan.registry import Bundle, BundleError, Store, StoreError
+from peerloan.reports.data import decode_report
+from peerloan.reports.pages import report_page
 from peerloan.sample_data import batches
 from peerloan.stats.arrays import Numbers
 from peerloan.stats.calibration import reliability
@@ -201,7 +203,11 @@ def test_a_manifest_holds_figures_intervals_candidates_and_the_trade_off(first_r
 def test_report_and_card_stand_in_the_bundle(first_run: Run) -> None:
     for outcome in first_run.outcomes:
         folder = first_run.store.root / "versions" / outcome.version
-        assert {"report.html", "card.md"} <= set(first_run.store.manifest(outcome.version).files)
+        manifest = first_run.store.manifest(outcome.version)
+        assert {"report.json", "report.html", "card.md"} <= set(manifest.files)
+        data = decode_report((folder / "report.json").read_bytes())
+        assert (data.version, data.created) == (outcome.version, manifest.created)
+        assert report_page(data, manifest) == (folder / "report.html").read_text("utf-8")
         report = (folder / "report.html").read_text("utf-8")
         card = (folder / "card.md").read_text("utf-8")
         for name in CANDIDATES:
@@ -681,7 +687,7 @@ def test_a_recalibrated_version_keeps_its_aim_or_takes_another(
 ) -> None:
     first = version_of("additive")
     policy = Policy.by_aim("capacity", 0.1, store.manifest(first).trade_off)
-    version = store.revise(first, policy, {})
+    version = store.revise(first, policy)
     outcome = recalibrate(version, open_book(newer_book), store)
     manifest = store.manifest(outcome.version)
     assert (manifest.policy.aim, manifest.policy.aim_value) == ("capacity", 0.1)

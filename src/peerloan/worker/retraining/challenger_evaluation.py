@@ -9,9 +9,9 @@ import numpy as np
 from peerloan.book import Book, EqualRows, read_loans
 from peerloan.model import probabilities
 from peerloan.registry import Bundle
+from peerloan.reports.wording import signed
 from peerloan.stats.arrays import Numbers
 from peerloan.stats.bootstrap import ChallengerVerdict, Compared, Scored, judge_challenger
-from peerloan.training.wording import signed
 
 
 def evaluate_challenger(champion: Bundle, challenger: Bundle, newest: Book) -> ChallengerVerdict:

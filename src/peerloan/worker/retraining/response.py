@@ -27,10 +27,10 @@ from peerloan.registry import (
     StoreError,
     StoreFault,
 )
+from peerloan.reports.wording import loans, percent, several
 from peerloan.stats.bootstrap import ChallengerVerdict
 from peerloan.training import CANDIDATES, Aim, TrainingError, recalibrate, train
 from peerloan.training.search import Progress
-from peerloan.training.wording import loans, percent, several
 from peerloan.worker.retraining.challenger_evaluation import (
     evaluate_challenger,
     verdict_json,

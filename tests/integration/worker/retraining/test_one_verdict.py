@@ -14,7 +14,7 @@ from peerloan.book import open_book
 from peerloan.loan import Loans, parse_definition
 from peerloan.model import NumberTable, Policy, Profile, Scorecard, probabilities
 from peerloan.model.arithmetic import to_unit
-from peerloan.registry import Judged, Store, TrainedOn, draft
+from peerloan.registry import Store, TrainedOn, ValidationFigures, draft
 from peerloan.worker.retraining.challenger_evaluation import evaluate_challenger
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -54,9 +54,8 @@ def publish(store: Store, points: tuple[float, ...]) -> str:
             policy=Policy.by_cost(),
             profile=Profile.of(sample, np.array([0.0, 1, 0, 1, 0]), np.full(5, 0.5)),
             trained_on=TrainedOn("cars.csv", "0" * 64, 5, 2, False),
-            judged=Judged({"auc": 0.5}, {}, (), ()),
+            validation=ValidationFigures({"auc": 0.5}, {}, (), ()),
             libraries={},
-            documents={},
         )
     )
 

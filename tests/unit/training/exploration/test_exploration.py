@@ -290,6 +290,9 @@ class Page(HTMLParser):
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.add(tag)
         for name, value in attrs:
+            # A strict Content-Security-Policy admits neither handlers nor styles of elements.
+            assert not name.startswith("on")
+            assert name != "style"
             if name == "id":
                 self.ids.append(value or "")
             if name in ("href", "src"):
