@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import os
 import re
 import shutil
 from collections.abc import Iterator
@@ -11,14 +10,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import pytest
 from selenium import webdriver
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.ui import Select, WebDriverWait
 
-from conftest import Service
+from helpers.programs import require
+from helpers.service import Service
 from peerloan.registry import Store
 
 CONTRAST = (Path(__file__).parent / "contrast.js").read_text("utf-8")
@@ -172,17 +171,7 @@ class Page:
 
 def browser(folder: Path, *options: str) -> webdriver.Chrome:
     """A headless Chromium with a fresh profile; skips the test if there is none."""
-    names = ("chromium", "chromium-browser", "google-chrome")
-    binary = next((found for name in names if (found := shutil.which(name))), None)
-    driver = shutil.which("chromedriver")
-    if binary is None or driver is None:
-        message = (
-            "no Chromium with its chromedriver here; install them to run the browser tests: "
-            "apt-get install chromium chromium-driver"
-        )
-        if os.environ.get("CI") == "true":
-            pytest.fail(message)
-        pytest.skip(message)
+    binary, driver = require("Chromium", "chromium", "chromedriver")
     chosen = webdriver.ChromeOptions()
     chosen.binary_location = binary
     for option in (

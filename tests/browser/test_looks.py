@@ -11,6 +11,8 @@ from selenium import webdriver
 from browser.page import Page, serving
 from browser.test_sign_in import sign_in, token
 
+pytestmark = pytest.mark.longer
+
 LONGEST_NAME = "anna.lindstrom@" + "x" * 49
 HEADER = "nav a, nav span, nav button"
 

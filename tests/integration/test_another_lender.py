@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import requests
 
-from conftest import Service
+from helpers.service import Service
 from peerloan.loan import Definition, read_definition
 from peerloan.registry import Store
 

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import requests
 
-from conftest import Service
+from helpers.service import Service
 from integration.test_another_lender import Form
 from peerloan.loan import Definition, Field, Label, Roles, parse_definition
 from peerloan.loan.definition import DefinitionError

@@ -11,10 +11,10 @@ from uuid import UUID
 import pytest
 from sqlalchemy import insert, inspect, select
 
+from helpers.postgres import Postgres
 from peerloan.database import Database, LedgerError
 from peerloan.database import tables as schema
 from peerloan.uuid7 import Ids
-from postgres import Postgres
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from flask.testing import FlaskClient
 
-from conftest import settings
-from ledgers import DAY_MS, Ledger, keep, now_ms, record
-from memory import measure
+from helpers.ledgers import DAY_MS, Ledger, keep, now_ms, record
+from helpers.memory import measure
+from helpers.service import settings
 from peerloan.ledger import Record
 from peerloan.ledger.queries import MAX_PAGE_BYTES, Wanted, page, stream
 from peerloan.ledger.records import Version, as_json

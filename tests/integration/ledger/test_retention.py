@@ -12,7 +12,7 @@ from uuid import UUID
 import pytest
 from sqlalchemy import delete, func, insert, select, update
 
-from ledgers import DAY_MS, Ledger, keep, now_ms, record
+from helpers.ledgers import DAY_MS, Ledger, keep, now_ms, record
 from peerloan import clock
 from peerloan.database import LedgerError, tables
 from peerloan.ledger import Entry, Key, Record, queries, retention

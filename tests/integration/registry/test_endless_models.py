@@ -16,7 +16,7 @@ import onnx
 import pytest
 from onnx import helper, numpy_helper
 
-from conftest import settings
+from helpers.service import settings
 from integration.registry.test_hanging_store import challenge_behind_the_back, eventually, readiness
 from peerloan.model import onnx_run
 from peerloan.registry import Judged, OnnxParts, Store, draft

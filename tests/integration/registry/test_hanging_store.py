@@ -21,7 +21,7 @@ import onnx
 import pytest
 from flask.testing import FlaskClient
 
-from conftest import Service, settings
+from helpers.service import Service, settings
 from integration.web.prediction.test_hot_swap import alias_behind_the_back
 from integration.web.prediction.test_shadow import ready
 from integration.web.telemetry.test_middleware import figures, predict

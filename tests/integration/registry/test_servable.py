@@ -13,7 +13,7 @@ import jsonschema
 import msgspec
 import pytest
 from flask.testing import FlaskClient
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from peerloan.loan import Definition, Field, Label, Loans, Roles
@@ -108,7 +108,6 @@ NAMES = st.text(
 ).filter(lambda name: text_fault(name) is None and name not in RESERVED)
 
 
-@settings(max_examples=25)
 @example(names=['a"', "b\\", "__class__", "self", "c: d", "loan"], levels=['"', "\\"])
 @given(
     names=st.lists(NAMES, min_size=6, max_size=6, unique=True),

@@ -19,8 +19,8 @@ import pytest
 from prometheus_client import generate_latest
 from sqlalchemy import select, update
 
-from conftest import settings
-from past import DAY_MS, Past, loans_of
+from helpers.past import DAY_MS, Past, loans_of
+from helpers.service import settings
 from peerloan.book import open_writer
 from peerloan.clock import now_ms
 from peerloan.database import Database, tables

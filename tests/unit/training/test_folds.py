@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.model_selection import StratifiedKFold, train_test_split
 
@@ -91,7 +91,6 @@ def test_equal_rows_are_found_and_stay_together(times: Codes) -> None:
     assert f"{again.sum():,} of {len(rows):,} rows" in found.sentence()
 
 
-@settings(max_examples=25)
 @given(st.integers(1, 10), st.integers(2, 6), st.integers(0, 2**32))
 def test_chance_explains_equal_rows_of_few_values(fields: int, levels: int, seed: int) -> None:
     """Also where some fields follow from others, as a grade from a rate."""

@@ -492,7 +492,7 @@ def asked(
 
 @given(loan=LOANS, ascii_only=st.booleans())
 @example(loan={f.name: f.default for f in DEFINITION.fields}, ascii_only=True)
-@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_whatever_is_accepted_replays(
     asked: tuple[Store, Database, FlaskClient], loan: dict[str, Any], ascii_only: bool
 ) -> None:

@@ -15,8 +15,8 @@ import pytest
 import requests
 from sqlalchemy import delete, select
 
-from conftest import Service
-from ledgers import Ledger, record
+from helpers.ledgers import Ledger, record
+from helpers.service import Service
 from peerloan.database import Database, tables
 from peerloan.ledger import Entry, Recorder, Seal
 from peerloan.ledger.audit.verify import verify

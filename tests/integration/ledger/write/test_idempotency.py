@@ -17,7 +17,7 @@ from flask.testing import FlaskClient
 from sqlalchemy import func, select, update
 from werkzeug.test import TestResponse
 
-from conftest import Service
+from helpers.service import Service
 from integration.web.api.test_inference_protocol import INFER, LENGTH, in_binary, tensors
 from peerloan.database import Database, LedgerUnavailable, tables
 from peerloan.ledger.write.entries import KEY_MS

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import requests
 
-from conftest import Service
+from helpers.service import Service
 from integration.web.api.test_predictions import MB, Api, columns, loans, started
 from integration.web.prediction.test_shadow import counted
 from integration.web.telemetry.test_middleware import figures

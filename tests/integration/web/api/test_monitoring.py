@@ -17,7 +17,7 @@ import pytest
 from flask.testing import FlaskClient
 from sqlalchemy import delete, insert, select
 
-from past import DAY_MS, Past, loans_of
+from helpers.past import DAY_MS, Past, loans_of
 from peerloan.book import open_writer
 from peerloan.database import Database, tables
 from peerloan.monitoring.alerts.delivery import signature

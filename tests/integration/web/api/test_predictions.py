@@ -26,10 +26,10 @@ import jsonschema
 import pytest
 import requests
 from flask.testing import FlaskClient
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
-from conftest import Service
+from helpers.service import Service
 from peerloan.loan import default_definition
 from peerloan.registry import Store
 from peerloan.settings import Settings
@@ -1196,7 +1196,6 @@ def check_any_answer(client: FlaskClient, body: bytes) -> None:
         assert found["status"] == answer.status_code
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(_values)
 @example({"\ud800": [1, 2], "dti": [1], "grade": [1]})
 @example([{"loan_id": "\ud800"}])
@@ -1204,7 +1203,6 @@ def test_arbitrary_json_is_answered(client: FlaskClient, value: object) -> None:
     check_any_answer(client, json.dumps(value).encode())
 
 
-@settings(max_examples=100, deadline=None)
 @given(st.dictionaries(_names, _scalars, max_size=3))
 def test_a_loan_with_arbitrary_values_is_answered(
     client: FlaskClient, changes: dict[str, object]
@@ -1214,7 +1212,6 @@ def test_a_loan_with_arbitrary_values_is_answered(
     check_any_answer(client, json.dumps(columns([good | changes, good | changes])).encode())
 
 
-@settings(max_examples=150, deadline=None)
 @given(st.binary(max_size=60))
 @example(b'{"\xff": 1}')
 @example(b"\xef\xbb\xbf")

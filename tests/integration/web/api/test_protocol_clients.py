@@ -17,9 +17,12 @@ from peerloan.web.auth.tokens import Tokens
 ROOT = Path(__file__).parents[4]
 PYTHON = ROOT / ".venv-clients/bin/python"
 OUTPUTS = ("probability", "late", "band", "reasons")
-pytestmark = pytest.mark.skipif(
-    not PYTHON.exists(), reason="the clients are not installed; `make test` installs them"
-)
+pytestmark = [
+    pytest.mark.longer,
+    pytest.mark.skipif(
+        not PYTHON.exists(), reason="the stock clients are not installed; `make test-all` does it"
+    ),
+]
 
 
 @pytest.fixture(scope="module", params=["open", "asks for tokens"])

@@ -18,7 +18,7 @@ import requests
 from flask.testing import FlaskClient
 from itsdangerous import URLSafeTimedSerializer
 
-from conftest import Service
+from helpers.service import Service
 from peerloan import __version__
 from peerloan.registry import Store
 from peerloan.settings import Settings

@@ -24,7 +24,7 @@ import msgspec
 import pytest
 import requests
 
-from conftest import Service
+from helpers.service import Service
 from peerloan.book import open_book
 from peerloan.loan import Checks, Definition, Field, default_definition
 from peerloan.registry import BreakingChange, Store

@@ -18,7 +18,7 @@ import pytest
 import requests
 from sqlalchemy import func, select
 
-from conftest import GUNICORN, SERVE, Service, settings
+from helpers.service import GUNICORN, SERVE, Service, settings
 from integration.web.telemetry.test_middleware import figures, predict
 from peerloan.database import Database
 from peerloan.database.tables import challenges

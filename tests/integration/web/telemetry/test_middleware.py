@@ -16,7 +16,7 @@ import pytest
 import requests
 from prometheus_client.parser import text_string_to_metric_families
 
-from conftest import Service, settings
+from helpers.service import Service, settings
 from peerloan.registry import Store
 
 Serve = Callable[..., Service]

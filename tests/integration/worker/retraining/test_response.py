@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import pytest
 from sqlalchemy import text
 
-from conftest import settings
+from helpers.service import settings
 from peerloan.book import Fingerprint, open_book, read_loans
 from peerloan.database import Database
 from peerloan.monitoring.alerts.rules import Spoken

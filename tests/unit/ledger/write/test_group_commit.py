@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from ledger_load import rows
+from helpers.ledger_load import rows
 from peerloan.database import Database, LedgerUnavailable, RecordRefused
 from peerloan.ledger import Chain, Entry, Record, Seal, Version
 from peerloan.ledger.write import group_commit as writer_module
