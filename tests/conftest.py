@@ -14,6 +14,7 @@ import hypothesis
 import pytest
 import requests
 
+from helpers.apps import close_apps, count_open
 from helpers.postgres import Postgres
 from helpers.programs import describe_skipped, require
 from helpers.service import SERVE, Service, settings
@@ -45,9 +46,9 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What needs a PostgreSQL server of its own takes longer."""
+    """A test that starts a server of its own takes longer."""
     for item in items:
-        if "postgres" in getattr(item, "fixturenames", ()):
+        if {"postgres", "serve"} & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.longer)
 
 
@@ -68,6 +69,22 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     reporter: Any = session.config.pluginmanager.get_plugin("terminalreporter")
     if os.environ.get("CI") and reporter is not None and reporter.stats.get("skipped"):
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _module_apps() -> Iterator[None]:
+    """Close the applications that a module's fixtures made."""
+    opened = count_open()
+    yield
+    close_apps(opened)
+
+
+@pytest.fixture(autouse=True)
+def _test_apps(_module_apps: None) -> Iterator[None]:
+    """Close the applications that a test made."""
+    opened = count_open()
+    yield
+    close_apps(opened)
 
 
 @pytest.fixture
@@ -130,10 +147,13 @@ def version_of(store: Store) -> Callable[[str], str]:
 
 @pytest.fixture
 def run(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """Run `peerloan …` as a process in the test's folder, on the test's store."""
+    """Run `peerloan …` as a process in the test's folder, on the test's store.
+
+    The timeout only ends a hang: a busy machine takes minutes for what a quiet one does in seconds.
+    """
 
     def call(
-        *arguments: object, timeout: float = 120, ledger: str = ""
+        *arguments: object, timeout: float = 600, ledger: str = ""
     ) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [sys.executable, "-m", "peerloan", *map(str, arguments)],

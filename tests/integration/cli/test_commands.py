@@ -525,6 +525,7 @@ def test_a_version_of_another_model_is_no_champion(
 # From a table to a champion
 
 
+@pytest.mark.longer
 def test_define_train_promote_and_score_as_processes(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -17,10 +17,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from werkzeug.test import TestResponse
 
+from helpers.apps import create_app
 from peerloan.loan import default_definition
 from peerloan.registry import Store
 from peerloan.settings import Settings
-from peerloan.web import create_app
 from peerloan.web.auth.tokens import Tokens
 
 JSON = "application/json"

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from flask.testing import FlaskClient
 
+from helpers.apps import create_app
 from helpers.ledgers import DAY_MS, Ledger, keep, now_ms, record
 from helpers.memory import measure
 from helpers.service import settings
@@ -21,7 +22,6 @@ from peerloan.loan import Checks
 from peerloan.model import BANDS
 from peerloan.registry import Store
 from peerloan.settings import Settings
-from peerloan.web import create_app
 
 PADDED_BYTES = 4_900_000
 LOANS = 60

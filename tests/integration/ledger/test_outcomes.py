@@ -26,6 +26,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import func, select, text, update
 
+from helpers.apps import create_app
 from helpers.service import settings as process_settings
 from peerloan.cli import main
 from peerloan.database import Database, LedgerUnavailable
@@ -36,7 +37,6 @@ from peerloan.loan import Problem, default_definition, parse_definition
 from peerloan.registry import Store
 from peerloan.settings import Settings
 from peerloan.uuid7 import text as id_text
-from peerloan.web import create_app
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 Rows = Sequence[dict[str, Any]]

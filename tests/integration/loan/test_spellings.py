@@ -17,6 +17,7 @@ import pytest
 from click.testing import CliRunner
 from flask.testing import FlaskClient
 
+from helpers.apps import create_app
 from peerloan.book import open_book, read_loans
 from peerloan.cli.main import peerloan
 from peerloan.database import Database
@@ -32,7 +33,6 @@ from peerloan.registry import Bundle, Judged, Store, TrainedOn, draft
 from peerloan.settings import Settings
 from peerloan.uuid7 import Ids
 from peerloan.uuid7 import text as id_text
-from peerloan.web import create_app
 
 NAMES = ("amount", "region", "home", "stage")
 # One value in each of its spellings: as text, and as JSON and Arrow have it.

@@ -21,6 +21,7 @@ import onnx
 import pytest
 from flask.testing import FlaskClient
 
+from helpers.apps import create_app
 from helpers.service import Service, settings
 from integration.web.prediction.test_hot_swap import alias_behind_the_back
 from integration.web.prediction.test_shadow import ready
@@ -29,7 +30,6 @@ from peerloan.registry import Bundle, BundleError, Draft, Store, StoreTimeout, t
 from peerloan.registry import manifest as manifests
 from peerloan.registry.manifest import read_manifest
 from peerloan.settings import Settings
-from peerloan.web import create_app
 from peerloan.web.prediction import serving_models as following
 from peerloan.web.prediction.serving_models import Champion
 

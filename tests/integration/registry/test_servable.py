@@ -16,13 +16,13 @@ from flask.testing import FlaskClient
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from helpers.apps import create_app
 from peerloan.loan import Definition, Field, Label, Loans, Roles
 from peerloan.loan.definition import RESERVED
 from peerloan.loan.text import text_fault
 from peerloan.model import LevelTable, NumberTable, Policy, Profile, Scorecard
 from peerloan.registry import BundleError, Judged, Store, TrainedOn, draft
 from peerloan.settings import Settings
-from peerloan.web import create_app
 from peerloan.web.auth.tokens import Tokens
 
 Versions = Callable[[str], str]

@@ -103,6 +103,7 @@ class Writer:
         self._turn = threading.Lock()
         self._thread: threading.Thread | None = None
         self._wake, self._all = threading.Event(), threading.Event()
+        self._closed = threading.Event()
         self._expected, self._patience, self._gathers = 1, 0.0, False
         self._chain: Chain | None = None
         self._down: str | None = None
@@ -136,7 +137,7 @@ class Writer:
     @property
     def runs(self) -> bool:
         """Whether somebody may still be told: until a moment after the process's main thread."""
-        if threading.main_thread().is_alive():
+        if threading.main_thread().is_alive() and not self._closed.is_set():
             return True
         return self._thread is not None and self._thread.is_alive()
 
@@ -156,6 +157,13 @@ class Writer:
         if self._gathers and len(self._queue) >= self._expected:
             self._all.set()
 
+    def close(self) -> None:
+        """Commit what was handed over, close the chain and end the threads. Call `put` no more."""
+        self._closed.set()
+        self._wake.set()
+        if self._thread is not None:
+            self._thread.join(LIMIT_SECONDS)
+
     def _begin(self) -> None:
         """Start the threads, if they don't run yet."""
         if self._thread is None:
@@ -170,7 +178,7 @@ class Writer:
         main = threading.main_thread()
         head_at = time.monotonic() + HEAD_MS / 1000
         forget_at = time.monotonic() + _FORGET_SECONDS
-        while main.is_alive() or self._queue:
+        while (main.is_alive() and not self._closed.is_set()) or self._queue:
             self._at = time.monotonic()
             self._wake.wait(_LOOK_SECONDS)
             self._wake.clear()
@@ -359,8 +367,7 @@ class Writer:
     def _watch(self) -> None:
         """Let nobody wait longer than the limit, even for a database that never answers."""
         set_back = False
-        while True:
-            time.sleep(_LOOK_SECONDS)
+        while not self._closed.wait(_LOOK_SECONDS):
             set_back = self._note_clock(set_back)
             until = time.monotonic() - LIMIT_SECONDS
             keys = set()

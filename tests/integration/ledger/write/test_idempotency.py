@@ -17,6 +17,7 @@ from flask.testing import FlaskClient
 from sqlalchemy import func, select, update
 from werkzeug.test import TestResponse
 
+from helpers.apps import create_app
 from helpers.service import Service
 from integration.web.api.test_inference_protocol import INFER, LENGTH, in_binary, tensors
 from peerloan.database import Database, LedgerUnavailable, tables
@@ -24,7 +25,6 @@ from peerloan.ledger.write.entries import KEY_MS
 from peerloan.ledger.write.group_commit import LIMIT_SECONDS
 from peerloan.registry import Store, StoreFault
 from peerloan.settings import Settings
-from peerloan.web import create_app
 from peerloan.web.auth.tokens import Tokens
 from peerloan.web.prediction import commit
 

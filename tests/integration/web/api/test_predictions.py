@@ -29,11 +29,11 @@ from flask.testing import FlaskClient
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from helpers.apps import create_app
 from helpers.service import Service
 from peerloan.loan import default_definition
 from peerloan.registry import Store
 from peerloan.settings import Settings
-from peerloan.web import create_app
 
 JSON = "application/json"
 FORMATS = Path(__file__).parents[3] / "formats"

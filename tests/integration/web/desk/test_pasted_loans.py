@@ -11,10 +11,10 @@ from flask.testing import FlaskClient
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from helpers.apps import create_app
 from peerloan.loan import default_definition
 from peerloan.registry import Store
 from peerloan.settings import Settings
-from peerloan.web import create_app
 
 FIELDS = default_definition().fields
 

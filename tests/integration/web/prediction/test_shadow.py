@@ -18,13 +18,13 @@ import pytest
 import requests
 from sqlalchemy import func, select
 
+from helpers.apps import create_app
 from helpers.service import GUNICORN, SERVE, Service, settings
 from integration.web.telemetry.test_middleware import figures, predict
 from peerloan.database import Database
 from peerloan.database.tables import challenges
 from peerloan.registry import Store
 from peerloan.settings import Settings
-from peerloan.web import create_app
 from peerloan.web.http.problems import RequestError
 from peerloan.web.prediction import shadow
 from peerloan.web.prediction.shadow import Shadow

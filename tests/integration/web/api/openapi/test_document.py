@@ -17,13 +17,13 @@ import jsonschema
 import pytest
 import requests
 
+from helpers.apps import create_app
 from helpers.service import Service
 from helpers.sizes import API_EXAMPLES
 from integration.test_another_lender import LABEL, table, write
 from peerloan.loan import read_definition
 from peerloan.registry import Store
 from peerloan.settings import Settings
-from peerloan.web import create_app
 from peerloan.web.auth.tokens import Tokens
 
 HERE = Path(__file__).parent / "schemathesis"
