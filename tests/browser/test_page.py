@@ -14,7 +14,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import Select, WebDriverWait
 
-from browser.page import Page, browser
+from helpers.page import Page, browser
 from helpers.service import Service
 from peerloan.loan import default_definition
 from peerloan.registry import Store

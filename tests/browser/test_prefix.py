@@ -12,8 +12,7 @@ import requests
 from selenium import webdriver
 from selenium.webdriver.common.keys import Keys
 
-from browser.page import Page, serving
-from browser.test_sign_in import sign_in, token
+from helpers.page import Page, serving, sign_in, token
 from helpers.programs import require
 
 pytestmark = pytest.mark.longer

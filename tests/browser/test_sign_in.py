@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,18 +12,9 @@ from selenium import webdriver
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import WebDriverWait
 
-from browser.page import Page, serving
-from helpers.service import settings
+from helpers.page import Page, serving, sign_in, token
 
 Guarded = tuple[Page, str]
-
-
-def token(tmp_path: Path, *arguments: str) -> str:
-    """What `peerloan token …` prints, beside the store in this folder."""
-    command = [sys.executable, "-m", "peerloan", "token", *arguments]
-    environment = os.environ | settings(tmp_path / "store")
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
-    return done.stdout.strip()
 
 
 @pytest.fixture
@@ -38,12 +26,6 @@ def guarded(chromium: webdriver.Chrome, trained: Path, tmp_path: Path) -> Iterat
         chromium.delete_all_cookies()
         yield page, made
         chromium.delete_all_cookies()
-
-
-def sign_in(page: Page, with_token: str) -> None:
-    before = page.at("html")
-    page.at("#token").send_keys(with_token, Keys.ENTER)
-    page.wait_until_left(before)
 
 
 def test_a_person_signs_in_decides_and_signs_out(guarded: Guarded) -> None:

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 import requests
 
+from helpers.another_lender import Form
 from helpers.service import Service
-from integration.test_another_lender import Form
 from peerloan.loan import Definition, Field, Label, Roles, parse_definition
 from peerloan.loan.definition import DefinitionError
 from peerloan.registry import Store

@@ -16,9 +16,10 @@ import onnx
 import pytest
 from onnx import helper, numpy_helper
 
+from helpers.aliases import challenge_behind_the_back
 from helpers.apps import create_app
+from helpers.probes import eventually, readiness
 from helpers.service import settings
-from integration.registry.test_hanging_store import challenge_behind_the_back, eventually, readiness
 from peerloan.model import onnx_run
 from peerloan.registry import Judged, OnnxParts, Store, draft
 from peerloan.settings import Settings

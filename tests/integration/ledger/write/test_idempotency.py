@@ -18,8 +18,8 @@ from sqlalchemy import func, select, update
 from werkzeug.test import TestResponse
 
 from helpers.apps import create_app
+from helpers.inference_protocol import INFER, LENGTH, in_binary, tensors
 from helpers.service import Service
-from integration.web.api.test_inference_protocol import INFER, LENGTH, in_binary, tensors
 from peerloan.database import Database, LedgerUnavailable, tables
 from peerloan.ledger.write.entries import KEY_MS
 from peerloan.ledger.write.group_commit import LIMIT_SECONDS

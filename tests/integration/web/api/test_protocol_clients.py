@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from integration.web.api.test_predictions import Api, columns, loans, started
+from helpers.api import Api, columns, loans, started
 from peerloan import __version__
 from peerloan.web.auth.tokens import Tokens
 

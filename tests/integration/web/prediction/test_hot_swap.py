@@ -24,6 +24,7 @@ import msgspec
 import pytest
 import requests
 
+from helpers.aliases import alias_behind_the_back
 from helpers.service import Service
 from peerloan.book import open_book
 from peerloan.loan import Checks, Definition, Field, default_definition
@@ -156,16 +157,6 @@ def test_a_promotion_is_followed_within_two_seconds_and_no_request_fails(
     assert said[basic] != said[additive]
     for answer in callers.answers:
         assert [each["probability"] for each in answer.predictions] == said[answer.version]
-
-
-def alias_behind_the_back(store: Store, version: str) -> None:
-    """Name a champion as `promote` does, but without its verification."""
-    state = store.state()
-    new = msgspec.structs.replace(
-        state, number=state.number + 1, champion=version, line=(*state.line, version)
-    )
-    path = store.root / "aliases" / f"{new.number:06d}.json"
-    path.write_bytes(msgspec.json.encode(new))
 
 
 def test_a_damaged_version_is_refused_while_the_old_one_serves_until_it_is_repaired(

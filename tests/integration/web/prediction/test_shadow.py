@@ -19,8 +19,8 @@ import requests
 from sqlalchemy import func, select
 
 from helpers.apps import create_app
+from helpers.probes import COUNT, counted, figures, predict, ready
 from helpers.service import GUNICORN, SERVE, Service, settings
-from integration.web.telemetry.test_middleware import figures, predict
 from peerloan.database import Database
 from peerloan.database.tables import challenges
 from peerloan.registry import Store
@@ -32,7 +32,6 @@ from peerloan.web.telemetry import metrics
 
 FORMATS = Path(__file__).parents[3] / "formats"
 Serve = Callable[..., Service]
-COUNT = "peerloan_challenger_decisions_total"
 
 
 @pytest.fixture
@@ -43,18 +42,6 @@ def service(store: Store, version_of: Callable[[str], str], serve: Serve) -> Ser
     service = serve(store)
     service.wait_for(lambda: "in shadow: " in service.log.read_text("utf-8"))
     return service
-
-
-def counted(service: Service) -> float:
-    return sum(figures(service, COUNT).values())
-
-
-def ready(service: Service) -> dict[str, Any]:
-    """What the service says of itself, with a champion."""
-    answer = requests.get(f"{service.url}/readyz", timeout=10)
-    assert answer.status_code == 200
-    found: dict[str, Any] = answer.json()
-    return found
 
 
 def test_each_decision_is_scored_by_it_too(

@@ -17,10 +17,10 @@ import jsonschema
 import pytest
 import requests
 
+from helpers.another_lender import LABEL, table, write
 from helpers.apps import create_app
 from helpers.service import Service
 from helpers.sizes import API_EXAMPLES
-from integration.test_another_lender import LABEL, table, write
 from peerloan.loan import read_definition
 from peerloan.registry import Store
 from peerloan.settings import Settings

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import itertools
+import os
 import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,7 +20,7 @@ from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.ui import Select, WebDriverWait
 
 from helpers.programs import require
-from helpers.service import Service
+from helpers.service import Service, settings
 from peerloan.registry import Store
 
 CONTRAST = (Path(__file__).parent / "contrast.js").read_text("utf-8")
@@ -204,3 +207,17 @@ def serving(trained: Path, folder: Path) -> Iterator[str]:
         yield f"{service.url}/"
     finally:
         service.stop()
+
+
+def token(tmp_path: Path, *arguments: str) -> str:
+    """What `peerloan token …` prints, beside the store in this folder."""
+    command = [sys.executable, "-m", "peerloan", "token", *arguments]
+    environment = os.environ | settings(tmp_path / "store")
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+
+def sign_in(page: Page, with_token: str) -> None:
+    before = page.at("html")
+    page.at("#token").send_keys(with_token, Keys.ENTER)
+    page.wait_until_left(before)
