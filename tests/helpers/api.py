@@ -16,8 +16,6 @@ from peerloan.loan import default_definition
 from peerloan.registry import Store
 
 JSON = "application/json"
-
-
 MB = 1_000_000
 
 

@@ -8,8 +8,6 @@ from typing import Any
 import numpy as np
 
 INFER = "/v2/models/late-payments/infer"
-
-
 LENGTH = "Inference-Header-Content-Length"
 
 

@@ -12,6 +12,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from helpers.service import Service
 
+COUNT = "peerloan_challenger_decisions_total"
+
 
 def figures(service: Service, name: str) -> dict[tuple[str, ...], float]:
     """A metric's values by their labels' values, in the labels' order."""
@@ -29,9 +31,6 @@ def predict(service: Service, body: Any, query: str = "", **headers: str) -> req
     return requests.post(
         f"{service.url}/v1/predictions{query}", json=body, headers=headers, timeout=20
     )
-
-
-COUNT = "peerloan_challenger_decisions_total"
 
 
 def counted(service: Service) -> float:
