@@ -15,11 +15,13 @@ import pytest
 import requests
 
 from helpers.apps import close_apps, count_open
+from helpers.commands import Call, Done
 from helpers.postgres import Postgres
 from helpers.programs import describe_skipped, require
 from helpers.service import SERVE, Service, settings
 from helpers.shared import shared_folder
 from peerloan.book import open_book, open_writer
+from peerloan.cli import main
 from peerloan.loan import default_definition
 from peerloan.registry import Store
 from peerloan.sample_data import SCHEMA, batches
@@ -166,6 +168,29 @@ def run(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
         )
 
     return call
+
+
+@pytest.fixture
+def call(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Call:
+    """Run `peerloan …` in the test's folder, on the test's store, within this process."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PEERLOAN_STORE", str(tmp_path / "store"))
+    monkeypatch.delenv("PEERLOAN_CONFIG", raising=False)
+
+    def in_process(*arguments: object) -> Done:
+        code: object = 0
+        try:
+            main(list(map(str, arguments)))
+        except SystemExit as stop:
+            code = stop.code
+        assert isinstance(code, int)
+        printed = capsys.readouterr()
+        assert "Traceback" not in printed.err
+        return Done(code, printed.out, printed.err)
+
+    return in_process
 
 
 @pytest.fixture(scope="session")
