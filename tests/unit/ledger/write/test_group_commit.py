@@ -133,8 +133,8 @@ def holding(database: Database) -> Iterator[None]:
 def test_who_asks_again_at_once_shares_a_commit(
     writer_on: Callable[..., Writer], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(writer_module, "_PATIENCE", 1e6)
-    monkeypatch.setattr(writer_module, "_MOST_PATIENCE_SECONDS", 4.0)
+    monkeypatch.setattr(writer_module, "PATIENCE_SHARE", 1e6)
+    monkeypatch.setattr(writer_module, "MOST_PATIENCE_SECONDS", 4.0)
     commits: list[int] = []
     writer = writer_on(lambda done: commits.append(done.entries))
     callers, rounds = 4, 10
@@ -192,8 +192,10 @@ def test_more_than_it_can_keep_in_time_is_no_fault_of_the_database(
     database: Database, writer_on: Callable[..., Writer], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(writer_module, "LIMIT_SECONDS", 1.0)
-    monkeypatch.setattr(writer_module, "_LOOK_SECONDS", 0.05)
-    monkeypatch.setattr(writer_module, "_MOST", 1)  # each entry has a transaction of its own
+    monkeypatch.setattr(writer_module, "LOOK_SECONDS", 0.05)
+    monkeypatch.setattr(
+        writer_module, "MOST_DECISIONS", 1
+    )  # each entry has a transaction of its own
     append = Chain.append
 
     def slowly(self: Chain, entries: Sequence[Entry]) -> list[Result]:
