@@ -25,7 +25,6 @@ from peerloan.cli import main
 from peerloan.loan import default_definition
 from peerloan.registry import Store
 from peerloan.sample_data import SCHEMA, batches
-from peerloan.training import train
 
 LOANS = 6_000
 # Several processes at once that each use every core wait for one another.
@@ -123,6 +122,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory, sample_book: Path) -> Path
     """A store with one version of each candidate and no champion; don't change it, copy it."""
 
     def make(folder: Path) -> None:
+        from peerloan.training import train  # whose libraries take seconds to import
+
         store = Store(folder / "store")
         candidates = ("additive", "basic")
         train(open_book(sample_book), default_definition(), store, candidates, fast=True)

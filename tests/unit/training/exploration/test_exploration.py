@@ -387,6 +387,7 @@ def test_bins_of_an_ordered_category_with_many_levels_are_tenths(tmp_path: Path)
     assert labels[0] == "step 00 – step 03"
 
 
+@pytest.mark.longer
 def test_the_command_writes_the_page_and_says_what_it_found(
     run: Callable[..., subprocess.CompletedProcess[str]], sample_book: Path, tmp_path: Path
 ) -> None:
