@@ -14,7 +14,7 @@ import pytest
 from deploy.deployment import RELEASE, Deployment, copy_checkout, sh, wait_for
 from deploy.keeping import Kept
 from deploy.releases import BROKEN
-from deploy.steady_load import Load, Tally
+from helpers.steady_load import Load, Tally
 from peerloan.loan import default_definition
 
 STACK = "peerloan-test-swarm"

@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 import requests
 
-from conftest import Service
-from integration.test_another_lender import Form
-from integration.web.telemetry.test_middleware import figures
+from helpers.another_lender import Form
+from helpers.probes import figures
+from helpers.service import Service
 from peerloan.loan import Definition, Field, Label, Roles, parse_definition
 from peerloan.loan.definition import DefinitionError
 from peerloan.registry import Store

@@ -9,11 +9,11 @@ from pathlib import Path
 import click
 import pytest
 
+from helpers.apps import create_app
 from peerloan.cli.main import peerloan
 from peerloan.loan import Definition, Field
 from peerloan.registry import Store
 from peerloan.settings import CONFIG, PREFIX, Settings, settings_table
-from peerloan.web import create_app
 from peerloan.web.telemetry import metrics
 
 ROOT = Path(__file__).parents[2]

@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 # How often it is looked whether anything is due: a round, an event, another's place.
 _LOOK_SECONDS = 5.0
 # A turn without progress for so long is given up. Fitting one candidate is its longest step.
-_STALLED_SECONDS = 900.0
+STALLED_SECONDS = 900.0
 # After a fault of which nothing is known.
 _RETRY_MS = 600_000
 _WORDS = {BEGAN: "begins", ROSE: "grows louder", ENDED: "is over"}
@@ -74,8 +74,8 @@ class Schedule:
     def _accompany(self, turn: Turn) -> None:
         """Renew the lease while a turn goes on, and give it up when it does not."""
         renewed = time.monotonic()
-        while not turn.wait(min(RENEW_SECONDS, _STALLED_SECONDS)):
-            if (stalled := turn.stalled_seconds()) >= _STALLED_SECONDS:
+        while not turn.wait(min(RENEW_SECONDS, STALLED_SECONDS)):
+            if (stalled := turn.stalled_seconds()) >= STALLED_SECONDS:
                 self._give_up(turn, f"no progress for {stalled:,.0f} s")
                 return
             if time.monotonic() - renewed < RENEW_SECONDS:

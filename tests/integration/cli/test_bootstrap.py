@@ -15,6 +15,7 @@ from peerloan.training import PublishedCandidate
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
+@pytest.mark.longer
 def test_an_empty_store_is_given_a_champion_trained_on_the_sample_once(
     run: Run, tmp_path: Path
 ) -> None:
@@ -35,6 +36,7 @@ def test_an_empty_store_is_given_a_champion_trained_on_the_sample_once(
     assert store.state().number == 1
 
 
+@pytest.mark.longer
 def test_a_book_and_its_definition_are_what_the_first_champion_is_trained_on(
     run: Run, tmp_path: Path, sample_book: Path
 ) -> None:

@@ -11,12 +11,12 @@ from uuid import UUID
 import pytest
 from sqlalchemy import Column, Double, Integer, MetaData, Table, insert, inspect, select
 
+from helpers.postgres import Postgres
 from peerloan.database import Database, LedgerError
 from peerloan.database import tables as schema
 from peerloan.ledger import Version, challenger_scores
 from peerloan.ledger.challenger_scores import Challenge, challenges_of, keep_challenges
 from peerloan.uuid7 import Ids
-from postgres import Postgres
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 

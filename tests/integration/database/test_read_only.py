@@ -21,14 +21,14 @@ from typing import Any
 import pytest
 from flask.testing import FlaskClient
 
-from ledgers import keep, record
+from helpers.apps import create_app
+from helpers.ledgers import keep, record
+from helpers.postgres import Postgres
 from peerloan.database import Database, LedgerError
 from peerloan.ledger import Chain, Seal
 from peerloan.registry import Store
 from peerloan.settings import Settings
 from peerloan.uuid7 import text as id_text
-from peerloan.web import create_app
-from postgres import Postgres
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 

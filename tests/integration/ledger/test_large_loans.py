@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 from flask.testing import FlaskClient
 
-from conftest import settings
-from ledgers import DAY_MS, Ledger, keep, now_ms, record
-from memory import measure
+from helpers.apps import create_app
+from helpers.ledgers import DAY_MS, Ledger, keep, now_ms, record
+from helpers.memory import measure
+from helpers.service import settings
 from peerloan.ledger import Record
 from peerloan.ledger.queries import MAX_PAGE_BYTES, Wanted, page, stream
 from peerloan.ledger.records import Version, as_json, warnings_json
@@ -21,7 +22,6 @@ from peerloan.loan import Checks
 from peerloan.model import BANDS
 from peerloan.registry import Store
 from peerloan.settings import Settings
-from peerloan.web import create_app
 
 PADDED_BYTES = 4_900_000
 LOANS = 60

@@ -14,6 +14,7 @@ from uuid import UUID
 import pytest
 from sqlalchemy import update
 
+from helpers.apps import create_app
 from peerloan import atomic_files
 from peerloan.database import Database, tables
 from peerloan.ledger import Version
@@ -21,7 +22,6 @@ from peerloan.ledger.challenger_scores import Challenge, keep_challenges
 from peerloan.registry import Draft, Store, StoreError, StoreFault
 from peerloan.registry.manifest import MANIFEST, read_manifest
 from peerloan.settings import Settings
-from peerloan.web import create_app
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 Versions = Callable[[str], str]

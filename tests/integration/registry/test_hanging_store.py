@@ -16,20 +16,17 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import onnx
 import pytest
-from flask.testing import FlaskClient
 
-from conftest import Service, settings
-from integration.web.prediction.test_hot_swap import alias_behind_the_back
-from integration.web.prediction.test_shadow import ready
-from integration.web.telemetry.test_middleware import figures, predict
+from helpers.aliases import alias_behind_the_back, challenge_behind_the_back
+from helpers.apps import create_app
+from helpers.probes import eventually, figures, predict, readiness, ready
+from helpers.service import Service, settings
 from peerloan.registry import Bundle, BundleError, Draft, Store, StoreTimeout, time_limits
 from peerloan.registry import manifest as manifests
 from peerloan.registry.manifest import read_manifest
 from peerloan.settings import Settings
-from peerloan.web import create_app
 from peerloan.web.prediction import serving_models as following
 from peerloan.web.prediction.serving_models import ServingModels
 from peerloan.web.services import services_of
@@ -78,13 +75,6 @@ def put_back(path: Path, content: bytes) -> None:
     """Put the file back where something else stands."""
     path.rmdir() if path.is_dir() else path.unlink()
     path.write_bytes(content)
-
-
-def challenge_behind_the_back(store: Store, version: str) -> None:
-    """Name a challenger as `challenge` does, but without its verification."""
-    state = store.state()
-    new = msgspec.structs.replace(state, number=state.number + 1, challenger=version)
-    (store.root / "aliases" / f"{new.number:06d}.json").write_bytes(msgspec.json.encode(new))
 
 
 def another(store: Store, version: str) -> str:
@@ -241,21 +231,6 @@ def test_a_version_beyond_the_bound_is_not_published(
 
 
 # A file system that stalls
-
-
-def readiness(client: FlaskClient) -> dict[str, Any]:
-    """What an application says of itself."""
-    found: dict[str, Any] | None = client.get("/readyz").json
-    assert found is not None
-    return found
-
-
-def eventually(condition: Callable[[], bool]) -> None:
-    """Wait until a condition holds; a hang ends in a failure."""
-    until = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < until
-        time.sleep(0.05)
 
 
 class Stalled:

@@ -16,7 +16,7 @@ import numpy as np
 import onnx
 import onnx.helper
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from peerloan.loan import Definition, Field, Label, Loans, Texts, Value
@@ -347,7 +347,6 @@ def test_contributions_of_an_additive_probability_are_exact() -> None:
 _number = st.floats(-3, 3) | st.sampled_from([0.0, -0.0, 1e30, -1e30, 5e-324])
 
 
-@settings(deadline=None)
 @given(st.tuples(_number, _number, _number, _number))
 def test_base_and_contributions_are_the_margin_exactly(own: tuple[float, ...]) -> None:
     model = small_model()

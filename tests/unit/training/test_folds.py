@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 from sklearn.model_selection import StratifiedKFold, train_test_split
 
@@ -90,7 +90,6 @@ def test_equal_rows_are_found_and_stay_together(times: Codes) -> None:
     assert f"{again.sum():,} of {len(rows):,} rows" in found.sentence()
 
 
-@settings(max_examples=25)
 @given(st.integers(1, 10), st.integers(2, 6), st.integers(0, 2**32))
 @example(1, 4, 132)  # few different rows, none of which differ in one field alone
 @example(3, 2, 1030)

@@ -35,7 +35,7 @@ _FEW, _FEW_TO_SCORE = 10, 30
 # So many values beyond what 95 % of the loans trained on do not exceed are no drift.
 _NEARLY_ALL = 0.95
 # Rows that are compared with one another, 8 bytes each while they are collected.
-_MOST_COMPARED = 20_000_000
+MOST_COMPARED = 20_000_000
 # A doubt about fewer rows than this share is said, but refuses no book.
 GRAVE_SHARE = 0.01
 _MISSING = "does it stand for missing? Then leave the cell empty"
@@ -184,7 +184,7 @@ class _EqualRows:
         self._count = 0
 
     def add(self, batch: Batch) -> None:
-        if self._count < _MOST_COMPARED:
+        if self._count < MOST_COMPARED:
             self._rows.add(batch.loans, None if batch.labels is None else batch.labels == 1)
         self._count += batch.loans.size
 

@@ -14,7 +14,7 @@ from peerloan.training.exploration.findings import Finding, is_high, is_too_few,
 from peerloan.training.exploration.measure import Bin, Feature, Matrix, Progress, Study
 
 # Charts are drawn of so many features; hardly anyone looks through more.
-_MOST_DRAWN = 200
+MOST_DRAWN = 200
 
 
 def show_page(
@@ -25,7 +25,7 @@ def show_page(
     """The page as HTML; it asks for nothing from anywhere."""
     drawn = {}
     ranked = sorted(study.features, key=lambda feature: -(feature.information or 0))
-    best = {feature.name for feature in ranked[:_MOST_DRAWN]}
+    best = {feature.name for feature in ranked[:MOST_DRAWN]}
     detailed = [feature for feature in study.features if feature.name in best]
     for done, feature in enumerate(detailed):
         progress("drawing", done / len(detailed))

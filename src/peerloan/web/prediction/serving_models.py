@@ -94,6 +94,7 @@ class ServingModels:
         self._store = store
         self._followers = (_Follower("champion"), _Follower("challenger"))
         self._fields: frozenset[str] = frozenset()
+        self._closed = threading.Event()
         self._replacing = threading.Lock()  # of the two threads; a request needs none
         self.current: LoadedModel | None = None
         self.challenger: LoadedModel | None = None
@@ -135,8 +136,12 @@ class ServingModels:
         ages = " and ".join(f"the {each.alias} for {each.age:.0f} seconds" for each in late)
         return f"the store could not be followed: {ages}; the log says why" if late else None
 
+    def close(self) -> None:
+        """Follow the store no more."""
+        self._closed.set()
+
     def watch(self) -> None:
-        """Start following the store, in threads that end with the process.
+        """Start following the store, in threads that end with the process or by `close`.
 
         Waits a moment for the challenger, so that it scores the first decision, too.
         """
@@ -157,8 +162,7 @@ class ServingModels:
 
     def _watch(self, follower: _Follower, begin: Callable[[], object]) -> None:
         begin()
-        stop = threading.Event()
-        while not stop.wait(POLL_SECONDS):
+        while not self._closed.wait(POLL_SECONDS):
             try:
                 is_retry = follower.retry_at is not None and time.monotonic() >= follower.retry_at
                 if self._store.changed_since(follower.state_number) or is_retry:

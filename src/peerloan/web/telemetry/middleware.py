@@ -199,7 +199,7 @@ class AccessLogMiddleware:
         if self._log is not None:
             # A reader that has gone must not end the service.
             with contextlib.suppress(OSError, ValueError):
-                for lines in _pieces(_encoder.encode_lines(map(_line, seen))):
+                for lines in split_for_pipe(_encoder.encode_lines(map(_line, seen))):
                     self._log.write(lines)
                     self._log.flush()
 
@@ -217,7 +217,7 @@ def _whole(parts: Iterable[bytes]) -> list[bytes]:
             close()
 
 
-def _pieces(lines: bytes) -> Iterator[bytes]:
+def split_for_pipe(lines: bytes) -> Iterator[bytes]:
     """Whole lines, so many at once as a pipe takes without another worker's in between."""
     at = 0
     while at < len(lines):

@@ -17,14 +17,14 @@ from flask.testing import FlaskClient
 from sqlalchemy import func, select, update
 from werkzeug.test import TestResponse
 
-from conftest import Service
-from integration.web.api.test_inference_protocol import INFER, LENGTH, in_binary, tensors
+from helpers.apps import create_app
+from helpers.inference_protocol import INFER, LENGTH, in_binary, tensors
+from helpers.service import Service
 from peerloan.database import Database, LedgerUnavailable, tables
 from peerloan.ledger.write.entries import KEY_MS
 from peerloan.ledger.write.group_commit import LIMIT_SECONDS
 from peerloan.registry import Store, StoreFault
 from peerloan.settings import Settings
-from peerloan.web import create_app
 from peerloan.web.auth.tokens import Tokens
 from peerloan.web.prediction import commit
 from peerloan.web.services import services_of

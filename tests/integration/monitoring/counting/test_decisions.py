@@ -12,8 +12,8 @@ from uuid import UUID
 import pytest
 from sqlalchemy import delete, update
 
-from ledgers import now_ms
-from past import DAY_MS, HOUR_MS, Past, loans_of
+from helpers.ledgers import now_ms
+from helpers.past import DAY_MS, HOUR_MS, Past, loans_of
 from peerloan.database import Database, LedgerError, tables
 from peerloan.ledger.challenger_scores import Challenge, keep_challenges
 from peerloan.ledger.records import Version

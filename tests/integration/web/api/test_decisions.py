@@ -14,13 +14,13 @@ import pytest
 from flask.testing import FlaskClient
 from sqlalchemy import event, func, insert, select, update
 
+from helpers.apps import create_app
 from peerloan.database import Database, tables
 from peerloan.ledger import Chain, Entry, Record, Seal, Version
 from peerloan.model import BANDS
 from peerloan.registry import Store
 from peerloan.settings import Settings
 from peerloan.uuid7 import first_at
-from peerloan.web import create_app
 from peerloan.web.services import services_of
 
 DAY_MS = 86_400_000

@@ -15,9 +15,9 @@ import jsonschema
 import pytest
 from flask.testing import FlaskClient
 
+from helpers.apps import create_app
 from peerloan.registry import Store
 from peerloan.settings import Settings
-from peerloan.web import create_app
 from peerloan.web.auth.tokens import Tokens
 from peerloan.web.services import services_of
 

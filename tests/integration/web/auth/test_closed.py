@@ -18,11 +18,11 @@ import requests
 from flask.testing import FlaskClient
 from itsdangerous import URLSafeTimedSerializer
 
-from conftest import Service
+from helpers.apps import create_app
+from helpers.service import Service
 from peerloan import __version__
 from peerloan.registry import Store
 from peerloan.settings import Settings
-from peerloan.web import create_app
 from peerloan.web.auth.tokens import Tokens, digest_of
 from peerloan.web.services import services_of
 
@@ -99,6 +99,7 @@ def test_signing_out_ends_a_copied_cookie_in_every_worker(settings_of: Settings)
     assert again.enters(workers[1])
 
 
+@pytest.mark.longer
 def test_a_server_s_every_worker_refuses_a_copied_cookie(
     champion: Store, serve: Callable[..., Service], run: Run
 ) -> None:

@@ -12,9 +12,9 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
+from helpers.apps import create_app
 from peerloan.registry import Store
 from peerloan.settings import OWN_PATHS, Settings, SettingsError, read_settings
-from peerloan.web import create_app
 from peerloan.web.auth.tokens import Tokens
 from peerloan.web.services import services_of
 

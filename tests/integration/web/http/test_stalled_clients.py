@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import requests
 
-from conftest import SERVE, Service
+from helpers.service import SERVE, Service
 from peerloan.registry import Store
 from peerloan.web.http.body_waits import BodyWaits
 from peerloan.web.http.deferred import DEFERRED_KEY

@@ -19,14 +19,14 @@ import pytest
 import requests
 from sqlalchemy import func, select
 
-from conftest import GUNICORN, SERVE, Service, settings
-from integration.web.telemetry.test_middleware import figures, predict
+from helpers.apps import create_app
+from helpers.probes import COUNT, counted, figures, predict, ready
+from helpers.service import GUNICORN, SERVE, Service, settings
 from peerloan.database import Database
 from peerloan.database.tables import challenges
 from peerloan.loan import Checks
 from peerloan.registry import Store
 from peerloan.settings import Settings
-from peerloan.web import create_app
 from peerloan.web.http.problems import RequestError
 from peerloan.web.prediction import loan_parsing, shadow
 from peerloan.web.services import services_of
@@ -34,7 +34,6 @@ from peerloan.web.telemetry import metrics
 
 FORMATS = Path(__file__).parents[3] / "formats"
 Serve = Callable[..., Service]
-COUNT = "peerloan_challenger_decisions_total"
 
 
 @pytest.fixture
@@ -45,18 +44,6 @@ def service(store: Store, version_of: Callable[[str], str], serve: Serve) -> Ser
     service = serve(store)
     service.wait_for(lambda: "in shadow: " in service.log.read_text("utf-8"))
     return service
-
-
-def counted(service: Service) -> float:
-    return sum(figures(service, COUNT).values())
-
-
-def ready(service: Service) -> dict[str, Any]:
-    """What the service says of itself, with a champion."""
-    answer = requests.get(f"{service.url}/readyz", timeout=10)
-    assert answer.status_code == 200
-    found: dict[str, Any] = answer.json()
-    return found
 
 
 def test_each_decision_is_scored_by_it_too(

@@ -7,8 +7,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from conftest import Service
-from deploy.steady_load import Load, Tally
+from helpers.service import Service
+from helpers.steady_load import Load, Tally
 from peerloan.registry import Store
 
 Serve = Callable[..., Service]

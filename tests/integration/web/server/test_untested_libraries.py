@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import requests
 
-from conftest import GUNICORN, SERVE, UNTESTED, Service
+from helpers.service import GUNICORN, SERVE, UNTESTED, Service
 from peerloan.registry import Store
 from peerloan.web.http.tested_libraries import TESTED_VERSIONS
 

@@ -18,8 +18,8 @@ from flask import (
 )
 from werkzeug.routing import Rule
 
+from helpers.apps import create_app
 from peerloan.settings import Settings
-from peerloan.web import create_app
 from peerloan.web.http.application import make_application
 from peerloan.web.http.lean_flask import Application
 from peerloan.web.http.responses import RawResponse

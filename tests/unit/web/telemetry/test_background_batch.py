@@ -9,7 +9,7 @@ import sys
 from hypothesis import given
 from hypothesis import strategies as st
 
-from peerloan.web.telemetry.middleware import _pieces
+from peerloan.web.telemetry.middleware import split_for_pipe
 
 MANY = """
 import sys, threading
@@ -69,7 +69,7 @@ def test_a_thread_that_keeps_no_process_alive_may_hand_over_the_first() -> None:
 
 @given(st.lists(st.integers(1, 6000).map(lambda n: b"x" * (n - 1) + b"\n"), max_size=30))
 def test_lines_are_written_whole_and_as_a_pipe_takes_them_at_once(lines: list[bytes]) -> None:
-    pieces = list(_pieces(b"".join(lines)))
+    pieces = list(split_for_pipe(b"".join(lines)))
     assert b"".join(pieces) == b"".join(lines)
     for piece in pieces:
         assert piece.endswith(b"\n")

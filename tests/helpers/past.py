@@ -11,7 +11,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from ledgers import new_id
+from helpers.ledgers import new_id
 from peerloan import uuid7
 from peerloan.database import Database
 from peerloan.ledger import Chain, Entry, Record, Seal, Version

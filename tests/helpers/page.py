@@ -6,19 +6,21 @@ import itertools
 import os
 import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import pytest
 from selenium import webdriver
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.ui import Select, WebDriverWait
 
-from conftest import Service
+from helpers.programs import require
+from helpers.service import Service, settings
 from peerloan.registry import Store
 
 CONTRAST = (Path(__file__).parent / "contrast.js").read_text("utf-8")
@@ -172,17 +174,7 @@ class Page:
 
 def browser(folder: Path, *options: str) -> webdriver.Chrome:
     """A headless Chromium with a fresh profile; skips the test if there is none."""
-    names = ("chromium", "chromium-browser", "google-chrome")
-    binary = next((found for name in names if (found := shutil.which(name))), None)
-    driver = shutil.which("chromedriver")
-    if binary is None or driver is None:
-        message = (
-            "no Chromium with its chromedriver here; install them to run the browser tests: "
-            "apt-get install chromium chromium-driver"
-        )
-        if os.environ.get("CI") == "true":
-            pytest.fail(message)
-        pytest.skip(message)
+    binary, driver = require("Chromium", "chromium", "chromedriver")
     chosen = webdriver.ChromeOptions()
     chosen.binary_location = binary
     for option in (
@@ -215,3 +207,17 @@ def serving(trained: Path, folder: Path) -> Iterator[str]:
         yield f"{service.url}/"
     finally:
         service.stop()
+
+
+def token(tmp_path: Path, *arguments: str) -> str:
+    """What `peerloan token …` prints, beside the store in this folder."""
+    command = [sys.executable, "-m", "peerloan", "token", *arguments]
+    environment = os.environ | settings(tmp_path / "store")
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+
+def sign_in(page: Page, with_token: str) -> None:
+    before = page.at("html")
+    page.at("#token").send_keys(with_token, Keys.ENTER)
+    page.wait_until_left(before)

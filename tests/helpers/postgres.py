@@ -15,13 +15,9 @@ from pathlib import Path
 
 import psycopg
 
-_FOLDERS = (*os.environ.get("PATH", "").split(":"), "/usr/lib/postgresql/15/bin", "/usr/sbin")
+from helpers.programs import program
+
 USER = "peerloan"
-
-
-def program(name: str) -> str | None:
-    """Where one of PostgreSQL's programs is."""
-    return shutil.which(name, path=":".join(_FOLDERS))
 
 
 def children(process: int) -> list[int]:

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import psycopg
 
-from postgres import USER, Postgres, program
+from helpers.postgres import USER, Postgres
+from helpers.programs import require
 
 _FILE = """
 [databases]
@@ -51,7 +52,7 @@ class PgBouncer:
             os.chown(self.folder, nobody.pw_uid, nobody.pw_gid)
         with (self.folder / "log").open("wb") as log:
             self._process = subprocess.Popen(
-                [str(program("pgbouncer")), str(file)], user=user, stdout=log, stderr=log
+                [*require("PgBouncer", "pgbouncer"), str(file)], user=user, stdout=log, stderr=log
             )
         self._wait()
 
