@@ -12,6 +12,8 @@ import stat
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from peerloan.errors import PeerLoanError
+
 _KINDS: Mapping[str, Callable[[int], bool]] = {
     "a folder": stat.S_ISDIR,
     "a pipe": stat.S_ISFIFO,
@@ -20,11 +22,11 @@ _KINDS: Mapping[str, Callable[[int], bool]] = {
 }
 
 
-class NotRegularFile(OSError):
+class NotRegularFile(PeerLoanError, OSError):
     """A path that is not a regular file: a folder, pipe, socket or device."""
 
 
-class FileTooLarge(OSError):
+class FileTooLarge(PeerLoanError, OSError):
     """A file that is too large; `size` is its size in bytes."""
 
     def __init__(self, path: Path, size: int, most_bytes: int) -> None:

@@ -10,6 +10,7 @@ from typing import Protocol
 
 import pyarrow as pa
 
+from peerloan.errors import PeerLoanError
 from peerloan.loan import Problem
 from peerloan.stats.arrays import Codes
 
@@ -18,14 +19,14 @@ PART_ROWS = 65_536
 _PART_VALUES = 1 << 24
 # Reading stops after this many broken rows if they are more than this share of the rows read: the
 # file is then not the table that its first line promises.
-_MOST_BROKEN, _BROKEN_SHARE = 1_000_000, 0.9
+MOST_BROKEN, _BROKEN_SHARE = 1_000_000, 0.9
 # A file of more columns is hardly a table of loans; its first line may hold values, not names.
 MOST_COLUMNS = 10_000
 
 Progress = Callable[[float], None]
 
 
-class BookError(ValueError):
+class BookError(PeerLoanError, ValueError):
     """A book that can't be used; says which file, what was expected and what was given."""
 
 
@@ -83,7 +84,7 @@ def rows_of_part(columns: int) -> int:
 
 def is_no_table(broken: int, rows: int) -> bool:
     """Whether so many rows are broken that the file can't be the expected table."""
-    return broken >= _MOST_BROKEN and broken > _BROKEN_SHARE * rows
+    return broken >= MOST_BROKEN and broken > _BROKEN_SHARE * rows
 
 
 def expect_columns(count: int, where: str) -> None:

@@ -10,8 +10,8 @@ from collections.abc import Iterable, Mapping
 
 from sqlalchemy import BigInteger, ColumnElement, and_, false, literal_column, or_
 
+from peerloan.clock import DAY_MS
 from peerloan.database.tables import decisions, outcomes
-from peerloan.ledger.outcome_parsing import DAY_MS
 
 # Not a parameter: PostgreSQL would not see that it is the same wherever the day stands.
 A_DAY = literal_column(str(DAY_MS), BigInteger)

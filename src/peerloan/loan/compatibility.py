@@ -1,11 +1,11 @@
-"""Find changes of a definition that break API clients."""
+"""Compare two definitions: changes that break API clients, and whether both read alike."""
 
 from __future__ import annotations
 
 import math
 
 from peerloan.loan.definition import Definition, Field
-from peerloan.loan.spelling import plain
+from peerloan.loan.spelling import Spelling, plain
 
 
 def breaking_changes(old: Definition, new: Definition) -> list[str]:
@@ -38,6 +38,25 @@ def breaking_changes(old: Definition, new: Definition) -> list[str]:
                 f" to{field.range_text}".replace("from,", "from").replace("to,", "to")
             )
     return reasons
+
+
+def read_alike(first: Definition, second: Definition) -> bool:
+    """Whether two definitions read the same values from every loan, and refuse the same loans."""
+    return (
+        first.names == second.names
+        and first.roles == second.roles
+        and all(map(_same_values, first.fields, second.fields))
+    )
+
+
+def _same_values(first: Field, second: Field) -> bool:
+    ordered = first.kind == "ordered"
+    return (
+        (first.kind, first.missing, first.min, first.above, first.max)
+        == (second.kind, second.missing, second.min, second.above, second.max)
+        and (not ordered or first.levels == second.levels)
+        and (first.is_number or Spelling.of(first) == Spelling.of(second))
+    )
 
 
 def _is_narrower(old: Field, new: Field) -> bool:

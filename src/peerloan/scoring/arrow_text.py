@@ -11,16 +11,19 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from peerloan.loan import Loans, distinct
-from peerloan.model import Said
+from peerloan.stats.arrays import Codes
 
 _encode = msgspec.json.encode
 
 
-def by_place(texts: Sequence[str], said: Said) -> Iterator[pa.Array]:
-    """Yield the columns of first reasons, second reasons, …; null where a loan has none."""
+def reason_columns(texts: Sequence[str], places: Codes) -> Iterator[pa.Array]:
+    """Yield the columns of first reasons, second reasons, …; null where a loan has none.
+
+    `texts` are the distinct reasons, `places` (n, ≤ 4) their positions, as in `BatchReasons`.
+    """
     distinct_texts = pa.array(texts, pa.string())
-    for places in said.places.T:
-        yield distinct_texts.take(pa.array(places, mask=places < 0))
+    for column in places.T:
+        yield distinct_texts.take(pa.array(column, mask=column < 0))
 
 
 def ids_of(ids: Sequence[bytes]) -> pa.Array:
@@ -33,10 +36,13 @@ def ids_of(ids: Sequence[bytes]) -> pa.Array:
     )
 
 
-def reasons_of(texts: Sequence[str], said: Said) -> list[str]:
-    """Each loan's reasons as a JSON array; `texts` are the distinct reasons as JSON."""
+def reason_lists(texts: Sequence[str], places: Codes) -> list[str]:
+    """Each loan's reasons as a JSON array; `texts` are the distinct reasons as JSON.
+
+    `places` (n, ≤ 4) are positions in `texts`, −1 for none.
+    """
     # No reason is an empty text: with nulls, Arrow's join would give null for the whole loan.
-    places = np.where(said.places < 0, len(texts), said.places).T
+    places = np.where(places < 0, len(texts), places).T
     first = pa.array([*texts, ""], pa.string())
     following = pa.array([*(f",{text}" for text in texts), ""], pa.string())
     parts = [(following if i else first).take(pa.array(column)) for i, column in enumerate(places)]

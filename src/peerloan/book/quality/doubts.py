@@ -23,7 +23,7 @@ from peerloan.book.validation import Batch
 from peerloan.loan import MAX_RUN_COMPARISONS, Definition, Field, Label, Suggestions
 from peerloan.loan.decoding import unusual_rows
 from peerloan.loan.text import counted, share_of, show_given, show_number, stands_for_missing
-from peerloan.loan.validation import doubt
+from peerloan.loan.validation import unusual_value
 from peerloan.stats.arrays import Codes
 
 # At most this many unseen levels are listed.
@@ -36,7 +36,7 @@ _FEW, _FEW_TO_SCORE = 10, 30
 # drift.
 _NEARLY_ALL = 0.95
 # At most this many rows are compared for duplicates; each takes 8 bytes of memory.
-_MOST_COMPARED = 20_000_000
+MOST_COMPARED = 20_000_000
 # A doubt about a smaller share of the rows is reported, but does not refuse a book.
 GRAVE_SHARE = 0.01
 _MISSING = "does it stand for missing? Then leave the cell empty"
@@ -187,7 +187,7 @@ class _EqualRows:
         self._count = 0
 
     def add(self, batch: Batch) -> None:
-        if self._count < _MOST_COMPARED:
+        if self._count < MOST_COMPARED:
             self._rows.add(batch.loans, None if batch.labels is None else batch.labels == 1)
         self._count += batch.loans.size
 
@@ -368,9 +368,9 @@ class _Texts:
 
     def _level_doubt(self, level: str) -> str | None:
         field = self._field
-        unseen = doubt(field, level, self._suggestions) if field.seen_levels else None
+        unseen = unusual_value(field, level, self._suggestions) if field.seen_levels else None
         if not stands_for_missing(level) or level in field.levels:
-            return unseen
+            return None if unseen is None else str(unseen)
         if unseen is None and self._scoring:
             return None
         also = "" if field.missing else ", and set missing = true in the definition"
