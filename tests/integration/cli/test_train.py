@@ -188,7 +188,7 @@ def test_a_policy_makes_a_version_that_differs_in_nothing_else(
     assert told.returncode == 0, told.stderr
     new = told.stdout.strip()
     assert new in store.versions()
-    assert f"{new}: yes from a probability of " in told.stderr
+    assert f"{new}: a loan is late from a probability of " in told.stderr
     assert contents(folder(tmp_path, version)) == before
     after = contents(folder(tmp_path, new))
     differ = {name for name in before if after[name] != before[name]}
