@@ -1,4 +1,4 @@
-"""The reasons of many loans as the ledger keeps them."""
+"""Encodes the reasons of many loans as the ledger stores them."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ _TEXTS_KEPT = 65_536
 
 
 class ReasonTexts:
-    """Makes the reasons of a version's decisions, as JSON; what was said before is kept."""
+    """Makes the reasons of a version's decisions as JSON, and caches their texts."""
 
     def __init__(self, bundle: Bundle) -> None:
         self._bundle = bundle
         self._names = bundle.definition.names
-        self._known = lru_cache(maxsize=_TEXTS_KEPT)(self._text)
+        self._cached_text = lru_cache(maxsize=_TEXTS_KEPT)(self._text)
 
     def of_many(self, said: Said) -> list[str]:
-        """The reasons of each loan, as `records.as_json` has them."""
+        """Return the reasons of each loan, encoded as by `records.as_json`."""
         texts = self.each(said.causes)
         return [
             f"[{','.join([texts[place] for place in places if place >= 0])}]"
@@ -31,9 +31,9 @@ class ReasonTexts:
         ]
 
     def each(self, causes: Sequence[Cause]) -> list[str]:
-        """Each reason by itself."""
-        # To a cache 0.0 and -0.0 are one, and they are written as two.
-        return [(self._known if cause.value != 0 else self._text)(cause) for cause in causes]
+        """Return the JSON of each reason."""
+        # Not cached for 0: 0.0 and -0.0 are one cache key, but are written differently.
+        return [(self._cached_text if cause.value != 0 else self._text)(cause) for cause in causes]
 
     def _text(self, cause: Cause) -> str:
         position, value, points = cause
