@@ -5,8 +5,10 @@ PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url --no-emit-find-links
 LOCK := $(COMPILE) pyproject.toml
 PEERS := bench/peers/requirements
+# Rooms whose tests share a service stay together until a worker is idle.
+PYTEST := $(BIN)/python -m pytest -n auto --dist worksteal --ignore tests/deploy
 .DEFAULT_GOAL := help
-.PHONY: help demo stop setup test deploy-test lint format bench lock
+.PHONY: help demo stop setup test test-all deploy-test verify lint format bench lock
 
 help: ## Say what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 14
@@ -20,12 +22,17 @@ stop: .venv/demo ## Stop the demo's server
 setup: .venv/dev ## Install everything for work on the project
 	@$(BIN)/pre-commit install --install-hooks >/dev/null 2>&1 || true
 
-test: .venv/dev .venv-clients/done ## Run every test
-	@$(BIN)/python -m pytest -n auto --dist worksteal --ignore tests/deploy
-	@$(BIN)/python -m pytest tests/deploy
+test: .venv/dev ## Run the tests of every room: a few minutes
+	@$(PYTEST) -m "not longer"
+
+test-all: .venv/dev .venv-clients/done ## Run the others: PostgreSQL, browser, faults under load, stock clients
+	@$(PYTEST) -m longer
 
 deploy-test: .venv/dev ## Build the images, and prove in an engine that nothing stops
 	@$(BIN)/python -m pytest tests/deploy
+
+verify: .venv/dev .venv-clients/done ## Fuzz, soak and simulate in full size; the results go to docs/verification.md
+	@$(BIN)/python bench/verification.py $(PARTS)
 
 lint: .venv/dev ## Check style, types and the contracts between the rooms
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports

@@ -11,7 +11,8 @@ from peerloan.database import Database
 
 # The tests' own way to a PostgreSQL.
 sys.path.append(str(Path(__file__).parent.parent / "tests"))
-from postgres import Postgres, program
+from helpers.postgres import Postgres
+from helpers.programs import program
 
 SQLITE, POSTGRESQL = "SQLite", "PostgreSQL"
 # As deploy/ledger/postgresql.conf has them.

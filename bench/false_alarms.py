@@ -21,7 +21,7 @@ from peerloan.monitoring.alerts import rules
 from peerloan.monitoring.alerts.rules import Rules, Spoken
 from peerloan.monitoring.counting.bins import LevelBins
 from peerloan.monitoring.counting.counts import Counting
-from peerloan.monitoring.performance import Calibration, Scores
+from peerloan.monitoring.performance import CalibrationFigures, Scores
 from peerloan.registry import Bundle
 from peerloan.stats.arrays import Codes, Numbers
 from peerloan.stats.estimate import Estimate
@@ -112,7 +112,7 @@ def speak(drawn: Drawn, window: Window, limits: Rules) -> list[Spoken]:
     assert scores.late is not None
     late, expected = int(scores.late.sum()), float(scores.loans @ probabilities(scores.margins))
     ratio = Estimate(late / expected, 0.0, 0.0)
-    calibration = Calibration(late, expected, ratio, None, None, [])
+    calibration = CalibrationFigures(late, expected, ratio, None, None, [])
     return [
         *rules.of_drift(limits, features, score),
         *rules.of_levels(limits, new),

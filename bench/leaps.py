@@ -32,7 +32,7 @@ from peerloan.registry import Store
 from peerloan.sample_data import SCHEMA, batches
 from peerloan.stats.arrays import Numbers
 from peerloan.training import TrainingError, recalibrate, train
-from peerloan.worker.retraining.challenger_evaluation import judge
+from peerloan.worker.retraining.challenger_evaluation import evaluate_challenger
 from peerloan.worker.retraining.score_shift import Leap, leap
 
 LEARNT, HELD, TRAINED_ON = 8_000, 2_000, 40_000
@@ -155,7 +155,7 @@ def _tried(folder: Path, store: Store, kind: str, answer: str, seeds: int) -> _F
             found.refused += 1
             continue
         new = store.load(made.version)
-        better = judge(champion, new, newest).verdict == "better"
+        better = evaluate_challenger(champion, new, newest).verdict == "better"
         found.leaps.append(leap(champion, new, newest))
         found.better += better
         found.promoted += better and not found.leaps[-1].is_too_far

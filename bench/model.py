@@ -42,13 +42,14 @@ from peerloan.model.onnx_model import FLOOR
 from peerloan.registry import Store
 from peerloan.sample_data import SCHEMA, batches
 from peerloan.stats.arrays import Numbers
+from peerloan.stats.calibration import reliability
 from peerloan.training import CANDIDATES, TrainingError, train
-from peerloan.training.calibration import cross_fitted, reliability
+from peerloan.training.calibration import cross_fitted
 from peerloan.training.candidates import Settings
 from peerloan.training.evaluation import figures
 from peerloan.training.folds import equal_groups, stratified
-from peerloan.training.pipeline import read_table
 from peerloan.training.search import quick, read_grids, search
+from peerloan.training.table import read_table
 
 LOANS, FEW = 60_000, 3_000
 FOLDS, FEW_FOLDS = 5, 2

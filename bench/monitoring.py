@@ -49,7 +49,7 @@ from peerloan.worker.monitoring_round import Watcher
 
 # The tests' own way to decisions of another time.
 sys.path.append(str(Path(__file__).parent.parent / "tests"))
-from past import DAY_MS, Past, loans_of
+from helpers.past import DAY_MS, Past, loans_of
 
 SIZES = (50, 100, 200, 1_000)
 CALM_WINDOWS, WINDOWS = 20_000, 1_000

@@ -31,14 +31,15 @@ from peerloan.loan import default_definition
 from peerloan.registry import Store
 from peerloan.sample_data import batches
 from peerloan.settings import Settings
-from peerloan.web.api import predictions
-from peerloan.web.api.predictions import MAX_BODY_BYTES
 from peerloan.web.app import create_app
 from peerloan.web.auth.tokens import Tokens
-from peerloan.web.http.lean_flask import Whole
+from peerloan.web.http.limits import MAX_BODY_BYTES
 from peerloan.web.http.request_body import read_body
+from peerloan.web.http.responses import RawResponse
 from peerloan.web.prediction.loan_parsing import read
-from peerloan.web.prediction.predict import Wanted, answer_many, answer_one
+from peerloan.web.prediction.predict import ResponseOptions, answer_many, answer_one
+from peerloan.web.prediction.serving_models import LoadedModel
+from peerloan.web.services import services_of
 
 LOAN = {field.name: field.default for field in default_definition().fields}
 BODY = json.dumps(LOAN).encode()
@@ -66,27 +67,27 @@ def main() -> None:
 
 
 def _measure(app: Flask, head: dict[str, str]) -> dict[str, float]:
-    now = app.extensions["champion"].current
-    usual = Wanted()
+    now = _model(app)
+    usual = ResponseOptions()
 
-    def nothing() -> Whole:
-        return Whole(NOTHING, "application/json")
+    def nothing() -> RawResponse:
+        return RawResponse(NOTHING, "application/json")
 
-    def body() -> Whole:
+    def body() -> RawResponse:
         read_body(request.environ, MAX_BODY_BYTES)
         return nothing()
 
-    def check() -> Whole:
+    def check() -> RawResponse:
         read(now, read_body(request.environ, MAX_BODY_BYTES))
         return nothing()
 
-    def decide() -> Whole:
-        loan = read(now, read_body(request.environ, MAX_BODY_BYTES))
+    def decide() -> RawResponse:
+        loan, _ = read(now, read_body(request.environ, MAX_BODY_BYTES))
         now.bundle.decide(loan.values)  # type: ignore[union-attr]
         return nothing()
 
-    def answer() -> Whole:
-        answer_one(now, read(now, read_body(request.environ, MAX_BODY_BYTES)), usual)  # type: ignore[arg-type]
+    def answer() -> RawResponse:
+        answer_one(now, read(now, read_body(request.environ, MAX_BODY_BYTES))[0], usual)  # type: ignore[arg-type]
         return nothing()
 
     views: dict[str, Callable[[], Any]] = {
@@ -97,7 +98,7 @@ def _measure(app: Flask, head: dict[str, str]) -> dict[str, float]:
         "… and puts the answer together": answer,
         "ours, whole": app.view_functions["api.predictions"],
     }
-    predictions.keep = unkept.unkept  # type: ignore[assignment, attr-defined]
+    unkept.keep_nothing(app)
     found = {"an empty Flask view": _time(empty.application(), head)}
     for what, view in views.items():
         app.view_functions["api.predictions"] = view
@@ -105,33 +106,37 @@ def _measure(app: Flask, head: dict[str, str]) -> dict[str, float]:
     return found
 
 
+def _model(app: Flask) -> LoadedModel:
+    model = services_of(app).serving_models.current
+    assert model is not None
+    return model
+
+
 def _alone(app: Flask, token: str) -> dict[str, float]:
     """Parts that stand for themselves."""
-    now = app.extensions["champion"].current
-    usual = Wanted()
-    callers = app.extensions["callers"]
+    now = _model(app)
+    usual = ResponseOptions()
+    authenticator = services_of(app).authenticator
     loans = [loan for batch in batches(MANY, seed=1) for loan in batch.to_pylist()]
     features = [{name: loan[name] for name in LOAN} for loan in loans]
     bodies = [msgspec.json.encode(loan) for loan in features]
-    several = [read(now, body) for body in bodies[:CALLS]]
+    several = [read(now, body)[0] for body in bodies[:CALLS]]
     as_list = msgspec.json.encode(features)
     as_columns = msgspec.json.encode({name: [loan[name] for loan in features] for name in LOAN})
-    many: Any = read(now, as_list)
+    many: Any = read(now, as_list)[0]
 
     def answers() -> None:
         for loan in several:
             msgspec.json.encode(answer_one(now, loan, usual).body())  # type: ignore[arg-type]
 
     return {
-        "a token is checked": _best(lambda: callers.by_token(token), CALLS),
+        "a token is checked": _best(lambda: authenticator.by_token(token), CALLS),
         "from a parsed loan to the finished answer, varied loans": _best(answers) / len(several),
         f"{MANY:,} loans: read and checked, as a list": _best(lambda: read(now, as_list)),
         f"{MANY:,} loans: read and checked, as columns": _best(lambda: read(now, as_columns)),
-        f"{MANY:,} loans: decisions and contributions": _best(
-            lambda: now.bundle.score_many(many.loans)
-        ),
+        f"{MANY:,} loans: decisions and reasons": _best(lambda: now.bundle.decide_many(many.loans)),
         f"{MANY:,} loans: whole, as a list": _best(
-            lambda: msgspec.json.encode(answer_many(now, read(now, as_list), usual).body())  # type: ignore[arg-type]
+            lambda: msgspec.json.encode(answer_many(now, read(now, as_list)[0], usual).body())  # type: ignore[arg-type]
         ),
     }
 

@@ -4,35 +4,42 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
-from flask import Flask, Response
+from flask import Flask
 
-from peerloan.web.api import predictions
 from peerloan.web.prediction import predict
+from peerloan.web.prediction.commit import DecisionCommitter
 from peerloan.web.prediction.predict import Answer
 from peerloan.web.server import wsgi
 from peerloan.web.server.granian import run
+from peerloan.web.services import install, services_of
 
 
-def unkept(
-    answer: Answer,
-    _inputs: object,
-    _source: object,
-    _wanted: object,
-    shape: Callable[..., Any],
-    *_: object,
-) -> Response:
-    """In the place of `keep`: the answer leaves at once."""
-    predict.count(answer)
-    response: Response = shape(answer.body())
-    return response
+class NoCommitter(DecisionCommitter):
+    """Responds at once, and keeps nothing."""
+
+    def respond(
+        self, answer: Answer, _submission: object, render: Callable[..., Any], *_: object
+    ) -> Any:
+        """Count the decisions and render the answer, which has no ids."""
+        predict.count(answer)
+        return render(answer.body())
+
+
+def keep_nothing(app: Flask) -> None:
+    """Have an application answer without its ledger."""
+    held = services_of(app)
+    without = NoCommitter(held.writer, held.database, held.store, held.serving_models)
+    install(app, replace(held, committer=without))
 
 
 def application() -> Flask:
     """The application."""
-    predictions.keep = unkept  # type: ignore[assignment, attr-defined]
-    return wsgi.application()
+    app = wsgi.application()
+    keep_nothing(app)
+    return app
 
 
 if __name__ == "__main__":

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import re
 import shutil
-import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,21 +14,57 @@ import hypothesis
 import pytest
 import requests
 
+from helpers import untested
+from helpers.apps import close_apps, count_open
+from helpers.commands import Call, Done
+from helpers.postgres import Postgres
+from helpers.programs import describe_skipped, require
+from helpers.service import PYTHON, SERVE, Service, settings
+from helpers.shared import shared_folder
 from peerloan.book import open_book, open_writer
+from peerloan.cli import main
 from peerloan.loan import default_definition
 from peerloan.registry import Store
 from peerloan.sample_data import SCHEMA, batches
-from peerloan.training import train
-from postgres import Postgres, program
+from peerloan.web.http import tested_libraries
 
 LOANS = 6_000
 # Several processes at once that each use every core wait for one another.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-# How long an example takes is the machine's business.
+# How long an example takes is the machine's business. `make verify` chooses "ci-long".
 hypothesis.settings.register_profile(
-    "peerloan", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+    "short", max_examples=25, deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
 )
-hypothesis.settings.load_profile("peerloan")
+hypothesis.settings.register_profile(
+    "ci-long", hypothesis.settings.get_profile("short"), max_examples=500
+)
+hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "short"))
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Describe the marker."""
+    config.addinivalue_line(
+        "markers", "longer: not in `make test`, but in `make test-all`, which runs nothing else"
+    )
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A test that starts a server of its own takes longer."""
+    for item in items:
+        if {"postgres", "serve"} & set(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.longer)
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """One worker more than there are cores: many tests wait for a clock or another process."""
+    return (os.cpu_count() or 1) + 1
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Say in one line what was skipped, and what to install for it."""
+    skipped = terminalreporter.stats.get("skipped", [])
+    if skipped:
+        terminalreporter.write_line(describe_skipped(report.longrepr[2] for report in skipped))
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
@@ -40,6 +72,22 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     reporter: Any = session.config.pluginmanager.get_plugin("terminalreporter")
     if os.environ.get("CI") and reporter is not None and reporter.stats.get("skipped"):
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _module_apps() -> Iterator[None]:
+    """Close the applications that a module's fixtures made."""
+    opened = count_open()
+    yield
+    close_apps(opened)
+
+
+@pytest.fixture(autouse=True)
+def _test_apps(_module_apps: None) -> Iterator[None]:
+    """Close the applications that a test made."""
+    opened = count_open()
+    yield
+    close_apps(opened)
 
 
 @pytest.fixture
@@ -62,20 +110,27 @@ def loan() -> dict[str, Any]:
 @pytest.fixture(scope="session")
 def sample_book(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A synthetic book as CSV."""
-    path = tmp_path_factory.mktemp("book") / "sample.csv"
-    with open_writer(path, SCHEMA) as writer:
-        for batch in batches(LOANS, seed=7):
-            writer.write(batch)
-    return path
+
+    def make(folder: Path) -> None:
+        with open_writer(folder / "sample.csv", SCHEMA) as writer:
+            for batch in batches(LOANS, seed=7):
+                writer.write(batch)
+
+    return shared_folder(tmp_path_factory, "book", make) / "sample.csv"
 
 
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory: pytest.TempPathFactory, sample_book: Path) -> Path:
     """A store with one version of each candidate and no champion; don't change it, copy it."""
-    root = tmp_path_factory.mktemp("trained") / "store"
-    candidates = ("additive", "basic")
-    train(open_book(sample_book), default_definition(), Store(root), candidates, fast=True)
-    return root
+
+    def make(folder: Path) -> None:
+        from peerloan.training import train  # whose libraries take seconds to import
+
+        store = Store(folder / "store")
+        candidates = ("additive", "basic")
+        train(open_book(sample_book), default_definition(), store, candidates, fast=True)
+
+    return shared_folder(tmp_path_factory, "trained", make) / "store"
 
 
 @pytest.fixture
@@ -97,10 +152,13 @@ def version_of(store: Store) -> Callable[[str], str]:
 
 @pytest.fixture
 def run(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """Run `peerloan …` as a process in the test's folder, on the test's store."""
+    """Run `peerloan …` as a process in the test's folder, on the test's store.
+
+    The timeout only ends a hang: a busy machine takes minutes for what a quiet one does in seconds.
+    """
 
     def call(
-        *arguments: object, timeout: float = 120, ledger: str = ""
+        *arguments: object, timeout: float = 600, ledger: str = ""
     ) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [sys.executable, "-m", "peerloan", *map(str, arguments)],
@@ -115,22 +173,39 @@ def run(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
     return call
 
 
-def settings(store: Path) -> dict[str, str]:
-    """The environment of a process on a store, with tokens beside it."""
-    return {"PEERLOAN_STORE": str(store), "PEERLOAN_TOKENS": str(store.parent / "tokens")}
+@pytest.fixture
+def call(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Call:
+    """Run `peerloan …` in the test's folder, on the test's store, within this process."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PEERLOAN_STORE", str(tmp_path / "store"))
+    monkeypatch.delenv("PEERLOAN_CONFIG", raising=False)
+
+    def in_process(*arguments: object) -> Done:
+        code: object = 0
+        try:
+            main(list(map(str, arguments)))
+        except SystemExit as stop:
+            code = stop.code
+        assert isinstance(code, int)
+        printed = capsys.readouterr()
+        assert "Traceback" not in printed.err
+        return Done(code, printed.out, printed.err)
+
+    return in_process
 
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[Postgres]:
     """A PostgreSQL server of the tests' own."""
-    if program("initdb") is None:
-        pytest.skip("PostgreSQL is not installed: the ledger is tested with SQLite only")
+    require("PostgreSQL", "initdb", "postgres")
     server = Postgres()
     yield server
     server.remove()
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.longer)])
 def ledger_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """An empty database of the test's own: the test runs once with each kind."""
     if request.param == "sqlite":
@@ -139,69 +214,12 @@ def ledger_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     return server.new()
 
 
-SERVE = "peerloan serve --host {host} --port {port} --workers {workers}"
-GUNICORN = (
-    "gunicorn -c python:peerloan.service.gunicorn_conf -b {host}:{port} -w {workers} "
-    "peerloan.service.wsgi:application()"
-)
-
-
-class Service:
-    """A `peerloan serve` process, or another server's, and its address."""
-
-    def __init__(
-        self,
-        store: Path,
-        log: Path,
-        workers: int,
-        host: str = "127.0.0.1",
-        server: str = SERVE,
-    ) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
-        self.url = f"http://127.0.0.1:{port}"
-        self.log = log
-        with log.open("ab") as out:
-            self.process = subprocess.Popen(
-                [
-                    *(sys.executable, "-m"),
-                    *server.format(host=host, port=port, workers=workers).split(),
-                ],
-                env=os.environ | settings(store),
-                stdout=out,
-                stderr=out,
-            )
-
-    def wait_for(self, condition: Callable[[], bool], seconds: float = 20) -> None:
-        """Wait until a condition holds; fails with the server's log."""
-        until = time.monotonic() + seconds
-        while time.monotonic() < until:
-            with contextlib.suppress(requests.ConnectionError):
-                if condition():
-                    return
-            time.sleep(0.05)
-        pytest.fail(f"not within {seconds} s; the log:\n{self.log.read_text()}")
-
-    def serving(self) -> str | None:
-        """The version that one worker serves now, where no token is asked for; else the one that a
-        worker took up last.
-        """
-        answer = requests.get(f"{self.url}/readyz", timeout=5)
-        taken: list[str] = re.findall(r"serving (\S+) \(digest", self.log.read_text())
-        if not answer.ok or not taken:
-            return None
-        version: str = answer.json().get("model", {}).get("version", taken[-1])
-        return version
-
-    def loaded(self) -> int:
-        """How often a worker has taken or refused a champion: each does it once as it starts."""
-        return len(re.findall(r"serving \S+ \(digest|champion refused", self.log.read_text()))
-
-    def stop(self) -> None:
-        """Stop the process."""
-        self.process.terminate()
-        self.process.wait(timeout=60)
+@pytest.fixture(params=["tested", "untested"])
+def flask_version(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The test runs once with a tested Flask, and once with another."""
+    monkeypatch.setattr(tested_libraries, "_reasons", {})
+    if request.param == "untested":
+        monkeypatch.setattr(tested_libraries, "TESTED_VERSIONS", untested.OTHER_VERSIONS)
 
 
 @pytest.fixture
@@ -210,9 +228,13 @@ def serve(tmp_path: Path) -> Iterator[Callable[..., Service]]:
     started: list[Service] = []
 
     def start(
-        store: Store, workers: int = 1, host: str = "127.0.0.1", server: str = SERVE
+        store: Store,
+        workers: int = 1,
+        host: str = "127.0.0.1",
+        server: str = SERVE,
+        python: tuple[str, ...] = PYTHON,
     ) -> Service:
-        service = Service(store.root, tmp_path / "server.log", workers, host, server)
+        service = Service(store.root, tmp_path / "server.log", workers, host, server, python)
         started.append(service)
         service.wait_for(lambda: requests.get(f"{service.url}/readyz", timeout=5).status_code > 0)
         if store.state().champion is not None:

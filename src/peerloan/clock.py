@@ -6,7 +6,10 @@ import time
 from datetime import UTC, date, datetime, timedelta
 
 EXPECTED = "a day or a moment (2026-11-25 or 2026-11-25T08:30:00Z)"
+HOUR_MS = 3_600_000
+DAY_MS = 24 * HOUR_MS
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_EPOCH_ORDINAL = _EPOCH.toordinal()
 
 
 def parse_moment(text: str) -> int:
@@ -31,3 +34,13 @@ def moment(milliseconds: int) -> str:
 def now_ms() -> int:
     """Milliseconds since 1970."""
     return time.time_ns() // 1_000_000
+
+
+def day_number(day: date) -> int:
+    """The days from 1970-01-01 to a day."""
+    return day.toordinal() - _EPOCH_ORDINAL
+
+
+def date_of(number: int) -> date:
+    """The day with a day number."""
+    return date.fromordinal(number + _EPOCH_ORDINAL)

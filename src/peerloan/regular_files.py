@@ -12,6 +12,8 @@ import stat
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from peerloan.errors import PeerLoanError
+
 _KINDS: Mapping[str, Callable[[int], bool]] = {
     "a folder": stat.S_ISDIR,
     "a pipe": stat.S_ISFIFO,
@@ -20,11 +22,11 @@ _KINDS: Mapping[str, Callable[[int], bool]] = {
 }
 
 
-class NotRegularFile(OSError):
+class NotRegularFile(PeerLoanError, OSError):
     """Something at a path that is no regular file: a pipe, a device, a folder."""
 
 
-class FileTooLarge(OSError):
+class FileTooLarge(PeerLoanError, OSError):
     """A file of more bytes than expected; `size` says how many it has."""
 
     def __init__(self, path: Path, size: int, most_bytes: int) -> None:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import re
 import tomllib
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
 from pathlib import Path
+from typing import Any, NamedTuple
 
+from peerloan.errors import PeerLoanError
 from peerloan.regular_files import read_regular_text
 
 PREFIX = "PEERLOAN_"
@@ -24,27 +26,79 @@ OWN_PATHS = (
 )
 # Of a file of settings, of rules, or with a secret.
 MAX_SETTINGS_BYTES = 1_000_000
-_TEXTS = ("ledger", "prefix")
 
 
-class SettingsError(ValueError):
+class SettingsError(PeerLoanError, ValueError):
     """A settings file that can't be used, and why."""
+
+
+class Setting(NamedTuple):
+    """A setting as the reader, `peerloan --help` and the docs know it."""
+
+    # In a settings file.
+    name: str
+    # In words, or empty for none.
+    default: str
+    help: str
+    # Its value is never shown.
+    is_secret: bool
+    convert: Callable[[str], object]
+
+    @property
+    def variable(self) -> str:
+        """Its name in the environment."""
+        return PREFIX + self.name.upper()
+
+
+def _row(
+    convert: Callable[[str], object], default: str, text: str, is_secret: bool = False
+) -> dict[str, Any]:
+    """The metadata of a field of Settings: the values of its `Setting`."""
+    return {"default": default, "help": text, "is_secret": is_secret, "convert": convert}
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What an installation sets: the folders of the store, the API tokens and the seal's key, the
-    ledger's database, the file of the rules by which the model is watched, and the path prefix
-    under which a proxy shows the service. What is not set of the ledger stands beside the store.
-    """
+    """The settings of an installation. Each field is also a row of SETTINGS."""
 
-    store: Path = Path("peerloan-store")
-    tokens: Path = Path("peerloan-tokens")
-    ledger: str = ""
-    ledger_password_file: Path | None = None
-    seal: Path | None = None
-    rules: Path | None = None
-    prefix: str = ""
+    store: Path = field(
+        default=Path("peerloan-store"),
+        metadata=_row(Path, "./peerloan-store", "Folder of the model store."),
+    )
+    tokens: Path = field(
+        default=Path("peerloan-tokens"),
+        metadata=_row(Path, "./peerloan-tokens", "Folder of the API tokens."),
+    )
+    # A URL may hold a password.
+    ledger: str = field(
+        default="",
+        repr=False,
+        metadata=_row(
+            str,
+            "SQLite, in peerloan-ledger beside the store",
+            "Database of the ledger: sqlite:///FILE or postgresql://USER@HOST/DATABASE.",
+            is_secret=True,
+        ),
+    )
+    ledger_password_file: Path | None = field(
+        default=None, metadata=_row(Path, "", "File with the password of the ledger's database.")
+    )
+    seal: Path | None = field(
+        default=None,
+        metadata=_row(
+            Path,
+            "peerloan-seal beside the store",
+            "Folder of the ledger's key and its chains' heads. Keep it apart from the database.",
+        ),
+    )
+    rules: Path | None = field(
+        default=None,
+        metadata=_row(Path, "the built-in rules", "File of the monitoring rules (TOML)."),
+    )
+    prefix: str = field(
+        default="",
+        metadata=_row(str, "", "Path under which a proxy shows the service, such as /risk."),
+    )
 
     def __post_init__(self) -> None:
         """Raise SettingsError if the prefix is none that can stand before every address."""
@@ -81,33 +135,43 @@ class Settings:
         return self.seal_folder / "ended-sessions"
 
 
-def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:
-    """Settings by PEERLOAN_NAME, else by `name` in the file that PEERLOAN_CONFIG names.
+SETTINGS = tuple(Setting(name=each.name, **each.metadata) for each in fields(Settings))
+_BY_NAME = {setting.name: setting for setting in SETTINGS}
 
-    Without PEERLOAN_CONFIG, `peerloan.toml` in the working folder is read if it is there.
+
+def settings_table() -> list[tuple[str, str, str, str]]:
+    """The settings for people: variable, name in a settings file, default, and help."""
+    config = (CONFIG, "", "./peerloan.toml, if it exists", "The settings file.")
+    return [*((each.variable, each.name, each.default, each.help) for each in SETTINGS), config]
+
+
+def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:
+    """Read each setting from its variable, else from the settings file.
+
+    That is the file PEERLOAN_CONFIG names, or `peerloan.toml` in the working folder if it exists.
     Raises SettingsError.
     """
-    path = Path(environment.get(CONFIG) or DEFAULT_CONFIG)
-    given: dict[str, object] = {}
-    if environment.get(CONFIG) or path.is_file():
-        try:
-            given = tomllib.loads(read_regular_text(path, MAX_SETTINGS_BYTES))
-        except OSError as error:
-            raise SettingsError(f"{path}: can't be read: {error.strerror}") from None
-        except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-            raise SettingsError(f"{path}: can't be read: {error}") from None
-    for name, value in given.items():
-        if name not in Settings.__dataclass_fields__:
-            known = ", ".join(Settings.__dataclass_fields__)
+    values = _read_file(environment.get(CONFIG))
+    values |= {each.name: value for each in SETTINGS if (value := environment.get(each.variable))}
+    return Settings(**{name: _BY_NAME[name].convert(value) for name, value in values.items()})  # type: ignore[arg-type]
+
+
+def _read_file(config: str | None) -> dict[str, str]:
+    """The values in the settings file, by name; none if there is no file and none was named."""
+    path = Path(config or DEFAULT_CONFIG)
+    if not config and not path.is_file():
+        return {}
+    try:
+        values = tomllib.loads(read_regular_text(path, MAX_SETTINGS_BYTES))
+    except OSError as error:
+        raise SettingsError(f"{path}: can't be read: {error.strerror}") from None
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise SettingsError(f"{path}: can't be read: {error}") from None
+    for name, value in values.items():
+        if name not in _BY_NAME:
+            known = ", ".join(_BY_NAME)
             raise SettingsError(f"{path}: no setting {name!r} (known: {known})")
         if not isinstance(value, str) or not value:
-            raise SettingsError(f"{path}: {name}: expected text, got {value!r}")
-    for name in Settings.__dataclass_fields__:
-        if value := environment.get(PREFIX + name.upper()):
-            given[name] = value
-    return Settings(
-        **{
-            name: str(value) if name in _TEXTS else Path(str(value))
-            for name, value in given.items()
-        }  # type: ignore[arg-type]
-    )
+            shown = "another value" if _BY_NAME[name].is_secret else repr(value)
+            raise SettingsError(f"{path}: {name}: expected text, got {shown}")
+    return values

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from selenium import webdriver
 
-from browser.page import Page, browser, serving
+from helpers.page import Page, browser, serving
 
 
 @pytest.fixture(scope="module")

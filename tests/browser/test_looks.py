@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 from selenium import webdriver
 
-from browser.page import Page, serving
-from browser.test_sign_in import sign_in, token
+from helpers.page import Page, serving, sign_in, token
+
+pytestmark = pytest.mark.longer
 
 LONGEST_NAME = "anna.lindstrom@" + "x" * 49
 HEADER = "nav a, nav span, nav button"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import socket
 import subprocess
 from collections.abc import Iterator
@@ -13,8 +12,10 @@ import requests
 from selenium import webdriver
 from selenium.webdriver.common.keys import Keys
 
-from browser.page import Page, serving
-from browser.test_sign_in import sign_in, token
+from helpers.page import Page, serving, sign_in, token
+from helpers.programs import require
+
+pytestmark = pytest.mark.longer
 
 # `{to}` is the service, with a slash at its end where Nginx takes the prefix off.
 _NGINX = """
@@ -48,9 +49,7 @@ http {{
 
 def nginx(folder: Path, to: str) -> tuple[subprocess.Popen[bytes], str]:
     """Nginx in front of a service, and its address; skips the test if it is not installed."""
-    program = shutil.which("nginx") or shutil.which("/usr/sbin/nginx")
-    if program is None:
-        pytest.skip("Nginx is not installed: apt-get install --no-install-recommends nginx-light")
+    (program,) = require("Nginx", "nginx")
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,18 +12,9 @@ from selenium import webdriver
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import WebDriverWait
 
-from browser.page import Page, serving
-from conftest import settings
+from helpers.page import Page, serving, sign_in, token
 
 Guarded = tuple[Page, str]
-
-
-def token(tmp_path: Path, *arguments: str) -> str:
-    """What `peerloan token …` prints, beside the store in this folder."""
-    command = [sys.executable, "-m", "peerloan", "token", *arguments]
-    environment = os.environ | settings(tmp_path / "store")
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
-    return done.stdout.strip()
 
 
 @pytest.fixture
@@ -38,12 +26,6 @@ def guarded(chromium: webdriver.Chrome, trained: Path, tmp_path: Path) -> Iterat
         chromium.delete_all_cookies()
         yield page, made
         chromium.delete_all_cookies()
-
-
-def sign_in(page: Page, with_token: str) -> None:
-    before = page.at("html")
-    page.at("#token").send_keys(with_token, Keys.ENTER)
-    page.wait_until_left(before)
 
 
 def test_a_person_signs_in_decides_and_signs_out(guarded: Guarded) -> None:
@@ -63,6 +45,7 @@ def test_a_person_signs_in_decides_and_signs_out(guarded: Guarded) -> None:
     assert page.open().text("h1") == "Sign in"
 
 
+@pytest.mark.longer
 def test_a_wrong_token_is_told_and_the_right_one_leads_to_what_was_asked_for(
     guarded: Guarded,
 ) -> None:
@@ -75,6 +58,7 @@ def test_a_wrong_token_is_told_and_the_right_one_leads_to_what_was_asked_for(
     assert page.driver.current_url.rstrip("?") == f"{page.url}docs"
 
 
+@pytest.mark.longer
 def test_a_revoked_token_signs_its_person_out(guarded: Guarded, tmp_path: Path) -> None:
     page, made = guarded
     page.open()
@@ -88,6 +72,7 @@ def test_a_revoked_token_signs_its_person_out(guarded: Guarded, tmp_path: Path) 
     assert page.open().text("h1") == "Sign in"
 
 
+@pytest.mark.longer
 def test_what_the_browser_keeps_is_no_token_and_no_script_s(guarded: Guarded) -> None:
     page, made = guarded
     page.open()
@@ -108,6 +93,7 @@ def test_what_the_browser_keeps_is_no_token_and_no_script_s(guarded: Guarded) ->
     assert requests.get(page.url, headers=head).status_code == 401
 
 
+@pytest.mark.longer
 @pytest.mark.parametrize("proto", ["https", "http"])
 def test_behind_tls_the_cookie_never_leaves_tls(guarded: Guarded, proto: str) -> None:
     page, made = guarded
@@ -121,6 +107,7 @@ def test_behind_tls_the_cookie_never_leaves_tls(guarded: Guarded, proto: str) ->
     assert ("Secure" in answer.headers["Set-Cookie"]) == (proto == "https")
 
 
+@pytest.mark.longer
 @pytest.mark.parametrize(
     ("target", "leads_to"),
     [
@@ -141,6 +128,7 @@ def test_the_way_back_leads_to_no_other_site(guarded: Guarded, target: str, lead
     assert answer.headers["Location"] == leads_to
 
 
+@pytest.mark.longer
 @pytest.mark.parametrize(("width", "theme"), [(390, "dark"), (1280, "light")])
 def test_the_form_fits_the_screen(guarded: Guarded, width: int, theme: str) -> None:
     page, made = guarded
@@ -157,6 +145,7 @@ def test_the_form_fits_the_screen(guarded: Guarded, width: int, theme: str) -> N
 # The page of the API
 
 
+@pytest.mark.longer
 def test_the_api_can_be_read_and_tried(page: Page) -> None:
     page.driver.get(f"{page.url}docs")
     page.wait_for("return document.querySelectorAll('.opblock').length >= 6")
@@ -172,6 +161,7 @@ def test_the_api_can_be_read_and_tried(page: Page) -> None:
     assert '"probability"' in shown
 
 
+@pytest.mark.longer
 def test_the_api_s_page_comes_from_this_site_alone(page: Page) -> None:
     page.driver.get(f"{page.url}docs")
     page.wait_for("return document.querySelectorAll('.opblock').length >= 6")

@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass, field
 
 from deploy.deployment import Deployment
-from deploy.steady_load import Tally
+from helpers.steady_load import Tally
 
 
 @dataclass

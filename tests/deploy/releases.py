@@ -7,7 +7,7 @@ from pathlib import Path
 
 from deploy.deployment import RELEASE
 
-LEDGER = "/opt/peerloan/lib/python3.11/site-packages/peerloan/ledger"
+PACKAGE = "/opt/peerloan/lib/python3.11/site-packages/peerloan"
 
 # Releases that must not replace one that works, though the ledger's tables suit them.
 BROKEN = {
@@ -16,17 +16,18 @@ BROKEN = {
         """,
     # As an old release under a champion of a newer format.
     "can't read the champion": f"""
-        RUN sed -i 's/^FORMAT = 1$/FORMAT = 0/' {LEDGER}/../model/manifest.py \\
-         && grep -qx 'FORMAT = 0' {LEDGER}/../model/manifest.py
+        RUN sed -i 's/^FORMAT = 1$/FORMAT = 0/' {PACKAGE}/registry/manifest.py \\
+         && grep -qx 'FORMAT = 0' {PACKAGE}/registry/manifest.py
         """,
 }
 
 # The release 0.2.0: one migration more than this one.
 _NEXT = f"""
-    RUN sed -i 's/^__version__ = "0.1.0"$/__version__ = "0.2.0"/' {LEDGER}/../__init__.py \\
-     && sed -i 's/^NUMBER = 2$/NUMBER = 3/' {LEDGER}/schema.py \\
-     && grep -q '"0.2.0"' {LEDGER}/../__init__.py && grep -qx 'NUMBER = 3' {LEDGER}/schema.py
-    COPY migration.py {LEDGER}/migrations/versions/0003_next.py
+    RUN sed -i 's/^__version__ = "0.1.0"$/__version__ = "0.2.0"/' {PACKAGE}/__init__.py \\
+     && sed -i 's/^NUMBER = 3$/NUMBER = 4/' {PACKAGE}/database/tables.py \\
+     && grep -q '"0.2.0"' {PACKAGE}/__init__.py \\
+     && grep -qx 'NUMBER = 4' {PACKAGE}/database/tables.py
+    COPY migration.py {PACKAGE}/database/migrations/versions/0004_next.py
     """
 _MIGRATION = """
 import sqlalchemy as sa
@@ -34,7 +35,7 @@ from alembic import op
 
 from peerloan.database.migrations import applied
 
-revision, down_revision = "0003", "0002"
+revision, down_revision = "0004", "0003"
 
 
 def upgrade() -> None:
@@ -44,8 +45,8 @@ def upgrade() -> None:
 """
 # What else its migration does.
 MIGRATIONS = {
-    "admits the release before": 'applied(3, "0.1.0")',
-    "admits no release before": 'applied(3, "0.2.0")',
+    "admits the release before": 'applied(4, "0.1.0")',
+    "admits no release before": 'applied(4, "0.2.0")',
     "fails": 'op.drop_table("no_such_table")',
 }
 

@@ -14,9 +14,9 @@ import requests
 from selenium import webdriver
 from selenium.webdriver.common.keys import Keys
 
-from browser.page import Page, browser
 from deploy.conftest import FirstStart
 from deploy.deployment import Deployment, clone, inspect, sh, wait_for
+from helpers.page import Page, browser
 
 SERVICES = ("nginx", "ms_flask_app", "ms_model", "ms_monitor", "ledger")
 

@@ -94,7 +94,7 @@ def test_the_database_outlives_its_container(database: Deployment) -> None:
     database.compose("down")
     database.compose("up", "-d", "ledger")
     wait_for("the database", lambda: is_healthy(database))
-    assert database.sql("SELECT number FROM migrations ORDER BY number") == ["1", "2"]
+    assert database.sql("SELECT number FROM migrations ORDER BY number") == ["1", "2", "3"]
 
 
 def test_a_database_that_is_killed_comes_back(database: Deployment) -> None:
@@ -102,7 +102,7 @@ def test_a_database_that_is_killed_comes_back(database: Deployment) -> None:
     sh("docker", "exec", container, "sh", "-c", "kill -QUIT 1")  # as a crash: it ends unprepared
     wait_for("its end", lambda: inspect(container)["RestartCount"] == 1)
     wait_for("the database", lambda: is_healthy(database))
-    assert database.sql("SELECT number FROM migrations ORDER BY number") == ["1", "2"]
+    assert database.sql("SELECT number FROM migrations ORDER BY number") == ["1", "2", "3"]
 
 
 def test_a_release_whose_tables_are_not_there_yet_does_not_start(
@@ -110,7 +110,7 @@ def test_a_release_whose_tables_are_not_there_yet_does_not_start(
 ) -> None:
     code, told = run(database, "ms_flask_app", release=next_images["admits the release before"])
     assert code == 1
-    assert "(migration 2, this release needs 3); run: peerloan ledger upgrade" in told
+    assert "(migration 3, this release needs 4); run: peerloan ledger upgrade" in told
 
 
 @pytest.mark.parametrize("service", ["ledger_upgrade", "ms_flask_app"])
@@ -120,7 +120,7 @@ def test_a_release_that_the_tables_do_not_admit_is_refused(
     assert run(database, "ledger_upgrade", release=next_images["admits no release before"])[0] == 0
     code, told = run(database, service)
     assert code == 1
-    assert "(migration 3), which admits releases from 0.2.0 on; this one is 0.1.0" in told
+    assert "(migration 4), which admits releases from 0.2.0 on; this one is 0.1.0" in told
 
 
 def commands(section: str) -> list[str]:

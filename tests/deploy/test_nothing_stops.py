@@ -15,7 +15,7 @@ import pytest
 from deploy.deployment import RELEASE, Deployment, inspect, sh, wait_for
 from deploy.keeping import Kept
 from deploy.releases import BROKEN
-from deploy.steady_load import Load, Tally
+from helpers.steady_load import Load, Tally
 from peerloan.database import tables as schema
 from peerloan.loan import default_definition
 

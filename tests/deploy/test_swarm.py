@@ -14,7 +14,7 @@ import pytest
 from deploy.deployment import RELEASE, Deployment, copy_checkout, sh, wait_for
 from deploy.keeping import Kept
 from deploy.releases import BROKEN
-from deploy.steady_load import Load, Tally
+from helpers.steady_load import Load, Tally
 from peerloan.loan import default_definition
 
 STACK = "peerloan-test-swarm"
@@ -140,7 +140,7 @@ def test_a_release_whose_migration_fails_touches_nothing(
     assert 'table "no_such_table" does not exist' in done.stderr
     assert "the ledger was not upgraded; nothing else was touched" in done.stderr
     assert stack.containers("ms_flask_app") == before
-    assert stack.sql("SELECT number FROM migrations ORDER BY number") == ["1", "2"]
+    assert stack.sql("SELECT number FROM migrations ORDER BY number") == ["1", "2", "3"]
     assert load.take().faults == []
 
 
@@ -150,7 +150,7 @@ def test_a_good_release_rolls_out(stack: Stack, load: Steady, next_images: dict[
     assert done.returncode == 0, done.stderr
     assert "ms_flask_app: completed, 2/2" in done.stderr
     assert stack.image() == f"peerloan/ms_flask_app:{good}"
-    assert stack.sql("SELECT number FROM migrations ORDER BY number") == ["1", "2", "3"]
+    assert stack.sql("SELECT number FROM migrations ORDER BY number") == ["1", "2", "3", "4"]
     time.sleep(2)
     tally = load.take()
     assert tally.requests > 1000

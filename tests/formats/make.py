@@ -28,7 +28,7 @@ from peerloan.model import (
     Scorecard,
 )
 from peerloan.model.arithmetic import ARITHMETIC, to_unit
-from peerloan.registry import Bundle, Judged, OnnxParts, TrainedOn, draft
+from peerloan.registry import Bundle, OnnxParts, TrainedOn, ValidationFigures, draft
 from peerloan.registry.manifest import FORMAT
 from peerloan.stats.arrays import Numbers
 from peerloan.training.compile.onnx import forest_graph
@@ -194,13 +194,13 @@ def make(kind: str) -> None:
         policy=Policy.by_cost(8.0),
         profile=Profile.of(loans, late, np.linspace(0.01, 0.4, LOANS)),
         trained_on=TrainedOn("made by arithmetic", "0" * 64, LOANS, int(late.sum()), sample=False),
-        judged=Judged({"auc": 0.75, "brier": 0.1}, {}, (), ()),
+        validation=ValidationFigures({"auc": 0.75, "brier": 0.1}, {}, (), ()),
         libraries={"python": platform.python_version()}
         | {
             name: importlib.metadata.version(name)
             for name in ("numpy", "onnx", "onnxruntime", "scikit-learn")
         },
-        documents={"card.md": "# furniture-credit: small\n"},
+        write_documents=lambda _manifest: {"card.md": "# furniture-credit: small\n"},
     )
     top = HERE / f"format-{FORMAT}-{kind}"
     shutil.rmtree(top, ignore_errors=True)

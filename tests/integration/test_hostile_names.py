@@ -14,8 +14,9 @@ from typing import Any
 import pytest
 import requests
 
-from conftest import Service
-from integration.test_another_lender import Form
+from helpers.another_lender import Form
+from helpers.probes import figures
+from helpers.service import Service
 from peerloan.loan import Definition, Field, Label, Roles, parse_definition
 from peerloan.loan.definition import DefinitionError
 from peerloan.registry import Store
@@ -36,6 +37,7 @@ NUMBERS = (
     "self",
     "lambda",
     "dotted.name",
+    "a",
     "a: b",
     unicodedata.normalize("NFC", "é"),
     unicodedata.normalize("NFD", "é"),
@@ -208,7 +210,10 @@ def page_decides(service: Service, row: dict[str, Any], probability: float) -> N
     assert decided.status_code == 200, decided.text
     assert f'id="probability">{100 * probability:.2f} %' in decided.text
     odd = requests.post(service.url, data=sent | {"field.a: b": "9999"}, timeout=10)
-    assert "Number 10: 9,999 is outside the range" in Form(odd.text).text
+    assert "Number 11: 9,999 is outside the range" in Form(odd.text).text
+    # It is counted for its field, although another field's name and a colon begin the same.
+    service.wait_for(lambda: bool(figures(service, "peerloan_unseen_values_total")))
+    assert figures(service, "peerloan_unseen_values_total") == {("a: b",): 1}
 
 
 @pytest.mark.parametrize("name", ["", "a\nb", "a\x00b", "a\x7fb", "a\x85b", "x" * 201])

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import requests
 
-from conftest import Service, settings
+from helpers.service import Service, settings
 from peerloan.registry import Store
 
 CLOSED = "was open to other users"

@@ -9,11 +9,11 @@ from pathlib import Path
 import click
 import pytest
 
+from helpers.apps import create_app
 from peerloan.cli.main import peerloan
 from peerloan.loan import Definition, Field
 from peerloan.registry import Store
-from peerloan.settings import CONFIG, PREFIX, Settings
-from peerloan.web import create_app
+from peerloan.settings import CONFIG, PREFIX, Settings, settings_table
 from peerloan.web.telemetry import metrics
 
 ROOT = Path(__file__).parents[2]
@@ -119,6 +119,16 @@ def test_every_setting_of_a_deployment_is_documented_with_its_default() -> None:
     )
     rows = re.findall(r"^\| `(PEERLOAN_[A-Z_]+)` \| (?:`(\S+)`)? ?\|", DEPLOY, re.M)
     assert example == dict(rows) == {name: "".join(values) for name, values in used.items()}
+
+
+def test_the_settings_are_documented_as_their_table_has_them() -> None:
+    cli = (ROOT / "docs/cli.md").read_text("utf-8")
+    rows = [
+        tuple(cell.strip() for cell in re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", line).split("|"))
+        for line in cli.replace("`", "").splitlines()
+        if line.startswith("| PEERLOAN_")
+    ]
+    assert [row[1:-1] for row in rows] == settings_table()
 
 
 def test_every_metric_is_documented() -> None:

@@ -15,6 +15,7 @@ import pytest
 import yaml  # type: ignore[import-untyped]
 from prometheus_client import generate_latest
 
+from helpers.programs import require
 from peerloan.database import Database
 from peerloan.database.tables import alarms, figures, versions, watchers
 from peerloan.monitoring.alerts.rules import Rules
@@ -357,9 +358,7 @@ def test_compose_gives_each_service_its_own_secrets_once_they_are_made() -> None
 
 
 def promtool(*arguments: str) -> None:
-    tool = shutil.which("promtool")
-    if tool is None:
-        pytest.skip("promtool is not installed: the alert rules are not tried")
+    (tool,) = require("promtool", "promtool")
     done = subprocess.run(
         [tool, *arguments], cwd=PROMETHEUS, capture_output=True, text=True, check=False
     )

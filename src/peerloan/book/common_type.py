@@ -7,6 +7,7 @@ from decimal import Decimal
 import pyarrow as pa
 
 from peerloan.book.cells import is_bytes, is_text
+from peerloan.errors import PeerLoanError
 
 _UNITS = ("s", "ms", "us", "ns")
 _TIMES = (pa.time32("s"), pa.time32("ms"), pa.time64("us"), pa.time64("ns"))
@@ -14,7 +15,7 @@ _INTEGERS = (pa.int8(), pa.int16(), pa.int32(), pa.int64())
 _WIDEST = 76
 
 
-class InexactError(ValueError):
+class InexactError(PeerLoanError, ValueError):
     """A value that another type can't hold; `place` is its row in the column."""
 
     def __init__(self, place: int) -> None:

@@ -24,7 +24,7 @@ _SAMPLED = 200_000
 _SAMPLED_VALUES = 20_000_000
 # A field of no more different values is one of levels.
 _FEW_VALUES = 100
-# Among so few different rows the estimate of chance has nothing to stand on: where one field follows
+# Among so few different rows chance can't be estimated: where one field follows
 # from another, none of them may differ in one field alone.
 _FEW_ROWS = 12
 # More than so many times as many equal pairs as chance explains, at least so many, in at least this

@@ -10,6 +10,7 @@ from typing import Protocol
 
 import pyarrow as pa
 
+from peerloan.errors import PeerLoanError
 from peerloan.loan import Problem
 from peerloan.stats.arrays import Codes
 
@@ -18,14 +19,14 @@ PART_ROWS = 65_536
 _PART_VALUES = 1 << 24
 # So many rows that are none, more than nine in ten of those read: whatever the file is, it is not
 # the table that its first line promises.
-_MOST_BROKEN, _BROKEN_SHARE = 1_000_000, 0.9
+MOST_BROKEN, _BROKEN_SHARE = 1_000_000, 0.9
 # More columns are hardly a table of loans: their names may be values.
 MOST_COLUMNS = 10_000
 
 Progress = Callable[[float], None]
 
 
-class BookError(ValueError):
+class BookError(PeerLoanError, ValueError):
     """A book that can't be used: one line that names the file, what was expected, what given."""
 
 
@@ -80,7 +81,7 @@ def rows_of_part(columns: int) -> int:
 
 def is_no_table(broken: int, rows: int) -> bool:
     """Whether so many of the rows read so far are broken that reading on says nothing more."""
-    return broken >= _MOST_BROKEN and broken > _BROKEN_SHARE * rows
+    return broken >= MOST_BROKEN and broken > _BROKEN_SHARE * rows
 
 
 def expect_columns(count: int, where: str) -> None:

@@ -12,7 +12,7 @@ from peerloan.cli.console import DEFINITION, definition_of, note, note_lines, pr
 from peerloan.loan import default_definition
 from peerloan.registry import Store, StoreError
 from peerloan.sample_data import SCHEMA, batches
-from peerloan.training import Outcome, train
+from peerloan.training import PublishedCandidate, train
 
 LOANS = 60_000
 
@@ -51,7 +51,7 @@ def bootstrap(book: str | None, definition: Path | None) -> None:
         note(f"champion: {best}")
 
 
-def train_on_sample(path: Path, store: Store) -> list[Outcome]:
+def train_on_sample(path: Path, store: Store) -> list[PublishedCandidate]:
     """Write a sample book and train two scorecards on it. Returns the chosen one first."""
     with progress() as show:
         with open_writer(path, SCHEMA, overwrite=True) as writer:

@@ -19,7 +19,7 @@ from peerloan.cli.console import (
     progress,
     store,
 )
-from peerloan.registry import BundleError, StoreError
+from peerloan.registry import RegistryError
 
 
 @click.command()
@@ -52,6 +52,6 @@ def _usual_ranges() -> dict[str, tuple[float, float]] | None:
     here = store()
     if (champion := here.state().champion) is None:
         return None
-    with suppress(BundleError, StoreError):
+    with suppress(RegistryError):
         return here.load(champion).profile.usual_ranges()
     return None

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 import click
 
+from peerloan.errors import PeerLoanError
 from peerloan.loan import Definition, default_definition, read_definition
 from peerloan.registry import Bundle, Store
 from peerloan.settings import read_settings
@@ -68,7 +69,7 @@ AIM = click.option(
 )
 
 
-class No(Exception):
+class No(PeerLoanError):
     """A command failed because of its data: `main` prints the message and exits with 1."""
 
 

@@ -18,11 +18,11 @@ import click
 from peerloan import private_files
 from peerloan.cli.console import No, note
 from peerloan.loan import default_definition
-from peerloan.registry import BundleError, Store, StoreError
+from peerloan.registry import RegistryError, Store
 from peerloan.settings import CONFIG, PREFIX
 from peerloan.web.auth.tokens import Tokens
 from peerloan.web.server.bind_address import find_address
-from peerloan.web.server.workers import GRACE_SECONDS
+from peerloan.web.server.limits import GRACE_SECONDS
 
 _READY_SECONDS = 30.0
 # Longer than the server waits for its workers to end.
@@ -89,7 +89,7 @@ def _champion(store: Store, folder: Path) -> str | None:
         champion = store.state().champion
         if champion is not None:
             store.load(champion)
-    except (BundleError, StoreError) as error:
+    except RegistryError as error:
         raise No(
             f"the demonstration in {folder} is damaged: {error}; "
             f"move the folder away, or name another one with --folder"

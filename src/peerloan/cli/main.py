@@ -14,8 +14,9 @@ import click
 
 from peerloan import __version__
 from peerloan.cli.console import No, fail
+from peerloan.errors import PeerLoanError
 from peerloan.registry import some_call_hangs
-from peerloan.settings import SettingsError
+from peerloan.settings import SETTINGS, SettingsError, settings_table
 
 # Each command is in the module of its name, which is imported when the command is used: `serve`
 # must run where the libraries for books and training are not installed.
@@ -55,6 +56,21 @@ class _Lazy(click.Group):
         command: click.Command = getattr(module, name)
         return command
 
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        """List the settings after the commands."""
+        with formatter.section("Settings"):
+            formatter.write_dl(
+                [
+                    (variable, f"{text} (default: {default})" if default else text)
+                    for variable, _name, default, text in settings_table()
+                ]
+            )
+        formatter.write_paragraph()
+        names = ", ".join(setting.name for setting in SETTINGS)
+        formatter.write_text(
+            f"In the settings file they are {names}. The environment wins over the file."
+        )
+
 
 def _needs(name: str, library: str) -> click.Command:
     """Return a stand-in for a command whose libraries are not installed."""
@@ -74,16 +90,7 @@ def _needs(name: str, library: str) -> click.Command:
 @click.group(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="peerloan")
 def peerloan() -> None:
-    """Predict which loan holders will be late in the next quarter, and explain why.
-
-    Settings: PEERLOAN_STORE, the store's folder (default ./peerloan-store); PEERLOAN_TOKENS, the
-    folder of API tokens (default ./peerloan-tokens); PEERLOAN_LEDGER, the ledger's database
-    (default SQLite, in peerloan-ledger beside the store); PEERLOAN_LEDGER_PASSWORD_FILE, a file
-    with its password; PEERLOAN_SEAL, the folder of the ledger's key (default peerloan-seal beside
-    the store); PEERLOAN_RULES, the file of the rules by which the model is watched;
-    PEERLOAN_PREFIX, the path under which a proxy shows the service (such as /risk). Also as
-    `store`, `tokens`, … in peerloan.toml, or in the file that PEERLOAN_CONFIG names.
-    """
+    """Predict which loan holders will be late in the next quarter, and explain why."""
 
 
 # Exit codes of commands that a signal ended, by the convention of shells.
@@ -151,7 +158,7 @@ def _run(args: list[str] | None) -> Any:
         fail(str(error), 2)
     except Exception as error:
         # PeerLoan's own exceptions are messages to the user. Others are bugs, and get a traceback,
-        if type(error).__module__.startswith("peerloan."):
+        if isinstance(error, PeerLoanError):
             fail(str(error), 1)
         # except the system's: a folder that may not be read, or a full disk.
         if not isinstance(error, OSError):

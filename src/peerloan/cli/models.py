@@ -25,7 +25,7 @@ from peerloan.database import LedgerError
 from peerloan.ledger.audit.replay import refers_to
 from peerloan.loan.text import counted
 from peerloan.model import Policy
-from peerloan.registry import BundleError, Explanation, Manifest, State, Store, StoreError
+from peerloan.registry import BundleError, Explanation, Manifest, RegistryError, State, Store
 
 _WHY = click.option("--why", default="", help="The reason, for the history.")
 _VERSION = click.argument("version")
@@ -200,9 +200,8 @@ def delete(version: str) -> None:
 @AIM
 def policy(version: str, aim: tuple[str, float]) -> None:
     """Publish a version again with another threshold and bands."""
-    # Imported here: an installation that only serves lacks the libraries for reports.
-    from peerloan.reports.model_card import model_card
-    from peerloan.reports.recalibration_report import under_another_policy
+    # Templates take a while to import, and no other command here needs them.
+    from peerloan.reports.documents import new_policy_documents
 
     here = store()
     manifest = here.manifest(version)
@@ -210,20 +209,7 @@ def policy(version: str, aim: tuple[str, float]) -> None:
         changed = Policy.by_aim(*aim, manifest.trade_off)
     except ValueError as error:
         raise No(f"{version}: {error}") from None
-    revised = manifest.under(changed)
-    card = model_card(
-        manifest.candidate,
-        here.definition(version),
-        manifest.trained_on,
-        revised.metrics,
-        revised.intervals,
-        changed,
-        revised.recalibrated_on,
-    )
-    documents = {"card.md": card}
-    if report := here.document(version, "report.html"):
-        documents["report.html"] = under_another_policy(report, version, changed)
-    new = here.revise(version, changed, documents)
+    new = here.revise(version, changed, new_policy_documents(here, version))
     click.echo(new)
     note(
         f"{new}: a loan is late from a probability of {changed.threshold:.4g}; "
@@ -240,11 +226,13 @@ def compare(first: str, second: str, book: str, as_json: bool) -> None:
     """Compare two versions on a book with outcomes.
 
     Prints the difference of their AUCs (paired bootstrap), their calibration, and the loans whose
-    decision changes.
+    decision changes. The verdict says whether SECOND is better than FIRST, by the same rule as
+    monitoring uses for a challenger.
     """
     from peerloan.book import open_book
+    from peerloan.cli.comparison_text import comparison_lines
     from peerloan.training.comparison import compare as compare_bundles
-    from peerloan.training.pipeline import read_table
+    from peerloan.training.table import read_table
 
     here = store()
     a, b = here.load(first), here.load(second)
@@ -267,7 +255,7 @@ def compare(first: str, second: str, book: str, as_json: bool) -> None:
     if as_json:
         print_json(found.to_json() | {"notes": notes})
         return
-    for line in found.lines():
+    for line in comparison_lines(found):
         click.echo(line)
 
 
@@ -276,7 +264,7 @@ def _cut_short(here: Store) -> Iterator[str]:
     for version in here.being_deleted():
         try:
             here.folder(version)  # restores the folder of a version that has an alias
-        except StoreError as error:
+        except RegistryError as error:
             yield str(error)
 
 

@@ -25,7 +25,7 @@ from peerloan.cli.console import (
     store,
 )
 from peerloan.cli.ledger_options import Moment, countable, ledger_database
-from peerloan.clock import now_ms
+from peerloan.clock import HOUR_MS, now_ms
 from peerloan.database import Database
 from peerloan.database.errors import LedgerReadOnly
 from peerloan.ledger import SOURCES
@@ -33,7 +33,6 @@ from peerloan.loan.text import counted
 from peerloan.monitoring.book_report import watch_book
 from peerloan.monitoring.config import Plan, read_plan
 from peerloan.monitoring.counting.decisions import CountedElsewhere, count_new
-from peerloan.monitoring.counting.deduplication import HOUR_MS
 from peerloan.monitoring.counting.early_outcomes import EarlyOutcomes
 from peerloan.monitoring.counting.opened_versions import Versions
 from peerloan.monitoring.counting.outcomes import count_outcomes

@@ -22,7 +22,7 @@ from peerloan.cli.console import (
     progress,
     store,
 )
-from peerloan.training import CANDIDATES, Aim, Outcome, Table, recalibrate
+from peerloan.training import CANDIDATES, Aim, PublishedCandidate, Table, recalibrate
 from peerloan.training import train as train_candidates
 
 _FIGURES = ("auc", "recall", "flagged", "brier", "log_loss")
@@ -153,7 +153,7 @@ def _names(candidates: tuple[str, ...], quick: bool) -> tuple[str, ...]:
     return tuple(dict.fromkeys(candidates)) or every
 
 
-def _show(outcomes: list[Outcome], source: str, table: Table, as_json: bool) -> None:
+def _show(outcomes: list[PublishedCandidate], source: str, table: Table, as_json: bool) -> None:
     if as_json:
         candidates = [
             {

@@ -12,16 +12,17 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, create_engine, event, inspect, select, text
+from sqlalchemy import Connection, Engine, create_engine, event, text
 
-from peerloan import __version__, atomic_files, private_files, uuid7
+from peerloan import atomic_files, private_files, uuid7
 from peerloan.database import tables
+from peerloan.database.compatibility import TablesState, check_state, read_state
 from peerloan.database.errors import (
     LedgerError,
     LedgerReadOnly,
     LedgerUnavailable,
-    reason,
-    told_apart,
+    first_line,
+    translate_errors,
 )
 from peerloan.database.sqlite_file import connect_read_only, read_only_reason
 from peerloan.database.url_options import LOCK_SECONDS, read_url
@@ -98,7 +99,7 @@ class Database:
     @contextlib.contextmanager
     def reading(self) -> Iterator[Connection]:
         """A connection to ask by; raises LedgerUnavailable."""
-        with told_apart(), self._readable() as connection:
+        with translate_errors(), self._readable() as connection:
             yield connection
 
     @contextlib.contextmanager
@@ -116,7 +117,7 @@ class Database:
         LedgerUnavailable.
         """
         self._expect_writable_file()
-        with told_apart(), self.engine.connect() as connection:
+        with translate_errors(), self.engine.connect() as connection:
             # SQLite's driver would begin with the first change, and then find it too late.
             if self.is_sqlite:
                 connection.exec_driver_sql("BEGIN IMMEDIATE")
@@ -148,21 +149,7 @@ class Database:
 
     def check(self) -> None:
         """Raise LedgerError unless this release may write to the tables as they are now."""
-        number, admits = self._state()
-        if number == tables.NUMBER:
-            return
-        if number == 0:
-            raise LedgerError(f"{self}: holds no ledger yet; run: peerloan ledger upgrade")
-        if number < tables.NUMBER:
-            raise LedgerError(
-                f"{self}: its tables are of an earlier release (migration {number}, this release "
-                f"needs {tables.NUMBER}); run: peerloan ledger upgrade"
-            )
-        if _parts(__version__) < _parts(admits):
-            raise LedgerError(
-                f"{self}: its tables are of a newer release (migration {number}), which admits "
-                f"releases from {admits} on; this one is {__version__}"
-            )
+        check_state(self, self._state())
 
     def upgrade(self) -> list[int]:
         """Bring the tables to this release's; returns the migrations that were applied.
@@ -174,9 +161,9 @@ class Database:
         migrate = import_module("peerloan.database.migrations").migrate
         self._expect_writable_file()
         with self._alone():
-            before = self._state()[0]
+            before = self._state().migration
             if before < tables.NUMBER:
-                with told_apart():
+                with translate_errors():
                     migrate(self.engine)
             if not self.is_sqlite:
                 self._make_partitions()
@@ -188,16 +175,11 @@ class Database:
             self.upgrade()
         self.check()
 
-    def _state(self) -> tuple[int, str]:
-        """The newest migration, 0 for none, and the oldest release that it admits."""
+    def _state(self) -> TablesState:
         if self.is_sqlite and not self.file.exists():
-            return 0, ""
+            return TablesState()
         with self.reading() as connection:
-            if not inspect(connection).has_table(tables.migrations.name, self._schema(connection)):
-                return 0, ""
-            rows = select(tables.migrations.c.number, tables.migrations.c.admits)
-            found = max(connection.execute(rows), default=(0, ""))
-            return found[0], found[1]
+            return read_state(connection, self._schema(connection))
 
     def _schema(self, connection: Connection) -> str | None:
         """PostgreSQL's schema in which the tables are; raises LedgerError."""
@@ -262,11 +244,7 @@ def _secret(path: Path) -> str:
     try:
         return read_regular_text(path, MAX_SETTINGS_BYTES).strip()
     except (OSError, UnicodeDecodeError) as error:
-        raise LedgerError(f"{path}: the password can't be read: {reason(error)}") from None
-
-
-def _parts(release: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in release.split(".") if part.isdigit())
+        raise LedgerError(f"{path}: the password can't be read: {first_line(error)}") from None
 
 
 def _month(first: datetime, ahead: int) -> datetime:

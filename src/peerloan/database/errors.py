@@ -7,8 +7,10 @@ from contextlib import contextmanager
 
 from sqlalchemy.exc import SQLAlchemyError
 
+from peerloan.errors import PeerLoanError
 
-class LedgerError(ValueError):
+
+class LedgerError(PeerLoanError, ValueError):
     """Something that can't be done with the ledger, and why."""
 
 
@@ -33,15 +35,15 @@ class KeyInUse(LedgerError):
 
 
 @contextmanager
-def told_apart() -> Iterator[None]:
-    """Raise the database's own errors as LedgerUnavailable, with their first line."""
+def translate_errors() -> Iterator[None]:
+    """Raise SQLAlchemy's errors as LedgerUnavailable, with their first line."""
     try:
         yield
     except SQLAlchemyError as error:
-        raise LedgerUnavailable(reason(error)) from error
+        raise LedgerUnavailable(first_line(error)) from error
 
 
-def reason(error: BaseException) -> str:
-    """An error's first line: what follows may hold a statement, and so a loan's values."""
-    told = str(getattr(error, "orig", None) or error)
-    return told.split("\n", 1)[0].strip() or type(error).__name__
+def first_line(error: BaseException) -> str:
+    """An error's first line. The lines after it may hold a statement, and so a loan's values."""
+    message = str(getattr(error, "orig", None) or error)
+    return message.split("\n", 1)[0].strip() or type(error).__name__

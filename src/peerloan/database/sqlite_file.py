@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 from sqlalchemy import Connection, NullPool, create_engine
 
-from peerloan.database.errors import LedgerUnavailable, told_apart
+from peerloan.database.errors import LedgerUnavailable, translate_errors
 
 
 def read_only_reason(file: Path) -> str | None:
@@ -61,7 +61,7 @@ def connect_read_only(file: Path) -> Iterator[Connection]:
 def copy_file(file: Path, to: Path) -> None:
     """Copy a file that can't be written to, whole. Raises LedgerUnavailable."""
     with (
-        told_apart(),
+        translate_errors(),
         connect_read_only(file) as connection,
         contextlib.closing(sqlite3.connect(to)) as copy,
     ):

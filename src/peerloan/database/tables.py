@@ -25,7 +25,7 @@ from sqlalchemy import (
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
 # The migration that makes the tables as they stand here.
-NUMBER = 2
+NUMBER = 3
 
 
 class Id(TypeDecorator[UUID]):
@@ -122,13 +122,16 @@ decisions = Table(
     Index("decisions_by_version", "version", "band", "id"),
 )
 
-# What the challenger made of a decision's loan, in shadow.
+# The challenger's score of a decision's loan, in shadow.
 challenges = Table(
     "challenges",
     metadata,
     Column("decision_id", Id, primary_key=True),
     Column("version", Integer, nullable=False),
+    # Rounded, as it is shown.
     Column("probability", Double, nullable=False),
+    # Null in the rows of releases before migration 3.
+    Column("margin", Double),
 )
 
 # Requests that carry an Idempotency-Key, for a day: what they were, and their decisions.

@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 
-from peerloan.database.errors import LedgerError, reason
+from peerloan.database.errors import LedgerError, first_line
 
 # How long a statement may wait for another process that writes, and a connection for the database.
 LOCK_SECONDS = 4
@@ -39,7 +39,7 @@ def read_url(text: str) -> URL:
         url = _split_hosts(text)
         url.get_dialect()
     except (ArgumentError, NoSuchModuleError, ValueError) as error:
-        raise LedgerError(f"no database's URL: {reason(error)}") from None
+        raise LedgerError(f"no database's URL: {first_line(error)}") from None
     backend = url.get_backend_name()
     if backend not in ("sqlite", "postgresql"):
         raise LedgerError(f"expected sqlite or postgresql, given {backend}")

@@ -10,8 +10,8 @@ from collections.abc import Iterable, Mapping
 
 from sqlalchemy import BigInteger, ColumnElement, and_, false, literal_column, or_
 
+from peerloan.clock import DAY_MS
 from peerloan.database.tables import decisions, outcomes
-from peerloan.ledger.outcome_parsing import DAY_MS
 
 # Not a bound parameter: PostgreSQL would not see that it is the same constant in every place.
 A_DAY = literal_column(str(DAY_MS), BigInteger)

@@ -24,7 +24,7 @@ from peerloan.ledger.records import Kept, Version
 from peerloan.ledger.stored_inputs import decode_loan
 from peerloan.loan import Definition
 from peerloan.model import BANDS
-from peerloan.registry import BundleError, Store, StoreError
+from peerloan.registry import RegistryError, Store
 
 _BEFORE: dict[str, pa.DataType] = {
     "id": pa.string(),
@@ -136,7 +136,7 @@ def _definitions(store: Store, known: Mapping[int, Version]) -> dict[Version, De
     """Return the definitions of the versions that are still in the store."""
     found = {}
     for version in known.values():
-        with contextlib.suppress(StoreError, BundleError):
+        with contextlib.suppress(RegistryError):
             if store.read(version.version)[1] == version.digest:
                 found[version] = store.definition(version.version)
     return found

@@ -9,13 +9,12 @@ from itertools import islice
 from typing import Any, NamedTuple
 from uuid import UUID
 
+from peerloan.clock import date_of, day_number
 from peerloan.loan import Definition, Label, Problem
 from peerloan.loan.labels import expected_label, read_label
 from peerloan.loan.text import TEXT_EXPECTED, show_given
 from peerloan.loan.validation import WrongValue, check_id, show_name
 
-DAY_MS = 86_400_000
-_EPOCH = date(1970, 1, 1).toordinal()
 _DAY = re.compile(r"\d{4}-\d{2}-\d{2}", re.ASCII)
 # Unknown names that a refusal of a row names: a body may hold a million.
 _MOST_NAMED = 10
@@ -111,10 +110,10 @@ class _Reading:
             return None
         try:
             if isinstance(value, str) and _DAY.fullmatch(value):
-                day = number_of(date.fromisoformat(value))
+                day = day_number(date.fromisoformat(value))
                 if day <= today:
                     return day
-                self.refuse("date", f"{day_of(today)}, which is today, or earlier", "date")
+                self.refuse("date", f"{date_of(today)}, which is today, or earlier", "date")
                 return None
         except ValueError:
             pass
@@ -134,13 +133,3 @@ class _Reading:
                 return late
         self.refuse(name, expected_label(label), name)
         return None
-
-
-def number_of(day: date) -> int:
-    """Convert a day to days since 1970."""
-    return day.toordinal() - _EPOCH
-
-
-def day_of(days: int) -> date:
-    """Convert days since 1970 to a day."""
-    return date.fromordinal(days + _EPOCH)

@@ -23,11 +23,11 @@ from sqlalchemy import (
 )
 
 from peerloan import uuid7
-from peerloan.clock import now_ms
+from peerloan.clock import DAY_MS, date_of, now_ms
 from peerloan.database.engine import Database
 from peerloan.database.tables import Id, decisions, outcomes
 from peerloan.ledger.early_outcomes import counts_from, is_early
-from peerloan.ledger.outcome_parsing import DAY_MS, Reader, Report, day_of
+from peerloan.ledger.outcome_parsing import Reader, Report
 from peerloan.ledger.queries import made_for, of_time, parts
 from peerloan.loan import Definition, Problem
 from peerloan.loan.spelling import id_spellings, plain
@@ -167,7 +167,7 @@ class Recorder:
         if report.decision_id is None:
             if decision is None:
                 first, last = self._horizon
-                day = day_of(report.day or 0)
+                day = date_of(report.day or 0)
                 expected = f"a loan with a decision {first} to {last} days before {day}"
                 return Problem(row, "loan_id", expected, loan_id)
         else:
@@ -181,8 +181,8 @@ class Recorder:
                 return Problem(row, "loan_id", f"the decision's own, {own}", loan_id)
             made = uuid7.milliseconds(decision.id) // DAY_MS
             if report.day is not None and report.day < made:
-                expected = f"{day_of(made)}, the day of the decision, or later"
-                return Problem(row, "date", expected, str(day_of(report.day)))
+                expected = f"{date_of(made)}, the day of the decision, or later"
+                return Problem(row, "date", expected, str(date_of(report.day)))
         before = fresh.get(decision.id, self._rows.get(decision.id))
         if before is None:
             return None
@@ -201,7 +201,7 @@ class Recorder:
                 first_day, made_ms = self._horizon[0], uuid7.milliseconds(made)
                 early = is_early(made_ms, now, first_day)
                 status = self._status(report, known.get(made), early, made_ms)
-                day = day_of(counts_from(made_ms, first_day)) if early else None
+                day = date_of(counts_from(made_ms, first_day)) if early else None
                 kept[made] = Recorded(report.row, made, report.late, status, day)
                 if status != "unchanged":
                     row = {"decision_id": UUID(bytes=made), "late": report.late}
@@ -227,7 +227,7 @@ class Recorder:
         ]
         # Compare with this caller's last one and those after it; else with the one that counts.
         since = reported[own[-1] :] if own else reported[-1:]
-        day = None if report.day is None else day_of(report.day)
+        day = None if report.day is None else date_of(report.day)
         if any(each.late != report.late or day not in (None, each.observed) for each in since):
             return "corrected"
         # The same as before, but the earlier report does not count.
@@ -311,5 +311,5 @@ def _reporter(caller: str) -> str:
 
 def _outcome(row: Row[Any]) -> tuple[bytes, Outcome]:
     made, late, observed, recorded_ms, caller = tuple(row)
-    day = None if observed is None else day_of(observed)
+    day = None if observed is None else date_of(observed)
     return made.bytes, Outcome(late, day, recorded_ms, caller)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import msgspec
 
 from peerloan import uuid7
+from peerloan.loan import LoanWarning
 from peerloan.model import BANDS, Reason
 from peerloan.registry import Bundle
 
@@ -64,9 +66,14 @@ def values_of(record: Record) -> tuple[object, ...]:
     return record[_FIRST_VALUE:]
 
 
-def as_json(value: list[Reason] | list[str] | None) -> str | None:
-    """Encode reasons or warnings as they are stored."""
+def as_json(value: list[Reason] | None) -> str | None:
+    """Encode reasons as they are stored."""
     return None if value is None else _encode(value).decode()
+
+
+def warnings_json(warnings: Sequence[LoanWarning]) -> str | None:
+    """Warnings as they are stored: a list of sentences, None for no warnings."""
+    return _encode(list(map(str, warnings))).decode() if warnings else None
 
 
 class Kept(Record):

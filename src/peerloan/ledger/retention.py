@@ -29,8 +29,8 @@ from peerloan.ledger.seal_ownership import expect_own
 from peerloan.ledger.write.entries import KEY_MS
 
 # Decisions and keys of one chunk. SQLite's other writers wait meanwhile.
-_DECISIONS = 1_000
-_KEYS = 5_000
+DECISIONS_AT_ONCE = 1_000
+KEYS_AT_ONCE = 5_000
 # Pause between chunks, for other writers: SQLite's try again every 25 ms at first.
 _PAUSE_SECONDS = 0.03
 # Month, version, source, band, outcome.
@@ -45,7 +45,7 @@ def forget_keys(database: Database) -> int:
         select(keys.c.caller, keys.c.key)
         .where(keys.c.time_ms < now_ms() - KEY_MS)
         .order_by(keys.c.time_ms)
-        .limit(_KEYS)
+        .limit(KEYS_AT_ONCE)
         .with_for_update(skip_locked=True)
     )
     forgotten = 0
@@ -54,7 +54,7 @@ def forget_keys(database: Database) -> int:
             gone = delete(keys).where(tuple_(keys.c.caller, keys.c.key).in_(expired))
             done = connection.execute(gone).rowcount
         forgotten += done
-        if done < _KEYS:
+        if done < KEYS_AT_ONCE:
             return forgotten
         _let_others_write(database)
 
@@ -122,10 +122,10 @@ def _chunks(database: Database, before_ms: int) -> Iterator[tuple[UUID, UUID]]:
                 select(decisions.c.id, size_of(connection, decisions.c.inputs))
                 .where(decisions.c.id >= low, decisions.c.id < end, decisions.c.salt.is_not(None))
                 .order_by(decisions.c.id)
-                .limit(_DECISIONS + 1)
+                .limit(DECISIONS_AT_ONCE + 1)
             )
             rows = connection.execute(following).all()
-        count = next(counts((size for _, size in rows), _DECISIONS), 0)
+        count = next(counts((size for _, size in rows), DECISIONS_AT_ONCE), 0)
         high = rows[count].id if count < len(rows) else end
         yield low, high
         low = high

@@ -11,64 +11,77 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from peerloan.loan import Checked, Checks, Decoder, Definition, Loans, Rereader, Suggestions
+from peerloan.errors import PeerLoanError
+from peerloan.loan import (
+    Checked,
+    Checks,
+    Decoder,
+    Definition,
+    Loans,
+    StoredLoanDecoder,
+    Suggestions,
+)
 from peerloan.loan.text import parse_whole, text_fault
 
 # A ledger may hold millions of loans with misspelt levels.
 _NONE = Suggestions(comparisons=0)
 
 
+class InputUnreadable(PeerLoanError):
+    """Stored inputs are not a loan of the definition they are read by. The message says why."""
+
+
 class InputReader:
-    """Reads the inputs that the ledger has of decisions by versions of one definition; one by one,
-    `exact` reads texts as releases before did, each as its own value. Warnings suggest nothing.
+    """Reads the stored inputs of decisions by versions of one definition. Warnings suggest nothing.
+
+    `exact` makes `read` take texts as earlier releases did: each spelling is a value of its own.
     """
 
     def __init__(self, definition: Definition, exact: bool = False) -> None:
         self._definition = definition
         self._decoder = Decoder(Checks(definition, exact=exact))
-        self._together = Rereader(definition)
+        self._together = StoredLoanDecoder(definition)
         # What callers knew of other versions then is not what is known now: any name is let pass.
         self._checks = lru_cache(maxsize=64)(lambda names: Checks(definition, names, exact))
 
-    def read(self, inputs: str) -> Checked | str:
-        """The loan; why not, if it can't be read."""
+    def read(self, inputs: str) -> Checked:
+        """Read the inputs of one decision; raises InputUnreadable."""
         try:
             content = inputs.encode()
-            return self._decoder.loan(content, _NONE) or self._closely(content)
+            return self._decoder.loan(content, _NONE) or self._check_closely(content)
         except (ValueError, AttributeError, RecursionError) as error:
-            return f"the inputs can't be read as JSON: {error}"
+            raise InputUnreadable(f"the inputs can't be read as JSON: {error}") from None
 
     def read_many(self, inputs: Sequence[str]) -> tuple[Loans, npt.NDArray[np.bool_]]:
-        """The loans that can be read, and which those are (n,)."""
+        """Read many inputs: the loans that are readable, and which of the inputs are (n,)."""
         good = np.ones(len(inputs), dtype=np.bool_)
         read = self._together.loans(f"[{','.join(inputs)}]".encode()) if inputs else None
-        # What is no JSON by itself may be some together with its neighbour.
+        # Joined, two broken texts may make valid JSON: then the number of loans is another.
         if read is not None and read.size == len(inputs):
             return read, good
         rows = []
-        for i, each in enumerate(inputs):
-            checked = self.read(each)
-            if isinstance(checked, str):
+        for i, text in enumerate(inputs):
+            try:
+                rows.append(self.read(text).values)
+            except InputUnreadable:
                 good[i] = False
-            else:
-                rows.append(checked.values)
         return Loans.of(self._definition, rows), good
 
-    def _closely(self, content: bytes) -> Checked | str:
+    def _check_closely(self, content: bytes) -> Checked:
         record = decode_loan(content)
         if not isinstance(record, dict):
-            return "the inputs are no loan"
+            raise InputUnreadable("the inputs are no loan")
         if any(map(text_fault, record)):
-            return "the inputs name a field as none can be named"
+            raise InputUnreadable("the inputs name a field as none can be named")
         checked: Checked = self._checks(frozenset(record)).loan(record, None, _NONE)
         if checked.problems:
             first = checked.problems[0]
-            return f"{first.field}: expected {first.expected}, given {first.given}"
+            raise InputUnreadable(f"{first.field}: expected {first.expected}, given {first.given}")
         return checked
 
 
 def decode_loan(content: bytes) -> Any:
-    """A kept loan: JSON, and what is nearly JSON (NaN, a lone surrogate) where nobody looked."""
+    """Decode a stored loan: JSON, or nearly JSON (NaN, a lone surrogate) in old records."""
     try:
         return msgspec.json.decode(content)
     except (msgspec.MsgspecError, ValueError):

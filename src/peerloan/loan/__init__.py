@@ -1,8 +1,8 @@
 """The loan as data: what a loan is stands in a definition, and everything else derives from it."""
 
 from peerloan.loan.columns import Column, Loans, TextColumn, column_values, distinct
-from peerloan.loan.compatibility import breaking_changes
-from peerloan.loan.decoding import CheckedLoans, Decoder, Rereader, doubts_of
+from peerloan.loan.compatibility import breaking_changes, read_alike
+from peerloan.loan.decoding import CheckedLoans, Decoder, StoredLoanDecoder, unusual_values
 from peerloan.loan.definition import (
     Definition,
     DefinitionError,
@@ -17,6 +17,7 @@ from peerloan.loan.json_schema import json_schema
 from peerloan.loan.suggestions import MAX_COMPARISONS, MAX_RUN_COMPARISONS, Suggestions
 from peerloan.loan.toml import default_definition, parse_definition, read_definition
 from peerloan.loan.validation import Checked, Checks, Problem
+from peerloan.loan.warning import LoanWarning
 
 __all__ = [
     "MAX_COMPARISONS",
@@ -31,10 +32,11 @@ __all__ = [
     "Field",
     "Kind",
     "Label",
+    "LoanWarning",
     "Loans",
     "Problem",
-    "Rereader",
     "Roles",
+    "StoredLoanDecoder",
     "Suggestions",
     "TextColumn",
     "Texts",
@@ -43,8 +45,9 @@ __all__ = [
     "column_values",
     "default_definition",
     "distinct",
-    "doubts_of",
     "json_schema",
     "parse_definition",
+    "read_alike",
     "read_definition",
+    "unusual_values",
 ]

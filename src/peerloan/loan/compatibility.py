@@ -1,11 +1,11 @@
-"""What a change of definition breaks for those who send loans."""
+"""What a change of definition means for those who send loans."""
 
 from __future__ import annotations
 
 import math
 
 from peerloan.loan.definition import Definition, Field
-from peerloan.loan.spelling import plain
+from peerloan.loan.spelling import Spelling, plain
 
 
 def breaking_changes(old: Definition, new: Definition) -> list[str]:
@@ -38,6 +38,25 @@ def breaking_changes(old: Definition, new: Definition) -> list[str]:
                 f" to{field.range_text}".replace("from,", "from").replace("to,", "to")
             )
     return reasons
+
+
+def read_alike(one: Definition, other: Definition) -> bool:
+    """Whether two definitions find the same values in every loan, and refuse the same loans."""
+    return (
+        one.names == other.names
+        and one.roles == other.roles
+        and all(map(_same_values, one.fields, other.fields))
+    )
+
+
+def _same_values(one: Field, other: Field) -> bool:
+    ordered = one.kind == "ordered"
+    return (
+        (one.kind, one.missing, one.min, one.above, one.max)
+        == (other.kind, other.missing, other.min, other.above, other.max)
+        and (not ordered or one.levels == other.levels)
+        and (one.is_number or Spelling.of(one) == Spelling.of(other))
+    )
 
 
 def _narrower(old: Field, new: Field) -> bool:

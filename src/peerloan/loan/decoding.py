@@ -23,7 +23,8 @@ from peerloan.loan.definition import Definition, Field, Value
 from peerloan.loan.spelling import Spelling
 from peerloan.loan.suggestions import Suggestions
 from peerloan.loan.text import text_fault
-from peerloan.loan.validation import Checked, Checks, WrongValue, check_id, doubt
+from peerloan.loan.validation import Checked, Checks, WrongValue, check_id, unusual_value
+from peerloan.loan.warning import LoanWarning
 
 _COLON = re.compile(rb'"\s*:')
 # Letters that JSON writes with an escape: no name of a msgspec structure may hold one.
@@ -35,19 +36,18 @@ _REFUSED = (msgspec.MsgspecError, ValueError, RecursionError)
 
 @dataclass(frozen=True, slots=True)
 class CheckedLoans:
-    """Many loans after their check: in columns and in rows, with ids, and warnings by position."""
+    """Many loans after their check: in columns, with ids, and warnings by position."""
 
     loans: Loans
-    rows: Sequence[tuple[Value, ...]]
     loan_ids: Sequence[str | None]
-    warnings: dict[int, list[str]]
+    warnings: dict[int, list[LoanWarning]]
 
     @classmethod
     def of(cls, definition: Definition, checked: Sequence[Checked]) -> CheckedLoans:
         """Loans that were looked at one by one, and that have no problems."""
         rows = [each.values for each in checked]
         warnings = {i: each.warnings for i, each in enumerate(checked) if each.warnings}
-        return cls(Loans.of(definition, rows), rows, [each.loan_id for each in checked], warnings)
+        return cls(Loans.of(definition, rows), [each.loan_id for each in checked], warnings)
 
 
 class Decoder:
@@ -68,7 +68,6 @@ class Decoder:
         self._list = msgspec.json.Decoder(list[loan])  # type: ignore[valid-type]
         lists: list[Any] = [list[kind] for kind in kinds]  # type: ignore[valid-type]
         self._lists = _struct(names, lists, required)
-        self._columns = msgspec.json.Decoder(self._lists)
         self._whole = [i for i, field in enumerate(fields) if field.kind == "whole"]
         self._ranges = [
             (i, *field.seen_range) for i, field in enumerate(fields) if field.seen_range is not None
@@ -86,7 +85,7 @@ class Decoder:
             read = msgspec.structs.astuple(self._loan.decode(content))
         except _REFUSED:
             return None
-        if may_repeat(content, len(read) - read.count(UNSET)):
+        if may_have_duplicate_names(content, len(read) - read.count(UNSET)):
             return None
         values = read[: self._width]
         if UNSET in values:
@@ -118,8 +117,8 @@ class Decoder:
         if not odd:
             return Checked(values, loan_id)
         suggestions = suggestions or Suggestions()
-        warnings = [doubt(self._fields[i], values[i], suggestions) or "" for i in sorted(odd)]
-        return Checked(values, loan_id, [], warnings)
+        found = (unusual_value(self._fields[i], values[i], suggestions) for i in sorted(odd))
+        return Checked(values, loan_id, [], [each for each in found if each is not None])
 
     def loans(
         self, content: bytes, most: int, suggestions: Suggestions | None = None
@@ -133,34 +132,26 @@ class Decoder:
             return None
         columns: list[Sequence[Any]] = list(zip(*map(msgspec.structs.astuple, read), strict=True))
         names = len(read) * len(columns) - sum(column.count(UNSET) for column in columns)
-        if may_repeat(content, names):
+        if may_have_duplicate_names(content, names):
             return None
         return self._checked(columns, len(read), suggestions)
 
     def columns(
-        self, content: bytes, most: int, suggestions: Suggestions | None = None
-    ) -> CheckedLoans | None:
-        """Columns, an object of lists, for at most so many loans."""
-        try:
-            read = msgspec.structs.astuple(self._columns.decode(content))
-        except _REFUSED:
-            return None
-        if may_repeat(content, len(read) - read.count(UNSET)):
-            return None
-        return self._sized(read, most, suggestions)
-
-    def lists(
         self,
-        columns: Mapping[str, Sequence[Any]],
+        columns: Mapping[str, Any],
         most: int,
         suggestions: Suggestions | None = None,
     ) -> CheckedLoans | None:
-        """Columns as lists of JSON-like values, no NaN among them, for at most so many loans."""
+        """Columns of JSON-like values, lists by name, for at most so many loans."""
         try:
             read = msgspec.structs.astuple(msgspec.convert(columns, self._lists))
         except _REFUSED:
             return None
-        return self._sized(read, most, suggestions)
+        checked = self._sized(read, most, suggestions)
+        # Python's reader of JSON takes NaN, which is a wrong value and not a missing one.
+        if checked is None or any(map(_holds_nan, checked.loans.columns.values(), read)):
+            return None
+        return checked
 
     def _sized(
         self, read: Sequence[Any], most: int, suggestions: Suggestions | None
@@ -178,31 +169,28 @@ class Decoder:
         suggestions = suggestions or Suggestions()
         ids = _ids(columns[self._width :], size)
         found: dict[str, Column] = {}
-        warnings: dict[int, list[str]] = {}
-        values: list[Sequence[Value]] = []
+        warnings: dict[int, list[LoanWarning]] = {}
         for field, spelling, given in zip(self._fields, self._spellings, columns, strict=False):
             if field.missing and UNSET in given:
                 given = [None if value is UNSET else value for value in given]
             column = _column(field, given)
             if isinstance(column, TextColumn) and spelling is not None:
-                own = column.respelled(spelling)
-                if own is not column:
-                    column, given = own, own.values()
-            values.append(given)
+                column = column.respelled(spelling)
             odd = _odd(field, column)
             if odd is None:
                 return None
             found[field.name] = column
-            for i in odd:
-                warnings.setdefault(i, []).append(doubt(field, given[i], suggestions) or "")
+            unusual = column_values(column.take(np.array(odd, np.int64))) if odd else ()
+            for i, value in zip(odd, unusual, strict=True):
+                if warning := unusual_value(field, value, suggestions):  # type: ignore[arg-type]
+                    warnings.setdefault(i, []).append(warning)
         if ids is None:
             return None
-        rows = list(zip(*values, strict=True))
-        return CheckedLoans(Loans(self._definition, found, size), rows, ids, warnings)
+        return CheckedLoans(Loans(self._definition, found, size), ids, warnings)
 
 
-class Rereader:
-    """Reads loans again that were checked when they came, and passes over any other names."""
+class StoredLoanDecoder:
+    """Reads stored loans, which were checked when they were given; ignores all other names."""
 
     def __init__(self, definition: Definition) -> None:
         self._definition = definition
@@ -214,7 +202,7 @@ class Rereader:
         self._list = msgspec.json.Decoder(list[loan])  # type: ignore[valid-type]
 
     def loans(self, content: bytes) -> Loans | None:
-        """A list of loans; None: look closely, one of them is unusual."""
+        """A list of loans; None if one of them needs a closer look."""
         try:
             read = self._list.decode(content)
         except _REFUSED:
@@ -234,21 +222,21 @@ class Rereader:
         return Loans(self._definition, columns, len(read))
 
 
-def doubts_of(loans: Loans, suggestions: Suggestions) -> dict[int, list[str]]:
-    """What is unusual about checked loans, by position: the warnings of `Checks` for each."""
-    found: dict[int, list[str]] = {}
+def unusual_values(loans: Loans, suggestions: Suggestions) -> dict[int, list[LoanWarning]]:
+    """The warnings about checked loans, by position: those that `Checks` gives for each."""
+    warnings: dict[int, list[LoanWarning]] = {}
     for field in loans.definition.fields:
         column = loans.columns[field.name]
         odd = _odd(field, column) or []
         values = column_values(column.take(np.array(odd, dtype=np.int64)))
         for i, value in zip(odd, values, strict=True):
-            text = doubt(field, value, suggestions)  # type: ignore[arg-type]
-            found.setdefault(i, []).append(text or "")
-    return found
+            if warning := unusual_value(field, value, suggestions):  # type: ignore[arg-type]
+                warnings.setdefault(i, []).append(warning)
+    return warnings
 
 
 def unusual_rows(loans: Loans) -> npt.NDArray[np.bool_]:
-    """Which checked loans have a warning: true where `doubts_of` says something, rounding aside."""
+    """Which checked loans have a warning (n,): as `unusual_values`, but for rounded ranges."""
     unusual = np.zeros(loans.size, dtype=np.bool_)
     for field in loans.definition.fields:
         column = loans.columns[field.name]
@@ -259,16 +247,23 @@ def unusual_rows(loans: Loans) -> npt.NDArray[np.bool_]:
     return unusual
 
 
-def may_repeat(content: bytes, names: int) -> bool:
-    """Whether a name may stand twice in JSON that holds so many different ones.
+def may_have_duplicate_names(content: bytes, names: int) -> bool:
+    """Whether JSON with this number of different names may hold one of them twice.
 
-    Every name has a colon behind it, and few values hold one.
+    Each name is followed by a colon, and few values hold one.
     """
     return content.count(b":") != names and len(_COLON.findall(content)) != names
 
 
 def _column(field: Field, given: Sequence[Any]) -> Column:
     return np.array(given, np.float64) if field.is_number else TextColumn.of(given)
+
+
+def _holds_nan(column: Column, given: Sequence[Any] | UnsetType) -> bool:
+    """Whether a NaN was given in a column of numbers, in which NaN stands for a missing value."""
+    if isinstance(column, TextColumn) or given is UNSET:
+        return False
+    return int(np.count_nonzero(np.isnan(column))) > given.count(None)
 
 
 def _odd(field: Field, column: Column) -> list[int] | None:

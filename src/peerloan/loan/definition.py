@@ -14,6 +14,7 @@ from typing import Literal
 
 import msgspec
 
+from peerloan.errors import PeerLoanError
 from peerloan.loan.text import (
     TEXT_EXPECTED,
     has_control,
@@ -54,7 +55,7 @@ PLACEHOLDERS = ("{label}", "{value}", "{usual}", "{more}", "{less}")
 _PLACEHOLDER = re.compile("|".join(map(re.escape, PLACEHOLDERS)))
 
 
-class DefinitionError(ValueError):
+class DefinitionError(PeerLoanError, ValueError):
     """A loan definition that can't be used; says where (source, line, key) and why."""
 
     def __init__(self, reason: str, path: tuple[str | int, ...] = (), where: str = "") -> None:

@@ -9,10 +9,12 @@ from typing import Any
 
 import msgspec
 
+from peerloan.errors import PeerLoanError
 from peerloan.loan.definition import Definition, Field, Value
 from peerloan.loan.spelling import Spelling, plain, text_of
 from peerloan.loan.suggestions import Suggestions
 from peerloan.loan.text import TEXT_EXPECTED, show_bound, show_given, text_fault
+from peerloan.loan.warning import LoanWarning
 
 _MOST_COMPARED = 100
 
@@ -33,10 +35,10 @@ class Checked(msgspec.Struct):
     values: tuple[Value, ...]
     loan_id: str | None = None
     problems: list[Problem] = []
-    warnings: list[str] = []
+    warnings: list[LoanWarning] = []
 
 
-class WrongValue(ValueError):
+class WrongValue(PeerLoanError, ValueError):
     """A value that its field refuses."""
 
 
@@ -89,7 +91,7 @@ class Checks:
         """
         suggestions = suggestions or Suggestions()
         problems: list[Problem] = []
-        warnings: list[str] = []
+        warnings: list[LoanWarning] = []
         values: list[Value] = []
         for field, check in self._checks:
             try:
@@ -99,7 +101,7 @@ class Checks:
                 problems.append(Problem(index, field.name, field.expected, given))
                 value = None
             else:
-                if value is not None and (warning := doubt(field, value, suggestions)):
+                if value is not None and (warning := unusual_value(field, value, suggestions)):
                     warnings.append(warning)
             values.append(value)
         checked = Checked(tuple(values), None, problems, warnings)
@@ -121,7 +123,8 @@ class Checks:
             if name in self.id_names:
                 self._id(record, name, index, checked)
             elif name in self._known:
-                checked.warnings.append(f"{name}: this model version does not use it")
+                text = "this model version does not use it"
+                checked.warnings.append(LoanWarning(name, "unused_field", text))
             elif name not in self._role_names:
                 expected, given = self._instead_of(name, suggestions), show_given(record[name])
                 checked.problems.append(Problem(index, show_name(name), expected, given))
@@ -168,12 +171,13 @@ class Checks:
         return "a field of the loan" + (f" (did you mean {near}?)" if near else "")
 
 
-def doubt(field: Field, value: float | str, suggestions: Suggestions) -> str | None:
-    """What is unusual about an allowed value: outside the seen range, or an unseen level."""
+def unusual_value(field: Field, value: float | str, suggestions: Suggestions) -> LoanWarning | None:
+    """Warn of an allowed value that training did not see: out of the seen range, or a new level."""
     if isinstance(value, str):
         if field.kind == "category" and value not in field.seen_levels:
             hint = _hint(value, field.seen_levels, suggestions)
-            return f"{field.name}: {show_given(value)} was not seen in training{hint}"
+            text = f"{show_given(value)} was not seen in training{hint}"
+            return LoanWarning(field.name, "unseen_level", text)
         return None
     seen = field.seen_range
     if seen is None or seen[0] <= value <= seen[1]:
@@ -181,7 +185,8 @@ def doubt(field: Field, value: float | str, suggestions: Suggestions) -> str | N
     shown, low, high = (field.show(each) for each in (value, *seen))
     if shown in (low, high):  # they differ in a digit that people are spared elsewhere
         shown, low, high = (show_bound(each) for each in (value, *seen))
-    return f"{field.name}: {shown} is outside the range seen in training, {low} to {high}"
+    text = f"{shown} is outside the range seen in training, {low} to {high}"
+    return LoanWarning(field.name, "out_of_range", text)
 
 
 def _hint(value: str, levels: tuple[str, ...], suggestions: Suggestions) -> str:

@@ -1,18 +1,18 @@
 """Models: scorecards and ONNX graphs, the policy that turns margins into decisions, and reasons."""
 
 from peerloan.model.arithmetic import Calibration, probabilities
-from peerloan.model.batch_reasons import Cause, Said, said_of
 from peerloan.model.encoding import EncodedColumn, Encoding
 from peerloan.model.onnx_run import OnnxTimeLimit
-from peerloan.model.policy import BANDS, MAX_REASONS, Policy, Reason, Reasons, TradeOff
+from peerloan.model.policy import BANDS, Policy, TradeOff
+from peerloan.model.reasons import MAX_REASONS, BatchReasons, Reason, ReasonKey, Reasons
 from peerloan.model.reference_profile import Profile
 from peerloan.model.scorecard import LevelTable, NumberTable, Scorecard
 
 __all__ = [
     "BANDS",
     "MAX_REASONS",
+    "BatchReasons",
     "Calibration",
-    "Cause",
     "EncodedColumn",
     "Encoding",
     "LevelTable",
@@ -21,10 +21,9 @@ __all__ = [
     "Policy",
     "Profile",
     "Reason",
+    "ReasonKey",
     "Reasons",
-    "Said",
     "Scorecard",
     "TradeOff",
     "probabilities",
-    "said_of",
 ]

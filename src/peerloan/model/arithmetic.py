@@ -29,6 +29,10 @@ class Calibration(msgspec.Struct, frozen=True):
     slope: float = 1.0
     intercept: float = 0.0
 
+    def apply(self, margins: Numbers) -> Numbers:
+        """Calibrated margins (n,)."""
+        return self.slope * margins + self.intercept
+
 
 IDENTITY = Calibration()
 _FloatOrArray = TypeVar("_FloatOrArray", float, Numbers)

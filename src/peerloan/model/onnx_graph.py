@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping
 
+from peerloan.errors import PeerLoanError
 from peerloan.loan.text import show_given
 
 # Every operator that training makes graphs of, by its domain.
@@ -51,7 +52,7 @@ _REFUSED = {
 }
 
 
-class OnnxModelError(ValueError):
+class OnnxModelError(PeerLoanError, ValueError):
     """An ONNX model that can't be used, and why."""
 
 

@@ -152,7 +152,7 @@ class OnnxModel:
 
     def _margins(self, p: Numbers) -> Numbers:
         p = np.clip(p, FLOOR, 1 - FLOOR)
-        return to_unit(self._calibration.slope * np.log(p / (1 - p)) + self._calibration.intercept)
+        return to_unit(self._calibration.apply(np.log(p / (1 - p))))
 
     def _run(self, encoded: npt.NDArray[np.float32]) -> Numbers:
         if not len(encoded):

@@ -1,26 +1,18 @@
-"""From a margin to a decision: the threshold, the bands, and the reasons with their sentences."""
+"""From a margin to a decision: the threshold and the bands."""
 
 from __future__ import annotations
 
-import re
 from bisect import bisect_right
-from collections.abc import Callable, Sequence
-from functools import lru_cache, partial
+from collections.abc import Sequence
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from peerloan.loan import Definition, Field, Texts, Value
 from peerloan.model import arithmetic
-from peerloan.model.reference_profile import Profile
 from peerloan.stats.arrays import Numbers
 
 BANDS = ("low", "medium", "high", "very high")
-# The commentary to Regulation B, § 1002.9(b)(2): more than four reasons is not likely to help.
-MAX_REASONS = 4
-# Of each field; a sentence takes about 200 bytes.
-_SENTENCES_KEPT = 1024
 # What a missed late loan costs, in false alarms, where nobody says otherwise.
 DEFAULT_RATIO = 20.0
 # The figures that depend on where yes begins.
@@ -173,136 +165,3 @@ def _at_or_below(margin: float) -> float:
 def _f2(row: TradeOff) -> float:
     weighed = 4 * row.precision + row.recall
     return 5 * row.precision * row.recall / weighed if weighed else 0.0
-
-
-class Reason(msgspec.Struct, frozen=True):
-    """One feature that raises this loan's risk above the average, and a sentence to say so."""
-
-    feature: str
-    value: Value
-    contribution: float
-    sentence: str
-
-
-class Reasons:
-    """Turns contributions into at most four reasons; everything it says comes from the bundle.
-
-    `points(position, value)` is what a value of the field at this position contributes, where that
-    depends on nothing else: then two values are compared only if the riskier one is to blame.
-    """
-
-    def __init__(
-        self,
-        definition: Definition,
-        profile: Profile,
-        points: Callable[[int, Value], float] | None = None,
-    ) -> None:
-        self._fields = definition.fields
-        self._sentences = [
-            _sentence_maker(
-                field,
-                definition.texts,
-                profile.usual(field.name),
-                None if points is None else partial(points, position),
-            )
-            for position, field in enumerate(definition.fields)
-        ]
-
-    def sentence(self, position: int, value: Value) -> str:
-        """What is said of a value of the field at this position."""
-        return self._sentences[position](value)
-
-    def of(self, values: Sequence[Value], contributions: Sequence[float]) -> list[Reason]:
-        """The reasons of one loan, largest contribution first; equal ones in the fields' order."""
-        raising = [(-c, i) for i, c in enumerate(contributions) if c > 0]
-        raising.sort()
-        return [
-            Reason(self._fields[i].name, values[i], -c, self._sentences[i](values[i]))
-            for c, i in raising[:MAX_REASONS]
-        ]
-
-    def of_many(
-        self, rows: Sequence[tuple[Value, ...]], contributions: Numbers
-    ) -> list[list[Reason] | None]:
-        """The reasons of many loans; equal to `of` each."""
-        positions = self.positions_many(contributions)
-        largest = np.take_along_axis(contributions, np.maximum(positions, 0), axis=1)
-        names = [field.name for field in self._fields]
-        sentences = self._sentences
-        return [
-            [
-                Reason(names[i], value := values[i], points, sentences[i](value))
-                for i, points in zip(where, own, strict=True)
-                if i >= 0
-            ]
-            for values, where, own in zip(rows, positions.tolist(), largest.tolist(), strict=True)
-        ]
-
-    @staticmethod
-    def positions_many(contributions: Numbers) -> npt.NDArray[np.int64]:
-        """For many loans (n, features): the positions (n, ≤ 4) of their reasons, −1 for none."""
-        order = np.argsort(-contributions, axis=1, kind="stable")[:, :MAX_REASONS]
-        raises = np.take_along_axis(contributions, order, axis=1) > 0
-        return np.where(raises, order, -1)
-
-
-def _sentence_maker(
-    field: Field, texts: Texts, usual: Value, points: Callable[[Value], float] | None
-) -> Callable[[Value], str]:
-    usual_shown = field.show(usual)
-
-    def sayer(template: str) -> Callable[[str], str]:
-        """The template with label and usual filled in, waiting for its value."""
-        filling = {
-            "{label}": field.label,
-            "{usual}": usual_shown,
-            "{more}": field.more,
-            "{less}": field.less,
-        }
-        # What is filled in may look like a placeholder itself: no part is looked at twice.
-        parts = [
-            "".join(filling.get(piece, piece) for piece in re.split(r"(\{\w+\})", part))
-            for part in template.split("{value}")
-        ]
-        return lambda shown: shown.join(parts)
-
-    higher, lower, equal = sayer(texts.higher), sayer(texts.lower), sayer(texts.equal)
-    level, unseen, missing = sayer(texts.level), sayer(texts.unseen), sayer(texts.missing)
-    seen = frozenset(field.seen_levels)
-    ranks: dict[Value, int] = {each: rank for rank, each in enumerate(field.levels)}
-
-    def of_category(value: Value) -> str:
-        if value is None:
-            return missing("")
-        if value not in seen:
-            return unseen(field.show(value))
-        return (equal if value == usual else level)(field.show(value))
-
-    def compared(is_higher: bool, value: Value) -> str:
-        shown = field.show(value)
-        # On the safer side by the definition, or no riskier than the usual value by the model, and
-        # yet a reason: no comparison would explain it.
-        safer = field.riskier is not None and is_higher != (field.riskier == "higher")
-        if safer or (points is not None and points(value) <= points(usual)):
-            return level(shown)
-        return (higher if is_higher else lower)(shown)
-
-    def of_ordered(value: Value) -> str:
-        if value is None:
-            return missing("")
-        shown, rank, usual_rank = field.show(value), ranks[value], ranks.get(usual)
-        if usual_rank is None or rank == usual_rank:
-            return equal(shown)
-        return compared(rank > usual_rank, value)
-
-    def of_number(value: Value) -> str:
-        if value is None:
-            return missing("")
-        shown = field.show(value)
-        if usual is None or shown == usual_shown:
-            return equal(shown)
-        return compared(value > usual, value)  # type: ignore[operator]
-
-    made = of_number if field.is_number else of_ordered if field.kind == "ordered" else of_category
-    # Rates, grades and purposes come again and again.
-    return lru_cache(maxsize=_SENTENCES_KEPT)(made)

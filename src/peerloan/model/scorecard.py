@@ -15,12 +15,13 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from peerloan.errors import PeerLoanError
 from peerloan.loan import Definition, Loans, Value
 from peerloan.model.arithmetic import MAX_MARGIN, UNIT
 from peerloan.stats.arrays import Numbers
 
 
-class ScorecardError(ValueError):
+class ScorecardError(PeerLoanError, ValueError):
     """A scorecard that can't be used, and why."""
 
 

@@ -13,13 +13,18 @@ import numpy.typing as npt
 
 from peerloan.model import Policy, probabilities
 from peerloan.stats.arrays import Codes, Numbers
-from peerloan.stats.auc_interval import LEAST, auc_interval
+from peerloan.stats.calibration import logistic_regression, squared_errors
+from peerloan.stats.discrimination import (
+    LEAST_OF_A_KIND,
+    auc_of_counts,
+    ks_gaps,
+    window_auc_interval,
+)
 from peerloan.stats.estimate import Estimate
 
 _DRAWS = 1_000
 # Of a margin's unit: probabilities within a cell differ by at most 1.6 %. The threshold parts two.
 CELLS = 64
-_STEPS, _CLOSE, _FARTHEST = 50, 1e-10, 2.0
 
 
 class Estimated(NamedTuple):
@@ -54,7 +59,7 @@ class InBand(NamedTuple):
     expected: float
 
 
-class Calibration(NamedTuple):
+class CalibrationFigures(NamedTuple):
     """How right probabilities were: late loans, how many were expected, and their ratio; `slope`
     and `intercept` of outcomes regressed on margins, 1 and 0 where they are right, and None if
     there is no finite slope.
@@ -108,14 +113,16 @@ class Scores:
         return Estimated(
             late_rate,
             # Of loans that are all alike nothing is said of their order.
-            _estimate(_auc(mean, loans), _auc(draws, loans)) if len(cells) > 1 else None,
+            _estimate(auc_of_counts(mean, loans - mean), auc_of_counts(draws, loans - draws))
+            if len(cells) > 1
+            else None,
             _estimate(_recall(mean, flagged), _recall(draws, flagged)),
         )
 
     def expected_auc(self) -> float:
         """The area under the ROC curve if the probabilities are right."""
         expected = self.loans * probabilities(self.margins)
-        return float(_auc(expected[np.newaxis], self.loans)[0])
+        return float(auc_of_counts(expected, self.loans - expected))
 
     def realised(self, policy: Policy) -> Realised:
         """The figures of outcomes: area under the ROC curve, Gini = 2 AUC − 1, the largest distance
@@ -127,15 +134,15 @@ class Scores:
         p = probabilities(self.margins)
         n, n_late = int(self.loans.sum()), int(late.sum())
         on_time = self.loans - late
-        brier = float(np.sum(late * (1 - p) ** 2 + on_time * p**2)) / n
+        errors = late * squared_errors(p, 1.0) + on_time * squared_errors(p, 0.0)
+        brier = float(np.sum(errors)) / n
         rate = Estimate.of_share(n_late, n)
         found = int(late[policy.late_many(self.margins)].sum())
         recall = Estimate.of_share(found, n_late) if n_late else None
         auc = self.realised_auc()
         if auc is None:
             return Realised(n, n_late, rate, None, None, None, brier, recall)
-        distance = np.cumsum(on_time) / on_time.sum() - np.cumsum(late) / n_late
-        ks = float(np.max(np.abs(distance)))
+        ks = float(np.max(np.abs(ks_gaps(late, on_time))))
         return Realised(n, n_late, rate, auc, 2 * auc.value - 1, ks, brier, recall)
 
     def realised_auc(self, wrong: float = 0.05) -> Estimate | None:
@@ -144,13 +151,13 @@ class Scores:
         """
         late = self._outcomes()
         n, n_late = int(self.loans.sum()), int(late.sum())
-        if min(n_late, n - n_late) < LEAST:
+        if min(n_late, n - n_late) < LEAST_OF_A_KIND:
             return None
-        auc = float(_auc(late[np.newaxis].astype(np.float64), self.loans)[0])
+        auc = float(auc_of_counts(late, self.loans - late))
         expected = self.loans * probabilities(self.margins)
-        return Estimate(auc, *auc_interval(auc, expected, self.loans, late, wrong))
+        return Estimate(auc, *window_auc_interval(auc, expected, self.loans, late, wrong))
 
-    def calibration(self, policy: Policy) -> Calibration:
+    def calibration(self, policy: Policy) -> CalibrationFigures:
         """How right the probabilities were."""
         late = self._outcomes()
         p = probabilities(self.margins)
@@ -165,45 +172,14 @@ class Scores:
             )
             for band in np.unique(own).tolist()
         ]
-        slope, intercept = regressed(self.margins, late, self.loans) or (None, None)
+        line = logistic_regression(self.margins, late, self.loans)
+        slope, intercept = line or (None, None)
         sums = int(late.sum()), float(expected.sum())
-        return Calibration(*sums, Estimate.of_ratio(*sums), slope, intercept, bands)
+        return CalibrationFigures(*sums, Estimate.of_ratio(*sums), slope, intercept, bands)
 
     def _outcomes(self) -> Codes:
         assert self.late is not None  # noqa: S101  who asks has outcomes
         return self.late
-
-
-def regressed(margins: Numbers, late: Codes, loans: Codes) -> tuple[float, float] | None:
-    """Slope and intercept of outcomes regressed on margins, by maximum likelihood (D. R. Cox 1958,
-    Two further applications of a model for binary regression); None if they are not finite.
-    """
-    x = np.stack([margins, np.ones(len(margins))])
-    found = np.array([1.0, 0.0])
-    for _ in range(_STEPS):  # Newton's method
-        p = 1 / (1 + np.exp(-np.clip(found @ x, -500, 500)))
-        gradient = x @ (late - loans * p)
-        curvature = (x * (loans * p * (1 - p))) @ x.T
-        if not np.linalg.cond(curvature) < 1 / np.finfo(float).eps:
-            return None
-        step = np.linalg.solve(curvature, gradient)
-        # A longer one may lead away from the maximum.
-        found = found + step * min(1.0, _FARTHEST / max(float(np.abs(step).max()), _CLOSE))
-        if float(np.abs(step).max()) < _CLOSE:
-            return float(found[0]), float(found[1])
-    return None
-
-
-def _auc(late: npt.NDArray[Any], loans: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
-    """For sets of outcomes (sets, groups): how often a late loan's margin is above an on-time
-    one's, a tie counting half; NaN where one kind is missing.
-    """
-    on_time = loans - late
-    below = np.cumsum(on_time, axis=1) - on_time / 2
-    with np.errstate(invalid="ignore", divide="ignore"):
-        pairs = late.sum(axis=1) * on_time.sum(axis=1)
-        found: npt.NDArray[np.float64] = np.sum(late * below, axis=1) / pairs
-        return found
 
 
 def _recall(late: npt.NDArray[Any], flagged: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:

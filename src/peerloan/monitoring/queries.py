@@ -1,16 +1,22 @@
-"""What was said of a version day by day, and what speaks of it now: read, as it was kept."""
+"""What monitoring has stored: the figures of each day, active alarms, and events that wait."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import date
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from sqlalchemy import select
+import msgspec
+from sqlalchemy import Connection, func, select
 
+from peerloan.clock import date_of
 from peerloan.database import Database
-from peerloan.database.tables import alarms, figures, versions
-from peerloan.ledger.outcome_parsing import day_of
+from peerloan.database.tables import alarms, deliveries, events, figures, versions
+from peerloan.monitoring.alerts.events import BEGAN, ROSE
 from peerloan.monitoring.counting.storage import Kind
+
+# Unacknowledged alarms that are looked through for the oldest of level act.
+_MAX_EVENTS = 1_000
 
 
 class Said(NamedTuple):
@@ -31,6 +37,18 @@ class Alarm(NamedTuple):
     since_ms: int
 
 
+class WaitingEvents(NamedTuple):
+    """Events that nobody has acknowledged or that a channel did not get yet: how many, and the
+    times of the oldest (milliseconds since 1970; 0 for none).
+    """
+
+    unacknowledged: int
+    # Of alarms of level act.
+    oldest_act_ms: int
+    undelivered: int
+    oldest_undelivered_ms: int
+
+
 def said_of(
     database: Database, version: str, kind: Kind, since: int, until: int
 ) -> tuple[list[Said], list[Alarm]] | None:
@@ -49,10 +67,53 @@ def said_of(
             )
             .order_by(figures.c.day, figures.c.version)
         )
-        said = [Said(day_of(day), text) for day, text in connection.execute(rows)]
+        said = [Said(date_of(day), text) for day, text in connection.execute(rows)]
         speaking = (
             select(alarms.c.rule, alarms.c.about, alarms.c.level, alarms.c.since_ms)
             .where(alarms.c.version.in_(own))
             .order_by(alarms.c.since_ms, alarms.c.rule, alarms.c.about)
         )
         return said, [Alarm(*row) for row in connection.execute(speaking)]
+
+
+def figures_of_day(connection: Connection, day: int) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Each version's name and the figures of its window that ended on a day (days since 1970)."""
+    rows = select(versions.c.version, figures.c.figures).join(
+        versions, versions.c.number == figures.c.version
+    )
+    for version, text in connection.execute(
+        rows.where(figures.c.kind == "day", figures.c.day == day)
+    ):
+        yield version, msgspec.json.decode(text)
+
+
+def active_alarms(connection: Connection) -> Iterator[tuple[str, Alarm]]:
+    """Each active alarm, with the name of the version that it is about."""
+    columns = versions.c.version, alarms.c.rule, alarms.c.about, alarms.c.level, alarms.c.since_ms
+    rows = select(*columns).join(versions, versions.c.number == alarms.c.version)
+    for version, *alarm in connection.execute(rows):
+        yield version, Alarm(*alarm)
+
+
+def waiting_events(connection: Connection) -> WaitingEvents:
+    """The events that wait for a person or for a channel."""
+    unseen = events.c.acknowledged_ms.is_(None)
+    waiting = deliveries.c.next_ms.is_not(None)
+    oldest_undelivered = select(func.min(events.c.time_ms)).join(
+        deliveries, deliveries.c.event == events.c.number
+    )
+    return WaitingEvents(
+        connection.execute(select(func.count()).where(unseen)).scalar_one(),
+        _oldest_act_ms(connection),
+        connection.execute(select(func.count()).where(waiting)).scalar_one(),
+        connection.execute(oldest_undelivered.where(waiting)).scalar_one() or 0,
+    )
+
+
+def _oldest_act_ms(connection: Connection) -> int:
+    unseen = events.c.acknowledged_ms.is_(None), events.c.type.in_((BEGAN, ROSE))
+    rows = select(events.c.time_ms, events.c.event).where(*unseen)
+    for time_ms, event in connection.execute(rows.order_by(events.c.number).limit(_MAX_EVENTS)):
+        if msgspec.json.decode(event).get("data", {}).get("level") == "act":
+            return int(time_ms)
+    return 0

@@ -11,7 +11,7 @@ from peerloan.monitoring.alerts import rules
 from peerloan.monitoring.alerts.rules import Rules, Spoken
 from peerloan.monitoring.counting.bins import NEW
 from peerloan.monitoring.counting.counts import Counting, Counts
-from peerloan.monitoring.performance import Calibration, Estimated, Realised, Scores
+from peerloan.monitoring.performance import CalibrationFigures, Estimated, Realised, Scores
 from peerloan.registry import Bundle
 from peerloan.stats.estimate import Estimate
 from peerloan.stats.psi import Psi, psi
@@ -63,7 +63,7 @@ class Watched:
     score: Drift
     estimated: Estimated
     realised: Realised | None
-    calibration: Calibration | None
+    calibration: CalibrationFigures | None
     spoken: list[Spoken]
     # Those that would still speak if they had spoken before.
     lingering: list[Spoken]
@@ -108,7 +108,7 @@ def _speak(
     eased: bool,
     every: list[Drift],
     aucs: tuple[Estimate | None, Estimate | None, tuple[float, float] | None],
-    calibration: Calibration | None,
+    calibration: CalibrationFigures | None,
 ) -> list[Spoken]:
     """The rules that speak of features and, last, the probability; of the estimated AUC, the
     realised one and the one published; and of calibration. Eased, those that would not end.
@@ -150,7 +150,7 @@ def realised_json(realised: Realised) -> dict[str, Any]:
     }
 
 
-def _calibration_json(calibration: Calibration) -> dict[str, Any]:
+def _calibration_json(calibration: CalibrationFigures) -> dict[str, Any]:
     bands = [each._asdict() for each in calibration.bands]
     return calibration._asdict() | {"ratio": _estimate(calibration.ratio), "bands": bands}
 

@@ -1,10 +1,12 @@
 """The model registry: bundles (one model version each), their aliases, and the store of all."""
 
 from peerloan.registry.alias_state import BreakingChange, State, StoreError, StoreFault
+from peerloan.registry.batch import Decisions
 from peerloan.registry.bundle import ONNX_TOLERANCE, Bundle, Decision
+from peerloan.registry.errors import RegistryError
 from peerloan.registry.explanations import Explanation
 from peerloan.registry.manifest import BundleError, Manifest, Score, TrainedOn
-from peerloan.registry.packaging import Draft, Judged, OnnxParts, draft
+from peerloan.registry.packaging import Draft, OnnxParts, ValidationFigures, draft
 from peerloan.registry.servable import Interface
 from peerloan.registry.store import Store
 from peerloan.registry.time_limits import StoreTimeout, some_call_hangs
@@ -15,12 +17,13 @@ __all__ = [
     "Bundle",
     "BundleError",
     "Decision",
+    "Decisions",
     "Draft",
     "Explanation",
     "Interface",
-    "Judged",
     "Manifest",
     "OnnxParts",
+    "RegistryError",
     "Score",
     "State",
     "Store",
@@ -28,6 +31,7 @@ __all__ = [
     "StoreFault",
     "StoreTimeout",
     "TrainedOn",
+    "ValidationFigures",
     "draft",
     "some_call_hangs",
 ]

@@ -11,18 +11,19 @@ from typing import Literal, Protocol, TypeVar
 
 import msgspec
 
+from peerloan.registry.errors import RegistryError
 from peerloan.regular_files import read_regular_file
 
 # A state names every former champion, with its digest: room for tens of thousands.
 MAX_STATE_BYTES = 16_000_000
 
 
-class StoreError(ValueError):
-    """Something that the store refuses, and why."""
+class StoreError(RegistryError):
+    """A request that the store refuses, and why."""
 
 
-class StoreFault(StoreError):
-    """A store that can't be read or written: nothing is wrong with what was asked for."""
+class StoreFault(RegistryError):
+    """A store that can't be read or written; the request is in order."""
 
 
 class BreakingChange(StoreError):

@@ -42,7 +42,7 @@ class Aliases:
         self._folder = folder
 
     def state(self) -> State:
-        """The current state of the aliases; raises StoreError if it can't be read."""
+        """The current state of the aliases; raises StoreFault if it can't be read."""
         numbers = self._numbers()
         return self._read(numbers[-1]) if numbers else State()
 

@@ -8,18 +8,18 @@ from __future__ import annotations
 
 import math
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
 
-from peerloan.loan import Checks, Definition, Loans, Value
-from peerloan.model import arithmetic
+from peerloan.loan import Checks, Definition, Loans, LoanWarning, Value
+from peerloan.model import BANDS, Reason, Reasons, arithmetic
 from peerloan.model.encoding import Encoding
 from peerloan.model.onnx_model import OnnxModel
-from peerloan.model.policy import Reason, Reasons
 from peerloan.model.reference_profile import NumberProfile, Profile
 from peerloan.model.scorecard import Scorecard
+from peerloan.registry.batch import Decisions, decide_many
 from peerloan.registry.manifest import (
     SAMPLE_WARNING,
     BundleError,
@@ -91,9 +91,9 @@ class Bundle:
         return self.model.base
 
     @property
-    def warnings(self) -> list[str]:
-        """What every decision of this version warns of."""
-        return [SAMPLE_WARNING] if self.manifest.sample else []
+    def warnings(self) -> list[LoanWarning]:
+        """The warnings of every decision of this version."""
+        return [LoanWarning(None, "sample_model", SAMPLE_WARNING)] if self.manifest.sample else []
 
     @property
     def is_additive(self) -> bool:
@@ -125,21 +125,49 @@ class Bundle:
             self._reasons.of(values, contributions) if explain else None,
         )
 
+    def decide_many(self, loans: Loans, explain: bool | Iterable[int] = True) -> Decisions:
+        """Decide on many loans at once; row by row equal to `decide`.
+
+        `explain`: whether to compute contributions and reasons, or the positions of the loans that
+        need them. A scorecard explains every loan at no extra cost, whichever are named; an ONNX
+        version takes milliseconds a loan. Positions are taken one by one, each when the loan before
+        it is done, so an iterator can stop at a deadline or report progress.
+        """
+        return decide_many(self.model, self.policy, loans, explain)
+
+    def unpack(self, decisions: Decisions, contributions: bool = True) -> list[Decision]:
+        """Decisions in columns as a list, one for each loan; without `contributions`, theirs are
+        None.
+        """
+        shares: list[tuple[float, ...] | None] = [None] * len(decisions.margins)
+        reasons: list[list[Reason] | None] = [None] * len(decisions.margins)
+        if decisions.contributions is not None and decisions.reasons is not None:
+            explained = decisions.explained.tolist()
+            made = self._reasons.of_batch(decisions.reasons)
+            reasons = [own if known else None for own, known in zip(made, explained, strict=True)]
+            if contributions:
+                rows = decisions.contributions.tolist()
+                shares = [
+                    tuple(row) if known else None
+                    for row, known in zip(rows, explained, strict=True)
+                ]
+        return [
+            *map(
+                Decision,
+                decisions.margins.tolist(),
+                decisions.probabilities.tolist(),
+                decisions.late.tolist(),
+                [BANDS[band] for band in decisions.bands.tolist()],
+                shares,
+                reasons,
+            )
+        ]
+
     def score_many(self, loans: Loans) -> tuple[Numbers, Numbers | None]:
         """Margins (n,), and contributions (n, features) if they come at no extra cost."""
         if isinstance(self.model, Scorecard):
             return self.model.score_many(loans)
         return self.model.margins(loans), None
-
-    def explain(self, values: Sequence[Value], contributions: Sequence[float]) -> list[Reason]:
-        """The reasons that follow from a loan's contributions."""
-        return self._reasons.of(values, contributions)
-
-    def explain_many(
-        self, rows: Sequence[tuple[Value, ...]], contributions: Numbers
-    ) -> list[list[Reason] | None]:
-        """The reasons of many loans (n), given their contributions (n, features)."""
-        return self._reasons.of_many(rows, contributions)
 
     def sentence(self, position: int, value: Value) -> str:
         """What a reason says of a value of the field at this position."""

@@ -16,6 +16,7 @@ from peerloan.loan.text import show_given
 from peerloan.model import arithmetic
 from peerloan.model.arithmetic import IDENTITY, Calibration
 from peerloan.model.policy import AT_THRESHOLD, Policy, TradeOff, figures_at
+from peerloan.registry.errors import RegistryError
 from peerloan.regular_files import FileTooLarge, read_regular_file
 
 FORMAT = 1
@@ -33,7 +34,7 @@ _FILES = {
 }
 
 
-class BundleError(ValueError):
+class BundleError(RegistryError):
     """A bundle that is refused, and why."""
 
 

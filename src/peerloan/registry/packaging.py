@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import platform
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
-import numpy as np
 
 from peerloan.loan import Definition, Loans, Value
 from peerloan.model import arithmetic
@@ -20,6 +19,7 @@ from peerloan.model.onnx_model import OnnxModel, background_size
 from peerloan.model.policy import BANDS, Policy, TradeOff
 from peerloan.model.reference_profile import Profile
 from peerloan.model.scorecard import Scorecard
+from peerloan.registry.batch import decide_many
 from peerloan.registry.bundle import Bundle
 from peerloan.registry.manifest import (
     FORMAT,
@@ -36,12 +36,17 @@ from peerloan.registry.manifest import (
     read_file,
     read_manifest,
 )
-from peerloan.stats.arrays import Numbers
 
-# A document is written before its version has a name: these stand where name and time belong.
-VERSION_MARK, CREATED_MARK = "\N{REPLACEMENT CHARACTER}version", "\N{REPLACEMENT CHARACTER}created"
-_DOCUMENTS = (".html", ".md")
 _GOLDEN_EXAMPLES = 20
+
+# Renders a version's documents, by file name. It is called when the version has its name; of the
+# manifest only `files` is still empty then.
+DocumentWriter = Callable[[Manifest], Mapping[str, str]]
+
+
+def write_no_documents(_manifest: Manifest) -> Mapping[str, str]:
+    """Render nothing."""
+    return {}
 
 
 @dataclass(frozen=True)
@@ -54,8 +59,8 @@ class OnnxParts:
 
 
 @dataclass(frozen=True)
-class Judged:
-    """How a version did on loans that it was not fitted on; all of it goes into the manifest."""
+class ValidationFigures:
+    """Figures of a version on loans that it was not fitted on; all go into the manifest."""
 
     metrics: dict[str, float]
     intervals: dict[str, tuple[float, float]]
@@ -65,24 +70,26 @@ class Judged:
 
 @dataclass(frozen=True)
 class Draft:
-    """A version before it has a name: all of its files, and the manifest's other parts."""
+    """A version before its name is reserved: its files, the other parts of its manifest, and what
+    renders its documents.
+    """
 
     manifest: Manifest
     files: dict[str, bytes]
+    write_documents: DocumentWriter = write_no_documents
 
     def named(self, version: str, created: str) -> tuple[dict[str, bytes], Bundle]:
-        """All files under this name, the manifest last, and the bundle, opened and verified."""
-        marks = {VERSION_MARK: version, CREATED_MARK: created}
-        files = {
-            name: _marked(content, marks) if name.endswith(_DOCUMENTS) else content
-            for name, content in self.files.items()
-        }
-        manifest = msgspec.structs.replace(
-            self.manifest, version=version, created=created, files=_entries(files)
-        )
+        """Complete the version under its reserved name.
+
+        Returns all files, the manifest last, and the bundle, opened and verified.
+        """
+        manifest = msgspec.structs.replace(self.manifest, version=version, created=created)
+        documents = self.write_documents(manifest)
+        files = self.files | {name: text.encode() for name, text in documents.items()}
+        manifest = msgspec.structs.replace(manifest, files=_entries(files))
         content = msgspec.json.format(msgspec.json.encode(manifest), indent=1)
         try:
-            # As it will be read: a NaN, for one, has no place in JSON.
+            # Decoded as it will be read: a NaN, for one, has no place in JSON.
             manifest = decode(content, MANIFEST, Manifest)
             check_sizes(manifest.files)
             if len(content) > MAX_MANIFEST_BYTES:
@@ -94,12 +101,6 @@ class Draft:
         return files | {MANIFEST: content}, bundle
 
 
-def _marked(content: bytes, marks: Mapping[str, str]) -> bytes:
-    for mark, text in marks.items():
-        content = content.replace(mark.encode(), text.encode())
-    return content
-
-
 def draft(
     *,
     candidate: str,
@@ -108,13 +109,14 @@ def draft(
     policy: Policy,
     profile: Profile,
     trained_on: TrainedOn,
-    judged: Judged,
+    validation: ValidationFigures,
     libraries: dict[str, str],
-    documents: Mapping[str, str],
+    write_documents: DocumentWriter = write_no_documents,
+    recalibrated_on: TrainedOn | None = None,
 ) -> Draft:
-    """Put a trained estimator and what belongs to it together; `documents` are for people."""
+    """Put a trained estimator and all that belongs to it together."""
     parts: dict[str, Any] = {"loan.json": definition, "profile.json": profile}
-    files = {name: text.encode() for name, text in documents.items()}
+    files: dict[str, bytes] = {}
     kind: Literal["scorecard", "onnx"]
     model: Scorecard | OnnxModel
     calibration = IDENTITY
@@ -142,32 +144,34 @@ def draft(
         kind=kind,
         created="",
         trained_on=trained_on,
-        metrics=judged.metrics,
+        metrics=validation.metrics,
         policy=policy,
         libraries=libraries | {"processor": platform.machine()},
         golden=tuple(_golden(definition, model, policy, examples)),
         files={},
         calibration=calibration,
-        intervals=judged.intervals,
-        candidates=judged.candidates,
-        trade_off=judged.trade_off,
+        intervals=validation.intervals,
+        candidates=validation.candidates,
+        trade_off=validation.trade_off,
+        recalibrated_on=recalibrated_on,
     )
-    return Draft(manifest, files)
+    return Draft(manifest, files, write_documents)
 
 
 def with_policy(
-    bundle: Bundle, folder: Path, policy: Policy, documents: Mapping[str, str]
+    bundle: Bundle, folder: Path, policy: Policy, write_documents: DocumentWriter
 ) -> Draft:
-    """A version's draft under another policy; `documents` replace those of the same name."""
-    files = {
-        name: read_file(folder, name, entry) for name, entry in bundle.manifest.files.items()
-    } | {name: text.encode() for name, text in documents.items()}
+    """Draft a version under another policy.
+
+    Every file stays as it is, but for the documents that are rendered again.
+    """
+    files = {name: read_file(folder, name, entry) for name, entry in bundle.manifest.files.items()}
     examples = bundle.profile.draw(bundle.definition, _GOLDEN_EXAMPLES, seed=2)
     manifest = msgspec.structs.replace(
         bundle.manifest.under(policy),
         golden=tuple(_golden(bundle.definition, bundle.model, policy, examples)),
     )
-    return Draft(manifest, files)
+    return Draft(manifest, files, write_documents)
 
 
 def read_onnx_parts(folder: Path) -> OnnxParts:
@@ -196,12 +200,9 @@ def _record(definition: Definition, row: Sequence[Value]) -> dict[str, Value]:
 def _golden(
     definition: Definition, model: Scorecard | OnnxModel, policy: Policy, examples: Loans
 ) -> Iterator[Golden]:
-    margins: Numbers = np.asarray(model.margins(examples))
-    for row, margin in zip(examples.rows(), margins.tolist(), strict=True):
-        yield Golden(
-            _record(definition, row),
-            margin,
-            arithmetic.probability(margin),
-            policy.late(margin),
-            BANDS[int(policy.bands_many(np.array([margin]))[0])],
-        )
+    found = decide_many(model, policy, examples, explain=False)
+    columns = (found.margins, found.probabilities, found.late, found.bands)
+    for row, margin, probability, late, band in zip(
+        examples.rows(), *(column.tolist() for column in columns), strict=True
+    ):
+        yield Golden(_record(definition, row), margin, probability, late, BANDS[band])

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from peerloan.registry.alias_state import (
 )
 from peerloan.registry.aliases import Aliases, refuse_chosen, without_choice, without_folder
 from peerloan.registry.bundle import Bundle
+from peerloan.registry.errors import RegistryError
 from peerloan.registry.explanations import Explanation, Explanations
 from peerloan.registry.manifest import (
     MANIFEST,
@@ -37,7 +38,14 @@ from peerloan.registry.manifest import (
     read_document,
     read_manifest,
 )
-from peerloan.registry.packaging import Draft, OnnxParts, read_onnx_parts, with_policy
+from peerloan.registry.packaging import (
+    DocumentWriter,
+    Draft,
+    OnnxParts,
+    read_onnx_parts,
+    with_policy,
+    write_no_documents,
+)
 from peerloan.registry.servable import prove_servable
 from peerloan.registry.time_limits import Calls, limited
 
@@ -110,7 +118,10 @@ class Store:
 
     @limited("publishing", is_writing=True, is_long=True)
     def publish(self, draft: Draft) -> str:
-        """Write a new version and return its name; it exists wholly or not at all."""
+        """Write a new version and return its name; it exists wholly or not at all.
+
+        The name is reserved first, so documents are rendered with it.
+        """
         self.check_model(draft.manifest.model)
         now = datetime.now(UTC)
         try:
@@ -136,10 +147,15 @@ class Store:
         return read_onnx_parts(self.folder(version))
 
     @limited("publishing anew", is_writing=True, is_long=True)
-    def revise(self, version: str, policy: Policy, documents: Mapping[str, str]) -> str:
-        """Publish a version anew under another policy; `documents` replace those of their name."""
+    def revise(
+        self,
+        version: str,
+        policy: Policy,
+        write_documents: DocumentWriter = write_no_documents,
+    ) -> str:
+        """Publish a version anew under another policy, with these documents anew."""
         return self.publish(
-            with_policy(self.load(version), self.folder(version), policy, documents)
+            with_policy(self.load(version), self.folder(version), policy, write_documents)
         )
 
     @limited("deleting", is_writing=True)
@@ -197,7 +213,7 @@ class Store:
 
     @limited("reading the state of the aliases")
     def state(self) -> State:
-        """The current state of the aliases; raises StoreError if it can't be read."""
+        """The current state of the aliases; raises StoreFault if it can't be read."""
         return self._aliases.state()
 
     @limited("looking for a state after")
@@ -304,7 +320,7 @@ class Store:
         names: set[str] = set()
         for version in {*state.former, state.champion, state.challenger} - {None}:
             # A version that can't be read must not keep the champion from serving.
-            with contextlib.suppress(BundleError, StoreError):
+            with contextlib.suppress(RegistryError):
                 definition = self.definition(str(version))
                 names.update(definition.names, definition.roles.columns())
         return frozenset(names)
@@ -323,14 +339,14 @@ class Store:
             return []
         try:
             old = self.definition(champion)
-        except (BundleError, StoreError):  # a champion that can't be read can't be asked
+        except RegistryError:  # a champion that can't be read can't be asked
             return []
         return breaking_changes(old, new)
 
     def _choose(self, version: str, state: State, why: str, **changes: Any) -> State:
         """Change the aliases to name a version; raises StoreError if it is gone then."""
         new = self._aliases.change(state, why, **changes)
-        with contextlib.suppress(StoreError):
+        with contextlib.suppress(RegistryError):
             if _has_manifest(self.folder(version)):
                 return new
         # A release before, or a person, removes folders without asking again.

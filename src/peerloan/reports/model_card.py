@@ -12,8 +12,7 @@ from collections.abc import Iterable, Sequence
 from peerloan.loan import Definition
 from peerloan.model import BANDS, Policy
 from peerloan.model.arithmetic import probability
-from peerloan.registry import TrainedOn
-from peerloan.registry.packaging import CREATED_MARK, VERSION_MARK
+from peerloan.registry import Manifest, TrainedOn
 
 # In the card and in the report alike.
 INTENDED_USE = (
@@ -43,20 +42,12 @@ _WHAT = {
 }
 
 
-def model_card(
-    candidate: str,
-    definition: Definition,
-    trained_on: TrainedOn,
-    metrics: dict[str, float],
-    intervals: dict[str, tuple[float, float]],
-    policy: Policy,
-    recalibrated_on: TrainedOn | None = None,
-) -> str:
-    """The card as Markdown; `intervals` are 95 % intervals of some or all of `metrics`.
+def model_card(manifest: Manifest, definition: Definition) -> str:
+    """The card as Markdown.
 
-    `recalibrated_on` is the book, if any, to which the probabilities were fitted afterwards; the
-    metrics are then of its loans.
+    The metrics of a recalibrated version are of the loans that it was recalibrated on.
     """
+    trained_on, recalibrated_on = manifest.trained_on, manifest.recalibrated_on
     sampled = [
         how
         for how, book in (("Trained", trained_on), ("Recalibrated", recalibrated_on))
@@ -69,15 +60,15 @@ def model_card(
         else ""
     )
     calibrated_on = "the training table" if recalibrated_on is None else "the newer book"
-    label = definition.label
+    label, days = definition.label, window(definition.roles.horizon)
     fields = [(field.name, field.label, field.kind, field.expected) for field in definition.fields]
-    return f"""# {_plain(definition.model)}: {_plain(candidate)}
+    return f"""# {_plain(definition.model)}: {_plain(manifest.candidate)}
 
-Version `{VERSION_MARK}`, made {CREATED_MARK}.
+Version `{manifest.version}`, made {manifest.created}.
 
-{warning}Predicts for each loan how likely its holder is to be late {window(definition)}: that
+{warning}Predicts for each loan how likely its holder is to be late {days}: that
 {_code(label.column)} will be {_code(label.late)}. The version is
-{_WHAT.get(candidate, "a model of its own kind")}.
+{_WHAT.get(manifest.candidate, "a model of its own kind")}.
 
 ## Intended use
 {INTENDED_USE}
@@ -86,14 +77,14 @@ Version `{VERSION_MARK}`, made {CREATED_MARK}.
 {_source(trained_on)}
 {_recalibrated(recalibrated_on)}
 ## How well it does
-{_judged_on(recalibrated_on)}
+{_validation_text(recalibrated_on)}
 
-{_table(["figure", "value", "95 % interval"], _figures(metrics, intervals))}
+{_table(["figure", "value", "95 % interval"], _figures(manifest.metrics, manifest.intervals))}
 
 ## Policy
-{policy_in_words(policy)}
+{policy_in_words(manifest.policy)}
 
-{_table(["band", "probability"], band_ranges(policy))}
+{_table(["band", "probability"], band_ranges(manifest.policy))}
 
 ## Features
 {_table(["field", "label", "kind", "expected"], fields)}
@@ -136,7 +127,7 @@ Log-odds were shifted and scaled to fit these outcomes; the ranking and the reas
 """
 
 
-def _judged_on(recalibrated_on: TrainedOn | None) -> str:
+def _validation_text(recalibrated_on: TrainedOn | None) -> str:
     if recalibrated_on is None:
         return (
             "On loans that it was not fitted on, by cross-validation; the version itself was "
@@ -148,9 +139,9 @@ def _judged_on(recalibrated_on: TrainedOn | None) -> str:
     )
 
 
-def window(definition: Definition) -> str:
-    """The days in which an outcome counts: 'within 1 to 184 days'."""
-    first, last = definition.roles.horizon
+def window(horizon: tuple[int, int]) -> str:
+    """The days in which an outcome counts: 'between day 1 and day 184 after the decision'."""
+    first, last = horizon
     return f"between day {first} and day {last} after the decision"
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 from peerloan.loan import Definition, Field
 from peerloan.loan.text import show_bound
@@ -22,8 +23,7 @@ _PRINTED, _HEADING = 270, 4
 _MOST_LINES, _MOST_NAMES = 10, 6
 
 
-@dataclass(frozen=True)
-class Line:
+class ScoreLine(msgspec.Struct, frozen=True):
     """A line of a scorecard: some values, and the lowest and highest log-odds among them."""
 
     values: str
@@ -42,17 +42,16 @@ class Line:
         return round(-_FACTOR * (self.low + self.high) / 2)
 
 
-@dataclass(frozen=True)
-class PointsTable:
+class PointsTable(msgspec.Struct, frozen=True):
     """A field's lines, and how many exact ones they stand for."""
 
-    field: Field
-    lines: tuple[Line, ...]
+    label: str
+    unit: str
+    lines: tuple[ScoreLine, ...]
     steps: int
 
 
-@dataclass(frozen=True)
-class Points:
+class Points(msgspec.Struct, frozen=True):
     """A scorecard as whole points, to be read and added up by people.
 
     A loan's score is `start` and the points of each table; `off` is by how many points the sum
@@ -88,7 +87,7 @@ def as_points(scorecard: Scorecard, definition: Definition, policy: Policy) -> P
         off += max(
             abs(end * _FACTOR + line.points) for line in lines for end in (line.low, line.high)
         )
-        tables.append(PointsTable(field, lines, len(exact)))
+        tables.append(PointsTable(field.label, field.unit, lines, len(exact)))
     scores = _scale(scorecard, policy)
     return Points(
         round(score(scorecard.base)),
@@ -112,7 +111,7 @@ def _scale(scorecard: Scorecard, policy: Policy) -> range:
     return range(low, high + 1, step)
 
 
-def exact_lines(field: Field, table: NumberTable | LevelTable) -> tuple[Line, ...]:
+def exact_lines(field: Field, table: NumberTable | LevelTable) -> tuple[ScoreLine, ...]:
     """Every step or level of a table; unseen and missing values where the field may have them."""
     return _lines(field, table, lambda points: [[place] for place in range(len(points))])
 
@@ -120,7 +119,7 @@ def exact_lines(field: Field, table: NumberTable | LevelTable) -> tuple[Line, ..
 _Grouping = Callable[[Sequence[float]], list[list[int]]]
 
 
-def _merged(field: Field, table: NumberTable | LevelTable, most: int) -> tuple[Line, ...]:
+def _merged(field: Field, table: NumberTable | LevelTable, most: int) -> tuple[ScoreLine, ...]:
     """A table's lines, of which the steps or levels take at most `most`."""
 
     def group(points: Sequence[float]) -> list[list[int]]:
@@ -151,7 +150,7 @@ def _joined(groups: list[list[int]], points: Sequence[float]) -> list[list[int]]
 
 
 def _whole(held: Sequence[float]) -> int:
-    return Line("", min(held), max(held)).points
+    return ScoreLine("", min(held), max(held)).points
 
 
 def _neighbours(points: Sequence[float], within: float) -> list[list[int]]:
@@ -167,7 +166,9 @@ def _neighbours(points: Sequence[float], within: float) -> list[list[int]]:
     return groups
 
 
-def _lines(field: Field, table: NumberTable | LevelTable, group: _Grouping) -> tuple[Line, ...]:
+def _lines(
+    field: Field, table: NumberTable | LevelTable, group: _Grouping
+) -> tuple[ScoreLine, ...]:
     lines = []
     if isinstance(table, NumberTable):
         points: Sequence[float] = table.points
@@ -184,11 +185,11 @@ def _lines(field: Field, table: NumberTable | LevelTable, group: _Grouping) -> t
         texts = [_names([levels[place] for place in own], ordered) for own in groups]
     for own, text in zip(groups, texts, strict=True):
         held = [points[place] for place in own]
-        lines.append(Line(text, min(held), max(held), len(own)))
+        lines.append(ScoreLine(text, min(held), max(held), len(own)))
     if isinstance(table, LevelTable) and field.kind == "category":
-        lines.append(Line("any other", table.unseen, table.unseen))
+        lines.append(ScoreLine("any other", table.unseen, table.unseen))
     if field.missing:
-        lines.append(Line("not given", table.missing, table.missing))
+        lines.append(ScoreLine("not given", table.missing, table.missing))
     return tuple(lines)
 
 

@@ -6,14 +6,18 @@ from functools import cache
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 
 
 def render(template: str, **values: Any) -> str:
-    """A page from a template of `peerloan.training`; every value is escaped but SVG from plots.
-
-    Plots are given as they are made and marked in the template: `{{ plot | safe }}`.
-    """
+    """A page from a template of `peerloan.reports`; every value is escaped but what is Markup."""
     return _environment().get_template(template).render(**values)
+
+
+def render_macro(template: str, macro: str, *values: Any) -> Markup:
+    """What a macro of a template makes of these values; safe to stand in a page."""
+    drawn: Markup = getattr(_environment().get_template(template).module, macro)(*values)
+    return drawn
 
 
 @cache

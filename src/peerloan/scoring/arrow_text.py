@@ -11,16 +11,19 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from peerloan.loan import Loans, distinct
-from peerloan.model import Said
+from peerloan.stats.arrays import Codes
 
 _encode = msgspec.json.encode
 
 
-def by_place(texts: Sequence[str], said: Said) -> Iterator[pa.Array]:
-    """What is said as each loan's first reason, as its second, …; null where it has none."""
-    different = pa.array(texts, pa.string())
-    for places in said.places.T:
-        yield different.take(pa.array(places, mask=places < 0))
+def reason_columns(texts: Sequence[str], places: Codes) -> Iterator[pa.Array]:
+    """The text of each loan's first reason, of its second, …; null where it has none.
+
+    `texts` are those of the distinct reasons, `places` (n, ≤ 4) as `BatchReasons` has them.
+    """
+    distinct_texts = pa.array(texts, pa.string())
+    for column in places.T:
+        yield distinct_texts.take(pa.array(column, mask=column < 0))
 
 
 def ids_of(ids: Sequence[bytes]) -> pa.Array:
@@ -33,10 +36,10 @@ def ids_of(ids: Sequence[bytes]) -> pa.Array:
     )
 
 
-def reasons_of(texts: Sequence[str], said: Said) -> list[str]:
-    """Each loan's reasons as a list in JSON, given each different one."""
+def reason_lists(texts: Sequence[str], places: Codes) -> list[str]:
+    """Each loan's reasons as a list in JSON, given each distinct one in JSON and their places."""
     # Where there is none stands an empty text: Arrow's join that skips nulls skips whole loans.
-    places = np.where(said.places < 0, len(texts), said.places).T
+    places = np.where(places < 0, len(texts), places).T
     first = pa.array([*texts, ""], pa.string())
     more = pa.array([*(f",{text}" for text in texts), ""], pa.string())
     parts = [(more if i else first).take(pa.array(each)) for i, each in enumerate(places)]

@@ -30,9 +30,8 @@ from peerloan.book import (
 from peerloan.ledger import Recorder
 from peerloan.loan import Problem
 from peerloan.model import BANDS, MAX_REASONS
-from peerloan.registry import Bundle
-from peerloan.registry.batch import Decided, decide
-from peerloan.scoring.arrow_text import by_place, ids_of
+from peerloan.registry import Bundle, Decisions
+from peerloan.scoring.arrow_text import ids_of, reason_columns
 from peerloan.scoring.ledger_records import Recording
 
 REASON_COLUMNS = tuple(f"reason_{i + 1}" for i in range(MAX_REASONS))
@@ -102,6 +101,8 @@ def score_book(
     doubts = _doubts(book, bundle)
     recording = None if recorder is None else Recording(recorder, bundle, book)
     steps = _Steps(progress)
+    # The ledger keeps reasons that cost nothing, whether or not the file shows them.
+    explain = reasons or bundle.is_additive
     rows = late = rejected = 0
     with (
         open_writer(out, schema, overwrite, spreadsheet_safe) as writer,
@@ -114,12 +115,12 @@ def score_book(
                 _refuse_any(book, batch.problems)
             doubts.add(batch)
             reject(batch.problems)
-            decided = decide(bundle, batch.loans, reasons, steps.scored)
-            ids = None if recording is None else recording.keep(batch, decided)
-            columns = [*_given(batch, typed), *_added(bundle, decided, ids, reasons)]
+            decisions = bundle.decide_many(batch.loans, explain and steps.each(batch.loans.size))
+            ids = None if recording is None else recording.keep(batch, decisions)
+            columns = [*_given(batch, typed), *_added(bundle, decisions, ids, reasons)]
             writer.write(pa.RecordBatch.from_arrays(columns, schema.names))
             rows += batch.loans.size
-            late += int(decided.late.sum())
+            late += int(decisions.late.sum())
             rejected += part.size - batch.loans.size
         if recorder is not None:
             recorder.finish()
@@ -137,8 +138,12 @@ class _Steps:
         self._before, self._after = self._after, done
         self._progress(self._before)
 
-    def scored(self, share: float) -> None:
-        self._progress(self._before + (self._after - self._before) * share)
+    def each(self, loans: int) -> Iterator[int]:
+        """The positions of a part's loans, with progress while they are taken one by one."""
+        for i in range(loans):
+            yield i
+            if i % 100 == 0:
+                self._progress(self._before + (self._after - self._before) * i / loans)
 
 
 def _doubts(book: Book, bundle: Bundle) -> DoubtCollector:
@@ -189,28 +194,30 @@ def _given(batch: Batch, typed: dict[str, pa.DataType]) -> list[pa.Array]:
 
 
 def _added(
-    bundle: Bundle, decided: Decided, ids: Sequence[bytes] | None, reasons: bool
+    bundle: Bundle, decisions: Decisions, ids: Sequence[bytes] | None, reasons: bool
 ) -> list[pa.Array]:
     """The added columns: ids if there are any, and ADDED; without `reasons` theirs are empty."""
-    bands = pa.DictionaryArray.from_arrays(decided.bands, list(BANDS))
+    bands = pa.DictionaryArray.from_arrays(decisions.bands, list(BANDS))
     return [
         *([] if ids is None else [ids_of(ids)]),
-        pa.array(decided.probabilities),
-        pa.array(decided.late),
+        pa.array(decisions.probabilities),
+        pa.array(decisions.late),
         bands.dictionary_decode(),
-        *_sentences(bundle, decided, reasons),
-        pa.repeat(bundle.version, len(decided.margins)),
+        *_sentences(bundle, decisions, reasons),
+        pa.repeat(bundle.version, len(decisions.margins)),
     ]
 
 
-def _sentences(bundle: Bundle, decided: Decided, reasons: bool) -> Iterator[pa.Array]:
-    """The reason columns; without `reasons` they are empty."""
-    said = decided.said if reasons else None
-    if said is not None:
-        texts = [bundle.sentence(each.position, each.value) for each in said.causes]
-        yield from by_place(texts, said)
-    for _ in range(0 if said is None else said.places.shape[1], MAX_REASONS):
-        yield pa.nulls(len(decided.margins), pa.string())
+def _sentences(bundle: Bundle, decisions: Decisions, show: bool) -> Iterator[pa.Array]:
+    """The reason columns; empty unless they are to `show`."""
+    filled = 0
+    if show and decisions.reasons is not None:
+        reasons = decisions.reasons
+        texts = [bundle.sentence(key.position, key.value) for key in reasons.keys]
+        yield from reason_columns(texts, reasons.places)
+        filled = reasons.places.shape[1]
+    for _ in range(filled, MAX_REASONS):
+        yield pa.nulls(len(decisions.margins), pa.string())
 
 
 @contextmanager

@@ -8,15 +8,14 @@ from typing import Any
 
 from peerloan.book import Batch, Book, BookError, read_column
 from peerloan.ledger import Record, Recorder, Version
-from peerloan.ledger.records import as_json
+from peerloan.ledger.records import warnings_json
 from peerloan.ledger.write.loan_json import LOAN_EXPECTED, MAX_LOAN_BYTES, size_in_bytes
 from peerloan.ledger.write.reason_json import ReasonTexts
-from peerloan.loan import MAX_RUN_COMPARISONS, Problem, Suggestions, doubts_of
+from peerloan.loan import MAX_RUN_COMPARISONS, Problem, Suggestions, unusual_values
 from peerloan.loan.text import parse_number
-from peerloan.model import Said
-from peerloan.registry import Bundle
-from peerloan.registry.batch import Decided
-from peerloan.scoring.arrow_text import inputs_of, reasons_of
+from peerloan.model import BatchReasons
+from peerloan.registry import Bundle, Decisions
+from peerloan.scoring.arrow_text import inputs_of, reason_lists
 from peerloan.uuid7 import Ids
 
 # Decisions of one transaction, and letters of their loans: other writers wait for it, a service's
@@ -41,7 +40,7 @@ class Recording:
         wanted = dict.fromkeys((self._id, roles.date, roles.exposure))
         self._others = [name for name in wanted if name is not None and name in others]
 
-    def keep(self, batch: Batch, decided: Decided) -> list[bytes]:
+    def keep(self, batch: Batch, decisions: Decisions) -> list[bytes]:
         """Hand over a part's decisions, and return their ids.
 
         Raises LedgerError if any before them could not be kept, or BookError for a loan that is too
@@ -59,9 +58,9 @@ class Recording:
         columns = (
             *([each] * len(ids) for each in common),
             *(others[self._id] if self._id else nothing, inputs),
-            *(decided.margins.tolist(), decided.probabilities.tolist()),
-            *(decided.late.tolist(), decided.bands.tolist()),
-            nothing if decided.said is None else self._reasons(decided.said),
+            *(decisions.margins.tolist(), decisions.probabilities.tolist()),
+            *(decisions.late.tolist(), decisions.bands.tolist()),
+            nothing if decisions.reasons is None else self._reasons(decisions.reasons),
             self._warnings(batch),
         )
         records = starmap(Record, zip(ids, *columns, strict=True))
@@ -88,14 +87,14 @@ class Recording:
             return [_number(value) for value in values]
         return values
 
-    def _reasons(self, said: Said) -> list[str]:
-        return reasons_of(self._texts.each(said.causes), said)
+    def _reasons(self, reasons: BatchReasons) -> list[str]:
+        return reason_lists(self._texts.of_keys(reasons.keys), reasons.places)
 
     def _warnings(self, batch: Batch) -> list[str | None]:
-        usual = self._bundle.warnings
-        warnings = [as_json(usual) if usual else None] * batch.loans.size
-        for i, doubts in doubts_of(batch.loans, self._suggestions).items():
-            warnings[i] = as_json(doubts + usual)
+        of_version = self._bundle.warnings
+        warnings = [warnings_json(of_version)] * batch.loans.size
+        for i, of_loan in unusual_values(batch.loans, self._suggestions).items():
+            warnings[i] = warnings_json(of_loan + of_version)
         return warnings
 
 

@@ -92,30 +92,3 @@ def _beta(x: float, a: float, b: float) -> float:
 def _away(value: float) -> float:
     """A divisor that is not 0."""
     return value if abs(value) > 1e-300 else 1e-300
-
-
-def auc_interval(auc: float, late: float, on_time: float) -> tuple[float, float]:
-    """That of the area under the ROC curve of so many late and on-time loans (J. A. Hanley and
-    B. J. McNeil 1982).
-
-    At 0 and 1 their variance is 0, whatever the loans: so near these (less than half a loan of the
-    rarer kind away), its ends are where an area
-    would have the given one 1.96 of its own deviations away (R. G. Newcombe 2006, Statistics in
-    Medicine 25, 559–573).
-    """
-
-    def reach(area: float) -> float:
-        return 1.96 * math.sqrt(_auc_variance(area, late, on_time))
-
-    if min(auc, 1 - auc) * min(late, on_time) < 0.5:
-        low = halved(auc, 0.0, lambda area: auc - area < reach(area))
-        return low, halved(auc, 1.0, lambda area: area - auc < reach(area))
-    return max(0.0, auc - reach(auc)), min(1.0, auc + reach(auc))
-
-
-def _auc_variance(auc: float, late: float, on_time: float) -> float:
-    q1, q2 = auc / (2 - auc), 2 * auc**2 / (1 + auc)
-    variance = (auc * (1 - auc) + (late - 1) * (q1 - auc**2) + (on_time - 1) * (q2 - auc**2)) / (
-        late * on_time
-    )
-    return max(variance, 0.0)

@@ -1,7 +1,7 @@
 """Figures of columns and of their relation to the label, by published formulas.
 
 Every function takes arrays of one length, one value a loan, unless it says otherwise. What can't be
-said (the skewness of a constant, the AUC where no loan is late) is None, never NaN.
+said (the skewness of a constant) is None, never NaN.
 """
 
 from __future__ import annotations
@@ -16,9 +16,6 @@ from peerloan.stats.arrays import Codes, Numbers
 from peerloan.stats.intervals import wilson
 
 _Z95_ONE_SIDED = 1.6448536269514722
-FOLDS = 5
-# How many loans of the average rate a level's own rate is mixed with.
-_PRIOR = 20
 
 
 @dataclass(frozen=True)
@@ -87,44 +84,6 @@ def ranks(values: Numbers) -> Numbers:
     _, places, counts = np.unique(values[given], return_inverse=True, return_counts=True)
     result[given] = (np.cumsum(counts) - (counts - 1) / 2)[places]
     return result
-
-
-def auc(values: Numbers, late: Codes) -> float | None:
-    """How often a late loan's value is above an on-time one's, a tie counting half.
-
-    The area under the ROC curve, as the Mann–Whitney statistic; below 0.5 where low values are the
-    risky ones. Loans whose value is NaN are left out.
-    """
-    given = ~np.isnan(values)
-    bad = late[given] == 1
-    n_bad, n_good = int(bad.sum()), int((~bad).sum())
-    if not n_bad or not n_good:
-        return None
-    rank_sum = float(ranks(values[given])[bad].sum())
-    return (rank_sum - n_bad * (n_bad + 1) / 2) / (n_bad * n_good)
-
-
-def level_auc(codes: Codes, late: Codes, fold: Codes | None = None) -> float | None:
-    """The AUC of levels, which have no order of their own, ranked by their late rates.
-
-    In folds (n,), by default five, each fold's loans by the rates of the others: ranked by their
-    own outcomes even levels without meaning would look good. The mean over folds that have both
-    kinds of loans.
-    """
-    fold = np.arange(len(codes)) % FOLDS if fold is None else fold
-    size = int(codes.max(initial=0)) + 1
-    areas = []
-    for each in range(FOLDS):
-        rest = fold != each
-        if not rest.any():
-            continue
-        loans = np.bincount(codes[rest], minlength=size)
-        bad = np.bincount(codes[rest], weights=late[rest], minlength=size)
-        rates = (bad + _PRIOR * late[rest].mean()) / (loans + _PRIOR)
-        area = auc(rates[codes[~rest]], late[~rest])
-        if area is not None:
-            areas.append(area)
-    return float(np.mean(areas)) if areas else None
 
 
 def rank_correlations(columns: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

@@ -1,7 +1,16 @@
 """Training: from a book to a bundle in the store."""
 
 from peerloan.training.candidates import CANDIDATES
-from peerloan.training.pipeline import Aim, Outcome, Table, TrainingError, train
+from peerloan.training.pipeline import Aim, PublishedCandidate, train
 from peerloan.training.recalibration import recalibrate
+from peerloan.training.table import Table, TrainingError
 
-__all__ = ["CANDIDATES", "Aim", "Outcome", "Table", "TrainingError", "recalibrate", "train"]
+__all__ = [
+    "CANDIDATES",
+    "Aim",
+    "PublishedCandidate",
+    "Table",
+    "TrainingError",
+    "recalibrate",
+    "train",
+]

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
-import numpy.typing as npt
-
 from peerloan.loan import Definition
 from peerloan.model import Policy, Scorecard, TradeOff
 from peerloan.registry import OnnxParts, TrainedOn
-from peerloan.stats.arrays import Numbers
+from peerloan.stats.arrays import Codes, Numbers
 from peerloan.training.search import Found, Trial
+from peerloan.training.table import Group
 
 
 @dataclass(frozen=True)
@@ -21,14 +19,6 @@ class Later:
     book: str
     margins: Numbers
     late: Numbers
-
-
-@dataclass(frozen=True)
-class Group:
-    """A column to check decisions by: each loan's group, as text (None where it is missing)."""
-
-    column: str
-    values: tuple[str | None, ...]
 
 
 @dataclass(frozen=True)
@@ -46,7 +36,7 @@ class Study:
     trial: Trial
     margins: Numbers
     late: Numbers
-    fold: npt.NDArray[np.int64]
+    fold: Codes
     estimator: Scorecard | OnnxParts
     policy: Policy
     trade_off: tuple[TradeOff, ...]
@@ -56,27 +46,3 @@ class Study:
     groups: tuple[Group, ...] = ()
     doubts: tuple[str, ...] = ()
     without_outcome: int = 0
-
-
-# Shares of the loans that a trade-off table has: in steps of 0.1 % to 5 %, of 0.5 % from there.
-_SHARES = (*(step / 1000 for step in range(1, 50)), *(step / 200 for step in range(10, 201)))
-
-
-def trade_off(margins: Numbers, late: Numbers) -> tuple[TradeOff, ...]:
-    """What each threshold brings: at 0.1 %, 0.2 %, … 5 %, 5.5 %, … 100 % of the loans flagged, or
-    just below; where loans tie, all of them are flagged together, and there are fewer rows.
-    """
-    order = np.argsort(-margins, kind="stable")
-    found = np.cumsum(late[order])
-    rows: dict[float, TradeOff] = {}
-    for share in _SHARES:
-        margin = float(margins[order[max(1, int(len(late) * share + 1e-9)) - 1]])
-        # A threshold takes all loans of its margin.
-        flagged = int((margins >= margin).sum())
-        rows[margin] = TradeOff(
-            margin,
-            flagged / len(late),
-            float(found[flagged - 1] / late.sum()),
-            float(found[flagged - 1] / flagged),
-        )
-    return tuple(rows.values())

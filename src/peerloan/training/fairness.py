@@ -9,17 +9,18 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from typing import Literal
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
 from peerloan.loan import TextColumn
 from peerloan.loan.text import parse_number, show_bound
+from peerloan.reports.data import Fairness, GroupFairness, Share
+from peerloan.reports.wording import percent, several
 from peerloan.stats.arrays import Numbers
 from peerloan.stats.intervals import Z95, wilson
-from peerloan.training.wording import percent, several
 
 # Below these a group's figures say more about chance than about the model.
 LEAST_LOANS = 50
@@ -30,55 +31,6 @@ _RANGES = 5
 FOUR_FIFTHS = 0.8
 
 Kind = Literal["level", "others", "missing"]
-
-
-@dataclass(frozen=True)
-class Share:
-    """`count` of `whole` loans; `low` and `high` are the ends of Wilson's 95 % interval."""
-
-    count: int
-    whole: int
-    share: float
-    low: float
-    high: float
-
-    @classmethod
-    def of(cls, count: int, whole: int) -> Share | None:
-        """A share with its interval, or None of no loans."""
-        return cls(count, whole, count / whole, *wilson(count, whole)) if whole else None
-
-
-@dataclass(frozen=True)
-class Treated:
-    """How a group's loans are treated.
-
-    `flagged` is the selection rate, the share of its loans called late; `true_positive` the share
-    of its late loans that are, `false_positive` that of its loans on time. `ratio` is its share of
-    loans that are not flagged, divided by that of the most favoured group, with `low` and `high` as
-    the ends of its 95 % interval; None where a group has too few loans to be compared.
-    """
-
-    name: str
-    kind: Kind
-    loans: int
-    late: int
-    flagged: Share
-    true_positive: Share | None
-    false_positive: Share | None
-    too_few: bool
-    ratio: float | None = None
-    low: float | None = None
-    high: float | None = None
-
-
-@dataclass(frozen=True)
-class Fairness:
-    """The groups of a column, largest first, the most favoured one, and the finding in words."""
-
-    column: str
-    groups: tuple[Treated, ...]
-    favoured: str | None
-    finding: tuple[str, ...]
 
 
 def check_fairness(
@@ -162,36 +114,41 @@ def _members(column: TextColumn) -> list[tuple[str, Kind, npt.NDArray[np.bool_]]
     return members
 
 
-def _treated(name: str, kind: Kind, flagged: npt.NDArray[np.bool_], late: Numbers) -> Treated:
+def _treated(name: str, kind: Kind, flagged: npt.NDArray[np.bool_], late: Numbers) -> GroupFairness:
     loans, bad = len(late), int((late == 1).sum())
-    share = Share.of(int(flagged.sum()), loans)
+    share = _share(int(flagged.sum()), loans)
     assert share is not None, name  # noqa: S101  a group has at least one loan
-    return Treated(
+    return GroupFairness(
         name,
         kind,
         loans,
         bad,
         share,
-        Share.of(int(flagged[late == 1].sum()), bad),
-        Share.of(int(flagged[late != 1].sum()), loans - bad),
+        _share(int(flagged[late == 1].sum()), bad),
+        _share(int(flagged[late != 1].sum()), loans - bad),
         loans < LEAST_LOANS or bad < LEAST_LATE,
     )
 
 
-def _with_ratio(group: Treated, favoured: Treated) -> Treated:
+def _share(count: int, whole: int) -> Share | None:
+    """A share with its interval, or None of no loans."""
+    return Share(count, whole, count / whole, *wilson(count, whole)) if whole else None
+
+
+def _with_ratio(group: GroupFairness, favoured: GroupFairness) -> GroupFairness:
     """The four-fifths ratio with its interval: the ratio of two shares by the delta method on its
     logarithm (D. Katz et al. 1978, Biometrics 34).
     """
     own, best = (1 - each.flagged.share for each in (group, favoured))
     ratio = own / best
     if group is favoured or not own:
-        return replace(group, ratio=ratio)
+        return msgspec.structs.replace(group, ratio=ratio)
     error = math.sqrt((1 - own) / (own * group.loans) + (1 - best) / (best * favoured.loans))
     low, high = (ratio * math.exp(sign * Z95 * error) for sign in (-1, 1))
-    return replace(group, ratio=ratio, low=low, high=high)
+    return msgspec.structs.replace(group, ratio=ratio, low=low, high=high)
 
 
-def _finding(column: str, groups: Sequence[Treated], favoured: Treated) -> list[str]:
+def _finding(column: str, groups: Sequence[GroupFairness], favoured: GroupFairness) -> list[str]:
     """The finding: the four-fifths rule, the flagged rates themselves, errors, small groups."""
     compared = [group for group in groups if not group.too_few]
     below = [group for group in compared if group.ratio is not None and group.ratio < FOUR_FIFTHS]
@@ -230,11 +187,11 @@ def _finding(column: str, groups: Sequence[Treated], favoured: Treated) -> list[
     return said
 
 
-def _with_ratios(groups: Sequence[Treated]) -> str:
+def _with_ratios(groups: Sequence[GroupFairness]) -> str:
     return several([f"{group.name} ({group.ratio:.2f})" for group in groups])
 
 
-def _errors(groups: Sequence[Treated]) -> str:
+def _errors(groups: Sequence[GroupFairness]) -> str:
     """Whether some group's late or on-time loans are clearly more often flagged than another's."""
     apart = []
     for what, name in (("late loans", "true_positive"), ("loans on time", "false_positive")):

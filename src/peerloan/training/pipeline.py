@@ -3,44 +3,40 @@
 from __future__ import annotations
 
 import importlib.metadata
-import itertools
 import platform
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from threading import Lock
 
 import numpy as np
 
-from peerloan.book import (
-    Book,
-    BookDoubts,
-    Doubt,
-    DoubtCollector,
-    EqualRows,
-    Fingerprint,
-    check_columns,
-    join_loans,
-    read_column,
-    read_loans,
-)
+from peerloan.book import Book, Doubt
 from peerloan.loan import Definition, Loans, TextColumn
 from peerloan.loan.spelling import with_one_spelling
-from peerloan.loan.text import counted, share_of, show_given
-from peerloan.model import Policy, Profile, Scorecard
+from peerloan.loan.text import show_given
+from peerloan.model import Calibration, Policy, Profile, Scorecard
 from peerloan.model.onnx_model import OnnxModel
 from peerloan.model.policy import DEFAULT_RATIO, check_aim
-from peerloan.registry import Draft, Judged, OnnxParts, Score, Store, TrainedOn, draft
-from peerloan.reports.model_card import model_card
-from peerloan.reports.training_report import training_report
-from peerloan.sample_data import ID_PREFIX
-from peerloan.stats.arrays import Codes, Numbers
-from peerloan.training import calibration, parallel
-from peerloan.training.candidate_result import Group, Later, Study, trade_off
+from peerloan.registry import (
+    Draft,
+    OnnxParts,
+    Score,
+    Store,
+    ValidationFigures,
+    draft,
+)
+from peerloan.reports.documents import new_version_documents
+from peerloan.stats.arrays import Numbers
+from peerloan.stats.calibration import logistic
+from peerloan.stats.discrimination import auc_interval
+from peerloan.training import parallel
+from peerloan.training.calibration import fit_calibration
+from peerloan.training.candidate_result import Later, Study
 from peerloan.training.candidates import CANDIDATES
 from peerloan.training.compile.scorecard import rescaled
-from peerloan.training.evaluation import FIGURES, auc_interval, figures
-from peerloan.training.folds import count_rarer, without_shared
+from peerloan.training.evaluation import FIGURES, figures
+from peerloan.training.folds import without_shared
+from peerloan.training.report_data import training_report
 from peerloan.training.search import (
     FOLDS,
     QUICK_FOLDS,
@@ -51,15 +47,8 @@ from peerloan.training.search import (
     read_grids,
     search,
 )
-from peerloan.training.seen import definition_as_seen
-
-# Fewer of either kind, and held-out figures mean nothing.
-LEAST_LOANS = 20
-_LEAST_ROWS = 100
-
-
-class TrainingError(ValueError):
-    """A book that can't be trained on, and why."""
+from peerloan.training.table import LEAST_LOANS, OnTable, Table, TrainingError, read_table
+from peerloan.training.trade_off import trade_off
 
 
 @dataclass(frozen=True)
@@ -71,7 +60,7 @@ class Aim:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class PublishedCandidate:
     """A published candidate with its cross-validated figures; whether it was chosen, and why."""
 
     candidate: str
@@ -79,101 +68,6 @@ class Outcome:
     metrics: dict[str, float]
     chosen: bool
     why: str = ""
-
-
-@dataclass(frozen=True)
-class Table:
-    """A training table in memory: checked loans, 1 for each late one, and where they came from.
-
-    `without_outcome` loans of the book are left out, because their outcome is not known yet.
-    """
-
-    book: str
-    loans: Loans
-    late: Numbers
-    trained_on: TrainedOn
-    doubts: BookDoubts
-    without_outcome: int = 0
-    groups: tuple[Group, ...] = ()
-
-    def lines(self) -> list[str]:
-        """What has to be known of the table: what late means, what is left out, and its doubts."""
-        label = self.loans.definition.label
-        late = int(self.late.sum())
-        lines = [
-            f"{self.book}: late is {show_given(label.late)} in {label.column}: {late:,} of "
-            f"{counted(len(self.late), 'loan')} ({share_of(late, len(self.late))})"
-        ]
-        if self.without_outcome:
-            rows = counted(self.without_outcome, "row")
-            lines.append(f"note: left out, because they have no outcome yet: {rows}")
-        return lines + self.doubts.lines()
-
-
-OnTable = Callable[[Table], None]
-
-
-def read_table(
-    book: Book, definition: Definition, progress: Progress, groups: Sequence[str] = ()
-) -> Table:
-    """Read a whole book with its labels; a bad row raises TrainingError, one without an outcome is
-    left out.
-
-    `groups` are columns of the book, features or not, to check decisions by.
-    """
-    check_columns(definition, book, label=True)
-    for name in groups:
-        if name not in book.columns:
-            raise TrainingError(f"{book.name}: no column {name!r} to group by")
-    grouped: dict[str, list[str | None]] = {name: [] for name in groups}
-    fingerprint, sample, without_outcome = Fingerprint(definition), False, 0
-    doubts = DoubtCollector(book.name, definition)
-    some_loans: list[Loans] = []
-    labels: list[Codes] = []
-    for part in book.parts(lambda done: progress(f"reading {book.name}", done)):
-        batch = read_loans(definition, part, label=True, open_label=True)
-        if batch.problems:
-            bad = book.bad_row(batch.problems[0])
-            raise TrainingError(f"{bad}; `peerloan check` names every bad row")
-        doubts.add(batch)
-        sample |= any((loan_id or "").startswith(ID_PREFIX) for loan_id in batch.ids or ())
-        known = np.asarray(batch.labels) >= 0
-        without_outcome += int(np.count_nonzero(~known))
-        some_loans.append(batch.loans.take(known))
-        labels.append(np.asarray(batch.labels)[known])
-        fingerprint.update(some_loans[-1], labels[-1])
-        for name, values in grouped.items():
-            values += itertools.compress(read_column(part, name), known)
-    late = np.concatenate(labels).astype(np.float64)
-    left_out = f", and {without_outcome} without an outcome yet" if without_outcome else ""
-    if len(late) < _LEAST_ROWS:
-        raise TrainingError(
-            f"{book.name}: expected at least {_LEAST_ROWS} loans, given {len(late)}{left_out}"
-        )
-    for name, count in (("late", late.sum()), ("on time", len(late) - late.sum())):
-        if count < LEAST_LOANS:
-            raise TrainingError(
-                f"{book.name}: expected at least {LEAST_LOANS} loans that are {name}, "
-                f"given {int(count)} of {len(late)}{left_out}"
-            )
-    loans = join_loans(some_loans)
-    _refuse_repeated(EqualRows.of(loans, late), late, book.name)
-    seen = definition_as_seen(loans)
-    return Table(
-        Path(book.name).name,
-        Loans(seen, loans.columns, loans.size),
-        late,
-        TrainedOn(
-            "built-in sample" if sample else Path(book.name).name,
-            fingerprint.hexdigest(),
-            len(late),
-            int(late.sum()),
-            sample,
-        ),
-        doubts.found(),
-        without_outcome,
-        tuple(Group(name, tuple(values)) for name, values in grouped.items()),
-    )
 
 
 def train(
@@ -188,7 +82,7 @@ def train(
     fast: bool = False,
     progress: Progress = lambda _what, _done: None,
     on_table: OnTable = lambda _table: None,
-) -> list[Outcome]:
+) -> list[PublishedCandidate]:
     """Search, calibrate, fit and publish each candidate; gives the chosen one first.
 
     `later` is a book of a later time, on which the versions are judged too; `groups` are columns
@@ -219,28 +113,16 @@ def train(
         progress(f"{trial.candidate}: judging and reporting", 0.0)
         drafts.append(_draft(trial, estimator, found, table, after, aim))
         progress(f"{trial.candidate}: judging and reporting", 1.0)
-    outcomes = []
+    published = []
     for trial, each in zip(found.best, drafts, strict=True):
         version = store.publish(each)
         chosen = trial is found.chosen
         why = found.why if chosen else ""
-        outcomes.append(Outcome(trial.candidate, version, each.manifest.metrics, chosen, why))
-    progress("publishing", 1.0)
-    return sorted(outcomes, key=lambda outcome: (not outcome.chosen, -outcome.metrics["auc"]))
-
-
-def _refuse_repeated(equal: EqualRows, late: Numbers, book: str) -> None:
-    """Raise TrainingError if the rows of a kind are few loans, each many times."""
-    if (groups := equal.groups()) is None:
-        return
-    count, kind = count_rarer(late, groups)
-    if count < LEAST_LOANS:
-        rows = int((late == (1 if kind == "late" else 0)).sum())
-        raise TrainingError(
-            f"{book}: expected at least {LEAST_LOANS} different loans that are {kind}, given "
-            f"{count}: the other {rows - count:,} of their {rows:,} rows equal another one; "
-            "train on the original table"
+        published.append(
+            PublishedCandidate(trial.candidate, version, each.manifest.metrics, chosen, why)
         )
+    progress("publishing", 1.0)
+    return sorted(published, key=lambda each: (not each.chosen, -each.metrics["auc"]))
 
 
 def _read_later(later: Book, definition: Definition, progress: Progress, table: Table) -> Table:
@@ -306,7 +188,7 @@ def _fit(
         fitted = candidate(
             table.loans, table.late, trial.settings, lambda done: tell(trial, 0.9 * done)
         )
-        scale = calibration.Calibration.fit(trial.margins, table.late)
+        scale = fit_calibration(trial.margins, table.late)
         estimator = _calibrated(fitted.compile(table.loans), scale)
         tell(trial, 1.0)
         return estimator
@@ -362,27 +244,15 @@ def _draft(
         estimator=estimator,
         policy=policy,
         # Out of fold: a model is surer of loans that it was fitted on than of any later one.
-        profile=Profile.of(table.loans, table.late, 1 / (1 + np.exp(-margins))),
+        profile=Profile.of(table.loans, table.late, logistic(margins)),
         trained_on=table.trained_on,
-        judged=Judged(metrics, intervals, _scores(found), offered),
+        validation=ValidationFigures(metrics, intervals, _scores(found), offered),
         libraries=libraries(),
-        documents={
-            "report.html": training_report(study),
-            "card.md": model_card(
-                trial.candidate,
-                table.loans.definition,
-                table.trained_on,
-                metrics,
-                intervals,
-                policy,
-            ),
-        },
+        write_documents=new_version_documents(table.loans.definition, training_report(study)),
     )
 
 
-def _calibrated(
-    estimator: Scorecard | OnnxParts, scale: calibration.Calibration
-) -> Scorecard | OnnxParts:
+def _calibrated(estimator: Scorecard | OnnxParts, scale: Calibration) -> Scorecard | OnnxParts:
     """For the scorecard it goes into the tables, for ONNX beside the graph."""
     if isinstance(estimator, Scorecard):
         return rescaled(estimator, scale.slope, scale.intercept)

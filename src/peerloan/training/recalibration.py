@@ -3,30 +3,26 @@
 from __future__ import annotations
 
 import msgspec
-import numpy as np
 
 from peerloan.book import Book
 from peerloan.loan import Loans
-from peerloan.model import Policy, Scorecard
+from peerloan.model import Calibration, Policy, Scorecard
 from peerloan.model.reference_profile import Profile
-from peerloan.registry import Bundle, Draft, Judged, OnnxParts, Store, draft
-from peerloan.reports.model_card import model_card
-from peerloan.reports.recalibration_report import Recalibrated, recalibration_report
-from peerloan.reports.sections import Judgement
-from peerloan.training.calibration import Calibration, cross_fitted
-from peerloan.training.candidate_result import trade_off
+from peerloan.registry import Bundle, OnnxParts, Store, ValidationFigures, draft
+from peerloan.reports.data import RecalibrationReport
+from peerloan.reports.documents import new_version_documents
+from peerloan.reports.sections import ScoredOutcomes, at_policy, policy_figures
+from peerloan.stats.calibration import logistic, reliability
+from peerloan.stats.discrimination import auc_interval
+from peerloan.training.calibration import cross_fitted, fit_calibration, is_informative
 from peerloan.training.compile.scorecard import rescaled
-from peerloan.training.evaluation import auc_interval, figures
+from peerloan.training.evaluation import figures
 from peerloan.training.folds import equal_groups, stratified
-from peerloan.training.pipeline import (
-    Aim,
-    OnTable,
-    Outcome,
-    TrainingError,
-    libraries,
-    read_table,
-)
+from peerloan.training.pipeline import Aim, PublishedCandidate, libraries
+from peerloan.training.report_data import calibration_figures
 from peerloan.training.search import Progress
+from peerloan.training.table import OnTable, Table, TrainingError, read_table
+from peerloan.training.trade_off import trade_off
 
 _FOLDS = 5
 
@@ -38,7 +34,7 @@ def recalibrate(
     progress: Progress = lambda _what, _done: None,
     aim: Aim | None = None,
     on_table: OnTable = lambda _table: None,
-) -> Outcome:
+) -> PublishedCandidate:
     """Publish a version that ranks loans as `version` does, with probabilities that fit `book`.
 
     Reasons keep their order and what they compare with; the policy keeps its aim unless another
@@ -59,15 +55,15 @@ def recalibrate(
         policy = Policy.by_aim(aim.name, aim.value, offered)
     except ValueError as error:
         raise TrainingError(str(error)) from None
-    scale = Calibration.fit(raw, table.late)
-    if not scale.tells:
+    scale = fit_calibration(raw, table.late)
+    if not is_informative(scale):
         raise TrainingError(
             f"{book.name}: its late loans are not those that {version} takes for risky, so that no "
             "shift and scale of its log-odds fits them; train a version on newer loans instead"
         )
     found = figures(table.late, margins, policy.threshold_margin)
     intervals = {"auc": auc_interval(table.late, found["auc"])}
-    measured = Profile.of(loans, table.late, 1 / (1 + np.exp(-margins)))
+    measured = Profile.of(loans, table.late, logistic(margins))
     made = draft(
         candidate=before.candidate,
         definition=bundle.definition,
@@ -79,39 +75,57 @@ def recalibrate(
             bundle.profile, late=measured.late, probability=measured.probability
         ),
         trained_on=before.trained_on,
-        judged=Judged(found, intervals, before.candidates, offered),
+        validation=ValidationFigures(found, intervals, before.candidates, offered),
         libraries=libraries(),
-        documents={
-            "report.html": recalibration_report(
-                Recalibrated(
-                    version=version,
-                    candidate=before.candidate,
-                    definition=bundle.definition,
-                    trained_on=before.trained_on,
-                    book=table.trained_on,
-                    scale=scale,
-                    before=Judgement("before", raw, table.late),
-                    after=Judgement("after", margins, table.late),
-                    auc=found["auc"],
-                    policy=policy,
-                    trade_off=offered,
-                    doubts=tuple(table.doubts.texts),
-                )
+        recalibrated_on=table.trained_on,
+        write_documents=new_version_documents(
+            bundle.definition,
+            recalibration_report(
+                bundle,
+                table,
+                scale,
+                before=ScoredOutcomes(raw, table.late),
+                after=ScoredOutcomes(margins, table.late),
+                policy=policy,
             ),
-            "card.md": model_card(
-                before.candidate,
-                bundle.definition,
-                before.trained_on,
-                found,
-                intervals,
-                policy,
-                table.trained_on,
-            ),
-        },
+        ),
     )
-    manifest = msgspec.structs.replace(made.manifest, recalibrated_on=table.trained_on)
-    published = store.publish(Draft(manifest, made.files))
-    return Outcome(before.candidate, published, found, chosen=True)
+    return PublishedCandidate(before.candidate, store.publish(made), found, chosen=True)
+
+
+def recalibration_report(
+    bundle: Bundle,
+    table: Table,
+    scale: Calibration,
+    *,
+    before: ScoredOutcomes,
+    after: ScoredOutcomes,
+    policy: Policy,
+) -> RecalibrationReport:
+    """The report's data, but for the new version's name.
+
+    `before` are the old version's margins on the newer book, `after` the new one's, out of fold.
+    """
+    definition, late = bundle.definition, table.late
+    auc = figures(late, after.margins, policy.threshold_margin)["auc"]
+    return RecalibrationReport(
+        model=definition.model,
+        candidate=bundle.manifest.candidate,
+        policy=policy,
+        base=bundle.version,
+        label=definition.label.column,
+        late=str(definition.label.late),
+        trained_on=bundle.manifest.trained_on,
+        book=table.trained_on,
+        doubts=tuple(table.doubts.texts),
+        scale=scale,
+        before=calibration_figures(reliability(before.margins, late)),
+        after=calibration_figures(reliability(after.margins, late)),
+        auc=auc,
+        auc_interval=auc_interval(late, auc),
+        at_threshold=at_policy(policy, after),
+        thresholds=policy_figures(policy, trade_off(after.margins, late), after),
+    )
 
 
 def _rescaled(bundle: Bundle, store: Store, scale: Calibration) -> Scorecard | OnnxParts:

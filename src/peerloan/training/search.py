@@ -16,8 +16,9 @@ from sklearn.model_selection import train_test_split
 
 from peerloan.loan import Loans
 from peerloan.stats.arrays import Codes, Numbers
+from peerloan.stats.calibration import Reliability, reliability
 from peerloan.training import parallel
-from peerloan.training.calibration import Reliability, cross_fitted, reliability
+from peerloan.training.calibration import cross_fitted
 from peerloan.training.candidates import CANDIDATES, Settings
 from peerloan.training.evaluation import BOUNDS, figures
 from peerloan.training.folds import count_rarer, equal_groups, stratified

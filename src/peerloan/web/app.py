@@ -24,62 +24,79 @@ from peerloan.web.api import (
     predictions,
 )
 from peerloan.web.auth import authentication
+from peerloan.web.auth.authentication import Authenticator
 from peerloan.web.auth.sessions import Sessions
 from peerloan.web.auth.tokens import Tokens
-from peerloan.web.desk import api_reference, assess, assets
+from peerloan.web.desk import api_reference, assess, assets, sign_in
 from peerloan.web.http import problems
-from peerloan.web.http.lean_flask import Application
+from peerloan.web.http.application import make_application
+from peerloan.web.http.limits import MAX_BODY_BYTES
 from peerloan.web.http.path_prefix import Prefixed
-from peerloan.web.prediction.serving_models import Champion
+from peerloan.web.prediction.commit import DecisionCommitter
+from peerloan.web.prediction.serving_models import ServingModels
 from peerloan.web.prediction.shadow import Shadow
+from peerloan.web.services import Services, install
 from peerloan.web.telemetry import metrics
-from peerloan.web.telemetry.middleware import Observed
+from peerloan.web.telemetry.middleware import AccessLogMiddleware
+
+_VIEWS = (
+    predictions,
+    decisions,
+    api_reference,
+    models,
+    monitoring,
+    outcomes,
+    assess,
+    health,
+    inference_protocol,
+    sign_in,
+)
 
 
 def create_app(settings: Settings, log: BinaryIO | None = None, on_loopback: bool = False) -> Flask:
-    """The application over a store and a ledger; it starts to follow the store's champion at once.
+    """Make the application over a store and a ledger, and start to follow the store's champion.
 
     `log` takes a line for each request; a server has one. `on_loopback` says that only
-    this machine can ask: then nobody needs a token until the first one is made.
-    Make one in each worker process: the thread that follows does not survive a fork. Raises
-    LedgerError where the ledger's tables are none that this release may write to.
+    this machine can connect: then nobody needs a token until the first one is made.
+    Make one in each worker process, because its threads don't survive a fork. Raises LedgerError
+    if this release may not write to the ledger's tables.
     """
-    app = Application(__name__, template_folder="desk/templates", static_folder="desk/static")
-    # One byte more, because a chunked body is cut off there without a word: who reads can tell.
-    app.config["MAX_CONTENT_LENGTH"] = predictions.MAX_BODY_BYTES + 1
-    app.config["MAX_FORM_MEMORY_SIZE"] = predictions.MAX_BODY_BYTES
+    app = make_application(__name__, template_folder="desk/templates", static_folder="desk/static")
+    # One byte more: a chunked body is cut off there silently, and its reader can tell.
+    app.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES + 1
+    app.config["MAX_FORM_MEMORY_SIZE"] = MAX_BODY_BYTES
     app.config["BOOTSTRAP_SERVE_LOCAL"] = True
     Bootstrap5(app)
+    services = _make_services(settings, on_loopback)
+    install(app, services)
+    for module in _VIEWS:
+        app.register_blueprint(module.blueprint)
+    authentication.register(app, services.authenticator, sign_in.render_sign_in)
+    problems.register(app)
+    assets.register(app)
+    observed = AccessLogMiddleware(app.wsgi_app, log)
+    app.wsgi_app = Prefixed(observed, settings.prefix)  # type: ignore[method-assign]
+    return app
+
+
+def _make_services(settings: Settings, on_loopback: bool) -> Services:
+    """Make what the views share; the threads that follow the store start here."""
     store = Store(settings.store)
-    champion = Champion(store)
-    champion.watch()
-    app.extensions["store"] = store
-    app.extensions["champion"] = champion
+    serving_models = ServingModels(store)
+    serving_models.watch()
     database = Database(settings.ledger_url, settings.ledger_password_file, ANSWER_SECONDS)
-    with contextlib.suppress(LedgerUnavailable):  # it may come later, and is asked again then
+    with contextlib.suppress(LedgerUnavailable):  # it may come later, and is checked again then
         database.ready()
-    app.extensions["database"] = database
     writer = Writer(
         database, lambda: ready_seal(settings.seal_folder, database), metrics.count_commit
     )
-    app.extensions["ledger"] = writer
-    app.extensions["shadow"] = Shadow(champion, database, writer)
-    for module in (
-        predictions,
-        decisions,
-        api_reference,
-        models,
-        monitoring,
-        outcomes,
-        assess,
-        health,
-        inference_protocol,
-    ):
-        app.register_blueprint(module.blueprint)
     tokens = Tokens(settings.tokens, settings.tokens_marker)
-    authentication.register(app, tokens, Sessions(settings.ended_sessions), on_loopback)
-    problems.register(app)
-    assets.register(app)
-    observed = Observed(app.wsgi_app, log)
-    app.wsgi_app = Prefixed(observed, settings.prefix)  # type: ignore[method-assign]
-    return app
+    return Services(
+        store=store,
+        database=database,
+        writer=writer,
+        serving_models=serving_models,
+        shadow=Shadow(serving_models, database, writer),
+        committer=DecisionCommitter(writer, database, store, serving_models),
+        authenticator=Authenticator(tokens, Sessions(settings.ended_sessions), on_loopback),
+    )

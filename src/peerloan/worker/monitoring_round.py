@@ -6,25 +6,28 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import date, timedelta
-from typing import Any
 
-from sqlalchemy import Connection, select, update
+from sqlalchemy import Connection
 
+from peerloan.clock import DAY_MS, HOUR_MS, date_of, day_number
 from peerloan.database import Database
-from peerloan.database.errors import LedgerError
-from peerloan.database.tables import watchers
-from peerloan.ledger.outcome_parsing import DAY_MS, day_of, number_of
 from peerloan.monitoring.alerts import rules
 from peerloan.monitoring.alerts.lifecycle import Change, sound, speaking
 from peerloan.monitoring.alerts.rules import Spoken
 from peerloan.monitoring.config import Plan
 from peerloan.monitoring.counting.counts import Counts
 from peerloan.monitoring.counting.decisions import Progress, count_new
-from peerloan.monitoring.counting.deduplication import HOUR_MS
 from peerloan.monitoring.counting.early_outcomes import EarlyOutcomes
 from peerloan.monitoring.counting.opened_versions import Versions
 from peerloan.monitoring.counting.outcomes import count_outcomes
-from peerloan.monitoring.counting.storage import Hour, keep_figures, read_known
+from peerloan.monitoring.counting.storage import (
+    Hour,
+    advance_judged_ms,
+    keep_figures,
+    read_judged_ms,
+    read_known,
+    set_back_judged_ms,
+)
 from peerloan.monitoring.window_metrics import Watched, as_json
 from peerloan.monitoring.windows import History, Window, read_window, window_figures, window_json
 from peerloan.registry import Store
@@ -108,13 +111,13 @@ class Watcher:
         for moment in _moments(judged_ms, now_ms):
             with_alarms = not first or moment == now_ms
             self._judge(found, moment, with_alarms, done)
-        self._keep_months(found, {day_of(day).replace(day=1) for day in counted.days})
+        self._keep_months(found, {date_of(day).replace(day=1) for day in counted.days})
         return done
 
     def _judged_ms(self, now_ms: int) -> int:
         """Up to when the rules were applied; by a clock that is set back now, up to now."""
         with self._database.reading() as connection:
-            judged_ms = int(connection.execute(select(watchers.c.judged_ms)).scalar_one())
+            judged_ms = read_judged_ms(connection)
         if judged_ms <= now_ms + _AHEAD_MS:
             return judged_ms
         log.warning(
@@ -123,8 +126,7 @@ class Watcher:
             (judged_ms - now_ms) / HOUR_MS,
         )
         with self._database.writing() as connection:
-            same = watchers.c.judged_ms == judged_ms
-            connection.execute(update(watchers).where(same).values(judged_ms=now_ms - 1))
+            set_back_judged_ms(connection, judged_ms, now_ms - 1)
         return now_ms - 1
 
     def _reach(self, versions: Versions) -> int:
@@ -160,7 +162,7 @@ class Watcher:
             own.lingering.extend(rules.of_volume(limits.eased(), loans, before, eased=True))
         done.figures = {each.name: each.figures for each in said if each.figures}
         with self._database.writing() as connection:
-            self._go_on(connection, moment)
+            advance_judged_ms(connection, moment)
             for each in said:
                 window = window_json(end - self._hours, end) | {"loans": each.loans}
                 if each.figures:
@@ -204,17 +206,11 @@ class Watcher:
                 return number
         return None
 
-    def _go_on(self, connection: Any, moment: int) -> None:
-        """Note up to when the rules were applied; raises LedgerError if another did so."""
-        later = watchers.c.judged_ms < moment
-        if not connection.execute(update(watchers).where(later).values(judged_ms=moment)).rowcount:
-            raise LedgerError("another process applies the rules now")
-
     def _keep_months(self, ledger: _Ledger, months: Iterable[date]) -> None:
         """Keep what is said of whole months, by all outcomes that are known of them."""
         for month in sorted(months):
             following = (month + timedelta(days=31)).replace(day=1)
-            first, last = (number_of(day) * 24 for day in (month, following))
+            first, last = (day_number(day) * 24 for day in (month, following))
             with self._database.reading() as connection:
                 counts = ledger.window(connection, first, last)
             limits = self._plan.limits

@@ -6,24 +6,20 @@ started anew, or that stands by, says the same as the one that watches.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator
-from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, start_http_server
 from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
-from sqlalchemy import Connection, func, select
+from sqlalchemy import Connection
 
+from peerloan.clock import DAY_MS
 from peerloan.database import Database, LedgerError
-from peerloan.database.tables import alarms, deliveries, events, figures, versions, watchers
-from peerloan.ledger.outcome_parsing import DAY_MS
-from peerloan.monitoring.alerts.events import BEGAN, ROSE
 from peerloan.monitoring.counting.decisions import Progress
+from peerloan.monitoring.counting.storage import read_judged_ms
+from peerloan.monitoring.queries import active_alarms, figures_of_day, waiting_events
 
 _FIGURES = ("auc", "recall", "late_rate")
-# Events that nobody takes note of may become many, and the oldest ones are what matters.
-_EVENTS = 1_000
 
 
 class Metrics:
@@ -121,14 +117,9 @@ def _of_round(connection: Connection) -> Iterable[_Gauge]:
         "Late loans, of those expected: the value, and its 95 % interval's low and high end.",
         *("model", "figure"),
     )
-    judged_ms = int(connection.execute(select(watchers.c.judged_ms)).scalar_one())
+    judged_ms = read_judged_ms(connection)
     judged.set(judged_ms / 1000)
-    newest = figures.c.kind == "day", figures.c.day == (judged_ms - 1) // DAY_MS
-    named = select(figures.c.figures, versions.c.version).join(
-        versions, versions.c.number == figures.c.version
-    )
-    for row in connection.execute(named.where(*newest)):
-        said, model = json.loads(row.figures), row.version
+    for model, said in figures_of_day(connection, (judged_ms - 1) // DAY_MS):
         loans.set(said["window"]["loans"], model)
         for each in said["features"]:
             psi.set(each["psi"], model, each["feature"])
@@ -144,46 +135,23 @@ def _of_round(connection: Connection) -> Iterable[_Gauge]:
 
 
 def _of_alarms(connection: Connection) -> Iterable[_Gauge]:
-    """Rules that speak now, and what was told of them."""
+    """The rules that speak now, and the events that wait."""
     speaking = _Gauge("alarm", "1 while a rule speaks.", "model", "rule", "about", "level")
-    named = select(alarms, versions.c.version.label("model")).join(
-        versions, versions.c.number == alarms.c.version
-    )
-    for row in connection.execute(named):
-        speaking.set(1, row.model, row.rule, row.about, row.level)
-    unseen = events.c.acknowledged_ms.is_(None)
+    for model, alarm in active_alarms(connection):
+        speaking.set(1, model, alarm.rule, alarm.about, alarm.level)
+    waiting = waiting_events(connection)
     unacknowledged = _Gauge("events_unacknowledged", "Events that nobody has taken note of.")
-    unacknowledged.set(_one(connection, select(func.count()).where(unseen)))
+    unacknowledged.set(waiting.unacknowledged)
     loud = _Gauge(
         "events_act_unacknowledged_timestamp_seconds",
         "The oldest alarm of level act that nobody has taken note of; 0: none.",
     )
-    alarming = select(events.c.time_ms, events.c.event).where(
-        unseen, events.c.type.in_((BEGAN, ROSE))
-    )
-    oldest_first = alarming.order_by(events.c.number).limit(_EVENTS)
-    acts = (row for row in connection.execute(oldest_first) if _level(row.event) == "act")
-    oldest = next(acts, None)
-    loud.set(0 if oldest is None else oldest.time_ms / 1000)
-    waiting = deliveries.c.next_ms.is_not(None)
+    loud.set(waiting.oldest_act_ms / 1000)
     undelivered = _Gauge("events_undelivered", "Events that a channel was not told yet.")
-    undelivered.set(_one(connection, select(func.count()).where(waiting)))
+    undelivered.set(waiting.undelivered)
     late = _Gauge(
         "events_undelivered_timestamp_seconds",
         "The oldest event that a channel was not told yet; 0: none.",
     )
-    since = select(func.min(events.c.time_ms)).join(
-        deliveries, deliveries.c.event == events.c.number
-    )
-    late.set((_one(connection, since.where(waiting)) or 0) / 1000)
+    late.set(waiting.oldest_undelivered_ms / 1000)
     return speaking, unacknowledged, loud, undelivered, late
-
-
-def _one(connection: Connection, asked: Any) -> Any:
-    return connection.execute(asked).scalar_one()
-
-
-def _level(event: str) -> str | None:
-    """How loud the alarm is that an event tells of."""
-    found: str | None = json.loads(event).get("data", {}).get("level")
-    return found

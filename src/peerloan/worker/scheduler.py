@@ -4,70 +4,31 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
-import secrets
-import socket
 import time
 from collections.abc import Callable
 
-from sqlalchemy import or_, select, update
-
-from peerloan.clock import now_ms
+from peerloan.clock import DAY_MS, now_ms
 from peerloan.database import Database, LedgerError
-from peerloan.database.tables import watchers
-from peerloan.ledger.outcome_parsing import DAY_MS
 from peerloan.loan.text import counted
 from peerloan.monitoring.alerts.delivery import deliver_due
 from peerloan.monitoring.alerts.events import BEGAN, ENDED, MADE, PROMOTED, REFUSED, ROSE, put
 from peerloan.monitoring.config import Plan
+from peerloan.monitoring.counting.storage import read_judged_ms
 from peerloan.registry import Store, StoreFault
+from peerloan.worker.lease import RENEW_SECONDS, Lease
 from peerloan.worker.monitoring_round import Round, Watcher
 from peerloan.worker.prometheus import Metrics
 from peerloan.worker.retraining.response import answer
 from peerloan.worker.time_limited_turn import GivenUp, Turn
 
 log = logging.getLogger(__name__)
-# Whoever watches says so every half of a minute; who is not heard of for two has lost the right.
-_LEASE_MS, _RENEW_SECONDS = 120_000, 30.0
 # How often it is looked whether anything is due: a round, an event, another's place.
 _LOOK_SECONDS = 5.0
 # A turn without progress for so long is given up. Fitting one candidate is its longest step.
-_STALLED_SECONDS = 900.0
+STALLED_SECONDS = 900.0
 # After a fault of which nothing is known.
 _RETRY_MS = 600_000
 _WORDS = {BEGAN: "begins", ROSE: "grows louder", ENDED: "is over"}
-
-
-class Lease:
-    """The right to watch, which one process has at a time, and loses if it does not renew it."""
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
-        self._holder = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
-
-    def take(self) -> bool:
-        """Take or renew it; False if another has it. Raises LedgerUnavailable."""
-        now = now_ms()
-        free = or_(
-            watchers.c.until_ms <= now,
-            # Given by a clock that was ahead.
-            watchers.c.until_ms > now + 2 * _LEASE_MS,
-            watchers.c.holder == self._holder,
-        )
-        values = {"holder": self._holder, "until_ms": now + _LEASE_MS}
-        with self._database.writing() as connection:
-            return bool(connection.execute(update(watchers).where(free).values(values)).rowcount)
-
-    def end(self) -> None:
-        """Leave it to others at once."""
-        with self._database.writing() as connection:
-            own = watchers.c.holder == self._holder
-            connection.execute(update(watchers).where(own).values(until_ms=0))
-
-    def holder(self) -> str:
-        """Who has it."""
-        with self._database.reading() as connection:
-            return str(connection.execute(select(watchers.c.holder)).scalar_one())
 
 
 class Schedule:
@@ -113,11 +74,11 @@ class Schedule:
     def _accompany(self, turn: Turn) -> None:
         """Renew the lease while a turn goes on, and give it up when it does not."""
         renewed = time.monotonic()
-        while not turn.wait(min(_RENEW_SECONDS, _STALLED_SECONDS)):
-            if (stalled := turn.stalled_seconds()) >= _STALLED_SECONDS:
+        while not turn.wait(min(RENEW_SECONDS, STALLED_SECONDS)):
+            if (stalled := turn.stalled_seconds()) >= STALLED_SECONDS:
                 self._give_up(turn, f"no progress for {stalled:,.0f} s")
                 return
-            if time.monotonic() - renewed < _RENEW_SECONDS:
+            if time.monotonic() - renewed < RENEW_SECONDS:
                 continue
             renewed = time.monotonic()
             with contextlib.suppress(LedgerError):
@@ -162,8 +123,8 @@ class Schedule:
 
     def _next_ms(self) -> int:
         with self._database.reading() as connection:
-            judged_ms = connection.execute(select(watchers.c.judged_ms)).scalar_one()
-        return int(judged_ms) + self._every_ms if judged_ms else 0
+            judged_ms = read_judged_ms(connection)
+        return judged_ms + self._every_ms if judged_ms else 0
 
     def _round(self, turn: Turn) -> None:
         began = time.monotonic()

@@ -10,8 +10,10 @@ import threading
 import time
 from collections.abc import Callable
 
+from peerloan.errors import PeerLoanError
 
-class GivenUp(Exception):
+
+class GivenUp(PeerLoanError):
     """The turn has been given up: another process may have taken over."""
 
 

@@ -10,11 +10,12 @@ import pytest
 
 from peerloan.cli import bootstrap, main
 from peerloan.registry import Store
-from peerloan.training import Outcome
+from peerloan.training import PublishedCandidate
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
+@pytest.mark.longer
 def test_an_empty_store_is_given_a_champion_trained_on_the_sample_once(
     run: Run, tmp_path: Path
 ) -> None:
@@ -35,6 +36,7 @@ def test_an_empty_store_is_given_a_champion_trained_on_the_sample_once(
     assert store.state().number == 1
 
 
+@pytest.mark.longer
 def test_a_book_and_its_definition_are_what_the_first_champion_is_trained_on(
     run: Run, tmp_path: Path, sample_book: Path
 ) -> None:
@@ -72,9 +74,9 @@ def test_a_champion_that_somebody_else_promoted_meanwhile_stays(
 ) -> None:
     mine, theirs = version_of("additive"), version_of("basic")
 
-    def train(_path: Path, here: Store) -> list[Outcome]:
+    def train(_path: Path, here: Store) -> list[PublishedCandidate]:
         here.promote(theirs, "by hand")
-        return [Outcome("additive", mine, {}, chosen=True)]
+        return [PublishedCandidate("additive", mine, {}, chosen=True)]
 
     monkeypatch.setenv("PEERLOAN_STORE", str(store.root))
     monkeypatch.setattr(bootstrap, "train_on_sample", train)

@@ -11,19 +11,19 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
-import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from helpers.commands import Call
+from helpers.drafts import hand_made
 from peerloan.book import open_book
-from peerloan.cli import main
 from peerloan.loan import Field, Loans, default_definition, read_definition
-from peerloan.model import LevelTable, NumberTable, Policy, Profile, Scorecard
-from peerloan.registry import Draft, Judged, Store, TrainedOn, draft
+from peerloan.model import LevelTable, NumberTable, Scorecard
+from peerloan.registry import Draft, Store
+from peerloan.settings import settings_table
 
 FORMATS = Path(__file__).parents[2] / "formats"
 COMMANDS = [
@@ -32,39 +32,6 @@ COMMANDS = [
 ]
 ON_MODELS = ["list", "show", "promote", "challenge", "rollback", "verify", "policy", "compare"]
 Run = Callable[..., subprocess.CompletedProcess[str]]
-
-
-@dataclass(frozen=True)
-class Told:
-    code: int
-    out: str
-    err: str
-
-
-Call = Callable[..., Told]
-
-
-@pytest.fixture
-def call(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Call:
-    """Run `peerloan …` within this process, which is faster; else as `run` does."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("PEERLOAN_STORE", str(tmp_path / "store"))
-    monkeypatch.delenv("PEERLOAN_CONFIG", raising=False)
-
-    def in_process(*arguments: object) -> Told:
-        code: object = 0
-        try:
-            main(list(map(str, arguments)))
-        except SystemExit as stop:
-            code = stop.code
-        assert isinstance(code, int)
-        told = capsys.readouterr()
-        assert "Traceback" not in told.err
-        return Told(code, told.out, told.err)
-
-    return in_process
 
 
 @pytest.fixture
@@ -104,6 +71,13 @@ def test_every_command_helps(call: Call, command: list[str]) -> None:
     assert told.out.startswith("Usage: ")
     assert told.err == ""
     assert call(*command, "-h").out == told.out
+
+
+def test_the_help_lists_every_setting(call: Call) -> None:
+    listed = " ".join(call("--help").out.split())
+    for variable, _, default, text in settings_table():
+        shown = f"{text} (default: {default})" if default else text
+        assert f"{variable} {shown}" in listed
 
 
 def test_the_help_lists_every_command(call: Call) -> None:
@@ -213,6 +187,7 @@ def test_what_can_not_be_done_is_one_line_and_exits_1(
         ),
         (b"store = 3\n", "store: expected text, got 3"),
         (b'store = ""\n', "store: expected text"),
+        (b'ledger = ["postgresql://a:hidden@b/c"]\n', "ledger: expected text, got another value"),
         (b"store = [\n", "can't be read"),
         (b'store = "\xff"\n', "can't be read"),
         (None, "can't be read"),
@@ -228,6 +203,7 @@ def test_wrong_settings_are_named_and_exit_2(
     assert told.code == 2
     assert told.err.startswith("peerloan: my.toml: ")
     assert words in told.err
+    assert "hidden" not in told.err
 
 
 def test_the_store_comes_from_the_environment_else_from_the_file(
@@ -481,24 +457,13 @@ def stricter() -> Draft:
     field = Field("income.monthly", "number", "Monthly income", default=3000)
     definition = msgspec.structs.replace(own, fields=(*own.fields, field))
     loans = Loans.of(definition, [tuple(each.default for each in definition.fields)] * 4)
-    nothing = np.zeros(4)
     tables = [
         NumberTable(each.name, (), (0.0,), 0.0)
         if each.is_number
         else LevelTable(each.name, (), (), 0.0, 0.0)
         for each in definition.fields
     ]
-    return draft(
-        candidate="stricter",
-        definition=definition,
-        estimator=Scorecard(-4.0, tuple(tables)),
-        policy=Policy.by_cost(),
-        profile=Profile.of(loans, nothing, nothing + 0.02),
-        trained_on=TrainedOn("nothing", "0", 4, 0, sample=False),
-        judged=Judged({"auc": 0.5}, {}, (), ()),
-        libraries={},
-        documents={},
-    )
+    return hand_made(definition, Scorecard(-4.0, tuple(tables)), loans)
 
 
 def test_a_breaking_promotion_needs_the_word(call: Call, store: Store) -> None:
@@ -525,6 +490,7 @@ def test_a_version_of_another_model_is_no_champion(
 # From a table to a champion
 
 
+@pytest.mark.longer
 def test_define_train_promote_and_score_as_processes(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -14,6 +14,8 @@ import requests
 from peerloan.cli import bootstrap, main
 from peerloan.registry import Store
 
+pytestmark = pytest.mark.longer
+
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
 

@@ -15,6 +15,8 @@ import pytest
 from peerloan import sample_data
 from peerloan.book import draft_definition, open_book, open_writer
 
+pytestmark = pytest.mark.longer
+
 # Only ends a hang; a command that reads on would take longer by far.
 LIMIT_SECONDS = 60
 WIDTH = 60

@@ -13,15 +13,16 @@ from typing import Any
 
 import pytest
 from flask.testing import FlaskClient
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from werkzeug.test import TestResponse
 
+from helpers.apps import create_app
 from peerloan.loan import default_definition
 from peerloan.registry import Store
 from peerloan.settings import Settings
-from peerloan.web import create_app
 from peerloan.web.auth.tokens import Tokens
+from peerloan.web.services import services_of
 
 JSON = "application/json"
 PROBLEM = "application/problem+json"
@@ -187,7 +188,6 @@ def test_what_is_no_json_says_where_and_why(
     assert len(answer) < 300
 
 
-@settings(max_examples=200)
 @given(st.binary(max_size=40) | st.text(max_size=40).map(str.encode))
 def test_any_bytes_are_answered_in_a_sentence(client: FlaskClient, content: bytes) -> None:
     answer = post(client, PREDICTIONS, content)
@@ -278,8 +278,9 @@ def test_a_missing_field_of_levels_names_the_levels(
             assert error["field"] == field.name
             levels = field.levels
             if field.kind == "category":
-                bundle = client.application.extensions["champion"].current.bundle
-                levels = bundle.definition[field.name].seen_levels[:20]
+                model = services_of(client.application).serving_models.current
+                assert model is not None
+                levels = model.bundle.definition[field.name].seen_levels[:20]
             assert levels
             assert all(repr(level) in error["expected"] for level in levels)
 

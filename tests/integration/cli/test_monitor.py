@@ -40,6 +40,7 @@ def sampled(run: Run, name: str, scenario: str, loans: int = 20_000) -> None:
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.longer
 def test_a_calm_book_is_quiet_and_each_scenario_is_heard(
     promoted: str, run: Run, tmp_path: Path
 ) -> None:

@@ -61,6 +61,7 @@ def manifest(folder: Path) -> dict[str, Any]:
 # train
 
 
+@pytest.mark.longer
 def test_a_quick_run_with_an_aim_a_later_book_and_groups(
     run: Run, tmp_path: Path, book: Path, later: Path
 ) -> None:
@@ -120,6 +121,7 @@ def test_the_table_for_people_names_the_chosen_one(
     assert {store.manifest(version).policy.aim for version in store.versions()} == {"f2"}
 
 
+@pytest.mark.longer
 def test_a_threshold_that_flags_most_loans_is_noted(run: Run, book: Path) -> None:
     told = run("train", book, "--quick", "--candidate", "logistic", "--aim", "recall=0.99")
     assert told.returncode == 0, told.stderr
@@ -130,6 +132,7 @@ def test_a_threshold_that_flags_most_loans_is_noted(run: Run, book: Path) -> Non
 # train --recalibrate
 
 
+@pytest.mark.longer
 @pytest.mark.parametrize("candidate", ["additive", "basic"])
 def test_recalibrate_publishes_a_version_and_leaves_the_old_one(
     run: Run, tmp_path: Path, store: Store, version_of: Versions, later: Path, candidate: str
@@ -231,6 +234,7 @@ def test_an_aim_that_a_version_can_not_reach_is_one_line(
 # models compare
 
 
+@pytest.mark.longer
 def test_compare_prints_both_versions_and_json(
     run: Run, version_of: Versions, later: Path, sample_book: Path
 ) -> None:
@@ -254,6 +258,7 @@ def test_compare_prints_both_versions_and_json(
     assert sum(sum(row.values()) for row in given["bands"].values()) == 6000
 
 
+@pytest.mark.longer
 def test_compare_without_a_book_or_outcomes_is_refused(
     run: Run, tmp_path: Path, version_of: Versions, later: Path
 ) -> None:

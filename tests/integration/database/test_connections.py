@@ -12,13 +12,13 @@ from typing import Any
 import psycopg
 import pytest
 
-from ledger_load import chains, check_chains, rows
+from helpers.ledger_load import chains, check_chains, rows
+from helpers.postgres import Postgres
+from helpers.proxy import Proxy
 from peerloan.database import Database, LedgerUnavailable
 from peerloan.ledger import Chain, Entry, Record, Seal, Version
 from peerloan.ledger.write.postgres_driver import Postgres as Backend
 from peerloan.uuid7 import Ids
-from postgres import Postgres
-from proxy import Proxy
 
 _ids = Ids()
 

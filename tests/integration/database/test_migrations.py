@@ -9,12 +9,14 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from sqlalchemy import insert, inspect, select
+from sqlalchemy import Column, Double, Integer, MetaData, Table, insert, inspect, select
 
+from helpers.postgres import Postgres
 from peerloan.database import Database, LedgerError
 from peerloan.database import tables as schema
+from peerloan.ledger import Version, challenger_scores
+from peerloan.ledger.challenger_scores import Challenge, challenges_of, keep_challenges
 from peerloan.uuid7 import Ids
-from postgres import Postgres
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -97,6 +99,41 @@ def test_a_newer_schema_that_does_not_is_refused(ledger_url: str) -> None:
     newer(database, admits="0.2.0")
     with pytest.raises(LedgerError, match=r"admits releases from 0\.2\.0 on; this one is 0\.1\.0"):
         Database(ledger_url).ready()
+
+
+OLD_CHALLENGES = Table(
+    "challenges",
+    MetaData(),
+    Column("decision_id", schema.Id, primary_key=True),
+    Column("version", Integer, nullable=False),
+    Column("probability", Double, nullable=False),
+)
+
+
+def test_the_release_before_goes_on_reading_and_writing(
+    ledger_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its tables end with migration 2: it knows nothing of a challenger's margin."""
+    made = [Ids().new() for _ in range(2)]
+    version = Version("v1", "digest", 0.05)
+    database = Database(ledger_url)
+    database.upgrade()
+    keep_challenges(database, [Challenge(made[0], version, 0.25, -1.1)])
+    with monkeypatch.context() as release_before:
+        release_before.setattr(schema, "NUMBER", 2)
+        release_before.setattr(challenger_scores, "challenges", OLD_CHALLENGES)
+        old = Database(ledger_url)
+        old.ready()
+        assert old.upgrade() == []
+        with old.writing() as connection:
+            row = {"decision_id": UUID(bytes=made[1]), "version": 1, "probability": 0.5}
+            connection.execute(insert(OLD_CHALLENGES).values(row))
+        with old.reading() as connection:
+            rows = connection.execute(select(OLD_CHALLENGES).order_by("probability")).all()
+        assert [(row.version, row.probability) for row in rows] == [(1, 0.25), (1, 0.5)]
+    with database.reading() as connection:
+        scores = challenges_of(connection, made)
+    assert [scores[each].margin for each in made] == [-1.1, 0.0], "an older row: of the probability"
 
 
 def test_an_empty_postgresql_is_refused_with_the_command_to_run(ledger_url: str) -> None:

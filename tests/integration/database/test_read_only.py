@@ -21,14 +21,14 @@ from typing import Any
 import pytest
 from flask.testing import FlaskClient
 
-from ledgers import keep, record
+from helpers.apps import create_app
+from helpers.ledgers import keep, record
+from helpers.postgres import Postgres
 from peerloan.database import Database, LedgerError
 from peerloan.ledger import Chain, Seal
 from peerloan.registry import Store
 from peerloan.settings import Settings
 from peerloan.uuid7 import text as id_text
-from peerloan.web import create_app
-from postgres import Postgres
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -224,14 +224,14 @@ def test_a_log_that_was_not_copied_with_its_index_is_not_passed_over(ledger: Pat
 def test_who_may_only_read_sees_what_a_writer_keeps(ledger: Path) -> None:
     ledger.chmod(0o644)
     with contextlib.closing(sqlite3.connect(ledger)) as writing:
-        writing.execute("INSERT INTO challenges VALUES (x'00', 1, 0.5)")
+        writing.execute("INSERT INTO challenges VALUES (x'00', 1, 0.5, 0.0)")
         writing.commit()
 
         def challenges() -> str:
             with Database(f"sqlite:///{ledger}").reading() as connection:
                 return str(connection.exec_driver_sql("SELECT * FROM challenges").all())
 
-        assert as_nobody(challenges) == "[(b'\\x00', 1, 0.5)]"
+        assert as_nobody(challenges) == "[(b'\\x00', 1, 0.5, 0.0)]"
 
 
 def test_a_file_that_changes_while_it_is_read_is_not_taken_for_whole(ledger: Path) -> None:

@@ -12,7 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ledgers import keep, record
+from helpers.ledgers import keep, record
+from helpers.pgbouncer import PgBouncer
+from helpers.postgres import USER, Postgres
 from peerloan.database import Database, LedgerError
 from peerloan.database.url_options import connection_options, parse_settings, read_url
 from peerloan.ledger import Chain, Seal
@@ -21,9 +23,7 @@ from peerloan.ledger.outcomes import Recorder
 from peerloan.ledger.retention import purge
 from peerloan.loan import default_definition
 from peerloan.uuid7 import text as id_text
-from peerloan.worker.scheduler import Lease
-from pgbouncer import PgBouncer
-from postgres import USER, Postgres
+from peerloan.worker.lease import Lease
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 TABLES = (

@@ -19,7 +19,7 @@ import pyarrow.parquet
 import pytest
 from sqlalchemy import insert, select
 
-from ledgers import DAY_MS, Ledger, keep, now_ms, record
+from helpers.ledgers import DAY_MS, Ledger, keep, now_ms, record
 from peerloan import uuid7
 from peerloan.database import tables
 from peerloan.ledger import Record, Version

@@ -9,19 +9,19 @@ from typing import Any
 import pytest
 from flask.testing import FlaskClient
 
-from conftest import settings
-from ledgers import DAY_MS, Ledger, keep, now_ms, record
-from memory import measure
+from helpers.apps import create_app
+from helpers.ledgers import DAY_MS, Ledger, keep, now_ms, record
+from helpers.memory import measure
+from helpers.service import settings
 from peerloan.ledger import Record
 from peerloan.ledger.queries import MAX_PAGE_BYTES, Wanted, page, stream
-from peerloan.ledger.records import Version, as_json
+from peerloan.ledger.records import Version, as_json, warnings_json
 from peerloan.ledger.retention import purge
 from peerloan.ledger.row_batches import MAX_BYTES
 from peerloan.loan import Checks
 from peerloan.model import BANDS
 from peerloan.registry import Store
 from peerloan.settings import Settings
-from peerloan.web import create_app
 
 PADDED_BYTES = 4_900_000
 LOANS = 60
@@ -43,7 +43,7 @@ def padded(store: Store, loan: dict[str, Any], number: int) -> Record:
         late=decision.late,
         band=BANDS.index(decision.band),
         reasons=as_json(decision.reasons),
-        warnings=as_json(bundle.warnings) if bundle.warnings else None,
+        warnings=warnings_json(bundle.warnings),
     )
 
 

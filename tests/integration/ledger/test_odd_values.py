@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from ledgers import DAY_MS, Ledger, keep, now_ms, record
+from helpers.ledgers import DAY_MS, Ledger, keep, now_ms, record
 from peerloan.cli.console import No
 from peerloan.cli.main import peerloan
 from peerloan.ledger.retention import purge

@@ -26,7 +26,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import func, select, text, update
 
-from conftest import settings as process_settings
+from helpers.apps import create_app
+from helpers.service import settings as process_settings
 from peerloan.cli import main
 from peerloan.database import Database, LedgerUnavailable
 from peerloan.database.tables import decisions, outcomes
@@ -36,7 +37,6 @@ from peerloan.loan import Problem, default_definition, parse_definition
 from peerloan.registry import Store
 from peerloan.settings import Settings
 from peerloan.uuid7 import text as id_text
-from peerloan.web import create_app
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 Rows = Sequence[dict[str, Any]]
@@ -705,7 +705,7 @@ REPORTS = st.lists(
 
 
 @given(reports=REPORTS)
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_of_any_reports_the_last_good_one_holds_and_repeating_it_adds_nothing(
     ledger: Ledger, reports: list[tuple[bool, Any, int | None]]
 ) -> None:

@@ -12,7 +12,7 @@ from uuid import UUID
 import pytest
 from sqlalchemy import delete, func, insert, select, update
 
-from ledgers import DAY_MS, Ledger, keep, now_ms, record
+from helpers.ledgers import DAY_MS, Ledger, keep, now_ms, record
 from peerloan import clock
 from peerloan.database import LedgerError, tables
 from peerloan.ledger import Entry, Key, Record, queries, retention
@@ -153,7 +153,7 @@ def test_purged_decisions_are_not_shown_any_more(aged: Aged) -> None:
 def test_a_purge_that_is_cut_off_and_run_again_counts_nothing_twice(
     aged: Aged, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(retention, "_DECISIONS", 2)
+    monkeypatch.setattr(retention, "DECISIONS_AT_ONCE", 2)
     before = now_ms() - LIMIT * DAY_MS
 
     def cut_off(erased: int) -> None:
@@ -177,7 +177,7 @@ def test_a_purge_that_is_cut_off_and_run_again_counts_nothing_twice(
 def test_a_chunk_that_fails_leaves_nothing_of_itself(
     aged: Aged, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(retention, "_DECISIONS", 2)
+    monkeypatch.setattr(retention, "DECISIONS_AT_ONCE", 2)
     added = retention._add
     calls = []
 
@@ -334,7 +334,7 @@ def test_nothing_younger_than_a_day_is_purged(aged: Aged) -> None:
 def test_keys_of_another_day_are_forgotten(
     ledger_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_once: int
 ) -> None:
-    monkeypatch.setattr(retention, "_KEYS", at_once)
+    monkeypatch.setattr(retention, "KEYS_AT_ONCE", at_once)
     ledger = Ledger(ledger_url, tmp_path)
     chain = ledger.chain()
     now = now_ms()

@@ -12,8 +12,8 @@ import pytest
 import requests
 from sqlalchemy import select, update
 
-from conftest import Service
-from ledgers import DAY_MS, Ledger, keep, now_ms, record
+from helpers.ledgers import DAY_MS, Ledger, keep, now_ms, record
+from helpers.service import Service
 from peerloan.database import Database, LedgerError, tables
 from peerloan.database.errors import LostSeal
 from peerloan.ledger import Chain, Seal

@@ -17,22 +17,23 @@ import pytest
 from click.testing import CliRunner
 from flask.testing import FlaskClient
 
+from helpers.apps import create_app
+from helpers.drafts import hand_made
 from peerloan.book import open_book, read_loans
 from peerloan.cli.main import peerloan
 from peerloan.database import Database
 from peerloan.ledger import Chain, Entry, Record, Seal, Version
 from peerloan.ledger.audit.replay import Replay
 from peerloan.ledger.queries import find, stream
-from peerloan.ledger.records import as_json
+from peerloan.ledger.records import as_json, warnings_json
 from peerloan.loan import Checks, Definition, Field, Label, Loans, Roles, Value
-from peerloan.model import LevelTable, NumberTable, Policy, Profile, Scorecard
+from peerloan.model import LevelTable, NumberTable, Policy, Scorecard
 from peerloan.model.arithmetic import to_unit
 from peerloan.monitoring.counting.counts import Counting
-from peerloan.registry import Bundle, Judged, Store, TrainedOn, draft
+from peerloan.registry import Bundle, Store
 from peerloan.settings import Settings
 from peerloan.uuid7 import Ids
 from peerloan.uuid7 import text as id_text
-from peerloan.web import create_app
 
 NAMES = ("amount", "region", "home", "stage")
 # One value in each of its spellings: as text, and as JSON and Arrow have it.
@@ -87,17 +88,7 @@ def publish(store: Store, spelled: Definition) -> str:
     ]
     loans = Loans.of(spelled, rows)
     late = np.arange(40) % 5 == 0
-    made = draft(
-        candidate="hand-made",
-        definition=spelled,
-        estimator=card,
-        policy=Policy.by_cost(8.0),
-        profile=Profile.of(loans, late.astype(np.float64), np.linspace(0.01, 0.4, 40)),
-        trained_on=TrainedOn("made by hand", "0" * 64, 40, int(late.sum()), sample=False),
-        judged=Judged({"auc": 0.75, "brier": 0.1}, {}, (), ()),
-        libraries={},
-        documents={"card.md": "# spelled\n"},
-    )
+    made = hand_made(spelled, card, loans, late.astype(np.float64), Policy.by_cost(8.0))
     version = store.publish(made)
     store.promote(version)
     return version
@@ -310,7 +301,7 @@ def test_decisions_of_releases_before_replay(
         band = int(bundle.policy.bands_many(np.array([decision.margin]))[0])
         made = Ids().new()
         who = (made, Version.of(bundle), "api", "someone", "request", None, None, json.dumps(loan))
-        texts = as_json(decision.reasons), as_json(checked.warnings or None)
+        texts = as_json(decision.reasons), warnings_json(checked.warnings)
         records.append(
             Record(*who, decision.margin, decision.probability, decision.late, band, *texts)
         )

@@ -14,6 +14,7 @@ from uuid import UUID
 import pytest
 from sqlalchemy import update
 
+from helpers.apps import create_app
 from peerloan import atomic_files
 from peerloan.database import Database, tables
 from peerloan.ledger import Version
@@ -21,7 +22,6 @@ from peerloan.ledger.challenger_scores import Challenge, keep_challenges
 from peerloan.registry import Draft, Store, StoreError, StoreFault
 from peerloan.registry.manifest import MANIFEST, read_manifest
 from peerloan.settings import Settings
-from peerloan.web import create_app
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 Versions = Callable[[str], str]
@@ -88,7 +88,7 @@ def test_what_a_decision_needs_is_refused_until_it_is_purged(
     store.rollback()
     challenger = Version(second, store.read(second)[1], 0.05)
     ids = [UUID(each["id"]).bytes for each in answer.json["predictions"]]  # type: ignore[index]
-    keep_challenges(database, [Challenge(ids[0], challenger, 0.1)])
+    keep_challenges(database, [Challenge(ids[0], challenger, 0.1, -2.197)])
     refused(run, store, second, "1 decision in the ledger refers to it", ledger_url)
     refused(run, store, first, "3 decisions in the ledger refer to it", ledger_url)
     with database.writing() as connection:

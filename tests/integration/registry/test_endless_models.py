@@ -16,12 +16,13 @@ import onnx
 import pytest
 from onnx import helper, numpy_helper
 
-from conftest import settings
-from integration.registry.test_hanging_store import challenge_behind_the_back, eventually, readiness
+from helpers.aliases import challenge_behind_the_back
+from helpers.apps import create_app
+from helpers.probes import eventually, readiness
+from helpers.service import settings
 from peerloan.model import onnx_run
-from peerloan.registry import Judged, OnnxParts, Store, draft
+from peerloan.registry import OnnxParts, Store, ValidationFigures, draft
 from peerloan.settings import Settings
-from peerloan.web import create_app
 from peerloan.web.telemetry import metrics
 
 Versions = Callable[[str], str]
@@ -100,9 +101,10 @@ def costly_version(store: Store, version: str) -> str:
             policy=like.policy,
             profile=like.profile,
             trained_on=made.trained_on,
-            judged=Judged(made.metrics, made.intervals, made.candidates, made.trade_off),
+            validation=ValidationFigures(
+                made.metrics, made.intervals, made.candidates, made.trade_off
+            ),
             libraries=made.libraries,
-            documents={},
         )
     )
 

@@ -16,22 +16,20 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import onnx
 import pytest
-from flask.testing import FlaskClient
 
-from conftest import Service, settings
-from integration.web.prediction.test_hot_swap import alias_behind_the_back
-from integration.web.prediction.test_shadow import ready
-from integration.web.telemetry.test_middleware import figures, predict
+from helpers.aliases import alias_behind_the_back, challenge_behind_the_back
+from helpers.apps import create_app
+from helpers.probes import eventually, figures, predict, readiness, ready
+from helpers.service import Service, settings
 from peerloan.registry import Bundle, BundleError, Draft, Store, StoreTimeout, time_limits
 from peerloan.registry import manifest as manifests
 from peerloan.registry.manifest import read_manifest
 from peerloan.settings import Settings
-from peerloan.web import create_app
 from peerloan.web.prediction import serving_models as following
-from peerloan.web.prediction.serving_models import Champion
+from peerloan.web.prediction.serving_models import ServingModels
+from peerloan.web.services import services_of
 
 Serve = Callable[..., Service]
 Versions = Callable[[str], str]
@@ -79,16 +77,9 @@ def put_back(path: Path, content: bytes) -> None:
     path.write_bytes(content)
 
 
-def challenge_behind_the_back(store: Store, version: str) -> None:
-    """Name a challenger as `challenge` does, but without its verification."""
-    state = store.state()
-    new = msgspec.structs.replace(state, number=state.number + 1, challenger=version)
-    (store.root / "aliases" / f"{new.number:06d}.json").write_bytes(msgspec.json.encode(new))
-
-
 def another(store: Store, version: str) -> str:
     """The version under another policy."""
-    return store.revise(version, store.load(version).policy.by_cost(10), {})
+    return store.revise(version, store.load(version).policy.by_cost(10))
 
 
 @pytest.mark.parametrize("name", ["manifest.json", "model.onnx"])
@@ -121,7 +112,7 @@ def test_a_champion_that_is_no_regular_file_is_refused_and_the_old_one_serves(
 ) -> None:
     additive, basic = version_of("additive"), version_of("basic")
     store.promote(basic)
-    champion = Champion(store)
+    champion = ServingModels(store)
     file = store.folder(additive) / "scorecard.json"
     whole = put(place, file)
     alias_behind_the_back(store, additive)
@@ -242,21 +233,6 @@ def test_a_version_beyond_the_bound_is_not_published(
 # A file system that stalls
 
 
-def readiness(client: FlaskClient) -> dict[str, Any]:
-    """What an application says of itself."""
-    found: dict[str, Any] | None = client.get("/readyz").json
-    assert found is not None
-    return found
-
-
-def eventually(condition: Callable[[], bool]) -> None:
-    """Wait until a condition holds; a hang ends in a failure."""
-    until = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < until
-        time.sleep(0.05)
-
-
 class Stalled:
     """Folders whose files hang, as on a network file system that has stalled, until released: a
     real one takes a mount, and so a superuser.
@@ -310,7 +286,7 @@ def test_while_the_challenger_hangs_promotions_are_followed(
     challenge_behind_the_back(store, basic)
     stalled.stall(store, basic)
     monkeypatch.setattr(following, "CHALLENGER_START_SECONDS", 0.1)
-    champion = Champion(store)
+    champion = ServingModels(store)
     champion.watch()
     assert stalled.waiting == [basic]
     store.promote(third)
@@ -331,7 +307,7 @@ def test_a_champion_that_hangs_is_told_once_and_taken_up_when_it_returns(
     additive, basic = version_of("additive"), version_of("basic")
     store.promote(basic)
     app = create_app(Settings(store.root), on_loopback=True)
-    champion, client = app.extensions["champion"], app.test_client()
+    champion, client = services_of(app).serving_models, app.test_client()
     stalled.stall(store, additive)
     monkeypatch.setattr(time_limits, "CALL_SECONDS", 0.5)
     monkeypatch.setattr(following, "NOT_FOLLOWED_SECONDS", 0.7)
@@ -352,7 +328,7 @@ def test_a_champion_that_hangs_is_told_once_and_taken_up_when_it_returns(
 
     monkeypatch.setattr(time_limits, "CALL_SECONDS", 60.0)
     stalled.release()
-    eventually(lambda: champion.current.bundle.version == additive)
+    eventually(lambda: readiness(client).get("model", {}).get("version") == additive)
     assert "refused" not in readiness(client)
     eventually(lambda: "not_followed" not in readiness(client))
 

@@ -13,17 +13,19 @@ import jsonschema
 import msgspec
 import pytest
 from flask.testing import FlaskClient
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
+from helpers.apps import create_app
+from helpers.drafts import hand_made
 from peerloan.loan import Definition, Field, Label, Loans, Roles
 from peerloan.loan.definition import RESERVED
 from peerloan.loan.text import text_fault
-from peerloan.model import LevelTable, NumberTable, Policy, Profile, Scorecard
-from peerloan.registry import BundleError, Judged, Store, TrainedOn, draft
+from peerloan.model import LevelTable, NumberTable, Scorecard
+from peerloan.registry import BundleError, Store
 from peerloan.settings import Settings
-from peerloan.web import create_app
 from peerloan.web.auth.tokens import Tokens
+from peerloan.web.services import services_of
 
 Versions = Callable[[str], str]
 
@@ -92,7 +94,7 @@ def test_a_champion_that_can_not_be_served_is_replaced_without_a_restart(
     assert ready.json["remedy"] in caplog.text
     monkeypatch.undo()
     store.rollback()
-    client.application.extensions["champion"].refresh()
+    services_of(client.application).serving_models.refresh()
     ready = client.get("/readyz")
     assert ready.json is not None
     assert (ready.status_code, ready.json["model"]["version"]) == (200, first)
@@ -108,7 +110,6 @@ NAMES = st.text(
 ).filter(lambda name: text_fault(name) is None and name not in RESERVED)
 
 
-@settings(max_examples=25)
 @example(names=['a"', "b\\", "__class__", "self", "c: d", "loan"], levels=['"', "\\"])
 @given(
     names=st.lists(NAMES, min_size=6, max_size=6, unique=True),
@@ -157,21 +158,8 @@ def published(store: Store, definition: Definition) -> str:
     number, category = definition.fields
     rows = [(float(i), category.levels[i % 2]) for i in range(1, 9)]
     loans = Loans.of(definition, rows)
-    column = loans.numbers(number.name)
     tables = (
         NumberTable(number.name, (4.0,), (-0.25, 0.25), 0.0),
         LevelTable(category.name, category.levels[:1], (0.5,), 0.0, 0.0),
     )
-    return store.publish(
-        draft(
-            candidate="tiny",
-            definition=definition,
-            estimator=Scorecard(-2.0, tables),
-            policy=Policy.by_cost(),
-            profile=Profile.of(loans, column * 0, column * 0 + 0.1),
-            trained_on=TrainedOn("nothing", "0", 8, 0, sample=False),
-            judged=Judged({"auc": 0.5}, {}, (), ()),
-            libraries={},
-            documents={},
-        )
-    )
+    return store.publish(hand_made(definition, Scorecard(-2.0, tables), loans))

@@ -23,7 +23,7 @@ from typing import Any
 import pytest
 
 from peerloan import atomic_files
-from peerloan.registry import Draft, State, Store, StoreError
+from peerloan.registry import Draft, RegistryError, State, Store
 from peerloan.registry.manifest import read_manifest
 
 FORMATS = Path(__file__).parents[2] / "formats"
@@ -188,7 +188,7 @@ def fail_late(store: Store) -> None:
     atomic_files.sync = failing
     try:
         store.publish(DRAFT)
-    except StoreError:
+    except RegistryError:
         pass
     finally:
         atomic_files.sync = sync
@@ -314,7 +314,7 @@ def fail(scenario: str, top: Path, once: bool) -> dict[str, int]:
         steps.watch(store.root, found["points"] + 1, fault)
         try:
             SCENARIOS[scenario](store)
-        except StoreError as error:
+        except RegistryError as error:
             told = str(error)
         finally:
             steps.stop()

@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 import pytest
 from sqlalchemy import func, select
 
+from helpers.apps import create_app
 from peerloan.book import BookError, open_book, open_writer
 from peerloan.database import Database, tables
 from peerloan.ledger import Kept, Recorder, Seal
@@ -30,7 +31,6 @@ from peerloan.sample_data import SCHEMA, batches
 from peerloan.scoring.job import score_book
 from peerloan.settings import Settings
 from peerloan.uuid7 import text as id_text
-from peerloan.web import create_app
 
 FORMATS = Path(__file__).parents[2] / "formats"
 Run = Callable[..., subprocess.CompletedProcess[str]]

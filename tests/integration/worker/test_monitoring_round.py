@@ -19,8 +19,8 @@ import pytest
 from prometheus_client import generate_latest
 from sqlalchemy import select, update
 
-from conftest import settings
-from past import DAY_MS, Past, loans_of
+from helpers.past import DAY_MS, Past, loans_of
+from helpers.service import settings
 from peerloan.book import open_writer
 from peerloan.clock import now_ms
 from peerloan.database import Database, tables
@@ -30,9 +30,10 @@ from peerloan.monitoring.config import Plan, Tell
 from peerloan.registry import Bundle, Store
 from peerloan.sample_data import SCHEMA, batches
 from peerloan.worker import scheduler
+from peerloan.worker.lease import Lease
 from peerloan.worker.monitoring_round import Round, Watcher
 from peerloan.worker.prometheus import Metrics
-from peerloan.worker.scheduler import Lease, Schedule
+from peerloan.worker.scheduler import Schedule
 from peerloan.worker.time_limited_turn import Turn
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -295,7 +296,7 @@ def test_a_round_that_hangs_is_given_up_and_another_process_takes_over(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr(scheduler, "_STALLED_SECONDS", 0.2)
+    monkeypatch.setattr(scheduler, "STALLED_SECONDS", 0.2)
     hangs = threading.Event()
     answered: list[object] = []
     plan = Plan(tell=Tell(log=False))
@@ -312,7 +313,7 @@ def test_a_round_that_hangs_is_given_up_and_another_process_takes_over(
     first._look()
     assert "a round is given up: no progress for" in caplog.text
     assert not first._leads
-    monkeypatch.setattr(scheduler, "_STALLED_SECONDS", 60.0)
+    monkeypatch.setattr(scheduler, "STALLED_SECONDS", 60.0)
     first._look()  # it does not begin another beside the one that hangs
     second._look()
     assert second._leads

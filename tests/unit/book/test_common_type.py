@@ -81,7 +81,7 @@ def text(value: Any, kind: pa.DataType) -> str | None:
     return text_of(value)
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(VALUES, min_size=1, max_size=4), st.data())
 def test_a_folder_reads_as_the_values_that_stand_in_its_files(
     tmp_path: Path, values: list[Any], data: st.DataObject

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import select
 
-from ledgers import Ledger, new_id, now_ms
+from helpers.ledgers import Ledger, new_id, now_ms
 from peerloan.database import LedgerError, tables
 from peerloan.ledger import Chain, Entry, Record, Seal, Version
 from peerloan.ledger.audit.verify import verify
@@ -52,7 +52,7 @@ def chain(ledger: Ledger) -> Iterator[Chain]:
     chain.close()
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(records=st.lists(RECORDS, min_size=1, max_size=5))
 def test_records_are_sealed_and_kept_as_the_seal_says(
     ledger: Ledger, chain: Chain, records: list[Record]
@@ -83,7 +83,7 @@ def test_records_are_sealed_and_kept_as_the_seal_says(
         assert row.mac == before
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=30)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(records=st.lists(RECORDS, min_size=1, max_size=5))
 def test_what_was_kept_verifies(ledger: Ledger, chain: Chain, records: list[Record]) -> None:
     chain.append([Entry(records)])

@@ -16,11 +16,11 @@ import numpy as np
 import onnx
 import onnx.helper
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from peerloan.loan import Definition, Field, Label, Loans, Texts, Value
-from peerloan.model import MAX_REASONS, EncodedColumn, Encoding, Profile, Reasons
+from peerloan.model import MAX_REASONS, BatchReasons, EncodedColumn, Encoding, Profile, Reasons
 from peerloan.model.arithmetic import IDENTITY, UNIT, to_unit
 from peerloan.model.onnx_graph import OnnxModelError
 from peerloan.model.onnx_model import FLOOR, OnnxModel, background_size
@@ -201,12 +201,15 @@ _contributions = st.sampled_from([0.0, -0.0, UNIT, -UNIT, 0.5, -0.5]) | st.float
 
 @given(st.lists(st.tuples(*[_contributions] * 6), max_size=6))
 def test_many_have_the_reasons_of_each(rows: list[tuple[float, ...]]) -> None:
-    positions = Reasons.positions_many(np.array(rows).reshape(len(rows), 6))
-    assert positions.shape == (len(rows), MAX_REASONS)
     values: tuple[Value, ...] = (2000.0, 0.2, "shop", "high", 1.0, "a")
-    for row, found in zip(rows, positions.tolist(), strict=True):
+    loans = Loans.of(DEFINITION, [values] * len(rows))
+    batch = BatchReasons.of(loans, np.array(rows).reshape(len(rows), 6))
+    assert batch.positions.shape == (len(rows), MAX_REASONS)
+    assert REASONS.of_batch(batch) == [REASONS.of(values, row) for row in rows]
+    for row, found, places in zip(rows, batch.positions.tolist(), batch.places, strict=True):
         expected = [DEFINITION.names.index(each.feature) for each in REASONS.of(values, row)]
         assert found == expected + [-1] * (MAX_REASONS - len(expected))
+        assert [batch.keys[place].position for place in places if place >= 0] == expected
         raising = [row[i] for i in expected]
         assert raising == sorted(raising, reverse=True)
         assert all(value > 0 for value in raising)
@@ -214,7 +217,10 @@ def test_many_have_the_reasons_of_each(rows: list[tuple[float, ...]]) -> None:
 
 
 def test_fewer_fields_than_reasons_have_fewer_positions() -> None:
-    assert Reasons.positions_many(np.array([[1.0, -1.0]])).tolist() == [[0, -1]]
+    two = msgspec.structs.replace(DEFINITION, fields=DEFINITION.fields[:2])
+    loans = Loans.of(two, [(1.0, 1.0), (1.0, 1.0)])
+    batch = BatchReasons.of(loans, np.array([[1.0, -1.0], [np.nan, np.nan]]))
+    assert batch.positions.tolist() == [[0, -1], [-1, -1]]
 
 
 # Shapley values
@@ -341,7 +347,6 @@ def test_contributions_of_an_additive_probability_are_exact() -> None:
 _number = st.floats(-3, 3) | st.sampled_from([0.0, -0.0, 1e30, -1e30, 5e-324])
 
 
-@settings(deadline=None)
 @given(st.tuples(_number, _number, _number, _number))
 def test_base_and_contributions_are_the_margin_exactly(own: tuple[float, ...]) -> None:
     model = small_model()

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from peerloan.book import open_book, read_loans
@@ -107,7 +107,6 @@ def test_a_column_that_is_missing_throughout_has_no_usual_value() -> None:
     assert {row[1:] for row in drawn.rows()} == {(None, None, None, "low")}
 
 
-@settings(max_examples=60, deadline=None)
 @given(st.lists(_rows, min_size=1, max_size=40), st.integers(0, 2**32))
 def test_drawn_loans_are_valid_whatever_the_table_held(
     rows: list[tuple[Value, ...]], seed: int
@@ -138,7 +137,6 @@ NUMBER = Definition("m", LABEL, (Field("a", "number", "A", missing=True),))
 WHOLE = Definition("m", LABEL, (Field("a", "whole", "A", missing=True),))
 
 
-@settings(deadline=None)
 @given(st.lists(st.floats(-1e307, 1e307), min_size=1, max_size=50), st.integers(0, 99))
 def test_numbers_of_any_size_can_be_drawn(values: list[float], seed: int) -> None:
     for definition, given_values in ((NUMBER, values), (WHOLE, [float(round(v)) for v in values])):

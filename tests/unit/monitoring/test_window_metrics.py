@@ -19,7 +19,7 @@ from peerloan.model.reference_profile import LevelProfile, NumberProfile
 from peerloan.monitoring.alerts import rules
 from peerloan.monitoring.alerts.rules import Rules, Spoken
 from peerloan.monitoring.counting.bins import LevelBins, NumberBins, Strange, bins_of
-from peerloan.monitoring.performance import Scores, regressed
+from peerloan.monitoring.performance import Scores
 from peerloan.stats.arrays import Codes
 from peerloan.stats.estimate import Estimate
 from peerloan.stats.intervals import exact_share, poisson
@@ -208,8 +208,9 @@ def test_outcomes_are_regressed_on_margins() -> None:
     by_library.fit(margins.reshape(-1, 1), late)
     assert found.slope == pytest.approx(by_library.coef_[0, 0], abs=1e-4)
     assert found.intercept == pytest.approx(by_library.intercept_[0], abs=1e-4)
-    assert regressed(np.array([-1.0, 1.0]), np.array([0, 5]), np.array([5, 5])) is None
-    assert regressed(np.array([-1.0]), np.array([2]), np.array([5])) is None
+    parted = Scores.of(np.repeat([-1.0, 1.0], 5), np.repeat([0, 1], 5)).calibration(POLICY)
+    alike = Scores.of(np.full(5, -1.0), np.array([1, 1, 0, 0, 0])).calibration(POLICY)
+    assert (parted.slope, parted.intercept, alike.slope, alike.intercept) == (None,) * 4
 
 
 @pytest.mark.parametrize("count", [0, 1, 4, 60])

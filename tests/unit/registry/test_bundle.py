@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 import pytest
 from click.testing import CliRunner
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from peerloan.cli.main import peerloan
@@ -516,7 +516,6 @@ def load(folder: Path) -> Bundle | BundleError:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@settings(max_examples=100, deadline=None)
 @given(data=st.data())
 def test_random_damage_to_any_byte_is_refused(kind: str, data: st.DataObject) -> None:
     original = contents(source(kind))
@@ -590,7 +589,6 @@ _ODD: list[Any] = [
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@settings(max_examples=150, deadline=None)
 @given(data=st.data())
 def test_a_re_signed_change_loads_or_is_refused_and_never_fails_otherwise(
     kind: str, data: st.DataObject

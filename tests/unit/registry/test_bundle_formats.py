@@ -6,8 +6,10 @@ Scorecards reproduce bit for bit; an ONNX version within 1e-6, with the same dec
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,7 @@ from peerloan.loan import Checks, Loans
 from peerloan.model import probabilities
 from peerloan.model.arithmetic import ARITHMETIC
 from peerloan.registry import Bundle
-from peerloan.registry.manifest import FORMAT
+from peerloan.registry.manifest import FORMAT, read_document
 
 FORMATS = Path(__file__).parents[2] / "formats"
 STORED = sorted(path.name for path in FORMATS.glob("format-*"))
@@ -49,6 +51,23 @@ def test_the_stored_bundles_are_small() -> None:
     for name in STORED:
         files = [path for path in (FORMATS / name).rglob("*") if path.is_file()]
         assert sum(path.stat().st_size for path in files) < 50_000
+
+
+def test_a_file_that_a_release_does_not_know_is_no_reason_to_refuse(tmp_path: Path) -> None:
+    """So an older release serves versions with files of a later one, such as `report.json`."""
+    (before,) = (path for path in (FORMATS / "format-1-scorecard").iterdir() if path.is_dir())
+    folder = tmp_path / before.name
+    shutil.copytree(before, folder)
+    (folder / "unlisted.json").write_bytes(b"[]")
+    (folder / "later.json").write_bytes(b"{}")
+    manifest = json.loads((folder / "manifest.json").read_bytes())
+    digest = hashlib.sha256(b"{}").hexdigest()
+    manifest["files"]["later.json"] = {"bytes": 2, "sha256": digest}
+    (folder / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+    opened, known = Bundle.read(folder), Bundle.read(before)
+    assert opened.manifest.golden == known.manifest.golden
+    assert read_document(folder, "later.json") == "{}"
+    assert read_document(folder, "unlisted.json") is None
 
 
 def test_every_decision_is_what_it_was(stored: Stored) -> None:

@@ -8,6 +8,7 @@ import re
 import shutil
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -20,16 +21,17 @@ from peerloan.registry import (
     BreakingChange,
     BundleError,
     Draft,
-    Judged,
+    Manifest,
     State,
     Store,
     StoreError,
+    StoreFault,
     TrainedOn,
+    ValidationFigures,
     draft,
 )
 from peerloan.registry import store as store_module
 from peerloan.registry.explanations import MAX_WHY
-from peerloan.registry.packaging import CREATED_MARK, VERSION_MARK
 
 INCOME = Field("income", "number", "Income", above=0)
 
@@ -49,9 +51,8 @@ def drafted(
         policy=Policy.by_cost(),
         profile=Profile.of(loans, column * 0, column * 0 + 0.1),
         trained_on=TrainedOn("nothing", "0", 4, 0, sample=False),
-        judged=Judged({"auc": 0.5}, {}, (), ()),
+        validation=ValidationFigures({"auc": 0.5}, {}, (), ()),
         libraries={},
-        documents={},
     )
 
 
@@ -516,7 +517,7 @@ def test_a_damaged_newest_state_is_an_error_and_changes_nothing(
         lambda: store.promote(abc[1]),
         lambda: store.challenge(abc[1]),
     ):
-        with pytest.raises(StoreError, match=r"000002\.json"):
+        with pytest.raises(StoreFault, match=r"000002\.json"):
             attempt()
     assert sorted(p.name for p in path.parent.iterdir()) == ["000001.json", "000002.json"]
 
@@ -693,13 +694,13 @@ def test_a_store_that_is_a_file_is_an_error_that_names_it(tmp_path: Path) -> Non
     (tmp_path / "store").write_text("")
     store = Store(tmp_path / "store")
     assert store.versions() == []
-    with pytest.raises(StoreError, match=r"store.*can't be written"):
+    with pytest.raises(StoreFault, match=r"store.*can't be written"):
         store.publish(drafted())
 
 
 def test_aliases_that_are_a_file_are_an_error(store: Store, abc: tuple[str, str, str]) -> None:
     (store.root / "aliases").write_text("")
-    with pytest.raises(StoreError, match=r"aliases.*can't be written"):
+    with pytest.raises(StoreFault, match=r"aliases.*can't be written"):
         store.promote(abc[0])
 
 
@@ -723,7 +724,7 @@ def test_a_version_that_was_changed_after_it_was_chosen_is_refused(
             with pytest.raises(BundleError, match="was changed after it was chosen"):
                 store.rollback()
         with pytest.raises(BundleError, match="was changed after it was chosen"):
-            store.revise(version, Policy.by_cost(5.0), {})
+            store.revise(version, Policy.by_cost(5.0))
         path.write_bytes(content)
         assert store.load(version).version == version
     assert store.rollback().champion == a
@@ -751,10 +752,28 @@ def test_a_state_beyond_a_gap_is_seen(store: Store, abc: tuple[str, str, str]) -
     assert store.state().number == 9
 
 
-def test_a_document_is_read_and_names_its_version(store: Store) -> None:
-    made = drafted()
-    text = f"# {VERSION_MARK} of {CREATED_MARK}"
-    version = store.publish(Draft(made.manifest, made.files | {"card.md": text.encode()}))
+def test_a_document_is_rendered_with_its_version_s_name(store: Store) -> None:
+    def write(manifest: Manifest) -> dict[str, str]:
+        return {"card.md": f"# {manifest.version} of {manifest.created}"}
+
+    version = store.publish(replace(drafted(), write_documents=write))
     created = store.manifest(version).created
     assert store.document(version, "card.md") == f"# {version} of {created}"
     assert store.document(version, "report.html") is None
+
+
+def test_no_text_of_a_document_is_replaced(store: Store) -> None:
+    """Releases before marked the places of name and time by these characters."""
+    text = "\N{REPLACEMENT CHARACTER}version \N{REPLACEMENT CHARACTER}created"
+    version = store.publish(replace(drafted(), write_documents=lambda _manifest: {"card.md": text}))
+    assert store.document(version, "card.md") == text
+
+
+def test_a_document_that_cannot_be_rendered_leaves_no_version(store: Store) -> None:
+    def write(manifest: Manifest) -> dict[str, str]:
+        raise ValueError(manifest.version)
+
+    with pytest.raises(ValueError, match=r"^tiny-"):
+        store.publish(replace(drafted(), write_documents=write))
+    assert store.versions() == []
+    assert list((store.root / "versions").iterdir()) == []

@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -14,7 +15,8 @@ import pytest
 from peerloan.loan import Definition, Loans, TextColumn, parse_definition
 from peerloan.model import LevelTable, NumberTable, Policy, Scorecard
 from peerloan.model.arithmetic import margin, to_unit
-from peerloan.registry import TrainedOn
+from peerloan.registry import Manifest, TrainedOn
+from peerloan.reports import documents
 from peerloan.reports import model_card as card
 from peerloan.reports.model_card import model_card, policy_in_words
 from peerloan.reports.score_points import as_points, exact_lines, score
@@ -82,12 +84,30 @@ def shown(
     trained_on: TrainedOn = TRAINED_ON,
     policy: Policy = POLICY,
 ) -> str:
-    return model_card("additive", definition, trained_on, METRICS, {"auc": (0.7, 0.7246)}, policy)
+    manifest = Manifest(
+        format=1,
+        arithmetic=1,
+        version="additive-1",
+        model=definition.model,
+        candidate="additive",
+        kind="scorecard",
+        created="2026-01-01T00:00:00+00:00",
+        trained_on=trained_on,
+        metrics=METRICS,
+        policy=policy,
+        libraries={},
+        golden=(),
+        files={},
+        intervals={"auc": (0.7, 0.7246)},
+    )
+    return model_card(manifest, definition)
 
 
 def test_the_card_says_what_for_on_what_and_how_good() -> None:
     text = shown()
-    assert text.startswith("# cars: additive\n")
+    assert text.startswith(
+        "# cars: additive\n\nVersion `additive-1`, made 2026-01-01T00:00:00+00:00.\n"
+    )
     assert "between day 1 and day 90 after the decision" in text
     assert "2,000 loans, of which 100 are late" in text
     assert f"`{'f' * 64}`" in text
@@ -142,7 +162,8 @@ def test_nothing_in_a_name_is_read_as_markdown() -> None:
     assert len(re.findall(r"(?<!\\)\|", line)) == 5
 
 
-def test_it_needs_no_training_library() -> None:
+@pytest.mark.parametrize("module", [card, documents])
+def test_reports_need_no_training_library(module: ModuleType) -> None:
     """Even where none of them is installed: a policy is changed there, too."""
     code = """
 import importlib.util, sys
@@ -150,10 +171,11 @@ import importlib.util, sys
 class Blocked:
     def find_spec(self, name, path=None, target=None):
         if name.partition(".")[0] in ("sklearn", "xgboost", "pyarrow", "scipy", "matplotlib",
-                                      "optbinning", "imblearn", "jinja2"):
+                                      "optbinning", "imblearn", "onnx", "pandas"):
             raise ModuleNotFoundError(name)
         if name.startswith("peerloan.") and name.split(".")[1] not in ("loan", "model", "stats",
-            "registry", "reports", "regular_files", "atomic_files", "private_files", "threads"
+            "registry", "reports", "regular_files", "atomic_files", "private_files", "threads",
+            "errors"
         ):
             raise ModuleNotFoundError(name)
 
@@ -163,7 +185,7 @@ card = importlib.util.module_from_spec(spec)
 sys.modules["card"] = card
 spec.loader.exec_module(card)
 """
-    command = [sys.executable, "-c", code, str(Path(card.__file__))]
+    command = [sys.executable, "-c", code, str(Path(str(module.__file__)))]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 

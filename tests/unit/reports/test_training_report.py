@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import replace
 from html.parser import HTMLParser
 from typing import Literal
@@ -14,15 +15,19 @@ from msgspec.structs import replace as replace_field
 from peerloan.loan import Definition, parse_definition
 from peerloan.model import Encoding, LevelTable, NumberTable, Policy, Scorecard
 from peerloan.model.arithmetic import margin, to_unit
-from peerloan.registry import OnnxParts, TrainedOn
-from peerloan.reports.training_report import training_report
+from peerloan.registry import Manifest, OnnxParts, TrainedOn
+from peerloan.reports.data import TrainingReport, decode_report
+from peerloan.reports.documents import new_version_documents
 from peerloan.stats.arrays import Numbers
+from peerloan.training import report_data
 from peerloan.training.calibration import cross_fitted
-from peerloan.training.candidate_result import Group, Later, Study, trade_off
+from peerloan.training.candidate_result import Later, Study
 from peerloan.training.candidates import Settings
 from peerloan.training.evaluation import FIGURES, figures
 from peerloan.training.resampling import Resampling
 from peerloan.training.search import Found, Trial, choose
+from peerloan.training.table import Group
+from peerloan.training.trade_off import trade_off
 
 LOANS, FOLDS = 2_000, 4
 TEXT = """
@@ -109,6 +114,30 @@ def study_of(
     )
 
 
+def documents(study: Study) -> Mapping[str, str]:
+    """The documents of the version, as they stand in its bundle."""
+    manifest = Manifest(
+        format=1,
+        arithmetic=1,
+        version="additive-1",
+        model="cars",
+        candidate=study.trial.candidate,
+        kind="scorecard",
+        created="2026-01-01T00:00:00+00:00",
+        trained_on=study.trained_on,
+        metrics=study.metrics,
+        policy=study.policy,
+        libraries={},
+        golden=(),
+        files={},
+    )
+    return new_version_documents(study.definition, report_data.training_report(study))(manifest)
+
+
+def training_report(study: Study) -> str:
+    return documents(study)["report.html"]
+
+
 LATER = Later("next.csv", cross_fitted(GOOD.margins, LATE, FOLD)[::2] + 1, LATE[::2])
 GROUP = Group("town", tuple("A" if place % 3 else None for place in range(LOANS)))
 FULL = replace(study_of(), later=LATER, groups=(GROUP,))
@@ -134,7 +163,9 @@ class Page(HTMLParser):
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.add(tag)
         for name, value in attrs:
+            # A strict Content-Security-Policy admits neither handlers nor styles of elements.
             assert not name.startswith("on")
+            assert name != "style"
             if name == "id":
                 self.ids.append(value or "")
             if name in ("href", "src"):
@@ -164,6 +195,20 @@ def section(text: str, name: str) -> str:
     rest = text[start + 4 :]
     end = rest.find("<h2")
     return " ".join(re.sub(r"<[^>]+>", " ", rest[: end if end > 0 else None]).split())
+
+
+def test_the_page_is_rendered_from_the_data_that_stand_beside_it(page: str) -> None:
+    written = documents(FULL)
+    report = decode_report(written["report.json"])
+    assert isinstance(report, TrainingReport)
+    assert (report.version, report.created) == ("additive-1", "2026-01-01T00:00:00+00:00")
+    assert report == replace_field(
+        report_data.training_report(FULL), version=report.version, created=report.created
+    )
+    assert written["report.html"] == page
+    assert "Version <code>additive-1</code>, made 2026-01-01T00:00:00+00:00" in page
+    assert [fold.auc for fold in report.folds] == [fold["auc"] for fold in GOOD.by_fold]
+    assert report.trial.mean == {name: GOOD.mean(name) for name in FIGURES}
 
 
 @pytest.mark.parametrize("kind", ["full", "bare", "onnx"])

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from peerloan import uuid7
 from peerloan.loan import Loans, default_definition, distinct
-from peerloan.model import Cause, Said, said_of
-from peerloan.scoring.arrow_text import by_place, ids_of, inputs_of, reasons_of
+from peerloan.model import BatchReasons, ReasonKey
+from peerloan.scoring.arrow_text import ids_of, inputs_of, reason_columns, reason_lists
 
 DEFINITION = default_definition()
 NUMBERS = st.none() | st.floats(allow_nan=False, allow_infinity=False) | st.just(-0.0)
@@ -46,29 +46,31 @@ def test_reasons_are_those_of_each_loan(
     contributions = np.array(
         [data.draw(st.lists(points, min_size=width, max_size=width)) for _ in rows]
     )
-    said = said_of(Loans.of(DEFINITION, rows), contributions)
-    assert len({msgspec.json.encode(each) for each in said.causes}) == len(said.causes)
-    texts = [msgspec.json.encode(each).decode() for each in said.causes]
+    reasons = BatchReasons.of(Loans.of(DEFINITION, rows), contributions)
+    assert len({msgspec.json.encode(key) for key in reasons.keys}) == len(reasons.keys)
+    texts = [msgspec.json.encode(key).decode() for key in reasons.keys]
     expected = [
         [
-            Cause(i, row[i], own[i])
+            ReasonKey(i, row[i], own[i])
             for i in sorted(range(width), key=lambda i: -own[i])
             if own[i] > 0
         ][:4]
         for row, own in zip(rows, contributions.tolist(), strict=True)
     ]
     # As they are written: 0.0 and -0.0 would be equal otherwise.
-    assert reasons_of(texts, said) == [msgspec.json.encode(each).decode() for each in expected]
-    columns = [each.to_pylist() for each in by_place(texts, said)]
+    assert reason_lists(texts, reasons.places) == [
+        msgspec.json.encode(each).decode() for each in expected
+    ]
+    columns = [each.to_pylist() for each in reason_columns(texts, reasons.places)]
     assert [[text for text in own if text is not None] for own in zip(*columns, strict=True)] == [
         [msgspec.json.encode(each).decode() for each in own] for own in expected
     ]
 
 
 def test_a_loan_without_reasons_keeps_its_place() -> None:
-    said = Said(np.array([[0, -1], [-1, -1], [1, 0]]), [])
-    assert reasons_of(['"a"', '"b"'], said) == ['["a"]', "[]", '["b","a"]']
-    assert [json.loads(each) for each in reasons_of([], Said(np.full((2, 4), -1), []))] == [[], []]
+    places = np.array([[0, -1], [-1, -1], [1, 0]])
+    assert reason_lists(['"a"', '"b"'], places) == ['["a"]', "[]", '["b","a"]']
+    assert [json.loads(each) for each in reason_lists([], np.full((2, 4), -1))] == [[], []]
 
 
 def test_zeros_that_are_written_differently_are_distinct() -> None:

@@ -75,20 +75,6 @@ def test_chance_alone_stays_below_its_level_19_times_of_20() -> None:
     assert 0.03 < above < 0.08
 
 
-def test_auc_counts_a_tie_half_and_leaves_missing_out() -> None:
-    values = np.array([1, 2, 2, 3, np.nan])
-    assert measures.auc(values, np.array([0, 0, 1, 1, 1])) == 3.5 / 4
-    assert measures.auc(values, np.zeros(5, dtype=np.int64)) is None
-
-
-def test_levels_without_meaning_have_no_auc_to_speak_of() -> None:
-    rng = np.random.default_rng(1)
-    late = (rng.random(2_000) < 0.1).astype(np.int64)
-    found = measures.level_auc(rng.integers(0, 200, 2_000), late)
-    assert found == pytest.approx(0.5, abs=0.06)
-    assert measures.level_auc(late.copy(), late) == 1
-
-
 def test_rank_correlations_by_hand() -> None:
     nan = np.nan
     columns = np.array(

@@ -1,4 +1,4 @@
-"""Calibration: it finds what is wrong with margins, and reliability says how wrong they are."""
+"""Calibration: it finds what is wrong with margins."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import math
 import numpy as np
 import pytest
 
-from peerloan.model import arithmetic
+from peerloan.model import Calibration
 from peerloan.model.encoding import Encoding
 from peerloan.registry import OnnxParts
 from peerloan.stats.arrays import Numbers
-from peerloan.training.calibration import Calibration, cross_fitted, reliability
+from peerloan.training.calibration import cross_fitted, fit_calibration
 
 
 def logistic(margins: Numbers) -> Numbers:
@@ -31,7 +31,7 @@ def outcomes(margins: Numbers, seed: int = 1) -> Numbers:
 @pytest.mark.parametrize(("slope", "intercept"), [(1.0, 0.0), (0.4, -1.5), (2.5, 0.7)])
 def test_a_known_slope_and_intercept_are_found(slope: float, intercept: float) -> None:
     margins = np.random.default_rng(5).normal(-1, 1, 200_000)
-    found = Calibration.fit(margins, outcomes(slope * margins + intercept))
+    found = fit_calibration(margins, outcomes(slope * margins + intercept))
     assert found.slope == pytest.approx(slope, rel=0.03)
     assert found.intercept == pytest.approx(intercept, abs=0.04)
     assert found.apply(np.array([2.0])) == pytest.approx(2 * found.slope + found.intercept)
@@ -43,29 +43,29 @@ def test_two_margins_take_the_late_rates_that_they_have() -> None:
     margins = np.repeat([-3.0, 5.0], 20)
     late = np.concatenate([np.ones(2), np.zeros(18), np.ones(8), np.zeros(12)])
     low, high = (2 * 11 / 12 + 18 / 32) / 20, (8 * 11 / 12 + 12 / 32) / 20
-    found = Calibration.fit(margins, late)
+    found = fit_calibration(margins, late)
     assert found.apply(np.array([-3.0, 5.0])) == pytest.approx([log_odds(low), log_odds(high)])
 
 
 def test_scaling_the_margins_changes_nothing_in_the_result() -> None:
     margins = np.random.default_rng(5).normal(0, 1, 1_000)
     late = outcomes(margins)
-    calibrated = Calibration.fit(margins, late).apply(margins)
+    calibrated = fit_calibration(margins, late).apply(margins)
     for factor, shift in ((1e-4, 0.0), (1e3, 500.0), (1.0, -40.0)):
         other = margins * factor + shift
-        assert Calibration.fit(other, late).apply(other) == pytest.approx(calibrated, abs=1e-5)
+        assert fit_calibration(other, late).apply(other) == pytest.approx(calibrated, abs=1e-5)
 
 
 def test_the_calibrated_mean_is_the_late_rate() -> None:
     margins = np.random.default_rng(5).normal(3, 2, 5_000)
     late = outcomes(0.5 * margins - 5)
-    calibrated = logistic(Calibration.fit(margins, late).apply(margins))
+    calibrated = logistic(fit_calibration(margins, late).apply(margins))
     assert calibrated.mean() == pytest.approx(late.mean(), rel=1e-3)
 
 
 def test_margins_that_are_all_equal_take_the_late_rate() -> None:
     late = np.array([1.0, 0, 0, 0] * 25)
-    found = Calibration.fit(np.full(100, 0.3), late)
+    found = fit_calibration(np.full(100, 0.3), late)
     assert found.slope > 0
     assert logistic(found.apply(np.array([0.3])))[0] == pytest.approx(0.25)
 
@@ -73,7 +73,7 @@ def test_margins_that_are_all_equal_take_the_late_rate() -> None:
 def test_margins_that_rank_the_wrong_way_round_are_not_turned() -> None:
     margins = np.random.default_rng(5).normal(0, 1, 2_000)
     late = outcomes(-2 * margins)
-    found = Calibration.fit(margins, late)
+    found = fit_calibration(margins, late)
     assert 0 < found.slope < 1e-5
     assert logistic(found.apply(margins)) == pytest.approx(late.mean(), rel=1e-4)
 
@@ -81,64 +81,16 @@ def test_margins_that_rank_the_wrong_way_round_are_not_turned() -> None:
 def test_margins_that_part_the_outcomes_without_an_error_keep_a_finite_slope() -> None:
     margins = np.arange(40.0)
     late = (margins > 25).astype(np.float64)
-    found = Calibration.fit(margins, late)
+    found = fit_calibration(margins, late)
     assert 0.05 < found.slope < 5
     assert (np.sign(found.apply(margins)) == np.sign(late - 0.5)).mean() > 0.9
 
 
 def test_a_calibration_goes_into_a_bundle_as_it_is() -> None:
-    found = Calibration(2.0, -1.0)
-    assert isinstance(found, arithmetic.Calibration)
-    assert OnnxParts(b"", Encoding(()), found).calibration.slope == 2.0
-
-
-# Reliability
-
-
-def test_reliability_by_hand() -> None:
-    # Ten bins of two loans each, with margins -9, -8 … 10; late are the last six and the first.
-    margins = np.arange(-9.0, 11.0)
-    late = np.array([1.0] + [0] * 13 + [1] * 6)
-    found = reliability(margins, late)
-    p = logistic(margins)
-    expected = [(p[i] + p[i + 1]) / 2 for i in range(0, 20, 2)]
-    observed = [0.5, 0, 0, 0, 0, 0, 0, 1, 1, 1]
-    assert found.loans == (2,) * 10
-    assert found.expected == pytest.approx(expected)
-    assert found.observed == pytest.approx(observed)
-    distances = [abs(a - b) for a, b in zip(expected, observed, strict=True)]
-    assert found.error == pytest.approx(sum(distances) / 10)
-
-
-def test_the_error_weighs_a_bin_by_its_loans() -> None:
-    # Equal margins share a bin, in whatever order they come.
-    margins = np.array([0.0] * 30 + [math.log(3)] * 10)
-    late = np.array([1.0] * 6 + [0] * 24 + [1] * 10)
-    order = np.random.default_rng(1).permutation(40)
-    for found in (reliability(margins, late), reliability(margins[order], late[order])):
-        assert found.loans == (30, 10)
-        assert found.expected == pytest.approx((0.5, 0.75))
-        assert found.observed == pytest.approx((0.2, 1.0))
-        assert found.error == pytest.approx((30 * 0.3 + 10 * 0.25) / 40)
-
-
-def test_true_margins_are_reliable_and_others_show_how_they_are_not() -> None:
-    margins = np.random.default_rng(5).normal(-2, 1, 100_000)
-    late = outcomes(margins)
-    right = reliability(margins, late)
-    assert (right.slope, right.intercept) == pytest.approx((1, 0), abs=0.05)
-    assert right.error < 0.005
-    assert all(9_999 <= loans <= 10_001 for loans in right.loans)
-    wrong = reliability(2 * margins + 1, late)
-    assert (wrong.slope, wrong.intercept) == pytest.approx((0.5, -0.5), abs=0.05)
-    assert wrong.error > 0.03
-
-
-def test_a_slope_that_is_negative_is_told_as_such() -> None:
-    margins = np.random.default_rng(5).normal(0, 1, 2_000)
-    assert reliability(margins, outcomes(-margins)).slope == pytest.approx(-1, abs=0.15)
-    even = reliability(np.zeros(10), np.array([1.0, 0] * 5))
-    assert (even.slope, even.intercept, even.error) == (0, 0, 0)
+    margins = np.random.default_rng(5).normal(0, 1, 1_000)
+    found = fit_calibration(margins, outcomes(margins))
+    assert isinstance(found, Calibration)
+    assert OnnxParts(b"", Encoding(()), found).calibration == found
 
 
 # Out of fold
@@ -152,7 +104,7 @@ def test_no_loan_is_calibrated_by_its_own_fold() -> None:
     before = cross_fitted(margins, late, fold)
     for number in range(3):
         own = fold == number
-        expected = Calibration.fit(margins[~own], late[~own]).apply(margins[own])
+        expected = fit_calibration(margins[~own], late[~own]).apply(margins[own])
         assert (before[own] == expected).all()
         turned = np.where(own, 1 - late, late)
         after = cross_fitted(margins, turned, fold)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from peerloan.stats.arrays import Numbers
-from peerloan.training.evaluation import FIGURES, auc_interval, figures
+from peerloan.training.evaluation import FIGURES, figures
 
 
 def margins_of(probabilities: list[float]) -> Numbers:
@@ -54,38 +54,3 @@ def test_margins_without_an_error_have_the_best_figures() -> None:
     for name in ("auc", "gini", "ks", "average_precision", "recall"):
         assert found[name] == 1.0
     assert found["brier"] == pytest.approx(0, abs=1e-12)
-
-
-# Hanley and McNeil (1982), Radiology 143, table I: ratings of 58 normal and 51 abnormal images.
-NORMAL, ABNORMAL = (33, 6, 6, 11, 2), (3, 2, 2, 11, 33)
-
-
-def test_the_published_area_and_its_standard_error() -> None:
-    ratings = np.concatenate([np.repeat(np.arange(5.0), n) for n in (NORMAL, ABNORMAL)])
-    late = np.repeat([0.0, 1.0], [58, 51])
-    auc = figures(late, ratings, 0.0)["auc"]
-    assert auc == pytest.approx(0.893, abs=5e-4)
-    low, high = auc_interval(late, auc)
-    assert (high - auc) / 1.96 == pytest.approx(0.032, abs=1e-3)
-    assert auc - low == pytest.approx(high - auc)
-
-
-def test_the_interval_of_four_loans_by_hand() -> None:
-    # AUC 3/4 of 2 and 2: q1 = 0.6, q2 = 9/14, and (3/16 + 0.0375 + 9/14 − 9/16) / 4.
-    late = np.array([0.0, 0, 1, 1])
-    deviation = math.sqrt((3 / 16 + (0.6 - 9 / 16) + (9 / 14 - 9 / 16)) / 4)
-    low, high = auc_interval(late, 0.75)
-    assert low == pytest.approx(0.75 - 1.96 * deviation)
-    assert high == 1.0
-
-
-def test_an_interval_stays_between_0_and_1_and_shrinks_with_more_loans() -> None:
-    few, many = np.array([0.0, 1] * 10), np.array([0.0, 1] * 1_000)
-    low, high = auc_interval(few, 1.0)
-    assert high == 1.0
-    assert low == pytest.approx(0.79, abs=0.02)
-    assert auc_interval(few, 0.0) == pytest.approx((0.0, 1 - low))
-    assert 0 < auc_interval(few, 0.02)[0] < 0.005
-    assert auc_interval(few, 0.06)[0] == 0.0
-    widths = [high - low for low, high in (auc_interval(few, 0.7), auc_interval(many, 0.7))]
-    assert widths[1] == pytest.approx(widths[0] / 10, rel=0.05)

@@ -7,8 +7,9 @@ import math
 import numpy as np
 import pytest
 
+from peerloan.reports.data import Fairness, GroupFairness
 from peerloan.stats.intervals import wilson
-from peerloan.training.fairness import Fairness, Treated, check_fairness
+from peerloan.training.fairness import check_fairness
 
 
 def book(*groups: tuple[str | None, int, int, int, int]) -> Fairness:
@@ -28,7 +29,7 @@ def book(*groups: tuple[str | None, int, int, int, int]) -> Fairness:
     )
 
 
-def group(found: Fairness, name: str) -> Treated:
+def group(found: Fairness, name: str) -> GroupFairness:
     return next(each for each in found.groups if each.name == name)
 
 

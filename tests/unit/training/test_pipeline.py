@@ -18,11 +18,13 @@ from peerloan.book import BookError, open_book
 from peerloan.loan import Checks, Definition, Loans, default_definition, parse_definition
 from peerloan.model import Calibration, NumberTable, Policy, Scorecard, probabilities
 from peerloan.registry import Bundle, BundleError, Store, StoreError
+from peerloan.reports.data import decode_report
+from peerloan.reports.pages import report_page
 from peerloan.sample_data import batches
 from peerloan.stats.arrays import Numbers
-from peerloan.training import CANDIDATES, Aim, Outcome, TrainingError, recalibrate, train
+from peerloan.stats.calibration import reliability
+from peerloan.training import CANDIDATES, Aim, PublishedCandidate, TrainingError, recalibrate, train
 from peerloan.training import pipeline as run_module
-from peerloan.training.calibration import reliability
 from peerloan.training.candidates import Settings
 from peerloan.training.evaluation import FIGURES
 from peerloan.training.fit_encoding import fit_encoding
@@ -141,7 +143,7 @@ class Run:
     """A training run: its store, what it gave, and what it told of its progress."""
 
     store: Store
-    outcomes: list[Outcome]
+    outcomes: list[PublishedCandidate]
     told: list[tuple[str, float]]
 
 
@@ -201,7 +203,11 @@ def test_a_manifest_holds_figures_intervals_candidates_and_the_trade_off(first_r
 def test_report_and_card_stand_in_the_bundle(first_run: Run) -> None:
     for outcome in first_run.outcomes:
         folder = first_run.store.root / "versions" / outcome.version
-        assert {"report.html", "card.md"} <= set(first_run.store.manifest(outcome.version).files)
+        manifest = first_run.store.manifest(outcome.version)
+        assert {"report.json", "report.html", "card.md"} <= set(manifest.files)
+        data = decode_report((folder / "report.json").read_bytes())
+        assert (data.version, data.created) == (outcome.version, manifest.created)
+        assert report_page(data, manifest) == (folder / "report.html").read_text("utf-8")
         report = (folder / "report.html").read_text("utf-8")
         card = (folder / "card.md").read_text("utf-8")
         for name in CANDIDATES:
@@ -278,7 +284,8 @@ def test_the_definition_in_a_bundle_says_what_was_seen(tmp_path: Path, rows: Row
     assert set(seen["purpose"].levels) == {*before["purpose"].levels, "moon 🏰"}
     assert seen["grade"] == before["grade"]
     assert bundle.profile.usual("emp_length") is None
-    warnings = Checks(seen).loan({"purpose": "house 2", "loan_amnt": 200_000}).warnings
+    checked = Checks(seen).loan({"purpose": "house 2", "loan_amnt": 200_000})
+    warnings = list(map(str, checked.warnings))
     assert warnings[0].startswith("loan_amnt: 200,000 US dollars is outside the range seen")
     assert warnings[1].startswith("purpose: 'house 2' was not seen in training")
 
@@ -680,7 +687,7 @@ def test_a_recalibrated_version_keeps_its_aim_or_takes_another(
 ) -> None:
     first = version_of("additive")
     policy = Policy.by_aim("capacity", 0.1, store.manifest(first).trade_off)
-    version = store.revise(first, policy, {})
+    version = store.revise(first, policy)
     outcome = recalibrate(version, open_book(newer_book), store)
     manifest = store.manifest(outcome.version)
     assert (manifest.policy.aim, manifest.policy.aim_value) == ("capacity", 0.1)

@@ -15,9 +15,10 @@ from peerloan.model import Policy, Scorecard
 from peerloan.registry import OnnxParts
 from peerloan.sample_data import batches
 from peerloan.stats.arrays import Numbers
+from peerloan.stats.calibration import Reliability
 from peerloan.training import CANDIDATES
 from peerloan.training import search as search_module
-from peerloan.training.calibration import Calibration, Reliability
+from peerloan.training.calibration import fit_calibration
 from peerloan.training.candidates import Settings
 from peerloan.training.evaluation import FIGURES, figures
 from peerloan.training.search import Found, Trial, choose, quick, read_grids, search
@@ -256,7 +257,7 @@ def test_figures_are_of_margins_calibrated_without_the_loans_own_fold(toys: Toys
     assert set(only.by_fold[0]) == set(FIGURES)
     for number, found in enumerate(only.by_fold):
         own = only.fold == number
-        scale = Calibration.fit(only.margins[~own], late[~own])
+        scale = fit_calibration(only.margins[~own], late[~own])
         due = figures(late[own], scale.apply(only.margins[own]), THRESHOLD)
         assert found == pytest.approx(due, abs=1e-12)
     # As they come, these margins say that nearly every loan is late.

@@ -15,6 +15,7 @@ from peerloan.book.parts import BookError, Progress
 from peerloan.book.quality.doubts import codes_in_words
 from peerloan.book.reader import Book, show_column
 from peerloan.book.validation import check_separator
+from peerloan.errors import PeerLoanError
 from peerloan.loan import Suggestions
 from peerloan.loan.definition import reserved_fault
 from peerloan.loan.text import (
@@ -40,7 +41,7 @@ _ROLE_DOUBTS = {
 _ID_WORDS = frozenset({"id", "uuid", "guid", "key", "nr"})
 
 
-class _LeftOutError(Exception):
+class _LeftOutError(PeerLoanError):
     """A column that can't be drafted as a field; says why."""
 
 

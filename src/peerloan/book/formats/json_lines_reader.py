@@ -16,6 +16,7 @@ from peerloan.book.formats.foreign_files import expect_text
 from peerloan.book.formats.json_columns import Kinds, kinds_of, make_column, type_of
 from peerloan.book.formats.text_stream import open_stream
 from peerloan.book.parts import MOST_COLUMNS, BookError, EmptyFileError, Part, is_no_table, shown
+from peerloan.errors import PeerLoanError
 from peerloan.loan import Problem
 
 ENDINGS = (".jsonl", ".jsonl.gz", ".ndjson", ".ndjson.gz")
@@ -26,7 +27,7 @@ _EXPECTED = "a JSON object with each key once"
 _LONGEST = 1 << 22
 _PART_ROWS = 16_384
 _HEAD = 1 << 12
-_PART_BYTES = 1 << 24
+PART_BYTES = 1 << 24
 # A row may lack most of many keys, and has a cell for each in a part.
 _PART_CELLS = 1 << 22
 
@@ -42,7 +43,7 @@ class _Chunk(NamedTuple):
     position: int
 
 
-class WrongLineError(ValueError):
+class WrongLineError(PeerLoanError, ValueError):
     """A line that is no row; says what it is."""
 
 
@@ -153,7 +154,7 @@ class JsonLinesFile:
                             f"{broken:,} of the first {number:,} rows, such as {error} in row "
                             f"{number}"
                         ) from None
-                if len(rows) + len(wrong) == most_rows or size >= _PART_BYTES:
+                if len(rows) + len(wrong) == most_rows or size >= PART_BYTES:
                     yield _Chunk(rows, numbers, wrong, raw.tell())
                     rows, numbers, wrong, size = [], [], [], 0
             if rows or wrong:

@@ -22,7 +22,7 @@ from peerloan.stats.arrays import Codes
 # Problems of a group that are shown one by one.
 _EXAMPLES = 20
 # Ranges of rows that are kept of a group: a book may have a wrong value in every second row.
-_MOST_RANGES = 1_000_000
+MOST_RANGES = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -200,7 +200,7 @@ class _Group:
                 Problem(row, self.field, self._expected, cell)
                 for row, cell in zip(rows[:room].tolist(), given(room), strict=True)
             ]
-        if self._ranges < _MOST_RANGES:
+        if self._ranges < MOST_RANGES:
             self._spans.append(spans_of(np.stack([rows, rows], axis=1)))
             self._ranges += len(self._spans[-1])
 

@@ -23,7 +23,7 @@ from peerloan.book.validation import Batch
 from peerloan.loan import MAX_RUN_COMPARISONS, Definition, Field, Label, Suggestions
 from peerloan.loan.decoding import unusual_rows
 from peerloan.loan.text import counted, share_of, show_given, show_number, stands_for_missing
-from peerloan.loan.validation import doubt
+from peerloan.loan.validation import unusual_value
 from peerloan.stats.arrays import Codes
 
 # Unseen levels that are named.
@@ -35,7 +35,7 @@ _FEW, _FEW_TO_SCORE = 10, 30
 # So many values beyond what 95 % of the loans trained on do not exceed are no drift.
 _NEARLY_ALL = 0.95
 # Rows that are compared with one another, 8 bytes each while they are collected.
-_MOST_COMPARED = 20_000_000
+MOST_COMPARED = 20_000_000
 # A doubt about fewer rows than this share is said, but refuses no book.
 GRAVE_SHARE = 0.01
 _MISSING = "does it stand for missing? Then leave the cell empty"
@@ -184,7 +184,7 @@ class _EqualRows:
         self._count = 0
 
     def add(self, batch: Batch) -> None:
-        if self._count < _MOST_COMPARED:
+        if self._count < MOST_COMPARED:
             self._rows.add(batch.loans, None if batch.labels is None else batch.labels == 1)
         self._count += batch.loans.size
 
@@ -365,9 +365,9 @@ class _Texts:
 
     def _doubt(self, level: str) -> str | None:
         field = self._field
-        unseen = doubt(field, level, self._suggestions) if field.seen_levels else None
+        unseen = unusual_value(field, level, self._suggestions) if field.seen_levels else None
         if not stands_for_missing(level) or level in field.levels:
-            return unseen
+            return None if unseen is None else str(unseen)
         if unseen is None and self._scoring:
             return None
         also = "" if field.missing else ", and set missing = true in the definition"

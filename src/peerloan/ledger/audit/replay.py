@@ -9,7 +9,7 @@ counted as `near`, not as identical.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -20,12 +20,12 @@ from peerloan import uuid7
 from peerloan.database.engine import Database
 from peerloan.database.tables import challenges, decisions, versions
 from peerloan.ledger.queries import of_time
-from peerloan.ledger.records import Kept, Version, as_json
-from peerloan.ledger.stored_inputs import InputReader
+from peerloan.ledger.records import Kept, Version, warnings_json
+from peerloan.ledger.stored_inputs import InputReader, InputUnreadable
 from peerloan.ledger.write.reason_json import ReasonTexts
-from peerloan.loan import Checked, Loans, Value
-from peerloan.model import BANDS, Reason, probabilities, said_of
-from peerloan.registry import ONNX_TOLERANCE, Bundle, BundleError, Store, StoreError
+from peerloan.loan import Checked, Loans, LoanWarning
+from peerloan.model import BANDS, Reason
+from peerloan.registry import ONNX_TOLERANCE, Bundle, Decisions, RegistryError, Store
 
 # At most this many faults of a kind are shown; the others are counted.
 SHOWN = 20
@@ -112,7 +112,7 @@ class Replay:
     def _open(self, version: Version) -> _Replayer | None:
         try:
             bundle = self._store.load(version.version)
-        except (BundleError, StoreError) as error:
+        except RegistryError as error:
             self.report.why_missing[version] = str(error)
             return None
         if bundle.digest != version.digest:
@@ -139,14 +139,14 @@ class _Replayer:
         readable: list[Kept] = []
         loans: list[Checked] = []
         for each in some:
-            checked = self._inputs.read(each.inputs)
-            if isinstance(checked, str):
+            try:
+                loans.append(self._inputs.read(each.inputs))
+            except InputUnreadable as error:
                 report.unreadable += 1
                 if len(report.unreadable_shown) < SHOWN:
-                    report.unreadable_shown.append(Unreadable(uuid7.text(each.id), checked))
+                    report.unreadable_shown.append(Unreadable(uuid7.text(each.id), str(error)))
             else:
                 readable.append(each)
-                loans.append(checked)
         for each, loan, found in zip(readable, loans, self._decide(readable, loans), strict=True):
             kept = Replayed(
                 *(each.margin, each.probability, each.late, each.version.threshold),
@@ -154,14 +154,25 @@ class _Replayer:
             )
             if self._same(kept, found, report):
                 continue
-            # Older releases took `true` and `True` for two values, one of which was unseen then.
-            exact = self._exact_inputs.read(each.inputs)
-            if isinstance(exact, Checked) and exact.values != loan.values:
-                (before,) = self._decide([each], [exact])
+            before = self._decide_as_before(each, loan)
+            if before is not None:
                 if self._same(kept, before, report):
                     continue
                 found = min(found, before, key=lambda other: _differences(kept, other))
             _add_differences(report, each, kept, found)
+
+    def _decide_as_before(self, decision: Kept, loan: Checked) -> Replayed | None:
+        """Decide as earlier releases did, to which `true` and `True` were two values; None if that
+        makes no difference.
+        """
+        try:
+            exact = self._exact_inputs.read(decision.inputs)
+        except InputUnreadable:
+            return None
+        if exact.values == loan.values:
+            return None
+        (replayed,) = self._decide([decision], [exact])
+        return replayed
 
     def _same(self, kept: Replayed, found: Replayed, report: Report) -> bool:
         """Return whether a decision was reproduced; if so, count it."""
@@ -173,38 +184,46 @@ class _Replayer:
             return False
         return True
 
-    def _decide(self, some: Sequence[Kept], loans: Sequence[Checked]) -> Iterable[Replayed]:
+    def _decide(self, some: Sequence[Kept], loans: Sequence[Checked]) -> list[Replayed]:
+        """What the version decides on these loans now."""
         bundle = self._bundle
-        rows = [each.values for each in loans]
-        columns = Loans.of(bundle.definition, rows)
-        margins, contributions = bundle.score_many(columns)
-        reasons: Sequence[str | None]
-        if contributions is not None:
-            reasons = self._texts.of_many(said_of(columns, contributions))
-        else:
-            for i, each in enumerate(some):
-                # It was decided on alone, perhaps: a runtime may add in another order then.
-                if margins[i] != each.margin:
-                    margins[i] = bundle.model.margin(rows[i])
-            # Only those that were asked for: they take milliseconds.
-            reasons = [
-                None if each.reasons is None else self._explained(row)
-                for each, row in zip(some, rows, strict=True)
-            ]
-        threshold = bundle.policy.threshold
-        warnings = [
-            _warnings(each.warnings, loan.warnings + self._usual)
-            for each, loan in zip(some, loans, strict=True)
+        columns = Loans.of(bundle.definition, [loan.values for loan in loans])
+        # Only reasons that were asked for: an ONNX version takes milliseconds for a loan's.
+        asked = [i for i, each in enumerate(some) if each.reasons is not None]
+        decisions = bundle.decide_many(columns, explain=asked)
+        found = [
+            *map(
+                Replayed,
+                *(decisions.margins.tolist(), decisions.probabilities.tolist()),
+                *(decisions.late.tolist(), [bundle.policy.threshold] * len(some)),
+                *(decisions.bands.tolist(), self._reasons(decisions)),
+                (
+                    _warnings_json(each.warnings, loan.warnings + self._usual)
+                    for each, loan in zip(some, loans, strict=True)
+                ),
+            )
         ]
-        return map(
-            Replayed,
-            *(margins.tolist(), probabilities(margins).tolist()),
-            *(bundle.policy.late_many(margins).tolist(), [threshold] * len(rows)),
-            *(bundle.policy.bands_many(margins).tolist(), reasons, warnings),
-        )
+        if not bundle.is_additive:
+            for i, (each, loan) in enumerate(zip(some, loans, strict=True)):
+                # It was decided on alone, perhaps: a runtime may add in another order then.
+                if found[i].margin != each.margin:
+                    one = bundle.decide(loan.values, explain=False)
+                    found[i] = found[i]._replace(
+                        margin=one.margin,
+                        probability=one.probability,
+                        late=one.late,
+                        band=BANDS.index(one.band),
+                    )
+        return found
 
-    def _explained(self, values: Sequence[Value]) -> str | None:
-        return as_json(self._bundle.explain(values, self._bundle.model.score(values)[1]))
+    def _reasons(self, decisions: Decisions) -> list[str | None]:
+        if decisions.reasons is None:
+            return [None] * len(decisions.margins)
+        texts = self._texts.of_many(decisions.reasons)
+        return [
+            text if is_explained else None
+            for text, is_explained in zip(texts, decisions.explained.tolist(), strict=True)
+        ]
 
 
 def count(database: Database, since_ms: int = 0, until_ms: int | None = None) -> int:
@@ -234,20 +253,18 @@ def refers_to(database: Database, version: str) -> int:
         )
 
 
-def _warnings(kept: str | None, found: list[str]) -> str | None:
-    """Return a loan's warnings as the ledger stores them.
+def _warnings_json(kept: str | None, warnings: list[LoanWarning]) -> str | None:
+    """Encode a loan's warnings as the ledger stores them.
 
-    If the stored ones differ only in a suggested level ("did you mean"), these are returned:
-    suggestions are limited for each request, so they can't be reproduced.
+    Returns `kept` if it differs only in suggested levels: a request's suggestions are limited, so
+    they do not follow from the loan alone.
     """
-    if not found:
-        return None
     try:
         before = _texts.decode(kept or "[]")
     except msgspec.MsgspecError:
         before = []
-    same = len(before) == len(found) and all(map(_agrees, before, found))
-    return kept if same else as_json(found)
+    same = len(before) == len(warnings) and all(map(_agrees, before, map(str, warnings)))
+    return kept if warnings and same else warnings_json(warnings)
 
 
 def _agrees(kept: str, found: str) -> bool:

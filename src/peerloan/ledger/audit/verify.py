@@ -12,10 +12,11 @@ from sqlalchemy import Connection, func, select, text
 from peerloan import uuid7
 from peerloan.database import tables
 from peerloan.database.engine import Database
-from peerloan.database.snapshot import raw_records, snapshot, take_any_text
+from peerloan.database.snapshot import snapshot
 from peerloan.ledger.audit.chain_openings import Chains, Written
 from peerloan.ledger.audit.chain_walk import Sealed, Step, Walk
 from peerloan.ledger.audit.findings import SHOWN, Finding, Findings
+from peerloan.ledger.audit.raw_rows import raw_records, take_any_text
 from peerloan.ledger.records import COLUMNS, VALUES
 from peerloan.ledger.seal import Seal, record_mac, record_name, values_digest, version_digest
 from peerloan.loan.text import counted

@@ -20,7 +20,7 @@ from peerloan.database.errors import (
     LedgerError,
     LedgerUnavailable,
     RecordRefused,
-    reason,
+    first_line,
 )
 from peerloan.ledger.retention import forget_keys
 from peerloan.ledger.seal import Seal
@@ -33,15 +33,16 @@ log = logging.getLogger(__name__)
 # Longest time that a request waits for its commit.
 LIMIT_SECONDS = 8.0
 # Limits of one transaction: decisions, and bytes of their loans.
-_MOST, _MOST_BYTES = 10_000, 16_000_000
-_LOOK_SECONDS = 0.5
+MOST_DECISIONS, _MOST_BYTES = 10_000, 16_000_000
+# The threads check the waiting entries and the database at least this often.
+LOOK_SECONDS = 0.5
 # If nothing was written for this long, check whether the database is available.
 _IDLE_SECONDS = 2.0
 # How long the first reader of `down` waits for the first check of the database.
 _FIRST_SECONDS = 1.0
 # Wait up to 25 % of the last commit (at most 1 ms) so that clients that were just answered can join
 # the batch; don't wait if 16 entries are there already.
-_PATIENCE, _MOST_PATIENCE_SECONDS, _ENOUGH = 0.25, 0.001, 16
+PATIENCE_SHARE, MOST_PATIENCE_SECONDS, _ENOUGH = 0.25, 0.001, 16
 _FORGET_SECONDS = 600.0
 # Smaller corrections of the clock are normal and not reported.
 _AHEAD_MS = 1_000
@@ -103,6 +104,7 @@ class Writer:
         self._turn = threading.Lock()
         self._thread: threading.Thread | None = None
         self._wake, self._all = threading.Event(), threading.Event()
+        self._closed = threading.Event()
         self._expected, self._patience, self._gathers = 1, 0.0, False
         self._chain: Chain | None = None
         self._down: str | None = None
@@ -137,7 +139,7 @@ class Writer:
     @property
     def runs(self) -> bool:
         """Whether callers may still be notified; ends shortly after the main thread does."""
-        if threading.main_thread().is_alive():
+        if threading.main_thread().is_alive() and not self._closed.is_set():
             return True
         return self._thread is not None and self._thread.is_alive()
 
@@ -157,6 +159,13 @@ class Writer:
         if self._gathers and len(self._queue) >= self._expected:
             self._all.set()
 
+    def close(self) -> None:
+        """Commit what was handed over, close the chain and end the threads. Call `put` no more."""
+        self._closed.set()
+        self._wake.set()
+        if self._thread is not None:
+            self._thread.join(LIMIT_SECONDS)
+
     def _begin(self) -> None:
         """Start the threads if they don't run yet."""
         if self._thread is None:
@@ -171,9 +180,9 @@ class Writer:
         main = threading.main_thread()
         head_at = time.monotonic() + HEAD_MS / 1000
         forget_at = time.monotonic() + _FORGET_SECONDS
-        while main.is_alive() or self._queue:
+        while (main.is_alive() and not self._closed.is_set()) or self._queue:
             self._at = time.monotonic()
-            self._wake.wait(_LOOK_SECONDS)
+            self._wake.wait(LOOK_SECONDS)
             self._wake.clear()
             if self._down is not None:
                 self._try_again()
@@ -214,7 +223,7 @@ class Writer:
         keys = set()
         decisions = size = 0
         newest = b""
-        while self._queue and decisions < _MOST and size < _MOST_BYTES:
+        while self._queue and decisions < MOST_DECISIONS and size < _MOST_BYTES:
             waiting = self._queue.popleft()
             if waiting.told:  # it timed out
                 continue
@@ -246,7 +255,7 @@ class Writer:
             outcomes = [LedgerUnavailable("the ledger's writer failed")] * len(batch)
         else:
             taken = time.perf_counter() - began
-            self._patience = min(_PATIENCE * taken, _MOST_PATIENCE_SECONDS)
+            self._patience = min(PATIENCE_SHARE * taken, MOST_PATIENCE_SECONDS)
             self._expected = min(len(batch) + len(self._queue), _ENOUGH)
             self._count(batch, outcomes, taken)
         self._note_look()
@@ -277,7 +286,7 @@ class Writer:
                 if isinstance(error, KeyInUse):
                     return [error]
                 log.error("a decision was refused by the ledger's database: %s", error)
-                return [RecordRefused(reason(error))]
+                return [RecordRefused(first_line(error))]
         # Store them one by one, in the order of ids: a bad entry fails only its own request.
         return [outcome for entry in entries for outcome in self._kept([entry])]
 
@@ -301,7 +310,7 @@ class Writer:
         """Mark the ledger as unavailable, so that `put` refuses at once. Returns why."""
         if self._down is None:
             log.error("the ledger is unavailable: %s", error)
-        self._down = why = reason(error)
+        self._down = why = first_line(error)
         return why
 
     def _refuse_waiting(self, why: str) -> None:
@@ -333,7 +342,7 @@ class Writer:
             else:
                 self._chain.write_head()
         except LedgerError as error:
-            self._down = reason(error)
+            self._down = first_line(error)
         except Exception:
             log.exception("the ledger's writer failed; trying again")
         else:
@@ -359,8 +368,7 @@ class Writer:
     def _watch(self) -> None:
         """Refuse entries that waited longer than the limit, even if the database never answers."""
         set_back = False
-        while True:
-            time.sleep(_LOOK_SECONDS)
+        while not self._closed.wait(LOOK_SECONDS):
             set_back = self._note_clock(set_back)
             overdue = time.monotonic() - LIMIT_SECONDS
             keys = set()

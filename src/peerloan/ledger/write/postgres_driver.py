@@ -13,7 +13,7 @@ import psycopg
 from psycopg import sql
 
 from peerloan.database.engine import Database
-from peerloan.database.errors import KeyInUse, LedgerUnavailable, RecordRefused, reason
+from peerloan.database.errors import KeyInUse, LedgerUnavailable, RecordRefused, first_line
 from peerloan.database.postgres_timeout import Limited
 from peerloan.ledger.records import COLUMNS
 from peerloan.ledger.write.driver import CLAIM, KEY_COLUMNS, Claim, Row
@@ -230,11 +230,11 @@ class _postgres_errors:  # noqa: N801
     def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
         if isinstance(error, psycopg.errors.LockNotAvailable):
             # While decisions are written, only an idempotency key can be locked.
-            raise KeyInUse(reason(error)) from error
+            raise KeyInUse(first_line(error)) from error
         if isinstance(error, psycopg.DataError | psycopg.IntegrityError):
-            raise RecordRefused(reason(error)) from error
+            raise RecordRefused(first_line(error)) from error
         if error is not None and isinstance(error, psycopg.Error):
-            raise LedgerUnavailable(reason(error)) from error
+            raise LedgerUnavailable(first_line(error)) from error
         sqlalchemy_error = getattr(error, "orig", None)
         if sqlalchemy_error is not None:
-            raise LedgerUnavailable(reason(sqlalchemy_error)) from error
+            raise LedgerUnavailable(first_line(sqlalchemy_error)) from error

@@ -7,36 +7,36 @@ from functools import lru_cache
 
 import msgspec
 
-from peerloan.model import Cause, Reason, Said
+from peerloan.model import BatchReasons, Reason, ReasonKey
 from peerloan.registry import Bundle
 
-# A reason's text takes about 300 bytes.
-_TEXTS_KEPT = 65_536
+# One takes about 300 bytes.
+_CACHED_TEXTS = 65_536
 
 
 class ReasonTexts:
-    """Makes the reasons of a version's decisions as JSON, and caches their texts."""
+    """Encodes the reasons of a version's decisions as JSON, and caches the text of each reason."""
 
     def __init__(self, bundle: Bundle) -> None:
         self._bundle = bundle
         self._names = bundle.definition.names
-        self._cached_text = lru_cache(maxsize=_TEXTS_KEPT)(self._text)
+        self._cached = lru_cache(maxsize=_CACHED_TEXTS)(self._encode)
 
-    def of_many(self, said: Said) -> list[str]:
-        """Return the reasons of each loan, encoded as by `records.as_json`."""
-        texts = self.each(said.causes)
+    def of_many(self, reasons: BatchReasons) -> list[str]:
+        """The reasons of each loan, as `records.as_json` encodes them."""
+        texts = self.of_keys(reasons.keys)
         return [
             f"[{','.join([texts[place] for place in places if place >= 0])}]"
-            for places in said.places.tolist()
+            for places in reasons.places.tolist()
         ]
 
-    def each(self, causes: Sequence[Cause]) -> list[str]:
-        """Return the JSON of each reason."""
-        # Not cached for 0: 0.0 and -0.0 are one cache key, but are written differently.
-        return [(self._cached_text if cause.value != 0 else self._text)(cause) for cause in causes]
+    def of_keys(self, keys: Sequence[ReasonKey]) -> list[str]:
+        """Encode each reason by itself."""
+        # The cache takes 0.0 and −0.0 for one key; in JSON they are two.
+        return [(self._cached if key.value != 0 else self._encode)(key) for key in keys]
 
-    def _text(self, cause: Cause) -> str:
-        position, value, points = cause
+    def _encode(self, key: ReasonKey) -> str:
+        position, value, contribution = key
         sentence = self._bundle.sentence(position, value)
-        reason = Reason(self._names[position], value, points, sentence)
+        reason = Reason(self._names[position], value, contribution, sentence)
         return msgspec.json.encode(reason).decode()

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from peerloan.database.engine import Database
-from peerloan.database.errors import LedgerUnavailable, RecordRefused, reason
+from peerloan.database.errors import LedgerUnavailable, RecordRefused, first_line
 from peerloan.ledger.records import COLUMNS
 from peerloan.ledger.write.driver import CLAIM, KEY_COLUMNS, Claim, Row
 from peerloan.ledger.write.entries import Key
@@ -128,6 +128,6 @@ class _SqliteErrors:
 
     def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
         if isinstance(error, sqlite3.IntegrityError | sqlite3.DataError | sqlite3.InterfaceError):
-            raise RecordRefused(reason(error)) from error
+            raise RecordRefused(first_line(error)) from error
         if isinstance(error, sqlite3.Error):
-            raise LedgerUnavailable(f"{self._file}: {reason(error)}") from error
+            raise LedgerUnavailable(f"{self._file}: {first_line(error)}") from error

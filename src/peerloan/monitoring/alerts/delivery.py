@@ -32,14 +32,15 @@ from urllib.error import HTTPError, URLError
 import msgspec
 from sqlalchemy import select, update
 
+from peerloan.clock import DAY_MS
 from peerloan.database import Database
 from peerloan.database.tables import deliveries, events
-from peerloan.ledger.outcome_parsing import DAY_MS
+from peerloan.errors import PeerLoanError
 from peerloan.monitoring.config import PlanError, Tell, Webhook
 
 log = logging.getLogger(__name__)
 # Time limits of a whole call, however slowly it proceeds.
-_WEBHOOK_SECONDS, _COMMAND_SECONDS = 10.0, 60.0
+WEBHOOK_SECONDS, COMMAND_SECONDS = 10.0, 60.0
 # Of a command's standard error.
 _MAX_STDERR_BYTES = 4_096
 # First and longest wait after a failure, and when to give up.
@@ -50,7 +51,7 @@ _MEDIA_TYPE = "application/cloudevents+json; charset=UTF-8"
 _AT_ONCE, _TURN_SECONDS = 500, 60.0
 
 
-class NotTold(Exception):
+class NotTold(PeerLoanError):
     """Why an event could not be delivered, without secrets."""
 
 
@@ -169,12 +170,12 @@ class _Call:
         # A socket's timeout applies to each read, and not to name resolution.
         thread = threading.Thread(target=self._open, args=(request,), name="webhook", daemon=True)
         thread.start()
-        thread.join(_WEBHOOK_SECONDS)
+        thread.join(WEBHOOK_SECONDS)
         if not self._result:
             for connection in self._opened:
                 with contextlib.suppress(OSError, AttributeError):
                     connection.sock.shutdown(socket.SHUT_RDWR)
-            raise TimeoutError(f"took longer than {_WEBHOOK_SECONDS:.0f} s")
+            raise TimeoutError(f"took longer than {WEBHOOK_SECONDS:.0f} s")
         if isinstance(result := self._result[0], Exception):
             raise result
         return result
@@ -183,7 +184,7 @@ class _Call:
         handlers = (_NoRedirect, _Http(self._connection), _Https(self._connection))
         opener = urllib.request.build_opener(*handlers)
         try:
-            with opener.open(request, timeout=_WEBHOOK_SECONDS) as answer:
+            with opener.open(request, timeout=WEBHOOK_SECONDS) as answer:
                 self._result.append(answer.status)
         except Exception as error:  # raised in the waiting thread
             self._result.append(error)
@@ -255,9 +256,9 @@ def _run(command: tuple[str, ...], event: str) -> None:
         except OSError as error:
             raise NotTold(f"{command[0]}: {error.strerror}") from None
         try:
-            process.communicate(event.encode(), timeout=_COMMAND_SECONDS)
+            process.communicate(event.encode(), timeout=COMMAND_SECONDS)
         except subprocess.TimeoutExpired:
-            limit = f"{_COMMAND_SECONDS:.0f} s"
+            limit = f"{COMMAND_SECONDS:.0f} s"
             raise NotTold(f"{command[0]}: took longer than {limit}") from None
         finally:
             if process.returncode is None:

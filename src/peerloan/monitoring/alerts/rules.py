@@ -15,7 +15,7 @@ from typing import Annotated, Literal, NamedTuple
 import msgspec
 from msgspec import Meta
 
-from peerloan.monitoring.performance import Calibration as Calibrated
+from peerloan.monitoring.performance import CalibrationFigures
 from peerloan.stats.estimate import Estimate
 from peerloan.stats.psi import Psi
 
@@ -116,7 +116,9 @@ def of_performance(
             yield Spoken(rule, level, "auc", auc.value, expected[0])
 
 
-def of_calibration(rules: Rules, calibration: Calibrated, eased: bool = False) -> Iterator[Spoken]:
+def of_calibration(
+    rules: Rules, calibration: CalibrationFigures, eased: bool = False
+) -> Iterator[Spoken]:
     """Yield an alert if there are more or fewer late loans than expected."""
     ratio = calibration.ratio
     sure = Estimate.of_ratio(calibration.late, calibration.expected, WRONG)

@@ -6,33 +6,24 @@ known by one of them, and what was committed late stands behind that one like an
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any
 from uuid import UUID
 
 import numpy as np
-from sqlalchemy import Connection, insert, select, text, update
+from sqlalchemy import Connection, insert, select, update
 
 from peerloan import uuid7
 from peerloan.clock import now_ms
 from peerloan.database import Database
-from peerloan.database.errors import LedgerError, LedgerUnavailable, reason
+from peerloan.database.errors import LedgerError
 from peerloan.database.snapshot import snapshot
 from peerloan.database.tables import chains, counted, decisions, watchers
-from peerloan.ledger.row_batches import counts as row_counts
-from peerloan.ledger.row_batches import measured
+from peerloan.ledger.decision_stream import decision_batches
 from peerloan.ledger.write.chain_opening import DEAD_MS, HEAD_MS
 from peerloan.monitoring.counting.counts import Counts
-from peerloan.monitoring.counting.deduplication import (
-    COLUMNS,
-    HOUR_MS,
-    Decision,
-    Decisions,
-    Latest,
-)
+from peerloan.monitoring.counting.deduplication import Decision, Decisions, Latest
 from peerloan.monitoring.counting.opened_versions import Versions
 from peerloan.monitoring.counting.storage import Hour, add_counts
 from peerloan.registry import Store
@@ -43,11 +34,6 @@ _AT_ONCE, _READ = 20_000, 5_000
 # and still be found at once. What comes later is found when its writer tells of it, in a minute.
 _LATE_MS = 600_000
 _FIRST = bytes(16)
-_ROWS = (
-    f"SELECT {{}}, time_ms / {HOUR_MS}, {', '.join(COLUMNS[2:])} "  # noqa: S608
-    "FROM decisions WHERE id > {} ORDER BY id"
-)
-_SIZES = "SELECT octet_length(inputs) FROM decisions WHERE id > %s ORDER BY id"
 
 
 class CountedElsewhere(LedgerError):
@@ -182,9 +168,9 @@ def _stream(
     last = connection.execute(newest).scalar()
     end = uuid7.milliseconds(last.bytes) if last else 0
     begin = end
+    columns = Decision._fields[2:]
     with (
-        _driver_errors(connection),
-        _batches(connection, start) as some,
+        decision_batches(connection, start, columns, _AT_ONCE) as some,
         ThreadPoolExecutor(1) as ahead,
     ):
         # The next ones are read while some are counted.
@@ -194,38 +180,6 @@ def _stream(
             yield Decisions.of(rows)
             begin, now = min(begin, uuid7.milliseconds(rows[0][0])), uuid7.milliseconds(rows[-1][0])
             progress((now - begin) / (end - begin) if end > begin else 1.0)
-
-
-@contextlib.contextmanager
-def _batches(connection: Connection, start: bytes) -> Iterator[Iterator[Sequence[Any]]]:
-    """By the driver's own cursors, for there may be millions of rows."""
-    driver: Any = connection.connection.driver_connection
-    if connection.dialect.name == "sqlite":
-        with contextlib.closing(driver.cursor()) as cursor:
-            cursor.execute(_ROWS.format("id", "?"), (start,))
-            yield measured(cursor, Decision._fields.index("inputs"), _AT_ONCE)
-        return
-    # The index is in this order; sorting would write all of it to the disk once more.
-    connection.execute(text("SET LOCAL enable_sort = off"))
-    after = (UUID(bytes=start),)
-    with (
-        driver.cursor("sizes", binary=True) as sizes,
-        driver.cursor("counting", binary=True) as cursor,
-    ):
-        sizes.itersize = _AT_ONCE
-        sizes.execute(_SIZES, after)
-        cursor.execute(_ROWS.format("uuid_send(id)", "%s"), after)
-        # Both see one state, as all that the connection asks.
-        yield map(cursor.fetchmany, row_counts((size for (size,) in sizes), _AT_ONCE))
-
-
-@contextlib.contextmanager
-def _driver_errors(connection: Connection) -> Iterator[None]:
-    driver: Any = connection.dialect.loaded_dbapi
-    try:
-        yield
-    except driver.Error as error:
-        raise LedgerUnavailable(reason(error)) from error
 
 
 def _fresh(every: dict[int, _Chain], some: Decisions) -> Sequence[int]:

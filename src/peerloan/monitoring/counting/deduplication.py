@@ -9,12 +9,11 @@ from uuid import UUID
 from sqlalchemy import Connection, select
 
 from peerloan import uuid7
+from peerloan.clock import DAY_MS, HOUR_MS
 from peerloan.database.tables import decisions
-from peerloan.ledger.outcome_parsing import DAY_MS
 from peerloan.ledger.queries import parts
 from peerloan.ledger.row_batches import batches
 
-HOUR_MS = 3_600_000
 # Loans of one day that are kept in mind; of the others the ledger is asked.
 _MOST = 1_000_000
 

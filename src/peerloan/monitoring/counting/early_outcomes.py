@@ -12,11 +12,11 @@ from uuid import UUID
 from sqlalchemy import Connection, Select, select
 
 from peerloan import uuid7
+from peerloan.clock import HOUR_MS
 from peerloan.database.tables import decisions, outcomes, watchers
 from peerloan.ledger.early_outcomes import early_by_version, is_early
 from peerloan.ledger.queries import parts
 from peerloan.monitoring.counting.counts import Counts, Outcomes, add_outcomes
-from peerloan.monitoring.counting.deduplication import HOUR_MS
 from peerloan.monitoring.counting.opened_versions import Versions
 from peerloan.monitoring.counting.outcomes import changes
 from peerloan.monitoring.counting.storage import Hour

@@ -9,7 +9,7 @@ from sqlalchemy import Connection
 from peerloan.ledger.queries import known_versions
 from peerloan.ledger.stored_inputs import InputReader
 from peerloan.monitoring.counting.counts import Counting
-from peerloan.registry import Bundle, BundleError, Store, StoreError, StoreFault
+from peerloan.registry import Bundle, BundleError, Store, StoreError
 
 
 class Opened(NamedTuple):
@@ -47,8 +47,6 @@ class Versions:
             bundle = self._store.load(version.version)
             if bundle.digest != version.digest:
                 raise BundleError("is not the version that decided: its digest is another")
-        except StoreFault:
-            raise
         except (BundleError, StoreError) as error:
             self.missing[version.version] = str(error)
             return None

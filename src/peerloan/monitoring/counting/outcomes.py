@@ -8,13 +8,13 @@ from uuid import UUID
 import numpy as np
 from sqlalchemy import Connection, select, update
 
+from peerloan.clock import HOUR_MS
 from peerloan.database import Database
 from peerloan.database.tables import decisions, outcomes, watchers
 from peerloan.ledger.challenger_scores import challenges_of
 from peerloan.ledger.queries import parts
 from peerloan.monitoring.counting.counts import Counts, add_outcomes
 from peerloan.monitoring.counting.decisions import Progress, advance
-from peerloan.monitoring.counting.deduplication import HOUR_MS
 from peerloan.monitoring.counting.opened_versions import Versions
 from peerloan.monitoring.counting.storage import Hour, add_counts
 from peerloan.registry import Store
@@ -102,11 +102,11 @@ def changes(
             hour = Hour(time_ms // HOUR_MS, version, source or "")
             counts = found.setdefault(hour, counting.nothing())
             add_outcomes(counts.outcomes, {int(counting.cells(np.array(margin))): change})
-            challenger, probability = challenged.get(made.bytes, (0, 0.0))
-            other = versions.open(challenger) if challenger else None
-            if other is not None and 0 < probability < 1:
-                own = int(other.counting.cells(np.log(probability / (1 - probability))))
-                add_outcomes(counts.challengers.setdefault(challenger, {}), {own: change})
+            score = challenged.get(made.bytes)
+            other = None if score is None else versions.open(score.version)
+            if score is not None and score.margin is not None and other is not None:
+                cell = int(other.counting.cells(np.array(score.margin)))
+                add_outcomes(counts.challengers.setdefault(score.version, {}), {cell: change})
     return found
 
 

@@ -1,4 +1,4 @@
-"""What watching keeps in the ledger: the counts of each hour, and the figures of each day."""
+"""What monitoring stores: the counts of each hour, the figures of each day, and how far it came."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Literal, NamedTuple
 
 import msgspec
-from sqlalchemy import Connection, Select, delete, insert, select, tuple_
+from sqlalchemy import Connection, Select, delete, insert, select, tuple_, update
 
+from peerloan.database.errors import LedgerError
 from peerloan.database.tables import counts as table
-from peerloan.database.tables import figures
+from peerloan.database.tables import figures, watchers
 from peerloan.ledger.queries import parts
 from peerloan.monitoring.counting.counts import Counts, Outcomes
 
@@ -90,3 +91,23 @@ def keep_figures(
     key = {"version": version, "kind": kind, "day": day}
     connection.execute(delete(figures).filter_by(**key))
     connection.execute(insert(figures).values(figures=_encode(found).decode(), **key))
+
+
+def read_judged_ms(connection: Connection) -> int:
+    """Up to when the rules were applied (milliseconds since 1970); 0 for never."""
+    return int(connection.execute(select(watchers.c.judged_ms)).scalar_one())
+
+
+def advance_judged_ms(connection: Connection, moment: int) -> None:
+    """Note that the rules were applied up to a moment; raises LedgerError if another process did
+    so meanwhile.
+    """
+    earlier = update(watchers).where(watchers.c.judged_ms < moment)
+    if not connection.execute(earlier.values(judged_ms=moment)).rowcount:
+        raise LedgerError("another process applies the rules now")
+
+
+def set_back_judged_ms(connection: Connection, judged_ms: int, moment: int) -> None:
+    """Put an earlier moment in the place of `judged_ms`, unless that has changed meanwhile."""
+    same = update(watchers).where(watchers.c.judged_ms == judged_ms)
+    connection.execute(same.values(judged_ms=moment))

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from optbinning import OptimalBinning
-from optbinning.binning import cp
 from sklearn.linear_model import LogisticRegression
 
 from peerloan.loan import Field, Loans
@@ -18,6 +17,7 @@ from peerloan.model import Encoding, Scorecard
 from peerloan.model.encoding import to_single
 from peerloan.registry import OnnxParts
 from peerloan.stats.arrays import Numbers
+from peerloan.training.candidates import binning_solver
 from peerloan.training.candidates.base import SEED, Progress, Settings
 from peerloan.training.compile.onnx import logistic_graph
 from peerloan.training.compile.scorecard import compile_bins
@@ -30,22 +30,7 @@ _OUTLIER = 20.0
 # Of a constant column, which gets one bin. Here, because fits run beside one another in threads.
 warnings.filterwarnings("ignore", module="optbinning")
 _LARGEST = float(np.finfo(np.float32).max)
-_solver = cp.cp_model.CpSolver
-
-
-def _solver_without_signals() -> Any:
-    """The solver of optimal bins, which leaves Ctrl-C to Python.
-
-    It would otherwise take SIGINT for itself, in the whole process, and not give it back: during a
-    fit Ctrl-C would end one search for bins, after it the process, before anything is cleaned away.
-    """
-    solver = _solver()
-    solver.parameters.catch_sigint_signal = False
-    return solver
-
-
-# The library makes its solver itself, and takes no settings for it.
-cp.cp_model.CpSolver = _solver_without_signals
+binning_solver.leave_signals_to_python()
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from peerloan.loan.text import counted
+from peerloan.reports.wording import are, loans, percent, plain, several, show_rate, signed
 from peerloan.stats.measures import Rate
 from peerloan.training.exploration.measure import Bin, Far, Feature, Numeric, Study
-from peerloan.training.wording import are, loans, percent, plain, several, show_rate, signed
 
 # Below this share of late loans accuracy says nothing of use.
 _MINORITY = 0.2

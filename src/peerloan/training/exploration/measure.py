@@ -23,7 +23,7 @@ from peerloan.book import (
     read_loans,
 )
 from peerloan.loan import Definition, Field, Loans
-from peerloan.stats import measures
+from peerloan.stats import discrimination, measures
 from peerloan.stats.arrays import Codes, Numbers
 from peerloan.stats.measures import Rate
 from peerloan.training.exploration.binning import Bins, Kind, bin_field, order_values
@@ -181,7 +181,7 @@ def measure(
     read = _read(book, definition, progress)
     overall = Rate.of(int(read.late.sum()), read.loans.size)
     features, binned = [], {}
-    fold = first_folds(read.loans, read.late, measures.FOLDS)
+    fold = first_folds(read.loans, read.late, discrimination.FOLDS)
     for done, field in enumerate(definition.fields):
         progress("measuring features", done / len(definition.fields))
         bins = binned[field.name] = bin_field(field, read.loans)
@@ -287,9 +287,9 @@ def _feature(field: Field, loans: Loans, bins: Bins, late: Codes, fold: Codes) -
         by_chance=None
         if information is None
         else measures.information_by_chance(len(size), n_bad, loans.size - n_bad),
-        auc=measures.level_auc(bins.codes, late, fold)
+        auc=discrimination.level_auc(bins.codes, late, fold)
         if values is None
-        else measures.auc(values, late),
+        else discrimination.auc(values, late),
         correlation=None if values is None else _with_label(values, late),
         numeric=_numeric(field, np.sort(numbers)) if len(numbers) else None,
     )

@@ -6,15 +6,15 @@ from collections.abc import Mapping, Sequence
 
 from markupsafe import Markup, escape
 
-from peerloan.reports import plots
+from peerloan.reports import charts
+from peerloan.reports.charts import Tone
 from peerloan.reports.templating import render
+from peerloan.reports.wording import interval, percent, plain, signed
 from peerloan.training.exploration.findings import Finding, is_high, is_too_few, reading
 from peerloan.training.exploration.measure import Bin, Feature, Matrix, Progress, Study
-from peerloan.training.wording import interval, percent, plain, signed
 
-# Of so many features plots are drawn, each of which takes a fifth of a second; more hardly anyone
-# looks through.
-_MOST_DRAWN = 200
+# Charts are drawn of so many features; hardly anyone looks through more.
+MOST_DRAWN = 200
 
 
 def show_page(
@@ -25,7 +25,7 @@ def show_page(
     """The page as HTML; it asks for nothing from anywhere."""
     drawn = {}
     ranked = sorted(study.features, key=lambda feature: -(feature.information or 0))
-    best = {feature.name for feature in ranked[:_MOST_DRAWN]}
+    best = {feature.name for feature in ranked[:MOST_DRAWN]}
     detailed = [feature for feature in study.features if feature.name in best]
     for done, feature in enumerate(detailed):
         progress("drawing", done / len(detailed))
@@ -80,7 +80,7 @@ def _sentence(finding: Finding, anchors: Mapping[str, str]) -> Markup:
     return Markup("").join(pieces)
 
 
-def _plots(feature: Feature, study: Study) -> dict[str, str]:
+def _plots(feature: Feature, study: Study) -> dict[str, str | Markup]:
     """The distribution with its caption, and the late rates."""
     caption, distribution = _distribution(feature)
     average = study.overall.rate
@@ -89,7 +89,7 @@ def _plots(feature: Feature, study: Study) -> dict[str, str]:
     return {
         "caption": caption,
         "distribution": distribution,
-        "rates": plots.bars(
+        "rates": charts.bars(
             f"Late rates by {feature.name}",
             [each.label for each in feature.bins],
             [each.rate.rate for each in feature.bins],
@@ -103,10 +103,10 @@ def _plots(feature: Feature, study: Study) -> dict[str, str]:
     }
 
 
-def _distribution(feature: Feature) -> tuple[str, str]:
+def _distribution(feature: Feature) -> tuple[str, Markup]:
     title = f"Distribution of {feature.name}"
     if feature.numeric is None:
-        return "Share of the loans", plots.bars(
+        return "Share of the loans", charts.bars(
             title,
             [each.label for each in feature.bins],
             [each.share for each in feature.bins],
@@ -114,13 +114,13 @@ def _distribution(feature: Feature) -> tuple[str, str]:
         )
     drawn = feature.numeric.histogram
     if drawn is None:
-        return "", ""
+        return "", Markup()
     caption = "Distribution"
     if drawn.log_x:
         caption += ", on a logarithmic axis"
     elif drawn.log_y:
         caption += ", loans on a logarithmic axis"
-    return caption, plots.histogram(
+    return caption, charts.histogram(
         title,
         drawn.edges,
         drawn.counts,
@@ -131,13 +131,13 @@ def _distribution(feature: Feature) -> tuple[str, str]:
     )
 
 
-def _tone(each: Bin, average: float) -> plots.Tone:
+def _tone(each: Bin, average: float) -> Tone:
     if is_too_few(each, average):
         return "muted"
     return "late" if is_high(each, average) else "accent"
 
 
-def _heat_map(title: str, matrix: Matrix) -> str:
+def _heat_map(title: str, matrix: Matrix) -> Markup:
     if not matrix.rows or len(matrix.columns) < 2:
-        return ""
-    return plots.heat_map(title, matrix.rows, matrix.columns, matrix.values)
+        return Markup()
+    return charts.heat_map(title, matrix.rows, matrix.columns, matrix.values)

@@ -18,16 +18,15 @@ from peerloan.ledger.outcomes import Known, latest
 from peerloan.ledger.queries import Wanted, find, known_versions, page, reach, was_purged
 from peerloan.loan.text import show_given
 from peerloan.model import BANDS
-from peerloan.web.api.openapi.decisions import MAX_LIMIT, USUAL_LIMIT
-from peerloan.web.api.predictions import as_json
 from peerloan.web.auth.authentication import only_caller
 from peerloan.web.auth.endpoint_scopes import needs
 from peerloan.web.http import problems
+from peerloan.web.http.limits import DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE
 from peerloan.web.http.problems import RequestError
 from peerloan.web.http.query_parameters import Parameters, refuse_parameters
-from peerloan.web.prediction import commit
-from peerloan.web.prediction.commit import database
+from peerloan.web.http.responses import as_json
 from peerloan.web.prediction.input_json import input_json
+from peerloan.web.services import services
 
 blueprint = Blueprint("decisions", __name__)
 log = logging.getLogger(__name__)
@@ -39,7 +38,7 @@ def fault(error: LedgerUnavailable) -> Response:
     """What the database says is for the log alone."""
     log.error("the ledger can't be read: %s", error)
     return problems.answer(
-        commit.unavailable("The ledger can't be read now; try again in a moment.")
+        problems.ledger_unavailable("The ledger can't be read now; try again in a moment.")
     )
 
 
@@ -50,9 +49,9 @@ def decision(decision: str) -> Response:
     refuse_parameters()
     wanted = _id(decision)
     caller = only_caller(request.environ)
-    kept = find(database(), [wanted], caller) if wanted else {}
+    kept = find(services().database, [wanted], caller) if wanted else {}
     if wanted is None or wanted not in kept:
-        if wanted is not None and was_purged(database(), wanted, caller):
+        if wanted is not None and was_purged(services().database, wanted, caller):
             raise RequestError(410, "Purged", f"the decision {decision} was made, and then purged")
         raise RequestError(404, "No Such Decision", f"there is no decision {show_given(decision)}")
     return as_json(_described(list(kept.values()))[0])
@@ -65,15 +64,15 @@ def decisions() -> Response:
     caller's own alone, a page looks among the newest so far, and may hold fewer than there are.
     """
     wanted, limit, before = _asked()
-    down_to = reach(database(), wanted, before)
-    kept, more = page(database(), wanted, limit, before, down_to)
+    down_to = reach(services().database, wanted, before)
+    kept, more = page(services().database, wanted, limit, before, down_to)
     last = kept[-1].id if more else down_to
     following = None if last is None else base64.urlsafe_b64encode(last).decode().rstrip("=")
     return as_json({"predictions": _described(kept), "next": following})
 
 
 def _described(kept: Sequence[Kept]) -> list[dict[str, Any]]:
-    with database().reading() as connection:
+    with services().database.reading() as connection:
         known = known_versions(connection)
         challenges = challenges_of(connection, [each.id for each in kept])
         outcomes = latest(connection, [each.id for each in kept])
@@ -81,8 +80,9 @@ def _described(kept: Sequence[Kept]) -> list[dict[str, Any]]:
     for each in kept:
         challenger = None
         if each.id in challenges:
-            number, probability = challenges[each.id]
-            challenger = {"version": known[number].version, "probability": probability}
+            score = challenges[each.id]
+            version = known[score.version].version
+            challenger = {"version": version, "probability": score.probability}
         described.append(
             {
                 **each.prediction(),
@@ -125,7 +125,7 @@ def _asked() -> tuple[Wanted, int, bytes | None]:
     """What a listing is of; raises RequestError that names each wrong parameter."""
     asked = Parameters(PARAMETERS)
     loan_id, version = asked.text("loan_id"), asked.text("version")
-    limit = asked.limit(USUAL_LIMIT, MAX_LIMIT)
+    limit = asked.limit(DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE)
     band = asked.choice("band", BANDS)
     times: dict[str, int | None] = {}
     for name in ("since", "until"):

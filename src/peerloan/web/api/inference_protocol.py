@@ -5,7 +5,6 @@ A loan's fields are named tensors with one value a loan, and so are the answer's
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -17,37 +16,38 @@ from peerloan.loan import Definition, Field, Problem
 from peerloan.loan.spelling import Spelling
 from peerloan.loan.text import show_given
 from peerloan.web.api import tensors
-from peerloan.web.api.predictions import MAX_BODY_BYTES, as_json, champion, serving, shadow
 from peerloan.web.api.tensors import HEADER_LENGTH, OUTPUTS, Column, Output, TensorError
-from peerloan.web.auth.endpoint_scopes import free, needs
+from peerloan.web.auth.endpoint_scopes import needs, public
 from peerloan.web.http.json_errors import refuse_binary
+from peerloan.web.http.limits import MAX_BODY_BYTES
 from peerloan.web.http.problems import RequestError, sentence
 from peerloan.web.http.query_parameters import refuse_parameters
 from peerloan.web.http.request_body import read_body
-from peerloan.web.prediction.commit import keep
-from peerloan.web.prediction.input_json import column_inputs
+from peerloan.web.http.responses import as_json
+from peerloan.web.prediction.commit import Submission
 from peerloan.web.prediction.loan_parsing import read_columns
-from peerloan.web.prediction.predict import Wanted, answer_many
-from peerloan.web.prediction.serving_models import Serving
+from peerloan.web.prediction.predict import ResponseOptions, answer_many
+from peerloan.web.prediction.serving_models import LoadedModel
+from peerloan.web.services import require_champion, services
 
 blueprint = Blueprint("protocol", __name__)
 _MOST_WARNINGS = 10
 
 
 @blueprint.get("/v2/health/live")
-@free
+@public
 def live() -> Response:
     """Whether this process answers and could load the champion that it was started for."""
-    if champion().unhealthy:
+    if services().serving_models.unhealthy:
         raise RequestError(503, "Unhealthy", "the champion was refused; the log says why")
     return as_json({"live": True})
 
 
 @blueprint.get("/v2/health/ready")
-@free
+@public
 def ready() -> Response:
     """Whether a verified champion is loaded."""
-    serving(champion())
+    require_champion()
     return as_json({"ready": True})
 
 
@@ -74,7 +74,7 @@ def metadata(model: str, version: str | None = None) -> Response:
         "outputs": [_tensor(name, datatype) for name, datatype in OUTPUTS.items()],
     }
     if bundle.warnings:
-        described["parameters"] = {"warnings": "; ".join(bundle.warnings)}
+        described["parameters"] = {"warnings": "; ".join(map(str, bundle.warnings))}
     return as_json(described)
 
 
@@ -105,21 +105,17 @@ def infer(model: str, version: str | None = None) -> Response:
     wanted = _wanted(asked)
     _refuse_misfits(now.bundle.definition, columns)
     values = {name: column.values for name, column in columns.items()}
-    loans = read_columns(now, values)
-    explained = Wanted(reasons="reasons" in wanted)
-    inputs = column_inputs(values)
+    loans, inputs = read_columns(now, values)
+    explained = ResponseOptions(reasons="reasons" in wanted)
     answer = answer_many(now, loans, explained)
-    followed = None
-    challenger = champion().challenger
-    # Not by the Serving, which another change of the aliases replaces meanwhile.
-    if challenger is not None and now.bundle is not challenger.bundle:
-        # Of fields that this version ignores any text is taken, which only this writer writes.
-        followed = shadow().following(json.dumps(values).encode(), answer)
+    held = services()
+    followed = held.shadow.following(answer, inputs)
 
-    def shape(body: dict[str, Any]) -> Response:
+    def render(body: dict[str, Any]) -> Response:
         return _response(model, now.bundle.version, asked, wanted, body)
 
-    return keep(answer, inputs, "protocol", explained, shape, content, followed)
+    submission = Submission("protocol", inputs, content, explained)
+    return held.committer.respond(answer, submission, render, followed)
 
 
 def _response(
@@ -147,17 +143,16 @@ def _response(
     return Response(body, headers=headers, content_type="application/octet-stream")
 
 
-def _served() -> dict[str, Serving]:
+def _served() -> dict[str, LoadedModel]:
     """The versions that are being served, the champion first; raises RequestError without one."""
-    here = champion()
-    current, challenger = serving(here), here.challenger
+    current, challenger = require_champion(), services().serving_models.challenger
     served = {current.bundle.version: current}
     if challenger is not None:
         served.setdefault(challenger.bundle.version, challenger)
     return served
 
 
-def _asked(model: str, version: str | None) -> Serving:
+def _asked(model: str, version: str | None) -> LoadedModel:
     """The version that a request is for; raises RequestError if it is not being served."""
     served = _served()
     current = next(iter(served.values()))

@@ -7,7 +7,7 @@ from itertools import islice
 from typing import Any
 
 import msgspec
-from flask import Blueprint, Response, current_app, request
+from flask import Blueprint, Response, request
 
 from peerloan.loan import Problem
 from peerloan.loan.text import has_control, show_given
@@ -22,15 +22,16 @@ from peerloan.registry import (
     StoreError,
     StoreFault,
 )
-from peerloan.web.api.predictions import MAX_BODY_BYTES, as_json, require_json
-from peerloan.web.auth.authentication import operator
+from peerloan.web.auth.authentication import require_operator
 from peerloan.web.auth.endpoint_scopes import needs
 from peerloan.web.auth.tokens import PROMOTE
 from peerloan.web.http import problems
+from peerloan.web.http.limits import MAX_BODY_BYTES, MAX_NAMES, MAX_WHY
 from peerloan.web.http.problems import RequestError
 from peerloan.web.http.query_parameters import refuse_parameters
-from peerloan.web.http.request_body import MAX_WHY, decode, read_body
-from peerloan.web.prediction.loan_parsing import MAX_NAMES
+from peerloan.web.http.request_body import decode, read_body
+from peerloan.web.http.responses import as_json, require_json
+from peerloan.web.services import services
 
 blueprint = Blueprint("models", __name__)
 log = logging.getLogger(__name__)
@@ -44,16 +45,12 @@ def fault(error: StoreFault) -> Response:
     return problems.answer(RequestError(503, "Store Fault", detail, headers={"Retry-After": "5"}))
 
 
-def _store() -> Store:
-    return current_app.extensions["store"]  # type: ignore[no-any-return]
-
-
 @blueprint.get("/v1/models")
 @needs("read")
 def models() -> Response:
     """Every version, oldest first, the champion, the challenger, and how they came to be so."""
     refuse_parameters()
-    store = _store()
+    store = services().store
     state = store.state()
     explanations, faults = store.explanations()
     for fault in faults:
@@ -73,7 +70,7 @@ def models() -> Response:
 def model(version: str) -> Response:
     """One version: what the list says of it, and its whole manifest."""
     refuse_parameters()
-    store = _store()
+    store = services().store
     manifest, digest = _read(store, version)
     aliases = _aliases(store.state(), version)
     described = {"version": version, "aliases": aliases} | _summary(manifest, digest)
@@ -84,10 +81,10 @@ def model(version: str) -> Response:
 @needs(PROMOTE)
 def promote(version: str) -> Response:
     """Make a version the champion; the history says which operator did, and why."""
-    who = operator()
+    who = require_operator()
     refuse_parameters()
     wanted = _promotion()
-    store = _store()
+    store = services().store
     _read(store, version)
     try:
         state = store.promote(version, **wanted, who=who)
@@ -99,8 +96,6 @@ def promote(version: str) -> Response:
             'promote with "breaking": true if callers are ready',
             reasons=error.reasons,
         ) from None
-    except StoreFault:
-        raise
     except (BundleError, StoreError) as error:
         raise RequestError(409, "Not Promoted", str(error)) from None
     return as_json(_change(state))
@@ -109,8 +104,6 @@ def promote(version: str) -> Response:
 def _read(store: Store, version: str) -> tuple[Manifest, str]:
     try:
         return store.read(version)
-    except StoreFault:
-        raise
     except StoreError:
         detail = f"there is no version {show_given(version)}"
         raise RequestError(404, "No Such Version", detail) from None

@@ -9,11 +9,10 @@ from itertools import islice
 from typing import Any, get_args
 
 import msgspec
-from flask import Blueprint, Response, current_app, request
+from flask import Blueprint, Response, request
 
-from peerloan.clock import moment
+from peerloan.clock import day_number, moment
 from peerloan.database import LedgerUnavailable
-from peerloan.ledger.outcome_parsing import number_of
 from peerloan.loan import Problem
 from peerloan.loan.text import show_given
 from peerloan.loan.validation import show_name
@@ -21,24 +20,21 @@ from peerloan.monitoring.alerts import events as kept
 from peerloan.monitoring.alerts.events import Event
 from peerloan.monitoring.counting.storage import Kind
 from peerloan.monitoring.queries import said_of
-from peerloan.registry import Store
-from peerloan.web.api.openapi.monitoring import MAX_DAYS, MAX_LIMIT, USUAL_LIMIT
-from peerloan.web.api.predictions import (
-    MAX_BODY_BYTES,
-    as_json,
-    champion,
-    require_json,
-    serving,
-)
 from peerloan.web.auth.authentication import caller_name
 from peerloan.web.auth.endpoint_scopes import needs
 from peerloan.web.http import problems
+from peerloan.web.http.limits import (
+    DEFAULT_PAGE_SIZE,
+    MAX_BODY_BYTES,
+    MAX_DRIFT_DAYS,
+    MAX_NAMES,
+    MAX_PAGE_SIZE,
+)
 from peerloan.web.http.problems import RequestError
 from peerloan.web.http.query_parameters import Parameters, refuse_parameters
 from peerloan.web.http.request_body import decode, read_body
-from peerloan.web.prediction import commit
-from peerloan.web.prediction.commit import database
-from peerloan.web.prediction.loan_parsing import MAX_NAMES
+from peerloan.web.http.responses import as_json, require_json
+from peerloan.web.services import require_champion, services
 
 blueprint = Blueprint("monitoring", __name__)
 log = logging.getLogger(__name__)
@@ -51,7 +47,7 @@ def fault(error: LedgerUnavailable) -> Response:
     """What the database says is for the log alone."""
     log.error("events and figures can't be read or written: %s", error)
     return problems.answer(
-        commit.unavailable("The ledger does not answer now; try again in a moment.")
+        problems.ledger_unavailable("The ledger does not answer now; try again in a moment.")
     )
 
 
@@ -61,14 +57,14 @@ def events() -> Response:
     """A page of events, the newest first; `next` is the cursor of the page after it."""
     asked = Parameters(("open", "limit", "cursor"))
     only_open = asked.choice("open", ("true", "false")) == "true"
-    limit = asked.limit(USUAL_LIMIT, MAX_LIMIT)
+    limit = asked.limit(DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE)
     cursor = asked.given("cursor")
     if cursor is not None and not _CURSOR.fullmatch(cursor):
         asked.refuse("cursor", "the `next` of the page before")
     asked.check()
     before = None if cursor is None else int(cursor)
     # One more than asked for tells whether there is another page.
-    found = kept.page(database(), limit + 1, before, only_open)
+    found = kept.page(services().database, limit + 1, before, only_open)
     following = str(found[limit - 1].number) if len(found) > limit else None
     return as_json({"events": [_shown(each) for each in found[:limit]], "next": following})
 
@@ -81,7 +77,7 @@ def acknowledge(event: str) -> Response:
     require_json()
     why = _why(read_body(request.environ, MAX_BODY_BYTES))
     try:
-        found = kept.acknowledge(database(), event, caller_name(request.environ), why)
+        found = kept.acknowledge(services().database, event, caller_name(request.environ), why)
     except kept.NoEvent:
         detail = f"there is no event {show_given(event)}"
         raise RequestError(404, "No Such Event", detail) from None
@@ -95,7 +91,7 @@ def acknowledge(event: str) -> Response:
 def drift() -> Response:
     """What was said of a version by day or by month, the oldest first, and what speaks now."""
     model, kind, since, until = _asked()
-    found = said_of(database(), model, kind, since, until)
+    found = said_of(services().database, model, kind, since, until)
     if found is None:
         _known(model)
         found = [], []
@@ -162,27 +158,26 @@ def _asked() -> tuple[str, Kind, int, int]:
     since, until = days
     if until is None:
         # Today counts.
-        after = number_of(datetime.now(UTC).date()) + 1
-        until = after if since is None else since + MAX_DAYS
+        after = day_number(datetime.now(UTC).date()) + 1
+        until = after if since is None else since + MAX_DRIFT_DAYS
     if since is None:
-        since = until - MAX_DAYS
-    if until - since > MAX_DAYS:
-        asked.refuse("until", f"at most {MAX_DAYS} days after since")
+        since = until - MAX_DRIFT_DAYS
+    if until - since > MAX_DRIFT_DAYS:
+        asked.refuse("until", f"at most {MAX_DRIFT_DAYS} days after since")
     asked.check()
     if model is None:
-        model = serving(champion()).bundle.version
+        model = require_champion().bundle.version
     return model, "month" if kind == "month" else "day", since, until
 
 
 def _day(text: str) -> int | None:
     try:
-        return number_of(date.fromisoformat(text)) if _DAY.fullmatch(text) else None
+        return day_number(date.fromisoformat(text)) if _DAY.fullmatch(text) else None
     except ValueError:
         return None
 
 
 def _known(model: str) -> None:
     """Raise RequestError if a version that never decided is none of the store's either."""
-    store: Store = current_app.extensions["store"]
-    if model not in store.versions():
+    if model not in services().store.versions():
         raise RequestError(404, "No Such Version", f"there is no version {show_given(model)}")

@@ -16,23 +16,15 @@ from peerloan.loan import Problem
 from peerloan.loan.text import show_given
 from peerloan.loan.validation import show_name
 from peerloan.uuid7 import text as id_text
-from peerloan.web.api.openapi.outcomes import MAX_OUTCOMES
-from peerloan.web.api.predictions import (
-    MAX_BODY_BYTES,
-    as_json,
-    champion,
-    require_json,
-    serving,
-)
 from peerloan.web.auth.authentication import caller_name, only_caller
 from peerloan.web.auth.endpoint_scopes import needs
 from peerloan.web.http import problems
+from peerloan.web.http.limits import MAX_BODY_BYTES, MAX_NAMES, MAX_OUTCOMES
 from peerloan.web.http.problems import RequestError
 from peerloan.web.http.query_parameters import refuse_parameters
 from peerloan.web.http.request_body import decode, read_body
-from peerloan.web.prediction import commit
-from peerloan.web.prediction.commit import database
-from peerloan.web.prediction.loan_parsing import MAX_NAMES
+from peerloan.web.http.responses import as_json, require_json
+from peerloan.web.services import require_champion, services
 
 blueprint = Blueprint("outcomes", __name__)
 log = logging.getLogger(__name__)
@@ -43,7 +35,7 @@ def fault(error: LedgerUnavailable) -> Response:
     """What the database says is for the log alone."""
     log.error("outcomes can't be kept: %s", error)
     return problems.answer(
-        commit.unavailable(
+        problems.ledger_unavailable(
             "The outcomes can't be kept now, and none of them was; try again in a moment."
         )
     )
@@ -56,9 +48,9 @@ def outcomes() -> Response:
     refuse_parameters()
     require_json()
     rows = _rows(read_body(request.environ, MAX_BODY_BYTES))
-    definition = serving(champion()).bundle.definition
+    definition = require_champion().bundle.definition
     environ = request.environ
-    recorder = Recorder(database(), definition, caller_name(environ), only_caller(environ))
+    recorder = Recorder(services().database, definition, caller_name(environ), only_caller(environ))
     answers = recorder.record(enumerate(rows))
     counts = Counter(_status(each) for each in answers)
     body: dict[str, Any] = {"outcomes": [_answer(each) for each in answers]}

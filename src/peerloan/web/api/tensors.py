@@ -15,6 +15,7 @@ import msgspec
 import numpy as np
 from msgspec import Meta
 
+from peerloan.errors import PeerLoanError
 from peerloan.loan import Field
 from peerloan.loan.text import counted, parse_whole, show_given
 from peerloan.web.http.json_errors import describe_fault
@@ -50,7 +51,7 @@ _SIZE = struct.Struct("<I")
 _BASE64, _JSON = "base64", "pd_json"
 
 
-class TensorError(ValueError):
+class TensorError(PeerLoanError, ValueError):
     """A request that is not the protocol's; says what was expected and what was given."""
 
 

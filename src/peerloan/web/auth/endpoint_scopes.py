@@ -1,4 +1,4 @@
-"""What an address asks of its callers: each says by which scopes it opens, or that it is free."""
+"""What an address asks of its callers: each says by which scopes it opens, or that it is public."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from typing import Any, TypeVar
 
 from flask import Flask
 
+from peerloan.errors import PeerLoanError
 from peerloan.web.auth.tokens import SCOPES
 
 _View = TypeVar("_View", bound=Callable[..., Any])
-# The scopes of which a caller needs one; None: nobody is asked.
+# The scopes of which a caller needs one; None: the address is public.
 Guard = frozenset[str] | None
 # Views that Flask makes, for files that are the same for everybody: the sign-in needs styles.
 _FILES: Mapping[str, Guard] = {
@@ -21,11 +22,11 @@ _FILES: Mapping[str, Guard] = {
 }
 
 
-class GuardError(RuntimeError):
+class GuardError(PeerLoanError, RuntimeError):
     """An address that does not say who may ask."""
 
 
-def free(view: _View) -> _View:
+def public(view: _View) -> _View:
     """Mark a view that needs no token."""
     view.guard = None  # type: ignore[attr-defined]
     return view
@@ -50,7 +51,7 @@ def guards_of(app: Flask) -> dict[str, Guard]:
             if not hasattr(view, "guard"):
                 raise GuardError(
                     f"{rule.rule}: {rule.endpoint} says nothing of who may ask: mark the view "
-                    "with needs(…) or free, below its route"
+                    "with needs(…) or public, below its route"
                 )
             guards[rule.endpoint] = view.guard
     return guards

@@ -1,4 +1,4 @@
-"""Whether only this machine can ask: the process that listens tells the ones that answer."""
+"""Whether only this machine can connect: the listening process announces it to its workers."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from collections.abc import Iterable
 _NAME = "PEERLOAN_ON_LOOPBACK"
 
 
-def tell(hosts: Iterable[str]) -> None:
-    """Tell the workers that will be started where there is somebody listening."""
+def announce(hosts: Iterable[str]) -> None:
+    """Announce to the workers that will be started on which hosts this process listens."""
     loopback = [is_loopback(host) for host in hosts]
     os.environ[_NAME] = str(os.getpid()) if loopback and all(loopback) else ""
 
 
-def told() -> bool:
-    """Whether this worker was told that only this machine can ask."""
+def announced() -> bool:
+    """Whether the listening process announced that only this machine can connect."""
     return os.environ.get(_NAME) == str(os.getppid())
 
 

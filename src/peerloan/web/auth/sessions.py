@@ -1,7 +1,8 @@
-"""Sessions of persons who signed in with a browser: a signed statement, until it is ended.
+"""Sessions of people who signed in with a browser: a signed cookie that holds until it is ended.
 
-A browser keeps the statement; the service keeps only which ones ended, as empty files in a folder
-that every worker and container shares. Each is removed once its session would have expired anyway.
+The browser keeps the cookie. The service keeps only the sessions that were ended, as empty files in
+a folder that every worker and container shares. Each is removed once its session would have expired
+anyway.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
+from flask import Request, Response
 from itsdangerous import BadSignature, URLSafeTimedSerializer
 
 from peerloan import atomic_files
@@ -25,6 +27,7 @@ SESSION_SECONDS = 12 * 3600
 # Clocks of several machines differ.
 _SLACK_SECONDS = 3600
 _DIGEST = 16
+_COOKIE = "peerloan_session"
 
 
 class Session(NamedTuple):
@@ -37,6 +40,32 @@ class Session(NamedTuple):
 def token_of_session(token: Token) -> tuple[str, str]:
     """What a session says of its token, which another token of the same name does not have."""
     return token.name, token.digest[:_DIGEST]
+
+
+def read_cookie(request: Request) -> str:
+    """Return the session that a request's cookie holds; empty without one."""
+    if _COOKIE not in request.environ.get("HTTP_COOKIE", ""):  # most requests: nothing to parse
+        return ""
+    return request.cookies.get(_COOKIE, "")
+
+
+def set_cookie(response: Response, request: Request, session: str) -> None:
+    """Have the browser keep a session, for this site's own pages alone."""
+    response.set_cookie(
+        _COOKIE,
+        session,
+        path=request.root_path or "/",
+        httponly=True,
+        samesite="Strict",
+        # A proxy in front of the service may have ended TLS.
+        secure=request.is_secure or request.headers.get("X-Forwarded-Proto") == "https",
+    )
+
+
+def delete_cookie(response: Response, request: Request) -> None:
+    """Have the browser drop its session, also one that it kept before there was a path prefix."""
+    for path in {request.root_path or "/", "/"}:
+        response.delete_cookie(_COOKIE, path=path)
 
 
 class Sessions:

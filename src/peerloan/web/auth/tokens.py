@@ -23,6 +23,7 @@ from typing import Generic, Literal, TypeVar, get_args
 import msgspec
 
 from peerloan import atomic_files, private_files
+from peerloan.errors import PeerLoanError
 from peerloan.regular_files import read_regular_file, read_regular_text
 
 Scope = Literal["predict", "outcomes", "read", "metrics"]
@@ -42,7 +43,7 @@ _MARK = (
 )
 
 
-class TokensError(ValueError):
+class TokensError(PeerLoanError, ValueError):
     """Something that can't be done with the tokens, and why."""
 
 

@@ -8,9 +8,9 @@ from pathlib import Path
 from flask import Blueprint, Response, render_template
 from werkzeug.exceptions import NotFound
 
-from peerloan.web.api.predictions import champion
 from peerloan.web.auth.endpoint_scopes import needs
 from peerloan.web.auth.tokens import SCOPES
+from peerloan.web.services import services
 
 # The installed package holds Swagger UI's own files; nothing of its code runs here.
 _PACKAGE = find_spec("swagger_ui")
@@ -40,7 +40,7 @@ blueprint = _Docs(
 @needs(*SCOPES)
 def reference() -> str:
     """The API of the champion that serves now, to be read and tried."""
-    here = champion()
-    if here.current is None:
-        return render_template("waiting.html", refusal=here.refusal)
+    models = services().serving_models
+    if models.current is None:
+        return render_template("waiting.html", refusal=models.refusal)
     return render_template("docs.html")

@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import ast
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from flask import Blueprint, Response, make_response, render_template, request, url_for
 
-from peerloan.loan import Checked, Definition
+from peerloan.loan import Checked, Definition, LoanWarning
 from peerloan.loan.text import parse_number, show_given
-from peerloan.web.api import predictions
 from peerloan.web.auth.endpoint_scopes import needs
 from peerloan.web.http.problems import RequestError
 from peerloan.web.http.request_body import decode, read_form
-from peerloan.web.prediction.commit import keep
+from peerloan.web.prediction.commit import Submission
 from peerloan.web.prediction.input_json import record_input
-from peerloan.web.prediction.predict import Wanted, answer_one
-from peerloan.web.prediction.serving_models import Serving
+from peerloan.web.prediction.predict import ResponseOptions, answer_one
+from peerloan.web.prediction.serving_models import LoadedModel
+from peerloan.web.services import require_champion, services
 
 blueprint = Blueprint("pages", __name__)
 # A form's own names: a field could have the same, so a field's input is named with a prefix.
@@ -32,9 +33,10 @@ _MAX_SHOWN = 1_000
 @needs("predict")
 def empty_form() -> str:
     """The form, filled with the definition's defaults."""
-    current = predictions.champion().current
+    models = services().serving_models
+    current = models.current
     if current is None:
-        return render_template("waiting.html", refusal=predictions.champion().refusal)
+        return render_template("waiting.html", refusal=models.refusal)
     return _page(current, _defaults(current.bundle.definition))
 
 
@@ -49,7 +51,7 @@ def decide() -> Response | tuple[str, int]:
             f"expected the page's form, given JSON; send it to POST {url_for('api.predictions')}",
         )
     form = read_form()
-    current = predictions.serving(predictions.champion())
+    current = require_champion()
     definition = current.bundle.definition
     pasted = form.get("pasted", "")
     if form.get("action") == "paste":
@@ -68,14 +70,22 @@ def decide() -> Response | tuple[str, int]:
         inputs = record_input(record)
     except RequestError as error:  # of a pasted loan: what a form holds is never so much
         return _page(current, given, pasted=pasted, paste_error=f"{error.detail}."), error.status
-    answer = answer_one(current, checked, Wanted())
+    options = ResponseOptions()
+    answer = answer_one(current, checked, options)
     content = inputs.encode()
 
-    def shape(body: dict[str, Any]) -> Response:
-        return make_response(_page(current, given, answer=body, pasted=pasted))
+    labels = {field.name: field.label for field in definition.fields}
+    labelled = {str(each): _with_label(each, labels) for each in answer.warnings[0]}
 
-    followed = predictions.shadow().following(content, answer)
-    return keep(answer, [inputs], "page", Wanted(), shape, content, followed)
+    def render(body: dict[str, Any]) -> Response:
+        # The first answer of a repeated request may hold warnings of another version.
+        warnings = [labelled.get(text, text) for text in body["warnings"]]
+        return make_response(_page(current, given, answer=body, warnings=warnings, pasted=pasted))
+
+    held = services()
+    submission = Submission("page", [inputs], content, options)
+    followed = held.shadow.following(answer, [inputs])
+    return held.committer.respond(answer, submission, render, followed)
 
 
 def read_pasted(text: str) -> dict[str, Any]:
@@ -169,11 +179,12 @@ def _brief(value: float) -> str:
 
 
 def _page(
-    current: Serving,
+    current: LoadedModel,
     given: Mapping[str, str],
     *,
     checked: Checked | None = None,
     answer: dict[str, Any] | None = None,
+    warnings: Sequence[str] = (),
     pasted: str = "",
     paste_error: str = "",
 ) -> str:
@@ -191,7 +202,7 @@ def _page(
         # Of a pasted loan: names that are no fields have no input to stand beside.
         other_errors=[p for p in problems if p.field not in definition.names],
         answer=answer,
-        warnings=[_with_label(warning, labels) for warning in answer["warnings"]] if answer else [],
+        warnings=warnings,
         labels=labels,
         ids={name: f"field-{i}" for i, name in enumerate(definition.names, 1)},
         pasted=pasted[:_MAX_PASTED],
@@ -199,10 +210,7 @@ def _page(
     )
 
 
-def _with_label(warning: str, labels: Mapping[str, str]) -> str:
-    """A warning of a field, by the name that people know the field by."""
-    # A name may hold a colon, and begin with another field's name.
-    for name in sorted(labels, key=len, reverse=True):
-        if warning.startswith(f"{name}: "):
-            return labels[name] + warning.removeprefix(name)
-    return warning
+def _with_label(warning: LoanWarning, labels: Mapping[str, str]) -> str:
+    """A warning that names the field by its label."""
+    label = labels.get(warning.field or "", warning.field)
+    return str(replace(warning, field=label))

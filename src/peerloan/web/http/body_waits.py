@@ -15,10 +15,9 @@ from typing import Any
 
 import msgspec
 
+from peerloan.web.http.deferred import DEFERRED_KEY
 from peerloan.web.http.problems import RequestError
 
-# Where a server puts what answers a request from another thread (see `later`).
-SENDER = "peerloan.sender"
 # Of each process: so many wait for bodies, and the others are left for requests that are whole.
 THREADS = 288
 _MAX_WAITS = 256
@@ -85,7 +84,7 @@ class BodyWaits:
         if self._waits.pop(wait, wait) is wait:  # it has been read after all
             return
         environ = wait.environ
-        if (sender := environ.get(SENDER)) is not None:
+        if (sender := environ.get(DEFERRED_KEY)) is not None:
             sent = _sent(error, environ.get("peerloan.request_id", ""))
             threading.Thread(target=sender.end_body, args=sent, name="late", daemon=True).start()
         elif (connection := environ.get("gunicorn.socket")) is not None:

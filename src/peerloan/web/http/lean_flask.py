@@ -1,14 +1,14 @@
-"""Flask, without the work that this service never needs: each request of a prediction has it.
+"""Flask without the work that this service never needs, from private parts of Flask.
 
-What is left out here is two thirds of an empty view's time (docs/performance.md): signals that
-nobody listens to, a session, a context for each host, a search for addresses that stand for
-themselves, and hooks beyond the one that asks who calls. `tests/unit/web/http/test_lean_flask.py`
-sees to it that nothing is registered that would be passed over.
+It skips signals without receivers, the session, URL adapters for each host, the search for static
+routes, and all hooks but the application's own: two thirds of an empty view's time
+(docs/performance.md). `tests/unit/web/http/test_lean_flask.py` checks that nothing is registered
+that would be skipped. Import it through `application`, which knows what to do with another Flask.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -18,48 +18,25 @@ from flask.globals import _cv_app, _cv_request
 from flask.sessions import NullSession
 from werkzeug.routing import MapAdapter, Rule
 
+from peerloan.web.http.responses import RawResponse
+
 if TYPE_CHECKING:
-    from _typeshed.wsgi import StartResponse, WSGIEnvironment
-
-
-class Whole:
-    """An answer of 200 that is whole, in one piece: it leaves as it was made."""
-
-    __slots__ = ("_content", "_content_type")
-
-    def __init__(self, content: bytes, content_type: str) -> None:
-        self._content, self._content_type = content, content_type
-
-    def __call__(
-        self,
-        environ: WSGIEnvironment,  # noqa: ARG002
-        start_response: StartResponse,
-    ) -> Iterable[bytes]:
-        """Answer, as WSGI has it."""
-        length = str(len(self._content))
-        start_response("200 OK", [("Content-Type", self._content_type), ("Content-Length", length)])
-        return [self._content]
+    from _typeshed.wsgi import WSGIEnvironment
 
 
 class Application(Flask):
     """A Flask application on one host, without subdomains, coroutines, sessions and signals."""
 
-    def __init__(self, import_name: str, **folders: str) -> None:
-        super().__init__(import_name, **folders)  # type: ignore[arg-type]
-        # An address with two slashes would be answered by where to go instead: without the TLS that
-        # ended in front of us, and a caller would send the loan there.
-        self.url_map.merge_slashes = False
-
     def request_context(self, environ: WSGIEnvironment) -> RequestContext:
-        """What holds while a request is answered."""
+        """The context of a request."""
         return _Context(self, environ)
 
     def app_context(self) -> AppContext:
-        """What holds while something is done for this application."""
+        """The context of the application."""
         return _AppContext(self)
 
     def create_url_adapter(self, request: Request | None) -> MapAdapter | None:
-        """What finds the view: which host was asked makes no difference."""
+        """The URL adapter of a request; the host makes no difference."""
         if request is None:
             return super().create_url_adapter(request)
         return self.url_map.bind(
@@ -74,7 +51,7 @@ class Application(Flask):
 
     @cached_property
     def fixed_rules(self) -> dict[tuple[str, str], Rule]:
-        """Rules whose address stands for itself, by method and address."""
+        """Static routes, by (method, path)."""
         found: dict[tuple[str, str], Rule] = {}
         for rule in self.url_map.iter_rules():
             if not rule.arguments and rule.redirect_to is None:
@@ -83,22 +60,20 @@ class Application(Flask):
         return found
 
     def full_dispatch_request(self) -> Response:
-        """Answer the request that is at hand, as Flask does; what is whole has no more to go
-        through.
-        """
+        """Answer the current request as Flask does; a `RawResponse` is sent as it is."""
         self._got_first_request = True  # from now on nothing can be registered
         try:
             answer: Any = self.preprocess_request()
             if answer is None:
                 answer = self.dispatch_request()
-            if type(answer) is Whole:
+            if type(answer) is RawResponse:
                 return answer  # type: ignore[return-value]
         except Exception as error:
             answer = self.handle_user_exception(error)
         return self.finalize_request(answer)
 
     def preprocess_request(self) -> Any:
-        """What the whole application's hooks say before the view is asked, if anything."""
+        """Run the application's own hooks; the first response ends the request."""
         for hook in self.before_request_funcs.get(None, ()):
             if (answer := hook()) is not None:
                 return answer
@@ -110,7 +85,7 @@ class Application(Flask):
 
 
 class _AppContext(AppContext):
-    """An application's context that makes no addresses of other hosts until one is asked for."""
+    """An application context that makes its URL adapter only when it is used."""
 
     def __init__(self, app: Flask) -> None:
         self.app = app
@@ -123,7 +98,7 @@ class _AppContext(AppContext):
 
 
 class _Context(RequestContext):
-    """A request's context, and its application's."""
+    """A request's context, which pushes and pops its application's too."""
 
     def __init__(self, app: Application, environ: WSGIEnvironment) -> None:
         self.app: Application = app
@@ -139,20 +114,20 @@ class _Context(RequestContext):
         return self.app.create_url_adapter(self.request)
 
     def push(self) -> None:
-        """Let this be the context that is at hand."""
+        """Make this the current context, and find the view."""
         self._tokens.append((_cv_app.set(_AppContext(self.app)), _cv_request.set(self)))
         self.match_request()
 
     def pop(self, exc: BaseException | None = None) -> None:  # noqa: ARG002
-        """End it: what was at hand before is so again."""
+        """Close the request and restore the contexts that were current before."""
         self.request.close()
-        self.request.environ["werkzeug.request"] = None  # it would hold its own environment
+        self.request.environ["werkzeug.request"] = None  # else the environment would hold itself
         of_app, of_request = self._tokens.pop()
         _cv_request.reset(of_request)
         _cv_app.reset(of_app)
 
     def match_request(self) -> None:
-        """Find the rule of the address that was asked."""
+        """Find the rule of the path."""
         request = self.request
         rule = self.app.fixed_rules.get((request.method, request.path))
         if rule is None:

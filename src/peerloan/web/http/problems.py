@@ -12,6 +12,7 @@ import msgspec
 from flask import Flask, Response, current_app, render_template, request
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
 
+from peerloan.errors import PeerLoanError
 from peerloan.loan import Problem, Suggestions
 from peerloan.loan.text import show_given
 
@@ -25,7 +26,7 @@ _PREDICT = ":predict"
 _SHORTEST_NAME = 3
 
 
-class RequestError(Exception):
+class RequestError(PeerLoanError):
     """A request that can't be answered: status, one sentence, every wrong field, or other members
     of the problem.
     """
@@ -44,6 +45,11 @@ class RequestError(Exception):
         self.problems = list(problems)
         self.headers = dict(headers or {})
         self.members = members
+
+
+def ledger_unavailable(detail: str) -> RequestError:
+    """Return the problem of a ledger that can't be read or written now."""
+    return RequestError(503, "Ledger Unavailable", detail, headers={"Retry-After": "2"})
 
 
 def register(app: Flask) -> None:

@@ -17,18 +17,14 @@ from flask import request
 from werkzeug.exceptions import ClientDisconnected, HTTPException, RequestEntityTooLarge
 
 from peerloan.loan import Problem
-from peerloan.loan.decoding import may_repeat
+from peerloan.loan.decoding import may_have_duplicate_names
 from peerloan.loan.text import parse_whole, show_given
 from peerloan.loan.validation import show_name
 from peerloan.web.http.body_waits import waits
 from peerloan.web.http.json_errors import describe_fault, refuse_binary, unreadable_encoding
+from peerloan.web.http.limits import MAX_PROBLEMS
 from peerloan.web.http.problems import RequestError, sentence
 
-# Wrong values that an answer names, one for each loan that a request may hold; loans beyond them
-# are not looked at. A request of 30 kB can hold many times as many.
-MAX_PROBLEMS = 10_000
-# Letters of the reason for a promotion.
-MAX_WHY = 1_000
 # Of a body that is too large, so much is read and dropped before the answer: a client that is still
 # sending when the connection closes never reads why.
 _MOST_DROPPED_BYTES = 100_000_000
@@ -149,7 +145,9 @@ def decode(content: bytes, under: str | None = None) -> Any:
         value = msgspec.json.decode(content)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         value = _decode_nearly(content)
-    if may_repeat(content, _names(value, under)) and (twice := _repeated(content, under)):
+    if may_have_duplicate_names(content, _names(value, under)) and (
+        twice := _repeated(content, under)
+    ):
         raise RequestError(422, "Repeated Names", sentence(twice), twice)
     return value
 

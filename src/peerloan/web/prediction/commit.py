@@ -1,46 +1,54 @@
-"""No answer leaves before its decisions last: from an answer to the ledger, and back.
+"""Commits a request's decisions to the ledger: no response leaves before its decisions last.
 
-A view makes its answer and hands the decisions over by `keep`; the answer waits in a Ticket, which
-`Observed`, around the whole application, sends when the commit is done.
+A view makes its answer and hands the decisions to `DecisionCommitter.respond`. The response waits
+as a `PendingResponse`, which the middleware around the application sends after the commit.
 """
 
 from __future__ import annotations
 
 import re
-import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from flask import Flask, Response, current_app, request
 
 from peerloan.database import Database, KeyInUse, LedgerError, LedgerUnavailable, RecordRefused
 from peerloan.ledger import Entry, First, Key, OtherRequest, Record
 from peerloan.ledger.queries import find
-from peerloan.ledger.records import as_json
+from peerloan.ledger.records import as_json, warnings_json
 from peerloan.ledger.write.group_commit import Outcome, Writer
 from peerloan.loan.text import show_given
 from peerloan.model import BANDS
-from peerloan.registry import BundleError, StoreError, StoreFault
+from peerloan.registry import Bundle, BundleError, Store, StoreError
 from peerloan.uuid7 import Ids
 from peerloan.uuid7 import text as id_text
-from peerloan.web.api.openapi.decisions import REPLAYED_HEADER
 from peerloan.web.auth.authentication import caller_name
-from peerloan.web.http.lean_flask import Whole
-from peerloan.web.http.problems import RequestError
+from peerloan.web.http.deferred import PENDING_KEY, PendingResponse
+from peerloan.web.http.problems import RequestError, ledger_unavailable
+from peerloan.web.http.responses import REPLAYED_HEADER, RawResponse
 from peerloan.web.prediction import predict
-from peerloan.web.prediction.predict import Answer, Wanted
-from peerloan.web.prediction.serving_models import Champion
+from peerloan.web.prediction.predict import Answer, ResponseOptions
+from peerloan.web.prediction.serving_models import ServingModels
 from peerloan.web.telemetry import metrics
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
-_Shaped = TypeVar("_Shaped", bound=Response | Whole)
-TICKET = "peerloan.ticket"
+_Response = TypeVar("_Response", bound=Response | RawResponse)
+# Makes the response of a route from the body of its answer.
+Render = Callable[[dict[str, Any]], _Response]
+# Gets the decisions' ids once they are committed, in the writer's thread.
+OnCommitted = Callable[[Sequence[bytes]], None]
+# What becomes of decisions that are not committed.
+_Failure = First | OtherRequest | LedgerError
+
 _KEY = re.compile(r"[!-~]{1,255}")
-_BAND = {band: position for position, band in enumerate(BANDS)}
-_RETRY = {"Retry-After": "2"}
-_WHY = {
+_BAND_NUMBERS = {band: number for number, band in enumerate(BANDS)}
+_RETRY_SOON = {"Retry-After": "2"}
+# The label of the metric by the failure.
+_REFUSALS = {
     OtherRequest: "another",
     KeyInUse: "in use",
     RecordRefused: "refused",
@@ -49,143 +57,171 @@ _WHY = {
 }
 
 
-class Ticket:
-    """An answer that waits for its decisions' commit. `again` makes it anew where the ledger has
-    another word: the first answer of a repeated request, or a problem.
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """What a request submitted: its source, each loan as compact JSON, and what it asked for.
+
+    `content` is what makes the request the same as another with its Idempotency-Key.
     """
 
-    __slots__ = ("_again", "_app", "_callback", "_environ", "_turns", "outcome")
+    source: str
+    inputs: Sequence[str]
+    content: bytes
+    options: ResponseOptions
+
+
+class DecisionCommitter:
+    """Commits decisions through the ledger's writer and responds once they last. Thread-safe.
+
+    It borrows its parts from the application's `Services`, and owns none.
+    """
 
     def __init__(
-        self,
-        app: Flask,
-        environ: dict[str, Any],
-        again: Callable[[First | OtherRequest | LedgerError], WSGIApplication],
+        self, writer: Writer, database: Database, store: Store, serving_models: ServingModels
     ) -> None:
-        self._app, self._environ, self._again = app, environ, again
-        self._turns = [None]
-        self._callback: Callable[[], object] | None = None
-        self.outcome: Outcome = None
+        self._writer, self._database = writer, database
+        self._store, self._serving_models = store, serving_models
 
-    def tell(self, outcome: Outcome) -> None:
-        """Called when it is known what became of the decisions."""
-        self.outcome = outcome
-        self._meet()
+    def respond(
+        self,
+        answer: Answer,
+        submission: Submission,
+        render: Render[_Response],
+        on_committed: OnCommitted | None = None,
+    ) -> _Response:
+        """Return the response of this request, which leaves once its decisions are committed.
 
-    def then(self, callback: Callable[[], object]) -> None:
-        """Have something called once that is known, by whoever learns it; at once if it is."""
-        self._callback = callback
-        self._meet()
-
-    def wait(self) -> None:
-        """Wait until it is known, which the writer's time limit bounds."""
-        known = threading.Lock()
-        known.acquire()
-        self.then(known.release)
-        known.acquire()
-
-    def another(self) -> WSGIApplication | None:
-        """What is answered instead of what was prepared, if anything."""
-        if self.outcome is None:
-            return None
-        with self._app.request_context(self._environ):
-            return self._again(self.outcome)
-
-    def _meet(self) -> None:
-        # Two come, in any order and perhaps at once: the second goes on. Taking is one step.
+        A `what_if`, and an answer without decisions, waits for nothing. Raises RequestError 400 for
+        a wrong Idempotency-Key, 503 while the ledger is unavailable.
+        """
+        environ = request.environ
+        caller = caller_name(environ)
+        key = _idempotency_key(environ, caller, submission.content)
+        if submission.options.what_if or not answer.decisions:
+            return render(answer.body())
+        request_id = environ["peerloan.request_id"]
+        draft = _Draft(_records(answer, submission, caller, request_id, key), key, submission)
+        app: Flask = current_app._get_current_object()  # type: ignore[attr-defined]
+        replace = partial(self._replacement, answer, submission.options, render)
+        pending = PendingResponse[_Failure](app, environ, replace)
         try:
-            self._turns.pop()
-        except IndexError:
-            # Forgotten as it is called: it holds this ticket, and a circle would stay in memory
-            # until the collector's next turn.
-            callback, self._callback = self._callback, None
-            cast("Callable[[], object]", callback)()
+            self._writer.put(draft.number, partial(_resolve, pending, answer, draft, on_committed))
+        except LedgerUnavailable as error:
+            raise _refusal(error) from None
+        environ[PENDING_KEY] = pending
+        for prediction, decision_id in zip(answer.predictions, draft.ids, strict=True):
+            prediction["id"] = id_text(decision_id)
+        return render(answer.body())
 
-
-def writer() -> Writer:
-    """What keeps this application's decisions."""
-    return current_app.extensions["ledger"]  # type: ignore[no-any-return]
-
-
-def database() -> Database:
-    """The ledger's database."""
-    return current_app.extensions["database"]  # type: ignore[no-any-return]
-
-
-def keep(
-    answer: Answer,
-    inputs: Sequence[str],
-    source: str,
-    wanted: Wanted,
-    shape: Callable[[dict[str, Any]], _Shaped],
-    content: bytes,
-    follow: Callable[[Sequence[bytes]], None] | None = None,
-) -> _Shaped:
-    """The response, in the `shape` of its route, that leaves once the decisions are kept.
-
-    `inputs` are the loans, in compact JSON, and `content` what makes this request the same as
-    another. `follow` gets the decisions' ids once they last. A `what_if`, and an answer
-    without decisions, has nothing to wait for. Raises RequestError if nothing can be kept now.
-    """
-    environ = request.environ
-    name = caller_name(environ)
-    key = _key(environ, name, content)
-    if wanted.what_if or not answer.decisions:
-        return shape(answer.body())
-    app: Flask = current_app._get_current_object()  # type: ignore[attr-defined]
-    made: list[bytes] = []
-
-    def entry(ids: Ids) -> Entry:
-        version, request_id = answer.serving.version, environ["peerloan.request_id"]
-        key_text = key and key.key
-        records = []
-        for loan_id, given, warnings, decision, prediction in zip(
-            answer.loan_ids,
-            inputs,
-            answer.warnings,
-            answer.decisions,
-            answer.predictions,
-            strict=True,
-        ):
-            made_id = ids.new()
-            made.append(made_id)
-            prediction["id"] = id_text(made_id)
-            numbers = decision.margin, decision.probability, decision.late, _BAND[decision.band]
-            texts = as_json(decision.reasons), as_json(warnings) if warnings else None
-            who = source, name, request_id, key_text
-            records.append(Record(made_id, version, *who, loan_id, given, *numbers, *texts))
-        return Entry(records, key, len(content))
-
-    def again(outcome: First | OtherRequest | LedgerError) -> WSGIApplication:
+    def _replacement(
+        self, answer: Answer, options: ResponseOptions, render: Render[_Response], failure: _Failure
+    ) -> WSGIApplication:
+        """Make what is answered where the decisions were not committed: the first answer of a
+        repeated request, or a problem. Called in the context of the request.
+        """
         try:
-            if isinstance(outcome, First):
+            if isinstance(failure, First):
                 metrics.LEDGER_REPEATED.inc()
-                return _replayed(shape(_first(outcome, wanted, answer.beside is not None)))
-            raise _refusal(outcome)
-        except Exception as error:  # as if a view had raised it
-            return app.handle_user_exception(error)  # type: ignore[return-value]
+                is_list = answer.beside is not None
+                return _with_replayed_header(render(self._first_answer(failure, options, is_list)))
+            raise _refusal(failure)
+        except Exception as error:  # handled as if the view had raised it
+            return current_app.handle_user_exception(error)  # type: ignore[return-value]
 
-    ticket = Ticket(app, environ, again)
-
-    def told(outcome: Outcome) -> None:
+    def _first_answer(
+        self, first: First, options: ResponseOptions, is_list: bool
+    ) -> dict[str, Any]:
+        """Rebuild the first answer of a repeated request from the ledger."""
+        found = find(self._database, first.ids)
         try:
-            if outcome is None:
-                predict.count(answer)
-        finally:
-            ticket.tell(outcome)
-        if outcome is None and follow is not None:
-            follow(made)
+            kept = [found[each] for each in first.ids]
+            bundle = self._bundle(kept[0].version.version)
+            return predict.rebuild_answer(bundle, kept, options, is_list)
+        except (LookupError, BundleError, StoreError):
+            detail = "the request was answered before, and its decisions can't be read any more"
+            raise RequestError(409, "Answered Before", detail) from None
 
+    def _bundle(self, version: str) -> Bundle:
+        """Return a version: one that serves is in memory already."""
+        for model in (self._serving_models.current, self._serving_models.challenger):
+            if model is not None and model.bundle.version == version:
+                return model.bundle
+        return self._store.load(version)
+
+
+class _Draft:
+    """A request's records, complete but for their ids.
+
+    Ids must rise in the order of the writer's queue, so they are made while the writer's lock is
+    held; all else is built before. `ids` are set once the writer has taken the entry.
+    """
+
+    __slots__ = ("_entry", "ids")
+
+    def __init__(self, records: list[Record], key: Key | None, submission: Submission) -> None:
+        self._entry = Entry(records, key, len(submission.content))
+        self.ids: Sequence[bytes] = ()
+
+    def number(self, ids: Ids) -> Entry:
+        """Return the entry with ids; the writer calls this with its lock held."""
+        records = self._entry.records
+        self.ids = ids.many(len(records))
+        numbered = [
+            Record(decision_id, *record[1:])
+            for decision_id, record in zip(self.ids, records, strict=True)
+        ]
+        return self._entry._replace(records=numbered)
+
+
+def _records(
+    answer: Answer, submission: Submission, caller: str, request_id: str, key: Key | None
+) -> list[Record]:
+    """Build the records of a request's decisions, without their ids."""
+    version = answer.serving.version
+    key_text = None if key is None else key.key
+    columns = zip(
+        answer.loan_ids, submission.inputs, answer.decisions, answer.warnings, strict=True
+    )
+    return [
+        Record(
+            id=b"",
+            version=version,
+            source=submission.source,
+            caller=caller,
+            request_id=request_id,
+            idempotency_key=key_text,
+            loan_id=loan_id,
+            inputs=loan,
+            margin=decision.margin,
+            probability=decision.probability,
+            late=decision.late,
+            band=_BAND_NUMBERS[decision.band],
+            reasons=as_json(decision.reasons),
+            warnings=warnings_json(warnings),
+        )
+        for loan_id, loan, decision, warnings in columns
+    ]
+
+
+def _resolve(
+    pending: PendingResponse[_Failure],
+    answer: Answer,
+    draft: _Draft,
+    on_committed: OnCommitted | None,
+    outcome: Outcome,
+) -> None:
+    """Let the response leave. The writer calls this in its own thread, once for each entry."""
     try:
-        app.extensions["ledger"].put(entry, told)
-    except LedgerUnavailable as error:
-        raise _refusal(error) from None
-    environ[TICKET] = ticket
-    return shape(answer.body())
+        if outcome is None:
+            predict.count(answer)
+    finally:
+        pending.resolve(outcome)
+    if outcome is None and on_committed is not None:
+        on_committed(draft.ids)
 
 
-def _replayed(first: WSGIApplication) -> WSGIApplication:
-    """The first answer, whose head says that it is given again."""
+def _with_replayed_header(first: WSGIApplication) -> WSGIApplication:
+    """Add the header that says that a response repeats the first one."""
 
     def application(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         def start(line: str, headers: list[tuple[str, str]], *error: Any) -> Any:
@@ -196,8 +232,8 @@ def _replayed(first: WSGIApplication) -> WSGIApplication:
     return application
 
 
-def _key(environ: Mapping[str, Any], caller: str, content: bytes) -> Key | None:
-    """The request's Idempotency-Key, if it has one."""
+def _idempotency_key(environ: Mapping[str, Any], caller: str, content: bytes) -> Key | None:
+    """Return the request's Idempotency-Key, if it has one; raises RequestError 400."""
     given = environ.get("HTTP_IDEMPOTENCY_KEY")
     if given is None:
         return None
@@ -208,49 +244,23 @@ def _key(environ: Mapping[str, Any], caller: str, content: bytes) -> Key | None:
     return Key.of(caller, given, address.encode("utf-8", "replace"), content)
 
 
-def _first(outcome: First, wanted: Wanted, many: bool) -> dict[str, Any]:
-    """The first answer to a repeated request, from the ledger."""
-    found = find(database(), outcome.ids)
-    try:
-        kept = [found[each] for each in outcome.ids]
-        bundle = _bundle(kept[0].version.version)
-        return predict.answered_before(bundle, kept, wanted, many)
-    except StoreFault:
-        raise
-    except (LookupError, BundleError, StoreError):
-        detail = "the request was answered before, and its decisions can't be read any more"
-        raise RequestError(409, "Answered Before", detail) from None
-
-
-def _bundle(version: str) -> Any:
-    champion: Champion = current_app.extensions["champion"]
-    for serving in (champion.current, champion.challenger):
-        if serving is not None and serving.bundle.version == version:
-            return serving.bundle
-    return current_app.extensions["store"].load(version)
-
-
-def _refusal(outcome: OtherRequest | LedgerError) -> RequestError:
-    why = next(_WHY[kind] for kind in type(outcome).__mro__ if kind in _WHY)
-    metrics.LEDGER_REFUSED.labels(why).inc()
-    if isinstance(outcome, OtherRequest):
+def _refusal(failure: OtherRequest | LedgerError) -> RequestError:
+    """Return the problem of decisions that were not committed, and count it."""
+    label = next(_REFUSALS[kind] for kind in type(failure).__mro__ if kind in _REFUSALS)
+    metrics.LEDGER_REFUSED.labels(label).inc()
+    if isinstance(failure, OtherRequest):
         return RequestError(
             422,
             "Key Used Before",
             "Idempotency-Key: expected a key of its own for each request, given the key of another "
             "request within 24 hours",
         )
-    if isinstance(outcome, KeyInUse):
+    if isinstance(failure, KeyInUse):
         detail = "another request with this Idempotency-Key is not answered yet"
-        return RequestError(409, "Key In Use", detail, headers=_RETRY)
-    if isinstance(outcome, RecordRefused):
+        return RequestError(409, "Key In Use", detail, headers=_RETRY_SOON)
+    if isinstance(failure, RecordRefused):
         detail = "The decision can't be kept, and so is not answered; the log says why."
         return RequestError(500, "Not Kept", detail)
-    return unavailable(
+    return ledger_unavailable(
         "The decision can't be kept now, and so is not answered; try again in a moment."
     )
-
-
-def unavailable(detail: str) -> RequestError:
-    """The problem of a ledger that can't be asked or written to now."""
-    return RequestError(503, "Ledger Unavailable", detail, headers=_RETRY)

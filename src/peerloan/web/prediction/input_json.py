@@ -18,7 +18,6 @@ from peerloan.ledger.write.loan_json import (
 )
 from peerloan.loan import Problem
 from peerloan.web.http.problems import RequestError, sentence
-from peerloan.web.http.request_body import decode
 
 
 def one_input(content: bytes) -> str:
@@ -29,21 +28,23 @@ def one_input(content: bytes) -> str:
     return loan.decode("utf-8", "replace")
 
 
-def many_inputs(content: bytes) -> list[str]:
-    """The loans of a body that is a list of them, or columns; raises RequestError 422 that names
-    those that are too large to be kept.
+def list_inputs(content: bytes, loans: Sequence[Any] | None = None) -> list[str]:
+    """The loans of a body that is a list of them; raises RequestError 422 that names those that are
+    too large to be kept.
+
+    `loans` are the same, parsed: of a body that is only nearly JSON they are written anew.
     """
-    content = content.removeprefix(codecs.BOM_UTF8)
-    if content.lstrip()[:1] == b"{":
-        return column_inputs(decode(content))
     try:
-        return _bounded([str(each, "utf-8") for each in _list.decode(compact(content))])
-    except (msgspec.MsgspecError, UnicodeDecodeError):  # what is nearly JSON
-        return _bounded([_written(each) for each in decode(content)])
+        parts = _list.decode(compact(content.removeprefix(codecs.BOM_UTF8)))
+        return _bounded([str(part, "utf-8") for part in parts])
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        if loans is None:
+            raise
+        return _bounded([_written(loan) for loan in loans])
 
 
 def column_inputs(columns: Mapping[str, Sequence[Any]]) -> list[str]:
-    """Loans that were given in columns, each as one; raises as `many_inputs` does."""
+    """Loans that were given in columns, each as one; raises as `list_inputs` does."""
     names = list(columns)
     return _bounded([_json(dict(zip(names, row, strict=True))) for row in _rows(columns)])
 

@@ -1,8 +1,7 @@
-"""From a request's body to checked loans: at once where all is well, closely where it is not."""
+"""Parses a request's body, once: the checked loans, and each as the ledger keeps it."""
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,57 +10,60 @@ from peerloan.loan import Checked, CheckedLoans, Problem, Suggestions
 from peerloan.loan.text import show_given
 from peerloan.loan.validation import show_name
 from peerloan.web.http.foreign_formats import refuse_other_format
+from peerloan.web.http.limits import MAX_LOANS, MAX_NAMES, MAX_PROBLEMS
 from peerloan.web.http.problems import RequestError, sentence
-from peerloan.web.http.request_body import MAX_PROBLEMS, decode
+from peerloan.web.http.request_body import decode
 from peerloan.web.http.value_hints import add_hints
-from peerloan.web.prediction.serving_models import Serving
+from peerloan.web.prediction.input_json import column_inputs, list_inputs, one_input
+from peerloan.web.prediction.serving_models import LoadedModel
 
-MAX_LOANS = 10_000
-MAX_NAMES = 1_000
 _ENCODED_TWICE = "; it is JSON within a text: send the object or list itself, encoded once"
 
 
-def read(now: Serving, content: bytes) -> Checked | CheckedLoans:
-    """One loan (an object), or many (a list, or an object of lists); raises RequestError."""
-    # What is as it should be is read and checked at once; anything else is looked at closely.
+def read(now: LoadedModel, content: bytes) -> tuple[Checked | CheckedLoans, list[str]]:
+    """One loan (an object), or many (a list, or an object of lists), as the version reads them; and
+    the compact JSON of each, as the ledger keeps it. Raises RequestError.
+    """
+    # A loan as it should be is read and checked in one step; only others are looked at closely.
     if (one := now.decoder.loan(content)) is not None:
-        return one
+        return one, [one_input(content)]
     suggestions = Suggestions()
-    many = now.decoder.loans(content, MAX_LOANS, suggestions)
-    many = many or now.decoder.columns(content, MAX_LOANS, suggestions)
-    if many is not None:
-        return many
+    if (many := now.decoder.loans(content, MAX_LOANS, suggestions)) is not None:
+        return many, list_inputs(content)
     body = decode(content)
     if isinstance(body, dict):
+        if (many := now.decoder.columns(body, MAX_LOANS, suggestions)) is not None:
+            return many, column_inputs(body)
         refuse_other_format(body, now.checks.allowed_names, now.bundle.definition.model)
         if not _are_columns(body):
             checked = _check(now, body, None, suggestions)
             _refuse([checked])
-            return checked
-    return _closely(now, body, suggestions)
+            return checked, [one_input(content)]
+    many = _closely(now, body, suggestions)
+    return many, column_inputs(body) if isinstance(body, dict) else list_inputs(content, body)
 
 
-def read_columns(now: Serving, columns: Mapping[str, list[Any]]) -> CheckedLoans:
-    """Many loans from columns of JSON-like values, at least one and no NaN; raises RequestError."""
-    suggestions = Suggestions()
-    many = now.decoder.lists(columns, MAX_LOANS, suggestions)
-    if many is not None:
-        return many
-    return _closely(now, columns, suggestions)
-
-
-def read_loans(now: Serving, content: bytes) -> list[Checked]:
-    """Every loan of a body with its own problems, however many; raises RequestError if it holds no
-    loans.
+def read_columns(
+    now: LoadedModel, columns: Mapping[str, list[Any]]
+) -> tuple[CheckedLoans, list[str]]:
+    """Many loans from columns of JSON-like values, at least one; and the compact JSON of each.
+    Raises RequestError.
     """
-    body = decode(content)
-    if isinstance(body, dict) and not _are_columns(body):
-        return [_check(now, body, None, Suggestions())]
-    return _many(now, body, Suggestions(), math.inf)
+    suggestions = Suggestions()
+    many = now.decoder.columns(columns, MAX_LOANS, suggestions)
+    return many or _closely(now, columns, suggestions), column_inputs(columns)
 
 
-def _closely(now: Serving, body: Any, suggestions: Suggestions) -> CheckedLoans:
-    looked_at = _many(now, body, suggestions, MAX_PROBLEMS)
+def read_input(now: LoadedModel, loan: str) -> Checked:
+    """A loan that the ledger keeps, as another version reads it; it may have problems. Raises
+    RequestError if it can't be read at all.
+    """
+    content = loan.encode()
+    return now.decoder.loan(content) or _check(now, decode(content), None, Suggestions())
+
+
+def _closely(now: LoadedModel, body: Any, suggestions: Suggestions) -> CheckedLoans:
+    looked_at = _many(now, body, suggestions)
     _refuse(looked_at)
     return CheckedLoans.of(now.bundle.definition, looked_at)
 
@@ -72,7 +74,7 @@ def _are_columns(body: Mapping[str, Any]) -> bool:
     return lists > 0 and 2 * lists >= len(body)
 
 
-def _many(now: Serving, body: Any, suggestions: Suggestions, most_problems: float) -> list[Checked]:
+def _many(now: LoadedModel, body: Any, suggestions: Suggestions) -> list[Checked]:
     records: Sequence[Any]
     if isinstance(body, dict):
         records = _rows(now, body, suggestions)
@@ -91,7 +93,7 @@ def _many(now: Serving, body: Any, suggestions: Suggestions, most_problems: floa
     for i, record in enumerate(records):
         checked.append(_check(now, record, i, suggestions))
         problems += len(checked[-1].problems)
-        if problems > most_problems:
+        if problems > MAX_PROBLEMS:
             break
     return checked
 
@@ -110,7 +112,7 @@ def _limit(loans: int) -> None:
         )
 
 
-def _check(now: Serving, record: Any, index: int | None, suggestions: Suggestions) -> Checked:
+def _check(now: LoadedModel, record: Any, index: int | None, suggestions: Suggestions) -> Checked:
     if isinstance(record, dict) and len(record) <= MAX_NAMES:
         checked = now.checks.loan(record, index, suggestions)
         if checked.problems:
@@ -123,7 +125,7 @@ def _check(now: Serving, record: Any, index: int | None, suggestions: Suggestion
 
 
 def _rows(
-    now: Serving, columns: Mapping[str, Any], suggestions: Suggestions
+    now: LoadedModel, columns: Mapping[str, Any], suggestions: Suggestions
 ) -> Sequence[dict[str, Any]]:
     """Columns, the client's own format, as records.
 

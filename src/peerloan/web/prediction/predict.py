@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from peerloan.ledger import Kept
-from peerloan.ledger.stored_inputs import InputReader
-from peerloan.loan import Checked, CheckedLoans, Value
-from peerloan.model import BANDS, Reason, probabilities
+from peerloan.ledger.stored_inputs import InputReader, InputUnreadable
+from peerloan.loan import Checked, CheckedLoans, LoanWarning
 from peerloan.registry import Bundle, Decision
-from peerloan.web.prediction.serving_models import Serving
+from peerloan.web.prediction.serving_models import LoadedModel
 from peerloan.web.telemetry import metrics
 
 # Reasons of an ONNX version take milliseconds a loan. Up to this many loans all get theirs;
@@ -22,7 +21,7 @@ EXPLAIN_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
-class Wanted:
+class ResponseOptions:
     """What a caller wants in the answer."""
 
     reasons: bool = True
@@ -39,9 +38,10 @@ class Wanted:
 class Answer:
     """Loans that were decided on, and what is answered of them. Ids come with the ledger."""
 
-    serving: Serving
+    serving: LoadedModel
+    checked: Checked | CheckedLoans
     loan_ids: Sequence[str | None]
-    warnings: Sequence[list[str]]
+    warnings: Sequence[list[LoanWarning]]
     decisions: Sequence[Decision]
     predictions: Sequence[dict[str, Any]]
     # What stands beside the predictions of many loans; None for one loan, which stands alone.
@@ -54,48 +54,38 @@ class Answer:
         return {**self.beside, "predictions": self.predictions}
 
 
-def answer_one(serving: Serving, checked: Checked, wanted: Wanted) -> Answer:
+def answer_one(serving: LoadedModel, checked: Checked, wanted: ResponseOptions) -> Answer:
     """Decide on one loan."""
     bundle = serving.bundle
     # What costs nothing is kept in the ledger, whatever is answered.
     decision = bundle.decide(checked.values, explain=wanted.explained or bundle.is_additive)
     warnings = checked.warnings + bundle.warnings
     prediction = _prediction(bundle, checked.loan_id, warnings, decision, wanted)
-    return Answer(serving, (checked.loan_id,), (warnings,), (decision,), (prediction,))
+    return Answer(serving, checked, (checked.loan_id,), (warnings,), (decision,), (prediction,))
 
 
-def answer_many(serving: Serving, checked: CheckedLoans, wanted: Wanted) -> Answer:
+def answer_many(serving: LoadedModel, checked: CheckedLoans, wanted: ResponseOptions) -> Answer:
     """Decide on many loans; where a time limit holds, it is said what it left out."""
     bundle = serving.bundle
-    margins, contributions = bundle.score_many(checked.loans)
-    beside: dict[str, Any] = {}
-    explained: list[tuple[float, ...] | None]
-    reasons: list[list[Reason] | None]
-    explained, reasons = [None] * len(checked.rows), [None] * len(checked.rows)
-    if contributions is not None:
-        explained = list(map(tuple, contributions.tolist())) if wanted.contributions else explained
-        reasons = bundle.explain_many(checked.rows, contributions)
-    elif wanted.explained:
-        explained = _explain(bundle, checked.rows, beside)
-        reasons = [
-            None if own is None else bundle.explain(values, own)
-            for values, own in zip(checked.rows, explained, strict=True)
-        ]
-    shown = probabilities(margins).tolist()
-    bands = [BANDS[band] for band in bundle.policy.bands_many(margins).tolist()]
-    late = bundle.policy.late_many(margins).tolist()
-    decisions = [*map(Decision, margins.tolist(), shown, late, bands, explained, reasons)]
+    size = checked.loans.size
+    decided = bundle.decide_many(
+        checked.loans, explain=_in_time(size) if wanted.explained else bundle.is_additive
+    )
+    beside = {}
+    if wanted.explained and not bundle.is_additive and size > ALWAYS_EXPLAINED:
+        beside = _limit(int(decided.explained.sum()))
+    decisions = bundle.unpack(decided, contributions=wanted.contributions)
     usual = bundle.warnings
-    warnings = [checked.warnings.get(i, []) + usual for i in range(len(decisions))]
+    warnings = [checked.warnings.get(i, []) + usual for i in range(size)]
     predictions = [
         _prediction(bundle, loan_id, own, decision, wanted)
         for loan_id, own, decision in zip(checked.loan_ids, warnings, decisions, strict=True)
     ]
-    return Answer(serving, checked.loan_ids, warnings, decisions, predictions, beside)
+    return Answer(serving, checked, checked.loan_ids, warnings, decisions, predictions, beside)
 
 
-def answered_before(
-    bundle: Bundle, kept: Sequence[Kept], wanted: Wanted, many: bool
+def rebuild_answer(
+    bundle: Bundle, kept: Sequence[Kept], wanted: ResponseOptions, many: bool
 ) -> dict[str, Any]:
     """The answer that was given before, from its decisions in the ledger and their version; raises
     LookupError if it can't be made again.
@@ -120,26 +110,16 @@ def answered_before(
 
 def count(answer: Answer) -> None:
     """Count decisions that lasted; a `what_if` is none."""
-    names = answer.serving.bundle.definition.names
-    metrics.count_decisions(answer.decisions, answer.warnings, names)
+    metrics.count_decisions(answer.decisions, answer.warnings)
 
 
-def _explain(
-    bundle: Bundle, rows: Sequence[tuple[Value, ...]], answer: dict[str, Any]
-) -> list[tuple[float, ...] | None]:
-    """Contributions that cost milliseconds a loan, for as many loans as the time allows."""
+def _in_time(loans: int) -> Iterator[int]:
+    """The positions of loans to explain, for as long as the time allows."""
     until = time.monotonic() + EXPLAIN_SECONDS
-    limited = len(rows) > ALWAYS_EXPLAINED
-    explained: list[tuple[float, ...] | None] = [None] * len(rows)
-    done = 0
-    for i, values in enumerate(rows):
-        if limited and time.monotonic() >= until:
-            break
-        explained[i] = bundle.model.score(values)[1]
-        done += 1
-    if limited:
-        answer |= _limit(done)
-    return explained
+    for i in range(loans):
+        if loans > ALWAYS_EXPLAINED and time.monotonic() >= until:
+            return
+        yield i
 
 
 def _limit(done: int) -> dict[str, Any]:
@@ -147,7 +127,11 @@ def _limit(done: int) -> dict[str, Any]:
 
 
 def _prediction(
-    bundle: Bundle, loan_id: str | None, warnings: list[str], decision: Decision, wanted: Wanted
+    bundle: Bundle,
+    loan_id: str | None,
+    warnings: list[LoanWarning],
+    decision: Decision,
+    wanted: ResponseOptions,
 ) -> dict[str, Any]:
     # The id comes when the decision is handed to the ledger; its place is the first.
     answer: dict[str, Any] = {"what_if": True} if wanted.what_if else {"id": None}
@@ -162,7 +146,7 @@ def _prediction(
     if wanted.contributions:
         answer |= _shown(bundle, decision)
     answer["model"] = {"version": bundle.version, "digest": bundle.digest}
-    answer["warnings"] = warnings
+    answer["warnings"] = list(map(str, warnings))
     return answer
 
 
@@ -170,9 +154,10 @@ def _contributions(bundle: Bundle, inputs: InputReader, kept: Kept) -> dict[str,
     """The contributions of a decision that was kept: they follow from its inputs. Raises
     LookupError if these can't be read.
     """
-    checked = inputs.read(kept.inputs)
-    if isinstance(checked, str):
-        raise LookupError(checked)
+    try:
+        checked = inputs.read(kept.inputs)
+    except InputUnreadable as error:
+        raise LookupError(str(error)) from error
     explain = kept.reasons is not None or bundle.is_additive
     return _shown(bundle, bundle.decide(checked.values, explain=explain))
 

@@ -1,4 +1,4 @@
-"""What a worker serves, champion and challenger, and how it is swapped while requests run."""
+"""The champion and the challenger that a worker serves, replaced while requests run."""
 
 from __future__ import annotations
 
@@ -15,11 +15,10 @@ from peerloan.ledger import Version
 from peerloan.loan import Checks, Decoder
 from peerloan.registry import (
     Bundle,
-    BundleError,
     Interface,
+    RegistryError,
     State,
     Store,
-    StoreError,
     StoreFault,
     StoreTimeout,
 )
@@ -52,8 +51,8 @@ Alias = Literal["champion", "challenger"]
 
 
 @dataclass(frozen=True)
-class Serving:
-    """One version with everything that follows from it. A request uses one, from start to end."""
+class LoadedModel:
+    """One verified version and what is derived from it. A request uses one from start to end."""
 
     number: int
     bundle: Bundle
@@ -83,20 +82,22 @@ class _Follower:
         return time.monotonic() - self._followed_at
 
 
-class Champion:
-    """Holds what is being served. Readers take `current` once; the watching threads replace it.
+class ServingModels:
+    """Holds the champion (`current`) and the challenger, and follows the store's aliases.
 
-    Each alias is followed by a thread of its own, so that a challenger that takes long, or hangs,
-    never holds a promotion up.
+    Thread-safe: a request reads `current` once, and needs no lock; the watching threads replace it.
+    Each alias has a thread of its own, so that a challenger that takes long, or hangs, never delays
+    a promotion. A version that can't be loaded raises nothing: `refusal` says why.
     """
 
     def __init__(self, store: Store) -> None:
         self._store = store
         self._followers = (_Follower("champion"), _Follower("challenger"))
         self._fields: frozenset[str] = frozenset()
+        self._closed = threading.Event()
         self._replacing = threading.Lock()  # of the two threads; a request needs none
-        self.current: Serving | None = None
-        self.challenger: Serving | None = None
+        self.current: LoadedModel | None = None
+        self.challenger: LoadedModel | None = None
         champion = self._followers[0]
         self._first_look = threading.Thread(target=self._look, args=(champion,), daemon=True)
         start_unsignalled(self._first_look)
@@ -135,8 +136,12 @@ class Champion:
         ages = " and ".join(f"the {each.alias} for {each.age:.0f} seconds" for each in late)
         return f"the store could not be followed: {ages}; the log says why" if late else None
 
+    def close(self) -> None:
+        """Follow the store no more."""
+        self._closed.set()
+
     def watch(self) -> None:
-        """Start following the store, in threads that end with the process.
+        """Start following the store, in threads that end with the process or by `close`.
 
         Waits a moment for the challenger, so that it scores the first decision, too.
         """
@@ -157,8 +162,7 @@ class Champion:
 
     def _watch(self, follower: _Follower, begin: Callable[[], object]) -> None:
         begin()
-        stop = threading.Event()
-        while not stop.wait(POLL_SECONDS):
+        while not self._closed.wait(POLL_SECONDS):
             try:
                 is_retry = follower.retry_at is not None and time.monotonic() >= follower.retry_at
                 if self._store.changed_since(follower.state_number) or is_retry:
@@ -217,16 +221,16 @@ class Champion:
                 return
             self._fields = fields
             if now := self.current:
-                self.current = _serving(now.number, now.bundle, fields)
+                self.current = _load_model(now.number, now.bundle, fields)
             if now := self.challenger:
-                self.challenger = _serving(now.number, now.bundle, fields)
+                self.challenger = _load_model(now.number, now.bundle, fields)
 
     def _take_champion(self, number: int, bundle: Bundle | None) -> None:
         if bundle is None:
             return
         with self._replacing:
             before = self.current
-            self.current = _serving(number, bundle, self._fields)
+            self.current = _load_model(number, bundle, self._fields)
         if before is None or before.bundle is not bundle:
             if before is not None:
                 metrics.SWAPS.inc()
@@ -237,7 +241,7 @@ class Champion:
     def _take_challenger(self, number: int, bundle: Bundle | None) -> None:
         with self._replacing:
             before = self.challenger
-            self.challenger = None if bundle is None else _serving(number, bundle, self._fields)
+            self.challenger = None if bundle is None else _load_model(number, bundle, self._fields)
         if bundle is not None and (before is None or before.bundle is not bundle):
             log.warning("in shadow: %s", bundle.version)
 
@@ -252,7 +256,7 @@ class Champion:
     def _refuse(self, follower: _Follower, error: Exception) -> None:
         """Have a version tried again later; why is said and counted once."""
         # A version that is bad in a way that nobody thought of is refused like any other.
-        thought_of = isinstance(error, BundleError | StoreError | OSError)
+        thought_of = isinstance(error, RegistryError | OSError)
         reason = said = str(error) if thought_of else f"{type(error).__name__}: {error}"
         if isinstance(error, StoreTimeout):
             said = error.reason
@@ -272,7 +276,7 @@ class Champion:
         follower.retry_at = time.monotonic() + RETRY_SECONDS
 
 
-def _serving(number: int, bundle: Bundle, known: frozenset[str]) -> Serving:
+def _load_model(number: int, bundle: Bundle, known: frozenset[str]) -> LoadedModel:
     definition = bundle.definition
     made = Interface.of(bundle, known | {*definition.names, *definition.roles.columns()})
-    return Serving(number, bundle, made.checks, made.decoder, Version.of(bundle))
+    return LoadedModel(number, bundle, made.checks, made.decoder, Version.of(bundle))

@@ -11,25 +11,26 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from queue import Empty, Full, Queue
 from typing import NamedTuple
 
 from peerloan.database import Database
 from peerloan.ledger.challenger_scores import Challenge, keep_challenges
 from peerloan.ledger.write.group_commit import Writer
-from peerloan.loan import Loans
+from peerloan.loan import Checked, CheckedLoans, Loans, read_alike
 from peerloan.loan.text import counted
-from peerloan.model import OnnxTimeLimit, probabilities
+from peerloan.model import OnnxTimeLimit
 from peerloan.registry import Bundle
 from peerloan.web.http.problems import RequestError
-from peerloan.web.prediction.loan_parsing import read_loans
+from peerloan.web.prediction.loan_parsing import read_input
 from peerloan.web.prediction.predict import Answer
-from peerloan.web.prediction.serving_models import Champion, Serving
+from peerloan.web.prediction.serving_models import LoadedModel, ServingModels
 from peerloan.web.telemetry import metrics
 
 log = logging.getLogger(__name__)
-# Requests that wait at most, and bytes of their bodies; beyond them one is counted as skipped.
+# Requests that wait at most, and bytes of their loans; beyond them one is counted as skipped.
 _WAITING, _WAITING_BYTES = 1000, 50_000_000
 _WRITE_SECONDS = 1.0
 _LOOK_SECONDS = 0.5
@@ -38,7 +39,7 @@ _END_SECONDS = 5.0
 
 
 class _Own(NamedTuple):
-    """What of a champion's decision is compared."""
+    """The part of a champion's decision that is compared."""
 
     probability: float
     late: bool
@@ -46,20 +47,26 @@ class _Own(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class _Answered:
-    """A request's loans, as a body, and what was made of them: no more than is compared, for many
-    may wait.
+    """A request's loans, parsed and as the ledger keeps them, and what was decided on them. No more
+    than is compared, for many may wait.
     """
 
-    content: bytes
+    checked: Checked | CheckedLoans
+    inputs: Sequence[str]
     bundle: Bundle
     decisions: Sequence[_Own]
     ids: Sequence[bytes]
+
+    @property
+    def size(self) -> int:
+        """About how many bytes the loans take."""
+        return sum(map(len, self.inputs))
 
 
 class Shadow:
     """Scores requests by the challenger that the store names, if it names one."""
 
-    def __init__(self, champion: Champion, database: Database, writer: Writer) -> None:
+    def __init__(self, champion: ServingModels, database: Database, writer: Writer) -> None:
         self._champion = champion
         self._database, self._writer = database, writer
         self._queue: Queue[_Answered] = Queue(_WAITING)
@@ -68,26 +75,30 @@ class Shadow:
         self._begin = threading.Lock()
         self._thread: threading.Thread | None = None
 
-    def following(self, content: bytes, answer: Answer) -> Callable[[Sequence[bytes]], None] | None:
-        """What hands over loans and their answer, once its decisions have ids and last; None while
-        nothing runs in shadow.
+    def following(
+        self, answer: Answer, inputs: Sequence[str]
+    ) -> Callable[[Sequence[bytes]], None] | None:
+        """The function that hands over an answer once its decisions are kept, given their ids; None
+        while no other version runs in shadow. `inputs` are the loans as the ledger keeps them.
         """
-        if self._champion.challenger is None:
+        challenger = self._champion.challenger
+        if challenger is None or challenger.bundle is answer.serving.bundle:
             return None
-        return lambda ids: self._follow(content, answer, ids)
+        return lambda ids: self._follow(answer, inputs, ids)
 
-    def _follow(self, content: bytes, answer: Answer, ids: Sequence[bytes]) -> None:
+    def _follow(self, answer: Answer, inputs: Sequence[str], ids: Sequence[bytes]) -> None:
         """Called by the thread that keeps decisions, and by no other."""
         if self._put_bytes - self._taken_bytes >= _WAITING_BYTES:
             _skip(ids)
             return
         own = [_Own(each.probability, each.late) for each in answer.decisions]
+        answered = _Answered(answer.checked, inputs, answer.serving.bundle, own, ids)
         try:
-            self._queue.put_nowait(_Answered(content, answer.serving.bundle, own, ids))
+            self._queue.put_nowait(answered)
         except Full:
             _skip(ids)
             return
-        self._put_bytes += len(content)
+        self._put_bytes += answered.size
         if self._thread is None:
             with self._begin:
                 if self._thread is None:
@@ -125,7 +136,7 @@ class Shadow:
         return challenges
 
     def _taken(self, answered: _Answered) -> _Answered:
-        self._taken_bytes += len(answered.content)
+        self._taken_bytes += answered.size
         return answered
 
     def _scored(self, answered: _Answered) -> list[Challenge]:
@@ -135,7 +146,7 @@ class Shadow:
             return []
         try:
             return _compare(challenger, answered)
-        except RequestError:  # it can't score them: of columns, it may need one that is not there
+        except RequestError:  # it can't read them
             metrics.CHALLENGED.labels("failed").inc(len(answered.ids))
             return []
         except OnnxTimeLimit as error:
@@ -164,26 +175,43 @@ def _skip(ids: Sequence[bytes]) -> None:
     metrics.CHALLENGED.labels("skipped").inc(len(ids))
 
 
-def _compare(challenger: Serving, answered: _Answered) -> list[Challenge]:
-    loans = read_loans(challenger, answered.content)
-    scored = [i for i, each in enumerate(loans) if not each.problems]
+def _compare(challenger: LoadedModel, answered: _Answered) -> list[Challenge]:
+    loans, scored = _loans(challenger, answered)
+    metrics.CHALLENGED.labels("failed").inc(len(answered.ids) - len(scored))
     if not scored:
-        metrics.CHALLENGED.labels("failed").inc(len(loans))
         return []
-    bundle = challenger.bundle
-    columns = Loans.of(bundle.definition, [loans[i].values for i in scored])
-    margins = bundle.score_many(columns)[0]
-    late = bundle.policy.late_many(margins).tolist()
-    decisions = answered.decisions
-    changed = sum(own != decisions[i].late for i, own in zip(scored, late, strict=True))
-    metrics.CHALLENGED.labels("failed").inc(len(loans) - len(scored))
+    decided = challenger.bundle.decide_many(loans, explain=False)
+    champion = [answered.decisions[i] for i in scored]
+    late, own = decided.late.tolist(), decided.probabilities.tolist()
+    changed = sum(now != before.late for now, before in zip(late, champion, strict=True))
     metrics.CHALLENGED.labels("changed").inc(changed)
     metrics.CHALLENGED.labels("same").inc(len(scored) - changed)
-    own = probabilities(margins).tolist()
     metrics.DIFFERENCES.observe_all(
-        [each - decisions[i].probability for i, each in zip(scored, own, strict=True)]
+        [now - before.probability for now, before in zip(own, champion, strict=True)]
     )
     return [
-        Challenge(answered.ids[i], challenger.version, each)
-        for i, each in zip(scored, own, strict=True)
+        Challenge(answered.ids[i], challenger.version, probability, margin)
+        for i, probability, margin in zip(scored, own, decided.margins.tolist(), strict=True)
     ]
+
+
+def _loans(challenger: LoadedModel, answered: _Answered) -> tuple[Loans, Sequence[int]]:
+    """The loans that the challenger can score, and their positions in the request.
+
+    Where it reads loans as the champion does, these are the champion's, parsed already. A version
+    of other fields reads what the ledger keeps.
+    """
+    definition = challenger.bundle.definition
+    if _reads_alike(answered.bundle, challenger.bundle):
+        if isinstance(answered.checked, Checked):
+            return Loans.of(definition, [answered.checked.values]), (0,)
+        loans = replace(answered.checked.loans, definition=definition)
+        return loans, range(loans.size)
+    read = [read_input(challenger, loan) for loan in answered.inputs]
+    scored = [i for i, loan in enumerate(read) if not loan.problems]
+    return Loans.of(definition, [read[i].values for i in scored]), scored
+
+
+@lru_cache(maxsize=1)  # the champion and the challenger seldom change
+def _reads_alike(champion: Bundle, challenger: Bundle) -> bool:
+    return read_alike(champion.definition, challenger.definition)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import errno
 import socket
 
+from peerloan.errors import PeerLoanError
 
-class AddressError(OSError):
+
+class AddressError(PeerLoanError, OSError):
     """An address can't be listened on; says which option to change."""
 
 

@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import gc
+import logging.config
+from collections.abc import Callable
+from typing import Any
 
+from granian import Granian
 from granian.constants import HTTPModes, Interfaces
 from granian.log import LogLevels
 
 from peerloan.web.auth import loopback
+from peerloan.web.http.application import find_lean_flask
 from peerloan.web.http.body_waits import THREADS
+from peerloan.web.http.tested_libraries import load_private, log_untested
 from peerloan.web.server.bind_address import find_address
-from peerloan.web.server.workers import GRACE_SECONDS, Server
-from peerloan.web.server.wsgi import Json
+from peerloan.web.server.json_log import Json
+from peerloan.web.server.limits import GRACE_SECONDS
 
 # What Granian and this server have to say stands beside what the service says, not among requests.
 _LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
     "formatters": {"json": {"()": Json}},
     "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "json"}},
     "loggers": {
@@ -33,24 +41,42 @@ def serve(address: str, port: int, workers: int) -> None:
 def run(factory: str, address: str, port: int, workers: int) -> None:
     """Run what makes a WSGI application, `module:function`, in each of the workers.
 
-    Raises NoWorkerStarted.
+    Raises NoWorkerStarted; a Granian that is used by its public interface alone ends the process.
     """
-    loopback.tell([address])
+    loopback.announce([address])
+    options = _options(address, port, workers)
+    logging.config.dictConfig(_LOGGING)
+    find_lean_flask()  # here, so that the workers need not say it again
+    run_own = load_private("granian", lambda: _own_server(factory, options))
+    log_untested()
     # A worker shares what is in memory here until it writes to it, and the collector would write
     # to all that it looks at.
     gc.collect()
     gc.freeze()
-    Server(
-        factory,
-        address=address,
-        port=port,
-        interface=Interfaces.WSGI,
-        http=HTTPModes.http1,
-        websockets=False,
-        workers=workers,
-        blocking_threads=THREADS,
-        respawn_failed_workers=True,
-        workers_kill_timeout=GRACE_SECONDS,
-        log_level=LogLevels.error,
-        log_dictconfig=_LOGGING,
-    ).run()
+    if run_own is not None:
+        run_own()
+    else:
+        Granian(factory, factory=True, **options).serve()
+
+
+def _own_server(factory: str, options: dict[str, Any]) -> Callable[[], None]:
+    """What runs the server that restarts its workers, and sends answers later."""
+    from peerloan.web.server.workers import Server
+
+    return Server(factory, **options).run
+
+
+def _options(address: str, port: int, workers: int) -> dict[str, Any]:
+    return {
+        "address": address,
+        "port": port,
+        "interface": Interfaces.WSGI,
+        "http": HTTPModes.http1,
+        "websockets": False,
+        "workers": workers,
+        "blocking_threads": THREADS,
+        "respawn_failed_workers": True,
+        "workers_kill_timeout": GRACE_SECONDS,
+        "log_level": LogLevels.error,
+        "log_dictconfig": _LOGGING,
+    }

@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, Any
 from granian.server import mp
 from granian.wsgi import ResponseIterWrap, _callback_wrapper
 
-from peerloan.web.http.body_waits import SENDER
-from peerloan.web.telemetry.middleware import LATER, Sent
+from peerloan.web.http.deferred import DEFERRED as LATER
+from peerloan.web.http.deferred import DEFERRED_KEY as SENDER
+from peerloan.web.http.deferred import Sent
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
@@ -108,9 +109,14 @@ def _unfinished(body: bytes) -> Iterator[bytes]:
     time.sleep(_SENDING_SECONDS)  # or what is sent would be dropped with the connection
 
 
+def check() -> None:
+    """Raise AttributeError where Granian does not wrap applications as `install` expects."""
+    workers: Any = mp
+    if workers._wsgi_call_wrap not in (_callback_wrapper, _wrap):
+        raise AttributeError("it wraps applications in another way")
+
+
 def install() -> None:
     """Let the workers that Granian starts from now on send answers later."""
     workers: Any = mp
-    if workers._wsgi_call_wrap not in (_callback_wrapper, _wrap):
-        raise RuntimeError("this Granian wraps applications in another way")
     workers._wsgi_call_wrap = _wrap

@@ -6,69 +6,20 @@ gunicorn -c python:peerloan.service.gunicorn_conf 'peerloan.service.wsgi:applica
 from __future__ import annotations
 
 import logging
-import socket
-import struct
 from typing import Any
-
-from gunicorn.http import wsgi
-from gunicorn.workers.gthread import ThreadWorker
 
 import peerloan.web.telemetry.metrics  # noqa: F401  here, so that the workers share their figures
 from peerloan.web.auth import loopback
+from peerloan.web.http.application import find_lean_flask
 from peerloan.web.http.body_waits import THREADS
-
-# How long a client may say nothing in the middle of a request before the thread is taken back.
-SILENT_SECONDS = 10
-
-
-class _Gathered:
-    """Stands for a socket while what is sent at once is put together."""
-
-    def __init__(self) -> None:
-        self.sent: list[bytes] = []
-
-    def sendall(self, data: bytes) -> None:
-        self.sent.append(data)
+from peerloan.web.http.tested_libraries import load_private, log_untested
+from peerloan.web.server.json_log import start_logging
 
 
-class _Response(wsgi.Response):  # type: ignore[misc]
-    """Sends the head with the first part of the body.
+def _import_worker() -> type:
+    from peerloan.web.server.gunicorn_worker import Worker
 
-    Between two sends a worker may be killed, and a proxy that has seen a head can't ask another
-    server any more.
-    """
-
-    def write(self, arg: bytes) -> None:
-        if self.headers_sent:
-            super().write(arg)
-            return
-        gathered = _Gathered()
-        sock = self.sock  # type: ignore[has-type]
-        self.sock = gathered
-        try:
-            super().write(arg)
-        finally:
-            self.sock = sock
-        sock.sendall(b"".join(gathered.sent))
-
-
-class Worker(ThreadWorker):  # type: ignore[misc]
-    """Gunicorn's threads, with an end to waiting for a client that says nothing.
-
-    Gunicorn's own time limit doesn't reach bodies: a few clients that stop half-way through one
-    would keep every thread. One that sends a byte now and then is ended by `body_waits`.
-    """
-
-    def init_process(self) -> None:
-        """Called in the new process; serves until it ends."""
-        wsgi.Response = _Response
-        super().init_process()
-
-    def handle(self, conn: Any) -> Any:
-        """Serve a connection; receiving from it fails after SILENT_SECONDS without a byte."""
-        limit = struct.pack("ll", SILENT_SECONDS, 0)
-        conn.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
-        return super().handle(conn)
+    return Worker
 
 
 def _is_no_silence(record: logging.LogRecord) -> bool:
@@ -77,7 +28,7 @@ def _is_no_silence(record: logging.LogRecord) -> bool:
     return kind is None or not issubclass(kind, BlockingIOError)
 
 
-worker_class = Worker
+worker_class = load_private("gunicorn", _import_worker) or "gthread"
 workers = 2
 # Each may wait for a body, or for a record's commit.
 threads = THREADS
@@ -89,11 +40,20 @@ proc_name = "peerloan"
 loglevel = "warning"
 
 
+def on_starting(_server: Any) -> None:
+    """Called once, before any worker is made: what the log says here, no worker repeats."""
+    start_logging()
+    find_lean_flask()
+    log_untested()
+
+
 def pre_fork(server: Any, _worker: Any) -> None:
     """Called before each worker is made, by who listens."""
-    addresses = [listener.sock.getsockname() for listener in server.LISTENERS]
+    # Without this attribute, which is no documented one, tokens are asked for from everybody.
+    listeners = getattr(server, "LISTENERS", ())
+    addresses = [listener.sock.getsockname() for listener in listeners]
     # Behind a socket that is a file stands whatever may open it, such as a proxy for the world.
-    loopback.tell(each[0] if isinstance(each, tuple) else "" for each in addresses)
+    loopback.announce(each[0] if isinstance(each, tuple) else "" for each in addresses)
 
 
 def post_worker_init(_worker: Any) -> None:

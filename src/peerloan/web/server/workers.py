@@ -1,7 +1,8 @@
-"""Granian's worker processes: started again when they die, ended with the process that made them.
+"""Granian's worker processes: restarted when they die, ended with the process that made them.
 
 Granian itself ends, with the workers that are well, when one dies within seconds of its start, and
-its workers outlive it when it is killed.
+its workers outlive it when it is killed. All this uses private parts of Granian: import it through
+`granian`, which knows what to do with another Granian.
 """
 
 from __future__ import annotations
@@ -21,14 +22,14 @@ from typing import TYPE_CHECKING, Any
 
 from granian.server.mp import MPServer
 
+from peerloan.errors import PeerLoanError
 from peerloan.web.server import granian_deferred
+from peerloan.web.server.limits import GRACE_SECONDS
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
 
 log = logging.getLogger(__name__)
-# How long a worker that is to stop may take for the requests that it has begun.
-GRACE_SECONDS = 40
 # The first restart is immediate; the next ones wait from the first pause up to the longest one.
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 1.0, 30.0
 # A worker that lived this long starts the pauses anew.
@@ -36,14 +37,14 @@ _QUIET_SECONDS = 60.0
 # Starts of each worker, if none was ever up, before the server ends.
 _MAX_STARTS = 5
 _PARENT_CHECK_SECONDS = 0.5
-# What the restarts use of Granian's server; without it Granian's own ones stay.
+# What the restarts use of Granian's server.
 _INTERNALS = (
     *("_spawn_worker", "respawn_interval", "main_loop_interrupt", "interrupt_signal"),
     *("interrupt_children", "reload_signal", "wrks"),
 )
 
 
-class NoWorkerStarted(Exception):
+class NoWorkerStarted(PeerLoanError):
     """No worker could start; the log says why."""
 
 
@@ -68,10 +69,16 @@ class Restarts:
 
 
 class Server(MPServer):
-    """Granian, whose workers are started again for as long as one of them was ever up."""
+    """Granian, whose workers are started again for as long as one of them was ever up.
+
+    Raises AttributeError where Granian has not the private parts that this uses.
+    """
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
+        granian_deferred.check()
+        if missing := [name for name in _INTERNALS if not hasattr(self, name)]:
+            raise AttributeError(f"its server has no {', '.join(missing)}")
         # Shared with the workers, and without a lock that a killed one could keep.
         self._was_up = RawValue("b", 0)
         self._restarts = [Restarts() for _ in range(self.workers)]
@@ -90,10 +97,6 @@ class Server(MPServer):
 
     def _serve_loop(self, spawn_target: Any, target_loader: Any) -> None:
         """Called by Granian once it has started its workers."""
-        if not all(hasattr(self, name) for name in _INTERNALS):
-            log.warning("this Granian restarts its workers in another way; leaving that to it")
-            super()._serve_loop(spawn_target, target_loader)  # type: ignore[no-untyped-call]
-            return
         self._spawn = partial(
             self._spawn_worker, target=spawn_target, callback_loader=target_loader
         )
@@ -203,7 +206,7 @@ def _load(factory: str, was_up: Any, parent: int) -> WSGIApplication:
         make: Callable[[], WSGIApplication] = getattr(importlib.import_module(module), name)
         application = make()
     except Exception as error:
-        ours = type(error).__module__.startswith("peerloan.")
+        ours = isinstance(error, PeerLoanError)
         log.error("a worker could not start: %s", error, exc_info=None if ours else error)
         sys.exit(1)
     was_up.value = 1

@@ -1,8 +1,7 @@
-"""What is to be done about requests, done beside them: their log and their figures.
+"""Handles records of requests, such as log lines, in a thread of its own and many at once.
 
-A write lets another thread run, and then the request waits for its turn; and to count a hundred
-requests at once costs little more than to count one. So records of a moment are handed to one
-thread, which handles them together.
+A write lets another thread run, and the request would wait for its turn. Counting a hundred
+requests at once costs little more than counting one.
 """
 
 from __future__ import annotations
@@ -15,13 +14,17 @@ from queue import Empty, SimpleQueue
 from typing import Generic, TypeVar
 
 log = logging.getLogger(__name__)
-# So often, at most: nobody sees the delay.
+# The shortest time between two batches: nobody sees the delay.
 _PAUSE_SECONDS = 0.02
 _Record = TypeVar("_Record")
 
 
-class Aside(Generic[_Record]):
-    """Hands records to a function, many at once; its thread begins with the first of them."""
+class BackgroundBatch(Generic[_Record]):
+    """Hands records to a function, many at once, in a thread that starts with the first record.
+
+    Thread-safe. The thread ends after the main thread, once every record is handled. A record that
+    can't be handled is lost, and logged.
+    """
 
     def __init__(self, handle: Callable[[list[_Record]], None]) -> None:
         self._handle = handle
@@ -35,13 +38,12 @@ class Aside(Generic[_Record]):
         if self._thread is None:
             with self._begin:
                 if self._thread is None:
-                    thread = threading.Thread(target=self._run, name="aside", daemon=False)
+                    thread = threading.Thread(target=self._run, name="records", daemon=False)
                     thread.start()  # if it can't, the next record tries again
                     self._thread = thread
 
     def _run(self) -> None:
-        # No daemon, whatever began it is: the process waits for it, and it ends when nobody is left
-        # to hand over.
+        # Not a daemon thread: the process waits for it, and it ends once nobody can put a record.
         main = threading.main_thread()
         pause = threading.Event()
         while main.is_alive():
@@ -57,5 +59,5 @@ class Aside(Generic[_Record]):
         if records:
             try:
                 self._handle(records)
-            except Exception:  # what is told of requests must end none
+            except Exception:  # a record must not end the thread
                 log.exception("records of %d requests are lost", len(records))

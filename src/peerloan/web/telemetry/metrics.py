@@ -22,6 +22,7 @@ from functools import cache
 from pathlib import Path
 
 from peerloan.ledger.write.group_commit import Committed
+from peerloan.loan import LoanWarning
 from peerloan.registry import Decision
 
 _FOLDER = "PROMETHEUS_MULTIPROC_DIR"
@@ -60,10 +61,16 @@ class _Histogram(Histogram):
 
     def observe_all(self, values: Sequence[float]) -> None:
         """As `observe`, for each of the values."""
-        self._sum.inc(sum(values))
-        found = Tally(bisect_left(self._upper_bounds, value) for value in values)
+        try:
+            total, bounds, buckets = self._sum, self._upper_bounds, self._buckets
+        except AttributeError:  # another release of the library, without these private names
+            for value in values:
+                self.observe(value)
+            return
+        total.inc(sum(values))
+        found = Tally(bisect_left(bounds, value) for value in values)
         for bucket, count in found.items():
-            self._buckets[bucket].inc(count)
+            buckets[bucket].inc(count)
 
 
 REQUESTS = Counter(
@@ -173,8 +180,8 @@ LEDGER_REPEATED = Counter(
 _request_counter = cache(REQUESTS.labels)
 _request_seconds = cache(SECONDS.labels)
 _decision_counter = cache(DECISIONS.labels)
-# Decisions that are not counted yet, with their warnings and the names of their fields.
-_decisions: deque[tuple[Sequence[Decision], Sequence[Sequence[str]], Sequence[str]]] = deque()
+# Decisions that are not counted yet, with their warnings.
+_decisions: deque[tuple[Sequence[Decision], Sequence[Sequence[LoanWarning]]]] = deque()
 
 
 def count_requests(answered: Iterable[tuple[str, str, str]]) -> None:
@@ -193,24 +200,26 @@ def time_requests(answered: Iterable[tuple[str, float]]) -> None:
 
 
 def count_decisions(
-    decisions: Sequence[Decision], warnings: Sequence[Sequence[str]], names: Sequence[str]
+    decisions: Sequence[Decision], warnings: Sequence[Sequence[LoanWarning]]
 ) -> None:
-    """Note decisions that were made, and what was warned of the fields with these names, for
-    `settle`; a `what_if` is none.
-    """
-    _decisions.append((decisions, warnings, names))
+    """Note decisions and their warnings, to be counted by `flush`. A `what_if` is not counted."""
+    _decisions.append((decisions, warnings))
 
 
-def settle() -> None:
+def flush() -> None:
     """Count what was noted."""
     bands: Tally[str] = Tally()
+    unusual: Tally[str | None] = Tally()
     probabilities: list[float] = []
     with contextlib.suppress(IndexError):
         while True:
-            decisions, warnings, names = _decisions.popleft()
+            decisions, warnings = _decisions.popleft()
             bands.update([each.band for each in decisions])
             probabilities += [each.probability for each in decisions]
-            _count_unusual(names, warnings)
+            every_warning = itertools.chain.from_iterable(warnings)
+            unusual.update(each.field for each in every_warning if each.is_unusual_value)
+    for field, count in unusual.items():
+        UNUSUAL.labels(field).inc(count)
     for band, count in bands.items():
         _decision_counter(band).inc(count)
     if probabilities:
@@ -225,7 +234,7 @@ def count_commit(done: Committed) -> None:
 
 def exposition() -> bytes:
     """All figures in Prometheus's text format; those of a moment ago may be on their way."""
-    settle()
+    flush()
     for path in Path(os.environ[_FOLDER]).glob("gauge_live*.db"):
         process = _PROCESS.search(path.name)
         if process and not Path(f"/proc/{process[1]}").exists():
@@ -234,11 +243,3 @@ def exposition() -> bytes:
     whole = CollectorRegistry()
     multiprocess.MultiProcessCollector(whole)  # type: ignore[no-untyped-call]
     return generate_latest(whole)
-
-
-def _count_unusual(names: Sequence[str], warnings: Iterable[Sequence[str]]) -> None:
-    for warning in itertools.chain.from_iterable(warnings):
-        for name in names:
-            if warning.startswith(f"{name}: "):
-                UNUSUAL.labels(name).inc()
-                break

@@ -1,6 +1,6 @@
-"""Around the whole application: ids, headers, the request's line in the log, and its figures.
+"""The middleware around the whole application: request ids, headers, access log and figures.
 
-It knows addresses, times and statuses; never what stands in a body or in a query.
+It records addresses, times and statuses, and nothing from a body or a query.
 """
 
 from __future__ import annotations
@@ -11,16 +11,23 @@ import re
 import select
 import time
 from collections.abc import Iterable, Iterator
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 import msgspec
 
-from peerloan.web.http.body_waits import SENDER
+from peerloan.web.auth.authentication import caller_name
+from peerloan.web.http.deferred import (
+    DEFERRED,
+    DEFERRED_KEY,
+    PENDING_KEY,
+    DeferredResponse,
+    PendingResponse,
+    Sent,
+)
 from peerloan.web.http.request_body import drop_body
-from peerloan.web.prediction.commit import TICKET, Ticket
 from peerloan.web.telemetry import metrics
-from peerloan.web.telemetry.background_batch import Aside
+from peerloan.web.telemetry.background_batch import BackgroundBatch
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
@@ -43,10 +50,6 @@ _HEADERS = [
 # What is said of a loan stays with who asked; styles and scripts say for themselves.
 _NO_STORE = ("Cache-Control", "no-store")
 _encoder = msgspec.json.Encoder()
-# What is returned to a server that has put what sends an answer later into the environment.
-LATER: list[bytes] = []
-# A response's line, its headers and its body.
-Sent = tuple[str, list[tuple[str, str]], bytes]
 
 
 class _Seen(NamedTuple):
@@ -106,19 +109,22 @@ class _Answer:
         self.headers = headers
 
 
-class Observed:
-    """A WSGI application, observed; `log` takes a line of each request."""
+class AccessLogMiddleware:
+    """A WSGI application with request ids, security headers, figures and an access log.
+
+    `log` takes a line for each request. Thread-safe.
+    """
 
     def __init__(self, application: WSGIApplication, log: BinaryIO | None) -> None:
         self._application = application
         self._log = log
-        self._aside = Aside(self._tell) if log else None
+        self._batch = BackgroundBatch(self._report) if log else None
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        """Answer, and tell how it went.
+        """Answer, and record the request.
 
-        An answer whose decisions are not committed yet is sent later, if the server has put what
-        sends it into the environment (see `later`), or else is waited for.
+        A pending response is sent later if the server can do that (see `http.deferred`), or else is
+        waited for.
         """
         began = time.perf_counter()
         request_id = environ.get("HTTP_X_REQUEST_ID", "")
@@ -131,35 +137,42 @@ class Observed:
         except BaseException:
             self._note(environ, answer, began)
             raise
-        # Taken out, for it holds the environment.
-        ticket: Ticket | None = environ.pop(TICKET, None)
-        if ticket is None:
+        # Removed, because it refers to the environment.
+        pending: PendingResponse[Any] | None = environ.pop(PENDING_KEY, None)
+        if pending is None:
             self._note(environ, answer, began)
             start_response(answer.line, answer.headers)
             return body
-
-        def made() -> Sent:
-            content = body[0]
-            if (other := ticket.another()) is not None:
-                content = _whole(other(environ, answer.start))[0]
-            self._note(environ, answer, began)
-            return answer.line, answer.headers, content
-
-        sender = environ.get(SENDER)
-        if sender is None:
-            ticket.wait()
-            line, headers, content = made()
+        finish = partial(self._finish, pending, environ, answer, body, began)
+        deferred: DeferredResponse | None = environ.get(DEFERRED_KEY)
+        if deferred is None:
+            pending.wait()
+            line, headers, content = finish()
             start_response(line, headers)
             return [content]
-        ticket.then(lambda: sender.send(made, quickly=ticket.outcome is None))
-        return LATER
+        pending.on_resolved(lambda: deferred.send(finish, quickly=pending.outcome is None))
+        return DEFERRED
+
+    def _finish(
+        self,
+        pending: PendingResponse[Any],
+        environ: WSGIEnvironment,
+        answer: _Answer,
+        prepared: list[bytes],
+        began: float,
+    ) -> Sent:
+        """Return what a resolved response sends, and record the request."""
+        content = prepared[0]
+        if (replacement := pending.replacement()) is not None:
+            content = _whole(replacement(environ, answer.start))[0]
+        self._note(environ, answer, began)
+        return answer.line, answer.headers, content
 
     def _note(self, environ: WSGIEnvironment, answer: _Answer, began: float) -> None:
         status = answer.line[:3]
         if status >= "400":
             # A proxy that can't send its request to the end takes that for the server's fault.
             drop_body(environ)
-        caller = environ.get("peerloan.caller")
         seen = _Seen(
             time.time_ns(),
             answer.request_id,
@@ -168,25 +181,25 @@ class Observed:
             answer.route,
             status,
             time.perf_counter() - began,
-            caller.name if caller else "",
+            caller_name(environ),
             answer.trace,
         )
-        if self._aside is None:
-            self._tell([seen])
+        if self._batch is None:
+            self._report([seen])
         else:
-            self._aside.put(seen)
+            self._batch.put(seen)
 
-    def _tell(self, seen: list[_Seen]) -> None:
+    def _report(self, seen: list[_Seen]) -> None:
         metrics.count_requests(
             (each.method if each.method in _METHODS else "(other)", each.route, each.status)
             for each in seen
         )
         metrics.time_requests((each.route, each.seconds) for each in seen)
-        metrics.settle()
+        metrics.flush()
         if self._log is not None:
             # A reader that has gone must not end the service.
             with contextlib.suppress(OSError, ValueError):
-                for lines in _pieces(_encoder.encode_lines(map(_line, seen))):
+                for lines in split_for_pipe(_encoder.encode_lines(map(_line, seen))):
                     self._log.write(lines)
                     self._log.flush()
 
@@ -204,7 +217,7 @@ def _whole(parts: Iterable[bytes]) -> list[bytes]:
             close()
 
 
-def _pieces(lines: bytes) -> Iterator[bytes]:
+def split_for_pipe(lines: bytes) -> Iterator[bytes]:
     """Whole lines, so many at once as a pipe takes without another worker's in between."""
     at = 0
     while at < len(lines):

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from peerloan.book import Book, BookError
 from peerloan.database import Database
+from peerloan.errors import PeerLoanError
 from peerloan.ledger.outcomes import COMMAND_LINE
 from peerloan.monitoring.alerts.rules import Spoken
 from peerloan.monitoring.config import Plan
@@ -20,15 +21,21 @@ from peerloan.registry import (
     Bundle,
     BundleError,
     Manifest,
+    RegistryError,
     State,
     Store,
     StoreError,
     StoreFault,
 )
+from peerloan.reports.wording import loans, percent, several
+from peerloan.stats.bootstrap import ChallengerVerdict
 from peerloan.training import CANDIDATES, Aim, TrainingError, recalibrate, train
 from peerloan.training.search import Progress
-from peerloan.training.wording import loans, percent, several
-from peerloan.worker.retraining.challenger_evaluation import Judgement, judge
+from peerloan.worker.retraining.challenger_evaluation import (
+    evaluate_challenger,
+    verdict_json,
+    verdict_sentence,
+)
 from peerloan.worker.retraining.score_shift import (
     FARTHEST,
     FARTHEST_GROUP,
@@ -64,7 +71,7 @@ class Answered:
     kind: Literal["made", "refused"]
     reason: str
     version: str | None = None
-    judgement: Judgement | None = None
+    judgement: ChallengerVerdict | None = None
     leap: Leap | None = None
     callers: Callers | None = None
     deciders: Callers | None = None
@@ -77,14 +84,14 @@ class Answered:
         return {
             "reason": self.reason,
             "challenger": self.version,
-            "judgement": None if judgement is None else judgement.as_json(),
+            "judgement": None if judgement is None else verdict_json(judgement),
             "leap": None if leap is None else leap.as_json(),
             "outcomes_by": None if callers is None else callers.as_json(),
             "decisions_by": None if deciders is None else deciders.as_json(),
         }
 
 
-class _Refused(Exception):
+class _Refused(PeerLoanError):
     """Why there is no challenger."""
 
 
@@ -119,22 +126,19 @@ def answer(
             version = _publish(plan, store, champion, older, fast, progress)
             progress("judging the challenger", 0.0)
             new = store.load(version)
-            judgement = judge(store.load(champion.version), new, newest)
+            judgement = evaluate_challenger(store.load(champion.version), new, newest)
             leaped = leap(_last_chosen_by_person(store, champion.version), new, newest)
             progress("judging the challenger", 1.0)
         done = "recalibrated" if plan.answer == "recalibrate" else "trained"
         why = (
             f"{_describe(acts)}; {done} on {older.name} ({loans(outcomes.learnt.loans)}, "
             f"{outcomes.learnt.late:,} late), "
-            f"{_reported_by(outcomes.callers.learnt)}; "
-            f"{judgement.sentence()}: {judgement.verdict}; "
-            f"{leaped.sentence()}{_left_out(outcomes, plan)}"
+            f"{_reported_by(outcomes.callers.learnt)}; {verdict_sentence(judgement)}: "
+            f"{judgement.verdict}; {leaped.sentence()}{_left_out(outcomes, plan)}"
         )
         whose = outcomes.callers, outcomes.deciders
         made = Answered("made", why, version, judgement, leaped, *whose)
         return _make_challenger(plan, store, state, made)
-    except StoreFault:
-        raise
     except (_Refused, TrainingError, BookError, BundleError, StoreError) as error:
         return Answered("refused", f"{_describe(acts)}; {plan.answer} is refused: {error}")
 
@@ -267,7 +271,7 @@ def _last_chosen_by_person(store: Store, champion: str) -> Bundle:
     own = store.load(champion)
     for state in reversed(store.history()):
         if state.action in ("promote", "rollback") and state.who != WHO:
-            with contextlib.suppress(BundleError, StoreError):
+            with contextlib.suppress(RegistryError):
                 chosen = store.load(str(state.champion))
                 return chosen if chosen.definition == own.definition else own
             break

@@ -23,6 +23,7 @@ from peerloan.book import (
     open_writer,
     read_loans,
 )
+from peerloan.clock import DAY_MS, date_of
 from peerloan.database import Database
 from peerloan.database.snapshot import snapshot
 from peerloan.ledger.matured import (
@@ -32,8 +33,7 @@ from peerloan.ledger.matured import (
     count_young,
     matured,
 )
-from peerloan.ledger.outcome_parsing import DAY_MS, day_of
-from peerloan.ledger.stored_inputs import InputReader
+from peerloan.ledger.stored_inputs import InputReader, InputUnreadable
 from peerloan.loan import Definition, Loans, TextColumn, Value
 from peerloan.monitoring.config import Plan
 from peerloan.stats.arrays import Codes
@@ -283,11 +283,11 @@ def _write(
             progress(_READING, 0.0)
             rows, labels, loan_ids = [], [], []
             for each in batch:
-                checked = reader.read(each.inputs)
-                if isinstance(checked, str):
+                try:
+                    rows.append(reader.read(each.inputs).values)
+                except InputUnreadable:
                     unreadable += 1
                     continue
-                rows.append(checked.values)
                 labels.append(int(each.late))
                 loan_ids.append(each.loan_id)
                 days.append(uuid7.milliseconds(each.id) // DAY_MS)
@@ -360,4 +360,4 @@ def _text(value: int | float | str | bool) -> str:
 
 
 def _shown(day: np.int32) -> str:
-    return str(day_of(int(day)))
+    return str(date_of(int(day)))

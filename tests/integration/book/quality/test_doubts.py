@@ -3,58 +3,22 @@
 from __future__ import annotations
 
 import csv
-import json
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from peerloan.cli import main
+from helpers.commands import Call
 from peerloan.database import Database
 from peerloan.registry import Store
 
 Row = dict[str, str]
 
 
-@dataclass(frozen=True)
-class Done:
-    code: int
-    out: str
-    err: str
-
-    @property
-    def answer(self) -> dict[str, Any]:
-        found: dict[str, Any] = json.loads(self.out)
-        return found
-
-
-Call = Callable[..., Done]
-
-
-@pytest.fixture
-def call(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Call:
-    """Run `peerloan …` in the test's folder, within this process."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("PEERLOAN_STORE", str(tmp_path / "store"))
+@pytest.fixture(autouse=True)
+def ledger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have commands keep what they record in the test's folder."""
     monkeypatch.setenv("PEERLOAN_LEDGER", f"sqlite:///{tmp_path / 'ledger.db'}")
-    monkeypatch.delenv("PEERLOAN_CONFIG", raising=False)
-
-    def in_process(*arguments: object) -> Done:
-        code: object = 0
-        try:
-            main(list(map(str, arguments)))
-        except SystemExit as stop:
-            code = stop.code
-        assert isinstance(code, int)
-        printed = capsys.readouterr()
-        assert "Traceback" not in printed.err
-        return Done(code, printed.out, printed.err)
-
-    return in_process
 
 
 @pytest.fixture

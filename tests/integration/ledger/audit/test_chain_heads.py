@@ -16,14 +16,14 @@ import pytest
 from click.testing import CliRunner
 from sqlalchemy import Connection, delete, select, update
 
-from ledgers import Ledger, keep, record
+from helpers.ledgers import Ledger, keep, record
+from helpers.postgres import Postgres
 from peerloan.cli.console import No
 from peerloan.cli.main import peerloan
 from peerloan.database import tables
 from peerloan.ledger import Chain
 from peerloan.ledger.audit.verify import verify
 from peerloan.ledger.write import chain_opening
-from postgres import Postgres
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 Attack = Callable[[Ledger], None]

@@ -20,6 +20,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import select, update
 
+from helpers.apps import create_app
 from peerloan.book import open_book
 from peerloan.database import Database, tables
 from peerloan.ledger import Chain, Entry, Kept, Record, Seal
@@ -32,7 +33,6 @@ from peerloan.settings import Settings
 from peerloan.training import train
 from peerloan.uuid7 import Ids
 from peerloan.uuid7 import text as id_text
-from peerloan.web import create_app
 
 FORMATS = Path(__file__).parents[3] / "formats"
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -492,7 +492,7 @@ def asked(
 
 @given(loan=LOANS, ascii_only=st.booleans())
 @example(loan={f.name: f.default for f in DEFINITION.fields}, ascii_only=True)
-@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_whatever_is_accepted_replays(
     asked: tuple[Store, Database, FlaskClient], loan: dict[str, Any], ascii_only: bool
 ) -> None:

@@ -14,7 +14,7 @@ import pytest
 from click.testing import CliRunner
 from sqlalchemy import Connection, delete, insert, select, text, update
 
-from ledgers import Ledger, keep, new_id, now_ms, record
+from helpers.ledgers import Ledger, keep, new_id, now_ms, record
 from peerloan.cli.console import No
 from peerloan.cli.main import peerloan
 from peerloan.database import RecordRefused, tables

@@ -12,7 +12,7 @@ import pytest
 import requests
 from sqlalchemy import delete, insert, select
 
-from conftest import Service
+from helpers.service import Service
 from peerloan.database import Database, LedgerError, LedgerUnavailable, tables
 from peerloan.ledger import Chain, Entry, First, Key, OtherRequest, Record, Seal, Version
 from peerloan.ledger.queries import stream

@@ -15,8 +15,8 @@ import pytest
 import requests
 from sqlalchemy import delete, select
 
-from conftest import Service
-from ledgers import Ledger, record
+from helpers.ledgers import Ledger, record
+from helpers.service import Service
 from peerloan.database import Database, tables
 from peerloan.ledger import Entry, Recorder, Seal
 from peerloan.ledger.audit.verify import verify
@@ -163,5 +163,6 @@ def test_what_waits_for_a_commit_when_the_clock_is_set_back_is_kept(
             writer.put(lambda ids: Entry([record(id=ids.new())]), told)
     assert [kept.acquire(timeout=60) for _ in range(6)] == [True] * 6
     assert outcomes == [None] * 6
+    writer.close()
     assert chains_of(ledger.database) == [(1, 1), (1, 2), (2, 1), (2, 2), (2, 3), (3, 1)]
     assert verify(ledger.database, ledger.seal).findings.shown() == []

@@ -21,22 +21,22 @@ import psycopg
 import pytest
 import requests
 
-from conftest import GUNICORN, Service
-from ledger_load import Counted, Load, chains, count
+from helpers.ledger_load import Counted, Load, chains, count
+from helpers.pgbouncer import PgBouncer
+from helpers.postgres import Postgres, children
+from helpers.proxy import Proxy
+from helpers.service import GUNICORN, Service
+from helpers.sizes import STEADY_SECONDS
 from peerloan.database import Database
 from peerloan.ledger import Seal
 from peerloan.ledger.audit.verify import verify
 from peerloan.ledger.write.group_commit import LIMIT_SECONDS
 from peerloan.registry import Store
-from pgbouncer import PgBouncer
-from postgres import Postgres, children
-from proxy import Proxy
 
+pytestmark = pytest.mark.longer
 Serve = Callable[..., Service]
 # What a busy machine may add to the writer's limit.
 SLACK_SECONDS = 4.0
-# How long a load goes on before a fault and after it.
-STEADY_SECONDS = 1.0
 REFUSED = "refused"
 
 

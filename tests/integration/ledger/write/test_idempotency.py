@@ -17,16 +17,17 @@ from flask.testing import FlaskClient
 from sqlalchemy import func, select, update
 from werkzeug.test import TestResponse
 
-from conftest import Service
-from integration.web.api.test_inference_protocol import INFER, LENGTH, in_binary, tensors
+from helpers.apps import create_app
+from helpers.inference_protocol import INFER, LENGTH, in_binary, tensors
+from helpers.service import Service
 from peerloan.database import Database, LedgerUnavailable, tables
 from peerloan.ledger.write.entries import KEY_MS
 from peerloan.ledger.write.group_commit import LIMIT_SECONDS
 from peerloan.registry import Store, StoreFault
 from peerloan.settings import Settings
-from peerloan.web import create_app
 from peerloan.web.auth.tokens import Tokens
 from peerloan.web.prediction import commit
+from peerloan.web.services import services_of
 
 Serve = Callable[..., Service]
 KEY = "Idempotency-Key"
@@ -398,6 +399,6 @@ def test_what_follows_a_decision_can_not_keep_its_answer_back(
 
         return follow
 
-    monkeypatch.setattr(client.application.extensions["shadow"], "following", following)
+    monkeypatch.setattr(services_of(client.application).shadow, "following", following)
     assert client.post(PREDICTIONS, json=loan).status_code == 200
     assert count(ledger_url) == 1

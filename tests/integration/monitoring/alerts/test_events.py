@@ -232,7 +232,7 @@ def test_a_webhook_that_drips_is_given_up_and_its_connection_closed(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr(delivery, "_WEBHOOK_SECONDS", 0.5)
+    monkeypatch.setattr(delivery, "WEBHOOK_SECONDS", 0.5)
     (tmp_path / "secret").write_bytes(SECRET)
     tell(database, "webhook")
     deliver_due(database, Tell(log=False, webhook=Webhook(dripping, str(tmp_path / "secret"))), 1)
@@ -270,7 +270,7 @@ def test_a_command_that_hangs_is_ended_with_what_it_started(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr(delivery, "_COMMAND_SECONDS", 1.0)
+    monkeypatch.setattr(delivery, "COMMAND_SECONDS", 1.0)
     pids = tmp_path / "pids"
     hanging = ("sh", "-c", f"echo $$ > {pids}; sleep 1000 & echo $! >> {pids}; wait")
     tell(database, "command")

@@ -7,12 +7,13 @@ import math
 import random
 from collections.abc import Callable
 from pathlib import Path
+from uuid import UUID
 
 import pytest
 from sqlalchemy import delete, update
 
-from ledgers import now_ms
-from past import DAY_MS, HOUR_MS, Past, loans_of
+from helpers.ledgers import now_ms
+from helpers.past import DAY_MS, HOUR_MS, Past, loans_of
 from peerloan.database import Database, LedgerError, tables
 from peerloan.ledger.challenger_scores import Challenge, keep_challenges
 from peerloan.ledger.records import Version
@@ -29,6 +30,7 @@ VersionOf = Callable[[str], str]
 Loans = list[dict[str, object]]
 DAY = 20_000
 START = DAY * DAY_MS
+MARGIN = math.log(0.03 / 0.97)
 
 
 @pytest.fixture
@@ -158,7 +160,7 @@ def test_outcomes_are_counted_with_their_decisions_and_corrected(
     past = Past(database, tmp_path / "seal", bundle)
     made = past.decide(loans[:20], START, START + HOUR_MS)
     challenger = Version.of(bundle)
-    keep_challenges(database, [Challenge(each, challenger, 0.03) for each in made[:5]])
+    keep_challenges(database, [Challenge(each, challenger, 0.03, MARGIN) for each in made[:5]])
     past.tell(made[:10], [True] * 4 + [False] * 6)
     done = count_new(database, store)
     count_outcomes(database, store, done)
@@ -171,9 +173,7 @@ def test_outcomes_are_counted_with_their_decisions_and_corrected(
     (each,) = counts(database).values()
     ((cell, both),) = next(iter(each.challengers.values())).items()
     assert both == (5, 2)
-    assert cell == pytest.approx(
-        (math.log(0.03 / 0.97) - bundle.policy.threshold_margin) * 64, abs=1
-    )
+    assert cell == pytest.approx((MARGIN - bundle.policy.threshold_margin) * 64, abs=1)
     count_outcomes(database, store, done)
     assert known(database) == (20, 12, 2)
     # Rows of equal value, of other callers, some of them counted together: nothing changes.
@@ -188,12 +188,42 @@ def test_outcomes_are_counted_with_their_decisions_and_corrected(
     past.close()
 
 
+def test_a_challenger_s_outcomes_are_counted_by_its_stored_margin(
+    database: Database, store: Store, bundle: Bundle, loans: Loans, tmp_path: Path
+) -> None:
+    past = Past(database, tmp_path / "seal", bundle)
+    made = past.decide(loans[:4], START, START + HOUR_MS)
+    # Their probabilities round to 1 and to 0, of which no margin can be computed.
+    margins = (25.0, -25.0, 24.0, MARGIN)
+    shown = (1.0, 0.0, 1.0, 0.03)
+    challenger = Version.of(bundle)
+    keep_challenges(
+        database, [Challenge(made[i], challenger, shown[i], margins[i]) for i in range(4)]
+    )
+    # As a release before stored the last two.
+    unstored = tables.challenges.c.decision_id.in_([UUID(bytes=each) for each in made[2:]])
+    with database.writing() as connection:
+        connection.execute(update(tables.challenges).where(unstored).values(margin=None))
+    past.tell(made, [True, False, True, True])
+    count_outcomes(database, store, count_new(database, store))
+    (each,) = counts(database).values()
+    (outcomes,) = each.challengers.values()
+    cells = [
+        math.floor((margin - bundle.policy.threshold_margin) * 64)
+        for margin in (25.0, -25.0, MARGIN)
+    ]
+    assert outcomes == dict(zip(cells, [(1, 1), (1, 0), (1, 1)], strict=True))
+    past.close()
+
+
 def test_outcomes_that_were_told_too_early_are_taken_off_the_counts(
     database: Database, store: Store, bundle: Bundle, loans: Loans, tmp_path: Path
 ) -> None:
     past = Past(database, tmp_path / "seal", bundle)
     made = past.decide(loans[:20], START, START + HOUR_MS)
-    keep_challenges(database, [Challenge(each, Version.of(bundle), 0.03) for each in made[:5]])
+    keep_challenges(
+        database, [Challenge(each, Version.of(bundle), 0.03, MARGIN) for each in made[:5]]
+    )
     past.tell(made[:10], [True] * 4 + [False] * 6)
     within_the_hour = update(tables.outcomes).values(recorded_ms=START + HOUR_MS)
     with database.writing() as connection:

@@ -14,13 +14,14 @@ import pytest
 from flask.testing import FlaskClient
 from sqlalchemy import event, func, insert, select, update
 
+from helpers.apps import create_app
 from peerloan.database import Database, tables
 from peerloan.ledger import Chain, Entry, Record, Seal, Version
 from peerloan.model import BANDS
 from peerloan.registry import Store
 from peerloan.settings import Settings
 from peerloan.uuid7 import first_at
-from peerloan.web import create_app
+from peerloan.web.services import services_of
 
 DAY_MS = 86_400_000
 
@@ -59,8 +60,7 @@ def rows(database: Database) -> int:
 
 
 def database_of(client: FlaskClient) -> Database:
-    found: Database = client.application.extensions["database"]
-    return found
+    return services_of(client.application).database
 
 
 def add(database: Database, folder: Path, made: list[tuple[int, str, int, str]]) -> list[bytes]:
@@ -307,7 +307,7 @@ def test_what_is_only_nearly_json_in_a_field_of_another_version_is_read_as_json(
     client: FlaskClient, loan: dict[str, Any], monkeypatch: pytest.MonkeyPatch, odd: str
 ) -> None:
     monkeypatch.setattr(Store, "known_fields", lambda *_: frozenset(["months_on_book"]))
-    client.application.extensions["champion"].refresh()
+    services_of(client.application).serving_models.refresh()
     body = json.dumps(loan | {"months_on_book": "odd"}).replace('"odd"', odd)
     for content in (body, f"[{body}]"):
         answer = client.post("/v1/predictions", data=content, content_type="application/json")

@@ -17,54 +17,24 @@ import numpy as np
 import pytest
 import requests
 
-from conftest import Service
-from integration.web.api.test_predictions import MB, Api, columns, loans, started
-from integration.web.prediction.test_shadow import counted
-from integration.web.telemetry.test_middleware import figures
+from helpers.api import MB, Api, columns, loans, started
+from helpers.inference_protocol import INFER, LENGTH, in_binary, tensor, tensors
+from helpers.probes import counted, figures
+from helpers.service import SERVERS, Service
 from peerloan import __version__
 from peerloan.registry import Store
 
 Serve = Callable[..., Service]
 OUTPUTS = ("probability", "late", "band", "reasons", "id")
-INFER = "/v2/models/late-payments/infer"
-LENGTH = "Inference-Header-Content-Length"
 
 
-@pytest.fixture(scope="module")
-def api(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
+@pytest.fixture(scope="module", params=SERVERS)
+def api(
+    trained: Path, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+) -> Iterator[Api]:
     """A service whose champion is a scorecard and whose challenger is a forest."""
-    yield from started(trained, tmp_path_factory.mktemp("protocol"), "additive", "basic")
-
-
-def tensor(name: str, values: list[Any], **more: Any) -> dict[str, Any]:
-    """A column as a tensor in JSON."""
-    given = [value for value in values if value is not None]
-    kind = "BYTES" if any(isinstance(value, str) for value in given) else "FP64"
-    kind = "INT64" if given and all(type(value) is int for value in given) else kind
-    return {"name": name, "shape": [len(values), 1], "datatype": kind, "data": values, **more}
-
-
-def tensors(given: dict[str, list[Any]]) -> list[dict[str, Any]]:
-    """Columns as tensors in JSON."""
-    return [tensor(name, values) for name, values in given.items()]
-
-
-def in_binary(given: dict[str, list[Any]], **more: Any) -> tuple[bytes, int]:
-    """A request with tensors in binary form, and the length of its JSON."""
-    inputs = []
-    raw = b""
-    for each in tensors(given):
-        values = each.pop("data")
-        if each["datatype"] == "BYTES":
-            texts = [(value or "").encode() for value in values]
-            part = b"".join(len(text).to_bytes(4, "little") + text for text in texts)
-        else:
-            kind = {"FP64": np.float64, "INT64": np.int64}[each["datatype"]]
-            part = np.array(values, kind).tobytes()
-        inputs.append(each | {"parameters": {"binary_data_size": len(part)}})
-        raw += part
-    head = json.dumps({"inputs": inputs, **more}).encode()
-    return head + raw, len(head)
+    folder = tmp_path_factory.mktemp("protocol")
+    yield from started(trained, folder, "additive", "basic", server=request.param)
 
 
 def post(api: Api, body: Any, path: str = INFER, **headers: str) -> requests.Response:

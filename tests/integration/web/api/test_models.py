@@ -15,14 +15,15 @@ import jsonschema
 import pytest
 from flask.testing import FlaskClient
 
+from helpers.apps import create_app
 from peerloan.registry import Store
 from peerloan.settings import Settings
-from peerloan.web import create_app
 from peerloan.web.auth.tokens import Tokens
+from peerloan.web.services import services_of
 
 
 @pytest.fixture
-def client(store: Store, version_of: Callable[[str], str]) -> FlaskClient:
+def client(flask_version: None, store: Store, version_of: Callable[[str], str]) -> FlaskClient:
     store.promote(version_of("basic"), "a first one")
     store.promote(version_of("additive"), "better", breaking=True)
     store.challenge(version_of("basic"), "to compare")
@@ -174,7 +175,7 @@ def test_a_folder_that_can_not_be_read_is_a_503(
     assert answer.json is not None
     assert answer.json["title"] == "Store Fault"
     assert str(store.root) not in answer.text
-    client.application.extensions["champion"].refresh()
+    services_of(client.application).serving_models.refresh()
     ready = client.get("/readyz")
     assert ready.json is not None
     assert ready.json["refused"] == "the store can't be read; the log says why"

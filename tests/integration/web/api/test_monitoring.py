@@ -17,7 +17,8 @@ import pytest
 from flask.testing import FlaskClient
 from sqlalchemy import delete, insert, select
 
-from past import DAY_MS, Past, loans_of
+from helpers.apps import create_app
+from helpers.past import DAY_MS, Past, loans_of
 from peerloan.book import open_writer
 from peerloan.database import Database, tables
 from peerloan.monitoring.alerts.delivery import signature
@@ -26,7 +27,6 @@ from peerloan.monitoring.config import Plan
 from peerloan.registry import Store
 from peerloan.sample_data import SCHEMA, batches
 from peerloan.settings import Settings
-from peerloan.web import create_app
 from peerloan.worker.monitoring_round import Watcher
 
 Run = Callable[..., subprocess.CompletedProcess[str]]

@@ -9,7 +9,6 @@ import http.client
 import json
 import math
 import os
-import random
 import re
 import shutil
 import socket
@@ -26,86 +25,19 @@ import jsonschema
 import pytest
 import requests
 from flask.testing import FlaskClient
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
-from conftest import Service
+from helpers.api import JSON, MB, Api, champion_store, columns, loans, started
+from helpers.apps import create_app
+from helpers.service import Service
 from peerloan.loan import default_definition
 from peerloan.registry import Store
 from peerloan.settings import Settings
-from peerloan.web import create_app
 
-JSON = "application/json"
 FORMATS = Path(__file__).parents[3] / "formats"
 PROBLEM = "application/problem+json"
-MB = 1_000_000
 BANDS = ["low", "medium", "high", "very high"]
-
-
-class Api:
-    """A running service and the version that it serves."""
-
-    def __init__(self, service: Service, store: Store) -> None:
-        self.service, self.store = service, store
-        self.url = service.url
-        self.version = str(store.state().champion)
-        self.bundle = store.load(self.version)
-        self.session = requests.Session()
-
-    def post(
-        self, body: Any, query: str = "", content_type: str | None = JSON
-    ) -> requests.Response:
-        """POST a body: bytes and text as they are, anything else as JSON."""
-        if isinstance(body, str):
-            body = body.encode()
-        elif not isinstance(body, bytes):
-            body = json.dumps(body).encode()
-        headers = {} if content_type is None else {"Content-Type": content_type}
-        return self.session.post(
-            f"{self.url}/v1/predictions{query}", data=body, headers=headers, timeout=30
-        )
-
-    def get(self, path: str) -> requests.Response:
-        """GET a path."""
-        return self.session.get(f"{self.url}{path}", timeout=20)
-
-    def one(self, loan: dict[str, Any], query: str = "") -> dict[str, Any]:
-        """The answer for one loan that must be accepted."""
-        answer = self.post(loan, query)
-        assert answer.status_code == 200, answer.text
-        body: dict[str, Any] = answer.json()
-        return body
-
-    def many(self, loans: Any, query: str = "") -> list[dict[str, Any]]:
-        """The predictions for loans that must be accepted."""
-        predictions: list[dict[str, Any]] = self.one(loans, query)["predictions"]
-        return predictions
-
-
-def champion_store(trained: Path, folder: Path, candidate: str) -> Store:
-    """A copy of the trained store where this candidate is the champion."""
-    shutil.copytree(trained, folder / "store")
-    store = Store(folder / "store")
-    store.promote(next(v for v in store.versions() if store.manifest(v).candidate == candidate))
-    return store
-
-
-def started(
-    trained: Path, folder: Path, candidate: str, challenger: str | None = None
-) -> Iterator[Api]:
-    """A server of a candidate, and of another one in shadow, until the module is done."""
-    store = champion_store(trained, folder, candidate)
-    if challenger is not None:
-        beside = (v for v in store.versions() if store.manifest(v).candidate == challenger)
-        store.challenge(next(beside))
-    service = Service(store.root, folder / "server.log", workers=1)
-    try:
-        service.wait_for(lambda: service.serving() is not None)
-        if challenger is not None:
-            service.wait_for(lambda: "in shadow: " in service.log.read_text("utf-8"))
-        yield Api(service, store)
-    finally:
-        service.stop()
 
 
 @pytest.fixture(scope="module")
@@ -120,37 +52,25 @@ def onnx(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ap
     yield from started(trained, tmp_path_factory.mktemp("basic"), "basic")
 
 
-@pytest.fixture(params=["scorecard", "onnx"])
+@pytest.fixture(scope="module")
+def granian_untested(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
+    """A service that takes the installed Flask and Granian for untested ones."""
+    folder = tmp_path_factory.mktemp("granian")
+    yield from started(trained, folder, "additive", server="granian-untested")
+
+
+@pytest.fixture(scope="module")
+def gunicorn_untested(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
+    """A service that takes the installed Flask and Gunicorn for untested ones."""
+    folder = tmp_path_factory.mktemp("gunicorn")
+    yield from started(trained, folder, "additive", server="gunicorn-untested")
+
+
+@pytest.fixture(params=["scorecard", "onnx", "granian_untested", "gunicorn_untested"])
 def api(request: pytest.FixtureRequest) -> Api:
-    """Each of the two services in turn."""
+    """Each of the services in turn."""
     service: Api = request.getfixturevalue(request.param)
     return service
-
-
-def loans(count: int, seed: int = 1) -> list[dict[str, Any]]:
-    """Valid loans of every kind, some with missing values."""
-    draw = random.Random(seed)
-    fields = {field.name: field for field in default_definition().fields}
-    return [
-        {
-            "loan_amnt": draw.randint(1_000, 40_000),
-            "int_rate": round(draw.uniform(0.05, 0.35), 4),
-            "purpose": draw.choice(fields["purpose"].levels),
-            "grade": draw.choice(fields["grade"].levels),
-            "annual_inc": round(draw.lognormvariate(11, 1), 2),
-            "revol_util": draw.choice([None, round(draw.random(), 3)]),
-            "emp_length": draw.choice([None, *fields["emp_length"].levels]),
-            "dti": round(draw.uniform(0, 45), 2),
-            "delinq_2yrs": draw.choice([0, 0, 1, 5]),
-            "home_ownership": draw.choice(["RENT", "OWN", "MORTGAGE"]),
-        }
-        for _ in range(count)
-    ]
-
-
-def columns(records: list[dict[str, Any]]) -> dict[str, list[Any]]:
-    """Records as the client's own format."""
-    return {name: [record[name] for record in records] for name in records[0]}
 
 
 def problem(answer: requests.Response, status: int) -> dict[str, Any]:
@@ -796,7 +716,7 @@ def impatient(store: Store, version_of: Callable[[str], str], tmp_path: Path) ->
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     code = (
-        "from peerloan.web.server import gunicorn_conf; gunicorn_conf.SILENT_SECONDS = 1; "
+        "from peerloan.web.server import gunicorn_worker; gunicorn_worker.SILENT_SECONDS = 1; "
         "from gunicorn.app.wsgiapp import run; run()"
     )
     options = ["-c", "python:peerloan.service.gunicorn_conf", "--workers", "1"]
@@ -1196,7 +1116,6 @@ def check_any_answer(client: FlaskClient, body: bytes) -> None:
         assert found["status"] == answer.status_code
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(_values)
 @example({"\ud800": [1, 2], "dti": [1], "grade": [1]})
 @example([{"loan_id": "\ud800"}])
@@ -1204,7 +1123,6 @@ def test_arbitrary_json_is_answered(client: FlaskClient, value: object) -> None:
     check_any_answer(client, json.dumps(value).encode())
 
 
-@settings(max_examples=100, deadline=None)
 @given(st.dictionaries(_names, _scalars, max_size=3))
 def test_a_loan_with_arbitrary_values_is_answered(
     client: FlaskClient, changes: dict[str, object]
@@ -1214,7 +1132,6 @@ def test_a_loan_with_arbitrary_values_is_answered(
     check_any_answer(client, json.dumps(columns([good | changes, good | changes])).encode())
 
 
-@settings(max_examples=150, deadline=None)
 @given(st.binary(max_size=60))
 @example(b'{"\xff": 1}')
 @example(b"\xef\xbb\xbf")

@@ -10,16 +10,19 @@ from typing import Any
 
 import pytest
 
-from integration.web.api.test_predictions import Api, columns, loans, started
+from helpers.api import Api, columns, loans, started
 from peerloan import __version__
 from peerloan.web.auth.tokens import Tokens
 
 ROOT = Path(__file__).parents[4]
 PYTHON = ROOT / ".venv-clients/bin/python"
 OUTPUTS = ("probability", "late", "band", "reasons")
-pytestmark = pytest.mark.skipif(
-    not PYTHON.exists(), reason="the clients are not installed; `make test` installs them"
-)
+pytestmark = [
+    pytest.mark.longer,
+    pytest.mark.skipif(
+        not PYTHON.exists(), reason="the stock clients are not installed; `make test-all` does it"
+    ),
+]
 
 
 @pytest.fixture(scope="module", params=["open", "asks for tokens"])

@@ -18,12 +18,13 @@ import requests
 from flask.testing import FlaskClient
 from itsdangerous import URLSafeTimedSerializer
 
-from conftest import Service
+from helpers.apps import create_app
+from helpers.service import Service
 from peerloan import __version__
 from peerloan.registry import Store
 from peerloan.settings import Settings
-from peerloan.web import create_app
 from peerloan.web.auth.tokens import Tokens, digest_of
+from peerloan.web.services import services_of
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 COOKIE = "peerloan_session"
@@ -98,6 +99,7 @@ def test_signing_out_ends_a_copied_cookie_in_every_worker(settings_of: Settings)
     assert again.enters(workers[1])
 
 
+@pytest.mark.longer
 def test_a_server_s_every_worker_refuses_a_copied_cookie(
     champion: Store, serve: Callable[..., Service], run: Run
 ) -> None:
@@ -512,8 +514,8 @@ def test_a_token_is_found_by_its_keyed_hash_and_never_compared_itself(
 ) -> None:
     """So how long a wrong one takes tells nothing of a right one to whoever lacks the key."""
     client, token = desk
-    callers = client.application.extensions["callers"]
-    known = callers.known()
+    authenticator = services_of(client.application).authenticator
+    known = authenticator.snapshot()
     assert list(known.by_digest) == [digest_of(known.key, token)]
     assert token not in repr(known)
     other = Tokens(tmp_path / "tokens")

@@ -17,13 +17,13 @@ from flask import Flask
 from flask.testing import FlaskClient
 from sqlalchemy import update
 
+from helpers.apps import create_app
 from peerloan.clock import now_ms
 from peerloan.database import Database, tables
 from peerloan.ledger import Chain, Entry, Record, Seal, Version, queries
 from peerloan.registry import Store
 from peerloan.settings import Settings
 from peerloan.uuid7 import first_at
-from peerloan.web import create_app
 from peerloan.web.auth.endpoint_scopes import GuardError, guards_of
 from peerloan.web.auth.tokens import SCOPES, Scope, Tokens
 from peerloan.web.http.lean_flask import Application

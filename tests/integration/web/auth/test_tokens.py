@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 import requests
 
-from conftest import Service, settings
+from helpers.service import Service, settings
 from peerloan.registry import Store
 
 Run = Callable[..., subprocess.CompletedProcess[str]]

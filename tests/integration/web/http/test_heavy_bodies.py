@@ -12,13 +12,13 @@ from uuid import UUID
 import pytest
 from flask.testing import FlaskClient
 
+from helpers.apps import create_app
 from peerloan.database import Database
 from peerloan.ledger.audit.replay import Replay
 from peerloan.ledger.queries import find
 from peerloan.loan import MAX_COMPARISONS, default_definition
 from peerloan.registry import Store
 from peerloan.settings import Settings
-from peerloan.web import create_app
 
 NAMES = default_definition().names
 MOST_NAMED = 10_000

@@ -12,10 +12,11 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
+from helpers.apps import create_app
 from peerloan.registry import Store
 from peerloan.settings import OWN_PATHS, Settings, SettingsError, read_settings
-from peerloan.web import create_app
 from peerloan.web.auth.tokens import Tokens
+from peerloan.web.services import services_of
 
 PREFIX = "/risk"
 FORWARDED = {"X-Forwarded-Prefix": "/other", "X-Script-Name": "/other"}
@@ -34,7 +35,7 @@ def start(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Start:
 
     def make(prefix: str = PREFIX) -> Flask:
         app = create_app(Settings(store.root, folder / "tokens", prefix=prefix))
-        app.extensions["token"] = token
+        app.config["TOKEN"] = token
         return app
 
     return make
@@ -46,7 +47,7 @@ def app(start: Start) -> Flask:
 
 
 def sign_in(client: FlaskClient, path: str, target: str = "/docs") -> Any:
-    form = {"token": client.application.extensions["token"], "next": target}
+    form = {"token": client.application.config["TOKEN"], "next": target}
     return client.post(path, data=form, headers=PERSON)
 
 
@@ -94,7 +95,7 @@ def test_every_address_leads_back_whether_the_proxy_takes_the_prefix_off_or_not(
 
 def test_the_api_is_the_same_with_and_without_the_prefix(app: Flask, loan: dict[str, Any]) -> None:
     client = app.test_client()
-    head = {"Authorization": f"Bearer {app.extensions['token']}", "Idempotency-Key": "same"}
+    head = {"Authorization": f"Bearer {app.config['TOKEN']}", "Idempotency-Key": "same"}
     first, again = (
         client.post(f"{before}/v1/predictions", json=loan, headers=head) for before in ("", PREFIX)
     )
@@ -120,7 +121,7 @@ def test_no_header_says_where_the_service_is(start: Start, hostile: str) -> None
         assert hostile not in page.text
         answer = client.post(
             "/sign-in",
-            data={"token": client.application.extensions["token"], "next": "/docs"},
+            data={"token": client.application.config["TOKEN"], "next": "/docs"},
             headers=head,
             environ_overrides={"SCRIPT_NAME": hostile},
         )
@@ -153,7 +154,7 @@ def test_a_page_of_another_site_still_changes_nothing(app: Flask) -> None:
 
 
 def test_behind_a_prefix_loopback_is_as_closed_as_before(start: Start, tmp_path: Path) -> None:
-    store = start().extensions["store"].root
+    store = services_of(start()).store.root
     ledger = f"sqlite:///{tmp_path / 'l.db'}"
     seal = tmp_path / "seal"
     settings = Settings(store, tmp_path / "tokens", ledger, seal=seal, prefix=PREFIX)

@@ -16,9 +16,10 @@ from typing import Any
 import pytest
 import requests
 
-from conftest import SERVE, Service
+from helpers.service import SERVE, Service
 from peerloan.registry import Store
-from peerloan.web.http.body_waits import SENDER, BodyWaits
+from peerloan.web.http.body_waits import BodyWaits
+from peerloan.web.http.deferred import DEFERRED_KEY
 from peerloan.web.http.problems import RequestError
 
 HEAD = b"POST %s HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
@@ -194,11 +195,11 @@ def test_a_body_that_was_read_in_time_is_not_ended() -> None:
             ended.append(sent)
 
     waits = BodyWaits(most=1, seconds=0.0)
-    read = waits.start({SENDER: Sender()})
+    read = waits.start({DEFERRED_KEY: Sender()})
     waits.finish(read)
     waits.end_late()
     assert ended == []
-    late = waits.start({SENDER: Sender()})
+    late = waits.start({DEFERRED_KEY: Sender()})
     waits.end_late()
     with pytest.raises(RequestError, match="did not arrive in time"):
         waits.finish(late)

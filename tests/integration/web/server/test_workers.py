@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import requests
 
-from conftest import Service, settings
+from helpers.service import Service, settings
 from peerloan.registry import Store
 from peerloan.web.server.workers import Restarts
 

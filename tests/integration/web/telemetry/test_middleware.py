@@ -14,31 +14,13 @@ from typing import Any
 
 import pytest
 import requests
-from prometheus_client.parser import text_string_to_metric_families
 
-from conftest import Service, settings
+from helpers.probes import figures, predict
+from helpers.service import Service, settings
 from peerloan.registry import Store
 
 Serve = Callable[..., Service]
 TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
-
-
-def figures(service: Service, name: str) -> dict[tuple[str, ...], float]:
-    """A metric's values by their labels' values, in the labels' order."""
-    text = requests.get(f"{service.url}/metrics", timeout=10).text
-    return {
-        tuple(sample.labels[key] for key in sorted(sample.labels)): sample.value
-        for family in text_string_to_metric_families(text)
-        for sample in family.samples
-        if sample.name == name
-    }
-
-
-def predict(service: Service, body: Any, query: str = "", **headers: str) -> requests.Response:
-    # A connection each, so that several workers are asked.
-    return requests.post(
-        f"{service.url}/v1/predictions{query}", json=body, headers=headers, timeout=20
-    )
 
 
 def lines(service: Service) -> list[dict[str, Any]]:

@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 import requests
 
-from conftest import Service, settings
-from past import DAY_MS, Past, loans_of
+from helpers.past import DAY_MS, Past, loans_of
+from helpers.service import Service, settings
 from peerloan.clock import now_ms
 from peerloan.database import Database
 from peerloan.registry import Store

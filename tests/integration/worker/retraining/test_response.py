@@ -15,7 +15,8 @@ from typing import Any, NamedTuple
 import pytest
 from sqlalchemy import text
 
-from conftest import settings
+from helpers.service import settings
+from helpers.shared import shared_folder
 from peerloan.book import Fingerprint, open_book, read_loans
 from peerloan.database import Database
 from peerloan.monitoring.alerts.rules import Spoken
@@ -105,33 +106,35 @@ def read(path: Path) -> list[dict[str, str]]:
 @pytest.fixture(scope="session")
 def watched(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Recorded:
     """Decisions of a recession by a version that was trained in calm times, with all outcomes."""
-    folder = tmp_path_factory.mktemp("watched")
-    shutil.copytree(trained, folder / "store")
-    store = Store(folder / "store")
-    store.promote(next(v for v in store.versions() if v.startswith("additive")))
 
-    def run(*arguments: object) -> None:
-        done = subprocess.run(
-            [sys.executable, "-m", "peerloan", *map(str, arguments)],
-            cwd=folder,
-            env=os.environ | settings(store.root) | {"PEERLOAN_LEDGER": ""},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr
+    def make(folder: Path) -> None:
+        shutil.copytree(trained, folder / "store")
+        store = Store(folder / "store")
+        store.promote(next(v for v in store.versions() if v.startswith("additive")))
 
-    run("sample", "recession.csv", "--loans", LOANS, "--seed", 11, "--scenario", "recession")
-    run("score", "recession.csv", "-o", "scored.csv", "--record")
-    scored = read(folder / "scored.csv")
-    write(
-        folder / "outcomes.csv", [{"id": each["id"], "is_late": each["is_late"]} for each in scored]
-    )
-    run("outcomes", "outcomes.csv")
-    found = Recorded(folder, read(folder / "recession.csv"))
-    # As if they had been told a month later, and all of it were over.
-    found.change(f"UPDATE outcomes SET recorded_ms = recorded_ms + {30 * DAY_MS}")
-    return found
+        def run(*arguments: object) -> None:
+            done = subprocess.run(
+                [sys.executable, "-m", "peerloan", *map(str, arguments)],
+                cwd=folder,
+                env=os.environ | settings(store.root) | {"PEERLOAN_LEDGER": ""},
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            assert done.returncode == 0, done.stderr
+
+        run("sample", "recession.csv", "--loans", LOANS, "--seed", 11, "--scenario", "recession")
+        run("score", "recession.csv", "-o", "scored.csv", "--record")
+        scored = read(folder / "scored.csv")
+        outcomes = [{"id": each["id"], "is_late": each["is_late"]} for each in scored]
+        write(folder / "outcomes.csv", outcomes)
+        run("outcomes", "outcomes.csv")
+        # As if they had been told a month later, and all of it were over.
+        recorded = Recorded(folder, [])
+        recorded.change(f"UPDATE outcomes SET recorded_ms = recorded_ms + {30 * DAY_MS}")
+
+    folder = shared_folder(tmp_path_factory, "watched", make)
+    return Recorded(folder, read(folder / "recession.csv"))
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 from sqlalchemy import insert, update
 
-from ledgers import DAY_MS, Ledger, keep, now_ms, record
+from helpers.ledgers import DAY_MS, Ledger, keep, now_ms, record
 from peerloan import uuid7
 from peerloan.database import tables
 from peerloan.database.snapshot import snapshot

@@ -87,7 +87,7 @@ def test_a_row_without_an_end_is_refused(tmp_path: Path, before: bytes, what: by
 @pytest.fixture
 def few_broken(monkeypatch: pytest.MonkeyPatch) -> None:
     """A million rows take some seconds to be read; the rule is the same of thousands."""
-    monkeypatch.setattr(book_parts, "_MOST_BROKEN", 5_000)
+    monkeypatch.setattr(book_parts, "MOST_BROKEN", 5_000)
 
 
 @pytest.mark.usefixtures("few_broken")
@@ -172,7 +172,7 @@ NARROW = parse_definition(
 def test_of_very_many_wrong_rows_the_first_are_listed_and_all_are_counted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(check_report, "_MOST_RANGES", 1_000)
+    monkeypatch.setattr(check_report, "MOST_RANGES", 1_000)
     path = tmp_path / "book.csv"
     path.write_bytes(b"n,y\n" + b"1,0\nx,1\n" * 100_000)
     report = check_report.check_book(open_book(path), NARROW)
@@ -186,7 +186,7 @@ def test_of_very_many_wrong_rows_the_first_are_listed_and_all_are_counted(
 def test_of_very_many_rows_the_first_are_compared(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(doubts, "_MOST_COMPARED", 1_000)
+    monkeypatch.setattr(doubts, "MOST_COMPARED", 1_000)
     fields = [f'[[field]]\nname = "c{k}"\nkind = "number"\nlabel = "C"\n' for k in range(4)]
     head = 'model = "m"\n[label]\ncolumn = "y"\nlate = 1\non_time = 0\n'
     definition = parse_definition(head + "".join(fields), "test")

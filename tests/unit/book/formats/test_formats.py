@@ -278,7 +278,7 @@ def test_what_json_writes_is_read(
 
 
 def test_json_is_held_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(json_lines_reader, "_PART_BYTES", 100)
+    monkeypatch.setattr(json_lines_reader, "PART_BYTES", 100)
     path = write(tmp_path, "\n".join(['{"a": 1}', "x"] * 50))
     sizes = [part.size for part in open_book(path).parts()]
     assert sum(sizes) == 100

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from ledger_load import rows
+from helpers.ledger_load import rows
 from peerloan.database import Database, LedgerUnavailable, RecordRefused
 from peerloan.ledger import Chain, Entry, Record, Seal, Version
 from peerloan.ledger.write import group_commit as writer_module
@@ -59,13 +59,17 @@ def database(ledger_url: str) -> Database:
 
 
 @pytest.fixture
-def writer_on(database: Database, tmp_path: Path) -> Callable[..., Writer]:
-    """Make a writer."""
+def writer_on(database: Database, tmp_path: Path) -> Iterator[Callable[..., Writer]]:
+    """Make a writer, which is closed after the test."""
+    made = []
 
     def make(committed: Callable[[Committed], None] = lambda _: None) -> Writer:
-        return Writer(database, lambda: Seal(tmp_path / "seal"), committed)
+        made.append(Writer(database, lambda: Seal(tmp_path / "seal"), committed))
+        return made[-1]
 
-    return make
+    yield make
+    for writer in made:
+        writer.close()
 
 
 def test_who_counts_commits_can_not_end_it(
@@ -129,8 +133,8 @@ def holding(database: Database) -> Iterator[None]:
 def test_who_asks_again_at_once_shares_a_commit(
     writer_on: Callable[..., Writer], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(writer_module, "_PATIENCE", 1e6)
-    monkeypatch.setattr(writer_module, "_MOST_PATIENCE_SECONDS", 1.0)
+    monkeypatch.setattr(writer_module, "PATIENCE_SHARE", 1e6)
+    monkeypatch.setattr(writer_module, "MOST_PATIENCE_SECONDS", 4.0)
     commits: list[int] = []
     writer = writer_on(lambda done: commits.append(done.entries))
     callers, rounds = 4, 10
@@ -149,8 +153,28 @@ def test_who_asks_again_at_once_shares_a_commit(
     for thread in threads:
         thread.join(60)
     assert sum(commits) == callers * rounds
-    # The first commit may part them; who was answered is waited for from then on.
-    assert commits.count(callers) >= rounds - 1
+    # The first commits may part them; who was answered is waited for from then on.
+    assert commits.count(callers) >= rounds - 3
+
+
+def test_a_closed_writer_has_kept_everything_and_ends_its_threads(
+    database: Database, writer_on: Callable[..., Writer]
+) -> None:
+    before = set(threading.enumerate())
+    writer = writer_on()
+    told = [Told() for _ in range(20)]
+    for i, each in enumerate(told):
+        writer.put(decision(f"{i:02d}"), each)
+    begun = set(threading.enumerate()) - before
+    assert {thread.name for thread in begun} == {"ledger", "ledger-clock"}
+    writer.close()
+    assert [each.outcome() for each in told] == [None] * 20
+    url = database.url.render_as_string(hide_password=False)
+    assert [loan_id for *_, loan_id in rows(url)] == [f"{i:02d}" for i in range(20)]
+    assert not writer.runs
+    for thread in begun:
+        thread.join(20)
+        assert not thread.is_alive(), thread.name
 
 
 def test_who_comes_alone_after_many_is_kept_nevertheless(writer_on: Callable[..., Writer]) -> None:
@@ -168,8 +192,10 @@ def test_more_than_it_can_keep_in_time_is_no_fault_of_the_database(
     database: Database, writer_on: Callable[..., Writer], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(writer_module, "LIMIT_SECONDS", 1.0)
-    monkeypatch.setattr(writer_module, "_LOOK_SECONDS", 0.05)
-    monkeypatch.setattr(writer_module, "_MOST", 1)  # each entry has a transaction of its own
+    monkeypatch.setattr(writer_module, "LOOK_SECONDS", 0.05)
+    monkeypatch.setattr(
+        writer_module, "MOST_DECISIONS", 1
+    )  # each entry has a transaction of its own
     append = Chain.append
 
     def slowly(self: Chain, entries: Sequence[Entry]) -> list[Result]:

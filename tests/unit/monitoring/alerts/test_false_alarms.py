@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from helpers.sizes import WINDOWS
 from peerloan.book import join_loans, open_book, read_loans
 from peerloan.loan import Loans
 from peerloan.monitoring.alerts.rules import Rules
@@ -31,6 +32,7 @@ def loans(bundle: Bundle, sample_book: Path) -> Loans:
     return join_loans([read_loans(bundle.definition, part, label=True).loans for part in parts])
 
 
+@pytest.mark.longer
 @pytest.mark.parametrize(("size", "windows"), [(50, 2_000), (100, 1_500), (200, 800), (1_000, 100)])
 def test_calm_windows_raise_no_more_false_alarms_than_one_in_1_000(
     bundle: Bundle, loans: Loans, size: int, windows: int
@@ -38,7 +40,8 @@ def test_calm_windows_raise_no_more_false_alarms_than_one_in_1_000(
     """Three at the most where two or less are expected; fifteen of the smallest ones it once was
     in 1,000.
     """
-    assert count(Drawn.of(bundle, loans), size, windows, 3)["act"] <= 3
+    windows *= WINDOWS
+    assert count(Drawn.of(bundle, loans), size, windows, 3)["act"] <= 3 * WINDOWS
 
 
 def test_the_rules_that_are_simulated_are_those_that_are_applied(

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import xgboost
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from peerloan.loan import Definition, Field, Label, Loans, Value, default_definition
@@ -267,7 +267,6 @@ def leaf_sums(booster: xgboost.Booster, matrix: xgboost.DMatrix) -> Numbers:
     )
 
 
-@settings(max_examples=60, deadline=None)
 @given(cases, resamplings, st.sampled_from([1, 2, 3]), st.booleans(), seeds)
 def test_a_compiled_scorecard_equals_the_boosters_leaves(
     case: str, resampling: Resampling, depth: int, monotone: bool, seed: int
@@ -366,7 +365,6 @@ def test_a_table_without_a_pattern_compiles_to_points_of_zero(candidate: str) ->
 # Optimal bins as a scorecard
 
 
-@settings(max_examples=40, deadline=None)
 @given(cases, resamplings, seeds)
 def test_a_binned_scorecard_equals_the_regression(
     case: str, resampling: Resampling, seed: int
@@ -411,7 +409,6 @@ def test_no_bin_is_smaller_than_the_setting_and_it_matters(least: float) -> None
 # Calibration inside the tables
 
 
-@settings(max_examples=40, deadline=None)
 @given(
     st.sampled_from(["additive", "binned"]),
     st.sampled_from(["peerloan", "other", "categories"]),
@@ -465,7 +462,6 @@ def logistic(margins: Numbers) -> Numbers:
 estimators = st.sampled_from(sorted(ONNX))
 
 
-@settings(max_examples=60, deadline=None)
 @given(estimators, cases, resamplings, seeds)
 def test_a_graph_reproduces_the_original(
     candidate: str, case: str, resampling: Resampling, seed: int
@@ -477,7 +473,6 @@ def test_a_graph_reproduces_the_original(
         assert np.abs(logistic(model.margins(some)) - expected).max() <= 1e-6
 
 
-@settings(max_examples=60, deadline=None)
 @given(estimators, cases, resamplings, seeds, st.integers(1, 130))
 def test_one_loan_and_many_have_the_same_margin_to_the_bit(
     candidate: str, case: str, resampling: Resampling, seed: int, rows: int

@@ -14,7 +14,7 @@ from peerloan.ledger.write.loan_json import MAX_LOAN_BYTES
 from peerloan.web.http.problems import RequestError
 from peerloan.web.prediction.input_json import (
     column_inputs,
-    many_inputs,
+    list_inputs,
     one_input,
     record_input,
 )
@@ -53,7 +53,7 @@ def test_every_value_stays_as_it_is_spelled(value: str) -> None:
         f'{{"a":{value},"b c":[{value}]}}'
     )
     if value[0] not in "N-" and "ud800" not in value:
-        kept = many_inputs(f'[ {{ "a" : {value} }} , {{"b":1 }} ]'.encode())
+        kept = list_inputs(f'[ {{ "a" : {value} }} , {{"b":1 }} ]'.encode())
         assert kept == [f'{{"a":{value}}}', '{"b":1}']
 
 
@@ -62,7 +62,7 @@ def test_a_loan_is_large_by_what_is_kept_of_it() -> None:
     assert len(full) == MAX_LOAN_BYTES
     padded = full.replace(":", " : ").ljust(4_900_000).encode()
     assert one_input(padded) == full
-    assert many_inputs(b"[%b]" % padded) == [full]
+    assert list_inputs(b"[%b]" % padded) == [full]
     assert column_inputs({"a": ["x" * (MAX_LOAN_BYTES - 8)]}) == [full]
     assert record_input(json.loads(full)) == full
     # A letter may have several bytes.
@@ -74,7 +74,7 @@ def test_a_loan_is_large_by_what_is_kept_of_it() -> None:
             record_input({"a": value})
         assert one.value.status == form.value.status == 413
         for many in (
-            partial(many_inputs, f'[{{"a":1}},{large}]'.encode()),
+            partial(list_inputs, f'[{{"a":1}},{large}]'.encode()),
             partial(column_inputs, {"a": [1, value]}),
         ):
             with pytest.raises(RequestError) as refused:
@@ -85,7 +85,7 @@ def test_a_loan_is_large_by_what_is_kept_of_it() -> None:
 
 @given(st.lists(LOANS, min_size=1, max_size=4))
 def test_each_loan_of_a_list_is_kept(loans: list[dict[str, Any]]) -> None:
-    kept = many_inputs(json.dumps(loans).encode())
+    kept = list_inputs(json.dumps(loans).encode())
     assert kept == [json.dumps(loan, separators=(",", ":")) for loan in loans]
 
 

@@ -7,9 +7,9 @@ from typing import Any
 from peerloan.ledger import SOURCES
 from peerloan.loan.text import PLAIN_LETTER
 from peerloan.model import BANDS
+from peerloan.web.http.limits import DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE
+from peerloan.web.http.responses import REPLAYED_HEADER
 
-# Decisions of a page.
-USUAL_LIMIT, MAX_LIMIT = 100, 1_000
 KEY_HEADER: dict[str, Any] = {
     "name": "Idempotency-Key",
     "in": "header",
@@ -18,7 +18,6 @@ KEY_HEADER: dict[str, Any] = {
     "answer again, and is no second decision.",
     "schema": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]+$"},
 }
-REPLAYED_HEADER = "Idempotency-Replayed"
 # What an answer's head says of it.
 REPLAYED: dict[str, Any] = {
     REPLAYED_HEADER: {
@@ -127,7 +126,8 @@ def _filters() -> list[dict[str, Any]]:
     text = {"type": "string", "minLength": 1, "maxLength": 200, "pattern": f"^{PLAIN_LETTER}*$"}
     # A day too; its form is told in words, since a schema has no format for either.
     moment = {"type": "string", "format": "date-time"}
-    limit = {"type": "integer", "minimum": 1, "maximum": MAX_LIMIT, "default": USUAL_LIMIT}
+    limit = {"type": "integer", "minimum": 1, "maximum": MAX_PAGE_SIZE}
+    limit["default"] = DEFAULT_PAGE_SIZE
     described = {
         "loan_id": (text, "Of this loan."),
         "since": (moment, "Made at this day or moment or later."),

@@ -19,8 +19,8 @@ from peerloan.web.api.openapi import (
 from peerloan.web.api.openapi.decisions import ref
 from peerloan.web.auth.endpoint_scopes import Guard
 from peerloan.web.auth.tokens import PROMOTE, SCOPES
-from peerloan.web.prediction.loan_parsing import MAX_LOANS
-from peerloan.web.prediction.serving_models import Serving
+from peerloan.web.http.limits import MAX_LOANS
+from peerloan.web.prediction.serving_models import LoadedModel
 
 # What every route answers that asks for a token.
 _OF_ALL = {
@@ -31,7 +31,7 @@ _OF_ALL = {
 
 
 def document(
-    serving: Serving, guards: Mapping[tuple[str, str], Guard], prefix: str = ""
+    serving: LoadedModel, guards: Mapping[tuple[str, str], Guard], prefix: str = ""
 ) -> dict[str, Any]:
     """The OpenAPI document for the version that serves now, under a path prefix if there is one.
 
@@ -55,7 +55,7 @@ def _state_scopes(operation: dict[str, Any], guard: Guard) -> None:
         operation["description"] = " ".join(filter(None, (operation.get("description"), text)))
 
 
-def _document(serving: Serving, prefix: str) -> dict[str, Any]:
+def _document(serving: LoadedModel, prefix: str) -> dict[str, Any]:
     definition = serving.bundle.definition
     loan = json_schema(definition, serving.checks.known)
     decided = decisions.paths(_responses)
@@ -76,7 +76,9 @@ def _document(serving: Serving, prefix: str) -> dict[str, Any]:
             **outcomes.paths(_responses),
             **monitoring.paths(_responses),
             **models.paths(_responses, serving.bundle.version),
-            "/healthz": {"get": _health("The process answers and could load its champion.")},
+            "/healthz": {
+                "get": _health("The process answers and could load its champion.", _liveness())
+            },
             "/readyz": {"get": _health("A verified champion is loaded.", _readiness())},
             "/metrics": {"get": _metrics()},
             "/openapi.json": {"get": _itself()},
@@ -173,8 +175,8 @@ def _parameter(name: str, values: list[str], default: str, text: str) -> dict[st
     return {"name": name, "in": "query", "required": False, "description": text, "schema": schema}
 
 
-def _health(text: str, schema: dict[str, Any] | None = None) -> dict[str, Any]:
-    answer = {"content": _content("json", schema or {"type": "object"})}
+def _health(text: str, schema: dict[str, Any]) -> dict[str, Any]:
+    answer = {"content": _content("json", schema)}
     return {
         "summary": text,
         "tags": ["health"],
@@ -183,6 +185,17 @@ def _health(text: str, schema: dict[str, Any] | None = None) -> dict[str, Any]:
             "503": {"description": "No."} | answer,
         },
     }
+
+
+def _liveness() -> dict[str, Any]:
+    libraries = {
+        "type": "array",
+        "items": {"type": "string"},
+        "description": "Libraries of another version than the tested ones, of which the public "
+        "interface alone is used: slower.",
+    }
+    properties = {"status": {"enum": ["ok", "unhealthy"]}, "untested_libraries": libraries}
+    return {"type": "object", "properties": properties, "required": ["status"]}
 
 
 def _readiness() -> dict[str, Any]:

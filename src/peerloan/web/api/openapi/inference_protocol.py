@@ -9,7 +9,7 @@ from peerloan.loan import Definition
 from peerloan.loan.json_schema import example
 from peerloan.web.api.openapi.decisions import KEPT, KEY_HEADER, POSTED, REPLAYED
 from peerloan.web.api.tensors import DATATYPES, HEADER_LENGTH, OUTPUTS, input_datatype
-from peerloan.web.prediction.serving_models import Serving
+from peerloan.web.prediction.serving_models import LoadedModel
 
 _PARAMETERS = {"type": "object", "additionalProperties": {"type": ["string", "number", "boolean"]}}
 _JSON = "application/json"
@@ -18,7 +18,7 @@ _BINARY = {"application/octet-stream": {"schema": {"type": "string", "format": "
 _LENGTH = {"schema": {"type": "integer", "minimum": 0}, "description": "The length of the JSON."}
 
 
-def paths(serving: Serving) -> dict[str, Any]:
+def paths(serving: LoadedModel) -> dict[str, Any]:
     """The protocol's paths, for the version that serves now."""
     definition = serving.bundle.definition
     model = {"name": "model", "in": "path", "required": True}

@@ -6,7 +6,7 @@ from typing import Any
 
 from peerloan.loan.text import PLAIN_LETTER
 from peerloan.web.api.openapi.decisions import NO_PARAMETERS, WRONG_TYPE, ref
-from peerloan.web.http.request_body import MAX_WHY
+from peerloan.web.http.limits import MAX_WHY
 
 
 def paths(responses: Any, champion: str) -> dict[str, Any]:

@@ -10,21 +10,25 @@ from peerloan.monitoring.alerts import events
 from peerloan.monitoring.alerts.events import MAX_WHY
 from peerloan.monitoring.alerts.rules import Level, Spoken
 from peerloan.monitoring.counting.storage import Kind
-from peerloan.monitoring.performance import Calibration, Estimated, InBand, Realised
+from peerloan.monitoring.performance import CalibrationFigures, Estimated, InBand, Realised
 from peerloan.stats.estimate import Estimate
 from peerloan.web.api.openapi.decisions import POSTED, WRONG_TYPE, ref
+from peerloan.web.http.limits import DEFAULT_PAGE_SIZE, MAX_DRIFT_DAYS, MAX_PAGE_SIZE
 
-# Events of a page.
-USUAL_LIMIT, MAX_LIMIT = 100, 1_000
-# Days of figures in one answer.
-MAX_DAYS = 366
 TYPES = (
     *(events.BEGAN, events.ROSE, events.ENDED),
     *(events.MADE, events.REFUSED, events.PROMOTED),
 )
 _UNAVAILABLE = {"503": "The ledger does not answer now."}
-# Each has a schema by its name, made from its fields.
-_NAMED = (Estimate, Estimated, Realised, Calibration, InBand, Spoken)
+# Schemas made from the fields of these classes, by the names that clients know.
+_NAMED: dict[type, str] = {
+    Estimate: "Estimate",
+    Estimated: "Estimated",
+    Realised: "Realised",
+    CalibrationFigures: "Calibration",
+    InBand: "InBand",
+    Spoken: "Spoken",
+}
 
 
 def paths(responses: Any) -> dict[str, Any]:
@@ -64,7 +68,7 @@ def schemas() -> dict[str, Any]:
         "Alarm": _object({"rule": text, "about": text, "level": level, "since": time}),
         "Figures": _figures(),
         "DriftFigures": _object(_moved()),
-        **{each.__name__: _fields(each) for each in _NAMED},
+        **{name: _fields(figures) for figures, name in _NAMED.items()},
     }
 
 
@@ -75,7 +79,8 @@ def _events(responses: Any) -> dict[str, Any]:
             "next": {"type": ["string", "null"], "description": "The next page's cursor."},
         }
     )
-    limit = {"type": "integer", "minimum": 1, "maximum": MAX_LIMIT, "default": USUAL_LIMIT}
+    limit = {"type": "integer", "minimum": 1, "maximum": MAX_PAGE_SIZE}
+    limit["default"] = DEFAULT_PAGE_SIZE
     choice = {"type": "string", "enum": ["true", "false"], "default": "false"}
     cursor = {"type": "string", "pattern": "^[0-9]{1,18}$"}
     return {
@@ -150,7 +155,9 @@ def _drift(responses: Any) -> dict[str, Any]:
             _parameter("model", model, "This version; the champion without it."),
             _parameter("kind", kind, "Windows that end on a day, or whole months."),
             _parameter("since", day, "Of this day or later."),
-            _parameter("until", day, f"Before this day, at most {MAX_DAYS} days after since."),
+            _parameter(
+                "until", day, f"Before this day, at most {MAX_DRIFT_DAYS} days after since."
+            ),
         ],
         "responses": responses(
             "Figures and alarms.",
@@ -210,7 +217,7 @@ def _fields(kind: type) -> dict[str, Any]:
 
 def _schema(hint: Any) -> dict[str, Any]:
     if hint in _NAMED:
-        return ref(hint.__name__)
+        return ref(_NAMED[hint])
     if get_origin(hint) is list:
         return {"type": "array", "items": _schema(get_args(hint)[0])}
     if get_origin(hint) is Literal:

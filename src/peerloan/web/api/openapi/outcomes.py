@@ -10,8 +10,7 @@ from peerloan.loan import Definition
 from peerloan.loan.labels import expected_label
 from peerloan.loan.text import MAX_TEXT, PLAIN_LETTER
 from peerloan.web.api.openapi.decisions import POSTED, WRONG_TYPE, ref
-
-MAX_OUTCOMES = 10_000
+from peerloan.web.http.limits import MAX_OUTCOMES
 
 
 def paths(responses: Any) -> dict[str, Any]:

@@ -17,12 +17,13 @@ import jsonschema
 import pytest
 import requests
 
-from conftest import Service
-from integration.test_another_lender import LABEL, table, write
+from helpers.another_lender import LABEL, table, write
+from helpers.apps import create_app
+from helpers.service import Service
+from helpers.sizes import API_EXAMPLES
 from peerloan.loan import read_definition
 from peerloan.registry import Store
 from peerloan.settings import Settings
-from peerloan.web import create_app
 from peerloan.web.auth.tokens import Tokens
 
 HERE = Path(__file__).parent / "schemathesis"
@@ -103,7 +104,7 @@ def try_all(service: Service, token: str, folder: Path, *only: str) -> None:
     done = subprocess.run(
         [
             *(BIN / "schemathesis", "--config-file", HERE / "schemathesis.toml", "run"),
-            *(f"{service.url}/openapi.json", "--max-examples", "30"),
+            *(f"{service.url}/openapi.json", "--max-examples", str(API_EXAMPLES)),
             *("--header", f"Authorization: Bearer {token}", "--seed", "1", "--no-color"),
             "--continue-on-failure",
             *(word for path in only for word in ("--include-path", path)),
@@ -121,6 +122,7 @@ def try_all(service: Service, token: str, folder: Path, *only: str) -> None:
     assert '"status":500' not in service.log.read_text()
 
 
+@pytest.mark.longer
 def test_a_property_based_tester_finds_nothing(
     store: Store,
     version_of: Callable[[str], str],
@@ -139,6 +141,7 @@ def test_a_property_based_tester_finds_nothing(
     assert store.state().number == 1
 
 
+@pytest.mark.longer
 def test_nor_does_it_with_another_lender_s_loans(
     run: Run, serve: Callable[..., Service], token: str, tmp_path: Path
 ) -> None:
@@ -198,6 +201,7 @@ assert change.champion == other and change.who == "developer", change
 """
 
 
+@pytest.mark.longer
 def test_a_generated_client_works(
     service: Service,
     token: str,

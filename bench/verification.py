@@ -1,0 +1,158 @@
+"""What takes too long for every change: fuzzing, soaks and simulations in full size.
+
+python bench/verification.py [PART …]
+
+Runs the parts that are named, or all of them, one after the other, and writes the result of each
+into docs/verification.json and, from it, docs/verification.md. A part that was not run keeps its
+earlier result. Ends with 1 if a part failed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+import subprocess
+import sys
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+
+ROOT = Path(__file__).parent.parent
+DATA, PAGE = ROOT / "docs/verification.json", ROOT / "docs/verification.md"
+PYTEST = "python -m pytest -q -p no:cacheprovider"
+HEAD = """# Verification
+
+`make verify` runs what takes too long for every change, in full size, and writes this page;
+`make verify PARTS="calm-windows faults"` runs some parts of it. The tests are those of
+`make test` and `make test-all`, with more examples, longer loads and more simulated windows.
+
+| part | what it shows | run | commit | cores | took | result |
+|---|---|---|---|---:|---:|---|
+"""
+
+
+class Part(NamedTuple):
+    """A command, and what it shows if it ends with 0."""
+
+    shows: str
+    command: str
+
+
+class Result(msgspec.Struct):
+    """What came of a part."""
+
+    day: str
+    commit: str
+    cores: int
+    seconds: float
+    passed: bool
+    # The last line that it printed.
+    line: str
+
+
+PARTS = {
+    "properties": Part(
+        "every property holds for 500 drawn examples",
+        f"{PYTEST} tests/unit tests/integration -m hypothesis",
+    ),
+    "schemathesis": Part(
+        "300 requests of each operation: no answer is outside of the API's description",
+        f"{PYTEST} tests/integration/web/api/openapi",
+    ),
+    "calm-windows": Part(
+        'the monitor says "act" of at most 1 in 1,000 calm windows',
+        f"{PYTEST} tests/unit/monitoring/alerts/test_false_alarms.py",
+    ),
+    "faults": Part(
+        "no answered decision is lost or doubled while the ledger's database fails under load",
+        f"{PYTEST} tests/integration/ledger/write/test_faults.py",
+    ),
+    "swaps": Part(
+        "no request fails while versions are swapped four times a second",
+        "python bench/hot_swap.py --seconds 60",
+    ),
+    "alarms": Part(
+        "how often rules speak of calm and of moved windows", "python bench/monitoring.py"
+    ),
+    "leaps": Part(
+        "how far new versions leap of honest and of invented outcomes", "python bench/leaps.py"
+    ),
+    "deployment": Part("no request fails while a deployment is changed", f"{PYTEST} tests/deploy"),
+}
+
+
+def main() -> None:
+    """Run the parts that are named on the command line."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("parts", nargs="*", metavar="PART", help=", ".join(PARTS))
+    chosen = parser.parse_args().parts or list(PARTS)
+    unknown = ", ".join(sorted(set(chosen) - set(PARTS)))
+    if unknown:
+        parser.error(f"unknown: {unknown}; there are {', '.join(PARTS)}")
+    results = read_results()
+    for name in chosen:
+        print(f"== {name}: {PARTS[name].command}", flush=True)
+        results[name] = run(PARTS[name])
+        DATA.write_bytes(msgspec.json.format(msgspec.json.encode(results), indent=1) + b"\n")
+        PAGE.write_text(render(results), "utf-8")
+    sys.exit(not all(results[name].passed for name in chosen))
+
+
+def read_results() -> dict[str, Result]:
+    """The results of earlier runs."""
+    if not DATA.exists():
+        return {}
+    return msgspec.json.decode(DATA.read_bytes(), type=dict[str, Result])
+
+
+def run(part: Part) -> Result:
+    """Run a part in full size; what it prints is shown, and its last line kept."""
+    environment = os.environ | {"HYPOTHESIS_PROFILE": "ci-long", "COLUMNS": "120"}
+    words = [sys.executable if word == "python" else word for word in shlex.split(part.command)]
+    began, line = time.monotonic(), ""
+    with subprocess.Popen(
+        words, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True
+    ) as process:
+        for printed in process.stdout or ():
+            print(printed, end="", flush=True)
+            line = printed.strip() or line
+    return Result(
+        day=datetime.now(UTC).date().isoformat(),
+        commit=_commit(),
+        cores=os.cpu_count() or 1,
+        seconds=round(time.monotonic() - began, 1),
+        passed=process.returncode == 0,
+        line=line.strip("= "),
+    )
+
+
+def _commit() -> str:
+    command = ["git", "describe", "--always", "--dirty"]
+    return subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, check=False
+    ).stdout.strip()
+
+
+def render(results: dict[str, Result]) -> str:
+    """The page: a row for each part."""
+    rows = []
+    for name, part in PARTS.items():
+        result = results.get(name)
+        if result is None:
+            cells = ["not run yet", "", "", "", ""]
+        else:
+            word = "passed" if result.passed else "**failed**"
+            took = f"{result.seconds:,.0f} s"
+            said = result.line.replace("|", "\\|")
+            cells = [result.day, f"`{result.commit}`", str(result.cores), took, f"{word}: {said}"]
+        rows.append(f"| `{name}` | {part.shows} | {' | '.join(cells)} |")
+    commands = [f"- `{name}`: `{part.command}`" for name, part in PARTS.items()]
+    return HEAD + "\n".join(rows) + "\n\n## Commands\n" + "\n".join(commands) + "\n"
+
+
+if __name__ == "__main__":
+    main()

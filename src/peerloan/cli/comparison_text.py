@@ -1,0 +1,107 @@
+"""What `peerloan models compare` prints."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from peerloan.loan.text import counted
+from peerloan.model import BANDS
+from peerloan.reports.wording import percent, show_rate, signed
+from peerloan.stats.bootstrap import Compared
+from peerloan.stats.measures import Rate
+from peerloan.training.comparison import Comparison, Figures
+
+_NAMES = (
+    "AUC",
+    "Brier score",
+    "calibration slope",
+    "calibration intercept",
+    "expected late rate",
+    "observed / expected",
+    "threshold",
+    "flagged",
+    "recall",
+)
+_VERDICTS = {
+    "better": "B is better",
+    "worse": "B is worse",
+    "no difference": "no difference that these loans could show",
+}
+_DECISIONS = (
+    (0, 0, "no by both"),
+    (0, 1, "no by A, yes by B"),
+    (1, 0, "yes by A, no by B"),
+    (1, 1, "yes by both"),
+)
+
+
+def comparison_lines(comparison: Comparison) -> list[str]:
+    """A comparison as lines of text."""
+    a, b, verdict = comparison.a, comparison.b, comparison.b_against_a
+    observed = Rate.of(verdict.late, verdict.loans)
+    cells = [_cells(figures, observed.rate) for figures in (a, b)]
+    samples = counted(verdict.samples, "bootstrap sample")
+    return [
+        f"{counted(verdict.loans, 'loan')}, {verdict.late:,} late: {show_rate(observed)}",
+        f"A is {a.version}, B is {b.version}",
+        "",
+        *_columns([("", a.version, b.version), *zip(_NAMES, *cells, strict=True)]),
+        "",
+        _difference_line("AUC", verdict.auc),
+        _difference_line("log loss", verdict.log_loss),
+        f"B ranks better in {percent(verdict.auc_above)} of {samples}",
+        f"verdict: {_VERDICTS[verdict.verdict]}",
+        "",
+        *_decision_lines(comparison),
+        "",
+        "bands (rows A, columns B):",
+        *_columns([("", *BANDS), *map(_band_cells, BANDS, comparison.moved)]),
+    ]
+
+
+def _cells(figures: Figures, late_rate: float) -> tuple[str, ...]:
+    return (
+        f"{figures.auc:.4f}",
+        f"{figures.brier:.5f}",
+        signed(figures.slope),
+        signed(figures.intercept),
+        percent(figures.expected),
+        f"{late_rate / figures.expected:.2f}",
+        percent(figures.threshold),
+        percent(figures.flagged),
+        percent(figures.recall),
+    )
+
+
+def _difference_line(name: str, figure: Compared) -> str:
+    value, low, high = (signed(each, 4) for each in figure.difference)
+    return f"{name} of B less that of A: {value} (95 % interval {low} to {high})"
+
+
+def _decision_lines(comparison: Comparison) -> list[str]:
+    """How many loans are decided differently, and the late rate of each pair of decisions."""
+    decided = comparison.decided
+    changed = sum(rate.loans for rate in (decided[0][1], decided[1][0]) if rate)
+    share, verb = percent(changed / comparison.b_against_a.loans), "is" if changed == 1 else "are"
+    lines = [f"{counted(changed, 'loan')} ({share}) {verb} decided differently:"]
+    for by_a, by_b, name in _DECISIONS:
+        rate = decided[by_a][by_b]
+        shown = f"{counted(rate.loans, 'loan')}, late {show_rate(rate)}" if rate else "no loans"
+        lines.append(f"  {name}: {shown}")
+    return lines
+
+
+def _band_cells(band: str, counts: Sequence[int]) -> tuple[str, ...]:
+    return band, *(f"{count:,}" for count in counts)
+
+
+def _columns(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Rows of cells as text, the first column to the left, the others to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(
+            cell.rjust(width) if place else cell.ljust(width)
+            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]

@@ -1,0 +1,20 @@
+"""The margin of a challenger's score, beside its rounded probability."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+from alembic import op
+
+from peerloan.database.migrations import applied
+
+revision = "0003"
+down_revision = "0002"
+branch_labels = depends_on = None
+# It only adds a nullable column. The release before neither names it nor needs it.
+ADMITS = "0.1.0"
+
+
+def upgrade() -> None:
+    """Add the column; it stays null in the rows that are there."""
+    op.add_column("challenges", sa.Column("margin", sa.Double))
+    applied(int(revision), ADMITS)

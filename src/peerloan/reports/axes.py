@@ -1,0 +1,122 @@
+"""Axes of charts: where values lie, where ticks stand, and how wide a text is."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from peerloan.loan.text import show_bound
+
+Scale = Literal["number", "percent", "count"]
+
+FONT = 11  # the size of a chart's letters, in its own units
+_INTERVALS = 6
+_STEPS = (1, 2, 2.5, 5, 10)
+_MOST_DECADES = 6
+# Widths of letters as parts of their size, in the broadest of the usual sans-serif fonts.
+_NARROW, _BROAD = frozenset(" .,:;'|!()[]iljtfrI-"), frozenset("mwMW%@…")
+
+
+@dataclass(frozen=True)
+class Axis:
+    """Values from `low` to `high`, drawn from `start` to `end`."""
+
+    low: float
+    high: float
+    start: float
+    end: float
+    is_log: bool = False
+
+    def place(self, value: float) -> float:
+        """Where a value lies; what is beyond the axis lies at its end."""
+        low, high, at = self.low, self.high, min(max(value, self.low), self.high)
+        if self.is_log:
+            low, high, at = math.log10(low), math.log10(high), math.log10(at)
+        if math.isinf(high - low):  # more than a double holds
+            low, high, at = low / 2, high / 2, at / 2
+        return self.start + (at - low) / (high - low) * (self.end - self.start)
+
+
+@dataclass(frozen=True)
+class Tick:
+    """A tick's place and its text."""
+
+    place: float
+    text: str
+
+
+def draw_ticks(axis: Axis, scale: Scale) -> tuple[Tick, ...]:
+    """The ticks of an axis, so few that their texts don't touch."""
+    values = (
+        log_ticks(axis.low, axis.high)
+        if axis.is_log
+        else ticks(axis.low, axis.high, whole=scale == "count")
+    )
+    drawn = [Tick(axis.place(value), tick(value, scale)) for value in values]
+    is_horizontal = axis.end > axis.start
+    if is_horizontal and len(drawn) > 1:
+        room = min(b.place - a.place for a, b in itertools.pairwise(drawn))
+        need = max(text_width(each.text) for each in drawn) + 4
+        drawn = drawn[:: max(1, math.ceil(need / room))]
+    return tuple(drawn)
+
+
+def ticks(low: float, high: float, *, whole: bool = False) -> list[float]:
+    """At most seven round values from `low` to `high`."""
+    least = high / _INTERVALS - low / _INTERVALS
+    power = 10.0 ** math.floor(math.log10(least)) if least else 0.0
+    if not power:  # too near to one another for a step between them
+        return [low, high]
+    step = next(each * power for each in _STEPS if each * power >= least * (1 - 1e-9))
+    if whole:
+        step = float(max(1, math.ceil(step)))
+    first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
+    # Of large numbers that differ little, some are the same double.
+    return list(dict.fromkeys(place * step for place in range(first, last + 1)))
+
+
+def log_ticks(low: float, high: float) -> list[float]:
+    """Powers of ten from `low` to `high`; twice and five times these where they are few."""
+    first, last = math.ceil(math.log10(low) - 1e-9), math.floor(math.log10(high) + 1e-9)
+    if last - first >= 2:
+        stride = math.ceil((last - first + 1) / _MOST_DECADES)
+        return [10.0**power for power in range(first, last + 1, stride)]
+    values = [part * 10.0**power for power in range(first - 1, last + 1) for part in (1, 2, 5)]
+    return [value for value in values if low <= value <= high]
+
+
+def tick(value: float, scale: Scale = "number") -> str:
+    """A number at an axis: '20k', '1.5M', '2.5 %'."""
+    if scale == "percent":
+        return f"{float(f'{value * 100:.6g}'):g} %"
+    for size, letter in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e4, "k")):
+        if abs(value) >= size:
+            return f"{value / min(size, 1e3 if letter == 'k' else size):g}{letter}"
+    # As many digits as tell two ticks apart, without those that floating point adds.
+    return show_bound(float(f"{value:.6g}"))
+
+
+def with_margin(values: Sequence[float]) -> tuple[float, float]:
+    """The ends of an axis that holds these values with a little room."""
+    low, high = min(values), max(values)
+    room = 0.05 * (high - low) or 0.05 * abs(high) or 1.0
+    return low - room, high + room
+
+
+def text_width(text: str, size: float = FONT) -> float:
+    """About how wide a text is."""
+    return size * sum(map(_letter_width, text))
+
+
+def _letter_width(letter: str) -> float:
+    if unicodedata.east_asian_width(letter) in "WF":
+        return 1.0
+    if letter in _NARROW:
+        return 0.38
+    if letter in _BROAD:
+        return 0.98
+    return 0.7 if letter.isupper() else 0.62

@@ -1,0 +1,31 @@
+"""The trade-off table: what each threshold brings on loans that were not fitted on."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from peerloan.model import TradeOff
+from peerloan.stats.arrays import Numbers
+
+# Shares of the loans that a trade-off table has: in steps of 0.1 % to 5 %, of 0.5 % from there.
+_SHARES = (*(step / 1000 for step in range(1, 50)), *(step / 200 for step in range(10, 201)))
+
+
+def trade_off(margins: Numbers, late: Numbers) -> tuple[TradeOff, ...]:
+    """What each threshold brings: at 0.1 %, 0.2 %, … 5 %, 5.5 %, … 100 % of the loans flagged, or
+    just below; where loans tie, all of them are flagged together, and there are fewer rows.
+    """
+    order = np.argsort(-margins, kind="stable")
+    found = np.cumsum(late[order])
+    rows: dict[float, TradeOff] = {}
+    for share in _SHARES:
+        margin = float(margins[order[max(1, int(len(late) * share + 1e-9)) - 1]])
+        # A threshold takes all loans of its margin.
+        flagged = int((margins >= margin).sum())
+        rows[margin] = TradeOff(
+            margin,
+            flagged / len(late),
+            float(found[flagged - 1] / late.sum()),
+            float(found[flagged - 1] / flagged),
+        )
+    return tuple(rows.values())

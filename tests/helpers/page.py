@@ -1,0 +1,223 @@
+"""A browser, the page in it, and a service to show."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from selenium import webdriver
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.remote.webelement import WebElement
+from selenium.webdriver.support.ui import Select, WebDriverWait
+
+from helpers.programs import require
+from helpers.service import Service, settings
+from peerloan.registry import Store
+
+CONTRAST = (Path(__file__).parent / "contrast.js").read_text("utf-8")
+
+
+class Page:
+    """The page in a browser."""
+
+    def __init__(self, driver: webdriver.Chrome, url: str) -> None:
+        self.driver, self.url = driver, url
+
+    def open(self) -> Page:
+        """Open the empty form."""
+        self.driver.get(self.url)
+        return self
+
+    def at(self, selector: str) -> WebElement:
+        """The element at a CSS selector."""
+        return self.driver.find_element(By.CSS_SELECTOR, selector)
+
+    def all(self, selector: str) -> list[WebElement]:
+        """The elements at a CSS selector."""
+        return self.driver.find_elements(By.CSS_SELECTOR, selector)
+
+    def text(self, selector: str) -> str:
+        """The text that is seen at a selector."""
+        return self.at(selector).text
+
+    def input(self, name: str) -> WebElement:
+        """A field's input or select."""
+        return self.at(f'[name="field.{name}"]')
+
+    def value(self, name: str) -> str:
+        """What a field's input holds."""
+        return str(self.input(name).get_property("value"))
+
+    def fill(self, loan: dict[str, Any]) -> None:
+        """Type and choose values."""
+        for name, value in loan.items():
+            element = self.input(name)
+            if element.tag_name == "select":
+                Select(element).select_by_value(str(value))
+            else:
+                element.clear()
+                element.send_keys(str(value))
+
+    def decide(self, button: str = "form") -> None:
+        """Press a button, and wait for the page that comes."""
+        before = self.at("html")
+        # Enter on the button: a click needs the page to stand still, and it may be scrolling.
+        self.at(f"button[value={button}]").send_keys(Keys.ENTER)
+        self.wait_until_left(before)
+
+    def wait_until_left(self, before: WebElement) -> None:
+        """Wait for another page than that of this element."""
+        WebDriverWait(self.driver, 10).until(lambda _: self.at("html").id != before.id)
+        WebDriverWait(self.driver, 10).until(lambda _: self.all("main"))
+
+    def paste(self, text: str) -> None:
+        """Paste a loan into the box, and decide."""
+        if self.at("details").get_property("open") is not True:
+            self.at("summary").send_keys(Keys.ENTER)
+        box = self.at("#pasted")
+        box.clear()
+        box.send_keys("")  # to be where the text goes
+        self.cdp("Input.insertText", text=text)
+        self.decide("paste")
+
+    def error(self, name: str) -> str:
+        """What stands beside a field's input as its error."""
+        element = self.input(name)
+        described = str(element.get_attribute("aria-describedby")).split()
+        (error,) = (each for each in described if each.endswith("-error"))
+        assert element.get_attribute("aria-invalid") == "true"
+        return self.text(f"#{error}")
+
+    def wrong(self) -> set[str]:
+        """The names of the inputs that are marked as wrong."""
+        found = self.all("[aria-invalid=true]")
+        return {str(each.get_attribute("name")).removeprefix("field.") for each in found}
+
+    def probability(self) -> float:
+        """The probability that is shown, in percent."""
+        shown = self.text("#probability")
+        assert shown.endswith(" %")
+        return float(shown.removesuffix(" %").removeprefix("under "))
+
+    def js(self, script: str, *arguments: Any) -> Any:
+        """The value of a script."""
+        return self.driver.execute_script(script, *arguments)
+
+    def wait_for(self, script: str) -> None:
+        """Wait until a script says true: browsers scroll smoothly."""
+        WebDriverWait(self.driver, 20).until(lambda _: self.js(script))
+
+    def cdp(self, command: str, **parameters: Any) -> None:
+        """Tell the browser what it should pretend."""
+        self.driver.execute_cdp_cmd(command, parameters)
+
+    @contextmanager
+    def on_screen(self, width: int, theme: str) -> Iterator[None]:
+        """On a screen of so many pixels, for a person who prefers light or dark."""
+        size = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": False}
+        preference = [{"name": "prefers-color-scheme", "value": theme}]
+        self.cdp("Emulation.setDeviceMetricsOverride", **size)
+        self.cdp("Emulation.setEmulatedMedia", features=preference)
+        try:
+            yield
+        finally:
+            self.cdp("Emulation.clearDeviceMetricsOverride")
+            self.cdp("Emulation.setEmulatedMedia", features=[])
+
+    def check_fit(self, theme: str) -> None:
+        """Nothing is wider than the screen; the colours are the theme's; the result is in view."""
+        root = "document.documentElement"
+        assert self.js(f"return {root}.scrollWidth <= {root}.clientWidth")
+        background = self.js("return getComputedStyle(document.body).backgroundColor")
+        light = sum(map(int, re.findall(r"\d+", background)[:3])) > 3 * 128
+        assert light == (theme == "light")
+        if self.all("#result"):
+            top = "document.getElementById('result').getBoundingClientRect().top"
+            self.wait_for(f"return {top} >= 0 && {top} < innerHeight")
+
+    def faint_texts(self) -> list[tuple[float, str, str]]:
+        """The texts whose contrast is below 4.5: the ratio, the element, and the text."""
+        return [tuple(each) for each in self.js(CONTRAST)]
+
+    def overlaps(self, selector: str) -> list[tuple[str, str]]:
+        """The texts of elements at a selector that are painted over one another."""
+        boxes = self.js(
+            "return [...document.querySelectorAll(arguments[0])].map(e => {"
+            "  const range = document.createRange(); range.selectNodeContents(e);"
+            "  const clip = e.getBoundingClientRect(), text = range.getBoundingClientRect();"
+            "  const hidden = getComputedStyle(e).overflowX !== 'visible';"
+            "  const box = hidden ? clip : text;"
+            "  return [e.textContent.trim(), box.left, box.top, box.right, box.bottom];"
+            "})",
+            selector,
+        )
+        return [
+            (a[0], b[0])
+            for a, b in itertools.combinations(boxes, 2)
+            if a[1] < b[3] and b[1] < a[3] and a[2] < b[4] and b[2] < a[4]
+        ]
+
+    def complaints(self) -> list[str]:
+        """What stands in the console, but for the 422 that an answer with errors is."""
+        entries = self.driver.get_log("browser")  # type: ignore[no-untyped-call]
+        return [each["message"] for each in entries if "status of 422" not in each["message"]]
+
+
+def browser(folder: Path, *options: str) -> webdriver.Chrome:
+    """A headless Chromium with a fresh profile; skips the test if there is none."""
+    binary, driver = require("Chromium", "chromium", "chromedriver")
+    chosen = webdriver.ChromeOptions()
+    chosen.binary_location = binary
+    for option in (
+        "--headless=new",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-quic",
+        "--no-first-run",
+        "--disable-background-networking",
+        "--disable-component-update",
+        "--disable-sync",
+        "--window-size=1280,1000",
+        f"--user-data-dir={folder}",
+        *options,
+    ):
+        chosen.add_argument(option)
+    chosen.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    return webdriver.Chrome(options=chosen, service=webdriver.ChromeService(driver))
+
+
+@contextmanager
+def serving(trained: Path, folder: Path) -> Iterator[str]:
+    """The address of a service with the additive version as champion."""
+    shutil.copytree(trained, folder / "store")
+    store = Store(folder / "store")
+    store.promote(next(v for v in store.versions() if store.manifest(v).candidate == "additive"))
+    service = Service(store.root, folder / "server.log", workers=1)
+    try:
+        service.wait_for(lambda: service.serving() is not None)
+        yield f"{service.url}/"
+    finally:
+        service.stop()
+
+
+def token(tmp_path: Path, *arguments: str) -> str:
+    """What `peerloan token …` prints, beside the store in this folder."""
+    command = [sys.executable, "-m", "peerloan", "token", *arguments]
+    environment = os.environ | settings(tmp_path / "store")
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+
+def sign_in(page: Page, with_token: str) -> None:
+    before = page.at("html")
+    page.at("#token").send_keys(with_token, Keys.ENTER)
+    page.wait_until_left(before)
