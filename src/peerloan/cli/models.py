@@ -288,8 +288,8 @@ def _recalibrated_rows(manifest: Manifest) -> list[tuple[str, str]]:
     book = manifest.recalibrated_on
     if book is None:
         return []
-    shown = f"{book.source}: {counted(book.loans, 'loan')}, {book.late:,} late"
-    return [("recalibrated on", shown), ("its fingerprint", book.fingerprint)]
+    trained_on = f"{book.source}: {counted(book.loans, 'loan')}, {book.late:,} late"
+    return [("recalibrated on", trained_on), ("its fingerprint", book.fingerprint)]
 
 
 def _alias(state: State, version: str) -> str:

@@ -237,12 +237,12 @@ def _watch(every: float, host: str, port: int | None) -> None:
     Schedule(database, store(), plan, every, metrics).run()
 
 
-def _print(shown: str, watched: Watched, known: int | None) -> None:
+def _print(title: str, watched: Watched, known: int | None) -> None:
     """Print figures. `known` counts the loans with a known outcome; None: there is no label."""
     for line in watched.notes:
         note(f"note: {line}")
     outcomes = "" if known is None else f", {known:,} with a known outcome"
-    click.echo(f"{shown}: {counted(watched.loans, 'loan')} by {watched.version}{outcomes}")
+    click.echo(f"{title}: {counted(watched.loans, 'loan')} by {watched.version}{outcomes}")
     if watched.rejected:
         verb = "is" if watched.rejected == 1 else "are"
         click.echo(f"{counted(watched.rejected, 'row')} could not be scored and {verb} left out")

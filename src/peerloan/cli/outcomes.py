@@ -74,13 +74,13 @@ def outcomes(file: str, definition: Path | None, as_json: bool) -> None:
     statuses = {name: counts[name] for name in (*get_args(Status), "refused")}
     unknown, early = counts[_UNKNOWN], counts[_EARLY]
     if as_json:
-        shown = [
+        problem_rows = [
             {"row": each.loan, "field": each.field, "expected": each.expected, "given": each.given}
             for each in problems
         ]
         print_json(
             {"file": file, "definition": source, **statuses, _UNKNOWN: unknown, _EARLY: early}
-            | {"problems": shown, "notes": list(book.notes)}
+            | {"problems": problem_rows, "notes": list(book.notes)}
         )
     else:
         for text in book.notes:

@@ -107,14 +107,14 @@ def export(
             select(func.count()).where(of_time(decisions.c.id, since_ms, until_ms))
         ).scalar_one()
         # Read from before the decisions, so that no decision comes without its outcome.
-        challenged = _Beside(connection, challenges, since_ms, until_ms)
-        observed = _Beside(connection, outcomes, since_ms, until_ms)
+        challenged = _RowsByDecision(connection, challenges, since_ms, until_ms)
+        observed = _RowsByDecision(connection, outcomes, since_ms, until_ms)
         rows = with_outcome = 0
         unknown: Counter[str] = Counter()
         schema = _schema(inputs)
         with open_writer(path, schema, overwrite, spreadsheet_safe) as writer:
             for batch in stream(database, since_ms, until_ms, _ROWS):
-                values = _own(batch) | _of_inputs(batch, inputs, definitions)
+                values = _decision_columns(batch) | _input_columns(batch, inputs, definitions)
                 challenger = [challenged.of(decision.id) for decision in batch]
                 outcome = [observed.of(decision.id) for decision in batch]
                 values |= {
@@ -134,12 +134,12 @@ def export(
 
 def _definitions(store: Store, known: Mapping[int, Version]) -> dict[Version, Definition]:
     """Return the definitions of the versions that are still in the store."""
-    found = {}
+    definitions = {}
     for version in known.values():
         with contextlib.suppress(RegistryError):
             if store.read(version.version)[1] == version.digest:
-                found[version] = store.definition(version.version)
-    return found
+                definitions[version] = store.definition(version.version)
+    return definitions
 
 
 def _inputs(definitions: Mapping[Version, Definition]) -> list[_Input]:
@@ -160,25 +160,25 @@ def _schema(inputs: Sequence[_Input]) -> pa.Schema:
     return pa.schema(list((_BEFORE | kinds | _AFTER).items()))
 
 
-def _own(some: Sequence[Kept]) -> dict[str, list[Any]]:
+def _decision_columns(batch: Sequence[Kept]) -> dict[str, list[Any]]:
     """Return the columns of the decisions themselves."""
     columns: dict[str, list[Any]] = {
-        "id": [uuid7.text(each.id) for each in some],
-        "time": [each.time_ms for each in some],
-        "threshold": [each.version.threshold for each in some],
-        "band": [BANDS[each.band] for each in some],
-        "model_version": [each.version.version for each in some],
-        "model_digest": [each.version.digest for each in some],
+        "id": [uuid7.text(each.id) for each in batch],
+        "time": [each.time_ms for each in batch],
+        "threshold": [each.version.threshold for each in batch],
+        "band": [BANDS[each.band] for each in batch],
+        "model_version": [each.version.version for each in batch],
+        "model_digest": [each.version.digest for each in batch],
     }
-    return columns | {name: [getattr(each, name) for each in some] for name in _AS_KEPT}
+    return columns | {name: [getattr(each, name) for each in batch] for name in _AS_KEPT}
 
 
-def _of_inputs(
-    some: Sequence[Kept], inputs: Sequence[_Input], definitions: Mapping[Version, Definition]
+def _input_columns(
+    batch: Sequence[Kept], inputs: Sequence[_Input], definitions: Mapping[Version, Definition]
 ) -> dict[str, list[Any]]:
     """Return the columns of the inputs; empty where the version is not in the store."""
     columns: dict[str, list[Any]] = {each.column: [] for each in inputs}
-    for each in some:
+    for each in batch:
         # Decoded one by one: a loan takes many times as much memory as its JSON.
         loan = decode_loan(each.inputs.encode()) if each.version in definitions else {}
         for field, column, number in inputs:
@@ -201,7 +201,7 @@ def _text(value: object) -> str | None:
     return value if value is None or isinstance(value, str) else _encode(value).decode()
 
 
-class _Beside:
+class _RowsByDecision:
     """Rows of another table by decision, which must be asked for in the order of ids."""
 
     def __init__(

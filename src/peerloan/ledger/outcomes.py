@@ -117,23 +117,23 @@ class Recorder:
         now = now_ms()
         read = [self._reader.read(row, given, now // DAY_MS) for row, given in rows]
         placed = self._place([each for each in read if isinstance(each, Report)])
-        found: list[tuple[Report, bytes] | list[Problem]] = []
+        checked: list[tuple[Report, bytes] | list[Problem]] = []
         fresh: dict[bytes, int] = {}
         for each in read:
             if not isinstance(each, Report):
-                found.append(each)
+                checked.append(each)
                 continue
             decision = placed.get(each.decision_id or (each.loan_id, each.day))
             problem = self._refusal(each, decision, fresh)
             if problem is None and decision is not None:
                 fresh[decision.id] = each.row
-                found.append((each, decision.id))
+                checked.append((each, decision.id))
             else:
-                found.append([problem] if problem else [])
-        good = [each for each in found if isinstance(each, tuple)]
+                checked.append([problem] if problem else [])
+        good = [row for row in checked if isinstance(row, tuple)]
         kept = self._keep(good, now) if good else {}
         self._rows |= fresh
-        return [each if isinstance(each, list) else kept[each[1]] for each in found]
+        return [row if isinstance(row, list) else kept[row[1]] for row in checked]
 
     def _place(self, reports: Sequence[Report]) -> dict[object, _Decision]:
         """Find the decisions that reports name: by id, or by loan and day."""
@@ -171,11 +171,11 @@ class Recorder:
                 expected = f"a loan with a decision {first} to {last} days before {day}"
                 return Problem(row, "loan_id", expected, loan_id)
         else:
-            given = uuid7.text(report.decision_id)
+            decision_id = uuid7.text(report.decision_id)
             if decision is None:
-                return Problem(row, "id", "the id of a decision", given)
+                return Problem(row, "id", "the id of a decision", decision_id)
             if decision.purged:
-                return Problem(row, "id", "a decision that was not purged", given)
+                return Problem(row, "id", "a decision that was not purged", decision_id)
             if report.loan_id not in (None, decision.loan_id and plain(decision.loan_id)):
                 own = show_given(decision.loan_id)
                 return Problem(row, "loan_id", f"the decision's own, {own}", loan_id)
@@ -237,15 +237,15 @@ class Recorder:
 
 def latest(connection: Connection, wanted: Sequence[bytes]) -> dict[bytes, Known]:
     """Return the known outcomes of these decisions; decisions without one are absent."""
-    found: dict[bytes, Known] = {}
-    for some in parts([UUID(bytes=each) for each in wanted], _NAMED):
-        rows = select(*_COLUMNS).where(outcomes.c.decision_id.in_(some))
+    known: dict[bytes, Known] = {}
+    for ids in parts([UUID(bytes=each) for each in wanted], _NAMED):
+        rows = select(*_COLUMNS).where(outcomes.c.decision_id.in_(ids))
         for row in connection.execute(rows.order_by(outcomes.c.number)):
             made, outcome = _outcome(row)
-            before = found.get(made)
+            before = known.get(made)
             earlier = [] if before is None else [*before.before, before.now]
-            found[made] = Known(outcome, earlier)
-    return found
+            known[made] = Known(outcome, earlier)
+    return known
 
 
 def in_force(

@@ -94,12 +94,12 @@ class Replay:
         self._replayers: dict[Version, _Replayer | None] = {}
         self.report = Report()
 
-    def add(self, some: Sequence[Kept]) -> None:
-        """Replay some decisions."""
+    def add(self, batch: Sequence[Kept]) -> None:
+        """Replay a batch of decisions."""
         by_version: dict[Version, list[Kept]] = {}
-        for each in some:
+        for each in batch:
             by_version.setdefault(each.version, []).append(each)
-        self.report.decisions += len(some)
+        self.report.decisions += len(batch)
         for version, own in by_version.items():
             if version not in self._replayers:
                 self._replayers[version] = self._open(version)
@@ -134,11 +134,11 @@ class _Replayer:
         self._texts = ReasonTexts(bundle)
         self._usual = bundle.warnings
 
-    def replay(self, some: Sequence[Kept], report: Report) -> None:
+    def replay(self, batch: Sequence[Kept], report: Report) -> None:
         """Compute decisions of this version again, and add the comparison to the report."""
         readable: list[Kept] = []
         loans: list[Checked] = []
-        for each in some:
+        for each in batch:
             try:
                 loans.append(self._inputs.read(each.inputs))
             except InputUnreadable as error:
@@ -162,8 +162,9 @@ class _Replayer:
             _add_differences(report, each, kept, found)
 
     def _decide_as_before(self, decision: Kept, loan: Checked) -> Replayed | None:
-        """Decide as earlier releases did, to which `true` and `True` were two values; None if that
-        makes no difference.
+        """Decide as earlier releases did, to which `true` and `True` were two values.
+
+        None if that makes no difference.
         """
         try:
             exact = self._exact_inputs.read(decision.inputs)

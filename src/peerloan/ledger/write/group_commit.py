@@ -160,7 +160,7 @@ class Writer:
             self._all.set()
 
     def close(self) -> None:
-        """Commit what was handed over, close the chain and end the threads. Call `put` no more."""
+        """Commit all queued entries, close the chain, end the threads. Don't call `put` again."""
         self._closed.set()
         self._wake.set()
         if self._thread is not None:
