@@ -339,7 +339,7 @@ def test_what_can_not_be_done_is_refused_with_its_reason(
     recorded: Recorded, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     said = recorded.refused(RECALIBRATE, CALIBRATION, DRIFT)
-    assert "calibration alone is off, and feature-drift fires too" in said
+    assert "calibration alone is off, but feature-drift fires too" in said
     said = recorded.refused(Plan(answer="retrain", book="nowhere.csv"), DRIFT)
     assert "nowhere.csv: no such file" in said
     wrong = [*recorded.rows[:3], recorded.rows[3] | {"dti": "much"}]
