@@ -90,7 +90,7 @@ def test_of_the_ledger_s_commands_only_the_export_needs_more(tmp_path: Path) -> 
         assert done.returncode == 0, done.stderr
     done = ledger("export", "-o", "x.parquet")
     assert done.returncode == 1
-    assert done.stderr == "peerloan: this needs pyarrow: pip install 'peerloan[train]'\n"
+    assert done.stderr == "peerloan: this command needs pyarrow: pip install 'peerloan[train]'\n"
 
 
 def test_the_lock_for_serving_holds_none_of_them() -> None:

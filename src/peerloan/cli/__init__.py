@@ -1,4 +1,4 @@
-"""`peerloan …`: the command line, thin over the rooms."""
+"""The command line, `peerloan …`. Each command parses its options and calls another package."""
 
 from peerloan.cli.main import main
 

@@ -1,4 +1,4 @@
-"""The command that gives a new store its first champion."""
+"""`peerloan bootstrap`: train and promote the first champion of a new store."""
 
 from __future__ import annotations
 
@@ -21,9 +21,10 @@ LOANS = 60_000
 @click.argument("book", metavar="[BOOK]", required=False)
 @DEFINITION
 def bootstrap(book: str | None, definition: Path | None) -> None:
-    """Train the store's first champion, on BOOK or the built-in sample; else do nothing.
+    """Train and promote the first champion of a new store.
 
-    A store that has a champion is left alone, so this can stand in a container's start.
+    Trains every candidate on BOOK. Without BOOK, trains two scorecards on the built-in sample.
+    Does nothing if the store has a champion, so it can be part of a container's start.
     """
     here = store()
     if champion := here.state().champion:
@@ -45,13 +46,13 @@ def bootstrap(book: str | None, definition: Path | None) -> None:
     except StoreError as error:
         if here.state().champion is None:
             raise
-        note(str(error))  # somebody promoted another in the meantime: theirs stays
+        note(str(error))  # another process promoted a version meanwhile: that one stays
     else:
         note(f"champion: {best}")
 
 
 def train_on_sample(path: Path, store: Store) -> list[PublishedCandidate]:
-    """Write a sample book and train two scorecards on it; gives the chosen one first."""
+    """Write a sample book and train two scorecards on it. Returns the chosen one first."""
     with progress() as show:
         with open_writer(path, SCHEMA, overwrite=True) as writer:
             for batch in batches(LOANS):

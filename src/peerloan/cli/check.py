@@ -27,7 +27,11 @@ from peerloan.registry import RegistryError
 @DEFINITION
 @JSON
 def check(book: str, definition: Path | None, as_json: bool) -> None:
-    """Name every bad row and column of a book, count missing values, and name doubts."""
+    """Check every value of a book.
+
+    Names every bad row and column, counts missing values, and names doubts: values that are
+    allowed but look wrong. The exit code is 1 if a row or a column is bad.
+    """
     chosen, source = definition_of(definition)
     opened = open_book(book)
     with progress() as show:
@@ -40,11 +44,11 @@ def check(book: str, definition: Path | None, as_json: bool) -> None:
         for line in report.lines():
             click.echo(line)
     if not report.ok:
-        raise No(f"{book}: not as the definition says")
+        raise No(f"{book}: does not fit the definition; the report names every bad row and column")
 
 
 def _usual_ranges() -> dict[str, tuple[float, float]] | None:
-    """What the champion was trained on, if there is one that can be read."""
+    """Return the value ranges seen in the champion's training, if it can be read."""
     here = store()
     if (champion := here.state().champion) is None:
         return None

@@ -1,4 +1,4 @@
-"""What the commands share: how they print, fail, and show that long work goes on."""
+"""Shared by all commands: options, printing, failing, and progress bars."""
 
 from __future__ import annotations
 
@@ -22,24 +22,24 @@ JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON instead 
 STRICT_DOUBTS = click.option(
     "--strict-doubts",
     is_flag=True,
-    help="Refuse a book with a doubt about 1 % of its rows or more: nothing is written.",
+    help="Refuse a book with a doubt about at least 1 % of its rows. Nothing is written.",
 )
 OUT = click.Path(path_type=Path)
 OVERWRITE = click.option("--overwrite", is_flag=True, help="Replace an existing file.")
 SPREADSHEET_SAFE = click.option(
     "--spreadsheet-safe",
     is_flag=True,
-    help="In CSV, put ' before texts that a spreadsheet would take for a formula.",
+    help="In CSV, put ' before text that a spreadsheet would run as a formula.",
 )
 DEFINITION = click.option(
     "--definition",
     type=click.Path(path_type=Path),
-    help="A loan definition (TOML). Default: the champion's, else PeerLoan's own.",
+    help="Loan definition to use (TOML). Default: the champion's, else PeerLoan's own.",
 )
 
 
 class _Aim(click.ParamType[tuple[str, float]]):
-    """A threshold's aim, as NAME=VALUE."""
+    """Parses the aim of a threshold, NAME=VALUE."""
 
     name = "aim"
 
@@ -65,30 +65,30 @@ AIM = click.option(
     metavar="NAME=VALUE",
     default="cost=20",
     show_default=True,
-    help="What the threshold is for: cost=RATIO, capacity=SHARE, recall=SHARE or f2.",
+    help="Aim of the threshold: cost=RATIO, capacity=SHARE, recall=SHARE or f2.",
 )
 
 
 class No(PeerLoanError):
-    """The answer is no: print the sentence and exit with 1."""
+    """A command failed because of its data: `main` prints the message and exits with 1."""
 
 
 def store() -> Store:
-    """The store that the settings name."""
+    """Open the store that the settings name."""
     return Store(read_settings().store)
 
 
 def bundle_of(model: str | None) -> Bundle:
-    """The version that is named, or else the champion; raises No if there is none."""
+    """Load the named version, or else the champion. Raises No if there is no champion."""
     here = store()
     version = model or here.state().champion
     if version is None:
-        raise No(f"no champion in {here.root}; promote a version, or name one with --model")
+        raise No(f"{here.root}: no champion; promote a version, or name one with --model")
     return here.load(version)
 
 
 def definition_of(path: Path | None) -> tuple[Definition, str]:
-    """The definition to work with, and where it comes from, in words."""
+    """Return the loan definition to use, and a text that says where it comes from."""
     if path is not None:
         return read_definition(path), str(path)
     here = store()
@@ -105,11 +105,11 @@ def print_json(value: Any) -> None:
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print a table for people."""
-    from rich.console import Console  # here and below: a service draws nothing
+    from rich.console import Console  # not at the top: a service does not need rich
     from rich.table import Table
 
-    # A pipe has no width to fit into. Nothing is markup: a reason or a file's name may hold
-    # brackets and colons.
+    # A pipe has no width to fit into. Markup is off, since reasons and file names may hold brackets
+    # and colons.
     width = None if sys.stdout.isatty() else 1000
     out = Console(highlight=False, width=width, markup=False, emoji=False)
     table = Table(box=None, pad_edge=False, header_style="bold")
@@ -121,8 +121,8 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 
 def note(text: str) -> None:
-    """Print a sentence beside the result, so that a result can be piped."""
-    # Not click's: while a bar is drawn, rich puts above it what is written here.
+    """Print a sentence on standard error, so that standard output holds the result alone."""
+    # Not click.echo: rich prints this text above a progress bar that is being drawn.
     print(text, file=sys.stderr, flush=True)  # noqa: T201
 
 
@@ -130,37 +130,39 @@ class _Lines(Protocol):
     def lines(self) -> list[str]: ...
 
 
-def note_lines(about: _Lines) -> None:
-    """Print what has to be known of a book, such as its doubts, beside the result."""
-    for line in about.lines():
+def note_lines(report: _Lines) -> None:
+    """Print the lines of a report, such as a book's doubts, on standard error."""
+    for line in report.lines():
         note(line)
 
 
 def expect_many_records() -> None:
-    """For a command that makes millions of small objects, none in a cycle: Python would look for
-    cycles after every few hundred of them, and take a third of the time.
+    """Run the garbage collector less often.
+
+    For commands that make millions of small objects without cycles: by default Python looks for
+    cycles after every few hundred of them, which takes a third of the time.
     """
     gc.set_threshold(100_000)
 
 
 class Show(Protocol):
-    """Says of a step how much of it is done, 0 to 1, and a word more, such as its rate."""
+    """Shows a step's progress: its name, the share done (0 to 1), and a text such as a rate."""
 
     def __call__(self, what: str, done: float, more: str = "") -> None: ...
 
 
 @contextmanager
 def progress() -> Iterator[Show]:
-    """Bars on a terminal, a line for each finished step elsewhere."""
+    """Show progress: bars on a terminal, elsewhere a line for each finished step."""
     if not sys.stderr.isatty():
-        told: set[str] = set()
+        finished: set[str] = set()
 
-        def tell(what: str, done: float, more: str = "") -> None:  # noqa: ARG001
-            if done >= 1 and what not in told:
-                told.add(what)
+        def print_finished(what: str, done: float, more: str = "") -> None:  # noqa: ARG001
+            if done >= 1 and what not in finished:
+                finished.add(what)
                 note(what)
 
-        yield tell
+        yield print_finished
         return
 
     from rich.console import Console
@@ -193,6 +195,6 @@ def progress() -> Iterator[Show]:
 
 
 def fail(sentence: str, code: int) -> None:
-    """Print why not, and exit."""
+    """Print an error message and exit with a code."""
     note(f"peerloan: {sentence}")
     sys.exit(code)

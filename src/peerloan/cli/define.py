@@ -21,12 +21,15 @@ from peerloan.loan.text import counted
 
 @click.command()
 @BOOK
-@click.option("--label", required=True, help="The column that says what became of the loan.")
-@click.option("--late", help="The label's value that means late. Default: guessed, with a doubt.")
-@click.option("-o", "--out", type=OUT, required=True, help="The definition's file.")
+@click.option("--label", required=True, help="Column that says what became of the loan.")
+@click.option("--late", help="Value of the label that means late. Default: guessed, with a doubt.")
+@click.option("-o", "--out", type=OUT, required=True, help="File to write (TOML).")
 @OVERWRITE
 def define(book: str, label: str, late: str | None, out: Path, overwrite: bool) -> None:
-    """Draft a loan definition from a table; its doubts stand in it as comments."""
+    """Draft a loan definition from a table.
+
+    Read the `# doubt:` comments in the draft before you train.
+    """
     if out.exists() and not overwrite:
         raise No(f"{out}: is there already (--overwrite replaces it)")
     with progress() as show:
@@ -35,7 +38,8 @@ def define(book: str, label: str, late: str | None, out: Path, overwrite: bool) 
         out.write_text(text, "utf-8")
     except OSError as error:
         raise No(f"{out}: can't be written: {error.strerror}") from None
-    # Those about the label stand at the top: the wrong way round, every figure is.
+    # The doubts about the label are at the top of the draft. They matter most: if late and on
+    # time are exchanged, every figure is wrong.
     for line in text.partition("\nmodel = ")[0].splitlines():
         if line.startswith("# doubt: "):
             note(line.removeprefix("# "))

@@ -1,4 +1,4 @@
-"""The demonstration: sample, train, promote, serve."""
+"""`peerloan demo`: write a sample, train on it, promote a version and serve it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from peerloan.web.server.bind_address import find_address
 from peerloan.web.server.limits import GRACE_SECONDS
 
 _READY_SECONDS = 30.0
-# Longer than the server gives its workers.
+# Longer than the server waits for its workers to end.
 _STOP_SECONDS = GRACE_SECONDS + 5
 
 
@@ -35,48 +35,56 @@ _STOP_SECONDS = GRACE_SECONDS + 5
     type=click.Path(path_type=Path, file_okay=False),
     default=Path("demo"),
     show_default=True,
-    help="Where the sample, the store and the server's log are kept.",
+    help="Folder of the sample, the store and the server's log.",
 )
-@click.option("--port", default=5000, show_default=True, type=click.IntRange(1, 65535))
-@click.option("--stop", is_flag=True, help="Stop the demonstration's server, and do no more.")
+@click.option(
+    "--port",
+    default=5000,
+    show_default=True,
+    type=click.IntRange(1, 65535),
+    help="Port to listen on, on 127.0.0.1.",
+)
+@click.option("--stop", is_flag=True, help="Only stop the demonstration's server.")
 def demo(folder: Path, port: int, stop: bool) -> None:
-    """Write a sample book, train two scorecards on it, promote the chosen one, and serve it.
+    """Run a demonstration: train on a sample, and serve the result.
 
-    A folder that has a champion is served as it is. The server goes on in the background.
+    Writes a sample book, trains two scorecards on it, promotes the chosen one, and serves it in
+    the background. A folder that has a champion is served as it is. A running server is
+    restarted.
     """
     pid_file = folder / "server.pid"
     if stop:
-        note("stopped" if _stop_server(pid_file) else "no server of the demonstration is running")
+        note("stopped" if _stop_server(pid_file) else "the demonstration's server is not running")
         return
     store = Store(folder / "store")
     best = _champion(store, folder)
     if port != _port_served(pid_file):
-        find_address("127.0.0.1", port, "peerloan demo")  # before what runs is stopped
+        find_address("127.0.0.1", port, "peerloan demo")  # before the running server is stopped
     if _stop_server(pid_file):
-        note("the running server is restarted")
+        note("restarting the running server")
     find_address("127.0.0.1", port, "peerloan demo")
     folder.mkdir(mode=private_files.FOLDER_MODE, parents=True, exist_ok=True)
-    if (folder / "server.log").exists():  # it is the demonstration's, of a release before perhaps
+    if (folder / "server.log").exists():  # an older release may have left it open
         private_files.close_to_others(folder)
     if best is None:
         best = _train(store, folder)
     else:
-        note(f"{folder} has a champion, {best}: it is served as it is")
+        note(f"{folder} has a champion already, {best}: serving it")
     config = _start_server(folder, port)
     address = f"http://localhost:{port}"
-    note(f"\nThe page is at {address}, served by {best}. Ask the API too:\n")
+    note(f"\nThe page is at {address}, served by {best}. Call the API:\n")
     loan = {field.name: field.default for field in default_definition().fields}
-    known = Tokens(folder / "tokens").state() is not None
-    token = ' --header "Authorization: Bearer $TOKEN"' if known else ""
+    has_tokens = Tokens(folder / "tokens").state() is not None
+    token = ' --header "Authorization: Bearer $TOKEN"' if has_tokens else ""
     click.echo(f"curl {address}/v1/predictions{token} --json '{json.dumps(loan)}'")
     command = os.path.relpath(Path(sys.executable).with_name("peerloan"))
-    note(f"\nWhat it decides on and keeps, by the command line:\n\nexport {CONFIG}={config}")
+    note(f"\nLook at its versions and decisions:\n\nexport {CONFIG}={config}")
     note(f"{command} models list\n{command} ledger verify")
     note(f"\nStop it with `make stop`; its log is {folder / 'server.log'}.")
 
 
 def _champion(store: Store, folder: Path) -> str | None:
-    """The store's champion, if there is one; raises No if it can't be served."""
+    """Return the store's champion, if there is one. Raises No if it can't be loaded."""
     try:
         champion = store.state().champion
         if champion is not None:
@@ -84,33 +92,35 @@ def _champion(store: Store, folder: Path) -> str | None:
     except RegistryError as error:
         raise No(
             f"the demonstration in {folder} is damaged: {error}; "
-            f"move the folder away, or choose another one by --folder"
+            f"move the folder away, or name another one with --folder"
         ) from None
     return champion
 
 
 def _train(store: Store, folder: Path) -> str:
-    """Train on the sample and promote; gives the champion."""
-    # A folder that has one needs none of the libraries that train.
+    """Train on the sample, promote the chosen version, and return its name."""
+    # Imported here: a folder that has a champion is served without the training libraries.
     from peerloan.cli.bootstrap import train_on_sample
 
     outcomes = train_on_sample(folder / "sample.csv", store)
     for outcome in outcomes:
         note(f"{outcome.version}: cross-validated AUC {outcome.metrics['auc']:.3f}")
     best = outcomes[0].version
-    store.promote(best, "the one chosen in the demonstration", first=True)
+    store.promote(best, "chosen in the demonstration", first=True)
     return best
 
 
 def _start_server(folder: Path, port: int) -> Path:
-    """Serve, and give the file of its settings."""
-    own = {name: str((folder / name).resolve()) for name in ("store", "tokens", "seal")}
-    own["ledger"] = f"sqlite:///{(folder / 'ledger' / 'ledger.db').resolve()}"
+    """Start the server and wait until it is ready. Returns its settings file."""
+    settings = {name: str((folder / name).resolve()) for name in ("store", "tokens", "seal")}
+    settings["ledger"] = f"sqlite:///{(folder / 'ledger' / 'ledger.db').resolve()}"
     config = folder / "peerloan.toml"
-    # A text of JSON is one of TOML too.
-    lines = [f"{name} = {json.dumps(text, ensure_ascii=False)}\n" for name, text in own.items()]
+    # A JSON string is a TOML string too.
+    lines = [
+        f"{name} = {json.dumps(text, ensure_ascii=False)}\n" for name, text in settings.items()
+    ]
     config.write_text("".join(lines), "utf-8")
-    environment = os.environ | {f"{PREFIX}{name.upper()}": text for name, text in own.items()}
+    environment = os.environ | {f"{PREFIX}{name.upper()}": text for name, text in settings.items()}
     command = [sys.executable, "-m", "peerloan", "serve", "--port", str(port)]
     log_file = folder / "server.log"
     private_files.close_to_others(log_file)
@@ -124,17 +134,17 @@ def _start_server(folder: Path, port: int) -> Path:
             start_new_session=True,
         )
     (folder / "server.pid").write_text(str(server.pid))
-    until = time.monotonic() + _READY_SECONDS
-    while time.monotonic() < until and server.poll() is None:
+    deadline = time.monotonic() + _READY_SECONDS
+    while time.monotonic() < deadline and server.poll() is None:
         with contextlib.suppress(OSError):
             urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=1).close()
             return config
         time.sleep(0.2)
-    raise No(f"the server did not become ready; see {folder / 'server.log'}")
+    raise No(f"the server was not ready after {_READY_SECONDS:.0f} s; see {folder / 'server.log'}")
 
 
 def _stop_server(pid_file: Path) -> bool:
-    """Stop the server of an earlier demonstration; returns whether it was running."""
+    """Stop the server of an earlier demonstration. Returns whether it was running."""
     try:
         pid = int(pid_file.read_text())
     except (OSError, ValueError):
@@ -142,37 +152,37 @@ def _stop_server(pid_file: Path) -> bool:
     running = _is_server(pid)
     if running:
         os.kill(pid, signal.SIGTERM)
-        until = time.monotonic() + _STOP_SECONDS
+        deadline = time.monotonic() + _STOP_SECONDS
         while _is_server(pid):
-            if time.monotonic() > until:
-                raise No(f"the server, process {pid}, does not stop; try again, or kill it")
+            if time.monotonic() > deadline:
+                raise No(f"the server (process {pid}) does not stop; try again, or kill it")
             time.sleep(0.1)
     pid_file.unlink(missing_ok=True)
     return running
 
 
 def _port_served(pid_file: Path) -> int | None:
-    """The port of the demonstration's server, if it runs."""
+    """Return the port of the demonstration's server, if it is running."""
     try:
         command = _command(int(pid_file.read_text()))
     except (OSError, ValueError):
         return None
-    found = re.search(r" peerloan serve --port ([0-9]+)", command)
-    return None if found is None else int(found[1])
+    match = re.search(r" peerloan serve --port ([0-9]+)", command)
+    return None if match is None else int(match[1])
 
 
 def _is_server(pid: int) -> bool:
-    """Whether a process is a server: another program may have its number by now."""
+    """Return whether a process is a PeerLoan server; its number may have been used again."""
     return " peerloan serve " in _command(pid)
 
 
 def _command(pid: int) -> str:
-    """The command line of a process, empty if there is none."""
+    """Return the command line of a process; empty if there is no such process."""
     try:
         command = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ")
     except OSError:
         if Path("/proc/self").exists():
             return ""
-        asked = ["ps", "-p", str(pid), "-o", "command="]  # where there is no /proc
-        command = subprocess.run(asked, capture_output=True, check=False, timeout=10).stdout  # noqa: S603
+        ps = ["ps", "-p", str(pid), "-o", "command="]  # on systems without /proc
+        command = subprocess.run(ps, capture_output=True, check=False, timeout=10).stdout  # noqa: S603
     return command.decode("utf-8", "replace")

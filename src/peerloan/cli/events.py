@@ -1,4 +1,4 @@
-"""Commands over events: list, acknowledge."""
+"""`peerloan events`: list and acknowledge events."""
 
 from __future__ import annotations
 
@@ -23,22 +23,22 @@ from peerloan.monitoring.alerts.events import (
     is_why,
     page,
 )
-from peerloan.monitoring.alerts.events import acknowledge as take_note
+from peerloan.monitoring.alerts.events import acknowledge as acknowledge_event
 from peerloan.registry.alias_state import current_user
 
 _WORDS = {
-    BEGAN: "an alarm begins",
-    ROSE: "an alarm grows louder",
-    ENDED: "an alarm is over",
+    BEGAN: "an alert began",
+    ROSE: "an alert rose",
+    ENDED: "an alert ended",
     MADE: "a challenger was made",
-    REFUSED: "the answer was refused",
+    REFUSED: "a challenger was refused",
     PROMOTED: "a version was promoted",
 }
 
 
 @click.group()
 def events() -> None:
-    """What the rules have told: alarms, and the answers to them."""
+    """Show events of monitoring: alerts and responses to drift."""
 
 
 def _database() -> Database:
@@ -48,21 +48,21 @@ def _database() -> Database:
 
 
 @events.command("list")
-@click.option("--open", "only_open", is_flag=True, help="Those that nobody has taken note of.")
+@click.option("--open", "only_open", is_flag=True, help="Only events that nobody has acknowledged.")
 @click.option(
     "--limit",
     type=click.IntRange(1, 1_000),
     default=100,
     show_default=True,
-    help="So many at most.",
+    help="How many events at most.",
 )
 @JSON
 def list_events(only_open: bool, limit: int, as_json: bool) -> None:
-    """Events, the newest first."""
-    found = page(_database(), limit, only_open=only_open)
+    """List events, the newest first."""
+    listed = page(_database(), limit, only_open=only_open)
     if as_json:
-        print_json([_described(each) for each in found])
-    elif found:
+        print_json([_described(event) for event in listed])
+    elif listed:
         columns = (
             "id",
             "time",
@@ -70,43 +70,47 @@ def list_events(only_open: bool, limit: int, as_json: bool) -> None:
             "model",
             "about",
             "value (limit)",
-            "who took note",
+            "acknowledged by",
         )
-        print_table(columns, [_row(each) for each in found])
+        print_table(columns, [_row(event) for event in listed])
     else:
         note("no events")
 
 
 @events.command()
 @click.argument("event", metavar="ID")
-@click.option("--why", required=True, help="What you found, or did about it.")
+@click.option("--why", required=True, help="What you found or did about it.")
 def acknowledge(event: str, why: str) -> None:
-    """Say that you have taken note of an event; who did so first stands."""
+    """Record that you have seen an event.
+
+    ID is the event's, as `peerloan events list` shows it. The first acknowledgement stands: the
+    exit code is 1 if there was one before.
+    """
     if not is_why(why):
         raise click.UsageError(f"--why: expected {WHY_EXPECTED}")
     who = current_user()
-    take_note(_database(), event, who, why)
-    note(f"{who} has taken note of {event}")
+    acknowledge_event(_database(), event, who, why)
+    note(f"{event}: acknowledged by {who}")
 
 
-def _described(found: Event) -> dict[str, Any]:
-    by = found.acknowledged
+def _described(event: Event) -> dict[str, Any]:
+    by = event.acknowledged
     return {
-        "event": msgspec.json.decode(found.event),
+        "event": msgspec.json.decode(event.event),
         "acknowledged": by and {"who": by.who, "time": moment(by.time_ms), "why": by.why},
     }
 
 
-def _row(found: Event) -> tuple[str, ...]:
-    event = msgspec.json.decode(found.event)
-    data = event["data"]
-    what = _WORDS.get(event["type"], event["type"])
+def _row(event: Event) -> tuple[str, ...]:
+    content = msgspec.json.decode(event.event)
+    data, kind = content["data"], content["type"]
+    what = _WORDS.get(kind, kind)
     if "rule" in data:
         about = f"{data['rule']} of {data['about']}"
-        what += "" if event["type"] == ENDED else f" ({data['level']})"
+        what += "" if kind == ENDED else f" ({data['level']})"
     else:
         about = f"{data['answer']}: {data['reason']}"
     value = "" if data.get("value") is None else f"{data['value']:.3f} ({data['limit']:.3f})"
-    by = found.acknowledged
+    by = event.acknowledged
     noted = "" if by is None else f"{by.who or 'somebody'}: {by.why}"
-    return found.id, event["time"][:16] + "Z", what, event["subject"], about, value, noted
+    return event.id, content["time"][:16] + "Z", what, content["subject"], about, value, noted

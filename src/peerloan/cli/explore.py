@@ -1,4 +1,4 @@
-"""The command that explores a book."""
+"""`peerloan explore`: measure a book with outcomes."""
 
 from __future__ import annotations
 
@@ -26,16 +26,19 @@ from peerloan.training.exploration import find, measure, show_page
 
 @click.command()
 @BOOK
-@click.option("-o", "--out", type=OUT, required=True, help="The report's file.")
+@click.option("-o", "--out", type=OUT, required=True, help="Report to write (HTML).")
 @DEFINITION
 @OVERWRITE
 @JSON
 def explore(book: str, out: Path, definition: Path | None, overwrite: bool, as_json: bool) -> None:
-    """Say what is notable about a book with outcomes, and write a report as one HTML file."""
+    """Measure a book with outcomes and write a report.
+
+    Prints what is notable, the most important first. The report is one HTML file.
+    """
     chosen, source = definition_of(definition)
     opened = open_book(book)
     if out.exists() and any(out.samefile(path) for path in opened.paths):
-        raise BookError(f"{out}: is the book itself")
+        raise BookError(f"{out}: is the book itself; name another file with --out")
     if out.exists() and not overwrite:
         raise No(f"{out}: is there already (--overwrite replaces it)")
     with progress() as show:
@@ -47,9 +50,9 @@ def explore(book: str, out: Path, definition: Path | None, overwrite: bool, as_j
     except OSError as error:
         raise No(f"{out}: can't be written: {error.strerror}") from None
     if as_json:
-        print_json(asdict(study) | {"findings": [asdict(each) for each in findings]})
+        print_json(asdict(study) | {"findings": [asdict(finding) for finding in findings]})
         return
     click.echo(f"definition: {source}")
-    for each in findings:
-        click.echo(f"{each.topic}: {each}")
+    for finding in findings:
+        click.echo(f"{finding.topic}: {finding}")
     note(f"{out}: {counted(len(study.features), 'feature')}, {counted(len(findings), 'finding')}")

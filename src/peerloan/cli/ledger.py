@@ -1,4 +1,4 @@
-"""Commands over the ledger: upgrade, verify, purge, export."""
+"""`peerloan ledger`: upgrade, verify, purge and export the ledger."""
 
 from __future__ import annotations
 
@@ -38,22 +38,22 @@ _AGE = re.compile(r"([0-9]{1,6})([dmy])")
 
 
 class _Age(click.ParamType[datetime]):
-    """An age, as the moment that long ago."""
+    """Parses an age, such as 90d, into the moment that long ago."""
 
     name = "age"
 
     def convert(self, value: object, param: object, ctx: object) -> datetime:  # noqa: ARG002
         if isinstance(value, datetime):
             return value
-        found = _AGE.fullmatch(str(value))
-        if found is None or int(found[1]) == 0:
+        match = _AGE.fullmatch(str(value))
+        if match is None or int(match[1]) == 0:
             raise click.BadParameter(
-                f"expected days, months or years, as 90d, 18m or 7y, given {value!r}"
+                f"expected days, months or years, such as 90d, 18m or 7y, given {value!r}"
             )
         try:
-            return _ago(int(found[1]), found[2])
+            return _ago(int(match[1]), match[2])
         except (ValueError, OverflowError):
-            raise click.BadParameter(f"{value}: that long ago there was no calendar") from None
+            raise click.BadParameter(f"{value}: expected an age within the calendar") from None
 
 
 def _ago(count: int, unit: str) -> datetime:
@@ -71,11 +71,11 @@ def _ms(when: datetime) -> int:
 
 @click.group()
 def ledger() -> None:
-    """Every decision that was made: the database that keeps them."""
+    """Maintain the ledger, which stores every decision."""
 
 
 def _checked() -> tuple[Database, Seal]:
-    """The ledger, which must be there, and its seal."""
+    """Open the ledger, which must exist, and its seal."""
     database = ledger_database()
     database.check()
     return database, Seal.existing(read_settings().seal_folder)
@@ -83,7 +83,10 @@ def _checked() -> tuple[Database, Seal]:
 
 @ledger.command()
 def upgrade() -> None:
-    """Make the tables, or bring them to this release's; again, it changes nothing."""
+    """Create the tables, or bring them to this release.
+
+    Run it before a new release serves. Running it again changes nothing.
+    """
     database = ledger_database()
     done = database.upgrade()
     database.check()
@@ -94,41 +97,42 @@ def upgrade() -> None:
 @ledger.command()
 @JSON
 def verify(as_json: bool) -> None:
-    """Prove that every record is there as it was written, or name those that are not.
+    """Check that every record is as it was written.
 
-    Services may go on meanwhile. The exit code is 1 if anything was edited, removed, added or cut
-    off.
+    Names the records that were edited, removed, added or cut off, and the chains and heads that
+    are missing; the first 20 of each kind. Services may run meanwhile. The exit code is 1 if
+    anything is found.
     """
     database, seal = _checked()
     with progress() as show:
         show_check = partial(show, f"checking {database}")
         report = verify_ledger(database, seal, show_check)
         show_check(1.0)
-    found = report.findings.totals
+    totals = report.findings.totals
     if as_json:
         print_json(
             {
                 "records": report.records,
                 "chains": report.chains,
                 "erased": report.erased,
-                "totals": dict(found),
+                "totals": dict(totals),
                 "findings": msgspec.to_builtins(report.findings.shown()),
             }
         )
     else:
         _print_report(report)
-    if found:
+    if totals:
         raise No(f"{database}: not as it was written: {_counts(report)}")
 
 
 def _print_report(report: Report) -> None:
     shown = report.findings.shown()
-    for kind in dict.fromkeys(each.kind for each in shown):
-        told = [each for each in shown if each.kind == kind]
-        for each in told:
-            click.echo(f"{kind}: {each.what}")
-        if more := report.findings.totals[kind] - len(told):
-            click.echo(f"{kind}: and {more:,} more")
+    for kind in dict.fromkeys(finding.kind for finding in shown):
+        of_kind = [finding for finding in shown if finding.kind == kind]
+        for finding in of_kind:
+            click.echo(f"{kind}: {finding.what}")
+        if not_shown := report.findings.totals[kind] - len(of_kind):
+            click.echo(f"{kind}: and {not_shown:,} more")
     purged = f", {report.erased:,} of them purged" if report.erased else ""
     well = "" if shown else ": all as they were written"
     records = counted(report.records, "record")
@@ -146,25 +150,25 @@ def _counts(report: Report) -> str:
     type=_Age(),
     required=True,
     metavar="AGE",
-    help="Days, months or years: 90d, 18m, 7y.",
+    help="Minimum age in days, months or years: 90d, 18m, 7y.",
 )
-@click.option("--yes", is_flag=True, help="Don't ask.")
+@click.option("--yes", is_flag=True, help="Don't ask for confirmation.")
 def purge(before: datetime, yes: bool) -> None:
-    """Erase what was asked and answered in old decisions; counts of them stay.
+    """Erase the values of old decisions; counts stay.
 
-    Cut off, it may be run again: nothing is counted twice.
+    Asks first. If it is interrupted, run it again: nothing is counted twice.
     """
     database, seal = _checked()
     total = count_before(database, _ms(before))
-    old = f"from before {moment(_ms(before))}"
+    old = f"made before {moment(_ms(before))}"
     if not total:
         note(f"{database}: no decisions {old}")
         return
-    question = f"{database}: {counted(total, 'decision')} {old} will be erased for ever"
+    question = f"{database}: {counted(total, 'decision')} {old} will be erased for good"
     if not yes:
         if not sys.stderr.isatty():
-            raise click.UsageError(f"{question}; --yes says that this is meant")
-        click.confirm(f"{question}. Go on?", abort=True, err=True)
+            raise click.UsageError(f"{question}; confirm with --yes")
+        click.confirm(f"{question}. Continue?", abort=True, err=True)
     with progress() as show:
 
         def show_erased(erased: int) -> None:
@@ -183,7 +187,7 @@ _DATE = click.DateTime(("%Y-%m-%d",))
     "--out",
     type=click.Path(path_type=Path),
     required=True,
-    help=".csv, .csv.gz or .parquet: the ending chooses.",
+    help="File to write: .csv, .csv.gz or .parquet.",
 )
 @click.option("--since", type=_DATE, metavar="DATE", help="Decisions from this day on (UTC).")
 @click.option("--until", type=_DATE, metavar="DATE", help="Decisions before this day (UTC).")
@@ -196,8 +200,8 @@ def export(
     overwrite: bool,
     spreadsheet_safe: bool,
 ) -> None:
-    """Write decisions as a table, a row each, with their outcomes."""
-    # Parquet's library is not there where only serving is installed.
+    """Write decisions and their outcomes as a table, a row each."""
+    # Imported here: an installation that only serves has no Parquet library.
     from peerloan.ledger.export import export as write_table
 
     database = ledger_database()
@@ -218,7 +222,7 @@ def export(
     for version, count in done.unknown.items():
         note(
             f"note: {version} is not in the store: the inputs of its "
-            f"{counted(count, 'decision')} stand in the column `inputs` alone"
+            f"{counted(count, 'decision')} are in the column `inputs` only"
         )
     decisions = counted(done.rows, "decision")
     click.echo(f"{out}: {decisions}, {done.outcomes:,} of them with an outcome")

@@ -1,4 +1,4 @@
-"""What commands over the ledger share. It stands apart: other commands do without its libraries."""
+"""Shared by the commands on the ledger. Apart from `console`, since it needs more libraries."""
 
 from __future__ import annotations
 
@@ -16,15 +16,16 @@ from peerloan.settings import read_settings
 
 
 def ledger_database() -> Database:
-    """The ledger's database, by the settings; nothing was asked of it yet."""
+    """Return the ledger's database, as the settings name it. Does not connect."""
     settings = read_settings()
     return Database(settings.ledger_url, settings.ledger_password_file)
 
 
 @contextlib.contextmanager
 def countable(database: Database) -> Iterator[Database]:
-    """The ledger, or a copy for a while of a file that can't be written to: what is counted of its
-    decisions is kept beside them.
+    """Yield a ledger in which decisions can be counted; counts are stored in its own tables.
+
+    If the ledger is a read-only SQLite file, this is a temporary copy.
     """
     if not database.is_sqlite or read_only_reason(database.file) is None:
         yield database
@@ -36,15 +37,15 @@ def countable(database: Database) -> Iterator[Database]:
 
 
 class Moment(click.ParamType[int]):
-    """A moment, in milliseconds since 1970."""
+    """Parses a moment into milliseconds since 1970."""
 
     name = "moment"
 
     def convert(self, value: object, param: object, ctx: object) -> int:  # noqa: ARG002
         try:
-            found = parse_moment(str(value))
+            time_ms = parse_moment(str(value))
         except (ValueError, OverflowError):
-            found = -1
-        if found < 0:
+            time_ms = -1
+        if time_ms < 0:
             raise click.BadParameter(f"expected {EXPECTED}, given {value!r}")
-        return found
+        return time_ms

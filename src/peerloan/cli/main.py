@@ -1,4 +1,4 @@
-"""The `peerloan` command and its exit codes: 0 done, 1 the data says no, 2 wrong use."""
+"""The `peerloan` command. Exit codes: 0 done, 1 the data or a check says no, 2 wrong use."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from peerloan.errors import PeerLoanError
 from peerloan.registry import some_call_hangs
 from peerloan.settings import SETTINGS, SettingsError, settings_table
 
-# Each stands in the module of its name, which is imported when it is called: `serve` must run where
-# the libraries for books and training are not installed.
+# Each command is in the module of its name, which is imported when the command is used: `serve`
+# must run where the libraries for books and training are not installed.
 _COMMANDS = (
     "sample",
     "define",
@@ -73,14 +73,14 @@ class _Lazy(click.Group):
 
 
 def _needs(name: str, library: str) -> click.Command:
-    """What stands for a command whose libraries are not installed."""
+    """Return a stand-in for a command whose libraries are not installed."""
 
-    def say(**_: object) -> None:
+    def fail_with_hint(**_: object) -> None:
         raise No(f"`peerloan {name}` needs {library}: pip install 'peerloan[train]'")
 
     return click.Command(
         name,
-        callback=say,
+        callback=fail_with_hint,
         params=[click.Argument(["arguments"], nargs=-1, type=click.UNPROCESSED)],
         context_settings={"ignore_unknown_options": True},
         help="(not installed here: pip install 'peerloan[train]')",
@@ -90,15 +90,15 @@ def _needs(name: str, library: str) -> click.Command:
 @click.group(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="peerloan")
 def peerloan() -> None:
-    """How likely each loan holder is to be late in the next quarter, yes or no, and why."""
+    """Predict which loan holders will be late in the next quarter, and explain why."""
 
 
-# The exit codes of commands that a signal has ended, as a shell tells them.
+# Exit codes of commands that a signal ended, by the convention of shells.
 _STOPPED = (128 + signal.SIGINT, 128 + signal.SIGTERM)
 
 
 class _Terminated(BaseException):
-    """The process was asked to end."""
+    """The process received SIGTERM."""
 
 
 def _terminate(_number: int, _frame: object) -> None:
@@ -106,35 +106,37 @@ def _terminate(_number: int, _frame: object) -> None:
 
 
 def _drop_output() -> None:
-    """Let what is still to be written go nowhere, or Python complains when it ends."""
+    """Discard what is still to be written; else Python prints an error when it ends."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def main(args: list[str] | None = None) -> Any:
-    """Run a command, as `_run` says; without `args`, that of this process's own command line. Its
-    process ends then even while a call on the store hangs, or a library still reads.
+    """Run a command: that of `args`, or else that of this process's command line.
+
+    Without `args` the process ends afterwards, even if a call on the store hangs or a library
+    still reads. See `_run` for exit codes.
     """
     try:
         return _run(args)
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else 1
-    # The traceback, and with it every half-read book, is let go of by now. The interpreter can't
-    # be ended in order while a thread is inside of a library: such a thread aborts the process if
-    # it comes back too late. Who gives arguments has a process of its own to go on with.
+    # By now the traceback is freed, and with it every half-read book. The interpreter can't shut
+    # down while a thread is inside a library: a thread that returns too late aborts the process.
+    # A caller that passes `args` goes on with its own process, so this one is not ended.
     if args is None and (some_call_hangs() or code in _STOPPED):
         for stream in (sys.stdout, sys.stderr):
-            with suppress(OSError):  # nobody reads it any more
+            with suppress(OSError):  # its reader is gone
                 stream.flush()
         os._exit(code)
     sys.exit(code)
 
 
 def _run(args: list[str] | None) -> Any:
-    """Run a command; the user's mistakes become one line and an exit code, never a traceback."""
+    """Run a command. A user's mistake becomes one line and an exit code, never a traceback."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # letters that a terminal doesn't have
-    # As Ctrl-C: what is half-written is cleaned away. A server has its own handlers.
+            stream.reconfigure(errors="backslashreplace")  # for characters that the terminal lacks
+    # Treated like Ctrl-C, so that half-written files are removed. A server has its own handlers.
     signal.signal(signal.SIGTERM, _terminate)
     try:
         peerloan.main(args, standalone_mode=False)
@@ -151,14 +153,14 @@ def _run(args: list[str] | None) -> Any:
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("peerloan"):
             raise
-        fail(f"this needs {error.name}: pip install 'peerloan[train]'", 1)
+        fail(f"this command needs {error.name}: pip install 'peerloan[train]'", 1)
     except SettingsError as error:
         fail(str(error), 2)
     except Exception as error:
-        # Every exception of ours is an answer to the user; any other is a fault of ours,
+        # PeerLoan's own exceptions are messages to the user. Others are bugs, and get a traceback,
         if isinstance(error, PeerLoanError):
             fail(str(error), 1)
-        # but for the system's: a folder that may not be read, a full disk under the output.
+        # except the system's: a folder that may not be read, or a full disk.
         if not isinstance(error, OSError):
             raise
         if error.filename is None:

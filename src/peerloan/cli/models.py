@@ -1,4 +1,4 @@
-"""Commands over the store: its versions, which of them serve, and the history of that."""
+"""`peerloan models`: the versions of the store, which of them serve, and the history."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ _VERSION = click.argument("version")
 
 @click.group()
 def models() -> None:
-    """The store's versions and which of them serve."""
+    """Manage versions and choose which one serves."""
 
 
 @models.command("list")
 @JSON
 def list_models(as_json: bool) -> None:
-    """All versions, oldest first, with the champion, the challenger, and the history."""
+    """List all versions, the oldest first, and the history."""
     here = store()
     state = here.state()
     cut_short = [*_cut_short(here)]
@@ -69,7 +69,7 @@ def list_models(as_json: bool) -> None:
 @_VERSION
 @JSON
 def show(version: str, as_json: bool) -> None:
-    """One version's manifest."""
+    """Show the manifest of a version."""
     here = store()
     manifest = here.manifest(version)
     aliases = _alias(here.state(), version)
@@ -98,9 +98,14 @@ def show(version: str, as_json: bool) -> None:
 @models.command()
 @_VERSION
 @_WHY
-@click.option("--breaking", is_flag=True, help="Even if requests that are valid today would fail.")
+@click.option(
+    "--breaking", is_flag=True, help="Promote even if requests that are valid today would fail."
+)
 def promote(version: str, why: str, breaking: bool) -> None:
-    """Make a version the champion: running services follow within two seconds."""
+    """Make a version the champion.
+
+    Running services follow within two seconds.
+    """
     state = store().promote(version, why, breaking)
     note(f"champion: {state.champion} (state {state.number})")
 
@@ -109,7 +114,10 @@ def promote(version: str, why: str, breaking: bool) -> None:
 @_VERSION
 @_WHY
 def challenge(version: str, why: str) -> None:
-    """Make a version the challenger."""
+    """Make a version the challenger.
+
+    Services then score each decision with it too, and count where it differs.
+    """
     state = store().challenge(version, why)
     note(f"challenger: {state.challenger} (state {state.number})")
 
@@ -117,17 +125,20 @@ def challenge(version: str, why: str) -> None:
 @models.command()
 @_WHY
 def dismiss(why: str) -> None:
-    """Have no challenger any more; the version stays in the store."""
+    """Remove the challenger; its version stays in the store."""
     here = store()
     challenger = here.state().challenger
     state = here.dismiss(why)
-    note(f"no challenger: {challenger} is dismissed (state {state.number})")
+    note(f"dismissed {challenger}: no challenger (state {state.number})")
 
 
 @models.command()
 @_WHY
 def rollback(why: str) -> None:
-    """Return to the champion before the current one; again, one further back."""
+    """Return to the previous champion.
+
+    Run it again to return to the one before that.
+    """
     state = store().rollback(why)
     note(f"champion: {state.champion} (state {state.number})")
 
@@ -136,9 +147,10 @@ def rollback(why: str) -> None:
 @click.argument("number", type=int)
 @click.option("--why", required=True, help="The reason, for the history.")
 def explain_change(number: int, why: str) -> None:
-    """Add the reason of a change that was made without one; the history says who added it.
+    """Add the reason of a change that was made without one.
 
-    NUMBER is the change's, as `peerloan models list` shows it (state).
+    NUMBER is the `state` of the change in `peerloan models list`. The history shows who added
+    the reason, and when.
     """
     explanation = store().explain_change(number, why)
     note(f"change {number:,}: {explanation.sentence}")
@@ -147,7 +159,10 @@ def explain_change(number: int, why: str) -> None:
 @models.command()
 @_VERSION
 def verify(version: str) -> None:
-    """Check a version's digests, reproduce its golden examples, and build what serving needs."""
+    """Check that a version is complete and reproduces.
+
+    Checks every digest, reproduces the golden examples, and builds what serving needs.
+    """
     bundle = store().prove(version)
     note(
         f"{version}: {counted(len(bundle.manifest.files), 'file')} and "
@@ -158,7 +173,11 @@ def verify(version: str) -> None:
 @models.command()
 @_VERSION
 def delete(version: str) -> None:
-    """Delete a version that nothing needs any more: no alias, no rollback, and no decision."""
+    """Delete a version that nothing needs any more.
+
+    Refused are the champion, the challenger, a version that `rollback` can return to, and one
+    that a decision in the ledger needs.
+    """
     here = store()
     here.place(version)
     database = ledger_database()
@@ -166,7 +185,8 @@ def delete(version: str) -> None:
         decisions = refers_to(database, version)
     except LedgerError as error:
         raise No(
-            f"{version} is not deleted: the ledger can't be asked whether it refers to it: {error}"
+            f"{version} is not deleted: the ledger can't be asked whether a decision needs it: "
+            f"{error}"
         ) from None
     if decisions:
         refer = f"in the ledger {'refers' if decisions == 1 else 'refer'} to it; replay needs it"
@@ -179,7 +199,7 @@ def delete(version: str) -> None:
 @_VERSION
 @AIM
 def policy(version: str, aim: tuple[str, float]) -> None:
-    """Publish a version anew with another threshold and its bands."""
+    """Publish a version again with another threshold and bands."""
     # Templates take a while to import, and no other command here needs them.
     from peerloan.reports.documents import new_policy_documents
 
@@ -191,7 +211,10 @@ def policy(version: str, aim: tuple[str, float]) -> None:
         raise No(f"{version}: {error}") from None
     new = here.revise(version, changed, new_policy_documents(here, version))
     click.echo(new)
-    note(f"{new}: yes from a probability of {changed.threshold:.4g} on; promote it to serve it")
+    note(
+        f"{new}: a loan is late from a probability of {changed.threshold:.4g}; "
+        "promote it to serve it"
+    )
 
 
 @models.command()
@@ -200,9 +223,11 @@ def policy(version: str, aim: tuple[str, float]) -> None:
 @BOOK
 @JSON
 def compare(first: str, second: str, book: str, as_json: bool) -> None:
-    """Compare two versions on a book with outcomes: AUC, calibration, and who changes sides.
+    """Compare two versions on a book with outcomes.
 
-    The verdict says whether SECOND is better than FIRST, as the monitor says it of a challenger.
+    Prints the difference of their AUCs (paired bootstrap), their calibration, and the loans whose
+    decision changes. The verdict says whether SECOND is better than FIRST, by the same rule as
+    monitoring uses for a challenger.
     """
     from peerloan.book import open_book
     from peerloan.cli.comparison_text import comparison_lines
@@ -215,7 +240,7 @@ def compare(first: str, second: str, book: str, as_json: bool) -> None:
     with progress() as show:
         tables = [read_table(opened, each.definition, show) for each in (a, b)]
     notes = [
-        f"{version} was {how} on this very book, and looks better on it than it is"
+        f"{version} was {how} on this book, so it looks better on it than it is"
         for version, bundle, table in ((first, a, tables[0]), (second, b, tables[1]))
         for how, source in (
             ("trained", bundle.manifest.trained_on),
@@ -235,10 +260,10 @@ def compare(first: str, second: str, book: str, as_json: bool) -> None:
 
 
 def _cut_short(here: Store) -> Iterator[str]:
-    """What there is to say of versions whose deletion was cut short."""
+    """Describe the versions whose deletion was interrupted."""
     for version in here.being_deleted():
         try:
-            here.folder(version)  # gives a chosen one its place again
+            here.folder(version)  # restores the folder of a version that has an alias
         except RegistryError as error:
             yield str(error)
 
@@ -263,8 +288,8 @@ def _recalibrated_rows(manifest: Manifest) -> list[tuple[str, str]]:
     book = manifest.recalibrated_on
     if book is None:
         return []
-    shown = f"{book.source}: {counted(book.loans, 'loan')}, {book.late:,} late"
-    return [("recalibrated on", shown), ("its fingerprint", book.fingerprint)]
+    trained_on = f"{book.source}: {counted(book.loans, 'loan')}, {book.late:,} late"
+    return [("recalibrated on", trained_on), ("its fingerprint", book.fingerprint)]
 
 
 def _alias(state: State, version: str) -> str:

@@ -1,4 +1,4 @@
-"""The command that watches the model."""
+"""`peerloan monitor`: measure drift and performance."""
 
 from __future__ import annotations
 
@@ -47,38 +47,40 @@ _SECONDS = {"m": 60.0, "h": 3_600.0, "d": 86_400.0}
 
 
 class _Interval(click.ParamType[float]):
-    """A time between rounds, in seconds."""
+    """Parses the time between two rounds, such as 30m, into seconds."""
 
     name = "interval"
 
     def convert(self, value: object, param: object, ctx: object) -> float:  # noqa: ARG002
-        found = _INTERVAL.fullmatch(str(value))
-        if found is None or not int(found[1]):
+        match = _INTERVAL.fullmatch(str(value))
+        if match is None or not int(match[1]):
             raise click.BadParameter(
-                f"expected minutes, hours or days, as 30m, 1h or 1d, given {value!r}"
+                f"expected minutes, hours or days, such as 30m, 1h or 1d, given {value!r}"
             )
-        return int(found[1]) * _SECONDS[found[2]]
+        return int(match[1]) * _SECONDS[match[2]]
 
 
 @click.command()
-@click.option("--book", metavar="BOOK", help="Look at this book, and not at the ledger.")
+@click.option("--book", metavar="BOOK", help="Measure this book instead of the ledger.")
 @click.option("--since", type=Moment(), metavar="MOMENT", help="Decisions from this moment on.")
 @click.option("--until", type=Moment(), metavar="MOMENT", help="Decisions before this moment.")
-@click.option("--source", type=click.Choice(SOURCES), help="Decisions of this source alone.")
-@click.option("--model", help="A version. Default: the champion.")
+@click.option("--source", type=click.Choice(SOURCES), help="Only decisions of this source.")
+@click.option("--model", help="Version to measure. Default: the champion.")
 @STRICT_DOUBTS
 @JSON
 @click.option(
-    "--every", type=_Interval(), help="Watch the ledger so often (30m, 1h, 1d), and go on."
+    "--every", type=_Interval(), help="Keep watching the ledger, this often: 30m, 1h, 1d."
 )
 @click.option(
     "--metrics-host",
     default="127.0.0.1",
     show_default=True,
-    help="With --every: the address at which Prometheus is answered,",
+    help="With --every: address of the metrics endpoint.",
 )
 @click.option(
-    "--metrics-port", type=click.IntRange(1, 65535), help="and the port. Default: it is not."
+    "--metrics-port",
+    type=click.IntRange(1, 65535),
+    help="With --every: port of the metrics endpoint. Default: no endpoint.",
 )
 @click.pass_context
 def monitor(
@@ -94,12 +96,17 @@ def monitor(
     metrics_host: str,
     metrics_port: int | None,
 ) -> None:
-    """Say how a version's loans have moved from those that it was trained on, and how good it still
-    is: estimated from its probabilities, and realised where outcomes are known.
+    """Measure drift and performance of a version.
 
-    Looks at the ledger's decisions of the last days (by whole hours), or at a book. With --every it
-    watches the ledger from now on: it counts what comes, applies the rules, tells of what begins
-    and ends, and answers as the rules' file says. However many are started, one watches at a time.
+    Shows how its loans differ from those that it was trained on, and how good it still is:
+    estimated from its probabilities, and realised where outcomes are known. Measures the ledger's
+    decisions of the last days (in whole hours), or a book.
+
+    With --every it keeps watching the ledger: it counts new decisions, applies the rules, sends
+    events when an alert begins or ends, and responds to drift as the rules' file says. You may
+    start several: one works at a time.
+
+    A MOMENT is a day (its beginning in UTC) or a time such as 2026-11-25T08:30:00Z.
     """
     expect_many_records()
     if every is not None:
@@ -111,24 +118,24 @@ def monitor(
         _of_book(book, model, strict_doubts, as_json)
         return
     if strict_doubts:
-        raise click.UsageError("--strict-doubts says nothing without --book")
+        raise click.UsageError("--strict-doubts works only with --book")
     plan = read_plan(read_settings().rules)
-    found, window = _of_ledger(plan, model, since, until, source)
+    watched, window = _of_ledger(plan, model, since, until, source)
     if as_json:
-        _print_json(found, window)
+        _print_json(watched, window)
     else:
-        known = 0 if found.realised is None else found.realised.loans
-        _print(f"{window['since']} to {window['until']}", found, known)
+        with_outcome = 0 if watched.realised is None else watched.realised.loans
+        _print(f"{window['since']} to {window['until']}", watched, with_outcome)
 
 
 def _of_book(book: str, model: str | None, strict_doubts: bool, as_json: bool) -> None:
-    """Print the figures of a book."""
+    """Measure a book and print its figures."""
     limits = read_plan(read_settings().rules).limits
     bundle = bundle_of(model)
     with progress() as show:
         watched = watch_book(open_book(book), bundle, limits, partial(show, f"reading {book}"))
     if watched is None:
-        raise No(f"{book}: holds no loan that can be scored")
+        raise No(f"{book}: has no loan that can be scored; `peerloan check` names what is wrong")
     if strict_doubts:
         watched.doubts.refuse("no figure was printed")
     note_lines(watched.doubts)
@@ -151,20 +158,20 @@ def _print_json(
 
 
 def _only(context: click.Context, name: str, others: tuple[str, ...]) -> None:
-    """Refuse options that say nothing beside one."""
+    """Raise UsageError if other options were given than those that go with this one."""
     for parameter in context.command.params:
-        given = context.get_parameter_source(parameter.name or "")
-        if given is click.core.ParameterSource.COMMANDLINE and parameter.name not in (
+        source = context.get_parameter_source(parameter.name or "")
+        if source is click.core.ParameterSource.COMMANDLINE and parameter.name not in (
             name,
             *others,
         ):
-            raise click.UsageError(f"{parameter.opts[0]} says nothing beside --{name}")
+            raise click.UsageError(f"{parameter.opts[0]} can't be used with --{name}")
 
 
 def _of_ledger(
     plan: Plan, model: str | None, since: int | None, until: int | None, source: str | None
 ) -> tuple[Watched, dict[str, Any]]:
-    """The figures of a version in a window of the ledger, once all that came is counted."""
+    """Count new decisions, then return a version's figures in a window, and the window."""
     last = -(-(until or now_ms()) // HOUR_MS)
     first = last - plan.window_days * 24 if since is None else since // HOUR_MS
     if first >= last:
@@ -179,34 +186,34 @@ def _of_ledger(
             window = Window(first, last, None if source is None else [source])
             early = EarlyOutcomes(first, last).read(connection, versions)
             counts = read_window(connection, versions, window, early)
-    said = window_json(first, last)
+    span = window_json(first, last)
     for number, own in counts.items():
         if versions.known[number].version == bundle.version:
-            found = window_figures(versions, number, own, plan.limits)
-            if found is not None:
-                return found, said | {"loans": found.loans}
-    raise No(f"{bundle.version} decided on no loan from {said['since']} to {said['until']}")
+            watched = window_figures(versions, number, own, plan.limits)
+            if watched is not None:
+                return watched, span | {"loans": watched.loans}
+    raise No(f"{bundle.version} decided on no loan from {span['since']} to {span['until']}")
 
 
 def _count(database: Database) -> None:
-    """Count what came to the ledger, as far as it can be written to; say what is left out."""
+    """Count new decisions and outcomes, and note what is left out."""
     try:
         database.expect_writable()
         with progress() as show:
             new = count_new(database, store(), partial(show, "counting decisions"))
         count_outcomes(database, store(), new)
     except (CountedElsewhere, LedgerReadOnly) as error:
-        note(f"note: {error}: the newest ones may be missing here")
+        note(f"note: {error}: the newest decisions may be missing here")
         return
     for version, why in new.missing.items():
-        note(f"note: decisions by {version} are left out: {why}")
+        note(f"note: left out decisions by {version}: {why}")
     if new.unreadable:
-        note(f"note: left out, because they can't be read: {counted(new.unreadable, 'decision')}")
+        note(f"note: left out {counted(new.unreadable, 'decision')} that can't be read")
 
 
 def _watch(every: float, host: str, port: int | None) -> None:
-    """Watch until asked to end."""
-    # Another room than figures of a book need: it trains.
+    """Watch the ledger until a signal ends the process."""
+    # Imported here: figures of a book need neither the server nor the training libraries.
     from peerloan.web.server.bind_address import find_address
     from peerloan.worker.prometheus import Metrics
     from peerloan.worker.scheduler import Schedule
@@ -223,23 +230,31 @@ def _watch(every: float, host: str, port: int | None) -> None:
     if port is not None:
         metrics.serve(address, port)
     logging.info(
-        "the ledger %s, every %.0f minutes; rules %s; telling %s; answering drift by %s",
-        *(database, every / 60, read_settings().rules or "by convention"),
+        "watching %s every %.0f minutes; rules: %s; events go to: %s; response to drift: %s",
+        *(database, every / 60, read_settings().rules or "the defaults"),
         *(", ".join(plan.tell.channels) or "nobody", plan.answer),
     )
     Schedule(database, store(), plan, every, metrics).run()
 
 
-def _print(shown: str, watched: Watched, known: int | None) -> None:
-    """Print figures; of `known` loans the outcome is known, None where none is told at all."""
+def _print(title: str, watched: Watched, known: int | None) -> None:
+    """Print figures. `known` counts the loans with a known outcome; None: there is no label."""
     for line in watched.notes:
         note(f"note: {line}")
     outcomes = "" if known is None else f", {known:,} with a known outcome"
-    click.echo(f"{shown}: {counted(watched.loans, 'loan')} by {watched.version}{outcomes}")
+    click.echo(f"{title}: {counted(watched.loans, 'loan')} by {watched.version}{outcomes}")
     if watched.rejected:
-        click.echo(f"{counted(watched.rejected, 'row')} could not be scored, left out here")
+        verb = "is" if watched.rejected == 1 else "are"
+        click.echo(f"{counted(watched.rejected, 'row')} could not be scored and {verb} left out")
     print_table(
-        ("feature", "PSI", "95 % without chance", "missing", "was", "not seen before"),
+        (
+            "feature",
+            "PSI",
+            "bias-corrected 95 %",
+            "missing",
+            "in training",
+            "unseen levels",
+        ),
         [_row(each) for each in (*watched.features, watched.score)],
     )
     estimated, realised = watched.estimated, watched.realised
@@ -255,7 +270,7 @@ def _print(shown: str, watched: Watched, known: int | None) -> None:
         ],
     )
     if watched.calibration is not None:
-        click.echo(f"late loans, of those expected: {_shown(watched.calibration.ratio)}")
+        click.echo(f"late loans, as a ratio to those expected: {_shown(watched.calibration.ratio)}")
     for challenger in watched.challengers:
         realised, auc = challenger.realised, challenger.realised.auc
         click.echo(
@@ -268,7 +283,7 @@ def _print(shown: str, watched: Watched, known: int | None) -> None:
             f"the limit is {spoken.limit:.3f}"
         )
     if not watched.spoken:
-        click.echo("calm: no rule speaks")
+        click.echo("no alert: every figure is within its limits")
 
 
 def _row(drift: Drift) -> tuple[str, ...]:
@@ -280,5 +295,5 @@ def _row(drift: Drift) -> tuple[str, ...]:
     )
 
 
-def _shown(each: Estimate | None) -> str:
-    return "–" if each is None else f"{each.value:.3f} ({each.low:.3f} to {each.high:.3f})"
+def _shown(figure: Estimate | None) -> str:
+    return "–" if figure is None else f"{figure.value:.3f} ({figure.low:.3f} to {figure.high:.3f})"

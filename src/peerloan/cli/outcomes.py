@@ -1,4 +1,4 @@
-"""The command over outcomes."""
+"""`peerloan outcomes`: store what became of loans."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ from peerloan.loan.labels import is_unknown
 from peerloan.loan.text import counted
 from peerloan.registry.alias_state import current_user
 
-# Rows of one transaction: a service that decides meanwhile waits for each.
-_AT_ONCE = 2_000
-# Wrong values that are shown one by one.
+# Rows of one transaction. A service that decides meanwhile waits for it.
+_TRANSACTION_ROWS = 2_000
+# How many wrong values are shown one by one.
 _SHOWN = 20
 _UNKNOWN, _EARLY = "without_outcome", "early"
 
@@ -38,12 +38,15 @@ _UNKNOWN, _EARLY = "without_outcome", "early"
 @DEFINITION
 @JSON
 def outcomes(file: str, definition: Path | None, as_json: bool) -> None:
-    """Keep what became of loans: a table with late, or the label's column, of decisions by id, or
-    of loans by loan_id and date.
+    """Store what became of loans in the ledger.
 
-    Good rows are kept where others are refused, and the exit code is 1. Rows whose outcome is empty
-    are passed over and counted. The same file again changes nothing, and another value corrects the
-    one before.
+    FILE is a table with one outcome a row. The column `id` names a decision; or `loan_id` and
+    `date` name a loan and the day on which the outcome was observed. The column `late`, or the
+    label's, says what became of the loan.
+
+    Good rows are stored even if others are refused; the exit code is 1 then. Rows without an
+    outcome are skipped and counted. The same file again changes nothing. Another value corrects
+    the earlier one.
     """
     chosen, source = definition_of(definition)
     book = open_book(file)
@@ -55,27 +58,29 @@ def outcomes(file: str, definition: Path | None, as_json: bool) -> None:
     counts: Counter[str] = Counter()
     problems: list[Problem] = []
     with progress() as show:
-        # Reading takes a fraction of the time that keeping does.
+        # Counting the rows first takes a fraction of the time that storing takes.
         total = sum(part.size for part in book.parts(partial(show, f"reading {file}")))
 
         def show_rows() -> None:
             show(f"outcomes of {file}", _rows_of(counts) / max(total, 1))
 
         for part in book.parts():
-            wrong = _record(recorder, file, _known(part, reader, counts), names, counts, show_rows)
-            # What nobody will see need not be remembered.
+            wrong = _record(
+                recorder, file, _with_outcome(part, reader, counts), names, counts, show_rows
+            )
+            # Keep no more problems in memory than are shown.
             problems += wrong if as_json else wrong[: _SHOWN - len(problems)]
         show_rows()
-    told = {name: counts[name] for name in (*get_args(Status), "refused")}
+    statuses = {name: counts[name] for name in (*get_args(Status), "refused")}
     unknown, early = counts[_UNKNOWN], counts[_EARLY]
     if as_json:
-        shown = [
+        problem_rows = [
             {"row": each.loan, "field": each.field, "expected": each.expected, "given": each.given}
             for each in problems
         ]
         print_json(
-            {"file": file, "definition": source, **told, _UNKNOWN: unknown, _EARLY: early}
-            | {"problems": shown, "notes": list(book.notes)}
+            {"file": file, "definition": source, **statuses, _UNKNOWN: unknown, _EARLY: early}
+            | {"problems": problem_rows, "notes": list(book.notes)}
         )
     else:
         for text in book.notes:
@@ -83,29 +88,29 @@ def outcomes(file: str, definition: Path | None, as_json: bool) -> None:
         for each in problems:
             place = f"row {each.loan}, {each.field}"
             click.echo(f"{place}: expected {each.expected}, given {each.given}")
-        words = [f"{count:,} {name}" for name, count in told.items()]
+        words = [f"{count:,} {name}" for name, count in statuses.items()]
         words += [f"{unknown:,} without an outcome yet"] if unknown else []
         click.echo(f"{file}: {counted(_rows_of(counts), 'row')}: {', '.join(words)}")
         if early:
             first_day = counted(chosen.roles.horizon[0], "day")
             note(
                 f"note: {counted(early, 'outcome')} came before the first day on which one counts, "
-                f"{first_day} after the decision: kept, but no figure, rule or version uses "
-                f"{'it' if early == 1 else 'them'}; tell again from that day on"
+                f"{first_day} after the decision: stored, but no figure, rule or version uses "
+                f"{'it' if early == 1 else 'them'}; report again from that day on"
             )
     if refused := counts["refused"]:
         verb = "was" if refused == 1 else "were"
-        more = "" if as_json else " (--json names every one)"
-        raise No(f"{file}: {counted(refused, 'row')} {verb} refused{more}")
+        hint = "" if as_json else " (--json names every one)"
+        raise No(f"{file}: {counted(refused, 'row')} {verb} refused{hint}")
 
 
 def _rows_of(counts: Counter[str]) -> int:
-    """How many rows were looked at; those that were early are counted by their status, too."""
+    """Count the rows read so far. Early ones are in `counts` by their status too."""
     return counts.total() - counts[_EARLY]
 
 
-def _known(part: Part, reader: Reader, counts: Counter[str]) -> Part:
-    """A part's rows that have an outcome; the others are counted."""
+def _with_outcome(part: Part, reader: Reader, counts: Counter[str]) -> Part:
+    """Return the rows of a part that have an outcome, and count the others."""
     name = next(name for name in reader.labels if name in part.records.schema.names)
     label = reader.labels[name]
     texts = ("" if cell is None else cell for cell in read_cells(part, name))
@@ -127,7 +132,7 @@ def _record(
     counts: Counter[str],
     show_rows: Callable[[], None],
 ) -> list[Problem]:
-    """Keep what a part tells and count it; returns what is wrong with its rows, by row."""
+    """Store the outcomes of a part and count them. Returns what is wrong with its rows, by row."""
     wrong = list(part.problems)
     counts["refused"] += len(wrong)
     for rows in _rows(part, names):
@@ -135,8 +140,8 @@ def _record(
             answers = recorder.record(rows)
         except LedgerUnavailable as error:
             raise No(
-                f"{file}: stopped before row {rows[0][0]:,}: {error}; run it again: what was kept "
-                "stays, and nothing is kept twice"
+                f"{file}: stopped before row {rows[0][0]:,}: {error}; run it again: the rows "
+                "before are stored, and nothing is stored twice"
             ) from None
         for answer in answers:
             if isinstance(answer, Recorded):
@@ -151,16 +156,16 @@ def _record(
 
 
 def _rows(part: Part, names: list[str]) -> Iterator[list[tuple[int, dict[str, Any]]]]:
-    """A part's numbered rows, as many at once as a transaction holds."""
+    """Yield the numbered rows of a part, in lists of one transaction each."""
     columns = [read_cells(part, name) for name in names]
-    every = (dict(zip(names, cells, strict=True)) for cells in zip(*columns, strict=True))
-    numbered = zip(part.numbers.tolist(), every, strict=True)
-    while some := list(itertools.islice(numbered, _AT_ONCE)):
-        yield some
+    rows = (dict(zip(names, cells, strict=True)) for cells in zip(*columns, strict=True))
+    numbered = zip(part.numbers.tolist(), rows, strict=True)
+    while batch := list(itertools.islice(numbered, _TRANSACTION_ROWS)):
+        yield batch
 
 
 def _columns(book: Book, reader: Reader) -> list[str]:
-    """The columns that tell outcomes; raises BookError if they can't."""
+    """Return the columns that hold outcomes. Raises BookError if some are missing."""
     names = [name for name in reader.names if name in book.columns]
     labels = [name for name in reader.labels if name in names]
     if not labels:
@@ -170,8 +175,8 @@ def _columns(book: Book, reader: Reader) -> list[str]:
         check_header(book)
     if "late" in labels and "probability" in book.columns:
         raise BookError(
-            f"{book.name}: has a column probability, so its late is what was decided, and not what "
-            "became of the loan; leave both out"
+            f"{book.name}: has a column probability, so its column late is a decision, not an "
+            "outcome; leave both columns out"
         )
     if len(labels) > 1:
         raise BookError(f"{book.name}: expected one column of {' and '.join(labels)}, got both")

@@ -1,4 +1,4 @@
-"""The command that replays decisions."""
+"""`peerloan replay`: compute stored decisions again and compare."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from peerloan.loan.text import counted
 from peerloan.registry import ONNX_TOLERANCE
 from peerloan.uuid7 import text as id_text
 
-# Letters of a long value that are shown before and after it begins to differ.
+# Characters of a long value that are shown before and after the first difference.
 _BEFORE, _AFTER = 20, 60
 
 
 class _Id(click.ParamType[bytes]):
-    """A decision's id."""
+    """Parses a decision's id."""
 
     name = "id"
 
@@ -32,35 +32,41 @@ class _Id(click.ParamType[bytes]):
         try:
             return UUID(str(value)).bytes
         except ValueError:
-            raise click.BadParameter(f"expected a decision's id, given {value!r}") from None
+            raise click.BadParameter(
+                f"expected the id of a decision, which is a UUID, given {value!r}"
+            ) from None
 
 
 @click.command()
 @click.option("--since", type=Moment(), metavar="MOMENT", help="Decisions from this moment on.")
 @click.option("--until", type=Moment(), metavar="MOMENT", help="Decisions before this moment.")
-@click.option("--id", "wanted", type=_Id(), multiple=True, help="This decision; may be repeated.")
+@click.option(
+    "--id", "decision_ids", type=_Id(), multiple=True, help="Only this decision; repeatable."
+)
 @JSON
-def replay(since: int | None, until: int | None, wanted: tuple[bytes, ...], as_json: bool) -> None:
-    """Compute stored decisions anew by the stored versions, and prove that they are the same.
+def replay(
+    since: int | None, until: int | None, decision_ids: tuple[bytes, ...], as_json: bool
+) -> None:
+    """Compute decisions again and compare them bit for bit.
 
-    The exit code is 1 if any is not, or can't be computed. A MOMENT is a day (its begin in UTC) or
-    a time such as 2026-11-25T08:30:00Z.
+    Uses the stored versions that made them. The exit code is 1 if a decision differs or can't be
+    computed. A MOMENT is a day (its beginning in UTC) or a time such as 2026-11-25T08:30:00Z.
     """
-    if wanted and (since is not None or until is not None):
-        raise click.UsageError("--id names decisions of any time: leave --since and --until out")
+    if decision_ids and (since is not None or until is not None):
+        raise click.UsageError("--id can't be used with --since or --until; leave these out")
     expect_many_records()
     database = ledger_database()
     database.check()
     replaying = Replay(store())
     began = time.monotonic()
     absent: dict[bytes, str] = {}
-    if wanted:
-        for each in dict.fromkeys(wanted):  # one by one: they may be large
-            if found := find(database, [each]):
-                replaying.add(list(found.values()))
+    if decision_ids:
+        for decision_id in dict.fromkeys(decision_ids):  # one by one: they may be large
+            if decisions := find(database, [decision_id]):
+                replaying.add(list(decisions.values()))
             else:
-                purged = was_purged(database, each)
-                absent[each] = "was purged" if purged else "is not in the ledger"
+                purged = was_purged(database, decision_id)
+                absent[decision_id] = "was purged" if purged else "is not in the ledger"
     else:
         _replay_all(replaying, database, since or 0, until)
     seconds = time.monotonic() - began
@@ -81,8 +87,8 @@ def _replay_all(replaying: Replay, database: Database, since: int, until: int | 
     what = f"replaying {database}"
     began = time.monotonic()
     with progress() as show:
-        for some in stream(database, since, until):
-            replaying.add(some)
+        for batch in stream(database, since, until):
+            replaying.add(batch)
             done = replaying.report.decisions
             rate = done / max(time.monotonic() - began, 1e-3)
             show(what, min(done / max(total, 1), 0.999), f"{rate:,.0f} decisions/s")
@@ -112,42 +118,44 @@ def _json(report: Report, absent: dict[bytes, str]) -> dict[str, Any]:
 
 
 def _lines(report: Report, absent: dict[bytes, str]) -> Iterator[str]:
-    """The report for people, what is wrong first."""
+    """Yield the lines of the report, what is wrong first."""
     for version, decisions in report.missing.items():
         verb = "refers" if decisions == 1 else "refer"
         yield f"{report.why_missing[version]}; {counted(decisions, 'decision')} {verb} to it"
-    for wanted, why in absent.items():
-        yield f"{id_text(wanted)}: {why}"
+    for decision_id, why in absent.items():
+        yield f"{id_text(decision_id)}: {why}"
     for unreadable in report.unreadable_shown:
         yield f"{unreadable.id}: {unreadable.why}"
-    if more := report.unreadable - len(report.unreadable_shown):
-        yield f"and {more:,} more whose inputs can't be read"
-    for each in report.differences:
-        kept, found = _apart(each.kept, each.found)
-        yield f"{each.id}: {each.field}: kept {kept}, found {found}"
-    if more := report.different.total() - len(report.differences):
-        yield f"and {counted(more, 'more difference')}"
+    if not_shown := report.unreadable - len(report.unreadable_shown):
+        yield f"and {not_shown:,} more whose inputs can't be read"
+    for difference in report.differences:
+        stored, computed = _apart(difference.kept, difference.found)
+        yield f"{difference.id}: {difference.field}: stored {stored}, computed {computed}"
+    if not_shown := report.different.total() - len(report.differences):
+        yield f"and {counted(not_shown, 'more difference')}"
     if report.different:
         fields = ", ".join(f"{count:,} × {name}" for name, count in report.different.items())
         yield f"differences: {fields}"
     if report.near:
         yield (
-            f"{report.near:,} are the same within {ONNX_TOLERANCE:g} of the probability: here ONNX "
-            "versions run under another runtime or processor than they were made with"
+            f"{report.near:,} are the same within {ONNX_TOLERANCE:g} of the probability: ONNX "
+            "versions run here under another runtime or processor than they were made with"
         )
     if report.decisions:
         verb = "is" if report.decisions == 1 else "are"
         every = counted(report.decisions, "decision")
         yield f"{report.identical:,} of {every} {verb} identical, bit for bit"
     elif not absent:
-        yield "there are no such decisions: nothing was replayed, and nothing is proven"
+        yield "no such decisions: nothing was replayed"
 
 
-def _apart(kept: object, found: object) -> tuple[str, str]:
-    """Two values; of long ones, where they begin to differ."""
-    then, now = (json.dumps(each, ensure_ascii=False, default=str) for each in (kept, found))
-    same = next((i for i, (a, b) in enumerate(zip(then, now, strict=False)) if a != b), 0)
-    return _part(then, same - _BEFORE), _part(now, same - _BEFORE)
+def _apart(stored: object, computed: object) -> tuple[str, str]:
+    """Show two values; long ones from shortly before they begin to differ."""
+    before, after = (
+        json.dumps(value, ensure_ascii=False, default=str) for value in (stored, computed)
+    )
+    same = next((i for i, (a, b) in enumerate(zip(before, after, strict=False)) if a != b), 0)
+    return _part(before, same - _BEFORE), _part(after, same - _BEFORE)
 
 
 def _part(text: str, start: int) -> str:

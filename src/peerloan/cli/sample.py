@@ -18,9 +18,15 @@ from peerloan.sample_data import SCENARIOS, SCHEMA, batches
 
 @click.command()
 @click.argument("out", type=OUT)
-@click.option("--loans", default=20_000, show_default=True, help="How many loans.")
+@click.option("--loans", default=20_000, show_default=True, help="Number of loans.")
 @click.option("--seed", default=0, show_default=True, help="The same seed gives the same book.")
-@click.option("--scenario", type=click.Choice(SCENARIOS), default="calm", show_default=True)
+@click.option(
+    "--scenario",
+    type=click.Choice(SCENARIOS),
+    default="calm",
+    show_default=True,
+    help="How the loans differ from calm times, for trying out monitoring.",
+)
 @OVERWRITE
 def sample(out: Path, loans: int, seed: int, scenario: str, overwrite: bool) -> None:
     """Write a synthetic book to OUT (.csv, .csv.gz or .parquet)."""

@@ -37,8 +37,10 @@ from peerloan.settings import read_settings
 
 @click.command()
 @BOOK
-@click.option("-o", "--out", type=OUT, required=True, help=".csv, .csv.gz or .parquet.")
-@click.option("--model", help="A version. Default: the champion.")
+@click.option(
+    "-o", "--out", type=OUT, required=True, help="File to write: .csv, .csv.gz or .parquet."
+)
+@click.option("--model", help="Version to decide with. Default: the champion.")
 @click.option("--strict", is_flag=True, help="Stop at the first bad row and write nothing.")
 @STRICT_DOUBTS
 @click.option(
@@ -46,10 +48,12 @@ from peerloan.settings import read_settings
     type=click.Choice(("all", "none")),
     default="all",
     show_default=True,
-    help="Without them an ONNX version is many times faster.",
+    help="Whether to give reasons. Without them an ONNX version is many times faster.",
 )
 @click.option(
-    "--record", is_flag=True, help="Keep the decisions in the ledger too; OUT gains their ids."
+    "--record",
+    is_flag=True,
+    help="Store the decisions in the ledger too, and add their ids to OUT.",
 )
 @SPREADSHEET_SAFE
 @OVERWRITE
@@ -66,9 +70,10 @@ def score(
     overwrite: bool,
     as_json: bool,
 ) -> None:
-    """Decide on every loan of a book: its columns, and probability, late, band and reasons.
+    """Decide on every loan of a book.
 
-    Rows that can't be scored go to OUT.rejects, and the exit code is 1.
+    Writes the book's columns with probability, late, band, reasons and the version. Rows that
+    can't be scored go to OUT.rejects, and the exit code is 1.
     """
     bundle = bundle_of(model)
     version = bundle.version
@@ -105,19 +110,19 @@ def score(
             }
         )
     else:
-        for each in scored.notes:
-            note(f"note: {each}")
+        for text in scored.notes:
+            note(f"note: {text}")
         loans = counted(scored.rows, "loan")
         click.echo(f"{out}: {loans}, {scored.late:,} of them late by {version}")
         if recorder is not None:
-            note(f"all of them are recorded, with the request id {recorder.request_id}")
+            note(f"recorded all of them in the ledger, with the request id {recorder.request_id}")
     if scored.rejected:
         raise No(f"{counted(scored.rejected, 'row')} could not be scored: see {scored.rejects}")
 
 
 @contextmanager
 def _recorder() -> Iterator[Recorder]:
-    """What keeps a book's decisions in the ledger that the settings name."""
+    """Open a recorder of decisions, in the ledger that the settings name."""
     settings = read_settings()
     database = ledger_database()
     database.ready()
@@ -131,10 +136,11 @@ def _recorder() -> Iterator[Recorder]:
     except LedgerError as error:
         raise No(f"the ledger, {database}: {error}") from None
     finally:
-        # Also if the run was stopped: what is recorded stays.
+        # Also if the run was stopped: recorded decisions stay in the ledger.
         if recorder is not None and recorder.kept and not done:
             verb = "was" if recorder.kept == 1 else "were"
             note(
                 f"{counted(recorder.kept, 'decision')} {verb} recorded already, with the request "
-                f"id {recorder.request_id}, and in no file; another run makes new ones"
+                f"id {recorder.request_id}, but no file was written; another run makes "
+                "new decisions"
             )

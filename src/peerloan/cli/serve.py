@@ -1,4 +1,4 @@
-"""The command that serves."""
+"""`peerloan serve`: serve the page and the API."""
 
 from __future__ import annotations
 
@@ -28,20 +28,35 @@ from peerloan.web.server.granian import serve as run_server
     show_default=True,
     help="Address or name of this machine to listen on. 127.0.0.1 accepts local connections only.",
 )
-@click.option("--port", default=5000, show_default=True, type=click.IntRange(1, 65535))
-@click.option("--workers", default=2, show_default=True, type=click.IntRange(1, 256))
+@click.option(
+    "--port",
+    default=5000,
+    show_default=True,
+    type=click.IntRange(1, 65535),
+    help="Port to listen on.",
+)
+@click.option(
+    "--workers",
+    default=2,
+    show_default=True,
+    type=click.IntRange(1, 256),
+    help="Number of worker processes.",
+)
 @click.option("--open", "open_page", is_flag=True, help="Open the page in a browser.")
 def serve(host: str, port: int, workers: int, open_page: bool) -> None:
-    """Serve the page and the API; a newly promoted version is taken up while requests run."""
+    """Serve the page and the API.
+
+    A newly promoted version serves within two seconds, without a restart.
+    """
     settings = read_settings()
-    numeric = find_address(host, port, "peerloan serve")  # before a line that would say otherwise
+    numeric = find_address(host, port, "peerloan serve")  # fails before anything is printed
     database = ledger_database()
     try:
         database.ready()
         database.expect_writable()
         ready_seal(settings.seal_folder, database)
         ledger = str(database)
-    except (LedgerUnavailable, LostSeal) as error:  # it may come later
+    except (LedgerUnavailable, LostSeal) as error:  # it may become available later
         ledger = f"{database} (unavailable: {error})"
     address = f"http://{f'[{numeric}]' if ':' in numeric else numeric}:{port}/"
     name = "" if numeric == host else f" ({host})"
@@ -62,7 +77,7 @@ def _who_may_call(tokens: Tokens, host: str) -> str:
         return f" ({error})"
     if is_loopback(host):
         return " (none: open to this machine; `peerloan token new NAME` closes it)"
-    return " (none: only health is answered until `peerloan token new NAME`)"
+    return " (none: only health checks are answered; make one with `peerloan token new NAME`)"
 
 
 def _open(address: str) -> None:

@@ -1,4 +1,4 @@
-"""Commands over the API tokens: new, list, revoke."""
+"""`peerloan token`: make, list and revoke API tokens."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from peerloan.web.auth.tokens import SCOPES, Scope, Tokens
 
 @click.group()
 def token() -> None:
-    """Who may call the service."""
+    """Manage who may call the service."""
 
 
 def _tokens() -> Tokens:
@@ -24,10 +24,10 @@ def _tokens() -> Tokens:
 def _scopes(
     context: click.Context,  # noqa: ARG001  as click calls it
     parameter: click.Parameter,  # noqa: ARG001
-    given: tuple[str, ...],
+    values: tuple[str, ...],
 ) -> tuple[Scope, ...]:
-    """The scopes of options that may each name several."""
-    names = [name.strip() for text in given for name in text.split(",")]
+    """Parse the scopes of all --scope options, each of which may name several."""
+    names = [name.strip() for text in values for name in text.split(",")]
     if unknown := [name for name in names if name not in SCOPES]:
         expected = f"expected {', '.join(SCOPES)}, one or more"
         raise click.BadParameter(f"{expected}, given {unknown[0]!r}")
@@ -36,29 +36,34 @@ def _scopes(
 
 @token.command()
 @click.argument("name")
-@click.option("--operator", is_flag=True, help="It may also change which model serves.")
+@click.option("--operator", is_flag=True, help="The token may also change which model serves.")
 @click.option(
     "--scope",
     "scopes",
     multiple=True,
     callback=_scopes,
     metavar="SCOPE",
-    help=f"All that it may do, of {', '.join(SCOPES)}; repeatable, or separated by commas. "
-    "Without it, a token has all of these.",
+    help=f"What the token may do: {', '.join(SCOPES)}. Repeatable, or separated by commas. "
+    "Default: all of these.",
 )
 def new(name: str, operator: bool, scopes: tuple[Scope, ...]) -> None:
-    """Make a token and print it, once; services know it within five seconds."""
+    """Make a token and print it once.
+
+    NAME is the caller's. Services accept the token within five seconds.
+    """
     if operator and scopes:
-        raise click.UsageError("an operator's token has every scope: give --operator or --scope")
+        raise click.UsageError(
+            "an operator's token has every scope; use --operator or --scope, not both"
+        )
     made = _tokens().new(name, operator, scopes)
     click.echo(made)
-    note(f"the token of {name}: keep it safe, it is not shown again")
+    note(f"made a token for {name}; keep it safe, it is not shown again")
 
 
 @token.command("list")
 @JSON
 def list_tokens(as_json: bool) -> None:
-    """The callers that have a token."""
+    """List the callers with a token, and their scopes."""
     rows: list[dict[str, Any]] = [
         {
             "name": each.name,
@@ -87,6 +92,9 @@ def list_tokens(as_json: bool) -> None:
 @token.command()
 @click.argument("name")
 def revoke(name: str) -> None:
-    """Take a caller's token back; services refuse it within five seconds."""
+    """Revoke a caller's token.
+
+    Services refuse it within five seconds.
+    """
     _tokens().revoke(name)
     note(f"revoked the token of {name}")

@@ -1,4 +1,4 @@
-"""The command that trains."""
+"""`peerloan train`: train and publish versions."""
 
 from __future__ import annotations
 
@@ -38,18 +38,29 @@ _SLOW = ("basic",)
     "candidates",
     type=click.Choice(tuple(CANDIDATES)),
     multiple=True,
-    help="Which to train; may be repeated. Default: all.",
+    help="Candidate to train; repeatable. Default: all.",
 )
-@click.option("--quick", is_flag=True, help="One setting a candidate, three folds, no forest.")
-@click.option("--later", help="A book of a later time, on which the versions are judged too.")
 @click.option(
-    "--group", "groups", multiple=True, help="A column to check decisions by; repeatable."
+    "--quick", is_flag=True, help="Try one setting a candidate, with three folds and no forest."
+)
+@click.option("--later", help="Also test the versions on this book of a later time.")
+@click.option(
+    "--group",
+    "groups",
+    multiple=True,
+    help="Compare decisions between the groups of this column; repeatable.",
 )
 @AIM
 @STRICT_DOUBTS
-@click.option("--recalibrate", "version", help="Only shift and scale this version's log-odds.")
-@click.option("--promote", is_flag=True, help="Make the chosen one the champion.")
-@click.option("--breaking", is_flag=True, help="Promote even if callers' requests may fail.")
+@click.option(
+    "--recalibrate",
+    "version",
+    help="Don't train: shift and scale this version's log-odds to fit BOOK.",
+)
+@click.option("--promote", is_flag=True, help="Make the chosen version the champion.")
+@click.option(
+    "--breaking", is_flag=True, help="Promote even if requests that are valid today would fail."
+)
 @click.option("--why", default="", help="The reason, for the history.")
 @JSON
 def train(
@@ -67,9 +78,16 @@ def train(
     why: str,
     as_json: bool,
 ) -> None:
-    """Train on a book with outcomes: search, calibrate, and publish a version of each candidate."""
+    """Train on a book with outcomes and publish versions.
+
+    Tries each candidate's settings by cross-validation, calibrates the best of each, and
+    publishes a version of each candidate with its report and card.
+    """
     if version is not None and (definition or candidates or quick or later or groups):
-        raise click.UsageError("--recalibrate takes the version as it is: only a book and aim")
+        raise click.UsageError(
+            "--recalibrate can't be used with --definition, --candidate, --quick, --later "
+            "or --group"
+        )
     here = store()
     tables: list[Table] = []
 
@@ -80,14 +98,14 @@ def train(
         tables.append(table)
 
     if version is not None:
-        # Without one, the version's own stays.
+        # Without --aim, the version's own aim stays.
         context = click.get_current_context()
-        given = context.get_parameter_source("aim") is not click.core.ParameterSource.DEFAULT
+        has_aim = context.get_parameter_source("aim") is not click.core.ParameterSource.DEFAULT
         source = f"that of {version}"
         opened = open_book(book)
         with progress() as show:
             outcomes = [
-                recalibrate(version, opened, here, show, Aim(*aim) if given else None, on_table)
+                recalibrate(version, opened, here, show, Aim(*aim) if has_aim else None, on_table)
             ]
     else:
         chosen, source = definition_of(definition)
@@ -113,17 +131,17 @@ def train(
     note(f"report: {here.folder(best.version) / 'report.html'}")
     if best.metrics["flagged"] > 0.5:
         note(
-            f"note: the threshold calls {best.metrics['flagged']:.0%} of all loans late; where so "
-            "many are, another aim may serve better (--aim)"
+            f"note: the threshold calls {best.metrics['flagged']:.0%} of all loans late; if that "
+            "is too many, choose another aim (--aim)"
         )
     bundle = here.load(best.version)
     for name in bundle.definition.names:
         if bundle.profile.usual(name) is None:
-            note(f"note: {name}: no loan has a value, so no version can use it")
+            note(f"note: {name}: has no value in any loan, so no version can use it")
     if bundle.manifest.intervals["auc"][0] <= 0.5:
         note(
             f"note: with an AUC of {best.metrics['auc']:.4f}, {best.version} may rank loans no "
-            "better than chance would"
+            "better than chance"
         )
     if promote:
         here.promote(best.version, why or f"chosen in training on {Path(book).name}", breaking)
@@ -161,7 +179,7 @@ def _show(outcomes: list[PublishedCandidate], source: str, table: Table, as_json
 
 
 def _table_json(table: Table) -> dict[str, Any]:
-    """What has to be known of the table."""
+    """Return the label's counts and the doubts of the table."""
     label, late = table.loans.definition.label, int(table.late.sum())
     return {
         "label": {

@@ -1,4 +1,4 @@
-"""The ledger: every decision kept, with what became of it, so that each can be shown again."""
+"""The ledger stores every decision and its outcome, so that each can be shown and replayed."""
 
 from peerloan.ledger.records import SOURCES, Kept, Record, Version
 from peerloan.ledger.seal import Seal

@@ -1,7 +1,7 @@
-"""The heads of chains, in files outside of the database: which record was each one's newest.
+"""Heads of chains: files outside the database that name each chain's newest record.
 
-A head carries a MAC of its own, so that it can be neither written by hand nor another chain's. A
-release before this one wrote heads without, and reads these: it ignores what it does not know.
+Each head carries its own MAC, so that nobody without the key can write one or use another chain's.
+Older releases wrote heads without a MAC. They can read these: they ignore unknown keys.
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ from peerloan.regular_files import FileTooLarge, NotRegularFile, read_regular_fi
 
 log = logging.getLogger(__name__)
 _MAX_BYTES = 4_096
-# Nine digits fit into PostgreSQL's integers, with the next number.
+# At most nine digits, so that the next number fits into PostgreSQL's integers too.
 _NAME = re.compile(r"([0-9]{6}|[1-9][0-9]{6,8})\.json")
-# What a file is for, under its MAC: a head that is renamed is no announcement.
+# The kind of a file, part of its MAC: a renamed head is no valid announcement.
 _HEAD, _ANNOUNCEMENT, _NEWEST = b"head", b"announcement", b"newest"
-# Heads without a MAC, of a release before, count for so many chains beyond those that are known.
+# Heads without a MAC (from older releases) count only up to this many chains past the known ones.
 _REACH = 1_000
 _Number = Annotated[int, msgspec.Meta(ge=0, lt=2**62)]
 _Digits = Annotated[str, msgspec.Meta(max_length=64)]
-# The MAC of what it is given.
+# Computes the MAC of its arguments.
 Sign = Callable[..., bytes]
 _Read = TypeVar("_Read", bound="Head | NewestChain")
 
 
 class Head(msgspec.Struct, frozen=True):
-    """A chain's newest record, as it is written down outside of the database."""
+    """A chain's newest record, as stored outside the database."""
 
     chain: _Number
     seq: _Number
@@ -43,35 +43,33 @@ class Head(msgspec.Struct, frozen=True):
     opened: _Digits
     time_ms: int
     closed: bool
-    # Of all of this; "" in a head of a release that gave none.
+    # MAC of the fields above; "" in a head from an older release.
     seal: _Digits = ""
 
 
 class NewestChain(msgspec.Struct, frozen=True):
-    """The number of the newest chain, as it is written down outside of the database."""
+    """The number of the newest chain, as stored outside the database."""
 
     chain: _Number
     seal: _Digits = ""
 
 
 class Edited(NamedTuple):
-    """What stands where a chain's head should (chain 0: the newest chain's number), and why it is
-    none.
-    """
+    """A file that is no valid head of a chain (chain 0: the file `newest`), and why."""
 
     chain: int
     what: str
 
 
 class Heads(NamedTuple):
-    """What stands where heads should, by chain."""
+    """The valid heads, and the files that are none."""
 
     good: list[Head]
     edited: list[Edited]
 
 
 class HeadFiles:
-    """The files in a seal's folder. Thread-safe: each is replaced whole."""
+    """The head files in a seal's folder. Thread-safe: each file is replaced atomically."""
 
     def __init__(self, folder: Path, sign: Sign) -> None:
         self.folder = folder / "heads"
@@ -79,36 +77,34 @@ class HeadFiles:
         self._sign = sign
 
     def check(self) -> None:
-        """Raise OSError unless a head can be written down."""
+        """Raise OSError unless a head can be written."""
         path = self.folder / "check"
         atomic_files.replace_file(path, b" " * 300, FILE_MODE)
         path.unlink(missing_ok=True)  # another writer may check too
 
     def announce(self, head: Head) -> None:
-        """Write down that a chain is about to be opened: if its writer is killed before it can
-        write a head, it has no records, and this tells why it has no head. Raises OSError.
+        """Write that a chain is about to be opened. Raises OSError.
+
+        If the writer is killed before it can write a head, the chain has no records, and the
+        announcement explains why it has no head.
         """
         self._write(self._announcement(head.chain), head, _ANNOUNCEMENT)
 
     def write(self, head: Head) -> None:
-        """Write down a chain's head; raises OSError."""
+        """Write a chain's head. Raises OSError."""
         self._write(self.path(head.chain), head, _HEAD)
         self._announcement(head.chain).unlink(missing_ok=True)
 
     def read(self, chain: int) -> Head | Edited | None:
-        """A chain's head, if there is one; raises LedgerUnavailable."""
+        """Read a chain's head, if there is one. Raises LedgerUnavailable."""
         return self._read(self.path(chain), chain, Head, _HEAD)
 
     def announced(self, chain: int) -> Head | Edited | None:
-        """What was written down of a chain before it was opened, if that is still there; raises
-        LedgerUnavailable.
-        """
+        """Read a chain's announcement, if there is one. Raises LedgerUnavailable."""
         return self._read(self._announcement(chain), chain, Head, _ANNOUNCEMENT)
 
     def chains(self) -> list[int]:
-        """The numbers of the chains whose heads were written down, in order; raises
-        LedgerUnavailable.
-        """
+        """Return the numbers of the chains with a head file, sorted. Raises LedgerUnavailable."""
         try:
             names = [path.name for path in self.folder.iterdir()]
         except FileNotFoundError:
@@ -118,23 +114,24 @@ class HeadFiles:
         return sorted(int(name[:-5]) for name in names if _NAME.fullmatch(name))
 
     def read_all(self) -> Heads:
-        """Every head that was written down; raises LedgerUnavailable."""
-        found = Heads([], [])
+        """Read every head. Raises LedgerUnavailable."""
+        heads = Heads([], [])
         for chain in self.chains():
             head = self.read(chain)
             if isinstance(head, Head):
-                found.good.append(head)
+                heads.good.append(head)
             elif head is not None:
-                found.edited.append(head)
-        return found
+                heads.edited.append(head)
+        return heads
 
     def newest(self) -> NewestChain | Edited | None:
-        """The highest number that was written down; raises LedgerUnavailable."""
+        """Read the number of the newest chain. Raises LedgerUnavailable."""
         return self._read(self.newest_path, 0, NewestChain, _NEWEST)
 
     def newest_chain(self, known: int) -> int:
-        """The highest number of a chain that was ever written down, at least the one that is known;
-        a file's name alone says nothing.
+        """Return the highest chain number of all valid files, at least `known`.
+
+        A file's name alone does not count.
         """
         known = max(known, self._newest_number() or 0)
         for chain in reversed(self.chains()):
@@ -144,7 +141,7 @@ class HeadFiles:
         return known
 
     def begin_newest(self, chain: int) -> None:
-        """Write down which chain is the newest, unless that was done before; raises OSError."""
+        """Write which chain is the newest, unless the file exists. Raises OSError."""
         if not self.newest_path.exists():
             try:
                 atomic_files.publish_file(
@@ -154,9 +151,9 @@ class HeadFiles:
                 return
 
     def raise_newest(self, chain: int) -> None:
-        """Write down that a chain is the newest, if an older one stands there; raises OSError.
+        """Replace the number of the newest chain if it is older than this one. Raises OSError.
 
-        What is not there, or not ours, stays so: `verify` is to find it.
+        A missing or invalid file is left alone, so that `verify` finds it.
         """
         newest = self._newest_number()
         if newest is not None and newest < chain:
@@ -165,16 +162,16 @@ class HeadFiles:
             )
 
     def _newest_number(self) -> int | None:
-        """The number that was written down, for a writer: whatever became of it, it goes on."""
+        """Return the newest chain's number, or None: a writer goes on without a valid file."""
         try:
             newest = self.newest()
-        except LedgerUnavailable as error:  # another user's file, perhaps
-            log.error("the newest chain's number: %s", error)
+        except LedgerUnavailable as error:  # it may belong to another user
+            log.error("can't read the number of the newest chain: %s", error)
             return None
         return newest.chain if isinstance(newest, NewestChain) else None
 
     def path(self, chain: int) -> Path:
-        """Where a chain's head is written down."""
+        """Return the path of a chain's head."""
         return self.folder / f"{chain:06d}.json"
 
     def _announcement(self, chain: int) -> Path:
@@ -193,19 +190,19 @@ class HeadFiles:
     def _read(self, path: Path, chain: int, kind: type[_Read], use: bytes) -> _Read | Edited | None:
         try:
             content = read_regular_file(path, _MAX_BYTES)
-            found = msgspec.json.decode(content, type=kind)
+            value = msgspec.json.decode(content, type=kind)
         except FileNotFoundError:
             return None
         except (NotRegularFile, FileTooLarge, msgspec.MsgspecError, RecursionError):
             return Edited(chain, f"{path} is none that a writer wrote")
         except OSError as error:
             raise _unreadable(path, error) from None
-        if chain and found.chain != chain:
-            return Edited(chain, f"{path} is chain {found.chain}'s")
-        # One without may be of a release before: whether that can be is for `verify` to say.
-        if (found.seal or not chain) and found.seal != self._seal(found, use):
+        if chain and value.chain != chain:
+            return Edited(chain, f"{path} is chain {value.chain}'s")
+        # A head without a MAC may come from an older release. `verify` decides whether it can.
+        if (value.seal or not chain) and value.seal != self._seal(value, use):
             return Edited(chain, f"{path} has a MAC that does not fit what it says")
-        return found
+        return value
 
 
 def _unreadable(path: Path, error: OSError) -> LedgerUnavailable:

@@ -1,7 +1,7 @@
-"""Early outcomes: told of a decision before the first day on which an outcome can be known.
+"""Early outcomes: reported before the first day on which an outcome can be known.
 
-They are kept, and whoever told them may tell again; no figure, rule or version uses them. Days are
-those of UTC, as everywhere in the ledger.
+They are stored, and may be reported again, but no figure, rule or version uses them. Days are in
+UTC, as everywhere in the ledger.
 """
 
 from __future__ import annotations
@@ -13,33 +13,34 @@ from sqlalchemy import BigInteger, ColumnElement, and_, false, literal_column, o
 from peerloan.clock import DAY_MS
 from peerloan.database.tables import decisions, outcomes
 
-# Not a parameter: PostgreSQL would not see that it is the same wherever the day stands.
+# Not a bound parameter: PostgreSQL would not see that it is the same constant in every place.
 A_DAY = literal_column(str(DAY_MS), BigInteger)
-# Not the column itself: SQLite would read all decisions of a version by its index.
+# Not the column itself: SQLite would use its index, and read all decisions of a version.
 _version = decisions.c.version + 0
-# How many days old the decision was when its outcome was told.
+# Age of the decision in days when its outcome was reported.
 _age = outcomes.c.recorded_ms // A_DAY - decisions.c.time_ms // A_DAY
 
 
 def counts_from(made_ms: int, first_day: int) -> int:
-    """The first day (days since 1970) on which an outcome of a decision counts: so many days after
-    the day on which it was made.
+    """Return the first day (days since 1970) on which an outcome of a decision counts.
+
+    That is `first_day` days after the day of the decision.
     """
     return made_ms // DAY_MS + first_day
 
 
 def is_early(made_ms: int, recorded_ms: int, first_day: int) -> bool:
-    """Whether an outcome was told before it counts."""
+    """Return whether an outcome was reported before it counts."""
     return recorded_ms // DAY_MS < counts_from(made_ms, first_day)
 
 
 def in_time(first_day: int) -> ColumnElement[bool]:
-    """The same of rows of `outcomes` joined with their `decisions`: those that are not early."""
+    """Select the outcomes that are not early, from `outcomes` joined with `decisions`."""
     return _age >= first_day
 
 
 def early_by_version(first_days: Mapping[int, int]) -> ColumnElement[bool]:
-    """The rows that are early, given each version's first day by its number in the ledger."""
+    """Select the early outcomes, given each version's first day by its number in the ledger."""
     return or_(
         false(),
         *(
@@ -50,7 +51,7 @@ def early_by_version(first_days: Mapping[int, int]) -> ColumnElement[bool]:
 
 
 def _grouped(first_days: Mapping[int, int]) -> dict[int, Iterable[int]]:
-    found: dict[int, list[int]] = {}
+    numbers_by_day: dict[int, list[int]] = {}
     for number, first_day in first_days.items():
-        found.setdefault(first_day, []).append(number)
-    return dict(found)
+        numbers_by_day.setdefault(first_day, []).append(number)
+    return dict(numbers_by_day)

@@ -1,4 +1,4 @@
-"""The ledger as a table: a row a decision, with what the challenger said and what became of it."""
+"""Export of the ledger as a table: one row a decision, with the challenger's and the outcome."""
 
 from __future__ import annotations
 
@@ -56,16 +56,14 @@ _AS_KEPT = (
     *("source", "caller", "request_id", "idempotency_key"),
 )
 _PREFIX = "input."
-# Rows that are written at once: what a reader of Parquet takes as one piece.
+# Rows written at once: a row group in Parquet.
 _ROWS = 20_000
-_AT_ONCE = 5_000
+_FETCH_ROWS = 5_000
 _encode = msgspec.json.encode
 
 
 class Exported(NamedTuple):
-    """What was written: rows, how many of them have an outcome, and how many are of versions that
-    the store does not have, by version.
-    """
+    """Counts of an export: rows, rows with an outcome, and rows of unknown versions."""
 
     rows: int
     outcomes: int
@@ -73,7 +71,7 @@ class Exported(NamedTuple):
 
 
 class _Input(NamedTuple):
-    """A column of an input: the field's name, the column's, and whether it holds numbers."""
+    """A column for an input: the name of the field, of the column, and whether it holds numbers."""
 
     field: str
     column: str
@@ -91,12 +89,12 @@ def export(
     spreadsheet_safe: bool = False,
     progress: Callable[[float], None] = lambda _: None,
 ) -> Exported:
-    """Write the decisions of a time that were not purged as CSV or Parquet, by the ending, the
-    oldest first; whole, or not at all. In memory are at most 20,000 of them, or 8 MB of loans.
+    """Write decisions as CSV or Parquet, the oldest first. The file's ending chooses the format.
 
-    The time is from `since_ms` on and before `until_ms` (milliseconds since 1970). Raises
-    LedgerError, or BookError for a file that can't be written. `spreadsheet_safe`: as
-    `open_writer` has it.
+    Writes those from `since_ms` on and before `until_ms` (milliseconds since 1970) that were not
+    purged. The file is complete, or not there at all. Holds at most 20,000 decisions, or 8 MB of
+    loans, in memory. `spreadsheet_safe` is that of `open_writer`. Raises LedgerError, or BookError
+    for a file that can't be written.
     """
     if not path.name.lower().endswith(ENDINGS):
         raise LedgerError(f"{path}: expected a name that ends in {', '.join(ENDINGS)}")
@@ -108,17 +106,17 @@ def export(
         total = connection.execute(
             select(func.count()).where(of_time(decisions.c.id, since_ms, until_ms))
         ).scalar_one()
-        # Begun before the decisions are: none of these comes without what was known of it.
-        challenged = _Beside(connection, challenges, since_ms, until_ms)
-        observed = _Beside(connection, outcomes, since_ms, until_ms)
+        # Read from before the decisions, so that no decision comes without its outcome.
+        challenged = _RowsByDecision(connection, challenges, since_ms, until_ms)
+        observed = _RowsByDecision(connection, outcomes, since_ms, until_ms)
         rows = with_outcome = 0
         unknown: Counter[str] = Counter()
         schema = _schema(inputs)
         with open_writer(path, schema, overwrite, spreadsheet_safe) as writer:
-            for some in stream(database, since_ms, until_ms, _ROWS):
-                values = _own(some) | _of_inputs(some, inputs, definitions)
-                challenger = [challenged.of(each.id) for each in some]
-                outcome = [observed.of(each.id) for each in some]
+            for batch in stream(database, since_ms, until_ms, _ROWS):
+                values = _decision_columns(batch) | _input_columns(batch, inputs, definitions)
+                challenger = [challenged.of(decision.id) for decision in batch]
+                outcome = [observed.of(decision.id) for decision in batch]
                 values |= {
                     "challenger_version": [row and names[row.version] for row in challenger],
                     "challenger_probability": [row and row.probability for row in challenger],
@@ -127,25 +125,25 @@ def export(
                 }
                 arrays = [pa.array(values[field.name], field.type) for field in schema]
                 writer.write(pa.RecordBatch.from_arrays(arrays, schema=schema))
-                rows += len(some)
+                rows += len(batch)
                 with_outcome += sum(row is not None for row in outcome)
-                unknown.update(e.version.version for e in some if e.version not in definitions)
+                unknown.update(d.version.version for d in batch if d.version not in definitions)
                 progress(rows / max(total, rows))
     return Exported(rows, with_outcome, dict(unknown))
 
 
 def _definitions(store: Store, known: Mapping[int, Version]) -> dict[Version, Definition]:
-    """The definitions of the versions that the store still has."""
-    found = {}
+    """Return the definitions of the versions that are still in the store."""
+    definitions = {}
     for version in known.values():
         with contextlib.suppress(RegistryError):
             if store.read(version.version)[1] == version.digest:
-                found[version] = store.definition(version.version)
-    return found
+                definitions[version] = store.definition(version.version)
+    return definitions
 
 
 def _inputs(definitions: Mapping[Version, Definition]) -> list[_Input]:
-    """A column a field, in the order in which the versions have them."""
+    """Return one column a field, in the versions' order."""
     numbers: dict[str, bool] = {}
     for definition in definitions.values():
         for field in definition.fields:
@@ -162,35 +160,35 @@ def _schema(inputs: Sequence[_Input]) -> pa.Schema:
     return pa.schema(list((_BEFORE | kinds | _AFTER).items()))
 
 
-def _own(some: Sequence[Kept]) -> dict[str, list[Any]]:
-    """The columns that a decision has by itself."""
+def _decision_columns(batch: Sequence[Kept]) -> dict[str, list[Any]]:
+    """Return the columns of the decisions themselves."""
     columns: dict[str, list[Any]] = {
-        "id": [uuid7.text(each.id) for each in some],
-        "time": [each.time_ms for each in some],
-        "threshold": [each.version.threshold for each in some],
-        "band": [BANDS[each.band] for each in some],
-        "model_version": [each.version.version for each in some],
-        "model_digest": [each.version.digest for each in some],
+        "id": [uuid7.text(each.id) for each in batch],
+        "time": [each.time_ms for each in batch],
+        "threshold": [each.version.threshold for each in batch],
+        "band": [BANDS[each.band] for each in batch],
+        "model_version": [each.version.version for each in batch],
+        "model_digest": [each.version.digest for each in batch],
     }
-    return columns | {name: [getattr(each, name) for each in some] for name in _AS_KEPT}
+    return columns | {name: [getattr(each, name) for each in batch] for name in _AS_KEPT}
 
 
-def _of_inputs(
-    some: Sequence[Kept], inputs: Sequence[_Input], definitions: Mapping[Version, Definition]
+def _input_columns(
+    batch: Sequence[Kept], inputs: Sequence[_Input], definitions: Mapping[Version, Definition]
 ) -> dict[str, list[Any]]:
-    """The columns of the inputs; they are empty where the store does not have the version."""
+    """Return the columns of the inputs; empty where the version is not in the store."""
     columns: dict[str, list[Any]] = {each.column: [] for each in inputs}
-    for each in some:
-        # One by one: a loan takes many times as much memory as its JSON.
-        given = decode_loan(each.inputs.encode()) if each.version in definitions else {}
+    for each in batch:
+        # Decoded one by one: a loan takes many times as much memory as its JSON.
+        loan = decode_loan(each.inputs.encode()) if each.version in definitions else {}
         for field, column, number in inputs:
-            value = given.get(field)
+            value = loan.get(field)
             columns[column].append(_number(value) if number else _text(value))
     return columns
 
 
 def _number(value: object) -> float | None:
-    # A field that the version did not use may have been given as anything.
+    # A field that the version did not use may hold any value.
     if not isinstance(value, int | float) or isinstance(value, bool):
         return None
     try:
@@ -203,27 +201,27 @@ def _text(value: object) -> str | None:
     return value if value is None or isinstance(value, str) else _encode(value).decode()
 
 
-class _Beside:
-    """Another table's rows, for decisions that are asked for in the order of their ids."""
+class _RowsByDecision:
+    """Rows of another table by decision, which must be asked for in the order of ids."""
 
     def __init__(
         self, connection: Connection, table: Table, since_ms: int, until_ms: int | None
     ) -> None:
         rows = select(table).where(of_time(table.c.decision_id, since_ms, until_ms))
-        # Of several of a decision the last counts, the one with the highest number.
+        # Of several rows of a decision the last one counts, with the highest number.
         rows = rows.order_by(table.c.decision_id, *table.primary_key)
-        self._rows = iter(connection.execute(rows, execution_options={"yield_per": _AT_ONCE}))
+        self._rows = iter(connection.execute(rows, execution_options={"yield_per": _FETCH_ROWS}))
         self._next = self._take()
 
     def _take(self) -> tuple[bytes, Row[Any]] | None:
         row = next(self._rows, None)
         return None if row is None else (row.decision_id.bytes, row)
 
-    def of(self, wanted: bytes) -> Row[Any] | None:
-        """The row of a decision, whose id is above those asked for before."""
-        found = None
-        while self._next is not None and self._next[0] <= wanted:
-            if self._next[0] == wanted:
-                found = self._next[1]
+    def of(self, decision_id: bytes) -> Row[Any] | None:
+        """Return the row of a decision; its id must be above the previous one."""
+        row = None
+        while self._next is not None and self._next[0] <= decision_id:
+            if self._next[0] == decision_id:
+                row = self._next[1]
             self._next = self._take()
-        return found
+        return row

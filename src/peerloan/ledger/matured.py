@@ -1,4 +1,4 @@
-"""Matured decisions: those of days of which most outcomes are known; what is learnt from."""
+"""Matured decisions, for training: those of days of which most outcomes are known."""
 
 from __future__ import annotations
 
@@ -13,17 +13,19 @@ from peerloan.ledger.outcomes import COMMAND_LINE
 from peerloan.ledger.queries import parts
 from peerloan.ledger.row_batches import MAX_ROWS, batches, measured
 
-# A share times a count may be a little above the whole number that it is.
+# Tolerance: a share times a count may come out slightly above a whole number.
 _ROUNDING = 1e-9
 _day = decisions.c.time_ms // A_DAY
 _COLUMNS = [decisions.c[name] for name in ("id", "loan_id", "inputs", "caller", "source")]
-# What `peerloan score --record` decided on; its caller is the user of a machine.
+# Decisions of `peerloan score --record`; their caller is a user of a machine.
 _of_book = decisions.c.source == "book"
 
 
 class Matured(NamedTuple):
-    """A decision and what became of its loan; `inputs` are JSON, as they were given. `caller` told
-    the outcome, and the service decided for `decided_for`; either may be the command line.
+    """A decision and its outcome.
+
+    `inputs` are the loan's JSON as it was given. `caller` reported the outcome; the decision was
+    made for `decided_for`. Either may be the command line.
     """
 
     id: bytes
@@ -35,10 +37,12 @@ class Matured(NamedTuple):
 
 
 class Eligible(NamedTuple):
-    """Which outcomes are learnt from: those told up to `now_ms` (milliseconds since 1970), not
-    before the first day after the decision on which one counts, and by these callers or on the
-    command line; by any caller if there is no list of them. And of which decisions: those made for
-    the callers in `decided_for` or on the command line, if there is such a list.
+    """Which outcomes and decisions may be used for training.
+
+    Outcomes: those reported up to `now_ms` (milliseconds since 1970), and not earlier than
+    `first_day` days after the decision. With `callers`, only those that these callers or the
+    command line reported. Decisions: with `decided_for`, only those made for these callers or on
+    the command line.
     """
 
     now_ms: int
@@ -48,9 +52,10 @@ class Eligible(NamedTuple):
 
 
 class PassedOver(NamedTuple):
-    """Decisions with an outcome of which none is learnt from: `early`, it was told before it could
-    be known; `others`, by a caller that is not among those listed; `decisions`, the decision was
-    made for such a one.
+    """Numbers of decisions whose outcome is not used for training, by reason.
+
+    `early`: reported before it could be known. `others`: reported by a caller that is not listed.
+    `decisions`: the decision was made for a caller that is not listed.
     """
 
     early: int
@@ -59,27 +64,27 @@ class PassedOver(NamedTuple):
 
 
 def matured(connection: Connection, share: float, eligible: Eligible) -> Iterator[list[Matured]]:
-    """Each loan's latest eligible decision that has matured, the oldest first, in lists of
-    thousands; of fewer where the loans are large.
+    """Yield each loan's latest matured decision, the oldest first, in lists of thousands or fewer.
 
-    It has if an eligible outcome of it is known, and one of at least this share of its day's
-    eligible decisions: late loans may be told before the others, and of a young day too many are
-    late. The last eligible outcome holds; decisions that name no loan are loans of their own.
+    A decision has matured if it has an eligible outcome, and so have at least `share` of the
+    eligible decisions of its day. Late loans may be reported before the others, so a young day has
+    too many of them. The last eligible outcome counts. A decision without a loan's id counts as a
+    loan of its own.
     """
-    rows = _each(connection, share, eligible)
+    rows = _matured_rows(connection, share, eligible)
     yield from measured(rows, Matured._fields.index("inputs"))
 
 
-def _each(connection: Connection, share: float, eligible: Eligible) -> Iterator[Matured]:
-    told = _told(eligible)
+def _matured_rows(connection: Connection, share: float, eligible: Eligible) -> Iterator[Matured]:
+    reported = _reported(eligible)
     place = func.row_number().over(partition_by=decisions.c.loan_id, order_by=decisions.c.id.desc())
     chosen = (
         select(
-            *(decisions.c.id, told.c.late, told.c.caller),
+            *(decisions.c.id, reported.c.late, reported.c.caller),
             *(decisions.c.loan_id, place.label("place")),
         )
-        .join(told, told.c.decision_id == decisions.c.id)
-        .where(_is_eligible(eligible), _day.in_(_mature_days(told, share, eligible)))
+        .join(reported, reported.c.decision_id == decisions.c.id)
+        .where(_is_eligible(eligible), _day.in_(_mature_days(reported, share, eligible)))
         .subquery()
     )
     rows = (
@@ -87,12 +92,12 @@ def _each(connection: Connection, share: float, eligible: Eligible) -> Iterator[
         .where(or_(chosen.c.loan_id.is_(None), chosen.c.place == 1))
         .order_by(chosen.c.id)
     )
-    # To sort them with their loans would write all of these once more.
+    # Sorted by id only: to sort rows with their loans would write all of these once more.
     chosen_rows = connection.execute(rows, execution_options={"yield_per": MAX_ROWS})
-    for some in chosen_rows.partitions():
-        outcome_of = {row.id: (row.late, row.caller) for row in some}
-        for named in parts(list(outcome_of)):
-            full = select(*_COLUMNS).where(decisions.c.id.in_(named)).order_by(decisions.c.id)
+    for partition in chosen_rows.partitions():
+        outcome_of = {row.id: (row.late, row.caller) for row in partition}
+        for ids in parts(list(outcome_of)):
+            full = select(*_COLUMNS).where(decisions.c.id.in_(ids)).order_by(decisions.c.id)
             for batch in batches(connection, full):
                 for made, loan_id, inputs, caller, source in batch:
                     decided_for = (caller or "") + (COMMAND_LINE if source == "book" else "")
@@ -100,50 +105,48 @@ def _each(connection: Connection, share: float, eligible: Eligible) -> Iterator[
 
 
 def count_young(connection: Connection, share: float, eligible: Eligible) -> int:
-    """How many decisions have an eligible outcome, but were made on a day of which too few are
-    known.
-    """
-    told = _told(eligible)
+    """Count the decisions with an eligible outcome of days of which too few outcomes are known."""
+    reported = _reported(eligible)
     rows = (
         select(func.count())
         .select_from(decisions)
-        .join(told, told.c.decision_id == decisions.c.id)
-        .where(_is_eligible(eligible), _day.not_in(_mature_days(told, share, eligible)))
+        .join(reported, reported.c.decision_id == decisions.c.id)
+        .where(_is_eligible(eligible), _day.not_in(_mature_days(reported, share, eligible)))
     )
     return int(connection.execute(rows).scalar_one())
 
 
 def count_passed_over(connection: Connection, eligible: Eligible) -> PassedOver:
-    """How many decisions have outcomes, but none that is eligible, and why."""
+    """Count the decisions with outcomes of which none is eligible, by reason."""
     of_all = eligible._replace(decided_for=None)
     of_any = of_all._replace(callers=None)
     every, timely, chosen, left = (
-        _count(connection, each)
-        for each in (of_any._replace(first_day=0), of_any, of_all, eligible)
+        _count(connection, selection)
+        for selection in (of_any._replace(first_day=0), of_any, of_all, eligible)
     )
     return PassedOver(every - timely, timely - chosen, chosen - left)
 
 
 def _count(connection: Connection, eligible: Eligible) -> int:
-    told = _told(eligible)
+    reported = _reported(eligible)
     rows = (
         select(func.count())
         .select_from(decisions)
-        .join(told, told.c.decision_id == decisions.c.id)
+        .join(reported, reported.c.decision_id == decisions.c.id)
         .where(_is_eligible(eligible))
     )
     return int(connection.execute(rows).scalar_one())
 
 
 def _is_eligible(eligible: Eligible) -> ColumnElement[bool]:
-    """Whether a decision may be learnt from: it was not purged, and was made for one of those."""
+    """Select decisions that may be used: not purged, and made for a listed caller."""
     named = eligible.decided_for
     of_them = true() if named is None else or_(decisions.c.caller.in_(named), _of_book)
     return decisions.c.inputs.is_not(None) & of_them
 
 
-def _told(eligible: Eligible) -> FromClause:
-    """The outcome of each decision that holds: the last eligible one that was told."""
+def _reported(eligible: Eligible) -> FromClause:
+    """Select the outcome that counts of each decision: the last eligible one."""
     chosen = select(func.max(outcomes.c.number).label("number")).where(
         outcomes.c.recorded_ms <= eligible.now_ms
     )
@@ -161,13 +164,13 @@ def _told(eligible: Eligible) -> FromClause:
     )
 
 
-def _mature_days(told: FromClause, share: float, eligible: Eligible) -> Select[tuple[int]]:
+def _mature_days(reported: FromClause, share: float, eligible: Eligible) -> Select[tuple[int]]:
     every = select(decisions.c.id, _day.label("day")).where(_is_eligible(eligible)).subquery()
-    known = func.count(told.c.decision_id)
+    known = func.count(reported.c.decision_id)
     return (
         select(every.c.day)
         .select_from(every)
-        .outerjoin(told, told.c.decision_id == every.c.id)
+        .outerjoin(reported, reported.c.decision_id == every.c.id)
         .group_by(every.c.day)
         .having(known >= share * func.count() - _ROUNDING)
     )

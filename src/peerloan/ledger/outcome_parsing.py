@@ -1,4 +1,4 @@
-"""What is told of a loan's outcome: a row of a request or of a table, read and checked."""
+"""Parses outcome reports: rows of a request or of a table."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _SAID = {"late": Label("late", late=True, on_time=False)}
 
 
 class Report(NamedTuple):
-    """An outcome that was told: of a decision, or of a loan on a day (days since 1970, in UTC)."""
+    """A reported outcome: of a decision, or of a loan on a day (days since 1970, in UTC)."""
 
     row: int
     decision_id: bytes | None
@@ -32,7 +32,7 @@ class Report(NamedTuple):
 
 
 class Reader:
-    """Reads reports by a definition: its label's column and the columns of a loan's id."""
+    """Parses reports; the definition names the label's column and the id's."""
 
     def __init__(self, definition: Definition) -> None:
         self.labels = _SAID | {definition.label.column: definition.label}
@@ -40,7 +40,7 @@ class Reader:
         self.names = ("id", *self.loan_names, "date", *self.labels)
 
     def read(self, row: int, given: object, today: int) -> Report | list[Problem]:
-        """A report, from JSON-like values by their names; or everything that is wrong with it."""
+        """Parse a report from JSON-like values by name, or return everything wrong with it."""
         if not isinstance(given, Mapping):
             return [Problem(row, "(outcome)", "an object", show_given(given))]
         reading = _Reading(row, given)
@@ -62,7 +62,7 @@ class Reader:
 
 
 class _Reading:
-    """A row while it is read."""
+    """A row that is being parsed, and its problems so far."""
 
     def __init__(self, row: int, given: Mapping[str, Any]) -> None:
         self._row, self._given = row, given
@@ -74,7 +74,7 @@ class _Reading:
         self.problems.append(Problem(self._row, field, expected, shown))
 
     def first(self, names: tuple[str, ...]) -> str:
-        """The first of these names that stands there, without a value; else the first."""
+        """Return the first of these names that the row has; else the first name."""
         return next((name for name in names if name in self._given), names[0])
 
     def decision_id(self) -> bytes | None:
@@ -90,17 +90,19 @@ class _Reading:
         return None
 
     def loan_id(self, names: tuple[str, ...]) -> str | None:
-        found = None
+        first_id = None
         for name in names:
             try:
                 loan_id = check_id(self._given.get(name))
             except WrongValue:
                 self.refuse(name, f"{TEXT_EXPECTED}, or a whole number", name)
                 continue
-            if loan_id is not None and found not in (None, loan_id):
-                self.refuse(name, f"the loan's one id, which is {show_given(found)} already", name)
-            found = found or loan_id
-        return found
+            if loan_id is not None and first_id not in (None, loan_id):
+                self.refuse(
+                    name, f"the loan's one id, which is {show_given(first_id)} already", name
+                )
+            first_id = first_id or loan_id
+        return first_id
 
     def day(self, today: int) -> int | None:
         value = self._given.get("date")
@@ -119,11 +121,11 @@ class _Reading:
         return None
 
     def late(self, labels: Mapping[str, Label]) -> bool | None:
-        said = [name for name in labels if self._given.get(name) is not None]
-        if len(said) > 1:
-            self.refuse(said[1], f"{said[0]} alone, or {said[1]}", said[1])
+        present = [name for name in labels if self._given.get(name) is not None]
+        if len(present) > 1:
+            self.refuse(present[1], f"{present[0]} alone, or {present[1]}", present[1])
             return None
-        name = said[0] if said else self.first(tuple(labels))
+        name = present[0] if present else self.first(tuple(labels))
         value, label = self._given.get(name), labels[name]
         if isinstance(value, bool | int | float | str):
             late = read_label(value, label)

@@ -1,4 +1,4 @@
-"""Outcomes: what became of the loans that were decided on, and what was told of it before."""
+"""Outcomes: what became of loans that were decided on, with all corrections."""
 
 from __future__ import annotations
 
@@ -33,22 +33,22 @@ from peerloan.loan import Definition, Problem
 from peerloan.loan.spelling import id_spellings, plain
 from peerloan.loan.text import show_given
 
-# Rows that one statement names, and that a stream fetches at once.
+# Rows named by one statement, and rows fetched at once by a stream.
 _NAMED = 1_000
 _AT_ONCE = 5_000
 _COLUMNS = [each for each in outcomes.c if each is not outcomes.c.number]
-# Who tells outcomes waits for others who do: else two could both be the first to tell one.
+# Serializes outcome reports: two at once could both insert a first outcome.
 _ALONE = text("SELECT pg_advisory_xact_lock(7382650322)")
 
-# Stands behind the user's name where the command told an outcome: no token's name can end so.
+# Follows the user's name if the command reported an outcome. No token's name can end with it.
 COMMAND_LINE = " (command line)"
 
 Status = Literal["stored", "unchanged", "corrected"]
 
 
 class Outcome(NamedTuple):
-    """What was told of a decision: the day on which it was observed, if that was told too; when
-    (milliseconds since 1970), and by whom.
+    """A stored outcome: the day it was observed, if known; when (milliseconds since 1970) and by
+    whom it was reported.
     """
 
     late: bool
@@ -58,16 +58,18 @@ class Outcome(NamedTuple):
 
 
 class Known(NamedTuple):
-    """The outcome that holds, and those that it corrected, the oldest first."""
+    """The outcome that counts, and those that it corrected, the oldest first."""
 
     now: Outcome
     before: list[Outcome]
 
 
 class Recorded(NamedTuple):
-    """What became of a good row: `stored` is the first outcome of a decision, the teller's first,
-    or the first that counts; `corrected` differs from one before; `unchanged` added nothing. An
-    outcome that was told too early counts only if it is told again, from the day `counts_from` on.
+    """The result of a valid row.
+
+    `stored`: the first outcome of a decision, the caller's first, or the first that counts.
+    `corrected`: it differs from an earlier one. `unchanged`: it added nothing. An outcome that was
+    reported too early counts only if it is reported again from the day `counts_from` on.
     """
 
     row: int
@@ -84,72 +86,72 @@ class _Decision(NamedTuple):
 
 
 class Recorder:
-    """Keeps the outcomes of a request or a file, in which each decision may stand once.
+    """Stores the outcomes of a request or a file, which may name each decision once.
 
-    It remembers the decisions: some 150 bytes each.
+    Keeps the decisions in memory: some 150 bytes each.
     """
 
     def __init__(
         self, database: Database, definition: Definition, who: str, of: str | None = None
     ) -> None:
-        """`of`: the caller whose decisions alone are looked at, as if there were no others."""
+        """`of`: look only at decisions made for this caller."""
         self._database, self._who, self._of = database, who, of
-        self._teller = _teller(who)
+        self._reporter = _reporter(who)
         self._reader = Reader(definition)
         self._horizon = definition.roles.horizon
         self._rows: dict[bytes, int] = {}
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The names that a row may hold."""
+        """The names that a row may have."""
         return self._reader.names
 
     def record(self, rows: Iterable[tuple[int, object]]) -> list[Recorded | list[Problem]]:
-        """Keep what numbered rows tell, all good ones in one transaction.
+        """Store the outcomes of numbered rows, all valid ones in one transaction.
 
-        Returns of each, in order, what became of it or what is wrong with it. Raises
-        LedgerUnavailable, and then none is kept.
+        Returns for each row, in order, its result or what is wrong with it. Raises
+        LedgerUnavailable; then none is stored.
         """
-        # A standby may lack a decision that was made a moment ago.
+        # A standby server may lack a decision that was made a moment ago.
         self._database.expect_writable()
         now = now_ms()
         read = [self._reader.read(row, given, now // DAY_MS) for row, given in rows]
         placed = self._place([each for each in read if isinstance(each, Report)])
-        found: list[tuple[Report, bytes] | list[Problem]] = []
+        checked: list[tuple[Report, bytes] | list[Problem]] = []
         fresh: dict[bytes, int] = {}
         for each in read:
             if not isinstance(each, Report):
-                found.append(each)
+                checked.append(each)
                 continue
             decision = placed.get(each.decision_id or (each.loan_id, each.day))
             problem = self._refusal(each, decision, fresh)
             if problem is None and decision is not None:
                 fresh[decision.id] = each.row
-                found.append((each, decision.id))
+                checked.append((each, decision.id))
             else:
-                found.append([problem] if problem else [])
-        good = [each for each in found if isinstance(each, tuple)]
+                checked.append([problem] if problem else [])
+        good = [row for row in checked if isinstance(row, tuple)]
         kept = self._keep(good, now) if good else {}
         self._rows |= fresh
-        return [each if isinstance(each, list) else kept[each[1]] for each in found]
+        return [row if isinstance(row, list) else kept[row[1]] for row in checked]
 
     def _place(self, reports: Sequence[Report]) -> dict[object, _Decision]:
-        """The decisions that reports are of: by id, or by loan and day."""
+        """Find the decisions that reports name: by id, or by loan and day."""
         by_id = [UUID(bytes=each.decision_id) for each in reports if each.decision_id]
         by_loan = [(each.loan_id, each.day) for each in reports if not each.decision_id]
         placed: dict[object, _Decision] = {}
         with self._database.reading() as connection:
-            for some in parts(by_id, _NAMED):
+            for ids in parts(by_id, _NAMED):
                 chosen = select(
                     decisions.c.id, decisions.c.loan_id, decisions.c.inputs.is_(None)
-                ).where(decisions.c.id.in_(some), self._looked_at())
+                ).where(decisions.c.id.in_(ids), self._looked_at())
                 for made, loan_id, purged in connection.execute(chosen):
                     placed[made.bytes] = _Decision(made.bytes, loan_id, purged)
             for asked in parts(list(dict.fromkeys(by_loan)), _NAMED):
                 rows = _latest_of(asked, self._horizon, self._looked_at())
                 for loan_id, day, made in connection.execute(rows):
                     before = placed.get((loan_id, day))
-                    # Under another spelling there may be a later one.
+                    # Another spelling of the id may have a later decision.
                     if made is not None and (before is None or before.id < made.bytes):
                         placed[loan_id, day] = _Decision(made.bytes, loan_id, purged=False)
         return placed
@@ -160,7 +162,7 @@ class Recorder:
     def _refusal(
         self, report: Report, decision: _Decision | None, fresh: dict[bytes, int]
     ) -> Problem | None:
-        """What is wrong with a report, given the decision that it is of."""
+        """Return what is wrong with a report, given its decision."""
         row, loan_id = report.row, show_given(report.loan_id)
         if report.decision_id is None:
             if decision is None:
@@ -169,11 +171,11 @@ class Recorder:
                 expected = f"a loan with a decision {first} to {last} days before {day}"
                 return Problem(row, "loan_id", expected, loan_id)
         else:
-            given = uuid7.text(report.decision_id)
+            decision_id = uuid7.text(report.decision_id)
             if decision is None:
-                return Problem(row, "id", "the id of a decision", given)
+                return Problem(row, "id", "the id of a decision", decision_id)
             if decision.purged:
-                return Problem(row, "id", "a decision that was not purged", given)
+                return Problem(row, "id", "a decision that was not purged", decision_id)
             if report.loan_id not in (None, decision.loan_id and plain(decision.loan_id)):
                 own = show_given(decision.loan_id)
                 return Problem(row, "loan_id", f"the decision's own, {own}", loan_id)
@@ -210,51 +212,57 @@ class Recorder:
         return kept
 
     def _status(self, report: Report, known: Known | None, early: bool, made_ms: int) -> Status:
-        """What a report adds. It is unchanged only by its teller's own word: whose outcomes are
-        learnt from depends on who told them, so another's equal one does not stand for it.
+        """Return what a report adds.
+
+        It is `unchanged` only if the same caller reported the same before: which outcomes are used
+        for training depends on who reported them, so another caller's equal one does not count.
         """
         if known is None:
             return "stored"
-        told = [*known.before, known.now]
-        own = [place for place, each in enumerate(told) if _teller(each.caller) == self._teller]
-        # Without one of its own, the one that holds.
-        since = told[own[-1] :] if own else told[-1:]
+        reported = [*known.before, known.now]
+        own = [
+            place
+            for place, outcome in enumerate(reported)
+            if _reporter(outcome.caller) == self._reporter
+        ]
+        # Compare with this caller's last one and those after it; else with the one that counts.
+        since = reported[own[-1] :] if own else reported[-1:]
         day = None if report.day is None else date_of(report.day)
         if any(each.late != report.late or day not in (None, each.observed) for each in since):
             return "corrected"
-        # The same, but what was told before does not count.
+        # The same as before, but the earlier report does not count.
         was_early = is_early(made_ms, since[0].recorded_ms, self._horizon[0])
         return "stored" if not own or (was_early and not early) else "unchanged"
 
 
 def latest(connection: Connection, wanted: Sequence[bytes]) -> dict[bytes, Known]:
-    """What is known of these decisions' outcomes; those of which nothing is, are absent."""
-    found: dict[bytes, Known] = {}
-    for some in parts([UUID(bytes=each) for each in wanted], _NAMED):
-        rows = select(*_COLUMNS).where(outcomes.c.decision_id.in_(some))
+    """Return the known outcomes of these decisions; decisions without one are absent."""
+    known: dict[bytes, Known] = {}
+    for ids in parts([UUID(bytes=each) for each in wanted], _NAMED):
+        rows = select(*_COLUMNS).where(outcomes.c.decision_id.in_(ids))
         for row in connection.execute(rows.order_by(outcomes.c.number)):
             made, outcome = _outcome(row)
-            before = found.get(made)
+            before = known.get(made)
             earlier = [] if before is None else [*before.before, before.now]
-            found[made] = Known(outcome, earlier)
-    return found
+            known[made] = Known(outcome, earlier)
+    return known
 
 
 def in_force(
     database: Database, since_ms: int = 0, until_ms: int | None = None
 ) -> Iterator[list[tuple[bytes, Outcome]]]:
-    """The outcomes that hold of all decisions of a time, by rising id, in lists of thousands."""
+    """Yield the outcomes that count of all decisions of a time, by id, in lists of thousands."""
     rows = (
         select(*_COLUMNS)
         .where(of_time(outcomes.c.decision_id, since_ms, until_ms))
         .order_by(outcomes.c.decision_id, outcomes.c.number)
         .execution_options(yield_per=_AT_ONCE)
     )
-    # The last one told holds; whether there is a later one, the next row tells.
+    # The last one reported counts. The next row shows whether there is a later one.
     last: dict[bytes, Outcome] = {}
     with database.reading() as connection:
-        for some in connection.execute(rows).partitions():
-            for row in some:
+        for partition in connection.execute(rows).partitions():
+            for row in partition:
                 made, outcome = _outcome(row)
                 last[made] = outcome
             newest = next(reversed(last))
@@ -271,8 +279,9 @@ def _latest_of(
     horizon: tuple[int, int],
     looked_at: ColumnElement[bool],
 ) -> Select[Any]:
-    """Of loans and days: the latest decision whose age on the day lies within the horizon; one for
-    each spelling of the loan's id.
+    """Select, by loan and day, the latest decision whose age on the day is within the horizon.
+
+    Returns one row for each spelling of the loan's id.
     """
     first, last = horizon
     bounds = [
@@ -295,8 +304,8 @@ def _latest_of(
     return select(loan.c.loan_id, loan.c.day, newest).join(span, span.c.day == loan.c.day)
 
 
-def _teller(caller: str) -> str:
-    """Who tells: all that use the command line are one."""
+def _reporter(caller: str) -> str:
+    """Return who reports an outcome: all users of the command line count as one."""
     return COMMAND_LINE if caller.endswith(COMMAND_LINE) else caller
 
 

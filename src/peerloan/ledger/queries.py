@@ -1,4 +1,4 @@
-"""Questions to the ledger: some decisions, a page of them, or all of them as a stream."""
+"""Queries of the ledger: decisions by id, by page, or all of them as a stream."""
 
 from __future__ import annotations
 
@@ -20,22 +20,24 @@ from peerloan.loan.spelling import id_spellings
 from peerloan.model import BANDS
 
 _COLUMNS = [decisions.c[name] for name in Record._fields]
-# Ids that one statement names.
+# Ids in one statement.
 NAMED = 500
-# Stretches of the index that one statement joins: SQLite joins 500 at most.
+# Index ranges in one statement's UNION: SQLite allows 500 at most.
 _STRETCHES = 100
-# Decisions of all callers among which a page looks for those of one: no index names callers, and
-# who made few must not have the whole ledger read.
+# A page of one caller's decisions looks through this many decisions of all callers: there is no
+# index by caller, and a caller with few decisions must not cause a scan of the ledger.
 REACH = 20_000
-# Of the loans of a page: it ends before it is full where they are large.
+# Of the loans of a page, which holds fewer decisions if they are large.
 MAX_PAGE_BYTES = 4_000_000
 _Each = TypeVar("_Each")
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """Which decisions: of a loan, from a time on and before one (milliseconds since 1970), of a
-    model version, of a band, made for a caller. None: whichever.
+    """A filter of decisions; None: any.
+
+    By loan, by time (from `since_ms` on and before `until_ms`, milliseconds since 1970), by model
+    version, by band, and by the caller they were made for.
     """
 
     loan_id: str | None = None
@@ -46,14 +48,14 @@ class Wanted:
     caller: str | None = None
 
 
-def parts(every: Sequence[_Each], size: int = NAMED) -> Iterator[Sequence[_Each]]:
-    """A sequence in parts of a size, as one statement names them."""
-    for i in range(0, len(every), size):
-        yield every[i : i + size]
+def parts(items: Sequence[_Each], size: int = NAMED) -> Iterator[Sequence[_Each]]:
+    """Split a sequence into parts for one statement each."""
+    for i in range(0, len(items), size):
+        yield items[i : i + size]
 
 
 def known_versions(connection: Connection) -> dict[int, Version]:
-    """The model versions that decided, by their numbers."""
+    """Return the model versions that decided, by number."""
     rows = connection.execute(select(versions))
     return {row.number: Version(row.version, row.digest, row.threshold) for row in rows}
 
@@ -61,24 +63,26 @@ def known_versions(connection: Connection) -> dict[int, Version]:
 def find(
     database: Database, wanted: Sequence[bytes], caller: str | None = None
 ) -> dict[bytes, Kept]:
-    """The decisions with these ids, as far as they are there, were not purged, and are this
-    caller's, if one is named.
+    """Return the decisions with these ids that are there and not purged.
+
+    With `caller`, only those made for it.
     """
-    found: dict[bytes, Kept] = {}
+    kept: dict[bytes, Kept] = {}
     with database.reading() as connection:
         known = known_versions(connection)
         for part in parts(wanted):
-            some = [UUID(bytes=each) for each in part]
-            rows = _of_caller(select(*_COLUMNS).where(decisions.c.id.in_(some)), caller)
+            ids = [UUID(bytes=decision_id) for decision_id in part]
+            rows = _of_caller(select(*_COLUMNS).where(decisions.c.id.in_(ids)), caller)
             for row in connection.execute(rows):
                 if row.inputs is not None:
-                    found[row.id.bytes] = _kept(row, known)
-    return found
+                    kept[row.id.bytes] = _kept(row, known)
+    return kept
 
 
 def was_purged(database: Database, wanted: bytes, caller: str | None = None) -> bool:
-    """Whether a decision was made, and its values erased. Whose it was is erased too: of a named
-    caller's none is found.
+    """Return whether a decision was made and then purged.
+
+    A purge erases the caller too: with `caller`, the result is False.
     """
     with database.reading() as connection:
         rows = select(decisions.c.inputs.is_(None)).where(decisions.c.id == UUID(bytes=wanted))
@@ -86,8 +90,8 @@ def was_purged(database: Database, wanted: bytes, caller: str | None = None) -> 
 
 
 def reach(database: Database, wanted: Wanted, before: bytes | None = None) -> bytes | None:
-    """The id down to which a page looks for the decisions of one caller; None: it looks at all."""
-    # A loan has few decisions, and an index.
+    """Return the lowest id that a page of one caller's decisions looks at; None: no limit."""
+    # A loan has few decisions, and there is an index by loan.
     if wanted.caller is None or wanted.loan_id is not None:
         return None
     rows = _within(select(decisions.c.id), replace(wanted, caller=None), before)
@@ -104,12 +108,13 @@ def page(
     before: bytes | None = None,
     down_to: bytes | None = None,
 ) -> tuple[list[Kept], bool]:
-    """At most so many decisions, the newest first, of those with ids below `before`, and not below
-    `down_to`; and whether there are more. They are fewer where their loans hold more than
-    MAX_PAGE_BYTES.
+    """Return at most `limit` decisions, the newest first, and whether there are more.
+
+    Only ids below `before` and not below `down_to` count. The page is shorter if its loans hold
+    more than MAX_PAGE_BYTES.
     """
     with database.reading() as connection:
-        # One more than asked for tells whether there are more.
+        # One more than asked for, to know whether there are more.
         rows = _within(select(decisions.c.id), wanted, before, down_to)
         named = _newest(connection, wanted, limit + 1, rows)
         chosen = select(decisions.c.id, size_of(connection, decisions.c.inputs)).where(
@@ -119,7 +124,7 @@ def page(
         count = first_of([size for _, size in sized], MAX_PAGE_BYTES)
         kept = select(*_COLUMNS).where(decisions.c.id.in_([made for made, _ in sized[:count]]))
         found = connection.execute(kept.order_by(decisions.c.id.desc())).all()
-        # Read last: a version is registered before its first decision.
+        # Read after the decisions: a version is registered before its first decision.
         known = known_versions(connection)
         return [_kept(row, known) for row in found], len(named) > count
 
@@ -127,7 +132,7 @@ def page(
 def _newest(
     connection: Connection, wanted: Wanted, limit: int, rows: Select[Any]
 ) -> Sequence[UUID]:
-    """The ids of the newest decisions out of `rows`, the newest first."""
+    """Return the ids of the newest decisions in `rows`, the newest first."""
     if wanted.loan_id is not None:
         rows = _of_loan(rows, wanted)
     elif wanted.version is None and wanted.band is None:
@@ -140,11 +145,10 @@ def _newest(
 def _newest_by_index(
     connection: Connection, wanted: Wanted, rows: Select[tuple[UUID]], limit: int
 ) -> list[UUID]:
-    """The newest ids of a version, a band or both, out of `rows`, the newest first.
+    """Return the newest ids of a version, a band or both, in `rows`, the newest first.
 
-    Each version and band has its own stretch of the index, newest last; the newest of all of them
-    are among the newest of each. The stretches are asked for in parts: there are more of them with
-    each version, and a statement has room for so many only.
+    Each version and band has its own range of the index. The newest ids of all ranges are among
+    the newest of each. The ranges are queried in parts, since a statement can name only so many.
     """
     numbers = connection.execute(_numbers(wanted.version)).scalars().all()
     bands = range(len(BANDS)) if wanted.band is None else (BANDS.index(wanted.band),)
@@ -163,7 +167,7 @@ def _newest_by_index(
 
 
 def _numbers(version: str | None) -> Select[tuple[int]]:
-    """The numbers of a version in the ledger, or of all: one for each digest that it had."""
+    """Select the numbers of a version in the ledger, one for each of its digests; None: of all."""
     numbers = select(versions.c.number)
     return numbers if version is None else numbers.where(versions.c.version == version)
 
@@ -174,8 +178,9 @@ def stream(
     until_ms: int | None = None,
     max_rows: int = MAX_ROWS,
 ) -> Iterator[list[Kept]]:
-    """Every decision of a time that was not purged, the oldest first, in lists of thousands; of
-    fewer where their loans are large.
+    """Yield the decisions of a time that were not purged, the oldest first.
+
+    They come in lists of at most `max_rows`; of fewer if the loans are large.
     """
     rows = (
         _within(select(*_COLUMNS), Wanted(since_ms=since_ms, until_ms=until_ms), None)
@@ -184,8 +189,8 @@ def stream(
     )
     with snapshot(database) as connection:
         known = known_versions(connection)
-        for some in batches(connection, rows, max_rows):
-            yield [_kept(row, known) for row in some]
+        for batch in batches(connection, rows, max_rows):
+            yield [_kept(row, known) for row in batch]
 
 
 def _of_loan(rows: Select[Any], wanted: Wanted) -> Select[Any]:
@@ -200,16 +205,15 @@ def _of_loan(rows: Select[Any], wanted: Wanted) -> Select[Any]:
 def of_time(
     made: ColumnElement[Any], since_ms: int = 0, until_ms: int | None = None
 ) -> ColumnElement[bool]:
-    """Whether an id was made in a time: from `since_ms` on, and before `until_ms` if there is one
-    (milliseconds since 1970).
-    """
+    """Select ids made from `since_ms` on and before `until_ms` (milliseconds since 1970)."""
     since = made >= uuid7.first_at(since_ms)
     return since if until_ms is None else since & (made < uuid7.first_at(until_ms))
 
 
 def made_for(caller: str) -> ColumnElement[bool]:
-    """Whether the service made a decision for a caller. Those on books name a user of a machine,
-    who may have a caller's name.
+    """Select decisions that the service made for a caller.
+
+    Decisions on books are excluded: they name a user of a machine, who may have a caller's name.
     """
     return (decisions.c.caller == caller) & (decisions.c.source != "book")
 
@@ -221,12 +225,13 @@ def _of_caller(rows: Select[Any], caller: str | None) -> Select[Any]:
 def _within(
     rows: Select[Any], wanted: Wanted, before: bytes | None, down_to: bytes | None = None
 ) -> Select[Any]:
-    """Only the ids of a time: they rise with it, and PostgreSQL keeps each month apart. And only
-    those of a caller, if one is wanted.
+    """Filter by time and by caller.
+
+    Filters by id, which rises with time: PostgreSQL has a partition for each month.
     """
     first = uuid7.first_at(wanted.since_ms or 0) if down_to is None else UUID(bytes=down_to)
     rows = _of_caller(rows.where(decisions.c.id >= first), wanted.caller)
-    # One end: of two, SQLite might begin at the later one, and pass by all that is between them.
+    # One bound only: given two, SQLite might start at the later one and skip over all in between.
     ends = [] if before is None else [UUID(bytes=before)]
     if wanted.until_ms is not None:
         ends.append(uuid7.first_at(wanted.until_ms))
@@ -237,5 +242,5 @@ def _kept(row: Row[Any], known: dict[int, Version]) -> Kept:
     made, number, *values = tuple(row)
     if number not in known:
         gone = f"the model version with the number {number} is gone from the ledger"
-        raise LedgerError(f"{gone}: `peerloan ledger verify` says what else is")
+        raise LedgerError(f"{gone}; run `peerloan ledger verify` to see what else is")
     return Kept(made.bytes, known[number], *values)

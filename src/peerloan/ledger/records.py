@@ -1,4 +1,4 @@
-"""A decision as the ledger keeps it, and what it answers of it later."""
+"""Records: decisions as the ledger stores and returns them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SOURCES = ("api", "page", "protocol", "book")
 
 
 class Version(NamedTuple):
-    """A model version that decided, as far as decisions follow from it alone."""
+    """A model version that made decisions."""
 
     version: str
     digest: str
@@ -24,14 +24,12 @@ class Version(NamedTuple):
 
     @classmethod
     def of(cls, bundle: Bundle) -> Version:
-        """The version that a bundle is."""
+        """Return the version of a bundle."""
         return cls(bundle.version, bundle.digest, bundle.policy.threshold)
 
 
 class Record(NamedTuple):
-    """A decision, to be kept. `inputs` (the loan as it was given), `reasons` and `warnings` are
-    compact JSON.
-    """
+    """A decision to store. `inputs` (the loan), `reasons` and `warnings` are compact JSON."""
 
     id: bytes
     version: Version
@@ -49,14 +47,14 @@ class Record(NamedTuple):
     warnings: str | None
 
 
-# The columns that hold a record's values, in the order in which their digest is taken: what is
-# erased with them. Id, time, version and the chain's own columns stay.
+# The columns of a record's values, in the order of their digest. A purge erases them. The id, the
+# time, the version and the chain's own columns stay.
 VALUES = (
     *("source", "caller", "request_id", "idempotency_key", "loan_id", "inputs"),
     *("margin", "probability", "late", "band", "reasons", "warnings"),
 )
 _FIRST_VALUE = Record._fields.index("source")
-# A row's columns, as its writer writes it.
+# All columns of a row, in the order in which they are written.
 COLUMNS = ("id", "time_ms", "chain", "seq", "version", *VALUES, "salt", "digest", "mac")
 _encode = msgspec.json.encode
 _reasons = msgspec.json.Decoder(list[Reason])
@@ -64,12 +62,12 @@ _warnings = msgspec.json.Decoder(list[str])
 
 
 def values_of(record: Record) -> tuple[object, ...]:
-    """A record's values, in the order of VALUES."""
+    """Return a record's values, in the order of VALUES."""
     return record[_FIRST_VALUE:]
 
 
 def as_json(value: list[Reason] | None) -> str | None:
-    """Reasons as they are stored."""
+    """Encode reasons as they are stored."""
     return None if value is None else _encode(value).decode()
 
 
@@ -79,17 +77,17 @@ def warnings_json(warnings: Sequence[LoanWarning]) -> str | None:
 
 
 class Kept(Record):
-    """A decision that was read from the ledger."""
+    """A decision read from the ledger."""
 
     __slots__ = ()
 
     @property
     def time_ms(self) -> int:
-        """When it was made, in milliseconds since 1970: its id's time."""
+        """When it was made (milliseconds since 1970), as its id says."""
         return uuid7.milliseconds(self.id)
 
     def prediction(self) -> dict[str, Any]:
-        """The prediction object that was answered."""
+        """Return the prediction object of the API's answer."""
         answer: dict[str, Any] = {"id": uuid7.text(self.id)}
         if self.loan_id is not None:
             answer["loan_id"] = self.loan_id

@@ -1,8 +1,8 @@
-"""What goes after its time: the values of old decisions, and keys that nobody may use again.
+"""Retention: purge old decisions and delete expired idempotency keys.
 
-A purge erases in chunks, each a transaction that counts the chunk into the aggregates, erases it,
-and adds it to the purge's own record. So it may be cut off at any moment: what was erased is
-counted once, and recorded, and the next purge goes on with the rest.
+A purge works in chunks. Each is a transaction that adds the chunk to the aggregates, erases it,
+and adds it to the purge's own record. So a purge may be interrupted at any moment: what was erased
+is counted once and recorded, and the next purge goes on with the rest.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ from peerloan.ledger.seal import Seal
 from peerloan.ledger.seal_ownership import expect_own
 from peerloan.ledger.write.entries import KEY_MS
 
-# Decisions of a chunk, and keys of one: meanwhile SQLite's other writers wait.
+# Decisions and keys of one chunk. SQLite's other writers wait meanwhile.
 DECISIONS_AT_ONCE = 1_000
 KEYS_AT_ONCE = 5_000
-# Between chunks, so that a writer gets its turn: SQLite's ask again every 25 ms, at first.
+# Pause between chunks, for other writers: SQLite's try again every 25 ms at first.
 _PAUSE_SECONDS = 0.03
 # Month, version, source, band, outcome.
 _Group = tuple[str, int, str, int, int]
@@ -39,12 +39,9 @@ _ERASED = dict.fromkeys((*VALUES, "salt"))
 
 
 def forget_keys(database: Database) -> int:
-    """Delete the idempotency keys of another day, in chunks; returns how many they were.
-
-    Raises LedgerUnavailable.
-    """
-    # One that somebody takes anew just now is passed over.
-    some = (
+    """Delete expired idempotency keys, in chunks. Returns how many. Raises LedgerUnavailable."""
+    # A key that is being used again at this moment is skipped.
+    expired = (
         select(keys.c.caller, keys.c.key)
         .where(keys.c.time_ms < now_ms() - KEY_MS)
         .order_by(keys.c.time_ms)
@@ -54,7 +51,7 @@ def forget_keys(database: Database) -> int:
     forgotten = 0
     while True:
         with database.writing() as connection:
-            gone = delete(keys).where(tuple_(keys.c.caller, keys.c.key).in_(some))
+            gone = delete(keys).where(tuple_(keys.c.caller, keys.c.key).in_(expired))
             done = connection.execute(gone).rowcount
         forgotten += done
         if done < KEYS_AT_ONCE:
@@ -63,11 +60,11 @@ def forget_keys(database: Database) -> int:
 
 
 def count_before(database: Database, before_ms: int) -> int:
-    """How many decisions of before a moment (milliseconds since 1970) have their values yet."""
+    """Count the decisions before a moment (milliseconds since 1970) that are not purged yet."""
     rows = select(func.count()).select_from(decisions).where(decisions.c.salt.is_not(None))
     with database.reading() as connection:
-        found = connection.execute(rows.where(decisions.c.id < uuid7.first_at(before_ms)))
-        return int(found.scalar_one())
+        older = rows.where(decisions.c.id < uuid7.first_at(before_ms))
+        return int(connection.execute(older).scalar_one())
 
 
 def purge(
@@ -77,27 +74,27 @@ def purge(
     who: str,
     progress: Callable[[int], None] = lambda _: None,
 ) -> int:
-    """Erase the values of all decisions of before a moment; returns how many they were.
+    """Erase the values of all decisions made before a moment. Returns how many.
 
-    What stays is what their chains need, and counts in `aggregates`. The moment is at least a day
-    ago (milliseconds since 1970). `progress` is told how many are erased so far. Raises
+    What their chains need stays, and so do counts in `aggregates`. The moment (milliseconds since
+    1970) must be at least a day ago. `progress` is called with the number erased so far. Raises
     LedgerError.
     """
     started_ms = now_ms()
     if before_ms > started_ms - KEY_MS:
-        raise LedgerError("only decisions that are older than a day can be purged")
+        raise LedgerError("only decisions older than a day can be purged; name an earlier moment")
     with database.reading() as connection:
-        expect_own(connection, seal)  # a record of it by another key would count as edited
-    # So are the keys that lead to them.
+        expect_own(connection, seal)  # another key's record of the purge would count as edited
+    # The idempotency keys that lead to the decisions go too.
     forget_keys(database)
     number, erased = None, 0
     for low, high in _chunks(database, before_ms):
         with database.writing() as connection:
             if database.is_sqlite:
-                # What was erased must not stand in the file's free space either.
+                # Erase the values from the file's free space too.
                 connection.exec_driver_sql("PRAGMA secure_delete = ON")
             else:
-                # One purge at a time; in SQLite that holds of all writers.
+                # One purge at a time. SQLite has one writer at a time anyway.
                 connection.execute(text("LOCK TABLE purges IN EXCLUSIVE MODE"))
             count = _erase(connection, low, high)
             if count:
@@ -113,10 +110,10 @@ def purge(
 
 
 def _chunks(database: Database, before_ms: int) -> Iterator[tuple[UUID, UUID]]:
-    """Ranges of ids up to a moment, one after the other, with so many decisions to erase in each,
-    or fewer where their loans are large: what is erased goes through the database's log.
+    """Yield ranges of ids up to a moment, each with at most a chunk of decisions to erase.
 
-    They are looked for before the transaction that erases, which keeps others waiting.
+    A range has fewer decisions if the loans are large, since what is erased goes through the
+    database's log. Ranges are read before the transaction that erases, which blocks other writers.
     """
     low, end = UUID(int=0), uuid7.first_at(before_ms)
     while low < end:
@@ -127,20 +124,20 @@ def _chunks(database: Database, before_ms: int) -> Iterator[tuple[UUID, UUID]]:
                 .order_by(decisions.c.id)
                 .limit(DECISIONS_AT_ONCE + 1)
             )
-            found = connection.execute(following).all()
-        count = next(counts((size for _, size in found), DECISIONS_AT_ONCE), 0)
-        high = found[count].id if count < len(found) else end
+            rows = connection.execute(following).all()
+        count = next(counts((size for _, size in rows), DECISIONS_AT_ONCE), 0)
+        high = rows[count].id if count < len(rows) else end
         yield low, high
         low = high
 
 
 def _erase(connection: Connection, low: UUID, high: UUID) -> int:
-    """Count a range's decisions into the aggregates and erase them; returns how many."""
+    """Add a range's decisions to the aggregates and erase them. Returns how many."""
     within = and_(decisions.c.id >= low, decisions.c.id < high, decisions.c.salt.is_not(None))
     of_them = and_(outcomes.c.decision_id >= low, outcomes.c.decision_id < high)
     in_force: dict[UUID, bool] = {}
-    found = select(outcomes.c.decision_id, outcomes.c.late).where(of_them)
-    for decision, late in connection.execute(found.order_by(outcomes.c.number)):
+    reported = select(outcomes.c.decision_id, outcomes.c.late).where(of_them)
+    for decision, late in connection.execute(reported.order_by(outcomes.c.number)):
         in_force[decision] = late
     counts: Counter[_Group] = Counter()
     sums: dict[_Group, float] = {}
@@ -175,7 +172,7 @@ def _next_number(connection: Connection) -> int:
 
 
 def _record(connection: Connection, values: tuple[object, ...]) -> None:
-    """Write the record of a purge, in place of what it was after the chunk before."""
+    """Write the record of a purge, replacing the one written after the previous chunk."""
     connection.execute(delete(purges).where(purges.c.number == values[0]))
     connection.execute(insert(purges).values(values))
 
@@ -186,11 +183,11 @@ def _let_others_write(database: Database) -> None:
 
 
 def _give_back_space(database: Database) -> None:
-    """Let the database use the space again, if it is allowed now; else it does so in its time."""
+    """Free the space now, if the database allows it; else it does so itself later."""
     schema = None if database.is_sqlite else _schema(database)
     with contextlib.suppress(SQLAlchemyError), database.engine.connect() as connection:
         if database.is_sqlite:
-            # The log holds the erased values until it is begun anew.
+            # The write-ahead log holds the erased values until it is truncated.
             connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
             return
         connection.execution_options(isolation_level="AUTOCOMMIT")
@@ -199,9 +196,10 @@ def _give_back_space(database: Database) -> None:
 
 
 def _schema(database: Database) -> str:
-    """The schema of the tables, as SQL names it: a statement outside of transactions may be done by
-    a session that looks for them elsewhere.
+    """Return the schema of the tables, quoted.
+
+    A statement outside transactions may run in a session with another search path.
     """
     with database.reading() as connection:
-        found = connection.exec_driver_sql("SELECT quote_ident(current_schema())")
-        return str(found.scalar_one())
+        schema = connection.exec_driver_sql("SELECT quote_ident(current_schema())")
+        return str(schema.scalar_one())

@@ -1,8 +1,8 @@
-"""Rows of decisions in batches that are bounded by bytes as well as by rows.
+"""Batches of decision rows, bounded by bytes as well as by rows.
 
-Releases before kept loans of up to 5 MB: thousands of rows may be gigabytes. SQLite hands over a
-row when it is asked for, so its rows are measured as they come; PostgreSQL hands over as many as
-are asked for, so their sizes are asked for first, which reads none of the loans.
+Older releases stored loans of up to 5 MB, so thousands of rows may be gigabytes. SQLite fetches
+one row at a time, so its rows are measured as they come. PostgreSQL fetches many at once, so their
+sizes are queried first, which reads none of the loans.
 """
 
 from __future__ import annotations
@@ -13,17 +13,17 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, Select, func
 
 MAX_ROWS = 5_000
-# Of the loans as JSON. A row that is larger is a batch of its own.
+# Of the loans as JSON. A larger row is a batch of its own.
 MAX_BYTES = 8_000_000
 
 
 def batches(
     connection: Connection, rows: Select[Any], max_rows: int = MAX_ROWS
 ) -> Iterator[list[Any]]:
-    """The rows of a question, one of whose columns is `inputs`.
+    """Yield the rows of a query in batches; one of its columns must be `inputs`.
 
-    On PostgreSQL it is asked twice: what is committed between the two only makes a batch smaller or
-    larger, and in a snapshot nothing is.
+    On PostgreSQL the query runs twice. What is committed in between only makes a batch smaller or
+    larger; in a snapshot nothing changes.
     """
     columns = rows.selected_columns
     if connection.dialect.name == "sqlite":
@@ -31,16 +31,16 @@ def batches(
         yield from measured(connection.execute(rows), place, max_rows)
         return
     sizes = rows.with_only_columns(func.octet_length(columns["inputs"]))
-    asked = connection.execute(sizes, execution_options={"yield_per": max_rows}).scalars()
-    found = connection.execute(rows, execution_options={"stream_results": True})
-    for count in counts(asked, max_rows):
-        yield list(found.fetchmany(count))
-    while some := found.fetchmany(1):
-        yield list(some)
+    row_sizes = connection.execute(sizes, execution_options={"yield_per": max_rows}).scalars()
+    result = connection.execute(rows, execution_options={"stream_results": True})
+    for count in counts(row_sizes, max_rows):
+        yield list(result.fetchmany(count))
+    while rest := result.fetchmany(1):
+        yield list(rest)
 
 
 def measured(rows: Iterable[Any], place: int, max_rows: int = MAX_ROWS) -> Iterator[list[Any]]:
-    """Rows that come one by one, given the place of their inputs."""
+    """Group rows that come one by one; `place` is the position of `inputs`."""
     batch: list[Any] = []
     size = 0
     for row in rows:
@@ -54,10 +54,10 @@ def measured(rows: Iterable[Any], place: int, max_rows: int = MAX_ROWS) -> Itera
 
 
 def counts(sizes: Iterable[int | None], max_rows: int = MAX_ROWS) -> Iterator[int]:
-    """How many rows each batch has, given the sizes of the rows' inputs in their order."""
+    """Yield the number of rows of each batch, given the sizes of the rows' inputs."""
     count = total = 0
-    for each in sizes:
-        size = each or 0
+    for row_size in sizes:
+        size = row_size or 0
         if count and (count == max_rows or total + size > MAX_BYTES):
             yield count
             count = total = 0
@@ -68,7 +68,7 @@ def counts(sizes: Iterable[int | None], max_rows: int = MAX_ROWS) -> Iterator[in
 
 
 def first_of(sizes: Sequence[int | None], max_bytes: int) -> int:
-    """How many of some rows make up at most so many bytes, at least one; given their sizes."""
+    """Count the first rows that fit into `max_bytes`, at least one, given their sizes."""
     total = 0
     for count, size in enumerate(sizes):
         total += size or 0
@@ -78,5 +78,5 @@ def first_of(sizes: Sequence[int | None], max_bytes: int) -> int:
 
 
 def size_of(connection: Connection, inputs: ColumnElement[Any]) -> ColumnElement[int | None]:
-    """How large a row's inputs are: bytes, or letters in SQLite."""
+    """Return the size of a row's inputs: in bytes, or in characters in SQLite."""
     return func.length(inputs) if connection.dialect.name == "sqlite" else func.octet_length(inputs)

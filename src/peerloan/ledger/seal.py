@@ -1,10 +1,10 @@
-"""The seal: what makes a later change of the ledger show.
+"""The seal: makes every later change of the ledger detectable.
 
-Each record carries a MAC (HMAC-SHA-256, RFC 2104) over the one before it in its writer's chain,
-its id, time and version, and a salted digest of everything else that it says. The key stands in a
-folder outside of the database, and so do the chains' heads, written every minute: who can change
-the database alone can neither alter a record nor cut off a chain's end unseen. The digest is
-salted and the salt is erased with the values: what was erased can't be guessed from it.
+Each record carries a MAC (HMAC-SHA-256, RFC 2104) over the previous MAC in its writer's chain, its
+id, time and version, and a salted digest of its values. The key is in a folder outside the
+database. So are the chains' heads, which are written every minute. Somebody who can change only
+the database can neither alter a record nor cut off a chain's end unseen. The salt is erased with
+the values, so that these can't be guessed from the digest.
 """
 
 from __future__ import annotations
@@ -26,27 +26,28 @@ from peerloan.regular_files import read_regular_text
 
 _KEY_BYTES = 32
 _MAX_KEY_FILE_BYTES = 4_096
-# What stands in a seal's folder: its own files, and what the service notes there of callers.
+# Files of a seal's folder: its own, and the service's notes about callers.
 _FILES = frozenset({"key", "newest", "heads", "ended-sessions", "tokens-made"})
 _pack = msgspec.msgpack.Encoder().encode
 _pack_place = struct.Struct(">QIQ").pack
-# What an opening names: chains, and their newest records' numbers and MACs.
+# The heads in a chain's opening: chain, number and MAC of its newest record.
 NamedHeads = list[tuple[int, int, str]]
 
 
 class Seal:
-    """The key, and the chains' heads, in a folder. A new folder gets a key; one that holds heads
-    and no key has lost it.
+    """The folder with the key and the chains' heads.
+
+    A new folder gets a key. A folder with heads but no key has lost it (LostSeal).
     """
 
     def __init__(self, folder: Path, make: bool = True) -> None:
-        """`make`: a key, where none was made before. Raises LedgerError."""
+        """Open the folder. `make`: make a key if there never was one. Raises LedgerError."""
         self.folder = folder
         self.files = HeadFiles(folder, self._mac)
         made = make and self._make_key()
         self._close_to_others()
         self.key = self._read_key()
-        # A MAC that is begun, with the key in it.
+        # A MAC object with the key set, to be copied for each record.
         self.keyed = hmac.new(self.key, digestmod="sha256")
         if made:
             with self._file_errors(self.files.newest_path):
@@ -54,13 +55,15 @@ class Seal:
 
     @classmethod
     def existing(cls, folder: Path) -> Seal:
-        """The seal of a ledger that is there: none is made. Raises LedgerError."""
+        """Open the seal of an existing ledger, without making one. Raises LedgerError."""
         if not has_key(folder):
-            raise LedgerError(f"{folder}: holds no seal's key (PEERLOAN_SEAL names its folder)")
+            raise LedgerError(
+                f"{folder}: holds no seal's key; set PEERLOAN_SEAL to the folder that does"
+            )
         return cls(folder, make=False)
 
     def _make_key(self) -> bool:
-        """Make a key if there is none; returns whether this process made it."""
+        """Make a key if there is none. Returns whether this process made it."""
         path = self.folder / "key"
         with self._file_errors(path):
             for folder in (self.folder, self.files.folder):
@@ -77,12 +80,12 @@ class Seal:
         return False
 
     def _close_to_others(self) -> None:
-        """Take from others what a release before, or a restored backup, left them."""
+        """Remove other users' permissions that an older release or a restored backup left."""
         own = [self.folder / "key", self.files.folder, self.files.newest_path]
-        with contextlib.suppress(OSError):  # of a folder that can't be read, its key says why
+        with contextlib.suppress(OSError):  # an unreadable folder is reported when its key is read
             folder = self.folder.resolve()
             names = {path.name for path in folder.iterdir() if not path.name.startswith(".")}
-            if names <= _FILES:  # else the folder is somebody else's, too
+            if names <= _FILES:  # else the folder is used for something else too
                 own.append(folder)
             own += self.files.folder.iterdir()
         for path in own:
@@ -108,11 +111,11 @@ class Seal:
             raise LedgerError(f"{path}: the seal's key can't be read: {why}") from None
 
     def opening(self, number: int, opened_ms: int, release: str, heads: NamedHeads) -> bytes:
-        """The MAC of a chain's opening, from which its records go on."""
+        """Return the MAC of a chain's opening, which its first record continues."""
         return self._mac(b"chain", number, opened_ms, release, heads)
 
     def purge(self, number: int, time_ms: int, before_ms: int, decisions: int, who: str) -> bytes:
-        """The MAC of the record that values were erased."""
+        """Return the MAC of a purge's record."""
         return self._mac(b"purge", number, time_ms, before_ms, decisions, who)
 
     def _mac(self, *what: object) -> bytes:
@@ -120,15 +123,15 @@ class Seal:
 
 
 def has_key(folder: Path) -> bool:
-    """Whether a folder holds a seal's key."""
+    """Return whether a folder holds a seal's key."""
     return (folder / "key").exists()
 
 
 def lost_key(folder: Path, why: str) -> LostSeal:
-    """The error of a ledger whose key is gone."""
+    """Return the error of a ledger whose key is gone."""
     return LostSeal(
         f"{folder / 'key'}: the seal's key is gone ({why}); put it back from its backup. With "
-        "another key all that was kept would count as edited: for a new ledger, name a new "
+        "another key all stored records would count as edited. For a new ledger, name a new "
         "database (PEERLOAN_LEDGER) and a new folder (PEERLOAN_SEAL)"
     )
 
@@ -136,25 +139,27 @@ def lost_key(folder: Path, why: str) -> LostSeal:
 def record_mac(
     keyed: hmac.HMAC, before: bytes, version: bytes, name: bytes, digest: bytes
 ) -> bytes:
-    """The MAC of a record, by a seal's `keyed`: after the one before, over its version, its name in
-    the chain (id, time, chain and seq, as `record_name` has them) and the digest of its values.
+    """Return the MAC of a record, made with a seal's `keyed`.
+
+    It covers the previous MAC, the digest of the version, the record's place in the chain (see
+    `record_name`), and the digest of its values.
     """
-    # A copy, and not hmac.digest: that lets other threads run first, each time.
+    # A copy, not hmac.digest, which would switch to other threads at each call.
     mac = keyed.copy()
     mac.update(before + version + name + digest)
     return mac.digest()
 
 
 def record_name(record_id: bytes, time_ms: int, chain: int, seq: int) -> bytes:
-    """What a record's place in its chain is, in 36 bytes."""
+    """Pack a record's id, time, chain and number into 36 bytes."""
     return record_id + _pack_place(time_ms, chain, seq)
 
 
 def values_digest(salt: bytes, values: tuple[object, ...]) -> bytes:
-    """The salted digest of a record's values, in the order of `records.VALUES`."""
+    """Return the salted digest of a record's values, in the order of `records.VALUES`."""
     return hashlib.sha256(salt + _pack(values)).digest()
 
 
 def version_digest(version: str, digest: str, threshold: float) -> bytes:
-    """What stands for a model version in a record's MAC."""
+    """Return the digest of a model version that goes into a record's MAC."""
     return hashlib.sha256(_pack((version, digest, threshold))).digest()

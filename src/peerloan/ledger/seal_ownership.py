@@ -1,4 +1,4 @@
-"""Whether a seal is the ledger's own: with another key nothing may be kept."""
+"""Checks that a seal is the ledger's own: with another key nothing may be stored."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from peerloan.database.errors import LostSeal
 from peerloan.ledger.seal import NamedHeads, Seal, has_key, lost_key
 
 log = logging.getLogger(__name__)
-# An opening that names more was written by nobody: some 300,000 heads.
+# Longest valid list of heads, some 300,000. No writer wrote a longer one.
 _MAX_CHARACTERS = 32_000_000
-# How chains were opened, as it stands there: nothing that comes between may fail on it.
+# The openings of chains, unconverted: an edited value must not make a driver fail.
 OPENINGS = (
     "SELECT number, opened_ms, release, mac, head_seq, head_mac, "  # noqa: S608
     f"CASE WHEN length(heads) <= {_MAX_CHARACTERS} THEN heads END AS heads FROM chains"
 )
 _NEWEST = text(f"{OPENINGS} ORDER BY number DESC LIMIT 1")
-# So many openings before the newest are looked at for one that fits the key.
+# If the newest opening does not fit the key, these earlier ones are tried.
 _BEFORE = text(f"{OPENINGS} ORDER BY number DESC LIMIT 20 OFFSET 1")
 _BEGUN = (text("SELECT 1 FROM chains LIMIT 1"), text("SELECT 1 FROM decisions LIMIT 1"))
 _Number = Annotated[int, msgspec.Meta(ge=0, lt=2**62)]
@@ -30,11 +30,12 @@ _heads = msgspec.json.Decoder(list[tuple[_Number, _Number, str]])
 
 
 def ready_seal(folder: Path, database: Database) -> Seal:
-    """The seal of a ledger; that of a new one gets its key. Raises LostSeal where the ledger
-    has chains and the key is gone, or is another one; LedgerError.
+    """Open the seal of a ledger; make the key of a new one.
+
+    Raises LostSeal if the ledger has chains and the key is gone or is another one, or LedgerError.
     """
     with database.reading() as connection:
-        if not has_key(folder) and any(connection.execute(each).first() for each in _BEGUN):
+        if not has_key(folder) and any(connection.execute(query).first() for query in _BEGUN):
             raise lost_key(folder, f"{database} has chains already")
         seal = Seal(folder)
         expect_own(connection, seal)
@@ -42,7 +43,7 @@ def ready_seal(folder: Path, database: Database) -> Seal:
 
 
 def expect_own(connection: Connection, seal: Seal) -> None:
-    """Raise LostSeal if none of the newest chains was opened with a seal's key."""
+    """Raise LostSeal if none of the newest chains was opened with this seal's key."""
     newest = connection.execute(_NEWEST).first()
     if newest is None or opening_mac(seal, newest) == newest.mac:
         return
@@ -52,15 +53,13 @@ def expect_own(connection: Connection, seal: Seal) -> None:
             "with; put that one back from its backup, or name its folder (PEERLOAN_SEAL)"
         )
     log.error(
-        "chain %s was opened with another key, or its row was edited; see: peerloan ledger verify",
+        "chain %s was opened with another key, or its row was edited; run: peerloan ledger verify",
         newest.number,
     )
 
 
 def newest_opening(connection: Connection, seal: Seal) -> tuple[int, NamedHeads | None]:
-    """The newest chain's number (0: there is none), and the heads that it names, if its MAC fits
-    them.
-    """
+    """Return the newest chain's number (0: none), and the heads in its opening if its MAC fits."""
     row = connection.execute(_NEWEST).first()
     if row is None:
         return 0, None
@@ -68,7 +67,7 @@ def newest_opening(connection: Connection, seal: Seal) -> tuple[int, NamedHeads 
 
 
 def opening_heads(row: Any) -> NamedHeads | None:
-    """The heads that a chain's opening names; None, if no writer wrote that."""
+    """Parse the heads in a chain's opening; None if no writer can have written them."""
     try:
         return _heads.decode(row.heads)
     except (TypeError, ValueError, msgspec.MsgspecError, RecursionError):
@@ -76,7 +75,7 @@ def opening_heads(row: Any) -> NamedHeads | None:
 
 
 def opening_mac(seal: Seal, row: Any) -> bytes | None:
-    """The MAC that a chain's opening should have; None, if no writer wrote that."""
+    """Compute the MAC of a chain's opening; None if no writer can have written the row."""
     heads = opening_heads(row)
     if heads is None:
         return None

@@ -1,4 +1,4 @@
-"""How a model is watched: the rules' limits, whom to tell, and what to answer; a TOML file."""
+"""The monitoring plan, a TOML file: limits of rules, receivers of events, response to drift."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from peerloan.regular_files import read_regular_file
 from peerloan.settings import MAX_SETTINGS_BYTES, SettingsError
 
 Answer = Literal["notify", "recalibrate", "retrain"]
-# A secret that can be guessed signs nothing.
+# Shorter secrets could be guessed.
 _SECRET_BYTES = 24
 
 
 class PlanError(SettingsError):
-    """A file of rules that can't be used, and why."""
+    """A rules file that can't be used, and why."""
 
 
 class Webhook(Struct, frozen=True, forbid_unknown_fields=True):
-    """Where events are sent, and the file with the secret that signs them."""
+    """The address of a webhook, and the file with the secret that signs its events."""
 
-    # Without a user in it: the signature tells the receiver who sends.
+    # Without a user name: the signature authenticates the sender.
     url: Annotated[str, Meta(pattern="^https?://[^/@?#]+([/?#]|$)")]
     secret_file: str
 
     def secret(self) -> bytes:
-        """The secret; raises PlanError."""
+        """Read the secret. Raises PlanError."""
         try:
             secret = read_regular_file(Path(self.secret_file), MAX_SETTINGS_BYTES).strip()
         except OSError as error:
@@ -44,7 +44,7 @@ class Webhook(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Tell(Struct, frozen=True, forbid_unknown_fields=True):
-    """Whom to tell of an event: the log, a webhook, a command that gets it as its input."""
+    """The receivers of events: the log, a webhook, a command that reads them from its input."""
 
     log: bool = True
     webhook: Webhook | None = None
@@ -52,20 +52,21 @@ class Tell(Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def channels(self) -> list[str]:
-        """The names of those who are told."""
-        told = {"log": self.log, "webhook": self.webhook, "command": self.command}
-        return [name for name, is_set in told.items() if is_set]
+        """The names of the channels that are set."""
+        channels = {"log": self.log, "webhook": self.webhook, "command": self.command}
+        return [name for name, is_set in channels.items() if is_set]
 
 
 class Plan(Struct, frozen=True, forbid_unknown_fields=True):
-    """What is set of watching.
+    """The settings of monitoring.
 
-    A window is the last `window_days` days; outcomes are those of the newest four times as many, of
-    each of which at least the share `mature` is known. `answer` is what is done where a rule says
-    "act"; `book` is trained on beside the outcomes. Only outcomes of the callers in
-    `outcomes_from`, and those of the command line, are learnt from; without it those of any. The
-    same holds of decisions and `decisions_from`. With `promote` a challenger that is better becomes
-    champion without a person, as the operator confirmed by `promote_confirmed`.
+    - `window_days`: a window is the last so many days. Realised figures use the outcomes of the
+      newest four times as many days, of each of which at least the share `mature` is known.
+    - `answer`: the response when a rule says "act". `book` is trained on beside the outcomes.
+    - `outcomes_from`: only outcomes of these callers, and of the command line, are used for
+      training; without it those of any caller. `decisions_from`: the same for decisions.
+    - `promote`: a better challenger becomes champion without a person, as the operator confirmed
+      in `promote_confirmed`.
     """
 
     window_days: Annotated[int, Meta(ge=1, le=366)] = 7
@@ -81,7 +82,7 @@ class Plan(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def read_plan(path: Path | None) -> Plan:
-    """The plan that a file holds; without one, the conventions, and the log alone is told.
+    """Read a plan from a file; without a file, the defaults: events go to the log only.
 
     Raises PlanError, also if the webhook's secret can't be used.
     """
@@ -107,11 +108,11 @@ def read_plan(path: Path | None) -> Plan:
 
 
 def _check_promotion(path: Path, plan: Plan) -> None:
-    """Raise PlanError if versions would be promoted without an operator's word for it."""
+    """Raise PlanError if versions would be promoted without an operator's confirmation."""
     if has_control(plan.promote_confirmed):
         raise PlanError(f"{path}: promote_confirmed: expected text without control characters")
-    # Others may be shown as nothing at all.
-    has_word = any(each.isalnum() for each in plan.promote_confirmed)
+    # At least one letter or digit: other characters may be invisible.
+    has_word = any(character.isalnum() for character in plan.promote_confirmed)
     lacking = [
         *(() if plan.outcomes_from is not None else ('outcomes_from = ["CALLER"]',)),
         *(() if plan.decisions_from is not None else ('decisions_from = ["CALLER"]',)),
@@ -119,14 +120,14 @@ def _check_promotion(path: Path, plan: Plan) -> None:
     ]
     if plan.promote and lacking:
         raise PlanError(
-            f"{path}: promote: with true, outcomes that callers tell can change which model "
+            f"{path}: promote: with true, outcomes that callers report can change which model "
             f"serves; add {' and '.join(lacking)} above it to confirm that and to name whose "
             "outcomes may, and of whose decisions, or leave promote out"
         )
 
 
 def _plainly(error: str) -> str:
-    """A decoder's words, the place first."""
+    """Reword a decoder's error: the place first."""
     what, _, where = error.partition(" - at `$.")
     what = what[:1].lower() + what[1:]
     return f"{where.rstrip('`')}: {what}" if where else what

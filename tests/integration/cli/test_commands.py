@@ -271,7 +271,7 @@ def test_check_names_bad_rows_and_exits_1(
     assert f"definition: the champion's, {lender[0]}" in told.out
     assert "  row 4: -1\n" in told.out
     assert "2 of 9 rows have problems" in told.out
-    assert "peerloan: bad.csv: not as the definition says" in told.err
+    assert "peerloan: bad.csv: does not fit the definition" in told.err
     as_json = call("check", "bad.csv", "--json")
     assert as_json.code == 1
     report = json.loads(as_json.out)

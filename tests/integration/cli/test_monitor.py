@@ -82,9 +82,9 @@ def test_a_book_without_outcomes_has_estimates_alone(
     done = run("monitor", "--book", "open.csv")
     assert done.returncode == 0, done.stderr
     assert "499 loans by " + promoted in done.stdout
-    assert "1 row could not be scored, left out here" in done.stdout
+    assert "1 row could not be scored and is left out" in done.stdout
     assert "int_rate" in done.stdout
-    assert "calm: no rule speaks" in done.stdout
+    assert "no alert: every figure is within its limits" in done.stdout
 
 
 def test_what_can_not_be_watched_is_said(promoted: str, run: Run, tmp_path: Path) -> None:

@@ -282,7 +282,7 @@ def test_a_second_run_makes_new_decisions_and_each_chain_is_closed(
         arguments = ("score", "in.csv", "-o", "out.csv", "--record", "--overwrite")
         done = run(*arguments, ledger=url_of(database))
         assert done.returncode == 0, done.stderr
-        assert "all of them are recorded, with the request id " in done.stderr
+        assert "recorded all of them in the ledger, with the request id " in done.stderr
     ids = [row["id"] for row in read_csv(tmp_path / "out.csv")]
     recorded = kept_in(database)
     assert [id_text(each.id) for each in recorded][12_000:] == ids

@@ -88,7 +88,7 @@ def test_everything_can_be_set(folder: Path) -> None:
             "promote = true",
             '["CALLER"] and decisions_from = ["CALLER"] and promote_confirmed = "NAME',
         ),
-        ("promote = true", "outcomes that callers tell can change which model serves"),
+        ("promote = true", "outcomes that callers report can change which model serves"),
         (NAMED, 'add promote_confirmed = "NAME, DATE: WHY" above'),
         (
             "promote = true\ndecisions_from = []\npromote_confirmed = 'I'",

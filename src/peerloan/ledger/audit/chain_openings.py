@@ -1,4 +1,4 @@
-"""The chains of a ledger as they were opened, and what is known of their ends."""
+"""Checks how the chains were opened, and whether their heads are there."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ _REMOVED = "it was removed, and ends of chains may be gone unseen; put it back f
 
 
 class Written(NamedTuple):
-    """What stands outside of the database, read before the database was."""
+    """The files of the seal's folder, read before the database."""
 
     heads: Heads
     newest: NewestChain | Edited | None
 
     @classmethod
     def read(cls, seal: Seal) -> Written:
-        """Read it; raises LedgerError."""
+        """Read the files. Raises LedgerError."""
         return cls(seal.files.read_all(), seal.files.newest())
 
 
 class Chains:
-    """Every chain's walk, begun at its opening."""
+    """The walk of every chain, each started at its opening."""
 
     def __init__(
         self,
@@ -43,11 +43,11 @@ class Chains:
         findings: Findings,
     ) -> None:
         self._seal, self._written, self._findings = seal, written, findings
-        # Whether an opening's MAC fits.
+        # Whether any opening's MAC fits.
         self.fits = False
-        # Each chain's heads, whoever wrote them down: also of chains that are not there.
+        # Heads by chain, from any source; also of chains that are missing.
         self._named: dict[int, list[NamedHead]] = {}
-        # The chains whose writers give each head a MAC.
+        # Chains whose writers give each head a MAC.
         self._sealing: set[int] = set()
         self._openings: dict[int, tuple[Any, bytes | None]] = {}
         for row in connection.execute(text(OPENINGS)):
@@ -57,7 +57,7 @@ class Chains:
                 self._name(head.chain, head.seq, head.mac, "the seal's folder")
         for edited in written.heads.edited:
             self._find("edited head", f"chain {edited.chain}: {edited.what}", edited.chain)
-        # Chains that have no head, since their writers were killed as they opened them.
+        # Chains without a head whose writers were killed while opening them.
         self._begun = self._find_missing_heads()
         self.walks = {
             number: Walk(number, seal.keyed, versions, findings, self._named.get(number, ()))
@@ -67,7 +67,7 @@ class Chains:
             self.walks[number].open(*opening)
 
     def _opening(self, row: Any) -> bytes | None:
-        """A chain's MAC as it should be; what it names counts only if it is so."""
+        """Return the MAC that an opening should have. Its heads count only if its MAC fits."""
         for digits in _digits(row.head_mac):
             self._name(row.number, row.head_seq, digits, "the table `chains`")
         mac = opening_mac(self._seal, row)
@@ -84,11 +84,11 @@ class Chains:
         return mac
 
     def _is_own(self, head: Head) -> bool:
-        """Whether a head is that of the chain in the table; says so if it is not."""
+        """Return whether a head belongs to the chain in the table; if not, add a finding."""
         if head.chain in self._openings and head.opened not in _digits(*self._openings[head.chain]):
             what = (
-                f"chain {head.chain}: the seal's folder knows one with "
-                f"{counted(head.seq, 'record')} that was opened otherwise; this is another"
+                f"chain {head.chain}: is not the chain that the seal's folder knows, which has "
+                f"{counted(head.seq, 'record')} and another opening"
             )
             self._find("missing chain", what, head.chain)
             return False
@@ -100,13 +100,13 @@ class Chains:
         return True
 
     def _find_missing_heads(self) -> set[int]:
-        """Say which chains have no head; returns those that were only about to be opened."""
+        """Find chains without a head. Returns those that were only announced."""
         heads = self._written.heads
         written = {each.chain for each in heads.good} | {each.chain for each in heads.edited}
         begun, missing = set(), []
         for number in sorted(set(self._openings) - written):
             files = self._seal.files
-            # It may have been opened after the heads were read; then it loses its announcement
+            # The chain may have been opened after the heads were read. It loses its announcement
             # once it has a head.
             head = files.read(number)
             announced = None if head else files.announced(number)
@@ -121,8 +121,10 @@ class Chains:
 
     def _find_without_heads(self, chains: Iterable[int]) -> None:
         for first, last in _runs(chains):
-            told = f"chain {first} has" if first == last else f"chains {first} to {last} have"
-            what = f"{told} no head in {self._seal.files.folder}: {_REMOVED}"
+            chains_have = (
+                f"chain {first} has" if first == last else f"chains {first} to {last} have"
+            )
+            what = f"{chains_have} no head in {self._seal.files.folder}: {_REMOVED}"
             self._find("missing head", what, first)
 
     def _name(self, chain: int, seq: object, mac: str, source: str) -> None:
@@ -131,14 +133,12 @@ class Chains:
             heads.append(NamedHead(seq, mac, source))
 
     def name_missing(self, records: Mapping[int, int]) -> None:
-        """Say what is not there that should be, given how many records there are of chains that
-        are not.
-        """
+        """Find missing chains and heads; `records` counts the records of missing chains."""
         self._find_without_heads(number for number in self._begun if self.walks[number].seq)
         self._name_newest()
         for first, last in self._missing({*self._named, *records}):
-            told = f"chain {first} is" if first == last else f"chains {first} to {last} are"
-            what = f"{told} not in the table `chains`"
+            chains_are = f"chain {first} is" if first == last else f"chains {first} to {last} are"
+            what = f"{chains_are} not in the table `chains`"
             left = sum(count for number, count in records.items() if first <= number <= last)
             if left:
                 what += f", though {counted(left, 'record')} of it are there"
@@ -153,11 +153,11 @@ class Chains:
             self._find("missing chain", what, first)
 
     def _name_newest(self) -> None:
-        """Say so if nothing tells how many chains there were."""
+        """Find a missing or edited number of the newest chain."""
         newest, path = self._written.newest, self._seal.files.newest_path
         if isinstance(newest, Edited):
             self._find("edited head", newest.what)
-        # A release before wrote none; there is one before the first chain of this one is opened.
+        # Older releases wrote no such file. This release writes it before it opens its first chain.
         elif newest is None and (self._sealing or not (self.walks or self._named)):
             what = "and no chain is: all were removed, or none was opened yet"
             if self.walks:
@@ -169,7 +169,7 @@ class Chains:
         return newest.chain if isinstance(newest, NewestChain) else 0
 
     def _missing(self, named: set[int]) -> Iterator[tuple[int, int]]:
-        """The numbers that no chain has: from the first to the last of each gap."""
+        """Yield the gaps in the numbers of chains, as the first and last missing number."""
         numbers = sorted(self.walks)
         end = max((self._newest(), *numbers[-1:]))
         for before, after in itertools.pairwise((0, *numbers, end + 1)):
@@ -182,12 +182,12 @@ class Chains:
 
 
 def _is_new(head: Head) -> bool:
-    """Whether a chain had no record yet, as its writer says."""
+    """Return whether an announcement is valid: sealed, open, and without records."""
     return bool(head.seal) and head.seq == 0 and head.mac == head.opened and not head.closed
 
 
 def _runs(numbers: Iterable[int]) -> Iterator[tuple[int, int]]:
-    """Numbers that rise, as the first and the last of each run."""
+    """Group numbers into runs; yields the first and the last of each."""
     first = last = None
     for number in sorted(numbers):
         if last is not None and number == last + 1:

@@ -1,8 +1,8 @@
-"""A chain gone through record by record, in the order of ids: which are as their writer left them.
+"""Walks a chain record by record, by id, and finds edited, added and removed records.
 
-A record's MAC speaks of the one before it, so the record after it tells an edited one (the chain
-goes on from it) from an added one (the chain goes on past it). Until that comes, a record whose
-MAC does not fit is in doubt; at the chain's end, the heads that were written down decide.
+A record's MAC covers the previous one's. So the next record shows whether a record was edited (the
+chain continues from it) or added (the chain continues past it). Until then a record whose MAC does
+not fit is in doubt. At the chain's end the stored heads decide.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ from peerloan.ledger.seal import record_mac, record_name
 
 
 class Sealed:
-    """A model version as the records' MACs have it."""
+    """A model version and the digest that records' MACs use for it."""
 
     def __init__(self, number: int, name: str | None = None, digest: bytes = b"") -> None:
-        """Without a name: a version that is not in the ledger."""
+        """`name` is None for a version that is not in the ledger."""
         self.number = number
         self.name = name
         self.digest = digest
         self.fits = False
-        # Records that name it and whose MACs don't fit: if none fits, it was not they that changed.
+        # Its records whose MACs don't fit. If no MAC fits, the version's row was edited, not they.
         self.misfits = Findings()
 
 
 class Step(NamedTuple):
-    """A record's place in a chain, and what is wrong with its values ("": nothing)."""
+    """A record's place in a chain, and what is wrong with its values (`fault`; "": nothing)."""
 
     id: bytes
     time_ms: int
@@ -43,7 +43,7 @@ class Step(NamedTuple):
 
 
 class NamedHead(NamedTuple):
-    """A record that was written down as a chain's newest, with its MAC in hexadecimal digits."""
+    """A stored head: the number of a chain's newest record, and its MAC in hexadecimal digits."""
 
     seq: int
     mac: str
@@ -51,7 +51,7 @@ class NamedHead(NamedTuple):
 
 
 class Walk:
-    """How far a chain was gone through. `seq` and `mac` are the last record's that stands in it."""
+    """The state of a walk. `seq` and `mac` are those of the last record in the chain."""
 
     def __init__(
         self,
@@ -65,30 +65,30 @@ class Walk:
         self.seq = 0
         self.mac = b""
         self.last_id: bytes | None = None
-        # Whether a record that fits after `mac` needs no closer look.
+        # Whether a record that fits after `mac` needs no further check.
         self.calm = True
         self._keyed = keyed
         self._versions = versions
         self._findings = findings
         self._heads = heads
         self.heads_at = {head.seq for head in heads}
-        # The last one's MAC as it follows from what it says, where another is written down: after
-        # what is written of the one before it, and after what follows of that.
+        # If the last record's stored MAC does not fit: its MAC as computed from its content, after
+        # the stored MAC of the record before, and after that one's computed MAC.
         self._others: tuple[bytes, ...] = ()
         self._doubt: Step | None = None
 
     def open(self, written: bytes, computed: bytes | None) -> None:
-        """Begin after the chain's opening, given its MAC as written and as it should be."""
+        """Start after the chain's opening, given its MAC as stored and as computed."""
         self.mac = written
         self._others = () if computed in (None, written) else (computed,)
         self.calm = not self._others
 
     def join(self, step: Step) -> None:
-        """Begin with a record, where the opening is not there."""
+        """Start with a record, if the opening is missing."""
         self._go_to(step, ())
 
     def goes_on(self, step: Step) -> bool:
-        """Take the next record in the order of ids, if the chain goes on with it."""
+        """Take the next record by id if the chain continues with it. Returns whether it does."""
         doubt = self._doubt
         if step.seq == self.seq + 1:
             edited = self._edit(step, self.mac, *self._others)
@@ -104,16 +104,16 @@ class Walk:
         return False
 
     def claims(self, step: Step) -> bool:
-        """Take a record with which the chain goes on, though it says to stand elsewhere."""
-        here = step._replace(seq=self.seq + 1)
-        if self._mac(here, self.mac) != step.mac:
+        """Take a record that continues this chain although it names another place."""
+        next_step = step._replace(seq=self.seq + 1)
+        if self._mac(next_step, self.mac) != step.mac:
             return False
         step.version.fits = True
-        self._accept(here, "it says to stand elsewhere than where it was sealed")
+        self._accept(next_step, "it names another place than the one where it was sealed")
         return True
 
     def hold(self, step: Step) -> None:
-        """Keep a record in mind with which the chain does not go on."""
+        """Hold a record in doubt, since the chain does not continue with it."""
         doubt = self._doubt
         if step.seq <= self.seq:
             self._added(step)
@@ -127,7 +127,7 @@ class Walk:
         self.calm = False
 
     def end(self) -> None:
-        """Say what is left to be said where there are no more records."""
+        """Finish the walk: judge the record in doubt, and find a cut-off end."""
         doubt = self._doubt
         if doubt is not None:
             known = max(self.heads_at, default=0)
@@ -147,22 +147,23 @@ class Walk:
             )
 
     def _check_heads(self, seq: int, mac: bytes) -> None:
-        """See whether those who wrote a record down as the newest had the same MAC."""
+        """Check that the stored heads have the same MAC for a record."""
         for head in self._heads:
             if head.seq == seq and head.mac != mac.hex():
                 what = f"{head.source} has another MAC for record {seq}"
                 self._find("cut-off end", what, seq, seq)
 
     def _edit(self, step: Step, *before: bytes) -> str | None:
-        """What was edited ("": nothing) of a record that goes on from one of these MACs; None, if
-        it can't be said to.
+        """Return what was edited ("": nothing) in a record that continues from one of these MACs.
+
+        None if it continues from none of them.
         """
         for mac in before:
             if self._mac(step, mac) == step.mac:
                 step.version.fits = True
                 return ""
-            told = uuid7.milliseconds(step.id)
-            if self._mac(step._replace(time_ms=told), mac) == step.mac:
+            id_ms = uuid7.milliseconds(step.id)
+            if self._mac(step._replace(time_ms=id_ms), mac) == step.mac:
                 step.version.fits = True
                 return "its time is not the one that it was sealed with"
             for version in self._versions.values():
@@ -172,21 +173,25 @@ class Walk:
         return None
 
     def _computed(self, step: Step) -> tuple[bytes, ...]:
-        """A record's MAC as it follows from what it says, if the one before it is there."""
+        """Compute a record's MAC from its content, if the record before it is there."""
         if step.seq != self.seq + 1:
             return ()
-        found = (self._mac(step, before) for before in (self.mac, *self._others[-1:]))
-        return tuple(mac for mac in found if mac is not None)
+        macs = (self._mac(step, before) for before in (self.mac, *self._others[-1:]))
+        return tuple(mac for mac in macs if mac is not None)
 
     def _mac(self, step: Step, before: bytes) -> bytes | None:
         try:
             name = record_name(step.id, step.time_ms, self.chain, step.seq)
             return record_mac(self._keyed, before, step.version.digest, name, step.digest)
-        except (AttributeError, TypeError, struct.error):  # it holds what no writer wrote
+        except (
+            AttributeError,
+            TypeError,
+            struct.error,
+        ):  # it holds values that no writer can write
             return None
 
     def _accept(self, step: Step, edited: str) -> None:
-        """The chain goes on with a record, and so past one that was in doubt."""
+        """Continue the chain with a record; a record in doubt was added."""
         if self._doubt is not None:
             self._added(self._doubt)
         faults = [fault for fault in (edited, step.fault) if fault]
@@ -197,7 +202,7 @@ class Walk:
         self._go_to(step, ())
 
     def _settle(self, doubt: Step) -> None:
-        """The chain goes through a record that was in doubt."""
+        """Continue the chain through a record in doubt: it was edited, or follows a gap."""
         if doubt.seq == self.seq + 1:
             fault = doubt.fault and f", and {doubt.fault}"
             self._edited(doubt, f"its MAC does not fit what it says{fault}", doubt.version.misfits)
@@ -222,17 +227,17 @@ class Walk:
         self._find_at(step, "edited record", what, to or self._findings)
 
     def _added(self, step: Step, to: Findings | None = None) -> None:
-        what = "the chain does not go through it"
+        what = "the chain does not continue through it"
         self._find_at(step, "added record", what, to or self._findings)
 
     def _find_at(self, step: Step, kind: str, what: str, to: Findings) -> None:
-        shown = uuid7.text(step.id)
-        told = f"chain {self.chain}, record {step.seq} ({shown}): {what}"
-        to.add(Finding(kind, told, self.chain, step.seq, step.seq, shown))
+        record_id = uuid7.text(step.id)
+        sentence = f"chain {self.chain}, record {step.seq} ({record_id}): {what}"
+        to.add(Finding(kind, sentence, self.chain, step.seq, step.seq, record_id))
 
     def _find(self, kind: str, what: str, first: int, last: int) -> None:
-        told = f"chain {self.chain}, {what}"
-        self._findings.add(Finding(kind, told, self.chain, first, last))
+        sentence = f"chain {self.chain}, {what}"
+        self._findings.add(Finding(kind, sentence, self.chain, first, last))
 
 
 def _records(first: int, last: int) -> str:

@@ -1,4 +1,4 @@
-"""What a check of the ledger found: the first of each kind, and how many there are."""
+"""Findings of a check of the ledger: the first of each kind, and their total numbers."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections import Counter
 
 import msgspec
 
-# In the order in which they are told.
+# In the order in which they are shown.
 KINDS = (
     "foreign seal",
     "edited record",
@@ -22,12 +22,12 @@ KINDS = (
     "edited purge",
     "removed purge",
 )
-# So many of a kind are told; the others are counted.
+# At most this many of a kind are shown; the others are counted.
 SHOWN = 20
 
 
 class Finding(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Something that is not as its writer left it: a kind of KINDS, a sentence, and where."""
+    """Something that is not as its writer left it: its kind (of KINDS), a sentence, and where."""
 
     kind: str
     what: str
@@ -38,27 +38,27 @@ class Finding(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Findings:
-    """Findings by kind, however many there are."""
+    """Collects findings by kind, in bounded memory."""
 
     def __init__(self) -> None:
         self.totals: Counter[str] = Counter()
         self._shown: dict[str, list[Finding]] = {kind: [] for kind in KINDS}
 
     def add(self, finding: Finding) -> None:
-        """Count a finding, and keep it if it is among the first of its kind."""
+        """Count a finding, and keep it if it is one of the first of its kind."""
         self.totals[finding.kind] += 1
         shown = self._shown[finding.kind]
         if len(shown) < SHOWN:
             shown.append(finding)
 
     def absorb(self, others: Findings) -> None:
-        """Take over what another collection has."""
+        """Add the findings of another collection."""
         self.totals += others.totals
         for kind, shown in self._shown.items():
             shown += others._shown[kind][: SHOWN - len(shown)]
 
     def shown(self) -> list[Finding]:
-        """The first of each kind, by where they are."""
+        """Return the first findings of each kind, sorted by place."""
         return [finding for shown in self._shown.values() for finding in sorted(shown, key=_place)]
 
 

@@ -1,9 +1,9 @@
-"""Replaying: stored decisions are computed anew by the stored versions, and must be the same.
+"""Replay: compute stored decisions again with the stored versions, and compare.
 
-Whatever of a decision follows from the version and the loan is compared, bit for bit: margin,
-probability, yes or no, threshold, band, reasons, and warnings. An ONNX version that runs under
-another runtime or on another kind of processor than it was made with may differ by 1e-6 in the
-probability; what does is told apart from what is identical.
+Everything that follows from the version and the loan is compared bit for bit: margin, probability,
+yes or no, threshold, band, reasons, and warnings. An ONNX version that runs under another runtime
+or kind of processor than it was made with may differ by 1e-6 in the probability. Such decisions are
+counted as `near`, not as identical.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from peerloan.loan import Checked, Loans, LoanWarning
 from peerloan.model import BANDS, Reason
 from peerloan.registry import ONNX_TOLERANCE, Bundle, Decisions, RegistryError, Store
 
-# Of each kind of fault so many are named; the others are counted.
+# At most this many faults of a kind are shown; the others are counted.
 SHOWN = 20
 _pack = msgspec.msgpack.Encoder().encode
 _reasons = msgspec.json.Decoder(list[Reason])
@@ -35,7 +35,7 @@ _texts = msgspec.json.Decoder(list[str])
 
 
 class Replayed(NamedTuple):
-    """What of a decision follows from its version and loan."""
+    """The values of a decision that follow from its version and loan."""
 
     margin: float
     probability: float
@@ -47,7 +47,7 @@ class Replayed(NamedTuple):
 
 
 class Difference(NamedTuple):
-    """A decision that is not what its version says: the field, what is kept, what was found."""
+    """A field in which a decision differs: the value stored (`kept`) and computed (`found`)."""
 
     id: str
     field: str
@@ -56,7 +56,7 @@ class Difference(NamedTuple):
 
 
 class Unreadable(NamedTuple):
-    """A decision whose inputs its version can't read."""
+    """A decision whose inputs can't be read with its version."""
 
     id: str
     why: str
@@ -64,8 +64,10 @@ class Unreadable(NamedTuple):
 
 @dataclass
 class Report:
-    """What a replay found. `near` decisions are the same but for 1e-6 in the probability, where
-    no more can be asked for; `different` and `missing` count, by field and by version.
+    """The result of a replay.
+
+    `near` decisions differ by at most 1e-6 in the probability, which is allowed for ONNX versions
+    elsewhere. `different` counts by field, `missing` by version.
     """
 
     decisions: int = 0
@@ -85,19 +87,19 @@ class Report:
 
 
 class Replay:
-    """Replays decisions by the versions of a store, and reports."""
+    """Replays decisions with the versions of a store, and collects a report."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
         self._replayers: dict[Version, _Replayer | None] = {}
         self.report = Report()
 
-    def add(self, some: Sequence[Kept]) -> None:
-        """Replay some decisions."""
+    def add(self, batch: Sequence[Kept]) -> None:
+        """Replay a batch of decisions."""
         by_version: dict[Version, list[Kept]] = {}
-        for each in some:
+        for each in batch:
             by_version.setdefault(each.version, []).append(each)
-        self.report.decisions += len(some)
+        self.report.decisions += len(batch)
         for version, own in by_version.items():
             if version not in self._replayers:
                 self._replayers[version] = self._open(version)
@@ -123,7 +125,7 @@ class Replay:
 
 
 class _Replayer:
-    """One version, and what it makes of decisions' inputs."""
+    """Replays the decisions of one version."""
 
     def __init__(self, bundle: Bundle) -> None:
         self._bundle = bundle
@@ -132,11 +134,11 @@ class _Replayer:
         self._texts = ReasonTexts(bundle)
         self._usual = bundle.warnings
 
-    def replay(self, some: Sequence[Kept], report: Report) -> None:
-        """Compare decisions of this version with what it says now."""
+    def replay(self, batch: Sequence[Kept], report: Report) -> None:
+        """Compute decisions of this version again, and add the comparison to the report."""
         readable: list[Kept] = []
         loans: list[Checked] = []
-        for each in some:
+        for each in batch:
             try:
                 loans.append(self._inputs.read(each.inputs))
             except InputUnreadable as error:
@@ -157,11 +159,12 @@ class _Replayer:
                 if self._same(kept, before, report):
                     continue
                 found = min(found, before, key=lambda other: _differences(kept, other))
-            _tell(report, each, kept, found)
+            _add_differences(report, each, kept, found)
 
     def _decide_as_before(self, decision: Kept, loan: Checked) -> Replayed | None:
-        """Decide as earlier releases did, to which `true` and `True` were two values; None if that
-        makes no difference.
+        """Decide as earlier releases did, to which `true` and `True` were two values.
+
+        None if that makes no difference.
         """
         try:
             exact = self._exact_inputs.read(decision.inputs)
@@ -173,7 +176,7 @@ class _Replayer:
         return replayed
 
     def _same(self, kept: Replayed, found: Replayed, report: Report) -> bool:
-        """Count a decision that was reproduced; whether it was."""
+        """Return whether a decision was reproduced; if so, count it."""
         if _pack(kept) == _pack(found):
             report.identical += 1
         elif not self._bundle.is_exact and _near(kept, found):
@@ -225,15 +228,16 @@ class _Replayer:
 
 
 def count(database: Database, since_ms: int = 0, until_ms: int | None = None) -> int:
-    """How many decisions were made in a time, purged ones too; raises LedgerUnavailable."""
+    """Count the decisions of a time, with purged ones. Raises LedgerUnavailable."""
     rows = select(func.count()).where(of_time(decisions.c.id, since_ms, until_ms))
     with database.reading() as connection:
         return int(connection.execute(rows).scalar_one())
 
 
 def refers_to(database: Database, version: str) -> int:
-    """How many decisions can only be shown or replayed as long as there is this version; as
-    champion or as challenger. Raises LedgerError.
+    """Count the decisions that need a version to be shown or replayed. Raises LedgerError.
+
+    A version is needed as champion or as challenger.
     """
     if database.is_sqlite and not database.file.exists():
         return 0
@@ -243,7 +247,7 @@ def refers_to(database: Database, version: str) -> int:
         return sum(
             connection.execute(select(func.count()).where(each)).scalar_one()
             for each in (
-                # What was purged has no band any more, and an index knows bands.
+                # A purged decision has no band, and there is an index with the band.
                 decisions.c.version.in_(numbers) & decisions.c.band.is_not(None),
                 challenges.c.version.in_(numbers),
             )
@@ -251,9 +255,9 @@ def refers_to(database: Database, version: str) -> int:
 
 
 def _warnings_json(kept: str | None, warnings: list[LoanWarning]) -> str | None:
-    """A loan's warnings as the ledger would store them.
+    """Encode a loan's warnings as the ledger stores them.
 
-    `kept` itself if it differs only in suggested levels: a request's suggestions are limited, so
+    Returns `kept` if it differs only in suggested levels: a request's suggestions are limited, so
     they do not follow from the loan alone.
     """
     try:
@@ -269,20 +273,20 @@ def _agrees(kept: str, found: str) -> bool:
 
 
 def _near(kept: Replayed, found: Replayed) -> bool:
-    """Whether two decisions are the same but for how a runtime adds."""
+    """Return whether two decisions differ only by the rounding of a runtime."""
     try:
         return (
             abs(kept.probability - found.probability) <= ONNX_TOLERANCE
             and kept[2:5] == found[2:5]
             and kept.warnings == found.warnings
-            and _told(kept.reasons) == _told(found.reasons)
+            and _without_contributions(kept.reasons) == _without_contributions(found.reasons)
         )
     except (TypeError, msgspec.MsgspecError):
         return False
 
 
-def _told(reasons: str | None) -> list[tuple[object, ...]] | None:
-    """Reasons without their contributions."""
+def _without_contributions(reasons: str | None) -> list[tuple[object, ...]] | None:
+    """Parse reasons, leaving out their contributions."""
     if reasons is None:
         return None
     return [(each.feature, each.value, each.sentence) for each in _reasons.decode(reasons)]
@@ -292,7 +296,7 @@ def _differences(kept: Replayed, found: Replayed) -> int:
     return sum(_pack(then) != _pack(now) for then, now in zip(kept, found, strict=True))
 
 
-def _tell(report: Report, decision: Kept, kept: Replayed, found: Replayed) -> None:
+def _add_differences(report: Report, decision: Kept, kept: Replayed, found: Replayed) -> None:
     for name, then, now in zip(Replayed._fields, kept, found, strict=True):
         if _pack(then) == _pack(now):
             continue

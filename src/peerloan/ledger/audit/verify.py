@@ -1,4 +1,4 @@
-"""The check of the whole ledger: whether each record is there, as its writer left it."""
+"""Checks the whole ledger: every record must be there, as its writer left it."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ from peerloan.loan.text import counted
 _FIRST = COLUMNS.index(VALUES[0])
 _LATE = COLUMNS.index("late")
 _ERASED = (None,) * len(VALUES)
-# SQLite has no type for it; anything else that stands there is no decision.
+# SQLite has no booleans. Any other value was not written by a writer.
 _BOOLEANS = {0: False, 1: True}
 _NOT_FITTING = "its values do not fit their digest"
 _VERSIONS = text("SELECT number, version, digest, threshold FROM versions")
 _PURGES = text("SELECT number, time_ms, before_ms, decisions, who, mac FROM purges ORDER BY number")
-# Records between two calls of who shows the progress.
-_TOLD_EVERY = 10_000
+# Records between two calls of `progress`.
+_PROGRESS_RECORDS = 10_000
 
 
 class Report(NamedTuple):
-    """What a check saw, and what it found."""
+    """The result of a check."""
 
     records: int
     chains: int
-    # Of the records, those whose values were erased.
+    # Records whose values were purged.
     erased: int
     findings: Findings
 
@@ -46,11 +46,11 @@ class Report(NamedTuple):
 def verify(
     database: Database, seal: Seal, progress: Callable[[float], None] = lambda _: None
 ) -> Report:
-    """Go through the whole ledger, as it stands at one moment; writers may go on meanwhile.
+    """Check the whole ledger in one snapshot; writers may go on meanwhile.
 
-    Raises LedgerError where the database or the seal can't be read.
+    Raises LedgerError if the database or the seal can't be read.
     """
-    # Before the snapshot: a head is written down after its record, so the table is never behind.
+    # Read before the snapshot: a head is written after its record, so none is ahead of the table.
     written = Written.read(seal)
     with snapshot(database) as connection:
         take_any_text(connection)
@@ -70,7 +70,7 @@ class _Check:
             row.number: _sealed(*row) for row in connection.execute(_VERSIONS)
         }
         self._chains = Chains(connection, seal, written, self._versions, self._findings)
-        # What records name, and is not there.
+        # Versions and chains that records name, but that are missing.
         self._unknown: dict[int, Sealed] = {}
         self._lost: dict[int, Walk] = {}
         self._lost_records: Counter[int] = Counter()
@@ -78,7 +78,7 @@ class _Check:
         self._oldest = uuid7.first_at(self._before_ms).bytes
 
     def _read_purges(self, connection: Connection, seal: Seal) -> tuple[int, int]:
-        """How many decisions the records of purges speak of, and of all before which moment."""
+        """Return how many decisions were purged by the purges' records, and up to which moment."""
         purged = before_ms = expected = 0
         for number, time_ms, before, decisions, who, mac in connection.execute(_PURGES):
             expected += 1
@@ -94,15 +94,15 @@ class _Check:
         return purged, before_ms
 
     def records(self, rows: Iterable[Any]) -> Iterator[int]:
-        """Check every record; yields now and then how many were seen."""
+        """Check every record. Yields the number checked from time to time."""
         keyed, walks, versions = self._keyed, self._chains.walks, self._versions
         for row in rows:
             self._records += 1
-            if self._records % _TOLD_EVERY == 0:
+            if self._records % _PROGRESS_RECORDS == 0:
                 yield self._records
             record_id, time_ms, chain, seq, number, *_, digest, mac = row
             fault = self._fault(row)
-            # All is well, as a rule, and there may be millions of them.
+            # Fast path: usually all is well, and there may be millions of records.
             try:
                 walk, version = walks[chain], versions[number]
                 if not fault and walk.calm and seq == walk.seq + 1 and seq not in walk.heads_at:
@@ -116,21 +116,21 @@ class _Check:
             self._look_closely(record_id, time_ms, chain, seq, number, digest, mac, fault)
 
     def _fault(self, row: Any) -> str:
-        """What is wrong with a record's values ("": nothing), wherever it stands."""
+        """Return what is wrong with a record's values ("": nothing), whatever its place."""
         salt, digest = row[-3], row[-2]
         values = (*row[_FIRST:_LATE], _BOOLEANS.get(row[_LATE], row[_LATE]), *row[_LATE + 1 : -3])
         if salt is not None:
             try:
                 return "" if values_digest(salt, values) == digest else _NOT_FITTING
-            except (OverflowError, TypeError, UnicodeError):  # no writer wrote that
+            except (OverflowError, TypeError, UnicodeError):  # no writer can have written that
                 return _NOT_FITTING
         if values != _ERASED:
             return "its salt was erased without its values"
         self._erased += 1
         record_id, chain = row[0], row[2]
-        # Others are told to be none.
+        # Other ids and chains are reported as added records.
         if isinstance(record_id, bytes) and isinstance(chain, int) and record_id >= self._oldest:
-            what = f"{uuid7.text(record_id)}: erased, and no purge was of its time"
+            what = f"{uuid7.text(record_id)}: erased, but no purge covers its time"
             self._find("erased values", what, chain=chain, id=uuid7.text(record_id))
         return ""
 
@@ -148,14 +148,14 @@ class _Check:
         if not all(isinstance(each, int) for each in (time_ms, chain, seq, number)) or not all(
             isinstance(each, bytes) for each in (record_id, digest, mac)
         ):
-            self._find("added record", f"{record_id!r}: holds what no writer can write")
+            self._find("added record", f"{record_id!r}: holds values that no writer can write")
             return
         version = self._versions.get(number) or self._unknown.setdefault(number, Sealed(number))
         step = Step(record_id, time_ms, seq, version, digest, mac, fault)
         walk = self._chains.walks.get(chain)
         if walk is not None and walk.goes_on(step):
             return
-        # Where so many don't fit, it was not their places that were edited.
+        # If so many don't fit, it was not their places that were edited.
         if version.misfits.totals.total() < SHOWN and any(
             other.claims(step) for other in self._chains.walks.values()
         ):
@@ -172,7 +172,7 @@ class _Check:
         walk.hold(step)
 
     def report(self) -> Report:
-        """What was found, once every record was seen."""
+        """Return the findings, after every record was checked."""
         chains = self._chains
         for walk in (*chains.walks.values(), *self._lost.values()):
             walk.end()
@@ -180,14 +180,14 @@ class _Check:
             if version.fits or not version.misfits.totals:
                 self._findings.absorb(version.misfits)
             else:
-                self._find("edited version", _version_told(version))
+                self._find("edited version", _version_sentence(version))
         chains.name_missing(self._lost_records)
         fits = chains.fits or self._purged > 0 or any(v.fits for v in self._versions.values())
         if chains.walks and not fits:
             self._findings = Findings()
             self._find("foreign seal", "nothing in the ledger was sealed with this key")
         elif not self._findings.totals and self._erased != self._purged:
-            what = f"the purges' records tell of {self._purged:,}, but {self._erased:,} are erased"
+            what = f"the purges' records count {self._purged:,}, but {self._erased:,} are erased"
             self._find("removed purge" if self._erased > self._purged else "erased values", what)
         return Report(self._records, len(chains.walks), self._erased, self._findings)
 
@@ -196,27 +196,27 @@ class _Check:
 
 
 def _sealed(number: int, name: Any, digest: Any, threshold: Any) -> Sealed:
-    """A version as the records' MACs have it, if a writer can have written that."""
+    """Return a version with its digest; an empty one if no writer can have written the row."""
     try:
-        found = version_digest(name, digest, threshold)
+        sealed_digest = version_digest(name, digest, threshold)
     except (OverflowError, TypeError, ValueError):
-        found = b""
-    return Sealed(number, name if str(name).isprintable() else repr(name), found)
+        sealed_digest = b""
+    return Sealed(number, name if str(name).isprintable() else repr(name), sealed_digest)
 
 
 def _purge_mac(seal: Seal, *values: Any) -> bytes | None:
     try:
         return seal.purge(*values)
-    except (OverflowError, TypeError, ValueError):  # no command wrote that
+    except (OverflowError, TypeError, ValueError):  # no purge can have written that
         return None
 
 
-def _version_told(version: Sealed) -> str:
+def _version_sentence(version: Sealed) -> str:
     count = counted(version.misfits.totals.total(), "record")
     if version.name is None:
         return f"version {version.number} is not in the table `versions`, but {count} names it"
     first = next(iter(version.misfits.shown())).id
     return (
-        f"version {version.number} ({version.name}): its row, since it fits none of the records "
-        f"that name it: {count}, the first {first}"
+        f"version {version.number} ({version.name}): its row fits none of the records that "
+        f"name it: {count}, the first {first}"
     )

@@ -1,4 +1,4 @@
-"""Keeping a batch's decisions while more of them are made: a thread of its own writes."""
+"""Stores the decisions of a batch in a background thread, while more are made."""
 
 from __future__ import annotations
 
@@ -17,39 +17,41 @@ from peerloan.ledger.write.chain_opening import HEAD_MS
 from peerloan.ledger.write.entries import Entry
 
 log = logging.getLogger(__name__)
-# Transactions that wait to be written: enough for the thread never to wait, and not much memory.
-_AHEAD = 8
+# Transactions in the queue: enough to keep the thread busy, in little memory.
+_QUEUED = 8
 
 
 class Recorder:
-    """An open chain that takes a batch's decisions, and says how many of them are kept so far.
+    """Stores a batch's decisions in a chain of its own; `kept` counts those stored so far.
 
-    A context: leaving it on an error forgets what waits, and closes the chain all the same.
+    A context manager. On an error it drops the decisions that wait, and still closes the chain.
     """
 
     def __init__(self, database: Database, seal: Seal, caller: str) -> None:
-        """Open a chain; raises LedgerUnavailable. `caller` is who has the batch decided on."""
+        """Open a chain. `caller` is who runs the batch. Raises LedgerUnavailable."""
         self.caller = caller
-        # What a batch's decisions have in common, as those of a request have theirs.
+        # One request id for all decisions of the batch.
         self.request_id = secrets.token_hex(16)
         self.kept = 0
         self._database, self._seal = database, seal
         self._chain = Chain(database, seal)
-        self._queue: Queue[list[Record] | None] = Queue(_AHEAD)
+        self._queue: Queue[list[Record] | None] = Queue(_QUEUED)
         self._failure: Exception | None = None
         self._stopped = False
         self._thread = threading.Thread(target=self._run, name="recorder")
         self._thread.start()
 
     def put(self, records: list[Record]) -> None:
-        """Hand over decisions, which are kept together: some thousands, for other writers wait
-        meanwhile. Raises LedgerError if earlier ones could not be kept.
+        """Queue decisions to be stored in one transaction.
+
+        Pass at most some thousands: other writers wait meanwhile. Raises LedgerError if earlier
+        ones could not be stored.
         """
         self._queue.put(records)
         self._raise_failure()
 
     def finish(self) -> None:
-        """Wait until all are kept; raises LedgerError if some could not be."""
+        """Wait until all are stored. Raises LedgerError if some could not be."""
         if self._thread.is_alive():
             self._queue.put(None)
             self._thread.join()
@@ -68,7 +70,7 @@ class Recorder:
         try:
             self.finish()
         except Exception:
-            if error is None:  # else that is why
+            if error is None:  # else the error of the context is raised
                 raise
         finally:
             self._chain.close()
@@ -94,13 +96,13 @@ class Recorder:
             if records is None:
                 return
             if self._stopped or self._failure is not None:
-                continue  # whoever puts must not wait for a place
+                continue  # keep emptying the queue, so that `put` never blocks
             try:
                 if records:
                     self._follow(records[0])
                     self._chain.append([Entry(records)])
                     self.kept += len(records)
-                # Who has not written a head for minutes is taken for dead.
+                # A chain without a new head for minutes is taken for abandoned, and closed.
                 if time.monotonic() >= head_at or not records:
                     self._chain.write_head()
                     head_at = time.monotonic() + seconds

@@ -1,4 +1,4 @@
-"""A writer's chain of records: opened once, appended to in batches, each a transaction."""
+"""A writer's chain of records: opened once, then extended by one transaction a batch."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ from peerloan.ledger.write.driver import Backend, Claim, Row
 from peerloan.ledger.write.entries import Entry, First, Key, OtherRequest, Result
 
 _SALT_BYTES = 16
-# Why a writer's chain ends and another begins.
-SET_BACK = "the clock was set back: a new chain begins, whose decisions are dated by it again"
+# Log line: why a writer closes its chain and opens another.
+SET_BACK = "the clock was set back: opening a new chain, whose decisions have the new time"
 
 
 class Chain:
-    """An open chain and the connection that it is written by. For one thread at a time."""
+    """An open chain and its connection. Not thread-safe."""
 
     def __init__(self, database: Database, seal: Seal) -> None:
-        """Open a chain; raises LedgerUnavailable."""
-        # While no lock is held, which others would wait for.
+        """Open a chain. Raises LedgerUnavailable."""
+        # Checked before a lock is held that others would wait for.
         with _seal_errors():
             seal.files.check()
         self._database = database
@@ -41,43 +41,44 @@ class Chain:
         self._session = self._backend.session
         self._head_id: bytes | None = None
         self._seq = 0
-        # Whether the newest entries had keys: then the next ones may too.
+        # Whether the newest entries had idempotency keys; then the next ones may have some too.
         self._keyed = False
         try:
             with _seal_errors():
                 self.number, opened_ms, self._opening = open_chain(database, seal)
             self._mac = self._opening
-            # No record's id is below it.
+            # Lower bound of the ids of this chain's records.
             self._floor = uuid7.first_at(opened_ms - HEAD_MS).bytes
-            # Only now may it have records: its head tells that it was opened.
+            # A chain may have records only after its head was written.
             self._write_head(closed=False)
         except BaseException:
             self._backend.close()
             raise
 
     def expect(self) -> None:
-        """Begin the next transaction while its decisions gather; raises nothing.
+        """Begin the next transaction in advance, while its decisions gather. Raises nothing.
 
-        PostgreSQL takes a while to begin, and whoever comes meanwhile is kept with the others.
-        Where keys are used, it has to be begun in another way.
+        PostgreSQL takes a while to begin one. Transactions with idempotency keys begin in another
+        way, so nothing is done if keys are in use.
         """
         if self._backend is not None and not self._keyed:
             with contextlib.suppress(LedgerUnavailable, RecordRefused):
                 self._backend.expect()
 
     def follows(self, record: Record) -> bool:
-        """Whether a record may stand in this chain, whose ids rise. None may that is made after
-        the clock was set back: it needs another chain.
+        """Return whether a record's id continues this chain, whose ids rise.
+
+        A record made after the clock was set back does not: it needs another chain.
         """
         return record.id >= (self._head_id or self._floor)
 
     def append(self, entries: Sequence[Entry]) -> list[Result]:
-        """Keep entries, all in one transaction; returns what became of each.
+        """Store entries in one transaction. Returns the result of each.
 
-        Raises LedgerUnavailable, and then none is kept; or RecordRefused, if the database refuses
-        one of them: then append them one by one.
+        Raises LedgerUnavailable; then none is stored. Raises RecordRefused if the database refuses
+        one of them; then append them one by one.
         """
-        # Before the transaction begins: a new version is registered in one of its own.
+        # Before the transaction: a new version is registered in a transaction of its own.
         for version in {record.version for entry in entries for record in entry.records}:
             if version not in self._versions:
                 number = register(self._database, version)
@@ -89,8 +90,8 @@ class Chain:
             self._disconnect()
             if self._database.is_sqlite:
                 raise
-            # A connection may have been cut while all else is well; and a commit whose answer got
-            # lost may have been done.
+            # Perhaps only the connection was lost. The commit may have succeeded even though its
+            # answer was lost.
             before = self._seq
             backend = self._connected()
             try:
@@ -105,7 +106,10 @@ class Chain:
             raise
 
     def _connected(self) -> Backend:
-        """The connection. A new one goes on from the newest record, once nothing can follow it."""
+        """Return the connection. A new one continues from the newest record in the database.
+
+        It first makes sure that the lost connection writes nothing more.
+        """
         if self._backend is None:
             backend = _connect(self._database)
             try:
@@ -153,7 +157,7 @@ class Chain:
         return results
 
     def _rows(self, records: Sequence[Record]) -> Iterator[Row]:
-        """The rows that carry the chain on, made while others are written."""
+        """Yield the next rows of the chain. They are made while earlier ones are written."""
         salts = os.urandom(_SALT_BYTES * len(records))
         keyed, before, seq = self._seal.keyed, self._mac, self._seq
         for i, record in enumerate(records):
@@ -172,7 +176,7 @@ class Chain:
             self._head_id, self._seq, self._mac = last[0], last[3], last[-1]
 
     def _recovered(self, backend: Backend, entries: Sequence[Entry]) -> list[Result]:
-        """What became of entries whose commit was done, though nobody could say so."""
+        """Return the results of entries whose commit succeeded although its answer was lost."""
         results: list[Result] = []
         for entry in entries:
             result: Result = None
@@ -184,11 +188,11 @@ class Chain:
         return results
 
     def write_head(self) -> None:
-        """Write the head down, in the database and outside of it; raises LedgerUnavailable."""
+        """Write the head, in the database and outside it. Raises LedgerUnavailable."""
         self._write_head(closed=False)
 
     def close(self) -> None:
-        """Write the last head down and close the connection; raises nothing."""
+        """Write the last head and close the connection. Raises nothing."""
         with contextlib.suppress(LedgerUnavailable):
             self._connected()
             self._write_head(closed=True)
@@ -217,7 +221,7 @@ class Chain:
 
 
 def _connect(database: Database) -> Backend:
-    """A connection of its own, by the database's own driver; the other one is not even loaded."""
+    """Connect with the driver of the database; the other driver is not imported."""
     if database.is_sqlite:
         from peerloan.ledger.write.sqlite_driver import Sqlite
 
@@ -236,12 +240,12 @@ def _seal_errors() -> Iterator[None]:
 
 
 def register(database: Database, version: Version) -> int:
-    """A model version's number in the ledger, which it gets with its first decision."""
+    """Return a model version's number in the ledger; register it if it is new."""
     table = tables.versions
     known = select(table.c.number).where(
         table.c.version == version.version, table.c.digest == version.digest
     )
-    for _ in range(3):  # another writer may be about to do the same
+    for _ in range(3):  # another writer may register it at the same time
         with database.reading() as connection:
             number = connection.execute(known).scalar()
         if number is not None:
@@ -252,7 +256,7 @@ def register(database: Database, version: Version) -> int:
 
 
 def _used(key: Key, request: bytes, kept: bytes) -> Result:
-    """What became of an entry whose key was used before."""
+    """Return the result of an entry whose key was used before."""
     if request != key.request:
         return OtherRequest()
     return First([kept[i : i + 16] for i in range(0, len(kept), 16)])

@@ -1,7 +1,7 @@
-"""Opening a chain: its number, and the heads of others that it names.
+"""Opens a chain: gives it a number, and stores the heads of other chains in its opening.
 
-An opening names the heads of all chains that are open, and of those that were closed since the
-opening before it. So every chain but the newest is named up to its end, and each end is named once.
+An opening names the heads of all open chains, and of those closed since the previous opening. So
+the end of every chain but the newest is named, and each end once.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from peerloan.ledger.seal import NamedHeads, Seal
 from peerloan.ledger.seal_ownership import expect_own, newest_opening
 
 log = logging.getLogger(__name__)
-# A chain whose writer was not seen for so long has no writer any more.
+# A chain without a new head for this long has no writer any more.
 DEAD_MS = 300_000
-# Heads are written down so often; a chain goes on by at most so much after its head.
+# Heads are written this often, so a chain is at most this much longer than its head.
 HEAD_MS = 60_000
 
 
 class Opening(NamedTuple):
-    """A chain as it was opened."""
+    """The opening of a chain."""
 
     number: int
     opened_ms: int
@@ -36,7 +36,7 @@ class Opening(NamedTuple):
 
 
 def open_chain(database: Database, seal: Seal) -> Opening:
-    """Add a chain to the ledger. Raises LedgerError, and OSError where no head can be written."""
+    """Add a chain to the ledger. Raises LedgerError, or OSError if no head can be written."""
     table = tables.chains
     with database.writing() as connection:
         if not database.is_sqlite:
@@ -44,7 +44,7 @@ def open_chain(database: Database, seal: Seal) -> Opening:
         expect_own(connection, seal)
         opened_ms = now_ms()
         newest, named = newest_opening(connection, seal)
-        # A chain that vanished from the table keeps its number: else nothing would miss it.
+        # The number of a chain that vanished from the table is not reused, so that it is missed.
         known = seal.files.newest_chain(newest)
         _begin_newest(seal, known, newest, named)
         number = known + 1
@@ -71,21 +71,22 @@ def open_chain(database: Database, seal: Seal) -> Opening:
 
 
 def seals_heads(number: int, heads: NamedHeads) -> bool:
-    """Whether a chain's writer gives each of its heads a MAC: its opening says so by naming itself,
-    which a release before passes over.
+    """Return whether a chain's writer gives each of its heads a MAC.
+
+    If so, the opening names itself. Older releases ignore that.
     """
     return _own_head(number) in heads
 
 
 def _begin_newest(seal: Seal, known: int, newest: int, named: NamedHeads | None) -> None:
-    """Write down the newest chain's number where no release before did."""
+    """Write the newest chain's number if an older release did not."""
     if seal.files.newest_path.exists() or (named is not None and seals_heads(newest, named)):
         return
     if known == 0:
-        # None is begun: `verify` is to go on saying so.
+        # No file is written, so that `verify` keeps reporting it.
         log.warning(
             "%s: holds a key, but no chain's head, and the ledger has no chain: no decision was "
-            "kept before, or all were removed",
+            "stored before, or all were removed",
             seal.folder,
         )
         return
@@ -97,7 +98,7 @@ def _own_head(number: int) -> tuple[int, int, str]:
 
 
 def _open_heads(connection: Connection, opened_ms: int) -> NamedHeads:
-    """The heads of the open chains; those whose writers are gone are closed."""
+    """Return the heads of the open chains, and close those whose writers are gone."""
     table = tables.chains
     columns = (table.c.number, table.c.head_id, table.c.seen_ms, table.c.head_seq, table.c.head_mac)
     heads: NamedHeads = []
@@ -117,10 +118,10 @@ def _open_heads(connection: Connection, opened_ms: int) -> NamedHeads:
 
 
 def _closed_heads(connection: Connection, newest: int, named: NamedHeads | None) -> NamedHeads:
-    """The last heads of the closed chains that no opening has named yet."""
+    """Return the last heads of the closed chains that no opening has named yet."""
     table = tables.chains
     before: dict[int, tuple[int, str]] | None = None
-    # One of a release before named open chains only: then all that are closed are named once.
+    # An opening by an older release named open chains only; then name all closed ones once.
     if named is not None and seals_heads(newest, named):
         before = {chain: (seq, mac) for chain, seq, mac in named}
     columns = (table.c.number, table.c.head_seq, table.c.head_mac)
@@ -135,14 +136,14 @@ def _closed_heads(connection: Connection, newest: int, named: NamedHeads | None)
 def _head(
     connection: Connection, chain: int, head_id: object, seen_ms: int
 ) -> tuple[int, bytes] | None:
-    """The newest record of a chain after the head that was written down, if there is one."""
+    """Return the newest record of a chain after its stored head, if there is one."""
     table = tables.decisions
     low = uuid7.first_at(seen_ms - HEAD_MS) if head_id is None else head_id
-    found = connection.execute(
+    newest = connection.execute(
         select(table.c.seq, table.c.mac)
         .where(table.c.id > low, table.c.id < uuid7.first_at(seen_ms + 2 * HEAD_MS))
         .where(table.c.chain == chain)
         .order_by(table.c.id.desc())
         .limit(1)
     ).first()
-    return None if found is None else (found.seq, found.mac)
+    return None if newest is None else (newest.seq, newest.mac)

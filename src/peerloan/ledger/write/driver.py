@@ -1,5 +1,7 @@
-"""The few statements of the writer, by each database's own driver: they are what a decision waits
-for, and SQLAlchemy's way through them costs more than the databases do.
+"""The interface of the writer's database drivers.
+
+Decisions wait for these few statements, so they bypass SQLAlchemy, which takes longer than the
+databases do.
 """
 
 from __future__ import annotations
@@ -10,10 +12,10 @@ from typing import Any, Protocol
 from peerloan.ledger.write.entries import KEY_MS, Key
 
 Row = tuple[Any, ...]
-# A key, the time, and the ids that belong to it.
+# A key, its time, and the ids of its decisions, joined.
 Claim = tuple[Key, int, bytes]
 KEY_COLUMNS = "caller, key, time_ms, request, decisions"
-# A key of another day is no longer remembered.
+# An expired key may be taken again.
 CLAIM = (
     "ON CONFLICT (caller, key) DO UPDATE SET time_ms = excluded.time_ms, "
     "request = excluded.request, decisions = excluded.decisions "
@@ -22,40 +24,40 @@ CLAIM = (
 
 
 class Backend(Protocol):
-    """A connection of a writer's own. What fails raises LedgerUnavailable or RecordRefused."""
+    """A writer's own connection. Methods raise LedgerUnavailable or RecordRefused."""
 
-    # What the database calls this connection, for `end`.
+    # The identity of this connection in the database, for `end`.
     session: tuple[Any, ...]
 
     def end(self, session: tuple[Any, ...]) -> None:
-        """See that nothing is done any more by a connection that was lost."""
+        """Make sure that a lost connection writes nothing more."""
 
     def begin(self) -> None:
-        """Begin a transaction that will write."""
+        """Begin a write transaction."""
 
     def claim(self, claims: Sequence[Claim]) -> set[tuple[str, str]]:
-        """Take keys; returns those (caller, key) that were free."""
+        """Take idempotency keys. Returns those (caller, key) that were free."""
 
     def claimed(self, key: Key) -> tuple[bytes, bytes]:
-        """Who has a key that was not free: its request, and its decisions' ids."""
+        """Return the request that used a key, and its decisions' ids."""
 
     def insert(self, rows: Iterable[Row]) -> Row | None:
-        """Add decisions, and return the last of them."""
+        """Insert decisions. Returns the last of them."""
 
     def commit(self) -> None:
-        """Keep what was done; once it returns, it lasts."""
+        """Commit; durable once it returns."""
 
     def rollback(self) -> None:
-        """Forget what was done; raises nothing."""
+        """Roll back. Raises nothing."""
 
     def insert_alone(self, rows: Iterable[Row]) -> Row | None:
-        """Add decisions in a transaction of their own, and return the last of them."""
+        """Insert decisions in a transaction of their own. Returns the last of them."""
 
     def expect(self) -> None:
-        """Begin what `insert_alone` will end, while its decisions still gather."""
+        """Begin the transaction of the next `insert_alone` in advance."""
 
     def last(self, chain: int, from_id: bytes) -> tuple[bytes, int, bytes] | None:
-        """The newest record (id, seq, mac) of a chain among the ids from one on."""
+        """Return the newest record (id, seq, mac) of a chain, among ids from `from_id` on."""
 
     def close(self) -> None:
-        """Close the connection; raises nothing."""
+        """Close the connection. Raises nothing."""

@@ -1,4 +1,4 @@
-"""What a request hands to the ledger at once, and what becomes of it."""
+"""Entries: what a request stores in the ledger at once, and the results."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from peerloan.ledger.records import Record
 
-# How long a key is remembered.
+# How long a key is valid.
 KEY_MS = 24 * 3600 * 1000
 
 
@@ -21,7 +21,7 @@ class Key(NamedTuple):
 
     @classmethod
     def of(cls, caller: str, key: str, *request: bytes) -> Key:
-        """The key of a request, given the parts that make it what it is."""
+        """Return the key of a request, with a digest of the request's parts."""
         digest = hashlib.sha256()
         for part in request:
             digest.update(len(part).to_bytes(8) + part)
@@ -29,8 +29,9 @@ class Key(NamedTuple):
 
 
 class Entry(NamedTuple):
-    """A request's decisions: all of them are kept, or none; `size` is about how many bytes of loans
-    they hold.
+    """A request's decisions, which are stored all or not at all.
+
+    `size` is the approximate size of their loans in bytes.
     """
 
     records: Sequence[Record]
@@ -39,14 +40,14 @@ class Entry(NamedTuple):
 
 
 class First(NamedTuple):
-    """The key was used before by the same request: these were its decisions."""
+    """Result: the same request used the key before; `ids` are its decisions."""
 
     ids: list[bytes]
 
 
 class OtherRequest(NamedTuple):
-    """The key was used before by another request."""
+    """Result: another request used the key before."""
 
 
-# None: kept.
+# None: stored.
 Result = First | OtherRequest | None

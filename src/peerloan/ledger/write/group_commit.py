@@ -1,7 +1,7 @@
-"""Group commit: one thread of a process keeps what its requests decided, all that wait at once.
+"""Group commit: one thread of a process stores the decisions of all waiting requests at once.
 
-A commit takes as long for thirty decisions as for one. So requests hand over what they decided and
-are told once it lasts; meanwhile others are answered.
+A commit takes as long for thirty decisions as for one. So requests queue their decisions and are
+notified once these are durable; other requests are served meanwhile.
 """
 
 from __future__ import annotations
@@ -30,30 +30,30 @@ from peerloan.ledger.write.entries import Entry, Result
 from peerloan.uuid7 import Ids
 
 log = logging.getLogger(__name__)
-# No request waits longer for its commit.
+# Longest time that a request waits for its commit.
 LIMIT_SECONDS = 8.0
-# Decisions of one transaction, and bytes of their loans: beyond them it takes no further entry.
+# Limits of one transaction: decisions, and bytes of their loans.
 MOST_DECISIONS, _MOST_BYTES = 10_000, 16_000_000
-# The threads look after what waits, and after the database, at least so often.
+# The threads check the waiting entries and the database at least this often.
 LOOK_SECONDS = 0.5
-# A database to which nothing was written for so long is looked after.
+# If nothing was written for this long, check whether the database is available.
 _IDLE_SECONDS = 2.0
-# Who asks first whether anything can be kept waits so long for it.
+# How long the first reader of `down` waits for the first check of the database.
 _FIRST_SECONDS = 1.0
-# Those who were answered just now may ask again at once: a commit waits for them, for this share of
-# the time that the last one took and no longer than this, unless so many are there already.
+# Wait up to 25 % of the last commit (at most 1 ms) so that clients that were just answered can join
+# the batch; don't wait if 16 entries are there already.
 PATIENCE_SHARE, MOST_PATIENCE_SECONDS, _ENOUGH = 0.25, 0.001, 16
 _FORGET_SECONDS = 600.0
-# What the clock is corrected by all the time is nothing to speak of.
+# Smaller corrections of the clock are normal and not reported.
 _AHEAD_MS = 1_000
 
 Outcome = Result | LedgerError
-# Told what became of an entry, in the writer's thread: it must be quick, and raises nothing.
+# Called with an entry's outcome in the writer's thread. It must be quick and raise nothing.
 Told = Callable[[Outcome], None]
 
 
 class Committed(NamedTuple):
-    """A transaction, for who counts: entries, decisions that it kept, and how long it took."""
+    """Metrics of a transaction: entries, decisions stored, and duration."""
 
     entries: int
     decisions: int
@@ -61,35 +61,35 @@ class Committed(NamedTuple):
 
 
 class _Waiting:
-    """An entry whose commit is awaited; told once."""
+    """A queued entry; its caller is notified once."""
 
     __slots__ = ("_told", "_turns", "entry", "since")
 
     def __init__(self, entry: Entry, told: Told) -> None:
         self.entry, self._told = entry, told
         self.since = time.monotonic()
-        # Taking the only item is one step: the writer and the clock may both try.
+        # Popping the only item is atomic: the writer and the timeout thread may both try.
         self._turns = [None]
 
     @property
     def told(self) -> bool:
-        """Whether it was told."""
+        """Whether the caller was notified."""
         return not self._turns
 
     def tell(self, outcome: Outcome) -> None:
-        """Tell, unless it was told before."""
+        """Notify the caller, unless that was done before."""
         try:
             self._turns.pop()
         except IndexError:
             return
         try:
             self._told(outcome)
-        except Exception:  # it must not end the thread that keeps everybody's decisions
-            log.exception("a request could not be told of its commit")
+        except Exception:  # it must not end the thread that stores all decisions
+            log.exception("a request could not be notified of its commit")
 
 
 class Writer:
-    """Keeps entries; its threads begin with the first of them. Make one in each process."""
+    """Stores entries. Its threads start with the first one. Make one writer in each process."""
 
     def __init__(
         self,
@@ -108,15 +108,16 @@ class Writer:
         self._expected, self._patience, self._gathers = 1, 0.0, False
         self._chain: Chain | None = None
         self._down: str | None = None
-        # When the writer's thread last went on to something, and when it last kept or looked.
+        # When the writer's thread last began a step, and last wrote to or checked the database.
         self._at = time.monotonic()
         self._looked_at = -_IDLE_SECONDS
         self._looked = threading.Event()
 
     @property
     def down(self) -> str | None:
-        """Why nothing can be kept now, if so. From the first question on, the writer looks after
-        the database also while nothing is to be kept.
+        """Why nothing can be stored now; None if it can.
+
+        After the first call the writer also checks the database while there is nothing to store.
         """
         if not self._looked.is_set():
             with self._turn:
@@ -128,7 +129,7 @@ class Writer:
 
     @property
     def clock(self) -> str | None:
-        """How far decisions of this process are dated ahead of the clock, if it was set back."""
+        """If the clock was set back: how far this process's decisions are dated ahead of it."""
         ahead_ms = self._ids.newest_ms - now_ms()
         if ahead_ms < _AHEAD_MS:
             return None
@@ -137,16 +138,16 @@ class Writer:
 
     @property
     def runs(self) -> bool:
-        """Whether somebody may still be told: until a moment after the process's main thread."""
+        """Whether callers may still be notified; ends shortly after the main thread does."""
         if threading.main_thread().is_alive() and not self._closed.is_set():
             return True
         return self._thread is not None and self._thread.is_alive()
 
     def put(self, make: Callable[[Ids], Entry], told: Told) -> None:
-        """Hand over what `make` makes with ids that rise from one entry to the next.
+        """Queue the entry that `make` makes, with ids that rise from one entry to the next.
 
-        `told` is called once: with what became of it, or the error. Raises LedgerUnavailable at
-        once while nothing can be kept.
+        `told` is called once, with the result or the error. Raises LedgerUnavailable at once while
+        nothing can be stored.
         """
         if self._down is not None:
             raise LedgerUnavailable(self._down)
@@ -159,20 +160,20 @@ class Writer:
             self._all.set()
 
     def close(self) -> None:
-        """Commit what was handed over, close the chain and end the threads. Call `put` no more."""
+        """Commit all queued entries, close the chain, end the threads. Don't call `put` again."""
         self._closed.set()
         self._wake.set()
         if self._thread is not None:
             self._thread.join(LIMIT_SECONDS)
 
     def _begin(self) -> None:
-        """Start the threads, if they don't run yet."""
+        """Start the threads if they don't run yet."""
         if self._thread is None:
             threading.Thread(target=self._watch, name="ledger-clock", daemon=True).start()
-            # No daemon, as a thread of a server's may be, which passes it on: what was handed
-            # over is kept before the process ends.
+            # Explicitly no daemon (a daemon thread of a server would pass that on): queued entries
+            # are stored before the process ends.
             thread = threading.Thread(target=self._run, name="ledger", daemon=False)
-            thread.start()  # if it can't, the next request tries again
+            thread.start()  # if this raises, the next request tries again
             self._thread = thread
 
     def _run(self) -> None:
@@ -198,34 +199,33 @@ class Writer:
                 self._look()
             if now >= head_at and self._chain is not None:
                 head_at = now + HEAD_MS / 1000
-                self._aside(self._chain.write_head)
+                self._run_maintenance(self._chain.write_head)
             if now >= forget_at:
                 forget_at = now + _FORGET_SECONDS
-                self._aside(lambda: forget_keys(self._database))
+                self._run_maintenance(lambda: forget_keys(self._database))
         if self._chain is not None:
             self._chain.close()
 
     def _gather(self) -> None:
-        """Wait a moment until as many are there as are expected: a commit for all of them takes
-        little longer than for some.
+        """Wait a moment for the expected number of entries.
+
+        A commit of all of them takes little longer than of some.
         """
         self._all.clear()
-        self._gathers = True  # before it looks: who comes next sees it
+        self._gathers = True  # set before the check, so that the next `put` sees it
         if len(self._queue) < self._expected:
             self._all.wait(self._patience)
         self._gathers = False
 
     def _take(self) -> list[_Waiting]:
-        """The entries of the next transaction; a key of a caller stands once among them, and their
-        ids rise.
-        """
+        """Take the entries of the next transaction: their ids rise, and each key occurs once."""
         taken: list[_Waiting] = []
         keys = set()
         decisions = size = 0
         newest = b""
         while self._queue and decisions < MOST_DECISIONS and size < _MOST_BYTES:
             waiting = self._queue.popleft()
-            if waiting.told:  # it waited too long
+            if waiting.told:  # it timed out
                 continue
             key = waiting.entry.key
             records = waiting.entry.records
@@ -242,14 +242,14 @@ class Writer:
         return taken
 
     def _commit(self, batch: Sequence[_Waiting]) -> None:
-        """Keep a batch and tell everybody."""
+        """Store a batch and notify all its callers."""
         began = time.perf_counter()
         try:
             outcomes: Sequence[Outcome] = self._kept([each.entry for each in batch])
         except LedgerError as error:
             self._lose(error)
             outcomes = [error] * len(batch)
-        except Exception as error:  # the thread must outlive whatever a driver can raise
+        except Exception as error:  # the thread must survive any error of a driver
             log.exception("the ledger's writer failed")
             self._lose(LedgerUnavailable(type(error).__name__))
             outcomes = [LedgerUnavailable("the ledger's writer failed")] * len(batch)
@@ -280,18 +280,18 @@ class Writer:
         chain = self._chain_for(entries)
         try:
             return chain.append(entries)
-        # What no text can hold fails before a database sees it.
+        # Text that can't be encoded fails before the database sees it.
         except (RecordRefused, KeyInUse, UnicodeError, OverflowError) as error:
             if len(entries) == 1:
                 if isinstance(error, KeyInUse):
                     return [error]
                 log.error("a decision was refused by the ledger's database: %s", error)
                 return [RecordRefused(first_line(error))]
-        # One of them fails its own request, and no other's. In their order, which is that of ids.
+        # Store them one by one, in the order of ids: a bad entry fails only its own request.
         return [outcome for entry in entries for outcome in self._kept([entry])]
 
     def _chain_for(self, entries: Sequence[Entry]) -> Chain:
-        """The chain that goes on with entries: a new one if there is none that can."""
+        """Return the chain for entries; open a new one if the current one can't take them."""
         first = next((record for entry in entries for record in entry.records), None)
         if self._chain is not None and first is not None and not self._chain.follows(first):
             log.warning(SET_BACK)
@@ -303,11 +303,11 @@ class Writer:
         return self._chain
 
     def _lose(self, error: LedgerError) -> None:
-        """Nothing can be kept now."""
+        """Mark the ledger as unavailable, and refuse all waiting entries."""
         self._refuse_waiting(self._go_down(error))
 
     def _go_down(self, error: LedgerError) -> str:
-        """Have who comes told at once that nothing can be kept, and why."""
+        """Mark the ledger as unavailable, so that `put` refuses at once. Returns why."""
         if self._down is None:
             log.error("the ledger is unavailable: %s", error)
         self._down = why = first_line(error)
@@ -318,7 +318,7 @@ class Writer:
             self._queue.popleft().tell(LedgerUnavailable(why))
 
     def _look(self) -> None:
-        """Learn whether a database can be written to, to which nothing is written now."""
+        """Check whether the database can be written to, while nothing is written."""
         try:
             self._database.expect_writable()
             if self._chain is None:
@@ -327,7 +327,7 @@ class Writer:
         except LedgerError as error:
             self._lose(error)
         except Exception:  # as above
-            log.exception("the ledger's writer failed to look after its database")
+            log.exception("the ledger's writer failed to check its database")
         self._note_look()
 
     def _note_look(self) -> None:
@@ -335,7 +335,7 @@ class Writer:
         self._looked.set()
 
     def _try_again(self) -> None:
-        self._refuse_waiting(self._down or "")  # who came just before it went down
+        self._refuse_waiting(self._down or "")  # entries queued just before it went down
         try:
             if self._chain is None:
                 self._kept([])
@@ -349,39 +349,39 @@ class Writer:
             self._down = None
             log.warning("the ledger is available again")
 
-    def _aside(self, what: Callable[[], object]) -> None:
-        """Do what no request waits for; what fails is done another time."""
+    def _run_maintenance(self, task: Callable[[], object]) -> None:
+        """Run a task that no request waits for. A failure is logged; a later run tries again."""
         try:
-            what()
+            task()
         except LedgerError as error:
             log.error("the ledger: %s", error)
 
     def _note_clock(self, was_set_back: bool) -> bool:
-        """Say once that the clock was set back, and once that it is no longer so."""
-        told = self.clock
-        if told and not was_set_back:
-            log.warning("the clock %s", told)
-        if was_set_back and not told:
+        """Log once that the clock was set back, and once that it has caught up."""
+        set_back = self.clock
+        if set_back and not was_set_back:
+            log.warning("the clock %s", set_back)
+        if was_set_back and not set_back:
             log.warning("the clock has caught up with the newest decision")
-        return told is not None
+        return set_back is not None
 
     def _watch(self) -> None:
-        """Let nobody wait longer than the limit, even for a database that never answers."""
+        """Refuse entries that waited longer than the limit, even if the database never answers."""
         set_back = False
         while not self._closed.wait(LOOK_SECONDS):
             set_back = self._note_clock(set_back)
-            until = time.monotonic() - LIMIT_SECONDS
+            overdue = time.monotonic() - LIMIT_SECONDS
             keys = set()
             why = f"no commit within {LIMIT_SECONDS:.0f} s"
             for waiting in (*self._batch, *_snapshot(self._queue)):
-                if waiting.since > until:
+                if waiting.since > overdue:
                     break
                 key = waiting.entry.key
                 same = key is not None and key[:2] in keys
                 waiting.tell(KeyInUse(why) if same else LedgerUnavailable(why))
-                # It is the database, and not how much there is to keep. The writer sees whether it
-                # still is so, once it is free.
-                if self._at <= until:
+                # The writer is stuck, so it is the database, not the load. Once it is free again,
+                # the writer checks whether that is still so.
+                if self._at <= overdue:
                     self._go_down(LedgerUnavailable(why))
                 if key is not None:
                     keys.add(key[:2])
@@ -391,5 +391,5 @@ def _snapshot(queue: deque[_Waiting]) -> list[_Waiting]:
     while True:
         try:
             return list(queue)
-        except RuntimeError:  # it changed meanwhile
+        except RuntimeError:  # it changed during the copy
             continue

@@ -1,4 +1,4 @@
-"""A loan as the ledger keeps it: compact JSON of a bounded size."""
+"""A loan as the ledger stores it: compact JSON of bounded size."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ import re
 
 import msgspec
 
-# Of one loan as it is kept. Releases before kept whatever a request could hold: 5 MB.
+# Of one stored loan. Older releases stored up to 5 MB, the limit of a request.
 MAX_LOAN_BYTES = 64_000
 LOAN_EXPECTED = f"at most {MAX_LOAN_BYTES:,} bytes of compact JSON"
 _TEXT_OR_SPACE = re.compile(rb'("[^"\\]*(?:\\.[^"\\]*)*")|[ \t\n\r]+', re.DOTALL)
 
 
 def compact(content: bytes) -> bytes:
-    """JSON without the whitespace between its values; each value stays as it is spelled."""
+    """Remove the whitespace between JSON values; each value stays as it is spelled."""
     words = content.split(None, 1)
-    if len(words) == 1:  # whitespace stands at the ends alone, if anywhere
+    if len(words) == 1:  # no whitespace, except at the ends
         return words[0]
     try:
         return msgspec.json.format(content, indent=-1)
@@ -24,5 +24,5 @@ def compact(content: bytes) -> bytes:
 
 
 def size_in_bytes(text: str) -> int:
-    """How many bytes a text has in UTF-8."""
+    """Return the size of a text in UTF-8, in bytes."""
     return len(text) if text.isascii() else len(text.encode())

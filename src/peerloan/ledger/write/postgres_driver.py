@@ -1,4 +1,4 @@
-"""The writer's statements in PostgreSQL."""
+"""The writer's driver for PostgreSQL."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _CLAIM = (
     f"INSERT INTO idempotency_keys ({KEY_COLUMNS}) SELECT * FROM "  # noqa: S608
     f"unnest(%s::text[], %s::text[], %s::bigint[], %s::bytea[], %s::bytea[]) {CLAIM}"
 )
-# The lock that a session, or a transaction in one that is shared, holds: its own sign.
+# A lock that identifies a session, or a transaction of a shared session.
 _LOCK = "SELECT pg_advisory_lock(%s, %s)"
 _TRY = "SELECT pg_try_advisory_xact_lock(%s, %s)"
 _END_SECONDS, _LOOK_SECONDS = 2.0, 0.05
@@ -38,19 +38,21 @@ _LAST = (
     "WHERE id >= %s AND chain = %s ORDER BY id DESC LIMIT 1) AS newest ON true"
 )
 _COPY = f"COPY decisions ({','.join(COLUMNS)}) FROM STDIN (FORMAT binary)".encode()
-# What stands in them, in binary; an id's 16 bytes are what PostgreSQL's own type has.
+# Their binary types. An id's 16 bytes are the same as those of PostgreSQL's uuid.
 _TYPES = (
     *("bytea", "int8", "int4", "int8", "int4"),
     *("text", "text", "text", "text", "text", "text"),
     *("float8", "float8", "bool", "int2", "text", "text", "bytea", "bytea", "bytea"),
 )
-# A COPY that was begun, and what ends it.
+# A COPY in progress, and what ends it.
 _Begun = tuple[psycopg.Copy, contextlib.ExitStack]
 
 
 class _Session(NamedTuple):
-    """What a connection to PostgreSQL is known by there: the numbers of a lock that it alone takes,
-    and whether the server's session is other clients' too.
+    """The identity of a connection to PostgreSQL.
+
+    The numbers of an advisory lock that it alone takes, and whether a pooler shares the server's
+    session with other clients.
     """
 
     first: int
@@ -59,24 +61,24 @@ class _Session(NamedTuple):
 
 
 def connect(database: Database) -> Postgres:
-    """A connection for a writer; raises LedgerUnavailable."""
+    """Open a connection for a writer. Raises LedgerUnavailable."""
     with _postgres_errors():
-        # A new one: what is kept may lead to where the one before was lost.
+        # A new one: pooled connections may lead to the server where the previous one was lost.
         database.renew()
         pooled = database.engine.raw_connection()
         driver: Any = pooled.driver_connection
-        # For good: who comes after must not find it in this state, however this one ends.
+        # Detached for good, so that the pool never hands it out in this state.
         pooled.detach()
         return Postgres(driver) if driver.beginning is None else Shared(driver)
 
 
 class Postgres:
-    """PostgreSQL: COPY, which is a transaction by itself where nothing else is written."""
+    """PostgreSQL by COPY, which is a transaction of its own if nothing else is written."""
 
     def __init__(self, connection: Limited) -> None:
         self._connection = connection
         connection.autocommit = True
-        # The writer looks at its clock itself: what takes longer may still be done.
+        # No time limit: the writer has its own, and a slow statement may still succeed.
         connection.limit = None
         lock = secrets.randbits(31), secrets.randbits(31)
         self.session: tuple[Any, ...] = _Session(*lock, shared=connection.beginning is not None)
@@ -84,20 +86,20 @@ class Postgres:
         self._sign(lock)
 
     def _sign(self, lock: tuple[int, int]) -> None:
-        """Have the server know this connection by a lock."""
+        """Take the lock that identifies this connection on the server."""
         self._connection.execute(_LOCK, lock)
 
     def end(self, session: tuple[Any, ...]) -> None:
-        # It goes on with what it was told, and would commit it, until it notices that nobody
-        # listens. A session that is shared may be another's by now: that one is waited for.
+        # The server's session goes on, and would commit, until it notices that the client is gone.
+        # A shared session may serve another client by now: wait for it instead of ending it.
         *lock, shared = session
         with _postgres_errors():
             if not shared and self._connection.beginning is None:
                 self._connection.execute(_END, lock)
-            until = time.monotonic() + _END_SECONDS
+            deadline = time.monotonic() + _END_SECONDS
             while not self._is_free(lock):
-                if time.monotonic() >= until:
-                    raise LedgerUnavailable("the connection before has not ended yet")
+                if time.monotonic() >= deadline:
+                    raise LedgerUnavailable("the previous connection has not ended yet")
                 time.sleep(_LOOK_SECONDS)
 
     def _is_free(self, lock: Sequence[int]) -> bool:
@@ -109,7 +111,7 @@ class Postgres:
             self._connection.execute("BEGIN")
 
     def claim(self, claims: Sequence[Claim]) -> set[tuple[str, str]]:
-        # In one order everywhere: else two writers could each hold what the other wants.
+        # Sorted, so that two writers can't deadlock.
         claims = sorted(claims)
         with _postgres_errors():
             return set(
@@ -139,7 +141,7 @@ class Postgres:
         row = None
         with _postgres_errors(), copying:
             write = copy.write_row
-            # It adds the first ones while the next are still made.
+            # The server stores the first rows while the next are still made.
             for row in rows:
                 write(row)
         return row
@@ -158,7 +160,7 @@ class Postgres:
     def _end_begun(self) -> None:
         if self._begun is not None:
             (_, copying), self._begun = self._begun, None
-            copying.close()  # with no row, so that nothing is done
+            copying.close()  # without a row, so that nothing is stored
 
     def commit(self) -> None:
         with _postgres_errors():
@@ -173,10 +175,10 @@ class Postgres:
     insert_alone = insert
 
     def last(self, chain: int, from_id: bytes) -> tuple[bytes, int, bytes] | None:
-        found = self._ask(_LAST, (UUID(bytes=from_id), chain))
-        read_only, *newest = cast(Row, found)
+        row = self._ask(_LAST, (UUID(bytes=from_id), chain))
+        read_only, *newest = cast(Row, row)
         if read_only:
-            # A standby may not have all that it was sent yet, and show it once it is promoted.
+            # A standby may lack records that were already sent to it.
             raise LedgerUnavailable("the server is read-only")
         return None if newest[0] is None else (newest[0].bytes, newest[1], newest[2])
 
@@ -186,21 +188,23 @@ class Postgres:
 
 
 class Shared(Postgres):
-    """PostgreSQL through a pooler, which may give each transaction another session: each sets what
-    it needs, and holds the connection's lock, so that who comes after can wait for its end.
+    """PostgreSQL through a pooler, which may give each transaction another session.
+
+    Each transaction sets what it needs and holds the connection's lock, so that the next connection
+    can wait for its end.
     """
 
     def _sign(self, lock: tuple[int, int]) -> None:
         signed = sql.SQL("SELECT pg_advisory_xact_lock({}, {})").format(*lock)
-        own = self._connection.beginning, signed.as_string(self._connection)
-        self._begin = "; ".join(("BEGIN", *map(str, own))).encode()
+        statements = self._connection.beginning, signed.as_string(self._connection)
+        self._begin = "; ".join(("BEGIN", *map(str, statements))).encode()
 
     def begin(self) -> None:
         with _postgres_errors():
             self._connection.execute(self._begin)
 
     def expect(self) -> None:
-        """A transaction would hold a session that others may need."""
+        """Do nothing: an open transaction would hold a session that others may need."""
 
     def insert_alone(self, rows: Iterable[Row]) -> Row | None:
         self.begin()
@@ -212,20 +216,20 @@ class Shared(Postgres):
         if self._connection.info.transaction_status != psycopg.pq.TransactionStatus.IDLE:
             return super()._ask(query, values)
         self.begin()
-        found = super()._ask(query, values)
+        row = super()._ask(query, values)
         self.commit()
-        return found
+        return row
 
 
 class _postgres_errors:  # noqa: N801
-    """PostgreSQL's errors as the ledger's."""
+    """Translates PostgreSQL's errors to the ledger's."""
 
     def __enter__(self) -> None:
         pass
 
     def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
         if isinstance(error, psycopg.errors.LockNotAvailable):
-            # Nothing but a key is ever waited for while decisions are written.
+            # While decisions are written, only an idempotency key can be locked.
             raise KeyInUse(first_line(error)) from error
         if isinstance(error, psycopg.DataError | psycopg.IntegrityError):
             raise RecordRefused(first_line(error)) from error

@@ -1,4 +1,4 @@
-"""The reasons of many loans as the ledger keeps them."""
+"""Encodes the reasons of many loans as the ledger stores them."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class ReasonTexts:
         ]
 
     def of_keys(self, keys: Sequence[ReasonKey]) -> list[str]:
-        """Each reason by itself."""
+        """Encode each reason by itself."""
         # The cache takes 0.0 and −0.0 for one key; in JSON they are two.
         return [(self._cached if key.value != 0 else self._encode)(key) for key in keys]
 

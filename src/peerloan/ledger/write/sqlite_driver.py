@@ -1,4 +1,4 @@
-"""The writer's statements in SQLite."""
+"""The writer's driver for SQLite."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from peerloan.ledger.write.driver import CLAIM, KEY_COLUMNS, Claim, Row
 from peerloan.ledger.write.entries import Key
 
 _CLAIM = f"INSERT INTO idempotency_keys ({KEY_COLUMNS}) VALUES (?,?,?,?,?) {CLAIM}"  # noqa: S608
-# Rows of one statement: it is kept prepared, and lets other threads run only once. A service has
-# some tens of them to write, a book thousands.
+# Rows of one statement, which stays prepared and releases the interpreter lock once. A service
+# writes tens of rows at a time, a book thousands.
 _FEW, _MANY = 64, 1_600
-# One prepared for each number of rows would take 7 MB in each worker: beyond a few, numbers are
-# rounded up to a multiple of this.
+# A prepared statement for each number of rows would take 7 MB in each worker. So numbers above this
+# are rounded up to a multiple of it.
 _STEP = 8
 
 
 class Sqlite:
-    """SQLite: one statement for many rows, and the commit with it where nothing else is written."""
+    """SQLite by one statement for many rows, which commits itself if nothing else is written."""
 
     def __init__(self, database: Database) -> None:
         database.expect_writable()
@@ -37,7 +37,7 @@ class Sqlite:
         self.session = ()
 
     def end(self, session: tuple[Any, ...]) -> None:
-        """It ended with its connection, in this process."""
+        """Do nothing: the transaction ended with its connection, in this process."""
 
     def begin(self) -> None:
         with self._errors:
@@ -57,21 +57,21 @@ class Sqlite:
 
     def claimed(self, key: Key) -> tuple[bytes, bytes]:
         with self._errors:
-            found: tuple[bytes, bytes] = self._connection.execute(
+            claim: tuple[bytes, bytes] = self._connection.execute(
                 "SELECT request, decisions FROM idempotency_keys WHERE caller = ? AND key = ?",
                 (key.caller, key.key),
             ).fetchone()
-            return found
+            return claim
 
     def insert(self, rows: Iterable[Row]) -> Row | None:
         rows = list(rows)
         with self._errors:
             at = 0
-            while some := rows[at : at + (_MANY if len(rows) - at >= _MANY else _FEW)]:
-                at += len(some)
-                room = len(some) if len(some) <= _STEP else -(-len(some) // _STEP) * _STEP
-                flat = [value for row in some for value in row]
-                flat += [None] * ((room - len(some)) * len(COLUMNS))
+            while part := rows[at : at + (_MANY if len(rows) - at >= _MANY else _FEW)]:
+                at += len(part)
+                room = len(part) if len(part) <= _STEP else -(-len(part) // _STEP) * _STEP
+                flat = [value for row in part for value in row]
+                flat += [None] * ((room - len(part)) * len(COLUMNS))
                 self._connection.execute(_insertion(room), flat)
         return rows[-1] if rows else None
 
@@ -94,16 +94,16 @@ class Sqlite:
         return last
 
     def expect(self) -> None:
-        """Nobody else could write then."""
+        """Do nothing: an open write transaction would block all other writers."""
 
     def last(self, chain: int, from_id: bytes) -> tuple[bytes, int, bytes] | None:
         with self._errors:
-            found: tuple[bytes, int, bytes] | None = self._connection.execute(
+            newest: tuple[bytes, int, bytes] | None = self._connection.execute(
                 "SELECT id, seq, mac FROM decisions WHERE id >= ? AND chain = ? "
                 "ORDER BY id DESC LIMIT 1",
                 (from_id, chain),
             ).fetchone()
-            return found
+            return newest
 
     def close(self) -> None:
         self._pooled.invalidate()
@@ -111,14 +111,14 @@ class Sqlite:
 
 @cache
 def _insertion(room: int) -> str:
-    """A statement with room for so many rows; one without an id is no row."""
+    """Return an INSERT with room for this many rows; rows without an id are skipped."""
     row = f"({','.join('?' * len(COLUMNS))})"
     rows = f"(VALUES {','.join([row] * room)}) WHERE column{COLUMNS.index('id') + 1} IS NOT NULL"
     return f"INSERT INTO decisions ({','.join(COLUMNS)}) SELECT * FROM {rows}"  # noqa: S608
 
 
 class _SqliteErrors:
-    """SQLite's errors as the ledger's, with the file's name."""
+    """Translates SQLite's errors to the ledger's, with the file's name."""
 
     def __init__(self, file: Path) -> None:
         self._file = file

@@ -1,4 +1,4 @@
-"""Events as CloudEvents 1.0, by its SDK, which who only reads them does without."""
+"""Makes CloudEvents 1.0 with their SDK. Apart from `events`, which works without the SDK."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SOURCE = "/peerloan/monitor"
 def cloud_event(
     event_id: str, kind: str, subject: str, time_ms: int, data: Mapping[str, Any]
 ) -> str:
-    """An event in JSON; `time_ms` is in milliseconds since 1970."""
+    """Return an event as JSON; `time_ms` is in milliseconds since 1970."""
     attributes = {
         "id": event_id,
         "source": SOURCE,

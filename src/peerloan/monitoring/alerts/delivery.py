@@ -1,9 +1,9 @@
-"""Telling events: to the log, a webhook and a command, each at least once.
+"""Delivers events to the log, a webhook and a command, each at least once.
 
-An event is marked as told after it was; who is told twice knows it by its id. Each channel has its
-events in the order in which they fell due, and its turn ends with the first that can't be told,
-which waits longer than those behind it: a receiver that is away costs one try a turn, and an event
-that it never takes holds up no other.
+An event is marked as delivered afterwards, so it may come twice; its id is the same then. A channel
+gets its events in the order in which they are due. Its turn ends with the first failure, and that
+event then waits longer than those behind it. So a receiver that is down costs one try a turn, and
+an event that it never accepts delays no other.
 """
 
 from __future__ import annotations
@@ -39,30 +39,31 @@ from peerloan.errors import PeerLoanError
 from peerloan.monitoring.config import PlanError, Tell, Webhook
 
 log = logging.getLogger(__name__)
-# Each for a whole call, however slowly it goes on.
+# Time limits of a whole call, however slowly it proceeds.
 WEBHOOK_SECONDS, COMMAND_SECONDS = 10.0, 60.0
-# Of what a command says of its fault.
+# Of a command's standard error.
 _MAX_STDERR_BYTES = 4_096
-# The first wait after a failure, the longest, and how long it is tried at all.
+# First and longest wait after a failure, and when to give up.
 _FIRST_MS, _LONGEST_MS, _GIVEN_UP_MS = 30_000, 3_600_000, 7 * DAY_MS
-# Structured: the whole event is one JSON object.
+# Structured mode: the whole event is one JSON object.
 _MEDIA_TYPE = "application/cloudevents+json; charset=UTF-8"
-# Of a channel in a turn; the next one goes on.
+# Limits of a channel in one turn; the next turn continues.
 _AT_ONCE, _TURN_SECONDS = 500, 60.0
 
 
 class NotTold(PeerLoanError):
-    """Why an event could not be told; nothing secret."""
+    """Why an event could not be delivered, without secrets."""
 
 
 def deliver_due(
     database: Database, tell: Tell, now_ms: int, go_on: Callable[[], None] = lambda: None
 ) -> None:
-    """Tell what is due (`now_ms` in milliseconds since 1970); what fails is tried again later, for
-    a week. `go_on` is called before each event, and may raise to end the turn. Raises
-    LedgerUnavailable.
+    """Deliver the events that are due (`now_ms` in milliseconds since 1970).
+
+    A failed delivery is tried again later, for a week. `go_on` is called before each event, and may
+    raise to end the turn. Raises LedgerUnavailable.
     """
-    channels: dict[str, Callable[[str, str], None]] = {"log": lambda _, event: _say(event)}
+    channels: dict[str, Callable[[str, str], None]] = {"log": lambda _, event: _log(event)}
     if (webhook := tell.webhook) is not None:
         channels["webhook"] = lambda event_id, event: _post(webhook, event_id, event, now_ms)
     if (command := tell.command) is not None:
@@ -71,13 +72,16 @@ def deliver_due(
         due = select(deliveries.c.channel).where(deliveries.c.next_ms <= now_ms).distinct()
         waiting = connection.execute(due).scalars().all()
     for channel in waiting:
-        until = time.monotonic() + _TURN_SECONDS
+        deadline = time.monotonic() + _TURN_SECONDS
         for row in _due(database, channel, now_ms):
             go_on()
             if channel not in channels:
-                log.warning("%s: is told to the %s no longer", row.id, channel)
+                log.warning("%s: not delivered, the %s is not set any more", row.id, channel)
                 _mark(database, row, next_ms=None, fault="no longer told")
-            elif not _told(database, row, channels[channel], now_ms) or time.monotonic() > until:
+            elif (
+                not _deliver(database, row, channels[channel], now_ms)
+                or time.monotonic() > deadline
+            ):
                 break
 
 
@@ -96,10 +100,10 @@ def _due(database: Database, channel: str, now_ms: int) -> Sequence[Any]:
         return connection.execute(rows).all()
 
 
-def _told(database: Database, row: Any, tell: Callable[[str, str], None], now_ms: int) -> bool:
-    """Tell an event, and mark what came of it."""
+def _deliver(database: Database, row: Any, send: Callable[[str, str], None], now_ms: int) -> bool:
+    """Deliver an event and mark the result. Returns whether it was delivered."""
     try:
-        tell(row.id, row.content)
+        send(row.id, row.content)
     except NotTold as error:
         _put_off(database, row, now_ms, str(error))
         return False
@@ -108,16 +112,18 @@ def _told(database: Database, row: Any, tell: Callable[[str, str], None], now_ms
 
 
 def _put_off(database: Database, row: Any, now_ms: int, fault: str) -> None:
-    """Try an event again later, each time later; or give up."""
+    """Schedule the next try, each time later; give up after a week."""
     if now_ms - row.time_ms > _GIVEN_UP_MS:
-        log.error("%s: given up after a week, the %s: %s", row.id, row.channel, fault)
+        log.error(
+            "%s: given up after a week, delivery to the %s failed: %s", row.id, row.channel, fault
+        )
         _mark(database, row, next_ms=None, attempts=row.attempts + 1, fault=f"given up: {fault}")
         return
     wait = min(_FIRST_MS * 2 ** min(row.attempts, 20), _LONGEST_MS)
-    # So that many who wait for the same receiver do not come back at once.
+    # Jitter: many senders must not come back to a receiver at once.
     wait = int(wait * random.uniform(0.8, 1.2))  # noqa: S311
     log.warning(
-        "%s: could not be told to the %s, next in %d s: %s",
+        "%s: could not be delivered to the %s, next try in %d s: %s",
         row.id,
         row.channel,
         wait // 1000,
@@ -132,15 +138,16 @@ def _mark(database: Database, row: Any, **values: Any) -> None:
         connection.execute(update(deliveries).filter_by(**key).values(**values))
 
 
-def _say(event: str) -> None:
-    found = msgspec.json.decode(event)
-    data = msgspec.json.encode(found["data"]).decode()
-    log.warning("event %s %s of %s: %s", found["id"], found["type"], found["subject"], data)
+def _log(event: str) -> None:
+    content = msgspec.json.decode(event)
+    data = msgspec.json.encode(content["data"]).decode()
+    log.warning("event %s %s of %s: %s", content["id"], content["type"], content["subject"], data)
 
 
 def signature(secret: bytes, event_id: str, timestamp: str, body: bytes) -> str:
-    """What a receiver finds in `webhook-signature`: HMAC-SHA-256 over id, time and body, as the
-    Standard Webhooks have it.
+    """Return the header `webhook-signature`: HMAC-SHA-256 of id, time and body.
+
+    Source: Standard Webhooks.
     """
     signed = b".".join((event_id.encode(), timestamp.encode(), body))
     return "v1," + base64.b64encode(hmac.digest(secret, signed, hashlib.sha256)).decode()
@@ -148,19 +155,19 @@ def signature(secret: bytes, event_id: str, timestamp: str, body: bytes) -> str:
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
     def redirect_request(self, *_: Any) -> None:
-        """What is signed for one address goes to no other."""
+        """Follow no redirection: what is signed for one address goes to no other."""
 
 
 class _Call:
-    """A call over HTTP that ends in time: its connections are closed when the time is over."""
+    """An HTTP call with a time limit: its connections are closed when the time is over."""
 
     def __init__(self) -> None:
         self._opened: list[http.client.HTTPConnection] = []
         self._result: list[int | Exception] = []
 
     def status(self, request: urllib.request.Request) -> int:
-        """The answer's status; raises what urllib does, or TimeoutError."""
-        # A time limit of a socket is one for each of its reads, and none for a name's look-up.
+        """Return the response's status. Raises what urllib does, or TimeoutError."""
+        # A socket's timeout applies to each read, and not to name resolution.
         thread = threading.Thread(target=self._open, args=(request,), name="webhook", daemon=True)
         thread.start()
         thread.join(WEBHOOK_SECONDS)
@@ -179,7 +186,7 @@ class _Call:
         try:
             with opener.open(request, timeout=WEBHOOK_SECONDS) as answer:
                 self._result.append(answer.status)
-        except Exception as error:  # for the thread that waits
+        except Exception as error:  # raised in the waiting thread
             self._result.append(error)
 
     def _connection(self, kind: Any, host: str, **options: Any) -> http.client.HTTPConnection:
@@ -235,8 +242,8 @@ def _post(webhook: Webhook, event_id: str, event: str, now_ms: int) -> None:
 
 
 def _run(command: tuple[str, ...], event: str) -> None:
-    """Run a command; one that takes too long is ended, with whatever it started."""
-    # A file, since a pipe stays open for as long as any process that the command left behind.
+    """Run a command. If it takes too long, kill it with its child processes."""
+    # A file: a pipe would stay open as long as any process that the command left behind.
     with tempfile.TemporaryFile() as errors:
         try:
             process = subprocess.Popen(  # noqa: S603  the user's own, and no shell

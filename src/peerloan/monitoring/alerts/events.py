@@ -1,4 +1,4 @@
-"""Events: what there was to tell, to whom it still has to be told, and who has taken note of it."""
+"""Events: stores them, their pending deliveries, and their acknowledgements."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ ENDED = "org.peerloan.alarm.ended"
 MADE = "org.peerloan.answer.made"
 REFUSED = "org.peerloan.answer.refused"
 PROMOTED = "org.peerloan.answer.promoted"
-# Letters of what is said of an event.
+# Characters of an acknowledgement's reason.
 MAX_WHY = 1_000
 WHY_EXPECTED = f"text of 1 to {MAX_WHY:,} characters, without control characters"
 _ids = Ids()
@@ -34,11 +34,11 @@ class NoEvent(LedgerError):
 
 
 class Acknowledged(LedgerError):
-    """Somebody has taken note of the event before."""
+    """The event was acknowledged before."""
 
 
 class Acknowledgement(NamedTuple):
-    """Who has taken note of an event, when (milliseconds since 1970), and what they say of it."""
+    """Who acknowledged an event, when (milliseconds since 1970), and why."""
 
     who: str
     time_ms: int
@@ -46,7 +46,7 @@ class Acknowledgement(NamedTuple):
 
 
 class Event(NamedTuple):
-    """An event: its number, which rises; its id; itself in JSON; and who has taken note of it."""
+    """An event: its number, which rises, its id, its JSON, and its acknowledgement."""
 
     number: int
     id: str
@@ -62,11 +62,12 @@ def put(
     time_ms: int,
     channels: Sequence[str],
 ) -> str:
-    """Keep an event that is to be told to these channels, and return its id: all of it in the
-    transaction of the connection, and so together with what it tells of.
+    """Store an event and its deliveries to these channels. Returns its id.
+
+    Runs in the connection's transaction, and so together with the change that it reports.
     """
-    # Only who makes events has the library for it.
-    made = import_module("peerloan.monitoring.alerts.cloudevents")
+    # Imported here: only processes that make events need the SDK.
+    cloudevents = import_module("peerloan.monitoring.alerts.cloudevents")
     event_id = uuid7.text(_ids.new())
     number = connection.execute(
         insert(events)
@@ -74,7 +75,7 @@ def put(
             id=event_id,
             time_ms=time_ms,
             type=kind,
-            event=made.cloud_event(event_id, kind, subject, time_ms, data),
+            event=cloudevents.cloud_event(event_id, kind, subject, time_ms, data),
         )
         .returning(events.c.number)
     ).scalar_one()
@@ -89,7 +90,7 @@ def put(
 def page(
     database: Database, limit: int, before: int | None = None, only_open: bool = False
 ) -> list[Event]:
-    """At most so many events, the newest first, of those with numbers below `before`."""
+    """Return at most `limit` events with numbers below `before`, the newest first."""
     rows = select(events).order_by(events.c.number.desc()).limit(limit)
     if before is not None:
         rows = rows.where(events.c.number < before)
@@ -100,16 +101,14 @@ def page(
 
 
 def is_why(why: object) -> bool:
-    """Whether this can be said of an event."""
+    """Return whether a text is valid as the reason of an acknowledgement."""
     return isinstance(why, str) and 0 < len(why) <= MAX_WHY and not has_control(why)
 
 
 def acknowledge(database: Database, event_id: str, who: str, why: str) -> Event:
-    """Note that somebody has taken note of an event; raises NoEvent or Acknowledged: the first one
-    stands.
-    """
+    """Acknowledge an event. Raises NoEvent, or Acknowledged: the first acknowledgement stands."""
     try:
-        # Not every text can be asked for in every database.
+        # Some databases fail on some texts, so only a UUID is looked up.
         event_id = str(UUID(event_id))
     except ValueError:
         raise NoEvent(f"{event_id}: no such event") from None
@@ -123,12 +122,12 @@ def acknowledge(database: Database, event_id: str, who: str, why: str) -> Event:
         row = connection.execute(select(events).where(own)).first()
     if row is None:
         raise NoEvent(f"{event_id}: no such event")
-    found = _event(row)
-    if not changed.rowcount and found.acknowledged is not None:
-        # Where nobody needs a token, callers have no name.
-        first = found.acknowledged.who or "somebody"
-        raise Acknowledged(f"{event_id}: {first} has taken note of it before")
-    return found
+    event = _event(row)
+    if not changed.rowcount and event.acknowledged is not None:
+        # Without tokens, callers have no name.
+        first = event.acknowledged.who or "somebody"
+        raise Acknowledged(f"{event_id}: was acknowledged before, by {first}")
+    return event
 
 
 def _event(row: Row[Any]) -> Event:

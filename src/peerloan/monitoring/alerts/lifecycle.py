@@ -1,7 +1,7 @@
-"""Alarms: a rule that speaks is an event when it begins, when it grows louder, and when it ends.
+"""The life of an alert: it makes an event when it begins, rises from "watch" to "act", and ends.
 
-It ends once its figure is a fifth nearer to calm than its limit: one that goes up and down about
-the limit is one alarm.
+It ends once its figure is a fifth closer to no drift than its limit (hysteresis). So a figure that
+moves up and down around the limit is one alert.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from peerloan.monitoring.alerts.rules import Spoken
 
 
 class Change(NamedTuple):
-    """An event's type, and what the rule said; of one that ended, what it had said is over."""
+    """An event's type and the alert; one that ended has no figures."""
 
     type: str
     spoken: Spoken
@@ -32,8 +32,10 @@ def sound(
     now_ms: int,
     channels: Sequence[str],
 ) -> list[Change]:
-    """Keep which rules speak of a version (its number, and its name), and put what changed into
-    events that tell of the window. `lingering` would speak still if they had spoken before.
+    """Update the active alerts of a version (its number and name), and store events of the changes.
+
+    `spoken` are the alerts that fire now. `lingering` are those that persist if they were active
+    before. `window` becomes part of the events.
     """
     number, name = version
     own = alarms.c.version == number
@@ -62,9 +64,9 @@ def sound(
 
 
 def speaking(connection: Connection) -> dict[int, list[Spoken]]:
-    """What speaks now, by version (its number); without figures."""
-    found: dict[int, list[Spoken]] = {}
+    """Return the active alerts by version number, without figures."""
+    active: dict[int, list[Spoken]] = {}
     for row in connection.execute(select(alarms)):
-        own = Spoken(row.rule, row.level, row.about, None, None)
-        found.setdefault(row.version, []).append(own)
-    return found
+        alert = Spoken(row.rule, row.level, row.about, None, None)
+        active.setdefault(row.version, []).append(alert)
+    return active

@@ -1,8 +1,8 @@
-"""What figures are worth a word: the conventions of the field, as rules.
+"""The rules that fire alerts, by the conventions of the field.
 
-A rule begins to speak only where its figure lies beyond the limit and chance alone does not explain
-that: a small window speaks less, and many features that are looked at together speak no more often.
-Who `eased` it asks whether it goes on.
+A rule fires only if its figure is beyond the limit and chance alone does not explain that. So small
+windows fire less often, and many features together do not fire more often. With `eased`, a rule
+returns whether an active alert persists (hysteresis).
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from peerloan.stats.psi import Psi
 
 Level = Literal["watch", "act"]
 VOLUME = "volume-drop"
-# A rule takes chance for the cause as long as a figure would be so far off in more than this share
-# of windows without it: it is looked at again and again.
+# Significance level of a rule: the share of windows without drift in which it may fire. It is
+# small, since the rules are evaluated again and again.
 WRONG = 0.001
 _EASE = 0.8
 
@@ -34,17 +34,18 @@ class Rules(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     psi_watch: Annotated[float, Meta(gt=0)] = 0.10
     psi_act: Annotated[float, Meta(gt=0)] = 0.25
-    # Of a feature's loans.
+    # Share of a feature's loans.
     new_levels: Annotated[float, Meta(gt=0, lt=1)] = 0.01
-    # Late loans, of those expected.
+    # Late loans, as a ratio to those expected.
     ratio_low: Annotated[float, Meta(gt=0, lt=1)] = 0.80
     ratio_high: Annotated[float, Meta(gt=1)] = 1.25
-    # Of the loans that windows before had on average, so many are gone.
+    # Missing share of the loans that previous windows had on average.
     volume_drop: Annotated[float, Meta(gt=0, lt=1)] = 0.50
 
     def eased(self) -> Rules:
-        """The limits within which a rule that speaks has to come to be silent again, whatever
-        chance explains: a fifth nearer to calm, so that a figure about a limit is one alarm.
+        """Return the limits at which an active alert ends: a fifth closer to no drift.
+
+        So a figure that moves around a limit is one alert. Chance plays no part in them.
         """
         return Rules(
             psi_watch=self.psi_watch * _EASE,
@@ -57,8 +58,9 @@ class Rules(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Spoken(NamedTuple):
-    """A rule that spoke: its name, how loud, of what, the figure, and the limit that it passed; of
-    one that is over, no figures.
+    """An alert: the rule's name, its level, what it is about, the figure, and the limit it passed.
+
+    An alert that has ended has no figures.
     """
 
     rule: str
@@ -71,8 +73,9 @@ class Spoken(NamedTuple):
 def of_drift(
     rules: Rules, features: Mapping[str, Psi], score: Psi, eased: bool = False
 ) -> Iterator[Spoken]:
-    """Features, and the probability, that have moved. So many features are looked at together, and
-    speak no more often for it (C. E. Bonferroni 1936).
+    """Yield alerts of features, and of the probability, that have drifted.
+
+    The level is Bonferroni-corrected (C. E. Bonferroni 1936), since many features are tested.
     """
     for name, each in features.items():
         wrong = 1 if eased else WRONG / len(features)
@@ -83,8 +86,9 @@ def of_drift(
 def of_levels(
     rules: Rules, shares: Mapping[str, Estimate], eased: bool = False
 ) -> Iterator[Spoken]:
-    """Features with more new levels than the limit; the shares' intervals are as wide as WRONG
-    asks for.
+    """Yield alerts of features with more new levels than the limit.
+
+    The intervals of the shares must have the level WRONG.
     """
     for name, share in shares.items():
         if (share.value if eased else share.low) > rules.new_levels:
@@ -97,8 +101,9 @@ def of_performance(
     expected: tuple[float, float] | None,
     eased: bool = False,
 ) -> Iterator[Spoken]:
-    """AUCs below the interval that the version was published with; the intervals are as wide as
-    WRONG asks for.
+    """Yield alerts of AUCs below the interval that the version was published with.
+
+    The intervals of the AUCs must have the level WRONG.
     """
     if expected is None:
         return
@@ -114,7 +119,7 @@ def of_performance(
 def of_calibration(
     rules: Rules, calibration: CalibrationFigures, eased: bool = False
 ) -> Iterator[Spoken]:
-    """More or fewer late loans than expected."""
+    """Yield an alert if there are more or fewer late loans than expected."""
     ratio = calibration.ratio
     sure = Estimate.of_ratio(calibration.late, calibration.expected, WRONG)
     if ratio.value < rules.ratio_low and (eased or sure.high < 1):
@@ -126,8 +131,9 @@ def of_calibration(
 def of_volume(
     rules: Rules, loans: int, before: Sequence[int], eased: bool = False
 ) -> Iterator[Spoken]:
-    """Fewer loans than in the windows before, on average, by more than numbers of loans differ by
-    chance (Poisson).
+    """Yield an alert if there are fewer loans than in the previous windows, on average.
+
+    The drop must be larger than chance explains (Poisson).
     """
     usual = sum(before) / len(before) if before else 0.0
     if not usual:

@@ -1,4 +1,4 @@
-"""The answers to drift: a challenger from matured outcomes, judged, and left to a person."""
+"""The response to drift: makes a challenger from matured outcomes and evaluates it."""
 
 from __future__ import annotations
 
@@ -52,18 +52,20 @@ from peerloan.worker.retraining.training_set import (
 )
 
 WHO = "monitor"
-# Of fewer late loans an interval says nothing about two versions that are alike.
+# Of fewer late loans an interval can't tell two similar versions apart.
 LEAST_HELD = 30
-# A caller whom no operator has named may have told at most this share of what is learnt from.
+# A caller whom no operator has named may have reported at most this share of the outcomes.
 MOST_OF_ONE = 0.5
-# Rules that one sentence names.
+# Rules that one sentence names at most.
 _NAMED = 3
 
 
 @dataclass(frozen=True)
 class Answered:
-    """What came of an answer. `reason` says why, in a sentence; a challenger that was made has a
-    version and a judgement, and was promoted or waits for a person.
+    """The result of a response.
+
+    `reason` says why, in a sentence. A challenger that was made has a version and a judgement, and
+    was promoted or waits for a person.
     """
 
     kind: Literal["made", "refused"]
@@ -76,7 +78,7 @@ class Answered:
     promoted: bool = False
 
     def as_json(self) -> dict[str, Any]:
-        """What an event tells of it."""
+        """Return the fields of an event about it."""
         judgement, leap = self.judgement, self.leap
         callers, deciders = self.callers, self.deciders
         return {
@@ -103,15 +105,15 @@ def answer(
     *,
     fast: bool = False,
 ) -> Answered | None:
-    """Do what the plan says where rules say "act" of the champion; None if that is nothing.
+    """Respond as the plan says when rules say "act" about the champion; None if nothing is due.
 
-    Take it from a job that may run for minutes: a version is retrained by the whole search of its
-    candidate, since the settings that suited the loans before need not suit those of now (`fast`
-    tries one setting, as `peerloan train --quick`). What is known `now_ms` (milliseconds since
-    1970) counts. The champion changes only if the plan says `promote`, the challenger is better and
-    does not leap, and never if callers would notice. Raises LedgerError or StoreFault.
+    It may run for minutes: retraining searches all settings of the candidate, since the old ones
+    need not suit the new loans (`fast` tries one setting, as `peerloan train --quick`). Outcomes
+    known at `now_ms` (milliseconds since 1970) count. The champion changes only if the plan says
+    `promote`, the challenger is better and does not leap, and no valid request would fail. Raises
+    LedgerError or StoreFault.
     """
-    acts = [each for each in spoken if each.level == "act"]
+    acts = [alert for alert in spoken if alert.level == "act"]
     if plan.answer == "notify" or not acts:
         return None
     try:
@@ -119,30 +121,30 @@ def answer(
         champion = _champion(plan, store, state, acts)
         with tempfile.TemporaryDirectory(prefix="peerloan-") as folder:
             definition = store.definition(champion.version)
-            found = collect(database, definition, plan, Path(folder), now_ms, progress)
-            older, newest = _enough(found, plan)
-            version = _made(plan, store, champion, older, fast, progress)
+            outcomes = collect(database, definition, plan, Path(folder), now_ms, progress)
+            older, newest = _split_if_enough(outcomes, plan)
+            version = _publish(plan, store, champion, older, fast, progress)
             progress("judging the challenger", 0.0)
             new = store.load(version)
             judgement = evaluate_challenger(store.load(champion.version), new, newest)
-            leaped = leap(_chosen(store, champion.version), new, newest)
+            leaped = leap(_last_chosen_by_person(store, champion.version), new, newest)
             progress("judging the challenger", 1.0)
         done = "recalibrated" if plan.answer == "recalibrate" else "trained"
         why = (
-            f"{_said(acts)}; {done} on {older.name} ({loans(found.learnt.loans)}, "
-            f"{found.learnt.late:,} late), "
-            f"{_told_by(found.callers.learnt)}; {verdict_sentence(judgement)}: "
-            f"{judgement.verdict}; {leaped.sentence()}{_left_out(found, plan)}"
+            f"{_describe(acts)}; {done} on {older.name} ({loans(outcomes.learnt.loans)}, "
+            f"{outcomes.learnt.late:,} late), "
+            f"{_reported_by(outcomes.callers.learnt)}; {verdict_sentence(judgement)}: "
+            f"{judgement.verdict}; {leaped.sentence()}{_left_out(outcomes, plan)}"
         )
-        whose = found.callers, found.deciders
+        whose = outcomes.callers, outcomes.deciders
         made = Answered("made", why, version, judgement, leaped, *whose)
-        return _put_forward(plan, store, state, made)
+        return _make_challenger(plan, store, state, made)
     except (_Refused, TrainingError, BookError, BundleError, StoreError) as error:
-        return Answered("refused", f"{_said(acts)}; {plan.answer} is refused: {error}")
+        return Answered("refused", f"{_describe(acts)}; {plan.answer} is refused: {error}")
 
 
 def _champion(plan: Plan, store: Store, state: State, acts: Sequence[Spoken]) -> Manifest:
-    """The version to answer for; raises _Refused, before anything is read."""
+    """Return the champion to respond for. Raises _Refused, before anything is read."""
     if state.champion is None:
         raise _Refused("there is no champion")
     if state.challenger is not None:
@@ -156,8 +158,8 @@ def _champion(plan: Plan, store: Store, state: State, acts: Sequence[Spoken]) ->
         others = list(dict.fromkeys(each.rule for each in acts if each.rule != "calibration"))
         if others:
             raise _Refused(
-                f"it helps where calibration alone is off, and {several(others)} "
-                f"{'speaks' if len(others) == 1 else 'speak'} too"
+                f"it helps only if calibration alone is off, but {several(others)} "
+                f"{'fires' if len(others) == 1 else 'fire'} too"
             )
     elif champion.candidate not in CANDIDATES:
         raise _Refused(
@@ -167,10 +169,10 @@ def _champion(plan: Plan, store: Store, state: State, acts: Sequence[Spoken]) ->
     return champion
 
 
-def _enough(found: Outcomes, plan: Plan) -> tuple[Book, Book]:
-    """What is learnt from, and what judges; raises _Refused if either holds too little."""
-    learnt, held, left_out = found.learnt, found.held, _left_out(found, plan)
-    if found.older is None or found.newest is None or learnt.late < LEAST_LATE:
+def _split_if_enough(outcomes: Outcomes, plan: Plan) -> tuple[Book, Book]:
+    """Return the books to train on and to evaluate on. Raises _Refused if one is too small."""
+    learnt, held, left_out = outcomes.learnt, outcomes.held, _left_out(outcomes, plan)
+    if outcomes.older is None or outcomes.newest is None or learnt.late < LEAST_LATE:
         raise _Refused(
             f"expected at least {LEAST_LATE} late loans to learn from, given {learnt.late:,} of "
             f"{learnt.loans:,}, beside {held.late:,} of the {held.loans:,} newest, which judge"
@@ -183,13 +185,16 @@ def _enough(found: Outcomes, plan: Plan) -> tuple[Book, Book]:
                 f"{count:,} of the {held.loans:,} newest{left_out}"
             )
     if plan.outcomes_from is None:
-        _refuse_one_caller(found)
-    return found.older, found.newest
+        _refuse_one_caller(outcomes)
+    return outcomes.older, outcomes.newest
 
 
-def _refuse_one_caller(found: Outcomes) -> None:
-    """Raise _Refused if a caller whom no operator has named told more than its share."""
-    for of_part, what in ((found.callers.learnt, "learn from"), (found.callers.held, "judge by")):
+def _refuse_one_caller(outcomes: Outcomes) -> None:
+    """Raise _Refused if a caller whom no operator has named reported too large a share."""
+    for of_part, what in (
+        (outcomes.callers.learnt, "learn from"),
+        (outcomes.callers.held, "judge by"),
+    ):
         loans_of_all = sum(each.loans for each in of_part.values())
         late_of_all = sum(each.late for each in of_part.values())
         for name, own in of_part.items():
@@ -197,49 +202,52 @@ def _refuse_one_caller(found: Outcomes) -> None:
             for count, whole, kind in parts:
                 if count > MOST_OF_ONE * whole and not name.endswith(COMMAND_LINE):
                     raise _Refused(
-                        f"{_shown(name)} told the outcomes of {count:,} of the {whole:,} {kind} to "
+                        f"{_caller_name(name)} reported the outcomes of {count:,} of the {whole:,} "
+                        f"{kind} to "
                         f"{what}, and nobody has named it as a caller whose outcomes are learnt "
                         f"from; if it is one, add outcomes_from = {json.dumps([name])} to the "
                         "rules' file"
                     )
 
 
-def _told_by(callers: Mapping[str, Count]) -> str:
-    """Whose outcomes they are, in words."""
-    shares = [f"{_shown(name)} ({own.loans:,}, {own.late:,} late)" for name, own in callers.items()]
-    return f"their outcomes told by {several(shares)}"
+def _reported_by(callers: Mapping[str, Count]) -> str:
+    """Describe who reported the outcomes."""
+    shares = [
+        f"{_caller_name(name)} ({own.loans:,}, {own.late:,} late)" for name, own in callers.items()
+    ]
+    return f"their outcomes reported by {several(shares)}"
 
 
-def _left_out(found: Outcomes, plan: Plan) -> str:
-    """Loans that could have been learnt from or judged by, but for something that can be mended."""
-    said = ""
-    if found.young:
-        said += (
-            f"; {loans(found.young)} with an outcome {'was' if found.young == 1 else 'were'} "
+def _left_out(outcomes: Outcomes, plan: Plan) -> str:
+    """Describe the loans that were left out for a reason that an operator can change."""
+    sentence = ""
+    if outcomes.young:
+        sentence += (
+            f"; {loans(outcomes.young)} with an outcome {'was' if outcomes.young == 1 else 'were'} "
             f"decided on a day of which less than {percent(plan.mature)} is known"
         )
-    early, others, decided = found.passed_over
+    early, others, decided = outcomes.passed_over
     if early:
-        said += (
-            f"; {loans(early)} {'has' if early == 1 else 'have'} an outcome that was told before "
-            "the first day on which one counts"
+        sentence += (
+            f"; {loans(early)} {'has' if early == 1 else 'have'} an outcome that was reported "
+            "before the first day on which one counts"
         )
     if others:
-        said += f"; {loans(others)} {'has' if others == 1 else 'have'} one of callers not named"
+        sentence += f"; {loans(others)} {'has' if others == 1 else 'have'} one of callers not named"
     if decided:
-        said += (
+        sentence += (
             f"; {loans(decided)} {'was' if decided == 1 else 'were'} decided on for callers not "
             "named"
         )
-    if found.unreadable:
-        said += f"; {loans(found.unreadable)} can't be read by the champion's definition"
-    return said
+    if outcomes.unreadable:
+        sentence += f"; {loans(outcomes.unreadable)} can't be read by the champion's definition"
+    return sentence
 
 
-def _made(
+def _publish(
     plan: Plan, store: Store, champion: Manifest, older: Book, fast: bool, progress: Progress
 ) -> str:
-    """Publish a version that has learnt from the older loans."""
+    """Train or recalibrate on the older loans. Returns the published version."""
     if plan.answer == "recalibrate":
         return recalibrate(champion.version, older, store, progress).version
     outcomes = train(
@@ -254,9 +262,11 @@ def _made(
     return outcomes[0].version
 
 
-def _chosen(store: Store, champion: str) -> Bundle:
-    """The version that a person made the champion last: so several answers, one after another,
-    leap no farther than one may. The champion, if that one read other loans.
+def _last_chosen_by_person(store: Store, champion: str) -> Bundle:
+    """Return the version that a person last made the champion.
+
+    So several responses in a row leap no farther than one may. Returns the champion if that version
+    has another definition.
     """
     own = store.load(champion)
     for state in reversed(store.history()):
@@ -268,15 +278,14 @@ def _chosen(store: Store, champion: str) -> Bundle:
     return own
 
 
-def _put_forward(plan: Plan, store: Store, before: State, made: Answered) -> Answered:
-    """Make a version the challenger, and the champion if the plan says so, it is better and does
-    not leap.
-    """
+def _make_challenger(plan: Plan, store: Store, before: State, made: Answered) -> Answered:
+    """Make a version the challenger; promote it if the plan says so, it is better and no leap."""
     version, why, judgement = str(made.version), made.reason, made.judgement
-    now = store.state()
-    if (now.champion, now.challenger) != (before.champion, before.challenger):
+    state = store.state()
+    if (state.champion, state.challenger) != (before.champion, before.challenger):
         raise _Refused(
-            f"the aliases were changed meanwhile; {version} was made, and is not the challenger"
+            f"the champion or challenger changed meanwhile; {version} was made, but is not the "
+            "challenger"
         )
     store.challenge(version, why, who=WHO)
     waits = f"it waits for a person: `peerloan models promote {version}`"
@@ -305,14 +314,15 @@ def _refuse_leap(leaped: Leap | None) -> None:
         )
 
 
-def _shown(name: str) -> str:
-    """A caller's name, for people; where nobody needs a token, callers have none."""
+def _caller_name(name: str) -> str:
+    """Return a caller's name for people; without tokens, callers have none."""
     return name or "a caller without a token"
 
 
-def _said(acts: Sequence[Spoken]) -> str:
-    """The rules that say "act", with their figures."""
-    said = [
-        f"{each.rule} of {each.about} is {each.value:.3g}, beyond {each.limit:.3g}" for each in acts
+def _describe(acts: Sequence[Spoken]) -> str:
+    """Describe the alerts of level "act", with their figures."""
+    figures = [
+        f"{alert.rule} of {alert.about} is {alert.value:.3g}, beyond {alert.limit:.3g}"
+        for alert in acts
     ]
-    return several(said, most=_NAMED)
+    return several(figures, most=_NAMED)

@@ -1,8 +1,8 @@
-"""How far a new version leaps from the one that a person chose last, on the same loans.
+"""Measures how far a new version leaps from the one that a person chose last, on the same loans.
 
-A champion expects a late rate of each group of loans from their scores: so what a new version
-expects beyond that is what the distribution of scores does not explain. Outcomes that are invented
-(all late, late at random, turned round, late for one group) show as such a leap.
+The old version expects a late rate of each group of loans from their scores. What a new version
+expects beyond that is not explained by the distribution of scores. Invented outcomes (all late,
+late at random, inverted, late for one group) show as such a leap.
 """
 
 from __future__ import annotations
@@ -20,22 +20,23 @@ from peerloan.monitoring.counting.counts import Counting
 from peerloan.registry import Bundle
 from peerloan.stats.arrays import Codes, Numbers
 
-# A mean probability that grows or falls by more than these factors, of all loans or of a group, is
-# for a person to look at. `python bench/leaps.py` measures what they let pass and what they stop.
+# If the mean probability of all loans, or of a group, rises or falls by more than these factors, a
+# person must look at it. `python bench/leaps.py` measures what they let pass and what they stop.
 FARTHEST, FARTHEST_GROUP = 2.0, 3.0
-# Two versions that rank loans less alike than this are not one model, put right.
+# Lowest rank correlation: below it the new version is another model, not a corrected one.
 LEAST_ALIKE = 0.5
-# A group is at least this share of the loans: of fewer a version may learn more.
+# Smallest share of loans that is a group; smaller ones may change more.
 _GROUP = 0.05
 
 
 @dataclass(frozen=True)
 class Leap:
-    """A new version beside the one that a person chose last.
+    """A new version compared with the one that a person chose last (`against`).
 
-    `factor` is the new mean probability by the old one, of all loans; `farthest` the one of the
-    group (`about`, such as a bin of a feature) in which it is farthest from 1; `alike` the rank
-    correlation of both (Spearman).
+    - `factor`: the new mean probability divided by the old one, of all loans
+    - `farthest`: the same of the group in which it is farthest from 1; `about` names the group,
+      such as a bin of a feature
+    - `alike`: the rank correlation of both (Spearman)
     """
 
     against: str
@@ -46,12 +47,12 @@ class Leap:
 
     @property
     def is_too_far(self) -> bool:
-        """Whether a person has to look at it first."""
+        """Whether a person has to look at the version before it is promoted."""
         is_near = _within(self.factor, FARTHEST) and _within(self.farthest, FARTHEST_GROUP)
         return not (is_near and self.alike >= LEAST_ALIKE)
 
     def as_json(self) -> dict[str, Any]:
-        """The figures as an event tells them."""
+        """Return the figures as they are in an event."""
         return {
             "against": self.against,
             "factor": self.factor,
@@ -61,16 +62,16 @@ class Leap:
         }
 
     def sentence(self) -> str:
-        """The figures in words."""
+        """Describe the figures in a sentence."""
         return (
-            f"beside {self.against}, which a person chose last, its mean probability is "
+            f"compared with {self.against}, which a person chose last, its mean probability is "
             f"{self.factor:.2f} times as high, at most {self.farthest:.2f} times ({self.about}), "
             f"and the rank correlation is {self.alike:.2f}"
         )
 
 
 def leap(before: Bundle, after: Bundle, newest: Book) -> Leap:
-    """Measure a book by both versions; every row must be one that both can read.
+    """Compare two versions on a book. Both must be able to read every row.
 
     Raises BookError.
     """
@@ -83,7 +84,7 @@ def leap(before: Bundle, after: Bundle, newest: Book) -> Leap:
         bins.add(counting, old, first[-1], second[-1])
     margins = np.concatenate(first), np.concatenate(second)
     factor, farthest, about = bins.farthest(counting)
-    # Of loans that are all alike to one of them there is no order.
+    # No rank correlation if a version gives all loans the same score.
     spread = all(np.ptp(each) > 0 for each in margins)
     alike = float(spearmanr(*margins).statistic) if spread else 0.0
     return Leap(before.version, factor, farthest, about, alike)
@@ -95,7 +96,7 @@ def _within(factor: float, farthest: float) -> bool:
 
 @dataclass
 class _Sums:
-    """Loans and both versions' sums of probabilities, by bin of each feature and of the score."""
+    """Numbers of loans and both versions' sums of probabilities, by bin of feature and score."""
 
     loans: list[Numbers]
     before: list[Numbers]
@@ -117,16 +118,16 @@ class _Sums:
             self.after[i] += np.bincount(places, q, minlength=bins.size)
 
     def farthest(self, counting: Counting) -> tuple[float, float, str]:
-        """The factor of all loans, the one that is farthest from 1, and what it is of."""
+        """Return the factor of all loans, the factor farthest from 1, and its group."""
         total = float(self.loans[-1].sum())
         factor = float(self.after[-1].sum() / self.before[-1].sum())
-        found, about = factor, "all loans"
+        farthest, about = factor, "all loans"
         groups = zip(
             counting.names, counting.bins, self.loans, self.before, self.after, strict=True
         )
         for name, bins, loans, before, after in groups:
             for i in np.flatnonzero(loans >= max(1.0, _GROUP * total)).tolist():
-                own = float(after[i] / before[i])
-                if abs(np.log(own)) > abs(np.log(found)):
-                    found, about = own, f"{name} {bins.names[i]}"
-        return factor, found, about
+                group_factor = float(after[i] / before[i])
+                if abs(np.log(group_factor)) > abs(np.log(farthest)):
+                    farthest, about = group_factor, f"{name} {bins.names[i]}"
+        return factor, farthest, about

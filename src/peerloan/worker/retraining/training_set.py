@@ -1,4 +1,4 @@
-"""The ledger's matured outcomes as two books: the older one is learnt from, the newest judges."""
+"""Splits the ledger's matured outcomes into a training book (older) and a test book (newest)."""
 
 from __future__ import annotations
 
@@ -39,11 +39,11 @@ from peerloan.monitoring.config import Plan
 from peerloan.stats.arrays import Codes
 from peerloan.training.search import Progress
 
-# Fewer late loans are too few to learn from.
+# Least number of late loans to train on.
 LEAST_LATE = 200
-# The newest fifth judges, or more of the newest if it holds fewer late loans than these.
+# The newest fifth is the test set; more than a fifth if it has fewer late loans than this.
 _FIFTH = 5
-_WANTED = 100
+_TEST_LATE = 100
 _READING = "reading matured outcomes"
 
 
@@ -55,15 +55,13 @@ class Count(NamedTuple):
 
 
 class Callers(NamedTuple):
-    """Whose outcomes or decisions they are, the largest share first: of loans that are learnt
-    from, and that judge.
-    """
+    """Counts by caller, the largest first, of training loans (`learnt`) and test loans (`held`)."""
 
     learnt: dict[str, Count]
     held: dict[str, Count]
 
     def as_json(self) -> dict[str, Any]:
-        """Counts by caller, as an event tells them."""
+        """Return the counts as they are in an event."""
         return {
             part: {name: count._asdict() for name, count in own.items()}
             for part, own in self._asdict().items()
@@ -72,14 +70,17 @@ class Callers(NamedTuple):
 
 @dataclass(frozen=True)
 class Outcomes:
-    """Loans whose outcomes are known, as two books that have no loan in common.
+    """Loans with known outcomes, split into two books without a common loan.
 
-    `older` is learnt from: the plan's book, if there is one, and behind it the older outcomes;
-    `newest` is held out, and judges. Both are None if there are too few loans to part. Of the
-    ledger's loans among them `callers` says who told their outcomes, and `deciders` for whom they
-    were decided on. Left out are `unreadable`
-    loans, which the definition can't read, `young` ones, of days of which too few outcomes are
-    known, those `passed_over`, and `again`, rows to learn from that are among the newest outcomes.
+    `older` is the training book: the plan's book, if there is one, then the older outcomes.
+    `newest` is the test book. Both are None if there are too few loans to split. `callers` counts
+    the ledger's loans by who reported the outcome, `deciders` by whom the decision was made for.
+
+    Left out are:
+    - `unreadable`: loans that the definition can't read
+    - `young`: loans of days of which too few outcomes are known
+    - `passed_over`: see PassedOver
+    - `again`: training rows that equal a row of the test book
     """
 
     older: Book | None
@@ -102,13 +103,12 @@ def collect(
     now_ms: int,
     progress: Progress = lambda _what, _done: None,
 ) -> Outcomes:
-    """Write what is known `now_ms` (milliseconds since 1970) of matured loans into a folder, and
-    part it by the time of decision.
+    """Write the matured loans known at `now_ms` (milliseconds since 1970) into a folder.
 
-    In memory it keeps 21 bytes a loan, and the newest loans beside a plan's book. Raises
-    LedgerError, or BookError for the plan's book.
+    They are split by the time of decision. Keeps 21 bytes a loan in memory, and with a plan's book
+    the newest loans. Raises LedgerError, or BookError for the plan's book.
     """
-    # Before the ledger is read.
+    # Checked before the ledger is read.
     book = None if plan.book is None else open_book(plan.book)
     if book is not None:
         check_columns(definition, book, label=True)
@@ -117,29 +117,29 @@ def collect(
     progress(_READING, 0.0)
     named = plan.outcomes_from, plan.decisions_from
     eligible = Eligible(now_ms, definition.roles.horizon[0], *named)
-    found = _write(database, form, plan.mature, path, eligible, progress)
+    written = _write(database, form, plan.mature, path, eligible, progress)
     progress(_READING, 1.0)
-    late = found.late
+    late = written.late
     cut = _cut(late)
     learnt, held = (Count(len(some), int(some.sum())) for some in (late[:cut], late[cut:]))
-    left_out = found.unreadable, found.young, found.passed_over
+    left_out = written.unreadable, written.young, written.passed_over
     nobody = Callers({}, {})
     if not 0 < cut < len(late):
         return Outcomes(None, None, learnt, held, nobody, nobody, *left_out)
-    fresh_older = _fresh(found.equal.groups(), cut)
+    fresh_older = _fresh(written.equal.groups(), cut)
     learnt = Count(int(fresh_older.sum()), int(late[:cut][fresh_older].sum()))
     chosen = np.flatnonzero(fresh_older), np.arange(cut, len(late))
     callers, deciders = (
         Callers(*(each.count(late, some) for some in chosen))
-        for each in (found.callers, found.deciders)
+        for each in (written.callers, written.deciders)
     )
-    every, known = open_book(path), _Known()
+    every, known = open_book(path), _NewestLoans()
     with open_writer(folder / "newest.parquet", form.schema) as writer:
         for batch in _between(every, definition, cut, len(late)):
             writer.write(form.records(batch.loans, _labels(batch), batch.ids))
             if book is not None:
                 known.add(batch)
-    name, again = f"outcomes until {_shown(found.days[cut - 1])}", cut - learnt.loans
+    name, again = f"outcomes until {_shown(written.days[cut - 1])}", cut - learnt.loans
     with open_writer(folder / "older.parquet", form.schema) as writer:
         if book is not None:
             name = f"{Path(book.name).name} and {name}"
@@ -157,26 +157,26 @@ def collect(
             kept = pa.array(fresh_older[done : done + batch.loans.size])
             done += batch.loans.size
             writer.write(form.records(batch.loans, _labels(batch), batch.ids).filter(kept))
-    # Versions keep the name of what they were trained on.
+    # Named, since versions keep the name of their training book.
     older = replace(open_book(folder / "older.parquet"), name=name)
     newest = open_book(folder / "newest.parquet")
-    newest = replace(newest, name=f"outcomes until {_shown(found.days[-1])}")
+    newest = replace(newest, name=f"outcomes until {_shown(written.days[-1])}")
     return Outcomes(older, newest, learnt, held, callers, deciders, *left_out, again)
 
 
 class _Names:
-    """A name of each loan, and each name kept once."""
+    """A caller's name for each loan, stored compactly: each name once."""
 
     def __init__(self) -> None:
         self._codes = array("i")
         self._numbers: dict[str, int] = {}
 
     def append(self, name: str) -> None:
-        """The next loan's."""
+        """Add the name of the next loan."""
         self._codes.append(self._numbers.setdefault(name, len(self._numbers)))
 
     def count(self, late: npt.NDArray[np.int8], chosen: Codes) -> dict[str, Count]:
-        """The loans at these positions by their names, the most first; `late` is 1 or 0 of all."""
+        """Count the loans at these positions by name, the most first; `late` (n,) is 1 or 0."""
         own, size = np.array(self._codes, np.int32)[chosen], len(self._numbers)
         loans = np.bincount(own, minlength=size)
         late_ones = np.bincount(own, late[chosen], minlength=size).astype(np.int64)
@@ -186,8 +186,8 @@ class _Names:
 
 
 class _Written(NamedTuple):
-    """What was written, loan by loan: 1 for a late one, the day of its decision, who told its
-    outcome, for whom it was decided on, and its values as a hash.
+    """Data of the written loans: 1 if late, the day of the decision, who reported the outcome, whom
+    the decision was made for, and a hash of the values.
     """
 
     late: npt.NDArray[np.int8]
@@ -201,8 +201,9 @@ class _Written(NamedTuple):
 
 
 class _Form:
-    """The columns of the books: the definition's fields, its label, and the loan's id if it has a
-    role. (By their ids loans of the built-in sample are known again.)
+    """The columns of the books: the definition's fields, its label, and the loan's id.
+
+    The id is there only if the definition names its column.
     """
 
     def __init__(self, definition: Definition) -> None:
@@ -223,7 +224,7 @@ class _Form:
     def records(
         self, loans: Loans, late: Codes, loan_ids: list[str | None] | None
     ) -> pa.RecordBatch:
-        """Loans as they are written; `late` is 1 or 0 of each."""
+        """Return loans as records; `late` (n,) is 1 or 0."""
         arrays = []
         for name in self.definition.names:
             column = loans.columns[name]
@@ -233,25 +234,25 @@ class _Form:
                 arrays.append(pa.array(column, pa.float64(), from_pandas=True))
         arrays.append(pa.array([self._values[each] for each in late.tolist()], pa.string()))
         if self._id is not None:
-            given = [None] * loans.size if loan_ids is None else loan_ids
-            arrays.append(pa.array(given, pa.string()))
+            ids = [None] * loans.size if loan_ids is None else loan_ids
+            arrays.append(pa.array(ids, pa.string()))
         return pa.RecordBatch.from_arrays(arrays, schema=self.schema)
 
 
-class _Known:
-    """The newest loans, to be known again in a book: by their ids, or by all of their values."""
+class _NewestLoans:
+    """The newest loans, to find them in a book: by id, or by all their values."""
 
     def __init__(self) -> None:
         self._ids: set[str] = set()
         self._values: set[tuple[Value, ...]] = set()
 
     def add(self, batch: Batch) -> None:
-        """Know these loans from now on."""
+        """Add loans."""
         self._ids.update(each for each in batch.ids or () if each is not None)
         self._values.update(batch.loans.rows())
 
     def others(self, batch: Batch) -> npt.NDArray[np.bool_]:
-        """Which loans of a batch (n,) are none of those."""
+        """Return which loans of a batch (n,) are not among them."""
         loan_ids = batch.ids or [None] * batch.loans.size
         rows = zip(loan_ids, batch.loans.rows(), strict=True)
         return np.array(
@@ -268,7 +269,7 @@ def _write(
     eligible: Eligible,
     progress: Progress,
 ) -> _Written:
-    """Write every matured loan that can be read, the oldest first."""
+    """Write all readable matured loans, the oldest first."""
     reader = InputReader(form.definition)
     late, days, callers, deciders = array("b"), array("i"), _Names(), _Names()
     unreadable, equal = 0, EqualRows()
@@ -276,12 +277,12 @@ def _write(
         young = count_young(connection, share, eligible)
         progress(_READING, 0.0)
         passed_over = count_passed_over(connection, eligible)
-        # Each question may take minutes, of many outcomes.
+        # Each query may take minutes if there are many outcomes.
         progress(_READING, 0.0)
-        for some in matured(connection, share, eligible):
+        for batch in matured(connection, share, eligible):
             progress(_READING, 0.0)
             rows, labels, loan_ids = [], [], []
-            for each in some:
+            for each in batch:
                 try:
                     rows.append(reader.read(each.inputs).values)
                 except InputUnreadable:
@@ -301,8 +302,9 @@ def _write(
 
 
 def _fresh(groups: Codes | None, cut: int) -> npt.NDArray[np.bool_]:
-    """Which of the older loans (cut,) equal none of the newest: of those that do a version that
-    learns from them would know the outcome by which it is judged.
+    """Return which of the older loans (cut,) equal none of the newest.
+
+    A version trained on the others would know the outcome that it is tested on.
     """
     if groups is None:
         return np.ones(cut, dtype=np.bool_)
@@ -310,35 +312,35 @@ def _fresh(groups: Codes | None, cut: int) -> npt.NDArray[np.bool_]:
 
 
 def _cut(late: npt.NDArray[np.int8]) -> int:
-    """From which loan on the newest are held out, of loans from the oldest on (n,), 1 if late.
+    """Return the index from which loans are held out; `late` (n,) is 1 or 0, the oldest first.
 
-    A fifth is; more, where it holds fewer late loans than wanted, but what is learnt from keeps as
-    many late ones as learning needs.
+    A fifth is held out. If it has too few late loans, more are, as long as the training loans keep
+    the late ones that they need.
     """
     cut = len(late) - len(late) // _FIFTH
     places = np.flatnonzero(late)
     if len(places) < LEAST_LATE:
         return cut
-    return min(cut, max(int(places[-_WANTED]), int(places[LEAST_LATE - 1]) + 1))
+    return min(cut, max(int(places[-_TEST_LATE]), int(places[LEAST_LATE - 1]) + 1))
 
 
 def _between(book: Book, definition: Definition, first: int, end: int) -> Iterator[Batch]:
-    """The rows of a book from one on and before another, counted from 0."""
+    """Yield the rows of a book from `first` on and before `end`, counted from 0."""
     done = 0
     for part in book.parts():
         low, high = max(first - done, 0), min(end - done, part.size)
         done += part.size
         if low < high:
-            some = replace(
+            rows = replace(
                 part,
                 records=part.records.slice(low, high - low),
                 numbers=part.numbers[low:high],
             )
-            yield read_loans(definition, some, label=True)
+            yield read_loans(definition, rows, label=True)
 
 
 def _checked(book: Book, definition: Definition, progress: Progress) -> Iterator[Batch]:
-    """A book's rows, each of which must be right, as in training."""
+    """Yield the rows of a book. Raises BookError at a bad row, as training does."""
     for part in book.parts(lambda done: progress(f"reading {book.name}", done)):
         batch = read_loans(definition, part, label=True)
         if batch.problems:
@@ -348,12 +350,12 @@ def _checked(book: Book, definition: Definition, progress: Progress) -> Iterator
 
 
 def _labels(batch: Batch) -> Codes:
-    assert batch.labels is not None  # noqa: S101  they were asked for
+    assert batch.labels is not None  # noqa: S101  read with label=True
     return batch.labels
 
 
 def _text(value: int | float | str | bool) -> str:
-    """A label's value as a table holds it."""
+    """Return a label's value as text in a table."""
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 

@@ -111,7 +111,7 @@ def test_decisions_are_dated_by_the_clock_again_once_it_is_set_right(
     service.wait_for(lambda: "the clock was set back by" in service.log.read_text())
     log = service.log.read_text()
     assert log.count("the clock was set back by 259,") == 1
-    assert "a new chain begins" in log
+    assert "opening a new chain" in log
     clock.set(3 * DAY_SECONDS + 60)
     service.wait_for(lambda: told() is None)
     service.wait_for(lambda: "the clock has caught up" in service.log.read_text())

@@ -1,4 +1,4 @@
-"""Events: told at least once, in their order, and kept with who took note of them."""
+"""Events: delivered at least once, in order, and stored with their acknowledgements."""
 
 from __future__ import annotations
 
@@ -236,7 +236,7 @@ def test_a_webhook_that_drips_is_given_up_and_its_connection_closed(
     (tmp_path / "secret").write_bytes(SECRET)
     tell(database, "webhook")
     deliver_due(database, Tell(log=False, webhook=Webhook(dripping, str(tmp_path / "secret"))), 1)
-    assert "could not be told to the webhook" in caplog.text
+    assert "could not be delivered to the webhook" in caplog.text
     assert "took longer than" in caplog.text
     for thread in threading.enumerate():
         if thread.name == "webhook":
@@ -261,7 +261,7 @@ def test_a_webhook_that_answers_no_http_is_tried_again(
         threading.Thread(target=reply, daemon=True).start()
         url = f"http://127.0.0.1:{server.getsockname()[1]}/word"
         deliver_due(database, Tell(log=False, webhook=Webhook(url, str(tmp_path / "secret"))), 1)
-    assert "could not be told to the webhook, next in" in caplog.text
+    assert "could not be delivered to the webhook, next try in" in caplog.text
 
 
 def test_a_command_that_hangs_is_ended_with_what_it_started(
@@ -296,7 +296,7 @@ def test_the_first_who_takes_note_stands(database: Database) -> None:
     found = acknowledge(database, made[1], "anna", "rates were raised")
     assert found.acknowledged is not None
     assert (found.acknowledged.who, found.acknowledged.why) == ("anna", "rates were raised")
-    with pytest.raises(Acknowledged, match="anna has taken note"):
+    with pytest.raises(Acknowledged, match="was acknowledged before, by anna"):
         acknowledge(database, made[1], "ben", "")
     with pytest.raises(NoEvent, match="nothing: no such event"):
         acknowledge(database, "nothing", "ben", "")

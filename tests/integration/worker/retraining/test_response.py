@@ -307,7 +307,7 @@ def test_who_was_faster_is_left_alone(recorded: Recorded) -> None:
 
     found = answer(RECALIBRATE, store, recorded.database, [CALIBRATION], 2**41, progress=meanwhile)
     assert found is not None
-    assert "the aliases were changed meanwhile" in found.reason
+    assert "the champion or challenger changed meanwhile" in found.reason
     assert (found.kind, store.state().challenger) == ("refused", basic)
 
 
@@ -339,7 +339,7 @@ def test_what_can_not_be_done_is_refused_with_its_reason(
     recorded: Recorded, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     said = recorded.refused(RECALIBRATE, CALIBRATION, DRIFT)
-    assert "calibration alone is off, and feature-drift speaks too" in said
+    assert "calibration alone is off, but feature-drift fires too" in said
     said = recorded.refused(Plan(answer="retrain", book="nowhere.csv"), DRIFT)
     assert "nowhere.csv: no such file" in said
     wrong = [*recorded.rows[:3], recorded.rows[3] | {"dti": "much"}]
