@@ -17,9 +17,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from peerloan.book.formats.encodings import show_bytes
+from peerloan.formatting import show_value
 from peerloan.loan import Field, TextColumn
 from peerloan.loan.spelling import RESPELLED, Spelling, plain, text_of
-from peerloan.loan.text import MAX_TEXT, parse_number, show_given, text_fault
+from peerloan.loan.text import MAX_TEXT, parse_number, text_fault
 from peerloan.stats.arrays import Codes, Numbers
 
 Mask = npt.NDArray[np.bool_]
@@ -186,7 +187,7 @@ def _show(value: object) -> str:
         return repr(value)
     text = as_text(value)
     if text is None:
-        return show_bytes(value) if isinstance(value, bytes) else show_given(value)
+        return show_bytes(value) if isinstance(value, bytes) else show_value(value)
     if not text:
         return "nothing"
     if not isinstance(value, bytes):
@@ -194,8 +195,8 @@ def _show(value: object) -> str:
     try:
         number = parse_number(text)
     except ValueError:
-        return show_given(text)
-    return show_given(text) if number is None or len(text) > 60 else text.strip()
+        return show_value(text)
+    return show_value(text) if number is None or len(text) > 60 else text.strip()
 
 
 class _Unreadable:

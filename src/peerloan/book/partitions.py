@@ -13,7 +13,8 @@ import pyarrow as pa
 
 from peerloan.book.cells import as_text, encode
 from peerloan.book.parts import BookError, Part, TableFile, shown
-from peerloan.loan.text import parse_number, show_given
+from peerloan.formatting import show_value
+from peerloan.loan.text import parse_number
 
 _MISSING = "__HIVE_DEFAULT_PARTITION__"
 
@@ -97,10 +98,10 @@ class PartitionedFile:
         if len(places):
             value = [*values, None][codes[places[0]]]
             # Shown as text, as the folder's name is.
-            cell = "nothing" if value is None else show_given(as_text(value))
+            cell = "nothing" if value is None else show_value(as_text(value))
             raise BookError(
                 f"{shown(self.path)}: row {part.numbers[places[0]]}, {name}: expected "
-                f"{'nothing' if text is None else show_given(text)}, as its folder's name has it, "
+                f"{'nothing' if text is None else show_value(text)}, as its folder's name has it, "
                 f"got {cell}"
             )
 

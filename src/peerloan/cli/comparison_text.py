@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from peerloan.loan.text import counted
+from peerloan.formatting import percent, plural, signed
 from peerloan.model import BANDS
-from peerloan.reports.wording import percent, show_rate, signed
+from peerloan.reports.wording import show_rate
 from peerloan.stats.bootstrap import Compared
 from peerloan.stats.measures import Rate
 from peerloan.training.comparison import Comparison, Figures
@@ -40,9 +40,9 @@ def comparison_lines(comparison: Comparison) -> list[str]:
     a, b, verdict = comparison.a, comparison.b, comparison.b_against_a
     observed = Rate.of(verdict.late, verdict.loans)
     cells = [_cells(figures, observed.rate) for figures in (a, b)]
-    samples = counted(verdict.samples, "bootstrap sample")
+    samples = plural(verdict.samples, "bootstrap sample")
     return [
-        f"{counted(verdict.loans, 'loan')}, {verdict.late:,} late: {show_rate(observed)}",
+        f"{plural(verdict.loans, 'loan')}, {verdict.late:,} late: {show_rate(observed)}",
         f"A is {a.version}, B is {b.version}",
         "",
         *_columns([("", a.version, b.version), *zip(_NAMES, *cells, strict=True)]),
@@ -83,10 +83,10 @@ def _decision_lines(comparison: Comparison) -> list[str]:
     decided = comparison.decided
     changed = sum(rate.loans for rate in (decided[0][1], decided[1][0]) if rate)
     share, verb = percent(changed / comparison.b_against_a.loans), "is" if changed == 1 else "are"
-    lines = [f"{counted(changed, 'loan')} ({share}) {verb} decided differently:"]
+    lines = [f"{plural(changed, 'loan')} ({share}) {verb} decided differently:"]
     for by_a, by_b, name in _DECISIONS:
         rate = decided[by_a][by_b]
-        shown = f"{counted(rate.loans, 'loan')}, late {show_rate(rate)}" if rate else "no loans"
+        shown = f"{plural(rate.loans, 'loan')}, late {show_rate(rate)}" if rate else "no loans"
         lines.append(f"  {name}: {shown}")
     return lines
 

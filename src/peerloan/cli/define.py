@@ -16,7 +16,7 @@ from peerloan.cli.console import (
     note,
     progress,
 )
-from peerloan.loan.text import counted
+from peerloan.formatting import plural
 
 
 @click.command()
@@ -43,5 +43,5 @@ def define(book: str, label: str, late: str | None, out: Path, overwrite: bool) 
     for line in text.partition("\nmodel = ")[0].splitlines():
         if line.startswith("# doubt: "):
             note(line.removeprefix("# "))
-    fields, doubts = counted(text.count("[[field]]"), "field"), text.count("# doubt:")
-    note(f"{out}: {fields}, {counted(doubts, 'doubt')}; read it before you train")
+    fields, doubts = plural(text.count("[[field]]"), "field"), text.count("# doubt:")
+    note(f"{out}: {fields}, {plural(doubts, 'doubt')}; read it before you train")

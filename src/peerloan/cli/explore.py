@@ -20,7 +20,7 @@ from peerloan.cli.console import (
     print_json,
     progress,
 )
-from peerloan.loan.text import counted
+from peerloan.formatting import plural
 from peerloan.training.exploration import find, measure, show_page
 
 
@@ -55,4 +55,4 @@ def explore(book: str, out: Path, definition: Path | None, overwrite: bool, as_j
     click.echo(f"definition: {source}")
     for finding in findings:
         click.echo(f"{finding.topic}: {finding}")
-    note(f"{out}: {counted(len(study.features), 'feature')}, {counted(len(findings), 'finding')}")
+    note(f"{out}: {plural(len(study.features), 'feature')}, {plural(len(findings), 'finding')}")

@@ -25,12 +25,12 @@ from peerloan.cli.console import (
 from peerloan.cli.ledger_options import ledger_database
 from peerloan.clock import moment
 from peerloan.database import Database
+from peerloan.formatting import plural
 from peerloan.ledger import Seal
 from peerloan.ledger.audit.verify import Report
 from peerloan.ledger.audit.verify import verify as verify_ledger
 from peerloan.ledger.retention import count_before
 from peerloan.ledger.retention import purge as purge_values
-from peerloan.loan.text import counted
 from peerloan.registry.alias_state import current_user
 from peerloan.settings import read_settings
 
@@ -135,8 +135,8 @@ def _print_report(report: Report) -> None:
             click.echo(f"{kind}: and {not_shown:,} more")
     purged = f", {report.erased:,} of them purged" if report.erased else ""
     well = "" if shown else ": all as they were written"
-    records = counted(report.records, "record")
-    click.echo(f"{records} in {counted(report.chains, 'chain')}{purged}{well}")
+    records = plural(report.records, "record")
+    click.echo(f"{records} in {plural(report.chains, 'chain')}{purged}{well}")
 
 
 def _counts(report: Report) -> str:
@@ -164,7 +164,7 @@ def purge(before: datetime, yes: bool) -> None:
     if not total:
         note(f"{database}: no decisions {old}")
         return
-    question = f"{database}: {counted(total, 'decision')} {old} will be erased for good"
+    question = f"{database}: {plural(total, 'decision')} {old} will be erased for good"
     if not yes:
         if not sys.stderr.isatty():
             raise click.UsageError(f"{question}; confirm with --yes")
@@ -175,7 +175,7 @@ def purge(before: datetime, yes: bool) -> None:
             show(f"erasing decisions {old}", min(erased / total, 1.0))
 
         erased = purge_values(database, seal, _ms(before), current_user(), show_erased)
-    note(f"{database}: erased {counted(erased, 'decision')} {old}")
+    note(f"{database}: erased {plural(erased, 'decision')} {old}")
 
 
 _DATE = click.DateTime(("%Y-%m-%d",))
@@ -222,7 +222,7 @@ def export(
     for version, count in done.unknown.items():
         note(
             f"note: {version} is not in the store: the inputs of its "
-            f"{counted(count, 'decision')} are in the column `inputs` only"
+            f"{plural(count, 'decision')} are in the column `inputs` only"
         )
-    decisions = counted(done.rows, "decision")
+    decisions = plural(done.rows, "decision")
     click.echo(f"{out}: {decisions}, {done.outcomes:,} of them with an outcome")

@@ -22,8 +22,8 @@ from peerloan.cli.console import (
 )
 from peerloan.cli.ledger_options import ledger_database
 from peerloan.database import LedgerError
+from peerloan.formatting import plural
 from peerloan.ledger.audit.replay import refers_to
-from peerloan.loan.text import counted
 from peerloan.model import Policy
 from peerloan.registry import BundleError, Explanation, Manifest, RegistryError, State, Store
 
@@ -84,13 +84,13 @@ def show(version: str, as_json: bool) -> None:
         ("created", manifest.created),
         (
             "trained on",
-            f"{trained.source}: {counted(trained.loans, 'loan')}, {trained.late:,} late",
+            f"{trained.source}: {plural(trained.loans, 'loan')}, {trained.late:,} late",
         ),
         ("fingerprint", trained.fingerprint),
         *_recalibrated_rows(manifest),
         ("threshold", f"{manifest.policy.threshold} ({_aim(manifest)})"),
         *((f"held-out {name}", f"{value:.6g}") for name, value in manifest.metrics.items()),
-        *((name, counted(entry.bytes, "byte")) for name, entry in manifest.files.items()),
+        *((name, plural(entry.bytes, "byte")) for name, entry in manifest.files.items()),
     ]
     print_table(("", ""), rows)
 
@@ -165,8 +165,8 @@ def verify(version: str) -> None:
     """
     bundle = store().prove(version)
     note(
-        f"{version}: {counted(len(bundle.manifest.files), 'file')} and "
-        f"{counted(len(bundle.manifest.golden), 'golden example')} verified, digest {bundle.digest}"
+        f"{version}: {plural(len(bundle.manifest.files), 'file')} and "
+        f"{plural(len(bundle.manifest.golden), 'golden example')} verified, digest {bundle.digest}"
     )
 
 
@@ -190,7 +190,7 @@ def delete(version: str) -> None:
         ) from None
     if decisions:
         refer = f"in the ledger {'refers' if decisions == 1 else 'refer'} to it; replay needs it"
-        raise No(f"{version} can't be deleted: {counted(decisions, 'decision')} {refer}")
+        raise No(f"{version} can't be deleted: {plural(decisions, 'decision')} {refer}")
     here.delete(version)
     note(f"deleted {version}")
 
@@ -288,7 +288,7 @@ def _recalibrated_rows(manifest: Manifest) -> list[tuple[str, str]]:
     book = manifest.recalibrated_on
     if book is None:
         return []
-    trained_on = f"{book.source}: {counted(book.loans, 'loan')}, {book.late:,} late"
+    trained_on = f"{book.source}: {plural(book.loans, 'loan')}, {book.late:,} late"
     return [("recalibrated on", trained_on), ("its fingerprint", book.fingerprint)]
 
 

@@ -28,8 +28,8 @@ from peerloan.cli.ledger_options import Moment, countable, ledger_database
 from peerloan.clock import HOUR_MS, now_ms
 from peerloan.database import Database
 from peerloan.database.errors import LedgerReadOnly
+from peerloan.formatting import plural
 from peerloan.ledger import SOURCES
-from peerloan.loan.text import counted
 from peerloan.monitoring.book_report import watch_book
 from peerloan.monitoring.config import Plan, read_plan
 from peerloan.monitoring.counting.decisions import CountedElsewhere, count_new
@@ -208,7 +208,7 @@ def _count(database: Database) -> None:
     for version, why in new.missing.items():
         note(f"note: left out decisions by {version}: {why}")
     if new.unreadable:
-        note(f"note: left out {counted(new.unreadable, 'decision')} that can't be read")
+        note(f"note: left out {plural(new.unreadable, 'decision')} that can't be read")
 
 
 def _watch(every: float, host: str, port: int | None) -> None:
@@ -242,10 +242,10 @@ def _print(title: str, watched: Watched, known: int | None) -> None:
     for line in watched.notes:
         note(f"note: {line}")
     outcomes = "" if known is None else f", {known:,} with a known outcome"
-    click.echo(f"{title}: {counted(watched.loans, 'loan')} by {watched.version}{outcomes}")
+    click.echo(f"{title}: {plural(watched.loans, 'loan')} by {watched.version}{outcomes}")
     if watched.rejected:
         verb = "is" if watched.rejected == 1 else "are"
-        click.echo(f"{counted(watched.rejected, 'row')} could not be scored and {verb} left out")
+        click.echo(f"{plural(watched.rejected, 'row')} could not be scored and {verb} left out")
     print_table(
         (
             "feature",
@@ -274,7 +274,7 @@ def _print(title: str, watched: Watched, known: int | None) -> None:
     for challenger in watched.challengers:
         realised, auc = challenger.realised, challenger.realised.auc
         click.echo(
-            f"the challenger {challenger.version} on {counted(realised.loans, 'loan')}: "
+            f"the challenger {challenger.version} on {plural(realised.loans, 'loan')}: "
             f"AUC {_shown(auc)}, Brier score {realised.brier:.4f}"
         )
     for spoken in watched.spoken:

@@ -19,11 +19,11 @@ from peerloan.book.validation import check_header, check_separator
 from peerloan.cli.console import DEFINITION, JSON, No, definition_of, note, print_json, progress
 from peerloan.cli.ledger_options import ledger_database
 from peerloan.database import LedgerUnavailable
+from peerloan.formatting import plural
 from peerloan.ledger.outcome_parsing import Reader
 from peerloan.ledger.outcomes import COMMAND_LINE, Recorded, Recorder, Status
 from peerloan.loan import Problem, Suggestions
 from peerloan.loan.labels import is_unknown
-from peerloan.loan.text import counted
 from peerloan.registry.alias_state import current_user
 
 # Rows of one transaction. A service that decides meanwhile waits for it.
@@ -90,18 +90,18 @@ def outcomes(file: str, definition: Path | None, as_json: bool) -> None:
             click.echo(f"{place}: expected {each.expected}, given {each.given}")
         words = [f"{count:,} {name}" for name, count in statuses.items()]
         words += [f"{unknown:,} without an outcome yet"] if unknown else []
-        click.echo(f"{file}: {counted(_rows_of(counts), 'row')}: {', '.join(words)}")
+        click.echo(f"{file}: {plural(_rows_of(counts), 'row')}: {', '.join(words)}")
         if early:
-            first_day = counted(chosen.roles.horizon[0], "day")
+            first_day = plural(chosen.roles.horizon[0], "day")
             note(
-                f"note: {counted(early, 'outcome')} came before the first day on which one counts, "
+                f"note: {plural(early, 'outcome')} came before the first day on which one counts, "
                 f"{first_day} after the decision: stored, but no figure, rule or version uses "
                 f"{'it' if early == 1 else 'them'}; report again from that day on"
             )
     if refused := counts["refused"]:
         verb = "was" if refused == 1 else "were"
         hint = "" if as_json else " (--json names every one)"
-        raise No(f"{file}: {counted(refused, 'row')} {verb} refused{hint}")
+        raise No(f"{file}: {plural(refused, 'row')} {verb} refused{hint}")
 
 
 def _rows_of(counts: Counter[str]) -> int:

@@ -13,9 +13,9 @@ import click
 from peerloan.cli.console import JSON, No, expect_many_records, note, print_json, progress, store
 from peerloan.cli.ledger_options import Moment, ledger_database
 from peerloan.database import Database
+from peerloan.formatting import plural
 from peerloan.ledger.audit.replay import Replay, Report, count
 from peerloan.ledger.queries import find, stream, was_purged
-from peerloan.loan.text import counted
 from peerloan.registry import ONNX_TOLERANCE
 from peerloan.uuid7 import text as id_text
 
@@ -77,7 +77,7 @@ def replay(
         for line in _lines(report, absent):
             click.echo(line)
         rate = report.decisions / max(seconds, 1e-3)
-        note(f"{counted(report.decisions, 'decision')} in {seconds:.1f} s ({rate:,.0f}/s)")
+        note(f"{plural(report.decisions, 'decision')} in {seconds:.1f} s ({rate:,.0f}/s)")
     if absent or not report.ok:
         raise No(f"{database}: not every decision was reproduced")
 
@@ -121,7 +121,7 @@ def _lines(report: Report, absent: dict[bytes, str]) -> Iterator[str]:
     """Yield the lines of the report, what is wrong first."""
     for version, decisions in report.missing.items():
         verb = "refers" if decisions == 1 else "refer"
-        yield f"{report.why_missing[version]}; {counted(decisions, 'decision')} {verb} to it"
+        yield f"{report.why_missing[version]}; {plural(decisions, 'decision')} {verb} to it"
     for decision_id, why in absent.items():
         yield f"{id_text(decision_id)}: {why}"
     for unreadable in report.unreadable_shown:
@@ -132,7 +132,7 @@ def _lines(report: Report, absent: dict[bytes, str]) -> Iterator[str]:
         stored, computed = _apart(difference.kept, difference.found)
         yield f"{difference.id}: {difference.field}: stored {stored}, computed {computed}"
     if not_shown := report.different.total() - len(report.differences):
-        yield f"and {counted(not_shown, 'more difference')}"
+        yield f"and {plural(not_shown, 'more difference')}"
     if report.different:
         fields = ", ".join(f"{count:,} × {name}" for name, count in report.different.items())
         yield f"differences: {fields}"
@@ -143,7 +143,7 @@ def _lines(report: Report, absent: dict[bytes, str]) -> Iterator[str]:
         )
     if report.decisions:
         verb = "is" if report.decisions == 1 else "are"
-        every = counted(report.decisions, "decision")
+        every = plural(report.decisions, "decision")
         yield f"{report.identical:,} of {every} {verb} identical, bit for bit"
     elif not absent:
         yield "no such decisions: nothing was replayed"

@@ -12,7 +12,7 @@ from peerloan.cli.console import (
     OVERWRITE,
     progress,
 )
-from peerloan.loan.text import counted
+from peerloan.formatting import plural
 from peerloan.sample_data import SCENARIOS, SCHEMA, batches
 
 
@@ -37,4 +37,4 @@ def sample(out: Path, loans: int, seed: int, scenario: str, overwrite: bool) -> 
         for batch in batches(loans, seed, scenario):
             writer.write(batch)
             written += batch.num_rows
-            show(f"{counted(loans, 'loan')} to {out}", written / loans)
+            show(f"{plural(loans, 'loan')} to {out}", written / loans)

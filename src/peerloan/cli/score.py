@@ -27,9 +27,9 @@ from peerloan.cli.console import (
 )
 from peerloan.cli.ledger_options import ledger_database
 from peerloan.database import LedgerError
+from peerloan.formatting import plural
 from peerloan.ledger import Recorder
 from peerloan.ledger.seal_ownership import ready_seal
-from peerloan.loan.text import counted
 from peerloan.registry.alias_state import current_user
 from peerloan.scoring import score_book
 from peerloan.settings import read_settings
@@ -112,12 +112,12 @@ def score(
     else:
         for text in scored.notes:
             note(f"note: {text}")
-        loans = counted(scored.rows, "loan")
+        loans = plural(scored.rows, "loan")
         click.echo(f"{out}: {loans}, {scored.late:,} of them late by {version}")
         if recorder is not None:
             note(f"recorded all of them in the ledger, with the request id {recorder.request_id}")
     if scored.rejected:
-        raise No(f"{counted(scored.rejected, 'row')} could not be scored: see {scored.rejects}")
+        raise No(f"{plural(scored.rejected, 'row')} could not be scored: see {scored.rejects}")
 
 
 @contextmanager
@@ -140,7 +140,7 @@ def _recorder() -> Iterator[Recorder]:
         if recorder is not None and recorder.kept and not done:
             verb = "was" if recorder.kept == 1 else "were"
             note(
-                f"{counted(recorder.kept, 'decision')} {verb} recorded already, with the request "
+                f"{plural(recorder.kept, 'decision')} {verb} recorded already, with the request "
                 f"id {recorder.request_id}, but no file was written; another run makes "
                 "new decisions"
             )

@@ -10,9 +10,10 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 from peerloan.clock import date_of, day_number
+from peerloan.formatting import show_value
 from peerloan.loan import Definition, Label, Problem
 from peerloan.loan.labels import expected_label, read_label
-from peerloan.loan.text import TEXT_EXPECTED, show_given
+from peerloan.loan.text import TEXT_EXPECTED
 from peerloan.loan.validation import WrongValue, check_id, show_name
 
 _DAY = re.compile(r"\d{4}-\d{2}-\d{2}", re.ASCII)
@@ -42,7 +43,7 @@ class Reader:
     def read(self, row: int, given: object, today: int) -> Report | list[Problem]:
         """Parse a report from JSON-like values by name, or return everything wrong with it."""
         if not isinstance(given, Mapping):
-            return [Problem(row, "(outcome)", "an object", show_given(given))]
+            return [Problem(row, "(outcome)", "an object", show_value(given))]
         reading = _Reading(row, given)
         for name in islice((name for name in given if name not in self.names), _MOST_NAMED):
             reading.refuse(show_name(name), f"nothing but {', '.join(self.names)}", name)
@@ -70,7 +71,7 @@ class _Reading:
 
     def refuse(self, field: str, expected: str, name: str) -> None:
         value = self._given.get(name)
-        shown = "nothing" if value is None else show_given(value)
+        shown = "nothing" if value is None else show_value(value)
         self.problems.append(Problem(self._row, field, expected, shown))
 
     def first(self, names: tuple[str, ...]) -> str:
@@ -99,7 +100,7 @@ class _Reading:
                 continue
             if loan_id is not None and first_id not in (None, loan_id):
                 self.refuse(
-                    name, f"the loan's one id, which is {show_given(first_id)} already", name
+                    name, f"the loan's one id, which is {show_value(first_id)} already", name
                 )
             first_id = first_id or loan_id
         return first_id

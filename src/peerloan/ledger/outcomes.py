@@ -26,12 +26,12 @@ from peerloan import uuid7
 from peerloan.clock import DAY_MS, date_of, now_ms
 from peerloan.database.engine import Database
 from peerloan.database.tables import Id, decisions, outcomes
+from peerloan.formatting import show_value
 from peerloan.ledger.early_outcomes import counts_from, is_early
 from peerloan.ledger.outcome_parsing import Reader, Report
 from peerloan.ledger.queries import made_for, of_time, parts
 from peerloan.loan import Definition, Problem
 from peerloan.loan.spelling import id_spellings, plain
-from peerloan.loan.text import show_given
 
 # Rows named by one statement, and rows fetched at once by a stream.
 _NAMED = 1_000
@@ -163,7 +163,7 @@ class Recorder:
         self, report: Report, decision: _Decision | None, fresh: dict[bytes, int]
     ) -> Problem | None:
         """Return what is wrong with a report, given its decision."""
-        row, loan_id = report.row, show_given(report.loan_id)
+        row, loan_id = report.row, show_value(report.loan_id)
         if report.decision_id is None:
             if decision is None:
                 first, last = self._horizon
@@ -177,7 +177,7 @@ class Recorder:
             if decision.purged:
                 return Problem(row, "id", "a decision that was not purged", decision_id)
             if report.loan_id not in (None, decision.loan_id and plain(decision.loan_id)):
-                own = show_given(decision.loan_id)
+                own = show_value(decision.loan_id)
                 return Problem(row, "loan_id", f"the decision's own, {own}", loan_id)
             made = uuid7.milliseconds(decision.id) // DAY_MS
             if report.day is not None and report.day < made:

@@ -15,14 +15,8 @@ from typing import Literal
 import msgspec
 
 from peerloan.errors import PeerLoanError
-from peerloan.loan.text import (
-    TEXT_EXPECTED,
-    has_control,
-    parse_number,
-    show_bound,
-    show_number,
-    text_fault,
-)
+from peerloan.formatting import format_exact, format_number
+from peerloan.loan.text import TEXT_EXPECTED, has_control, parse_number, text_fault
 
 Kind = Literal["number", "whole", "category", "ordered"]
 Value = float | str | None
@@ -179,8 +173,8 @@ class Field(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
         if isinstance(value, str):
             return value
         if self.percent:
-            return f"{show_number(value * 100)} % {self.unit}".rstrip()
-        return f"{show_number(value)} {self.unit}".rstrip()
+            return f"{format_number(value * 100)} % {self.unit}".rstrip()
+        return f"{format_number(value)} {self.unit}".rstrip()
 
     @property
     def expected(self) -> str:
@@ -203,10 +197,10 @@ class Field(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
         """Describe the allowed range, with a leading comma; empty if there is none."""
         low = ""
         if self.above is not None and (self.min is None or self.above >= self.min):
-            low = f"above {show_bound(self.above)}"
+            low = f"above {format_exact(self.above)}"
         elif self.min is not None:
-            low = f"at least {show_bound(self.min)}"
-        high = f"at most {show_bound(self.max)}" if self.max is not None else ""
+            low = f"at least {format_exact(self.min)}"
+        high = f"at most {format_exact(self.max)}" if self.max is not None else ""
         return "".join(f", {bound}" for bound in (low, high) if bound)
 
 

@@ -10,10 +10,11 @@ from typing import Any
 import msgspec
 
 from peerloan.errors import PeerLoanError
+from peerloan.formatting import format_exact, show_value
 from peerloan.loan.definition import Definition, Field, Value
 from peerloan.loan.spelling import Spelling, plain, text_of
 from peerloan.loan.suggestions import Suggestions
-from peerloan.loan.text import TEXT_EXPECTED, show_bound, show_given, text_fault
+from peerloan.loan.text import TEXT_EXPECTED, text_fault
 from peerloan.loan.warning import LoanWarning
 
 _MOST_COMPARED = 100
@@ -97,7 +98,7 @@ class Checks:
             try:
                 value = check(record.get(field.name))
             except WrongValue:
-                given = show_given(record[field.name]) if field.name in record else "nothing"
+                given = show_value(record[field.name]) if field.name in record else "nothing"
                 problems.append(Problem(index, field.name, field.expected, given))
                 value = None
             else:
@@ -126,7 +127,7 @@ class Checks:
                 text = "this model version does not use it"
                 checked.warnings.append(LoanWarning(name, "unused_field", text))
             elif name not in self._role_names:
-                expected, given = self._instead_of(name, suggestions), show_given(record[name])
+                expected, given = self._instead_of(name, suggestions), show_value(record[name])
                 checked.problems.append(Problem(index, show_name(name), expected, given))
 
     def _id(
@@ -141,8 +142,8 @@ class Checks:
             if found is None or checked.loan_id in (None, found):
                 checked.loan_id = found or checked.loan_id
                 return
-            expected = f"the loan's one id, which is {show_given(checked.loan_id)} already"
-        checked.problems.append(Problem(index, name, expected, show_given(record[name])))
+            expected = f"the loan's one id, which is {show_value(checked.loan_id)} already"
+        checked.problems.append(Problem(index, name, expected, show_value(record[name])))
 
     def names(
         self, columns: Iterable[str], suggestions: Suggestions | None = None
@@ -176,7 +177,7 @@ def unusual_value(field: Field, value: float | str, suggestions: Suggestions) ->
     if isinstance(value, str):
         if field.kind == "category" and value not in field.seen_levels:
             hint = _hint(value, field.seen_levels, suggestions)
-            text = f"{show_given(value)} was not seen in training{hint}"
+            text = f"{show_value(value)} was not seen in training{hint}"
             return LoanWarning(field.name, "unseen_level", text)
         return None
     seen = field.seen_range
@@ -184,7 +185,7 @@ def unusual_value(field: Field, value: float | str, suggestions: Suggestions) ->
         return None
     shown, low, high = (field.show(each) for each in (value, *seen))
     if shown in (low, high):  # they differ in a digit that people are spared elsewhere
-        shown, low, high = (show_bound(each) for each in (value, *seen))
+        shown, low, high = (format_exact(each) for each in (value, *seen))
     text = f"{shown} is outside the range seen in training, {low} to {high}"
     return LoanWarning(field.name, "out_of_range", text)
 
@@ -197,7 +198,7 @@ def _hint(value: str, levels: tuple[str, ...], suggestions: Suggestions) -> str:
 
 def show_name(name: str) -> str:
     """A field's name as a request gave it, safe to send back."""
-    return name if text_fault(name) is None else show_given(name)
+    return name if text_fault(name) is None else show_value(name)
 
 
 def check_id(given: Any) -> str | None:

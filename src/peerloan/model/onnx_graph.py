@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 
 from peerloan.errors import PeerLoanError
-from peerloan.loan.text import show_given
+from peerloan.formatting import show_value
 
 # The operators that training uses, by domain.
 OPERATORS: Mapping[str, frozenset[str]] = {
@@ -79,11 +79,11 @@ def _check_node(node: memoryview) -> None:
             named[kind] = bytes(part).decode("utf-8", "replace")
     operator, domain = named.get("operator", ""), named.get("domain", "")
     if operator not in OPERATORS.get(domain, ()):
-        of = f" of the domain {show_given(domain)}" if domain else ""
+        of = f" of the domain {show_value(domain)}" if domain else ""
         allowed = ", ".join(sorted(name for names in OPERATORS.values() for name in names))
         raise OnnxModelError(
             f"model.onnx: expected operators that training makes ({allowed}), given "
-            f"{show_given(operator)}{of}"
+            f"{show_value(operator)}{of}"
         )
 
 

@@ -17,9 +17,9 @@ from peerloan.book import (
     read_loans,
 )
 from peerloan.book.cells import show_cells
+from peerloan.formatting import plural
 from peerloan.loan import Label
 from peerloan.loan.labels import expected_label
-from peerloan.loan.text import counted
 from peerloan.monitoring.alerts.rules import Rules
 from peerloan.monitoring.counting.counts import Counting
 from peerloan.monitoring.performance import Scores
@@ -44,12 +44,12 @@ class Outcomes:
         lines = []
         if self.missing:
             lines.append(
-                f"{counted(self.missing, 'loan')} without an outcome yet: in drift and estimates, "
+                f"{plural(self.missing, 'loan')} without an outcome yet: in drift and estimates, "
                 "not in what is realised (which is too high if late loans are told first)"
             )
         if self.wrong:
             lines.append(
-                f"{counted(self.wrong, 'loan')} with a wrong outcome, also left out of what is "
+                f"{plural(self.wrong, 'loan')} with a wrong outcome, also left out of what is "
                 f"realised: {self.example}"
             )
         return lines

@@ -11,8 +11,8 @@ from typing import Any, Literal, TypeVar
 
 import msgspec
 
+from peerloan.formatting import show_value
 from peerloan.loan import Definition
-from peerloan.loan.text import show_given
 from peerloan.model import arithmetic
 from peerloan.model.arithmetic import IDENTITY, Calibration
 from peerloan.model.policy import AT_THRESHOLD, Policy, TradeOff, figures_at
@@ -160,13 +160,13 @@ def _manifest_of(version: str, content: bytes) -> Manifest:
             raise BundleError(f"{name} {given}; this release reads up to {name} {known}")
     manifest = decode(content, MANIFEST, Manifest)
     if manifest.version != version:
-        raise BundleError(f"the manifest is of another version, {show_given(manifest.version)}")
+        raise BundleError(f"the manifest is of another version, {show_value(manifest.version)}")
     missing = [name for name in _FILES[manifest.kind] if name not in manifest.files]
     if missing:
         raise BundleError(f"the manifest lacks {', '.join(missing)}")
     for name in manifest.files:
         if not _FILE.fullmatch(name) or name == MANIFEST:
-            raise BundleError(f"the manifest names a strange file, {show_given(name)}")
+            raise BundleError(f"the manifest names a strange file, {show_value(name)}")
     check_sizes(manifest.files)
     return manifest
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from peerloan.loan.text import show_bound
+from peerloan.formatting import format_exact
 
 Scale = Literal["number", "percent", "count"]
 
@@ -97,7 +97,7 @@ def tick(value: float, scale: Scale = "number") -> str:
         if abs(value) >= size:
             return f"{value / min(size, 1e3 if letter == 'k' else size):g}{letter}"
     # As many digits as tell two ticks apart, without those that floating point adds.
-    return show_bound(float(f"{value:.6g}"))
+    return format_exact(float(f"{value:.6g}"))
 
 
 def with_margin(values: Sequence[float]) -> tuple[float, float]:

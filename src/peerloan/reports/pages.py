@@ -9,6 +9,7 @@ from typing import Any
 
 from markupsafe import Markup
 
+from peerloan.formatting import join_words, percent, signed
 from peerloan.registry import Manifest
 from peerloan.reports import charts
 from peerloan.reports.charts import Line
@@ -29,7 +30,7 @@ from peerloan.reports.model_card import (
 )
 from peerloan.reports.score_points import ODDS, SCORE, TO_DOUBLE
 from peerloan.reports.templating import render
-from peerloan.reports.wording import interval, loans, percent, several, show_rate, signed
+from peerloan.reports.wording import interval, loans, show_rate
 
 FIGURES = ("auc", "log_loss", "recall", "average_precision", "ks", "gini", "brier")
 # Bars of a category that a chart shows.
@@ -130,7 +131,7 @@ def _resampling_findings(report: TrainingReport) -> list[str]:
                 found = f"{how} with {row.candidate} ({sign}{signed(gain, 4)})"
                 (better if gain > 0 else worse).append(found)
     sentences = [
-        f"{what} than none by more than one standard error: {several(found, most=12)}."
+        f"{what} than none by more than one standard error: {join_words(found, most=12)}."
         for what, found in (("Better", better), ("Worse", worse))
         if found
     ]

@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
+from peerloan.formatting import format_exact
 from peerloan.loan import Definition, Field
-from peerloan.loan.text import show_bound
 from peerloan.model import LevelTable, NumberTable, Policy, Scorecard
 from peerloan.model.arithmetic import probability
 
@@ -218,7 +218,7 @@ def _ranges(field: Field, edges: Sequence[float]) -> list[str]:
     values = [edge * 100 for edge in edges] if field.percent else edges
     shown = [_six_digits(value) for value in values]
     if len(set(shown)) < len(shown):
-        shown = [show_bound(value) for value in values]
+        shown = [format_exact(value) for value in values]
     sign = " %" if field.percent else ""
     return [
         f"below {shown[0]}{sign}",

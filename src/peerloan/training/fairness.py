@@ -15,10 +15,10 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from peerloan.formatting import format_exact, join_words, percent
 from peerloan.loan import TextColumn
-from peerloan.loan.text import parse_number, show_bound
+from peerloan.loan.text import parse_number
 from peerloan.reports.data import Fairness, GroupFairness, Share
-from peerloan.reports.wording import percent, several
 from peerloan.stats.arrays import Numbers
 from peerloan.stats.intervals import Z95, wilson
 
@@ -85,7 +85,7 @@ def _ranged(values: Sequence[str | None]) -> Sequence[str | None]:
     if not len(known):
         return values
     ends = np.unique(np.quantile(known, np.arange(1, _RANGES) / _RANGES, method="lower"))
-    shown = [show_bound(end) for end in ends.tolist()]
+    shown = [format_exact(end) for end in ends.tolist()]
     names = [
         f"up to {shown[0]}",
         *(f"above {low} to {high}" for low, high in itertools.pairwise(shown)),
@@ -182,13 +182,13 @@ def _finding(column: str, groups: Sequence[GroupFairness], favoured: GroupFairne
     if few := [group.name for group in groups if group.too_few]:
         said.append(
             f"Too few loans (under {LEAST_LOANS}) or late loans (under {LEAST_LATE}) to be "
-            f"compared: {several(few)}."
+            f"compared: {join_words(few)}."
         )
     return said
 
 
 def _with_ratios(groups: Sequence[GroupFairness]) -> str:
-    return several([f"{group.name} ({group.ratio:.2f})" for group in groups])
+    return join_words([f"{group.name} ({group.ratio:.2f})" for group in groups])
 
 
 def _errors(groups: Sequence[GroupFairness]) -> str:

@@ -11,9 +11,9 @@ from threading import Lock
 import numpy as np
 
 from peerloan.book import Book, Doubt
+from peerloan.formatting import show_value
 from peerloan.loan import Definition, Loans, TextColumn
 from peerloan.loan.spelling import with_one_spelling
-from peerloan.loan.text import show_given
 from peerloan.model import Calibration, Policy, Profile, Scorecard
 from peerloan.model.onnx_model import OnnxModel
 from peerloan.model.policy import DEFAULT_RATIO, check_aim
@@ -162,7 +162,7 @@ def _refuse_constants(loans: Loans, book: str) -> None:
         column = loans.columns[field.name]
         values = column.codes if isinstance(column, TextColumn) else column
         if held is not None and (values == values[0]).all():
-            constant.append(f"{field.name} ({show_given(held)})")
+            constant.append(f"{field.name} ({show_value(held)})")
     if constant:
         raise TrainingError(
             f"{book}: expected values that differ, given the same one in every row of "

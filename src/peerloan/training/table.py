@@ -22,8 +22,9 @@ from peerloan.book import (
     read_loans,
 )
 from peerloan.errors import PeerLoanError
+from peerloan.formatting import percent_of, plural, show_value
 from peerloan.loan import Definition, Field, Loans
-from peerloan.loan.text import counted, share_of, show_given, stands_for_missing
+from peerloan.loan.text import stands_for_missing
 from peerloan.registry import TrainedOn
 from peerloan.sample_data import ID_PREFIX
 from peerloan.stats.arrays import Codes, Numbers
@@ -69,11 +70,11 @@ class Table:
         label = self.loans.definition.label
         late = int(self.late.sum())
         lines = [
-            f"{self.book}: late is {show_given(label.late)} in {label.column}: {late:,} of "
-            f"{counted(len(self.late), 'loan')} ({share_of(late, len(self.late))})"
+            f"{self.book}: late is {show_value(label.late)} in {label.column}: {late:,} of "
+            f"{plural(len(self.late), 'loan')} ({percent_of(late, len(self.late))})"
         ]
         if self.without_outcome:
-            rows = counted(self.without_outcome, "row")
+            rows = plural(self.without_outcome, "row")
             lines.append(f"note: left out, because they have no outcome yet: {rows}")
         return lines + self.doubts.lines()
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from peerloan.clock import DAY_MS, now_ms
 from peerloan.database import Database, LedgerError
-from peerloan.loan.text import counted
+from peerloan.formatting import plural
 from peerloan.monitoring.alerts.delivery import deliver_due
 from peerloan.monitoring.alerts.events import BEGAN, ENDED, MADE, PROMOTED, REFUSED, ROSE, put
 from peerloan.monitoring.config import Plan
@@ -168,18 +168,18 @@ class Schedule:
 
     def _tell(self, done: Round, seconds: float) -> None:
         new = done.counted
-        decisions, outcomes = counted(new.decisions, "decision"), counted(new.outcomes, "outcome")
+        decisions, outcomes = plural(new.decisions, "decision"), plural(new.outcomes, "outcome")
         log.info("counted %s and %s in %.1f s", decisions, outcomes, seconds)
         for version, why in new.missing.items():
             log.warning("%s can't be watched: %s", version, why)
         if new.unreadable:
-            log.warning("%s could not be read", counted(new.unreadable, "decision"))
+            log.warning("%s could not be read", plural(new.unreadable, "decision"))
         for name, found in done.figures.items():
             worst = max((*found.features, found.score), key=lambda each: each.psi.value)
             speaking = ", ".join(f"{each.rule} of {each.about}" for each in found.spoken)
             log.info(
                 "%s: %s; largest PSI %.3f, of %s; %s",
-                *(name, counted(found.loans, "loan"), worst.psi.value, worst.name),
+                *(name, plural(found.loans, "loan"), worst.psi.value, worst.name),
                 f"speaking: {speaking}" if speaking else "calm",
             )
         for name, change in done.changes:

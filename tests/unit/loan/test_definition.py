@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from peerloan.formatting import format_number, show_value
 from peerloan.loan import (
     Definition,
     DefinitionError,
@@ -23,7 +24,7 @@ from peerloan.loan import (
     read_definition,
 )
 from peerloan.loan.definition import RESERVED
-from peerloan.loan.text import parse_number, show_given, show_number
+from peerloan.loan.text import parse_number
 
 RIGHT = """\
 model = "small"
@@ -643,7 +644,7 @@ def test_what_is_expected_is_said_in_words(settings: dict[str, object], expected
 
 @given(st.floats(-1e300, 1e300))
 def test_any_number_can_be_shown(value: float) -> None:
-    shown = show_number(value)
+    shown = format_number(value)
     back = parse_number(shown.replace(",", ""))
     assert back is not None
     assert back == pytest.approx(value, rel=6e-3, abs=6e-3)
@@ -657,7 +658,7 @@ def test_any_number_can_be_shown(value: float) -> None:
     )
 )
 def test_whatever_was_given_can_be_shown(value: object) -> None:
-    shown = show_given(value)
+    shown = show_value(value)
     shown.encode()
     assert len(shown) < 100
     assert "\n" not in shown
@@ -665,7 +666,7 @@ def test_whatever_was_given_can_be_shown(value: object) -> None:
 
 @pytest.mark.parametrize("text", ["x" * 70, "ü" * 70, "\x00" * 70, "'" * 70])
 def test_a_long_text_is_cut_and_its_own_characters_are_counted(text: str) -> None:
-    shown = show_given(text)
+    shown = show_value(text)
     assert shown.endswith("… (70 characters)")
     assert len(shown) < 100
 
@@ -675,6 +676,6 @@ def test_what_python_cannot_write_can_be_shown() -> None:
     for _ in range(100_000):
         nested = [nested]
     for value in (nested, 10**5000, [10**5000], "\ud800", {"\udfff": "\x00"}):
-        shown = show_given(value)
+        shown = show_value(value)
         shown.encode()
         assert len(shown) < 100

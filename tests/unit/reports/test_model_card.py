@@ -173,10 +173,7 @@ class Blocked:
         if name.partition(".")[0] in ("sklearn", "xgboost", "pyarrow", "scipy", "matplotlib",
                                       "optbinning", "imblearn", "onnx", "pandas"):
             raise ModuleNotFoundError(name)
-        if name.startswith("peerloan.") and name.split(".")[1] not in ("loan", "model", "stats",
-            "registry", "reports", "regular_files", "atomic_files", "private_files", "threads",
-            "errors"
-        ):
+        if name.startswith(("peerloan.training", "peerloan.book", "peerloan.ledger", "peerloan.web")):
             raise ModuleNotFoundError(name)
 
 sys.meta_path.insert(0, Blocked())

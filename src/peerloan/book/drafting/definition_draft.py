@@ -16,16 +16,10 @@ from peerloan.book.quality.doubts import codes_in_words
 from peerloan.book.reader import Book, show_column
 from peerloan.book.validation import check_separator
 from peerloan.errors import PeerLoanError
+from peerloan.formatting import format_number, plural, show_value
 from peerloan.loan import Suggestions
 from peerloan.loan.definition import reserved_fault
-from peerloan.loan.text import (
-    counted,
-    parse_number,
-    show_given,
-    show_number,
-    stands_for_missing,
-    text_fault,
-)
+from peerloan.loan.text import parse_number, stands_for_missing, text_fault
 
 _MOST_LEVELS = 100
 # A column with at most this many distinct whole numbers may hold codes.
@@ -90,8 +84,8 @@ def draft_definition(
     head = [
         *map(doubt, label_doubts),
         comment(
-            f"Drafted from {book.name}: {counted(target.rows, 'loan')}, "
-            f"{counted(len(book.columns), 'column')}."
+            f"Drafted from {book.name}: {plural(target.rows, 'loan')}, "
+            f"{plural(len(book.columns), 'column')}."
         ),
         *(comment(f"note: {note}") for note in book.notes),
         "# Look at each doubt; where the draft is right, delete the comment.",
@@ -159,24 +153,24 @@ def _field(profile: Profile) -> Iterator[str]:
     if profile.empty == profile.rows:
         raise _LeftOutError("no row has a value")
     if len(profile.levels) == 1 and not (profile.empty or profile.uncounted or profile.unreadable):
-        raise _LeftOutError(f"every row has the value {show_given(next(iter(profile.levels)))}")
+        raise _LeftOutError(f"every row has the value {show_value(next(iter(profile.levels)))}")
     if not present:
         return _category(profile)
     if profile.forms["percent"] >= _MOSTLY * present:
         raise _LeftOutError(
-            f"it holds percent texts such as {show_given(profile.example)}; "
+            f"it holds percent texts such as {show_value(profile.example)}; "
             "write them as fractions (0.1306 for 13.06%) and draft again"
         )
     if profile.numbers > 0.95 * present:
         return _number(profile)
     if profile.forms["other date"] + profile.forms["date"] >= _MOSTLY * present:
         raise _LeftOutError(
-            f"it holds dates such as {show_given(profile.example)}, which are not a feature; "
+            f"it holds dates such as {show_value(profile.example)}, which are not a feature; "
             "as the date of the loan they must be written like 2024-12-31"
         )
     if profile.forms["dressed number"] + profile.numbers >= _MOSTLY * present:
         raise _LeftOutError(
-            f"it holds numbers such as {show_given(profile.example)}; "
+            f"it holds numbers such as {show_value(profile.example)}; "
             "write them plainly (1234.5) and draft again"
         )
     return _category(profile)
@@ -186,10 +180,10 @@ def _number(profile: Profile) -> Iterator[str]:
     yield f"kind = {quote('whole' if profile.whole else 'number')}"
     yield f"label = {quote(_label_of(profile.name))}"
     if thousands := profile.thousands.doubt(profile.highest, None, False):
-        yield doubt(f"{thousands.text}: {counted(thousands.rows, 'row')}")
+        yield doubt(f"{thousands.text}: {plural(thousands.rows, 'row')}")
     if profile.texts:
-        example = show_given(profile.example)
-        rows = counted(profile.texts, "row")
+        example = show_value(profile.example)
+        rows = plural(profile.texts, "row")
         verb, are = ("holds", "it is") if profile.texts == 1 else ("hold", "they are")
         yield doubt(f"{rows} {verb} a value that is not a number, such as {example}; {are} refused")
     if profile.whole and profile.distinct and profile.rows >= _MANY:
@@ -199,7 +193,7 @@ def _number(profile: Profile) -> Iterator[str]:
         )
     if profile.whole and len(profile.levels) <= _FEW:
         values = sorted({v for text in profile.levels if (v := _number_or_none(text)) is not None})
-        shown = ", ".join(map(show_number, values))
+        shown = ", ".join(map(format_number, values))
         yield doubt(f"only the values {shown}: a number or a code? A code is a category")
     codes = profile.missing_codes()
     if codes is not None:
@@ -222,7 +216,7 @@ def _number(profile: Profile) -> Iterator[str]:
 
 def _category(profile: Profile) -> Iterator[str]:
     if profile.uncounted or len(profile.levels) > _MOST_LEVELS:
-        example = show_given(profile.example)
+        example = show_value(profile.example)
         raise _LeftOutError(f"it holds more than {_MOST_LEVELS} different texts, such as {example}")
     valid = [level for level, _ in profile.levels.most_common() if text_fault(level) is None]
     missing_spellings = [level for level in valid if stands_for_missing(level)]
@@ -236,7 +230,7 @@ def _category(profile: Profile) -> Iterator[str]:
     yield f"kind = {quote('ordered' if ordered else 'category')}"
     yield f"label = {quote(_label_of(profile.name))}"
     if refused:
-        rows = counted(refused, "row") + (" holds" if refused == 1 else " hold")
+        rows = plural(refused, "row") + (" holds" if refused == 1 else " hold")
         yield doubt(f"{rows} text that is too long, not UTF-8 or has control characters; refused")
     if missing_spellings and levels != valid:
         yield doubt(_missing_doubt(profile, missing_spellings, bool(ordered)))
@@ -255,7 +249,7 @@ def _category(profile: Profile) -> Iterator[str]:
 def _missing_doubt(profile: Profile, levels: list[str], ordered: bool) -> str:
     """The doubt about levels that other programs use for a missing value."""
     shown = ", ".join(
-        f"{show_given(level)} in {counted(profile.levels[level], 'row')}" for level in levels
+        f"{show_value(level)} in {plural(profile.levels[level], 'row')}" for level in levels
     )
     consequence = "these rows are refused" if ordered else "else add it to levels"
     return f"{shown}: does it stand for missing? Then leave these cells empty; {consequence}"
@@ -263,7 +257,7 @@ def _missing_doubt(profile: Profile, levels: list[str], ordered: bool) -> str:
 
 def _broken_doubt(rows: int, book: Book) -> str:
     """The doubt about rows that can't be split into cells."""
-    shown, verb = counted(rows, "row"), "has" if rows == 1 else "have"
+    shown, verb = plural(rows, "row"), "has" if rows == 1 else "have"
     if book.files[0].format == "JSON lines":
         return f"{shown} {verb} no JSON object with each key once; training refuses them"
     return f"{shown} {verb} too many or too few cells; training refuses them"

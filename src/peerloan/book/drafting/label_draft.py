@@ -7,8 +7,9 @@ from peerloan.book.drafting.label_names import LabelValue, late_value
 from peerloan.book.drafting.toml_text import comment, doubt, literal, quote
 from peerloan.book.parts import BookError
 from peerloan.book.reader import Book, show_column
+from peerloan.formatting import plural, show_value
 from peerloan.loan.labels import stands_for
-from peerloan.loan.text import counted, parse_number, show_given, stands_for_missing
+from peerloan.loan.text import parse_number, stands_for_missing
 
 
 def draft_label(book: Book, profile: Profile, late: str | None) -> tuple[list[str], list[str]]:
@@ -27,7 +28,7 @@ def draft_label(book: Book, profile: Profile, late: str | None) -> tuple[list[st
     on_time = next(other for other in values if other != value)
     outcomes = sum(values.values())
     share = 100 * values[value] / outcomes
-    count = f"{values[value]:,} of {counted(outcomes, 'loan')}, {share:.2f} %"
+    count = f"{values[value]:,} of {plural(outcomes, 'loan')}, {share:.2f} %"
     subject = f"{show_column(profile.name)}: {literal(value)}"
     advice = "if not, exchange late and on_time below, or draft again with --late"
     if reason is not None:
@@ -39,10 +40,10 @@ def draft_label(book: Book, profile: Profile, late: str | None) -> tuple[list[st
         )
     lines = ["[label]", f"column = {quote(profile.name)}", f"late = {literal(value)}"]
     lines += [f"on_time = {literal(on_time)}"]
-    lines += [comment(f"{values[value]:,} of {counted(outcomes, 'loan')} are late ({share:.2f} %)")]
+    lines += [comment(f"{values[value]:,} of {plural(outcomes, 'loan')} are late ({share:.2f} %)")]
     if unknown := profile.rows - outcomes:
         verb = "has" if unknown == 1 else "have"
-        rows = counted(unknown, "row")
+        rows = plural(unknown, "row")
         lines.append(doubt(f"{rows} {verb} no outcome yet; training leaves them out"))
     return doubts, lines
 
@@ -56,7 +57,7 @@ def _named_value(
             return value
     where = f"{book.name}: column {show_column(profile.name)}"
     shown = " or ".join(map(literal, values))
-    raise BookError(f"{where}: expected late to be {shown}, got {show_given(late)}")
+    raise BookError(f"{where}: expected late to be {shown}, got {show_value(late)}")
 
 
 def _label_values(book: Book, profile: Profile) -> dict[LabelValue, int]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from peerloan.book.formats.encodings import convert, is_utf8, not_utf8, show_bytes
 from peerloan.book.formats.foreign_files import EXPECTED, expect_text
 from peerloan.book.parts import BookError, EmptyFileError, expect_columns
-from peerloan.loan.text import show_given
+from peerloan.formatting import show_value
 
 HEADER_LIMIT = 1 << 20
 _BOM = b"\xef\xbb\xbf"
@@ -73,7 +73,7 @@ def read_lines(head: bytes) -> list[tuple[int, str]]:
 
 def _expect_comma(separator: bytes, where: str) -> None:
     if separator != b",":
-        words = _SEPARATORS.get(separator) or show_given(separator.decode("utf-8", "replace"))
+        words = _SEPARATORS.get(separator) or show_value(separator.decode("utf-8", "replace"))
         raise BookError(
             f"{where}: the first line, sep=, says that the columns are separated by {words}, "
             "expected ','; save it with commas and decimal points, and without that line"
@@ -104,10 +104,10 @@ def _names(head: bytes, start: int, where: str) -> tuple[list[str], int, int]:
     if position == HEADER_LIMIT and b"\x00" not in head:
         raise BookError(
             f"{where}: expected a line of column names of less than {HEADER_LIMIT >> 20} MB, got a "
-            f"longer one: {show_given(head[:20])}"
+            f"longer one: {show_value(head[:20])}"
         )
     if "\x00" in "".join(names):
-        raise BookError(f"{where}: expected {EXPECTED}, got {show_given(head[:20])}")
+        raise BookError(f"{where}: expected {EXPECTED}, got {show_value(head[:20])}")
     for column, name in enumerate(names, 1):
         value = name.encode("utf-8", "surrogateescape")
         if not is_utf8(value):

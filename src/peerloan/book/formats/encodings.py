@@ -9,7 +9,7 @@ import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from peerloan.loan.text import show_given
+from peerloan.formatting import show_value
 
 _WESTERN = "WINDOWS-1252"
 _MARKS = {
@@ -87,7 +87,7 @@ def not_utf8(text: bytes, is_end: bool) -> Misencoded | None:
 def show_bytes(value: bytes) -> str:
     """Show bytes that are not UTF-8, as text if they look like Windows-1252."""
     text = _western(value)
-    return show_given(value) if text is None else f"{show_given(text)} (Windows-1252, not UTF-8)"
+    return show_value(value) if text is None else f"{show_value(text)} (Windows-1252, not UTF-8)"
 
 
 def convert(value: bytes) -> str:

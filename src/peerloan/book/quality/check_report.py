@@ -15,8 +15,8 @@ from peerloan.book.quality.doubts import BookDoubts, DoubtCollector, UsualRanges
 from peerloan.book.quality.row_ranges import show_ranges, spans_of
 from peerloan.book.reader import Book
 from peerloan.book.validation import Batch, check_columns, read_loans
+from peerloan.formatting import percent_of, plural
 from peerloan.loan import Definition, Problem
-from peerloan.loan.text import counted, share_of
 from peerloan.stats.arrays import Codes
 
 # Problems of a group that are listed one by one.
@@ -71,16 +71,16 @@ class Report:
 
     def lines(self) -> list[str]:
         """The report as lines of plain text."""
-        lines = [f"{self.book}: {counted(self.rows, 'loan')}{self._outcomes()}"]
+        lines = [f"{self.book}: {plural(self.rows, 'loan')}{self._outcomes()}"]
         lines += [f"note: {note}" for note in self.notes]
         lines += [
-            f"missing: {name}: {count:,} ({share_of(count, self.rows)})"
+            f"missing: {name}: {count:,} ({percent_of(count, self.rows)})"
             for name, count in self.missing.items()
             if count
         ]
         lines += self.doubted.lines()
         for group in self.groups:
-            rows = counted(group.count, "row")
+            rows = plural(group.count, "row")
             lines.append(f"{group.field}: {rows}: expected {group.expected}")
             lines += [f"  row {p.loan}: {p.given}" for p in group.examples]
             if rest := _ranges_after(group.ranges, group.examples[-1].loan or 0):
@@ -90,7 +90,7 @@ class Report:
             lines.append("no problems")
         else:
             verb = "has" if self.bad_rows == 1 else "have"
-            rows = counted(self.rows, "row")
+            rows = plural(self.rows, "row")
             lines.append(f"{self.bad_rows:,} of {rows} {verb} problems")
         return lines
 
@@ -98,7 +98,7 @@ class Report:
         if self.late is None or self.outcomes is None:
             return ""
         suffix = "" if self.outcomes == self.rows else f", {self.outcomes:,} with a known outcome"
-        return f"{suffix}, {self.late:,} late ({share_of(self.late, self.outcomes)})"
+        return f"{suffix}, {self.late:,} late ({percent_of(self.late, self.outcomes)})"
 
     def to_json(self) -> dict[str, Any]:
         """The whole report as JSON data."""

@@ -20,9 +20,10 @@ from peerloan.book.quality.missing_codes import Extremes, MissingCodes
 from peerloan.book.quality.row_ranges import ranges_of, show_ranges
 from peerloan.book.quality.thousands_separators import Thousands
 from peerloan.book.validation import Batch
+from peerloan.formatting import format_number, percent_of, plural, show_value
 from peerloan.loan import MAX_RUN_COMPARISONS, Definition, Field, Label, Suggestions
 from peerloan.loan.decoding import unusual_rows
-from peerloan.loan.text import counted, share_of, show_given, show_number, stands_for_missing
+from peerloan.loan.text import stands_for_missing
 from peerloan.loan.validation import unusual_value
 from peerloan.stats.arrays import Codes
 
@@ -91,7 +92,7 @@ class BookDoubts:
         """Raise BookError, with all grave doubts, if there are any."""
         if grave := self.grave:
             raise BookError(
-                f"{self.book}: {counted(len(grave), 'doubt')} (--strict-doubts: {undone}): "
+                f"{self.book}: {plural(len(grave), 'doubt')} (--strict-doubts: {undone}): "
                 f"{'; '.join(grave)}"
             )
 
@@ -99,7 +100,7 @@ class BookDoubts:
         """The doubts, and how many rows have warnings, as lines of plain text."""
         lines = [f"doubt: {text}" for text in self.texts]
         if self.rows_with_warnings:
-            rows = counted(self.rows_with_warnings, "row")
+            rows = plural(self.rows_with_warnings, "row")
             verb = "has" if self.rows_with_warnings == 1 else "have"
             lines.append(
                 f"{rows} of {self.rows:,} {verb} a value that is outside the range or levels seen "
@@ -171,9 +172,9 @@ class _Labels:
         if self._known >= _FEW and 2 * self._late > self._known:
             label = self._label
             yield Doubt(
-                f"{label.column}: {self._late:,} of {counted(self._known, 'loan')} "
-                f"({share_of(self._late, self._known)}) are late, which is the value "
-                f"{show_given(label.late)}; if that means on time, exchange late and on_time in "
+                f"{label.column}: {self._late:,} of {plural(self._known, 'loan')} "
+                f"({percent_of(self._late, self._known)}) are late, which is the value "
+                f"{show_value(label.late)}; if that means on time, exchange late and on_time in "
                 "the definition",
                 self._late,
             )
@@ -277,15 +278,15 @@ class _Numbers:
                 hint = "; is it in another unit?"
             rows = below if median == "below" else above
             text = f"{field.name}: the median is {median} {seen} ({held}){hint}"
-            yield Doubt(f"{text}: {counted(rows, 'row')}", rows)
+            yield Doubt(f"{text}: {plural(rows, 'row')}", rows)
             return
         if thousands:
             yield Doubt(f"{field.name}: {thousands.text}", thousands.rows)
         elif self._usual is not None and self._count >= _FEW_TO_SCORE:
             yield from self._unit_doubts(self._usual)
         if outside := below + above:
-            share = f"{share_of(outside, self._count)} is outside {seen} ({held})"
-            yield Doubt(f"{field.name}: {share}: {counted(outside, 'row')}", outside)
+            share = f"{percent_of(outside, self._count)} is outside {seen} ({held})"
+            yield Doubt(f"{field.name}: {share}: {plural(outside, 'row')}", outside)
 
     def _unit_doubts(self, usual: tuple[float, float]) -> Iterator[Doubt]:
         """Doubts the unit if nearly all values lie beyond the usual range: 0.14 instead of 14."""
@@ -293,9 +294,9 @@ class _Numbers:
             if rows >= _NEARLY_ALL * self._count:
                 shown = f"{side} {self._field.show(bound)}"
                 yield Doubt(
-                    f"{self._field.name}: {share_of(rows, self._count)} of the values are {shown} "
-                    f"({counted(rows, 'row')}), where at most 5 % of those trained on are; is it "
-                    "in another unit?",
+                    f"{self._field.name}: {percent_of(rows, self._count)} of the values are "
+                    f"{shown} ({plural(rows, 'row')}), where at most 5 % of those trained on are; is "
+                    "it in another unit?",
                     rows,
                 )
 
@@ -311,10 +312,10 @@ def _code_doubt(field: Field, codes: MissingCodes, rows: int) -> Doubt:
 def codes_in_words(codes: MissingCodes, rows: int) -> str:
     """Describe codes for missing: their counts, and the range of the other values."""
     shown = ", ".join(
-        f"{show_number(value)} in {counted(n, 'row')} ({share_of(n, rows)})"
+        f"{format_number(value)} in {plural(n, 'row')} ({percent_of(n, rows)})"
         for value, n in codes.codes
     )
-    lowest, highest = show_number(codes.lowest), show_number(codes.highest)
+    lowest, highest = format_number(codes.lowest), format_number(codes.highest)
     return f"{shown}, where the other values are {lowest} to {highest}"
 
 
@@ -359,10 +360,10 @@ class _Texts:
             if (text := self._level_doubt(level))
         ]
         for text, count in doubted[:_LEVELS]:
-            yield Doubt(f"{text}: {counted(count, 'row')}", count)
+            yield Doubt(f"{text}: {plural(count, 'row')}", count)
         uncounted = self._uncounted if self._field.seen_levels else 0
         if rest := sum(count for _, count in doubted[_LEVELS:]) + uncounted:
-            name, rows = self._field.name, counted(rest, "row")
+            name, rows = self._field.name, plural(rest, "row")
             text = f"{name}: other values that were not seen in training: {rows}"
             yield Doubt(text, rest)
 
@@ -375,7 +376,7 @@ class _Texts:
             return None
         also = "" if field.missing else ", and set missing = true in the definition"
         what = "is a level here" if unseen is None else "was not seen in training"
-        return f"{field.name}: {show_given(level)} {what}; {_MISSING}{also}"
+        return f"{field.name}: {show_value(level)} {what}; {_MISSING}{also}"
 
 
 class _Ids:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from peerloan.loan.text import counted
+from peerloan.formatting import plural
 from peerloan.stats.arrays import Codes
 
 # At most this many ranges are listed.
@@ -28,5 +28,5 @@ def show_ranges(ranges: list[tuple[int, int]], unlisted: int = 0) -> str:
     """Show rows: 'row 5', 'rows 5, 7, 30–111068'; `unlisted` more rows are only counted."""
     shown = ", ".join(f"{a}" if a == b else f"{a}–{b}" for a, b in ranges[:_SHOWN])
     if rest := unlisted + sum(last - first + 1 for first, last in ranges[_SHOWN:]):
-        shown += f" and {counted(rest, 'more row')}"
+        shown += f" and {plural(rest, 'more row')}"
     return f"row{'' if len(ranges) == 1 and ranges[0][0] == ranges[0][1] else 's'} {shown}"

@@ -8,13 +8,13 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, text
 
+from peerloan.formatting import plural
 from peerloan.ledger.audit.chain_walk import NamedHead, Sealed, Walk
 from peerloan.ledger.audit.findings import Finding, Findings
 from peerloan.ledger.chain_heads import Edited, Head, Heads, NewestChain
 from peerloan.ledger.seal import Seal
 from peerloan.ledger.seal_ownership import OPENINGS, opening_heads, opening_mac
 from peerloan.ledger.write.chain_opening import seals_heads
-from peerloan.loan.text import counted
 
 _REMOVED = "it was removed, and ends of chains may be gone unseen; put it back from its backup"
 
@@ -88,7 +88,7 @@ class Chains:
         if head.chain in self._openings and head.opened not in _digits(*self._openings[head.chain]):
             what = (
                 f"chain {head.chain}: is not the chain that the seal's folder knows, which has "
-                f"{counted(head.seq, 'record')} and another opening"
+                f"{plural(head.seq, 'record')} and another opening"
             )
             self._find("missing chain", what, head.chain)
             return False
@@ -141,11 +141,11 @@ class Chains:
             what = f"{chains_are} not in the table `chains`"
             left = sum(count for number, count in records.items() if first <= number <= last)
             if left:
-                what += f", though {counted(left, 'record')} of it are there"
+                what += f", though {plural(left, 'record')} of it are there"
             heads = [h for n, each in self._named.items() if first <= n <= last for h in each]
             if heads:
                 head = max(heads)
-                what += f"; {head.source} knows it to have had {counted(head.seq, 'record')}"
+                what += f"; {head.source} knows it to have had {plural(head.seq, 'record')}"
             elif last <= self._newest():
                 what += (
                     f"; {self._seal.files.newest_path} knows {self._newest()} to have been opened"

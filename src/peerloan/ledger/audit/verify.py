@@ -13,13 +13,13 @@ from peerloan import uuid7
 from peerloan.database import tables
 from peerloan.database.engine import Database
 from peerloan.database.snapshot import snapshot
+from peerloan.formatting import plural
 from peerloan.ledger.audit.chain_openings import Chains, Written
 from peerloan.ledger.audit.chain_walk import Sealed, Step, Walk
 from peerloan.ledger.audit.findings import SHOWN, Finding, Findings
 from peerloan.ledger.audit.raw_rows import raw_records, take_any_text
 from peerloan.ledger.records import COLUMNS, VALUES
 from peerloan.ledger.seal import Seal, record_mac, record_name, values_digest, version_digest
-from peerloan.loan.text import counted
 
 _FIRST = COLUMNS.index(VALUES[0])
 _LATE = COLUMNS.index("late")
@@ -212,7 +212,7 @@ def _purge_mac(seal: Seal, *values: Any) -> bytes | None:
 
 
 def _version_sentence(version: Sealed) -> str:
-    count = counted(version.misfits.totals.total(), "record")
+    count = plural(version.misfits.totals.total(), "record")
     if version.name is None:
         return f"version {version.number} is not in the table `versions`, but {count} names it"
     first = next(iter(version.misfits.shown())).id

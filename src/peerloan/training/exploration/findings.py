@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from peerloan.loan.text import counted
-from peerloan.reports.wording import are, loans, percent, plain, several, show_rate, signed
+from peerloan.formatting import are, join_words, percent, plural, signed
+from peerloan.reports.wording import loans, plain, show_rate
 from peerloan.stats.measures import Rate
 from peerloan.training.exploration.measure import Bin, Far, Feature, Numeric, Study
 
@@ -61,7 +61,7 @@ def _shortened(found: list[Finding]) -> list[Finding]:
     if len(found) <= _MOST:
         return found
     names = list(dict.fromkeys(f"`{each.feature}`" for each in found[_MOST - 1 :]))
-    text = f"And {len(found) - _MOST + 1} more like these: {several(names)}."
+    text = f"And {len(found) - _MOST + 1} more like these: {join_words(names)}."
     return [*found[: _MOST - 1], Finding(found[0].topic, text)]
 
 
@@ -95,10 +95,11 @@ def _about_rows(study: Study) -> Iterator[Finding]:
         yield Finding(
             "rows",
             f"Of {rows:,} rows {study.excluded:,} {are(study.excluded)} not as the definition "
-            f"says, and left out of every figure: {several(faults)}. `peerloan check` names each.",
+            f"says, and left out of every figure: {join_words(faults)}. "
+            "`peerloan check` names each.",
         )
     if study.without_outcome:
-        unknown = counted(study.without_outcome, "row")
+        unknown = plural(study.without_outcome, "row")
         yield Finding("rows", f"No outcome yet in {unknown}: left out of every figure.")
     for note in study.notes:
         yield Finding("rows", f"{note[0].upper()}{note[1:]}.")
@@ -126,16 +127,16 @@ def _about_signal(study: Study) -> Iterator[Finding]:
     ranked = sorted(telling, key=lambda feature: -(feature.information or 0))
     if ranked:
         named = [f"`{f.name}` ({f.information:.2f}, {reading(f)})" for f in ranked]
-        text = f"By information value these features say most: {several(named)}."
+        text = f"By information value these features say most: {join_words(named)}."
         varying = [f for f in study.features if len(f.bins) > 1]
         if nothing := [f"`{f.name}`" for f in varying if reading(f) == "chance"]:
-            text += f" No more than chance would: {several(nothing)}."
+            text += f" No more than chance would: {join_words(nothing)}."
         yield Finding("signal", text)
         if strong := [f"`{f.name}`" for f in ranked if reading(f) == "very strong"]:
             yield Finding(
                 "signal",
-                f"Make sure that {several(strong)} {are(len(strong))} known before the decision: "
-                "an information value above 0.5 is rare for what is.",
+                f"Make sure that {join_words(strong)} {are(len(strong))} known before the "
+                "decision: an information value above 0.5 is rare for what is.",
             )
     elif study.overall.late and study.overall.late < study.overall.loans:
         yield Finding("signal", "No feature says more about the label than chance would.")
@@ -164,8 +165,8 @@ def _about_pairs(study: Study) -> Iterator[Finding]:
         strongest = sorted(pairs.values(), key=lambda pair: -pair[0])
         yield Finding(
             "overlap",
-            f"Nearly the same is said by {several([text for _, text in strongest])}. The effects "
-            "of such a pair can't be told apart, and reasons may name either.",
+            f"Nearly the same is said by {join_words([text for _, text in strongest])}. The "
+            "effects of such a pair can't be told apart, and reasons may name either.",
         )
 
 
@@ -187,7 +188,7 @@ def _about_skew(study: Study) -> Iterator[Finding]:
     if named:
         yield Finding(
             "skewed",
-            f"Long tails: {several(named)}. Trees and bins don't mind; a linear model needs "
+            f"Long tails: {join_words(named)}. Trees and bins don't mind; a linear model needs "
             "logarithms, ranks or robust scaling.",
         )
 
@@ -205,7 +206,7 @@ def _risk(feature: Feature, study: Study) -> Iterator[Finding]:
     if feature.numeric is not None:
         high, low = high[:1], low[:1]
     parts = [
-        f"{where} the average: {several([_of(feature, each) for each in bins], '; ')}."
+        f"{where} the average: {join_words([_of(feature, each) for each in bins], '; ')}."
         for where, bins in (("clearly above", high), ("clearly below", low))
         if bins
     ]
@@ -229,7 +230,7 @@ def _too_few(feature: Feature, study: Study) -> Iterator[Finding]:
             f"{each.label} ({loans(each.rate.loans)}, {each.rate.late:,} late)" for each in few
         ]
         yield Finding(
-            "too few", f"too few loans to say anything about {several(named)}.", feature.name
+            "too few", f"too few loans to say anything about {join_words(named)}.", feature.name
         )
 
 

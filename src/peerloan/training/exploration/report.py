@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 
 from markupsafe import Markup, escape
 
+from peerloan.formatting import percent, signed
 from peerloan.reports import charts
 from peerloan.reports.charts import Tone
 from peerloan.reports.templating import render
-from peerloan.reports.wording import interval, percent, plain, signed
+from peerloan.reports.wording import interval, plain
 from peerloan.training.exploration.findings import Finding, is_high, is_too_few, reading
 from peerloan.training.exploration.measure import Bin, Feature, Matrix, Progress, Study
 

@@ -12,11 +12,11 @@ from flask import Blueprint, Response, request
 
 from peerloan.clock import EXPECTED, moment, parse_moment
 from peerloan.database import LedgerUnavailable
+from peerloan.formatting import show_value
 from peerloan.ledger import Kept
 from peerloan.ledger.challenger_scores import challenges_of
 from peerloan.ledger.outcomes import Known, latest
 from peerloan.ledger.queries import Wanted, find, known_versions, page, reach, was_purged
-from peerloan.loan.text import show_given
 from peerloan.model import BANDS
 from peerloan.web.auth.authentication import only_caller
 from peerloan.web.auth.endpoint_scopes import needs
@@ -53,7 +53,7 @@ def decision(decision: str) -> Response:
     if wanted is None or wanted not in kept:
         if wanted is not None and was_purged(services().database, wanted, caller):
             raise RequestError(410, "Purged", f"the decision {decision} was made, and then purged")
-        raise RequestError(404, "No Such Decision", f"there is no decision {show_given(decision)}")
+        raise RequestError(404, "No Such Decision", f"there is no decision {show_value(decision)}")
     return as_json(_described(list(kept.values()))[0])
 
 

@@ -12,9 +12,9 @@ import msgspec
 from flask import Blueprint, Response, request
 
 from peerloan import __version__
+from peerloan.formatting import show_value
 from peerloan.loan import Definition, Field, Problem
 from peerloan.loan.spelling import Spelling
-from peerloan.loan.text import show_given
 from peerloan.web.api import tensors
 from peerloan.web.api.tensors import HEADER_LENGTH, OUTPUTS, Column, Output, TensorError
 from peerloan.web.auth.endpoint_scopes import needs, public
@@ -158,13 +158,13 @@ def _asked(model: str, version: str | None) -> LoadedModel:
     current = next(iter(served.values()))
     name = current.bundle.definition.model
     if model != name:
-        detail = f"expected the model {name}, given {show_given(model)}"
+        detail = f"expected the model {name}, given {show_value(model)}"
         raise RequestError(404, "No Such Model", detail)
     if version is None:
         return current
     if version not in served:
         detail = f"expected a version that is being served, {' or '.join(served)}"
-        detail += f", given {show_given(version)}"
+        detail += f", given {show_value(version)}"
         raise RequestError(404, "No Such Version", detail)
     return served[version]
 
@@ -177,7 +177,7 @@ def _header_length(content: bytes) -> int:
     usual = given.isascii() and given.isdigit() and len(given) <= 10
     if not usual or int(given) > len(content):
         expected = f"{HEADER_LENGTH}: expected a number of bytes, at most the body's"
-        detail = f"{expected} {len(content):,}, given {show_given(given)}"
+        detail = f"{expected} {len(content):,}, given {show_value(given)}"
         raise RequestError(400, "Wrong Header", detail)
     return int(given)
 
@@ -191,7 +191,7 @@ def _wanted(asked: tensors.InferRequest) -> dict[str, bool]:
     for output in asked.outputs:
         if output.name not in OUTPUTS or output.name in wanted:
             expected = f"expected each of {', '.join(OUTPUTS)} once at most"
-            detail = f"outputs: {expected}, given {show_given(output.name)}"
+            detail = f"outputs: {expected}, given {show_value(output.name)}"
             raise RequestError(400, "Wrong Outputs", detail)
         own = output.parameters.binary_data
         wanted[output.name] = usual if own is None else own

@@ -9,8 +9,9 @@ from typing import Any
 import msgspec
 from flask import Blueprint, Response, request
 
+from peerloan.formatting import show_value
 from peerloan.loan import Problem
-from peerloan.loan.text import has_control, show_given
+from peerloan.loan.text import has_control
 from peerloan.loan.validation import show_name
 from peerloan.registry import (
     BreakingChange,
@@ -105,7 +106,7 @@ def _read(store: Store, version: str) -> tuple[Manifest, str]:
     try:
         return store.read(version)
     except StoreError:
-        detail = f"there is no version {show_given(version)}"
+        detail = f"there is no version {show_value(version)}"
         raise RequestError(404, "No Such Version", detail) from None
     except BundleError as error:
         raise RequestError(409, "Version Refused", str(error)) from None
@@ -119,10 +120,10 @@ def _promotion() -> dict[str, Any]:
     require_json()
     body = decode(content)
     if not isinstance(body, dict):
-        wrong = [Problem(None, "(body)", "an object with why and breaking", show_given(body))]
+        wrong = [Problem(None, "(body)", "an object with why and breaking", show_value(body))]
     else:
         wrong = [
-            Problem(None, show_name(name), expected, show_given(value))
+            Problem(None, show_name(name), expected, show_value(value))
             for name, value in islice(body.items(), MAX_NAMES)
             if (expected := _refusal(name, value))
         ]

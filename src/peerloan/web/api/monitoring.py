@@ -13,8 +13,8 @@ from flask import Blueprint, Response, request
 
 from peerloan.clock import day_number, moment
 from peerloan.database import LedgerUnavailable
+from peerloan.formatting import show_value
 from peerloan.loan import Problem
-from peerloan.loan.text import show_given
 from peerloan.loan.validation import show_name
 from peerloan.monitoring.alerts import events as kept
 from peerloan.monitoring.alerts.events import Event
@@ -79,7 +79,7 @@ def acknowledge(event: str) -> Response:
     try:
         found = kept.acknowledge(services().database, event, caller_name(request.environ), why)
     except kept.NoEvent:
-        detail = f"there is no event {show_given(event)}"
+        detail = f"there is no event {show_value(event)}"
         raise RequestError(404, "No Such Event", detail) from None
     except kept.Acknowledged as error:
         raise RequestError(409, "Acknowledged Before", str(error)) from None
@@ -129,15 +129,15 @@ def _why(content: bytes) -> str:
     """What the caller says of an event; raises RequestError."""
     body = decode(content)
     if not isinstance(body, dict):
-        wrong = [Problem(None, "(body)", 'an object: {"why": "…"}', show_given(body))]
+        wrong = [Problem(None, "(body)", 'an object: {"why": "…"}', show_value(body))]
     else:
         others = (name for name in body if name != "why")
         wrong = [
-            Problem(None, show_name(name), "nothing but why", show_given(body[name]))
+            Problem(None, show_name(name), "nothing but why", show_value(body[name]))
             for name in islice(others, MAX_NAMES)
         ]
         if not kept.is_why(body.get("why")):
-            given = show_given(body["why"]) if "why" in body else "nothing"
+            given = show_value(body["why"]) if "why" in body else "nothing"
             wrong.append(Problem(None, "why", kept.WHY_EXPECTED, given))
     if wrong:
         raise RequestError(422, "Wrong Values", problems.sentence(wrong), wrong)
@@ -180,4 +180,4 @@ def _day(text: str) -> int | None:
 def _known(model: str) -> None:
     """Raise RequestError if a version that never decided is none of the store's either."""
     if model not in services().store.versions():
-        raise RequestError(404, "No Such Version", f"there is no version {show_given(model)}")
+        raise RequestError(404, "No Such Version", f"there is no version {show_value(model)}")

@@ -11,9 +11,9 @@ from typing import Any, get_args
 from flask import Blueprint, Response, request
 
 from peerloan.database import LedgerUnavailable
+from peerloan.formatting import show_value
 from peerloan.ledger.outcomes import Recorded, Recorder, Status
 from peerloan.loan import Problem
-from peerloan.loan.text import show_given
 from peerloan.loan.validation import show_name
 from peerloan.uuid7 import text as id_text
 from peerloan.web.auth.authentication import caller_name, only_caller
@@ -62,14 +62,14 @@ def _rows(content: bytes) -> list[Any]:
     body = decode(content, under="outcomes")
     wrong = []
     if not isinstance(body, dict):
-        wrong = [Problem(None, "(body)", 'an object: {"outcomes": […]}', show_given(body))]
+        wrong = [Problem(None, "(body)", 'an object: {"outcomes": […]}', show_value(body))]
     elif not isinstance(body.get("outcomes"), list):
-        given = show_given(body["outcomes"]) if "outcomes" in body else "nothing"
+        given = show_value(body["outcomes"]) if "outcomes" in body else "nothing"
         wrong = [Problem(None, "outcomes", "a list", given)]
     else:
         others = (name for name in body if name != "outcomes")
         wrong = [
-            Problem(None, show_name(name), "nothing but outcomes", show_given(body[name]))
+            Problem(None, show_name(name), "nothing but outcomes", show_value(body[name]))
             for name in islice(others, MAX_NAMES)
         ]
     if wrong:

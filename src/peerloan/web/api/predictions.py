@@ -9,8 +9,8 @@ from typing import Any
 import msgspec
 from flask import Blueprint, Response, current_app, request
 
+from peerloan.formatting import show_value
 from peerloan.loan import Checked, Problem
-from peerloan.loan.text import show_given
 from peerloan.model import OnnxTimeLimit
 from peerloan.web.api.openapi import document
 from peerloan.web.auth.endpoint_scopes import by_address, needs
@@ -99,9 +99,9 @@ def _parse_options(args: Mapping[str, list[str]]) -> ResponseOptions:
         choices = _FLAGS.get(name)
         if choices is None:
             expected = f"one of the parameters {', '.join(_FLAGS)}"
-            problems.append(Problem(None, f"?{name[:50]}", expected, show_given(values[-1])))
+            problems.append(Problem(None, f"?{name[:50]}", expected, show_value(values[-1])))
         elif len(values) > 1 or values[0] not in choices:
-            expected, given = " or ".join(choices), " and ".join(map(show_given, values[:3]))
+            expected, given = " or ".join(choices), " and ".join(map(show_value, values[:3]))
             problems.append(Problem(None, f"?{name}", expected, given))
         else:
             flags[name] = choices[values[0]]

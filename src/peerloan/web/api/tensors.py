@@ -16,8 +16,9 @@ import numpy as np
 from msgspec import Meta
 
 from peerloan.errors import PeerLoanError
+from peerloan.formatting import plural, show_value
 from peerloan.loan import Field
-from peerloan.loan.text import counted, parse_whole, show_given
+from peerloan.loan.text import parse_whole
 from peerloan.web.http.json_errors import describe_fault
 
 # In binary form all are little-endian; BYTES has a length of four bytes before each element.
@@ -136,7 +137,7 @@ def parse(content: bytes) -> InferRequest:
         reason = str(error)[:300].encode("utf-8", "backslashreplace").decode()
         raise TensorError(f"the request is not the protocol's: {reason}") from None
     if request.id is not None and not _is_unicode(request.id):
-        raise TensorError(f"id: expected valid Unicode, given {show_given(request.id)}")
+        raise TensorError(f"id: expected valid Unicode, given {show_value(request.id)}")
     return request
 
 
@@ -148,7 +149,7 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     read: dict[str, Any] = {}
     for name, value in pairs:
         if name in read:
-            raise TensorError(f"expected each name once, given {show_given(name)} twice")
+            raise TensorError(f"expected each name once, given {show_value(name)} twice")
         read[name] = value
     return {name: value for name, value in read.items() if value is not None}
 
@@ -167,7 +168,7 @@ def columns(request: InferRequest, binary: bytes) -> dict[str, Column]:
     at = 0
     for tensor in request.inputs:
         if tensor.name in found:
-            raise TensorError(f"expected each input once, given {show_given(tensor.name)} twice")
+            raise TensorError(f"expected each input once, given {show_value(tensor.name)} twice")
         size = tensor.parameters.binary_data_size
         if (size is None) == (tensor.data is None):
             given = "neither" if size is None else "both"
@@ -176,17 +177,17 @@ def columns(request: InferRequest, binary: bytes) -> dict[str, Column]:
             found[tensor.name] = _column(tensor, _inline(tensor, tensor.data or []))
             continue
         if size > len(binary) - at:
-            raise _wrong(tensor, counted(size, "byte"), f"{len(binary) - at:,}")
+            raise _wrong(tensor, plural(size, "byte"), f"{len(binary) - at:,}")
         found[tensor.name] = _column(tensor, _raw(tensor, binary[at : at + size]))
         at += size
     if at < len(binary):
-        raise TensorError(f"expected {counted(at, 'byte')} behind the JSON, given {len(binary):,}")
+        raise TensorError(f"expected {plural(at, 'byte')} behind the JSON, given {len(binary):,}")
     return found
 
 
 def _wrong(tensor: Tensor, expected: str, given: str) -> TensorError:
     name = tensor.name if tensor.name.isprintable() and len(tensor.name) <= 200 else None
-    return TensorError(f"{name or show_given(tensor.name)}: expected {expected}, given {given}")
+    return TensorError(f"{name or show_value(tensor.name)}: expected {expected}, given {given}")
 
 
 def _inline(tensor: Tensor, data: list[Any]) -> list[Any]:
@@ -204,7 +205,7 @@ def _inline(tensor: Tensor, data: list[Any]) -> list[Any]:
         allowed |= {int}
     if not allowed.issuperset(map(type, data)):
         i, value = next((i, each) for i, each in enumerate(data) if type(each) not in allowed)
-        raise _wrong(tensor, f"values of {tensor.datatype}", f"{show_given(value)} for loan {i}")
+        raise _wrong(tensor, f"values of {tensor.datatype}", f"{show_value(value)} for loan {i}")
     if tensor.datatype[:3] in ("INT", "UIN"):
         _refuse_out_of_range(tensor, data)
     if float in allowed:
@@ -218,7 +219,7 @@ def _refuse_out_of_range(tensor: Tensor, data: list[Any]) -> None:
     for i, value in enumerate(data):
         if value is not None and not known.min <= value <= known.max:
             raise _wrong(
-                tensor, f"values of {tensor.datatype}", f"{show_given(value)} for loan {i}"
+                tensor, f"values of {tensor.datatype}", f"{show_value(value)} for loan {i}"
             )
 
 
@@ -229,7 +230,7 @@ def _raw(tensor: Tensor, content: bytes) -> list[Any]:
     kind = np.dtype(_NUMBERS[tensor.datatype])
     if len(content) % kind.itemsize:
         raise _wrong(
-            tensor, f"{counted(kind.itemsize, 'byte')} a value", counted(len(content), "byte")
+            tensor, f"{plural(kind.itemsize, 'byte')} a value", plural(len(content), "byte")
         )
     numbers = np.frombuffer(content, kind)
     values: list[Any] = numbers.tolist()
@@ -257,9 +258,9 @@ def _texts(tensor: Tensor, content: bytes) -> list[str]:
 def _column(tensor: Tensor, values: list[Any]) -> Column:
     """The values as the checks take them, one a loan."""
     if tensor.shape[1:] not in ([], [1]):
-        raise _wrong(tensor, "the shape [n] or [n, 1]", show_given(tensor.shape))
+        raise _wrong(tensor, "the shape [n] or [n, 1]", show_value(tensor.shape))
     if len(values) != tensor.shape[0]:
-        shown = show_given(tensor.shape[0])
+        shown = show_value(tensor.shape[0])
         raise _wrong(
             tensor,
             f"{shown} {'value' if shown == '1' else 'values'} by its shape",

@@ -10,8 +10,9 @@ from typing import Any
 
 from flask import Blueprint, Response, make_response, render_template, request, url_for
 
+from peerloan.formatting import show_value
 from peerloan.loan import Checked, Definition, LoanWarning
-from peerloan.loan.text import parse_number, show_given
+from peerloan.loan.text import parse_number
 from peerloan.web.auth.endpoint_scopes import needs
 from peerloan.web.http.problems import RequestError
 from peerloan.web.http.request_body import decode, read_form
@@ -114,20 +115,20 @@ def read_pasted(text: str) -> dict[str, Any]:
         loan = loan[0]
     if not isinstance(loan, dict) or not all(isinstance(name, str) for name in loan):
         raise ValueError(
-            f"Expected one loan, names and values in braces, given {show_given(loan)}."
+            f"Expected one loan, names and values in braces, given {show_value(loan)}."
         )
     try:
         json.dumps(loan)
     except (TypeError, ValueError):
         raise ValueError(
-            f"Expected values that JSON has too, given {show_given(str(loan))}."
+            f"Expected values that JSON has too, given {show_value(str(loan))}."
         ) from None
     for name, value in loan.items():
         if value == []:
-            raise ValueError(f"Expected one loan, given no value of {show_given(name)}.")
+            raise ValueError(f"Expected one loan, given no value of {show_value(name)}.")
         if isinstance(value, list) and len(value) != 1:
             raise ValueError(
-                f"Expected one loan, given {len(value)} values of {show_given(name)}. "
+                f"Expected one loan, given {len(value)} values of {show_value(name)}. "
                 "Several loans go to the API, or as a book to `peerloan score`."
             )
     return {name: value[0] if isinstance(value, list) else value for name, value in loan.items()}

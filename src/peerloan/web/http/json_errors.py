@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 
-from peerloan.loan.text import show_given
+from peerloan.formatting import show_value
 from peerloan.web.http.problems import RequestError
 
 # What compressed bodies and other files begin with. The first two may be sent, if a header says so.
@@ -40,7 +40,7 @@ def unreadable_encoding(encoding: str) -> RequestError:
     return RequestError(
         415,
         "Unsupported Content Encoding",
-        f"Content-Encoding: expected gzip, deflate or none, given {show_given(encoding)}",
+        f"Content-Encoding: expected gzip, deflate or none, given {show_value(encoding)}",
         headers=_ACCEPTED,
     )
 
@@ -101,4 +101,4 @@ def _at_position(error: json.JSONDecodeError) -> str:
     if word and (literal := _LITERALS.get(word[0].lower())):
         return f"expected {literal}, given {word[0]}; in Python, json.dumps writes JSON"
     expected = error.msg.removeprefix("Expecting ")
-    return f"expected {expected}, given {show_given(after[:_SHOWN_CHARACTERS])}"
+    return f"expected {expected}, given {show_value(after[:_SHOWN_CHARACTERS])}"

@@ -13,8 +13,8 @@ from flask import Flask, Response, current_app, render_template, request
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
 
 from peerloan.errors import PeerLoanError
+from peerloan.formatting import show_value
 from peerloan.loan import Problem, Suggestions
-from peerloan.loan.text import show_given
 
 log = logging.getLogger(__name__)
 _API_PREFIXES = ("/v1/", "/openapi.json", "/healthz", "/readyz", "/metrics")
@@ -86,7 +86,7 @@ def _detail(error: HTTPException) -> str:
     """What Flask refused, in a sentence that says what to do."""
     if isinstance(error, MethodNotAllowed):
         allowed = sorted(set(error.valid_methods or ()) - {"HEAD", "OPTIONS"})
-        method = show_given(request.method).strip("'")
+        method = show_value(request.method).strip("'")
         detail = f"Expected {' or '.join(allowed)} at this address, given {method}."
         if request.path.endswith(_PREDICT):
             detail += f" Send loans to POST {request.root_path}/v1/predictions."

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 
 from flask import request
 
+from peerloan.formatting import show_value
 from peerloan.loan import Problem
-from peerloan.loan.text import TEXT_EXPECTED, show_given, text_fault
+from peerloan.loan.text import TEXT_EXPECTED, text_fault
 from peerloan.web.http.problems import RequestError, sentence
 
 _WHOLE = re.compile(r"[0-9]{1,6}")
@@ -66,11 +67,11 @@ class Parameters:
             raise RequestError(400, "Wrong Parameters", sentence(self._wrong), self._wrong)
 
     def _refuse(self, name: str, expected: str, given: str) -> None:
-        self._wrong.append(Problem(None, f"?{name[:50]}", expected, show_given(given)))
+        self._wrong.append(Problem(None, f"?{name[:50]}", expected, show_value(given)))
 
 
 def refuse_parameters() -> None:
     """Raise RequestError if the address has parameters."""
     if request.args:
-        detail = f"expected no parameters, given {show_given(next(iter(request.args)))}"
+        detail = f"expected no parameters, given {show_value(next(iter(request.args)))}"
         raise RequestError(400, "Wrong Parameters", detail)

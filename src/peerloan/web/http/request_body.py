@@ -16,9 +16,10 @@ import msgspec
 from flask import request
 from werkzeug.exceptions import ClientDisconnected, HTTPException, RequestEntityTooLarge
 
+from peerloan.formatting import show_value
 from peerloan.loan import Problem
 from peerloan.loan.decoding import may_have_duplicate_names
-from peerloan.loan.text import parse_whole, show_given
+from peerloan.loan.text import parse_whole
 from peerloan.loan.validation import show_name
 from peerloan.web.http.body_waits import waits
 from peerloan.web.http.json_errors import describe_fault, refuse_binary, unreadable_encoding
@@ -90,7 +91,7 @@ def read_form() -> Mapping[str, str]:
         raise RequestError(
             415,
             "Unsupported Content Encoding",
-            f"Content-Encoding: expected none with a form, given {show_given(encoding)}",
+            f"Content-Encoding: expected none with a form, given {show_value(encoding)}",
             headers={"Accept-Encoding": "identity"},
         )
     wait = waits.start(request.environ)

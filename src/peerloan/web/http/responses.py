@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from flask import Response, request
 
-from peerloan.loan.text import show_given
+from peerloan.formatting import show_value
 from peerloan.web.http.problems import RequestError
 
 if TYPE_CHECKING:
@@ -52,6 +52,6 @@ def require_json() -> None:
             415,
             "Unsupported Media Type",
             "expected application/json, given "
-            + (show_given(request.mimetype) if request.mimetype else "nothing")
+            + (show_value(request.mimetype) if request.mimetype else "nothing")
             + "; send JSON with the header Content-Type: application/json",
         )

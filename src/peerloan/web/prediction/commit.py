@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from flask import Flask, Response, current_app, request
 
 from peerloan.database import Database, KeyInUse, LedgerError, LedgerUnavailable, RecordRefused
+from peerloan.formatting import show_value
 from peerloan.ledger import Entry, First, Key, OtherRequest, Record
 from peerloan.ledger.queries import find
 from peerloan.ledger.records import as_json, warnings_json
 from peerloan.ledger.write.group_commit import Outcome, Writer
-from peerloan.loan.text import show_given
 from peerloan.model import BANDS
 from peerloan.registry import Bundle, BundleError, Store, StoreError
 from peerloan.uuid7 import Ids
@@ -239,7 +239,7 @@ def _idempotency_key(environ: Mapping[str, Any], caller: str, content: bytes) ->
         return None
     if not _KEY.fullmatch(given):
         detail = "Idempotency-Key: expected 1 to 255 letters of ASCII without spaces, given "
-        raise RequestError(400, "Wrong Header", detail + show_given(given))
+        raise RequestError(400, "Wrong Header", detail + show_value(given))
     address = f"{environ['PATH_INFO']}?{environ.get('QUERY_STRING', '')}"
     return Key.of(caller, given, address.encode("utf-8", "replace"), content)
 

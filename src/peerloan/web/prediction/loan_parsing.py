@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from peerloan.formatting import show_value
 from peerloan.loan import Checked, CheckedLoans, Problem, Suggestions
-from peerloan.loan.text import show_given
 from peerloan.loan.validation import show_name
 from peerloan.web.http.foreign_formats import refuse_other_format
 from peerloan.web.http.limits import MAX_LOANS, MAX_NAMES, MAX_PROBLEMS
@@ -86,7 +86,7 @@ def _many(now: LoadedModel, body: Any, suggestions: Suggestions) -> list[Checked
             400,
             "No Loans",
             "expected a loan (an object), a list of loans, or columns (an object of lists), "
-            f"given {show_given(body)}{_ENCODED_TWICE if _is_json_text(body) else ''}",
+            f"given {show_value(body)}{_ENCODED_TWICE if _is_json_text(body) else ''}",
         )
     checked = []
     problems = 0
@@ -118,7 +118,7 @@ def _check(now: LoadedModel, record: Any, index: int | None, suggestions: Sugges
         if checked.problems:
             checked.problems = add_hints(now.bundle.definition, record, checked.problems)
         return checked
-    expected, given = "an object of fields and values", show_given(record)
+    expected, given = "an object of fields and values", show_value(record)
     if isinstance(record, dict):
         expected, given = f"at most {MAX_NAMES:,} fields", f"{len(record):,}"
     return Checked((), problems=[Problem(index, "(loan)", expected, given)])
@@ -145,7 +145,7 @@ def _rows(
             None,
             show_name(name),
             f"a list of {_values(length)}, as in the other columns",
-            _values(len(values)) if isinstance(values, list) else show_given(values),
+            _values(len(values)) if isinstance(values, list) else show_value(values),
         )
         for name, values in columns.items()
         if lengths.get(name) != length

@@ -17,10 +17,10 @@ from queue import Empty, Full, Queue
 from typing import NamedTuple
 
 from peerloan.database import Database
+from peerloan.formatting import plural
 from peerloan.ledger.challenger_scores import Challenge, keep_challenges
 from peerloan.ledger.write.group_commit import Writer
 from peerloan.loan import Checked, CheckedLoans, Loans, read_alike
-from peerloan.loan.text import counted
 from peerloan.model import OnnxTimeLimit
 from peerloan.registry import Bundle
 from peerloan.web.http.problems import RequestError
@@ -166,7 +166,7 @@ class Shadow:
             metrics.CHALLENGES_LOST.inc(len(challenges))
             log.error(
                 "what the challenger made of %s is lost: %s",
-                counted(len(challenges), "decision"),
+                plural(len(challenges), "decision"),
                 error,
             )
 

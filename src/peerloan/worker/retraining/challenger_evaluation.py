@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 
 from peerloan.book import Book, EqualRows, read_loans
+from peerloan.formatting import signed
 from peerloan.model import probabilities
 from peerloan.registry import Bundle
-from peerloan.reports.wording import signed
 from peerloan.stats.arrays import Numbers
 from peerloan.stats.bootstrap import ChallengerVerdict, Compared, Scored, judge_challenger
 

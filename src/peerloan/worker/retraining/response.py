@@ -13,6 +13,7 @@ from typing import Any, Literal
 from peerloan.book import Book, BookError
 from peerloan.database import Database
 from peerloan.errors import PeerLoanError
+from peerloan.formatting import join_words, percent
 from peerloan.ledger.outcomes import COMMAND_LINE
 from peerloan.monitoring.alerts.rules import Spoken
 from peerloan.monitoring.config import Plan
@@ -27,7 +28,7 @@ from peerloan.registry import (
     StoreError,
     StoreFault,
 )
-from peerloan.reports.wording import loans, percent, several
+from peerloan.reports.wording import loans
 from peerloan.stats.bootstrap import ChallengerVerdict
 from peerloan.training import CANDIDATES, Aim, TrainingError, recalibrate, train
 from peerloan.training.search import Progress
@@ -158,13 +159,13 @@ def _champion(plan: Plan, store: Store, state: State, acts: Sequence[Spoken]) ->
         others = list(dict.fromkeys(each.rule for each in acts if each.rule != "calibration"))
         if others:
             raise _Refused(
-                f"it helps only if calibration alone is off, but {several(others)} "
+                f"it helps only if calibration alone is off, but {join_words(others)} "
                 f"{'fires' if len(others) == 1 else 'fire'} too"
             )
     elif champion.candidate not in CANDIDATES:
         raise _Refused(
             f"{state.champion} is a version of {champion.candidate}, which can't be trained here "
-            f"({several(list(CANDIDATES))} can)"
+            f"({join_words(list(CANDIDATES))} can)"
         )
     return champion
 
@@ -215,7 +216,7 @@ def _reported_by(callers: Mapping[str, Count]) -> str:
     shares = [
         f"{_caller_name(name)} ({own.loans:,}, {own.late:,} late)" for name, own in callers.items()
     ]
-    return f"their outcomes reported by {several(shares)}"
+    return f"their outcomes reported by {join_words(shares)}"
 
 
 def _left_out(outcomes: Outcomes, plan: Plan) -> str:
@@ -325,4 +326,4 @@ def _describe(acts: Sequence[Spoken]) -> str:
         f"{alert.rule} of {alert.about} is {alert.value:.3g}, beyond {alert.limit:.3g}"
         for alert in acts
     ]
-    return several(figures, most=_NAMED)
+    return join_words(figures, most=_NAMED)
