@@ -18,9 +18,9 @@ from rich.table import Table
 from peerloan.loan import Loans
 from peerloan.model import probabilities
 from peerloan.monitoring.alerts import rules
-from peerloan.monitoring.alerts.rules import Rules, Spoken
+from peerloan.monitoring.alerts.rules import Alert, Rules
 from peerloan.monitoring.counting.bins import LevelBins
-from peerloan.monitoring.counting.counts import Counting
+from peerloan.monitoring.counting.counts import BinCounter
 from peerloan.monitoring.performance import CalibrationFigures, Scores
 from peerloan.registry import Bundle
 from peerloan.stats.arrays import Codes, Numbers
@@ -48,7 +48,7 @@ class Drawn:
     """
 
     bundle: Bundle
-    counting: Counting
+    counting: BinCounter
     margins: Numbers
     places: Codes
     late: Codes | None
@@ -56,7 +56,7 @@ class Drawn:
     @classmethod
     def of(cls, bundle: Bundle, loans: Loans, late: Codes | None = None) -> Drawn:
         """All loans of a book."""
-        counting = Counting.of(bundle)
+        counting = BinCounter.of(bundle)
         margins = bundle.score_many(loans)[0]
         columns = [*(loans.columns[name] for name in loans.definition.names)]
         columns.append(probabilities(margins))
@@ -88,7 +88,7 @@ class Drawn:
                 yield Window(rows[i], bins[i], scores)
 
 
-def speak(drawn: Drawn, window: Window, limits: Rules) -> list[Spoken]:
+def speak(drawn: Drawn, window: Window, limits: Rules) -> list[Alert]:
     """The rules that speak of a window whose outcomes are all known, as `figures.watched` asks
     them; what can't speak is not measured to the end.
     """
@@ -114,10 +114,10 @@ def speak(drawn: Drawn, window: Window, limits: Rules) -> list[Spoken]:
     ratio = Estimate(late / expected, 0.0, 0.0)
     calibration = CalibrationFigures(late, expected, ratio, None, None, [])
     return [
-        *rules.of_drift(limits, features, score),
-        *rules.of_levels(limits, new),
-        *rules.of_performance(estimated, realised, published),
-        *rules.of_calibration(limits, calibration),
+        *rules.check_drift(limits, features, score),
+        *rules.check_levels(limits, new),
+        *rules.check_performance(estimated, realised, published),
+        *rules.check_calibration(limits, calibration),
     ]
 
 

@@ -33,7 +33,7 @@ from peerloan.sample_data import SCHEMA, batches
 from peerloan.stats.arrays import Numbers
 from peerloan.training import TrainingError, recalibrate, train
 from peerloan.worker.retraining.challenger_evaluation import evaluate_challenger
-from peerloan.worker.retraining.score_shift import Leap, leap
+from peerloan.worker.retraining.score_shift import ScoreShift, measure_score_shift
 
 LEARNT, HELD, TRAINED_ON = 8_000, 2_000, 40_000
 Late = npt.NDArray[Any]
@@ -90,7 +90,7 @@ KINDS: dict[str, tuple[str, Outcomes]] = {
 class _Found:
     """What came of some tries."""
 
-    leaps: list[Leap] = field(default_factory=list)
+    leaps: list[ScoreShift] = field(default_factory=list)
     refused: int = 0
     better: int = 0
     promoted: int = 0
@@ -156,7 +156,7 @@ def _tried(folder: Path, store: Store, kind: str, answer: str, seeds: int) -> _F
             continue
         new = store.load(made.version)
         better = evaluate_challenger(champion, new, newest).verdict == "better"
-        found.leaps.append(leap(champion, new, newest))
+        found.leaps.append(measure_score_shift(champion, new, newest))
         found.better += better
         found.promoted += better and not found.leaps[-1].is_too_far
         store.delete(made.version)

@@ -45,7 +45,7 @@ from peerloan.stats.arrays import Numbers
 from peerloan.stats.calibration import reliability
 from peerloan.training import CANDIDATES, TrainingError, train
 from peerloan.training.calibration import cross_fitted
-from peerloan.training.candidates import Settings
+from peerloan.training.candidates import Hyperparameters
 from peerloan.training.evaluation import figures
 from peerloan.training.folds import equal_groups, stratified
 from peerloan.training.search import quick, read_grids, search
@@ -188,7 +188,7 @@ def _models(loans: Loans, late: Numbers, bars: Progress, *, searched: bool) -> I
     )
 
 
-def _ours(candidate: str, settings: Settings) -> Fit:
+def _ours(candidate: str, settings: Hyperparameters) -> Fit:
     return lambda loans, late: (
         CANDIDATES[candidate](loans, late, settings, lambda _done: None).margins
     )

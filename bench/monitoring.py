@@ -38,7 +38,7 @@ from peerloan.book import open_book, open_writer, read_loans
 from peerloan.database import Database
 from peerloan.loan import Loans, default_definition
 from peerloan.monitoring.alerts.delivery import deliver_due
-from peerloan.monitoring.config import Plan, Tell, Webhook
+from peerloan.monitoring.config import Channels, Plan, Webhook
 from peerloan.monitoring.counting.decisions import count_new
 from peerloan.monitoring.counting.outcomes import count_outcomes
 from peerloan.registry import Bundle, Store
@@ -151,7 +151,7 @@ def _lived(
     receiver = _Receiver()
     (folder / "secret").write_bytes(os.urandom(24).hex().encode())
     address = f"http://127.0.0.1:{receiver.server_port}/drift"
-    plan = Plan(tell=Tell(log=False, webhook=Webhook(address, str(folder / "secret"))))
+    plan = Plan(tell=Channels(log=False, webhook=Webhook(address, str(folder / "secret"))))
     database = Database(f"sqlite:///{folder}/lived/ledger.db")
     database.upgrade()
     past = Past(database, folder / "lived-seal", bundle)

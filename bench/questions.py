@@ -24,7 +24,7 @@ from peerloan.loan import default_definition
 from peerloan.model import BANDS
 from peerloan.registry import Store
 from peerloan.settings import Settings
-from peerloan.uuid7 import Ids
+from peerloan.uuid7 import IdGenerator
 from peerloan.web import create_app
 
 MONTHS = 24
@@ -77,7 +77,7 @@ def table(name: str, url: str, store: Store, root: Path, count: int, console: Co
     return found
 
 
-class _Past(Ids):
+class _Past(IdGenerator):
     """Ids of another time."""
 
     def at(self, milliseconds: int) -> bytes:

@@ -33,9 +33,9 @@ PeerLoanError
 │   ├── NoEvent, Acknowledged       monitoring: an event can't be acknowledged
 │   └── CountedElsewhere            monitoring: another process counts
 ├── InputUnreadable                 ledger: stored inputs that are no loan
-├── NotTold                         monitoring: an alert that was not delivered
+├── DeliveryFailed                  monitoring: an alert that was not delivered
 ├── TrainingError                   training: a book that no model can be made of
-├── GivenUp                         worker: a turn that took too long
+├── TurnAbandoned                   worker: a turn that took too long
 ├── _Refused                        worker: retraining that is refused
 ├── TokensError                     web: the file of tokens
 ├── GuardError                      web: a view without a scope
@@ -43,7 +43,7 @@ PeerLoanError
 ├── TensorError                     web: a tensor of the inference protocol
 ├── AddressError                    web: an address that can't be listened on
 ├── NoWorkerStarted                 web: a server without workers
-└── No                              cli: a command refuses
+└── CommandError                    cli: a command refuses
 """
 
 

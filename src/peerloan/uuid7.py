@@ -17,7 +17,7 @@ _RANDOM = 0x3FFF_FFFF_FFFF_FFFF
 MAX_AHEAD_MS = 60_000
 
 
-class Ids:
+class IdGenerator:
     """Generates ids, ascending unless the clock is set back by more than MAX_AHEAD_MS.
 
     `new` and `many` are not thread-safe: callers that share a generator must lock it.

@@ -24,7 +24,7 @@ from peerloan.model import (
     LevelTable,
     NumberTable,
     Policy,
-    Profile,
+    ReferenceProfile,
     Scorecard,
 )
 from peerloan.model.arithmetic import ARITHMETIC, to_unit
@@ -192,7 +192,7 @@ def make(kind: str) -> None:
         definition=definition,
         estimator=card if kind == "scorecard" else forest(loans, late),
         policy=Policy.by_cost(8.0),
-        profile=Profile.of(loans, late, np.linspace(0.01, 0.4, LOANS)),
+        profile=ReferenceProfile.of(loans, late, np.linspace(0.01, 0.4, LOANS)),
         trained_on=TrainedOn("made by arithmetic", "0" * 64, LOANS, int(late.sum()), sample=False),
         validation=ValidationFigures({"auc": 0.75, "brier": 0.1}, {}, (), ()),
         libraries={"python": platform.python_version()}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from peerloan.loan import Definition, Loans
-from peerloan.model import Policy, Profile, Scorecard
+from peerloan.model import Policy, ReferenceProfile, Scorecard
 from peerloan.registry import Draft, TrainedOn, ValidationFigures, draft
 from peerloan.stats.arrays import Numbers
 
@@ -24,7 +24,7 @@ def hand_made(
         definition=definition,
         estimator=scorecard,
         policy=policy or Policy.by_cost(),
-        profile=Profile.of(loans, late, np.linspace(0.01, 0.4, loans.size)),
+        profile=ReferenceProfile.of(loans, late, np.linspace(0.01, 0.4, loans.size)),
         trained_on=TrainedOn("made by hand", "0" * 64, loans.size, int(late.sum()), sample=False),
         validation=ValidationFigures({"auc": 0.75, "brier": 0.1}, {}, (), ()),
         libraries={},

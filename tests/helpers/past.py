@@ -15,7 +15,7 @@ from helpers.ledgers import new_id
 from peerloan import uuid7
 from peerloan.database import Database
 from peerloan.ledger import Chain, Entry, Record, Seal, Version
-from peerloan.ledger.outcomes import Recorder
+from peerloan.ledger.outcomes import OutcomeRecorder
 from peerloan.ledger.stored_inputs import InputReader
 from peerloan.model import probabilities
 from peerloan.registry import Bundle
@@ -68,7 +68,7 @@ class Past:
 
     def tell(self, made: Sequence[bytes], late: Sequence[object], who: str = "past") -> None:
         """Tell what became of decisions: each the label's value."""
-        recorder = Recorder(self._database, self._bundle.definition, who)
+        recorder = OutcomeRecorder(self._database, self._bundle.definition, who)
         rows = [
             {"id": uuid7.text(each), "late": value in (True, 1, "1")}
             for each, value in zip(made, late, strict=True)

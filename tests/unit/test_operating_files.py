@@ -19,7 +19,7 @@ from helpers.programs import require
 from peerloan.database import Database
 from peerloan.database.tables import alarms, figures, versions, watchers
 from peerloan.monitoring.alerts.rules import Rules
-from peerloan.monitoring.config import Plan, Tell, read_plan
+from peerloan.monitoring.config import Channels, Plan, read_plan
 from peerloan.web.telemetry import metrics as application
 from peerloan.worker.prometheus import Metrics
 
@@ -256,7 +256,7 @@ def test_the_default_rules_are_the_conventions_and_name_every_key() -> None:
     without = re.sub(r"^# (?=[a-z_]+ = )", "", text, flags=re.M)
     without = re.sub(r"^(book|command|url|secret_file) = .*$", "", without, flags=re.M)
     assert msgspec.toml.decode(without, type=Plan) == Plan()
-    for struct in (Plan, Rules, Tell):
+    for struct in (Plan, Rules, Channels):
         for key in struct.__struct_fields__:
             assert re.search(rf"^(# )?(\[(tell\.)?)?{key}\b", text, re.M), key
 

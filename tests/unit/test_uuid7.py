@@ -12,12 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from peerloan import uuid7
-from peerloan.uuid7 import Ids
+from peerloan.uuid7 import IdGenerator
 
 
 def test_an_id_is_a_uuid_of_version_7_of_now() -> None:
     before = time.time_ns() // 1_000_000
-    made = Ids().new()
+    made = IdGenerator().new()
     found = UUID(bytes=made)
     assert (found.version, found.variant) == (7, "specified in RFC 4122")
     assert uuid7.text(made) == str(found)
@@ -38,7 +38,7 @@ CLOCKS = st.lists(st.integers(0, 2**47), min_size=1, max_size=200) | st.lists(
 @given(CLOCKS)
 def test_ids_rise_whatever_the_clock_does(clock: list[int]) -> None:
     times = iter(clock)
-    maker = Ids()
+    maker = IdGenerator()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(time, "time_ns", lambda: next(times) * 1_000_000)
         made = [maker.new() for _ in clock]
@@ -65,7 +65,7 @@ def test_what_follows_an_id_is_one_too(number: int) -> None:
     st.lists(st.integers(0, 5), min_size=1, max_size=20), st.sampled_from([0, 2**74 - 1, 2**62 - 3])
 )
 def test_many_at_once_rise_as_one_by_one(counts: list[int], bits: int) -> None:
-    maker = Ids()
+    maker = IdGenerator()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(random, "getrandbits", lambda _: bits)
         made = [each for count in counts for each in (*maker.many(count), maker.new())]

@@ -1,17 +1,17 @@
 """Books: tables of loans. Read, check and write them, and draft a loan definition from one."""
 
 from peerloan.book.drafting.definition_draft import draft_definition
-from peerloan.book.equal_rows import EqualRows, Repeated
+from peerloan.book.equal_rows import DuplicateCount, DuplicateRows
 from peerloan.book.fingerprint import Fingerprint
 from peerloan.book.parts import BookError, Part, Progress
-from peerloan.book.quality.check_report import Group, Report, check_book
+from peerloan.book.quality.check_report import BookReport, ProblemGroup, check_book
 from peerloan.book.quality.doubts import BookDoubts, Doubt, DoubtCollector
 from peerloan.book.reader import Book, open_book
-from peerloan.book.rewriting import refuse_unwritable, take_rows
-from peerloan.book.spreadsheets import harmless_text
+from peerloan.book.rewriting import check_writable, filter_column
+from peerloan.book.spreadsheets import escape_formula
 from peerloan.book.validation import (
-    Batch,
-    Fault,
+    CheckedPart,
+    ColumnFault,
     check_columns,
     join_loans,
     read_cells,
@@ -19,28 +19,30 @@ from peerloan.book.validation import (
     read_labels,
     read_loans,
 )
-from peerloan.book.writer import Writer, open_writer
+from peerloan.book.writer import BookWriter, open_writer
 
 __all__ = [
-    "Batch",
     "Book",
     "BookDoubts",
     "BookError",
+    "BookReport",
+    "BookWriter",
+    "CheckedPart",
+    "ColumnFault",
     "Doubt",
     "DoubtCollector",
-    "EqualRows",
-    "Fault",
+    "DuplicateCount",
+    "DuplicateRows",
     "Fingerprint",
-    "Group",
     "Part",
+    "ProblemGroup",
     "Progress",
-    "Repeated",
-    "Report",
-    "Writer",
     "check_book",
     "check_columns",
+    "check_writable",
     "draft_definition",
-    "harmless_text",
+    "escape_formula",
+    "filter_column",
     "join_loans",
     "open_book",
     "open_writer",
@@ -48,6 +50,4 @@ __all__ = [
     "read_column",
     "read_labels",
     "read_loans",
-    "refuse_unwritable",
-    "take_rows",
 ]

@@ -34,7 +34,7 @@ _TIMES, _LEAST_PAIRS, _LEAST_SHARE = 10, 5, 0.001
 
 
 @dataclass(frozen=True)
-class Repeated:
+class DuplicateCount:
     """How many of a table's rows equal an earlier one.
 
     `late` counts the late loans among these; None if outcomes are unknown. `apart` names the
@@ -60,7 +60,7 @@ class Repeated:
         )
 
 
-class EqualRows:
+class DuplicateRows:
     """Collects row hashes while a table is read.
 
     Memory: 8 bytes a row, and the field hashes of a sample.
@@ -75,7 +75,7 @@ class EqualRows:
         self._apart: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, loans: Loans, late: Codes | Numbers | None = None) -> EqualRows:
+    def of(cls, loans: Loans, late: Codes | Numbers | None = None) -> DuplicateRows:
         """Collect one table in memory; `late` (n,) is 1 for each late loan."""
         rows = cls()
         rows.add(loans, late)
@@ -117,7 +117,7 @@ class EqualRows:
         _, firsts, places = np.unique(self.hashes, return_index=True, return_inverse=True)
         return np.argsort(np.argsort(firsts))[places]
 
-    def repeated(self) -> Repeated | None:
+    def repeated(self) -> DuplicateCount | None:
         """Count the rows that equal an earlier one; None if chance explains them."""
         if not self.beyond_chance:
             return None
@@ -125,7 +125,7 @@ class EqualRows:
         again = np.ones(len(hashes), dtype=np.bool_)
         again[np.unique(hashes, return_index=True)[1]] = False
         late = int(np.concatenate(self._late)[again].sum()) if self._late else None
-        return Repeated(len(hashes), int(again.sum()), late, self._apart)
+        return DuplicateCount(len(hashes), int(again.sum()), late, self._apart)
 
 
 class _Sample:

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from peerloan.book.cells import as_text, encode
-from peerloan.book.parts import BookError, Part, TableFile, shown
+from peerloan.book.parts import BookError, Part, TableFile, show_path
 from peerloan.formatting import show_value
 from peerloan.loan.text import parse_number
 
@@ -36,12 +36,12 @@ def partitions_of(path: Path, root: Path) -> dict[str, str | None]:
             name, text = _unquote(key), _unquote(value)
         except UnicodeDecodeError:
             raise BookError(
-                f"{shown(path)}: expected the folder's name in UTF-8, got {shown(folder)}"
+                f"{show_path(path)}: expected the folder's name in UTF-8, got {show_path(folder)}"
             ) from None
         if name in partitions:
             raise BookError(
-                f"{shown(path)}: expected each column once in the folders' names, got more than "
-                f"one {name}"
+                f"{show_path(path)}: expected each column once in the folders' names, got more "
+                f"than one {name}"
             )
         partitions[name] = None if text in ("", _MISSING) else text
     return partitions
@@ -100,7 +100,7 @@ class PartitionedFile:
             # Shown as text, as the folder's name is.
             cell = "nothing" if value is None else show_value(as_text(value))
             raise BookError(
-                f"{shown(self.path)}: row {part.numbers[places[0]]}, {name}: expected "
+                f"{show_path(self.path)}: row {part.numbers[places[0]]}, {name}: expected "
                 f"{'nothing' if text is None else show_value(text)}, as its folder's name has it, "
                 f"got {cell}"
             )

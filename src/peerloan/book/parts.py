@@ -82,12 +82,12 @@ def rows_of_part(columns: int) -> int:
     return min(PART_ROWS, max(1, _PART_VALUES // max(columns, 1)))
 
 
-def is_no_table(broken: int, rows: int) -> bool:
+def is_mostly_broken(broken: int, rows: int) -> bool:
     """Whether so many rows are broken that the file can't be the expected table."""
     return broken >= MOST_BROKEN and broken > _BROKEN_SHARE * rows
 
 
-def expect_columns(count: int, where: str) -> None:
+def check_column_count(count: int, where: str) -> None:
     """Raise BookError for a table of more than MOST_COLUMNS columns."""
     if count > MOST_COLUMNS:
         raise BookError(
@@ -96,6 +96,6 @@ def expect_columns(count: int, where: str) -> None:
         )
 
 
-def shown(path: Path | str) -> str:
+def show_path(path: Path | str) -> str:
     """A path as printable text; bytes that are not UTF-8 are escaped."""
     return os.fsencode(path).decode("utf-8", "backslashreplace")

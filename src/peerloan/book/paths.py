@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from peerloan.book.parts import BookError, shown
+from peerloan.book.parts import BookError, show_path
 
 # In a folder, a file with one of these endings is a table; others are recognised by their content.
 ENDINGS = (
@@ -33,7 +33,7 @@ NO_ROW = "hold no rows"
 
 
 @dataclass
-class Listing:
+class BookFiles:
     """The files of a book, sorted by path.
 
     `root` is the folder that holds them, None for a single file. `passed_over` lists the skipped
@@ -76,20 +76,20 @@ class Listing:
     def names(self, paths: list[Path]) -> str:
         """Paths relative to the root, at most 20 of them."""
         rest = len(paths) - _NAMES
-        names = [shown(path.relative_to(self.root or "")) for path in sorted(paths)[:_NAMES]]
+        names = [show_path(path.relative_to(self.root or "")) for path in sorted(paths)[:_NAMES]]
         return ", ".join(names) + (f" and {rest:,} more" if rest > 0 else "")
 
 
-def list_files(spec: str | Path) -> Listing:
+def list_files(spec: str | Path) -> BookFiles:
     """Find the files of a book; raises BookError, or OSError for an unreadable folder."""
-    name = shown(spec)
+    name = show_path(spec)
     if not str(spec):
         raise BookError("expected a file, a folder or a glob, got an empty name")
     if "\x00" in str(spec):
         raise BookError(f"{name!r}: no such file")
     path = Path(spec)
     if path.is_dir():
-        listing = Listing(path)
+        listing = BookFiles(path)
         _add_files(listing, [path])
         if not listing.files:
             raise listing.refusal(name)
@@ -103,28 +103,28 @@ def list_files(spec: str | Path) -> Listing:
             f"{name}: expected a file, got a pipe or a device: a book is read more than once; "
             "write it to a file first"
         )
-    return Listing(files=[path])
+    return BookFiles(files=[path])
 
 
-def _list_matches(pattern: str) -> Listing:
+def _list_matches(pattern: str) -> BookFiles:
     """The files that a glob matches, and the files in the folders that it matches."""
     parts = Path(pattern).parts
     first = next(i for i, part in enumerate(parts) if glob.has_magic(part))
-    listing = Listing(Path(*parts[:first]))
+    listing = BookFiles(Path(*parts[:first]))
     matched = sorted(_expand_pattern(listing, parts[first:]))
     if not matched:
-        raise BookError(f"{shown(pattern)}: no file matches")
+        raise BookError(f"{show_path(pattern)}: no file matches")
     ending = re.sub(r".*[\]*?]", "", parts[-1])
     listing.endings_asked = "." in ending
     if not any(part.startswith("_") for part in parts[first:]):
         matched = list(_without_underscore(listing, matched))
     _add_files(listing, matched)
     if not listing.files:
-        raise listing.refusal(shown(pattern))
+        raise listing.refusal(show_path(pattern))
     return listing
 
 
-def _expand_pattern(listing: Listing, parts: Sequence[str]) -> Iterator[Path]:
+def _expand_pattern(listing: BookFiles, parts: Sequence[str]) -> Iterator[Path]:
     """Expand a pattern below the listing's root, like `glob` (`**` matches folders at any depth).
 
     Unlike `glob`, each folder is read once per pattern part, however many links lead to it, and
@@ -169,7 +169,7 @@ def _expand_part(folders: Iterable[Path], part: str) -> Iterator[tuple[Path, boo
                 yield folder / name, is_folder
 
 
-def _distinct_folders(listing: Listing, matches: Iterable[tuple[Path, bool]]) -> Iterator[Path]:
+def _distinct_folders(listing: BookFiles, matches: Iterable[tuple[Path, bool]]) -> Iterator[Path]:
     """The folders among the matches, each once, under the path met first."""
     met: dict[tuple[int, int], Path] = {}
     for path, is_folder in matches:
@@ -188,7 +188,7 @@ def _identity(path: Path) -> tuple[int, int]:
     return (status.st_dev, status.st_ino) if status.st_ino else (hash(path), 0)
 
 
-def _without_underscore(listing: Listing, matched: list[Path]) -> Iterator[Path]:
+def _without_underscore(listing: BookFiles, matched: list[Path]) -> Iterator[Path]:
     for path in matched:
         below = path.relative_to(listing.root or "").parts
         if not any(map(_is_hidden, below)):
@@ -197,7 +197,7 @@ def _without_underscore(listing: Listing, matched: list[Path]) -> Iterator[Path]
             listing.pass_over(path, UNDERSCORE)
 
 
-def _add_files(listing: Listing, paths: list[Path]) -> None:
+def _add_files(listing: BookFiles, paths: list[Path]) -> None:
     """Add files, and all files below folders, to the listing; each file once."""
     met: dict[tuple[object, int], Path] = {}
     waiting = paths[::-1]
@@ -209,7 +209,7 @@ def _add_files(listing: Listing, paths: list[Path]) -> None:
             if not listing.is_table(path):
                 listing.pass_over(path, IRREGULAR)
                 continue
-            raise BookError(f"{shown(path)}: is a link to a file that is not there") from None
+            raise BookError(f"{show_path(path)}: is a link to a file that is not there") from None
         # Some file systems have no inode numbers.
         identity = (status.st_dev, status.st_ino) if status.st_ino else (str(path), 0)
         first = met.setdefault(identity, path)
@@ -226,7 +226,7 @@ def _add_files(listing: Listing, paths: list[Path]) -> None:
     listing.files.sort()
 
 
-def _entries(listing: Listing, folder: Path) -> Iterator[Path]:
+def _entries(listing: BookFiles, folder: Path) -> Iterator[Path]:
     """The entries of a folder without hidden ones; raises BookError for a managed table."""
     entries = sorted(folder.iterdir())
     _refuse_managed_table(folder, {entry.name for entry in entries})
@@ -255,6 +255,6 @@ def _refuse_managed_table(folder: Path, names: set[str]) -> None:
         kind = "an Iceberg table"
     if kind:
         raise BookError(
-            f"{shown(folder)}: expected a folder of files, got {kind}, which also holds files "
+            f"{show_path(folder)}: expected a folder of files, got {kind}, which also holds files "
             "that are no longer part of the table; export its current rows as Parquet"
         )

@@ -19,8 +19,8 @@ from peerloan.book.formats.parquet_reader import MAGIC as PARQUET_MAGIC
 from peerloan.book.formats.parquet_reader import ParquetFile
 from peerloan.book.formats.text_stream import open_stream
 from peerloan.book.partitions import PartitionedFile, partitions_of
-from peerloan.book.parts import BookError, EmptyFileError, Part, Progress, TableFile, shown
-from peerloan.book.paths import NO_ROW, NO_TABLE, OTHER_FORMAT, Listing, list_files
+from peerloan.book.parts import BookError, EmptyFileError, Part, Progress, TableFile, show_path
+from peerloan.book.paths import NO_ROW, NO_TABLE, OTHER_FORMAT, BookFiles, list_files
 from peerloan.loan.text import parse_number
 from peerloan.loan.validation import Problem, show_name
 
@@ -67,7 +67,7 @@ class Book:
         """Describe the types of a column, each with the first file that has it."""
         kinds: dict[str, str] = {}
         for file in self.files:
-            kinds.setdefault(str(file.schema.field(name).type), shown(file.path))
+            kinds.setdefault(str(file.schema.field(name).type), show_path(file.path))
         return " and ".join(f"{kind} in {path}" for kind, path in kinds.items())
 
     def bad_row(self, problem: Problem) -> str:
@@ -104,21 +104,21 @@ def open_book(spec: str | Path) -> Book:
     Files without rows are skipped if other files have some. The book's notes name them and what
     else was skipped.
     """
-    name = shown(spec)
+    name = show_path(spec)
     try:
         listing = list_files(spec)
         files = _open_files(listing, name)
         size = sum(file.path.stat().st_size for file in files)
     except OSError as error:
         # Name the file of the folder that can't be read.
-        which = name if error.filename is None else shown(error.filename)
+        which = name if error.filename is None else show_path(error.filename)
         raise BookError(f"{which}: can't be read: {error.strerror or error}") from None
     schema = _common_schema(files)
     notes = (*listing.notes(len(files)), *_notes_of(files, listing))
     return Book(name, files, schema, size, notes)
 
 
-def _open_files(listing: Listing, name: str) -> tuple[TableFile, ...]:
+def _open_files(listing: BookFiles, name: str) -> tuple[TableFile, ...]:
     """Open the listed files that hold rows; skipped ones are recorded in the listing."""
     files, without_ending = [], []
     empty = ""
@@ -166,12 +166,12 @@ def _share_keys(files: Sequence[TableFile]) -> None:
         file.add_columns(names)
 
 
-def _with_partitions(file: TableFile, listing: Listing) -> TableFile:
+def _with_partitions(file: TableFile, listing: BookFiles) -> TableFile:
     partitions = {} if listing.root is None else partitions_of(file.path, listing.root)
     return PartitionedFile(file, partitions) if partitions else file
 
 
-def _notes_of(files: Sequence[TableFile], listing: Listing) -> Iterator[str]:
+def _notes_of(files: Sequence[TableFile], listing: BookFiles) -> Iterator[str]:
     """The notes of the files, each with the files that it is about if there are several."""
     paths: dict[str, list[Path]] = {}
     for file in files:
@@ -201,9 +201,9 @@ def _open_file(path: Path) -> TableFile:
     repeated = [column for column, count in Counter(table.schema.names).items() if count > 1]
     if repeated:
         if any(map(is_number, repeated)):
-            raise without_header(shown(path), table.schema.names)
+            raise without_header(show_path(path), table.schema.names)
         raise BookError(
-            f"{shown(path)}: expected each column once, got more than one "
+            f"{show_path(path)}: expected each column once, got more than one "
             f"{', '.join(map(show_column, repeated))}"
         )
     return table
@@ -214,8 +214,8 @@ def _common_schema(files: tuple[TableFile, ...]) -> pa.Schema:
     for file in files[1:]:
         if file.format != first.format:
             raise BookError(
-                f"{shown(file.path)}: expected {first.format}, the format of {shown(first.path)}, "
-                f"got {file.format}: a book has one format"
+                f"{show_path(file.path)}: expected {first.format}, the format of "
+                f"{show_path(first.path)}, got {file.format}: a book has one format"
             )
     for file in files[1:]:
         absent = [name for name in first.schema.names if name not in file.schema.names]
@@ -224,7 +224,7 @@ def _common_schema(files: tuple[TableFile, ...]) -> pa.Schema:
             differences = [f"no {show_column(name)}" for name in absent]
             differences += [f"also {show_column(name)}" for name in added]
             raise BookError(
-                f"{shown(file.path)}: expected the columns of {shown(first.path)}, "
+                f"{show_path(file.path)}: expected the columns of {show_path(first.path)}, "
                 f"got {', '.join(differences)}"
             )
     return pa.schema([_common_field(field.name, files) for field in first.schema])
@@ -238,8 +238,8 @@ def _common_field(name: str, files: tuple[TableFile, ...]) -> pa.Field:
         other = file.schema.field(name)
         if (kind := common_type(field.type, other.type)) is None:
             raise BookError(
-                f"{shown(file.path)}: column {show_column(name)}: expected a type compatible with "
-                f"{field.type}, as in {shown(since.path)}, got {other.type}"
+                f"{show_path(file.path)}: column {show_column(name)}: expected a type compatible "
+                f"with {field.type}, as in {show_path(since.path)}, got {other.type}"
             )
         if kind != field.type:
             field, since = field.with_type(kind), file

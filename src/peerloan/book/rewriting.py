@@ -9,11 +9,11 @@ import pyarrow as pa
 
 from peerloan.book.cells import Mask, decoded, is_bytes
 from peerloan.book.common_type import InexactError, cast
-from peerloan.book.parts import BookError, Part, shown
+from peerloan.book.parts import BookError, Part, show_path
 from peerloan.book.reader import Book, show_column
 
 
-def refuse_unwritable(book: Book, out: Path) -> None:
+def check_writable(book: Book, out: Path) -> None:
     """Raise BookError if the format of `out` can't hold each value of the book unchanged.
 
     A Parquet column has one type, which may not hold the values of all files of a folder exactly.
@@ -35,7 +35,7 @@ def refuse_unwritable(book: Book, out: Path) -> None:
                 _refuse_no_text(part, name)
 
 
-def take_rows(column: pa.Array, rows: Mask) -> pa.Array:
+def filter_column(column: pa.Array, rows: Mask) -> pa.Array:
     """Filter a column by a mask; the type stays the same."""
     if rows.all():
         return column
@@ -75,7 +75,7 @@ def _refuse_no_text(part: Part, name: str) -> None:
 
 
 def _where(part: Part, place: int) -> str:
-    return f"{shown(part.path or '')}: row {part.numbers[place]}"
+    return f"{show_path(part.path or '')}: row {part.numbers[place]}"
 
 
 def _may_be_bytes(kind: pa.DataType) -> bool:

@@ -16,7 +16,7 @@ _NUMBER = r"^[+\-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+\-]?[0-9]+)?$"
 _IS_FORMULA, _IS_NUMBER = re.compile(_FORMULA), re.compile(_NUMBER.replace("$", r"\Z"))
 
 
-def harmless_cells(cells: pa.Array) -> pa.Array:
+def escape_formulas(cells: pa.Array) -> pa.Array:
     """Put an apostrophe before each cell (of bytes) that could be a formula; numbers stay."""
     formulas = pc.match_substring_regex(cells, _FORMULA)
     if not pc.any(formulas).as_py():
@@ -25,6 +25,6 @@ def harmless_cells(cells: pa.Array) -> pa.Array:
     return pc.if_else(formulas, pc.binary_join_element_wise(b"'", cells, b""), cells)
 
 
-def harmless_text(text: str) -> str:
+def escape_formula(text: str) -> str:
     """Put an apostrophe before a text that could be a formula; a number stays."""
     return f"'{text}" if _IS_FORMULA.match(text) and not _IS_NUMBER.match(text) else text

@@ -19,7 +19,7 @@ from peerloan.book.cells import (
     read_texts,
     show_cells,
 )
-from peerloan.book.parts import BookError, Part, shown
+from peerloan.book.parts import BookError, Part, show_path
 from peerloan.book.reader import Book, is_number, show_column, without_header
 from peerloan.loan import (
     MAX_RUN_COMPARISONS,
@@ -40,7 +40,7 @@ _SEPARATORS = {",": "','", ";": "';'", "\t": "tabs", "|": "'|'", ":": "':'", " "
 
 
 @dataclass(frozen=True)
-class Fault:
+class ColumnFault:
     """The wrong values of one column of a part; `places` are the positions of their records."""
 
     field: str
@@ -54,7 +54,7 @@ class Fault:
 
 
 @dataclass(frozen=True)
-class Batch:
+class CheckedPart:
     """A checked part of a book.
 
     `good` masks `part.records`: true for records without a wrong value. `loans`, `labels` and
@@ -69,7 +69,7 @@ class Batch:
     every_label: Codes | None
     every_id: TextColumn | None
     missing: Mapping[str, int]
-    faults: tuple[Fault, ...]
+    faults: tuple[ColumnFault, ...]
 
     @cached_property
     def good(self) -> Mask:
@@ -168,8 +168,8 @@ def check_separator(book: Book, needed: Sequence[str]) -> None:
             if number == lines[0][0]:
                 raise BookError(f"{book.name}: {separated}")
             raise BookError(
-                f"{shown(book.files[0].path)}: expected the column names in line {lines[0][0]}, "
-                f"got them in line {number}: delete what stands above them"
+                f"{show_path(book.files[0].path)}: expected the column names in line "
+                f"{lines[0][0]}, got them in line {number}: delete what stands above them"
                 f"{'' if separator == ',' else f'; {separated}'}"
             )
 
@@ -188,7 +188,7 @@ def check_header(book: Book) -> None:
 
 def read_loans(
     definition: Definition, part: Part, *, label: bool = False, open_label: bool = False
-) -> Batch:
+) -> CheckedPart:
     """Check the rows of a part.
 
     With `label` the label's column is read too; a wrong or missing label is a problem. With
@@ -197,11 +197,11 @@ def read_loans(
     """
     columns: dict[str, Column] = {}
     missing: dict[str, int] = {}
-    faults: list[Fault] = []
+    faults: list[ColumnFault] = []
 
     def note(name: str, expected: str, wrong: Mask, column: pa.Array) -> None:
         if wrong.any():
-            faults.append(Fault(name, expected, np.flatnonzero(wrong), column))
+            faults.append(ColumnFault(name, expected, np.flatnonzero(wrong), column))
 
     for field in definition.fields:
         column = _column(part.records, field.name)
@@ -237,7 +237,7 @@ def read_loans(
         note(id_name, TEXT_EXPECTED, wrong, column)
 
     loans = Loans(definition, columns, part.records.num_rows)
-    return Batch(part, loans, labels, ids, missing, tuple(faults))
+    return CheckedPart(part, loans, labels, ids, missing, tuple(faults))
 
 
 def read_labels(label: Label, part: Part) -> tuple[Codes, pa.Array]:

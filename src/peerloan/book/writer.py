@@ -20,15 +20,15 @@ from peerloan import private_files
 from peerloan.book.cells import decoded
 from peerloan.book.common_type import InexactError, cast
 from peerloan.book.formats.json_columns import NESTED
-from peerloan.book.parts import BookError, shown
+from peerloan.book.parts import BookError, show_path
 from peerloan.book.reader import show_column
-from peerloan.book.spreadsheets import harmless_cells, harmless_text
+from peerloan.book.spreadsheets import escape_formula, escape_formulas
 
 ENDINGS = (".csv", ".csv.gz", ".parquet")
 _NEEDS_QUOTES = '[",\r\n]'
 
 
-class Writer(Protocol):
+class BookWriter(Protocol):
     """Writes a book part by part."""
 
     def write(self, batch: pa.RecordBatch) -> None:
@@ -43,7 +43,7 @@ class Writer(Protocol):
 @contextmanager
 def open_writer(
     path: Path, schema: pa.Schema, overwrite: bool = False, spreadsheet_safe: bool = False
-) -> Iterator[Writer]:
+) -> Iterator[BookWriter]:
     """Write `.csv`, `.csv.gz` or `.parquet`, by the ending of the path.
 
     The file gets its name once it is complete; on an error nothing is left behind. Columns are
@@ -58,7 +58,7 @@ def open_writer(
     before it. Raises BookError for an existing file (unless `overwrite`), another ending, a missing
     folder, a column that the format can't hold, or a failing disk.
     """
-    where = shown(path)
+    where = show_path(path)
     name = path.name.lower()
     if not name.endswith(ENDINGS):
         raise BookError(f"{where}: expected a name that ends in {', '.join(ENDINGS)}")
@@ -76,7 +76,7 @@ def open_writer(
         with _faults(where):
             file = stack.enter_context(open(partial, "xb", opener=private_files.opener))
             stack.callback(partial.unlink, missing_ok=True)
-            writer: Writer
+            writer: BookWriter
             if name.endswith(".parquet"):
                 writer = _ParquetWriter(where, file, schema)
             elif name.endswith(".gz"):
@@ -103,7 +103,7 @@ def _faults(where: str) -> Iterator[None]:
         raise BookError(f"{where}: can't be written: {reason}") from error
 
 
-def _close_quietly(writer: Writer) -> None:
+def _close_quietly(writer: BookWriter) -> None:
     with suppress(OSError, pa.ArrowException):
         writer.close()
 
@@ -155,7 +155,7 @@ class _CsvWriter:
                 raise _unfit(where, "CSV", field)
         self._file = file
         header = io.StringIO()
-        names = [harmless_text(name) for name in schema.names] if safe else schema.names
+        names = [escape_formula(name) for name in schema.names] if safe else schema.names
         csv.writer(header, lineterminator="\n").writerow(names)
         self._file.write(header.getvalue().encode("utf-8"))
 
@@ -220,7 +220,7 @@ def _cells(column: pa.Array, safe: bool = False) -> pa.Array:
     if not pa.types.is_binary(column.type):
         column = column.cast(pa.string()).cast(pa.binary())
     elif safe:
-        column = harmless_cells(column)
+        column = escape_formulas(column)
     quoted = pc.match_substring_regex(column, _NEEDS_QUOTES)
     if pc.any(quoted).as_py():
         doubled = pc.replace_substring(column, '"', '""')

@@ -13,7 +13,7 @@ from peerloan.cli.console import (
     BOOK,
     DEFINITION,
     JSON,
-    No,
+    CommandError,
     definition_of,
     print_json,
     progress,
@@ -44,7 +44,9 @@ def check(book: str, definition: Path | None, as_json: bool) -> None:
         for line in report.lines():
             click.echo(line)
     if not report.ok:
-        raise No(f"{book}: does not fit the definition; the report names every bad row and column")
+        raise CommandError(
+            f"{book}: does not fit the definition; the report names every bad row and column"
+        )
 
 
 def _usual_ranges() -> dict[str, tuple[float, float]] | None:

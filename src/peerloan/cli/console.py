@@ -69,7 +69,7 @@ AIM = click.option(
 )
 
 
-class No(PeerLoanError):
+class CommandError(PeerLoanError):
     """A command failed because of its data: `main` prints the message and exits with 1."""
 
 
@@ -83,7 +83,7 @@ def bundle_of(model: str | None) -> Bundle:
     here = store()
     version = model or here.state().champion
     if version is None:
-        raise No(f"{here.root}: no champion; promote a version, or name one with --model")
+        raise CommandError(f"{here.root}: no champion; promote a version, or name one with --model")
     return here.load(version)
 
 

@@ -12,7 +12,7 @@ from peerloan.cli.console import (
     BOOK,
     OUT,
     OVERWRITE,
-    No,
+    CommandError,
     note,
     progress,
 )
@@ -31,13 +31,13 @@ def define(book: str, label: str, late: str | None, out: Path, overwrite: bool) 
     Read the `# doubt:` comments in the draft before you train.
     """
     if out.exists() and not overwrite:
-        raise No(f"{out}: is there already (--overwrite replaces it)")
+        raise CommandError(f"{out}: is there already (--overwrite replaces it)")
     with progress() as show:
         text = draft_definition(open_book(book), label, late, partial(show, f"reading {book}"))
     try:
         out.write_text(text, "utf-8")
     except OSError as error:
-        raise No(f"{out}: can't be written: {error.strerror}") from None
+        raise CommandError(f"{out}: can't be written: {error.strerror}") from None
     # The doubts about the label are at the top of the draft. They matter most: if late and on
     # time are exchanged, every figure is wrong.
     for line in text.partition("\nmodel = ")[0].splitlines():

@@ -16,7 +16,7 @@ from pathlib import Path
 import click
 
 from peerloan import private_files
-from peerloan.cli.console import No, note
+from peerloan.cli.console import CommandError, note
 from peerloan.loan import default_definition
 from peerloan.registry import RegistryError, Store
 from peerloan.settings import CONFIG, PREFIX
@@ -90,7 +90,7 @@ def _champion(store: Store, folder: Path) -> str | None:
         if champion is not None:
             store.load(champion)
     except RegistryError as error:
-        raise No(
+        raise CommandError(
             f"the demonstration in {folder} is damaged: {error}; "
             f"move the folder away, or name another one with --folder"
         ) from None
@@ -140,7 +140,9 @@ def _start_server(folder: Path, port: int) -> Path:
             urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=1).close()
             return config
         time.sleep(0.2)
-    raise No(f"the server was not ready after {_READY_SECONDS:.0f} s; see {folder / 'server.log'}")
+    raise CommandError(
+        f"the server was not ready after {_READY_SECONDS:.0f} s; see {folder / 'server.log'}"
+    )
 
 
 def _stop_server(pid_file: Path) -> bool:
@@ -155,7 +157,9 @@ def _stop_server(pid_file: Path) -> bool:
         deadline = time.monotonic() + _STOP_SECONDS
         while _is_server(pid):
             if time.monotonic() > deadline:
-                raise No(f"the server (process {pid}) does not stop; try again, or kill it")
+                raise CommandError(
+                    f"the server (process {pid}) does not stop; try again, or kill it"
+                )
             time.sleep(0.1)
     pid_file.unlink(missing_ok=True)
     return running

@@ -14,7 +14,7 @@ from peerloan.cli.console import (
     JSON,
     OUT,
     OVERWRITE,
-    No,
+    CommandError,
     definition_of,
     note,
     print_json,
@@ -40,7 +40,7 @@ def explore(book: str, out: Path, definition: Path | None, overwrite: bool, as_j
     if out.exists() and any(out.samefile(path) for path in opened.paths):
         raise BookError(f"{out}: is the book itself; name another file with --out")
     if out.exists() and not overwrite:
-        raise No(f"{out}: is there already (--overwrite replaces it)")
+        raise CommandError(f"{out}: is there already (--overwrite replaces it)")
     with progress() as show:
         study = measure(opened, chosen, show, source)
         findings = find(study)
@@ -48,7 +48,7 @@ def explore(book: str, out: Path, definition: Path | None, overwrite: bool, as_j
     try:
         out.write_text(page, "utf-8")
     except OSError as error:
-        raise No(f"{out}: can't be written: {error.strerror}") from None
+        raise CommandError(f"{out}: can't be written: {error.strerror}") from None
     if as_json:
         print_json(asdict(study) | {"findings": [asdict(finding) for finding in findings]})
         return

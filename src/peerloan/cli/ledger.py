@@ -16,7 +16,7 @@ from peerloan.cli.console import (
     JSON,
     OVERWRITE,
     SPREADSHEET_SAFE,
-    No,
+    CommandError,
     note,
     print_json,
     progress,
@@ -27,7 +27,7 @@ from peerloan.clock import moment
 from peerloan.database import Database
 from peerloan.formatting import plural
 from peerloan.ledger import Seal
-from peerloan.ledger.audit.verify import Report
+from peerloan.ledger.audit.verify import AuditReport
 from peerloan.ledger.audit.verify import verify as verify_ledger
 from peerloan.ledger.retention import count_before
 from peerloan.ledger.retention import purge as purge_values
@@ -122,10 +122,10 @@ def verify(as_json: bool) -> None:
     else:
         _print_report(report)
     if totals:
-        raise No(f"{database}: not as it was written: {_counts(report)}")
+        raise CommandError(f"{database}: not as it was written: {_counts(report)}")
 
 
-def _print_report(report: Report) -> None:
+def _print_report(report: AuditReport) -> None:
     shown = report.findings.shown()
     for kind in dict.fromkeys(finding.kind for finding in shown):
         of_kind = [finding for finding in shown if finding.kind == kind]
@@ -139,7 +139,7 @@ def _print_report(report: Report) -> None:
     click.echo(f"{records} in {plural(report.chains, 'chain')}{purged}{well}")
 
 
-def _counts(report: Report) -> str:
+def _counts(report: AuditReport) -> str:
     return ", ".join(f"{count:,} × {kind}" for kind, count in report.findings.totals.items())
 
 

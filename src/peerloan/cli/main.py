@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from peerloan import __version__
-from peerloan.cli.console import No, fail
+from peerloan.cli.console import CommandError, fail
 from peerloan.errors import PeerLoanError
 from peerloan.registry import some_call_hangs
 from peerloan.settings import SETTINGS, SettingsError, settings_table
@@ -76,7 +76,7 @@ def _needs(name: str, library: str) -> click.Command:
     """Return a stand-in for a command whose libraries are not installed."""
 
     def fail_with_hint(**_: object) -> None:
-        raise No(f"`peerloan {name}` needs {library}: pip install 'peerloan[train]'")
+        raise CommandError(f"`peerloan {name}` needs {library}: pip install 'peerloan[train]'")
 
     return click.Command(
         name,

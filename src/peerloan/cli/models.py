@@ -12,7 +12,7 @@ from peerloan.cli.console import (
     AIM,
     BOOK,
     JSON,
-    No,
+    CommandError,
     note,
     note_lines,
     print_json,
@@ -25,7 +25,7 @@ from peerloan.database import LedgerError
 from peerloan.formatting import plural
 from peerloan.ledger.audit.replay import refers_to
 from peerloan.model import Policy
-from peerloan.registry import BundleError, Explanation, Manifest, RegistryError, State, Store
+from peerloan.registry import AliasState, BundleError, Explanation, Manifest, RegistryError, Store
 
 _WHY = click.option("--why", default="", help="The reason, for the history.")
 _VERSION = click.argument("version")
@@ -184,13 +184,13 @@ def delete(version: str) -> None:
     try:
         decisions = refers_to(database, version)
     except LedgerError as error:
-        raise No(
+        raise CommandError(
             f"{version} is not deleted: the ledger can't be asked whether a decision needs it: "
             f"{error}"
         ) from None
     if decisions:
         refer = f"in the ledger {'refers' if decisions == 1 else 'refer'} to it; replay needs it"
-        raise No(f"{version} can't be deleted: {plural(decisions, 'decision')} {refer}")
+        raise CommandError(f"{version} can't be deleted: {plural(decisions, 'decision')} {refer}")
     here.delete(version)
     note(f"deleted {version}")
 
@@ -208,7 +208,7 @@ def policy(version: str, aim: tuple[str, float]) -> None:
     try:
         changed = Policy.by_aim(*aim, manifest.trade_off)
     except ValueError as error:
-        raise No(f"{version}: {error}") from None
+        raise CommandError(f"{version}: {error}") from None
     new = here.revise(version, changed, new_policy_documents(here, version))
     click.echo(new)
     note(
@@ -268,7 +268,7 @@ def _cut_short(here: Store) -> Iterator[str]:
             yield str(error)
 
 
-def _row(here: Store, state: State, version: str) -> dict[str, Any]:
+def _row(here: Store, state: AliasState, version: str) -> dict[str, Any]:
     row: dict[str, Any] = {"version": version, "alias": _alias(state, version)}
     try:
         manifest = here.manifest(version)
@@ -292,20 +292,20 @@ def _recalibrated_rows(manifest: Manifest) -> list[tuple[str, str]]:
     return [("recalibrated on", trained_on), ("its fingerprint", book.fingerprint)]
 
 
-def _alias(state: State, version: str) -> str:
+def _alias(state: AliasState, version: str) -> str:
     if version == state.champion:
         return "champion"
     return "challenger" if version == state.challenger else ""
 
 
-def _history_row(state: State, explanation: Explanation | None) -> tuple[str, ...]:
+def _history_row(state: AliasState, explanation: Explanation | None) -> tuple[str, ...]:
     version = state.challenger if state.action == "challenge" else state.champion
     why = state.why if explanation is None else explanation.sentence
     of = state.deleted or version or ""
     return (str(state.number), state.when, state.who, state.what, of, why)
 
 
-def _described(state: State, explanation: Explanation | None) -> dict[str, Any]:
+def _described(state: AliasState, explanation: Explanation | None) -> dict[str, Any]:
     described: dict[str, Any] = msgspec.to_builtins(state) | {"action": state.what}
     if explanation is not None:
         described["explanation"] = msgspec.to_builtins(explanation)

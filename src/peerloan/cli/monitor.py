@@ -14,7 +14,7 @@ from peerloan.book import open_book
 from peerloan.cli.console import (
     JSON,
     STRICT_DOUBTS,
-    No,
+    CommandError,
     bundle_of,
     expect_many_records,
     note,
@@ -36,8 +36,8 @@ from peerloan.monitoring.counting.decisions import CountedElsewhere, count_new
 from peerloan.monitoring.counting.early_outcomes import EarlyOutcomes
 from peerloan.monitoring.counting.opened_versions import Versions
 from peerloan.monitoring.counting.outcomes import count_outcomes
-from peerloan.monitoring.window_metrics import Drift, Watched
-from peerloan.monitoring.window_metrics import as_json as figures_json
+from peerloan.monitoring.window_metrics import Drift, WindowMetrics
+from peerloan.monitoring.window_metrics import metrics_json as figures_json
 from peerloan.monitoring.windows import Window, read_window, window_figures, window_json
 from peerloan.settings import read_settings
 from peerloan.stats.estimate import Estimate
@@ -135,7 +135,9 @@ def _of_book(book: str, model: str | None, strict_doubts: bool, as_json: bool) -
     with progress() as show:
         watched = watch_book(open_book(book), bundle, limits, partial(show, f"reading {book}"))
     if watched is None:
-        raise No(f"{book}: has no loan that can be scored; `peerloan check` names what is wrong")
+        raise CommandError(
+            f"{book}: has no loan that can be scored; `peerloan check` names what is wrong"
+        )
     if strict_doubts:
         watched.doubts.refuse("no figure was printed")
     note_lines(watched.doubts)
@@ -151,7 +153,7 @@ def _of_book(book: str, model: str | None, strict_doubts: bool, as_json: bool) -
 
 
 def _print_json(
-    watched: Watched, window: dict[str, Any], more: dict[str, Any] | None = None
+    watched: WindowMetrics, window: dict[str, Any], more: dict[str, Any] | None = None
 ) -> None:
     figures = {"model": watched.version, "window": window} | figures_json(watched)
     print_json(figures | {"notes": watched.notes} | (more or {}))
@@ -170,7 +172,7 @@ def _only(context: click.Context, name: str, others: tuple[str, ...]) -> None:
 
 def _of_ledger(
     plan: Plan, model: str | None, since: int | None, until: int | None, source: str | None
-) -> tuple[Watched, dict[str, Any]]:
+) -> tuple[WindowMetrics, dict[str, Any]]:
     """Count new decisions, then return a version's figures in a window, and the window."""
     last = -(-(until or now_ms()) // HOUR_MS)
     first = last - plan.window_days * 24 if since is None else since // HOUR_MS
@@ -192,7 +194,9 @@ def _of_ledger(
             watched = window_figures(versions, number, own, plan.limits)
             if watched is not None:
                 return watched, span | {"loans": watched.loans}
-    raise No(f"{bundle.version} decided on no loan from {span['since']} to {span['until']}")
+    raise CommandError(
+        f"{bundle.version} decided on no loan from {span['since']} to {span['until']}"
+    )
 
 
 def _count(database: Database) -> None:
@@ -237,7 +241,7 @@ def _watch(every: float, host: str, port: int | None) -> None:
     Schedule(database, store(), plan, every, metrics).run()
 
 
-def _print(title: str, watched: Watched, known: int | None) -> None:
+def _print(title: str, watched: WindowMetrics, known: int | None) -> None:
     """Print figures. `known` counts the loans with a known outcome; None: there is no label."""
     for line in watched.notes:
         note(f"note: {line}")

@@ -14,14 +14,22 @@ import click
 import numpy as np
 import pyarrow as pa
 
-from peerloan.book import Book, BookError, Part, open_book, read_cells, take_rows
+from peerloan.book import Book, BookError, Part, filter_column, open_book, read_cells
 from peerloan.book.validation import check_header, check_separator
-from peerloan.cli.console import DEFINITION, JSON, No, definition_of, note, print_json, progress
+from peerloan.cli.console import (
+    DEFINITION,
+    JSON,
+    CommandError,
+    definition_of,
+    note,
+    print_json,
+    progress,
+)
 from peerloan.cli.ledger_options import ledger_database
 from peerloan.database import LedgerUnavailable
 from peerloan.formatting import plural
 from peerloan.ledger.outcome_parsing import Reader
-from peerloan.ledger.outcomes import COMMAND_LINE, Recorded, Recorder, Status
+from peerloan.ledger.outcomes import COMMAND_LINE, OutcomeRecorder, Recorded, Status
 from peerloan.loan import Problem, Suggestions
 from peerloan.loan.labels import is_unknown
 from peerloan.registry.alias_state import current_user
@@ -54,7 +62,7 @@ def outcomes(file: str, definition: Path | None, as_json: bool) -> None:
     names = _columns(book, reader)
     database = ledger_database()
     database.check()
-    recorder = Recorder(database, chosen, current_user() + COMMAND_LINE)
+    recorder = OutcomeRecorder(database, chosen, current_user() + COMMAND_LINE)
     counts: Counter[str] = Counter()
     problems: list[Problem] = []
     with progress() as show:
@@ -101,7 +109,7 @@ def outcomes(file: str, definition: Path | None, as_json: bool) -> None:
     if refused := counts["refused"]:
         verb = "was" if refused == 1 else "were"
         hint = "" if as_json else " (--json names every one)"
-        raise No(f"{file}: {plural(refused, 'row')} {verb} refused{hint}")
+        raise CommandError(f"{file}: {plural(refused, 'row')} {verb} refused{hint}")
 
 
 def _rows_of(counts: Counter[str]) -> int:
@@ -119,13 +127,13 @@ def _with_outcome(part: Part, reader: Reader, counts: Counter[str]) -> Part:
     if known.all():
         return part
     counts[_UNKNOWN] += int(np.count_nonzero(~known))
-    columns = [take_rows(column, known) for column in part.records.columns]
+    columns = [filter_column(column, known) for column in part.records.columns]
     records = pa.RecordBatch.from_arrays(columns, schema=part.records.schema)
     return replace(part, records=records, numbers=part.numbers[known])
 
 
 def _record(
-    recorder: Recorder,
+    recorder: OutcomeRecorder,
     file: str,
     part: Part,
     names: list[str],
@@ -139,7 +147,7 @@ def _record(
         try:
             answers = recorder.record(rows)
         except LedgerUnavailable as error:
-            raise No(
+            raise CommandError(
                 f"{file}: stopped before row {rows[0][0]:,}: {error}; run it again: the rows "
                 "before are stored, and nothing is stored twice"
             ) from None

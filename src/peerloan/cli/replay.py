@@ -10,12 +10,20 @@ from uuid import UUID
 
 import click
 
-from peerloan.cli.console import JSON, No, expect_many_records, note, print_json, progress, store
+from peerloan.cli.console import (
+    JSON,
+    CommandError,
+    expect_many_records,
+    note,
+    print_json,
+    progress,
+    store,
+)
 from peerloan.cli.ledger_options import Moment, ledger_database
 from peerloan.database import Database
 from peerloan.formatting import plural
-from peerloan.ledger.audit.replay import Replay, Report, count
-from peerloan.ledger.queries import find, stream, was_purged
+from peerloan.ledger.audit.replay import Replay, ReplayReport, count_decisions
+from peerloan.ledger.queries import find_decisions, stream_decisions, was_purged
 from peerloan.registry import ONNX_TOLERANCE
 from peerloan.uuid7 import text as id_text
 
@@ -62,7 +70,7 @@ def replay(
     absent: dict[bytes, str] = {}
     if decision_ids:
         for decision_id in dict.fromkeys(decision_ids):  # one by one: they may be large
-            if decisions := find(database, [decision_id]):
+            if decisions := find_decisions(database, [decision_id]):
                 replaying.add(list(decisions.values()))
             else:
                 purged = was_purged(database, decision_id)
@@ -79,15 +87,15 @@ def replay(
         rate = report.decisions / max(seconds, 1e-3)
         note(f"{plural(report.decisions, 'decision')} in {seconds:.1f} s ({rate:,.0f}/s)")
     if absent or not report.ok:
-        raise No(f"{database}: not every decision was reproduced")
+        raise CommandError(f"{database}: not every decision was reproduced")
 
 
 def _replay_all(replaying: Replay, database: Database, since: int, until: int | None) -> None:
-    total = count(database, since, until)
+    total = count_decisions(database, since, until)
     what = f"replaying {database}"
     began = time.monotonic()
     with progress() as show:
-        for batch in stream(database, since, until):
+        for batch in stream_decisions(database, since, until):
             replaying.add(batch)
             done = replaying.report.decisions
             rate = done / max(time.monotonic() - began, 1e-3)
@@ -95,7 +103,7 @@ def _replay_all(replaying: Replay, database: Database, since: int, until: int | 
         show(what, 1.0)
 
 
-def _json(report: Report, absent: dict[bytes, str]) -> dict[str, Any]:
+def _json(report: ReplayReport, absent: dict[bytes, str]) -> dict[str, Any]:
     return {
         "decisions": report.decisions,
         "identical": report.identical,
@@ -117,7 +125,7 @@ def _json(report: Report, absent: dict[bytes, str]) -> dict[str, Any]:
     }
 
 
-def _lines(report: Report, absent: dict[bytes, str]) -> Iterator[str]:
+def _lines(report: ReplayReport, absent: dict[bytes, str]) -> Iterator[str]:
     """Yield the lines of the report, what is wrong first."""
     for version, decisions in report.missing.items():
         verb = "refers" if decisions == 1 else "refer"

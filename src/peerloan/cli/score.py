@@ -17,7 +17,7 @@ from peerloan.cli.console import (
     OVERWRITE,
     SPREADSHEET_SAFE,
     STRICT_DOUBTS,
-    No,
+    CommandError,
     bundle_of,
     expect_many_records,
     note,
@@ -28,7 +28,7 @@ from peerloan.cli.console import (
 from peerloan.cli.ledger_options import ledger_database
 from peerloan.database import LedgerError
 from peerloan.formatting import plural
-from peerloan.ledger import Recorder
+from peerloan.ledger import BatchWriter
 from peerloan.ledger.seal_ownership import ready_seal
 from peerloan.registry.alias_state import current_user
 from peerloan.scoring import score_book
@@ -117,24 +117,26 @@ def score(
         if recorder is not None:
             note(f"recorded all of them in the ledger, with the request id {recorder.request_id}")
     if scored.rejected:
-        raise No(f"{plural(scored.rejected, 'row')} could not be scored: see {scored.rejects}")
+        raise CommandError(
+            f"{plural(scored.rejected, 'row')} could not be scored: see {scored.rejects}"
+        )
 
 
 @contextmanager
-def _recorder() -> Iterator[Recorder]:
+def _recorder() -> Iterator[BatchWriter]:
     """Open a recorder of decisions, in the ledger that the settings name."""
     settings = read_settings()
     database = ledger_database()
     database.ready()
     recorder, done = None, False
     try:
-        with Recorder(
+        with BatchWriter(
             database, ready_seal(settings.seal_folder, database), current_user()
         ) as recorder:
             yield recorder
         done = True
     except LedgerError as error:
-        raise No(f"the ledger, {database}: {error}") from None
+        raise CommandError(f"the ledger, {database}: {error}") from None
     finally:
         # Also if the run was stopped: recorded decisions stay in the ledger.
         if recorder is not None and recorder.kept and not done:

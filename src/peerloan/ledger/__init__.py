@@ -1,21 +1,21 @@
 """The ledger stores every decision and its outcome, so that each can be shown and replayed."""
 
-from peerloan.ledger.records import SOURCES, Kept, Record, Version
+from peerloan.ledger.records import SOURCES, Record, StoredDecision, Version
 from peerloan.ledger.seal import Seal
-from peerloan.ledger.write.batch_writer import Recorder
+from peerloan.ledger.write.batch_writer import BatchWriter
 from peerloan.ledger.write.chain import Chain
 from peerloan.ledger.write.entries import Entry, First, Key, OtherRequest
 
 __all__ = [
     "SOURCES",
+    "BatchWriter",
     "Chain",
     "Entry",
     "First",
-    "Kept",
     "Key",
     "OtherRequest",
     "Record",
-    "Recorder",
     "Seal",
+    "StoredDecision",
     "Version",
 ]

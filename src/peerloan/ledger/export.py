@@ -19,8 +19,8 @@ from peerloan.database.engine import Database
 from peerloan.database.errors import LedgerError
 from peerloan.database.snapshot import snapshot
 from peerloan.database.tables import challenges, decisions, outcomes
-from peerloan.ledger.queries import known_versions, of_time, stream
-from peerloan.ledger.records import Kept, Version
+from peerloan.ledger.queries import in_time_range, known_versions, stream_decisions
+from peerloan.ledger.records import StoredDecision, Version
 from peerloan.ledger.stored_inputs import decode_loan
 from peerloan.loan import Definition
 from peerloan.model import BANDS
@@ -104,7 +104,7 @@ def export(
         definitions = _definitions(store, known)
         inputs = _inputs(definitions)
         total = connection.execute(
-            select(func.count()).where(of_time(decisions.c.id, since_ms, until_ms))
+            select(func.count()).where(in_time_range(decisions.c.id, since_ms, until_ms))
         ).scalar_one()
         # Read from before the decisions, so that no decision comes without its outcome.
         challenged = _RowsByDecision(connection, challenges, since_ms, until_ms)
@@ -113,7 +113,7 @@ def export(
         unknown: Counter[str] = Counter()
         schema = _schema(inputs)
         with open_writer(path, schema, overwrite, spreadsheet_safe) as writer:
-            for batch in stream(database, since_ms, until_ms, _ROWS):
+            for batch in stream_decisions(database, since_ms, until_ms, _ROWS):
                 values = _decision_columns(batch) | _input_columns(batch, inputs, definitions)
                 challenger = [challenged.of(decision.id) for decision in batch]
                 outcome = [observed.of(decision.id) for decision in batch]
@@ -160,7 +160,7 @@ def _schema(inputs: Sequence[_Input]) -> pa.Schema:
     return pa.schema(list((_BEFORE | kinds | _AFTER).items()))
 
 
-def _decision_columns(batch: Sequence[Kept]) -> dict[str, list[Any]]:
+def _decision_columns(batch: Sequence[StoredDecision]) -> dict[str, list[Any]]:
     """Return the columns of the decisions themselves."""
     columns: dict[str, list[Any]] = {
         "id": [uuid7.text(each.id) for each in batch],
@@ -174,7 +174,9 @@ def _decision_columns(batch: Sequence[Kept]) -> dict[str, list[Any]]:
 
 
 def _input_columns(
-    batch: Sequence[Kept], inputs: Sequence[_Input], definitions: Mapping[Version, Definition]
+    batch: Sequence[StoredDecision],
+    inputs: Sequence[_Input],
+    definitions: Mapping[Version, Definition],
 ) -> dict[str, list[Any]]:
     """Return the columns of the inputs; empty where the version is not in the store."""
     columns: dict[str, list[Any]] = {each.column: [] for each in inputs}
@@ -207,7 +209,7 @@ class _RowsByDecision:
     def __init__(
         self, connection: Connection, table: Table, since_ms: int, until_ms: int | None
     ) -> None:
-        rows = select(table).where(of_time(table.c.decision_id, since_ms, until_ms))
+        rows = select(table).where(in_time_range(table.c.decision_id, since_ms, until_ms))
         # Of several rows of a decision the last one counts, with the highest number.
         rows = rows.order_by(table.c.decision_id, *table.primary_key)
         self._rows = iter(connection.execute(rows, execution_options={"yield_per": _FETCH_ROWS}))

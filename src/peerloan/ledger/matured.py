@@ -10,7 +10,7 @@ from sqlalchemy import ColumnElement, Connection, FromClause, Select, func, or_,
 from peerloan.database.tables import decisions, outcomes
 from peerloan.ledger.early_outcomes import A_DAY, in_time
 from peerloan.ledger.outcomes import COMMAND_LINE
-from peerloan.ledger.queries import parts
+from peerloan.ledger.queries import chunked
 from peerloan.ledger.row_batches import MAX_ROWS, batches, measured
 
 # Tolerance: a share times a count may come out slightly above a whole number.
@@ -96,7 +96,7 @@ def _matured_rows(connection: Connection, share: float, eligible: Eligible) -> I
     chosen_rows = connection.execute(rows, execution_options={"yield_per": MAX_ROWS})
     for partition in chosen_rows.partitions():
         outcome_of = {row.id: (row.late, row.caller) for row in partition}
-        for ids in parts(list(outcome_of)):
+        for ids in chunked(list(outcome_of)):
             full = select(*_COLUMNS).where(decisions.c.id.in_(ids)).order_by(decisions.c.id)
             for batch in batches(connection, full):
                 for made, loan_id, inputs, caller, source in batch:

@@ -22,7 +22,7 @@ _MOST_NAMED = 10
 _SAID = {"late": Label("late", late=True, on_time=False)}
 
 
-class Report(NamedTuple):
+class ReportedOutcome(NamedTuple):
     """A reported outcome: of a decision, or of a loan on a day (days since 1970, in UTC)."""
 
     row: int
@@ -40,7 +40,7 @@ class Reader:
         self.loan_names = tuple(dict.fromkeys(("loan_id", definition.roles.id or "loan_id")))
         self.names = ("id", *self.loan_names, "date", *self.labels)
 
-    def read(self, row: int, given: object, today: int) -> Report | list[Problem]:
+    def read(self, row: int, given: object, today: int) -> ReportedOutcome | list[Problem]:
         """Parse a report from JSON-like values by name, or return everything wrong with it."""
         if not isinstance(given, Mapping):
             return [Problem(row, "(outcome)", "an object", show_value(given))]
@@ -59,7 +59,7 @@ class Reader:
                 reading.refuse("date", "the day on which it was observed, as 2026-11-25", "date")
         if reading.problems or late is None:
             return reading.problems
-        return Report(row, decision_id, loan_id, day, late)
+        return ReportedOutcome(row, decision_id, loan_id, day, late)
 
 
 class _Reading:

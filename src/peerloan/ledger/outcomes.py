@@ -28,8 +28,8 @@ from peerloan.database.engine import Database
 from peerloan.database.tables import Id, decisions, outcomes
 from peerloan.formatting import show_value
 from peerloan.ledger.early_outcomes import counts_from, is_early
-from peerloan.ledger.outcome_parsing import Reader, Report
-from peerloan.ledger.queries import made_for, of_time, parts
+from peerloan.ledger.outcome_parsing import Reader, ReportedOutcome
+from peerloan.ledger.queries import chunked, in_time_range, made_for
 from peerloan.loan import Definition, Problem
 from peerloan.loan.spelling import id_spellings, plain
 
@@ -57,7 +57,7 @@ class Outcome(NamedTuple):
     caller: str
 
 
-class Known(NamedTuple):
+class OutcomeHistory(NamedTuple):
     """The outcome that counts, and those that it corrected, the oldest first."""
 
     now: Outcome
@@ -85,7 +85,7 @@ class _Decision(NamedTuple):
     purged: bool
 
 
-class Recorder:
+class OutcomeRecorder:
     """Stores the outcomes of a request or a file, which may name each decision once.
 
     Keeps the decisions in memory: some 150 bytes each.
@@ -116,11 +116,11 @@ class Recorder:
         self._database.expect_writable()
         now = now_ms()
         read = [self._reader.read(row, given, now // DAY_MS) for row, given in rows]
-        placed = self._place([each for each in read if isinstance(each, Report)])
-        checked: list[tuple[Report, bytes] | list[Problem]] = []
+        placed = self._place([each for each in read if isinstance(each, ReportedOutcome)])
+        checked: list[tuple[ReportedOutcome, bytes] | list[Problem]] = []
         fresh: dict[bytes, int] = {}
         for each in read:
-            if not isinstance(each, Report):
+            if not isinstance(each, ReportedOutcome):
                 checked.append(each)
                 continue
             decision = placed.get(each.decision_id or (each.loan_id, each.day))
@@ -135,19 +135,19 @@ class Recorder:
         self._rows |= fresh
         return [row if isinstance(row, list) else kept[row[1]] for row in checked]
 
-    def _place(self, reports: Sequence[Report]) -> dict[object, _Decision]:
+    def _place(self, reports: Sequence[ReportedOutcome]) -> dict[object, _Decision]:
         """Find the decisions that reports name: by id, or by loan and day."""
         by_id = [UUID(bytes=each.decision_id) for each in reports if each.decision_id]
         by_loan = [(each.loan_id, each.day) for each in reports if not each.decision_id]
         placed: dict[object, _Decision] = {}
         with self._database.reading() as connection:
-            for ids in parts(by_id, _NAMED):
+            for ids in chunked(by_id, _NAMED):
                 chosen = select(
                     decisions.c.id, decisions.c.loan_id, decisions.c.inputs.is_(None)
                 ).where(decisions.c.id.in_(ids), self._looked_at())
                 for made, loan_id, purged in connection.execute(chosen):
                     placed[made.bytes] = _Decision(made.bytes, loan_id, purged)
-            for asked in parts(list(dict.fromkeys(by_loan)), _NAMED):
+            for asked in chunked(list(dict.fromkeys(by_loan)), _NAMED):
                 rows = _latest_of(asked, self._horizon, self._looked_at())
                 for loan_id, day, made in connection.execute(rows):
                     before = placed.get((loan_id, day))
@@ -160,7 +160,7 @@ class Recorder:
         return true() if self._of is None else made_for(self._of)
 
     def _refusal(
-        self, report: Report, decision: _Decision | None, fresh: dict[bytes, int]
+        self, report: ReportedOutcome, decision: _Decision | None, fresh: dict[bytes, int]
     ) -> Problem | None:
         """Return what is wrong with a report, given its decision."""
         row, loan_id = report.row, show_value(report.loan_id)
@@ -190,7 +190,9 @@ class Recorder:
         again = f"{uuid7.text(decision.id)} again, as in row {before}"
         return Problem(row, field, "one outcome of each decision", again)
 
-    def _keep(self, good: Sequence[tuple[Report, bytes]], now: int) -> dict[bytes, Recorded]:
+    def _keep(
+        self, good: Sequence[tuple[ReportedOutcome, bytes]], now: int
+    ) -> dict[bytes, Recorded]:
         kept: dict[bytes, Recorded] = {}
         rows = []
         with self._database.writing() as connection:
@@ -211,7 +213,9 @@ class Recorder:
                 connection.execute(insert(outcomes), rows)
         return kept
 
-    def _status(self, report: Report, known: Known | None, early: bool, made_ms: int) -> Status:
+    def _status(
+        self, report: ReportedOutcome, known: OutcomeHistory | None, early: bool, made_ms: int
+    ) -> Status:
         """Return what a report adds.
 
         It is `unchanged` only if the same caller reported the same before: which outcomes are used
@@ -235,26 +239,26 @@ class Recorder:
         return "stored" if not own or (was_early and not early) else "unchanged"
 
 
-def latest(connection: Connection, wanted: Sequence[bytes]) -> dict[bytes, Known]:
+def latest(connection: Connection, wanted: Sequence[bytes]) -> dict[bytes, OutcomeHistory]:
     """Return the known outcomes of these decisions; decisions without one are absent."""
-    known: dict[bytes, Known] = {}
-    for ids in parts([UUID(bytes=each) for each in wanted], _NAMED):
+    known: dict[bytes, OutcomeHistory] = {}
+    for ids in chunked([UUID(bytes=each) for each in wanted], _NAMED):
         rows = select(*_COLUMNS).where(outcomes.c.decision_id.in_(ids))
         for row in connection.execute(rows.order_by(outcomes.c.number)):
             made, outcome = _outcome(row)
             before = known.get(made)
             earlier = [] if before is None else [*before.before, before.now]
-            known[made] = Known(outcome, earlier)
+            known[made] = OutcomeHistory(outcome, earlier)
     return known
 
 
-def in_force(
+def current_outcomes(
     database: Database, since_ms: int = 0, until_ms: int | None = None
 ) -> Iterator[list[tuple[bytes, Outcome]]]:
     """Yield the outcomes that count of all decisions of a time, by id, in lists of thousands."""
     rows = (
         select(*_COLUMNS)
-        .where(of_time(outcomes.c.decision_id, since_ms, until_ms))
+        .where(in_time_range(outcomes.c.decision_id, since_ms, until_ms))
         .order_by(outcomes.c.decision_id, outcomes.c.number)
         .execution_options(yield_per=_AT_ONCE)
     )

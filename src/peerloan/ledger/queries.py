@@ -14,7 +14,7 @@ from peerloan.database.engine import Database
 from peerloan.database.errors import LedgerError
 from peerloan.database.snapshot import snapshot
 from peerloan.database.tables import decisions, versions
-from peerloan.ledger.records import Kept, Record, Version
+from peerloan.ledger.records import Record, StoredDecision, Version
 from peerloan.ledger.row_batches import MAX_ROWS, batches, first_of, size_of
 from peerloan.loan.spelling import id_spellings
 from peerloan.model import BANDS
@@ -33,7 +33,7 @@ _Each = TypeVar("_Each")
 
 
 @dataclass(frozen=True)
-class Wanted:
+class DecisionFilter:
     """A filter of decisions; None: any.
 
     By loan, by time (from `since_ms` on and before `until_ms`, milliseconds since 1970), by model
@@ -48,7 +48,7 @@ class Wanted:
     caller: str | None = None
 
 
-def parts(items: Sequence[_Each], size: int = NAMED) -> Iterator[Sequence[_Each]]:
+def chunked(items: Sequence[_Each], size: int = NAMED) -> Iterator[Sequence[_Each]]:
     """Split a sequence into parts for one statement each."""
     for i in range(0, len(items), size):
         yield items[i : i + size]
@@ -60,17 +60,17 @@ def known_versions(connection: Connection) -> dict[int, Version]:
     return {row.number: Version(row.version, row.digest, row.threshold) for row in rows}
 
 
-def find(
+def find_decisions(
     database: Database, wanted: Sequence[bytes], caller: str | None = None
-) -> dict[bytes, Kept]:
+) -> dict[bytes, StoredDecision]:
     """Return the decisions with these ids that are there and not purged.
 
     With `caller`, only those made for it.
     """
-    kept: dict[bytes, Kept] = {}
+    kept: dict[bytes, StoredDecision] = {}
     with database.reading() as connection:
         known = known_versions(connection)
-        for part in parts(wanted):
+        for part in chunked(wanted):
             ids = [UUID(bytes=decision_id) for decision_id in part]
             rows = _of_caller(select(*_COLUMNS).where(decisions.c.id.in_(ids)), caller)
             for row in connection.execute(rows):
@@ -89,7 +89,9 @@ def was_purged(database: Database, wanted: bytes, caller: str | None = None) -> 
         return bool(connection.execute(_of_caller(rows, caller)).scalar())
 
 
-def reach(database: Database, wanted: Wanted, before: bytes | None = None) -> bytes | None:
+def search_limit(
+    database: Database, wanted: DecisionFilter, before: bytes | None = None
+) -> bytes | None:
     """Return the lowest id that a page of one caller's decisions looks at; None: no limit."""
     # A loan has few decisions, and there is an index by loan.
     if wanted.caller is None or wanted.loan_id is not None:
@@ -101,13 +103,13 @@ def reach(database: Database, wanted: Wanted, before: bytes | None = None) -> by
     return None if made is None else made.bytes
 
 
-def page(
+def decision_page(
     database: Database,
-    wanted: Wanted,
+    wanted: DecisionFilter,
     limit: int,
     before: bytes | None = None,
     down_to: bytes | None = None,
-) -> tuple[list[Kept], bool]:
+) -> tuple[list[StoredDecision], bool]:
     """Return at most `limit` decisions, the newest first, and whether there are more.
 
     Only ids below `before` and not below `down_to` count. The page is shorter if its loans hold
@@ -130,7 +132,7 @@ def page(
 
 
 def _newest(
-    connection: Connection, wanted: Wanted, limit: int, rows: Select[Any]
+    connection: Connection, wanted: DecisionFilter, limit: int, rows: Select[Any]
 ) -> Sequence[UUID]:
     """Return the ids of the newest decisions in `rows`, the newest first."""
     if wanted.loan_id is not None:
@@ -143,7 +145,7 @@ def _newest(
 
 
 def _newest_by_index(
-    connection: Connection, wanted: Wanted, rows: Select[tuple[UUID]], limit: int
+    connection: Connection, wanted: DecisionFilter, rows: Select[tuple[UUID]], limit: int
 ) -> list[UUID]:
     """Return the newest ids of a version, a band or both, in `rows`, the newest first.
 
@@ -153,7 +155,7 @@ def _newest_by_index(
     numbers = connection.execute(_numbers(wanted.version)).scalars().all()
     bands = range(len(BANDS)) if wanted.band is None else (BANDS.index(wanted.band),)
     newest: list[UUID] = []
-    for part in parts([(number, band) for number in numbers for band in bands], _STRETCHES):
+    for part in chunked([(number, band) for number in numbers for band in bands], _STRETCHES):
         stretches = [
             rows.where(decisions.c.version == number, decisions.c.band == band)
             .limit(limit)
@@ -172,18 +174,18 @@ def _numbers(version: str | None) -> Select[tuple[int]]:
     return numbers if version is None else numbers.where(versions.c.version == version)
 
 
-def stream(
+def stream_decisions(
     database: Database,
     since_ms: int = 0,
     until_ms: int | None = None,
     max_rows: int = MAX_ROWS,
-) -> Iterator[list[Kept]]:
+) -> Iterator[list[StoredDecision]]:
     """Yield the decisions of a time that were not purged, the oldest first.
 
     They come in lists of at most `max_rows`; of fewer if the loans are large.
     """
     rows = (
-        _within(select(*_COLUMNS), Wanted(since_ms=since_ms, until_ms=until_ms), None)
+        _within(select(*_COLUMNS), DecisionFilter(since_ms=since_ms, until_ms=until_ms), None)
         .where(decisions.c.inputs.is_not(None))
         .order_by(decisions.c.id)
     )
@@ -193,7 +195,7 @@ def stream(
             yield [_kept(row, known) for row in batch]
 
 
-def _of_loan(rows: Select[Any], wanted: Wanted) -> Select[Any]:
+def _of_loan(rows: Select[Any], wanted: DecisionFilter) -> Select[Any]:
     rows = rows.where(decisions.c.loan_id.in_(id_spellings(wanted.loan_id or "")))
     if wanted.version is not None:
         rows = rows.where(decisions.c.version.in_(_numbers(wanted.version)))
@@ -202,7 +204,7 @@ def _of_loan(rows: Select[Any], wanted: Wanted) -> Select[Any]:
     return rows
 
 
-def of_time(
+def in_time_range(
     made: ColumnElement[Any], since_ms: int = 0, until_ms: int | None = None
 ) -> ColumnElement[bool]:
     """Select ids made from `since_ms` on and before `until_ms` (milliseconds since 1970)."""
@@ -223,7 +225,7 @@ def _of_caller(rows: Select[Any], caller: str | None) -> Select[Any]:
 
 
 def _within(
-    rows: Select[Any], wanted: Wanted, before: bytes | None, down_to: bytes | None = None
+    rows: Select[Any], wanted: DecisionFilter, before: bytes | None, down_to: bytes | None = None
 ) -> Select[Any]:
     """Filter by time and by caller.
 
@@ -238,9 +240,9 @@ def _within(
     return rows.where(decisions.c.id < min(ends)) if ends else rows
 
 
-def _kept(row: Row[Any], known: dict[int, Version]) -> Kept:
+def _kept(row: Row[Any], known: dict[int, Version]) -> StoredDecision:
     made, number, *values = tuple(row)
     if number not in known:
         gone = f"the model version with the number {number} is gone from the ledger"
         raise LedgerError(f"{gone}; run `peerloan ledger verify` to see what else is")
-    return Kept(made.bytes, known[number], *values)
+    return StoredDecision(made.bytes, known[number], *values)

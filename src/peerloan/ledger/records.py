@@ -66,7 +66,7 @@ def values_of(record: Record) -> tuple[object, ...]:
     return record[_FIRST_VALUE:]
 
 
-def as_json(value: list[Reason] | None) -> str | None:
+def decision_json(value: list[Reason] | None) -> str | None:
     """Encode reasons as they are stored."""
     return None if value is None else _encode(value).decode()
 
@@ -76,7 +76,7 @@ def warnings_json(warnings: Sequence[LoanWarning]) -> str | None:
     return _encode(list(map(str, warnings))).decode() if warnings else None
 
 
-class Kept(Record):
+class StoredDecision(Record):
     """A decision read from the ledger."""
 
     __slots__ = ()

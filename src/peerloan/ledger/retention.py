@@ -25,7 +25,7 @@ from peerloan.database.tables import aggregates, challenges, decisions, keys, ou
 from peerloan.ledger.records import VALUES
 from peerloan.ledger.row_batches import counts, size_of
 from peerloan.ledger.seal import Seal
-from peerloan.ledger.seal_ownership import expect_own
+from peerloan.ledger.seal_ownership import require_own_seal
 from peerloan.ledger.write.entries import KEY_MS
 
 # Decisions and keys of one chunk. SQLite's other writers wait meanwhile.
@@ -84,7 +84,9 @@ def purge(
     if before_ms > started_ms - KEY_MS:
         raise LedgerError("only decisions older than a day can be purged; name an earlier moment")
     with database.reading() as connection:
-        expect_own(connection, seal)  # another key's record of the purge would count as edited
+        require_own_seal(
+            connection, seal
+        )  # another key's record of the purge would count as edited
     # The idempotency keys that lead to the decisions go too.
     forget_keys(database)
     number, erased = None, 0

@@ -38,11 +38,11 @@ def ready_seal(folder: Path, database: Database) -> Seal:
         if not has_key(folder) and any(connection.execute(query).first() for query in _BEGUN):
             raise lost_key(folder, f"{database} has chains already")
         seal = Seal(folder)
-        expect_own(connection, seal)
+        require_own_seal(connection, seal)
     return seal
 
 
-def expect_own(connection: Connection, seal: Seal) -> None:
+def require_own_seal(connection: Connection, seal: Seal) -> None:
     """Raise LostSeal if none of the newest chains was opened with this seal's key."""
     newest = connection.execute(_NEWEST).first()
     if newest is None or opening_mac(seal, newest) == newest.mac:

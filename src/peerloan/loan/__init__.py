@@ -9,8 +9,8 @@ from peerloan.loan.definition import (
     Field,
     Kind,
     Label,
+    ReasonTemplates,
     Roles,
-    Texts,
     Value,
 )
 from peerloan.loan.json_schema import json_schema
@@ -35,11 +35,11 @@ __all__ = [
     "LoanWarning",
     "Loans",
     "Problem",
+    "ReasonTemplates",
     "Roles",
     "StoredLoanDecoder",
     "Suggestions",
     "TextColumn",
-    "Texts",
     "Value",
     "breaking_changes",
     "column_values",

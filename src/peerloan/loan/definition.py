@@ -79,7 +79,7 @@ class Roles(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return tuple(name for name in (self.id, self.date, self.exposure) if name is not None)
 
 
-class Texts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class ReasonTemplates(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Templates of reasons, with placeholders.
 
     `{usual}` is the training table's median or most frequent level. `{more}` and `{less}` are the
@@ -215,7 +215,7 @@ class Definition(msgspec.Struct, frozen=True, forbid_unknown_fields=True, dict=T
     label: Label
     fields: tuple[Field, ...] = msgspec.field(name="field")
     roles: Roles = Roles()
-    texts: Texts = Texts()
+    texts: ReasonTemplates = ReasonTemplates()
 
     def __post_init__(self) -> None:
         for path, reason in _faults(self):
@@ -284,7 +284,7 @@ def _faults(definition: Definition) -> Iterator[tuple[tuple[str | int, ...], str
             yield (*at, "name"), f"{field.name!r} is a role's column and can't be a feature"
         for key, reason in _field_faults(field):
             yield (*at, key), reason
-    for key in Texts.__struct_fields__:
+    for key in ReasonTemplates.__struct_fields__:
         template: str = getattr(definition.texts, key)
         rest = _PLACEHOLDER.sub("", template)
         if not template.strip() or "{" in rest or "}" in rest:

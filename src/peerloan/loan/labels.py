@@ -17,15 +17,15 @@ def read_label(value: LabelValue, label: Label) -> bool | None:
     The value may have another type than in the definition, or be text: 1, 1.0, `1` and `1.0` are
     equal. If the label's two values are booleans or 0 and 1, true and `True` are equal to 1 too.
     """
-    if stands_for(value, label.late):
+    if equals_label(value, label.late):
         return True
-    if stands_for(value, label.on_time):
+    if equals_label(value, label.on_time):
         return False
     bits = {_bit(label.late): True, _bit(label.on_time): False}
     return bits.get(_bit(value)) if bits.keys() == {"0", "1"} else None
 
 
-def stands_for(value: LabelValue, meaning: LabelValue) -> bool:
+def equals_label(value: LabelValue, meaning: LabelValue) -> bool:
     """Whether a value equals a label's value, in any type and spelling."""
     text, expected = _text(value), _text(meaning)
     if text == expected or isinstance(meaning, str):

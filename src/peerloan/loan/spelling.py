@@ -145,7 +145,7 @@ def _spelling_of(field: Field) -> Spelling:
     return Spelling((*field.seen_levels, *listed))
 
 
-def with_one_spelling(definition: Definition) -> Definition:
+def normalize_levels(definition: Definition) -> Definition:
     """Prepare a definition for training: merge spellings of one level, and clear `seen`."""
     fields = (field if field.is_number else _merged(field) for field in definition.fields)
     return msgspec.structs.replace(definition, fields=tuple(fields))

@@ -5,7 +5,7 @@ from peerloan.model.encoding import EncodedColumn, Encoding
 from peerloan.model.onnx_run import OnnxTimeLimit
 from peerloan.model.policy import BANDS, Policy, TradeOff
 from peerloan.model.reasons import MAX_REASONS, BatchReasons, Reason, ReasonKey, Reasons
-from peerloan.model.reference_profile import Profile
+from peerloan.model.reference_profile import ReferenceProfile
 from peerloan.model.scorecard import LevelTable, NumberTable, Scorecard
 
 __all__ = [
@@ -19,10 +19,10 @@ __all__ = [
     "NumberTable",
     "OnnxTimeLimit",
     "Policy",
-    "Profile",
     "Reason",
     "ReasonKey",
     "Reasons",
+    "ReferenceProfile",
     "Scorecard",
     "TradeOff",
     "probabilities",

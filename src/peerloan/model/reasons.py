@@ -14,8 +14,8 @@ from typing import NamedTuple
 import msgspec
 import numpy as np
 
-from peerloan.loan import Definition, Field, Loans, Texts, Value, column_values, distinct
-from peerloan.model.reference_profile import Profile
+from peerloan.loan import Definition, Field, Loans, ReasonTemplates, Value, column_values, distinct
+from peerloan.model.reference_profile import ReferenceProfile
 from peerloan.stats.arrays import Codes, Numbers
 
 # The commentary to Regulation B, § 1002.9(b)(2): more than four reasons is not likely to help.
@@ -101,7 +101,7 @@ class Reasons:
     def __init__(
         self,
         definition: Definition,
-        profile: Profile,
+        profile: ReferenceProfile,
         points: Callable[[int, Value], float] | None = None,
     ) -> None:
         self._fields = definition.fields
@@ -144,7 +144,7 @@ class Reasons:
 
 
 def _sentence_maker(
-    field: Field, texts: Texts, usual: Value, points: Callable[[Value], float] | None
+    field: Field, texts: ReasonTemplates, usual: Value, points: Callable[[Value], float] | None
 ) -> Callable[[Value], str]:
     usual_shown = field.show(usual)
 

@@ -45,7 +45,7 @@ class LevelProfile(msgspec.Struct, frozen=True, tag_field="column", tag="level")
 ColumnProfile = NumberProfile | LevelProfile
 
 
-class Profile(msgspec.Struct, frozen=True):
+class ReferenceProfile(msgspec.Struct, frozen=True):
     """Reference distributions of the fields and of the version's own probability."""
 
     loans: int
@@ -54,7 +54,7 @@ class Profile(msgspec.Struct, frozen=True):
     probability: NumberProfile
 
     @classmethod
-    def of(cls, loans: Loans, late: Numbers, probability: Numbers) -> Profile:
+    def of(cls, loans: Loans, late: Numbers, probability: Numbers) -> ReferenceProfile:
         """Profile a training table: `late` (n,) is 0 or 1, `probability` (n,) the version's own."""
         columns: list[ColumnProfile] = []
         for field in loans.definition.fields:

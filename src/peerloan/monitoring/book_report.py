@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from peerloan.book import (
-    Batch,
     Book,
     BookDoubts,
+    CheckedPart,
     DoubtCollector,
     check_columns,
     read_labels,
@@ -21,15 +21,15 @@ from peerloan.formatting import plural
 from peerloan.loan import Label
 from peerloan.loan.labels import expected_label
 from peerloan.monitoring.alerts.rules import Rules
-from peerloan.monitoring.counting.counts import Counting
+from peerloan.monitoring.counting.counts import BinCounter
 from peerloan.monitoring.performance import Scores
-from peerloan.monitoring.window_metrics import Watched, watched
+from peerloan.monitoring.window_metrics import WindowMetrics, window_metrics
 from peerloan.registry import Bundle
 from peerloan.stats.arrays import Codes, Numbers
 
 
 @dataclass(frozen=True)
-class Outcomes:
+class BookOutcomes:
     """The outcomes that a book tells of the loans that can be scored: of how many it is known, of
     how many not yet, and of how many what stands there is none; `example` is the first of these.
     """
@@ -60,11 +60,11 @@ class Outcomes:
 
 
 @dataclass(frozen=True)
-class WatchedBook:
+class MonitoredBook:
     """The figures of a book; what it says of outcomes (None without the column); its doubts."""
 
-    figures: Watched
-    outcomes: Outcomes | None
+    figures: WindowMetrics
+    outcomes: BookOutcomes | None
     doubts: BookDoubts
 
 
@@ -73,7 +73,7 @@ def watch_book(
     bundle: Bundle,
     limits: Rules,
     progress: Callable[[float], None] = lambda _done: None,
-) -> WatchedBook | None:
+) -> MonitoredBook | None:
     """Count a book and say how its loans have moved, and how good the version is on them; None if
     no loan of it can be scored. Raises BookError.
 
@@ -82,8 +82,8 @@ def watch_book(
     """
     definition = bundle.definition
     notes = check_columns(definition, book)
-    counting = Counting.of(bundle)
-    counts = counting.nothing()
+    counting = BinCounter.of(bundle)
+    counts = counting.empty()
     doubts = DoubtCollector(book.name, definition, True, bundle.profile.usual_ranges())
     labels = _Labels(definition.label) if definition.label.column in book.columns else None
     margins: list[Numbers] = []
@@ -107,9 +107,9 @@ def watch_book(
         if (known := late >= 0).any():
             realised = Scores.of(every[known], late[known])
     scores = Scores.of(every)
-    figures = watched(bundle, counting, limits, counts, scores, realised, rejected, notes)
+    figures = window_metrics(bundle, counting, limits, counts, scores, realised, rejected, notes)
     outcomes = None if labels is None else labels.found()
-    return WatchedBook(figures, outcomes, doubts.found())
+    return MonitoredBook(figures, outcomes, doubts.found())
 
 
 class _Labels:
@@ -120,7 +120,7 @@ class _Labels:
         self._example = ""
         self.codes: list[Codes] = []
 
-    def add(self, batch: Batch) -> None:
+    def add(self, batch: CheckedPart) -> None:
         every, column = read_labels(self._label, batch.part)
         self.codes.append(every[batch.good])
         wrong = np.flatnonzero((every == -2) & batch.good)
@@ -131,7 +131,7 @@ class _Labels:
                 f"given {show_cells(column, wrong[:1])[0]}"
             )
 
-    def found(self) -> Outcomes:
+    def found(self) -> BookOutcomes:
         codes = np.concatenate(self.codes)
         missing, wrong = int(np.count_nonzero(codes == -1)), int(np.count_nonzero(codes == -2))
-        return Outcomes(len(codes) - missing - wrong, missing, wrong, self._example)
+        return BookOutcomes(len(codes) - missing - wrong, missing, wrong, self._example)

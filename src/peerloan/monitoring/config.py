@@ -43,7 +43,7 @@ class Webhook(Struct, frozen=True, forbid_unknown_fields=True):
         return secret
 
 
-class Tell(Struct, frozen=True, forbid_unknown_fields=True):
+class Channels(Struct, frozen=True, forbid_unknown_fields=True):
     """The receivers of events: the log, a webhook, a command that reads them from its input."""
 
     log: bool = True
@@ -72,7 +72,7 @@ class Plan(Struct, frozen=True, forbid_unknown_fields=True):
     window_days: Annotated[int, Meta(ge=1, le=366)] = 7
     mature: Annotated[float, Meta(gt=0, le=1)] = 0.8
     limits: Rules = Rules()
-    tell: Tell = Tell()
+    tell: Channels = Channels()
     answer: Answer = "notify"
     book: str | None = None
     promote: bool = False

@@ -19,7 +19,7 @@ from peerloan.monitoring.counting.storage import Kind
 _MAX_EVENTS = 1_000
 
 
-class Said(NamedTuple):
+class StoredFigures(NamedTuple):
     """What was said of a window that ended on a day, or of the month that begins on it: an object
     in JSON, as it is kept.
     """
@@ -49,9 +49,9 @@ class WaitingEvents(NamedTuple):
     oldest_undelivered_ms: int
 
 
-def said_of(
+def read_figures(
     database: Database, version: str, kind: Kind, since: int, until: int
-) -> tuple[list[Said], list[Alarm]] | None:
+) -> tuple[list[StoredFigures], list[Alarm]] | None:
     """What was said of a version, from one day to before another (days since 1970), the oldest
     first; and what speaks of it now. None if it never decided. Raises LedgerUnavailable.
     """
@@ -67,7 +67,7 @@ def said_of(
             )
             .order_by(figures.c.day, figures.c.version)
         )
-        said = [Said(date_of(day), text) for day, text in connection.execute(rows)]
+        said = [StoredFigures(date_of(day), text) for day, text in connection.execute(rows)]
         speaking = (
             select(alarms.c.rule, alarms.c.about, alarms.c.level, alarms.c.since_ms)
             .where(alarms.c.version.in_(own))

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from peerloan.monitoring.alerts import rules
-from peerloan.monitoring.alerts.rules import Rules, Spoken
+from peerloan.monitoring.alerts.rules import Alert, Rules
 from peerloan.monitoring.counting.bins import NEW
-from peerloan.monitoring.counting.counts import Counting, Counts
+from peerloan.monitoring.counting.counts import BinCounter, Counts
 from peerloan.monitoring.performance import CalibrationFigures, Estimated, Realised, Scores
 from peerloan.registry import Bundle
 from peerloan.stats.estimate import Estimate
@@ -53,7 +53,7 @@ class Challenged:
 
 
 @dataclass(frozen=True)
-class Watched:
+class WindowMetrics:
     """What is said of a book, or of another window: figures, and the rules that spoke."""
 
     version: str
@@ -64,23 +64,23 @@ class Watched:
     estimated: Estimated
     realised: Realised | None
     calibration: CalibrationFigures | None
-    spoken: list[Spoken]
+    spoken: list[Alert]
     # Those that would still speak if they had spoken before.
-    lingering: list[Spoken]
+    lingering: list[Alert]
     notes: list[str]
     challengers: list[Challenged] = field(default_factory=list)
 
 
-def watched(
+def window_metrics(
     bundle: Bundle,
-    counting: Counting,
+    counting: BinCounter,
     limits: Rules,
     counts: Counts,
     scores: Scores,
     outcomes: Scores | None,
     rejected: int = 0,
     notes: list[str] | None = None,
-) -> Watched:
+) -> WindowMetrics:
     """The figures of loans that a version decided on, at least one, given their counts and scores,
     and the scores of those whose outcome is known.
     """
@@ -97,7 +97,7 @@ def watched(
     estimated_auc = estimated.auc and estimated.auc.wider(rules.WRONG)
     aucs = estimated_auc, realised_auc, bundle.manifest.intervals.get("auc")
     spoken, lingering = (_speak(limits, eased, every, aucs, calibration) for eased in (False, True))
-    return Watched(
+    return WindowMetrics(
         *(bundle.version, counts.loans, rejected, features, score, estimated, realised),
         *(calibration, spoken, lingering, notes or []),
     )
@@ -109,23 +109,23 @@ def _speak(
     every: list[Drift],
     aucs: tuple[Estimate | None, Estimate | None, tuple[float, float] | None],
     calibration: CalibrationFigures | None,
-) -> list[Spoken]:
+) -> list[Alert]:
     """The rules that speak of features and, last, the probability; of the estimated AUC, the
     realised one and the one published; and of calibration. Eased, those that would not end.
     """
     *features, score = every
     if eased:
-        limits = limits.eased()
+        limits = limits.with_hysteresis()
     new = {each.name: each.new for each in features if each.new is not None}
     return [
-        *rules.of_drift(limits, {each.name: each.psi for each in features}, score.psi, eased),
-        *rules.of_levels(limits, new, eased),
-        *rules.of_performance(*aucs, eased),
-        *(rules.of_calibration(limits, calibration, eased) if calibration else ()),
+        *rules.check_drift(limits, {each.name: each.psi for each in features}, score.psi, eased),
+        *rules.check_levels(limits, new, eased),
+        *rules.check_performance(*aucs, eased),
+        *(rules.check_calibration(limits, calibration, eased) if calibration else ()),
     ]
 
 
-def as_json(found: Watched) -> dict[str, Any]:
+def metrics_json(found: WindowMetrics) -> dict[str, Any]:
     """Figures as they are printed, stored and answered."""
     realised, calibration = found.realised, found.calibration
     return {
@@ -175,7 +175,7 @@ def _estimate(each: Estimate | None) -> dict[str, float] | None:
 
 
 def _drift(
-    counting: Counting, counts: Counts, i: int, reference_loans: int, missing: float
+    counting: BinCounter, counts: Counts, i: int, reference_loans: int, missing: float
 ) -> Drift:
     own, shares = np.array(counts.bins[i]), counting.shares[i]
     found = psi(own, shares, reference_loans)

@@ -14,8 +14,8 @@ from peerloan.monitoring.alerts.rules import Rules
 from peerloan.monitoring.counting.counts import Counts, Outcomes, add_outcomes
 from peerloan.monitoring.counting.early_outcomes import take_off
 from peerloan.monitoring.counting.opened_versions import Versions
-from peerloan.monitoring.counting.storage import Hour, Known, read_counts
-from peerloan.monitoring.window_metrics import Challenged, Watched, watched
+from peerloan.monitoring.counting.storage import Hour, KnownOutcomes, read_counts
+from peerloan.monitoring.window_metrics import Challenged, WindowMetrics, window_metrics
 
 
 class Window(NamedTuple):
@@ -54,7 +54,7 @@ def window_figures(
     counts: Counts,
     limits: Rules,
     outcomes: Outcomes | None = None,
-) -> Watched | None:
+) -> WindowMetrics | None:
     """What is said of a version's window, by its own outcomes or by others; None without loans."""
     opened = versions.open(number)
     scores = None if opened is None else opened.counting.scores(counts.cells)
@@ -62,7 +62,7 @@ def window_figures(
         return None
     bundle, counting, _ = opened
     known = counting.scores(counts.outcomes if outcomes is None else outcomes)
-    found = watched(bundle, counting, limits, counts, scores, known)
+    found = window_metrics(bundle, counting, limits, counts, scores, known)
     return replace(found, challengers=_challengers(versions, counts))
 
 
@@ -82,7 +82,9 @@ class History:
     many loans each hour has.
     """
 
-    def __init__(self, hours: Iterable[tuple[Hour, Known]], early: Mapping[Hour, Counts]) -> None:
+    def __init__(
+        self, hours: Iterable[tuple[Hour, KnownOutcomes]], early: Mapping[Hour, Counts]
+    ) -> None:
         self._days: dict[int, dict[int, tuple[int, Outcomes]]] = {}
         self._loans: Counter[int] = Counter()
         for hour, known in hours:

@@ -1,6 +1,6 @@
 """The model registry: bundles (one model version each), their aliases, and the store of all."""
 
-from peerloan.registry.alias_state import BreakingChange, State, StoreError, StoreFault
+from peerloan.registry.alias_state import AliasState, BreakingChange, StoreError, StoreFault
 from peerloan.registry.batch import Decisions
 from peerloan.registry.bundle import ONNX_TOLERANCE, Bundle, Decision
 from peerloan.registry.errors import RegistryError
@@ -13,6 +13,7 @@ from peerloan.registry.time_limits import StoreTimeout, some_call_hangs
 
 __all__ = [
     "ONNX_TOLERANCE",
+    "AliasState",
     "BreakingChange",
     "Bundle",
     "BundleError",
@@ -25,7 +26,6 @@ __all__ = [
     "OnnxParts",
     "RegistryError",
     "Score",
-    "State",
     "Store",
     "StoreError",
     "StoreFault",

@@ -38,7 +38,7 @@ class BreakingChange(StoreError):
         self.reasons = reasons
 
 
-class State(msgspec.Struct, frozen=True):
+class AliasState(msgspec.Struct, frozen=True):
     """Which version serves (champion) and which runs in shadow (challenger), and how it came.
 
     `line` are the champions that `rollback` walks back through, the current one last; `former` is

@@ -16,7 +16,7 @@ import msgspec
 
 from peerloan import atomic_files
 from peerloan.registry.alias_state import (
-    State,
+    AliasState,
     StoreError,
     StoreFault,
     current_user,
@@ -41,16 +41,16 @@ class Aliases:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
-    def state(self) -> State:
+    def state(self) -> AliasState:
         """The current state of the aliases; raises StoreFault if it can't be read."""
         numbers = self._numbers()
-        return self._read(numbers[-1]) if numbers else State()
+        return self._read(numbers[-1]) if numbers else AliasState()
 
     def changed_since(self, number: int) -> bool:
         """Whether there is a state after this one."""
         return max(self._numbers(), default=0) > number
 
-    def history(self) -> list[State]:
+    def history(self) -> list[AliasState]:
         """Every state, oldest first."""
         return [self._read(number) for number in self._numbers()]
 
@@ -86,7 +86,7 @@ class Aliases:
             raise StoreFault(f"{self._folder}: can't be written: {error.strerror}") from error
         return explanation
 
-    def change(self, state: State, why: str, **changes: Any) -> State:
+    def change(self, state: AliasState, why: str, **changes: Any) -> AliasState:
         """Change this state; raises StoreError if it is not the newest any more."""
         new = next_state(state, why, **changes)
         if not self._publish(new):
@@ -96,7 +96,7 @@ class Aliases:
             )
         return new
 
-    def append(self, change: Callable[[State], State]) -> State:
+    def append(self, change: Callable[[AliasState], AliasState]) -> AliasState:
         """Make a change of the newest state, whichever that is by then."""
         state = self.state()
         while not self._publish(new := change(state)):
@@ -104,7 +104,7 @@ class Aliases:
             state = self._read(new.number)
         return new
 
-    def _publish(self, state: State) -> bool:
+    def _publish(self, state: AliasState) -> bool:
         """Put a state in place; False if there is one of its number. Raises StoreFault."""
         path = self._state_file(state.number)
         content = msgspec.json.format(msgspec.json.encode(state), indent=1)
@@ -120,8 +120,8 @@ class Aliases:
             raise StoreFault(f"{path}: can't be written: {error.strerror}{done}") from error
         return True
 
-    def _read(self, number: int) -> State:
-        return read_numbered(self._state_file(number), number, State)
+    def _read(self, number: int) -> AliasState:
+        return read_numbered(self._state_file(number), number, AliasState)
 
     def _numbers(self) -> list[int]:
         with readable(self._folder):
@@ -134,7 +134,7 @@ class Aliases:
         return self._folder / f"{number:06d}.json"
 
 
-def next_state(state: State, why: str, who: str = "", **changes: Any) -> State:
+def next_state(state: AliasState, why: str, who: str = "", **changes: Any) -> AliasState:
     """The state after a change."""
     new = msgspec.structs.replace(
         state,
@@ -149,7 +149,7 @@ def next_state(state: State, why: str, who: str = "", **changes: Any) -> State:
     return new
 
 
-def refuse_chosen(version: str, state: State) -> None:
+def refuse_chosen(version: str, state: AliasState) -> None:
     """Raise StoreError if a version can't be deleted."""
     if version == state.champion:
         raise StoreError(f"{version} is the champion, and can't be deleted")
@@ -161,13 +161,13 @@ def refuse_chosen(version: str, state: State) -> None:
         )
 
 
-def without_folder(version: str, state: State) -> State:
+def without_folder(version: str, state: AliasState) -> AliasState:
     """The state after a deletion, in which the aliases are as they were; raises StoreError."""
     refuse_chosen(version, state)
     return next_state(state, f"{version} is deleted", action="challenge", deleted=version)
 
 
-def without_choice(version: str, before: State, state: State) -> State:
+def without_choice(version: str, before: AliasState, state: AliasState) -> AliasState:
     """The state without a version that was chosen after `before`, and is gone."""
     line = tuple(each for each in state.line if each != version)
     return next_state(

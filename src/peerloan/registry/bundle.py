@@ -17,7 +17,7 @@ from peerloan.loan import Checks, Definition, Loans, LoanWarning, Value
 from peerloan.model import BANDS, Reason, Reasons, arithmetic
 from peerloan.model.encoding import Encoding
 from peerloan.model.onnx_model import OnnxModel
-from peerloan.model.reference_profile import NumberProfile, Profile
+from peerloan.model.reference_profile import NumberProfile, ReferenceProfile
 from peerloan.model.scorecard import Scorecard
 from peerloan.registry.batch import Decisions, decide_many
 from peerloan.registry.manifest import (
@@ -57,7 +57,7 @@ class Bundle:
         self.model: Scorecard | OnnxModel
         try:
             self.definition = decode(files["loan.json"], "loan.json", Definition)
-            self.profile = decode(files["profile.json"], "profile.json", Profile)
+            self.profile = decode(files["profile.json"], "profile.json", ReferenceProfile)
             manifest.check(self.definition)
             _check_profile(self.profile, self.definition)
             if manifest.kind == "scorecard":
@@ -206,7 +206,7 @@ def _not_reproduced(number: int, what: str, now: object, then: object) -> Bundle
     )
 
 
-def _check_profile(profile: Profile, definition: Definition) -> None:
+def _check_profile(profile: ReferenceProfile, definition: Definition) -> None:
     profile.check(definition)
     for field, column in zip(definition.fields, profile.columns, strict=True):
         if field.is_number != isinstance(column, NumberProfile):

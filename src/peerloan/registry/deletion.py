@@ -14,29 +14,29 @@ from pathlib import Path
 from peerloan import atomic_files
 
 
-def aside(folder: Path) -> Path:
+def pending_path(folder: Path) -> Path:
     """Where a version's folder is while it is being deleted."""
     return folder.with_name(f".{folder.name}.deleting")
 
 
-def set_aside(folder: Path) -> bool:
+def move_aside(folder: Path) -> bool:
     """Take a version's folder from its place; False if it is neither there nor set aside."""
     with contextlib.suppress(FileNotFoundError):
-        folder.rename(aside(folder))
-    return aside(folder).is_dir()
+        folder.rename(pending_path(folder))
+    return pending_path(folder).is_dir()
 
 
 def put_back(folder: Path) -> None:
     """Give a version's folder its place again, unless somebody else did or removed it."""
     with contextlib.suppress(FileNotFoundError):
-        aside(folder).rename(folder)
+        pending_path(folder).rename(folder)
 
 
 def discard(folder: Path) -> bool:
     """Remove a folder that was set aside; False if somebody else did, or put it back."""
     gone = folder.with_name(f".{folder.name}.deleted.{secrets.token_hex(4)}")
     try:
-        aside(folder).rename(gone)
+        pending_path(folder).rename(gone)
     except FileNotFoundError:
         # A file server may have done it, and lost the answer: nobody else knows this name.
         if not gone.is_dir():

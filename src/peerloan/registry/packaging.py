@@ -17,7 +17,7 @@ from peerloan.model.arithmetic import IDENTITY, Calibration
 from peerloan.model.encoding import Encoding
 from peerloan.model.onnx_model import OnnxModel, background_size
 from peerloan.model.policy import BANDS, Policy, TradeOff
-from peerloan.model.reference_profile import Profile
+from peerloan.model.reference_profile import ReferenceProfile
 from peerloan.model.scorecard import Scorecard
 from peerloan.registry.batch import decide_many
 from peerloan.registry.bundle import Bundle
@@ -107,7 +107,7 @@ def draft(
     definition: Definition,
     estimator: Scorecard | OnnxParts,
     policy: Policy,
-    profile: Profile,
+    profile: ReferenceProfile,
     trained_on: TrainedOn,
     validation: ValidationFigures,
     libraries: dict[str, str],

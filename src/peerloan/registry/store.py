@@ -20,8 +20,8 @@ from peerloan.loan import Definition, breaking_changes
 from peerloan.model.policy import Policy
 from peerloan.registry import deletion
 from peerloan.registry.alias_state import (
+    AliasState,
     BreakingChange,
-    State,
     StoreError,
     StoreFault,
     readable,
@@ -170,7 +170,7 @@ class Store:
         refuse_chosen(version, self.state())
         folder = self.place(version)
         try:
-            if not deletion.set_aside(folder):
+            if not deletion.move_aside(folder):
                 raise self._unknown(version)
             try:
                 self._aliases.append(lambda state: without_folder(version, state))
@@ -212,7 +212,7 @@ class Store:
     # Aliases
 
     @limited("reading the state of the aliases")
-    def state(self) -> State:
+    def state(self) -> AliasState:
         """The current state of the aliases; raises StoreFault if it can't be read."""
         return self._aliases.state()
 
@@ -222,7 +222,7 @@ class Store:
         return self._aliases.changed_since(number)
 
     @limited("reading the history")
-    def history(self) -> list[State]:
+    def history(self) -> list[AliasState]:
         """Every state, oldest first."""
         return self._aliases.history()
 
@@ -247,7 +247,7 @@ class Store:
         breaking: bool = False,
         first: bool = False,
         who: str = "",
-    ) -> State:
+    ) -> AliasState:
         """Make a version the champion, or if `first` only where there is none yet.
 
         `who` asks for it, if not the user that this process runs as. Raises BundleError,
@@ -274,7 +274,7 @@ class Store:
         )
 
     @limited("challenging with", is_writing=True)
-    def challenge(self, version: str, why: str = "", who: str = "") -> State:
+    def challenge(self, version: str, why: str = "", who: str = "") -> AliasState:
         """Make a version the challenger; raises BundleError or StoreError.
 
         `who` does it, if not the user that this process runs as.
@@ -289,7 +289,7 @@ class Store:
         )
 
     @limited("dismissing the challenger", is_writing=True)
-    def dismiss(self, why: str = "") -> State:
+    def dismiss(self, why: str = "") -> AliasState:
         """Have no challenger any more; raises StoreError if there is none."""
         state = self.state()
         if state.challenger is None:
@@ -298,7 +298,7 @@ class Store:
         return self._aliases.change(state, why, action="challenge", challenger=None)
 
     @limited("rolling back", is_writing=True)
-    def rollback(self, why: str = "") -> State:
+    def rollback(self, why: str = "") -> AliasState:
         """Return to the champion before the current one; again, one further back."""
         state = self.state()
         if len(state.line) < 2:
@@ -315,7 +315,7 @@ class Store:
             line=line,
         )
 
-    def known_fields(self, state: State) -> frozenset[str]:
+    def known_fields(self, state: AliasState) -> frozenset[str]:
         """The fields of champion, challenger and former champions, which requests may carry."""
         names: set[str] = set()
         for version in {*state.former, state.champion, state.challenger} - {None}:
@@ -325,7 +325,7 @@ class Store:
                 names.update(definition.names, definition.roles.columns())
         return frozenset(names)
 
-    def _choosable(self, version: str, state: State) -> Bundle:
+    def _choosable(self, version: str, state: AliasState) -> Bundle:
         """A version that may become champion or challenger: whole, servable, and of the store's
         model.
         """
@@ -343,7 +343,7 @@ class Store:
             return []
         return breaking_changes(old, new)
 
-    def _choose(self, version: str, state: State, why: str, **changes: Any) -> State:
+    def _choose(self, version: str, state: AliasState, why: str, **changes: Any) -> AliasState:
         """Change the aliases to name a version; raises StoreError if it is gone then."""
         new = self._aliases.change(state, why, **changes)
         with contextlib.suppress(RegistryError):
@@ -381,7 +381,7 @@ class Store:
         with readable(self._versions):
             # A name that could leave the folder is no version's. Looked for twice: it may be put
             # back between the two looks.
-            places = (folder, deletion.aside(folder), folder)
+            places = (folder, deletion.pending_path(folder), folder)
             if not _VERSION.fullmatch(version) or not any(place.is_dir() for place in places):
                 raise self._unknown(version)
         return folder
@@ -397,7 +397,7 @@ class Store:
         for folder in (self._versions / each for each in _names(name)):
             with contextlib.suppress(FileExistsError):
                 folder.mkdir()
-                if not deletion.aside(folder).exists():
+                if not deletion.pending_path(folder).exists():
                     return folder
                 # It may be put back: the name is not free before it is gone.
                 with contextlib.suppress(OSError):

@@ -15,19 +15,19 @@ import pyarrow as pa
 
 from peerloan import private_files
 from peerloan.book import (
-    Batch,
     Book,
     BookDoubts,
     BookError,
+    CheckedPart,
     DoubtCollector,
     check_columns,
-    harmless_text,
+    check_writable,
+    escape_formula,
+    filter_column,
     open_writer,
     read_loans,
-    refuse_unwritable,
-    take_rows,
 )
-from peerloan.ledger import Recorder
+from peerloan.ledger import BatchWriter
 from peerloan.loan import Problem
 from peerloan.model import BANDS, MAX_REASONS
 from peerloan.registry import Bundle, Decisions
@@ -50,7 +50,7 @@ Progress = Callable[[float], None]
 
 
 @dataclass(frozen=True)
-class Scored:
+class ScoringResult:
     """The result of scoring a book: rows scored, late among them, rows rejected, and doubts."""
 
     rows: int
@@ -71,9 +71,9 @@ def score_book(
     overwrite: bool = False,
     spreadsheet_safe: bool = False,
     reasons: bool = True,
-    recorder: Recorder | None = None,
+    recorder: BatchWriter | None = None,
     progress: Progress = lambda _done: None,
-) -> Scored:
+) -> ScoringResult:
     """Write the book with its decisions to `out`, and bad rows to `out`.rejects.
 
     - `strict`: stop at the first bad row and write nothing.
@@ -92,7 +92,7 @@ def score_book(
     typed = _typed_columns(book, bundle) if out.name.lower().endswith(".parquet") else {}
     book_fields = [field.with_type(typed.get(field.name, field.type)) for field in book.schema]
     schema = pa.schema([*book_fields, *added])
-    refuse_unwritable(book, out)
+    check_writable(book, out)
     rejects = out.with_name(out.name + ".rejects")
     for target in (out, rejects):
         if target.exists() and any(target.samefile(path) for path in book.paths):
@@ -129,7 +129,7 @@ def score_book(
             rejected += part.size - batch.loans.size
         if recorder is not None:
             recorder.finish()
-    return Scored(rows, late, rejected, rejects if rejected else None, notes, doubts.found())
+    return ScoringResult(rows, late, rejected, rejects if rejected else None, notes, doubts.found())
 
 
 class _Steps:
@@ -187,13 +187,13 @@ def _typed_columns(book: Book, bundle: Bundle) -> dict[str, pa.DataType]:
     }
 
 
-def _book_columns(batch: Batch, typed: dict[str, pa.DataType]) -> list[pa.Array]:
+def _book_columns(batch: CheckedPart, typed: dict[str, pa.DataType]) -> list[pa.Array]:
     """The book's columns, good rows only, as given; columns that are doubles in `typed`, parsed."""
     records = batch.part.records
     return [
         pa.array(batch.loans.numbers(name), from_pandas=True)
         if typed.get(name) == pa.float64()
-        else take_rows(records.column(name), batch.good)
+        else filter_column(records.column(name), batch.good)
         for name in records.schema.names
     ]
 
@@ -240,7 +240,7 @@ def _open_rejects(
         any_written |= bool(problems)
         for problem in problems:
             texts = (problem.field, problem.expected, problem.given)
-            rows.writerow((problem.loan, *(map(harmless_text, texts) if safe else texts)))
+            rows.writerow((problem.loan, *(map(escape_formula, texts) if safe else texts)))
 
     with ExitStack() as stack:
         try:

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from itertools import islice, starmap
 from typing import Any
 
-from peerloan.book import Batch, Book, BookError, read_column
-from peerloan.ledger import Record, Recorder, Version
+from peerloan.book import Book, BookError, CheckedPart, read_column
+from peerloan.ledger import BatchWriter, Record, Version
 from peerloan.ledger.records import warnings_json
 from peerloan.ledger.write.loan_json import LOAN_EXPECTED, MAX_LOAN_BYTES, size_in_bytes
 from peerloan.ledger.write.reason_json import ReasonTexts
@@ -16,7 +16,7 @@ from peerloan.loan.text import parse_number
 from peerloan.model import BatchReasons
 from peerloan.registry import Bundle, Decisions
 from peerloan.scoring.arrow_text import inputs_of, reason_lists
-from peerloan.uuid7 import Ids
+from peerloan.uuid7 import IdGenerator
 
 # Limits of one transaction: decisions, and characters of their loans. Other writers, such as a
 # service, wait while it runs.
@@ -26,12 +26,12 @@ _AT_ONCE, _MOST_LETTERS = 5_000, 8_000_000
 class Recording:
     """Makes records of a book's decisions and passes them to a recorder."""
 
-    def __init__(self, recorder: Recorder, bundle: Bundle, book: Book) -> None:
+    def __init__(self, recorder: BatchWriter, bundle: Bundle, book: Book) -> None:
         self._recorder = recorder
         self._bundle, self._book = bundle, book
         self._version = Version.of(bundle)
         self._texts = ReasonTexts(bundle)
-        self._ids = Ids()
+        self._ids = IdGenerator()
         self._suggestions = Suggestions(MAX_RUN_COMPARISONS)
         names, roles = bundle.definition.names, bundle.definition.roles
         # Role columns that are recorded with a loan, besides its fields.
@@ -40,7 +40,7 @@ class Recording:
         role_columns = dict.fromkeys((self._id, roles.date, roles.exposure))
         self._others = [name for name in role_columns if name is not None and name in extra]
 
-    def keep(self, batch: Batch, decisions: Decisions) -> list[bytes]:
+    def keep(self, batch: CheckedPart, decisions: Decisions) -> list[bytes]:
         """Record a part's decisions and return their ids.
 
         Raises LedgerError if earlier decisions could not be recorded, BookError for a loan that is
@@ -69,14 +69,14 @@ class Recording:
             recorder.put(chunk)
         return ids
 
-    def _refuse_large(self, batch: Batch, inputs: Sequence[str]) -> None:
+    def _refuse_large(self, batch: CheckedPart, inputs: Sequence[str]) -> None:
         rows = batch.part.numbers[batch.good].tolist()
         for row, size in zip(rows, map(size_in_bytes, inputs), strict=True):
             if size > MAX_LOAN_BYTES:
                 problem = Problem(row, "(loan)", LOAN_EXPECTED, f"{size:,}")
                 raise BookError(self._book.bad_row(problem))
 
-    def _column(self, batch: Batch, name: str) -> list[Any]:
+    def _column(self, batch: CheckedPart, name: str) -> list[Any]:
         """Read a role column of the good rows: as text, an exposure as a number if possible."""
         if name == self._bundle.definition.roles.id and batch.ids is not None:
             return batch.ids
@@ -90,7 +90,7 @@ class Recording:
     def _reasons(self, reasons: BatchReasons) -> list[str]:
         return reason_lists(self._texts.of_keys(reasons.keys), reasons.places)
 
-    def _warnings(self, batch: Batch) -> list[str | None]:
+    def _warnings(self, batch: CheckedPart) -> list[str | None]:
         of_version = self._bundle.warnings
         warnings = [warnings_json(of_version)] * batch.loans.size
         for i, of_loan in unusual_values(batch.loans, self._suggestions).items():

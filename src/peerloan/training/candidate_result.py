@@ -8,7 +8,7 @@ from peerloan.loan import Definition
 from peerloan.model import Policy, Scorecard, TradeOff
 from peerloan.registry import OnnxParts, TrainedOn
 from peerloan.stats.arrays import Codes, Numbers
-from peerloan.training.search import Found, Trial
+from peerloan.training.search import SearchResult, Trial
 from peerloan.training.table import Group
 
 
@@ -32,7 +32,7 @@ class Study:
 
     definition: Definition
     trained_on: TrainedOn
-    found: Found
+    found: SearchResult
     trial: Trial
     margins: Numbers
     late: Numbers

@@ -9,14 +9,14 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.model_selection import StratifiedKFold, train_test_split
 
-from peerloan.book import EqualRows
+from peerloan.book import DuplicateRows
 from peerloan.loan import Loans
 from peerloan.stats.arrays import Codes, Numbers
 
 
 def equal_groups(loans: Loans, late: Numbers) -> Codes | None:
     """The number of each loan's group of equal ones (n,); None if chance explains those."""
-    return EqualRows.of(loans, late).groups()
+    return DuplicateRows.of(loans, late).groups()
 
 
 def stratified(late: Numbers, folds: int, seed: int, groups: Codes | None = None) -> Codes:
@@ -32,7 +32,7 @@ def stratified(late: Numbers, folds: int, seed: int, groups: Codes | None = None
     return fold[own]
 
 
-def set_aside(
+def split_holdout(
     late: Numbers, share: float, seed: int, groups: Codes | None = None
 ) -> tuple[Codes, Codes]:
     """Loans to fit on, and about this share of them that is set aside; groups stay together."""
@@ -56,7 +56,7 @@ def without_shared(loans: Loans, later: Loans) -> npt.NDArray[np.bool_]:
     """Which loans of a later table (n,) equal none of an earlier one; all of them, where chance
     explains those that do.
     """
-    both = EqualRows.of(loans)
+    both = DuplicateRows.of(loans)
     both.add(later)
     if not both.beyond_chance:
         return np.ones(later.size, dtype=np.bool_)

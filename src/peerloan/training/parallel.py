@@ -18,7 +18,7 @@ _Job = TypeVar("_Job")
 _Result = TypeVar("_Result")
 
 
-def each(call: Callable[[_Job], _Result], jobs: Iterable[_Job]) -> Iterator[_Result]:
+def parallel_map(call: Callable[[_Job], _Result], jobs: Iterable[_Job]) -> Iterator[_Result]:
     """The results in the jobs' order, as they come; the first failure ends the rest."""
     # The limit of OpenMP is a thread's own, that of linear algebra the process's.
     with (

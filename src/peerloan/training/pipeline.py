@@ -13,8 +13,8 @@ import numpy as np
 from peerloan.book import Book, Doubt
 from peerloan.formatting import show_value
 from peerloan.loan import Definition, Loans, TextColumn
-from peerloan.loan.spelling import with_one_spelling
-from peerloan.model import Calibration, Policy, Profile, Scorecard
+from peerloan.loan.spelling import normalize_levels
+from peerloan.model import Calibration, Policy, ReferenceProfile, Scorecard
 from peerloan.model.onnx_model import OnnxModel
 from peerloan.model.policy import DEFAULT_RATIO, check_aim
 from peerloan.registry import (
@@ -40,8 +40,8 @@ from peerloan.training.report_data import training_report
 from peerloan.training.search import (
     FOLDS,
     QUICK_FOLDS,
-    Found,
     Progress,
+    SearchResult,
     Trial,
     quick,
     read_grids,
@@ -97,7 +97,7 @@ def train(
     except ValueError as error:
         raise TrainingError(str(error)) from None
     # A champion's may tell two spellings of a value apart, as its own table did.
-    definition = with_one_spelling(definition)
+    definition = normalize_levels(definition)
     table = read_table(book, definition, progress, groups)
     on_table(table)
     _refuse_constants(table.loans, book.name)
@@ -193,13 +193,13 @@ def _fit(
         tell(trial, 1.0)
         return estimator
 
-    return parallel.each(fit, trials)
+    return parallel.parallel_map(fit, trials)
 
 
 def _draft(
     trial: Trial,
     estimator: Scorecard | OnnxParts,
-    found: Found,
+    found: SearchResult,
     table: Table,
     after: Table | None,
     aim: Aim,
@@ -211,7 +211,7 @@ def _draft(
     except ValueError as error:
         raise TrainingError(f"{trial.candidate}: {error}") from None
     # At the policy's own threshold, which may be another than the search's.
-    at_policy = trial.judged_at(policy.threshold_margin, table.late)
+    at_policy = trial.at_threshold(policy.threshold_margin, table.late)
     metrics = {name: at_policy.mean(name) for name in FIGURES}
     intervals = {name: at_policy.interval(name) for name in FIGURES}
     judged_later = None
@@ -244,7 +244,7 @@ def _draft(
         estimator=estimator,
         policy=policy,
         # Out of fold: a model is surer of loans that it was fitted on than of any later one.
-        profile=Profile.of(table.loans, table.late, logistic(margins)),
+        profile=ReferenceProfile.of(table.loans, table.late, logistic(margins)),
         trained_on=table.trained_on,
         validation=ValidationFigures(metrics, intervals, _scores(found), offered),
         libraries=libraries(),
@@ -274,7 +274,7 @@ def _margins(estimator: Scorecard | OnnxParts, loans: Loans, table: Table) -> Nu
     return model.margins(loans)
 
 
-def _scores(found: Found) -> tuple[Score, ...]:
+def _scores(found: SearchResult) -> tuple[Score, ...]:
     return tuple(
         Score(
             trial.candidate,

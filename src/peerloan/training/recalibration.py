@@ -7,7 +7,7 @@ import msgspec
 from peerloan.book import Book
 from peerloan.loan import Loans
 from peerloan.model import Calibration, Policy, Scorecard
-from peerloan.model.reference_profile import Profile
+from peerloan.model.reference_profile import ReferenceProfile
 from peerloan.registry import Bundle, OnnxParts, Store, ValidationFigures, draft
 from peerloan.reports.data import RecalibrationReport
 from peerloan.reports.documents import new_version_documents
@@ -63,7 +63,7 @@ def recalibrate(
         )
     found = figures(table.late, margins, policy.threshold_margin)
     intervals = {"auc": auc_interval(table.late, found["auc"])}
-    measured = Profile.of(loans, table.late, logistic(margins))
+    measured = ReferenceProfile.of(loans, table.late, logistic(margins))
     made = draft(
         candidate=before.candidate,
         definition=bundle.definition,

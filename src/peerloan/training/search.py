@@ -19,7 +19,7 @@ from peerloan.stats.arrays import Codes, Numbers
 from peerloan.stats.calibration import Reliability, reliability
 from peerloan.training import parallel
 from peerloan.training.calibration import cross_fitted
-from peerloan.training.candidates import CANDIDATES, Settings
+from peerloan.training.candidates import CANDIDATES, Hyperparameters
 from peerloan.training.evaluation import BOUNDS, figures
 from peerloan.training.folds import count_rarer, equal_groups, stratified
 
@@ -42,7 +42,7 @@ class Trial:
     """
 
     candidate: str
-    settings: Settings
+    settings: Hyperparameters
     loans: int
     by_fold: tuple[Mapping[str, float], ...]
     margins: Numbers
@@ -55,7 +55,7 @@ class Trial:
     def of(
         cls,
         candidate: str,
-        settings: Settings,
+        settings: Hyperparameters,
         margins: Numbers,
         late: Numbers,
         fold: npt.NDArray[np.int64],
@@ -75,7 +75,7 @@ class Trial:
             reliability(calibrated, late),
         )
 
-    def judged_at(self, threshold_margin: float, late: Numbers) -> Trial:
+    def at_threshold(self, threshold_margin: float, late: Numbers) -> Trial:
         """The trial with its figures at another threshold."""
         return replace(self, by_fold=_by_fold(self.calibrated, late, self.fold, threshold_margin))
 
@@ -96,7 +96,7 @@ class Trial:
 
 
 @dataclass(frozen=True)
-class Found:
+class SearchResult:
     """What a search found: the best trial of each candidate, and the one chosen.
 
     `best` are judged on the same folds of all loans; `tried` is every trial, of earlier rungs too.
@@ -108,21 +108,21 @@ class Found:
     why: str
 
 
-def read_grids() -> dict[str, list[Settings]]:
+def read_grids() -> dict[str, list[Hyperparameters]]:
     """Every candidate's settings, in the order of the file: the simplest candidate first."""
     text = resources.files("peerloan.training").joinpath("grids.toml").read_text("utf-8")
     grids = {}
     for candidate, grid in tomllib.loads(text).items():
         resamplings = grid.pop("resampling")
         grids[candidate] = [
-            Settings(dict(zip(grid, values, strict=True)), resampling)
+            Hyperparameters(dict(zip(grid, values, strict=True)), resampling)
             for resampling in resamplings
             for values in itertools.product(*grid.values())
         ]
     return grids
 
 
-def quick(grids: Mapping[str, Sequence[Settings]]) -> dict[str, list[Settings]]:
+def quick(grids: Mapping[str, Sequence[Hyperparameters]]) -> dict[str, list[Hyperparameters]]:
     """The first setting of each grid."""
     return {name: list(grid[:1]) for name, grid in grids.items()}
 
@@ -130,11 +130,11 @@ def quick(grids: Mapping[str, Sequence[Settings]]) -> dict[str, list[Settings]]:
 def search(
     loans: Loans,
     late: Numbers,
-    grids: Mapping[str, Sequence[Settings]],
+    grids: Mapping[str, Sequence[Hyperparameters]],
     threshold_margin: float,
     progress: Progress,
     folds: int = FOLDS,
-) -> Found:
+) -> SearchResult:
     """Judge every setting, on few loans first where there are many, and choose.
 
     Equal rows of an oversampled table are in one fold.
@@ -166,7 +166,7 @@ def search(
     trials = _judge(loans, late, going, fold, threshold_margin, progress)
     best = tuple(_ranked(trials, candidate)[0] for candidate in grids)
     chosen, why = choose(best)
-    return Found(best, (*tried, *trials), chosen, why)
+    return SearchResult(best, (*tried, *trials), chosen, why)
 
 
 def auc_gain(trial: Trial, other: Trial) -> tuple[float, float]:
@@ -214,7 +214,7 @@ def _ranked(trials: Sequence[Trial], candidate: str) -> list[Trial]:
 def _judge(
     loans: Loans,
     late: Numbers,
-    grids: Mapping[str, Sequence[Settings]],
+    grids: Mapping[str, Sequence[Hyperparameters]],
     fold: Codes,
     threshold_margin: float,
     progress: Progress,
@@ -225,7 +225,7 @@ def _judge(
     ]
     due = [(candidate, settings) for candidate, every in grids.items() for settings in every]
 
-    def fit(job: tuple[tuple[str, Settings], int]) -> Numbers:
+    def fit(job: tuple[tuple[str, Hyperparameters], int]) -> Numbers:
         (candidate, settings), number = job
         fit_on, judge_on = splits[number]
         fitted = CANDIDATES[candidate](
@@ -240,10 +240,10 @@ def _judge(
     jobs = list(itertools.product(due, range(folds)))
     margins = np.empty((len(due), loans.size))
     what = f"trying settings on {loans.size:,} loans"
-    for done, found in enumerate(parallel.each(fit, jobs)):
+    for done, found in enumerate(parallel.parallel_map(fit, jobs)):
         margins[done // folds, splits[done % folds][1]] = found
         progress(what, (done + 1) / len(jobs))
-    return list(parallel.each(judge, range(len(due))))
+    return list(parallel.parallel_map(judge, range(len(due))))
 
 
 def _among(groups: Codes | None, rows: Codes) -> Codes | None:

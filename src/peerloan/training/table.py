@@ -14,7 +14,7 @@ from peerloan.book import (
     Book,
     BookDoubts,
     DoubtCollector,
-    EqualRows,
+    DuplicateRows,
     Fingerprint,
     check_columns,
     join_loans,
@@ -116,7 +116,7 @@ def read_table(
     late = np.concatenate(labels).astype(np.float64)
     _refuse_few(late, without_outcome, book.name)
     loans = join_loans(some_loans)
-    _refuse_repeated(EqualRows.of(loans, late), late, book.name)
+    _refuse_repeated(DuplicateRows.of(loans, late), late, book.name)
     seen = definition_as_seen(loans)
     return Table(
         Path(book.name).name,
@@ -150,7 +150,7 @@ def _refuse_few(late: Numbers, without_outcome: int, book: str) -> None:
             )
 
 
-def _refuse_repeated(equal: EqualRows, late: Numbers, book: str) -> None:
+def _refuse_repeated(equal: DuplicateRows, late: Numbers, book: str) -> None:
     """Raise TrainingError if the rows of a kind are few loans, each many times."""
     if (groups := equal.groups()) is None:
         return

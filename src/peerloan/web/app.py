@@ -11,7 +11,7 @@ from flask_bootstrap import Bootstrap5
 from peerloan.database import Database, LedgerUnavailable
 from peerloan.database.engine import ANSWER_SECONDS
 from peerloan.ledger.seal_ownership import ready_seal
-from peerloan.ledger.write.group_commit import Writer
+from peerloan.ledger.write.group_commit import LedgerWriter
 from peerloan.registry import Store
 from peerloan.settings import Settings
 from peerloan.web.api import (
@@ -87,7 +87,7 @@ def _make_services(settings: Settings, on_loopback: bool) -> Services:
     database = Database(settings.ledger_url, settings.ledger_password_file, ANSWER_SECONDS)
     with contextlib.suppress(LedgerUnavailable):  # it may come later, and is checked again then
         database.ready()
-    writer = Writer(
+    writer = LedgerWriter(
         database, lambda: ready_seal(settings.seal_folder, database), metrics.count_commit
     )
     tokens = Tokens(settings.tokens, settings.tokens_marker)

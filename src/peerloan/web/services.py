@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from flask import Flask, current_app, request
 
 from peerloan.database import Database
-from peerloan.ledger.write.group_commit import Writer
+from peerloan.ledger.write.group_commit import LedgerWriter
 from peerloan.registry import Store
 from peerloan.web.auth.authentication import Authenticator
 from peerloan.web.http.problems import RequestError
@@ -38,7 +38,7 @@ class Services:
 
     store: Store
     database: Database
-    writer: Writer
+    writer: LedgerWriter
     serving_models: ServingModels
     shadow: Shadow
     committer: DecisionCommitter

@@ -12,8 +12,8 @@ from sqlalchemy import Connection
 from peerloan.clock import DAY_MS, HOUR_MS, date_of, day_number
 from peerloan.database import Database
 from peerloan.monitoring.alerts import rules
-from peerloan.monitoring.alerts.lifecycle import Change, sound, speaking
-from peerloan.monitoring.alerts.rules import Spoken
+from peerloan.monitoring.alerts.lifecycle import Change, active_alerts, update_alerts
+from peerloan.monitoring.alerts.rules import Alert
 from peerloan.monitoring.config import Plan
 from peerloan.monitoring.counting.counts import Counts
 from peerloan.monitoring.counting.decisions import Progress, count_new
@@ -25,10 +25,10 @@ from peerloan.monitoring.counting.storage import (
     advance_judged_ms,
     keep_figures,
     read_judged_ms,
-    read_known,
+    read_known_outcomes,
     set_back_judged_ms,
 )
-from peerloan.monitoring.window_metrics import Watched, as_json
+from peerloan.monitoring.window_metrics import WindowMetrics, metrics_json
 from peerloan.monitoring.windows import History, Window, read_window, window_figures, window_json
 from peerloan.registry import Store
 
@@ -50,20 +50,20 @@ class Round:
     """
 
     counted: Progress
-    figures: dict[str, Watched] = field(default_factory=dict)
+    figures: dict[str, WindowMetrics] = field(default_factory=dict)
     changes: list[tuple[str, Change]] = field(default_factory=list)
 
 
 @dataclass
-class _Said:
+class _WindowResult:
     """What is said of a version's window."""
 
     number: int
     name: str
     loans: int
-    figures: Watched | None
-    spoken: list[Spoken]
-    lingering: list[Spoken]
+    figures: WindowMetrics | None
+    spoken: list[Alert]
+    lingering: list[Alert]
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ class Watcher:
             versions = Versions(connection, self._store)
             last = now_ms // HOUR_MS + 1
             early = self._early.read(connection, versions)
-            known = read_known(connection, last - self._reach(versions) * 24, last)
+            known = read_known_outcomes(connection, last - self._reach(versions) * 24, last)
             found = _Ledger(versions, History(known, early), early)
         first = judged_ms == 0
         if first:
@@ -140,7 +140,7 @@ class Watcher:
         versions, history = found.versions, found.history
         with self._database.reading() as connection:
             counts = found.window(connection, end - self._hours, end)
-            loud = speaking(connection)
+            loud = active_alerts(connection)
         champion = self._champion(versions)
         numbers = {*counts, *loud} | ({champion} if champion else set())
         # Nothing can be said of a champion without loans; another version is out of use.
@@ -158,18 +158,20 @@ class Watcher:
             before = history.volumes(end, self._hours, _BEFORE)
             limits = self._plan.limits
             own = next(each for each in said if each.number == champion)
-            own.spoken.extend(rules.of_volume(limits, loans, before))
-            own.lingering.extend(rules.of_volume(limits.eased(), loans, before, eased=True))
+            own.spoken.extend(rules.check_volume(limits, loans, before))
+            own.lingering.extend(
+                rules.check_volume(limits.with_hysteresis(), loans, before, eased=True)
+            )
         done.figures = {each.name: each.figures for each in said if each.figures}
         with self._database.writing() as connection:
             advance_judged_ms(connection, moment)
             for each in said:
                 window = window_json(end - self._hours, end) | {"loans": each.loans}
                 if each.figures:
-                    kept = {"window": window} | as_json(each.figures)
+                    kept = {"window": window} | metrics_json(each.figures)
                     keep_figures(connection, each.number, "day", (moment - 1) // DAY_MS, kept)
                 if with_alarms:
-                    changes = sound(
+                    changes = update_alerts(
                         *(connection, (each.number, each.name), each.spoken, each.lingering),
                         *(window, moment, self._plan.tell.channels),
                     )
@@ -181,9 +183,9 @@ class Watcher:
         history: History,
         number: int,
         counts: Counts | None,
-        staying: Sequence[Spoken],
+        staying: Sequence[Alert],
         end: int,
-    ) -> _Said:
+    ) -> _WindowResult:
         """What is said of a version; without loans, only what of it stays as it was."""
         name = versions.known[number].version
         plan = self._plan
@@ -192,8 +194,10 @@ class Watcher:
             outcomes = history.mature(number, -(-end // 24), plan.mature, days)
             found = window_figures(versions, number, counts, plan.limits, outcomes)
             if found is not None:
-                return _Said(number, name, counts.loans, found, found.spoken, found.lingering)
-        return _Said(number, name, 0, None, [], list(staying))
+                return _WindowResult(
+                    number, name, counts.loans, found, found.spoken, found.lingering
+                )
+        return _WindowResult(number, name, 0, None, [], list(staying))
 
     def _champion(self, versions: Versions) -> int | None:
         """The champion's number in the ledger; None if it decided on nothing yet."""
@@ -222,7 +226,7 @@ class Watcher:
                 for number, found in said.items():
                     if found:
                         window = window_json(first, last) | {"loans": found.loans}
-                        kept = {"window": window} | as_json(found)
+                        kept = {"window": window} | metrics_json(found)
                         keep_figures(connection, number, "month", first // 24, kept)
 
 

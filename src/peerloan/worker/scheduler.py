@@ -18,8 +18,8 @@ from peerloan.registry import Store, StoreFault
 from peerloan.worker.lease import RENEW_SECONDS, Lease
 from peerloan.worker.monitoring_round import Round, Watcher
 from peerloan.worker.prometheus import Metrics
-from peerloan.worker.retraining.response import answer
-from peerloan.worker.time_limited_turn import GivenUp, Turn
+from peerloan.worker.retraining.response import respond_to_drift
+from peerloan.worker.time_limited_turn import TimeLimitedTurn, TurnAbandoned
 
 log = logging.getLogger(__name__)
 # How often it is looked whether anything is due: a round, an event, another's place.
@@ -44,7 +44,7 @@ class Schedule:
         self._metrics = metrics
         self._leads: bool | None = None
         self._down = False
-        self._turn: Turn | None = None
+        self._turn: TimeLimitedTurn | None = None
         self._answered_day = self._not_before = 0
 
     def run(self, wait: Callable[[float], object] = time.sleep) -> None:
@@ -68,10 +68,10 @@ class Schedule:
             self._note_down(error)
             return
         if self._leads:
-            self._turn = Turn(self._work)
+            self._turn = TimeLimitedTurn(self._work)
             self._accompany(self._turn)
 
-    def _accompany(self, turn: Turn) -> None:
+    def _accompany(self, turn: TimeLimitedTurn) -> None:
         """Renew the lease while a turn goes on, and give it up when it does not."""
         renewed = time.monotonic()
         while not turn.wait(min(RENEW_SECONDS, STALLED_SECONDS)):
@@ -86,7 +86,7 @@ class Schedule:
                     self._give_up(turn, "another process has taken the lease")
                     return
 
-    def _give_up(self, turn: Turn, reason: str) -> None:
+    def _give_up(self, turn: TimeLimitedTurn, reason: str) -> None:
         turn.give_up()
         log.error("a round is given up: %s; standing by until it ends", reason)
         self._metrics.give_up()
@@ -95,7 +95,7 @@ class Schedule:
         with contextlib.suppress(LedgerError):
             self._lease.end()
 
-    def _work(self, turn: Turn) -> None:
+    def _work(self, turn: TimeLimitedTurn) -> None:
         """A turn: a round if one is due, and what is to be told."""
         try:
             if now_ms() >= max(self._next_ms(), self._not_before):
@@ -104,7 +104,7 @@ class Schedule:
             self._down = False
         except (LedgerError, StoreFault) as error:
             self._note_down(error)
-        except GivenUp:
+        except TurnAbandoned:
             raise
         except Exception:  # another try may do
             log.exception("a round failed; the next try is in %d minutes", _RETRY_MS // 60_000)
@@ -126,7 +126,7 @@ class Schedule:
             judged_ms = read_judged_ms(connection)
         return judged_ms + self._every_ms if judged_ms else 0
 
-    def _round(self, turn: Turn) -> None:
+    def _round(self, turn: TimeLimitedTurn) -> None:
         began = time.monotonic()
         done = self._watcher.round(now_ms(), lambda _done: turn.go_on())
         turn.go_on()
@@ -135,7 +135,7 @@ class Schedule:
         self._answer(done, turn)
         turn.go_on()
 
-    def _answer(self, done: Round, turn: Turn) -> None:
+    def _answer(self, done: Round, turn: TimeLimitedTurn) -> None:
         """Answer where a rule says "act" of the champion: when one begins to, and then once a day,
         for outcomes that were missing may have come. What is refused again is no event.
         """
@@ -150,7 +150,7 @@ class Schedule:
         if not acts or not (fresh or today != self._answered_day):
             return
         self._answered_day = today
-        found = answer(
+        found = respond_to_drift(
             *(self._plan, self._store, self._database, acts, now_ms()),
             progress=lambda _what, _done: turn.go_on(),
         )

@@ -13,29 +13,29 @@ from collections.abc import Callable
 from peerloan.errors import PeerLoanError
 
 
-class GivenUp(PeerLoanError):
+class TurnAbandoned(PeerLoanError):
     """The turn has been given up: another process may have taken over."""
 
 
-class Turn:
+class TimeLimitedTurn:
     """Work in a thread; it calls `go_on` between its steps."""
 
-    def __init__(self, work: Callable[[Turn], None]) -> None:
+    def __init__(self, work: Callable[[TimeLimitedTurn], None]) -> None:
         self._given_up = False
         self._progressed = time.monotonic()
         self._thread = threading.Thread(target=self._run, args=(work,), name="turn", daemon=True)
         self._thread.start()
 
-    def _run(self, work: Callable[[Turn], None]) -> None:
+    def _run(self, work: Callable[[TimeLimitedTurn], None]) -> None:
         try:
             work(self)
-        except GivenUp:
+        except TurnAbandoned:
             return
 
     def go_on(self) -> None:
         """Note progress; raises GivenUp if the turn must end here."""
         if self._given_up:
-            raise GivenUp
+            raise TurnAbandoned
         self._progressed = time.monotonic()
 
     def stalled_seconds(self) -> float:

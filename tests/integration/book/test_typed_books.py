@@ -31,7 +31,7 @@ from peerloan.book import (
 from peerloan.book.parts import TableFile
 from peerloan.cli.main import peerloan
 from peerloan.database import Database
-from peerloan.ledger.audit.replay import count
+from peerloan.ledger.audit.replay import count_decisions
 from peerloan.registry import Store
 from peerloan.scoring import score_book
 
@@ -146,7 +146,7 @@ def call(folder: Path, *arguments: object) -> tuple[int, str]:
 
 def recorded(folder: Path) -> int:
     """How many decisions are in the ledger."""
-    return count(Database(f"sqlite:///{folder / 'peerloan-ledger' / 'ledger.db'}"))
+    return count_decisions(Database(f"sqlite:///{folder / 'peerloan-ledger' / 'ledger.db'}"))
 
 
 def table(**others: pa.Array) -> pa.Table:

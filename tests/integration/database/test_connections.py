@@ -18,9 +18,9 @@ from helpers.proxy import Proxy
 from peerloan.database import Database, LedgerUnavailable
 from peerloan.ledger import Chain, Entry, Record, Seal, Version
 from peerloan.ledger.write.postgres_driver import Postgres as Backend
-from peerloan.uuid7 import Ids
+from peerloan.uuid7 import IdGenerator
 
-_ids = Ids()
+_ids = IdGenerator()
 
 
 def entry(loan_id: str) -> Entry:

@@ -16,7 +16,7 @@ from peerloan.database import Database, LedgerError
 from peerloan.database import tables as schema
 from peerloan.ledger import Version, challenger_scores
 from peerloan.ledger.challenger_scores import Challenge, challenges_of, keep_challenges
-from peerloan.uuid7 import Ids
+from peerloan.uuid7 import IdGenerator
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -68,7 +68,12 @@ def test_a_month_that_was_not_made_in_time_stays_where_its_decisions_are(
     run("ledger", "upgrade", ledger=url)
     database = Database(url)
     this = min(name for name in tables(database) if name.startswith("decisions_2"))
-    decision: dict[str, Any] = {"id": UUID(bytes=Ids().new()), "time_ms": 0, "chain": 1, "seq": 1}
+    decision: dict[str, Any] = {
+        "id": UUID(bytes=IdGenerator().new()),
+        "time_ms": 0,
+        "chain": 1,
+        "seq": 1,
+    }
     decision |= {"version": 1, "digest": b"", "mac": b""}
     with database.writing() as connection:
         connection.exec_driver_sql(f"DROP TABLE {this}")
@@ -114,7 +119,7 @@ def test_the_release_before_goes_on_reading_and_writing(
     ledger_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its tables end with migration 2: it knows nothing of a challenger's margin."""
-    made = [Ids().new() for _ in range(2)]
+    made = [IdGenerator().new() for _ in range(2)]
     version = Version("v1", "digest", 0.05)
     database = Database(ledger_url)
     database.upgrade()

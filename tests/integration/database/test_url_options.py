@@ -19,7 +19,7 @@ from peerloan.database import Database, LedgerError
 from peerloan.database.url_options import connection_options, parse_settings, read_url
 from peerloan.ledger import Chain, Seal
 from peerloan.ledger.audit.verify import verify
-from peerloan.ledger.outcomes import Recorder
+from peerloan.ledger.outcomes import OutcomeRecorder
 from peerloan.ledger.retention import purge
 from peerloan.loan import default_definition
 from peerloan.uuid7 import text as id_text
@@ -80,7 +80,7 @@ def test_every_table_is_in_the_schema_that_is_asked_for(url: str, tmp_path: Path
     keep(chain, [old, made := record()])
     chain.close()
     rows = [(1, {"id": id_text(made.id), "is_late": 1})]
-    (known,) = Recorder(database, default_definition(), "test").record(rows)
+    (known,) = OutcomeRecorder(database, default_definition(), "test").record(rows)
     assert not isinstance(known, list)
     assert Lease(database).take()
     assert purge(database, seal, 1_800_000_000_000 - 86_400_000 * 365, "test") == 1

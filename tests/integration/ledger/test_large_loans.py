@@ -14,8 +14,8 @@ from helpers.ledgers import DAY_MS, Ledger, keep, now_ms, record
 from helpers.memory import measure
 from helpers.service import settings
 from peerloan.ledger import Record
-from peerloan.ledger.queries import MAX_PAGE_BYTES, Wanted, page, stream
-from peerloan.ledger.records import Version, as_json, warnings_json
+from peerloan.ledger.queries import MAX_PAGE_BYTES, DecisionFilter, decision_page, stream_decisions
+from peerloan.ledger.records import Version, decision_json, warnings_json
 from peerloan.ledger.retention import purge
 from peerloan.ledger.row_batches import MAX_BYTES
 from peerloan.loan import Checks
@@ -42,7 +42,7 @@ def padded(store: Store, loan: dict[str, Any], number: int) -> Record:
         probability=decision.probability,
         late=decision.late,
         band=BANDS.index(decision.band),
-        reasons=as_json(decision.reasons),
+        reasons=decision_json(decision.reasons),
         warnings=warnings_json(bundle.warnings),
     )
 
@@ -61,7 +61,7 @@ def client(store: Store, ledger: Ledger, tmp_path: Path) -> FlaskClient:
 
 
 def kept_inputs(ledger: Ledger) -> list[str]:
-    return [each.inputs for some in stream(ledger.database) for each in some]
+    return [each.inputs for some in stream_decisions(ledger.database) for each in some]
 
 
 def test_of_a_loan_in_spaces_only_the_loan_is_kept(
@@ -181,13 +181,13 @@ def test_pages_lists_and_chunks_end_before_they_are_full(
     ledger: Ledger, store: Store, loan: dict[str, Any]
 ) -> None:
     kept = fill(ledger, store, loan, 10)
-    lists = [[len(each.inputs) for each in some] for some in stream(ledger.database)]
+    lists = [[len(each.inputs) for each in some] for some in stream_decisions(ledger.database)]
     assert sum(map(len, lists)) == kept
     assert all(sum(some[:-1]) < MAX_BYTES for some in lists)
     seen: list[bytes] = []
     more, before = True, None
     while more:
-        found, more = page(ledger.database, Wanted(), 100, before)
+        found, more = decision_page(ledger.database, DecisionFilter(), 100, before)
         assert len(found) == 1 or sum(len(each.inputs) for each in found) <= MAX_PAGE_BYTES
         seen += [each.id for each in found]
         before = seen[-1]
@@ -196,4 +196,4 @@ def test_pages_lists_and_chunks_end_before_they_are_full(
     told: list[int] = []
     assert purge(ledger.database, ledger.seal, now_ms() - 2 * DAY_MS, "tests", told.append) == kept
     assert max(after - prior for prior, after in zip([0, *told], told, strict=False)) <= 3
-    assert not list(stream(ledger.database))
+    assert not list(stream_decisions(ledger.database))

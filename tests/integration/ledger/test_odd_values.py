@@ -13,7 +13,7 @@ import pytest
 from click.testing import CliRunner
 
 from helpers.ledgers import DAY_MS, Ledger, keep, now_ms, record
-from peerloan.cli.console import No
+from peerloan.cli.console import CommandError
 from peerloan.cli.main import peerloan
 from peerloan.ledger.retention import purge
 
@@ -82,7 +82,7 @@ def findings(folder: Path, *statements: str) -> list[str] | None:
     settings["PEERLOAN_SEAL"] = str(folder / "peerloan-seal")
     for arguments in (["ledger", "verify"], ["ledger", "verify", "--json"]):
         done = CliRunner().invoke(peerloan, arguments, env=settings)
-        assert done.exception is None or isinstance(done.exception, No), done.exc_info
+        assert done.exception is None or isinstance(done.exception, CommandError), done.exc_info
     return [each["kind"] for each in json.loads(done.stdout)["findings"]]
 
 

@@ -32,7 +32,7 @@ from peerloan.cli import main
 from peerloan.database import Database, LedgerUnavailable
 from peerloan.database.tables import decisions, outcomes
 from peerloan.ledger import Chain, Entry, Record, Seal, Version
-from peerloan.ledger.outcomes import Recorder, in_force, latest
+from peerloan.ledger.outcomes import OutcomeRecorder, current_outcomes, latest
 from peerloan.loan import Problem, default_definition, parse_definition
 from peerloan.registry import Store
 from peerloan.settings import Settings
@@ -247,7 +247,7 @@ def test_nobody_s_word_takes_the_place_of_another_s_equal_one(ledger: Ledger) ->
 
     def status(who: str, late: bool) -> str:
         row = {"id": a, "late": late}
-        (answer,) = Recorder(ledger.database, definition, who).record([(0, row)])
+        (answer,) = OutcomeRecorder(ledger.database, definition, who).record([(0, row)])
         assert not isinstance(answer, list)
         return answer.status
 
@@ -671,22 +671,22 @@ def test_a_command_that_was_stopped_by_the_ledger_may_be_run_again(
 def test_outcomes_in_force_stream_by_rising_id(ledger: Ledger) -> None:
     made = ledger.decide(*((None, 40) for _ in range(5_003)))
     random.shuffle(made)
-    recorder = Recorder(ledger.database, default_definition(), "a")
+    recorder = OutcomeRecorder(ledger.database, default_definition(), "a")
     recorder.record([(i, {"id": each, "late": 0}) for i, each in enumerate(made)])
     late = set(made[::7])
-    again = Recorder(ledger.database, default_definition(), "b")
+    again = OutcomeRecorder(ledger.database, default_definition(), "b")
     again.record([(i, {"id": each, "late": 1}) for i, each in enumerate(late)])
-    streamed = [each for some in in_force(ledger.database) for each in some]
+    streamed = [each for some in current_outcomes(ledger.database) for each in some]
     assert [(id_text(key), outcome.late) for key, outcome in streamed] == [
         (each, each in late) for each in sorted(made)
     ]
     before = int(datetime.now(UTC).timestamp() * 1000) - 60 * DAY_MS
-    assert list(in_force(ledger.database, until_ms=before)) == []
+    assert list(current_outcomes(ledger.database, until_ms=before)) == []
 
 
 def test_a_recorder_whose_ledger_failed_has_kept_nothing(ledger: Ledger) -> None:
     (a,) = ledger.decide(("A", 30))
-    recorder = Recorder(ledger.database, default_definition(), "a")
+    recorder = OutcomeRecorder(ledger.database, default_definition(), "a")
     with ledger.busy(), pytest.raises(LedgerUnavailable):
         recorder.record([(0, {"id": a, "late": 1})])
     (answer,) = recorder.record([(0, {"id": a, "late": 1})])
@@ -717,7 +717,7 @@ def test_of_any_reports_the_last_good_one_holds_and_repeating_it_adds_nothing(
     for by_id, late, age in reports:
         row = {"late": late, "date": None if age is None else day(AGO - age)}
         row |= {"id": made} if by_id else {"loan_id": loan_id}
-        (answer,) = Recorder(ledger.database, definition, "a").record([(0, row)])
+        (answer,) = OutcomeRecorder(ledger.database, definition, "a").record([(0, row)])
         timely = 0 <= age <= AGO if age is not None and by_id else by_id or age in range(1, AGO + 1)
         good = timely and late not in ("late", None)
         assert isinstance(answer, list) != good
@@ -734,7 +734,7 @@ def test_of_any_reports_the_last_good_one_holds_and_repeating_it_adds_nothing(
     if last is not None:
         rows = ledger.rows()
         for who, status, more in (("a", "unchanged", 0), ("b", "stored", 1), ("b", "unchanged", 1)):
-            (again,) = Recorder(ledger.database, definition, who).record([(0, last)])
+            (again,) = OutcomeRecorder(ledger.database, definition, who).record([(0, last)])
             assert not isinstance(again, list)
             assert again.status == status
             assert again.late == changes[-1] == (last["late"] in (True, "true"))
@@ -749,5 +749,5 @@ def test_a_definition_whose_horizon_begins_at_once_counts_the_day_itself(ledger:
     )
     ledger.decide(("A", 5))
     rows = [{"loan_id": "A", "date": day(ago), "y": "true"} for ago in (6, 4, 5)]
-    answers = Recorder(ledger.database, definition, "a").record(enumerate(rows))
+    answers = OutcomeRecorder(ledger.database, definition, "a").record(enumerate(rows))
     assert [isinstance(each, list) for each in answers] == [True, True, False]

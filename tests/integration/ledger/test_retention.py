@@ -17,7 +17,7 @@ from peerloan import clock
 from peerloan.database import LedgerError, tables
 from peerloan.ledger import Entry, Key, Record, queries, retention
 from peerloan.ledger.audit.verify import verify
-from peerloan.ledger.queries import Wanted
+from peerloan.ledger.queries import DecisionFilter
 from peerloan.ledger.records import VALUES
 from peerloan.ledger.retention import forget_keys, purge
 from peerloan.model import BANDS
@@ -135,18 +135,25 @@ def test_purged_decisions_are_not_shown_any_more(aged: Aged) -> None:
     purge(aged.database, aged.seal, now_ms() - LIMIT * DAY_MS, "somebody")
     database, old, new = aged.database, aged.old, aged.new
     every = [each.id for each in old + new]
-    assert queries.find(database, every).keys() == {each.id for each in new}
+    assert queries.find_decisions(database, every).keys() == {each.id for each in new}
     assert [queries.was_purged(database, each) for each in every] == [True] * 6 + [False] * 4
     newest = [each.id for each in reversed(new)]
-    assert [each.id for each in queries.page(database, Wanted(), 100)[0]] == newest
+    assert [each.id for each in queries.decision_page(database, DecisionFilter(), 100)[0]] == newest
     for version in {each.version.version for each in new}:
-        shown = queries.page(database, Wanted(version=version), 100)[0]
+        shown = queries.decision_page(database, DecisionFilter(version=version), 100)[0]
         assert shown
         assert {each.id for each in shown} <= set(newest)
-    by_band = [each.id for b in BANDS for each in queries.page(database, Wanted(band=b), 100)[0]]
+    by_band = [
+        each.id
+        for b in BANDS
+        for each in queries.decision_page(database, DecisionFilter(band=b), 100)[0]
+    ]
     assert sorted(by_band) == sorted(newest)
-    assert queries.page(database, Wanted(loan_id=old[0].loan_id), 100) == ([], False)
-    streamed = [each.id for some in queries.stream(database) for each in some]
+    assert queries.decision_page(database, DecisionFilter(loan_id=old[0].loan_id), 100) == (
+        [],
+        False,
+    )
+    streamed = [each.id for some in queries.stream_decisions(database) for each in some]
     assert streamed == [each.id for each in new]
 
 

@@ -24,15 +24,15 @@ from peerloan.cli.main import peerloan
 from peerloan.database import Database
 from peerloan.ledger import Chain, Entry, Record, Seal, Version
 from peerloan.ledger.audit.replay import Replay
-from peerloan.ledger.queries import find, stream
-from peerloan.ledger.records import as_json, warnings_json
+from peerloan.ledger.queries import find_decisions, stream_decisions
+from peerloan.ledger.records import decision_json, warnings_json
 from peerloan.loan import Checks, Definition, Field, Label, Loans, Roles, Value
 from peerloan.model import LevelTable, NumberTable, Policy, Scorecard
 from peerloan.model.arithmetic import to_unit
-from peerloan.monitoring.counting.counts import Counting
+from peerloan.monitoring.counting.counts import BinCounter
 from peerloan.registry import Bundle, Store
 from peerloan.settings import Settings
-from peerloan.uuid7 import Ids
+from peerloan.uuid7 import IdGenerator
 from peerloan.uuid7 import text as id_text
 
 NAMES = ("amount", "region", "home", "stage")
@@ -155,7 +155,7 @@ def score(folder: Path, book: Path, *options: str) -> list[dict[str, str]]:
 
 def replayed(store: Store, database: Database) -> Replay:
     replay = Replay(store)
-    for some in stream(database):
+    for some in stream_decisions(database):
         replay.add(some)
     return replay
 
@@ -224,7 +224,7 @@ def test_the_form_may_spell_a_value_in_any_way(
         assert page.status_code == 200, page.text
     loan = {"amount": 500, "region": 11, "home": True, "stage": 2.0}
     assert client.post("/", data={"action": "paste", "pasted": repr(loan)}).status_code == 200
-    kept = [each for some in stream(database) for each in some]
+    kept = [each for some in stream_decisions(database) for each in some]
     assert [each.source for each in kept] == ["page"] * 4
     assert [each.probability for each in kept] == [
         *(expected(bundle, *row) for row in rows),
@@ -268,7 +268,7 @@ def test_a_recorded_book_replays_and_has_one_id_a_loan(
         columns = [each, [500.0] * 2, [11.0, 12.0], [True, False], [2.0, 1.0]]
         pq.write_table(pa.table(columns, names), tmp_path / "book.parquet")
         score(tmp_path, tmp_path / "book.parquet", "--record")
-    kept = [each for some in stream(database) for each in some]
+    kept = [each for some in stream_decisions(database) for each in some]
     assert [each.loan_id for each in kept] == ["2001", "2002"] * 3
     report = replayed(store, database).report
     assert (report.identical, report.decisions) == (6, 6)
@@ -280,7 +280,7 @@ def test_drift_counts_a_spelling_as_the_level_that_it_is(tmp_path: Path, bundle:
         csv.writer(file).writerows([NAMES, *((500, *row) for row in rows)])
     (part,) = open_book(tmp_path / "book.csv").parts()
     loans = read_loans(bundle.definition, part).loans
-    counting = Counting.of(bundle)
+    counting = BinCounter.of(bundle)
     counts = counting.count(loans, np.zeros(3), np.zeros(3, dtype=np.int64))[0]
     assert counts.strange[counting.names.index("region")] == {"15": 1}
     assert counts.strange[counting.names.index("home")] == {}
@@ -299,9 +299,9 @@ def test_decisions_of_releases_before_replay(
         assert not checked.problems
         decision = bundle.decide(checked.values)
         band = int(bundle.policy.bands_many(np.array([decision.margin]))[0])
-        made = Ids().new()
+        made = IdGenerator().new()
         who = (made, Version.of(bundle), "api", "someone", "request", None, None, json.dumps(loan))
-        texts = as_json(decision.reasons), warnings_json(checked.warnings)
+        texts = decision_json(decision.reasons), warnings_json(checked.warnings)
         records.append(
             Record(*who, decision.margin, decision.probability, decision.late, band, *texts)
         )
@@ -311,7 +311,7 @@ def test_decisions_of_releases_before_replay(
     report = replayed(store, database).report
     assert (report.identical, report.decisions) == (4, 4)
     # What was never so is told of.
-    kept = list(find(database, [records[0].id]).values())
+    kept = list(find_decisions(database, [records[0].id]).values())
     replay = Replay(store)
     replay.add([kept[0]._replace(margin=kept[0].margin + 1.0)])
     assert (replay.report.ok, dict(replay.report.different)) == (False, {"margin": 1})

@@ -17,8 +17,8 @@ from sqlalchemy import select
 from peerloan.book import open_writer
 from peerloan.database import Database
 from peerloan.database.tables import challenges
-from peerloan.ledger import Kept
-from peerloan.ledger.queries import find, stream
+from peerloan.ledger import StoredDecision
+from peerloan.ledger.queries import find_decisions, stream_decisions
 from peerloan.loan import Checks
 from peerloan.model import BANDS
 from peerloan.registry import Store
@@ -29,7 +29,7 @@ from peerloan.web import create_app
 LOANS = 60
 
 
-def bits(kept: Kept) -> tuple[object, ...]:
+def bits(kept: StoredDecision) -> tuple[object, ...]:
     """What the ledger has of a decision that follows from the loan and the version."""
     return kept.margin, kept.probability, bool(kept.late), kept.band, kept.reasons
 
@@ -74,7 +74,7 @@ def test_every_way_gives_the_same_bits(
 
     done = run("score", "in.csv", "-o", "out.csv", "--record", ledger=url)
     assert done.returncode == 0, done.stderr
-    recorded = list(itertools.chain.from_iterable(stream(database)))
+    recorded = list(itertools.chain.from_iterable(stream_decisions(database)))
     loans = [json.loads(each.inputs) for each in recorded]
     scored = [bits(each) for each in recorded]
     assert len(scored) == LOANS
@@ -89,7 +89,7 @@ def test_every_way_gives_the_same_bits(
     names = list(loans[0])
     for body in (loans, {name: [loan[name] for loan in loans] for name in names}):
         ids = ask(store, url, body)
-        found = find(database, ids)
+        found = find_decisions(database, ids)
         assert [bits(found[each]) for each in ids] == scored
 
     replayed = run("replay", "--json", ledger=url)

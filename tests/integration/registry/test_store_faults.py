@@ -23,7 +23,7 @@ from typing import Any
 import pytest
 
 from peerloan import atomic_files
-from peerloan.registry import Draft, RegistryError, State, Store
+from peerloan.registry import AliasState, Draft, RegistryError, Store
 from peerloan.registry.manifest import read_manifest
 
 FORMATS = Path(__file__).parents[2] / "formats"
@@ -214,7 +214,7 @@ def template(scenario: str, root: Path) -> Store:
     return store
 
 
-def check_whole(store: Store, old: State, versions: list[str], scenario: str) -> bool:
+def check_whole(store: Store, old: AliasState, versions: list[str], scenario: str) -> bool:
     """Whether the state is the new one; fails unless everything that is listed works."""
     if scenario == "delete":
         return check_deleted(store, old, versions)
@@ -232,7 +232,7 @@ def check_whole(store: Store, old: State, versions: list[str], scenario: str) ->
     return state != old
 
 
-def check_deleted(store: Store, old: State, versions: list[str]) -> bool:
+def check_deleted(store: Store, old: AliasState, versions: list[str]) -> bool:
     """Whether the newest version is none any more; what was cut short can be ended."""
     *others, version = versions
     deleted = version not in store.versions()

@@ -24,8 +24,8 @@ from sqlalchemy import func, select
 from helpers.apps import create_app
 from peerloan.book import BookError, open_book, open_writer
 from peerloan.database import Database, tables
-from peerloan.ledger import Kept, Recorder, Seal
-from peerloan.ledger.queries import find, stream
+from peerloan.ledger import BatchWriter, Seal, StoredDecision
+from peerloan.ledger.queries import find_decisions, stream_decisions
 from peerloan.registry import Store
 from peerloan.sample_data import SCHEMA, batches
 from peerloan.scoring.job import score_book
@@ -64,8 +64,8 @@ def read_csv(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def kept_in(database: Database) -> list[Kept]:
-    return list(itertools.chain.from_iterable(stream(database)))
+def kept_in(database: Database) -> list[StoredDecision]:
+    return list(itertools.chain.from_iterable(stream_decisions(database)))
 
 
 def rows_in(database: Database) -> int:
@@ -128,7 +128,7 @@ def test_what_is_recorded_is_what_the_service_would_keep(
     answer = client.post("/v1/predictions", json=loans).json
     assert answer is not None
     ids = [UUID(each["id"]).bytes for each in answer["predictions"]]
-    answered = find(database, ids)
+    answered = find_decisions(database, ids)
     for each, row, other in zip(recorded, table, ids, strict=True):
         assert (each.source, each.request_id, each.loan_id) == ("book", request_id, row["loan_id"])
         assert each.caller
@@ -247,7 +247,7 @@ def test_a_loan_that_is_too_large_to_be_kept_stops_the_run_and_is_named(
     expected = r"row 2, \(loan\): expected .* bytes of compact JSON, given 2"
     with (
         pytest.raises(BookError, match=expected),
-        Recorder(database, Seal(tmp_path / "seal"), "tests") as recorder,
+        BatchWriter(database, Seal(tmp_path / "seal"), "tests") as recorder,
     ):
         score_book(book, bundle, out, recorder=recorder)
     assert not (tmp_path / "out.csv").exists()

@@ -26,7 +26,7 @@ from peerloan.clock import now_ms
 from peerloan.database import Database, tables
 from peerloan.model import probabilities
 from peerloan.monitoring.alerts.events import page
-from peerloan.monitoring.config import Plan, Tell
+from peerloan.monitoring.config import Channels, Plan
 from peerloan.registry import Bundle, Store
 from peerloan.sample_data import SCHEMA, batches
 from peerloan.worker import scheduler
@@ -34,7 +34,7 @@ from peerloan.worker.lease import Lease
 from peerloan.worker.monitoring_round import Round, Watcher
 from peerloan.worker.prometheus import Metrics
 from peerloan.worker.scheduler import Schedule
-from peerloan.worker.time_limited_turn import Turn
+from peerloan.worker.time_limited_turn import TimeLimitedTurn
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 Versions = Callable[[str], str]
@@ -253,7 +253,7 @@ def test_drift_is_answered_as_the_rules_say(
     days.day = now_ms() // DAY_MS - 20
     for _ in range(20):
         days.live("calm", loans=250, times=4)
-    tell = Tell(log=False, command=("tee", str(tmp_path / "told")))
+    tell = Channels(log=False, command=("tee", str(tmp_path / "told")))
     plan = Plan(answer="recalibrate", tell=tell, outcomes_from=("past",), decisions_from=("past",))
 
     class Over(Exception):
@@ -299,7 +299,7 @@ def test_a_round_that_hangs_is_given_up_and_another_process_takes_over(
     monkeypatch.setattr(scheduler, "STALLED_SECONDS", 0.2)
     hangs = threading.Event()
     answered: list[object] = []
-    plan = Plan(tell=Tell(log=False))
+    plan = Plan(tell=Channels(log=False))
     metrics = Metrics(database, 3600)
     first, second = (Schedule(database, store, plan, 3600, each) for each in (metrics, metrics))
     round_of = first._watcher.round
@@ -330,13 +330,13 @@ def test_a_round_that_hangs_is_given_up_and_another_process_takes_over(
 def test_a_turn_goes_on_while_it_makes_progress_until_it_is_given_up() -> None:
     steps: list[int] = []
 
-    def work(turn: Turn) -> None:
+    def work(turn: TimeLimitedTurn) -> None:
         while True:
             turn.go_on()
             steps.append(1)
             time.sleep(0.01)
 
-    endless = Turn(work)
+    endless = TimeLimitedTurn(work)
     assert not endless.wait(0.1)
     assert endless.stalled_seconds() < 10
     endless.give_up()

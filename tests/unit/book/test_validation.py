@@ -16,8 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from peerloan.book import (
-    Batch,
     BookError,
+    CheckedPart,
     Part,
     check_columns,
     join_loans,
@@ -163,7 +163,7 @@ def verdict(record: dict[str, Any]) -> tuple[list[str], tuple[Any, ...]]:
     return [problem.field for problem in checked.problems], checked.values
 
 
-def assert_same_verdicts(rows: list[dict[str, Any]], batch: Batch) -> None:
+def assert_same_verdicts(rows: list[dict[str, Any]], batch: CheckedPart) -> None:
     verdicts = [verdict(row) for row in rows]
     found: list[list[str]] = [[] for _ in rows]
     for problem in batch.problems:

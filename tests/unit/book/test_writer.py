@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from peerloan.book import (
     BookError,
     Fingerprint,
-    harmless_text,
+    escape_formula,
     open_book,
     open_writer,
     read_loans,
@@ -256,7 +256,7 @@ def test_a_text_that_a_spreadsheet_would_compute_is_made_harmless(
     safe = [*(f"'{text}".encode() for text in FORMULAS), *map(str.encode, PLAIN)]
     assert cells(path) == [safe, [b"-1.5"] * len(texts)]
     assert open_book(path).columns == ("'=t", "n")
-    assert [harmless_text(text).encode() for text in texts] == safe
+    assert [escape_formula(text).encode() for text in texts] == safe
 
 
 def test_levels_of_a_dictionary_are_made_harmless(tmp_path: Path) -> None:

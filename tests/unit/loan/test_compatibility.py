@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from peerloan.loan import Definition, Field, Label, Roles, Texts, read_alike
+from peerloan.loan import Definition, Field, Label, ReasonTemplates, Roles, read_alike
 
 DEFINITION = Definition(
     "m",
@@ -30,7 +30,7 @@ def changed(position: int, **values: Any) -> Definition:
     "other",
     [
         DEFINITION,
-        msgspec.structs.replace(DEFINITION, texts=Texts(missing="None.")),
+        msgspec.structs.replace(DEFINITION, texts=ReasonTemplates(missing="None.")),
         changed(0, label="Earnings", seen=(2.0, 100.0), default=5.0),
         changed(1, levels=("shop", "web"), seen=("shop", "web")),
     ],

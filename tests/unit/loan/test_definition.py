@@ -16,8 +16,8 @@ from peerloan.loan import (
     DefinitionError,
     Field,
     Label,
+    ReasonTemplates,
     Roles,
-    Texts,
     breaking_changes,
     default_definition,
     parse_definition,
@@ -105,7 +105,7 @@ def test_a_right_definition_is_read() -> None:
     assert definition["amount"].default == 500
     assert definition["rank"].levels == ("low", "mid", "high")
     assert definition.texts.higher == "{label}: {value}, not {usual}."
-    assert definition.texts.lower == Texts().lower
+    assert definition.texts.lower == ReasonTemplates().lower
 
 
 def test_a_file_is_read_with_and_without_a_byte_order_mark(tmp_path: Path) -> None:
@@ -480,7 +480,7 @@ def test_a_labels_values_keep_their_types_in_json(values: tuple[object, object])
 
 def test_json_holds_every_text_so_that_a_later_release_says_the_same() -> None:
     written = msgspec.json.decode(msgspec.json.encode(default_definition()))
-    assert written["texts"] == msgspec.structs.asdict(Texts())
+    assert written["texts"] == msgspec.structs.asdict(ReasonTemplates())
     assert written["roles"]["horizon"] == [1, 184]
 
 

@@ -26,10 +26,10 @@ from peerloan.loan.labels import read_label
 from peerloan.loan.spelling import (
     Spelling,
     id_spellings,
+    normalize_levels,
     plain,
     text_of,
     typed_levels,
-    with_one_spelling,
 )
 
 # As releases before trained versions: on the texts of a CSV of doubles and of Python's truths.
@@ -249,7 +249,7 @@ def test_a_new_version_is_trained_on_one_spelling() -> None:
     ordered = Field("b", "ordered", "B", levels=("1.0", "2", "2.0"), default="2.0")
     number = Field("c", "number", "C", seen=(1.0, 2.0))
     old = Definition(model="m", label=OLD.label, fields=(mixed, ordered, number))
-    a, b, c = with_one_spelling(old).fields
+    a, b, c = normalize_levels(old).fields
     assert (a.levels, a.seen) == (("11.0", "x", "True"), None)
     assert (b.levels, b.default) == (("1.0", "2"), "2")
     assert c == number

@@ -19,14 +19,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from peerloan.loan import Definition, Field, Label, Loans, Texts, Value
-from peerloan.model import MAX_REASONS, BatchReasons, EncodedColumn, Encoding, Profile, Reasons
+from peerloan.loan import Definition, Field, Label, Loans, ReasonTemplates, Value
+from peerloan.model import (
+    MAX_REASONS,
+    BatchReasons,
+    EncodedColumn,
+    Encoding,
+    Reasons,
+    ReferenceProfile,
+)
 from peerloan.model.arithmetic import IDENTITY, UNIT, to_unit
 from peerloan.model.onnx_graph import OnnxModelError
 from peerloan.model.onnx_model import FLOOR, OnnxModel, background_size
 
 LABEL = Label("y", 1, 0)
-TEXTS = Texts(
+TEXTS = ReasonTemplates(
     higher="{label}: {value} > {usual}",
     lower="{label}: {value} < {usual}",
     equal="{label}: {value} =",
@@ -55,8 +62,10 @@ ROWS: list[tuple[Value, ...]] = [
 ]
 
 
-def profile_of(loans: Loans) -> Profile:
-    return Profile.of(loans, np.array([1.0] + [0.0] * (loans.size - 1)), np.zeros(loans.size))
+def profile_of(loans: Loans) -> ReferenceProfile:
+    return ReferenceProfile.of(
+        loans, np.array([1.0] + [0.0] * (loans.size - 1)), np.zeros(loans.size)
+    )
 
 
 def reasons_of(definition: Definition) -> Reasons:
@@ -108,7 +117,7 @@ def test_a_value_has_its_sentence(position: int, value: Value, sentence: str) ->
 
 
 def test_the_usual_sentences_read_well() -> None:
-    reasons = reasons_of(msgspec.structs.replace(DEFINITION, texts=Texts()))
+    reasons = reasons_of(msgspec.structs.replace(DEFINITION, texts=ReasonTemplates()))
     assert [
         reasons.sentence(1, 0.2),
         reasons.sentence(1, 0.01),
@@ -170,7 +179,7 @@ def test_a_value_that_is_no_riskier_than_the_usual_one_is_not_compared(
 
 
 def test_placeholders_are_filled_once_wherever_they_stand() -> None:
-    texts = Texts(higher="{value}, {value}! {usual} {label} {usual}", missing="Nothing.")
+    texts = ReasonTemplates(higher="{value}, {value}! {usual} {label} {usual}", missing="Nothing.")
     field = Field("amount", "number", "{usual} {value}", missing=True)
     definition = Definition("m", LABEL, (field,), texts=texts)
     reasons = Reasons(definition, profile_of(Loans.of(definition, [(1.0,), (1.0,)])))

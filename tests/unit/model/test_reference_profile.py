@@ -22,7 +22,7 @@ from peerloan.loan import (
     Value,
     default_definition,
 )
-from peerloan.model import Profile
+from peerloan.model import ReferenceProfile
 from peerloan.model.reference_profile import LevelProfile, NumberProfile
 
 LABEL = Label("y", 1, 0)
@@ -50,10 +50,10 @@ _rows = st.tuples(
 )
 
 
-def profile_of(loans: Loans) -> Profile:
+def profile_of(loans: Loans) -> ReferenceProfile:
     late = np.zeros(loans.size)
     late[: loans.size // 2] = 1
-    return Profile.of(loans, late, np.linspace(0.01, 0.5, loans.size))
+    return ReferenceProfile.of(loans, late, np.linspace(0.01, 0.5, loans.size))
 
 
 def assert_valid(definition: Definition, loans: Loans, size: int) -> None:
@@ -112,7 +112,7 @@ def test_drawn_loans_are_valid_whatever_the_table_held(
     rows: list[tuple[Value, ...]], seed: int
 ) -> None:
     profile = profile_of(Loans.of(DEFINITION, rows))
-    again = msgspec.json.decode(msgspec.json.encode(profile), type=Profile)
+    again = msgspec.json.decode(msgspec.json.encode(profile), type=ReferenceProfile)
     assert again == profile
     drawn = again.draw(DEFINITION, 30, seed)
     assert_valid(DEFINITION, drawn, 30)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from peerloan.monitoring.alerts.rules import Rules
-from peerloan.monitoring.config import Plan, PlanError, Tell, Webhook, read_plan
+from peerloan.monitoring.config import Channels, Plan, PlanError, Webhook, read_plan
 
 EVERYTHING = """
 window_days = 14
@@ -62,7 +62,7 @@ def test_everything_can_be_set(folder: Path) -> None:
         14,
         0.9,
         Rules(0.2, 0.3, 0.02, 0.7, 1.4, 0.4),
-        Tell(False, webhook, ("page", "me")),
+        Channels(False, webhook, ("page", "me")),
         "retrain",
         "book.csv",
         True,
@@ -122,7 +122,7 @@ def test_what_is_wrong_is_named(folder: Path, given: str, told: str) -> None:
 
 
 def test_eased_limits_are_a_fifth_nearer_to_calm() -> None:
-    eased = Rules().eased()
+    eased = Rules().with_hysteresis()
     assert (eased.psi_watch, eased.psi_act) == pytest.approx((0.08, 0.20))
     assert (eased.ratio_low, eased.ratio_high) == pytest.approx((0.84, 1.2))
     assert (eased.new_levels, eased.volume_drop) == pytest.approx((0.008, 0.4))

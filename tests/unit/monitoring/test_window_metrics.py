@@ -14,11 +14,11 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import brier_score_loss, roc_auc_score, roc_curve
 
 from peerloan.loan import Column, Loans, TextColumn, default_definition
-from peerloan.model import Policy, Profile, probabilities
+from peerloan.model import Policy, ReferenceProfile, probabilities
 from peerloan.model.reference_profile import LevelProfile, NumberProfile
 from peerloan.monitoring.alerts import rules
-from peerloan.monitoring.alerts.rules import Rules, Spoken
-from peerloan.monitoring.counting.bins import LevelBins, NumberBins, Strange, bins_of
+from peerloan.monitoring.alerts.rules import Alert, Rules
+from peerloan.monitoring.counting.bins import LevelBins, NumberBins, OutOfReference, bins_of
 from peerloan.monitoring.performance import Scores
 from peerloan.stats.arrays import Codes
 from peerloan.stats.estimate import Estimate
@@ -71,7 +71,7 @@ def test_many_features_and_small_windows_raise_no_more_alarms() -> None:
             each = psi(random.multinomial(loans, shares), shares, 50_000)
             assert each is not None
             found[str(i)] = each
-        spoke += any(rules.of_drift(Rules(), found, found["0"]))
+        spoke += any(rules.check_drift(Rules(), found, found["0"]))
     assert spoke <= 3, "one of 100 calm windows"
 
 
@@ -88,7 +88,7 @@ def test_bins_of_a_number_hold_what_the_reference_holds() -> None:
         },
         n,
     )
-    profile = Profile.of(loans, np.zeros(n), random.random(n))
+    profile = ReferenceProfile.of(loans, np.zeros(n), random.random(n))
     for column, field in zip(profile.columns, definition.fields, strict=True):
         bins, shares = bins_of(column)
         counts = counted(bins, loans.columns[field.name])
@@ -96,7 +96,7 @@ def test_bins_of_a_number_hold_what_the_reference_holds() -> None:
         assert shares.sum() == pytest.approx(1)
         assert shares * n == pytest.approx(counts, abs=1e-6), field.name
         assert len(bins.names) == len(counts)
-        assert not bins.strange(loans.columns[field.name]).rows.size
+        assert not bins.out_of_reference(loans.columns[field.name]).rows.size
     bins, shares = bins_of(profile.probability)
     assert shares[:-1] == pytest.approx([0.1] * 10, abs=2 / n)
 
@@ -106,7 +106,7 @@ def counted(bins: NumberBins | LevelBins, column: Column) -> Codes:
     return np.bincount(bins.places(column), minlength=bins.size)
 
 
-def named(strange: Strange) -> Counter[str]:
+def named(strange: OutOfReference) -> Counter[str]:
     """How many loans have each value that the reference does not have."""
     return Counter(strange.names[code] for code in strange.codes.tolist())
 
@@ -120,7 +120,7 @@ def test_an_earlier_version_has_the_shares_of_its_quantiles() -> None:
     assert bins.names == ["≤ 0", "(0, 1]", "> 1", "missing"]
     column = np.array([0.0, -1.0, 1.0, 2.0, np.nan, 9.0])
     assert counted(bins, column).tolist() == [2, 1, 2, 1]
-    assert named(bins.strange(column)) == {"below 0": 1, "above 5": 1}
+    assert named(bins.out_of_reference(column)) == {"below 0": 1, "above 5": 1}
     bins, shares = bins_of(NumberProfile("n", (), None, 1.0))
     assert (counted(bins, column).tolist(), shares.tolist()) == ([5, 1], [0.0, 1.0])
 
@@ -130,11 +130,13 @@ def test_levels_that_are_new_have_a_bin_and_are_named() -> None:
     assert isinstance(bins, LevelBins)
     column = TextColumn.of(["b", "a", "c", None, "c"])
     assert counted(bins, column).tolist() == [1, 1, 2, 1]
-    assert named(bins.strange(column)) == {"c": 2}
+    assert named(bins.out_of_reference(column)) == {"c": 2}
     assert shares.tolist() == [0.7, 0.2, 0.0, 0.1]
     share = {"l": Estimate.of_share(20, 50, rules.WRONG)}
-    assert list(rules.of_levels(Rules(), share)) == [Spoken("new-levels", "watch", "l", 0.4, 0.01)]
-    assert not list(rules.of_levels(Rules(), {"l": Estimate.of_share(1, 90, rules.WRONG)})), (
+    assert list(rules.check_levels(Rules(), share)) == [
+        Alert("new-levels", "watch", "l", 0.4, 0.01)
+    ]
+    assert not list(rules.check_levels(Rules(), {"l": Estimate.of_share(1, 90, rules.WRONG)})), (
         "one of few says little"
     )
 
@@ -230,7 +232,7 @@ def test_calibration_speaks_where_outcomes_are_not_those_expected(
     late = (random.random(20_000) < level * probabilities(margins)).astype(np.int64)
     calibration = Scores.of(margins, late).calibration(POLICY)
     assert calibration.ratio.low < level < calibration.ratio.high
-    assert [each.limit for each in rules.of_calibration(Rules(), calibration)] == spoken
+    assert [each.limit for each in rules.check_calibration(Rules(), calibration)] == spoken
 
 
 @given(st.integers(1, 5_000), st.floats(0, 1), st.sampled_from([0.05, 0.001, 1e-6]))

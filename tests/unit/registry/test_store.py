@@ -16,13 +16,13 @@ import msgspec
 import pytest
 
 from peerloan.loan import Definition, Field, Label, Loans
-from peerloan.model import NumberTable, Policy, Profile, Scorecard
+from peerloan.model import NumberTable, Policy, ReferenceProfile, Scorecard
 from peerloan.registry import (
+    AliasState,
     BreakingChange,
     BundleError,
     Draft,
     Manifest,
-    State,
     Store,
     StoreError,
     StoreFault,
@@ -49,7 +49,7 @@ def drafted(
         definition=definition,
         estimator=Scorecard(base, tuple(NumberTable(f.name, (), (0.0,), 0.0) for f in fields)),
         policy=Policy.by_cost(),
-        profile=Profile.of(loans, column * 0, column * 0 + 0.1),
+        profile=ReferenceProfile.of(loans, column * 0, column * 0 + 0.1),
         trained_on=TrainedOn("nothing", "0", 4, 0, sample=False),
         validation=ValidationFigures({"auc": 0.5}, {}, (), ()),
         libraries={},
@@ -73,7 +73,7 @@ def abc(store: Store) -> tuple[str, str, str]:
 def test_a_store_that_is_not_there_is_empty(store: Store) -> None:
     assert store.versions() == []
     assert store.history() == []
-    assert store.state() == State()
+    assert store.state() == AliasState()
     assert store.state().champion is None
     assert not store.changed_since(0)
     assert not store.root.exists(), "looking creates nothing"
@@ -85,7 +85,7 @@ def test_a_published_version_is_listed_and_loads(store: Store) -> None:
     assert store.load(version).version == version
     assert store.manifest(version).model == "toys"
     assert store.definition(version).names == ("income",)
-    assert store.state() == State(), "publishing promotes nothing"
+    assert store.state() == AliasState(), "publishing promotes nothing"
     folder = store.root / "versions" / version
     assert {path.name for path in folder.iterdir()} == {
         "manifest.json",
@@ -675,8 +675,8 @@ def test_of_many_at_once_one_wins_each_number_and_nothing_is_lost(store: Store) 
         found = together(
             threads, lambda i: Store(store.root).promote(versions[i], why=f"thread {i}")
         )
-        won = [each for each in found if isinstance(each, State)]
-        lost = [each for each in found if not isinstance(each, State)]
+        won = [each for each in found if isinstance(each, AliasState)]
+        lost = [each for each in found if not isinstance(each, AliasState)]
         assert all(isinstance(each, StoreError) for each in lost), lost
         assert won or all("already" in str(each) for each in lost)
         after = store.history()

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from peerloan.loan import Definition, Loans, parse_definition
-from peerloan.model import NumberTable, Policy, Profile, Scorecard
+from peerloan.model import NumberTable, Policy, ReferenceProfile, Scorecard
 from peerloan.registry import Manifest, Store, TrainedOn, ValidationFigures, draft
 from peerloan.reports.data import PolicyReport, RecalibrationReport, decode_report
 from peerloan.reports.documents import new_policy_documents, new_version_documents
@@ -82,7 +82,7 @@ def publish(store: Store, documents: bool = True, sample: bool = False) -> str:
             definition=DEFINITION,
             estimator=Scorecard(-2.0, (NumberTable("pay", (), (0.0,), 0.0),)),
             policy=report.policy,
-            profile=Profile.of(loans, np.zeros(2), np.full(2, 0.1)),
+            profile=ReferenceProfile.of(loans, np.zeros(2), np.full(2, 0.1)),
             trained_on=report.trained_on,
             validation=ValidationFigures({"auc": 0.5, "recall": 0.1}, {}, (), TRADE_OFF),
             libraries={},

@@ -173,7 +173,7 @@ class Blocked:
         if name.partition(".")[0] in ("sklearn", "xgboost", "pyarrow", "scipy", "matplotlib",
                                       "optbinning", "imblearn", "onnx", "pandas"):
             raise ModuleNotFoundError(name)
-        if name.startswith(("peerloan.training", "peerloan.book", "peerloan.ledger", "peerloan.web")):
+        if name.startswith(("peerloan.training", "peerloan.book", "peerloan.web")):
             raise ModuleNotFoundError(name)
 
 sys.meta_path.insert(0, Blocked())

@@ -22,10 +22,10 @@ from peerloan.stats.arrays import Numbers
 from peerloan.training import report_data
 from peerloan.training.calibration import cross_fitted
 from peerloan.training.candidate_result import Later, Study
-from peerloan.training.candidates import Settings
+from peerloan.training.candidates import Hyperparameters
 from peerloan.training.evaluation import FIGURES, figures
 from peerloan.training.resampling import Resampling
-from peerloan.training.search import Found, Trial, choose
+from peerloan.training.search import SearchResult, Trial, choose
 from peerloan.training.table import Group
 from peerloan.training.trade_off import trade_off
 
@@ -82,13 +82,15 @@ ONNX = OnnxParts(b"", Encoding(()))
 
 def trial(candidate: str, signal: Numbers, how: Resampling = "none", shift: float = -3.0) -> Trial:
     threshold = Policy.by_cost().threshold_margin
-    return Trial.of(candidate, Settings({"depth": 1}, how), signal + shift, LATE, FOLD, threshold)
+    return Trial.of(
+        candidate, Hyperparameters({"depth": 1}, how), signal + shift, LATE, FOLD, threshold
+    )
 
 
 GOOD = trial("additive", SIGNAL)
 WORSE = trial("basic", SIGNAL + 2 * RANDOM.normal(size=LOANS))
 SMOTE = trial("additive", SIGNAL + RANDOM.normal(size=LOANS), "smote", shift=1.0)
-FOUND = Found((GOOD, WORSE), (WORSE, SMOTE, GOOD), *choose([GOOD, WORSE]))
+FOUND = SearchResult((GOOD, WORSE), (WORSE, SMOTE, GOOD), *choose([GOOD, WORSE]))
 
 
 def study_of(
@@ -267,7 +269,7 @@ def test_what_resampling_did_is_said(page: str) -> None:
 
 
 def test_one_resampling_alone_is_not_compared() -> None:
-    found = Found((GOOD, WORSE), (GOOD, WORSE), GOOD, "it is the best")
+    found = SearchResult((GOOD, WORSE), (GOOD, WORSE), GOOD, "it is the best")
     text = training_report(replace(study_of(), found=found))
     assert "nothing to compare" in section(text, "candidates")
 

@@ -9,7 +9,7 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from peerloan.loan import Definition, Loans, parse_definition
-from peerloan.model import NumberTable, Policy, Profile, Scorecard
+from peerloan.model import NumberTable, Policy, ReferenceProfile, Scorecard
 from peerloan.model.arithmetic import to_unit
 from peerloan.registry import Bundle, TrainedOn, ValidationFigures, draft
 from peerloan.stats.arrays import Numbers
@@ -41,7 +41,7 @@ def bundle(name: str, points: tuple[float, ...], threshold: float = 0.5) -> Bund
         definition=DEFINITION,
         estimator=Scorecard(0.0, (table,)),
         policy=Policy.at(threshold, "cost", 1),
-        profile=Profile.of(sample, np.array([0.0, 1, 0, 1, 0]), np.full(5, 0.5)),
+        profile=ReferenceProfile.of(sample, np.array([0.0, 1, 0, 1, 0]), np.full(5, 0.5)),
         trained_on=TrainedOn("cars.csv", "0" * 64, 5, 2, False),
         validation=ValidationFigures({"auc": 0.5}, {}, (), ()),
         libraries={},

@@ -11,7 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from sklearn.model_selection import StratifiedKFold, train_test_split
 
-from peerloan.book import EqualRows
+from peerloan.book import DuplicateRows
 from peerloan.loan import Field, Loans, default_definition
 from peerloan.sample_data import batches
 from peerloan.stats.arrays import Codes, Numbers
@@ -20,7 +20,7 @@ from peerloan.training.folds import (
     count_rarer,
     equal_groups,
     first_folds,
-    set_aside,
+    split_holdout,
     stratified,
     without_shared,
 )
@@ -51,7 +51,7 @@ def test_a_table_with_each_row_once_has_the_folds_of_the_library() -> None:
     splits = StratifiedKFold(5, shuffle=True, random_state=0).split(LATE, LATE)
     for number, (_, rows) in enumerate(splits):
         assert np.flatnonzero(fold == number).tolist() == rows.tolist()
-    kept, aside = set_aside(LATE, 0.15, 0)
+    kept, aside = split_holdout(LATE, 0.15, 0)
     by_library = train_test_split(
         np.arange(len(LATE)), test_size=0.15, stratify=LATE, random_state=0
     )
@@ -75,14 +75,14 @@ def test_equal_rows_are_found_and_stay_together(times: Codes) -> None:
     assert groups is not None
     assert len(np.unique(groups)) == len(np.unique(np.stack([groups, rows]), axis=1).T)
     fold = stratified(late, 5, 0, groups)
-    kept, aside = set_aside(late, 0.15, 0, groups)
+    kept, aside = split_holdout(late, 0.15, 0, groups)
     assert not np.intersect1d(rows[kept], rows[aside]).size
     assert len(kept) + len(aside) == len(rows)
     for number in range(5):
         assert not np.intersect1d(rows[fold == number], rows[fold != number]).size
         different = len(np.unique(rows[(fold == number) & (late == 1)]))
         assert abs(different - len(np.unique(rows[late == 1])) / 5) <= 1
-    found = EqualRows.of(loans, late).repeated()
+    found = DuplicateRows.of(loans, late).repeated()
     assert found is not None
     again = times[times > 1] - 1
     late_again = times[(times > 1) & (LATE == 1)] - 1
@@ -122,22 +122,22 @@ def test_what_only_looks_different_is_equal() -> None:
     again["delinq_2yrs"] = np.where(
         LOANS.numbers("delinq_2yrs") == 0, -0.0, LOANS.numbers("delinq_2yrs")
     )
-    equal = EqualRows.of(LOANS)
+    equal = DuplicateRows.of(LOANS)
     equal.add(Loans(DEFINITION, again, LOANS.size))
     found = equal.repeated()
     assert found is not None
     assert (found.rows, found.repeated, found.late) == (2 * LOANS.size, LOANS.size, None)
     other = dict(LOANS.columns)
     other["annual_inc"] = income + 1
-    apart = EqualRows.of(LOANS)
+    apart = DuplicateRows.of(LOANS)
     apart.add(Loans(DEFINITION, other, LOANS.size))
     assert apart.repeated() is None
-    assert EqualRows().repeated() is None
+    assert DuplicateRows().repeated() is None
 
 
 def test_a_large_table_is_judged_by_a_sample(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("peerloan.book.equal_rows._SAMPLED", 500)
-    equal = EqualRows()
+    equal = DuplicateRows()
     for first in range(0, 2 * LOANS.size, 300):
         rows = np.arange(first, first + 300) % LOANS.size
         equal.add(LOANS.take(rows), LATE[rows])
@@ -179,7 +179,7 @@ def test_a_number_of_each_row_hides_no_copies() -> None:
     numbers = random.permutation(len(table)).astype(np.float64)
     columns = {"row": numbers, "a": table[:, 0], "b": table[:, 1]}
     definition = msgspec.structs.replace(LOANS.definition, fields=fields)
-    found = EqualRows.of(Loans(definition, columns, len(table))).repeated()
+    found = DuplicateRows.of(Loans(definition, columns, len(table))).repeated()
     assert found is not None
     assert found.repeated == 300 * (copies - 1)
     assert "equal an earlier one in every field but row," in found.sentence()
@@ -192,12 +192,12 @@ def test_one_row_that_many_loans_share_is_no_copy() -> None:
     fields = tuple(Field(name, "number", name) for name in ("a", "b"))
     definition = msgspec.structs.replace(LOANS.definition, fields=fields)
     loans = Loans(definition, {"a": values[:, 0], "b": values[:, 1]}, len(values))
-    assert EqualRows.of(loans).repeated() is None
+    assert DuplicateRows.of(loans).repeated() is None
 
 
 def test_groups_are_numbered_as_they_begin_and_so_the_same_in_each_process() -> None:
     rows = np.random.default_rng(3).permutation(np.repeat(np.arange(LOANS.size), 4))
-    groups = EqualRows.of(LOANS.take(rows)).groups()
+    groups = DuplicateRows.of(LOANS.take(rows)).groups()
     assert groups is not None
     firsts = np.unique(groups, return_index=True)[1]
     assert (np.diff(firsts) > 0).all()

@@ -25,7 +25,7 @@ from peerloan.stats.arrays import Numbers
 from peerloan.stats.calibration import reliability
 from peerloan.training import CANDIDATES, Aim, PublishedCandidate, TrainingError, recalibrate, train
 from peerloan.training import pipeline as run_module
-from peerloan.training.candidates import Settings
+from peerloan.training.candidates import Hyperparameters
 from peerloan.training.evaluation import FIGURES
 from peerloan.training.fit_encoding import fit_encoding
 
@@ -504,8 +504,8 @@ def test_resampled_candidates_come_out_calibrated(
         "monotone": False,
     }
     grids = {
-        "additive": [Settings(stumps, resampling)],
-        "logistic": [Settings({"C": 0.1}, resampling)],
+        "additive": [Hyperparameters(stumps, resampling)],
+        "logistic": [Hyperparameters({"C": 0.1}, resampling)],
     }
     monkeypatch.setattr(run_module, "read_grids", lambda: grids)
     store = Store(tmp_path / "store")

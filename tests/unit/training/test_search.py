@@ -19,9 +19,9 @@ from peerloan.stats.calibration import Reliability
 from peerloan.training import CANDIDATES
 from peerloan.training import search as search_module
 from peerloan.training.calibration import fit_calibration
-from peerloan.training.candidates import Settings
+from peerloan.training.candidates import Hyperparameters
 from peerloan.training.evaluation import FIGURES, figures
-from peerloan.training.search import Found, Trial, choose, quick, read_grids, search
+from peerloan.training.search import SearchResult, Trial, choose, quick, read_grids, search
 
 THRESHOLD = Policy.by_cost().threshold_margin
 RESAMPLINGS = ["none", "class-weight", "smote"]
@@ -60,8 +60,8 @@ def test_quick_takes_the_first_setting_of_each() -> None:
 
 
 def test_settings_say_what_they_are() -> None:
-    assert str(Settings({"C": 0.1, "depth": 2})) == "C=0.1, depth=2"
-    assert str(Settings({"C": 0.1}, "smote")) == "C=0.1, smote"
+    assert str(Hyperparameters({"C": 0.1, "depth": 2})) == "C=0.1, depth=2"
+    assert str(Hyperparameters({"C": 0.1}, "smote")) == "C=0.1, smote"
 
 
 # A trial
@@ -73,7 +73,9 @@ def trial(candidate: str, *auc: float) -> Trial:
     nothing = np.empty(0)
     unknown = Reliability((), (), (), 1.0, 0.0, 0.0, 0.0)
     fold = nothing.astype(np.int64)
-    return Trial(candidate, Settings({}), 0, by_fold, nothing, nothing, fold, unknown, unknown)
+    return Trial(
+        candidate, Hyperparameters({}), 0, by_fold, nothing, nothing, fold, unknown, unknown
+    )
 
 
 def test_mean_error_and_interval_by_hand() -> None:
@@ -172,7 +174,7 @@ def toy(size: int, seed: int = 1) -> tuple[Loans, Numbers]:
 class Fit:
     """A fitted toy candidate: noise hides the risk, and the scale is wrong."""
 
-    settings: Settings
+    settings: Hyperparameters
     fitted_on: Loans
     judged: list[tuple[frozenset[float], frozenset[float]]]
 
@@ -201,7 +203,7 @@ def toys(monkeypatch: pytest.MonkeyPatch) -> Toys:
     asked = Toys([], [])
 
     def candidate(name: str) -> Callable[..., Fit]:
-        def fit(loans: Loans, late: Numbers, settings: Settings, progress: object) -> Fit:
+        def fit(loans: Loans, late: Numbers, settings: Hyperparameters, progress: object) -> Fit:
             assert len(late) == loans.size
             asked.sizes.append((name, settings["noise"], loans.size))
             return Fit(settings, loans, asked.judged)
@@ -212,16 +214,16 @@ def toys(monkeypatch: pytest.MonkeyPatch) -> Toys:
     return asked
 
 
-def grid(*noise: float) -> list[Settings]:
-    return [Settings({"noise": each}) for each in noise]
+def grid(*noise: float) -> list[Hyperparameters]:
+    return [Hyperparameters({"noise": each}) for each in noise]
 
 
-def run(size: int, grids: Mapping[str, Sequence[Settings]]) -> Found:
+def run(size: int, grids: Mapping[str, Sequence[Hyperparameters]]) -> SearchResult:
     return search(*toy(size), grids, THRESHOLD, lambda _what, _done: None)
 
 
 def test_a_candidates_best_mean_wins_and_of_equals_the_first(toys: Toys) -> None:
-    same = [*grid(1.0), Settings({"noise": 1.0}, "smote")]
+    same = [*grid(1.0), Hyperparameters({"noise": 1.0}, "smote")]
     found = run(600, {"a": grid(2.0, 0.5, 1.0), "b": same})
     assert [each.candidate for each in found.best] == ["a", "b"]
     assert [each.settings["noise"] for each in found.best] == [0.5, 1.0]
@@ -270,12 +272,12 @@ def test_figures_are_of_margins_calibrated_without_the_loans_own_fold(toys: Toys
 def test_a_trial_can_be_judged_at_another_threshold(toys: Toys) -> None:
     loans, late = toy(600)
     (only,) = search(loans, late, {"a": grid(0.5)}, THRESHOLD, lambda *_: None).best
-    same = only.judged_at(THRESHOLD, late)
+    same = only.at_threshold(THRESHOLD, late)
     assert same.by_fold == only.by_fold
-    none = only.judged_at(50.0, late)
+    none = only.at_threshold(50.0, late)
     assert (none.mean("flagged"), none.mean("recall")) == (0.0, 0.0)
     assert none.mean("auc") == only.mean("auc")
-    every = only.judged_at(-50.0, late)
+    every = only.at_threshold(-50.0, late)
     assert (every.mean("flagged"), every.mean("recall")) == (1.0, 1.0)
 
 
@@ -344,8 +346,11 @@ def test_the_same_table_gives_the_same_result_again(monkeypatch: pytest.MonkeyPa
     loans = Loans.of(definition, [tuple(row[name] for name in definition.names) for row in rows])
     late = (np.arange(1500) % 12 == 0).astype(np.float64)
     grids = {
-        "logistic": [Settings({"C": 0.1}, "smote"), Settings({"C": 1.0}, "class-weight")],
-        "boosted": [Settings({"depth": 2, "eta": 0.1, "min_child_weight": 1}, "smote")],
+        "logistic": [
+            Hyperparameters({"C": 0.1}, "smote"),
+            Hyperparameters({"C": 1.0}, "class-weight"),
+        ],
+        "boosted": [Hyperparameters({"depth": 2, "eta": 0.1, "min_child_weight": 1}, "smote")],
     }
     first, again = (search(loans, late, grids, THRESHOLD, lambda *_: None) for _ in range(2))
     assert first.why == again.why

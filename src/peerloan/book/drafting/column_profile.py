@@ -29,7 +29,7 @@ DRESSED_NUMBER = re.compile(r"\s*+[+-]?[$€£]?\s*+\d[\d.,'\u2019 ]*+\s*+[$€�
 
 
 @dataclass
-class Profile:
+class ColumnProfile:
     """One column: how many of its cells are missing, are numbers or match a form of text.
 
     `missing` counts empty cells and the spellings of a missing number, `empty` only empty cells.
@@ -144,9 +144,9 @@ class Profile:
                 return
 
 
-def profile_book(book: Book, progress: Progress | None = None) -> dict[str, Profile]:
+def profile_book(book: Book, progress: Progress | None = None) -> dict[str, ColumnProfile]:
     """Profile every column of a book; raises BookError for a file that can't be read."""
-    profiles = {name: Profile(name) for name in book.columns}
+    profiles = {name: ColumnProfile(name) for name in book.columns}
     for part in book.parts(progress):
         for name, profile in profiles.items():
             profile.broken += len(part.problems)

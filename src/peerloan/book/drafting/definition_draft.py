@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from peerloan.book.drafting.column_profile import Profile, profile_book
+from peerloan.book.drafting.column_profile import ColumnProfile, profile_book
 from peerloan.book.drafting.label_draft import draft_label
 from peerloan.book.drafting.level_order import find_order
 from peerloan.book.drafting.toml_text import array, comment, doubt, literal, quote
@@ -102,7 +102,7 @@ def draft_definition(
     return "\n\n".join("\n".join(group) for group in groups) + "\n"
 
 
-def _role(profile: Profile, taken: dict[str, str]) -> str | None:
+def _role(profile: ColumnProfile, taken: dict[str, str]) -> str | None:
     """The role that a column seems to have; raises _LeftOutError if another column has it."""
     if text_fault(profile.name) or (profile.name != "loan_id" and reserved_fault(profile.name)):
         return None
@@ -117,7 +117,7 @@ def _role(profile: Profile, taken: dict[str, str]) -> str | None:
     return role
 
 
-def _is_id(profile: Profile) -> bool:
+def _is_id(profile: ColumnProfile) -> bool:
     """Whether a column holds the loans' ids; raises _LeftOutError for ids of something else."""
     words = _words(profile.name)
     if words and (words[-1] in _ID_WORDS or words[0] == "id"):
@@ -132,7 +132,7 @@ def _is_id(profile: Profile) -> bool:
     return not prose and profile.forms.total() < _MOSTLY * profile.texts
 
 
-def _is_date(profile: Profile) -> bool:
+def _is_date(profile: ColumnProfile) -> bool:
     if not profile.texts or profile.numbers or profile.forms["date"] < profile.texts:
         return False
     try:
@@ -143,7 +143,7 @@ def _is_date(profile: Profile) -> bool:
     return True
 
 
-def _field(profile: Profile) -> Iterator[str]:
+def _field(profile: ColumnProfile) -> Iterator[str]:
     """The lines of a field after its name; raises _LeftOutError."""
     present = profile.rows - profile.missing
     if fault := text_fault(profile.name):
@@ -176,7 +176,7 @@ def _field(profile: Profile) -> Iterator[str]:
     return _category(profile)
 
 
-def _number(profile: Profile) -> Iterator[str]:
+def _number(profile: ColumnProfile) -> Iterator[str]:
     yield f"kind = {quote('whole' if profile.whole else 'number')}"
     yield f"label = {quote(_label_of(profile.name))}"
     if thousands := profile.thousands.doubt(profile.highest, None, False):
@@ -214,7 +214,7 @@ def _number(profile: Profile) -> Iterator[str]:
     yield f"default = {literal(float(round(median)) if profile.whole else float(f'{median:.6g}'))}"
 
 
-def _category(profile: Profile) -> Iterator[str]:
+def _category(profile: ColumnProfile) -> Iterator[str]:
     if profile.uncounted or len(profile.levels) > _MOST_LEVELS:
         example = show_value(profile.example)
         raise _LeftOutError(f"it holds more than {_MOST_LEVELS} different texts, such as {example}")
@@ -246,7 +246,7 @@ def _category(profile: Profile) -> Iterator[str]:
     yield f"default = {quote(levels[0])}"
 
 
-def _missing_doubt(profile: Profile, levels: list[str], ordered: bool) -> str:
+def _missing_doubt(profile: ColumnProfile, levels: list[str], ordered: bool) -> str:
     """The doubt about levels that other programs use for a missing value."""
     shown = ", ".join(
         f"{show_value(level)} in {plural(profile.levels[level], 'row')}" for level in levels

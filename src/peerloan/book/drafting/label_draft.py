@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from peerloan.book.drafting.column_profile import Profile
+from peerloan.book.drafting.column_profile import ColumnProfile
 from peerloan.book.drafting.label_names import LabelValue, late_value
 from peerloan.book.drafting.toml_text import comment, doubt, literal, quote
 from peerloan.book.parts import BookError
 from peerloan.book.reader import Book, show_column
 from peerloan.formatting import plural, show_value
-from peerloan.loan.labels import stands_for
+from peerloan.loan.labels import equals_label
 from peerloan.loan.text import parse_number, stands_for_missing
 
 
-def draft_label(book: Book, profile: Profile, late: str | None) -> tuple[list[str], list[str]]:
+def draft_label(
+    book: Book, profile: ColumnProfile, late: str | None
+) -> tuple[list[str], list[str]]:
     """Draft the label: returns doubts and TOML lines.
 
     `late` is the value that means late; None to guess it. Raises BookError if the label does not
@@ -49,18 +51,18 @@ def draft_label(book: Book, profile: Profile, late: str | None) -> tuple[list[st
 
 
 def _named_value(
-    book: Book, profile: Profile, values: dict[LabelValue, int], late: str
+    book: Book, profile: ColumnProfile, values: dict[LabelValue, int], late: str
 ) -> LabelValue:
     """The label's value that `--late` names; raises BookError."""
     for value in values:
-        if stands_for(late, value):
+        if equals_label(late, value):
             return value
     where = f"{book.name}: column {show_column(profile.name)}"
     shown = " or ".join(map(literal, values))
     raise BookError(f"{where}: expected late to be {shown}, got {show_value(late)}")
 
 
-def _label_values(book: Book, profile: Profile) -> dict[LabelValue, int]:
+def _label_values(book: Book, profile: ColumnProfile) -> dict[LabelValue, int]:
     """The label's two values in their TOML types, with their counts.
 
     Raises BookError if there are not exactly two.

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from peerloan.book.parts import BookError, Part, expect_columns, rows_of_part, shown
+from peerloan.book.parts import BookError, Part, check_column_count, rows_of_part, show_path
 
 FILE_MAGIC = b"ARROW1"
 # The first bytes of each message of a stream.
@@ -31,7 +31,7 @@ class ArrowFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         with self._open() as (_, reader):
-            expect_columns(len(reader.schema), shown(path))
+            check_column_count(len(reader.schema), show_path(path))
             self.schema: pa.Schema = reader.schema.remove_metadata()
             _ = self.schema.names  # decode the names here, where errors of UTF-8 are caught
             self.has_rows = any(batch.num_rows for batch in reader)
@@ -88,14 +88,14 @@ class ArrowFile:
             end += length + 4 + len(FILE_MAGIC)
         if end != size:
             raise BookError(
-                f"{shown(self.path)}: expected one Arrow table, got {size - end:,} bytes more "
+                f"{show_path(self.path)}: expected one Arrow table, got {size - end:,} bytes more "
                 "behind its end: were several put into one file?"
             )
 
     def _broken(self, reason: str) -> BookError:
         return BookError(
-            f"{shown(self.path)}: expected a whole Arrow file or stream, got a damaged one or one "
-            f"that is cut off: {reason}"
+            f"{show_path(self.path)}: expected a whole Arrow file or stream, got a damaged one or "
+            f"one that is cut off: {reason}"
         )
 
 

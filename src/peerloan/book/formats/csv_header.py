@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from peerloan.book.formats.encodings import convert, is_utf8, not_utf8, show_bytes
 from peerloan.book.formats.foreign_files import EXPECTED, expect_text
-from peerloan.book.parts import BookError, EmptyFileError, expect_columns
+from peerloan.book.parts import BookError, EmptyFileError, check_column_count
 from peerloan.formatting import show_value
 
 HEADER_LIMIT = 1 << 20
@@ -53,9 +53,9 @@ def read_header(head: bytes, where: str) -> Header:
         notes.append("the first line, sep=, names the separator and was skipped")
         start = separator.end()
     names, end, line = _names(head, start, where)
-    expect_columns(len(names), where)
+    check_column_count(len(names), where)
     names = _as_wide(names, head[end : end + _ROWS_BYTES])
-    expect_columns(len(names), where)
+    check_column_count(len(names), where)
     if fault := not_utf8(head[end:], len(head) < HEADER_LIMIT):
         notes.append(
             f"{fault.words(names)}; a field refuses it, other columns keep it as it is; "

@@ -21,9 +21,9 @@ import pyarrow.csv
 
 from peerloan.book.formats.csv_header import HEADER_LIMIT, read_header, read_lines
 from peerloan.book.formats.csv_tail import find_tail
-from peerloan.book.formats.signals import noticed_signals
+from peerloan.book.formats.signals import watch_signals
 from peerloan.book.formats.text_stream import open_stream
-from peerloan.book.parts import PART_ROWS, BookError, Part, is_no_table, shown
+from peerloan.book.parts import PART_ROWS, BookError, Part, is_mostly_broken, show_path
 from peerloan.loan import Problem
 
 # Bytes that the parser reads at once; also the longest row that it can read.
@@ -44,7 +44,7 @@ class CsvFile:
         self.path = path
         with open_stream(self.path) as (stream, raw):
             head = stream.read(HEADER_LIMIT)
-            header = read_header(head, shown(path))
+            header = read_header(head, show_path(path))
             self._names, self._start = header.names, header.start
             size = path.stat().st_size if stream is raw else None
             tail = find_tail(stream, size, self._start)
@@ -163,7 +163,7 @@ class CsvFile:
         if rejected.last < number or not rejected.end():
             row = max(number - 1, rejected.last)
             raise BookError(
-                f"{shown(self.path)}: expected a closing quotation mark, got none: "
+                f"{show_path(self.path)}: expected a closing quotation mark, got none: "
                 f"a quoted value in row {row} runs to the end of the file"
             )
         while rejected.waiting:
@@ -176,9 +176,9 @@ class CsvFile:
         if rejected.stopped:
             return KeyboardInterrupt()
         if rejected.refusal:
-            return BookError(f"{shown(self.path)}: {rejected.refusal}")
+            return BookError(f"{show_path(self.path)}: {rejected.refusal}")
         return BookError(
-            f"{shown(self.path)}: expected rows of at most {_BLOCK >> 20} MB, got a longer one "
+            f"{show_path(self.path)}: expected rows of at most {_BLOCK >> 20} MB, got a longer one "
             f"after row {last}: a quotation mark may not be closed"
         )
 
@@ -282,7 +282,7 @@ class _Rejected:
         if self._count % _CALLS == 0 and self.came_signal():
             self.stopped = True
             return "error"
-        if not is_no_table(self._count, row.number):
+        if not is_mostly_broken(self._count, row.number):
             return "skip"
         self.refusal = (
             f"expected rows of {_cells(self._width)}, as the header has, got another number in "
@@ -340,7 +340,7 @@ def _batches(
     try:
         while True:
             # Only while parsing: the consumer of the batches may handle signals itself.
-            with noticed_signals() as rejected.came_signal:
+            with watch_signals() as rejected.came_signal:
                 reader = open_reader() if reader is None else reader
                 batch = next(reader, None)
             if batch is None:

@@ -15,7 +15,14 @@ import pyarrow as pa
 from peerloan.book.formats.foreign_files import expect_text
 from peerloan.book.formats.json_columns import Kinds, kinds_of, make_column, type_of
 from peerloan.book.formats.text_stream import open_stream
-from peerloan.book.parts import MOST_COLUMNS, BookError, EmptyFileError, Part, is_no_table, shown
+from peerloan.book.parts import (
+    MOST_COLUMNS,
+    BookError,
+    EmptyFileError,
+    Part,
+    is_mostly_broken,
+    show_path,
+)
 from peerloan.errors import PeerLoanError
 from peerloan.loan import Problem
 
@@ -61,7 +68,7 @@ class JsonLinesFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         with open_stream(path) as (stream, _):
-            expect_text(stream.read(_HEAD), shown(path))
+            expect_text(stream.read(_HEAD), show_path(path))
         kinds: dict[str, Kinds] = {}
         wrong: list[tuple[int, str]] = []
         self.has_rows = False
@@ -70,12 +77,12 @@ class JsonLinesFile:
             wrong = wrong or chunk.wrong
             self._add_kinds(kinds, chunk.rows)
         if not self.has_rows:
-            raise EmptyFileError(f"{shown(path)}: expected a table of loans, got an empty file")
+            raise EmptyFileError(f"{show_path(path)}: expected a table of loans, got an empty file")
         if not kinds:
             number, reason = wrong[0] if wrong else (1, "an object without a key")
             raise BookError(
-                f"{shown(path)}: row {number}: expected {_EXPECTED}, got {reason}; no other row is "
-                "right either"
+                f"{show_path(path)}: row {number}: expected {_EXPECTED}, got {reason}; no other "
+                "row is right either"
             )
         self._types = {key: type_of(key_kinds) for key, key_kinds in kinds.items()}
         self._mixed = [
@@ -105,7 +112,7 @@ class JsonLinesFile:
                     for key, kind in self._types.items()
                 ]
             except pa.ArrowException:
-                raise BookError(f"{shown(self.path)}: was changed while it was read") from None
+                raise BookError(f"{show_path(self.path)}: was changed while it was read") from None
             yield Part(
                 pa.RecordBatch.from_arrays(columns, schema=self.schema),
                 np.array(numbers, dtype=np.int64) + (first - 1),
@@ -122,8 +129,8 @@ class JsonLinesFile:
             kinds.setdefault(key, set()).update(kinds_of(values))
         if len(kinds) > MOST_COLUMNS:
             raise BookError(
-                f"{shown(self.path)}: expected at most {MOST_COLUMNS:,} different keys, got more: "
-                "a key is a column's name, not a value"
+                f"{show_path(self.path)}: expected at most {MOST_COLUMNS:,} different keys, got "
+                "more: a key is a column's name, not a value"
             )
 
     def _chunks(self, most_rows: int) -> Iterator[_Chunk]:
@@ -135,8 +142,8 @@ class JsonLinesFile:
             while line := stream.readline(_LONGEST + 1):
                 if len(line) > _LONGEST:
                     raise BookError(
-                        f"{shown(self.path)}: expected rows of at most {_LONGEST >> 20} MB, got a "
-                        f"longer one after row {number}"
+                        f"{show_path(self.path)}: expected rows of at most {_LONGEST >> 20} MB, "
+                        f"got a longer one after row {number}"
                     )
                 if not number:
                     line = line.removeprefix(_BOM)
@@ -150,9 +157,9 @@ class JsonLinesFile:
                 except WrongLineError as error:
                     wrong.append((number, str(error)))
                     broken += 1
-                    if is_no_table(broken, number):
+                    if is_mostly_broken(broken, number):
                         raise BookError(
-                            f"{shown(self.path)}: expected {_EXPECTED} a line, got none in "
+                            f"{show_path(self.path)}: expected {_EXPECTED} a line, got none in "
                             f"{broken:,} of the first {number:,} rows, such as {error} in row "
                             f"{number}"
                         ) from None

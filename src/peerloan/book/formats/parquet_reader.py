@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
 
-from peerloan.book.parts import BookError, Part, expect_columns, rows_of_part, shown
+from peerloan.book.parts import BookError, Part, check_column_count, rows_of_part, show_path
 
 MAGIC = b"PAR1"
 _BLOCK = 1 << 20
@@ -26,7 +26,7 @@ class ParquetFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         with self._open() as file:
-            expect_columns(file.metadata.num_columns, shown(path))
+            check_column_count(file.metadata.num_columns, show_path(path))
             self.schema: pa.Schema = file.schema_arrow.remove_metadata()
             self._rows: int = file.metadata.num_rows
             _ = self.schema.names  # decode the names here, where errors of UTF-8 are caught
@@ -64,14 +64,14 @@ class ParquetFile:
             while left > 0 and (block := file.read(min(left, _BLOCK))):
                 if 2 * MAGIC in previous + block:
                     raise BookError(
-                        f"{shown(self.path)}: expected one Parquet file, got several put into one: "
-                        "give each as a file of its own, in a folder"
+                        f"{show_path(self.path)}: expected one Parquet file, got several put into "
+                        "one: give each as a file of its own, in a folder"
                     )
                 left, previous = left - len(block), block[-2 * len(MAGIC) + 1 :]
 
     @contextmanager
     def _open(self) -> Iterator[pyarrow.parquet.ParquetFile]:
-        where = shown(self.path)
+        where = show_path(self.path)
         try:
             # Without pre-buffering, a row group larger than memory can be read.
             with pyarrow.parquet.ParquetFile(self.path, pre_buffer=False) as file:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-from peerloan.book.parts import BookError, shown
+from peerloan.book.parts import BookError, show_path
 
 _GZIP = b"\x1f\x8b"
 
@@ -20,7 +20,7 @@ def open_stream(path: Path) -> Iterator[tuple[IO[bytes], IO[bytes]]]:
 
     Errors while reading become BookError.
     """
-    where = shown(path)
+    where = show_path(path)
     try:
         with path.open("rb") as raw:
             is_gzip = raw.read(2) == _GZIP

@@ -14,7 +14,7 @@ from peerloan.book.parts import Progress
 from peerloan.book.quality.doubts import BookDoubts, DoubtCollector, UsualRanges
 from peerloan.book.quality.row_ranges import show_ranges, spans_of
 from peerloan.book.reader import Book
-from peerloan.book.validation import Batch, check_columns, read_loans
+from peerloan.book.validation import CheckedPart, check_columns, read_loans
 from peerloan.formatting import percent_of, plural
 from peerloan.loan import Definition, Problem
 from peerloan.stats.arrays import Codes
@@ -26,7 +26,7 @@ MOST_RANGES = 1_000_000
 
 
 @dataclass(frozen=True)
-class Group:
+class ProblemGroup:
     """The problems of one field with the same expectation.
 
     `examples` holds the first 20. `ranges` holds their rows as (first, last), at most about a
@@ -41,7 +41,7 @@ class Group:
 
 
 @dataclass(frozen=True)
-class Report:
+class BookReport:
     """The result of checking a book.
 
     `missing` counts missing values by field. `outcomes` counts the loans with a known outcome,
@@ -55,7 +55,7 @@ class Report:
     late: int | None
     outcomes: int | None
     missing: dict[str, int]
-    groups: list[Group]
+    groups: list[ProblemGroup]
     notes: list[str]
     doubted: BookDoubts
 
@@ -131,7 +131,7 @@ def check_book(
     progress: Progress | None = None,
     label: bool | None = None,
     usual: UsualRanges | None = None,
-) -> Report:
+) -> BookReport:
     """Check every row of a book; raises BookError if its columns or files can't be used.
 
     `label`: whether to check the label's column; by default if the book has it. An empty label is
@@ -160,7 +160,7 @@ def check_book(
     # Broken rows first, then the fields in the definition's order.
     order = ["(row)", *definition.names, definition.label.column, definition.roles.id]
     ordered = sorted(groups.values(), key=lambda group: order.index(group.field))
-    return Report(
+    return BookReport(
         book=book.name,
         model=definition.model,
         rows=rows,
@@ -174,7 +174,7 @@ def check_book(
     )
 
 
-def _add_problems(groups: dict[tuple[str, str], _Group], batch: Batch) -> None:
+def _add_problems(groups: dict[tuple[str, str], _Group], batch: CheckedPart) -> None:
     def group_of(field: str, expected: str) -> _Group:
         return groups.setdefault((field, expected), _Group(field, expected))
 
@@ -207,10 +207,10 @@ class _Group:
             self._spans.append(spans_of(np.stack([rows, rows], axis=1)))
             self._ranges += len(self._spans[-1])
 
-    def finished(self) -> Group:
+    def finished(self) -> ProblemGroup:
         spans = spans_of(np.concatenate(self._spans))
         ranges = [(first, last) for first, last in spans.tolist()]
-        return Group(self.field, self._expected, self._count, self._examples, ranges)
+        return ProblemGroup(self.field, self._expected, self._count, self._examples, ranges)
 
 
 def _ranges_after(ranges: list[tuple[int, int]], row: int) -> list[tuple[int, int]]:

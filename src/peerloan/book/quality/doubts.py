@@ -14,12 +14,12 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from peerloan.book.equal_rows import EqualRows
+from peerloan.book.equal_rows import DuplicateRows
 from peerloan.book.parts import BookError
 from peerloan.book.quality.missing_codes import Extremes, MissingCodes
 from peerloan.book.quality.row_ranges import ranges_of, show_ranges
 from peerloan.book.quality.thousands_separators import Thousands
-from peerloan.book.validation import Batch
+from peerloan.book.validation import CheckedPart
 from peerloan.formatting import format_number, percent_of, plural, show_value
 from peerloan.loan import MAX_RUN_COMPARISONS, Definition, Field, Label, Suggestions
 from peerloan.loan.decoding import unusual_rows
@@ -56,7 +56,7 @@ class Doubt(NamedTuple):
 class Collector(Protocol):
     """Collects doubts about a book, part by part."""
 
-    def add(self, batch: Batch) -> None:
+    def add(self, batch: CheckedPart) -> None:
         """Add the next part."""
         ...
 
@@ -143,7 +143,7 @@ class DoubtCollector:
             ),
         ]
 
-    def add(self, batch: Batch) -> None:
+    def add(self, batch: CheckedPart) -> None:
         """Add the next part."""
         self._rows += batch.part.size
         self._unusual += int(np.count_nonzero(unusual_rows(batch.loans)))
@@ -163,7 +163,7 @@ class _Labels:
         self._label = label
         self._late = self._known = 0
 
-    def add(self, batch: Batch) -> None:
+    def add(self, batch: CheckedPart) -> None:
         if batch.every_label is not None:
             self._late += int(np.count_nonzero(batch.every_label == 1))
             self._known += int(np.count_nonzero(batch.every_label >= 0))
@@ -184,10 +184,10 @@ class _EqualRows:
     """Doubts duplicate rows, among the first 20 million."""
 
     def __init__(self) -> None:
-        self._rows = EqualRows()
+        self._rows = DuplicateRows()
         self._count = 0
 
-    def add(self, batch: Batch) -> None:
+    def add(self, batch: CheckedPart) -> None:
         if self._count < MOST_COMPARED:
             self._rows.add(batch.loans, None if batch.labels is None else batch.labels == 1)
         self._count += batch.loans.size
@@ -212,7 +212,7 @@ class _Numbers:
         self._thousands = Thousands()
         self._lowest, self._highest = np.inf, -np.inf
 
-    def add(self, batch: Batch) -> None:
+    def add(self, batch: CheckedPart) -> None:
         name = self._field.name
         column = batch.every_loan.numbers(name)
         self._missing += batch.missing[name]
@@ -295,8 +295,8 @@ class _Numbers:
                 shown = f"{side} {self._field.show(bound)}"
                 yield Doubt(
                     f"{self._field.name}: {percent_of(rows, self._count)} of the values are "
-                    f"{shown} ({plural(rows, 'row')}), where at most 5 % of those trained on are; is "
-                    "it in another unit?",
+                    f"{shown} ({plural(rows, 'row')}), where at most 5 % of those trained on are; "
+                    "is it in another unit?",
                     rows,
                 )
 
@@ -329,7 +329,7 @@ class _Texts:
         self._uncounted = 0
         self._suggestions = Suggestions(MAX_RUN_COMPARISONS)
 
-    def add(self, batch: Batch) -> None:
+    def add(self, batch: CheckedPart) -> None:
         name = self._field.name
         column = batch.every_loan.texts(name)
         self._missing += batch.missing[name]
@@ -387,7 +387,7 @@ class _Ids:
         self._hashes: list[npt.NDArray[np.int64]] = []
         self._rows: list[Codes] = []
 
-    def add(self, batch: Batch) -> None:
+    def add(self, batch: CheckedPart) -> None:
         if (ids := batch.every_id) is None:
             return
         hashes = np.array([hash(level) for level in ids.levels] or [0], dtype=np.int64)

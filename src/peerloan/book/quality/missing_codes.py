@@ -34,7 +34,7 @@ _LOOKED_AT = 2_000
 _CODE = re.compile(r"0|-?9+[6-9]|-?([1-9])\1{2,}|365243|-[1-9]")
 
 
-class Repeated(NamedTuple):
+class RepeatedValue(NamedTuple):
     """A value and how many rows have it."""
 
     value: float
@@ -44,7 +44,7 @@ class Repeated(NamedTuple):
 class MissingCodes(NamedTuple):
     """The codes of a column, lowest first, and the range of the other values."""
 
-    codes: list[Repeated]
+    codes: list[RepeatedValue]
     lowest: float
     highest: float
 
@@ -54,8 +54,8 @@ class Extremes:
 
     def __init__(self) -> None:
         self._count = 0
-        self._low: list[Repeated] = []
-        self._high: list[Repeated] = []
+        self._low: list[RepeatedValue] = []
+        self._high: list[RepeatedValue] = []
         self._distinct_values: set[float] = set()
 
     def add(self, values: Numbers) -> None:
@@ -77,7 +77,7 @@ class Extremes:
         for _ in range(2):
             low = self._count_codes(self._low, self._highest(high))
             high = self._count_codes(self._high, -self._lowest(low))
-        codes = self._low[:low] + [Repeated(-v, n) for v, n in reversed(self._high[:high])]
+        codes = self._low[:low] + [RepeatedValue(-v, n) for v, n in reversed(self._high[:high])]
         other_values = len(self._distinct_values.difference(v for v, _ in codes))
         lowest, highest = self._lowest(low), self._highest(high)
         if not codes or (
@@ -93,7 +93,7 @@ class Extremes:
     def _highest(self, codes: int) -> float:
         return -self._high[min(codes, len(self._high) - 1)].value
 
-    def _count_codes(self, end: list[Repeated], other_end: float) -> int:
+    def _count_codes(self, end: list[RepeatedValue], other_end: float) -> int:
         """Count the codes at one end; `other_end` is the farthest of the other values.
 
         Values of the high end are negated, so that codes are the lowest there too.
@@ -116,7 +116,9 @@ class Extremes:
         return 0
 
 
-def _are_evident_codes(codes: list[Repeated], lowest: float, highest: float, others: int) -> bool:
+def _are_evident_codes(
+    codes: list[RepeatedValue], lowest: float, highest: float, others: int
+) -> bool:
     """Whether these are codes even though there are few other values: all far away, all typical."""
     distances = (max(lowest - value, value - highest) for value, _ in codes)
     return (
@@ -130,23 +132,23 @@ def _looks_like_code(value: float) -> bool:
     return value.is_integer() and _CODE.fullmatch(str(int(value))) is not None
 
 
-def _lowest(values: Numbers) -> list[Repeated]:
+def _lowest(values: Numbers) -> list[RepeatedValue]:
     """The four lowest distinct values with their counts."""
-    lowest: list[Repeated] = []
+    lowest: list[RepeatedValue] = []
     rest = values
     while len(lowest) <= _MOST and len(rest):
         value = rest.min()
         above = rest[rest > value]
-        lowest.append(Repeated(float(value), len(rest) - len(above)))
+        lowest.append(RepeatedValue(float(value), len(rest) - len(above)))
         rest = above
     return lowest
 
 
-def _merge_lowest(first: list[Repeated], second: list[Repeated]) -> list[Repeated]:
+def _merge_lowest(first: list[RepeatedValue], second: list[RepeatedValue]) -> list[RepeatedValue]:
     """Merge the lowest values of two parts into the four lowest of both."""
     if not first:
         return second
     counts: dict[float, int] = {}
     for value, rows in (*first, *second):
         counts[value] = counts.get(value, 0) + rows
-    return [Repeated(value, counts[value]) for value in sorted(counts)[: _MOST + 1]]
+    return [RepeatedValue(value, counts[value]) for value in sorted(counts)[: _MOST + 1]]

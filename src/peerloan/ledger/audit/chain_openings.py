@@ -10,7 +10,7 @@ from sqlalchemy import Connection, text
 
 from peerloan.formatting import plural
 from peerloan.ledger.audit.chain_walk import NamedHead, Sealed, Walk
-from peerloan.ledger.audit.findings import Finding, Findings
+from peerloan.ledger.audit.findings import AuditFinding, Findings
 from peerloan.ledger.chain_heads import Edited, Head, Heads, NewestChain
 from peerloan.ledger.seal import Seal
 from peerloan.ledger.seal_ownership import OPENINGS, opening_heads, opening_mac
@@ -178,7 +178,7 @@ class Chains:
         yield from ((number, number) for number in sorted(named) if not 1 <= number <= end)
 
     def _find(self, kind: str, what: str, chain: int | None = None) -> None:
-        self._findings.add(Finding(kind, what, chain))
+        self._findings.add(AuditFinding(kind, what, chain))
 
 
 def _is_new(head: Head) -> bool:

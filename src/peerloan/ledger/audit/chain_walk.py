@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from peerloan import uuid7
-from peerloan.ledger.audit.findings import Finding, Findings
+from peerloan.ledger.audit.findings import AuditFinding, Findings
 from peerloan.ledger.seal import record_mac, record_name
 
 
@@ -233,11 +233,11 @@ class Walk:
     def _find_at(self, step: Step, kind: str, what: str, to: Findings) -> None:
         record_id = uuid7.text(step.id)
         sentence = f"chain {self.chain}, record {step.seq} ({record_id}): {what}"
-        to.add(Finding(kind, sentence, self.chain, step.seq, step.seq, record_id))
+        to.add(AuditFinding(kind, sentence, self.chain, step.seq, step.seq, record_id))
 
     def _find(self, kind: str, what: str, first: int, last: int) -> None:
         sentence = f"chain {self.chain}, {what}"
-        self._findings.add(Finding(kind, sentence, self.chain, first, last))
+        self._findings.add(AuditFinding(kind, sentence, self.chain, first, last))
 
 
 def _records(first: int, last: int) -> str:

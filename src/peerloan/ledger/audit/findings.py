@@ -26,7 +26,7 @@ KINDS = (
 SHOWN = 20
 
 
-class Finding(msgspec.Struct, frozen=True, omit_defaults=True):
+class AuditFinding(msgspec.Struct, frozen=True, omit_defaults=True):
     """Something that is not as its writer left it: its kind (of KINDS), a sentence, and where."""
 
     kind: str
@@ -42,9 +42,9 @@ class Findings:
 
     def __init__(self) -> None:
         self.totals: Counter[str] = Counter()
-        self._shown: dict[str, list[Finding]] = {kind: [] for kind in KINDS}
+        self._shown: dict[str, list[AuditFinding]] = {kind: [] for kind in KINDS}
 
-    def add(self, finding: Finding) -> None:
+    def add(self, finding: AuditFinding) -> None:
         """Count a finding, and keep it if it is one of the first of its kind."""
         self.totals[finding.kind] += 1
         shown = self._shown[finding.kind]
@@ -57,10 +57,10 @@ class Findings:
         for kind, shown in self._shown.items():
             shown += others._shown[kind][: SHOWN - len(shown)]
 
-    def shown(self) -> list[Finding]:
+    def shown(self) -> list[AuditFinding]:
         """Return the first findings of each kind, sorted by place."""
         return [finding for shown in self._shown.values() for finding in sorted(shown, key=_place)]
 
 
-def _place(finding: Finding) -> tuple[int, int]:
+def _place(finding: AuditFinding) -> tuple[int, int]:
     return finding.chain or 0, finding.first_seq or 0

@@ -19,8 +19,8 @@ from sqlalchemy import func, select
 from peerloan import uuid7
 from peerloan.database.engine import Database
 from peerloan.database.tables import challenges, decisions, versions
-from peerloan.ledger.queries import of_time
-from peerloan.ledger.records import Kept, Version, warnings_json
+from peerloan.ledger.queries import in_time_range
+from peerloan.ledger.records import StoredDecision, Version, warnings_json
 from peerloan.ledger.stored_inputs import InputReader, InputUnreadable
 from peerloan.ledger.write.reason_json import ReasonTexts
 from peerloan.loan import Checked, Loans, LoanWarning
@@ -63,7 +63,7 @@ class Unreadable(NamedTuple):
 
 
 @dataclass
-class Report:
+class ReplayReport:
     """The result of a replay.
 
     `near` decisions differ by at most 1e-6 in the probability, which is allowed for ONNX versions
@@ -92,11 +92,11 @@ class Replay:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._replayers: dict[Version, _Replayer | None] = {}
-        self.report = Report()
+        self.report = ReplayReport()
 
-    def add(self, batch: Sequence[Kept]) -> None:
+    def add(self, batch: Sequence[StoredDecision]) -> None:
         """Replay a batch of decisions."""
-        by_version: dict[Version, list[Kept]] = {}
+        by_version: dict[Version, list[StoredDecision]] = {}
         for each in batch:
             by_version.setdefault(each.version, []).append(each)
         self.report.decisions += len(batch)
@@ -134,9 +134,9 @@ class _Replayer:
         self._texts = ReasonTexts(bundle)
         self._usual = bundle.warnings
 
-    def replay(self, batch: Sequence[Kept], report: Report) -> None:
+    def replay(self, batch: Sequence[StoredDecision], report: ReplayReport) -> None:
         """Compute decisions of this version again, and add the comparison to the report."""
-        readable: list[Kept] = []
+        readable: list[StoredDecision] = []
         loans: list[Checked] = []
         for each in batch:
             try:
@@ -161,7 +161,7 @@ class _Replayer:
                 found = min(found, before, key=lambda other: _differences(kept, other))
             _add_differences(report, each, kept, found)
 
-    def _decide_as_before(self, decision: Kept, loan: Checked) -> Replayed | None:
+    def _decide_as_before(self, decision: StoredDecision, loan: Checked) -> Replayed | None:
         """Decide as earlier releases did, to which `true` and `True` were two values.
 
         None if that makes no difference.
@@ -175,7 +175,7 @@ class _Replayer:
         (replayed,) = self._decide([decision], [exact])
         return replayed
 
-    def _same(self, kept: Replayed, found: Replayed, report: Report) -> bool:
+    def _same(self, kept: Replayed, found: Replayed, report: ReplayReport) -> bool:
         """Return whether a decision was reproduced; if so, count it."""
         if _pack(kept) == _pack(found):
             report.identical += 1
@@ -185,7 +185,7 @@ class _Replayer:
             return False
         return True
 
-    def _decide(self, some: Sequence[Kept], loans: Sequence[Checked]) -> list[Replayed]:
+    def _decide(self, some: Sequence[StoredDecision], loans: Sequence[Checked]) -> list[Replayed]:
         """What the version decides on these loans now."""
         bundle = self._bundle
         columns = Loans.of(bundle.definition, [loan.values for loan in loans])
@@ -227,9 +227,9 @@ class _Replayer:
         ]
 
 
-def count(database: Database, since_ms: int = 0, until_ms: int | None = None) -> int:
+def count_decisions(database: Database, since_ms: int = 0, until_ms: int | None = None) -> int:
     """Count the decisions of a time, with purged ones. Raises LedgerUnavailable."""
-    rows = select(func.count()).where(of_time(decisions.c.id, since_ms, until_ms))
+    rows = select(func.count()).where(in_time_range(decisions.c.id, since_ms, until_ms))
     with database.reading() as connection:
         return int(connection.execute(rows).scalar_one())
 
@@ -296,7 +296,9 @@ def _differences(kept: Replayed, found: Replayed) -> int:
     return sum(_pack(then) != _pack(now) for then, now in zip(kept, found, strict=True))
 
 
-def _add_differences(report: Report, decision: Kept, kept: Replayed, found: Replayed) -> None:
+def _add_differences(
+    report: ReplayReport, decision: StoredDecision, kept: Replayed, found: Replayed
+) -> None:
     for name, then, now in zip(Replayed._fields, kept, found, strict=True):
         if _pack(then) == _pack(now):
             continue

@@ -16,7 +16,7 @@ from peerloan.database.snapshot import snapshot
 from peerloan.formatting import plural
 from peerloan.ledger.audit.chain_openings import Chains, Written
 from peerloan.ledger.audit.chain_walk import Sealed, Step, Walk
-from peerloan.ledger.audit.findings import SHOWN, Finding, Findings
+from peerloan.ledger.audit.findings import SHOWN, AuditFinding, Findings
 from peerloan.ledger.audit.raw_rows import raw_records, take_any_text
 from peerloan.ledger.records import COLUMNS, VALUES
 from peerloan.ledger.seal import Seal, record_mac, record_name, values_digest, version_digest
@@ -33,7 +33,7 @@ _PURGES = text("SELECT number, time_ms, before_ms, decisions, who, mac FROM purg
 _PROGRESS_RECORDS = 10_000
 
 
-class Report(NamedTuple):
+class AuditReport(NamedTuple):
     """The result of a check."""
 
     records: int
@@ -45,7 +45,7 @@ class Report(NamedTuple):
 
 def verify(
     database: Database, seal: Seal, progress: Callable[[float], None] = lambda _: None
-) -> Report:
+) -> AuditReport:
     """Check the whole ledger in one snapshot; writers may go on meanwhile.
 
     Raises LedgerError if the database or the seal can't be read.
@@ -171,7 +171,7 @@ class _Check:
                 return
         walk.hold(step)
 
-    def report(self) -> Report:
+    def report(self) -> AuditReport:
         """Return the findings, after every record was checked."""
         chains = self._chains
         for walk in (*chains.walks.values(), *self._lost.values()):
@@ -189,10 +189,10 @@ class _Check:
         elif not self._findings.totals and self._erased != self._purged:
             what = f"the purges' records count {self._purged:,}, but {self._erased:,} are erased"
             self._find("removed purge" if self._erased > self._purged else "erased values", what)
-        return Report(self._records, len(chains.walks), self._erased, self._findings)
+        return AuditReport(self._records, len(chains.walks), self._erased, self._findings)
 
     def _find(self, kind: str, what: str, **where: Any) -> None:
-        self._findings.add(Finding(kind, what, **where))
+        self._findings.add(AuditFinding(kind, what, **where))
 
 
 def _sealed(number: int, name: Any, digest: Any, threshold: Any) -> Sealed:

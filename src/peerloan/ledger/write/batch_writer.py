@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 _QUEUED = 8
 
 
-class Recorder:
+class BatchWriter:
     """Stores a batch's decisions in a chain of its own; `kept` counts those stored so far.
 
     A context manager. On an error it drops the decisions that wait, and still closes the chain.
@@ -57,7 +57,7 @@ class Recorder:
             self._thread.join()
         self._raise_failure()
 
-    def __enter__(self) -> Recorder:
+    def __enter__(self) -> BatchWriter:
         return self
 
     def __exit__(

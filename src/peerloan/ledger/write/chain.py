@@ -55,7 +55,7 @@ class Chain:
             self._backend.close()
             raise
 
-    def expect(self) -> None:
+    def begin_early(self) -> None:
         """Begin the next transaction in advance, while its decisions gather. Raises nothing.
 
         PostgreSQL takes a while to begin one. Transactions with idempotency keys begin in another
@@ -63,7 +63,7 @@ class Chain:
         """
         if self._backend is not None and not self._keyed:
             with contextlib.suppress(LedgerUnavailable, RecordRefused):
-                self._backend.expect()
+                self._backend.begin_early()
 
     def follows(self, record: Record) -> bool:
         """Return whether a record's id continues this chain, whose ids rise.
@@ -113,7 +113,7 @@ class Chain:
         if self._backend is None:
             backend = _connect(self._database)
             try:
-                backend.end(self._session)
+                backend.terminate(self._session)
                 last = backend.last(self.number, self._head_id or self._floor)
             except LedgerUnavailable:
                 backend.close()

@@ -18,7 +18,7 @@ from peerloan.database import tables
 from peerloan.database.engine import Database
 from peerloan.ledger.chain_heads import Head
 from peerloan.ledger.seal import NamedHeads, Seal
-from peerloan.ledger.seal_ownership import expect_own, newest_opening
+from peerloan.ledger.seal_ownership import newest_opening, require_own_seal
 
 log = logging.getLogger(__name__)
 # A chain without a new head for this long has no writer any more.
@@ -41,7 +41,7 @@ def open_chain(database: Database, seal: Seal) -> Opening:
     with database.writing() as connection:
         if not database.is_sqlite:
             connection.execute(text("LOCK TABLE chains IN EXCLUSIVE MODE"))
-        expect_own(connection, seal)
+        require_own_seal(connection, seal)
         opened_ms = now_ms()
         newest, named = newest_opening(connection, seal)
         # The number of a chain that vanished from the table is not reused, so that it is missed.

@@ -29,7 +29,7 @@ class Backend(Protocol):
     # The identity of this connection in the database, for `end`.
     session: tuple[Any, ...]
 
-    def end(self, session: tuple[Any, ...]) -> None:
+    def terminate(self, session: tuple[Any, ...]) -> None:
         """Make sure that a lost connection writes nothing more."""
 
     def begin(self) -> None:
@@ -53,7 +53,7 @@ class Backend(Protocol):
     def insert_alone(self, rows: Iterable[Row]) -> Row | None:
         """Insert decisions in a transaction of their own. Returns the last of them."""
 
-    def expect(self) -> None:
+    def begin_early(self) -> None:
         """Begin the transaction of the next `insert_alone` in advance."""
 
     def last(self, chain: int, from_id: bytes) -> tuple[bytes, int, bytes] | None:

@@ -27,7 +27,7 @@ from peerloan.ledger.seal import Seal
 from peerloan.ledger.write.chain import SET_BACK, Chain
 from peerloan.ledger.write.chain_opening import HEAD_MS
 from peerloan.ledger.write.entries import Entry, Result
-from peerloan.uuid7 import Ids
+from peerloan.uuid7 import IdGenerator
 
 log = logging.getLogger(__name__)
 # Longest time that a request waits for its commit.
@@ -47,9 +47,9 @@ _FORGET_SECONDS = 600.0
 # Smaller corrections of the clock are normal and not reported.
 _AHEAD_MS = 1_000
 
-Outcome = Result | LedgerError
+CommitResult = Result | LedgerError
 # Called with an entry's outcome in the writer's thread. It must be quick and raise nothing.
-Told = Callable[[Outcome], None]
+Told = Callable[[CommitResult], None]
 
 
 class Committed(NamedTuple):
@@ -76,7 +76,7 @@ class _Waiting:
         """Whether the caller was notified."""
         return not self._turns
 
-    def tell(self, outcome: Outcome) -> None:
+    def tell(self, outcome: CommitResult) -> None:
         """Notify the caller, unless that was done before."""
         try:
             self._turns.pop()
@@ -88,7 +88,7 @@ class _Waiting:
             log.exception("a request could not be notified of its commit")
 
 
-class Writer:
+class LedgerWriter:
     """Stores entries. Its threads start with the first one. Make one writer in each process."""
 
     def __init__(
@@ -98,7 +98,7 @@ class Writer:
         committed: Callable[[Committed], None] = lambda _: None,
     ) -> None:
         self._database, self._seal, self._committed = database, seal, committed
-        self._ids = Ids()
+        self._ids = IdGenerator()
         self._queue: deque[_Waiting] = deque()
         self._batch: list[_Waiting] = []
         self._turn = threading.Lock()
@@ -114,7 +114,7 @@ class Writer:
         self._looked = threading.Event()
 
     @property
-    def down(self) -> str | None:
+    def unavailable_reason(self) -> str | None:
         """Why nothing can be stored now; None if it can.
 
         After the first call the writer also checks the database while there is nothing to store.
@@ -143,7 +143,7 @@ class Writer:
             return True
         return self._thread is not None and self._thread.is_alive()
 
-    def put(self, make: Callable[[Ids], Entry], told: Told) -> None:
+    def put(self, make: Callable[[IdGenerator], Entry], told: Told) -> None:
         """Queue the entry that `make` makes, with ids that rise from one entry to the next.
 
         `told` is called once, with the result or the error. Raises LedgerUnavailable at once while
@@ -189,7 +189,7 @@ class Writer:
                 continue
             while self._queue and self._down is None:
                 if self._chain is not None:
-                    self._chain.expect()
+                    self._chain.begin_early()
                 self._gather()
                 self._at = time.monotonic()
                 if batch := self._take():
@@ -245,7 +245,7 @@ class Writer:
         """Store a batch and notify all its callers."""
         began = time.perf_counter()
         try:
-            outcomes: Sequence[Outcome] = self._kept([each.entry for each in batch])
+            outcomes: Sequence[CommitResult] = self._kept([each.entry for each in batch])
         except LedgerError as error:
             self._lose(error)
             outcomes = [error] * len(batch)
@@ -264,7 +264,7 @@ class Writer:
             waiting.tell(outcome)
 
     def _count(
-        self, batch: Sequence[_Waiting], outcomes: Sequence[Outcome], seconds: float
+        self, batch: Sequence[_Waiting], outcomes: Sequence[CommitResult], seconds: float
     ) -> None:
         decisions = sum(
             len(each.entry.records)
@@ -276,7 +276,7 @@ class Writer:
         except Exception:  # as above
             log.exception("a commit could not be counted")
 
-    def _kept(self, entries: Sequence[Entry]) -> Sequence[Outcome]:
+    def _kept(self, entries: Sequence[Entry]) -> Sequence[CommitResult]:
         chain = self._chain_for(entries)
         try:
             return chain.append(entries)

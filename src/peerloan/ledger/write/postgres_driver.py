@@ -89,7 +89,7 @@ class Postgres:
         """Take the lock that identifies this connection on the server."""
         self._connection.execute(_LOCK, lock)
 
-    def end(self, session: tuple[Any, ...]) -> None:
+    def terminate(self, session: tuple[Any, ...]) -> None:
         # The server's session goes on, and would commit, until it notices that the client is gone.
         # A shared session may serve another client by now: wait for it instead of ending it.
         *lock, shared = session
@@ -146,7 +146,7 @@ class Postgres:
                 write(row)
         return row
 
-    def expect(self) -> None:
+    def begin_early(self) -> None:
         self._begin_copy()
 
     def _begin_copy(self) -> None:
@@ -203,7 +203,7 @@ class Shared(Postgres):
         with _postgres_errors():
             self._connection.execute(self._begin)
 
-    def expect(self) -> None:
+    def begin_early(self) -> None:
         """Do nothing: an open transaction would hold a session that others may need."""
 
     def insert_alone(self, rows: Iterable[Row]) -> Row | None:

@@ -36,7 +36,7 @@ class Sqlite:
             self._connection: sqlite3.Connection = driver
         self.session = ()
 
-    def end(self, session: tuple[Any, ...]) -> None:
+    def terminate(self, session: tuple[Any, ...]) -> None:
         """Do nothing: the transaction ended with its connection, in this process."""
 
     def begin(self) -> None:
@@ -93,7 +93,7 @@ class Sqlite:
         self.commit()
         return last
 
-    def expect(self) -> None:
+    def begin_early(self) -> None:
         """Do nothing: an open write transaction would block all other writers."""
 
     def last(self, chain: int, from_id: bytes) -> tuple[bytes, int, bytes] | None:

@@ -36,7 +36,7 @@ from peerloan.clock import DAY_MS
 from peerloan.database import Database
 from peerloan.database.tables import deliveries, events
 from peerloan.errors import PeerLoanError
-from peerloan.monitoring.config import PlanError, Tell, Webhook
+from peerloan.monitoring.config import Channels, PlanError, Webhook
 
 log = logging.getLogger(__name__)
 # Time limits of a whole call, however slowly it proceeds.
@@ -51,12 +51,12 @@ _MEDIA_TYPE = "application/cloudevents+json; charset=UTF-8"
 _AT_ONCE, _TURN_SECONDS = 500, 60.0
 
 
-class NotTold(PeerLoanError):
+class DeliveryFailed(PeerLoanError):
     """Why an event could not be delivered, without secrets."""
 
 
 def deliver_due(
-    database: Database, tell: Tell, now_ms: int, go_on: Callable[[], None] = lambda: None
+    database: Database, tell: Channels, now_ms: int, go_on: Callable[[], None] = lambda: None
 ) -> None:
     """Deliver the events that are due (`now_ms` in milliseconds since 1970).
 
@@ -104,7 +104,7 @@ def _deliver(database: Database, row: Any, send: Callable[[str, str], None], now
     """Deliver an event and mark the result. Returns whether it was delivered."""
     try:
         send(row.id, row.content)
-    except NotTold as error:
+    except DeliveryFailed as error:
         _put_off(database, row, now_ms, str(error))
         return False
     _mark(database, row, next_ms=None, attempts=row.attempts + 1, fault=None)
@@ -227,18 +227,18 @@ def _post(webhook: Webhook, event_id: str, event: str, now_ms: int) -> None:
         request = urllib.request.Request(webhook.url, body, headers, method="POST")  # noqa: S310  the plan allows http and https alone
         status = _Call().status(request)
         if not HTTPStatus.OK <= status < HTTPStatus.MULTIPLE_CHOICES:
-            raise NotTold(f"answered {status}")
+            raise DeliveryFailed(f"answered {status}")
     except PlanError as error:
-        raise NotTold(str(error)) from None
+        raise DeliveryFailed(str(error)) from None
     except HTTPError as error:
         error.close()
-        raise NotTold(f"answered {error.code}") from None
+        raise DeliveryFailed(f"answered {error.code}") from None
     except URLError as error:
-        raise NotTold(_reason(error.reason)) from None
+        raise DeliveryFailed(_reason(error.reason)) from None
     except TimeoutError as error:
-        raise NotTold(str(error)) from None
+        raise DeliveryFailed(str(error)) from None
     except (OSError, ValueError, http.client.HTTPException) as error:
-        raise NotTold(_reason(error)) from None
+        raise DeliveryFailed(_reason(error)) from None
 
 
 def _run(command: tuple[str, ...], event: str) -> None:
@@ -254,12 +254,12 @@ def _run(command: tuple[str, ...], event: str) -> None:
                 start_new_session=True,
             )
         except OSError as error:
-            raise NotTold(f"{command[0]}: {error.strerror}") from None
+            raise DeliveryFailed(f"{command[0]}: {error.strerror}") from None
         try:
             process.communicate(event.encode(), timeout=COMMAND_SECONDS)
         except subprocess.TimeoutExpired:
             limit = f"{COMMAND_SECONDS:.0f} s"
-            raise NotTold(f"{command[0]}: took longer than {limit}") from None
+            raise DeliveryFailed(f"{command[0]}: took longer than {limit}") from None
         finally:
             if process.returncode is None:
                 with contextlib.suppress(ProcessLookupError, PermissionError):
@@ -268,7 +268,9 @@ def _run(command: tuple[str, ...], event: str) -> None:
         if process.returncode:
             errors.seek(max(0, errors.seek(0, os.SEEK_END) - _MAX_STDERR_BYTES))
             last = errors.read().decode(errors="replace").strip().splitlines()[-1:]
-            raise NotTold(": ".join([f"{command[0]}: exit code {process.returncode}", *last])[:300])
+            raise DeliveryFailed(
+                ": ".join([f"{command[0]}: exit code {process.returncode}", *last])[:300]
+            )
 
 
 def _reason(error: object) -> str:

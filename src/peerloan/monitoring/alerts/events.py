@@ -15,7 +15,7 @@ from peerloan.database import Database
 from peerloan.database.errors import LedgerError
 from peerloan.database.tables import deliveries, events
 from peerloan.loan.text import has_control
-from peerloan.uuid7 import Ids
+from peerloan.uuid7 import IdGenerator
 
 BEGAN = "org.peerloan.alarm.began"
 ROSE = "org.peerloan.alarm.rose"
@@ -26,7 +26,7 @@ PROMOTED = "org.peerloan.answer.promoted"
 # Characters of an acknowledgement's reason.
 MAX_WHY = 1_000
 WHY_EXPECTED = f"text of 1 to {MAX_WHY:,} characters, without control characters"
-_ids = Ids()
+_ids = IdGenerator()
 
 
 class NoEvent(LedgerError):

@@ -13,21 +13,21 @@ from sqlalchemy import Connection, delete, insert, select, update
 
 from peerloan.database.tables import alarms
 from peerloan.monitoring.alerts.events import BEGAN, ENDED, ROSE, put
-from peerloan.monitoring.alerts.rules import Spoken
+from peerloan.monitoring.alerts.rules import Alert
 
 
 class Change(NamedTuple):
     """An event's type and the alert; one that ended has no figures."""
 
     type: str
-    spoken: Spoken
+    spoken: Alert
 
 
-def sound(
+def update_alerts(
     connection: Connection,
     version: tuple[int, str],
-    spoken: Sequence[Spoken],
-    lingering: Sequence[Spoken],
+    spoken: Sequence[Alert],
+    lingering: Sequence[Alert],
     window: Mapping[str, Any],
     now_ms: int,
     channels: Sequence[str],
@@ -56,17 +56,17 @@ def sound(
             connection.execute(
                 delete(alarms).where(own, alarms.c.rule == rule, alarms.c.about == about)
             )
-            changes.append(Change(ENDED, Spoken(rule, alarm.level, about, None, None)))
+            changes.append(Change(ENDED, Alert(rule, alarm.level, about, None, None)))
     for change in changes:
         data = change.spoken._asdict() | {"model": name, "window": dict(window)}
         put(connection, change.type, name, data, now_ms, channels)
     return changes
 
 
-def speaking(connection: Connection) -> dict[int, list[Spoken]]:
+def active_alerts(connection: Connection) -> dict[int, list[Alert]]:
     """Return the active alerts by version number, without figures."""
-    active: dict[int, list[Spoken]] = {}
+    active: dict[int, list[Alert]] = {}
     for row in connection.execute(select(alarms)):
-        alert = Spoken(row.rule, row.level, row.about, None, None)
+        alert = Alert(row.rule, row.level, row.about, None, None)
         active.setdefault(row.version, []).append(alert)
     return active

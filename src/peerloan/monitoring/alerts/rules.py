@@ -42,7 +42,7 @@ class Rules(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     # Missing share of the loans that previous windows had on average.
     volume_drop: Annotated[float, Meta(gt=0, lt=1)] = 0.50
 
-    def eased(self) -> Rules:
+    def with_hysteresis(self) -> Rules:
         """Return the limits at which an active alert ends: a fifth closer to no drift.
 
         So a figure that moves around a limit is one alert. Chance plays no part in them.
@@ -57,7 +57,7 @@ class Rules(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         )
 
 
-class Spoken(NamedTuple):
+class Alert(NamedTuple):
     """An alert: the rule's name, its level, what it is about, the figure, and the limit it passed.
 
     An alert that has ended has no figures.
@@ -70,9 +70,9 @@ class Spoken(NamedTuple):
     limit: float | None
 
 
-def of_drift(
+def check_drift(
     rules: Rules, features: Mapping[str, Psi], score: Psi, eased: bool = False
-) -> Iterator[Spoken]:
+) -> Iterator[Alert]:
     """Yield alerts of features, and of the probability, that have drifted.
 
     The level is Bonferroni-corrected (C. E. Bonferroni 1936), since many features are tested.
@@ -83,24 +83,24 @@ def of_drift(
     yield from _moved(rules, "score-drift", "probability", score, 1 if eased else WRONG)
 
 
-def of_levels(
+def check_levels(
     rules: Rules, shares: Mapping[str, Estimate], eased: bool = False
-) -> Iterator[Spoken]:
+) -> Iterator[Alert]:
     """Yield alerts of features with more new levels than the limit.
 
     The intervals of the shares must have the level WRONG.
     """
     for name, share in shares.items():
         if (share.value if eased else share.low) > rules.new_levels:
-            yield Spoken("new-levels", "watch", name, share.value, rules.new_levels)
+            yield Alert("new-levels", "watch", name, share.value, rules.new_levels)
 
 
-def of_performance(
+def check_performance(
     estimated: Estimate | None,
     realised: Estimate | None,
     expected: tuple[float, float] | None,
     eased: bool = False,
-) -> Iterator[Spoken]:
+) -> Iterator[Alert]:
     """Yield alerts of AUCs below the interval that the version was published with.
 
     The intervals of the AUCs must have the level WRONG.
@@ -113,24 +113,24 @@ def of_performance(
     )
     for rule, level, auc in figures:
         if auc is not None and (auc.value if eased else auc.high) < expected[0]:
-            yield Spoken(rule, level, "auc", auc.value, expected[0])
+            yield Alert(rule, level, "auc", auc.value, expected[0])
 
 
-def of_calibration(
+def check_calibration(
     rules: Rules, calibration: CalibrationFigures, eased: bool = False
-) -> Iterator[Spoken]:
+) -> Iterator[Alert]:
     """Yield an alert if there are more or fewer late loans than expected."""
     ratio = calibration.ratio
     sure = Estimate.of_ratio(calibration.late, calibration.expected, WRONG)
     if ratio.value < rules.ratio_low and (eased or sure.high < 1):
-        yield Spoken("calibration", "act", "late rate", ratio.value, rules.ratio_low)
+        yield Alert("calibration", "act", "late rate", ratio.value, rules.ratio_low)
     if ratio.value > rules.ratio_high and (eased or sure.low > 1):
-        yield Spoken("calibration", "act", "late rate", ratio.value, rules.ratio_high)
+        yield Alert("calibration", "act", "late rate", ratio.value, rules.ratio_high)
 
 
-def of_volume(
+def check_volume(
     rules: Rules, loans: int, before: Sequence[int], eased: bool = False
-) -> Iterator[Spoken]:
+) -> Iterator[Alert]:
     """Yield an alert if there are fewer loans than in the previous windows, on average.
 
     The drop must be larger than chance explains (Poisson).
@@ -141,14 +141,14 @@ def of_volume(
     gone = 1 - loans / usual
     most = loans + NormalDist().inv_cdf(1 - WRONG / 2) * math.sqrt(loans + 1)
     if gone >= rules.volume_drop and (eased or most < usual):
-        yield Spoken(VOLUME, "watch", "loans", gone, rules.volume_drop)
+        yield Alert(VOLUME, "watch", "loans", gone, rules.volume_drop)
 
 
-def _moved(rules: Rules, rule: str, about: str, psi: Psi, wrong: float) -> Iterator[Spoken]:
+def _moved(rules: Rules, rule: str, about: str, psi: Psi, wrong: float) -> Iterator[Alert]:
     without_chance = psi.value - psi.by_chance
     if wrong < 1 and not psi.interval(wrong)[0]:
         return
     for level, limit in (("act", rules.psi_act), ("watch", rules.psi_watch)):
         if without_chance >= limit:
-            yield Spoken(rule, level, about, psi.value, limit)  # type: ignore[arg-type]
+            yield Alert(rule, level, about, psi.value, limit)  # type: ignore[arg-type]
             return

@@ -22,7 +22,7 @@ _STEPS = range(2, 19, 2)
 NEW = "(new)"
 
 
-class Strange(NamedTuple):
+class OutOfReference(NamedTuple):
     """Values that the reference does not have: the loans' rows (k,), and which of `names` each is
     (k,).
     """
@@ -62,12 +62,12 @@ class NumberBins:
         own = np.searchsorted(self.edges, column, side="left")
         return np.where(np.isnan(column), len(self.edges) + 1, own)
 
-    def strange(self, column: Column) -> Strange:
+    def out_of_reference(self, column: Column) -> OutOfReference:
         """Loans outside of what the reference holds, and what is the matter."""
         assert not isinstance(column, TextColumn)  # noqa: S101  the definition says so
         rows = np.flatnonzero((column < self.low) | (column > self.high))
         names = [f"below {self.low:g}", f"above {self.high:g}"]
-        return Strange(rows, (column[rows] > self.high).astype(np.int64), names)
+        return OutOfReference(rows, (column[rows] > self.high).astype(np.int64), names)
 
 
 @dataclass(frozen=True)
@@ -92,11 +92,11 @@ class LevelBins:
         codes = column.recode(self.levels, unseen=len(self.levels))
         return np.where(codes < 0, len(self.levels) + 1, codes)
 
-    def strange(self, column: Column) -> Strange:
+    def out_of_reference(self, column: Column) -> OutOfReference:
         """Loans with a level that the reference does not hold, and which."""
         assert isinstance(column, TextColumn)  # noqa: S101  the definition says so
         rows = np.flatnonzero(self.places(column) == len(self.levels))
-        return Strange(rows, column.codes[rows], list(column.levels))
+        return OutOfReference(rows, column.codes[rows], list(column.levels))
 
 
 Bins = NumberBins | LevelBins

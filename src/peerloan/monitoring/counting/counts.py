@@ -53,7 +53,7 @@ class Counts(msgspec.Struct):
 
 
 @dataclass(frozen=True)
-class Counting:
+class BinCounter:
     """How a version's loans are counted: the names, bins and reference shares of each feature and,
     last, of the probability; and the margin of the threshold.
     """
@@ -64,14 +64,14 @@ class Counting:
     threshold_margin: float
 
     @classmethod
-    def of(cls, bundle: Bundle) -> Counting:
+    def of(cls, bundle: Bundle) -> BinCounter:
         """That of a version."""
         columns = [*bundle.profile.columns, bundle.profile.probability]
         bins, shares = zip(*map(bins_of, columns), strict=True)
         names = [column.name for column in columns]
         return cls(names, list(bins), list(shares), bundle.policy.threshold_margin)
 
-    def nothing(self) -> Counts:
+    def empty(self) -> Counts:
         """No loans."""
         return Counts(0, [[0] * each.size for each in self.bins], [{} for _ in self.bins], {})
 
@@ -104,7 +104,7 @@ class Counting:
             split = [row[end - bins.size : end] for bins, end in zip(self.bins, ends, strict=True)]
             found.append(Counts(sum(split[-1]), split, [{} for _ in self.bins], {}))
         for i, (bins, column) in enumerate(zip(self.bins, columns, strict=True)):
-            rows, codes, names = bins.strange(column)
+            rows, codes, names = bins.out_of_reference(column)
             for group, code, count in _tally(own[rows], codes):
                 found[group].strange[i][names[code]] = sign * count
         for group, cell, count in _tally(own, self.cells(margins)):

@@ -23,7 +23,7 @@ from peerloan.database.tables import chains, counted, decisions, watchers
 from peerloan.ledger.decision_stream import decision_batches
 from peerloan.ledger.write.chain_opening import DEAD_MS, HEAD_MS
 from peerloan.monitoring.counting.counts import Counts
-from peerloan.monitoring.counting.deduplication import Decision, Decisions, Latest
+from peerloan.monitoring.counting.deduplication import CountedDecision, Decisions, Latest
 from peerloan.monitoring.counting.opened_versions import Versions
 from peerloan.monitoring.counting.storage import Hour, add_counts
 from peerloan.registry import Store
@@ -168,7 +168,7 @@ def _stream(
     last = connection.execute(newest).scalar()
     end = uuid7.milliseconds(last.bytes) if last else 0
     begin = end
-    columns = Decision._fields[2:]
+    columns = CountedDecision._fields[2:]
     with (
         decision_batches(connection, start, columns, _AT_ONCE) as some,
         ThreadPoolExecutor(1) as ahead,

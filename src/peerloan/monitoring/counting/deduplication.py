@@ -11,14 +11,14 @@ from sqlalchemy import Connection, select
 from peerloan import uuid7
 from peerloan.clock import DAY_MS, HOUR_MS
 from peerloan.database.tables import decisions
-from peerloan.ledger.queries import parts
+from peerloan.ledger.queries import chunked
 from peerloan.ledger.row_batches import batches
 
 # Loans of one day that are kept in mind; of the others the ledger is asked.
 _MOST = 1_000_000
 
 
-class Decision(NamedTuple):
+class CountedDecision(NamedTuple):
     """What is counted of a decision, and the hour in which it was made, since 1970. Its inputs may
     have to be read yet: `Latest.with_inputs`.
     """
@@ -54,7 +54,7 @@ class Decisions(NamedTuple):
 
 
 # As they are selected.
-COLUMNS = ("id", "time_ms", *Decision._fields[2:])
+COLUMNS = ("id", "time_ms", *CountedDecision._fields[2:])
 # Version, source, loan (or the decision's own id), day.
 _Key = tuple[int, str | None, str | bytes, int]
 
@@ -74,7 +74,9 @@ class Latest:
         self._day = 0
         self._today: dict[_Key, bytes] = {}
 
-    def choose(self, some: Decisions, fresh: Sequence[int]) -> tuple[Iterable[int], list[Decision]]:
+    def choose(
+        self, some: Decisions, fresh: Sequence[int]
+    ) -> tuple[Iterable[int], list[CountedDecision]]:
         """The positions of those that count, of the fresh ones; and those that were counted and no
         longer do, without their inputs.
         """
@@ -104,17 +106,17 @@ class Latest:
             self._today = {}
         return latest.values(), replaced
 
-    def _named(self, gone: Sequence[bytes]) -> Iterator[Decision]:
-        for some in parts(gone):
+    def _named(self, gone: Sequence[bytes]) -> Iterator[CountedDecision]:
+        for some in chunked(gone):
             named = decisions.c.id.in_([UUID(bytes=each) for each in some])
             yield from self._found(named)
 
-    def _before(self, asked: dict[_Key, int], own: set[bytes]) -> dict[_Key, Decision]:
+    def _before(self, asked: dict[_Key, int], own: set[bytes]) -> dict[_Key, CountedDecision]:
         """The decisions that were counted of these loans and days."""
-        found: dict[_Key, Decision] = {}
+        found: dict[_Key, CountedDecision] = {}
         days = {key[3] for key in asked}
         loans = sorted({key[2] for key in asked if isinstance(key[2], str)})
-        for some in parts(loans):
+        for some in chunked(loans):
             of_loans = decisions.c.loan_id.in_(some)
             low = uuid7.first_at(min(days) * DAY_MS)
             high = uuid7.first_at((max(days) + 1) * DAY_MS)
@@ -126,19 +128,19 @@ class Latest:
                     found[key] = each
         return found
 
-    def _found(self, where: Any) -> Iterator[Decision]:
+    def _found(self, where: Any) -> Iterator[CountedDecision]:
         """Decisions whose values were not erased, by rising id, without their inputs."""
         columns = [decisions.c[name] for name in COLUMNS if name != "inputs"]
         rows = select(*columns).where(where, decisions.c.margin.is_not(None))
         for row in self._connection.execute(rows.order_by(decisions.c.id)):
             made, time_ms, chain, seq, version, source, loan_id, margin = tuple(row)
             place = chain, seq, version, source, loan_id
-            yield Decision(made.bytes, time_ms // HOUR_MS, *place, None, margin)
+            yield CountedDecision(made.bytes, time_ms // HOUR_MS, *place, None, margin)
 
-    def with_inputs(self, some: Sequence[Decision]) -> Iterator[Decisions]:
+    def with_inputs(self, some: Sequence[CountedDecision]) -> Iterator[Decisions]:
         """Decisions with their inputs, of which there may be much: batch by batch."""
         known = {each.id: each for each in some}
-        for named in parts(list(known)):
+        for named in chunked(list(known)):
             rows = select(decisions.c.id, decisions.c.inputs)
             rows = rows.where(decisions.c.id.in_([UUID(bytes=each) for each in named]))
             for batch in batches(self._connection, rows.order_by(decisions.c.id)):

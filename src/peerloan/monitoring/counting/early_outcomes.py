@@ -15,7 +15,7 @@ from peerloan import uuid7
 from peerloan.clock import HOUR_MS
 from peerloan.database.tables import decisions, outcomes, watchers
 from peerloan.ledger.early_outcomes import early_by_version, is_early
-from peerloan.ledger.queries import parts
+from peerloan.ledger.queries import chunked
 from peerloan.monitoring.counting.counts import Counts, Outcomes, add_outcomes
 from peerloan.monitoring.counting.opened_versions import Versions
 from peerloan.monitoring.counting.outcomes import changes
@@ -47,7 +47,7 @@ class EarlyOutcomes:
             self._found |= dict.fromkeys(row.decision_id for row in connection.execute(new))
             self._upto = counted
         found: dict[Hour, Counts] = {}
-        for some in parts(list(self._found)):
+        for some in chunked(list(self._found)):
             before, now = _told(connection, some, first_days, counted)
             for hour, change in changes(connection, versions, before, now).items():
                 if hour in found:

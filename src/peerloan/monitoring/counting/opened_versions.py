@@ -8,7 +8,7 @@ from sqlalchemy import Connection
 
 from peerloan.ledger.queries import known_versions
 from peerloan.ledger.stored_inputs import InputReader
-from peerloan.monitoring.counting.counts import Counting
+from peerloan.monitoring.counting.counts import BinCounter
 from peerloan.registry import Bundle, BundleError, Store, StoreError
 
 
@@ -16,7 +16,7 @@ class Opened(NamedTuple):
     """A version, how its loans are counted, and how their inputs are read."""
 
     bundle: Bundle
-    counting: Counting
+    counting: BinCounter
     reader: InputReader
 
 
@@ -50,4 +50,4 @@ class Versions:
         except (BundleError, StoreError) as error:
             self.missing[version.version] = str(error)
             return None
-        return Opened(bundle, Counting.of(bundle), InputReader(bundle.definition))
+        return Opened(bundle, BinCounter.of(bundle), InputReader(bundle.definition))

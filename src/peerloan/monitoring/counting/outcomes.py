@@ -12,7 +12,7 @@ from peerloan.clock import HOUR_MS
 from peerloan.database import Database
 from peerloan.database.tables import decisions, outcomes, watchers
 from peerloan.ledger.challenger_scores import challenges_of
-from peerloan.ledger.queries import parts
+from peerloan.ledger.queries import chunked
 from peerloan.monitoring.counting.counts import Counts, add_outcomes
 from peerloan.monitoring.counting.decisions import Progress, advance
 from peerloan.monitoring.counting.opened_versions import Versions
@@ -89,7 +89,7 @@ def changes(
     named = list(before.keys() | now.keys())
     found: dict[Hour, Counts] = {}
     columns = [decisions.c[name] for name in ("id", "time_ms", "version", "source", "margin")]
-    for some in parts(named, _AT_ONCE):
+    for some in chunked(named, _AT_ONCE):
         challenged = challenges_of(connection, some)
         chosen = decisions.c.id.in_([UUID(bytes=each) for each in some])
         which = select(*columns).where(chosen, decisions.c.margin.is_not(None))
@@ -100,7 +100,7 @@ def changes(
             counting = opened.counting
             change = _change(before.get(made.bytes), now.get(made.bytes))
             hour = Hour(time_ms // HOUR_MS, version, source or "")
-            counts = found.setdefault(hour, counting.nothing())
+            counts = found.setdefault(hour, counting.empty())
             add_outcomes(counts.outcomes, {int(counting.cells(np.array(margin))): change})
             score = challenged.get(made.bytes)
             other = None if score is None else versions.open(score.version)

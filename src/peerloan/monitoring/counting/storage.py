@@ -11,7 +11,7 @@ from sqlalchemy import Connection, Select, delete, insert, select, tuple_, updat
 from peerloan.database.errors import LedgerError
 from peerloan.database.tables import counts as table
 from peerloan.database.tables import figures, watchers
-from peerloan.ledger.queries import parts
+from peerloan.ledger.queries import chunked
 from peerloan.monitoring.counting.counts import Counts, Outcomes
 
 _encode = msgspec.json.encode
@@ -29,19 +29,19 @@ class Hour(NamedTuple):
     source: str
 
 
-class Known(msgspec.Struct):
+class KnownOutcomes(msgspec.Struct):
     """How many loans an hour has, and the outcomes that are known of them."""
 
     loans: int
     outcomes: Outcomes = {}
 
 
-_known_decoder = msgspec.json.Decoder(Known)
+_known_decoder = msgspec.json.Decoder(KnownOutcomes)
 
 
 def add_counts(connection: Connection, more: Mapping[Hour, Counts]) -> None:
     """Add to what is kept."""
-    for keys in parts(list(more), _NAMED):
+    for keys in chunked(list(more), _NAMED):
         named = tuple_(table.c.hour, table.c.version, table.c.source).in_(keys)
         found = {
             Hour(row.hour, row.version, row.source): _decoder.decode(row.counts)
@@ -71,9 +71,9 @@ def read_counts(
         yield Hour(row.hour, row.version, row.source), _decoder.decode(row.counts)
 
 
-def read_known(
+def read_known_outcomes(
     connection: Connection, first_hour: int, last_hour: int
-) -> Iterator[tuple[Hour, Known]]:
+) -> Iterator[tuple[Hour, KnownOutcomes]]:
     """What is known of the same hours, which is quicker to read."""
     for row in connection.execute(_hours(first_hour, last_hour)):
         yield Hour(row.hour, row.version, row.source), _known_decoder.decode(row.counts)

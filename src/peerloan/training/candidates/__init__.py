@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from peerloan.training.candidates.base import Candidate, Fitted, Progress, Settings
+from peerloan.training.candidates.base import Candidate, Fitted, Hyperparameters, Progress
 from peerloan.training.candidates.boosting import fit_additive, fit_boosted
 from peerloan.training.candidates.forest import fit_basic
 from peerloan.training.candidates.linear import fit_binned, fit_logistic
@@ -15,4 +15,4 @@ CANDIDATES: Mapping[str, Candidate] = {
     "basic": fit_basic,
 }
 
-__all__ = ["CANDIDATES", "Candidate", "Fitted", "Progress", "Settings"]
+__all__ = ["CANDIDATES", "Candidate", "Fitted", "Hyperparameters", "Progress"]

@@ -18,7 +18,7 @@ Progress = Callable[[float], None]
 
 
 @dataclass(frozen=True)
-class Settings:
+class Hyperparameters:
     """One point of a grid: the values of its keys, and the resampling."""
 
     values: Mapping[str, Any]
@@ -42,4 +42,4 @@ class Fitted(Protocol):
         """The form that is deployed; `loans` are those it was fitted on."""
 
 
-Candidate = Callable[[Loans, Numbers, Settings, Progress], Fitted]
+Candidate = Callable[[Loans, Numbers, Hyperparameters, Progress], Fitted]

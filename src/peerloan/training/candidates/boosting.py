@@ -14,11 +14,11 @@ from peerloan.model import Encoding, Scorecard
 from peerloan.model.encoding import to_single
 from peerloan.registry import OnnxParts
 from peerloan.stats.arrays import Numbers
-from peerloan.training.candidates.base import SEED, Progress, Settings
+from peerloan.training.candidates.base import SEED, Hyperparameters, Progress
 from peerloan.training.compile.onnx import booster_graph
 from peerloan.training.compile.scorecard import compile_trees
 from peerloan.training.fit_encoding import fit_encoding
-from peerloan.training.folds import equal_groups, set_aside
+from peerloan.training.folds import equal_groups, split_holdout
 from peerloan.training.resampling import resample
 
 _COMMON = {
@@ -60,7 +60,9 @@ class _Additive(_Boosted):
         return compile_trees(self.booster, self.encoding, loans)
 
 
-def fit_additive(loans: Loans, late: Numbers, settings: Settings, progress: Progress) -> _Additive:
+def fit_additive(
+    loans: Loans, late: Numbers, settings: Hyperparameters, progress: Progress
+) -> _Additive:
     """Trees of which each sees one field only: stumps, or deeper ones held to a field."""
     encoding, table = _table(loans, late, settings)
     parameters = _COMMON | {
@@ -74,13 +76,15 @@ def fit_additive(loans: Loans, late: Numbers, settings: Settings, progress: Prog
     if settings["monotone"]:
         parameters["monotone_constraints"] = _directions(encoding, loans.definition)
     rounds = settings["rounds"]
-    told = _Told(progress, rounds)
+    told = _ProgressCallback(progress, rounds)
     return _Additive(encoding, xgboost.train(parameters, table, rounds, callbacks=[told]))
 
 
-def fit_boosted(loans: Loans, late: Numbers, settings: Settings, progress: Progress) -> _Boosted:
+def fit_boosted(
+    loans: Loans, late: Numbers, settings: Hyperparameters, progress: Progress
+) -> _Boosted:
     """Trees with interactions, as many as help on loans set aside."""
-    kept, aside = set_aside(late, _SET_ASIDE, SEED, equal_groups(loans, late))
+    kept, aside = split_holdout(late, _SET_ASIDE, SEED, equal_groups(loans, late))
     encoding, table = _table(loans.take(kept), late[kept], settings)
     watched = xgboost.DMatrix(to_single(encoding.matrix(loans.take(aside))), late[aside])
     parameters = _COMMON | {
@@ -96,13 +100,15 @@ def fit_boosted(loans: Loans, late: Numbers, settings: Settings, progress: Progr
         evals=[(watched, "aside")],
         early_stopping_rounds=_PATIENCE,
         verbose_eval=False,
-        callbacks=[_Told(progress, _MOST_ROUNDS)],
+        callbacks=[_ProgressCallback(progress, _MOST_ROUNDS)],
     )
     rounds = max(booster.best_iteration + 1, min(_LEAST_ROUNDS, booster.num_boosted_rounds()))
     return _Boosted(encoding, booster[:rounds])
 
 
-def _table(loans: Loans, late: Numbers, settings: Settings) -> tuple[Encoding, xgboost.DMatrix]:
+def _table(
+    loans: Loans, late: Numbers, settings: Hyperparameters
+) -> tuple[Encoding, xgboost.DMatrix]:
     encoding = fit_encoding(loans, ranks=True, impute=settings.resampling == "smote")
     matrix, labels, weights = resample(settings.resampling, encoding.matrix(loans), late, SEED)
     return encoding, xgboost.DMatrix(to_single(matrix), labels, weight=weights)
@@ -127,7 +133,7 @@ def _directions(encoding: Encoding, definition: Definition) -> tuple[int, ...]:
     )
 
 
-class _Told(xgboost.callback.TrainingCallback):
+class _ProgressCallback(xgboost.callback.TrainingCallback):
     def __init__(self, progress: Progress, rounds: int) -> None:
         self._progress, self._rounds = progress, rounds
 

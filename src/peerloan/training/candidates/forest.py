@@ -15,7 +15,7 @@ from peerloan.model.encoding import to_single
 from peerloan.model.onnx_model import FLOOR
 from peerloan.registry import OnnxParts
 from peerloan.stats.arrays import Numbers
-from peerloan.training.candidates.base import SEED, Progress, Settings
+from peerloan.training.candidates.base import SEED, Hyperparameters, Progress
 from peerloan.training.compile.onnx import forest_graph
 from peerloan.training.fit_encoding import fit_encoding
 from peerloan.training.resampling import resample
@@ -47,7 +47,7 @@ class _Basic:
         return OnnxParts(forest_graph(self.forest, len(self.encoding.columns)), self.encoding)
 
 
-def fit_basic(loans: Loans, late: Numbers, settings: Settings, progress: Progress) -> _Basic:
+def fit_basic(loans: Loans, late: Numbers, settings: Hyperparameters, progress: Progress) -> _Basic:
     """A hundred trees on imputed, one-hot encoded loans, in steps so that progress can be shown."""
     encoding = fit_encoding(loans, ranks=False, impute=True)
     matrix, labels, weights = resample(settings.resampling, encoding.matrix(loans), late, SEED)

@@ -18,7 +18,7 @@ from peerloan.model.encoding import to_single
 from peerloan.registry import OnnxParts
 from peerloan.stats.arrays import Numbers
 from peerloan.training.candidates import binning_solver
-from peerloan.training.candidates.base import SEED, Progress, Settings
+from peerloan.training.candidates.base import SEED, Hyperparameters, Progress
 from peerloan.training.compile.onnx import logistic_graph
 from peerloan.training.compile.scorecard import compile_bins
 from peerloan.training.fit_encoding import fit_encoding
@@ -53,7 +53,9 @@ class _Logistic:
         return OnnxParts(graph, self.encoding)
 
 
-def fit_logistic(loans: Loans, late: Numbers, settings: Settings, progress: Progress) -> _Logistic:
+def fit_logistic(
+    loans: Loans, late: Numbers, settings: Hyperparameters, progress: Progress
+) -> _Logistic:
     """Numbers and ranks scaled by median and quartiles, categories one-hot."""
     encoding = fit_encoding(loans, ranks=True, impute=True)
     matrix, labels, weights = resample(settings.resampling, encoding.matrix(loans), late, SEED)
@@ -100,7 +102,9 @@ class _Binned:
         return compile_bins(float(self.regression.intercept_[0]), values_at, edges_of, loans)
 
 
-def fit_binned(loans: Loans, late: Numbers, settings: Settings, progress: Progress) -> _Binned:
+def fit_binned(
+    loans: Loans, late: Numbers, settings: Hyperparameters, progress: Progress
+) -> _Binned:
     """Optimal bins of every field (Navas-Palencia 2020); a regression on weights of evidence."""
     binnings = {}
     fields = loans.definition.fields

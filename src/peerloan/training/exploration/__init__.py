@@ -9,10 +9,10 @@ from __future__ import annotations
 from peerloan.book import Book
 from peerloan.loan import Definition
 from peerloan.training.exploration.findings import Finding, find
-from peerloan.training.exploration.measure import Progress, Study, measure
+from peerloan.training.exploration.measure import BookStudy, Progress, measure
 from peerloan.training.exploration.report import show_page
 
-__all__ = ["Finding", "Study", "explore", "find", "measure", "show_page"]
+__all__ = ["BookStudy", "Finding", "explore", "find", "measure", "show_page"]
 
 
 def explore(

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from peerloan.formatting import are, join_words, percent, plural, signed
 from peerloan.reports.wording import loans, plain, show_rate
 from peerloan.stats.measures import Rate
-from peerloan.training.exploration.measure import Bin, Far, Feature, Numeric, Study
+from peerloan.training.exploration.measure import Bin, BookStudy, Far, Feature, Numeric
 
 # Below this share of late loans accuracy says nothing of use.
 _MINORITY = 0.2
@@ -44,7 +44,7 @@ class Finding:
         return self.text if self.feature is None else f"{self.feature}: {self.text}"
 
 
-def find(study: Study) -> list[Finding]:
+def find(study: BookStudy) -> list[Finding]:
     """All findings about a book."""
     found = [*_about_label(study), *_about_doubts(study), *_about_rows(study)]
     found += _about_empty(study)
@@ -65,7 +65,7 @@ def _shortened(found: list[Finding]) -> list[Finding]:
     return [*found[: _MOST - 1], Finding(found[0].topic, text)]
 
 
-def _about_label(study: Study) -> Iterator[Finding]:
+def _about_label(study: BookStudy) -> Iterator[Finding]:
     overall = study.overall
     on_time = overall.loans - overall.late
     verb = "is" if overall.loans == 1 else "are"
@@ -86,7 +86,7 @@ def _about_label(study: Study) -> Iterator[Finding]:
         yield Finding("label", text)
 
 
-def _about_rows(study: Study) -> Iterator[Finding]:
+def _about_rows(study: BookStudy) -> Iterator[Finding]:
     if study.excluded:
         faults = [
             f"`{each.field}` ({each.count:,}, expected {each.expected})" for each in study.faults
@@ -105,12 +105,12 @@ def _about_rows(study: Study) -> Iterator[Finding]:
         yield Finding("rows", f"{note[0].upper()}{note[1:]}.")
 
 
-def _about_doubts(study: Study) -> Iterator[Finding]:
+def _about_doubts(study: BookStudy) -> Iterator[Finding]:
     for text in study.doubts:
         yield Finding("doubt", f"{text}.")
 
 
-def _about_empty(study: Study) -> Iterator[Finding]:
+def _about_empty(study: BookStudy) -> Iterator[Finding]:
     for feature in study.features:
         if feature.different == 0:
             yield Finding("empty", "no loan has a value; it can say nothing.", feature.name)
@@ -122,7 +122,7 @@ def _about_empty(study: Study) -> Iterator[Finding]:
             yield Finding("empty", text, feature.name)
 
 
-def _about_signal(study: Study) -> Iterator[Finding]:
+def _about_signal(study: BookStudy) -> Iterator[Finding]:
     telling = [f for f in study.features if f.information is not None and reading(f) != "chance"]
     ranked = sorted(telling, key=lambda feature: -(feature.information or 0))
     if ranked:
@@ -153,7 +153,7 @@ def _about_signal(study: Study) -> Iterator[Finding]:
         )
 
 
-def _about_pairs(study: Study) -> Iterator[Finding]:
+def _about_pairs(study: BookStudy) -> Iterator[Finding]:
     pairs: dict[frozenset[str], tuple[float, str]] = {}
     for matrix, named in ((study.spearman, "rank correlation"), (study.cramer, "Cramér's V")):
         for row, values in zip(matrix.rows, matrix.values, strict=True):
@@ -170,7 +170,7 @@ def _about_pairs(study: Study) -> Iterator[Finding]:
         )
 
 
-def _about_skew(study: Study) -> Iterator[Finding]:
+def _about_skew(study: BookStudy) -> Iterator[Finding]:
     skewed = [
         (feature.numeric.skewness, feature, feature.numeric)
         for feature in study.features
@@ -193,7 +193,7 @@ def _about_skew(study: Study) -> Iterator[Finding]:
         )
 
 
-def _risk(feature: Feature, study: Study) -> Iterator[Finding]:
+def _risk(feature: Feature, study: BookStudy) -> Iterator[Finding]:
     """Levels with clearly more or fewer late loans; of a number, the most and the least risky."""
     average = study.overall.rate
     if reading(feature) in ("chance", "unknown"):
@@ -219,7 +219,7 @@ def _of(feature: Feature, each: Bin) -> str:
     return f"{each.label} {rate}" if feature.numeric is None else f"{rate} for {each.label}"
 
 
-def _too_few(feature: Feature, study: Study) -> Iterator[Finding]:
+def _too_few(feature: Feature, study: BookStudy) -> Iterator[Finding]:
     few = [
         each
         for each in feature.bins
@@ -234,7 +234,7 @@ def _too_few(feature: Feature, study: Study) -> Iterator[Finding]:
         )
 
 
-def _missing(feature: Feature, study: Study) -> Iterator[Finding]:
+def _missing(feature: Feature, study: BookStudy) -> Iterator[Finding]:
     if not feature.missing or not feature.given:
         return
     held = next(each for each in feature.bins if each.kind == "missing")
@@ -252,7 +252,7 @@ def _missing(feature: Feature, study: Study) -> Iterator[Finding]:
     yield Finding("missing", text, feature.name)
 
 
-def _odd(feature: Feature, _study: Study) -> Iterator[Finding]:
+def _odd(feature: Feature, _study: BookStudy) -> Iterator[Finding]:
     if feature.numeric is None:
         return
     for check in _ODD:

@@ -135,7 +135,7 @@ class Matrix:
 
 
 @dataclass(frozen=True)
-class Fault:
+class RowFault:
     """How many values of a field were not as expected."""
 
     field: str
@@ -144,7 +144,7 @@ class Fault:
 
 
 @dataclass(frozen=True)
-class Study:
+class BookStudy:
     """A whole book, measured. `excluded` rows have a fault, and `without_outcome` ones no outcome
     yet: they are in no other figure.
 
@@ -159,7 +159,7 @@ class Study:
     overall: Rate
     excluded: int
     without_outcome: int
-    faults: tuple[Fault, ...]
+    faults: tuple[RowFault, ...]
     notes: tuple[str, ...]
     doubts: tuple[str, ...]
     rows_with_warnings: int
@@ -173,7 +173,7 @@ def measure(
     definition: Definition,
     progress: Progress = lambda _what, _done: None,
     source: str = "",
-) -> Study:
+) -> BookStudy:
     """Measure a book with its labels; `source` says in words where the definition comes from.
 
     Raises BookError if a needed column is not there, the label's included, or no row is good.
@@ -188,7 +188,7 @@ def measure(
         features.append(_feature(field, read.loans, bins, read.late, fold))
     progress("measuring features", 1.0)
     paired = _most_informative(features)
-    return Study(
+    return BookStudy(
         book=Path(book.name).name,
         model=definition.model,
         definition=source or definition.model,
@@ -211,7 +211,7 @@ class _Read(NamedTuple):
     late: Codes
     excluded: int
     without_outcome: int
-    faults: tuple[Fault, ...]
+    faults: tuple[RowFault, ...]
     notes: tuple[str, ...]
     doubts: BookDoubts
 
@@ -246,7 +246,7 @@ def _read(book: Book, definition: Definition, progress: Progress) -> _Read:
         np.concatenate(late),
         rows - good - without_outcome,
         without_outcome,
-        tuple(Fault(*what, count) for what, count in faults.most_common()),
+        tuple(RowFault(*what, count) for what, count in faults.most_common()),
         tuple(notes),
         doubts.found(),
     )

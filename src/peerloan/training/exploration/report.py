@@ -12,14 +12,14 @@ from peerloan.reports.charts import Tone
 from peerloan.reports.templating import render
 from peerloan.reports.wording import interval, plain
 from peerloan.training.exploration.findings import Finding, is_high, is_too_few, reading
-from peerloan.training.exploration.measure import Bin, Feature, Matrix, Progress, Study
+from peerloan.training.exploration.measure import Bin, BookStudy, Feature, Matrix, Progress
 
 # Charts are drawn of so many features; hardly anyone looks through more.
 MOST_DRAWN = 200
 
 
 def show_page(
-    study: Study,
+    study: BookStudy,
     findings: Sequence[Finding],
     progress: Progress = lambda _what, _done: None,
 ) -> str:
@@ -81,7 +81,7 @@ def _sentence(finding: Finding, anchors: Mapping[str, str]) -> Markup:
     return Markup("").join(pieces)
 
 
-def _plots(feature: Feature, study: Study) -> dict[str, str | Markup]:
+def _plots(feature: Feature, study: BookStudy) -> dict[str, str | Markup]:
     """The distribution with its caption, and the late rates."""
     caption, distribution = _distribution(feature)
     average = study.overall.rate

@@ -13,10 +13,17 @@ from flask import Blueprint, Response, request
 from peerloan.clock import EXPECTED, moment, parse_moment
 from peerloan.database import LedgerUnavailable
 from peerloan.formatting import show_value
-from peerloan.ledger import Kept
+from peerloan.ledger import StoredDecision
 from peerloan.ledger.challenger_scores import challenges_of
-from peerloan.ledger.outcomes import Known, latest
-from peerloan.ledger.queries import Wanted, find, known_versions, page, reach, was_purged
+from peerloan.ledger.outcomes import OutcomeHistory, latest
+from peerloan.ledger.queries import (
+    DecisionFilter,
+    decision_page,
+    find_decisions,
+    known_versions,
+    search_limit,
+    was_purged,
+)
 from peerloan.model import BANDS
 from peerloan.web.auth.authentication import only_caller
 from peerloan.web.auth.endpoint_scopes import needs
@@ -49,7 +56,7 @@ def decision(decision: str) -> Response:
     refuse_parameters()
     wanted = _id(decision)
     caller = only_caller(request.environ)
-    kept = find(services().database, [wanted], caller) if wanted else {}
+    kept = find_decisions(services().database, [wanted], caller) if wanted else {}
     if wanted is None or wanted not in kept:
         if wanted is not None and was_purged(services().database, wanted, caller):
             raise RequestError(410, "Purged", f"the decision {decision} was made, and then purged")
@@ -63,15 +70,15 @@ def decisions() -> Response:
     """A page of decisions, the newest first; `next` is the cursor of the page after it. Of the
     caller's own alone, a page looks among the newest so far, and may hold fewer than there are.
     """
-    wanted, limit, before = _asked()
-    down_to = reach(services().database, wanted, before)
-    kept, more = page(services().database, wanted, limit, before, down_to)
+    wanted, limit, before = _parse_filter()
+    down_to = search_limit(services().database, wanted, before)
+    kept, more = decision_page(services().database, wanted, limit, before, down_to)
     last = kept[-1].id if more else down_to
     following = None if last is None else base64.urlsafe_b64encode(last).decode().rstrip("=")
     return as_json({"predictions": _described(kept), "next": following})
 
 
-def _described(kept: Sequence[Kept]) -> list[dict[str, Any]]:
+def _described(kept: Sequence[StoredDecision]) -> list[dict[str, Any]]:
     with services().database.reading() as connection:
         known = known_versions(connection)
         challenges = challenges_of(connection, [each.id for each in kept])
@@ -100,7 +107,7 @@ def _described(kept: Sequence[Kept]) -> list[dict[str, Any]]:
     return described
 
 
-def _outcomes(known: Known | None) -> list[dict[str, Any]]:
+def _outcomes(known: OutcomeHistory | None) -> list[dict[str, Any]]:
     """What became of a loan: what holds now first, and then what was told before."""
     told = [] if known is None else [known.now, *reversed(known.before)]
     return [
@@ -121,7 +128,7 @@ def _id(text: str) -> bytes | None:
         return None
 
 
-def _asked() -> tuple[Wanted, int, bytes | None]:
+def _parse_filter() -> tuple[DecisionFilter, int, bytes | None]:
     """What a listing is of; raises RequestError that names each wrong parameter."""
     asked = Parameters(PARAMETERS)
     loan_id, version = asked.text("loan_id"), asked.text("version")
@@ -129,18 +136,22 @@ def _asked() -> tuple[Wanted, int, bytes | None]:
     band = asked.choice("band", BANDS)
     times: dict[str, int | None] = {}
     for name in ("since", "until"):
-        text = asked.given(name)
+        text = asked.value(name)
         times[name] = None if text is None else _milliseconds(text)
         if text is not None and times[name] is None:
             asked.refuse(name, EXPECTED)
     before = None
-    if (cursor := asked.given("cursor")) is not None:
+    if (cursor := asked.value("cursor")) is not None:
         before = _cursor(cursor)
         if before is None:
             asked.refuse("cursor", "the `next` of the page before")
     asked.check()
     caller = only_caller(request.environ)
-    return Wanted(loan_id, times["since"], times["until"], version, band, caller), limit, before
+    return (
+        DecisionFilter(loan_id, times["since"], times["until"], version, band, caller),
+        limit,
+        before,
+    )
 
 
 def _milliseconds(text: str) -> int | None:

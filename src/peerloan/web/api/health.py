@@ -47,7 +47,7 @@ def readyz() -> Response:
     if held.authenticator.is_trusted(request.environ):
         body |= _details(models)
     # Other replicas have the same one: without it, none is readier than this.
-    body["ledger"] = "available" if writer.down is None else "unavailable"
+    body["ledger"] = "available" if writer.unavailable_reason is None else "unavailable"
     if clock := writer.clock:
         body["clock"] = clock
     return as_json(body, 200 if current else 503)

@@ -64,7 +64,7 @@ def server() -> Response:
 @needs("predict")
 def metadata(model: str, version: str | None = None) -> Response:
     """The inputs, from the definition, and the outputs of a version, or else of the champion."""
-    now = _asked(model, version)
+    now = _requested_version(model, version)
     bundle = now.bundle
     described: dict[str, Any] = {
         "name": model,
@@ -83,7 +83,7 @@ def metadata(model: str, version: str | None = None) -> Response:
 @needs("predict")
 def model_ready(model: str, version: str | None = None) -> Response:
     """Whether a version, or else a champion, is being served."""
-    _asked(model, version)
+    _requested_version(model, version)
     return as_json({"name": model, "ready": True})
 
 
@@ -92,7 +92,7 @@ def model_ready(model: str, version: str | None = None) -> Response:
 @needs("predict")
 def infer(model: str, version: str | None = None) -> Response:
     """Decide on the loans whose fields are the request's inputs."""
-    now = _asked(model, version)
+    now = _requested_version(model, version)
     refuse_parameters()  # whoever means a what_if must not get a decision
     content = read_body(request.environ, MAX_BODY_BYTES)
     length = _header_length(content)
@@ -102,7 +102,7 @@ def infer(model: str, version: str | None = None) -> Response:
     except TensorError as error:
         refuse_binary(content)
         raise RequestError(400, "Not The Protocol", str(error)) from None
-    wanted = _wanted(asked)
+    wanted = _requested_outputs(asked)
     _refuse_misfits(now.bundle.definition, columns)
     values = {name: column.values for name, column in columns.items()}
     loans, inputs = read_columns(now, values)
@@ -152,7 +152,7 @@ def _served() -> dict[str, LoadedModel]:
     return served
 
 
-def _asked(model: str, version: str | None) -> LoadedModel:
+def _requested_version(model: str, version: str | None) -> LoadedModel:
     """The version that a request is for; raises RequestError if it is not being served."""
     served = _served()
     current = next(iter(served.values()))
@@ -182,7 +182,7 @@ def _header_length(content: bytes) -> int:
     return int(given)
 
 
-def _wanted(asked: tensors.InferRequest) -> dict[str, bool]:
+def _requested_outputs(asked: tensors.InferRequest) -> dict[str, bool]:
     """The outputs to answer with, and whether in binary form."""
     usual = asked.parameters.binary_data_output
     if not asked.outputs:

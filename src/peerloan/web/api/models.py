@@ -14,11 +14,11 @@ from peerloan.loan import Problem
 from peerloan.loan.text import has_control
 from peerloan.loan.validation import show_name
 from peerloan.registry import (
+    AliasState,
     BreakingChange,
     BundleError,
     Explanation,
     Manifest,
-    State,
     Store,
     StoreError,
     StoreFault,
@@ -142,7 +142,7 @@ def _refusal(name: str, value: Any) -> str | None:
     return "nothing but why and breaking"
 
 
-def _brief(store: Store, state: State, version: str) -> dict[str, Any]:
+def _brief(store: Store, state: AliasState, version: str) -> dict[str, Any]:
     brief: dict[str, Any] = {"version": version, "aliases": _aliases(state, version)}
     try:
         manifest, digest = store.read(version)
@@ -162,12 +162,12 @@ def _summary(manifest: Manifest, digest: str) -> dict[str, Any]:
     }
 
 
-def _aliases(state: State, version: str) -> list[str]:
+def _aliases(state: AliasState, version: str) -> list[str]:
     named = {"champion": state.champion, "challenger": state.challenger}
     return [alias for alias, holder in named.items() if holder == version]
 
 
-def _change(state: State, explanation: Explanation | None = None) -> dict[str, Any]:
+def _change(state: AliasState, explanation: Explanation | None = None) -> dict[str, Any]:
     """A change; `explanation` is the reason that was added later, if there is one."""
     shown = ("number", "champion", "challenger", "who", "when", "why")
     change: dict[str, Any] = {name: getattr(state, name) for name in shown} | {"action": state.what}

@@ -19,7 +19,7 @@ from peerloan.loan.validation import show_name
 from peerloan.monitoring.alerts import events as kept
 from peerloan.monitoring.alerts.events import Event
 from peerloan.monitoring.counting.storage import Kind
-from peerloan.monitoring.queries import said_of
+from peerloan.monitoring.queries import read_figures
 from peerloan.web.auth.authentication import caller_name
 from peerloan.web.auth.endpoint_scopes import needs
 from peerloan.web.http import problems
@@ -58,7 +58,7 @@ def events() -> Response:
     asked = Parameters(("open", "limit", "cursor"))
     only_open = asked.choice("open", ("true", "false")) == "true"
     limit = asked.limit(DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE)
-    cursor = asked.given("cursor")
+    cursor = asked.value("cursor")
     if cursor is not None and not _CURSOR.fullmatch(cursor):
         asked.refuse("cursor", "the `next` of the page before")
     asked.check()
@@ -66,7 +66,7 @@ def events() -> Response:
     # One more than asked for tells whether there is another page.
     found = kept.page(services().database, limit + 1, before, only_open)
     following = str(found[limit - 1].number) if len(found) > limit else None
-    return as_json({"events": [_shown(each) for each in found[:limit]], "next": following})
+    return as_json({"events": [_event_json(each) for each in found[:limit]], "next": following})
 
 
 @blueprint.post("/v1/events/<event>/acknowledge")
@@ -83,17 +83,17 @@ def acknowledge(event: str) -> Response:
         raise RequestError(404, "No Such Event", detail) from None
     except kept.Acknowledged as error:
         raise RequestError(409, "Acknowledged Before", str(error)) from None
-    return as_json(_shown(found))
+    return as_json(_event_json(found))
 
 
 @blueprint.get("/v1/drift")
 @needs("read")
 def drift() -> Response:
     """What was said of a version by day or by month, the oldest first, and what speaks now."""
-    model, kind, since, until = _asked()
-    found = said_of(services().database, model, kind, since, until)
+    model, kind, since, until = _parse_query()
+    found = read_figures(services().database, model, kind, since, until)
     if found is None:
-        _known(model)
+        _require_known_version(model)
         found = [], []
     said, alarms = found
     name = msgspec.json.encode(model)
@@ -118,7 +118,7 @@ def drift() -> Response:
     )
 
 
-def _shown(found: Event) -> dict[str, Any]:
+def _event_json(found: Event) -> dict[str, Any]:
     acknowledged = None
     if (by := found.acknowledged) is not None:
         acknowledged = {"who": by.who, "time": moment(by.time_ms), "why": by.why}
@@ -144,14 +144,14 @@ def _why(content: bytes) -> str:
     return str(body["why"])
 
 
-def _asked() -> tuple[str, Kind, int, int]:
+def _parse_query() -> tuple[str, Kind, int, int]:
     """A version, a kind, and the days since 1970 that are asked for; raises RequestError."""
     asked = Parameters(("model", "kind", "since", "until"))
     model = asked.text("model")
     kind = asked.choice("kind", get_args(Kind)) or "day"
     days: list[int | None] = []
     for name in ("since", "until"):
-        text = asked.given(name)
+        text = asked.value(name)
         days.append(None if text is None else _day(text))
         if text is not None and days[-1] is None:
             asked.refuse(name, "a day (2026-11-25)")
@@ -177,7 +177,7 @@ def _day(text: str) -> int | None:
         return None
 
 
-def _known(model: str) -> None:
+def _require_known_version(model: str) -> None:
     """Raise RequestError if a version that never decided is none of the store's either."""
     if model not in services().store.versions():
         raise RequestError(404, "No Such Version", f"there is no version {show_value(model)}")

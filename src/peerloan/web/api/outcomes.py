@@ -12,7 +12,7 @@ from flask import Blueprint, Response, request
 
 from peerloan.database import LedgerUnavailable
 from peerloan.formatting import show_value
-from peerloan.ledger.outcomes import Recorded, Recorder, Status
+from peerloan.ledger.outcomes import OutcomeRecorder, Recorded, Status
 from peerloan.loan import Problem
 from peerloan.loan.validation import show_name
 from peerloan.uuid7 import text as id_text
@@ -50,7 +50,9 @@ def outcomes() -> Response:
     rows = _rows(read_body(request.environ, MAX_BODY_BYTES))
     definition = require_champion().bundle.definition
     environ = request.environ
-    recorder = Recorder(services().database, definition, caller_name(environ), only_caller(environ))
+    recorder = OutcomeRecorder(
+        services().database, definition, caller_name(environ), only_caller(environ)
+    )
     answers = recorder.record(enumerate(rows))
     counts = Counter(_status(each) for each in answers)
     body: dict[str, Any] = {"outcomes": [_answer(each) for each in answers]}

@@ -73,17 +73,17 @@ class Tensor(msgspec.Struct, frozen=True):
     data: list[Any] | None = None
 
 
-class WantedParameters(msgspec.Struct, frozen=True):
+class OutputParameters(msgspec.Struct, frozen=True):
     """What is said of an output; other keys mean nothing here."""
 
     binary_data: bool | None = None
 
 
-class WantedOutput(msgspec.Struct, frozen=True):
+class RequestedOutput(msgspec.Struct, frozen=True):
     """An output that the caller asks for."""
 
     name: str
-    parameters: WantedParameters = WantedParameters()
+    parameters: OutputParameters = OutputParameters()
 
 
 class RequestParameters(msgspec.Struct, frozen=True):
@@ -98,7 +98,7 @@ class InferRequest(msgspec.Struct, frozen=True):
 
     inputs: Annotated[list[Tensor], Meta(min_length=1)]
     id: str | None = None
-    outputs: list[WantedOutput] = []
+    outputs: list[RequestedOutput] = []
     parameters: RequestParameters = RequestParameters()
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from flask import Flask, request
 
 from peerloan.web.auth.csrf import refuse_other_sites
-from peerloan.web.auth.endpoint_scopes import guards_of
+from peerloan.web.auth.endpoint_scopes import required_scopes
 from peerloan.web.auth.loopback import names_loopback
 from peerloan.web.auth.sessions import Sessions, read_cookie, token_of_session
 from peerloan.web.auth.tokens import PROMOTE, SCOPES, Token, Tokens, TokensError, digest_of
@@ -156,7 +156,7 @@ def register(app: Flask, authenticator: Authenticator, sign_in_page: Callable[[s
     `sign_in_page` renders what a person without a session gets, given the page asked for. Call this
     once every address is registered; raises GuardError if one does not say who may ask.
     """
-    guards = guards_of(app)
+    guards = required_scopes(app)
 
     @app.before_request
     def guard() -> Page | None:

@@ -42,7 +42,7 @@ def needs(*scopes: str) -> Callable[[_View], _View]:
     return mark
 
 
-def guards_of(app: Flask) -> dict[str, Guard]:
+def required_scopes(app: Flask) -> dict[str, Guard]:
     """What each endpoint of an application asks for; raises GuardError if one says nothing."""
     guards = dict(_FILES)
     for rule in app.url_map.iter_rules():
@@ -59,7 +59,7 @@ def guards_of(app: Flask) -> dict[str, Guard]:
 
 def by_address(app: Flask) -> dict[tuple[str, str], Guard]:
     """The same by method and address, as OpenAPI writes addresses."""
-    guards = guards_of(app)
+    guards = required_scopes(app)
     return {
         (method, re.sub(r"<(\w+)>", r"{\1}", rule.rule)): guards[rule.endpoint]
         for rule in app.url_map.iter_rules()

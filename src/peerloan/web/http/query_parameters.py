@@ -29,27 +29,27 @@ class Parameters:
             else:
                 self._given[name] = values[0]
 
-    def given(self, name: str) -> str | None:
+    def value(self, name: str) -> str | None:
         """A parameter as it was given."""
         return self._given.get(name)
 
     def text(self, name: str) -> str | None:
         """A parameter that is any text."""
-        value = self.given(name)
+        value = self.value(name)
         if value is not None and text_fault(value):
             self.refuse(name, TEXT_EXPECTED)
         return value
 
     def choice(self, name: str, choices: Sequence[str]) -> str | None:
         """A parameter that is one of some words."""
-        value = self.given(name)
+        value = self.value(name)
         if value is not None and value not in choices:
             self.refuse(name, f"one of {', '.join(choices)}")
         return value
 
     def limit(self, usual: int, most: int) -> int:
         """How many are asked for."""
-        value = self.given("limit")
+        value = self.value("limit")
         if value is None:
             return usual
         found = int(value) if _WHOLE.fullmatch(value) else 0

@@ -53,7 +53,7 @@ def read_body(environ: Mapping[str, Any], most: int) -> bytes:
             content = request.get_data(cache=False)
     except Exception as error:
         waits.finish(wait)
-        raise _told_apart(error) from None
+        raise _translate_error(error) from None
     waits.finish(wait)
     if len(content) > most:
         raise RequestEntityTooLarge
@@ -99,12 +99,12 @@ def read_form() -> Mapping[str, str]:
         form = request.form
     except Exception as error:
         waits.finish(wait)
-        raise _told_apart(error) from None
+        raise _translate_error(error) from None
     waits.finish(wait)
     return form
 
 
-def _told_apart(error: Exception) -> Exception:
+def _translate_error(error: Exception) -> Exception:
     if isinstance(error, OSError | ClientDisconnected):
         if not isinstance(error.__context__ or error, OSError):
             return RequestError(400, "Broken Body", "the body ended before its length")

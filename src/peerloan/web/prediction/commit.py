@@ -17,12 +17,12 @@ from flask import Flask, Response, current_app, request
 from peerloan.database import Database, KeyInUse, LedgerError, LedgerUnavailable, RecordRefused
 from peerloan.formatting import show_value
 from peerloan.ledger import Entry, First, Key, OtherRequest, Record
-from peerloan.ledger.queries import find
-from peerloan.ledger.records import as_json, warnings_json
-from peerloan.ledger.write.group_commit import Outcome, Writer
+from peerloan.ledger.queries import find_decisions
+from peerloan.ledger.records import decision_json, warnings_json
+from peerloan.ledger.write.group_commit import CommitResult, LedgerWriter
 from peerloan.model import BANDS
 from peerloan.registry import Bundle, BundleError, Store, StoreError
-from peerloan.uuid7 import Ids
+from peerloan.uuid7 import IdGenerator
 from peerloan.uuid7 import text as id_text
 from peerloan.web.auth.authentication import caller_name
 from peerloan.web.http.deferred import PENDING_KEY, PendingResponse
@@ -77,7 +77,7 @@ class DecisionCommitter:
     """
 
     def __init__(
-        self, writer: Writer, database: Database, store: Store, serving_models: ServingModels
+        self, writer: LedgerWriter, database: Database, store: Store, serving_models: ServingModels
     ) -> None:
         self._writer, self._database = writer, database
         self._store, self._serving_models = store, serving_models
@@ -132,7 +132,7 @@ class DecisionCommitter:
         self, first: First, options: ResponseOptions, is_list: bool
     ) -> dict[str, Any]:
         """Rebuild the first answer of a repeated request from the ledger."""
-        found = find(self._database, first.ids)
+        found = find_decisions(self._database, first.ids)
         try:
             kept = [found[each] for each in first.ids]
             bundle = self._bundle(kept[0].version.version)
@@ -162,7 +162,7 @@ class _Draft:
         self._entry = Entry(records, key, len(submission.content))
         self.ids: Sequence[bytes] = ()
 
-    def number(self, ids: Ids) -> Entry:
+    def number(self, ids: IdGenerator) -> Entry:
         """Return the entry with ids; the writer calls this with its lock held."""
         records = self._entry.records
         self.ids = ids.many(len(records))
@@ -196,7 +196,7 @@ def _records(
             probability=decision.probability,
             late=decision.late,
             band=_BAND_NUMBERS[decision.band],
-            reasons=as_json(decision.reasons),
+            reasons=decision_json(decision.reasons),
             warnings=warnings_json(warnings),
         )
         for loan_id, loan, decision, warnings in columns
@@ -208,7 +208,7 @@ def _resolve(
     answer: Answer,
     draft: _Draft,
     on_committed: OnCommitted | None,
-    outcome: Outcome,
+    outcome: CommitResult,
 ) -> None:
     """Let the response leave. The writer calls this in its own thread, once for each entry."""
     try:

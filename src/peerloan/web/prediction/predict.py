@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from peerloan.ledger import Kept
+from peerloan.ledger import StoredDecision
 from peerloan.ledger.stored_inputs import InputReader, InputUnreadable
 from peerloan.loan import Checked, CheckedLoans, LoanWarning
 from peerloan.registry import Bundle, Decision
@@ -85,7 +85,7 @@ def answer_many(serving: LoadedModel, checked: CheckedLoans, wanted: ResponseOpt
 
 
 def rebuild_answer(
-    bundle: Bundle, kept: Sequence[Kept], wanted: ResponseOptions, many: bool
+    bundle: Bundle, kept: Sequence[StoredDecision], wanted: ResponseOptions, many: bool
 ) -> dict[str, Any]:
     """The answer that was given before, from its decisions in the ledger and their version; raises
     LookupError if it can't be made again.
@@ -150,7 +150,7 @@ def _prediction(
     return answer
 
 
-def _contributions(bundle: Bundle, inputs: InputReader, kept: Kept) -> dict[str, Any]:
+def _contributions(bundle: Bundle, inputs: InputReader, kept: StoredDecision) -> dict[str, Any]:
     """The contributions of a decision that was kept: they follow from its inputs. Raises
     LookupError if these can't be read.
     """

@@ -14,10 +14,10 @@ import msgspec
 from peerloan.ledger import Version
 from peerloan.loan import Checks, Decoder
 from peerloan.registry import (
+    AliasState,
     Bundle,
     Interface,
     RegistryError,
-    State,
     Store,
     StoreFault,
     StoreTimeout,
@@ -209,7 +209,7 @@ class ServingModels:
             return now.bundle
         return self._store.load(version)
 
-    def _read_fields(self, state: State) -> None:
+    def _read_fields(self, state: AliasState) -> None:
         """Read which fields requests may carry: the challenger's last, whose file may hang."""
         others = msgspec.structs.replace(state, challenger=None)
         self._set_fields(self._fields | self._store.known_fields(others))

@@ -19,7 +19,7 @@ from typing import NamedTuple
 from peerloan.database import Database
 from peerloan.formatting import plural
 from peerloan.ledger.challenger_scores import Challenge, keep_challenges
-from peerloan.ledger.write.group_commit import Writer
+from peerloan.ledger.write.group_commit import LedgerWriter
 from peerloan.loan import Checked, CheckedLoans, Loans, read_alike
 from peerloan.model import OnnxTimeLimit
 from peerloan.registry import Bundle
@@ -66,7 +66,7 @@ class _Answered:
 class Shadow:
     """Scores requests by the challenger that the store names, if it names one."""
 
-    def __init__(self, champion: ServingModels, database: Database, writer: Writer) -> None:
+    def __init__(self, champion: ServingModels, database: Database, writer: LedgerWriter) -> None:
         self._champion = champion
         self._database, self._writer = database, writer
         self._queue: Queue[_Answered] = Queue(_WAITING)

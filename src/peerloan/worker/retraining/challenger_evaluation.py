@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from peerloan.book import Book, EqualRows, read_loans
+from peerloan.book import Book, DuplicateRows, read_loans
 from peerloan.formatting import signed
 from peerloan.model import probabilities
 from peerloan.registry import Bundle
@@ -20,7 +20,7 @@ def evaluate_challenger(champion: Bundle, challenger: Bundle, newest: Book) -> C
     Raises BookError, or ValueError if the book has not both late loans and others.
     """
     margins: tuple[list[Numbers], list[Numbers]] = ([], [])
-    late, equal = [], EqualRows()
+    late, equal = [], DuplicateRows()
     for part in newest.parts():
         old, new = (
             read_loans(bundle.definition, part, label=True) for bundle in (champion, challenger)

@@ -15,15 +15,15 @@ from peerloan.database import Database
 from peerloan.errors import PeerLoanError
 from peerloan.formatting import join_words, percent
 from peerloan.ledger.outcomes import COMMAND_LINE
-from peerloan.monitoring.alerts.rules import Spoken
+from peerloan.monitoring.alerts.rules import Alert
 from peerloan.monitoring.config import Plan
 from peerloan.registry import (
+    AliasState,
     BreakingChange,
     Bundle,
     BundleError,
     Manifest,
     RegistryError,
-    State,
     Store,
     StoreError,
     StoreFault,
@@ -41,8 +41,8 @@ from peerloan.worker.retraining.score_shift import (
     FARTHEST,
     FARTHEST_GROUP,
     LEAST_ALIKE,
-    Leap,
-    leap,
+    ScoreShift,
+    measure_score_shift,
 )
 from peerloan.worker.retraining.training_set import (
     LEAST_LATE,
@@ -62,7 +62,7 @@ _NAMED = 3
 
 
 @dataclass(frozen=True)
-class Answered:
+class DriftResponse:
     """The result of a response.
 
     `reason` says why, in a sentence. A challenger that was made has a version and a judgement, and
@@ -73,7 +73,7 @@ class Answered:
     reason: str
     version: str | None = None
     judgement: ChallengerVerdict | None = None
-    leap: Leap | None = None
+    leap: ScoreShift | None = None
     callers: Callers | None = None
     deciders: Callers | None = None
     promoted: bool = False
@@ -96,16 +96,16 @@ class _Refused(PeerLoanError):
     """Why there is no challenger."""
 
 
-def answer(
+def respond_to_drift(
     plan: Plan,
     store: Store,
     database: Database,
-    spoken: Sequence[Spoken],
+    spoken: Sequence[Alert],
     now_ms: int,
     progress: Progress = lambda _what, _done: None,
     *,
     fast: bool = False,
-) -> Answered | None:
+) -> DriftResponse | None:
     """Respond as the plan says when rules say "act" about the champion; None if nothing is due.
 
     It may run for minutes: retraining searches all settings of the candidate, since the old ones
@@ -128,7 +128,9 @@ def answer(
             progress("judging the challenger", 0.0)
             new = store.load(version)
             judgement = evaluate_challenger(store.load(champion.version), new, newest)
-            leaped = leap(_last_chosen_by_person(store, champion.version), new, newest)
+            leaped = measure_score_shift(
+                _last_chosen_by_person(store, champion.version), new, newest
+            )
             progress("judging the challenger", 1.0)
         done = "recalibrated" if plan.answer == "recalibrate" else "trained"
         why = (
@@ -138,13 +140,13 @@ def answer(
             f"{judgement.verdict}; {leaped.sentence()}{_left_out(outcomes, plan)}"
         )
         whose = outcomes.callers, outcomes.deciders
-        made = Answered("made", why, version, judgement, leaped, *whose)
+        made = DriftResponse("made", why, version, judgement, leaped, *whose)
         return _make_challenger(plan, store, state, made)
     except (_Refused, TrainingError, BookError, BundleError, StoreError) as error:
-        return Answered("refused", f"{_describe(acts)}; {plan.answer} is refused: {error}")
+        return DriftResponse("refused", f"{_describe(acts)}; {plan.answer} is refused: {error}")
 
 
-def _champion(plan: Plan, store: Store, state: State, acts: Sequence[Spoken]) -> Manifest:
+def _champion(plan: Plan, store: Store, state: AliasState, acts: Sequence[Alert]) -> Manifest:
     """Return the champion to respond for. Raises _Refused, before anything is read."""
     if state.champion is None:
         raise _Refused("there is no champion")
@@ -279,7 +281,9 @@ def _last_chosen_by_person(store: Store, champion: str) -> Bundle:
     return own
 
 
-def _make_challenger(plan: Plan, store: Store, before: State, made: Answered) -> Answered:
+def _make_challenger(
+    plan: Plan, store: Store, before: AliasState, made: DriftResponse
+) -> DriftResponse:
     """Make a version the challenger; promote it if the plan says so, it is better and no leap."""
     version, why, judgement = str(made.version), made.reason, made.judgement
     state = store.state()
@@ -292,7 +296,7 @@ def _make_challenger(plan: Plan, store: Store, before: State, made: Answered) ->
     waits = f"it waits for a person: `peerloan models promote {version}`"
     if plan.promote and judgement is not None and judgement.verdict == "better":
         try:
-            _refuse_leap(made.leap)
+            _refuse_score_shift(made.leap)
             confirmed = f"{why}; promoted as confirmed by {plan.promote_confirmed}"
             store.promote(version, confirmed, who=WHO)
             return replace(made, reason=confirmed, promoted=True)
@@ -305,7 +309,7 @@ def _make_challenger(plan: Plan, store: Store, before: State, made: Answered) ->
     return replace(made, reason=f"{why}; {waits}")
 
 
-def _refuse_leap(leaped: Leap | None) -> None:
+def _refuse_score_shift(leaped: ScoreShift | None) -> None:
     if leaped is None or leaped.is_too_far:
         raise _Refused(
             "it leaps farther than scores explain, and may have learnt from outcomes that are "
@@ -320,7 +324,7 @@ def _caller_name(name: str) -> str:
     return name or "a caller without a token"
 
 
-def _describe(acts: Sequence[Spoken]) -> str:
+def _describe(acts: Sequence[Alert]) -> str:
     """Describe the alerts of level "act", with their figures."""
     figures = [
         f"{alert.rule} of {alert.about} is {alert.value:.3g}, beyond {alert.limit:.3g}"

@@ -16,7 +16,7 @@ from scipy.stats import spearmanr
 from peerloan.book import Book, read_loans
 from peerloan.loan import Loans
 from peerloan.model import probabilities
-from peerloan.monitoring.counting.counts import Counting
+from peerloan.monitoring.counting.counts import BinCounter
 from peerloan.registry import Bundle
 from peerloan.stats.arrays import Codes, Numbers
 
@@ -30,7 +30,7 @@ _GROUP = 0.05
 
 
 @dataclass(frozen=True)
-class Leap:
+class ScoreShift:
     """A new version compared with the one that a person chose last (`against`).
 
     - `factor`: the new mean probability divided by the old one, of all loans
@@ -70,12 +70,12 @@ class Leap:
         )
 
 
-def leap(before: Bundle, after: Bundle, newest: Book) -> Leap:
+def measure_score_shift(before: Bundle, after: Bundle, newest: Book) -> ScoreShift:
     """Compare two versions on a book. Both must be able to read every row.
 
     Raises BookError.
     """
-    counting, bins = Counting.of(before), _Sums.of(Counting.of(before))
+    counting, bins = BinCounter.of(before), _Sums.of(BinCounter.of(before))
     first, second = [], []
     for part in newest.parts():
         old, new = (read_loans(each.definition, part).loans for each in (before, after))
@@ -87,7 +87,7 @@ def leap(before: Bundle, after: Bundle, newest: Book) -> Leap:
     # No rank correlation if a version gives all loans the same score.
     spread = all(np.ptp(each) > 0 for each in margins)
     alike = float(spearmanr(*margins).statistic) if spread else 0.0
-    return Leap(before.version, factor, farthest, about, alike)
+    return ScoreShift(before.version, factor, farthest, about, alike)
 
 
 def _within(factor: float, farthest: float) -> bool:
@@ -103,11 +103,11 @@ class _Sums:
     after: list[Numbers]
 
     @classmethod
-    def of(cls, counting: Counting) -> _Sums:
+    def of(cls, counting: BinCounter) -> _Sums:
         sizes = [each.size for each in counting.bins]
         return cls(*([np.zeros(size) for size in sizes] for _ in range(3)))
 
-    def add(self, counting: Counting, loans: Loans, before: Numbers, after: Numbers) -> None:
+    def add(self, counting: BinCounter, loans: Loans, before: Numbers, after: Numbers) -> None:
         """Add loans, given their margins (n,)."""
         p, q = probabilities(before), probabilities(after)
         columns = [*(loans.columns[name] for name in loans.definition.names), p]
@@ -117,7 +117,7 @@ class _Sums:
             self.before[i] += np.bincount(places, p, minlength=bins.size)
             self.after[i] += np.bincount(places, q, minlength=bins.size)
 
-    def farthest(self, counting: Counting) -> tuple[float, float, str]:
+    def farthest(self, counting: BinCounter) -> tuple[float, float, str]:
         """Return the factor of all loans, the factor farthest from 1, and its group."""
         total = float(self.loans[-1].sum())
         factor = float(self.after[-1].sum() / self.before[-1].sum())

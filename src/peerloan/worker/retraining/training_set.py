@@ -14,10 +14,10 @@ import pyarrow as pa
 
 from peerloan import uuid7
 from peerloan.book import (
-    Batch,
     Book,
     BookError,
-    EqualRows,
+    CheckedPart,
+    DuplicateRows,
     check_columns,
     open_book,
     open_writer,
@@ -197,7 +197,7 @@ class _Written(NamedTuple):
     unreadable: int
     young: int
     passed_over: PassedOver
-    equal: EqualRows
+    equal: DuplicateRows
 
 
 class _Form:
@@ -246,12 +246,12 @@ class _NewestLoans:
         self._ids: set[str] = set()
         self._values: set[tuple[Value, ...]] = set()
 
-    def add(self, batch: Batch) -> None:
+    def add(self, batch: CheckedPart) -> None:
         """Add loans."""
         self._ids.update(each for each in batch.ids or () if each is not None)
         self._values.update(batch.loans.rows())
 
-    def others(self, batch: Batch) -> npt.NDArray[np.bool_]:
+    def others(self, batch: CheckedPart) -> npt.NDArray[np.bool_]:
         """Return which loans of a batch (n,) are not among them."""
         loan_ids = batch.ids or [None] * batch.loans.size
         rows = zip(loan_ids, batch.loans.rows(), strict=True)
@@ -272,7 +272,7 @@ def _write(
     """Write all readable matured loans, the oldest first."""
     reader = InputReader(form.definition)
     late, days, callers, deciders = array("b"), array("i"), _Names(), _Names()
-    unreadable, equal = 0, EqualRows()
+    unreadable, equal = 0, DuplicateRows()
     with snapshot(database) as connection, open_writer(path, form.schema) as writer:
         young = count_young(connection, share, eligible)
         progress(_READING, 0.0)
@@ -324,7 +324,7 @@ def _cut(late: npt.NDArray[np.int8]) -> int:
     return min(cut, max(int(places[-_TEST_LATE]), int(places[LEAST_LATE - 1]) + 1))
 
 
-def _between(book: Book, definition: Definition, first: int, end: int) -> Iterator[Batch]:
+def _between(book: Book, definition: Definition, first: int, end: int) -> Iterator[CheckedPart]:
     """Yield the rows of a book from `first` on and before `end`, counted from 0."""
     done = 0
     for part in book.parts():
@@ -339,7 +339,7 @@ def _between(book: Book, definition: Definition, first: int, end: int) -> Iterat
             yield read_loans(definition, rows, label=True)
 
 
-def _checked(book: Book, definition: Definition, progress: Progress) -> Iterator[Batch]:
+def _checked(book: Book, definition: Definition, progress: Progress) -> Iterator[CheckedPart]:
     """Yield the rows of a book. Raises BookError at a bad row, as training does."""
     for part in book.parts(lambda done: progress(f"reading {book.name}", done)):
         batch = read_loans(definition, part, label=True)
@@ -349,7 +349,7 @@ def _checked(book: Book, definition: Definition, progress: Progress) -> Iterator
         yield batch
 
 
-def _labels(batch: Batch) -> Codes:
+def _labels(batch: CheckedPart) -> Codes:
     assert batch.labels is not None  # noqa: S101  read with label=True
     return batch.labels
 

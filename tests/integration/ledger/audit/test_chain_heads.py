@@ -18,7 +18,7 @@ from sqlalchemy import Connection, delete, select, update
 
 from helpers.ledgers import Ledger, keep, record
 from helpers.postgres import Postgres
-from peerloan.cli.console import No
+from peerloan.cli.console import CommandError
 from peerloan.cli.main import peerloan
 from peerloan.database import tables
 from peerloan.ledger import Chain
@@ -258,7 +258,7 @@ def verified(ledger: Ledger) -> list[Where]:
     settings = {"PEERLOAN_LEDGER": ledger.url, "PEERLOAN_SEAL": str(ledger.seal_folder)}
     done = CliRunner().invoke(peerloan, ["ledger", "verify", "--json"], env=settings)
     report = json.loads(done.stdout)
-    assert isinstance(done.exception, No) == bool(report["findings"])
+    assert isinstance(done.exception, CommandError) == bool(report["findings"])
     return [(each["kind"], each.get("chain")) for each in report["findings"]]
 
 

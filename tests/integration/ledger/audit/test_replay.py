@@ -23,15 +23,15 @@ from sqlalchemy import select, update
 from helpers.apps import create_app
 from peerloan.book import open_book
 from peerloan.database import Database, tables
-from peerloan.ledger import Chain, Entry, Kept, Record, Seal
+from peerloan.ledger import Chain, Entry, Record, Seal, StoredDecision
 from peerloan.ledger.audit.replay import Replay
-from peerloan.ledger.queries import find
+from peerloan.ledger.queries import find_decisions
 from peerloan.loan import Checks, Field, default_definition
 from peerloan.model import BANDS
 from peerloan.registry import Store
 from peerloan.settings import Settings
 from peerloan.training import train
-from peerloan.uuid7 import Ids
+from peerloan.uuid7 import IdGenerator
 from peerloan.uuid7 import text as id_text
 
 FORMATS = Path(__file__).parents[3] / "formats"
@@ -104,9 +104,9 @@ def alter(database: Database, decision: str, **values: object) -> None:
         connection.execute(update(table).where(table.c.id == wanted).values(**values))
 
 
-def kept_of(database: Database, decision: str) -> Kept:
+def kept_of(database: Database, decision: str) -> StoredDecision:
     """A decision as it is kept."""
-    return find(database, [UUID(decision).bytes]).popitem()[1]
+    return find_decisions(database, [UUID(decision).bytes]).popitem()[1]
 
 
 @pytest.mark.parametrize("candidate", ["additive", "basic"])
@@ -310,7 +310,7 @@ def test_ids_that_are_not_there_or_were_purged_are_named(
     store.promote(version_of("additive"))
     kept, purged = post(service(store, database), [loan] * 2)
     alter(database, purged, inputs=None, margin=None, band=None)
-    unknown = id_text(Ids().new())
+    unknown = id_text(IdGenerator().new())
     code, report = replay(run, database, "--id", kept, "--id", purged, "--id", unknown)
     assert (code, report["identical"]) == (1, 1)
     assert report["absent"] == [
@@ -355,7 +355,10 @@ def test_only_the_decisions_of_a_time(
         (["--since", "yesterday"], "expected a day or a moment"),
         (["--until", "2026-11-25T08:30:00"], "expected a day or a moment"),
         (["--id", "17"], "expected a decision's id"),
-        (["--id", id_text(Ids().new()), "--since", "2026-11-25"], "leave --since and --until out"),
+        (
+            ["--id", id_text(IdGenerator().new()), "--since", "2026-11-25"],
+            "leave --since and --until out",
+        ),
     ],
 )
 def test_what_can_not_be_asked_is_wrong_use(run: Run, arguments: list[str], words: str) -> None:

@@ -15,7 +15,7 @@ from click.testing import CliRunner
 from sqlalchemy import Connection, delete, insert, select, text, update
 
 from helpers.ledgers import Ledger, keep, new_id, now_ms, record
-from peerloan.cli.console import No
+from peerloan.cli.console import CommandError
 from peerloan.cli.main import peerloan
 from peerloan.database import RecordRefused, tables
 from peerloan.ledger import Chain, Entry, First, Key, Seal
@@ -61,7 +61,7 @@ def verified(ledger: Ledger) -> list[Where]:
         for each in report["findings"]
     ]
     assert sum(report["totals"].values()) == len(found)
-    assert isinstance(done.exception, No) == bool(found)
+    assert isinstance(done.exception, CommandError) == bool(found)
     return found
 
 

@@ -15,12 +15,12 @@ from sqlalchemy import delete, insert, select
 from helpers.service import Service
 from peerloan.database import Database, LedgerError, LedgerUnavailable, tables
 from peerloan.ledger import Chain, Entry, First, Key, OtherRequest, Record, Seal, Version
-from peerloan.ledger.queries import stream
+from peerloan.ledger.queries import stream_decisions
 from peerloan.ledger.write.postgres_driver import Postgres
 from peerloan.registry import Store
-from peerloan.uuid7 import Ids
+from peerloan.uuid7 import IdGenerator
 
-IDS = Ids()
+IDS = IdGenerator()
 VERSION = Version("v1", "d" * 64, 0.05)
 
 
@@ -222,4 +222,4 @@ def test_a_version_that_is_gone_from_the_ledger_is_named(chain: Chain, database:
     with database.writing() as connection:
         connection.execute(delete(tables.versions))
     with pytest.raises(LedgerError, match="version with the number 1 is gone"):
-        list(stream(database))
+        list(stream_decisions(database))

@@ -18,11 +18,11 @@ from sqlalchemy import delete, select
 from helpers.ledgers import Ledger, record
 from helpers.service import Service
 from peerloan.database import Database, tables
-from peerloan.ledger import Entry, Recorder, Seal
+from peerloan.ledger import BatchWriter, Entry, Seal
 from peerloan.ledger.audit.verify import verify
-from peerloan.ledger.write.group_commit import Outcome, Writer
+from peerloan.ledger.write.group_commit import CommitResult, LedgerWriter
 from peerloan.registry import Store
-from peerloan.uuid7 import Ids
+from peerloan.uuid7 import IdGenerator
 
 DAY_SECONDS, HOUR_NS = 86_400, 3_600_000_000_000
 DAY_NS = 24 * HOUR_NS
@@ -133,8 +133,8 @@ def test_a_book_that_is_being_recorded_goes_on_in_a_new_chain(
     ledger_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ledger = Ledger(ledger_url, tmp_path)
-    ids, true = Ids(), time.time_ns
-    with Recorder(ledger.database, ledger.seal, "somebody") as recorder:
+    ids, true = IdGenerator(), time.time_ns
+    with BatchWriter(ledger.database, ledger.seal, "somebody") as recorder:
         for days in (0, 3, 0, 0):
             monkeypatch.setattr(time, "time_ns", lambda days=days: true() + days * DAY_NS)
             recorder.put([record(id=each) for each in ids.many(5)])
@@ -149,13 +149,13 @@ def test_what_waits_for_a_commit_when_the_clock_is_set_back_is_kept(
 ) -> None:
     """Decisions of before and after it wait together: each chain gets its own, and all are told."""
     ledger = Ledger(ledger_url, tmp_path)
-    true, outcomes, kept = time.time_ns, list[Outcome](), threading.Semaphore(0)
+    true, outcomes, kept = time.time_ns, list[CommitResult](), threading.Semaphore(0)
 
-    def told(outcome: Outcome) -> None:
+    def told(outcome: CommitResult) -> None:
         outcomes.append(outcome)
         kept.release()
 
-    writer = Writer(ledger.database, lambda: ledger.seal)
+    writer = LedgerWriter(ledger.database, lambda: ledger.seal)
     with ledger.database.writing() as connection:
         connection.execute(delete(tables.aggregates))  # others wait for this one's end
         for hours in (1, 1, 0, 0, 5, 0):

@@ -32,7 +32,7 @@ from peerloan.monitoring.alerts.events import (
     page,
     put,
 )
-from peerloan.monitoring.config import Tell, Webhook
+from peerloan.monitoring.config import Channels, Webhook
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 SECRET = b"a secret that nobody guesses"
@@ -90,13 +90,13 @@ def receiver() -> Iterator[Receiver]:
 
 
 @pytest.fixture
-def webhook(receiver: Receiver, tmp_path: Path) -> Tell:
+def webhook(receiver: Receiver, tmp_path: Path) -> Channels:
     (tmp_path / "secret").write_bytes(SECRET + b"\n")
-    return Tell(log=False, webhook=Webhook(receiver.url, str(tmp_path / "secret")))
+    return Channels(log=False, webhook=Webhook(receiver.url, str(tmp_path / "secret")))
 
 
 def test_a_webhook_gets_a_signed_cloud_event(
-    database: Database, receiver: Receiver, webhook: Tell
+    database: Database, receiver: Receiver, webhook: Channels
 ) -> None:
     event_id = tell(database, "webhook", now_ms=1_700_000_000_123)
     deliver_due(database, webhook, 1_700_000_001_000)
@@ -118,10 +118,10 @@ def test_a_webhook_gets_a_signed_cloud_event(
 def test_what_fails_is_tried_again_later_each_time_and_holds_up_no_other_channel(
     database: Database,
     receiver: Receiver,
-    webhook: Tell,
+    webhook: Channels,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    both = Tell(log=True, webhook=webhook.webhook)
+    both = Channels(log=True, webhook=webhook.webhook)
     first = tell(database, "log", "webhook")
     second = tell(database, "log", "webhook", kind=ENDED)
     receiver.answers = [500, 302]
@@ -152,7 +152,7 @@ def test_what_fails_is_tried_again_later_each_time_and_holds_up_no_other_channel
 
 
 def test_who_stops_between_telling_and_marking_tells_again_with_the_same_id(
-    database: Database, receiver: Receiver, webhook: Tell, monkeypatch: pytest.MonkeyPatch
+    database: Database, receiver: Receiver, webhook: Channels, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     event_id = tell(database, "webhook")
 
@@ -168,7 +168,7 @@ def test_who_stops_between_telling_and_marking_tells_again_with_the_same_id(
 
 
 def test_a_receiver_that_is_not_there_is_given_up_after_a_week(
-    database: Database, webhook: Tell, receiver: Receiver, caplog: pytest.LogCaptureFixture
+    database: Database, webhook: Channels, receiver: Receiver, caplog: pytest.LogCaptureFixture
 ) -> None:
     receiver.server_close()
     tell(database, "webhook")
@@ -188,16 +188,16 @@ def test_a_command_gets_the_event_and_no_shell(database: Database, tmp_path: Pat
         "import sys; open(sys.argv[1], 'a').write(sys.stdin.read()); sys.exit(len(sys.argv) > 2)"
     )
     out = tmp_path / "out; rm"
-    told = Tell(log=False, command=(sys.executable, "-c", script, str(out)))
+    told = Channels(log=False, command=(sys.executable, "-c", script, str(out)))
     event_id = tell(database, "command")
     deliver_due(database, told, 0)
     assert json.loads(out.read_text())["id"] == event_id
     tell(database, "command")
-    deliver_due(database, Tell(log=False, command=(*(told.command or ()), "fail")), 0)
+    deliver_due(database, Channels(log=False, command=(*(told.command or ()), "fail")), 0)
     with database.reading() as connection:
         faults = connection.execute(select(tables.deliveries.c.fault)).scalars().all()
     assert faults == [None, f"{sys.executable}: exit code 1"]
-    deliver_due(database, Tell(log=False), HOUR)
+    deliver_due(database, Channels(log=False), HOUR)
     with database.reading() as connection:
         assert "no longer told" in connection.execute(select(tables.deliveries.c.fault)).scalars()
 
@@ -235,7 +235,9 @@ def test_a_webhook_that_drips_is_given_up_and_its_connection_closed(
     monkeypatch.setattr(delivery, "WEBHOOK_SECONDS", 0.5)
     (tmp_path / "secret").write_bytes(SECRET)
     tell(database, "webhook")
-    deliver_due(database, Tell(log=False, webhook=Webhook(dripping, str(tmp_path / "secret"))), 1)
+    deliver_due(
+        database, Channels(log=False, webhook=Webhook(dripping, str(tmp_path / "secret"))), 1
+    )
     assert "could not be delivered to the webhook" in caplog.text
     assert "took longer than" in caplog.text
     for thread in threading.enumerate():
@@ -260,7 +262,9 @@ def test_a_webhook_that_answers_no_http_is_tried_again(
 
         threading.Thread(target=reply, daemon=True).start()
         url = f"http://127.0.0.1:{server.getsockname()[1]}/word"
-        deliver_due(database, Tell(log=False, webhook=Webhook(url, str(tmp_path / "secret"))), 1)
+        deliver_due(
+            database, Channels(log=False, webhook=Webhook(url, str(tmp_path / "secret"))), 1
+        )
     assert "could not be delivered to the webhook, next try in" in caplog.text
 
 
@@ -274,7 +278,7 @@ def test_a_command_that_hangs_is_ended_with_what_it_started(
     pids = tmp_path / "pids"
     hanging = ("sh", "-c", f"echo $$ > {pids}; sleep 1000 & echo $! >> {pids}; wait")
     tell(database, "command")
-    deliver_due(database, Tell(log=False, command=hanging), 1)
+    deliver_due(database, Channels(log=False, command=hanging), 1)
     assert "sh: took longer than 1 s" in caplog.text
     for pid in map(int, pids.read_text().split()):
         stat = Path(f"/proc/{pid}/stat")
@@ -286,7 +290,9 @@ def test_a_command_that_leaves_something_running_has_ended(
     database: Database, caplog: pytest.LogCaptureFixture
 ) -> None:
     tell(database, "command")
-    deliver_due(database, Tell(log=False, command=("sh", "-c", "sleep 5 & echo no >&2; exit 3")), 1)
+    deliver_due(
+        database, Channels(log=False, command=("sh", "-c", "sleep 5 & echo no >&2; exit 3")), 1
+    )
     assert "sh: exit code 3: no" in caplog.text
 
 

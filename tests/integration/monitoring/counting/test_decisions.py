@@ -22,7 +22,7 @@ from peerloan.monitoring.counting.decisions import Progress, count_new
 from peerloan.monitoring.counting.early_outcomes import EarlyOutcomes
 from peerloan.monitoring.counting.opened_versions import Versions
 from peerloan.monitoring.counting.outcomes import count_outcomes
-from peerloan.monitoring.counting.storage import Hour, read_counts, read_known
+from peerloan.monitoring.counting.storage import Hour, read_counts, read_known_outcomes
 from peerloan.monitoring.windows import History, Window, read_window
 from peerloan.registry import Bundle, Store
 
@@ -259,7 +259,9 @@ def in_figures(database: Database, store: Store, early: EarlyOutcomes) -> dict[s
         versions = Versions(connection, store)
         off = early.read(connection, versions)
         ((number, found),) = read_window(connection, versions, Window(0, 10**6), off).items()
-        history = History(read_known(connection, 0, 10**6), off).mature(number, DAY + 1, 0.1, 9)
+        history = History(read_known_outcomes(connection, 0, 10**6), off).mature(
+            number, DAY + 1, 0.1, 9
+        )
     (challenger,) = found.challengers.values()
     every = {"window": found.outcomes, "challenger": challenger, "history": history}
     sums = {

@@ -15,7 +15,7 @@ from flask.testing import FlaskClient
 from helpers.apps import create_app
 from peerloan.database import Database
 from peerloan.ledger.audit.replay import Replay
-from peerloan.ledger.queries import find
+from peerloan.ledger.queries import find_decisions
 from peerloan.loan import MAX_COMPARISONS, default_definition
 from peerloan.registry import Store
 from peerloan.settings import Settings
@@ -109,5 +109,5 @@ def test_many_unseen_levels_are_accepted_and_replay_though_few_get_a_suggestion(
     assert sum(hinted) == -(-MAX_COMPARISONS // len(seen))
     replay = Replay(store)
     ids = [UUID(each["id"]).bytes for each in predictions]
-    replay.add(list(find(Database(f"sqlite:///{tmp_path / 'ledger.db'}"), ids).values()))
+    replay.add(list(find_decisions(Database(f"sqlite:///{tmp_path / 'ledger.db'}"), ids).values()))
     assert replay.report.identical == 300

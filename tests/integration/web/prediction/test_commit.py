@@ -10,10 +10,10 @@ import pytest
 
 from peerloan.ledger import Entry
 from peerloan.ledger.seal_ownership import ready_seal
-from peerloan.ledger.write.group_commit import Told, Writer
+from peerloan.ledger.write.group_commit import LedgerWriter, Told
 from peerloan.registry import Store
 from peerloan.settings import Settings
-from peerloan.uuid7 import Ids
+from peerloan.uuid7 import IdGenerator
 from peerloan.web import create_app
 from peerloan.web.prediction import commit
 from peerloan.web.prediction.commit import DecisionCommitter
@@ -31,9 +31,9 @@ def test_no_record_is_built_while_the_writer_holds_its_lock(
     def refuse(_: object) -> NoReturn:
         raise AssertionError("built with the lock held")
 
-    class Watched(Writer):
-        def put(self, make: Callable[[Ids], Entry], told: Told) -> None:
-            def number(ids: Ids) -> Entry:
+    class Watched(LedgerWriter):
+        def put(self, make: Callable[[IdGenerator], Entry], told: Told) -> None:
+            def number(ids: IdGenerator) -> Entry:
                 with monkeypatch.context() as locked:
                     locked.setattr(commit, "as_json", refuse)
                     entries.append(make(ids))

@@ -12,7 +12,7 @@ import pytest
 
 from peerloan.book import open_book
 from peerloan.loan import Loans, parse_definition
-from peerloan.model import NumberTable, Policy, Profile, Scorecard, probabilities
+from peerloan.model import NumberTable, Policy, ReferenceProfile, Scorecard, probabilities
 from peerloan.model.arithmetic import to_unit
 from peerloan.registry import Store, TrainedOn, ValidationFigures, draft
 from peerloan.worker.retraining.challenger_evaluation import evaluate_challenger
@@ -52,7 +52,7 @@ def publish(store: Store, points: tuple[float, ...]) -> str:
             definition=DEFINITION,
             estimator=Scorecard(0.0, (table,)),
             policy=Policy.by_cost(),
-            profile=Profile.of(sample, np.array([0.0, 1, 0, 1, 0]), np.full(5, 0.5)),
+            profile=ReferenceProfile.of(sample, np.array([0.0, 1, 0, 1, 0]), np.full(5, 0.5)),
             trained_on=TrainedOn("cars.csv", "0" * 64, 5, 2, False),
             validation=ValidationFigures({"auc": 0.5}, {}, (), ()),
             libraries={},

@@ -19,15 +19,15 @@ from helpers.service import settings
 from helpers.shared import shared_folder
 from peerloan.book import Fingerprint, open_book, read_loans
 from peerloan.database import Database
-from peerloan.monitoring.alerts.rules import Spoken
+from peerloan.monitoring.alerts.rules import Alert
 from peerloan.monitoring.config import Plan
-from peerloan.registry import BreakingChange, State, Store
+from peerloan.registry import AliasState, BreakingChange, Store
 from peerloan.training import CANDIDATES
-from peerloan.worker.retraining.response import Answered, answer
+from peerloan.worker.retraining.response import DriftResponse, respond_to_drift
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
-CALIBRATION = Spoken("calibration", "act", "late rate", 1.62, 1.25)
-DRIFT = Spoken("feature-drift", "act", "int_rate", 0.31, 0.25)
+CALIBRATION = Alert("calibration", "act", "late rate", 1.62, 1.25)
+DRIFT = Alert("feature-drift", "act", "int_rate", 0.31, 0.25)
 RECALIBRATE = Plan(answer="recalibrate")
 DAY_MS = 86_400_000
 # Two fifths of the late loans, evenly over time, are told on time.
@@ -61,17 +61,17 @@ class Recorded(NamedTuple):
         with self.database.writing() as connection:
             connection.execute(text(statement))
 
-    def answer(self, plan: Plan, *spoken: Spoken) -> Answered | None:
+    def answer(self, plan: Plan, *spoken: Alert) -> DriftResponse | None:
         now_ms = time.time_ns() // 1_000_000 + 31 * DAY_MS
-        return answer(plan, self.store, self.database, spoken, now_ms, fast=True)
+        return respond_to_drift(plan, self.store, self.database, spoken, now_ms, fast=True)
 
-    def made(self, plan: Plan, *spoken: Spoken) -> Answered:
+    def made(self, plan: Plan, *spoken: Alert) -> DriftResponse:
         found = self.answer(plan, *spoken)
         assert found is not None
         assert found.kind == "made", found.reason
         return found
 
-    def refused(self, plan: Plan, *spoken: Spoken) -> str:
+    def refused(self, plan: Plan, *spoken: Alert) -> str:
         versions, state = self.store.versions(), self.store.state()
         found = self.answer(plan, *spoken)
         assert found is not None
@@ -204,7 +204,7 @@ def test_what_is_better_is_promoted_if_the_plan_says_so(
     recorded.change(FEWER_LATE)
     with monkeypatch.context() as patch:
 
-        def refuse(_store: Store, version: str, why: str, who: str) -> State:
+        def refuse(_store: Store, version: str, why: str, who: str) -> AliasState:
             raise BreakingChange(version, ["purpose: now required"])
 
         patch.setattr(Store, "promote", refuse)
@@ -305,7 +305,9 @@ def test_who_was_faster_is_left_alone(recorded: Recorded) -> None:
         if what.startswith("judging") and done == 1.0:
             store.challenge(basic)
 
-    found = answer(RECALIBRATE, store, recorded.database, [CALIBRATION], 2**41, progress=meanwhile)
+    found = respond_to_drift(
+        RECALIBRATE, store, recorded.database, [CALIBRATION], 2**41, progress=meanwhile
+    )
     assert found is not None
     assert "the champion or challenger changed meanwhile" in found.reason
     assert (found.kind, store.state().challenger) == ("refused", basic)
@@ -318,7 +320,9 @@ def test_a_deletion_meanwhile_changes_no_alias(recorded: Recorded) -> None:
         if what.startswith("judging") and done == 1.0:
             store.delete(basic)
 
-    found = answer(RECALIBRATE, store, recorded.database, [CALIBRATION], 2**41, progress=meanwhile)
+    found = respond_to_drift(
+        RECALIBRATE, store, recorded.database, [CALIBRATION], 2**41, progress=meanwhile
+    )
     assert found is not None
     assert (found.kind, store.state().challenger) == ("made", found.version), found.reason
     assert basic not in store.versions()

@@ -16,7 +16,7 @@ from peerloan.database import tables
 from peerloan.database.snapshot import snapshot
 from peerloan.ledger import Record
 from peerloan.ledger.matured import Eligible, PassedOver, count_passed_over, count_young, matured
-from peerloan.ledger.outcomes import Recorder
+from peerloan.ledger.outcomes import OutcomeRecorder
 from peerloan.loan import default_definition
 from peerloan.monitoring.config import Plan
 from peerloan.sample_data import batches
@@ -162,7 +162,7 @@ def test_who_tells_first_or_in_between_takes_nobody_s_place(ledger: Ledger) -> N
             {"id": uuid7.text(each.id), "late": value}
             for each, value in zip(made, late, strict=False)
         ]
-        answers = Recorder(ledger.database, definition, who).record(enumerate(rows))
+        answers = OutcomeRecorder(ledger.database, definition, who).record(enumerate(rows))
         assert not any(isinstance(each, list) for each in answers)
 
     report("servicing", False)

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
-from peerloan.book import BookError, Report, check_book, open_book
+from peerloan.book import BookError, BookReport, check_book, open_book
 from peerloan.loan import default_definition, parse_definition
 
 GOOD: dict[str, Any] = {
@@ -50,7 +50,7 @@ def rows(count: int, **changes: Any) -> list[dict[str, Any]]:
     return [row | changes for row in varied]
 
 
-def check(tmp_path: Path, loans: list[dict[str, Any]], **options: Any) -> Report:
+def check(tmp_path: Path, loans: list[dict[str, Any]], **options: Any) -> BookReport:
     path = tmp_path / "book.csv"
     lines = [",".join(loans[0])]
     lines += [",".join("" if v is None else str(v) for v in loan.values()) for loan in loans]

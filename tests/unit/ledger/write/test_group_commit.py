@@ -18,15 +18,15 @@ from peerloan.database import Database, LedgerUnavailable, RecordRefused
 from peerloan.ledger import Chain, Entry, Record, Seal, Version
 from peerloan.ledger.write import group_commit as writer_module
 from peerloan.ledger.write.entries import Result
-from peerloan.ledger.write.group_commit import Committed, Outcome, Writer
-from peerloan.uuid7 import Ids
+from peerloan.ledger.write.group_commit import CommitResult, Committed, LedgerWriter
+from peerloan.uuid7 import IdGenerator
 
 
-def decision(loan_id: str) -> Callable[[Ids], Entry]:
+def decision(loan_id: str) -> Callable[[IdGenerator], Entry]:
     """What makes a decision on a loan."""
     version = Version("first-000000000000", "0" * 64, 0.02)
 
-    def make(ids: Ids) -> Entry:
+    def make(ids: IdGenerator) -> Entry:
         values = (1.0, 0.01, False, 1, "[]", None)
         return Entry([Record(ids.new(), version, "api", "", "test", None, loan_id, "{}", *values)])
 
@@ -38,13 +38,13 @@ class Told:
 
     def __init__(self) -> None:
         self._known = threading.Event()
-        self._outcome: Outcome = None
+        self._outcome: CommitResult = None
 
-    def __call__(self, outcome: Outcome) -> None:
+    def __call__(self, outcome: CommitResult) -> None:
         self._outcome = outcome
         self._known.set()
 
-    def outcome(self) -> Outcome:
+    def outcome(self) -> CommitResult:
         """Wait for it."""
         assert self._known.wait(20), "never told"
         return self._outcome
@@ -59,12 +59,12 @@ def database(ledger_url: str) -> Database:
 
 
 @pytest.fixture
-def writer_on(database: Database, tmp_path: Path) -> Iterator[Callable[..., Writer]]:
+def writer_on(database: Database, tmp_path: Path) -> Iterator[Callable[..., LedgerWriter]]:
     """Make a writer, which is closed after the test."""
     made = []
 
-    def make(committed: Callable[[Committed], None] = lambda _: None) -> Writer:
-        made.append(Writer(database, lambda: Seal(tmp_path / "seal"), committed))
+    def make(committed: Callable[[Committed], None] = lambda _: None) -> LedgerWriter:
+        made.append(LedgerWriter(database, lambda: Seal(tmp_path / "seal"), committed))
         return made[-1]
 
     yield make
@@ -73,7 +73,7 @@ def writer_on(database: Database, tmp_path: Path) -> Iterator[Callable[..., Writ
 
 
 def test_who_counts_commits_can_not_end_it(
-    database: Database, writer_on: Callable[..., Writer]
+    database: Database, writer_on: Callable[..., LedgerWriter]
 ) -> None:
     def committed(_: Committed) -> None:
         raise OSError("no space left for figures")
@@ -89,7 +89,7 @@ def test_who_counts_commits_can_not_end_it(
 
 
 def test_a_value_that_no_driver_takes_is_refused_alone(
-    database: Database, writer_on: Callable[..., Writer]
+    database: Database, writer_on: Callable[..., LedgerWriter]
 ) -> None:
     writer = writer_on()
     told = {loan_id: Told() for loan_id in ("zeroth", "first", "\ud800", "last")}
@@ -101,9 +101,9 @@ def test_a_value_that_no_driver_takes_is_refused_alone(
 
 
 def test_a_transaction_is_bounded_by_bytes_as_well_as_by_decisions(
-    database: Database, writer_on: Callable[..., Writer]
+    database: Database, writer_on: Callable[..., LedgerWriter]
 ) -> None:
-    def large(make: Callable[[Ids], Entry], ids: Ids) -> Entry:
+    def large(make: Callable[[IdGenerator], Entry], ids: IdGenerator) -> Entry:
         return make(ids)._replace(size=5_000_000)
 
     committed: list[Committed] = []
@@ -131,7 +131,7 @@ def holding(database: Database) -> Iterator[None]:
 
 
 def test_who_asks_again_at_once_shares_a_commit(
-    writer_on: Callable[..., Writer], monkeypatch: pytest.MonkeyPatch
+    writer_on: Callable[..., LedgerWriter], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(writer_module, "PATIENCE_SHARE", 1e6)
     monkeypatch.setattr(writer_module, "MOST_PATIENCE_SECONDS", 4.0)
@@ -158,7 +158,7 @@ def test_who_asks_again_at_once_shares_a_commit(
 
 
 def test_a_closed_writer_has_kept_everything_and_ends_its_threads(
-    database: Database, writer_on: Callable[..., Writer]
+    database: Database, writer_on: Callable[..., LedgerWriter]
 ) -> None:
     before = set(threading.enumerate())
     writer = writer_on()
@@ -177,7 +177,9 @@ def test_a_closed_writer_has_kept_everything_and_ends_its_threads(
         assert not thread.is_alive(), thread.name
 
 
-def test_who_comes_alone_after_many_is_kept_nevertheless(writer_on: Callable[..., Writer]) -> None:
+def test_who_comes_alone_after_many_is_kept_nevertheless(
+    writer_on: Callable[..., LedgerWriter],
+) -> None:
     writer = writer_on()
     many = [Told() for _ in range(8)]
     for told in many:
@@ -189,7 +191,7 @@ def test_who_comes_alone_after_many_is_kept_nevertheless(writer_on: Callable[...
 
 
 def test_more_than_it_can_keep_in_time_is_no_fault_of_the_database(
-    database: Database, writer_on: Callable[..., Writer], monkeypatch: pytest.MonkeyPatch
+    database: Database, writer_on: Callable[..., LedgerWriter], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(writer_module, "LIMIT_SECONDS", 1.0)
     monkeypatch.setattr(writer_module, "LOOK_SECONDS", 0.05)
@@ -211,7 +213,7 @@ def test_more_than_it_can_keep_in_time_is_no_fault_of_the_database(
     late = [i for i, outcome in enumerate(outcomes) if isinstance(outcome, LedgerUnavailable)]
     assert late, "the last of them waited longer than the limit"
     assert outcomes[: late[0]] == [None] * late[0]
-    assert writer.down is None
+    assert writer.unavailable_reason is None
     told = Told()
     writer.put(decision("afterwards"), told)
     assert told.outcome() is None
@@ -224,7 +226,7 @@ def test_more_than_it_can_keep_in_time_is_no_fault_of_the_database(
 
 
 def test_a_thread_that_can_not_begin_is_tried_again(
-    writer_on: Callable[..., Writer], monkeypatch: pytest.MonkeyPatch
+    writer_on: Callable[..., LedgerWriter], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     writer = writer_on()
     for name in ("ledger-clock", "ledger"):
@@ -248,7 +250,7 @@ def test_a_thread_that_can_not_begin_is_tried_again(
 def test_so_many_at_once_are_kept_in_their_order(
     database: Database, tmp_path: Path, many: int
 ) -> None:
-    chain, ids = Chain(database, Seal(tmp_path / "seal")), Ids()
+    chain, ids = Chain(database, Seal(tmp_path / "seal")), IdGenerator()
     names = [f"{i:03d}" for i in range(many)]
     assert chain.append([decision(name)(ids) for name in names]) == [None] * many
     chain.close()

@@ -14,7 +14,7 @@ from peerloan.book import join_loans, open_book, read_loans
 from peerloan.loan import Loans
 from peerloan.monitoring.alerts.rules import Rules
 from peerloan.monitoring.counting.counts import Counts
-from peerloan.monitoring.window_metrics import watched
+from peerloan.monitoring.window_metrics import window_metrics
 from peerloan.registry import Bundle, Store
 
 sys.path.append(str(Path(__file__).parents[4] / "bench"))
@@ -56,7 +56,7 @@ def test_the_rules_that_are_simulated_are_those_that_are_applied(
             bins = [some.tolist() for some in np.split(window.bins, book.ends[:-1])]
             counts = Counts(150, bins, [{} for _ in bins], {})
             scores = window.scores
-            whole = watched(bundle, book.counting, Rules(), counts, scores, scores)
+            whole = window_metrics(bundle, book.counting, Rules(), counts, scores, scores)
             simulated = [each[:3] for each in speak(book, window, Rules())]
             assert simulated == [each[:3] for each in whole.spoken]
             spoke |= {each.rule for each in whole.spoken}

@@ -22,7 +22,7 @@ from peerloan.model.onnx_model import FLOOR, OnnxModel
 from peerloan.registry import OnnxParts
 from peerloan.sample_data import draw
 from peerloan.stats.arrays import Numbers
-from peerloan.training.candidates import CANDIDATES, Settings
+from peerloan.training.candidates import CANDIDATES, Hyperparameters
 from peerloan.training.compile.scorecard import compile_trees, exact_edge, rescaled
 from peerloan.training.compile.trees import floor_single
 from peerloan.training.fit_encoding import fit_encoding
@@ -229,7 +229,7 @@ def fit(
     definition, rows, due = CASES[case]
     loans = table(definition, rows, seed=1)
     late = labels(loans, 1, due)
-    fitted = CANDIDATES[candidate](loans, late, Settings(values, resampling), silent)
+    fitted = CANDIDATES[candidate](loans, late, Hyperparameters(values, resampling), silent)
     return loans, fitted, fitted.compile(loans)
 
 
@@ -354,7 +354,7 @@ def test_a_table_without_a_pattern_compiles_to_points_of_zero(candidate: str) ->
     late = np.array([0.0, 1.0] * 50)
     values = {"C": 1.0, "min_bin_size": 0.05, "depth": 1, "rounds": 50, "eta": 0.1, "columns": 1.0}
     values |= {"monotone": False, "min_child_weight": 1}
-    card = CANDIDATES[candidate](loans, late, Settings(values), silent).compile(loans)
+    card = CANDIDATES[candidate](loans, late, Hyperparameters(values), silent).compile(loans)
     assert isinstance(card, Scorecard)
     assert card.base == pytest.approx(0, abs=0.1)  # each round sees half of the loans
     assert set(card.score_many(loans)[1].ravel().tolist()) == {0.0}
@@ -490,7 +490,7 @@ def test_a_forest_splits_on_its_thresholds_as_scikit_learn_does() -> None:
     random = np.random.default_rng(3)
     loans = Loans.of(definition, [(value,) for value in random.normal(0, 1e5, 400).tolist()])
     late = (random.random(400) < 0.3).astype(np.float64)
-    fitted: Any = CANDIDATES["basic"](loans, late, Settings({"min_leaf": 1}), silent)
+    fitted: Any = CANDIDATES["basic"](loans, late, Hyperparameters({"min_leaf": 1}), silent)
     thresholds = np.unique(
         np.concatenate([tree.tree_.threshold for tree in fitted.forest.estimators_])
     )
@@ -523,7 +523,7 @@ def test_a_small_probability_keeps_its_digits_in_boosted_trees() -> None:
     loans = table(NUMBERS, 3000, 1)
     late = labels(loans, 1, 40)
     values = {"depth": 2, "eta": 0.3, "min_child_weight": 0}
-    fitted = CANDIDATES["boosted"](loans, late, Settings(values), silent)
+    fitted = CANDIDATES["boosted"](loans, late, Hyperparameters(values), silent)
     parts = fitted.compile(loans)
     assert isinstance(parts, OnnxParts)
     margins = fitted.margins(loans)
@@ -549,7 +549,7 @@ def test_the_same_table_compiles_to_the_same_bytes(candidate: str) -> None:
     }  # fmt: skip
     loans = table(OTHER, 200, 9)
     one, other = (
-        CANDIDATES[candidate](loans, labels(loans, 9), Settings(values, "smote"), silent)
+        CANDIDATES[candidate](loans, labels(loans, 9), Hyperparameters(values, "smote"), silent)
         for _ in range(2)
     )
     assert one.compile(loans) == other.compile(loans)
@@ -568,7 +568,7 @@ def test_progress_rises_to_the_end() -> None:
         }
         values |= {"monotone": False, "min_child_weight": 1, "min_leaf": 5}
         loans = table(OTHER, 200, 9)
-        CANDIDATES[candidate](loans, labels(loans, 9), Settings(values), told.append)
+        CANDIDATES[candidate](loans, labels(loans, 9), Hyperparameters(values), told.append)
         assert told == sorted(told)
         assert told[-1] == 1.0, candidate
 

@@ -18,7 +18,7 @@ import pytest
 
 from peerloan.book import BookError, draft_definition, open_book
 from peerloan.loan import Definition, default_definition, parse_definition
-from peerloan.training.exploration import Study, explore, find, measure, show_page
+from peerloan.training.exploration import BookStudy, explore, find, measure, show_page
 from peerloan.training.exploration import report as page_module
 from peerloan.training.exploration.measure import Feature
 
@@ -113,21 +113,21 @@ def book(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def study(book: Path) -> Study:
+def study(book: Path) -> BookStudy:
     return measure(open_book(book), definition(*FIELDS))
 
 
-def feature(study: Study, name: str) -> Feature:
+def feature(study: BookStudy, name: str) -> Feature:
     return next(each for each in study.features if each.name == name)
 
 
-def said(study: Study, topic: str, name: str | None = None) -> str:
+def said(study: BookStudy, topic: str, name: str | None = None) -> str:
     return "\n".join(
         each.text for each in find(study) if each.topic == topic and name in (None, each.feature)
     )
 
 
-def test_the_minority_class_comes_first(study: Study) -> None:
+def test_the_minority_class_comes_first(study: BookStudy) -> None:
     first = find(study)[0]
     assert first.topic == "label"
     assert "200 of 4,000 loans are late: 5.00 % (4.37–5.72)" in first.text
@@ -151,7 +151,9 @@ def test_the_minority_class_comes_first(study: Study) -> None:
         ("signal", None, "`branch`"),
     ],
 )
-def test_what_is_planted_is_found(study: Study, topic: str, name: str | None, words: str) -> None:
+def test_what_is_planted_is_found(
+    study: BookStudy, topic: str, name: str | None, words: str
+) -> None:
     assert words in said(study, topic, name)
 
 
@@ -159,12 +161,12 @@ def test_what_is_planted_is_found(study: Study, topic: str, name: str | None, wo
     ("topic", "name"),
     [("risk", "score"), ("risk", "part"), ("skewed", "score"), ("odd values", "score")],
 )
-def test_what_is_not_there_is_not_found(study: Study, topic: str, name: str) -> None:
+def test_what_is_not_there_is_not_found(study: BookStudy, topic: str, name: str) -> None:
     found = [each for each in find(study) if each.topic == topic]
     assert not [each for each in found if each.feature == name or f"`{name}`" in each.text]
 
 
-def test_low_correlations_are_said(study: Study, book: Path) -> None:
+def test_low_correlations_are_said(study: BookStudy, book: Path) -> None:
     few = measure(open_book(book), definition("score number", "age number"))
     assert "Every correlation with the label is low" in said(few, "signal")
     assert "Every correlation" not in said(study, "signal")  # `told` is nearly the label
@@ -177,7 +179,7 @@ def test_a_column_that_tells_the_outcome_is_doubted(tmp_path: Path) -> None:
     assert "Make sure that `told` is known before the decision" in said(found, "signal")
 
 
-def test_bins_hold_every_loan_once(study: Study) -> None:
+def test_bins_hold_every_loan_once(study: BookStudy) -> None:
     for each in study.features:
         assert sum(bin_.rate.loans for bin_ in each.bins) == LOANS, each.name
         assert sum(bin_.rate.late for bin_ in each.bins) == 200, each.name
@@ -185,7 +187,7 @@ def test_bins_hold_every_loan_once(study: Study) -> None:
         assert len({bin_.label for bin_ in each.bins}) == len(each.bins), each.name
 
 
-def test_numbers_are_in_tenths_and_missing_ones_apart(study: Study) -> None:
+def test_numbers_are_in_tenths_and_missing_ones_apart(study: BookStudy) -> None:
     score = feature(study, "score")
     assert [each.rate.loans for each in score.bins] == [400] * 10
     gaps = feature(study, "gaps")
@@ -195,13 +197,13 @@ def test_numbers_are_in_tenths_and_missing_ones_apart(study: Study) -> None:
 
 
 def test_ordered_levels_keep_their_order_and_categories_start_with_the_frequent(
-    study: Study,
+    study: BookStudy,
 ) -> None:
     assert [each.label for each in feature(study, "size").bins] == ["low", "middle", "high"]
     assert [each.label for each in feature(study, "branch").bins] == ["usual", "risky", "rare"]
 
 
-def test_rare_levels_of_many_share_a_bin(study: Study) -> None:
+def test_rare_levels_of_many_share_a_bin(study: BookStudy) -> None:
     town = feature(study, "town")
     assert town.different > 40
     assert len(town.bins) == 20
@@ -219,7 +221,7 @@ def test_labels_have_the_digits_that_tell_values_apart(tmp_path: Path) -> None:
     assert bins[0].label == "1,000 – 1,000.00399"
 
 
-def test_the_roles_are_no_features(study: Study) -> None:
+def test_the_roles_are_no_features(study: BookStudy) -> None:
     assert [each.name for each in study.features] == [field.split()[0] for field in FIELDS]
 
 
@@ -270,7 +272,7 @@ def test_any_number_is_explored(tmp_path: Path, values: list[float]) -> None:
     explore(open_book(path), definition("pay number"))
 
 
-def test_the_study_is_plain_data(study: Study) -> None:
+def test_the_study_is_plain_data(study: BookStudy) -> None:
     assert json.loads(json.dumps(asdict(study), allow_nan=False))["overall"]["loans"] == LOANS
 
 
@@ -324,7 +326,7 @@ def test_the_page_stands_alone(page: str) -> None:
     assert all(link.startswith("#") for link in found.links)
 
 
-def test_the_page_shows_every_feature_with_its_plots_and_bins(page: str, study: Study) -> None:
+def test_the_page_shows_every_feature_with_its_plots_and_bins(page: str, study: BookStudy) -> None:
     for each in study.features:
         drawn = f'aria-label="Late rates by {each.name}"' in page
         assert drawn == (each.name not in ("same", "empty"))

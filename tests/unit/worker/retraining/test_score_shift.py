@@ -17,8 +17,8 @@ from peerloan.worker.retraining.score_shift import (
     FARTHEST,
     FARTHEST_GROUP,
     LEAST_ALIKE,
-    Leap,
-    leap,
+    ScoreShift,
+    measure_score_shift,
 )
 
 VersionOf = Callable[[str], str]
@@ -35,13 +35,13 @@ class Versions:
         assert isinstance(bundle.model, Scorecard)
         return bundle, bundle.model
 
-    def scaled(self, slope: float, intercept: float) -> Leap:
+    def scaled(self, slope: float, intercept: float) -> ScoreShift:
         """The leap to it, shifted and scaled."""
         after, card = self._load()
         after.model = rescaled(card, slope, intercept)
-        return leap(self._load()[0], after, self._book)
+        return measure_score_shift(self._load()[0], after, self._book)
 
-    def shifted_of(self, name: str, level: str, by: float) -> Leap:
+    def shifted_of(self, name: str, level: str, by: float) -> ScoreShift:
         """The leap to it, with other points of one level of a feature."""
         after, card = self._load()
         tables = list(card.tables)
@@ -54,7 +54,7 @@ class Versions:
         ]
         tables[i] = msgspec.structs.replace(table, points=tuple(points))
         after.model = msgspec.structs.replace(card, tables=tuple(tables))
-        return leap(self._load()[0], after, self._book)
+        return measure_score_shift(self._load()[0], after, self._book)
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 from peerloan.loan.text import MAX_TEXT, PLAIN_LETTER
 from peerloan.monitoring.alerts import events
 from peerloan.monitoring.alerts.events import MAX_WHY
-from peerloan.monitoring.alerts.rules import Level, Spoken
+from peerloan.monitoring.alerts.rules import Alert, Level
 from peerloan.monitoring.counting.storage import Kind
 from peerloan.monitoring.performance import CalibrationFigures, Estimated, InBand, Realised
 from peerloan.stats.estimate import Estimate
@@ -27,7 +27,7 @@ _NAMED: dict[type, str] = {
     Realised: "Realised",
     CalibrationFigures: "Calibration",
     InBand: "InBand",
-    Spoken: "Spoken",
+    Alert: "Spoken",
 }
 
 
