@@ -32,7 +32,7 @@ from rich.table import Table
 import load
 import questions
 from databases import POSTGRESQL, SQLITE, databases
-from peerloan.cli.bootstrap import train_on_sample
+from peerloan.cli.commands.bootstrap import train_on_sample
 from peerloan.loan import default_definition
 from peerloan.registry import Store
 from side import Failed, Side, check, free_port, running

@@ -26,7 +26,7 @@ from rich.table import Table
 
 import empty
 import unkept
-from peerloan.cli.bootstrap import train_on_sample
+from peerloan.cli.commands.bootstrap import train_on_sample
 from peerloan.loan import default_definition
 from peerloan.registry import Store
 from peerloan.sample_data import batches

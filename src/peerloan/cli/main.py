@@ -48,7 +48,7 @@ class _Lazy(click.Group):
         if name not in _COMMANDS:
             return None
         try:
-            module = import_module(f"peerloan.cli.{name}")
+            module = import_module(f"peerloan.cli.commands.{name}")
         except ModuleNotFoundError as error:
             if (error.name or "").startswith("peerloan"):
                 raise

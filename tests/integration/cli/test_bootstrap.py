@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from peerloan.cli import bootstrap, main
+from peerloan.cli import main
+from peerloan.cli.commands import bootstrap
 from peerloan.registry import Store
 from peerloan.training import PublishedCandidate
 

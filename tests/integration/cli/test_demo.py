@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 import requests
 
-from peerloan.cli import bootstrap, main
+from peerloan.cli import main
+from peerloan.cli.commands import bootstrap
 from peerloan.registry import Store
 
 pytestmark = pytest.mark.longer

@@ -542,7 +542,7 @@ def test_progress_follows_the_rows(
     def progress() -> Iterator[Callable[..., None]]:
         yield lambda what, done: shown.append(done) if "outcomes" in what else None
 
-    monkeypatch.setattr("peerloan.cli.outcomes.progress", progress)
+    monkeypatch.setattr("peerloan.cli.commands.outcomes.progress", progress)
     monkeypatch.setenv("PEERLOAN_LEDGER", ledger.url)
     monkeypatch.setenv("PEERLOAN_STORE", str(tmp_path / "store"))
     with suppress(SystemExit):

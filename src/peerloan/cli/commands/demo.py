@@ -100,7 +100,7 @@ def _champion(store: Store, folder: Path) -> str | None:
 def _train(store: Store, folder: Path) -> str:
     """Train on the sample, promote the chosen version, and return its name."""
     # Imported here: a folder that has a champion is served without the training libraries.
-    from peerloan.cli.bootstrap import train_on_sample
+    from peerloan.cli.commands.bootstrap import train_on_sample
 
     outcomes = train_on_sample(folder / "sample.csv", store)
     for outcome in outcomes:

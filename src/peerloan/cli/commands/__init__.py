@@ -1,0 +1,1 @@
+"""The commands of `peerloan`, each in the module of its name."""
