@@ -158,6 +158,7 @@ def fill(ledger: Ledger, store: Store, loan: dict[str, Any], count: int) -> int:
     return count + count // 10
 
 
+@pytest.mark.longer
 def test_each_command_reads_them_in_bounded_memory(
     ledger: Ledger, store: Store, loan: dict[str, Any], tmp_path: Path
 ) -> None:

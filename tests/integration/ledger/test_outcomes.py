@@ -652,6 +652,7 @@ def test_two_processes_at_once_keep_each_outcome_once(
     assert sum(each["unchanged"] for each in answers) == 6_000
 
 
+@pytest.mark.longer
 def test_a_command_that_was_stopped_by_the_ledger_may_be_run_again(
     run: Run, ledger: Ledger, tmp_path: Path
 ) -> None:

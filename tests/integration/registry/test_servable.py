@@ -110,6 +110,7 @@ NAMES = st.text(
 ).filter(lambda name: text_fault(name) is None and name not in RESERVED)
 
 
+@pytest.mark.longer
 @example(names=['a"', "b\\", "__class__", "self", "c: d", "loan"], levels=['"', "\\"])
 @given(
     names=st.lists(NAMES, min_size=6, max_size=6, unique=True),

@@ -52,6 +52,7 @@ def run_script(mode: str) -> dict[str, Any]:
     return found | {"error": done.stderr[-4000:]}
 
 
+@pytest.mark.longer
 @pytest.mark.parametrize(
     ("scenario", "least"),
     [

@@ -273,6 +273,7 @@ def test_reasons_that_cost_time_are_recorded_only_if_wanted(
     assert run("replay", ledger=url_of(database)).returncode == 0
 
 
+@pytest.mark.longer
 def test_a_second_run_makes_new_decisions_and_each_chain_is_closed(
     store: Store, version_of: Versions, database: Database, run: Run, tmp_path: Path
 ) -> None:

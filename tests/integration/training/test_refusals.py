@@ -82,6 +82,7 @@ def test_too_few_late_loans(rows: Rows, refusal: Refusal, late: int) -> None:
     assert said == f"expected at least 20 loans that are late, given {late} of {LOANS}"
 
 
+@pytest.mark.longer
 def test_fifty_rows(rows: Rows, refusal: Refusal) -> None:
     half = [row | {"is_late": place % 2} for place, row in enumerate(rows[:50])]
     for fifty in (rows[:50], half):
@@ -170,6 +171,7 @@ def taken(run: Run, tmp_path: Path) -> Callable[..., list[dict[str, Any]]]:
 Taken = Callable[..., list[dict[str, Any]]]
 
 
+@pytest.mark.longer
 def test_few_late_loans_among_many(taken: Taken) -> None:
     (batch,) = batches(3_000, seed=6)
     rows: Rows = batch.to_pylist()
@@ -179,6 +181,7 @@ def test_few_late_loans_among_many(taken: Taken) -> None:
     assert len(taken(rows)) == 4
 
 
+@pytest.mark.longer
 def test_nothing_to_tell_loans_apart_by(rows: Rows, taken: Taken, run: Run) -> None:
     # Each value as often among the late ones as among the others.
     whole, fraction = ("loan_amnt", "annual_inc", "delinq_2yrs"), ("int_rate", "revol_util", "dti")
@@ -199,6 +202,7 @@ def test_nothing_to_tell_loans_apart_by(rows: Rows, taken: Taken, run: Run) -> N
         assert told.returncode == 0, told.stderr
 
 
+@pytest.mark.longer
 def test_columns_that_are_never_given_or_constant_but_for_missing_values(
     rows: Rows, taken: Taken, run: Run, tmp_path: Path
 ) -> None:
@@ -224,6 +228,7 @@ def oversampled(path: Path, loans: int, times: int) -> Path:
     return write(path, rows + late * (times - 1))
 
 
+@pytest.mark.longer
 def test_equal_rows_are_doubted_and_leak_into_no_figure(run: Run, tmp_path: Path) -> None:
     book = oversampled(tmp_path / "book.csv", 2_000, 30)
     (fresh,) = batches(2_000, seed=99)

@@ -196,6 +196,7 @@ def test_fewer_loans_are_heard_though_no_figure_can_be_made(
     assert seen == [("ended", "volume-drop", "loans")]
 
 
+@pytest.mark.longer
 def test_the_ledger_s_figures_are_those_of_the_book(
     run: Run, store: Store, bundle: Bundle, books: dict[str, Path], tmp_path: Path
 ) -> None:
@@ -344,6 +345,7 @@ def test_a_turn_goes_on_while_it_makes_progress_until_it_is_given_up() -> None:
     assert steps
 
 
+@pytest.mark.longer
 def test_as_a_service_it_goes_on_and_another_takes_over(
     run: Run, store: Store, bundle: Bundle, books: dict[str, Path], tmp_path: Path
 ) -> None:

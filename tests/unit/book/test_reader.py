@@ -111,6 +111,7 @@ def test_wrong_rows_far_into_a_long_book_keep_their_numbers(tmp_path: Path) -> N
     assert len(rows) == 399_996
 
 
+@pytest.mark.longer
 def test_a_book_of_nothing_but_wrong_rows_is_read_in_parts(tmp_path: Path) -> None:
     path = tmp_path / "book.csv"
     path.write_bytes(b"a,b\n" + b"1\n" * 200_000 + b"1,2\n" + b"1\n" * 200_000)

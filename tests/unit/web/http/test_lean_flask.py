@@ -60,6 +60,7 @@ def test_nothing_is_registered_that_is_passed_over(app: Flask) -> None:
         assert not signal.receivers, signal
 
 
+@pytest.mark.longer
 def test_a_fixed_address_leads_where_every_address_of_flask_does(app: Flask) -> None:
     """The short way and Flask's own search find the same, redirects and refusals included."""
     adapter = app.url_map.bind("localhost")
