@@ -9,18 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
 
-from peerloan.ledger.write.entries import KEY_MS, Key
+from peerloan.ledger.write.idempotency import Claim, Key
 
 Row = tuple[Any, ...]
-# A key, its time, and the ids of its decisions, joined.
-Claim = tuple[Key, int, bytes]
-KEY_COLUMNS = "caller, key, time_ms, request, decisions"
-# An expired key may be taken again.
-CLAIM = (
-    "ON CONFLICT (caller, key) DO UPDATE SET time_ms = excluded.time_ms, "
-    "request = excluded.request, decisions = excluded.decisions "
-    f"WHERE idempotency_keys.time_ms < excluded.time_ms - {KEY_MS} RETURNING caller, key"
-)
 
 
 class Backend(Protocol):
