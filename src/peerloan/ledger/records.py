@@ -68,14 +68,14 @@ def values_of(record: Record) -> tuple[object, ...]:
     return record[_FIRST_VALUE:]
 
 
-def as_json(value: list[Reason] | None) -> str | None:
-    """Reasons as they are stored."""
+def as_json(value: list[Reason] | list[str] | None) -> str | None:
+    """Reasons, or the sentences of warnings, as they are stored."""
     return None if value is None else _encode(value).decode()
 
 
 def warnings_json(warnings: Sequence[LoanWarning]) -> str | None:
     """Warnings as they are stored: a list of sentences, None for no warnings."""
-    return _encode(list(map(str, warnings))).decode() if warnings else None
+    return as_json(list(map(str, warnings)) or None)
 
 
 class Kept(Record):

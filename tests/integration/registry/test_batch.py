@@ -25,6 +25,7 @@ from peerloan.registry import Store
 from peerloan.sample_data import SCHEMA, batches
 from peerloan.settings import Settings
 from peerloan.web import create_app
+from peerloan.web.services import services_of
 
 LOANS = 60
 
@@ -38,7 +39,7 @@ def ask(store: Store, url: str, body: Any, challenged: int = 0) -> list[bytes]:
     """Have the service decide; wait for so many decisions of the challenger."""
     app = create_app(Settings(store.root, ledger=url), on_loopback=True)
     until = time.monotonic() + 60
-    while challenged and app.extensions["champion"].challenger is None:
+    while challenged and services_of(app).serving_models.challenger is None:
         assert time.monotonic() < until
         time.sleep(0.05)
     answer = app.test_client().post("/v1/predictions", json=body)

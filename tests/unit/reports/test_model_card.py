@@ -174,7 +174,8 @@ class Blocked:
                                       "optbinning", "imblearn", "onnx", "pandas"):
             raise ModuleNotFoundError(name)
         if name.startswith("peerloan.") and name.split(".")[1] not in ("loan", "model", "stats",
-            "registry", "reports", "regular_files", "atomic_files", "private_files", "threads", "errors"
+            "registry", "reports", "regular_files", "atomic_files", "private_files", "threads",
+            "errors",
         ):
             raise ModuleNotFoundError(name)
 

@@ -334,7 +334,9 @@ def test_loans_are_not_parsed_again_for_a_challenger_of_the_same_fields(
     assert client.post("/v1/predictions", json=loan).status_code == 200
     assert client.post("/v1/predictions", json=several).status_code == 200
     assert client.post("/", data=form).status_code == 200
-    model = app.extensions["champion"].current.bundle.definition.model
+    champion = services_of(app).serving_models.current
+    assert champion is not None
+    model = champion.bundle.definition.model
     answer = client.post(f"/v2/models/{model}/infer", json={"inputs": tensors})
     assert answer.status_code == 200, answer.text
     found = challenged(store, lambda found: len(found) == 10)
