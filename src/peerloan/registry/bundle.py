@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import platform
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 
 import msgspec
@@ -35,7 +36,7 @@ from peerloan.stats.arrays import Numbers
 ONNX_TOLERANCE = 1e-6
 
 
-class Decision(msgspec.Struct, frozen=True):
+class Decision(msgspec.Struct, frozen=True, gc=False):
     """What a version says of one loan. `contributions` and `reasons` are None if not asked for."""
 
     margin: float
@@ -90,7 +91,7 @@ class Bundle:
         """The margin from which contributions count."""
         return self.model.base
 
-    @property
+    @cached_property
     def warnings(self) -> list[LoanWarning]:
         """The warnings of every decision of this version."""
         return [LoanWarning(None, "sample_model", SAMPLE_WARNING)] if self.manifest.sample else []
@@ -135,15 +136,20 @@ class Bundle:
         """
         return decide_many(self.model, self.policy, loans, explain)
 
-    def unpack(self, decisions: Decisions, contributions: bool = True) -> list[Decision]:
+    def unpack(
+        self,
+        decisions: Decisions,
+        values: Sequence[Sequence[Value]],
+        contributions: bool = True,
+    ) -> list[Decision]:
         """Decisions in columns as a list, one for each loan; without `contributions`, theirs are
-        None.
+        None. `values` are those of the loans, as `Loans.values_by_field` makes them.
         """
         shares: list[tuple[float, ...] | None] = [None] * len(decisions.margins)
         reasons: list[list[Reason] | None] = [None] * len(decisions.margins)
         if decisions.contributions is not None and decisions.reasons is not None:
             explained = decisions.explained.tolist()
-            made = self._reasons.of_batch(decisions.reasons)
+            made = self._reasons.of_batch(decisions.reasons, values)
             reasons = [own if known else None for own, known in zip(made, explained, strict=True)]
             if contributions:
                 rows = decisions.contributions.tolist()

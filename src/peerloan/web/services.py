@@ -60,7 +60,8 @@ def services_of(app: Flask) -> Services:
 
 def services() -> Services:
     """Return the services of the application that answers this request; raises as `services_of`."""
-    return services_of(current_app)
+    # Not the proxy, by which each look-up takes a third of a microsecond.
+    return services_of(current_app._get_current_object())  # type: ignore[attr-defined]
 
 
 def require_champion() -> LoadedModel:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import ast
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
+import msgspec
 from flask import Blueprint, Response, make_response, render_template, request, url_for
 
 from peerloan.formatting import show_value
@@ -214,4 +214,4 @@ def _page(
 def _with_label(warning: LoanWarning, labels: Mapping[str, str]) -> str:
     """A warning that names the field by its label."""
     label = labels.get(warning.field or "", warning.field)
-    return str(replace(warning, field=label))
+    return str(msgspec.structs.replace(warning, field=label))

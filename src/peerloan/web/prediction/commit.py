@@ -8,17 +8,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from flask import Flask, Response, current_app, request
 
 from peerloan.database import Database, KeyInUse, LedgerError, LedgerUnavailable, RecordRefused
 from peerloan.formatting import show_value
-from peerloan.ledger import Entry, First, Key, OtherRequest, Record
+from peerloan.ledger import Entry, First, Key, OtherRequest, Record, Version
 from peerloan.ledger.queries import find_decisions
-from peerloan.ledger.records import decision_json, warnings_json
+from peerloan.ledger.records import stored_json
 from peerloan.ledger.write.group_commit import CommitResult, LedgerWriter
 from peerloan.model import BANDS
 from peerloan.registry import Bundle, BundleError, Store, StoreError
@@ -57,8 +56,7 @@ _REFUSALS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Submission:
+class Submission(NamedTuple):
     """What a request submitted: its source, each loan as compact JSON, and what it asked for.
 
     `content` is what makes the request the same as another with its Idempotency-Key.
@@ -100,10 +98,11 @@ class DecisionCommitter:
         if submission.options.what_if or not answer.decisions:
             return render(answer.body())
         request_id = environ["peerloan.request_id"]
-        draft = _Draft(_records(answer, submission, caller, request_id, key), key, submission)
+        rows = _rows(answer, submission, caller, request_id, key)
+        draft = _Draft(answer.serving.version, rows, key, len(submission.content))
         app: Flask = current_app._get_current_object()  # type: ignore[attr-defined]
         replace = partial(self._replacement, answer, submission.options, render)
-        pending = PendingResponse[_Failure](app, environ, replace)
+        pending: PendingResponse[_Failure] = PendingResponse(app, environ, replace)
         try:
             self._writer.put(draft.number, partial(_resolve, pending, answer, draft, on_committed))
         except LedgerUnavailable as error:
@@ -156,48 +155,37 @@ class _Draft:
     held; all else is built before. `ids` are set once the writer has taken the entry.
     """
 
-    __slots__ = ("_entry", "ids")
+    __slots__ = ("_key", "_rows", "_size", "_version", "ids")
 
-    def __init__(self, records: list[Record], key: Key | None, submission: Submission) -> None:
-        self._entry = Entry(records, key, len(submission.content))
+    def __init__(
+        self, version: Version, rows: list[tuple[Any, ...]], key: Key | None, size: int
+    ) -> None:
+        self._version, self._rows, self._key, self._size = version, rows, key, size
         self.ids: Sequence[bytes] = ()
 
     def number(self, ids: IdGenerator) -> Entry:
         """Return the entry with ids; the writer calls this with its lock held."""
-        records = self._entry.records
-        self.ids = ids.many(len(records))
-        numbered = [
-            Record(decision_id, *record[1:])
-            for decision_id, record in zip(self.ids, records, strict=True)
+        self.ids = ids.many(len(self._rows))
+        records = [
+            Record(decision_id, self._version, *row)
+            for decision_id, row in zip(self.ids, self._rows, strict=True)
         ]
-        return self._entry._replace(records=numbered)
+        return Entry(records, self._key, self._size)
 
 
-def _records(
+def _rows(
     answer: Answer, submission: Submission, caller: str, request_id: str, key: Key | None
-) -> list[Record]:
-    """Build the records of a request's decisions, without their ids."""
-    version = answer.serving.version
-    key_text = None if key is None else key.key
+) -> list[tuple[Any, ...]]:
+    """Return the values of the records of a request's decisions, in the order of `VALUES`."""
+    source, key_text = submission.source, None if key is None else key.key
     columns = zip(
-        answer.loan_ids, submission.inputs, answer.decisions, answer.warnings, strict=True
+        answer.loan_ids, submission.inputs, answer.decisions, answer.sentences, strict=True
     )
     return [
-        Record(
-            id=b"",
-            version=version,
-            source=submission.source,
-            caller=caller,
-            request_id=request_id,
-            idempotency_key=key_text,
-            loan_id=loan_id,
-            inputs=loan,
-            margin=decision.margin,
-            probability=decision.probability,
-            late=decision.late,
-            band=_BAND_NUMBERS[decision.band],
-            reasons=decision_json(decision.reasons),
-            warnings=warnings_json(warnings),
+        (
+            *(source, caller, request_id, key_text, loan_id, loan),
+            *(decision.margin, decision.probability, decision.late, _BAND_NUMBERS[decision.band]),
+            *(stored_json(decision.reasons), stored_json(warnings) if warnings else None),
         )
         for loan_id, loan, decision, warnings in columns
     ]

@@ -42,6 +42,8 @@ class Answer:
     checked: Checked | CheckedLoans
     loan_ids: Sequence[str | None]
     warnings: Sequence[list[LoanWarning]]
+    # The warnings as the answer and the ledger hold them.
+    sentences: Sequence[list[str]]
     decisions: Sequence[Decision]
     predictions: Sequence[dict[str, Any]]
     # What stands beside the predictions of many loans; None for one loan, which stands alone.
@@ -60,8 +62,17 @@ def answer_one(serving: LoadedModel, checked: Checked, wanted: ResponseOptions) 
     # What costs nothing is kept in the ledger, whatever is answered.
     decision = bundle.decide(checked.values, explain=wanted.explained or bundle.is_additive)
     warnings = checked.warnings + bundle.warnings
-    prediction = _prediction(bundle, checked.loan_id, warnings, decision, wanted)
-    return Answer(serving, checked, (checked.loan_id,), (warnings,), (decision,), (prediction,))
+    sentences = list(map(str, warnings))
+    prediction = _prediction(serving, checked.loan_id, sentences, decision, wanted)
+    return Answer(
+        serving,
+        checked,
+        (checked.loan_id,),
+        (warnings,),
+        (sentences,),
+        (decision,),
+        (prediction,),
+    )
 
 
 def answer_many(serving: LoadedModel, checked: CheckedLoans, wanted: ResponseOptions) -> Answer:
@@ -74,14 +85,27 @@ def answer_many(serving: LoadedModel, checked: CheckedLoans, wanted: ResponseOpt
     beside = {}
     if wanted.explained and not bundle.is_additive and size > ALWAYS_EXPLAINED:
         beside = _limit(int(decided.explained.sum()))
-    decisions = bundle.unpack(decided, contributions=wanted.contributions)
-    usual = bundle.warnings
-    warnings = [checked.warnings.get(i, []) + usual for i in range(size)]
+    decisions = bundle.unpack(decided, checked.values_by_field, contributions=wanted.contributions)
+    # Most loans have the version's warnings alone, and share a list.
+    warnings = [bundle.warnings] * size
+    sentences = [list(map(str, bundle.warnings))] * size
+    for i, of_loan in checked.warnings.items():
+        warnings[i] = of_loan + bundle.warnings
+        sentences[i] = list(map(str, warnings[i]))
     predictions = [
-        _prediction(bundle, loan_id, own, decision, wanted)
-        for loan_id, own, decision in zip(checked.loan_ids, warnings, decisions, strict=True)
+        _prediction(serving, loan_id, own, decision, wanted)
+        for loan_id, own, decision in zip(checked.loan_ids, sentences, decisions, strict=True)
     ]
-    return Answer(serving, checked, checked.loan_ids, warnings, decisions, predictions, beside)
+    return Answer(
+        serving,
+        checked,
+        checked.loan_ids,
+        warnings,
+        sentences,
+        decisions,
+        predictions,
+        beside,
+    )
 
 
 def rebuild_answer(
@@ -127,9 +151,9 @@ def _limit(done: int) -> dict[str, Any]:
 
 
 def _prediction(
-    bundle: Bundle,
+    serving: LoadedModel,
     loan_id: str | None,
-    warnings: list[LoanWarning],
+    warnings: list[str],
     decision: Decision,
     wanted: ResponseOptions,
 ) -> dict[str, Any]:
@@ -139,14 +163,14 @@ def _prediction(
         answer["loan_id"] = loan_id
     answer["probability"] = decision.probability
     answer["late"] = decision.late
-    answer["threshold"] = bundle.policy.threshold
+    answer["threshold"] = serving.version.threshold
     answer["band"] = decision.band
     if wanted.reasons:
         answer["reasons"] = decision.reasons  # the encoder knows them
     if wanted.contributions:
-        answer |= _shown(bundle, decision)
-    answer["model"] = {"version": bundle.version, "digest": bundle.digest}
-    answer["warnings"] = list(map(str, warnings))
+        answer |= _shown(serving.bundle, decision)
+    answer["model"] = serving.reference
+    answer["warnings"] = warnings
     return answer
 
 

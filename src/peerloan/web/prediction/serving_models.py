@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import msgspec
@@ -59,6 +60,11 @@ class LoadedModel:
     checks: Checks
     decoder: Decoder
     version: Version
+
+    @cached_property
+    def reference(self) -> dict[str, str]:
+        """The version as an answer names it; shared by all answers, so don't change it."""
+        return {"version": self.version.version, "digest": self.version.digest}
 
 
 class _Follower:

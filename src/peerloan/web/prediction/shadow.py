@@ -51,7 +51,7 @@ class _Answered:
     than is compared, for many may wait.
     """
 
-    checked: Checked | CheckedLoans
+    loans: Checked | Loans
     inputs: Sequence[str]
     bundle: Bundle
     decisions: Sequence[_Own]
@@ -92,7 +92,8 @@ class Shadow:
             _skip(ids)
             return
         own = [_Own(each.probability, each.late) for each in answer.decisions]
-        answered = _Answered(answer.checked, inputs, answer.serving.bundle, own, ids)
+        loans = answer.checked.loans if isinstance(answer.checked, CheckedLoans) else answer.checked
+        answered = _Answered(loans, inputs, answer.serving.bundle, own, ids)
         try:
             self._queue.put_nowait(answered)
         except Full:
@@ -203,9 +204,9 @@ def _loans(challenger: LoadedModel, answered: _Answered) -> tuple[Loans, Sequenc
     """
     definition = challenger.bundle.definition
     if _reads_alike(answered.bundle, challenger.bundle):
-        if isinstance(answered.checked, Checked):
-            return Loans.of(definition, [answered.checked.values]), (0,)
-        loans = replace(answered.checked.loans, definition=definition)
+        if isinstance(answered.loans, Checked):
+            return Loans.of(definition, [answered.loans.values]), (0,)
+        loans = replace(answered.loans, definition=definition)
         return loans, range(loans.size)
     read = [read_input(challenger, loan) for loan in answered.inputs]
     scored = [i for i, loan in enumerate(read) if not loan.problems]
