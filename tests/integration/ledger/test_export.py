@@ -212,7 +212,7 @@ def test_versions_that_the_store_does_not_have_are_named(
     assert done.returncode == 0
     assert "2020-01-01-gone is not in the store: the inputs of its 2 decisions" in done.stderr
     assert (
-        f"{version.version} is not in the store: the inputs of its 1 decision stand" in done.stderr
+        f"{version.version} is not in the store: the inputs of its 1 decision are" in done.stderr
     )
     rows = rows_of(tmp_path / "out.parquet")
     assert [row["grade"] for row in rows] == ["D", None, None, None]
@@ -284,7 +284,7 @@ def test_many_decisions_are_joined_with_what_belongs_to_them(
     ledger: Ledger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("peerloan.ledger.export._ROWS", 70)
-    monkeypatch.setattr("peerloan.ledger.export._AT_ONCE", 11)
+    monkeypatch.setattr("peerloan.ledger.export._FETCH_ROWS", 11)
     made = [record() for _ in range(500)]
     keep(ledger.chain(), made)
     with ledger.database.writing() as connection:
