@@ -185,7 +185,7 @@ class Scores:
         return CalibrationFigures(*sums, Estimate.of_ratio(*sums), slope, intercept, bands)
 
     def _outcomes(self) -> Codes:
-        assert self.late is not None  # noqa: S101  who asks has outcomes
+        assert self.late is not None  # noqa: S101  callers have outcomes
         return self.late
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-import peerloan.web.telemetry.metrics  # noqa: F401  here, so that the workers share their figures
+import peerloan.web.telemetry.metrics  # noqa: F401  so that workers share metrics
 from peerloan.web.auth import loopback
 from peerloan.web.http.application import find_lean_flask
 from peerloan.web.http.body_waits import THREADS
@@ -57,5 +57,5 @@ def pre_fork(server: Any, _worker: Any) -> None:
 
 
 def post_worker_init(_worker: Any) -> None:
-    """Called in each worker."""
+    """Filter Gunicorn's log in a new worker."""
     logging.getLogger("gunicorn.error").addFilter(_is_no_silence)
