@@ -15,7 +15,20 @@ Row = tuple[Any, ...]
 
 
 class Backend(Protocol):
-    """A writer's own connection. Methods raise LedgerUnavailable or RecordRefused."""
+    """A writer's own database connection: one implementation for each database.
+
+    Transactions: `begin`, any of `claim`, `claimed` and `insert`, then `commit` or `rollback`; or
+    `insert_alone` by itself. All rows of a transaction are stored or none.
+
+    Thread safety: none. One thread at a time uses a connection; only `terminate` acts on another
+    one, by its `session`.
+
+    Ownership: the chain that opened the connection closes it. After LedgerUnavailable call only
+    `rollback` and `close`; a commit that was under way may have succeeded.
+
+    Errors: LedgerUnavailable if the database does not respond or can't write, RecordRefused if it
+    refuses a row. `rollback` and `close` raise nothing.
+    """
 
     # The identity of this connection in the database, for `end`.
     session: tuple[Any, ...]

@@ -1,4 +1,4 @@
-"""Commits a request's decisions to the ledger: no response leaves before its decisions last.
+"""Commits a request's decisions to the ledger. A response is sent only after their commit.
 
 A view makes its answer and hands the decisions to `DecisionCommitter.respond`. The response waits
 as a `PendingResponse`, which the middleware around the application sends after the commit.
@@ -38,15 +38,15 @@ if TYPE_CHECKING:
 _Response = TypeVar("_Response", bound=Response | RawResponse)
 # Makes the response of a route from the body of its answer.
 Render = Callable[[dict[str, Any]], _Response]
-# Gets the decisions' ids once they are committed, in the writer's thread.
+# Called with the decisions' ids after the commit, in the writer's thread.
 OnCommitted = Callable[[Sequence[bytes]], None]
-# What becomes of decisions that are not committed.
+# Reasons why decisions are not committed.
 _Failure = First | OtherRequest | LedgerError
 
 _KEY = re.compile(r"[!-~]{1,255}")
 _BAND_NUMBERS = {band: number for number, band in enumerate(BANDS)}
 _RETRY_SOON = {"Retry-After": "2"}
-# The label of the metric by the failure.
+# The metric's label by error class.
 _REFUSALS = {
     OtherRequest: "another",
     KeyInUse: "in use",
@@ -57,9 +57,9 @@ _REFUSALS = {
 
 
 class Submission(NamedTuple):
-    """What a request submitted: its source, each loan as compact JSON, and what it asked for.
+    """A request's source, its loans as compact JSON, and its response options.
 
-    `content` is what makes the request the same as another with its Idempotency-Key.
+    `content` identifies the request among those with the same Idempotency-Key.
     """
 
     source: str
@@ -69,7 +69,7 @@ class Submission(NamedTuple):
 
 
 class DecisionCommitter:
-    """Commits decisions through the ledger's writer and responds once they last. Thread-safe.
+    """Commits decisions through the ledger's writer, and responds after the commit. Thread-safe.
 
     It borrows its parts from the application's `Services`, and owns none.
     """
@@ -87,10 +87,10 @@ class DecisionCommitter:
         render: Render[_Response],
         on_committed: OnCommitted | None = None,
     ) -> _Response:
-        """Return the response of this request, which leaves once its decisions are committed.
+        """Return the response of this request, which is sent once its decisions are committed.
 
-        A `what_if`, and an answer without decisions, waits for nothing. Raises RequestError 400 for
-        a wrong Idempotency-Key, 503 while the ledger is unavailable.
+        A `what_if`, or an answer without decisions, is sent at once. Raises RequestError 400 for an
+        invalid Idempotency-Key, 503 while the ledger is unavailable.
         """
         environ = request.environ
         caller = caller_name(environ)
@@ -115,8 +115,10 @@ class DecisionCommitter:
     def _replacement(
         self, answer: Answer, options: ResponseOptions, render: Render[_Response], failure: _Failure
     ) -> WSGIApplication:
-        """Make what is answered where the decisions were not committed: the first answer of a
-        repeated request, or a problem. Called in the context of the request.
+        """Make the response if the decisions were not committed.
+
+        It is the first answer of a repeated request, or a problem. Called in the context of the
+        request.
         """
         try:
             if isinstance(failure, First):
@@ -141,7 +143,7 @@ class DecisionCommitter:
             raise RequestError(409, "Answered Before", detail) from None
 
     def _bundle(self, version: str) -> Bundle:
-        """Return a version: one that serves is in memory already."""
+        """Return a version, from memory if it is being served."""
         for model in (self._serving_models.current, self._serving_models.challenger):
             if model is not None and model.bundle.version == version:
                 return model.bundle
@@ -149,10 +151,10 @@ class DecisionCommitter:
 
 
 class _Draft:
-    """A request's records, complete but for their ids.
+    """A request's records without ids.
 
     Ids must rise in the order of the writer's queue, so they are made while the writer's lock is
-    held; all else is built before. `ids` are set once the writer has taken the entry.
+    held; everything else is built before. `ids` are set once the writer has taken the entry.
     """
 
     __slots__ = ("_key", "_rows", "_size", "_version", "ids")
@@ -198,7 +200,10 @@ def _resolve(
     on_committed: OnCommitted | None,
     outcome: CommitResult,
 ) -> None:
-    """Let the response leave. The writer calls this in its own thread, once for each entry."""
+    """Resolve the pending response.
+
+    The writer calls this in its own thread, once for each entry.
+    """
     try:
         if outcome is None:
             predict.count(answer)
@@ -209,7 +214,7 @@ def _resolve(
 
 
 def _with_replayed_header(first: WSGIApplication) -> WSGIApplication:
-    """Add the header that says that a response repeats the first one."""
+    """Add the header that marks a response as a repetition of the first one."""
 
     def application(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         def start(line: str, headers: list[tuple[str, str]], *error: Any) -> Any:

@@ -1,4 +1,4 @@
-"""From checked loans to the answer that the API and the page give."""
+"""Decide on checked loans and make the answer of the API and the page."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from peerloan.registry import Bundle, Decision
 from peerloan.web.prediction.serving_models import LoadedModel
 from peerloan.web.telemetry import metrics
 
-# Reasons of an ONNX version take milliseconds a loan. Up to this many loans all get theirs;
-# a longer list gets them for as many loans as the time allows.
+# Reasons of an ONNX version take milliseconds a loan. Up to this many loans all have reasons; in a
+# longer list, as many as the time limit allows.
 ALWAYS_EXPLAINED = 100
 EXPLAIN_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
 class ResponseOptions:
-    """What a caller wants in the answer."""
+    """Options of the response."""
 
     reasons: bool = True
     contributions: bool = False
@@ -30,13 +30,13 @@ class ResponseOptions:
 
     @property
     def explained(self) -> bool:
-        """Whether contributions have to be computed."""
+        """Whether contributions must be computed."""
         return self.reasons or self.contributions
 
 
 @dataclass(slots=True)
 class Answer:
-    """Loans that were decided on, and what is answered of them. Ids come with the ledger."""
+    """Decisions on a request's loans, and the response. The ledger's writer adds the ids."""
 
     serving: LoadedModel
     checked: Checked | CheckedLoans
@@ -46,11 +46,11 @@ class Answer:
     sentences: Sequence[list[str]]
     decisions: Sequence[Decision]
     predictions: Sequence[dict[str, Any]]
-    # What stands beside the predictions of many loans; None for one loan, which stands alone.
+    # Members beside the predictions of many loans; None for one loan, which has no list.
     beside: dict[str, Any] | None = None
 
     def body(self) -> dict[str, Any]:
-        """The answer, as it is encoded."""
+        """Return the response body before encoding."""
         if self.beside is None:
             return self.predictions[0]
         return {**self.beside, "predictions": self.predictions}
@@ -59,7 +59,7 @@ class Answer:
 def answer_one(serving: LoadedModel, checked: Checked, wanted: ResponseOptions) -> Answer:
     """Decide on one loan."""
     bundle = serving.bundle
-    # What costs nothing is kept in the ledger, whatever is answered.
+    # Reasons without extra cost are stored in the ledger, even if they are not in the response.
     decision = bundle.decide(checked.values, explain=wanted.explained or bundle.is_additive)
     warnings = checked.warnings + bundle.warnings
     sentences = list(map(str, warnings))
@@ -76,7 +76,7 @@ def answer_one(serving: LoadedModel, checked: Checked, wanted: ResponseOptions) 
 
 
 def answer_many(serving: LoadedModel, checked: CheckedLoans, wanted: ResponseOptions) -> Answer:
-    """Decide on many loans; where a time limit holds, it is said what it left out."""
+    """Decide on many loans; the answer states how many have reasons if there is a time limit."""
     bundle = serving.bundle
     size = checked.loans.size
     decided = bundle.decide_many(
@@ -111,8 +111,9 @@ def answer_many(serving: LoadedModel, checked: CheckedLoans, wanted: ResponseOpt
 def rebuild_answer(
     bundle: Bundle, kept: Sequence[StoredDecision], wanted: ResponseOptions, many: bool
 ) -> dict[str, Any]:
-    """The answer that was given before, from its decisions in the ledger and their version; raises
-    LookupError if it can't be made again.
+    """Rebuild an earlier answer from its stored decisions and their version.
+
+    Raises LookupError if that is not possible.
     """
     predictions = []
     inputs = InputReader(bundle.definition)
@@ -133,12 +134,12 @@ def rebuild_answer(
 
 
 def count(answer: Answer) -> None:
-    """Count decisions that lasted; a `what_if` is none."""
+    """Count committed decisions in the metrics; a `what_if` has none."""
     metrics.count_decisions(answer.decisions, answer.warnings)
 
 
 def _in_time(loans: int) -> Iterator[int]:
-    """The positions of loans to explain, for as long as the time allows."""
+    """Yield the positions of loans to explain, until the time limit."""
     until = time.monotonic() + EXPLAIN_SECONDS
     for i in range(loans):
         if loans > ALWAYS_EXPLAINED and time.monotonic() >= until:
@@ -157,7 +158,7 @@ def _prediction(
     decision: Decision,
     wanted: ResponseOptions,
 ) -> dict[str, Any]:
-    # The id comes when the decision is handed to the ledger; its place is the first.
+    # The writer sets the id later; it must be the first member.
     answer: dict[str, Any] = {"what_if": True} if wanted.what_if else {"id": None}
     if loan_id is not None:
         answer["loan_id"] = loan_id
@@ -166,7 +167,7 @@ def _prediction(
     answer["threshold"] = serving.version.threshold
     answer["band"] = decision.band
     if wanted.reasons:
-        answer["reasons"] = decision.reasons  # the encoder knows them
+        answer["reasons"] = decision.reasons  # the JSON encoder handles them
     if wanted.contributions:
         answer |= _shown(serving.bundle, decision)
     answer["model"] = serving.reference
@@ -175,8 +176,9 @@ def _prediction(
 
 
 def _contributions(bundle: Bundle, inputs: InputReader, kept: StoredDecision) -> dict[str, Any]:
-    """The contributions of a decision that was kept: they follow from its inputs. Raises
-    LookupError if these can't be read.
+    """Recompute the contributions of a stored decision from its inputs.
+
+    Raises LookupError if the inputs can't be read.
     """
     try:
         checked = inputs.read(kept.inputs)
