@@ -216,7 +216,7 @@ def _cells(column: pa.Array, safe: bool = False) -> pa.Array:
     if pa.types.is_float16(column.type):
         column = column.cast(pa.float32())  # Arrow has no is_nan for half floats
     if pa.types.is_floating(column.type):
-        column = pc.if_else(pc.is_nan(column), None, column)
+        column = _number_texts(pc.if_else(pc.is_nan(column), None, column))
     if not pa.types.is_binary(column.type):
         column = column.cast(pa.string()).cast(pa.binary())
     elif safe:
@@ -227,6 +227,23 @@ def _cells(column: pa.Array, safe: bool = False) -> pa.Array:
         wrapped = pc.binary_join_element_wise(b'"', doubled, b'"', b"")
         column = pc.if_else(quoted, wrapped, column)
     return pc.fill_null(column, b"")
+
+
+def _number_texts(column: pa.Array) -> pa.Array:
+    """Convert floating numbers to text: whole ones to all of their digits, as other formats and the
+    ledger have them (12345678901, not 1.2345678901e+10), others to the shortest decimal.
+    """
+    texts = column.cast(pa.string())
+    doubles = column.cast(pa.float64())
+    size = pc.abs(doubles)
+    # Not zero: a negative one keeps its sign.
+    is_whole = pc.and_(pc.equal(pc.trunc(doubles), doubles), pc.greater(size, 0.0))
+    whole = (
+        pc.if_else(pc.and_(is_whole, pc.less(size, 2.0**63)), doubles, None)
+        .cast(pa.int64())
+        .cast(pa.string())
+    )
+    return pc.coalesce(whole, texts)
 
 
 def _text(column: pa.Array) -> pa.Array:

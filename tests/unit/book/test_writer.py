@@ -24,7 +24,7 @@ from peerloan.book import (
     read_loans,
 )
 from peerloan.loan import Loans, TextColumn, parse_definition
-from peerloan.loan.spelling import plain
+from peerloan.loan.spelling import plain, text_of
 
 DEFINITION = parse_definition(
     'model = "m"\n[label]\ncolumn = "y"\nlate = 1\non_time = 0\n'
@@ -271,3 +271,28 @@ def test_parquet_needs_no_cell_made_harmless(tmp_path: Path) -> None:
     with pytest.raises(BookError, match=r"--spreadsheet-safe is for \.csv and \.csv\.gz alone"):
         write(path, pa.RecordBatch.from_pydict({"t": ["=1"]}), spreadsheet_safe=True)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("column", "texts"),
+    [
+        (pa.array([12345678901.0, 0.0, 1e9, 0.1, None, 2.0**62]), None),
+        (
+            pa.array([20010001.0, 123456792.0, 0.0, 16777216.0], pa.float64()).cast(pa.float32()),
+            None,
+        ),
+        (pa.array([2048.0, 0.5, None], pa.float32()).cast(pa.float16()), None),
+        (pa.array([1e30, float("inf"), -1.5]), ["1e+30", "inf", "-1.5"]),
+    ],
+    ids=["doubles", "singles", "halves", "beyond whole numbers"],
+)
+def test_whole_numbers_have_one_text_in_csv_and_in_the_ledger(
+    tmp_path: Path, column: pa.Array, texts: list[str] | None
+) -> None:
+    """An id that is recorded from Parquet, and again from the CSV of it, is the same."""
+    schema = pa.schema([("id", column.type), ("more", pa.int64())])
+    with open_writer(tmp_path / "out.csv", schema) as writer:
+        writer.write(pa.record_batch([column, pa.array([1] * len(column))], schema=schema))
+    lines = (tmp_path / "out.csv").read_text("utf-8").splitlines()[1:]
+    expected = texts or ["" if value is None else text_of(value) for value in column.to_pylist()]
+    assert [line.removesuffix(",1") for line in lines] == expected
