@@ -284,7 +284,7 @@ def test_many_decisions_are_joined_with_what_belongs_to_them(
     ledger: Ledger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("peerloan.ledger.export._ROWS", 70)
-    monkeypatch.setattr("peerloan.ledger.export._AT_ONCE", 11)
+    monkeypatch.setattr("peerloan.ledger.export._FETCH_ROWS", 11)
     made = [record() for _ in range(500)]
     keep(ledger.chain(), made)
     with ledger.database.writing() as connection:

@@ -381,7 +381,7 @@ def test_a_repeat_that_can_not_be_read_is_answered_like_every_error(
         raise fault
 
     with monkeypatch.context() as patched:
-        patched.setattr(commit, "find", failing)
+        patched.setattr(commit, "find_decisions", failing)
         answer = post(client, loan, "first", X_Request_Id="repeated-1")
     assert answer.status_code == status
     assert answer.content_type == "application/problem+json"
