@@ -32,7 +32,7 @@ class Services:
 
     Errors: `store` raises StoreError and StoreFault, `database` LedgerUnavailable, `committer`
     RequestError. The application's error handlers answer each of them. `writer`, `serving_models`
-    and `shadow` log their own faults and go on. A reader asks `writer.down` and
+    and `shadow` log their own faults and go on. A reader asks `writer.unavailable_reason` and
     `serving_models.refusal` for the reason.
     """
 

@@ -33,7 +33,7 @@ class TimeLimitedTurn:
             return
 
     def go_on(self) -> None:
-        """Note progress; raises GivenUp if the turn must end here."""
+        """Note progress; raises TurnAbandoned if the turn must end here."""
         if self._given_up:
             raise TurnAbandoned
         self._progressed = time.monotonic()
