@@ -1,11 +1,11 @@
-# One line a task; `make demo` and `make test` are all that a new user needs.
+# One line for each task; a new user needs only `make demo` and `make test`.
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url --no-emit-find-links
 LOCK := $(COMPILE) pyproject.toml
 PEERS := bench/peers/requirements
-# Rooms whose tests share a service stay together until a worker is idle.
+# Tests of a package that share a service stay in one worker until a worker is idle.
 PYTEST := $(BIN)/python -m pytest -n auto --dist worksteal --ignore tests/deploy
 .DEFAULT_GOAL := help
 .PHONY: help demo stop setup test test-all deploy-test verify lint format bench lock
@@ -67,7 +67,7 @@ lock: .venv/bin/pip ## Compile the locks anew
 	@$(PIP) --require-hashes -r requirements/dev.txt
 	@touch $@
 
-# The stock clients of the Open Inference Protocol agree with one another, not with our versions.
+# The Open Inference Protocol's stock clients agree with one another, but not with our versions.
 .venv-clients/done: requirements/clients.txt .venv/bin/pip
 	@$(PYTHON) -m venv .venv-clients
 	@.venv-clients/bin/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/clients.txt

@@ -1,8 +1,8 @@
 #!/bin/sh
-# For who brings secrets and rules of their own, as a Swarm asks for; docker-compose.yml makes what it
-# misses by itself. Makes, before the first start, the folders that are mounted, the rules by which the
-# model is watched, the ledger's password, and the secret that signs what a webhook is told. What is
-# there already stays as it is, but for the mode of secrets/.
+# Prepares an installation with its own secrets and rules, as a Swarm needs; with docker-compose.yml missing
+# ones are created automatically. Before the first start it creates the mounted folders, the monitoring
+# rules, the ledger's password, and the secret that signs a webhook's events. Existing files stay unchanged,
+# except for the mode of secrets/.
 set -eu
 umask 077
 cd "$(dirname "$0")/.."
@@ -12,19 +12,19 @@ for folder in books certificates rules; do
 done
 [ -e rules/rules.toml ] || install -m 644 deploy/rules.toml rules/rules.toml
 
-# The folder is its owner's alone, so nobody else on this machine comes as far as the files, which the
-# containers' users have to be able to read. Also where the folder was there before.
+# The folder's mode keeps other users of this machine from the files, which the containers' users must be
+# able to read. Also for an existing folder.
 mkdir -p secrets
 chmod 700 secrets
 
-make() { # NAME: a secret
+make() { # NAME: make a secret
     secret=secrets/$1
-    # Some engines make an empty folder where a file that they shall mount is missing.
+    # Some engines create an empty folder if a file to mount is missing.
     [ ! -d "$secret" ] || rmdir "$secret"
     [ ! -e "$secret" ] || return 0
     od -An -N32 -tx1 /dev/urandom | tr -d ' \n' >"$secret.new"
     chmod 444 "$secret.new"
-    # Moved into its place whole, and never over another.
+    # Link it into place atomically, and never over an existing one.
     ln "$secret.new" "$secret"
     rm "$secret.new"
     echo "prepare: $secret is made; keep a copy of it where the ledger's backups are not" >&2

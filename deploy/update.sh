@@ -1,7 +1,7 @@
 #!/bin/sh
-# Brings the ledger's tables to the newest image, and then replaces the application's containers by
-# ones of it, one by one and without a request lost. Where the first fails nothing is replaced; a new
-# container that does not become healthy is removed, and the old ones stay.
+# Upgrades the ledger's tables with the newest image, then replaces the application's containers one by one
+# without losing a request. If the upgrade fails, nothing is replaced. A new container that does not become
+# healthy is removed, and the old ones stay.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -9,7 +9,7 @@ compose() {
     if command -v docker-compose >/dev/null; then docker-compose "$@"; else docker compose "$@"; fi
 }
 
-# Containers of the application, those that do not run too.
+# Containers of the application, including stopped ones.
 every() {
     compose ps -a -q ms_flask_app 2>/dev/null || compose ps -q ms_flask_app
 }
@@ -36,7 +36,7 @@ healthy() {
     case $(health "$1") in healthy*) ;; *) return 1 ;; esac
 }
 
-decided() { # healthy, unhealthy, or dying again and again
+decided() { # healthy, unhealthy, or restarting repeatedly
     case $(health "$1") in healthy* | unhealthy* | *' '[3-9] | *' '[1-9][0-9]*) ;; *) return 1 ;; esac
 }
 
@@ -75,13 +75,13 @@ if [ -z "$old" ]; then
 fi
 
 compose run --rm --no-deps -T setup </dev/null || stop 'the secrets are not as they should be'
-# A database that runs is left alone, whatever has changed in its settings.
+# A running database is not recreated, even if its settings have changed.
 compose up -d --no-deps --no-recreate ledger || stop "the ledger's database could not be started"
 within 60 healthy "$(compose ps -q ledger)" || stop "the ledger's database is not healthy"
 compose run --rm --no-deps -T ledger_upgrade </dev/null || stop 'the ledger was not upgraded'
 
 count=$(echo "$old" | wc -l)
-# What does not run would be started instead of a new one.
+# A stopped container would be started instead of a new one.
 for container in $(every); do
     echo "$old" | grep -qxF "$container" || remove "$container"
 done

@@ -1,5 +1,5 @@
-# With arguments: a `peerloan` command. Without: the store gets its first champion if it has none,
-# and then this waits to be told what to train (`run` or `exec` with a command).
+# With arguments: run a `peerloan` command. Without: train the first champion if the store has none,
+# then wait for commands (`docker-compose run` or `exec`).
 set -eu
 [ $# -eq 0 ] || exec peerloan "$@"
 
@@ -16,7 +16,7 @@ if [ $# -gt 1 ]; then
 fi
 [ ! -e /books/loan.toml ] || set -- "$@" --definition /books/loan.toml
 
-# A shell that waits for a background job hears a signal at once.
+# A shell handles a signal at once only while it waits for a background job.
 trap 'kill $! 2>/dev/null || true; wait; exit 143' TERM INT
 peerloan bootstrap "$@" &
 wait $!

@@ -1,7 +1,7 @@
-# Writes what differs from place to place, follows the application's containers, and becomes nginx.
+# Writes the settings of this installation, follows the application's containers, and runs nginx.
 set -eu
 
-# With a dot at its end the name is the engine's alone, and no search domain's.
+# The final dot keeps resolvers from adding search domains to the name.
 app=${PEERLOAN_APP:-ms_flask_app}.
 rate=${PEERLOAN_RATE:-200}
 trusted=${PEERLOAN_TRUSTED_PROXIES:-}
@@ -21,7 +21,7 @@ expect() { # NAME VALUE PATTERN WHAT
     printf '%s\n' "$2" | grep -Eqx "$3" || fail "$1: expected $4, given '$2'"
 }
 
-# Where there is a volume for it, a certificate that was made stays the same, until its last month.
+# With a volume for it, a self-signed certificate is used again until its last month.
 make_certificate() {
     made=$here
     [ ! -w /certificate ] || made=/certificate
@@ -29,7 +29,7 @@ make_certificate() {
     key=$certificate
     ! openssl x509 -checkend 2592000 -noout -in "$certificate" >/dev/null 2>&1 || return 0
     echo 'nginx: no certificate is mounted; making one that browsers will warn of' >&2
-    # Key and certificate in one file, so that one is never there without the other.
+    # One file for key and certificate, so that neither exists without the other.
     (umask 077 && openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes \
         -days 825 -subj /CN=localhost -addext subjectAltName=DNS:localhost,IP:127.0.0.1 \
         -keyout "$made/tls.key.new" -out "$made/tls.crt.new" 2>/dev/null \
@@ -55,7 +55,7 @@ write_settings() {
         echo "limit_req zone=clients burst=$((rate * 2)) nodelay;"
         echo 'geo $realip_remote_addr $trusted {'
         echo '    default 0;'
-        # A balancer that speaks the PROXY protocol passes on what a client says of itself.
+        # A balancer with the PROXY protocol passes on X-Forwarded-For as the client sent it.
         [ "$proxy_protocol" = on ] || for network in $trusted; do echo "    $network 1;"; done
         echo '}'
         for network in $trusted; do echo "set_real_ip_from $network;"; done
@@ -66,16 +66,16 @@ write_settings() {
         echo "map \$scheme \$hsts { https \"$hsts\"; default \"\"; }"
     } >"$here/settings.conf"
 
-    # A proxy in front may pass the prefix on: the locations are those of addresses without it.
+    # A proxy in front may pass on the prefix; the locations have addresses without it.
     dots=$(printf '%s' "$prefix" | sed 's/\./\\./g')
     { [ -z "$prefix" ] || echo "rewrite ^$dots(/.*)\$ \$1;"; } >"$here/prefix.conf"
 
     [ "$proxy_protocol" = on ] && with=' proxy_protocol' || with=''
     echo "listen 8080$with;" >"$here/http.conf"
-    # Plain HTTP that leads nowhere else: where this is published, it is for the machine itself.
+    # Plain HTTP for this machine: the port must not be published to others.
     echo 'server { listen 8082; include site.conf; }' >"$here/local.conf"
     {
-        # From 1.25.1 on, HTTP/2 is a directive of its own.
+        # From 1.25.1 on, HTTP/2 has its own directive.
         version=$(nginx -v 2>&1 | sed 's|.*/\([0-9.]*\).*|\1|')
         if [ "$(printf '%s\n' 1.25.1 "$version" | sort -V | head -n 1)" = 1.25.1 ]; then
             echo "listen 8443 ssl$with;"
@@ -88,13 +88,13 @@ write_settings() {
     } >"$here/https.conf"
 }
 
-# The application's servers, by the engine's service of names. A new one is used once it is ready; one
-# that is used stays until the engine no longer lists it, since a request that it fails is passed on.
-# Where none is ready, all are listed, so that people read why.
+# Lists the application's servers from DNS. A new server is used once it is ready. A server in use
+# stays until DNS no longer lists it, because its failed requests are passed on to another. If no
+# server is ready, all are listed, so that callers get the application's error.
 list_servers() {
     known=$(getent ahostsv4 "$app" | cut -d ' ' -f 1 | sort -u)
     if [ -z "$known" ]; then
-        # A service of names that does not answer is no reason to drop those that work.
+        # If DNS does not respond, keep the servers that work.
         grep -s '^server [0-9.]*:5000 max_fails' "$here/servers.conf" || echo 'server 127.0.0.1:5000 down;'
         return
     fi
@@ -107,7 +107,7 @@ list_servers() {
     done
     if [ -n "$used" ]; then : >"$here/some-ready"; else rm -f "$here/some-ready"; fi
     for address in ${used:-$known}; do
-        # Never set aside: one request that breaks a server off must not cost the others theirs.
+        # max_fails=0: one request that breaks a connection must not disable the server for others.
         echo "server $address:5000 max_fails=0;"
     done
 }
@@ -121,7 +121,7 @@ follow() {
             : >"$here/reload-due"
         fi
         if [ -e "$here/reload-due" ]; then
-            # Tried again until it is valid: somebody may be in the middle of a change.
+            # Retry until the configuration is valid: a person may be changing it.
             if nginx -t -q 2>"$here/fault" && nginx -s reload; then
                 rm -f "$here/reload-due"
                 cp "$here/servers.conf" "$here/servers.used"

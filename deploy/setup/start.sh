@@ -1,7 +1,7 @@
 #!/bin/sh
-# Gives each service of docker-compose.yml the secrets that it needs, and no others, in a volume of its
-# own. A secret is taken from secrets/ if it is there, and otherwise made, once. One that is in use
-# stays, unless `take NAME` asks for another, which must then be in secrets/.
+# Gives each service of docker-compose.yml only the secrets that it needs, in its own volume. A
+# secret is copied from secrets/ if it is there, otherwise generated once. A secret in use stays,
+# unless `take NAME` requests another one, which must be in secrets/.
 set -eu
 umask 077
 
@@ -16,11 +16,11 @@ fail() {
 }
 
 give_folder() { # FOLDER USER
-    # Only its owner may change a folder's mode here, root neither.
+    # Only the owner may change a folder's mode here; root may not.
     [ "$(stat -c '%u %a' "$1")" = "$2 700" ] || { chown 0 "$1" && chmod 700 "$1" && chown "$2" "$1"; }
 }
 
-write() { # FILE USER: standard input, which this user alone can read; whole or not at all
+write() { # FILE USER: write standard input atomically, readable by this user only
     rm -f "$1.new"
     cat >"$1.new"
     chmod 400 "$1.new"
@@ -33,7 +33,7 @@ copy() { # FROM TO USER
     cmp -s "$1" "$2" || write "$2" "$3" <"$1"
 }
 
-secret() { # NAME FILE: what is in use, in the volume of those who use it
+secret() { # NAME FILE: the secret in use, in the volume of its users
     brought=/secrets/$1
     if [ -e "$brought" ]; then
         [ -f "$brought" ] && [ -s "$brought" ] || fail "secrets/$1: expected a file that is not empty"
@@ -59,12 +59,12 @@ case "$#:${1:-}:${2:-}" in
     *) fail "expected nothing, or: take ledger_password, or: take webhook_secret; given: $*" ;;
 esac
 
-# A clone takes over the umask of whoever made it.
+# The permissions of a clone depend on the umask of the person who made it.
 closed=$(find /deploy/nginx /deploy/ledger \( -type d ! -perm -005 -o -type f ! -perm -004 \) | head -n 1)
 [ -z "$closed" ] || fail ".$closed can't be read by other users, as containers are." \
     'Let them: chmod -R go+rX books certificates deploy rules'
 
-# One at a time, whoever else starts this.
+# One process at a time.
 exec 9<"/volumes/application"
 flock 9
 give_folder /volumes/application $peerloan

@@ -1,12 +1,12 @@
 #!/bin/sh
-# Brings the stack to what stands here and in .env, and waits until it is so, or was rolled back: first
-# the ledger's database and its tables, and where that fails nothing else is touched.
-# Arguments: further stack files, such as deploy/swarm/tls.yml.
+# Updates the stack to these files and .env, and waits until the update is done or was rolled back. It
+# starts with the ledger's database and its tables; if that fails, nothing else is changed. Arguments:
+# further stack files, such as deploy/swarm/tls.yml.
 set -eu
 umask 077
 cd "$(dirname "$0")/../.."
 
-# What the shell has wins over .env, as in compose.
+# Variables of the shell override .env, as in compose.
 if [ -e .env ]; then
     number=0
     while IFS= read -r line || [ -n "$line" ]; do
@@ -50,11 +50,11 @@ replicas() {
     docker service ls --filter "name=${stack}_$1" --format '{{.Replicas}}' | cut -d ' ' -f 1
 }
 
-settled() { # whether a service is as it should be, or was rolled back
+settled() { # whether a service is up to date, or was rolled back
     now=$(update "$1")
     old=$(cat "$before/$1.update")
     case $now in *updating | *rollback_started) return 1 ;; esac
-    # A service that changes is done when the manager says so, and not before it has begun.
+    # A changed service is done when the manager reports it, and not before its update has begun.
     if grep -q '{' "$before/$1.template" && [ "$now" = "$old" ]; then
         [ "$(template "$1")" = "$(cat "$before/$1.template")" ] || return 1
     fi
@@ -63,14 +63,14 @@ settled() { # whether a service is as it should be, or was rolled back
     [ "${running%/*}" = "${running#*/}" ]
 }
 
-remember() { # SERVICE …: how they are before they change
+remember() { # SERVICE …: save their state before the update
     for service; do
         template "$service" >"$before/$service.template"
         update "$service" >"$before/$service.update"
     done
 }
 
-await() { # SERVICE …: until each is settled; fails if one was rolled back
+await() { # SERVICE …: wait until each is settled; fails if one was rolled back
     rolled_back=0
     for service; do
         tries=600
@@ -96,9 +96,9 @@ job_state() {
     docker service ps --format '{{.CurrentState}}' "$job" | cut -d ' ' -f 1
 }
 
-upgrade() { # the ledger's tables, by the application's release
-    # A service that runs once: Swarm forgets to remove the container of a job, and not this one's.
-    docker service rm "$job" >/dev/null 2>&1 || true # of a run that was cut off
+upgrade() { # upgrade the ledger's tables with the application's release
+    # A service that runs once, not a job: Swarm does not always remove a job's container.
+    docker service rm "$job" >/dev/null 2>&1 || true # left by an interrupted run
     docker service create --detach --quiet --with-registry-auth --name "$job" \
         --restart-condition none --no-healthcheck \
         --network "${stack}_application_ledger" --read-only --cap-drop ALL --limit-memory 512m \
@@ -135,7 +135,7 @@ for name in ledger_password webhook_secret; do
         exit 1
     fi
 done
-# The database stays where its volume is: at first, here.
+# The database stays where its volume is; at the first deployment, on this machine.
 if [ -z "$(docker node ls -q --filter node.label=peerloan_ledger=here)" ]; then
     docker node update --label-add peerloan_ledger=here "$(docker info --format '{{.Swarm.NodeID}}')" >/dev/null
 fi
@@ -144,7 +144,7 @@ before=$(mktemp -d)
 trap 'rm -r "$before"' EXIT
 
 remember ledger
-# A newer image of the same name must not restart the database in passing.
+# A newer image with the same name must not restart the database.
 docker stack deploy --with-registry-auth --resolve-image changed -c deploy/swarm/ledger.yml "$stack"
 await ledger || stop "the ledger's database was rolled back"
 job=${stack}_ledger_upgrade

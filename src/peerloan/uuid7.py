@@ -54,7 +54,9 @@ class IdGenerator:
 
     def many(self, count: int) -> list[bytes]:
         """The next `count` ids, all of the same millisecond: decisions that are made together."""
-        first = int.from_bytes(self.new()) if count else 0
+        if count < 2:
+            return [self.new()] * count
+        first = int.from_bytes(self.new())
         if (first & _RANDOM) + count > _RANDOM:  # one in a million billions
             return [self.new() for _ in range(count)]
         self._last = max(self._last, first + count - 1)

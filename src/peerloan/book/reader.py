@@ -18,11 +18,11 @@ from peerloan.book.formats.json_lines_reader import JsonLinesFile, is_json_lines
 from peerloan.book.formats.parquet_reader import MAGIC as PARQUET_MAGIC
 from peerloan.book.formats.parquet_reader import ParquetFile
 from peerloan.book.formats.text_stream import open_stream
+from peerloan.book.header import is_number, show_column, without_header
 from peerloan.book.partitions import PartitionedFile, partitions_of
 from peerloan.book.parts import BookError, EmptyFileError, Part, Progress, TableFile, show_path
 from peerloan.book.paths import NO_ROW, NO_TABLE, OTHER_FORMAT, BookFiles, list_files
-from peerloan.loan.text import parse_number
-from peerloan.loan.validation import Problem, show_name
+from peerloan.loan.validation import Problem
 
 
 @dataclass(frozen=True)
@@ -245,25 +245,3 @@ def _common_field(name: str, files: tuple[TableFile, ...]) -> pa.Field:
             field, since = field.with_type(kind), file
         field = field.with_nullable(field.nullable or other.nullable)
     return field
-
-
-def without_header(name: str, columns: Sequence[str]) -> BookError:
-    """The error for a table whose first line holds values instead of column names."""
-    return BookError(
-        f"{name}: expected a first line of column names, got what looks like a row of values: "
-        f"{', '.join(map(show_column, columns[:3]))}, …"
-    )
-
-
-def is_number(name: str) -> bool:
-    """Whether a column name is a number, and so probably a value."""
-    try:
-        return parse_number(name) is not None
-    except ValueError:
-        return False
-
-
-def show_column(name: str) -> str:
-    """A column name for an error message: quoted if it would be invisible or hard to see."""
-    is_visible = name and name == name.strip() and name.isprintable()
-    return show_name(name) if is_visible else ascii(name)

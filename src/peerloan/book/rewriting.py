@@ -9,8 +9,9 @@ import pyarrow as pa
 
 from peerloan.book.cells import Mask, decoded, is_bytes
 from peerloan.book.common_type import InexactError, cast
+from peerloan.book.header import show_column
 from peerloan.book.parts import BookError, Part, show_path
-from peerloan.book.reader import Book, show_column
+from peerloan.book.reader import Book
 
 
 def check_writable(book: Book, out: Path) -> None:

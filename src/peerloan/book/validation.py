@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -19,8 +19,9 @@ from peerloan.book.cells import (
     read_texts,
     show_cells,
 )
-from peerloan.book.parts import BookError, Part, show_path
-from peerloan.book.reader import Book, is_number, show_column, without_header
+from peerloan.book.header import check_header, check_separator, show_column
+from peerloan.book.parts import BookError, Part
+from peerloan.book.reader import Book
 from peerloan.loan import (
     MAX_RUN_COMPARISONS,
     Definition,
@@ -35,8 +36,6 @@ from peerloan.loan.columns import Column
 from peerloan.loan.labels import expected_label, is_unknown, read_label
 from peerloan.loan.text import TEXT_EXPECTED, stands_for_missing
 from peerloan.stats.arrays import Codes, Numbers
-
-_SEPARATORS = {",": "','", ";": "';'", "\t": "tabs", "|": "'|'", ":": "':'", " ": "spaces"}
 
 
 @dataclass(frozen=True)
@@ -121,9 +120,9 @@ def check_columns(definition: Definition, book: Book, *, label: bool = False) ->
     needed = [*definition.names, *([definition.label.column] if label else [])]
     missing = [name for name in needed if name not in present]
     if missing:
-        check_separator(book, needed)
+        check_separator(book.name, book.files[0], needed)
     if len(missing) == len(needed):
-        check_header(book)
+        check_header(book.name, book.columns)
     defined = {*needed, definition.label.column, *definition.roles.columns()}
     extra = [name for name in book.columns if name not in defined]
 
@@ -153,37 +152,6 @@ def check_columns(definition: Definition, book: Book, *, label: bool = False) ->
         names = ", ".join(map(show_column, extra))
         notes.append(f"{len(extra)} {noun} that the loan definition does not name: {names}")
     return notes
-
-
-def check_separator(book: Book, needed: Sequence[str]) -> None:
-    """Raise BookError if the needed columns appear with another separator, or in a later line."""
-    lines = book.files[0].first_lines() or [(1, ",".join(book.columns))]
-    present = _count_named(needed, book.columns)
-    for number, line in lines:
-        for separator, words in _SEPARATORS.items():
-            named = _count_named(needed, line.split(separator))
-            if named <= present or named * 2 < len(needed):
-                continue
-            separated = f"the columns are separated by {words}, expected ','"
-            if number == lines[0][0]:
-                raise BookError(f"{book.name}: {separated}")
-            raise BookError(
-                f"{show_path(book.files[0].path)}: expected the column names in line "
-                f"{lines[0][0]}, got them in line {number}: delete what stands above them"
-                f"{'' if separator == ',' else f'; {separated}'}"
-            )
-
-
-def _count_named(needed: Sequence[str], cells: Iterable[str]) -> int:
-    """Count the needed columns among a line's cells, quoted or not."""
-    return len({cell.strip().strip("'\"") for cell in cells}.intersection(needed))
-
-
-def check_header(book: Book) -> None:
-    """Raise BookError if the column names look like a row of values."""
-    numbers = sum(is_number(name) for name in book.columns)
-    if numbers * 4 >= len(book.columns):
-        raise without_header(book.name, book.columns)
 
 
 def read_loans(

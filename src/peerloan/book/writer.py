@@ -20,8 +20,8 @@ from peerloan import private_files
 from peerloan.book.cells import decoded
 from peerloan.book.common_type import InexactError, cast
 from peerloan.book.formats.json_columns import NESTED
+from peerloan.book.header import show_column
 from peerloan.book.parts import BookError, show_path
-from peerloan.book.reader import show_column
 from peerloan.book.spreadsheets import escape_formula, escape_formulas
 
 ENDINGS = (".csv", ".csv.gz", ".parquet")

@@ -1,7 +1,7 @@
 """Whether this release may write to a database's tables.
 
-Each migration notes its number and the oldest release that may still write after it (ADMITS): an
-older release goes on beside newer ones as long as every migration admits it.
+Each migration stores its number and the oldest release that may still write after it (ADMITS). An
+older release can run beside newer ones while every migration admits it.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def read_state(connection: Connection, schema: str | None) -> TablesState:
 
 
 def check_state(database: object, state: TablesState) -> None:
-    """Raise LedgerError unless this release may write to a database whose tables are in a state."""
+    """Raise LedgerError unless this release may write to a database in this state."""
     if state.migration == tables.NUMBER:
         return
     if state.migration == 0:

@@ -29,19 +29,22 @@ from peerloan.database.url_options import LOCK_SECONDS, read_url
 from peerloan.regular_files import read_regular_text
 from peerloan.settings import MAX_SETTINGS_BYTES
 
-# How long who serves waits for one of PostgreSQL's answers.
+# Longest time that a serving process waits for a response of PostgreSQL.
 ANSWER_SECONDS = 4.0
-# PostgreSQL's partitions, a month each, are made so far ahead by each upgrade.
+# Months for which each upgrade creates PostgreSQL's partitions in advance.
 MONTHS_AHEAD = 12
 
 
 class Database:
-    """A database and its tables. Opening it looks at nothing; `check` and `upgrade` do."""
+    """A database and its tables.
+
+    Creating an instance connects to nothing; `check` and `upgrade` do.
+    """
 
     def __init__(
         self, url: str, password_file: Path | None = None, limit_seconds: float | None = None
     ) -> None:
-        """`limit_seconds`: how long an answer of PostgreSQL's may take; None: however long."""
+        """`limit_seconds` limits the wait for each response of PostgreSQL; None: no limit."""
         self._limit = limit_seconds
         self.url = read_url(url)
         self.is_sqlite = self.url.get_backend_name() == "sqlite"
@@ -49,17 +52,17 @@ class Database:
             self.url = self.url.set(password=_secret(password_file))
 
     def __str__(self) -> str:
-        """Where it is, without the password."""
+        """Return the URL without the password."""
         return self.url.render_as_string(hide_password=True)
 
     @property
     def file(self) -> Path:
-        """SQLite's file."""
+        """The path of SQLite's file."""
         return Path(str(self.url.database))
 
     @cached_property
     def engine(self) -> Engine:
-        """Its connections."""
+        """The SQLAlchemy engine, created on first use."""
         if self.is_sqlite:
             engine = create_engine(
                 self.url, connect_args={"timeout": LOCK_SECONDS, "check_same_thread": False}
@@ -67,38 +70,36 @@ class Database:
             event.listen(engine, "do_connect", self._close_files)
             event.listen(engine, "connect", _prepare_sqlite)
             return engine
-        # With its driver, where it is needed.
+        # Import the driver only if it is used.
         from peerloan.database.postgres_sessions import postgres_engine
 
         return postgres_engine(self.url, self._limit)
 
     def _close_files(self, *_: object) -> None:
-        """See that SQLite's files are their owner's alone, before it opens or makes them.
+        """Make SQLite's files accessible to their owner only, before SQLite opens or creates them.
 
-        It gives those that it keeps beside the ledger the ledger's mode. None of them is opened
-        here: to close one would drop the locks that SQLite has on it in this process.
+        SQLite gives its log and shared memory files the mode of the database. No file is opened
+        here: closing it would release this process's SQLite locks on it.
         """
-        with contextlib.suppress(OSError):  # of those that matter SQLite says why
+        with contextlib.suppress(OSError):  # SQLite reports the faults that matter
             if not self.file.exists():
                 atomic_files.publish_file(self.file, b"", private_files.FILE_MODE)
-            file = self.file.resolve()  # beside which SQLite keeps the others
+            file = self.file.resolve()  # SQLite's other files are beside the resolved path
             folder = file.parent
             beside = list(folder.iterdir())
             own = [each for each in beside if each.name.startswith(file.name)]
             for each in own:
                 private_files.close_to_others(each)
-            if len(own) == len(beside):  # the folder is the ledger's, too
+            if len(own) == len(beside):  # the folder holds nothing else
                 private_files.close_to_others(folder)
 
     def renew(self) -> None:
-        """Have who asks next do so by a new connection: those that are there may lead to a server
-        that can't be written to any more.
-        """
+        """Drop all pooled connections, which may lead to a server that is read-only by now."""
         self.engine.dispose()
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[Connection]:
-        """A connection to ask by; raises LedgerUnavailable."""
+        """Connect for reading. Raises LedgerUnavailable."""
         with translate_errors(), self._readable() as connection:
             yield connection
 
@@ -113,12 +114,14 @@ class Database:
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[Connection]:
-        """A connection whose changes are kept together, or none of them; raises
-        LedgerUnavailable.
+        """Connect in a transaction that commits at the end, or rolls back on an error.
+
+        Raises LedgerUnavailable.
         """
         self._expect_writable_file()
         with translate_errors(), self.engine.connect() as connection:
-            # SQLite's driver would begin with the first change, and then find it too late.
+            # SQLite's driver would begin at the first change, which is too late to take the write
+            # lock.
             if self.is_sqlite:
                 connection.exec_driver_sql("BEGIN IMMEDIATE")
             try:
@@ -129,8 +132,9 @@ class Database:
                 raise
 
     def expect_writable(self) -> None:
-        """Raise LedgerReadOnly if it can't be written to now, as far as that shows, or
-        LedgerUnavailable.
+        """Raise LedgerReadOnly if the database can't be written to, as far as that can be checked.
+
+        Raises LedgerUnavailable if it does not respond.
         """
         self._expect_writable_file()
         if self.is_sqlite:
@@ -148,16 +152,16 @@ class Database:
             raise LedgerReadOnly(f"{self.file}: can't be written to: {why}")
 
     def check(self) -> None:
-        """Raise LedgerError unless this release may write to the tables as they are now."""
+        """Raise LedgerError unless this release may write to the tables in their current state."""
         check_state(self, self._state())
 
     def upgrade(self) -> list[int]:
-        """Bring the tables to this release's; returns the migrations that were applied.
+        """Apply the missing migrations of this release and return their numbers.
 
-        One process at a time, however many try. Tables of a newer release stay as they are.
-        Raises LedgerError.
+        A lock lets one process at a time upgrade. Tables of a newer release stay unchanged. Raises
+        LedgerError.
         """
-        # A library that only this needs: what serves need not carry it in memory.
+        # Alembic is imported only here, so that serving processes don't load it.
         migrate = import_module("peerloan.database.migrations").migrate
         self._expect_writable_file()
         with self._alone():
@@ -170,7 +174,7 @@ class Database:
             return list(range(before + 1, tables.NUMBER + 1))
 
     def ready(self) -> None:
-        """Make SQLite's tables at the first start; else only `check`. Raises LedgerError."""
+        """Create SQLite's tables at the first start; otherwise only `check`. Raises LedgerError."""
         if self.is_sqlite and not self.file.exists():
             self.upgrade()
         self.check()
@@ -182,7 +186,7 @@ class Database:
             return read_state(connection, self._schema(connection))
 
     def _schema(self, connection: Connection) -> str | None:
-        """PostgreSQL's schema in which the tables are; raises LedgerError."""
+        """Return PostgreSQL's schema that contains the tables. Raises LedgerError."""
         if self.is_sqlite:
             return None
         from peerloan.database.postgres_sessions import ledger_schema
@@ -197,7 +201,8 @@ class Database:
             ).scalar()
             for ahead in range(MONTHS_AHEAD + 1):
                 low, high = _month(first, ahead), _month(first, ahead + 1)
-                # A month that nobody made in time has its decisions there, and keeps to it.
+                # Decisions of a month without a partition are in the default partition and stay
+                # there.
                 if newest is not None and str(newest) >= _bound(low):
                     continue
                 connection.exec_driver_sql(
@@ -207,7 +212,7 @@ class Database:
 
     @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:
-        """Hold what lets one process at a time change tables."""
+        """Hold the lock that lets one process at a time change tables."""
         if self.is_sqlite:
             try:
                 self.file.parent.mkdir(mode=private_files.FOLDER_MODE, parents=True, exist_ok=True)
@@ -223,20 +228,20 @@ class Database:
                 os.close(lock)
             return
         with self.reading() as connection:
-            # However long another upgrade takes; the lock ends with this transaction.
+            # Wait as long as another upgrade takes; the lock ends with this transaction.
             connection.execute(text("SET LOCAL lock_timeout = 0"))
             connection.execute(text("SELECT pg_advisory_xact_lock(7382650321)"))
             yield
 
 
 def _prepare_sqlite(connection: Any, _record: object) -> None:
-    # The driver's own transactions begin too late and commit too early: ours are explicit.
+    # The driver's own transactions begin too late and commit too early, so ours are explicit.
     connection.isolation_level = None
     with contextlib.closing(connection.cursor()) as cursor:
-        # Of a new database: a decision takes 1.5 kB, of which a usual page holds two, badly.
+        # Applies to a new database. A decision takes 1.5 kB; a default page would hold only two.
         cursor.execute("PRAGMA page_size = 16384")
         cursor.execute("PRAGMA journal_mode = WAL")
-        # A commit is on the disk before it is told of.
+        # A commit must be on disk before it is reported.
         cursor.execute("PRAGMA synchronous = FULL")
 
 

@@ -1,4 +1,4 @@
-"""What can go wrong with the ledger."""
+"""Errors of the ledger's database."""
 
 from __future__ import annotations
 
@@ -11,32 +11,32 @@ from peerloan.errors import PeerLoanError
 
 
 class LedgerError(PeerLoanError, ValueError):
-    """Something that can't be done with the ledger, and why."""
+    """An operation on the ledger that failed, with the reason."""
 
 
 class LedgerUnavailable(LedgerError):
-    """The database does not answer, or can't write now; it may later."""
+    """The database does not respond, or can't write at present. A retry may succeed."""
 
 
 class LedgerReadOnly(LedgerUnavailable):
-    """The database answers, and can't be written to now."""
+    """The database responds, but can't be written to at present."""
 
 
 class LostSeal(LedgerError):
-    """The seal's key is gone, or is not the one that the ledger's chains were opened with."""
+    """The seal's key is missing, or differs from the key that opened the ledger's chains."""
 
 
 class RecordRefused(LedgerError):
-    """The database refuses this record, and would refuse it again."""
+    """The database refuses this record. A retry would fail too."""
 
 
 class KeyInUse(LedgerError):
-    """Another request with the same key is still on its way into the ledger."""
+    """Another request with the same key is still being committed."""
 
 
 @contextmanager
 def translate_errors() -> Iterator[None]:
-    """Raise SQLAlchemy's errors as LedgerUnavailable, with their first line."""
+    """Raise SQLAlchemy's errors as LedgerUnavailable with their first line."""
     try:
         yield
     except SQLAlchemyError as error:
@@ -44,6 +44,6 @@ def translate_errors() -> Iterator[None]:
 
 
 def first_line(error: BaseException) -> str:
-    """An error's first line. The lines after it may hold a statement, and so a loan's values."""
+    """Return an error's first line. Later lines may contain a statement with a loan's values."""
     message = str(getattr(error, "orig", None) or error)
     return message.split("\n", 1)[0].strip() or type(error).__name__

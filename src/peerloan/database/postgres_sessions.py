@@ -1,4 +1,4 @@
-"""PostgreSQL's sessions: how one is begun, also through a pooler, and when it is lost."""
+"""PostgreSQL sessions: set up, also behind a connection pooler, and drop when lost."""
 
 from __future__ import annotations
 
@@ -15,19 +15,20 @@ from peerloan.database.errors import LedgerError
 from peerloan.database.postgres_timeout import Limited
 from peerloan.database.url_options import SETTINGS, connection_options, parse_settings
 
-# How long who asks waits for one of a few connections.
+# Longest time that a caller waits for a free connection of the pool.
 _POOL_SECONDS = 2
-# What PgBouncer answers to options.
+# PgBouncer's error for startup options.
 _REFUSED = "unsupported startup parameter"
-# The session is another's than the number that it was announced by: there is a pooler between. One
-# question, so that nothing is set in a session that others use.
+# A backend number that differs from the announced one shows that there is a pooler between. It is
+# one statement, so that nothing is set in a session that others share.
 _SET_IF_OWN = (
     "SELECT set_config(name, value, false) FROM unnest(%s::text[], %s::text[]) AS own (name, value)"
     " WHERE pg_backend_pid() = %s"
 )
 _PATH = "SELECT reset_val FROM pg_settings WHERE name = 'search_path'"
-# A server that can't be written to now (another one can, or this one later, to new sessions), has
-# no place or conflicts with what a standby replays; and whatever ends or breaks a connection.
+# SQLSTATEs of a lost connection: the server is read-only (another one may accept writes, or this
+# one later in a new session), has no free connection, or conflicts with a standby's replay; the
+# connection was ended or broken.
 _LOST = re.compile(r"25006|40001|53300|08...|57P..")
 _WHERE = "SELECT current_setting('search_path'), current_schema(), current_user"
 _SCHEMA_NAME = re.compile(r'"((?:[^"]|"")*)"|([^\s,"]+)')
@@ -39,7 +40,7 @@ _LEDGER = (
 
 
 def postgres_engine(url: URL, limit_seconds: float | None) -> Engine:
-    """Connections to PostgreSQL; `limit_seconds` bounds the wait for each of their answers."""
+    """Create an engine for PostgreSQL; `limit_seconds` limits the wait for each response."""
     engine = create_engine(
         url.set(drivername="postgresql+psycopg"),
         pool_pre_ping=True,
@@ -77,13 +78,13 @@ def _connect(arguments: list[Any], named: dict[str, Any], limit: float | None) -
 
 
 def _set_up(connection: Limited, withheld: str | None) -> None:
-    """Have every transaction's settings hold, by the session or by its beginning."""
+    """Apply the settings to the session, or to each transaction if a pooler shares the session."""
     asked = parse_settings(connection.info.options if withheld is None else withheld)
     own = SETTINGS if withheld is None else asked | SETTINGS
     connection.autocommit = True
     named = list(own), list(own.values()), connection.info.backend_pid
     if not connection.execute(_SET_IF_OWN, named).fetchall():
-        # What other clients left set there must not say where tables are.
+        # A search_path that another client set in the session must not apply.
         (path,) = connection.execute(_PATH).fetchone() or ("",)
         settings = {"search_path": path} | asked | SETTINGS
         connection.beginning = _local(settings).as_string(connection)
@@ -105,19 +106,20 @@ def _begin(connection: Connection) -> None:
 
 
 def _forget_lost(context: ExceptionContext) -> None:
-    """Let go of every connection that was made before a server could not be used any more."""
+    """Invalidate all pooled connections after an error that shows that the server is lost."""
     state = getattr(context.original_exception, "sqlstate", None)
     if state is not None and _LOST.fullmatch(state):
         context.is_disconnect = True
 
 
 def ledger_schema(connection: Connection) -> str:
-    """The schema where the ledger's tables are, or are to be made: the first that `search_path`
-    names. Raises LedgerError if that is not there, or if the ledger is in another one.
+    """Return the schema for the ledger's tables: the first one that `search_path` names.
+
+    Raises LedgerError if that schema does not exist, or if the ledger is in another one.
     """
     path, schema, user = connection.exec_driver_sql(_WHERE).one()
     names = [quoted.replace('""', '"') or plain.lower() for quoted, plain in _names(path)]
-    # A schema of the user's own need not be there.
+    # The schema of the user's name ("$user") is optional.
     asked = [
         user if each == "$user" else each for each in names if each != "$user" or schema == user
     ]

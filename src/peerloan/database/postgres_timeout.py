@@ -1,4 +1,4 @@
-"""Connections to PostgreSQL that do not wait for ever."""
+"""Connections to PostgreSQL with a time limit for responses."""
 
 from __future__ import annotations
 
@@ -8,20 +8,21 @@ import psycopg
 
 
 class Limited(psycopg.Connection[Any]):
-    """A connection that waits `limit` seconds for each answer, if there is a limit, and then ends:
-    a server that is frozen still keeps its end open.
+    """A connection that closes if a response takes longer than `limit` seconds (None: no limit).
+
+    Without it a client would wait for ever: the socket of a frozen server stays open.
     """
 
     limit: float | None = None
-    # The statement with which each transaction begins, where a pooler shares the server's sessions
-    # among its clients: there nothing stays set. None: the session is this connection's.
+    # The statement that begins each transaction behind a pooler, where session settings are lost.
+    # None: this connection has its own session.
     beginning: str | None = None
 
     def wait(self, gen: Any, interval: float = 0.1, timeout: float | None = None) -> Any:
-        """Wait for what PostgreSQL sends; raises OperationalError."""
+        """Wait for PostgreSQL's response. Raises OperationalError."""
         try:
             return super().wait(gen, interval, self.limit if timeout is None else timeout)
         except psycopg.OperationalError:
             if self.pgconn.transaction_status == psycopg.pq.TransactionStatus.ACTIVE:
-                self.pgconn.finish()  # the answer may still come, and would be the next one's
+                self.pgconn.finish()  # otherwise a late response would be taken for the next one
             raise

@@ -1,4 +1,4 @@
-"""One state of the database, read while writers go on."""
+"""A consistent snapshot of the database, read while other connections write."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from peerloan.database.engine import Database
 
 @contextlib.contextmanager
 def snapshot(database: Database) -> Iterator[Connection]:
-    """A connection that sees one state, whatever is written meanwhile. Raises LedgerUnavailable."""
+    """Connect to one consistent state of the database. Raises LedgerUnavailable."""
     with database.reading() as connection:
         if database.is_sqlite:
             connection.exec_driver_sql("BEGIN")

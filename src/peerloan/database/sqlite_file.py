@@ -1,4 +1,4 @@
-"""SQLite's file where it can't be written to: why, and how it is read all the same."""
+"""A read-only SQLite file: the reason, and how to read it nevertheless."""
 
 from __future__ import annotations
 
@@ -16,13 +16,11 @@ from peerloan.database.errors import LedgerUnavailable, translate_errors
 
 
 def read_only_reason(file: Path) -> str | None:
-    """Why this process can't write to a ledger's file that is there; None: it can, or there is
-    none yet.
-    """
+    """Return why this process can't write to an existing file; None if it can or there is none."""
     if not file.exists():
         return None
     writable = _writable(file)
-    # SQLite writes to a log beside the file, which may be there.
+    # SQLite writes to a log beside the file. An existing log may be writable in a read-only folder.
     if writable and (_writable(file.parent) or _writable(_log(file))):
         return None
     with contextlib.suppress(OSError):
@@ -38,8 +36,10 @@ def read_only_reason(file: Path) -> str | None:
 
 @contextlib.contextmanager
 def connect_read_only(file: Path) -> Iterator[Connection]:
-    """A connection to a file that can't be written to. Raises LedgerUnavailable if the file is not
-    whole by itself, or if another process changes it meanwhile.
+    """Connect to a file that can't be written to.
+
+    Raises LedgerUnavailable if the file is not complete without its log, or if another process
+    changes it meanwhile.
     """
     before, logged = file.stat(), _has_log(file)
     address = f"file:{quote(str(file.absolute()))}?mode=ro" + ("" if logged else "&immutable=1")
@@ -53,13 +53,13 @@ def connect_read_only(file: Path) -> Iterator[Connection]:
             _expect_readable_log(connection, file)
         yield connection
     after = file.stat()
-    # SQLite is told that nobody writes, and does not look.
+    # `immutable` makes SQLite skip its own check for changes.
     if not logged and (after.st_mtime_ns, after.st_size) != (before.st_mtime_ns, before.st_size):
         raise LedgerUnavailable(f"{file}: was changed while it was read; try again")
 
 
 def copy_file(file: Path, to: Path) -> None:
-    """Copy a file that can't be written to, whole. Raises LedgerUnavailable."""
+    """Copy a read-only file with its log's content. Raises LedgerUnavailable."""
     with (
         translate_errors(),
         connect_read_only(file) as connection,
@@ -82,7 +82,7 @@ def _expect_readable_log(connection: Connection, file: Path) -> None:
 
 
 def _has_log(file: Path) -> bool:
-    """Whether a log belongs to the file: one with something in it, or of a process that writes."""
+    """Whether the file needs its log: the log has content, or another process has it open."""
     log = _log(file)
     return log.exists() and (log.stat().st_size > 0 or file.with_name(f"{file.name}-shm").exists())
 

@@ -1,4 +1,4 @@
-"""The ledger's tables, as this release knows them; `migrations` brings a database to them."""
+"""The ledger's tables in this release; `migrations` brings a database to them."""
 
 from __future__ import annotations
 
@@ -24,34 +24,34 @@ from sqlalchemy import (
 )
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
-# The migration that makes the tables as they stand here.
+# The number of the migration that makes these tables.
 NUMBER = 3
 
 
 class Id(TypeDecorator[UUID]):
-    """A decision's id: 16 bytes in SQLite, and PostgreSQL's own type there; both order by time."""
+    """A decision's id: 16 bytes in SQLite, a UUID in PostgreSQL. Both sort by time."""
 
     impl = LargeBinary(16)
     cache_ok = True
 
     def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
-        """PostgreSQL has a type for it."""
+        """Use PostgreSQL's UUID type."""
         return dialect.type_descriptor(Uuid() if dialect.name == "postgresql" else LargeBinary(16))
 
     def process_bind_param(self, value: UUID | None, dialect: Dialect) -> Any:
-        """As the database takes it."""
+        """Convert an id to the database's type."""
         return value if value is None or dialect.name == "postgresql" else value.bytes
 
     def process_result_value(self, value: Any, dialect: Dialect) -> UUID | None:
-        """As the database gave it."""
+        """Convert an id from the database's type."""
         return value if value is None or dialect.name == "postgresql" else UUID(bytes=value)
 
 
 metadata = MetaData()
-# SQLite counts by itself only a column of this very type.
+# SQLite generates row numbers only for a column of exactly this type.
 _NUMBER = BigInteger().with_variant(Integer, "sqlite")
 
-# Which migrations were applied, and the oldest release that may still write after each.
+# The migrations that were applied, with the oldest release that may still write after each.
 migrations = Table(
     "migrations",
     metadata,
@@ -61,7 +61,7 @@ migrations = Table(
     Column("applied_ms", BigInteger, nullable=False),
 )
 
-# The model versions that decided. What follows from a version alone stands here once.
+# The model versions that decided, with data that depends on the version alone.
 versions = Table(
     "versions",
     metadata,
@@ -72,14 +72,14 @@ versions = Table(
     UniqueConstraint("version", "digest"),
 )
 
-# Each writer's chain of records: how it was opened, and its head as it was last written down.
+# Each writer's chain of records: its opening, and the last stored head.
 chains = Table(
     "chains",
     metadata,
     Column("number", Integer, primary_key=True, autoincrement=False),
     Column("opened_ms", BigInteger, nullable=False),
     Column("release", String, nullable=False),
-    # The heads of the chains that were open then: JSON, [[number, seq, mac], …].
+    # The heads of the chains that were open at that time: JSON, [[number, seq, mac], …].
     Column("heads", Text, nullable=False),
     Column("mac", LargeBinary(32), nullable=False),
     Column("seen_ms", BigInteger, nullable=False),
@@ -89,8 +89,8 @@ chains = Table(
     Column("closed", Boolean, nullable=False),
 )
 
-# A row a decision. What may be erased is nullable; what the chain needs is not. PostgreSQL keeps it
-# in partitions of a month, which the migrations make.
+# One row for each decision. Columns that may be erased are nullable; columns that the chain covers
+# are not. PostgreSQL partitions the table by month; the migrations make the partitions.
 decisions = Table(
     "decisions",
     metadata,
@@ -104,14 +104,14 @@ decisions = Table(
     Column("request_id", String),
     Column("idempotency_key", String),
     Column("loan_id", String),
-    # JSON, as it was given; compact since releases bound its size.
+    # JSON as it was received; compact since its size is limited.
     Column("inputs", Text),
     Column("margin", Double),
     Column("probability", Double),
     Column("late", Boolean),
     # The position in BANDS.
     Column("band", SmallInteger),
-    # JSON; null if none were asked for of a version whose reasons cost time.
+    # JSON; null if no reasons were requested from a version that computes them slowly.
     Column("reasons", Text),
     # JSON; null if there are none.
     Column("warnings", Text),
@@ -128,13 +128,13 @@ challenges = Table(
     metadata,
     Column("decision_id", Id, primary_key=True),
     Column("version", Integer, nullable=False),
-    # Rounded, as it is shown.
+    # Rounded as it is displayed.
     Column("probability", Double, nullable=False),
-    # Null in the rows of releases before migration 3.
+    # Null in rows from before migration 3.
     Column("margin", Double),
 )
 
-# Requests that carry an Idempotency-Key, for a day: what they were, and their decisions.
+# Requests with an Idempotency-Key, stored for a day: their content and their decisions.
 keys = Table(
     "idempotency_keys",
     metadata,
@@ -142,26 +142,26 @@ keys = Table(
     Column("key", String, primary_key=True),
     Column("time_ms", BigInteger, nullable=False),
     Column("request", LargeBinary(32), nullable=False),
-    # The ids, 16 bytes each, in the answer's order.
+    # The ids, 16 bytes each, in the order of the response.
     Column("decisions", LargeBinary, nullable=False),
     Index("idempotency_keys_by_time", "time_ms"),
 )
 
-# What became of loans. The one with the highest number holds; the others are its history.
+# Outcomes of loans. The one with the highest number is valid; the others are its history.
 outcomes = Table(
     "outcomes",
     metadata,
     Column("number", _NUMBER, primary_key=True),
     Column("decision_id", Id, nullable=False),
     Column("late", Boolean, nullable=False),
-    # The day on which it was observed, if that was told: days since 1970.
+    # The day of observation, if it was reported: days since 1970.
     Column("observed", Integer),
     Column("recorded_ms", BigInteger, nullable=False),
     Column("caller", String, nullable=False),
     Index("outcomes_by_decision", "decision_id", "number"),
 )
 
-# That values were erased: of all decisions before a time.
+# Purges: the values of all decisions before a time were erased.
 purges = Table(
     "purges",
     metadata,
@@ -173,7 +173,7 @@ purges = Table(
     Column("mac", LargeBinary(32), nullable=False),
 )
 
-# What is left of purged decisions: counts.
+# Counts of purged decisions.
 aggregates = Table(
     "aggregates",
     metadata,
@@ -181,28 +181,29 @@ aggregates = Table(
     Column("version", Integer, primary_key=True),
     Column("source", String, primary_key=True),
     Column("band", SmallInteger, primary_key=True),
-    # 1: late, 0: not, -1: no outcome came.
+    # 1: late, 0: not late, -1: no outcome was reported.
     Column("outcome", SmallInteger, primary_key=True),
     Column("decisions", BigInteger, nullable=False),
     Column("probabilities", Double, nullable=False),
 )
 
-# Watching: who does it now, until when (others may take over then), and how far it has come.
+# The monitoring lease: its holder, when it expires (others may take over then), and progress.
 watchers = Table(
     "watchers",
     metadata,
     Column("name", String, primary_key=True),
     Column("holder", String),
     Column("until_ms", BigInteger, nullable=False),
-    # It rises with each change of the counts: who read an earlier state must not add to this one.
+    # Increases with each change of the counts. A writer that read an older revision must not add to
+    # this one.
     Column("revision", BigInteger, nullable=False),
     # The last outcome that was counted.
     Column("outcome", BigInteger, nullable=False),
-    # Up to when the rules were applied.
+    # The time up to which the rules were applied.
     Column("judged_ms", BigInteger, nullable=False),
 )
 
-# How far each chain was counted: its last record, and whether nothing can follow it any more.
+# Counting progress of each chain: its last counted record, and whether the chain is complete.
 counted = Table(
     "counted",
     metadata,
@@ -212,7 +213,7 @@ counted = Table(
     Column("done", Boolean, nullable=False),
 )
 
-# The loans of an hour (hours since 1970) that a version decided on, counted in bins: JSON.
+# Loans by version and hour (hours since 1970), counted in bins: JSON.
 counts = Table(
     "counts",
     metadata,
@@ -222,7 +223,7 @@ counts = Table(
     Column("counts", Text, nullable=False),
 )
 
-# What was said of a version's window that ended on a day, or of a month (days since 1970): JSON.
+# Figures of a version's window that ended on a day, or of a month (days since 1970): JSON.
 figures = Table(
     "figures",
     metadata,
@@ -234,7 +235,7 @@ figures = Table(
     Index("figures_by_day", "kind", "day"),
 )
 
-# The rules that speak now: what each said last.
+# Active alerts, with the last figures of each.
 alarms = Table(
     "alarms",
     metadata,
@@ -245,7 +246,7 @@ alarms = Table(
     Column("since_ms", BigInteger, nullable=False),
 )
 
-# What was to be told: CloudEvents as JSON, and who has taken note of them.
+# Events: CloudEvents as JSON, and who acknowledged them.
 events = Table(
     "events",
     metadata,
@@ -259,7 +260,7 @@ events = Table(
     Column("why", String),
 )
 
-# To whom each event is told: how often that was tried, and when next; null: done.
+# Deliveries of each event: attempts so far, and the next one; null: delivered.
 deliveries = Table(
     "deliveries",
     metadata,

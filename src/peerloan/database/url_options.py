@@ -1,4 +1,4 @@
-"""What a ledger's URL asks of its database, and what the ledger asks beside it."""
+"""The options in a ledger's URL, and the options that the ledger adds."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 
 from peerloan.database.errors import LedgerError, first_line
 
-# How long a statement may wait for another process that writes, and a connection for the database.
+# How long a statement may wait for another writer's lock, and a connection for the database.
 LOCK_SECONDS = 4
 _CONNECT_SECONDS = 3
-# Settings of each session that the ledger relies on: no wait for a lock outlasts a request, and
-# numbers are read as they were written.
+# Session settings that the ledger relies on: no wait for a lock is longer than a request, and
+# numbers are read back exactly.
 SETTINGS = {"lock_timeout": f"{LOCK_SECONDS // 2}s", "extra_float_digits": "1"}
-# Where libpq takes an option from that the URL does not name.
+# Environment variables that libpq reads for options that are not in the URL.
 _VARIABLES = {
     "connect_timeout": "PGCONNECT_TIMEOUT",
     "host": "PGHOST",
     "options": "PGOPTIONS",
     "target_session_attrs": "PGTARGETSESSIONATTRS",
 }
-# A URL as libpq takes it, with several hosts: what SQLAlchemy writes as options.
+# A libpq URL with several hosts, which SQLAlchemy writes as options.
 _HOSTS = re.compile(
     r"(?P<user>(?:[^:/@]*(?::[^@]*)?@)?+)(?P<hosts>[^/?@]*,[^/?@]*)(?P<rest>(?:[/?].*)?)"
 )
@@ -34,7 +34,7 @@ _WORD = re.compile(r"(?:\\.|[^\s\\])+", re.DOTALL)
 
 
 def read_url(text: str) -> URL:
-    """A database's URL, as SQLAlchemy or libpq writes it; raises LedgerError."""
+    """Parse a database URL in the syntax of SQLAlchemy or libpq. Raises LedgerError."""
     try:
         url = _split_hosts(text)
         url.get_dialect()
@@ -45,7 +45,7 @@ def read_url(text: str) -> URL:
         raise LedgerError(f"expected sqlite or postgresql, given {backend}")
     if backend == "postgresql":
         _check_options(url)
-        if "password" in url.query:  # where it is never shown
+        if "password" in url.query:  # a password in the query would not be hidden in messages
             url = url.set(password=str(url.query["password"])).difference_update_query(["password"])
     elif url.database in (None, "", ":memory:"):
         raise LedgerError("expected a file for SQLite: sqlite:///FOLDER/ledger.db")
@@ -69,8 +69,8 @@ def _split_hosts(text: str) -> URL:
 
 
 def _check_options(url: URL) -> None:
-    """Raise LedgerError for an option that PostgreSQL's connections don't have, or not so."""
-    from psycopg.pq import Conninfo  # the driver, where it is needed
+    """Raise LedgerError for an unknown option of PostgreSQL's connections, or an invalid value."""
+    from psycopg.pq import Conninfo  # import the driver only if it is used
 
     known = {option.keyword.decode() for option in Conninfo.get_defaults()}
     for name, value in url.query.items():
@@ -85,11 +85,11 @@ def _check_options(url: URL) -> None:
 
 
 def connection_options(url: URL) -> dict[str, Any]:
-    """The ledger's own options of a connection: those that neither URL nor environment names."""
+    """Return the ledger's connection options that neither the URL nor the environment sets."""
     own: dict[str, Any] = {
         "connect_timeout": _CONNECT_SECONDS,
         "fallback_application_name": "peerloan",
-        # A server that is gone without a word is noticed, also in the middle of a write.
+        # Detect a server that vanished, also in the middle of a write.
         "keepalives_idle": 5,
         "keepalives_interval": 2,
         "keepalives_count": 3,
@@ -97,7 +97,7 @@ def connection_options(url: URL) -> dict[str, Any]:
     }
     hosts = url.query.get("host") or url.host or os.environ.get(_VARIABLES["host"], "")
     if not isinstance(hosts, str) or "," in hosts:
-        # Of several servers one can be written to.
+        # Of several servers, connect to one that accepts writes.
         own["target_session_attrs"] = "read-write"
     return {name: value for name, value in own.items() if _asked(url, name) is None}
 
@@ -107,8 +107,9 @@ def _asked(url: URL, name: str) -> str | tuple[str, ...] | None:
 
 
 def parse_settings(options: str) -> dict[str, str]:
-    """The settings that PostgreSQL's `options` name; raises LedgerError for what is no setting, and
-    for one that the ledger sets itself.
+    """Parse the settings in PostgreSQL's `options`.
+
+    Raises LedgerError for a syntax error, and for a setting that the ledger sets itself.
     """
     settings: dict[str, str] = {}
     words = iter([re.sub(r"\\(.)", r"\1", each) for each in _WORD.findall(options)])

@@ -4,7 +4,8 @@ from peerloan.ledger.records import SOURCES, Record, StoredDecision, Version
 from peerloan.ledger.seal import Seal
 from peerloan.ledger.write.batch_writer import BatchWriter
 from peerloan.ledger.write.chain import Chain
-from peerloan.ledger.write.entries import Entry, First, Key, OtherRequest
+from peerloan.ledger.write.entries import Entry, First, OtherRequest
+from peerloan.ledger.write.idempotency import Key
 
 __all__ = [
     "SOURCES",

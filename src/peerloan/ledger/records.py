@@ -66,14 +66,14 @@ def values_of(record: Record) -> tuple[object, ...]:
     return record[_FIRST_VALUE:]
 
 
-def decision_json(value: list[Reason] | None) -> str | None:
-    """Encode reasons as they are stored."""
+def stored_json(value: list[Reason] | list[str] | None) -> str | None:
+    """Encode reasons, or the sentences of warnings, as they are stored."""
     return None if value is None else _encode(value).decode()
 
 
 def warnings_json(warnings: Sequence[LoanWarning]) -> str | None:
     """Warnings as they are stored: a list of sentences, None for no warnings."""
-    return _encode(list(map(str, warnings))).decode() if warnings else None
+    return stored_json(list(map(str, warnings)) or None)
 
 
 class StoredDecision(Record):

@@ -26,7 +26,7 @@ from peerloan.ledger.records import VALUES
 from peerloan.ledger.row_batches import counts, size_of
 from peerloan.ledger.seal import Seal
 from peerloan.ledger.seal_ownership import require_own_seal
-from peerloan.ledger.write.entries import KEY_MS
+from peerloan.ledger.write.idempotency import KEY_MS
 
 # Decisions and keys of one chunk. SQLite's other writers wait meanwhile.
 DECISIONS_AT_ONCE = 1_000

@@ -3,17 +3,9 @@
 from peerloan.loan.columns import Column, Loans, TextColumn, column_values, distinct
 from peerloan.loan.compatibility import breaking_changes, read_alike
 from peerloan.loan.decoding import CheckedLoans, Decoder, StoredLoanDecoder, unusual_values
-from peerloan.loan.definition import (
-    Definition,
-    DefinitionError,
-    Field,
-    Kind,
-    Label,
-    ReasonTemplates,
-    Roles,
-    Value,
-)
+from peerloan.loan.definition import Definition, DefinitionError, Field, Kind, Label, Roles, Value
 from peerloan.loan.json_schema import json_schema
+from peerloan.loan.reason_templates import ReasonTemplates
 from peerloan.loan.suggestions import MAX_COMPARISONS, MAX_RUN_COMPARISONS, Suggestions
 from peerloan.loan.toml import default_definition, parse_definition, read_definition
 from peerloan.loan.validation import Checked, Checks, Problem

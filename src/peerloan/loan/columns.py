@@ -98,8 +98,11 @@ class Loans:
 
     def rows(self) -> list[tuple[Value, ...]]:
         """The loans as rows of values, the input of functions that take one loan."""
-        by_field = (column_values(self.columns[name]) for name in self.definition.names)
-        return list(zip(*by_field, strict=True))
+        return list(zip(*self.values_by_field(), strict=True))
+
+    def values_by_field(self) -> list[Sequence[Value]]:
+        """The columns as Python's values, in the order of the fields."""
+        return [column_values(self.columns[name]) for name in self.definition.names]
 
 
 def distinct(column: Column) -> tuple[Codes, list[Value]]:

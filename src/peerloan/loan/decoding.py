@@ -36,18 +36,22 @@ _REFUSED = (msgspec.MsgspecError, ValueError, RecursionError)
 
 @dataclass(frozen=True, slots=True)
 class CheckedLoans:
-    """Many loans after their check: in columns, with ids, and warnings by position."""
+    """Many loans after their check: in columns, with ids, and warnings by position.
+
+    `values_by_field` are `loans.values_by_field()`, which whoever has read them has already.
+    """
 
     loans: Loans
+    values_by_field: Sequence[Sequence[Value]]
     loan_ids: Sequence[str | None]
     warnings: dict[int, list[LoanWarning]]
 
     @classmethod
     def of(cls, definition: Definition, checked: Sequence[Checked]) -> CheckedLoans:
         """Loans that were looked at one by one, and that have no problems."""
-        rows = [each.values for each in checked]
+        loans = Loans.of(definition, [each.values for each in checked])
         warnings = {i: each.warnings for i, each in enumerate(checked) if each.warnings}
-        return cls(Loans.of(definition, rows), [each.loan_id for each in checked], warnings)
+        return cls(loans, loans.values_by_field(), [each.loan_id for each in checked], warnings)
 
 
 class Decoder:
@@ -169,24 +173,27 @@ class Decoder:
         suggestions = suggestions or Suggestions()
         ids = _ids(columns[self._width :], size)
         found: dict[str, Column] = {}
+        values: list[Sequence[Value]] = []
         warnings: dict[int, list[LoanWarning]] = {}
         for field, spelling, given in zip(self._fields, self._spellings, columns, strict=False):
             if field.missing and UNSET in given:
                 given = [None if value is UNSET else value for value in given]
             column = _column(field, given)
             if isinstance(column, TextColumn) and spelling is not None:
-                column = column.respelled(spelling)
+                respelled = column.respelled(spelling)
+                if respelled is not column:
+                    column, given = respelled, respelled.values()
             odd = _odd(field, column)
             if odd is None:
                 return None
             found[field.name] = column
-            unusual = column_values(column.take(np.array(odd, np.int64))) if odd else ()
-            for i, value in zip(odd, unusual, strict=True):
-                if warning := unusual_value(field, value, suggestions):  # type: ignore[arg-type]
+            values.append(given)
+            for i in odd:
+                if warning := unusual_value(field, given[i], suggestions):
                     warnings.setdefault(i, []).append(warning)
         if ids is None:
             return None
-        return CheckedLoans(Loans(self._definition, found, size), ids, warnings)
+        return CheckedLoans(Loans(self._definition, found, size), values, ids, warnings)
 
 
 class StoredLoanDecoder:
@@ -263,7 +270,9 @@ def _holds_nan(column: Column, given: Sequence[Any] | UnsetType) -> bool:
     """Whether a NaN was given in a column of numbers, in which NaN stands for a missing value."""
     if isinstance(column, TextColumn) or given is UNSET:
         return False
-    return int(np.count_nonzero(np.isnan(column))) > given.count(None)
+    is_nan = np.isnan(column)
+    # To count takes longer than to see that there is none.
+    return bool(is_nan.any()) and int(np.count_nonzero(is_nan)) > given.count(None)
 
 
 def _odd(field: Field, column: Column) -> list[int] | None:
@@ -276,10 +285,11 @@ def _odd(field: Field, column: Column) -> list[int] | None:
         if any(text_fault(column.levels[code]) for code in unseen):
             return None
         return np.flatnonzero(np.isin(column.codes, unseen)).tolist() if unseen else []
-    # JSON holds no infinite number, but lists of values may.
-    if np.any(np.isinf(column)):
+    # JSON holds no infinite number, but lists of values may. (Of a few loans, the functions np.any
+    # and np.all take longer than the methods.)
+    if np.isinf(column).any():
         return None
-    if field.kind == "whole" and not np.all((column == np.rint(column)) | np.isnan(column)):
+    if field.kind == "whole" and not ((column == np.rint(column)) | np.isnan(column)).all():
         return None
     if field.seen_range is None:
         return []

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
+
+import msgspec
 
 WarningCode = Literal["out_of_range", "unseen_level", "unused_field", "sample_model"]
 
 
-@dataclass(frozen=True, slots=True)
-class LoanWarning:
+class LoanWarning(msgspec.Struct, frozen=True, gc=False):
     """One warning. `field` is None if it is about the model version and not about a field.
 
     `str` gives the sentence that answers and the ledger hold.

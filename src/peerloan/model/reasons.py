@@ -14,7 +14,7 @@ from typing import NamedTuple
 import msgspec
 import numpy as np
 
-from peerloan.loan import Definition, Field, Loans, ReasonTemplates, Value, column_values, distinct
+from peerloan.loan import Definition, Field, Loans, ReasonTemplates, Value, distinct
 from peerloan.model.reference_profile import ReferenceProfile
 from peerloan.stats.arrays import Codes, Numbers
 
@@ -24,7 +24,7 @@ MAX_REASONS = 4
 _CACHED_SENTENCES = 1024
 
 
-class Reason(msgspec.Struct, frozen=True):
+class Reason(msgspec.Struct, frozen=True, gc=False):
     """One feature that raises this loan's risk above the average, and a sentence to say so."""
 
     feature: str
@@ -128,14 +128,18 @@ class Reasons:
             for c, i in raising[:MAX_REASONS]
         ]
 
-    def of_batch(self, batch: BatchReasons) -> list[list[Reason]]:
-        """The reasons of many loans, one list a loan; equal to `of` for each loan."""
+    def of_batch(
+        self, batch: BatchReasons, values: Sequence[Sequence[Value]]
+    ) -> list[list[Reason]]:
+        """The reasons of many loans, one list a loan; equal to `of` for each loan.
+
+        `values` are those of the loans, as `Loans.values_by_field` makes them.
+        """
         names, sentences = batch.loans.definition.names, self._sentences
-        columns = [column_values(batch.loans.columns[name]) for name in names]
         cells = zip(batch.positions.tolist(), batch.contributions.tolist(), strict=True)
         return [
             [
-                Reason(names[i], value := columns[i][loan], points, sentences[i](value))
+                Reason(names[i], value := values[i][loan], points, sentences[i](value))
                 for i, points in zip(positions, contributions, strict=True)
                 if i >= 0
             ]

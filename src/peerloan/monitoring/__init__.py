@@ -1,1 +1,1 @@
-"""Watching a model: how its loans drift, and how good it still is."""
+"""Monitoring of model versions: drift of their loans, and performance."""

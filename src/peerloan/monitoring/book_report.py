@@ -1,4 +1,4 @@
-"""Watching a whole book: how its loans differ from those that a version was trained on."""
+"""Monitoring a book: drift of its loans against a version's reference, and performance on them."""
 
 from __future__ import annotations
 
@@ -30,8 +30,10 @@ from peerloan.stats.arrays import Codes, Numbers
 
 @dataclass(frozen=True)
 class BookOutcomes:
-    """The outcomes that a book tells of the loans that can be scored: of how many it is known, of
-    how many not yet, and of how many what stands there is none; `example` is the first of these.
+    """Outcomes in a book, of the loans that can be scored.
+
+    It counts loans whose outcome is known, not known yet, or invalid; `example` is the first
+    invalid one.
     """
 
     known: int
@@ -40,7 +42,7 @@ class BookOutcomes:
     example: str = ""
 
     def lines(self) -> list[str]:
-        """What is to be known of loans without an outcome, in words."""
+        """Describe the loans without an outcome in sentences."""
         lines = []
         if self.missing:
             lines.append(
@@ -61,7 +63,7 @@ class BookOutcomes:
 
 @dataclass(frozen=True)
 class MonitoredBook:
-    """The figures of a book; what it says of outcomes (None without the column); its doubts."""
+    """Figures of a book, its outcomes (None without that column), and doubts about its values."""
 
     figures: WindowMetrics
     outcomes: BookOutcomes | None
@@ -74,11 +76,10 @@ def watch_book(
     limits: Rules,
     progress: Callable[[float], None] = lambda _done: None,
 ) -> MonitoredBook | None:
-    """Count a book and say how its loans have moved, and how good the version is on them; None if
-    no loan of it can be scored. Raises BookError.
+    """Count a book, and measure drift and performance. Raises BookError.
 
-    Outcomes are used where the book has the label's column. A loan without one, which is not known
-    yet or wrong, is in the drift and in the estimates all the same.
+    Returns None if no loan in it can be scored. Outcomes are used if the book has the label's
+    column. A loan whose outcome is missing or invalid is still part of drift and estimates.
     """
     definition = bundle.definition
     notes = check_columns(definition, book)
@@ -113,7 +114,7 @@ def watch_book(
 
 
 class _Labels:
-    """The labels of a book's good loans while it is read."""
+    """The labels of a book's valid loans, collected while it is read."""
 
     def __init__(self, label: Label) -> None:
         self._label = label

@@ -1,6 +1,6 @@
-"""How good a version is: estimated from its probabilities alone, and realised by outcomes.
+"""Performance of a version: estimated from its probabilities, and realised by outcomes.
 
-Loans come in groups of one margin, in rising order.
+Loans are in groups with the same margin, in ascending order.
 """
 
 from __future__ import annotations
@@ -23,12 +23,13 @@ from peerloan.stats.discrimination import (
 from peerloan.stats.estimate import Estimate
 
 _DRAWS = 1_000
-# Of a margin's unit: probabilities within a cell differ by at most 1.6 %. The threshold parts two.
+# Cells of the margin per unit of log-odds: probabilities in a cell differ by at most 1.6 %. The
+# threshold is the boundary between two cells.
 CELLS = 64
 
 
 class Estimated(NamedTuple):
-    """What the outcomes of loans are expected to be, if the probabilities are right."""
+    """Expected figures of the outcomes, if the probabilities are right."""
 
     late_rate: Estimate
     auc: Estimate | None
@@ -36,8 +37,10 @@ class Estimated(NamedTuple):
 
 
 class Realised(NamedTuple):
-    """What the outcomes of loans were; figures of their ranking are None with fewer than five late
-    loans or five on time, recall without late ones.
+    """Figures of the known outcomes.
+
+    Ranking figures are None with fewer than five late or five on-time loans; recall is None without
+    late loans.
     """
 
     loans: int
@@ -51,7 +54,7 @@ class Realised(NamedTuple):
 
 
 class InBand(NamedTuple):
-    """The loans of a band: how many, how many of them late, and how many were expected to be."""
+    """The loans of a band: their number, the late ones, and the expected number of late ones."""
 
     band: int
     loans: int
@@ -60,9 +63,10 @@ class InBand(NamedTuple):
 
 
 class CalibrationFigures(NamedTuple):
-    """How right probabilities were: late loans, how many were expected, and their ratio; `slope`
-    and `intercept` of outcomes regressed on margins, 1 and 0 where they are right, and None if
-    there is no finite slope.
+    """Calibration of the probabilities: late loans, their expected number, and the ratio.
+
+    `slope` and `intercept` are those of the outcome regressed on the margin: 1 and 0 if calibrated,
+    None if no finite slope exists.
     """
 
     late: int
@@ -75,7 +79,7 @@ class CalibrationFigures(NamedTuple):
 
 @dataclass(frozen=True)
 class Scores:
-    """Loans in groups of one margin, rising (groups,): margins, loans, and late ones if known."""
+    """Loans in groups of one margin, ascending (groups,): margins, loans, and known late loans."""
 
     margins: Numbers
     loans: Codes
@@ -83,7 +87,7 @@ class Scores:
 
     @classmethod
     def of(cls, margins: Numbers, late: Codes | None = None) -> Scores:
-        """The groups of single loans (n,); `late` is 1 or 0 for each."""
+        """Group single loans (n,) by margin; `late` is 1 or 0 for each."""
         different, own = np.unique(margins, return_inverse=True)
         loans = np.bincount(own, minlength=len(different))
         if late is None:
@@ -91,14 +95,14 @@ class Scores:
         return cls(different, loans, np.bincount(own[late == 1], minlength=len(different)))
 
     def estimated(self, policy: Policy) -> Estimated:
-        """What confidence-based performance estimation says (CBPE; as NannyML's documentation
-        describes it): a loan counts as late to the share of its probability.
+        """Estimate performance without outcomes (CBPE, as in NannyML's documentation).
 
-        The intervals hold the figures of 95 of 100 sets of outcomes that are drawn by the
-        probabilities: of a small window they are wide.
+        A loan counts as late to the share of its probability. The intervals contain the figures of
+        95 % of outcome sets that are simulated with the probabilities; a small window has wide
+        ones.
         """
-        # So many draws of each margin would not fit into memory: of near ones together they do.
-        # The threshold parts cells, so that it is plain which of them are flagged.
+        # Simulating each margin would not fit into memory, so near margins are merged. The
+        # threshold separates cells, so that each cell is flagged or not as a whole.
         cell = np.floor((self.margins - policy.threshold_margin) * CELLS)
         cells, own = np.unique(cell, return_inverse=True)
         loans = np.bincount(own, self.loans)
@@ -112,7 +116,7 @@ class Scores:
         assert late_rate is not None  # noqa: S101  there are loans
         return Estimated(
             late_rate,
-            # Of loans that are all alike nothing is said of their order.
+            # Loans that are all alike have no ranking.
             _estimate(auc_of_counts(mean, loans - mean), auc_of_counts(draws, loans - draws))
             if len(cells) > 1
             else None,
@@ -120,15 +124,17 @@ class Scores:
         )
 
     def expected_auc(self) -> float:
-        """The area under the ROC curve if the probabilities are right."""
+        """The expected area under the ROC curve if the probabilities are right."""
         expected = self.loans * probabilities(self.margins)
         return float(auc_of_counts(expected, self.loans - expected))
 
     def realised(self, policy: Policy) -> Realised:
-        """The figures of outcomes: area under the ROC curve, Gini = 2 AUC − 1, the largest distance
-        of the two distributions of scores (Kolmogorov–Smirnov), the mean squared distance of
-        probability and outcome (Brier 1950), and recall from the threshold on. Rates have exact
-        intervals (Clopper and Pearson 1934).
+        """Compute the figures of known outcomes.
+
+        These are the area under the ROC curve, Gini = 2 AUC − 1, the largest distance between the
+        two distributions of scores (Kolmogorov–Smirnov), the mean squared difference of probability
+        and outcome (Brier 1950), and recall at the threshold. Rates have exact intervals (Clopper
+        and Pearson 1934).
         """
         late = self._outcomes().astype(np.float64)
         p = probabilities(self.margins)
@@ -146,8 +152,9 @@ class Scores:
         return Realised(n, n_late, rate, auc, 2 * auc.value - 1, ks, brier, recall)
 
     def realised_auc(self, wrong: float = 0.05) -> Estimate | None:
-        """The area under the ROC curve; None with fewer than five loans of a kind. The interval
-        does not hold in this share of windows.
+        """Compute the AUC; None with fewer than five late or five on-time loans.
+
+        The interval misses the true value in this share of windows.
         """
         late = self._outcomes()
         n, n_late = int(self.loans.sum()), int(late.sum())
@@ -158,7 +165,7 @@ class Scores:
         return Estimate(auc, *window_auc_interval(auc, expected, self.loans, late, wrong))
 
     def calibration(self, policy: Policy) -> CalibrationFigures:
-        """How right the probabilities were."""
+        """Compute the calibration of the probabilities."""
         late = self._outcomes()
         p = probabilities(self.margins)
         expected = self.loans * p
@@ -178,7 +185,7 @@ class Scores:
         return CalibrationFigures(*sums, Estimate.of_ratio(*sums), slope, intercept, bands)
 
     def _outcomes(self) -> Codes:
-        assert self.late is not None  # noqa: S101  who asks has outcomes
+        assert self.late is not None  # noqa: S101  callers have outcomes
         return self.late
 
 
@@ -189,7 +196,7 @@ def _recall(late: npt.NDArray[Any], flagged: npt.NDArray[np.bool_]) -> npt.NDArr
 
 
 def _estimate(value: npt.NDArray[np.float64], drawn: npt.NDArray[np.float64]) -> Estimate | None:
-    """A figure of one set, with the middle 95 % of those of drawn sets that have it."""
+    """Estimate a figure; the interval is the middle 95 % of the simulated sets that have it."""
     found = drawn[~np.isnan(drawn)]
     if np.isnan(value[0]) or not len(found):
         return None

@@ -1,4 +1,4 @@
-"""What monitoring has stored: the figures of each day, active alarms, and events that wait."""
+"""Queries of stored monitoring data: figures of each day, active alerts, and pending events."""
 
 from __future__ import annotations
 
@@ -15,13 +15,14 @@ from peerloan.database.tables import alarms, deliveries, events, figures, versio
 from peerloan.monitoring.alerts.events import BEGAN, ROSE
 from peerloan.monitoring.counting.storage import Kind
 
-# Unacknowledged alarms that are looked through for the oldest of level act.
+# Most unacknowledged alerts to search for the oldest one of level act.
 _MAX_EVENTS = 1_000
 
 
 class StoredFigures(NamedTuple):
-    """What was said of a window that ended on a day, or of the month that begins on it: an object
-    in JSON, as it is kept.
+    """Stored figures of a window that ended on a day, or of a month that begins on it.
+
+    They are a JSON object, as stored.
     """
 
     day: date
@@ -29,7 +30,7 @@ class StoredFigures(NamedTuple):
 
 
 class Alarm(NamedTuple):
-    """A rule that speaks now: of what, how loud, and since when (milliseconds since 1970)."""
+    """An active alert: rule, subject, level, and since when (milliseconds since 1970)."""
 
     rule: str
     about: str
@@ -38,12 +39,13 @@ class Alarm(NamedTuple):
 
 
 class WaitingEvents(NamedTuple):
-    """Events that nobody has acknowledged or that a channel did not get yet: how many, and the
-    times of the oldest (milliseconds since 1970; 0 for none).
+    """Events without an acknowledgement or delivery.
+
+    It holds their numbers and the times of the oldest ones (milliseconds since 1970; 0: none).
     """
 
     unacknowledged: int
-    # Of alarms of level act.
+    # Of alerts of level act.
     oldest_act_ms: int
     undelivered: int
     oldest_undelivered_ms: int
@@ -52,8 +54,10 @@ class WaitingEvents(NamedTuple):
 def read_figures(
     database: Database, version: str, kind: Kind, since: int, until: int
 ) -> tuple[list[StoredFigures], list[Alarm]] | None:
-    """What was said of a version, from one day to before another (days since 1970), the oldest
-    first; and what speaks of it now. None if it never decided. Raises LedgerUnavailable.
+    """Read the figures of a version from one day to before another (days since 1970).
+
+    Returns them oldest first, with the version's active alerts; None if the version made no
+    decision. Raises LedgerUnavailable.
     """
     with database.reading() as connection:
         own = select(versions.c.number).where(versions.c.version == version)
@@ -77,7 +81,7 @@ def read_figures(
 
 
 def figures_of_day(connection: Connection, day: int) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Each version's name and the figures of its window that ended on a day (days since 1970)."""
+    """Read each version's name and figures of the window that ended on a day (days since 1970)."""
     rows = select(versions.c.version, figures.c.figures).join(
         versions, versions.c.number == figures.c.version
     )
@@ -88,7 +92,7 @@ def figures_of_day(connection: Connection, day: int) -> Iterator[tuple[str, dict
 
 
 def active_alarms(connection: Connection) -> Iterator[tuple[str, Alarm]]:
-    """Each active alarm, with the name of the version that it is about."""
+    """Read the active alerts, each with the name of its version."""
     columns = versions.c.version, alarms.c.rule, alarms.c.about, alarms.c.level, alarms.c.since_ms
     rows = select(*columns).join(versions, versions.c.number == alarms.c.version)
     for version, *alarm in connection.execute(rows):
@@ -96,7 +100,7 @@ def active_alarms(connection: Connection) -> Iterator[tuple[str, Alarm]]:
 
 
 def waiting_events(connection: Connection) -> WaitingEvents:
-    """The events that wait for a person or for a channel."""
+    """Count the events that wait for an acknowledgement or for delivery."""
     unseen = events.c.acknowledged_ms.is_(None)
     waiting = deliveries.c.next_ms.is_not(None)
     oldest_undelivered = select(func.min(events.c.time_ms)).join(

@@ -1,4 +1,4 @@
-"""What is said of a window: how its loans have moved, how good the version is, and what speaks."""
+"""The figures of a window: drift, performance, and the alerts that follow from them."""
 
 from __future__ import annotations
 
@@ -16,15 +16,17 @@ from peerloan.registry import Bundle
 from peerloan.stats.estimate import Estimate
 from peerloan.stats.psi import Psi, psi
 
-# Values that no bin of the reference has are named up to so many.
+# Most values outside the reference to list.
 _NAMED = 10
 
 
 @dataclass(frozen=True)
 class Drift:
-    """A feature, or the probability: bins by name with their counts and the reference's shares;
-    PSI, the share of missing values and the reference's own; values that the reference did not
-    have, the most frequent first.
+    """Drift of a feature or of the probability.
+
+    It has bins by name with their counts and the reference's shares; PSI; the share of missing
+    values in the window and in the reference; and values outside the reference, the most frequent
+    first.
     """
 
     name: str
@@ -38,7 +40,7 @@ class Drift:
 
     @property
     def new(self) -> Estimate | None:
-        """The share of levels that are new, of a category, as surely as rules ask for."""
+        """The share of new levels of a category, with the interval that the rules use."""
         if self.bins[-2:-1] != [NEW]:
             return None
         return Estimate.of_share(self.counts[-2], sum(self.counts), rules.WRONG)
@@ -46,7 +48,7 @@ class Drift:
 
 @dataclass(frozen=True)
 class Challenged:
-    """A challenger, on those loans of the window that it scored too and whose outcome is known."""
+    """A challenger's figures on loans of the window that it scored and whose outcome is known."""
 
     version: str
     realised: Realised
@@ -54,7 +56,7 @@ class Challenged:
 
 @dataclass(frozen=True)
 class WindowMetrics:
-    """What is said of a book, or of another window: figures, and the rules that spoke."""
+    """The figures of a window or a book, and its alerts."""
 
     version: str
     loans: int
@@ -65,7 +67,7 @@ class WindowMetrics:
     realised: Realised | None
     calibration: CalibrationFigures | None
     spoken: list[Alert]
-    # Those that would still speak if they had spoken before.
+    # Alerts that persist if they are active already (hysteresis).
     lingering: list[Alert]
     notes: list[str]
     challengers: list[Challenged] = field(default_factory=list)
@@ -81,8 +83,9 @@ def window_metrics(
     rejected: int = 0,
     notes: list[str] | None = None,
 ) -> WindowMetrics:
-    """The figures of loans that a version decided on, at least one, given their counts and scores,
-    and the scores of those whose outcome is known.
+    """Compute the figures of at least one loan that a version decided on.
+
+    `counts` and `scores` are of all loans, `outcomes` the scores of those with a known outcome.
     """
     loans = bundle.profile.loans
     missing = [column.missing for column in (*bundle.profile.columns, bundle.profile.probability)]
@@ -110,8 +113,10 @@ def _speak(
     aucs: tuple[Estimate | None, Estimate | None, tuple[float, float] | None],
     calibration: CalibrationFigures | None,
 ) -> list[Alert]:
-    """The rules that speak of features and, last, the probability; of the estimated AUC, the
-    realised one and the one published; and of calibration. Eased, those that would not end.
+    """Apply all rules but volume to a window; with `eased`, by the limits for active alerts.
+
+    `every` is drift of the features and last the probability; `aucs` are the estimated, realised
+    and published AUC.
     """
     *features, score = every
     if eased:
@@ -126,7 +131,7 @@ def _speak(
 
 
 def metrics_json(found: WindowMetrics) -> dict[str, Any]:
-    """Figures as they are printed, stored and answered."""
+    """Convert figures to JSON as it is printed, stored and returned by the API."""
     realised, calibration = found.realised, found.calibration
     return {
         "features": [{"feature": each.name} | _drift_json(each) for each in found.features],
@@ -143,7 +148,7 @@ def metrics_json(found: WindowMetrics) -> dict[str, Any]:
 
 
 def realised_json(realised: Realised) -> dict[str, Any]:
-    """Realised figures alone."""
+    """Convert realised figures to JSON."""
     return {
         name: _estimate(each) if isinstance(each, Estimate) else each
         for name, each in realised._asdict().items()

@@ -1,4 +1,4 @@
-"""Windows of the ledger: a version's figures over some days, from the counts of their hours."""
+"""Windows of the ledger: figures of a version over some days, from the hourly counts."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from peerloan.monitoring.window_metrics import Challenged, WindowMetrics, window
 
 
 class Window(NamedTuple):
-    """Hours since 1970, from the first one to before the last; of some sources, or of all."""
+    """Hours since 1970, from the first to before the last; of some sources, or of all."""
 
     first: int
     last: int
@@ -29,8 +29,9 @@ class Window(NamedTuple):
 def read_window(
     connection: Connection, versions: Versions, window: Window, early: Mapping[Hour, Counts]
 ) -> dict[int, Counts]:
-    """The sum of a window's counts by version (its number), of those that can be opened, without
-    early outcomes.
+    """Sum a window's counts by version number, without early outcomes.
+
+    Versions that can't be loaded are left out.
     """
     found: dict[int, Counts] = {}
     for hour, counts in read_counts(connection, *window):
@@ -55,7 +56,10 @@ def window_figures(
     limits: Rules,
     outcomes: Outcomes | None = None,
 ) -> WindowMetrics | None:
-    """What is said of a version's window, by its own outcomes or by others; None without loans."""
+    """Compute the figures of a version's window; None without loans.
+
+    `outcomes` may be those of another window.
+    """
     opened = versions.open(number)
     scores = None if opened is None else opened.counting.scores(counts.cells)
     if opened is None or scores is None:
@@ -78,8 +82,9 @@ def _challengers(versions: Versions, counts: Counts) -> list[Challenged]:
 
 
 class History:
-    """What is known of each day's loans and outcomes, by version, without early outcomes; and how
-    many loans each hour has.
+    """Loans and known outcomes of each day by version, and loans of each hour.
+
+    Early outcomes are left out.
     """
 
     def __init__(
@@ -99,8 +104,10 @@ class History:
                 take_off(day[1], counts.outcomes)
 
     def mature(self, version: int, before: int, share: float, at_most: int) -> Outcomes:
-        """The outcomes of a version's newest days before one, at most so many, of each of which at
-        least this share is known: a day of which less is known may know its late loans first.
+        """Return the outcomes of a version's newest mature days before a day, at most so many days.
+
+        A day is mature if at least this share of its outcomes is known: with fewer, late loans may
+        be reported first and bias the figures.
         """
         found: Outcomes = {}
         taken = 0
@@ -115,9 +122,7 @@ class History:
         return found
 
     def volumes(self, last: int, hours: int, windows: int) -> list[int]:
-        """How many loans there were in the windows of so many hours before one, as far as there
-        were any yet.
-        """
+        """Return the loans in each of the preceding windows of so many hours that have data."""
         first = min(self._loans, default=last)
         starts = (last - (i + 1) * hours for i in range(windows))
         return [
@@ -128,7 +133,7 @@ class History:
 
 
 def window_json(first: int, last: int) -> dict[str, Any]:
-    """The hours of a window, for people."""
+    """Describe the hours of a window for people."""
     ends = (datetime.fromtimestamp(hour * 3600, UTC) for hour in (first, last))
     since, until = (f"{end:%Y-%m-%dT%H:00Z}" for end in ends)
     return {"since": since, "until": until}

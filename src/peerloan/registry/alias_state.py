@@ -1,4 +1,4 @@
-"""What a store says of itself: which versions are chosen, and why something can't be."""
+"""The state of a store's aliases: the champion, the challenger and their history; store errors."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ import msgspec
 from peerloan.registry.errors import RegistryError
 from peerloan.regular_files import read_regular_file
 
-# A state names every former champion, with its digest: room for tens of thousands.
+# A state lists every former champion with its digest: enough for tens of thousands.
 MAX_STATE_BYTES = 16_000_000
 
 
 class StoreError(RegistryError):
-    """A request that the store refuses, and why."""
+    """A request that the store refuses, with the reason."""
 
 
 class StoreFault(RegistryError):
-    """A store that can't be read or written; the request is in order."""
+    """The store can't be read or written. The request itself is valid."""
 
 
 class BreakingChange(StoreError):
-    """A promotion under which requests that are valid today would fail; `reasons` lists them."""
+    """A promotion that would break requests that are valid today; `reasons` lists the breaks."""
 
     def __init__(self, version: str, reasons: list[str]) -> None:
         listed = "; ".join(reasons)
@@ -39,12 +39,12 @@ class BreakingChange(StoreError):
 
 
 class AliasState(msgspec.Struct, frozen=True):
-    """Which version serves (champion) and which runs in shadow (challenger), and how it came.
+    """The champion (it serves), the challenger (it runs in shadow), and the change that set them.
 
-    `line` are the champions that `rollback` walks back through, the current one last; `former` is
-    every version that ever was champion. `digests` are those that these versions and challengers
-    had when they were chosen. `deleted` is the version that this change deleted, if it did; its
-    action is one that releases before know, too.
+    `line` is the stack of champions that `rollback` pops, the current one last. `former` lists
+    every version that ever was champion. `digests` maps each version to its digest at the time when
+    it was chosen. `deleted` is the version that this change deleted, if any; such a change has an
+    action that earlier releases can read.
     """
 
     number: int = 0
@@ -61,18 +61,18 @@ class AliasState(msgspec.Struct, frozen=True):
 
     @property
     def chosen(self) -> frozenset[str]:
-        """The versions that an alias names, or that `rollback` can return to."""
+        """The versions that an alias names or that `rollback` can return to."""
         named = (*self.line, self.champion, self.challenger)
         return frozenset(version for version in named if version is not None)
 
     @property
     def what(self) -> str:
-        """What was done, in a word."""
+        """The change in one word."""
         return "delete" if self.deleted else self.action
 
 
 class Numbered(Protocol):
-    """What a file of the aliases holds, with the number of its change."""
+    """The content of a numbered alias file, with the number of its change."""
 
     @property
     def number(self) -> int:
@@ -84,12 +84,12 @@ _Kind = TypeVar("_Kind", bound=Numbered)
 
 
 def read_numbered(path: Path, number: int, kind: type[_Kind]) -> _Kind:
-    """What the file of a change holds; raises StoreFault."""
+    """Read the numbered file of a change. Raises StoreFault."""
     try:
         found = msgspec.json.decode(read_regular_file(path, MAX_STATE_BYTES), type=kind)
     except OSError as error:
         raise StoreFault(f"{path} can't be read: {error.strerror}") from None
-    # A ValueError is of text that is no UTF-8.
+    # msgspec raises ValueError for text that is not UTF-8.
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise StoreFault(f"{path} can't be read: {error}") from None
     if found.number != number:
@@ -99,7 +99,7 @@ def read_numbered(path: Path, number: int, kind: type[_Kind]) -> _Kind:
 
 @contextlib.contextmanager
 def readable(folder: Path) -> Iterator[None]:
-    """What a volume can raise, as the store's own error."""
+    """Raise a file system's OSError as StoreFault."""
     try:
         yield
     except OSError as error:
@@ -115,5 +115,5 @@ def current_user() -> str:
 
 
 def unicode_text(text: str) -> str:
-    """Text from the command line or the environment may hold bytes that are no UTF-8."""
+    """Replace bytes that are not UTF-8 in text from the command line or the environment."""
     return text.encode("utf-8", "backslashreplace").decode("utf-8")

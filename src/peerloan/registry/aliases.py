@@ -1,7 +1,7 @@
-"""The aliases: a numbered file for each change, which is the whole state after it.
+"""The aliases: one numbered file for each change, with the complete state after it.
 
-A file is created only if it is absent, so who loses a race is told. The highest number is the
-state, the series the history.
+A file is created only if it is absent, so of two concurrent changes one fails. The file with the
+highest number is the current state; all files are the history.
 """
 
 from __future__ import annotations
@@ -36,33 +36,39 @@ _STATE = re.compile(r"(\d{6,})\.json")
 
 
 class Aliases:
-    """The numbered files in a folder; it is created by the first change."""
+    """The numbered alias files in a folder. The first change creates the folder.
+
+    Thread safety: safe for threads and processes, also on several machines with a shared folder.
+    Creating a file is atomic and nothing is cached.
+
+    Errors: StoreFault if the folder can't be read or written, StoreError if a change is refused.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
     def state(self) -> AliasState:
-        """The current state of the aliases; raises StoreFault if it can't be read."""
+        """Read the current state of the aliases. Raises StoreFault if it can't be read."""
         numbers = self._numbers()
         return self._read(numbers[-1]) if numbers else AliasState()
 
     def changed_since(self, number: int) -> bool:
-        """Whether there is a state after this one."""
+        """Whether there is a newer state than this one."""
         return max(self._numbers(), default=0) > number
 
     def history(self) -> list[AliasState]:
-        """Every state, oldest first."""
+        """Read every state, oldest first."""
         return [self._read(number) for number in self._numbers()]
 
     def explanations(self) -> Explanations:
-        """Reasons that were added after a change; raises StoreFault."""
+        """Read the reasons that were added after a change. Raises StoreFault."""
         with readable(self._folder):
             return read_explanations(self._folder)
 
     def explain_change(self, number: int, why: str, who: str = "") -> Explanation:
-        """Add the reason of a change that was made without one; raises StoreError.
+        """Add a reason to a change that was made without one. Raises StoreError.
 
-        `who` does it, if not the user that this process runs as.
+        `who` adds it; by default the user of this process.
         """
         why = unicode_text(why)
         check_why(why)
@@ -87,7 +93,7 @@ class Aliases:
         return explanation
 
     def change(self, state: AliasState, why: str, **changes: Any) -> AliasState:
-        """Change this state; raises StoreError if it is not the newest any more."""
+        """Write the state that follows `state`. Raises StoreError if that is not the newest."""
         new = next_state(state, why, **changes)
         if not self._publish(new):
             raise StoreError(
@@ -97,15 +103,15 @@ class Aliases:
         return new
 
     def append(self, change: Callable[[AliasState], AliasState]) -> AliasState:
-        """Make a change of the newest state, whichever that is by then."""
+        """Apply a change to the newest state; retry if another process changes it first."""
         state = self.state()
         while not self._publish(new := change(state)):
-            # By its name: a listing may be behind where several machines share the folder.
+            # Read by name: on a shared folder a listing may be stale.
             state = self._read(new.number)
         return new
 
     def _publish(self, state: AliasState) -> bool:
-        """Put a state in place; False if there is one of its number. Raises StoreFault."""
+        """Create the file of a state; False if its number is taken. Raises StoreFault."""
         path = self._state_file(state.number)
         content = msgspec.json.format(msgspec.json.encode(state), indent=1)
         try:
@@ -115,7 +121,7 @@ class Aliases:
             except FileExistsError:
                 return False
         except OSError as error:
-            # What is in place may have been seen by others: it can't be taken back.
+            # A file that exists may have been read by others, so it is not removed.
             done = "; the change is in place, but may not last" if path.exists() else ""
             raise StoreFault(f"{path}: can't be written: {error.strerror}{done}") from error
         return True
@@ -135,7 +141,7 @@ class Aliases:
 
 
 def next_state(state: AliasState, why: str, who: str = "", **changes: Any) -> AliasState:
-    """The state after a change."""
+    """Return the state after a change."""
     new = msgspec.structs.replace(
         state,
         number=state.number + 1,
@@ -150,7 +156,7 @@ def next_state(state: AliasState, why: str, who: str = "", **changes: Any) -> Al
 
 
 def refuse_chosen(version: str, state: AliasState) -> None:
-    """Raise StoreError if a version can't be deleted."""
+    """Raise StoreError if a version is in use and can't be deleted."""
     if version == state.champion:
         raise StoreError(f"{version} is the champion, and can't be deleted")
     if version == state.challenger:
@@ -162,13 +168,13 @@ def refuse_chosen(version: str, state: AliasState) -> None:
 
 
 def without_folder(version: str, state: AliasState) -> AliasState:
-    """The state after a deletion, in which the aliases are as they were; raises StoreError."""
+    """Return the state after a deletion; the aliases stay as they are. Raises StoreError."""
     refuse_chosen(version, state)
     return next_state(state, f"{version} is deleted", action="challenge", deleted=version)
 
 
 def without_choice(version: str, before: AliasState, state: AliasState) -> AliasState:
-    """The state without a version that was chosen after `before`, and is gone."""
+    """Return the state without a version that was chosen after `before` and then deleted."""
     line = tuple(each for each in state.line if each != version)
     return next_state(
         state,

@@ -1,8 +1,8 @@
 """Decisions on many loans at once, in columns.
 
-This is the only batch decision: the API's lists, `peerloan score`, a replay and the challenger in
-shadow all use it. It needs nothing but a model, its policy and loans, so an engine can run it on
-each part of a book.
+All batch decisions are made here: the API's lists, `peerloan score`, a replay, and the challenger
+in shadow. It needs only a model, its policy and loans, so an engine can run it on each part of a
+book.
 """
 
 from __future__ import annotations
@@ -23,15 +23,17 @@ from peerloan.stats.arrays import Codes, Numbers
 class Decisions:
     """Decisions on n loans; row i of every column belongs to loan i.
 
-    `margins`: float64 (n,), log-odds, multiples of 2⁻³². They are compared with the policy.
+    `margins`: float64 (n,), log-odds, multiples of 2⁻³². The policy's thresholds apply to them.
     `probabilities`: float64 (n,), 0 to 1, rounded to nine decimals.
     `late`: bool (n,), whether the margin reaches the threshold.
     `bands`: int64 (n,), positions in `BANDS`.
-    `contributions`: float64 (n, fields), log-odds in the fields' order, NaN for a loan that was not
-    explained. None if no explanation was asked for.
-    `reasons`: the reasons that follow from the contributions; None as they are.
+    `contributions`: float64 (n, fields), log-odds in the order of the fields, NaN for a loan
+    without an explanation. None if no explanation was requested.
+    `reasons`: the reasons derived from the contributions; None if these are None.
 
-    Nothing writes into the arrays once they are made, so threads can share them.
+    Thread safety: threads may share an instance, because nothing writes to the arrays after they
+    are made. Ownership: callers must not write to them either. Reading raises no errors; scoring
+    raises them before an instance exists.
     """
 
     margins: Numbers

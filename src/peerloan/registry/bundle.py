@@ -1,7 +1,7 @@
-"""A bundle: one deployable version of a model, opened.
+"""A bundle: one deployable version of a model, loaded.
 
-Nothing in it is executed or unpickled. It is opened only when every digest holds and its golden
-examples reproduce; every other case is a BundleError that says why.
+Nothing in it is executed or unpickled. It loads only if every digest matches and its golden
+examples reproduce; otherwise a BundleError gives the reason.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import platform
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 
 import msgspec
@@ -30,13 +31,12 @@ from peerloan.registry.manifest import (
 )
 from peerloan.stats.arrays import Numbers
 
-# A probability of an ONNX version reproduces to this on another kind of processor or another
-# runtime.
+# Tolerance for a probability of an ONNX version on another kind of processor or another runtime.
 ONNX_TOLERANCE = 1e-6
 
 
-class Decision(msgspec.Struct, frozen=True):
-    """What a version says of one loan. `contributions` and `reasons` are None if not asked for."""
+class Decision(msgspec.Struct, frozen=True, gc=False):
+    """A version's decision on one loan. `contributions` and `reasons` are None if not requested."""
 
     margin: float
     probability: float
@@ -47,7 +47,7 @@ class Decision(msgspec.Struct, frozen=True):
 
 
 class Bundle:
-    """One version, opened: it decides."""
+    """One loaded version, which makes decisions."""
 
     def __init__(self, manifest: Manifest, digest: str, files: Mapping[str, bytes]) -> None:
         self.manifest = manifest
@@ -75,22 +75,22 @@ class Bundle:
             points = self.model.points if isinstance(self.model, Scorecard) else None
             self._reasons = Reasons(self.definition, self.profile, points)
             self._verify_golden()
-        except Exception as error:  # foreign data: the runtime's errors, too, have no common base
+        except Exception as error:  # the runtime's errors on foreign data have no common base
             raise BundleError(f"{self.version}: {' '.join(str(error).split())}") from error
 
     @classmethod
     def read(cls, folder: Path) -> Bundle:
-        """Read and verify a version's folder; raises BundleError."""
+        """Read and verify the folder of a version. Raises BundleError."""
         manifest, digest = read_manifest(folder)
         files = {name: read_file(folder, name, entry) for name, entry in manifest.files.items()}
         return cls(manifest, digest, files)
 
     @property
     def base(self) -> float:
-        """The margin from which contributions count."""
+        """The margin that contributions are added to."""
         return self.model.base
 
-    @property
+    @cached_property
     def warnings(self) -> list[LoanWarning]:
         """The warnings of every decision of this version."""
         return [LoanWarning(None, "sample_model", SAMPLE_WARNING)] if self.manifest.sample else []
@@ -102,8 +102,10 @@ class Bundle:
 
     @property
     def is_exact(self) -> bool:
-        """Whether decisions reproduce bit for bit here: a scorecard's always, an ONNX version's
-        under the runtime and on the kind of processor that it was made with.
+        """Whether decisions reproduce bit for bit on this machine.
+
+        A scorecard's always do. An ONNX version's do under the runtime and on the kind of processor
+        that it was made with.
         """
         made = self.manifest.libraries
         return isinstance(self.model, Scorecard) or (
@@ -112,7 +114,7 @@ class Bundle:
         )
 
     def decide(self, values: Sequence[Value], explain: bool = True) -> Decision:
-        """Decide on one loan, given its checked values in the fields' order."""
+        """Decide on one loan, given its checked values in the order of the fields."""
         margin, contributions = (
             self.model.score(values) if explain else (self.model.margin(values), ())
         )
@@ -126,24 +128,31 @@ class Bundle:
         )
 
     def decide_many(self, loans: Loans, explain: bool | Iterable[int] = True) -> Decisions:
-        """Decide on many loans at once; row by row equal to `decide`.
+        """Decide on many loans at once; each row equals the result of `decide`.
 
         `explain`: whether to compute contributions and reasons, or the positions of the loans that
-        need them. A scorecard explains every loan at no extra cost, whichever are named; an ONNX
-        version takes milliseconds a loan. Positions are taken one by one, each when the loan before
-        it is done, so an iterator can stop at a deadline or report progress.
+        need them. A scorecard explains every loan at no extra cost, whichever positions are listed;
+        an ONNX version takes milliseconds a loan. It takes the next position only after it has
+        explained the previous loan, so an iterator can stop at a deadline or report progress.
         """
         return decide_many(self.model, self.policy, loans, explain)
 
-    def unpack(self, decisions: Decisions, contributions: bool = True) -> list[Decision]:
-        """Decisions in columns as a list, one for each loan; without `contributions`, theirs are
-        None.
+    def unpack(
+        self,
+        decisions: Decisions,
+        values: Sequence[Sequence[Value]],
+        contributions: bool = True,
+    ) -> list[Decision]:
+        """Convert decisions in columns to a list with one decision for each loan.
+
+        Without `contributions` they are None in every decision. `values` are those of the loans,
+        as `Loans.values_by_field` makes them.
         """
         shares: list[tuple[float, ...] | None] = [None] * len(decisions.margins)
         reasons: list[list[Reason] | None] = [None] * len(decisions.margins)
         if decisions.contributions is not None and decisions.reasons is not None:
             explained = decisions.explained.tolist()
-            made = self._reasons.of_batch(decisions.reasons)
+            made = self._reasons.of_batch(decisions.reasons, values)
             reasons = [own if known else None for own, known in zip(made, explained, strict=True)]
             if contributions:
                 rows = decisions.contributions.tolist()
@@ -164,13 +173,13 @@ class Bundle:
         ]
 
     def score_many(self, loans: Loans) -> tuple[Numbers, Numbers | None]:
-        """Margins (n,), and contributions (n, features) if they come at no extra cost."""
+        """Return margins (n,), and contributions (n, features) if they come at no extra cost."""
         if isinstance(self.model, Scorecard):
             return self.model.score_many(loans)
         return self.model.margins(loans), None
 
     def sentence(self, position: int, value: Value) -> str:
-        """What a reason says of a value of the field at this position."""
+        """Describe a reason about a value of the field at this position."""
         return self._reasons.sentence(position, value)
 
     def _rows(self, background: bytes) -> list[tuple[Value, ...]]:
@@ -185,7 +194,7 @@ class Bundle:
             found = self.decide(_values(self.definition, golden.loan), explain=False)
             pairs = (
                 ("probability", found.probability, golden.probability, tolerance),
-                # What an ONNX runtime computes is a probability; the margin follows from it.
+                # An ONNX runtime computes a probability; the margin is derived from it.
                 ("probability", arithmetic.probability(golden.margin), golden.probability, 1e-9),
                 ("margin", found.margin, golden.margin, 0.0 if tolerance == 0 else math.inf),
             )
@@ -214,7 +223,7 @@ def _check_profile(profile: ReferenceProfile, definition: Definition) -> None:
 
 
 def _values(definition: Definition, loan: Mapping[str, Value]) -> tuple[Value, ...]:
-    # The bundle's own loans are in its own spelling.
+    # The bundle's golden loans use its own spelling of values.
     checked = Checks(definition, exact=True).loan(loan)
     if checked.problems:
         first = checked.problems[0]

@@ -1,4 +1,4 @@
-"""The root of what the registry raises."""
+"""The base class of the registry's errors."""
 
 from __future__ import annotations
 
@@ -6,4 +6,4 @@ from peerloan.errors import PeerLoanError
 
 
 class RegistryError(PeerLoanError, ValueError):
-    """A version or a store that can't be used, and why."""
+    """A version or a store that can't be used, with the reason."""

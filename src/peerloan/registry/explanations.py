@@ -1,8 +1,8 @@
-"""Reasons that were added after a change of the aliases: a file of its own beside the change's.
+"""Reasons that were added after a change of the aliases, each in a file beside the change's.
 
-`aliases/000017.why.json` explains the change of `aliases/000017.json`, which stays as it is. It is
-created only if it is absent. Releases that know no explanations pass over it, as over any name that
-is no number.
+`aliases/000017.why.json` explains the change of `aliases/000017.json`, which is never rewritten. It
+is created only if it is absent. Releases that don't know explanations skip it, as they skip every
+name that is not a number.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _NAME = re.compile(r"(\d{6,})\.why\.json")
 
 
 class Explanation(msgspec.Struct, frozen=True):
-    """Why a change was made, who said so, and when."""
+    """The reason of a change, who added it, and when."""
 
     number: int
     why: str
@@ -31,12 +31,12 @@ class Explanation(msgspec.Struct, frozen=True):
 
     @property
     def sentence(self) -> str:
-        """The reason, for people."""
+        """Describe the reason in a sentence."""
         return f"{self.why} (added later by {self.who} on {self.when[:10]})"
 
 
 def check_why(why: str) -> None:
-    """Raise StoreError unless a text can be a reason."""
+    """Raise StoreError unless a text is a valid reason."""
     if not why.strip():
         fault = "nothing"
     elif has_control(why):
@@ -50,14 +50,17 @@ def check_why(why: str) -> None:
 
 
 class Explanations(NamedTuple):
-    """The explanations in a folder, by the change's number; and what is wrong with others."""
+    """The explanations in a folder by number of change, and the faults of unreadable ones."""
 
     by_number: dict[int, Explanation]
     faults: list[str]
 
 
 def read_explanations(aliases: Path) -> Explanations:
-    """Every explanation in a folder; one that can't be read hides no other. Raises OSError."""
+    """Read every explanation in a folder.
+
+    An unreadable file does not hide others. Raises OSError.
+    """
     found = Explanations({}, [])
     for path in sorted(aliases.iterdir()) if aliases.is_dir() else ():
         if name := _NAME.fullmatch(path.name):
@@ -69,6 +72,6 @@ def read_explanations(aliases: Path) -> Explanations:
 
 
 def write_explanation(aliases: Path, explanation: Explanation) -> None:
-    """Add an explanation; raises FileExistsError if there is one of the change, or OSError."""
+    """Add an explanation. Raises FileExistsError if the change has one already, or OSError."""
     content = msgspec.json.format(msgspec.json.encode(explanation), indent=1)
     atomic_files.publish_file(aliases / f"{explanation.number:06d}.why.json", content)

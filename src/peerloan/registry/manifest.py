@@ -1,4 +1,4 @@
-"""A version's manifest, and reading a version's files by it: what belongs to it, byte by byte."""
+"""A version's manifest, and reading the files that it lists, verified byte by byte."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from peerloan.regular_files import FileTooLarge, read_regular_file
 
 FORMAT = 1
 MANIFEST = "manifest.json"
-# A manifest of a table with thousands of fields has a few megabytes.
+# The manifest of a table with thousands of fields takes a few megabytes.
 MAX_MANIFEST_BYTES = 16_000_000
-# All files of a version together: whoever loads one has them in memory.
+# Limit for all files of a version together: loading holds them in memory.
 MAX_BUNDLE_BYTES = 1_000_000_000
-# What every decision of a version says that the built-in sample had a part in.
+# The warning in every decision of a version that was trained on the built-in sample.
 SAMPLE_WARNING = "this model version was trained on the built-in sample: not for real decisions"
 _FILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _FILES = {
@@ -35,7 +35,7 @@ _FILES = {
 
 
 class BundleError(RegistryError):
-    """A bundle that is refused, and why."""
+    """A bundle that is refused, with the reason."""
 
 
 class FileEntry(msgspec.Struct, frozen=True):
@@ -56,7 +56,7 @@ class TrainedOn(msgspec.Struct, frozen=True):
 
 
 class Golden(msgspec.Struct, frozen=True):
-    """A synthetic loan and what this version says of it."""
+    """A synthetic loan and this version's expected result for it."""
 
     loan: dict[str, float | str | None]
     margin: float
@@ -66,7 +66,7 @@ class Golden(msgspec.Struct, frozen=True):
 
 
 class Score(msgspec.Struct, frozen=True):
-    """How a candidate did in the search: its best settings, mean figures, and their errors."""
+    """A candidate's result in the search: its best settings, mean figures, and their errors."""
 
     candidate: str
     settings: str
@@ -75,10 +75,10 @@ class Score(msgspec.Struct, frozen=True):
 
 
 class Manifest(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What a version is; written last, and its digest is the version's.
+    """The description of a version. It is written last; its digest is the digest of the version.
 
-    `calibration` is applied to an ONNX estimator's log-odds; a scorecard holds its own. `intervals`
-    are 95 % intervals of `metrics`.
+    `calibration` is applied to an ONNX estimator's log-odds; a scorecard contains its own.
+    `intervals` are 95 % intervals of `metrics`.
     """
 
     format: int
@@ -102,12 +102,12 @@ class Manifest(msgspec.Struct, frozen=True, omit_defaults=True):
 
     @property
     def sample(self) -> bool:
-        """Whether the built-in sample had a part in it."""
+        """Whether the version was trained on the built-in sample, at least in part."""
         books = (self.trained_on, self.recalibrated_on)
         return any(book.sample for book in books if book is not None)
 
     def check(self, definition: Definition) -> None:
-        """Raise ValueError unless the parts fit one another and the version's definition."""
+        """Raise ValueError unless the parts are consistent with each other and the definition."""
         if self.model != definition.model:
             raise ValueError(f"is of the model {self.model!r}, its loans of {definition.model!r}")
         self.policy.check()
@@ -121,8 +121,9 @@ class Manifest(msgspec.Struct, frozen=True, omit_defaults=True):
             raise ValueError("no golden examples")
 
     def under(self, policy: Policy) -> Manifest:
-        """What holds under another policy: of the figures at its threshold, those that the
-        trade-off tells.
+        """Return the figures that are valid under another policy.
+
+        Of the figures at the policy's threshold, these are the ones in the trade-off table.
         """
         at_threshold = {f"{book}{name}" for book in ("", "later_") for name in AT_THRESHOLD}
         metrics, intervals = (
@@ -138,7 +139,7 @@ class Manifest(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 def read_manifest(folder: Path) -> tuple[Manifest, str]:
-    """A version's manifest and its digest, without opening the rest; raises BundleError."""
+    """Read a version's manifest and digest without its other files. Raises BundleError."""
     try:
         content = read_regular_file(folder / MANIFEST, MAX_MANIFEST_BYTES)
     except OSError as error:
@@ -172,7 +173,7 @@ def _manifest_of(version: str, content: bytes) -> Manifest:
 
 
 def check_sizes(files: Mapping[str, FileEntry]) -> None:
-    """Raise BundleError if a version's files are larger together than one may be."""
+    """Raise BundleError if a version's files together exceed the limit."""
     total = sum(max(0, entry.bytes) for entry in files.values())
     if total > MAX_BUNDLE_BYTES:
         largest = max(files, key=lambda name: files[name].bytes)
@@ -183,7 +184,7 @@ def check_sizes(files: Mapping[str, FileEntry]) -> None:
 
 
 def read_definition(folder: Path) -> Definition:
-    """A version's loan definition, verified, without opening the rest; raises BundleError."""
+    """Read and verify a version's loan definition without its other files. Raises BundleError."""
     manifest, _ = read_manifest(folder)
     content = read_file(folder, "loan.json", manifest.files["loan.json"])
     try:
@@ -193,14 +194,14 @@ def read_definition(folder: Path) -> Definition:
 
 
 def read_document(folder: Path, name: str) -> str | None:
-    """A version's document for people, verified; None if the version has none of this name."""
+    """Read and verify a version's document for people; None if it has no document of this name."""
     manifest, _ = read_manifest(folder)
     entry = manifest.files.get(name)
     return None if entry is None else read_file(folder, name, entry).decode()
 
 
 def read_file(folder: Path, name: str, entry: FileEntry) -> bytes:
-    """A file of a version, which must be as the manifest says; raises BundleError."""
+    """Read a file of a version; its size and digest must match the manifest. Raises BundleError."""
     try:
         content = read_regular_file(folder / name, entry.bytes)
         size = len(content)
@@ -221,9 +222,9 @@ _T = TypeVar("_T")
 
 
 def decode(content: bytes, name: str, kind: type[_T]) -> _T:
-    """JSON as this type; raises BundleError that names the file."""
+    """Decode JSON as this type. Raises BundleError with the name of the file."""
     try:
         return msgspec.json.decode(content, type=kind)
-    # A ValueError may be a definition's, or of text that is no UTF-8.
+    # A ValueError comes from a definition, or from text that is not UTF-8.
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise BundleError(f"{name} can't be read: {error}") from None

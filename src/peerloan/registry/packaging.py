@@ -1,4 +1,4 @@
-"""Putting a new version together, from what training made or from another version."""
+"""Assemble a new version, from a trained estimator or from another version."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ from peerloan.registry.manifest import (
 
 _GOLDEN_EXAMPLES = 20
 
-# Renders a version's documents, by file name. It is called when the version has its name; of the
+# Renders a version's documents, by file name. It is called once the version has a name; in the
 # manifest only `files` is still empty then.
 DocumentWriter = Callable[[Manifest], Mapping[str, str]]
 
@@ -51,7 +51,7 @@ def write_no_documents(_manifest: Manifest) -> Mapping[str, str]:
 
 @dataclass(frozen=True)
 class OnnxParts:
-    """An ONNX estimator before it is in a bundle: the graph, its encoding, its calibration."""
+    """An ONNX estimator before it is in a bundle: its graph, encoding and calibration."""
 
     graph: bytes
     encoding: Encoding
@@ -60,7 +60,7 @@ class OnnxParts:
 
 @dataclass(frozen=True)
 class ValidationFigures:
-    """Figures of a version on loans that it was not fitted on; all go into the manifest."""
+    """Figures of a version on loans that it was not fitted on; all are stored in the manifest."""
 
     metrics: dict[str, float]
     intervals: dict[str, tuple[float, float]]
@@ -70,9 +70,7 @@ class ValidationFigures:
 
 @dataclass(frozen=True)
 class Draft:
-    """A version before its name is reserved: its files, the other parts of its manifest, and what
-    renders its documents.
-    """
+    """A version without a name: its files, the rest of its manifest, and its document renderer."""
 
     manifest: Manifest
     files: dict[str, bytes]
@@ -89,7 +87,7 @@ class Draft:
         manifest = msgspec.structs.replace(manifest, files=_entries(files))
         content = msgspec.json.format(msgspec.json.encode(manifest), indent=1)
         try:
-            # Decoded as it will be read: a NaN, for one, has no place in JSON.
+            # Decode it as a reader will: JSON can't hold a NaN, for example.
             manifest = decode(content, MANIFEST, Manifest)
             check_sizes(manifest.files)
             if len(content) > MAX_MANIFEST_BYTES:
@@ -114,7 +112,7 @@ def draft(
     write_documents: DocumentWriter = write_no_documents,
     recalibrated_on: TrainedOn | None = None,
 ) -> Draft:
-    """Put a trained estimator and all that belongs to it together."""
+    """Assemble a trained estimator and its other parts."""
     parts: dict[str, Any] = {"loan.json": definition, "profile.json": profile}
     files: dict[str, bytes] = {}
     kind: Literal["scorecard", "onnx"]
@@ -163,7 +161,7 @@ def with_policy(
 ) -> Draft:
     """Draft a version under another policy.
 
-    Every file stays as it is, but for the documents that are rendered again.
+    Every file is copied unchanged, except for the documents, which are rendered again.
     """
     files = {name: read_file(folder, name, entry) for name, entry in bundle.manifest.files.items()}
     examples = bundle.profile.draw(bundle.definition, _GOLDEN_EXAMPLES, seed=2)
@@ -175,7 +173,7 @@ def with_policy(
 
 
 def read_onnx_parts(folder: Path) -> OnnxParts:
-    """An ONNX version's estimator as it was drafted; raises BundleError."""
+    """Read an ONNX version's estimator as it was drafted. Raises BundleError."""
     manifest, _ = read_manifest(folder)
     if manifest.kind != "onnx":
         raise BundleError(f"{folder.name}: is a {manifest.kind}, and holds no ONNX")

@@ -1,4 +1,4 @@
-"""What a service makes of a version before it can serve it, and the proof that it can be made."""
+"""What a service derives from a version before it serves it, and the check that this works."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from peerloan.registry.manifest import BundleError
 
 @dataclass(frozen=True)
 class Interface:
-    """How callers meet a version: the checks of their loans, their reader, and their schema."""
+    """How requests for a version are read: the checks of loans, their decoder and JSON schema."""
 
     checks: Checks
     decoder: Decoder
@@ -24,8 +24,9 @@ class Interface:
 
     @classmethod
     def of(cls, bundle: Bundle, known: Iterable[str] = ()) -> Interface:
-        """That of a version; `known` are other versions' fields, accepted and ignored. Raises
-        BundleError.
+        """Derive the interface of a version. Raises BundleError.
+
+        `known` are fields of other versions, which are accepted and ignored.
         """
         with _servable(bundle):
             checks = Checks(bundle.definition, known)
@@ -33,8 +34,9 @@ class Interface:
 
 
 def prove_servable(bundle: Bundle, known: Iterable[str] = ()) -> None:
-    """Make all that a service makes of a version, and answer its golden examples by it, the first
-    one with reasons; raises BundleError.
+    """Derive all that a service needs, and decide on the golden examples. Raises BundleError.
+
+    The first example is decided on with reasons.
     """
     interface = Interface.of(bundle, known)
     with _servable(bundle):
@@ -45,13 +47,13 @@ def prove_servable(bundle: Bundle, known: Iterable[str] = ()) -> None:
             for problem in checked.problems:
                 expected = f"{problem.field}: expected {problem.expected}, given {problem.given}"
                 raise ValueError(f"golden example {i} would be refused: {expected}")
-            # Of all of them, those of an ONNX version would take seconds.
+            # Reasons for all examples of an ONNX version would take seconds.
             msgspec.json.encode(bundle.decide(checked.values, explain=i == 1))
 
 
 @contextlib.contextmanager
 def _servable(bundle: Bundle) -> Iterator[None]:
-    """Whatever a library says of foreign data, as the bundle's own error."""
+    """Raise any error of a library about foreign data as BundleError."""
     try:
         yield
     except Exception as error:

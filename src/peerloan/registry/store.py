@@ -1,9 +1,10 @@
-"""The store: every version and its aliases, in two folders on volumes.
+"""The store: all model versions and their aliases, in two folders on volumes.
 
-`versions/V/` is written once, its manifest last; a folder without one is no version.
-`aliases/000017.json` is the whole alias state after the seventeenth change; it is created only if
-it is absent, so who loses a race is told. The highest number is the state, the series the history.
-A reason that was added to a change later stands in a file of its own (see `explanations`).
+`versions/V/` is written once, its manifest last; a folder without a manifest is not a version.
+`aliases/000017.json` is the complete alias state after the seventeenth change. It is created only
+if it is absent, so of two concurrent changes one fails. The file with the highest number is the
+current state; all files are the history. A reason that was added to a change later is in a file of
+its own (see `explanations`).
 """
 
 from __future__ import annotations
@@ -53,7 +54,20 @@ _VERSION = re.compile(r"[a-z0-9][a-z0-9.-]{0,99}")
 
 
 class Store:
-    """A store in a folder; it is created by the first publication."""
+    """A store of model versions in a folder. The first publication creates the folder.
+
+    Atomicity: a version appears complete or not at all, because its manifest is written last. An
+    alias change appears complete or not at all, because its numbered file is created only if
+    absent; of two concurrent changes one raises StoreError. A deletion renames the folder first.
+    Two reads are not one transaction: a version can be deleted between them.
+
+    Thread safety: any number of threads, processes and machines may use a store at the same time.
+    Nothing is cached; each read reads the files.
+
+    Errors: StoreError if a request is refused, BundleError if a version can't be verified,
+    StoreFault if the folder can't be read or written. Most methods raise StoreTimeout, a
+    StoreFault, if the file system does not answer in time; the abandoned call may still complete.
+    """
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -65,7 +79,7 @@ class Store:
 
     @limited("listing the versions")
     def versions(self) -> list[str]:
-        """The names of all versions, oldest first."""
+        """List the names of all versions, oldest first."""
         with readable(self._versions):
             if not self._versions.is_dir():
                 return []
@@ -77,18 +91,22 @@ class Store:
         return [path.name for path in sorted(folders, key=_created)]
 
     def manifest(self, version: str) -> Manifest:
-        """A version's manifest; raises StoreError or BundleError."""
+        """Read a version's manifest. Raises StoreError or BundleError."""
         return self.read(version)[0]
 
     @limited("reading")
     def read(self, version: str) -> tuple[Manifest, str]:
-        """A version's manifest and digest, without opening it; raises StoreError or BundleError."""
+        """Read a version's manifest and digest, without its model.
+
+        Raises StoreError or BundleError.
+        """
         return read_manifest(self.folder(version))
 
     @limited("loading")
     def load(self, version: str) -> Bundle:
-        """Read and verify a version, which must be as it was if it ever was chosen; raises
-        StoreError or BundleError.
+        """Load and verify a version. Raises StoreError or BundleError.
+
+        A version that was ever chosen must have the same digest as it had then.
         """
         bundle = Bundle.read(self.folder(version))
         state = self.state()
@@ -101,26 +119,26 @@ class Store:
 
     @limited("proving")
     def prove(self, version: str) -> Bundle:
-        """Load a version, and make all that serving it needs; raises StoreError or BundleError."""
+        """Load a version and derive all that serving it needs. Raises StoreError or BundleError."""
         bundle = self.load(version)
         prove_servable(bundle, self.known_fields(self.state()))
         return bundle
 
     @limited("reading the definition of")
     def definition(self, version: str) -> Definition:
-        """A version's loan definition, without opening its model."""
+        """Read a version's loan definition without loading its model."""
         return read_definition(self.folder(version))
 
     @limited("reading a document of")
     def document(self, version: str, name: str) -> str | None:
-        """A version's document for people (`report.html`, `card.md`), if it has one."""
+        """Read a version's document for people (`report.html`, `card.md`), if it has one."""
         return read_document(self.folder(version), name)
 
     @limited("publishing", is_writing=True, is_long=True)
     def publish(self, draft: Draft) -> str:
-        """Write a new version and return its name; it exists wholly or not at all.
+        """Write a new version and return its name. It is written completely or not at all.
 
-        The name is reserved first, so documents are rendered with it.
+        The name is reserved first, because documents contain it.
         """
         self.check_model(draft.manifest.model)
         now = datetime.now(UTC)
@@ -143,7 +161,7 @@ class Store:
 
     @limited("reading the estimator of")
     def onnx_parts(self, version: str) -> OnnxParts:
-        """The estimator of an ONNX version, as it was drafted; raises BundleError."""
+        """Read the estimator of an ONNX version as it was drafted. Raises BundleError."""
         return read_onnx_parts(self.folder(version))
 
     @limited("publishing anew", is_writing=True, is_long=True)
@@ -153,19 +171,20 @@ class Store:
         policy: Policy,
         write_documents: DocumentWriter = write_no_documents,
     ) -> str:
-        """Publish a version anew under another policy, with these documents anew."""
+        """Publish a copy of a version under another policy, with these documents."""
         return self.publish(
             with_policy(self.load(version), self.folder(version), policy, write_documents)
         )
 
     @limited("deleting", is_writing=True)
     def delete(self, version: str) -> None:
-        """Remove a version; raises StoreError.
+        """Delete a version. Raises StoreError.
 
-        Refused are the champion, the challenger, and those that `rollback` can return to. The
-        folder is set aside first: who chooses the version from then on does not find it. Then the
-        deletion takes the next change's number: who found it before is told that the aliases were
-        changed, or else did so first, and the folder is put back.
+        The champion, the challenger, and versions that `rollback` can return to are refused. First
+        the folder is renamed aside, so from then on nobody can choose the version. Then the
+        deletion is recorded as the next alias change. If another process chose the version before
+        the rename, either its change fails because the aliases have changed, or its change comes
+        first: then the deletion is refused and the folder is put back.
         """
         refuse_chosen(version, self.state())
         folder = self.place(version)
@@ -184,7 +203,7 @@ class Store:
 
     @limited("looking for what is being deleted")
     def being_deleted(self) -> list[str]:
-        """The versions that are set aside: their deletion goes on, or was cut short."""
+        """List the versions whose deletion is in progress or was interrupted."""
         with readable(self._versions):
             return sorted(
                 path.name[1:].removesuffix(".deleting")
@@ -200,8 +219,9 @@ class Store:
             )
 
     def _model(self) -> str | None:
-        """The name of the model that the store holds, by the champion or else the oldest version
-        that can be read.
+        """Return the name of the store's model.
+
+        It is the model of the champion, or else of the oldest version that can be read.
         """
         champion = self.state().champion
         for version in sorted(self.versions(), key=lambda each: each != champion):
@@ -213,29 +233,29 @@ class Store:
 
     @limited("reading the state of the aliases")
     def state(self) -> AliasState:
-        """The current state of the aliases; raises StoreFault if it can't be read."""
+        """Read the current state of the aliases. Raises StoreFault if it can't be read."""
         return self._aliases.state()
 
     @limited("looking for a state after")
     def changed_since(self, number: int) -> bool:
-        """Whether there is a state after this one."""
+        """Whether there is a newer state than this one."""
         return self._aliases.changed_since(number)
 
     @limited("reading the history")
     def history(self) -> list[AliasState]:
-        """Every state, oldest first."""
+        """Read every state, oldest first."""
         return self._aliases.history()
 
     @limited("reading the explanations")
     def explanations(self) -> Explanations:
-        """Reasons that were added after a change; raises StoreFault."""
+        """Read the reasons that were added after a change. Raises StoreFault."""
         return self._aliases.explanations()
 
     @limited("explaining change", is_writing=True)
     def explain_change(self, number: int, why: str, who: str = "") -> Explanation:
-        """Add the reason of a change that was made without one; raises StoreError.
+        """Add a reason to a change that was made without one. Raises StoreError.
 
-        `who` does it, if not the user that this process runs as.
+        `who` adds it; by default the user of this process.
         """
         return self._aliases.explain_change(number, why, who)
 
@@ -248,10 +268,10 @@ class Store:
         first: bool = False,
         who: str = "",
     ) -> AliasState:
-        """Make a version the champion, or if `first` only where there is none yet.
+        """Make a version the champion; with `first`, only if there is none yet.
 
-        `who` asks for it, if not the user that this process runs as. Raises BundleError,
-        BreakingChange or StoreError.
+        `who` promotes it; by default the user of this process. Raises BundleError, BreakingChange
+        or StoreError.
         """
         state = self.state()
         if first and state.champion is not None:
@@ -275,9 +295,9 @@ class Store:
 
     @limited("challenging with", is_writing=True)
     def challenge(self, version: str, why: str = "", who: str = "") -> AliasState:
-        """Make a version the challenger; raises BundleError or StoreError.
+        """Make a version the challenger. Raises BundleError or StoreError.
 
-        `who` does it, if not the user that this process runs as.
+        `who` does so; by default the user of this process.
         """
         state = self.state()
         new = self._choosable(version, state)
@@ -290,16 +310,16 @@ class Store:
 
     @limited("dismissing the challenger", is_writing=True)
     def dismiss(self, why: str = "") -> AliasState:
-        """Have no challenger any more; raises StoreError if there is none."""
+        """Remove the challenger from its alias. Raises StoreError if there is none."""
         state = self.state()
         if state.challenger is None:
             raise StoreError("there is no challenger")
-        # No action of its own: releases that know none go on reading the state.
+        # The action is an existing one, so that earlier releases can read the state.
         return self._aliases.change(state, why, action="challenge", challenger=None)
 
     @limited("rolling back", is_writing=True)
     def rollback(self, why: str = "") -> AliasState:
-        """Return to the champion before the current one; again, one further back."""
+        """Return to the previous champion; a second call goes one further back."""
         state = self.state()
         if len(state.line) < 2:
             raise StoreError("there is no champion before the current one")
@@ -316,18 +336,19 @@ class Store:
         )
 
     def known_fields(self, state: AliasState) -> frozenset[str]:
-        """The fields of champion, challenger and former champions, which requests may carry."""
+        """List the fields of champion, challenger and former champions; requests may have them."""
         names: set[str] = set()
         for version in {*state.former, state.champion, state.challenger} - {None}:
-            # A version that can't be read must not keep the champion from serving.
+            # A version that can't be read must not prevent the champion from serving.
             with contextlib.suppress(RegistryError):
                 definition = self.definition(str(version))
                 names.update(definition.names, definition.roles.columns())
         return frozenset(names)
 
     def _choosable(self, version: str, state: AliasState) -> Bundle:
-        """A version that may become champion or challenger: whole, servable, and of the store's
-        model.
+        """Load a version that may become champion or challenger.
+
+        It must be complete, servable, and of the store's model.
         """
         bundle = self.prove(version)
         if state.champion is not None:
@@ -339,17 +360,17 @@ class Store:
             return []
         try:
             old = self.definition(champion)
-        except RegistryError:  # a champion that can't be read can't be asked
+        except RegistryError:  # without a readable champion there is nothing to compare with
             return []
         return breaking_changes(old, new)
 
     def _choose(self, version: str, state: AliasState, why: str, **changes: Any) -> AliasState:
-        """Change the aliases to name a version; raises StoreError if it is gone then."""
+        """Change the aliases to name a version. Raises StoreError if it was deleted meanwhile."""
         new = self._aliases.change(state, why, **changes)
         with contextlib.suppress(RegistryError):
             if _has_manifest(self.folder(version)):
                 return new
-        # A release before, or a person, removes folders without asking again.
+        # An earlier release, or a person, removes folders without a second check.
         back = self._aliases.append(lambda newest: without_choice(version, state, newest))
         raise StoreError(
             f"{version} was deleted at the same time; the champion is {back.champion or 'none'}"
@@ -357,9 +378,10 @@ class Store:
 
     @limited("looking for")
     def folder(self, version: str) -> Path:
-        """Where a version's files stand; raises StoreError if there is none of this name.
+        """Return the folder of a version. Raises StoreError if there is none of this name.
 
-        A chosen version whose deletion was cut short, or has not been refused yet, is put back.
+        If the version is chosen and its deletion was interrupted or is not refused yet, the folder
+        is put back.
         """
         folder = self.place(version)
         if not folder.is_dir() and version in self.state().chosen:
@@ -374,13 +396,14 @@ class Store:
 
     @limited("looking for the place of")
     def place(self, version: str) -> Path:
-        """Where a version's files stand, or stood until it was set aside to be deleted; raises
-        StoreError if there is none of this name.
+        """Return the regular folder of a version, which may be renamed aside for deletion.
+
+        Raises StoreError if there is no version of this name.
         """
         folder = self._versions / version
         with readable(self._versions):
-            # A name that could leave the folder is no version's. Looked for twice: it may be put
-            # back between the two looks.
+            # The pattern refuses names that could leave the folder. The regular path is checked
+            # twice, because the folder may be put back between the two checks.
             places = (folder, deletion.pending_path(folder), folder)
             if not _VERSION.fullmatch(version) or not any(place.is_dir() for place in places):
                 raise self._unknown(version)
@@ -399,7 +422,7 @@ class Store:
                 folder.mkdir()
                 if not deletion.pending_path(folder).exists():
                     return folder
-                # It may be put back: the name is not free before it is gone.
+                # The folder may be put back, so the name is free only after the deletion.
                 with contextlib.suppress(OSError):
                     folder.rmdir()
         raise AssertionError("names never end")
@@ -408,7 +431,7 @@ class Store:
 def _has_manifest(folder: Path) -> bool:
     try:
         return (folder / MANIFEST).is_file()
-    except OSError:  # listed all the same, as one that is refused
+    except OSError:  # listed nevertheless; loading it reports the fault
         return True
 
 
@@ -423,10 +446,10 @@ def _names(name: str) -> Iterator[str]:
 def _created(folder: Path) -> tuple[str, str]:
     try:
         return read_manifest(folder)[0].created, folder.name
-    except BundleError:  # listed all the same, so that somebody sees it
+    except BundleError:  # listed nevertheless, so that a person sees it
         return "", folder.name
 
 
 def _remove(folder: Path) -> None:
-    # Without a manifest, what is left if this is cut short is no version.
+    # The manifest is removed first: an interrupted removal leaves no version.
     atomic_files.remove(folder, first=MANIFEST)

@@ -1,8 +1,8 @@
-"""Calls on a store that are given up after a time limit.
+"""Time limits for calls on a store.
 
-A read of a network file system that has stalled never returns, and a thread can't be ended. So the
-call runs in a thread of its own, and who called waits only so long; Ctrl-C works meanwhile. A
-thread that hangs is left alone, and no second one is started for the same call until it has ended.
+A read of a stalled network file system never returns, and a thread can't be ended. So the call runs
+in its own thread while the caller waits with a time limit; Ctrl-C works meanwhile. A thread that
+hangs is abandoned, and no second one starts for the same call until it ends.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 from peerloan.registry.alias_state import StoreFault
 from peerloan.threads import start_unsignalled
 
-# Half of what a version may hold comes over a network of 10 MB a second in that time.
+# Enough to read half of a version's maximal size over a network at 10 MB/s.
 CALL_SECONDS = 60.0
-# A long training must not be lost to a slow disk.
+# A slow disk must not cost the result of a long training.
 PUBLISH_SECONDS = 300.0
-# Until what is half-written is whole, or cleaned away, once somebody wants to stop.
+# After an interrupt: time to complete or remove files that are half-written.
 _GRACE_SECONDS = 2.0
 
 
 class StoreTimeout(StoreFault):
-    """A call that was given up; `reason` says which, without where the store stands."""
+    """A call that exceeded its time limit; `reason` names it without the path of the store."""
 
     def __init__(self, root: Path, reason: str) -> None:
         super().__init__(f"{root}: {reason}")
@@ -33,7 +33,7 @@ class StoreTimeout(StoreFault):
 
 
 class _Call(threading.Thread):
-    """A call in a thread of its own, and what came of it."""
+    """A call in its own thread, and its result."""
 
     def __init__(self, what: str, function: Callable[[], Any]) -> None:
         super().__init__(name=what, daemon=True)
@@ -43,7 +43,7 @@ class _Call(threading.Thread):
         self.done = threading.Event()
 
     def run(self) -> None:
-        """Call, in the thread."""
+        """Run the call in the thread."""
         _here.is_limited = True
         try:
             self._result = self._function()
@@ -52,18 +52,18 @@ class _Call(threading.Thread):
         self.done.set()
 
     def result(self) -> Any:
-        """What the call returned; raises what it raised."""
+        """Return the result of the call, or raise its error."""
         if self._error is not None:
             raise self._error
         return self._result
 
 
-# Whether this thread runs a call that somebody waits for only so long.
+# Whether the current thread runs a call with a time limit.
 _here = threading.local()
 
 
 class Calls:
-    """The calls on one store, of which those are known that hang. Any thread may use it."""
+    """The calls on one store, with a record of those that hang. Thread-safe."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
@@ -72,17 +72,19 @@ class Calls:
     def within(
         self, seconds: float, what: str, function: Callable[[], Any], grace_seconds: float = 0.0
     ) -> Any:
-        """What a function returns; raises StoreTimeout if it takes longer, or if a call of this
-        name still hangs. If interrupted, it may take the grace to end.
+        """Return the result of a function. Raises StoreTimeout if it takes longer than `seconds`.
+
+        It also raises StoreTimeout if a call of the same name still hangs. After an interrupt it
+        waits up to `grace_seconds` for the function to end.
         """
-        if getattr(_here, "is_limited", False):  # a part of a call that is limited as a whole
+        if getattr(_here, "is_limited", False):  # part of a call that has a time limit already
             return function()
         earlier = self._hung.get(what)
         if earlier is None or earlier.done.is_set():
             call = _Call(what, function)
             try:
                 start_unsignalled(call)
-            except RuntimeError:  # there is no more room for threads, or the process ends
+            except RuntimeError:  # no more threads are available, or the process is ending
                 return function()
             try:
                 is_done = call.done.wait(seconds)
@@ -101,7 +103,7 @@ class Calls:
 
 
 def some_call_hangs() -> bool:
-    """Whether a call that was given up is still under way in this process."""
+    """Whether an abandoned call still runs in this process."""
     return any(isinstance(thread, _Call) for thread in threading.enumerate())
 
 
@@ -118,8 +120,10 @@ _Method = Callable[Concatenate[_S, _P], _R]
 def limited(
     doing: str, *, is_writing: bool = False, is_long: bool = False
 ) -> Callable[[_Method[_S, _P, _R]], _Method[_S, _P, _R]]:
-    """Let a store's method raise StoreTimeout when it takes longer than CALL_SECONDS, or
-    PUBLISH_SECONDS if it `is_long`; `doing` says what it does to its first argument.
+    """Decorate a store's method to raise StoreTimeout after CALL_SECONDS.
+
+    The limit is PUBLISH_SECONDS if the call `is_long`. `doing` is the verb of the message; the
+    method's first argument follows it.
     """
 
     def decorate(method: _Method[_S, _P, _R]) -> _Method[_S, _P, _R]:

@@ -1,1 +1,1 @@
-"""Reports for people, as HTML pages that stand alone, and the model card."""
+"""Reports for people, as self-contained HTML pages, and the model card."""

@@ -1,4 +1,4 @@
-"""Axes of charts: where values lie, where ticks stand, and how wide a text is."""
+"""Axes of charts: positions of values and ticks, and widths of text."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from peerloan.formatting import format_exact
 
 Scale = Literal["number", "percent", "count"]
 
-FONT = 11  # the size of a chart's letters, in its own units
+FONT = 11  # font size of a chart, in its own units
 _INTERVALS = 6
 _STEPS = (1, 2, 2.5, 5, 10)
 _MOST_DECADES = 6
-# Widths of letters as parts of their size, in the broadest of the usual sans-serif fonts.
+# Widths of letters as shares of the font size, in the broadest of the usual sans-serif fonts.
 _NARROW, _BROAD = frozenset(" .,:;'|!()[]iljtfrI-"), frozenset("mwMW%@…")
 
 
 @dataclass(frozen=True)
 class Axis:
-    """Values from `low` to `high`, drawn from `start` to `end`."""
+    """An axis that maps the values `low` to `high` to the positions `start` to `end`."""
 
     low: float
     high: float
@@ -32,25 +32,25 @@ class Axis:
     is_log: bool = False
 
     def place(self, value: float) -> float:
-        """Where a value lies; what is beyond the axis lies at its end."""
+        """Return the position of a value; values beyond the axis are placed at its end."""
         low, high, at = self.low, self.high, min(max(value, self.low), self.high)
         if self.is_log:
             low, high, at = math.log10(low), math.log10(high), math.log10(at)
-        if math.isinf(high - low):  # more than a double holds
+        if math.isinf(high - low):  # the difference overflows a double
             low, high, at = low / 2, high / 2, at / 2
         return self.start + (at - low) / (high - low) * (self.end - self.start)
 
 
 @dataclass(frozen=True)
 class Tick:
-    """A tick's place and its text."""
+    """The position and the label of a tick."""
 
     place: float
     text: str
 
 
 def draw_ticks(axis: Axis, scale: Scale) -> tuple[Tick, ...]:
-    """The ticks of an axis, so few that their texts don't touch."""
+    """Make the ticks of an axis, few enough that their labels don't touch."""
     values = (
         log_ticks(axis.low, axis.high)
         if axis.is_log
@@ -66,21 +66,21 @@ def draw_ticks(axis: Axis, scale: Scale) -> tuple[Tick, ...]:
 
 
 def ticks(low: float, high: float, *, whole: bool = False) -> list[float]:
-    """At most seven round values from `low` to `high`."""
+    """Return at most seven round values from `low` to `high`."""
     least = high / _INTERVALS - low / _INTERVALS
     power = 10.0 ** math.floor(math.log10(least)) if least else 0.0
-    if not power:  # too near to one another for a step between them
+    if not power:  # the values are too close for a step between them
         return [low, high]
     step = next(each * power for each in _STEPS if each * power >= least * (1 - 1e-9))
     if whole:
         step = float(max(1, math.ceil(step)))
     first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
-    # Of large numbers that differ little, some are the same double.
+    # Large numbers with small differences may be the same double.
     return list(dict.fromkeys(place * step for place in range(first, last + 1)))
 
 
 def log_ticks(low: float, high: float) -> list[float]:
-    """Powers of ten from `low` to `high`; twice and five times these where they are few."""
+    """Return powers of ten from `low` to `high`, also times two and five if these are few."""
     first, last = math.ceil(math.log10(low) - 1e-9), math.floor(math.log10(high) + 1e-9)
     if last - first >= 2:
         stride = math.ceil((last - first + 1) / _MOST_DECADES)
@@ -90,25 +90,25 @@ def log_ticks(low: float, high: float) -> list[float]:
 
 
 def tick(value: float, scale: Scale = "number") -> str:
-    """A number at an axis: '20k', '1.5M', '2.5 %'."""
+    """Format a number for an axis: '20k', '1.5M', '2.5 %'."""
     if scale == "percent":
         return f"{float(f'{value * 100:.6g}'):g} %"
     for size, letter in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e4, "k")):
         if abs(value) >= size:
             return f"{value / min(size, 1e3 if letter == 'k' else size):g}{letter}"
-    # As many digits as tell two ticks apart, without those that floating point adds.
+    # As many digits as distinguish two ticks, without the digits of rounding errors.
     return format_exact(float(f"{value:.6g}"))
 
 
 def with_margin(values: Sequence[float]) -> tuple[float, float]:
-    """The ends of an axis that holds these values with a little room."""
+    """Return the ends of an axis with a little room around these values."""
     low, high = min(values), max(values)
     room = 0.05 * (high - low) or 0.05 * abs(high) or 1.0
     return low - room, high + room
 
 
 def text_width(text: str) -> float:
-    """About how wide a text is."""
+    """Estimate the width of a text."""
     return FONT * sum(map(_letter_width, text))
 
 

@@ -1,10 +1,10 @@
-"""Charts for reports: each function lays one out, and a template draws it as inline SVG.
+"""Charts for reports: each function lays one out, and a template renders it as inline SVG.
 
-A chart needs no script, no font and no file beside it. Its colours are CSS variables of the page
-(`charts.css`), so it follows the page into dark mode and onto paper, and no element has a style of
-its own: a strict Content-Security-Policy admits it. The same figures always give the same SVG.
+A chart needs no script, font or other file. Its colours are CSS variables of the page
+(`charts.css`), so it follows the page's dark mode and print style. No element has a style
+attribute, so a strict Content-Security-Policy allows it. The same figures always give the same SVG.
 
-What comes in is already aggregated. Each chart has a title, which screen readers say.
+The input is aggregated already. Each chart has a title, which screen readers read out.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ Range = tuple[float, float]
 _WIDTH, _WIDE = 420, 720
 _RIGHT = 20
 _LONGEST = 26
-# How many looks of lines `charts.css` tells apart.
+# Number of line styles in `charts.css`.
 _LOOKS = 6
-# Of a heat map: the longest name at its sides, and the size of a cell.
+# Heat map: longest name at its sides, and size of a cell.
 _LONGEST_OF_MANY, _CELL_WIDTH, _CELL_HEIGHT = 22, 34, 26
 # Height of a row of bars, of a bar, and of a line of text.
 _ROW, _BAR, _TEXT = 23, 15.6, 16
@@ -47,7 +47,7 @@ class Line(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True)
 class Frame:
-    """A chart's size, the area between its axes, and what stands beside it."""
+    """A chart's size, the area between its axes, and its axis labels."""
 
     title: str
     width: float
@@ -62,7 +62,7 @@ class Frame:
 
 @dataclass(frozen=True)
 class AxisData:
-    """What an axis shows: its ends, its label, and how its numbers are written."""
+    """The data of an axis: its ends, its label, and its number format."""
 
     ends: Range
     label: str
@@ -72,7 +72,7 @@ class AxisData:
 
 @dataclass(frozen=True)
 class Box:
-    """A rectangle, by its corner, with its look and a text."""
+    """A rectangle: its corner, size, style and text."""
 
     x: float
     y: float
@@ -85,7 +85,7 @@ class Box:
 
 @dataclass(frozen=True)
 class Interval:
-    """The ends of an interval at a place."""
+    """The ends of an interval at a position."""
 
     place: float
     low: float
@@ -94,7 +94,7 @@ class Interval:
 
 @dataclass(frozen=True)
 class DrawnLine:
-    """A line as it is drawn; `look` is its colour and its dashes."""
+    """A line in drawing units; `look` is its style (colour and dashes)."""
 
     name: str
     look: int
@@ -116,7 +116,7 @@ def histogram(
     log_x: bool = False,
     log_y: bool = False,
 ) -> Markup:
-    """How many loans lie between each two edges; `edges` has one more than `counts`."""
+    """Number of loans between each two edges; `edges` has one more element than `counts`."""
     lowest = min((count for count in counts if count > 0), default=1.0)
     y_range = (lowest / 2 if log_y else 0.0, 1.05 * max(*counts, lowest))
     x_axis = AxisData((edges[0], edges[-1]), x_label, scale, log_x)
@@ -142,9 +142,9 @@ def bars(
     x_label: str = "",
     scale: Scale = "number",
 ) -> Markup:
-    """Horizontal bars, first on top, with (low, high) intervals and a line to compare with.
+    """Horizontal bars, the first on top, with (low, high) intervals and a line of comparison.
 
-    `tones` are the bars' colours; `most` is where the axis ends and what is longer is cut.
+    `tones` are the bars' colours. The axis ends at `most`, and longer bars are cut off.
     """
     labels = [_short(label) for label in labels]
     top = 4 if line is None else _TEXT
@@ -171,7 +171,7 @@ def bars(
             x.place(value) - x.start,
             _BAR,
             tone,
-            # A bar that goes on beyond the edge says how long it is.
+            # The label of a cut-off bar shows its value.
             f"{tick(round(value, 3), scale)} ▸" if most is not None and value > most else "",
             0.55 if intervals else 0.85,
         )
@@ -191,11 +191,11 @@ def heat_map(
     columns: Sequence[str],
     values: Sequence[Sequence[float | None]],
 ) -> Markup:
-    """Values from −1 to 1 as colours: one for above 0, one for below; None leaves a cell empty."""
+    """Values from −1 to 1 in two colours, by their sign; None leaves a cell empty."""
     rows = [_short(name, _LONGEST_OF_MANY) for name in rows]
     columns = [_short(name, _LONGEST_OF_MANY) for name in columns]
     left, above = (max(map(text_width, names), default=0.0) + 8 for names in (rows, columns))
-    # The columns' names lean to the right, beyond the last cell.
+    # The column names are slanted to the right, beyond the last cell.
     top, beyond = 0.65 * above + 12, 0.77 * above
     width = max(_WIDE, left + _CELL_WIDTH * len(columns) + beyond)
     x = Axis(0.0, len(columns), left, width - beyond)
@@ -219,7 +219,7 @@ def heat_map(
 
 
 def _cell(x: float, y: float, width: float, value: float) -> Box:
-    """A cell of a heat map. Faint enough that its text can be read in light and in dark."""
+    """A cell of a heat map, light enough that its text is readable in light and dark mode."""
     tone = "accent" if value >= 0 else "late"
     text = f"{value:.2f}".replace("-", "−")
     return Box(x + 1, y + 1, width - 2, _CELL_HEIGHT - 2, tone, text, 0.05 + 0.6 * abs(value))
@@ -238,7 +238,7 @@ def lines(
     diagonal: bool = False,
     level: float | None = None,
 ) -> Markup:
-    """Lines, steps or dots over the same axes, told apart by colour and by dashes.
+    """Lines, steps or dots on the same axes, distinguished by colour and dashes.
 
     `diagonal` draws y = x (chance in a ROC curve, perfect calibration), `level` a line at this y.
     """
@@ -298,7 +298,7 @@ def _drawn(frame: Frame, series: Sequence[Line]) -> Iterator[DrawnLine]:
 
 
 def _points(frame: Frame, line: Line, heights: Sequence[float]) -> list[Range]:
-    """The corners of a line; a step lasts until the next x."""
+    """Return the corners of a line; a step continues to the next x."""
     corners = [_across(frame, point) for point in zip(line.x, heights, strict=True)]
     if line.style != "step":
         return corners

@@ -1,7 +1,7 @@
 """The data of a version's report: `report.json` in its bundle, from which the HTML is rendered.
 
-Training fills it. Rates and calibration figures are of loans that the version was not fitted on,
-margins are calibrated, and intervals have 95 %.
+Training writes it. Rates and calibration figures are of loans that the version was not fitted on,
+margins are calibrated, and intervals are 95 % intervals.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ REPORT_FILE = "report.json"
 
 
 class CalibrationFigures(msgspec.Struct, frozen=True):
-    """How calibrated probabilities are, in bins of about equal size and over all loans.
+    """Calibration of probabilities, in bins of about equal size and over all loans.
 
     `slope` and `intercept` are those of the outcome regressed on the margin (1 and 0 are perfect),
     `error` is the expected calibration error.
@@ -61,7 +61,7 @@ class CalibrationFigures(msgspec.Struct, frozen=True):
 class TrialFigures(msgspec.Struct, frozen=True):
     """A trial of the search: mean figures over its folds and their standard errors.
 
-    `settings` is its settings in words, `values` without the resampling.
+    `settings` describes its settings in words, `values` without the resampling.
     """
 
     candidate: str
@@ -97,7 +97,7 @@ class CalibratedTrial(msgspec.Struct, frozen=True):
 
 
 class ThresholdRow(msgspec.Struct, frozen=True):
-    """What a threshold brings; `cost` is that of 1,000 loans, in false alarms."""
+    """The result of a threshold; `cost` is per 1,000 loans, in units of one false alarm."""
 
     row: TradeOff
     threshold: float
@@ -107,7 +107,7 @@ class ThresholdRow(msgspec.Struct, frozen=True):
 
 
 class BandRow(msgspec.Struct, frozen=True):
-    """A band: its loans, what is expected of them, and their late rate; None of no loans."""
+    """A band: its loans, their expected late rate, and the observed one (None without loans)."""
 
     band: str
     probabilities: str
@@ -117,10 +117,10 @@ class BandRow(msgspec.Struct, frozen=True):
 
 
 class PolicyFigures(msgspec.Struct, frozen=True):
-    """What the policy and other thresholds bring, the fewest flagged first.
+    """The policy's threshold compared with other thresholds, in ascending order of flagged loans.
 
-    A missed late loan costs `ratio` false alarms; `is_default` if the policy sets no ratio itself.
-    `never` and `always` are the costs of flagging no loan and every loan.
+    A missed late loan costs as much as `ratio` false alarms; `is_default` if the policy sets no
+    ratio itself. `never` and `always` are the costs of flagging no loan and every loan.
     """
 
     rows: tuple[ThresholdRow, ...]
@@ -145,7 +145,7 @@ class FoldFigures(msgspec.Struct, frozen=True):
 
 
 class LaterFigures(msgspec.Struct, frozen=True):
-    """Figures of the later book's loans, of which some are late and some are not."""
+    """Figures of a later book that has both late and on-time loans."""
 
     metrics: Mapping[str, float]
     auc_interval: tuple[float, float]
@@ -162,10 +162,10 @@ class LaterBook(msgspec.Struct, frozen=True):
 
 
 class Shape(msgspec.Struct, frozen=True):
-    """How a scorecard's field moves the odds.
+    """The effect of a scorecard's field on the odds.
 
-    `curve` are the odds over a number's values, None where no axis holds them. `against` is the
-    factor by which the odds fall at most where, by the field's direction, they should rise.
+    `curve` are the odds over a number's values, None if no axis can hold them. `against` is the
+    largest factor by which the odds fall where they should rise, by the field's direction.
     """
 
     name: str
@@ -181,7 +181,7 @@ class Shape(msgspec.Struct, frozen=True):
 
     @property
     def is_used(self) -> bool:
-        """Whether any value changes the odds."""
+        """Whether the odds depend on the field."""
         return any(line.odds != 1 for line in self.lines)
 
 
@@ -204,12 +204,12 @@ class Share(msgspec.Struct, frozen=True):
 
 
 class GroupFairness(msgspec.Struct, frozen=True):
-    """How a group's loans are treated.
+    """Selection and error rates of a group.
 
-    `flagged` is the selection rate, the share of its loans called late; `true_positive` the share
-    of its late loans that are, `false_positive` that of its loans on time. `ratio` is its share of
-    loans that are not flagged, divided by that of the most favoured group, with `low` and `high` as
-    the ends of its interval; None where a group has too few loans to be compared.
+    `flagged` is the selection rate: the share of its loans predicted late. `true_positive` is the
+    share of its late loans that are flagged, `false_positive` that of its on-time loans. `ratio` is
+    its share of loans that are not flagged, divided by that of the most favoured group, with `low`
+    and `high` as the ends of its interval; None if a group has too few loans for a comparison.
     """
 
     name: str
@@ -235,10 +235,10 @@ class Fairness(msgspec.Struct, frozen=True):
 
 
 class ReportHead(msgspec.Struct, frozen=True, kw_only=True):
-    """What every report has: the version that it is of, and the policy that it was made under.
+    """The common part of all reports: the version, and the policy that it was made with.
 
-    `version` and `created` are set when the version has its name. A version that differs from
-    another one by its policy alone keeps that one's report.
+    `version` and `created` are set once the version has a name. A version that differs from another
+    one in its policy alone has that version's report.
     """
 
     version: str = ""
@@ -249,9 +249,9 @@ class ReportHead(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TrainingReport(ReportHead, frozen=True, kw_only=True, tag="training"):
-    """How a candidate was searched, how good it is, and what it does.
+    """A candidate's search, its performance, and its shape.
 
-    `candidates` are each candidate's best trial, `trial` is that of this one, `tried` are all.
+    `candidates` are each candidate's best trial, `trial` is this version's, `tried` are all trials.
     `curves` are named `roc` and `precision`.
     """
 
@@ -287,10 +287,10 @@ class TrainingReport(ReportHead, frozen=True, kw_only=True, tag="training"):
 
 
 class RecalibrationReport(ReportHead, frozen=True, kw_only=True, tag="recalibration"):
-    """What the recalibration of the version `base` on a newer book changed.
+    """The effect of recalibrating the version `base` on a newer book.
 
-    `before` are the figures of the old version's margins, `after` the new one's, out of fold;
-    `scale` leads from the one to the other.
+    `before` are the figures of the old version's margins, `after` of the new version's, out of
+    fold; `scale` converts the former to the latter.
     """
 
     base: str
@@ -314,10 +314,10 @@ class RecalibrationReport(ReportHead, frozen=True, kw_only=True, tag="recalibrat
 
 
 class PolicyReport(ReportHead, frozen=True, kw_only=True, tag="policy"):
-    """The policy of a version made of `base`, which has no report data: an older release made it.
+    """The policy of a version made from `base`, an older release's version without report data.
 
-    `figures` are the recall and the share flagged at the threshold, as far as the version tells.
-    `base_page` is the file that holds the page of `base`, if it has one.
+    `figures` are the recall and the share flagged at the threshold, if the version stores them.
+    `base_page` is the file with the page of `base`, if it has one.
     """
 
     base: str
@@ -330,12 +330,12 @@ Report = TrainingReport | RecalibrationReport | PolicyReport
 
 
 def encode_report(report: Report, manifest: Manifest) -> str:
-    """A new version's report as JSON, under the version's name."""
+    """Encode the report of a new version as JSON, with the version's name."""
     named = msgspec.structs.replace(report, version=manifest.version, created=manifest.created)
     return msgspec.json.format(msgspec.json.encode(named), indent=1).decode()
 
 
 def decode_report(content: str | bytes) -> Report:
-    """The report that was encoded; raises BundleError."""
+    """Decode a report. Raises BundleError."""
     data = content.encode() if isinstance(content, str) else content
     return decode(data, REPORT_FILE, Report)  # type: ignore[arg-type]  # a union of structs

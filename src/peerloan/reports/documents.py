@@ -1,4 +1,4 @@
-"""A version's documents, under its name: the report as data and as a page, and the card."""
+"""A version's documents: the report as data and as a page, and the model card."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from peerloan.reports.model_card import model_card
 from peerloan.reports.pages import report_page
 
 PAGE_FILE, CARD_FILE = "report.html", "card.md"
-# The page of a version without report data, beside that of its new policy.
+# The page of a base version without report data, beside the page of the new policy.
 _BASE_PAGE_FILE = "base_report.html"
 
 
 def new_version_documents(definition: Definition, report: Report) -> DocumentWriter:
-    """Give what renders the documents of a version with a report of its own."""
+    """Return the renderer of documents for a version with its own report."""
 
     def write(manifest: Manifest) -> Mapping[str, str]:
         data = encode_report(report, manifest)
         return {
             REPORT_FILE: data,
-            # From the data as they stand in the bundle, and from nothing else.
+            # The page is rendered from the data as they are stored, so that both agree.
             PAGE_FILE: report_page(decode_report(data), manifest),
             CARD_FILE: model_card(manifest, definition),
         }
@@ -33,9 +33,9 @@ def new_version_documents(definition: Definition, report: Report) -> DocumentWri
 
 
 def new_policy_documents(store: Store, version: str) -> DocumentWriter:
-    """Give what renders the documents of this version under another policy; raises BundleError.
+    """Return the renderer of documents for a version under another policy. Raises BundleError.
 
-    The report's data stay as they are; the page says that the policy was changed.
+    The report's data stay unchanged; the page states that the policy was changed.
     """
     definition = store.definition(version)
     data = store.document(version, REPORT_FILE)
@@ -53,7 +53,7 @@ def new_policy_documents(store: Store, version: str) -> DocumentWriter:
 
 
 def _without_data(definition: Definition, base: str, base_page: str | None) -> DocumentWriter:
-    """The version is of a release before `report.json`: its page is kept as another file."""
+    """Keep the page of a version from before `report.json` as another file."""
 
     def write(manifest: Manifest) -> Mapping[str, str]:
         report = PolicyReport(

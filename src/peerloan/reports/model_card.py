@@ -1,6 +1,6 @@
-"""The model card: what people read of a version, in one page.
+"""The model card: a one-page description of a version.
 
-It comes from the version's own parts alone, so it can be written again where a policy is changed.
+It is written from the version's own parts, so it can be written again when a policy changes.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _WHAT = {
 
 
 def model_card(manifest: Manifest, definition: Definition) -> str:
-    """The card as Markdown.
+    """Render the card as Markdown.
 
     The metrics of a recalibrated version are of the loans that it was recalibrated on.
     """
@@ -140,13 +140,13 @@ def _validation_text(recalibrated_on: TrainedOn | None) -> str:
 
 
 def window(horizon: tuple[int, int]) -> str:
-    """The days in which an outcome counts: 'between day 1 and day 184 after the decision'."""
+    """Describe the outcome window: 'between day 1 and day 184 after the decision'."""
     first, last = horizon
     return f"between day {first} and day {last} after the decision"
 
 
 def policy_in_words(policy: Policy) -> str:
-    """Where yes begins, and why there."""
+    """Describe the threshold and the reason for it."""
     value = policy.aim_value
     said = f"Says yes (late) from a probability of {policy.threshold:.4f} on"
     share = f"{100 * value:g} %"
@@ -161,14 +161,14 @@ def policy_in_words(policy: Policy) -> str:
 
 
 def band_ranges(policy: Policy) -> list[tuple[str, str]]:
-    """Each band with its probabilities, lowest first."""
+    """List each band with its probabilities, lowest first."""
     ends = [f"{100 * probability(margin):.2f} %" for margin in policy.band_margins]
     middle = [f"{low} to below {high}" for low, high in itertools.pairwise(ends)]
     return list(zip(BANDS, [f"below {ends[0]}", *middle, f"{ends[-1]} and above"], strict=True))
 
 
 def figure_name(key: str) -> str:
-    """A figure's name for people."""
+    """The name of a figure for people."""
     name = NAMES.get(key.removeprefix(_LATER), key)
     return f"{name}, later book" if key.startswith(_LATER) else name
 
@@ -187,17 +187,17 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(map(_plain, line))} |" for line in lines)
 
 
-# What Markdown, or the HTML in it, would read as something else than text.
+# Characters that Markdown, or HTML in it, interprets.
 _SPECIAL = re.compile(r"([\\`*\[\]<>|&])")
 
 
 def _plain(text: str) -> str:
-    """A text from the definition or the book, as nothing but text."""
+    """Escape text from the definition or the book."""
     return _SPECIAL.sub(r"\\\1", text)
 
 
 def _code(value: object) -> str:
-    """A value as code; a backtick within it can't end it."""
+    """Format a value as code, safe for values that contain a backtick."""
     text = str(value)
     fence = "`" * (1 + max(map(len, re.findall("`+", text)), default=0))
     pad = " " if text.startswith("`") or text.endswith("`") else ""

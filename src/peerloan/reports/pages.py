@@ -1,4 +1,4 @@
-"""Reports as HTML pages, rendered from a report's data; they ask for nothing from anywhere."""
+"""Reports as HTML pages, rendered from a report's data; they load nothing from elsewhere."""
 
 from __future__ import annotations
 
@@ -33,15 +33,15 @@ from peerloan.reports.templating import render
 from peerloan.reports.wording import interval, loans, show_rate
 
 FIGURES = ("auc", "log_loss", "recall", "average_precision", "ks", "gini", "brier")
-# Bars of a category that a chart shows.
+# Most bars of a category in a chart.
 _MOST_BARS = 25
 
 
 def report_page(report: Report, manifest: Manifest) -> str:
-    """The page of the version that this manifest is of.
+    """Render the report page of the version of this manifest.
 
-    The report may be of the version that it was made of by a change of the policy: the page then
-    says so below its heading.
+    The report may be that of its base version, if only the policy was changed: the page then says
+    so below its heading.
     """
     page = partial(
         render,
@@ -74,7 +74,7 @@ def _notice(report: Report, manifest: Manifest) -> str | None:
 
 
 def _training_values(report: TrainingReport) -> dict[str, Any]:
-    """What the training report's template needs beside the data."""
+    """Prepare the training template's values beside the data."""
     books = [("cross-validated", report.calibration)]
     if report.later is not None and report.later.figures is not None:
         books.append(("later book", report.later.figures.calibration))
@@ -96,7 +96,7 @@ def _training_values(report: TrainingReport) -> dict[str, Any]:
 
 
 def _summary(report: TrainingReport) -> list[str]:
-    """What was chosen and why, and how good it is, in sentences."""
+    """Describe the choice of the candidate, and its performance, in sentences."""
     trial, why = report.trial, report.why
     if trial.is_chosen:
         sentences = [f"The candidate {trial.candidate} was chosen: {why}."]
@@ -121,7 +121,7 @@ def _summary(report: TrainingReport) -> list[str]:
 
 
 def _resampling_findings(report: TrainingReport) -> list[str]:
-    """Which resamplings changed the AUC by more than a standard error, in sentences."""
+    """Describe the resamplings that changed the AUC by more than a standard error."""
     better: list[str] = []
     worse: list[str] = []
     for row in report.resampling:
@@ -141,7 +141,7 @@ def _resampling_findings(report: TrainingReport) -> list[str]:
 
 
 def reliability_chart(figures: Sequence[tuple[str, CalibrationFigures]]) -> Markup:
-    """Late rates against probabilities, with the diagonal on which they agree."""
+    """Plot late rates against probabilities; the diagonal is perfect calibration."""
     series = [
         dots(
             name,
@@ -164,7 +164,7 @@ def reliability_chart(figures: Sequence[tuple[str, CalibrationFigures]]) -> Mark
 
 
 def dots(name: str, x: Sequence[float], y: Sequence[tuple[float, float, float]]) -> Line:
-    """Dots at (value, low, high) of each x."""
+    """Make dots at (value, low, high) for each x."""
     values, low, high = zip(*y, strict=True)
     return Line(name, tuple(x), values, low, high, style="dots")
 
@@ -215,7 +215,7 @@ def _fold_chart(folds: Sequence[FoldFigures], mean: float) -> Markup:
 
 
 def _shape_charts(shapes: Sequence[Shape]) -> dict[str, Markup]:
-    """The chart of each field that is used and fits on an axis, all on one vertical scale."""
+    """Plot each field that is used and fits on an axis, all on one vertical scale."""
     most = 1.05 * max(line.odds for shape in shapes for line in shape.lines)
     return {
         shape.name: _number_shape(shape, shape.curve, most)

@@ -1,4 +1,4 @@
-"""A scorecard as points: whole numbers that people read and add up, on two printed pages."""
+"""A scorecard as points: whole numbers to read and add up, on two printed pages."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from peerloan.loan import Definition, Field
 from peerloan.model import LevelTable, NumberTable, Policy, Scorecard
 from peerloan.model.arithmetic import probability
 
-# A score of 600 where 50 loans are on time for each late one, and 20 points more where the odds
-# are twice as good: the scaling of Siddiqi (2006), Credit Risk Scorecards, chapter 6.
+# A score of 600 at odds of 50 on-time loans per late one, and 20 points more for each doubling of
+# the odds: the scaling of Siddiqi (2006), Credit Risk Scorecards, chapter 6.
 SCORE, ODDS, TO_DOUBLE = 600, 50, 20
 _FACTOR = TO_DOUBLE / math.log(2)
 _OFFSET = SCORE - _FACTOR * math.log(ODDS)
-# Lines that two printed pages hold, in three columns; a field's heading takes as many as four.
+# Lines on two printed pages in three columns, and lines of a field's heading.
 _PRINTED, _HEADING = 270, 4
 _MOST_LINES, _MOST_NAMES = 10, 6
 
@@ -33,7 +33,7 @@ class ScoreLine(msgspec.Struct, frozen=True):
 
     @property
     def odds(self) -> float:
-        """How many times the average loan's odds of being late."""
+        """The factor by which the average loan's odds of being late are multiplied."""
         return math.exp((self.low + self.high) / 2)
 
     @property
@@ -43,7 +43,7 @@ class ScoreLine(msgspec.Struct, frozen=True):
 
 
 class PointsTable(msgspec.Struct, frozen=True):
-    """A field's lines, and how many exact ones they stand for."""
+    """A field's lines, and the number of exact ones that they were merged from."""
 
     label: str
     unit: str
@@ -52,11 +52,11 @@ class PointsTable(msgspec.Struct, frozen=True):
 
 
 class Points(msgspec.Struct, frozen=True):
-    """A scorecard as whole points, to be read and added up by people.
+    """A scorecard as whole points for people.
 
-    A loan's score is `start` and the points of each table; `off` is by how many points the sum
-    may differ from the exact score. `threshold` and `bands` (the upper ends of medium, high and
-    very high) are scores from which downwards they hold; `scale` pairs scores with probabilities.
+    A loan's score is the sum of `start` and its points in each table; it differs from the exact
+    score by at most `off` points. A score at or below `threshold` is flagged; `bands` are the upper
+    ends of medium, high and very high; `scale` pairs scores with probabilities.
     """
 
     start: int
@@ -68,15 +68,15 @@ class Points(msgspec.Struct, frozen=True):
 
 
 def score(margin: float) -> float:
-    """The score of a margin: 600 at odds of 50:1, 20 points more where they double."""
+    """Return the score of a margin: 600 at odds of 50:1, 20 points more for each doubling."""
     return _OFFSET - _FACTOR * margin
 
 
 def as_points(scorecard: Scorecard, definition: Definition, policy: Policy) -> Points:
-    """The scorecard in so few lines that ten or twelve fields fit on two printed pages.
+    """Convert a scorecard to few lines, so that ten or twelve fields fit on two printed pages.
 
-    Neighbouring steps of a number, and levels of like points, are merged so that no line is
-    farther from an exact step than need be. A reading aid: decisions come from the exact tables.
+    Neighbouring steps of a number, and levels with similar points, are merged with the smallest
+    possible deviation from the exact steps. It is a reading aid: decisions use the exact tables.
     """
     room = _PRINTED // max(1, len(definition.fields)) - _HEADING
     most = max(3, min(_MOST_LINES, room))
@@ -100,7 +100,7 @@ def as_points(scorecard: Scorecard, definition: Definition, policy: Policy) -> P
 
 
 def _scale(scorecard: Scorecard, policy: Policy) -> range:
-    """Some ten scores from the riskiest to the safest that a loan can have, with the bands."""
+    """Return some ten scores from the riskiest to the safest possible loan, bands included."""
     low, high = (
         TO_DOUBLE * round(score(scorecard.base + sum(map(pick, points))) / TO_DOUBLE)
         for points in [[table.points or (0.0,) for table in scorecard.tables]]
@@ -112,7 +112,7 @@ def _scale(scorecard: Scorecard, policy: Policy) -> range:
 
 
 def exact_lines(field: Field, table: NumberTable | LevelTable) -> tuple[ScoreLine, ...]:
-    """Every step or level of a table; unseen and missing values where the field may have them."""
+    """List every step or level of a table; unseen and missing values if the field allows them."""
     return _lines(field, table, lambda points: [[place] for place in range(len(points))])
 
 
@@ -120,10 +120,10 @@ _Grouping = Callable[[Sequence[float]], list[list[int]]]
 
 
 def _merged(field: Field, table: NumberTable | LevelTable, most: int) -> tuple[ScoreLine, ...]:
-    """A table's lines, of which the steps or levels take at most `most`."""
+    """Merge a table's lines, with at most `most` lines for the steps or levels."""
 
     def group(points: Sequence[float]) -> list[list[int]]:
-        # The smallest distance within a group for which there are few enough, but a point at least.
+        # Bisect for the smallest span of a group that gives few enough groups; at least one point.
         found = _neighbours(points, 1 / _FACTOR)
         low, high = 1 / _FACTOR, max(points, default=0.0) - min(points, default=0.0)
         for _ in range(50 if len(found) > most else 0):
@@ -136,7 +136,7 @@ def _merged(field: Field, table: NumberTable | LevelTable, most: int) -> tuple[S
 
 
 def _joined(groups: list[list[int]], points: Sequence[float]) -> list[list[int]]:
-    """Neighbouring groups that get the same whole points, as one."""
+    """Merge neighbouring groups with the same whole points."""
     joined: list[list[int]] = []
     for group in groups:
         held = [points[place] for place in group]
@@ -154,7 +154,7 @@ def _whole(held: Sequence[float]) -> int:
 
 
 def _neighbours(points: Sequence[float], within: float) -> list[list[int]]:
-    """The fewest groups of neighbours of which none spans more than `within`."""
+    """Make the fewest groups of neighbours that span at most `within` each."""
     groups: list[list[int]] = []
     low = high = 0.0
     for place, point in enumerate(points):
@@ -194,7 +194,7 @@ def _lines(
 
 
 def _names(levels: Sequence[str], ordered: bool) -> str:
-    """Levels of one line."""
+    """Join the names of levels in one line."""
     if ordered and len(levels) > 1:
         return f"{levels[0]} – {levels[-1]}"
     rest = f" and {len(levels) - _MOST_NAMES} more" if len(levels) > _MOST_NAMES else ""
@@ -202,7 +202,7 @@ def _names(levels: Sequence[str], ordered: bool) -> str:
 
 
 def _ranges(field: Field, edges: Sequence[float]) -> list[str]:
-    """What lies below the first edge, from each to below the next, and from the last on."""
+    """Describe the ranges below the first edge, between edges, and from the last edge on."""
     if not edges:
         return ["any value"]
     ends = [math.ceil(edge) for edge in edges]

@@ -1,4 +1,4 @@
-"""Figures for reports, from margins and outcomes: what thresholds and bands bring."""
+"""Figures for reports, from margins and outcomes: results of thresholds and bands."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class ScoredOutcomes:
 
 
 def at_policy(policy: Policy, scored: ScoredOutcomes) -> TradeOff:
-    """What the policy's own threshold brings."""
+    """Compute the results of the policy's threshold."""
     flagged = policy.late_many(scored.margins)
     n_flagged, n_found = int(flagged.sum()), float(scored.late[flagged].sum())
     return TradeOff(
@@ -39,7 +39,7 @@ def at_policy(policy: Policy, scored: ScoredOutcomes) -> TradeOff:
 def policy_figures(
     policy: Policy, offered: Sequence[TradeOff], scored: ScoredOutcomes
 ) -> PolicyFigures:
-    """Some fifteen thresholds and the chosen one, and the bands."""
+    """Compute the results of some fifteen thresholds and the chosen one, and of the bands."""
     ratio = policy.aim_value if policy.aim == "cost" else DEFAULT_RATIO
     rate, chosen = float(scored.late.mean()), at_policy(policy, scored)
     near = [min(offered, key=lambda row: abs(row.flagged - share)) for share in _SHARES]
@@ -65,7 +65,7 @@ def policy_figures(
 
 
 def band_rows(policy: Policy, scored: ScoredOutcomes) -> tuple[BandRow, ...]:
-    """Each band with its loans, what is expected of them, and their late rate."""
+    """List each band with its loans, expected late rate and observed late rate."""
     places, p = policy.bands_many(scored.margins), probabilities(scored.margins)
     rows = []
     for place, (band, ends) in enumerate(band_ranges(policy)):

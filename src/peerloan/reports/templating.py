@@ -1,4 +1,4 @@
-"""Pages for people: templates of this package, filled in, each a file that stands alone."""
+"""Render self-contained pages from templates of this package."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from markupsafe import Markup
 
 
 def render(template: str, **values: Any) -> str:
-    """A page from a template of `peerloan.reports`; every value is escaped but what is Markup."""
+    """Render a template of `peerloan.reports`; every value is escaped unless it is Markup."""
     return _environment().get_template(template).render(**values)
 
 
 def render_macro(template: str, macro: str, *values: Any) -> Markup:
-    """What a macro of a template makes of these values; safe to stand in a page."""
+    """Render a macro of a template; the result is safe to include in a page."""
     drawn: Markup = getattr(_environment().get_template(template).module, macro)(*values)
     return drawn
 

@@ -1,4 +1,4 @@
-"""Figures and lists as reports write them."""
+"""Format figures and lists for reports."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from peerloan.stats.measures import Rate
 
 
 def interval(rate: Rate) -> str:
-    """The ends of a rate's interval in percent, without the sign: '2.13–2.30'."""
+    """Format the ends of a rate's interval in percent, without the sign: '2.13–2.30'."""
     return "–".join(percent(end).removesuffix(" %") for end in (rate.low, rate.high))
 
 
 def show_rate(rate: Rate) -> str:
-    """A late rate with its interval: '2.21 % (2.13–2.30)'."""
+    """Format a late rate with its interval: '2.21 % (2.13–2.30)'."""
     return f"{percent(rate.rate)} ({interval(rate)})"
 
 
 def plain(value: float, is_fraction: bool) -> str:
-    """A feature's number without its unit; a fraction that people read in percent with the sign."""
+    """Format a feature's number without its unit; a percentage has its sign."""
     return f"{format_number(value * 100)} %" if is_fraction else format_number(value)
 
 

@@ -1,7 +1,7 @@
-"""Calibration: putting log-odds on the scale on which probabilities are right.
+"""Calibration: rescale log-odds so that the probabilities are right.
 
 Platt's method (1999): a logistic regression of the outcome on the margin, out of fold. It only
-shifts and scales, so ranking and reasons stay what they are.
+shifts and scales, so ranking and reasons are unchanged.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ _LEAST_SLOPE = 1e-6
 
 
 def fit_calibration(margins: Numbers, late: Numbers) -> Calibration:
-    """The slope and intercept that fit these outcomes best; there must be some of either kind.
+    """Fit slope and intercept to the outcomes, which must contain both classes.
 
-    A slope that isn't positive would turn the ranking round; then margins carry nothing, and only
-    their level is set.
+    A slope that isn't positive would reverse the ranking. Then the margins carry no information,
+    and only the intercept is fitted.
     """
-    # A little short of certain, as Platt takes outcomes: so margins that part late loans from the
-    # others without an error have a finite slope too.
+    # Platt's smoothed targets, so that margins that separate the classes perfectly have a finite
+    # slope too.
     n_late = float(late.sum())
     n_other = len(late) - n_late
     target = np.where(late == 1, (n_late + 1) / (n_late + 2), 1 / (n_other + 2))
@@ -35,14 +35,14 @@ def fit_calibration(margins: Numbers, late: Numbers) -> Calibration:
 
 
 def is_informative(calibration: Calibration) -> bool:
-    """Whether the fitted margins say anything of the outcomes, in their own direction."""
+    """Whether the fitted margins carry information on the outcomes (a positive slope)."""
     return calibration.slope > _LEAST_SLOPE
 
 
 def cross_fitted(margins: Numbers, late: Numbers, fold: npt.NDArray[np.int64]) -> Numbers:
-    """Out-of-fold margins, each calibrated on the other folds' loans.
+    """Return out-of-fold margins, each calibrated on the other folds' loans.
 
-    `fold` (n,) says in which fold each loan was judged.
+    `fold` (n,) is the fold in which each loan was evaluated.
     """
     calibrated = np.empty_like(margins)
     for number in np.unique(fold):

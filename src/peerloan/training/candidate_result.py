@@ -1,4 +1,4 @@
-"""What a training run learned of one candidate: all that its report, card and manifest say."""
+"""The result of training one candidate: the input of its report, card and manifest."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from peerloan.training.table import Group
 
 @dataclass(frozen=True)
 class Later:
-    """How the version did on a later book: calibrated margins and outcomes, and its name."""
+    """Results on a later book: calibrated margins, outcomes, and the book's name."""
 
     book: str
     margins: Numbers
@@ -25,9 +25,9 @@ class Later:
 class Study:
     """One candidate after its search, its calibration and its final fit.
 
-    `margins` (n,) are out of fold and calibrated on the other folds, `late` (n,) is 1 for each
-    late loan, `fold` (n,) numbers each loan's fold; `estimator` is the deployed form, calibrated;
-    `doubts` are what to doubt about the tables.
+    `margins` (n,) are out of fold and calibrated on the other folds, `late` (n,) is 1 for each late
+    loan, `fold` (n,) numbers each loan's fold; `estimator` is the deployed form, calibrated;
+    `doubts` are the doubts about the tables' values.
     """
 
     definition: Definition

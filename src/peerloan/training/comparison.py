@@ -1,4 +1,4 @@
-"""Two versions side by side on the same loans: which is better, and whose decision changes."""
+"""Compare two versions on the same loans: which one is better, and which decisions change."""
 
 from __future__ import annotations
 
@@ -39,11 +39,11 @@ class Figures:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What A and B say of the same loans.
+    """Two versions, A and B, on the same loans.
 
-    `b_against_a` is the verdict on B as A's challenger. `decided[a][b]` are the loans that A (0 no,
-    1 yes) and B decide so, None where there are none; `moved[a][b]` the loans that are in A's and
-    B's band of this place.
+    `b_against_a` is the verdict on B as A's challenger. `decided[a][b]` are the loans with decision
+    `a` of A and `b` of B (0 no, 1 yes), None if there are none; `moved[a][b]` counts the loans in
+    A's band `a` and B's band `b`.
     """
 
     a: Figures
@@ -53,7 +53,7 @@ class Comparison:
     moved: tuple[tuple[int, ...], ...]
 
     def to_json(self) -> dict[str, Any]:
-        """The same as plain data, under names instead of places."""
+        """Convert to plain data, with names instead of positions."""
         verdict = self.b_against_a
         value, *interval = verdict.auc.difference
         return {
@@ -94,7 +94,7 @@ def compare(
     """Compare two versions on the same loans, each read by its own version's definition.
 
     `late` (n,) is 1 for each late loan, in the order of both tables. Raises ValueError if the
-    tables aren't of one size, or if not both late loans and others are among them.
+    tables differ in size, or if the loans are not of both classes.
     """
     scored_a, scored_b = _score(a, loans_a), _score(b, loans_b)
     verdict = judge_challenger(scored_a, scored_b, late, equal_groups(loans_a, late), samples)

@@ -1,4 +1,4 @@
-"""How good margins are on loans that were not fitted on."""
+"""Evaluation of margins on loans that were not fitted on."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from peerloan.stats.arrays import Numbers
 from peerloan.stats.calibration import log_losses, logistic, squared_errors
 from peerloan.stats.discrimination import ScoreCounts, auc_of_counts, average_precision, ks_gaps
 
-# What a figure can be, where that is not from 0 to 1.
+# Ranges of figures that are not from 0 to 1.
 BOUNDS = {"gini": (-1.0, 1.0), "log_loss": (0.0, math.inf)}
 FIGURES = ("auc", "gini", "ks", "average_precision", "log_loss", "brier", "recall", "flagged")
-# Log-odds whose probabilities are those that an ONNX model is held to.
+# Log-odds limits that correspond to the limits of an ONNX model's probabilities.
 _MOST = math.log((1 - FLOOR) / FLOOR)
 
 
 def figures(late: Numbers, margins: Numbers, threshold_margin: float) -> dict[str, float]:
-    """The FIGURES of margins against outcomes, of which there must be some of either kind.
+    """Compute the FIGURES of margins against outcomes, which must contain both classes.
 
-    Gini is 2 AUC − 1, KS the most by which the distribution of late loans' scores is above that of
-    the others; recall and the share flagged are those from the threshold on.
+    Gini is 2 AUC − 1. KS is the largest excess of late loans' score distribution over that of the
+    others. Recall and the share flagged are at the threshold.
     """
     p = np.clip(logistic(margins), FLOOR, 1 - FLOOR)
     flagged = margins >= threshold_margin

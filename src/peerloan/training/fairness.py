@@ -1,7 +1,7 @@
-"""Fairness: are decisions, and their errors, the same for the groups of a column?
+"""Fairness: compare decisions, and their errors, between the groups of a column.
 
-It takes what happened: decisions on loans whose outcome is known. Being flagged as late is the
-unfavourable outcome, so the four-fifths rule compares shares of loans that are *not* flagged.
+It uses decisions on loans whose outcome is known. Being flagged as late is the unfavourable
+outcome, so the four-fifths rule compares shares of loans that are *not* flagged.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from peerloan.reports.data import Fairness, GroupFairness, Share
 from peerloan.stats.arrays import Numbers
 from peerloan.stats.intervals import Z95, wilson
 
-# Below these a group's figures say more about chance than about the model.
+# With fewer loans, a group's figures depend more on chance than on the model.
 LEAST_LOANS = 50
 LEAST_LATE = 10
 MOST_GROUPS = 20
-# Ranges that a column of numbers is cut into, each with about as many loans.
+# Number of ranges for a column of numbers, each with about as many loans.
 _RANGES = 5
 FOUR_FIFTHS = 0.8
 
@@ -45,8 +45,8 @@ def check_fairness(
     29 CFR § 1607.4 D: a group whose favourable rate is below 4/5 of the highest group's is a sign
     of adverse impact. It was written for hiring and is used in lending by analogy. True- and
     false-positive rates are the "equalized odds" of Hardt, Price and Srebro (2016). Missing values
-    are a group of their own, numbers are cut into ranges, and beyond 20 groups the smaller ones are
-    taken together, which is nobody to compare with.
+    are a group of their own, and numbers are cut into ranges. Beyond 20 groups the smaller ones are
+    merged into one, which is never the group of reference.
     """
     groups = [
         _treated(name, kind, flagged[rows], late[rows])
@@ -59,7 +59,7 @@ def check_fairness(
             "so there is nothing to compare."
         )
         return Fairness(column, tuple(groups), None, (sentence,))
-    # Of equal rates the largest group's, which is the surest.
+    # Of equal rates the largest group's, which is the most certain.
     favoured = min(enough, key=lambda group: group.flagged.share)
     best = 1 - favoured.flagged.share
     if not best:
@@ -70,7 +70,7 @@ def check_fairness(
 
 
 def _ranged(values: Sequence[str | None]) -> Sequence[str | None]:
-    """A column of more numbers than there may be groups, as ranges; any other as it is."""
+    """Cut a column with more numbers than groups are allowed into ranges; others stay unchanged."""
     given = list(dict.fromkeys(value for value in values if value is not None))
     if len(given) <= MOST_GROUPS:
         return values
@@ -99,7 +99,7 @@ def _ranged(values: Sequence[str | None]) -> Sequence[str | None]:
 
 
 def _members(column: TextColumn) -> list[tuple[str, Kind, npt.NDArray[np.bool_]]]:
-    """The groups with their loans: levels, largest first, the others, the missing."""
+    """Return the groups with their loans: levels (largest first), the others, the missing."""
     counts = np.bincount(column.codes[column.codes >= 0], minlength=len(column.levels))
     order = sorted(range(len(counts)), key=lambda code: (-counts[code], column.levels[code]))
     shown = order[:MOST_GROUPS]
@@ -131,13 +131,15 @@ def _treated(name: str, kind: Kind, flagged: npt.NDArray[np.bool_], late: Number
 
 
 def _share(count: int, whole: int) -> Share | None:
-    """A share with its interval, or None of no loans."""
+    """Return a share with its interval; None without loans."""
     return Share(count, whole, count / whole, *wilson(count, whole)) if whole else None
 
 
 def _with_ratio(group: GroupFairness, favoured: GroupFairness) -> GroupFairness:
-    """The four-fifths ratio with its interval: the ratio of two shares by the delta method on its
-    logarithm (D. Katz et al. 1978, Biometrics 34).
+    """Add the four-fifths ratio with its interval.
+
+    The interval is that of a ratio of two shares, by the delta method on its logarithm (D. Katz et
+    al. 1978, Biometrics 34).
     """
     own, best = (1 - each.flagged.share for each in (group, favoured))
     ratio = own / best
@@ -149,7 +151,7 @@ def _with_ratio(group: GroupFairness, favoured: GroupFairness) -> GroupFairness:
 
 
 def _finding(column: str, groups: Sequence[GroupFairness], favoured: GroupFairness) -> list[str]:
-    """The finding: the four-fifths rule, the flagged rates themselves, errors, small groups."""
+    """Describe the finding: the four-fifths rule, the flagged rates, errors, small groups."""
     compared = [group for group in groups if not group.too_few]
     below = [group for group in compared if group.ratio is not None and group.ratio < FOUR_FIFTHS]
     surely = [group for group in below if group.high is None or group.high < FOUR_FIFTHS]
@@ -192,7 +194,7 @@ def _with_ratios(groups: Sequence[GroupFairness]) -> str:
 
 
 def _errors(groups: Sequence[GroupFairness]) -> str:
-    """Whether some group's late or on-time loans are clearly more often flagged than another's."""
+    """Describe whether a group's late or on-time loans are clearly flagged more than others."""
     apart = []
     for what, name in (("late loans", "true_positive"), ("loans on time", "false_positive")):
         rates = [(group.name, getattr(group, name)) for group in groups if getattr(group, name)]

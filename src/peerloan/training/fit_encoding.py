@@ -10,16 +10,16 @@ import numpy as np
 from peerloan.loan import Field, Loans
 from peerloan.model import EncodedColumn, Encoding
 
-# A level with fewer loans says nothing about the next loan; it is scored as an unseen one.
+# A level with fewer loans is scored as an unseen one.
 _LEAST_LOANS = 10
 _MOST_LEVELS = 100
 
 
 def fit_encoding(loans: Loans, *, ranks: bool, impute: bool) -> Encoding:
-    """Numbers as they are, categories one-hot, ordered categories by rank or one-hot.
+    """Fit an encoding: numbers unchanged, categories one-hot, ordered ones by rank or one-hot.
 
-    `impute`: a missing number or rank becomes the training table's median, with a column that says
-    so; otherwise it stays missing, for an estimator that knows what to do with it.
+    `impute`: a missing number or rank becomes the training table's median, and a column marks it.
+    Otherwise it stays missing, for an estimator that handles missing values.
     """
     columns: list[EncodedColumn] = []
     for field in loans.definition.fields:
@@ -32,12 +32,12 @@ def fit_encoding(loans: Loans, *, ranks: bool, impute: bool) -> Encoding:
             continue
         given = Encoding((EncodedColumn(field.name, make),)).matrix(loans)[:, 0]
         given = given[~np.isnan(given)]
-        # Halved, which is exact, so that the mean of the two in the middle can't overflow.
+        # Halved, which is exact, so that the mean of the two middle values can't overflow.
         fill = float(np.median(given / 2) * 2) if len(given) else 0.0
         columns.append(EncodedColumn(field.name, make, fill=fill))
         if field.missing:
             columns.append(EncodedColumn(field.name, "missing"))
-    # Where every level is rare there is nothing to see, but an estimator needs a column to look at.
+    # If every level is rare there is no information, but an estimator needs a column.
     nothing = EncodedColumn(loans.definition.fields[0].name, "missing")
     return Encoding(tuple(columns) or (nothing,))
 
@@ -46,7 +46,7 @@ def _one_hot(field: Field, loans: Loans) -> Iterator[EncodedColumn]:
     column = loans.texts(field.name)
     counts = np.bincount(column.codes[column.codes >= 0], minlength=len(column.levels))
     common = np.argsort(-counts, kind="stable")[:_MOST_LEVELS].tolist()
-    # By name, so that the order of the table's rows doesn't decide the order of the columns.
+    # Sorted by name, so that the order of columns doesn't depend on the order of rows.
     for level in sorted(column.levels[code] for code in common if counts[code] >= _LEAST_LOANS):
         yield EncodedColumn(field.name, "level", level)
     if field.missing:

@@ -1,6 +1,7 @@
-"""Folds: which loans are judged by a fit that did not see them.
+"""Folds for cross-validation.
 
-Equal rows stay together: else a loan of an oversampled table is judged by a fit on its copies.
+Equal rows stay in one fold. Otherwise a loan of an oversampled table would be evaluated by a fit on
+its copies.
 """
 
 from __future__ import annotations
@@ -15,12 +16,12 @@ from peerloan.stats.arrays import Codes, Numbers
 
 
 def equal_groups(loans: Loans, late: Numbers) -> Codes | None:
-    """The number of each loan's group of equal ones (n,); None if chance explains those."""
+    """Number each loan's group of equal loans (n,); None if chance explains the equal ones."""
     return DuplicateRows.of(loans, late).groups()
 
 
 def stratified(late: Numbers, folds: int, seed: int, groups: Codes | None = None) -> Codes:
-    """The fold of each loan (n,), with about as many late ones in each.
+    """Assign each loan to a fold (n,), with about as many late ones in each.
 
     Loans of one group are in one fold; a group with a late loan counts as late.
     """
@@ -35,7 +36,7 @@ def stratified(late: Numbers, folds: int, seed: int, groups: Codes | None = None
 def split_holdout(
     late: Numbers, share: float, seed: int, groups: Codes | None = None
 ) -> tuple[Codes, Codes]:
-    """Loans to fit on, and about this share of them that is set aside; groups stay together."""
+    """Split loans into those to fit on and about this share held out; groups stay together."""
     kinds, own = _kinds(late, groups)
     kept, aside = train_test_split(
         np.arange(len(kinds)), test_size=share, stratify=kinds, random_state=seed
@@ -46,15 +47,16 @@ def split_holdout(
 
 
 def count_rarer(late: Numbers, groups: Codes | None = None) -> tuple[int, str]:
-    """How many different loans there are of the rarer kind, and which kind that is."""
+    """Return how many different loans the rarer class has, and its name."""
     kinds, _ = _kinds(late, groups)
     n_late = int(kinds.sum())
     return min((n_late, "late"), (len(kinds) - n_late, "on time"))
 
 
 def without_shared(loans: Loans, later: Loans) -> npt.NDArray[np.bool_]:
-    """Which loans of a later table (n,) equal none of an earlier one; all of them, where chance
-    explains those that do.
+    """Return which loans of a later table (n,) equal none of an earlier one.
+
+    If chance explains the equal ones, all are returned.
     """
     both = DuplicateRows.of(loans)
     both.add(later)
@@ -64,7 +66,7 @@ def without_shared(loans: Loans, later: Loans) -> npt.NDArray[np.bool_]:
 
 
 def first_folds(loans: Loans, late: Codes, folds: int) -> Codes:
-    """The fold of each loan (n,) by its place in the table; equal ones follow the first of them."""
+    """Return the fold of each loan (n,) by its position; equal loans follow the first of them."""
     groups = equal_groups(loans, late.astype(np.float64))
     if groups is None:
         return np.arange(loans.size) % folds
@@ -73,7 +75,7 @@ def first_folds(loans: Loans, late: Codes, folds: int) -> Codes:
 
 
 def _kinds(late: Numbers, groups: Codes | None) -> tuple[Numbers, Codes]:
-    """1 for each group with a late loan, 0 for each other; and the group of each loan."""
+    """Return 1 for each group with a late loan and 0 for others, and the group of each loan."""
     if groups is None:
         return late, np.arange(len(late))
     kinds = np.zeros(int(groups.max()) + 1)

@@ -1,7 +1,7 @@
-"""Running independent jobs on every core.
+"""Run independent jobs on every core.
 
-In threads, each job on one: what fits models releases Python's lock, and threads inside of each fit
-would only wait for one another.
+Each job has one thread. Fitting releases Python's lock, and more threads inside a fit would only
+wait for one another.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ _Result = TypeVar("_Result")
 
 
 def parallel_map(call: Callable[[_Job], _Result], jobs: Iterable[_Job]) -> Iterator[_Result]:
-    """The results in the jobs' order, as they come; the first failure ends the rest."""
-    # The limit of OpenMP is a thread's own, that of linear algebra the process's.
+    """Yield the results in the order of the jobs; the first failure cancels the rest."""
+    # OpenMP's limit applies to a thread, that of linear algebra to the process.
     with (
         threadpool_limits(1),
         ThreadPoolExecutor(cpu_count(), initializer=_prepare) as threads,
@@ -33,5 +33,5 @@ def parallel_map(call: Callable[[_Job], _Result], jobs: Iterable[_Job]) -> Itera
 
 def _prepare() -> None:
     threadpool_limits(1)
-    # Sums of the largest doubles overflow in libraries that only look for missing values.
+    # Sums of the largest doubles overflow in libraries that only check for missing values.
     np.seterr(over="ignore", invalid="ignore")

@@ -53,7 +53,7 @@ from peerloan.training.trade_off import trade_off
 
 @dataclass(frozen=True)
 class Aim:
-    """What the threshold is for: `cost`, `capacity`, `recall` or `f2`, and its value."""
+    """The aim of the threshold: `cost`, `capacity`, `recall` or `f2`, and its value."""
 
     name: str = "cost"
     value: float = DEFAULT_RATIO
@@ -61,7 +61,7 @@ class Aim:
 
 @dataclass(frozen=True)
 class PublishedCandidate:
-    """A published candidate with its cross-validated figures; whether it was chosen, and why."""
+    """A published candidate with its cross-validated figures, whether it was chosen, and why."""
 
     candidate: str
     version: str
@@ -83,20 +83,20 @@ def train(
     progress: Progress = lambda _what, _done: None,
     on_table: OnTable = lambda _table: None,
 ) -> list[PublishedCandidate]:
-    """Search, calibrate, fit and publish each candidate; gives the chosen one first.
+    """Search, calibrate, fit and publish each candidate; returns the chosen one first.
 
-    `later` is a book of a later time, on which the versions are judged too; `groups` are columns
-    to check decisions by; `fast` tries one setting of each candidate, in fewer folds. `on_table` is
-    called with each table before anything is fitted, and may refuse it by an exception. Nothing is
+    `later` is a book of a later time, on which the versions are evaluated too; `groups` are columns
+    for the fairness check; `fast` tries one setting of each candidate, in fewer folds. `on_table`
+    is called with each table before fitting, and may raise an exception to refuse it. Nothing is
     published unless every candidate could be fitted.
     """
-    # Before minutes of fitting.
+    # Check before minutes of fitting.
     store.check_model(definition.model)
     try:
         check_aim(aim.name, aim.value)
     except ValueError as error:
         raise TrainingError(str(error)) from None
-    # A champion's may tell two spellings of a value apart, as its own table did.
+    # A champion's definition may distinguish two spellings of a value, as its own table did.
     definition = normalize_levels(definition)
     table = read_table(book, definition, progress, groups)
     on_table(table)
@@ -126,8 +126,9 @@ def train(
 
 
 def _read_later(later: Book, definition: Definition, progress: Progress, table: Table) -> Table:
-    """A book of a later time, without rows that equal those that are trained on: of them a version
-    knows the outcome.
+    """Read a book of a later time without rows that equal training rows.
+
+    A version knows the outcomes of those.
     """
     after = read_table(later, definition, progress)
     fresh = without_shared(table.loans, after.loans)
@@ -150,10 +151,10 @@ def _read_later(later: Book, definition: Definition, progress: Progress, table: 
 
 
 def _refuse_constants(loans: Loans, book: str) -> None:
-    """Raise TrainingError if a column never varies, as where a default was written everywhere: a
-    version would take it for a feature, and know nothing of any other value that it is served.
+    """Raise TrainingError if a column never varies, for example because of a default value.
 
-    A field that may be missing and always is says so itself, and harms nobody.
+    A version would use it as a feature without knowledge of any other value. A field that may be
+    missing and always is gives no error: it is harmless.
     """
     constant = []
     for field, held in zip(
@@ -173,7 +174,7 @@ def _refuse_constants(loans: Loans, book: str) -> None:
 def _fit(
     trials: Sequence[Trial], table: Table, progress: Progress
 ) -> Iterator[Scorecard | OnnxParts]:
-    """Each trial's estimator, fitted on all loans, calibrated and in its deployed form."""
+    """Fit each trial's estimator on all loans, calibrate it, and compile it for deployment."""
     parts = {trial.candidate: 0.0 for trial in trials}
 
     lock = Lock()
@@ -210,7 +211,7 @@ def _draft(
         policy = Policy.by_aim(aim.name, aim.value, offered)
     except ValueError as error:
         raise TrainingError(f"{trial.candidate}: {error}") from None
-    # At the policy's own threshold, which may be another than the search's.
+    # At the policy's own threshold, which may differ from the search's.
     at_policy = trial.at_threshold(policy.threshold_margin, table.late)
     metrics = {name: at_policy.mean(name) for name in FIGURES}
     intervals = {name: at_policy.interval(name) for name in FIGURES}
@@ -243,7 +244,8 @@ def _draft(
         definition=table.loans.definition,
         estimator=estimator,
         policy=policy,
-        # Out of fold: a model is surer of loans that it was fitted on than of any later one.
+        # Out of fold: a model is more certain about loans that it was fitted on than about later
+        # ones.
         profile=ReferenceProfile.of(table.loans, table.late, logistic(margins)),
         trained_on=table.trained_on,
         validation=ValidationFigures(metrics, intervals, _scores(found), offered),
@@ -253,21 +255,21 @@ def _draft(
 
 
 def _calibrated(estimator: Scorecard | OnnxParts, scale: Calibration) -> Scorecard | OnnxParts:
-    """For the scorecard it goes into the tables, for ONNX beside the graph."""
+    """Apply a calibration: in the tables of a scorecard, beside the graph of an ONNX estimator."""
     if isinstance(estimator, Scorecard):
         return rescaled(estimator, scale.slope, scale.intercept)
     return OnnxParts(estimator.graph, estimator.encoding, scale)
 
 
 def _margins(estimator: Scorecard | OnnxParts, loans: Loans, table: Table) -> Numbers:
-    """Margins (n,) of the deployed form."""
+    """Compute margins (n,) of the deployed form."""
     if isinstance(estimator, Scorecard):
         return estimator.margins(loans)
     model = OnnxModel(
         estimator.graph,
         estimator.encoding,
         table.loans.definition,
-        table.loans.take(np.arange(1)),  # its reasons are not asked for
+        table.loans.take(np.arange(1)),  # its reasons are not used
         "",
         estimator.calibration,
     )
@@ -287,7 +289,7 @@ def _scores(found: SearchResult) -> tuple[Score, ...]:
 
 
 def libraries() -> dict[str, str]:
-    """The versions of what a model is made with."""
+    """Return the versions of the libraries that a model is made with."""
     names = ("numpy", "onnx", "onnxruntime", "optbinning", "scikit-learn", "xgboost-cpu")
     return {"python": platform.python_version()} | {
         name: importlib.metadata.version(name) for name in names

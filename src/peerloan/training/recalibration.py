@@ -37,9 +37,9 @@ def recalibrate(
 ) -> PublishedCandidate:
     """Publish a version that ranks loans as `version` does, with probabilities that fit `book`.
 
-    Reasons keep their order and what they compare with; the policy keeps its aim unless another
-    is given. Figures are judged on the book's loans, each calibrated without its own fold.
-    `on_table` is called with the book's table before, and may refuse it by an exception.
+    Reasons keep their order and their reference; the policy keeps its aim unless another is given.
+    Figures are computed on the book's loans, each calibrated without its own fold. `on_table` is
+    called with the book's table first, and may raise an exception to refuse it.
     """
     bundle = store.load(version)
     table = read_table(book, bundle.definition, progress)
@@ -69,8 +69,7 @@ def recalibrate(
         definition=bundle.definition,
         estimator=_rescaled(bundle, store, scale),
         policy=policy,
-        # What reasons compare with stays, and so do the columns; its own probability is the newer
-        # book's.
+        # Reasons keep their reference and the columns too; the probability is the newer book's.
         profile=msgspec.structs.replace(
             bundle.profile, late=measured.late, probability=measured.probability
         ),
@@ -102,7 +101,7 @@ def recalibration_report(
     after: ScoredOutcomes,
     policy: Policy,
 ) -> RecalibrationReport:
-    """The report's data, but for the new version's name.
+    """Make the report's data without the new version's name.
 
     `before` are the old version's margins on the newer book, `after` the new one's, out of fold.
     """

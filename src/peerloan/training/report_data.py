@@ -1,4 +1,4 @@
-"""The data of a candidate's training report, from what its training learned."""
+"""The data of a candidate's training report, made from its training result."""
 
 from __future__ import annotations
 
@@ -40,10 +40,10 @@ _CURVE = 200
 
 
 def training_report(study: Study) -> TrainingReport:
-    """The report's data, but for the version's name."""
+    """Make the report's data without the version's name."""
     own, chosen, policy = study.trial, study.found.chosen, study.policy
     scored = ScoredOutcomes(study.margins, study.late)
-    # Those on the most loans first, and among them the best.
+    # Trials on the most loans first, and among them the best.
     tried = sorted(study.found.tried, key=lambda trial: (-trial.loans, -trial.mean("auc")))
     definition, trained_on = study.definition, study.trained_on
     later = _later(study)
@@ -84,7 +84,7 @@ def training_report(study: Study) -> TrainingReport:
 
 
 def calibration_figures(found: Reliability) -> CalibrationFigures:
-    """The figures as reports hold them."""
+    """Convert calibration figures to the report's structure."""
     return msgspec.convert(found, CalibrationFigures, from_attributes=True)
 
 
@@ -105,7 +105,7 @@ def _trial(trial: Trial, own: Trial, chosen: Trial) -> TrialFigures:
 
 
 def _resampling(tried: Sequence[Trial]) -> tuple[ResamplingComparison, ...]:
-    """What resampling did: each candidate's best AUC by resampling, on the same loans and folds."""
+    """Compare each candidate's best AUC by resampling, on the same loans and folds."""
     rows = []
     for candidate in dict.fromkeys(trial.candidate for trial in tried):
         best: dict[int, dict[str, Trial]] = {}
@@ -131,7 +131,7 @@ def _resampling(tried: Sequence[Trial]) -> tuple[ResamplingComparison, ...]:
 def _by_resampling(
     own: Trial, tried: Sequence[Trial], chosen: Trial
 ) -> tuple[CalibratedTrial, ...]:
-    """The candidate's own trial, and its best with each other resampling."""
+    """Return the candidate's own trial, and its best with each other resampling."""
     best = {own.settings.resampling: own}
     for trial in tried:
         if trial.candidate == own.candidate:
@@ -147,7 +147,7 @@ def _by_resampling(
 
 
 def _curves(study: Study) -> dict[str, tuple[Line, ...]]:
-    """The ROC and precision-recall curves of the training table, and of a later book."""
+    """Compute the ROC and precision-recall curves of the training table, and of a later book."""
     books = [("cross-validated", ScoredOutcomes(study.margins, study.late))]
     if study.later is not None and 0 < study.later.late.sum() < len(study.later.late):
         books.append(("later book", ScoredOutcomes(study.later.margins, study.later.late)))
@@ -158,13 +158,13 @@ def _curves(study: Study) -> dict[str, tuple[Line, ...]]:
 def _book_curves(name: str, scored: ScoredOutcomes) -> tuple[Line, Line]:
     margins, late = scored.margins, scored.late
     order = np.argsort(-margins, kind="stable")
-    # Where a threshold can lie: at the last loan of each margin.
+    # Possible thresholds: the last loan of each margin.
     ends = np.append(np.flatnonzero(np.diff(margins[order])), len(order) - 1)
     flagged, found, n_late = ends + 1.0, np.cumsum(late[order])[ends], float(late.sum())
     rows = np.unique(np.linspace(0, len(ends) - 1, _CURVE).round().astype(np.int64))
     wrong = (flagged - found)[rows] / (len(late) - n_late)
     roc = Line(name, (0.0, *wrong.tolist()), (0.0, *(found[rows] / n_late).tolist()))
-    # Among a few loans the precision is chance; a curve that starts there shows nothing else.
+    # The precision of a few loans is chance, and a curve that starts there shows nothing else.
     rows = rows[flagged[rows] >= min(len(late), max(30, 5 * len(late) / n_late))]
     recall, precision = found[rows] / n_late, found[rows] / flagged[rows]
     return roc, Line(name, tuple(recall.tolist()), tuple(precision.tolist()))
@@ -191,7 +191,7 @@ def _folds(study: Study) -> tuple[FoldFigures, ...]:
 
 
 def _later(study: Study) -> LaterBook | None:
-    """The later book's figures; ranking and calibration only if it has late loans and others."""
+    """Compute the later book's figures; ranking and calibration only with both classes."""
     if study.later is None:
         return None
     margins, late = study.later.margins, study.later.late
@@ -229,7 +229,10 @@ def _scorecard(card: Scorecard, definition: Definition, policy: Policy) -> Score
 
 
 def _against(field: Field, table: NumberTable | LevelTable) -> float:
-    """By what factor the odds fall at most where, by the field's direction, they should rise."""
+    """Return the largest factor by which the odds fall where they should rise.
+
+    They should rise by the field's direction.
+    """
     points: Sequence[float] = table.points
     if isinstance(table, LevelTable):
         known = dict(zip(table.levels, table.points, strict=True))
@@ -241,10 +244,10 @@ def _against(field: Field, table: NumberTable | LevelTable) -> float:
 
 
 def _steps(table: NumberTable, field: Field) -> Line | None:
-    """A number's steps, from somewhat below the first edge to somewhat above the last."""
+    """Return a number's steps, from somewhat below the first edge to somewhat above the last."""
     low, high = (table.edges[0], table.edges[-1]) if table.edges else (0.0, 1.0)
     seen = field.seen_range or (-math.inf, math.inf)
-    # To where the loans are, unless a few far ones would squeeze all others together.
+    # Extend to the loans' range, unless a few far ones would compress all others.
     reach = 0.5 * (high - low) or 0.1 * abs(high) or 1.0
     ends = (max(low - reach, min(low, seen[0])), min(high + reach, max(high, seen[1])))
     if not ends[0] < ends[1] < math.inf or math.isinf(ends[1] - ends[0]):

@@ -1,6 +1,6 @@
-"""Resampling of a training fold, against the rarity of late loans.
+"""Resampling of a training fold, to counter the rarity of late loans.
 
-Only ever of loans that are fitted on: what is judged keeps its own late rate.
+Only loans that are fitted on are resampled; the evaluated loans keep their late rate.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from sklearn.preprocessing import RobustScaler
 from peerloan.stats.arrays import Numbers
 
 Resampling = Literal["none", "class-weight", "smote"]
-# Between how many of its nearest late loans a synthetic one may lie (the paper's number).
+# Nearest late loans between which a synthetic one may lie (the number in the paper).
 _NEIGHBOURS = 5
 _LARGEST = float(np.finfo(np.float32).max)
 
@@ -21,12 +21,12 @@ _LARGEST = float(np.finfo(np.float32).max)
 def resample(
     how: Resampling, matrix: Numbers, late: Numbers, seed: int
 ) -> tuple[Numbers, Numbers, Numbers]:
-    """Rows, labels and weights to fit on.
+    """Return rows, labels and weights to fit on.
 
     `class-weight` gives both classes the same total weight. `smote` appends synthetic late loans
-    between neighbouring late ones (Chawla et al. 2002) until there are as many as others; where
-    none are due, or there is but one to start from, it appends nothing. The matrix must then have
-    no NaN; distances are taken on robustly scaled columns.
+    between neighbouring late ones (Chawla et al. 2002) until both classes have the same size; it
+    appends nothing if none are due or there is only one late loan. The matrix must then have no
+    NaN; distances are measured on robustly scaled columns.
     """
     weights = np.ones(len(late))
     count = int(late.sum())
@@ -34,9 +34,9 @@ def resample(
     if how == "class-weight":
         weights = np.where(late == 1, len(late) / (2 * count), len(late) / (2 * others))
     elif how == "smote" and 1 < count < others:
-        from imblearn.over_sampling import SMOTE  # a second to import, where it is asked for
+        from imblearn.over_sampling import SMOTE  # imported only if used: it takes a second
 
-        # As estimators see them, in single precision: squares of larger numbers would overflow.
+        # In single precision, as estimators see them: squares of larger numbers would overflow.
         matrix = np.clip(matrix, -_LARGEST, _LARGEST)
         centre, scale = robust_scale(matrix)
         smote = SMOTE(
@@ -45,7 +45,7 @@ def resample(
             random_state=seed,
         )
         made, _ = smote.fit_resample((matrix - centre) / scale, late)
-        # The loans themselves stay as they are, to the bit.
+        # The real loans stay bit-identical.
         matrix = np.concatenate([matrix, made[len(late) :] * scale + centre])
         late = np.concatenate([late, np.ones(others - count)])
         weights = np.ones(len(late))
@@ -53,10 +53,10 @@ def resample(
 
 
 def robust_scale(matrix: Numbers) -> tuple[Numbers, Numbers]:
-    """Median and interquartile range of each column.
+    """Return median and interquartile range of each column.
 
-    Where half of a column is one value the range is 0, and the standard deviation stands in: else
-    a few large values would outweigh every other column. A constant column has 1.
+    If half of a column is one value, the range is 0 and the standard deviation is used: otherwise a
+    few large values would outweigh every other column. A constant column has 1.
     """
     scaler = RobustScaler().fit(matrix)
     low, high = np.quantile(matrix, [0.25, 0.75], axis=0)

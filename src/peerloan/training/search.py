@@ -29,16 +29,16 @@ SEED = 0
 # candidate's trials that goes on to the next. The last rung has all loans.
 RUNGS = ((8_000, 3, 1 / 4), (30_000, 3, 1 / 4))
 _LEAST_RARER = 20
-# What is being done, and the fraction of it that is done.
+# Called with the current step, and its fraction that is done.
 Progress = Callable[[str, float], None]
 
 
 @dataclass(frozen=True)
 class Trial:
-    """One setting of one candidate, as judged: its figures by fold, and out-of-fold margins (n,).
+    """One setting of one candidate, evaluated: its figures by fold, and out-of-fold margins (n,).
 
-    `margins` are as fitted, `calibrated` each calibrated on the other folds; `fold` (n,) says in
-    which fold each loan was judged; `before` and `after` say how calibrated the two are.
+    `margins` are as fitted, `calibrated` each calibrated on the other folds; `fold` (n,) is the
+    fold in which each loan was evaluated; `before` and `after` are the calibration figures of both.
     """
 
     candidate: str
@@ -61,7 +61,7 @@ class Trial:
         fold: npt.NDArray[np.int64],
         threshold_margin: float,
     ) -> Trial:
-        """Judge out-of-fold margins (n,) as they were fitted."""
+        """Evaluate out-of-fold margins (n,) as they were fitted."""
         calibrated = cross_fitted(margins, late, fold)
         return cls(
             candidate,
@@ -76,20 +76,20 @@ class Trial:
         )
 
     def at_threshold(self, threshold_margin: float, late: Numbers) -> Trial:
-        """The trial with its figures at another threshold."""
+        """Return the trial with its figures at another threshold."""
         return replace(self, by_fold=_by_fold(self.calibrated, late, self.fold, threshold_margin))
 
     def mean(self, figure: str) -> float:
-        """The mean of a figure over the folds."""
+        """Return the mean of a figure over the folds."""
         return float(np.mean([each[figure] for each in self.by_fold]))
 
     def error(self, figure: str) -> float:
-        """The standard error of that mean."""
+        """Return the standard error of that mean."""
         values = [each[figure] for each in self.by_fold]
         return float(np.std(values, ddof=1) / math.sqrt(len(values)))
 
     def interval(self, figure: str) -> tuple[float, float]:
-        """A 95 % interval of that mean (Student's t over the folds), as far as it can be."""
+        """Return a 95 % interval of that mean (Student's t), clipped to the figure's range."""
         reach = float(t.ppf(0.975, len(self.by_fold) - 1)) * self.error(figure)
         lowest, highest = BOUNDS.get(figure, (0.0, 1.0))
         return max(lowest, self.mean(figure) - reach), min(highest, self.mean(figure) + reach)
@@ -97,9 +97,10 @@ class Trial:
 
 @dataclass(frozen=True)
 class SearchResult:
-    """What a search found: the best trial of each candidate, and the one chosen.
+    """The result of a search: the best trial of each candidate, and the chosen one.
 
-    `best` are judged on the same folds of all loans; `tried` is every trial, of earlier rungs too.
+    `best` are evaluated on the same folds of all loans; `tried` is every trial, of earlier rungs
+    too.
     """
 
     best: tuple[Trial, ...]
@@ -109,7 +110,7 @@ class SearchResult:
 
 
 def read_grids() -> dict[str, list[Hyperparameters]]:
-    """Every candidate's settings, in the order of the file: the simplest candidate first."""
+    """Read every candidate's settings, in the order of the file: the simplest candidate first."""
     text = resources.files("peerloan.training").joinpath("grids.toml").read_text("utf-8")
     grids = {}
     for candidate, grid in tomllib.loads(text).items():
@@ -123,7 +124,7 @@ def read_grids() -> dict[str, list[Hyperparameters]]:
 
 
 def quick(grids: Mapping[str, Sequence[Hyperparameters]]) -> dict[str, list[Hyperparameters]]:
-    """The first setting of each grid."""
+    """Return the first setting of each grid."""
     return {name: list(grid[:1]) for name, grid in grids.items()}
 
 
@@ -135,7 +136,7 @@ def search(
     progress: Progress,
     folds: int = FOLDS,
 ) -> SearchResult:
-    """Judge every setting, on few loans first where there are many, and choose.
+    """Evaluate every setting, on few loans first if there are many, and choose.
 
     Equal rows of an oversampled table are in one fold.
     """
@@ -144,8 +145,8 @@ def search(
     groups = equal_groups(loans, late)
     share = count_rarer(late, groups)[0] / loans.size
     for size, few, going_on in RUNGS:
-        # A rung is worth its time only if it decides something, on far fewer loans, of which
-        # enough are of the rarer kind in each fold.
+        # A rung is used only if it eliminates trials, on far fewer loans, with enough of the rarer
+        # class in each fold.
         rarer = share * size / few
         single = all(len(each) == 1 for each in going.values())
         if single or size * 2 >= loans.size or rarer < _LEAST_RARER:
@@ -170,24 +171,24 @@ def search(
 
 
 def auc_gain(trial: Trial, other: Trial) -> tuple[float, float]:
-    """By how much a trial's AUC is above another's on the same folds, and the standard error.
+    """Return the gain of a trial's AUC over another's on the same folds, and its standard error.
 
-    The error is corrected for fits that share most of their loans (Nadeau and Bengio 2003). Without
-    that it is 1.5 times too small in five folds, and on a small table chance would choose.
+    The error is corrected for fits that share most of their loans (Nadeau and Bengio 2003).
+    Otherwise it is 1.5 times too small with five folds, and on a small table chance would choose.
     """
     pairs = zip(trial.by_fold, other.by_fold, strict=True)
     gains = [a["auc"] - b["auc"] for a, b in pairs]
     folds = len(gains)
-    # 1 / (folds − 1): loans that are judged on over loans that are fitted on.
+    # 1 / (folds − 1): evaluated loans divided by fitted loans.
     error = float(np.std(gains, ddof=1)) * math.sqrt(1 / folds + 1 / (folds - 1))
     return float(np.mean(gains)), error
 
 
 def choose(best: Sequence[Trial]) -> tuple[Trial, str]:
-    """The one-standard-error rule (Breiman et al. 1984) on paired differences by fold.
+    """Apply the one-standard-error rule (Breiman et al. 1984) to paired differences by fold.
 
-    The simplest candidate, in the given order, whose mean AUC is within one standard error of the
-    best one's.
+    The choice is the simplest candidate, in the given order, whose mean AUC is within one standard
+    error of the best one's.
     """
     top = max(best, key=lambda trial: trial.mean("auc"))
     for trial in best:
@@ -206,7 +207,7 @@ def choose(best: Sequence[Trial]) -> tuple[Trial, str]:
 
 
 def _ranked(trials: Sequence[Trial], candidate: str) -> list[Trial]:
-    """A candidate's trials, best mean AUC first; of equal ones the first in the grid."""
+    """Sort a candidate's trials by mean AUC, best first; ties in the order of the grid."""
     own = [trial for trial in trials if trial.candidate == candidate]
     return sorted(own, key=lambda trial: -trial.mean("auc"))
 
@@ -247,7 +248,7 @@ def _judge(
 
 
 def _among(groups: Codes | None, rows: Codes) -> Codes | None:
-    """The groups of some rows, numbered from 0."""
+    """Renumber the groups of some rows from 0."""
     return None if groups is None else np.unique(groups[rows], return_inverse=True)[1]
 
 

@@ -1,4 +1,4 @@
-"""The training table: a whole book in memory, checked, with its outcomes."""
+"""The training table: a whole book in memory, validated, with its outcomes."""
 
 from __future__ import annotations
 
@@ -31,20 +31,20 @@ from peerloan.stats.arrays import Codes, Numbers
 from peerloan.training.folds import count_rarer
 from peerloan.training.search import Progress
 
-# Fewer of either kind, and held-out figures mean nothing.
+# With fewer of either class, held-out figures are meaningless.
 LEAST_LOANS = 20
 _LEAST_ROWS = 100
-# Levels of a category that are offered beside those that the definition lists.
+# Most levels of a category to offer beside those in the definition.
 _MOST_LEVELS = 100
 
 
 class TrainingError(PeerLoanError, ValueError):
-    """A book that can't be trained on, and why."""
+    """A book that can't be trained on, with the reason."""
 
 
 @dataclass(frozen=True)
 class Group:
-    """A column to check decisions by: each loan's group, as text (None where it is missing)."""
+    """A column for the fairness check: each loan's group as text (None if it is missing)."""
 
     column: str
     values: tuple[str | None, ...]
@@ -52,7 +52,7 @@ class Group:
 
 @dataclass(frozen=True)
 class Table:
-    """A training table in memory: checked loans, 1 for each late one, and where they came from.
+    """A training table in memory: checked loans, 1 for each late one, and their source.
 
     `without_outcome` loans of the book are left out, because their outcome is not known yet.
     """
@@ -66,7 +66,7 @@ class Table:
     groups: tuple[Group, ...] = ()
 
     def lines(self) -> list[str]:
-        """What has to be known of the table: what late means, what is left out, and its doubts."""
+        """Describe the table: the meaning of late, the loans that are left out, and its doubts."""
         label = self.loans.definition.label
         late = int(self.late.sum())
         lines = [
@@ -85,10 +85,10 @@ OnTable = Callable[[Table], None]
 def read_table(
     book: Book, definition: Definition, progress: Progress, groups: Sequence[str] = ()
 ) -> Table:
-    """Read a whole book with its labels; a bad row raises TrainingError, one without an outcome is
-    left out.
+    """Read a whole book with its labels; rows without an outcome are left out.
 
-    `groups` are columns of the book, features or not, to check decisions by.
+    A bad row raises TrainingError. `groups` are columns of the book, features or not, for the
+    fairness check.
     """
     check_columns(definition, book, label=True)
     for name in groups:
@@ -136,7 +136,7 @@ def read_table(
 
 
 def _refuse_few(late: Numbers, without_outcome: int, book: str) -> None:
-    """Raise TrainingError if there are too few loans, or too few of a kind."""
+    """Raise TrainingError if there are too few loans, or too few of a class."""
     left_out = f", and {without_outcome} without an outcome yet" if without_outcome else ""
     if len(late) < _LEAST_ROWS:
         raise TrainingError(
@@ -151,7 +151,7 @@ def _refuse_few(late: Numbers, without_outcome: int, book: str) -> None:
 
 
 def _refuse_repeated(equal: DuplicateRows, late: Numbers, book: str) -> None:
-    """Raise TrainingError if the rows of a kind are few loans, each many times."""
+    """Raise TrainingError if the rows of a class are few loans, each repeated many times."""
     if (groups := equal.groups()) is None:
         return
     count, kind = count_rarer(late, groups)
@@ -165,7 +165,7 @@ def _refuse_repeated(equal: DuplicateRows, late: Numbers, book: str) -> None:
 
 
 def definition_as_seen(loans: Loans) -> Definition:
-    """The definition with what this table holds: ranges of numbers, levels of categories."""
+    """Extend the definition by this table's ranges of numbers and levels of categories."""
     fields = tuple(_as_seen(field, loans) for field in loans.definition.fields)
     return msgspec.structs.replace(loans.definition, fields=fields)
 
@@ -183,7 +183,7 @@ def _as_seen(field: Field, loans: Loans) -> Field:
     by_count = np.argsort(-counts, kind="stable").tolist()
     levels = tuple(column.levels[code] for code in by_count if counts[code])
     listed = set(field.levels)
-    # The form offers the common ones too, in a list that a person can still read.
+    # The form offers common levels too, in a list that is short enough to read.
     offered = [
         level
         for level in levels[:_MOST_LEVELS]

@@ -1,4 +1,4 @@
-"""The trade-off table: what each threshold brings on loans that were not fitted on."""
+"""The trade-off table: results of each threshold on loans that were not fitted on."""
 
 from __future__ import annotations
 
@@ -7,20 +7,23 @@ import numpy as np
 from peerloan.model import TradeOff
 from peerloan.stats.arrays import Numbers
 
-# Shares of the loans that a trade-off table has: in steps of 0.1 % to 5 %, of 0.5 % from there.
+# Shares of flagged loans in a trade-off table: in steps of 0.1 % to 5 %, then of 0.5 %.
 _SHARES = (*(step / 1000 for step in range(1, 50)), *(step / 200 for step in range(10, 201)))
 
 
 def trade_off(margins: Numbers, late: Numbers) -> tuple[TradeOff, ...]:
-    """What each threshold brings: at 0.1 %, 0.2 %, … 5 %, 5.5 %, … 100 % of the loans flagged, or
-    just below; where loans tie, all of them are flagged together, and there are fewer rows.
+    """Compute shares flagged, recall and precision by threshold.
+
+    The thresholds flag 0.1 %, 0.2 %, … 5 %, 5.5 %, … 100 % of the loans, rounded down to whole
+    loans. Loans with tied margins are flagged together, so a row may flag more, and there may be
+    fewer rows.
     """
     order = np.argsort(-margins, kind="stable")
     found = np.cumsum(late[order])
     rows: dict[float, TradeOff] = {}
     for share in _SHARES:
         margin = float(margins[order[max(1, int(len(late) * share + 1e-9)) - 1]])
-        # A threshold takes all loans of its margin.
+        # A threshold includes all loans of its margin.
         flagged = int((margins >= margin).sum())
         rows[margin] = TradeOff(
             margin,

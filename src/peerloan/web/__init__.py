@@ -1,4 +1,4 @@
-"""The Flask application: predictions over HTTP and on a page, with the champion swapped live."""
+"""The Flask application: predictions over HTTP and on a page, from the current champion."""
 
 from peerloan.web.app import create_app
 

@@ -54,15 +54,16 @@ _VIEWS = (
 
 
 def create_app(settings: Settings, log: BinaryIO | None = None, on_loopback: bool = False) -> Flask:
-    """Make the application over a store and a ledger, and start to follow the store's champion.
+    """Make the application over a store and a ledger, and start to follow the store's aliases.
 
-    `log` takes a line for each request; a server has one. `on_loopback` says that only
-    this machine can connect: then nobody needs a token until the first one is made.
-    Make one in each worker process, because its threads don't survive a fork. Raises LedgerError
-    if this release may not write to the ledger's tables.
+    `log` gets a line for each request; a server passes one. `on_loopback` means that only this
+    machine can connect: then no token is needed until the first one is made. Call this in each
+    worker process, because threads don't survive a fork. Raises LedgerError if this release may not
+    write to the ledger's tables.
     """
     app = make_application(__name__, template_folder="desk/templates", static_folder="desk/static")
-    # One byte more: a chunked body is cut off there silently, and its reader can tell.
+    # One byte more than the limit: Werkzeug truncates a chunked body silently, and its reader can
+    # detect it.
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES + 1
     app.config["MAX_FORM_MEMORY_SIZE"] = MAX_BODY_BYTES
     app.config["BOOTSTRAP_SERVE_LOCAL"] = True
@@ -80,12 +81,12 @@ def create_app(settings: Settings, log: BinaryIO | None = None, on_loopback: boo
 
 
 def _make_services(settings: Settings, on_loopback: bool) -> Services:
-    """Make what the views share; the threads that follow the store start here."""
+    """Make the objects that views share; the threads that follow the store start here."""
     store = Store(settings.store)
     serving_models = ServingModels(store)
     serving_models.watch()
     database = Database(settings.ledger_url, settings.ledger_password_file, ANSWER_SECONDS)
-    with contextlib.suppress(LedgerUnavailable):  # it may come later, and is checked again then
+    with contextlib.suppress(LedgerUnavailable):  # may come later, and is checked then
         database.ready()
     writer = LedgerWriter(
         database, lambda: ready_seal(settings.seal_folder, database), metrics.count_commit

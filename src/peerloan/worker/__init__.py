@@ -1,1 +1,1 @@
-"""What is done about a model without being asked: it is watched, and drift is answered."""
+"""The monitoring worker: runs monitoring rounds, sends alerts, and responds to drift."""

@@ -29,7 +29,7 @@ class Lease:
         now = now_ms()
         free = or_(
             watchers.c.until_ms <= now,
-            # Granted by a clock that was ahead.
+            # The lease was granted by a clock that was ahead.
             watchers.c.until_ms > now + 2 * _LEASE_MS,
             watchers.c.holder == self._holder,
         )

@@ -1,4 +1,4 @@
-"""A round of watching: count what came, say what it means, and put what changed into events."""
+"""A monitoring round: count new decisions and outcomes, evaluate the rules, record events."""
 
 from __future__ import annotations
 
@@ -33,21 +33,19 @@ from peerloan.monitoring.windows import History, Window, read_window, window_fig
 from peerloan.registry import Store
 
 log = logging.getLogger(__name__)
-# Windows before one, with which its volume is compared.
+# The volume of a window is compared with this many windows before it.
 _BEFORE = 4
-# Outcomes are those of so many windows: late loans are few.
+# Outcomes of this many windows are used, because late loans are rare.
 _OF_OUTCOMES = 4
-# Clocks of several machines differ by less.
+# Largest difference between the clocks of several machines.
 _AHEAD_MS = 60_000
-# So many days are judged one by one after a pause.
+# Most days to evaluate one by one after a pause.
 _CATCH_UP = 366
 
 
 @dataclass
 class Round:
-    """What a round did: what it counted; what is said of each version's newest window, and which
-    rules speak of it; and what changed.
-    """
+    """The result of a round: counting progress, figures of each newest window, changed alerts."""
 
     counted: Progress
     figures: dict[str, WindowMetrics] = field(default_factory=dict)
@@ -56,7 +54,7 @@ class Round:
 
 @dataclass
 class _WindowResult:
-    """What is said of a version's window."""
+    """The figures and alerts of a version's window."""
 
     number: int
     name: str
@@ -68,21 +66,19 @@ class _WindowResult:
 
 @dataclass(frozen=True)
 class _Ledger:
-    """What a round has read: the versions, what is known of each day, and what early outcomes add
-    to the counts.
-    """
+    """The state that a round has read: versions, figures of each day, and early outcomes."""
 
     versions: Versions
     history: History
     early: dict[Hour, Counts]
 
     def window(self, connection: Connection, first: int, last: int) -> dict[int, Counts]:
-        """The counts of some hours by version."""
+        """Read the counts of some hours by version, without early outcomes."""
         return read_window(connection, self.versions, Window(first, last), self.early)
 
 
 class Watcher:
-    """Watches the versions of a ledger by a plan."""
+    """Monitors the versions of a ledger by a plan. One process may run a round at a time."""
 
     def __init__(self, database: Database, store: Store, plan: Plan) -> None:
         self._database, self._store, self._plan = database, store, plan
@@ -90,10 +86,10 @@ class Watcher:
         self._early = EarlyOutcomes()
 
     def round(self, now_ms: int, progress: Callable[[float], None] = lambda _done: None) -> Round:
-        """Count, judge, and put into events what is to be told; raises LedgerError.
+        """Count, evaluate the rules, and record events. Raises LedgerError.
 
-        Days that have ended since the last round are judged one by one, by the outcomes that are
-        known now. The first round judges the days of some windows before without alarms.
+        Days that ended since the last round are evaluated one by one, with the outcomes that are
+        known now. The first round evaluates the days of some earlier windows, without alerts.
         """
         counted = count_new(self._database, self._store, progress)
         count_outcomes(self._database, self._store, counted)
@@ -115,7 +111,7 @@ class Watcher:
         return done
 
     def _judged_ms(self, now_ms: int) -> int:
-        """Up to when the rules were applied; by a clock that is set back now, up to now."""
+        """The time up to which the rules were applied; if the clock was set back, at most now."""
         with self._database.reading() as connection:
             judged_ms = read_judged_ms(connection)
         if judged_ms <= now_ms + _AHEAD_MS:
@@ -130,7 +126,7 @@ class Watcher:
         return now_ms - 1
 
     def _reach(self, versions: Versions) -> int:
-        """How many days back outcomes may be looked for."""
+        """The number of days before now whose outcomes may be needed."""
         opened = map(versions.open, versions.known)
         horizons = [each.bundle.definition.roles.horizon[1] for each in opened if each is not None]
         return max(horizons, default=0) + self._plan.window_days * (_BEFORE + 1 + _OF_OUTCOMES)
@@ -143,7 +139,7 @@ class Watcher:
             loud = active_alerts(connection)
         champion = self._champion(versions)
         numbers = {*counts, *loud} | ({champion} if champion else set())
-        # Nothing can be said of a champion without loans; another version is out of use.
+        # A champion without loans has no figures; any other version without loans is out of use.
         staying = {
             number: [each for each in own if each.rule != rules.VOLUME]
             for number, own in loud.items()
@@ -186,7 +182,7 @@ class Watcher:
         staying: Sequence[Alert],
         end: int,
     ) -> _WindowResult:
-        """What is said of a version; without loans, only what of it stays as it was."""
+        """Compute the figures of a version; without loans, its remaining alerts only."""
         name = versions.known[number].version
         plan = self._plan
         if counts is not None:
@@ -200,7 +196,7 @@ class Watcher:
         return _WindowResult(number, name, 0, None, [], list(staying))
 
     def _champion(self, versions: Versions) -> int | None:
-        """The champion's number in the ledger; None if it decided on nothing yet."""
+        """Return the champion's number in the ledger; None if it made no decision yet."""
         state = self._store.state()
         for number, version in versions.known.items():
             if (version.version, version.digest) == (
@@ -211,7 +207,7 @@ class Watcher:
         return None
 
     def _keep_months(self, ledger: _Ledger, months: Iterable[date]) -> None:
-        """Keep what is said of whole months, by all outcomes that are known of them."""
+        """Store the figures of whole months, with all outcomes that are known."""
         for month in sorted(months):
             following = (month + timedelta(days=31)).replace(day=1)
             first, last = (day_number(day) * 24 for day in (month, following))
@@ -231,7 +227,7 @@ class Watcher:
 
 
 def _moments(judged_ms: int, now_ms: int) -> Iterator[int]:
-    """The ends of the days since then, and now."""
+    """Yield the end of each day since the last evaluation, then now."""
     ends = range(judged_ms // DAY_MS + 1, -(-now_ms // DAY_MS))
     for day in ends[-_CATCH_UP:]:
         yield day * DAY_MS

@@ -1,7 +1,7 @@
-"""What Prometheus is told of watching.
+"""The worker's metrics for Prometheus.
 
-Most of it stands in the ledger, and is read from there when it is asked for: so a process that was
-started anew, or that stands by, says the same as the one that watches.
+Most are read from the ledger at each scrape. So a process that was restarted or that stands by
+reports the same values as the process that monitors.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _FIGURES = ("auc", "recall", "late_rate")
 
 
 class Metrics:
-    """Figures of the newest round, for whoever watches the watching."""
+    """Metrics of the newest round and of this process."""
 
     def __init__(self, database: Database, every_seconds: float) -> None:
         self._registry = registry = CollectorRegistry()
@@ -48,24 +48,24 @@ class Metrics:
         registry.register(_Ledger(database))
 
     def serve(self, host: str, port: int) -> None:
-        """Answer Prometheus; raises OSError."""
+        """Start the metrics endpoint. Raises OSError."""
         start_http_server(port, host, self._registry)
 
     def leads(self, leads: bool) -> None:
-        """Whether this process watches."""
+        """Set whether this process monitors."""
         self._leads.set(leads)
 
     def give_up(self) -> None:
-        """Count a round that was given up."""
+        """Count a round that was abandoned."""
         self._given_up.inc()
 
     def count(self, counted: Progress) -> None:
-        """Add what a round counted."""
+        """Add the decisions that a round counted."""
         self._counted.inc(counted.decisions)
 
 
 class _Gauge:
-    """A figure by some labels; of the same labels the last value holds."""
+    """A gauge with labels. The last value for the same labels is exported."""
 
     def __init__(self, name: str, what: str, *labels: str) -> None:
         self._name, self._what, self._labels = f"peerloan_{name}", what, labels
@@ -75,7 +75,7 @@ class _Gauge:
         self._values[labels] = value
 
     def family(self) -> Metric:
-        """It, as the library shows it."""
+        """Convert it to a metric of the library."""
         shown = GaugeMetricFamily(self._name, self._what, labels=self._labels)
         for labels, value in self._values.items():
             shown.add_metric(labels, value)
@@ -83,13 +83,16 @@ class _Gauge:
 
 
 class _Ledger(Collector):
-    """What the ledger says. While it does not answer, that alone is said."""
+    """Collects metrics from the ledger.
+
+    If it does not respond, only its availability is exported.
+    """
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     def describe(self) -> Iterable[Metric]:
-        """Nothing: what there is, is known once the ledger is asked."""
+        """Describe nothing: the metrics are known only once the ledger is read."""
         return ()
 
     def collect(self) -> Iterator[Metric]:
@@ -106,7 +109,7 @@ class _Ledger(Collector):
 
 
 def _of_round(connection: Connection) -> Iterable[_Gauge]:
-    """The newest round: when it was, and what it said of each version."""
+    """Collect the newest round: its time, and the figures of each version."""
     judged = _Gauge("monitor_round_timestamp_seconds", "When rules were applied last; 0: never.")
     loans = _Gauge("window_loans", "Loans in the newest window.", "model")
     psi = _Gauge("drift_psi", "PSI of a feature, or of the probability.", "model", "about")
@@ -135,7 +138,7 @@ def _of_round(connection: Connection) -> Iterable[_Gauge]:
 
 
 def _of_alarms(connection: Connection) -> Iterable[_Gauge]:
-    """The rules that speak now, and the events that wait."""
+    """Collect the active alerts and the pending events."""
     speaking = _Gauge("alarm", "1 while a rule speaks.", "model", "rule", "about", "level")
     for model, alarm in active_alarms(connection):
         speaking.set(1, model, alarm.rule, alarm.about, alarm.level)

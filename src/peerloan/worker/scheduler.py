@@ -1,4 +1,4 @@
-"""Watching again and again: by one process at a time, however many are started."""
+"""The worker's schedule: run rounds at an interval, in one process at a time."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ from peerloan.worker.retraining.response import respond_to_drift
 from peerloan.worker.time_limited_turn import TimeLimitedTurn, TurnAbandoned
 
 log = logging.getLogger(__name__)
-# How often it is looked whether anything is due: a round, an event, another's place.
+# Interval of checks whether a round, a delivery, or taking over the lease is due.
 _LOOK_SECONDS = 5.0
-# A turn without progress for so long is given up. Fitting one candidate is its longest step.
+# A turn without progress for this long is abandoned. Its longest step fits one candidate.
 STALLED_SECONDS = 900.0
-# After a fault of which nothing is known.
+# Delay before the next round after an unexpected error.
 _RETRY_MS = 600_000
 _WORDS = {BEGAN: "begins", ROSE: "grows louder", ENDED: "is over"}
 
 
 class Schedule:
-    """Watches every so often, tells what is to be told, and answers as the plan says."""
+    """Runs monitoring rounds, delivers events, and responds to drift by the plan."""
 
     def __init__(
         self, database: Database, store: Store, plan: Plan, every_seconds: float, metrics: Metrics
@@ -48,7 +48,7 @@ class Schedule:
         self._answered_day = self._not_before = 0
 
     def run(self, wait: Callable[[float], object] = time.sleep) -> None:
-        """Go on until the process is asked to end; what fails is logged and tried again."""
+        """Run until the process is stopped. Errors are logged and retried."""
         try:
             while True:
                 self._look()
@@ -58,9 +58,9 @@ class Schedule:
                 self._lease.end()
 
     def _look(self) -> None:
-        """Do what is due, if this process may."""
+        """Run a turn if this process holds the lease."""
         try:
-            # One that was given up could still be about to do the same.
+            # An abandoned turn that still runs could do the same work.
             if self._turn is not None and self._turn.is_running():
                 return
             self._lead(self._lease.take())
@@ -72,7 +72,7 @@ class Schedule:
             self._accompany(self._turn)
 
     def _accompany(self, turn: TimeLimitedTurn) -> None:
-        """Renew the lease while a turn goes on, and give it up when it does not."""
+        """Renew the lease while a turn makes progress, and abandon the turn if it does not."""
         renewed = time.monotonic()
         while not turn.wait(min(RENEW_SECONDS, STALLED_SECONDS)):
             if (stalled := turn.stalled_seconds()) >= STALLED_SECONDS:
@@ -96,7 +96,7 @@ class Schedule:
             self._lease.end()
 
     def _work(self, turn: TimeLimitedTurn) -> None:
-        """A turn: a round if one is due, and what is to be told."""
+        """Run a turn: a round if one is due, then the deliveries."""
         try:
             if now_ms() >= max(self._next_ms(), self._not_before):
                 self._round(turn)
@@ -106,7 +106,7 @@ class Schedule:
             self._note_down(error)
         except TurnAbandoned:
             raise
-        except Exception:  # another try may do
+        except Exception:  # a retry may succeed
             log.exception("a round failed; the next try is in %d minutes", _RETRY_MS // 60_000)
             self._not_before = now_ms() + _RETRY_MS
 
@@ -136,8 +136,10 @@ class Schedule:
         turn.go_on()
 
     def _answer(self, done: Round, turn: TimeLimitedTurn) -> None:
-        """Answer where a rule says "act" of the champion: when one begins to, and then once a day,
-        for outcomes that were missing may have come. What is refused again is no event.
+        """Respond to alerts of level "act" about the champion: when one begins, and then daily.
+
+        A daily retry makes sense because missing outcomes may have arrived. A repeated refusal is
+        no event.
         """
         champion = self._store.state().champion or ""
         figures = done.figures.get(champion)

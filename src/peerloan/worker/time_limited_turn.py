@@ -1,7 +1,7 @@
-"""A monitor's turn: what it does at once, in a thread of its own that can be given up.
+"""A worker's turn in its own thread, which can be abandoned.
 
-Whatever a turn asks (the ledger, the store, a receiver) may never answer. So the main thread waits,
-renews the lease only while the turn goes on, and leaves a turn that does not.
+A call to the ledger, the store or a receiver may never return. So the main thread waits, renews the
+lease only while the turn makes progress, and otherwise abandons the turn.
 """
 
 from __future__ import annotations
@@ -14,11 +14,14 @@ from peerloan.errors import PeerLoanError
 
 
 class TurnAbandoned(PeerLoanError):
-    """The turn has been given up: another process may have taken over."""
+    """The turn was abandoned: another process may have taken over."""
 
 
 class TimeLimitedTurn:
-    """Work in a thread; it calls `go_on` between its steps."""
+    """Runs work in a daemon thread. The work calls `go_on` between its steps.
+
+    The main thread calls the other methods.
+    """
 
     def __init__(self, work: Callable[[TimeLimitedTurn], None]) -> None:
         self._given_up = False
@@ -33,24 +36,24 @@ class TimeLimitedTurn:
             return
 
     def go_on(self) -> None:
-        """Note progress; raises TurnAbandoned if the turn must end here."""
+        """Record progress. Raises TurnAbandoned if the turn must end here."""
         if self._given_up:
             raise TurnAbandoned
         self._progressed = time.monotonic()
 
     def stalled_seconds(self) -> float:
-        """Seconds since the last progress."""
+        """Return the seconds since the last progress."""
         return time.monotonic() - self._progressed
 
     def is_running(self) -> bool:
-        """Whether it goes on, be it given up or not."""
+        """Whether the thread still runs, also if the turn was abandoned."""
         return self._thread.is_alive()
 
     def wait(self, seconds: float) -> bool:
-        """Wait for its end, at most so long; returns whether it has ended."""
+        """Wait at most so many seconds for the end. Returns whether the turn has ended."""
         self._thread.join(seconds)
         return not self._thread.is_alive()
 
     def give_up(self) -> None:
-        """End it at its next step, if it comes to one."""
+        """Make the turn end at its next call of `go_on`."""
         self._given_up = True

@@ -211,9 +211,7 @@ def test_versions_that_the_store_does_not_have_are_named(
     done = run("ledger", "export", "-o", "out.parquet", ledger=ledger.url)
     assert done.returncode == 0
     assert "2020-01-01-gone is not in the store: the inputs of its 2 decisions" in done.stderr
-    assert (
-        f"{version.version} is not in the store: the inputs of its 1 decision stand" in done.stderr
-    )
+    assert f"{version.version} is not in the store: the inputs of its 1 decision are" in done.stderr
     rows = rows_of(tmp_path / "out.parquet")
     assert [row["grade"] for row in rows] == ["D", None, None, None]
     assert [row["inputs"] for row in rows] == [inputs] * 4

@@ -579,7 +579,7 @@ def test_a_row_with_too_many_cells_is_refused_too(run: Run, ledger: Ledger, tmp_
         ("loan_id,late", "expected a column id, or the columns loan_id and date"),
         ("loan_id,Date,late", "(did you mean Date?)"),
         ("id,late,is_late", "expected one column of late and is_late, got both"),
-        ("id,late,probability", "its late is what was decided"),
+        ("id,late,probability", "so its column late is a decision"),
         ("id;loan_id;date;late", "separated by ';'"),
         ("Outcomes of March\nid,late", "got them in line 2: delete what stands above them"),
     ],

@@ -211,7 +211,7 @@ def test_a_second_purge_of_more_adds_to_the_counts(run: Run, aged: Aged) -> None
     for age in ("450d", "12m", "12m"):
         done = run("ledger", "purge", "--older-than", age, "--yes", ledger=aged.url)
         assert done.returncode == 0, done.stderr
-    assert "no decisions from before" in done.stderr
+    assert "no decisions made before" in done.stderr
     with aged.database.reading() as connection:
         rows = connection.execute(select(purges).order_by(purges.c.number)).all()
     assert [(row.number, row.decisions) for row in rows] == [(1, 4), (2, 3)]
@@ -273,7 +273,7 @@ def test_a_removed_purge_of_values_that_an_older_one_could_have_erased_is_missed
         connection.execute(delete(purges).where(purges.c.number == 2))
     (found,) = verify(aged.database, aged.seal).findings.shown()
     assert found.kind == "removed purge"
-    assert "tell of 6, but 9 are erased" in found.what
+    assert "count 6, but 9 are erased" in found.what
 
 
 def test_erased_text_is_not_in_sqlite_s_files_any_more(run: Run, tmp_path: Path) -> None:
@@ -305,7 +305,7 @@ def test_an_age_that_is_none_is_refused(run: Run, aged: Aged, age: str) -> None:
 def test_where_nobody_can_be_asked_it_must_be_said_that_it_is_meant(run: Run, aged: Aged) -> None:
     done = run("ledger", "purge", "--older-than", "400d", ledger=aged.url)
     assert done.returncode == 2
-    assert "6 decisions from before" in done.stderr
+    assert "6 decisions made before" in done.stderr
     assert "--yes" in done.stderr
     assert aged.count(purges) == 0
 
@@ -327,7 +327,7 @@ def test_on_a_terminal_it_is_asked(
     said = os.read(here, 100_000).decode()
     os.close(there)
     os.close(here)
-    assert "6 decisions from before" in said
+    assert "6 decisions made before" in said
     assert "Go on? [y/N]" in said
     assert aged.count(purges) == purged
 

@@ -86,7 +86,7 @@ def test_a_book_is_not_recorded_with_another_key(
     done = run("score", sample_book, "-o", "out.csv", "--record", ledger=ledger.url)
     assert done.returncode == 1
     assert "the seal's key is gone" in done.stderr
-    assert "for a new ledger, name a new database" in done.stderr
+    assert "For a new ledger, name a new database" in done.stderr
     assert "Traceback" not in done.stderr
     assert not (ledger.seal_folder / "key").exists()
     assert not (tmp_path / "out.csv").exists()

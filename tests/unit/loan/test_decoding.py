@@ -209,6 +209,7 @@ def agree(found: CheckedLoans, close: list[Checked]) -> None:
     assert list(found.loan_ids) == list(made.loan_ids)
     assert found.warnings == made.warnings
     assert columns_of(found.loans) == columns_of(made.loans)
+    assert msgspec.json.encode(found.values_by_field) == msgspec.json.encode(made.values_by_field)
 
 
 def columns_of(loans: Loans) -> list[Any]:

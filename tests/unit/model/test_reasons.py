@@ -214,7 +214,9 @@ def test_many_have_the_reasons_of_each(rows: list[tuple[float, ...]]) -> None:
     loans = Loans.of(DEFINITION, [values] * len(rows))
     batch = BatchReasons.of(loans, np.array(rows).reshape(len(rows), 6))
     assert batch.positions.shape == (len(rows), MAX_REASONS)
-    assert REASONS.of_batch(batch) == [REASONS.of(values, row) for row in rows]
+    assert REASONS.of_batch(batch, loans.values_by_field()) == [
+        REASONS.of(values, row) for row in rows
+    ]
     for row, found, places in zip(rows, batch.positions.tolist(), batch.places, strict=True):
         expected = [DEFINITION.names.index(each.feature) for each in REASONS.of(values, row)]
         assert found == expected + [-1] * (MAX_REASONS - len(expected))

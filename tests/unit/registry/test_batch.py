@@ -68,7 +68,7 @@ def test_many_decisions_are_the_decision_on_each_loan(kind: str, data: st.DataOb
     for explain in (True, False):
         decisions = bundle.decide_many(loans, explain=explain)
         assert decisions.explained.tolist() == [explain] * len(rows)
-        assert [*map(bits, bundle.unpack(decisions))] == [
+        assert [*map(bits, bundle.unpack(decisions, loans.values_by_field()))] == [
             bits(bundle.decide(row, explain=explain)) for row in rows
         ]
 
@@ -122,8 +122,9 @@ def test_loans_are_explained_one_by_one_for_as_long_as_positions_come() -> None:
     decisions = bundle.decide_many(loans, explain=positions())
     assert taken == [3, 0]
     assert decisions.explained.tolist() == [True, False, False, True, False]
-    whole = bundle.unpack(bundle.decide_many(loans))
-    for i, found in enumerate(bundle.unpack(decisions)):
+    values = loans.values_by_field()
+    whole = bundle.unpack(bundle.decide_many(loans), values)
+    for i, found in enumerate(bundle.unpack(decisions, values)):
         if i in (0, 3):
             assert found == whole[i]
         else:
@@ -134,16 +135,20 @@ def test_loans_are_explained_one_by_one_for_as_long_as_positions_come() -> None:
 def test_a_scorecard_explains_every_loan_whichever_are_named() -> None:
     bundle = bundle_of("scorecard")
     loans = loans_of(bundle, 5)
-    assert bundle.unpack(bundle.decide_many(loans, explain=[2])) == bundle.unpack(
-        bundle.decide_many(loans)
+    values = loans.values_by_field()
+    assert bundle.unpack(bundle.decide_many(loans, explain=[2]), values) == bundle.unpack(
+        bundle.decide_many(loans), values
     )
 
 
 def test_contributions_are_listed_only_if_they_are_wanted() -> None:
     bundle = bundle_of("scorecard")
-    decisions = bundle.decide_many(loans_of(bundle, 3))
+    loans = loans_of(bundle, 3)
+    decisions, values = bundle.decide_many(loans), loans.values_by_field()
     for one, other in zip(
-        bundle.unpack(decisions), bundle.unpack(decisions, contributions=False), strict=True
+        bundle.unpack(decisions, values),
+        bundle.unpack(decisions, values, contributions=False),
+        strict=True,
     ):
         assert one.contributions is not None
         assert msgspec.structs.replace(one, contributions=None) == other

@@ -11,10 +11,10 @@ from peerloan.book.drafting.column_profile import ColumnProfile, profile_book
 from peerloan.book.drafting.label_draft import draft_label
 from peerloan.book.drafting.level_order import find_order
 from peerloan.book.drafting.toml_text import array, comment, doubt, literal, quote
+from peerloan.book.header import check_separator, show_column
 from peerloan.book.parts import BookError, Progress
 from peerloan.book.quality.doubts import codes_in_words
-from peerloan.book.reader import Book, show_column
-from peerloan.book.validation import check_separator
+from peerloan.book.reader import Book
 from peerloan.errors import PeerLoanError
 from peerloan.formatting import format_number, plural, show_value
 from peerloan.loan import Suggestions
@@ -49,7 +49,7 @@ def draft_definition(
     column can be a field.
     """
     if label not in book.columns:
-        check_separator(book, [label])
+        check_separator(book.name, book.files[0], [label])
         near = Suggestions().nearest(label, tuple(book.columns))
         hint = f" (did you mean {show_column(near)}?)" if near is not None else ""
         raise BookError(f"{book.name}: expected a column {show_column(label)}, got none{hint}")

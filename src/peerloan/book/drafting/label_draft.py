@@ -5,8 +5,9 @@ from __future__ import annotations
 from peerloan.book.drafting.column_profile import ColumnProfile
 from peerloan.book.drafting.label_names import LabelValue, late_value
 from peerloan.book.drafting.toml_text import comment, doubt, literal, quote
+from peerloan.book.header import show_column
 from peerloan.book.parts import BookError
-from peerloan.book.reader import Book, show_column
+from peerloan.book.reader import Book
 from peerloan.formatting import plural, show_value
 from peerloan.loan.labels import equals_label
 from peerloan.loan.text import parse_number, stands_for_missing

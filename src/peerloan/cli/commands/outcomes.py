@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from peerloan.book import Book, BookError, Part, filter_column, open_book, read_cells
-from peerloan.book.validation import check_header, check_separator
+from peerloan.book.header import check_header, check_separator
 from peerloan.cli.console import (
     DEFINITION,
     JSON,
@@ -178,9 +178,9 @@ def _columns(book: Book, reader: Reader) -> list[str]:
     labels = [name for name in reader.labels if name in names]
     if not labels:
         for label in reader.labels:
-            check_separator(book, [label])
+            check_separator(book.name, book.files[0], [label])
     if not names:
-        check_header(book)
+        check_header(book.name, book.columns)
     if "late" in labels and "probability" in book.columns:
         raise BookError(
             f"{book.name}: has a column probability, so its column late is a decision, not an "

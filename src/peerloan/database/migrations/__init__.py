@@ -1,8 +1,8 @@
 """The migrations, which bring a database to this release's tables, one after another.
 
-Each is a module in `versions`. It says which release made it and the oldest release that may
-still write once it is applied, and leaves both in the table `migrations`: so that a service that
-was not updated yet, or was rolled back, goes on, or says why it can't.
+Each is a module in `versions`. It states its release and the oldest release that may still write
+after it, and stores both in the table `migrations`. So a service that was not updated, or was
+rolled back, either runs on or reports why it can't.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ FOLDER = Path(__file__).parent
 
 
 def migrate(engine: Engine, folder: Path = FOLDER / "versions") -> None:
-    """Apply every migration of the folder that was not applied yet."""
+    """Apply every migration in the folder that was not applied yet."""
     config = Config()
     config.set_main_option("script_location", str(FOLDER).replace("%", "%%"))
     config.set_main_option("path_separator", "newline")
@@ -31,7 +31,7 @@ def migrate(engine: Engine, folder: Path = FOLDER / "versions") -> None:
 
 
 def applied(number: int, admits: str) -> None:
-    """Note in the database that a migration was applied, and the oldest release it admits."""
+    """Record that a migration was applied, and the oldest release that it admits."""
     op.bulk_insert(
         tables.migrations,
         [{"number": number, "admits": admits, "release": __version__, "applied_ms": now_ms()}],

@@ -1,4 +1,4 @@
-"""Run by Alembic: each migration in a transaction of its own."""
+"""Alembic's environment: run each migration in its own transaction."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from peerloan.database import tables
 engine = context.config.attributes["engine"]
 version_schema = None
 if engine.dialect.name != "sqlite":
-    # Where the tables are: another schema may hold another application's.
+    # The schema that contains the tables; another schema may belong to another application.
     with engine.connect() as asking:
         version_schema = asking.exec_driver_sql("SELECT current_schema()").scalar_one()
 with engine.connect() as connection:

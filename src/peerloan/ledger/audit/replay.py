@@ -132,7 +132,7 @@ class _Replayer:
         self._inputs = InputReader(bundle.definition)
         self._exact_inputs = InputReader(bundle.definition, exact=True)
         self._texts = ReasonTexts(bundle)
-        self._usual = bundle.warnings
+        self._version_warnings = warnings_json(bundle.warnings)
 
     def replay(self, batch: Sequence[StoredDecision], report: ReplayReport) -> None:
         """Compute decisions of this version again, and add the comparison to the report."""
@@ -199,7 +199,7 @@ class _Replayer:
                 *(decisions.late.tolist(), [bundle.policy.threshold] * len(some)),
                 *(decisions.bands.tolist(), self._reasons(decisions)),
                 (
-                    _warnings_json(each.warnings, loan.warnings + self._usual)
+                    self._warnings(each.warnings, loan.warnings)
                     for each, loan in zip(some, loans, strict=True)
                 ),
             )
@@ -216,6 +216,13 @@ class _Replayer:
                         band=BANDS.index(one.band),
                     )
         return found
+
+    def _warnings(self, kept: str | None, of_loan: list[LoanWarning]) -> str | None:
+        """A loan's warnings as the ledger would store them; `kept` itself if these agree."""
+        found = self._version_warnings
+        if of_loan:
+            found = warnings_json(of_loan + self._bundle.warnings)
+        return kept if _warnings_agree(kept, found) else found
 
     def _reasons(self, decisions: Decisions) -> list[str | None]:
         if decisions.reasons is None:
@@ -254,21 +261,22 @@ def refers_to(database: Database, version: str) -> int:
         )
 
 
-def _warnings_json(kept: str | None, warnings: list[LoanWarning]) -> str | None:
-    """Encode a loan's warnings as the ledger stores them.
+def _warnings_agree(kept: str | None, found: str | None) -> bool:
+    """Return whether two texts of warnings are the same, but for suggested levels.
 
-    Returns `kept` if it differs only in suggested levels: a request's suggestions are limited, so
-    they do not follow from the loan alone.
+    A request's suggestions are limited, so they do not follow from the loan alone.
     """
+    if kept is None or found is None or kept == found:
+        return kept == found
     try:
-        before = _texts.decode(kept or "[]")
+        before = _texts.decode(kept)
     except msgspec.MsgspecError:
-        before = []
-    same = len(before) == len(warnings) and all(map(_agrees, before, map(str, warnings)))
-    return kept if warnings and same else warnings_json(warnings)
+        return False
+    now = _texts.decode(found)
+    return len(before) == len(now) and all(map(_sentences_agree, before, now))
 
 
-def _agrees(kept: str, found: str) -> bool:
+def _sentences_agree(kept: str, found: str) -> bool:
     return kept == found or (kept.startswith(f"{found} (did you mean ") and kept.endswith("?)"))
 
 

@@ -18,8 +18,9 @@ from peerloan.ledger.chain_heads import Head
 from peerloan.ledger.records import Record, Version, values_of
 from peerloan.ledger.seal import Seal, record_mac, record_name, values_digest, version_digest
 from peerloan.ledger.write.chain_opening import HEAD_MS, open_chain
-from peerloan.ledger.write.driver import Backend, Claim, Row
-from peerloan.ledger.write.entries import Entry, First, Key, OtherRequest, Result
+from peerloan.ledger.write.driver import Backend, Row
+from peerloan.ledger.write.entries import Entry, First, OtherRequest, Result
+from peerloan.ledger.write.idempotency import Claim, Key
 
 _SALT_BYTES = 16
 # Log line: why a writer closes its chain and opens another.

@@ -9,22 +9,26 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
 
-from peerloan.ledger.write.entries import KEY_MS, Key
+from peerloan.ledger.write.idempotency import Claim, Key
 
 Row = tuple[Any, ...]
-# A key, its time, and the ids of its decisions, joined.
-Claim = tuple[Key, int, bytes]
-KEY_COLUMNS = "caller, key, time_ms, request, decisions"
-# An expired key may be taken again.
-CLAIM = (
-    "ON CONFLICT (caller, key) DO UPDATE SET time_ms = excluded.time_ms, "
-    "request = excluded.request, decisions = excluded.decisions "
-    f"WHERE idempotency_keys.time_ms < excluded.time_ms - {KEY_MS} RETURNING caller, key"
-)
 
 
 class Backend(Protocol):
-    """A writer's own connection. Methods raise LedgerUnavailable or RecordRefused."""
+    """A writer's own database connection: one implementation for each database.
+
+    Transactions: `begin`, any of `claim`, `claimed` and `insert`, then `commit` or `rollback`; or
+    `insert_alone` by itself. All rows of a transaction are stored or none.
+
+    Thread safety: none. One thread at a time uses a connection; only `terminate` acts on another
+    one, by its `session`.
+
+    Ownership: the chain that opened the connection closes it. After LedgerUnavailable call only
+    `rollback` and `close`; a commit that was under way may have succeeded.
+
+    Errors: LedgerUnavailable if the database does not respond or can't write, RecordRefused if it
+    refuses a row. `rollback` and `close` raise nothing.
+    """
 
     # The identity of this connection in the database, for `end`.
     session: tuple[Any, ...]

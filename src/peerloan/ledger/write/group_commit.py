@@ -89,7 +89,20 @@ class _Waiting:
 
 
 class LedgerWriter:
-    """Stores entries. Its threads start with the first one. Make one writer in each process."""
+    """Stores entries in batches, in its own thread. Make one writer in each process.
+
+    Thread safety: any thread may call every method and property. `make` runs with the writer's lock
+    held, so it must be quick. `told` runs in one of the writer's threads.
+
+    Ownership: the writer owns its threads, which start with the first entry, and its chain. It
+    borrows the database. Its threads do not survive a fork. They end with `close`, or after the
+    main thread once all queued entries are stored.
+
+    Errors: `put` raises LedgerUnavailable while nothing can be stored. `told` gets the result, or
+    LedgerUnavailable, RecordRefused or KeyInUse. An entry that gets LedgerUnavailable during its
+    commit, such as after LIMIT_SECONDS, may be stored nevertheless; a retry with the same
+    idempotency key finds it.
+    """
 
     def __init__(
         self,

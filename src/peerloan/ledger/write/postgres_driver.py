@@ -16,8 +16,8 @@ from peerloan.database.engine import Database
 from peerloan.database.errors import KeyInUse, LedgerUnavailable, RecordRefused, first_line
 from peerloan.database.postgres_timeout import Limited
 from peerloan.ledger.records import COLUMNS
-from peerloan.ledger.write.driver import CLAIM, KEY_COLUMNS, Claim, Row
-from peerloan.ledger.write.entries import Key
+from peerloan.ledger.write.driver import Row
+from peerloan.ledger.write.idempotency import CLAIM, KEY_COLUMNS, Claim, Key
 
 _CLAIM = (
     f"INSERT INTO idempotency_keys ({KEY_COLUMNS}) SELECT * FROM "  # noqa: S608

@@ -12,8 +12,8 @@ from typing import Any
 from peerloan.database.engine import Database
 from peerloan.database.errors import LedgerUnavailable, RecordRefused, first_line
 from peerloan.ledger.records import COLUMNS
-from peerloan.ledger.write.driver import CLAIM, KEY_COLUMNS, Claim, Row
-from peerloan.ledger.write.entries import Key
+from peerloan.ledger.write.driver import Row
+from peerloan.ledger.write.idempotency import CLAIM, KEY_COLUMNS, Claim, Key
 
 _CLAIM = f"INSERT INTO idempotency_keys ({KEY_COLUMNS}) VALUES (?,?,?,?,?) {CLAIM}"  # noqa: S608
 # Rows of one statement, which stays prepared and releases the interpreter lock once. A service

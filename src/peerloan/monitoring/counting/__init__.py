@@ -1,1 +1,1 @@
-"""Counts by hour of decisions and outcomes: all that the figures of a window are made from."""
+"""Counts of decisions and outcomes by hour, from which all figures of a window are computed."""

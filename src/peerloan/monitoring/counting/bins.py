@@ -1,6 +1,6 @@
 """Bins of each feature and of the probability, made from a version's reference profile.
 
-Loans are counted in them, and everything that is said of drift follows from such counts.
+Loans are counted in these bins, and all drift figures are computed from the counts.
 """
 
 from __future__ import annotations
@@ -16,16 +16,14 @@ from peerloan.loan import Column, TextColumn
 from peerloan.model.reference_profile import ColumnProfile, LevelProfile
 from peerloan.stats.arrays import Codes, Numbers
 
-# Every second of the profile's quantiles: 10 %, 20 %, … 90 %.
+# Every second quantile of the profile: 10 %, 20 %, … 90 %.
 _STEPS = range(2, 19, 2)
-# The bin of levels that the reference does not have.
+# The bin of levels that are not in the reference.
 NEW = "(new)"
 
 
 class OutOfReference(NamedTuple):
-    """Values that the reference does not have: the loans' rows (k,), and which of `names` each is
-    (k,).
-    """
+    """Values outside the reference: rows of the loans (k,), and positions in `names` (k,)."""
 
     rows: Codes
     codes: Codes
@@ -34,8 +32,9 @@ class OutOfReference(NamedTuple):
 
 @dataclass(frozen=True)
 class NumberBins:
-    """Ten bins of about equal size, (−∞, e₁], (e₁, e₂], … (e₉, ∞), fewer where values repeat; and
-    the missing values.
+    """Ten bins of about equal size, (−∞, e₁], (e₁, e₂], … (e₉, ∞), and one of missing values.
+
+    Repeated values make fewer bins.
     """
 
     edges: Numbers
@@ -44,7 +43,7 @@ class NumberBins:
 
     @property
     def names(self) -> list[str]:
-        """What each bin holds, for people."""
+        """Describe the content of each bin."""
         edges = [f"{edge:g}" for edge in self.edges.tolist()]
         if not edges:
             return ["any", "missing"]
@@ -53,17 +52,17 @@ class NumberBins:
 
     @property
     def size(self) -> int:
-        """How many bins there are."""
+        """The number of bins."""
         return len(self.edges) + 2
 
     def places(self, column: Column) -> Codes:
-        """The bin that each loan is in, given their values (n,)."""
+        """Return the bin of each loan, given the values (n,)."""
         assert not isinstance(column, TextColumn)  # noqa: S101  the definition says so
         own = np.searchsorted(self.edges, column, side="left")
         return np.where(np.isnan(column), len(self.edges) + 1, own)
 
     def out_of_reference(self, column: Column) -> OutOfReference:
-        """Loans outside of what the reference holds, and what is the matter."""
+        """Find the loans outside of the reference's range."""
         assert not isinstance(column, TextColumn)  # noqa: S101  the definition says so
         rows = np.flatnonzero((column < self.low) | (column > self.high))
         names = [f"below {self.low:g}", f"above {self.high:g}"]
@@ -78,22 +77,22 @@ class LevelBins:
 
     @property
     def names(self) -> list[str]:
-        """What each bin holds, for people."""
+        """Describe the content of each bin."""
         return [*self.levels, NEW, "missing"]
 
     @property
     def size(self) -> int:
-        """How many bins there are."""
+        """The number of bins."""
         return len(self.levels) + 2
 
     def places(self, column: Column) -> Codes:
-        """The bin that each loan is in, given their values (n,)."""
+        """Return the bin of each loan, given the values (n,)."""
         assert isinstance(column, TextColumn)  # noqa: S101  the definition says so
         codes = column.recode(self.levels, unseen=len(self.levels))
         return np.where(codes < 0, len(self.levels) + 1, codes)
 
     def out_of_reference(self, column: Column) -> OutOfReference:
-        """Loans with a level that the reference does not hold, and which."""
+        """Find the loans whose level is not in the reference."""
         assert isinstance(column, TextColumn)  # noqa: S101  the definition says so
         rows = np.flatnonzero(self.places(column) == len(self.levels))
         return OutOfReference(rows, column.codes[rows], list(column.levels))
@@ -103,13 +102,13 @@ Bins = NumberBins | LevelBins
 
 
 def bins_of(profile: ColumnProfile) -> tuple[Bins, npt.NDArray[np.float64]]:
-    """A column's bins, and the share of the reference that is in each."""
+    """Return a column's bins, and the reference's share of loans in each."""
     if isinstance(profile, LevelProfile):
         return LevelBins(profile.levels), np.array([*profile.shares, 0.0, profile.missing])
     if not profile.quantiles:
         empty = NumberBins(np.array([]), np.inf, -np.inf)
         return empty, np.array([1 - profile.missing, profile.missing])
-    # Versions without these shares: those of the quantiles themselves, the last of equal ones.
+    # Older versions don't store these shares: use the quantiles, and of equal ones the last.
     last = np.searchsorted(profile.quantiles, profile.quantiles, side="right") - 1
     at_most = profile.at_most or tuple((last / (len(profile.quantiles) - 1)).tolist())
     edges = {profile.quantiles[i]: at_most[i] for i in _STEPS}

@@ -1,4 +1,4 @@
-"""Loans that a version decided on, as counts: all that figures of a window are made from."""
+"""The loans that a version decided on, as counts: the source of all figures of a window."""
 
 from __future__ import annotations
 
@@ -17,19 +17,23 @@ from peerloan.monitoring.performance import CELLS, Scores
 from peerloan.registry import Bundle
 from peerloan.stats.arrays import Codes, Numbers
 
-# Values that the reference does not have are told apart up to so many.
+# Most values outside the reference that are counted by name.
 _NAMED = 50
-# A probability of 0 or 1 has no finite margin.
+# Limit of cells, because a probability of 0 or 1 has no finite margin.
 _FARTHEST = 1_000_000
-# A margin's cell, and its loans; or those with an outcome, and the late ones of them.
+# By cell of the margin: the number of loans; or of known outcomes and, of these, late ones.
 Cells = dict[int, int]
 Outcomes = dict[int, tuple[int, int]]
 
 
 class Counts(msgspec.Struct):
-    """Loans; of each feature and of the probability, those in each bin, and those with values that
-    the reference does not have; by cells of the margin, all of them, those whose outcome is known,
-    and those of which a challenger's own margin is known too, by its number in the ledger.
+    """Counts of loans, summed over any number of decisions.
+
+    - `bins`: loans in each bin, for each feature and last the probability
+    - `strange`: loans by value outside the reference, for the same columns
+    - `cells`: loans by cell of the margin
+    - `outcomes`: known and late loans by cell of the margin
+    - `challengers`: the same by cell of a challenger's own margin, by its number in the ledger
     """
 
     loans: int
@@ -40,7 +44,7 @@ class Counts(msgspec.Struct):
     challengers: dict[int, Outcomes] = {}
 
     def add(self, other: Counts) -> None:
-        """Add another's loans."""
+        """Add the counts of other loans."""
         self.loans += other.loans
         for own, more in zip(self.bins, other.bins, strict=True):
             own[:] = map(operator.add, own, more)
@@ -54,8 +58,10 @@ class Counts(msgspec.Struct):
 
 @dataclass(frozen=True)
 class BinCounter:
-    """How a version's loans are counted: the names, bins and reference shares of each feature and,
-    last, of the probability; and the margin of the threshold.
+    """Counts loans of a version in bins.
+
+    `names`, `bins` and `shares` (of the reference) are of each feature and last of the probability;
+    `threshold_margin` is the margin of the threshold.
     """
 
     names: list[str]
@@ -65,26 +71,27 @@ class BinCounter:
 
     @classmethod
     def of(cls, bundle: Bundle) -> BinCounter:
-        """That of a version."""
+        """Make the counter of a version."""
         columns = [*bundle.profile.columns, bundle.profile.probability]
         bins, shares = zip(*map(bins_of, columns), strict=True)
         names = [column.name for column in columns]
         return cls(names, list(bins), list(shares), bundle.policy.threshold_margin)
 
     def empty(self) -> Counts:
-        """No loans."""
+        """Return counts of no loans."""
         return Counts(0, [[0] * each.size for each in self.bins], [{} for _ in self.bins], {})
 
     def cells(self, margins: Numbers) -> Codes:
-        """The cell of each margin."""
+        """Return the cell of each margin."""
         found = np.floor((margins - self.threshold_margin) * CELLS)
         return np.clip(found, -_FARTHEST, _FARTHEST).astype(np.int64)
 
     def count(
         self, loans: Loans, margins: Numbers, groups: Codes, sign: int = 1
     ) -> dict[int, Counts]:
-        """The counts of each group of loans, given their margins and groups (n,) each; by the sign
-        −1 those that take them away.
+        """Count the loans of each group, given their margins (n,) and groups (n,).
+
+        With `sign` −1 the counts are negative, to subtract loans.
         """
         different, own = np.unique(groups, return_inverse=True)
         columns = [
@@ -112,7 +119,7 @@ class BinCounter:
         return dict(zip(different.tolist(), found, strict=True))
 
     def scores(self, cells: Mapping[int, int | tuple[int, int]]) -> Scores | None:
-        """Margins of counted cells, with outcomes if those are counted; None without loans."""
+        """Return the margins of counted cells, with outcomes if counted; None without loans."""
         kept = sorted((cell, count) for cell, count in cells.items() if np.any(count))
         if not kept:
             return None
@@ -122,14 +129,17 @@ class BinCounter:
 
 
 def add_outcomes(some: Outcomes, more: Outcomes) -> None:
-    """Add known and late loans to some, by cell."""
+    """Add known and late loans by cell."""
     for cell, (known, late) in more.items():
         before = some.get(cell, (0, 0))
         some[cell] = before[0] + known, before[1] + late
 
 
 def _added(some: dict[str, int], more: dict[str, int]) -> dict[str, int]:
-    """The most frequent of both; what is taken away may have been passed over before."""
+    """Merge counts of values and retain the most frequent ones.
+
+    A count may be zero or negative if loans are subtracted whose value was dropped before.
+    """
     if not more:
         return some
     both = Counter(some)
@@ -138,7 +148,7 @@ def _added(some: dict[str, int], more: dict[str, int]) -> dict[str, int]:
 
 
 def _tally(groups: Codes, codes: Codes) -> Iterator[tuple[int, int, int]]:
-    """How often each code stands in each group: (group, code, count), where it does at all."""
+    """Yield (group, code, count) for each code that occurs in a group."""
     if not len(codes):
         return iter(())
     low = int(codes.min())

@@ -1,7 +1,7 @@
-"""Counting the ledger's decisions, each once, in the order in which they were committed.
+"""Count the ledger's decisions, each once, in the order of their commits.
 
-A chain's records were committed in the order of their ids and numbers: so what was counted of it is
-known by one of them, and what was committed late stands behind that one like any other.
+A chain's records were committed in the order of their ids and numbers. So one record marks how far
+a chain was counted, and decisions that are committed late come after that mark.
 """
 
 from __future__ import annotations
@@ -28,22 +28,24 @@ from peerloan.monitoring.counting.opened_versions import Versions
 from peerloan.monitoring.counting.storage import Hour, add_counts
 from peerloan.registry import Store
 
-# Decisions that are chosen from, and kept as counted, at once; and read at once.
+# Batch sizes: decisions to count and store in one transaction, and inputs to decode at once.
 _AT_ONCE, _READ = 20_000, 5_000
-# So much later than it is made, a decision of a writer that has told nothing new may be committed
-# and still be found at once. What comes later is found when its writer tells of it, in a minute.
+# Longest normal delay between a decision's creation and its commit. If its writer reported no newer
+# head, a later commit is found only once the writer's next head is stored, within a minute.
 _LATE_MS = 600_000
 _FIRST = bytes(16)
 
 
 class CountedElsewhere(LedgerError):
-    """Another process counts at the same time, and was quicker."""
+    """Another process counted at the same time and committed first."""
 
 
 @dataclass
 class Progress:
-    """What a run has counted: decisions and outcomes; days (since 1970) that changed; the versions
-    that can't be opened, and decisions that can't be read, which are left out.
+    """The result of a counting run.
+
+    `days` (since 1970) are those whose counts changed. `missing` maps each version that can't be
+    loaded to the reason. `unreadable` counts decisions that can't be decoded and are left out.
     """
 
     decisions: int = 0
@@ -55,26 +57,26 @@ class Progress:
 
 @dataclass
 class _Chain:
-    """How far a chain was counted, and from which id on it is read."""
+    """Counting progress of a chain, and the id from which it is read."""
 
     seq: int
     id: bytes
     start: bytes
-    # Whether all that follows stands behind `start`: else a gap only means to look closer.
+    # Whether all uncounted records follow `start`. If not, a gap means: read from further back.
     whole: bool
     ends: bool
-    # How far it went when its writer told of it last.
+    # The last record in the chain's head as its writer last stored it.
     told: int
     blocked: bool = False
     changed: bool = False
 
     @property
     def missed(self) -> bool:
-        """Whether there is more of it than was found behind `start`."""
+        """Whether the chain has uncounted records before `start`."""
         return self.blocked or (not self.whole and self.seq < self.told)
 
     def look_closer(self) -> None:
-        """Read on from what was counted, however long ago that was made."""
+        """Read again from the last counted record, however old it is."""
         self.start, self.whole, self.blocked = self.id, True, False
 
 
@@ -83,9 +85,9 @@ def count_new(
     store: Store,
     progress: Callable[[float], None] = lambda _done: None,
 ) -> Progress:
-    """Count what was committed since it was done last; raises LedgerError.
+    """Count the decisions that were committed since the last run. Raises LedgerError.
 
-    Several may do so at once: one of them is told to leave it to the others.
+    Processes may count at the same time; then all but one raise CountedElsewhere.
     """
     done = Progress()
     with snapshot(database) as connection:
@@ -112,7 +114,7 @@ def _pass(
     revision: int,
     done: Progress,
 ) -> int:
-    # Also of chains that have ended: there may be a decision on the same loan among theirs.
+    # Includes chains that have ended: they may hold a decision on the same loan.
     ended = select(counted.c.id).order_by(counted.c.id.desc()).limit(1)
     last = connection.execute(ended).scalar()
     newest = max([last.bytes if last else _FIRST, *(each.id for each in every.values())])
@@ -137,7 +139,7 @@ def _pass(
 
 
 def _chains(connection: Connection) -> dict[int, _Chain]:
-    """The chains that may hold more than was counted of them, by number."""
+    """Return the chains that may have uncounted records, by number."""
     before = {row.chain: row for row in connection.execute(select(counted))}
     found = {}
     now = now_ms()
@@ -147,13 +149,13 @@ def _chains(connection: Connection) -> dict[int, _Chain]:
             continue
         ends = row.closed or row.seen_ms < now - DEAD_MS
         if seen is None:
-            # A first pass finds all there is anyway.
+            # The first run reads everything.
             whole = not before
             start = _FIRST if whole else uuid7.first_at(row.opened_ms - HEAD_MS).bytes
             found[row.number] = _Chain(0, _FIRST, start, whole, ends, row.head_seq)
             continue
         recent = uuid7.first_at(now - _LATE_MS).bytes
-        # Nothing that was told of is missing: there is only what came in the last minute.
+        # No reported record is missing, so only those of the last minute can be uncounted.
         whole = ends or row.head_seq > seen.seq or recent <= seen.id.bytes
         start = seen.id.bytes if whole else recent
         found[row.number] = _Chain(seen.seq, seen.id.bytes, start, whole, ends, row.head_seq)
@@ -163,7 +165,7 @@ def _chains(connection: Connection) -> dict[int, _Chain]:
 def _stream(
     connection: Connection, start: bytes, progress: Callable[[float], None]
 ) -> Iterator[Decisions]:
-    """All decisions after an id, in the order of ids."""
+    """Yield all decisions after an id, in the order of ids."""
     newest = select(decisions.c.id).order_by(decisions.c.id.desc()).limit(1)
     last = connection.execute(newest).scalar()
     end = uuid7.milliseconds(last.bytes) if last else 0
@@ -173,7 +175,7 @@ def _stream(
         decision_batches(connection, start, columns, _AT_ONCE) as some,
         ThreadPoolExecutor(1) as ahead,
     ):
-        # The next ones are read while some are counted.
+        # Read the next batch while this one is counted.
         coming = ahead.submit(next, some, None)
         while rows := coming.result():
             coming = ahead.submit(next, some, None)
@@ -183,7 +185,7 @@ def _stream(
 
 
 def _fresh(every: dict[int, _Chain], some: Decisions) -> Sequence[int]:
-    """The positions of those that go on from what was counted of their chains."""
+    """Return the positions of decisions that continue their chains without a gap."""
     chains_of, seqs = np.array(some.chain), np.array(some.seq)
     taken = np.zeros(len(seqs), dtype=np.bool_)
     for number in np.unique(chains_of).tolist():
@@ -192,7 +194,8 @@ def _fresh(every: dict[int, _Chain], some: Decisions) -> Sequence[int]:
             continue
         own = np.flatnonzero(chains_of == number)
         own = own[seqs[own] > chain.seq]
-        # Records that are gone (`peerloan ledger verify` names them) can't be waited for.
+        # Deleted records (`peerloan ledger verify` lists them) never arrive, so don't wait for
+        # them.
         if not chain.whole:
             gaps = np.flatnonzero(np.diff(seqs[own], prepend=chain.seq) != 1)
             if len(gaps):
@@ -213,9 +216,9 @@ def _count(
     found: dict[Hour, Counts],
     done: Progress,
 ) -> None:
-    """Add the counts of the chosen decisions to what was found, or take them away."""
+    """Add the counts of the chosen decisions; with `sign` −1 subtract them."""
     hours, margins = np.array(some.hour), np.array(some.margin, dtype=np.float64)
-    # Those that are chosen have their values.
+    # Chosen decisions always have inputs.
     inputs: Sequence[str] = some.inputs  # type: ignore[assignment]
     by_version: dict[tuple[int, str | None], list[int]] = {}
     for i in chosen:
@@ -246,7 +249,7 @@ def _count(
 def _keep(
     database: Database, revision: int, every: dict[int, _Chain], found: dict[Hour, Counts]
 ) -> int:
-    """Keep counts and how far they go, together."""
+    """Store counts and progress in one transaction."""
     with database.writing() as connection:
         advance(connection, revision)
         add_counts(connection, found)
@@ -258,7 +261,10 @@ def _keep(
 
 
 def advance(connection: Connection, revision: int) -> None:
-    """Go on from a revision of the counts; raises CountedElsewhere if another has done so."""
+    """Advance the revision of the counts.
+
+    Raises CountedElsewhere if another process did so first.
+    """
     changed = connection.execute(
         update(watchers).where(watchers.c.revision == revision).values(revision=revision + 1)
     )
@@ -267,7 +273,7 @@ def advance(connection: Connection, revision: int) -> None:
 
 
 def _finish(database: Database, number: int, chain: _Chain) -> None:
-    """Nothing follows any more, as far as can be seen."""
+    """Mark a chain as completely counted."""
     with database.writing() as connection:
         _mark(connection, number, chain, done=True)
 

@@ -1,4 +1,4 @@
-"""Which decisions count: of those on a loan by a version and source on a day, the latest."""
+"""Select the decisions to count: of each loan, version, source and day the latest one."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ from peerloan.database.tables import decisions
 from peerloan.ledger.queries import chunked
 from peerloan.ledger.row_batches import batches
 
-# Loans of one day that are kept in mind; of the others the ledger is asked.
+# Most loans of one day to hold in memory; beyond that the ledger is queried.
 _MOST = 1_000_000
 
 
 class CountedDecision(NamedTuple):
-    """What is counted of a decision, and the hour in which it was made, since 1970. Its inputs may
-    have to be read yet: `Latest.with_inputs`.
+    """The parts of a decision that are counted; `hour` is in hours since 1970.
+
+    `inputs` may still be None: `Latest.with_inputs` reads them.
     """
 
     id: bytes
@@ -35,7 +36,7 @@ class CountedDecision(NamedTuple):
 
 
 class Decisions(NamedTuple):
-    """Decisions by rising id, in columns (n,)."""
+    """Decisions in the order of their ids, in columns (n,)."""
 
     id: Sequence[bytes]
     hour: Sequence[int]
@@ -49,27 +50,28 @@ class Decisions(NamedTuple):
 
     @classmethod
     def of(cls, rows: Iterable[Sequence[Any]]) -> Decisions:
-        """At least one decision, given as rows."""
+        """Make columns from rows; there must be at least one."""
         return cls(*zip(*rows, strict=True))
 
 
-# As they are selected.
+# The selected columns.
 COLUMNS = ("id", "time_ms", *CountedDecision._fields[2:])
-# Version, source, loan (or the decision's own id), day.
+# Version, source, loan (or else the id of the decision), day.
 _Key = tuple[int, str | None, str | bytes, int]
 
 
 class Latest:
-    """Chooses among decisions that come by rising id, from the state of the ledger."""
+    """Selects the latest decisions from a stream in the order of ids, given the ledger's state."""
 
     def __init__(
         self, connection: Connection, newest: bytes, was_counted: Callable[[int, int], bool]
     ) -> None:
-        """`newest` is the highest id that was counted before; `was_counted` tells of a chain's
-        record whether it was.
+        """`newest` is the highest id that was counted before this run.
+
+        `was_counted` returns whether the record of a chain was counted before.
         """
         self._connection, self._was_counted = connection, was_counted
-        # Of days up to this one, some decisions may have been counted before.
+        # On days up to this one, some decisions may have been counted before.
         self._known_day = uuid7.milliseconds(newest) // DAY_MS
         self._day = 0
         self._today: dict[_Key, bytes] = {}
@@ -77,15 +79,17 @@ class Latest:
     def choose(
         self, some: Decisions, fresh: Sequence[int]
     ) -> tuple[Iterable[int], list[CountedDecision]]:
-        """The positions of those that count, of the fresh ones; and those that were counted and no
-        longer do, without their inputs.
+        """Select from new decisions.
+
+        Returns the positions of those to count, and earlier counted decisions that they replace
+        (without inputs).
         """
         own_id, _, _, _, version, source, loan_id, _, margin = some
         day = [hour // 24 for hour in some.hour]
         latest: dict[_Key, int] = {
             (version[i], source[i], loan_id[i] or own_id[i], day[i]): i
             for i in fresh
-            if margin[i] is not None  # its values were not erased
+            if margin[i] is not None  # its values are not erased
         }
         gone = [self._today[key] for key in self._today.keys() & latest.keys()]
         if day[-1] > self._day:
@@ -112,7 +116,7 @@ class Latest:
             yield from self._found(named)
 
     def _before(self, asked: dict[_Key, int], own: set[bytes]) -> dict[_Key, CountedDecision]:
-        """The decisions that were counted of these loans and days."""
+        """Find the counted decisions on these loans and days."""
         found: dict[_Key, CountedDecision] = {}
         days = {key[3] for key in asked}
         loans = sorted({key[2] for key in asked if isinstance(key[2], str)})
@@ -129,7 +133,7 @@ class Latest:
         return found
 
     def _found(self, where: Any) -> Iterator[CountedDecision]:
-        """Decisions whose values were not erased, by rising id, without their inputs."""
+        """Yield decisions whose values are not erased, in the order of ids, without inputs."""
         columns = [decisions.c[name] for name in COLUMNS if name != "inputs"]
         rows = select(*columns).where(where, decisions.c.margin.is_not(None))
         for row in self._connection.execute(rows.order_by(decisions.c.id)):
@@ -138,7 +142,7 @@ class Latest:
             yield CountedDecision(made.bytes, time_ms // HOUR_MS, *place, None, margin)
 
     def with_inputs(self, some: Sequence[CountedDecision]) -> Iterator[Decisions]:
-        """Decisions with their inputs, of which there may be much: batch by batch."""
+        """Yield decisions with their inputs, in batches to limit memory."""
         known = {each.id: each for each in some}
         for named in chunked(list(known)):
             rows = select(decisions.c.id, decisions.c.inputs)

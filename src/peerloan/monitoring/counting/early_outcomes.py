@@ -1,7 +1,7 @@
-"""Early outcomes in the counts: what they add, to be taken off where figures are made.
+"""Early outcomes: those reported before the outcome window, which figures leave out.
 
-The counts hold every outcome that was told, as those of earlier releases do, which go on from them
-after a roll-back. So what is taken off follows from the ledger alone.
+The stored counts include them, as in earlier releases, which can use the counts after a rollback.
+So what to subtract is computed from the ledger.
 """
 
 from __future__ import annotations
@@ -23,24 +23,26 @@ from peerloan.monitoring.counting.storage import Hour
 
 
 class EarlyOutcomes:
-    """Remembers the decisions of which an outcome was told too early: of some hours since 1970, or
-    of all. Each outcome is looked at once; not for several threads.
+    """Finds decisions with an early outcome, of some hours since 1970 or of all.
+
+    Each outcome is read once, and the result is cached. Not thread-safe.
     """
 
     def __init__(self, first_hour: int = 0, last_hour: int | None = None) -> None:
         self._first, self._last = first_hour, last_hour
         self._upto = 0
-        # In order, each once.
+        # A dict as an ordered set.
         self._found: dict[UUID, None] = {}
 
     def read(self, connection: Connection, versions: Versions) -> dict[Hour, Counts]:
-        """What the counts change by, by hour, if early outcomes are left out of them.
+        """Return the changes of the counts, by hour, that remove early outcomes.
 
-        An outcome that was told in time before or after an early one is the one that counts.
+        If a timely outcome of the same decision exists, before or after the early one, it counts
+        instead.
         """
         counted = connection.execute(select(watchers.c.outcome)).scalar_one()
         first_days = _first_days(versions)
-        if counted < self._upto:  # the ledger was restored from a copy
+        if counted < self._upto:  # the ledger was restored from a backup
             self._upto, self._found = 0, {}
         if any(first_days.values()) and counted > self._upto:
             new = self._new(first_days, counted)
@@ -57,8 +59,9 @@ class EarlyOutcomes:
         return found
 
     def _new(self, first_days: Mapping[int, int], counted: int) -> Select[tuple[UUID]]:
-        """Decisions of early outcomes that were not looked at yet; not DISTINCT, for which SQLite
-        would read all outcomes in the order of their decisions.
+        """Select decisions with a new early outcome.
+
+        It avoids DISTINCT: SQLite would read all outcomes in the order of their decisions.
         """
         rows = (
             select(outcomes.c.decision_id)
@@ -74,8 +77,9 @@ class EarlyOutcomes:
 
 
 def take_off(counted: Outcomes, early: Outcomes) -> None:
-    """Take early outcomes off those that were counted, by cell; never more than there are, as
-    where a version could not be opened when its outcomes were counted.
+    """Subtract early outcomes from counted ones, by cell, but never below zero.
+
+    The difference can be negative if a version could not be loaded when its outcomes were counted.
     """
     add_outcomes(counted, early)
     for cell in early:
@@ -86,7 +90,7 @@ def take_off(counted: Outcomes, early: Outcomes) -> None:
 def _told(
     connection: Connection, some: Sequence[UUID], first_days: Mapping[int, int], counted: int
 ) -> tuple[dict[bytes, bool], dict[bytes, bool]]:
-    """Of decisions: the outcome that was counted, and the one that counts."""
+    """Return, by decision, the outcome that was counted and the one that should count."""
     columns = [outcomes.c[name] for name in ("decision_id", "late", "recorded_ms")]
     rows = (
         select(*columns, decisions.c.version)
@@ -106,7 +110,7 @@ def _told(
 
 
 def _first_days(versions: Versions) -> dict[int, int]:
-    """The first day on which an outcome counts, of each version that can be opened."""
+    """Return the first day of the outcome window of each version that can be loaded."""
     opened = {number: versions.open(number) for number in versions.known}
     return {
         number: each.bundle.definition.roles.horizon[0]

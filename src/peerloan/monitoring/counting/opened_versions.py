@@ -1,4 +1,4 @@
-"""The versions that decided, as they are watched."""
+"""The versions that made decisions, loaded for monitoring."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from peerloan.registry import Bundle, BundleError, Store, StoreError
 
 
 class Opened(NamedTuple):
-    """A version, how its loans are counted, and how their inputs are read."""
+    """A loaded version, the counter of its loans, and the decoder of their inputs."""
 
     bundle: Bundle
     counting: BinCounter
@@ -21,18 +21,20 @@ class Opened(NamedTuple):
 
 
 class Versions:
-    """Versions by their numbers in the ledger, each opened once."""
+    """Versions by their numbers in the ledger, each loaded once."""
 
     def __init__(self, connection: Connection, store: Store) -> None:
         self._store = store
         self.known = known_versions(connection)
         self._opened: dict[int, Opened | None] = {}
-        # Those that can't be opened, and why.
+        # The versions that can't be loaded, with the reason.
         self.missing: dict[str, str] = {}
 
     def open(self, number: int) -> Opened | None:
-        """A version; None if it can't be opened. Raises StoreFault while the store can't be read:
-        what is left out then would be left out for good.
+        """Load a version; None if it can't be loaded.
+
+        Raises StoreFault if the store can't be read: decisions that are left out now would never be
+        counted.
         """
         if number not in self._opened:
             self._opened[number] = self._open(number)

@@ -1,4 +1,4 @@
-"""Counting outcomes, with the loans that they are of, in the order in which they were told."""
+"""Count outcomes with their decisions, in the order in which they were reported."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from peerloan.monitoring.counting.opened_versions import Versions
 from peerloan.monitoring.counting.storage import Hour, add_counts
 from peerloan.registry import Store
 
-# Outcomes that are counted, and kept as counted, at once.
+# Outcomes to count and store in one transaction.
 _AT_ONCE = 1_000
 
 
 def count_outcomes(database: Database, store: Store, done: Progress) -> None:
-    """Count what was told since it was done last; raises LedgerError.
+    """Count the outcomes that were reported since the last run. Raises LedgerError.
 
-    An outcome counts with its decision, in the hour of that; a correction takes the place of what
-    was told before. Those of decisions whose values were erased are left out.
+    An outcome counts in the hour of its decision; a correction replaces the outcome before it.
+    Outcomes of decisions with erased values are left out.
     """
     with database.reading() as connection:
         versions = Versions(connection, store)
@@ -60,7 +60,7 @@ def _changes(
     last: int,
     done: Progress,
 ) -> dict[Hour, Counts]:
-    """What these decisions' outcomes change of the counts."""
+    """Return the changes of the counts from new outcomes of these decisions."""
     chosen = [UUID(bytes=each) for each in named]
     rows = (
         select(outcomes.c.number, outcomes.c.decision_id, outcomes.c.late)
@@ -82,9 +82,9 @@ def changes(
     before: Mapping[bytes, bool],
     now: Mapping[bytes, bool],
 ) -> dict[Hour, Counts]:
-    """What the counts change by where these outcomes are known of decisions and not those before.
+    """Return the changes of the counts if outcomes `now` replace outcomes `before`.
 
-    Decisions whose values were erased, and those of versions that can't be opened, are left out.
+    Decisions with erased values, and those of versions that can't be loaded, are left out.
     """
     named = list(before.keys() | now.keys())
     found: dict[Hour, Counts] = {}
@@ -111,5 +111,5 @@ def changes(
 
 
 def _change(before: bool | None, now: bool | None) -> tuple[int, int]:
-    """How many more outcomes are known, and late ones."""
+    """The change in the numbers of known and late outcomes."""
     return int(now is not None) - int(before is not None), int(now or False) - int(before or False)

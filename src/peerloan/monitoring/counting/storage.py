@@ -1,4 +1,4 @@
-"""What monitoring stores: the counts of each hour, the figures of each day, and how far it came."""
+"""Storage of monitoring: counts by hour, figures by day, and progress."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from peerloan.monitoring.counting.counts import Counts, Outcomes
 _encode = msgspec.json.encode
 _decoder = msgspec.json.Decoder(Counts)
 Kind = Literal["day", "month"]
-# Hours that one statement names.
+# Most hours in one statement.
 _NAMED = 300
 
 
 class Hour(NamedTuple):
-    """An hour (since 1970) of a version (its number in the ledger) and a source."""
+    """The key of counts: hour (since 1970), version (its number in the ledger), and source."""
 
     hour: int
     version: int
@@ -30,7 +30,7 @@ class Hour(NamedTuple):
 
 
 class KnownOutcomes(msgspec.Struct):
-    """How many loans an hour has, and the outcomes that are known of them."""
+    """The number of loans in an hour, and their known outcomes."""
 
     loans: int
     outcomes: Outcomes = {}
@@ -40,7 +40,7 @@ _known_decoder = msgspec.json.Decoder(KnownOutcomes)
 
 
 def add_counts(connection: Connection, more: Mapping[Hour, Counts]) -> None:
-    """Add to what is kept."""
+    """Add to the stored counts."""
     for keys in chunked(list(more), _NAMED):
         named = tuple_(table.c.hour, table.c.version, table.c.source).in_(keys)
         found = {
@@ -63,7 +63,7 @@ def add_counts(connection: Connection, more: Mapping[Hour, Counts]) -> None:
 def read_counts(
     connection: Connection, first_hour: int, last_hour: int, sources: Iterable[str] | None = None
 ) -> Iterator[tuple[Hour, Counts]]:
-    """The counts of the hours from the first one to before the last; of some sources, or of all."""
+    """Read the counts from the first hour to before the last; of some sources, or of all."""
     rows = _hours(first_hour, last_hour)
     if sources is not None:
         rows = rows.where(table.c.source.in_(list(sources)))
@@ -74,7 +74,7 @@ def read_counts(
 def read_known_outcomes(
     connection: Connection, first_hour: int, last_hour: int
 ) -> Iterator[tuple[Hour, KnownOutcomes]]:
-    """What is known of the same hours, which is quicker to read."""
+    """Read only loans and known outcomes of these hours, which is faster."""
     for row in connection.execute(_hours(first_hour, last_hour)):
         yield Hour(row.hour, row.version, row.source), _known_decoder.decode(row.counts)
 
@@ -87,20 +87,21 @@ def _hours(first: int, last: int) -> Select[Any]:
 def keep_figures(
     connection: Connection, version: int, kind: Kind, day: int, found: Mapping[str, Any]
 ) -> None:
-    """Keep what is said of a version's window, in place of what was said of it before."""
+    """Store the figures of a version's window, in place of earlier ones."""
     key = {"version": version, "kind": kind, "day": day}
     connection.execute(delete(figures).filter_by(**key))
     connection.execute(insert(figures).values(figures=_encode(found).decode(), **key))
 
 
 def read_judged_ms(connection: Connection) -> int:
-    """Up to when the rules were applied (milliseconds since 1970); 0 for never."""
+    """Read the time up to which the rules were applied (milliseconds since 1970; 0: never)."""
     return int(connection.execute(select(watchers.c.judged_ms)).scalar_one())
 
 
 def advance_judged_ms(connection: Connection, moment: int) -> None:
-    """Note that the rules were applied up to a moment; raises LedgerError if another process did
-    so meanwhile.
+    """Record that the rules were applied up to a time.
+
+    Raises LedgerError if another process did so first.
     """
     earlier = update(watchers).where(watchers.c.judged_ms < moment)
     if not connection.execute(earlier.values(judged_ms=moment)).rowcount:
@@ -108,6 +109,6 @@ def advance_judged_ms(connection: Connection, moment: int) -> None:
 
 
 def set_back_judged_ms(connection: Connection, judged_ms: int, moment: int) -> None:
-    """Put an earlier moment in the place of `judged_ms`, unless that has changed meanwhile."""
+    """Set `judged_ms` back to an earlier time, unless it has changed meanwhile."""
     same = update(watchers).where(watchers.c.judged_ms == judged_ms)
     connection.execute(same.values(judged_ms=moment))

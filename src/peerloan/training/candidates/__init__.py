@@ -1,4 +1,4 @@
-"""The candidates: what can be trained, and how each is fitted and compiled."""
+"""The candidates that can be trained, with their fitting and compilation."""
 
 from collections.abc import Mapping
 

@@ -1,4 +1,4 @@
-"""What every candidate is."""
+"""The interface of all candidates."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Fitted(Protocol):
         """Log-odds (n,) of late payment."""
 
     def compile(self, loans: Loans) -> Scorecard | OnnxParts:
-        """The form that is deployed; `loans` are those it was fitted on."""
+        """Compile to the deployed form; `loans` are those that it was fitted on."""
 
 
 Candidate = Callable[[Loans, Numbers, Hyperparameters, Progress], Fitted]

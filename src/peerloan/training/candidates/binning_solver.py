@@ -1,8 +1,8 @@
-"""The solver of optimal bins, which would take Ctrl-C for itself.
+"""Stops the solver of optimal bins from handling Ctrl-C itself.
 
-OR-tools sets a handler of SIGINT in the whole process and does not give it back: during a fit
-Ctrl-C would end one search for bins, and after it the process, before anything is cleaned away.
-optbinning makes its solver itself and takes no settings for it, so its name is replaced there.
+OR-tools sets a handler of SIGINT in the whole process and does not restore the old one. During a
+fit Ctrl-C would end one search for bins, and after it the process without a clean-up. optbinning
+creates its solver itself and has no setting for it, so the solver's name is replaced in optbinning.
 """
 
 from __future__ import annotations
@@ -11,10 +11,9 @@ from typing import Any
 
 
 def leave_signals_to_python() -> None:
-    """Let every solver that optbinning makes from now on leave SIGINT alone.
+    """Make every solver that optbinning creates from now on leave SIGINT to Python.
 
-    Without the private names that this needs, bins are found all the same, and Ctrl-C is the
-    solver's.
+    If the private names are missing, binning works, and Ctrl-C goes to the solver.
     """
     try:
         from optbinning.binning import cp

@@ -26,14 +26,14 @@ _COMMON = {
     "tree_method": "hist",
     "subsample": 0.5,
     "seed": SEED,
-    # Fits run beside one another instead.
+    # One thread per fit, because several fits run in parallel.
     "nthread": 1,
 }
-# A boosted candidate goes on until so many rounds brought nothing on the loans set aside.
+# Most rounds of a boosted candidate, and rounds without a gain on held-out loans before it stops.
 _MOST_ROUNDS = 1000
 _PATIENCE = 30
-# Of few loans set aside the first rounds may by chance seem best; a booster that has hardly begun
-# gives margins on a scale of its own, which no calibration over the folds sets right.
+# With few held-out loans the first rounds may seem best by chance. A booster that stops there has
+# margins on a scale that no calibration over the folds can correct.
 _LEAST_ROUNDS = 40
 _SET_ASIDE = 0.15
 
@@ -44,26 +44,26 @@ class _Boosted:
     booster: xgboost.Booster
 
     def margins(self, loans: Loans) -> Numbers:
-        """Log-odds (n,), summed in single precision by the library."""
+        """Return log-odds (n,), summed in single precision by the library."""
         table = xgboost.DMatrix(to_single(self.encoding.matrix(loans)))
         return self.booster.predict(table, output_margin=True).astype(np.float64)
 
     def compile(self, loans: Loans) -> Scorecard | OnnxParts:  # noqa: ARG002
-        """As ONNX."""
+        """Compile to ONNX."""
         graph = booster_graph(self.booster, len(self.encoding.columns))
         return OnnxParts(graph, self.encoding)
 
 
 class _Additive(_Boosted):
     def compile(self, loans: Loans) -> Scorecard | OnnxParts:
-        """As a scorecard."""
+        """Compile to a scorecard."""
         return compile_trees(self.booster, self.encoding, loans)
 
 
 def fit_additive(
     loans: Loans, late: Numbers, settings: Hyperparameters, progress: Progress
 ) -> _Additive:
-    """Trees of which each sees one field only: stumps, or deeper ones held to a field."""
+    """Fit trees that use one field each: stumps, or deeper trees restricted to a field."""
     encoding, table = _table(loans, late, settings)
     parameters = _COMMON | {
         "eta": settings["eta"],
@@ -83,7 +83,7 @@ def fit_additive(
 def fit_boosted(
     loans: Loans, late: Numbers, settings: Hyperparameters, progress: Progress
 ) -> _Boosted:
-    """Trees with interactions, as many as help on loans set aside."""
+    """Fit trees with interactions, stopping early by held-out loans."""
     kept, aside = split_holdout(late, _SET_ASIDE, SEED, equal_groups(loans, late))
     encoding, table = _table(loans.take(kept), late[kept], settings)
     watched = xgboost.DMatrix(to_single(encoding.matrix(loans.take(aside))), late[aside])
@@ -115,7 +115,7 @@ def _table(
 
 
 def _one_field_each(encoding: Encoding, definition: Definition) -> str:
-    """Groups of columns, one a field; as text, because the table's columns have no names."""
+    """Group the columns by field, as text, because the table's columns have no names."""
     owners = encoding.field_indexes(definition).tolist()
     groups = [
         [column for column, owner in enumerate(owners) if owner == field]
@@ -125,7 +125,7 @@ def _one_field_each(encoding: Encoding, definition: Definition) -> str:
 
 
 def _directions(encoding: Encoding, definition: Definition) -> tuple[int, ...]:
-    """+1 where the probability may not fall as a column rises, −1 where it may not rise."""
+    """Return +1 if the probability may not fall as a column rises, −1 if it may not rise."""
     signs = {"higher": 1, "lower": -1, None: 0}
     return tuple(
         signs[definition[column.field].riskier] if column.make in ("value", "rank") else 0
@@ -143,5 +143,5 @@ class _ProgressCallback(xgboost.callback.TrainingCallback):
         return False
 
     def after_training(self, model: Any) -> Any:
-        self._progress(1.0)  # also where it stopped early
+        self._progress(1.0)  # also after early stopping
         return model

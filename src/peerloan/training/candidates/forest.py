@@ -21,7 +21,7 @@ from peerloan.training.fit_encoding import fit_encoding
 from peerloan.training.resampling import resample
 
 _TREES = 100
-# A tree draws no more loans than this: beyond, it gets slower and the forest no better.
+# Most loans drawn for a tree: beyond, training gets slower and the forest no better.
 _LOANS_A_TREE = 20_000
 
 
@@ -31,11 +31,12 @@ class _Basic:
     forest: RandomForestClassifier
 
     def margins(self, loans: Loans) -> Numbers:
-        """Log-odds (n,) of the share of trees; 0 and 1 count as the nearest that have any."""
+        """Return log-odds (n,) of the share of trees; 0 and 1 count as the nearest other shares."""
         matrix = to_single(self.encoding.matrix(loans))
         trees = self.forest.estimators_
         share = np.zeros(loans.size)
-        # The forest's own sum takes trees as threads finish: its last bits would be any.
+        # The forest's own sum adds trees in the order in which threads finish, so its last bits
+        # vary.
         with ThreadPoolExecutor(os.cpu_count()) as threads:
             for each in threads.map(lambda tree: tree.predict_proba(matrix)[:, 1], trees):
                 share += each
@@ -43,12 +44,12 @@ class _Basic:
         return np.asarray(np.log(share / (1 - share)))
 
     def compile(self, loans: Loans) -> OnnxParts:  # noqa: ARG002  a forest needs no reference
-        """As ONNX."""
+        """Compile to ONNX."""
         return OnnxParts(forest_graph(self.forest, len(self.encoding.columns)), self.encoding)
 
 
 def fit_basic(loans: Loans, late: Numbers, settings: Hyperparameters, progress: Progress) -> _Basic:
-    """A hundred trees on imputed, one-hot encoded loans, in steps so that progress can be shown."""
+    """Fit a hundred trees on imputed, one-hot encoded loans, in steps to report progress."""
     encoding = fit_encoding(loans, ranks=False, impute=True)
     matrix, labels, weights = resample(settings.resampling, encoding.matrix(loans), late, SEED)
     forest = RandomForestClassifier(

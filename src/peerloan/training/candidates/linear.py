@@ -24,10 +24,11 @@ from peerloan.training.compile.scorecard import compile_bins
 from peerloan.training.fit_encoding import fit_encoding
 from peerloan.training.resampling import resample, robust_scale
 
-# A value further from the median, in interquartile ranges, counts as this far: one loan with a
-# number like 1e30 would otherwise outweigh all others.
+# Values further from the median than this, in interquartile ranges, are clipped: one loan with a
+# number like 1e30 would outweigh all others.
 _OUTLIER = 20.0
-# Of a constant column, which gets one bin. Here, because fits run beside one another in threads.
+# The library warns about a constant column, which gets one bin. Filtered here for the whole
+# process, because filters are global and fits run in parallel threads.
 warnings.filterwarnings("ignore", module="optbinning")
 _LARGEST = float(np.finfo(np.float32).max)
 binning_solver.leave_signals_to_python()
@@ -41,13 +42,13 @@ class _Logistic:
     regression: LogisticRegression
 
     def margins(self, loans: Loans) -> Numbers:
-        """Log-odds (n,)."""
+        """Return log-odds (n,)."""
         scaled = _scaled(self.encoding.matrix(loans), self.centre, self.scale)
         margins: Numbers = self.regression.decision_function(scaled)
         return margins
 
     def compile(self, loans: Loans) -> OnnxParts:  # noqa: ARG002  a regression needs no reference
-        """As ONNX."""
+        """Compile to ONNX."""
         weights, intercept = self.regression.coef_[0], float(self.regression.intercept_[0])
         graph = logistic_graph(self.centre, self.scale, _OUTLIER, weights, intercept)
         return OnnxParts(graph, self.encoding)
@@ -56,7 +57,7 @@ class _Logistic:
 def fit_logistic(
     loans: Loans, late: Numbers, settings: Hyperparameters, progress: Progress
 ) -> _Logistic:
-    """Numbers and ranks scaled by median and quartiles, categories one-hot."""
+    """Fit on numbers and ranks scaled by median and quartiles, and one-hot categories."""
     encoding = fit_encoding(loans, ranks=True, impute=True)
     matrix, labels, weights = resample(settings.resampling, encoding.matrix(loans), late, SEED)
     flags = [column.make in ("level", "missing") for column in encoding.columns]
@@ -69,23 +70,23 @@ def fit_logistic(
 
 
 def _scaled(matrix: Numbers, centre: Numbers, scale: Numbers) -> Numbers:
-    """The columns as the graph has them: given in single precision, reckoned with in double."""
+    """Scale the columns as the graph does: single-precision input, double-precision arithmetic."""
     return np.clip((to_single(matrix).astype(np.float64) - centre) / scale, -_OUTLIER, _OUTLIER)
 
 
 @dataclass(frozen=True)
 class _Binned:
-    # Of every field that has a value at all.
+    # Of every field with at least one value.
     binnings: Mapping[str, OptimalBinning]
     regression: LogisticRegression
 
     def margins(self, loans: Loans) -> Numbers:
-        """Log-odds (n,)."""
+        """Return log-odds (n,)."""
         margins: Numbers = self.regression.decision_function(_woe(self.binnings, loans))
         return margins
 
     def compile(self, loans: Loans) -> Scorecard:
-        """As a scorecard: weight of evidence times coefficient, bin by bin."""
+        """Compile to a scorecard: weight of evidence times coefficient, bin by bin."""
         coefficients: dict[str, float] = dict(
             zip(self.binnings, self.regression.coef_[0].tolist(), strict=True)
         )
@@ -105,7 +106,7 @@ class _Binned:
 def fit_binned(
     loans: Loans, late: Numbers, settings: Hyperparameters, progress: Progress
 ) -> _Binned:
-    """Optimal bins of every field (Navas-Palencia 2020); a regression on weights of evidence."""
+    """Fit optimal bins of every field (Navas-Palencia 2020), then weights of evidence."""
     binnings = {}
     fields = loans.definition.fields
     for done, field in enumerate(fields):
@@ -122,7 +123,7 @@ def _fit_binning(field: Field, loans: Loans, late: Numbers, least: float) -> Opt
     binning = OptimalBinning(
         field.name,
         dtype="categorical" if field.kind == "category" else "numerical",
-        # The bins from which it makes its own are otherwise larger than what is asked for.
+        # The default minimum of prebins, which bins are merged from, may exceed that of bins.
         min_prebin_size=least,
         min_bin_size=least,
     )
@@ -137,7 +138,7 @@ def _woe(binnings: Mapping[str, OptimalBinning], loans: Loans) -> Numbers:
 
 
 def _woe_of(binning: OptimalBinning, field: Field, loans: Loans) -> Numbers:
-    """Weights of evidence (n,); of late against on time, so that more is riskier."""
+    """Return weights of evidence (n,) of late against on time, so that higher is riskier."""
     found = binning.transform(_given(field, loans), metric="woe", metric_missing="empirical")
     return -np.asarray(found, dtype=np.float64)
 
@@ -149,9 +150,9 @@ def _any_given(field: Field, loans: Loans) -> bool:
 
 
 def _given(field: Field, loans: Loans) -> npt.NDArray[Any]:
-    """A field's column as the library takes it: numbers, ranks, or texts with None."""
+    """Convert a field's column to the library's input: numbers, ranks, or texts with None."""
     if field.is_number:
-        # The library looks for splits in single precision, and refuses infinity there.
+        # The library searches splits in single precision, which must not overflow to infinity.
         return np.clip(loans.numbers(field.name), -_LARGEST, _LARGEST)
     texts = loans.texts(field.name)
     if field.kind == "ordered":

@@ -1,1 +1,1 @@
-"""Fitted estimators compiled into what is deployed: scorecards and ONNX graphs."""
+"""Compile fitted estimators to the deployed forms: scorecards and ONNX graphs."""

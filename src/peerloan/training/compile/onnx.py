@@ -1,7 +1,7 @@
 """Fitted estimators as ONNX graphs: float32 (n, columns) to `probabilities`.
 
-Written node by node rather than converted: a hundred full-grown trees take a second, and one loan
-gets the same bits alone as among many, which the usual graph of a regression doesn't give.
+The graphs are written node by node, not converted. A hundred full-grown trees take a second, and a
+loan gets the same bits alone as in a batch, which the usual graph of a regression doesn't give.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from peerloan.stats.arrays import Numbers
 from peerloan.training.compile.trees import Tree, trees_of_booster, trees_of_forest
 
 _INPUT, _OUTPUT = "loans", "probabilities"
-# What onnxruntime 1.20, the oldest that serving allows, reads.
+# Versions that onnxruntime 1.20 reads, the oldest release that serving allows.
 _OPSETS = {"": 17, "ai.onnx.ml": 3}
 _IR_VERSION = 8
 
 
 def forest_graph(forest: RandomForestClassifier, columns: int) -> bytes:
-    """A forest that decides at every split as scikit-learn does."""
+    """Compile a forest that decides at every split as scikit-learn does."""
     ensemble = _ensemble(
         trees_of_forest(forest), "BRANCH_LEQ", n_targets=1, aggregate_function="AVERAGE"
     )
@@ -34,10 +34,10 @@ def forest_graph(forest: RandomForestClassifier, columns: int) -> bytes:
 
 
 def booster_graph(booster: xgboost.Booster, columns: int) -> bytes:
-    """Boosted trees that decide at every split as XGBoost does."""
+    """Compile boosted trees that decide at every split as XGBoost does."""
     base, trees = trees_of_booster(booster)
-    # The logistic as a softmax of 0 and the margin: accurate for small probabilities too, where
-    # the operator's own logistic takes 1 minus a single.
+    # The logistic as a softmax of 0 and the margin is accurate for small probabilities too; the
+    # operator's own logistic computes 1 minus a single.
     ensemble = _ensemble(
         trees,
         "BRANCH_LT",
@@ -52,14 +52,15 @@ def booster_graph(booster: xgboost.Booster, columns: int) -> bytes:
 def logistic_graph(
     centre: Numbers, scale: Numbers, limit: float, weights: Numbers, intercept: float
 ) -> bytes:
-    """A logistic regression: log-odds of ((loan − centre) / scale) · weights + intercept, where a
-    scaled value beyond ± `limit` counts as that.
+    """Compile a logistic regression on clipped, scaled columns.
 
-    A product sums in another order for one row than for many. So what each column adds is first
+    The log-odds are clip((loan − centre) / scale, ± `limit`) · weights + intercept.
+
+    A product sums in another order for one row than for many. So each column's term is first
     rounded to a multiple of 2⁻³²: sums are then exact in any order.
     """
-    # A logistic rounds otherwise where it doesn't fill the processor's vectors: so each row has
-    # eight equal ones.
+    # The logistic rounds differently if a row does not fill the processor's vectors, so each row
+    # has eight equal columns.
     width = 8
     constants = {
         "centre": centre,
@@ -88,7 +89,7 @@ def logistic_graph(
 
 
 def _ensemble(trees: Sequence[Tree], mode: str, **attributes: Any) -> onnx.NodeProto:
-    """All trees as one operator, whose last target takes what their leaves give."""
+    """Make one operator of all trees, whose last target gets the values of the leaves."""
     leaf = np.concatenate([tree.leaf for tree in trees])
     owner = np.repeat(np.arange(len(trees)), [len(tree.left) for tree in trees])
     number = np.concatenate([np.arange(len(tree.left)) for tree in trees])
@@ -116,7 +117,7 @@ def _ensemble(trees: Sequence[Tree], mode: str, **attributes: Any) -> onnx.NodeP
         "target_weights": np.concatenate([tree.value for tree in trees])[leaf].tolist(),
     }
     for name, values in long.items():
-        # Straight into the message: the library's helper looks at every value several times.
+        # Write directly to the message: the library's helper inspects every value several times.
         attribute = node.attribute.add(name=name)
         kind = {int: "ints", float: "floats", bytes: "strings"}[type(values[0])]
         attribute.type = onnx.AttributeProto.AttributeType.Value(kind.upper())

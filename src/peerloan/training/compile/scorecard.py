@@ -22,32 +22,32 @@ from peerloan.model.encoding import to_single
 from peerloan.stats.arrays import Numbers
 from peerloan.training.compile.trees import trees_of_booster
 
-# The power of two after the largest single: where rounding has infinity.
+# The power of two after the largest single, which rounding treats as infinity.
 _BEYOND = 2.0**128
 
 
 def exact_edge(threshold: float) -> float:
     """The smallest double whose nearest single is at least `threshold`, itself a single.
 
-    XGBoost rounds a value to single precision and then asks whether it is below the threshold;
-    asking whether the double is below this edge gives the same answer for every double.
+    XGBoost rounds a value to single precision and then compares it with the threshold. Comparing
+    the double with this edge gives the same result for every double.
     """
     single = np.float32(threshold)
     if single == -np.inf:  # nothing is below it
         return -math.inf
     with np.errstate(over="ignore"):
         below = np.nextafter(single, np.float32(-np.inf))
-        # Half-way between two neighbouring singles: exact in doubles. Ties round to the even one.
+        # Half-way between two neighbouring singles, exact in doubles. Ties round to the even one.
         middle = (min(float(single), _BEYOND) + max(float(below), -_BEYOND)) / 2
         return middle if np.float32(middle) == single else math.nextafter(middle, math.inf)
 
 
 @dataclass(frozen=True)
 class _Part:
-    """What an estimator adds to the margin for one field.
+    """The contribution of one field to an estimator's margin, in log-odds.
 
-    Below the first of `edges`, then from each edge on; or by level; and for an unseen and a
-    missing value. All in log-odds.
+    For a number: below the first of `edges`, then from each edge on. Otherwise by level. Also for
+    an unseen and a missing value.
     """
 
     edges: tuple[float, ...]
@@ -58,9 +58,10 @@ class _Part:
 
 
 def compile_trees(booster: xgboost.Booster, encoding: Encoding, loans: Loans) -> Scorecard:
-    """A scorecard with the booster's margins; points are relative to the mean over `loans`.
+    """Compile a booster; points are relative to the mean over `loans`.
 
-    Raises ValueError unless every tree splits on columns of one field alone.
+    The margins equal the booster's. Raises ValueError unless every tree splits on columns of one
+    field alone.
     """
     trees = _Trees(booster, encoding, loans.definition)
     parts = [_part_of_trees(trees, field, loans) for field in loans.definition.fields]
@@ -73,10 +74,10 @@ def compile_bins(
     edges_of: Callable[[Field], Sequence[float]],
     loans: Loans,
 ) -> Scorecard:
-    """A scorecard from a model that adds one value a bin.
+    """Compile a model that adds one value for each bin.
 
-    `values_at(field, probes)` is what the model adds to the margin for that field of each probe;
-    `edges_of(field)` are the doubles at which a number's next bin begins.
+    `values_at(field, probes)` are the model's contributions to the margin for that field of each
+    probe; `edges_of(field)` are the doubles at which a number's next bin begins.
     """
     parts = []
     for field in loans.definition.fields:
@@ -88,9 +89,9 @@ def compile_bins(
 
 
 def rescaled(scorecard: Scorecard, slope: float, intercept: float) -> Scorecard:
-    """The scorecard whose margins are slope · margin + intercept, to the arithmetic's precision.
+    """Return the scorecard with margins slope · margin + intercept, at arithmetic precision.
 
-    A calibration that stays inside the tables: reasons remain exact.
+    The calibration is applied to the tables, so reasons remain exact.
     """
     tables: list[NumberTable | LevelTable] = []
     for table in scorecard.tables:
@@ -129,7 +130,7 @@ class _Trees:
                 self._thresholds.setdefault(column, set()).add(threshold)
 
     def values(self, field: int, probes: Loans) -> Numbers:
-        """The sum (n,) of this field's trees, in double precision, for each probe."""
+        """Return the sum (n,) of this field's trees, in double precision, for each probe."""
         matrix = xgboost.DMatrix(to_single(self._encoding.matrix(probes)))
         leaves = self._booster.predict(matrix, pred_leaf=True).astype(np.int64)
         leaves = leaves.reshape(probes.size, -1)
@@ -140,14 +141,14 @@ class _Trees:
         return sums
 
     def edges(self, field: Field) -> tuple[float, ...]:
-        """The doubles at which some tree of a number's field decides otherwise."""
+        """Return the doubles at which some tree of a number's field changes its decision."""
         value = next(
             i
             for i, column in enumerate(self._encoding.columns)
             if column.field == field.name and column.make == "value"
         )
         found = set(map(exact_edge, self._thresholds.get(value, ())))
-        # A split that sends every number the same way, to part it from a missing one.
+        # A split with all numbers on one side separates only missing values.
         found.discard(-math.inf)
         return tuple(sorted(found))
 
@@ -169,13 +170,14 @@ def _levels(field: Field, loans: Loans) -> tuple[str, ...]:
 def _probes(
     field: Field, edges: tuple[float, ...], levels: tuple[str, ...], definition: Definition
 ) -> Loans:
-    """One loan for each cell of a field's table, then an unseen and a missing value.
+    """Make one loan for each cell of a field's table, then an unseen and a missing value.
 
-    Other fields are missing: what is asked of the probes depends on this field alone.
+    Other fields are missing: the contributions of this field don't depend on them.
     """
     cells: list[float | str | None]
     if field.is_number:
-        # A cell is told by its lower end; below the first edge by the lowest double.
+        # A cell is represented by its lower end; the cell below the first edge by the lowest
+        # double.
         cells = [-np.finfo(np.float64).max, *edges, None, None]
     else:
         # No level has a control character.
@@ -188,14 +190,14 @@ def _probes(
 def _part(edges: tuple[float, ...], levels: tuple[str, ...], values: Numbers) -> _Part:
     points, unseen, missing = values[:-2], float(values[-2]), float(values[-1])
     if levels:
-        # A level that is scored as an unseen one needs no line of its own.
+        # A level with the points of an unseen one needs no line of its own.
         own = [i for i, point in enumerate(points.tolist()) if point != unseen]
         levels, points = tuple(levels[i] for i in own), points[own]
     return _Part(edges, levels, points, unseen, missing)
 
 
 def _centred(base: float, parts: Sequence[_Part], loans: Loans) -> Scorecard:
-    """Points relative to their mean over `loans`, as multiples of 2⁻³²."""
+    """Return points relative to their mean over `loans`, as multiples of 2⁻³²."""
     tables: list[NumberTable | LevelTable] = []
     mean_margin = base
     for field, part in zip(loans.definition.fields, parts, strict=True):
@@ -212,7 +214,7 @@ def _centred(base: float, parts: Sequence[_Part], loans: Loans) -> Scorecard:
 
 
 def _points_of(field: Field, part: _Part, loans: Loans) -> Numbers:
-    """What the part adds for each loan."""
+    """Return the part's contribution for each loan."""
     every = np.concatenate([part.points, [part.unseen, part.missing]])
     index: npt.NDArray[np.int64]
     if field.is_number:

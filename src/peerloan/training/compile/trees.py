@@ -1,4 +1,4 @@
-"""Fitted trees as arrays: what forests and boosters are read into before they are compiled."""
+"""Fitted forests and boosters as arrays of nodes, the input of the compilers."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from peerloan.stats.arrays import Numbers
 class Tree:
     """One tree, node by node: the root is node 0, and a node without a left child is a leaf.
 
-    An inner node asks whether column `column` is below `threshold` (a booster), or not above it
-    (a forest); then it goes left. `value` is what a leaf gives.
+    An inner node goes left if column `column` is below `threshold` (a booster), or not above it (a
+    forest). `value` is the value of a leaf.
     """
 
     left: npt.NDArray[np.int64]
@@ -31,15 +31,15 @@ class Tree:
 
     @property
     def leaf(self) -> npt.NDArray[np.bool_]:
-        """Which nodes are leaves."""
+        """Which nodes are leaves (nodes,)."""
         return self.left < 0
 
 
 def floor_single(thresholds: Numbers) -> npt.NDArray[np.float32]:
-    """The largest singles that are not above these doubles.
+    """Return the largest singles that are not above these doubles.
 
-    For a single x and a double t, x ≤ t holds exactly when x ≤ floor_single(t): so thresholds can
-    be stored in single precision without moving one split.
+    For a single x and a double t, x ≤ t holds exactly when x ≤ floor_single(t). So thresholds can
+    be stored in single precision without a change of any split.
     """
     with np.errstate(over="ignore"):
         singles = thresholds.astype(np.float32)
@@ -48,7 +48,7 @@ def floor_single(thresholds: Numbers) -> npt.NDArray[np.float32]:
 
 
 def trees_of_forest(forest: RandomForestClassifier) -> list[Tree]:
-    """A forest's trees; leaves give the share of late loans."""
+    """Read a forest's trees; the value of a leaf is its share of late loans."""
     fitted = [each.tree_ for each in forest.estimators_]
     return [
         Tree(
@@ -64,12 +64,12 @@ def trees_of_forest(forest: RandomForestClassifier) -> list[Tree]:
 
 
 def trees_of_booster(booster: xgboost.Booster) -> tuple[float, list[Tree]]:
-    """The margin before the first tree, and the trees; leaves give log-odds."""
+    """Read the margin before the first tree, and the trees; values of leaves are log-odds."""
     learner = json.loads(booster.save_raw("json"))["learner"]
     start = float(np.float32(learner["learner_model_param"]["base_score"].strip("[]")))
     trees = []
     for tree in learner["gradient_booster"]["model"]["trees"]:
-        # A leaf's value stands where an inner node has its threshold.
+        # The library stores a leaf's value where an inner node has its threshold.
         conditions = np.array(tree["split_conditions"], dtype=np.float32)
         trees.append(
             Tree(

@@ -1,6 +1,6 @@
-"""Exploration: what a book with outcomes holds, before anybody trains on it.
+"""Exploration of a book with outcomes, before training.
 
-`measure` reads a book into plain figures, `find` says in sentences what is notable about them, and
+`measure` reads a book into plain figures, `find` describes the notable ones in sentences, and
 `show_page` puts both on a page; `explore` does all three.
 """
 
@@ -21,11 +21,10 @@ def explore(
     progress: Progress = lambda _what, _done: None,
     source: str = "",
 ) -> str:
-    """A report on a book with its labels, as one HTML file that stands alone.
+    """Report on a book with its labels, as one self-contained HTML file.
 
-    `source` says in words where the definition comes from. Rows that are not as the definition says
-    are left out and counted. Raises BookError if a needed column is not there, the label's
-    included, or if no row is good.
+    `source` describes where the definition comes from. Invalid rows are left out and counted.
+    Raises BookError if a needed column is missing, including the label's, or if no row is valid.
     """
     study = measure(book, definition, progress, source)
     return show_page(study, find(study), progress)

@@ -1,4 +1,4 @@
-"""Each feature's loans in a few bins: tenths of a number, levels of a category, and the missing."""
+"""Bins of each feature: tenths of a number, levels of a category, and missing values."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from peerloan.loan import Field, Loans
 from peerloan.stats.arrays import Codes, Numbers
 
 _TENTHS = np.arange(1, 10) / 10
-# A number with no more values has one bin each.
+# A number with at most this many values has one bin for each.
 _FEW_VALUES = 10
 # A category with more levels has its rare ones in one bin.
 _MOST_LEVELS = 20
@@ -31,9 +31,9 @@ class Bins:
 
 
 def bin_field(field: Field, loans: Loans) -> Bins:
-    """The bins of a field, those of a number and of ordered levels in their order.
+    """Bin a field; bins of numbers and of ordered levels are in their order.
 
-    Levels of a category have the frequent ones first. Missing values are the last bin.
+    Levels of a category are sorted by frequency. Missing values are the last bin.
     """
     if field.is_number:
         return _number_bins(field, loans.numbers(field.name))
@@ -53,7 +53,7 @@ def bin_field(field: Field, loans: Loans) -> Bins:
 
 
 def order_values(field: Field, loans: Loans) -> Numbers | None:
-    """A number's values, or an ordered category's places, NaN where missing; else None."""
+    """Return a number's values or an ordered category's ranks, NaN if missing; otherwise None."""
     if field.is_number:
         return loans.numbers(field.name)
     if field.kind == "ordered":
@@ -64,7 +64,7 @@ def order_values(field: Field, loans: Loans) -> Numbers | None:
 
 
 def show_plain(field: Field, values: Sequence[float]) -> list[str]:
-    """Numbers without their unit, by as few digits (but at least four) as tell them apart."""
+    """Format numbers without their unit, with the fewest digits (at least four) that differ."""
     factor, sign = (100, " %") if field.percent else (1, "")
     shown: list[str] = []
     for digits in range(4, 16):
@@ -89,7 +89,7 @@ def _number_bins(field: Field, values: Numbers) -> Bins:
     if len(different) <= _FEW_VALUES:
         ends = different[:-1]
     else:
-        # A value that was given, so that equal values are always in the same bin.
+        # An observed value as the edge, so that equal values are always in the same bin.
         ends = np.unique(np.quantile(given, _TENTHS, method="inverted_cdf"))
         ends = ends[ends < given[-1]]
     codes = np.where(np.isnan(values), -1, np.searchsorted(ends, values, side="left"))
@@ -108,7 +108,7 @@ def _number_bins(field: Field, values: Numbers) -> Bins:
 
 
 def _ordered_bins(field: Field, codes: Codes) -> Bins:
-    """A bin for each level; of very many levels, tenths of the loans."""
+    """Make a bin for each level, or tenths of the loans if there are too many levels."""
     given = codes[codes >= 0]
     used = np.unique(given)
     if len(used) <= _MOST_LEVELS:
@@ -126,7 +126,7 @@ def _ordered_bins(field: Field, codes: Codes) -> Bins:
 
 
 def _closed(codes: Codes, labels: list[str], kinds: list[Kind]) -> Bins:
-    """Bins with the missing values, coded −1 so far, as the last one."""
+    """Append the bin of missing values, which are coded −1 so far."""
     missing = codes < 0
     if missing.any():
         codes = np.where(missing, len(labels), codes)

@@ -1,4 +1,4 @@
-"""What an analyst would say after looking at a book: plain sentences, the most important first."""
+"""Findings about a book in plain sentences, the most important first."""
 
 from __future__ import annotations
 
@@ -10,30 +10,30 @@ from peerloan.reports.wording import loans, plain, show_rate
 from peerloan.stats.measures import Rate
 from peerloan.training.exploration.measure import Bin, BookStudy, Far, Feature, Numeric
 
-# Below this share of late loans accuracy says nothing of use.
+# Below this late rate, accuracy is not informative.
 _MINORITY = 0.2
-# Fewer loans of either kind than this, and no figure holds.
+# With fewer loans of either class, no figure is reliable.
 _FEW = 20
-# A level with fewer late loans, and with fewer expected, says nothing (Cochran 1954 asks for five
-# expected ones where a test of counts is to hold).
+# A level with fewer late loans, and fewer expected, is not compared (Cochran 1954 requires five
+# expected counts for a valid test).
 _LEAST_LATE = 5
 _SKEWED = 2
 _WEAK = 0.2
 _PAIR = 0.7
 _COMMON = 0.1
 _CAP = 0.01
-# A number with fewer different values, each of many loans, moves in steps.
+# A number with fewer different values, each of many loans, is reported as discrete.
 _STEPS = 100
 _LOANS_A_STEP = 50
-# Findings of one topic.
+# Most findings of one topic.
 _MOST = 12
 
 
 @dataclass(frozen=True)
 class Finding:
-    """A sentence about the book, or about one feature, which it then doesn't name itself.
+    """A sentence about the book, or about one feature, which it then doesn't name.
 
-    Names of features and commands stand between backticks.
+    Names of features and commands are between backticks.
     """
 
     topic: str
@@ -45,7 +45,7 @@ class Finding:
 
 
 def find(study: BookStudy) -> list[Finding]:
-    """All findings about a book."""
+    """List all findings about a book."""
     found = [*_about_label(study), *_about_doubts(study), *_about_rows(study)]
     found += _about_empty(study)
     found += [*_about_signal(study), *_about_pairs(study), *_about_skew(study)]
@@ -57,7 +57,7 @@ def find(study: BookStudy) -> list[Finding]:
 
 
 def _shortened(found: list[Finding]) -> list[Finding]:
-    """The findings of a topic; of a table with very many columns, only the first."""
+    """Limit the findings of a topic, for a table with very many columns."""
     if len(found) <= _MOST:
         return found
     names = list(dict.fromkeys(f"`{each.feature}`" for each in found[_MOST - 1 :]))
@@ -194,7 +194,7 @@ def _about_skew(study: BookStudy) -> Iterator[Finding]:
 
 
 def _risk(feature: Feature, study: BookStudy) -> Iterator[Finding]:
-    """Levels with clearly more or fewer late loans; of a number, the most and the least risky."""
+    """Find levels with clearly more or fewer late loans; of a number, the most and least risky."""
     average = study.overall.rate
     if reading(feature) in ("chance", "unknown"):
         return
@@ -344,22 +344,22 @@ _ODD: tuple[Callable[[Feature, Numeric], str], ...] = (
 
 
 def is_too_few(bin_: Bin, average: float) -> bool:
-    """Whether a bin has too few late loans, and too few expected, to compare its rate."""
+    """Whether a bin has too few late loans, observed and expected, to compare its rate."""
     return bin_.rate.late < _LEAST_LATE and bin_.rate.loans * average < _LEAST_LATE
 
 
 def is_high(bin_: Bin, average: float) -> bool:
-    """Whether clearly more of a bin's loans are late than of all: the interval lies above."""
+    """Whether a bin's late rate is clearly above the book's: its interval lies above."""
     return bin_.rate.low > average and not is_too_few(bin_, average)
 
 
 def is_low(bin_: Bin, average: float) -> bool:
-    """Whether clearly fewer of a bin's loans are late than of all: the interval lies below."""
+    """Whether a bin's late rate is clearly below the book's: its interval lies below."""
     return bin_.rate.high < average and not is_too_few(bin_, average)
 
 
 def reading(feature: Feature) -> str:
-    """How an information value is usually read (Siddiqi 2006), or that chance alone gives as much.
+    """Interpret an information value (Siddiqi 2006), or state that chance explains it.
 
     Siddiqi has four readings and a warning above 0.5, here "very strong".
     """

@@ -1,6 +1,6 @@
-"""What a book holds, measured: plain data, from which findings and pages are made.
+"""Measurements of a book as plain data, from which findings and pages are made.
 
-Only figures of many loans stand here (a number's lowest and highest value apart), never a loan.
+They are aggregates of many loans (except a number's lowest and highest value), never a loan.
 """
 
 from __future__ import annotations
@@ -29,15 +29,16 @@ from peerloan.stats.measures import Rate
 from peerloan.training.exploration.binning import Bins, Kind, bin_field, order_values
 from peerloan.training.folds import first_folds
 
-# More columns of a histogram than this blur.
+# Most columns of a histogram; more would blur.
 _COLUMNS = 40
 _VERY_SKEWED = 3
-# How many values are counted as the common ones.
+# Number of the most frequent values that count as common.
 _COMMON = 5
-# How far from the median, in distances of the 99th percentile (or the 1st), a value is far off.
+# Distance from the median beyond which a value is far off, in distances of the 99th (or 1st)
+# percentile.
 _FAR = 3
 _NEIGHBOURS = 10
-# More features than this, and a heat map can't be read.
+# With more features a heat map is unreadable.
 _MOST_PAIRED = 24
 
 Progress = Callable[[str, float], None]
@@ -45,7 +46,7 @@ Progress = Callable[[str, float], None]
 
 @dataclass(frozen=True)
 class Bin:
-    """Some of a feature's values, and how many of their loans are late."""
+    """A bin of a feature's values: its loans and late loans."""
 
     label: str
     kind: Kind
@@ -55,7 +56,7 @@ class Bin:
 
 @dataclass(frozen=True)
 class Histogram:
-    """How many loans lie between each two edges."""
+    """The number of loans between each two edges."""
 
     edges: tuple[float, ...]
     counts: tuple[int, ...]
@@ -65,7 +66,7 @@ class Histogram:
 
 @dataclass(frozen=True)
 class Far:
-    """The loans at one end that lie far off: beyond `bound`, where `usual` holds 99 %."""
+    """The loans that lie far off at one end: beyond `bound`, where `usual` is the 99 % quantile."""
 
     usual: float
     bound: float
@@ -75,12 +76,12 @@ class Far:
 
 @dataclass(frozen=True)
 class Numeric:
-    """A number's figures, of the loans that have one.
+    """Figures of a number, of the loans that have one.
 
     `common` is the share of the five most frequent values, `at_lowest` and `at_highest` count the
-    loans with the lowest and the highest one, `zeros` those with 0. `zero_spike`: many more of them
-    than have any value near it. `outside` counts what lies outside the range seen in training, as
-    the definition gives it (None if it gives none).
+    loans with the lowest and the highest value, `zeros` those with 0. `zero_spike`: far more loans
+    have 0 than any near value. `outside` counts values outside the training range in the definition
+    (None if it has none).
     """
 
     lowest: float
@@ -101,11 +102,11 @@ class Numeric:
 
 @dataclass(frozen=True)
 class Feature:
-    """A feature, its bins, and what it says about the label.
+    """A feature, its bins, and its relation to the label.
 
-    `auc` is above 0.5 where high values are risky (numbers, ordered); of a category, whose levels
-    have no order, that of levels ranked by the late rates of other loans. `correlation` is
-    Spearman's with the label. `numeric` is None of a category and where no loan has a value.
+    `auc` is above 0.5 if high values are risky (numbers, ordered). For a category, whose levels
+    have no order, the levels are ranked by the late rates of other loans. `correlation` is
+    Spearman's with the label. `numeric` is None for a category and if no loan has a value.
     """
 
     name: str
@@ -127,7 +128,7 @@ class Feature:
 
 @dataclass(frozen=True)
 class Matrix:
-    """A figure of each row's feature with each column's; None where it can't be said."""
+    """A figure for each pair of row and column features; None if it can't be computed."""
 
     rows: tuple[str, ...]
     columns: tuple[str, ...]
@@ -136,7 +137,7 @@ class Matrix:
 
 @dataclass(frozen=True)
 class RowFault:
-    """How many values of a field were not as expected."""
+    """The number of unexpected values of a field."""
 
     field: str
     expected: str
@@ -145,11 +146,11 @@ class RowFault:
 
 @dataclass(frozen=True)
 class BookStudy:
-    """A whole book, measured. `excluded` rows have a fault, and `without_outcome` ones no outcome
-    yet: they are in no other figure.
+    """Measurements of a whole book.
 
-    `spearman` pairs numbers and ordered categories, `cramer` each category with every feature in
-    bins; both only the features with most information if there are many.
+    `excluded` rows have a fault, and `without_outcome` rows no outcome yet; both are in no other
+    figure. `spearman` pairs numbers and ordered categories, `cramer` each category with every
+    feature in bins; if there are many features, both contain only the most informative ones.
     """
 
     book: str
@@ -174,9 +175,9 @@ def measure(
     progress: Progress = lambda _what, _done: None,
     source: str = "",
 ) -> BookStudy:
-    """Measure a book with its labels; `source` says in words where the definition comes from.
+    """Measure a book with its labels; `source` describes where the definition comes from.
 
-    Raises BookError if a needed column is not there, the label's included, or no row is good.
+    Raises BookError if a needed column is missing, including the label's, or if no row is valid.
     """
     read = _read(book, definition, progress)
     overall = Rate.of(int(read.late.sum()), read.loans.size)
@@ -301,7 +302,7 @@ def _with_label(values: Numbers, late: Codes) -> float | None:
 
 
 def _numeric(field: Field, values: Numbers) -> Numeric:
-    """The figures of sorted numbers."""
+    """Compute the figures of sorted numbers."""
     different, counts = np.unique(values, return_counts=True)
     skewness = measures.skewness(values)
     outside = None
@@ -344,14 +345,14 @@ def _histogram(
         edges = np.linspace(low, high, _COLUMNS + 1)
     # Rounding may put an end of the range just outside.
     edges[0], edges[-1] = min(edges[0], low), max(edges[-1], high)
-    if not (np.diff(edges) > 0).all():  # so large that neighbours can't be told apart
+    if not (np.diff(edges) > 0).all():  # too large to distinguish neighbours
         return None
     counts, _ = np.histogram(values, edges)
     return Histogram(tuple(edges.tolist()), tuple(counts.tolist()), log_x, log_y)
 
 
 def _spikes(different: Numbers, counts: Codes) -> bool:
-    """Whether far more values are 0 than are any of those near it."""
+    """Whether far more values are 0 than any of the values near it."""
     place = int(np.searchsorted(different, 0))
     if len(different) <= 5 * _NEIGHBOURS or place == len(different) or different[place]:
         return False
@@ -360,7 +361,7 @@ def _spikes(different: Numbers, counts: Codes) -> bool:
 
 
 def _far(values: Numbers, quantile: float, side: int) -> Far | None:
-    """What lies three times as far from the median as the quantile does, if anything."""
+    """Measure the values beyond three times the quantile's distance from the median, if any."""
     usual = float(np.quantile(values, quantile, method="inverted_cdf"))
     median = float(np.median(values))
     bound = median + _FAR * (usual - median)
@@ -370,7 +371,7 @@ def _far(values: Numbers, quantile: float, side: int) -> Far | None:
 
 
 def _most_informative(features: Sequence[Feature]) -> list[str]:
-    """The features that are paired, in the definition's order: constants say nothing."""
+    """List the features to pair, in the definition's order; constants are not informative."""
     varying = [feature for feature in features if len(feature.bins) > 1]
     best = sorted(varying, key=lambda feature: -(feature.information or 0))[:_MOST_PAIRED]
     return [feature.name for feature in varying if feature in best]

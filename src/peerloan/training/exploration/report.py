@@ -1,4 +1,4 @@
-"""The exploration as a page: one file with everything in it."""
+"""The exploration as one self-contained page."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from peerloan.reports.wording import interval, plain
 from peerloan.training.exploration.findings import Finding, is_high, is_too_few, reading
 from peerloan.training.exploration.measure import Bin, BookStudy, Feature, Matrix, Progress
 
-# Charts are drawn of so many features; hardly anyone looks through more.
+# Charts are drawn for this many features at most.
 MOST_DRAWN = 200
 
 
@@ -23,7 +23,7 @@ def show_page(
     findings: Sequence[Finding],
     progress: Progress = lambda _what, _done: None,
 ) -> str:
-    """The page as HTML; it asks for nothing from anywhere."""
+    """Render the page as HTML; it loads nothing from elsewhere."""
     drawn = {}
     ranked = sorted(study.features, key=lambda feature: -(feature.information or 0))
     best = {feature.name for feature in ranked[:MOST_DRAWN]}
@@ -60,7 +60,7 @@ def show_page(
 
 
 def _topics(findings: Sequence[Finding], anchors: Mapping[str, str]) -> dict[str, list[Markup]]:
-    """The findings' sentences by topic, in their order."""
+    """Group the findings' sentences by topic, in their order."""
     topics: dict[str, list[Markup]] = {}
     for finding in findings:
         topics.setdefault(finding.topic, []).append(_sentence(finding, anchors))
@@ -68,11 +68,11 @@ def _topics(findings: Sequence[Finding], anchors: Mapping[str, str]) -> dict[str
 
 
 def _sentence(finding: Finding, anchors: Mapping[str, str]) -> Markup:
-    """A finding as HTML: features link to their sections, and a number keeps its percent sign."""
+    """Render a finding as HTML: features link to their sections, numbers don't wrap before "%"."""
     text = finding.text.replace(" %", "\N{NO-BREAK SPACE}%")
     if finding.feature is not None:
         text = f"`{finding.feature}`: {text}"
-    # Even in a column's name a backtick does no harm: every piece is escaped.
+    # A backtick in a column's name is harmless: every piece is escaped.
     pieces = [escape(piece) for piece in text.split("`")]
     for place in range(1, len(pieces), 2):
         anchor = anchors.get(str(pieces[place].unescape()))
@@ -82,10 +82,10 @@ def _sentence(finding: Finding, anchors: Mapping[str, str]) -> Markup:
 
 
 def _plots(feature: Feature, study: BookStudy) -> dict[str, str | Markup]:
-    """The distribution with its caption, and the late rates."""
+    """Plot the distribution with its caption, and the late rates."""
     caption, distribution = _distribution(feature)
     average = study.overall.rate
-    # An interval of a few loans may be as wide as the plot, and press the others together.
+    # The interval of a few loans may be as wide as the plot and compress the others.
     firm = [each.rate.high for each in feature.bins if not is_too_few(each, average)]
     return {
         "caption": caption,

@@ -1,1 +1,1 @@
-"""The REST API: one module a resource, and the Open Inference Protocol."""
+"""The REST API, one module for each resource, and the Open Inference Protocol."""

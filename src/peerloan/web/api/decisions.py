@@ -1,4 +1,4 @@
-"""Decisions that were kept: one by its id, or pages of them by loan, time, version and band."""
+"""Stored decisions: one by its id, or pages of them by loan, time, version and band."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ PARAMETERS = ("loan_id", "since", "until", "version", "band", "limit", "cursor")
 
 @blueprint.app_errorhandler(LedgerUnavailable)
 def fault(error: LedgerUnavailable) -> Response:
-    """What the database says is for the log alone."""
+    """Answer 503. The database's message goes to the log only."""
     log.error("the ledger can't be read: %s", error)
     return problems.answer(
         problems.ledger_unavailable("The ledger can't be read now; try again in a moment.")
@@ -52,7 +52,7 @@ def fault(error: LedgerUnavailable) -> Response:
 @blueprint.get("/v1/predictions/<decision>")
 @needs("read", "predict")
 def decision(decision: str) -> Response:
-    """One decision: what was answered, on what, to whom, and what became of it."""
+    """Return one decision with its inputs, caller, challenger score and outcomes."""
     refuse_parameters()
     wanted = _id(decision)
     caller = only_caller(request.environ)
@@ -67,8 +67,10 @@ def decision(decision: str) -> Response:
 @blueprint.get("/v1/predictions")
 @needs("read", "predict")
 def decisions() -> Response:
-    """A page of decisions, the newest first; `next` is the cursor of the page after it. Of the
-    caller's own alone, a page looks among the newest so far, and may hold fewer than there are.
+    """Return a page of decisions, newest first; `next` is the cursor of the following page.
+
+    A caller who may read only its own decisions may get a page that is not full, because each page
+    searches a limited number of the newest decisions.
     """
     wanted, limit, before = _parse_filter()
     down_to = search_limit(services().database, wanted, before)
@@ -108,7 +110,7 @@ def _described(kept: Sequence[StoredDecision]) -> list[dict[str, Any]]:
 
 
 def _outcomes(known: OutcomeHistory | None) -> list[dict[str, Any]]:
-    """What became of a loan: what holds now first, and then what was told before."""
+    """List the outcomes of a loan: the valid one first, then earlier ones."""
     told = [] if known is None else [known.now, *reversed(known.before)]
     return [
         {
@@ -129,7 +131,7 @@ def _id(text: str) -> bytes | None:
 
 
 def _parse_filter() -> tuple[DecisionFilter, int, bytes | None]:
-    """What a listing is of; raises RequestError that names each wrong parameter."""
+    """Parse the filter of a listing. Raises RequestError that names each wrong parameter."""
     asked = Parameters(PARAMETERS)
     loan_id, version = asked.text("loan_id"), asked.text("version")
     limit = asked.limit(DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE)

@@ -1,4 +1,4 @@
-"""What operators and their tools ask: health, readiness, figures."""
+"""Endpoints for operators and their tools: health, readiness, metrics."""
 
 from __future__ import annotations
 
@@ -20,9 +20,11 @@ blueprint = Blueprint("probes", __name__)
 @blueprint.get("/healthz")
 @public
 def healthz() -> Response:
-    """Whether this process answers and could load the champion that it was started for. Why not,
-    the log says, and `/readyz` to a caller with a token. `untested_libraries` names those of which
-    the public interface alone is used, if any.
+    """Return whether this process is healthy: it responds, and it loaded a champion at its start.
+
+    The log has the reason if not, and so has `/readyz` for a caller with a token.
+    `untested_libraries` names the libraries that are used through their public interface only, if
+    any.
     """
     unhealthy = services().serving_models.unhealthy
     body: dict[str, Any] = {"status": "unhealthy" if unhealthy else "ok"}
@@ -34,10 +36,12 @@ def healthz() -> Response:
 @blueprint.get("/readyz")
 @public
 def readyz() -> Response:
-    """Whether a verified champion is loaded, `ledger` whether decisions can be kept, and `clock`
-    that it was set back. Callers with a token learn which version is loaded, in `refused` why a
-    newer one is not, in `remedy` what to do where none is, in `challenger_refused` why the
-    challenger is not, and in `not_followed` since when the store could not be read.
+    """Return whether this process is ready: a verified champion is loaded.
+
+    `ledger` is whether decisions can be stored, `clock` whether the clock was set back. Callers
+    with a token also get the loaded version, in `refused` why a newer one is not loaded, in
+    `remedy` what to do if none is, in `challenger_refused` why the challenger is not loaded, and in
+    `not_followed` since when the store could not be read.
     """
     held = services()
     models, writer = held.serving_models, held.writer
@@ -46,7 +50,7 @@ def readyz() -> Response:
     body: dict[str, Any] = {"status": "ready" if current else waiting}
     if held.authenticator.is_trusted(request.environ):
         body |= _details(models)
-    # Other replicas have the same one: without it, none is readier than this.
+    # All replicas share the ledger, so without it no other one is readier.
     body["ledger"] = "available" if writer.unavailable_reason is None else "unavailable"
     if clock := writer.clock:
         body["clock"] = clock
@@ -54,7 +58,7 @@ def readyz() -> Response:
 
 
 def _details(followed: ServingModels) -> dict[str, Any]:
-    """What `/readyz` says to callers with a token alone."""
+    """Return the part of `/readyz` that only callers with a token get."""
     details: dict[str, Any] = {}
     if current := followed.current:
         details["model"] = {"version": current.bundle.version, "digest": current.bundle.digest}
@@ -64,7 +68,7 @@ def _details(followed: ServingModels) -> dict[str, Any]:
         details["remedy"] = followed.remedy
     if followed.challenger_refusal:
         details["challenger_refused"] = followed.challenger_refusal
-    # What serves goes on serving, and is as ready as before.
+    # An unreadable store does not affect readiness: the loaded model continues to serve.
     if followed.not_followed:
         details["not_followed"] = followed.not_followed
     return details
@@ -73,5 +77,5 @@ def _details(followed: ServingModels) -> dict[str, Any]:
 @blueprint.get("/metrics")
 @needs("metrics")
 def figures() -> Response:
-    """Figures of all workers, for Prometheus; not for the public."""
+    """Return the metrics of all workers for Prometheus; a token is needed."""
     return Response(metrics.exposition(), content_type=CONTENT_TYPE_LATEST)

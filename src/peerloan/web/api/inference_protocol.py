@@ -1,6 +1,6 @@
-"""The Open Inference Protocol, version 2, over HTTP: the same decisions for its stock clients.
+"""The Open Inference Protocol, version 2, over HTTP: the same decisions for standard clients.
 
-A loan's fields are named tensors with one value a loan, and so are the answer's outputs.
+Each field of a loan is a named tensor with one value for each loan, and so is each output.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _MOST_WARNINGS = 10
 @blueprint.get("/v2/health/live")
 @public
 def live() -> Response:
-    """Whether this process answers and could load the champion that it was started for."""
+    """Return whether this process is healthy (see `health.healthz`)."""
     if services().serving_models.unhealthy:
         raise RequestError(503, "Unhealthy", "the champion was refused; the log says why")
     return as_json({"live": True})
@@ -46,7 +46,7 @@ def live() -> Response:
 @blueprint.get("/v2/health/ready")
 @public
 def ready() -> Response:
-    """Whether a verified champion is loaded."""
+    """Return whether a verified champion is loaded."""
     require_champion()
     return as_json({"ready": True})
 
@@ -54,7 +54,7 @@ def ready() -> Response:
 @blueprint.get("/v2", strict_slashes=False)
 @needs("predict")
 def server() -> Response:
-    """This server: its name, its version, and what it knows beyond the protocol."""
+    """Return the server's name, version and protocol extensions."""
     extensions = ["binary_tensor_data"]
     return as_json({"name": "peerloan", "version": __version__, "extensions": extensions})
 
@@ -63,7 +63,7 @@ def server() -> Response:
 @blueprint.get("/v2/models/<model>/versions/<version>")
 @needs("predict")
 def metadata(model: str, version: str | None = None) -> Response:
-    """The inputs, from the definition, and the outputs of a version, or else of the champion."""
+    """Return the inputs and outputs of a version, by default of the champion."""
     now = _requested_version(model, version)
     bundle = now.bundle
     described: dict[str, Any] = {
@@ -82,7 +82,7 @@ def metadata(model: str, version: str | None = None) -> Response:
 @blueprint.get("/v2/models/<model>/versions/<version>/ready")
 @needs("predict")
 def model_ready(model: str, version: str | None = None) -> Response:
-    """Whether a version, or else a champion, is being served."""
+    """Return whether a version, by default the champion, is loaded."""
     _requested_version(model, version)
     return as_json({"name": model, "ready": True})
 
@@ -93,7 +93,7 @@ def model_ready(model: str, version: str | None = None) -> Response:
 def infer(model: str, version: str | None = None) -> Response:
     """Decide on the loans whose fields are the request's inputs."""
     now = _requested_version(model, version)
-    refuse_parameters()  # whoever means a what_if must not get a decision
+    refuse_parameters()  # a request with `what_if` must not make a real decision
     content = read_body(request.environ, MAX_BODY_BYTES)
     length = _header_length(content)
     try:
@@ -125,9 +125,9 @@ def _response(
     wanted: Mapping[str, bool],
     answer: Mapping[str, Any],
 ) -> Response:
-    """An answer's predictions as tensors."""
+    """Convert an answer's predictions to tensors."""
     predictions = answer["predictions"]
-    if predictions:  # by another version, if the request was answered before
+    if predictions:  # a repeated request gets the first answer, perhaps of another version
         version = predictions[0]["model"]["version"]
     head: dict[str, Any] = {"model_name": model, "model_version": version}
     if asked.id is not None:
@@ -144,7 +144,7 @@ def _response(
 
 
 def _served() -> dict[str, LoadedModel]:
-    """The versions that are being served, the champion first; raises RequestError without one."""
+    """List the loaded versions, the champion first. Raises RequestError if there is none."""
     current, challenger = require_champion(), services().serving_models.challenger
     served = {current.bundle.version: current}
     if challenger is not None:
@@ -153,7 +153,7 @@ def _served() -> dict[str, LoadedModel]:
 
 
 def _requested_version(model: str, version: str | None) -> LoadedModel:
-    """The version that a request is for; raises RequestError if it is not being served."""
+    """Return the version that a request names. Raises RequestError if it is not loaded."""
     served = _served()
     current = next(iter(served.values()))
     name = current.bundle.definition.model
@@ -170,7 +170,7 @@ def _requested_version(model: str, version: str | None) -> LoadedModel:
 
 
 def _header_length(content: bytes) -> int:
-    """How much of a body is JSON."""
+    """Return the length of a body's JSON part."""
     given = request.headers.get(HEADER_LENGTH)
     if given is None:
         return len(content)
@@ -183,7 +183,7 @@ def _header_length(content: bytes) -> int:
 
 
 def _requested_outputs(asked: tensors.InferRequest) -> dict[str, bool]:
-    """The outputs to answer with, and whether in binary form."""
+    """List the requested outputs, and whether each is in binary form."""
     usual = asked.parameters.binary_data_output
     if not asked.outputs:
         return dict.fromkeys(OUTPUTS, usual)
@@ -199,7 +199,7 @@ def _requested_outputs(asked: tensors.InferRequest) -> dict[str, bool]:
 
 
 def _refuse_misfits(definition: Definition, columns: Mapping[str, Column]) -> None:
-    """Raise RequestError where a datatype can't hold a field's values."""
+    """Raise RequestError if a datatype can't hold a field's values."""
     problems = []
     for field in definition.fields:
         column = columns.get(field.name)
@@ -210,7 +210,7 @@ def _refuse_misfits(definition: Definition, columns: Mapping[str, Column]) -> No
             if field.is_number
             else column.datatype == "BYTES" or _are_levels(field, column.values)
         )
-        # A data frame's column of nothing but missing values is one of numbers.
+        # A data frame's column with only missing values is sent as numbers.
         if not fits and any(value is not None for value in column.values):
             expected = f"{'FP64 or INT64' if field.is_number else 'BYTES'}: {field.expected}"
             problems.append(Problem(None, field.name, expected, column.datatype))
@@ -219,14 +219,14 @@ def _refuse_misfits(definition: Definition, columns: Mapping[str, Column]) -> No
 
 
 def _are_levels(field: Field, values: Sequence[Any]) -> bool:
-    """Whether numbers or truth values are levels of a category."""
+    """Whether numbers or booleans are levels of a category."""
     spelling = Spelling.of(field)
     different = {value for value in values if value is not None}
     return all(spelling.typed(value) is not None for value in different)
 
 
 def _parameters(asked: tensors.InferRequest, answer: Mapping[str, Any]) -> dict[str, Any]:
-    """What is said of the whole response; the protocol's parameters are single values."""
+    """Return the response's parameters; the protocol allows only single values."""
     parameters: dict[str, Any] = {}
     if asked.parameters.content_type == "pd":
         parameters["content_type"] = "pd"

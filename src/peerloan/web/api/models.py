@@ -1,4 +1,4 @@
-"""The store's versions over HTTP: which there are, what each is, and which one is to serve."""
+"""The store's versions over HTTP: list them, describe one, promote one."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ log = logging.getLogger(__name__)
 
 @blueprint.app_errorhandler(StoreFault)
 def fault(error: StoreFault) -> Response:
-    """Where files stand is for the log alone."""
+    """Answer 503. Paths go to the log only."""
     log.error("%s", error)
     detail = "The store can't be read or written now; the log says why."
     return problems.answer(RequestError(503, "Store Fault", detail, headers={"Retry-After": "5"}))
@@ -49,7 +49,7 @@ def fault(error: StoreFault) -> Response:
 @blueprint.get("/v1/models")
 @needs("read")
 def models() -> Response:
-    """Every version, oldest first, the champion, the challenger, and how they came to be so."""
+    """List every version, oldest first, with the aliases and their history."""
     refuse_parameters()
     store = services().store
     state = store.state()
@@ -69,7 +69,7 @@ def models() -> Response:
 @blueprint.get("/v1/models/<version>")
 @needs("read")
 def model(version: str) -> Response:
-    """One version: what the list says of it, and its whole manifest."""
+    """Return one version: its entry in the list, and its complete manifest."""
     refuse_parameters()
     store = services().store
     manifest, digest = _read(store, version)
@@ -81,7 +81,7 @@ def model(version: str) -> Response:
 @blueprint.post("/v1/models/<version>/promote")
 @needs(PROMOTE)
 def promote(version: str) -> Response:
-    """Make a version the champion; the history says which operator did, and why."""
+    """Make a version the champion; the history records the operator and the reason."""
     who = require_operator()
     refuse_parameters()
     wanted = _promotion()
@@ -113,7 +113,7 @@ def _read(store: Store, version: str) -> tuple[Manifest, str]:
 
 
 def _promotion() -> dict[str, Any]:
-    """The body of a promotion, which may be absent; raises RequestError."""
+    """Parse the body of a promotion, which is optional. Raises RequestError."""
     content = read_body(request.environ, MAX_BODY_BYTES)
     if not content:
         return {}
@@ -133,7 +133,7 @@ def _promotion() -> dict[str, Any]:
 
 
 def _refusal(name: str, value: Any) -> str | None:
-    """What was expected of a promotion's member, if it is not as it must be."""
+    """Describe what was expected of a promotion's member; None if it is valid."""
     if name == "breaking":
         return None if isinstance(value, bool) else "true or false"
     if name == "why":
@@ -146,7 +146,7 @@ def _brief(store: Store, state: AliasState, version: str) -> dict[str, Any]:
     brief: dict[str, Any] = {"version": version, "aliases": _aliases(state, version)}
     try:
         manifest, digest = store.read(version)
-    except BundleError as error:  # listed all the same, so that somebody sees it
+    except BundleError as error:  # listed nevertheless, so that a person sees it
         return brief | {"refused": str(error)}
     return brief | _summary(manifest, digest)
 
@@ -168,7 +168,7 @@ def _aliases(state: AliasState, version: str) -> list[str]:
 
 
 def _change(state: AliasState, explanation: Explanation | None = None) -> dict[str, Any]:
-    """A change; `explanation` is the reason that was added later, if there is one."""
+    """Describe a change; `explanation` is the reason that was added later, if there is one."""
     shown = ("number", "champion", "challenger", "who", "when", "why")
     change: dict[str, Any] = {name: getattr(state, name) for name in shown} | {"action": state.what}
     if state.deleted is not None:

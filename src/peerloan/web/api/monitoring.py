@@ -1,4 +1,4 @@
-"""How the versions are watched, over HTTP: events, who took note of them, and figures by day."""
+"""Monitoring over HTTP: events, their acknowledgement, and figures by day."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ _DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 
 @blueprint.errorhandler(LedgerUnavailable)
 def fault(error: LedgerUnavailable) -> Response:
-    """What the database says is for the log alone."""
+    """Answer 503. The database's message goes to the log only."""
     log.error("events and figures can't be read or written: %s", error)
     return problems.answer(
         problems.ledger_unavailable("The ledger does not answer now; try again in a moment.")
@@ -54,7 +54,7 @@ def fault(error: LedgerUnavailable) -> Response:
 @blueprint.get("/v1/events")
 @needs("read")
 def events() -> Response:
-    """A page of events, the newest first; `next` is the cursor of the page after it."""
+    """Return a page of events, newest first; `next` is the cursor of the following page."""
     asked = Parameters(("open", "limit", "cursor"))
     only_open = asked.choice("open", ("true", "false")) == "true"
     limit = asked.limit(DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE)
@@ -63,7 +63,7 @@ def events() -> Response:
         asked.refuse("cursor", "the `next` of the page before")
     asked.check()
     before = None if cursor is None else int(cursor)
-    # One more than asked for tells whether there is another page.
+    # One more than requested shows whether there is another page.
     found = kept.page(services().database, limit + 1, before, only_open)
     following = str(found[limit - 1].number) if len(found) > limit else None
     return as_json({"events": [_event_json(each) for each in found[:limit]], "next": following})
@@ -72,7 +72,7 @@ def events() -> Response:
 @blueprint.post("/v1/events/<event>/acknowledge")
 @needs("outcomes")
 def acknowledge(event: str) -> Response:
-    """Note that the caller has taken note of an event; the first one stands."""
+    """Acknowledge an event as this caller; the first acknowledgement remains."""
     refuse_parameters()
     require_json()
     why = _why(read_body(request.environ, MAX_BODY_BYTES))
@@ -89,7 +89,7 @@ def acknowledge(event: str) -> Response:
 @blueprint.get("/v1/drift")
 @needs("read")
 def drift() -> Response:
-    """What was said of a version by day or by month, the oldest first, and what speaks now."""
+    """Return the figures of a version by day or by month, oldest first, and its active alerts."""
     model, kind, since, until = _parse_query()
     found = read_figures(services().database, model, kind, since, until)
     if found is None:
@@ -99,8 +99,8 @@ def drift() -> Response:
     name = msgspec.json.encode(model)
     return as_json(
         {
-            # A year holds megabytes, which are not read to be written again: what is kept follows
-            # on two more members.
+            # Figures of a year are megabytes of stored JSON, so they are copied without decoding:
+            # each stored object follows two more members.
             "figures": [
                 msgspec.Raw(b'{"model":%b,"day":"%b",' % (name, str(day).encode()) + text)
                 for day, text in ((each.day, each.figures[1:].encode()) for each in said)
@@ -126,7 +126,7 @@ def _event_json(found: Event) -> dict[str, Any]:
 
 
 def _why(content: bytes) -> str:
-    """What the caller says of an event; raises RequestError."""
+    """Parse the caller's reason. Raises RequestError."""
     body = decode(content)
     if not isinstance(body, dict):
         wrong = [Problem(None, "(body)", 'an object: {"why": "…"}', show_value(body))]
@@ -145,7 +145,7 @@ def _why(content: bytes) -> str:
 
 
 def _parse_query() -> tuple[str, Kind, int, int]:
-    """A version, a kind, and the days since 1970 that are asked for; raises RequestError."""
+    """Parse a version, a kind, and a range of days since 1970. Raises RequestError."""
     asked = Parameters(("model", "kind", "since", "until"))
     model = asked.text("model")
     kind = asked.choice("kind", get_args(Kind)) or "day"
@@ -157,7 +157,7 @@ def _parse_query() -> tuple[str, Kind, int, int]:
             asked.refuse(name, "a day (2026-11-25)")
     since, until = days
     if until is None:
-        # Today counts.
+        # Today is included.
         after = day_number(datetime.now(UTC).date()) + 1
         until = after if since is None else since + MAX_DRIFT_DAYS
     if since is None:
@@ -178,6 +178,6 @@ def _day(text: str) -> int | None:
 
 
 def _require_known_version(model: str) -> None:
-    """Raise RequestError if a version that never decided is none of the store's either."""
+    """Raise RequestError if a version without decisions is not in the store either."""
     if model not in services().store.versions():
         raise RequestError(404, "No Such Version", f"there is no version {show_value(model)}")

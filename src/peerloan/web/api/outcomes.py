@@ -1,4 +1,4 @@
-"""What became of loans, told by callers: each outcome is answered by itself."""
+"""Outcomes of loans, reported by callers; each gets its own result."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 
 @blueprint.errorhandler(LedgerUnavailable)
 def fault(error: LedgerUnavailable) -> Response:
-    """What the database says is for the log alone."""
+    """Answer 503. The database's message goes to the log only."""
     log.error("outcomes can't be kept: %s", error)
     return problems.answer(
         problems.ledger_unavailable(
@@ -44,7 +44,7 @@ def fault(error: LedgerUnavailable) -> Response:
 @blueprint.post("/v1/outcomes")
 @needs("outcomes")
 def outcomes() -> Response:
-    """Keep what became of loans; what is wrong with one keeps no other from being kept."""
+    """Store outcomes. An invalid one does not prevent the others from being stored."""
     refuse_parameters()
     require_json()
     rows = _rows(read_body(request.environ, MAX_BODY_BYTES))
@@ -60,7 +60,7 @@ def outcomes() -> Response:
 
 
 def _rows(content: bytes) -> list[Any]:
-    """The outcomes of a body; raises RequestError."""
+    """Parse the outcomes of a body. Raises RequestError."""
     body = decode(content, under="outcomes")
     wrong = []
     if not isinstance(body, dict):
@@ -101,6 +101,6 @@ def _answer(answer: Recorded | list[Problem]) -> dict[str, Any]:
             "note": f"told before {day}, the first day on which an outcome of it counts: kept, but "
             "no figure, rule or version uses it; tell it again from that day on"
         }
-    # Its place in the list says which one it is.
+    # The position in the list identifies the outcome.
     members = (asdict(problem) for problem in answer)
     return {"errors": [{k: v for k, v in each.items() if k != "loan"} for each in members]}

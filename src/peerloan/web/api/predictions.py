@@ -59,7 +59,7 @@ def predictions() -> RawResponse:
         require_json()
     content = read_body(environ, MAX_BODY_BYTES)
     model = require_champion()
-    # What can't be stored is refused in a what_if too, as the decision would be.
+    # Loans that can't be stored are refused in a what_if too, as they would be in a decision.
     loans, inputs = read(model, content)
     if isinstance(loans, Checked):
         answer = answer_one(model, loans, options)
@@ -81,7 +81,7 @@ def _render(body: dict[str, Any]) -> RawResponse:
 @blueprint.get("/openapi.json")
 @needs(*SCOPES)
 def openapi_document() -> Response:
-    """Return the API's description for the champion that serves now; its ETag changes with it."""
+    """Return the OpenAPI document for the current champion; its ETag changes with it."""
     answer = as_json(
         document.document(require_champion(), by_address(current_app), request.root_path)
     )
@@ -92,7 +92,7 @@ def openapi_document() -> Response:
 
 
 def _parse_options(args: Mapping[str, list[str]]) -> ResponseOptions:
-    """Read what the query asks for; raises RequestError that names each wrong parameter."""
+    """Parse the options in the query. Raises RequestError that names each wrong parameter."""
     flags = {}
     problems = []
     for name, values in args.items():

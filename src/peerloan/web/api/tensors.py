@@ -1,6 +1,7 @@
-"""Tensors of the Open Inference Protocol: from a request's bytes to columns, from columns to bytes.
+"""Tensors of the Open Inference Protocol: decode requests to columns, encode columns.
 
-Columns are lists of JSON-like values, None for a missing one, as the checks of loans take them.
+Columns are lists of JSON-like values, None for a missing one, which is the input of the checks of
+loans.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from peerloan.loan import Field
 from peerloan.loan.text import parse_whole
 from peerloan.web.http.json_errors import describe_fault
 
-# In binary form all are little-endian; BYTES has a length of four bytes before each element.
+# In binary form all are little-endian; each BYTES element has its length in four bytes before it.
 _NUMBERS = {
     "BOOL": "?",
     "UINT8": "u1",
@@ -37,7 +38,7 @@ _NUMBERS = {
     "FP64": "<f8",
 }
 DATATYPES = (*_NUMBERS, "BYTES")
-# The answer's own names, which no field can have, and their datatypes.
+# The names of the outputs, which no field can have, and their datatypes.
 OUTPUTS = {
     "probability": "FP64",
     "late": "BOOL",
@@ -47,24 +48,24 @@ OUTPUTS = {
 }
 HEADER_LENGTH = "Inference-Header-Content-Length"
 _SIZE = struct.Struct("<I")
-# What MLServer's clients say of tensors of text: each element is in base64, or is JSON (so they
-# send a data frame's column of mixed values).
+# Content types of text tensors in MLServer's clients: each element is base64, or JSON (used for a
+# data frame's column of mixed values).
 _BASE64, _JSON = "base64", "pd_json"
 
 
 class TensorError(PeerLoanError, ValueError):
-    """A request that is not the protocol's; says what was expected and what was given."""
+    """A request that violates the protocol; the message has what was expected and given."""
 
 
 class TensorParameters(msgspec.Struct, frozen=True):
-    """What is said of a tensor; other keys mean nothing here."""
+    """A tensor's parameters; unknown keys are ignored."""
 
     binary_data_size: Annotated[int, Meta(ge=0)] | None = None
     content_type: str = ""
 
 
 class Tensor(msgspec.Struct, frozen=True):
-    """An input; its data stand here, or in binary form behind the request's JSON."""
+    """An input; its data are in the JSON, or in binary form after it."""
 
     name: str
     shape: Annotated[list[Annotated[int, Meta(ge=0)]], Meta(min_length=1)]
@@ -74,27 +75,27 @@ class Tensor(msgspec.Struct, frozen=True):
 
 
 class OutputParameters(msgspec.Struct, frozen=True):
-    """What is said of an output; other keys mean nothing here."""
+    """An output's parameters; unknown keys are ignored."""
 
     binary_data: bool | None = None
 
 
 class RequestedOutput(msgspec.Struct, frozen=True):
-    """An output that the caller asks for."""
+    """An output that the caller requests."""
 
     name: str
     parameters: OutputParameters = OutputParameters()
 
 
 class RequestParameters(msgspec.Struct, frozen=True):
-    """What is said of a whole request; other keys mean nothing here."""
+    """A request's parameters; unknown keys are ignored."""
 
     binary_data_output: bool = False
     content_type: str = ""
 
 
 class InferRequest(msgspec.Struct, frozen=True):
-    """A request's JSON."""
+    """The JSON part of a request."""
 
     inputs: Annotated[list[Tensor], Meta(min_length=1)]
     id: str | None = None
@@ -103,23 +104,23 @@ class InferRequest(msgspec.Struct, frozen=True):
 
 
 class Column(NamedTuple):
-    """An input's values; no datatype if each value has its own."""
+    """An input's values; the datatype is None if each value has its own."""
 
     datatype: str | None
     values: list[Any]
 
 
 class Output(NamedTuple):
-    """An output's values, one a loan."""
+    """An output's values, one for each loan."""
 
     datatype: str
     values: Sequence[Any]
 
 
 def parse(content: bytes) -> InferRequest:
-    """A request's JSON; raises TensorError."""
+    """Parse a request's JSON. Raises TensorError."""
     try:
-        # Clients write a missing number as NaN, which only this reader takes.
+        # Clients write a missing number as NaN, which only this decoder accepts.
         read = json.loads(
             content.decode("utf-8-sig"), parse_int=parse_whole, object_pairs_hook=_once
         )
@@ -133,7 +134,7 @@ def parse(content: bytes) -> InferRequest:
     try:
         request = msgspec.convert(read, InferRequest)
     except (msgspec.ValidationError, UnicodeEncodeError) as error:
-        # It may hold what was given, of any length and in any characters.
+        # The message may contain input of any length and with any characters.
         reason = str(error)[:300].encode("utf-8", "backslashreplace").decode()
         raise TensorError(f"the request is not the protocol's: {reason}") from None
     if request.id is not None and not _is_unicode(request.id):
@@ -142,9 +143,9 @@ def parse(content: bytes) -> InferRequest:
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object in which each name stands once: of two values a reader could take either.
+    """Make an object whose names are unique, because decoders differ on repeated names.
 
-    Null is what clients write for what is absent.
+    Clients write null for an absent member, so these are dropped.
     """
     read: dict[str, Any] = {}
     for name, value in pairs:
@@ -157,13 +158,16 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def _is_unicode(text: str) -> bool:
     try:
         text.encode()
-    except UnicodeEncodeError:  # a surrogate that stands alone
+    except UnicodeEncodeError:  # an unpaired surrogate
         return False
     return True
 
 
 def columns(request: InferRequest, binary: bytes) -> dict[str, Column]:
-    """The inputs by name, from the request and the bytes behind its JSON; raises TensorError."""
+    """Decode the inputs by name, from the request and the bytes after its JSON.
+
+    Raises TensorError.
+    """
     found: dict[str, Column] = {}
     at = 0
     for tensor in request.inputs:
@@ -191,7 +195,7 @@ def _wrong(tensor: Tensor, expected: str, given: str) -> TensorError:
 
 
 def _inline(tensor: Tensor, data: list[Any]) -> list[Any]:
-    """The values of a tensor that stands in the JSON, flat or nested as its shape is."""
+    """Decode a tensor in the JSON, flat or nested like its shape."""
     if any(type(row) is list for row in data):
         if not all(type(row) is list and len(row) == 1 for row in data):
             raise _wrong(tensor, "one value a loan", "lists of other lengths")
@@ -214,7 +218,7 @@ def _inline(tensor: Tensor, data: list[Any]) -> list[Any]:
 
 
 def _refuse_out_of_range(tensor: Tensor, data: list[Any]) -> None:
-    """Raise TensorError where an integer is none of its datatype."""
+    """Raise TensorError if an integer is outside its datatype's range."""
     known = np.iinfo(_NUMBERS[tensor.datatype])
     for i, value in enumerate(data):
         if value is not None and not known.min <= value <= known.max:
@@ -224,7 +228,7 @@ def _refuse_out_of_range(tensor: Tensor, data: list[Any]) -> None:
 
 
 def _raw(tensor: Tensor, content: bytes) -> list[Any]:
-    """The values of a tensor in binary form."""
+    """Decode a tensor in binary form."""
     if tensor.datatype == "BYTES":
         return _texts(tensor, content)
     kind = np.dtype(_NUMBERS[tensor.datatype])
@@ -256,7 +260,7 @@ def _texts(tensor: Tensor, content: bytes) -> list[str]:
 
 
 def _column(tensor: Tensor, values: list[Any]) -> Column:
-    """The values as the checks take them, one a loan."""
+    """Convert a tensor's values to a column, one value for each loan."""
     if tensor.shape[1:] not in ([], [1]):
         raise _wrong(tensor, "the shape [n] or [n, 1]", show_value(tensor.shape))
     if len(values) != tensor.shape[0]:
@@ -276,27 +280,27 @@ def _column(tensor: Tensor, values: list[Any]) -> Column:
             values = [v and msgspec.json.decode(v) for v in values]
     except (ValueError, RecursionError):
         raise _wrong(tensor, f"texts in {kind}, its content type", "others") from None
-    # A text of no length is the only one that can stand for a missing value in binary form.
+    # In binary form only an empty text can represent a missing value.
     values = [None if value == "" else value for value in values]
     return Column(None if kind == _JSON else "BYTES", values)
 
 
 def input_datatype(field: Field) -> str:
-    """A field's datatype. A whole number that may be missing needs one that has NaN."""
+    """Return a field's datatype. A nullable whole number needs a datatype with NaN."""
     if not field.is_number:
         return "BYTES"
     return "INT64" if field.kind == "whole" and not field.missing else "FP64"
 
 
 def content_type(datatype: str) -> str:
-    """By which of their codecs MLServer's clients decode a tensor."""
+    """Return the name of the codec with which MLServer's clients decode a tensor."""
     return "str" if datatype == "BYTES" else "np"
 
 
 def encode(
     head: Mapping[str, Any], outputs: Mapping[str, Output], binary: Collection[str]
 ) -> tuple[bytes, int | None]:
-    """A response: its bytes, and the length of its JSON if outputs stand behind it in binary form.
+    """Encode a response; returns its bytes, and its JSON's length if binary outputs follow it.
 
     Each output has the shape [n, 1].
     """

@@ -1,1 +1,1 @@
-"""Who may call: tokens, scopes, sessions and the rule for calls from this machine."""
+"""Authentication and authorization: tokens, scopes, sessions, and calls from this machine."""

@@ -19,21 +19,21 @@ from peerloan.web.auth.tokens import PROMOTE, SCOPES, Token, Tokens, TokensError
 from peerloan.web.http.problems import RequestError, wants_problem
 
 log = logging.getLogger(__name__)
-# How often a worker looks for changed tokens: a revoked one is refused after this time.
+# Interval at which a worker checks for changed tokens: a revoked one is refused after it.
 _CHECK_SECONDS = 1.0
 TOKEN_COMMAND = "peerloan token new NAME"  # noqa: S105  a command, no password
 _CALLER = "peerloan.caller"
-# The headers that proxies and tunnels add begin with these.
+# Prefixes of the headers that proxies and tunnels add.
 _PROXY_HEADERS = (
     *("HTTP_FORWARDED", "HTTP_X_FORWARDED", "HTTP_X_REAL_IP", "HTTP_VIA"),
     *("HTTP_CDN_LOOP", "HTTP_CF_"),
 )
-# An address in brackets or a name, and a port; nothing else: `evil@localhost` is no host.
+# An address in brackets or a name, with an optional port; `evil@localhost` does not match.
 _HOST = re.compile(r"(?:\[([0-9A-Fa-f:.]{2,45})\]|([A-Za-z0-9.-]{1,253}))(?::[0-9]{1,5})?")
 CHALLENGE = {"WWW-Authenticate": 'Bearer realm="peerloan"'}
-# Any caller learns that an address does not exist.
+# Any caller may learn that an address does not exist.
 _ANY = frozenset(SCOPES)
-# An endpoint without a guard opens to nobody.
+# An endpoint without a guard is closed to everybody.
 _NONE: frozenset[str] = frozenset()
 
 Page = tuple[str, int, dict[str, str]]
@@ -41,7 +41,7 @@ Page = tuple[str, int, dict[str, str]]
 
 @dataclass(frozen=True, slots=True)
 class _TokenSnapshot:
-    """The tokens as the folder was last read; `state` is None while no token was ever made."""
+    """The tokens at the last read of the folder; `state` is None if no token was ever made."""
 
     state: tuple[int, ...] | None = None
     fault: str | None = None
@@ -51,20 +51,20 @@ class _TokenSnapshot:
 
 
 class Authenticator:
-    """Finds out who calls, by the tokens in a folder. Thread-safe."""
+    """Identifies callers by the tokens in a folder. Thread-safe."""
 
     def __init__(self, tokens: Tokens, sessions: Sessions, on_loopback: bool) -> None:
         self._tokens, self._sessions = tokens, sessions
         self._on_loopback = on_loopback
         self._snapshot = _TokenSnapshot()
-        # Read before the first request: a thread that comes while another one reads uses the
-        # snapshot before.
+        # Read before the first request. While one thread reads, others use the previous snapshot.
         self._check_at = 0.0
         self.snapshot()
 
     def snapshot(self) -> _TokenSnapshot:
-        """Return the tokens, as they were a second ago at most. If the folder can't be read, those
-        before stay, with the fault.
+        """Return the tokens, at most a second old.
+
+        If the folder can't be read, this returns the previous tokens with the fault.
         """
         now = time.monotonic()
         if now >= self._check_at:
@@ -73,15 +73,15 @@ class Authenticator:
         return self._snapshot
 
     def is_open(self, environ: Mapping[str, Any]) -> bool:
-        """Whether a request needs no token: none was ever made, and this machine itself asks.
+        """Whether a request needs no token: none was ever made, and the caller is on this machine.
 
-        A host name that leads here from elsewhere, or a proxy, may stand for anybody. Some
-        proxies add no header, but speak HTTP/1.0, as hardly anything else does.
+        A host name that resolves to this machine, or a proxy, may forward requests of anybody. Some
+        proxies add no header but use HTTP/1.0, which is otherwise rare.
         """
         snapshot = self.snapshot()
         if not self._on_loopback or snapshot.state is not None or snapshot.fault is not None:
             return False
-        # Gunicorn calls the older version HTTP/1.0, Granian HTTP/1.
+        # Gunicorn reports the older version as HTTP/1.0, Granian as HTTP/1.
         if environ.get("SERVER_PROTOCOL") != "HTTP/1.1":
             return False
         host = _HOST.fullmatch(environ.get("HTTP_HOST", ""))
@@ -90,29 +90,29 @@ class Authenticator:
         return not any(name.startswith(_PROXY_HEADERS) for name in environ)
 
     def is_trusted(self, environ: Mapping[str, Any]) -> bool:
-        """Whether the caller of a request has a token or needs none, also at a public address."""
+        """Whether the caller has a token or needs none; also applies to public addresses."""
         return _CALLER in environ or self.is_open(environ)
 
     def by_token(self, token: str) -> Token | None:
-        """Return the known token that this is."""
+        """Find a token; None if it is unknown."""
         snapshot = self.snapshot()
-        # How long a look-up takes depends on keyed hashes, which nobody without the key can choose.
+        # The look-up is safe from timing attacks: without the key nobody can choose the hashes.
         return snapshot.by_digest.get(digest_of(snapshot.key, token))
 
     def begin_session(self, token: Token) -> str:
-        """Return the session that a browser keeps: it holds no token, and expires within hours."""
+        """Make a session for a browser: it contains no token and expires within hours."""
         return self._sessions.begin(self.snapshot().key, token)
 
     def by_session(self, session: str) -> Token | None:
-        """Return the token of who signed in, if the session holds and the token is unchanged."""
+        """Return the token of a session; None if the session is invalid or the token changed."""
         snapshot = self.snapshot()
         found = self._sessions.read(snapshot.key, session)
         return None if found is None else snapshot.by_session.get(found.token)
 
     def end_session(self, session: str) -> None:
-        """End a session in every worker, for whoever has a copy; raises OSError.
+        """End a session in every worker and for all copies of its cookie. Raises OSError.
 
-        A session without a known token is ignored: where there is no token, anybody could sign one.
+        A session without a known token is ignored: without tokens anybody could sign one.
         """
         snapshot = self.snapshot()
         found = self._sessions.read(snapshot.key, session)
@@ -151,10 +151,10 @@ class Authenticator:
 
 
 def register(app: Flask, authenticator: Authenticator, sign_in_page: Callable[[str], Page]) -> None:
-    """Require a token with the scope of what is asked for, except at public addresses.
+    """Require a token with the endpoint's scope, except at public addresses.
 
-    `sign_in_page` renders what a person without a session gets, given the page asked for. Call this
-    once every address is registered; raises GuardError if one does not say who may ask.
+    `sign_in_page` renders the page for a person without a session, given the requested page. Call
+    this after all routes are registered. Raises GuardError if a route has no guard.
     """
     guards = required_scopes(app)
 
@@ -195,7 +195,7 @@ def only_caller(environ: Mapping[str, Any]) -> str | None:
 
 
 def require_operator() -> str:
-    """Return the name of the operator who calls; raises RequestError 401 or 403 for others."""
+    """Return the name of the calling operator. Raises RequestError 401 or 403 for others."""
     token: Token | None = request.environ.get(_CALLER)
     if token is not None and token.operator:
         return token.name
@@ -209,7 +209,7 @@ def require_operator() -> str:
 
 
 def _authenticate(authenticator: Authenticator, environ: Mapping[str, Any]) -> Token | None:
-    """Return the token of this request's caller; raises RequestError for another site's page."""
+    """Return the token of this request's caller. Raises RequestError for another site's page."""
     token = _bearer(environ)
     if token is not None:
         return authenticator.by_token(token)
@@ -219,7 +219,7 @@ def _authenticate(authenticator: Authenticator, environ: Mapping[str, Any]) -> T
 
 
 def _bearer(environ: Mapping[str, Any]) -> str | None:
-    """Return the token in a request's head, if there is one."""
+    """Return the token in a request's Authorization header, if there is one."""
     given: str | None = environ.get("HTTP_AUTHORIZATION")
     if given is None or given[:7].lower() != "bearer ":
         return None
@@ -227,7 +227,7 @@ def _bearer(environ: Mapping[str, Any]) -> str | None:
 
 
 def _forbidden(caller: Token, scopes: frozenset[str]) -> RequestError:
-    """Return the problem of a caller whose token has none of the scopes that it needs."""
+    """Return the problem of a caller whose token has none of the required scopes."""
     if PROMOTE in scopes or not scopes:
         needed, how, header = "an operator's token", "--operator", ""
     else:

@@ -1,7 +1,7 @@
-"""Protection against cross-site requests: a page of another site may change nothing here.
+"""Protection against cross-site request forgery: another site's page may change nothing here.
 
-A browser sends the session cookie along with such a request, and on loopback it needs no cookie.
-Requests with a bearer token need no check: a browser never adds one by itself.
+A browser sends the session cookie with such a request, and on loopback it needs no cookie. Requests
+with a bearer token need no check: a browser never adds one by itself.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 
 
 def refuse_other_sites(environ: Mapping[str, Any]) -> None:
-    """Raise RequestError 403 if a page of another site makes a browser change something here."""
+    """Raise RequestError 403 if a page of another site made the browser send a changing request."""
     if environ["REQUEST_METHOD"] in _SAFE_METHODS:
         return
     site, origin = environ.get("HTTP_SEC_FETCH_SITE"), environ.get("HTTP_ORIGIN")
@@ -29,7 +29,7 @@ def refuse_other_sites(environ: Mapping[str, Any]) -> None:
 
 
 def _split(address: str) -> SplitResult:
-    """Return an address in its parts, which are empty if it can't be parsed."""
+    """Split an address into its parts, which are empty if it can't be parsed."""
     try:
         return urlsplit(address)
     except ValueError:

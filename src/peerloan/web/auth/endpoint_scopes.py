@@ -1,4 +1,4 @@
-"""What an address asks of its callers: each says by which scopes it opens, or that it is public."""
+"""The scopes that each endpoint requires, or that it is public."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from peerloan.errors import PeerLoanError
 from peerloan.web.auth.tokens import SCOPES
 
 _View = TypeVar("_View", bound=Callable[..., Any])
-# The scopes of which a caller needs one; None: the address is public.
+# The scopes of which a caller needs one; None: the endpoint is public.
 Guard = frozenset[str] | None
-# Views that Flask makes, for files that are the same for everybody: the sign-in needs styles.
+# Flask's own views of static files, which are the same for everybody; the sign-in page needs
+# styles.
 _FILES: Mapping[str, Guard] = {
     "static": None,
     "bootstrap.static": None,
@@ -23,7 +24,7 @@ _FILES: Mapping[str, Guard] = {
 
 
 class GuardError(PeerLoanError, RuntimeError):
-    """An address that does not say who may ask."""
+    """An endpoint without a guard."""
 
 
 def public(view: _View) -> _View:
@@ -43,7 +44,7 @@ def needs(*scopes: str) -> Callable[[_View], _View]:
 
 
 def required_scopes(app: Flask) -> dict[str, Guard]:
-    """What each endpoint of an application asks for; raises GuardError if one says nothing."""
+    """Return the guard of each endpoint. Raises GuardError if one has none."""
     guards = dict(_FILES)
     for rule in app.url_map.iter_rules():
         view = app.view_functions[rule.endpoint]
@@ -58,7 +59,7 @@ def required_scopes(app: Flask) -> dict[str, Guard]:
 
 
 def by_address(app: Flask) -> dict[tuple[str, str], Guard]:
-    """The same by method and address, as OpenAPI writes addresses."""
+    """Return the guards by method and address, in OpenAPI's notation of addresses."""
     guards = required_scopes(app)
     return {
         (method, re.sub(r"<(\w+)>", r"{\1}", rule.rule)): guards[rule.endpoint]

@@ -1,4 +1,4 @@
-"""Whether only this machine can connect: the listening process announces it to its workers."""
+"""Whether only this machine can connect, announced by the listening process to its workers."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ import os
 import socket
 from collections.abc import Iterable
 
-# A word between processes, no setting: it holds the number of the process that listens, so that
-# one which is inherited from elsewhere says nothing. Without it, others may be able to ask.
+# An environment variable between processes, not a setting. It holds the listening process's id, so
+# that a variable inherited from elsewhere has no effect. Without it, other machines are assumed to
+# reach the service.
 _NAME = "PEERLOAN_ON_LOOPBACK"
 
 
 def announce(hosts: Iterable[str]) -> None:
-    """Announce to the workers that will be started on which hosts this process listens."""
+    """Announce to workers that are started later on which hosts this process listens."""
     loopback = [is_loopback(host) for host in hosts]
     os.environ[_NAME] = str(os.getpid()) if loopback and all(loopback) else ""
 
@@ -24,7 +25,7 @@ def announced() -> bool:
 
 
 def names_loopback(host: str) -> bool:
-    """Whether a host is this machine by its very name: any other may be made to lead here."""
+    """Whether a host's name itself means this machine. Any other name may be made to lead here."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -32,7 +33,7 @@ def names_loopback(host: str) -> bool:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a host's every address leads from this machine to itself."""
+    """Whether all addresses of a host are loopback addresses."""
     if names_loopback(host):
         return True
     try:

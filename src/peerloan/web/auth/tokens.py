@@ -1,9 +1,9 @@
-"""API tokens: who may call, kept in a folder as keyed hashes.
+"""API tokens of callers, stored in a folder as keyed hashes.
 
-`tokens.json` names each caller with the keyed hash of its token, and `key` is the key: neither
-shows a token, and without the key nobody can make an entry. Tokens with scopes of their own stand
-in `scoped.json`: the release before, which knows no scopes, never reads that, and refuses them. The
-folder is written by `peerloan token` and only read by the service.
+`tokens.json` has each caller's name and the keyed hash of its token, and `key` is the key: neither
+reveals a token, and without the key nobody can make an entry. Tokens with limited scopes are in
+`scoped.json`. The previous release, which has no scopes, never reads that file and so refuses them.
+`peerloan token` writes the folder; the service only reads it.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from peerloan.regular_files import read_regular_file, read_regular_text
 
 Scope = Literal["predict", "outcomes", "read", "metrics"]
 SCOPES: tuple[Scope, ...] = get_args(Scope)
-# What only operators may do: change which model serves.
+# The scope that only operators have: promote a model.
 PROMOTE = "promote"
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
-# So that who finds a token somewhere, or searches for lost ones, sees what it is.
+# A prefix that identifies a token to people who find one, and to secret scanners.
 _PREFIX = "peerloan_"
 _KEY_BYTES = 32
 # A token takes some 200 bytes.
@@ -44,12 +44,12 @@ _MARK = (
 
 
 class TokensError(PeerLoanError, ValueError):
-    """Something that can't be done with the tokens, and why."""
+    """An operation on the tokens that failed, with the reason."""
 
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """A caller's token: its name, what it may do, when it was made, and its hash."""
+    """A caller's token: its name, scopes, time of creation, and hash."""
 
     name: str
     scopes: frozenset[str]
@@ -58,12 +58,12 @@ class Token:
 
     @property
     def operator(self) -> bool:
-        """Whether it may change which model serves."""
+        """Whether it may promote a model."""
         return PROMOTE in self.scopes
 
 
 class _Plain(msgspec.Struct, frozen=True):
-    """A token of every scope, as each release has it; an operator's may promote, too."""
+    """A stored token with all scopes, in every release's format; an operator's may promote too."""
 
     name: str
     operator: bool
@@ -76,7 +76,7 @@ class _Plain(msgspec.Struct, frozen=True):
 
 
 class _Scoped(msgspec.Struct, frozen=True):
-    """A token of some scopes; those that this release doesn't know open nothing."""
+    """A stored token with some scopes; scopes that are unknown to this release have no effect."""
 
     name: str
     scopes: tuple[str, ...]
@@ -84,7 +84,7 @@ class _Scoped(msgspec.Struct, frozen=True):
     digest: str
 
     def token(self) -> Token:
-        # Only an operator's may promote, whatever stands here.
+        # Only an operator's token may promote, whatever the file says.
         scopes = frozenset(SCOPES).intersection(self.scopes)
         return Token(self.name, scopes, self.created, self.digest)
 
@@ -98,11 +98,12 @@ class _File(msgspec.Struct, Generic[_Entry], frozen=True):
 
 
 class Tokens:
-    """The tokens in a folder; the first one makes it."""
+    """The tokens in a folder. The first token creates it."""
 
     def __init__(self, folder: Path, marker: Path | None = None) -> None:
-        """`marker`: a file outside of the folder that says that tokens were made, so that a folder
-        that is gone is not taken for one that never was.
+        """`marker` is a file outside of the folder that records that tokens were made.
+
+        It distinguishes a folder that was lost from one that never existed.
         """
         self._folder, self._marker = folder, marker
         self._file = folder / "tokens.json"
@@ -110,9 +111,9 @@ class Tokens:
         self._key_file = folder / "key"
 
     def state(self) -> tuple[int, ...] | None:
-        """What changes whenever the tokens do; None while none was ever made.
+        """Return a value that changes whenever the tokens do; None if none was ever made.
 
-        Raises OSError or TokensError where that can't be told.
+        Raises OSError or TokensError if that can't be determined.
         """
         self._refuse_open_modes()
         state: list[int] = []
@@ -128,13 +129,13 @@ class Tokens:
         return tuple(state)
 
     def read(self) -> tuple[Token, ...]:
-        """Every token, in the order in which they were made; raises TokensError."""
+        """Read every token in order of creation. Raises TokensError."""
         plain, scoped = self._read()
         every = [*(each.token() for each in plain), *(each.token() for each in scoped)]
         return tuple(sorted(every, key=lambda token: token.created))
 
     def key(self) -> bytes:
-        """The key of the hashes; raises TokensError."""
+        """Read the key of the hashes. Raises TokensError."""
         try:
             key = bytes.fromhex(read_regular_text(self._key_file, _MAX_BYTES))
         except (OSError, ValueError) as error:
@@ -144,9 +145,9 @@ class Tokens:
         return key
 
     def new(self, name: str, operator: bool = False, scopes: Sequence[Scope] = ()) -> str:
-        """Make a token for a caller and return it: it is kept nowhere. Raises TokensError.
+        """Make a token for a caller and return it; only its hash is stored. Raises TokensError.
 
-        Without scopes it has every one; an operator's may promote, too.
+        Without `scopes` it has all scopes; an operator's may promote too.
         """
         if not _NAME.fullmatch(name):
             raise TokensError(
@@ -166,14 +167,14 @@ class Tokens:
                 scoped.append(_Scoped(name, in_order, created, digest))
             else:
                 plain.append(_Plain(name, operator, created, digest))
-        # Who makes tokens may be root, and must not make the folder of those who serve.
+        # This command may run as root, which must not create the folder of the service's user.
         if self._marker is not None and self._marker.parent.is_dir():
-            with contextlib.suppress(OSError):  # the service leaves it, too
+            with contextlib.suppress(OSError):  # the service writes the marker too
                 self.leave_marker()
         return token
 
     def revoke(self, name: str) -> None:
-        """Take a caller's token back; raises TokensError."""
+        """Revoke a caller's token. Raises TokensError."""
         with self._changing() as (plain, scoped):
             names = _names(plain, scoped)
             if name not in names:
@@ -182,10 +183,10 @@ class Tokens:
             scoped[:] = [each for each in scoped if each.name != name]
 
     def leave_marker(self) -> None:
-        """Note outside of the folder that tokens were made; raises OSError."""
+        """Record outside of the folder that tokens were made. Raises OSError."""
         if self._marker is not None and not self._marker.exists():
             self._marker.parent.mkdir(mode=private_files.FOLDER_MODE, parents=True, exist_ok=True)
-            with contextlib.suppress(FileExistsError):  # another process may have been the first
+            with contextlib.suppress(FileExistsError):  # another process was first
                 atomic_files.publish_file(self._marker, _MARK, private_files.FILE_MODE)
 
     def _read(self) -> tuple[list[_Plain], list[_Scoped]]:
@@ -198,8 +199,9 @@ class Tokens:
         return list(plain.tokens), list(scoped.tokens if scoped else ())
 
     def _refuse_open_modes(self) -> None:
-        """Raise TokensError where other users of this machine could make tokens, or sign in by the
-        key. What the group may do, who set it up has chosen: volumes may need it.
+        """Raise TokensError if other users of this machine could make tokens or sign sessions.
+
+        Permissions of the group are allowed, because volumes may need them.
         """
         closed = (self._key_file, self._file, self._scoped_file)
         for path, refused in ((self._folder, 0o002), *((path, 0o007) for path in closed)):
@@ -216,12 +218,12 @@ class Tokens:
                 )
 
     def _write(self, path: Path, content: bytes) -> None:
-        """Write a file whole or not at all, for the folder's owner alone."""
+        """Write a file atomically, readable by the folder's owner only."""
         incoming = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
         folder = os.open(self._folder, os.O_RDONLY)
         try:
             with open(incoming, "xb", opener=private_files.opener) as file:
-                if os.geteuid() == 0:  # who serves may be another, and reads it
+                if os.geteuid() == 0:  # the service may run as another user, who reads the file
                     owner = os.fstat(folder)
                     os.fchown(file.fileno(), owner.st_uid, owner.st_gid)
                 file.write(content)
@@ -234,7 +236,7 @@ class Tokens:
             incoming.unlink(missing_ok=True)
 
     def _expect_none_made(self) -> None:
-        """Raise TokensError if there were tokens before the file of them was gone."""
+        """Raise TokensError if the file of tokens was lost."""
         if self._key_file.exists():
             raise TokensError(
                 f"{self._file} can't be read: it is gone, but {self._key_file} is there; restore "
@@ -248,7 +250,7 @@ class Tokens:
 
     @contextlib.contextmanager
     def _changing(self) -> Iterator[tuple[list[_Plain], list[_Scoped]]]:
-        """The tokens, to be changed by one process at a time; written if nothing is raised."""
+        """Lock the tokens for a change by one process. Without an error they are written."""
         try:
             self._folder.mkdir(mode=private_files.FOLDER_MODE, parents=True, exist_ok=True)
             with open(self._folder / ".lock", "wb", opener=private_files.opener) as lock:
@@ -258,7 +260,7 @@ class Tokens:
                 yield plain, scoped
                 if tuple(scoped) != before:
                     self._write(self._scoped_file, _encode(_File(1, tuple(scoped))))
-                # Always there: a key without it is one whose tokens were lost.
+                # Always written: a key without this file means that the tokens were lost.
                 self._write(self._file, _encode(_File(1, tuple(plain))))
         except OSError as error:
             where = error.filename or self._folder
@@ -266,7 +268,7 @@ class Tokens:
 
 
 def digest_of(key: bytes, token: str) -> bytes:
-    """The keyed hash of a token (BLAKE2b, RFC 7693)."""
+    """Return the keyed hash of a token (BLAKE2b, RFC 7693)."""
     return hashlib.blake2b(token.encode(), key=key, digest_size=32).digest()
 
 
@@ -275,7 +277,7 @@ def _names(plain: Sequence[_Plain], scoped: Sequence[_Scoped]) -> list[str]:
 
 
 def _decode(path: Path, kind: type[_File[_Entry]]) -> _File[_Entry] | None:
-    """What a file holds, None where there is none; raises TokensError."""
+    """Decode a file; None if it does not exist. Raises TokensError."""
     try:
         return msgspec.json.decode(read_regular_file(path, _MAX_BYTES), type=kind)
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""The page where a developer reads the API's description and tries it."""
+"""The page with the API's reference, where developers can also send requests."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from peerloan.web.auth.endpoint_scopes import needs
 from peerloan.web.auth.tokens import SCOPES
 from peerloan.web.services import services
 
-# The installed package holds Swagger UI's own files; nothing of its code runs here.
+# The installed package contains Swagger UI's own files; none of its code runs here.
 _PACKAGE = find_spec("swagger_ui")
 assert _PACKAGE is not None  # noqa: S101  pyproject.toml asks for it
 assert _PACKAGE.origin is not None  # noqa: S101
@@ -22,7 +22,7 @@ _FILES = ("swagger-ui.css", "swagger-ui-bundle.js")
 
 class _Docs(Blueprint):
     def send_static_file(self, filename: str) -> Response:
-        """A file of the package that the page uses."""
+        """Send a file of the package that the page uses."""
         if filename not in _FILES:
             raise NotFound
         return super().send_static_file(filename)
@@ -39,7 +39,7 @@ blueprint = _Docs(
 @blueprint.get("/docs")
 @needs(*SCOPES)
 def reference() -> str:
-    """The API of the champion that serves now, to be read and tried."""
+    """Render the reference of the API for the current champion."""
     models = services().serving_models
     if models.current is None:
         return render_template("waiting.html", refusal=models.refusal)

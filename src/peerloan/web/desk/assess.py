@@ -5,9 +5,9 @@ from __future__ import annotations
 import ast
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
+import msgspec
 from flask import Blueprint, Response, make_response, render_template, request, url_for
 
 from peerloan.formatting import show_value
@@ -23,17 +23,17 @@ from peerloan.web.prediction.serving_models import LoadedModel
 from peerloan.web.services import require_champion, services
 
 blueprint = Blueprint("pages", __name__)
-# A form's own names: a field could have the same, so a field's input is named with a prefix.
+# Names of the form itself. Inputs of fields have a prefix, because a field may have the same name.
 PREFIX = "field."
 _MAX_PASTED = 100_000
-# Letters of what stands in an input that are shown again where it is refused.
+# Most characters of an invalid input to show again.
 _MAX_SHOWN = 1_000
 
 
 @blueprint.get("/")
 @needs("predict")
 def empty_form() -> str:
-    """The form, filled with the definition's defaults."""
+    """Render the form with the definition's defaults."""
     models = services().serving_models
     current = models.current
     if current is None:
@@ -69,7 +69,7 @@ def decide() -> Response | tuple[str, int]:
         return _page(current, given, checked=checked, pasted=pasted), 422
     try:
         inputs = record_input(record)
-    except RequestError as error:  # of a pasted loan: what a form holds is never so much
+    except RequestError as error:  # a pasted loan may be too large; a form never is
         return _page(current, given, pasted=pasted, paste_error=f"{error.detail}."), error.status
     options = ResponseOptions()
     answer = answer_one(current, checked, options)
@@ -79,7 +79,7 @@ def decide() -> Response | tuple[str, int]:
     labelled = {str(each): _with_label(each, labels) for each in answer.warnings[0]}
 
     def render(body: dict[str, Any]) -> Response:
-        # The first answer of a repeated request may hold warnings of another version.
+        # The first answer of a repeated request may have warnings of another version.
         warnings = [labelled.get(text, text) for text in body["warnings"]]
         return make_response(_page(current, given, answer=body, warnings=warnings, pasted=pasted))
 
@@ -90,9 +90,9 @@ def decide() -> Response | tuple[str, int]:
 
 
 def read_pasted(text: str) -> dict[str, Any]:
-    """One loan from pasted JSON, or from a Python dictionary, whose values may be lists of one.
+    """Parse one loan from pasted JSON or a Python dictionary; values may be lists of one.
 
-    Raises ValueError with a sentence for the person who pasted it.
+    Raises ValueError with a message for the person.
     """
     if not text.strip():
         raise ValueError("Nothing was pasted. Paste one loan, for example its JSON.")
@@ -104,7 +104,7 @@ def read_pasted(text: str) -> dict[str, Any]:
         if isinstance(error, RequestError) and error.problems:
             raise ValueError(f"{error.detail}.") from None
         try:
-            # Literals only: numbers, texts, lists and dictionaries; nothing is executed.
+            # Literals only: numbers, texts, lists and dictionaries. Nothing is executed.
             loan = ast.literal_eval(text.strip())
         except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
             raise ValueError(
@@ -143,7 +143,7 @@ def _from_form(definition: Definition, form: Mapping[str, str]) -> dict[str, Any
             try:
                 value = _plain(parse_number(text))
             except ValueError:
-                value = text  # the check refuses it and says what was given
+                value = text  # the check refuses it with a message about the value
         if value is not None:
             record[field.name] = value
     return record
@@ -154,7 +154,7 @@ def _defaults(definition: Definition) -> dict[str, str]:
 
 
 def _plain(number: float | None) -> float | None:
-    """A whole number as people write it, should it have to be shown as given."""
+    """Format a whole number for display."""
     if number is not None and number.is_integer() and abs(number) < 1e15:
         return int(number)
     return number
@@ -162,20 +162,20 @@ def _plain(number: float | None) -> float | None:
 
 @blueprint.app_template_filter("input_text")
 def _input_text(value: Any) -> str:
-    """A value as it stands in an input."""
+    """Format a value as the text of an input."""
     if value is None:
         return ""
     try:
         text = str(_plain(value) if isinstance(value, float) else value)
     except (ValueError, RecursionError):  # thousands of digits, or of brackets
         return ""
-    # A surrogate that stands alone can't be sent back.
+    # An unpaired surrogate can't be encoded.
     return text[:_MAX_SHOWN].encode("utf-8", "replace").decode()
 
 
 @blueprint.app_template_filter("brief")
 def _brief(value: float) -> str:
-    """A number as a person would write it: 0.0531 rather than the double 0.053099999999999994."""
+    """Format a number as a person would: 0.0531, not the double 0.053099999999999994."""
     return _input_text(value if value.is_integer() else float(f"{value:.6g}"))
 
 
@@ -200,7 +200,7 @@ def _page(
         prefix=PREFIX,
         given=given,
         errors=by_field,
-        # Of a pasted loan: names that are no fields have no input to stand beside.
+        # A pasted loan may have unknown names, which have no input to show the problem at.
         other_errors=[p for p in problems if p.field not in definition.names],
         answer=answer,
         warnings=warnings,
@@ -212,6 +212,6 @@ def _page(
 
 
 def _with_label(warning: LoanWarning, labels: Mapping[str, str]) -> str:
-    """A warning that names the field by its label."""
+    """Return a warning with the label of the field."""
     label = labels.get(warning.field or "", warning.field)
-    return str(replace(warning, field=label))
+    return str(msgspec.structs.replace(warning, field=label))

@@ -1,4 +1,4 @@
-"""Styles and scripts, named by their content so that browsers and proxies may keep them."""
+"""Static files with a content hash in their address, so that they can be cached."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ _YEAR = 365 * 24 * 3600
 
 
 def register(app: Flask) -> None:
-    """Give each static file's address the digest of its content, and say how long to keep it."""
+    """Add the content's digest to each static file's address, and set the cache headers."""
 
     def folder_of(endpoint: str | None) -> Path | None:
         owner, _, name = (endpoint or "").rpartition(".")
         holder = app.blueprints.get(owner) if owner else app
-        # The endpoint `static` is Flask's own, of the application and of any blueprint.
+        # Flask uses the endpoint name `static` for the application and for any blueprint.
         found = name == "static" and holder is not None and holder.static_folder
         return Path(found) if found else None
 
@@ -29,15 +29,15 @@ def register(app: Flask) -> None:
 
     @app.after_request
     def say_how_long(response: Response) -> Response:
-        # Files are all that this application passes through; most answers end here.
+        # Only files are passed through, so most responses return here.
         if not response.direct_passthrough and response.status_code != 304:
             return response
         folder = folder_of(request.endpoint)
         if folder is None or response.status_code not in (200, 304):
             return response
         digest = _digest(folder / (request.view_args or {})["filename"])
-        # While one release replaces another, an address may come from the other one's page: what is
-        # sent then is not what the address names, and is looked for anew the next time.
+        # While releases are replaced, an address may come from the other release's page. Then the
+        # content differs from the address and must not be cached.
         kept = request.args.get("v") == digest
         response.headers["Cache-Control"] = (
             f"public, max-age={_YEAR}, immutable" if kept else "no-cache"

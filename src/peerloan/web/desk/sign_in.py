@@ -1,4 +1,4 @@
-"""Signing in with a token, and out again: the page and its two forms."""
+"""Sign in with a token and sign out: the page and its two forms."""
 
 from __future__ import annotations
 
@@ -20,9 +20,8 @@ log = logging.getLogger(__name__)
 blueprint = Blueprint("sign_in", __name__)
 # Anybody may send this form.
 _MAX_FORM_BYTES = 10_000
-# A path below the prefix: nothing that a browser takes for another site, before or after it has
-# dropped the characters that no address may hold, and no dot segment, which could lead out of the
-# prefix.
+# A path below the prefix. It has nothing that a browser takes for another site, before or after it
+# drops invalid characters, and no dot segment, which could leave the prefix.
 _OWN_PATH = re.compile(r"(?!.*/(\.|%2[eE]){1,2}([/?#]|$))/(?!/)[!-\[\]-~]{0,2000}")
 _NOT_ENDED = (
     "This browser is signed out, but that can't be noted on the server now: a copy of its cookie "
@@ -33,7 +32,7 @@ _NOT_ENDED = (
 @blueprint.post("/sign-in")
 @public
 def sign_in() -> Response | Page:
-    """Begin a session if the token is known, and redirect to the page that was asked for."""
+    """Begin a session if the token is known, and redirect to the requested page."""
     authenticator = services().authenticator
     request.max_content_length = _MAX_FORM_BYTES
     try:
@@ -52,7 +51,7 @@ def sign_in() -> Response | Page:
 @blueprint.post("/sign-out")
 @public
 def sign_out() -> Response:
-    """End the session, in this browser and for whoever has a copy of its cookie."""
+    """End the session, in this browser and for all copies of its cookie."""
     response: Response = redirect(url_for("pages.empty_form"), 303)  # type: ignore[assignment]
     try:
         services().authenticator.end_session(read_cookie(request))
@@ -64,7 +63,7 @@ def sign_out() -> Response:
 
 
 def render_sign_in(target: str, is_wrong: bool = False) -> Page:
-    """Render the page that asks for a token, with status 401; `target` is the page after it."""
+    """Render the page that asks for a token, with status 401; `target` is the next page."""
     page = render_template(
         "sign_in.html",
         wrong=is_wrong,
@@ -76,5 +75,5 @@ def render_sign_in(target: str, is_wrong: bool = False) -> Page:
 
 
 def _own_path(target: str) -> str:
-    """Return a page of this site, or else the first one."""
+    """Return a path if it is a page of this site, otherwise the first page."""
     return target if _OWN_PATH.fullmatch(target) else "/"

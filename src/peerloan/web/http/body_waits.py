@@ -1,7 +1,7 @@
-"""Requests whose bodies are being read: a body that is late, or one too many, is ended.
+"""Time limits for reading request bodies, and a limit of their number.
 
-A server gives a request to a thread once its head is there, and reading the body takes as long as
-the client likes. A thread of this module ends those that take too long.
+A server gives a request to a thread once its headers are there, and reading the body takes as long
+as the client likes. A thread of this module ends the reads that take too long.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ import msgspec
 from peerloan.web.http.deferred import DEFERRED_KEY
 from peerloan.web.http.problems import RequestError
 
-# Of each process: so many wait for bodies, and the others are left for requests that are whole.
+# Most bodies to wait for in a process; other threads remain for complete requests.
 THREADS = 288
 _MAX_WAITS = 256
-# How long a body may take in all, so that one which comes byte by byte ends, too.
+# Time limit for a complete body, so that one that arrives byte by byte ends too.
 _BODY_SECONDS = 30.0
-# Where too many bodies are waited for, one is ended only if it has taken this long.
+# If there are too many, a body is ended only after at least this time.
 _FRESH_SECONDS = 1.0
 _CHECK_SECONDS = 0.25
 
@@ -41,22 +41,22 @@ class Wait:
 
 
 class BodyWaits:
-    """The bodies that a process is reading; safe to use from any thread.
+    """The bodies that a process is reading. Thread-safe.
 
-    A body that has taken `seconds` is ended with 408. If there are more than `most`, those that
-    have taken the longest are ended with 503.
+    A body that has taken `seconds` is ended with 408. If there are more than `most`, the oldest
+    ones are ended with 503.
     """
 
     def __init__(self, most: int = _MAX_WAITS, seconds: float = _BODY_SECONDS) -> None:
         self.most, self.seconds = most, seconds
-        # Whoever takes an item out decides what becomes of its request: a dictionary does that
-        # without a lock.
+        # The thread that pops an item decides how its request ends; popping is atomic and needs no
+        # lock.
         self._waits: dict[Wait, None] = {}
         self._watching = False
         self._lock = threading.Lock()
 
     def start(self, environ: Mapping[str, Any], seconds: float | None = None) -> Wait:
-        """Note that a body is being read from now on, for so many seconds at most."""
+        """Record that a body is being read, with a time limit."""
         wait = Wait(environ, self.seconds if seconds is None else seconds)
         self._waits[wait] = None
         if not self._watching:
@@ -64,12 +64,12 @@ class BodyWaits:
         return wait
 
     def finish(self, wait: Wait) -> None:
-        """Note that it was read; raises RequestError 408 or 503 if it has been ended."""
+        """Record that a body was read. Raises RequestError 408 or 503 if it was ended before."""
         if self._waits.pop(wait, wait) is wait:
             raise wait.error or _late()
 
     def end_late(self) -> None:
-        """End the bodies that are late, and those that are too many."""
+        """End the bodies over the time limit, and the oldest ones over the number limit."""
         now = time.monotonic()
         waits = sorted(self._waits.copy(), key=lambda wait: wait.started)
         too_many = len(waits) - self.most
@@ -81,7 +81,7 @@ class BodyWaits:
 
     def _end(self, wait: Wait, error: RequestError) -> None:
         wait.error = error
-        if self._waits.pop(wait, wait) is wait:  # it has been read after all
+        if self._waits.pop(wait, wait) is wait:  # the read completed meanwhile
             return
         environ = wait.environ
         if (sender := environ.get(DEFERRED_KEY)) is not None:
@@ -117,7 +117,7 @@ def _too_many() -> RequestError:
 
 
 def _sent(error: RequestError, request_id: str) -> tuple[int, list[tuple[str, str]], bytes]:
-    """An error's status, headers and body, as problem details."""
+    """Return an error's status, headers and body, as problem details."""
     body = {"type": "about:blank", "title": error.title, "status": error.status}
     headers = {
         "Content-Type": "application/problem+json",
@@ -128,5 +128,5 @@ def _sent(error: RequestError, request_id: str) -> tuple[int, list[tuple[str, st
     return error.status, [*headers.items(), *error.headers.items()], content
 
 
-# Of this process.
+# The waits of this process.
 waits = BodyWaits()

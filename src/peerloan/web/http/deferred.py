@@ -1,4 +1,4 @@
-"""Responses that leave later than their view returns, and where they stand in the WSGI environment.
+"""Responses that are sent after their view returns, and their keys in the WSGI environment.
 
 A view puts a `PendingResponse` under PENDING_KEY. The middleware around the application takes it
 out. If the server has put a `DeferredResponse` under DEFERRED_KEY, the middleware returns DEFERRED
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 PENDING_KEY = "peerloan.pending_response"
 DEFERRED_KEY = "peerloan.deferred_response"
-# A server knows this list by its identity.
+# A server recognizes this list by its identity.
 DEFERRED: list[bytes] = []
 # A response's status line, its headers and its body.
 Sent = tuple[str, list[tuple[str, str]], bytes]
@@ -26,13 +26,13 @@ _Outcome = TypeVar("_Outcome")
 
 
 class DeferredResponse(Protocol):
-    """A server's side of one request, by which any thread sends its response."""
+    """A server's side of one request, through which any thread can send the response."""
 
     def send(self, make: Callable[[], Sent], quickly: bool) -> None:
-        """Send what `make` returns: in this thread if it is made quickly, else in a new one."""
+        """Send the result of `make`: in this thread if it is quick, otherwise in a new one."""
 
     def end_body(self, status: int, headers: list[tuple[str, str]], body: bytes) -> None:
-        """Answer while the request's body is still being read, and end the reading."""
+        """Answer while the request's body is still being read, and stop reading."""
 
 
 class PendingResponse(Generic[_Outcome]):
@@ -66,7 +66,7 @@ class PendingResponse(Generic[_Outcome]):
         self._run_second()
 
     def wait(self) -> None:
-        """Block until the outcome is set. Who sets it bounds the time; use it or `on_resolved`."""
+        """Block until the outcome is set. Its setter limits the time; use this or `on_resolved`."""
         resolved = threading.Lock()
         resolved.acquire()
         self.on_resolved(resolved.release)
@@ -85,6 +85,6 @@ class PendingResponse(Generic[_Outcome]):
             self._turns.pop()
         except IndexError:
             # Dropped as it is called: it refers to this object, and the cycle would stay in memory
-            # until the collector's next run.
+            # until the next garbage collection.
             callback, self._callback = self._callback, None
             cast("Callable[[], object]", callback)()

@@ -1,4 +1,4 @@
-"""Bodies in the format of another model server, or of pandas: named, with what to send instead."""
+"""Detect bodies in the format of another model server, or of pandas, and suggest the right one."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _PANDAS = 'in pandas, df.to_json(orient="records") writes a list of loans'
 
 
 def refuse_other_format(body: Mapping[str, Any], fields: Collection[str], model: str) -> None:
-    """Raise RequestError 422 if an object is no loan and no columns, but in a known other format.
+    """Raise RequestError 422 if an object is not a loan or columns but in a known other format.
 
     `fields` are the names that a loan may have: an object with one of them is a loan or columns,
     unless pandas wrote each of its columns as an object of rows.

@@ -1,4 +1,4 @@
-"""Why a body is no JSON: where it fails, and what to send instead."""
+"""Describe why a body is not JSON: the position, and what to send instead."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import re
 from peerloan.formatting import show_value
 from peerloan.web.http.problems import RequestError
 
-# What compressed bodies and other files begin with. The first two may be sent, if a header says so.
+# First bytes of compressed bodies and other files. The first two are allowed with a header.
 _SIGNATURES = (
     (b"\x1f\x8b", "gzip"),
     (b"\x78\x01", "deflate"),
@@ -36,7 +36,7 @@ _SHOWN_CHARACTERS = 20
 
 
 def unreadable_encoding(encoding: str) -> RequestError:
-    """The problem of a Content-Encoding that is not read here."""
+    """Return the problem of an unsupported Content-Encoding."""
     return RequestError(
         415,
         "Unsupported Content Encoding",
@@ -46,9 +46,9 @@ def unreadable_encoding(encoding: str) -> RequestError:
 
 
 def refuse_binary(content: bytes) -> None:
-    """Raise RequestError 415 if a body is compressed, or another kind of file, by its first bytes.
+    """Raise RequestError 415 if a body is compressed or another kind of file, by its first bytes.
 
-    Call it only for what could not be read as JSON.
+    Call it only for a body that can't be parsed as JSON.
     """
     kind = next((kind for signature, kind in _SIGNATURES if content.startswith(signature)), None)
     if kind is None:
@@ -66,7 +66,7 @@ def refuse_binary(content: bytes) -> None:
 
 
 def describe_fault(content: bytes) -> str:
-    """Why a body can't be read as JSON, in a clause: where it fails, and what to send instead."""
+    """Describe why a body can't be parsed as JSON, and what to send instead, in a clause."""
     if not content.strip():
         return "it is empty"
     if content.startswith((b"\xff\xfe", b"\xfe\xff")) or b"\0" in content[:4]:
@@ -85,7 +85,7 @@ def describe_fault(content: bytes) -> str:
 
 
 def _at_position(error: json.JSONDecodeError) -> str:
-    """What is wrong where the reader stopped."""
+    """Describe the fault at the position where the parser stopped."""
     before, after = error.doc[: error.pos].rstrip(), error.doc[error.pos :].lstrip()
     if error.msg.startswith(("Unterminated", "Invalid control", "Invalid \\")):
         return error.msg[0].lower() + error.msg[1:]

@@ -1,9 +1,10 @@
-"""Flask without the work that this service never needs, from private parts of Flask.
+"""Flask without the work that this service never needs, by private parts of Flask.
 
 It skips signals without receivers, the session, URL adapters for each host, the search for static
-routes, and all hooks but the application's own: two thirds of an empty view's time
+routes, and all hooks except the application's own: two thirds of an empty view's time
 (docs/performance.md). `tests/unit/web/http/test_lean_flask.py` checks that nothing is registered
-that would be skipped. Import it through `application`, which knows what to do with another Flask.
+that would be skipped. Import it through `application`, which falls back to plain Flask for untested
+releases.
 """
 
 from __future__ import annotations
@@ -25,18 +26,18 @@ if TYPE_CHECKING:
 
 
 class Application(Flask):
-    """A Flask application on one host, without subdomains, coroutines, sessions and signals."""
+    """A Flask application for one host, without subdomains, coroutines, sessions and signals."""
 
     def request_context(self, environ: WSGIEnvironment) -> RequestContext:
-        """The context of a request."""
+        """Make the context of a request."""
         return _Context(self, environ)
 
     def app_context(self) -> AppContext:
-        """The context of the application."""
+        """Make the context of the application."""
         return _AppContext(self)
 
     def create_url_adapter(self, request: Request | None) -> MapAdapter | None:
-        """The URL adapter of a request; the host makes no difference."""
+        """Make the URL adapter of a request; the host is ignored."""
         if request is None:
             return super().create_url_adapter(request)
         return self.url_map.bind(
@@ -60,7 +61,7 @@ class Application(Flask):
         return found
 
     def full_dispatch_request(self) -> Response:
-        """Answer the current request as Flask does; a `RawResponse` is sent as it is."""
+        """Answer the current request as Flask does; a `RawResponse` is sent unchanged."""
         self._got_first_request = True  # from now on nothing can be registered
         try:
             answer: Any = self.preprocess_request()
@@ -80,12 +81,12 @@ class Application(Flask):
         return None
 
     def ensure_sync(self, func: Callable[..., Any]) -> Callable[..., Any]:
-        """The function itself: none here is a coroutine."""
+        """Return the function unchanged: this application has no coroutines."""
         return func
 
 
 class _AppContext(AppContext):
-    """An application context that makes its URL adapter only when it is used."""
+    """An application context that makes its URL adapter on first use."""
 
     def __init__(self, app: Flask) -> None:
         self.app = app
@@ -98,7 +99,7 @@ class _AppContext(AppContext):
 
 
 class _Context(RequestContext):
-    """A request's context, which pushes and pops its application's too."""
+    """A request's context, which also pushes and pops the application's context."""
 
     def __init__(self, app: Application, environ: WSGIEnvironment) -> None:
         self.app: Application = app
@@ -121,7 +122,7 @@ class _Context(RequestContext):
     def pop(self, exc: BaseException | None = None) -> None:  # noqa: ARG002
         """Close the request and restore the contexts that were current before."""
         self.request.close()
-        self.request.environ["werkzeug.request"] = None  # else the environment would hold itself
+        self.request.environ["werkzeug.request"] = None  # else a reference cycle remains
         of_app, of_request = self._tokens.pop()
         _cv_request.reset(of_request)
         _cv_app.reset(of_app)

@@ -1,4 +1,4 @@
-"""The path prefix under which a proxy shows the service, as WSGI's SCRIPT_NAME."""
+"""The path prefix under which a proxy publishes the service, as WSGI's SCRIPT_NAME."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ if TYPE_CHECKING:
 
 
 class Prefixed:
-    """A WSGI application under the prefix of the settings, whether the proxy takes it off or not.
+    """A WSGI application under the configured prefix, whether or not the proxy removes it.
 
-    No header decides: what X-Forwarded-Prefix says, anybody who reaches the service may write. What
-    a server takes for SCRIPT_NAME, Gunicorn from a header, is replaced too.
+    Headers have no effect: anybody who reaches the service can set X-Forwarded-Prefix. A server's
+    SCRIPT_NAME, which Gunicorn takes from a header, is replaced too.
     """
 
     def __init__(self, application: WSGIApplication, prefix: str) -> None:
         self._application, self._prefix, self._folder = application, prefix, f"{prefix}/"
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        """Answer the request for the address behind the prefix."""
+        """Answer the request for the address after the prefix."""
         environ["SCRIPT_NAME"] = self._prefix
         if self._prefix:
             path = environ["PATH_INFO"]

@@ -1,6 +1,4 @@
-"""Errors as RFC 9457 problem details, or as the Open Inference Protocol has them; a page gets a
-readable page.
-"""
+"""Errors as RFC 9457 problem details, in the Open Inference Protocol's format, or as a page."""
 
 from __future__ import annotations
 
@@ -18,17 +16,18 @@ from peerloan.loan import Problem, Suggestions
 
 log = logging.getLogger(__name__)
 _API_PREFIXES = ("/v1/", "/openapi.json", "/healthz", "/readyz", "/metrics")
-# The protocol's errors are one sentence: so many wrong values are named in it.
+# An error of the protocol is one sentence with at most this many wrong values.
 _NAMED = 3
-# How KServe's version 1 and TensorFlow Serving end the address of a model's predictions.
+# The end of the prediction address in KServe's version 1 and in TensorFlow Serving.
 _PREDICT = ":predict"
-# An address of no more letters is near to any other.
+# Shorter addresses are not compared for similarity.
 _SHORTEST_NAME = 3
 
 
 class RequestError(PeerLoanError):
-    """A request that can't be answered: status, one sentence, every wrong field, or other members
-    of the problem.
+    """A request that can't be answered.
+
+    It has a status, a sentence, all wrong fields, and further members of the problem.
     """
 
     def __init__(
@@ -48,12 +47,12 @@ class RequestError(PeerLoanError):
 
 
 def ledger_unavailable(detail: str) -> RequestError:
-    """Return the problem of a ledger that can't be read or written now."""
+    """Return the problem of a ledger that can't be read or written at present."""
     return RequestError(503, "Ledger Unavailable", detail, headers={"Retry-After": "2"})
 
 
 def register(app: Flask) -> None:
-    """Answer every error of the application in its form."""
+    """Register the handlers that answer every error of the application."""
 
     @app.errorhandler(RequestError)
     def request_error(error: RequestError) -> Response:
@@ -83,7 +82,7 @@ _TOO_LARGE = (
 
 
 def _detail(error: HTTPException) -> str:
-    """What Flask refused, in a sentence that says what to do."""
+    """Describe Flask's error in a sentence with the next step."""
     if isinstance(error, MethodNotAllowed):
         allowed = sorted(set(error.valid_methods or ()) - {"HEAD", "OPTIONS"})
         method = show_value(request.method).strip("'")
@@ -99,7 +98,7 @@ def _detail(error: HTTPException) -> str:
 
 
 def _nearest_address(path: str) -> str | None:
-    """The address that a misspelt one most likely means, if any is near."""
+    """Return the address that a misspelt one most likely means, if one is similar."""
     adapter = current_app.create_url_adapter(request)
     for spelling in (path.rstrip("/"), path.rstrip("/").lower()):
         if adapter is not None and spelling and adapter.allowed_methods(spelling):
@@ -114,20 +113,21 @@ def _nearest_address(path: str) -> str | None:
 
 
 def wants_problem(path: str) -> bool:
-    """Whether who asks is a program, by the address or by the request's head, rather than a person
-    with a browser.
+    """Whether the caller is a program and not a person with a browser.
+
+    The address or the request's headers decide.
     """
     if path.startswith(_API_PREFIXES) or _is_protocol(path):
         return True
     accepted = request.accept_mimetypes
     html = accepted["text/html"]
     json = max(accepted["application/json"], accepted["application/problem+json"])
-    # A tool such as curl accepts anything: then what it sends tells.
+    # Tools like curl accept anything; then the request's content type decides.
     return json > html if json != html else request.is_json
 
 
 def sentence(problems: Sequence[Problem], named: int = 1, where: str = " in errors") -> str:
-    """The first problems in words, and how many more there are, and where."""
+    """Describe the first problems in words, and the number and place of the others."""
     texts = [
         f"{each.field if each.loan is None else f'loan {each.loan}, {each.field}'}: "
         f"expected {each.expected}, given {each.given}"
@@ -139,22 +139,22 @@ def sentence(problems: Sequence[Problem], named: int = 1, where: str = " in erro
 
 
 def _is_protocol(path: str) -> bool:
-    """Whether an address is one of the Open Inference Protocol."""
+    """Whether an address belongs to the Open Inference Protocol."""
     return path == "/v2" or path.startswith("/v2/")
 
 
 def answer(error: RequestError) -> Response:
-    """An error in the form of the address that was asked."""
+    """Answer an error in the format of the requested address."""
     content: str | bytes
     status, detail = error.status, error.detail
     if _is_protocol(request.path):
-        status = 400 if status == 422 else status  # the protocol knows no 422
+        status = 400 if status == 422 else status  # the protocol has no 422
         detail = sentence(error.problems, _NAMED, "") if error.problems else detail
         content, kind = msgspec.json.encode({"error": detail}), "application/json"
     elif wants_problem(request.path):
         body = {"type": "about:blank", "title": error.title, "status": status, "detail": detail}
         if error.problems:
-            body["errors"] = error.problems  # the encoder knows them
+            body["errors"] = error.problems  # the JSON encoder handles them
         content, kind = msgspec.json.encode(body | error.members), "application/problem+json"
     else:
         content = render_template("error.html", title=error.title, detail=detail)

@@ -1,4 +1,4 @@
-"""A request's parameters, each at most once: all that is wrong with them is said in one answer."""
+"""A request's query parameters; all faults are reported in one answer."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _WHOLE = re.compile(r"[0-9]{1,6}")
 
 
 class Parameters:
-    """The parameters of this request, of which a route knows some; what can't be used is None."""
+    """The query parameters of this request; an invalid one has the value None."""
 
     def __init__(self, names: Sequence[str]) -> None:
         self._wrong: list[Problem] = []
@@ -30,25 +30,25 @@ class Parameters:
                 self._given[name] = values[0]
 
     def value(self, name: str) -> str | None:
-        """A parameter as it was given."""
+        """Return the parameter as it was sent."""
         return self._given.get(name)
 
     def text(self, name: str) -> str | None:
-        """A parameter that is any text."""
+        """Return a parameter with any text."""
         value = self.value(name)
         if value is not None and text_fault(value):
             self.refuse(name, TEXT_EXPECTED)
         return value
 
     def choice(self, name: str, choices: Sequence[str]) -> str | None:
-        """A parameter that is one of some words."""
+        """Return a parameter with one of some words."""
         value = self.value(name)
         if value is not None and value not in choices:
             self.refuse(name, f"one of {', '.join(choices)}")
         return value
 
     def limit(self, usual: int, most: int) -> int:
-        """How many are asked for."""
+        """Return the requested page size."""
         value = self.value("limit")
         if value is None:
             return usual
@@ -58,11 +58,11 @@ class Parameters:
         return found
 
     def refuse(self, name: str, expected: str) -> None:
-        """Say that a parameter can't be used as it was given."""
+        """Record that a parameter is invalid."""
         self._refuse(name, expected, self._given[name])
 
     def check(self) -> None:
-        """Raise RequestError if any was wrong, naming each."""
+        """Raise RequestError that names each invalid parameter, if any."""
         if self._wrong:
             raise RequestError(400, "Wrong Parameters", sentence(self._wrong), self._wrong)
 
@@ -71,7 +71,7 @@ class Parameters:
 
 
 def refuse_parameters() -> None:
-    """Raise RequestError if the address has parameters."""
+    """Raise RequestError if the address has query parameters."""
     if request.args:
         detail = f"expected no parameters, given {show_value(next(iter(request.args)))}"
         raise RequestError(400, "Wrong Parameters", detail)

@@ -1,4 +1,4 @@
-"""A request's body: reading it, and from its bytes to Python values, each name in them once."""
+"""Read a request's body and decode it to Python values with unique names."""
 
 from __future__ import annotations
 
@@ -26,25 +26,24 @@ from peerloan.web.http.json_errors import describe_fault, refuse_binary, unreada
 from peerloan.web.http.limits import MAX_PROBLEMS
 from peerloan.web.http.problems import RequestError, sentence
 
-# Of a body that is too large, so much is read and dropped before the answer: a client that is still
-# sending when the connection closes never reads why.
+# Limits for reading the rest of a body that is too large, before the answer: a client that is still
+# sending when the connection closes never reads the reason.
 _MOST_DROPPED_BYTES = 100_000_000
 _MOST_DROPPED_SECONDS = 5.0
-# HTTP's deflate has zlib's head and end (RFC 9110, 8.4.1.2).
+# HTTP's deflate has zlib's header and trailer (RFC 9110, 8.4.1.2).
 _GZIP = 16 + zlib.MAX_WBITS
 _WINDOWS = {"gzip": _GZIP, "x-gzip": _GZIP, "deflate": zlib.MAX_WBITS}
 
 
 def read_body(environ: Mapping[str, Any], most: int) -> bytes:
-    """The request's body of at most so many bytes, before and after its Content-Encoding.
+    """Read the request's body, at most `most` bytes both before and after decompression.
 
-    What is wrong with its transport is told apart: raises RequestError 400, 408, 415 or 503, or
-    RequestEntityTooLarge.
+    Raises RequestError 400, 408, 415 or 503 for faults of the transport, or RequestEntityTooLarge.
     """
     length = environ.get("CONTENT_LENGTH") or ""
     wait = waits.start(environ)
     try:
-        # Most bodies have a length, and then there is nothing to watch while they are read.
+        # Most bodies have a length and can be read in one call.
         if length.isdigit() and int(length) <= most:
             content: bytes = environ["wsgi.input"].read(int(length))
             if len(content) < int(length):
@@ -62,9 +61,10 @@ def read_body(environ: Mapping[str, Any], most: int) -> bytes:
 
 
 def _decompress(content: bytes, encoding: str, most: int) -> bytes:
-    """A body of at most so many bytes as it was before its Content-Encoding.
+    """Decompress a body to at most `most` bytes.
 
-    Raises RequestError 415 for an unknown one, 400 for broken content, or RequestEntityTooLarge.
+    Raises RequestError 415 for an unknown encoding, 400 for broken content, or
+    RequestEntityTooLarge.
     """
     kind = encoding.strip().lower()
     if kind in ("", "identity"):
@@ -85,7 +85,7 @@ def _decompress(content: bytes, encoding: str, most: int) -> bytes:
 
 
 def read_form() -> Mapping[str, str]:
-    """The request's form, which may not be compressed; raises as `read_body` does."""
+    """Read the request's form, which must not be compressed. Raises the errors of `read_body`."""
     encoding = request.headers.get("Content-Encoding", "identity")
     if encoding.strip().lower() != "identity":
         raise RequestError(
@@ -108,25 +108,25 @@ def _translate_error(error: Exception) -> Exception:
     if isinstance(error, OSError | ClientDisconnected):
         if not isinstance(error.__context__ or error, OSError):
             return RequestError(400, "Broken Body", "the body ended before its length")
-        # Gunicorn would wait for the rest, here and again in the thread that accepts.
+        # Without this, Gunicorn would wait for the rest, here and again in its accepting thread.
         with contextlib.suppress(KeyError, OSError):
             request.environ["gunicorn.socket"].shutdown(socket.SHUT_RD)
         return RequestError(408, "Request Timeout", "the body did not arrive in time")
     if isinstance(error, HTTPException):
         return error
-    # Servers have errors of their own for chunks that are none.
+    # Each server has its own errors for invalid chunks.
     return RequestError(400, "Broken Body", "the body's chunks can't be read")
 
 
 def drop_body(environ: Mapping[str, Any]) -> None:
-    """Read what is left of a body that is refused, within limits."""
+    """Read and discard the rest of a refused body, within limits."""
     until, left = time.monotonic() + _MOST_DROPPED_SECONDS, _MOST_DROPPED_BYTES
     length = environ.get("CONTENT_LENGTH") or ""
     chunked = "chunked" in environ.get("HTTP_TRANSFER_ENCODING", "").lower()
     if not chunked and not (length.isdigit() and 0 < int(length) <= left):
         return
     wait = waits.start(environ, _MOST_DROPPED_SECONDS)
-    with contextlib.suppress(Exception):  # it is refused already
+    with contextlib.suppress(Exception):  # the request is refused already
         while left > 0 and time.monotonic() < until:
             dropped = len(environ["wsgi.input"].read(min(left, 65_536)))
             if not dropped:
@@ -137,10 +137,10 @@ def drop_body(environ: Mapping[str, Any]) -> None:
 
 
 def decode(content: bytes, under: str | None = None) -> Any:
-    """JSON as Python values; raises RequestError 400 if it is none, 422 if a name stands twice.
+    """Decode JSON. Raises RequestError 400 for invalid JSON, 422 for a repeated name.
 
-    Of two values of one name readers take either: a decision must not depend on whose it was.
-    `under`: the name in the outer object under which a list of objects stands, if it does.
+    Decoders differ on which of two values of a name they take, and a decision must not depend on
+    that. `under` is the name of the list of objects in the outer object, if there is one.
     """
     try:
         value = msgspec.json.decode(content)
@@ -154,9 +154,7 @@ def decode(content: bytes, under: str | None = None) -> Any:
 
 
 def _decode_nearly(content: bytes) -> Any:
-    """What is nearly JSON (NaN, 1e400, a lone surrogate), so that the check of values can name the
-    field that holds it.
-    """
+    """Decode near-JSON (NaN, 1e400, an unpaired surrogate), so that a check can name the field."""
     try:
         # JSON on a network is UTF-8 (RFC 8259).
         return json.loads(content.decode("utf-8-sig"), parse_int=parse_whole)
@@ -167,7 +165,7 @@ def _decode_nearly(content: bytes) -> Any:
 
 
 def _objects(value: Any, under: str | None) -> Iterator[tuple[int | None, Any]]:
-    """A loan or columns, or each of a list with its place; and what a list stands under."""
+    """Yield a loan or columns, or each element of a list with its index; also of an inner list."""
     if not isinstance(value, list):
         yield None, value
     inner = value.get(under) if isinstance(value, dict) else value
@@ -180,13 +178,13 @@ def _names(value: Any, under: str | None) -> int:
 
 
 def _repeated(content: bytes, under: str | None) -> list[Problem]:
-    """The names that stand more than once in an object, by loan if there is a list of them."""
+    """List the names that occur more than once in an object, by loan if there is a list."""
     try:
         read = json.loads(
             content.decode("utf-8-sig"), parse_int=parse_whole, object_pairs_hook=_as_written
         )
     except RecursionError:
-        return []  # what is nested too deep for this reader holds no loan
+        return []  # nested too deeply for this decoder, so it has no loan
     problems = (
         Problem(index, show_name(name), "each name once", f"{count:,} values")
         for index, loan in _objects(read, under)
@@ -198,7 +196,7 @@ def _repeated(content: bytes, under: str | None) -> list[Problem]:
 
 
 class _Object(dict[str, Any]):
-    """An object in which a name stands more than once, as it was written."""
+    """An object with repeated names, with its pairs as they were sent."""
 
     def __init__(self, pairs: list[tuple[str, Any]]) -> None:
         super().__init__(pairs)
@@ -206,7 +204,7 @@ class _Object(dict[str, Any]):
 
 
 def _as_written(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    # A body may hold more than a million objects: names are counted later, of those few that are
-    # answered.
+    # A body may have more than a million objects, so names are counted later, only for the few
+    # objects in the answer.
     read = dict(pairs)
     return read if len(read) == len(pairs) else _Object(pairs)

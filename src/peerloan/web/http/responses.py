@@ -14,14 +14,15 @@ from peerloan.web.http.problems import RequestError
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
 
-# Is `true` where a response repeats the first one of its Idempotency-Key.
+# The header that is `true` if a response repeats the first one of its Idempotency-Key.
 REPLAYED_HEADER = "Idempotency-Replayed"
 
 
 class RawResponse:
-    """A complete response with status 200 and one piece of body, which Flask passes on unchanged.
+    """A complete response with status 200 and one part of body, which Flask passes on unchanged.
 
-    It costs a prediction less than Flask's `Response`. Hooks that run after a view don't see it.
+    It costs a prediction less time than Flask's `Response`. Hooks that run after a view don't see
+    it.
     """
 
     __slots__ = ("_content", "_content_type")

@@ -1,7 +1,7 @@
-"""The libraries whose private parts the web process uses, and the versions it was tested with.
+"""Libraries whose private parts the web process uses, and the versions that were tested.
 
-With any other version, or where a private name is missing, the process uses the library's public
-interface alone: slower, but it starts. The log says so once, and `/healthz` shows it.
+With another version, or if a private name is missing, the process uses the library's public
+interface only: slower, but it starts. The log has one line about it, and `/healthz` shows it.
 """
 
 from __future__ import annotations
@@ -12,22 +12,23 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TypeVar
 
 log = logging.getLogger(__name__)
-# One place for each library. Add a version once the whole suite has passed with it.
+# The one list of libraries. Add a version once the whole test suite passes with it.
 TESTED_VERSIONS: Mapping[str, tuple[str, ...]] = {
     "flask": ("3.1.3",),
     "granian": ("2.8.7",),
     "gunicorn": ("27.0.1",),
 }
 _Part = TypeVar("_Part")
-# By library: why its private parts are not used. Worker processes inherit both with the fork.
+# The reason why a library's private parts are not used, by library. Worker processes inherit both
+# variables at the fork.
 _reasons: dict[str, str] = {}
 _logged: set[str] = set()
 
 
 def load_private(library: str, load: Callable[[], _Part]) -> _Part | None:
-    """What `load` makes of a library's private parts; None where it must not, or can't.
+    """Return `load`'s result from a library's private parts; None if they can't be used.
 
-    `load` raises ImportError or AttributeError where a private name is missing.
+    `load` raises ImportError or AttributeError if a private name is missing.
     """
     installed = installed_version(library)
     if installed not in TESTED_VERSIONS[library]:
@@ -43,7 +44,7 @@ def load_private(library: str, load: Callable[[], _Part]) -> _Part | None:
 
 
 def installed_version(library: str) -> str:
-    """The version of a library that is installed; "unknown" where it has no metadata."""
+    """Return the installed version of a library; "unknown" without metadata."""
     try:
         return version(library)
     except PackageNotFoundError:
@@ -51,12 +52,12 @@ def installed_version(library: str) -> str:
 
 
 def untested_libraries() -> list[str]:
-    """The libraries of which this process uses the public interface alone, by name."""
+    """List the libraries that this process uses through their public interface only."""
     return sorted(_reasons)
 
 
 def log_untested() -> None:
-    """Warn of each library of which the public interface alone is used, once."""
+    """Warn once of each library that is used through its public interface only."""
     for library in untested_libraries():
         if library in _logged:
             continue

@@ -1,4 +1,4 @@
-"""What to send instead of a value that a field refused, for callers who write JSON."""
+"""Hints what to send instead of a value that a field refused, for callers who write JSON."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from peerloan.loan.validation import show_name
 _MAX_LEVELS = 20
 _THOUSANDS = re.compile(r"[+-]?\d{1,3}(,\d{3})+(\.\d*)?")
 _NOT_LETTERS = re.compile(r"[^0-9a-z]")
-# As JavaScript and Python write into their JSON what JSON does not have.
+# Names that JavaScript and Python write for numbers that JSON does not have.
 _NUMBERS = {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}
 
 
 def add_hints(
     definition: Definition, record: Mapping[str, Any], problems: list[Problem]
 ) -> list[Problem]:
-    """The problems of a record, each with what to send instead, where that can be said."""
+    """Add a hint to each problem of a record, if there is one."""
     fields = {field.name: field for field in definition.fields}
-    # Once for a record: a body may hold a hundred thousand names and as many problems.
+    # Made once for a record: a body may have a hundred thousand names and as many problems.
     spellings = {_letters(name): name for name in record if name not in fields}
     hinted = []
     for problem in problems:
@@ -41,7 +41,7 @@ def add_hints(
 
 
 def _of_value(problem: Problem, field: Field, value: Any) -> Problem:
-    """A wrong value's problem, with what to send instead."""
+    """Add a hint to the problem of a wrong value."""
     if isinstance(value, float) and not math.isfinite(value):
         name = _NUMBERS.get(problem.given, problem.given)
         return _with_hint(replace(problem, given=name), f"JSON has no {name}: {_missing(field)}")
@@ -60,7 +60,7 @@ def _missing(field: Field) -> str:
 
 
 def _of_level(field: Field, value: Any) -> str:
-    """What to send instead of a value that is no text of the field."""
+    """Make a hint for a value that is not a text of the field."""
     if isinstance(value, int | float) and not isinstance(value, bool):
         return _levels(field) or "text in double quotes"
     if not isinstance(value, str):
@@ -78,7 +78,7 @@ def _by_letters(levels: tuple[str, ...]) -> dict[str, list[str]]:
 
 
 def _of_number(field: Field, value: Any) -> str:
-    """What to send instead of a value that is no number of the field."""
+    """Make a hint for a value that is not a number of the field."""
     if isinstance(value, bool):
         return "not true or false"
     if not isinstance(value, str):
@@ -88,7 +88,7 @@ def _of_number(field: Field, value: Any) -> str:
 
 
 def _read(field: Field, text: str) -> str | None:
-    """The number that a text most likely means, as JSON; None if the field takes none of it."""
+    """Return the number that a text most likely means, as JSON; None if the field refuses it."""
     if len(text) > MAX_TEXT:
         return None
     bare = text.strip().lstrip("$€£").strip()
@@ -110,7 +110,7 @@ def _read(field: Field, text: str) -> str | None:
 
 
 def _levels(field: Field) -> str:
-    """The levels of a category that training saw; ordered levels stand in what is expected."""
+    """List a category's levels in training; the problem lists ordered levels already."""
     if field.kind != "category" or not field.seen_levels:
         return ""
     shown = ", ".join(repr(level) for level in field.seen_levels[:_MAX_LEVELS])
@@ -119,5 +119,5 @@ def _levels(field: Field) -> str:
 
 
 def _letters(text: str) -> str:
-    """A text's letters and digits, by which two spellings of a name or a level are the same."""
+    """Reduce a text to letters and digits, to compare spellings of names and levels."""
     return _NOT_LETTERS.sub("", text[:MAX_TEXT].lower())

@@ -1,4 +1,4 @@
-"""Commits a request's decisions to the ledger: no response leaves before its decisions last.
+"""Commits a request's decisions to the ledger. A response is sent only after their commit.
 
 A view makes its answer and hands the decisions to `DecisionCommitter.respond`. The response waits
 as a `PendingResponse`, which the middleware around the application sends after the commit.
@@ -8,17 +8,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from flask import Flask, Response, current_app, request
 
 from peerloan.database import Database, KeyInUse, LedgerError, LedgerUnavailable, RecordRefused
 from peerloan.formatting import show_value
-from peerloan.ledger import Entry, First, Key, OtherRequest, Record
+from peerloan.ledger import Entry, First, Key, OtherRequest, Record, Version
 from peerloan.ledger.queries import find_decisions
-from peerloan.ledger.records import decision_json, warnings_json
+from peerloan.ledger.records import stored_json
 from peerloan.ledger.write.group_commit import CommitResult, LedgerWriter
 from peerloan.model import BANDS
 from peerloan.registry import Bundle, BundleError, Store, StoreError
@@ -39,15 +38,15 @@ if TYPE_CHECKING:
 _Response = TypeVar("_Response", bound=Response | RawResponse)
 # Makes the response of a route from the body of its answer.
 Render = Callable[[dict[str, Any]], _Response]
-# Gets the decisions' ids once they are committed, in the writer's thread.
+# Called with the decisions' ids after the commit, in the writer's thread.
 OnCommitted = Callable[[Sequence[bytes]], None]
-# What becomes of decisions that are not committed.
+# Reasons why decisions are not committed.
 _Failure = First | OtherRequest | LedgerError
 
 _KEY = re.compile(r"[!-~]{1,255}")
 _BAND_NUMBERS = {band: number for number, band in enumerate(BANDS)}
 _RETRY_SOON = {"Retry-After": "2"}
-# The label of the metric by the failure.
+# The metric's label by error class.
 _REFUSALS = {
     OtherRequest: "another",
     KeyInUse: "in use",
@@ -57,11 +56,10 @@ _REFUSALS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Submission:
-    """What a request submitted: its source, each loan as compact JSON, and what it asked for.
+class Submission(NamedTuple):
+    """A request's source, its loans as compact JSON, and its response options.
 
-    `content` is what makes the request the same as another with its Idempotency-Key.
+    `content` identifies the request among those with the same Idempotency-Key.
     """
 
     source: str
@@ -71,7 +69,7 @@ class Submission:
 
 
 class DecisionCommitter:
-    """Commits decisions through the ledger's writer and responds once they last. Thread-safe.
+    """Commits decisions through the ledger's writer, and responds after the commit. Thread-safe.
 
     It borrows its parts from the application's `Services`, and owns none.
     """
@@ -89,10 +87,10 @@ class DecisionCommitter:
         render: Render[_Response],
         on_committed: OnCommitted | None = None,
     ) -> _Response:
-        """Return the response of this request, which leaves once its decisions are committed.
+        """Return the response of this request, which is sent once its decisions are committed.
 
-        A `what_if`, and an answer without decisions, waits for nothing. Raises RequestError 400 for
-        a wrong Idempotency-Key, 503 while the ledger is unavailable.
+        A `what_if`, or an answer without decisions, is sent at once. Raises RequestError 400 for an
+        invalid Idempotency-Key, 503 while the ledger is unavailable.
         """
         environ = request.environ
         caller = caller_name(environ)
@@ -100,10 +98,11 @@ class DecisionCommitter:
         if submission.options.what_if or not answer.decisions:
             return render(answer.body())
         request_id = environ["peerloan.request_id"]
-        draft = _Draft(_records(answer, submission, caller, request_id, key), key, submission)
+        rows = _rows(answer, submission, caller, request_id, key)
+        draft = _Draft(answer.serving.version, rows, key, len(submission.content))
         app: Flask = current_app._get_current_object()  # type: ignore[attr-defined]
         replace = partial(self._replacement, answer, submission.options, render)
-        pending = PendingResponse[_Failure](app, environ, replace)
+        pending: PendingResponse[_Failure] = PendingResponse(app, environ, replace)
         try:
             self._writer.put(draft.number, partial(_resolve, pending, answer, draft, on_committed))
         except LedgerUnavailable as error:
@@ -116,8 +115,10 @@ class DecisionCommitter:
     def _replacement(
         self, answer: Answer, options: ResponseOptions, render: Render[_Response], failure: _Failure
     ) -> WSGIApplication:
-        """Make what is answered where the decisions were not committed: the first answer of a
-        repeated request, or a problem. Called in the context of the request.
+        """Make the response if the decisions were not committed.
+
+        It is the first answer of a repeated request, or a problem. Called in the context of the
+        request.
         """
         try:
             if isinstance(failure, First):
@@ -142,7 +143,7 @@ class DecisionCommitter:
             raise RequestError(409, "Answered Before", detail) from None
 
     def _bundle(self, version: str) -> Bundle:
-        """Return a version: one that serves is in memory already."""
+        """Return a version, from memory if it is being served."""
         for model in (self._serving_models.current, self._serving_models.challenger):
             if model is not None and model.bundle.version == version:
                 return model.bundle
@@ -150,54 +151,43 @@ class DecisionCommitter:
 
 
 class _Draft:
-    """A request's records, complete but for their ids.
+    """A request's records without ids.
 
     Ids must rise in the order of the writer's queue, so they are made while the writer's lock is
-    held; all else is built before. `ids` are set once the writer has taken the entry.
+    held; everything else is built before. `ids` are set once the writer has taken the entry.
     """
 
-    __slots__ = ("_entry", "ids")
+    __slots__ = ("_key", "_rows", "_size", "_version", "ids")
 
-    def __init__(self, records: list[Record], key: Key | None, submission: Submission) -> None:
-        self._entry = Entry(records, key, len(submission.content))
+    def __init__(
+        self, version: Version, rows: list[tuple[Any, ...]], key: Key | None, size: int
+    ) -> None:
+        self._version, self._rows, self._key, self._size = version, rows, key, size
         self.ids: Sequence[bytes] = ()
 
     def number(self, ids: IdGenerator) -> Entry:
         """Return the entry with ids; the writer calls this with its lock held."""
-        records = self._entry.records
-        self.ids = ids.many(len(records))
-        numbered = [
-            Record(decision_id, *record[1:])
-            for decision_id, record in zip(self.ids, records, strict=True)
+        self.ids = ids.many(len(self._rows))
+        records = [
+            Record(decision_id, self._version, *row)
+            for decision_id, row in zip(self.ids, self._rows, strict=True)
         ]
-        return self._entry._replace(records=numbered)
+        return Entry(records, self._key, self._size)
 
 
-def _records(
+def _rows(
     answer: Answer, submission: Submission, caller: str, request_id: str, key: Key | None
-) -> list[Record]:
-    """Build the records of a request's decisions, without their ids."""
-    version = answer.serving.version
-    key_text = None if key is None else key.key
+) -> list[tuple[Any, ...]]:
+    """Return the values of the records of a request's decisions, in the order of `VALUES`."""
+    source, key_text = submission.source, None if key is None else key.key
     columns = zip(
-        answer.loan_ids, submission.inputs, answer.decisions, answer.warnings, strict=True
+        answer.loan_ids, submission.inputs, answer.decisions, answer.sentences, strict=True
     )
     return [
-        Record(
-            id=b"",
-            version=version,
-            source=submission.source,
-            caller=caller,
-            request_id=request_id,
-            idempotency_key=key_text,
-            loan_id=loan_id,
-            inputs=loan,
-            margin=decision.margin,
-            probability=decision.probability,
-            late=decision.late,
-            band=_BAND_NUMBERS[decision.band],
-            reasons=decision_json(decision.reasons),
-            warnings=warnings_json(warnings),
+        (
+            *(source, caller, request_id, key_text, loan_id, loan),
+            *(decision.margin, decision.probability, decision.late, _BAND_NUMBERS[decision.band]),
+            *(stored_json(decision.reasons), stored_json(warnings) if warnings else None),
         )
         for loan_id, loan, decision, warnings in columns
     ]
@@ -210,7 +200,10 @@ def _resolve(
     on_committed: OnCommitted | None,
     outcome: CommitResult,
 ) -> None:
-    """Let the response leave. The writer calls this in its own thread, once for each entry."""
+    """Resolve the pending response.
+
+    The writer calls this in its own thread, once for each entry.
+    """
     try:
         if outcome is None:
             predict.count(answer)
@@ -221,7 +214,7 @@ def _resolve(
 
 
 def _with_replayed_header(first: WSGIApplication) -> WSGIApplication:
-    """Add the header that says that a response repeats the first one."""
+    """Add the header that marks a response as a repetition of the first one."""
 
     def application(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         def start(line: str, headers: list[tuple[str, str]], *error: Any) -> Any:

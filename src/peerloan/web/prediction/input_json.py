@@ -1,4 +1,4 @@
-"""A request's loans as the ledger keeps them, and back: compact JSON, each of a bounded size."""
+"""A request's loans as compact JSON for the ledger, each of limited size, and back."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from peerloan.web.http.problems import RequestError, sentence
 
 
 def one_input(content: bytes) -> str:
-    """A body that is one loan; raises RequestError 413 if it is too large to be kept."""
+    """Return a body with one loan as compact JSON. Raises RequestError 413 if it is too large."""
     loan = compact(content.removeprefix(codecs.BOM_UTF8))
     if len(loan) > MAX_LOAN_BYTES:
         raise _too_large(len(loan))
@@ -29,10 +29,10 @@ def one_input(content: bytes) -> str:
 
 
 def list_inputs(content: bytes, loans: Sequence[Any] | None = None) -> list[str]:
-    """The loans of a body that is a list of them; raises RequestError 422 that names those that are
-    too large to be kept.
+    """Return each loan of a body with a list as compact JSON.
 
-    `loans` are the same, parsed: of a body that is only nearly JSON they are written anew.
+    Raises RequestError 422 that names the loans that are too large. `loans` are the same loans,
+    decoded: they are encoded again if the body is only near-JSON.
     """
     try:
         parts = _list.decode(compact(content.removeprefix(codecs.BOM_UTF8)))
@@ -44,13 +44,13 @@ def list_inputs(content: bytes, loans: Sequence[Any] | None = None) -> list[str]
 
 
 def column_inputs(columns: Mapping[str, Sequence[Any]]) -> list[str]:
-    """Loans that were given in columns, each as one; raises as `list_inputs` does."""
+    """Return each loan of columns as compact JSON. Raises the errors of `list_inputs`."""
     names = list(columns)
     return _bounded([_json(dict(zip(names, row, strict=True))) for row in _rows(columns)])
 
 
 def record_input(record: Mapping[str, Any]) -> str:
-    """A loan of a form; raises as `one_input` does."""
+    """Return a form's loan as compact JSON. Raises the errors of `one_input`."""
     loan = _json(record)
     if (size := size_in_bytes(loan)) > MAX_LOAN_BYTES:
         raise _too_large(size)
@@ -58,12 +58,12 @@ def record_input(record: Mapping[str, Any]) -> str:
 
 
 def input_json(given: str) -> msgspec.Raw:
-    """A kept loan as JSON: what was taken though it is only nearly JSON is null there."""
+    """Return a stored loan as JSON; values that are only near-JSON, such as NaN, become null."""
     try:
         msgspec.json.decode(given)
     except msgspec.MsgspecError:
         given = json.dumps(json.loads(given, parse_float=_finite, parse_constant=lambda _: None))
-    # Releases before kept it with its spaces.
+    # Earlier releases stored it with whitespace.
     return msgspec.Raw(compact(given.encode()))
 
 
@@ -98,7 +98,7 @@ def _rows(columns: Mapping[str, Sequence[Any]]) -> Iterable[tuple[Any, ...]]:
 def _json(record: Mapping[str, Any]) -> str:
     try:
         return msgspec.json.encode(record).decode()
-    # A lone surrogate, or a number of many digits, in a field that is ignored.
+    # An unpaired surrogate, or a number with many digits, in a field that is ignored.
     except (ValueError, TypeError, OverflowError):
         return _written(record)
 

@@ -1,4 +1,4 @@
-"""Parses a request's body, once: the checked loans, and each as the ledger keeps it."""
+"""Parses a request's body once, to checked loans and their compact JSON for the ledger."""
 
 from __future__ import annotations
 
@@ -21,10 +21,11 @@ _ENCODED_TWICE = "; it is JSON within a text: send the object or list itself, en
 
 
 def read(now: LoadedModel, content: bytes) -> tuple[Checked | CheckedLoans, list[str]]:
-    """One loan (an object), or many (a list, or an object of lists), as the version reads them; and
-    the compact JSON of each, as the ledger keeps it. Raises RequestError.
+    """Parse one loan (an object), or many (a list, or an object of lists). Raises RequestError.
+
+    Returns the checked loans by the model's definition, and each one's compact JSON.
     """
-    # A loan as it should be is read and checked in one step; only others are looked at closely.
+    # A valid loan is decoded and checked in one step; only others need detailed checks.
     if (one := now.decoder.loan(content)) is not None:
         return one, [one_input(content)]
     suggestions = Suggestions()
@@ -46,8 +47,9 @@ def read(now: LoadedModel, content: bytes) -> tuple[Checked | CheckedLoans, list
 def read_columns(
     now: LoadedModel, columns: Mapping[str, list[Any]]
 ) -> tuple[CheckedLoans, list[str]]:
-    """Many loans from columns of JSON-like values, at least one; and the compact JSON of each.
-    Raises RequestError.
+    """Parse loans in columns of JSON-like values, at least one. Raises RequestError.
+
+    Returns the checked loans, and each one's compact JSON.
     """
     suggestions = Suggestions()
     many = now.decoder.columns(columns, MAX_LOANS, suggestions)
@@ -55,8 +57,9 @@ def read_columns(
 
 
 def read_input(now: LoadedModel, loan: str) -> Checked:
-    """A loan that the ledger keeps, as another version reads it; it may have problems. Raises
-    RequestError if it can't be read at all.
+    """Parse a stored loan by another version's definition; the result may have problems.
+
+    Raises RequestError if it can't be parsed at all.
     """
     content = loan.encode()
     return now.decoder.loan(content) or _check(now, decode(content), None, Suggestions())
@@ -69,7 +72,7 @@ def _closely(now: LoadedModel, body: Any, suggestions: Suggestions) -> CheckedLo
 
 
 def _are_columns(body: Mapping[str, Any]) -> bool:
-    # A loan where one value is a list by mistake is a loan, and the check names that value.
+    # A loan with one list by mistake is still a loan, and the check names that value.
     lists = sum(isinstance(value, list) for value in body.values())
     return lists > 0 and 2 * lists >= len(body)
 
@@ -127,16 +130,16 @@ def _check(now: LoadedModel, record: Any, index: int | None, suggestions: Sugges
 def _rows(
     now: LoadedModel, columns: Mapping[str, Any], suggestions: Suggestions
 ) -> Sequence[dict[str, Any]]:
-    """Columns, the client's own format, as records.
+    """Convert columns, the client's own format, to records.
 
-    Raises RequestError if columns are unknown, lacking or of other lengths: once each, not for
-    each loan.
+    Raises RequestError if columns are unknown, missing or of different lengths: once for a column,
+    not for each loan.
     """
     if len(columns) > MAX_NAMES:
         problem = Problem(None, "(columns)", f"at most {MAX_NAMES:,}", f"{len(columns):,}")
         raise RequestError(422, "Too Many Columns", sentence([problem]), [problem])
     lengths = {name: len(values) for name, values in columns.items() if isinstance(values, list)}
-    # Most columns are right where one is wrong.
+    # If one column is wrong, most are right.
     length = Counter(lengths.values()).most_common(1)[0][0]
     unknown = now.checks.names(columns, suggestions)
     problems = add_hints(now.bundle.definition, columns, unknown)

@@ -1,4 +1,4 @@
-"""From checked loans to the answer that the API and the page give."""
+"""Decide on checked loans and make the answer of the API and the page."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from peerloan.registry import Bundle, Decision
 from peerloan.web.prediction.serving_models import LoadedModel
 from peerloan.web.telemetry import metrics
 
-# Reasons of an ONNX version take milliseconds a loan. Up to this many loans all get theirs;
-# a longer list gets them for as many loans as the time allows.
+# Reasons of an ONNX version take milliseconds a loan. Up to this many loans all have reasons; in a
+# longer list, as many as the time limit allows.
 ALWAYS_EXPLAINED = 100
 EXPLAIN_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
 class ResponseOptions:
-    """What a caller wants in the answer."""
+    """Options of the response."""
 
     reasons: bool = True
     contributions: bool = False
@@ -30,25 +30,27 @@ class ResponseOptions:
 
     @property
     def explained(self) -> bool:
-        """Whether contributions have to be computed."""
+        """Whether contributions must be computed."""
         return self.reasons or self.contributions
 
 
 @dataclass(slots=True)
 class Answer:
-    """Loans that were decided on, and what is answered of them. Ids come with the ledger."""
+    """Decisions on a request's loans, and the response. The ledger's writer adds the ids."""
 
     serving: LoadedModel
     checked: Checked | CheckedLoans
     loan_ids: Sequence[str | None]
     warnings: Sequence[list[LoanWarning]]
+    # The warnings as the answer and the ledger hold them.
+    sentences: Sequence[list[str]]
     decisions: Sequence[Decision]
     predictions: Sequence[dict[str, Any]]
-    # What stands beside the predictions of many loans; None for one loan, which stands alone.
+    # Members beside the predictions of many loans; None for one loan, which has no list.
     beside: dict[str, Any] | None = None
 
     def body(self) -> dict[str, Any]:
-        """The answer, as it is encoded."""
+        """Return the response body before encoding."""
         if self.beside is None:
             return self.predictions[0]
         return {**self.beside, "predictions": self.predictions}
@@ -57,15 +59,24 @@ class Answer:
 def answer_one(serving: LoadedModel, checked: Checked, wanted: ResponseOptions) -> Answer:
     """Decide on one loan."""
     bundle = serving.bundle
-    # What costs nothing is kept in the ledger, whatever is answered.
+    # Reasons without extra cost are stored in the ledger, even if they are not in the response.
     decision = bundle.decide(checked.values, explain=wanted.explained or bundle.is_additive)
     warnings = checked.warnings + bundle.warnings
-    prediction = _prediction(bundle, checked.loan_id, warnings, decision, wanted)
-    return Answer(serving, checked, (checked.loan_id,), (warnings,), (decision,), (prediction,))
+    sentences = list(map(str, warnings))
+    prediction = _prediction(serving, checked.loan_id, sentences, decision, wanted)
+    return Answer(
+        serving,
+        checked,
+        (checked.loan_id,),
+        (warnings,),
+        (sentences,),
+        (decision,),
+        (prediction,),
+    )
 
 
 def answer_many(serving: LoadedModel, checked: CheckedLoans, wanted: ResponseOptions) -> Answer:
-    """Decide on many loans; where a time limit holds, it is said what it left out."""
+    """Decide on many loans; the answer states how many have reasons if there is a time limit."""
     bundle = serving.bundle
     size = checked.loans.size
     decided = bundle.decide_many(
@@ -74,21 +85,35 @@ def answer_many(serving: LoadedModel, checked: CheckedLoans, wanted: ResponseOpt
     beside = {}
     if wanted.explained and not bundle.is_additive and size > ALWAYS_EXPLAINED:
         beside = _limit(int(decided.explained.sum()))
-    decisions = bundle.unpack(decided, contributions=wanted.contributions)
-    usual = bundle.warnings
-    warnings = [checked.warnings.get(i, []) + usual for i in range(size)]
+    decisions = bundle.unpack(decided, checked.values_by_field, contributions=wanted.contributions)
+    # Most loans have the version's warnings alone, and share a list.
+    warnings = [bundle.warnings] * size
+    sentences = [list(map(str, bundle.warnings))] * size
+    for i, of_loan in checked.warnings.items():
+        warnings[i] = of_loan + bundle.warnings
+        sentences[i] = list(map(str, warnings[i]))
     predictions = [
-        _prediction(bundle, loan_id, own, decision, wanted)
-        for loan_id, own, decision in zip(checked.loan_ids, warnings, decisions, strict=True)
+        _prediction(serving, loan_id, own, decision, wanted)
+        for loan_id, own, decision in zip(checked.loan_ids, sentences, decisions, strict=True)
     ]
-    return Answer(serving, checked, checked.loan_ids, warnings, decisions, predictions, beside)
+    return Answer(
+        serving,
+        checked,
+        checked.loan_ids,
+        warnings,
+        sentences,
+        decisions,
+        predictions,
+        beside,
+    )
 
 
 def rebuild_answer(
     bundle: Bundle, kept: Sequence[StoredDecision], wanted: ResponseOptions, many: bool
 ) -> dict[str, Any]:
-    """The answer that was given before, from its decisions in the ledger and their version; raises
-    LookupError if it can't be made again.
+    """Rebuild an earlier answer from its stored decisions and their version.
+
+    Raises LookupError if that is not possible.
     """
     predictions = []
     inputs = InputReader(bundle.definition)
@@ -109,12 +134,12 @@ def rebuild_answer(
 
 
 def count(answer: Answer) -> None:
-    """Count decisions that lasted; a `what_if` is none."""
+    """Count committed decisions in the metrics; a `what_if` has none."""
     metrics.count_decisions(answer.decisions, answer.warnings)
 
 
 def _in_time(loans: int) -> Iterator[int]:
-    """The positions of loans to explain, for as long as the time allows."""
+    """Yield the positions of loans to explain, until the time limit."""
     until = time.monotonic() + EXPLAIN_SECONDS
     for i in range(loans):
         if loans > ALWAYS_EXPLAINED and time.monotonic() >= until:
@@ -127,32 +152,33 @@ def _limit(done: int) -> dict[str, Any]:
 
 
 def _prediction(
-    bundle: Bundle,
+    serving: LoadedModel,
     loan_id: str | None,
-    warnings: list[LoanWarning],
+    warnings: list[str],
     decision: Decision,
     wanted: ResponseOptions,
 ) -> dict[str, Any]:
-    # The id comes when the decision is handed to the ledger; its place is the first.
+    # The writer sets the id later; it must be the first member.
     answer: dict[str, Any] = {"what_if": True} if wanted.what_if else {"id": None}
     if loan_id is not None:
         answer["loan_id"] = loan_id
     answer["probability"] = decision.probability
     answer["late"] = decision.late
-    answer["threshold"] = bundle.policy.threshold
+    answer["threshold"] = serving.version.threshold
     answer["band"] = decision.band
     if wanted.reasons:
-        answer["reasons"] = decision.reasons  # the encoder knows them
+        answer["reasons"] = decision.reasons  # the JSON encoder handles them
     if wanted.contributions:
-        answer |= _shown(bundle, decision)
-    answer["model"] = {"version": bundle.version, "digest": bundle.digest}
-    answer["warnings"] = list(map(str, warnings))
+        answer |= _shown(serving.bundle, decision)
+    answer["model"] = serving.reference
+    answer["warnings"] = warnings
     return answer
 
 
 def _contributions(bundle: Bundle, inputs: InputReader, kept: StoredDecision) -> dict[str, Any]:
-    """The contributions of a decision that was kept: they follow from its inputs. Raises
-    LookupError if these can't be read.
+    """Recompute the contributions of a stored decision from its inputs.
+
+    Raises LookupError if the inputs can't be read.
     """
     try:
         checked = inputs.read(kept.inputs)

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import msgspec
@@ -27,18 +28,18 @@ from peerloan.web.telemetry import metrics
 
 log = logging.getLogger(__name__)
 
-# How often a worker looks for a new state of the aliases: the names in one folder.
+# Interval at which a worker checks for a new alias state; it lists one folder.
 POLL_SECONDS = 0.5
-# A version may still be on its way to this machine's volume: a refused one is tried again.
+# Delay before a refused version is tried again: it may still be copied to this machine's volume.
 RETRY_SECONDS = 5.0
-# A process starts without a champion that takes longer, and is unhealthy until it has come; less
-# than the 30 seconds after which Gunicorn would end the worker.
+# A process starts without a champion that takes longer to load, and is unhealthy until it is
+# loaded. It is less than the 30 seconds after which Gunicorn would end the worker.
 START_SECONDS = 20.0
 CHALLENGER_START_SECONDS = 5.0
-# A store that could not be followed for so long is told of: as long as a call on it may take.
+# An unreadable store is reported after this time, the longest that a call on it may take.
 NOT_FOLLOWED_SECONDS = 60.0
 
-# What is done where no version serves: the process goes on looking.
+# The remedy if no version serves; the process retries by itself.
 _REMEDY = (
     "promote another version (`peerloan models promote VERSION`) or return to the one before "
     "(`peerloan models rollback`); it serves within seconds, or a minute if a file hangs, without "
@@ -60,9 +61,14 @@ class LoadedModel:
     decoder: Decoder
     version: Version
 
+    @cached_property
+    def reference(self) -> dict[str, str]:
+        """The version as an answer names it; shared by all answers, so don't change it."""
+        return {"version": self.version.version, "digest": self.version.digest}
+
 
 class _Follower:
-    """How far an alias of the store has been followed, and why no further."""
+    """The progress of following an alias, and the reason if it stopped."""
 
     def __init__(self, alias: Alias) -> None:
         self.alias: Alias = alias
@@ -72,22 +78,22 @@ class _Follower:
         self.mark_followed()
 
     def mark_followed(self) -> None:
-        """Note that the store could be read just now."""
+        """Record that the store was readable just now."""
         self._followed_at = time.monotonic()
         metrics.FOLLOWED.labels(self.alias).set(time.time())
 
     @property
     def age(self) -> float:
-        """Seconds since the store could be read, or since the start."""
+        """Seconds since the store was last readable, or since the start."""
         return time.monotonic() - self._followed_at
 
 
 class ServingModels:
     """Holds the champion (`current`) and the challenger, and follows the store's aliases.
 
-    Thread-safe: a request reads `current` once, and needs no lock; the watching threads replace it.
-    Each alias has a thread of its own, so that a challenger that takes long, or hangs, never delays
-    a promotion. A version that can't be loaded raises nothing: `refusal` says why.
+    Thread-safe: a request reads `current` once and needs no lock; the watching threads replace it.
+    Each alias has its own thread, so a challenger that loads slowly or hangs never delays a
+    promotion. A version that can't be loaded raises no error: `refusal` returns the reason.
     """
 
     def __init__(self, store: Store) -> None:
@@ -95,7 +101,7 @@ class ServingModels:
         self._followers = (_Follower("champion"), _Follower("challenger"))
         self._fields: frozenset[str] = frozenset()
         self._closed = threading.Event()
-        self._replacing = threading.Lock()  # of the two threads; a request needs none
+        self._replacing = threading.Lock()  # for the two threads; requests need no lock
         self.current: LoadedModel | None = None
         self.challenger: LoadedModel | None = None
         champion = self._followers[0]
@@ -105,45 +111,45 @@ class ServingModels:
         if self._first_look.is_alive():
             reason = f"the champion is still being loaded after {START_SECONDS:g} seconds"
             self._refuse(champion, StoreTimeout(store.root, reason))
-        # Whether this process could not load the champion that it was started for.
+        # Whether the champion could not be loaded at the start of this process.
         self._failed_at_start = self.current is None and self.refusal is not None
 
     @property
     def unhealthy(self) -> str | None:
-        """Why this process should be replaced, if it should: it never loaded its champion."""
+        """Why this process should be replaced: it never loaded its champion. None if healthy."""
         return self.refusal if self._failed_at_start and self.current is None else None
 
     @property
     def refusal(self) -> str | None:
-        """Why the newest champion is not the one that serves, if so."""
+        """Why the newest champion is not loaded; None if it is."""
         return self._followers[0].refusal
 
     @property
     def remedy(self) -> str | None:
-        """What to do where no version serves because the champion was refused."""
+        """The next step if no version serves because the champion was refused; otherwise None."""
         refused = self.current is None and self.refusal not in (None, _STORE_FAULT)
         return _REMEDY if refused else None
 
     @property
     def challenger_refusal(self) -> str | None:
-        """Why the challenger that the store names is not in shadow, if so."""
+        """Why the store's challenger is not in shadow; None if it is, or if there is none."""
         return self._followers[1].refusal
 
     @property
     def not_followed(self) -> str | None:
-        """Which alias could not be followed for longer than usual, if so."""
+        """Which alias could not be followed for longer than usual; None if all could."""
         late = [each for each in self._followers if each.age > NOT_FOLLOWED_SECONDS]
         ages = " and ".join(f"the {each.alias} for {each.age:.0f} seconds" for each in late)
         return f"the store could not be followed: {ages}; the log says why" if late else None
 
     def close(self) -> None:
-        """Follow the store no more."""
+        """Stop following the store."""
         self._closed.set()
 
     def watch(self) -> None:
         """Start following the store, in threads that end with the process or by `close`.
 
-        Waits a moment for the challenger, so that it scores the first decision, too.
+        Waits a moment for the challenger, so that it can score the first decision.
         """
         champion, challenger = self._followers
         has_looked = threading.Event()
@@ -169,18 +175,19 @@ class ServingModels:
                     self._look(follower)
                 elif follower.retry_at is None:
                     follower.mark_followed()
-            except Exception as error:  # the thread must outlive whatever a volume can raise
+            except Exception as error:  # the thread must survive any error of a volume
                 self._fail(follower, error)
 
     def refresh(self) -> None:
-        """Load and verify what the store names; the old champion stays if the new one is refused,
-        and without the challenger all goes on.
+        """Load and verify the versions that the store's aliases name.
+
+        If the new champion is refused, the old one stays. A missing challenger is no fault.
         """
         for follower in self._followers:
             self._look(follower)
 
     def _look(self, follower: _Follower) -> None:
-        """Take up what the store names for an alias."""
+        """Load the version that an alias names, if it has changed."""
         is_champion = follower.alias == "champion"
         try:
             state = self._store.state()
@@ -203,14 +210,14 @@ class ServingModels:
         follower.mark_followed()
 
     def _bundle(self, follower: _Follower, version: str) -> Bundle:
-        """A version, verified; one that serves already was, and is not read again."""
+        """Load and verify a version; one that is loaded already is reused."""
         now = self.current if follower.alias == "champion" else self.challenger
         if now is not None and now.bundle.version == version:
             return now.bundle
         return self._store.load(version)
 
     def _read_fields(self, state: AliasState) -> None:
-        """Read which fields requests may carry: the challenger's last, whose file may hang."""
+        """Read which fields requests may contain. The challenger's come last: its file may hang."""
         others = msgspec.structs.replace(state, challenger=None)
         self._set_fields(self._fields | self._store.known_fields(others))
         self._set_fields(self._store.known_fields(state))
@@ -246,21 +253,22 @@ class ServingModels:
             log.warning("in shadow: %s", bundle.version)
 
     def _fail(self, follower: _Follower, error: Exception) -> None:
-        """Have the store read again later. Of one that can't be read, the champion's thread tells
-        for both.
+        """Schedule the next read of the store after an error.
+
+        If the store can't be read, only the champion's thread reports it.
         """
         follower.retry_at = time.monotonic() + RETRY_SECONDS
         if follower.alias == "champion" or not isinstance(error, StoreFault | OSError):
             self._refuse(follower, error)
 
     def _refuse(self, follower: _Follower, error: Exception) -> None:
-        """Have a version tried again later; why is said and counted once."""
-        # A version that is bad in a way that nobody thought of is refused like any other.
+        """Schedule another try of a refused version; log and count each reason once."""
+        # A version with an unexpected fault is refused like any other.
         thought_of = isinstance(error, RegistryError | OSError)
         reason = said = str(error) if thought_of else f"{type(error).__name__}: {error}"
         if isinstance(error, StoreTimeout):
             said = error.reason
-        elif isinstance(error, StoreFault | OSError):  # where files stand is for the log alone
+        elif isinstance(error, StoreFault | OSError):  # paths go to the log only
             said = _STORE_FAULT
         if not isinstance(error, StoreFault | OSError):
             follower.mark_followed()

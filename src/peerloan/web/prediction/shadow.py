@@ -1,7 +1,7 @@
-"""The challenger in shadow: it scores what the champion decided, beside the answers.
+"""The challenger in shadow: it scores the same loans as the champion, apart from responses.
 
-A thread of its own does it, from a queue that may overflow: nothing here can hold an answer up,
-change it, or make it fail.
+Its own thread takes requests from a bounded queue. Nothing here can delay, change or fail a
+response.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ from peerloan.web.prediction.serving_models import LoadedModel, ServingModels
 from peerloan.web.telemetry import metrics
 
 log = logging.getLogger(__name__)
-# Requests that wait at most, and bytes of their loans; beyond them one is counted as skipped.
+# Most queued requests, and most bytes of their loans; beyond that, requests are skipped.
 _WAITING, _WAITING_BYTES = 1000, 50_000_000
 _WRITE_SECONDS = 1.0
 _LOOK_SECONDS = 0.5
-# How long the process waits at its end for what is not scored yet; the rest is skipped.
+# Time limit at the end of the process for scoring the rest; what remains is skipped.
 _END_SECONDS = 5.0
 
 
 class _Own(NamedTuple):
-    """The part of a champion's decision that is compared."""
+    """The part of a champion's decision that is compared with the challenger's."""
 
     probability: float
     late: bool
@@ -47,11 +47,12 @@ class _Own(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class _Answered:
-    """A request's loans, parsed and as the ledger keeps them, and what was decided on them. No more
-    than is compared, for many may wait.
+    """A decided request: its loans, parsed and as stored JSON, and its decisions.
+
+    It has only the compared parts, because many may be queued.
     """
 
-    checked: Checked | CheckedLoans
+    loans: Checked | Loans
     inputs: Sequence[str]
     bundle: Bundle
     decisions: Sequence[_Own]
@@ -59,18 +60,18 @@ class _Answered:
 
     @property
     def size(self) -> int:
-        """About how many bytes the loans take."""
+        """The approximate size of the loans in bytes."""
         return sum(map(len, self.inputs))
 
 
 class Shadow:
-    """Scores requests by the challenger that the store names, if it names one."""
+    """Scores requests with the store's challenger, if there is one. Thread-safe."""
 
     def __init__(self, champion: ServingModels, database: Database, writer: LedgerWriter) -> None:
         self._champion = champion
         self._database, self._writer = database, writer
         self._queue: Queue[_Answered] = Queue(_WAITING)
-        # Bytes that were handed over, and that were taken: each is changed by one thread alone.
+        # Bytes queued and bytes taken so far. Each is changed by one thread only.
         self._put_bytes = self._taken_bytes = 0
         self._begin = threading.Lock()
         self._thread: threading.Thread | None = None
@@ -78,8 +79,9 @@ class Shadow:
     def following(
         self, answer: Answer, inputs: Sequence[str]
     ) -> Callable[[Sequence[bytes]], None] | None:
-        """The function that hands over an answer once its decisions are kept, given their ids; None
-        while no other version runs in shadow. `inputs` are the loans as the ledger keeps them.
+        """Return a function that queues an answer, given the ids of its committed decisions.
+
+        None if no other version runs in shadow. `inputs` are the loans as stored JSON.
         """
         challenger = self._champion.challenger
         if challenger is None or challenger.bundle is answer.serving.bundle:
@@ -87,12 +89,13 @@ class Shadow:
         return lambda ids: self._follow(answer, inputs, ids)
 
     def _follow(self, answer: Answer, inputs: Sequence[str], ids: Sequence[bytes]) -> None:
-        """Called by the thread that keeps decisions, and by no other."""
+        """Queue an answer. Only the ledger writer's thread calls this."""
         if self._put_bytes - self._taken_bytes >= _WAITING_BYTES:
             _skip(ids)
             return
         own = [_Own(each.probability, each.late) for each in answer.decisions]
-        answered = _Answered(answer.checked, inputs, answer.serving.bundle, own, ids)
+        loans = answer.checked.loans if isinstance(answer.checked, CheckedLoans) else answer.checked
+        answered = _Answered(loans, inputs, answer.serving.bundle, own, ids)
         try:
             self._queue.put_nowait(answered)
         except Full:
@@ -103,17 +106,17 @@ class Shadow:
             with self._begin:
                 if self._thread is None:
                     thread = threading.Thread(target=self._run, name="shadow", daemon=False)
-                    thread.start()  # if it can't, the next one tries again
+                    thread.start()  # if it can't, the next call tries again
                     self._thread = thread
 
     def _run(self) -> None:
         challenges: list[Challenge] = []
         write_at = 0.0
-        # No daemon, as the writer's thread, after which nothing is handed over any more.
+        # Not a daemon thread, like the writer's, after whose end nothing more is queued.
         while self._writer.runs:
             with contextlib.suppress(Empty):
                 challenges += self._scored(self._taken(self._queue.get(timeout=_LOOK_SECONDS)))
-            # Each write is a commit, which the decisions' own wait for.
+            # Each write is a commit, which delays the commits of decisions, so they are rare.
             if challenges and time.monotonic() >= write_at:
                 write_at = time.monotonic() + _WRITE_SECONDS
                 self._keep(challenges)
@@ -123,7 +126,7 @@ class Shadow:
             self._keep(challenges)
 
     def _rest(self) -> list[Challenge]:
-        """What is left to score when the process ends, which can't wait for long."""
+        """Score what is left at the end of the process, within a time limit."""
         until = time.monotonic() + _END_SECONDS
         challenges: list[Challenge] = []
         with contextlib.suppress(Empty):
@@ -141,12 +144,12 @@ class Shadow:
 
     def _scored(self, answered: _Answered) -> list[Challenge]:
         challenger = self._champion.challenger
-        # It may have been the champion when it answered, or be the champion by now.
+        # The challenger may be, or have been, the champion.
         if challenger is None or challenger.bundle.digest == answered.bundle.digest:
             return []
         try:
             return _compare(challenger, answered)
-        except RequestError:  # it can't read them
+        except RequestError:  # the challenger can't read them
             metrics.CHALLENGED.labels("failed").inc(len(answered.ids))
             return []
         except OnnxTimeLimit as error:
@@ -154,7 +157,7 @@ class Shadow:
             metrics.RUNS_GIVEN_UP.labels("shadow").inc()
             log.error("the challenger %s failed: %s", challenger.bundle.version, error)
             return []
-        except Exception:  # whatever a version can raise is not the service's fault
+        except Exception:  # a version's error must not affect the service
             metrics.CHALLENGED.labels("failed").inc(len(answered.ids))
             log.exception("the challenger %s failed", challenger.bundle.version)
             return []
@@ -162,7 +165,7 @@ class Shadow:
     def _keep(self, challenges: Sequence[Challenge]) -> None:
         try:
             keep_challenges(self._database, challenges)
-        except Exception as error:  # the decisions themselves are kept
+        except Exception as error:  # the decisions themselves are stored
             metrics.CHALLENGES_LOST.inc(len(challenges))
             log.error(
                 "what the challenger made of %s is lost: %s",
@@ -196,22 +199,22 @@ def _compare(challenger: LoadedModel, answered: _Answered) -> list[Challenge]:
 
 
 def _loans(challenger: LoadedModel, answered: _Answered) -> tuple[Loans, Sequence[int]]:
-    """The loans that the challenger can score, and their positions in the request.
+    """Return the loans that the challenger can score, and their positions in the request.
 
-    Where it reads loans as the champion does, these are the champion's, parsed already. A version
-    of other fields reads what the ledger keeps.
+    If it reads loans as the champion does, these are the champion's parsed loans. A version with
+    other fields parses the stored JSON.
     """
     definition = challenger.bundle.definition
     if _reads_alike(answered.bundle, challenger.bundle):
-        if isinstance(answered.checked, Checked):
-            return Loans.of(definition, [answered.checked.values]), (0,)
-        loans = replace(answered.checked.loans, definition=definition)
+        if isinstance(answered.loans, Checked):
+            return Loans.of(definition, [answered.loans.values]), (0,)
+        loans = replace(answered.loans, definition=definition)
         return loans, range(loans.size)
     read = [read_input(challenger, loan) for loan in answered.inputs]
     scored = [i for i, loan in enumerate(read) if not loan.problems]
     return Loans.of(definition, [read[i].values for i in scored]), scored
 
 
-@lru_cache(maxsize=1)  # the champion and the challenger seldom change
+@lru_cache(maxsize=1)  # champion and challenger rarely change
 def _reads_alike(champion: Bundle, challenger: Bundle) -> bool:
     return read_alike(champion.definition, challenger.definition)

@@ -1,4 +1,4 @@
-"""The address that a server listens on: from a host's name, checked before the server starts."""
+"""The address that a server binds: resolved from a host name and checked before the start."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from peerloan.errors import PeerLoanError
 
 
 class AddressError(PeerLoanError, OSError):
-    """An address can't be listened on; says which option to change."""
+    """An address can't be bound; the message names the option to change."""
 
 
 def find_address(host: str, port: int, command: str, prefix: str = "--") -> str:
-    """The numeric address of a host, where `command` can listen now; raises AddressError.
+    """Return the numeric address of a host that can be bound now. Raises AddressError.
 
-    Of a name with several addresses it is the first one that this machine has, IPv4 before IPv6:
-    clients that try both reach it, and so do those that know one. The options of the command are
-    `prefix` and "host" or "port".
+    Of a name with several addresses it is the first one of this machine, IPv4 before IPv6: clients
+    that try both reach it, and so do those that know one. The options of `command` are `prefix` and
+    "host" or "port".
     """
     taken = None
     for family, address in _resolve(host, port, prefix):
@@ -37,7 +37,7 @@ def find_address(host: str, port: int, command: str, prefix: str = "--") -> str:
 
 def _resolve(host: str, port: int, prefix: str) -> list[tuple[int, str]]:
     try:
-        # An empty name would be every address.
+        # An empty name would mean all addresses.
         if not host.strip():
             raise socket.gaierror(socket.EAI_NONAME, "a host's name is not empty")
         infos = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)

@@ -1,4 +1,4 @@
-"""Granian, started by `peerloan serve`."""
+"""Runs Granian for `peerloan serve`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from peerloan.web.server.bind_address import find_address
 from peerloan.web.server.json_log import Json
 from peerloan.web.server.limits import GRACE_SECONDS
 
-# What Granian and this server have to say stands beside what the service says, not among requests.
+# Granian's messages go to the service's log, not among the lines of requests.
 _LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
@@ -33,24 +33,25 @@ _LOGGING = {
 
 
 def serve(address: str, port: int, workers: int) -> None:
-    """Serve on a numeric address until stopped; raises AddressError or NoWorkerStarted."""
+    """Serve on a numeric address until stopped. Raises AddressError or NoWorkerStarted."""
     find_address(address, port, "peerloan serve")
     run("peerloan.web.server.wsgi:application", address, port, workers)
 
 
 def run(factory: str, address: str, port: int, workers: int) -> None:
-    """Run what makes a WSGI application, `module:function`, in each of the workers.
+    """Run a WSGI application factory, `module:function`, in each of the workers.
 
-    Raises NoWorkerStarted; a Granian that is used by its public interface alone ends the process.
+    Raises NoWorkerStarted. If Granian's public interface is used only, Granian ends the process
+    instead.
     """
     loopback.announce([address])
     options = _options(address, port, workers)
     logging.config.dictConfig(_LOGGING)
-    find_lean_flask()  # here, so that the workers need not say it again
+    find_lean_flask()  # called here, so that workers don't log it again
     run_own = load_private("granian", lambda: _own_server(factory, options))
     log_untested()
-    # A worker shares what is in memory here until it writes to it, and the collector would write
-    # to all that it looks at.
+    # Workers share memory with this process until they write to it. The garbage collector would
+    # write to every object that it inspects, so freeze them.
     gc.collect()
     gc.freeze()
     if run_own is not None:
@@ -60,7 +61,7 @@ def run(factory: str, address: str, port: int, workers: int) -> None:
 
 
 def _own_server(factory: str, options: dict[str, Any]) -> Callable[[], None]:
-    """What runs the server that restarts its workers, and sends answers later."""
+    """Return the server class that restarts its workers and supports deferred responses."""
     from peerloan.web.server.workers import Server
 
     return Server(factory, **options).run

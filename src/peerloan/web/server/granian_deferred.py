@@ -1,9 +1,9 @@
-"""Answers that Granian sends later than the application returns.
+"""Deferred responses with Granian.
 
-An answer that waits for its decisions' commit would keep a thread until then, and to wake so many
-threads costs more than the commits do (docs/performance.md). So the application returns at once,
-and the ledger's thread sends the answer, through the same object that Granian would use. Other
-servers know nothing of this: there the request's thread waits.
+A response that waits for its decisions' commit would occupy a thread until then, and waking so many
+threads costs more than the commits (docs/performance.md). So the application returns at once, and
+the ledger's thread sends the response through the object that Granian would use. Other servers
+don't support this: there the request's thread waits.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
 
 log = logging.getLogger(__name__)
-# Until the client has an answer that is followed by the end of the connection.
+# Time for the client to receive a response before the connection ends.
 _SENDING_SECONDS = 0.2
-# What a WSGI environment says beside the request, as Granian has it; not the process's settings.
+# The constant part of Granian's WSGI environment, without the settings of the process.
 _USUAL = {
     "GATEWAY_INTERFACE": "CGI/1.1",
     "SCRIPT_NAME": "",
@@ -57,7 +57,7 @@ class Sender:
         self._status, self._headers = int(line[:3]), headers
 
     def finish(self, body: Any) -> None:
-        """Send what the application has returned, unless that says that it is sent later."""
+        """Send the application's response, unless it is deferred."""
         if body is LATER:
             return
         if type(body) is list:
@@ -67,17 +67,17 @@ class Sender:
             self._protocol.response_iter(self._status, self._headers, parts)
 
     def end_body(self, status: int, headers: list[tuple[str, str]], body: bytes) -> None:
-        """Answer while the body is still being read, and end that.
+        """Answer while the body is still being read, and stop reading.
 
-        Granian lets go of the connection, and of the thread that reads, only if an answer ends
-        before its length: so it is one more than what is sent.
+        Granian releases the connection, and the thread that reads, only if a response ends before
+        its length. So the announced length is one more than the content.
         """
         headers = [*headers, ("Content-Length", str(len(body) + 1))]
         parts = ResponseIterWrap(_unfinished(body))  # type: ignore[no-untyped-call]
         self._protocol.response_iter(status, headers, parts)
 
     def send(self, make: Callable[[], Sent], quickly: bool) -> None:
-        """Send what `make` gives: here, or in a thread of its own if it isn't made quickly."""
+        """Send the result of `make`: in this thread if it is quick, otherwise in a new one."""
         if quickly:
             self._send(make)
         else:
@@ -86,14 +86,14 @@ class Sender:
     def _send(self, make: Callable[[], Sent]) -> None:
         try:
             line, headers, body = make()
-        except Exception:  # who asked must not wait for ever
+        except Exception:  # the client must not wait for ever
             log.exception("an answer could not be made")
             line, headers, body = "500 Internal Server Error", [], b""
         self._protocol.response_bytes(int(line[:3]), headers, body)
 
 
 def _wrap(application: WSGIApplication, _scope_options: Any, _access_log: Any = None) -> Any:
-    """What Granian's worker calls for each request, in the place of its own wrapper."""
+    """Return the function that Granian's worker calls for each request, in place of its wrapper."""
 
     def run(protocol: Any, environ: dict[str, Any]) -> None:
         sender = Sender(protocol)
@@ -106,17 +106,17 @@ def _wrap(application: WSGIApplication, _scope_options: Any, _access_log: Any = 
 
 def _unfinished(body: bytes) -> Iterator[bytes]:
     yield body
-    time.sleep(_SENDING_SECONDS)  # or what is sent would be dropped with the connection
+    time.sleep(_SENDING_SECONDS)  # otherwise the content is lost with the connection
 
 
 def check() -> None:
-    """Raise AttributeError where Granian does not wrap applications as `install` expects."""
+    """Raise AttributeError if Granian does not wrap applications as `install` expects."""
     workers: Any = mp
     if workers._wsgi_call_wrap not in (_callback_wrapper, _wrap):
         raise AttributeError("it wraps applications in another way")
 
 
 def install() -> None:
-    """Let the workers that Granian starts from now on send answers later."""
+    """Enable deferred responses in the workers that Granian starts from now on."""
     workers: Any = mp
     workers._wsgi_call_wrap = _wrap

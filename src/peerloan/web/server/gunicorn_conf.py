@@ -1,4 +1,4 @@
-"""Settings of Gunicorn, for who prefers it to the server that `peerloan serve` starts.
+"""Settings of Gunicorn, an alternative to the server that `peerloan serve` starts.
 
 gunicorn -c python:peerloan.service.gunicorn_conf 'peerloan.service.wsgi:application()'
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-import peerloan.web.telemetry.metrics  # noqa: F401  here, so that the workers share their figures
+import peerloan.web.telemetry.metrics  # noqa: F401  so that workers share metrics
 from peerloan.web.auth import loopback
 from peerloan.web.http.application import find_lean_flask
 from peerloan.web.http.body_waits import THREADS
@@ -23,14 +23,14 @@ def _import_worker() -> type:
 
 
 def _is_no_silence(record: logging.LogRecord) -> bool:
-    """Whether a record is something else than a client's silence, which is no fault of ours."""
+    """Whether a record is not about a silent client, which is no fault of the service."""
     kind = record.exc_info[0] if record.exc_info else None
     return kind is None or not issubclass(kind, BlockingIOError)
 
 
 worker_class = load_private("gunicorn", _import_worker) or "gthread"
 workers = 2
-# Each may wait for a body, or for a record's commit.
+# Each thread may wait for a body, or for a commit.
 threads = THREADS
 bind = "127.0.0.1:5000"
 timeout = 30
@@ -41,21 +41,21 @@ loglevel = "warning"
 
 
 def on_starting(_server: Any) -> None:
-    """Called once, before any worker is made: what the log says here, no worker repeats."""
+    """Log warnings once, before any worker is made."""
     start_logging()
     find_lean_flask()
     log_untested()
 
 
 def pre_fork(server: Any, _worker: Any) -> None:
-    """Called before each worker is made, by who listens."""
-    # Without this attribute, which is no documented one, tokens are asked for from everybody.
+    """Announce the addresses to the next worker; called in the listening process."""
+    # This attribute is not documented. Without it, every caller needs a token.
     listeners = getattr(server, "LISTENERS", ())
     addresses = [listener.sock.getsockname() for listener in listeners]
-    # Behind a socket that is a file stands whatever may open it, such as a proxy for the world.
+    # Any program that can open a socket file may be behind it, such as a public proxy.
     loopback.announce(each[0] if isinstance(each, tuple) else "" for each in addresses)
 
 
 def post_worker_init(_worker: Any) -> None:
-    """Called in each worker."""
+    """Filter Gunicorn's log in a new worker."""
     logging.getLogger("gunicorn.error").addFilter(_is_no_silence)

@@ -1,7 +1,7 @@
-"""Gunicorn's threads, changed in private parts: when a head is sent, and how long a client is
-waited for.
+"""Gunicorn's threaded worker with changes of private parts.
 
-Import it through `gunicorn_conf`, which knows what to do with another Gunicorn.
+The headers are sent with the first part of the body, and a silent client is disconnected. Import it
+through `gunicorn_conf`, which falls back for untested releases of Gunicorn.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from typing import Any
 from gunicorn.http import wsgi
 from gunicorn.workers.gthread import ThreadWorker
 
-# How long a client may say nothing in the middle of a request before the thread is taken back.
+# Longest silence of a client within a request before the thread is released.
 SILENT_SECONDS = 10
 
 
 class _Gathered:
-    """Stands for a socket while what is sent at once is put together."""
+    """A substitute for a socket that collects what is sent together."""
 
     def __init__(self) -> None:
         self.sent: list[bytes] = []
@@ -28,10 +28,10 @@ class _Gathered:
 
 
 class _Response(wsgi.Response):  # type: ignore[misc]
-    """Sends the head with the first part of the body.
+    """Sends the headers with the first part of the body.
 
-    Between two sends a worker may be killed, and a proxy that has seen a head can't ask another
-    server any more.
+    A worker may be killed between two sends, and a proxy that has received headers can't try
+    another server any more.
     """
 
     def write(self, arg: bytes) -> None:
@@ -49,10 +49,10 @@ class _Response(wsgi.Response):  # type: ignore[misc]
 
 
 class Worker(ThreadWorker):  # type: ignore[misc]
-    """Gunicorn's threads, with an end to waiting for a client that says nothing.
+    """Gunicorn's threaded worker with a time limit for silent clients.
 
-    Gunicorn's own time limit doesn't reach bodies: a few clients that stop half-way through one
-    would keep every thread. One that sends a byte now and then is ended by `body_waits`.
+    Gunicorn's own time limit doesn't cover bodies: a few clients that stop in the middle of one
+    would occupy every thread. `body_waits` ends a client that sends a byte now and then.
     """
 
     def init_process(self) -> None:

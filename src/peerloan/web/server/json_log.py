@@ -1,4 +1,4 @@
-"""The log of the server's processes: one line of JSON for each record, on standard error."""
+"""The log of the server's processes: one JSON line for each record, on standard error."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import msgspec
 
 
 class Json(logging.Formatter):
-    """A record as one line of JSON, as the lines of requests are."""
+    """Formats a record as one JSON line, in the format of the access log."""
 
     def format(self, record: logging.LogRecord) -> str:
         line = {
@@ -24,7 +24,7 @@ class Json(logging.Formatter):
 
 
 def start_logging() -> None:
-    """Write the records of this process to standard error, unless it has a log already."""
+    """Log this process's records to standard error, unless logging is configured already."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(Json())
     logging.basicConfig(level=logging.INFO, handlers=[handler])

@@ -1,4 +1,4 @@
-"""What every server here keeps to."""
+"""Limits that all servers share."""
 
-# How long a worker that is to stop may take for the requests that it has begun.
+# Longest time for a stopping worker to complete its requests.
 GRACE_SECONDS = 40

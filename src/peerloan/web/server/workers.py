@@ -1,8 +1,8 @@
 """Granian's worker processes: restarted when they die, ended with the process that made them.
 
-Granian itself ends, with the workers that are well, when one dies within seconds of its start, and
-its workers outlive it when it is killed. All this uses private parts of Granian: import it through
-`granian`, which knows what to do with another Granian.
+Granian itself stops, with its healthy workers, if one dies within seconds of its start, and its
+workers survive it if it is killed. This module uses private parts of Granian: import it through
+`granian`, which falls back for untested releases.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
 
 log = logging.getLogger(__name__)
-# The first restart is immediate; the next ones wait from the first pause up to the longest one.
+# The first restart is immediate; later ones wait from the first pause up to the longest one.
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 1.0, 30.0
-# A worker that lived this long starts the pauses anew.
+# After a worker has lived this long, the pauses start again from the first.
 _QUIET_SECONDS = 60.0
-# Starts of each worker, if none was ever up, before the server ends.
+# Starts of each worker before the server gives up, if no worker was ever up.
 _MAX_STARTS = 5
 _PARENT_CHECK_SECONDS = 0.5
-# What the restarts use of Granian's server.
+# The private names of Granian's server that restarts use.
 _INTERNALS = (
     *("_spawn_worker", "respawn_interval", "main_loop_interrupt", "interrupt_signal"),
     *("interrupt_children", "reload_signal", "wrks"),
@@ -45,13 +45,15 @@ _INTERNALS = (
 
 
 class NoWorkerStarted(PeerLoanError):
-    """No worker could start; the log says why."""
+    """No worker could start; the log has the reason."""
 
 
 @dataclass
 class Restarts:
-    """The restarts of one worker: its deaths in a row, which process was the last one to die, and
-    when it starts again (monotonic seconds; None while it runs).
+    """The restarts of one worker.
+
+    It has the number of deaths in a row, the process that died last, and the time of the next start
+    (monotonic seconds; None while the worker runs).
     """
 
     deaths: int = 0
@@ -69,9 +71,9 @@ class Restarts:
 
 
 class Server(MPServer):
-    """Granian, whose workers are started again for as long as one of them was ever up.
+    """Granian with workers that are restarted, provided that one of them was ever up.
 
-    Raises AttributeError where Granian has not the private parts that this uses.
+    Raises AttributeError if Granian lacks the private parts that this uses.
     """
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
@@ -79,11 +81,12 @@ class Server(MPServer):
         granian_deferred.check()
         if missing := [name for name in _INTERNALS if not hasattr(self, name)]:
             raise AttributeError(f"its server has no {', '.join(missing)}")
-        # Shared with the workers, and without a lock that a killed one could keep.
+        # Shared with the workers, without a lock that a killed one could hold.
         self._was_up = RawValue("b", 0)
         self._restarts = [Restarts() for _ in range(self.workers)]
         self._failure: str | None = None
-        # Of a reload: the workers to replace, and an old one that runs until its successor is up.
+        # During a reload: the workers to replace, and an old one that runs until its successor is
+        # up.
         self._to_replace: list[int] = []
         self._old: Any = None
         self._old_until = 0.0
@@ -96,7 +99,7 @@ class Server(MPServer):
             raise NoWorkerStarted(self._failure)
 
     def _serve_loop(self, spawn_target: Any, target_loader: Any) -> None:
-        """Called by Granian once it has started its workers."""
+        """Supervise the workers. Granian calls this once it has started them."""
         self._spawn = partial(
             self._spawn_worker, target=spawn_target, callback_loader=target_loader
         )
@@ -115,16 +118,16 @@ class Server(MPServer):
             _retire(self._old)
 
     def _begin_reload(self) -> None:
-        """Have every worker replaced, one after the other; a dead one is started at once."""
+        """Schedule the replacement of all workers, one by one; a dead one is started at once."""
         self.reload_signal = False
         self._to_replace = list(range(self.workers))
         for restarts in self._restarts:
             restarts.due = None if restarts.due is None else time.monotonic()
 
     def _go_on_reloading(self) -> None:
-        """Start the next new worker, or end the old one beside which the last one has started.
+        """Start the next new worker, or end the old one whose successor has started.
 
-        Nothing is waited for here: workers that die meanwhile are restarted as always.
+        Nothing blocks here: workers that die meanwhile are restarted as usual.
         """
         now = time.monotonic()
         if self._old is not None:
@@ -137,7 +140,7 @@ class Server(MPServer):
             self._old_until = now + self.respawn_interval
 
     def _start(self, index: int) -> Any:
-        """Start a worker; returns the one whose place it takes."""
+        """Start a worker; returns the one that it replaces."""
         worker: Any = self._spawn(idx=index)
         worker.start()
         old, self.wrks[index] = self.wrks[index], worker
@@ -146,7 +149,7 @@ class Server(MPServer):
         return old
 
     def _record_deaths(self) -> None:
-        """Take note of the workers that have died, each once."""
+        """Record each death of a worker once."""
         self.interrupt_children.clear()
         for index, worker in enumerate(self.wrks):
             code = worker.inner.exitcode
@@ -181,7 +184,7 @@ class Server(MPServer):
 
 
 def _retire(worker: Any) -> None:
-    """Ask a worker to end, and kill it if it has not after its grace."""
+    """Terminate a worker, and kill it if it does not end within the grace time."""
     worker.terminate()
 
     def wait() -> None:
@@ -194,9 +197,9 @@ def _retire(worker: Any) -> None:
 
 
 def _load(factory: str, was_up: Any, parent: int) -> WSGIApplication:
-    """Make the application, in a new worker: `factory` is `module:function`."""
-    # Until Granian sets its own, a worker has the handlers of the process that it was forked from,
-    # which would swallow the signal.
+    """Make the application in a new worker; `factory` is `module:function`."""
+    # Until Granian sets its own handlers, a worker has those of its parent process, which would
+    # swallow the signal.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_DFL)
     threading.Thread(target=_end_with, args=(parent,), name="parent", daemon=True).start()
@@ -214,7 +217,7 @@ def _load(factory: str, was_up: Any, parent: int) -> WSGIApplication:
 
 
 def _end_with(parent: int) -> None:
-    """End this process once the one that started it is gone, or nobody could stop it any more."""
+    """End this process after its parent: otherwise nobody could stop it."""
     while os.getppid() == parent:
         time.sleep(_PARENT_CHECK_SECONDS)
     log.error("the process that started this worker is gone; it ends")

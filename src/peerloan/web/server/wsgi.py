@@ -1,4 +1,4 @@
-"""The application as WSGI servers start it, once in each worker process."""
+"""The WSGI entry point, called once in each worker process."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from peerloan.web.server.json_log import start_logging
 
 
 def application() -> Flask:
-    """The application by the settings of the environment; its thread begins in this process."""
+    """Make the application by the environment's settings; its threads start in this process."""
     start_logging()
     app = create_app(read_settings(), sys.stdout.buffer, loopback.announced())
-    log_untested()  # of a server that has not done so before it made its workers
-    # What is loaded now stays: the collector need not look at it again and again.
+    log_untested()  # a server that forks has logged it already
+    # All objects so far live as long as the process: exclude them from garbage collection.
     gc.collect()
     gc.freeze()
     return app

@@ -1,7 +1,7 @@
-"""Handles records of requests, such as log lines, in a thread of its own and many at once.
+"""Handles records of requests, such as log lines, in batches in its own thread.
 
-A write lets another thread run, and the request would wait for its turn. Counting a hundred
-requests at once costs little more than counting one.
+A write releases Python's lock, and the request would wait for its turn. Counting a hundred requests
+at once costs little more than counting one.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from queue import Empty, SimpleQueue
 from typing import Generic, TypeVar
 
 log = logging.getLogger(__name__)
-# The shortest time between two batches: nobody sees the delay.
+# Shortest time between two batches; nobody notices the delay.
 _PAUSE_SECONDS = 0.02
 _Record = TypeVar("_Record")
 
 
 class BackgroundBatch(Generic[_Record]):
-    """Hands records to a function, many at once, in a thread that starts with the first record.
+    """Passes records to a function in batches, in a thread that starts with the first record.
 
     Thread-safe. The thread ends after the main thread, once every record is handled. A record that
     can't be handled is lost, and logged.
@@ -33,7 +33,7 @@ class BackgroundBatch(Generic[_Record]):
         self._thread: threading.Thread | None = None
 
     def put(self, record: _Record) -> None:
-        """Hand over a record."""
+        """Queue a record."""
         self._records.put(record)
         if self._thread is None:
             with self._begin:

@@ -1,7 +1,8 @@
-"""What the service counts, for Prometheus: of all workers together.
+"""The service's Prometheus metrics, summed over all workers.
 
-Workers share their figures through files, in a folder that the environment names before
-Prometheus's library is imported. The process that starts the workers imports this and makes it.
+Workers share metrics through files, in a folder that an environment variable must name before
+Prometheus's library is imported. The process that starts the workers imports this module and
+creates the folder.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ def _share() -> None:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-# A worker takes what its server made; a program that a server starts is none.
+# A worker uses its server's folder. A program that a server starts is not a worker.
 if multiprocessing.parent_process() is None or _FOLDER not in os.environ:
     _share()
 
@@ -57,13 +58,13 @@ REGISTRY = CollectorRegistry()
 
 
 class _Histogram(Histogram):
-    """A histogram that takes many values at once: the library takes one at a time."""
+    """A histogram that observes many values at once; the library's observes one at a time."""
 
     def observe_all(self, values: Sequence[float]) -> None:
-        """As `observe`, for each of the values."""
+        """Observe each of the values."""
         try:
             total, bounds, buckets = self._sum, self._upper_bounds, self._buckets
-        except AttributeError:  # another release of the library, without these private names
+        except AttributeError:  # another release without these private names
             for value in values:
                 self.observe(value)
             return
@@ -116,7 +117,7 @@ REFUSED = Counter(
     registry=REGISTRY,
 )
 for _alias in ("champion", "challenger"):
-    REFUSED.labels(_alias)  # 0 from the start: an alert on the first one needs what it rose from
+    REFUSED.labels(_alias)  # starts at 0, so that an alert sees the first increase
 
 FOLLOWED = Gauge(
     "peerloan_store_followed_timestamp_seconds",
@@ -176,16 +177,16 @@ LEDGER_REPEATED = Counter(
     "Requests that got the first answer of their Idempotency-Key again.",
     registry=REGISTRY,
 )
-# Looking a label up costs more than counting.
+# Label look-ups cost more than counting, so they are cached.
 _request_counter = cache(REQUESTS.labels)
 _request_seconds = cache(SECONDS.labels)
 _decision_counter = cache(DECISIONS.labels)
-# Decisions that are not counted yet, with their warnings.
+# Decisions with their warnings that are not counted yet.
 _decisions: deque[tuple[Sequence[Decision], Sequence[Sequence[LoanWarning]]]] = deque()
 
 
 def count_requests(answered: Iterable[tuple[str, str, str]]) -> None:
-    """Count answered requests by method, route and status, of which there are few."""
+    """Count answered requests by method, route and status."""
     for labels, count in Tally(answered).items():
         _request_counter(*labels).inc(count)
 
@@ -202,12 +203,12 @@ def time_requests(answered: Iterable[tuple[str, float]]) -> None:
 def count_decisions(
     decisions: Sequence[Decision], warnings: Sequence[Sequence[LoanWarning]]
 ) -> None:
-    """Note decisions and their warnings, to be counted by `flush`. A `what_if` is not counted."""
+    """Queue decisions and their warnings for `flush`. A `what_if` is not counted."""
     _decisions.append((decisions, warnings))
 
 
 def flush() -> None:
-    """Count what was noted."""
+    """Count the queued decisions."""
     bands: Tally[str] = Tally()
     unusual: Tally[str | None] = Tally()
     probabilities: list[float] = []
@@ -233,12 +234,12 @@ def count_commit(done: Committed) -> None:
 
 
 def exposition() -> bytes:
-    """All figures in Prometheus's text format; those of a moment ago may be on their way."""
+    """Return all metrics in Prometheus's text format; the newest may be missing for a moment."""
     flush()
     for path in Path(os.environ[_FOLDER]).glob("gauge_live*.db"):
         process = _PROCESS.search(path.name)
         if process and not Path(f"/proc/{process[1]}").exists():
-            with contextlib.suppress(FileNotFoundError):  # another worker may have seen it too
+            with contextlib.suppress(FileNotFoundError):  # another worker may have removed it
                 multiprocess.mark_process_dead(int(process[1]))  # type: ignore[no-untyped-call]
     whole = CollectorRegistry()
     multiprocess.MultiProcessCollector(whole)  # type: ignore[no-untyped-call]

@@ -1,6 +1,6 @@
-"""The middleware around the whole application: request ids, headers, access log and figures.
+"""The outermost middleware: request ids, security headers, access log and metrics.
 
-It records addresses, times and statuses, and nothing from a body or a query.
+It records addresses, times and statuses, but nothing from a body or a query.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
 _ID = re.compile(r"[0-9A-Za-z._-]{8,64}")
-# W3C Trace Context: there is no version ff, and neither id is nothing but zeros.
+# W3C Trace Context: version ff is invalid, and so are ids with only zeros.
 _TRACE = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 _METHODS = frozenset(["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"])
-# Everything comes from this site; nothing frames it; no script but its own runs.
+# Content only from this site, no framing, no inline scripts.
 _HEADERS = [
     (
         "Content-Security-Policy",
@@ -47,7 +47,7 @@ _HEADERS = [
     ("X-Content-Type-Options", "nosniff"),
     ("X-Frame-Options", "DENY"),
 ]
-# What is said of a loan stays with who asked; styles and scripts say for themselves.
+# Responses about loans must not be cached; styles and scripts set their own header.
 _NO_STORE = ("Cache-Control", "no-store")
 _encoder = msgspec.json.Encoder()
 
@@ -75,7 +75,7 @@ class _Line(msgspec.Struct, omit_defaults=True):
     path: str
     status: int
     seconds: float
-    # With a default they would be left out.
+    # No defaults, because members with their default value are omitted.
     level: str
     message: str
     caller: str = ""
@@ -83,7 +83,7 @@ class _Line(msgspec.Struct, omit_defaults=True):
 
 
 class _Answer:
-    """A response's line and headers, as they are sent."""
+    """A response's status line and headers."""
 
     __slots__ = ("_environ", "headers", "line", "request_id", "route", "trace")
 
@@ -95,9 +95,9 @@ class _Answer:
         self.trace = trace if trace and _TRACE.fullmatch(trace) else ""
 
     def start(self, line: str, headers: list[tuple[str, str]], *_error: Any) -> Any:
-        """WSGI's start_response: the latest holds."""
+        """WSGI's start_response; the last call counts."""
         self.line = line
-        # Flask forgets its request before this returns.
+        # Flask discards its request before this returns.
         if rule := getattr(self._environ.get("werkzeug.request"), "url_rule", None):
             self.route = rule.rule
         if "Cache-Control" not in dict(headers):
@@ -110,9 +110,9 @@ class _Answer:
 
 
 class AccessLogMiddleware:
-    """A WSGI application with request ids, security headers, figures and an access log.
+    """A WSGI application with request ids, security headers, metrics and an access log.
 
-    `log` takes a line for each request. Thread-safe.
+    `log` gets a line for each request. Thread-safe.
     """
 
     def __init__(self, application: WSGIApplication, log: BinaryIO | None) -> None:
@@ -123,8 +123,8 @@ class AccessLogMiddleware:
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Answer, and record the request.
 
-        A pending response is sent later if the server can do that (see `http.deferred`), or else is
-        waited for.
+        A pending response is deferred if the server supports that (see `http.deferred`). Otherwise
+        this waits for it.
         """
         began = time.perf_counter()
         request_id = environ.get("HTTP_X_REQUEST_ID", "")
@@ -161,7 +161,7 @@ class AccessLogMiddleware:
         prepared: list[bytes],
         began: float,
     ) -> Sent:
-        """Return what a resolved response sends, and record the request."""
+        """Return the content of a resolved response, and record the request."""
         content = prepared[0]
         if (replacement := pending.replacement()) is not None:
             content = _whole(replacement(environ, answer.start))[0]
@@ -171,7 +171,7 @@ class AccessLogMiddleware:
     def _note(self, environ: WSGIEnvironment, answer: _Answer, began: float) -> None:
         status = answer.line[:3]
         if status >= "400":
-            # A proxy that can't send its request to the end takes that for the server's fault.
+            # A proxy that can't send its complete request reports that as a fault of the server.
             drop_body(environ)
         seen = _Seen(
             time.time_ns(),
@@ -197,7 +197,7 @@ class AccessLogMiddleware:
         metrics.time_requests((each.route, each.seconds) for each in seen)
         metrics.flush()
         if self._log is not None:
-            # A reader that has gone must not end the service.
+            # If the log's reader is gone, the service must continue.
             with contextlib.suppress(OSError, ValueError):
                 for lines in split_for_pipe(_encoder.encode_lines(map(_line, seen))):
                     self._log.write(lines)
@@ -205,10 +205,10 @@ class AccessLogMiddleware:
 
 
 def _whole(parts: Iterable[bytes]) -> list[bytes]:
-    """An answer in one piece, which a server sends with its head.
+    """Join a response to one part, which a server sends together with its headers.
 
-    Between two sends a worker may be killed, and a proxy that has seen a head can't ask another
-    server any more. Every answer is in memory anyway, or is a small file.
+    A worker may be killed between two sends, and a proxy that has received headers can't try
+    another server any more. Every response is in memory anyway, or is a small file.
     """
     try:
         return [b"".join(parts)]
@@ -218,7 +218,7 @@ def _whole(parts: Iterable[bytes]) -> list[bytes]:
 
 
 def split_for_pipe(lines: bytes) -> Iterator[bytes]:
-    """Whole lines, so many at once as a pipe takes without another worker's in between."""
+    """Split log lines into chunks that a pipe writes atomically, so workers don't interleave."""
     at = 0
     while at < len(lines):
         end = (lines.rfind(b"\n", at, at + select.PIPE_BUF) + 1) or (lines.index(b"\n", at) + 1)

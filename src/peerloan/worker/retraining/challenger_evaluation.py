@@ -35,7 +35,7 @@ def evaluate_challenger(champion: Bundle, challenger: Bundle, newest: Book) -> C
 
 
 def verdict_json(verdict: ChallengerVerdict) -> dict[str, Any]:
-    """The figures as an event tells them."""
+    """Convert the figures to the fields of an event."""
     return {
         "verdict": verdict.verdict,
         "loans": verdict.loans,
@@ -47,7 +47,7 @@ def verdict_json(verdict: ChallengerVerdict) -> dict[str, Any]:
 
 
 def verdict_sentence(verdict: ChallengerVerdict) -> str:
-    """The figures in words."""
+    """Describe the figures in a sentence."""
     figures = [("AUC", verdict.auc), ("log loss", verdict.log_loss), ("Brier score", verdict.brier)]
     shown = "; ".join(
         f"{name} {figure.challenger:.4f} ({signed(figure.difference.value, 4)}: "

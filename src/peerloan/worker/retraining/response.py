@@ -1,4 +1,4 @@
-"""The response to drift: makes a challenger from matured outcomes and evaluates it."""
+"""The response to drift: make a challenger from matured outcomes and evaluate it."""
 
 from __future__ import annotations
 
@@ -53,11 +53,11 @@ from peerloan.worker.retraining.training_set import (
 )
 
 WHO = "monitor"
-# Of fewer late loans an interval can't tell two similar versions apart.
+# With fewer late loans, an interval can't tell two similar versions apart.
 LEAST_HELD = 30
-# A caller whom no operator has named may have reported at most this share of the outcomes.
+# The largest share of outcomes from a caller that no operator has named.
 MOST_OF_ONE = 0.5
-# Rules that one sentence names at most.
+# Most rules in one sentence.
 _NAMED = 3
 
 
@@ -93,7 +93,7 @@ class DriftResponse:
 
 
 class _Refused(PeerLoanError):
-    """Why there is no challenger."""
+    """No challenger is made, with the reason."""
 
 
 def respond_to_drift(
@@ -106,13 +106,13 @@ def respond_to_drift(
     *,
     fast: bool = False,
 ) -> DriftResponse | None:
-    """Respond as the plan says when rules say "act" about the champion; None if nothing is due.
+    """Respond to alerts of level "act" about the champion; None if no response is due.
 
     It may run for minutes: retraining searches all settings of the candidate, since the old ones
-    need not suit the new loans (`fast` tries one setting, as `peerloan train --quick`). Outcomes
-    known at `now_ms` (milliseconds since 1970) count. The champion changes only if the plan says
-    `promote`, the challenger is better and does not leap, and no valid request would fail. Raises
-    LedgerError or StoreFault.
+    need not suit the new loans (`fast` tries one setting, as `peerloan train --quick`). It uses
+    outcomes known at `now_ms` (milliseconds since 1970). The champion changes only if the plan says
+    `promote`, the challenger is better, its scores have not shifted too far, and no valid request
+    would fail. Raises LedgerError or StoreFault.
     """
     acts = [alert for alert in spoken if alert.level == "act"]
     if plan.answer == "notify" or not acts:
@@ -147,7 +147,7 @@ def respond_to_drift(
 
 
 def _champion(plan: Plan, store: Store, state: AliasState, acts: Sequence[Alert]) -> Manifest:
-    """Return the champion to respond for. Raises _Refused, before anything is read."""
+    """Return the champion to respond for. Raises _Refused before anything is read."""
     if state.champion is None:
         raise _Refused("there is no champion")
     if state.challenger is not None:
@@ -193,7 +193,7 @@ def _split_if_enough(outcomes: Outcomes, plan: Plan) -> tuple[Book, Book]:
 
 
 def _refuse_one_caller(outcomes: Outcomes) -> None:
-    """Raise _Refused if a caller whom no operator has named reported too large a share."""
+    """Raise _Refused if a caller that no operator has named reported too large a share."""
     for of_part, what in (
         (outcomes.callers.learnt, "learn from"),
         (outcomes.callers.held, "judge by"),
@@ -268,8 +268,8 @@ def _publish(
 def _last_chosen_by_person(store: Store, champion: str) -> Bundle:
     """Return the version that a person last made the champion.
 
-    So several responses in a row leap no farther than one may. Returns the champion if that version
-    has another definition.
+    Shifts are measured against it, so that several responses in a row shift no further than one
+    may. Returns the champion if that version has another definition.
     """
     own = store.load(champion)
     for state in reversed(store.history()):
@@ -284,7 +284,7 @@ def _last_chosen_by_person(store: Store, champion: str) -> Bundle:
 def _make_challenger(
     plan: Plan, store: Store, before: AliasState, made: DriftResponse
 ) -> DriftResponse:
-    """Make a version the challenger; promote it if the plan says so, it is better and no leap."""
+    """Make a version the challenger; promote it if the plan and the figures allow."""
     version, why, judgement = str(made.version), made.reason, made.judgement
     state = store.state()
     if (state.champion, state.challenger) != (before.champion, before.challenger):

@@ -1,8 +1,8 @@
-"""Measures how far a new version leaps from the one that a person chose last, on the same loans.
+"""Measures how far a new version shifts from the one that a person chose last, on the same loans.
 
 The old version expects a late rate of each group of loans from their scores. What a new version
 expects beyond that is not explained by the distribution of scores. Invented outcomes (all late,
-late at random, inverted, late for one group) show as such a leap.
+late at random, inverted, late for one group) cause such a shift.
 """
 
 from __future__ import annotations
@@ -21,11 +21,12 @@ from peerloan.registry import Bundle
 from peerloan.stats.arrays import Codes, Numbers
 
 # If the mean probability of all loans, or of a group, rises or falls by more than these factors, a
-# person must look at it. `python bench/leaps.py` measures what they let pass and what they stop.
+# person must review the version. `python bench/leaps.py` measures which shifts they accept and
+# refuse.
 FARTHEST, FARTHEST_GROUP = 2.0, 3.0
 # Lowest rank correlation: below it the new version is another model, not a corrected one.
 LEAST_ALIKE = 0.5
-# Smallest share of loans that is a group; smaller ones may change more.
+# Smallest share of loans in a group; smaller groups may change more.
 _GROUP = 0.05
 
 
@@ -47,7 +48,7 @@ class ScoreShift:
 
     @property
     def is_too_far(self) -> bool:
-        """Whether a person has to look at the version before it is promoted."""
+        """Whether a person must review the version before it is promoted."""
         is_near = _within(self.factor, FARTHEST) and _within(self.farthest, FARTHEST_GROUP)
         return not (is_near and self.alike >= LEAST_ALIKE)
 

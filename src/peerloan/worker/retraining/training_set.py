@@ -186,8 +186,10 @@ class _Names:
 
 
 class _Written(NamedTuple):
-    """Data of the written loans: 1 if late, the day of the decision, who reported the outcome, whom
-    the decision was made for, and a hash of the values.
+    """Data of the written loans, in columns.
+
+    These are: 1 if late, the day of the decision, who reported the outcome, for whom the decision
+    was made, and a hash of the values.
     """
 
     late: npt.NDArray[np.int8]
@@ -304,7 +306,7 @@ def _write(
 def _fresh(groups: Codes | None, cut: int) -> npt.NDArray[np.bool_]:
     """Return which of the older loans (cut,) equal none of the newest.
 
-    A version trained on the others would know the outcome that it is tested on.
+    A version that is trained on equal loans would know the outcome that it is tested on.
     """
     if groups is None:
         return np.ones(cut, dtype=np.bool_)

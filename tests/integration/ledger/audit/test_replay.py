@@ -346,7 +346,7 @@ def test_only_the_decisions_of_a_time(
         code, report = replay(run, database, *arguments)
         assert (code, report["identical"], report["decisions"]) == (0, count, count), arguments
     told = run("replay", "--since", "2099-01-01", ledger=url_of(database))
-    assert (told.returncode, told.stdout.count("nothing is proven")) == (0, 1)
+    assert (told.returncode, told.stdout.count("nothing was replayed")) == (0, 1)
 
 
 @pytest.mark.parametrize(
@@ -354,10 +354,10 @@ def test_only_the_decisions_of_a_time(
     [
         (["--since", "yesterday"], "expected a day or a moment"),
         (["--until", "2026-11-25T08:30:00"], "expected a day or a moment"),
-        (["--id", "17"], "expected a decision's id"),
+        (["--id", "17"], "expected the id of a decision"),
         (
             ["--id", id_text(IdGenerator().new()), "--since", "2026-11-25"],
-            "leave --since and --until out",
+            "--since or --until; leave these out",
         ),
     ],
 )

@@ -21,8 +21,8 @@ from helpers.apps import create_app
 from helpers.inference_protocol import INFER, LENGTH, in_binary, tensors
 from helpers.service import Service
 from peerloan.database import Database, LedgerUnavailable, tables
-from peerloan.ledger.write.entries import KEY_MS
 from peerloan.ledger.write.group_commit import LIMIT_SECONDS
+from peerloan.ledger.write.idempotency import KEY_MS
 from peerloan.registry import Store, StoreFault
 from peerloan.settings import Settings
 from peerloan.web.auth.tokens import Tokens

@@ -174,7 +174,10 @@ def beyond(champion: Store, serve: Callable[..., Service]) -> Service:
 def test_beyond_loopback_and_without_a_token_only_health_is_answered(
     beyond: Service, loan: dict[str, Any]
 ) -> None:
-    assert "only health is answered until `peerloan token new NAME`" in beyond.log.read_text()
+    assert (
+        "only health checks are answered; make one with `peerloan token new NAME`"
+        in beyond.log.read_text()
+    )
     for path in FREE:
         assert requests.get(beyond.url + path).status_code == 200
     for path in GUARDED:

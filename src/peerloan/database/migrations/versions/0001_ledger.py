@@ -16,7 +16,7 @@ ADMITS = "0.1.0"
 
 
 def upgrade() -> None:
-    """Make the tables. They stand here as they were in this release, whatever came later."""
+    """Create the tables as this release defined them, independent of later releases."""
     number = sa.BigInteger().with_variant(sa.Integer, "sqlite")
     op.create_table(
         "migrations",
@@ -73,7 +73,7 @@ def upgrade() -> None:
     op.create_index("decisions_by_loan", "decisions", ["loan_id", "id"])
     op.create_index("decisions_by_version", "decisions", ["version", "band", "id"])
     if op.get_bind().dialect.name == "postgresql":
-        # A month that was not made in time must not lose a decision.
+        # Decisions of a month without a partition must not be lost.
         op.execute("CREATE TABLE decisions_other PARTITION OF decisions DEFAULT")
     op.create_table(
         "challenges",

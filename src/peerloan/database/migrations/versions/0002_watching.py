@@ -1,4 +1,4 @@
-"""Tables for watching the model: counts, figures, alarms and events."""
+"""Tables for monitoring the model: counts, figures, alerts and events."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from peerloan.database.tables import Id
 revision = "0002"
 down_revision = "0001"
 branch_labels = depends_on = None
-# It only adds tables, of which the release before knows nothing.
+# It only adds tables, which the release before ignores.
 ADMITS = "0.1.0"
 
 
 def upgrade() -> None:
-    """Make the tables. They stand here as they were in this release, whatever came later."""
+    """Create the tables as this release defined them, independent of later releases."""
     number = sa.BigInteger().with_variant(sa.Integer, "sqlite")
     watchers = op.create_table(
         "watchers",

@@ -10,11 +10,11 @@ from peerloan.database.migrations import applied
 revision = "0003"
 down_revision = "0002"
 branch_labels = depends_on = None
-# It only adds a nullable column. The release before neither names it nor needs it.
+# It only adds a nullable column, which the release before ignores.
 ADMITS = "0.1.0"
 
 
 def upgrade() -> None:
-    """Add the column; it stays null in the rows that are there."""
+    """Add the column; existing rows have null."""
     op.add_column("challenges", sa.Column("margin", sa.Double))
     applied(int(revision), ADMITS)

@@ -1,1 +1,1 @@
-"""The OpenAPI document: one module for each part of the API."""
+"""The OpenAPI document, one module for each part of the API."""

@@ -1,4 +1,4 @@
-"""The part of the API's description that is about decisions in the ledger."""
+"""The OpenAPI description of decisions in the ledger."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ KEY_HEADER: dict[str, Any] = {
     "answer again, and is no second decision.",
     "schema": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]+$"},
 }
-# What an answer's head says of it.
+# The headers of a response.
 REPLAYED: dict[str, Any] = {
     REPLAYED_HEADER: {
         "description": "`true` where this is the first answer again, and no second decision; the "
@@ -28,9 +28,9 @@ REPLAYED: dict[str, Any] = {
 }
 NO_PARAMETERS = "The address has parameters."
 WRONG_TYPE = "The body is not said to be JSON, or its Content-Encoding is neither gzip nor deflate."
-# What a route answers besides, where something is changed.
+# Further responses of a route that changes something.
 POSTED = {"403": "A page of another site made a browser send this."}
-# And where it hands decisions to the ledger.
+# Further responses of a route that stores decisions.
 KEPT = {
     "409": "A request with this Idempotency-Key is on its way still, or its decisions can't be "
     "read any more.",
@@ -39,7 +39,7 @@ KEPT = {
 
 
 def paths(responses: Any) -> dict[str, Any]:
-    """Reading decisions; `responses` describes what a route answers."""
+    """Describe the paths of decisions; `responses` makes the description of a route's responses."""
     listed = {
         "type": "object",
         "properties": {
@@ -86,7 +86,7 @@ def paths(responses: Any) -> dict[str, Any]:
 
 
 def schema(prediction: dict[str, Any]) -> dict[str, Any]:
-    """A decision as it is read from the ledger: what was answered, and what is known besides."""
+    """Describe a stored decision: the response, and what is known besides."""
     challenger = {
         "type": ["object", "null"],
         "description": "What the challenger made of it, in shadow.",
@@ -124,7 +124,7 @@ def schema(prediction: dict[str, Any]) -> dict[str, Any]:
 
 def _filters() -> list[dict[str, Any]]:
     text = {"type": "string", "minLength": 1, "maxLength": 200, "pattern": f"^{PLAIN_LETTER}*$"}
-    # A day too; its form is told in words, since a schema has no format for either.
+    # It may be a day too. This is described in words, because a schema has no format for either.
     moment = {"type": "string", "format": "date-time"}
     limit = {"type": "integer", "minimum": 1, "maximum": MAX_PAGE_SIZE}
     limit["default"] = DEFAULT_PAGE_SIZE
@@ -144,5 +144,5 @@ def _filters() -> list[dict[str, Any]]:
 
 
 def ref(name: str) -> dict[str, str]:
-    """A schema of the description, by its name."""
+    """Refer to a schema of the document by its name."""
     return {"$ref": f"#/components/schemas/{name}"}

@@ -1,4 +1,4 @@
-"""The API described as OpenAPI 3.1, from the definition that validates its requests."""
+"""The API as OpenAPI 3.1, made from the definition that validates its requests."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from peerloan.web.auth.tokens import PROMOTE, SCOPES
 from peerloan.web.http.limits import MAX_LOANS
 from peerloan.web.prediction.serving_models import LoadedModel
 
-# What every route answers that asks for a token.
+# Responses of every route that needs a token.
 _OF_ALL = {
     "401": "No token, or an unknown one.",
     "403": "The token does not have the scope.",
@@ -33,9 +33,9 @@ _OF_ALL = {
 def document(
     serving: LoadedModel, guards: Mapping[tuple[str, str], Guard], prefix: str = ""
 ) -> dict[str, Any]:
-    """The OpenAPI document for the version that serves now, under a path prefix if there is one.
+    """Make the OpenAPI document for the current champion, under a path prefix if there is one.
 
-    `guards`: what each address asks of its callers, by method and path.
+    `guards` are the scopes that each endpoint requires, by method and path.
     """
     described = _document(serving, prefix)
     for path, methods in described["paths"].items():
@@ -45,7 +45,7 @@ def document(
 
 
 def _state_scopes(operation: dict[str, Any], guard: Guard) -> None:
-    """Say of an operation which scopes open it; of two, each does."""
+    """Describe the scopes that an operation accepts; any one of them is enough."""
     if guard is None:
         operation["security"] = []
     elif not guard.issuperset(SCOPES):
@@ -157,7 +157,7 @@ def _predict(loan: dict[str, Any] | None) -> dict[str, Any]:
 def _responses(
     description: str, schema: dict[str, Any], problems: dict[str, str]
 ) -> dict[str, Any]:
-    """What is answered: 200, and problems by their status."""
+    """Describe the responses: 200, and problems by their status."""
     answers = {"200": {"description": description, "content": _content("json", schema)}}
     content = _content("problem+json", ref("Problem"))
     for status in sorted(_OF_ALL | problems):
@@ -251,7 +251,7 @@ def _columns(loan: dict[str, Any]) -> dict[str, Any]:
 
 
 def _without_example(schema: dict[str, Any]) -> dict[str, Any]:
-    # Examples of single columns would be put together to lists of other lengths.
+    # Examples of single columns would be combined to lists of different lengths.
     return {key: value for key, value in schema.items() if key not in ("default", "examples")}
 
 

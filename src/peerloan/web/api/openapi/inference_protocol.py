@@ -19,7 +19,7 @@ _LENGTH = {"schema": {"type": "integer", "minimum": 0}, "description": "The leng
 
 
 def paths(serving: LoadedModel) -> dict[str, Any]:
-    """The protocol's paths, for the version that serves now."""
+    """Describe the protocol's paths, for the current champion."""
     definition = serving.bundle.definition
     model = {"name": "model", "in": "path", "required": True}
     model["schema"] = {"enum": [definition.model]}
@@ -41,7 +41,7 @@ def paths(serving: LoadedModel) -> dict[str, Any]:
 
 
 def schemas(inputs: Iterable[str]) -> dict[str, Any]:
-    """The schemas that the paths refer to; inputs may have these names."""
+    """Make the schemas that the paths refer to; inputs may have these names."""
     return {
         "Live": _object({"live": {"type": "boolean"}}, ["live"]),
         "Ready": _object({"ready": {"type": "boolean"}, "name": {"type": "string"}}, ["ready"]),
@@ -122,7 +122,7 @@ def _infer(definition: Definition, parameters: list[dict[str, Any]]) -> dict[str
 
 
 def _example(definition: Definition) -> dict[str, Any] | None:
-    """The example of a loan as a request, if the definition has one."""
+    """Make an example request from the definition's example loan, if it has one."""
     loan = example(definition)
     if loan is None:
         return None

@@ -1,4 +1,4 @@
-"""The part of the API's description that is about the store's versions."""
+"""The OpenAPI description of the store's versions."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ from peerloan.web.http.limits import MAX_WHY
 
 
 def paths(responses: Any, champion: str) -> dict[str, Any]:
-    """Versions, one version and its promotion; `responses` describes what a route answers."""
+    """Describe versions, one version and its promotion.
+
+    `responses` makes the description of a route's responses.
+    """
     version: dict[str, Any] = {"name": "version", "in": "path", "required": True}
     version |= {"schema": {"type": "string"}, "example": champion}
     return {
@@ -21,7 +24,7 @@ def paths(responses: Any, champion: str) -> dict[str, Any]:
 
 
 def schemas() -> dict[str, Any]:
-    """What the answers hold."""
+    """Make the schemas of the responses."""
     return {"ListedModel": _listed_version(), "Model": _version(), "Change": _change()}
 
 

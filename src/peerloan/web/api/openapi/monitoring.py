@@ -1,4 +1,4 @@
-"""The part of the API's description that is about events and figures of monitoring."""
+"""The OpenAPI description of monitoring's events and figures."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ TYPES = (
     *(events.MADE, events.REFUSED, events.PROMOTED),
 )
 _UNAVAILABLE = {"503": "The ledger does not answer now."}
-# Schemas made from the fields of these classes, by the names that clients know.
+# Schemas that are made from the fields of these classes, by their public names.
 _NAMED: dict[type, str] = {
     Estimate: "Estimate",
     Estimated: "Estimated",
@@ -32,7 +32,7 @@ _NAMED: dict[type, str] = {
 
 
 def paths(responses: Any) -> dict[str, Any]:
-    """Events and figures; `responses` describes what a route answers."""
+    """Describe events and figures; `responses` makes the description of a route's responses."""
     return {
         "/v1/events": {"get": _events(responses)},
         "/v1/events/{event}/acknowledge": {"post": _acknowledge(responses)},
@@ -41,7 +41,7 @@ def paths(responses: Any) -> dict[str, Any]:
 
 
 def schemas() -> dict[str, Any]:
-    """What the answers hold. A later release may keep more members of figures and events."""
+    """Make the schemas of the responses. A later release may add members to figures and events."""
     time = {"type": "string", "format": "date-time"}
     text = {"type": "string"}
     noted = _object({"who": text, "time": time, "why": text})
@@ -195,7 +195,7 @@ def _figures() -> dict[str, Any]:
 
 
 def _moved() -> dict[str, Any]:
-    """How a feature, or the probability, has moved."""
+    """Describe the drift of a feature, or of the probability."""
     number, text, loans = {"type": "number"}, {"type": "string"}, {"type": "integer"}
     bins = _object({"bin": text, "loans": loans, "reference": number})
     interval = {"type": "array", "items": number, "minItems": 2, "maxItems": 2}
@@ -211,7 +211,7 @@ def _moved() -> dict[str, Any]:
 
 
 def _fields(kind: type) -> dict[str, Any]:
-    """An object by the fields of a named tuple."""
+    """Describe an object by the fields of a named tuple."""
     return _object({name: _schema(hint) for name, hint in get_type_hints(kind).items()})
 
 

@@ -1,4 +1,4 @@
-"""The part of the API's description that is about outcomes."""
+"""The OpenAPI description of outcomes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from peerloan.web.http.limits import MAX_OUTCOMES
 
 
 def paths(responses: Any) -> dict[str, Any]:
-    """Telling outcomes; `responses` describes what a route answers."""
+    """Describe the report of outcomes; `responses` makes the description of a route's responses."""
     return {
         "/v1/outcomes": {
             "post": {
@@ -45,7 +45,7 @@ def paths(responses: Any) -> dict[str, Any]:
 
 
 def schemas(definition: Definition) -> dict[str, Any]:
-    """What a request and its answer hold, by the definition that serves now."""
+    """Make the schemas of a request and its response, for the current champion's definition."""
     reader = Reader(definition)
     text = {
         "type": "string",
@@ -106,8 +106,9 @@ def schemas(definition: Definition) -> dict[str, Any]:
 
 
 def _any_of(values: list[Any]) -> list[dict[str, Any]]:
-    """One of these values or none. Generators of clients know enumerations of whole numbers and of
-    texts, each by themselves, and no others.
+    """Describe one of these values or null.
+
+    Client generators support an enumeration of integers or of strings, but not a mixed one.
     """
     chosen: list[dict[str, Any]] = [{"type": "null"}]
     for name, kind in (("boolean", bool), ("integer", int), ("number", float), ("string", str)):
