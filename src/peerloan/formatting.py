@@ -11,9 +11,9 @@ from collections.abc import Sequence
 FORBIDDEN = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
-def plural(count: int, noun: str, plural: str | None = None) -> str:
-    """Format a count with its noun: '1 loan', '1,200 loans', '2 entries' (by `plural`)."""
-    return f"{count:,} {noun if count == 1 else plural or noun + 's'}"
+def plural(count: int, noun: str) -> str:
+    """Format a count with its noun: '1 loan', '1,200 loans'."""
+    return f"{count:,} {noun if count == 1 else noun + 's'}"
 
 
 def percent_of(count: int, total: int) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import date
 from typing import Any, Literal, NamedTuple
 from uuid import UUID
@@ -29,7 +29,7 @@ from peerloan.database.tables import Id, decisions, outcomes
 from peerloan.formatting import show_value
 from peerloan.ledger.early_outcomes import counts_from, is_early
 from peerloan.ledger.outcome_parsing import Reader, ReportedOutcome
-from peerloan.ledger.queries import chunked, in_time_range, made_for
+from peerloan.ledger.queries import chunked, made_for
 from peerloan.loan import Definition, Problem
 from peerloan.loan.spelling import id_spellings, plain
 
@@ -250,32 +250,6 @@ def latest(connection: Connection, wanted: Sequence[bytes]) -> dict[bytes, Outco
             earlier = [] if before is None else [*before.before, before.now]
             known[made] = OutcomeHistory(outcome, earlier)
     return known
-
-
-def current_outcomes(
-    database: Database, since_ms: int = 0, until_ms: int | None = None
-) -> Iterator[list[tuple[bytes, Outcome]]]:
-    """Yield the outcomes that count of all decisions of a time, by id, in lists of thousands."""
-    rows = (
-        select(*_COLUMNS)
-        .where(in_time_range(outcomes.c.decision_id, since_ms, until_ms))
-        .order_by(outcomes.c.decision_id, outcomes.c.number)
-        .execution_options(yield_per=_AT_ONCE)
-    )
-    # The last one reported counts. The next row shows whether there is a later one.
-    last: dict[bytes, Outcome] = {}
-    with database.reading() as connection:
-        for partition in connection.execute(rows).partitions():
-            for row in partition:
-                made, outcome = _outcome(row)
-                last[made] = outcome
-            newest = next(reversed(last))
-            held = last.pop(newest)
-            if last:
-                yield list(last.items())
-            last = {newest: held}
-        if last:
-            yield list(last.items())
 
 
 def _latest_of(

@@ -107,9 +107,9 @@ def with_margin(values: Sequence[float]) -> tuple[float, float]:
     return low - room, high + room
 
 
-def text_width(text: str, size: float = FONT) -> float:
+def text_width(text: str) -> float:
     """Estimate the width of a text."""
-    return size * sum(map(_letter_width, text))
+    return FONT * sum(map(_letter_width, text))
 
 
 def _letter_width(letter: str) -> float:

@@ -36,16 +36,6 @@ class Reliability:
     error: float
     brier: float
 
-    @property
-    def mean_expected(self) -> float:
-        """The mean probability of all loans."""
-        return float(np.average(self.expected, weights=self.loans))
-
-    @property
-    def mean_observed(self) -> float:
-        """The late rate of all loans."""
-        return float(np.average(self.observed, weights=self.loans))
-
 
 def reliability(margins: Numbers, late: Numbers) -> Reliability:
     """Measure the calibration of margins against outcomes; equal margins share a bin."""

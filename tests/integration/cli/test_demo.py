@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import shutil
 import socket
+import sqlite3
 import subprocess
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,7 @@ import requests
 
 from peerloan.cli import main
 from peerloan.cli.commands import bootstrap
+from peerloan.database import Database
 from peerloan.registry import Store
 
 pytestmark = pytest.mark.longer
@@ -57,6 +60,23 @@ def test_what_a_person_promoted_stays_champion(
         assert said in demo("--stop").stderr
     with pytest.raises(requests.ConnectionError):
         requests.get(f"http://127.0.0.1:{port}/readyz", timeout=10)
+
+
+def test_the_ledger_of_the_release_before_is_upgraded(
+    demo: Run, trained: Path, tmp_path: Path, port: int
+) -> None:
+    store = Store(tmp_path / "demo" / "store")
+    shutil.copytree(trained, store.root)
+    store.promote(store.versions()[0], "mine")
+    file = tmp_path / "demo" / "ledger" / "ledger.db"
+    Database(f"sqlite:///{file}").upgrade()
+    with closing(sqlite3.connect(file)) as connection, connection:
+        connection.execute("ALTER TABLE challenges DROP COLUMN margin")
+        connection.execute("DELETE FROM migrations WHERE number = 3")
+        connection.execute("UPDATE alembic_version SET version_num = '0002'")
+    done = demo()
+    assert done.returncode == 0, done.stderr
+    assert requests.get(f"http://127.0.0.1:{port}/readyz", timeout=10).ok
 
 
 def test_a_taken_port_stops_nothing(

@@ -6,7 +6,6 @@ import csv
 import gzip
 import json
 import os
-import random
 import secrets
 import subprocess
 import sys
@@ -32,7 +31,7 @@ from peerloan.cli import main
 from peerloan.database import Database, LedgerUnavailable
 from peerloan.database.tables import decisions, outcomes
 from peerloan.ledger import Chain, Entry, Record, Seal, Version
-from peerloan.ledger.outcomes import OutcomeRecorder, current_outcomes, latest
+from peerloan.ledger.outcomes import OutcomeRecorder, latest
 from peerloan.loan import Problem, default_definition, parse_definition
 from peerloan.registry import Store
 from peerloan.settings import Settings
@@ -664,25 +663,6 @@ def test_a_command_that_was_stopped_by_the_ledger_may_be_run_again(
     assert "stopped before row 1: " in done.stderr
     assert "Traceback" not in done.stderr
     assert counts(run("outcomes", "told.csv", "--json", ledger=ledger.url)) == (1, 0, 0, 0)
-
-
-# What others read
-
-
-def test_outcomes_in_force_stream_by_rising_id(ledger: Ledger) -> None:
-    made = ledger.decide(*((None, 40) for _ in range(5_003)))
-    random.shuffle(made)
-    recorder = OutcomeRecorder(ledger.database, default_definition(), "a")
-    recorder.record([(i, {"id": each, "late": 0}) for i, each in enumerate(made)])
-    late = set(made[::7])
-    again = OutcomeRecorder(ledger.database, default_definition(), "b")
-    again.record([(i, {"id": each, "late": 1}) for i, each in enumerate(late)])
-    streamed = [each for some in current_outcomes(ledger.database) for each in some]
-    assert [(id_text(key), outcome.late) for key, outcome in streamed] == [
-        (each, each in late) for each in sorted(made)
-    ]
-    before = int(datetime.now(UTC).timestamp() * 1000) - 60 * DAY_MS
-    assert list(current_outcomes(ledger.database, until_ms=before)) == []
 
 
 def test_a_recorder_whose_ledger_failed_has_kept_nothing(ledger: Ledger) -> None:

@@ -17,6 +17,7 @@ import click
 
 from peerloan import private_files
 from peerloan.cli.console import CommandError, note
+from peerloan.database import Database
 from peerloan.loan import default_definition
 from peerloan.registry import RegistryError, Store
 from peerloan.settings import CONFIG, PREFIX
@@ -121,6 +122,8 @@ def _start_server(folder: Path, port: int) -> Path:
     ]
     config.write_text("".join(lines), "utf-8")
     environment = os.environ | {f"{PREFIX}{name.upper()}": text for name, text in settings.items()}
+    # The folder may be of an earlier release.
+    Database(settings["ledger"]).upgrade()
     command = [sys.executable, "-m", "peerloan", "serve", "--port", str(port)]
     log_file = folder / "server.log"
     private_files.close_to_others(log_file)
