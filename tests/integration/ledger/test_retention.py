@@ -328,7 +328,7 @@ def test_on_a_terminal_it_is_asked(
     os.close(there)
     os.close(here)
     assert "6 decisions made before" in said
-    assert "Go on? [y/N]" in said
+    assert "Continue? [y/N]" in said
     assert aged.count(purges) == purged
 
 
