@@ -1,4 +1,4 @@
-"""The ledger's databases that are measured, each empty and with its tables."""
+"""Empty databases for the benchmarks, with the ledger's tables."""
 
 from __future__ import annotations
 
@@ -9,20 +9,21 @@ from pathlib import Path
 
 from peerloan.database import Database
 
-# The tests' own way to a PostgreSQL.
+# The tests' helper that starts a PostgreSQL.
 sys.path.append(str(Path(__file__).parent.parent / "tests"))
 from helpers.postgres import Postgres
 from helpers.programs import program
 
 SQLITE, POSTGRESQL = "SQLite", "PostgreSQL"
-# As deploy/ledger/postgresql.conf has them.
+# The same values as in deploy/ledger/postgresql.conf.
 _SETTINGS = {"shared_buffers": "256MB", "max_wal_size": "4GB"}
 
 
 @contextlib.contextmanager
 def databases(folder: Path, postgres: str | None) -> Iterator[dict[str, str]]:
-    """Their URLs: SQLite's in a folder, and a PostgreSQL's: the one that is given, or else one of
-    Debian's package that is started here; without it, only SQLite's.
+    """Yield the databases' URLs by name: SQLite in a folder, and PostgreSQL at the given URL.
+
+    Without a URL a temporary PostgreSQL is started, if Debian's package is installed.
     """
     urls = {SQLITE: f"sqlite:///{folder}/ledger/ledger.db"}
     server = None

@@ -1,4 +1,4 @@
-"""An empty Flask view: the framework's own limit under the same server with the same settings."""
+"""An empty Flask view under the same server with the same settings, for comparison."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from peerloan.web.server.granian import run
 
 
 def application() -> Flask:
-    """The application that answers every prediction with nothing."""
+    """Make an application that answers every prediction with an empty object."""
     app = Flask("empty")
 
     @app.post("/v1/predictions")

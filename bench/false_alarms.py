@@ -1,7 +1,7 @@
-"""How often rules speak of drawn windows: of calm ones in vain, and of scenarios rightly.
+"""How often alerts fire in simulated windows, without drift and with the drift of scenarios.
 
-Calm windows are loans of a calm book with outcomes that are drawn by the version's own
-probabilities: whatever speaks of them, speaks by chance.
+Windows without drift are drawn from the loans of the `calm` scenario. Their outcomes are drawn by
+the version's probabilities, so every alert is a false alarm.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ from peerloan.stats.arrays import Codes, Numbers
 from peerloan.stats.estimate import Estimate
 from peerloan.stats.psi import Psi, psi
 
-# Windows that are counted at once.
+# Windows to count at once.
 _AT_ONCE = 500
-# Features that have not moved at all.
+# The PSI of a feature without drift.
 _STILL = Psi(0.0, 0.0, 1.0)
 
 
 class Window(NamedTuple):
-    """Loans in each column's bins, one after the other; their scores, with outcomes."""
+    """The loans of a window: row numbers, counts in the bins of all columns, and scores."""
 
     rows: Codes
     bins: Codes
@@ -43,8 +43,10 @@ class Window(NamedTuple):
 
 @dataclass(frozen=True)
 class Drawn:
-    """A book from which windows are drawn: each loan's margin and bins (columns, loans), and
-    whether it was late; None for outcomes by its probability.
+    """A book from which windows are drawn.
+
+    `places` are the bins of each loan (columns, loans). `late` has the outcomes; None: they are
+    drawn by each loan's probability.
     """
 
     bundle: Bundle
@@ -55,7 +57,7 @@ class Drawn:
 
     @classmethod
     def of(cls, bundle: Bundle, loans: Loans, late: Codes | None = None) -> Drawn:
-        """All loans of a book."""
+        """Take all loans of a book."""
         counting = BinCounter.of(bundle)
         margins = bundle.score_many(loans)[0]
         columns = [*(loans.columns[name] for name in loans.definition.names)]
@@ -65,11 +67,11 @@ class Drawn:
 
     @property
     def ends(self) -> Codes:
-        """Where each column's bins end."""
+        """The end of each column's bins."""
         return np.cumsum([bins.size for bins in self.counting.bins])
 
     def windows(self, size: int, count: int, seed: int) -> Iterator[Window]:
-        """So many windows of so many loans, drawn with repetition."""
+        """Draw `count` windows of `size` loans, with replacement."""
         random = np.random.default_rng(seed)
         width = int(self.ends[-1])
         starts = self.ends - [bins.size for bins in self.counting.bins]
@@ -89,8 +91,9 @@ class Drawn:
 
 
 def speak(drawn: Drawn, window: Window, limits: Rules) -> list[Alert]:
-    """The rules that speak of a window whose outcomes are all known, as `figures.watched` asks
-    them; what can't speak is not measured to the end.
+    """Return the alerts of a window whose outcomes are all known, as monitoring computes them.
+
+    To save time, figures that can't fire are not computed completely.
     """
     counting, scores = drawn.counting, window.scores
     columns = np.split(window.bins, drawn.ends[:-1])
@@ -122,7 +125,7 @@ def speak(drawn: Drawn, window: Window, limits: Rules) -> list[Alert]:
 
 
 def _drift(drawn: Drawn, columns: list[Codes], limits: Rules) -> list[Psi]:
-    """Each column's PSI; of those that certainly don't speak none is said to have moved."""
+    """Return each column's PSI, or `_STILL` if it certainly fires no alert."""
     found = []
     m = drawn.bundle.profile.loans
     z = NormalDist().inv_cdf(1 - rules.WRONG / 2)
@@ -130,7 +133,7 @@ def _drift(drawn: Drawn, columns: list[Codes], limits: Rules) -> list[Psi]:
         n = int(counts.sum())
         held = (counts > 0) | (shares > 0)
         value, chance = _psi(counts[held], shares[held], n, m)
-        # The standard error is at least that without drift.
+        # The standard error is at least as large as without drift.
         least = max(limits.psi_watch, z * np.sqrt(2 * chance * (1 / n + 1 / m)))
         moved = psi(counts, shares, m) if value - chance >= least else None
         found.append(moved or _STILL)
@@ -138,7 +141,7 @@ def _drift(drawn: Drawn, columns: list[Codes], limits: Rules) -> list[Psi]:
 
 
 def _psi(counts: Codes, shares: Numbers, n: int, m: int) -> tuple[float, float]:
-    """The index, and what of it chance brings."""
+    """Return the PSI, and its expected value without drift."""
     there = shares * m
     half = np.where((counts == 0) | (there == 0), 0.5, 0.0)
     p, q = (counts + half) / n, (there + half) / m
@@ -146,7 +149,7 @@ def _psi(counts: Codes, shares: Numbers, n: int, m: int) -> tuple[float, float]:
 
 
 def _auc(scores: Scores) -> float:
-    """The realised AUC; 1 of loans of one kind."""
+    """Return the realised AUC; 1 if all loans are late or all are on time."""
     assert scores.late is not None
     late, on_time = scores.late, scores.loans - scores.late
     if not late.sum() or not on_time.sum():
@@ -155,8 +158,9 @@ def _auc(scores: Scores) -> float:
 
 
 def count(drawn: Drawn, size: int, windows: int, seed: int) -> Counter[str]:
-    """In how many windows each rule speaks, as "rule level"; "act" is any rule at that level, and
-    "any" any rule at all.
+    """Count the windows in which each rule fires, by "rule level".
+
+    "act" counts windows with any alert of that level, "any" windows with any alert.
     """
     found: Counter[str] = Counter()
     limits = Rules()
@@ -169,9 +173,12 @@ def count(drawn: Drawn, size: int, windows: int, seed: int) -> Counter[str]:
 
 
 def calm_table(drawn: Drawn, sizes: Sequence[int], windows: int) -> Table:
-    """How often rules speak of calm windows, in 1,000, with the end of the exact 95 % interval."""
-    table = Table(title=f"{windows:,} calm windows of each size, in 1,000", title_justify="left")
-    for column in ("loans", "act", "at most", "any", "rules that spoke"):
+    """Table of false alarms in 1,000 windows, with the upper end of the exact 95 % interval."""
+    table = Table(
+        title=f"{windows:,} windows without drift of each size: alerts in 1,000",
+        title_justify="left",
+    )
+    for column in ("loans", "act", "at most", "any", "rules that fired"):
         table.add_column(column, justify="left" if " that " in column else "right")
     for size in sizes:
         found = count(drawn, size, windows, 1)
@@ -187,8 +194,11 @@ def calm_table(drawn: Drawn, sizes: Sequence[int], windows: int) -> Table:
 
 
 def seen_table(books: Mapping[str, Drawn], sizes: Sequence[int], windows: int) -> Table:
-    """In what share of each scenario's windows a rule speaks, and says "act"."""
-    table = Table(title=f"{windows:,} windows: a rule speaks (says act)", title_justify="left")
+    """Table of the share of each scenario's windows with an alert, and with one of level act."""
+    table = Table(
+        title=f"{windows:,} windows: with any alert (with an alert of level act)",
+        title_justify="left",
+    )
     for column in ("loans", *books):
         table.add_column(column, justify="right")
     for size in sizes:

@@ -1,12 +1,12 @@
-"""Waits while versions are swapped, beside waits at rest; and that nothing fails meanwhile.
+"""Response times while the champion changes, compared with response times without changes.
 
 python bench/hot_swap.py [--seconds N]
 
-One service with two workers on one core, the load on another: first with two scorecards at 1,200
-requests a second, then with a scorecard and a forest as ONNX at half of what the forest carries.
-Each at rest, and then while a promotion and a rollback follow one another four times a second.
-Prints p50 and p99 of both. Ends with 1 if a request failed, or was answered by a version that was
-not champion at any time from two seconds before it was asked until it was answered.
+Runs one service with two workers on one core, and the load on another: first with two scorecards at
+1,200 requests a second, then with a scorecard and a forest as ONNX at half of the forest's highest
+load. Each is measured without changes, and then with four promotions and rollbacks a second. Prints
+p50 and p99 of both. The exit code is 1 if a request failed, or was answered by a version that was
+not champion at any time from two seconds before the request until its answer.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Span(NamedTuple):
 
 
 class Heard(NamedTuple):
-    """An answer: when it was asked for, when it came, and the version that gave it."""
+    """An answer: the times of the request and of the answer, and the version that answered."""
 
     asked: float
     came: float
@@ -52,7 +52,7 @@ class Heard(NamedTuple):
 
 
 class Case(NamedTuple):
-    """Two versions that are swapped, and the rate of requests; None: half of what is carried."""
+    """Two versions to swap, and the rate of requests; None: half of the highest rate."""
 
     name: str
     versions: tuple[str, str]
@@ -76,10 +76,10 @@ def main() -> None:
         if others:
             os.sched_setaffinity(0, {others[-1]})
         table = Table("swapped", "swaps", "requests/s")
-        for title in ("at rest: p50 ms", "p99 ms", "swapping: p50 ms", "p99 ms", "p99 ×"):
+        for title in ("without swaps: p50 ms", "p99 ms", "with swaps: p50 ms", "p99 ms", "p99 ×"):
             table.add_column(title, justify="right", no_wrap=True)
         table.add_column("failed")
-        table.add_column("by a wrong version")
+        table.add_column("wrong version")
         cases = (
             Case("two scorecards", (first, second), RATE),
             Case("a scorecard and a forest", (first, forest), None),
@@ -94,7 +94,7 @@ def main() -> None:
 
 
 def _train(book: Path, settings: dict[str, str], store: Store) -> tuple[str, str]:
-    """A scorecard's and a forest's version."""
+    """Train a scorecard and a forest, and return their versions."""
     for arguments in (
         ("sample", str(book), "--loans", "30000"),
         ("train", str(book), "--quick", "--candidate", "additive"),
@@ -109,12 +109,12 @@ def _train(book: Path, settings: dict[str, str], store: Store) -> tuple[str, str
 def _measure(
     case: Case, store: Store, settings: dict[str, str], core: int, seconds: float, table: Table
 ) -> int:
-    """Add a case to the table; how many requests it failed, or answered wrongly."""
+    """Add a case to the table. Return the number of failed and wrong answers."""
     port = free_port()
     serve = [sys.executable, "-m", "peerloan", "serve", "--workers", "2", "--port", str(port)]
     loan = {field.name: field.default for field in default_definition().fields}
     message = load.post("/v1/predictions", json.dumps(loan).encode())
-    # At rest and at its limit the second serves: it is the slower one, if one is.
+    # Without swaps, and for the highest rate, the second version serves: the slower one.
     store.promote(case.versions[1])
     with running(serve, settings, core, port):
         load.run(port, message, 1.0)
@@ -155,13 +155,13 @@ def _measure(
 
 
 def _swap(store: Store, second: str, spans: list[Span], stop: threading.Event) -> None:
-    """Promote the second and roll back, in turn; `spans` are when each may have been champion."""
+    """Promote the second version and roll back, in turn. `spans` gets the times as champion."""
     promoted = False
     while not stop.wait(0.25):
         called = time.perf_counter()
         state = store.rollback() if promoted else store.promote(second)
         promoted = not promoted
-        # The old one is champion until the call returns, the new one from when it began.
+        # The old version may serve until the call returns, the new one from its beginning on.
         spans[-1] = spans[-1]._replace(end=time.perf_counter())
         spans.append(Span(called, 0.0, str(state.champion)))
     spans[-1] = spans[-1]._replace(end=float("inf"))

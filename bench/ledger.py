@@ -1,13 +1,13 @@
-"""What the ledger costs: the service with it off, on SQLite and on PostgreSQL, side by side.
+"""What the ledger costs: the service without it, with SQLite and with PostgreSQL.
 
 python bench/ledger.py [--seconds N] [--postgres URL] [--loans N]
 
-Three times for each in turn: one worker pinned to one core, the load (32 connections) and
-PostgreSQL on another. Prints the medians of requests/s, waits, waits at half of the own throughput,
-and ratios to the ledger off in the same round; also with an Idempotency-Key of its own on each
-request, and under Gunicorn. With --loans it then generates so many decisions in each database, and
-times the product's questions there. Without --postgres it starts a PostgreSQL of its own from
-Debian's package, if that is there.
+Measures each three times in turn: one worker pinned to one core, the load (32 connections) and
+PostgreSQL on another. Prints medians of requests/s, of response times, and of response times at
+half of the highest rate, and ratios to the service without a ledger in the same round. It also
+measures requests with an Idempotency-Key each, and Gunicorn. With --loans it then generates that
+many decisions in each database, and times the queries of the API. Without --postgres it starts a
+temporary PostgreSQL from Debian's package, if that is installed.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class Way:
         return f"{self.server}{', keys' if self.keyed else ''}: {self.ledger}"
 
     def side(self, root: Path, url: str) -> Side:
-        """The service to start."""
+        """Return the service to start."""
         on = "off" if self.ledger == OFF else "on"
         command = _GRANIAN[on]
         if self.server == "Gunicorn":
@@ -81,7 +81,7 @@ class Way:
 
 @dataclass(frozen=True)
 class Measured:
-    """What a load saw at the own throughput, and at half of it."""
+    """The results of a load at the highest rate, and at half of it."""
 
     full: load.Load
     half: load.Load
@@ -94,12 +94,12 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--seconds", type=float, default=5.0, help="for each measurement")
-    parser.add_argument("--postgres", metavar="URL", help="a PostgreSQL's empty database")
-    parser.add_argument("--loans", type=int, default=0, help="decisions to ask questions about")
+    parser.add_argument("--postgres", metavar="URL", help="an empty PostgreSQL database")
+    parser.add_argument("--loans", type=int, default=0, help="number of decisions to query")
     given = parser.parse_args()
-    console = Console(width=None if sys.stdout.isatty() else 160)  # a pipe has no width to fit into
+    console = Console(width=None if sys.stdout.isatty() else 160)  # a pipe has no width
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
-    # A thread that draws would get in the load's way.
+    # A thread that draws the bar would slow down the load.
     bar = Progress(*columns, console=console, transient=True, auto_refresh=False)
     core, *others = sorted(os.sched_getaffinity(0))
     if others:
@@ -107,7 +107,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder, databases(Path(folder), given.postgres) as urls:
         root = Path(folder)
         if POSTGRESQL not in urls:
-            console.print("PostgreSQL is not installed, and --postgres names none: it is left out")
+            console.print("PostgreSQL is left out: it is not installed, and --postgres is not set")
         ways = [
             Way(server, keyed, ledger)
             for server, keyed in (("Granian", False), ("Granian", True), ("Gunicorn", False))
@@ -143,7 +143,7 @@ def _rounds(
     tell: Tell,
     failed: dict[Way, str],
 ) -> Iterator[Round]:
-    """Each way once a round; one that fails is left out from then on, and why is told."""
+    """Measure each way once a round. If one fails, add the reason to `failed` and skip it."""
     for number in range(ROUNDS):
         found: Round = {}
         for way in ways:
@@ -171,12 +171,12 @@ def _measure(side: Side, core: int, seconds: float, keyed: bool) -> Measured:
         except (OSError, ValueError) as error:
             raise Failed(f"under load: {error}") from None
     if not full.answered or not half.answered:
-        raise Failed("answered nothing under load")
+        raise Failed("gave no answer under load")
     return Measured(full, half)
 
 
 def _keyed(side: Side, body: bytes) -> Callable[[], bytes]:
-    """What makes a request with a key of its own."""
+    """Return a function that makes a request with a new key."""
     mark = "0" * 16
     run = secrets.token_hex(8)
     head, tail = load.post(side.path, body, {"Idempotency-Key": f"{run}-{mark}"}).split(
@@ -187,10 +187,10 @@ def _keyed(side: Side, body: bytes) -> Callable[[], bytes]:
 
 
 def _table(ways: list[Way], rounds: list[Round], failed: dict[Way, str]) -> Table:
-    """Medians over the rounds; a ratio is that of each round, because machines drift."""
+    """Medians over the rounds. Ratios are of the same round, because machines vary over time."""
     table = Table("the ledger")
     for title in (
-        *("requests/s", "of off", "p50 ms", "p99 ms", "p99 ms at half load", "more than off"),
+        *("requests/s", "of off", "p50 ms", "p99 ms", "p99 ms at half load", "p99 − off"),
     ):
         table.add_column(title, justify="right", no_wrap=True)
     table.add_column("failed")

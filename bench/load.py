@@ -15,7 +15,7 @@ CONNECTIONS = 32
 
 @dataclass(frozen=True)
 class Load:
-    """What a load saw: requests answered with 200, failed ones, and each answer's seconds."""
+    """The results of a load: answers with 200, other answers, and response times in seconds."""
 
     seconds: float
     answered: int
@@ -28,13 +28,13 @@ class Load:
         return self.answered / self.seconds
 
     def percentile(self, share: float) -> float:
-        """The wait in seconds that this share of answers did not exceed."""
+        """Return the response time in seconds that this share of answers did not exceed."""
         ordered = sorted(self.waits)
         return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
 
 
 def post(path: str, body: bytes, headers: Mapping[str, str] = MappingProxyType({})) -> bytes:
-    """A POST of JSON as bytes on the wire."""
+    """Return an HTTP POST request with a JSON body, as bytes."""
     lines = [
         f"POST {path} HTTP/1.1",
         "Host: localhost",
@@ -52,11 +52,11 @@ def run(
     rate: float | None = None,
     heard: Callable[[float, float, bytes], None] = lambda *_: None,
 ) -> Load:
-    """Send one message over and over, or what makes each, for so many seconds on 32
-    connections.
+    """Send a message repeatedly on 32 connections for some seconds.
 
-    At most `rate` messages a second, if given: then each wait is that of a server at ease. `heard`
-    gets each answer: when it was asked for and when it came, by `time.perf_counter`, and the whole.
+    `message` may be a function that makes each message. `rate` limits the messages a second, to
+    measure response times of a server that is not overloaded. `heard` gets each answer: the times
+    of the request and of the answer, by `time.perf_counter`, and its bytes.
     """
     interval = CONNECTIONS / rate if rate else 0.0
     selector = selectors.DefaultSelector()
@@ -92,7 +92,7 @@ def run(
 
 
 class _Client:
-    """A connection that is opened again if the server keeps none."""
+    """A connection that is opened again if the server closes it."""
 
     def __init__(self, port: int, selector: selectors.BaseSelector) -> None:
         self._port, self._selector = port, selector
@@ -101,19 +101,19 @@ class _Client:
         self._connect()
 
     def send(self, message: bytes) -> None:
-        """Send a message, from now on."""
+        """Send a message, and start its time."""
         self._message = message
         self.sent, self.sent_at, self.received = True, time.perf_counter(), b""
         try:
             self.connection.sendall(message)
-        except ConnectionError:  # closed meanwhile
+        except ConnectionError:  # the server has closed it
             self._again()
 
     def receive(self) -> bool:
-        """Receive what has come; whether the answer is whole."""
+        """Receive some bytes. Return whether the answer is complete."""
         part = self.connection.recv(65536)
         self.received += part
-        if not part:  # it was closed with the answer before this one
+        if not part:  # the server closed it after the previous answer
             self._again()
         return self.sent and bool(part) and _whole(self.received)
 
@@ -132,11 +132,11 @@ class _Client:
 
 
 def _whole(answer: bytes) -> bool:
-    """Whether an answer with a Content-Length has come whole."""
+    """Whether an answer with a Content-Length is complete."""
     head, mark, body = answer.partition(b"\r\n\r\n")
     if not mark:
         return False
     for line in head.lower().split(b"\r\n"):
         if line.startswith(b"content-length:"):
             return len(body) >= int(line.split(b":")[1])
-    raise ValueError("an answer without Content-Length")
+    raise ValueError("expected an answer with Content-Length")

@@ -1,13 +1,13 @@
-"""Our candidates beside the client's two scripts, on the same folds.
+"""Compare our candidates with the client's two scripts, on the same folds.
 
 python bench/model.py [BOOK] [--seeds N] [--search] [--times] [--quick]
 
-Five stratified, shuffled folds for each seed. Ours have the first settings of their grids, with
---search also those that the search finds best, and are calibrated out of fold, as `peerloan train`
-does it. The client's scripts are re-created from their description, and their probabilities are
-taken as they are. --times adds how long a whole `peerloan train` of the same book takes, with every
-candidate's grid, beside one fit of each of the client's scripts on all of its loans. Without a BOOK
-it takes 60,000 loans of the built-in sample.
+There are five stratified, shuffled folds for each seed. Our candidates have the first settings of
+their grids, and with --search also the best settings of a search. They are calibrated out of fold,
+as in `peerloan train`. The client's scripts are re-created from their description, and their
+probabilities are not calibrated. --times adds how long `peerloan train` of the same book takes with
+every candidate's grid, and one fit of each of the client's scripts on all loans. Without a BOOK it
+uses 60,000 loans of the built-in sample.
 """
 
 from __future__ import annotations
@@ -55,14 +55,14 @@ LOANS, FEW = 60_000, 3_000
 FOLDS, FEW_FOLDS = 5, 2
 # The share that the client's improved model flags at 0.5.
 RISKIEST = 0.31
-# A model's fit, which gives what tells the log-odds of other loans.
+# Fits a model, and returns a function that computes the log-odds of other loans.
 Fit = Callable[[Loans, Numbers], Callable[[Loans], Numbers]]
 Splits = list[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]]
 
 
 @dataclass(frozen=True)
 class Model:
-    """A line of the table."""
+    """A row of the table."""
 
     name: str
     settings: str
@@ -72,7 +72,7 @@ class Model:
 
 @dataclass(frozen=True)
 class Judged:
-    """A model's figures on the folds of one seed: means, and the standard error of the AUC's."""
+    """A model's figures on the folds of one seed: means, and the AUC's standard error."""
 
     auc: float
     error: float
@@ -87,12 +87,16 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("book", nargs="?", metavar="BOOK", help="a book by PeerLoan's definition")
-    parser.add_argument("--seeds", type=int, default=1, help="how often it is shuffled anew")
-    parser.add_argument("--search", action="store_true", help="also what the search finds best")
-    parser.add_argument("--times", action="store_true", help="also how long training takes")
-    parser.add_argument("--quick", action="store_true", help="few loans and folds: does it start?")
+    parser.add_argument("--seeds", type=int, default=1, help="number of shuffles")
+    parser.add_argument(
+        "--search", action="store_true", help="also use the best settings of a search"
+    )
+    parser.add_argument("--times", action="store_true", help="also measure the time of training")
+    parser.add_argument(
+        "--quick", action="store_true", help="few loans and folds, to see whether it works"
+    )
     given = parser.parse_args()
-    # A pipe has no width to fit into.
+    # A pipe has no width.
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(given.book) if given.book else Path(folder) / "sample.csv"
@@ -113,7 +117,7 @@ def main() -> None:
     with Progress(console=console, transient=True) as bars:
         models = list(_models(loans, late, bars, searched=given.search))
         folds = FEW_FOLDS if given.quick else FOLDS
-        task = bars.add_task("judging", total=given.seeds * len(models) * folds)
+        task = bars.add_task("testing", total=given.seeds * len(models) * folds)
         found: list[list[Judged]] = [[] for _ in models]
         for seed in range(given.seeds):
             fold = stratified(late, folds, seed, equal_groups(loans, late))
@@ -134,7 +138,7 @@ def _write_sample(path: Path, size: int) -> None:
 
 
 def _times(path: Path, loans: Loans, late: Numbers, folder: Path, *, fast: bool) -> Table:
-    """Seconds of a whole training, and of one fit of each of the client's scripts."""
+    """Table of the seconds of a training, and of one fit of each of the client's scripts."""
 
     def training(quickly: bool) -> Callable[[], object]:
         names = [name for name in CANDIDATES if not (quickly and name == "basic")]
@@ -195,7 +199,7 @@ def _ours(candidate: str, settings: Hyperparameters) -> Fit:
 
 
 def _clients_forest(loans: Loans, late: Numbers) -> Callable[[Loans], Numbers]:
-    """Numbers with the median where one is missing, all else one-hot; the library's defaults."""
+    """A forest with the library's defaults; numbers imputed by the median, the rest one-hot."""
     encoder = _clients_encoder(loans)
     forest = RandomForestClassifier(random_state=0, n_jobs=-1)
     forest.fit(encoder.fit_transform(_columns(loans)), late)
@@ -230,7 +234,7 @@ def _clients_encoder(loans: Loans) -> ColumnTransformer:
 
 
 def _columns(loans: Loans) -> npt.NDArray[np.object_]:
-    """Columns (loans, fields) of numbers, and of texts, of which a missing one is empty."""
+    """Return columns (loans, fields) of numbers and texts; a missing text is empty."""
     columns = np.empty((loans.size, len(loans.definition.fields)), dtype=object)
     for place, field in enumerate(loans.definition.fields):
         if field.is_number:
@@ -275,7 +279,7 @@ def _judge(
 
 
 def _recall(late: Numbers, margins: Numbers) -> float:
-    """The share of late loans found among the riskiest 31 %; of equal ones as many as fit."""
+    """Return the share of late loans among the riskiest 31 %; ties count in part."""
     room = round(RISKIEST * len(late))
     least = np.sort(margins)[-room]
     above, equal = margins > least, margins == least
@@ -284,7 +288,7 @@ def _recall(late: Numbers, margins: Numbers) -> float:
 
 
 def _table(models: list[Model], found: list[list[Judged]]) -> Table:
-    """Means over the seeds; the error too, for another shuffle brings no new loans."""
+    """Means over the seeds, also of the error, because another shuffle has the same loans."""
     table = Table("model", "settings")
     for column in ("AUC", "Brier", "log loss", "recall in 31 %", "slope", "fit s"):
         table.add_column(column, justify="right", no_wrap=True)

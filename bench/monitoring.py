@@ -1,13 +1,13 @@
-"""How soon drift is seen, how seldom it is seen in vain, and what watching costs.
+"""How soon drift is detected, how rare false alarms are, and what monitoring costs.
 
 python bench/monitoring.py [--loans N] [--postgres URL] [--quick]
 
-First, drawn windows: false alarms in 20,000 calm windows of each size, and in what share of 1,000
-windows of each scenario a rule speaks. Then days of a lender in a ledger: calm for 20 windows, then
-each scenario for ten days; which rule began and ended when, and what a webhook's receiver was sent.
-With --loans, also a ledger of so many decisions over two years: the first pass, a run an hour
-later, and a year of days read. Without --postgres it starts a PostgreSQL of its own from Debian's
-package, if that is there.
+First it draws windows: false alarms in 20,000 windows without drift of each size, and the share of
+1,000 windows of each scenario with an alert. Then it simulates a lender's days in a ledger: 20
+windows without drift, then each scenario for ten days. It prints which alerts began and ended when,
+and what a webhook received. With --loans it also measures a ledger of that many decisions over two
+years: the first pass, and a round an hour later. Without --postgres it starts a temporary
+PostgreSQL from Debian's package, if that is installed.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ from peerloan.stats.arrays import Codes
 from peerloan.training import train
 from peerloan.worker.monitoring_round import Watcher
 
-# The tests' own way to decisions of another time.
+# The tests' helper that makes decisions of the past.
 sys.path.append(str(Path(__file__).parent.parent / "tests"))
 from helpers.past import DAY_MS, Past, loans_of
 
@@ -61,9 +61,9 @@ _FIRST_DAY = 20_000
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--loans", type=int, help="a ledger of so many decisions, too")
-    parser.add_argument("--postgres", metavar="URL", help="an empty database")
-    parser.add_argument("--quick", action="store_true", help="a little of all: does it start?")
+    parser.add_argument("--loans", type=int, help="also measure a ledger of this many decisions")
+    parser.add_argument("--postgres", metavar="URL", help="an empty PostgreSQL database")
+    parser.add_argument("--quick", action="store_true", help="a small run, to see whether it works")
     parser.add_argument("--round", nargs=2, metavar=("URL", "STORE"), help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.round:
@@ -101,8 +101,9 @@ def _sample(
 
 
 def _drawn(bundle: Bundle, books: dict[str, Path], quick: bool) -> Iterator[Table]:
-    """Windows that are drawn from each book: calm ones with outcomes by the probabilities, those of
-    a scenario with its own.
+    """Tables of windows drawn from each book.
+
+    Outcomes without drift are drawn by the probabilities; those of a scenario are its own.
     """
     read = {name: _read(path, bundle) for name, path in books.items()}
     calm = Drawn.of(bundle, read.pop("calm")[0])
@@ -112,7 +113,7 @@ def _drawn(bundle: Bundle, books: dict[str, Path], quick: bool) -> Iterator[Tabl
 
 
 def _read(book: Path, bundle: Bundle) -> tuple[Loans, Codes]:
-    """A book's loans, and which were late."""
+    """Return a book's loans, and which were late."""
     rows: list[tuple[Any, ...]] = []
     late: list[int] = []
     for part in open_book(str(book)).parts():
@@ -123,7 +124,7 @@ def _read(book: Path, bundle: Bundle) -> tuple[Loans, Codes]:
 
 
 class _Receiver(HTTPServer):
-    """What a webhook's receiver was sent."""
+    """A webhook's receiver that stores the events."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
@@ -141,13 +142,13 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
 
     def log_message(self, *_: Any) -> None:
-        """Be silent."""
+        """Log nothing."""
 
 
 def _lived(
     folder: Path, store: Store, bundle: Bundle, books: dict[str, Path], quick: bool
 ) -> Iterator[Table | str]:
-    """Days of a lender, a round at the end of each; outcomes are told a month later."""
+    """Simulate a lender's days, with a round at the end of each and outcomes a month later."""
     receiver = _Receiver()
     (folder / "secret").write_bytes(os.urandom(24).hex().encode())
     address = f"http://127.0.0.1:{receiver.server_port}/drift"
@@ -193,7 +194,7 @@ def _lived(
     past.close()
     receiver.shutdown()
     yield table
-    yield f"the receiver was sent {len(receiver.events)} events, the first of them:"
+    yield f"the webhook received {len(receiver.events)} events; the first one:"
     yield json.dumps(receiver.events[0], indent=1) if receiver.events else "none"
     ids = {each["id"] for each in receiver.events}
     yield f"different ids: {len(ids)}; by day:"
@@ -203,7 +204,7 @@ def _lived(
 
 
 def _cost(kind: str, url: str, folder: Path, book: Path, loans: int) -> Table:
-    """A first pass over many decisions, and a run an hour later, each in a process of its own."""
+    """Measure a first pass over many decisions, and a round an hour later, each in a process."""
     store = Store(folder / "store")
     bundle = store.load(str(store.state().champion))
     several = [loan for loan, _ in itertools.islice(loans_of(book, bundle), 5_000)]
@@ -216,7 +217,7 @@ def _cost(kind: str, url: str, folder: Path, book: Path, loans: int) -> Table:
         low, high = (begin + (end - begin) * at // loans for at in (first, first + len(own)))
         past.decide(own, low, high)
     table = Table(title=f"{kind}: {loans:,} decisions", title_justify="left")
-    for column in ("run", "counting, s", "judging, s", "MB"):
+    for column in ("run", "counting, s", "rules, s", "MB"):
         table.add_column(column, justify="left" if column == "run" else "right")
     table.add_row("first pass", *_run(folder, url))
     past.decide(several[:600], end - 1_000, end)
@@ -227,7 +228,7 @@ def _cost(kind: str, url: str, folder: Path, book: Path, loans: int) -> Table:
 
 
 def _run(folder: Path, url: str) -> list[str]:
-    """Seconds and megabytes of a round, without the start of its process."""
+    """Return the seconds and megabytes of a round, without the start of its process."""
     done = subprocess.run(
         [sys.executable, __file__, "--round", url, str(folder / "store")],
         capture_output=True,
@@ -238,7 +239,7 @@ def _run(folder: Path, url: str) -> list[str]:
 
 
 def _round(url: str, store: str) -> None:
-    """A round, measured: what `_run` runs."""
+    """Measure a round, and print the result for `_run`."""
     gc.set_threshold(100_000)  # as the command does
     database, versions = Database(url), Store(Path(store))
     began = time.perf_counter()
@@ -246,7 +247,7 @@ def _round(url: str, store: str) -> None:
     counted = time.perf_counter()
     Watcher(database, versions, Plan()).round(time.time_ns() // 1_000_000)
     judged = time.perf_counter()
-    # Not by getrusage, which tells of the process that began this one.
+    # getrusage would also count the memory of the parent process.
     status = Path("/proc/self/status").read_text("ascii")
     kilobytes = int(status.split("VmHWM:")[1].split()[0])
     print(f"{counted - began:.2f} {judged - counted:.2f} {kilobytes / 1024:.0f}")

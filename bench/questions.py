@@ -1,4 +1,4 @@
-"""A ledger of many decisions, and how long the product's questions take there."""
+"""Times of the API's queries over a ledger of many decisions."""
 
 from __future__ import annotations
 
@@ -43,15 +43,15 @@ _REASONS = json.dumps(
     ]
 )
 _LOAN = {field.name: field.default for field in default_definition().fields}
-# Decisions that have each band, as PeerLoan's loans do.
+# The bands of ten decisions, in the shares that PeerLoan's loans have.
 _BANDS = (0, 0, 0, 1, 1, 1, 1, 2, 2, 3)
-# One of so many is by a version that decides seldom, all the time long.
+# One in this many decisions is by a version that decides rarely, over the whole time.
 _RARE = 20_000
 RARE = Version("rare-000000000000", "f" * 64, 0.02)
 
 
 def table(name: str, url: str, store: Store, root: Path, count: int, console: Console) -> Table:
-    """Generate decisions and time the questions."""
+    """Generate decisions and time the queries."""
     database = Database(url)
     began = time.perf_counter()
     usual = [Version(f"v{i}-00000000000{i}", str(i) * 64, 0.02) for i in range(4)]
@@ -78,17 +78,17 @@ def table(name: str, url: str, store: Store, root: Path, count: int, console: Co
 
 
 class _Past(IdGenerator):
-    """Ids of another time."""
+    """Ids of a time in the past."""
 
     def at(self, milliseconds: int) -> bytes:
-        """The next id, of a time."""
+        """Return the next id, with the given time."""
         return milliseconds.to_bytes(6) + self.new()[6:]
 
 
 def _generate(
     database: Database, root: Path, usual: list[Version], count: int, console: Console, name: str
 ) -> list[bytes]:
-    """Add decisions, evenly over the months; some of their ids, the oldest first."""
+    """Add decisions, evenly over the months. Return some of their ids, the oldest first."""
     if not database.is_sqlite:
         _make_partitions(database)
     chain = Chain(database, Seal(root / f"seal-{name}"))
@@ -113,14 +113,14 @@ def _generate(
         chain.append([Entry(records)])
     chain.close()
     with database.reading() as connection:
-        if not database.is_sqlite:  # as its own housekeeping would, some minutes later
+        if not database.is_sqlite:  # as autovacuum would, some minutes later
             connection.exec_driver_sql("ANALYZE")
             connection.commit()
     return some
 
 
 def _make_partitions(database: Database) -> None:
-    """Those of the months before this one."""
+    """Make the partitions of the months before this one."""
     now = datetime.now(UTC)
     months = now.year * 12 + now.month - 1
 
@@ -138,7 +138,7 @@ def _make_partitions(database: Database) -> None:
 
 
 def _questions(made: list[bytes], usual: list[Version], count: int) -> dict[str, Iterator[str]]:
-    """What is asked, each of several loans, days, versions or bands."""
+    """Return the queries, each for several loans, days, versions or bands."""
     chance = random.Random(1)
 
     def any_loan() -> str:
@@ -159,7 +159,7 @@ def _questions(made: list[bytes], usual: list[Version], count: int) -> dict[str,
         return f"band={chance.choice(BANDS)}"
 
     def deep() -> str:
-        """As a page gives it that stands before most of what there is."""
+        """Return the cursor of a page with most decisions after it."""
         at = chance.choice(made[: len(made) // 2])
         return "cursor=" + base64.urlsafe_b64encode(at).decode().rstrip("=")
 
@@ -171,20 +171,20 @@ def _questions(made: list[bytes], usual: list[Version], count: int) -> dict[str,
         while True:
             yield f"/v1/predictions/{uuid7.text(chance.choice(made))}"
 
-    asked: dict[str, Iterator[str]] = {"one, by its id": one()}
+    asked: dict[str, Iterator[str]] = {"one decision, by its id": one()}
     by: dict[str, list[Callable[[], str]]] = {
         "the newest": [],
         "by loan": [any_loan],
-        "by a loan of many": [lambda: "loan_id=busy"],
+        "by a loan with many decisions": [lambda: "loan_id=busy"],
         "since a day": [day],
         "until a day": [until],
         "by version": [version],
         "by band": [band],
         "by version and band": [version, band],
         "by version and time": [version, day, until],
-        "by a version that is rare": [lambda: f"version={RARE.version}"],
+        "by a rare version": [lambda: f"version={RARE.version}"],
         "by a rare version and band": [lambda: f"version={RARE.version}", band],
-        "by a loan that is not there": [lambda: "loan_id=nobody"],
+        "by an unknown loan": [lambda: "loan_id=nobody"],
     }
     for name, parts in by.items():
         asked[f"{name}: the first page"] = listing(*parts)

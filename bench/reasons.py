@@ -1,10 +1,10 @@
-"""How near the sampled reasons of an ONNX version are to exact Shapley values.
+"""How close the sampled reasons of an ONNX version are to exact Shapley values.
 
 python bench/reasons.py [BOOK] [--loans N] [--quick]
 
-Fits `boosted` and `basic`, and computes the contributions of some loans twice: as decisions have
-them, and exactly, over every subset of the features against the same background. Without a BOOK it
-takes 20,000 loans of the built-in sample.
+Fits `boosted` and `basic`, and computes the contributions of some loans twice: by sampling, as in
+decisions, and exactly, over every subset of the features with the same background. Without a BOOK
+it uses 20,000 loans of the built-in sample.
 """
 
 from __future__ import annotations
@@ -38,10 +38,11 @@ LOANS, FEW = 20_000, 2_000
 
 @dataclass(frozen=True)
 class Nearness:
-    """Of one loan: the sampled contributions beside the exact ones.
+    """Comparison of one loan's sampled contributions with the exact ones.
 
-    `error` is the largest distance of a feature's two contributions, each as a share of the sizes
-    of all; the others say whether the reasons that are told are the same.
+    `error` is the largest difference between a feature's two contributions, each as a share of the
+    sizes of all. `same_first` says whether the first reasons are the same, and `same_told` is the
+    share of reasons that both have.
     """
 
     error: float
@@ -53,12 +54,14 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("book", nargs="?", metavar="BOOK", help="a book by PeerLoan's definition")
-    parser.add_argument("--loans", type=int, default=50, help="how many are explained")
-    parser.add_argument("--quick", action="store_true", help="few loans: does it start?")
+    parser.add_argument("--loans", type=int, default=50, help="number of loans to explain")
+    parser.add_argument("--quick", action="store_true", help="few loans, to see whether it works")
     given = parser.parse_args()
     count = 2 if given.quick else given.loans
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
-    table = Table("candidate", "error, mean", "error, largest", "same first", "told in common")
+    table = Table(
+        "candidate", "error, mean", "error, largest", "same first reason", "reasons in both"
+    )
     with tempfile.TemporaryDirectory() as folder, Progress(console=console, transient=True) as bars:
         path = Path(given.book) if given.book else Path(folder) / "sample.csv"
         if not given.book:
@@ -83,19 +86,19 @@ def main() -> None:
                 f"{np.mean([each.same_first for each in found]):.0%}",
                 f"{np.mean([each.same_told for each in found]):.0%}",
             )
-    console.print(f"{count} loans, each explained as a decision is and exactly")
+    console.print(f"{count} loans, each explained by sampling and exactly")
     console.print(table)
 
 
 def _some(path: Path, count: int) -> Loans:
-    """Loans from all over the book."""
+    """Return loans spread over the first part of the book."""
     part = next(iter(open_book(path).parts()))
     loans = read_loans(default_definition(), part).loans
     return loans.take(np.linspace(0, loans.size - 1, count).astype(np.int64))
 
 
 def _background(store: Store, bundle: Bundle) -> list[Sequence[Value]]:
-    """The loans against which the version's reasons compare."""
+    """Return the loans with which the version's reasons compare."""
     path = store.root / "versions" / bundle.version / "background.json"
     checks = Checks(bundle.definition)
     return [checks.loan(loan).values for loan in json.loads(path.read_bytes())]
@@ -112,19 +115,19 @@ def _nearness(bundle: Bundle, others: list[Sequence[Value]], own: Sequence[Value
 
 
 def _shares(contributions: Sequence[float] | Numbers) -> Numbers:
-    """Each contribution as a share of the sizes of all; zeros if nothing contributes."""
+    """Return each contribution as a share of the sizes of all; zeros if all are zero."""
     values = np.asarray(contributions, dtype=np.float64)
     return values / max(float(np.abs(values).sum()), np.finfo(np.float64).tiny)
 
 
 def _told(contributions: Numbers) -> list[int]:
-    """The features that would be told as reasons, largest first."""
+    """Return the features that would be reasons, largest first."""
     order = np.argsort(-contributions, kind="stable")[:MAX_REASONS]
     return [int(i) for i in order if contributions[i] > 0]
 
 
 def _exact(bundle: Bundle, others: list[Sequence[Value]], own: Sequence[Value]) -> Numbers:
-    """Shapley values (fields,) of the estimator's probability, over all subsets (Shapley 1953)."""
+    """Return Shapley values (fields,) of the estimator's probability (Shapley 1953)."""
     fields = len(own)
     subsets = np.array(list(product((False, True), repeat=fields)))
     mixed = [
@@ -133,7 +136,7 @@ def _exact(bundle: Bundle, others: list[Sequence[Value]], own: Sequence[Value]) 
         for row in others
     ]
     margins = bundle.model.margins(Loans.of(bundle.definition, mixed))
-    # What the estimator itself says: the calibration comes after.
+    # The estimator's probability, before calibration.
     calibration = bundle.manifest.calibration
     p = 1 / (1 + np.exp((calibration.intercept - margins) / calibration.slope))
     worth = p.reshape(len(subsets), len(others)).mean(axis=1)
@@ -141,7 +144,7 @@ def _exact(bundle: Bundle, others: list[Sequence[Value]], own: Sequence[Value]) 
     shares = np.zeros(fields)
     for field in range(fields):
         without = np.flatnonzero(~subsets[:, field])
-        # The subset that also has this field: its bit set, the first field the highest one.
+        # The same subset with this field added. The first field is the highest bit.
         gains = worth[without + 2 ** (fields - 1 - field)] - worth[without]
         weights = [1 / (fields * comb(fields - 1, int(size))) for size in sizes[without]]
         shares[field] = float(gains @ np.array(weights))

@@ -2,9 +2,9 @@
 
 python bench/replay.py [--loans N] [--postgres URL] [--quick]
 
-Scores a built-in sample with a scorecard, without and with the ledger, and replays what was
-recorded, with SQLite and with PostgreSQL. Without --postgres it starts a PostgreSQL of its own from
-Debian's package, if that is there. Each figure is of a whole command, its start included.
+Scores a built-in sample with a scorecard, without and with the ledger, and replays the recorded
+decisions, with SQLite and with PostgreSQL. Without --postgres it starts a temporary PostgreSQL from
+Debian's package, if that is installed. Each figure is of a complete command, with its start.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ LOANS, FEW, TRAINED_ON = 1_000_000, 2_000, 20_000
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--loans", type=int, default=LOANS, help="how many are scored")
-    parser.add_argument("--postgres", metavar="URL", help="an empty database")
-    parser.add_argument("--quick", action="store_true", help="few loans: does it start?")
+    parser.add_argument("--loans", type=int, default=LOANS, help="number of loans to score")
+    parser.add_argument("--postgres", metavar="URL", help="an empty PostgreSQL database")
+    parser.add_argument("--quick", action="store_true", help="few loans, to see whether it works")
     given = parser.parse_args()
     loans = FEW if given.quick else given.loans
     table = Table("ledger", "score", "score --record", "replay", title="loans a second")
@@ -52,7 +52,7 @@ def main() -> None:
 
 
 def run(folder: Path, ledger: str, *arguments: object) -> float:
-    """The seconds that a command takes; one that fails ends the bench."""
+    """Run a command and return its seconds. If it fails, the benchmark ends."""
     settings = {"PEERLOAN_STORE": str(folder / "store"), "PEERLOAN_LEDGER": ledger}
     began = time.perf_counter()
     done = subprocess.run(

@@ -1,10 +1,10 @@
-"""WSGI servers on the whole path: throughput, waits, memory, and what a reload or a kill costs.
+"""Compare WSGI servers: throughput, response times, memory, and the cost of a reload or a kill.
 
 python bench/servers.py [--seconds N] [--nginx]
 
-For each server, with one worker (on one core, the load on another) and with two (on both cores):
-the service with a scorecard, an empty Flask view, and a view that waits 5 ms, as a durable record's
-commit will, with 32 requests in flight. `--nginx` measures through a local Nginx too.
+Measures each server with one worker (on one core, the load on another) and with two (on both
+cores): the service with a scorecard, an empty Flask view, and a view that waits 5 ms, as for a
+commit, with 32 requests at once. `--nginx` also measures through a local Nginx.
 """
 
 from __future__ import annotations
@@ -61,8 +61,10 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--seconds", type=float, default=4.0, help="for each measurement")
-    parser.add_argument("--nginx", action="store_true", help="measure through Nginx too")
-    parser.add_argument("--server", action="append", choices=SERVERS, help="only these")
+    parser.add_argument("--nginx", action="store_true", help="also measure through Nginx")
+    parser.add_argument(
+        "--server", action="append", choices=SERVERS, help="measure only this server; repeatable"
+    )
     options = parser.parse_args()
     cores = sorted(os.sched_getaffinity(0))
     console = Console(width=150)
@@ -79,7 +81,7 @@ def main() -> None:
         body = json.dumps({f.name: f.default for f in default_definition().fields}).encode()
         os.sched_setaffinity(0, {cores[-1]})
         titles = ("server", "workers", "path", "requests/s", "of empty", "p50 ms", "p99 ms")
-        half = ("p99 ms at half load", "MB a worker", "waiting 5 ms: requests/s", "p99 ms")
+        half = ("p99 ms at half load", "MB a worker", "view that waits 5 ms: requests/s", "p99 ms")
         trouble = ("failed at SIGHUP", "failed at kill -9")
         table = Table(*titles, *half, *trouble)
         for name in options.server or SERVERS:
@@ -92,7 +94,7 @@ def main() -> None:
                     console.print(f"{name}, {workers} …")
                     message = load.post("/v1/predictions", body, head)
                     row = _row(name, workers, pinned, nginx, environment, message, options.seconds)
-                    table.add_row(name, str(workers), "Nginx" if nginx else "straight", *row)
+                    table.add_row(name, str(workers), "Nginx" if nginx else "direct", *row)
         console.print(table)
 
 
@@ -114,7 +116,7 @@ def _row(
         at_half = load.run(port, message, seconds, rate=full.rate / 2)
         memory = _memory(process.pid)
         reload = _failed(port, message, lambda: process.send_signal(signal.SIGHUP))
-        time.sleep(7)  # a worker that dies right after it was started ends some servers
+        time.sleep(7)  # some servers end if a worker dies right after its start
         kill = _failed(port, message, lambda: os.kill(_children(process.pid)[-1], signal.SIGKILL))
     return [
         f"{full.rate:,.0f}",
@@ -136,7 +138,7 @@ def _measure(port: int, message: bytes, seconds: float) -> load.Load:
 
 
 def _failed(port: int, message: bytes, trouble: Callable[[], None]) -> int:
-    """Of requests over connections of their own, five seconds long: those without a 200."""
+    """Send requests on new connections for six seconds. Return how many got no 200."""
     timer = threading.Timer(1.0, trouble)
     timer.start()
     failed = 0
@@ -227,7 +229,7 @@ def _children(master: int) -> list[int]:
 
 
 def _memory(master: int) -> float:
-    """Resident megabytes of the largest worker."""
+    """Return the resident megabytes of the largest worker."""
     found = []
     for child in _children(master):
         status = Path(f"/proc/{child}/status").read_text()

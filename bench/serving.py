@@ -1,12 +1,12 @@
-"""Throughput of one worker on one core, side by side in the same run.
+"""Compare the throughput of one worker on one core with other servers, in the same run.
 
 python bench/serving.py [--seconds N] [--peers [NAME …]]
 
-Our service with a scorecard, with the same and its ledger off, and with a forest; an empty Flask
-view; and with --peers other ways to serve a model (bench/peers/). Trains on the built-in sample,
-then three times for each server in turn: one worker pinned to one core, the load on another, on 32
-connections that stay open. Prints the medians of requests/s, waits and memory, and of the
-scorecard's ratios to each in the same round.
+Measures our service with a scorecard, with the same scorecard and the ledger off, and with a
+forest; an empty Flask view; and with --peers other ways to serve a model (bench/peers/). Trains on
+the built-in sample, then measures each server three times in turn: one worker pinned to one core,
+the load on another, on 32 connections that stay open. Prints medians of requests/s, response times
+and memory, and of the scorecard's ratios to each server in the same round.
 """
 
 from __future__ import annotations
@@ -49,14 +49,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--seconds", type=float, default=5.0, help="for each measurement")
     every = ", ".join(peers.PEERS)
-    parser.add_argument("--peers", nargs="*", metavar="NAME", help=f"all ({every}), or only these")
+    parser.add_argument(
+        "--peers",
+        nargs="*",
+        metavar="NAME",
+        help=f"also measure all peers ({every}), or only these",
+    )
     given = parser.parse_args()
     names = list(peers.PEERS) if given.peers == [] else given.peers or []
     if unknown := set(names).difference(peers.PEERS):
-        parser.error(f"--peers knows {every}, not {', '.join(unknown)}")
-    console = Console(width=None if sys.stdout.isatty() else 160)  # a pipe has no width to fit into
+        parser.error(f"--peers: unknown {', '.join(unknown)}; expected one of {every}")
+    console = Console(width=None if sys.stdout.isatty() else 160)  # a pipe has no width
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
-    # A thread that draws would get in the load's way.
+    # A thread that draws the bar would slow down the load.
     bar = Progress(*columns, console=console, transient=True, auto_refresh=False)
     with tempfile.TemporaryDirectory() as folder, bar:
         servers = 2 + len(CANDIDATES) + len(names)
@@ -95,7 +100,7 @@ def _peerloan(settings: dict[str, str], *arguments: str) -> str:
 
 
 def _ours(root: Path, book: Path, loan: object, tell: Tell) -> Iterator[Side]:
-    """The empty view, and the service with a store for each candidate; once with its ledger off."""
+    """Yield the empty view, the service for each candidate, and one with its ledger off."""
     empty = [sys.executable, str(HERE / "empty.py"), "{port}"]
     yield Side(EMPTY, empty, {}, loan, lambda answer: answer == {})
     serve = [sys.executable, "-m", "peerloan", "serve", "--workers", "1", "--port", "{port}"]
@@ -118,7 +123,7 @@ def _is_prediction(answer: Any) -> bool:
 def _peers(
     names: list[str], model: peers.Model, tell: Tell, failed: dict[str, str]
 ) -> Iterator[Side]:
-    """The peers that can be installed; why others can't is added to `failed`."""
+    """Yield the peers that can be installed. Add the reason for the others to `failed`."""
     for name in names:
         peer = peers.PEERS[name]
         tell(f"environment: {peer.title}")
@@ -131,7 +136,7 @@ def _peers(
 def _rounds(
     sides: list[Side], seconds: float, tell: Tell, failed: dict[str, str]
 ) -> Iterator[Round]:
-    """Each side once a round; one that fails is left out from then on, and why is told."""
+    """Measure each side once a round. If one fails, add the reason to `failed` and skip it."""
     core, *others = sorted(os.sched_getaffinity(0))
     if others:
         os.sched_setaffinity(0, {others[-1]})
@@ -148,7 +153,7 @@ def _rounds(
 
 
 def _table(rounds: list[Round], failed: dict[str, str]) -> Table:
-    """Medians over the rounds; a ratio is that of each round, because machines drift."""
+    """Medians over the rounds. Ratios are of the same round, because machines vary over time."""
     table = Table("server")
     for title in (
         *("requests/s", "ours ÷ theirs", "ledger off ÷ theirs", "p50 ms", "p99 ms"),

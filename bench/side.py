@@ -1,4 +1,4 @@
-"""One server on one core, checked, loaded from another core, and weighed."""
+"""Measure one server on one core: check its answer, load it from another core, and weigh it."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ READY_SECONDS = 60.0
 
 
 class Failed(Exception):
-    """A side can't be measured; says why in a line."""
+    """A side can't be measured. The message is the reason, in one line."""
 
 
 @dataclass(frozen=True)
 class Side:
-    """A server to measure: how it starts, what it is asked, and what a right answer is.
+    """A server to measure: how to start it, what to send, and what a right answer is.
 
-    `{port}` in the command or in a setting stands for the port to listen on.
+    `{port}` in the command or in a setting is replaced by the port to listen on.
     """
 
     name: str
@@ -45,14 +45,14 @@ class Side:
 
 @dataclass(frozen=True)
 class Measured:
-    """What a load saw of a side, and the megabytes of its processes after it."""
+    """The results of a load, and the megabytes of the side's processes after it."""
 
     load: load.Load
     megabytes: float
 
 
 def measure(side: Side, core: int, seconds: float) -> Measured:
-    """Start it, check its answer, warm it, and measure; raises Failed."""
+    """Start a side, check its answer, warm it up, and measure it. Raises Failed."""
     port = free_port()
     command = [part.replace("{port}", str(port)) for part in side.command]
     settings = {name: text.replace("{port}", str(port)) for name, text in side.settings.items()}
@@ -66,12 +66,12 @@ def measure(side: Side, core: int, seconds: float) -> Measured:
         except (OSError, ValueError) as error:
             raise Failed(f"under load: {error}") from None
         if not found.answered:
-            raise Failed("answered nothing under load")
+            raise Failed("gave no answer under load")
         return Measured(found, _megabytes(process.pid))
 
 
 def free_port() -> int:
-    """A port of this machine that nobody listens on."""
+    """Return a free port of this machine."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
@@ -82,7 +82,10 @@ def free_port() -> int:
 def running(
     command: list[str], settings: dict[str, str], core: int, port: int, ready: str = "/readyz"
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """A server on one core, once it is ready; raises Failed with the last line that it wrote."""
+    """Run a server on one core, and wait until it is ready.
+
+    Raises Failed with the last line that it wrote.
+    """
     with tempfile.TemporaryFile() as said:
         try:
             process = subprocess.Popen(
@@ -90,7 +93,7 @@ def running(
                 env=os.environ | settings,
                 stdout=subprocess.DEVNULL,
                 stderr=said,
-                start_new_session=True,  # so that what it leaves behind can be ended too
+                start_new_session=True,  # so that its child processes can be ended too
                 preexec_fn=lambda: os.sched_setaffinity(0, {core}),
             )
         except OSError as error:
@@ -121,12 +124,12 @@ def _wait(process: subprocess.Popen[bytes], url: str, said: IO[bytes]) -> None:
 
 
 def last_line(lines: list[str]) -> str:
-    """The last of the lines that says something."""
-    return next((line.strip() for line in reversed(lines) if line.strip()), "without a word")
+    """Return the last line that is not empty."""
+    return next((line.strip() for line in reversed(lines) if line.strip()), "no message")
 
 
 def check(side: Side, port: int, body: bytes) -> None:
-    """Ask once, so that nobody is measured answering errors, or another loan; raises Failed."""
+    """Send one request, and check the answer, so that no errors are measured. Raises Failed."""
     request = urllib.request.Request(
         f"http://127.0.0.1:{port}{side.path}",
         body,
@@ -146,14 +149,14 @@ def check(side: Side, port: int, body: bytes) -> None:
     except (ValueError, LookupError, TypeError):
         right = False
     if not right:
-        raise Failed(f"answers wrong: {text[:200].decode(errors='replace')}")
+        raise Failed(f"gives a wrong answer: {text[:200].decode(errors='replace')}")
 
 
 def _megabytes(root: int) -> float:
-    """Memory of a process and all below it, in which what they share counts once.
+    """Return the memory of a process and its descendants. Shared pages count once.
 
-    Pages of files, mostly libraries, count whole even where strangers map them too: the figure does
-    not depend on what else runs on the machine.
+    Pages of files, mostly libraries, count in full even if unrelated processes map them too. So the
+    figure does not depend on what else runs on the machine.
     """
     kilobytes = 0
     files: dict[tuple[str, ...], int] = {}

@@ -1,4 +1,4 @@
-"""Our service with the ledger off: decisions are counted and answered, and that is all."""
+"""Our service without the ledger: decisions are counted and answered, but not stored."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from peerloan.web.services import install, services_of
 
 
 class NoCommitter(DecisionCommitter):
-    """Responds at once, and keeps nothing."""
+    """Responds at once, and stores nothing."""
 
     def respond(
         self, answer: Answer, _submission: object, render: Callable[..., Any], *_: object
@@ -29,14 +29,14 @@ class NoCommitter(DecisionCommitter):
 
 
 def keep_nothing(app: Flask) -> None:
-    """Have an application answer without its ledger."""
+    """Make an application answer without its ledger."""
     held = services_of(app)
     without = NoCommitter(held.writer, held.database, held.store, held.serving_models)
     install(app, replace(held, committer=without))
 
 
 def application() -> Flask:
-    """The application."""
+    """Make the application."""
     app = wsgi.application()
     keep_nothing(app)
     return app

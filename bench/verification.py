@@ -1,10 +1,10 @@
-"""What takes too long for every change: fuzzing, soaks and simulations in full size.
+"""Run the long checks in full size: fuzzing, load tests and simulations.
 
 python bench/verification.py [PART …]
 
-Runs the parts that are named, or all of them, one after the other, and writes the result of each
-into docs/verification.json and, from it, docs/verification.md. A part that was not run keeps its
-earlier result. Ends with 1 if a part failed.
+Runs the named parts, or all of them, one after the other. Writes the result of each into
+docs/verification.json, and renders docs/verification.md from that file. A part that was not run
+keeps its earlier result. The exit code is 1 if a part failed.
 """
 
 from __future__ import annotations
@@ -26,24 +26,24 @@ DATA, PAGE = ROOT / "docs/verification.json", ROOT / "docs/verification.md"
 PYTEST = "python -m pytest -q -p no:cacheprovider"
 HEAD = """# Verification
 
-`make verify` runs what takes too long for every change, in full size, and writes this page;
-`make verify PARTS="calm-windows faults"` runs some parts of it. The tests are those of
-`make test` and `make test-all`, with more examples, longer loads and more simulated windows.
+`make verify` runs checks that take too long to run for every change, and writes this page. To run
+only some parts: `make verify PARTS="calm-windows faults"`. The tests are those of `make test` and
+`make test-all`, with more examples, longer loads and more simulated windows.
 
-| part | what it shows | run | commit | cores | took | result |
+| part | what it checks | run on | commit | cores | took | result |
 |---|---|---|---|---:|---:|---|
 """
 
 
 class Part(NamedTuple):
-    """A command, and what it shows if it ends with 0."""
+    """A command, and what has been checked if its exit code is 0."""
 
     shows: str
     command: str
 
 
 class Result(msgspec.Struct):
-    """What came of a part."""
+    """The result of a part."""
 
     day: str
     commit: str
@@ -56,43 +56,42 @@ class Result(msgspec.Struct):
 
 PARTS = {
     "properties": Part(
-        "every property holds for 500 drawn examples",
+        "every property holds for 500 random examples",
         f"{PYTEST} tests/unit tests/integration -m hypothesis",
     ),
     "schemathesis": Part(
-        "300 requests of each operation: no answer is outside of the API's description",
+        "300 requests to each operation: every answer matches the API's description",
         f"{PYTEST} tests/integration/web/api/openapi",
     ),
     "calm-windows": Part(
-        'the monitor says "act" of at most 1 in 1,000 calm windows',
+        'at most 1 in 1,000 windows without drift causes an alert of level "act"',
         f"{PYTEST} tests/unit/monitoring/alerts/test_false_alarms.py",
     ),
     "faults": Part(
-        "no answered decision is lost or doubled while the ledger's database fails under load",
+        "no answered decision is lost or stored twice if the ledger's database fails under load",
         f"{PYTEST} tests/integration/ledger/write/test_faults.py",
     ),
     "swaps": Part(
-        "no request fails while versions are swapped four times a second",
+        "no request fails while the champion changes four times a second",
         "python bench/hot_swap.py --seconds 60",
     ),
-    "alarms": Part(
-        "how often rules speak of calm and of moved windows", "python bench/monitoring.py"
-    ),
+    "alarms": Part("how often alerts fire with and without drift", "python bench/monitoring.py"),
     "leaps": Part(
-        "how far new versions leap of honest and of invented outcomes", "python bench/leaps.py"
+        "how far versions leap that are trained on honest and on invented outcomes",
+        "python bench/leaps.py",
     ),
     "deployment": Part("no request fails while a deployment is changed", f"{PYTEST} tests/deploy"),
 }
 
 
 def main() -> None:
-    """Run the parts that are named on the command line."""
+    """Run the parts that the command line names."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("parts", nargs="*", metavar="PART", help=", ".join(PARTS))
     chosen = parser.parse_args().parts or list(PARTS)
     unknown = ", ".join(sorted(set(chosen) - set(PARTS)))
     if unknown:
-        parser.error(f"unknown: {unknown}; there are {', '.join(PARTS)}")
+        parser.error(f"unknown part: {unknown}; expected one of {', '.join(PARTS)}")
     results = read_results()
     for name in chosen:
         print(f"== {name}: {PARTS[name].command}", flush=True)
@@ -103,14 +102,14 @@ def main() -> None:
 
 
 def read_results() -> dict[str, Result]:
-    """The results of earlier runs."""
+    """Return the results of earlier runs."""
     if not DATA.exists():
         return {}
     return msgspec.json.decode(DATA.read_bytes(), type=dict[str, Result])
 
 
 def run(part: Part) -> Result:
-    """Run a part in full size; what it prints is shown, and its last line kept."""
+    """Run a part in full size. Print its output, and keep the last line."""
     environment = os.environ | {"HYPOTHESIS_PROFILE": "ci-long", "COLUMNS": "120"}
     words = [sys.executable if word == "python" else word for word in shlex.split(part.command)]
     began, line = time.monotonic(), ""
@@ -138,7 +137,7 @@ def _commit() -> str:
 
 
 def render(results: dict[str, Result]) -> str:
-    """The page: a row for each part."""
+    """Render the page, with a row for each part."""
     rows = []
     for name, part in PARTS.items():
         result = results.get(name)

@@ -1,6 +1,6 @@
-"""Other ways to serve a model, each with one worker and set for speed on one core.
+"""Other ways to serve a model, each with one worker and configured for speed on one core.
 
-All serve the same pipeline (pipeline.py) and are asked about the same loan, each in its own format.
+All serve the same pipeline (pipeline.py) and get the same loan, each in the format that it expects.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Loan = Mapping[str, object]
 
 @dataclass(frozen=True)
 class Model:
-    """The trained pipeline, a loan, and what the pipeline says of it."""
+    """The trained pipeline, a loan, and the pipeline's probability for it."""
 
     pipeline: Path
     loan: Loan
@@ -31,10 +31,10 @@ class Model:
 
 @dataclass(frozen=True)
 class Peer:
-    """How one is started and asked, and where its answer has the probability.
+    """How to start a peer, what to send to it, and where its answer has the probability.
 
-    In texts `{port}` stands for the port to listen on, `{free}` for any other that is free,
-    `{pipeline}` for the pipeline's file, `{folder}` for an empty folder.
+    In texts `{port}` is replaced by the port to listen on, `{free}` by another free port,
+    `{pipeline}` by the pipeline's file, and `{folder}` by an empty folder.
     """
 
     title: str
@@ -48,7 +48,7 @@ class Peer:
 
 
 def _columns(loan: Loan) -> object:
-    """A table of one loan in the Open Inference Protocol, as MLServer's documentation writes it."""
+    """Return one loan as a table in the Open Inference Protocol, as in MLServer's docs."""
     types = {str: "BYTES", int: "INT64", float: "FP64"}
     inputs = [
         {"name": name, "shape": [1], "datatype": types[type(value)], "data": [value]}
@@ -59,7 +59,7 @@ def _columns(loan: Loan) -> object:
     return {"parameters": {"content_type": "pd"}, "inputs": inputs, "outputs": outputs}
 
 
-# Where a line in the log for each request can be left out, it is; ours writes one.
+# Request logs are switched off where possible. Our service writes one.
 PEERS = {
     "flask": Peer(
         title="Flask + pandas, Gunicorn (client's)",
@@ -90,7 +90,7 @@ PEERS = {
             "MLSERVER_GRPC_PORT": "{free}",
             "MLSERVER_METRICS_PORT": "{free}",
             "MLSERVER_DEBUG": "false",
-            "MLSERVER_PARALLEL_WORKERS": "0",  # in the server's own process, which is faster
+            "MLSERVER_PARALLEL_WORKERS": "0",  # in the server's process, which is faster
             "MLSERVER_MODEL_NAME": "loans",
             "MLSERVER_MODEL_IMPLEMENTATION": "mlserver_sklearn.SKLearnModel",
             "MLSERVER_MODEL_URI": "{pipeline}",
@@ -120,14 +120,14 @@ PEERS = {
 
 
 def train(book: Path, loan: Loan, out: Path) -> Model:
-    """Train the pipeline, once for all: their locks name the libraries' versions of ours."""
+    """Train the pipeline once for all peers, whose locks have the same library versions."""
     script = [sys.executable, str(HERE / "pipeline.py"), str(book), json.dumps(loan), str(out)]
     said = subprocess.run(script, check=True, stdout=subprocess.PIPE, text=True).stdout
     return Model(out, loan, float(said))
 
 
 def side(name: str, model: Model) -> Side:
-    """What is to be measured of a peer, once it is installed; raises Failed."""
+    """Install a peer, and return it as a side to measure. Raises Failed."""
     peer, programs = PEERS[name], install(name)
     folder = model.pipeline.with_name(f"peer-{name}")
     folder.mkdir()

@@ -1,7 +1,7 @@
-"""BentoML with the same pipeline; a loan comes as a table of one row, as BentoML takes tables.
+"""BentoML with the same pipeline. A loan is a table of one row.
 
-The method is a coroutine, although it computes: with one worker on one core a thread for each
-request would only cost throughput. For the same reason there is no line in the log for each.
+The method is a coroutine, although it only computes: with one worker on one core, a thread for each
+request would reduce throughput. For the same reason there is no request log.
 """
 
 from __future__ import annotations
@@ -22,5 +22,5 @@ class Loans:
 
     @bentoml.api
     async def predict(self, loans: pd.DataFrame) -> list[float]:
-        """The loans' probabilities."""
+        """Return the loans' probabilities."""
         return [float(each) for each in self.pipeline.predict_proba(loans)[:, 1]]

@@ -1,4 +1,4 @@
-"""Each peer's own environment below `.bench/`, made when it is first needed."""
+"""Separate environments for the peers in `.bench/`, made when they are first needed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ CACHE = HERE.parents[1] / ".bench"
 
 
 def install(name: str) -> Path:
-    """The folder of the programs that the lock of this name brings; raises Failed."""
+    """Install the lock of this name, and return the folder with its programs. Raises Failed."""
     lock, home = HERE / "requirements" / f"{name}.txt", CACHE / name
     stamp = home / "lock.sha256"
     made_of = lock.read_bytes() + f"{sys.version} {home}".encode()

@@ -1,7 +1,7 @@
 """FastAPI with a typed loan and the same pipeline.
 
-The view is a coroutine, although it computes: with one worker on one core a thread for each request
-would only cost throughput.
+The view is a coroutine, although it only computes: with one worker on one core, a thread for each
+request would reduce throughput.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ pipeline = joblib.load(os.environ["PIPELINE"])
 
 
 class Loan(BaseModel):
-    """What is asked."""
+    """The request."""
 
     loan_amnt: float
     int_rate: float
@@ -33,19 +33,19 @@ class Loan(BaseModel):
 
 
 class Answer(BaseModel):
-    """What is answered."""
+    """The answer."""
 
     probability: float
 
 
 @app.post("/predict")
 async def predict(loan: Loan) -> Answer:
-    """One loan's probability."""
+    """Return one loan's probability."""
     frame = pd.DataFrame([loan.model_dump()])
     return Answer(probability=pipeline.predict_proba(frame)[0, 1])
 
 
 @app.get("/readyz")
 async def ready() -> dict[str, str]:
-    """It is, once this module is read."""
+    """Answer that the server is ready, which it is once this module is loaded."""
     return {}

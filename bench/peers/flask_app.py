@@ -1,4 +1,4 @@
-"""The client's original shape: a data frame from the JSON, and the pipeline's probability."""
+"""The client's original service: a data frame from the JSON, and the pipeline's probability."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ pipeline = joblib.load(os.environ["PIPELINE"])
 
 @app.post("/predict")
 def predict() -> Response:
-    """One loan's probability."""
+    """Return one loan's probability."""
     loan = pd.DataFrame([request.get_json()])
     return jsonify(probability=float(pipeline.predict_proba(loan)[0, 1]))
 
 
 @app.get("/readyz")
 def ready() -> Response:
-    """It is, once this module is read."""
+    """Answer that the server is ready, which it is once this module is loaded."""
     return jsonify({})

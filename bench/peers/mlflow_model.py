@@ -11,5 +11,5 @@ mlflow.sklearn.save_model(
     joblib.load(sys.argv[1]),
     sys.argv[2],
     pyfunc_predict_fn="predict_proba",
-    serialization_format="cloudpickle",  # its default refuses imbalanced-learn and XGBoost
+    serialization_format="cloudpickle",  # the default refuses imbalanced-learn and XGBoost
 )

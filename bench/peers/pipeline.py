@@ -2,8 +2,8 @@
 
 python pipeline.py BOOK LOAN OUT
 
-Trains on a book, keeps the pipeline in OUT as joblib does, and prints its probability for the loan,
-which is JSON.
+Trains on a book, stores the pipeline in OUT with joblib, and prints its probability for the loan,
+which is given as JSON.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from xgboost import XGBClassifier
 
 
 def main(book: str, loan: str, out: str) -> None:
-    """Train, keep and print."""
+    """Train, store and print."""
     one = pd.DataFrame([json.loads(loan)])
     table = pd.read_csv(book)
     numbers = list(one.select_dtypes("number"))
@@ -35,7 +35,7 @@ def main(book: str, loan: str, out: str) -> None:
         ),
         StandardScaler(),
         SMOTE(random_state=0),
-        # One thread, for it is served on one core.
+        # One thread, because it is served on one core.
         XGBClassifier(
             max_depth=1,
             n_estimators=500,
