@@ -27,7 +27,7 @@ make() { # NAME: make a secret
     # Link it into place atomically, and never over an existing one.
     ln "$secret.new" "$secret"
     rm "$secret.new"
-    echo "prepare: $secret is made; keep a copy of it where the ledger's backups are not" >&2
+    echo "prepare: made $secret; keep a copy of it, but not with the ledger's backups" >&2
 }
 
 make ledger_password

@@ -65,7 +65,7 @@ stop() { # WHY
 refuse() { # CONTAINER WHY
     docker logs --tail 20 "$1" >&2 || true
     remove "$1"
-    stop "the new container $2, and its log stands above"
+    stop "the new container $2; its log is above"
 }
 
 old=$(running)
@@ -74,7 +74,7 @@ if [ -z "$old" ]; then
     exit 1
 fi
 
-compose run --rm --no-deps -T setup </dev/null || stop 'the secrets are not as they should be'
+compose run --rm --no-deps -T setup </dev/null || stop 'setup found a problem with the secrets; see above'
 # A running database is not recreated, even if its settings have changed.
 compose up -d --no-deps --no-recreate ledger || stop "the ledger's database could not be started"
 within 60 healthy "$(compose ps -q ledger)" || stop "the ledger's database is not healthy"
@@ -89,11 +89,11 @@ for container in $old; do
     before=$(every)
     compose up -d --no-deps --no-recreate --scale "ms_flask_app=$((count + 1))" ms_flask_app || true
     new=$(every | grep -vxF "$before" || true)
-    [ "$(echo "$new" | grep -c .)" = 1 ] || stop 'no new container could be made'
+    [ "$(echo "$new" | grep -c .)" = 1 ] || stop 'compose started no new container'
     within 60 decided "$new" || true
     healthy "$new" || refuse "$new" 'did not become healthy'
-    within 30 balanced "$new" || refuse "$new" 'was not taken up by Nginx'
+    within 30 balanced "$new" || refuse "$new" 'is not used by Nginx'
     docker stop "$container" >/dev/null
     remove "$container"
 done
-echo "update: $count replaced" >&2
+echo "update: $count containers replaced" >&2
