@@ -20,6 +20,6 @@ fi
 trap 'kill $! 2>/dev/null || true; wait; exit 143' TERM INT
 peerloan bootstrap "$@" &
 wait $!
-echo "waiting for commands; to train a new version: docker-compose run --rm ms_model train /books/BOOK --promote" >&2
+echo "waiting; train anew with: docker-compose run --rm ms_model train /books/BOOK --promote" >&2
 sleep infinity &
 wait $!

@@ -38,7 +38,7 @@ secret() { # NAME FILE: the secret in use, in the volume of its users
     if [ -e "$brought" ]; then
         [ -f "$brought" ] && [ -s "$brought" ] || fail "secrets/$1: expected a file that is not empty"
         if [ -e "$2" ] && ! cmp -s "$brought" "$2" && [ "$take" != "$1" ]; then
-            fail "secrets/$1 differs from the secret in use. Remove the file to keep the secret in use;" \
+            fail "secrets/$1 is not the one in use. Remove the file to keep the secret in use;" \
                 'to change it, see "The secrets" in docs/deploy.md'
         fi
         copy "$brought" "$2" $peerloan
@@ -46,7 +46,7 @@ secret() { # NAME FILE: the secret in use, in the volume of its users
         fail "secrets/$1: expected a file to take, found none"
     elif [ ! -e "$2" ]; then
         [ "$1" != ledger_password ] || [ ! -e "$PGDATA/PG_VERSION" ] \
-            || fail "the ledger's database exists already, but its password is missing." \
+            || fail "the ledger's database has a password already, and it is not here." \
                 "Put it into secrets/$1; docs/deploy.md says what to do if it is lost"
         od -An -N32 -tx1 /dev/urandom | tr -d ' \n' | write "$2" $peerloan
         echo "setup: made the secret $1" >&2

@@ -23,7 +23,7 @@ fi
 NGINX_FILES=$(cat deploy/nginx/* | sha256sum | cut -c 1-12)
 LEDGER_FILES=$(cat deploy/ledger/* | sha256sum | cut -c 1-12)
 if [ ! -f rules/rules.toml ]; then
-    echo 'deploy: rules/rules.toml is missing; make it with: sh deploy/prepare.sh' >&2
+    echo 'deploy: no rules/rules.toml; make it by: sh deploy/prepare.sh' >&2
     exit 1
 fi
 RULES_FILE=$(sha256sum rules/rules.toml | cut -c 1-12)
@@ -123,14 +123,14 @@ upgrade() { # upgrade the ledger's tables with the application's release
 }
 
 stop() { # WHY
-    echo "deploy: $1; nothing else was changed" >&2
+    echo "deploy: $1; nothing else was touched" >&2
     exit 1
 }
 
 secrets=$(docker secret ls --format '{{.Name}}')
 for name in ledger_password webhook_secret; do
     if ! echo "$secrets" | grep -qxF "${stack}_$name"; then
-        echo "deploy: the secret ${stack}_$name is missing; make it with: sh deploy/prepare.sh &&" \
+        echo "deploy: no secret ${stack}_$name; make it by: sh deploy/prepare.sh &&" \
             "docker secret create ${stack}_$name secrets/$name" >&2
         exit 1
     fi

@@ -68,7 +68,7 @@ def test_a_restart_neither_trains_nor_publishes(serving: Deployment) -> None:
         done = subprocess.run(["docker", "logs", container], capture_output=True, text=True)
         return done.stderr
 
-    wait_for("it waits again", lambda: log().count("waiting for commands") == 2)
+    wait_for("it waits again", lambda: log().count("waiting; train anew") == 2)
     assert log().count("nothing to do") == 1
     assert versions(serving) == before
     assert serving.serving() == champion
@@ -118,7 +118,7 @@ def test_a_first_champion_is_trained_on_a_book_that_is_mounted(
     (tmp_path / "books/first/part.csv").write_text("".join(lines), "utf-8")
     (tmp_path / "books/first-notes.md").write_text("not a book")
     container, log = fresh()
-    wait_for("it waits", lambda: "waiting for commands" in log(), 240)
+    wait_for("it waits", lambda: "waiting; train anew" in log(), 240)
     listed = json.loads(sh("docker", "exec", container, "peerloan", "models", "list", "--json"))
     assert listed["history"][0]["why"] == "the first, trained on first"
     assert len(listed["versions"]) == 5

@@ -95,7 +95,7 @@ def test_one_in_use_changes_when_it_is_asked_for_alone(here: Deployment) -> None
     for arguments in ((), ("take", "webhook_secret")):
         done = setup(here, *arguments)
         assert done.returncode == 1
-        assert "setup: secrets/ledger_password differs from the secret in use" in done.stderr
+        assert "setup: secrets/ledger_password is not the one in use" in done.stderr
     assert volume(here, "monitor_secrets") == before
     done = setup(here, "take", "ledger_password")
     assert done.returncode == 0, done.stderr
@@ -122,7 +122,7 @@ def test_a_database_whose_password_is_lost_is_given_no_other(here: Deployment) -
     as_root(f"{here.name}_ledger:/v", "touch", "/v/PG_VERSION")
     done = setup(here)
     assert done.returncode == 1
-    assert "exists already, but its password is missing. Put it into secrets/" in done.stderr
+    assert "has a password already, and it is not here. Put it into secrets/" in done.stderr
     assert len(volume(here, "application_secrets")) == 1
     bring(here, "ledger_password", "the one")
     assert setup(here).returncode == 0

@@ -81,11 +81,11 @@ def stack(checkout: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     here = Stack(copy_checkout(tmp_path_factory.mktemp("swarm") / "peerloan"), STACK)
     done = here.deploy(RELEASE)
     assert (done.returncode, done.stdout) == (1, "")
-    assert "rules/rules.toml is missing; make it with: sh deploy/prepare.sh" in done.stderr
+    assert "no rules/rules.toml; make it by: sh deploy/prepare.sh" in done.stderr
     sh("sh", "deploy/prepare.sh", cwd=here.folder)
     done = here.deploy(RELEASE)
     assert (done.returncode, done.stdout) == (1, "")
-    assert f"the secret {PASSWORD} is missing; make it with: sh deploy/prepare.sh &&" in done.stderr
+    assert f"no secret {PASSWORD}; make it by: sh deploy/prepare.sh &&" in done.stderr
     sh("docker", "secret", "create", PASSWORD, here.folder / "secrets/ledger_password")
     sh("docker", "secret", "create", WEBHOOK, here.folder / "secrets/webhook_secret")
     done = here.deploy(RELEASE)
@@ -138,7 +138,7 @@ def test_a_release_whose_migration_fails_touches_nothing(
     done = stack.deploy(tag(next_images["fails"]))
     assert done.returncode == 1
     assert 'table "no_such_table" does not exist' in done.stderr
-    assert "the ledger was not upgraded; nothing else was changed" in done.stderr
+    assert "the ledger was not upgraded; nothing else was touched" in done.stderr
     assert stack.containers("ms_flask_app") == before
     assert stack.sql("SELECT number FROM migrations ORDER BY number") == ["1", "2", "3"]
     assert load.take().faults == []
