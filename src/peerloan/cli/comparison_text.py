@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from peerloan.formatting import percent, plural, signed
 from peerloan.model import BANDS
 from peerloan.reports.wording import show_rate
-from peerloan.stats.bootstrap import Compared
+from peerloan.stats.bootstrap import FigureComparison
 from peerloan.stats.measures import Rate
 from peerloan.training.comparison import Comparison, Figures
 
@@ -73,7 +73,7 @@ def _cells(figures: Figures, late_rate: float) -> tuple[str, ...]:
     )
 
 
-def _difference_line(name: str, figure: Compared) -> str:
+def _difference_line(name: str, figure: FigureComparison) -> str:
     value, low, high = (signed(each, 4) for each in figure.difference)
     return f"{name} of B less that of A: {value} (95 % interval {low} to {high})"
 

@@ -31,7 +31,7 @@ from peerloan.cli import main
 from peerloan.database import Database, LedgerUnavailable
 from peerloan.database.tables import decisions, outcomes
 from peerloan.ledger import Chain, Entry, Record, Seal, Version
-from peerloan.ledger.outcomes import OutcomeRecorder, latest
+from peerloan.ledger.outcomes import OutcomeRecorder, latest_outcomes
 from peerloan.loan import Problem, default_definition, parse_definition
 from peerloan.registry import Store
 from peerloan.settings import Settings
@@ -84,7 +84,7 @@ class Ledger:
         """What was told of a decision, the one that holds last."""
         key = bytes.fromhex(made.replace("-", ""))
         with self.database.reading() as connection:
-            known = latest(connection, [key]).get(key)
+            known = latest_outcomes(connection, [key]).get(key)
         every = [] if known is None else [*known.before, known.now]
         return [(each.late, each.observed, each.caller) for each in every]
 

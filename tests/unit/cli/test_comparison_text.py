@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from peerloan.cli.comparison_text import comparison_lines
-from peerloan.stats.bootstrap import ChallengerVerdict, Compared
+from peerloan.stats.bootstrap import ChallengerVerdict, FigureComparison
 from peerloan.stats.estimate import Estimate
 from peerloan.stats.measures import Rate
 from peerloan.training.comparison import Comparison, Figures
@@ -16,9 +16,9 @@ VERDICT = ChallengerVerdict(
     loans=1_234,
     late=123,
     samples=1_000,
-    auc=Compared(0.7, 0.71, Estimate(0.01, 0.002, 0.018)),
-    brier=Compared(0.08, 0.079, Estimate(-0.001, -0.002, 0.0)),
-    log_loss=Compared(0.3, 0.299, Estimate(-0.001, -0.003, 0.001)),
+    auc=FigureComparison(0.7, 0.71, Estimate(0.01, 0.002, 0.018)),
+    brier=FigureComparison(0.08, 0.079, Estimate(-0.001, -0.002, 0.0)),
+    log_loss=FigureComparison(0.3, 0.299, Estimate(-0.001, -0.003, 0.001)),
     auc_above=0.993,
 )
 COMPARISON = Comparison(
@@ -76,6 +76,6 @@ def test_every_line() -> None:
     ],
 )
 def test_the_verdict_is_named(low: float, high: float, line: str) -> None:
-    auc = Compared(0.7, 0.7, Estimate(0.0, low, high))
+    auc = FigureComparison(0.7, 0.7, Estimate(0.0, low, high))
     found = replace(COMPARISON, b_against_a=replace(VERDICT, auc=auc))
     assert line in comparison_lines(found)

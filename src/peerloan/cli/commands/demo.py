@@ -23,7 +23,7 @@ from peerloan.registry import RegistryError, Store
 from peerloan.settings import CONFIG, PREFIX
 from peerloan.web.auth.tokens import Tokens
 from peerloan.web.server.bind_address import find_address
-from peerloan.web.server.limits import GRACE_SECONDS
+from peerloan.web.server.shutdown import GRACE_SECONDS
 
 _READY_SECONDS = 30.0
 # Longer than the server waits for its workers to end.

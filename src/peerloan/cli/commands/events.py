@@ -20,8 +20,8 @@ from peerloan.monitoring.alerts.events import (
     ROSE,
     WHY_EXPECTED,
     Event,
-    is_why,
-    page,
+    event_page,
+    is_reason,
 )
 from peerloan.monitoring.alerts.events import acknowledge as acknowledge_event
 from peerloan.registry.alias_state import current_user
@@ -59,7 +59,7 @@ def _database() -> Database:
 @JSON
 def list_events(only_open: bool, limit: int, as_json: bool) -> None:
     """List events, the newest first."""
-    listed = page(_database(), limit, only_open=only_open)
+    listed = event_page(_database(), limit, only_open=only_open)
     if as_json:
         print_json([_described(event) for event in listed])
     elif listed:
@@ -86,7 +86,7 @@ def acknowledge(event: str, why: str) -> None:
     ID is the event's, as `peerloan events list` shows it. The first acknowledgement stands: the
     exit code is 1 if there was one before.
     """
-    if not is_why(why):
+    if not is_reason(why):
         raise click.UsageError(f"--why: expected {WHY_EXPECTED}")
     who = current_user()
     acknowledge_event(_database(), event, who, why)

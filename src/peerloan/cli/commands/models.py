@@ -25,7 +25,7 @@ from peerloan.database import LedgerError
 from peerloan.formatting import plural
 from peerloan.ledger.audit.replay import refers_to
 from peerloan.model import Policy
-from peerloan.registry import AliasState, BundleError, Explanation, Manifest, RegistryError, Store
+from peerloan.registry import AliasState, BundleError, ChangeReason, Manifest, RegistryError, Store
 
 _WHY = click.option("--why", default="", help="The reason, for the history.")
 _VERSION = click.argument("version")
@@ -163,7 +163,7 @@ def verify(version: str) -> None:
 
     Checks every digest, reproduces the golden examples, and builds what serving needs.
     """
-    bundle = store().prove(version)
+    bundle = store().load_servable(version)
     note(
         f"{version}: {plural(len(bundle.manifest.files), 'file')} and "
         f"{plural(len(bundle.manifest.golden), 'golden example')} verified, digest {bundle.digest}"
@@ -179,7 +179,7 @@ def delete(version: str) -> None:
     that a decision in the ledger needs.
     """
     here = store()
-    here.place(version)
+    here.version_folder(version)
     database = ledger_database()
     try:
         decisions = refers_to(database, version)
@@ -201,7 +201,7 @@ def delete(version: str) -> None:
 def policy(version: str, aim: tuple[str, float]) -> None:
     """Publish a version again with another threshold and bands."""
     # Templates take a while to import, and no other command here needs them.
-    from peerloan.reports.documents import new_policy_documents
+    from peerloan.reports.bundle_documents import new_policy_documents
 
     here = store()
     manifest = here.manifest(version)
@@ -209,7 +209,7 @@ def policy(version: str, aim: tuple[str, float]) -> None:
         changed = Policy.by_aim(*aim, manifest.trade_off)
     except ValueError as error:
         raise CommandError(f"{version}: {error}") from None
-    new = here.revise(version, changed, new_policy_documents(here, version))
+    new = here.publish_with_policy(version, changed, new_policy_documents(here, version))
     click.echo(new)
     note(
         f"{new}: a loan is late from a probability of {changed.threshold:.4g}; "
@@ -261,7 +261,7 @@ def compare(first: str, second: str, book: str, as_json: bool) -> None:
 
 def _cut_short(here: Store) -> Iterator[str]:
     """Describe the versions whose deletion was interrupted."""
-    for version in here.being_deleted():
+    for version in here.pending_deletions():
         try:
             here.folder(version)  # restores the folder of a version that has an alias
         except RegistryError as error:
@@ -298,14 +298,14 @@ def _alias(state: AliasState, version: str) -> str:
     return "challenger" if version == state.challenger else ""
 
 
-def _history_row(state: AliasState, explanation: Explanation | None) -> tuple[str, ...]:
+def _history_row(state: AliasState, explanation: ChangeReason | None) -> tuple[str, ...]:
     version = state.challenger if state.action == "challenge" else state.champion
     why = state.why if explanation is None else explanation.sentence
     of = state.deleted or version or ""
     return (str(state.number), state.when, state.who, state.what, of, why)
 
 
-def _described(state: AliasState, explanation: Explanation | None) -> dict[str, Any]:
+def _described(state: AliasState, explanation: ChangeReason | None) -> dict[str, Any]:
     described: dict[str, Any] = msgspec.to_builtins(state) | {"action": state.what}
     if explanation is not None:
         described["explanation"] = msgspec.to_builtins(explanation)

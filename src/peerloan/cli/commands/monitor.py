@@ -30,12 +30,12 @@ from peerloan.database import Database
 from peerloan.database.errors import LedgerReadOnly
 from peerloan.formatting import plural
 from peerloan.ledger import SOURCES
-from peerloan.monitoring.book_report import watch_book
-from peerloan.monitoring.config import Plan, read_plan
+from peerloan.monitoring.book_report import monitor_book
+from peerloan.monitoring.config import MonitoringConfig, read_config
 from peerloan.monitoring.counting.decisions import CountedElsewhere, count_new
 from peerloan.monitoring.counting.early_outcomes import EarlyOutcomes
-from peerloan.monitoring.counting.opened_versions import Versions
 from peerloan.monitoring.counting.outcomes import count_outcomes
+from peerloan.monitoring.counting.version_cache import VersionCache
 from peerloan.monitoring.window_metrics import Drift, WindowMetrics
 from peerloan.monitoring.window_metrics import metrics_json as figures_json
 from peerloan.monitoring.windows import Window, read_window, window_figures, window_json
@@ -119,8 +119,8 @@ def monitor(
         return
     if strict_doubts:
         raise click.UsageError("--strict-doubts works only with --book")
-    plan = read_plan(read_settings().rules)
-    watched, window = _of_ledger(plan, model, since, until, source)
+    config = read_config(read_settings().rules)
+    watched, window = _of_ledger(config, model, since, until, source)
     if as_json:
         _print_json(watched, window)
     else:
@@ -130,10 +130,10 @@ def monitor(
 
 def _of_book(book: str, model: str | None, strict_doubts: bool, as_json: bool) -> None:
     """Measure a book and print its figures."""
-    limits = read_plan(read_settings().rules).limits
+    limits = read_config(read_settings().rules).limits
     bundle = bundle_of(model)
     with progress() as show:
-        watched = watch_book(open_book(book), bundle, limits, partial(show, f"reading {book}"))
+        watched = monitor_book(open_book(book), bundle, limits, partial(show, f"reading {book}"))
     if watched is None:
         raise CommandError(
             f"{book}: has no loan that can be scored; `peerloan check` names what is wrong"
@@ -171,11 +171,15 @@ def _only(context: click.Context, name: str, others: tuple[str, ...]) -> None:
 
 
 def _of_ledger(
-    plan: Plan, model: str | None, since: int | None, until: int | None, source: str | None
+    config: MonitoringConfig,
+    model: str | None,
+    since: int | None,
+    until: int | None,
+    source: str | None,
 ) -> tuple[WindowMetrics, dict[str, Any]]:
     """Count new decisions, then return a version's figures in a window, and the window."""
     last = -(-(until or now_ms()) // HOUR_MS)
-    first = last - plan.window_days * 24 if since is None else since // HOUR_MS
+    first = last - config.window_days * 24 if since is None else since // HOUR_MS
     if first >= last:
         raise click.UsageError("--until: expected a moment after --since")
     bundle = bundle_of(model)
@@ -184,14 +188,14 @@ def _of_ledger(
     with countable(database) as counting:
         _count(counting)
         with counting.reading() as connection:
-            versions = Versions(connection, store())
+            versions = VersionCache(connection, store())
             window = Window(first, last, None if source is None else [source])
             early = EarlyOutcomes(first, last).read(connection, versions)
             counts = read_window(connection, versions, window, early)
     span = window_json(first, last)
     for number, own in counts.items():
         if versions.known[number].version == bundle.version:
-            watched = window_figures(versions, number, own, plan.limits)
+            watched = window_figures(versions, number, own, config.limits)
             if watched is not None:
                 return watched, span | {"loans": watched.loans}
     raise CommandError(
@@ -227,7 +231,7 @@ def _watch(every: float, host: str, port: int | None) -> None:
     logging.basicConfig(
         format="%(asctime)s %(levelname)s %(message)s", level=logging.INFO, stream=sys.stderr
     )
-    plan = read_plan(read_settings().rules)
+    config = read_config(read_settings().rules)
     database = ledger_database()
     database.ready()
     metrics = Metrics(database, every)
@@ -236,9 +240,9 @@ def _watch(every: float, host: str, port: int | None) -> None:
     logging.info(
         "watching %s every %.0f minutes; rules: %s; events go to: %s; response to drift: %s",
         *(database, every / 60, read_settings().rules or "the defaults"),
-        *(", ".join(plan.tell.channels) or "nobody", plan.answer),
+        *(", ".join(config.tell.channels) or "nobody", config.on_drift),
     )
-    Schedule(database, store(), plan, every, metrics).run()
+    Schedule(database, store(), config, every, metrics).run()
 
 
 def _print(title: str, watched: WindowMetrics, known: int | None) -> None:
@@ -281,12 +285,12 @@ def _print(title: str, watched: WindowMetrics, known: int | None) -> None:
             f"the challenger {challenger.version} on {plural(realised.loans, 'loan')}: "
             f"AUC {_shown(auc)}, Brier score {realised.brier:.4f}"
         )
-    for spoken in watched.spoken:
+    for firing in watched.firing:
         click.echo(
-            f"{spoken.level}: {spoken.rule} of {spoken.about}: {spoken.value:.3f}, "
-            f"the limit is {spoken.limit:.3f}"
+            f"{firing.level}: {firing.rule} of {firing.about}: {firing.value:.3f}, "
+            f"the limit is {firing.limit:.3f}"
         )
-    if not watched.spoken:
+    if not watched.firing:
         click.echo("no alert: every figure is within its limits")
 
 
@@ -295,7 +299,7 @@ def _row(drift: Drift) -> tuple[str, ...]:
     return (
         *(drift.name, f"{drift.psi.value:.3f}", f"{low:.3f} to {high:.3f}"),
         *(f"{drift.missing.value:.1%}", f"{drift.reference_missing:.1%}"),
-        ", ".join(f"{value} ({loans:,})" for value, loans in drift.strange[:3]),
+        ", ".join(f"{value} ({loans:,})" for value, loans in drift.outside_reference[:3]),
     )
 
 

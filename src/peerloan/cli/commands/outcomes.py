@@ -28,8 +28,8 @@ from peerloan.cli.console import (
 from peerloan.cli.ledger_options import ledger_database
 from peerloan.database import LedgerUnavailable
 from peerloan.formatting import plural
-from peerloan.ledger.outcome_parsing import Reader
-from peerloan.ledger.outcomes import COMMAND_LINE, OutcomeRecorder, Recorded, Status
+from peerloan.ledger.outcome_parsing import OutcomeParser
+from peerloan.ledger.outcomes import COMMAND_LINE, OutcomeRecorder, RecordedOutcome, Status
 from peerloan.loan import Problem, Suggestions
 from peerloan.loan.labels import is_unknown
 from peerloan.registry.alias_state import current_user
@@ -58,7 +58,7 @@ def outcomes(file: str, definition: Path | None, as_json: bool) -> None:
     """
     chosen, source = definition_of(definition)
     book = open_book(file)
-    reader = Reader(chosen)
+    reader = OutcomeParser(chosen)
     names = _columns(book, reader)
     database = ledger_database()
     database.check()
@@ -117,7 +117,7 @@ def _rows_of(counts: Counter[str]) -> int:
     return counts.total() - counts[_EARLY]
 
 
-def _with_outcome(part: Part, reader: Reader, counts: Counter[str]) -> Part:
+def _with_outcome(part: Part, reader: OutcomeParser, counts: Counter[str]) -> Part:
     """Return the rows of a part that have an outcome, and count the others."""
     name = next(name for name in reader.labels if name in part.records.schema.names)
     label = reader.labels[name]
@@ -152,9 +152,9 @@ def _record(
                 "before are stored, and nothing is stored twice"
             ) from None
         for answer in answers:
-            if isinstance(answer, Recorded):
+            if isinstance(answer, RecordedOutcome):
                 counts[answer.status] += 1
-                counts[_EARLY] += answer.counts_from is not None
+                counts[_EARLY] += answer.first_counting_day is not None
             else:
                 counts["refused"] += 1
                 wrong += answer
@@ -172,7 +172,7 @@ def _rows(part: Part, names: list[str]) -> Iterator[list[tuple[int, dict[str, An
         yield batch
 
 
-def _columns(book: Book, reader: Reader) -> list[str]:
+def _columns(book: Book, reader: OutcomeParser) -> list[str]:
     """Return the columns that hold outcomes. Raises BookError if some are missing."""
     names = [name for name in reader.names if name in book.columns]
     labels = [name for name in reader.labels if name in names]

@@ -18,7 +18,7 @@ from helpers.ledgers import Ledger, keep, new_id, now_ms, record
 from peerloan.cli.console import CommandError
 from peerloan.cli.main import peerloan
 from peerloan.database import RecordRefused, tables
-from peerloan.ledger import Chain, Entry, First, Key, Seal
+from peerloan.ledger import Chain, Entry, Key, RepeatedRequest, Seal
 from peerloan.ledger.audit.verify import verify
 from peerloan.ledger.records import VALUES
 from peerloan.ledger.seal import values_digest
@@ -307,7 +307,10 @@ def test_what_was_refused_or_repeated_leaves_a_whole_ledger(ledger: Ledger) -> N
     key = Key.of("app", "key-1", b"a body")
     first = record(idempotency_key="key-1")
     assert chain.append([Entry([first], key), Entry([record()])]) == [None, None]
-    assert chain.append([Entry([record()], key), Entry([record()])]) == [First([first.id]), None]
+    assert chain.append([Entry([record()], key), Entry([record()])]) == [
+        RepeatedRequest([first.id]),
+        None,
+    ]
     chain.close()
     assert verified(ledger) == []
     with ledger.database.reading() as connection:
