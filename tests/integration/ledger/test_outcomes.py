@@ -297,7 +297,7 @@ def test_what_is_told_too_early_is_kept_and_has_to_be_told_again(
     assert done.stdout == ("told.csv: 2 rows: 1 stored, 0 unchanged, 1 corrected, 0 refused\n"), (
         done.stderr
     )
-    assert f"1 outcome came before the first day on which one counts, {FIRST} day" in done.stderr
+    assert f"1 outcome came earlier than {FIRST} day" in done.stderr
     assert json.loads(run("outcomes", "told.csv", "--json", ledger=ledger.url).stdout)["early"] == 1
     *_, (_, _, caller) = ledger.history(a)
     assert caller.endswith(" (command line)")

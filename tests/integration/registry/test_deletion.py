@@ -1,4 +1,4 @@
-"""`peerloan models delete`: only what nothing needs any more."""
+"""`peerloan models delete`: only versions that are no longer needed."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def test_a_ledger_that_can_not_be_asked_is_a_reason(
     assert "Traceback" not in done.stderr
     assert store.load(version)
     if url.startswith("postgresql"):
-        assert "the ledger can't be asked" in done.stderr
+        assert "the ledger can't be searched" in done.stderr
 
 
 # At the same time

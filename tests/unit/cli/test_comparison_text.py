@@ -43,8 +43,8 @@ threshold               6.25 %   6.25 %
 flagged                 20.0 %   20.1 %
 recall                  50.0 %   55.0 %
 
-AUC of B less that of A: 0.0100 (95 % interval 0.0020 to 0.0180)
-log loss of B less that of A: −0.0010 (95 % interval −0.0030 to 0.0010)
+AUC of B minus A: 0.0100 (95 % interval 0.0020 to 0.0180)
+log loss of B minus A: −0.0010 (95 % interval −0.0030 to 0.0010)
 B ranks better in 99.30 % of 1,000 bootstrap samples
 verdict: B is better
 
@@ -72,7 +72,7 @@ def test_every_line() -> None:
     [
         (0.002, 0.018, "verdict: B is better"),
         (-0.018, -0.002, "verdict: B is worse"),
-        (-0.002, 0.018, "verdict: no difference that these loans could show"),
+        (-0.002, 0.018, "verdict: no detectable difference on these loans"),
     ],
 )
 def test_the_verdict_is_named(low: float, high: float, line: str) -> None:

@@ -54,14 +54,14 @@ def _database() -> Database:
     type=click.IntRange(1, 1_000),
     default=100,
     show_default=True,
-    help="How many events at most.",
+    help="Largest number of events to list.",
 )
 @JSON
 def list_events(only_open: bool, limit: int, as_json: bool) -> None:
     """List events, the newest first."""
     listed = event_page(_database(), limit, only_open=only_open)
     if as_json:
-        print_json([_described(event) for event in listed])
+        print_json([_to_json(event) for event in listed])
     elif listed:
         columns = (
             "id",
@@ -83,8 +83,8 @@ def list_events(only_open: bool, limit: int, as_json: bool) -> None:
 def acknowledge(event: str, why: str) -> None:
     """Record that you have seen an event.
 
-    ID is the event's, as `peerloan events list` shows it. The first acknowledgement stands: the
-    exit code is 1 if there was one before.
+    ID is the event's, as `peerloan events list` shows it. Only the first
+    acknowledgement is stored: the exit code is 1 if there is one already.
     """
     if not is_reason(why):
         raise click.UsageError(f"--why: expected {WHY_EXPECTED}")
@@ -93,7 +93,7 @@ def acknowledge(event: str, why: str) -> None:
     note(f"{event}: acknowledged by {who}")
 
 
-def _described(event: Event) -> dict[str, Any]:
+def _to_json(event: Event) -> dict[str, Any]:
     by = event.acknowledged
     return {
         "event": msgspec.json.decode(event.event),

@@ -1,4 +1,4 @@
-"""`peerloan outcomes`: store what became of loans."""
+"""`peerloan outcomes`: store outcomes of loans."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from peerloan.cli.console import (
     DEFINITION,
     JSON,
     CommandError,
-    definition_of,
+    choose_definition,
     note,
     print_json,
     progress,
@@ -34,7 +34,7 @@ from peerloan.loan import Problem, Suggestions
 from peerloan.loan.labels import is_unknown
 from peerloan.registry.alias_state import current_user
 
-# Rows of one transaction. A service that decides meanwhile waits for it.
+# Rows of one transaction. Decisions of a service wait for it.
 _TRANSACTION_ROWS = 2_000
 # How many wrong values are shown one by one.
 _SHOWN = 20
@@ -46,17 +46,17 @@ _UNKNOWN, _EARLY = "without_outcome", "early"
 @DEFINITION
 @JSON
 def outcomes(file: str, definition: Path | None, as_json: bool) -> None:
-    """Store what became of loans in the ledger.
+    """Store outcomes of loans in the ledger.
 
     FILE is a table with one outcome a row. The column `id` names a decision; or `loan_id` and
-    `date` name a loan and the day on which the outcome was observed. The column `late`, or the
-    label's, says what became of the loan.
+    `date` name a loan and the day on which the outcome was observed. The outcome is in the column
+    `late`, or in the label column of the loan definition.
 
-    Good rows are stored even if others are refused; the exit code is 1 then. Rows without an
-    outcome are skipped and counted. The same file again changes nothing. Another value corrects
-    the earlier one.
+    Valid rows are stored even if others are refused; then the exit code is 1. Rows without an
+    outcome are skipped and counted. The same file again changes nothing. A different outcome
+    corrects the earlier one.
     """
-    chosen, source = definition_of(definition)
+    chosen, source = choose_definition(definition)
     book = open_book(file)
     reader = OutcomeParser(chosen)
     names = _columns(book, reader)
@@ -102,9 +102,9 @@ def outcomes(file: str, definition: Path | None, as_json: bool) -> None:
         if early:
             first_day = plural(chosen.roles.horizon[0], "day")
             note(
-                f"note: {plural(early, 'outcome')} came before the first day on which one counts, "
-                f"{first_day} after the decision: stored, but no figure, rule or version uses "
-                f"{'it' if early == 1 else 'them'}; report again from that day on"
+                f"note: {plural(early, 'outcome')} came earlier than {first_day} after the "
+                f"decision, so {'it does' if early == 1 else 'they do'} not count: stored, but no "
+                "figure, rule or version uses early outcomes; report again from that day on"
             )
     if refused := counts["refused"]:
         verb = "was" if refused == 1 else "were"
@@ -190,18 +190,18 @@ def _columns(book: Book, reader: OutcomeParser) -> list[str]:
         raise BookError(f"{book.name}: expected one column of {' and '.join(labels)}, got both")
     others = [name for name in book.columns if name not in names]
     if not labels:
-        raise _lacking(book, " or ".join(reader.labels), [*reader.labels], others)
+        raise _missing_column(book, " or ".join(reader.labels), [*reader.labels], others)
     by_loan = "date" in names and any(name in names for name in reader.loan_names)
     if "id" not in names and not by_loan:
         absent = [name for name in ("loan_id", "date") if name not in names]
-        raise _lacking(book, "id, or the columns loan_id and date", absent, others)
+        raise _missing_column(book, "id, or the columns loan_id and date", absent, others)
     return names
 
 
-def _lacking(book: Book, what: str, absent: list[str], others: list[str]) -> BookError:
+def _missing_column(book: Book, what: str, absent: list[str], others: list[str]) -> BookError:
     near = _nearest(absent, tuple(others))
     hint = f" (did you mean {near}?)" if near else ""
-    return BookError(f"{book.name}: expected a column {what}, which is not there{hint}")
+    return BookError(f"{book.name}: expected a column {what}, which is missing{hint}")
 
 
 def _nearest(absent: list[str], others: tuple[str, ...]) -> str | None:
