@@ -574,7 +574,7 @@ def test_a_row_with_too_many_cells_is_refused_too(run: Run, ledger: Ledger, tmp_
     [
         (
             "id,islate",
-            "a column late or is_late, which is not there (did you mean islate?)",
+            "a column late or is_late, which is missing (did you mean islate?)",
         ),
         ("loan_id,late", "expected a column id, or the columns loan_id and date"),
         ("loan_id,Date,late", "(did you mean Date?)"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -79,37 +79,52 @@ def outcomes(file: str, definition: Path | None, as_json: bool) -> None:
             # Keep no more problems in memory than are shown.
             problems += wrong if as_json else wrong[: _SHOWN - len(problems)]
         show_rows()
-    statuses = {name: counts[name] for name in (*get_args(Status), "refused")}
-    unknown, early = counts[_UNKNOWN], counts[_EARLY]
     if as_json:
-        problem_rows = [
-            {"row": each.loan, "field": each.field, "expected": each.expected, "given": each.given}
-            for each in problems
-        ]
-        print_json(
-            {"file": file, "definition": source, **statuses, _UNKNOWN: unknown, _EARLY: early}
-            | {"problems": problem_rows, "notes": list(book.notes)}
-        )
+        _print_json(file, source, book, counts, problems)
     else:
-        for text in book.notes:
-            note(f"note: {text}")
-        for each in problems:
-            place = f"row {each.loan}, {each.field}"
-            click.echo(f"{place}: expected {each.expected}, given {each.given}")
-        words = [f"{count:,} {name}" for name, count in statuses.items()]
-        words += [f"{unknown:,} without an outcome yet"] if unknown else []
-        click.echo(f"{file}: {plural(_rows_of(counts), 'row')}: {', '.join(words)}")
-        if early:
-            first_day = plural(chosen.roles.horizon[0], "day")
-            note(
-                f"note: {plural(early, 'outcome')} came earlier than {first_day} after the "
-                f"decision, so {'it does' if early == 1 else 'they do'} not count: stored, but no "
-                "figure, rule or version uses early outcomes; report again from that day on"
-            )
+        _print(file, book, counts, problems, chosen.roles.horizon[0])
     if refused := counts["refused"]:
         verb = "was" if refused == 1 else "were"
         hint = "" if as_json else " (--json names every one)"
         raise CommandError(f"{file}: {plural(refused, 'row')} {verb} refused{hint}")
+
+
+def _statuses(counts: Counter[str]) -> dict[str, int]:
+    return {name: counts[name] for name in (*get_args(Status), "refused")}
+
+
+def _print_json(
+    file: str, source: str, book: Book, counts: Counter[str], problems: Sequence[Problem]
+) -> None:
+    rows = [
+        {"row": each.loan, "field": each.field, "expected": each.expected, "given": each.given}
+        for each in problems
+    ]
+    skipped = {_UNKNOWN: counts[_UNKNOWN], _EARLY: counts[_EARLY]}
+    print_json(
+        {"file": file, "definition": source, **_statuses(counts), **skipped}
+        | {"problems": rows, "notes": list(book.notes)}
+    )
+
+
+def _print(
+    file: str, book: Book, counts: Counter[str], problems: Sequence[Problem], first_day: int
+) -> None:
+    """Print the counts. `first_day`: days from a decision to the first outcome that counts."""
+    for text in book.notes:
+        note(f"note: {text}")
+    for each in problems:
+        place = f"row {each.loan}, {each.field}"
+        click.echo(f"{place}: expected {each.expected}, given {each.given}")
+    words = [f"{count:,} {name}" for name, count in _statuses(counts).items()]
+    words += [f"{counts[_UNKNOWN]:,} without an outcome yet"] if counts[_UNKNOWN] else []
+    click.echo(f"{file}: {plural(_rows_of(counts), 'row')}: {', '.join(words)}")
+    if early := counts[_EARLY]:
+        note(
+            f"note: {plural(early, 'outcome')} came earlier than {plural(first_day, 'day')} after "
+            f"the decision, so {'it does' if early == 1 else 'they do'} not count: stored, but no "
+            "figure, rule or version uses early outcomes; report again from that day on"
+        )
 
 
 def _rows_of(counts: Counter[str]) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from peerloan.cli.console import (
     print_table,
     progress,
 )
+from peerloan.registry import Bundle
 from peerloan.training import CANDIDATES, Aim, PublishedCandidate, Table, recalibrate
 from peerloan.training import train as train_candidates
 
@@ -129,23 +131,28 @@ def train(
     if len(outcomes) > 1:
         note(f"chosen: {best.why}")
     note(f"report: {store.folder(best.version) / 'report.html'}")
-    if best.metrics["flagged"] > 0.5:
-        note(
-            f"note: the threshold flags {best.metrics['flagged']:.0%} of all loans; if that is too "
-            "many, choose another aim (--aim)"
-        )
-    bundle = store.load(best.version)
-    for name in bundle.definition.names:
-        if bundle.profile.usual(name) is None:
-            note(f"note: {name}: is missing in every loan, so no version can use it")
-    if bundle.manifest.intervals["auc"][0] <= 0.5:
-        note(
-            f"note: with an AUC of {best.metrics['auc']:.4f}, {best.version} may rank loans no "
-            "better than chance"
-        )
+    for text in _remarks(best, store.load(best.version)):
+        note(f"note: {text}")
     if promote:
         store.promote(best.version, why or f"chosen in training on {Path(book).name}", breaking)
         note(f"champion: {best.version}")
+
+
+def _remarks(best: PublishedCandidate, bundle: Bundle) -> Iterator[str]:
+    """Yield what a person should know before they promote the chosen version."""
+    if best.metrics["flagged"] > 0.5:
+        yield (
+            f"the threshold flags {best.metrics['flagged']:.0%} of all loans; if that is too many, "
+            "choose another aim (--aim)"
+        )
+    for name in bundle.definition.names:
+        if bundle.profile.usual(name) is None:
+            yield f"{name}: is missing in every loan, so no version can use it"
+    if bundle.manifest.intervals["auc"][0] <= 0.5:
+        yield (
+            f"with an AUC of {best.metrics['auc']:.4f}, {best.version} may rank loans no better "
+            "than chance"
+        )
 
 
 def _names(candidates: tuple[str, ...], quick: bool) -> tuple[str, ...]:
