@@ -21,7 +21,7 @@ from peerloan.monitoring.alerts import rules
 from peerloan.monitoring.alerts.rules import Alert, Rules
 from peerloan.monitoring.counting.bins import LevelBins
 from peerloan.monitoring.counting.counts import BinCounter
-from peerloan.monitoring.performance import CalibrationFigures, Scores
+from peerloan.monitoring.performance import ObservedCalibration, Scores
 from peerloan.registry import Bundle
 from peerloan.stats.arrays import Codes, Numbers
 from peerloan.stats.estimate import Estimate
@@ -101,7 +101,7 @@ def speak(drawn: Drawn, window: Window, limits: Rules) -> list[Alert]:
     score = features.pop(counting.names[-1])
     size = len(window.rows)
     new = {
-        name: Estimate.of_share(int(counts[-2]), size, rules.WRONG)
+        name: Estimate.of_share(int(counts[-2]), size, rules.SIGNIFICANCE)
         for name, bins, counts in zip(counting.names, counting.bins, columns, strict=True)
         if isinstance(bins, LevelBins) and counts[-2]
     }
@@ -109,13 +109,13 @@ def speak(drawn: Drawn, window: Window, limits: Rules) -> list[Alert]:
     estimated = realised = None
     if published is not None and scores.expected_auc() < published[0]:
         estimated = scores.estimated(drawn.bundle.policy).auc
-        estimated = estimated and estimated.wider(rules.WRONG)
+        estimated = estimated and estimated.wider(rules.SIGNIFICANCE)
     if published is not None and _auc(scores) < published[0]:
-        realised = scores.realised_auc(rules.WRONG)
+        realised = scores.realised_auc(rules.SIGNIFICANCE)
     assert scores.late is not None
     late, expected = int(scores.late.sum()), float(scores.loans @ probabilities(scores.margins))
     ratio = Estimate(late / expected, 0.0, 0.0)
-    calibration = CalibrationFigures(late, expected, ratio, None, None, [])
+    calibration = ObservedCalibration(late, expected, ratio, None, None, [])
     return [
         *rules.check_drift(limits, features, score),
         *rules.check_levels(limits, new),
@@ -128,7 +128,7 @@ def _drift(drawn: Drawn, columns: list[Codes], limits: Rules) -> list[Psi]:
     """Return each column's PSI, or `_STILL` if it certainly fires no alert."""
     found = []
     m = drawn.bundle.profile.loans
-    z = NormalDist().inv_cdf(1 - rules.WRONG / 2)
+    z = NormalDist().inv_cdf(1 - rules.SIGNIFICANCE / 2)
     for counts, shares in zip(columns, drawn.counting.shares, strict=True):
         n = int(counts.sum())
         held = (counts > 0) | (shares > 0)

@@ -72,7 +72,7 @@ def main() -> None:
         console.print("training on the built-in sample …")
         first, forest = _train(Path(folder) / "book.csv", settings, store)
         # The same scorecard under another policy is another version.
-        second = store.revise(first, store.load(first).policy.by_cost(10))
+        second = store.publish_with_policy(first, store.load(first).policy.by_cost(10))
         if others:
             os.sched_setaffinity(0, {others[-1]})
         table = Table("swapped", "swaps", "requests/s")

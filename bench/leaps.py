@@ -130,9 +130,9 @@ def _row(found: _Found) -> Iterator[str]:
         yield from "–––"
         return
     yield f"{np.mean([each.factor for each in found.leaps]):.2f}"
-    low, high = np.quantile([each.farthest for each in found.leaps], [0.05, 0.95])
+    low, high = np.quantile([each.group_factor for each in found.leaps], [0.05, 0.95])
     yield f"{low:.2f} to {high:.2f}"
-    yield f"{min(each.alike for each in found.leaps):.2f}"
+    yield f"{min(each.rank_correlation for each in found.leaps):.2f}"
 
 
 def _tried(folder: Path, store: Store, kind: str, answer: str, seeds: int) -> _Found:

@@ -46,7 +46,7 @@ from peerloan.stats.calibration import reliability
 from peerloan.training import CANDIDATES, TrainingError, train
 from peerloan.training.calibration import cross_fitted
 from peerloan.training.candidates import Hyperparameters
-from peerloan.training.evaluation import figures
+from peerloan.training.evaluation import performance_figures
 from peerloan.training.folds import equal_groups, stratified
 from peerloan.training.search import quick, read_grids, search
 from peerloan.training.table import read_table
@@ -265,7 +265,7 @@ def _judge(
         tell()
     if model.calibrated:
         margins = cross_fitted(margins, late, fold)
-    by_fold = [figures(late[rows], margins[rows], 0.0) for _, rows in splits]
+    by_fold = [performance_figures(late[rows], margins[rows], 0.0) for _, rows in splits]
     areas = [each["auc"] for each in by_fold]
     return Judged(
         mean(areas),

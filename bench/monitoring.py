@@ -38,7 +38,7 @@ from peerloan.book import open_book, open_writer, read_loans
 from peerloan.database import Database
 from peerloan.loan import Loans, default_definition
 from peerloan.monitoring.alerts.delivery import deliver_due
-from peerloan.monitoring.config import Channels, Plan, Webhook
+from peerloan.monitoring.config import Channels, MonitoringConfig, Webhook
 from peerloan.monitoring.counting.decisions import count_new
 from peerloan.monitoring.counting.outcomes import count_outcomes
 from peerloan.registry import Bundle, Store
@@ -152,11 +152,13 @@ def _lived(
     receiver = _Receiver()
     (folder / "secret").write_bytes(os.urandom(24).hex().encode())
     address = f"http://127.0.0.1:{receiver.server_port}/drift"
-    plan = Plan(tell=Channels(log=False, webhook=Webhook(address, str(folder / "secret"))))
+    config = MonitoringConfig(
+        tell=Channels(log=False, webhook=Webhook(address, str(folder / "secret")))
+    )
     database = Database(f"sqlite:///{folder}/lived/ledger.db")
     database.upgrade()
     past = Past(database, folder / "lived-seal", bundle)
-    watcher = Watcher(database, store, plan)
+    watcher = Watcher(database, store, config)
     loans = {name: itertools.cycle(list(loans_of(path, bundle))) for name, path in books.items()}
     after = 8 if quick else _AFTER
     scenarios = [(name, _SCENARIO) for name in books if name != "calm"]
@@ -183,13 +185,13 @@ def _lived(
             if day - _TOLD_AFTER in untold:
                 past.tell(*untold.pop(day - _TOLD_AFTER))
             for _, change in watcher.round(start + DAY_MS).changes:
-                spoken = change.spoken
-                figures = ("" if v is None else f"{v:.3f}" for v in (spoken.value, spoken.limit))
+                alert = change.alert
+                figures = ("" if v is None else f"{v:.3f}" for v in (alert.value, alert.limit))
                 what = change.type.rsplit(".", 1)[1]
                 table.add_row(
-                    *(str(day + 1), name, spoken.rule, spoken.level, spoken.about, what, *figures)
+                    *(str(day + 1), name, alert.rule, alert.level, alert.about, what, *figures)
                 )
-            deliver_due(database, plan.tell, start + DAY_MS)
+            deliver_due(database, config.tell, start + DAY_MS)
             day += 1
     past.close()
     receiver.shutdown()
@@ -245,7 +247,7 @@ def _round(url: str, store: str) -> None:
     began = time.perf_counter()
     count_outcomes(database, versions, count_new(database, versions))
     counted = time.perf_counter()
-    Watcher(database, versions, Plan()).round(time.time_ns() // 1_000_000)
+    Watcher(database, versions, MonitoringConfig()).round(time.time_ns() // 1_000_000)
     judged = time.perf_counter()
     # getrusage would also count the memory of the parent process.
     status = Path("/proc/self/status").read_text("ascii")

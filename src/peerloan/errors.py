@@ -6,7 +6,7 @@ derive from ValueError, OSError or RuntimeError too may be caught as such.
 
 PeerLoanError
 ├── SettingsError                   settings: a settings file
-│   └── PlanError                   monitoring: the file of its rules
+│   └── MonitoringConfigError       monitoring: the file of its settings
 ├── NotRegularFile, FileTooLarge    regular_files: a file that isn't read
 ├── DefinitionError                 loan: a loan definition
 ├── WrongValue                      loan: the value of a field
@@ -30,7 +30,7 @@ PeerLoanError
 │   ├── LostSeal
 │   ├── RecordRefused
 │   ├── KeyInUse
-│   ├── NoEvent, Acknowledged       monitoring: an event can't be acknowledged
+│   ├── UnknownEvent, AlreadyAcknowledged   monitoring: an event can't be acknowledged
 │   └── CountedElsewhere            monitoring: another process counts
 ├── InputUnreadable                 ledger: stored inputs that are no loan
 ├── DeliveryFailed                  monitoring: an alert that was not delivered
@@ -38,7 +38,7 @@ PeerLoanError
 ├── TurnAbandoned                   worker: a turn that took too long
 ├── _Refused                        worker: retraining that is refused
 ├── TokensError                     web: the file of tokens
-├── GuardError                      web: a view without a scope
+├── UnguardedView                   web: a view that names no scopes
 ├── RequestError                    web: a request, by problem details
 ├── TensorError                     web: a tensor of the inference protocol
 ├── AddressError                    web: an address that can't be listened on

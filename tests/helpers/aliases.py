@@ -11,7 +11,10 @@ def alias_behind_the_back(store: Store, version: str) -> None:
     """Name a champion as `promote` does, but without its verification."""
     state = store.state()
     new = msgspec.structs.replace(
-        state, number=state.number + 1, champion=version, line=(*state.line, version)
+        state,
+        number=state.number + 1,
+        champion=version,
+        rollback_line=(*state.rollback_line, version),
     )
     path = store.root / "aliases" / f"{new.number:06d}.json"
     path.write_bytes(msgspec.json.encode(new))

@@ -19,7 +19,7 @@ from helpers.programs import require
 from peerloan.database import Database
 from peerloan.database.tables import alarms, figures, versions, watchers
 from peerloan.monitoring.alerts.rules import Rules
-from peerloan.monitoring.config import Channels, Plan, read_plan
+from peerloan.monitoring.config import Channels, MonitoringConfig, read_config
 from peerloan.web.telemetry import metrics as application
 from peerloan.worker.prometheus import Metrics
 
@@ -250,14 +250,14 @@ def test_the_dashboard_is_valid() -> None:
 
 def test_the_default_rules_are_the_conventions_and_name_every_key() -> None:
     path = ROOT / "deploy/rules.toml"
-    assert read_plan(path) == Plan()
+    assert read_config(path) == MonitoringConfig()
     text = path.read_text("utf-8")
     # What stands as a comment is the default, where there is one: uncommented it changes nothing.
     without = re.sub(r"^# (?=[a-z_]+ = )", "", text, flags=re.M)
     without = re.sub(r"^(book|command|url|secret_file) = .*$", "", without, flags=re.M)
-    assert msgspec.toml.decode(without, type=Plan) == Plan()
-    for struct in (Plan, Rules, Channels):
-        for key in struct.__struct_fields__:
+    assert msgspec.toml.decode(without, type=MonitoringConfig) == MonitoringConfig()
+    for struct in (MonitoringConfig, Rules, Channels):
+        for key in struct.__struct_encode_fields__:
             assert re.search(rf"^(# )?(\[(tell\.)?)?{key}\b", text, re.M), key
 
 

@@ -11,7 +11,7 @@ import pytest
 from peerloan.database import Database, LedgerError
 from peerloan.loan import DefinitionError
 from peerloan.loan.toml import read_definition
-from peerloan.monitoring.config import PlanError, Webhook, read_plan
+from peerloan.monitoring.config import MonitoringConfigError, Webhook, read_config
 from peerloan.regular_files import FileTooLarge, NotRegularFile, read_regular_file
 from peerloan.settings import SettingsError, read_settings
 
@@ -23,8 +23,8 @@ def password(path: Path) -> None:
 READERS: dict[str, tuple[Callable[[Path], object], type[Exception]]] = {
     "definition": (read_definition, DefinitionError),
     "settings": (lambda path: read_settings({"PEERLOAN_CONFIG": str(path)}), SettingsError),
-    "rules": (read_plan, PlanError),
-    "secret": (lambda path: Webhook("https://a", str(path)).secret(), PlanError),
+    "rules": (read_config, MonitoringConfigError),
+    "secret": (lambda path: Webhook("https://a", str(path)).secret(), MonitoringConfigError),
     "password": (password, LedgerError),
 }
 

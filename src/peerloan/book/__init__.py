@@ -1,13 +1,13 @@
 """Books: tables of loans. Read, check and write them, and draft a loan definition from one."""
 
 from peerloan.book.drafting.definition_draft import draft_definition
-from peerloan.book.equal_rows import DuplicateCount, DuplicateRows
+from peerloan.book.duplicate_rows import DuplicateCount, DuplicateRows
 from peerloan.book.fingerprint import Fingerprint
+from peerloan.book.lossless_output import check_writable, filter_column
 from peerloan.book.parts import BookError, Part, Progress
 from peerloan.book.quality.check_report import BookReport, ProblemGroup, check_book
 from peerloan.book.quality.doubts import BookDoubts, Doubt, DoubtCollector
 from peerloan.book.reader import Book, open_book
-from peerloan.book.rewriting import check_writable, filter_column
 from peerloan.book.spreadsheets import escape_formula
 from peerloan.book.validation import (
     CheckedPart,

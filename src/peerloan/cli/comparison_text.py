@@ -1,4 +1,4 @@
-"""What `peerloan models compare` prints."""
+"""The text output of `peerloan models compare`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from peerloan.formatting import percent, plural, signed
 from peerloan.model import BANDS
 from peerloan.reports.wording import show_rate
-from peerloan.stats.bootstrap import Compared
+from peerloan.stats.bootstrap import FigureComparison
 from peerloan.stats.measures import Rate
 from peerloan.training.comparison import Comparison, Figures
 
@@ -25,7 +25,7 @@ _NAMES = (
 _VERDICTS = {
     "better": "B is better",
     "worse": "B is worse",
-    "no difference": "no difference that these loans could show",
+    "no difference": "no detectable difference on these loans",
 }
 _DECISIONS = (
     (0, 0, "no by both"),
@@ -36,7 +36,7 @@ _DECISIONS = (
 
 
 def comparison_lines(comparison: Comparison) -> list[str]:
-    """A comparison as lines of text."""
+    """Return a comparison as lines of text."""
     a, b, verdict = comparison.a, comparison.b, comparison.b_against_a
     observed = Rate.of(verdict.late, verdict.loans)
     cells = [_cells(figures, observed.rate) for figures in (a, b)]
@@ -73,13 +73,13 @@ def _cells(figures: Figures, late_rate: float) -> tuple[str, ...]:
     )
 
 
-def _difference_line(name: str, figure: Compared) -> str:
+def _difference_line(name: str, figure: FigureComparison) -> str:
     value, low, high = (signed(each, 4) for each in figure.difference)
-    return f"{name} of B less that of A: {value} (95 % interval {low} to {high})"
+    return f"{name} of B minus A: {value} (95 % interval {low} to {high})"
 
 
 def _decision_lines(comparison: Comparison) -> list[str]:
-    """How many loans are decided differently, and the late rate of each pair of decisions."""
+    """Return how many loans are decided differently, and the late rate of each pair."""
     decided = comparison.decided
     changed = sum(rate.loans for rate in (decided[0][1], decided[1][0]) if rate)
     share, verb = percent(changed / comparison.b_against_a.loans), "is" if changed == 1 else "are"
@@ -96,7 +96,7 @@ def _band_cells(band: str, counts: Sequence[int]) -> tuple[str, ...]:
 
 
 def _columns(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Rows of cells as text, the first column to the left, the others to the right."""
+    """Format rows of cells as text: the first column left-aligned, the others right-aligned."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return [
         "  ".join(

@@ -22,7 +22,8 @@ JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON instead 
 STRICT_DOUBTS = click.option(
     "--strict-doubts",
     is_flag=True,
-    help="Refuse a book with a doubt about at least 1 % of its rows. Nothing is written.",
+    help="Refuse a book with a doubt (a value that looks wrong) about 1 % of its rows or more. "
+    "Nothing is written.",
 )
 OUT = click.Path(path_type=Path)
 OVERWRITE = click.option("--overwrite", is_flag=True, help="Replace an existing file.")
@@ -73,28 +74,30 @@ class CommandError(PeerLoanError):
     """A command failed because of its data: `main` prints the message and exits with 1."""
 
 
-def store() -> Store:
+def open_store() -> Store:
     """Open the store that the settings name."""
     return Store(read_settings().store)
 
 
-def bundle_of(model: str | None) -> Bundle:
-    """Load the named version, or else the champion. Raises No if there is no champion."""
-    here = store()
-    version = model or here.state().champion
+def load_bundle(model: str | None) -> Bundle:
+    """Load the named version, or else the champion. Raises CommandError if there is none."""
+    store = open_store()
+    version = model or store.state().champion
     if version is None:
-        raise CommandError(f"{here.root}: no champion; promote a version, or name one with --model")
-    return here.load(version)
+        raise CommandError(
+            f"{store.root}: no champion; promote a version, or name one with --model"
+        )
+    return store.load(version)
 
 
-def definition_of(path: Path | None) -> tuple[Definition, str]:
-    """Return the loan definition to use, and a text that says where it comes from."""
+def choose_definition(path: Path | None) -> tuple[Definition, str]:
+    """Return the loan definition to use, and where it comes from, in words."""
     if path is not None:
         return read_definition(path), str(path)
-    here = store()
-    champion = here.state().champion
+    store = open_store()
+    champion = store.state().champion
     if champion is not None:
-        return here.definition(champion), f"the champion's, {champion}"
+        return store.definition(champion), f"the champion's, {champion}"
     return default_definition(), "PeerLoan's own"
 
 
@@ -122,7 +125,7 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 def note(text: str) -> None:
     """Print a sentence on standard error, so that standard output holds the result alone."""
-    # Not click.echo: rich prints this text above a progress bar that is being drawn.
+    # Not click.echo: rich prints the output of `print` above a progress bar.
     print(text, file=sys.stderr, flush=True)  # noqa: T201
 
 
@@ -139,8 +142,8 @@ def note_lines(report: _Lines) -> None:
 def expect_many_records() -> None:
     """Run the garbage collector less often.
 
-    For commands that make millions of small objects without cycles: by default Python looks for
-    cycles after every few hundred of them, which takes a third of the time.
+    For commands that make millions of small objects without cycles: by default Python searches
+    for cycles after every few hundred objects, which takes a third of the time.
     """
     gc.set_threshold(100_000)
 

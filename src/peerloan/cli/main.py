@@ -1,4 +1,7 @@
-"""The `peerloan` command. Exit codes: 0 done, 1 the data or a check says no, 2 wrong use."""
+"""The `peerloan` command. Exit codes: 0 success, 1 failure, 2 wrong use.
+
+1 means that the data or the system do not allow the command, or that a check found something.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +43,9 @@ _COMMANDS = (
 )
 
 
-class _Lazy(click.Group):
+class _LazyGroup(click.Group):
+    """Imports the module of a command when the command is used."""
+
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
         return list(_COMMANDS)
 
@@ -52,7 +57,7 @@ class _Lazy(click.Group):
         except ModuleNotFoundError as error:
             if (error.name or "").startswith("peerloan"):
                 raise
-            return _needs(name, str(error.name))
+            return _unavailable_command(name, str(error.name))
         command: click.Command = getattr(module, name)
         return command
 
@@ -72,7 +77,7 @@ class _Lazy(click.Group):
         )
 
 
-def _needs(name: str, library: str) -> click.Command:
+def _unavailable_command(name: str, library: str) -> click.Command:
     """Return a stand-in for a command whose libraries are not installed."""
 
     def fail_with_hint(**_: object) -> None:
@@ -87,13 +92,13 @@ def _needs(name: str, library: str) -> click.Command:
     )
 
 
-@click.group(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="peerloan")
 def peerloan() -> None:
     """Predict which loan holders will be late in the next quarter, and explain why."""
 
 
-# Exit codes of commands that a signal ended, by the convention of shells.
+# Exit codes of commands that were ended by a signal, by the convention of shells.
 _STOPPED = (128 + signal.SIGINT, 128 + signal.SIGTERM)
 
 
@@ -106,23 +111,23 @@ def _terminate(_number: int, _frame: object) -> None:
 
 
 def _drop_output() -> None:
-    """Discard what is still to be written; else Python prints an error when it ends."""
+    """Discard buffered output; otherwise Python prints an error when it exits."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def main(args: list[str] | None = None) -> Any:
-    """Run a command: that of `args`, or else that of this process's command line.
+    """Run a command: `args`, or else the arguments of this process.
 
-    Without `args` the process ends afterwards, even if a call on the store hangs or a library
-    still reads. See `_run` for exit codes.
+    Without `args` the process ends afterwards, even if a call to the store hangs or a library
+    is still reading. See `_run` for exit codes.
     """
     try:
         return _run(args)
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else 1
-    # By now the traceback is freed, and with it every half-read book. The interpreter can't shut
+    # The traceback is freed by now, and with it every partly read book. The interpreter can't shut
     # down while a thread is inside a library: a thread that returns too late aborts the process.
-    # A caller that passes `args` goes on with its own process, so this one is not ended.
+    # With `args` the process belongs to the caller and must not be ended.
     if args is None and (some_call_hangs() or code in _STOPPED):
         for stream in (sys.stdout, sys.stderr):
             with suppress(OSError):  # its reader is gone
@@ -157,10 +162,10 @@ def _run(args: list[str] | None) -> Any:
     except SettingsError as error:
         fail(str(error), 2)
     except Exception as error:
-        # PeerLoan's own exceptions are messages to the user. Others are bugs, and get a traceback,
+        # PeerLoan's own exceptions are messages to the user. Others are bugs and get a traceback,
         if isinstance(error, PeerLoanError):
             fail(str(error), 1)
-        # except the system's: a folder that may not be read, or a full disk.
+        # except errors of the system, such as a missing permission or a full disk.
         if not isinstance(error, OSError):
             raise
         if error.filename is None:

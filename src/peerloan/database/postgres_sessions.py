@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine import URL, ExceptionContext
 
 from peerloan.database.errors import LedgerError
-from peerloan.database.postgres_timeout import Limited
+from peerloan.database.postgres_timeout import TimeLimitedConnection
 from peerloan.database.url_options import SETTINGS, connection_options, parse_settings
 
 # Longest time that a caller waits for a free connection of the pool.
@@ -51,7 +51,7 @@ def postgres_engine(url: URL, limit_seconds: float | None) -> Engine:
     @event.listens_for(engine, "do_connect")
     def connect(
         _dialect: object, _record: object, arguments: list[Any], named: dict[str, Any]
-    ) -> Limited:
+    ) -> TimeLimitedConnection:
         return _connect(arguments, named, limit_seconds)
 
     event.listen(engine, "begin", _begin)
@@ -59,15 +59,17 @@ def postgres_engine(url: URL, limit_seconds: float | None) -> Engine:
     return engine
 
 
-def _connect(arguments: list[Any], named: dict[str, Any], limit: float | None) -> Limited:
+def _connect(
+    arguments: list[Any], named: dict[str, Any], limit: float | None
+) -> TimeLimitedConnection:
     withheld = None
     try:
-        connection = Limited.connect(*arguments, **named)
+        connection = TimeLimitedConnection.connect(*arguments, **named)
     except psycopg.OperationalError as error:
         if error.pgconn is None or _REFUSED not in str(error):
             raise
         withheld = error.pgconn.options.decode()
-        connection = Limited.connect(*arguments, **named | {"options": ""})
+        connection = TimeLimitedConnection.connect(*arguments, **named | {"options": ""})
     try:
         connection.limit = limit
         _set_up(connection, withheld)
@@ -77,7 +79,7 @@ def _connect(arguments: list[Any], named: dict[str, Any], limit: float | None) -
     return connection
 
 
-def _set_up(connection: Limited, withheld: str | None) -> None:
+def _set_up(connection: TimeLimitedConnection, withheld: str | None) -> None:
     """Apply the settings to the session, or to each transaction if a pooler shares the session."""
     asked = parse_settings(connection.info.options if withheld is None else withheld)
     own = SETTINGS if withheld is None else asked | SETTINGS

@@ -7,7 +7,7 @@ from typing import Any
 import psycopg
 
 
-class Limited(psycopg.Connection[Any]):
+class TimeLimitedConnection(psycopg.Connection[Any]):
     """A connection that closes if a response takes longer than `limit` seconds (None: no limit).
 
     Without it a client would wait for ever: the socket of a frozen server stays open.

@@ -4,7 +4,7 @@ from peerloan.ledger.records import SOURCES, Record, StoredDecision, Version
 from peerloan.ledger.seal import Seal
 from peerloan.ledger.write.batch_writer import BatchWriter
 from peerloan.ledger.write.chain import Chain
-from peerloan.ledger.write.entries import Entry, First, OtherRequest
+from peerloan.ledger.write.entries import Entry, OtherRequest, RepeatedRequest
 from peerloan.ledger.write.idempotency import Key
 
 __all__ = [
@@ -12,10 +12,10 @@ __all__ = [
     "BatchWriter",
     "Chain",
     "Entry",
-    "First",
     "Key",
     "OtherRequest",
     "Record",
+    "RepeatedRequest",
     "Seal",
     "StoredDecision",
     "Version",

@@ -54,18 +54,18 @@ class NewestChain(msgspec.Struct, frozen=True):
     seal: _Digits = ""
 
 
-class Edited(NamedTuple):
+class EditedHead(NamedTuple):
     """A file that is no valid head of a chain (chain 0: the file `newest`), and why."""
 
     chain: int
     what: str
 
 
-class Heads(NamedTuple):
+class StoredHeads(NamedTuple):
     """The valid heads, and the files that are none."""
 
     good: list[Head]
-    edited: list[Edited]
+    edited: list[EditedHead]
 
 
 class HeadFiles:
@@ -95,11 +95,11 @@ class HeadFiles:
         self._write(self.path(head.chain), head, _HEAD)
         self._announcement(head.chain).unlink(missing_ok=True)
 
-    def read(self, chain: int) -> Head | Edited | None:
+    def read(self, chain: int) -> Head | EditedHead | None:
         """Read a chain's head, if there is one. Raises LedgerUnavailable."""
         return self._read(self.path(chain), chain, Head, _HEAD)
 
-    def announced(self, chain: int) -> Head | Edited | None:
+    def announced(self, chain: int) -> Head | EditedHead | None:
         """Read a chain's announcement, if there is one. Raises LedgerUnavailable."""
         return self._read(self._announcement(chain), chain, Head, _ANNOUNCEMENT)
 
@@ -113,9 +113,9 @@ class HeadFiles:
             raise _unreadable(self.folder, error) from None
         return sorted(int(name[:-5]) for name in names if _NAME.fullmatch(name))
 
-    def read_all(self) -> Heads:
+    def read_all(self) -> StoredHeads:
         """Read every head. Raises LedgerUnavailable."""
-        heads = Heads([], [])
+        heads = StoredHeads([], [])
         for chain in self.chains():
             head = self.read(chain)
             if isinstance(head, Head):
@@ -124,7 +124,7 @@ class HeadFiles:
                 heads.edited.append(head)
         return heads
 
-    def newest(self) -> NewestChain | Edited | None:
+    def newest(self) -> NewestChain | EditedHead | None:
         """Read the number of the newest chain. Raises LedgerUnavailable."""
         return self._read(self.newest_path, 0, NewestChain, _NEWEST)
 
@@ -187,21 +187,23 @@ class HeadFiles:
     def _seal(self, content: Head | NewestChain, use: bytes) -> str:
         return self._sign(use, *msgspec.structs.astuple(content)[:-1]).hex()
 
-    def _read(self, path: Path, chain: int, kind: type[_Read], use: bytes) -> _Read | Edited | None:
+    def _read(
+        self, path: Path, chain: int, kind: type[_Read], use: bytes
+    ) -> _Read | EditedHead | None:
         try:
             content = read_regular_file(path, _MAX_BYTES)
             value = msgspec.json.decode(content, type=kind)
         except FileNotFoundError:
             return None
         except (NotRegularFile, FileTooLarge, msgspec.MsgspecError, RecursionError):
-            return Edited(chain, f"{path} is none that a writer wrote")
+            return EditedHead(chain, f"{path} is none that a writer wrote")
         except OSError as error:
             raise _unreadable(path, error) from None
         if chain and value.chain != chain:
-            return Edited(chain, f"{path} is chain {value.chain}'s")
+            return EditedHead(chain, f"{path} is chain {value.chain}'s")
         # A head without a MAC may come from an older release. `verify` decides whether it can.
         if (value.seal or not chain) and value.seal != self._seal(value, use):
-            return Edited(chain, f"{path} has a MAC that does not fit what it says")
+            return EditedHead(chain, f"{path} has a MAC that does not fit what it says")
         return value
 
 

@@ -15,7 +15,7 @@ from peerloan.ledger.records import Version
 from peerloan.ledger.write.chain import register
 
 
-class Challenge(NamedTuple):
+class ScoredByChallenger(NamedTuple):
     """A challenger's score of the loan of a decision, to be stored."""
 
     decision_id: bytes
@@ -41,7 +41,7 @@ class ChallengerScore(NamedTuple):
         return math.log(p / (1 - p)) if 0 < p < 1 else None
 
 
-def keep_challenges(database: Database, made: Sequence[Challenge]) -> None:
+def store_challenger_scores(database: Database, made: Sequence[ScoredByChallenger]) -> None:
     """Store scores; raises LedgerUnavailable."""
     numbers = {version: register(database, version) for version in {each.version for each in made}}
     rows = [
@@ -57,7 +57,9 @@ def keep_challenges(database: Database, made: Sequence[Challenge]) -> None:
         connection.execute(insert(challenges), rows)
 
 
-def challenges_of(connection: Connection, ids: Sequence[bytes]) -> dict[bytes, ChallengerScore]:
+def read_challenger_scores(
+    connection: Connection, ids: Sequence[bytes]
+) -> dict[bytes, ChallengerScore]:
     """The challenger's scores of these decisions, by decision id."""
     rows = select(challenges).where(challenges.c.decision_id.in_([UUID(bytes=i) for i in ids]))
     return {

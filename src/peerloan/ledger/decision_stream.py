@@ -14,7 +14,7 @@ from sqlalchemy import Connection, text
 
 from peerloan.clock import HOUR_MS
 from peerloan.database.errors import LedgerUnavailable, first_line
-from peerloan.ledger.row_batches import counts, measured
+from peerloan.ledger.row_batches import batch_sizes, split_measured_rows
 
 _ROWS = "SELECT {}, time_ms / {}, {} FROM decisions WHERE id > {} ORDER BY id"
 _SIZES = "SELECT octet_length(inputs) FROM decisions WHERE id > %s ORDER BY id"
@@ -35,7 +35,7 @@ def decision_batches(
         if connection.dialect.name == "sqlite":
             with contextlib.closing(driver.cursor()) as cursor:
                 cursor.execute(_ROWS.format("id", HOUR_MS, ", ".join(columns), "?"), (after,))
-                yield measured(cursor, 2 + columns.index("inputs"), max_rows)
+                yield split_measured_rows(cursor, 2 + columns.index("inputs"), max_rows)
             return
         # The index is in this order; sorting would write all of it to the disk once more.
         connection.execute(text("SET LOCAL enable_sort = off"))
@@ -48,7 +48,7 @@ def decision_batches(
             rows = _ROWS.format("uuid_send(id)", HOUR_MS, ", ".join(columns), "%s")
             cursor.execute(rows, (UUID(bytes=after),))
             # Both see one state, as all that the connection asks.
-            yield map(cursor.fetchmany, counts((size for (size,) in sizes), max_rows))
+            yield map(cursor.fetchmany, batch_sizes((size for (size,) in sizes), max_rows))
 
 
 @contextlib.contextmanager

@@ -21,7 +21,7 @@ _version = decisions.c.version + 0
 _age = outcomes.c.recorded_ms // A_DAY - decisions.c.time_ms // A_DAY
 
 
-def counts_from(made_ms: int, first_day: int) -> int:
+def first_counting_day(made_ms: int, first_day: int) -> int:
     """Return the first day (days since 1970) on which an outcome of a decision counts.
 
     That is `first_day` days after the day of the decision.
@@ -31,10 +31,10 @@ def counts_from(made_ms: int, first_day: int) -> int:
 
 def is_early(made_ms: int, recorded_ms: int, first_day: int) -> bool:
     """Return whether an outcome was reported before it counts."""
-    return recorded_ms // DAY_MS < counts_from(made_ms, first_day)
+    return recorded_ms // DAY_MS < first_counting_day(made_ms, first_day)
 
 
-def in_time(first_day: int) -> ColumnElement[bool]:
+def is_timely(first_day: int) -> ColumnElement[bool]:
     """Select the outcomes that are not early, from `outcomes` joined with `decisions`."""
     return _age >= first_day
 

@@ -62,7 +62,7 @@ _FETCH_ROWS = 5_000
 _encode = msgspec.json.encode
 
 
-class Exported(NamedTuple):
+class ExportResult(NamedTuple):
     """Counts of an export: rows, rows with an outcome, and rows of unknown versions."""
 
     rows: int
@@ -88,7 +88,7 @@ def export(
     overwrite: bool = False,
     spreadsheet_safe: bool = False,
     progress: Callable[[float], None] = lambda _: None,
-) -> Exported:
+) -> ExportResult:
     """Write decisions as CSV or Parquet, the oldest first. The file's ending chooses the format.
 
     Writes those from `since_ms` on and before `until_ms` (milliseconds since 1970) that were not
@@ -129,7 +129,7 @@ def export(
                 with_outcome += sum(row is not None for row in outcome)
                 unknown.update(d.version.version for d in batch if d.version not in definitions)
                 progress(rows / max(total, rows))
-    return Exported(rows, with_outcome, dict(unknown))
+    return ExportResult(rows, with_outcome, dict(unknown))
 
 
 def _definitions(store: Store, known: Mapping[int, Version]) -> dict[Version, Definition]:

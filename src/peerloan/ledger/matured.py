@@ -8,10 +8,10 @@ from typing import NamedTuple
 from sqlalchemy import ColumnElement, Connection, FromClause, Select, func, or_, select, true
 
 from peerloan.database.tables import decisions, outcomes
-from peerloan.ledger.early_outcomes import A_DAY, in_time
+from peerloan.ledger.early_outcomes import A_DAY, is_timely
 from peerloan.ledger.outcomes import COMMAND_LINE
 from peerloan.ledger.queries import chunked
-from peerloan.ledger.row_batches import MAX_ROWS, batches, measured
+from peerloan.ledger.row_batches import MAX_ROWS, rows_in_batches, split_measured_rows
 
 # Tolerance: a share times a count may come out slightly above a whole number.
 _ROUNDING = 1e-9
@@ -21,7 +21,7 @@ _COLUMNS = [decisions.c[name] for name in ("id", "loan_id", "inputs", "caller", 
 _of_book = decisions.c.source == "book"
 
 
-class Matured(NamedTuple):
+class MaturedDecision(NamedTuple):
     """A decision and its outcome.
 
     `inputs` are the loan's JSON as it was given. `caller` reported the outcome; the decision was
@@ -36,7 +36,7 @@ class Matured(NamedTuple):
     decided_for: str
 
 
-class Eligible(NamedTuple):
+class MaturityFilter(NamedTuple):
     """Which outcomes and decisions may be used for training.
 
     Outcomes: those reported up to `now_ms` (milliseconds since 1970), and not earlier than
@@ -51,7 +51,7 @@ class Eligible(NamedTuple):
     decided_for: tuple[str, ...] | None = None
 
 
-class PassedOver(NamedTuple):
+class SkippedCounts(NamedTuple):
     """Numbers of decisions whose outcome is not used for training, by reason.
 
     `early`: reported before it could be known. `others`: reported by a caller that is not listed.
@@ -63,7 +63,9 @@ class PassedOver(NamedTuple):
     decisions: int
 
 
-def matured(connection: Connection, share: float, eligible: Eligible) -> Iterator[list[Matured]]:
+def matured_decisions(
+    connection: Connection, share: float, eligible: MaturityFilter
+) -> Iterator[list[MaturedDecision]]:
     """Yield each loan's latest matured decision, the oldest first, in lists of thousands or fewer.
 
     A decision has matured if it has an eligible outcome, and so have at least `share` of the
@@ -72,10 +74,12 @@ def matured(connection: Connection, share: float, eligible: Eligible) -> Iterato
     loan of its own.
     """
     rows = _matured_rows(connection, share, eligible)
-    yield from measured(rows, Matured._fields.index("inputs"))
+    yield from split_measured_rows(rows, MaturedDecision._fields.index("inputs"))
 
 
-def _matured_rows(connection: Connection, share: float, eligible: Eligible) -> Iterator[Matured]:
+def _matured_rows(
+    connection: Connection, share: float, eligible: MaturityFilter
+) -> Iterator[MaturedDecision]:
     reported = _reported(eligible)
     place = func.row_number().over(partition_by=decisions.c.loan_id, order_by=decisions.c.id.desc())
     chosen = (
@@ -98,13 +102,15 @@ def _matured_rows(connection: Connection, share: float, eligible: Eligible) -> I
         outcome_of = {row.id: (row.late, row.caller) for row in partition}
         for ids in chunked(list(outcome_of)):
             full = select(*_COLUMNS).where(decisions.c.id.in_(ids)).order_by(decisions.c.id)
-            for batch in batches(connection, full):
+            for batch in rows_in_batches(connection, full):
                 for made, loan_id, inputs, caller, source in batch:
                     decided_for = (caller or "") + (COMMAND_LINE if source == "book" else "")
-                    yield Matured(made.bytes, loan_id, inputs, *outcome_of[made], decided_for)
+                    yield MaturedDecision(
+                        made.bytes, loan_id, inputs, *outcome_of[made], decided_for
+                    )
 
 
-def count_young(connection: Connection, share: float, eligible: Eligible) -> int:
+def count_young(connection: Connection, share: float, eligible: MaturityFilter) -> int:
     """Count the decisions with an eligible outcome of days of which too few outcomes are known."""
     reported = _reported(eligible)
     rows = (
@@ -116,7 +122,7 @@ def count_young(connection: Connection, share: float, eligible: Eligible) -> int
     return int(connection.execute(rows).scalar_one())
 
 
-def count_passed_over(connection: Connection, eligible: Eligible) -> PassedOver:
+def count_skipped(connection: Connection, eligible: MaturityFilter) -> SkippedCounts:
     """Count the decisions with outcomes of which none is eligible, by reason."""
     of_all = eligible._replace(decided_for=None)
     of_any = of_all._replace(callers=None)
@@ -124,10 +130,10 @@ def count_passed_over(connection: Connection, eligible: Eligible) -> PassedOver:
         _count(connection, selection)
         for selection in (of_any._replace(first_day=0), of_any, of_all, eligible)
     )
-    return PassedOver(every - timely, timely - chosen, chosen - left)
+    return SkippedCounts(every - timely, timely - chosen, chosen - left)
 
 
-def _count(connection: Connection, eligible: Eligible) -> int:
+def _count(connection: Connection, eligible: MaturityFilter) -> int:
     reported = _reported(eligible)
     rows = (
         select(func.count())
@@ -138,21 +144,21 @@ def _count(connection: Connection, eligible: Eligible) -> int:
     return int(connection.execute(rows).scalar_one())
 
 
-def _is_eligible(eligible: Eligible) -> ColumnElement[bool]:
+def _is_eligible(eligible: MaturityFilter) -> ColumnElement[bool]:
     """Select decisions that may be used: not purged, and made for a listed caller."""
     named = eligible.decided_for
     of_them = true() if named is None else or_(decisions.c.caller.in_(named), _of_book)
     return decisions.c.inputs.is_not(None) & of_them
 
 
-def _reported(eligible: Eligible) -> FromClause:
+def _reported(eligible: MaturityFilter) -> FromClause:
     """Select the outcome that counts of each decision: the last eligible one."""
     chosen = select(func.max(outcomes.c.number).label("number")).where(
         outcomes.c.recorded_ms <= eligible.now_ms
     )
     if eligible.first_day:
         chosen = chosen.join(decisions, decisions.c.id == outcomes.c.decision_id)
-        chosen = chosen.where(in_time(eligible.first_day))
+        chosen = chosen.where(is_timely(eligible.first_day))
     if eligible.callers is not None:
         named = outcomes.c.caller.in_(eligible.callers)
         chosen = chosen.where(or_(named, outcomes.c.caller.endswith(COMMAND_LINE)))
@@ -164,7 +170,9 @@ def _reported(eligible: Eligible) -> FromClause:
     )
 
 
-def _mature_days(reported: FromClause, share: float, eligible: Eligible) -> Select[tuple[int]]:
+def _mature_days(
+    reported: FromClause, share: float, eligible: MaturityFilter
+) -> Select[tuple[int]]:
     every = select(decisions.c.id, _day.label("day")).where(_is_eligible(eligible)).subquery()
     known = func.count(reported.c.decision_id)
     return (

@@ -32,7 +32,7 @@ class ReportedOutcome(NamedTuple):
     late: bool
 
 
-class Reader:
+class OutcomeParser:
     """Parses reports; the definition names the label's column and the id's."""
 
     def __init__(self, definition: Definition) -> None:
@@ -40,7 +40,7 @@ class Reader:
         self.loan_names = tuple(dict.fromkeys(("loan_id", definition.roles.id or "loan_id")))
         self.names = ("id", *self.loan_names, "date", *self.labels)
 
-    def read(self, row: int, given: object, today: int) -> ReportedOutcome | list[Problem]:
+    def parse(self, row: int, given: object, today: int) -> ReportedOutcome | list[Problem]:
         """Parse a report from JSON-like values by name, or return everything wrong with it."""
         if not isinstance(given, Mapping):
             return [Problem(row, "(outcome)", "an object", show_value(given))]

@@ -27,8 +27,8 @@ from peerloan.clock import DAY_MS, date_of, now_ms
 from peerloan.database.engine import Database
 from peerloan.database.tables import Id, decisions, outcomes
 from peerloan.formatting import show_value
-from peerloan.ledger.early_outcomes import counts_from, is_early
-from peerloan.ledger.outcome_parsing import Reader, ReportedOutcome
+from peerloan.ledger.early_outcomes import first_counting_day, is_early
+from peerloan.ledger.outcome_parsing import OutcomeParser, ReportedOutcome
 from peerloan.ledger.queries import chunked, made_for
 from peerloan.loan import Definition, Problem
 from peerloan.loan.spelling import id_spellings, plain
@@ -64,19 +64,19 @@ class OutcomeHistory(NamedTuple):
     before: list[Outcome]
 
 
-class Recorded(NamedTuple):
+class RecordedOutcome(NamedTuple):
     """The result of a valid row.
 
     `stored`: the first outcome of a decision, the caller's first, or the first that counts.
     `corrected`: it differs from an earlier one. `unchanged`: it added nothing. An outcome that was
-    reported too early counts only if it is reported again from the day `counts_from` on.
+    reported too early counts only if it is reported again from the day `first_counting_day` on.
     """
 
     row: int
     decision_id: bytes
     late: bool
     status: Status
-    counts_from: date | None = None
+    first_counting_day: date | None = None
 
 
 class _Decision(NamedTuple):
@@ -97,7 +97,7 @@ class OutcomeRecorder:
         """`of`: look only at decisions made for this caller."""
         self._database, self._who, self._of = database, who, of
         self._reporter = _reporter(who)
-        self._reader = Reader(definition)
+        self._reader = OutcomeParser(definition)
         self._horizon = definition.roles.horizon
         self._rows: dict[bytes, int] = {}
 
@@ -106,7 +106,7 @@ class OutcomeRecorder:
         """The names that a row may have."""
         return self._reader.names
 
-    def record(self, rows: Iterable[tuple[int, object]]) -> list[Recorded | list[Problem]]:
+    def record(self, rows: Iterable[tuple[int, object]]) -> list[RecordedOutcome | list[Problem]]:
         """Store the outcomes of numbered rows, all valid ones in one transaction.
 
         Returns for each row, in order, its result or what is wrong with it. Raises
@@ -115,7 +115,7 @@ class OutcomeRecorder:
         # A standby server may lack a decision that was made a moment ago.
         self._database.expect_writable()
         now = now_ms()
-        read = [self._reader.read(row, given, now // DAY_MS) for row, given in rows]
+        read = [self._reader.parse(row, given, now // DAY_MS) for row, given in rows]
         placed = self._place([each for each in read if isinstance(each, ReportedOutcome)])
         checked: list[tuple[ReportedOutcome, bytes] | list[Problem]] = []
         fresh: dict[bytes, int] = {}
@@ -192,19 +192,19 @@ class OutcomeRecorder:
 
     def _keep(
         self, good: Sequence[tuple[ReportedOutcome, bytes]], now: int
-    ) -> dict[bytes, Recorded]:
-        kept: dict[bytes, Recorded] = {}
+    ) -> dict[bytes, RecordedOutcome]:
+        kept: dict[bytes, RecordedOutcome] = {}
         rows = []
         with self._database.writing() as connection:
             if not self._database.is_sqlite:
                 connection.execute(_ALONE)
-            known = latest(connection, [made for _, made in good])
+            known = latest_outcomes(connection, [made for _, made in good])
             for report, made in good:
                 first_day, made_ms = self._horizon[0], uuid7.milliseconds(made)
                 early = is_early(made_ms, now, first_day)
                 status = self._status(report, known.get(made), early, made_ms)
-                day = date_of(counts_from(made_ms, first_day)) if early else None
-                kept[made] = Recorded(report.row, made, report.late, status, day)
+                day = date_of(first_counting_day(made_ms, first_day)) if early else None
+                kept[made] = RecordedOutcome(report.row, made, report.late, status, day)
                 if status != "unchanged":
                     row = {"decision_id": UUID(bytes=made), "late": report.late}
                     row |= {"observed": report.day, "recorded_ms": now, "caller": self._who}
@@ -239,7 +239,7 @@ class OutcomeRecorder:
         return "stored" if not own or (was_early and not early) else "unchanged"
 
 
-def latest(connection: Connection, wanted: Sequence[bytes]) -> dict[bytes, OutcomeHistory]:
+def latest_outcomes(connection: Connection, wanted: Sequence[bytes]) -> dict[bytes, OutcomeHistory]:
     """Return the known outcomes of these decisions; decisions without one are absent."""
     known: dict[bytes, OutcomeHistory] = {}
     for ids in chunked([UUID(bytes=each) for each in wanted], _NAMED):

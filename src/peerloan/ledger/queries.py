@@ -15,7 +15,7 @@ from peerloan.database.errors import LedgerError
 from peerloan.database.snapshot import snapshot
 from peerloan.database.tables import decisions, versions
 from peerloan.ledger.records import Record, StoredDecision, Version
-from peerloan.ledger.row_batches import MAX_ROWS, batches, first_of, size_of
+from peerloan.ledger.row_batches import MAX_ROWS, input_size, rows_in_batches, rows_within_bytes
 from peerloan.loan.spelling import id_spellings
 from peerloan.model import BANDS
 
@@ -119,11 +119,11 @@ def decision_page(
         # One more than asked for, to know whether there are more.
         rows = _within(select(decisions.c.id), wanted, before, down_to)
         named = _newest(connection, wanted, limit + 1, rows)
-        chosen = select(decisions.c.id, size_of(connection, decisions.c.inputs)).where(
+        chosen = select(decisions.c.id, input_size(connection, decisions.c.inputs)).where(
             decisions.c.id.in_(named[:limit])
         )
         sized = connection.execute(chosen.order_by(decisions.c.id.desc())).all()
-        count = first_of([size for _, size in sized], MAX_PAGE_BYTES)
+        count = rows_within_bytes([size for _, size in sized], MAX_PAGE_BYTES)
         kept = select(*_COLUMNS).where(decisions.c.id.in_([made for made, _ in sized[:count]]))
         found = connection.execute(kept.order_by(decisions.c.id.desc())).all()
         # Read after the decisions: a version is registered before its first decision.
@@ -191,7 +191,7 @@ def stream_decisions(
     )
     with snapshot(database) as connection:
         known = known_versions(connection)
-        for batch in batches(connection, rows, max_rows):
+        for batch in rows_in_batches(connection, rows, max_rows):
             yield [_kept(row, known) for row in batch]
 
 

@@ -61,19 +61,19 @@ _reasons = msgspec.json.Decoder(list[Reason])
 _warnings = msgspec.json.Decoder(list[str])
 
 
-def values_of(record: Record) -> tuple[object, ...]:
+def sealed_values(record: Record) -> tuple[object, ...]:
     """Return a record's values, in the order of VALUES."""
     return record[_FIRST_VALUE:]
 
 
-def stored_json(value: list[Reason] | list[str] | None) -> str | None:
+def encode_or_null(value: list[Reason] | list[str] | None) -> str | None:
     """Encode reasons, or the sentences of warnings, as they are stored."""
     return None if value is None else _encode(value).decode()
 
 
 def warnings_json(warnings: Sequence[LoanWarning]) -> str | None:
     """Warnings as they are stored: a list of sentences, None for no warnings."""
-    return stored_json(list(map(str, warnings)) or None)
+    return encode_or_null(list(map(str, warnings)) or None)
 
 
 class StoredDecision(Record):

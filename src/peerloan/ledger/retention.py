@@ -23,7 +23,7 @@ from peerloan.database.engine import Database
 from peerloan.database.errors import LedgerError
 from peerloan.database.tables import aggregates, challenges, decisions, keys, outcomes, purges
 from peerloan.ledger.records import VALUES
-from peerloan.ledger.row_batches import counts, size_of
+from peerloan.ledger.row_batches import batch_sizes, input_size
 from peerloan.ledger.seal import Seal
 from peerloan.ledger.seal_ownership import require_own_seal
 from peerloan.ledger.write.idempotency import KEY_MS
@@ -38,7 +38,7 @@ _Group = tuple[str, int, str, int, int]
 _ERASED = dict.fromkeys((*VALUES, "salt"))
 
 
-def forget_keys(database: Database) -> int:
+def purge_expired_keys(database: Database) -> int:
     """Delete expired idempotency keys, in chunks. Returns how many. Raises LedgerUnavailable."""
     # A key that is being used again at this moment is skipped.
     expired = (
@@ -88,7 +88,7 @@ def purge(
             connection, seal
         )  # another key's record of the purge would count as edited
     # The idempotency keys that lead to the decisions go too.
-    forget_keys(database)
+    purge_expired_keys(database)
     number, erased = None, 0
     for low, high in _chunks(database, before_ms):
         with database.writing() as connection:
@@ -121,13 +121,13 @@ def _chunks(database: Database, before_ms: int) -> Iterator[tuple[UUID, UUID]]:
     while low < end:
         with database.reading() as connection:
             following = (
-                select(decisions.c.id, size_of(connection, decisions.c.inputs))
+                select(decisions.c.id, input_size(connection, decisions.c.inputs))
                 .where(decisions.c.id >= low, decisions.c.id < end, decisions.c.salt.is_not(None))
                 .order_by(decisions.c.id)
                 .limit(DECISIONS_AT_ONCE + 1)
             )
             rows = connection.execute(following).all()
-        count = next(counts((size for _, size in rows), DECISIONS_AT_ONCE), 0)
+        count = next(batch_sizes((size for _, size in rows), DECISIONS_AT_ONCE), 0)
         high = rows[count].id if count < len(rows) else end
         yield low, high
         low = high

@@ -17,7 +17,7 @@ MAX_ROWS = 5_000
 MAX_BYTES = 8_000_000
 
 
-def batches(
+def rows_in_batches(
     connection: Connection, rows: Select[Any], max_rows: int = MAX_ROWS
 ) -> Iterator[list[Any]]:
     """Yield the rows of a query in batches; one of its columns must be `inputs`.
@@ -28,18 +28,20 @@ def batches(
     columns = rows.selected_columns
     if connection.dialect.name == "sqlite":
         place = columns.keys().index("inputs")
-        yield from measured(connection.execute(rows), place, max_rows)
+        yield from split_measured_rows(connection.execute(rows), place, max_rows)
         return
     sizes = rows.with_only_columns(func.octet_length(columns["inputs"]))
     row_sizes = connection.execute(sizes, execution_options={"yield_per": max_rows}).scalars()
     result = connection.execute(rows, execution_options={"stream_results": True})
-    for count in counts(row_sizes, max_rows):
+    for count in batch_sizes(row_sizes, max_rows):
         yield list(result.fetchmany(count))
     while rest := result.fetchmany(1):
         yield list(rest)
 
 
-def measured(rows: Iterable[Any], place: int, max_rows: int = MAX_ROWS) -> Iterator[list[Any]]:
+def split_measured_rows(
+    rows: Iterable[Any], place: int, max_rows: int = MAX_ROWS
+) -> Iterator[list[Any]]:
     """Group rows that come one by one; `place` is the position of `inputs`."""
     batch: list[Any] = []
     size = 0
@@ -53,7 +55,7 @@ def measured(rows: Iterable[Any], place: int, max_rows: int = MAX_ROWS) -> Itera
         yield batch
 
 
-def counts(sizes: Iterable[int | None], max_rows: int = MAX_ROWS) -> Iterator[int]:
+def batch_sizes(sizes: Iterable[int | None], max_rows: int = MAX_ROWS) -> Iterator[int]:
     """Yield the number of rows of each batch, given the sizes of the rows' inputs."""
     count = total = 0
     for row_size in sizes:
@@ -67,7 +69,7 @@ def counts(sizes: Iterable[int | None], max_rows: int = MAX_ROWS) -> Iterator[in
         yield count
 
 
-def first_of(sizes: Sequence[int | None], max_bytes: int) -> int:
+def rows_within_bytes(sizes: Sequence[int | None], max_bytes: int) -> int:
     """Count the first rows that fit into `max_bytes`, at least one, given their sizes."""
     total = 0
     for count, size in enumerate(sizes):
@@ -77,6 +79,6 @@ def first_of(sizes: Sequence[int | None], max_bytes: int) -> int:
     return len(sizes)
 
 
-def size_of(connection: Connection, inputs: ColumnElement[Any]) -> ColumnElement[int | None]:
+def input_size(connection: Connection, inputs: ColumnElement[Any]) -> ColumnElement[int | None]:
     """Return the size of a row's inputs: in bytes, or in characters in SQLite."""
     return func.length(inputs) if connection.dialect.name == "sqlite" else func.octet_length(inputs)

@@ -3,7 +3,7 @@
 from peerloan.model.arithmetic import Calibration, probabilities
 from peerloan.model.encoding import EncodedColumn, Encoding
 from peerloan.model.onnx_run import OnnxTimeLimit
-from peerloan.model.policy import BANDS, Policy, TradeOff
+from peerloan.model.policy import BANDS, OperatingPoint, Policy
 from peerloan.model.reasons import MAX_REASONS, BatchReasons, Reason, ReasonKey, Reasons
 from peerloan.model.reference_profile import ReferenceProfile
 from peerloan.model.scorecard import LevelTable, NumberTable, Scorecard
@@ -18,12 +18,12 @@ __all__ = [
     "LevelTable",
     "NumberTable",
     "OnnxTimeLimit",
+    "OperatingPoint",
     "Policy",
     "Reason",
     "ReasonKey",
     "Reasons",
     "ReferenceProfile",
     "Scorecard",
-    "TradeOff",
     "probabilities",
 ]

@@ -19,7 +19,7 @@ DEFAULT_RATIO = 20.0
 AT_THRESHOLD = ("recall", "flagged")
 
 
-class TradeOff(msgspec.Struct, frozen=True):
+class OperatingPoint(msgspec.Struct, frozen=True):
     """What a threshold brings, on loans that were not fitted on.
 
     From `margin` on, `flagged` of all loans are called late, `recall` of the late ones among
@@ -72,7 +72,7 @@ class Policy(msgspec.Struct, frozen=True):
         )
 
     @classmethod
-    def by_aim(cls, aim: str, value: float, trade_off: Sequence[TradeOff]) -> Policy:
+    def by_aim(cls, aim: str, value: float, trade_off: Sequence[OperatingPoint]) -> Policy:
         """The policy that reaches an aim; raises ValueError with the reason if none does.
 
         `cost`: equal expected costs, where a missed late loan costs `value` false alarms;
@@ -143,7 +143,7 @@ def check_aim(aim: str, value: float) -> None:
         raise ValueError(f"{aim}: expected a share between 0 and 1, given {value:g}")
 
 
-def figures_at(policy: Policy, trade_off: Sequence[TradeOff]) -> dict[str, float]:
+def figures_at(policy: Policy, trade_off: Sequence[OperatingPoint]) -> dict[str, float]:
     """Recall and share flagged at a policy's threshold, as far as a trade-off table tells."""
     if not trade_off:
         return {}
@@ -162,6 +162,6 @@ def _at_or_below(margin: float) -> float:
     return nearest - step if above and nearest > step else nearest
 
 
-def _f2(row: TradeOff) -> float:
+def _f2(row: OperatingPoint) -> float:
     weighed = 4 * row.precision + row.recall
     return 5 * row.precision * row.recall / weighed if weighed else 0.0

@@ -70,7 +70,7 @@ class MonitoredBook:
     doubts: BookDoubts
 
 
-def watch_book(
+def monitor_book(
     book: Book,
     bundle: Bundle,
     limits: Rules,

@@ -1,4 +1,4 @@
-"""The monitoring plan, a TOML file: limits of rules, receivers of events, response to drift."""
+"""The monitoring config, a TOML file: limits of rules, receivers of events, response to drift."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from peerloan.monitoring.alerts.rules import Rules
 from peerloan.regular_files import read_regular_file
 from peerloan.settings import MAX_SETTINGS_BYTES, SettingsError
 
-Answer = Literal["notify", "recalibrate", "retrain"]
+OnDrift = Literal["notify", "recalibrate", "retrain"]
 # Shorter secrets could be guessed.
 _SECRET_BYTES = 24
 
 
-class PlanError(SettingsError):
+class MonitoringConfigError(SettingsError):
     """A rules file that can't be used, and why."""
 
 
@@ -30,13 +30,15 @@ class Webhook(Struct, frozen=True, forbid_unknown_fields=True):
     secret_file: str
 
     def secret(self) -> bytes:
-        """Read the secret. Raises PlanError."""
+        """Read the secret. Raises MonitoringConfigError."""
         try:
             secret = read_regular_file(Path(self.secret_file), MAX_SETTINGS_BYTES).strip()
         except OSError as error:
-            raise PlanError(f"{self.secret_file}: can't be read: {error.strerror}") from None
+            raise MonitoringConfigError(
+                f"{self.secret_file}: can't be read: {error.strerror}"
+            ) from None
         if len(secret) < _SECRET_BYTES:
-            raise PlanError(
+            raise MonitoringConfigError(
                 f"{self.secret_file}: expected a secret of at least {_SECRET_BYTES} bytes, "
                 f"given {len(secret)}"
             )
@@ -57,12 +59,13 @@ class Channels(Struct, frozen=True, forbid_unknown_fields=True):
         return [name for name, is_set in channels.items() if is_set]
 
 
-class Plan(Struct, frozen=True, forbid_unknown_fields=True):
+class MonitoringConfig(Struct, frozen=True, forbid_unknown_fields=True):
     """The settings of monitoring.
 
     - `window_days`: a window is the last so many days. Realised figures use the outcomes of the
       newest four times as many days, of each of which at least the share `mature` is known.
-    - `answer`: the response when a rule says "act". `book` is trained on beside the outcomes.
+    - `on_drift` (`answer` in the file): the response to an alert of level "act". `book` is used
+      for training beside the outcomes.
     - `outcomes_from`: only outcomes of these callers, and of the command line, are used for
       training; without it those of any caller. `decisions_from`: the same for decisions.
     - `promote`: a better challenger becomes champion without a person, as the operator confirmed
@@ -73,7 +76,7 @@ class Plan(Struct, frozen=True, forbid_unknown_fields=True):
     mature: Annotated[float, Meta(gt=0, le=1)] = 0.8
     limits: Rules = Rules()
     tell: Channels = Channels()
-    answer: Answer = "notify"
+    on_drift: OnDrift = msgspec.field(default="notify", name="answer")
     book: str | None = None
     promote: bool = False
     outcomes_from: tuple[str, ...] | None = None
@@ -81,45 +84,49 @@ class Plan(Struct, frozen=True, forbid_unknown_fields=True):
     promote_confirmed: Annotated[str, Meta(max_length=500)] = ""
 
 
-def read_plan(path: Path | None) -> Plan:
-    """Read a plan from a file; without a file, the defaults: events go to the log only.
+def read_config(path: Path | None) -> MonitoringConfig:
+    """Read a config from a file; without a file, the defaults: events go to the log only.
 
-    Raises PlanError, also if the webhook's secret can't be used.
+    Raises MonitoringConfigError, also if the webhook's secret can't be used.
     """
     if path is None:
-        return Plan()
+        return MonitoringConfig()
     try:
-        plan = msgspec.toml.decode(read_regular_file(path, MAX_SETTINGS_BYTES), type=Plan)
-    except OSError as error:
-        raise PlanError(f"{path}: can't be read: {error.strerror}") from None
-    except msgspec.MsgspecError as error:
-        raise PlanError(f"{path}: {_plainly(str(error))}") from None
-    if plan.limits.psi_act <= plan.limits.psi_watch:
-        raise PlanError(
-            f"{path}: limits.psi_act: expected more than psi_watch, {plan.limits.psi_watch}, "
-            f"given {plan.limits.psi_act}"
+        config = msgspec.toml.decode(
+            read_regular_file(path, MAX_SETTINGS_BYTES), type=MonitoringConfig
         )
-    if plan.book is not None and plan.answer != "retrain":
-        raise PlanError(f'{path}: book: expected only with answer = "retrain"')
-    _check_promotion(path, plan)
-    if plan.tell.webhook is not None:
-        plan.tell.webhook.secret()
-    return plan
+    except OSError as error:
+        raise MonitoringConfigError(f"{path}: can't be read: {error.strerror}") from None
+    except msgspec.MsgspecError as error:
+        raise MonitoringConfigError(f"{path}: {_plainly(str(error))}") from None
+    if config.limits.psi_act <= config.limits.psi_watch:
+        raise MonitoringConfigError(
+            f"{path}: limits.psi_act: expected more than psi_watch, {config.limits.psi_watch}, "
+            f"given {config.limits.psi_act}"
+        )
+    if config.book is not None and config.on_drift != "retrain":
+        raise MonitoringConfigError(f'{path}: book: expected only with answer = "retrain"')
+    _check_promotion(path, config)
+    if config.tell.webhook is not None:
+        config.tell.webhook.secret()
+    return config
 
 
-def _check_promotion(path: Path, plan: Plan) -> None:
-    """Raise PlanError if versions would be promoted without an operator's confirmation."""
-    if has_control(plan.promote_confirmed):
-        raise PlanError(f"{path}: promote_confirmed: expected text without control characters")
+def _check_promotion(path: Path, config: MonitoringConfig) -> None:
+    """Raise MonitoringConfigError if a promotion has no operator's confirmation."""
+    if has_control(config.promote_confirmed):
+        raise MonitoringConfigError(
+            f"{path}: promote_confirmed: expected text without control characters"
+        )
     # At least one letter or digit: other characters may be invisible.
-    has_word = any(character.isalnum() for character in plan.promote_confirmed)
+    has_word = any(character.isalnum() for character in config.promote_confirmed)
     lacking = [
-        *(() if plan.outcomes_from is not None else ('outcomes_from = ["CALLER"]',)),
-        *(() if plan.decisions_from is not None else ('decisions_from = ["CALLER"]',)),
+        *(() if config.outcomes_from is not None else ('outcomes_from = ["CALLER"]',)),
+        *(() if config.decisions_from is not None else ('decisions_from = ["CALLER"]',)),
         *(() if has_word else ('promote_confirmed = "NAME, DATE: WHY"',)),
     ]
-    if plan.promote and lacking:
-        raise PlanError(
+    if config.promote and lacking:
+        raise MonitoringConfigError(
             f"{path}: promote: with true, outcomes that callers report can change which model "
             f"serves; add {' and '.join(lacking)} above it to confirm that and to name whose "
             "outcomes may, and of whose decisions, or leave promote out"

@@ -28,7 +28,7 @@ _DRAWS = 1_000
 CELLS = 64
 
 
-class Estimated(NamedTuple):
+class EstimatedPerformance(NamedTuple):
     """Expected figures of the outcomes, if the probabilities are right."""
 
     late_rate: Estimate
@@ -36,7 +36,7 @@ class Estimated(NamedTuple):
     recall: Estimate | None
 
 
-class Realised(NamedTuple):
+class RealisedPerformance(NamedTuple):
     """Figures of the known outcomes.
 
     Ranking figures are None with fewer than five late or five on-time loans; recall is None without
@@ -53,7 +53,7 @@ class Realised(NamedTuple):
     recall: Estimate | None
 
 
-class InBand(NamedTuple):
+class BandCalibration(NamedTuple):
     """The loans of a band: their number, the late ones, and the expected number of late ones."""
 
     band: int
@@ -62,7 +62,7 @@ class InBand(NamedTuple):
     expected: float
 
 
-class CalibrationFigures(NamedTuple):
+class ObservedCalibration(NamedTuple):
     """Calibration of the probabilities: late loans, their expected number, and the ratio.
 
     `slope` and `intercept` are those of the outcome regressed on the margin: 1 and 0 if calibrated,
@@ -74,7 +74,7 @@ class CalibrationFigures(NamedTuple):
     ratio: Estimate
     slope: float | None
     intercept: float | None
-    bands: list[InBand]
+    bands: list[BandCalibration]
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ class Scores:
             return cls(different, loans)
         return cls(different, loans, np.bincount(own[late == 1], minlength=len(different)))
 
-    def estimated(self, policy: Policy) -> Estimated:
+    def estimated(self, policy: Policy) -> EstimatedPerformance:
         """Estimate performance without outcomes (CBPE, as in NannyML's documentation).
 
         A loan counts as late to the share of its probability. The intervals contain the figures of
@@ -114,7 +114,7 @@ class Scores:
         flagged, n = np.asarray(cells >= 0), loans.sum()
         late_rate = _estimate(mean.sum(axis=1) / n, draws.sum(axis=1) / n)
         assert late_rate is not None  # noqa: S101  there are loans
-        return Estimated(
+        return EstimatedPerformance(
             late_rate,
             # Loans that are all alike have no ranking.
             _estimate(auc_of_counts(mean, loans - mean), auc_of_counts(draws, loans - draws))
@@ -128,7 +128,7 @@ class Scores:
         expected = self.loans * probabilities(self.margins)
         return float(auc_of_counts(expected, self.loans - expected))
 
-    def realised(self, policy: Policy) -> Realised:
+    def realised(self, policy: Policy) -> RealisedPerformance:
         """Compute the figures of known outcomes.
 
         These are the area under the ROC curve, Gini = 2 AUC − 1, the largest distance between the
@@ -147,9 +147,9 @@ class Scores:
         recall = Estimate.of_share(found, n_late) if n_late else None
         auc = self.realised_auc()
         if auc is None:
-            return Realised(n, n_late, rate, None, None, None, brier, recall)
+            return RealisedPerformance(n, n_late, rate, None, None, None, brier, recall)
         ks = float(np.max(np.abs(ks_gaps(late, on_time))))
-        return Realised(n, n_late, rate, auc, 2 * auc.value - 1, ks, brier, recall)
+        return RealisedPerformance(n, n_late, rate, auc, 2 * auc.value - 1, ks, brier, recall)
 
     def realised_auc(self, wrong: float = 0.05) -> Estimate | None:
         """Compute the AUC; None with fewer than five late or five on-time loans.
@@ -164,14 +164,14 @@ class Scores:
         expected = self.loans * probabilities(self.margins)
         return Estimate(auc, *window_auc_interval(auc, expected, self.loans, late, wrong))
 
-    def calibration(self, policy: Policy) -> CalibrationFigures:
+    def calibration(self, policy: Policy) -> ObservedCalibration:
         """Compute the calibration of the probabilities."""
         late = self._outcomes()
         p = probabilities(self.margins)
         expected = self.loans * p
         own = policy.bands_many(self.margins)
         bands = [
-            InBand(
+            BandCalibration(
                 band,
                 int(self.loans[own == band].sum()),
                 int(late[own == band].sum()),
@@ -182,7 +182,7 @@ class Scores:
         line = logistic_regression(self.margins, late, self.loans)
         slope, intercept = line or (None, None)
         sums = int(late.sum()), float(expected.sum())
-        return CalibrationFigures(*sums, Estimate.of_ratio(*sums), slope, intercept, bands)
+        return ObservedCalibration(*sums, Estimate.of_ratio(*sums), slope, intercept, bands)
 
     def _outcomes(self) -> Codes:
         assert self.late is not None  # noqa: S101  callers have outcomes

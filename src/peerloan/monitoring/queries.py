@@ -29,7 +29,7 @@ class StoredFigures(NamedTuple):
     figures: str
 
 
-class Alarm(NamedTuple):
+class ActiveAlert(NamedTuple):
     """An active alert: rule, subject, level, and since when (milliseconds since 1970)."""
 
     rule: str
@@ -38,7 +38,7 @@ class Alarm(NamedTuple):
     since_ms: int
 
 
-class WaitingEvents(NamedTuple):
+class PendingEvents(NamedTuple):
     """Events without an acknowledgement or delivery.
 
     It holds their numbers and the times of the oldest ones (milliseconds since 1970; 0: none).
@@ -53,7 +53,7 @@ class WaitingEvents(NamedTuple):
 
 def read_figures(
     database: Database, version: str, kind: Kind, since: int, until: int
-) -> tuple[list[StoredFigures], list[Alarm]] | None:
+) -> tuple[list[StoredFigures], list[ActiveAlert]] | None:
     """Read the figures of a version from one day to before another (days since 1970).
 
     Returns them oldest first, with the version's active alerts; None if the version made no
@@ -77,7 +77,7 @@ def read_figures(
             .where(alarms.c.version.in_(own))
             .order_by(alarms.c.since_ms, alarms.c.rule, alarms.c.about)
         )
-        return said, [Alarm(*row) for row in connection.execute(speaking)]
+        return said, [ActiveAlert(*row) for row in connection.execute(speaking)]
 
 
 def figures_of_day(connection: Connection, day: int) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -91,22 +91,22 @@ def figures_of_day(connection: Connection, day: int) -> Iterator[tuple[str, dict
         yield version, msgspec.json.decode(text)
 
 
-def active_alarms(connection: Connection) -> Iterator[tuple[str, Alarm]]:
+def active_alerts_by_name(connection: Connection) -> Iterator[tuple[str, ActiveAlert]]:
     """Read the active alerts, each with the name of its version."""
     columns = versions.c.version, alarms.c.rule, alarms.c.about, alarms.c.level, alarms.c.since_ms
     rows = select(*columns).join(versions, versions.c.number == alarms.c.version)
     for version, *alarm in connection.execute(rows):
-        yield version, Alarm(*alarm)
+        yield version, ActiveAlert(*alarm)
 
 
-def waiting_events(connection: Connection) -> WaitingEvents:
+def pending_events(connection: Connection) -> PendingEvents:
     """Count the events that wait for an acknowledgement or for delivery."""
     unseen = events.c.acknowledged_ms.is_(None)
     waiting = deliveries.c.next_ms.is_not(None)
     oldest_undelivered = select(func.min(events.c.time_ms)).join(
         deliveries, deliveries.c.event == events.c.number
     )
-    return WaitingEvents(
+    return PendingEvents(
         connection.execute(select(func.count()).where(unseen)).scalar_one(),
         _oldest_act_ms(connection),
         connection.execute(select(func.count()).where(waiting)).scalar_one(),

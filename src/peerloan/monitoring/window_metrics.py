@@ -11,7 +11,12 @@ from peerloan.monitoring.alerts import rules
 from peerloan.monitoring.alerts.rules import Alert, Rules
 from peerloan.monitoring.counting.bins import NEW
 from peerloan.monitoring.counting.counts import BinCounter, Counts
-from peerloan.monitoring.performance import CalibrationFigures, Estimated, Realised, Scores
+from peerloan.monitoring.performance import (
+    EstimatedPerformance,
+    ObservedCalibration,
+    RealisedPerformance,
+    Scores,
+)
 from peerloan.registry import Bundle
 from peerloan.stats.estimate import Estimate
 from peerloan.stats.psi import Psi, psi
@@ -36,22 +41,22 @@ class Drift:
     psi: Psi
     missing: Estimate
     reference_missing: float
-    strange: list[tuple[str, int]]
+    outside_reference: list[tuple[str, int]]
 
     @property
-    def new(self) -> Estimate | None:
+    def new_levels(self) -> Estimate | None:
         """The share of new levels of a category, with the interval that the rules use."""
         if self.bins[-2:-1] != [NEW]:
             return None
-        return Estimate.of_share(self.counts[-2], sum(self.counts), rules.WRONG)
+        return Estimate.of_share(self.counts[-2], sum(self.counts), rules.SIGNIFICANCE)
 
 
 @dataclass(frozen=True)
-class Challenged:
+class ChallengerMetrics:
     """A challenger's figures on loans of the window that it scored and whose outcome is known."""
 
     version: str
-    realised: Realised
+    realised: RealisedPerformance
 
 
 @dataclass(frozen=True)
@@ -63,14 +68,14 @@ class WindowMetrics:
     rejected: int
     features: list[Drift]
     score: Drift
-    estimated: Estimated
-    realised: Realised | None
-    calibration: CalibrationFigures | None
-    spoken: list[Alert]
+    estimated: EstimatedPerformance
+    realised: RealisedPerformance | None
+    calibration: ObservedCalibration | None
+    firing: list[Alert]
     # Alerts that persist if they are active already (hysteresis).
-    lingering: list[Alert]
+    persisting: list[Alert]
     notes: list[str]
-    challengers: list[Challenged] = field(default_factory=list)
+    challengers: list[ChallengerMetrics] = field(default_factory=list)
 
 
 def window_metrics(
@@ -96,37 +101,41 @@ def window_metrics(
     realised = calibration = realised_auc = None
     if outcomes is not None:
         realised, calibration = outcomes.realised(policy), outcomes.calibration(policy)
-        realised_auc = outcomes.realised_auc(rules.WRONG)
-    estimated_auc = estimated.auc and estimated.auc.wider(rules.WRONG)
+        realised_auc = outcomes.realised_auc(rules.SIGNIFICANCE)
+    estimated_auc = estimated.auc and estimated.auc.wider(rules.SIGNIFICANCE)
     aucs = estimated_auc, realised_auc, bundle.manifest.intervals.get("auc")
-    spoken, lingering = (_speak(limits, eased, every, aucs, calibration) for eased in (False, True))
+    firing, persisting = (
+        _evaluate_rules(limits, is_active, every, aucs, calibration) for is_active in (False, True)
+    )
     return WindowMetrics(
         *(bundle.version, counts.loans, rejected, features, score, estimated, realised),
-        *(calibration, spoken, lingering, notes or []),
+        *(calibration, firing, persisting, notes or []),
     )
 
 
-def _speak(
+def _evaluate_rules(
     limits: Rules,
-    eased: bool,
+    is_active: bool,
     every: list[Drift],
     aucs: tuple[Estimate | None, Estimate | None, tuple[float, float] | None],
-    calibration: CalibrationFigures | None,
+    calibration: ObservedCalibration | None,
 ) -> list[Alert]:
-    """Apply all rules but volume to a window; with `eased`, by the limits for active alerts.
+    """Apply all rules but volume to a window; with `is_active`, by the limits for active alerts.
 
     `every` is drift of the features and last the probability; `aucs` are the estimated, realised
     and published AUC.
     """
     *features, score = every
-    if eased:
+    if is_active:
         limits = limits.with_hysteresis()
-    new = {each.name: each.new for each in features if each.new is not None}
+    new = {each.name: each.new_levels for each in features if each.new_levels is not None}
     return [
-        *rules.check_drift(limits, {each.name: each.psi for each in features}, score.psi, eased),
-        *rules.check_levels(limits, new, eased),
-        *rules.check_performance(*aucs, eased),
-        *(rules.check_calibration(limits, calibration, eased) if calibration else ()),
+        *rules.check_drift(
+            limits, {each.name: each.psi for each in features}, score.psi, is_active
+        ),
+        *rules.check_levels(limits, new, is_active),
+        *rules.check_performance(*aucs, is_active),
+        *(rules.check_calibration(limits, calibration, is_active) if calibration else ()),
     ]
 
 
@@ -143,11 +152,11 @@ def metrics_json(found: WindowMetrics) -> dict[str, Any]:
             for each in found.challengers
         ],
         "calibration": None if calibration is None else _calibration_json(calibration),
-        "rules": [each._asdict() for each in found.spoken],
+        "rules": [each._asdict() for each in found.firing],
     }
 
 
-def realised_json(realised: Realised) -> dict[str, Any]:
+def realised_json(realised: RealisedPerformance) -> dict[str, Any]:
     """Convert realised figures to JSON."""
     return {
         name: _estimate(each) if isinstance(each, Estimate) else each
@@ -155,7 +164,7 @@ def realised_json(realised: Realised) -> dict[str, Any]:
     }
 
 
-def _calibration_json(calibration: CalibrationFigures) -> dict[str, Any]:
+def _calibration_json(calibration: ObservedCalibration) -> dict[str, Any]:
     bands = [each._asdict() for each in calibration.bands]
     return calibration._asdict() | {"ratio": _estimate(calibration.ratio), "bands": bands}
 
@@ -171,7 +180,7 @@ def _drift_json(drift: Drift) -> dict[str, Any]:
             {"bin": name, "loans": loans, "reference": share}
             for name, loans, share in zip(drift.bins, drift.counts, drift.reference, strict=True)
         ],
-        "strange": [{"value": value, "loans": loans} for value, loans in drift.strange],
+        "strange": [{"value": value, "loans": loans} for value, loans in drift.outside_reference],
     }
 
 

@@ -12,10 +12,10 @@ from sqlalchemy import Connection
 
 from peerloan.monitoring.alerts.rules import Rules
 from peerloan.monitoring.counting.counts import Counts, Outcomes, add_outcomes
-from peerloan.monitoring.counting.early_outcomes import take_off
-from peerloan.monitoring.counting.opened_versions import Versions
+from peerloan.monitoring.counting.early_outcomes import subtract_outcomes
 from peerloan.monitoring.counting.storage import Hour, KnownOutcomes, read_counts
-from peerloan.monitoring.window_metrics import Challenged, WindowMetrics, window_metrics
+from peerloan.monitoring.counting.version_cache import VersionCache
+from peerloan.monitoring.window_metrics import ChallengerMetrics, WindowMetrics, window_metrics
 
 
 class Window(NamedTuple):
@@ -27,7 +27,7 @@ class Window(NamedTuple):
 
 
 def read_window(
-    connection: Connection, versions: Versions, window: Window, early: Mapping[Hour, Counts]
+    connection: Connection, versions: VersionCache, window: Window, early: Mapping[Hour, Counts]
 ) -> dict[int, Counts]:
     """Sum a window's counts by version number, without early outcomes.
 
@@ -37,20 +37,20 @@ def read_window(
     for hour, counts in read_counts(connection, *window):
         if hour.version in found:
             found[hour.version].add(counts)
-        elif versions.open(hour.version) is not None:
+        elif versions.load(hour.version) is not None:
             found[hour.version] = counts
     for hour, counts in early.items():
         of_source = window.sources is None or hour.source in window.sources
         own = found.get(hour.version)
         if own is not None and of_source and window.first <= hour.hour < window.last:
-            take_off(own.outcomes, counts.outcomes)
+            subtract_outcomes(own.outcomes, counts.outcomes)
             for number, theirs in counts.challengers.items():
-                take_off(own.challengers.setdefault(number, {}), theirs)
+                subtract_outcomes(own.challengers.setdefault(number, {}), theirs)
     return found
 
 
 def window_figures(
-    versions: Versions,
+    versions: VersionCache,
     number: int,
     counts: Counts,
     limits: Rules,
@@ -60,7 +60,7 @@ def window_figures(
 
     `outcomes` may be those of another window.
     """
-    opened = versions.open(number)
+    opened = versions.load(number)
     scores = None if opened is None else opened.counting.scores(counts.cells)
     if opened is None or scores is None:
         return None
@@ -70,14 +70,14 @@ def window_figures(
     return replace(found, challengers=_challengers(versions, counts))
 
 
-def _challengers(versions: Versions, counts: Counts) -> list[Challenged]:
+def _challengers(versions: VersionCache, counts: Counts) -> list[ChallengerMetrics]:
     found = []
     for number, outcomes in counts.challengers.items():
-        opened = versions.open(number)
+        opened = versions.load(number)
         scores = None if opened is None else opened.counting.scores(outcomes)
         if opened is not None and scores is not None:
             bundle = opened.bundle
-            found.append(Challenged(bundle.version, scores.realised(bundle.policy)))
+            found.append(ChallengerMetrics(bundle.version, scores.realised(bundle.policy)))
     return found
 
 
@@ -101,7 +101,7 @@ class History:
         for hour, counts in early.items():
             day = self._days.get(hour.version, {}).get(hour.hour // 24)
             if day is not None:
-                take_off(day[1], counts.outcomes)
+                subtract_outcomes(day[1], counts.outcomes)
 
     def mature(self, version: int, before: int, share: float, at_most: int) -> Outcomes:
         """Return the outcomes of a version's newest mature days before a day, at most so many days.

@@ -3,11 +3,11 @@
 from peerloan.registry.alias_state import AliasState, BreakingChange, StoreError, StoreFault
 from peerloan.registry.batch import Decisions
 from peerloan.registry.bundle import ONNX_TOLERANCE, Bundle, Decision
+from peerloan.registry.change_reasons import ChangeReason
 from peerloan.registry.errors import RegistryError
-from peerloan.registry.explanations import Explanation
-from peerloan.registry.manifest import BundleError, Manifest, Score, TrainedOn
+from peerloan.registry.manifest import BundleError, CandidateScore, Manifest, TrainedOn
 from peerloan.registry.packaging import Draft, OnnxParts, ValidationFigures, draft
-from peerloan.registry.servable import Interface
+from peerloan.registry.serving_check import CallerInterface
 from peerloan.registry.store import Store
 from peerloan.registry.time_limits import StoreTimeout, some_call_hangs
 
@@ -17,15 +17,15 @@ __all__ = [
     "BreakingChange",
     "Bundle",
     "BundleError",
+    "CallerInterface",
+    "CandidateScore",
+    "ChangeReason",
     "Decision",
     "Decisions",
     "Draft",
-    "Explanation",
-    "Interface",
     "Manifest",
     "OnnxParts",
     "RegistryError",
-    "Score",
     "Store",
     "StoreError",
     "StoreFault",

@@ -38,20 +38,24 @@ class BreakingChange(StoreError):
         self.reasons = reasons
 
 
-class AliasState(msgspec.Struct, frozen=True):
+# Names of JSON keys that every release reads.
+_KEYS = {"rollback_line": "line", "past_champions": "former"}
+
+
+class AliasState(msgspec.Struct, frozen=True, rename=_KEYS):
     """The champion (it serves), the challenger (it runs in shadow), and the change that set them.
 
-    `line` is the stack of champions that `rollback` pops, the current one last. `former` lists
-    every version that ever was champion. `digests` maps each version to its digest at the time when
-    it was chosen. `deleted` is the version that this change deleted, if any; such a change has an
-    action that earlier releases can read.
+    `rollback_line` is the stack of champions that `rollback` pops, the current one last.
+    `past_champions` lists every version that ever was champion. `digests` maps each version to its
+    digest at the time when it was chosen. `deleted` is the version that this change deleted, if
+    any; such a change has an action that earlier releases can read.
     """
 
     number: int = 0
     champion: str | None = None
     challenger: str | None = None
-    line: tuple[str, ...] = ()
-    former: tuple[str, ...] = ()
+    rollback_line: tuple[str, ...] = ()
+    past_champions: tuple[str, ...] = ()
     digests: dict[str, str] = {}
     action: Literal["none", "promote", "challenge", "rollback"] = "none"
     who: str = ""
@@ -60,9 +64,9 @@ class AliasState(msgspec.Struct, frozen=True):
     deleted: str | None = None
 
     @property
-    def chosen(self) -> frozenset[str]:
+    def in_use(self) -> frozenset[str]:
         """The versions that an alias names or that `rollback` can return to."""
-        named = (*self.line, self.champion, self.challenger)
+        named = (*self.rollback_line, self.champion, self.challenger)
         return frozenset(version for version in named if version is not None)
 
     @property
@@ -98,7 +102,7 @@ def read_numbered(path: Path, number: int, kind: type[_Kind]) -> _Kind:
 
 
 @contextlib.contextmanager
-def readable(folder: Path) -> Iterator[None]:
+def translate_read_errors(folder: Path) -> Iterator[None]:
     """Raise a file system's OSError as StoreFault."""
     try:
         yield

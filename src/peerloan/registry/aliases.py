@@ -21,15 +21,15 @@ from peerloan.registry.alias_state import (
     StoreFault,
     current_user,
     read_numbered,
-    readable,
+    translate_read_errors,
     unicode_text,
 )
-from peerloan.registry.explanations import (
-    Explanation,
-    Explanations,
-    check_why,
-    read_explanations,
-    write_explanation,
+from peerloan.registry.change_reasons import (
+    ChangeReason,
+    ChangeReasons,
+    check_reason,
+    read_change_reasons,
+    write_change_reason,
 )
 
 _STATE = re.compile(r"(\d{6,})\.json")
@@ -60,18 +60,18 @@ class Aliases:
         """Read every state, oldest first."""
         return [self._read(number) for number in self._numbers()]
 
-    def explanations(self) -> Explanations:
+    def explanations(self) -> ChangeReasons:
         """Read the reasons that were added after a change. Raises StoreFault."""
-        with readable(self._folder):
-            return read_explanations(self._folder)
+        with translate_read_errors(self._folder):
+            return read_change_reasons(self._folder)
 
-    def explain_change(self, number: int, why: str, who: str = "") -> Explanation:
+    def explain_change(self, number: int, why: str, who: str = "") -> ChangeReason:
         """Add a reason to a change that was made without one. Raises StoreError.
 
         `who` adds it; by default the user of this process.
         """
         why = unicode_text(why)
-        check_why(why)
+        check_reason(why)
         numbers = self._numbers()
         if number not in numbers:
             known = f"1 to {numbers[-1]:,}" if numbers else "none: nothing was changed yet"
@@ -80,9 +80,9 @@ class Aliases:
         if state.why:
             raise StoreError(f"change {number:,} has a reason already, by {state.who}: {state.why}")
         when = datetime.now(UTC).isoformat(timespec="seconds")
-        explanation = Explanation(number, why, unicode_text(who) or current_user(), when)
+        explanation = ChangeReason(number, why, unicode_text(who) or current_user(), when)
         try:
-            write_explanation(self._folder, explanation)
+            write_change_reason(self._folder, explanation)
         except FileExistsError:
             found = self.explanations()
             earlier = found.by_number.get(number)
@@ -130,7 +130,7 @@ class Aliases:
         return read_numbered(self._state_file(number), number, AliasState)
 
     def _numbers(self) -> list[int]:
-        with readable(self._folder):
+        with translate_read_errors(self._folder):
             if not self._folder.is_dir():
                 return []
             found = [_STATE.fullmatch(path.name) for path in self._folder.iterdir()]
@@ -150,37 +150,37 @@ def next_state(state: AliasState, why: str, who: str = "", **changes: Any) -> Al
         why=unicode_text(why),
         **{"deleted": None} | changes,
     )
-    if new.champion is not None and new.champion not in state.former:
-        new = msgspec.structs.replace(new, former=(*state.former, new.champion))
+    if new.champion is not None and new.champion not in state.past_champions:
+        new = msgspec.structs.replace(new, past_champions=(*state.past_champions, new.champion))
     return new
 
 
-def refuse_chosen(version: str, state: AliasState) -> None:
+def refuse_in_use(version: str, state: AliasState) -> None:
     """Raise StoreError if a version is in use and can't be deleted."""
     if version == state.champion:
         raise StoreError(f"{version} is the champion, and can't be deleted")
     if version == state.challenger:
         raise StoreError(f"{version} is the challenger, and can't be deleted")
-    if version in state.line:
+    if version in state.rollback_line:
         raise StoreError(
             f"{version} can't be deleted: it was champion, and `rollback` can return to it"
         )
 
 
-def without_folder(version: str, state: AliasState) -> AliasState:
+def after_deletion(version: str, state: AliasState) -> AliasState:
     """Return the state after a deletion; the aliases stay as they are. Raises StoreError."""
-    refuse_chosen(version, state)
+    refuse_in_use(version, state)
     return next_state(state, f"{version} is deleted", action="challenge", deleted=version)
 
 
-def without_choice(version: str, before: AliasState, state: AliasState) -> AliasState:
+def without_deleted(version: str, before: AliasState, state: AliasState) -> AliasState:
     """Return the state without a version that was chosen after `before` and then deleted."""
-    line = tuple(each for each in state.line if each != version)
+    line = tuple(each for each in state.rollback_line if each != version)
     return next_state(
         state,
         f"{version} was deleted at the same time",
         action="rollback",
         champion=line[-1] if line else None,
         challenger=before.challenger if state.challenger == version else state.challenger,
-        line=line,
+        rollback_line=line,
     )

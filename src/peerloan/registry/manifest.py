@@ -15,7 +15,7 @@ from peerloan.formatting import show_value
 from peerloan.loan import Definition
 from peerloan.model import arithmetic
 from peerloan.model.arithmetic import IDENTITY, Calibration
-from peerloan.model.policy import AT_THRESHOLD, Policy, TradeOff, figures_at
+from peerloan.model.policy import AT_THRESHOLD, OperatingPoint, Policy, figures_at
 from peerloan.registry.errors import RegistryError
 from peerloan.regular_files import FileTooLarge, read_regular_file
 
@@ -55,7 +55,7 @@ class TrainedOn(msgspec.Struct, frozen=True):
     sample: bool
 
 
-class Golden(msgspec.Struct, frozen=True):
+class GoldenExample(msgspec.Struct, frozen=True):
     """A synthetic loan and this version's expected result for it."""
 
     loan: dict[str, float | str | None]
@@ -65,7 +65,7 @@ class Golden(msgspec.Struct, frozen=True):
     band: str
 
 
-class Score(msgspec.Struct, frozen=True):
+class CandidateScore(msgspec.Struct, frozen=True):
     """A candidate's result in the search: its best settings, mean figures, and their errors."""
 
     candidate: str
@@ -92,12 +92,12 @@ class Manifest(msgspec.Struct, frozen=True, omit_defaults=True):
     metrics: dict[str, float]
     policy: Policy
     libraries: dict[str, str]
-    golden: tuple[Golden, ...]
+    golden: tuple[GoldenExample, ...]
     files: dict[str, FileEntry]
     calibration: Calibration = IDENTITY
     intervals: dict[str, tuple[float, float]] = {}
-    candidates: tuple[Score, ...] = ()
-    trade_off: tuple[TradeOff, ...] = ()
+    candidates: tuple[CandidateScore, ...] = ()
+    trade_off: tuple[OperatingPoint, ...] = ()
     recalibrated_on: TrainedOn | None = None
 
     @property
@@ -120,7 +120,7 @@ class Manifest(msgspec.Struct, frozen=True, omit_defaults=True):
         if not self.golden:
             raise ValueError("no golden examples")
 
-    def under(self, policy: Policy) -> Manifest:
+    def with_policy(self, policy: Policy) -> Manifest:
         """Return the figures that are valid under another policy.
 
         Of the figures at the policy's threshold, these are the ones in the trade-off table.

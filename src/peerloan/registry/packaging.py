@@ -16,7 +16,7 @@ from peerloan.model import arithmetic
 from peerloan.model.arithmetic import IDENTITY, Calibration
 from peerloan.model.encoding import Encoding
 from peerloan.model.onnx_model import OnnxModel, background_size
-from peerloan.model.policy import BANDS, Policy, TradeOff
+from peerloan.model.policy import BANDS, OperatingPoint, Policy
 from peerloan.model.reference_profile import ReferenceProfile
 from peerloan.model.scorecard import Scorecard
 from peerloan.registry.batch import decide_many
@@ -26,10 +26,10 @@ from peerloan.registry.manifest import (
     MANIFEST,
     MAX_MANIFEST_BYTES,
     BundleError,
+    CandidateScore,
     FileEntry,
-    Golden,
+    GoldenExample,
     Manifest,
-    Score,
     TrainedOn,
     check_sizes,
     decode,
@@ -64,8 +64,8 @@ class ValidationFigures:
 
     metrics: dict[str, float]
     intervals: dict[str, tuple[float, float]]
-    candidates: tuple[Score, ...]
-    trade_off: tuple[TradeOff, ...]
+    candidates: tuple[CandidateScore, ...]
+    trade_off: tuple[OperatingPoint, ...]
 
 
 @dataclass(frozen=True)
@@ -166,7 +166,7 @@ def with_policy(
     files = {name: read_file(folder, name, entry) for name, entry in bundle.manifest.files.items()}
     examples = bundle.profile.draw(bundle.definition, _GOLDEN_EXAMPLES, seed=2)
     manifest = msgspec.structs.replace(
-        bundle.manifest.under(policy),
+        bundle.manifest.with_policy(policy),
         golden=tuple(_golden(bundle.definition, bundle.model, policy, examples)),
     )
     return Draft(manifest, files, write_documents)
@@ -197,10 +197,10 @@ def _record(definition: Definition, row: Sequence[Value]) -> dict[str, Value]:
 
 def _golden(
     definition: Definition, model: Scorecard | OnnxModel, policy: Policy, examples: Loans
-) -> Iterator[Golden]:
+) -> Iterator[GoldenExample]:
     found = decide_many(model, policy, examples, explain=False)
     columns = (found.margins, found.probabilities, found.late, found.bands)
     for row, margin, probability, late, band in zip(
         examples.rows(), *(column.tolist() for column in columns), strict=True
     ):
-        yield Golden(_record(definition, row), margin, probability, late, BANDS[band])
+        yield GoldenExample(_record(definition, row), margin, probability, late, BANDS[band])

@@ -25,12 +25,12 @@ from peerloan.registry.alias_state import (
     BreakingChange,
     StoreError,
     StoreFault,
-    readable,
+    translate_read_errors,
 )
-from peerloan.registry.aliases import Aliases, refuse_chosen, without_choice, without_folder
+from peerloan.registry.aliases import Aliases, after_deletion, refuse_in_use, without_deleted
 from peerloan.registry.bundle import Bundle
+from peerloan.registry.change_reasons import ChangeReason, ChangeReasons
 from peerloan.registry.errors import RegistryError
-from peerloan.registry.explanations import Explanation, Explanations
 from peerloan.registry.manifest import (
     MANIFEST,
     BundleError,
@@ -47,7 +47,7 @@ from peerloan.registry.packaging import (
     with_policy,
     write_no_documents,
 )
-from peerloan.registry.servable import prove_servable
+from peerloan.registry.serving_check import check_servable
 from peerloan.registry.time_limits import Calls, limited
 
 _VERSION = re.compile(r"[a-z0-9][a-z0-9.-]{0,99}")
@@ -80,7 +80,7 @@ class Store:
     @limited("listing the versions")
     def versions(self) -> list[str]:
         """List the names of all versions, oldest first."""
-        with readable(self._versions):
+        with translate_read_errors(self._versions):
             if not self._versions.is_dir():
                 return []
             folders = [
@@ -118,10 +118,10 @@ class Store:
         return bundle
 
     @limited("proving")
-    def prove(self, version: str) -> Bundle:
+    def load_servable(self, version: str) -> Bundle:
         """Load a version and derive all that serving it needs. Raises StoreError or BundleError."""
         bundle = self.load(version)
-        prove_servable(bundle, self.known_fields(self.state()))
+        check_servable(bundle, self.known_fields(self.state()))
         return bundle
 
     @limited("reading the definition of")
@@ -143,7 +143,7 @@ class Store:
         self.check_model(draft.manifest.model)
         now = datetime.now(UTC)
         try:
-            folder = self._claim(f"{draft.manifest.candidate}-{now:%Y%m%d-%H%M%S}")
+            folder = self._reserve_name(f"{draft.manifest.candidate}-{now:%Y%m%d-%H%M%S}")
             try:
                 files, _ = draft.named(folder.name, now.isoformat(timespec="seconds"))
                 manifest = files.pop(MANIFEST)
@@ -165,7 +165,7 @@ class Store:
         return read_onnx_parts(self.folder(version))
 
     @limited("publishing anew", is_writing=True, is_long=True)
-    def revise(
+    def publish_with_policy(
         self,
         version: str,
         policy: Policy,
@@ -186,13 +186,13 @@ class Store:
         the rename, either its change fails because the aliases have changed, or its change comes
         first: then the deletion is refused and the folder is put back.
         """
-        refuse_chosen(version, self.state())
-        folder = self.place(version)
+        refuse_in_use(version, self.state())
+        folder = self.version_folder(version)
         try:
             if not deletion.move_aside(folder):
                 raise self._unknown(version)
             try:
-                self._aliases.append(lambda state: without_folder(version, state))
+                self._aliases.append(lambda state: after_deletion(version, state))
             except BaseException:
                 deletion.put_back(folder)
                 raise
@@ -202,9 +202,9 @@ class Store:
             raise StoreFault(f"{folder}: can't be deleted: {error.strerror}") from error
 
     @limited("looking for what is being deleted")
-    def being_deleted(self) -> list[str]:
+    def pending_deletions(self) -> list[str]:
         """List the versions whose deletion is in progress or was interrupted."""
-        with readable(self._versions):
+        with translate_read_errors(self._versions):
             return sorted(
                 path.name[1:].removesuffix(".deleting")
                 for path in self._versions.glob(".*.deleting")
@@ -247,12 +247,12 @@ class Store:
         return self._aliases.history()
 
     @limited("reading the explanations")
-    def explanations(self) -> Explanations:
+    def explanations(self) -> ChangeReasons:
         """Read the reasons that were added after a change. Raises StoreFault."""
         return self._aliases.explanations()
 
     @limited("explaining change", is_writing=True)
-    def explain_change(self, number: int, why: str, who: str = "") -> Explanation:
+    def explain_change(self, number: int, why: str, who: str = "") -> ChangeReason:
         """Add a reason to a change that was made without one. Raises StoreError.
 
         `who` adds it; by default the user of this process.
@@ -276,10 +276,10 @@ class Store:
         state = self.state()
         if first and state.champion is not None:
             raise StoreError(f"{state.champion} became the champion meanwhile; {version} is not")
-        new = self._choosable(version, state)
+        new = self._load_choosable(version, state)
         if state.champion == version:
             raise StoreError(f"{version} is the champion already")
-        if not breaking and (reasons := self._breaking(state.champion, new.definition)):
+        if not breaking and (reasons := self._breaking_changes(state.champion, new.definition)):
             raise BreakingChange(version, reasons)
         return self._choose(
             version,
@@ -288,7 +288,7 @@ class Store:
             action="promote",
             champion=version,
             challenger=None if state.challenger == version else state.challenger,
-            line=(*state.line, version),
+            rollback_line=(*state.rollback_line, version),
             digests=state.digests | {version: new.digest},
             who=who,
         )
@@ -300,7 +300,7 @@ class Store:
         `who` does so; by default the user of this process.
         """
         state = self.state()
-        new = self._choosable(version, state)
+        new = self._load_choosable(version, state)
         if state.champion == version:
             raise StoreError(f"{version} is the champion; a challenger is another version")
         digests = state.digests | {version: new.digest}
@@ -321,10 +321,10 @@ class Store:
     def rollback(self, why: str = "") -> AliasState:
         """Return to the previous champion; a second call goes one further back."""
         state = self.state()
-        if len(state.line) < 2:
+        if len(state.rollback_line) < 2:
             raise StoreError("there is no champion before the current one")
-        line = state.line[:-1]
-        self.prove(line[-1])
+        line = state.rollback_line[:-1]
+        self.load_servable(line[-1])
         return self._choose(
             line[-1],
             state,
@@ -332,30 +332,30 @@ class Store:
             action="rollback",
             champion=line[-1],
             challenger=None if state.challenger == line[-1] else state.challenger,
-            line=line,
+            rollback_line=line,
         )
 
     def known_fields(self, state: AliasState) -> frozenset[str]:
         """List the fields of champion, challenger and former champions; requests may have them."""
         names: set[str] = set()
-        for version in {*state.former, state.champion, state.challenger} - {None}:
+        for version in {*state.past_champions, state.champion, state.challenger} - {None}:
             # A version that can't be read must not prevent the champion from serving.
             with contextlib.suppress(RegistryError):
                 definition = self.definition(str(version))
                 names.update(definition.names, definition.roles.columns())
         return frozenset(names)
 
-    def _choosable(self, version: str, state: AliasState) -> Bundle:
+    def _load_choosable(self, version: str, state: AliasState) -> Bundle:
         """Load a version that may become champion or challenger.
 
         It must be complete, servable, and of the store's model.
         """
-        bundle = self.prove(version)
+        bundle = self.load_servable(version)
         if state.champion is not None:
             self.check_model(bundle.manifest.model)
         return bundle
 
-    def _breaking(self, champion: str | None, new: Definition) -> list[str]:
+    def _breaking_changes(self, champion: str | None, new: Definition) -> list[str]:
         if champion is None:
             return []
         try:
@@ -371,7 +371,7 @@ class Store:
             if _has_manifest(self.folder(version)):
                 return new
         # An earlier release, or a person, removes folders without a second check.
-        back = self._aliases.append(lambda newest: without_choice(version, state, newest))
+        back = self._aliases.append(lambda newest: without_deleted(version, state, newest))
         raise StoreError(
             f"{version} was deleted at the same time; the champion is {back.champion or 'none'}"
         )
@@ -383,8 +383,8 @@ class Store:
         If the version is chosen and its deletion was interrupted or is not refused yet, the folder
         is put back.
         """
-        folder = self.place(version)
-        if not folder.is_dir() and version in self.state().chosen:
+        folder = self.version_folder(version)
+        if not folder.is_dir() and version in self.state().in_use:
             with contextlib.suppress(OSError):
                 deletion.put_back(folder)
         if not folder.is_dir():
@@ -395,13 +395,13 @@ class Store:
         return folder
 
     @limited("looking for the place of")
-    def place(self, version: str) -> Path:
+    def version_folder(self, version: str) -> Path:
         """Return the regular folder of a version, which may be renamed aside for deletion.
 
         Raises StoreError if there is no version of this name.
         """
         folder = self._versions / version
-        with readable(self._versions):
+        with translate_read_errors(self._versions):
             # The pattern refuses names that could leave the folder. The regular path is checked
             # twice, because the folder may be put back between the two checks.
             places = (folder, deletion.pending_path(folder), folder)
@@ -413,7 +413,7 @@ class Store:
         known = ", ".join(self.versions()[-5:]) or "none"
         return StoreError(f"no version {version!r} in {self.root} (newest: {known})")
 
-    def _claim(self, name: str) -> Path:
+    def _reserve_name(self, name: str) -> Path:
         if not _VERSION.fullmatch(name):
             raise StoreError(f"{name!r} can't be a version: its letters must be a-z, 0-9, - and .")
         self._versions.mkdir(parents=True, exist_ok=True)

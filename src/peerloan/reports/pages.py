@@ -13,14 +13,6 @@ from peerloan.formatting import join_words, percent, signed
 from peerloan.registry import Manifest
 from peerloan.reports import charts
 from peerloan.reports.charts import Line
-from peerloan.reports.data import (
-    CalibrationFigures,
-    FoldFigures,
-    RecalibrationReport,
-    Report,
-    Shape,
-    TrainingReport,
-)
 from peerloan.reports.model_card import (
     INTENDED_USE,
     band_ranges,
@@ -28,9 +20,17 @@ from peerloan.reports.model_card import (
     policy_in_words,
     window,
 )
+from peerloan.reports.report_json import (
+    CalibrationFigures,
+    FoldFigures,
+    RecalibrationReport,
+    Report,
+    Shape,
+    TrainingReport,
+)
 from peerloan.reports.score_points import ODDS, SCORE, TO_DOUBLE
 from peerloan.reports.templating import render
-from peerloan.reports.wording import interval, loans, show_rate
+from peerloan.reports.wording import interval, show_loans, show_rate
 
 FIGURES = ("auc", "log_loss", "recall", "average_precision", "ks", "gini", "brier")
 # Most bars of a category in a chart.
@@ -49,7 +49,7 @@ def report_page(report: Report, manifest: Manifest) -> str:
         notice=_notice(report, manifest),
         policy_in_words=policy_in_words(report.policy),
         interval=interval,
-        loans=loans,
+        loans=show_loans,
         percent=percent,
         show_rate=show_rate,
         signed=signed,

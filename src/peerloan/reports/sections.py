@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from peerloan.model import Policy, TradeOff, probabilities
+from peerloan.model import OperatingPoint, Policy, probabilities
 from peerloan.model.arithmetic import probability
 from peerloan.model.policy import DEFAULT_RATIO
-from peerloan.reports.data import BandRow, PolicyFigures, ThresholdRow
 from peerloan.reports.model_card import band_ranges
+from peerloan.reports.report_json import BandRow, PolicyFigures, ThresholdRow
 from peerloan.stats.arrays import Numbers
 from peerloan.stats.measures import Rate
 
@@ -24,11 +24,11 @@ class ScoredOutcomes:
     late: Numbers
 
 
-def at_policy(policy: Policy, scored: ScoredOutcomes) -> TradeOff:
+def at_policy(policy: Policy, scored: ScoredOutcomes) -> OperatingPoint:
     """Compute the results of the policy's threshold."""
     flagged = policy.late_many(scored.margins)
     n_flagged, n_found = int(flagged.sum()), float(scored.late[flagged].sum())
-    return TradeOff(
+    return OperatingPoint(
         policy.threshold_margin,
         n_flagged / len(scored.late),
         n_found / float(scored.late.sum()),
@@ -37,7 +37,7 @@ def at_policy(policy: Policy, scored: ScoredOutcomes) -> TradeOff:
 
 
 def policy_figures(
-    policy: Policy, offered: Sequence[TradeOff], scored: ScoredOutcomes
+    policy: Policy, offered: Sequence[OperatingPoint], scored: ScoredOutcomes
 ) -> PolicyFigures:
     """Compute the results of some fifteen thresholds and the chosen one, and of the bands."""
     ratio = policy.aim_value if policy.aim == "cost" else DEFAULT_RATIO

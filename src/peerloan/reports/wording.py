@@ -16,11 +16,11 @@ def show_rate(rate: Rate) -> str:
     return f"{percent(rate.rate)} ({interval(rate)})"
 
 
-def plain(value: float, is_fraction: bool) -> str:
+def plain_number(value: float, is_fraction: bool) -> str:
     """Format a feature's number without its unit; a percentage has its sign."""
     return f"{format_number(value * 100)} %" if is_fraction else format_number(value)
 
 
-def loans(count: int) -> str:
+def show_loans(count: int) -> str:
     """'1 loan', '13 loans'."""
     return plural(count, "loan")

@@ -32,7 +32,7 @@ from peerloan.loan import Problem
 from peerloan.model import BANDS, MAX_REASONS
 from peerloan.registry import Bundle, Decisions
 from peerloan.scoring.arrow_text import ids_of, reason_columns
-from peerloan.scoring.ledger_records import Recording
+from peerloan.scoring.ledger_records import BookRecorder
 
 REASON_COLUMNS = tuple(f"reason_{i + 1}" for i in range(MAX_REASONS))
 ADDED = pa.schema(
@@ -101,7 +101,7 @@ def score_book(
         # Records can't be taken back, and doubts are known only at the end.
         _check_before_writing(book, bundle, strict, strict_doubts)
     doubts = _doubts(book, bundle)
-    recording = None if recorder is None else Recording(recorder, bundle, book)
+    recording = None if recorder is None else BookRecorder(recorder, bundle, book)
     steps = _Steps(progress)
     # The ledger keeps reasons that cost nothing, whether or not the file shows them.
     explain = reasons or bundle.is_additive
@@ -118,7 +118,7 @@ def score_book(
             doubts.add(batch)
             reject(batch.problems)
             decisions = bundle.decide_many(batch.loans, explain and steps.each(batch.loans.size))
-            ids = None if recording is None else recording.keep(batch, decisions)
+            ids = None if recording is None else recording.record(batch, decisions)
             columns = [
                 *_book_columns(batch, typed),
                 *_added_columns(bundle, decisions, ids, reasons),

@@ -23,7 +23,7 @@ from peerloan.uuid7 import IdGenerator
 _AT_ONCE, _MOST_LETTERS = 5_000, 8_000_000
 
 
-class Recording:
+class BookRecorder:
     """Makes records of a book's decisions and passes them to a recorder."""
 
     def __init__(self, recorder: BatchWriter, bundle: Bundle, book: Book) -> None:
@@ -40,7 +40,7 @@ class Recording:
         role_columns = dict.fromkeys((self._id, roles.date, roles.exposure))
         self._others = [name for name in role_columns if name is not None and name in extra]
 
-    def keep(self, batch: CheckedPart, decisions: Decisions) -> list[bytes]:
+    def record(self, batch: CheckedPart, decisions: Decisions) -> list[bytes]:
         """Record a part's decisions and return their ids.
 
         Raises LedgerError if earlier decisions could not be recorded, BookError for a loan that is

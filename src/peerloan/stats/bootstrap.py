@@ -25,14 +25,14 @@ _ROUNDING = 1e-6
 Verdict = Literal["better", "worse", "no difference"]
 
 
-class Scored(NamedTuple):
+class ModelScores(NamedTuple):
     """What one version says of loans (n,): log-odds, and the probabilities that it shows."""
 
     margins: Numbers
     probabilities: Numbers
 
 
-class Compared(NamedTuple):
+class FigureComparison(NamedTuple):
     """A figure of both versions, and the challenger's less the champion's."""
 
     champion: float
@@ -51,9 +51,9 @@ class ChallengerVerdict:
     loans: int
     late: int
     samples: int
-    auc: Compared
-    brier: Compared
-    log_loss: Compared
+    auc: FigureComparison
+    brier: FigureComparison
+    log_loss: FigureComparison
     auc_above: float
 
     @property
@@ -72,7 +72,7 @@ class ChallengerVerdict:
         return "better" if auc.low > _ROUNDING or loss.high < -_ROUNDING else "no difference"
 
 
-class Resampled(NamedTuple):
+class BootstrapFigures(NamedTuple):
     """Figures of bootstrap samples.
 
     The AUC of champion and challenger (samples, 2), and the challenger's Brier score and log loss
@@ -85,8 +85,8 @@ class Resampled(NamedTuple):
 
 
 def judge_challenger(
-    champion: Scored,
-    challenger: Scored,
+    champion: ModelScores,
+    challenger: ModelScores,
     late: Numbers,
     groups: Codes | None = None,
     samples: int = SAMPLES,
@@ -120,13 +120,13 @@ def judge_challenger(
 
 
 def resample(
-    champion: Scored,
-    challenger: Scored,
+    champion: ModelScores,
+    challenger: ModelScores,
     late: Numbers,
     groups: Codes | None,
     samples: int,
     seed: int,
-) -> Resampled:
+) -> BootstrapFigures:
     """Both versions' figures on bootstrap samples that they share (B. Efron 1979).
 
     Paired, as J. A. Hanley and B. J. McNeil (1983) ask, because two models on the same loans err
@@ -156,7 +156,7 @@ def resample(
     drawn = random.binomial(sum(sizes), sizes[0] / sum(sizes), samples)
     kinds = np.stack([drawn, sum(sizes) - drawn], axis=1) / sizes
     brier, log_loss, loans = (sums * kinds[:, :, np.newaxis]).sum(axis=1).T
-    return Resampled(auc, brier / loans, log_loss / loans)
+    return BootstrapFigures(auc, brier / loans, log_loss / loans)
 
 
 class _Stratum(NamedTuple):
@@ -203,11 +203,11 @@ class _Ranking(NamedTuple):
         )
 
 
-def _losses(scored: Scored, late: Numbers) -> Numbers:
+def _losses(scored: ModelScores, late: Numbers) -> Numbers:
     """Brier and log loss of each loan (2, n)."""
     return np.array([squared_errors(scored.probabilities, late), log_losses(scored.margins, late)])
 
 
-def _compared(champion: float, challenger: float, differences: Numbers) -> Compared:
+def _compared(champion: float, challenger: float, differences: Numbers) -> FigureComparison:
     low, high = np.quantile(differences, _ENDS).tolist()
-    return Compared(champion, challenger, Estimate(challenger - champion, low, high))
+    return FigureComparison(champion, challenger, Estimate(challenger - champion, low, high))

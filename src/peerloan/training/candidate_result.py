@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from peerloan.loan import Definition
-from peerloan.model import Policy, Scorecard, TradeOff
+from peerloan.model import OperatingPoint, Policy, Scorecard
 from peerloan.registry import OnnxParts, TrainedOn
 from peerloan.stats.arrays import Codes, Numbers
 from peerloan.training.search import SearchResult, Trial
@@ -13,7 +13,7 @@ from peerloan.training.table import Group
 
 
 @dataclass(frozen=True)
-class Later:
+class LaterBookScores:
     """Results on a later book: calibrated margins, outcomes, and the book's name."""
 
     book: str
@@ -22,7 +22,7 @@ class Later:
 
 
 @dataclass(frozen=True)
-class Study:
+class CandidateResult:
     """One candidate after its search, its calibration and its final fit.
 
     `margins` (n,) are out of fold and calibrated on the other folds, `late` (n,) is 1 for each late
@@ -39,10 +39,10 @@ class Study:
     fold: Codes
     estimator: Scorecard | OnnxParts
     policy: Policy
-    trade_off: tuple[TradeOff, ...]
+    trade_off: tuple[OperatingPoint, ...]
     metrics: dict[str, float]
     intervals: dict[str, tuple[float, float]]
-    later: Later | None = None
+    later: LaterBookScores | None = None
     groups: tuple[Group, ...] = ()
     doubts: tuple[str, ...] = ()
     without_outcome: int = 0

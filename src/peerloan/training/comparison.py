@@ -12,7 +12,7 @@ from peerloan.loan import Loans
 from peerloan.model import BANDS, probabilities
 from peerloan.registry import Bundle
 from peerloan.stats.arrays import Numbers
-from peerloan.stats.bootstrap import SAMPLES, ChallengerVerdict, Scored, judge_challenger
+from peerloan.stats.bootstrap import SAMPLES, ChallengerVerdict, ModelScores, judge_challenger
 from peerloan.stats.calibration import regress_on_margins, squared_errors
 from peerloan.stats.measures import Rate
 from peerloan.training.folds import equal_groups
@@ -110,12 +110,12 @@ def compare(
     )
 
 
-def _score(bundle: Bundle, loans: Loans) -> Scored:
+def _score(bundle: Bundle, loans: Loans) -> ModelScores:
     margins = bundle.model.margins(loans)
-    return Scored(margins, probabilities(margins))
+    return ModelScores(margins, probabilities(margins))
 
 
-def _figures(bundle: Bundle, scored: Scored, late: Numbers, auc: float) -> Figures:
+def _figures(bundle: Bundle, scored: ModelScores, late: Numbers, auc: float) -> Figures:
     margins, p = scored
     flagged = bundle.policy.late_many(margins)
     slope, intercept = regress_on_margins(margins, late)

@@ -18,7 +18,9 @@ FIGURES = ("auc", "gini", "ks", "average_precision", "log_loss", "brier", "recal
 _MOST = math.log((1 - FLOOR) / FLOOR)
 
 
-def figures(late: Numbers, margins: Numbers, threshold_margin: float) -> dict[str, float]:
+def performance_figures(
+    late: Numbers, margins: Numbers, threshold_margin: float
+) -> dict[str, float]:
     """Compute the FIGURES of margins against outcomes, which must contain both classes.
 
     Gini is 2 AUC − 1. KS is the largest excess of late loans' score distribution over that of the

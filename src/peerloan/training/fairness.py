@@ -18,7 +18,7 @@ import numpy.typing as npt
 from peerloan.formatting import format_exact, join_words, percent
 from peerloan.loan import TextColumn
 from peerloan.loan.text import parse_number
-from peerloan.reports.data import Fairness, GroupFairness, Share
+from peerloan.reports.report_json import Fairness, GroupFairness, Share
 from peerloan.stats.arrays import Numbers
 from peerloan.stats.intervals import Z95, wilson
 

@@ -60,7 +60,7 @@ def without_shared(loans: Loans, later: Loans) -> npt.NDArray[np.bool_]:
     """
     both = DuplicateRows.of(loans)
     both.add(later)
-    if not both.beyond_chance:
+    if not both.is_beyond_chance:
         return np.ones(later.size, dtype=np.bool_)
     return ~np.isin(both.hashes[loans.size :], both.hashes[: loans.size])
 

@@ -18,23 +18,23 @@ from peerloan.model import Calibration, Policy, ReferenceProfile, Scorecard
 from peerloan.model.onnx_model import OnnxModel
 from peerloan.model.policy import DEFAULT_RATIO, check_aim
 from peerloan.registry import (
+    CandidateScore,
     Draft,
     OnnxParts,
-    Score,
     Store,
     ValidationFigures,
     draft,
 )
-from peerloan.reports.documents import new_version_documents
+from peerloan.reports.bundle_documents import new_version_documents
 from peerloan.stats.arrays import Numbers
 from peerloan.stats.calibration import logistic
 from peerloan.stats.discrimination import auc_interval
 from peerloan.training import parallel
 from peerloan.training.calibration import fit_calibration
-from peerloan.training.candidate_result import Later, Study
+from peerloan.training.candidate_result import CandidateResult, LaterBookScores
 from peerloan.training.candidates import CANDIDATES
 from peerloan.training.compile.scorecard import rescaled
-from peerloan.training.evaluation import FIGURES, figures
+from peerloan.training.evaluation import FIGURES, performance_figures
 from peerloan.training.folds import without_shared
 from peerloan.training.report_data import training_report
 from peerloan.training.search import (
@@ -217,11 +217,13 @@ def _draft(
     intervals = {name: at_policy.interval(name) for name in FIGURES}
     judged_later = None
     if after is not None:
-        judged_later = Later(after.book, _margins(estimator, after.loans, table), after.late)
-        seen = figures(after.late, judged_later.margins, policy.threshold_margin)
+        judged_later = LaterBookScores(
+            after.book, _margins(estimator, after.loans, table), after.late
+        )
+        seen = performance_figures(after.late, judged_later.margins, policy.threshold_margin)
         metrics |= {f"later_{name}": value for name, value in seen.items()}
         intervals["later_auc"] = auc_interval(after.late, seen["auc"])
-    study = Study(
+    study = CandidateResult(
         definition=table.loans.definition,
         trained_on=table.trained_on,
         found=found,
@@ -276,9 +278,9 @@ def _margins(estimator: Scorecard | OnnxParts, loans: Loans, table: Table) -> Nu
     return model.margins(loans)
 
 
-def _scores(found: SearchResult) -> tuple[Score, ...]:
+def _scores(found: SearchResult) -> tuple[CandidateScore, ...]:
     return tuple(
-        Score(
+        CandidateScore(
             trial.candidate,
             str(trial.settings),
             {name: trial.mean(name) for name in FIGURES},

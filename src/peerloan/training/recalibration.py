@@ -9,14 +9,14 @@ from peerloan.loan import Loans
 from peerloan.model import Calibration, Policy, Scorecard
 from peerloan.model.reference_profile import ReferenceProfile
 from peerloan.registry import Bundle, OnnxParts, Store, ValidationFigures, draft
-from peerloan.reports.data import RecalibrationReport
-from peerloan.reports.documents import new_version_documents
+from peerloan.reports.bundle_documents import new_version_documents
+from peerloan.reports.report_json import RecalibrationReport
 from peerloan.reports.sections import ScoredOutcomes, at_policy, policy_figures
 from peerloan.stats.calibration import logistic, reliability
 from peerloan.stats.discrimination import auc_interval
 from peerloan.training.calibration import cross_fitted, fit_calibration, is_informative
 from peerloan.training.compile.scorecard import rescaled
-from peerloan.training.evaluation import figures
+from peerloan.training.evaluation import performance_figures
 from peerloan.training.folds import equal_groups, stratified
 from peerloan.training.pipeline import Aim, PublishedCandidate, libraries
 from peerloan.training.report_data import calibration_figures
@@ -61,7 +61,7 @@ def recalibrate(
             f"{book.name}: its late loans are not those that {version} takes for risky, so that no "
             "shift and scale of its log-odds fits them; train a version on newer loans instead"
         )
-    found = figures(table.late, margins, policy.threshold_margin)
+    found = performance_figures(table.late, margins, policy.threshold_margin)
     intervals = {"auc": auc_interval(table.late, found["auc"])}
     measured = ReferenceProfile.of(loans, table.late, logistic(margins))
     made = draft(
@@ -106,7 +106,7 @@ def recalibration_report(
     `before` are the old version's margins on the newer book, `after` the new one's, out of fold.
     """
     definition, late = bundle.definition, table.late
-    auc = figures(late, after.margins, policy.threshold_margin)["auc"]
+    auc = performance_figures(late, after.margins, policy.threshold_margin)["auc"]
     return RecalibrationReport(
         model=definition.model,
         candidate=bundle.manifest.candidate,

@@ -13,7 +13,7 @@ from peerloan.loan import Definition, Field
 from peerloan.model import LevelTable, NumberTable, Policy, Scorecard
 from peerloan.model.onnx_model import background_size
 from peerloan.reports.charts import Line
-from peerloan.reports.data import (
+from peerloan.reports.report_json import (
     CalibratedTrial,
     CalibrationFigures,
     FoldFigures,
@@ -30,8 +30,8 @@ from peerloan.reports.sections import ScoredOutcomes, at_policy, band_rows, poli
 from peerloan.stats.calibration import Reliability, reliability
 from peerloan.stats.discrimination import auc_interval
 from peerloan.stats.measures import Rate
-from peerloan.training.candidate_result import Study
-from peerloan.training.evaluation import FIGURES, figures
+from peerloan.training.candidate_result import CandidateResult
+from peerloan.training.evaluation import FIGURES, performance_figures
 from peerloan.training.fairness import check_fairness
 from peerloan.training.search import Trial, auc_gain
 
@@ -39,7 +39,7 @@ from peerloan.training.search import Trial, auc_gain
 _CURVE = 200
 
 
-def training_report(study: Study) -> TrainingReport:
+def training_report(study: CandidateResult) -> TrainingReport:
     """Make the report's data without the version's name."""
     own, chosen, policy = study.trial, study.found.chosen, study.policy
     scored = ScoredOutcomes(study.margins, study.late)
@@ -146,7 +146,7 @@ def _by_resampling(
     )
 
 
-def _curves(study: Study) -> dict[str, tuple[Line, ...]]:
+def _curves(study: CandidateResult) -> dict[str, tuple[Line, ...]]:
     """Compute the ROC and precision-recall curves of the training table, and of a later book."""
     books = [("cross-validated", ScoredOutcomes(study.margins, study.late))]
     if study.later is not None and 0 < study.later.late.sum() < len(study.later.late):
@@ -170,7 +170,7 @@ def _book_curves(name: str, scored: ScoredOutcomes) -> tuple[Line, Line]:
     return roc, Line(name, tuple(recall.tolist()), tuple(precision.tolist()))
 
 
-def _folds(study: Study) -> tuple[FoldFigures, ...]:
+def _folds(study: CandidateResult) -> tuple[FoldFigures, ...]:
     rows = []
     for number, by_fold in enumerate(study.trial.by_fold):
         own = study.fold == number
@@ -190,14 +190,14 @@ def _folds(study: Study) -> tuple[FoldFigures, ...]:
     return tuple(rows)
 
 
-def _later(study: Study) -> LaterBook | None:
+def _later(study: CandidateResult) -> LaterBook | None:
     """Compute the later book's figures; ranking and calibration only with both classes."""
     if study.later is None:
         return None
     margins, late = study.later.margins, study.later.late
     later_figures = None
     if 0 < late.sum() < len(late):
-        found = figures(late, margins, study.policy.threshold_margin)
+        found = performance_figures(late, margins, study.policy.threshold_margin)
         later_figures = LaterFigures(
             found, auc_interval(late, found["auc"]), calibration_figures(reliability(margins, late))
         )

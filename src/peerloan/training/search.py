@@ -20,7 +20,7 @@ from peerloan.stats.calibration import Reliability, reliability
 from peerloan.training import parallel
 from peerloan.training.calibration import cross_fitted
 from peerloan.training.candidates import CANDIDATES, Hyperparameters
-from peerloan.training.evaluation import BOUNDS, figures
+from peerloan.training.evaluation import BOUNDS, performance_figures
 from peerloan.training.folds import count_rarer, equal_groups, stratified
 
 FOLDS, QUICK_FOLDS = 5, 3
@@ -256,4 +256,4 @@ def _by_fold(
     margins: Numbers, late: Numbers, fold: npt.NDArray[np.int64], threshold_margin: float
 ) -> tuple[Mapping[str, float], ...]:
     folds = [fold == number for number in range(int(fold.max()) + 1)]
-    return tuple(figures(late[own], margins[own], threshold_margin) for own in folds)
+    return tuple(performance_figures(late[own], margins[own], threshold_margin) for own in folds)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from peerloan.model import TradeOff
+from peerloan.model import OperatingPoint
 from peerloan.stats.arrays import Numbers
 
 # Shares of flagged loans in a trade-off table: in steps of 0.1 % to 5 %, then of 0.5 %.
 _SHARES = (*(step / 1000 for step in range(1, 50)), *(step / 200 for step in range(10, 201)))
 
 
-def trade_off(margins: Numbers, late: Numbers) -> tuple[TradeOff, ...]:
+def trade_off(margins: Numbers, late: Numbers) -> tuple[OperatingPoint, ...]:
     """Compute shares flagged, recall and precision by threshold.
 
     The thresholds flag 0.1 %, 0.2 %, … 5 %, 5.5 %, … 100 % of the loans, rounded down to whole
@@ -20,12 +20,12 @@ def trade_off(margins: Numbers, late: Numbers) -> tuple[TradeOff, ...]:
     """
     order = np.argsort(-margins, kind="stable")
     found = np.cumsum(late[order])
-    rows: dict[float, TradeOff] = {}
+    rows: dict[float, OperatingPoint] = {}
     for share in _SHARES:
         margin = float(margins[order[max(1, int(len(late) * share + 1e-9)) - 1]])
         # A threshold includes all loans of its margin.
         flagged = int((margins >= margin).sum())
-        rows[margin] = TradeOff(
+        rows[margin] = OperatingPoint(
             margin,
             flagged / len(late),
             float(found[flagged - 1] / late.sum()),

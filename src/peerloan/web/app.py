@@ -29,9 +29,9 @@ from peerloan.web.auth.sessions import Sessions
 from peerloan.web.auth.tokens import Tokens
 from peerloan.web.desk import api_reference, assess, assets, sign_in
 from peerloan.web.http import problems
-from peerloan.web.http.application import make_application
+from peerloan.web.http.flask_application import make_application
 from peerloan.web.http.limits import MAX_BODY_BYTES
-from peerloan.web.http.path_prefix import Prefixed
+from peerloan.web.http.path_prefix import PathPrefixMiddleware
 from peerloan.web.prediction.commit import DecisionCommitter
 from peerloan.web.prediction.serving_models import ServingModels
 from peerloan.web.prediction.shadow import Shadow
@@ -76,7 +76,7 @@ def create_app(settings: Settings, log: BinaryIO | None = None, on_loopback: boo
     problems.register(app)
     assets.register(app)
     observed = AccessLogMiddleware(app.wsgi_app, log)
-    app.wsgi_app = Prefixed(observed, settings.prefix)  # type: ignore[method-assign]
+    app.wsgi_app = PathPrefixMiddleware(observed, settings.prefix)  # type: ignore[method-assign]
     return app
 
 

@@ -12,13 +12,12 @@ from sqlalchemy import Connection
 from peerloan.clock import DAY_MS, HOUR_MS, date_of, day_number
 from peerloan.database import Database
 from peerloan.monitoring.alerts import rules
-from peerloan.monitoring.alerts.lifecycle import Change, active_alerts, update_alerts
+from peerloan.monitoring.alerts.lifecycle import AlertChange, active_alerts, update_alerts
 from peerloan.monitoring.alerts.rules import Alert
-from peerloan.monitoring.config import Plan
+from peerloan.monitoring.config import MonitoringConfig
 from peerloan.monitoring.counting.counts import Counts
 from peerloan.monitoring.counting.decisions import Progress, count_new
 from peerloan.monitoring.counting.early_outcomes import EarlyOutcomes
-from peerloan.monitoring.counting.opened_versions import Versions
 from peerloan.monitoring.counting.outcomes import count_outcomes
 from peerloan.monitoring.counting.storage import (
     Hour,
@@ -28,6 +27,7 @@ from peerloan.monitoring.counting.storage import (
     read_known_outcomes,
     set_back_judged_ms,
 )
+from peerloan.monitoring.counting.version_cache import VersionCache
 from peerloan.monitoring.window_metrics import WindowMetrics, metrics_json
 from peerloan.monitoring.windows import History, Window, read_window, window_figures, window_json
 from peerloan.registry import Store
@@ -49,7 +49,7 @@ class Round:
 
     counted: Progress
     figures: dict[str, WindowMetrics] = field(default_factory=dict)
-    changes: list[tuple[str, Change]] = field(default_factory=list)
+    changes: list[tuple[str, AlertChange]] = field(default_factory=list)
 
 
 @dataclass
@@ -60,15 +60,15 @@ class _WindowResult:
     name: str
     loans: int
     figures: WindowMetrics | None
-    spoken: list[Alert]
-    lingering: list[Alert]
+    firing: list[Alert]
+    persisting: list[Alert]
 
 
 @dataclass(frozen=True)
 class _Ledger:
     """The state that a round has read: versions, figures of each day, and early outcomes."""
 
-    versions: Versions
+    versions: VersionCache
     history: History
     early: dict[Hour, Counts]
 
@@ -78,11 +78,11 @@ class _Ledger:
 
 
 class Watcher:
-    """Monitors the versions of a ledger by a plan. One process may run a round at a time."""
+    """Monitors the versions of a ledger by a config. One process may run a round at a time."""
 
-    def __init__(self, database: Database, store: Store, plan: Plan) -> None:
-        self._database, self._store, self._plan = database, store, plan
-        self._hours = plan.window_days * 24
+    def __init__(self, database: Database, store: Store, config: MonitoringConfig) -> None:
+        self._database, self._store, self._config = database, store, config
+        self._hours = config.window_days * 24
         self._early = EarlyOutcomes()
 
     def round(self, now_ms: int, progress: Callable[[float], None] = lambda _done: None) -> Round:
@@ -96,14 +96,14 @@ class Watcher:
         done = Round(counted)
         judged_ms = self._judged_ms(now_ms)
         with self._database.reading() as connection:
-            versions = Versions(connection, self._store)
+            versions = VersionCache(connection, self._store)
             last = now_ms // HOUR_MS + 1
             early = self._early.read(connection, versions)
             known = read_known_outcomes(connection, last - self._reach(versions) * 24, last)
             found = _Ledger(versions, History(known, early), early)
         first = judged_ms == 0
         if first:
-            judged_ms = now_ms - self._plan.window_days * _BEFORE * DAY_MS
+            judged_ms = now_ms - self._config.window_days * _BEFORE * DAY_MS
         for moment in _moments(judged_ms, now_ms):
             with_alarms = not first or moment == now_ms
             self._judge(found, moment, with_alarms, done)
@@ -125,11 +125,11 @@ class Watcher:
             set_back_judged_ms(connection, judged_ms, now_ms - 1)
         return now_ms - 1
 
-    def _reach(self, versions: Versions) -> int:
+    def _reach(self, versions: VersionCache) -> int:
         """The number of days before now whose outcomes may be needed."""
-        opened = map(versions.open, versions.known)
+        opened = map(versions.load, versions.known)
         horizons = [each.bundle.definition.roles.horizon[1] for each in opened if each is not None]
-        return max(horizons, default=0) + self._plan.window_days * (_BEFORE + 1 + _OF_OUTCOMES)
+        return max(horizons, default=0) + self._config.window_days * (_BEFORE + 1 + _OF_OUTCOMES)
 
     def _judge(self, found: _Ledger, moment: int, with_alarms: bool, done: Round) -> None:
         end = -(-moment // HOUR_MS)
@@ -152,11 +152,11 @@ class Watcher:
         if champion is not None:
             loans = sum(each.loans for each in counts.values())
             before = history.volumes(end, self._hours, _BEFORE)
-            limits = self._plan.limits
+            limits = self._config.limits
             own = next(each for each in said if each.number == champion)
-            own.spoken.extend(rules.check_volume(limits, loans, before))
-            own.lingering.extend(
-                rules.check_volume(limits.with_hysteresis(), loans, before, eased=True)
+            own.firing.extend(rules.check_volume(limits, loans, before))
+            own.persisting.extend(
+                rules.check_volume(limits.with_hysteresis(), loans, before, is_active=True)
             )
         done.figures = {each.name: each.figures for each in said if each.figures}
         with self._database.writing() as connection:
@@ -168,14 +168,14 @@ class Watcher:
                     keep_figures(connection, each.number, "day", (moment - 1) // DAY_MS, kept)
                 if with_alarms:
                     changes = update_alerts(
-                        *(connection, (each.number, each.name), each.spoken, each.lingering),
-                        *(window, moment, self._plan.tell.channels),
+                        *(connection, (each.number, each.name), each.firing, each.persisting),
+                        *(window, moment, self._config.tell.channels),
                     )
                     done.changes += [(each.name, change) for change in changes]
 
     def _say(
         self,
-        versions: Versions,
+        versions: VersionCache,
         history: History,
         number: int,
         counts: Counts | None,
@@ -184,18 +184,18 @@ class Watcher:
     ) -> _WindowResult:
         """Compute the figures of a version; without loans, its remaining alerts only."""
         name = versions.known[number].version
-        plan = self._plan
+        config = self._config
         if counts is not None:
-            days = plan.window_days * _OF_OUTCOMES
-            outcomes = history.mature(number, -(-end // 24), plan.mature, days)
-            found = window_figures(versions, number, counts, plan.limits, outcomes)
+            days = config.window_days * _OF_OUTCOMES
+            outcomes = history.mature(number, -(-end // 24), config.mature, days)
+            found = window_figures(versions, number, counts, config.limits, outcomes)
             if found is not None:
                 return _WindowResult(
-                    number, name, counts.loans, found, found.spoken, found.lingering
+                    number, name, counts.loans, found, found.firing, found.persisting
                 )
         return _WindowResult(number, name, 0, None, [], list(staying))
 
-    def _champion(self, versions: Versions) -> int | None:
+    def _champion(self, versions: VersionCache) -> int | None:
         """Return the champion's number in the ledger; None if it made no decision yet."""
         state = self._store.state()
         for number, version in versions.known.items():
@@ -213,7 +213,7 @@ class Watcher:
             first, last = (day_number(day) * 24 for day in (month, following))
             with self._database.reading() as connection:
                 counts = ledger.window(connection, first, last)
-            limits = self._plan.limits
+            limits = self._config.limits
             said = {
                 number: window_figures(ledger.versions, number, own, limits)
                 for number, own in counts.items()

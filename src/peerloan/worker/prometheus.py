@@ -17,7 +17,7 @@ from peerloan.clock import DAY_MS
 from peerloan.database import Database, LedgerError
 from peerloan.monitoring.counting.decisions import Progress
 from peerloan.monitoring.counting.storage import read_judged_ms
-from peerloan.monitoring.queries import active_alarms, figures_of_day, waiting_events
+from peerloan.monitoring.queries import active_alerts_by_name, figures_of_day, pending_events
 
 _FIGURES = ("auc", "recall", "late_rate")
 
@@ -140,9 +140,9 @@ def _of_round(connection: Connection) -> Iterable[_Gauge]:
 def _of_alarms(connection: Connection) -> Iterable[_Gauge]:
     """Collect the active alerts and the pending events."""
     speaking = _Gauge("alarm", "1 while a rule speaks.", "model", "rule", "about", "level")
-    for model, alarm in active_alarms(connection):
+    for model, alarm in active_alerts_by_name(connection):
         speaking.set(1, model, alarm.rule, alarm.about, alarm.level)
-    waiting = waiting_events(connection)
+    waiting = pending_events(connection)
     unacknowledged = _Gauge("events_unacknowledged", "Events that nobody has taken note of.")
     unacknowledged.set(waiting.unacknowledged)
     loud = _Gauge(

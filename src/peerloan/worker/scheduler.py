@@ -11,8 +11,16 @@ from peerloan.clock import DAY_MS, now_ms
 from peerloan.database import Database, LedgerError
 from peerloan.formatting import plural
 from peerloan.monitoring.alerts.delivery import deliver_due
-from peerloan.monitoring.alerts.events import BEGAN, ENDED, MADE, PROMOTED, REFUSED, ROSE, put
-from peerloan.monitoring.config import Plan
+from peerloan.monitoring.alerts.events import (
+    BEGAN,
+    ENDED,
+    MADE,
+    PROMOTED,
+    REFUSED,
+    ROSE,
+    store_event,
+)
+from peerloan.monitoring.config import MonitoringConfig
 from peerloan.monitoring.counting.storage import read_judged_ms
 from peerloan.registry import Store, StoreFault
 from peerloan.worker.lease import RENEW_SECONDS, Lease
@@ -32,14 +40,19 @@ _WORDS = {BEGAN: "begins", ROSE: "grows louder", ENDED: "is over"}
 
 
 class Schedule:
-    """Runs monitoring rounds, delivers events, and responds to drift by the plan."""
+    """Runs monitoring rounds, delivers events, and responds to drift by the config."""
 
     def __init__(
-        self, database: Database, store: Store, plan: Plan, every_seconds: float, metrics: Metrics
+        self,
+        database: Database,
+        store: Store,
+        config: MonitoringConfig,
+        every_seconds: float,
+        metrics: Metrics,
     ) -> None:
-        self._database, self._store, self._plan = database, store, plan
+        self._database, self._store, self._config = database, store, config
         self._every_ms = int(every_seconds * 1000)
-        self._watcher = Watcher(database, store, plan)
+        self._watcher = Watcher(database, store, config)
         self._lease = Lease(database)
         self._metrics = metrics
         self._leads: bool | None = None
@@ -87,7 +100,7 @@ class Schedule:
                     return
 
     def _give_up(self, turn: TimeLimitedTurn, reason: str) -> None:
-        turn.give_up()
+        turn.abandon()
         log.error("a round is given up: %s; standing by until it ends", reason)
         self._metrics.give_up()
         self._leads = False
@@ -100,7 +113,7 @@ class Schedule:
         try:
             if now_ms() >= max(self._next_ms(), self._not_before):
                 self._round(turn)
-            deliver_due(self._database, self._plan.tell, now_ms(), turn.go_on)
+            deliver_due(self._database, self._config.tell, now_ms(), turn.report_progress)
             self._down = False
         except (LedgerError, StoreFault) as error:
             self._note_down(error)
@@ -128,12 +141,12 @@ class Schedule:
 
     def _round(self, turn: TimeLimitedTurn) -> None:
         began = time.monotonic()
-        done = self._watcher.round(now_ms(), lambda _done: turn.go_on())
-        turn.go_on()
+        done = self._watcher.round(now_ms(), lambda _done: turn.report_progress())
+        turn.report_progress()
         self._tell(done, time.monotonic() - began)
         self._metrics.count(done.counted)
         self._answer(done, turn)
-        turn.go_on()
+        turn.report_progress()
 
     def _answer(self, done: Round, turn: TimeLimitedTurn) -> None:
         """Respond to alerts of level "act" about the champion: when one begins, and then daily.
@@ -143,9 +156,9 @@ class Schedule:
         """
         champion = self._store.state().champion or ""
         figures = done.figures.get(champion)
-        acts = [] if figures is None else [each for each in figures.spoken if each.level == "act"]
+        acts = [] if figures is None else [each for each in figures.firing if each.level == "act"]
         fresh = any(
-            model == champion and change.type != ENDED and change.spoken.level == "act"
+            model == champion and change.type != ENDED and change.alert.level == "act"
             for model, change in done.changes
         )
         today = now_ms() // DAY_MS
@@ -153,20 +166,20 @@ class Schedule:
             return
         self._answered_day = today
         found = respond_to_drift(
-            *(self._plan, self._store, self._database, acts, now_ms()),
-            progress=lambda _what, _done: turn.go_on(),
+            *(self._config, self._store, self._database, acts, now_ms()),
+            progress=lambda _what, _done: turn.report_progress(),
         )
         if found is None:
             return
-        log.info("%s: %s", self._plan.answer, found.reason)
+        log.info("%s: %s", self._config.on_drift, found.reason)
         if found.kind == "refused" and not fresh:
             return
         kind = PROMOTED if found.promoted else MADE if found.kind == "made" else REFUSED
         rules = [each._asdict() for each in acts]
-        data = {"answer": self._plan.answer, "rules": rules} | found.as_json()
+        data = {"answer": self._config.on_drift, "rules": rules} | found.as_json()
         subject = found.version or champion
         with self._database.writing() as connection:
-            put(connection, kind, subject, data, now_ms(), self._plan.tell.channels)
+            store_event(connection, kind, subject, data, now_ms(), self._config.tell.channels)
 
     def _tell(self, done: Round, seconds: float) -> None:
         new = done.counted
@@ -178,7 +191,7 @@ class Schedule:
             log.warning("%s could not be read", plural(new.unreadable, "decision"))
         for name, found in done.figures.items():
             worst = max((*found.features, found.score), key=lambda each: each.psi.value)
-            speaking = ", ".join(f"{each.rule} of {each.about}" for each in found.spoken)
+            speaking = ", ".join(f"{each.rule} of {each.about}" for each in found.firing)
             log.info(
                 "%s: %s; largest PSI %.3f, of %s; %s",
                 *(name, plural(found.loans, "loan"), worst.psi.value, worst.name),
@@ -188,7 +201,7 @@ class Schedule:
             log.warning(
                 "%s: %s of %s %s",
                 name,
-                change.spoken.rule,
-                change.spoken.about,
+                change.alert.rule,
+                change.alert.about,
                 _WORDS[change.type],
             )

@@ -35,7 +35,7 @@ class TimeLimitedTurn:
         except TurnAbandoned:
             return
 
-    def go_on(self) -> None:
+    def report_progress(self) -> None:
         """Record progress. Raises TurnAbandoned if the turn must end here."""
         if self._given_up:
             raise TurnAbandoned
@@ -54,6 +54,6 @@ class TimeLimitedTurn:
         self._thread.join(seconds)
         return not self._thread.is_alive()
 
-    def give_up(self) -> None:
+    def abandon(self) -> None:
         """Make the turn end at its next call of `go_on`."""
         self._given_up = True

@@ -125,7 +125,7 @@ def test_the_table_for_people_names_the_chosen_one(
 def test_a_threshold_that_flags_most_loans_is_noted(run: Run, book: Path) -> None:
     told = run("train", book, "--quick", "--candidate", "logistic", "--aim", "recall=0.99")
     assert told.returncode == 0, told.stderr
-    assert re.search(r"note: the threshold calls \d+% of all loans late", told.stderr)
+    assert re.search(r"note: the threshold flags \d+% of all loans", told.stderr)
     assert "--aim" in told.stderr
 
 
@@ -191,7 +191,7 @@ def test_a_policy_makes_a_version_that_differs_in_nothing_else(
     assert told.returncode == 0, told.stderr
     new = told.stdout.strip()
     assert new in store.versions()
-    assert f"{new}: a loan is late from a probability of " in told.stderr
+    assert f"{new}: loans are flagged from a probability of " in told.stderr
     assert contents(folder(tmp_path, version)) == before
     after = contents(folder(tmp_path, new))
     differ = {name for name in before if after[name] != before[name]}

@@ -15,7 +15,11 @@ from helpers.postgres import Postgres
 from peerloan.database import Database, LedgerError
 from peerloan.database import tables as schema
 from peerloan.ledger import Version, challenger_scores
-from peerloan.ledger.challenger_scores import Challenge, challenges_of, keep_challenges
+from peerloan.ledger.challenger_scores import (
+    ScoredByChallenger,
+    read_challenger_scores,
+    store_challenger_scores,
+)
 from peerloan.uuid7 import IdGenerator
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -123,7 +127,7 @@ def test_the_release_before_goes_on_reading_and_writing(
     version = Version("v1", "digest", 0.05)
     database = Database(ledger_url)
     database.upgrade()
-    keep_challenges(database, [Challenge(made[0], version, 0.25, -1.1)])
+    store_challenger_scores(database, [ScoredByChallenger(made[0], version, 0.25, -1.1)])
     with monkeypatch.context() as release_before:
         release_before.setattr(schema, "NUMBER", 2)
         release_before.setattr(challenger_scores, "challenges", OLD_CHALLENGES)
@@ -137,7 +141,7 @@ def test_the_release_before_goes_on_reading_and_writing(
             rows = connection.execute(select(OLD_CHALLENGES).order_by("probability")).all()
         assert [(row.version, row.probability) for row in rows] == [(1, 0.25), (1, 0.5)]
     with database.reading() as connection:
-        scores = challenges_of(connection, made)
+        scores = read_challenger_scores(connection, made)
     assert [scores[each].margin for each in made] == [-1.1, 0.0], "an older row: of the probability"
 
 

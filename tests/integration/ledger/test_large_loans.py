@@ -15,7 +15,7 @@ from helpers.memory import measure
 from helpers.service import settings
 from peerloan.ledger import Record
 from peerloan.ledger.queries import MAX_PAGE_BYTES, DecisionFilter, decision_page, stream_decisions
-from peerloan.ledger.records import Version, stored_json, warnings_json
+from peerloan.ledger.records import Version, encode_or_null, warnings_json
 from peerloan.ledger.retention import purge
 from peerloan.ledger.row_batches import MAX_BYTES
 from peerloan.loan import Checks
@@ -42,7 +42,7 @@ def padded(store: Store, loan: dict[str, Any], number: int) -> Record:
         probability=decision.probability,
         late=decision.late,
         band=BANDS.index(decision.band),
-        reasons=stored_json(decision.reasons),
+        reasons=encode_or_null(decision.reasons),
         warnings=warnings_json(bundle.warnings),
     )
 

@@ -31,7 +31,7 @@ from peerloan.cli import main
 from peerloan.database import Database, LedgerUnavailable
 from peerloan.database.tables import decisions, outcomes
 from peerloan.ledger import Chain, Entry, Record, Seal, Version
-from peerloan.ledger.outcomes import OutcomeRecorder, latest
+from peerloan.ledger.outcomes import OutcomeRecorder, latest_outcomes
 from peerloan.loan import Problem, default_definition, parse_definition
 from peerloan.registry import Store
 from peerloan.settings import Settings
@@ -84,7 +84,7 @@ class Ledger:
         """What was told of a decision, the one that holds last."""
         key = bytes.fromhex(made.replace("-", ""))
         with self.database.reading() as connection:
-            known = latest(connection, [key]).get(key)
+            known = latest_outcomes(connection, [key]).get(key)
         every = [] if known is None else [*known.before, known.now]
         return [(each.late, each.observed, each.caller) for each in every]
 
@@ -297,7 +297,7 @@ def test_what_is_told_too_early_is_kept_and_has_to_be_told_again(
     assert done.stdout == ("told.csv: 2 rows: 1 stored, 0 unchanged, 1 corrected, 0 refused\n"), (
         done.stderr
     )
-    assert f"1 outcome came before the first day on which one counts, {FIRST} day" in done.stderr
+    assert f"1 outcome came earlier than {FIRST} day" in done.stderr
     assert json.loads(run("outcomes", "told.csv", "--json", ledger=ledger.url).stdout)["early"] == 1
     *_, (_, _, caller) = ledger.history(a)
     assert caller.endswith(" (command line)")
@@ -574,7 +574,7 @@ def test_a_row_with_too_many_cells_is_refused_too(run: Run, ledger: Ledger, tmp_
     [
         (
             "id,islate",
-            "a column late or is_late, which is not there (did you mean islate?)",
+            "a column late or is_late, which is missing (did you mean islate?)",
         ),
         ("loan_id,late", "expected a column id, or the columns loan_id and date"),
         ("loan_id,Date,late", "(did you mean Date?)"),

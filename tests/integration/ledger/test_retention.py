@@ -19,7 +19,7 @@ from peerloan.ledger import Entry, Key, Record, queries, retention
 from peerloan.ledger.audit.verify import verify
 from peerloan.ledger.queries import DecisionFilter
 from peerloan.ledger.records import VALUES
-from peerloan.ledger.retention import forget_keys, purge
+from peerloan.ledger.retention import purge, purge_expired_keys
 from peerloan.model import BANDS
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -347,8 +347,8 @@ def test_keys_of_another_day_are_forgotten(
     now = now_ms()
     for i, age in enumerate((DAY_MS + 60_000,) * 4 + (3 * DAY_MS, DAY_MS - 60_000, 0)):
         chain.append([Entry([record(now - age)], Key.of("app", f"key-{i}", b"body"))])
-    assert forget_keys(ledger.database) == 5
-    assert forget_keys(ledger.database) == 0
+    assert purge_expired_keys(ledger.database) == 5
+    assert purge_expired_keys(ledger.database) == 0
     with ledger.database.reading() as connection:
         left = list(connection.execute(select(keys.c.key).order_by(keys.c.key)).scalars())
     assert left == ["key-5", "key-6"]

@@ -25,7 +25,7 @@ from peerloan.database import Database
 from peerloan.ledger import Chain, Entry, Record, Seal, Version
 from peerloan.ledger.audit.replay import Replay
 from peerloan.ledger.queries import find_decisions, stream_decisions
-from peerloan.ledger.records import stored_json, warnings_json
+from peerloan.ledger.records import encode_or_null, warnings_json
 from peerloan.loan import Checks, Definition, Field, Label, Loans, Roles, Value
 from peerloan.model import LevelTable, NumberTable, Policy, Scorecard
 from peerloan.model.arithmetic import to_unit
@@ -301,7 +301,7 @@ def test_decisions_of_releases_before_replay(
         band = int(bundle.policy.bands_many(np.array([decision.margin]))[0])
         made = IdGenerator().new()
         who = (made, Version.of(bundle), "api", "someone", "request", None, None, json.dumps(loan))
-        texts = stored_json(decision.reasons), warnings_json(checked.warnings)
+        texts = encode_or_null(decision.reasons), warnings_json(checked.warnings)
         records.append(
             Record(*who, decision.margin, decision.probability, decision.late, band, *texts)
         )

@@ -1,4 +1,4 @@
-"""`peerloan models delete`: only what nothing needs any more."""
+"""`peerloan models delete`: only versions that are no longer needed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from helpers.apps import create_app
 from peerloan import atomic_files
 from peerloan.database import Database, tables
 from peerloan.ledger import Version
-from peerloan.ledger.challenger_scores import Challenge, keep_challenges
+from peerloan.ledger.challenger_scores import ScoredByChallenger, store_challenger_scores
 from peerloan.registry import Draft, Store, StoreError, StoreFault
 from peerloan.registry.manifest import MANIFEST, read_manifest
 from peerloan.settings import Settings
@@ -88,7 +88,7 @@ def test_what_a_decision_needs_is_refused_until_it_is_purged(
     store.rollback()
     challenger = Version(second, store.read(second)[1], 0.05)
     ids = [UUID(each["id"]).bytes for each in answer.json["predictions"]]  # type: ignore[index]
-    keep_challenges(database, [Challenge(ids[0], challenger, 0.1, -2.197)])
+    store_challenger_scores(database, [ScoredByChallenger(ids[0], challenger, 0.1, -2.197)])
     refused(run, store, second, "1 decision in the ledger refers to it", ledger_url)
     refused(run, store, first, "3 decisions in the ledger refer to it", ledger_url)
     with database.writing() as connection:
@@ -109,7 +109,7 @@ def test_a_ledger_that_can_not_be_asked_is_a_reason(
     assert "Traceback" not in done.stderr
     assert store.load(version)
     if url.startswith("postgresql"):
-        assert "the ledger can't be asked" in done.stderr
+        assert "the ledger can't be searched" in done.stderr
 
 
 # At the same time
@@ -125,7 +125,7 @@ def small(tmp_path: Path) -> Iterator[tuple[Store, Draft]]:
     store.promote(store.publish(draft))
     yield store, draft
     state = store.state()
-    assert {state.champion, *state.line} <= set(store.versions())
+    assert {state.champion, *state.rollback_line} <= set(store.versions())
     for version in store.versions():
         store.load(version)
     assert not [*store.root.glob("versions/.*")], "nothing is left aside"
@@ -168,7 +168,7 @@ def test_one_of_two_wins_and_the_other_is_told(
             assert told.count("") == 1, told
             assert (version in store.versions()) == bool(told[0] and choose is not Store.delete)
             state = store.state()
-            assert (version in state.chosen) == (choose is not Store.delete and not told[1])
+            assert (version in state.in_use) == (choose is not Store.delete and not told[1])
             assert state.champion in store.versions()
     finally:
         sys.setswitchinterval(switch)
@@ -188,7 +188,7 @@ def test_a_roll_back_keeps_its_version_whoever_deletes(small: tuple[Store, Draft
         store.promote(second)
         told = together(store, second, Store.delete, lambda here, _: here.rollback())
         assert told[1] == "" or "somebody changed the aliases" in told[1]
-        if second in store.state().chosen:
+        if second in store.state().in_use:
             store.rollback()
 
 
@@ -241,7 +241,11 @@ def test_what_a_release_before_deletes_under_a_choice_is_not_chosen(
     with pytest.raises(StoreError, match=f"{version} was deleted at the same time"):
         choose(store, version)
     state = store.state()
-    assert (state.champion, state.challenger, state.line) == (before.champion, None, before.line)
+    assert (state.champion, state.challenger, state.rollback_line) == (
+        before.champion,
+        None,
+        before.rollback_line,
+    )
     assert store.load(str(state.champion))
 
 

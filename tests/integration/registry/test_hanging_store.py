@@ -79,7 +79,7 @@ def put_back(path: Path, content: bytes) -> None:
 
 def another(store: Store, version: str) -> str:
     """The version under another policy."""
-    return store.revise(version, store.load(version).policy.by_cost(10))
+    return store.publish_with_policy(version, store.load(version).policy.by_cost(10))
 
 
 @pytest.mark.parametrize("name", ["manifest.json", "model.onnx"])

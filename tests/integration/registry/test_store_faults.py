@@ -241,10 +241,14 @@ def check_deleted(store: Store, old: AliasState, versions: list[str]) -> bool:
     for each in store.versions():
         store.load(each)
     state = store.state()
-    assert (state.champion, state.challenger, state.line) == (old.champion, None, old.line)
+    assert (state.champion, state.challenger, state.rollback_line) == (
+        old.champion,
+        None,
+        old.rollback_line,
+    )
     assert state.deleted in (None, version)
-    if store.being_deleted():
-        assert store.being_deleted() == [version]
+    if store.pending_deletions():
+        assert store.pending_deletions() == [version]
         store.delete(version)
     store.delete(store.publish(DRAFT))
     assert not [*store.root.glob("versions/.*")], "the next deletion removes what was left"

@@ -214,7 +214,7 @@ def test_columns_that_are_never_given_or_constant_but_for_missing_values(
     assert len(found) == 4
     told = run("train", tmp_path / "book.csv", "--quick", "--candidate", "logistic")
     notes = [line for line in told.stderr.splitlines() if "has no value" in line]
-    assert notes == ["note: emp_length: has no value in any loan, so no version can use it"]
+    assert notes == ["note: emp_length: is missing in every loan, so no version can use it"]
     for each in found:
         told = run("models", "verify", each["version"])
         assert told.returncode == 0, told.stderr

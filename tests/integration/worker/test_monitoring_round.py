@@ -25,8 +25,8 @@ from peerloan.book import open_writer
 from peerloan.clock import now_ms
 from peerloan.database import Database, tables
 from peerloan.model import probabilities
-from peerloan.monitoring.alerts.events import page
-from peerloan.monitoring.config import Channels, Plan
+from peerloan.monitoring.alerts.events import event_page
+from peerloan.monitoring.config import Channels, MonitoringConfig
 from peerloan.registry import Bundle, Store
 from peerloan.sample_data import SCHEMA, batches
 from peerloan.worker import scheduler
@@ -112,7 +112,7 @@ def days(
 
 def told(done: Round) -> list[tuple[str, str, str]]:
     return [
-        (change.type.rsplit(".", 1)[1], change.spoken.rule, change.spoken.about)
+        (change.type.rsplit(".", 1)[1], change.alert.rule, change.alert.about)
         for _, change in done.changes
     ]
 
@@ -120,7 +120,7 @@ def told(done: Round) -> list[tuple[str, str, str]]:
 def test_an_alarm_begins_and_ends_once_and_a_pause_changes_nothing_of_it(
     database: Database, store: Store, days: Days, bundle: Bundle
 ) -> None:
-    watcher = Watcher(database, store, Plan(window_days=3))
+    watcher = Watcher(database, store, MonitoringConfig(window_days=3))
     seen: list[tuple[str, str, str]] = []
     for _ in range(6):
         seen += told(watcher.round(days.live("calm")))
@@ -153,7 +153,7 @@ def test_an_alarm_begins_and_ends_once_and_a_pause_changes_nothing_of_it(
 def test_rounds_go_on_by_the_clock_once_it_is_set_back(
     database: Database, store: Store, days: Days, caplog: pytest.LogCaptureFixture
 ) -> None:
-    watcher = Watcher(database, store, Plan(window_days=3))
+    watcher = Watcher(database, store, MonitoringConfig(window_days=3))
     now = days.live("calm")
     watcher.round(now)
     watcher.round(now + 3 * DAY_MS)
@@ -171,7 +171,7 @@ def test_rounds_go_on_by_the_clock_once_it_is_set_back(
 def test_outcomes_that_are_not_those_expected_are_heard_once_they_come(
     database: Database, store: Store, days: Days
 ) -> None:
-    watcher = Watcher(database, store, Plan(window_days=2))
+    watcher = Watcher(database, store, MonitoringConfig(window_days=2))
     done = [watcher.round(days.live("calm", late="1")) for _ in range(7)]
     assert not [each for each in done if told(each)]
     (figures,) = done[-1].figures.values()
@@ -186,7 +186,7 @@ def test_outcomes_that_are_not_those_expected_are_heard_once_they_come(
 def test_fewer_loans_are_heard_though_no_figure_can_be_made(
     database: Database, store: Store, days: Days
 ) -> None:
-    watcher = Watcher(database, store, Plan(window_days=2))
+    watcher = Watcher(database, store, MonitoringConfig(window_days=2))
     for _ in range(8):
         end = days.live("calm", loans=40)
         assert told(watcher.round(end)) == []
@@ -255,7 +255,9 @@ def test_drift_is_answered_as_the_rules_say(
     for _ in range(20):
         days.live("calm", loans=250, times=4)
     tell = Channels(log=False, command=("tee", str(tmp_path / "told")))
-    plan = Plan(answer="recalibrate", tell=tell, outcomes_from=("past",), decisions_from=("past",))
+    config = MonitoringConfig(
+        on_drift="recalibrate", tell=tell, outcomes_from=("past",), decisions_from=("past",)
+    )
 
     class Over(Exception):
         pass
@@ -265,12 +267,12 @@ def test_drift_is_answered_as_the_rules_say(
 
     for _ in range(2):  # again, nothing is due
         with pytest.raises(Over):
-            Schedule(database, store, plan, 3600, Metrics(database, 3600)).run(stop)
+            Schedule(database, store, config, 3600, Metrics(database, 3600)).run(stop)
     state = store.state()
     assert state.challenger is not None
     change = store.history()[-1]
     assert (change.action, change.who) == ("challenge", "monitor")
-    told = [json.loads(each.event) for each in page(database, 9)]
+    told = [json.loads(each.event) for each in event_page(database, 9)]
     assert [each["type"].rsplit(".", 2)[1:] for each in told] == [
         ["answer", "made"],
         ["alarm", "began"],
@@ -300,9 +302,9 @@ def test_a_round_that_hangs_is_given_up_and_another_process_takes_over(
     monkeypatch.setattr(scheduler, "STALLED_SECONDS", 0.2)
     hangs = threading.Event()
     answered: list[object] = []
-    plan = Plan(tell=Channels(log=False))
+    config = MonitoringConfig(tell=Channels(log=False))
     metrics = Metrics(database, 3600)
-    first, second = (Schedule(database, store, plan, 3600, each) for each in (metrics, metrics))
+    first, second = (Schedule(database, store, config, 3600, each) for each in (metrics, metrics))
     round_of = first._watcher.round
 
     def hang(now: int, progress: Callable[[float], None]) -> Round:
@@ -333,14 +335,14 @@ def test_a_turn_goes_on_while_it_makes_progress_until_it_is_given_up() -> None:
 
     def work(turn: TimeLimitedTurn) -> None:
         while True:
-            turn.go_on()
+            turn.report_progress()
             steps.append(1)
             time.sleep(0.01)
 
     endless = TimeLimitedTurn(work)
     assert not endless.wait(0.1)
     assert endless.stalled_seconds() < 10
-    endless.give_up()
+    endless.abandon()
     assert endless.wait(10)
     assert steps
 

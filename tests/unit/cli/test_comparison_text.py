@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from peerloan.cli.comparison_text import comparison_lines
-from peerloan.stats.bootstrap import ChallengerVerdict, Compared
+from peerloan.stats.bootstrap import ChallengerVerdict, FigureComparison
 from peerloan.stats.estimate import Estimate
 from peerloan.stats.measures import Rate
 from peerloan.training.comparison import Comparison, Figures
@@ -16,9 +16,9 @@ VERDICT = ChallengerVerdict(
     loans=1_234,
     late=123,
     samples=1_000,
-    auc=Compared(0.7, 0.71, Estimate(0.01, 0.002, 0.018)),
-    brier=Compared(0.08, 0.079, Estimate(-0.001, -0.002, 0.0)),
-    log_loss=Compared(0.3, 0.299, Estimate(-0.001, -0.003, 0.001)),
+    auc=FigureComparison(0.7, 0.71, Estimate(0.01, 0.002, 0.018)),
+    brier=FigureComparison(0.08, 0.079, Estimate(-0.001, -0.002, 0.0)),
+    log_loss=FigureComparison(0.3, 0.299, Estimate(-0.001, -0.003, 0.001)),
     auc_above=0.993,
 )
 COMPARISON = Comparison(
@@ -43,8 +43,8 @@ threshold               6.25 %   6.25 %
 flagged                 20.0 %   20.1 %
 recall                  50.0 %   55.0 %
 
-AUC of B less that of A: 0.0100 (95 % interval 0.0020 to 0.0180)
-log loss of B less that of A: −0.0010 (95 % interval −0.0030 to 0.0010)
+AUC of B minus A: 0.0100 (95 % interval 0.0020 to 0.0180)
+log loss of B minus A: −0.0010 (95 % interval −0.0030 to 0.0010)
 B ranks better in 99.30 % of 1,000 bootstrap samples
 verdict: B is better
 
@@ -72,10 +72,10 @@ def test_every_line() -> None:
     [
         (0.002, 0.018, "verdict: B is better"),
         (-0.018, -0.002, "verdict: B is worse"),
-        (-0.002, 0.018, "verdict: no difference that these loans could show"),
+        (-0.002, 0.018, "verdict: no detectable difference on these loans"),
     ],
 )
 def test_the_verdict_is_named(low: float, high: float, line: str) -> None:
-    auc = Compared(0.7, 0.7, Estimate(0.0, low, high))
+    auc = FigureComparison(0.7, 0.7, Estimate(0.0, low, high))
     found = replace(COMPARISON, b_against_a=replace(VERDICT, auc=auc))
     assert line in comparison_lines(found)

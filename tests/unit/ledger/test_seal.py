@@ -14,7 +14,7 @@ from helpers.ledgers import Ledger, new_id, now_ms
 from peerloan.database import LedgerError, tables
 from peerloan.ledger import Chain, Entry, Record, Seal, Version
 from peerloan.ledger.audit.verify import verify
-from peerloan.ledger.records import VALUES, values_of
+from peerloan.ledger.records import VALUES, sealed_values
 from peerloan.ledger.seal import record_mac, record_name, values_digest, version_digest
 
 # What both databases can hold.
@@ -74,8 +74,8 @@ def test_records_are_sealed_and_kept_as_the_seal_says(
     for record, row in zip(records, rows, strict=True):
         seq += 1
         assert row.id.bytes == record.id
-        assert tuple(getattr(row, name) for name in VALUES) == values_of(record)
-        assert row.digest == values_digest(row.salt, values_of(record))
+        assert tuple(getattr(row, name) for name in VALUES) == sealed_values(record)
+        assert row.digest == values_digest(row.salt, sealed_values(record))
         name = record_name(record.id, int.from_bytes(record.id[:6]), chain.number, seq)
         before = record_mac(
             ledger.seal.keyed, before, version_digest(*record.version), name, row.digest

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from peerloan.model import BANDS, Policy, TradeOff
+from peerloan.model import BANDS, OperatingPoint, Policy
 from peerloan.model.arithmetic import UNIT, margin, probability
 from peerloan.model.policy import figures_at
 
@@ -92,12 +92,12 @@ def test_a_threshold_that_is_no_probability_is_refused(threshold: float) -> None
 
 # 100 loans, of which 10 are late; each row flags some more.
 TRADE_OFF = (
-    TradeOff(2.0, 0.02, 0.1, 0.5),
-    TradeOff(1.0, 0.05, 0.3, 0.6),
-    TradeOff(0.0, 0.20, 0.6, 0.3),
-    TradeOff(-1.0, 0.40, 0.8, 0.2),
-    TradeOff(-2.0, 0.90, 1.0, 1 / 9),
-    TradeOff(-3.0, 1.00, 1.0, 0.1),
+    OperatingPoint(2.0, 0.02, 0.1, 0.5),
+    OperatingPoint(1.0, 0.05, 0.3, 0.6),
+    OperatingPoint(0.0, 0.20, 0.6, 0.3),
+    OperatingPoint(-1.0, 0.40, 0.8, 0.2),
+    OperatingPoint(-2.0, 0.90, 1.0, 1 / 9),
+    OperatingPoint(-3.0, 1.00, 1.0, 0.1),
 )
 
 
@@ -149,12 +149,12 @@ def test_recall_finds_at_least_its_share_with_the_fewest_flagged(share: float, d
 def test_f2_is_the_largest_by_hand() -> None:
     # 5 p r / (4 p + r): 0.1190, 0.3333, 0.5000, 0.5000, 0.3846, 0.3571; of equal ones the first.
     assert margin_by("f2", 0.0) == 0.0
-    better = (*TRADE_OFF[:3], TradeOff(-1.0, 0.40, 0.81, 0.2025), *TRADE_OFF[4:])
+    better = (*TRADE_OFF[:3], OperatingPoint(-1.0, 0.40, 0.81, 0.2025), *TRADE_OFF[4:])
     assert Policy.by_aim("f2", 0.0, better).threshold_margin == pytest.approx(-1.0, abs=1e-7)
 
 
 def test_f2_of_rows_that_find_nothing_is_the_smallest() -> None:
-    rows = (TradeOff(1.0, 0.1, 0.0, 0.0), TradeOff(0.0, 1.0, 1.0, 0.1))
+    rows = (OperatingPoint(1.0, 0.1, 0.0, 0.0), OperatingPoint(0.0, 1.0, 1.0, 0.1))
     assert Policy.by_aim("f2", 0.0, rows).threshold_margin == 0.0
 
 
@@ -184,7 +184,7 @@ def test_an_aim_of_another_name_is_refused() -> None:
 
 @given(st.floats(-60, 60))
 def test_a_row_of_any_margin_makes_a_policy_that_flags_it(row_margin: float) -> None:
-    rows = (TradeOff(row_margin, 0.5, 1.0, 0.1),)
+    rows = (OperatingPoint(row_margin, 0.5, 1.0, 0.1),)
     policy = Policy.by_aim("recall", 0.5, rows)
     # Below this, no probability of nine decimals is left to be a threshold.
     if row_margin > -20:

@@ -7,7 +7,13 @@ from pathlib import Path
 import pytest
 
 from peerloan.monitoring.alerts.rules import Rules
-from peerloan.monitoring.config import Channels, Plan, PlanError, Webhook, read_plan
+from peerloan.monitoring.config import (
+    Channels,
+    MonitoringConfig,
+    MonitoringConfigError,
+    Webhook,
+    read_config,
+)
 
 EVERYTHING = """
 window_days = 14
@@ -46,19 +52,19 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_without_a_file_the_conventions_hold_and_the_log_is_told() -> None:
-    plan = read_plan(None)
-    assert plan == Plan()
-    assert (plan.limits.psi_watch, plan.limits.psi_act) == (0.10, 0.25)
-    assert (plan.limits.ratio_low, plan.limits.ratio_high) == (0.8, 1.25)
-    assert (plan.answer, plan.promote, plan.tell.channels) == ("notify", False, ["log"])
+    config = read_config(None)
+    assert config == MonitoringConfig()
+    assert (config.limits.psi_watch, config.limits.psi_act) == (0.10, 0.25)
+    assert (config.limits.ratio_low, config.limits.ratio_high) == (0.8, 1.25)
+    assert (config.on_drift, config.promote, config.tell.channels) == ("notify", False, ["log"])
 
 
 def test_everything_can_be_set(folder: Path) -> None:
     path = folder / "rules.toml"
     path.write_text(EVERYTHING, "utf-8")
-    plan = read_plan(path)
+    config = read_config(path)
     webhook = Webhook("https://example.org/hook", "secret")
-    assert plan == Plan(
+    assert config == MonitoringConfig(
         14,
         0.9,
         Rules(0.2, 0.3, 0.02, 0.7, 1.4, 0.4),
@@ -70,7 +76,7 @@ def test_everything_can_be_set(folder: Path) -> None:
         ("shop",),
         "Anna Weber, 30 November 2026: servicing alone tells outcomes",
     )
-    assert plan.tell.channels == ["webhook", "command"]
+    assert config.tell.channels == ["webhook", "command"]
     assert webhook.secret() == b"a secret that nobody guesses"
 
 
@@ -116,8 +122,8 @@ def test_everything_can_be_set(folder: Path) -> None:
 )
 def test_what_is_wrong_is_named(folder: Path, given: str, told: str) -> None:
     (folder / "rules.toml").write_text(given, "utf-8")
-    with pytest.raises(PlanError) as error:
-        read_plan(folder / "rules.toml")
+    with pytest.raises(MonitoringConfigError) as error:
+        read_config(folder / "rules.toml")
     assert told in str(error.value)
 
 

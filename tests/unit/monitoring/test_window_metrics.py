@@ -132,13 +132,13 @@ def test_levels_that_are_new_have_a_bin_and_are_named() -> None:
     assert counted(bins, column).tolist() == [1, 1, 2, 1]
     assert named(bins.out_of_reference(column)) == {"c": 2}
     assert shares.tolist() == [0.7, 0.2, 0.0, 0.1]
-    share = {"l": Estimate.of_share(20, 50, rules.WRONG)}
+    share = {"l": Estimate.of_share(20, 50, rules.SIGNIFICANCE)}
     assert list(rules.check_levels(Rules(), share)) == [
         Alert("new-levels", "watch", "l", 0.4, 0.01)
     ]
-    assert not list(rules.check_levels(Rules(), {"l": Estimate.of_share(1, 90, rules.WRONG)})), (
-        "one of few says little"
-    )
+    assert not list(
+        rules.check_levels(Rules(), {"l": Estimate.of_share(1, 90, rules.SIGNIFICANCE)})
+    ), "one of few says little"
 
 
 MARGINS = st.lists(st.integers(-12, 2), min_size=1, max_size=60).map(
@@ -280,5 +280,5 @@ def test_nothing_is_said_of_the_ranking_of_few_late_loans(n_late: int) -> None:
     late = (np.arange(50) < n_late).astype(np.int64)
     for outcomes in (late, 1 - late):
         scores = Scores.of(margins, outcomes)
-        assert scores.realised_auc(rules.WRONG) is None
+        assert scores.realised_auc(rules.SIGNIFICANCE) is None
         assert scores.realised(POLICY).auc is None

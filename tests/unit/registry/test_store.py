@@ -31,7 +31,7 @@ from peerloan.registry import (
     draft,
 )
 from peerloan.registry import store as store_module
-from peerloan.registry.explanations import MAX_WHY
+from peerloan.registry.change_reasons import MAX_REASON_LENGTH
 
 INCOME = Field("income", "number", "Income", above=0)
 
@@ -246,7 +246,7 @@ def test_promote_makes_the_champion(store: Store, abc: tuple[str, str, str]) -> 
     state = store.promote(a, "first")
     assert store.state() == state
     assert (state.number, state.champion, state.challenger) == (1, a, None)
-    assert state.former == state.line == (a,)
+    assert state.past_champions == state.rollback_line == (a,)
     assert store.changed_since(0)
     assert not store.changed_since(1)
 
@@ -268,7 +268,7 @@ def test_a_challenger_is_another_version_than_the_champion(
         store.challenge(a)
     state = store.challenge(b)
     assert (state.champion, state.challenger) == (a, b)
-    assert state.former == (a,), "a challenger was never champion"
+    assert state.past_champions == (a,), "a challenger was never champion"
 
 
 def test_a_challenger_is_dismissed_and_the_champion_stays(
@@ -318,7 +318,7 @@ def test_rollback_returns_to_the_champion_before_and_again_one_further(
     with pytest.raises(StoreError, match="no champion before"):
         store.rollback()
     assert store.state() == state
-    assert set(state.former) == {a, b, c}
+    assert set(state.past_champions) == {a, b, c}
 
 
 def test_rollback_without_a_champion_is_refused(store: Store, abc: tuple[str, str, str]) -> None:
@@ -345,7 +345,7 @@ def test_a_version_may_be_champion_twice(store: Store, abc: tuple[str, str, str]
     store.promote(a)
     store.promote(b)
     state = store.promote(a)
-    assert state.former == (a, b)
+    assert state.past_champions == (a, b)
     assert store.rollback().champion == b
     assert store.rollback().champion == a
 
@@ -401,7 +401,7 @@ def test_a_reason_is_added_beside_the_change_which_stays_as_it_was(
     assert (added.number, added.who) == (1, "grace")
     assert datetime.fromisoformat(added.when).tzinfo is not None
     assert store.explanations().by_number == {1: added}
-    assert store.explain_change(2, "w" * MAX_WHY, who="anna").who == "anna"
+    assert store.explain_change(2, "w" * MAX_REASON_LENGTH, who="anna").who == "anna"
     assert sorted(store.explanations().by_number) == [1, 2]
     after = {path.name: path.read_bytes() for path in (store.root / "aliases").iterdir()}
     assert {name: after[name] for name in before} == before
@@ -433,7 +433,7 @@ def test_of_many_explanations_at_once_one_is_kept(store: Store, abc: tuple[str, 
     assert all(kept in str(each) for each in lost)
 
 
-@pytest.mark.parametrize("why", ["", "  ", "a\nb", "a\x00", "a\x85", "w" * (MAX_WHY + 1)])
+@pytest.mark.parametrize("why", ["", "  ", "a\nb", "a\x00", "a\x85", "w" * (MAX_REASON_LENGTH + 1)])
 def test_what_is_no_reason_is_refused(store: Store, abc: tuple[str, str, str], why: str) -> None:
     store.promote(abc[0])
     with pytest.raises(StoreError, match="why: expected text of 1 to 1,000 characters, without"):
@@ -684,7 +684,9 @@ def test_of_many_at_once_one_wins_each_number_and_nothing_is_lost(store: Store) 
         assert sorted(won, key=lambda state: state.number) == after[len(before) :]
         assert [each.number for each in after] == list(range(1, len(after) + 1))
         for last, now in itertools.pairwise(after):
-            assert now.line == (*last.line, now.champion), "each built on the one before"
+            assert now.rollback_line == (*last.rollback_line, now.champion), (
+                "each built on the one before"
+            )
 
 
 # Faults of the disk
@@ -724,7 +726,7 @@ def test_a_version_that_was_changed_after_it_was_chosen_is_refused(
             with pytest.raises(BundleError, match="was changed after it was chosen"):
                 store.rollback()
         with pytest.raises(BundleError, match="was changed after it was chosen"):
-            store.revise(version, Policy.by_cost(5.0))
+            store.publish_with_policy(version, Policy.by_cost(5.0))
         path.write_bytes(content)
         assert store.load(version).version == version
     assert store.rollback().champion == a

@@ -16,7 +16,7 @@ from peerloan.loan import Definition, Loans, TextColumn, parse_definition
 from peerloan.model import LevelTable, NumberTable, Policy, Scorecard
 from peerloan.model.arithmetic import margin, to_unit
 from peerloan.registry import Manifest, TrainedOn
-from peerloan.reports import documents
+from peerloan.reports import bundle_documents
 from peerloan.reports import model_card as card
 from peerloan.reports.model_card import model_card, policy_in_words
 from peerloan.reports.score_points import as_points, exact_lines, score
@@ -162,7 +162,7 @@ def test_nothing_in_a_name_is_read_as_markdown() -> None:
     assert len(re.findall(r"(?<!\\)\|", line)) == 5
 
 
-@pytest.mark.parametrize("module", [card, documents])
+@pytest.mark.parametrize("module", [card, bundle_documents])
 def test_reports_need_no_training_library(module: ModuleType) -> None:
     """Even where none of them is installed: a policy is changed there, too."""
     code = """

@@ -16,14 +16,14 @@ from peerloan.loan import Definition, parse_definition
 from peerloan.model import Encoding, LevelTable, NumberTable, Policy, Scorecard
 from peerloan.model.arithmetic import margin, to_unit
 from peerloan.registry import Manifest, OnnxParts, TrainedOn
-from peerloan.reports.data import TrainingReport, decode_report
-from peerloan.reports.documents import new_version_documents
+from peerloan.reports.bundle_documents import new_version_documents
+from peerloan.reports.report_json import TrainingReport, decode_report
 from peerloan.stats.arrays import Numbers
 from peerloan.training import report_data
 from peerloan.training.calibration import cross_fitted
-from peerloan.training.candidate_result import Later, Study
+from peerloan.training.candidate_result import CandidateResult, LaterBookScores
 from peerloan.training.candidates import Hyperparameters
-from peerloan.training.evaluation import FIGURES, figures
+from peerloan.training.evaluation import FIGURES, performance_figures
 from peerloan.training.resampling import Resampling
 from peerloan.training.search import SearchResult, Trial, choose
 from peerloan.training.table import Group
@@ -99,8 +99,8 @@ def study_of(
     estimator: Scorecard | OnnxParts = SCORECARD,
     sample: bool = False,
     source: str = "cars.csv",
-) -> Study:
-    return Study(
+) -> CandidateResult:
+    return CandidateResult(
         definition=definition,
         trained_on=TrainedOn(source, "ab" * 32, LOANS, int(LATE.sum()), sample),
         found=FOUND,
@@ -116,7 +116,7 @@ def study_of(
     )
 
 
-def documents(study: Study) -> Mapping[str, str]:
+def documents(study: CandidateResult) -> Mapping[str, str]:
     """The documents of the version, as they stand in its bundle."""
     manifest = Manifest(
         format=1,
@@ -136,11 +136,11 @@ def documents(study: Study) -> Mapping[str, str]:
     return new_version_documents(study.definition, report_data.training_report(study))(manifest)
 
 
-def training_report(study: Study) -> str:
+def training_report(study: CandidateResult) -> str:
     return documents(study)["report.html"]
 
 
-LATER = Later("next.csv", cross_fitted(GOOD.margins, LATE, FOLD)[::2] + 1, LATE[::2])
+LATER = LaterBookScores("next.csv", cross_fitted(GOOD.margins, LATE, FOLD)[::2] + 1, LATE[::2])
 GROUP = Group("town", tuple("A" if place % 3 else None for place in range(LOANS)))
 FULL = replace(study_of(), later=LATER, groups=(GROUP,))
 
@@ -346,7 +346,7 @@ def test_every_fold_stands_by_itself(page: str) -> None:
 
 def test_a_later_book_is_judged_and_doubted_where_its_rate_differs(page: str) -> None:
     said = section(page, "later")
-    judged = figures(LATER.late, LATER.margins, FULL.policy.threshold_margin)
+    judged = performance_figures(LATER.late, LATER.margins, FULL.policy.threshold_margin)
     assert f"{judged['auc']:.4f}" in said
     assert "too high for them, by more than chance explains" in said
     assert 'id="later"' not in training_report(study_of())
@@ -354,7 +354,7 @@ def test_a_later_book_is_judged_and_doubted_where_its_rate_differs(page: str) ->
 
 
 def test_a_later_book_of_one_outcome_is_not_judged() -> None:
-    later = Later("next.csv", LATER.margins, np.zeros(len(LATER.late)))
+    later = LaterBookScores("next.csv", LATER.margins, np.zeros(len(LATER.late)))
     text = training_report(replace(study_of(), later=later))
     assert "All of these loans have the same outcome" in section(text, "later")
 
@@ -419,7 +419,7 @@ def test_names_are_escaped() -> None:
             estimator=Scorecard(0.0, (*SCORECARD.tables[:2], colour, SCORECARD.tables[3])),
             source="<img src=x>.csv",
         ),
-        later=Later("<u>next", LATER.margins, LATER.late),
+        later=LaterBookScores("<u>next", LATER.margins, LATER.late),
         groups=(Group("<u>", tuple("<u>" if place % 2 else "B" for place in range(LOANS))),),
     )
     found = Page(training_report(study))

@@ -10,8 +10,8 @@ from peerloan.model import probabilities
 from peerloan.stats.arrays import Codes, Numbers
 from peerloan.stats.bootstrap import (
     ChallengerVerdict,
-    Compared,
-    Scored,
+    FigureComparison,
+    ModelScores,
     Verdict,
     judge_challenger,
     resample,
@@ -19,8 +19,8 @@ from peerloan.stats.bootstrap import (
 from peerloan.stats.estimate import Estimate
 
 
-def scored(margins: Numbers) -> Scored:
-    return Scored(margins, probabilities(margins))
+def scored(margins: Numbers) -> ModelScores:
+    return ModelScores(margins, probabilities(margins))
 
 
 def compared(
@@ -178,7 +178,7 @@ def test_neither_ranking_nor_probabilities_may_be_worse(
     auc: tuple[float, float], loss: tuple[float, float], verdict: Verdict
 ) -> None:
     of_auc, of_brier, of_loss = (
-        Compared(0.5, 0.5, Estimate(0.0, *ends)) for ends in (auc, (0.0, 0.0), loss)
+        FigureComparison(0.5, 0.5, Estimate(0.0, *ends)) for ends in (auc, (0.0, 0.0), loss)
     )
     found = ChallengerVerdict(1_000, 100, 1_000, of_auc, of_brier, of_loss, 0.5)
     assert found.verdict == verdict

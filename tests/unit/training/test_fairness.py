@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from peerloan.reports.data import Fairness, GroupFairness
+from peerloan.reports.report_json import Fairness, GroupFairness
 from peerloan.stats.intervals import wilson
 from peerloan.training.fairness import check_fairness
 

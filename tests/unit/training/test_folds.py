@@ -136,7 +136,7 @@ def test_what_only_looks_different_is_equal() -> None:
 
 
 def test_a_large_table_is_judged_by_a_sample(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("peerloan.book.equal_rows._SAMPLED", 500)
+    monkeypatch.setattr("peerloan.book.duplicate_rows._SAMPLED", 500)
     equal = DuplicateRows()
     for first in range(0, 2 * LOANS.size, 300):
         rows = np.arange(first, first + 300) % LOANS.size

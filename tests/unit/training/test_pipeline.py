@@ -18,8 +18,8 @@ from peerloan.book import BookError, open_book
 from peerloan.loan import Checks, Definition, Loans, default_definition, parse_definition
 from peerloan.model import Calibration, NumberTable, Policy, Scorecard, probabilities
 from peerloan.registry import Bundle, BundleError, Store, StoreError
-from peerloan.reports.data import decode_report
 from peerloan.reports.pages import report_page
+from peerloan.reports.report_json import decode_report
 from peerloan.sample_data import batches
 from peerloan.stats.arrays import Numbers
 from peerloan.stats.calibration import reliability
@@ -687,7 +687,7 @@ def test_a_recalibrated_version_keeps_its_aim_or_takes_another(
 ) -> None:
     first = version_of("additive")
     policy = Policy.by_aim("capacity", 0.1, store.manifest(first).trade_off)
-    version = store.revise(first, policy)
+    version = store.publish_with_policy(first, policy)
     outcome = recalibrate(version, open_book(newer_book), store)
     manifest = store.manifest(outcome.version)
     assert (manifest.policy.aim, manifest.policy.aim_value) == ("capacity", 0.1)

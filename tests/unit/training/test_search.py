@@ -20,7 +20,7 @@ from peerloan.training import CANDIDATES
 from peerloan.training import search as search_module
 from peerloan.training.calibration import fit_calibration
 from peerloan.training.candidates import Hyperparameters
-from peerloan.training.evaluation import FIGURES, figures
+from peerloan.training.evaluation import FIGURES, performance_figures
 from peerloan.training.search import SearchResult, Trial, choose, quick, read_grids, search
 
 THRESHOLD = Policy.by_cost().threshold_margin
@@ -260,7 +260,7 @@ def test_figures_are_of_margins_calibrated_without_the_loans_own_fold(toys: Toys
     for number, found in enumerate(only.by_fold):
         own = only.fold == number
         scale = fit_calibration(only.margins[~own], late[~own])
-        due = figures(late[own], scale.apply(only.margins[own]), THRESHOLD)
+        due = performance_figures(late[own], scale.apply(only.margins[own]), THRESHOLD)
         assert found == pytest.approx(due, abs=1e-12)
     # As they come, these margins say that nearly every loan is late.
     assert float(np.mean(1 / (1 + np.exp(-only.margins)))) > 0.99

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from peerloan.model import Policy, TradeOff
+from peerloan.model import OperatingPoint, Policy
 from peerloan.training.trade_off import trade_off
 
 
@@ -15,10 +15,10 @@ def test_four_loans_by_hand() -> None:
     margins = np.array([0.1, 0.4, 0.3, 0.2])
     late = np.array([0.0, 1, 0, 1])
     assert trade_off(margins, late) == (
-        TradeOff(0.4, 0.25, 0.5, 1.0),
-        TradeOff(0.3, 0.50, 0.5, 0.5),
-        TradeOff(0.2, 0.75, 1.0, 2 / 3),
-        TradeOff(0.1, 1.00, 1.0, 0.5),
+        OperatingPoint(0.4, 0.25, 0.5, 1.0),
+        OperatingPoint(0.3, 0.50, 0.5, 0.5),
+        OperatingPoint(0.2, 0.75, 1.0, 2 / 3),
+        OperatingPoint(0.1, 1.00, 1.0, 0.5),
     )
 
 
@@ -26,9 +26,9 @@ def test_loans_of_one_margin_are_flagged_together() -> None:
     margins = np.array([2.0, 1, 1, 1, 0, 0, 0, 0, 0, 0])
     late = np.array([0.0, 0, 1, 1, 1, 0, 0, 0, 0, 1])
     assert trade_off(margins, late) == (
-        TradeOff(2.0, 0.1, 0.0, 0.0),
-        TradeOff(1.0, 0.4, 0.5, 0.5),
-        TradeOff(0.0, 1.0, 1.0, 0.4),
+        OperatingPoint(2.0, 0.1, 0.0, 0.0),
+        OperatingPoint(1.0, 0.4, 0.5, 0.5),
+        OperatingPoint(0.0, 1.0, 1.0, 0.4),
     )
     # In whatever order the loans stand.
     order = np.random.default_rng(1).permutation(10)
@@ -36,7 +36,7 @@ def test_loans_of_one_margin_are_flagged_together() -> None:
 
 
 def test_equal_margins_are_one_row() -> None:
-    assert trade_off(np.zeros(50), np.arange(50) % 10 == 0) == (TradeOff(0.0, 1.0, 1.0, 0.1),)
+    assert trade_off(np.zeros(50), np.arange(50) % 10 == 0) == (OperatingPoint(0.0, 1.0, 1.0, 0.1),)
 
 
 def test_a_large_table_has_a_row_for_each_step() -> None:

@@ -12,7 +12,7 @@ import pyarrow as pa
 from peerloan.book.cells import encode_texts, read_numbers
 from peerloan.book.parts import Progress
 from peerloan.book.quality.missing_codes import Extremes, MissingCodes
-from peerloan.book.quality.thousands_separators import Thousands
+from peerloan.book.quality.thousands_separators import SeparatorCounter
 from peerloan.book.reader import Book
 from peerloan.stats.arrays import Codes, Numbers
 
@@ -53,7 +53,7 @@ class ColumnProfile:
     levels: Counter[str] = field(default_factory=Counter)
     uncounted: int = 0
     example: str | None = None
-    thousands: Thousands = field(default_factory=Thousands)
+    thousands: SeparatorCounter = field(default_factory=SeparatorCounter)
     _extremes: Extremes = field(default_factory=Extremes)
     _distinct: bool = True
     _hashes: list[Codes] = field(default_factory=list)

@@ -14,11 +14,11 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from peerloan.book.equal_rows import DuplicateRows
+from peerloan.book.duplicate_rows import DuplicateRows
 from peerloan.book.parts import BookError
 from peerloan.book.quality.missing_codes import Extremes, MissingCodes
 from peerloan.book.quality.row_ranges import ranges_of, show_ranges
-from peerloan.book.quality.thousands_separators import Thousands
+from peerloan.book.quality.thousands_separators import SeparatorCounter
 from peerloan.book.validation import CheckedPart
 from peerloan.formatting import format_number, percent_of, plural, show_value
 from peerloan.loan import MAX_RUN_COMPARISONS, Definition, Field, Label, Suggestions
@@ -209,7 +209,7 @@ class _Numbers:
         self._missing = self._rows = 0
         self._count = self._below = self._above = 0
         self._extremes = Extremes()
-        self._thousands = Thousands()
+        self._thousands = SeparatorCounter()
         self._lowest, self._highest = np.inf, -np.inf
 
     def add(self, batch: CheckedPart) -> None:

@@ -20,14 +20,14 @@ _MOSTLY = 0.9
 _FAR = 20
 
 
-class Doubted(NamedTuple):
+class SeparatorDoubt(NamedTuple):
     """A doubt as a sentence, and how many rows it is about."""
 
     text: str
     rows: int
 
 
-class Thousands:
+class SeparatorCounter:
     """Counts the cells of a number's column of text that are written as 12.000."""
 
     def __init__(self) -> None:
@@ -64,7 +64,7 @@ class Thousands:
 
     def doubt(
         self, highest: float, seen: tuple[float, float] | None, median_below: bool
-    ) -> Doubted | None:
+    ) -> SeparatorDoubt | None:
         """The doubt about a column with this highest value; None if there is none.
 
         Numbers may really have three decimals. Misread thousands lie far below the range seen in
@@ -82,7 +82,7 @@ class Thousands:
             f"the numbers are written as {self._example}, which is read as "
             f"{float(self._example):g}; if it means {int(plain):,}, write {plain}"
         )
-        return Doubted(text, self._grouped)
+        return SeparatorDoubt(text, self._grouped)
 
 
 def _count(mask: pa.Array) -> int:

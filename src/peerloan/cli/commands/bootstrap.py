@@ -8,7 +8,14 @@ from tempfile import TemporaryDirectory
 import click
 
 from peerloan.book import open_book, open_writer
-from peerloan.cli.console import DEFINITION, definition_of, note, note_lines, progress, store
+from peerloan.cli.console import (
+    DEFINITION,
+    choose_definition,
+    note,
+    note_lines,
+    open_store,
+    progress,
+)
 from peerloan.loan import default_definition
 from peerloan.registry import Store, StoreError
 from peerloan.sample_data import SCHEMA, batches
@@ -26,27 +33,27 @@ def bootstrap(book: str | None, definition: Path | None) -> None:
     Trains every candidate on BOOK. Without BOOK, trains two scorecards on the built-in sample.
     Does nothing if the store has a champion, so it can be part of a container's start.
     """
-    here = store()
-    if champion := here.state().champion:
+    store = open_store()
+    if champion := store.state().champion:
         note(f"champion: {champion}; nothing to do")
         return
     if book is None:
         with TemporaryDirectory() as folder:
-            outcomes = train_on_sample(Path(folder) / "sample.csv", here)
+            outcomes = train_on_sample(Path(folder) / "sample.csv", store)
         why = "the first, trained on the built-in sample"
     else:
-        chosen, source = definition_of(definition)
+        chosen, source = choose_definition(definition)
         note(f"definition: {source}")
         with progress() as show:
-            outcomes = train(open_book(book), chosen, here, progress=show, on_table=note_lines)
+            outcomes = train(open_book(book), chosen, store, progress=show, on_table=note_lines)
         why = f"the first, trained on {Path(book).name}"
     best = outcomes[0].version
     try:
-        here.promote(best, why, first=True)
+        store.promote(best, why, first=True)
     except StoreError as error:
-        if here.state().champion is None:
+        if store.state().champion is None:
             raise
-        note(str(error))  # another process promoted a version meanwhile: that one stays
+        note(str(error))  # another process has promoted a version meanwhile
     else:
         note(f"champion: {best}")
 

@@ -14,10 +14,10 @@ from peerloan.cli.console import (
     DEFINITION,
     JSON,
     CommandError,
-    definition_of,
+    choose_definition,
+    open_store,
     print_json,
     progress,
-    store,
 )
 from peerloan.registry import RegistryError
 
@@ -32,7 +32,7 @@ def check(book: str, definition: Path | None, as_json: bool) -> None:
     Names every bad row and column, counts missing values, and names doubts: values that are
     allowed but look wrong. The exit code is 1 if a row or a column is bad.
     """
-    chosen, source = definition_of(definition)
+    chosen, source = choose_definition(definition)
     opened = open_book(book)
     with progress() as show:
         usual = _usual_ranges() if definition is None else None
@@ -51,9 +51,9 @@ def check(book: str, definition: Path | None, as_json: bool) -> None:
 
 def _usual_ranges() -> dict[str, tuple[float, float]] | None:
     """Return the value ranges seen in the champion's training, if it can be read."""
-    here = store()
-    if (champion := here.state().champion) is None:
+    store = open_store()
+    if (champion := store.state().champion) is None:
         return None
     with suppress(RegistryError):
-        return here.load(champion).profile.usual_ranges()
+        return store.load(champion).profile.usual_ranges()
     return None

@@ -21,8 +21,11 @@ from peerloan.formatting import plural
 
 @click.command()
 @BOOK
-@click.option("--label", required=True, help="Column that says what became of the loan.")
-@click.option("--late", help="Value of the label that means late. Default: guessed, with a doubt.")
+@click.option("--label", required=True, help="Column with the outcome of the loan.")
+@click.option(
+    "--late",
+    help="Value of the label that means late. Default: guessed; the draft then has a doubt.",
+)
 @click.option("-o", "--out", type=OUT, required=True, help="File to write (TOML).")
 @OVERWRITE
 def define(book: str, label: str, late: str | None, out: Path, overwrite: bool) -> None:
@@ -31,7 +34,7 @@ def define(book: str, label: str, late: str | None, out: Path, overwrite: bool) 
     Read the `# doubt:` comments in the draft before you train.
     """
     if out.exists() and not overwrite:
-        raise CommandError(f"{out}: is there already (--overwrite replaces it)")
+        raise CommandError(f"{out}: already exists; --overwrite replaces it")
     with progress() as show:
         text = draft_definition(open_book(book), label, late, partial(show, f"reading {book}"))
     try:

@@ -23,7 +23,7 @@ from peerloan.registry import RegistryError, Store
 from peerloan.settings import CONFIG, PREFIX
 from peerloan.web.auth.tokens import Tokens
 from peerloan.web.server.bind_address import find_address
-from peerloan.web.server.limits import GRACE_SECONDS
+from peerloan.web.server.shutdown import GRACE_SECONDS
 
 _READY_SECONDS = 30.0
 # Longer than the server waits for its workers to end.
@@ -49,9 +49,9 @@ _STOP_SECONDS = GRACE_SECONDS + 5
 def demo(folder: Path, port: int, stop: bool) -> None:
     """Run a demonstration: train on a sample, and serve the result.
 
-    Writes a sample book, trains two scorecards on it, promotes the chosen one, and serves it in
-    the background. A folder that has a champion is served as it is. A running server is
-    restarted.
+    Writes a sample book, trains two scorecards on it, promotes the better one, and serves it in
+    the background. If the folder has a champion already, nothing is trained. A running server
+    is restarted.
     """
     pid_file = folder / "server.pid"
     if stop:
@@ -70,7 +70,7 @@ def demo(folder: Path, port: int, stop: bool) -> None:
     if best is None:
         best = _train(store, folder)
     else:
-        note(f"{folder} has a champion already, {best}: serving it")
+        note(f"{folder} has a champion already: {best}")
     config = _start_server(folder, port)
     address = f"http://localhost:{port}"
     note(f"\nThe page is at {address}, served by {best}. Call the API:\n")
@@ -85,7 +85,9 @@ def demo(folder: Path, port: int, stop: bool) -> None:
 
 
 def _champion(store: Store, folder: Path) -> str | None:
-    """Return the store's champion, if there is one. Raises No if it can't be loaded."""
+    """Return the store's champion, if there is one. Raises CommandError if it can't be
+    loaded.
+    """
     try:
         champion = store.state().champion
         if champion is not None:
@@ -143,9 +145,12 @@ def _start_server(folder: Path, port: int) -> Path:
             urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=1).close()
             return config
         time.sleep(0.2)
-    raise CommandError(
-        f"the server was not ready after {_READY_SECONDS:.0f} s; see {folder / 'server.log'}"
+    failure = (
+        f"was not ready after {_READY_SECONDS:.0f} s"
+        if server.poll() is None
+        else f"ended with exit code {server.returncode}"
     )
+    raise CommandError(f"the server {failure}; see {folder / 'server.log'}")
 
 
 def _stop_server(pid_file: Path) -> bool:
@@ -179,7 +184,7 @@ def _port_served(pid_file: Path) -> int | None:
 
 
 def _is_server(pid: int) -> bool:
-    """Return whether a process is a PeerLoan server; its number may have been used again."""
+    """Return whether a process is a PeerLoan server. Process numbers are reused."""
     return " peerloan serve " in _command(pid)
 
 

@@ -20,8 +20,8 @@ from peerloan.monitoring.alerts.events import (
     ROSE,
     WHY_EXPECTED,
     Event,
-    is_why,
-    page,
+    event_page,
+    is_reason,
 )
 from peerloan.monitoring.alerts.events import acknowledge as acknowledge_event
 from peerloan.registry.alias_state import current_user
@@ -54,14 +54,14 @@ def _database() -> Database:
     type=click.IntRange(1, 1_000),
     default=100,
     show_default=True,
-    help="How many events at most.",
+    help="Largest number of events to list.",
 )
 @JSON
 def list_events(only_open: bool, limit: int, as_json: bool) -> None:
     """List events, the newest first."""
-    listed = page(_database(), limit, only_open=only_open)
+    listed = event_page(_database(), limit, only_open=only_open)
     if as_json:
-        print_json([_described(event) for event in listed])
+        print_json([_to_json(event) for event in listed])
     elif listed:
         columns = (
             "id",
@@ -83,17 +83,17 @@ def list_events(only_open: bool, limit: int, as_json: bool) -> None:
 def acknowledge(event: str, why: str) -> None:
     """Record that you have seen an event.
 
-    ID is the event's, as `peerloan events list` shows it. The first acknowledgement stands: the
-    exit code is 1 if there was one before.
+    ID is the event's, as `peerloan events list` shows it. Only the first
+    acknowledgement is stored: the exit code is 1 if there is one already.
     """
-    if not is_why(why):
+    if not is_reason(why):
         raise click.UsageError(f"--why: expected {WHY_EXPECTED}")
     who = current_user()
     acknowledge_event(_database(), event, who, why)
     note(f"{event}: acknowledged by {who}")
 
 
-def _described(event: Event) -> dict[str, Any]:
+def _to_json(event: Event) -> dict[str, Any]:
     by = event.acknowledged
     return {
         "event": msgspec.json.decode(event.event),

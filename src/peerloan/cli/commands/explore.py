@@ -15,7 +15,7 @@ from peerloan.cli.console import (
     OUT,
     OVERWRITE,
     CommandError,
-    definition_of,
+    choose_definition,
     note,
     print_json,
     progress,
@@ -35,12 +35,12 @@ def explore(book: str, out: Path, definition: Path | None, overwrite: bool, as_j
 
     Prints what is notable, the most important first. The report is one HTML file.
     """
-    chosen, source = definition_of(definition)
+    chosen, source = choose_definition(definition)
     opened = open_book(book)
     if out.exists() and any(out.samefile(path) for path in opened.paths):
-        raise BookError(f"{out}: is the book itself; name another file with --out")
+        raise BookError(f"{out}: is one of the book's own files; name another file with --out")
     if out.exists() and not overwrite:
-        raise CommandError(f"{out}: is there already (--overwrite replaces it)")
+        raise CommandError(f"{out}: already exists; --overwrite replaces it")
     with progress() as show:
         study = measure(opened, chosen, show, source)
         findings = find(study)

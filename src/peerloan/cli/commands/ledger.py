@@ -18,9 +18,9 @@ from peerloan.cli.console import (
     SPREADSHEET_SAFE,
     CommandError,
     note,
+    open_store,
     print_json,
     progress,
-    store,
 )
 from peerloan.cli.ledger_options import ledger_database
 from peerloan.clock import moment
@@ -99,9 +99,8 @@ def upgrade() -> None:
 def verify(as_json: bool) -> None:
     """Check that every record is as it was written.
 
-    Names the records that were edited, removed, added or cut off, and the chains and heads that
-    are missing; the first 20 of each kind. Services may run meanwhile. The exit code is 1 if
-    anything is found.
+    Lists records that were edited, removed, added or cut off, and missing chains and heads: the
+    first 20 of each kind. Services may run meanwhile. The exit code is 1 if anything is found.
     """
     database, seal = _checked()
     with progress() as show:
@@ -122,7 +121,9 @@ def verify(as_json: bool) -> None:
     else:
         _print_report(report)
     if totals:
-        raise CommandError(f"{database}: not as it was written: {_counts(report)}")
+        raise CommandError(
+            f"{database}: the records differ from what was written: {_counts(report)}"
+        )
 
 
 def _print_report(report: AuditReport) -> None:
@@ -154,9 +155,9 @@ def _counts(report: AuditReport) -> str:
 )
 @click.option("--yes", is_flag=True, help="Don't ask for confirmation.")
 def purge(before: datetime, yes: bool) -> None:
-    """Erase the values of old decisions; counts stay.
+    """Erase the values of old decisions. Their counts stay.
 
-    Asks first. If it is interrupted, run it again: nothing is counted twice.
+    Asks for confirmation. If it is interrupted, run it again: nothing is counted twice.
     """
     database, seal = _checked()
     total = count_before(database, _ms(before))
@@ -200,7 +201,7 @@ def export(
     overwrite: bool,
     spreadsheet_safe: bool,
 ) -> None:
-    """Write decisions and their outcomes as a table, a row each."""
+    """Write a table of decisions with their outcomes, one row for each decision."""
     # Imported here: an installation that only serves has no Parquet library.
     from peerloan.ledger.export import export as write_table
 
@@ -210,7 +211,7 @@ def export(
         show_rows = partial(show, f"exporting {database}")
         done = write_table(
             database,
-            store(),
+            open_store(),
             out,
             since_ms=0 if since is None else _ms(since.replace(tzinfo=UTC)),
             until_ms=None if until is None else _ms(until.replace(tzinfo=UTC)),

@@ -15,19 +15,19 @@ from peerloan.cli.console import (
     CommandError,
     note,
     note_lines,
+    open_store,
     print_json,
     print_table,
     progress,
-    store,
 )
 from peerloan.cli.ledger_options import ledger_database
 from peerloan.database import LedgerError
 from peerloan.formatting import plural
 from peerloan.ledger.audit.replay import refers_to
 from peerloan.model import Policy
-from peerloan.registry import AliasState, BundleError, Explanation, Manifest, RegistryError, Store
+from peerloan.registry import AliasState, BundleError, ChangeReason, Manifest, RegistryError, Store
 
-_WHY = click.option("--why", default="", help="The reason, for the history.")
+_WHY = click.option("--why", default="", help="Reason of the change, stored in the history.")
 _VERSION = click.argument("version")
 
 
@@ -40,19 +40,19 @@ def models() -> None:
 @JSON
 def list_models(as_json: bool) -> None:
     """List all versions, the oldest first, and the history."""
-    here = store()
-    state = here.state()
-    cut_short = [*_cut_short(here)]
-    rows = [_row(here, state, version) for version in here.versions()]
-    history, (explanations, faults) = here.history(), here.explanations()
-    for fault in (*faults, *cut_short):
+    store = open_store()
+    state = store.state()
+    interrupted = [*_interrupted_deletions(store)]
+    rows = [_row(store, state, version) for version in store.versions()]
+    history, (explanations, faults) = store.history(), store.explanations()
+    for fault in (*faults, *interrupted):
         note(f"note: {fault}")
     if as_json:
-        changes = [_described(each, explanations.get(each.number)) for each in history]
+        changes = [_change_json(each, explanations.get(each.number)) for each in history]
         print_json({"versions": rows, "history": changes})
         return
     if not rows:
-        note(f"no versions in {here.root}")
+        note(f"no versions in {store.root}")
         return
     columns = ("version", "alias", "auc", "loans", "trained on", "created")
     cells = [["" if row[name] is None else str(row[name]) for name in columns] for row in rows]
@@ -70,9 +70,9 @@ def list_models(as_json: bool) -> None:
 @JSON
 def show(version: str, as_json: bool) -> None:
     """Show the manifest of a version."""
-    here = store()
-    manifest = here.manifest(version)
-    aliases = _alias(here.state(), version)
+    store = open_store()
+    manifest = store.manifest(version)
+    aliases = _alias(store.state(), version)
     if as_json:
         print_json(msgspec.to_builtins(manifest) | {"alias": aliases})
         return
@@ -106,7 +106,7 @@ def promote(version: str, why: str, breaking: bool) -> None:
 
     Running services follow within two seconds.
     """
-    state = store().promote(version, why, breaking)
+    state = open_store().promote(version, why, breaking)
     note(f"champion: {state.champion} (state {state.number})")
 
 
@@ -116,9 +116,9 @@ def promote(version: str, why: str, breaking: bool) -> None:
 def challenge(version: str, why: str) -> None:
     """Make a version the challenger.
 
-    Services then score each decision with it too, and count where it differs.
+    Services then score each loan with it too, and count how often its decision differs.
     """
-    state = store().challenge(version, why)
+    state = open_store().challenge(version, why)
     note(f"challenger: {state.challenger} (state {state.number})")
 
 
@@ -126,9 +126,9 @@ def challenge(version: str, why: str) -> None:
 @_WHY
 def dismiss(why: str) -> None:
     """Remove the challenger; its version stays in the store."""
-    here = store()
-    challenger = here.state().challenger
-    state = here.dismiss(why)
+    store = open_store()
+    challenger = store.state().challenger
+    state = store.dismiss(why)
     note(f"dismissed {challenger}: no challenger (state {state.number})")
 
 
@@ -139,31 +139,31 @@ def rollback(why: str) -> None:
 
     Run it again to return to the one before that.
     """
-    state = store().rollback(why)
+    state = open_store().rollback(why)
     note(f"champion: {state.champion} (state {state.number})")
 
 
 @models.command("explain-change")
 @click.argument("number", type=int)
-@click.option("--why", required=True, help="The reason, for the history.")
+@click.option("--why", required=True, help="Reason of the change, stored in the history.")
 def explain_change(number: int, why: str) -> None:
     """Add the reason of a change that was made without one.
 
     NUMBER is the `state` of the change in `peerloan models list`. The history shows who added
     the reason, and when.
     """
-    explanation = store().explain_change(number, why)
+    explanation = open_store().explain_change(number, why)
     note(f"change {number:,}: {explanation.sentence}")
 
 
 @models.command()
 @_VERSION
 def verify(version: str) -> None:
-    """Check that a version is complete and reproduces.
+    """Check that a version is complete, unchanged and can be served.
 
-    Checks every digest, reproduces the golden examples, and builds what serving needs.
+    Checks the digest of every file and compares the decisions on the golden examples.
     """
-    bundle = store().prove(version)
+    bundle = open_store().load_servable(version)
     note(
         f"{version}: {plural(len(bundle.manifest.files), 'file')} and "
         f"{plural(len(bundle.manifest.golden), 'golden example')} verified, digest {bundle.digest}"
@@ -173,25 +173,24 @@ def verify(version: str) -> None:
 @models.command()
 @_VERSION
 def delete(version: str) -> None:
-    """Delete a version that nothing needs any more.
+    """Delete a version that is no longer needed.
 
-    Refused are the champion, the challenger, a version that `rollback` can return to, and one
-    that a decision in the ledger needs.
+    The champion, the challenger, a version that `rollback` can return to, and a version with
+    decisions in the ledger can't be deleted.
     """
-    here = store()
-    here.place(version)
+    store = open_store()
+    store.version_folder(version)
     database = ledger_database()
     try:
         decisions = refers_to(database, version)
     except LedgerError as error:
         raise CommandError(
-            f"{version} is not deleted: the ledger can't be asked whether a decision needs it: "
-            f"{error}"
+            f"{version} is not deleted: the ledger can't be searched for its decisions: {error}"
         ) from None
     if decisions:
         refer = f"in the ledger {'refers' if decisions == 1 else 'refer'} to it; replay needs it"
         raise CommandError(f"{version} can't be deleted: {plural(decisions, 'decision')} {refer}")
-    here.delete(version)
+    store.delete(version)
     note(f"deleted {version}")
 
 
@@ -200,19 +199,19 @@ def delete(version: str) -> None:
 @AIM
 def policy(version: str, aim: tuple[str, float]) -> None:
     """Publish a version again with another threshold and bands."""
-    # Templates take a while to import, and no other command here needs them.
-    from peerloan.reports.documents import new_policy_documents
+    # Templates take a while to import, and no other command needs them.
+    from peerloan.reports.bundle_documents import new_policy_documents
 
-    here = store()
-    manifest = here.manifest(version)
+    store = open_store()
+    manifest = store.manifest(version)
     try:
         changed = Policy.by_aim(*aim, manifest.trade_off)
     except ValueError as error:
         raise CommandError(f"{version}: {error}") from None
-    new = here.revise(version, changed, new_policy_documents(here, version))
+    new = store.publish_with_policy(version, changed, new_policy_documents(store, version))
     click.echo(new)
     note(
-        f"{new}: a loan is late from a probability of {changed.threshold:.4g}; "
+        f"{new}: loans are flagged from a probability of {changed.threshold:.4g}; "
         "promote it to serve it"
     )
 
@@ -234,13 +233,13 @@ def compare(first: str, second: str, book: str, as_json: bool) -> None:
     from peerloan.training.comparison import compare as compare_bundles
     from peerloan.training.table import read_table
 
-    here = store()
-    a, b = here.load(first), here.load(second)
+    store = open_store()
+    a, b = store.load(first), store.load(second)
     opened = open_book(book)
     with progress() as show:
         tables = [read_table(opened, each.definition, show) for each in (a, b)]
     notes = [
-        f"{version} was {how} on this book, so it looks better on it than it is"
+        f"{version} was {how} on this book, so its figures here are too good"
         for version, bundle, table in ((first, a, tables[0]), (second, b, tables[1]))
         for how, source in (
             ("trained", bundle.manifest.trained_on),
@@ -259,19 +258,19 @@ def compare(first: str, second: str, book: str, as_json: bool) -> None:
         click.echo(line)
 
 
-def _cut_short(here: Store) -> Iterator[str]:
+def _interrupted_deletions(store: Store) -> Iterator[str]:
     """Describe the versions whose deletion was interrupted."""
-    for version in here.being_deleted():
+    for version in store.pending_deletions():
         try:
-            here.folder(version)  # restores the folder of a version that has an alias
+            store.folder(version)  # restores the folder of a version that has an alias
         except RegistryError as error:
             yield str(error)
 
 
-def _row(here: Store, state: AliasState, version: str) -> dict[str, Any]:
+def _row(store: Store, state: AliasState, version: str) -> dict[str, Any]:
     row: dict[str, Any] = {"version": version, "alias": _alias(state, version)}
     try:
-        manifest = here.manifest(version)
+        manifest = store.manifest(version)
     except BundleError as error:
         return row | {"auc": "", "loans": "", "trained on": f"unreadable: {error}", "created": ""}
     auc = manifest.metrics.get("auc")
@@ -298,14 +297,14 @@ def _alias(state: AliasState, version: str) -> str:
     return "challenger" if version == state.challenger else ""
 
 
-def _history_row(state: AliasState, explanation: Explanation | None) -> tuple[str, ...]:
+def _history_row(state: AliasState, explanation: ChangeReason | None) -> tuple[str, ...]:
     version = state.challenger if state.action == "challenge" else state.champion
     why = state.why if explanation is None else explanation.sentence
     of = state.deleted or version or ""
     return (str(state.number), state.when, state.who, state.what, of, why)
 
 
-def _described(state: AliasState, explanation: Explanation | None) -> dict[str, Any]:
+def _change_json(state: AliasState, explanation: ChangeReason | None) -> dict[str, Any]:
     described: dict[str, Any] = msgspec.to_builtins(state) | {"action": state.what}
     if explanation is not None:
         described["explanation"] = msgspec.to_builtins(explanation)

@@ -15,14 +15,14 @@ from peerloan.cli.console import (
     JSON,
     STRICT_DOUBTS,
     CommandError,
-    bundle_of,
     expect_many_records,
+    load_bundle,
     note,
     note_lines,
+    open_store,
     print_json,
     print_table,
     progress,
-    store,
 )
 from peerloan.cli.ledger_options import Moment, countable, ledger_database
 from peerloan.clock import HOUR_MS, now_ms
@@ -30,12 +30,12 @@ from peerloan.database import Database
 from peerloan.database.errors import LedgerReadOnly
 from peerloan.formatting import plural
 from peerloan.ledger import SOURCES
-from peerloan.monitoring.book_report import watch_book
-from peerloan.monitoring.config import Plan, read_plan
+from peerloan.monitoring.book_report import monitor_book
+from peerloan.monitoring.config import MonitoringConfig, read_config
 from peerloan.monitoring.counting.decisions import CountedElsewhere, count_new
 from peerloan.monitoring.counting.early_outcomes import EarlyOutcomes
-from peerloan.monitoring.counting.opened_versions import Versions
 from peerloan.monitoring.counting.outcomes import count_outcomes
+from peerloan.monitoring.counting.version_cache import VersionCache
 from peerloan.monitoring.window_metrics import Drift, WindowMetrics
 from peerloan.monitoring.window_metrics import metrics_json as figures_json
 from peerloan.monitoring.windows import Window, read_window, window_figures, window_json
@@ -69,7 +69,7 @@ class _Interval(click.ParamType[float]):
 @STRICT_DOUBTS
 @JSON
 @click.option(
-    "--every", type=_Interval(), help="Keep watching the ledger, this often: 30m, 1h, 1d."
+    "--every", type=_Interval(), help="Keep monitoring the ledger at this interval: 30m, 1h, 1d."
 )
 @click.option(
     "--metrics-host",
@@ -98,54 +98,54 @@ def monitor(
 ) -> None:
     """Measure drift and performance of a version.
 
-    Shows how its loans differ from those that it was trained on, and how good it still is:
-    estimated from its probabilities, and realised where outcomes are known. Measures the ledger's
-    decisions of the last days (in whole hours), or a book.
+    Shows how the loans differ from the training loans, and the version's performance: estimated
+    from its probabilities, and realised for loans with a known outcome. Measures the ledger's
+    decisions of the last days (whole hours), or a book.
 
-    With --every it keeps watching the ledger: it counts new decisions, applies the rules, sends
-    events when an alert begins or ends, and responds to drift as the rules' file says. You may
-    start several: one works at a time.
+    With --every it keeps monitoring the ledger: it counts new decisions, evaluates the rules, sends
+    events when an alert begins or ends, and responds to drift as the rules file says. You may
+    start several processes; one works at a time.
 
     A MOMENT is a day (its beginning in UTC) or a time such as 2026-11-25T08:30:00Z.
     """
     expect_many_records()
     if every is not None:
-        _only(context, "every", ("metrics_host", "metrics_port"))
-        _watch(every, metrics_host, metrics_port)
+        _refuse_other_options(context, "every", ("metrics_host", "metrics_port"))
+        _keep_monitoring(every, metrics_host, metrics_port)
         return
     if book is not None:
-        _only(context, "book", ("model", "strict_doubts", "as_json"))
-        _of_book(book, model, strict_doubts, as_json)
+        _refuse_other_options(context, "book", ("model", "strict_doubts", "as_json"))
+        _monitor_book(book, model, strict_doubts, as_json)
         return
     if strict_doubts:
         raise click.UsageError("--strict-doubts works only with --book")
-    plan = read_plan(read_settings().rules)
-    watched, window = _of_ledger(plan, model, since, until, source)
+    config = read_config(read_settings().rules)
+    metrics, window = _ledger_figures(config, model, since, until, source)
     if as_json:
-        _print_json(watched, window)
+        _print_json(metrics, window)
     else:
-        with_outcome = 0 if watched.realised is None else watched.realised.loans
-        _print(f"{window['since']} to {window['until']}", watched, with_outcome)
+        with_outcome = 0 if metrics.realised is None else metrics.realised.loans
+        _print(f"{window['since']} to {window['until']}", metrics, with_outcome)
 
 
-def _of_book(book: str, model: str | None, strict_doubts: bool, as_json: bool) -> None:
+def _monitor_book(book: str, model: str | None, strict_doubts: bool, as_json: bool) -> None:
     """Measure a book and print its figures."""
-    limits = read_plan(read_settings().rules).limits
-    bundle = bundle_of(model)
+    limits = read_config(read_settings().rules).limits
+    bundle = load_bundle(model)
     with progress() as show:
-        watched = watch_book(open_book(book), bundle, limits, partial(show, f"reading {book}"))
-    if watched is None:
+        monitored = monitor_book(open_book(book), bundle, limits, partial(show, f"reading {book}"))
+    if monitored is None:
         raise CommandError(
-            f"{book}: has no loan that can be scored; `peerloan check` names what is wrong"
+            f"{book}: has no loan that can be scored; `peerloan check` lists the problems"
         )
     if strict_doubts:
-        watched.doubts.refuse("no figure was printed")
-    note_lines(watched.doubts)
-    figures, outcomes = watched.figures, watched.outcomes
+        monitored.doubts.refuse("no figure was printed")
+    note_lines(monitored.doubts)
+    figures, outcomes = monitored.figures, monitored.outcomes
     if as_json:
         window = {"book": book, "loans": figures.loans, "rejected": figures.rejected}
         counts = {"outcomes": outcomes and outcomes.to_json()}
-        _print_json(figures, window, counts | watched.doubts.to_json())
+        _print_json(figures, window, counts | monitored.doubts.to_json())
         return
     _print(book, figures, None if outcomes is None else outcomes.known)
     for line in [] if outcomes is None else outcomes.lines():
@@ -153,14 +153,14 @@ def _of_book(book: str, model: str | None, strict_doubts: bool, as_json: bool) -
 
 
 def _print_json(
-    watched: WindowMetrics, window: dict[str, Any], more: dict[str, Any] | None = None
+    metrics: WindowMetrics, window: dict[str, Any], more: dict[str, Any] | None = None
 ) -> None:
-    figures = {"model": watched.version, "window": window} | figures_json(watched)
-    print_json(figures | {"notes": watched.notes} | (more or {}))
+    figures = {"model": metrics.version, "window": window} | figures_json(metrics)
+    print_json(figures | {"notes": metrics.notes} | (more or {}))
 
 
-def _only(context: click.Context, name: str, others: tuple[str, ...]) -> None:
-    """Raise UsageError if other options were given than those that go with this one."""
+def _refuse_other_options(context: click.Context, name: str, others: tuple[str, ...]) -> None:
+    """Raise UsageError if an option is given that can't be used with this one."""
     for parameter in context.command.params:
         source = context.get_parameter_source(parameter.name or "")
         if source is click.core.ParameterSource.COMMANDLINE and parameter.name not in (
@@ -170,30 +170,34 @@ def _only(context: click.Context, name: str, others: tuple[str, ...]) -> None:
             raise click.UsageError(f"{parameter.opts[0]} can't be used with --{name}")
 
 
-def _of_ledger(
-    plan: Plan, model: str | None, since: int | None, until: int | None, source: str | None
+def _ledger_figures(
+    config: MonitoringConfig,
+    model: str | None,
+    since: int | None,
+    until: int | None,
+    source: str | None,
 ) -> tuple[WindowMetrics, dict[str, Any]]:
     """Count new decisions, then return a version's figures in a window, and the window."""
     last = -(-(until or now_ms()) // HOUR_MS)
-    first = last - plan.window_days * 24 if since is None else since // HOUR_MS
+    first = last - config.window_days * 24 if since is None else since // HOUR_MS
     if first >= last:
         raise click.UsageError("--until: expected a moment after --since")
-    bundle = bundle_of(model)
+    bundle = load_bundle(model)
     database = ledger_database()
     database.check()
     with countable(database) as counting:
         _count(counting)
         with counting.reading() as connection:
-            versions = Versions(connection, store())
+            versions = VersionCache(connection, open_store())
             window = Window(first, last, None if source is None else [source])
             early = EarlyOutcomes(first, last).read(connection, versions)
             counts = read_window(connection, versions, window, early)
     span = window_json(first, last)
     for number, own in counts.items():
         if versions.known[number].version == bundle.version:
-            watched = window_figures(versions, number, own, plan.limits)
-            if watched is not None:
-                return watched, span | {"loans": watched.loans}
+            metrics = window_figures(versions, number, own, config.limits)
+            if metrics is not None:
+                return metrics, span | {"loans": metrics.loans}
     raise CommandError(
         f"{bundle.version} decided on no loan from {span['since']} to {span['until']}"
     )
@@ -204,10 +208,10 @@ def _count(database: Database) -> None:
     try:
         database.expect_writable()
         with progress() as show:
-            new = count_new(database, store(), partial(show, "counting decisions"))
-        count_outcomes(database, store(), new)
+            new = count_new(database, open_store(), partial(show, "counting decisions"))
+        count_outcomes(database, open_store(), new)
     except (CountedElsewhere, LedgerReadOnly) as error:
-        note(f"note: {error}: the newest decisions may be missing here")
+        note(f"note: {error}: the newest decisions may be missing in these figures")
         return
     for version, why in new.missing.items():
         note(f"note: left out decisions by {version}: {why}")
@@ -215,8 +219,8 @@ def _count(database: Database) -> None:
         note(f"note: left out {plural(new.unreadable, 'decision')} that can't be read")
 
 
-def _watch(every: float, host: str, port: int | None) -> None:
-    """Watch the ledger until a signal ends the process."""
+def _keep_monitoring(every: float, host: str, port: int | None) -> None:
+    """Monitor the ledger until a signal ends the process."""
     # Imported here: figures of a book need neither the server nor the training libraries.
     from peerloan.web.server.bind_address import find_address
     from peerloan.worker.prometheus import Metrics
@@ -227,29 +231,29 @@ def _watch(every: float, host: str, port: int | None) -> None:
     logging.basicConfig(
         format="%(asctime)s %(levelname)s %(message)s", level=logging.INFO, stream=sys.stderr
     )
-    plan = read_plan(read_settings().rules)
+    config = read_config(read_settings().rules)
     database = ledger_database()
     database.ready()
     metrics = Metrics(database, every)
     if port is not None:
         metrics.serve(address, port)
     logging.info(
-        "watching %s every %.0f minutes; rules: %s; events go to: %s; response to drift: %s",
+        "monitoring %s every %.0f minutes; rules: %s; events to: %s; response to drift: %s",
         *(database, every / 60, read_settings().rules or "the defaults"),
-        *(", ".join(plan.tell.channels) or "nobody", plan.answer),
+        *(", ".join(config.tell.channels) or "nobody", config.on_drift),
     )
-    Schedule(database, store(), plan, every, metrics).run()
+    Schedule(database, open_store(), config, every, metrics).run()
 
 
-def _print(title: str, watched: WindowMetrics, known: int | None) -> None:
+def _print(title: str, metrics: WindowMetrics, known: int | None) -> None:
     """Print figures. `known` counts the loans with a known outcome; None: there is no label."""
-    for line in watched.notes:
+    for line in metrics.notes:
         note(f"note: {line}")
     outcomes = "" if known is None else f", {known:,} with a known outcome"
-    click.echo(f"{title}: {plural(watched.loans, 'loan')} by {watched.version}{outcomes}")
-    if watched.rejected:
-        verb = "is" if watched.rejected == 1 else "are"
-        click.echo(f"{plural(watched.rejected, 'row')} could not be scored and {verb} left out")
+    click.echo(f"{title}: {plural(metrics.loans, 'loan')} by {metrics.version}{outcomes}")
+    if metrics.rejected:
+        verb = "is" if metrics.rejected == 1 else "are"
+        click.echo(f"{plural(metrics.rejected, 'row')} could not be scored and {verb} left out")
     print_table(
         (
             "feature",
@@ -259,9 +263,9 @@ def _print(title: str, watched: WindowMetrics, known: int | None) -> None:
             "in training",
             "unseen levels",
         ),
-        [_row(each) for each in (*watched.features, watched.score)],
+        [_row(each) for each in (*metrics.features, metrics.score)],
     )
-    estimated, realised = watched.estimated, watched.realised
+    estimated, realised = metrics.estimated, metrics.realised
     print_table(
         ("figure", "estimated", "realised"),
         [
@@ -273,20 +277,22 @@ def _print(title: str, watched: WindowMetrics, known: int | None) -> None:
             for name in ("late_rate", "auc", "recall")
         ],
     )
-    if watched.calibration is not None:
-        click.echo(f"late loans, as a ratio to those expected: {_shown(watched.calibration.ratio)}")
-    for challenger in watched.challengers:
+    if metrics.calibration is not None:
+        click.echo(
+            f"late loans divided by expected late loans: {_shown(metrics.calibration.ratio)}"
+        )
+    for challenger in metrics.challengers:
         realised, auc = challenger.realised, challenger.realised.auc
         click.echo(
             f"the challenger {challenger.version} on {plural(realised.loans, 'loan')}: "
             f"AUC {_shown(auc)}, Brier score {realised.brier:.4f}"
         )
-    for spoken in watched.spoken:
+    for firing in metrics.firing:
         click.echo(
-            f"{spoken.level}: {spoken.rule} of {spoken.about}: {spoken.value:.3f}, "
-            f"the limit is {spoken.limit:.3f}"
+            f"{firing.level}: {firing.rule} of {firing.about}: {firing.value:.3f}, "
+            f"the limit is {firing.limit:.3f}"
         )
-    if not watched.spoken:
+    if not metrics.firing:
         click.echo("no alert: every figure is within its limits")
 
 
@@ -295,7 +301,7 @@ def _row(drift: Drift) -> tuple[str, ...]:
     return (
         *(drift.name, f"{drift.psi.value:.3f}", f"{low:.3f} to {high:.3f}"),
         *(f"{drift.missing.value:.1%}", f"{drift.reference_missing:.1%}"),
-        ", ".join(f"{value} ({loans:,})" for value, loans in drift.strange[:3]),
+        ", ".join(f"{value} ({loans:,})" for value, loans in drift.outside_reference[:3]),
     )
 
 

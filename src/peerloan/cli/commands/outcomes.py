@@ -1,10 +1,10 @@
-"""`peerloan outcomes`: store what became of loans."""
+"""`peerloan outcomes`: store outcomes of loans."""
 
 from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -20,7 +20,7 @@ from peerloan.cli.console import (
     DEFINITION,
     JSON,
     CommandError,
-    definition_of,
+    choose_definition,
     note,
     print_json,
     progress,
@@ -28,13 +28,13 @@ from peerloan.cli.console import (
 from peerloan.cli.ledger_options import ledger_database
 from peerloan.database import LedgerUnavailable
 from peerloan.formatting import plural
-from peerloan.ledger.outcome_parsing import Reader
-from peerloan.ledger.outcomes import COMMAND_LINE, OutcomeRecorder, Recorded, Status
+from peerloan.ledger.outcome_parsing import OutcomeParser
+from peerloan.ledger.outcomes import COMMAND_LINE, OutcomeRecorder, RecordedOutcome, Status
 from peerloan.loan import Problem, Suggestions
 from peerloan.loan.labels import is_unknown
 from peerloan.registry.alias_state import current_user
 
-# Rows of one transaction. A service that decides meanwhile waits for it.
+# Rows of one transaction. Decisions of a service wait for it.
 _TRANSACTION_ROWS = 2_000
 # How many wrong values are shown one by one.
 _SHOWN = 20
@@ -46,19 +46,19 @@ _UNKNOWN, _EARLY = "without_outcome", "early"
 @DEFINITION
 @JSON
 def outcomes(file: str, definition: Path | None, as_json: bool) -> None:
-    """Store what became of loans in the ledger.
+    """Store outcomes of loans in the ledger.
 
     FILE is a table with one outcome a row. The column `id` names a decision; or `loan_id` and
-    `date` name a loan and the day on which the outcome was observed. The column `late`, or the
-    label's, says what became of the loan.
+    `date` name a loan and the day on which the outcome was observed. The outcome is in the column
+    `late`, or in the label column of the loan definition.
 
-    Good rows are stored even if others are refused; the exit code is 1 then. Rows without an
-    outcome are skipped and counted. The same file again changes nothing. Another value corrects
-    the earlier one.
+    Valid rows are stored even if others are refused; then the exit code is 1. Rows without an
+    outcome are skipped and counted. The same file again changes nothing. A different outcome
+    corrects the earlier one.
     """
-    chosen, source = definition_of(definition)
+    chosen, source = choose_definition(definition)
     book = open_book(file)
-    reader = Reader(chosen)
+    reader = OutcomeParser(chosen)
     names = _columns(book, reader)
     database = ledger_database()
     database.check()
@@ -79,37 +79,52 @@ def outcomes(file: str, definition: Path | None, as_json: bool) -> None:
             # Keep no more problems in memory than are shown.
             problems += wrong if as_json else wrong[: _SHOWN - len(problems)]
         show_rows()
-    statuses = {name: counts[name] for name in (*get_args(Status), "refused")}
-    unknown, early = counts[_UNKNOWN], counts[_EARLY]
     if as_json:
-        problem_rows = [
-            {"row": each.loan, "field": each.field, "expected": each.expected, "given": each.given}
-            for each in problems
-        ]
-        print_json(
-            {"file": file, "definition": source, **statuses, _UNKNOWN: unknown, _EARLY: early}
-            | {"problems": problem_rows, "notes": list(book.notes)}
-        )
+        _print_json(file, source, book, counts, problems)
     else:
-        for text in book.notes:
-            note(f"note: {text}")
-        for each in problems:
-            place = f"row {each.loan}, {each.field}"
-            click.echo(f"{place}: expected {each.expected}, given {each.given}")
-        words = [f"{count:,} {name}" for name, count in statuses.items()]
-        words += [f"{unknown:,} without an outcome yet"] if unknown else []
-        click.echo(f"{file}: {plural(_rows_of(counts), 'row')}: {', '.join(words)}")
-        if early:
-            first_day = plural(chosen.roles.horizon[0], "day")
-            note(
-                f"note: {plural(early, 'outcome')} came before the first day on which one counts, "
-                f"{first_day} after the decision: stored, but no figure, rule or version uses "
-                f"{'it' if early == 1 else 'them'}; report again from that day on"
-            )
+        _print(file, book, counts, problems, chosen.roles.horizon[0])
     if refused := counts["refused"]:
         verb = "was" if refused == 1 else "were"
         hint = "" if as_json else " (--json names every one)"
         raise CommandError(f"{file}: {plural(refused, 'row')} {verb} refused{hint}")
+
+
+def _statuses(counts: Counter[str]) -> dict[str, int]:
+    return {name: counts[name] for name in (*get_args(Status), "refused")}
+
+
+def _print_json(
+    file: str, source: str, book: Book, counts: Counter[str], problems: Sequence[Problem]
+) -> None:
+    rows = [
+        {"row": each.loan, "field": each.field, "expected": each.expected, "given": each.given}
+        for each in problems
+    ]
+    skipped = {_UNKNOWN: counts[_UNKNOWN], _EARLY: counts[_EARLY]}
+    print_json(
+        {"file": file, "definition": source, **_statuses(counts), **skipped}
+        | {"problems": rows, "notes": list(book.notes)}
+    )
+
+
+def _print(
+    file: str, book: Book, counts: Counter[str], problems: Sequence[Problem], first_day: int
+) -> None:
+    """Print the counts. `first_day`: days from a decision to the first outcome that counts."""
+    for text in book.notes:
+        note(f"note: {text}")
+    for each in problems:
+        place = f"row {each.loan}, {each.field}"
+        click.echo(f"{place}: expected {each.expected}, given {each.given}")
+    words = [f"{count:,} {name}" for name, count in _statuses(counts).items()]
+    words += [f"{counts[_UNKNOWN]:,} without an outcome yet"] if counts[_UNKNOWN] else []
+    click.echo(f"{file}: {plural(_rows_of(counts), 'row')}: {', '.join(words)}")
+    if early := counts[_EARLY]:
+        note(
+            f"note: {plural(early, 'outcome')} came earlier than {plural(first_day, 'day')} after "
+            f"the decision, so {'it does' if early == 1 else 'they do'} not count: stored, but no "
+            "figure, rule or version uses early outcomes; report again from that day on"
+        )
 
 
 def _rows_of(counts: Counter[str]) -> int:
@@ -117,7 +132,7 @@ def _rows_of(counts: Counter[str]) -> int:
     return counts.total() - counts[_EARLY]
 
 
-def _with_outcome(part: Part, reader: Reader, counts: Counter[str]) -> Part:
+def _with_outcome(part: Part, reader: OutcomeParser, counts: Counter[str]) -> Part:
     """Return the rows of a part that have an outcome, and count the others."""
     name = next(name for name in reader.labels if name in part.records.schema.names)
     label = reader.labels[name]
@@ -152,9 +167,9 @@ def _record(
                 "before are stored, and nothing is stored twice"
             ) from None
         for answer in answers:
-            if isinstance(answer, Recorded):
+            if isinstance(answer, RecordedOutcome):
                 counts[answer.status] += 1
-                counts[_EARLY] += answer.counts_from is not None
+                counts[_EARLY] += answer.first_counting_day is not None
             else:
                 counts["refused"] += 1
                 wrong += answer
@@ -172,7 +187,7 @@ def _rows(part: Part, names: list[str]) -> Iterator[list[tuple[int, dict[str, An
         yield batch
 
 
-def _columns(book: Book, reader: Reader) -> list[str]:
+def _columns(book: Book, reader: OutcomeParser) -> list[str]:
     """Return the columns that hold outcomes. Raises BookError if some are missing."""
     names = [name for name in reader.names if name in book.columns]
     labels = [name for name in reader.labels if name in names]
@@ -190,18 +205,18 @@ def _columns(book: Book, reader: Reader) -> list[str]:
         raise BookError(f"{book.name}: expected one column of {' and '.join(labels)}, got both")
     others = [name for name in book.columns if name not in names]
     if not labels:
-        raise _lacking(book, " or ".join(reader.labels), [*reader.labels], others)
+        raise _missing_column(book, " or ".join(reader.labels), [*reader.labels], others)
     by_loan = "date" in names and any(name in names for name in reader.loan_names)
     if "id" not in names and not by_loan:
         absent = [name for name in ("loan_id", "date") if name not in names]
-        raise _lacking(book, "id, or the columns loan_id and date", absent, others)
+        raise _missing_column(book, "id, or the columns loan_id and date", absent, others)
     return names
 
 
-def _lacking(book: Book, what: str, absent: list[str], others: list[str]) -> BookError:
+def _missing_column(book: Book, what: str, absent: list[str], others: list[str]) -> BookError:
     near = _nearest(absent, tuple(others))
     hint = f" (did you mean {near}?)" if near else ""
-    return BookError(f"{book.name}: expected a column {what}, which is not there{hint}")
+    return BookError(f"{book.name}: expected a column {what}, which is missing{hint}")
 
 
 def _nearest(absent: list[str], others: tuple[str, ...]) -> str | None:

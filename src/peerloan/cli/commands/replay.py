@@ -15,9 +15,9 @@ from peerloan.cli.console import (
     CommandError,
     expect_many_records,
     note,
+    open_store,
     print_json,
     progress,
-    store,
 )
 from peerloan.cli.ledger_options import Moment, ledger_database
 from peerloan.database import Database
@@ -65,7 +65,7 @@ def replay(
     expect_many_records()
     database = ledger_database()
     database.check()
-    replaying = Replay(store())
+    replaying = Replay(open_store())
     began = time.monotonic()
     absent: dict[bytes, str] = {}
     if decision_ids:
@@ -137,7 +137,7 @@ def _lines(report: ReplayReport, absent: dict[bytes, str]) -> Iterator[str]:
     if not_shown := report.unreadable - len(report.unreadable_shown):
         yield f"and {not_shown:,} more whose inputs can't be read"
     for difference in report.differences:
-        stored, computed = _apart(difference.kept, difference.found)
+        stored, computed = _show_difference(difference.kept, difference.found)
         yield f"{difference.id}: {difference.field}: stored {stored}, computed {computed}"
     if not_shown := report.different.total() - len(report.differences):
         yield f"and {plural(not_shown, 'more difference')}"
@@ -146,19 +146,19 @@ def _lines(report: ReplayReport, absent: dict[bytes, str]) -> Iterator[str]:
         yield f"differences: {fields}"
     if report.near:
         yield (
-            f"{report.near:,} are the same within {ONNX_TOLERANCE:g} of the probability: ONNX "
-            "versions run here under another runtime or processor than they were made with"
+            f"{report.near:,} differ by at most {ONNX_TOLERANCE:g} in the probability: ONNX "
+            "versions were replayed with another runtime or processor than they were decided with"
         )
     if report.decisions:
         verb = "is" if report.decisions == 1 else "are"
         every = plural(report.decisions, "decision")
         yield f"{report.identical:,} of {every} {verb} identical, bit for bit"
     elif not absent:
-        yield "no such decisions: nothing was replayed"
+        yield "no decisions: nothing was replayed"
 
 
-def _apart(stored: object, computed: object) -> tuple[str, str]:
-    """Show two values; long ones from shortly before they begin to differ."""
+def _show_difference(stored: object, computed: object) -> tuple[str, str]:
+    """Show two values; long ones from shortly before the first difference."""
     before, after = (
         json.dumps(value, ensure_ascii=False, default=str) for value in (stored, computed)
     )

@@ -25,7 +25,7 @@ from peerloan.sample_data import SCENARIOS, SCHEMA, batches
     type=click.Choice(SCENARIOS),
     default="calm",
     show_default=True,
-    help="How the loans differ from calm times, for trying out monitoring.",
+    help="Drift to simulate, for trying out monitoring; calm has none.",
 )
 @OVERWRITE
 def sample(out: Path, loans: int, seed: int, scenario: str, overwrite: bool) -> None:

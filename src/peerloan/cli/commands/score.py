@@ -18,8 +18,8 @@ from peerloan.cli.console import (
     SPREADSHEET_SAFE,
     STRICT_DOUBTS,
     CommandError,
-    bundle_of,
     expect_many_records,
+    load_bundle,
     note,
     note_lines,
     print_json,
@@ -48,7 +48,7 @@ from peerloan.settings import read_settings
     type=click.Choice(("all", "none")),
     default="all",
     show_default=True,
-    help="Whether to give reasons. Without them an ONNX version is many times faster.",
+    help="Whether to add reasons. Without them an ONNX version is many times faster.",
 )
 @click.option(
     "--record",
@@ -75,7 +75,7 @@ def score(
     Writes the book's columns with probability, late, band, reasons and the version. Rows that
     can't be scored go to OUT.rejects, and the exit code is 1.
     """
-    bundle = bundle_of(model)
+    bundle = load_bundle(model)
     version = bundle.version
     opened = open_book(book)
     expect_many_records()
@@ -124,7 +124,7 @@ def score(
 
 @contextmanager
 def _recorder() -> Iterator[BatchWriter]:
-    """Open a recorder of decisions, in the ledger that the settings name."""
+    """Open a writer of decisions to the ledger that the settings name."""
     settings = read_settings()
     database = ledger_database()
     database.ready()

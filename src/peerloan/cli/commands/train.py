@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +15,15 @@ from peerloan.cli.console import (
     DEFINITION,
     JSON,
     STRICT_DOUBTS,
-    definition_of,
+    choose_definition,
     note,
     note_lines,
+    open_store,
     print_json,
     print_table,
     progress,
-    store,
 )
+from peerloan.registry import Bundle
 from peerloan.training import CANDIDATES, Aim, PublishedCandidate, Table, recalibrate
 from peerloan.training import train as train_candidates
 
@@ -43,7 +45,7 @@ _SLOW = ("basic",)
 @click.option(
     "--quick", is_flag=True, help="Try one setting a candidate, with three folds and no forest."
 )
-@click.option("--later", help="Also test the versions on this book of a later time.")
+@click.option("--later", help="Also measure the versions on this book, which is of a later time.")
 @click.option(
     "--group",
     "groups",
@@ -61,7 +63,7 @@ _SLOW = ("basic",)
 @click.option(
     "--breaking", is_flag=True, help="Promote even if requests that are valid today would fail."
 )
-@click.option("--why", default="", help="The reason, for the history.")
+@click.option("--why", default="", help="Reason of the promotion, stored in the history.")
 @JSON
 def train(
     book: str,
@@ -81,14 +83,14 @@ def train(
     """Train on a book with outcomes and publish versions.
 
     Tries each candidate's settings by cross-validation, calibrates the best of each, and
-    publishes a version of each candidate with its report and card.
+    publishes a version of each candidate with its report and model card.
     """
     if version is not None and (definition or candidates or quick or later or groups):
         raise click.UsageError(
             "--recalibrate can't be used with --definition, --candidate, --quick, --later "
             "or --group"
         )
-    here = store()
+    store = open_store()
     tables: list[Table] = []
 
     def on_table(table: Table) -> None:
@@ -105,17 +107,17 @@ def train(
         opened = open_book(book)
         with progress() as show:
             outcomes = [
-                recalibrate(version, opened, here, show, Aim(*aim) if has_aim else None, on_table)
+                recalibrate(version, opened, store, show, Aim(*aim) if has_aim else None, on_table)
             ]
     else:
-        chosen, source = definition_of(definition)
+        chosen, source = choose_definition(definition)
         note(f"definition: {source}")
         opened = open_book(book)
         with progress() as show:
             outcomes = train_candidates(
                 opened,
                 chosen,
-                here,
+                store,
                 _names(candidates, quick),
                 aim=Aim(*aim),
                 later=None if later is None else open_book(later),
@@ -128,24 +130,29 @@ def train(
     best = outcomes[0]
     if len(outcomes) > 1:
         note(f"chosen: {best.why}")
-    note(f"report: {here.folder(best.version) / 'report.html'}")
+    note(f"report: {store.folder(best.version) / 'report.html'}")
+    for text in _remarks(best, store.load(best.version)):
+        note(f"note: {text}")
+    if promote:
+        store.promote(best.version, why or f"chosen in training on {Path(book).name}", breaking)
+        note(f"champion: {best.version}")
+
+
+def _remarks(best: PublishedCandidate, bundle: Bundle) -> Iterator[str]:
+    """Yield what a person should know before they promote the chosen version."""
     if best.metrics["flagged"] > 0.5:
-        note(
-            f"note: the threshold calls {best.metrics['flagged']:.0%} of all loans late; if that "
-            "is too many, choose another aim (--aim)"
+        yield (
+            f"the threshold flags {best.metrics['flagged']:.0%} of all loans; if that is too many, "
+            "choose another aim (--aim)"
         )
-    bundle = here.load(best.version)
     for name in bundle.definition.names:
         if bundle.profile.usual(name) is None:
-            note(f"note: {name}: has no value in any loan, so no version can use it")
+            yield f"{name}: is missing in every loan, so no version can use it"
     if bundle.manifest.intervals["auc"][0] <= 0.5:
-        note(
-            f"note: with an AUC of {best.metrics['auc']:.4f}, {best.version} may rank loans no "
-            "better than chance"
+        yield (
+            f"with an AUC of {best.metrics['auc']:.4f}, {best.version} may rank loans no better "
+            "than chance"
         )
-    if promote:
-        here.promote(best.version, why or f"chosen in training on {Path(book).name}", breaking)
-        note(f"champion: {best.version}")
 
 
 def _names(candidates: tuple[str, ...], quick: bool) -> tuple[str, ...]:

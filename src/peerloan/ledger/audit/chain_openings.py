@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 from sqlalchemy import Connection, text
 
 from peerloan.formatting import plural
-from peerloan.ledger.audit.chain_walk import NamedHead, Sealed, Walk
+from peerloan.ledger.audit.chain_walk import ChainWalk, NamedHead, SealedVersion
 from peerloan.ledger.audit.findings import AuditFinding, Findings
-from peerloan.ledger.chain_heads import Edited, Head, Heads, NewestChain
+from peerloan.ledger.chain_heads import EditedHead, Head, NewestChain, StoredHeads
 from peerloan.ledger.seal import Seal
 from peerloan.ledger.seal_ownership import OPENINGS, opening_heads, opening_mac
 from peerloan.ledger.write.chain_opening import seals_heads
@@ -19,27 +19,27 @@ from peerloan.ledger.write.chain_opening import seals_heads
 _REMOVED = "it was removed, and ends of chains may be gone unseen; put it back from its backup"
 
 
-class Written(NamedTuple):
+class SealFiles(NamedTuple):
     """The files of the seal's folder, read before the database."""
 
-    heads: Heads
-    newest: NewestChain | Edited | None
+    heads: StoredHeads
+    newest: NewestChain | EditedHead | None
 
     @classmethod
-    def read(cls, seal: Seal) -> Written:
+    def read(cls, seal: Seal) -> SealFiles:
         """Read the files. Raises LedgerError."""
         return cls(seal.files.read_all(), seal.files.newest())
 
 
-class Chains:
+class ChainWalks:
     """The walk of every chain, each started at its opening."""
 
     def __init__(
         self,
         connection: Connection,
         seal: Seal,
-        written: Written,
-        versions: Mapping[int, Sealed],
+        written: SealFiles,
+        versions: Mapping[int, SealedVersion],
         findings: Findings,
     ) -> None:
         self._seal, self._written, self._findings = seal, written, findings
@@ -60,11 +60,11 @@ class Chains:
         # Chains without a head whose writers were killed while opening them.
         self._begun = self._find_missing_heads()
         self.walks = {
-            number: Walk(number, seal.keyed, versions, findings, self._named.get(number, ()))
+            number: ChainWalk(number, seal.keyed, versions, findings, self._named.get(number, ()))
             for number in self._openings
         }
         for number, opening in self._openings.items():
-            self.walks[number].open(*opening)
+            self.walks[number].start_after_opening(*opening)
 
     def _opening(self, row: Any) -> bytes | None:
         """Return the MAC that an opening should have. Its heads count only if its MAC fits."""
@@ -155,7 +155,7 @@ class Chains:
     def _name_newest(self) -> None:
         """Find a missing or edited number of the newest chain."""
         newest, path = self._written.newest, self._seal.files.newest_path
-        if isinstance(newest, Edited):
+        if isinstance(newest, EditedHead):
             self._find("edited head", newest.what)
         # Older releases wrote no such file. This release writes it before it opens its first chain.
         elif newest is None and (self._sealing or not (self.walks or self._named)):

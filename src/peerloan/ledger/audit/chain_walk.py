@@ -17,7 +17,7 @@ from peerloan.ledger.audit.findings import AuditFinding, Findings
 from peerloan.ledger.seal import record_mac, record_name
 
 
-class Sealed:
+class SealedVersion:
     """A model version and the digest that records' MACs use for it."""
 
     def __init__(self, number: int, name: str | None = None, digest: bytes = b"") -> None:
@@ -30,13 +30,13 @@ class Sealed:
         self.misfits = Findings()
 
 
-class Step(NamedTuple):
+class ChainRecord(NamedTuple):
     """A record's place in a chain, and what is wrong with its values (`fault`; "": nothing)."""
 
     id: bytes
     time_ms: int
     seq: int
-    version: Sealed
+    version: SealedVersion
     digest: bytes
     mac: bytes
     fault: str
@@ -50,14 +50,14 @@ class NamedHead(NamedTuple):
     source: str
 
 
-class Walk:
+class ChainWalk:
     """The state of a walk. `seq` and `mac` are those of the last record in the chain."""
 
     def __init__(
         self,
         chain: int,
         keyed: hmac.HMAC,
-        versions: Mapping[int, Sealed],
+        versions: Mapping[int, SealedVersion],
         findings: Findings,
         heads: Sequence[NamedHead] = (),
     ) -> None:
@@ -75,35 +75,35 @@ class Walk:
         # If the last record's stored MAC does not fit: its MAC as computed from its content, after
         # the stored MAC of the record before, and after that one's computed MAC.
         self._others: tuple[bytes, ...] = ()
-        self._doubt: Step | None = None
+        self._doubt: ChainRecord | None = None
 
-    def open(self, written: bytes, computed: bytes | None) -> None:
+    def start_after_opening(self, written: bytes, computed: bytes | None) -> None:
         """Start after the chain's opening, given its MAC as stored and as computed."""
         self.mac = written
         self._others = () if computed in (None, written) else (computed,)
         self.calm = not self._others
 
-    def join(self, step: Step) -> None:
+    def start_at(self, step: ChainRecord) -> None:
         """Start with a record, if the opening is missing."""
-        self._go_to(step, ())
+        self._continue_from(step, ())
 
-    def goes_on(self, step: Step) -> bool:
+    def try_continue(self, step: ChainRecord) -> bool:
         """Take the next record by id if the chain continues with it. Returns whether it does."""
         doubt = self._doubt
         if step.seq == self.seq + 1:
-            edited = self._edit(step, self.mac, *self._others)
+            edited = self._what_was_edited(step, self.mac, *self._others)
             if edited is not None:
                 self._accept(step, edited)
                 return True
         if doubt is not None and step.seq == doubt.seq + 1:
-            edited = self._edit(step, doubt.mac, *self._computed(doubt))
+            edited = self._what_was_edited(step, doubt.mac, *self._computed(doubt))
             if edited is not None:
-                self._settle(doubt)
+                self._accept_in_doubt(doubt)
                 self._accept(step, edited)
                 return True
         return False
 
-    def claims(self, step: Step) -> bool:
+    def try_misplaced(self, step: ChainRecord) -> bool:
         """Take a record that continues this chain although it names another place."""
         next_step = step._replace(seq=self.seq + 1)
         if self._mac(next_step, self.mac) != step.mac:
@@ -112,35 +112,35 @@ class Walk:
         self._accept(next_step, "it names another place than the one where it was sealed")
         return True
 
-    def hold(self, step: Step) -> None:
+    def hold_in_doubt(self, step: ChainRecord) -> None:
         """Hold a record in doubt, since the chain does not continue with it."""
         doubt = self._doubt
         if step.seq <= self.seq:
-            self._added(step)
+            self._report_added(step)
             return
         if doubt is not None:
             if step.seq <= doubt.seq:
-                self._added(doubt)
+                self._report_added(doubt)
             else:
-                self._settle(doubt)
+                self._accept_in_doubt(doubt)
         self._doubt = step
         self.calm = False
 
-    def end(self) -> None:
+    def finish(self) -> None:
         """Finish the walk: judge the record in doubt, and find a cut-off end."""
         doubt = self._doubt
         if doubt is not None:
             known = max(self.heads_at, default=0)
             if doubt.seq > self.seq + 1 or known >= doubt.seq:
-                self._settle(doubt)
+                self._accept_in_doubt(doubt)
             else:
-                self._added(doubt, doubt.version.misfits)
+                self._report_added(doubt, doubt.version.misfits)
         beyond = [head for head in self._heads if head.seq > self.seq]
         if beyond:
             last = max(beyond)[0]
             sources = ", ".join(dict.fromkeys(head.source for head in beyond))
             where = f"after {uuid7.text(self.last_id)}" if self.last_id else "all of them"
-            self._find(
+            self._report(
                 "cut-off end",
                 f"{_records(self.seq + 1, last)} gone, {where}; known from {sources}",
                 *(self.seq + 1, last),
@@ -151,9 +151,9 @@ class Walk:
         for head in self._heads:
             if head.seq == seq and head.mac != mac.hex():
                 what = f"{head.source} has another MAC for record {seq}"
-                self._find("cut-off end", what, seq, seq)
+                self._report("cut-off end", what, seq, seq)
 
-    def _edit(self, step: Step, *before: bytes) -> str | None:
+    def _what_was_edited(self, step: ChainRecord, *before: bytes) -> str | None:
         """Return what was edited ("": nothing) in a record that continues from one of these MACs.
 
         None if it continues from none of them.
@@ -172,14 +172,14 @@ class Walk:
                     return f"it was sealed with another model version: {version.name}"
         return None
 
-    def _computed(self, step: Step) -> tuple[bytes, ...]:
+    def _computed(self, step: ChainRecord) -> tuple[bytes, ...]:
         """Compute a record's MAC from its content, if the record before it is there."""
         if step.seq != self.seq + 1:
             return ()
         macs = (self._mac(step, before) for before in (self.mac, *self._others[-1:]))
         return tuple(mac for mac in macs if mac is not None)
 
-    def _mac(self, step: Step, before: bytes) -> bytes | None:
+    def _mac(self, step: ChainRecord, before: bytes) -> bytes | None:
         try:
             name = record_name(step.id, step.time_ms, self.chain, step.seq)
             return record_mac(self._keyed, before, step.version.digest, name, step.digest)
@@ -190,22 +190,24 @@ class Walk:
         ):  # it holds values that no writer can write
             return None
 
-    def _accept(self, step: Step, edited: str) -> None:
+    def _accept(self, step: ChainRecord, edited: str) -> None:
         """Continue the chain with a record; a record in doubt was added."""
         if self._doubt is not None:
-            self._added(self._doubt)
+            self._report_added(self._doubt)
         faults = [fault for fault in (edited, step.fault) if fault]
         if faults:
-            self._edited(step, ", and ".join(faults))
+            self._report_edited(step, ", and ".join(faults))
         if step.seq in self.heads_at:
             self._check_heads(step.seq, step.mac)
-        self._go_to(step, ())
+        self._continue_from(step, ())
 
-    def _settle(self, doubt: Step) -> None:
+    def _accept_in_doubt(self, doubt: ChainRecord) -> None:
         """Continue the chain through a record in doubt: it was edited, or follows a gap."""
         if doubt.seq == self.seq + 1:
             fault = doubt.fault and f", and {doubt.fault}"
-            self._edited(doubt, f"its MAC does not fit what it says{fault}", doubt.version.misfits)
+            self._report_edited(
+                doubt, f"its MAC does not fit what it says{fault}", doubt.version.misfits
+            )
         else:
             first, last = self.seq + 1, doubt.seq - 1
             before = f"after {uuid7.text(self.last_id)} and " if self.last_id else ""
@@ -213,29 +215,29 @@ class Walk:
                 f"{_records(first, last)} gone, {before}before {uuid7.text(doubt.id)}, "
                 "whose MAC therefore can't be checked"
             )
-            self._find("removed record", what, first, last)
+            self._report("removed record", what, first, last)
             if doubt.fault:
-                self._edited(doubt, doubt.fault)
-        self._go_to(doubt, self._computed(doubt))
+                self._report_edited(doubt, doubt.fault)
+        self._continue_from(doubt, self._computed(doubt))
 
-    def _go_to(self, step: Step, others: tuple[bytes, ...]) -> None:
+    def _continue_from(self, step: ChainRecord, others: tuple[bytes, ...]) -> None:
         self.seq, self.mac, self.last_id, self._others = step.seq, step.mac, step.id, others
         self._doubt = None
         self.calm = not others
 
-    def _edited(self, step: Step, what: str, to: Findings | None = None) -> None:
-        self._find_at(step, "edited record", what, to or self._findings)
+    def _report_edited(self, step: ChainRecord, what: str, to: Findings | None = None) -> None:
+        self._report_record(step, "edited record", what, to or self._findings)
 
-    def _added(self, step: Step, to: Findings | None = None) -> None:
+    def _report_added(self, step: ChainRecord, to: Findings | None = None) -> None:
         what = "the chain does not continue through it"
-        self._find_at(step, "added record", what, to or self._findings)
+        self._report_record(step, "added record", what, to or self._findings)
 
-    def _find_at(self, step: Step, kind: str, what: str, to: Findings) -> None:
+    def _report_record(self, step: ChainRecord, kind: str, what: str, to: Findings) -> None:
         record_id = uuid7.text(step.id)
         sentence = f"chain {self.chain}, record {step.seq} ({record_id}): {what}"
         to.add(AuditFinding(kind, sentence, self.chain, step.seq, step.seq, record_id))
 
-    def _find(self, kind: str, what: str, first: int, last: int) -> None:
+    def _report(self, kind: str, what: str, first: int, last: int) -> None:
         sentence = f"chain {self.chain}, {what}"
         self._findings.add(AuditFinding(kind, sentence, self.chain, first, last))
 

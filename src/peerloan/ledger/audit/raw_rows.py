@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, column, func, select, table, text
 
 from peerloan.ledger.records import COLUMNS
-from peerloan.ledger.row_batches import batches
+from peerloan.ledger.row_batches import rows_in_batches
 
 
 def take_any_text(connection: Connection) -> None:
@@ -34,5 +34,5 @@ def raw_records(connection: Connection) -> Iterator[Any]:
         # The index is in this order; sorting would write all of it to the disk once more.
         connection.execute(text("SET LOCAL enable_sort = off"))
     rows = select(*selected).select_from(table("decisions")).order_by(record_id)
-    for some in batches(connection, rows):
+    for some in rows_in_batches(connection, rows):
         yield from some

@@ -14,8 +14,8 @@ from peerloan.database import tables
 from peerloan.database.engine import Database
 from peerloan.database.snapshot import snapshot
 from peerloan.formatting import plural
-from peerloan.ledger.audit.chain_openings import Chains, Written
-from peerloan.ledger.audit.chain_walk import Sealed, Step, Walk
+from peerloan.ledger.audit.chain_openings import ChainWalks, SealFiles
+from peerloan.ledger.audit.chain_walk import ChainRecord, ChainWalk, SealedVersion
 from peerloan.ledger.audit.findings import SHOWN, AuditFinding, Findings
 from peerloan.ledger.audit.raw_rows import raw_records, take_any_text
 from peerloan.ledger.records import COLUMNS, VALUES
@@ -51,7 +51,7 @@ def verify(
     Raises LedgerError if the database or the seal can't be read.
     """
     # Read before the snapshot: a head is written after its record, so none is ahead of the table.
-    written = Written.read(seal)
+    written = SealFiles.read(seal)
     with snapshot(database) as connection:
         take_any_text(connection)
         total = connection.execute(select(func.count()).select_from(tables.decisions)).scalar_one()
@@ -62,17 +62,17 @@ def verify(
 
 
 class _Check:
-    def __init__(self, connection: Connection, seal: Seal, written: Written) -> None:
+    def __init__(self, connection: Connection, seal: Seal, written: SealFiles) -> None:
         self._keyed = seal.keyed
         self._findings = Findings()
         self._records = self._erased = 0
-        self._versions: dict[int, Sealed] = {
+        self._versions: dict[int, SealedVersion] = {
             row.number: _sealed(*row) for row in connection.execute(_VERSIONS)
         }
-        self._chains = Chains(connection, seal, written, self._versions, self._findings)
+        self._chains = ChainWalks(connection, seal, written, self._versions, self._findings)
         # Versions and chains that records name, but that are missing.
-        self._unknown: dict[int, Sealed] = {}
-        self._lost: dict[int, Walk] = {}
+        self._unknown: dict[int, SealedVersion] = {}
+        self._lost: dict[int, ChainWalk] = {}
         self._lost_records: Counter[int] = Counter()
         self._purged, self._before_ms = self._read_purges(connection, seal)
         self._oldest = uuid7.first_at(self._before_ms).bytes
@@ -150,32 +150,36 @@ class _Check:
         ):
             self._find("added record", f"{record_id!r}: holds values that no writer can write")
             return
-        version = self._versions.get(number) or self._unknown.setdefault(number, Sealed(number))
-        step = Step(record_id, time_ms, seq, version, digest, mac, fault)
+        version = self._versions.get(number) or self._unknown.setdefault(
+            number, SealedVersion(number)
+        )
+        step = ChainRecord(record_id, time_ms, seq, version, digest, mac, fault)
         walk = self._chains.walks.get(chain)
-        if walk is not None and walk.goes_on(step):
+        if walk is not None and walk.try_continue(step):
             return
         # If so many don't fit, it was not their places that were edited.
         if version.misfits.totals.total() < SHOWN and any(
-            other.claims(step) for other in self._chains.walks.values()
+            other.try_misplaced(step) for other in self._chains.walks.values()
         ):
             return
         if walk is None:
             self._lost_records[chain] += 1
             walk = self._lost.get(chain)
             if walk is None:
-                walk = self._lost[chain] = Walk(chain, self._keyed, self._versions, self._findings)
-                walk.join(step)
+                walk = self._lost[chain] = ChainWalk(
+                    chain, self._keyed, self._versions, self._findings
+                )
+                walk.start_at(step)
                 return
-            if walk.goes_on(step):
+            if walk.try_continue(step):
                 return
-        walk.hold(step)
+        walk.hold_in_doubt(step)
 
     def report(self) -> AuditReport:
         """Return the findings, after every record was checked."""
         chains = self._chains
         for walk in (*chains.walks.values(), *self._lost.values()):
-            walk.end()
+            walk.finish()
         for version in (*self._versions.values(), *self._unknown.values()):
             if version.fits or not version.misfits.totals:
                 self._findings.absorb(version.misfits)
@@ -195,13 +199,13 @@ class _Check:
         self._findings.add(AuditFinding(kind, what, **where))
 
 
-def _sealed(number: int, name: Any, digest: Any, threshold: Any) -> Sealed:
+def _sealed(number: int, name: Any, digest: Any, threshold: Any) -> SealedVersion:
     """Return a version with its digest; an empty one if no writer can have written the row."""
     try:
         sealed_digest = version_digest(name, digest, threshold)
     except (OverflowError, TypeError, ValueError):
         sealed_digest = b""
-    return Sealed(number, name if str(name).isprintable() else repr(name), sealed_digest)
+    return SealedVersion(number, name if str(name).isprintable() else repr(name), sealed_digest)
 
 
 def _purge_mac(seal: Seal, *values: Any) -> bytes | None:
@@ -211,7 +215,7 @@ def _purge_mac(seal: Seal, *values: Any) -> bytes | None:
         return None
 
 
-def _version_sentence(version: Sealed) -> str:
+def _version_sentence(version: SealedVersion) -> str:
     count = plural(version.misfits.totals.total(), "record")
     if version.name is None:
         return f"version {version.number} is not in the table `versions`, but {count} names it"

@@ -15,11 +15,11 @@ from peerloan.database import tables
 from peerloan.database.engine import Database
 from peerloan.database.errors import LedgerUnavailable, RecordRefused
 from peerloan.ledger.chain_heads import Head
-from peerloan.ledger.records import Record, Version, values_of
+from peerloan.ledger.records import Record, Version, sealed_values
 from peerloan.ledger.seal import Seal, record_mac, record_name, values_digest, version_digest
 from peerloan.ledger.write.chain_opening import HEAD_MS, open_chain
-from peerloan.ledger.write.driver import Backend, Row
-from peerloan.ledger.write.entries import Entry, First, OtherRequest, Result
+from peerloan.ledger.write.driver import Row, WriterDriver
+from peerloan.ledger.write.entries import Entry, OtherRequest, RepeatedRequest, Result
 from peerloan.ledger.write.idempotency import Claim, Key
 
 _SALT_BYTES = 16
@@ -38,7 +38,7 @@ class Chain:
         self._database = database
         self._seal = seal
         self._versions: dict[Version, tuple[int, bytes]] = {}
-        self._backend: Backend | None = _connect(database)
+        self._backend: WriterDriver | None = _connect(database)
         self._session = self._backend.session
         self._head_id: bytes | None = None
         self._seq = 0
@@ -106,7 +106,7 @@ class Chain:
             backend.rollback()
             raise
 
-    def _connected(self) -> Backend:
+    def _connected(self) -> WriterDriver:
         """Return the connection. A new one continues from the newest record in the database.
 
         It first makes sure that the lost connection writes nothing more.
@@ -130,7 +130,7 @@ class Chain:
             self._backend.close()
             self._backend = None
 
-    def _append(self, backend: Backend, entries: Sequence[Entry]) -> list[Result]:
+    def _append(self, backend: WriterDriver, entries: Sequence[Entry]) -> list[Result]:
         claims: list[Claim] = [
             (entry.key, uuid7.milliseconds(entry.records[0].id), _joined(entry))
             for entry in entries
@@ -163,7 +163,7 @@ class Chain:
         keyed, before, seq = self._seal.keyed, self._mac, self._seq
         for i, record in enumerate(records):
             salt = salts[_SALT_BYTES * i : _SALT_BYTES * (i + 1)]
-            values, time_ms = values_of(record), uuid7.milliseconds(record.id)
+            values, time_ms = sealed_values(record), uuid7.milliseconds(record.id)
             digest = values_digest(salt, values)
             number, version = self._versions[record.version]
             seq += 1
@@ -176,7 +176,7 @@ class Chain:
         if last is not None:
             self._head_id, self._seq, self._mac = last[0], last[3], last[-1]
 
-    def _recovered(self, backend: Backend, entries: Sequence[Entry]) -> list[Result]:
+    def _recovered(self, backend: WriterDriver, entries: Sequence[Entry]) -> list[Result]:
         """Return the results of entries whose commit succeeded although its answer was lost."""
         results: list[Result] = []
         for entry in entries:
@@ -221,7 +221,7 @@ class Chain:
             self._seal.files.raise_newest(self.number)
 
 
-def _connect(database: Database) -> Backend:
+def _connect(database: Database) -> WriterDriver:
     """Connect with the driver of the database; the other driver is not imported."""
     if database.is_sqlite:
         from peerloan.ledger.write.sqlite_driver import Sqlite
@@ -260,7 +260,7 @@ def _used(key: Key, request: bytes, kept: bytes) -> Result:
     """Return the result of an entry whose key was used before."""
     if request != key.request:
         return OtherRequest()
-    return First([kept[i : i + 16] for i in range(0, len(kept), 16)])
+    return RepeatedRequest([kept[i : i + 16] for i in range(0, len(kept), 16)])
 
 
 def _joined(entry: Entry) -> bytes:

@@ -14,7 +14,7 @@ from peerloan.ledger.write.idempotency import Claim, Key
 Row = tuple[Any, ...]
 
 
-class Backend(Protocol):
+class WriterDriver(Protocol):
     """A writer's own database connection: one implementation for each database.
 
     Transactions: `begin`, any of `claim`, `claimed` and `insert`, then `commit` or `rollback`; or

@@ -20,7 +20,7 @@ class Entry(NamedTuple):
     size: int = 0
 
 
-class First(NamedTuple):
+class RepeatedRequest(NamedTuple):
     """Result: the same request used the key before; `ids` are its decisions."""
 
     ids: list[bytes]
@@ -31,4 +31,4 @@ class OtherRequest(NamedTuple):
 
 
 # None: stored.
-Result = First | OtherRequest | None
+Result = RepeatedRequest | OtherRequest | None

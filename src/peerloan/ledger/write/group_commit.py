@@ -22,7 +22,7 @@ from peerloan.database.errors import (
     RecordRefused,
     first_line,
 )
-from peerloan.ledger.retention import forget_keys
+from peerloan.ledger.retention import purge_expired_keys
 from peerloan.ledger.seal import Seal
 from peerloan.ledger.write.chain import SET_BACK, Chain
 from peerloan.ledger.write.chain_opening import HEAD_MS
@@ -215,7 +215,7 @@ class LedgerWriter:
                 self._run_maintenance(self._chain.write_head)
             if now >= forget_at:
                 forget_at = now + _FORGET_SECONDS
-                self._run_maintenance(lambda: forget_keys(self._database))
+                self._run_maintenance(lambda: purge_expired_keys(self._database))
         if self._chain is not None:
             self._chain.close()
 

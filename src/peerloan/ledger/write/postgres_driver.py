@@ -14,7 +14,7 @@ from psycopg import sql
 
 from peerloan.database.engine import Database
 from peerloan.database.errors import KeyInUse, LedgerUnavailable, RecordRefused, first_line
-from peerloan.database.postgres_timeout import Limited
+from peerloan.database.postgres_timeout import TimeLimitedConnection
 from peerloan.ledger.records import COLUMNS
 from peerloan.ledger.write.driver import Row
 from peerloan.ledger.write.idempotency import CLAIM, KEY_COLUMNS, Claim, Key
@@ -69,13 +69,13 @@ def connect(database: Database) -> Postgres:
         driver: Any = pooled.driver_connection
         # Detached for good, so that the pool never hands it out in this state.
         pooled.detach()
-        return Postgres(driver) if driver.beginning is None else Shared(driver)
+        return Postgres(driver) if driver.beginning is None else PooledPostgres(driver)
 
 
 class Postgres:
     """PostgreSQL by COPY, which is a transaction of its own if nothing else is written."""
 
-    def __init__(self, connection: Limited) -> None:
+    def __init__(self, connection: TimeLimitedConnection) -> None:
         self._connection = connection
         connection.autocommit = True
         # No time limit: the writer has its own, and a slow statement may still succeed.
@@ -187,7 +187,7 @@ class Postgres:
             self._connection.close()
 
 
-class Shared(Postgres):
+class PooledPostgres(Postgres):
     """PostgreSQL through a pooler, which may give each transaction another session.
 
     Each transaction sets what it needs and holds the connection's lock, so that the next connection

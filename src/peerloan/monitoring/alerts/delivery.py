@@ -36,7 +36,7 @@ from peerloan.clock import DAY_MS
 from peerloan.database import Database
 from peerloan.database.tables import deliveries, events
 from peerloan.errors import PeerLoanError
-from peerloan.monitoring.config import Channels, PlanError, Webhook
+from peerloan.monitoring.config import Channels, MonitoringConfigError, Webhook
 
 log = logging.getLogger(__name__)
 # Time limits of a whole call, however slowly it proceeds.
@@ -224,11 +224,11 @@ def _post(webhook: Webhook, event_id: str, event: str, now_ms: int) -> None:
             "webhook-timestamp": timestamp,
             "webhook-signature": signature(webhook.secret(), event_id, timestamp, body),
         }
-        request = urllib.request.Request(webhook.url, body, headers, method="POST")  # noqa: S310  the plan allows http and https alone
+        request = urllib.request.Request(webhook.url, body, headers, method="POST")  # noqa: S310  the config allows http and https alone
         status = _Call().status(request)
         if not HTTPStatus.OK <= status < HTTPStatus.MULTIPLE_CHOICES:
             raise DeliveryFailed(f"answered {status}")
-    except PlanError as error:
+    except MonitoringConfigError as error:
         raise DeliveryFailed(str(error)) from None
     except HTTPError as error:
         error.close()

@@ -29,11 +29,11 @@ WHY_EXPECTED = f"text of 1 to {MAX_WHY:,} characters, without control characters
 _ids = IdGenerator()
 
 
-class NoEvent(LedgerError):
+class UnknownEvent(LedgerError):
     """There is no event with this id."""
 
 
-class Acknowledged(LedgerError):
+class AlreadyAcknowledged(LedgerError):
     """The event was acknowledged before."""
 
 
@@ -54,7 +54,7 @@ class Event(NamedTuple):
     acknowledged: Acknowledgement | None
 
 
-def put(
+def store_event(
     connection: Connection,
     kind: str,
     subject: str,
@@ -87,7 +87,7 @@ def put(
     return event_id
 
 
-def page(
+def event_page(
     database: Database, limit: int, before: int | None = None, only_open: bool = False
 ) -> list[Event]:
     """Return at most `limit` events with numbers below `before`, the newest first."""
@@ -100,18 +100,21 @@ def page(
         return [_event(row) for row in connection.execute(rows)]
 
 
-def is_why(why: object) -> bool:
+def is_reason(why: object) -> bool:
     """Return whether a text is valid as the reason of an acknowledgement."""
     return isinstance(why, str) and 0 < len(why) <= MAX_WHY and not has_control(why)
 
 
 def acknowledge(database: Database, event_id: str, who: str, why: str) -> Event:
-    """Acknowledge an event. Raises NoEvent, or Acknowledged: the first acknowledgement stands."""
+    """Acknowledge an event.
+
+    Raises UnknownEvent, or AlreadyAcknowledged: the first acknowledgement is kept.
+    """
     try:
         # Some databases fail on some texts, so only a UUID is looked up.
         event_id = str(UUID(event_id))
     except ValueError:
-        raise NoEvent(f"{event_id}: no such event") from None
+        raise UnknownEvent(f"{event_id}: no such event") from None
     with database.writing() as connection:
         own = events.c.id == event_id
         changed = connection.execute(
@@ -121,12 +124,12 @@ def acknowledge(database: Database, event_id: str, who: str, why: str) -> Event:
         )
         row = connection.execute(select(events).where(own)).first()
     if row is None:
-        raise NoEvent(f"{event_id}: no such event")
+        raise UnknownEvent(f"{event_id}: no such event")
     event = _event(row)
     if not changed.rowcount and event.acknowledged is not None:
         # Without tokens, callers have no name.
         first = event.acknowledged.who or "somebody"
-        raise Acknowledged(f"{event_id}: was acknowledged before, by {first}")
+        raise AlreadyAcknowledged(f"{event_id}: was acknowledged before, by {first}")
     return event
 
 

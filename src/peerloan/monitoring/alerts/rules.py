@@ -1,7 +1,7 @@
 """The rules that fire alerts, by the conventions of the field.
 
 A rule fires only if its figure is beyond the limit and chance alone does not explain that. So small
-windows fire less often, and many features together do not fire more often. With `eased`, a rule
+windows fire less often, and many features together do not fire more often. With `is_active`, a rule
 returns whether an active alert persists (hysteresis).
 """
 
@@ -15,7 +15,7 @@ from typing import Annotated, Literal, NamedTuple
 import msgspec
 from msgspec import Meta
 
-from peerloan.monitoring.performance import CalibrationFigures
+from peerloan.monitoring.performance import ObservedCalibration
 from peerloan.stats.estimate import Estimate
 from peerloan.stats.psi import Psi
 
@@ -23,8 +23,8 @@ Level = Literal["watch", "act"]
 VOLUME = "volume-drop"
 # Significance level of a rule: the share of windows without drift in which it may fire. It is
 # small, since the rules are evaluated again and again.
-WRONG = 0.001
-_EASE = 0.8
+SIGNIFICANCE = 0.001
+_HYSTERESIS = 0.8
 
 
 class Rules(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -48,12 +48,12 @@ class Rules(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         So a figure that moves around a limit is one alert. Chance plays no part in them.
         """
         return Rules(
-            psi_watch=self.psi_watch * _EASE,
-            psi_act=self.psi_act * _EASE,
-            new_levels=self.new_levels * _EASE,
-            ratio_low=1 - (1 - self.ratio_low) * _EASE,
-            ratio_high=1 + (self.ratio_high - 1) * _EASE,
-            volume_drop=self.volume_drop * _EASE,
+            psi_watch=self.psi_watch * _HYSTERESIS,
+            psi_act=self.psi_act * _HYSTERESIS,
+            new_levels=self.new_levels * _HYSTERESIS,
+            ratio_low=1 - (1 - self.ratio_low) * _HYSTERESIS,
+            ratio_high=1 + (self.ratio_high - 1) * _HYSTERESIS,
+            volume_drop=self.volume_drop * _HYSTERESIS,
         )
 
 
@@ -71,27 +71,29 @@ class Alert(NamedTuple):
 
 
 def check_drift(
-    rules: Rules, features: Mapping[str, Psi], score: Psi, eased: bool = False
+    rules: Rules, features: Mapping[str, Psi], score: Psi, is_active: bool = False
 ) -> Iterator[Alert]:
     """Yield alerts of features, and of the probability, that have drifted.
 
     The level is Bonferroni-corrected (C. E. Bonferroni 1936), since many features are tested.
     """
     for name, each in features.items():
-        wrong = 1 if eased else WRONG / len(features)
-        yield from _moved(rules, "feature-drift", name, each, wrong)
-    yield from _moved(rules, "score-drift", "probability", score, 1 if eased else WRONG)
+        wrong = 1 if is_active else SIGNIFICANCE / len(features)
+        yield from _check_psi(rules, "feature-drift", name, each, wrong)
+    yield from _check_psi(
+        rules, "score-drift", "probability", score, 1 if is_active else SIGNIFICANCE
+    )
 
 
 def check_levels(
-    rules: Rules, shares: Mapping[str, Estimate], eased: bool = False
+    rules: Rules, shares: Mapping[str, Estimate], is_active: bool = False
 ) -> Iterator[Alert]:
     """Yield alerts of features with more new levels than the limit.
 
     The intervals of the shares must have the level WRONG.
     """
     for name, share in shares.items():
-        if (share.value if eased else share.low) > rules.new_levels:
+        if (share.value if is_active else share.low) > rules.new_levels:
             yield Alert("new-levels", "watch", name, share.value, rules.new_levels)
 
 
@@ -99,7 +101,7 @@ def check_performance(
     estimated: Estimate | None,
     realised: Estimate | None,
     expected: tuple[float, float] | None,
-    eased: bool = False,
+    is_active: bool = False,
 ) -> Iterator[Alert]:
     """Yield alerts of AUCs below the interval that the version was published with.
 
@@ -112,24 +114,24 @@ def check_performance(
         ("realised-auc", "act", realised),
     )
     for rule, level, auc in figures:
-        if auc is not None and (auc.value if eased else auc.high) < expected[0]:
+        if auc is not None and (auc.value if is_active else auc.high) < expected[0]:
             yield Alert(rule, level, "auc", auc.value, expected[0])
 
 
 def check_calibration(
-    rules: Rules, calibration: CalibrationFigures, eased: bool = False
+    rules: Rules, calibration: ObservedCalibration, is_active: bool = False
 ) -> Iterator[Alert]:
     """Yield an alert if there are more or fewer late loans than expected."""
     ratio = calibration.ratio
-    sure = Estimate.of_ratio(calibration.late, calibration.expected, WRONG)
-    if ratio.value < rules.ratio_low and (eased or sure.high < 1):
+    sure = Estimate.of_ratio(calibration.late, calibration.expected, SIGNIFICANCE)
+    if ratio.value < rules.ratio_low and (is_active or sure.high < 1):
         yield Alert("calibration", "act", "late rate", ratio.value, rules.ratio_low)
-    if ratio.value > rules.ratio_high and (eased or sure.low > 1):
+    if ratio.value > rules.ratio_high and (is_active or sure.low > 1):
         yield Alert("calibration", "act", "late rate", ratio.value, rules.ratio_high)
 
 
 def check_volume(
-    rules: Rules, loans: int, before: Sequence[int], eased: bool = False
+    rules: Rules, loans: int, before: Sequence[int], is_active: bool = False
 ) -> Iterator[Alert]:
     """Yield an alert if there are fewer loans than in the previous windows, on average.
 
@@ -139,12 +141,12 @@ def check_volume(
     if not usual:
         return
     gone = 1 - loans / usual
-    most = loans + NormalDist().inv_cdf(1 - WRONG / 2) * math.sqrt(loans + 1)
-    if gone >= rules.volume_drop and (eased or most < usual):
+    most = loans + NormalDist().inv_cdf(1 - SIGNIFICANCE / 2) * math.sqrt(loans + 1)
+    if gone >= rules.volume_drop and (is_active or most < usual):
         yield Alert(VOLUME, "watch", "loans", gone, rules.volume_drop)
 
 
-def _moved(rules: Rules, rule: str, about: str, psi: Psi, wrong: float) -> Iterator[Alert]:
+def _check_psi(rules: Rules, rule: str, about: str, psi: Psi, wrong: float) -> Iterator[Alert]:
     without_chance = psi.value - psi.by_chance
     if wrong < 1 and not psi.interval(wrong)[0]:
         return

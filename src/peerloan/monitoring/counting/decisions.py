@@ -24,8 +24,8 @@ from peerloan.ledger.decision_stream import decision_batches
 from peerloan.ledger.write.chain_opening import DEAD_MS, HEAD_MS
 from peerloan.monitoring.counting.counts import Counts
 from peerloan.monitoring.counting.deduplication import CountedDecision, Decisions, Latest
-from peerloan.monitoring.counting.opened_versions import Versions
 from peerloan.monitoring.counting.storage import Hour, add_counts
+from peerloan.monitoring.counting.version_cache import VersionCache
 from peerloan.registry import Store
 
 # Batch sizes: decisions to count and store in one transaction, and inputs to decode at once.
@@ -92,7 +92,7 @@ def count_new(
     done = Progress()
     with snapshot(database) as connection:
         revision = connection.execute(select(watchers.c.revision)).scalar_one()
-        versions = Versions(connection, store)
+        versions = VersionCache(connection, store)
         every = _chains(connection)
         while every:
             rows = _stream(connection, min(each.start for each in every.values()), progress)
@@ -108,7 +108,7 @@ def count_new(
 def _pass(
     database: Database,
     connection: Connection,
-    versions: Versions,
+    versions: VersionCache,
     every: dict[int, _Chain],
     rows: Iterable[Decisions],
     revision: int,
@@ -209,7 +209,7 @@ def _fresh(every: dict[int, _Chain], some: Decisions) -> Sequence[int]:
 
 
 def _count(
-    versions: Versions,
+    versions: VersionCache,
     some: Decisions,
     chosen: Iterable[int],
     sign: int,
@@ -224,7 +224,7 @@ def _count(
     for i in chosen:
         by_version.setdefault((some.version[i], some.source[i]), []).append(i)
     for (version, source), own in by_version.items():
-        opened = versions.open(version)
+        opened = versions.load(version)
         if opened is None:
             continue
         _, counting, reader = opened

@@ -12,7 +12,7 @@ from peerloan import uuid7
 from peerloan.clock import DAY_MS, HOUR_MS
 from peerloan.database.tables import decisions
 from peerloan.ledger.queries import chunked
-from peerloan.ledger.row_batches import batches
+from peerloan.ledger.row_batches import rows_in_batches
 
 # Most loans of one day to hold in memory; beyond that the ledger is queried.
 _MOST = 1_000_000
@@ -147,7 +147,7 @@ class Latest:
         for named in chunked(list(known)):
             rows = select(decisions.c.id, decisions.c.inputs)
             rows = rows.where(decisions.c.id.in_([UUID(bytes=each) for each in named]))
-            for batch in batches(self._connection, rows.order_by(decisions.c.id)):
+            for batch in rows_in_batches(self._connection, rows.order_by(decisions.c.id)):
                 yield Decisions.of(
                     known[made.bytes]._replace(inputs=inputs) for made, inputs in batch
                 )

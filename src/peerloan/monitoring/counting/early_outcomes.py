@@ -17,9 +17,9 @@ from peerloan.database.tables import decisions, outcomes, watchers
 from peerloan.ledger.early_outcomes import early_by_version, is_early
 from peerloan.ledger.queries import chunked
 from peerloan.monitoring.counting.counts import Counts, Outcomes, add_outcomes
-from peerloan.monitoring.counting.opened_versions import Versions
 from peerloan.monitoring.counting.outcomes import changes
 from peerloan.monitoring.counting.storage import Hour
+from peerloan.monitoring.counting.version_cache import VersionCache
 
 
 class EarlyOutcomes:
@@ -34,7 +34,7 @@ class EarlyOutcomes:
         # A dict as an ordered set.
         self._found: dict[UUID, None] = {}
 
-    def read(self, connection: Connection, versions: Versions) -> dict[Hour, Counts]:
+    def read(self, connection: Connection, versions: VersionCache) -> dict[Hour, Counts]:
         """Return the changes of the counts, by hour, that remove early outcomes.
 
         If a timely outcome of the same decision exists, before or after the early one, it counts
@@ -50,7 +50,7 @@ class EarlyOutcomes:
             self._upto = counted
         found: dict[Hour, Counts] = {}
         for some in chunked(list(self._found)):
-            before, now = _told(connection, some, first_days, counted)
+            before, now = _counted_and_timely(connection, some, first_days, counted)
             for hour, change in changes(connection, versions, before, now).items():
                 if hour in found:
                     found[hour].add(change)
@@ -76,7 +76,7 @@ class EarlyOutcomes:
         return rows
 
 
-def take_off(counted: Outcomes, early: Outcomes) -> None:
+def subtract_outcomes(counted: Outcomes, early: Outcomes) -> None:
     """Subtract early outcomes from counted ones, by cell, but never below zero.
 
     The difference can be negative if a version could not be loaded when its outcomes were counted.
@@ -87,7 +87,7 @@ def take_off(counted: Outcomes, early: Outcomes) -> None:
         counted[cell] = known, min(known, late)
 
 
-def _told(
+def _counted_and_timely(
     connection: Connection, some: Sequence[UUID], first_days: Mapping[int, int], counted: int
 ) -> tuple[dict[bytes, bool], dict[bytes, bool]]:
     """Return, by decision, the outcome that was counted and the one that should count."""
@@ -109,9 +109,9 @@ def _told(
     return last, timely
 
 
-def _first_days(versions: Versions) -> dict[int, int]:
+def _first_days(versions: VersionCache) -> dict[int, int]:
     """Return the first day of the outcome window of each version that can be loaded."""
-    opened = {number: versions.open(number) for number in versions.known}
+    opened = {number: versions.load(number) for number in versions.known}
     return {
         number: each.bundle.definition.roles.horizon[0]
         for number, each in opened.items()

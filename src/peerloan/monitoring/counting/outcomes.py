@@ -11,12 +11,12 @@ from sqlalchemy import Connection, select, update
 from peerloan.clock import HOUR_MS
 from peerloan.database import Database
 from peerloan.database.tables import decisions, outcomes, watchers
-from peerloan.ledger.challenger_scores import challenges_of
+from peerloan.ledger.challenger_scores import read_challenger_scores
 from peerloan.ledger.queries import chunked
 from peerloan.monitoring.counting.counts import Counts, add_outcomes
 from peerloan.monitoring.counting.decisions import Progress, advance
-from peerloan.monitoring.counting.opened_versions import Versions
 from peerloan.monitoring.counting.storage import Hour, add_counts
+from peerloan.monitoring.counting.version_cache import VersionCache
 from peerloan.registry import Store
 
 # Outcomes to count and store in one transaction.
@@ -30,7 +30,7 @@ def count_outcomes(database: Database, store: Store, done: Progress) -> None:
     Outcomes of decisions with erased values are left out.
     """
     with database.reading() as connection:
-        versions = Versions(connection, store)
+        versions = VersionCache(connection, store)
         revision, upto = connection.execute(select(watchers.c.revision, watchers.c.outcome)).one()
     while True:
         with database.reading() as connection:
@@ -54,7 +54,7 @@ def count_outcomes(database: Database, store: Store, done: Progress) -> None:
 
 def _changes(
     connection: Connection,
-    versions: Versions,
+    versions: VersionCache,
     named: Sequence[bytes],
     upto: int,
     last: int,
@@ -78,7 +78,7 @@ def _changes(
 
 def changes(
     connection: Connection,
-    versions: Versions,
+    versions: VersionCache,
     before: Mapping[bytes, bool],
     now: Mapping[bytes, bool],
 ) -> dict[Hour, Counts]:
@@ -90,11 +90,11 @@ def changes(
     found: dict[Hour, Counts] = {}
     columns = [decisions.c[name] for name in ("id", "time_ms", "version", "source", "margin")]
     for some in chunked(named, _AT_ONCE):
-        challenged = challenges_of(connection, some)
+        challenged = read_challenger_scores(connection, some)
         chosen = decisions.c.id.in_([UUID(bytes=each) for each in some])
         which = select(*columns).where(chosen, decisions.c.margin.is_not(None))
         for made, time_ms, version, source, margin in connection.execute(which):
-            opened = versions.open(version)
+            opened = versions.load(version)
             if opened is None:
                 continue
             counting = opened.counting
@@ -103,7 +103,7 @@ def changes(
             counts = found.setdefault(hour, counting.empty())
             add_outcomes(counts.outcomes, {int(counting.cells(np.array(margin))): change})
             score = challenged.get(made.bytes)
-            other = None if score is None else versions.open(score.version)
+            other = None if score is None else versions.load(score.version)
             if score is not None and score.margin is not None and other is not None:
                 cell = int(other.counting.cells(np.array(score.margin)))
                 add_outcomes(counts.challengers.setdefault(score.version, {}), {cell: change})

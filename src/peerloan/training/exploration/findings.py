@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from peerloan.formatting import are, join_words, percent, plural, signed
-from peerloan.reports.wording import loans, plain, show_rate
+from peerloan.reports.wording import plain_number, show_loans, show_rate
 from peerloan.stats.measures import Rate
 from peerloan.training.exploration.measure import Bin, BookStudy, Far, Feature, Numeric
 
@@ -69,7 +69,7 @@ def _about_label(study: BookStudy) -> Iterator[Finding]:
     overall = study.overall
     on_time = overall.loans - overall.late
     verb = "is" if overall.loans == 1 else "are"
-    text = f"{overall.late:,} of {loans(overall.loans)} {verb} late: {show_rate(overall)}."
+    text = f"{overall.late:,} of {show_loans(overall.loans)} {verb} late: {show_rate(overall)}."
     if min(overall.late, on_time) < _FEW:
         kind = "late" if overall.late <= on_time else "on time"
         yield Finding(
@@ -118,7 +118,7 @@ def _about_empty(study: BookStudy) -> Iterator[Finding]:
             held = next(each.label for each in feature.bins if each.kind != "missing")
             text = f"constant: every loan has the value {held}; it can say nothing."
             if feature.missing:
-                text = f"constant: {held} in {loans(feature.given)}, missing in all others."
+                text = f"constant: {held} in {show_loans(feature.given)}, missing in all others."
             yield Finding("empty", text, feature.name)
 
 
@@ -227,7 +227,7 @@ def _too_few(feature: Feature, study: BookStudy) -> Iterator[Finding]:
     ]
     if few:
         named = [
-            f"{each.label} ({loans(each.rate.loans)}, {each.rate.late:,} late)" for each in few
+            f"{each.label} ({show_loans(each.rate.loans)}, {each.rate.late:,} late)" for each in few
         ]
         yield Finding(
             "too few", f"too few loans to say anything about {join_words(named)}.", feature.name
@@ -264,8 +264,8 @@ def _odd_outside(_feature: Feature, numeric: Numeric) -> str:
     if not numeric.outside:
         return ""
     return (
-        f"{loans(numeric.outside)} {are(numeric.outside)} outside the range that the definition "
-        "gives as seen in training."
+        f"{show_loans(numeric.outside)} {are(numeric.outside)} outside the range that the "
+        "definition gives as seen in training."
     )
 
 
@@ -293,8 +293,8 @@ def _odd_zeros(feature: Feature, numeric: Numeric) -> str:
     if not numeric.zero_spike:
         return ""
     return (
-        f"exactly 0 in {loans(numeric.zeros)} ({percent(numeric.zeros / feature.given)}), at least "
-        "ten times as many as any value near it: a real 0, or one that stands for unknown?"
+        f"exactly 0 in {show_loans(numeric.zeros)} ({percent(numeric.zeros / feature.given)}), at "
+        "least ten times as many as any value near it: a real 0, or one that stands for unknown?"
     )
 
 
@@ -303,7 +303,7 @@ def _odd_fraction(feature: Feature, numeric: Numeric) -> str:
         return ""
     (highest,) = _shown(feature, numeric.highest)
     count = numeric.above_one
-    return f"{loans(count)} {are(count)} above 100 %; the highest is {highest}."
+    return f"{show_loans(count)} {are(count)} above 100 %; the highest is {highest}."
 
 
 def _odd_cap(feature: Feature, numeric: Numeric) -> str:
@@ -374,4 +374,4 @@ def reading(feature: Feature) -> str:
 
 
 def _shown(feature: Feature, *values: float) -> list[str]:
-    return [plain(value, feature.percent) for value in values]
+    return [plain_number(value, feature.percent) for value in values]

@@ -10,7 +10,7 @@ from peerloan.formatting import percent, signed
 from peerloan.reports import charts
 from peerloan.reports.charts import Tone
 from peerloan.reports.templating import render
-from peerloan.reports.wording import interval, plain
+from peerloan.reports.wording import interval, plain_number
 from peerloan.training.exploration.findings import Finding, is_high, is_too_few, reading
 from peerloan.training.exploration.measure import Bin, BookStudy, Feature, Matrix, Progress
 
@@ -51,7 +51,7 @@ def show_page(
         is_too_few=lambda each: is_too_few(each, study.overall.rate),
         interval=interval,
         percent=percent,
-        plain=plain,
+        plain=plain_number,
         reading=reading,
         signed=signed,
     )

@@ -14,8 +14,8 @@ from peerloan.clock import EXPECTED, moment, parse_moment
 from peerloan.database import LedgerUnavailable
 from peerloan.formatting import show_value
 from peerloan.ledger import StoredDecision
-from peerloan.ledger.challenger_scores import challenges_of
-from peerloan.ledger.outcomes import OutcomeHistory, latest
+from peerloan.ledger.challenger_scores import read_challenger_scores
+from peerloan.ledger.outcomes import OutcomeHistory, latest_outcomes
 from peerloan.ledger.queries import (
     DecisionFilter,
     decision_page,
@@ -26,11 +26,11 @@ from peerloan.ledger.queries import (
 )
 from peerloan.model import BANDS
 from peerloan.web.auth.authentication import only_caller
-from peerloan.web.auth.endpoint_scopes import needs
+from peerloan.web.auth.endpoint_scopes import require_scopes
 from peerloan.web.http import problems
 from peerloan.web.http.limits import DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE
 from peerloan.web.http.problems import RequestError
-from peerloan.web.http.query_parameters import Parameters, refuse_parameters
+from peerloan.web.http.query_parameters import QueryParameters, refuse_parameters
 from peerloan.web.http.responses import as_json
 from peerloan.web.prediction.input_json import input_json
 from peerloan.web.services import services
@@ -50,7 +50,7 @@ def fault(error: LedgerUnavailable) -> Response:
 
 
 @blueprint.get("/v1/predictions/<decision>")
-@needs("read", "predict")
+@require_scopes("read", "predict")
 def decision(decision: str) -> Response:
     """Return one decision with its inputs, caller, challenger score and outcomes."""
     refuse_parameters()
@@ -65,7 +65,7 @@ def decision(decision: str) -> Response:
 
 
 @blueprint.get("/v1/predictions")
-@needs("read", "predict")
+@require_scopes("read", "predict")
 def decisions() -> Response:
     """Return a page of decisions, newest first; `next` is the cursor of the following page.
 
@@ -83,8 +83,8 @@ def decisions() -> Response:
 def _described(kept: Sequence[StoredDecision]) -> list[dict[str, Any]]:
     with services().database.reading() as connection:
         known = known_versions(connection)
-        challenges = challenges_of(connection, [each.id for each in kept])
-        outcomes = latest(connection, [each.id for each in kept])
+        challenges = read_challenger_scores(connection, [each.id for each in kept])
+        outcomes = latest_outcomes(connection, [each.id for each in kept])
     described = []
     for each in kept:
         challenger = None
@@ -132,7 +132,7 @@ def _id(text: str) -> bytes | None:
 
 def _parse_filter() -> tuple[DecisionFilter, int, bytes | None]:
     """Parse the filter of a listing. Raises RequestError that names each wrong parameter."""
-    asked = Parameters(PARAMETERS)
+    asked = QueryParameters(PARAMETERS)
     loan_id, version = asked.text("loan_id"), asked.text("version")
     limit = asked.limit(DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE)
     band = asked.choice("band", BANDS)

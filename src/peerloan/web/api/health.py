@@ -7,7 +7,7 @@ from typing import Any
 from flask import Blueprint, Response, request
 from prometheus_client import CONTENT_TYPE_LATEST
 
-from peerloan.web.auth.endpoint_scopes import needs, public
+from peerloan.web.auth.endpoint_scopes import public, require_scopes
 from peerloan.web.http.responses import as_json
 from peerloan.web.http.tested_libraries import untested_libraries
 from peerloan.web.prediction.serving_models import ServingModels
@@ -75,7 +75,7 @@ def _details(followed: ServingModels) -> dict[str, Any]:
 
 
 @blueprint.get("/metrics")
-@needs("metrics")
+@require_scopes("metrics")
 def figures() -> Response:
     """Return the metrics of all workers for Prometheus; a token is needed."""
     return Response(metrics.exposition(), content_type=CONTENT_TYPE_LATEST)

@@ -17,7 +17,7 @@ from peerloan.loan import Definition, Field, Problem
 from peerloan.loan.spelling import Spelling
 from peerloan.web.api import tensors
 from peerloan.web.api.tensors import HEADER_LENGTH, OUTPUTS, Column, Output, TensorError
-from peerloan.web.auth.endpoint_scopes import needs, public
+from peerloan.web.auth.endpoint_scopes import public, require_scopes
 from peerloan.web.http.json_errors import refuse_binary
 from peerloan.web.http.limits import MAX_BODY_BYTES
 from peerloan.web.http.problems import RequestError, sentence
@@ -52,7 +52,7 @@ def ready() -> Response:
 
 
 @blueprint.get("/v2", strict_slashes=False)
-@needs("predict")
+@require_scopes("predict")
 def server() -> Response:
     """Return the server's name, version and protocol extensions."""
     extensions = ["binary_tensor_data"]
@@ -61,7 +61,7 @@ def server() -> Response:
 
 @blueprint.get("/v2/models/<model>")
 @blueprint.get("/v2/models/<model>/versions/<version>")
-@needs("predict")
+@require_scopes("predict")
 def metadata(model: str, version: str | None = None) -> Response:
     """Return the inputs and outputs of a version, by default of the champion."""
     now = _requested_version(model, version)
@@ -80,7 +80,7 @@ def metadata(model: str, version: str | None = None) -> Response:
 
 @blueprint.get("/v2/models/<model>/ready")
 @blueprint.get("/v2/models/<model>/versions/<version>/ready")
-@needs("predict")
+@require_scopes("predict")
 def model_ready(model: str, version: str | None = None) -> Response:
     """Return whether a version, by default the champion, is loaded."""
     _requested_version(model, version)
@@ -89,7 +89,7 @@ def model_ready(model: str, version: str | None = None) -> Response:
 
 @blueprint.post("/v2/models/<model>/infer")
 @blueprint.post("/v2/models/<model>/versions/<version>/infer")
-@needs("predict")
+@require_scopes("predict")
 def infer(model: str, version: str | None = None) -> Response:
     """Decide on the loans whose fields are the request's inputs."""
     now = _requested_version(model, version)
@@ -109,7 +109,7 @@ def infer(model: str, version: str | None = None) -> Response:
     explained = ResponseOptions(reasons="reasons" in wanted)
     answer = answer_many(now, loans, explained)
     held = services()
-    followed = held.shadow.following(answer, inputs)
+    followed = held.shadow.from_environment(answer, inputs)
 
     def render(body: dict[str, Any]) -> Response:
         return _response(model, now.bundle.version, asked, wanted, body)

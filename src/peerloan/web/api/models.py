@@ -17,14 +17,14 @@ from peerloan.registry import (
     AliasState,
     BreakingChange,
     BundleError,
-    Explanation,
+    ChangeReason,
     Manifest,
     Store,
     StoreError,
     StoreFault,
 )
 from peerloan.web.auth.authentication import require_operator
-from peerloan.web.auth.endpoint_scopes import needs
+from peerloan.web.auth.endpoint_scopes import require_scopes
 from peerloan.web.auth.tokens import PROMOTE
 from peerloan.web.http import problems
 from peerloan.web.http.limits import MAX_BODY_BYTES, MAX_NAMES, MAX_WHY
@@ -47,7 +47,7 @@ def fault(error: StoreFault) -> Response:
 
 
 @blueprint.get("/v1/models")
-@needs("read")
+@require_scopes("read")
 def models() -> Response:
     """List every version, oldest first, with the aliases and their history."""
     refuse_parameters()
@@ -67,7 +67,7 @@ def models() -> Response:
 
 
 @blueprint.get("/v1/models/<version>")
-@needs("read")
+@require_scopes("read")
 def model(version: str) -> Response:
     """Return one version: its entry in the list, and its complete manifest."""
     refuse_parameters()
@@ -79,7 +79,7 @@ def model(version: str) -> Response:
 
 
 @blueprint.post("/v1/models/<version>/promote")
-@needs(PROMOTE)
+@require_scopes(PROMOTE)
 def promote(version: str) -> Response:
     """Make a version the champion; the history records the operator and the reason."""
     who = require_operator()
@@ -167,7 +167,7 @@ def _aliases(state: AliasState, version: str) -> list[str]:
     return [alias for alias, holder in named.items() if holder == version]
 
 
-def _change(state: AliasState, explanation: Explanation | None = None) -> dict[str, Any]:
+def _change(state: AliasState, explanation: ChangeReason | None = None) -> dict[str, Any]:
     """Describe a change; `explanation` is the reason that was added later, if there is one."""
     shown = ("number", "champion", "challenger", "who", "when", "why")
     change: dict[str, Any] = {name: getattr(state, name) for name in shown} | {"action": state.what}

@@ -21,7 +21,7 @@ from peerloan.monitoring.alerts.events import Event
 from peerloan.monitoring.counting.storage import Kind
 from peerloan.monitoring.queries import read_figures
 from peerloan.web.auth.authentication import caller_name
-from peerloan.web.auth.endpoint_scopes import needs
+from peerloan.web.auth.endpoint_scopes import require_scopes
 from peerloan.web.http import problems
 from peerloan.web.http.limits import (
     DEFAULT_PAGE_SIZE,
@@ -31,7 +31,7 @@ from peerloan.web.http.limits import (
     MAX_PAGE_SIZE,
 )
 from peerloan.web.http.problems import RequestError
-from peerloan.web.http.query_parameters import Parameters, refuse_parameters
+from peerloan.web.http.query_parameters import QueryParameters, refuse_parameters
 from peerloan.web.http.request_body import decode, read_body
 from peerloan.web.http.responses import as_json, require_json
 from peerloan.web.services import require_champion, services
@@ -52,10 +52,10 @@ def fault(error: LedgerUnavailable) -> Response:
 
 
 @blueprint.get("/v1/events")
-@needs("read")
+@require_scopes("read")
 def events() -> Response:
     """Return a page of events, newest first; `next` is the cursor of the following page."""
-    asked = Parameters(("open", "limit", "cursor"))
+    asked = QueryParameters(("open", "limit", "cursor"))
     only_open = asked.choice("open", ("true", "false")) == "true"
     limit = asked.limit(DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE)
     cursor = asked.value("cursor")
@@ -64,13 +64,13 @@ def events() -> Response:
     asked.check()
     before = None if cursor is None else int(cursor)
     # One more than requested shows whether there is another page.
-    found = kept.page(services().database, limit + 1, before, only_open)
+    found = kept.event_page(services().database, limit + 1, before, only_open)
     following = str(found[limit - 1].number) if len(found) > limit else None
     return as_json({"events": [_event_json(each) for each in found[:limit]], "next": following})
 
 
 @blueprint.post("/v1/events/<event>/acknowledge")
-@needs("outcomes")
+@require_scopes("outcomes")
 def acknowledge(event: str) -> Response:
     """Acknowledge an event as this caller; the first acknowledgement remains."""
     refuse_parameters()
@@ -78,16 +78,16 @@ def acknowledge(event: str) -> Response:
     why = _why(read_body(request.environ, MAX_BODY_BYTES))
     try:
         found = kept.acknowledge(services().database, event, caller_name(request.environ), why)
-    except kept.NoEvent:
+    except kept.UnknownEvent:
         detail = f"there is no event {show_value(event)}"
         raise RequestError(404, "No Such Event", detail) from None
-    except kept.Acknowledged as error:
+    except kept.AlreadyAcknowledged as error:
         raise RequestError(409, "Acknowledged Before", str(error)) from None
     return as_json(_event_json(found))
 
 
 @blueprint.get("/v1/drift")
-@needs("read")
+@require_scopes("read")
 def drift() -> Response:
     """Return the figures of a version by day or by month, oldest first, and its active alerts."""
     model, kind, since, until = _parse_query()
@@ -136,7 +136,7 @@ def _why(content: bytes) -> str:
             Problem(None, show_name(name), "nothing but why", show_value(body[name]))
             for name in islice(others, MAX_NAMES)
         ]
-        if not kept.is_why(body.get("why")):
+        if not kept.is_reason(body.get("why")):
             given = show_value(body["why"]) if "why" in body else "nothing"
             wrong.append(Problem(None, "why", kept.WHY_EXPECTED, given))
     if wrong:
@@ -146,7 +146,7 @@ def _why(content: bytes) -> str:
 
 def _parse_query() -> tuple[str, Kind, int, int]:
     """Parse a version, a kind, and a range of days since 1970. Raises RequestError."""
-    asked = Parameters(("model", "kind", "since", "until"))
+    asked = QueryParameters(("model", "kind", "since", "until"))
     model = asked.text("model")
     kind = asked.choice("kind", get_args(Kind)) or "day"
     days: list[int | None] = []

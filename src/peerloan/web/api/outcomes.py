@@ -12,12 +12,12 @@ from flask import Blueprint, Response, request
 
 from peerloan.database import LedgerUnavailable
 from peerloan.formatting import show_value
-from peerloan.ledger.outcomes import OutcomeRecorder, Recorded, Status
+from peerloan.ledger.outcomes import OutcomeRecorder, RecordedOutcome, Status
 from peerloan.loan import Problem
 from peerloan.loan.validation import show_name
 from peerloan.uuid7 import text as id_text
 from peerloan.web.auth.authentication import caller_name, only_caller
-from peerloan.web.auth.endpoint_scopes import needs
+from peerloan.web.auth.endpoint_scopes import require_scopes
 from peerloan.web.http import problems
 from peerloan.web.http.limits import MAX_BODY_BYTES, MAX_NAMES, MAX_OUTCOMES
 from peerloan.web.http.problems import RequestError
@@ -42,7 +42,7 @@ def fault(error: LedgerUnavailable) -> Response:
 
 
 @blueprint.post("/v1/outcomes")
-@needs("outcomes")
+@require_scopes("outcomes")
 def outcomes() -> Response:
     """Store outcomes. An invalid one does not prevent the others from being stored."""
     refuse_parameters()
@@ -87,16 +87,16 @@ def _rows(content: bytes) -> list[Any]:
     return rows
 
 
-def _status(answer: Recorded | list[Problem]) -> str:
-    return answer.status if isinstance(answer, Recorded) else "refused"
+def _status(answer: RecordedOutcome | list[Problem]) -> str:
+    return answer.status if isinstance(answer, RecordedOutcome) else "refused"
 
 
-def _answer(answer: Recorded | list[Problem]) -> dict[str, Any]:
-    if isinstance(answer, Recorded):
+def _answer(answer: RecordedOutcome | list[Problem]) -> dict[str, Any]:
+    if isinstance(answer, RecordedOutcome):
         kept = {"id": id_text(answer.decision_id), "late": answer.late, "status": answer.status}
-        if answer.counts_from is None:
+        if answer.first_counting_day is None:
             return kept
-        day = answer.counts_from
+        day = answer.first_counting_day
         return kept | {
             "note": f"told before {day}, the first day on which an outcome of it counts: kept, but "
             "no figure, rule or version uses it; tell it again from that day on"

@@ -13,7 +13,7 @@ from peerloan.formatting import show_value
 from peerloan.loan import Checked, Problem
 from peerloan.model import OnnxTimeLimit
 from peerloan.web.api.openapi import document
-from peerloan.web.auth.endpoint_scopes import by_address, needs
+from peerloan.web.auth.endpoint_scopes import by_address, require_scopes
 from peerloan.web.auth.tokens import SCOPES
 from peerloan.web.http import problems
 from peerloan.web.http.limits import MAX_BODY_BYTES
@@ -48,7 +48,7 @@ def too_slow(error: OnnxTimeLimit) -> Response:
 
 
 @blueprint.post("/v1/predictions")
-@needs("predict")
+@require_scopes("predict")
 def predictions() -> RawResponse:
     """Predict for one loan (an object), a list of loans, or columns (an object of lists)."""
     environ = request.environ
@@ -70,7 +70,7 @@ def predictions() -> RawResponse:
         answer,
         Submission("api", inputs, content, options),
         _render,
-        held.shadow.following(answer, inputs),
+        held.shadow.from_environment(answer, inputs),
     )
 
 
@@ -79,7 +79,7 @@ def _render(body: dict[str, Any]) -> RawResponse:
 
 
 @blueprint.get("/openapi.json")
-@needs(*SCOPES)
+@require_scopes(*SCOPES)
 def openapi_document() -> Response:
     """Return the OpenAPI document for the current champion; its ETag changes with it."""
     answer = as_json(

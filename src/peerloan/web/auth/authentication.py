@@ -154,7 +154,7 @@ def register(app: Flask, authenticator: Authenticator, sign_in_page: Callable[[s
     """Require a token with the endpoint's scope, except at public addresses.
 
     `sign_in_page` renders the page for a person without a session, given the requested page. Call
-    this after all routes are registered. Raises GuardError if a route has no guard.
+    this after all routes are registered. Raises UnguardedView if a route has no guard.
     """
     guards = required_scopes(app)
 

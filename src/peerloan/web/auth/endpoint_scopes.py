@@ -23,7 +23,7 @@ _FILES: Mapping[str, Guard] = {
 }
 
 
-class GuardError(PeerLoanError, RuntimeError):
+class UnguardedView(PeerLoanError, RuntimeError):
     """An endpoint without a guard."""
 
 
@@ -33,7 +33,7 @@ def public(view: _View) -> _View:
     return view
 
 
-def needs(*scopes: str) -> Callable[[_View], _View]:
+def require_scopes(*scopes: str) -> Callable[[_View], _View]:
     """Mark a view that needs a token with one of these scopes."""
 
     def mark(view: _View) -> _View:
@@ -44,13 +44,13 @@ def needs(*scopes: str) -> Callable[[_View], _View]:
 
 
 def required_scopes(app: Flask) -> dict[str, Guard]:
-    """Return the guard of each endpoint. Raises GuardError if one has none."""
+    """Return the guard of each endpoint. Raises UnguardedView if one has none."""
     guards = dict(_FILES)
     for rule in app.url_map.iter_rules():
         view = app.view_functions[rule.endpoint]
         if rule.endpoint not in _FILES:
             if not hasattr(view, "guard"):
-                raise GuardError(
+                raise UnguardedView(
                     f"{rule.rule}: {rule.endpoint} says nothing of who may ask: mark the view "
                     "with needs(…) or public, below its route"
                 )

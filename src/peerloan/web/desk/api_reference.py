@@ -8,7 +8,7 @@ from pathlib import Path
 from flask import Blueprint, Response, render_template
 from werkzeug.exceptions import NotFound
 
-from peerloan.web.auth.endpoint_scopes import needs
+from peerloan.web.auth.endpoint_scopes import require_scopes
 from peerloan.web.auth.tokens import SCOPES
 from peerloan.web.services import services
 
@@ -37,7 +37,7 @@ blueprint = _Docs(
 
 
 @blueprint.get("/docs")
-@needs(*SCOPES)
+@require_scopes(*SCOPES)
 def reference() -> str:
     """Render the reference of the API for the current champion."""
     models = services().serving_models

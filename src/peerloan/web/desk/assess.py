@@ -13,7 +13,7 @@ from flask import Blueprint, Response, make_response, render_template, request, 
 from peerloan.formatting import show_value
 from peerloan.loan import Checked, Definition, LoanWarning
 from peerloan.loan.text import parse_number
-from peerloan.web.auth.endpoint_scopes import needs
+from peerloan.web.auth.endpoint_scopes import require_scopes
 from peerloan.web.http.problems import RequestError
 from peerloan.web.http.request_body import decode, read_form
 from peerloan.web.prediction.commit import Submission
@@ -31,7 +31,7 @@ _MAX_SHOWN = 1_000
 
 
 @blueprint.get("/")
-@needs("predict")
+@require_scopes("predict")
 def empty_form() -> str:
     """Render the form with the definition's defaults."""
     models = services().serving_models
@@ -42,7 +42,7 @@ def empty_form() -> str:
 
 
 @blueprint.post("/")
-@needs("predict")
+@require_scopes("predict")
 def decide() -> Response | tuple[str, int]:
     """Decide on the loan in the form, or on the pasted one."""
     if request.is_json:
@@ -85,7 +85,7 @@ def decide() -> Response | tuple[str, int]:
 
     held = services()
     submission = Submission("page", [inputs], content, options)
-    followed = held.shadow.following(answer, [inputs])
+    followed = held.shadow.from_environment(answer, [inputs])
     return held.committer.respond(answer, submission, render, followed)
 
 

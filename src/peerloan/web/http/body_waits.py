@@ -15,7 +15,7 @@ from typing import Any
 
 import msgspec
 
-from peerloan.web.http.deferred import DEFERRED_KEY
+from peerloan.web.http.deferred_response import DEFERRED_KEY
 from peerloan.web.http.problems import RequestError
 
 # Most bodies to wait for in a process; other threads remain for complete requests.

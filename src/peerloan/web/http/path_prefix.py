@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
 
-class Prefixed:
+class PathPrefixMiddleware:
     """A WSGI application under the configured prefix, whether or not the proxy removes it.
 
     Headers have no effect: anybody who reaches the service can set X-Forwarded-Prefix. A server's

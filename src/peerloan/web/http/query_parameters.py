@@ -15,7 +15,7 @@ from peerloan.web.http.problems import RequestError, sentence
 _WHOLE = re.compile(r"[0-9]{1,6}")
 
 
-class Parameters:
+class QueryParameters:
     """The query parameters of this request; an invalid one has the value None."""
 
     def __init__(self, names: Sequence[str]) -> None:

@@ -15,16 +15,16 @@ from flask import Flask, Response, current_app, request
 
 from peerloan.database import Database, KeyInUse, LedgerError, LedgerUnavailable, RecordRefused
 from peerloan.formatting import show_value
-from peerloan.ledger import Entry, First, Key, OtherRequest, Record, Version
+from peerloan.ledger import Entry, Key, OtherRequest, Record, RepeatedRequest, Version
 from peerloan.ledger.queries import find_decisions
-from peerloan.ledger.records import stored_json
+from peerloan.ledger.records import encode_or_null
 from peerloan.ledger.write.group_commit import CommitResult, LedgerWriter
 from peerloan.model import BANDS
 from peerloan.registry import Bundle, BundleError, Store, StoreError
 from peerloan.uuid7 import IdGenerator
 from peerloan.uuid7 import text as id_text
 from peerloan.web.auth.authentication import caller_name
-from peerloan.web.http.deferred import PENDING_KEY, PendingResponse
+from peerloan.web.http.deferred_response import PENDING_KEY, PendingResponse
 from peerloan.web.http.problems import RequestError, ledger_unavailable
 from peerloan.web.http.responses import REPLAYED_HEADER, RawResponse
 from peerloan.web.prediction import predict
@@ -41,7 +41,7 @@ Render = Callable[[dict[str, Any]], _Response]
 # Called with the decisions' ids after the commit, in the writer's thread.
 OnCommitted = Callable[[Sequence[bytes]], None]
 # Reasons why decisions are not committed.
-_Failure = First | OtherRequest | LedgerError
+_Failure = RepeatedRequest | OtherRequest | LedgerError
 
 _KEY = re.compile(r"[!-~]{1,255}")
 _BAND_NUMBERS = {band: number for number, band in enumerate(BANDS)}
@@ -121,7 +121,7 @@ class DecisionCommitter:
         request.
         """
         try:
-            if isinstance(failure, First):
+            if isinstance(failure, RepeatedRequest):
                 metrics.LEDGER_REPEATED.inc()
                 is_list = answer.beside is not None
                 return _with_replayed_header(render(self._first_answer(failure, options, is_list)))
@@ -130,7 +130,7 @@ class DecisionCommitter:
             return current_app.handle_user_exception(error)  # type: ignore[return-value]
 
     def _first_answer(
-        self, first: First, options: ResponseOptions, is_list: bool
+        self, first: RepeatedRequest, options: ResponseOptions, is_list: bool
     ) -> dict[str, Any]:
         """Rebuild the first answer of a repeated request from the ledger."""
         found = find_decisions(self._database, first.ids)
@@ -187,7 +187,7 @@ def _rows(
         (
             *(source, caller, request_id, key_text, loan_id, loan),
             *(decision.margin, decision.probability, decision.late, _BAND_NUMBERS[decision.band]),
-            *(stored_json(decision.reasons), stored_json(warnings) if warnings else None),
+            *(encode_or_null(decision.reasons), encode_or_null(warnings) if warnings else None),
         )
         for loan_id, loan, decision, warnings in columns
     ]

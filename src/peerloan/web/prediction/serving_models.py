@@ -17,7 +17,7 @@ from peerloan.loan import Checks, Decoder
 from peerloan.registry import (
     AliasState,
     Bundle,
-    Interface,
+    CallerInterface,
     RegistryError,
     Store,
     StoreFault,
@@ -286,5 +286,5 @@ class ServingModels:
 
 def _load_model(number: int, bundle: Bundle, known: frozenset[str]) -> LoadedModel:
     definition = bundle.definition
-    made = Interface.of(bundle, known | {*definition.names, *definition.roles.columns()})
+    made = CallerInterface.of(bundle, known | {*definition.names, *definition.roles.columns()})
     return LoadedModel(number, bundle, made.checks, made.decoder, Version.of(bundle))

@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 from peerloan.database import Database
 from peerloan.formatting import plural
-from peerloan.ledger.challenger_scores import Challenge, keep_challenges
+from peerloan.ledger.challenger_scores import ScoredByChallenger, store_challenger_scores
 from peerloan.ledger.write.group_commit import LedgerWriter
 from peerloan.loan import Checked, CheckedLoans, Loans, read_alike
 from peerloan.model import OnnxTimeLimit
@@ -76,7 +76,7 @@ class Shadow:
         self._begin = threading.Lock()
         self._thread: threading.Thread | None = None
 
-    def following(
+    def from_environment(
         self, answer: Answer, inputs: Sequence[str]
     ) -> Callable[[Sequence[bytes]], None] | None:
         """Return a function that queues an answer, given the ids of its committed decisions.
@@ -110,7 +110,7 @@ class Shadow:
                     self._thread = thread
 
     def _run(self) -> None:
-        challenges: list[Challenge] = []
+        challenges: list[ScoredByChallenger] = []
         write_at = 0.0
         # Not a daemon thread, like the writer's, after whose end nothing more is queued.
         while self._writer.runs:
@@ -125,10 +125,10 @@ class Shadow:
         if challenges:
             self._keep(challenges)
 
-    def _rest(self) -> list[Challenge]:
+    def _rest(self) -> list[ScoredByChallenger]:
         """Score what is left at the end of the process, within a time limit."""
         until = time.monotonic() + _END_SECONDS
-        challenges: list[Challenge] = []
+        challenges: list[ScoredByChallenger] = []
         with contextlib.suppress(Empty):
             while True:
                 answered = self._taken(self._queue.get_nowait())
@@ -142,7 +142,7 @@ class Shadow:
         self._taken_bytes += answered.size
         return answered
 
-    def _scored(self, answered: _Answered) -> list[Challenge]:
+    def _scored(self, answered: _Answered) -> list[ScoredByChallenger]:
         challenger = self._champion.challenger
         # The challenger may be, or have been, the champion.
         if challenger is None or challenger.bundle.digest == answered.bundle.digest:
@@ -162,9 +162,9 @@ class Shadow:
             log.exception("the challenger %s failed", challenger.bundle.version)
             return []
 
-    def _keep(self, challenges: Sequence[Challenge]) -> None:
+    def _keep(self, challenges: Sequence[ScoredByChallenger]) -> None:
         try:
-            keep_challenges(self._database, challenges)
+            store_challenger_scores(self._database, challenges)
         except Exception as error:  # the decisions themselves are stored
             metrics.CHALLENGES_LOST.inc(len(challenges))
             log.error(
@@ -178,7 +178,7 @@ def _skip(ids: Sequence[bytes]) -> None:
     metrics.CHALLENGED.labels("skipped").inc(len(ids))
 
 
-def _compare(challenger: LoadedModel, answered: _Answered) -> list[Challenge]:
+def _compare(challenger: LoadedModel, answered: _Answered) -> list[ScoredByChallenger]:
     loans, scored = _loans(challenger, answered)
     metrics.CHALLENGED.labels("failed").inc(len(answered.ids) - len(scored))
     if not scored:
@@ -193,7 +193,7 @@ def _compare(challenger: LoadedModel, answered: _Answered) -> list[Challenge]:
         [now - before.probability for now, before in zip(own, champion, strict=True)]
     )
     return [
-        Challenge(answered.ids[i], challenger.version, probability, margin)
+        ScoredByChallenger(answered.ids[i], challenger.version, probability, margin)
         for i, probability, margin in zip(scored, own, decided.margins.tolist(), strict=True)
     ]
 

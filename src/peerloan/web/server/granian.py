@@ -12,18 +12,18 @@ from granian.constants import HTTPModes, Interfaces
 from granian.log import LogLevels
 
 from peerloan.web.auth import loopback
-from peerloan.web.http.application import find_lean_flask
 from peerloan.web.http.body_waits import THREADS
+from peerloan.web.http.flask_application import find_lean_flask
 from peerloan.web.http.tested_libraries import load_private, log_untested
 from peerloan.web.server.bind_address import find_address
-from peerloan.web.server.json_log import Json
-from peerloan.web.server.limits import GRACE_SECONDS
+from peerloan.web.server.json_log import JsonFormatter
+from peerloan.web.server.shutdown import GRACE_SECONDS
 
 # Granian's messages go to the service's log, not among the lines of requests.
 _LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
-    "formatters": {"json": {"()": Json}},
+    "formatters": {"json": {"()": JsonFormatter}},
     "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "json"}},
     "loggers": {
         "_granian": {"handlers": ["stderr"], "propagate": False},

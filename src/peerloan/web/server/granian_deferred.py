@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Any
 from granian.server import mp
 from granian.wsgi import ResponseIterWrap, _callback_wrapper
 
-from peerloan.web.http.deferred import DEFERRED as LATER
-from peerloan.web.http.deferred import DEFERRED_KEY as SENDER
-from peerloan.web.http.deferred import Sent
+from peerloan.web.http.deferred_response import DEFERRED as LATER
+from peerloan.web.http.deferred_response import DEFERRED_KEY as SENDER
+from peerloan.web.http.deferred_response import Sent
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication

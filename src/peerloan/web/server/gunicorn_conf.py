@@ -10,8 +10,8 @@ from typing import Any
 
 import peerloan.web.telemetry.metrics  # noqa: F401  so that workers share metrics
 from peerloan.web.auth import loopback
-from peerloan.web.http.application import find_lean_flask
 from peerloan.web.http.body_waits import THREADS
+from peerloan.web.http.flask_application import find_lean_flask
 from peerloan.web.http.tested_libraries import load_private, log_untested
 from peerloan.web.server.json_log import start_logging
 

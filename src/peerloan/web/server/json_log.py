@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 import msgspec
 
 
-class Json(logging.Formatter):
+class JsonFormatter(logging.Formatter):
     """Formats a record as one JSON line, in the format of the access log."""
 
     def format(self, record: logging.LogRecord) -> str:
@@ -26,5 +26,5 @@ class Json(logging.Formatter):
 def start_logging() -> None:
     """Log this process's records to standard error, unless logging is configured already."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(Json())
+    handler.setFormatter(JsonFormatter())
     logging.basicConfig(level=logging.INFO, handlers=[handler])

@@ -24,7 +24,7 @@ from granian.server.mp import MPServer
 
 from peerloan.errors import PeerLoanError
 from peerloan.web.server import granian_deferred
-from peerloan.web.server.limits import GRACE_SECONDS
+from peerloan.web.server.shutdown import GRACE_SECONDS
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication

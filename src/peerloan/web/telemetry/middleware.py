@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 import msgspec
 
 from peerloan.web.auth.authentication import caller_name
-from peerloan.web.http.deferred import (
+from peerloan.web.http.deferred_response import (
     DEFERRED,
     DEFERRED_KEY,
     PENDING_KEY,

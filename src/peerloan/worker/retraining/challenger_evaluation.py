@@ -11,7 +11,12 @@ from peerloan.formatting import signed
 from peerloan.model import probabilities
 from peerloan.registry import Bundle
 from peerloan.stats.arrays import Numbers
-from peerloan.stats.bootstrap import ChallengerVerdict, Compared, Scored, judge_challenger
+from peerloan.stats.bootstrap import (
+    ChallengerVerdict,
+    FigureComparison,
+    ModelScores,
+    judge_challenger,
+)
 
 
 def evaluate_challenger(champion: Bundle, challenger: Bundle, newest: Book) -> ChallengerVerdict:
@@ -30,7 +35,9 @@ def evaluate_challenger(champion: Bundle, challenger: Bundle, newest: Book) -> C
         late.append(np.asarray(old.labels, dtype=np.float64))
         # Loans are equal by the champion's fields, as in `peerloan models compare`.
         equal.add(old.loans, old.labels)
-    before, after = (Scored(found, probabilities(found)) for found in map(np.concatenate, margins))
+    before, after = (
+        ModelScores(found, probabilities(found)) for found in map(np.concatenate, margins)
+    )
     return judge_challenger(before, after, np.concatenate(late), equal.groups())
 
 
@@ -60,5 +67,5 @@ def verdict_sentence(verdict: ChallengerVerdict) -> str:
     )
 
 
-def _compared_json(figure: Compared) -> dict[str, Any]:
+def _compared_json(figure: FigureComparison) -> dict[str, Any]:
     return figure._asdict() | {"difference": figure.difference._asdict()}

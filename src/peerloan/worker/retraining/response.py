@@ -16,7 +16,7 @@ from peerloan.errors import PeerLoanError
 from peerloan.formatting import join_words, percent
 from peerloan.ledger.outcomes import COMMAND_LINE
 from peerloan.monitoring.alerts.rules import Alert
-from peerloan.monitoring.config import Plan
+from peerloan.monitoring.config import MonitoringConfig
 from peerloan.registry import (
     AliasState,
     BreakingChange,
@@ -28,7 +28,7 @@ from peerloan.registry import (
     StoreError,
     StoreFault,
 )
-from peerloan.reports.wording import loans
+from peerloan.reports.wording import show_loans
 from peerloan.stats.bootstrap import ChallengerVerdict
 from peerloan.training import CANDIDATES, Aim, TrainingError, recalibrate, train
 from peerloan.training.search import Progress
@@ -38,9 +38,9 @@ from peerloan.worker.retraining.challenger_evaluation import (
     verdict_sentence,
 )
 from peerloan.worker.retraining.score_shift import (
-    FARTHEST,
-    FARTHEST_GROUP,
-    LEAST_ALIKE,
+    MAX_FACTOR,
+    MAX_GROUP_FACTOR,
+    MIN_RANK_CORRELATION,
     ScoreShift,
     measure_score_shift,
 )
@@ -97,10 +97,10 @@ class _Refused(PeerLoanError):
 
 
 def respond_to_drift(
-    plan: Plan,
+    config: MonitoringConfig,
     store: Store,
     database: Database,
-    spoken: Sequence[Alert],
+    firing: Sequence[Alert],
     now_ms: int,
     progress: Progress = lambda _what, _done: None,
     *,
@@ -110,21 +110,21 @@ def respond_to_drift(
 
     It may run for minutes: retraining searches all settings of the candidate, since the old ones
     need not suit the new loans (`fast` tries one setting, as `peerloan train --quick`). It uses
-    outcomes known at `now_ms` (milliseconds since 1970). The champion changes only if the plan says
-    `promote`, the challenger is better, its scores have not shifted too far, and no valid request
-    would fail. Raises LedgerError or StoreFault.
+    outcomes known at `now_ms` (milliseconds since 1970). The champion changes only if the config
+    says `promote`, the challenger is better, its scores have not shifted too far, and no valid
+    request would fail. Raises LedgerError or StoreFault.
     """
-    acts = [alert for alert in spoken if alert.level == "act"]
-    if plan.answer == "notify" or not acts:
+    acts = [alert for alert in firing if alert.level == "act"]
+    if config.on_drift == "notify" or not acts:
         return None
     try:
         state = store.state()
-        champion = _champion(plan, store, state, acts)
+        champion = _champion(config, store, state, acts)
         with tempfile.TemporaryDirectory(prefix="peerloan-") as folder:
             definition = store.definition(champion.version)
-            outcomes = collect(database, definition, plan, Path(folder), now_ms, progress)
-            older, newest = _split_if_enough(outcomes, plan)
-            version = _publish(plan, store, champion, older, fast, progress)
+            outcomes = collect(database, definition, config, Path(folder), now_ms, progress)
+            older, newest = _split_if_enough(outcomes, config)
+            version = _publish(config, store, champion, older, fast, progress)
             progress("judging the challenger", 0.0)
             new = store.load(version)
             judgement = evaluate_challenger(store.load(champion.version), new, newest)
@@ -132,21 +132,23 @@ def respond_to_drift(
                 _last_chosen_by_person(store, champion.version), new, newest
             )
             progress("judging the challenger", 1.0)
-        done = "recalibrated" if plan.answer == "recalibrate" else "trained"
+        done = "recalibrated" if config.on_drift == "recalibrate" else "trained"
         why = (
-            f"{_describe(acts)}; {done} on {older.name} ({loans(outcomes.learnt.loans)}, "
+            f"{_describe(acts)}; {done} on {older.name} ({show_loans(outcomes.learnt.loans)}, "
             f"{outcomes.learnt.late:,} late), "
             f"{_reported_by(outcomes.callers.learnt)}; {verdict_sentence(judgement)}: "
-            f"{judgement.verdict}; {leaped.sentence()}{_left_out(outcomes, plan)}"
+            f"{judgement.verdict}; {leaped.sentence()}{_left_out(outcomes, config)}"
         )
         whose = outcomes.callers, outcomes.deciders
         made = DriftResponse("made", why, version, judgement, leaped, *whose)
-        return _make_challenger(plan, store, state, made)
+        return _make_challenger(config, store, state, made)
     except (_Refused, TrainingError, BookError, BundleError, StoreError) as error:
-        return DriftResponse("refused", f"{_describe(acts)}; {plan.answer} is refused: {error}")
+        return DriftResponse("refused", f"{_describe(acts)}; {config.on_drift} is refused: {error}")
 
 
-def _champion(plan: Plan, store: Store, state: AliasState, acts: Sequence[Alert]) -> Manifest:
+def _champion(
+    config: MonitoringConfig, store: Store, state: AliasState, acts: Sequence[Alert]
+) -> Manifest:
     """Return the champion to respond for. Raises _Refused before anything is read."""
     if state.champion is None:
         raise _Refused("there is no champion")
@@ -157,7 +159,7 @@ def _champion(plan: Plan, store: Store, state: AliasState, acts: Sequence[Alert]
             "`peerloan models dismiss` drops it"
         )
     champion = store.manifest(state.champion)
-    if plan.answer == "recalibrate":
+    if config.on_drift == "recalibrate":
         others = list(dict.fromkeys(each.rule for each in acts if each.rule != "calibration"))
         if others:
             raise _Refused(
@@ -172,9 +174,9 @@ def _champion(plan: Plan, store: Store, state: AliasState, acts: Sequence[Alert]
     return champion
 
 
-def _split_if_enough(outcomes: Outcomes, plan: Plan) -> tuple[Book, Book]:
+def _split_if_enough(outcomes: Outcomes, config: MonitoringConfig) -> tuple[Book, Book]:
     """Return the books to train on and to evaluate on. Raises _Refused if one is too small."""
-    learnt, held, left_out = outcomes.learnt, outcomes.held, _left_out(outcomes, plan)
+    learnt, held, left_out = outcomes.learnt, outcomes.held, _left_out(outcomes, config)
     if outcomes.older is None or outcomes.newest is None or learnt.late < LEAST_LATE:
         raise _Refused(
             f"expected at least {LEAST_LATE} late loans to learn from, given {learnt.late:,} of "
@@ -187,7 +189,7 @@ def _split_if_enough(outcomes: Outcomes, plan: Plan) -> tuple[Book, Book]:
                 f"expected at least {LEAST_HELD} loans to judge by that are {kind}, given "
                 f"{count:,} of the {held.loans:,} newest{left_out}"
             )
-    if plan.outcomes_from is None:
+    if config.outcomes_from is None:
         _refuse_one_caller(outcomes)
     return outcomes.older, outcomes.newest
 
@@ -221,37 +223,47 @@ def _reported_by(callers: Mapping[str, Count]) -> str:
     return f"their outcomes reported by {join_words(shares)}"
 
 
-def _left_out(outcomes: Outcomes, plan: Plan) -> str:
+def _left_out(outcomes: Outcomes, config: MonitoringConfig) -> str:
     """Describe the loans that were left out for a reason that an operator can change."""
     sentence = ""
     if outcomes.young:
         sentence += (
-            f"; {loans(outcomes.young)} with an outcome {'was' if outcomes.young == 1 else 'were'} "
-            f"decided on a day of which less than {percent(plan.mature)} is known"
+            f"; {show_loans(outcomes.young)} with an outcome "
+            f"{'was' if outcomes.young == 1 else 'were'} decided on a day of which less than "
+            f"{percent(config.mature)} is known"
         )
     early, others, decided = outcomes.passed_over
     if early:
         sentence += (
-            f"; {loans(early)} {'has' if early == 1 else 'have'} an outcome that was reported "
+            f"; {show_loans(early)} {'has' if early == 1 else 'have'} an outcome that was reported "
             "before the first day on which one counts"
         )
     if others:
-        sentence += f"; {loans(others)} {'has' if others == 1 else 'have'} one of callers not named"
+        sentence += (
+            f"; {show_loans(others)} {'has' if others == 1 else 'have'} one of callers not named"
+        )
     if decided:
         sentence += (
-            f"; {loans(decided)} {'was' if decided == 1 else 'were'} decided on for callers not "
-            "named"
+            f"; {show_loans(decided)} {'was' if decided == 1 else 'were'} decided on for callers "
+            "not named"
         )
     if outcomes.unreadable:
-        sentence += f"; {loans(outcomes.unreadable)} can't be read by the champion's definition"
+        sentence += (
+            f"; {show_loans(outcomes.unreadable)} can't be read by the champion's definition"
+        )
     return sentence
 
 
 def _publish(
-    plan: Plan, store: Store, champion: Manifest, older: Book, fast: bool, progress: Progress
+    config: MonitoringConfig,
+    store: Store,
+    champion: Manifest,
+    older: Book,
+    fast: bool,
+    progress: Progress,
 ) -> str:
     """Train or recalibrate on the older loans. Returns the published version."""
-    if plan.answer == "recalibrate":
+    if config.on_drift == "recalibrate":
         return recalibrate(champion.version, older, store, progress).version
     outcomes = train(
         older,
@@ -282,9 +294,9 @@ def _last_chosen_by_person(store: Store, champion: str) -> Bundle:
 
 
 def _make_challenger(
-    plan: Plan, store: Store, before: AliasState, made: DriftResponse
+    config: MonitoringConfig, store: Store, before: AliasState, made: DriftResponse
 ) -> DriftResponse:
-    """Make a version the challenger; promote it if the plan and the figures allow."""
+    """Make a version the challenger; promote it if the config and the figures allow."""
     version, why, judgement = str(made.version), made.reason, made.judgement
     state = store.state()
     if (state.champion, state.challenger) != (before.champion, before.challenger):
@@ -294,10 +306,10 @@ def _make_challenger(
         )
     store.challenge(version, why, who=WHO)
     waits = f"it waits for a person: `peerloan models promote {version}`"
-    if plan.promote and judgement is not None and judgement.verdict == "better":
+    if config.promote and judgement is not None and judgement.verdict == "better":
         try:
             _refuse_score_shift(made.leap)
-            confirmed = f"{why}; promoted as confirmed by {plan.promote_confirmed}"
+            confirmed = f"{why}; promoted as confirmed by {config.promote_confirmed}"
             store.promote(version, confirmed, who=WHO)
             return replace(made, reason=confirmed, promoted=True)
         except (BreakingChange, _Refused) as error:
@@ -313,9 +325,9 @@ def _refuse_score_shift(leaped: ScoreShift | None) -> None:
     if leaped is None or leaped.is_too_far:
         raise _Refused(
             "it leaps farther than scores explain, and may have learnt from outcomes that are "
-            f"wrong (at most {FARTHEST:g} times as high or low a mean probability, or "
-            f"{FARTHEST_GROUP:g} times of a group, and a rank correlation of at least "
-            f"{LEAST_ALIKE:g}, are promoted)"
+            f"wrong (at most {MAX_FACTOR:g} times as high or low a mean probability, or "
+            f"{MAX_GROUP_FACTOR:g} times of a group, and a rank correlation of at least "
+            f"{MIN_RANK_CORRELATION:g}, are promoted)"
         )
 
 

@@ -23,9 +23,9 @@ from peerloan.stats.arrays import Codes, Numbers
 # If the mean probability of all loans, or of a group, rises or falls by more than these factors, a
 # person must review the version. `python bench/leaps.py` measures which shifts they accept and
 # refuse.
-FARTHEST, FARTHEST_GROUP = 2.0, 3.0
+MAX_FACTOR, MAX_GROUP_FACTOR = 2.0, 3.0
 # Lowest rank correlation: below it the new version is another model, not a corrected one.
-LEAST_ALIKE = 0.5
+MIN_RANK_CORRELATION = 0.5
 # Smallest share of loans in a group; smaller groups may change more.
 _GROUP = 0.05
 
@@ -42,23 +42,23 @@ class ScoreShift:
 
     against: str
     factor: float
-    farthest: float
-    about: str
-    alike: float
+    group_factor: float
+    group: str
+    rank_correlation: float
 
     @property
     def is_too_far(self) -> bool:
         """Whether a person must review the version before it is promoted."""
-        is_near = _within(self.factor, FARTHEST) and _within(self.farthest, FARTHEST_GROUP)
-        return not (is_near and self.alike >= LEAST_ALIKE)
+        is_near = _within(self.factor, MAX_FACTOR) and _within(self.group_factor, MAX_GROUP_FACTOR)
+        return not (is_near and self.rank_correlation >= MIN_RANK_CORRELATION)
 
     def as_json(self) -> dict[str, Any]:
         """Return the figures as they are in an event."""
         return {
             "against": self.against,
             "factor": self.factor,
-            "farthest": {"factor": self.farthest, "about": self.about},
-            "rank_correlation": self.alike,
+            "farthest": {"factor": self.group_factor, "about": self.group},
+            "rank_correlation": self.rank_correlation,
             "too_far": self.is_too_far,
         }
 
@@ -66,8 +66,8 @@ class ScoreShift:
         """Describe the figures in a sentence."""
         return (
             f"compared with {self.against}, which a person chose last, its mean probability is "
-            f"{self.factor:.2f} times as high, at most {self.farthest:.2f} times ({self.about}), "
-            f"and the rank correlation is {self.alike:.2f}"
+            f"{self.factor:.2f} times as high, at most {self.group_factor:.2f} times "
+            f"({self.group}), and the rank correlation is {self.rank_correlation:.2f}"
         )
 
 

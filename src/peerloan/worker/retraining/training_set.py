@@ -27,15 +27,15 @@ from peerloan.clock import DAY_MS, date_of
 from peerloan.database import Database
 from peerloan.database.snapshot import snapshot
 from peerloan.ledger.matured import (
-    Eligible,
-    PassedOver,
-    count_passed_over,
+    MaturityFilter,
+    SkippedCounts,
+    count_skipped,
     count_young,
-    matured,
+    matured_decisions,
 )
 from peerloan.ledger.stored_inputs import InputReader, InputUnreadable
 from peerloan.loan import Definition, Loans, TextColumn, Value
-from peerloan.monitoring.config import Plan
+from peerloan.monitoring.config import MonitoringConfig
 from peerloan.stats.arrays import Codes
 from peerloan.training.search import Progress
 
@@ -72,14 +72,14 @@ class Callers(NamedTuple):
 class Outcomes:
     """Loans with known outcomes, split into two books without a common loan.
 
-    `older` is the training book: the plan's book, if there is one, then the older outcomes.
+    `older` is the training book: the config's book, if there is one, then the older outcomes.
     `newest` is the test book. Both are None if there are too few loans to split. `callers` counts
     the ledger's loans by who reported the outcome, `deciders` by whom the decision was made for.
 
     Left out are:
     - `unreadable`: loans that the definition can't read
     - `young`: loans of days of which too few outcomes are known
-    - `passed_over`: see PassedOver
+    - `passed_over`: see SkippedCounts
     - `again`: training rows that equal a row of the test book
     """
 
@@ -91,33 +91,33 @@ class Outcomes:
     deciders: Callers
     unreadable: int
     young: int
-    passed_over: PassedOver
+    passed_over: SkippedCounts
     again: int = 0
 
 
 def collect(
     database: Database,
     definition: Definition,
-    plan: Plan,
+    config: MonitoringConfig,
     folder: Path,
     now_ms: int,
     progress: Progress = lambda _what, _done: None,
 ) -> Outcomes:
     """Write the matured loans known at `now_ms` (milliseconds since 1970) into a folder.
 
-    They are split by the time of decision. Keeps 21 bytes a loan in memory, and with a plan's book
-    the newest loans. Raises LedgerError, or BookError for the plan's book.
+    They are split by the time of decision. Keeps 21 bytes a loan in memory, and the newest loans if
+    the configuration names a book. Raises LedgerError, or BookError for that book.
     """
     # Checked before the ledger is read.
-    book = None if plan.book is None else open_book(plan.book)
+    book = None if config.book is None else open_book(config.book)
     if book is not None:
         check_columns(definition, book, label=True)
     form = _Form(definition)
     path = folder / "matured.parquet"
     progress(_READING, 0.0)
-    named = plan.outcomes_from, plan.decisions_from
-    eligible = Eligible(now_ms, definition.roles.horizon[0], *named)
-    written = _write(database, form, plan.mature, path, eligible, progress)
+    named = config.outcomes_from, config.decisions_from
+    eligible = MaturityFilter(now_ms, definition.roles.horizon[0], *named)
+    written = _write(database, form, config.mature, path, eligible, progress)
     progress(_READING, 1.0)
     late = written.late
     cut = _cut(late)
@@ -198,7 +198,7 @@ class _Written(NamedTuple):
     deciders: _Names
     unreadable: int
     young: int
-    passed_over: PassedOver
+    passed_over: SkippedCounts
     equal: DuplicateRows
 
 
@@ -268,7 +268,7 @@ def _write(
     form: _Form,
     share: float,
     path: Path,
-    eligible: Eligible,
+    eligible: MaturityFilter,
     progress: Progress,
 ) -> _Written:
     """Write all readable matured loans, the oldest first."""
@@ -278,10 +278,10 @@ def _write(
     with snapshot(database) as connection, open_writer(path, form.schema) as writer:
         young = count_young(connection, share, eligible)
         progress(_READING, 0.0)
-        passed_over = count_passed_over(connection, eligible)
+        passed_over = count_skipped(connection, eligible)
         # Each query may take minutes if there are many outcomes.
         progress(_READING, 0.0)
-        for batch in matured(connection, share, eligible):
+        for batch in matured_decisions(connection, share, eligible):
             progress(_READING, 0.0)
             rows, labels, loan_ids = [], [], []
             for each in batch:

@@ -420,7 +420,7 @@ def test_another_runtime_may_differ_a_little_and_that_is_told(
     assert (code, report["identical"], report["near"]) == (0, 2, 2)
     told = run("replay", ledger=url_of(database))
     assert told.returncode == 0
-    assert "2 are the same within 1e-06" in told.stdout
+    assert "2 differ by at most 1e-06 in the probability" in told.stdout
     # What decides, or is said, may not differ.
     alter(database, decisions[0], late=not kept.late)
     moved[0]["sentence"] = "Because."

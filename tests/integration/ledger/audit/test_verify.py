@@ -18,7 +18,7 @@ from helpers.ledgers import Ledger, keep, new_id, now_ms, record
 from peerloan.cli.console import CommandError
 from peerloan.cli.main import peerloan
 from peerloan.database import RecordRefused, tables
-from peerloan.ledger import Chain, Entry, First, Key, Seal
+from peerloan.ledger import Chain, Entry, Key, RepeatedRequest, Seal
 from peerloan.ledger.audit.verify import verify
 from peerloan.ledger.records import VALUES
 from peerloan.ledger.seal import values_digest
@@ -276,7 +276,10 @@ def test_what_was_changed_is_told_in_sentences(run: Run, ledger: Ledger) -> None
     assert f"edited record: chain 1, record 5 ({changed}): its values do not fit" in done.stdout
     assert "removed record: chain 2, records 4 to 6 are gone, after " in done.stdout
     assert "22 records in 3 chains\n" in done.stdout
-    assert "not as it was written: 1 × edited record, 1 × removed record" in done.stderr
+    assert (
+        "the records differ from what was written: 1 × edited record, 1 × removed record"
+        in done.stderr
+    )
     assert "Traceback" not in done.stderr
 
 
@@ -307,7 +310,10 @@ def test_what_was_refused_or_repeated_leaves_a_whole_ledger(ledger: Ledger) -> N
     key = Key.of("app", "key-1", b"a body")
     first = record(idempotency_key="key-1")
     assert chain.append([Entry([first], key), Entry([record()])]) == [None, None]
-    assert chain.append([Entry([record()], key), Entry([record()])]) == [First([first.id]), None]
+    assert chain.append([Entry([record()], key), Entry([record()])]) == [
+        RepeatedRequest([first.id]),
+        None,
+    ]
     chain.close()
     assert verified(ledger) == []
     with ledger.database.reading() as connection:

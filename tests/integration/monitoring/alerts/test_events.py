@@ -26,11 +26,11 @@ from peerloan.monitoring.alerts.delivery import deliver_due
 from peerloan.monitoring.alerts.events import (
     BEGAN,
     ENDED,
-    Acknowledged,
-    NoEvent,
+    AlreadyAcknowledged,
+    UnknownEvent,
     acknowledge,
-    page,
-    put,
+    event_page,
+    store_event,
 )
 from peerloan.monitoring.config import Channels, Webhook
 
@@ -49,7 +49,7 @@ def database(ledger_url: str) -> Database:
 def tell(database: Database, *channels: str, kind: str = BEGAN, now_ms: int = 0) -> str:
     data = {"rule": "feature-drift", "about": "int_rate", "value": 0.3, "limit": 0.25}
     with database.writing() as connection:
-        return put(connection, kind, "additive-1", data, now_ms, channels)
+        return store_event(connection, kind, "additive-1", data, now_ms, channels)
 
 
 class Receiver(ThreadingHTTPServer):
@@ -298,14 +298,14 @@ def test_a_command_that_leaves_something_running_has_ended(
 
 def test_the_first_who_takes_note_stands(database: Database) -> None:
     made = [tell(database) for _ in range(3)]
-    assert [each.id for each in page(database, 2)] == made[:0:-1]
+    assert [each.id for each in event_page(database, 2)] == made[:0:-1]
     found = acknowledge(database, made[1], "anna", "rates were raised")
     assert found.acknowledged is not None
     assert (found.acknowledged.who, found.acknowledged.why) == ("anna", "rates were raised")
-    with pytest.raises(Acknowledged, match="was acknowledged before, by anna"):
+    with pytest.raises(AlreadyAcknowledged, match="was acknowledged before, by anna"):
         acknowledge(database, made[1], "ben", "")
-    with pytest.raises(NoEvent, match="nothing: no such event"):
+    with pytest.raises(UnknownEvent, match="nothing: no such event"):
         acknowledge(database, "nothing", "ben", "")
-    assert [each.id for each in page(database, 9, only_open=True)] == [made[2], made[0]]
-    (last,) = page(database, 9, before=page(database, 9)[1].number)
+    assert [each.id for each in event_page(database, 9, only_open=True)] == [made[2], made[0]]
+    (last,) = event_page(database, 9, before=event_page(database, 9)[1].number)
     assert last.id == made[0]

@@ -15,14 +15,14 @@ from sqlalchemy import delete, update
 from helpers.ledgers import now_ms
 from helpers.past import DAY_MS, HOUR_MS, Past, loans_of
 from peerloan.database import Database, LedgerError, tables
-from peerloan.ledger.challenger_scores import Challenge, keep_challenges
+from peerloan.ledger.challenger_scores import ScoredByChallenger, store_challenger_scores
 from peerloan.ledger.records import Version
 from peerloan.monitoring.counting.counts import Counts
 from peerloan.monitoring.counting.decisions import Progress, count_new
 from peerloan.monitoring.counting.early_outcomes import EarlyOutcomes
-from peerloan.monitoring.counting.opened_versions import Versions
 from peerloan.monitoring.counting.outcomes import count_outcomes
 from peerloan.monitoring.counting.storage import Hour, read_counts, read_known_outcomes
+from peerloan.monitoring.counting.version_cache import VersionCache
 from peerloan.monitoring.windows import History, Window, read_window
 from peerloan.registry import Bundle, Store
 
@@ -160,7 +160,9 @@ def test_outcomes_are_counted_with_their_decisions_and_corrected(
     past = Past(database, tmp_path / "seal", bundle)
     made = past.decide(loans[:20], START, START + HOUR_MS)
     challenger = Version.of(bundle)
-    keep_challenges(database, [Challenge(each, challenger, 0.03, MARGIN) for each in made[:5]])
+    store_challenger_scores(
+        database, [ScoredByChallenger(each, challenger, 0.03, MARGIN) for each in made[:5]]
+    )
     past.tell(made[:10], [True] * 4 + [False] * 6)
     done = count_new(database, store)
     count_outcomes(database, store, done)
@@ -197,8 +199,8 @@ def test_a_challenger_s_outcomes_are_counted_by_its_stored_margin(
     margins = (25.0, -25.0, 24.0, MARGIN)
     shown = (1.0, 0.0, 1.0, 0.03)
     challenger = Version.of(bundle)
-    keep_challenges(
-        database, [Challenge(made[i], challenger, shown[i], margins[i]) for i in range(4)]
+    store_challenger_scores(
+        database, [ScoredByChallenger(made[i], challenger, shown[i], margins[i]) for i in range(4)]
     )
     # As a release before stored the last two.
     unstored = tables.challenges.c.decision_id.in_([UUID(bytes=each) for each in made[2:]])
@@ -221,8 +223,8 @@ def test_outcomes_that_were_told_too_early_are_taken_off_the_counts(
 ) -> None:
     past = Past(database, tmp_path / "seal", bundle)
     made = past.decide(loans[:20], START, START + HOUR_MS)
-    keep_challenges(
-        database, [Challenge(each, Version.of(bundle), 0.03, MARGIN) for each in made[:5]]
+    store_challenger_scores(
+        database, [ScoredByChallenger(each, Version.of(bundle), 0.03, MARGIN) for each in made[:5]]
     )
     past.tell(made[:10], [True] * 4 + [False] * 6)
     within_the_hour = update(tables.outcomes).values(recorded_ms=START + HOUR_MS)
@@ -256,7 +258,7 @@ def test_outcomes_that_were_told_too_early_are_taken_off_the_counts(
 def in_figures(database: Database, store: Store, early: EarlyOutcomes) -> dict[str, object]:
     """Known and late loans that figures are made of."""
     with database.reading() as connection:
-        versions = Versions(connection, store)
+        versions = VersionCache(connection, store)
         off = early.read(connection, versions)
         ((number, found),) = read_window(connection, versions, Window(0, 10**6), off).items()
         history = History(read_known_outcomes(connection, 0, 10**6), off).mature(

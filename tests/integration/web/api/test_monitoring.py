@@ -22,8 +22,8 @@ from helpers.past import DAY_MS, Past, loans_of
 from peerloan.book import open_writer
 from peerloan.database import Database, tables
 from peerloan.monitoring.alerts.delivery import signature
-from peerloan.monitoring.alerts.events import BEGAN, put
-from peerloan.monitoring.config import Plan
+from peerloan.monitoring.alerts.events import BEGAN, store_event
+from peerloan.monitoring.config import MonitoringConfig
 from peerloan.registry import Store
 from peerloan.sample_data import SCHEMA, batches
 from peerloan.settings import Settings
@@ -57,7 +57,7 @@ def client(store: Store, champion: str, database: Database, tmp_path: Path) -> F
 def tell(database: Database, about: str = "int_rate") -> str:
     data = {"rule": "feature-drift", "level": "act", "about": about, "value": 0.3, "limit": 0.25}
     with database.writing() as connection:
-        return put(connection, BEGAN, "additive-1", data, 1_700_000_000_000, ())
+        return store_event(connection, BEGAN, "additive-1", data, 1_700_000_000_000, ())
 
 
 def decided(database: Database, *names: str) -> list[int]:
@@ -102,7 +102,7 @@ def test_what_a_watcher_says_is_read_and_taken_note_of(
 ) -> None:
     bundle = store.load(champion)
     past = Past(database, tmp_path / "peerloan-seal", bundle)
-    watcher = Watcher(database, store, Plan(window_days=2))
+    watcher = Watcher(database, store, MonitoringConfig(window_days=2))
     loans: dict[str, Any] = {}
     for scenario in ("calm", "rate-shock"):
         with open_writer(tmp_path / f"{scenario}.csv", SCHEMA) as writer:
@@ -306,10 +306,10 @@ def test_without_tables_there_is_503_and_the_command_says_what_to_run(
 def test_a_receiver_verifies_as_the_docs_say() -> None:
     page = (ROOT / "docs/monitoring.md").read_text("utf-8")
     section = page.split("\n## Events\n")[1].split("\n## ")[0]
-    code, event, plan = (
+    code, event, config = (
         re.findall(rf"```{kind}\n(.*?)```", section, re.S)[0] for kind in ("python", "json", "toml")
     )
-    told = msgspec.toml.decode(plan, type=Plan).tell
+    told = msgspec.toml.decode(config, type=MonitoringConfig).tell
     assert told.channels == ["log", "webhook", "command"]
     named: dict[str, Any] = {}
     exec(code, named)  # the docs' own lines

@@ -24,7 +24,7 @@ from peerloan.ledger import Chain, Entry, Record, Seal, Version, queries
 from peerloan.registry import Store
 from peerloan.settings import Settings
 from peerloan.uuid7 import first_at
-from peerloan.web.auth.endpoint_scopes import GuardError, required_scopes
+from peerloan.web.auth.endpoint_scopes import UnguardedView, required_scopes
 from peerloan.web.auth.tokens import SCOPES, Scope, Tokens
 from peerloan.web.http.lean_flask import Application
 
@@ -194,7 +194,9 @@ def test_a_missing_scope_is_named_with_how_to_get_it(desk: Desk) -> None:
 def test_an_address_that_says_nothing_can_not_be_served(desk: Desk) -> None:
     app = Application("forgetful")
     app.add_url_rule("/v1/everything", view_func=lambda: "all loans", endpoint="everything")
-    with pytest.raises(GuardError, match="/v1/everything: everything says nothing of who may ask"):
+    with pytest.raises(
+        UnguardedView, match="/v1/everything: everything says nothing of who may ask"
+    ):
         required_scopes(app)
     # Nor one that comes later.
     operator = bearer(desk.tokens.new("anna", operator=True))

@@ -19,7 +19,7 @@ import requests
 from helpers.service import SERVE, Service
 from peerloan.registry import Store
 from peerloan.web.http.body_waits import BodyWaits
-from peerloan.web.http.deferred import DEFERRED_KEY
+from peerloan.web.http.deferred_response import DEFERRED_KEY
 from peerloan.web.http.problems import RequestError
 
 HEAD = b"POST %s HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"

@@ -35,7 +35,7 @@ def test_no_record_is_built_while_the_writer_holds_its_lock(
         def put(self, make: Callable[[IdGenerator], Entry], told: Told) -> None:
             def number(ids: IdGenerator) -> Entry:
                 with monkeypatch.context() as locked:
-                    locked.setattr(commit, "stored_json", refuse)
+                    locked.setattr(commit, "encode_or_null", refuse)
                     entries.append(make(ids))
                 return entries[-1]
 

@@ -153,7 +153,7 @@ def test_beside_a_new_champion_the_challenger_goes_on_without_being_read_again(
     service: Service, store: Store, version_of: Callable[[str], str], loan: dict[str, Any]
 ) -> None:
     first = version_of("additive")
-    third = store.revise(first, store.load(first).policy.by_cost(10))
+    third = store.publish_with_policy(first, store.load(first).policy.by_cost(10))
     (store.folder(version_of("basic")) / "model.onnx").unlink()
     store.promote(third)
     service.wait_for(lambda: service.serving() == third)

@@ -54,7 +54,7 @@ def test_scorecards_are_swapped_fifty_times(
 ) -> None:
     first = version_of("additive")
     # The same scorecard under another policy is another version.
-    second = store.revise(first, store.load(first).policy.by_cost(10))
+    second = store.publish_with_policy(first, store.load(first).policy.by_cost(10))
     store.promote(first)
     service = serve(store, workers=2)
     with load_on(service, loan) as load:

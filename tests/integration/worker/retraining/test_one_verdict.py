@@ -36,7 +36,7 @@ label = "Age"
 PRINTED = {
     "better": "verdict: B is better\n",
     "worse": "verdict: B is worse\n",
-    "no difference": "verdict: no difference that these loans could show\n",
+    "no difference": "verdict: no detectable difference on these loans\n",
 }
 RIGHT = (-3.0, -2.0, -1.0, 0.0)
 

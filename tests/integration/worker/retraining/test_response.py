@@ -20,7 +20,7 @@ from helpers.shared import shared_folder
 from peerloan.book import Fingerprint, open_book, read_loans
 from peerloan.database import Database
 from peerloan.monitoring.alerts.rules import Alert
-from peerloan.monitoring.config import Plan
+from peerloan.monitoring.config import MonitoringConfig
 from peerloan.registry import AliasState, BreakingChange, Store
 from peerloan.training import CANDIDATES
 from peerloan.worker.retraining.response import DriftResponse, respond_to_drift
@@ -28,7 +28,7 @@ from peerloan.worker.retraining.response import DriftResponse, respond_to_drift
 Run = Callable[..., subprocess.CompletedProcess[str]]
 CALIBRATION = Alert("calibration", "act", "late rate", 1.62, 1.25)
 DRIFT = Alert("feature-drift", "act", "int_rate", 0.31, 0.25)
-RECALIBRATE = Plan(answer="recalibrate")
+RECALIBRATE = MonitoringConfig(on_drift="recalibrate")
 DAY_MS = 86_400_000
 # Two fifths of the late loans, evenly over time, are told on time.
 FEWER_LATE = """
@@ -61,19 +61,19 @@ class Recorded(NamedTuple):
         with self.database.writing() as connection:
             connection.execute(text(statement))
 
-    def answer(self, plan: Plan, *spoken: Alert) -> DriftResponse | None:
+    def answer(self, config: MonitoringConfig, *spoken: Alert) -> DriftResponse | None:
         now_ms = time.time_ns() // 1_000_000 + 31 * DAY_MS
-        return respond_to_drift(plan, self.store, self.database, spoken, now_ms, fast=True)
+        return respond_to_drift(config, self.store, self.database, spoken, now_ms, fast=True)
 
-    def made(self, plan: Plan, *spoken: Alert) -> DriftResponse:
-        found = self.answer(plan, *spoken)
+    def made(self, config: MonitoringConfig, *spoken: Alert) -> DriftResponse:
+        found = self.answer(config, *spoken)
         assert found is not None
         assert found.kind == "made", found.reason
         return found
 
-    def refused(self, plan: Plan, *spoken: Alert) -> str:
+    def refused(self, config: MonitoringConfig, *spoken: Alert) -> str:
         versions, state = self.store.versions(), self.store.state()
-        found = self.answer(plan, *spoken)
+        found = self.answer(config, *spoken)
         assert found is not None
         assert (found.kind, found.version, found.judgement) == ("refused", None, None)
         assert (self.store.versions(), self.store.state()) == (versions, state)
@@ -183,15 +183,15 @@ def test_what_is_better_is_promoted_if_the_plan_says_so(
 ) -> None:
     store, first = recorded.store, recorded.store.state().champion
     confirmed = "Anna Weber: servicing alone tells outcomes"
-    plan = Plan(
-        answer="recalibrate",
+    config = MonitoringConfig(
+        on_drift="recalibrate",
         promote=True,
         outcomes_from=(),
         decisions_from=(),
         promote_confirmed=confirmed,
     )
     # A recession makes three times as many loans late as their scores explain.
-    leaping = recorded.made(plan, CALIBRATION)
+    leaping = recorded.made(config, CALIBRATION)
     assert leaping.judgement is not None
     assert (leaping.judgement.verdict, leaping.promoted) == ("better", False)
     assert leaping.leap is not None
@@ -208,13 +208,13 @@ def test_what_is_better_is_promoted_if_the_plan_says_so(
             raise BreakingChange(version, ["purpose: now required"])
 
         patch.setattr(Store, "promote", refuse)
-        waiting = recorded.made(plan, CALIBRATION)
+        waiting = recorded.made(config, CALIBRATION)
     assert not waiting.promoted
     assert "purpose: now required" in waiting.reason
     assert store.state().challenger == waiting.version
     store.dismiss()
 
-    found = recorded.made(plan, CALIBRATION)
+    found = recorded.made(config, CALIBRATION)
     assert found.promoted
     *_, challenged, promoted = store.history()
     assert (challenged.action, challenged.challenger) == ("challenge", found.version)
@@ -226,7 +226,7 @@ def test_what_is_better_is_promoted_if_the_plan_says_so(
     assert promoted.why.endswith(f"; promoted as confirmed by {confirmed}")
 
     # Put right, it is as good as what another recalibration makes of it.
-    again = recorded.made(plan, CALIBRATION)
+    again = recorded.made(config, CALIBRATION)
     assert again.judgement is not None
     assert again.judgement.verdict == "no difference"
     assert (again.promoted, store.state().champion) == (False, found.version)
@@ -234,7 +234,7 @@ def test_what_is_better_is_promoted_if_the_plan_says_so(
 
     # One small leap after another is a large one from what a person chose.
     recorded.change("UPDATE outcomes SET late = 1 WHERE observed = 1")
-    farther = recorded.made(plan, CALIBRATION)
+    farther = recorded.made(config, CALIBRATION)
     assert farther.leap is not None
     assert farther.leap.against == first
     assert farther.leap.factor > 3
@@ -242,7 +242,7 @@ def test_what_is_better_is_promoted_if_the_plan_says_so(
     # Once a person has chosen the version between, it is the measure.
     store.promote(str(farther.version), "as a person has seen")
     store.rollback("and does not like")
-    nearer = recorded.made(plan, CALIBRATION)
+    nearer = recorded.made(config, CALIBRATION)
     assert nearer.leap is not None
     assert (nearer.leap.against, nearer.promoted) == (found.version, True)
 
@@ -255,8 +255,8 @@ def test_retrained_with_a_book_it_learns_nothing_of_what_judges(recorded: Record
     others = [each | {"dti": "1.5"} for each in recorded.rows[:500]]
     unnamed = [each | {"loan_id": ""} for each in held[500:]]
     write(recorded.folder / "book.csv", [*others, *held[:500], *unnamed])
-    plan = Plan(answer="retrain", book=str(recorded.folder / "book.csv"))
-    found = recorded.made(plan, DRIFT, CALIBRATION)
+    config = MonitoringConfig(on_drift="retrain", book=str(recorded.folder / "book.csv"))
+    found = recorded.made(config, DRIFT, CALIBRATION)
     assert "feature-drift of int_rate is 0.31, beyond 0.25 and calibration of" in found.reason
     made = store.manifest(str(found.version))
     assert store.state().challenger == found.version
@@ -268,7 +268,7 @@ def test_retrained_with_a_book_it_learns_nothing_of_what_judges(recorded: Record
 
 
 def test_nothing_is_done_where_nothing_is_asked_for(watched: Recorded) -> None:
-    assert watched.answer(Plan(), CALIBRATION, DRIFT) is None
+    assert watched.answer(MonitoringConfig(), CALIBRATION, DRIFT) is None
     assert watched.answer(RECALIBRATE, CALIBRATION._replace(level="watch")) is None
     assert watched.answer(RECALIBRATE) is None
 
@@ -289,11 +289,11 @@ def test_few_late_loans_are_refused_by_their_numbers(recorded: Recorded) -> None
         "UPDATE decisions SET inputs = '{}' WHERE id = "
         "(SELECT max(decision_id) FROM outcomes WHERE NOT late)"
     )
-    said = recorded.refused(Plan(answer="retrain"), DRIFT)
+    said = recorded.refused(MonitoringConfig(on_drift="retrain"), DRIFT)
     assert "at least 200 late loans to learn from, given 190 of " in said
     assert "1 loan can't be read by the champion's definition" in said
     # All were decided on within a day or two, of which not all are known now.
-    said = recorded.refused(Plan(answer="retrain", mature=1.0), DRIFT)
+    said = recorded.refused(MonitoringConfig(on_drift="retrain", mature=1.0), DRIFT)
     assert "given 0 of 0, beside 0 of the 0 newest" in said
     assert "loans with an outcome were decided on a day of which less than 100 % is known" in said
 
@@ -344,15 +344,17 @@ def test_what_can_not_be_done_is_refused_with_its_reason(
 ) -> None:
     said = recorded.refused(RECALIBRATE, CALIBRATION, DRIFT)
     assert "calibration alone is off, but feature-drift fires too" in said
-    said = recorded.refused(Plan(answer="retrain", book="nowhere.csv"), DRIFT)
+    said = recorded.refused(MonitoringConfig(on_drift="retrain", book="nowhere.csv"), DRIFT)
     assert "nowhere.csv: no such file" in said
     wrong = [*recorded.rows[:3], recorded.rows[3] | {"dti": "much"}]
     write(recorded.folder / "wrong.csv", wrong)
-    said = recorded.refused(Plan(answer="retrain", book=str(recorded.folder / "wrong.csv")), DRIFT)
+    said = recorded.refused(
+        MonitoringConfig(on_drift="retrain", book=str(recorded.folder / "wrong.csv")), DRIFT
+    )
     assert "row 4, dti: expected" in said
     nobody = recorded._replace(folder=store.root.parent)
     assert "there is no champion" in nobody.refused(RECALIBRATE, CALIBRATION)
     # As where a version was brought from elsewhere.
     monkeypatch.delitem(CANDIDATES, "additive")
-    said = recorded.refused(Plan(answer="retrain"), DRIFT)
+    said = recorded.refused(MonitoringConfig(on_drift="retrain"), DRIFT)
     assert "is a version of additive, which can't be trained here (binned, logistic" in said

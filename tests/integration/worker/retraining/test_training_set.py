@@ -15,10 +15,16 @@ from peerloan import uuid7
 from peerloan.database import tables
 from peerloan.database.snapshot import snapshot
 from peerloan.ledger import Record
-from peerloan.ledger.matured import Eligible, PassedOver, count_passed_over, count_young, matured
+from peerloan.ledger.matured import (
+    MaturityFilter,
+    SkippedCounts,
+    count_skipped,
+    count_young,
+    matured_decisions,
+)
 from peerloan.ledger.outcomes import OutcomeRecorder
 from peerloan.loan import default_definition
-from peerloan.monitoring.config import Plan
+from peerloan.monitoring.config import MonitoringConfig
 from peerloan.sample_data import batches
 from peerloan.worker.retraining.training_set import collect
 
@@ -64,13 +70,13 @@ def tell(
 
 def found(ledger: Ledger, share: float, at_ms: int = NOW) -> list[tuple[bytes, bool]]:
     with snapshot(ledger.database) as connection:
-        lists = list(matured(connection, share, Eligible(at_ms)))
+        lists = list(matured_decisions(connection, share, MaturityFilter(at_ms)))
     return [(each.id, each.late) for some in lists for each in some]
 
 
 def young(ledger: Ledger, share: float) -> int:
     with snapshot(ledger.database) as connection:
-        return count_young(connection, share, Eligible(NOW))
+        return count_young(connection, share, MaturityFilter(NOW))
 
 
 def test_each_loans_latest_decision_with_the_outcome_that_holds(ledger: Ledger) -> None:
@@ -86,7 +92,7 @@ def test_each_loans_latest_decision_with_the_outcome_that_holds(ledger: Ledger) 
         (second[0].id, False),
     ]
     with snapshot(ledger.database) as connection:
-        (some,) = matured(connection, 0.8, Eligible(NOW))
+        (some,) = matured_decisions(connection, 0.8, MaturityFilter(NOW))
     assert [each.loan_id for each in some] == ["b", None, None, "a"]
     assert {each.inputs for each in some} == {first[0].inputs}
 
@@ -124,11 +130,11 @@ def test_what_was_told_before_it_can_be_known_is_as_if_it_had_not_been(ledger: L
     tell(ledger, made[2:4], late=False, recorded_ms=at - 1)
     tell(ledger, made[4:], late=False, recorded_ms=NOW)
     with snapshot(ledger.database) as connection:
-        eligible = Eligible(NOW, first_day=16)
-        (some,) = matured(connection, 0.6, eligible)
-        assert list(matured(connection, 0.8, eligible)) == []
+        eligible = MaturityFilter(NOW, first_day=16)
+        (some,) = matured_decisions(connection, 0.6, eligible)
+        assert list(matured_decisions(connection, 0.8, eligible)) == []
         assert count_young(connection, 0.8, eligible) == 3
-        assert count_passed_over(connection, eligible) == PassedOver(early=2, others=0, decisions=0)
+        assert count_skipped(connection, eligible) == SkippedCounts(early=2, others=0, decisions=0)
     assert [(each.loan_id, each.late) for each in some] == [("b", False), ("c", True), ("e", False)]
 
 
@@ -141,10 +147,10 @@ def test_outcomes_of_the_callers_that_are_named_and_of_the_command_line_hold(
     # Told later by others, which are not learnt from.
     tell(ledger, made[1:], late=True, caller="shop")
     with snapshot(ledger.database) as connection:
-        of_any, named = Eligible(NOW), Eligible(NOW, callers=("servicing",))
-        (every,) = matured(connection, 0.5, of_any)
-        (some,) = matured(connection, 0.5, named)
-        assert count_passed_over(connection, named) == PassedOver(early=0, others=1, decisions=0)
+        of_any, named = MaturityFilter(NOW), MaturityFilter(NOW, callers=("servicing",))
+        (every,) = matured_decisions(connection, 0.5, of_any)
+        (some,) = matured_decisions(connection, 0.5, named)
+        assert count_skipped(connection, named) == SkippedCounts(early=0, others=1, decisions=0)
     assert [(each.late, each.caller) for each in every[1:]] == [(True, "shop")] * 3
     assert [(each.loan_id, each.late, each.caller) for each in some] == [
         ("a", False, "servicing"),
@@ -169,16 +175,16 @@ def test_who_tells_first_or_in_between_takes_nobody_s_place(ledger: Ledger) -> N
     report("evil", True, True, False)
     report("servicing", True, True, False, True)
     report("evil", False, False, True, False)
-    named = Eligible(now_ms(), callers=("servicing",))
+    named = MaturityFilter(now_ms(), callers=("servicing",))
     with snapshot(ledger.database) as connection:
-        (some,) = matured(connection, 1.0, named)
-        assert count_passed_over(connection, named) == PassedOver(0, 0, 0)
+        (some,) = matured_decisions(connection, 1.0, named)
+        assert count_skipped(connection, named) == SkippedCounts(0, 0, 0)
     assert [each.late for each in some] == [True, True, False, True]
     assert {each.caller for each in some} == {"servicing"}
     # And what an operator tells by the command remedies what a caller told wrongly.
     report("anna (command line)", False, False, True, False)
     with snapshot(ledger.database) as connection:
-        (some,) = matured(connection, 1.0, named._replace(now_ms=now_ms()))
+        (some,) = matured_decisions(connection, 1.0, named._replace(now_ms=now_ms()))
     assert [each.late for each in some] == [False, False, True, False]
 
 
@@ -193,12 +199,12 @@ def test_decisions_for_the_callers_that_are_named_and_of_the_command_line_are_le
     own = decided(ledger, 0, *(f"e{i}" for i in range(9)), caller="evil")
     tell(ledger, [*again, *own[:2]], late=True, caller="servicing")
     assert len(own) == 9
-    named = Eligible(NOW, callers=("servicing",), decided_for=("shop",))
+    named = MaturityFilter(NOW, callers=("servicing",), decided_for=("shop",))
     with snapshot(ledger.database) as connection:
-        (some,) = matured(connection, 1.0, named)
+        (some,) = matured_decisions(connection, 1.0, named)
         assert count_young(connection, 1.0, named) == 0
-        assert count_passed_over(connection, named) == PassedOver(early=0, others=0, decisions=4)
-        (of_any,) = matured(connection, 0.5, Eligible(NOW))
+        assert count_skipped(connection, named) == SkippedCounts(early=0, others=0, decisions=4)
+        (of_any,) = matured_decisions(connection, 0.5, MaturityFilter(NOW))
     assert [(each.id, each.late, each.decided_for) for each in some] == [
         *((each.id, False, "shop") for each in made),
         (book[0].id, False, "evil (command line)"),
@@ -214,15 +220,15 @@ def test_whose_decisions_are_learnt_from_is_counted(ledger: Ledger, tmp_path: Pa
         caller = ("shop", "evil")[place % 4 == 0]
         made = decided(ledger, place, f"l{place}", caller=caller, inputs=values)
         tell(ledger, made, late=place % 2 == 0, caller="servicing")
-    plan = Plan(outcomes_from=("servicing",), decisions_from=("shop",))
+    config = MonitoringConfig(outcomes_from=("servicing",), decisions_from=("shop",))
     (tmp_path / "named").mkdir()
-    found = collect(ledger.database, definition, plan, tmp_path / "named", NOW)
-    assert found.passed_over == PassedOver(early=0, others=0, decisions=10)
+    found = collect(ledger.database, definition, config, tmp_path / "named", NOW)
+    assert found.passed_over == SkippedCounts(early=0, others=0, decisions=10)
     assert found.deciders.as_json() == {
         "learnt": {"shop": {"loans": 24, "late": 8}},
         "held": {"shop": {"loans": 6, "late": 2}},
     }
-    found = collect(ledger.database, definition, Plan(), tmp_path, NOW)
+    found = collect(ledger.database, definition, MonitoringConfig(), tmp_path, NOW)
     assert found.deciders.learnt == {"shop": (24, 8), "evil": (8, 8)}
     assert found.callers.learnt == {"servicing": (32, 16)}
 
@@ -254,7 +260,7 @@ def test_no_loan_is_learnt_from_that_judges(ledger: Ledger, tmp_path: Path) -> N
         keep(ledger.chain(), made)
         tell(ledger, made[::2], late=True)
         tell(ledger, made[1::2], late=False)
-    parted = collect(ledger.database, definition, Plan(), tmp_path, NOW)
+    parted = collect(ledger.database, definition, MonitoringConfig(), tmp_path, NOW)
     assert parted.held == (20, 10)
     assert parted.learnt == (40, 20)
     assert parted.again == 40

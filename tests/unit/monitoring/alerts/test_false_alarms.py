@@ -50,7 +50,7 @@ def test_the_rules_that_are_simulated_are_those_that_are_applied(
     """Of windows whose riskiest loans are the late ones, or the other way round, or of one kind."""
     drawn = Drawn.of(bundle, loans, (np.arange(loans.size) % 9 == 0).astype(np.int64))
     risky = Drawn.of(bundle, loans.take(np.argsort(-drawn.margins)[:300]))
-    spoke = set()
+    fired = set()
     for book in (drawn, risky, Drawn.of(bundle, loans)):
         for window in book.windows(150, 4, 5):
             bins = [some.tolist() for some in np.split(window.bins, book.ends[:-1])]
@@ -58,6 +58,6 @@ def test_the_rules_that_are_simulated_are_those_that_are_applied(
             scores = window.scores
             whole = window_metrics(bundle, book.counting, Rules(), counts, scores, scores)
             simulated = [each[:3] for each in speak(book, window, Rules())]
-            assert simulated == [each[:3] for each in whole.spoken]
-            spoke |= {each.rule for each in whole.spoken}
-    assert {"calibration", "feature-drift", "score-drift"} <= spoke
+            assert simulated == [each[:3] for each in whole.firing]
+            fired |= {each.rule for each in whole.firing}
+    assert {"calibration", "feature-drift", "score-drift"} <= fired

@@ -20,7 +20,7 @@ from werkzeug.routing import Rule
 
 from helpers.apps import create_app
 from peerloan.settings import Settings
-from peerloan.web.http.application import make_application
+from peerloan.web.http.flask_application import make_application
 from peerloan.web.http.lean_flask import Application
 from peerloan.web.http.responses import RawResponse
 

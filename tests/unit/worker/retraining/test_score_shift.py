@@ -14,9 +14,9 @@ from peerloan.model import LevelTable, Scorecard
 from peerloan.registry import Bundle, Store
 from peerloan.training.compile.scorecard import rescaled
 from peerloan.worker.retraining.score_shift import (
-    FARTHEST,
-    FARTHEST_GROUP,
-    LEAST_ALIKE,
+    MAX_FACTOR,
+    MAX_GROUP_FACTOR,
+    MIN_RANK_CORRELATION,
     ScoreShift,
     measure_score_shift,
 )
@@ -64,10 +64,10 @@ def versions(store: Store, version_of: VersionOf, sample_book: Path) -> Versions
 
 def test_the_same_version_is_no_leap(versions: Versions, version_of: VersionOf) -> None:
     found = versions.scaled(1, 0)
-    assert (found.against, found.factor, found.farthest, found.about) == (
+    assert (found.against, found.factor, found.group_factor, found.group) == (
         *(version_of("additive"), 1, 1, "all loans"),
     )
-    assert found.alike == pytest.approx(1)
+    assert found.rank_correlation == pytest.approx(1)
     assert not found.is_too_far
 
 
@@ -85,23 +85,23 @@ def test_a_level_that_moves_a_little_is_none(
 
 def test_a_version_that_is_turned_round_or_flat_is_one(versions: Versions) -> None:
     turned = versions.scaled(-1, -7)
-    assert turned.alike == pytest.approx(-1)
+    assert turned.rank_correlation == pytest.approx(-1)
     assert turned.is_too_far
     # The mean is about the same, but the riskiest are as safe as any.
     flat = versions.scaled(0.001, -3.7)
-    assert 1 / FARTHEST < flat.factor < FARTHEST
-    assert flat.alike > LEAST_ALIKE
-    assert flat.about.startswith("probability ")
+    assert 1 / MAX_FACTOR < flat.factor < MAX_FACTOR
+    assert flat.rank_correlation > MIN_RANK_CORRELATION
+    assert flat.group.startswith("probability ")
     assert flat.is_too_far
     assert versions.scaled(0, -3.7).is_too_far, "of loans that are all alike there is no order"
 
 
 def test_one_group_of_loans_can_leap_alone(versions: Versions) -> None:
     found = versions.shifted_of("home_ownership", "OWN", 1.8)
-    assert found.factor < FARTHEST
-    assert found.alike > LEAST_ALIKE
-    assert found.farthest > FARTHEST_GROUP
-    assert found.about == "home_ownership OWN"
+    assert found.factor < MAX_FACTOR
+    assert found.rank_correlation > MIN_RANK_CORRELATION
+    assert found.group_factor > MAX_GROUP_FACTOR
+    assert found.group == "home_ownership OWN"
     assert found.is_too_far
     assert "times (home_ownership OWN), and the rank correlation is 0." in found.sentence()
     assert not versions.shifted_of("home_ownership", "OWN", 0.8).is_too_far

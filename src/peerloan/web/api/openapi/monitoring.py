@@ -10,7 +10,12 @@ from peerloan.monitoring.alerts import events
 from peerloan.monitoring.alerts.events import MAX_WHY
 from peerloan.monitoring.alerts.rules import Alert, Level
 from peerloan.monitoring.counting.storage import Kind
-from peerloan.monitoring.performance import CalibrationFigures, Estimated, InBand, Realised
+from peerloan.monitoring.performance import (
+    BandCalibration,
+    EstimatedPerformance,
+    ObservedCalibration,
+    RealisedPerformance,
+)
 from peerloan.stats.estimate import Estimate
 from peerloan.web.api.openapi.decisions import POSTED, WRONG_TYPE, ref
 from peerloan.web.http.limits import DEFAULT_PAGE_SIZE, MAX_DRIFT_DAYS, MAX_PAGE_SIZE
@@ -23,10 +28,10 @@ _UNAVAILABLE = {"503": "The ledger does not answer now."}
 # Schemas that are made from the fields of these classes, by their public names.
 _NAMED: dict[type, str] = {
     Estimate: "Estimate",
-    Estimated: "Estimated",
-    Realised: "Realised",
-    CalibrationFigures: "Calibration",
-    InBand: "InBand",
+    EstimatedPerformance: "Estimated",
+    RealisedPerformance: "Realised",
+    ObservedCalibration: "Calibration",
+    BandCalibration: "InBand",
     Alert: "Spoken",
 }
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, get_args
 
-from peerloan.ledger.outcome_parsing import Reader
+from peerloan.ledger.outcome_parsing import OutcomeParser
 from peerloan.ledger.outcomes import Status
 from peerloan.loan import Definition
 from peerloan.loan.labels import expected_label
@@ -46,7 +46,7 @@ def paths(responses: Any) -> dict[str, Any]:
 
 def schemas(definition: Definition) -> dict[str, Any]:
     """Make the schemas of a request and its response, for the current champion's definition."""
-    reader = Reader(definition)
+    reader = OutcomeParser(definition)
     text = {
         "type": "string",
         "minLength": 1,

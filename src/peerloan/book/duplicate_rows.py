@@ -102,7 +102,7 @@ class DuplicateRows:
         return np.concatenate([np.empty(0, np.uint64), *self._hashes])
 
     @property
-    def beyond_chance(self) -> bool:
+    def is_beyond_chance(self) -> bool:
         """Whether there are many more equal rows than chance explains."""
         return self._sample.beyond_chance
 
@@ -111,7 +111,7 @@ class DuplicateRows:
 
         Groups are numbered in the order of their first rows.
         """
-        if not self.beyond_chance:
+        if not self.is_beyond_chance:
             return None
         # Not in the order of the hashes, which differ between processes: folds depend on the order.
         _, firsts, places = np.unique(self.hashes, return_index=True, return_inverse=True)
@@ -119,7 +119,7 @@ class DuplicateRows:
 
     def repeated(self) -> DuplicateCount | None:
         """Count the rows that equal an earlier one; None if chance explains them."""
-        if not self.beyond_chance:
+        if not self.is_beyond_chance:
             return None
         hashes = self.hashes
         again = np.ones(len(hashes), dtype=np.bool_)

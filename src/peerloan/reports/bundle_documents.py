@@ -8,9 +8,15 @@ from peerloan.loan import Definition
 from peerloan.model.policy import figures_at
 from peerloan.registry import Manifest, Store
 from peerloan.registry.packaging import DocumentWriter
-from peerloan.reports.data import REPORT_FILE, PolicyReport, Report, decode_report, encode_report
 from peerloan.reports.model_card import model_card
 from peerloan.reports.pages import report_page
+from peerloan.reports.report_json import (
+    REPORT_FILE,
+    PolicyReport,
+    Report,
+    decode_report,
+    encode_report,
+)
 
 PAGE_FILE, CARD_FILE = "report.html", "card.md"
 # The page of a base version without report data, beside the page of the new policy.

@@ -13,8 +13,8 @@ import pytest
 from peerloan.loan import Definition, Loans, parse_definition
 from peerloan.model import NumberTable, Policy, ReferenceProfile, Scorecard
 from peerloan.registry import Manifest, Store, TrainedOn, ValidationFigures, draft
-from peerloan.reports.data import PolicyReport, RecalibrationReport, decode_report
-from peerloan.reports.documents import new_policy_documents, new_version_documents
+from peerloan.reports.bundle_documents import new_policy_documents, new_version_documents
+from peerloan.reports.report_json import PolicyReport, RecalibrationReport, decode_report
 from peerloan.reports.sections import ScoredOutcomes, at_policy, policy_figures
 from peerloan.stats.calibration import reliability
 from peerloan.stats.discrimination import auc, auc_interval
@@ -149,7 +149,7 @@ def test_a_changed_policy_stands_below_the_heading(tmp_path: Path, times: int) -
     first = version = publish(store)
     for time in range(times):
         policy = Policy.by_cost(6 + time)
-        version = store.revise(version, policy, new_policy_documents(store, version))
+        version = store.publish_with_policy(version, policy, new_policy_documents(store, version))
     head = words(page(store, version).split("<nav", 1)[0])
     # Once, with the policy of now, and of the version that it was written for.
     assert head.count(f"was changed after this report was written for {first}.") == 1
@@ -172,7 +172,7 @@ def test_a_version_of_a_release_before_report_data_gets_a_page_of_its_policy(
     assert store.load(first).version == first
     for time in range(times):
         policy = Policy.by_cost(6 + time)
-        version = store.revise(version, policy, new_policy_documents(store, version))
+        version = store.publish_with_policy(version, policy, new_policy_documents(store, version))
     text = page(store, version)
     assert f"from a probability of {1 / (6 + times):.4f} on" in words(
         text.split("<h2", 1)[0] if times == 2 else text

@@ -11,7 +11,7 @@ import pytest
 from flask import Flask, Response, request
 from werkzeug.test import EnvironBuilder
 
-from peerloan.web.http.deferred import PendingResponse
+from peerloan.web.http.deferred_response import PendingResponse
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication

@@ -17,11 +17,11 @@ from peerloan import atomic_files
 from peerloan.loan.text import has_control
 from peerloan.registry.alias_state import StoreError, StoreFault, read_numbered
 
-MAX_WHY = 1_000
+MAX_REASON_LENGTH = 1_000
 _NAME = re.compile(r"(\d{6,})\.why\.json")
 
 
-class Explanation(msgspec.Struct, frozen=True):
+class ChangeReason(msgspec.Struct, frozen=True):
     """The reason of a change, who added it, and when."""
 
     number: int
@@ -35,43 +35,43 @@ class Explanation(msgspec.Struct, frozen=True):
         return f"{self.why} (added later by {self.who} on {self.when[:10]})"
 
 
-def check_why(why: str) -> None:
+def check_reason(why: str) -> None:
     """Raise StoreError unless a text is a valid reason."""
     if not why.strip():
         fault = "nothing"
     elif has_control(why):
         fault = f"{why!r}"[:100]
-    elif len(why) > MAX_WHY:
+    elif len(why) > MAX_REASON_LENGTH:
         fault = f"{len(why):,} characters"
     else:
         return
-    expected = f"text of 1 to {MAX_WHY:,} characters, without control characters"
+    expected = f"text of 1 to {MAX_REASON_LENGTH:,} characters, without control characters"
     raise StoreError(f"why: expected {expected}, given {fault}")
 
 
-class Explanations(NamedTuple):
+class ChangeReasons(NamedTuple):
     """The explanations in a folder by number of change, and the faults of unreadable ones."""
 
-    by_number: dict[int, Explanation]
+    by_number: dict[int, ChangeReason]
     faults: list[str]
 
 
-def read_explanations(aliases: Path) -> Explanations:
+def read_change_reasons(aliases: Path) -> ChangeReasons:
     """Read every explanation in a folder.
 
     An unreadable file does not hide others. Raises OSError.
     """
-    found = Explanations({}, [])
+    found = ChangeReasons({}, [])
     for path in sorted(aliases.iterdir()) if aliases.is_dir() else ():
         if name := _NAME.fullmatch(path.name):
             try:
-                found.by_number[int(name[1])] = read_numbered(path, int(name[1]), Explanation)
+                found.by_number[int(name[1])] = read_numbered(path, int(name[1]), ChangeReason)
             except StoreFault as error:
                 found.faults.append(f"{error}; move the file away to explain the change again")
     return found
 
 
-def write_explanation(aliases: Path, explanation: Explanation) -> None:
+def write_change_reason(aliases: Path, explanation: ChangeReason) -> None:
     """Add an explanation. Raises FileExistsError if the change has one already, or OSError."""
     content = msgspec.json.format(msgspec.json.encode(explanation), indent=1)
     atomic_files.publish_file(aliases / f"{explanation.number:06d}.why.json", content)

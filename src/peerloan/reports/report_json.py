@@ -12,7 +12,7 @@ from typing import Literal
 import msgspec
 import numpy as np
 
-from peerloan.model import Calibration, Policy, TradeOff
+from peerloan.model import Calibration, OperatingPoint, Policy
 from peerloan.registry import Manifest, TrainedOn
 from peerloan.registry.manifest import decode
 from peerloan.reports.charts import Line
@@ -99,7 +99,7 @@ class CalibratedTrial(msgspec.Struct, frozen=True):
 class ThresholdRow(msgspec.Struct, frozen=True):
     """The result of a threshold; `cost` is per 1,000 loans, in units of one false alarm."""
 
-    row: TradeOff
+    row: OperatingPoint
     threshold: float
     lift: float
     cost: float
@@ -273,7 +273,7 @@ class TrainingReport(ReportHead, frozen=True, kw_only=True, tag="training"):
     curves: Mapping[str, tuple[Line, ...]]
     calibration: CalibrationFigures
     by_resampling: tuple[CalibratedTrial, ...]
-    at_threshold: TradeOff
+    at_threshold: OperatingPoint
     thresholds: PolicyFigures
     scorecard: ScorecardFigures | None
     background_loans: int
@@ -304,7 +304,7 @@ class RecalibrationReport(ReportHead, frozen=True, kw_only=True, tag="recalibrat
     after: CalibrationFigures
     auc: float
     auc_interval: tuple[float, float]
-    at_threshold: TradeOff
+    at_threshold: OperatingPoint
     thresholds: PolicyFigures
 
     @property

@@ -12,7 +12,7 @@ from peerloan.monitoring.counting.counts import BinCounter
 from peerloan.registry import Bundle, BundleError, Store, StoreError
 
 
-class Opened(NamedTuple):
+class LoadedVersion(NamedTuple):
     """A loaded version, the counter of its loans, and the decoder of their inputs."""
 
     bundle: Bundle
@@ -20,17 +20,17 @@ class Opened(NamedTuple):
     reader: InputReader
 
 
-class Versions:
+class VersionCache:
     """Versions by their numbers in the ledger, each loaded once."""
 
     def __init__(self, connection: Connection, store: Store) -> None:
         self._store = store
         self.known = known_versions(connection)
-        self._opened: dict[int, Opened | None] = {}
+        self._opened: dict[int, LoadedVersion | None] = {}
         # The versions that can't be loaded, with the reason.
         self.missing: dict[str, str] = {}
 
-    def open(self, number: int) -> Opened | None:
+    def load(self, number: int) -> LoadedVersion | None:
         """Load a version; None if it can't be loaded.
 
         Raises StoreFault if the store can't be read: decisions that are left out now would never be
@@ -40,7 +40,7 @@ class Versions:
             self._opened[number] = self._open(number)
         return self._opened[number]
 
-    def _open(self, number: int) -> Opened | None:
+    def _open(self, number: int) -> LoadedVersion | None:
         version = self.known.get(number)
         if version is None:
             self.missing[f"number {number}"] = "is gone from the ledger"
@@ -52,4 +52,4 @@ class Versions:
         except (BundleError, StoreError) as error:
             self.missing[version.version] = str(error)
             return None
-        return Opened(bundle, BinCounter.of(bundle), InputReader(bundle.definition))
+        return LoadedVersion(bundle, BinCounter.of(bundle), InputReader(bundle.definition))

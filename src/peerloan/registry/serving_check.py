@@ -15,7 +15,7 @@ from peerloan.registry.manifest import BundleError
 
 
 @dataclass(frozen=True)
-class Interface:
+class CallerInterface:
     """How requests for a version are read: the checks of loans, their decoder and JSON schema."""
 
     checks: Checks
@@ -23,23 +23,23 @@ class Interface:
     schema: dict[str, Any]
 
     @classmethod
-    def of(cls, bundle: Bundle, known: Iterable[str] = ()) -> Interface:
+    def of(cls, bundle: Bundle, known: Iterable[str] = ()) -> CallerInterface:
         """Derive the interface of a version. Raises BundleError.
 
         `known` are fields of other versions, which are accepted and ignored.
         """
-        with _servable(bundle):
+        with _library_errors(bundle):
             checks = Checks(bundle.definition, known)
             return cls(checks, Decoder(checks), json_schema(bundle.definition, checks.known))
 
 
-def prove_servable(bundle: Bundle, known: Iterable[str] = ()) -> None:
+def check_servable(bundle: Bundle, known: Iterable[str] = ()) -> None:
     """Derive all that a service needs, and decide on the golden examples. Raises BundleError.
 
     The first example is decided on with reasons.
     """
-    interface = Interface.of(bundle, known)
-    with _servable(bundle):
+    interface = CallerInterface.of(bundle, known)
+    with _library_errors(bundle):
         msgspec.json.encode(interface.schema)
         for i, golden in enumerate(bundle.manifest.golden, 1):
             content = msgspec.json.encode(golden.loan)
@@ -52,7 +52,7 @@ def prove_servable(bundle: Bundle, known: Iterable[str] = ()) -> None:
 
 
 @contextlib.contextmanager
-def _servable(bundle: Bundle) -> Iterator[None]:
+def _library_errors(bundle: Bundle) -> Iterator[None]:
     """Raise any error of a library about foreign data as BundleError."""
     try:
         yield

@@ -58,7 +58,7 @@ def test_what_can_not_be_served_is_not_chosen(
     client, before = service(store), store.state()
     refuse()
     why = f"{first}: can't be served: Renamed field names must not be 'dti'"
-    for choose in (store.prove, store.promote, store.challenge):
+    for choose in (store.load_servable, store.promote, store.challenge):
         with pytest.raises(BundleError) as refused:
             choose(first)
         assert str(refused.value) == why
