@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 from sqlalchemy import Column, Double, Integer, MetaData, Table, insert, inspect, select
 
 from helpers.postgres import Postgres
-from peerloan.database import Database, LedgerError
+from peerloan.database import Database, LedgerError, compatibility
 from peerloan.database import tables as schema
 from peerloan.ledger import Version, challenger_scores
 from peerloan.ledger.challenger_scores import (
@@ -108,6 +109,27 @@ def test_a_newer_schema_that_does_not_is_refused(ledger_url: str) -> None:
     newer(database, admits="0.2.0")
     with pytest.raises(LedgerError, match=r"admits releases from 0\.2\.0 on; this one is 0\.1\.0"):
         Database(ledger_url).ready()
+
+
+@pytest.mark.parametrize(
+    ("release", "admits", "is_admitted"),
+    [("0.10.0", "0.9.0", True), ("0.9.0", "0.10.0", False), ("10.0.0", "9.1.0", True)],
+)
+def test_releases_are_compared_as_numbers(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    release: str,
+    admits: str,
+    is_admitted: bool,
+) -> None:
+    """As texts, 0.10.0 would come before 0.9.0."""
+    monkeypatch.setattr(compatibility, "__version__", release)
+    database = Database(f"sqlite:///{tmp_path / 'peerloan-ledger' / 'ledger.db'}")
+    database.upgrade()
+    newer(database, admits)
+    refused = contextlib.nullcontext() if is_admitted else pytest.raises(LedgerError, match=admits)
+    with refused:
+        database.check()
 
 
 OLD_CHALLENGES = Table(

@@ -6,14 +6,18 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from datetime import datetime, tzinfo
 from pathlib import Path
+from typing import Self
 from uuid import UUID
 
 import pytest
 from sqlalchemy import delete, func, insert, select, update
 
+from helpers.commands import Call
 from helpers.ledgers import DAY_MS, Ledger, keep, now_ms, record
 from peerloan import clock
+from peerloan.cli.commands import ledger as ledger_command
 from peerloan.database import LedgerError, tables
 from peerloan.ledger import Entry, Key, Record, queries, retention
 from peerloan.ledger.audit.verify import verify
@@ -259,6 +263,26 @@ def test_what_is_changed_after_a_purge_is_named(aged: Aged, what: str) -> None:
         assert kinds == expected
 
 
+@pytest.mark.parametrize(
+    ("removed", "expected"),
+    [
+        ((1,), ["purge 1: the record of it is gone"]),
+        ((1, 2), ["purge 1 to 2: the record of it is gone"]),
+        ((1, 3), ["purge 1: the record of it is gone", "purge 3: the record of it is gone"]),
+    ],
+)
+def test_a_removed_purge_is_named_once_and_those_after_it_are_not(
+    aged: Aged, removed: tuple[int, ...], expected: list[str]
+) -> None:
+    for days in (900, 700, 450, LIMIT):
+        purge(aged.database, aged.seal, now_ms() - days * DAY_MS, "somebody")
+    with aged.database.writing() as connection:
+        connection.execute(delete(purges).where(purges.c.number.in_(removed)))
+    findings = verify(aged.database, aged.seal).findings.shown()
+    assert {finding.kind for finding in findings} == {"removed purge"}
+    assert [finding.what for finding in findings] == expected
+
+
 def test_a_removed_purge_of_values_that_an_older_one_could_have_erased_is_missed_in_the_sum(
     aged: Aged,
 ) -> None:
@@ -291,6 +315,42 @@ def test_erased_text_is_not_in_sqlite_s_files_any_more(run: Run, tmp_path: Path)
     done = run("ledger", "purge", "--older-than", "400d", "--yes", ledger=ledger.url)
     assert done.returncode == 0, done.stderr
     assert mentions() == 0
+
+
+@pytest.mark.parametrize(
+    ("today", "age", "day"),
+    [
+        ((2025, 3, 31), "1m", "2025-02-28"),
+        ((2025, 3, 31), "13m", "2024-02-29"),
+        ((2024, 2, 29), "1y", "2023-02-28"),
+        ((2024, 2, 29), "4y", "2020-02-29"),
+        ((2025, 1, 31), "2m", "2024-11-30"),
+        ((2025, 3, 1), "1d", "2025-02-28"),
+    ],
+)
+def test_an_age_ends_on_the_last_day_of_a_shorter_month(
+    call: Call,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    today: tuple[int, int, int],
+    age: str,
+    day: str,
+) -> None:
+    class Clock(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> Self:
+            return cls(*today, 12, tzinfo=tz)
+
+    ledger = Ledger(f"sqlite:///{tmp_path / 'peerloan-ledger' / 'ledger.db'}", tmp_path)
+    chain = ledger.chain()
+    keep(chain, [record(1_000)])
+    chain.close()
+    monkeypatch.setenv("PEERLOAN_LEDGER", ledger.url)
+    monkeypatch.setenv("PEERLOAN_SEAL", str(ledger.seal_folder))
+    monkeypatch.setattr(ledger_command, "datetime", Clock)
+    done = call("ledger", "purge", "--older-than", age, "--yes")
+    assert done.code == 0, done.err
+    assert f"erased 1 decision made before {day}T12:00:00" in done.err
 
 
 @pytest.mark.parametrize("age", ["7", "y", "0d", "-1d", "7w", "1.5y", "9999y", ""])

@@ -181,6 +181,24 @@ def test_a_request_may_spell_a_value_in_any_way(
     assert (report.identical, report.decisions) == (len(told), len(told))
 
 
+def test_many_loans_get_the_reasons_that_each_alone_gets(
+    client: FlaskClient, bundle: Bundle
+) -> None:
+    """Of texts alone: a request that also has numbers and booleans is read in another way."""
+    stage = bundle.definition.fields[3].levels[1]
+    loans = [
+        {"amount": 1500, "region": region, "home": home, "stage": stage}
+        for region, home in (("12.00", "FALSE"), ("11.00", "TRUE"))
+    ]
+    path = "/v1/predictions"
+    alone = [post(client, path, loan)["reasons"] for loan in loans]
+    assert all(alone)
+    columns = {name: [loan[name] for loan in loans] for name in loans[0]}
+    for body in (loans, columns):
+        together = post(client, path, body)["predictions"]
+        assert [prediction["reasons"] for prediction in together] == alone
+
+
 def test_tensors_may_spell_a_value_in_any_way(client: FlaskClient, bundle: Bundle) -> None:
     kinds: list[tuple[str, list[Any], str, list[Any], str, list[Any]]] = [
         ("BYTES", ["11", "11.0"], "BYTES", ["True", "true"], "BYTES", ["2", "2.0"]),

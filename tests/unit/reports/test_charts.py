@@ -126,6 +126,17 @@ def test_values_lie_where_the_ticks_say() -> None:
     ]
 
 
+def test_intervals_are_drawn_in_full() -> None:
+    series = Line("one", (0, 1), (0.5, 0.5), (0.1, 0.2), (0.9, 0.8), style="dots")
+    root = ElementTree.fromstring(charts.lines("Intervals", [series]))
+    dots = [float(dot.get("cy", "")) for dot in root.iter("circle")]
+    whiskers = [line for line in root.iter("line") if line.get("class") == "whisker"]
+    for dot, whisker in zip(dots, whiskers, strict=True):
+        below, above = float(whisker.get("y1", "")) - dot, dot - float(whisker.get("y2", ""))
+        assert above == pytest.approx(below, abs=0.2)
+        assert above > 10
+
+
 @pytest.mark.parametrize("edges", [(-1.5e308, 0, 1.5e308), (0, 5e-324, 1e-323), (1e16, 1e16 + 2)])
 def test_any_number_has_its_place(edges: tuple[float, ...]) -> None:
     svg = charts.histogram("Numbers", edges, [1] * (len(edges) - 1))

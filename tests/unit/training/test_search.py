@@ -305,6 +305,17 @@ def test_halving_drops_settings_but_never_a_candidate(
     assert [each.loans for each in found.tried] == [300] * 11 + [900] * 4 + [2000] * 3
 
 
+def test_copies_of_a_loan_stay_in_one_fold_of_every_rung(
+    toys: Toys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(search_module, "RUNGS", ((900, 3, 1 / 4),))
+    loans, late = toy(2000)
+    rows = np.repeat(np.arange(2000), 2)
+    search(loans.take(rows), late[rows], {"a": grid(1.0, 2.0)}, THRESHOLD, lambda *_: None)
+    assert {size for _, _, size in toys.sizes if size < 900}, "the rung is tried"
+    assert not any(fitted & judged for fitted, judged in toys.judged)
+
+
 def test_a_small_table_is_judged_whole_at_once(toys: Toys, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(search_module, "RUNGS", ((300, 3, 1 / 4), (900, 3, 1 / 4)))
     found = run(600, {"a": grid(1.0, 2.0, 3.0)})

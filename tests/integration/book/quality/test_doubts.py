@@ -119,6 +119,22 @@ def test_a_book_without_grave_doubts_is_not_refused(
     assert "1 row of 300 has a value that is outside" in done.err
 
 
+@pytest.mark.parametrize("name", ["dti", "purpose"])
+def test_score_doubts_a_constant_column_only_in_thirty_rows_or_more(
+    call: Call, promoted: str, good: list[Row], name: str
+) -> None:
+    """A day's few loans may well be alike; in a table to train on they may not."""
+    assert promoted
+    doubt = f"{name}: every row has the value"
+    constant = [row | {name: good[0][name]} for row in good]
+    for rows, is_doubted in ((29, False), (30, True)):
+        book = write(Path(f"{rows}.csv"), constant[:rows])
+        checked, scored = call("check", book), call("score", book, "-o", f"{rows}-out.csv")
+        assert (checked.code, scored.code) == (0, 0)
+        assert doubt in checked.out + checked.err
+        assert (doubt in scored.err) == is_doubted
+
+
 def test_na_of_r_is_no_level_where_levels_are_listed(
     call: Call, promoted: str, good: list[Row]
 ) -> None:

@@ -17,6 +17,7 @@ from helpers.past import DAY_MS, HOUR_MS, Past, loans_of
 from peerloan.database import Database, LedgerError, tables
 from peerloan.ledger.challenger_scores import ScoredByChallenger, store_challenger_scores
 from peerloan.ledger.records import Version
+from peerloan.monitoring.counting import decisions, deduplication
 from peerloan.monitoring.counting.counts import Counts
 from peerloan.monitoring.counting.decisions import Progress, count_new
 from peerloan.monitoring.counting.early_outcomes import EarlyOutcomes
@@ -105,6 +106,26 @@ def test_commits_in_any_order_are_counted_once_and_the_latest_of_a_day_stands(
     assert all(sum(some) == each.loans for each in found.values() for some in each.bins)
     assert all(sum(each.cells.values()) == each.loans for each in found.values())
     assert counted_anew(database, store) == found
+
+
+def test_a_day_of_more_loans_than_are_held_in_memory_counts_each_once(
+    database: Database,
+    store: Store,
+    bundle: Bundle,
+    loans: Loans,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(deduplication, "_MOST", 5)
+    monkeypatch.setattr(decisions, "_AT_ONCE", 10)
+    past = Past(database, tmp_path / "seal", bundle)
+    for i in range(3):
+        named = [loan | {"loan_id": f"loan-{k}"} for k, loan in enumerate(loans[i : i + 20])]
+        past.decide(named, START + i * HOUR_MS, START + (i + 1) * HOUR_MS)
+    past.close()
+    assert count_new(database, store).decisions == 60
+    loans_by_hour = {hour.hour: counted.loans for hour, counted in counts(database).items()}
+    assert loans_by_hour == {START // HOUR_MS + 2: 20}
 
 
 def test_a_loan_that_writers_decided_one_after_another_counts_once(

@@ -19,8 +19,12 @@ from typing import Any
 import pytest
 import requests
 
+from helpers.apps import create_app
+from helpers.commands import Call
 from helpers.service import Service, settings
 from peerloan.registry import Store
+from peerloan.settings import Settings
+from peerloan.web.auth import authentication
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 FREE = ("/healthz", "/readyz", "/v2/health/live", "/v2/health/ready")
@@ -463,6 +467,27 @@ def test_tokens_that_can_not_be_read_open_nothing(
     path.write_text("{")  # those that are known stay
     time.sleep(3)
     assert requests.get(address, headers=bearer(token)).ok
+
+
+def test_a_folder_that_comes_back_as_it_was_is_read_again(
+    champion: Store, call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such as a volume that is gone for a moment."""
+    monkeypatch.setattr(authentication, "_CHECK_SECONDS", 0.0)
+    monkeypatch.setenv("PEERLOAN_TOKENS", str(tmp_path / "tokens"))
+    token = call("token", "new", "loans-app").out.strip()
+    app = create_app(Settings(champion.root, tmp_path / "tokens"))
+    client = app.test_client(use_cookies=False)
+
+    def statuses() -> list[int]:
+        headers = (bearer(token), bearer("unknown"))
+        return [client.get("/v1/models", headers=header).status_code for header in headers]
+
+    assert statuses() == [200, 401]
+    (tmp_path / "tokens").rename(tmp_path / "gone")
+    assert statuses() == [200, 503]
+    (tmp_path / "gone").rename(tmp_path / "tokens")
+    assert statuses() == [200, 401]
 
 
 def test_the_log_names_the_caller_and_never_a_token(

@@ -203,3 +203,15 @@ def test_a_body_that_was_read_in_time_is_not_ended() -> None:
     waits.end_late()
     with pytest.raises(RequestError, match="did not arrive in time"):
         waits.finish(late)
+
+
+def test_of_too_many_bodies_a_fresh_one_is_not_ended() -> None:
+    waits = BodyWaits(most=1, seconds=60.0)
+    first, second = waits.start({}), waits.start({})
+    waits.end_late()
+    assert (first.error, second.error) == (None, None), "a burst of complete requests passes"
+    first.started -= 10
+    waits.end_late()
+    with pytest.raises(RequestError, match="too many requests wait"):
+        waits.finish(first)
+    waits.finish(second)

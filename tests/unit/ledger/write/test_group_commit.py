@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import select
 
 from helpers.ledger_load import rows
-from peerloan.database import Database, LedgerUnavailable, RecordRefused
+from peerloan.database import Database, LedgerUnavailable, RecordRefused, tables
 from peerloan.ledger import Chain, Entry, Record, Seal, Version
 from peerloan.ledger.write import group_commit as writer_module
 from peerloan.ledger.write.entries import Result
@@ -70,6 +71,28 @@ def writer_on(database: Database, tmp_path: Path) -> Iterator[Callable[..., Ledg
     yield make
     for writer in made:
         writer.close()
+
+
+def test_the_head_follows_the_records_again_and_again(
+    database: Database, writer_on: Callable[..., LedgerWriter], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Records that are cut off after the newest head can't be missed, so it must be recent."""
+    monkeypatch.setattr(writer_module, "HEAD_MS", 100)
+    writer = writer_on()
+    for count in (1, 2, 3):
+        answer = Told()
+        writer.put(decision(f"loan-{count}"), answer)
+        assert answer.outcome() is None
+        deadline = time.monotonic() + 30
+        while (seq := head_seq(database)) != count and time.monotonic() < deadline:
+            time.sleep(0.02)
+        assert seq == count
+
+
+def head_seq(database: Database) -> int:
+    """How many records the only chain's head counts."""
+    with database.reading() as connection:
+        return int(connection.execute(select(tables.chains.c.head_seq)).scalar_one())
 
 
 def test_who_counts_commits_can_not_end_it(
