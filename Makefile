@@ -29,7 +29,7 @@ test-all: .venv/dev .venv-clients/done ## Run the others: PostgreSQL, browser, f
 	@$(PYTEST) -m longer
 
 deploy-test: .venv/dev ## Build the images, and prove in an engine that nothing stops
-	@$(BIN)/python -m pytest -n 2 tests/deploy
+	@$(BIN)/python -m pytest -n 3 tests/deploy
 
 verify: .venv/dev .venv-clients/done ## Fuzz, soak and simulate in full size; the results go to docs/verification.md
 	@$(BIN)/python bench/verification.py $(PARTS)

@@ -24,8 +24,8 @@ SHARED_MODULES = (
     *("test_compose", "test_first_start", "test_backup", "test_monitor", "test_nginx"),
     "test_nothing_stops",
 )
-# The order of the others. The first needs no image of the project, so it runs while the images are
-# built. The longest comes next.
+# The order of the others: the longest first, but before it one that needs no image of the project,
+# so that it runs while the images are built.
 MODULE_ORDER = (*SHARED_MODULES, "test_secrets", "test_swarm")
 
 
@@ -59,8 +59,8 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Skip if no Docker engine can be reached. The last worker removes the shared deployment."""
+def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Skip if no Docker engine can be reached. The last worker removes what was shared."""
     compose = shutil.which("docker-compose") or (
         shutil.which("docker") and not subprocess.call(["docker", "compose", "version"])
     )
@@ -71,7 +71,7 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     folder = shared_folder(tmp_path_factory, "workers", lambda _: None)
     with (folder / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_SH)
-        yield
+        yield folder
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -79,6 +79,9 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         clones = shared_folder(tmp_path_factory, "clone", lambda _: None)
         if (clones / "peerloan").exists():
             remove(Deployment(clones / "peerloan", PROJECT))
+        # Leaving a swarm makes the engine forget the names of all running containers.
+        if (folder / "swarm").exists():
+            subprocess.run(["docker", "swarm", "leave", "--force"], check=True)
 
 
 @dataclass(frozen=True)
@@ -131,13 +134,13 @@ def start_once(factory: pytest.TempPathFactory) -> FirstStart:
 
 
 @pytest.fixture(scope="session")
-def first_start(engine: None, tmp_path_factory: pytest.TempPathFactory) -> FirstStart:
+def first_start(engine: Path, tmp_path_factory: pytest.TempPathFactory) -> FirstStart:
     """The shared deployment, as one command started it."""
     return start_once(tmp_path_factory)
 
 
 @pytest.fixture(scope="session")
-def checkout(engine: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def checkout(engine: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkout whose images are built."""
     return start_once(tmp_path_factory).deployment.folder
 

@@ -14,11 +14,20 @@ from deploy.deployment import Deployment, copy_checkout, sh
 LIST = "cd /v && stat -c '%u %a' . && for f in $(ls -A); do stat -c '%u %a' $f; cat $f; echo; done"
 
 
+NAME = "peerloan-test-secrets"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_volumes(engine: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Remove what an interrupted run left."""
+    folder = copy_checkout(tmp_path_factory.mktemp("secrets") / "peerloan")
+    Deployment(folder, NAME).compose("down", "--volumes")
+
+
 @pytest.fixture
 def deployment(tmp_path: Path) -> Iterator[Deployment]:
     """A deployment that was never started."""
-    fresh = Deployment(copy_checkout(tmp_path / "peerloan"), "peerloan-test-secrets")
-    fresh.compose("down", "--volumes")  # left by an interrupted run
+    fresh = Deployment(copy_checkout(tmp_path / "peerloan"), NAME)
     yield fresh
     fresh.compose("down", "--volumes")
 
