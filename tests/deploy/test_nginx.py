@@ -16,6 +16,9 @@ import requests
 from deploy.deployment import RELEASE, Deployment, copy_checkout, sh, wait_for
 from deploy.proxy import ECHO, Proxy, context, entry
 
+# Where the engine's networks get their addresses from.
+DOCKER_NETWORKS = "172.16.0.0/12 192.168.0.0/16"
+
 
 @pytest.fixture
 def proxy(serving: Deployment) -> Iterator[Callable[..., Proxy]]:
@@ -299,7 +302,7 @@ def test_a_forwarded_address_is_believed_of_a_trusted_proxy_alone(
 ) -> None:
     forwarded = {"X-Forwarded-For": "198.51.100.7, 203.0.113.9"}
     app = echoes("no")
-    trusting = proxy(PEERLOAN_APP=app, PEERLOAN_TRUSTED_PROXIES="172.16.0.0/12 10.0.0.0/8")
+    trusting = proxy(PEERLOAN_APP=app, PEERLOAN_TRUSTED_PROXIES=DOCKER_NETWORKS)
     headers = trusting.ask("/x", headers=forwarded).json()["headers"]
     assert headers["X-Forwarded-For"] == "203.0.113.9", "the last that a trusted proxy saw"
     assert entry(serving, trusting.container, "/x")["client"] == "203.0.113.9"
@@ -314,7 +317,7 @@ def test_tls_may_end_at_a_trusted_balancer(
     proxy: Callable[..., Proxy], echoes: Callable[..., str]
 ) -> None:
     app, forwarded = echoes("no"), {"X-Forwarded-Proto": "https"}
-    trusting = proxy(PEERLOAN_APP=app, PEERLOAN_TRUSTED_PROXIES="172.16.0.0/12")
+    trusting = proxy(PEERLOAN_APP=app, PEERLOAN_TRUSTED_PROXIES=DOCKER_NETWORKS)
     answer = trusting.ask("/x", plain=True, headers=forwarded)
     assert answer.status_code == 200
     assert answer.json()["headers"]["X-Forwarded-Proto"] == "https"
@@ -332,7 +335,7 @@ def test_the_proxy_protocol_tells_the_client_s_address(
         wait=False,
         PEERLOAN_APP=echoes("no"),
         PEERLOAN_PROXY_PROTOCOL="on",
-        PEERLOAN_TRUSTED_PROXIES="172.16.0.0/12" if trusted else "",
+        PEERLOAN_TRUSTED_PROXIES=DOCKER_NETWORKS if trusted else "",
     )
 
     def ask() -> bytes:

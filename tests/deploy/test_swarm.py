@@ -81,22 +81,24 @@ def stack(
     sh("docker", "swarm", "init", "--advertise-addr", "127.0.0.1")
     (engine / "swarm").touch()  # the last worker leaves it
     deployment = Stack(copy_checkout(tmp_path_factory.mktemp("swarm") / "peerloan"), STACK)
-    done = deployment.deploy(RELEASE)
-    assert (done.returncode, done.stdout) == (1, "")
-    assert "no rules/rules.toml; make it by: sh deploy/prepare.sh" in done.stderr
-    sh("sh", "deploy/prepare.sh", cwd=deployment.folder)
-    done = deployment.deploy(RELEASE)
-    assert (done.returncode, done.stdout) == (1, "")
-    assert f"no secret {PASSWORD}; make it by: sh deploy/prepare.sh &&" in done.stderr
-    sh("docker", "secret", "create", PASSWORD, deployment.folder / "secrets/ledger_password")
-    sh("docker", "secret", "create", WEBHOOK, deployment.folder / "secrets/webhook_secret")
-    done = deployment.deploy(RELEASE)
-    assert done.returncode == 0, done.stderr
-    deployment.make_token()
-    wait_for("the token", deployment.token_works)
-    wait_for("a champion in every worker", deployment.settled, 180)
-    yield deployment
-    remove()
+    try:
+        done = deployment.deploy(RELEASE)
+        assert (done.returncode, done.stdout) == (1, "")
+        assert "no rules/rules.toml; make it by: sh deploy/prepare.sh" in done.stderr
+        sh("sh", "deploy/prepare.sh", cwd=deployment.folder)
+        done = deployment.deploy(RELEASE)
+        assert (done.returncode, done.stdout) == (1, "")
+        assert f"no secret {PASSWORD}; make it by: sh deploy/prepare.sh &&" in done.stderr
+        sh("docker", "secret", "create", PASSWORD, deployment.folder / "secrets/ledger_password")
+        sh("docker", "secret", "create", WEBHOOK, deployment.folder / "secrets/webhook_secret")
+        done = deployment.deploy(RELEASE)
+        assert done.returncode == 0, done.stderr
+        deployment.make_token()
+        wait_for("the token", deployment.token_works)
+        wait_for("a champion in every worker", deployment.settled, 180)
+        yield deployment
+    finally:
+        remove()
 
 
 class Steady(Load):
