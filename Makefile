@@ -29,7 +29,7 @@ test-all: .venv/dev .venv-clients/done ## Run the longer tests: PostgreSQL, brow
 	@$(PYTEST) -m longer
 
 deploy-test: .venv/dev ## Build the images, and test in a container engine that no request fails
-	@$(BIN)/python -m pytest tests/deploy
+	@$(BIN)/python -m pytest -n 3 tests/deploy
 
 verify: .venv/dev .venv-clients/done ## Run the longest checks; results go to docs/verification.md
 	@$(BIN)/python bench/verification.py $(PARTS)

@@ -1,10 +1,11 @@
-"""A checkout of the project as containers: how the tests start it and ask it."""
+"""Starts a checkout of the project in containers, and sends requests and commands to it."""
 
 from __future__ import annotations
 
 import contextlib
 import json
 import os
+import random
 import shutil
 import socket
 import subprocess
@@ -17,18 +18,19 @@ import pytest
 import requests
 
 ROOT = Path(__file__).parents[2]
-# What a checkout holds that images and compose need.
+# The files of a checkout that the images and compose need.
 PARTS = (
     *(".dockerignore", ".env.example", "LICENSE", "README.md", "docker-compose.yml"),
     *("pyproject.toml", "deploy", "requirements", "src"),
     *(f"{folder}/.gitignore" for folder in ("books", "certificates", "rules", "secrets")),
 )
 RELEASE = "test"
+PORTS = ("PEERLOAN_HTTP_PORT", "PEERLOAN_HTTPS_PORT", "PEERLOAN_LOCAL_PORT")
 COMPOSE = ["docker-compose"] if shutil.which("docker-compose") else ["docker", "compose"]
 
 
 def sh(*command: object, env: dict[str, str] | None = None, cwd: Path | None = None) -> str:
-    """Run a command and return what it printed; fails the test with it if it fails."""
+    """Run a command and return its standard output. If it fails, the test fails with its output."""
     done = subprocess.run(
         list(map(str, command)),
         env=os.environ | (env or {}),
@@ -44,32 +46,36 @@ def sh(*command: object, env: dict[str, str] | None = None, cwd: Path | None = N
 
 
 def inspect(container: str) -> dict[str, Any]:
-    """What the engine knows of a container."""
-    found: dict[str, Any] = json.loads(sh("docker", "inspect", container))[0]
-    return found
+    """Return the engine's description of a container."""
+    description: dict[str, Any] = json.loads(sh("docker", "inspect", container))[0]
+    return description
 
 
 def free_port() -> int:
-    """A port of this machine that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    return port
+    """A free TCP port, from below the range of outgoing connections.
+
+    A port of that range could be taken by a client before a container publishes it.
+    """
+    while True:
+        port = random.randrange(20_000, 32_000)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 def wait_for(what: str, condition: Callable[[], Any], seconds: float = 60) -> None:
-    """Wait until a condition holds; an address that can't be reached yet is not one."""
+    """Wait until a condition is true. Connection errors count as false."""
     until = time.monotonic() + seconds
     while time.monotonic() < until:
         with contextlib.suppress(requests.RequestException, OSError):
             if condition():
                 return
-        time.sleep(0.2)
+        time.sleep(0.1)
     pytest.fail(f"not within {seconds} s: {what}")
 
 
 def copy_checkout(folder: Path) -> Path:
-    """What a fresh checkout of this project holds, as far as a deployment needs it."""
+    """Copy the files of this checkout that a deployment needs."""
     folder.mkdir(parents=True)
     for part in PARTS:
         source = ROOT / part
@@ -82,7 +88,7 @@ def copy_checkout(folder: Path) -> Path:
 
 
 def clone(folder: Path) -> Path:
-    """A clone of this project, with what has changed here since the last commit."""
+    """Clone this project, including uncommitted changes."""
     sh("git", "clone", "--quiet", ROOT, folder)
     for command in (
         ["diff", "--name-only", "HEAD"],
@@ -97,28 +103,26 @@ def clone(folder: Path) -> Path:
 
 
 class Deployment:
-    """A compose project in a checkout of its own, on ports of this machine alone."""
+    """A compose project in its own checkout, on ports of this machine's loopback address."""
 
     def __init__(self, folder: Path, name: str, **settings: str) -> None:
         self.folder, self.name, self.tool = folder, name, COMPOSE
-        self.http, self.https, self.local = free_port(), free_port(), free_port()
         self.settings = {
             "COMPOSE_PROJECT_NAME": name,
             "DOCKER_BUILDKIT": "0",
             "COMPOSE_DOCKER_CLI_BUILD": "0",
             "PEERLOAN_RELEASE": RELEASE,
             "PEERLOAN_ADDRESS": "127.0.0.1",
-            "PEERLOAN_HTTP_PORT": str(self.http),
-            "PEERLOAN_HTTPS_PORT": str(self.https),
-            "PEERLOAN_LOCAL_PORT": str(self.local),
             "PEERLOAN_RATE": "5000",
+            **{name: str(free_port()) for name in PORTS},
             **settings,
         }
+        self.http, self.https, self.local = (int(self.settings[name]) for name in PORTS)
         self.url = f"https://127.0.0.1:{self.https}"
         self.token = ""
 
     def ask(self, *arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
-        """`docker-compose …` in the checkout, whatever becomes of it."""
+        """Run `docker-compose …` in the checkout; the caller checks the exit code."""
         return subprocess.run(
             [*self.tool, *arguments],
             env=os.environ | self.settings | settings,
@@ -130,68 +134,79 @@ class Deployment:
         )
 
     def compose(self, *arguments: object, **settings: str) -> str:
-        """`docker-compose …` in the checkout; fails the test if it fails."""
+        """Run `docker-compose …` and return its output. If it fails, the test fails."""
         return sh(*self.tool, *arguments, env=self.settings | settings, cwd=self.folder)
 
     def containers(self, service: str, *options: str) -> list[str]:
-        """The ids of a service's running containers, or as the options of `docker ps` say."""
+        """The ids of a service's running containers. Options are those of `docker ps`."""
         labels = (f"com.docker.compose.{key}" for key in ("project", "service"))
         filters = [
             f"label={label}={value}"
             for label, value in zip(labels, (self.name, service), strict=True)
         ]
         return sh(
-            *("docker", "ps", "-q", *options), *(each for f in filters for each in ("--filter", f))
+            *("docker", "ps", "-q", *options), *(f"--filter={filter_}" for filter_ in filters)
         ).split()
 
     def sql(self, statement: str) -> list[str]:
-        """Ask the ledger's database; the rows, their values with | between."""
+        """Run a statement in the ledger's database. Returns its rows, with | between the values."""
         (container,) = self.containers("ledger")
         command = ["psql", "--username", "postgres", "--dbname", "peerloan", "-Atqc", statement]
         return sh("docker", "exec", container, *command).splitlines()
 
     def secret(self, service: str, name: str = "ledger_password") -> str:
-        """A secret, as a service's container reads it."""
+        """Read a secret in a service's container."""
         container = self.containers(service)[0]
         return sh("docker", "exec", container, "cat", f"/run/secrets/{name}")
 
-    def make_token(self) -> None:
-        """A token for the tests, made as an operator does."""
-        made = self.compose("run", "--rm", "-T", "ms_model", "token", "new", "tests")
-        self.token = made.strip()
+    def secrets(self) -> list[str]:
+        """The password as each service reads it, and the webhook's secret."""
+        services = ("ledger", "ms_flask_app", "ms_model", "ms_monitor")
+        return [*map(self.secret, services), self.secret("ms_monitor", "webhook_secret")]
 
-    def let_in(self) -> bool:
-        """Whether every worker of every container knows the token."""
-        # Each looks for new tokens once a second, and those that answer here may not be all.
+    def run(self, service: str, *command: str, release: str = "") -> tuple[int, str]:
+        """Run a command of a service in a new container; returns its exit code and output."""
+        settings = {"PEERLOAN_RELEASE": release} if release else {}
+        done = self.ask("run", "--rm", "--no-deps", "-T", service, *command, **settings)
+        return done.returncode, done.stdout + done.stderr
+
+    def make_token(self) -> None:
+        """Make a token for the tests, as an operator does."""
+        token = self.compose("run", "--rm", "-T", "ms_model", "token", "new", "tests")
+        self.token = token.strip()
+
+    def token_works(self) -> bool:
+        """Whether every worker of every container accepts the token."""
+        # A worker looks for new tokens once a second. The 20 requests may miss a worker.
         time.sleep(1.5)
         return all(self.get("/v1/models").status_code == 200 for _ in range(20))
 
     def get(self, path: str, **options: Any) -> requests.Response:
-        """GET through Nginx, over TLS."""
-        return self._ask("GET", path, options)
+        """Send a GET through Nginx, over TLS."""
+        return self._request("GET", path, options)
 
     def post(self, path: str, **options: Any) -> requests.Response:
-        """POST through Nginx, over TLS."""
-        return self._ask("POST", path, options)
+        """Send a POST through Nginx, over TLS."""
+        return self._request("POST", path, options)
 
-    def _ask(self, method: str, path: str, options: dict[str, Any]) -> requests.Response:
+    def _request(self, method: str, path: str, options: dict[str, Any]) -> requests.Response:
         head = {"Authorization": f"Bearer {self.token}"} | options.pop("headers", {})
         return requests.request(
             method, self.url + path, headers=head, verify=False, timeout=30, **options
         )
 
     def serving(self) -> str | None:
-        """The version that an application container serves."""
+        """The model version that the container behind one request serves."""
         version: str | None = self.get("/readyz").json().get("model", {}).get("version")
         return version
 
     def settled(self, version: str | None = None) -> bool:
-        """Whether every worker of every container serves a version (this one), as it seems."""
-        seen = {self.serving() for _ in range(20)}
-        return len(seen) == 1 and seen != {None} and version in {None, *seen}
+        """Whether 20 requests in turn are served by one version, and by this one if it is named."""
+        versions = {self.serving() for _ in range(20)}
+        return len(versions) == 1 and versions != {None} and version in {None, *versions}
 
     def log(self, container: str) -> list[dict[str, Any]]:
-        """Nginx's access log."""
+        """The access log of an Nginx container."""
         text = subprocess.run(
             ["docker", "logs", container], capture_output=True, text=True, check=True
         )

@@ -1,4 +1,4 @@
-"""The guide's commands, as they stand, on a bare Debian that has nothing but them."""
+"""Runs the guide's commands unchanged on a bare Debian."""
 
 from __future__ import annotations
 
@@ -38,26 +38,31 @@ def is_free(port: int) -> bool:
 
 @pytest.fixture
 def host(checkout: Path, tmp_path: Path) -> Iterator[list[str]]:
-    """Run a command on a host that has only a checkout, and the engine of this machine."""
+    """A host with a checkout only, which uses this machine's engine; the command prefix for it."""
     if not all(map(is_free, (80, 443, 5000))):
         pytest.skip("port 80, 443 or 5000 of this machine is taken")
-    here = Deployment(copy_checkout(tmp_path / "host" / "peerloan"), "peerloan-guide")
+    deployment = Deployment(copy_checkout(tmp_path / "host" / "peerloan"), "peerloan-guide")
     container = "peerloan-guide-host"
     subprocess.run(["docker", "rm", "--force", container], capture_output=True, check=False)
     sh(
         *("docker", "run", "--detach", "--name", container, "--network", "host"),
         *("--volume", "/var/run/docker.sock:/var/run/docker.sock"),
-        # At the same place as here, since the engine is asked to mount its folders.
-        *("--volume", f"{here.folder}:{here.folder}", "--workdir", here.folder),
+        # At the same path as on this machine, since the engine is asked to mount its folders.
+        *("--volume", f"{deployment.folder}:{deployment.folder}", "--workdir", deployment.folder),
         # Beside what else is deployed on this machine, and not reachable from another one.
-        *("--env", f"COMPOSE_PROJECT_NAME={here.name}", "--env", f"PEERLOAN_RELEASE={RELEASE}"),
+        *(
+            "--env",
+            f"COMPOSE_PROJECT_NAME={deployment.name}",
+            "--env",
+            f"PEERLOAN_RELEASE={RELEASE}",
+        ),
         *("--env", "PEERLOAN_ADDRESS=127.0.0.1", "--env", "DEBIAN_FRONTEND=noninteractive"),
         *("python:3.11-slim-bookworm", "sleep", "900"),
     )
     sh("docker", "exec", container, "sh", "-c", BARE)
     yield ["docker", "exec", container, "sh", "-c"]
     sh("docker", "rm", "--force", container)
-    here.compose("down", "--volumes", "--remove-orphans")
+    deployment.compose("down", "--volumes", "--remove-orphans")
 
 
 def test_from_a_bare_host_to_tls(host: list[str]) -> None:

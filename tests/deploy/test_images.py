@@ -1,4 +1,4 @@
-"""What is in the images, and what is not."""
+"""The contents of the images: settings, libraries, size."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ MB = 1_000_000
 
 
 def inspect(image: str) -> dict[str, Any]:
-    """What the engine knows of an image."""
-    found: dict[str, Any] = json.loads(sh("docker", "image", "inspect", image))[0]
-    return found
+    """Return the engine's description of an image."""
+    description: dict[str, Any] = json.loads(sh("docker", "image", "inspect", image))[0]
+    return description
 
 
 @pytest.mark.parametrize("name", IMAGES)
@@ -51,8 +51,8 @@ def test_the_serving_image_carries_no_training_no_installer_and_no_compiler(
 
 
 def test_the_serving_image_adds_at_most_300_mb_to_its_base(checkout: Path) -> None:
-    own = inspect(f"peerloan/ms_flask_app:{RELEASE}")["Size"] - inspect(BASE)["Size"]
-    assert 10 * MB < own <= 300 * MB
+    added_bytes = inspect(f"peerloan/ms_flask_app:{RELEASE}")["Size"] - inspect(BASE)["Size"]
+    assert 10 * MB < added_bytes <= 300 * MB
 
 
 LIST = """
@@ -75,10 +75,10 @@ def test_what_is_installed_is_what_the_lock_says(checkout: Path, name: str, lock
 
 
 def test_the_build_takes_in_what_it_names_and_no_more(checkout: Path) -> None:
-    """Whatever else lies in a checkout (settings, books, keys) never reaches an image."""
+    """Settings, books and keys in a checkout never reach an image."""
     ignored = (checkout / ".dockerignore").read_text("utf-8").split("\n")
     assert "*" in ignored
-    let_in = {line[1:] for line in ignored if line.startswith("!")}
-    assert let_in == {
+    included = {line[1:] for line in ignored if line.startswith("!")}
+    assert included == {
         *("LICENSE", "README.md", "pyproject.toml", "deploy/ms_model", "requirements", "src"),
     }

@@ -1,4 +1,4 @@
-"""The monitor as a service: what it counts, and that one of several watches."""
+"""The monitor as a service: its metrics, and the takeover by a second one."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def log(container: str) -> str:
 
 
 def metrics(container: str) -> dict[str, str]:
-    """What Prometheus is told, by name and labels."""
+    """The metrics that Prometheus scrapes, by name and labels."""
     code = "import urllib.request as r; print(r.urlopen('http://127.0.0.1:9464/metrics').read().decode())"
     lines = sh("docker", "exec", container, "python", "-c", code).splitlines()
     return dict(line.rsplit(" ", 1) for line in lines if line and not line.startswith("#"))
@@ -29,21 +29,21 @@ def test_one_monitor_watches_and_another_takes_over_from_it(
     serving.sql("UPDATE watchers SET judged_ms = judged_ms - 4000000")
     wait_for("a round", lambda: "counted " in log(first).split("watching")[-1], 20)
     wait_for("a round of these", lambda: f"{serving.serving()}: " in log(first), 20)
-    told = metrics(first)
-    assert told["peerloan_monitor_leader"] == "1.0"
-    assert told["peerloan_monitor_ledger_available"] == "1.0"
-    assert float(told["peerloan_monitor_decisions_total"]) >= 20
+    leading = metrics(first)
+    assert leading["peerloan_monitor_leader"] == "1.0"
+    assert leading["peerloan_monitor_ledger_available"] == "1.0"
+    assert float(leading["peerloan_monitor_decisions_total"]) >= 20
 
     serving.compose(
         "up", "-d", "--no-recreate", "--no-deps", "--scale", "ms_monitor=2", "ms_monitor"
     )
     (second,) = set(serving.containers("ms_monitor")) - {first}
     wait_for("the other", lambda: "watches; standing by" in log(second), 20)
-    waiting = metrics(second)
-    assert waiting["peerloan_monitor_leader"] == "0.0"
-    same = {name for name in told if name.startswith("peerloan_drift_psi")}
+    standing_by = metrics(second)
+    assert standing_by["peerloan_monitor_leader"] == "0.0"
+    same = {name for name in leading if name.startswith("peerloan_drift_psi")}
     assert same
-    assert {waiting[name] for name in same} <= {told[name] for name in same}
+    assert {standing_by[name] for name in same} <= {leading[name] for name in same}
 
     sh("docker", "stop", "--time", "10", first)
     assert inspect(first)["State"]["ExitCode"] == 128 + 15, (

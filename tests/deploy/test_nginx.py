@@ -1,4 +1,4 @@
-"""The proxy: TLS, limits, what it adds and logs, whom it believes, and whom it asks next."""
+"""The proxy: TLS, limits, headers, logs, trusted proxies, and retries on another server."""
 
 from __future__ import annotations
 
@@ -9,81 +9,20 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import requests
 
-from deploy.deployment import RELEASE, Deployment, copy_checkout, free_port, sh, wait_for
+from deploy.deployment import RELEASE, Deployment, copy_checkout, sh, wait_for
+from deploy.proxy import ECHO, Proxy, context, entry
 
-# Stands for the application: says who it is and what reached it, or breaks off each POST.
-ECHO = """
-import http.server, json, os, sys
-
-class Echo(http.server.BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-
-    def do_GET(self):
-        if self.command == "POST":
-            self.rfile.read(int(self.headers["Content-Length"]))
-            if os.environ["BREAKS"] == "yes":
-                print("broke off:", self.headers["Idempotency-Key"], flush=True)
-                self.close_connection = True
-                return
-        body = json.dumps({"who": os.environ["WHO"], "headers": dict(self.headers)}).encode()
-        self.send_response(200)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    do_POST = do_GET
-
-http.server.ThreadingHTTPServer(("", 5000), Echo).serve_forever()
-"""
-
-
-class Proxy:
-    """An Nginx of its own beside the deployment's, with other settings."""
-
-    def __init__(self, here: Deployment, certificates: Path | None, **settings: str) -> None:
-        self.http, self.https, self.local = free_port(), free_port(), free_port()
-        network = f"{here.name}_front"
-        environment = {"PEERLOAN_RATE": "5000", "PEERLOAN_HTTPS_PORT": str(self.https), **settings}
-        volumes = [f"{here.folder}/deploy/nginx:/etc/nginx:ro"]
-        if certificates is not None:
-            volumes.append(f"{certificates}:/certificates:ro")
-        self.container = sh(
-            *("docker", "create", "--read-only", "--cap-drop", "ALL", "--user", "101:101"),
-            *("--tmpfs", "/tmp", "--network", network, "--entrypoint", "sh"),
-            *(each for name, value in environment.items() for each in ("-e", f"{name}={value}")),
-            *(each for volume in volumes for each in ("-v", volume)),
-            *("-p", f"127.0.0.1:{self.http}:8080", "-p", f"127.0.0.1:{self.https}:8443"),
-            *("-p", f"127.0.0.1:{self.local}:8082"),
-            *("nginx:stable-bookworm", "/etc/nginx/start.sh"),
-        ).strip()
-        sh("docker", "network", "connect", f"{here.name}_back", self.container)
-        sh("docker", "start", self.container)
-        network_of = f'(index .NetworkSettings.Networks "{network}").Gateway'
-        self.peer = sh("docker", "inspect", "-f", f"{{{{{network_of}}}}}", self.container).strip()
-
-    def ask(self, path: str, plain: bool = False, **options: Any) -> requests.Response:
-        """GET, or POST if there is something to send."""
-        method = "POST" if "json" in options or "data" in options else "GET"
-        address = f"http://127.0.0.1:{self.http}" if plain else f"https://127.0.0.1:{self.https}"
-        return requests.request(
-            method, address + path, verify=False, timeout=30, allow_redirects=False, **options
-        )
-
-    def errors(self) -> str:
-        """What it said beside the access log."""
-        done = subprocess.run(["docker", "logs", self.container], capture_output=True, text=True)
-        return done.stderr
+# Where the engine's networks get their addresses from.
+DOCKER_NETWORKS = "172.16.0.0/12 192.168.0.0/16"
 
 
 @pytest.fixture
 def proxy(serving: Deployment) -> Iterator[Callable[..., Proxy]]:
-    """Start an Nginx with these settings and wait for it; removed after the test."""
+    """Start an Nginx with these settings and wait for it; it is removed after the test."""
     started: list[Proxy] = []
 
     def start(certificates: Path | None = None, wait: bool = True, **settings: str) -> Proxy:
@@ -93,22 +32,22 @@ def proxy(serving: Deployment) -> Iterator[Callable[..., Proxy]]:
         return started[-1]
 
     yield start
-    for each in started:
-        sh("docker", "rm", "--force", each.container)
+    for nginx in started:
+        sh("docker", "rm", "--force", nginx.container)
 
 
 @pytest.fixture
 def echoes(serving: Deployment) -> Iterator[Callable[..., str]]:
-    """Start applications that echo; gives the name that they answer to."""
+    """Start echoing applications; returns their network name."""
     started: list[str] = []
 
     def start(*breaks: str) -> str:
-        for number, each in enumerate(breaks):
+        for number, answer in enumerate(breaks):
             started.append(
                 sh(
                     *("docker", "run", "--detach", "--network", f"{serving.name}_back"),
                     *("--label", "peerloan-test-echo"),
-                    *("--network-alias", "echo", "-e", f"WHO={number}", "-e", f"BREAKS={each}"),
+                    *("--network-alias", "echo", "-e", f"WHO={number}", "-e", f"BREAKS={answer}"),
                     *("--entrypoint", "python", f"peerloan/ms_flask_app:{RELEASE}", "-c", ECHO),
                 ).strip()
             )
@@ -117,18 +56,6 @@ def echoes(serving: Deployment) -> Iterator[Callable[..., str]]:
     yield start
     for container in started:
         sh("docker", "rm", "--force", container)
-
-
-def entry(here: Deployment, container: str, path: str) -> dict[str, Any]:
-    """The newest line of the access log about a path, once the engine has it."""
-    lines: list[dict[str, Any]] = []
-
-    def told() -> bool:
-        lines[:] = [line for line in here.log(container) if line["path"] == path]
-        return bool(lines)
-
-    wait_for(f"a line about {path}", told)
-    return lines[-1]
 
 
 def test_the_configuration_is_valid_and_warns_of_nothing(serving: Deployment) -> None:
@@ -142,16 +69,6 @@ def test_the_configuration_is_valid_and_warns_of_nothing(serving: Deployment) ->
 
 
 # TLS
-
-
-def context(**limits: ssl.TLSVersion) -> ssl.SSLContext:
-    """A client that trusts everybody."""
-    made = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    made.check_hostname = False
-    made.verify_mode = ssl.CERT_NONE
-    for name, value in limits.items():
-        setattr(made, name, value)
-    return made
 
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
@@ -199,13 +116,13 @@ def test_only_a_mounted_certificate_is_promised_to_stay(
         *("-days", "2", "-keyout", folder / "tls.key", "-out", folder / "tls.crt"),
     )
     (folder / "tls.key").chmod(0o644)
-    here = proxy(folder)
-    assert here.ask("/").headers["Strict-Transport-Security"] == "max-age=31536000"
-    assert "Strict-Transport-Security" not in here.ask("/", plain=True).headers
-    local = requests.get(f"http://localhost:{here.local}/", timeout=30)
+    nginx = proxy(folder)
+    assert nginx.ask("/").headers["Strict-Transport-Security"] == "max-age=31536000"
+    assert "Strict-Transport-Security" not in nginx.ask("/", plain=True).headers
+    local = requests.get(f"http://localhost:{nginx.local}/", timeout=30)
     assert "Strict-Transport-Security" not in local.headers
-    shown = ssl.get_server_certificate(("127.0.0.1", here.https))
-    assert shown.strip() == (folder / "tls.crt").read_text("ascii").strip()
+    certificate = ssl.get_server_certificate(("127.0.0.1", nginx.https))
+    assert certificate.strip() == (folder / "tls.crt").read_text("ascii").strip()
 
 
 def test_a_certificate_without_a_readable_key_is_named(
@@ -213,8 +130,8 @@ def test_a_certificate_without_a_readable_key_is_named(
 ) -> None:
     (tmp_path / "tls.crt").write_text("not yet")
     tmp_path.chmod(0o755)
-    here = proxy(tmp_path, wait=False)
-    wait_for("its end", lambda: "/certificates/tls.key can't be read" in here.errors())
+    nginx = proxy(tmp_path, wait=False)
+    wait_for("its end", lambda: "/certificates/tls.key can't be read" in nginx.errors())
 
 
 @pytest.mark.parametrize(
@@ -228,9 +145,9 @@ def test_a_certificate_without_a_readable_key_is_named(
     ],
 )
 def test_a_wrong_setting_is_named(proxy: Callable[..., Proxy], name: str, value: str) -> None:
-    here = proxy(wait=False, **{name: value})
-    wait_for("its end", lambda: f"nginx: {name}: expected" in here.errors())
-    assert f"given '{value}'" in here.errors()
+    nginx = proxy(wait=False, **{name: value})
+    wait_for("its end", lambda: f"nginx: {name}: expected" in nginx.errors())
+    assert f"given '{value}'" in nginx.errors()
 
 
 # Limits
@@ -260,15 +177,15 @@ def test_the_largest_body_reaches_the_application(serving: Deployment) -> None:
 
 
 def test_who_asks_too_often_is_told_when_to_ask_again(proxy: Callable[..., Proxy]) -> None:
-    here = proxy(PEERLOAN_RATE="5")
-    answers = [here.ask("/healthz") for _ in range(40)]
+    nginx = proxy(PEERLOAN_RATE="5")
+    answers = [nginx.ask("/healthz") for _ in range(40)]
     refused = [answer for answer in answers if answer.status_code == 429]
     assert refused
     assert answers[0].ok
     assert refused[0].headers["Retry-After"] == "1"
     assert refused[0].json()["title"] == "Too Many Requests"
     time.sleep(1)
-    assert here.ask("/healthz").ok
+    assert nginx.ask("/healthz").ok
 
 
 def test_a_request_that_stops_half_way_is_ended(serving: Deployment) -> None:
@@ -280,7 +197,7 @@ def test_a_request_that_stops_half_way_is_ended(serving: Deployment) -> None:
         assert secured.recv(1000) == b"", "closed"
 
 
-# What it adds
+# Headers, compression and logs
 
 
 def test_answers_are_compressed_and_files_are_kept(serving: Deployment) -> None:
@@ -295,26 +212,26 @@ def test_answers_are_compressed_and_files_are_kept(serving: Deployment) -> None:
 
 
 def test_who_holds_too_many_connections_is_refused(proxy: Callable[..., Proxy]) -> None:
-    here = proxy()
+    nginx = proxy()
     started = b"POST /v1/predictions HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{"
-    open_ones = []
+    connections = []
     for _ in range(200):
-        raw = socket.create_connection(("127.0.0.1", here.https), timeout=30)
+        raw = socket.create_connection(("127.0.0.1", nginx.https), timeout=30)
         secured = context().wrap_socket(raw)
         secured.sendall(started)
-        open_ones.append(secured)
-    wait_for("its patience's end", lambda: here.ask("/healthz").status_code == 429)
-    for each in open_ones:
-        each.close()
-    wait_for("an answer", lambda: here.ask("/healthz").ok)
+        connections.append(secured)
+    wait_for("its patience's end", lambda: nginx.ask("/healthz").status_code == 429)
+    for secured in connections:
+        secured.close()
+    wait_for("an answer", lambda: nginx.ask("/healthz").ok)
 
 
 def test_a_path_prefix_leads_to_the_same_locations(proxy: Callable[..., Proxy]) -> None:
-    here = proxy(PEERLOAN_PREFIX="/risk.it")
+    nginx = proxy(PEERLOAN_PREFIX="/risk.it")
     for before in ("", "/risk.it"):
-        assert here.ask(f"{before}/readyz").ok
-        assert "nginx" in here.ask(f"{before}/metrics").text, "refused by the proxy itself"
-    assert here.ask("/risk-it/readyz").status_code != 200
+        assert nginx.ask(f"{before}/readyz").ok
+        assert "nginx" in nginx.ask(f"{before}/metrics").text, "refused by the proxy itself"
+    assert nginx.ask("/risk-it/readyz").status_code != 200
 
 
 def test_figures_are_not_public(serving: Deployment) -> None:
@@ -325,33 +242,33 @@ def test_figures_are_not_public(serving: Deployment) -> None:
 def test_each_request_has_an_id_which_is_the_caller_s_if_it_is_one(
     proxy: Callable[..., Proxy], echoes: Callable[..., str]
 ) -> None:
-    here = proxy(PEERLOAN_APP=echoes("no"))
-    made = here.ask("/x")
-    assert len(made.headers["X-Request-Id"]) == 32
-    assert made.json()["headers"]["X-Request-Id"] == made.headers["X-Request-Id"]
-    own = here.ask("/x", headers={"X-Request-Id": "order-4711.a_b"})
-    assert own.headers["X-Request-Id"] == "order-4711.a_b"
-    assert own.json()["headers"]["X-Request-Id"] == "order-4711.a_b"
-    strange = here.ask("/x", headers={"X-Request-Id": 'a" b\\'})
+    nginx = proxy(PEERLOAN_APP=echoes("no"))
+    generated = nginx.ask("/x")
+    assert len(generated.headers["X-Request-Id"]) == 32
+    assert generated.json()["headers"]["X-Request-Id"] == generated.headers["X-Request-Id"]
+    named = nginx.ask("/x", headers={"X-Request-Id": "order-4711.a_b"})
+    assert named.headers["X-Request-Id"] == "order-4711.a_b"
+    assert named.json()["headers"]["X-Request-Id"] == "order-4711.a_b"
+    strange = nginx.ask("/x", headers={"X-Request-Id": 'a" b\\'})
     assert len(strange.headers["X-Request-Id"]) == 32
 
 
 def test_a_post_carries_an_idempotency_key_and_traces_pass(
     proxy: Callable[..., Proxy], echoes: Callable[..., str]
 ) -> None:
-    here = proxy(PEERLOAN_APP=echoes("no"))
-    added = here.ask("/v1/predictions", json={}).json()["headers"]
+    nginx = proxy(PEERLOAN_APP=echoes("no"))
+    added = nginx.ask("/v1/predictions", json={}).json()["headers"]
     assert len(added["Idempotency-Key"]) == 32
     chain = {"X-Request-Id": "one-workflow"}
     keys = [
-        here.ask("/v1/predictions", json={}, headers=chain).json()["headers"]["Idempotency-Key"]
+        nginx.ask("/v1/predictions", json={}, headers=chain).json()["headers"]["Idempotency-Key"]
         for _ in range(2)
     ]
     assert keys[0] != keys[1], "two requests, even of one id"
-    own = here.ask("/v1/predictions", json={}, headers={"Idempotency-Key": "mine"})
-    assert own.json()["headers"]["Idempotency-Key"] == "mine"
+    named = nginx.ask("/v1/predictions", json={}, headers={"Idempotency-Key": "mine"})
+    assert named.json()["headers"]["Idempotency-Key"] == "mine"
     trace = {"traceparent": "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"}
-    asked = here.ask("/x", headers=trace).json()["headers"]
+    asked = nginx.ask("/x", headers=trace).json()["headers"]
     assert asked["traceparent"] == trace["traceparent"]
     assert "Idempotency-Key" not in asked
 
@@ -377,21 +294,21 @@ def test_the_log_is_json_and_holds_no_query(serving: Deployment) -> None:
     assert (last["agent"], last["traceparent"]) == ("(not ASCII)", "")
 
 
-# Whom it believes
+# Trusted proxies
 
 
 def test_a_forwarded_address_is_believed_of_a_trusted_proxy_alone(
     serving: Deployment, proxy: Callable[..., Proxy], echoes: Callable[..., str]
 ) -> None:
-    said = {"X-Forwarded-For": "198.51.100.7, 203.0.113.9"}
+    forwarded = {"X-Forwarded-For": "198.51.100.7, 203.0.113.9"}
     app = echoes("no")
-    trusting = proxy(PEERLOAN_APP=app, PEERLOAN_TRUSTED_PROXIES="172.16.0.0/12 10.0.0.0/8")
-    headers = trusting.ask("/x", headers=said).json()["headers"]
+    trusting = proxy(PEERLOAN_APP=app, PEERLOAN_TRUSTED_PROXIES=DOCKER_NETWORKS)
+    headers = trusting.ask("/x", headers=forwarded).json()["headers"]
     assert headers["X-Forwarded-For"] == "203.0.113.9", "the last that a trusted proxy saw"
     assert entry(serving, trusting.container, "/x")["client"] == "203.0.113.9"
 
     doubting = proxy(PEERLOAN_APP=app, PEERLOAN_TRUSTED_PROXIES="192.0.2.1")
-    headers = doubting.ask("/x", headers=said).json()["headers"]
+    headers = doubting.ask("/x", headers=forwarded).json()["headers"]
     assert headers["X-Forwarded-For"] == doubting.peer
     assert entry(serving, doubting.container, "/x")["client"] == doubting.peer
 
@@ -399,57 +316,59 @@ def test_a_forwarded_address_is_believed_of_a_trusted_proxy_alone(
 def test_tls_may_end_at_a_trusted_balancer(
     proxy: Callable[..., Proxy], echoes: Callable[..., str]
 ) -> None:
-    app, said = echoes("no"), {"X-Forwarded-Proto": "https"}
-    trusting = proxy(PEERLOAN_APP=app, PEERLOAN_TRUSTED_PROXIES="172.16.0.0/12")
-    answer = trusting.ask("/x", plain=True, headers=said)
+    app, forwarded = echoes("no"), {"X-Forwarded-Proto": "https"}
+    trusting = proxy(PEERLOAN_APP=app, PEERLOAN_TRUSTED_PROXIES=DOCKER_NETWORKS)
+    answer = trusting.ask("/x", plain=True, headers=forwarded)
     assert answer.status_code == 200
     assert answer.json()["headers"]["X-Forwarded-Proto"] == "https"
     assert trusting.ask("/x", plain=True).status_code == 308
 
     doubting = proxy(PEERLOAN_APP=app)
-    assert doubting.ask("/x", plain=True, headers=said).status_code == 308
+    assert doubting.ask("/x", plain=True, headers=forwarded).status_code == 308
 
 
 @pytest.mark.parametrize("trusted", [True, False])
 def test_the_proxy_protocol_tells_the_client_s_address(
     serving: Deployment, proxy: Callable[..., Proxy], echoes: Callable[..., str], trusted: bool
 ) -> None:
-    here = proxy(
+    nginx = proxy(
         wait=False,
         PEERLOAN_APP=echoes("no"),
         PEERLOAN_PROXY_PROTOCOL="on",
-        PEERLOAN_TRUSTED_PROXIES="172.16.0.0/12" if trusted else "",
+        PEERLOAN_TRUSTED_PROXIES=DOCKER_NETWORKS if trusted else "",
     )
 
     def ask() -> bytes:
-        with socket.create_connection(("127.0.0.1", here.https), timeout=30) as raw:
+        with socket.create_connection(("127.0.0.1", nginx.https), timeout=30) as raw:
             raw.sendall(b"PROXY TCP4 203.0.113.9 192.0.2.1 40000 443\r\n")
             with context().wrap_socket(raw) as secured:
                 secured.sendall(b"GET /x HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
                 return b"".join(iter(lambda: secured.recv(65536), b""))
 
     wait_for("an answer", lambda: b"200 OK" in ask())
-    client = entry(serving, here.container, "/x")["client"]
-    assert client == ("203.0.113.9" if trusted else here.peer)
+    client = entry(serving, nginx.container, "/x")["client"]
+    assert client == ("203.0.113.9" if trusted else nginx.peer)
     # No balancer stands before what is published for the machine itself.
-    local = requests.get(f"http://localhost:{here.local}/x", timeout=30, allow_redirects=False)
-    assert local.json()["headers"]["X-Forwarded-For"] == here.peer
+    local = requests.get(f"http://localhost:{nginx.local}/x", timeout=30, allow_redirects=False)
+    assert local.json()["headers"]["X-Forwarded-For"] == nginx.peer
     assert local.json()["headers"]["X-Forwarded-Proto"] == "http"
 
 
-# Whom it asks next
+# Retries on another server
 
 
 @pytest.mark.parametrize("path", ["/v1/predictions", "/v2/models/m/versions/1/infer"])
 def test_a_prediction_that_one_server_breaks_off_is_asked_of_the_next(
     serving: Deployment, proxy: Callable[..., Proxy], echoes: Callable[..., str], path: str
 ) -> None:
-    here = proxy(PEERLOAN_APP=echoes("yes", "no"))
-    wait_for("both servers", lambda: {here.ask("/x").json()["who"] for _ in range(8)} == {"0", "1"})
-    answers = [here.ask(path, json={}) for _ in range(8)]
+    nginx = proxy(PEERLOAN_APP=echoes("yes", "no"))
+    wait_for(
+        "both servers", lambda: {nginx.ask("/x").json()["who"] for _ in range(8)} == {"0", "1"}
+    )
+    answers = [nginx.ask(path, json={}) for _ in range(8)]
     assert {answer.status_code for answer in answers} == {200}
     assert {answer.json()["who"] for answer in answers} == {"1"}
-    lines = [x for x in serving.log(here.container) if x["path"] == path]
+    lines = [x for x in serving.log(nginx.container) if x["path"] == path]
     repeated = [line for line in lines if "," in line["upstream"]]
     assert repeated, "one of them went to the server that breaks off"
     keys = {answer.json()["headers"]["Idempotency-Key"] for answer in answers}
@@ -459,33 +378,33 @@ def test_a_prediction_that_one_server_breaks_off_is_asked_of_the_next(
 
 
 def broken_off() -> list[str]:
-    """The keys of the requests that the echoing applications broke off."""
-    found = []
+    """The idempotency keys of the requests that the echoing applications broke off."""
+    keys = []
     for container in sh("docker", "ps", "-q", "--filter", "label=peerloan-test-echo").split():
         log = sh("docker", "logs", container)
-        found += [line.split(": ")[1] for line in log.splitlines() if line.startswith("broke off")]
-    return found
+        keys += [line.split(": ")[1] for line in log.splitlines() if line.startswith("broke off")]
+    return keys
 
 
 def test_another_post_is_not_repeated(
     serving: Deployment, proxy: Callable[..., Proxy], echoes: Callable[..., str]
 ) -> None:
-    here = proxy(PEERLOAN_APP=echoes("yes", "yes"))
-    answer = here.ask("/v1/other", json={}, headers={"Accept": "application/json"})
+    nginx = proxy(PEERLOAN_APP=echoes("yes", "yes"))
+    answer = nginx.ask("/v1/other", json={}, headers={"Accept": "application/json"})
     assert answer.status_code == answer.json()["status"] == 502
     assert answer.json()["title"] == "Unavailable"
     assert answer.headers["Retry-After"] == "2"
     assert len(broken_off()) == 1
-    assert entry(serving, here.container, "/v1/other")["method"] == "POST"
+    assert entry(serving, nginx.container, "/v1/other")["method"] == "POST"
 
 
 def test_a_request_that_every_server_breaks_off_costs_the_others_nothing(
     proxy: Callable[..., Proxy], echoes: Callable[..., str]
 ) -> None:
-    here = proxy(PEERLOAN_APP=echoes("yes", "yes", "yes", "yes"))
+    nginx = proxy(PEERLOAN_APP=echoes("yes", "yes", "yes", "yes"))
     for _ in range(5):
-        assert here.ask("/v1/predictions", json={}).status_code == 502
-        assert [here.ask("/x").status_code for _ in range(8)] == [200] * 8
+        assert nginx.ask("/v1/predictions", json={}).status_code == 502
+        assert [nginx.ask("/x").status_code for _ in range(8)] == [200] * 8
     assert len(broken_off()) == 5 * 4, "each was asked"
 
 
@@ -502,10 +421,10 @@ def test_a_large_body_that_is_refused_unread_costs_the_others_nothing(
 def test_a_reload_that_fails_is_tried_until_it_is_valid(
     serving: Deployment, checkout: Path, tmp_path: Path, echoes: Callable[..., str]
 ) -> None:
-    here = Deployment(copy_checkout(tmp_path / "peerloan"), serving.name)
-    conf = here.folder / "deploy/nginx/nginx.conf"
+    deployment = Deployment(copy_checkout(tmp_path / "peerloan"), serving.name)
+    conf = deployment.folder / "deploy/nginx/nginx.conf"
     good = conf.read_text("utf-8")
-    proxy = Proxy(here, None, PEERLOAN_APP="echo")
+    proxy = Proxy(deployment, None, PEERLOAN_APP="echo")
     try:
         wait_for("an answer", lambda: proxy.ask("/x").status_code == 502)
         conf.write_text(good + "nonsense;\n", "utf-8")
@@ -520,6 +439,6 @@ def test_a_reload_that_fails_is_tried_until_it_is_valid(
 
 
 def test_without_an_application_it_says_so(proxy: Callable[..., Proxy]) -> None:
-    here = proxy(wait=False, PEERLOAN_APP="nobody")
-    wait_for("an answer", lambda: here.ask("/").status_code == 502)
-    assert here.ask("/", headers={"Accept": "text/html"}).text.count("<h1>Unavailable</h1>") == 1
+    nginx = proxy(wait=False, PEERLOAN_APP="nobody")
+    wait_for("an answer", lambda: nginx.ask("/").status_code == 502)
+    assert nginx.ask("/", headers={"Accept": "text/html"}).text.count("<h1>Unavailable</h1>") == 1

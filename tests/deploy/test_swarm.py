@@ -1,18 +1,17 @@
-"""Swarm on one machine: a good release rolls out, a broken one rolls itself back."""
+"""Swarm on one machine: a good release is rolled out, a broken one is rolled back."""
 
 from __future__ import annotations
 
 import os
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from deploy.deployment import RELEASE, Deployment, copy_checkout, sh, wait_for
-from deploy.keeping import Kept
+from deploy.ledger_check import LedgerCheck
 from deploy.releases import BROKEN
 from helpers.steady_load import Load, Tally
 from peerloan.loan import default_definition
@@ -25,7 +24,7 @@ SECRETS = (f"{STACK}_tls_crt", f"{STACK}_tls_key")
 
 
 class Stack(Deployment):
-    """The stack, brought about as an operator does."""
+    """The stack, deployed as an operator does."""
 
     def deploy(self, release: str, *files: str) -> subprocess.CompletedProcess[str]:
         """Run deploy.sh for a release."""
@@ -39,22 +38,22 @@ class Stack(Deployment):
         )
 
     def containers(self, service: str, *options: str) -> list[str]:
-        """The ids of a service's running containers, or as the options of `docker ps` say."""
+        """The ids of a service's running containers. Options are those of `docker ps`."""
         return sh("docker", "ps", "-q", *options, "--filter", f"name={STACK}_{service}.").split()
 
     def make_token(self) -> None:
-        """A token for the tests, made as an operator does."""
+        """Make a token for the tests, as an operator does."""
         container = self.containers("ms_model")[0]
         self.token = sh("docker", "exec", container, "peerloan", "token", "new", "tests").strip()
 
     def image(self) -> str:
-        """The image that the application's service is meant to have."""
+        """The image that the application's service should run."""
         form = "{{.Spec.TaskTemplate.ContainerSpec.Image}}"
         return sh("docker", "service", "inspect", "-f", form, APP).strip().split("@")[0]
 
 
 def remove() -> None:
-    """Remove the stack and all that it made."""
+    """Remove the stack with its volumes and secrets."""
     subprocess.run(["docker", "stack", "rm", STACK], capture_output=True, check=False)
     volumes = ("versions", "aliases", "tokens", "seal", "ledger", "books")
 
@@ -72,61 +71,63 @@ def remove() -> None:
 
 
 @pytest.fixture(scope="module")
-def stack(checkout: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+def stack(
+    engine: Path, checkout: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Stack]:
     """A stack with a champion in every worker."""
     state = sh("docker", "info", "-f", "{{.Swarm.LocalNodeState}}").strip()
     if state != "inactive":
         pytest.skip("this engine is part of a swarm, which is somebody's")
     sh("docker", "swarm", "init", "--advertise-addr", "127.0.0.1")
-    here = Stack(copy_checkout(tmp_path_factory.mktemp("swarm") / "peerloan"), STACK)
-    done = here.deploy(RELEASE)
-    assert (done.returncode, done.stdout) == (1, "")
-    assert "no rules/rules.toml; make it by: sh deploy/prepare.sh" in done.stderr
-    sh("sh", "deploy/prepare.sh", cwd=here.folder)
-    done = here.deploy(RELEASE)
-    assert (done.returncode, done.stdout) == (1, "")
-    assert f"no secret {PASSWORD}; make it by: sh deploy/prepare.sh &&" in done.stderr
-    sh("docker", "secret", "create", PASSWORD, here.folder / "secrets/ledger_password")
-    sh("docker", "secret", "create", WEBHOOK, here.folder / "secrets/webhook_secret")
-    done = here.deploy(RELEASE)
-    assert done.returncode == 0, done.stderr
-    here.make_token()
-    wait_for("the token", here.let_in)
-    wait_for("a champion in every worker", here.settled, 180)
-    yield here
-    remove()
-    sh("docker", "swarm", "leave", "--force")
+    (engine / "swarm").touch()  # the last worker leaves it
+    deployment = Stack(copy_checkout(tmp_path_factory.mktemp("swarm") / "peerloan"), STACK)
+    try:
+        done = deployment.deploy(RELEASE)
+        assert (done.returncode, done.stdout) == (1, "")
+        assert "no rules/rules.toml; make it by: sh deploy/prepare.sh" in done.stderr
+        sh("sh", "deploy/prepare.sh", cwd=deployment.folder)
+        done = deployment.deploy(RELEASE)
+        assert (done.returncode, done.stdout) == (1, "")
+        assert f"no secret {PASSWORD}; make it by: sh deploy/prepare.sh &&" in done.stderr
+        sh("docker", "secret", "create", PASSWORD, deployment.folder / "secrets/ledger_password")
+        sh("docker", "secret", "create", WEBHOOK, deployment.folder / "secrets/webhook_secret")
+        done = deployment.deploy(RELEASE)
+        assert done.returncode == 0, done.stderr
+        deployment.make_token()
+        wait_for("the token", deployment.token_works)
+        wait_for("a champion in every worker", deployment.settled, 180)
+        yield deployment
+    finally:
+        remove()
 
 
 class Steady(Load):
-    """A steady load, and what the ledger kept of it."""
+    """A steady load, and what the ledger stored of it."""
 
     def __init__(self, stack: Stack) -> None:
         loan = {field.name: field.default for field in default_definition().fields}
-        super().__init__(stack.https, loan, token=stack.token)
-        self.kept = Kept()
+        # About 100 requests a second. An update takes a minute, so it sees thousands of them.
+        super().__init__(stack.https, loan, pause=0.05, token=stack.token)
+        self.ledger = LedgerCheck()
 
     def take(self) -> Tally:
-        """What was seen since the last call."""
+        """Return what clients saw since the last call."""
         tally = super().take()
-        self.kept.add(tally)
+        self.ledger.add(tally)
         return tally
 
 
 @pytest.fixture(scope="module")
-def load(stack: Stack, pytestconfig: pytest.Config) -> Iterator[Steady]:
-    """A steady load."""
+def load(stack: Stack) -> Iterator[Steady]:
+    """A load that lasts for all tests of the module."""
     with Steady(stack) as load:
         time.sleep(1)
         assert load.take().faults == []
         yield load
-    capture: Any = pytestconfig.pluginmanager.getplugin("capturemanager")
-    with capture.global_and_fixture_disabled():
-        print(f"\nin a Swarm: {load.kept}")
 
 
 def tag(release: str) -> str:
-    """Name the model's image as a release of the application."""
+    """Tag the model's image with a release of the application."""
     sh("docker", "tag", f"peerloan/ms_model:{RELEASE}", f"peerloan/ms_model:{release}")
     return release
 
@@ -211,12 +212,15 @@ def test_the_release_before_runs_on_the_new_tables(stack: Stack, load: Steady) -
     assert load.take().faults == []
 
 
-def test_every_answer_is_in_the_ledger_exactly_once(stack: Stack, load: Steady) -> None:
+def test_every_answer_is_in_the_ledger_exactly_once(
+    stack: Stack, load: Steady, record_property: Callable[[str, object], None]
+) -> None:
     load.stop()
     assert load.take().faults == []
-    load.kept.count(stack)
-    assert load.kept.answered == load.kept.sent > 1000
-    assert load.kept.lost == load.kept.doubled == 0
+    load.ledger.read_ledger(stack)
+    record_property("load", f"in a Swarm: {load.ledger}")
+    assert load.ledger.answered == load.ledger.sent > 1000
+    assert load.ledger.lost == load.ledger.duplicated == 0
 
 
 def test_the_certificate_is_a_secret(stack: Stack, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""A deployment that the release before made goes on, with its password, by the guide's commands."""
+"""Updates a deployment of the release before by the guide's commands; it keeps its password."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ NEW_IN_NGINX = {
 
 
 @pytest.fixture
-def earlier(first_start: object, tmp_path: Path) -> Iterator[Deployment]:
-    """A deployment as the release before made it, with one application and no champion."""
+def earlier(checkout: Path, tmp_path: Path) -> Iterator[Deployment]:
+    """A deployment of the release before, with one application container and no champion."""
     folder = copy_checkout(tmp_path / "peerloan")
-    here = Deployment(folder, "peerloan-test-upgrade", PEERLOAN_APPS="1")
-    here.compose("down", "--volumes", "--remove-orphans")  # of a run that was cut off
+    deployment = Deployment(folder, "peerloan-test-upgrade", PEERLOAN_APPS="1")
+    deployment.compose("down", "--volumes", "--remove-orphans")  # left by an interrupted run
     (folder / "docker-compose.yml").write_text(BEFORE.read_text("utf-8"), "utf-8")
     for name, line in NEW_IN_NGINX.items():
         path = folder / "deploy/nginx" / name
         assert path.read_text("utf-8").count(line) == 1
         path.write_text(path.read_text("utf-8").replace(line, ""), "utf-8")
     sh("sh", "deploy/prepare.sh", cwd=folder)
-    here.compose("up", "-d", "nginx", "ms_flask_app", "ms_monitor")
-    here.make_token()
-    wait_for("the token", here.let_in)
-    yield here
-    here.compose("down", "--volumes", "--remove-orphans")
+    deployment.compose("up", "-d", "nginx", "ms_flask_app", "ms_monitor")
+    deployment.make_token()
+    wait_for("the token", deployment.token_works)
+    yield deployment
+    deployment.compose("down", "--volumes", "--remove-orphans")
 
 
 def test_an_earlier_deployment_goes_on_with_its_password(earlier: Deployment) -> None:
@@ -43,7 +43,7 @@ def test_an_earlier_deployment_goes_on_with_its_password(earlier: Deployment) ->
         name: (earlier.folder / "secrets" / name).read_text("utf-8")
         for name in ("ledger_password", "webhook_secret")
     }
-    ledger, application = (earlier.containers(each)[0] for each in ("ledger", "ms_flask_app"))
+    ledger, application = (earlier.containers(name)[0] for name in ("ledger", "ms_flask_app"))
     for name in ("docker-compose.yml", *(f"deploy/nginx/{name}" for name in NEW_IN_NGINX)):
         (earlier.folder / name).write_text((ROOT / name).read_text("utf-8"), "utf-8")
 
@@ -63,13 +63,13 @@ def test_an_earlier_deployment_goes_on_with_its_password(earlier: Deployment) ->
     wait_for("plain HTTP", lambda: requests.get(address, timeout=5).ok)
 
 
-def check(here: Deployment, brought: dict[str, str]) -> None:
-    """The database is reached by the password that was brought, and callers are known as before."""
+def check(deployment: Deployment, brought: dict[str, str]) -> None:
+    """Check that services use the password of before, and that the token still works."""
     for service in ("ledger", "ms_flask_app", "ms_model", "ms_monitor"):
-        assert here.secret(service) == brought["ledger_password"]
-    assert here.secret("ms_monitor", "webhook_secret") == brought["webhook_secret"]
-    done = here.ask("run", "--rm", "-T", "--no-deps", "ledger_upgrade")
+        assert deployment.secret(service) == brought["ledger_password"]
+    assert deployment.secret("ms_monitor", "webhook_secret") == brought["webhook_secret"]
+    done = deployment.ask("run", "--rm", "-T", "--no-deps", "ledger_upgrade")
     assert "nothing to do" in done.stdout + done.stderr
-    wait_for("the token", here.let_in)
-    (monitor,) = here.containers("ms_monitor")
+    wait_for("the token", deployment.token_works)
+    (monitor,) = deployment.containers("ms_monitor")
     wait_for("the monitor", lambda: inspect(monitor)["State"]["Health"]["Status"] == "healthy")
