@@ -12,7 +12,7 @@ from sqlalchemy import Connection, insert, select
 from peerloan.database.engine import Database
 from peerloan.database.tables import challenges
 from peerloan.ledger.records import Version
-from peerloan.ledger.write.chain import register
+from peerloan.ledger.write.chain import register_version
 
 
 class ScoredByChallenger(NamedTuple):
@@ -43,7 +43,9 @@ class ChallengerScore(NamedTuple):
 
 def store_challenger_scores(database: Database, made: Sequence[ScoredByChallenger]) -> None:
     """Store scores; raises LedgerUnavailable."""
-    numbers = {version: register(database, version) for version in {each.version for each in made}}
+    numbers = {
+        version: register_version(database, version) for version in {each.version for each in made}
+    }
     rows = [
         {
             "decision_id": UUID(bytes=each.decision_id),
