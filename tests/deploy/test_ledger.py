@@ -86,7 +86,7 @@ def test_an_application_without_tables_does_not_start_and_says_what_to_run(
     database.sql("DROP OWNED BY peerloan")
     code, told = run(database, "ms_flask_app")
     assert code == 1
-    assert "@ledger/peerloan: holds no ledger yet; run: peerloan ledger upgrade" in told
+    assert "@ledger/peerloan: contains no ledger yet; run: peerloan ledger upgrade" in told
 
 
 def test_the_database_outlives_its_container(database: Deployment) -> None:
@@ -120,7 +120,7 @@ def test_a_release_that_the_tables_do_not_admit_is_refused(
     assert run(database, "ledger_upgrade", release=next_images["admits no release before"])[0] == 0
     code, told = run(database, service)
     assert code == 1
-    assert "(migration 4), which admits releases from 0.2.0 on; this one is 0.1.0" in told
+    assert "(migration 4), which needs release 0.2.0 or later; this is release 0.1.0" in told
 
 
 def commands(section: str) -> list[str]:

@@ -70,7 +70,7 @@ def connect(database: Database) -> Postgres:
         driver: Any = pooled.driver_connection
         # Detach it for good, so that the pool never hands it out in this state.
         pooled.detach()
-        return Postgres(driver) if driver.beginning is None else PooledPostgres(driver)
+        return Postgres(driver) if driver.begin_statement is None else PooledPostgres(driver)
 
 
 class Postgres:
@@ -80,9 +80,11 @@ class Postgres:
         self._connection = connection
         connection.autocommit = True
         # No time limit: the writer has its own, and a slow statement may still succeed.
-        connection.limit = None
+        connection.limit_seconds = None
         lock = secrets.randbits(31), secrets.randbits(31)
-        self.session: tuple[Any, ...] = _Session(*lock, shared=connection.beginning is not None)
+        self.session: tuple[Any, ...] = _Session(
+            *lock, shared=connection.begin_statement is not None
+        )
         self._open_copy: _OpenCopy | None = None
         self._take_lock(lock)
 
@@ -95,7 +97,7 @@ class Postgres:
         # but a shared session may serve another client by now, so only wait for it.
         *lock, shared = session
         with _postgres_errors():
-            if not shared and self._connection.beginning is None:
+            if not shared and self._connection.begin_statement is None:
                 self._connection.execute(_TERMINATE, lock)
             deadline = time.monotonic() + _TERMINATE_SECONDS
             while not self._is_free(lock):
@@ -198,7 +200,7 @@ class PooledPostgres(Postgres):
 
     def _take_lock(self, lock: tuple[int, int]) -> None:
         locking = sql.SQL("SELECT pg_advisory_xact_lock({}, {})").format(*lock)
-        statements = self._connection.beginning, locking.as_string(self._connection)
+        statements = self._connection.begin_statement, locking.as_string(self._connection)
         self._begin_statement = "; ".join(("BEGIN", *map(str, statements))).encode()
 
     def begin(self) -> None:

@@ -221,5 +221,5 @@ def test_a_version_that_is_gone_from_the_ledger_is_named(chain: Chain, database:
     chain.append([Entry([record()])])
     with database.writing() as connection:
         connection.execute(delete(tables.versions))
-    with pytest.raises(LedgerError, match="version with the number 1 is gone"):
+    with pytest.raises(LedgerError, match="version with the number 1 is missing"):
         list(stream_decisions(database))
