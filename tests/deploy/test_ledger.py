@@ -77,7 +77,7 @@ def test_an_application_without_tables_does_not_start_and_says_what_to_run(
     database.sql("DROP OWNED BY peerloan")
     code, output = database.run("ms_flask_app")
     assert code == 1
-    assert "@ledger/peerloan: holds no ledger yet; run: peerloan ledger upgrade" in output
+    assert "@ledger/peerloan: contains no ledger yet; run: peerloan ledger upgrade" in output
 
 
 def test_the_database_outlives_its_container(database: Deployment) -> None:
@@ -111,4 +111,4 @@ def test_a_release_that_the_tables_do_not_admit_is_refused(
     assert database.run("ledger_upgrade", release=next_images["admits no release before"])[0] == 0
     code, output = database.run(service)
     assert code == 1
-    assert "(migration 4), which admits releases from 0.2.0 on; this one is 0.1.0" in output
+    assert "(migration 4), which needs release 0.2.0 or later; this is release 0.1.0" in output

@@ -1,7 +1,8 @@
-"""Whether this release may write to a database's tables.
+"""Checks whether this release may write to a database's tables.
 
-Each migration stores its number and the oldest release that may still write after it (ADMITS). An
-older release can run beside newer ones while every migration admits it.
+Each migration stores its number and the oldest release that may still write after it (ADMITS). So
+an older release and a newer one can use a database at the same time, while every migration admits
+the older one.
 """
 
 from __future__ import annotations
@@ -16,14 +17,14 @@ from peerloan.database.errors import LedgerError
 
 
 class TablesState(NamedTuple):
-    """The newest migration of a database, 0 for none, and the oldest release that it admits."""
+    """The newest migration of a database (0: no migration) and the oldest release it admits."""
 
     migration: int = 0
     admits: str = ""
 
 
 def read_state(connection: Connection, schema: str | None) -> TablesState:
-    """The state of the tables in a schema."""
+    """Read the state of the tables in a schema; None: the default schema."""
     if not inspect(connection).has_table(tables.migrations.name, schema):
         return TablesState()
     rows = select(tables.migrations.c.number, tables.migrations.c.admits)
@@ -35,16 +36,17 @@ def check_state(database: object, state: TablesState) -> None:
     if state.migration == tables.NUMBER:
         return
     if state.migration == 0:
-        raise LedgerError(f"{database}: holds no ledger yet; run: peerloan ledger upgrade")
+        raise LedgerError(f"{database}: contains no ledger yet; run: peerloan ledger upgrade")
     if state.migration < tables.NUMBER:
         raise LedgerError(
-            f"{database}: its tables are of an earlier release (migration {state.migration}, this "
-            f"release needs {tables.NUMBER}); run: peerloan ledger upgrade"
+            f"{database}: its tables are from an earlier release (expected migration "
+            f"{tables.NUMBER}, given {state.migration}); run: peerloan ledger upgrade"
         )
     if _parts(__version__) < _parts(state.admits):
         raise LedgerError(
-            f"{database}: its tables are of a newer release (migration {state.migration}), which "
-            f"admits releases from {state.admits} on; this one is {__version__}"
+            f"{database}: its tables are from a newer release (migration {state.migration}), which "
+            f"needs release {state.admits} or later; this is release {__version__}, so install a "
+            "newer one"
         )
 
 

@@ -1,4 +1,4 @@
-"""The ledger's database: SQLite in a file, or PostgreSQL, by its URL."""
+"""The connection to the ledger's database: SQLite in a file, or PostgreSQL."""
 
 from __future__ import annotations
 
@@ -36,20 +36,27 @@ MONTHS_AHEAD = 12
 
 
 class Database:
-    """A database and its tables.
+    """A database and its tables. Creating an instance connects to nothing.
 
-    Creating an instance connects to nothing; `check` and `upgrade` do.
+    Thread safety: any thread may call every method, and each call uses a separate connection of the
+    pool. Ownership: it owns the pool, which `renew` empties; a fork must not use its connections.
+    Errors: LedgerUnavailable if the database does not respond, its subclass LedgerReadOnly if it
+    can't be written to.
     """
 
     def __init__(
         self, url: str, password_file: Path | None = None, limit_seconds: float | None = None
     ) -> None:
-        """`limit_seconds` limits the wait for each response of PostgreSQL; None: no limit."""
+        """`url` is in the syntax of SQLAlchemy or libpq. Raises LedgerError.
+
+        The content of `password_file` replaces the URL's password. `limit_seconds` limits the wait
+        for each response of PostgreSQL; None: no limit.
+        """
         self._limit = limit_seconds
         self.url = read_url(url)
         self.is_sqlite = self.url.get_backend_name() == "sqlite"
         if password_file is not None:
-            self.url = self.url.set(password=_secret(password_file))
+            self.url = self.url.set(password=_read_password(password_file))
 
     def __str__(self) -> str:
         """Return the URL without the password."""
@@ -67,7 +74,7 @@ class Database:
             engine = create_engine(
                 self.url, connect_args={"timeout": LOCK_SECONDS, "check_same_thread": False}
             )
-            event.listen(engine, "do_connect", self._close_files)
+            event.listen(engine, "do_connect", self._make_files_private)
             event.listen(engine, "connect", _prepare_sqlite)
             return engine
         # Import the driver only if it is used.
@@ -75,7 +82,7 @@ class Database:
 
         return postgres_engine(self.url, self._limit)
 
-    def _close_files(self, *_: object) -> None:
+    def _make_files_private(self, *_: object) -> None:
         """Make SQLite's files accessible to their owner only, before SQLite opens or creates them.
 
         SQLite gives its log and shared memory files the mode of the database. No file is opened
@@ -84,17 +91,17 @@ class Database:
         with contextlib.suppress(OSError):  # SQLite reports the faults that matter
             if not self.file.exists():
                 atomic_files.publish_file(self.file, b"", private_files.FILE_MODE)
-            file = self.file.resolve()  # SQLite's other files are beside the resolved path
+            file = self.file.resolve()  # SQLite creates its other files next to the resolved path
             folder = file.parent
-            beside = list(folder.iterdir())
-            own = [each for each in beside if each.name.startswith(file.name)]
-            for each in own:
-                private_files.close_to_others(each)
-            if len(own) == len(beside):  # the folder holds nothing else
+            paths = list(folder.iterdir())
+            database_files = [path for path in paths if path.name.startswith(file.name)]
+            for path in database_files:
+                private_files.close_to_others(path)
+            if len(database_files) == len(paths):  # the folder contains nothing else
                 private_files.close_to_others(folder)
 
     def renew(self) -> None:
-        """Drop all pooled connections, which may lead to a server that is read-only by now."""
+        """Close all pooled connections, which may lead to a server that has become read-only."""
         self.engine.dispose()
 
     @contextlib.contextmanager
@@ -120,8 +127,7 @@ class Database:
         """
         self._expect_writable_file()
         with translate_errors(), self.engine.connect() as connection:
-            # SQLite's driver would begin at the first change, which is too late to take the write
-            # lock.
+            # SQLite's driver would begin at the first change. That is too late for the write lock.
             if self.is_sqlite:
                 connection.exec_driver_sql("BEGIN IMMEDIATE")
             try:
@@ -132,9 +138,9 @@ class Database:
                 raise
 
     def expect_writable(self) -> None:
-        """Raise LedgerReadOnly if the database can't be written to, as far as that can be checked.
+        """Check that the database can be written to, as far as that is possible without writing.
 
-        Raises LedgerUnavailable if it does not respond.
+        Raises LedgerReadOnly, or LedgerUnavailable if it does not respond.
         """
         self._expect_writable_file()
         if self.is_sqlite:
@@ -148,12 +154,15 @@ class Database:
             )
 
     def _expect_writable_file(self) -> None:
-        if self.is_sqlite and (why := read_only_reason(self.file)):
-            raise LedgerReadOnly(f"{self.file}: can't be written to: {why}")
+        if self.is_sqlite and (reason := read_only_reason(self.file)):
+            raise LedgerReadOnly(f"{self.file}: can't be written to: {reason}")
 
     def check(self) -> None:
-        """Raise LedgerError unless this release may write to the tables in their current state."""
-        check_state(self, self._state())
+        """Check that this release may write to the tables in their current state.
+
+        Raises LedgerError.
+        """
+        check_state(self, self._read_state())
 
     def upgrade(self) -> list[int]:
         """Apply the missing migrations of this release and return their numbers.
@@ -164,8 +173,8 @@ class Database:
         # Alembic is imported only here, so that serving processes don't load it.
         migrate = import_module("peerloan.database.migrations").migrate
         self._expect_writable_file()
-        with self._alone():
-            before = self._state().migration
+        with self._upgrade_lock():
+            before = self._read_state().migration
             if before < tables.NUMBER:
                 with translate_errors():
                     migrate(self.engine)
@@ -174,19 +183,22 @@ class Database:
             return list(range(before + 1, tables.NUMBER + 1))
 
     def ready(self) -> None:
-        """Create SQLite's tables at the first start; otherwise only `check`. Raises LedgerError."""
+        """Create the tables in a new SQLite file; otherwise only `check`. Raises LedgerError."""
         if self.is_sqlite and not self.file.exists():
             self.upgrade()
         self.check()
 
-    def _state(self) -> TablesState:
+    def _read_state(self) -> TablesState:
         if self.is_sqlite and not self.file.exists():
             return TablesState()
         with self.reading() as connection:
             return read_state(connection, self._schema(connection))
 
     def _schema(self, connection: Connection) -> str | None:
-        """Return PostgreSQL's schema that contains the tables. Raises LedgerError."""
+        """Return PostgreSQL's schema that contains the tables; None: SQLite.
+
+        Raises LedgerError.
+        """
         if self.is_sqlite:
             return None
         from peerloan.database.postgres_sessions import ledger_schema
@@ -194,6 +206,7 @@ class Database:
         return ledger_schema(connection)
 
     def _make_partitions(self) -> None:
+        """Create PostgreSQL's partitions of this month and the next MONTHS_AHEAD months."""
         first = datetime.now(UTC).replace(day=1, hour=0, minute=0, second=0, microsecond=0)
         with self.writing() as connection:
             newest = connection.exec_driver_sql(
@@ -203,15 +216,15 @@ class Database:
                 low, high = _month(first, ahead), _month(first, ahead + 1)
                 # Decisions of a month without a partition are in the default partition and stay
                 # there.
-                if newest is not None and str(newest) >= _bound(low):
+                if newest is not None and str(newest) >= _first_id(low):
                     continue
                 connection.exec_driver_sql(
                     f"CREATE TABLE IF NOT EXISTS decisions_{low:%Y_%m} PARTITION OF decisions "
-                    f"FOR VALUES FROM ('{_bound(low)}') TO ('{_bound(high)}')"
+                    f"FOR VALUES FROM ('{_first_id(low)}') TO ('{_first_id(high)}')"
                 )
 
     @contextlib.contextmanager
-    def _alone(self) -> Iterator[None]:
+    def _upgrade_lock(self) -> Iterator[None]:
         """Hold the lock that lets one process at a time change tables."""
         if self.is_sqlite:
             try:
@@ -228,14 +241,15 @@ class Database:
                 os.close(lock)
             return
         with self.reading() as connection:
-            # Wait as long as another upgrade takes; the lock ends with this transaction.
+            # Wait until another upgrade ends. The lock is released at the end of this transaction.
             connection.execute(text("SET LOCAL lock_timeout = 0"))
             connection.execute(text("SELECT pg_advisory_xact_lock(7382650321)"))
             yield
 
 
 def _prepare_sqlite(connection: Any, _record: object) -> None:
-    # The driver's own transactions begin too late and commit too early, so ours are explicit.
+    """Set up a new connection to SQLite."""
+    # The driver's implicit transactions begin too late and commit too early. So begin explicitly.
     connection.isolation_level = None
     with contextlib.closing(connection.cursor()) as cursor:
         # Applies to a new database. A decision takes 1.5 kB; a default page would hold only two.
@@ -245,7 +259,7 @@ def _prepare_sqlite(connection: Any, _record: object) -> None:
         cursor.execute("PRAGMA synchronous = FULL")
 
 
-def _secret(path: Path) -> str:
+def _read_password(path: Path) -> str:
     try:
         return read_regular_text(path, MAX_SETTINGS_BYTES).strip()
     except (OSError, UnicodeDecodeError) as error:
@@ -253,9 +267,11 @@ def _secret(path: Path) -> str:
 
 
 def _month(first: datetime, ahead: int) -> datetime:
+    """Return the first day of a month that is `ahead` months later."""
     months = first.year * 12 + first.month - 1 + ahead
     return first.replace(year=months // 12, month=months % 12 + 1)
 
 
-def _bound(moment: datetime) -> str:
+def _first_id(moment: datetime) -> str:
+    """Return the lowest id of decisions made from a moment on."""
     return str(uuid7.first_at(int(moment.timestamp() * 1000)))

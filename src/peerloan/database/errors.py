@@ -1,4 +1,4 @@
-"""Errors of the ledger's database."""
+"""Errors of the ledger and its database."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from peerloan.errors import PeerLoanError
 
 
 class LedgerError(PeerLoanError, ValueError):
-    """An operation on the ledger that failed, with the reason."""
+    """An operation on the ledger failed. The message has the reason."""
 
 
 class LedgerUnavailable(LedgerError):
@@ -23,15 +23,15 @@ class LedgerReadOnly(LedgerUnavailable):
 
 
 class LostSeal(LedgerError):
-    """The seal's key is missing, or differs from the key that opened the ledger's chains."""
+    """The seal's key is missing, or is not the key that opened the ledger's chains."""
 
 
 class RecordRefused(LedgerError):
-    """The database refuses this record. A retry would fail too."""
+    """The database refuses a record. A retry would fail too."""
 
 
 class KeyInUse(LedgerError):
-    """Another request with the same key is still being committed."""
+    """Another request with the same idempotency key is still being committed."""
 
 
 @contextmanager
@@ -44,6 +44,9 @@ def translate_errors() -> Iterator[None]:
 
 
 def first_line(error: BaseException) -> str:
-    """Return an error's first line. Later lines may contain a statement with a loan's values."""
+    """Return the first line of an error's message.
+
+    Later lines may contain a statement with a loan's values, which must not be logged.
+    """
     message = str(getattr(error, "orig", None) or error)
     return message.split("\n", 1)[0].strip() or type(error).__name__

@@ -1,4 +1,4 @@
-"""PostgreSQL sessions: set up, also behind a connection pooler, and drop when lost."""
+"""PostgreSQL sessions: set up, also behind a connection pooler, and discarded when lost."""
 
 from __future__ import annotations
 
@@ -17,22 +17,23 @@ from peerloan.database.url_options import SETTINGS, connection_options, parse_se
 
 # Longest time that a caller waits for a free connection of the pool.
 _POOL_SECONDS = 2
-# PgBouncer's error for startup options.
-_REFUSED = "unsupported startup parameter"
-# A backend number that differs from the announced one shows that there is a pooler between. It is
-# one statement, so that nothing is set in a session that others share.
-_SET_IF_OWN = (
-    "SELECT set_config(name, value, false) FROM unnest(%s::text[], %s::text[]) AS own (name, value)"
-    " WHERE pg_backend_pid() = %s"
+# PgBouncer's error if the connection has startup options.
+_OPTIONS_REFUSED = "unsupported startup parameter"
+# If the backend's number differs from the announced one, there is a pooler in between, and other
+# clients share the session. One statement checks this and sets nothing in a shared session.
+_SET_UNLESS_SHARED = (
+    "SELECT set_config(name, value, false) "
+    "FROM unnest(%s::text[], %s::text[]) AS settings (name, value) WHERE pg_backend_pid() = %s"
 )
-_PATH = "SELECT reset_val FROM pg_settings WHERE name = 'search_path'"
-# SQLSTATEs of a lost connection: the server is read-only (another one may accept writes, or this
-# one later in a new session), has no free connection, or conflicts with a standby's replay; the
-# connection was ended or broken.
+_DEFAULT_PATH = "SELECT reset_val FROM pg_settings WHERE name = 'search_path'"
+# SQLSTATEs of a lost connection. 25006: the server is read-only; another server, or a new session
+# later, may accept writes. 40001: conflict with a standby's replay. 53300: too many connections.
+# 08 and 57P: the connection is broken or was ended.
 _LOST = re.compile(r"25006|40001|53300|08...|57P..")
-_WHERE = "SELECT current_setting('search_path'), current_schema(), current_user"
+_CURRENT_SCHEMA = "SELECT current_setting('search_path'), current_schema(), current_user"
 _SCHEMA_NAME = re.compile(r'"((?:[^"]|"")*)"|([^\s,"]+)')
-_LEDGER = (
+# The schema in `search_path` that contains a ledger.
+_LEDGER_SCHEMA = (
     "SELECT nspname FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace "
     "WHERE relname IN ('chains', 'decisions', 'purges') AND pg_table_is_visible(pg_class.oid) "
     "GROUP BY nspname HAVING count(*) = 3"
@@ -50,51 +51,56 @@ def postgres_engine(url: URL, limit_seconds: float | None) -> Engine:
 
     @event.listens_for(engine, "do_connect")
     def connect(
-        _dialect: object, _record: object, arguments: list[Any], named: dict[str, Any]
+        _dialect: object, _record: object, arguments: list[Any], options: dict[str, Any]
     ) -> TimeLimitedConnection:
-        return _connect(arguments, named, limit_seconds)
+        return _connect(arguments, options, limit_seconds)
 
     event.listen(engine, "begin", _begin)
-    event.listen(engine, "handle_error", _forget_lost)
+    event.listen(engine, "handle_error", _discard_lost)
     return engine
 
 
 def _connect(
-    arguments: list[Any], named: dict[str, Any], limit: float | None
+    arguments: list[Any], options: dict[str, Any], limit_seconds: float | None
 ) -> TimeLimitedConnection:
-    withheld = None
+    """Connect; if a pooler refuses startup options, connect without them and set them later."""
+    refused = None
     try:
-        connection = TimeLimitedConnection.connect(*arguments, **named)
+        connection = TimeLimitedConnection.connect(*arguments, **options)
     except psycopg.OperationalError as error:
-        if error.pgconn is None or _REFUSED not in str(error):
+        if error.pgconn is None or _OPTIONS_REFUSED not in str(error):
             raise
-        withheld = error.pgconn.options.decode()
-        connection = TimeLimitedConnection.connect(*arguments, **named | {"options": ""})
+        refused = error.pgconn.options.decode()
+        connection = TimeLimitedConnection.connect(*arguments, **options | {"options": ""})
     try:
-        connection.limit = limit
-        _set_up(connection, withheld)
+        connection.limit_seconds = limit_seconds
+        _set_up(connection, refused)
     except BaseException:
         connection.close()
         raise
     return connection
 
 
-def _set_up(connection: TimeLimitedConnection, withheld: str | None) -> None:
-    """Apply the settings to the session, or to each transaction if a pooler shares the session."""
-    asked = parse_settings(connection.info.options if withheld is None else withheld)
-    own = SETTINGS if withheld is None else asked | SETTINGS
+def _set_up(connection: TimeLimitedConnection, refused: str | None) -> None:
+    """Apply the settings to the session, or to each transaction if a pooler shares the session.
+
+    `refused` are the startup options that a pooler refused.
+    """
+    requested = parse_settings(connection.info.options if refused is None else refused)
+    settings = SETTINGS if refused is None else requested | SETTINGS
     connection.autocommit = True
-    named = list(own), list(own.values()), connection.info.backend_pid
-    if not connection.execute(_SET_IF_OWN, named).fetchall():
+    parameters = list(settings), list(settings.values()), connection.info.backend_pid
+    if not connection.execute(_SET_UNLESS_SHARED, parameters).fetchall():
         # A search_path that another client set in the session must not apply.
-        (path,) = connection.execute(_PATH).fetchone() or ("",)
-        settings = {"search_path": path} | asked | SETTINGS
-        connection.beginning = _local(settings).as_string(connection)
+        (path,) = connection.execute(_DEFAULT_PATH).fetchone() or ("",)
+        per_transaction = {"search_path": path} | requested | SETTINGS
+        connection.begin_statement = _set_locally(per_transaction).as_string(connection)
         connection.prepare_threshold = None
     connection.autocommit = False
 
 
-def _local(settings: Mapping[str, str]) -> sql.Composed:
+def _set_locally(settings: Mapping[str, str]) -> sql.Composed:
+    """Return a statement that sets settings for the rest of its transaction."""
     set_all = [
         sql.SQL("set_config({}, {}, true)").format(name, value) for name, value in settings.items()
     ]
@@ -102,12 +108,13 @@ def _local(settings: Mapping[str, str]) -> sql.Composed:
 
 
 def _begin(connection: Connection) -> None:
+    """Apply the settings at the beginning of a transaction in a shared session."""
     driver: Any = connection.connection.driver_connection
-    if driver.beginning is not None:
-        connection.exec_driver_sql(driver.beginning.replace("%", "%%"))
+    if driver.begin_statement is not None:
+        connection.exec_driver_sql(driver.begin_statement.replace("%", "%%"))
 
 
-def _forget_lost(context: ExceptionContext) -> None:
+def _discard_lost(context: ExceptionContext) -> None:
     """Invalidate all pooled connections after an error that shows that the server is lost."""
     state = getattr(context.original_exception, "sqlstate", None)
     if state is not None and _LOST.fullmatch(state):
@@ -115,31 +122,32 @@ def _forget_lost(context: ExceptionContext) -> None:
 
 
 def ledger_schema(connection: Connection) -> str:
-    """Return the schema for the ledger's tables: the first one that `search_path` names.
+    """Return the schema for the ledger's tables: the first schema in `search_path`.
 
     Raises LedgerError if that schema does not exist, or if the ledger is in another one.
     """
-    path, schema, user = connection.exec_driver_sql(_WHERE).one()
+    path, schema, user = connection.exec_driver_sql(_CURRENT_SCHEMA).one()
     names = [quoted.replace('""', '"') or plain.lower() for quoted, plain in _names(path)]
-    # The schema of the user's name ("$user") is optional.
-    asked = [
-        user if each == "$user" else each for each in names if each != "$user" or schema == user
+    # "$user" stands for a schema with the user's name, which need not exist.
+    expected = [
+        user if name == "$user" else name for name in names if name != "$user" or schema == user
     ]
-    if schema is None or asked[:1] != [schema]:
-        missing = asked[0] if asked else "none"
+    if schema is None or expected[:1] != [schema]:
+        missing = expected[0] if expected else "none"
         raise LedgerError(
-            f"search_path is {path}: expected a schema that is there and that {user} may use, "
-            f"given {missing}; make it (CREATE SCHEMA), or name another: "
+            f"search_path is {path}: expected a schema that exists and that {user} may use, "
+            f"given {missing}; create it (CREATE SCHEMA), or set another one in the URL: "
             "?options=-csearch_path%3DNAME"
         )
-    found = connection.exec_driver_sql(_LEDGER).scalar()
-    if found is not None and found != schema:
+    ledger = connection.exec_driver_sql(_LEDGER_SCHEMA).scalar()
+    if ledger is not None and ledger != schema:
         raise LedgerError(
-            f"search_path is {path}: the ledger's tables are in {found}, and new ones would be "
-            f"made in {schema}; name the one that is meant: ?options=-csearch_path%3DNAME"
+            f"search_path is {path}: the ledger's tables are in {ledger}, but new ones would be "
+            f"created in {schema}; set the right one in the URL: ?options=-csearch_path%3DNAME"
         )
     return str(schema)
 
 
 def _names(path: str) -> list[tuple[str, str]]:
+    """Split a search path into names; of each pair one is empty: (quoted, not quoted)."""
     return _SCHEMA_NAME.findall(path)

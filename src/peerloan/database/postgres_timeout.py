@@ -8,20 +8,21 @@ import psycopg
 
 
 class TimeLimitedConnection(psycopg.Connection[Any]):
-    """A connection that closes if a response takes longer than `limit` seconds (None: no limit).
+    """A connection that closes if a response takes longer than `limit_seconds`.
 
-    Without it a client would wait for ever: the socket of a frozen server stays open.
+    None: no limit. Without one a client of a frozen server would wait for ever, since the socket
+    stays open.
     """
 
-    limit: float | None = None
-    # The statement that begins each transaction behind a pooler, where session settings are lost.
-    # None: this connection has its own session.
-    beginning: str | None = None
+    limit_seconds: float | None = None
+    # The first statement of each transaction, behind a pooler that shares the session: it applies
+    # the settings. None: the session is not shared.
+    begin_statement: str | None = None
 
     def wait(self, gen: Any, interval: float = 0.1, timeout: float | None = None) -> Any:
         """Wait for PostgreSQL's response. Raises OperationalError."""
         try:
-            return super().wait(gen, interval, self.limit if timeout is None else timeout)
+            return super().wait(gen, interval, self.limit_seconds if timeout is None else timeout)
         except psycopg.OperationalError:
             if self.pgconn.transaction_status == psycopg.pq.TransactionStatus.ACTIVE:
                 self.pgconn.finish()  # otherwise a late response would be taken for the next one

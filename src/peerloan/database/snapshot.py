@@ -1,4 +1,4 @@
-"""A consistent snapshot of the database, read while other connections write."""
+"""Consistent snapshots of the database, unaffected by other connections that write."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from peerloan.database.engine import Database
 
 @contextlib.contextmanager
 def snapshot(database: Database) -> Iterator[Connection]:
-    """Connect to one consistent state of the database. Raises LedgerUnavailable."""
+    """Connect for reading; all reads return the same state. Raises LedgerUnavailable."""
     with database.reading() as connection:
         if database.is_sqlite:
             connection.exec_driver_sql("BEGIN")

@@ -1,4 +1,4 @@
-"""A read-only SQLite file: the reason, and how to read it nevertheless."""
+"""SQLite files that can't be written to: why, and how to read them."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from peerloan.database.errors import LedgerUnavailable, translate_errors
 
 
 def read_only_reason(file: Path) -> str | None:
-    """Return why this process can't write to an existing file; None if it can or there is none."""
+    """Return why this process can't write to a file; None if it can, or if there is no file."""
     if not file.exists():
         return None
     writable = _writable(file)
-    # SQLite writes to a log beside the file. An existing log may be writable in a read-only folder.
+    # SQLite writes to a log next to the file. The log may exist already, in a read-only folder.
     if writable and (_writable(file.parent) or _writable(_log(file))):
         return None
     with contextlib.suppress(OSError):
@@ -30,7 +30,7 @@ def read_only_reason(file: Path) -> str | None:
         return f"the file is read-only for this user (mode {_mode(file)})"
     return (
         f"its folder {file.parent} is not writable for this user (mode {_mode(file.parent)}), and "
-        "SQLite keeps a log there while it writes"
+        "SQLite writes its log there"
     )
 
 
@@ -38,23 +38,23 @@ def read_only_reason(file: Path) -> str | None:
 def connect_read_only(file: Path) -> Iterator[Connection]:
     """Connect to a file that can't be written to.
 
-    Raises LedgerUnavailable if the file is not complete without its log, or if another process
-    changes it meanwhile.
+    Raises LedgerUnavailable if the file needs its log and this can't be read, or if another process
+    changes the file meanwhile.
     """
-    before, logged = file.stat(), _has_log(file)
-    address = f"file:{quote(str(file.absolute()))}?mode=ro" + ("" if logged else "&immutable=1")
+    before, has_log = file.stat(), _has_log(file)
+    address = f"file:{quote(str(file.absolute()))}?mode=ro" + ("" if has_log else "&immutable=1")
 
     def connect() -> sqlite3.Connection:
         return sqlite3.connect(address, uri=True, isolation_level=None, check_same_thread=False)
 
     engine = create_engine("sqlite://", creator=connect, poolclass=NullPool)
     with engine.connect() as connection:
-        if logged:
+        if has_log:
             _expect_readable_log(connection, file)
         yield connection
     after = file.stat()
     # `immutable` makes SQLite skip its own check for changes.
-    if not logged and (after.st_mtime_ns, after.st_size) != (before.st_mtime_ns, before.st_size):
+    if not has_log and (after.st_mtime_ns, after.st_size) != (before.st_mtime_ns, before.st_size):
         raise LedgerUnavailable(f"{file}: was changed while it was read; try again")
 
 
@@ -75,14 +75,14 @@ def _expect_readable_log(connection: Connection, file: Path) -> None:
         driver.execute("SELECT 1 FROM sqlite_master").close()
     except sqlite3.OperationalError as error:
         raise LedgerUnavailable(
-            f"{file}: can't be read without {_log(file).name}, which holds the newest decisions, "
-            f"nor with it from a folder that is read-only ({error}); copy both to a folder that is "
-            "writable"
+            f"{file}: can't be read without {_log(file).name}, which contains the newest "
+            f"decisions, and the log can't be read in a read-only folder ({error}); copy both "
+            "files to a folder that is writable"
         ) from None
 
 
 def _has_log(file: Path) -> bool:
-    """Whether the file needs its log: the log has content, or another process has it open."""
+    """Return whether the file needs its log: it has content, or another process has it open."""
     log = _log(file)
     return log.exists() and (log.stat().st_size > 0 or file.with_name(f"{file.name}-shm").exists())
 

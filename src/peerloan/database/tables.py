@@ -1,4 +1,4 @@
-"""The ledger's tables in this release; `migrations` brings a database to them."""
+"""The tables of this release. The migrations bring a database to them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
-# The number of the migration that makes these tables.
+# The number of the migration that creates these tables.
 NUMBER = 3
 
 
@@ -61,7 +61,7 @@ migrations = Table(
     Column("applied_ms", BigInteger, nullable=False),
 )
 
-# The model versions that decided, with data that depends on the version alone.
+# The model versions that made decisions or scored as a challenger.
 versions = Table(
     "versions",
     metadata,
@@ -72,14 +72,15 @@ versions = Table(
     UniqueConstraint("version", "digest"),
 )
 
-# Each writer's chain of records: its opening, and the last stored head.
+# Each writer's chain of records: its opening (opened_ms, release, heads, mac), and its last stored
+# head (seen_ms, head_id, head_seq, head_mac).
 chains = Table(
     "chains",
     metadata,
     Column("number", Integer, primary_key=True, autoincrement=False),
     Column("opened_ms", BigInteger, nullable=False),
     Column("release", String, nullable=False),
-    # The heads of the chains that were open at that time: JSON, [[number, seq, mac], …].
+    # The heads of other chains at that time: JSON, [[number, seq, mac], …].
     Column("heads", Text, nullable=False),
     Column("mac", LargeBinary(32), nullable=False),
     Column("seen_ms", BigInteger, nullable=False),
@@ -89,8 +90,8 @@ chains = Table(
     Column("closed", Boolean, nullable=False),
 )
 
-# One row for each decision. Columns that may be erased are nullable; columns that the chain covers
-# are not. PostgreSQL partitions the table by month; the migrations make the partitions.
+# One row for each decision. A purge erases the nullable columns; the others are what the chain's
+# MACs cover. PostgreSQL partitions the table by month; `Database.upgrade` creates the partitions.
 decisions = Table(
     "decisions",
     metadata,
@@ -104,7 +105,7 @@ decisions = Table(
     Column("request_id", String),
     Column("idempotency_key", String),
     Column("loan_id", String),
-    # JSON as it was received; compact since its size is limited.
+    # The loan: JSON as it was received, without whitespace since its size is limited.
     Column("inputs", Text),
     Column("margin", Double),
     Column("probability", Double),
@@ -128,7 +129,7 @@ challenges = Table(
     metadata,
     Column("decision_id", Id, primary_key=True),
     Column("version", Integer, nullable=False),
-    # Rounded as it is displayed.
+    # Rounded, as it is displayed.
     Column("probability", Double, nullable=False),
     # Null in rows from before migration 3.
     Column("margin", Double),
@@ -147,7 +148,7 @@ keys = Table(
     Index("idempotency_keys_by_time", "time_ms"),
 )
 
-# Outcomes of loans. The one with the highest number is valid; the others are its history.
+# Outcomes of decisions. The one with the highest number counts; the others are its history.
 outcomes = Table(
     "outcomes",
     metadata,
@@ -173,7 +174,7 @@ purges = Table(
     Column("mac", LargeBinary(32), nullable=False),
 )
 
-# Counts of purged decisions.
+# Counts of purged decisions, and the sums of their probabilities.
 aggregates = Table(
     "aggregates",
     metadata,
@@ -187,15 +188,15 @@ aggregates = Table(
     Column("probabilities", Double, nullable=False),
 )
 
-# The monitoring lease: its holder, when it expires (others may take over then), and progress.
+# The monitoring lease: its holder, its expiry (another process may take it then), and progress.
 watchers = Table(
     "watchers",
     metadata,
     Column("name", String, primary_key=True),
     Column("holder", String),
     Column("until_ms", BigInteger, nullable=False),
-    # Increases with each change of the counts. A writer that read an older revision must not add to
-    # this one.
+    # Increases with each change of the counts. A process that read an older revision must not add
+    # to the counts.
     Column("revision", BigInteger, nullable=False),
     # The last outcome that was counted.
     Column("outcome", BigInteger, nullable=False),
@@ -260,7 +261,7 @@ events = Table(
     Column("why", String),
 )
 
-# Deliveries of each event: attempts so far, and the next one; null: delivered.
+# Deliveries of each event: attempts so far, and when the next one is due; null: delivered.
 deliveries = Table(
     "deliveries",
     metadata,

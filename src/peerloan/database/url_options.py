@@ -1,4 +1,4 @@
-"""The options in a ledger's URL, and the options that the ledger adds."""
+"""Parses a database's URL and its options, and adds the ledger's connection options."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from peerloan.database.errors import LedgerError, first_line
 # How long a statement may wait for another writer's lock, and a connection for the database.
 LOCK_SECONDS = 4
 _CONNECT_SECONDS = 3
-# Session settings that the ledger relies on: no wait for a lock is longer than a request, and
-# numbers are read back exactly.
+# Session settings that the ledger needs: waits for locks are shorter than a request's, and numbers
+# are read exactly as they were written.
 SETTINGS = {"lock_timeout": f"{LOCK_SECONDS // 2}s", "extra_float_digits": "1"}
-# Environment variables that libpq reads for options that are not in the URL.
+# Environment variables from which libpq reads options that are not in the URL.
 _VARIABLES = {
     "connect_timeout": "PGCONNECT_TIMEOUT",
     "host": "PGHOST",
@@ -39,32 +39,33 @@ def read_url(text: str) -> URL:
         url = _split_hosts(text)
         url.get_dialect()
     except (ArgumentError, NoSuchModuleError, ValueError) as error:
-        raise LedgerError(f"no database's URL: {first_line(error)}") from None
+        raise LedgerError(f"the database's URL can't be parsed: {first_line(error)}") from None
     backend = url.get_backend_name()
     if backend not in ("sqlite", "postgresql"):
-        raise LedgerError(f"expected sqlite or postgresql, given {backend}")
+        raise LedgerError(f"expected a URL of sqlite or postgresql, given {backend}")
     if backend == "postgresql":
         _check_options(url)
         if "password" in url.query:  # a password in the query would not be hidden in messages
             url = url.set(password=str(url.query["password"])).difference_update_query(["password"])
     elif url.database in (None, "", ":memory:"):
-        raise LedgerError("expected a file for SQLite: sqlite:///FOLDER/ledger.db")
+        raise LedgerError("expected the path of a file: sqlite:///FOLDER/ledger.db")
     elif url.query:
         names = ", ".join(url.query)
-        raise LedgerError(f"expected no options in SQLite's URL, given {names}; leave them out")
+        raise LedgerError(f"expected no options in SQLite's URL, given {names}; remove them")
     return url
 
 
 def _split_hosts(text: str) -> URL:
+    """Parse a URL; several hosts, as libpq allows, become the options `host` and `port`."""
     scheme, separator, rest = text.partition("://")
     scheme = re.sub(r"^postgres(?=\+|$)", "postgresql", scheme)
-    found = _HOSTS.fullmatch(rest)
-    if found is None or not scheme.startswith("postgresql"):
+    match = _HOSTS.fullmatch(rest)
+    if match is None or not scheme.startswith("postgresql"):
         return make_url(scheme + separator + rest)
-    url = make_url(f"{scheme}://{found['user']}{found['rest']}")
-    ends = [_PORT.fullmatch(each) for each in found["hosts"].split(",")]
-    hosts = ",".join(end["host"].strip("[]") for end in ends if end)
-    ports = ",".join(end["port"] or "" for end in ends if end)
+    url = make_url(f"{scheme}://{match['user']}{match['rest']}")
+    servers = [_PORT.fullmatch(server) for server in match["hosts"].split(",")]
+    hosts = ",".join(server["host"].strip("[]") for server in servers if server)
+    ports = ",".join(server["port"] or "" for server in servers if server)
     return url.update_query_dict({"host": hosts} | ({"port": ports} if ports.strip(",") else {}))
 
 
@@ -72,21 +73,22 @@ def _check_options(url: URL) -> None:
     """Raise LedgerError for an unknown option of PostgreSQL's connections, or an invalid value."""
     from psycopg.pq import Conninfo  # import the driver only if it is used
 
-    known = {option.keyword.decode() for option in Conninfo.get_defaults()}
+    valid = {option.keyword.decode() for option in Conninfo.get_defaults()}
     for name, value in url.query.items():
-        if name not in known:
+        if name not in valid:
+            setting = value if isinstance(value, str) else ""
             raise LedgerError(
-                f"{name}: PostgreSQL's connections have no such option; a setting of the server "
-                f"stands in options: ?options=-c{name}%3D{value if isinstance(value, str) else ''}"
+                f"{name}: PostgreSQL's connections have no such option; write a setting of the "
+                f"server as ?options=-c{name}%3D{setting}"
             )
         if not isinstance(value, str) and name not in ("host", "port"):
             raise LedgerError(f"{name}: expected once in the URL, given {len(value)} times")
-    parse_settings(str(_asked(url, "options") or ""))
+    parse_settings(str(_option(url, "options") or ""))
 
 
 def connection_options(url: URL) -> dict[str, Any]:
-    """Return the ledger's connection options that neither the URL nor the environment sets."""
-    own: dict[str, Any] = {
+    """Return the ledger's connection options, except those set by the URL or the environment."""
+    options: dict[str, Any] = {
         "connect_timeout": _CONNECT_SECONDS,
         "fallback_application_name": "peerloan",
         # Detect a server that vanished, also in the middle of a write.
@@ -98,11 +100,12 @@ def connection_options(url: URL) -> dict[str, Any]:
     hosts = url.query.get("host") or url.host or os.environ.get(_VARIABLES["host"], "")
     if not isinstance(hosts, str) or "," in hosts:
         # Of several servers, connect to one that accepts writes.
-        own["target_session_attrs"] = "read-write"
-    return {name: value for name, value in own.items() if _asked(url, name) is None}
+        options["target_session_attrs"] = "read-write"
+    return {name: value for name, value in options.items() if _option(url, name) is None}
 
 
-def _asked(url: URL, name: str) -> str | tuple[str, ...] | None:
+def _option(url: URL, name: str) -> str | tuple[str, ...] | None:
+    """Return an option from the URL, or else from the environment."""
     return url.query.get(name, os.environ.get(_VARIABLES.get(name, "")))
 
 
@@ -112,7 +115,7 @@ def parse_settings(options: str) -> dict[str, str]:
     Raises LedgerError for a syntax error, and for a setting that the ledger sets itself.
     """
     settings: dict[str, str] = {}
-    words = iter([re.sub(r"\\(.)", r"\1", each) for each in _WORD.findall(options)])
+    words = iter([re.sub(r"\\(.)", r"\1", word) for word in _WORD.findall(options)])
     for word in words:
         text = next(words, "") if word == "-c" else word[2:]
         name, equals, value = text.partition("=")
@@ -121,13 +124,14 @@ def parse_settings(options: str) -> dict[str, str]:
                 f"options (of the URL, or PGOPTIONS): expected -cNAME=VALUE, given {word!r}"
             )
         settings[name.replace("-", "_").lower()] = value
-    _refuse_own(settings)
+    _check_settings(settings)
     return settings
 
 
-def _refuse_own(settings: Mapping[str, str]) -> None:
+def _check_settings(settings: Mapping[str, str]) -> None:
+    """Raise LedgerError for a setting that the ledger sets itself."""
     for name in settings.keys() & SETTINGS.keys():
         raise LedgerError(
-            f"options (of the URL, or PGOPTIONS): {name} is set by the ledger, to "
-            f"{SETTINGS[name]}, on which its answers rely; leave it out"
+            f"options (of the URL, or PGOPTIONS): the ledger needs {name} to be {SETTINGS[name]} "
+            "and sets it itself; remove this setting"
         )

@@ -1,4 +1,4 @@
-"""The ledger stores every decision and its outcome, so that each can be shown and replayed."""
+"""The ledger stores every decision and its outcomes, sealed, so that it can be replayed."""
 
 from peerloan.ledger.records import SOURCES, Record, StoredDecision, Version
 from peerloan.ledger.seal import Seal

@@ -1,6 +1,7 @@
-"""All decisions after an id, read in batches through the driver's own cursors.
+"""Reads all decisions after an id, in batches, through the cursors of the database's driver.
 
-A ledger may hold millions of decisions, and SQLAlchemy's rows cost several times as much.
+A ledger may contain millions of decisions, and reading them as SQLAlchemy's rows takes several
+times as long.
 """
 
 from __future__ import annotations
@@ -24,11 +25,12 @@ _SIZES = "SELECT octet_length(inputs) FROM decisions WHERE id > %s ORDER BY id"
 def decision_batches(
     connection: Connection, after: bytes, columns: Sequence[str], max_rows: int
 ) -> Iterator[Iterator[Sequence[Any]]]:
-    """The decisions with an id above `after`, by rising id, in batches of rows.
+    """Read the decisions with an id above `after`, by ascending id, in batches of rows.
 
-    A row is the id, the hour in which the decision was made (since 1970), and `columns`, `inputs`
-    among them. Batches are bounded by bytes, too (`row_batches`). Another thread may ask for the
-    next one. Raises LedgerUnavailable.
+    A row is the id, the hour in which the decision was made (hours since 1970), and `columns`,
+    which must include `inputs`. A batch has at most `max_rows` rows, and is limited by bytes too
+    (see `row_batches`). The iterator may be used in another thread, one thread at a time. Raises
+    LedgerUnavailable.
     """
     driver: Any = connection.connection.driver_connection
     with _translate_driver_errors(connection):
@@ -47,12 +49,13 @@ def decision_batches(
             sizes.execute(_SIZES, (UUID(bytes=after),))
             rows = _ROWS.format("uuid_send(id)", HOUR_MS, ", ".join(columns), "%s")
             cursor.execute(rows, (UUID(bytes=after),))
-            # Both see one state, as all that the connection asks.
+            # Both cursors read the same snapshot, since they share a transaction.
             yield map(cursor.fetchmany, batch_sizes((size for (size,) in sizes), max_rows))
 
 
 @contextlib.contextmanager
 def _translate_driver_errors(connection: Connection) -> Iterator[None]:
+    """Raise the driver's errors as LedgerUnavailable."""
     driver: Any = connection.dialect.loaded_dbapi
     try:
         yield

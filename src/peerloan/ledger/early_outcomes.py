@@ -1,7 +1,7 @@
 """Early outcomes: reported before the first day on which an outcome can be known.
 
-They are stored, and may be reported again, but no figure, rule or version uses them. Days are in
-UTC, as everywhere in the ledger.
+They are stored, and may be reported again later. Monitoring and training don't use them. Days are
+in UTC, as everywhere in the ledger.
 """
 
 from __future__ import annotations
@@ -13,9 +13,10 @@ from sqlalchemy import BigInteger, ColumnElement, and_, false, literal_column, o
 from peerloan.clock import DAY_MS
 from peerloan.database.tables import decisions, outcomes
 
-# Not a bound parameter: PostgreSQL would not see that it is the same constant in every place.
+# A literal, not a bound parameter: PostgreSQL must see the same constant in SELECT and GROUP BY.
 A_DAY = literal_column(str(DAY_MS), BigInteger)
-# Not the column itself: SQLite would use its index, and read all decisions of a version.
+# An expression, not the column: SQLite would use the column's index and read all decisions of a
+# version.
 _version = decisions.c.version + 0
 # Age of the decision in days when its outcome was reported.
 _age = outcomes.c.recorded_ms // A_DAY - decisions.c.time_ms // A_DAY
@@ -24,13 +25,14 @@ _age = outcomes.c.recorded_ms // A_DAY - decisions.c.time_ms // A_DAY
 def first_counting_day(made_ms: int, first_day: int) -> int:
     """Return the first day (days since 1970) on which an outcome of a decision counts.
 
-    That is `first_day` days after the day of the decision.
+    `made_ms` is when the decision was made (milliseconds since 1970). The outcome counts from
+    `first_day` days after that day on.
     """
     return made_ms // DAY_MS + first_day
 
 
 def is_early(made_ms: int, recorded_ms: int, first_day: int) -> bool:
-    """Return whether an outcome was reported before it counts."""
+    """Return whether an outcome was reported before the first day on which it counts."""
     return recorded_ms // DAY_MS < first_counting_day(made_ms, first_day)
 
 
@@ -40,7 +42,7 @@ def is_timely(first_day: int) -> ColumnElement[bool]:
 
 
 def early_by_version(first_days: Mapping[int, int]) -> ColumnElement[bool]:
-    """Select the early outcomes, given each version's first day by its number in the ledger."""
+    """Select the early outcomes. `first_days` has each version's first day, by its number."""
     return or_(
         false(),
         *(

@@ -1,4 +1,7 @@
-"""Export of the ledger as a table: one row a decision, with the challenger's and the outcome."""
+"""Export of the ledger as a table.
+
+Each row is a decision, with the challenger's probability and the outcome.
+"""
 
 from __future__ import annotations
 
@@ -51,19 +54,20 @@ _AFTER: dict[str, pa.DataType] = {
     "outcome": pa.bool_(),
     "outcome_date": pa.date32(),
 }
-_AS_KEPT = (
+# Columns that contain a decision's values as they are stored.
+_STORED = (
     *("loan_id", "inputs", "margin", "probability", "late", "reasons", "warnings"),
     *("source", "caller", "request_id", "idempotency_key"),
 )
+# Prefix of an input's column if the export has another column with the input's name.
 _PREFIX = "input."
-# Rows written at once: a row group in Parquet.
-_ROWS = 20_000
-_FETCH_ROWS = 5_000
+# Rows of a batch, which is a row group in Parquet.
+BATCH_ROWS = 20_000
 _encode = msgspec.json.encode
 
 
 class ExportResult(NamedTuple):
-    """Counts of an export: rows, rows with an outcome, and rows of unknown versions."""
+    """Counts of an export: rows, rows with an outcome, and rows by version outside the store."""
 
     rows: int
     outcomes: int
@@ -71,11 +75,11 @@ class ExportResult(NamedTuple):
 
 
 class _Input(NamedTuple):
-    """A column for an input: the name of the field, of the column, and whether it holds numbers."""
+    """A column for an input: its field, its name, and whether it contains numbers."""
 
     field: str
     column: str
-    number: bool
+    is_number: bool
 
 
 def export(
@@ -88,54 +92,55 @@ def export(
     overwrite: bool = False,
     spreadsheet_safe: bool = False,
     progress: Callable[[float], None] = lambda _: None,
+    batch_rows: int = BATCH_ROWS,
 ) -> ExportResult:
-    """Write decisions as CSV or Parquet, the oldest first. The file's ending chooses the format.
+    """Write decisions as CSV or Parquet, the oldest first. The file's ending sets the format.
 
-    Writes those from `since_ms` on and before `until_ms` (milliseconds since 1970) that were not
-    purged. The file is complete, or not there at all. Holds at most 20,000 decisions, or 8 MB of
-    loans, in memory. `spreadsheet_safe` is that of `open_writer`. Raises LedgerError, or BookError
-    for a file that can't be written.
+    Writes the decisions made from `since_ms` on and before `until_ms` (milliseconds since 1970)
+    that were not purged. `spreadsheet_safe` is that of `open_writer`. `progress` is called with the
+    share that is done. Reads at most `batch_rows` decisions, or 8 MB of loans, at once.
+
+    If the export fails, it leaves no file. Raises LedgerError, or BookError for a file that can't
+    be written.
     """
     if not path.name.lower().endswith(ENDINGS):
         raise LedgerError(f"{path}: expected a name that ends in {', '.join(ENDINGS)}")
     with snapshot(database) as connection:
-        known = known_versions(connection)
-        names = {number: version.version for number, version in known.items()}
-        definitions = _definitions(store, known)
+        versions = known_versions(connection)
+        names = {number: version.version for number, version in versions.items()}
+        definitions = _definitions(store, versions)
         inputs = _inputs(definitions)
         total = connection.execute(
             select(func.count()).where(in_time_range(decisions.c.id, since_ms, until_ms))
         ).scalar_one()
-        # Read from before the decisions, so that no decision comes without its outcome.
-        challenged = _RowsByDecision(connection, challenges, since_ms, until_ms)
-        observed = _RowsByDecision(connection, outcomes, since_ms, until_ms)
+        # The snapshot of these tables is older than that of the decisions. Otherwise a purge in
+        # between could leave a decision without its outcome.
+        fetch_rows = max(batch_rows // 4, 1)
+        challenger_rows, outcome_rows = (
+            _RowsByDecision(connection, table, since_ms, until_ms, fetch_rows)
+            for table in (challenges, outcomes)
+        )
         rows = with_outcome = 0
         unknown: Counter[str] = Counter()
         schema = _schema(inputs)
         with open_writer(path, schema, overwrite, spreadsheet_safe) as writer:
-            for batch in stream_decisions(database, since_ms, until_ms, _ROWS):
+            for batch in stream_decisions(database, since_ms, until_ms, batch_rows):
                 values = _decision_columns(batch) | _input_columns(batch, inputs, definitions)
-                challenger = [challenged.of(decision.id) for decision in batch]
-                outcome = [observed.of(decision.id) for decision in batch]
-                values |= {
-                    "challenger_version": [row and names[row.version] for row in challenger],
-                    "challenger_probability": [row and row.probability for row in challenger],
-                    "outcome": [row and row.late for row in outcome],
-                    "outcome_date": [row and row.observed for row in outcome],
-                }
+                values |= _challenger_columns(batch, challenger_rows, names)
+                values |= _outcome_columns(batch, outcome_rows)
                 arrays = [pa.array(values[field.name], field.type) for field in schema]
                 writer.write(pa.RecordBatch.from_arrays(arrays, schema=schema))
                 rows += len(batch)
-                with_outcome += sum(row is not None for row in outcome)
+                with_outcome += sum(late is not None for late in values["outcome"])
                 unknown.update(d.version.version for d in batch if d.version not in definitions)
                 progress(rows / max(total, rows))
     return ExportResult(rows, with_outcome, dict(unknown))
 
 
-def _definitions(store: Store, known: Mapping[int, Version]) -> dict[Version, Definition]:
+def _definitions(store: Store, versions: Mapping[int, Version]) -> dict[Version, Definition]:
     """Return the definitions of the versions that are still in the store."""
     definitions = {}
-    for version in known.values():
+    for version in versions.values():
         with contextlib.suppress(RegistryError):
             if store.read(version.version)[1] == version.digest:
                 definitions[version] = store.definition(version.version)
@@ -143,21 +148,21 @@ def _definitions(store: Store, known: Mapping[int, Version]) -> dict[Version, De
 
 
 def _inputs(definitions: Mapping[Version, Definition]) -> list[_Input]:
-    """Return one column a field, in the versions' order."""
+    """Return one column for each field, in the order of the versions and their definitions."""
     numbers: dict[str, bool] = {}
     for definition in definitions.values():
         for field in definition.fields:
             numbers[field.name] = numbers.get(field.name, True) and field.is_number
-    own = {*_BEFORE, *_AFTER}
+    reserved = {*_BEFORE, *_AFTER}
     return [
-        _Input(name, _PREFIX + name if name in own else name, number)
-        for name, number in numbers.items()
+        _Input(name, _PREFIX + name if name in reserved else name, is_number)
+        for name, is_number in numbers.items()
     ]
 
 
 def _schema(inputs: Sequence[_Input]) -> pa.Schema:
-    kinds = {each.column: pa.float64() if each.number else pa.string() for each in inputs}
-    return pa.schema(list((_BEFORE | kinds | _AFTER).items()))
+    types = {each.column: pa.float64() if each.is_number else pa.string() for each in inputs}
+    return pa.schema(list((_BEFORE | types | _AFTER).items()))
 
 
 def _decision_columns(batch: Sequence[StoredDecision]) -> dict[str, list[Any]]:
@@ -170,7 +175,7 @@ def _decision_columns(batch: Sequence[StoredDecision]) -> dict[str, list[Any]]:
         "model_version": [each.version.version for each in batch],
         "model_digest": [each.version.digest for each in batch],
     }
-    return columns | {name: [getattr(each, name) for each in batch] for name in _AS_KEPT}
+    return columns | {name: [getattr(each, name) for each in batch] for name in _STORED}
 
 
 def _input_columns(
@@ -180,17 +185,39 @@ def _input_columns(
 ) -> dict[str, list[Any]]:
     """Return the columns of the inputs; empty where the version is not in the store."""
     columns: dict[str, list[Any]] = {each.column: [] for each in inputs}
-    for each in batch:
-        # Decoded one by one: a loan takes many times as much memory as its JSON.
-        loan = decode_loan(each.inputs.encode()) if each.version in definitions else {}
-        for field, column, number in inputs:
+    for decision in batch:
+        # Decode one by one: a loan takes many times as much memory as its JSON.
+        loan = decode_loan(decision.inputs.encode()) if decision.version in definitions else {}
+        for field, column, is_number in inputs:
             value = loan.get(field)
-            columns[column].append(_number(value) if number else _text(value))
+            columns[column].append(_number(value) if is_number else _text(value))
     return columns
 
 
+def _challenger_columns(
+    batch: Sequence[StoredDecision], challenger_rows: _RowsByDecision, names: Mapping[int, str]
+) -> dict[str, list[Any]]:
+    """Return the columns of the challenger; `names` are those of the versions."""
+    rows = [challenger_rows.of(decision.id) for decision in batch]
+    return {
+        "challenger_version": [row and names[row.version] for row in rows],
+        "challenger_probability": [row and row.probability for row in rows],
+    }
+
+
+def _outcome_columns(
+    batch: Sequence[StoredDecision], outcome_rows: _RowsByDecision
+) -> dict[str, list[Any]]:
+    """Return the columns of the outcome that counts."""
+    rows = [outcome_rows.of(decision.id) for decision in batch]
+    return {
+        "outcome": [row and row.late for row in rows],
+        "outcome_date": [row and row.observed for row in rows],
+    }
+
+
 def _number(value: object) -> float | None:
-    # A field that the version did not use may hold any value.
+    # A field that the version did not use may have any value.
     if not isinstance(value, int | float) or isinstance(value, bool):
         return None
     try:
@@ -204,15 +231,20 @@ def _text(value: object) -> str | None:
 
 
 class _RowsByDecision:
-    """Rows of another table by decision, which must be asked for in the order of ids."""
+    """Rows of another table by decision, read in the order of the decisions' ids."""
 
     def __init__(
-        self, connection: Connection, table: Table, since_ms: int, until_ms: int | None
+        self,
+        connection: Connection,
+        table: Table,
+        since_ms: int,
+        until_ms: int | None,
+        fetch_rows: int,
     ) -> None:
         rows = select(table).where(in_time_range(table.c.decision_id, since_ms, until_ms))
-        # Of several rows of a decision the last one counts, with the highest number.
+        # If a decision has several rows, the last one counts: it has the highest number.
         rows = rows.order_by(table.c.decision_id, *table.primary_key)
-        self._rows = iter(connection.execute(rows, execution_options={"yield_per": _FETCH_ROWS}))
+        self._rows = iter(connection.execute(rows, execution_options={"yield_per": fetch_rows}))
         self._next = self._take()
 
     def _take(self) -> tuple[bytes, Row[Any]] | None:
@@ -220,7 +252,7 @@ class _RowsByDecision:
         return None if row is None else (row.decision_id.bytes, row)
 
     def of(self, decision_id: bytes) -> Row[Any] | None:
-        """Return the row of a decision; its id must be above the previous one."""
+        """Return the row of a decision, or None. The id must be above that of the previous call."""
         row = None
         while self._next is not None and self._next[0] <= decision_id:
             if self._next[0] == decision_id:

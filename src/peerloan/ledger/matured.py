@@ -1,4 +1,4 @@
-"""Matured decisions, for training: those of days of which most outcomes are known."""
+"""Matured decisions, for training: decisions of days for which most outcomes were reported."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from peerloan.ledger.outcomes import COMMAND_LINE
 from peerloan.ledger.queries import chunked
 from peerloan.ledger.row_batches import MAX_ROWS, rows_in_batches, split_measured_rows
 
-# Tolerance: a share times a count may come out slightly above a whole number.
+# Tolerance: by rounding, a share times a count may be slightly above a whole number.
 _ROUNDING = 1e-9
 _day = decisions.c.time_ms // A_DAY
 _COLUMNS = [decisions.c[name] for name in ("id", "loan_id", "inputs", "caller", "source")]
-# Decisions of `peerloan score --record`; their caller is a user of a machine.
+# Decisions of `peerloan score --record`. Their caller is the user who ran the command.
 _of_book = decisions.c.source == "book"
 
 
 class MaturedDecision(NamedTuple):
     """A decision and its outcome.
 
-    `inputs` are the loan's JSON as it was given. `caller` reported the outcome; the decision was
-    made for `decided_for`. Either may be the command line.
+    `inputs` is the loan's JSON as it was received. `caller` reported the outcome; `decided_for` is
+    the caller that the decision was made for. Both may be a user of the command line.
     """
 
     id: bytes
@@ -39,10 +39,9 @@ class MaturedDecision(NamedTuple):
 class MaturityFilter(NamedTuple):
     """Which outcomes and decisions may be used for training.
 
-    Outcomes: those reported up to `now_ms` (milliseconds since 1970), and not earlier than
-    `first_day` days after the decision. With `callers`, only those that these callers or the
-    command line reported. Decisions: with `decided_for`, only those made for these callers or on
-    the command line.
+    An outcome is eligible if it was reported up to `now_ms` (milliseconds since 1970), at least
+    `first_day` days after the decision, and by one of `callers` or on the command line. A decision
+    is eligible if it was made for one of `decided_for` or on the command line. None: all callers.
     """
 
     now_ms: int
@@ -54,8 +53,8 @@ class MaturityFilter(NamedTuple):
 class SkippedCounts(NamedTuple):
     """Numbers of decisions whose outcome is not used for training, by reason.
 
-    `early`: reported before it could be known. `others`: reported by a caller that is not listed.
-    `decisions`: the decision was made for a caller that is not listed.
+    `early`: the outcome was reported before it could be known. `others`: it was reported by a
+    caller that is not listed. `decisions`: the decision was made for a caller that is not listed.
     """
 
     early: int
@@ -66,12 +65,12 @@ class SkippedCounts(NamedTuple):
 def matured_decisions(
     connection: Connection, share: float, eligible: MaturityFilter
 ) -> Iterator[list[MaturedDecision]]:
-    """Yield each loan's latest matured decision, the oldest first, in lists of thousands or fewer.
+    """Yield each loan's latest matured decision, the oldest first, in lists of some thousands.
 
-    A decision has matured if it has an eligible outcome, and so have at least `share` of the
-    eligible decisions of its day. Late loans may be reported before the others, so a young day has
-    too many of them. The last eligible outcome counts. A decision without a loan's id counts as a
-    loan of its own.
+    A decision has matured if it has an eligible outcome, and at least `share` of the eligible
+    decisions of its day have one too. Late loans may be reported before the others, so outcomes of
+    a recent day would have too many late loans. The last eligible outcome of a decision counts.
+    A decision without a loan's id counts as a separate loan.
     """
     rows = _matured_rows(connection, share, eligible)
     yield from split_measured_rows(rows, MaturedDecision._fields.index("inputs"))
@@ -96,7 +95,7 @@ def _matured_rows(
         .where(or_(chosen.c.loan_id.is_(None), chosen.c.place == 1))
         .order_by(chosen.c.id)
     )
-    # Sorted by id only: to sort rows with their loans would write all of these once more.
+    # Sort the ids only: to sort rows with their loans, the database would write all loans to disk.
     chosen_rows = connection.execute(rows, execution_options={"yield_per": MAX_ROWS})
     for partition in chosen_rows.partitions():
         outcome_of = {row.id: (row.late, row.caller) for row in partition}
@@ -111,7 +110,10 @@ def _matured_rows(
 
 
 def count_young(connection: Connection, share: float, eligible: MaturityFilter) -> int:
-    """Count the decisions with an eligible outcome of days of which too few outcomes are known."""
+    """Count the decisions with an eligible outcome on days with too few outcomes.
+
+    Too few: less than `share` of the day's eligible decisions have an outcome.
+    """
     reported = _reported(eligible)
     rows = (
         select(func.count())
@@ -123,17 +125,20 @@ def count_young(connection: Connection, share: float, eligible: MaturityFilter) 
 
 
 def count_skipped(connection: Connection, eligible: MaturityFilter) -> SkippedCounts:
-    """Count the decisions with outcomes of which none is eligible, by reason."""
-    of_all = eligible._replace(decided_for=None)
-    of_any = of_all._replace(callers=None)
-    every, timely, chosen, left = (
+    """Count the decisions that have outcomes, none of which is eligible, by reason."""
+    for_anybody = eligible._replace(decided_for=None)
+    timely = for_anybody._replace(callers=None)
+    with_any, with_timely, with_listed, with_eligible = (
         _count(connection, selection)
-        for selection in (of_any._replace(first_day=0), of_any, of_all, eligible)
+        for selection in (timely._replace(first_day=0), timely, for_anybody, eligible)
     )
-    return SkippedCounts(every - timely, timely - chosen, chosen - left)
+    return SkippedCounts(
+        with_any - with_timely, with_timely - with_listed, with_listed - with_eligible
+    )
 
 
 def _count(connection: Connection, eligible: MaturityFilter) -> int:
+    """Count the eligible decisions with an eligible outcome."""
     reported = _reported(eligible)
     rows = (
         select(func.count())
@@ -145,14 +150,14 @@ def _count(connection: Connection, eligible: MaturityFilter) -> int:
 
 
 def _is_eligible(eligible: MaturityFilter) -> ColumnElement[bool]:
-    """Select decisions that may be used: not purged, and made for a listed caller."""
-    named = eligible.decided_for
-    of_them = true() if named is None else or_(decisions.c.caller.in_(named), _of_book)
-    return decisions.c.inputs.is_not(None) & of_them
+    """Select eligible decisions: not purged, and made for a listed caller or on a book."""
+    callers = eligible.decided_for
+    is_listed = true() if callers is None else or_(decisions.c.caller.in_(callers), _of_book)
+    return decisions.c.inputs.is_not(None) & is_listed
 
 
 def _reported(eligible: MaturityFilter) -> FromClause:
-    """Select the outcome that counts of each decision: the last eligible one."""
+    """Select the outcome of each decision that counts: the last eligible one."""
     chosen = select(func.max(outcomes.c.number).label("number")).where(
         outcomes.c.recorded_ms <= eligible.now_ms
     )
@@ -160,8 +165,8 @@ def _reported(eligible: MaturityFilter) -> FromClause:
         chosen = chosen.join(decisions, decisions.c.id == outcomes.c.decision_id)
         chosen = chosen.where(is_timely(eligible.first_day))
     if eligible.callers is not None:
-        named = outcomes.c.caller.in_(eligible.callers)
-        chosen = chosen.where(or_(named, outcomes.c.caller.endswith(COMMAND_LINE)))
+        is_listed = outcomes.c.caller.in_(eligible.callers)
+        chosen = chosen.where(or_(is_listed, outcomes.c.caller.endswith(COMMAND_LINE)))
     last = chosen.group_by(outcomes.c.decision_id).subquery()
     return (
         select(outcomes.c.decision_id, outcomes.c.late, outcomes.c.caller)
@@ -173,12 +178,13 @@ def _reported(eligible: MaturityFilter) -> FromClause:
 def _mature_days(
     reported: FromClause, share: float, eligible: MaturityFilter
 ) -> Select[tuple[int]]:
-    every = select(decisions.c.id, _day.label("day")).where(_is_eligible(eligible)).subquery()
-    known = func.count(reported.c.decision_id)
+    """Select the days on which at least `share` of the eligible decisions have an outcome."""
+    made = select(decisions.c.id, _day.label("day")).where(_is_eligible(eligible)).subquery()
+    with_outcome = func.count(reported.c.decision_id)
     return (
-        select(every.c.day)
-        .select_from(every)
-        .outerjoin(reported, reported.c.decision_id == every.c.id)
-        .group_by(every.c.day)
-        .having(known >= share * func.count() - _ROUNDING)
+        select(made.c.day)
+        .select_from(made)
+        .outerjoin(reported, reported.c.decision_id == made.c.id)
+        .group_by(made.c.day)
+        .having(with_outcome >= share * func.count() - _ROUNDING)
     )

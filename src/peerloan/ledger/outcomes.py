@@ -1,4 +1,4 @@
-"""Outcomes: what became of loans that were decided on, with all corrections."""
+"""Outcomes: whether loans with a decision were late, and all corrections of that."""
 
 from __future__ import annotations
 
@@ -33,22 +33,22 @@ from peerloan.ledger.queries import chunked, made_for
 from peerloan.loan import Definition, Problem
 from peerloan.loan.spelling import id_spellings, plain
 
-# Rows named by one statement, and rows fetched at once by a stream.
-_NAMED = 1_000
-_AT_ONCE = 5_000
-_COLUMNS = [each for each in outcomes.c if each is not outcomes.c.number]
+# Decisions or loans in one statement.
+_STATEMENT_ITEMS = 1_000
+_COLUMNS = [column for column in outcomes.c if column is not outcomes.c.number]
 # Serializes outcome reports: two at once could both insert a first outcome.
-_ALONE = text("SELECT pg_advisory_xact_lock(7382650322)")
+_LOCK = text("SELECT pg_advisory_xact_lock(7382650322)")
 
-# Follows the user's name if the command reported an outcome. No token's name can end with it.
+# Suffix of a user's name, for outcomes reported on the command line. No token's name ends with it.
 COMMAND_LINE = " (command line)"
 
 Status = Literal["stored", "unchanged", "corrected"]
 
 
 class Outcome(NamedTuple):
-    """A stored outcome: the day it was observed, if known; when (milliseconds since 1970) and by
-    whom it was reported.
+    """A stored outcome. `observed` is the day on which it was observed, if that was reported.
+
+    `recorded_ms` is when it was reported (milliseconds since 1970), `caller` who reported it.
     """
 
     late: bool
@@ -58,7 +58,7 @@ class Outcome(NamedTuple):
 
 
 class OutcomeHistory(NamedTuple):
-    """The outcome that counts, and those that it corrected, the oldest first."""
+    """The outcome that counts (`now`), and the earlier ones (`before`), the oldest first."""
 
     now: Outcome
     before: list[Outcome]
@@ -67,9 +67,10 @@ class OutcomeHistory(NamedTuple):
 class RecordedOutcome(NamedTuple):
     """The result of a valid row.
 
-    `stored`: the first outcome of a decision, the caller's first, or the first that counts.
-    `corrected`: it differs from an earlier one. `unchanged`: it added nothing. An outcome that was
-    reported too early counts only if it is reported again from the day `first_counting_day` on.
+    The status `stored`: the outcome is the first one of its decision, the caller's first one, or
+    the first one that counts. `corrected`: it differs from an earlier one, and is stored too.
+    `unchanged`: it equals an earlier one, and is not stored again. `first_counting_day` is set if
+    the outcome was reported too early: it counts only if it is reported again from that day on.
     """
 
     row: int
@@ -80,89 +81,105 @@ class RecordedOutcome(NamedTuple):
 
 
 class _Decision(NamedTuple):
+    """The decision that a report belongs to."""
+
     id: bytes
     loan_id: str | None
     purged: bool
 
 
 class OutcomeRecorder:
-    """Stores the outcomes of a request or a file, which may name each decision once.
+    """Stores the outcomes of a request or a file, in which each decision may occur once.
 
-    Keeps the decisions in memory: some 150 bytes each.
+    Remembers the decisions of all rows: about 150 bytes each. Thread safety: none; make one for
+    each request or file. It borrows the database.
     """
 
     def __init__(
         self, database: Database, definition: Definition, who: str, of: str | None = None
     ) -> None:
-        """`of`: look only at decisions made for this caller."""
+        """`who` reports the outcomes. With `of`, only decisions made for this caller count."""
         self._database, self._who, self._of = database, who, of
         self._reporter = _reporter(who)
-        self._reader = OutcomeParser(definition)
+        self._parser = OutcomeParser(definition)
         self._horizon = definition.roles.horizon
         self._rows: dict[bytes, int] = {}
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The names that a row may have."""
-        return self._reader.names
+        """The names of values that a row may contain."""
+        return self._parser.names
 
     def record(self, rows: Iterable[tuple[int, object]]) -> list[RecordedOutcome | list[Problem]]:
         """Store the outcomes of numbered rows, all valid ones in one transaction.
 
-        Returns for each row, in order, its result or what is wrong with it. Raises
-        LedgerUnavailable; then none is stored.
+        Returns for each row, in order, its result or its problems. Raises LedgerUnavailable; then
+        none is stored.
         """
         # A standby server may lack a decision that was made a moment ago.
         self._database.expect_writable()
         now = now_ms()
-        read = [self._reader.parse(row, given, now // DAY_MS) for row, given in rows]
-        placed = self._place([each for each in read if isinstance(each, ReportedOutcome)])
+        parsed = [self._parser.parse(row, report, now // DAY_MS) for row, report in rows]
+        decisions_by_key = self._find_decisions(
+            [report for report in parsed if isinstance(report, ReportedOutcome)]
+        )
         checked: list[tuple[ReportedOutcome, bytes] | list[Problem]] = []
-        fresh: dict[bytes, int] = {}
-        for each in read:
-            if not isinstance(each, ReportedOutcome):
-                checked.append(each)
+        rows_by_decision: dict[bytes, int] = {}
+        for report in parsed:
+            if not isinstance(report, ReportedOutcome):
+                checked.append(report)
                 continue
-            decision = placed.get(each.decision_id or (each.loan_id, each.day))
-            problem = self._refusal(each, decision, fresh)
+            decision = decisions_by_key.get(report.decision_id or (report.loan_id, report.day))
+            problem = self._find_problem(report, decision, rows_by_decision)
             if problem is None and decision is not None:
-                fresh[decision.id] = each.row
-                checked.append((each, decision.id))
+                rows_by_decision[decision.id] = report.row
+                checked.append((report, decision.id))
             else:
                 checked.append([problem] if problem else [])
-        good = [row for row in checked if isinstance(row, tuple)]
-        kept = self._keep(good, now) if good else {}
-        self._rows |= fresh
-        return [row if isinstance(row, list) else kept[row[1]] for row in checked]
+        valid = [result for result in checked if isinstance(result, tuple)]
+        recorded = self._store(valid, now) if valid else {}
+        self._rows |= rows_by_decision
+        return [result if isinstance(result, list) else recorded[result[1]] for result in checked]
 
-    def _place(self, reports: Sequence[ReportedOutcome]) -> dict[object, _Decision]:
-        """Find the decisions that reports name: by id, or by loan and day."""
-        by_id = [UUID(bytes=each.decision_id) for each in reports if each.decision_id]
-        by_loan = [(each.loan_id, each.day) for each in reports if not each.decision_id]
-        placed: dict[object, _Decision] = {}
+    def _find_decisions(self, reports: Sequence[ReportedOutcome]) -> dict[object, _Decision]:
+        """Find the decisions of reports, by the decision's id, or by loan and day."""
+        ids = [UUID(bytes=report.decision_id) for report in reports if report.decision_id]
+        loan_days = [(report.loan_id, report.day) for report in reports if not report.decision_id]
+        by_key: dict[object, _Decision] = {}
         with self._database.reading() as connection:
-            for ids in chunked(by_id, _NAMED):
-                chosen = select(
+            for some_ids in chunked(ids, _STATEMENT_ITEMS):
+                rows = select(
                     decisions.c.id, decisions.c.loan_id, decisions.c.inputs.is_(None)
-                ).where(decisions.c.id.in_(ids), self._looked_at())
-                for made, loan_id, purged in connection.execute(chosen):
-                    placed[made.bytes] = _Decision(made.bytes, loan_id, purged)
-            for asked in chunked(list(dict.fromkeys(by_loan)), _NAMED):
-                rows = _latest_of(asked, self._horizon, self._looked_at())
-                for loan_id, day, made in connection.execute(rows):
-                    before = placed.get((loan_id, day))
-                    # Another spelling of the id may have a later decision.
-                    if made is not None and (before is None or before.id < made.bytes):
-                        placed[loan_id, day] = _Decision(made.bytes, loan_id, purged=False)
-        return placed
+                ).where(decisions.c.id.in_(some_ids), self._is_visible())
+                for decision_id, loan_id, purged in connection.execute(rows):
+                    decision = _Decision(decision_id.bytes, loan_id, purged)
+                    by_key[decision.id] = decision
+            for some_loan_days in chunked(list(dict.fromkeys(loan_days)), _STATEMENT_ITEMS):
+                latest = _latest_decisions(some_loan_days, self._horizon, self._is_visible())
+                for loan_id, day, decision_id in connection.execute(latest):
+                    previous = by_key.get((loan_id, day))
+                    # Another spelling of the loan's id may have a later decision.
+                    if decision_id is not None and (
+                        previous is None or previous.id < decision_id.bytes
+                    ):
+                        decision = _Decision(decision_id.bytes, loan_id, purged=False)
+                        by_key[loan_id, day] = decision
+        return by_key
 
-    def _looked_at(self) -> ColumnElement[bool]:
+    def _is_visible(self) -> ColumnElement[bool]:
+        """Select the decisions that the reporter may report outcomes of."""
         return true() if self._of is None else made_for(self._of)
 
-    def _refusal(
-        self, report: ReportedOutcome, decision: _Decision | None, fresh: dict[bytes, int]
+    def _find_problem(
+        self,
+        report: ReportedOutcome,
+        decision: _Decision | None,
+        rows_by_decision: dict[bytes, int],
     ) -> Problem | None:
-        """Return what is wrong with a report, given its decision."""
+        """Return what is wrong with a report of a decision; None if it is valid.
+
+        `rows_by_decision` has the rows of this call so far.
+        """
         row, loan_id = report.row, show_value(report.loan_id)
         if report.decision_id is None:
             if decision is None:
@@ -177,85 +194,91 @@ class OutcomeRecorder:
             if decision.purged:
                 return Problem(row, "id", "a decision that was not purged", decision_id)
             if report.loan_id not in (None, decision.loan_id and plain(decision.loan_id)):
-                own = show_value(decision.loan_id)
-                return Problem(row, "loan_id", f"the decision's own, {own}", loan_id)
-            made = uuid7.milliseconds(decision.id) // DAY_MS
-            if report.day is not None and report.day < made:
-                expected = f"{date_of(made)}, the day of the decision, or later"
+                expected = f"the loan_id of the decision, {show_value(decision.loan_id)}"
+                return Problem(row, "loan_id", expected, loan_id)
+            made_day = uuid7.milliseconds(decision.id) // DAY_MS
+            if report.day is not None and report.day < made_day:
+                expected = f"the day of the decision, {date_of(made_day)}, or a later day"
                 return Problem(row, "date", expected, str(date_of(report.day)))
-        before = fresh.get(decision.id, self._rows.get(decision.id))
-        if before is None:
+        first_row = rows_by_decision.get(decision.id, self._rows.get(decision.id))
+        if first_row is None:
             return None
         field = "loan_id" if report.decision_id is None else "id"
-        again = f"{uuid7.text(decision.id)} again, as in row {before}"
-        return Problem(row, field, "one outcome of each decision", again)
+        repeated = f"{uuid7.text(decision.id)} again, as in row {first_row}"
+        return Problem(row, field, "one outcome for each decision", repeated)
 
-    def _keep(
-        self, good: Sequence[tuple[ReportedOutcome, bytes]], now: int
+    def _store(
+        self, reports: Sequence[tuple[ReportedOutcome, bytes]], now: int
     ) -> dict[bytes, RecordedOutcome]:
-        kept: dict[bytes, RecordedOutcome] = {}
+        """Store reports of decisions in one transaction; `now` is in milliseconds since 1970."""
+        recorded: dict[bytes, RecordedOutcome] = {}
         rows = []
         with self._database.writing() as connection:
             if not self._database.is_sqlite:
-                connection.execute(_ALONE)
-            known = latest_outcomes(connection, [made for _, made in good])
-            for report, made in good:
-                first_day, made_ms = self._horizon[0], uuid7.milliseconds(made)
+                connection.execute(_LOCK)
+            histories = latest_outcomes(connection, [decision_id for _, decision_id in reports])
+            for report, decision_id in reports:
+                first_day, made_ms = self._horizon[0], uuid7.milliseconds(decision_id)
                 early = is_early(made_ms, now, first_day)
-                status = self._status(report, known.get(made), early, made_ms)
+                status = self._status(report, histories.get(decision_id), early, made_ms)
                 day = date_of(first_counting_day(made_ms, first_day)) if early else None
-                kept[made] = RecordedOutcome(report.row, made, report.late, status, day)
+                recorded[decision_id] = RecordedOutcome(
+                    report.row, decision_id, report.late, status, day
+                )
                 if status != "unchanged":
-                    row = {"decision_id": UUID(bytes=made), "late": report.late}
+                    row = {"decision_id": UUID(bytes=decision_id), "late": report.late}
                     row |= {"observed": report.day, "recorded_ms": now, "caller": self._who}
                     rows.append(row)
             if rows:
                 connection.execute(insert(outcomes), rows)
-        return kept
+        return recorded
 
     def _status(
-        self, report: ReportedOutcome, known: OutcomeHistory | None, early: bool, made_ms: int
+        self, report: ReportedOutcome, history: OutcomeHistory | None, early: bool, made_ms: int
     ) -> Status:
-        """Return what a report adds.
+        """Return what a report adds to the decision's earlier outcomes.
 
-        It is `unchanged` only if the same caller reported the same before: which outcomes are used
-        for training depends on who reported them, so another caller's equal one does not count.
+        It is `unchanged` only if the same caller reported the same before. Another caller's equal
+        outcome does not count, because training may use the outcomes of some callers only.
         """
-        if known is None:
+        if history is None:
             return "stored"
-        reported = [*known.before, known.now]
-        own = [
+        earlier = [*history.before, history.now]
+        of_reporter = [
             place
-            for place, outcome in enumerate(reported)
+            for place, outcome in enumerate(earlier)
             if _reporter(outcome.caller) == self._reporter
         ]
-        # Compare with this caller's last one and those after it; else with the one that counts.
-        since = reported[own[-1] :] if own else reported[-1:]
+        # Compare with this caller's last outcome and those after it, or else with the last one.
+        compared = earlier[of_reporter[-1] :] if of_reporter else earlier[-1:]
         day = None if report.day is None else date_of(report.day)
-        if any(each.late != report.late or day not in (None, each.observed) for each in since):
+        if any(
+            outcome.late != report.late or day not in (None, outcome.observed)
+            for outcome in compared
+        ):
             return "corrected"
-        # The same as before, but the earlier report does not count.
-        was_early = is_early(made_ms, since[0].recorded_ms, self._horizon[0])
-        return "stored" if not own or (was_early and not early) else "unchanged"
+        # The same as before, but the earlier report may not count.
+        was_early = is_early(made_ms, compared[0].recorded_ms, self._horizon[0])
+        return "stored" if not of_reporter or (was_early and not early) else "unchanged"
 
 
-def latest_outcomes(connection: Connection, wanted: Sequence[bytes]) -> dict[bytes, OutcomeHistory]:
-    """Return the known outcomes of these decisions; decisions without one are absent."""
-    known: dict[bytes, OutcomeHistory] = {}
-    for ids in chunked([UUID(bytes=each) for each in wanted], _NAMED):
-        rows = select(*_COLUMNS).where(outcomes.c.decision_id.in_(ids))
+def latest_outcomes(connection: Connection, ids: Sequence[bytes]) -> dict[bytes, OutcomeHistory]:
+    """Return the outcomes of these decisions, by id; decisions without one are absent."""
+    histories: dict[bytes, OutcomeHistory] = {}
+    for some_ids in chunked([UUID(bytes=decision_id) for decision_id in ids], _STATEMENT_ITEMS):
+        rows = select(*_COLUMNS).where(outcomes.c.decision_id.in_(some_ids))
         for row in connection.execute(rows.order_by(outcomes.c.number)):
-            made, outcome = _outcome(row)
-            before = known.get(made)
-            earlier = [] if before is None else [*before.before, before.now]
-            known[made] = OutcomeHistory(outcome, earlier)
-    return known
+            decision_id, outcome = _outcome(row)
+            previous = histories.get(decision_id)
+            earlier = [] if previous is None else [*previous.before, previous.now]
+            histories[decision_id] = OutcomeHistory(outcome, earlier)
+    return histories
 
 
-def _latest_of(
-    asked: Sequence[tuple[str | None, int | None]],
+def _latest_decisions(
+    loan_days: Sequence[tuple[str | None, int | None]],
     horizon: tuple[int, int],
-    looked_at: ColumnElement[bool],
+    is_visible: ColumnElement[bool],
 ) -> Select[Any]:
     """Select, by loan and day, the latest decision whose age on the day is within the horizon.
 
@@ -264,17 +287,21 @@ def _latest_of(
     first, last = horizon
     bounds = [
         (day, uuid7.first_at((day - last) * DAY_MS), uuid7.first_at((day - first + 1) * DAY_MS))
-        for day in {day for _, day in asked if day is not None}
+        for day in {day for _, day in loan_days if day is not None}
     ]
-    names = column("loan_id", String), column("spelt", String), column("day", Integer)
-    loans = values(*names, name="loans")
+    columns = column("loan_id", String), column("spelt", String), column("day", Integer)
+    loans = values(*columns, name="loans")
     days = values(column("day", Integer), column("low", Id), column("high", Id), name="days")
-    spelt = [(loan_id, text, day) for loan_id, day in asked for text in id_spellings(loan_id or "")]
-    loan, span = loans.data(spelt).cte("loans"), days.data(bounds).cte("days")
+    spellings = [
+        (loan_id, spelling, day)
+        for loan_id, day in loan_days
+        for spelling in id_spellings(loan_id or "")
+    ]
+    loan, span = loans.data(spellings).cte("loans"), days.data(bounds).cte("days")
     newest = (
         select(decisions.c.id)
         .where(decisions.c.loan_id == loan.c.spelt)
-        .where(decisions.c.id >= span.c.low, decisions.c.id < span.c.high, looked_at)
+        .where(decisions.c.id >= span.c.low, decisions.c.id < span.c.high, is_visible)
         .order_by(decisions.c.id.desc())
         .limit(1)
         .scalar_subquery()
@@ -288,6 +315,6 @@ def _reporter(caller: str) -> str:
 
 
 def _outcome(row: Row[Any]) -> tuple[bytes, Outcome]:
-    made, late, observed, recorded_ms, caller = tuple(row)
+    decision_id, late, observed, recorded_ms, caller = tuple(row)
     day = None if observed is None else date_of(observed)
-    return made.bytes, Outcome(late, day, recorded_ms, caller)
+    return decision_id.bytes, Outcome(late, day, recorded_ms, caller)

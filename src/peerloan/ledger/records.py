@@ -12,11 +12,12 @@ from peerloan.loan import LoanWarning
 from peerloan.model import BANDS, Reason
 from peerloan.registry import Bundle
 
+# What a decision was requested by: the API, the page, the Open Inference Protocol, or a book.
 SOURCES = ("api", "page", "protocol", "book")
 
 
 class Version(NamedTuple):
-    """A model version that made decisions."""
+    """A model version as the ledger names it: name, digest of its manifest, and threshold."""
 
     version: str
     digest: str
@@ -29,7 +30,11 @@ class Version(NamedTuple):
 
 
 class Record(NamedTuple):
-    """A decision to store. `inputs` (the loan), `reasons` and `warnings` are compact JSON."""
+    """A decision to store.
+
+    `id` is a UUID of version 7, which contains the time. `inputs` (the loan), `reasons` and
+    `warnings` are compact JSON. `margin` is in log-odds; `band` is the position in BANDS.
+    """
 
     id: bytes
     version: Version
@@ -47,8 +52,8 @@ class Record(NamedTuple):
     warnings: str | None
 
 
-# The columns of a record's values, in the order of their digest. A purge erases them. The id, the
-# time, the version and the chain's own columns stay.
+# The columns of a record's values, in the order in which their digest covers them. A purge erases
+# them. The id, the time, the version and the columns of the chain stay.
 VALUES = (
     *("source", "caller", "request_id", "idempotency_key", "loan_id", "inputs"),
     *("margin", "probability", "late", "band", "reasons", "warnings"),
@@ -72,7 +77,7 @@ def encode_or_null(value: list[Reason] | list[str] | None) -> str | None:
 
 
 def warnings_json(warnings: Sequence[LoanWarning]) -> str | None:
-    """Warnings as they are stored: a list of sentences, None for no warnings."""
+    """Encode warnings as they are stored: a list of sentences, None for no warnings."""
     return encode_or_null(list(map(str, warnings)) or None)
 
 
@@ -83,11 +88,11 @@ class StoredDecision(Record):
 
     @property
     def time_ms(self) -> int:
-        """When it was made (milliseconds since 1970), as its id says."""
+        """When it was made (milliseconds since 1970), by its id."""
         return uuid7.milliseconds(self.id)
 
     def prediction(self) -> dict[str, Any]:
-        """Return the prediction object of the API's answer."""
+        """Return the prediction as the API's response contains it."""
         answer: dict[str, Any] = {"id": uuid7.text(self.id)}
         if self.loan_id is not None:
             answer["loan_id"] = self.loan_id

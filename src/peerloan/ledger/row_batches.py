@@ -1,8 +1,8 @@
-"""Batches of decision rows, bounded by bytes as well as by rows.
+"""Batches of decision rows, limited by bytes as well as by rows.
 
 Older releases stored loans of up to 5 MB, so thousands of rows may be gigabytes. SQLite fetches
-one row at a time, so its rows are measured as they come. PostgreSQL fetches many at once, so their
-sizes are queried first, which reads none of the loans.
+one row at a time, so its rows are measured one by one. PostgreSQL fetches many rows at once, so a
+query reads their sizes first.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, Select, func
 
 MAX_ROWS = 5_000
-# Of the loans as JSON. A larger row is a batch of its own.
+# Of a batch's loans as JSON. A larger loan is a batch by itself.
 MAX_BYTES = 8_000_000
 
 
@@ -22,8 +22,8 @@ def rows_in_batches(
 ) -> Iterator[list[Any]]:
     """Yield the rows of a query in batches; one of its columns must be `inputs`.
 
-    On PostgreSQL the query runs twice. What is committed in between only makes a batch smaller or
-    larger; in a snapshot nothing changes.
+    On PostgreSQL the query runs twice. In a snapshot both runs return the same rows. Otherwise a
+    commit between them makes batches smaller or larger, and no row is lost.
     """
     columns = rows.selected_columns
     if connection.dialect.name == "sqlite":
@@ -42,7 +42,7 @@ def rows_in_batches(
 def split_measured_rows(
     rows: Iterable[Any], place: int, max_rows: int = MAX_ROWS
 ) -> Iterator[list[Any]]:
-    """Group rows that come one by one; `place` is the position of `inputs`."""
+    """Group rows into batches by their measured sizes; `place` is the position of `inputs`."""
     batch: list[Any] = []
     size = 0
     for row in rows:
@@ -56,7 +56,7 @@ def split_measured_rows(
 
 
 def batch_sizes(sizes: Iterable[int | None], max_rows: int = MAX_ROWS) -> Iterator[int]:
-    """Yield the number of rows of each batch, given the sizes of the rows' inputs."""
+    """Yield the number of rows of each batch, from the sizes of the rows' inputs in bytes."""
     count = total = 0
     for row_size in sizes:
         size = row_size or 0
@@ -70,7 +70,7 @@ def batch_sizes(sizes: Iterable[int | None], max_rows: int = MAX_ROWS) -> Iterat
 
 
 def rows_within_bytes(sizes: Sequence[int | None], max_bytes: int) -> int:
-    """Count the first rows that fit into `max_bytes`, at least one, given their sizes."""
+    """Count the first rows whose sizes together are at most `max_bytes`; at least one."""
     total = 0
     for count, size in enumerate(sizes):
         total += size or 0

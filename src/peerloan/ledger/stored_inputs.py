@@ -1,4 +1,4 @@
-"""What a decision was made on, read again by the definition of the version that made it."""
+"""Reads the stored inputs of decisions, by the loan definition of the version that decided."""
 
 from __future__ import annotations
 
@@ -23,57 +23,61 @@ from peerloan.loan import (
 )
 from peerloan.loan.text import parse_whole, text_fault
 
-# A ledger may hold millions of loans with misspelt levels.
-_NONE = Suggestions(comparisons=0)
+# Don't search for similar levels: a ledger may contain millions of loans with misspelt levels.
+_NO_SUGGESTIONS = Suggestions(comparisons=0)
 
 
 class InputUnreadable(PeerLoanError):
-    """Stored inputs are not a loan of the definition they are read by. The message says why."""
+    """Stored inputs are not a valid loan by the definition. The message has the reason."""
 
 
 class InputReader:
-    """Reads the stored inputs of decisions by versions of one definition. Warnings suggest nothing.
+    """Reads the stored inputs of decisions, by one loan definition. Warnings have no suggestions.
 
-    `exact` makes `read` take texts as earlier releases did: each spelling is a value of its own.
+    With `exact`, `read` treats each spelling of a text as a separate value, as earlier releases
+    did.
     """
 
     def __init__(self, definition: Definition, exact: bool = False) -> None:
         self._definition = definition
         self._decoder = Decoder(Checks(definition, exact=exact))
-        self._together = StoredLoanDecoder(definition)
-        # What callers knew of other versions then is not what is known now: any name is let pass.
+        self._joined_decoder = StoredLoanDecoder(definition)
+        # Accept any name of a field: other versions, which callers knew then, may have had it.
         self._checks = lru_cache(maxsize=64)(lambda names: Checks(definition, names, exact))
 
     def read(self, inputs: str) -> Checked:
-        """Read the inputs of one decision; raises InputUnreadable."""
+        """Read the inputs of one decision. Raises InputUnreadable."""
         try:
             content = inputs.encode()
-            return self._decoder.loan(content, _NONE) or self._check_closely(content)
+            return self._decoder.loan(content, _NO_SUGGESTIONS) or self._check_closely(content)
         except (ValueError, AttributeError, RecursionError) as error:
             raise InputUnreadable(f"the inputs can't be read as JSON: {error}") from None
 
     def read_many(self, inputs: Sequence[str]) -> tuple[Loans, npt.NDArray[np.bool_]]:
-        """Read many inputs: the loans that are readable, and which of the inputs are (n,)."""
-        good = np.ones(len(inputs), dtype=np.bool_)
-        read = self._together.loans(f"[{','.join(inputs)}]".encode()) if inputs else None
-        # Joined, two broken texts may make valid JSON: then the number of loans is another.
-        if read is not None and read.size == len(inputs):
-            return read, good
+        """Read the inputs of n decisions.
+
+        Returns the readable loans, and which of the inputs are readable, of shape (n,).
+        """
+        readable = np.ones(len(inputs), dtype=np.bool_)
+        loans = self._joined_decoder.loans(f"[{','.join(inputs)}]".encode()) if inputs else None
+        # Two invalid texts, joined, may be valid JSON; then the number of loans differs.
+        if loans is not None and loans.size == len(inputs):
+            return loans, readable
         rows = []
         for i, text in enumerate(inputs):
             try:
                 rows.append(self.read(text).values)
             except InputUnreadable:
-                good[i] = False
-        return Loans.of(self._definition, rows), good
+                readable[i] = False
+        return Loans.of(self._definition, rows), readable
 
     def _check_closely(self, content: bytes) -> Checked:
         record = decode_loan(content)
         if not isinstance(record, dict):
-            raise InputUnreadable("the inputs are no loan")
+            raise InputUnreadable("the inputs are not a loan: expected a JSON object")
         if any(map(text_fault, record)):
-            raise InputUnreadable("the inputs name a field as none can be named")
-        checked: Checked = self._checks(frozenset(record)).loan(record, None, _NONE)
+            raise InputUnreadable("the inputs have a field whose name is not allowed")
+        checked: Checked = self._checks(frozenset(record)).loan(record, None, _NO_SUGGESTIONS)
         if checked.problems:
             first = checked.problems[0]
             raise InputUnreadable(f"{first.field}: expected {first.expected}, given {first.given}")
@@ -81,7 +85,7 @@ class InputReader:
 
 
 def decode_loan(content: bytes) -> Any:
-    """Decode a stored loan: JSON, or nearly JSON (NaN, a lone surrogate) in old records."""
+    """Decode a stored loan: JSON, or in old records nearly JSON (NaN, a lone surrogate)."""
     try:
         return msgspec.json.decode(content)
     except (msgspec.MsgspecError, ValueError):

@@ -1,4 +1,4 @@
-"""What a writer's chain makes of connections that end in the middle of something."""
+"""A chain continues correctly after its connection was lost during a statement."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from helpers.postgres import Postgres
 from helpers.proxy import Proxy
 from peerloan.database import Database, LedgerUnavailable
 from peerloan.ledger import Chain, Entry, Record, Seal, Version
-from peerloan.ledger.write.postgres_driver import Postgres as Backend
+from peerloan.ledger.write.postgres_driver import Postgres as PostgresDriver
 from peerloan.uuid7 import IdGenerator
 
 _ids = IdGenerator()
@@ -30,11 +30,11 @@ def entry(loan_id: str) -> Entry:
     return Entry([Record(_ids.new(), version, "api", "", "test", None, loan_id, "{}", *values)])
 
 
-def kept(url: str) -> list[str]:
-    """The loans that are in the ledger, whose chains are whole."""
-    found = list(rows(url))
-    check_chains(found)
-    return [loan_id for *_, loan_id in found]
+def stored_loans(url: str) -> list[str]:
+    """Return the loans' ids in the ledger, after a check of its chains."""
+    decisions = list(rows(url))
+    check_chains(decisions)
+    return [loan_id for *_, loan_id in decisions]
 
 
 def terminate(url: str) -> None:
@@ -49,9 +49,9 @@ def terminate(url: str) -> None:
 @pytest.fixture
 def url(postgres: Postgres) -> str:
     """A ledger in PostgreSQL."""
-    made = postgres.new()
-    Database(made).upgrade()
-    return made
+    url = postgres.new()
+    Database(url).upgrade()
+    return url
 
 
 @pytest.fixture
@@ -60,47 +60,47 @@ def seal(tmp_path: Path) -> Seal:
     return Seal(tmp_path / "seal")
 
 
-def lose_an_answer(chain: Chain, which: Entry) -> None:
-    """Have a commit done whose answer does not come, and then no other answer either."""
+def commit_without_response(chain: Chain, entry: Entry) -> None:
+    """Commit an entry, but lose the response, and the response to the next query too."""
 
-    def insert(self: Backend, of_table: Any) -> None:
-        Backend.insert(self, of_table)
-        raise LedgerUnavailable("the answer is lost")
+    def insert_alone(self: PostgresDriver, rows: Any) -> None:
+        PostgresDriver.insert(self, rows)
+        raise LedgerUnavailable("the response is lost")
 
-    def last(*_: object) -> Any:
+    def newest_record(*_: object) -> Any:
         raise LedgerUnavailable("cut again")
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Backend, "insert_alone", insert)
-        patch.setattr(Backend, "last", last)
+        patch.setattr(PostgresDriver, "insert_alone", insert_alone)
+        patch.setattr(PostgresDriver, "newest_record", newest_record)
         with pytest.raises(LedgerUnavailable):
-            chain.append([which])
+            chain.append([entry])
 
 
 @pytest.mark.parametrize("cut", [False, True])
-def test_the_next_decision_is_not_taken_for_one_whose_answer_was_lost(
+def test_a_decision_is_stored_after_one_whose_response_was_lost(
     url: str, seal: Seal, cut: bool
 ) -> None:
     chain = Chain(Database(url), seal)
-    lose_an_answer(chain, entry("first"))
+    commit_without_response(chain, entry("first"))
     if cut:
         terminate(url)
     assert chain.append([entry("second")]) == [None]
-    assert kept(url) == ["first", "second"]
+    assert stored_loans(url) == ["first", "second"]
 
 
-def test_a_chain_is_closed_at_its_true_end(url: str, seal: Seal) -> None:
+def test_a_closed_chain_includes_a_record_whose_response_was_lost(url: str, seal: Seal) -> None:
     chain = Chain(Database(url), seal)
-    lose_an_answer(chain, entry("first"))
+    commit_without_response(chain, entry("first"))
     chain.close()
     (closed,) = chains(url)
     assert (closed.closed, closed.head_seq) == (True, 1)
 
 
-def test_sessions_that_began_read_only_are_not_kept(
+def test_sessions_that_began_read_only_are_not_used_again(
     url: str, seal: Seal, postgres: Postgres
 ) -> None:
-    """A server that was told to take no changes for a while tells each session as it begins."""
+    """Each session takes the server's setting when it begins."""
     database = Database(url)
     chain = Chain(database, seal)
     chain.append([entry("first")])
@@ -113,7 +113,7 @@ def test_sessions_that_began_read_only_are_not_kept(
     with pytest.raises(LedgerUnavailable, match="the server is read-only"):
         database.expect_writable()
     for again in (database.expect_writable, chain.write_head):
-        with database.reading():  # which is kept for who asks next
+        with database.reading():  # its connection returns to the pool
             pass
         postgres.run(f"{read_only} off")
         with contextlib.suppress(LedgerUnavailable):
@@ -124,23 +124,24 @@ def test_sessions_that_began_read_only_are_not_kept(
     with database.reading():
         postgres.run(f"{read_only} off")
     assert chain.append([entry("third")]) == [None]
-    assert kept(url) == ["first", "third"]
+    assert stored_loans(url) == ["first", "third"]
 
 
 @pytest.fixture
 def proxy(postgres: Postgres) -> Iterator[Proxy]:
     """A proxy in front of PostgreSQL."""
-    made = Proxy(postgres.port)
-    yield made
-    made.close()
+    proxy = Proxy(postgres.port)
+    yield proxy
+    proxy.close()
 
 
 @pytest.mark.parametrize("back", [True, False])
-def test_what_a_cut_connection_still_does_is_no_second_writer(
+def test_a_cut_connection_writes_nothing_after_its_successor(
     url: str, seal: Seal, postgres: Postgres, proxy: Proxy, back: bool
 ) -> None:
-    """PostgreSQL notices that a connection was cut only once it has something to say; until then
-    it goes on. `back`: whether the database can be reached again at once.
+    """PostgreSQL notices a cut connection only when it sends a response; until then it continues.
+
+    `back`: whether the database can be reached again at once.
     """
     with psycopg.connect(url.replace("+psycopg", "")) as connection:
         connection.execute(
@@ -153,19 +154,19 @@ def test_what_a_cut_connection_still_does_is_no_second_writer(
         )
     chain = Chain(Database(url.replace(f":{postgres.port}/", f":{proxy.port}/")), seal)
     chain.append([entry("first")])
-    told: list[object] = []
+    results: list[object] = []
     expected = ["first"]
 
     def append() -> None:
         try:
-            told.extend(chain.append([entry("slow")]))
+            results.extend(chain.append([entry("slow")]))
         except LedgerUnavailable as error:
-            told.append(type(error))
+            results.append(type(error))
 
-    # A busy machine may take longer to end what was cut than the ledger waits, which refuses the
-    # decision then: that is as it should be, and is no answer to what is asked here.
+    # A busy machine may take longer to end the cut connection than the ledger waits. Then the
+    # ledger refuses the decision, which is right, and the test tries again.
     for _ in range(3 if back else 1):
-        told.clear()
+        results.clear()
         writing = threading.Thread(target=append)
         writing.start()
         time.sleep(0.5)  # so that all of it has been sent
@@ -174,9 +175,9 @@ def test_what_a_cut_connection_still_does_is_no_second_writer(
         writing.join()
         proxy.refuse = False
         chain.append([entry("last")])
-        time.sleep(3)  # what goes on would be done
-        expected += ["slow", "last"] if told == [None] else ["last"]
-        assert kept(url) == expected
-        if told == [None]:
+        time.sleep(3)  # longer than the cut connection's insert takes
+        expected += ["slow", "last"] if results == [None] else ["last"]
+        assert stored_loans(url) == expected
+        if results == [None]:
             break
-    assert told == ([None] if back else [LedgerUnavailable])
+    assert results == ([None] if back else [LedgerUnavailable])

@@ -107,7 +107,9 @@ def test_a_newer_schema_that_does_not_is_refused(ledger_url: str) -> None:
     database = Database(ledger_url)
     database.upgrade()
     newer(database, admits="0.2.0")
-    with pytest.raises(LedgerError, match=r"admits releases from 0\.2\.0 on; this one is 0\.1\.0"):
+    with pytest.raises(
+        LedgerError, match=r"needs release 0\.2\.0 or later; this is release 0\.1\.0"
+    ):
         Database(ledger_url).ready()
 
 
@@ -178,10 +180,10 @@ def test_an_empty_postgresql_is_refused_with_the_command_to_run(ledger_url: str)
 @pytest.mark.parametrize(
     ("url", "why"),
     [
-        ("ledger.db", "no database's URL"),
-        ("nosuch://x/y", "no database's URL"),
-        ("mysql://x/y", "expected sqlite or postgresql"),
-        ("sqlite://", "expected a file for SQLite"),
+        ("ledger.db", "the database's URL can't be parsed"),
+        ("nosuch://x/y", "the database's URL can't be parsed"),
+        ("mysql://x/y", "expected a URL of sqlite or postgresql"),
+        ("sqlite://", "expected the path of a file"),
     ],
 )
 def test_what_is_no_ledger_s_url_is_refused(run: Run, url: str, why: str) -> None:

@@ -218,7 +218,7 @@ def test_a_log_that_was_not_copied_with_its_index_is_not_passed_over(ledger: Pat
     ledger.parent.chmod(0o555)
     answer = as_nobody(lambda: read(ledger))
     assert answer.startswith(f"LedgerUnavailable: {ledger}: can't be read without ledger.db-wal")
-    assert answer.endswith("copy both to a folder that is writable")
+    assert answer.endswith("copy both files to a folder that is writable")
 
 
 def test_who_may_only_read_sees_what_a_writer_keeps(ledger: Path) -> None:

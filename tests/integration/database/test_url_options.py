@@ -102,7 +102,7 @@ def test_a_role_s_search_path_holds(url: str) -> None:
 
 @pytest.mark.parametrize("path", ["riks", "riks,public", '"Risk"', "$user,riks", ""])
 def test_a_search_path_without_its_schema_is_refused(url: str, path: str) -> None:
-    with pytest.raises(LedgerError, match=r"search_path is .*: expected a schema that is there"):
+    with pytest.raises(LedgerError, match=r"search_path is .*: expected a schema that exists"):
         Database(f"{url}?options=-csearch_path%3D{path}").upgrade()
     assert execute(url, TABLES) == []
 
@@ -111,7 +111,7 @@ def test_a_ledger_that_only_shows_through_is_refused(url: str) -> None:
     Database(url).upgrade()
     both = Database(f"{url}?options=-csearch_path%3Drisk,public")
     for call in (both.check, both.upgrade):
-        with pytest.raises(LedgerError, match=r"tables are in public, .* would be made in risk"):
+        with pytest.raises(LedgerError, match=r"tables are in public, .* would be created in risk"):
             call()
     assert execute(url, TABLES) == [("public",)]
 
@@ -155,8 +155,8 @@ def shown(url: str) -> list[str]:
     ("query", "why"),
     [
         ("search_path=risk", r"search_path: .* no such option; .*\?options=-csearch_path%3Drisk"),
-        ("options=-clock_timeout%3D9s", "lock_timeout is set by the ledger, to 2s"),
-        ("options=-cextra-float-digits%3D0", "extra_float_digits is set by the ledger"),
+        ("options=-clock_timeout%3D9s", "needs lock_timeout to be 2s and sets it itself"),
+        ("options=-cextra-float-digits%3D0", "needs extra_float_digits to be 1 and sets it itself"),
         ("options=-B%2099", "expected -cNAME=VALUE, given '-B'"),
         ("options=-csearch_path", "expected -cNAME=VALUE"),
         ("options=-cx%3D1&options=-cy%3D2", "options: expected once in the URL, given 2 times"),

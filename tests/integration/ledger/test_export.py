@@ -278,11 +278,9 @@ def test_a_loan_that_is_only_nearly_json_is_written_too(
     assert (row["inputs"], row["grade"]) == (inputs, "D")
 
 
-def test_many_decisions_are_joined_with_what_belongs_to_them(
-    ledger: Ledger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_many_decisions_are_joined_with_their_challenger_scores_and_outcomes(
+    ledger: Ledger, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("peerloan.ledger.export._ROWS", 70)
-    monkeypatch.setattr("peerloan.ledger.export._FETCH_ROWS", 11)
     made = [record() for _ in range(500)]
     keep(ledger.chain(), made)
     with ledger.database.writing() as connection:
@@ -298,12 +296,13 @@ def test_many_decisions_are_joined_with_what_belongs_to_them(
                 connection.execute(insert(tables.outcomes).values(row))
         rows = connection.execute(select(tables.versions))
         names = {each.number: each.version for each in rows}
-    told: list[float] = []
+    shares: list[float] = []
     path = tmp_path / "out.parquet"
-    done = export(ledger.database, Definitions({}), path, progress=told.append)
+    done = export(ledger.database, Definitions({}), path, progress=shares.append, batch_rows=70)
     assert (done.rows, done.outcomes) == (500, 100)
-    assert told == sorted(told)
-    assert told[-1] == 1
+    assert shares == sorted(shares)
+    assert len(shares) == 8
+    assert shares[-1] == 1
     for i, (row, each) in enumerate(zip(rows_of(path), made, strict=True)):
         assert row["id"] == uuid7.text(each.id)
         assert row["challenger_probability"] == (i / 1000 if i % 3 == 0 else None)

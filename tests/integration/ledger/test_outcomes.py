@@ -309,20 +309,25 @@ def test_what_is_told_too_early_is_kept_and_has_to_be_told_again(
         ({"id": "no", "late": 1}, "id", "a decision's id, which is a UUID", "'no'"),
         ({"id": 5, "late": 1}, "id", "a decision's id, which is a UUID", "5"),
         ({"late": 1}, "id", "a decision's id, or a loan_id and a date", "nothing"),
-        ({"loan_id": "A", "late": 1}, "date", "the day on which it was observed", "nothing"),
-        ({"loan_id": "", "date": "A", "late": 1}, "date", "a day, as 2026-11-25", "'A'"),
+        (
+            {"loan_id": "A", "late": 1},
+            "date",
+            "the day on which the outcome was observed",
+            "nothing",
+        ),
+        ({"loan_id": "", "date": "A", "late": 1}, "date", "a day, such as 2026-11-25", "'A'"),
         ({"loan_id": [], "late": 1}, "loan_id", "text of 1 to 200 characters", "[]"),
-        ({"id": "A", "date": "2026-02-30"}, "date", "a day, as 2026-11-25", "'2026-02-30'"),
-        ({"id": "A", "date": "20260101"}, "date", "a day, as 2026-11-25", "'20260101'"),
-        ({"id": "A", "date": day(-2)}, "date", "which is today, or earlier", f"'{day(-2)}'"),
+        ({"id": "A", "date": "2026-02-30"}, "date", "a day, such as 2026-11-25", "'2026-02-30'"),
+        ({"id": "A", "date": "20260101"}, "date", "a day, such as 2026-11-25", "'20260101'"),
+        ({"id": "A", "date": day(-2)}, "date", "or an earlier day", f"'{day(-2)}'"),
         ({"id": "A", "late": "maybe"}, "late", "true (late) or false (on time)", "'maybe'"),
         ({"id": "A", "late": 2}, "late", "true (late) or false (on time)", "2"),
         ({"id": "A", "late": {}}, "late", "true (late) or false (on time)", "{}"),
         ({"id": "A", "is_late": "yes"}, "is_late", "1 (late) or 0 (on time)", "'yes'"),
         ({"id": "A"}, "late", "true (late) or false (on time)", "nothing"),
         ({"id": "A", "is_late": None}, "is_late", "1 (late) or 0 (on time)", "nothing"),
-        ({"id": "A", "late": 1, "is_late": 1}, "is_late", "late alone, or is_late", "1"),
-        ({"id": "A", "lates": 1}, "lates", "nothing but id, loan_id, date, late, is_late", "1"),
+        ({"id": "A", "late": 1, "is_late": 1}, "is_late", "only late or is_late, not both", "1"),
+        ({"id": "A", "lates": 1}, "lates", "only id, loan_id, date, late, is_late", "1"),
         (3, "(outcome)", "an object", "3"),
     ],
 )
@@ -363,8 +368,8 @@ def test_decisions_that_are_not_there_or_purged_or_later_are_named(
         ("id", "the id of a decision", unknown),
         ("id", "a decision that was not purged", purged),
         ("loan_id", horizon, "'A'"),
-        ("date", f"{day(30)}, the day of the decision, or later", day(31)),
-        ("loan_id", "the decision's own, 'C'", "'D'"),
+        ("date", f"the day of the decision, {day(30)}, or a later day", day(31)),
+        ("loan_id", "the loan_id of the decision, 'C'", "'D'"),
     ]
     assert ledger.rows() == 0
 
@@ -377,7 +382,7 @@ def test_a_decision_stands_once_in_a_request_by_whatever_name(
     # What is wrong does not count.
     answers = told(client, {"id": a, "late": "?"}, by_loan, {"id": a, "late": 1}, by_loan)
     assert answers[1] == {"id": a, "late": False, "status": "stored"}
-    again = {"expected": "one outcome of each decision", "given": f"{a} again, as in row 1"}
+    again = {"expected": "one outcome for each decision", "given": f"{a} again, as in row 1"}
     assert answers[2:] == [{"errors": [{"field": name} | again]} for name in ("id", "loan_id")]
     assert ledger.history(a) == [(False, date.fromisoformat(day(1)), "")]
 
@@ -474,7 +479,7 @@ def test_a_file_of_each_kind_is_kept_and_twice_changes_nothing(
         {
             "row": 3,
             "field": "date",
-            "expected": "the day on which it was observed, as 2026-11-25",
+            "expected": "the day on which the outcome was observed, such as 2026-11-25",
             "given": "nothing",
         }
     ]
@@ -503,9 +508,9 @@ def test_rows_are_numbered_on_across_transactions_and_files(
     done = run("outcomes", "told", ledger=ledger.url)
     assert done.returncode == 1
     assert done.stdout.splitlines() == [
-        f"row 4501, id: expected one outcome of each decision, given {made[0]} again, as in row 1",
+        f"row 4501, id: expected one outcome for each decision, given {made[0]} again, as in row 1",
         "row 4502, late: expected true (late) or false (on time), given 'x'",
-        f"row 4503, id: expected one outcome of each decision, given {made[4_400]} again, "
+        f"row 4503, id: expected one outcome for each decision, given {made[4_400]} again, "
         "as in row 4401",
         "told: 4,503 rows: 4,500 stored, 0 unchanged, 0 corrected, 3 refused",
     ]
@@ -598,7 +603,7 @@ def test_without_a_ledger_the_command_says_what_to_run(run: Run, tmp_path: Path)
     write(tmp_path / "told.csv", [{"id": "x", "late": 1}])
     done = run("outcomes", "told.csv")
     assert done.returncode == 1
-    assert "holds no ledger yet; run: peerloan ledger upgrade" in done.stderr
+    assert "contains no ledger yet; run: peerloan ledger upgrade" in done.stderr
 
 
 def test_another_lender_s_label_id_and_horizon_are_those_of_its_definition(

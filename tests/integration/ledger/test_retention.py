@@ -19,7 +19,7 @@ from helpers.ledgers import DAY_MS, Ledger, keep, now_ms, record
 from peerloan import clock
 from peerloan.cli.commands import ledger as ledger_command
 from peerloan.database import LedgerError, tables
-from peerloan.ledger import Entry, Key, Record, queries, retention
+from peerloan.ledger import Entry, Key, Record, Seal, queries
 from peerloan.ledger.audit.verify import verify
 from peerloan.ledger.queries import DecisionFilter
 from peerloan.ledger.records import VALUES
@@ -70,7 +70,7 @@ class Aged(Ledger):
             rows = select(func.count()).select_from(table)  # type: ignore[arg-type]
             return int(connection.execute(rows).scalar_one())
 
-    def is_whole(self) -> bool:
+    def verifies(self) -> bool:
         return not verify(self.database, self.seal).findings.totals
 
 
@@ -161,54 +161,53 @@ def test_purged_decisions_are_not_shown_any_more(aged: Aged) -> None:
     assert streamed == [each.id for each in new]
 
 
-def test_a_purge_that_is_cut_off_and_run_again_counts_nothing_twice(
-    aged: Aged, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(retention, "DECISIONS_AT_ONCE", 2)
+def test_an_interrupted_purge_that_is_repeated_counts_each_decision_once(aged: Aged) -> None:
     before = now_ms() - LIMIT * DAY_MS
 
-    def cut_off(erased: int) -> None:
-        assert aged.is_whole()
+    def interrupt(erased: int) -> None:
+        assert aged.verifies()
         if erased == 4:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        purge(aged.database, aged.seal, before, "somebody", cut_off)
-    assert aged.is_whole()
-    assert purge(aged.database, aged.seal, before, "somebody else") == 2
-    assert purge(aged.database, aged.seal, before, "a third one") == 0
-    assert aged.is_whole()
+        purge(aged.database, aged.seal, before, "somebody", interrupt, chunk_decisions=2)
+    assert aged.verifies()
+    for who, erased in (("somebody else", 2), ("a third one", 0)):
+        assert purge(aged.database, aged.seal, before, who, chunk_decisions=2) == erased
+    assert aged.verifies()
     with aged.database.reading() as connection:
-        told = [tuple(row) for row in connection.execute(select(purges.c.who, purges.c.decisions))]
+        rows = [tuple(row) for row in connection.execute(select(purges.c.who, purges.c.decisions))]
         counted = connection.execute(select(func.sum(aggregates.c.decisions))).scalar_one()
-    assert told == [("somebody", 4), ("somebody else", 2)]
+    assert rows == [("somebody", 4), ("somebody else", 2)]
     assert counted == 6
 
 
-def test_a_chunk_that_fails_leaves_nothing_of_itself(
-    aged: Aged, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(retention, "DECISIONS_AT_ONCE", 2)
-    added = retention._add
-    calls = []
+class FailingSeal(Seal):
+    """A seal that fails in the second chunk of a purge, after its values were erased."""
 
-    def fails_at_the_third(*arguments: object) -> None:
-        calls.append(arguments)
-        if len(calls) == 3:
-            raise OSError("the machine stops here")
-        added(*arguments)  # type: ignore[arg-type]
+    calls = 0
 
-    monkeypatch.setattr(retention, "_add", fails_at_the_third)
-    with pytest.raises(OSError, match="the machine stops here"):
-        purge(aged.database, aged.seal, now_ms() - LIMIT * DAY_MS, "somebody")
+    def purge_mac(
+        self, number: int, time_ms: int, before_ms: int, decisions: int, who: str
+    ) -> bytes:
+        self.calls += 1
+        if self.calls == 2:
+            raise OSError("the machine stops")
+        return super().purge_mac(number, time_ms, before_ms, decisions, who)
+
+
+def test_a_chunk_that_fails_changes_nothing(aged: Aged) -> None:
+    seal = FailingSeal(aged.seal_folder)
+    with pytest.raises(OSError, match="the machine stops"):
+        purge(aged.database, seal, now_ms() - LIMIT * DAY_MS, "somebody", chunk_decisions=2)
     with aged.database.reading() as connection:
         erased = connection.execute(
             select(func.count()).select_from(decisions).where(decisions.c.salt.is_(None))
         ).scalar_one()
         counted = connection.execute(select(func.sum(aggregates.c.decisions))).scalar_one()
-        told = connection.execute(select(purges.c.decisions)).scalar_one()
-    assert erased == counted == told == 2
-    assert aged.is_whole()
+        purged = connection.execute(select(purges.c.decisions)).scalar_one()
+    assert erased == counted == purged == 2
+    assert aged.verifies()
 
 
 def test_a_second_purge_of_more_adds_to_the_counts(run: Run, aged: Aged) -> None:
@@ -219,7 +218,7 @@ def test_a_second_purge_of_more_adds_to_the_counts(run: Run, aged: Aged) -> None
     with aged.database.reading() as connection:
         rows = connection.execute(select(purges).order_by(purges.c.number)).all()
     assert [(row.number, row.decisions) for row in rows] == [(1, 4), (2, 3)]
-    assert aged.is_whole()
+    assert aged.verifies()
 
 
 TAMPERING = {
@@ -292,12 +291,12 @@ def test_a_removed_purge_of_values_that_an_older_one_could_have_erased_is_missed
     chain = aged.chain()
     keep(chain, late)
     purge(aged.database, aged.seal, before, "somebody")
-    assert aged.is_whole()
+    assert aged.verifies()
     with aged.database.writing() as connection:
         connection.execute(delete(purges).where(purges.c.number == 2))
     (found,) = verify(aged.database, aged.seal).findings.shown()
     assert found.kind == "removed purge"
-    assert "count 6, but 9 are erased" in found.what
+    assert "counts 6 purged decisions, but 9 are erased" in found.what
 
 
 def test_erased_text_is_not_in_sqlite_s_files_any_more(run: Run, tmp_path: Path) -> None:
@@ -397,18 +396,15 @@ def test_nothing_younger_than_a_day_is_purged(aged: Aged) -> None:
         purge(aged.database, aged.seal, now_ms() - DAY_MS + 60_000, "somebody")
 
 
-@pytest.mark.parametrize("at_once", [1, 3, 5_000])
-def test_keys_of_another_day_are_forgotten(
-    ledger_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_once: int
-) -> None:
-    monkeypatch.setattr(retention, "KEYS_AT_ONCE", at_once)
+@pytest.mark.parametrize("chunk", [1, 3, 5_000])
+def test_expired_keys_are_deleted(ledger_url: str, tmp_path: Path, chunk: int) -> None:
     ledger = Ledger(ledger_url, tmp_path)
     chain = ledger.chain()
     now = now_ms()
     for i, age in enumerate((DAY_MS + 60_000,) * 4 + (3 * DAY_MS, DAY_MS - 60_000, 0)):
         chain.append([Entry([record(now - age)], Key.of("app", f"key-{i}", b"body"))])
-    assert purge_expired_keys(ledger.database) == 5
-    assert purge_expired_keys(ledger.database) == 0
+    assert purge_expired_keys(ledger.database, chunk) == 5
+    assert purge_expired_keys(ledger.database, chunk) == 0
     with ledger.database.reading() as connection:
         left = list(connection.execute(select(keys.c.key).order_by(keys.c.key)).scalars())
     assert left == ["key-5", "key-6"]

@@ -58,8 +58,8 @@ def test_a_service_whose_key_is_lost_keeps_nothing_until_it_is_back(
     service.wait_for(lambda: ready() == "unavailable")
     assert ask() == 503
     log = service.log.read_text()
-    assert f"the ledger is unavailable: {key}: the seal's key is gone" in log
-    assert "put it back from its backup" in log
+    assert f"the ledger is unavailable: {key}: the seal's key is missing" in log
+    assert "restore it from its backup" in log
     assert not key.exists()
     kept.rename(key)
     service.wait_for(lambda: ready() == "available")
@@ -85,8 +85,8 @@ def test_a_book_is_not_recorded_with_another_key(
     store.promote(version_of("additive"))
     done = run("score", sample_book, "-o", "out.csv", "--record", ledger=ledger.url)
     assert done.returncode == 1
-    assert "the seal's key is gone" in done.stderr
-    assert "For a new ledger, name a new database" in done.stderr
+    assert "the seal's key is missing" in done.stderr
+    assert "For a new ledger, set a new database" in done.stderr
     assert "Traceback" not in done.stderr
     assert not (ledger.seal_folder / "key").exists()
     assert not (tmp_path / "out.csv").exists()
@@ -94,13 +94,13 @@ def test_a_book_is_not_recorded_with_another_key(
 
 def test_a_folder_of_heads_gets_no_key(ledger: Ledger) -> None:
     (ledger.seal_folder / "key").unlink()
-    with pytest.raises(LostSeal, match="holds its chains' heads"):
+    with pytest.raises(LostSeal, match="contains heads of its chains"):
         Seal(ledger.seal_folder)
     assert not (ledger.seal_folder / "key").exists()
 
 
 def test_a_ledger_that_has_chains_gets_no_key(ledger: Ledger, tmp_path: Path) -> None:
-    with pytest.raises(LostSeal, match="has chains already"):
+    with pytest.raises(LostSeal, match="contains sealed records"):
         ready_seal(tmp_path / "nothing", ledger.database)
     assert not (tmp_path / "nothing").exists()
 

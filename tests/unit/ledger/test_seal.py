@@ -15,7 +15,7 @@ from peerloan.database import LedgerError, tables
 from peerloan.ledger import Chain, Entry, Record, Seal, Version
 from peerloan.ledger.audit.verify import verify
 from peerloan.ledger.records import VALUES, sealed_values
-from peerloan.ledger.seal import record_mac, record_name, values_digest, version_digest
+from peerloan.ledger.seal import pack_place, record_mac, values_digest, version_digest
 
 # What both databases can hold.
 TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=20)
@@ -76,9 +76,9 @@ def test_records_are_sealed_and_kept_as_the_seal_says(
         assert row.id.bytes == record.id
         assert tuple(getattr(row, name) for name in VALUES) == sealed_values(record)
         assert row.digest == values_digest(row.salt, sealed_values(record))
-        name = record_name(record.id, int.from_bytes(record.id[:6]), chain.number, seq)
+        place = pack_place(record.id, int.from_bytes(record.id[:6]), chain.number, seq)
         before = record_mac(
-            ledger.seal.keyed, before, version_digest(*record.version), name, row.digest
+            ledger.seal.mac_template, before, version_digest(*record.version), place, row.digest
         )
         assert row.mac == before
 
@@ -91,7 +91,7 @@ def test_what_was_kept_verifies(ledger: Ledger, chain: Chain, records: list[Reco
 
 
 def test_a_seal_that_is_there_is_not_made(tmp_path: Path) -> None:
-    with pytest.raises(LedgerError, match="holds no seal's key"):
+    with pytest.raises(LedgerError, match="contains no seal's key"):
         Seal.existing(tmp_path / "seal")
     assert not (tmp_path / "seal").exists()
     made = Seal(tmp_path / "seal")

@@ -1,4 +1,4 @@
-"""Stored inputs are read by their version's definition, or it is said why they can't be."""
+"""Stored inputs are read by their version's definition, or refused with the reason."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ DEFINITION = Definition(
 READABLE = '{"income": 1, "home": "rent"}'
 UNREADABLE = {
     '{"income": ': "JSON",
-    "[1, 2]": "the inputs are no loan",
-    '{"income": 1, "home": "rent", "\\u0000": 1}': "name a field as none can be named",
+    "[1, 2]": "the inputs are not a loan",
+    '{"income": 1, "home": "rent", "\\u0000": 1}': "a field whose name is not allowed",
     '{"income": -1, "home": "rent"}': "income: expected a number",
     '{"income": NaN, "home": "rent"}': "income: expected a number",
     '{"income": 1}': "home: expected",
@@ -30,7 +30,7 @@ def test_unreadable_inputs_are_refused_with_the_reason(inputs: str, why: str) ->
         InputReader(DEFINITION).read(inputs)
 
 
-def test_readable_inputs_are_told_from_unreadable_ones() -> None:
+def test_readable_and_unreadable_inputs_are_separated() -> None:
     reader = InputReader(DEFINITION)
     assert reader.read(READABLE).values == (1.0, "rent")
     loans, readable = reader.read_many([READABLE, *UNREADABLE, READABLE])

@@ -1,8 +1,8 @@
 """The migrations, which bring a database to this release's tables, one after another.
 
-Each is a module in `versions`. It states its release and the oldest release that may still write
-after it, and stores both in the table `migrations`. So a service that was not updated, or was
-rolled back, either runs on or reports why it can't.
+Each is a module in `versions`. It stores its release, and the oldest release that may still write
+after it, in the table `migrations`. So a service that was not updated, or was rolled back, either
+continues or reports why it can't.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ from peerloan.database.migrations import applied
 revision = ${repr(up_revision)}
 down_revision = ${repr(down_revision)}
 branch_labels = depends_on = None
-# The oldest release that may still write once this is applied.
+# The oldest release that may still write after this migration.
 ADMITS = ""
 
 

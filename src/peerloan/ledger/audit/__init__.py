@@ -1,1 +1,1 @@
-"""Checks of the ledger: are all records as they were written, and do replays agree."""
+"""Audit of the ledger: verify that records are as they were stored, and replay decisions."""

@@ -1,4 +1,4 @@
-"""Findings of a check of the ledger: the first of each kind, and their total numbers."""
+"""Findings of a verification of the ledger: the first of each kind, and the totals."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SHOWN = 20
 
 
 class AuditFinding(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Something that is not as its writer left it: its kind (of KINDS), a sentence, and where."""
+    """Something that is not as its writer stored it: its kind (of KINDS), a sentence, its place."""
 
     kind: str
     what: str
@@ -45,17 +45,17 @@ class Findings:
         self._shown: dict[str, list[AuditFinding]] = {kind: [] for kind in KINDS}
 
     def add(self, finding: AuditFinding) -> None:
-        """Count a finding, and keep it if it is one of the first of its kind."""
+        """Count a finding, and store it if it is one of the first of its kind."""
         self.totals[finding.kind] += 1
         shown = self._shown[finding.kind]
         if len(shown) < SHOWN:
             shown.append(finding)
 
-    def absorb(self, others: Findings) -> None:
+    def absorb(self, other: Findings) -> None:
         """Add the findings of another collection."""
-        self.totals += others.totals
+        self.totals += other.totals
         for kind, shown in self._shown.items():
-            shown += others._shown[kind][: SHOWN - len(shown)]
+            shown += other._shown[kind][: SHOWN - len(shown)]
 
     def shown(self) -> list[AuditFinding]:
         """Return the first findings of each kind, sorted by place."""

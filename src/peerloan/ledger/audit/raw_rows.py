@@ -1,4 +1,4 @@
-"""The rows of decisions as the driver reads them, for the audit."""
+"""Reads rows of decisions for the audit, without SQLAlchemy's types."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from peerloan.ledger.row_batches import rows_in_batches
 
 
 def take_any_text(connection: Connection) -> None:
-    """Read text that is not UTF-8 too. No writer writes it; the audit must name it."""
+    """Make SQLite return text that is not UTF-8. No writer writes it, so the audit reports it."""
     if connection.dialect.name == "sqlite":
         driver: Any = connection.connection.driver_connection
         driver.text_factory = partial(str, encoding="utf-8", errors="surrogateescape")
-        # The pool does not get it back: the setting would stay.
+        # Don't return the connection to the pool: the setting would stay.
         connection.detach()
 
 
 def raw_records(connection: Connection) -> Iterator[Any]:
-    """Every row of `decisions` with COLUMNS, by rising id. The ids are bytes.
+    """Yield every row of `decisions` with COLUMNS, by ascending id. The ids are bytes.
 
-    The values are as the driver reads them: no type of SQLAlchemy's, which could make an edited
-    value look right again.
+    The values are those that the driver returns. A type of SQLAlchemy could convert an edited value
+    back to a valid one. Raises LedgerUnavailable.
     """
     record_id: ColumnElement[Any] = column("id")
     selected: tuple[ColumnElement[Any], ...] = (record_id, *map(column, COLUMNS[1:]))
@@ -34,5 +34,5 @@ def raw_records(connection: Connection) -> Iterator[Any]:
         # The index is in this order; sorting would write all of it to the disk once more.
         connection.execute(text("SET LOCAL enable_sort = off"))
     rows = select(*selected).select_from(table("decisions")).order_by(record_id)
-    for some in rows_in_batches(connection, rows):
-        yield from some
+    for batch in rows_in_batches(connection, rows):
+        yield from batch

@@ -1,9 +1,9 @@
-"""Replay: compute stored decisions again with the stored versions, and compare.
+"""Replay: compute stored decisions again with the versions in the store, and compare them.
 
-Everything that follows from the version and the loan is compared bit for bit: margin, probability,
-yes or no, threshold, band, reasons, and warnings. An ONNX version that runs under another runtime
-or kind of processor than it was made with may differ by 1e-6 in the probability. Such decisions are
-counted as `near`, not as identical.
+All values that follow from the version and the loan are compared bit for bit: margin, probability,
+decision, threshold, band, reasons, and warnings. The probability of an ONNX version may differ by
+1e-6 under another runtime or kind of processor than the one that it was made with. Such decisions
+are counted as `near`, not as identical.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, NamedTuple
 
 import msgspec
@@ -27,7 +28,7 @@ from peerloan.loan import Checked, Loans, LoanWarning
 from peerloan.model import BANDS, Reason
 from peerloan.registry import ONNX_TOLERANCE, Bundle, Decisions, RegistryError, Store
 
-# At most this many faults of a kind are shown; the others are counted.
+# At most this many differences, and unreadable decisions, are shown; the others are counted.
 SHOWN = 20
 _pack = msgspec.msgpack.Encoder().encode
 _reasons = msgspec.json.Decoder(list[Reason])
@@ -47,7 +48,10 @@ class Replayed(NamedTuple):
 
 
 class Difference(NamedTuple):
-    """A field in which a decision differs: the value stored (`kept`) and computed (`found`)."""
+    """A field in which a decision differs: the stored value (`kept`), the computed one (`found`).
+
+    The names of the fields are keys of the command's JSON.
+    """
 
     id: str
     field: str
@@ -56,7 +60,7 @@ class Difference(NamedTuple):
 
 
 class Unreadable(NamedTuple):
-    """A decision whose inputs can't be read with its version."""
+    """A decision whose inputs can't be read by its version's definition, and the reason."""
 
     id: str
     why: str
@@ -66,8 +70,9 @@ class Unreadable(NamedTuple):
 class ReplayReport:
     """The result of a replay.
 
-    `near` decisions differ by at most 1e-6 in the probability, which is allowed for ONNX versions
-    elsewhere. `different` counts by field, `missing` by version.
+    `near` counts decisions that differ by at most 1e-6 in the probability, which is allowed for
+    ONNX versions. `different` has counts by field, `missing` by version; a version is missing if it
+    is not in the store as it was. `why_missing` has the reasons.
     """
 
     decisions: int = 0
@@ -87,7 +92,7 @@ class ReplayReport:
 
 
 class Replay:
-    """Replays decisions with the versions of a store, and collects a report."""
+    """Replays decisions with the versions of a store, and collects a report. Not thread-safe."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -97,19 +102,20 @@ class Replay:
     def add(self, batch: Sequence[StoredDecision]) -> None:
         """Replay a batch of decisions."""
         by_version: dict[Version, list[StoredDecision]] = {}
-        for each in batch:
-            by_version.setdefault(each.version, []).append(each)
+        for decision in batch:
+            by_version.setdefault(decision.version, []).append(decision)
         self.report.decisions += len(batch)
-        for version, own in by_version.items():
+        for version, of_version in by_version.items():
             if version not in self._replayers:
                 self._replayers[version] = self._open(version)
             replayer = self._replayers[version]
             if replayer is None:
-                self.report.missing[version] += len(own)
+                self.report.missing[version] += len(of_version)
             else:
-                replayer.replay(own, self.report)
+                replayer.replay(of_version, self.report)
 
     def _open(self, version: Version) -> _Replayer | None:
+        """Load a version; None if it is missing, which the report then explains."""
         try:
             bundle = self._store.load(version.version)
         except RegistryError as error:
@@ -117,8 +123,8 @@ class Replay:
             return None
         if bundle.digest != version.digest:
             self.report.why_missing[version] = (
-                f"{version.version}: is not the version that decided: its digest is "
-                f"{bundle.digest[:12]}…, then it was {version.digest[:12]}…"
+                f"{version.version}: is not the version that decided: expected the digest "
+                f"{version.digest[:12]}…, given {bundle.digest[:12]}…"
             )
             return None
         return _Replayer(bundle)
@@ -138,33 +144,34 @@ class _Replayer:
         """Compute decisions of this version again, and add the comparison to the report."""
         readable: list[StoredDecision] = []
         loans: list[Checked] = []
-        for each in batch:
+        for decision in batch:
             try:
-                loans.append(self._inputs.read(each.inputs))
+                loans.append(self._inputs.read(decision.inputs))
             except InputUnreadable as error:
                 report.unreadable += 1
                 if len(report.unreadable_shown) < SHOWN:
-                    report.unreadable_shown.append(Unreadable(uuid7.text(each.id), str(error)))
+                    report.unreadable_shown.append(Unreadable(uuid7.text(decision.id), str(error)))
             else:
-                readable.append(each)
-        for each, loan, found in zip(readable, loans, self._decide(readable, loans), strict=True):
-            kept = Replayed(
-                *(each.margin, each.probability, each.late, each.version.threshold),
-                *(each.band, each.reasons, each.warnings),
+                readable.append(decision)
+        replayed = self._decide(readable, loans)
+        for decision, loan, computed in zip(readable, loans, replayed, strict=True):
+            stored = Replayed(
+                *(decision.margin, decision.probability, decision.late, decision.version.threshold),
+                *(decision.band, decision.reasons, decision.warnings),
             )
-            if self._same(kept, found, report):
+            if self._is_reproduced(stored, computed, report):
                 continue
-            before = self._decide_as_before(each, loan)
-            if before is not None:
-                if self._same(kept, before, report):
+            as_earlier = self._decide_as_earlier(decision, loan)
+            if as_earlier is not None:
+                if self._is_reproduced(stored, as_earlier, report):
                     continue
-                found = min(found, before, key=lambda other: _differences(kept, other))
-            _add_differences(report, each, kept, found)
+                computed = min(computed, as_earlier, key=partial(_count_differences, stored))
+            _add_differences(report, decision, stored, computed)
 
-    def _decide_as_before(self, decision: StoredDecision, loan: Checked) -> Replayed | None:
-        """Decide as earlier releases did, to which `true` and `True` were two values.
+    def _decide_as_earlier(self, decision: StoredDecision, loan: Checked) -> Replayed | None:
+        """Decide as earlier releases did, which treated `true` and `True` as two values.
 
-        None if that makes no difference.
+        None if that makes no difference for this loan.
         """
         try:
             exact = self._exact_inputs.read(decision.inputs)
@@ -175,54 +182,55 @@ class _Replayer:
         (replayed,) = self._decide([decision], [exact])
         return replayed
 
-    def _same(self, kept: Replayed, found: Replayed, report: ReplayReport) -> bool:
+    def _is_reproduced(self, stored: Replayed, computed: Replayed, report: ReplayReport) -> bool:
         """Return whether a decision was reproduced; if so, count it."""
-        if _pack(kept) == _pack(found):
+        if _pack(stored) == _pack(computed):
             report.identical += 1
-        elif not self._bundle.is_exact and _near(kept, found):
+        elif not self._bundle.is_exact and _is_near(stored, computed):
             report.near += 1
         else:
             return False
         return True
 
-    def _decide(self, some: Sequence[StoredDecision], loans: Sequence[Checked]) -> list[Replayed]:
-        """What the version decides on these loans now."""
+    def _decide(self, stored: Sequence[StoredDecision], loans: Sequence[Checked]) -> list[Replayed]:
+        """Compute the version's decisions on these loans."""
         bundle = self._bundle
         columns = Loans.of(bundle.definition, [loan.values for loan in loans])
-        # Only reasons that were asked for: an ONNX version takes milliseconds for a loan's.
-        asked = [i for i, each in enumerate(some) if each.reasons is not None]
-        decisions = bundle.decide_many(columns, explain=asked)
-        found = [
+        # Explain only decisions with stored reasons: an ONNX version takes milliseconds for a loan.
+        explained = [i for i, decision in enumerate(stored) if decision.reasons is not None]
+        decisions = bundle.decide_many(columns, explain=explained)
+        computed = [
             *map(
                 Replayed,
                 *(decisions.margins.tolist(), decisions.probabilities.tolist()),
-                *(decisions.late.tolist(), [bundle.policy.threshold] * len(some)),
+                *(decisions.late.tolist(), [bundle.policy.threshold] * len(stored)),
                 *(decisions.bands.tolist(), self._reasons(decisions)),
                 (
-                    self._warnings(each.warnings, loan.warnings)
-                    for each, loan in zip(some, loans, strict=True)
+                    self._warnings(decision.warnings, loan.warnings)
+                    for decision, loan in zip(stored, loans, strict=True)
                 ),
             )
         ]
         if not bundle.is_additive:
-            for i, (each, loan) in enumerate(zip(some, loans, strict=True)):
-                # It was decided on alone, perhaps: a runtime may add in another order then.
-                if found[i].margin != each.margin:
-                    one = bundle.decide(loan.values, explain=False)
-                    found[i] = found[i]._replace(
-                        margin=one.margin,
-                        probability=one.probability,
-                        late=one.late,
-                        band=BANDS.index(one.band),
+            for i, (decision, loan) in enumerate(zip(stored, loans, strict=True)):
+                # Perhaps the decision was made on this loan alone: then a runtime may add in
+                # another order.
+                if computed[i].margin != decision.margin:
+                    single = bundle.decide(loan.values, explain=False)
+                    computed[i] = computed[i]._replace(
+                        margin=single.margin,
+                        probability=single.probability,
+                        late=single.late,
+                        band=BANDS.index(single.band),
                     )
-        return found
+        return computed
 
-    def _warnings(self, kept: str | None, of_loan: list[LoanWarning]) -> str | None:
-        """A loan's warnings as the ledger would store them; `kept` itself if these agree."""
-        found = self._version_warnings
+    def _warnings(self, stored: str | None, of_loan: list[LoanWarning]) -> str | None:
+        """Return a loan's warnings as the ledger stores them; `stored` itself if these agree."""
+        computed = self._version_warnings
         if of_loan:
-            found = warnings_json(of_loan + self._bundle.warnings)
-        return kept if _warnings_agree(kept, found) else found
+            computed = warnings_json(of_loan + self._bundle.warnings)
+        return stored if _warnings_agree(stored, computed) else computed
 
     def _reasons(self, decisions: Decisions) -> list[str | None]:
         if decisions.reasons is None:
@@ -235,16 +243,16 @@ class _Replayer:
 
 
 def count_decisions(database: Database, since_ms: int = 0, until_ms: int | None = None) -> int:
-    """Count the decisions of a time, with purged ones. Raises LedgerUnavailable."""
+    """Count the decisions of a time range, including purged ones. Raises LedgerUnavailable."""
     rows = select(func.count()).where(in_time_range(decisions.c.id, since_ms, until_ms))
     with database.reading() as connection:
         return int(connection.execute(rows).scalar_one())
 
 
 def refers_to(database: Database, version: str) -> int:
-    """Count the decisions that need a version to be shown or replayed. Raises LedgerError.
+    """Count the decisions and challenger scores of a version, which need it to be replayed.
 
-    A version is needed as champion or as challenger.
+    Raises LedgerError.
     """
     if database.is_sqlite and not database.file.exists():
         return 0
@@ -252,70 +260,77 @@ def refers_to(database: Database, version: str) -> int:
     numbers = select(versions.c.number).where(versions.c.version == version)
     with database.reading() as connection:
         return sum(
-            connection.execute(select(func.count()).where(each)).scalar_one()
-            for each in (
-                # A purged decision has no band, and there is an index with the band.
+            connection.execute(select(func.count()).where(condition)).scalar_one()
+            for condition in (
+                # A purged decision has no band, and there is an index by version and band.
                 decisions.c.version.in_(numbers) & decisions.c.band.is_not(None),
                 challenges.c.version.in_(numbers),
             )
         )
 
 
-def _warnings_agree(kept: str | None, found: str | None) -> bool:
-    """Return whether two texts of warnings are the same, but for suggested levels.
+def _warnings_agree(stored: str | None, computed: str | None) -> bool:
+    """Return whether two texts of warnings are the same, except for suggested levels.
 
-    A request's suggestions are limited, so they do not follow from the loan alone.
+    The number of suggestions in a request is limited, so they do not follow from the loan alone.
     """
-    if kept is None or found is None or kept == found:
-        return kept == found
+    if stored is None or computed is None or stored == computed:
+        return stored == computed
     try:
-        before = _texts.decode(kept)
+        stored_sentences = _texts.decode(stored)
     except msgspec.MsgspecError:
         return False
-    now = _texts.decode(found)
-    return len(before) == len(now) and all(map(_sentences_agree, before, now))
+    sentences = _texts.decode(computed)
+    return len(stored_sentences) == len(sentences) and all(
+        map(_sentences_agree, stored_sentences, sentences)
+    )
 
 
-def _sentences_agree(kept: str, found: str) -> bool:
-    return kept == found or (kept.startswith(f"{found} (did you mean ") and kept.endswith("?)"))
+def _sentences_agree(stored: str, computed: str) -> bool:
+    return stored == computed or (
+        stored.startswith(f"{computed} (did you mean ") and stored.endswith("?)")
+    )
 
 
-def _near(kept: Replayed, found: Replayed) -> bool:
+def _is_near(stored: Replayed, computed: Replayed) -> bool:
     """Return whether two decisions differ only by the rounding of a runtime."""
     try:
         return (
-            abs(kept.probability - found.probability) <= ONNX_TOLERANCE
-            and kept[2:5] == found[2:5]
-            and kept.warnings == found.warnings
-            and _without_contributions(kept.reasons) == _without_contributions(found.reasons)
+            abs(stored.probability - computed.probability) <= ONNX_TOLERANCE
+            and stored[2:5] == computed[2:5]
+            and stored.warnings == computed.warnings
+            and _without_contributions(stored.reasons) == _without_contributions(computed.reasons)
         )
     except (TypeError, msgspec.MsgspecError):
         return False
 
 
 def _without_contributions(reasons: str | None) -> list[tuple[object, ...]] | None:
-    """Parse reasons, leaving out their contributions."""
+    """Parse reasons, without their contributions."""
     if reasons is None:
         return None
     return [(each.feature, each.value, each.sentence) for each in _reasons.decode(reasons)]
 
 
-def _differences(kept: Replayed, found: Replayed) -> int:
-    return sum(_pack(then) != _pack(now) for then, now in zip(kept, found, strict=True))
+def _count_differences(stored: Replayed, computed: Replayed) -> int:
+    return sum(
+        _pack(before) != _pack(after) for before, after in zip(stored, computed, strict=True)
+    )
 
 
 def _add_differences(
-    report: ReplayReport, decision: StoredDecision, kept: Replayed, found: Replayed
+    report: ReplayReport, decision: StoredDecision, stored: Replayed, computed: Replayed
 ) -> None:
-    for name, then, now in zip(Replayed._fields, kept, found, strict=True):
-        if _pack(then) == _pack(now):
+    for name, before, after in zip(Replayed._fields, stored, computed, strict=True):
+        if _pack(before) == _pack(after):
             continue
         report.different[name] += 1
         if len(report.differences) < SHOWN:
-            shown = map(_band, (then, now)) if name == "band" else (then, now)
+            shown = map(_band_name, (before, after)) if name == "band" else (before, after)
             report.differences.append(Difference(uuid7.text(decision.id), name, *shown))
 
 
-def _band(position: Any) -> object:
-    known = isinstance(position, int) and 0 <= position < len(BANDS)
-    return BANDS[position] if known else position
+def _band_name(position: Any) -> object:
+    """Return a band's name; an invalid position, from an edited record, as it is."""
+    is_valid = isinstance(position, int) and 0 <= position < len(BANDS)
+    return BANDS[position] if is_valid else position

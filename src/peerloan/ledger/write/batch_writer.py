@@ -1,4 +1,4 @@
-"""Stores the decisions of a batch in a background thread, while more are made."""
+"""Stores the decisions of a book in a background thread, while others are computed."""
 
 from __future__ import annotations
 
@@ -12,46 +12,51 @@ from types import TracebackType
 from peerloan.database.engine import Database
 from peerloan.ledger.records import Record
 from peerloan.ledger.seal import Seal
-from peerloan.ledger.write.chain import SET_BACK, Chain
+from peerloan.ledger.write.chain import CLOCK_SET_BACK, Chain
 from peerloan.ledger.write.chain_opening import HEAD_MS
 from peerloan.ledger.write.entries import Entry
 
 log = logging.getLogger(__name__)
 # Transactions in the queue: enough to keep the thread busy, in little memory.
-_QUEUED = 8
+_MAX_QUEUED = 8
 
 
 class BatchWriter:
-    """Stores a batch's decisions in a chain of its own; `kept` counts those stored so far.
+    """Stores the decisions of a book in a new chain; `kept` counts those stored so far.
 
-    A context manager. On an error it drops the decisions that wait, and still closes the chain.
+    A context manager. If its block raises an error, it drops the queued decisions and still closes
+    the chain.
+
+    Thread safety: one thread calls `put` and `finish`. Ownership: it owns its thread and its chain;
+    it borrows the database and the seal. Errors: a failure in the background is raised by the next
+    `put` or `finish`; later decisions are dropped then.
     """
 
     def __init__(self, database: Database, seal: Seal, caller: str) -> None:
-        """Open a chain. `caller` is who runs the batch. Raises LedgerUnavailable."""
+        """Open a chain. `caller` is the user who runs the command. Raises LedgerError."""
         self.caller = caller
-        # One request id for all decisions of the batch.
+        # One request id for all decisions of the book.
         self.request_id = secrets.token_hex(16)
         self.kept = 0
         self._database, self._seal = database, seal
         self._chain = Chain(database, seal)
-        self._queue: Queue[list[Record] | None] = Queue(_QUEUED)
+        self._queue: Queue[list[Record] | None] = Queue(_MAX_QUEUED)
         self._failure: Exception | None = None
         self._stopped = False
         self._thread = threading.Thread(target=self._run, name="recorder")
         self._thread.start()
 
     def put(self, records: list[Record]) -> None:
-        """Queue decisions to be stored in one transaction.
+        """Queue decisions, to be stored in one transaction.
 
-        Pass at most some thousands: other writers wait meanwhile. Raises LedgerError if earlier
-        ones could not be stored.
+        Pass at most some thousands: other writers wait meanwhile. Waits while the queue is full.
+        Raises LedgerError if earlier decisions could not be stored.
         """
         self._queue.put(records)
         self._raise_failure()
 
     def finish(self) -> None:
-        """Wait until all are stored. Raises LedgerError if some could not be."""
+        """Wait until all decisions are stored. Raises LedgerError if some could not be stored."""
         if self._thread.is_alive():
             self._queue.put(None)
             self._thread.join()
@@ -79,9 +84,10 @@ class BatchWriter:
         if self._failure is not None:
             raise self._failure
 
-    def _follow(self, record: Record) -> None:
-        if not self._chain.follows(record):
-            log.warning(SET_BACK)
+    def _ensure_chain(self, record: Record) -> None:
+        """Open another chain if the clock was set back before the record's decision."""
+        if not self._chain.accepts(record):
+            log.warning(CLOCK_SET_BACK)
             self._chain.close()
             self._chain = Chain(self._database, self._seal)
 
@@ -99,12 +105,12 @@ class BatchWriter:
                 continue  # keep emptying the queue, so that `put` never blocks
             try:
                 if records:
-                    self._follow(records[0])
+                    self._ensure_chain(records[0])
                     self._chain.append([Entry(records)])
                     self.kept += len(records)
-                # A chain without a new head for minutes is taken for abandoned, and closed.
+                # A chain without a new head for minutes counts as abandoned and is closed.
                 if time.monotonic() >= head_at or not records:
                     self._chain.write_head()
                     head_at = time.monotonic() + seconds
-            except Exception as error:  # the other thread raises it
+            except Exception as error:  # `put` or `finish` raises it
                 self._failure = error

@@ -1,4 +1,4 @@
-"""Entries: what a request stores in the ledger at once, and the results."""
+"""Entries, each with the decisions of one request, and the results of storing them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from peerloan.ledger.write.idempotency import Key
 class Entry(NamedTuple):
     """A request's decisions, which are stored all or not at all.
 
-    `size` is the approximate size of their loans in bytes.
+    Their ids rise. `key` is the request's idempotency key, if it has one. `size` is the approximate
+    size of the loans in bytes.
     """
 
     records: Sequence[Record]
@@ -21,7 +22,7 @@ class Entry(NamedTuple):
 
 
 class RepeatedRequest(NamedTuple):
-    """Result: the same request used the key before; `ids` are its decisions."""
+    """Result: the same request used the key before. `ids` are those of its decisions."""
 
     ids: list[bytes]
 
@@ -30,5 +31,5 @@ class OtherRequest(NamedTuple):
     """Result: another request used the key before."""
 
 
-# None: stored.
+# None: the decisions are stored.
 Result = RepeatedRequest | OtherRequest | None

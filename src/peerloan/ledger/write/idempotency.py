@@ -1,4 +1,7 @@
-"""Idempotency keys: a repeated request returns the same decisions for a day."""
+"""Idempotency keys: for a day, a repeated request returns the decisions of the first one.
+
+Source: the IETF draft "The Idempotency-Key HTTP Header Field".
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ KEY_MS = 24 * 3600 * 1000
 
 
 class Key(NamedTuple):
-    """A caller's Idempotency-Key, and the digest of the request that carried it."""
+    """A caller's Idempotency-Key, and the digest of the request that had it."""
 
     caller: str
     key: str
@@ -25,10 +28,10 @@ class Key(NamedTuple):
         return cls(caller, key, digest.digest())
 
 
-# A key, its time, and the ids of its decisions, joined.
+# A key, the time of its decisions (milliseconds since 1970), and their ids, joined.
 Claim = tuple[Key, int, bytes]
 KEY_COLUMNS = "caller, key, time_ms, request, decisions"
-# An expired key may be taken again.
+# The end of an INSERT that claims keys. An expired key may be claimed again.
 CLAIM = (
     "ON CONFLICT (caller, key) DO UPDATE SET time_ms = excluded.time_ms, "
     "request = excluded.request, decisions = excluded.decisions "

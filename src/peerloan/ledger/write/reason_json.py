@@ -10,7 +10,7 @@ import msgspec
 from peerloan.model import BatchReasons, Reason, ReasonKey
 from peerloan.registry import Bundle
 
-# One takes about 300 bytes.
+# Texts in a cache; each takes about 300 bytes.
 _CACHED_TEXTS = 65_536
 
 
@@ -23,7 +23,7 @@ class ReasonTexts:
         self._cached = lru_cache(maxsize=_CACHED_TEXTS)(self._encode)
 
     def of_many(self, reasons: BatchReasons) -> list[str]:
-        """The reasons of each loan, as `records.as_json` encodes them."""
+        """Return the reasons of each loan, as `records.encode_or_null` encodes them."""
         texts = self.of_keys(reasons.keys)
         return [
             f"[{','.join([texts[place] for place in places if place >= 0])}]"
@@ -31,8 +31,8 @@ class ReasonTexts:
         ]
 
     def of_keys(self, keys: Sequence[ReasonKey]) -> list[str]:
-        """Encode each reason by itself."""
-        # The cache takes 0.0 and −0.0 for one key; in JSON they are two.
+        """Return the JSON of each reason."""
+        # 0.0 and −0.0 are the same key of the cache, but differ in JSON.
         return [(self._cached if key.value != 0 else self._encode)(key) for key in keys]
 
     def _encode(self, key: ReasonKey) -> str:

@@ -16,16 +16,16 @@ from peerloan.ledger.write.driver import Row
 from peerloan.ledger.write.idempotency import CLAIM, KEY_COLUMNS, Claim, Key
 
 _CLAIM = f"INSERT INTO idempotency_keys ({KEY_COLUMNS}) VALUES (?,?,?,?,?) {CLAIM}"  # noqa: S608
-# Rows of one statement, which stays prepared and releases the interpreter lock once. A service
-# writes tens of rows at a time, a book thousands.
-_FEW, _MANY = 64, 1_600
+# Rows of one INSERT, which stays prepared and releases the interpreter lock once: a service writes
+# tens of rows at a time, a book thousands.
+_FEW_ROWS, _MANY_ROWS = 64, 1_600
 # A prepared statement for each number of rows would take 7 MB in each worker. So numbers above this
 # are rounded up to a multiple of it.
-_STEP = 8
+_ROW_STEP = 8
 
 
 class Sqlite:
-    """SQLite by one statement for many rows, which commits itself if nothing else is written."""
+    """Writes to SQLite: one INSERT for many rows, which commits by itself outside a transaction."""
 
     def __init__(self, database: Database) -> None:
         database.expect_writable()
@@ -43,19 +43,19 @@ class Sqlite:
         with self._errors:
             self._connection.execute("BEGIN IMMEDIATE")
 
-    def claim(self, claims: Sequence[Claim]) -> set[tuple[str, str]]:
-        free: set[tuple[str, str]] = set()
+    def claim_keys(self, claims: Sequence[Claim]) -> set[tuple[str, str]]:
+        claimed: set[tuple[str, str]] = set()
         with self._errors:
             for key, time_ms, ids in claims:
-                free.update(
+                claimed.update(
                     self._connection.execute(
                         _CLAIM,
                         (key.caller, key.key, time_ms, key.request, ids),
                     )
                 )
-        return free
+        return claimed
 
-    def claimed(self, key: Key) -> tuple[bytes, bytes]:
+    def read_claim(self, key: Key) -> tuple[bytes, bytes]:
         with self._errors:
             claim: tuple[bytes, bytes] = self._connection.execute(
                 "SELECT request, decisions FROM idempotency_keys WHERE caller = ? AND key = ?",
@@ -66,13 +66,13 @@ class Sqlite:
     def insert(self, rows: Iterable[Row]) -> Row | None:
         rows = list(rows)
         with self._errors:
-            at = 0
-            while part := rows[at : at + (_MANY if len(rows) - at >= _MANY else _FEW)]:
-                at += len(part)
-                room = len(part) if len(part) <= _STEP else -(-len(part) // _STEP) * _STEP
+            start = 0
+            while part := rows[start : start + _rows_of_statement(len(rows) - start)]:
+                start += len(part)
+                padding = -len(part) % _ROW_STEP if len(part) > _ROW_STEP else 0
                 flat = [value for row in part for value in row]
-                flat += [None] * ((room - len(part)) * len(COLUMNS))
-                self._connection.execute(_insertion(room), flat)
+                flat += [None] * (padding * len(COLUMNS))
+                self._connection.execute(_insert_statement(len(part) + padding), flat)
         return rows[-1] if rows else None
 
     def commit(self) -> None:
@@ -86,7 +86,7 @@ class Sqlite:
 
     def insert_alone(self, rows: Iterable[Row]) -> Row | None:
         rows = list(rows)
-        if len(rows) <= _FEW:
+        if len(rows) <= _FEW_ROWS:
             return self.insert(rows)
         self.begin()
         last = self.insert(rows)
@@ -96,7 +96,7 @@ class Sqlite:
     def begin_early(self) -> None:
         """Do nothing: an open write transaction would block all other writers."""
 
-    def last(self, chain: int, from_id: bytes) -> tuple[bytes, int, bytes] | None:
+    def newest_record(self, chain: int, from_id: bytes) -> tuple[bytes, int, bytes] | None:
         with self._errors:
             newest: tuple[bytes, int, bytes] | None = self._connection.execute(
                 "SELECT id, seq, mac FROM decisions WHERE id >= ? AND chain = ? "
@@ -109,16 +109,20 @@ class Sqlite:
         self._pooled.invalidate()
 
 
+def _rows_of_statement(remaining: int) -> int:
+    return _MANY_ROWS if remaining >= _MANY_ROWS else _FEW_ROWS
+
+
 @cache
-def _insertion(room: int) -> str:
-    """Return an INSERT with room for this many rows; rows without an id are skipped."""
+def _insert_statement(count: int) -> str:
+    """Return an INSERT of this many rows. It skips padding, which are rows without an id."""
     row = f"({','.join('?' * len(COLUMNS))})"
-    rows = f"(VALUES {','.join([row] * room)}) WHERE column{COLUMNS.index('id') + 1} IS NOT NULL"
+    rows = f"(VALUES {','.join([row] * count)}) WHERE column{COLUMNS.index('id') + 1} IS NOT NULL"
     return f"INSERT INTO decisions ({','.join(COLUMNS)}) SELECT * FROM {rows}"  # noqa: S608
 
 
 class _SqliteErrors:
-    """Translates SQLite's errors to the ledger's, with the file's name."""
+    """Translates SQLite's errors to LedgerUnavailable or RecordRefused."""
 
     def __init__(self, file: Path) -> None:
         self._file = file

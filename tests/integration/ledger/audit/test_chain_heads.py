@@ -285,8 +285,9 @@ def test_a_finding_says_what_to_do(run: Run, ledger: Ledger) -> None:
     done = run("ledger", "verify", ledger=ledger.url)
     assert done.returncode == 1
     assert done.stdout.splitlines() == [
-        f"missing head: chains 1 to 4 have no head in {heads(ledger)}: it was removed, and ends of "
-        "chains may be gone unseen; put it back from its backup",
+        f"missing head: chains 1 to 4 have no heads in {heads(ledger)}: the files were removed, "
+        "and records at a chain's end may have been removed unnoticed; restore what is missing "
+        "from a backup of the folder",
         "23 records in 4 chains",
     ]
 
@@ -316,39 +317,40 @@ def test_many_closed_chains_are_named_once_each(ledger: Ledger) -> None:
     assert verified(ledger) == []
 
 
-DIES = """
+OPEN_AND_DIE = """
 import os, signal, sys
 from pathlib import Path
 from peerloan.database import Database
-from peerloan.ledger import Chain, Seal, chain_heads
+from peerloan.ledger import Chain, Seal
+from peerloan.ledger.chain_heads import HeadFiles
 
-def dies(*_):
+def die(*_):
     os.kill(os.getpid(), signal.SIGKILL)
 
-where = sys.argv[3]
-if where == "before the commit":
-    announce = chain_heads.HeadFiles.announce
-    chain_heads.HeadFiles.announce = lambda *each: dies(announce(*each))
-elif where == "before its head":
-    chain_heads.HeadFiles.write = dies
-elif where == "before the newest number":
-    chain_heads.HeadFiles.raise_newest = dies
+moment = sys.argv[3]
+if moment == "before the commit":
+    write_announcement = HeadFiles.write_announcement
+    HeadFiles.write_announcement = lambda *arguments: die(write_announcement(*arguments))
+elif moment == "before its head":
+    HeadFiles.write_head = die
+elif moment == "before the newest number":
+    HeadFiles.raise_newest = die
 Chain(Database(sys.argv[1]), Seal(Path(sys.argv[2])))
 """
 
 
 @pytest.mark.parametrize("first", [True, False], ids=["first", "later"])
 @pytest.mark.parametrize(
-    "where", ["before the commit", "before its head", "before the newest number"]
+    "moment", ["before the commit", "before its head", "before the newest number"]
 )
 def test_a_writer_that_is_killed_as_it_begins_is_no_finding(
-    ledger: Ledger, tmp_path: Path, where: str, first: bool
+    ledger: Ledger, tmp_path: Path, moment: str, first: bool
 ) -> None:
     if first:
         ledger = Ledger(f"sqlite:///{tmp_path / 'new' / 'ledger.db'}", tmp_path / "new")
-    killed = [sys.executable, "-c", DIES, ledger.url, str(ledger.seal_folder), where]
+    command = [sys.executable, "-c", OPEN_AND_DIE, ledger.url, str(ledger.seal_folder), moment]
     for _ in range(2):
-        assert subprocess.run(killed, check=False).returncode == -signal.SIGKILL
+        assert subprocess.run(command, check=False).returncode == -signal.SIGKILL
         assert verified(ledger) == []
     chain = ledger.chain()
     keep(chain, [record()])
@@ -409,7 +411,7 @@ def test_the_release_before_reads_the_heads(ledger: Ledger) -> None:
 def before(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> Chain:
     """A chain as the release before opened, wrote and closed it: it named open chains only."""
     with monkeypatch.context() as patched:
-        patched.setattr(chain_opening, "_own_head", lambda number: (number, 0, "not said"))
+        patched.setattr(chain_opening, "head_of_itself", lambda number: (number, 0, "no MAC"))
         chain = ledger.chain()
         keep(chain, [record() for _ in range(3)])
         chain.close()

@@ -370,7 +370,7 @@ def test_what_can_not_be_asked_is_wrong_use(run: Run, arguments: list[str], word
 def test_without_a_ledger_there_is_nothing_to_replay(run: Run, tmp_path: Path) -> None:
     done = run("replay", ledger=f"sqlite:///{tmp_path / 'none.db'}")
     assert done.returncode == 1
-    assert "holds no ledger yet" in done.stderr
+    assert "contains no ledger yet" in done.stderr
     done = run("replay", ledger="postgresql://peerloan@127.0.0.1:1/ledger")
     assert done.returncode == 1
     assert "Traceback" not in done.stderr

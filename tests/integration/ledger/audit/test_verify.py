@@ -273,7 +273,7 @@ def test_what_was_changed_is_told_in_sentences(run: Run, ledger: Ledger) -> None
         remove(connection, 2, 4, 6)
     done = run("ledger", "verify", ledger=ledger.url)
     assert done.returncode == 1
-    assert f"edited record: chain 1, record 5 ({changed}): its values do not fit" in done.stdout
+    assert f"edited record: chain 1, record 5 ({changed}): its values do not match" in done.stdout
     assert "removed record: chain 2, records 4 to 6 are gone, after " in done.stdout
     assert "22 records in 3 chains\n" in done.stdout
     assert (
@@ -386,7 +386,7 @@ def test_without_a_seal_or_a_ledger_there_is_a_clear_error(
     assert (done.returncode, "peerloan ledger upgrade" in done.stderr) == (1, True)
     run("ledger", "upgrade", ledger=ledger_url)
     done = run("ledger", "verify", ledger=ledger_url)
-    assert (done.returncode, "holds no seal's key" in done.stderr) == (1, True)
+    assert (done.returncode, "contains no seal's key" in done.stderr) == (1, True)
     assert not (tmp_path / "peerloan-seal").exists()
 
 

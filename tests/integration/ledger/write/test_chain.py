@@ -79,7 +79,7 @@ def test_an_opening_names_the_heads_before_it(database: Database, tmp_path: Path
     Chain(database, seal)
     # A closed chain is named once, an open one in each opening.
     assert [each[:2] for each in named(database, 4)] == [[2, 2], [3, 0], [4, 0]]
-    assert [(each.chain, each.seq, each.closed) for each in seal.files.read_all().good] == [
+    assert [(each.chain, each.seq, each.closed) for each in seal.files.read_all().valid] == [
         (1, 1, True),
         (2, 0, False),
         (3, 0, True),
@@ -214,12 +214,12 @@ def test_a_chain_is_not_opened_where_its_head_can_not_stand(
     heads.unlink()
     heads.mkdir()
     Chain(database, seal).close()
-    assert [head.closed for head in seal.files.read_all().good] == [True]
+    assert [head.closed for head in seal.files.read_all().valid] == [True]
 
 
 def test_a_version_that_is_gone_from_the_ledger_is_named(chain: Chain, database: Database) -> None:
     chain.append([Entry([record()])])
     with database.writing() as connection:
         connection.execute(delete(tables.versions))
-    with pytest.raises(LedgerError, match="version with the number 1 is gone"):
+    with pytest.raises(LedgerError, match="version with the number 1 is missing"):
         list(stream_decisions(database))

@@ -1,4 +1,4 @@
-"""The writer's thread keeps what it can, whatever befalls it."""
+"""The writer's thread stores all it can and notifies every caller, whatever fails."""
 
 from __future__ import annotations
 
@@ -17,14 +17,13 @@ from sqlalchemy import select
 from helpers.ledger_load import rows
 from peerloan.database import Database, LedgerUnavailable, RecordRefused, tables
 from peerloan.ledger import Chain, Entry, Record, Seal, Version
-from peerloan.ledger.write import group_commit as writer_module
 from peerloan.ledger.write.entries import Result
-from peerloan.ledger.write.group_commit import CommitResult, Committed, LedgerWriter
+from peerloan.ledger.write.group_commit import CommitResult, Committed, LedgerWriter, WriterLimits
 from peerloan.uuid7 import IdGenerator
 
 
 def decision(loan_id: str) -> Callable[[IdGenerator], Entry]:
-    """What makes a decision on a loan."""
+    """Return a function that makes an entry with one decision on a loan."""
     version = Version("first-000000000000", "0" * 64, 0.02)
 
     def make(ids: IdGenerator) -> Entry:
@@ -34,55 +33,57 @@ def decision(loan_id: str) -> Callable[[IdGenerator], Entry]:
     return make
 
 
-class Told:
-    """What became of an entry."""
+class Caller:
+    """A caller that waits for the result of its entry."""
 
     def __init__(self) -> None:
-        self._known = threading.Event()
-        self._outcome: CommitResult = None
+        self._notified = threading.Event()
+        self._result: CommitResult = None
 
-    def __call__(self, outcome: CommitResult) -> None:
-        self._outcome = outcome
-        self._known.set()
+    def __call__(self, result: CommitResult) -> None:
+        self._result = result
+        self._notified.set()
 
-    def outcome(self) -> CommitResult:
-        """Wait for it."""
-        assert self._known.wait(20), "never told"
-        return self._outcome
+    def result(self) -> CommitResult:
+        """Wait for the result."""
+        assert self._notified.wait(20), "the caller was never notified"
+        return self._result
 
 
 @pytest.fixture
 def database(ledger_url: str) -> Database:
     """A ledger."""
-    made = Database(ledger_url)
-    made.upgrade()
-    return made
+    database = Database(ledger_url)
+    database.upgrade()
+    return database
 
 
 @pytest.fixture
-def writer_on(database: Database, tmp_path: Path) -> Iterator[Callable[..., LedgerWriter]]:
+def make_writer(database: Database, tmp_path: Path) -> Iterator[Callable[..., LedgerWriter]]:
     """Make a writer, which is closed after the test."""
-    made = []
+    writers = []
 
-    def make(committed: Callable[[Committed], None] = lambda _: None) -> LedgerWriter:
-        made.append(LedgerWriter(database, lambda: Seal(tmp_path / "seal"), committed))
-        return made[-1]
+    def make(
+        committed: Callable[[Committed], None] = lambda _: None, **limits: Any
+    ) -> LedgerWriter:
+        seal = partial(Seal, tmp_path / "seal")
+        writers.append(LedgerWriter(database, seal, committed, WriterLimits(**limits)))
+        return writers[-1]
 
     yield make
-    for writer in made:
+    for writer in writers:
         writer.close()
 
 
 def test_the_head_follows_the_records_again_and_again(
-    database: Database, writer_on: Callable[..., LedgerWriter], monkeypatch: pytest.MonkeyPatch
+    database: Database, make_writer: Callable[..., LedgerWriter]
 ) -> None:
     """Records that are cut off after the newest head can't be missed, so it must be recent."""
-    monkeypatch.setattr(writer_module, "HEAD_MS", 100)
-    writer = writer_on()
+    writer = make_writer(head_seconds=0.1)
     for count in (1, 2, 3):
-        answer = Told()
-        writer.put(decision(f"loan-{count}"), answer)
-        assert answer.outcome() is None
+        caller = Caller()
+        writer.put(decision(f"loan-{count}"), caller)
+        assert caller.result() is None
         deadline = time.monotonic() + 30
         while (seq := head_seq(database)) != count and time.monotonic() < deadline:
             time.sleep(0.02)
@@ -90,59 +91,20 @@ def test_the_head_follows_the_records_again_and_again(
 
 
 def head_seq(database: Database) -> int:
-    """How many records the only chain's head counts."""
+    """Return how many records the only chain's head counts."""
     with database.reading() as connection:
         return int(connection.execute(select(tables.chains.c.head_seq)).scalar_one())
 
 
-def test_who_counts_commits_can_not_end_it(
-    database: Database, writer_on: Callable[..., LedgerWriter]
-) -> None:
-    def committed(_: Committed) -> None:
-        raise OSError("no space left for figures")
-
-    writer = writer_on(committed)
-    for loan_id in ("first", "second"):
-        told = Told()
-        writer.put(decision(loan_id), told)
-        assert told.outcome() is None
-    assert [
-        loan_id for *_, loan_id in rows(database.url.render_as_string(hide_password=False))
-    ] == ["first", "second"]
-
-
-def test_a_value_that_no_driver_takes_is_refused_alone(
-    database: Database, writer_on: Callable[..., LedgerWriter]
-) -> None:
-    writer = writer_on()
-    told = {loan_id: Told() for loan_id in ("zeroth", "first", "\ud800", "last")}
-    with holding(database):
-        for loan_id, each in told.items():
-            writer.put(decision(loan_id), each)
-    assert isinstance(told.pop("\ud800").outcome(), RecordRefused)
-    assert [each.outcome() for each in told.values()] == [None] * 3
-
-
-def test_a_transaction_is_bounded_by_bytes_as_well_as_by_decisions(
-    database: Database, writer_on: Callable[..., LedgerWriter]
-) -> None:
-    def large(make: Callable[[IdGenerator], Entry], ids: IdGenerator) -> Entry:
-        return make(ids)._replace(size=5_000_000)
-
-    committed: list[Committed] = []
-    writer = writer_on(committed.append)
-    told = [Told() for _ in range(9)]
-    with holding(database):
-        for i, each in enumerate(told):
-            writer.put(partial(large, decision(f"{i}")), each)
-    assert [each.outcome() for each in told] == [None] * 9
-    assert max(each.entries for each in committed) <= 4
-    assert sum(each.decisions for each in committed) == 9
+def stored_loans(database: Database) -> list[str]:
+    """Return the loans' ids of all decisions in the ledger, in order."""
+    url = database.url.render_as_string(hide_password=False)
+    return [loan_id for *_, loan_id in rows(url)]
 
 
 @contextlib.contextmanager
-def holding(database: Database) -> Iterator[None]:
-    """Let the writer wait, so that what it is given meanwhile is one batch."""
+def write_lock(database: Database) -> Iterator[None]:
+    """Hold a lock that the writer waits for, so that entries queued meanwhile are one batch."""
     if not database.is_sqlite:
         with database.writing() as connection:
             connection.exec_driver_sql("LOCK TABLE chains IN EXCLUSIVE MODE")
@@ -153,129 +115,163 @@ def holding(database: Database) -> Iterator[None]:
         yield
 
 
-def test_who_asks_again_at_once_shares_a_commit(
-    writer_on: Callable[..., LedgerWriter], monkeypatch: pytest.MonkeyPatch
+def test_an_error_of_the_metrics_callback_does_not_end_the_writer(
+    database: Database, make_writer: Callable[..., LedgerWriter]
 ) -> None:
-    monkeypatch.setattr(writer_module, "PATIENCE_SHARE", 1e6)
-    monkeypatch.setattr(writer_module, "MOST_PATIENCE_SECONDS", 4.0)
+    def committed(_: Committed) -> None:
+        raise OSError("no space left for figures")
+
+    writer = make_writer(committed)
+    for loan_id in ("first", "second"):
+        caller = Caller()
+        writer.put(decision(loan_id), caller)
+        assert caller.result() is None
+    assert stored_loans(database) == ["first", "second"]
+
+
+def test_a_value_that_no_driver_accepts_is_refused_alone(
+    database: Database, make_writer: Callable[..., LedgerWriter]
+) -> None:
+    writer = make_writer()
+    callers = {loan_id: Caller() for loan_id in ("zeroth", "first", "\ud800", "last")}
+    with write_lock(database):
+        for loan_id, caller in callers.items():
+            writer.put(decision(loan_id), caller)
+    assert isinstance(callers.pop("\ud800").result(), RecordRefused)
+    assert [caller.result() for caller in callers.values()] == [None] * 3
+
+
+def test_a_transaction_is_limited_by_bytes_as_well_as_by_decisions(
+    database: Database, make_writer: Callable[..., LedgerWriter]
+) -> None:
+    def large(make: Callable[[IdGenerator], Entry], ids: IdGenerator) -> Entry:
+        return make(ids)._replace(size=5_000_000)
+
+    commits: list[Committed] = []
+    writer = make_writer(commits.append)
+    callers = [Caller() for _ in range(9)]
+    with write_lock(database):
+        for i, caller in enumerate(callers):
+            writer.put(partial(large, decision(f"{i}")), caller)
+    assert [caller.result() for caller in callers] == [None] * 9
+    assert max(commit.entries for commit in commits) <= 4
+    assert sum(commit.decisions for commit in commits) == 9
+
+
+def test_callers_that_repeat_at_once_share_a_commit(
+    make_writer: Callable[..., LedgerWriter],
+) -> None:
     commits: list[int] = []
-    writer = writer_on(lambda done: commits.append(done.entries))
-    callers, rounds = 4, 10
-    begin = threading.Barrier(callers)
+    writer = make_writer(
+        lambda commit: commits.append(commit.entries), gather_share=1e6, max_gather_seconds=4.0
+    )
+    clients, rounds = 4, 10
+    begin = threading.Barrier(clients)
 
     def ask() -> None:
         begin.wait()
         for _ in range(rounds):
-            told = Told()
-            writer.put(decision("again"), told)
-            assert told.outcome() is None
+            caller = Caller()
+            writer.put(decision("again"), caller)
+            assert caller.result() is None
 
-    threads = [threading.Thread(target=ask) for _ in range(callers)]
+    threads = [threading.Thread(target=ask) for _ in range(clients)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join(60)
-    assert sum(commits) == callers * rounds
-    # The first commits may part them; who was answered is waited for from then on.
-    assert commits.count(callers) >= rounds - 3
+    assert sum(commits) == clients * rounds
+    # The first commits may separate them; after these the writer waits for all of them.
+    assert commits.count(clients) >= rounds - 3
 
 
-def test_a_closed_writer_has_kept_everything_and_ends_its_threads(
-    database: Database, writer_on: Callable[..., LedgerWriter]
+def test_a_closed_writer_has_stored_everything_and_ends_its_threads(
+    database: Database, make_writer: Callable[..., LedgerWriter]
 ) -> None:
     before = set(threading.enumerate())
-    writer = writer_on()
-    told = [Told() for _ in range(20)]
-    for i, each in enumerate(told):
-        writer.put(decision(f"{i:02d}"), each)
-    begun = set(threading.enumerate()) - before
-    assert {thread.name for thread in begun} == {"ledger", "ledger-clock"}
+    writer = make_writer()
+    callers = [Caller() for _ in range(20)]
+    for i, caller in enumerate(callers):
+        writer.put(decision(f"{i:02d}"), caller)
+    threads = set(threading.enumerate()) - before
+    assert {thread.name for thread in threads} == {"ledger", "ledger-clock"}
     writer.close()
-    assert [each.outcome() for each in told] == [None] * 20
-    url = database.url.render_as_string(hide_password=False)
-    assert [loan_id for *_, loan_id in rows(url)] == [f"{i:02d}" for i in range(20)]
+    assert [caller.result() for caller in callers] == [None] * 20
+    assert stored_loans(database) == [f"{i:02d}" for i in range(20)]
     assert not writer.runs
-    for thread in begun:
+    for thread in threads:
         thread.join(20)
         assert not thread.is_alive(), thread.name
 
 
-def test_who_comes_alone_after_many_is_kept_nevertheless(
-    writer_on: Callable[..., LedgerWriter],
-) -> None:
-    writer = writer_on()
-    many = [Told() for _ in range(8)]
-    for told in many:
-        writer.put(decision("many"), told)
-    assert [told.outcome() for told in many] == [None] * 8
-    alone = Told()
+def test_a_single_entry_after_many_is_stored(make_writer: Callable[..., LedgerWriter]) -> None:
+    writer = make_writer()
+    callers = [Caller() for _ in range(8)]
+    for caller in callers:
+        writer.put(decision("many"), caller)
+    assert [caller.result() for caller in callers] == [None] * 8
+    alone = Caller()
     writer.put(decision("alone"), alone)
-    assert alone.outcome() is None
+    assert alone.result() is None
 
 
-def test_more_than_it_can_keep_in_time_is_no_fault_of_the_database(
-    database: Database, writer_on: Callable[..., LedgerWriter], monkeypatch: pytest.MonkeyPatch
+def test_too_many_entries_do_not_count_as_a_fault_of_the_database(
+    database: Database, make_writer: Callable[..., LedgerWriter], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(writer_module, "LIMIT_SECONDS", 1.0)
-    monkeypatch.setattr(writer_module, "LOOK_SECONDS", 0.05)
-    monkeypatch.setattr(
-        writer_module, "MOST_DECISIONS", 1
-    )  # each entry has a transaction of its own
     append = Chain.append
 
-    def slowly(self: Chain, entries: Sequence[Entry]) -> list[Result]:
+    def append_slowly(self: Chain, entries: Sequence[Entry]) -> list[Result]:
         time.sleep(0.3)
         return append(self, entries)
 
-    monkeypatch.setattr(Chain, "append", slowly)
-    writer = writer_on()
-    many = [Told() for _ in range(12)]
-    for i, told in enumerate(many):
-        writer.put(decision(f"{i:02d}"), told)
-    outcomes = [told.outcome() for told in many]
-    late = [i for i, outcome in enumerate(outcomes) if isinstance(outcome, LedgerUnavailable)]
+    monkeypatch.setattr(Chain, "append", append_slowly)
+    # Each entry has a separate transaction.
+    writer = make_writer(commit_seconds=1.0, check_seconds=0.05, max_decisions=1)
+    callers = [Caller() for _ in range(12)]
+    for i, caller in enumerate(callers):
+        writer.put(decision(f"{i:02d}"), caller)
+    results = [caller.result() for caller in callers]
+    late = [i for i, result in enumerate(results) if isinstance(result, LedgerUnavailable)]
     assert late, "the last of them waited longer than the limit"
-    assert outcomes[: late[0]] == [None] * late[0]
+    assert results[: late[0]] == [None] * late[0]
     assert writer.unavailable_reason is None
-    told = Told()
-    writer.put(decision("afterwards"), told)
-    assert told.outcome() is None
-    url = database.url.render_as_string(hide_password=False)
-    kept = {loan_id for *_, loan_id in rows(url)}
-    answered = {f"{i:02d}" for i in range(12) if i not in late}
-    # Of those that were told, one may have been on its way already.
-    assert answered | {"afterwards"} <= kept
-    assert len(kept - answered) <= 2
+    caller = Caller()
+    writer.put(decision("afterwards"), caller)
+    assert caller.result() is None
+    stored = set(stored_loans(database))
+    confirmed = {f"{i:02d}" for i in range(12) if i not in late}
+    # The commit of a late entry may have been in progress already.
+    assert confirmed | {"afterwards"} <= stored
+    assert len(stored - confirmed) <= 2
 
 
-def test_a_thread_that_can_not_begin_is_tried_again(
-    writer_on: Callable[..., LedgerWriter], monkeypatch: pytest.MonkeyPatch
+def test_a_thread_that_can_not_start_is_tried_again(
+    make_writer: Callable[..., LedgerWriter], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    writer = writer_on()
+    writer = make_writer()
     for name in ("ledger-clock", "ledger"):
         with monkeypatch.context() as patched:
-            begin = threading.Thread.start
+            start = threading.Thread.start
 
-            def start(self: threading.Thread, name: str = name, begin: Any = begin) -> None:
+            def fail(self: threading.Thread, name: str = name, start: Any = start) -> None:
                 if self.name == name:
                     raise RuntimeError("can't start new thread")
-                begin(self)
+                start(self)
 
-            patched.setattr(threading.Thread, "start", start)
+            patched.setattr(threading.Thread, "start", fail)
             with pytest.raises(RuntimeError):
-                writer.put(decision("refused"), Told())
-    told = Told()
-    writer.put(decision("kept"), told)
-    assert told.outcome() is None
+                writer.put(decision("refused"), Caller())
+    caller = Caller()
+    writer.put(decision("stored"), caller)
+    assert caller.result() is None
 
 
-@pytest.mark.parametrize("many", [1, 7, 8, 9, 23, 64, 65, 200])
-def test_so_many_at_once_are_kept_in_their_order(
-    database: Database, tmp_path: Path, many: int
+@pytest.mark.parametrize("count", [1, 7, 8, 9, 23, 64, 65, 200])
+def test_entries_of_one_transaction_are_stored_in_order(
+    database: Database, tmp_path: Path, count: int
 ) -> None:
     chain, ids = Chain(database, Seal(tmp_path / "seal")), IdGenerator()
-    names = [f"{i:03d}" for i in range(many)]
-    assert chain.append([decision(name)(ids) for name in names]) == [None] * many
+    names = [f"{i:03d}" for i in range(count)]
+    assert chain.append([decision(name)(ids) for name in names]) == [None] * count
     chain.close()
-    url = database.url.render_as_string(hide_password=False)
-    assert [loan_id for *_, loan_id in rows(url)] == names
+    assert stored_loans(database) == names

@@ -1,4 +1,4 @@
-"""The ledger's first tables."""
+"""Creates the first tables of the ledger."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from peerloan.database.tables import Id
 revision = "0001"
 down_revision = None
 branch_labels = depends_on = None
-# The oldest release that may still write once this is applied.
+# The oldest release that may still write after this migration.
 ADMITS = "0.1.0"
 
 

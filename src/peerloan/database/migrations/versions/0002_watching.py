@@ -1,4 +1,4 @@
-"""Tables for monitoring the model: counts, figures, alerts and events."""
+"""Creates the tables of monitoring: lease, counts, figures, alerts and events."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from peerloan.database.tables import Id
 revision = "0002"
 down_revision = "0001"
 branch_labels = depends_on = None
-# It only adds tables, which the release before ignores.
+# It only adds tables, which the previous release ignores.
 ADMITS = "0.1.0"
 
 

@@ -1,4 +1,4 @@
-"""The margin of a challenger's score, beside its rounded probability."""
+"""Adds the margin of a challenger's score, since the stored probability is rounded."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from peerloan.database.migrations import applied
 revision = "0003"
 down_revision = "0002"
 branch_labels = depends_on = None
-# It only adds a nullable column, which the release before ignores.
+# It only adds a nullable column, which the previous release ignores.
 ADMITS = "0.1.0"
 
 
