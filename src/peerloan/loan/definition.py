@@ -15,9 +15,9 @@ from typing import Literal
 import msgspec
 
 from peerloan.errors import PeerLoanError
-from peerloan.formatting import format_exact, format_number
+from peerloan.formatting import format_exact, format_number, has_control
 from peerloan.loan.reason_templates import ReasonTemplates
-from peerloan.loan.text import TEXT_EXPECTED, has_control, parse_number, text_fault
+from peerloan.loan.text import TEXT_EXPECTED, parse_number, text_fault
 
 Kind = Literal["number", "whole", "category", "ordered"]
 Value = float | str | None

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from peerloan.formatting import PLAIN_LETTER
 from peerloan.loan.definition import Definition, Field, Value
 from peerloan.loan.spelling import typed_levels
-from peerloan.loan.text import MAX_TEXT, PLAIN_LETTER
+from peerloan.loan.text import MAX_TEXT
 
 
 def json_schema(definition: Definition, known: Iterable[str] = ()) -> dict[str, Any]:
