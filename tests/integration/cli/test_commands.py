@@ -182,8 +182,8 @@ def test_what_can_not_be_done_is_one_line_and_exits_1(
     [
         (
             b'stoer = "x"\n',
-            "no setting 'stoer' (known: store, tokens, ledger, ledger_password_file, seal, rules, "
-            "prefix)",
+            "expected one of the settings store, tokens, ledger, ledger_password_file, seal, "
+            "rules, prefix, got 'stoer'",
         ),
         (b"store = 3\n", "store: expected text, got 3"),
         (b'store = ""\n', "store: expected text"),
