@@ -264,7 +264,7 @@ def test_what_is_there_already_is_kept_unless_told_otherwise(
 ) -> None:
     book = open_book(write_csv(tmp_path / "in.csv", rows(5)))
     (tmp_path / existing).write_text("as it was")
-    with pytest.raises(BookError, match=f"{existing}: is there already"):
+    with pytest.raises(BookError, match=f"{existing}: already exists"):
         score_book(book, bundle, tmp_path / "out.csv")
     assert (tmp_path / existing).read_text() == "as it was"
     assert {path.name for path in tmp_path.iterdir()} == {"in.csv", existing}
