@@ -136,7 +136,7 @@ def test_parts_without_a_row_are_passed_over(tmp_path: Path) -> None:
     assert [row["a"] for row in rows(book)] == [b"1", b"2"]
     assert book.notes == (
         "2 files were read",
-        "skipped, since they hold no rows: 0.csv, 2.csv, 3.csv, 4.csv.gz, 6.csv",
+        "skipped, since they have no rows: 0.csv, 2.csv, 3.csv, 4.csv.gz, 6.csv",
     )
     # Types of no value are those that a writer guessed.
     write(
@@ -145,11 +145,11 @@ def test_parts_without_a_row_are_passed_over(tmp_path: Path) -> None:
     )
     book = open_book(tmp_path / "parquet")
     assert rows(book) == [{"a": "x"}]
-    assert book.notes[1:] == ("skipped, since they hold no rows: 0.parquet, 2.parquet",)
+    assert book.notes[1:] == ("skipped, since they have no rows: 0.parquet, 2.parquet",)
     write(tmp_path / "nothing", {"0.csv": "", "1.csv": HEADER})
     assert refusal(tmp_path / "nothing") == (
         f"{tmp_path}/nothing: expected files with loans in this folder, got none; "
-        "skipped, since they hold no rows: 0.csv, 1.csv"
+        "skipped, since they have no rows: 0.csv, 1.csv"
     )
 
 
@@ -194,7 +194,7 @@ def test_links_lead_round_no_circle_and_give_no_row_twice(tmp_path: Path) -> Non
     (tmp_path / "README").symlink_to("nowhere")
     assert open_book(tmp_path).notes[1].endswith("not regular files: README")
     (tmp_path / "gone.csv").symlink_to("nowhere.csv")
-    assert refusal(tmp_path) == f"{tmp_path}/gone.csv: is a link to a file that is not there"
+    assert refusal(tmp_path) == f"{tmp_path}/gone.csv: is a link to a file that does not exist"
 
 
 @pytest.mark.parametrize("spec", ["", "/*", "/**/*.csv", "/*/*.csv"])

@@ -139,7 +139,7 @@ def test_a_file_appears_only_when_it_is_complete(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
-        ("there.csv", "is there already (--overwrite replaces it)"),
+        ("there.csv", "already exists; --overwrite replaces it"),
         ("out.xlsx", "expected a name that ends in .csv, .csv.gz, .parquet"),
         ("nowhere/out.csv", "no such folder"),
         ("folder.csv", "is a folder"),

@@ -130,7 +130,7 @@ def test_other_levels_have_no_order(tmp_path: Path, levels: list[str]) -> None:
         ),
         ("x", [f"${i % 9},000" for i in range(ROWS)], "write them plainly"),
         ("x", [f"{i % 9},5" for i in range(ROWS)], "write them plainly"),
-        ("x", [f"{i % 28 + 1}.12.2024" for i in range(ROWS)], "it holds dates such as"),
+        ("x", [f"{i % 28 + 1}.12.2024" for i in range(ROWS)], "it contains dates such as"),
         ("probability", [i % 7 + 0.5 for i in range(ROWS)], "for example to 'probability_given'"),
         ("a\x01b", [i % 7 + 0.5 for i in range(ROWS)], "its name can't be a field's"),
         ("n" * 201, [i % 7 + 0.5 for i in range(ROWS)], "its name can't be a field's"),
@@ -154,7 +154,7 @@ def test_free_text_is_left_out(tmp_path: Path) -> None:
         "y": [i % 2 for i in range(300)],
     }
     text = draft_definition(open_book(write(tmp_path, columns)), "y")
-    assert "# left out: words: it holds more than 100 different texts" in text
+    assert "# left out: words: it has more than 100 different texts" in text
     assert parse_definition(text, "the draft").names == ("x",)
 
 
@@ -177,7 +177,7 @@ def test_ids_and_dates_become_roles_once(tmp_path: Path) -> None:
         ),
         (
             'date = "opened"',
-            "it holds dates, so it is taken for the loan's date and is not a feature",
+            "it contains dates, so it is taken for the loan's date and is not a feature",
         ),
     ):
         assert lines[lines.index(line) - 1] == f"# doubt: {doubt}"
@@ -189,8 +189,7 @@ def test_wrong_cells_are_doubted(tmp_path: Path) -> None:
     columns = {"x": [i % 9 + 0.5 for i in range(ROWS - 1)] + ["unknown"], "state": LABEL}
     text = draft_definition(open_book(write(tmp_path, columns)), "state")
     assert (
-        "# doubt: 1 row holds a value that is not a number, such as 'unknown'; it is refused"
-        in text
+        "# doubt: 1 row has a value that is not a number, such as 'unknown'; it is refused" in text
     )
     assert parse_definition(text, "the draft")["x"].kind == "number"
 
@@ -269,7 +268,7 @@ def test_a_column_of_one_value_and_unreadable_cells_is_not_constant(tmp_path: Pa
     path.write_bytes(b"x,state\n" + b"\n".join(rows))
     text = draft_definition(open_book(path), "state")
     assert parse_definition(text, "the draft")["x"].levels == ("same",)
-    assert "# doubt: 1 row holds text that is too long, not UTF-8 or has control" in text
+    assert "# doubt: 1 row has a text that is too long, not UTF-8 or has control" in text
     assert "every row has the value" not in text
 
 

@@ -95,7 +95,7 @@ def test_rows_of_one_cell_end_the_reading(tmp_path: Path) -> None:
     content = gzip.compress(b"a,b,c\n1,2,3\n" + b"1\n" * 5_000_000, 9)
     assert refusal(tmp_path / "book.csv.gz", content) == (
         "expected rows of 3 cells, as the header has, got another number in 5,000 of the first "
-        "5,001 rows, such as 1 cell in row 2: the header is of another table"
+        "5,001 rows, such as 1 cell in row 2: is the header that of another table?"
     )
 
 

@@ -166,7 +166,7 @@ def test_files_of_a_folder_share_their_keys(tmp_path: Path) -> None:
     assert [problem.loan for problem in problems] == [3]
     assert book.notes == (
         "3 files were read",
-        "skipped, since they hold no rows: 4.jsonl",
+        "skipped, since they have no rows: 4.jsonl",
         "skipped, since they are not a table by ending or content: 5.json",
     )
 
