@@ -15,7 +15,7 @@ def json_schema(definition: Definition, known: Iterable[str] = ()) -> dict[str, 
     """The schema of one loan; `known` are fields of other versions, accepted and ignored."""
     properties = {field.name: field_schema(field) for field in definition.fields}
     identifier = {
-        "description": "Your own name for the loan; the answer echoes it.",
+        "description": "Your id of the loan; the answer repeats it.",
         "anyOf": [_text_schema(), {"type": "integer"}, {"type": "null"}],
         "examples": ["loan-1"],
     }

@@ -1,4 +1,4 @@
-"""Score a book part by part, with the same decisions as the API."""
+"""Score a book part by part; the decisions are the same as from the API."""
 
 from __future__ import annotations
 

@@ -308,7 +308,7 @@ def test_a_column_of_the_folder_and_of_the_file_must_say_the_same(
     else:
         said = refusal(tmp_path)
         assert said.startswith(f"{tmp_path}/{folder}/x.parquet: row 2, b: expected ")
-        assert "as its folder's name has it" in said
+        assert "as in its folder's name" in said
 
 
 @given(st.text(min_size=1, max_size=8))

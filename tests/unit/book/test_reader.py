@@ -246,7 +246,7 @@ def test_a_line_that_names_another_separator_is_refused(
     tmp_path: Path, line: bytes, words: str
 ) -> None:
     said = refusal(tmp_path, line + b"\r\na;b\r\n1;x\r\n")
-    assert f"the first line, sep=, says that the columns are separated by {words}, expected" in said
+    assert f"expected columns separated by ',', got {words} in the first line, sep=" in said
 
 
 @pytest.mark.parametrize("name", ["book.csv", "book.csv.gz"])
@@ -316,9 +316,9 @@ def test_rows_of_commas_alone_are_no_loans(tmp_path: Path) -> None:
 def test_a_value_in_another_encoding_is_noted_with_its_place(tmp_path: Path) -> None:
     data = "a,b\n1,x\n\n2,réparé\n".encode("cp1252")
     assert notes_of(tmp_path, data) == (
-        "row 2, column b, is not UTF-8: 'réparé' (Windows-1252, not UTF-8); a field refuses it, "
-        "other columns keep it as it is; if that reads well, convert it: iconv -f WINDOWS-1252 "
-        "-t UTF-8",
+        "row 2, column b, is not UTF-8: 'réparé' (Windows-1252, not UTF-8); it is a wrong "
+        "value in a field, unchanged in other columns; if that reads well, convert it: "
+        "iconv -f WINDOWS-1252 -t UTF-8",
     )
     # One letter is cut: the rest is UTF-8, and no other encoding.
     (note,) = notes_of(tmp_path, "a,b\n1,rép".encode() + b"\xc3\n")
@@ -423,12 +423,12 @@ def test_reading_ends_with_every_block_let_go_of(
 ) -> None:
     feeds = []
 
-    class Watched(csv_reader._Feed):
+    class Watched(csv_reader.Feed):
         def wait_for_release(self) -> None:
             super().wait_for_release()
-            feeds.append((self, self._still_lent()))
+            feeds.append((self, self.still_lent()))
 
-    monkeypatch.setattr(csv_reader, "_Feed", Watched)
+    monkeypatch.setattr(csv_reader, "Feed", Watched)
     path = tmp_path / "book.csv"
     content = b"a,b\n" + "1,ü\n".encode() * 3_000_000
     if left == "at a fault":

@@ -116,7 +116,7 @@ class CsvFile:
         with open_stream(self.path) as (stream, raw):
             stream.read(self._start)
             left = _NO_END if self._end is None else self._end - self._start
-            feed = _Feed(stream, raw, left, b"\n" + _end_mark(width).encode())
+            feed = Feed(stream, raw, left, b"\n" + _end_mark(width).encode())
 
             def open_reader() -> Any:
                 return pyarrow.csv.open_csv(
@@ -183,7 +183,7 @@ class CsvFile:
         )
 
 
-class _Feed(io.RawIOBase):
+class Feed(io.RawIOBase):
     """A read-only stream of a CSV's bytes, adapted for the parser.
 
     It differs from the file in three ways:
@@ -210,7 +210,7 @@ class _Feed(io.RawIOBase):
     def read(self, size: int = -1) -> bytearray:
         with self._reading:
             block = self._next(size)
-            self._lent = [*self._still_lent(), block]
+            self._lent = [*self.still_lent(), block]
         return block
 
     def wait_for_release(self) -> None:
@@ -223,10 +223,10 @@ class _Feed(io.RawIOBase):
         if self._reading.acquire(timeout=_RELEASE_SECONDS):
             self._left, self._end = 0, b""
             self._reading.release()
-        while self._still_lent() and time.monotonic() < deadline:
+        while self.still_lent() and time.monotonic() < deadline:
             time.sleep(0.0005)
 
-    def _still_lent(self) -> list[bytearray]:
+    def still_lent(self) -> list[bytearray]:
         """The blocks that Arrow has not released yet; the others are cleared."""
         lent = []
         for block in self._lent:
@@ -372,7 +372,7 @@ def _end_mark(width: int) -> str:
 
 
 def _from_latin(column: pa.Array) -> pa.Array:
-    """Reverse the encoding of `_Feed`: the original bytes of a column."""
+    """Reverse the encoding of `Feed`: the original bytes of a column."""
     data = column.buffers()[2]
     if data is None or data.to_pybytes().isascii():
         return column
