@@ -301,7 +301,7 @@ def test_a_scored_book_is_not_scored_again(tmp_path: Path, bundle: Bundle, colum
 @pytest.mark.parametrize("kind", ["scorecard", "onnx"])
 @pytest.mark.parametrize("ending", [".csv", ".parquet"])
 def test_minus_nothing_is_nothing(tmp_path: Path, kind: str, ending: str) -> None:
-    """-0 and 0 are one number: of both the same is said, and in either order."""
+    """−0 and 0 are one number: both have the same reasons, in either order."""
     bundle = tiny(kind)
     lines = [[*line[:3], sign, *line[4:]] for line in rows(30) for sign in ("-0", "0")]
     score_book(open_book(write_csv(tmp_path / "in.csv", lines)), bundle, tmp_path / f"out{ending}")
