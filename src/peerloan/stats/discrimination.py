@@ -37,11 +37,11 @@ class ScoreCounts(NamedTuple):
     def of(cls, scores: Numbers, late: Numbers | Codes) -> ScoreCounts:
         """Count loans by score; `scores` and `late` (1 or 0) are (n,)."""
         distinct, group = np.unique(scores, return_inverse=True)
-        is_late = late == 1
+        late_mask = late == 1
         size = len(distinct)
         return cls(
-            np.bincount(group[is_late], minlength=size),
-            np.bincount(group[~is_late], minlength=size),
+            np.bincount(group[late_mask], minlength=size),
+            np.bincount(group[~late_mask], minlength=size),
         )
 
 
