@@ -16,27 +16,30 @@ _MODE = 0o666
 def publish_file(path: Path, content: bytes, mode: int = _MODE) -> None:
     """Create a file atomically; raises FileExistsError if it exists."""
     # Unlike a rename, a hard link is atomic and never replaces an existing file.
-    _put(path, content, mode, os.link)
+    _write_and_move(path, content, mode, os.link)
 
 
 def replace_file(path: Path, content: bytes, mode: int = _MODE) -> None:
     """Create or replace a file atomically."""
-    _put(path, content, mode, os.replace)
+    _write_and_move(path, content, mode, os.replace)
 
 
-def _put(path: Path, content: bytes, mode: int, place: Callable[[Path, Path], None]) -> None:
-    incoming = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+def _write_and_move(
+    path: Path, content: bytes, mode: int, move: Callable[[Path, Path], None]
+) -> None:
+    """Write a hidden temporary file in the same folder, then give it its name by `move`."""
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
-        write(incoming, content, mode)
-        place(incoming, path)
+        write(temporary, content, mode)
+        move(temporary, path)
     finally:
-        with contextlib.suppress(OSError):  # a leftover has a hidden name and does no harm
-            incoming.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # a leftover is hidden and does no harm
+            temporary.unlink(missing_ok=True)
     sync(path.parent)
 
 
 def remove(folder: Path, first: str) -> None:
-    """Remove a folder, beginning with the file `first`."""
+    """Remove a folder and its content; its file `first` is removed before anything else."""
     (folder / first).unlink(missing_ok=True)
     shutil.rmtree(folder)
 
@@ -51,7 +54,7 @@ def write(path: Path, content: bytes, mode: int = _MODE) -> None:
 
 
 def sync(folder: Path) -> None:
-    """Sync a folder, so that new names in it survive a power failure."""
+    """Sync a folder to the disk, so that new file names in it survive a power failure."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

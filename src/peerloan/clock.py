@@ -6,6 +6,7 @@ import time
 from datetime import UTC, date, datetime, timedelta
 
 EXPECTED = "a day or a moment (2026-11-25 or 2026-11-25T08:30:00Z)"
+"""The `expected` of an error about a time."""
 HOUR_MS = 3_600_000
 DAY_MS = 24 * HOUR_MS
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -13,9 +14,9 @@ _EPOCH_ORDINAL = _EPOCH.toordinal()
 
 
 def parse_moment(text: str) -> int:
-    """Parse an ISO 8601 time with a zone, or a date (its start in UTC); raises ValueError.
+    """Parse an ISO 8601 time with a zone, or a date, which means its start in UTC.
 
-    Returns milliseconds since 1970, negative before.
+    Returns milliseconds since 1970, negative for earlier times. Raises ValueError.
     """
     if len(text) == 10:
         parsed = datetime.combine(date.fromisoformat(text), datetime.min.time(), UTC)
@@ -38,10 +39,10 @@ def now_ms() -> int:
 
 
 def day_number(day: date) -> int:
-    """The days from 1970-01-01 to a day."""
+    """The number of days from 1970-01-01 to a day."""
     return day.toordinal() - _EPOCH_ORDINAL
 
 
 def date_of(number: int) -> date:
-    """The day with a day number."""
+    """The day of a day number."""
     return date.fromordinal(number + _EPOCH_ORDINAL)

@@ -1,4 +1,4 @@
-"""Numbers, counts and values as people read them: in messages, pages and reports."""
+"""Format numbers, counts and values for people: in messages, pages and reports."""
 
 from __future__ import annotations
 
@@ -6,14 +6,31 @@ import json
 import re
 from collections.abc import Sequence
 
-# C0 and C1 control characters and lone surrogates: not every database, file format and terminal
-# keeps them.
-FORBIDDEN = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+# C0 and C1 control characters and lone surrogates: some databases, file formats and terminals
+# change or refuse them.
+CONTROL_CHARACTERS = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+# Any other character, as a pattern of JSON Schema.
+PLAIN_LETTER = "[^\\u0000-\\u001f\\u007f-\\u009f]"
+
+
+def has_control(text: str) -> bool:
+    """Whether a text contains control characters or lone surrogates."""
+    return CONTROL_CHARACTERS.search(text) is not None
 
 
 def plural(count: int, noun: str) -> str:
     """Format a count with its noun: '1 loan', '1,200 loans'."""
-    return f"{count:,} {noun if count == 1 else noun + 's'}"
+    return f"{count:,} {agree(count, noun, noun + 's')}"
+
+
+def agree(count: int, singular: str, several: str) -> str:
+    """Choose the form of a word that agrees with a count: `agree(3, "was", "were")` is 'were'."""
+    return singular if count == 1 else several
+
+
+def are(count: int) -> str:
+    """Return 'is' for a count of one, else 'are'."""
+    return agree(count, "is", "are")
 
 
 def percent_of(count: int, total: int) -> str:
@@ -34,7 +51,7 @@ def format_number(value: float) -> str:
 
 
 def format_exact(value: float) -> str:
-    """Format a bound for people, with all of its digits."""
+    """Format a number for people as `format_number` does, but never round it."""
     shown = format_number(value)
     if float(shown.replace(",", "")) == value:
         return shown
@@ -42,11 +59,11 @@ def format_exact(value: float) -> str:
 
 
 def show_value(value: object, limit: int = 60) -> str:
-    """Show a given value in a message: text quoted, control characters escaped, cut if long."""
+    """Format a value for a message: text quoted, control characters escaped, cut after `limit`."""
     if value is None or isinstance(value, bool):
         return json.dumps(value)  # null, true and false, as clients write JSON
     try:
-        shown = ascii(value) if isinstance(value, str) and FORBIDDEN.search(value) else repr(value)
+        shown = ascii(value) if isinstance(value, str) and has_control(value) else repr(value)
     except ValueError:  # an int of thousands of digits has no repr
         shown = "a number of thousands of digits"
     except RecursionError:
@@ -56,7 +73,7 @@ def show_value(value: object, limit: int = 60) -> str:
 
 
 def percent(share: float) -> str:
-    """A share in percent, with enough digits to see a small one, or a small rest."""
+    """Format a share in percent: two decimals below 10 % and above 99 %, else one."""
     value = 100 * share
     if 0 < value < 0.01:
         return "< 0.01 %"
@@ -68,7 +85,7 @@ def percent(share: float) -> str:
 
 
 def signed(value: float | None, decimals: int = 2) -> str:
-    """A number with a real minus sign; '–' for none."""
+    """Format a number with the minus sign '−' instead of a hyphen; '–' for None."""
     if value is None:
         return "–"
     # Adding 0 makes −0 the same as 0.
@@ -76,14 +93,9 @@ def signed(value: float | None, decimals: int = 2) -> str:
 
 
 def join_words(items: Sequence[str], separator: str = ", ", most: int = 6) -> str:
-    """A list in words, the first few of it."""
+    """Join items as 'a, b and c'; after `most` of them only the number of the others follows."""
     if rest := max(0, len(items) - most):
         items = [*items[:most], f"{rest:,} more"]
     if len(items) < 2 or (separator.strip() == ";" and not rest):
         return separator.join(items)
     return f"{separator.join(items[:-1])} and {items[-1]}"
-
-
-def are(count: int) -> str:
-    """'is' of one, 'are' of more."""
-    return "is" if count == 1 else "are"

@@ -1,6 +1,6 @@
-"""Make files and folders private to their owner: those with loans, decisions, keys or secrets.
+"""Make files and folders private to their owner, whatever the umask is.
 
-This holds whatever the umask is, and for existing files too.
+Used for everything that contains loans, decisions, keys or secrets, existing files included.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 
 
 def opener(path: str, flags: int) -> int:
-    """Create a file that only its owner may read: pass it as `opener` to `open`."""
+    """Open a file, created as private: pass this function as `opener` to `open`."""
     return os.open(path, flags, FILE_MODE)
 
 
@@ -31,29 +31,31 @@ def make_file(path: Path) -> None:
 def close_to_others(path: Path) -> None:
     """Remove the permissions of group and others from a file or folder, if it exists.
 
-    The change is logged, and so is a failure, as with a file of another user. Left as they are: a
-    folder with the sticky bit, which is meant for everybody (/tmp); pipes and devices; and symbolic
-    links, which another user may have made to have this process change another file.
+    A change is logged, and so is a failure, for example if another user owns the file. Not changed:
+    a folder with the sticky bit, which all users share (/tmp); pipes and devices; and symbolic
+    links, because another user may have created one to make this process change another file.
     """
     with contextlib.suppress(OSError):  # it does not exist (any more)
         mode = path.lstat().st_mode
-        is_own = stat.S_ISREG(mode) or (stat.S_ISDIR(mode) and not mode & stat.S_ISVTX)
-        if not is_own or not mode & _OTHERS:
+        is_closable = stat.S_ISREG(mode) or (stat.S_ISDIR(mode) and not mode & stat.S_ISVTX)
+        if not is_closable or not mode & _OTHERS:
             return
         with contextlib.suppress(OSError):
             path.chmod(mode & stat.S_IRWXU)
-        # Some file systems ignore chmod without an error, so look again.
+        # Some file systems ignore chmod without an error, so read the mode again.
         _log_change(path, stat.S_IMODE(mode), stat.S_IMODE(path.stat().st_mode))
 
 
 @cache
 def _log_change(path: Path, old_mode: int, new_mode: int) -> None:
-    """Log, once a process, whether the mode was changed."""
+    """Log whether the mode was changed, once per process and file."""
     if new_mode & _OTHERS:
         log.warning(
-            "%s: other users of this machine may get at it (mode %04o), and this process may not "
-            "change that; let its owner run: chmod go= %s",
+            "%s: other users of this machine have access (mode %04o), and this process can't "
+            "change that; its owner should run: chmod go= %s",
             *(path, old_mode, path),
         )
     else:
-        log.warning("%s: was open to other users (mode %04o), and is closed now", path, old_mode)
+        log.warning(
+            "%s: other users of this machine had access (mode %04o); it was removed", path, old_mode
+        )

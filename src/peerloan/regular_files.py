@@ -1,7 +1,7 @@
 """Read regular files of a bounded size.
 
-Reading a pipe may block forever, a device such as /dev/zero never ends, and a sparse file of
-gigabytes takes no space on the disk. So the type and size of a file are checked before it is read.
+Reading a pipe may block forever, a device such as /dev/zero never ends, and a sparse file may have
+gigabytes without using space on the disk. So type and size are checked before a file is read.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class FileTooLarge(PeerLoanError, OSError):
 def read_regular_file(path: Path, most_bytes: int) -> bytes:
     """Read a regular file of at most `most_bytes`; follows symbolic links.
 
-    Raises OSError, whose `strerror` says what is wrong: NotRegularFile or FileTooLarge, before
+    Raises OSError, with the reason as `strerror`: NotRegularFile and FileTooLarge are raised before
     anything is read. Never waits for the writer of a pipe, but can wait for a stalled file system.
     """
     try:
@@ -65,7 +65,7 @@ def read_regular_file(path: Path, most_bytes: int) -> bytes:
 
 
 def read_regular_text(path: Path, most_bytes: int) -> str:
-    """As `read_regular_file`, decoded as UTF-8; raises UnicodeDecodeError too."""
+    """Read a file as `read_regular_file` does, as UTF-8; can also raise UnicodeDecodeError."""
     return read_regular_file(path, most_bytes).decode("utf-8")
 
 

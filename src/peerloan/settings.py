@@ -1,4 +1,4 @@
-"""Settings: from the environment, else from a TOML file, else their defaults."""
+"""Read the settings: from the environment, else from a TOML file, else the defaults."""
 
 from __future__ import annotations
 
@@ -16,44 +16,46 @@ from peerloan.regular_files import read_regular_text
 PREFIX = "PEERLOAN_"
 CONFIG = "PEERLOAN_CONFIG"
 DEFAULT_CONFIG = Path("peerloan.toml")
-# A path whose segments mean themselves in every server and browser, neither "." nor "..".
+# A path without the segments "." and "..", which servers and browsers would resolve.
 _PATH_PREFIX = re.compile(r"(/(?!\.{1,2}(/|$))[A-Za-z0-9._~-]+)*")
 _MAX_PREFIX = 100
-# What the service's own addresses begin with: under such a prefix one could mean two things.
+# The first path segments of the service's own addresses. A prefix can't begin with one of these:
+# addresses would be ambiguous.
 OWN_PATHS = (
     *("bootstrap", "docs", "healthz", "metrics", "openapi.json", "readyz"),
     *("sign-in", "sign-out", "static", "v1", "v2"),
 )
-# Of a file of settings, of rules, or with a secret.
+# The largest file of settings, of monitoring rules, or with a secret.
 MAX_SETTINGS_BYTES = 1_000_000
 
 
 class SettingsError(PeerLoanError, ValueError):
-    """A settings file that can't be used, and why."""
+    """Settings that can't be used; the message gives the reason."""
 
 
 class Setting(NamedTuple):
-    """A setting as the reader, `peerloan --help` and the docs know it."""
+    """A setting: one row of the table that the reader, `peerloan --help` and the docs use.
 
-    # In a settings file.
+    `name` is its key in a settings file. `default` describes the default in words, empty if there
+    is none. The value of a secret is never shown. `convert` parses the text of a value.
+    """
+
     name: str
-    # In words, or empty for none.
     default: str
     help: str
-    # Its value is never shown.
     is_secret: bool
     convert: Callable[[str], object]
 
     @property
     def variable(self) -> str:
-        """Its name in the environment."""
+        """Name of its environment variable."""
         return PREFIX + self.name.upper()
 
 
 def _row(
     convert: Callable[[str], object], default: str, text: str, is_secret: bool = False
 ) -> dict[str, Any]:
-    """The metadata of a field of Settings: the values of its `Setting`."""
+    """Metadata of a field of Settings, from which its `Setting` is made."""
     return {"default": default, "help": text, "is_secret": is_secret, "convert": convert}
 
 
@@ -101,11 +103,11 @@ class Settings:
     )
 
     def __post_init__(self) -> None:
-        """Raise SettingsError if the prefix is none that can stand before every address."""
+        """Raise SettingsError if the prefix can't be used as one."""
         if not _PATH_PREFIX.fullmatch(self.prefix) or len(self.prefix) > _MAX_PREFIX:
             expected = "a path such as /risk, without a slash at its end"
         elif self.prefix.startswith("/") and self.prefix.split("/")[1] in OWN_PATHS:
-            expected = "a path that begins as no address of the service does"
+            expected = "a path that does not begin like an address of the service"
         else:
             return
         raise SettingsError(
@@ -114,50 +116,54 @@ class Settings:
 
     @property
     def ledger_url(self) -> str:
-        """The ledger's database, as SQLAlchemy names it."""
+        """The URL of the ledger's database, as SQLAlchemy expects it."""
         return self.ledger or f"sqlite:///{self.store.parent / 'peerloan-ledger' / 'ledger.db'}"
 
     @property
     def seal_folder(self) -> Path:
-        """Where the seal's key and the chains' heads are kept."""
+        """The folder of the ledger's key and its chains' heads."""
         return self.seal or self.store.parent / "peerloan-seal"
 
     @property
     def tokens_marker(self) -> Path:
-        """What says that API tokens were made, in the one folder besides theirs that the service
-        always has.
+        """The file that records that API tokens were created once.
+
+        It is not in the folder of the tokens, so that the service notices if that folder is lost.
         """
         return self.seal_folder / "tokens-made"
 
     @property
     def ended_sessions(self) -> Path:
-        """Where the sessions are noted that persons ended, for every worker and container."""
+        """Where signed-out sessions are recorded, for all workers and containers."""
         return self.seal_folder / "ended-sessions"
 
 
-SETTINGS = tuple(Setting(name=each.name, **each.metadata) for each in fields(Settings))
+SETTINGS = tuple(Setting(name=row.name, **row.metadata) for row in fields(Settings))
 _BY_NAME = {setting.name: setting for setting in SETTINGS}
 
 
 def settings_table() -> list[tuple[str, str, str, str]]:
-    """The settings for people: variable, name in a settings file, default, and help."""
+    """The settings as rows for people: variable, name in a settings file, default and help."""
     config = (CONFIG, "", "./peerloan.toml, if it exists", "The settings file.")
-    return [*((each.variable, each.name, each.default, each.help) for each in SETTINGS), config]
+    return [*((s.variable, s.name, s.default, s.help) for s in SETTINGS), config]
 
 
 def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:
-    """Read each setting from its variable, else from the settings file.
+    """Read each setting from its environment variable, else from the settings file.
 
-    That is the file PEERLOAN_CONFIG names, or `peerloan.toml` in the working folder if it exists.
-    Raises SettingsError.
+    The settings file is the one that PEERLOAN_CONFIG names, else `peerloan.toml` in the working
+    folder if it exists. Raises SettingsError.
     """
     values = _read_file(environment.get(CONFIG))
-    values |= {each.name: value for each in SETTINGS if (value := environment.get(each.variable))}
+    values |= {s.name: value for s in SETTINGS if (value := environment.get(s.variable))}
     return Settings(**{name: _BY_NAME[name].convert(value) for name, value in values.items()})  # type: ignore[arg-type]
 
 
 def _read_file(config: str | None) -> dict[str, str]:
-    """The values in the settings file, by name; none if there is no file and none was named."""
+    """Read the values of the settings file by name; `config` is its path, empty for the default.
+
+    Empty if there is no file at the default path.
+    """
     path = Path(config or DEFAULT_CONFIG)
     if not config and not path.is_file():
         return {}
@@ -169,8 +175,8 @@ def _read_file(config: str | None) -> dict[str, str]:
         raise SettingsError(f"{path}: can't be read: {error}") from None
     for name, value in values.items():
         if name not in _BY_NAME:
-            known = ", ".join(_BY_NAME)
-            raise SettingsError(f"{path}: no setting {name!r} (known: {known})")
+            names = ", ".join(_BY_NAME)
+            raise SettingsError(f"{path}: expected one of the settings {names}, got {name!r}")
         if not isinstance(value, str) or not value:
             shown = "another value" if _BY_NAME[name].is_secret else repr(value)
             raise SettingsError(f"{path}: {name}: expected text, got {shown}")

@@ -1,4 +1,4 @@
-"""Threads that leave signals to the main thread."""
+"""Start threads that leave signals to the main thread."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def start_unsignalled(thread: threading.Thread) -> None:
-    """Start a thread that takes none of the signals that end a process, nor do those it starts.
+    """Start a thread that blocks SIGINT, SIGTERM and SIGHUP, as do all threads that it starts.
 
-    A thread that is just being started may take a signal before the main thread does, which alone
-    could handle it and would go on sleeping: a worker would not stop.
+    Only the main thread handles signals in Python. If another thread received one, the main thread
+    might not wake up, and a worker process would not stop.
     """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
     try:

@@ -1,4 +1,4 @@
-"""Ids of decisions: UUIDs of version 7 (RFC 9562), which ascend and hold the time of creation.
+"""Ids of decisions: UUIDs of version 7 (RFC 9562), which ascend and contain the creation time.
 
 Ids must ascend within a chain. If the clock is set back by up to a minute, ids continue from the
 newest one, ahead of the clock, until the clock has caught up. If it is set back further, ids start
@@ -13,7 +13,7 @@ from uuid import UUID
 
 # The 62 lowest bits, which are random.
 _RANDOM = 0x3FFF_FFFF_FFFF_FFFF
-# No decision is dated further ahead of the clock than this.
+# The time of an id is at most this far ahead of the clock.
 MAX_AHEAD_MS = 60_000
 
 
@@ -24,6 +24,7 @@ class IdGenerator:
     """
 
     def __init__(self) -> None:
+        # The previous id, and the highest id before the clock was set back, as integers.
         self._last = self._newest = 0
 
     @property
@@ -32,9 +33,9 @@ class IdGenerator:
         return max(self._last, self._newest) >> 80
 
     def new(self) -> bytes:
-        """The next id: 48 bits of milliseconds since 1970, and 74 random ones."""
-        # Ids must be unique, not secret. (os.urandom would release the interpreter lock; `random`
-        # is seeded anew in each process.)
+        """Generate the next id: 48 bits of milliseconds since 1970, and 74 random bits."""
+        # `random` is good enough: ids must be unique, not secret, and each process has its own
+        # seed. os.urandom would release the interpreter lock.
         bits = random.getrandbits(74)
         value = (
             (time.time_ns() // 1_000_000) << 80
@@ -53,11 +54,11 @@ class IdGenerator:
         return value.to_bytes(16, "big")
 
     def many(self, count: int) -> list[bytes]:
-        """The next `count` ids, all of the same millisecond: decisions that are made together."""
+        """Generate the next `count` ids, all of one millisecond, for a batch of decisions."""
         if count < 2:
             return [self.new()] * count
         first = int.from_bytes(self.new())
-        if (first & _RANDOM) + count > _RANDOM:  # one in a million billions
+        if (first & _RANDOM) + count > _RANDOM:  # practically never
             return [self.new() for _ in range(count)]
         self._last = max(self._last, first + count - 1)
         return [value.to_bytes(16) for value in range(first, first + count)]
@@ -71,17 +72,17 @@ def _after(last: int) -> int:
     return milliseconds << 80 | 0x7 << 76 | (high & 0xFFF) << 64 | 0x2 << 62 | low & _RANDOM
 
 
-def text(made: bytes) -> str:
-    """Format an id with hyphens, as in JSON."""
-    digits = made.hex()
+def text(id_bytes: bytes) -> str:
+    """Format an id (16 bytes) with hyphens, as in JSON."""
+    digits = id_bytes.hex()
     return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
 
 
-def milliseconds(made: bytes) -> int:
-    """The time when an id was generated, in milliseconds since 1970."""
-    return int.from_bytes(made[:6], "big")
+def milliseconds(id_bytes: bytes) -> int:
+    """The time when an id (16 bytes) was generated, in milliseconds since 1970."""
+    return int.from_bytes(id_bytes[:6], "big")
 
 
 def first_at(milliseconds: int) -> UUID:
-    """The lowest possible id of this time or later."""
+    """A lower bound of the ids of this time (milliseconds since 1970) and later."""
     return UUID(int=min(max(milliseconds, 0), (1 << 48) - 1) << 80)

@@ -18,7 +18,7 @@ import requests
 from helpers.service import Service, settings
 from peerloan.registry import Store
 
-CLOSED = "was open to other users"
+CLOSED = "other users of this machine had access"
 
 
 @pytest.fixture

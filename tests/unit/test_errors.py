@@ -1,4 +1,4 @@
-"""Every exception of the package has one root, and stands in its tree."""
+"""Every exception of the package derives from PeerLoanError and is in its documented tree."""
 
 from __future__ import annotations
 
@@ -19,38 +19,38 @@ NAMES = [
 
 def exceptions() -> list[type[Exception]]:
     """The exceptions that the package defines."""
-    found = [
+    kinds = [
         kind
         for name in NAMES
         for _, kind in inspect.getmembers(import_module(name), inspect.isclass)
         if issubclass(kind, Exception) and kind.__module__ == name
     ]
-    assert len(found) > 35
-    return found
+    assert len(kinds) > 35
+    return kinds
 
 
-def drawn() -> dict[str, str]:
-    """The exceptions of the tree, each with the name of the one that it hangs from."""
-    above: list[str] = ["PeerLoanError"]
-    found: dict[str, str] = {}
+def documented() -> dict[str, str]:
+    """The exceptions of the tree in `errors.py`, each with the name of its base."""
+    branch_bases: list[str] = ["PeerLoanError"]
+    bases: dict[str, str] = {}
     for line in (errors.__doc__ or "").splitlines():
         if branch := re.match(r"([│ ]*[├└]── )(\w+(?:, \w+)*)(?=  |$)", line):
             depth = len(branch[1]) // 4
             names = branch[2].split(", ")
-            found |= dict.fromkeys(names, above[depth - 1])
-            above[depth:] = names
-    return found
+            bases |= dict.fromkeys(names, branch_bases[depth - 1])
+            branch_bases[depth:] = names
+    return bases
 
 
-def test_every_exception_has_the_one_root() -> None:
-    strangers = [kind for kind in exceptions() if not issubclass(kind, errors.PeerLoanError)]
-    assert not strangers
+def test_every_exception_derives_from_the_root() -> None:
+    others = [kind for kind in exceptions() if not issubclass(kind, errors.PeerLoanError)]
+    assert not others
 
 
-def test_the_tree_names_every_exception_below_its_base() -> None:
+def test_the_documented_tree_has_every_exception_below_its_base() -> None:
     bases = {
         kind.__name__: kind.__bases__[0].__name__
         for kind in exceptions()
         if kind is not errors.PeerLoanError
     }
-    assert drawn() == bases
+    assert documented() == bases

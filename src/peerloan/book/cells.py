@@ -1,8 +1,8 @@
 """Convert a column of any Arrow type to numbers or coded texts.
 
-The result is the same as if each value was parsed by the rules of `peerloan.loan`. Arrow converts
-a whole column where its rules agree with these; other values are parsed one by one, each distinct
-value once.
+The result is the same as if each value was parsed by the rules of `peerloan.loan`. Where Arrow's
+rules are the same, Arrow converts the column at once; other values are parsed in Python, each
+distinct value once.
 """
 
 from __future__ import annotations

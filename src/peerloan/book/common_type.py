@@ -26,8 +26,8 @@ class InexactError(PeerLoanError, ValueError):
 def common_type(first: pa.DataType, second: pa.DataType) -> pa.DataType | None:
     """A type that values of both types can be cast to, or None.
 
-    It may not hold every value exactly: a double holds only some 64-bit integers. `cast` then
-    raises for the values that it would change.
+    It need not represent every value exactly: a double represents only some 64-bit integers. `cast`
+    raises InexactError for values that it would change.
     """
     if first == second or pa.types.is_null(second):
         return first

@@ -1,4 +1,4 @@
-"""A book's first line: missing, with another separator, and how its names are shown."""
+"""Check a book's header for usual mistakes, and format column names for messages."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def check_separator(name: str, file: TableFile, needed: Sequence[str]) -> None:
                 raise BookError(f"{name}: {separated}")
             raise BookError(
                 f"{show_path(file.path)}: expected the column names in line "
-                f"{lines[0][0]}, got them in line {number}: delete what stands above them"
+                f"{lines[0][0]}, got them in line {number}: delete the lines above them"
                 f"{'' if separator == ',' else f'; {separated}'}"
             )
 
@@ -38,7 +38,7 @@ def check_header(name: str, columns: Sequence[str]) -> None:
 
 
 def without_header(name: str, columns: Sequence[str]) -> BookError:
-    """The error for a table whose first line holds values instead of column names."""
+    """The error for a table whose first line has values instead of column names."""
     return BookError(
         f"{name}: expected a first line of column names, got what looks like a row of values: "
         f"{', '.join(map(show_column, columns[:3]))}, …"

@@ -1,4 +1,4 @@
-"""Copy a book's columns into an output table: unchanged, or the book is refused."""
+"""Check that an output format can represent a book's columns unchanged."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from peerloan.book.reader import Book
 def check_writable(book: Book, out: Path) -> None:
     """Raise BookError if the format of `out` can't hold each value of the book unchanged.
 
-    A Parquet column has one type, which may not hold the values of all files of a folder exactly.
-    CSV holds text, and binary columns of a book need not be UTF-8. Only a book with such columns is
-    read, once.
+    A Parquet column has one type, which may not represent the values of all files of a folder
+    exactly. CSV is text, and binary columns of a book need not be UTF-8. Only a book with such
+    columns is read for this check, once.
     """
     as_parquet = out.name.lower().endswith(".parquet")
     if as_parquet:

@@ -50,7 +50,7 @@ def partitions_of(path: Path, root: Path) -> dict[str, str | None]:
 class PartitionedFile:
     """A file with its partition columns appended to its own columns.
 
-    If the file has a column of the same name, each row must hold the folder's value.
+    If the file has a column of the same name, each row must have the folder's value.
     """
 
     def __init__(self, file: TableFile, partitions: Mapping[str, str | None]) -> None:
@@ -101,7 +101,7 @@ class PartitionedFile:
             cell = "nothing" if value is None else show_value(as_text(value))
             raise BookError(
                 f"{show_path(self.path)}: row {part.numbers[places[0]]}, {name}: expected "
-                f"{'nothing' if text is None else show_value(text)}, as its folder's name has it, "
+                f"{'nothing' if text is None else show_value(text)}, as in its folder's name, "
                 f"got {cell}"
             )
 

@@ -1,4 +1,4 @@
-"""What all formats share: the parts that a book is read in, limits, and BookError."""
+"""Types that all file formats share: the parts of a book, limits, and BookError."""
 
 from __future__ import annotations
 
@@ -17,32 +17,32 @@ from peerloan.stats.arrays import Codes
 PART_ROWS = 65_536
 # Limit of values (rows × columns) in a part: a part of a very wide table has fewer rows.
 _PART_VALUES = 1 << 24
-# Reading stops after this many broken rows if they are more than this share of the rows read: the
-# file is then not the table that its first line promises.
+# Reading stops after this many broken rows if they are more than this share of the rows read: then
+# the header does not belong to the table.
 MOST_BROKEN, _BROKEN_SHARE = 1_000_000, 0.9
-# A file of more columns is hardly a table of loans; its first line may hold values, not names.
+# A file of more columns is not a table of loans; its first line may be a row of values.
 MOST_COLUMNS = 10_000
 
 Progress = Callable[[float], None]
 
 
 class BookError(PeerLoanError, ValueError):
-    """A book that can't be used; says which file, what was expected and what was given."""
+    """A book that can't be used; the message has the file, what was expected and what was given."""
 
 
 class EmptyFileError(BookError):
-    """An empty file: an error if it is the whole book, skipped if it is one of several files."""
+    """An empty file: an error if it is the only file of the book, else it is skipped."""
 
 
 @dataclass(frozen=True)
 class Part:
     """Consecutive rows of a book.
 
-    `records` holds the columns as given: raw bytes from CSV, the file's types from other formats.
-    `numbers` is the row number of each record: data rows count from 1, without the header and
-    blank lines, and continue across the files of a folder. `problems` are the rows that can't be
-    split into cells, such as those with too many or too few (field "(row)"); `records` does not
-    hold them. `path` is the file of these rows.
+    `records` are the columns as in the file: raw bytes from CSV, the file's types from other
+    formats. `numbers` is the row number of each record: data rows count from 1, without the header
+    and blank lines, and continue across the files of a folder. `problems` are the broken rows,
+    which can't be split into the table's cells (field "(row)"); they are not in `records`. `path`
+    is the file of these rows.
     """
 
     records: pa.RecordBatch
@@ -52,12 +52,12 @@ class Part:
 
     @property
     def size(self) -> int:
-        """How many rows the part holds, broken rows included."""
+        """How many rows the part has, broken rows included."""
         return len(self.numbers) + len(self.problems)
 
 
 class TableFile(Protocol):
-    """One file of a book. `notes` say what was skipped in it, such as a column."""
+    """One file of a book. `notes` are sentences on what was skipped in it, such as a column."""
 
     path: Path
     format: str

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from peerloan.book.parts import BookError, show_path
+from peerloan.formatting import agree, plural
 
 # In a folder, a file with one of these endings is a table; others are recognised by their content.
 ENDINGS = (
@@ -23,27 +24,28 @@ ENDINGS = (
 # How many file names a message lists; a folder may have thousands.
 _NAMES = 20
 
+# Reasons for skipping files, which complete the sentence "skipped, since they …".
 SAME = "are already read under another name"
 UNDERSCORE = "begin with _"
 UNFINISHED = "may belong to a job that has not finished"
 IRREGULAR = "are not regular files"
 NO_TABLE = "are not a table by ending or content"
 OTHER_FORMAT = "have another format"
-NO_ROW = "hold no rows"
+NO_ROW = "have no rows"
 
 
 @dataclass
 class BookFiles:
     """The files of a book, sorted by path.
 
-    `root` is the folder that holds them, None for a single file. `passed_over` lists the skipped
-    files and folders by reason.
+    `root` is the folder that contains them, None for a single file. `passed_over` lists the skipped
+    files and folders by reason. `endings_asked` is true for a glob that names an ending, such as
+    "*.txt": each match is then read as a table.
     """
 
     root: Path | None = None
     files: list[Path] = field(default_factory=list)
     passed_over: dict[str, list[Path]] = field(default_factory=dict)
-    # Whether the glob names the ending, as "*.txt" does: then each match is read as a table.
     endings_asked: bool = False
 
     def pass_over(self, path: Path, reason: str) -> None:
@@ -58,7 +60,7 @@ class BookFiles:
         """Notes: how many files are read and what is skipped. None for a single file."""
         if self.root is None:
             return
-        yield "1 file was read" if read == 1 else f"{read:,} files were read"
+        yield f"{plural(read, 'file')} {agree(read, 'was', 'were')} read"
         yield from self.reasons()
 
     def refusal(self, name: str) -> BookError:
@@ -127,8 +129,8 @@ def _list_matches(pattern: str) -> BookFiles:
 def _expand_pattern(listing: BookFiles, parts: Sequence[str]) -> Iterator[Path]:
     """Expand a pattern below the listing's root, like `glob` (`**` matches folders at any depth).
 
-    Unlike `glob`, each folder is read once per pattern part, however many links lead to it, and
-    an unreadable folder raises OSError: its files would be left out silently.
+    There are two differences. Each folder is read once per pattern part, even if several links lead
+    to it. And an unreadable folder raises OSError, where `glob` would leave its files out silently.
     """
     folders = [listing.root or Path()]
     for part in parts[:-1]:
@@ -146,13 +148,13 @@ def _expand_part(folders: Iterable[Path], part: str) -> Iterator[tuple[Path, boo
     if part == "**":
         # Follow links last, so that a folder is listed under its real path.
         waiting, links = [*folders][::-1], deque[Path]()
-        met: set[tuple[int, int]] = set()
+        visited: set[tuple[int, int]] = set()
         while waiting or links:
             folder = waiting.pop() if waiting else links.popleft()
             yield folder, True
-            if (identity := _identity(folder)) in met:
+            if (identity := _identity(folder)) in visited:
                 continue
-            met.add(identity)
+            visited.add(identity)
             below = [path for path, is_folder in _expand_part([folder], "*") if is_folder]
             links += (path for path in below if path.is_symlink())
             waiting += (path for path in reversed(below) if not path.is_symlink())
@@ -170,11 +172,11 @@ def _expand_part(folders: Iterable[Path], part: str) -> Iterator[tuple[Path, boo
 
 
 def _distinct_folders(listing: BookFiles, matches: Iterable[tuple[Path, bool]]) -> Iterator[Path]:
-    """The folders among the matches, each once, under the path met first."""
-    met: dict[tuple[int, int], Path] = {}
+    """The folders among the matches; each once, under its first path."""
+    first_paths: dict[tuple[int, int], Path] = {}
     for path, is_folder in matches:
         if is_folder:
-            first = met.setdefault(_identity(path), path)
+            first = first_paths.setdefault(_identity(path), path)
             if first is path:
                 yield path
             elif first != path:
@@ -189,6 +191,7 @@ def _identity(path: Path) -> tuple[int, int]:
 
 
 def _without_underscore(listing: BookFiles, matched: list[Path]) -> Iterator[Path]:
+    """The matches that are not hidden; hidden tables are recorded as skipped."""
     for path in matched:
         below = path.relative_to(listing.root or "").parts
         if not any(map(_is_hidden, below)):
@@ -199,7 +202,7 @@ def _without_underscore(listing: BookFiles, matched: list[Path]) -> Iterator[Pat
 
 def _add_files(listing: BookFiles, paths: list[Path]) -> None:
     """Add files, and all files below folders, to the listing; each file once."""
-    met: dict[tuple[object, int], Path] = {}
+    first_paths: dict[tuple[object, int], Path] = {}
     waiting = paths[::-1]
     while waiting:
         path = waiting.pop()
@@ -209,12 +212,12 @@ def _add_files(listing: BookFiles, paths: list[Path]) -> None:
             if not listing.is_table(path):
                 listing.pass_over(path, IRREGULAR)
                 continue
-            raise BookError(f"{show_path(path)}: is a link to a file that is not there") from None
+            raise BookError(f"{show_path(path)}: is a link to a file that does not exist") from None
         # Some file systems have no inode numbers.
         identity = (status.st_dev, status.st_ino) if status.st_ino else (str(path), 0)
-        first = met.setdefault(identity, path)
+        first = first_paths.setdefault(identity, path)
         if first is not path:
-            # A glob may match a folder and a file in it; a link may lead to a file that is listed.
+            # A glob may match both a folder and a file in it, or a link and its target.
             if first != path:
                 listing.pass_over(path, SAME)
         elif stat.S_ISDIR(status.st_mode):
@@ -245,7 +248,7 @@ def _is_hidden(name: str) -> bool:
 
 
 def _refuse_managed_table(folder: Path, names: set[str]) -> None:
-    """Raise BookError for a table format whose folder also holds outdated files."""
+    """Raise BookError for a table format whose folder also contains outdated files."""
     kind = ""
     if "_delta_log" in names:
         kind = "a Delta table"
@@ -255,6 +258,6 @@ def _refuse_managed_table(folder: Path, names: set[str]) -> None:
         kind = "an Iceberg table"
     if kind:
         raise BookError(
-            f"{show_path(folder)}: expected a folder of files, got {kind}, which also holds files "
-            "that are no longer part of the table; export its current rows as Parquet"
+            f"{show_path(folder)}: expected a folder of files, got {kind}, which also contains "
+            "files that are no longer part of the table; export its current rows as Parquet"
         )

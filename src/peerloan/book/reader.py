@@ -31,7 +31,7 @@ class Book:
 
     CSV columns have type binary. If files hold a column in different types, the schema has a
     common type, but each part keeps the type of its file: reading changes no value. `bytes_total`
-    is the size of all files. `notes` say how many files were read and what was skipped.
+    is the size of all files. `notes` are sentences on the files that were read or skipped.
     """
 
     name: str
@@ -52,7 +52,7 @@ class Book:
 
     @property
     def is_text(self) -> bool:
-        """Whether binary columns hold the text of cells, as in CSV."""
+        """Whether binary columns contain the text of cells, as in CSV."""
         return all(file.format == "CSV" for file in self.files)
 
     def mixed(self) -> list[str]:
@@ -119,7 +119,7 @@ def open_book(spec: str | Path) -> Book:
 
 
 def _open_files(listing: BookFiles, name: str) -> tuple[TableFile, ...]:
-    """Open the listed files that hold rows; skipped ones are recorded in the listing."""
+    """Open the listed files that have rows; skipped ones are recorded in the listing."""
     files, without_ending = [], []
     empty = ""
     for path in listing.files:
@@ -159,7 +159,7 @@ def _open_files(listing: BookFiles, name: str) -> tuple[TableFile, ...]:
 
 
 def _share_keys(files: Sequence[TableFile]) -> None:
-    """Give each JSON lines file the keys of all; those that it lacks are missing in its rows."""
+    """Add to each JSON lines file the keys of the others; their values are missing in its rows."""
     lines = [file for file in files if isinstance(file, JsonLinesFile)]
     names = list(dict.fromkeys(name for file in lines for name in file.schema.names))
     for file in lines:
@@ -167,12 +167,13 @@ def _share_keys(files: Sequence[TableFile]) -> None:
 
 
 def _with_partitions(file: TableFile, listing: BookFiles) -> TableFile:
+    """Add the partition columns of the file's folders, if there are any."""
     partitions = {} if listing.root is None else partitions_of(file.path, listing.root)
     return PartitionedFile(file, partitions) if partitions else file
 
 
 def _notes_of(files: Sequence[TableFile], listing: BookFiles) -> Iterator[str]:
-    """The notes of the files, each with the files that it is about if there are several."""
+    """The distinct notes of the files; in a folder or glob, each with the files it is about."""
     paths: dict[str, list[Path]] = {}
     for file in files:
         for note in file.notes:

@@ -22,6 +22,7 @@ from peerloan.book.cells import (
 from peerloan.book.header import check_header, check_separator, show_column
 from peerloan.book.parts import BookError, Part
 from peerloan.book.reader import Book
+from peerloan.formatting import agree, are, plural
 from peerloan.loan import (
     MAX_RUN_COMPARISONS,
     Definition,
@@ -56,11 +57,11 @@ class ColumnFault:
 class CheckedPart:
     """A checked part of a book.
 
-    `good` masks `part.records`: true for records without a wrong value. `loans`, `labels` and
-    `ids` hold the good rows, in the book's order. `every_loan`, `every_label` and `every_id` hold
-    all records: an unreadable value is missing there, a number out of range is as given.
-    `every_label` is 1 for late, 0 for on time, −1 for missing, −2 for wrong. `missing` counts the
-    records without a value by field.
+    `good` is a mask of `part.records`: true for records without a wrong value. `loans`, `labels`
+    and `ids` are those of the good rows, in the book's order. `every_loan`, `every_label` and
+    `every_id` are those of all records: an unreadable value is missing there, a number out of range
+    is unchanged. `every_label` is 1 for late, 0 for on time, −1 for missing, −2 for wrong.
+    `missing` counts the records without a value by field.
     """
 
     part: Part
@@ -138,9 +139,10 @@ def check_columns(definition: Definition, book: Book, *, label: bool = False) ->
     optional = {field.name for field in definition.fields if field.missing}
     refused = [f"{show_column(name)}{hints[name]}" for name in missing if name not in optional]
     if refused:
-        noun, verb = ("column", "is") if len(refused) == 1 else ("columns", "are")
+        noun = agree(len(refused), "column", "columns")
         raise BookError(
-            f"{book.name}: expected the {noun} {', '.join(refused)}, which {verb} not there"
+            f"{book.name}: expected the {noun} {', '.join(refused)}, which {are(len(refused))} "
+            "not there"
         )
     notes = list(book.notes)
     notes += [
@@ -148,9 +150,9 @@ def check_columns(definition: Definition, book: Book, *, label: bool = False) ->
         for name in missing
     ]
     if extra:
-        noun = "column" if len(extra) == 1 else "columns"
         names = ", ".join(map(show_column, extra))
-        notes.append(f"{len(extra)} {noun} that the loan definition does not name: {names}")
+        columns = plural(len(extra), "column")
+        notes.append(f"{columns} that the loan definition does not name: {names}")
     return notes
 
 
@@ -160,7 +162,7 @@ def read_loans(
     """Check the rows of a part.
 
     With `label` the label's column is read too; a wrong or missing label is a problem. With
-    `open_label` a missing label is no problem: the outcome is not known yet. An absent column
+    `open_label` a missing label is not a problem: the outcome is not known yet. An absent column
     counts as missing in every row.
     """
     columns: dict[str, Column] = {}
@@ -233,7 +235,7 @@ def read_column(part: Part, name: str) -> list[str | None]:
 
 
 def read_cells(part: Part, name: str) -> list[object]:
-    """Read any column of a part as values that JSON can hold, None where missing.
+    """Read any column of a part as values for JSON, None where missing.
 
     A date is text (2026-11-25). A timestamp becomes its date, in its own zone if it has one. Bytes
     that are not UTF-8 stay bytes.
@@ -280,7 +282,7 @@ def _column(records: pa.RecordBatch, name: str) -> pa.Array:
 
 
 def _out_of_range(field: Field, numbers: Numbers) -> Mask:
-    """A mask of the numbers that the field refuses; NaN is not refused here."""
+    """A mask of the numbers that the field does not accept; false for NaN."""
     outside = np.zeros(len(numbers), dtype=np.bool_)
     if field.min is not None:
         outside |= numbers < field.min
@@ -294,7 +296,7 @@ def _out_of_range(field: Field, numbers: Numbers) -> Mask:
 
 
 def _missing_spellings(column: pa.Array, wrong: Mask) -> Mask:
-    """A mask of the wrong texts by which other programs spell a missing value (NA, NULL, …)."""
+    """A mask of the wrong texts that mean a missing value in other programs (NA, NULL, …)."""
     codes, texts = encode_texts(column)
     table = np.array([*(stands_for_missing(text or "") for text in texts), False], dtype=np.bool_)
     return np.asarray(wrong & table[codes])

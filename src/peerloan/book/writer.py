@@ -69,7 +69,7 @@ def open_writer(
     if path.is_dir():
         raise BookError(f"{where}: is a folder")
     if path.exists() and not overwrite:
-        raise BookError(f"{where}: is there already (--overwrite replaces it)")
+        raise BookError(f"{where}: already exists; --overwrite replaces it")
     # In the same folder, since a rename is atomic only within one file system.
     partial = path.with_name(f".{path.name[:60]}.{secrets.token_hex(4)}.part")
     with ExitStack() as stack:

@@ -1,4 +1,4 @@
-"""Loan definitions, and everything that derives from one: checks, columns, JSON Schema."""
+"""Loan definitions, and everything derived from one: validation, columns, JSON Schema."""
 
 from peerloan.loan.columns import Column, Loans, TextColumn, column_values, distinct
 from peerloan.loan.compatibility import breaking_changes, read_alike

@@ -65,7 +65,7 @@ class Loans:
 
     @classmethod
     def of(cls, definition: Definition, rows: Sequence[tuple[Value, ...]]) -> Loans:
-        """Make columns from rows of checked values, which are in the order of the fields."""
+        """Make columns from rows of checked values; a row has its values in the fields' order."""
         by_field = zip(*rows, strict=True) if rows else ([] for _ in definition.fields)
         columns: dict[str, Column] = {}
         for field, values in zip(definition.fields, by_field, strict=True):
@@ -101,14 +101,14 @@ class Loans:
         return list(zip(*self.values_by_field(), strict=True))
 
     def values_by_field(self) -> list[Sequence[Value]]:
-        """The columns as Python's values, in the order of the fields."""
+        """The columns as lists of Python values, in the order of the fields."""
         return [column_values(self.columns[name]) for name in self.definition.names]
 
 
 def distinct(column: Column) -> tuple[Codes, list[Value]]:
     """Code a column: codes (n,) and the distinct values.
 
-    0.0 and −0.0 are distinct, since they are written differently.
+    0.0 and −0.0 are distinct values, because their texts differ.
     """
     if isinstance(column, TextColumn):
         places = np.where(column.codes < 0, len(column.levels), column.codes)

@@ -1,4 +1,4 @@
-"""Compare two definitions: changes that break API clients, and whether both read alike."""
+"""Compare two definitions: changes that break API clients, and whether both read loans alike."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def breaking_changes(old: Definition, new: Definition) -> list[str]:
 
 
 def read_alike(first: Definition, second: Definition) -> bool:
-    """Whether two definitions read the same values from every loan, and refuse the same loans."""
+    """Whether two definitions accept the same loans and read the same values from them."""
     return (
         first.names == second.names
         and first.roles == second.roles

@@ -1,9 +1,9 @@
-"""From a request's bytes to checked loans in one step, where nothing is wrong with them.
+"""Decode JSON to checked loans in one step: the fast path for valid requests.
 
-The reader is made from the definition: types, ranges and levels are checked while JSON is read.
-What it refuses, `Checks` looks at closely and says why; both find the same values. Where a field's
-name needs an escape in JSON (a quotation mark, a backslash), it refuses every loan: all are looked
-at closely.
+A decoder is compiled from the definition: types, ranges and levels are checked while JSON is
+parsed. It returns None for anything invalid, and for some unusual but valid JSON; the caller then
+uses `Checks`, which is slower and describes each problem. Both give the same values. If a field's
+name needs an escape in JSON (a quotation mark, a backslash), the decoder always returns None.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ from peerloan.loan.validation import Checked, Checks, WrongValue, check_id, unus
 from peerloan.loan.warning import LoanWarning
 
 _COLON = re.compile(rb'"\s*:')
-# Letters that JSON writes with an escape: no name of a msgspec structure may hold one.
+# Characters that JSON escapes: the name of a msgspec field may not contain them.
 _ESCAPED = re.compile(r'["\\\x00-\x1f]')
-# What no JSON is.
+# A type that no JSON value has.
 _NOTHING = Annotated[int, Meta(gt=0, lt=0)]
 _REFUSED = (msgspec.MsgspecError, ValueError, RecursionError)
 
 
 @dataclass(frozen=True, slots=True)
 class CheckedLoans:
-    """Many loans after their check: in columns, with ids, and warnings by position.
+    """Checked loans as columns, with their ids, and warnings by position.
 
-    `values_by_field` are `loans.values_by_field()`, which whoever has read them has already.
+    `values_by_field` equals `loans.values_by_field()`; the decoder already has these lists.
     """
 
     loans: Loans
@@ -48,16 +48,18 @@ class CheckedLoans:
 
     @classmethod
     def of(cls, definition: Definition, checked: Sequence[Checked]) -> CheckedLoans:
-        """Loans that were looked at one by one, and that have no problems."""
-        loans = Loans.of(definition, [each.values for each in checked])
-        warnings = {i: each.warnings for i, each in enumerate(checked) if each.warnings}
-        return cls(loans, loans.values_by_field(), [each.loan_id for each in checked], warnings)
+        """Make columns of loans that were checked one by one and have no problems."""
+        loans = Loans.of(definition, [loan.values for loan in checked])
+        warnings = {i: loan.warnings for i, loan in enumerate(checked) if loan.warnings}
+        return cls(loans, loans.values_by_field(), [loan.loan_id for loan in checked], warnings)
 
 
 class Decoder:
-    """Reads loans of one definition. None means: look closely, something is unusual or wrong.
+    """Decodes loans of one definition.
 
-    `suggestions` are those of the whole request; by default each call has its own.
+    Methods return None if a loan is invalid or too unusual for the fast path: check it with
+    `Checks` then. Pass the same `suggestions` for all calls of a request, to bound their cost; by
+    default each call has new ones. Thread-safe.
     """
 
     def __init__(self, checks: Checks) -> None:
@@ -84,7 +86,7 @@ class Decoder:
         ]
 
     def loan(self, content: bytes, suggestions: Suggestions | None = None) -> Checked | None:
-        """One loan, an object."""
+        """Decode one loan, a JSON object."""
         try:
             read = msgspec.structs.astuple(self._loan.decode(content))
         except _REFUSED:
@@ -95,19 +97,18 @@ class Decoder:
         if UNSET in values:
             values = tuple([None if value is UNSET else value for value in values])
         loan_id = None
-        for given in read[self._width :]:
-            if given is not UNSET:
+        for id_value in read[self._width :]:
+            if id_value is not UNSET:
                 if loan_id is not None:
                     return None
                 try:
-                    loan_id = check_id(given)
+                    loan_id = check_id(id_value)
                 except WrongValue:
                     return None
         for i in self._whole:
             if values[i] is not None and not values[i].is_integer():
                 return None
-        # In the fields' order, as a close look finds them.
-        odd = [
+        unusual = [
             i
             for i, low, high in self._ranges
             if (value := values[i]) is not None and not low <= value <= high
@@ -117,17 +118,22 @@ class Decoder:
                 spelling = self._spellings[i]
                 if text_fault(values[i]) or (spelling and spelling(values[i]) != values[i]):
                     return None
-                odd.append(i)
-        if not odd:
+                unusual.append(i)
+        if not unusual:
             return Checked(values, loan_id)
         suggestions = suggestions or Suggestions()
-        found = (unusual_value(self._fields[i], values[i], suggestions) for i in sorted(odd))
-        return Checked(values, loan_id, [], [each for each in found if each is not None])
+        # In the order of the fields, as from `Checks`.
+        warnings = [
+            warning
+            for i in sorted(unusual)
+            if (warning := unusual_value(self._fields[i], values[i], suggestions)) is not None
+        ]
+        return Checked(values, loan_id, [], warnings)
 
     def loans(
         self, content: bytes, most: int, suggestions: Suggestions | None = None
     ) -> CheckedLoans | None:
-        """A list of loans, at most so many."""
+        """Decode a JSON array of at most `most` loans."""
         try:
             read = self._list.decode(content)
         except _REFUSED:
@@ -146,13 +152,13 @@ class Decoder:
         most: int,
         suggestions: Suggestions | None = None,
     ) -> CheckedLoans | None:
-        """Columns of JSON-like values, lists by name, for at most so many loans."""
+        """Check at most `most` loans that are given as columns: lists of JSON values by name."""
         try:
             read = msgspec.structs.astuple(msgspec.convert(columns, self._lists))
         except _REFUSED:
             return None
         checked = self._sized(read, most, suggestions)
-        # Python's reader of JSON takes NaN, which is a wrong value and not a missing one.
+        # Python's JSON parser accepts NaN. It is a wrong value, not a missing one.
         if checked is None or any(map(_holds_nan, checked.loans.columns.values(), read)):
             return None
         return checked
@@ -160,6 +166,7 @@ class Decoder:
     def _sized(
         self, read: Sequence[Any], most: int, suggestions: Suggestions | None
     ) -> CheckedLoans | None:
+        """Give absent columns the length of the others; None if lengths differ."""
         sizes = {len(column) for column in read if column is not UNSET}
         size = max(sizes, default=0)
         if len(sizes) != 1 or not 0 < size <= most:
@@ -172,32 +179,33 @@ class Decoder:
     ) -> CheckedLoans | None:
         suggestions = suggestions or Suggestions()
         ids = _ids(columns[self._width :], size)
-        found: dict[str, Column] = {}
-        values: list[Sequence[Value]] = []
+        checked: dict[str, Column] = {}
+        values_by_field: list[Sequence[Value]] = []
         warnings: dict[int, list[LoanWarning]] = {}
-        for field, spelling, given in zip(self._fields, self._spellings, columns, strict=False):
-            if field.missing and UNSET in given:
-                given = [None if value is UNSET else value for value in given]
-            column = _column(field, given)
+        for field, spelling, values in zip(self._fields, self._spellings, columns, strict=False):
+            if field.missing and UNSET in values:
+                values = [None if value is UNSET else value for value in values]
+            column = _column(field, values)
             if isinstance(column, TextColumn) and spelling is not None:
                 respelled = column.respelled(spelling)
                 if respelled is not column:
-                    column, given = respelled, respelled.values()
-            odd = _odd(field, column)
-            if odd is None:
+                    column, values = respelled, respelled.values()
+            unusual = _unusual_places(field, column)
+            if unusual is None:
                 return None
-            found[field.name] = column
-            values.append(given)
-            for i in odd:
-                if warning := unusual_value(field, given[i], suggestions):
+            checked[field.name] = column
+            values_by_field.append(values)
+            for i in unusual:
+                if warning := unusual_value(field, values[i], suggestions):
                     warnings.setdefault(i, []).append(warning)
         if ids is None:
             return None
-        return CheckedLoans(Loans(self._definition, found, size), values, ids, warnings)
+        loans = Loans(self._definition, checked, size)
+        return CheckedLoans(loans, values_by_field, ids, warnings)
 
 
 class StoredLoanDecoder:
-    """Reads stored loans, which were checked when they were given; ignores all other names."""
+    """Decodes stored loans, which were checked before they were stored; ignores other names."""
 
     def __init__(self, definition: Definition) -> None:
         self._definition = definition
@@ -209,74 +217,74 @@ class StoredLoanDecoder:
         self._list = msgspec.json.Decoder(list[loan])  # type: ignore[valid-type]
 
     def loans(self, content: bytes) -> Loans | None:
-        """A list of loans; None if one of them needs a closer look."""
+        """Decode a JSON array of loans; None if one of them is not valid for the fast path."""
         try:
             read = self._list.decode(content)
         except _REFUSED:
             return None
         by_field = zip(*map(msgspec.structs.astuple, read), strict=True)
         columns: dict[str, Column] = {}
-        for field, spelling, given in zip(
+        for field, spelling, values in zip(
             self._definition.fields, self._spellings, by_field, strict=True
         ):
-            column = _column(field, given)
+            column = _column(field, values)
             if isinstance(column, TextColumn):
                 column = column.respelled(spelling)
             absent = column.codes < 0 if isinstance(column, TextColumn) else np.isnan(column)
-            if (not field.missing and np.any(absent)) or _odd(field, column) is None:
+            if (not field.missing and np.any(absent)) or _unusual_places(field, column) is None:
                 return None
             columns[field.name] = column
         return Loans(self._definition, columns, len(read))
 
 
 def unusual_values(loans: Loans, suggestions: Suggestions) -> dict[int, list[LoanWarning]]:
-    """The warnings about checked loans, by position: those that `Checks` gives for each."""
+    """The warnings about checked loans, by position: the same as from `Checks`."""
     warnings: dict[int, list[LoanWarning]] = {}
     for field in loans.definition.fields:
         column = loans.columns[field.name]
-        odd = _odd(field, column) or []
-        values = column_values(column.take(np.array(odd, dtype=np.int64)))
-        for i, value in zip(odd, values, strict=True):
+        unusual = _unusual_places(field, column) or []
+        values = column_values(column.take(np.array(unusual, dtype=np.int64)))
+        for i, value in zip(unusual, values, strict=True):
             if warning := unusual_value(field, value, suggestions):  # type: ignore[arg-type]
                 warnings.setdefault(i, []).append(warning)
     return warnings
 
 
 def unusual_rows(loans: Loans) -> npt.NDArray[np.bool_]:
-    """Which checked loans have a warning (n,): as `unusual_values`, but for rounded ranges."""
+    """A mask (n,) of the loans with a warning, as `unusual_values`, with rounded seen ranges."""
     unusual = np.zeros(loans.size, dtype=np.bool_)
     for field in loans.definition.fields:
         column = loans.columns[field.name]
         if isinstance(column, TextColumn):
-            unusual[_odd(field, column) or []] = True
+            unusual[_unusual_places(field, column) or []] = True
         elif (seen := field.seen_range_rounded) is not None:
             unusual |= (column < seen[0]) | (column > seen[1])
     return unusual
 
 
 def may_have_duplicate_names(content: bytes, names: int) -> bool:
-    """Whether JSON with this number of different names may hold one of them twice.
+    """Whether JSON with this number of distinct names may contain a name twice.
 
-    Each name is followed by a colon, and few values hold one.
+    Each name is followed by a colon, and few values contain a colon, so colons are counted.
     """
     return content.count(b":") != names and len(_COLON.findall(content)) != names
 
 
-def _column(field: Field, given: Sequence[Any]) -> Column:
-    return np.array(given, np.float64) if field.is_number else TextColumn.of(given)
+def _column(field: Field, values: Sequence[Any]) -> Column:
+    return np.array(values, np.float64) if field.is_number else TextColumn.of(values)
 
 
-def _holds_nan(column: Column, given: Sequence[Any] | UnsetType) -> bool:
-    """Whether a NaN was given in a column of numbers, in which NaN stands for a missing value."""
-    if isinstance(column, TextColumn) or given is UNSET:
+def _holds_nan(column: Column, values: Sequence[Any] | UnsetType) -> bool:
+    """Whether the values of a number column include NaN; in `column` it means missing."""
+    if isinstance(column, TextColumn) or values is UNSET:
         return False
     is_nan = np.isnan(column)
-    # To count takes longer than to see that there is none.
-    return bool(is_nan.any()) and int(np.count_nonzero(is_nan)) > given.count(None)
+    # First the faster check: most columns have no NaN.
+    return bool(is_nan.any()) and int(np.count_nonzero(is_nan)) > values.count(None)
 
 
-def _odd(field: Field, column: Column) -> list[int] | None:
-    """Where a column's values are allowed but unusual; None if one is not allowed."""
+def _unusual_places(field: Field, column: Column) -> list[int] | None:
+    """The positions of valid but unusual values; None if a value is not valid."""
     if isinstance(column, TextColumn):
         if field.kind == "ordered":
             return []
@@ -285,7 +293,7 @@ def _odd(field: Field, column: Column) -> list[int] | None:
         if any(text_fault(column.levels[code]) for code in unseen):
             return None
         return np.flatnonzero(np.isin(column.codes, unseen)).tolist() if unseen else []
-    # JSON holds no infinite number, but lists of values may. (Of a few loans, the functions np.any
+    # JSON has no infinite numbers, but lists of values may. (For few loans, the functions np.any
     # and np.all take longer than the methods.)
     if np.isinf(column).any():
         return None
@@ -298,20 +306,20 @@ def _odd(field: Field, column: Column) -> list[int] | None:
 
 
 def _ids(columns: Sequence[Sequence[Any]], size: int) -> Sequence[str | None] | None:
-    """The loans' ids; None where they are not what they must be, or two of a loan are given."""
-    given = [column for column in columns if column.count(UNSET) < size]
-    if not given:
+    """The loans' ids; None if an id is not valid, or if more than one column has ids."""
+    present = [column for column in columns if column.count(UNSET) < size]
+    if not present:
         return [None] * size
-    if len(given) > 1:
+    if len(present) > 1:
         return None
     try:
-        return [None if value is UNSET else check_id(value) for value in given[0]]
+        return [None if value is UNSET else check_id(value) for value in present[0]]
     except WrongValue:
         return None
 
 
 def _struct(names: Sequence[str], kinds: list[Any], required: list[bool]) -> Any:
-    """A structure with these names and no others; ids, which stand last, may always be absent."""
+    """A structure that allows only these names; the last ones, of ids, may be absent."""
     attributes = [
         (f"f{i}", kind) if i < len(required) and required[i] else (f"f{i}", kind | UnsetType, UNSET)
         for i, kind in enumerate(kinds)
@@ -320,16 +328,16 @@ def _struct(names: Sequence[str], kinds: list[Any], required: list[bool]) -> Any
 
 
 def _structure(names: Sequence[str], attributes: Sequence[tuple[Any, ...]], **options: Any) -> Any:
-    """A structure whose attributes have these names in JSON; nothing, if it can't have them."""
+    """A structure whose attributes have these JSON names; a type without values if it can't."""
     if any(map(_ESCAPED.search, names)):
         return _NOTHING
-    # A column may have any name, an attribute may not.
+    # A field may have any name, but an attribute must be an identifier.
     rename = {attribute[0]: name for attribute, name in zip(attributes, names, strict=True)}
     return msgspec.defstruct("Loan", attributes, rename=rename, gc=False, **options)
 
 
 def _type(field: Field) -> Any:
-    """What JSON must hold for a value of a field; the rest is checked after reading."""
+    """The type of a field's JSON value, with its range or levels; the rest is checked later."""
     kind: Any = str
     if field.is_number:
         low: dict[str, Any] = {}

@@ -15,15 +15,15 @@ from typing import Literal
 import msgspec
 
 from peerloan.errors import PeerLoanError
-from peerloan.formatting import format_exact, format_number
+from peerloan.formatting import format_exact, format_number, has_control
 from peerloan.loan.reason_templates import ReasonTemplates
-from peerloan.loan.text import TEXT_EXPECTED, has_control, parse_number, text_fault
+from peerloan.loan.text import TEXT_EXPECTED, parse_number, text_fault
 
 Kind = Literal["number", "whole", "category", "ordered"]
 Value = float | str | None
 
-# Names used by answers: a field of the same name would be ambiguous in an answer, a scored book and
-# the ledger.
+# Keys of API answers. A field of such a name would be ambiguous in an answer, a scored book and the
+# ledger.
 RESERVED = frozenset(
     [
         "id",
@@ -51,7 +51,7 @@ _PLACEHOLDER = re.compile("|".join(map(re.escape, PLACEHOLDERS)))
 
 
 class DefinitionError(PeerLoanError, ValueError):
-    """A loan definition that can't be used; says why and where (source, line, key)."""
+    """A loan definition that can't be used; the message has the place (file, line, key)."""
 
     def __init__(self, reason: str, path: tuple[str | int, ...] = (), where: str = "") -> None:
         super().__init__(f"{where}: {reason}" if where else reason)
@@ -68,7 +68,10 @@ class Label(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Roles(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Columns with a special meaning, and the horizon of an outcome (first and last day)."""
+    """Columns with a special meaning, and the days after a decision whose payments count.
+
+    `id`, `date` and `exposure` are names of columns. `horizon` is the first and the last day.
+    """
 
     id: str | None = None
     date: str | None = None
@@ -84,10 +87,10 @@ class Field(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
     """One feature of a loan.
 
     `min` and `max` are inclusive, `above` is an exclusive lower bound, all in the field's unit.
-    `seen` is the range of the training table: (lowest, highest) of a number, the levels of a
-    category. `percent` marks a fraction that is shown as a percentage. `riskier` says which end of
-    a number or of ordered levels has the higher risk. `more` and `less` are the words that compare
-    two values ("higher", "lower").
+    `seen` is what the training table contains: (lowest, highest) of a number, the levels of a
+    category. `percent` marks a fraction that is shown as a percentage. `riskier` is the end of a
+    number or of ordered levels that has the higher risk. `more` and `less` are the words that
+    compare two values ("higher", "lower").
     """
 
     name: str
@@ -123,8 +126,8 @@ class Field(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
     def seen_range_rounded(self) -> tuple[float, float] | None:
         """The seen range, widened by a tolerance for rounding errors.
 
-        So 0.053099999999999994, as found in tables, is not below 0.0531. Used for doubts about a
-        book; the warning of a single loan uses the exact range.
+        So the value 0.053099999999999994 is not below 0.0531. Used for doubts about a book; the
+        warning about a single loan uses the exact range.
         """
         if (seen := self.seen_range) is None:
             return None
@@ -218,12 +221,13 @@ def _faults(definition: Definition) -> Iterator[tuple[tuple[str | int, ...], str
         yield ("label", "column"), fault
     for key in ("late", "on_time"):
         value = getattr(label, key)
-        # Numbers beyond 64 bits do not survive JSON.
+        # JSON parsers may change numbers of more than 64 bits.
         if not isinstance(value, str) and not abs(value) < 2**63:
-            yield ("label", key), "expected text, true or false, or a finite number of usual size"
+            expected = "expected text, true or false, or a finite number below 2^63"
+            yield ("label", key), expected
         if isinstance(value, str) and (fault := text_fault(value)):
             yield ("label", key), fault
-    # Two values that are the same text in a CSV book can't be told apart.
+    # Values that are the same text in a CSV book can't be distinguished.
     if label.late == label.on_time or _as_text(label.late) == _as_text(label.on_time):
         yield ("label", "on_time"), f"expected another value than late's, got {label.on_time!r}"
     if not 0 <= roles.horizon[0] <= roles.horizon[1]:
@@ -250,18 +254,18 @@ def _faults(definition: Definition) -> Iterator[tuple[tuple[str | int, ...], str
         yield ("field",), "expected at least one [[field]]"
     names: set[str] = set()
     for i, field in enumerate(definition.fields):
-        at = ("field", i)
+        path = ("field", i)
         if fault := text_fault(field.name) or reserved_fault(field.name):
-            yield (*at, "name"), fault
+            yield (*path, "name"), fault
         if field.name in names:
-            yield (*at, "name"), f"a second field named {field.name!r}"
+            yield (*path, "name"), f"a second field named {field.name!r}"
         names.add(field.name)
         if field.name == label.column:
-            yield (*at, "name"), f"{field.name!r} is the label's column and can't be a feature"
+            yield (*path, "name"), f"{field.name!r} is the label's column and can't be a feature"
         if field.name in (roles.id, roles.date):
-            yield (*at, "name"), f"{field.name!r} is a role's column and can't be a feature"
+            yield (*path, "name"), f"{field.name!r} is a role's column and can't be a feature"
         for key, reason in _field_faults(field):
-            yield (*at, key), reason
+            yield (*path, key), reason
     for key in ReasonTemplates.__struct_fields__:
         template: str = getattr(definition.texts, key)
         rest = _PLACEHOLDER.sub("", template)
@@ -284,7 +288,7 @@ def _as_text(value: float | str | bool) -> str:
 
 
 def reserved_fault(name: str) -> str | None:
-    """Why a column can't have this name; None if it can."""
+    """The reason why a column can't have this name; None if it can."""
     if name not in RESERVED:
         return None
     return (
@@ -294,9 +298,10 @@ def reserved_fault(name: str) -> str | None:
 
 
 def _field_faults(field: Field) -> Iterator[tuple[str, str]]:
-    for key, what in (("label", "a label"), ("more", "a word"), ("less", "a word")):
+    """Yield the faults of one field, as (key, reason)."""
+    for key, noun in (("label", "a label"), ("more", "a word"), ("less", "a word")):
         if not getattr(field, key).strip():
-            yield key, f"expected {what} for people, got an empty one"
+            yield key, f"expected {noun} for people, got an empty one"
     for key in ("label", "help", "unit", "more", "less"):
         if has_control(getattr(field, key)):
             yield key, f"expected text without control characters, got {getattr(field, key)!a}"

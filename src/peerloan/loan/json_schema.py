@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from peerloan.formatting import PLAIN_LETTER
 from peerloan.loan.definition import Definition, Field, Value
 from peerloan.loan.spelling import typed_levels
-from peerloan.loan.text import MAX_TEXT, PLAIN_LETTER
+from peerloan.loan.text import MAX_TEXT
 
 
 def json_schema(definition: Definition, known: Iterable[str] = ()) -> dict[str, Any]:
     """The schema of one loan; `known` are fields of other versions, accepted and ignored."""
     properties = {field.name: field_schema(field) for field in definition.fields}
     identifier = {
-        "description": "Your own name for the loan; the answer echoes it.",
+        "description": "Your id of the loan; the answer repeats it.",
         "anyOf": [_text_schema(), {"type": "integer"}, {"type": "null"}],
         "examples": ["loan-1"],
     }

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from peerloan.formatting import show_value
 from peerloan.loan.definition import Label
 from peerloan.loan.spelling import plain, text_of
-from peerloan.loan.text import MISSING_NUMBERS, parse_number, stands_for_missing
+from peerloan.loan.text import MAX_TEXT, MISSING_NUMBERS, parse_number, stands_for_missing
 
 LabelValue = int | float | str | bool
-# Booleans as 0 and 1.
+# The texts of booleans, as 0 and 1.
 _BITS = {"false": "0", "true": "1"}
 
 
@@ -27,7 +28,7 @@ def read_label(value: LabelValue, label: Label) -> bool | None:
 
 def equals_label(value: LabelValue, meaning: LabelValue) -> bool:
     """Whether a value equals a label's value, in any type and spelling."""
-    text, expected = _text(value), _text(meaning)
+    text, expected = label_text(value), label_text(meaning)
     if text == expected or isinstance(meaning, str):
         return text == expected
     if isinstance(meaning, bool):
@@ -52,18 +53,17 @@ def is_unknown(text: str | None, label: Label) -> bool:
 
 def expected_label(label: Label) -> str:
     """Describe valid labels: the `expected` of an error."""
-    return f"{_show(label.late)} (late) or {_show(label.on_time)} (on time)"
+    # Never cut: a user must be able to copy the value.
+    late, on_time = (show_value(value, limit=4 * MAX_TEXT) for value in (label.late, label.on_time))
+    return f"{late} (late) or {on_time} (on time)"
 
 
-def _text(value: LabelValue) -> str:
+def label_text(value: LabelValue) -> str:
+    """The text of a label value in a table, in plain spelling: `1` for 1.0, `true` for True."""
     return plain(value if isinstance(value, str) else text_of(value))
 
 
 def _bit(value: LabelValue) -> str:
     """The text of a value; 0 or 1 for a boolean."""
-    text = _text(value)
+    text = label_text(value)
     return _BITS.get(text.casefold(), text)
-
-
-def _show(meaning: LabelValue) -> str:
-    return str(meaning).lower() if isinstance(meaning, bool) else repr(meaning)

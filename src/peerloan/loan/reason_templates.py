@@ -1,4 +1,4 @@
-"""The sentences of reasons, as a loan definition may change them."""
+"""Templates for the sentences of reasons; a loan definition may replace them."""
 
 from __future__ import annotations
 

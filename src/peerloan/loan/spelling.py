@@ -138,7 +138,7 @@ class Spelling:
         return text if text in self._levels else None
 
 
-@lru_cache(maxsize=512)  # otherwise made anew for each part of a book
+@lru_cache(maxsize=512)  # it is needed for each part of a book
 def _spelling_of(field: Field) -> Spelling:
     seen = set(map(plain, field.seen_levels))
     listed = (level for level in field.levels if plain(level) not in seen)
@@ -182,10 +182,10 @@ def _number(text: str) -> float | None:
 
 
 def id_spellings(text: str) -> tuple[str, ...]:
-    """The spellings under which a ledger may hold a loan's id.
+    """The spellings under which a loan's id may be stored in a ledger.
 
-    The plain one, which is written today; those that earlier releases wrote for a double or a
-    decimal; and the given one.
+    These are the plain one, which this release writes; those that earlier releases wrote for a
+    double or a decimal; and `text` itself.
     """
     value = plain(text)
     large = repr(float(value)) if value.lstrip("-").isdecimal() and len(value) < 300 else text

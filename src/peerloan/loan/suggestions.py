@@ -16,22 +16,22 @@ _MAX_LETTERS = 60
 class Suggestions:
     """Suggests known names for unknown ones, with a budget of comparisons.
 
-    Make one per request or per run of a command. Once the budget is spent it suggests nothing new;
-    repeated questions are free. Not thread-safe.
+    Create one per request or per run of a command. Once the budget is spent there are no new
+    suggestions; repeated names cost nothing. Not thread-safe.
     """
 
     def __init__(self, comparisons: int = MAX_COMPARISONS) -> None:
         self._left = comparisons
-        self._answers: dict[tuple[str, tuple[str, ...]], str | None] = {}
+        self._nearest_of: dict[tuple[str, tuple[str, ...]], str | None] = {}
 
     def nearest(self, name: str, candidates: tuple[str, ...]) -> str | None:
         """The candidate most similar to a name; None if none is similar or the budget is spent."""
-        question = name.lower()[:_MAX_LETTERS], candidates
-        # A question is answered completely, even if that overdraws the budget.
-        if question not in self._answers and self._left > 0:
+        key = name.lower()[:_MAX_LETTERS], candidates
+        # The name is compared with all candidates, even if that overdraws the budget.
+        if key not in self._nearest_of and self._left > 0:
             self._left -= len(candidates)
-            self._answers[question] = _nearest(*question)
-        return self._answers.get(question)
+            self._nearest_of[key] = _nearest(*key)
+        return self._nearest_of.get(key)
 
 
 # Cached: a new client sends the same few unknown names and levels with every request.

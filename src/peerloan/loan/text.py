@@ -1,16 +1,14 @@
-"""Check, parse and format text and numbers."""
+"""Check the texts of loans, and parse their numbers."""
 
 from __future__ import annotations
 
 import math
 import re
 
-from peerloan.formatting import FORBIDDEN, show_value
+from peerloan.formatting import has_control, show_value
 
 MAX_TEXT = 200
 TEXT_EXPECTED = f"text of 1 to {MAX_TEXT} characters without control characters"
-# An allowed character, for patterns in JSON Schema.
-PLAIN_LETTER = "[^\\u0000-\\u001f\\u007f-\\u009f]"
 _NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 # How other programs spell a missing number. A missing text is only an empty cell: NONE or NA may be
 # a level.
@@ -22,18 +20,13 @@ _MISSING_TEXTS = frozenset(
 )
 
 
-def has_control(text: str) -> bool:
-    """Whether a text holds control characters or lone surrogates."""
-    return FORBIDDEN.search(text) is not None
-
-
 def text_fault(text: str) -> str | None:
-    """Why a text is not allowed as a name or a level, or None if it is."""
+    """The reason why a text is not allowed as a name or a level; None if it is allowed."""
     if not text:
         return "expected text, got an empty one"
     if len(text) > MAX_TEXT:
         return f"expected at most {MAX_TEXT} characters, got {len(text)}"
-    if FORBIDDEN.search(text):
+    if has_control(text):
         return f"expected text without control characters, got {show_value(text)}"
     return None
 
@@ -44,7 +37,10 @@ def stands_for_missing(text: str) -> bool:
 
 
 def parse_whole(digits: str) -> float:
-    """Parse digits as an integer, or as a double from 400 digits on (infinite if too large)."""
+    """Parse the digits of a JSON integer; from 400 digits on the result is an infinite double.
+
+    Python's `int` raises ValueError for thousands of digits; this function does not.
+    """
     return int(digits) if len(digits) < 400 else float(digits)
 
 

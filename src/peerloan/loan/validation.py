@@ -1,4 +1,4 @@
-"""Checking one loan's record against a definition: every wrong field at once."""
+"""Check one loan against a definition, and report every wrong field at once."""
 
 from __future__ import annotations
 
@@ -17,12 +17,13 @@ from peerloan.loan.suggestions import Suggestions
 from peerloan.loan.text import TEXT_EXPECTED, text_fault
 from peerloan.loan.warning import LoanWarning
 
-_MOST_COMPARED = 100
+# No level is suggested for a field with more levels: something is similar to any text.
+_MAX_COMPARED_LEVELS = 100
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One wrong value: which loan (its index in a request, its row in a book), field, and why."""
+    """One wrong value: its loan (index in a request or row of a book), its field, and why."""
 
     loan: int | None
     field: str
@@ -31,7 +32,7 @@ class Problem:
 
 
 class Checked(msgspec.Struct):
-    """A record after its check: values in the fields' order (usable if there are no problems)."""
+    """A checked record: values in the fields' order, valid if there are no problems."""
 
     values: tuple[Value, ...]
     loan_id: str | None = None
@@ -40,18 +41,18 @@ class Checked(msgspec.Struct):
 
 
 class WrongValue(PeerLoanError, ValueError):
-    """A value that its field refuses."""
+    """A value that its field does not accept."""
 
 
-# A check takes what was given and returns the value, or raises WrongValue.
+# A check converts a JSON value to the field's value, or raises WrongValue.
 _Check = Callable[[Any], Value]
 
 
 class Checks:
     """A definition compiled to fast checks of single records.
 
-    `known` names the fields of other versions, which are accepted, ignored and warned of. `exact`
-    reads texts as releases before did, each as its own value: `True` is not `true`.
+    `known` are the names of fields of other versions: they are accepted, ignored, and cause a
+    warning. With `exact` texts are not respelled, as in earlier releases: `True` is not `true`.
     """
 
     def __init__(
@@ -88,7 +89,7 @@ class Checks:
     ) -> Checked:
         """Check one record, a mapping from field names to JSON-like values.
 
-        `suggestions`: those of the whole request; by default the record has its own.
+        Pass the same `suggestions` for all records of a request, to bound their cost.
         """
         suggestions = suggestions or Suggestions()
         problems: list[Problem] = []
@@ -118,6 +119,7 @@ class Checks:
         checked: Checked,
         suggestions: Suggestions,
     ) -> None:
+        """Check the names that are not fields: ids, roles, fields of other versions, mistakes."""
         for name in record:
             if name in self._names:
                 continue
@@ -135,12 +137,12 @@ class Checks:
     ) -> None:
         expected = f"{TEXT_EXPECTED}, or a whole number"
         try:
-            found = check_id(record[name])
+            loan_id = check_id(record[name])
         except WrongValue:
-            found = None
+            pass
         else:
-            if found is None or checked.loan_id in (None, found):
-                checked.loan_id = found or checked.loan_id
+            if loan_id is None or checked.loan_id in (None, loan_id):
+                checked.loan_id = loan_id or checked.loan_id
                 return
             expected = f"the loan's one id, which is {show_value(checked.loan_id)} already"
         checked.problems.append(Problem(index, name, expected, show_value(record[name])))
@@ -148,24 +150,23 @@ class Checks:
     def names(
         self, columns: Iterable[str], suggestions: Suggestions | None = None
     ) -> list[Problem]:
-        """What is wrong with the names of columns: those that are unknown, and required ones that
-        are not there.
-        """
+        """The problems of a request's column names: unknown names, and absent required ones."""
         suggestions = suggestions or Suggestions()
-        given = dict.fromkeys(columns)
+        present = dict.fromkeys(columns)
         allowed = self.allowed_names
         problems = [
             Problem(None, show_name(name), self._instead_of(name, suggestions), "such a column")
-            for name in given
+            for name in present
             if name not in allowed
         ]
         return problems + [
             Problem(None, field.name, field.expected, "nothing")
             for field in self.definition.fields
-            if not field.missing and field.name not in given
+            if not field.missing and field.name not in present
         ]
 
     def _instead_of(self, name: str, suggestions: Suggestions) -> str:
+        """The `expected` of a problem with an unknown name."""
         if name == self.definition.label.column:
             return "no label: it is what is predicted"
         near = suggestions.nearest(name, self._candidates)
@@ -183,26 +184,25 @@ def unusual_value(field: Field, value: float | str, suggestions: Suggestions) ->
     seen = field.seen_range
     if seen is None or seen[0] <= value <= seen[1]:
         return None
-    shown, low, high = (field.show(each) for each in (value, *seen))
-    if shown in (low, high):  # they differ in a digit that people are spared elsewhere
-        shown, low, high = (format_exact(each) for each in (value, *seen))
+    shown, low, high = (field.show(number) for number in (value, *seen))
+    if shown in (low, high):  # they differ only in digits that rounding hides
+        shown, low, high = (format_exact(number) for number in (value, *seen))
     text = f"{shown} is outside the range seen in training, {low} to {high}"
     return LoanWarning(field.name, "out_of_range", text)
 
 
 def _hint(value: str, levels: tuple[str, ...], suggestions: Suggestions) -> str:
-    # Among hundreds of levels something is near to anything.
-    near = suggestions.nearest(value, levels) if len(levels) <= _MOST_COMPARED else None
+    near = suggestions.nearest(value, levels) if len(levels) <= _MAX_COMPARED_LEVELS else None
     return f" (did you mean {near}?)" if near else ""
 
 
 def show_name(name: str) -> str:
-    """A field's name as a request gave it, safe to send back."""
+    """A field's name from a request, escaped if it is not safe in a message."""
     return name if text_fault(name) is None else show_value(name)
 
 
 def check_id(given: Any) -> str | None:
-    """A loan's own id as text, None for none; raises WrongValue."""
+    """Convert the id of a loan to text, None for none; raises WrongValue."""
     if given is None:
         return None
     text = given

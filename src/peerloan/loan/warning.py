@@ -1,4 +1,4 @@
-"""What is unusual about a loan that is decided on nevertheless."""
+"""Warnings about unusual loans, which are decided on all the same."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ WarningCode = Literal["out_of_range", "unseen_level", "unused_field", "sample_mo
 class LoanWarning(msgspec.Struct, frozen=True, gc=False):
     """One warning. `field` is None if it is about the model version and not about a field.
 
-    `str` gives the sentence that answers and the ledger hold.
+    `str` gives the sentence for answers and the ledger.
     """
 
     field: str | None
@@ -24,5 +24,5 @@ class LoanWarning(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def is_unusual_value(self) -> bool:
-        """Whether the field's value is outside of what training saw."""
+        """Whether the field's value is outside the range or levels seen in training."""
         return self.code in ("out_of_range", "unseen_level")

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta, Struct
 
-from peerloan.loan.text import has_control
+from peerloan.formatting import has_control
 from peerloan.monitoring.alerts.rules import Rules
 from peerloan.regular_files import read_regular_file
 from peerloan.settings import MAX_SETTINGS_BYTES, SettingsError

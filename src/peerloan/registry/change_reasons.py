@@ -14,7 +14,7 @@ from typing import NamedTuple
 import msgspec
 
 from peerloan import atomic_files
-from peerloan.loan.text import has_control
+from peerloan.formatting import has_control
 from peerloan.registry.alias_state import StoreError, StoreFault, read_numbered
 
 MAX_REASON_LENGTH = 1_000

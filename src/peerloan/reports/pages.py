@@ -21,7 +21,6 @@ from peerloan.reports.model_card import (
     window,
 )
 from peerloan.reports.report_json import (
-    CalibrationFigures,
     FoldFigures,
     RecalibrationReport,
     Report,
@@ -31,6 +30,7 @@ from peerloan.reports.report_json import (
 from peerloan.reports.score_points import ODDS, SCORE, TO_DOUBLE
 from peerloan.reports.templating import render
 from peerloan.reports.wording import interval, show_loans, show_rate
+from peerloan.stats.calibration import Reliability
 
 FIGURES = ("auc", "log_loss", "recall", "average_precision", "ks", "gini", "brier")
 # Most bars of a category in a chart.
@@ -140,7 +140,7 @@ def _resampling_findings(report: TrainingReport) -> list[str]:
     return sentences
 
 
-def reliability_chart(figures: Sequence[tuple[str, CalibrationFigures]]) -> Markup:
+def reliability_chart(figures: Sequence[tuple[str, Reliability]]) -> Markup:
     """Plot late rates against probabilities; the diagonal is perfect calibration."""
     series = [
         dots(

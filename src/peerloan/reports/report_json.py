@@ -10,52 +10,16 @@ from collections.abc import Mapping
 from typing import Literal
 
 import msgspec
-import numpy as np
 
 from peerloan.model import Calibration, OperatingPoint, Policy
 from peerloan.registry import Manifest, TrainedOn
 from peerloan.registry.manifest import decode
 from peerloan.reports.charts import Line
 from peerloan.reports.score_points import Points, ScoreLine
+from peerloan.stats.calibration import Reliability
 from peerloan.stats.measures import Rate
 
 REPORT_FILE = "report.json"
-
-
-class CalibrationFigures(msgspec.Struct, frozen=True):
-    """Calibration of probabilities, in bins of about equal size and over all loans.
-
-    `slope` and `intercept` are those of the outcome regressed on the margin (1 and 0 are perfect),
-    `error` is the expected calibration error.
-    """
-
-    expected: tuple[float, ...]
-    observed: tuple[float, ...]
-    loans: tuple[int, ...]
-    slope: float
-    intercept: float
-    error: float
-    brier: float
-
-    @property
-    def mean_expected(self) -> float:
-        """The mean probability of all loans."""
-        return float(np.average(self.expected, weights=self.loans))
-
-    @property
-    def mean_observed(self) -> float:
-        """The late rate of all loans."""
-        return float(np.average(self.observed, weights=self.loans))
-
-    @property
-    def bins(self) -> list[tuple[float, Rate]]:
-        """For each bin the mean probability, and the late rate with its interval."""
-        return [
-            (expected, Rate.of(round(observed * loans), loans))
-            for expected, observed, loans in zip(
-                self.expected, self.observed, self.loans, strict=True
-            )
-        ]
 
 
 class TrialFigures(msgspec.Struct, frozen=True):
@@ -92,8 +56,8 @@ class CalibratedTrial(msgspec.Struct, frozen=True):
     """A trial before and after its calibration."""
 
     trial: TrialFigures
-    before: CalibrationFigures
-    after: CalibrationFigures
+    before: Reliability
+    after: Reliability
 
 
 class ThresholdRow(msgspec.Struct, frozen=True):
@@ -141,7 +105,7 @@ class FoldFigures(msgspec.Struct, frozen=True):
     interval: tuple[float, float]
     ks: float
     recall: float
-    calibration: CalibrationFigures
+    calibration: Reliability
 
 
 class LaterFigures(msgspec.Struct, frozen=True):
@@ -149,7 +113,7 @@ class LaterFigures(msgspec.Struct, frozen=True):
 
     metrics: Mapping[str, float]
     auc_interval: tuple[float, float]
-    calibration: CalibrationFigures
+    calibration: Reliability
 
 
 class LaterBook(msgspec.Struct, frozen=True):
@@ -271,7 +235,7 @@ class TrainingReport(ReportHead, frozen=True, kw_only=True, tag="training"):
     resampling: tuple[ResamplingComparison, ...]
     auc_interval: tuple[float, float]
     curves: Mapping[str, tuple[Line, ...]]
-    calibration: CalibrationFigures
+    calibration: Reliability
     by_resampling: tuple[CalibratedTrial, ...]
     at_threshold: OperatingPoint
     thresholds: PolicyFigures
@@ -300,8 +264,8 @@ class RecalibrationReport(ReportHead, frozen=True, kw_only=True, tag="recalibrat
     book: TrainedOn
     doubts: tuple[str, ...]
     scale: Calibration
-    before: CalibrationFigures
-    after: CalibrationFigures
+    before: Reliability
+    after: Reliability
     auc: float
     auc_interval: tuple[float, float]
     at_threshold: OperatingPoint

@@ -1,4 +1,4 @@
-"""Score a book part by part, with the same decisions as the API."""
+"""Score a book part by part; the decisions are the same as from the API."""
 
 from __future__ import annotations
 
@@ -44,14 +44,18 @@ ADDED = pa.schema(
         ("model_version", pa.string()),
     ]
 )
-# The first added column, if decisions are recorded.
+# The first of the added columns, if decisions are recorded.
 ID = pa.field("id", pa.string())
 Progress = Callable[[float], None]
 
 
 @dataclass(frozen=True)
 class ScoringResult:
-    """The result of scoring a book: rows scored, late among them, rows rejected, and doubts."""
+    """The result of scoring a book.
+
+    `rows` were scored, and `late` of them are predicted late; `rejected` rows are in the file
+    `rejects` (None if there are none).
+    """
 
     rows: int
     late: int
@@ -79,50 +83,37 @@ def score_book(
     - `strict`: stop at the first bad row and write nothing.
     - `strict_doubts`: refuse a book with grave doubts; the book is then read twice.
     - `spreadsheet_safe`: see `open_writer`.
-    - `reasons`: if false, reason columns are empty; saves milliseconds a loan with an ONNX version.
+    - `reasons`: if false, the reason columns are empty, which saves milliseconds per loan with an
+      ONNX version.
     - `recorder`: record each decision in the ledger before its row is written, and add an id column
       to `out`. Recorded decisions stay, even if `out` can't be written in the end.
 
     Raises BookError or LedgerError.
     """
     notes = check_columns(bundle.definition, book)
-    added = pa.schema([*([] if recorder is None else [ID]), *ADDED])
-    if taken := [name for name in book.columns if name in added.names]:
-        raise BookError(f"{book.name}: has a column {taken[0]!r} already; is it a scored book?")
     typed = _typed_columns(book, bundle) if out.name.lower().endswith(".parquet") else {}
-    book_fields = [field.with_type(typed.get(field.name, field.type)) for field in book.schema]
-    schema = pa.schema([*book_fields, *added])
+    schema = _output_schema(book, typed, with_ids=recorder is not None)
     check_writable(book, out)
     rejects = out.with_name(out.name + ".rejects")
-    for target in (out, rejects):
-        if target.exists() and any(target.samefile(path) for path in book.paths):
-            raise BookError(f"{target}: is the book itself")
+    _refuse_own_files(book, out, rejects)
     if strict_doubts or (strict and recorder is not None):
-        # Records can't be taken back, and doubts are known only at the end.
+        # Records can't be taken back, and doubts are complete only at the end.
         _check_before_writing(book, bundle, strict, strict_doubts)
+    scorer = _PartScorer(book, bundle, typed, reasons, recorder, progress)
     doubts = _doubts(book, bundle)
-    recording = None if recorder is None else BookRecorder(recorder, bundle, book)
-    steps = _Steps(progress)
-    # The ledger keeps reasons that cost nothing, whether or not the file shows them.
-    explain = reasons or bundle.is_additive
     rows = late = rejected = 0
     with (
         open_writer(out, schema, overwrite, spreadsheet_safe) as writer,
         # Closed before the writer: `out` never exists without its rejects.
-        _open_rejects(rejects, overwrite, spreadsheet_safe) as reject,
+        _open_rejects(rejects, overwrite, spreadsheet_safe) as write_rejects,
     ):
-        for part in book.parts(steps.read):
+        for part in book.parts(scorer.progress.read):
             batch = read_loans(bundle.definition, part)
             if strict:
                 _refuse_problems(book, batch.problems)
             doubts.add(batch)
-            reject(batch.problems)
-            decisions = bundle.decide_many(batch.loans, explain and steps.each(batch.loans.size))
-            ids = None if recording is None else recording.record(batch, decisions)
-            columns = [
-                *_book_columns(batch, typed),
-                *_added_columns(bundle, decisions, ids, reasons),
-            ]
+            write_rejects(batch.problems)
+            decisions, columns = scorer.score(batch)
             writer.write(pa.RecordBatch.from_arrays(columns, schema.names))
             rows += batch.loans.size
             late += int(decisions.late.sum())
@@ -132,23 +123,68 @@ def score_book(
     return ScoringResult(rows, late, rejected, rejects if rejected else None, notes, doubts.found())
 
 
-class _Steps:
-    """Progress of reading and scoring as one fraction."""
+class _PartScorer:
+    """Decides on the good rows of a part, records the decisions, and makes the output columns."""
+
+    def __init__(
+        self,
+        book: Book,
+        bundle: Bundle,
+        typed: dict[str, pa.DataType],
+        reasons: bool,
+        recorder: BatchWriter | None,
+        progress: Progress,
+    ) -> None:
+        self._bundle, self._typed, self._reasons = bundle, typed, reasons
+        self._recording = None if recorder is None else BookRecorder(recorder, bundle, book)
+        # Reasons that cost nothing are always stored in the ledger, even if the file omits them.
+        self._explain = reasons or bundle.is_additive
+        self.progress = _ScoringProgress(progress)
+
+    def score(self, batch: CheckedPart) -> tuple[Decisions, list[pa.Array]]:
+        """Return the decisions on a part's good rows and the columns of the output table."""
+        positions = self.progress.positions(batch.loans.size)
+        decisions = self._bundle.decide_many(batch.loans, self._explain and positions)
+        ids = None if self._recording is None else self._recording.record(batch, decisions)
+        added = _added_columns(self._bundle, decisions, ids, self._reasons)
+        return decisions, [*_book_columns(batch, self._typed), *added]
+
+
+class _ScoringProgress:
+    """Progress of reading and scoring as one fraction, from 0 to 1."""
 
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
+        # The fractions of the book that were read before and after the current part.
         self._before = self._after = 0.0
 
     def read(self, done: float) -> None:
+        """Report that this fraction of the book was read, the current part included."""
         self._before, self._after = self._after, done
         self._progress(self._before)
 
-    def each(self, loans: int) -> Iterator[int]:
-        """The positions of a part's loans, with progress while they are taken one by one."""
+    def positions(self, loans: int) -> Iterator[int]:
+        """Yield the positions of a part's loans; progress is reported as they are consumed."""
         for i in range(loans):
             yield i
             if i % 100 == 0:
                 self._progress(self._before + (self._after - self._before) * i / loans)
+
+
+def _output_schema(book: Book, typed: dict[str, pa.DataType], with_ids: bool) -> pa.Schema:
+    """The book's columns and the added ones; raises BookError if two have the same name."""
+    added = pa.schema([*([ID] if with_ids else []), *ADDED])
+    if taken := [name for name in book.columns if name in added.names]:
+        raise BookError(f"{book.name}: has a column {taken[0]!r} already; is it a scored book?")
+    book_fields = [field.with_type(typed.get(field.name, field.type)) for field in book.schema]
+    return pa.schema([*book_fields, *added])
+
+
+def _refuse_own_files(book: Book, *targets: Path) -> None:
+    """Raise BookError if an output file is one of the book's files."""
+    for target in targets:
+        if target.exists() and any(target.samefile(path) for path in book.paths):
+            raise BookError(f"{target}: is the book itself")
 
 
 def _doubts(book: Book, bundle: Bundle) -> DoubtCollector:
@@ -188,7 +224,7 @@ def _typed_columns(book: Book, bundle: Bundle) -> dict[str, pa.DataType]:
 
 
 def _book_columns(batch: CheckedPart, typed: dict[str, pa.DataType]) -> list[pa.Array]:
-    """The book's columns, good rows only, as given; columns that are doubles in `typed`, parsed."""
+    """The book's columns, good rows only: unchanged, except that doubles in `typed` are parsed."""
     records = batch.part.records
     return [
         pa.array(batch.loans.numbers(name), from_pandas=True)
@@ -229,9 +265,12 @@ def _reason_columns(bundle: Bundle, decisions: Decisions, show: bool) -> Iterato
 def _open_rejects(
     path: Path, overwrite: bool, safe: bool
 ) -> Iterator[Callable[[Sequence[Problem]], None]]:
-    """Open the CSV of wrong values; the file is kept only if there are any."""
+    """Open the CSV file of wrong values; yields a function that writes them.
+
+    The file gets its name at the end, and only if a wrong value was written.
+    """
     if path.exists() and not overwrite:
-        raise BookError(f"{path}: is there already (--overwrite replaces it)")
+        raise BookError(f"{path}: already exists; --overwrite replaces it")
     partial = path.with_name(f".{path.name[:100]}.{secrets.token_hex(4)}.part")
     any_written = False
 

@@ -1,4 +1,4 @@
-"""Record the decisions of a scored book in the ledger, as the API would."""
+"""Record the decisions of a scored book in the ledger, as the API does."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from peerloan.registry import Bundle, Decisions
 from peerloan.scoring.arrow_text import inputs_of, reason_lists
 from peerloan.uuid7 import IdGenerator
 
-# Limits of one transaction: decisions, and characters of their loans. Other writers, such as a
-# service, wait while it runs.
-_AT_ONCE, _MOST_LETTERS = 5_000, 8_000_000
+# Limits of one transaction: decisions, and characters of their loans as JSON. Other writers, such
+# as a service, wait while it runs.
+_MAX_DECISIONS, _MAX_CHARACTERS = 5_000, 8_000_000
 
 
 class BookRecorder:
-    """Makes records of a book's decisions and passes them to a recorder."""
+    """Makes ledger records of a book's decisions and passes them to a batch writer."""
 
     def __init__(self, recorder: BatchWriter, bundle: Bundle, book: Book) -> None:
         self._recorder = recorder
@@ -64,12 +64,13 @@ class BookRecorder:
             self._warnings(batch),
         )
         records = starmap(Record, zip(ids, *columns, strict=True))
-        at_once = min(_AT_ONCE, _MOST_LETTERS // max(largest, 1))
-        while chunk := list(islice(records, at_once)):
+        chunk_size = min(_MAX_DECISIONS, _MAX_CHARACTERS // max(largest, 1))
+        while chunk := list(islice(records, chunk_size)):
             recorder.put(chunk)
         return ids
 
     def _refuse_large(self, batch: CheckedPart, inputs: Sequence[str]) -> None:
+        """Raise BookError for the first loan of more than MAX_LOAN_BYTES as JSON."""
         rows = batch.part.numbers[batch.good].tolist()
         for row, size in zip(rows, map(size_in_bytes, inputs), strict=True):
             if size > MAX_LOAN_BYTES:

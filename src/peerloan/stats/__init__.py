@@ -1,1 +1,1 @@
-"""Statistical formulas, each once; they need numpy alone."""
+"""Statistical formulas, each defined once. They import only numpy and the standard library."""

@@ -1,6 +1,6 @@
-"""Is a challenger better than the champion on the same loans? A paired bootstrap answers.
+"""Compare a challenger with the champion on the same loans, by a paired bootstrap.
 
-`peerloan models compare` and the monitor both take their verdict from here.
+`peerloan models compare` and the monitor both use this comparison and its verdict.
 """
 
 from __future__ import annotations
@@ -17,23 +17,24 @@ from peerloan.stats.discrimination import LEAST_OF_A_KIND, ScoreCounts, auc_of_c
 from peerloan.stats.estimate import Estimate
 
 SAMPLES = 1_000
+# The quantiles at the ends of a 95 % interval.
 _ENDS = (0.025, 0.975)
-# What only rounding makes is no difference: a version whose log-odds are shifted and scaled ranks
-# loans as before, but for ties that the last digit of its tables makes or breaks.
+# Smaller differences are rounding errors. For example, recalibration shifts and scales the log-odds
+# of a version: loans keep their ranks, except for ties that rounding creates or removes.
 _ROUNDING = 1e-6
 
 Verdict = Literal["better", "worse", "no difference"]
 
 
 class ModelScores(NamedTuple):
-    """What one version says of loans (n,): log-odds, and the probabilities that it shows."""
+    """One version's scores of loans: log-odds (n,) and the rounded probabilities (n,)."""
 
     margins: Numbers
     probabilities: Numbers
 
 
 class FigureComparison(NamedTuple):
-    """A figure of both versions, and the challenger's less the champion's."""
+    """A figure of both versions, and the difference: the challenger's minus the champion's."""
 
     champion: float
     challenger: float
@@ -42,10 +43,11 @@ class FigureComparison(NamedTuple):
 
 @dataclass(frozen=True)
 class ChallengerVerdict:
-    """What the same loans say of two versions.
+    """The comparison of two versions on the same loans.
 
-    A high AUC is good, and a low Brier score and log loss. `auc_above` is the share of the samples
-    in which the challenger's AUC is the higher one, plus half of those in which both are equal.
+    A high AUC is good, and so is a low Brier score or log loss. `auc_above` is the share of the
+    bootstrap samples in which the challenger's AUC is higher than the champion's; a sample in which
+    both are equal counts half.
     """
 
     loans: int
@@ -58,11 +60,12 @@ class ChallengerVerdict:
 
     @property
     def verdict(self) -> Verdict:
-        """Whether the challenger is better.
+        """Whether the challenger is better than the champion, worse, or neither.
 
-        It is if it is better in ranking (AUC) or in its probabilities (log loss), beyond what
-        chance explains, and worse in neither. Of fewer than five loans of a kind nothing is said:
-        a bootstrap of so few knows no others.
+        It is better if its ranking (AUC) or its probabilities (log loss) are significantly better
+        and neither is significantly worse: the 95 % interval of the difference excludes 0. With
+        fewer than five late loans, or fewer than five on time, the verdict is "no difference": a
+        bootstrap of so few loans understates the uncertainty.
         """
         if min(self.late, self.loans - self.late) < LEAST_OF_A_KIND:
             return "no difference"
@@ -75,8 +78,8 @@ class ChallengerVerdict:
 class BootstrapFigures(NamedTuple):
     """Figures of bootstrap samples.
 
-    The AUC of champion and challenger (samples, 2), and the challenger's Brier score and log loss
-    less the champion's (samples,).
+    `auc` is the AUC of champion and challenger (samples, 2). `brier` and `log_loss` are differences
+    (samples,): the challenger's figure minus the champion's.
     """
 
     auc: Numbers
@@ -94,8 +97,8 @@ def judge_challenger(
 ) -> ChallengerVerdict:
     """Compare two versions on the same loans; `late` (n,) is 1 or 0.
 
-    Raises ValueError unless there are late loans and others, and as many of everything. `groups`
-    and the samples are those of `resample`.
+    See `resample` on `groups`, `samples` and `seed`. Raises ValueError if the arrays differ in
+    length, or if all loans have the same outcome.
     """
     n, n_late = len(late), int(late.sum())
     pair = (champion, challenger)
@@ -104,17 +107,17 @@ def judge_challenger(
         raise ValueError(f"the scores of {sizes} loans can't be compared on {n} loans")
     if not 0 < n_late < n:
         raise ValueError(f"expected late loans and others, given {n_late} late of {n}")
-    drawn = resample(champion, challenger, late, groups, samples, seed)
+    resampled = resample(champion, challenger, late, groups, samples, seed)
     aucs = [float(auc_of_counts(*ScoreCounts.of(scored.margins, late))) for scored in pair]
     losses = [_losses(scored, late).mean(axis=1).tolist() for scored in pair]
-    gains = drawn.auc[:, 1] - drawn.auc[:, 0]
+    gains = resampled.auc[:, 1] - resampled.auc[:, 0]
     return ChallengerVerdict(
         n,
         n_late,
         samples,
-        auc=_compared(aucs[0], aucs[1], gains),
-        brier=_compared(losses[0][0], losses[1][0], drawn.brier),
-        log_loss=_compared(losses[0][1], losses[1][1], drawn.log_loss),
+        auc=_compare(aucs[0], aucs[1], gains),
+        brier=_compare(losses[0][0], losses[1][0], resampled.brier),
+        log_loss=_compare(losses[0][1], losses[1][1], resampled.log_loss),
         auc_above=float(((gains > 0) + 0.5 * (gains == 0)).mean()),
     )
 
@@ -127,87 +130,94 @@ def resample(
     samples: int,
     seed: int,
 ) -> BootstrapFigures:
-    """Both versions' figures on bootstrap samples that they share (B. Efron 1979).
+    """Compute both versions' figures on the same bootstrap samples (B. Efron 1979).
 
-    Paired, as J. A. Hanley and B. J. McNeil (1983) ask, because two models on the same loans err
-    alike. Stratified by outcome, as X. Robin et al. (2011, pROC) do: an AUC compares late loans
-    with others, whatever the share of each, so every sample has as many of each as the book, and
-    none has one kind alone.
+    - The samples are paired, as J. A. Hanley and B. J. McNeil (1983) recommend: the errors of two
+      models on the same loans are correlated.
+    - They are stratified by outcome, as in pROC (X. Robin et al. 2011). An AUC compares late loans
+      with loans on time and does not depend on their shares. So each sample has as many late loans
+      as the book, and no sample has one outcome only.
+    - Brier score and log loss do depend on the late rate, which varies by chance too. It is drawn
+      for each sample from its binomial distribution. If it were fixed, a version whose mean
+      probability happens to fit this book would always look better.
+    - Loans with the same number in `groups` (n,) are drawn together: copies of one loan carry no
+      more information than one.
 
-    Brier score and log loss depend on that share, which is a matter of chance too. It is drawn
-    beside the loans, from its binomial distribution. With the book's own share in every sample, a
-    version whose level merely happens to fit this book would be sure to be better.
-
-    Loans of one group (n,) are drawn together: copies of a loan say no more than it does alone.
+    The same `seed` gives the same samples.
     """
     random = np.random.default_rng(seed)
     strata = [_Stratum.of(kind, groups) for kind in (late == 1, late != 1)]
     rankings = [_Ranking.of(scored.margins, late) for scored in (champion, challenger)]
     changes = _losses(challenger, late) - _losses(champion, late)
-    # Of each kind of loans (3, n): both changes, and 1 to count them.
-    terms = [np.vstack([changes[:, kind.rows], np.ones(len(kind.rows))]) for kind in strata]
+    # For each stratum (3, n): both differences of losses, and 1 to count the loans.
+    terms = [
+        np.vstack([changes[:, stratum.rows], np.ones(len(stratum.rows))]) for stratum in strata
+    ]
     auc = np.empty((samples, 2))
     sums = np.empty((samples, 2, 3))
     for sample in range(samples):
-        times = [stratum.draw(random) for stratum in strata]
-        auc[sample] = [ranking.auc(*times) for ranking in rankings]
-        sums[sample] = [term @ count for term, count in zip(terms, times, strict=True)]
+        counts = [stratum.draw(random) for stratum in strata]
+        auc[sample] = [ranking.auc(*counts) for ranking in rankings]
+        sums[sample] = [term @ count for term, count in zip(terms, counts, strict=True)]
     sizes = [stratum.size for stratum in strata]
-    drawn = random.binomial(sum(sizes), sizes[0] / sum(sizes), samples)
-    kinds = np.stack([drawn, sum(sizes) - drawn], axis=1) / sizes
-    brier, log_loss, loans = (sums * kinds[:, :, np.newaxis]).sum(axis=1).T
+    n_late = random.binomial(sum(sizes), sizes[0] / sum(sizes), samples)
+    weights = np.stack([n_late, sum(sizes) - n_late], axis=1) / sizes
+    brier, log_loss, loans = (sums * weights[:, :, np.newaxis]).sum(axis=1).T
     return BootstrapFigures(auc, brier / loans, log_loss / loans)
 
 
 class _Stratum(NamedTuple):
-    """Loans of one kind: their rows in the book (n,), each one's group, and how many groups."""
+    """The loans of one outcome: their rows in the book (n,), their groups, and how many groups."""
 
     rows: Codes
     group: Codes | None
     size: int
 
     @classmethod
-    def of(cls, kind: npt.NDArray[np.bool_], groups: Codes | None) -> _Stratum:
-        rows = np.flatnonzero(kind)
+    def of(cls, mask: npt.NDArray[np.bool_], groups: Codes | None) -> _Stratum:
+        rows = np.flatnonzero(mask)
         if groups is None:
             return cls(rows, None, len(rows))
-        different, group = np.unique(groups[rows], return_inverse=True)
-        return cls(rows, group, len(different))
+        distinct, group = np.unique(groups[rows], return_inverse=True)
+        return cls(rows, group, len(distinct))
 
     def draw(self, random: np.random.Generator) -> Numbers:
-        """How many times each loan (n,) is in a sample."""
+        """Draw a sample: how many times it contains each loan (n,)."""
         drawn = random.integers(0, self.size, self.size)
-        times = np.bincount(drawn, minlength=self.size).astype(np.float64)
-        return times if self.group is None else times[self.group]
+        counts = np.bincount(drawn, minlength=self.size).astype(np.float64)
+        return counts if self.group is None else counts[self.group]
 
 
 class _Ranking(NamedTuple):
-    """The places of late loans' margins and of the others' among all different ones."""
+    """The ranks of the margins of late loans (n_late,) and loans on time (n_on_time,), from 0.
+
+    `ranks` is the number of distinct margins.
+    """
 
     late: Codes
     on_time: Codes
-    places: int
+    ranks: int
 
     @classmethod
     def of(cls, margins: Numbers, late: Numbers) -> _Ranking:
-        different, place = np.unique(margins, return_inverse=True)
-        return cls(place[late == 1], place[late != 1], len(different))
+        distinct, rank = np.unique(margins, return_inverse=True)
+        return cls(rank[late == 1], rank[late != 1], len(distinct))
 
-    def auc(self, late: Numbers, on_time: Numbers) -> float:
-        """The AUC if late loans and the others are there so many times each."""
+    def auc(self, late_counts: Numbers, on_time_counts: Numbers) -> float:
+        """The AUC of a sample that contains each loan so many times."""
         return float(
             auc_of_counts(
-                np.bincount(self.late, late, self.places),
-                np.bincount(self.on_time, on_time, self.places),
+                np.bincount(self.late, late_counts, self.ranks),
+                np.bincount(self.on_time, on_time_counts, self.ranks),
             )
         )
 
 
 def _losses(scored: ModelScores, late: Numbers) -> Numbers:
-    """Brier and log loss of each loan (2, n)."""
+    """The squared error and the log loss of each loan (2, n)."""
     return np.array([squared_errors(scored.probabilities, late), log_losses(scored.margins, late)])
 
 
-def _compared(champion: float, challenger: float, differences: Numbers) -> FigureComparison:
+def _compare(champion: float, challenger: float, differences: Numbers) -> FigureComparison:
     low, high = np.quantile(differences, _ENDS).tolist()
     return FigureComparison(champion, challenger, Estimate(challenger - champion, low, high))

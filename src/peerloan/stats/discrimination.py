@@ -1,7 +1,7 @@
-"""How well a score ranks late loans above the others: AUC with its intervals, KS, precision.
+"""Discrimination: how well a score ranks late loans above loans on time (AUC, KS, precision).
 
-Figures of counts take loans in groups of one score, lowest score first. Then ties count half, and
-a book of millions is as small as its number of different scores.
+Some functions take counts of loans per distinct score, lowest score first (groups,). So ties are
+handled exactly, and millions of loans take no more memory than their distinct scores.
 """
 
 from __future__ import annotations
@@ -14,42 +14,43 @@ import numpy as np
 import numpy.typing as npt
 
 from peerloan.stats.arrays import Codes, Numbers
-from peerloan.stats.intervals import halved
+from peerloan.stats.intervals import bisect
 
-# With fewer late loans, or fewer on time, no figure of their ranking is given.
+# With fewer late loans, or fewer loans on time, no figure of their ranking is reported.
 LEAST_OF_A_KIND = 5
 FOLDS = 5
-# How many loans of the average rate a level's own rate is mixed with.
-_PRIOR = 20
-# So steep a tilt leaves nothing but the end of the scale.
-_STEEPEST = 10_000.0
-# Of the scale of places.
-_CELLS = 1_000
+# A level's late rate is smoothed with so many loans of the average rate.
+_PRIOR_LOANS = 20
+# With a tilt of this size all weight is at one end of the scale.
+_MAX_TILT = 10_000.0
+# Ranks of a window's loans are rounded to so many steps between 0 and 1.
+_RANK_STEPS = 1_000
 
 
 class ScoreCounts(NamedTuple):
-    """Late loans and loans on time (groups,) of each different score, lowest first."""
+    """Late loans and loans on time (groups,) for each distinct score, lowest score first."""
 
     late: Codes
     on_time: Codes
 
     @classmethod
     def of(cls, scores: Numbers, late: Numbers | Codes) -> ScoreCounts:
-        """The counts of single loans (n,); `late` is 1 or 0 for each."""
-        different, place = np.unique(scores, return_inverse=True)
-        bad = late == 1
-        size = len(different)
+        """Count loans by score; `scores` and `late` (1 or 0) are (n,)."""
+        distinct, group = np.unique(scores, return_inverse=True)
+        late_mask = late == 1
+        size = len(distinct)
         return cls(
-            np.bincount(place[bad], minlength=size),
-            np.bincount(place[~bad], minlength=size),
+            np.bincount(group[late_mask], minlength=size),
+            np.bincount(group[~late_mask], minlength=size),
         )
 
 
 def auc_of_counts(late: npt.NDArray[Any], on_time: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
-    """The area under the ROC curve of each set of outcomes (…, groups).
+    """The area under the ROC curve, from counts per score (…, groups); the result is (…,).
 
-    It is the Mann–Whitney statistic: how often a late loan's score is above that of a loan on time,
-    a tie counting half. Whole counts give an exact sum. NaN where a set has one kind alone.
+    It is the Mann–Whitney statistic: the share of pairs of a late loan and a loan on time in which
+    the late loan's score is higher; a tie counts half. Integer counts give an exact sum. NaN where
+    all loans have the same outcome.
     """
     with np.errstate(invalid="ignore", divide="ignore"):
         pairs = late.sum(axis=-1) * on_time.sum(axis=-1)
@@ -58,9 +59,9 @@ def auc_of_counts(late: npt.NDArray[Any], on_time: npt.NDArray[Any]) -> npt.NDAr
 
 
 def auc(values: Numbers, late: Numbers | Codes) -> float | None:
-    """The area under the ROC curve of single loans (n,); None if they are of one kind alone.
+    """The area under the ROC curve of loans (n,); None if all have the same outcome.
 
-    Below 0.5 where low values are the risky ones. Loans whose value is NaN are left out.
+    It is below 0.5 if low values are riskier. Loans whose value is NaN are left out.
     """
     present = ~np.isnan(values)
     area = float(auc_of_counts(*ScoreCounts.of(values[present], late[present])))
@@ -68,11 +69,12 @@ def auc(values: Numbers, late: Numbers | Codes) -> float | None:
 
 
 def level_auc(codes: Codes, late: Codes, fold: Codes | None = None) -> float | None:
-    """The AUC of levels, which have no order of their own, ranked by their late rates.
+    """The AUC of unordered levels `codes` (n,), ranked by their late rates; cross-validated.
 
-    In folds (n,), by default five, each fold's loans by the rates of the others: ranked by their
-    own outcomes even levels without meaning would look good. The mean over folds that have both
-    kinds of loans.
+    The loans of a fold are ranked by the late rates of the other folds' loans: ranked by their own
+    outcomes, even meaningless levels would look good. The result is the mean over the folds with
+    both outcomes, None if there are none. `fold` (n,) is each loan's fold from 0 to 4, by default
+    in turn.
     """
     fold = np.arange(len(codes)) % FOLDS if fold is None else fold
     size = int(codes.max(initial=0)) + 1
@@ -82,8 +84,8 @@ def level_auc(codes: Codes, late: Codes, fold: Codes | None = None) -> float | N
         if not rest.any():
             continue
         loans = np.bincount(codes[rest], minlength=size)
-        bad = np.bincount(codes[rest], weights=late[rest], minlength=size)
-        rates = (bad + _PRIOR * late[rest].mean()) / (loans + _PRIOR)
+        n_late = np.bincount(codes[rest], weights=late[rest], minlength=size)
+        rates = (n_late + _PRIOR_LOANS * late[rest].mean()) / (loans + _PRIOR_LOANS)
         area = auc(rates[codes[~rest]], late[~rest])
         if area is not None:
             areas.append(area)
@@ -91,43 +93,45 @@ def level_auc(codes: Codes, late: Codes, fold: Codes | None = None) -> float | N
 
 
 def ks_gaps(late: npt.NDArray[Any], on_time: npt.NDArray[Any]) -> Numbers:
-    """The distance of the two distributions of scores at each group (groups,).
+    """The distance between the score distributions of both outcomes, at each score (groups,).
 
-    It is the share of the loans on time up to this score less that of the late loans. The
-    Kolmogorov–Smirnov figure is the largest; below 0 late loans have the lower scores.
+    It is the share of loans on time up to this score minus the share of late loans up to it. The
+    Kolmogorov–Smirnov statistic is the largest of these. Where it is negative, late loans have
+    lower scores.
     """
     gaps: Numbers = np.cumsum(on_time) / on_time.sum() - np.cumsum(late) / late.sum()
     return gaps
 
 
 def average_precision(late: Codes, on_time: Codes) -> float:
-    """The mean precision over thresholds, weighted by the recall that each adds."""
-    found = np.cumsum(late[::-1])
+    """The average precision: the mean over thresholds, weighted by the recall that each adds."""
+    flagged_late = np.cumsum(late[::-1])
     flagged = np.cumsum((late + on_time)[::-1])
-    return float(np.sum(late[::-1] * (found / flagged)) / found[-1])
+    return float(np.sum(late[::-1] * (flagged_late / flagged)) / flagged_late[-1])
 
 
 def auc_interval(late: Numbers, area: float) -> tuple[float, float]:
-    """A 95 % interval of the AUC of loans with these outcomes (n,).
+    """The 95 % interval of the AUC `area` of loans with the outcomes `late` (n,), 1 or 0.
 
-    J. A. Hanley and B. J. McNeil (1982), Radiology 143, 29–36. At 0 and 1 their variance is 0,
-    whatever the loans. So near these (less than half a loan of the rarer kind away), the ends are
-    where an area would have the given one 1.96 of its own deviations away (R. G. Newcombe 2006,
-    Statistics in Medicine 25, 559–573).
+    By J. A. Hanley and B. J. McNeil (1982), Radiology 143, 29–36. At 0 and 1 their variance is 0
+    however few loans there are. So for an AUC near these (by less than half a loan of the rarer
+    outcome), the ends are the AUCs from which `area` is 1.96 standard deviations away, with the
+    deviation of that end (R. G. Newcombe 2006, Statistics in Medicine 25, 559–573).
     """
     n_late = float(late.sum())
     n_on_time = len(late) - n_late
 
-    def reach(other: float) -> float:
-        return 1.96 * math.sqrt(_auc_variance(other, n_late, n_on_time))
+    def half_width(auc: float) -> float:
+        return 1.96 * math.sqrt(_auc_variance(auc, n_late, n_on_time))
 
     if min(area, 1 - area) * min(n_late, n_on_time) < 0.5:
-        low = halved(area, 0.0, lambda other: area - other < reach(other))
-        return low, halved(area, 1.0, lambda other: other - area < reach(other))
-    return max(0.0, area - reach(area)), min(1.0, area + reach(area))
+        low = bisect(area, 0.0, lambda end: area - end < half_width(end))
+        return low, bisect(area, 1.0, lambda end: end - area < half_width(end))
+    return max(0.0, area - half_width(area)), min(1.0, area + half_width(area))
 
 
 def _auc_variance(area: float, late: float, on_time: float) -> float:
+    """Hanley and McNeil's variance of an AUC of so many late loans and loans on time."""
     q1, q2 = area / (2 - area), 2 * area**2 / (1 + area)
     variance = (
         area * (1 - area) + (late - 1) * (q1 - area**2) + (on_time - 1) * (q2 - area**2)
@@ -136,84 +140,89 @@ def _auc_variance(area: float, late: float, on_time: float) -> float:
 
 
 def window_auc_interval(
-    area: float, expected: Numbers, loans: Codes, late: Codes, wrong: float
+    area: float, expected: Numbers, loans: Codes, late: Codes, significance: float
 ) -> tuple[float, float]:
-    """An interval of a window's AUC that does not hold in this share of windows.
+    """The interval of the AUC `area` of a window's loans.
 
-    Loans come in groups of one margin, rising (groups,): how many, how many late ones of them the
-    version's own probabilities expect, and how many there are. An AUC is the mean, over the loans
-    of the rarer kind, of their places among the other kind. The probabilities say how these places
-    are distributed; the interval holds the means of all exponentially tilted distributions from
-    which the realised AUC is within the reach of chance, by the likelihood ratio (S. S. Wilks
-    1938). So it is skewed as the places are, and ends within 0 and 1, where that of Hanley and
-    McNeil shrinks to nothing.
+    It does not contain the true AUC in this share of windows (`significance`). Loans are in groups
+    of equal margins, in rising order (groups,): `expected` is how many late loans the version's
+    probabilities predict, `loans` counts all loans and `late` the late ones.
+
+    An AUC is the mean rank (0 to 1) of the loans of the rarer outcome among those of the other one.
+    The probabilities predict the distribution of these ranks. Tilting it exponentially gives
+    distributions with other means; the interval contains the means from which the observed AUC does
+    not differ significantly by the likelihood ratio (S. S. Wilks 1938). So the interval is skewed
+    as the ranks are, and stays within 0 and 1. The interval of Hanley and McNeil shrinks to nothing
+    at these ends.
     """
     on_time, n_late = loans - expected, int(late.sum())
     n_on_time = int(loans.sum()) - n_late
     if n_late <= n_on_time:
-        places, weights, rarer = _share_below(on_time), expected, late
+        ranks, weights, rarer = _share_below(on_time), expected, late
     else:
-        places, weights, rarer = 1 - _share_below(expected), on_time, loans - late
-    # Among the others as they came, and as they were expected: few loans at an end of the scale
-    # push one another off it.
-    areas = sorted((area, float(rarer @ places) / int(rarer.sum())))
-    places, weights = _near(places, weights / weights.sum())
-    lowest, highest = float(places.min()), float(places.max())
+        ranks, weights, rarer = 1 - _share_below(expected), on_time, loans - late
+    # The AUC among the observed loans of the other outcome, and among the predicted ones. They
+    # differ if few loans are at an end of the scale; the interval starts from both.
+    areas = sorted((area, float(rarer @ ranks) / int(rarer.sum())))
+    ranks, weights = _merge_close(ranks, weights / weights.sum())
+    lowest, highest = float(ranks.min()), float(ranks.max())
     if lowest == highest:
         return 0.0, 1.0
-    family = _Tilted(places, np.log(weights))
-    # As many loans of one kind alone as say as much as both do (H. B. Mann and D. R. Whitney 1947).
-    size = n_late * n_on_time / (n_late + n_on_time + 1)
-    reach = NormalDist().inv_cdf(1 - wrong / 2) ** 2 / (2 * size)
+    family = _TiltedRanks(ranks, np.log(weights))
+    # The number of loans of one outcome alone that would give the variance of both (H. B. Mann and
+    # D. R. Whitney 1947).
+    effective_loans = n_late * n_on_time / (n_late + n_on_time + 1)
+    divergence = NormalDist().inv_cdf(1 - significance / 2) ** 2 / (2 * effective_loans)
     low, high = (
-        family.end(min(max(mean, lowest), highest), reach, sign)
+        family.interval_end(min(max(mean, lowest), highest), divergence, sign)
         for mean, sign in zip(areas, (-1, 1), strict=True)
     )
     return min(area, low), max(area, high)
 
 
-class _Tilted:
-    """Places with their probabilities, times exp(tilt · place)."""
+class _TiltedRanks:
+    """A family of distributions of ranks: the base probabilities times exp(tilt · rank)."""
 
-    def __init__(self, places: Numbers, logs: Numbers) -> None:
-        self._places, self._logs = places, logs
+    def __init__(self, ranks: Numbers, log_weights: Numbers) -> None:
+        self._ranks, self._log_weights = ranks, log_weights
 
     def _moments(self, tilt: float) -> tuple[float, float]:
-        """The logarithm of the sum that makes probabilities of them, and the mean place."""
-        logs = self._logs + tilt * self._places
+        """The logarithm of the normalising constant, and the mean rank."""
+        logs = self._log_weights + tilt * self._ranks
         largest = float(logs.max())
         weights = np.exp(logs - largest)
         total = float(weights.sum())
-        return largest + float(np.log(total)), float(weights @ self._places) / total
+        return largest + float(np.log(total)), float(weights @ self._ranks) / total
 
-    def end(self, mean: float, reach: float, sign: int) -> float:
-        """The mean above or below this one from which it is so far away in information."""
-        at = halved(-_STEEPEST, _STEEPEST, lambda tilt: self._moments(tilt)[1] < mean)
-        log_sum, mean = self._moments(at)
+    def interval_end(self, mean: float, divergence: float, sign: int) -> float:
+        """The mean above (`sign` 1) or below (−1) `mean` at this Kullback–Leibler divergence."""
+        start = bisect(-_MAX_TILT, _MAX_TILT, lambda tilt: self._moments(tilt)[1] < mean)
+        log_sum, mean = self._moments(start)
 
         def is_within(tilt: float) -> bool:
-            return (at - tilt) * mean - log_sum + self._moments(tilt)[0] < reach
+            return (start - tilt) * mean - log_sum + self._moments(tilt)[0] < divergence
 
         if sign > 0:
-            return self._moments(halved(at, _STEEPEST, is_within))[1]
-        return self._moments(halved(at, -_STEEPEST, is_within))[1]
+            return self._moments(bisect(start, _MAX_TILT, is_within))[1]
+        return self._moments(bisect(start, -_MAX_TILT, is_within))[1]
 
 
-def _near(places: Numbers, weights: Numbers) -> tuple[Numbers, Numbers]:
-    """Places with those near them taken together, and their weights: a book has millions."""
-    cell = (places * _CELLS).astype(np.int64)
-    total = np.bincount(cell, weights).astype(np.float64)
-    held = total > 0
-    means: Numbers = np.bincount(cell, weights * places)[held] / total[held]
-    return means, total[held]
+def _merge_close(ranks: Numbers, weights: Numbers) -> tuple[Numbers, Numbers]:
+    """Merge ranks that are close together, since a book may have millions; adds their weights."""
+    step = (ranks * _RANK_STEPS).astype(np.int64)
+    total = np.bincount(step, weights).astype(np.float64)
+    is_used = total > 0
+    means: Numbers = np.bincount(step, weights * ranks)[is_used] / total[is_used]
+    return means, total[is_used]
 
 
 def _below(counts: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
-    """How many of these loans (…, groups) are below each group, those in it counting half."""
+    """For each group, the loans in lower groups plus half of its loans (…, groups)."""
     below: npt.NDArray[np.float64] = np.cumsum(counts, axis=-1) - counts / 2
     return below
 
 
 def _share_below(counts: npt.NDArray[Any]) -> Numbers:
+    """As `_below`, as a share of all loans (groups,)."""
     below: Numbers = _below(counts) / counts.sum()
     return below

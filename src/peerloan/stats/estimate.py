@@ -1,4 +1,4 @@
-"""Figures with their intervals."""
+"""Figures with their confidence intervals."""
 
 from __future__ import annotations
 
@@ -9,31 +9,31 @@ from peerloan.stats.intervals import Z95, exact_share, poisson
 
 
 class Estimate(NamedTuple):
-    """A figure, and the ends of its 95 % interval."""
+    """A figure and the ends of its interval, a 95 % one unless a method's `significance` differs.
+
+    An interval of significance 0.05 does not contain the true value in at most 5 % of samples.
+    """
 
     value: float
     low: float
     high: float
 
-    def wider(self, wrong: float) -> Estimate:
-        """The figure with an interval that does not hold in this share of windows, as far as its
-        sides are those of normal distributions.
+    def wider(self, significance: float) -> Estimate:
+        """The figure with an interval of another significance.
+
+        Each side of the 95 % interval is scaled as that of a normal distribution.
         """
-        factor = NormalDist().inv_cdf(1 - wrong / 2) / Z95
+        factor = NormalDist().inv_cdf(1 - significance / 2) / Z95
         low, high = (self.value + factor * (end - self.value) for end in self[1:])
         return Estimate(self.value, low, high)
 
     @classmethod
-    def of_share(cls, count: int, whole: int, wrong: float = 0.05) -> Estimate:
-        """A share of at least one loan; the interval does not hold in at most this share of
-        windows.
-        """
-        return cls(count / whole, *exact_share(count, whole, wrong))
+    def of_share(cls, count: int, total: int, significance: float = 0.05) -> Estimate:
+        """The share `count` / `total`, with its exact interval; `total` is at least 1."""
+        return cls(count / total, *exact_share(count, total, significance))
 
     @classmethod
-    def of_ratio(cls, count: int, expected: float, wrong: float = 0.05) -> Estimate:
-        """How many times as many came as were expected; the interval does not hold in this share of
-        windows.
-        """
-        low, high = poisson(count, NormalDist().inv_cdf(1 - wrong / 2))
+    def of_ratio(cls, count: int, expected: float, significance: float = 0.05) -> Estimate:
+        """The ratio of a counted number of events to the expected one, with a Poisson interval."""
+        low, high = poisson(count, NormalDist().inv_cdf(1 - significance / 2))
         return cls(count / expected, low / expected, high / expected)

@@ -19,7 +19,6 @@ from peerloan.training.compile.scorecard import rescaled
 from peerloan.training.evaluation import performance_figures
 from peerloan.training.folds import equal_groups, stratified
 from peerloan.training.pipeline import Aim, PublishedCandidate, libraries
-from peerloan.training.report_data import calibration_figures
 from peerloan.training.search import Progress
 from peerloan.training.table import OnTable, Table, TrainingError, read_table
 from peerloan.training.trade_off import trade_off
@@ -118,8 +117,8 @@ def recalibration_report(
         book=table.trained_on,
         doubts=tuple(table.doubts.texts),
         scale=scale,
-        before=calibration_figures(reliability(before.margins, late)),
-        after=calibration_figures(reliability(after.margins, late)),
+        before=reliability(before.margins, late),
+        after=reliability(after.margins, late),
         auc=auc,
         auc_interval=auc_interval(late, auc),
         at_threshold=at_policy(policy, after),

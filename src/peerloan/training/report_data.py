@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -15,7 +14,6 @@ from peerloan.model.onnx_model import background_size
 from peerloan.reports.charts import Line
 from peerloan.reports.report_json import (
     CalibratedTrial,
-    CalibrationFigures,
     FoldFigures,
     LaterBook,
     LaterFigures,
@@ -27,7 +25,7 @@ from peerloan.reports.report_json import (
 )
 from peerloan.reports.score_points import as_points, exact_lines
 from peerloan.reports.sections import ScoredOutcomes, at_policy, band_rows, policy_figures
-from peerloan.stats.calibration import Reliability, reliability
+from peerloan.stats.calibration import reliability
 from peerloan.stats.discrimination import auc_interval
 from peerloan.stats.measures import Rate
 from peerloan.training.candidate_result import CandidateResult
@@ -67,7 +65,7 @@ def training_report(study: CandidateResult) -> TrainingReport:
         resampling=_resampling(tried),
         auc_interval=study.intervals.get("auc") or auc_interval(study.late, own.mean("auc")),
         curves=_curves(study),
-        calibration=calibration_figures(own.after),
+        calibration=own.after,
         by_resampling=_by_resampling(own, tried, chosen),
         at_threshold=at_policy(policy, scored),
         thresholds=policy_figures(policy, study.trade_off, scored),
@@ -81,11 +79,6 @@ def training_report(study: CandidateResult) -> TrainingReport:
             for group in study.groups
         ),
     )
-
-
-def calibration_figures(found: Reliability) -> CalibrationFigures:
-    """Convert calibration figures to the report's structure."""
-    return msgspec.convert(found, CalibrationFigures, from_attributes=True)
 
 
 def _trial(trial: Trial, own: Trial, chosen: Trial) -> TrialFigures:
@@ -139,8 +132,8 @@ def _by_resampling(
     return tuple(
         CalibratedTrial(
             _trial(trial, own, chosen),
-            calibration_figures(trial.before),
-            calibration_figures(trial.after),
+            trial.before,
+            trial.after,
         )
         for trial in best.values()
     )
@@ -184,7 +177,7 @@ def _folds(study: CandidateResult) -> tuple[FoldFigures, ...]:
                 interval=auc_interval(late, by_fold["auc"]),
                 ks=by_fold["ks"],
                 recall=at_policy(study.policy, ScoredOutcomes(margins, late)).recall,
-                calibration=calibration_figures(reliability(margins, late)),
+                calibration=reliability(margins, late),
             )
         )
     return tuple(rows)
@@ -199,7 +192,7 @@ def _later(study: CandidateResult) -> LaterBook | None:
     if 0 < late.sum() < len(late):
         found = performance_figures(late, margins, study.policy.threshold_margin)
         later_figures = LaterFigures(
-            found, auc_interval(late, found["auc"]), calibration_figures(reliability(margins, late))
+            found, auc_interval(late, found["auc"]), reliability(margins, late)
         )
     return LaterBook(
         book=study.later.book,

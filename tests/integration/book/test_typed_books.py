@@ -224,7 +224,7 @@ def book_of(tmp_path: Path, columns: dict[str, pa.Array]) -> Book:
 
 
 def refusal(work: Callable[..., object], *arguments: object) -> str:
-    """What is said against it, in one line; nothing if all is well."""
+    """The message of the error, which has one line; empty if there is none."""
     try:
         work(*arguments)
     except BookError as error:

@@ -200,9 +200,9 @@ def test_what_belongs_to_another_user_and_is_open_to_all_is_used_with_a_warning(
 
     answer = as_nobody(written_with_its_log)
     assert answer.startswith("written\nwritten\n")
-    open_to_others = "other users of this machine may get at it (mode 0666)"
+    open_to_others = "other users of this machine have access (mode 0666)"
     assert answer.count(f"{ledger}: {open_to_others}") == 1
-    assert f"let its owner run: chmod go= {ledger}\n" in answer
+    assert f"its owner should run: chmod go= {ledger}\n" in answer
 
 
 def test_a_log_that_was_not_copied_with_its_index_is_not_passed_over(ledger: Path) -> None:

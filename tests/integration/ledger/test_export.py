@@ -327,7 +327,7 @@ def test_an_export_that_fails_leaves_nothing(ledger: Ledger, tmp_path: Path) -> 
 def test_a_file_that_can_t_be_written_is_refused(run: Run, ledger: Ledger, tmp_path: Path) -> None:
     (tmp_path / "there.parquet").write_text("mine")
     for out, why in (
-        ("there.parquet", "is there already"),
+        ("there.parquet", "already exists"),
         ("x.xlsx", "expected a name that ends in .csv, .csv.gz, .parquet"),
         ("nowhere/x.parquet", "no such folder"),
     ):

@@ -586,7 +586,7 @@ def test_a_row_with_too_many_cells_is_refused_too(run: Run, ledger: Ledger, tmp_
         ("id,late,is_late", "expected one column of late and is_late, got both"),
         ("id,late,probability", "so its column late is a decision"),
         ("id;loan_id;date;late", "separated by ';'"),
-        ("Outcomes of March\nid,late", "got them in line 2: delete what stands above them"),
+        ("Outcomes of March\nid,late", "got them in line 2: delete the lines above them"),
     ],
 )
 def test_a_table_that_tells_no_outcomes_is_refused(

@@ -264,7 +264,7 @@ def test_what_is_there_already_is_kept_unless_told_otherwise(
 ) -> None:
     book = open_book(write_csv(tmp_path / "in.csv", rows(5)))
     (tmp_path / existing).write_text("as it was")
-    with pytest.raises(BookError, match=f"{existing}: is there already"):
+    with pytest.raises(BookError, match=f"{existing}: already exists"):
         score_book(book, bundle, tmp_path / "out.csv")
     assert (tmp_path / existing).read_text() == "as it was"
     assert {path.name for path in tmp_path.iterdir()} == {"in.csv", existing}
@@ -301,7 +301,7 @@ def test_a_scored_book_is_not_scored_again(tmp_path: Path, bundle: Bundle, colum
 @pytest.mark.parametrize("kind", ["scorecard", "onnx"])
 @pytest.mark.parametrize("ending", [".csv", ".parquet"])
 def test_minus_nothing_is_nothing(tmp_path: Path, kind: str, ending: str) -> None:
-    """-0 and 0 are one number: of both the same is said, and in either order."""
+    """−0 and 0 are one number: both have the same reasons, in either order."""
     bundle = tiny(kind)
     lines = [[*line[:3], sign, *line[4:]] for line in rows(30) for sign in ("-0", "0")]
     score_book(open_book(write_csv(tmp_path / "in.csv", lines)), bundle, tmp_path / f"out{ending}")

@@ -136,8 +136,8 @@ def test_what_is_recorded_is_what_the_service_would_keep(
             float(row["probability"]),
             row["late"] in (True, "true"),
         )
-        said = [reason["sentence"] for reason in json.loads(each.reasons or "")]
-        assert said == [row[f"reason_{i}"] for i in range(1, 5) if row[f"reason_{i}"]]
+        message = [reason["sentence"] for reason in json.loads(each.reasons or "")]
+        assert message == [row[f"reason_{i}"] for i in range(1, 5) if row[f"reason_{i}"]]
         same = ("version", "loan_id", "margin", "probability", "late", "band", "reasons")
         for name in (*same, "warnings"):
             assert getattr(each, name) == getattr(answered[other], name), name

@@ -1,4 +1,4 @@
-"""A folder whose files hold a column in different types: exact values, or a refusal."""
+"""Folders whose files have a column in different types: exact values, or an error."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def text(value: Any, kind: pa.DataType) -> str | None:
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(VALUES, min_size=1, max_size=4), st.data())
-def test_a_folder_reads_as_the_values_that_stand_in_its_files(
+def test_a_folder_gives_the_values_of_its_files(
     tmp_path: Path, values: list[Any], data: st.DataObject
 ) -> None:
     kinds = data.draw(st.tuples(st.sampled_from(NUMBERS), st.sampled_from(NUMBERS)))
@@ -120,7 +120,7 @@ MOMENTS = st.datetimes(datetime.datetime(1, 1, 3), datetime.datetime(9999, 12, 3
 
 
 @given(MOMENTS, st.sampled_from(TIMES), st.sampled_from([*TIMES, pa.timestamp("ns")]))
-def test_times_stay_the_moments_that_they_are(
+def test_times_are_not_changed_by_a_common_type(
     moment: datetime.datetime, some: pa.DataType, other: pa.DataType
 ) -> None:
     kind = common_type(some, other)
@@ -180,7 +180,7 @@ def test_times_stay_the_moments_that_they_are(
         (pa.timestamp("ms", "UTC"), pa.timestamp("us", "Europe/Berlin"), pa.timestamp("us", "UTC")),
     ],
 )
-def test_the_type_that_goes_with_both(some: Any, other: Any, kind: Any) -> None:
+def test_the_common_type_of_two_types(some: Any, other: Any, kind: Any) -> None:
     assert common_type(some, other) == kind
     assert common_type(other, some) == kind
     if kind is not None:
@@ -188,7 +188,7 @@ def test_the_type_that_goes_with_both(some: Any, other: Any, kind: Any) -> None:
             assert cast(pa.nulls(2, each), kind).equals(pa.nulls(2, kind))
 
 
-def test_files_of_types_that_do_not_go_together_are_refused(tmp_path: Path) -> None:
+def test_files_without_a_common_type_are_refused(tmp_path: Path) -> None:
     pq.write_table(pa.table({"a": pa.nulls(1)}), tmp_path / "1.parquet")
     pq.write_table(pa.table({"a": [1]}), tmp_path / "2.parquet")
     pq.write_table(pa.table({"a": [True]}), tmp_path / "3.parquet")
@@ -200,7 +200,7 @@ def test_files_of_types_that_do_not_go_together_are_refused(tmp_path: Path) -> N
     )
 
 
-def test_the_day_of_a_time_is_its_own_zones(tmp_path: Path) -> None:
+def test_the_day_of_a_time_is_that_of_its_zone(tmp_path: Path) -> None:
     late = datetime.datetime(2026, 11, 24, 23, 30, tzinfo=datetime.UTC)
     column = pa.array([late, late], pa.timestamp("us", "UTC"))
     for zone, day in (("UTC", "2026-11-24"), ("Europe/Berlin", "2026-11-25")):

@@ -1,4 +1,4 @@
-"""Books of many files: which are read, what is skipped, and columns in folders' names."""
+"""Books of several files: which files are read, which are skipped, and partition columns."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_subfolders_are_read_in_the_order_of_their_paths(tmp_path: Path) -> None
     assert book.bytes_total == 3 * len(HEADER + "1,x\n")
 
 
-def test_what_is_no_table_is_named_and_a_table_of_another_ending_is_read(tmp_path: Path) -> None:
+def test_other_files_are_named_and_a_table_with_another_ending_is_read(tmp_path: Path) -> None:
     write(
         tmp_path,
         {
@@ -92,7 +92,7 @@ def test_what_is_no_table_is_named_and_a_table_of_another_ending_is_read(tmp_pat
     )
 
 
-def test_a_table_that_only_its_content_tells_does_not_mix_with_another_format(
+def test_a_table_recognised_by_content_is_not_mixed_with_another_format(
     tmp_path: Path,
 ) -> None:
     write(tmp_path, {"a.csv": HEADER + "1,x\n", "d.pq": parquet(a=[2], b=["x"])})
@@ -101,12 +101,12 @@ def test_a_table_that_only_its_content_tells_does_not_mix_with_another_format(
     assert book.notes[1:] == ("skipped, since they have another format: d.pq",)
 
 
-def test_a_folder_of_nothing_but_other_files_is_refused_with_their_names(tmp_path: Path) -> None:
+def test_a_folder_without_tables_is_refused_with_its_files_names(tmp_path: Path) -> None:
     write(tmp_path, {"b.txt": "a\n1\n", "c.csv.zip": b"PK\x03\x04"})
     passed_over = "skipped, since they are not a table by ending or content: b.txt, c.csv.zip"
-    said = refusal(tmp_path)
-    assert said.startswith(f"{tmp_path}: expected files (.csv, .csv.gz, .parquet, .jsonl, ")
-    assert said.endswith(f") in this folder, got none; {passed_over}")
+    message = refusal(tmp_path)
+    assert message.startswith(f"{tmp_path}: expected files (.csv, .csv.gz, .parquet, .jsonl, ")
+    assert message.endswith(f") in this folder, got none; {passed_over}")
     assert refusal(f"{tmp_path}/*").endswith(f" that match, got none; {passed_over}")
     (tmp_path / "empty").mkdir()
     assert refusal(tmp_path / "empty").endswith(" in this folder, got none")
@@ -118,7 +118,7 @@ def test_many_names_are_counted(tmp_path: Path) -> None:
     assert note.endswith("18.txt, 19.txt and 5 more")
 
 
-def test_parts_without_a_row_are_passed_over(tmp_path: Path) -> None:
+def test_files_without_rows_are_skipped(tmp_path: Path) -> None:
     empty = gzip.compress(b"")
     write(
         tmp_path / "csv",
@@ -136,7 +136,7 @@ def test_parts_without_a_row_are_passed_over(tmp_path: Path) -> None:
     assert [row["a"] for row in rows(book)] == [b"1", b"2"]
     assert book.notes == (
         "2 files were read",
-        "skipped, since they hold no rows: 0.csv, 2.csv, 3.csv, 4.csv.gz, 6.csv",
+        "skipped, since they have no rows: 0.csv, 2.csv, 3.csv, 4.csv.gz, 6.csv",
     )
     # Types of no value are those that a writer guessed.
     write(
@@ -145,15 +145,15 @@ def test_parts_without_a_row_are_passed_over(tmp_path: Path) -> None:
     )
     book = open_book(tmp_path / "parquet")
     assert rows(book) == [{"a": "x"}]
-    assert book.notes[1:] == ("skipped, since they hold no rows: 0.parquet, 2.parquet",)
+    assert book.notes[1:] == ("skipped, since they have no rows: 0.parquet, 2.parquet",)
     write(tmp_path / "nothing", {"0.csv": "", "1.csv": HEADER})
     assert refusal(tmp_path / "nothing") == (
         f"{tmp_path}/nothing: expected files with loans in this folder, got none; "
-        "skipped, since they hold no rows: 0.csv, 1.csv"
+        "skipped, since they have no rows: 0.csv, 1.csv"
     )
 
 
-def test_a_glob_reads_the_folders_that_it_matches_each_file_once(tmp_path: Path) -> None:
+def test_a_glob_reads_each_file_of_matched_folders_once(tmp_path: Path) -> None:
     write(
         tmp_path,
         {
@@ -173,14 +173,14 @@ def test_a_glob_reads_the_folders_that_it_matches_each_file_once(tmp_path: Path)
         open_book(f"{tmp_path}/data/*.parquet")
 
 
-def test_a_glob_that_names_an_ending_means_every_file_with_it(tmp_path: Path) -> None:
+def test_a_glob_with_an_ending_reads_every_match(tmp_path: Path) -> None:
     write(tmp_path, {"1.txt": HEADER + "1,x\n", "2.txt": HEADER + "2,x\n", "3.md": "x"})
     book = open_book(f"{tmp_path}/*.txt")
     assert [row["a"] for row in rows(book)] == [b"1", b"2"]
     assert book.notes == ("2 files were read",)
 
 
-def test_links_lead_round_no_circle_and_give_no_row_twice(tmp_path: Path) -> None:
+def test_circular_links_end_and_no_row_is_read_twice(tmp_path: Path) -> None:
     write(tmp_path, {"2026.csv": HEADER + "1,x\n", "old/2025.csv": HEADER + "2,x\n"})
     (tmp_path / "latest.csv").symlink_to("2026.csv")
     (tmp_path / "old" / "up").symlink_to("..")
@@ -194,11 +194,11 @@ def test_links_lead_round_no_circle_and_give_no_row_twice(tmp_path: Path) -> Non
     (tmp_path / "README").symlink_to("nowhere")
     assert open_book(tmp_path).notes[1].endswith("not regular files: README")
     (tmp_path / "gone.csv").symlink_to("nowhere.csv")
-    assert refusal(tmp_path) == f"{tmp_path}/gone.csv: is a link to a file that is not there"
+    assert refusal(tmp_path) == f"{tmp_path}/gone.csv: is a link to a file that does not exist"
 
 
 @pytest.mark.parametrize("spec", ["", "/*", "/**/*.csv", "/*/*.csv"])
-def test_a_folder_that_cannot_be_read_is_refused_and_not_left_out(
+def test_an_unreadable_folder_is_refused_instead_of_skipped(
     tmp_path: Path, spec: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write(tmp_path, {"1/1.csv": HEADER + "1,x\n", "2/2.csv": HEADER + "2,x\n"})
@@ -237,14 +237,14 @@ def test_a_pipe_is_refused_since_it_can_be_read_only_once(tmp_path: Path) -> Non
         ("metadata/v1.metadata.json", "an Iceberg table"),
     ],
 )
-def test_a_managed_table_is_refused_since_some_of_its_files_count_no_longer(
+def test_a_managed_table_is_refused_because_it_has_outdated_files(
     tmp_path: Path, sign: str, kind: str
 ) -> None:
     write(tmp_path, {"part-0.parquet": parquet(a=[1]), sign: "{}"})
     assert kind in refusal(tmp_path)
 
 
-def test_folders_names_are_columns(tmp_path: Path) -> None:
+def test_partitions_in_folder_names_are_columns(tmp_path: Path) -> None:
     write(
         tmp_path,
         {
@@ -262,7 +262,7 @@ def test_folders_names_are_columns(tmp_path: Path) -> None:
     assert "got no c=" in refusal(tmp_path)
 
 
-def test_folders_columns_are_text_beside_typed_ones(tmp_path: Path) -> None:
+def test_partition_columns_of_parquet_files_are_text(tmp_path: Path) -> None:
     write(
         tmp_path,
         {
@@ -277,7 +277,7 @@ def test_folders_columns_are_text_beside_typed_ones(tmp_path: Path) -> None:
     ]
 
 
-def test_a_partition_that_is_named_itself_is_a_column(tmp_path: Path) -> None:
+def test_a_partition_folder_as_the_book_is_a_column(tmp_path: Path) -> None:
     write(tmp_path, {"run/year=2026/grade=A/x.csv": "a\n1\n"})
     expected = [{"a": b"1", "year": b"2026", "grade": b"A"}]
     for spec in ("run", "run/year=2026", "run/year=2026/grade=A", "run/year=2026/grade=A/*.csv"):
@@ -298,7 +298,7 @@ def test_a_partition_that_is_named_itself_is_a_column(tmp_path: Path) -> None:
         ("b=1", [1, 2], False),
     ],
 )
-def test_a_column_of_the_folder_and_of_the_file_must_say_the_same(
+def test_a_column_of_folder_and_file_must_have_equal_values(
     tmp_path: Path, folder: str, values: list[object], same: bool
 ) -> None:
     write(tmp_path, {f"{folder}/x.parquet": parquet(b=values)})
@@ -306,13 +306,13 @@ def test_a_column_of_the_folder_and_of_the_file_must_say_the_same(
     if same:
         assert [row["b"] for row in rows(book)] == values
     else:
-        said = refusal(tmp_path)
-        assert said.startswith(f"{tmp_path}/{folder}/x.parquet: row 2, b: expected ")
-        assert "as its folder's name has it" in said
+        message = refusal(tmp_path)
+        assert message.startswith(f"{tmp_path}/{folder}/x.parquet: row 2, b: expected ")
+        assert "as in its folder's name" in message
 
 
 @given(st.text(min_size=1, max_size=8))
-def test_any_name_of_a_folder_is_read_as_it_was_escaped(
+def test_escaped_folder_names_are_unescaped(
     tmp_path_factory: pytest.TempPathFactory, value: str
 ) -> None:
     try:
@@ -340,7 +340,7 @@ def test_a_folder_has_the_fingerprint_of_its_rows(tmp_path: Path) -> None:
     assert len(digests) == 1
 
 
-def test_a_partitioned_book_is_checked_as_the_whole_one(
+def test_a_partitioned_book_has_the_same_check_report(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     table = pa.Table.from_batches([*batches(60, 3, "calm")], SCHEMA)
@@ -377,7 +377,7 @@ def test_a_glob_through_links_in_circles_reads_each_file_once(tmp_path: Path, sp
     assert any("older" in note for note in book.notes if "under another name" in note)
 
 
-def test_a_glob_of_many_parts_looks_into_each_folder_once_for_each(tmp_path: Path) -> None:
+def test_a_glob_reads_each_folder_once_per_pattern_part(tmp_path: Path) -> None:
     write(tmp_path, {"1.csv": HEADER + "1,x\n", "old/2.csv": HEADER + "2,x\n"})
     link_in_circles(tmp_path)
     book = open_book(f"{tmp_path}{'/*' * 30}.csv")

@@ -1,4 +1,4 @@
-"""Opening and reading books: every format, exact row numbers, one clear line for a bad file."""
+"""Opening and reading books: formats, exact row numbers, and one-line errors of bad files."""
 
 from __future__ import annotations
 
@@ -78,12 +78,12 @@ def test_byte_order_mark_and_line_ends_do_not_matter(
     assert problems == []
 
 
-def test_gzip_is_known_by_its_content(tmp_path: Path) -> None:
+def test_gzip_is_recognised_by_its_content(tmp_path: Path) -> None:
     data = gzip.compress(b"a,b\n1,x\n")
     assert read_bytes(tmp_path, data, "book.csv")[0] == [(1, (b"1", b"x"))]
 
 
-def test_parquet_is_known_by_its_content_and_keeps_its_types(tmp_path: Path) -> None:
+def test_parquet_is_recognised_by_its_content_and_keeps_its_types(tmp_path: Path) -> None:
     table = pa.table({"a": pa.array([1, None]), "b": pa.array(["x", "y"]).dictionary_encode()})
     pyarrow.parquet.write_table(table, tmp_path / "book.csv")
     book = open_book(tmp_path / "book.csv")
@@ -112,7 +112,7 @@ def test_wrong_rows_far_into_a_long_book_keep_their_numbers(tmp_path: Path) -> N
 
 
 @pytest.mark.longer
-def test_a_book_of_nothing_but_wrong_rows_is_read_in_parts(tmp_path: Path) -> None:
+def test_a_book_of_broken_rows_only_is_read_in_parts(tmp_path: Path) -> None:
     path = tmp_path / "book.csv"
     path.write_bytes(b"a,b\n" + b"1\n" * 200_000 + b"1,2\n" + b"1\n" * 200_000)
     parts = list(open_book(path).parts())
@@ -136,11 +136,11 @@ def test_a_row_like_the_readers_own_end_mark_is_a_wrong_row(tmp_path: Path, afte
 def test_a_row_like_the_end_mark_does_not_hide_an_open_quotation(
     tmp_path: Path, row: bytes
 ) -> None:
-    said = refusal(tmp_path, b"a,b\n1,x\n\x04,,\n" + row)
-    assert "a quoted value in row 3 runs to the end" in said
+    message = refusal(tmp_path, b"a,b\n1,x\n\x04,,\n" + row)
+    assert "a quoted value in row 3 runs to the end" in message
 
 
-def test_any_bytes_come_through(tmp_path: Path) -> None:
+def test_any_bytes_are_read_unchanged(tmp_path: Path) -> None:
     value = b"\x00\xff \xed\xa0\x80\xc3\xa4\x1a"
     rows, _ = read_bytes(tmp_path, b"a,b\n" + value + b",1\n")
     assert rows == [(1, (value, b"1"))]
@@ -150,7 +150,7 @@ CELL = st.text(st.sampled_from('ab ",\r\nä\x00'), max_size=4)
 
 
 @given(st.lists(st.lists(CELL, min_size=1, max_size=3), max_size=6))
-def test_what_a_csv_writer_writes_is_read(
+def test_output_of_a_csv_writer_is_read(
     tmp_path_factory: pytest.TempPathFactory, rows: list[list[str]]
 ) -> None:
     text = io.StringIO()
@@ -224,13 +224,13 @@ def test_any_text_is_read_as_the_csv_module_reads_it(
         (b"PAR1", "expected a whole Parquet file"),
     ],
 )
-def test_a_file_that_is_no_book_is_refused_in_one_line(
+def test_a_file_that_is_not_a_book_is_refused_in_one_line(
     tmp_path: Path, data: bytes, reason: str
 ) -> None:
     assert reason in refusal(tmp_path, data)
 
 
-def test_a_line_that_names_commas_is_passed_over(tmp_path: Path) -> None:
+def test_a_separator_line_that_names_commas_is_skipped(tmp_path: Path) -> None:
     for line in (b"sep=,\r\n", b'"sep=,"\n', b"\xef\xbb\xbfSEP=,,,,\n"):
         data = line + b"a,b\n1,x\n"
         assert read_bytes(tmp_path, data) == ([(1, (b"1", b"x"))], [])
@@ -242,17 +242,17 @@ def test_a_line_that_names_commas_is_passed_over(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "words"), [(b"sep=;", "';'"), (b"sep=\t", "tabs"), (b'"sep=|"', "'|'")]
 )
-def test_a_line_that_names_another_separator_is_refused(
+def test_a_separator_line_that_names_another_separator_is_refused(
     tmp_path: Path, line: bytes, words: str
 ) -> None:
-    said = refusal(tmp_path, line + b"\r\na;b\r\n1;x\r\n")
-    assert f"the first line, sep=, says that the columns are separated by {words}, expected" in said
+    message = refusal(tmp_path, line + b"\r\na;b\r\n1;x\r\n")
+    assert f"expected columns separated by ',', got {words} in the first line, sep=" in message
 
 
 @pytest.mark.parametrize("name", ["book.csv", "book.csv.gz"])
 @pytest.mark.parametrize("newline", ["\n", "\r\n", "\r"])
 @pytest.mark.parametrize("end", ["", "\n"])
-def test_columns_and_rows_of_commas_alone_are_passed_over(
+def test_columns_and_rows_of_commas_only_are_skipped(
     tmp_path: Path, name: str, newline: str, end: str
 ) -> None:
     lines = ["a,b,, ,", "1,x,,,", ",,,,", "2,,,,", ",,,,", "", ",,,,", ",,"]
@@ -289,24 +289,24 @@ def test_header_and_rows_may_end_with_other_numbers_of_commas(
     )
 
 
-def test_rows_that_differ_in_width_or_hold_more_are_not_made_to_fit(tmp_path: Path) -> None:
+def test_rows_of_different_or_larger_width_are_broken(tmp_path: Path) -> None:
     for more in (b"1,x,\n2,y\n", b"1,x,z\n2,y,\n", b"1\n2\n"):
         _, problems = read_bytes(tmp_path, b"a,b\n" + more)
         assert problems
 
 
-def test_a_first_column_without_a_name_is_kept(tmp_path: Path) -> None:
+def test_a_first_column_without_a_name_is_read(tmp_path: Path) -> None:
     assert read_bytes(tmp_path, b'"",a\n1,x\n')[0] == [(1, (b"1", b"x"))]
     assert notes_of(tmp_path, b",a\n1,x\n") == ()
 
 
-def test_a_quotation_of_lines_of_commas_is_a_value(tmp_path: Path) -> None:
+def test_quoted_lines_of_commas_are_a_value(tmp_path: Path) -> None:
     rows, _ = read_bytes(tmp_path, b'a,b\n1,"x\n,\n,"\n,\n')
     assert rows == [(1, (b"1", b"x\n,\n,"))]
     assert "a quoted value in row 1 runs to the end" in refusal(tmp_path, b'a,b\n1,"x\n,\n,\n')
 
 
-def test_rows_of_commas_alone_are_no_loans(tmp_path: Path) -> None:
+def test_rows_of_commas_only_are_not_loans(tmp_path: Path) -> None:
     assert "got column names and no row" in refusal(tmp_path, b"a,b\n" + b",\n" * 300_000)
     data = b"a,b\n1,x\n" + b",\r\n" * 300_000
     assert read_bytes(tmp_path, data)[0] == [(1, (b"1", b"x"))]
@@ -316,9 +316,9 @@ def test_rows_of_commas_alone_are_no_loans(tmp_path: Path) -> None:
 def test_a_value_in_another_encoding_is_noted_with_its_place(tmp_path: Path) -> None:
     data = "a,b\n1,x\n\n2,réparé\n".encode("cp1252")
     assert notes_of(tmp_path, data) == (
-        "row 2, column b, is not UTF-8: 'réparé' (Windows-1252, not UTF-8); a field refuses it, "
-        "other columns keep it as it is; if that reads well, convert it: iconv -f WINDOWS-1252 "
-        "-t UTF-8",
+        "row 2, column b, is not UTF-8: 'réparé' (Windows-1252, not UTF-8); it is a wrong "
+        "value in a field, unchanged in other columns; if that reads well, convert it: "
+        "iconv -f WINDOWS-1252 -t UTF-8",
     )
     # One letter is cut: the rest is UTF-8, and no other encoding.
     (note,) = notes_of(tmp_path, "a,b\n1,rép".encode() + b"\xc3\n")
@@ -326,7 +326,7 @@ def test_a_value_in_another_encoding_is_noted_with_its_place(tmp_path: Path) -> 
     assert notes_of(tmp_path, "a,b\n1,réparé\n".encode()) == ()
 
 
-def test_members_of_a_gzip_file_are_read_all(tmp_path: Path) -> None:
+def test_all_members_of_a_gzip_file_are_read(tmp_path: Path) -> None:
     data = gzip.compress(b"a,b\n1,x\n") + gzip.compress(b"2,y\n") + bytes(100)
     assert len(read_bytes(tmp_path, data)[0]) == 2
     assert "damaged" in refusal(tmp_path, data + b"more")
@@ -352,7 +352,7 @@ def test_a_cut_or_damaged_parquet_file_is_refused(tmp_path: Path) -> None:
     assert "Parquet" in refusal(tmp_path, data[:4] + b"\xff" * 400 + data[404:], "book.parquet")
 
 
-def test_a_folder_is_one_book_with_rows_numbered_on(tmp_path: Path) -> None:
+def test_row_numbers_continue_across_the_files_of_a_folder(tmp_path: Path) -> None:
     (tmp_path / "2.csv").write_bytes(b"b,a\ny,2\n3\n")
     (tmp_path / "1.csv.gz").write_bytes(gzip.compress(b"a,b\n1,x\n"))
     (tmp_path / "3.csv").write_bytes(b"a,b\n4,z\n")
@@ -376,7 +376,7 @@ def test_parquet_files_of_a_folder_may_differ_in_the_size_of_numbers(tmp_path: P
     assert read(open_book(tmp_path))[0] == [(1, (1.0,)), (2, (0.5,))]
 
 
-def test_files_that_do_not_belong_together_are_refused(tmp_path: Path) -> None:
+def test_files_with_different_columns_or_formats_are_refused(tmp_path: Path) -> None:
     (tmp_path / "1.csv").write_bytes(b"a,b\n1,x\n")
     (tmp_path / "2.csv").write_bytes(b"a,c\n1,x\n")
     with pytest.raises(BookError, match=r"2\.csv: expected .*1\.csv, got no b, also c"):
@@ -410,7 +410,7 @@ def test_a_path_without_a_file_is_refused(
         open_book(spec)
 
 
-def test_an_empty_name_of_a_book_is_said_to_be_empty() -> None:
+def test_an_empty_book_name_is_refused_as_empty() -> None:
     with pytest.raises(BookError, match="expected a file, a folder or a glob, got an empty name"):
         open_book("")
 
@@ -418,17 +418,17 @@ def test_an_empty_name_of_a_book_is_said_to_be_empty() -> None:
 @pytest.mark.parametrize(
     "left", ["at the end", "after a part", "at a fault", "at a long row", "at a quote", "where cut"]
 )
-def test_reading_ends_with_every_block_let_go_of(
+def test_every_block_is_released_when_reading_ends(
     tmp_path: Path, left: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     feeds = []
 
-    class Watched(csv_reader._Feed):
+    class Watched(csv_reader.Feed):
         def wait_for_release(self) -> None:
             super().wait_for_release()
-            feeds.append((self, self._still_lent()))
+            feeds.append((self, self.still_lent()))
 
-    monkeypatch.setattr(csv_reader, "_Feed", Watched)
+    monkeypatch.setattr(csv_reader, "Feed", Watched)
     path = tmp_path / "book.csv"
     content = b"a,b\n" + "1,ü\n".encode() * 3_000_000
     if left == "at a fault":
@@ -458,7 +458,7 @@ def test_reading_ends_with_every_block_let_go_of(
 
 
 @pytest.mark.parametrize("read", ["list(parts)", "next(parts)", "next(parts); parts.close()"])
-def test_a_process_that_ends_while_it_reads_ends_well(tmp_path: Path, read: str) -> None:
+def test_a_process_that_exits_while_reading_does_not_crash(tmp_path: Path, read: str) -> None:
     path = tmp_path / "book.csv"
     path.write_bytes(b"a,b\n" + b"1,x\n" * 1_500_000)
     code = (
@@ -471,7 +471,7 @@ def test_a_process_that_ends_while_it_reads_ends_well(tmp_path: Path, read: str)
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_only_one_part_is_held_at_a_time(tmp_path: Path) -> None:
+def test_only_one_part_is_in_memory_at_a_time(tmp_path: Path) -> None:
     path = tmp_path / "book.csv"
     path.write_bytes(b"a,b\n" + b"1,2\n" * 300_000)
     sizes = [part.records.num_rows for part in open_book(path).parts()]

@@ -1,4 +1,4 @@
-"""From a part of a book to checked loans: the same verdicts as for one loan, column by column."""
+"""Checking parts of a book by column gives the same results as checking single loans."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ NUMBER_TEXTS = st.one_of(
 
 
 @given(st.lists(NUMBER_TEXTS, max_size=12))
-def test_text_is_read_as_one_number_is_down_to_the_last_bit(texts: list[str]) -> None:
+def test_a_text_column_gives_the_same_doubles_as_single_texts(texts: list[str]) -> None:
     expected: list[float | None] = []
     wrong = []
     for row, text in enumerate(texts, 1):
@@ -212,7 +212,7 @@ def test_typed_numbers() -> None:
     assert number_of(pa.array(["1", None, "x"], pa.string_view())) == ([1.0, None], [(3, "'x'")])
 
 
-def test_what_is_no_number_is_named_as_given() -> None:
+def test_a_value_that_is_not_a_number_is_shown_as_given() -> None:
     assert number_of(pa.array([True, None])) == ([None], [(1, "true")])
     assert number_of(pa.array([datetime.date(2024, 2, 1)])) == ([], [(1, "'2024-02-01'")])
     times = pa.array([0], pa.timestamp("ns", tz="Nowhere/Nothing"))
@@ -242,7 +242,7 @@ def test_typed_texts() -> None:
     assert text_of(pa.array([["x"], None])) == ([None], [(1, "a value of type list<item: string>")])
 
 
-def test_text_that_is_no_unicode_is_a_problem_of_its_value() -> None:
+def test_text_that_is_not_utf8_is_a_problem_of_its_value() -> None:
     cells = [b"ok", b"\xff", b"\xed\xa0\x80", b"a\x00b", b"NA", b""]
     for column in (pa.array(cells), pa.array(cells).cast(pa.binary_view())):
         values, problems = text_of(column)
@@ -250,7 +250,7 @@ def test_text_that_is_no_unicode_is_a_problem_of_its_value() -> None:
         assert problems == [(2, "b'\\xff'"), (3, "b'\\xed\\xa0\\x80'"), (4, "'a\\x00b'")]
 
 
-def test_an_id_that_is_no_clean_text_is_a_problem() -> None:
+def test_an_id_with_forbidden_characters_is_a_problem() -> None:
     batch = read_loans(
         MIXED,
         part(**{name: [value] * 3 for name, value in PLAIN.items()}, key=["a", "b\n", "c" * 201]),
@@ -262,7 +262,7 @@ def test_an_id_that_is_no_clean_text_is_a_problem() -> None:
     ]
 
 
-def test_problems_come_by_row_and_then_by_field() -> None:
+def test_problems_are_sorted_by_row_and_field() -> None:
     batch = read_loans(
         MIXED,
         part(
@@ -318,14 +318,14 @@ def test_labels(late: str, on_time: str, cells: list[Any], expected: list[int | 
     assert all("(late) or" in p.expected for p in batch.problems)
 
 
-def test_a_label_that_is_not_asked_for_is_not_read() -> None:
+def test_labels_are_read_only_on_request() -> None:
     batch = read_loans(ONE_TEXT, part(x=["a"], y=["neither"]))
     assert batch.labels is None
     assert batch.ids is None
     assert batch.problems == []
 
 
-def test_joined_batches_are_the_whole() -> None:
+def test_joined_batches_equal_the_loans_read_at_once() -> None:
     definition = parse_definition(
         HEAD + '[[field]]\nname = "x"\nkind = "category"\nlabel = "X"\nmissing = true\n'
         '[[field]]\nname = "n"\nkind = "number"\nlabel = "N"\n',
@@ -351,7 +351,7 @@ def columns_of(tmp_path: Path, header: str, definition: Definition, **options: b
 NAMES = ",".join(default_definition().names)
 
 
-def test_the_loans_columns_pass_in_any_order(tmp_path: Path) -> None:
+def test_columns_may_have_any_order(tmp_path: Path) -> None:
     reverse = ",".join(reversed(default_definition().names))
     assert columns_of(tmp_path, reverse, default_definition()) == []
     assert columns_of(tmp_path, f"{NAMES},is_late,loan_id", default_definition(), label=True) == []
@@ -374,7 +374,7 @@ def test_another_separator_is_named(tmp_path: Path, separator: str, words: str) 
         ("\x01,7,8", "'\\x01', 7, 8"),
     ],
 )
-def test_a_table_without_column_names_is_told_so(tmp_path: Path, header: str, shown: str) -> None:
+def test_a_table_without_column_names_is_refused(tmp_path: Path, header: str, shown: str) -> None:
     with pytest.raises(BookError) as caught:
         columns_of(tmp_path, header, default_definition())
     assert str(caught.value) == (
@@ -383,13 +383,13 @@ def test_a_table_without_column_names_is_told_so(tmp_path: Path, header: str, sh
     )
 
 
-def test_columns_of_which_some_are_named_like_numbers_are_column_names(tmp_path: Path) -> None:
+def test_some_numeric_names_are_accepted_as_column_names(tmp_path: Path) -> None:
     for header in ("a,b,c,d,2024", f"{NAMES.replace('grade', 'vote')},1,2,3,4,5,6,7,8"):
         with pytest.raises(BookError, match=r"expected the columns? .*grade"):
             columns_of(tmp_path, header, default_definition())
 
 
-def test_missing_columns_are_all_named_with_what_may_be_meant(tmp_path: Path) -> None:
+def test_all_missing_columns_are_named_with_suggestions(tmp_path: Path) -> None:
     header = NAMES.replace("int_rate", "Int_Rate ").replace("grade", "vote")
     with pytest.raises(BookError) as caught:
         columns_of(tmp_path, header, default_definition(), label=True)
@@ -398,7 +398,7 @@ def test_missing_columns_are_all_named_with_what_may_be_meant(tmp_path: Path) ->
     )
 
 
-def test_a_column_that_may_be_missing_is_noted_and_missing_everywhere(tmp_path: Path) -> None:
+def test_an_absent_optional_column_is_noted_and_missing_in_every_row(tmp_path: Path) -> None:
     header = NAMES.replace("revol_util", "revolutil")
     notes = columns_of(tmp_path, header, default_definition())
     assert notes == [
@@ -428,22 +428,24 @@ def titled(tmp_path: Path, lines: list[str]) -> str:
 @pytest.mark.parametrize(
     "above", [["Loans of March"], ["Loans,of March,,,,"], ["", "Report", "", "2026-03,EUR"]]
 )
-def test_column_names_below_other_lines_are_named_with_their_line(
+def test_column_names_below_other_lines_are_reported_with_their_line(
     tmp_path: Path, above: list[str]
 ) -> None:
     first = next(i for i, line in enumerate(above, 1) if line)
     line = len(above) + 1
-    said = f"expected the column names in line {first}, got them in line {line}: delete what stands"
-    assert titled(tmp_path, [*above, NAMES, "1,2"]) == f"{said} above them"
+    message = (
+        f"expected the column names in line {first}, got them in line {line}: delete the lines"
+    )
+    assert titled(tmp_path, [*above, NAMES, "1,2"]) == f"{message} above them"
     assert titled(tmp_path, [*above, NAMES.replace(",", ";"), "1;2"]) == (
-        f"{said} above them; the columns are separated by ';', expected ','"
+        f"{message} above them; the columns are separated by ';', expected ','"
     )
 
 
-def test_a_name_in_a_row_is_no_line_of_names(tmp_path: Path) -> None:
+def test_a_row_with_some_column_names_is_not_a_header(tmp_path: Path) -> None:
     names = NAMES.split(",")
-    said = titled(tmp_path, [",".join(names[1:]), f"{names[1]},{names[2]}"])
-    assert said == f"expected the column {names[0]}, which is not there"
+    message = titled(tmp_path, [",".join(names[1:]), f"{names[1]},{names[2]}"])
+    assert message == f"expected the column {names[0]}, which is not there"
 
 
 def test_a_second_byte_order_mark_is_shown_as_an_escape(tmp_path: Path) -> None:
@@ -466,7 +468,7 @@ def test_a_second_byte_order_mark_is_shown_as_an_escape(tmp_path: Path) -> None:
         (pa.array([[1]]), ["a value of type list<item: int64>"]),
     ],
 )
-def test_cells_are_values_as_json_has_them(column: Any, cells: list[object]) -> None:
+def test_cells_are_json_values(column: Any, cells: list[object]) -> None:
     records = pa.RecordBatch.from_arrays([column], ["c"])
     part = Part(records, np.arange(1, len(column) + 1), [])
     assert read_cells(part, "c") == cells

@@ -1,4 +1,4 @@
-"""A book is written whole or not at all, reads back as it was, and keeps its fingerprint."""
+"""A book is written completely or not at all, reads back unchanged, and has one fingerprint."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def test_several_batches_make_one_file(tmp_path: Path) -> None:
     assert gzip.decompress((tmp_path / "out.CSV.gz").read_bytes()) == b"a\n1\n2\n1\n2\n"
 
 
-def test_parquet_holds_the_bytes_of_cells_as_text_where_they_are_to_be(tmp_path: Path) -> None:
+def test_parquet_stores_csv_cells_as_text_if_the_schema_says_so(tmp_path: Path) -> None:
     records = pa.RecordBatch.from_pydict({"a": [b"x", b"", b"\xff\xc3\xa4"], "n": [1, 2, 3]})
     schema = pa.schema([("a", pa.string()), ("n", pa.int64())])
     with open_writer(tmp_path / "out.parquet", schema) as writer:
@@ -112,7 +112,7 @@ def test_parquet_holds_the_bytes_of_cells_as_text_where_they_are_to_be(tmp_path:
 
 
 @pytest.mark.parametrize("name", ["out.csv", "out.csv.gz", "out.parquet"])
-def test_an_error_leaves_nothing_behind_and_the_old_file_alone(tmp_path: Path, name: str) -> None:
+def test_an_error_leaves_no_file_and_does_not_change_the_old_one(tmp_path: Path, name: str) -> None:
     path = tmp_path / name
     path.write_bytes(b"old")
     records = pa.RecordBatch.from_pydict({"a": [1]})
@@ -139,7 +139,7 @@ def test_a_file_appears_only_when_it_is_complete(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
-        ("there.csv", "is there already (--overwrite replaces it)"),
+        ("there.csv", "already exists; --overwrite replaces it"),
         ("out.xlsx", "expected a name that ends in .csv, .csv.gz, .parquet"),
         ("nowhere/out.csv", "no such folder"),
         ("folder.csv", "is a folder"),
@@ -149,7 +149,7 @@ def test_a_file_appears_only_when_it_is_complete(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_what_can_not_be_written_is_refused_in_one_line(
+def test_an_unwritable_target_is_refused_in_one_line(
     tmp_path: Path, name: str, reason: str
 ) -> None:
     (tmp_path / "there.csv").write_bytes(b"")
@@ -164,7 +164,9 @@ def test_what_can_not_be_written_is_refused_in_one_line(
     assert len(list(tmp_path.iterdir())) == 2
 
 
-def test_a_full_disk_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_an_error_of_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def full(_file: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -243,9 +245,7 @@ PLAIN = ["-5", "+5", "-0.5", "-1e-9", "1-2", "a=b", "", "'=1", " =1", "x\n=1"]
 
 
 @pytest.mark.parametrize("kind", [pa.string(), pa.binary(), pa.large_string(), pa.string_view()])
-def test_a_text_that_a_spreadsheet_would_compute_is_made_harmless(
-    tmp_path: Path, kind: pa.DataType
-) -> None:
+def test_a_text_that_is_a_formula_is_escaped(tmp_path: Path, kind: pa.DataType) -> None:
     path = tmp_path / "out.csv"
     texts = [*FORMULAS, *PLAIN]
     values = pa.array([text.encode() for text in texts], pa.binary()).cast(kind)
@@ -259,14 +259,14 @@ def test_a_text_that_a_spreadsheet_would_compute_is_made_harmless(
     assert [escape_formula(text).encode() for text in texts] == safe
 
 
-def test_levels_of_a_dictionary_are_made_harmless(tmp_path: Path) -> None:
+def test_formulas_in_dictionary_columns_are_escaped(tmp_path: Path) -> None:
     path = tmp_path / "out.csv.gz"
     column = pa.array(["=1", "a", None, "=1"]).dictionary_encode()
     write(path, pa.RecordBatch.from_pydict({"t": column, "n": [1, 2, 3, 4]}), spreadsheet_safe=True)
     assert cells(path)[0] == [b"'=1", b"a", b"", b"'=1"]
 
 
-def test_parquet_needs_no_cell_made_harmless(tmp_path: Path) -> None:
+def test_spreadsheet_safe_is_refused_for_parquet(tmp_path: Path) -> None:
     path = tmp_path / "out.parquet"
     with pytest.raises(BookError, match=r"--spreadsheet-safe is for \.csv and \.csv\.gz alone"):
         write(path, pa.RecordBatch.from_pydict({"t": ["=1"]}), spreadsheet_safe=True)

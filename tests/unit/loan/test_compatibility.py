@@ -1,4 +1,4 @@
-"""Definitions that find the same values in every loan."""
+"""Whether two definitions read the same values from every loan."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def changed(position: int, **values: Any) -> Definition:
         changed(1, levels=("shop", "web"), seen=("shop", "web")),
     ],
 )
-def test_words_and_what_training_met_do_not_matter(other: Definition) -> None:
+def test_labels_and_seen_values_do_not_matter(other: Definition) -> None:
     assert read_alike(DEFINITION, other)
     assert read_alike(other, DEFINITION)
 
@@ -57,6 +57,6 @@ def test_words_and_what_training_met_do_not_matter(other: Definition) -> None:
         changed(2, levels=("low", "high", "higher")),
     ],
 )
-def test_what_changes_a_value_or_a_refusal_does(other: Definition) -> None:
+def test_changes_of_values_or_limits_matter(other: Definition) -> None:
     assert not read_alike(DEFINITION, other)
     assert not read_alike(other, DEFINITION)

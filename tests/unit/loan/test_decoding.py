@@ -1,4 +1,4 @@
-"""The reader that checks while it reads takes the same loans as a close look."""
+"""The fast decoder gives the same loans as `Checks`."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ def same(found: Checked | None, close: Checked) -> bool:
 @example({**GOOD, "rate": -0.0})
 @example({**GOOD, "loan_id": "a", "number of loan": "a"})
 @example({**GOOD, "loan_id": None, "number of loan": 5.0})
-def test_a_loan_is_read_as_a_close_look_reads_it(record: dict[str, Any]) -> None:
+def test_a_decoded_loan_equals_a_checked_one(record: dict[str, Any]) -> None:
     content = json.dumps(record).encode()
     close = CHECKS.loan(msgspec.json.decode(content))
     found = DECODER.loan(content)
@@ -146,13 +146,13 @@ def test_a_loan_is_read_as_a_close_look_reads_it(record: dict[str, Any]) -> None
 
 
 @given(fitting)
-def test_what_fits_needs_no_close_look(record: dict[str, Any]) -> None:
+def test_a_valid_loan_is_decoded_by_the_fast_path(record: dict[str, Any]) -> None:
     assert DECODER.loan(json.dumps(record).encode()) is not None
     assert DECODER.loan(json.dumps(record, indent=2, ensure_ascii=False).encode()) is not None
 
 
 @given(st.lists(anything, max_size=6))
-def test_a_list_is_read_as_a_close_look_at_each(records: list[dict[str, Any]]) -> None:
+def test_a_decoded_list_equals_checked_loans(records: list[dict[str, Any]]) -> None:
     found = DECODER.loans(json.dumps(records).encode(), MOST)
     close = [CHECKS.loan(record) for record in msgspec.json.decode(json.dumps(records))]
     if found is None:
@@ -162,7 +162,7 @@ def test_a_list_is_read_as_a_close_look_at_each(records: list[dict[str, Any]]) -
 
 
 @given(st.lists(fitting, min_size=1, max_size=6))
-def test_a_list_of_what_fits_needs_no_close_look(records: list[dict[str, Any]]) -> None:
+def test_a_list_of_valid_loans_is_decoded_by_the_fast_path(records: list[dict[str, Any]]) -> None:
     assert DECODER.loans(json.dumps(records).encode(), MOST) is not None
 
 
@@ -190,7 +190,7 @@ def test_columns_are_the_same_loans(records: list[dict[str, Any]]) -> None:
         max_size=6,
     )
 )
-def test_columns_of_any_values_are_read_as_a_close_look_at_each(
+def test_decoded_columns_of_any_values_equal_checked_loans(
     changes: list[tuple[str, Any]],
 ) -> None:
     records = [{**GOOD, "loan_id": None, name: value} for name, value in changes]
@@ -237,13 +237,13 @@ def columns_of(loans: Loans) -> list[Any]:
         b"[" * 100_000,
     ],
 )
-def test_what_is_unusual_is_left_to_a_close_look(content: bytes) -> None:
+def test_unusual_json_is_left_to_the_checks(content: bytes) -> None:
     assert DECODER.loan(content) is None
     assert DECODER.loans(content, MOST) is None
     assert DECODER.loans(b"[" + content + b"]", MOST) is None
 
 
-def test_a_colon_in_a_text_is_no_second_name() -> None:
+def test_a_colon_in_a_text_is_not_a_duplicate_name() -> None:
     found = DECODER.loan(json.dumps(GOOD | {"Möbel": 'a ":b" : c'}).encode())
     # The name's quotes end before a colon, and so do those of this text: a close look decides.
     assert found is None or found.values[3] == 'a ":b" : c'
@@ -251,7 +251,7 @@ def test_a_colon_in_a_text_is_no_second_name() -> None:
     assert found is not None
 
 
-def test_more_loans_than_allowed_are_left_to_a_close_look() -> None:
+def test_too_many_loans_are_left_to_the_checks() -> None:
     two = json.dumps([GOOD, GOOD]).encode()
     assert DECODER.loans(two, 2) is not None
     assert DECODER.loans(two, 1) is None
@@ -260,7 +260,7 @@ def test_more_loans_than_allowed_are_left_to_a_close_look() -> None:
     assert DECODER.columns(columns, 1) is None
 
 
-def test_a_number_that_is_none_is_not_missing(definition: Definition) -> None:
+def test_nan_is_a_wrong_value_and_not_a_missing_one(definition: Definition) -> None:
     """Python's JSON reader takes NaN; no bound of this field would refuse it."""
     may_miss = msgspec.structs.replace(definition.fields[0], missing=True)
     for field in (definition.fields[0], may_miss):
@@ -270,7 +270,7 @@ def test_a_number_that_is_none_is_not_missing(definition: Definition) -> None:
     assert Decoder(checks).columns({"a": [1.0, None]}, MOST) is not None
 
 
-def test_columns_of_other_lengths_are_left_to_a_close_look() -> None:
+def test_columns_of_different_lengths_are_left_to_the_checks() -> None:
     columns = {name: [value] for name, value in GOOD.items()} | {"rate": [0.1, 0.2]}
     assert DECODER.columns(columns, MOST) is None
 

@@ -1,4 +1,4 @@
-"""A loan definition: a wrong one is refused by line and key, a right one travels whole."""
+"""Loan definitions: errors with line and key, JSON, breaking changes, and shown values."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def one_field(**settings: object) -> Definition:
     return Definition("m", Label("y", 1, 0), (Field(**(plain | settings)),))  # type: ignore[arg-type]
 
 
-def test_a_right_definition_is_read() -> None:
+def test_a_valid_definition_is_read() -> None:
     definition = parse_definition(RIGHT, "x.toml")
     assert definition.model == "small"
     assert definition.names == ("amount", "count", "channel", "rank")
@@ -137,14 +137,14 @@ def test_a_file_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
         (changed('"outcome"', '"out\x00come"'), 4),
     ],
 )
-def test_what_is_no_toml_is_refused_with_its_line(text: str, line: int) -> None:
+def test_invalid_toml_is_refused_with_its_line(text: str, line: int) -> None:
     message = refusal(text)
     assert message.startswith("x.toml: not TOML: ")
     assert f"line {line}," in message or "end of document" in message
 
 
 @pytest.mark.parametrize("text", ["a = " + "[" * 10_000, "a = " + "1" * 5_000])
-def test_toml_that_the_parser_gives_up_on_is_refused(text: str) -> None:
+def test_toml_beyond_the_limits_of_the_parser_is_refused(text: str) -> None:
     assert refusal(text).startswith("x.toml: not TOML: ")
 
 
@@ -320,7 +320,7 @@ def test_the_exposure_is_not_the_date() -> None:
 
 
 @pytest.mark.parametrize("column", ["amount", "count", "balance"])
-def test_the_exposure_is_a_numbers_column_or_one_that_is_no_field(column: str) -> None:
+def test_the_exposure_is_a_number_field_or_not_a_field(column: str) -> None:
     text = changed('date = "granted"', f'exposure = "{column}"')
     assert parse_definition(text, "x.toml").roles.exposure == column
 
@@ -329,7 +329,7 @@ def test_the_exposure_is_a_numbers_column_or_one_that_is_no_field(column: str) -
     ("late", "on_time"),
     [("1", '"1"'), ('"1"', "1"), ("2.0", '"2"'), ("true", '"true"'), ('"false"', "false")],
 )
-def test_a_labels_values_that_a_table_writes_alike_are_refused(late: str, on_time: str) -> None:
+def test_label_values_with_the_same_text_in_a_table_are_refused(late: str, on_time: str) -> None:
     text = changed("late = 1\non_time = 0", f"late = {late}\non_time = {on_time}")
     message = refusal(text)
     line = line_of(text, "on_time")
@@ -352,7 +352,7 @@ def test_a_sentence_may_use_the_words_for_a_comparison() -> None:
 
 
 @pytest.mark.parametrize("name", sorted(RESERVED))
-def test_an_answers_own_name_is_refused_with_a_hint(name: str) -> None:
+def test_a_reserved_name_is_refused_with_a_hint(name: str) -> None:
     message = refusal(changed('"count"', f'"{name}"'))
     assert f"'{name}' is a reserved name, used in answers; rename the column" in message
     assert f"'{name}_given'" in message
@@ -397,7 +397,7 @@ field = [
 
 
 @pytest.mark.parametrize("text", [INLINE, DOTTED])
-def test_other_forms_of_toml_are_read_and_refused_alike(text: str) -> None:
+def test_other_notations_of_toml_have_the_same_errors(text: str) -> None:
     assert parse_definition(text.replace("KIND", "whole"), "x.toml").fields[0].kind == "whole"
     assert "key field.kind: expected one of" in refusal(text.replace("KIND", "hole"))
     assert "key label.on_time: " in refusal(text.replace("good", "bad").replace("KIND", "whole"))
@@ -412,7 +412,7 @@ def test_line_breaks_inside_texts_do_not_shift_the_line() -> None:
 
 
 @given(st.text(alphabet=st.characters(codec="utf-8")), st.integers(0, RIGHT.count("\n")))
-def test_any_line_put_in_is_read_or_refused(line: str, at: int) -> None:
+def test_a_definition_with_any_inserted_line_is_read_or_refused(line: str, at: int) -> None:
     lines = RIGHT.split("\n")
     text = "\n".join([*lines[:at], line, *lines[at:]])
     with contextlib.suppress(DefinitionError):
@@ -478,7 +478,7 @@ def test_a_labels_values_keep_their_types_in_json(values: tuple[object, object])
     assert [type(again.late), type(again.on_time)] == [type(value) for value in values]
 
 
-def test_json_holds_every_text_so_that_a_later_release_says_the_same() -> None:
+def test_json_contains_default_texts_for_later_releases() -> None:
     written = msgspec.json.decode(msgspec.json.encode(default_definition()))
     assert written["texts"] == msgspec.structs.asdict(ReasonTemplates())
     assert written["roles"]["horizon"] == [1, 184]
@@ -588,7 +588,7 @@ def test_every_breaking_change_is_named_at_once() -> None:
         with_field("amount", label="Other", help="Else", unit="euros"),
     ],
 )
-def test_what_breaks_no_caller_is_no_breaking_change(new: Definition) -> None:
+def test_compatible_changes_are_not_breaking(new: Definition) -> None:
     assert breaking_changes(OLD, new) == []
 
 
@@ -612,7 +612,7 @@ def test_what_breaks_no_caller_is_no_breaking_change(new: Definition) -> None:
         ({"percent": True, "unit": "a year"}, 0.29, "29 % a year"),
     ],
 )
-def test_a_value_is_shown_as_people_read_it(
+def test_a_value_is_formatted_for_people(
     settings: dict[str, object], value: float | None, shown: str
 ) -> None:
     assert one_field(**settings).fields[0].show(value) == shown
@@ -638,7 +638,9 @@ def test_a_value_is_shown_as_people_read_it(
         ({"kind": "ordered", "levels": ("a", "b's")}, "one of 'a', \"b's\""),
     ],
 )
-def test_what_is_expected_is_said_in_words(settings: dict[str, object], expected: str) -> None:
+def test_the_expected_value_is_described_in_words(
+    settings: dict[str, object], expected: str
+) -> None:
     assert one_field(**settings).fields[0].expected == expected
 
 
@@ -657,7 +659,7 @@ def test_any_number_can_be_shown(value: float) -> None:
         lambda each: st.lists(each) | st.dictionaries(st.text(), each),
     )
 )
-def test_whatever_was_given_can_be_shown(value: object) -> None:
+def test_any_value_can_be_shown(value: object) -> None:
     shown = show_value(value)
     shown.encode()
     assert len(shown) < 100
@@ -665,13 +667,13 @@ def test_whatever_was_given_can_be_shown(value: object) -> None:
 
 
 @pytest.mark.parametrize("text", ["x" * 70, "ü" * 70, "\x00" * 70, "'" * 70])
-def test_a_long_text_is_cut_and_its_own_characters_are_counted(text: str) -> None:
+def test_a_long_text_is_cut_and_its_characters_are_counted(text: str) -> None:
     shown = show_value(text)
     assert shown.endswith("… (70 characters)")
     assert len(shown) < 100
 
 
-def test_what_python_cannot_write_can_be_shown() -> None:
+def test_values_without_a_repr_can_be_shown() -> None:
     nested: list[object] = []
     for _ in range(100_000):
         nested = [nested]

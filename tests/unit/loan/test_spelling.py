@@ -1,4 +1,4 @@
-"""One text for each value: which texts are the same value, and how a version spells it."""
+"""Spellings: which texts are the same value, and how a version spells it."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ OLD = Definition(
         ("00:00:00.250", "00:00:00.25"),
     ],
 )
-def test_spellings_of_one_value_are_one_text(text: str, value: str) -> None:
+def test_spellings_of_one_value_have_the_same_plain_text(text: str, value: str) -> None:
     assert plain(text) == value
 
 
@@ -78,11 +78,11 @@ def test_spellings_of_one_value_are_one_text(text: str, value: str) -> None:
         *("tRUE", "yes", "T", "1,0", "11.0 ", "NaN", "11.0\n", "\u0661.0", "10+ years", "< 1 year"),
     ],
 )
-def test_any_other_text_is_its_own(text: str) -> None:
+def test_any_other_text_is_unchanged(text: str) -> None:
     assert plain(text) == text
 
 
-def test_a_truth_value_is_one_of_the_levels_0_and_1_and_the_other_way_round() -> None:
+def test_truth_values_equal_the_levels_0_and_1_and_vice_versa() -> None:
     bits, truths = Spelling(("1", "0")), Spelling(("True", "False"))
     assert [bits(text) for text in ("true", "False", "1.0")] == ["1", "0", "1"]
     assert [truths(text) for text in ("1", "0.0", "true")] == ["True", "False", "True"]
@@ -112,7 +112,7 @@ def test_texts_of_decimals() -> None:
     assert {given: text_of(Decimal(given)) for given in texts} == texts
 
 
-def test_a_version_meets_each_spelling_of_what_it_knows() -> None:
+def test_a_version_maps_other_spellings_to_its_levels() -> None:
     checks = Checks(OLD)
 
     def read(region: object, home: object, stage: object) -> tuple[object, ...]:
@@ -153,7 +153,7 @@ HOMES = ["True", "TRUE", "true", "False", "FALSE", "false", "no"]
         max_size=5,
     )
 )
-def test_every_reader_finds_the_same_values(rows: list[tuple[Any, ...]]) -> None:
+def test_all_readers_give_the_same_values(rows: list[tuple[Any, ...]]) -> None:
     loans = [dict(zip(OLD.names, row, strict=True)) for row in rows]
     checks = Checks(OLD)
     close = [checks.loan(loan) for loan in loans]
@@ -177,7 +177,7 @@ def test_every_reader_finds_the_same_values(rows: list[tuple[Any, ...]]) -> None
         assert again.rows() == expected
 
 
-def test_exact_reading_is_that_of_releases_before() -> None:
+def test_exact_reading_is_that_of_earlier_releases() -> None:
     checks = Checks(OLD, exact=True)
     checked = checks.loan({"region": "11", "home": "True", "stage": None})
     assert checked.values == ("11", "True", None)
@@ -185,7 +185,7 @@ def test_exact_reading_is_that_of_releases_before() -> None:
     assert checks.loan({"region": 11, "home": True, "stage": "1"}).problems != []
 
 
-def test_an_id_is_one_whatever_its_spelling() -> None:
+def test_an_id_has_one_plain_spelling() -> None:
     checks = Checks(OLD)
     loan = {"region": "11", "home": "true", "stage": None}
     for name in (2001, 2001.0, "2001", "2001.0", "2001.00"):
@@ -209,7 +209,7 @@ def test_labels_are_read_in_every_form(late: Any, on_time: Any) -> None:
         assert read_label(value, label) is None, value
 
 
-def test_a_truth_is_no_number_beside_other_labels() -> None:
+def test_a_truth_value_is_not_a_number_for_other_labels() -> None:
     codes = Label("y", 1, 2)
     assert [read_label(value, codes) for value in (1, "2.0", True, "true", 0)] == [
         *(True, False),
@@ -255,7 +255,7 @@ def test_a_new_version_is_trained_on_one_spelling() -> None:
     assert c == number
 
 
-def test_the_schema_says_which_numbers_and_truths_are_levels() -> None:
+def test_the_schema_lists_numbers_and_booleans_that_are_levels() -> None:
     region, home, stage = OLD.fields
     assert typed_levels(region) == [11, 12]
     assert typed_levels(home) == [True, False]

@@ -1,4 +1,4 @@
-"""Suggesting a known name for a misspelt one: so many comparisons, and no more."""
+"""Suggestions for misspelt names, with a limited number of comparisons."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_the_nearest_name_is_suggested_if_any_is_near() -> None:
     assert suggestions.nearest("colour_of_hair", tuple(NAMES)) is None
 
 
-def test_many_names_are_compared_only_until_the_comparisons_are_used_up(
+def test_no_names_are_compared_once_the_budget_is_spent(
     candidates: tuple[str, ...],
 ) -> None:
     suggestions = Suggestions()
@@ -64,7 +64,7 @@ def test_many_names_are_compared_only_until_the_comparisons_are_used_up(
     assert 0 < Counted.looked_at <= MAX_COMPARISONS + len(candidates)
 
 
-def test_a_name_that_was_asked_before_costs_nothing_and_is_answered_again(
+def test_a_repeated_name_costs_nothing(
     candidates: tuple[str, ...],
 ) -> None:
     suggestions = Suggestions(comparisons=2 * len(candidates))
@@ -78,14 +78,14 @@ def test_a_name_that_was_asked_before_costs_nothing_and_is_answered_again(
     assert suggestions.nearest("anual_income", candidates) == "annual_inc"
 
 
-def test_of_long_names_only_the_first_letters_are_compared() -> None:
+def test_only_the_first_letters_of_long_names_are_compared() -> None:
     # Of these two any comparison takes longer than their length squared.
     suggestions = Suggestions()
 
     assert suggestions.nearest("ab" * 30_000, ("ba" * 100, "annual_inc")) is None
 
 
-def test_every_name_of_a_loan_is_refused_though_few_get_a_suggestion() -> None:
+def test_all_unknown_names_are_refused_even_without_a_suggestion() -> None:
     unknown = [f"anual_inc_{i}" for i in range(900)]
     checked = Checks(default_definition()).loan(dict.fromkeys(unknown, 1))
 
@@ -95,8 +95,8 @@ def test_every_name_of_a_loan_is_refused_though_few_get_a_suggestion() -> None:
     assert suggested == unknown[: MAX_COMPARISONS // len(NAMES)]
 
 
-def test_a_book_of_many_columns_that_lack_is_read_in_the_end(tmp_path: Path) -> None:
-    """A definition and a book of many columns each, of which they share one."""
+def test_suggestions_for_a_book_with_many_missing_columns_are_limited(tmp_path: Path) -> None:
+    """The definition and the book have many columns each, and only one of these in common."""
     columns = 800
     fields = tuple(Field(f"balance_{i}", "number", "Balance", missing=True) for i in range(columns))
     book = tmp_path / "wide.csv"
@@ -109,5 +109,5 @@ def test_a_book_of_many_columns_that_lack_is_read_in_the_end(tmp_path: Path) -> 
 
     assert sum("counts as missing" in note for note in notes) == columns
     suggested = sum("did you mean ballance" in note for note in notes)
-    # Each that was compared leaves one column less for the next.
+    # A suggested column is not compared again.
     assert MAX_RUN_COMPARISONS // columns < suggested < columns // 4

@@ -1,4 +1,4 @@
-"""Checking one loan's record: every rule, every problem at once, nothing ever raised."""
+"""Checking one loan: all rules, all problems at once, and no exception for any record."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_a_valid_loan_gives_its_values_in_order(loan: dict[str, Any]) -> None:
     ]
 
 
-def test_what_may_be_missing_may_be_null_or_absent(loan: dict[str, Any]) -> None:
+def test_an_optional_field_may_be_null_or_absent(loan: dict[str, Any]) -> None:
     del loan["revol_util"]
     checked = check(loan, emp_length=None)
     assert checked.problems == []
@@ -71,7 +71,7 @@ def test_what_may_be_missing_may_be_null_or_absent(loan: dict[str, Any]) -> None
     assert checked.values[6] is None
 
 
-def test_what_may_not_be_missing_is_expected(loan: dict[str, Any]) -> None:
+def test_an_absent_required_field_is_a_problem(loan: dict[str, Any]) -> None:
     del loan["dti"]
     found = problems(check(loan, grade=None, int_rate=None))
     assert found["dti"] == ("a number (% of monthly income), at least 0", "nothing")
@@ -110,7 +110,7 @@ def test_a_wrong_rate_is_refused_with_what_is_expected(
     assert problems(check(loan, int_rate=value)) == {"int_rate": (expected, given)}
 
 
-def test_a_value_nested_too_deep_to_be_written_is_refused(loan: dict[str, Any]) -> None:
+def test_a_value_nested_too_deep_is_refused(loan: dict[str, Any]) -> None:
     nested: list[object] = []
     for _ in range(100_000):
         nested = [nested]
@@ -172,7 +172,7 @@ def test_a_category_is_open_with_a_warning_and_a_hint(loan: dict[str, Any]) -> N
         {},
     ],
 )
-def test_text_that_is_no_clean_text_is_refused(loan: dict[str, Any], value: object) -> None:
+def test_text_with_forbidden_characters_is_refused(loan: dict[str, Any], value: object) -> None:
     found = problems(check(loan, purpose=value))
     assert found["purpose"][0] == "text of 1 to 200 characters without control characters"
     assert len(found) == 1
@@ -204,7 +204,7 @@ def test_an_unknown_field_is_refused_and_the_nearest_named(loan: dict[str, Any])
     }
 
 
-def test_the_label_is_no_field(loan: dict[str, Any]) -> None:
+def test_the_label_is_not_a_field(loan: dict[str, Any]) -> None:
     assert problems(check(loan, is_late=0)) == {
         "is_late": ("no label: it is what is predicted", "0")
     }
@@ -267,7 +267,7 @@ def test_a_loans_id_is_echoed(loan: dict[str, Any], given: object, echoed: str |
         pytest.param(10**5000, id="huge"),
     ],
 )
-def test_a_loans_id_that_is_no_clean_text_is_refused(loan: dict[str, Any], value: object) -> None:
+def test_an_id_with_forbidden_characters_is_refused(loan: dict[str, Any], value: object) -> None:
     assert problems(check(loan, loan_id=value))["loan_id"][0] == (
         "text of 1 to 200 characters without control characters, or a whole number"
     )
@@ -279,7 +279,7 @@ def test_an_id_that_is_null_does_not_erase_the_other() -> None:
 
 
 @pytest.mark.parametrize(("first", "second"), [("a", "a"), (7, "7"), (7.0, 7), (None, "a")])
-def test_the_same_id_may_stand_twice(first: object, second: object) -> None:
+def test_the_same_id_may_be_given_twice(first: object, second: object) -> None:
     checked = Checks(OTHER).loan({"loan_id": first, "number": second})
     assert {"loan_id", "number"}.isdisjoint(problems(checked))
     assert checked.loan_id == str(second)
@@ -293,7 +293,7 @@ def test_two_different_ids_of_one_loan_are_refused() -> None:
 
 
 @pytest.mark.parametrize("record", [{"loan_id": "a", "number": 1.5}, {"loan_id": 1.5, "number": 7}])
-def test_of_two_ids_the_wrong_one_is_refused_for_itself(record: dict[str, object]) -> None:
+def test_an_invalid_second_id_is_refused(record: dict[str, object]) -> None:
     found = problems(Checks(OTHER).loan(record))
     (wrong,) = {"loan_id", "number"} & set(found)
     assert found[wrong] == (
@@ -302,7 +302,7 @@ def test_of_two_ids_the_wrong_one_is_refused_for_itself(record: dict[str, object
     )
 
 
-def test_right_names_of_columns_pass_in_any_order() -> None:
+def test_valid_column_names_are_accepted_in_any_order() -> None:
     assert PEERLOAN.names(reversed(default_definition().names)) == []
     required = ["amount", "count", "size.of it"]
     assert Checks(OTHER).names(required) == []
@@ -314,7 +314,7 @@ def test_right_names_of_columns_pass_in_any_order() -> None:
     )
 
 
-def test_unknown_and_lacking_columns_are_each_named_once() -> None:
+def test_unknown_and_missing_columns_are_named_once() -> None:
     names = [*(name for name in default_definition().names if name != "annual_inc")]
     names.remove("emp_length")  # which may be missing
     found = PEERLOAN.names([*names, "anual_inc", "is_late", "a\x00", "a\x00"])
@@ -372,7 +372,7 @@ def _records(definition: Definition) -> st.SearchStrategy[dict[str, Any]]:
 
 
 @given(_records(OTHER) | _records(default_definition()), st.sampled_from([OTHER, None]))
-def test_any_record_is_checked_and_every_word_of_it_can_be_sent(
+def test_any_record_is_checked_and_its_problems_can_be_sent(
     record: dict[str, Any], definition: Definition | None
 ) -> None:
     checks = Checks(definition or default_definition(), known=["term"])

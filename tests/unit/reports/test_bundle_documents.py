@@ -19,7 +19,6 @@ from peerloan.reports.sections import ScoredOutcomes, at_policy, policy_figures
 from peerloan.stats.calibration import reliability
 from peerloan.stats.discrimination import auc, auc_interval
 from peerloan.training.calibration import fit_calibration
-from peerloan.training.report_data import calibration_figures
 from peerloan.training.trade_off import trade_off
 
 LOANS = 2_000
@@ -59,8 +58,8 @@ def recalibrated(
         book=TrainedOn(book, "cd" * 32, LOANS, int(LATE.sum()), False),
         doubts=(),
         scale=SCALE,
-        before=calibration_figures(reliability(RAW, LATE)),
-        after=calibration_figures(reliability(AFTER, LATE)),
+        before=reliability(RAW, LATE),
+        after=reliability(AFTER, LATE),
         auc=area,
         auc_interval=auc_interval(LATE, area),
         at_threshold=at_policy(policy, after),

@@ -1,4 +1,4 @@
-"""Texts that are made in columns are those that would be made loan by loan."""
+"""Texts that Arrow builds in columns equal those built loan by loan."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ ROWS = st.lists(
 
 
 @given(ROWS, st.data())
-def test_loans_are_written_as_one_by_one(
+def test_loans_as_json_equal_those_written_one_by_one(
     rows: list[tuple[float | str | None, ...]], data: st.DataObject
 ) -> None:
     own_ids = data.draw(st.lists(TEXTS, min_size=len(rows), max_size=len(rows)))
@@ -73,7 +73,7 @@ def test_a_loan_without_reasons_keeps_its_place() -> None:
     assert [json.loads(each) for each in reason_lists([], np.full((2, 4), -1))] == [[], []]
 
 
-def test_zeros_that_are_written_differently_are_distinct() -> None:
+def test_positive_and_negative_zero_are_distinct() -> None:
     places, values = distinct(np.array([0.0, -0.0, np.nan, 0.0, np.nan]))
     assert [msgspec.json.encode(values[place]) for place in places.tolist()] == [
         *(b"0.0", b"-0.0", b"null", b"0.0", b"null")

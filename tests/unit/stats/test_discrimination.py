@@ -1,4 +1,4 @@
-"""Ranking figures: against cases computed by hand, a published example, and scikit-learn."""
+"""Discrimination, compared with cases computed by hand, a published example and scikit-learn."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ from peerloan.stats.discrimination import (
 )
 
 
-def test_auc_counts_a_tie_half_and_leaves_missing_out() -> None:
+def test_auc_counts_a_tie_half_and_leaves_missing_values_out() -> None:
     values = np.array([1, 2, 2, 3, np.nan])
     assert auc(values, np.array([0, 0, 1, 1, 1])) == 3.5 / 4
     assert auc(values, np.zeros(5, dtype=np.int64)) is None
 
 
-def test_levels_without_meaning_have_no_auc_to_speak_of() -> None:
+def test_meaningless_levels_have_an_auc_of_one_half() -> None:
     rng = np.random.default_rng(1)
     late = (rng.random(2_000) < 0.1).astype(np.int64)
-    found = level_auc(rng.integers(0, 200, 2_000), late)
-    assert found == pytest.approx(0.5, abs=0.06)
+    area = level_auc(rng.integers(0, 200, 2_000), late)
+    assert area == pytest.approx(0.5, abs=0.06)
     assert level_auc(late.copy(), late) == 1
 
 
 @pytest.mark.parametrize("decimals", [0, 1, 12])
-def test_figures_of_counts_are_those_of_single_loans(decimals: int) -> None:
+def test_figures_of_counts_agree_with_scikit_learn_on_single_loans(decimals: int) -> None:
     random = np.random.default_rng(decimals)
     late = (random.random(2_000) < 0.1).astype(np.float64)
     scores = np.round(random.normal(size=2_000) + late, decimals)
@@ -47,19 +47,20 @@ def test_figures_of_counts_are_those_of_single_loans(decimals: int) -> None:
     assert ks_gaps(*counts).max() == pytest.approx(np.max(true_positive - false_positive))
 
 
-def test_several_sets_of_outcomes_are_measured_at_once() -> None:
+def test_auc_of_several_sets_of_counts_at_once() -> None:
     late = np.array([[0, 1, 1], [1, 0, 0], [0, 0, 0]])
-    found = auc_of_counts(late, 2 - late)
-    # Each late loan is level with one on time; two and three are below.
-    assert found[:2].tolist() == [(2.5 + 3.5) / (2 * 4), 0.5 / 5]
-    assert np.isnan(found[2])
+    areas = auc_of_counts(late, 2 - late)
+    # First set: the first late loan ties with one loan on time and ranks above two, the second ties
+    # with one and ranks above three. Second set: the late loan ties with one loan on time.
+    assert areas[:2].tolist() == [(2.5 + 3.5) / (2 * 4), 0.5 / 5]
+    assert np.isnan(areas[2])
 
 
 # Hanley and McNeil (1982), Radiology 143, table I: ratings of 58 normal and 51 abnormal images.
 NORMAL, ABNORMAL = (33, 6, 6, 11, 2), (3, 2, 2, 11, 33)
 
 
-def test_the_published_area_and_its_standard_error() -> None:
+def test_auc_and_standard_error_of_the_published_example() -> None:
     ratings = np.concatenate([np.repeat(np.arange(5.0), n) for n in (NORMAL, ABNORMAL)])
     late = np.repeat([0.0, 1.0], [58, 51])
     area = auc(ratings, late)
@@ -70,8 +71,9 @@ def test_the_published_area_and_its_standard_error() -> None:
     assert area - low == pytest.approx(high - area)
 
 
-def test_the_interval_of_four_loans_by_hand() -> None:
-    # AUC 3/4 of 2 and 2: q1 = 0.6, q2 = 9/14, and (3/16 + 0.0375 + 9/14 − 9/16) / 4.
+def test_the_interval_of_four_loans_computed_by_hand() -> None:
+    # AUC 3/4 of two late loans and two on time: q1 = 0.6, q2 = 9/14, and the variance is
+    # (3/16 + 0.0375 + 9/14 − 9/16) / 4.
     late = np.array([0.0, 0, 1, 1])
     deviation = math.sqrt((3 / 16 + (0.6 - 9 / 16) + (9 / 14 - 9 / 16)) / 4)
     low, high = auc_interval(late, 0.75)
@@ -79,7 +81,7 @@ def test_the_interval_of_four_loans_by_hand() -> None:
     assert high == 1.0
 
 
-def test_an_interval_stays_between_0_and_1_and_shrinks_with_more_loans() -> None:
+def test_an_auc_interval_stays_between_0_and_1_and_narrows_with_more_loans() -> None:
     few, many = np.array([0.0, 1] * 10), np.array([0.0, 1] * 1_000)
     low, high = auc_interval(few, 1.0)
     assert high == 1.0

@@ -16,7 +16,7 @@ from peerloan.book.parts import BookError, Progress
 from peerloan.book.quality.doubts import codes_in_words
 from peerloan.book.reader import Book
 from peerloan.errors import PeerLoanError
-from peerloan.formatting import format_number, plural, show_value
+from peerloan.formatting import agree, format_number, plural, show_value
 from peerloan.loan import Suggestions
 from peerloan.loan.definition import reserved_fault
 from peerloan.loan.text import parse_number, stands_for_missing, text_fault
@@ -30,13 +30,13 @@ _MOSTLY = 0.9
 _MANY = 20
 _ROLE_DOUBTS = {
     "id": "it differs in every row, so it is taken for the loan's id and is not a feature",
-    "date": "it holds dates, so it is taken for the loan's date and is not a feature",
+    "date": "it contains dates, so it is taken for the loan's date and is not a feature",
 }
 _ID_WORDS = frozenset({"id", "uuid", "guid", "key", "nr"})
 
 
 class _LeftOutError(PeerLoanError):
-    """A column that can't be a field, and why."""
+    """A column that can't be a field; the message gives the reason."""
 
 
 def draft_definition(
@@ -44,7 +44,7 @@ def draft_definition(
 ) -> str:
     """Draft a definition (TOML) that fits the book, with `# doubt:` comments where it is a guess.
 
-    `label` is the label's column, `late` its value that means late (None: guess it). Raises
+    `label` is the label's column. `late` is its value that means late; None to guess it. Raises
     BookError if there is no such column or value, if the label does not have two values, or if no
     column can be a field.
     """
@@ -103,7 +103,7 @@ def draft_definition(
 
 
 def _role(profile: ColumnProfile, taken: dict[str, str]) -> str | None:
-    """The role that a column seems to have; raises _LeftOutError if another column has it."""
+    """Guess the role of a column, None for none; raises _LeftOutError if the role is taken."""
     if text_fault(profile.name) or (profile.name != "loan_id" and reserved_fault(profile.name)):
         return None
     if _is_date(profile):
@@ -113,7 +113,7 @@ def _role(profile: ColumnProfile, taken: dict[str, str]) -> str | None:
     else:
         return None
     if role in taken:
-        raise _LeftOutError(f"it holds {what}, and {show_column(taken[role])} does already")
+        raise _LeftOutError(f"it has {what}, and {show_column(taken[role])} already does")
     return role
 
 
@@ -158,19 +158,19 @@ def _field(profile: ColumnProfile) -> Iterator[str]:
         return _category(profile)
     if profile.forms["percent"] >= _MOSTLY * present:
         raise _LeftOutError(
-            f"it holds percent texts such as {show_value(profile.example)}; "
+            f"it contains percentages such as {show_value(profile.example)}; "
             "write them as fractions (0.1306 for 13.06%) and draft again"
         )
     if profile.numbers > 0.95 * present:
         return _number(profile)
     if profile.forms["other date"] + profile.forms["date"] >= _MOSTLY * present:
         raise _LeftOutError(
-            f"it holds dates such as {show_value(profile.example)}, which are not a feature; "
-            "as the date of the loan they must be written like 2024-12-31"
+            f"it contains dates such as {show_value(profile.example)}, which are not a feature; "
+            "if they are the loans' dates, write them like 2024-12-31"
         )
     if profile.forms["dressed number"] + profile.numbers >= _MOSTLY * present:
         raise _LeftOutError(
-            f"it holds numbers such as {show_value(profile.example)}; "
+            f"it contains numbers such as {show_value(profile.example)}; "
             "write them plainly (1234.5) and draft again"
         )
     return _category(profile)
@@ -184,8 +184,11 @@ def _number(profile: ColumnProfile) -> Iterator[str]:
     if profile.texts:
         example = show_value(profile.example)
         rows = plural(profile.texts, "row")
-        verb, are = ("holds", "it is") if profile.texts == 1 else ("hold", "they are")
-        yield doubt(f"{rows} {verb} a value that is not a number, such as {example}; {are} refused")
+        verb = agree(profile.texts, "has", "have")
+        refused = agree(profile.texts, "it is", "they are")
+        yield doubt(
+            f"{rows} {verb} a value that is not a number, such as {example}; {refused} refused"
+        )
     if profile.whole and profile.distinct and profile.rows >= _MANY:
         yield doubt(
             "a different whole number in each row: does it name a loan, a customer or a row? Then "
@@ -217,12 +220,12 @@ def _number(profile: ColumnProfile) -> Iterator[str]:
 def _category(profile: ColumnProfile) -> Iterator[str]:
     if profile.uncounted or len(profile.levels) > _MOST_LEVELS:
         example = show_value(profile.example)
-        raise _LeftOutError(f"it holds more than {_MOST_LEVELS} different texts, such as {example}")
+        raise _LeftOutError(f"it has more than {_MOST_LEVELS} different texts, such as {example}")
     valid = [level for level, _ in profile.levels.most_common() if text_fault(level) is None]
     missing_spellings = [level for level in valid if stands_for_missing(level)]
     levels = [level for level in valid if level not in missing_spellings] or valid
     if not levels:
-        raise _LeftOutError("it holds no text without control characters")
+        raise _LeftOutError("it has no text without control characters")
     refused = profile.unreadable + sum(
         count for level, count in profile.levels.items() if text_fault(level) is not None
     )
@@ -230,8 +233,10 @@ def _category(profile: ColumnProfile) -> Iterator[str]:
     yield f"kind = {quote('ordered' if ordered else 'category')}"
     yield f"label = {quote(_label_of(profile.name))}"
     if refused:
-        rows = plural(refused, "row") + (" holds" if refused == 1 else " hold")
-        yield doubt(f"{rows} text that is too long, not UTF-8 or has control characters; refused")
+        rows, verb = plural(refused, "row"), agree(refused, "has", "have")
+        yield doubt(
+            f"{rows} {verb} a text that is too long, not UTF-8 or has control characters; refused"
+        )
     if missing_spellings and levels != valid:
         yield doubt(_missing_doubt(profile, missing_spellings, bool(ordered)))
     if any(level != level.strip() for level in levels):
@@ -257,10 +262,10 @@ def _missing_doubt(profile: ColumnProfile, levels: list[str], ordered: bool) -> 
 
 def _broken_doubt(rows: int, book: Book) -> str:
     """The doubt about rows that can't be split into cells."""
-    shown, verb = plural(rows, "row"), "has" if rows == 1 else "have"
+    subject = f"{plural(rows, 'row')} {agree(rows, 'has', 'have')}"
     if book.files[0].format == "JSON lines":
-        return f"{shown} {verb} no JSON object with each key once; training refuses them"
-    return f"{shown} {verb} too many or too few cells; training refuses them"
+        return f"{subject} no JSON object with each key once; training refuses them"
+    return f"{subject} too many or too few cells; training refuses them"
 
 
 def _number_or_none(text: str) -> float | None:

@@ -8,7 +8,7 @@ from peerloan.book.drafting.toml_text import comment, doubt, literal, quote
 from peerloan.book.header import show_column
 from peerloan.book.parts import BookError
 from peerloan.book.reader import Book
-from peerloan.formatting import plural, show_value
+from peerloan.formatting import agree, plural, show_value
 from peerloan.loan.labels import equals_label
 from peerloan.loan.text import parse_number, stands_for_missing
 
@@ -45,8 +45,7 @@ def draft_label(
     lines += [f"on_time = {literal(on_time)}"]
     lines += [comment(f"{values[value]:,} of {plural(outcomes, 'loan')} are late ({share:.2f} %)")]
     if unknown := profile.rows - outcomes:
-        verb = "has" if unknown == 1 else "have"
-        rows = plural(unknown, "row")
+        rows, verb = plural(unknown, "row"), agree(unknown, "has", "have")
         lines.append(doubt(f"{rows} {verb} no outcome yet; training leaves them out"))
     return doubts, lines
 

@@ -59,10 +59,10 @@ def late_value(column: str, values: Mapping[LabelValue, int]) -> LateValue:
     if values[first] == values[second]:
         value = truth[0] if len(truth) == len(falsehood) == 1 else max(values, key=str)
         return LateValue(
-            value, "as a guess: no name tells, and both values are equally frequent", False
+            value, "as a guess: no name is clear, and both values are equally frequent", False
         )
     rarer = min(values, key=lambda value: values[value])
-    return LateValue(rarer, "because it is the rarer value, and no name tells", False)
+    return LateValue(rarer, "because it is the rarer value, and no name is clear", False)
 
 
 def _plain(value: LabelValue) -> str:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-import re
 
-_UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+from peerloan.formatting import CONTROL_CHARACTERS
 
 
 def array(key: str, texts: list[str]) -> list[str]:
@@ -17,7 +16,7 @@ def array(key: str, texts: list[str]) -> list[str]:
 
 
 def quote(text: str) -> str:
-    """Quote a text."""
+    """Write a text as a TOML string, with its quotation marks."""
     # JSON's escapes are valid in TOML, which also requires DEL to be escaped.
     return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
 
@@ -33,7 +32,7 @@ def literal(value: int | float | str | bool) -> str:
 
 def comment(text: str) -> str:
     """A comment line; control characters are escaped."""
-    return "# " + _UNSAFE.sub(lambda found: ascii(found[0])[1:-1], text)
+    return "# " + CONTROL_CHARACTERS.sub(lambda match: ascii(match[0])[1:-1], text)
 
 
 def doubt(text: str) -> str:

@@ -58,7 +58,7 @@ def read_header(head: bytes, where: str) -> Header:
     check_column_count(len(names), where)
     if fault := not_utf8(head[end:], len(head) < HEADER_LIMIT):
         notes.append(
-            f"{fault.words(names)}; a field refuses it, other columns keep it as it is; "
+            f"{fault.words(names)}; it is a wrong value in a field, unchanged in other columns; "
             f"{convert(fault.value)}"
         )
     return Header(names, end, line, tuple(notes))
@@ -75,8 +75,8 @@ def _expect_comma(separator: bytes, where: str) -> None:
     if separator != b",":
         words = _SEPARATORS.get(separator) or show_value(separator.decode("utf-8", "replace"))
         raise BookError(
-            f"{where}: the first line, sep=, says that the columns are separated by {words}, "
-            "expected ','; save it with commas and decimal points, and without that line"
+            f"{where}: expected columns separated by ',', got {words} in the first line, sep=; "
+            "save the table with commas and decimal points, and without that line"
         )
 
 

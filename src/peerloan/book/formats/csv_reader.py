@@ -1,7 +1,7 @@
 """Read a CSV file, gzipped or not, with exact row numbers and values as raw bytes.
 
-Values stay bytes until a definition says what they are. So text that is not UTF-8 is a problem of
-its value, not of the file.
+Values stay bytes until they are checked against a definition. So text that is not UTF-8 is a
+problem of that value, and the rest of the file can be read.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from peerloan.book.formats.csv_tail import find_tail
 from peerloan.book.formats.signals import watch_signals
 from peerloan.book.formats.text_stream import open_stream
 from peerloan.book.parts import PART_ROWS, BookError, Part, is_mostly_broken, show_path
+from peerloan.formatting import plural
 from peerloan.loan import Problem
 
 # Bytes that the parser reads at once; also the longest row that it can read.
@@ -31,8 +32,8 @@ _BLOCK = 1 << 22
 _RELEASE_SECONDS = 1.0
 _FIRST_LINES = 1 << 16
 _NO_END = 1 << 62
-# Check for a signal once in so many rejected rows.
-_CALLS = 1_024
+# The parser checks for a signal after each so many rejected rows.
+_SIGNAL_CHECK_ROWS = 1_024
 
 
 class CsvFile:
@@ -67,7 +68,7 @@ class CsvFile:
             yield self._named_columns(part) if self._nameless else part
 
     def _any_row(self, stream: IO[bytes]) -> bool:
-        """Whether there is anything but blank lines before the end."""
+        """Whether there is a line that is not blank before the end of the table."""
         stream.seek(self._start)
         left = _NO_END if self._end is None else self._end - self._start
         while left and (block := stream.read(min(left, HEADER_LIMIT))):
@@ -78,11 +79,10 @@ class CsvFile:
 
     def _skip_notes(self, rows: int) -> Iterator[str]:
         if count := len(self._nameless):
-            noun = "column" if count == 1 else "columns"
-            yield f"{count} {noun} without a name skipped: a row with a value there is refused"
+            columns = plural(count, "column")
+            yield f"{columns} without a name skipped: a row with a value there is refused"
         if rows:
-            noun = "row" if rows == 1 else "rows"
-            yield f"{rows:,} {noun} without any value at the end skipped"
+            yield f"{plural(rows, 'row')} without any value at the end skipped"
 
     def _named_columns(self, part: Part) -> Part:
         """Drop the nameless columns; a row with a value in one becomes a problem."""
@@ -94,12 +94,12 @@ class CsvFile:
             description = f"a value in column {i + 1}, which has no name"
             places = np.flatnonzero((lengths > 0) & ~wrong)
             problems += [
-                Problem(row, "(row)", _cells(len(self._names)), description)
+                Problem(row, "(row)", plural(len(self._names), "cell"), description)
                 for row in part.numbers[places].tolist()
             ]
             wrong[places] = True
-        kept = [i for i in range(len(self._names)) if i not in self._nameless]
-        columns = [records.column(i) for i in kept]
+        named = [i for i in range(len(self._names)) if i not in self._nameless]
+        columns = [records.column(i) for i in named]
         records = pa.RecordBatch.from_arrays(columns, schema=self.schema)
         if not problems:
             return Part(records, part.numbers, part.problems)
@@ -116,7 +116,7 @@ class CsvFile:
         with open_stream(self.path) as (stream, raw):
             stream.read(self._start)
             left = _NO_END if self._end is None else self._end - self._start
-            feed = _Feed(stream, raw, left, b"\n" + _end_mark(width).encode())
+            feed = Feed(stream, raw, left, b"\n" + _end_mark(width).encode())
 
             def open_reader() -> Any:
                 return pyarrow.csv.open_csv(
@@ -138,7 +138,7 @@ class CsvFile:
             )
             try:
                 for block, batch in enumerate(batches, 1):
-                    # Also if the batch has no records: otherwise all rejected rows would pile up.
+                    # Even if the batch has no records: otherwise rejected rows would fill memory.
                     while rejected.fill_part(number):
                         yield rejected.part(no_records, number)
                         number += PART_ROWS
@@ -183,7 +183,7 @@ class CsvFile:
         )
 
 
-class _Feed(io.RawIOBase):
+class Feed(io.RawIOBase):
     """A read-only stream of a CSV's bytes, adapted for the parser.
 
     It differs from the file in three ways:
@@ -210,7 +210,7 @@ class _Feed(io.RawIOBase):
     def read(self, size: int = -1) -> bytearray:
         with self._reading:
             block = self._next(size)
-            self._lent = [*self._still_lent(), block]
+            self._lent = [*self.still_lent(), block]
         return block
 
     def wait_for_release(self) -> None:
@@ -219,19 +219,20 @@ class _Feed(io.RawIOBase):
         Arrow's reading thread releases a block a little after it was parsed. If the interpreter
         ended in between, that thread would abort the process.
         """
-        until = time.monotonic() + _RELEASE_SECONDS
+        deadline = time.monotonic() + _RELEASE_SECONDS
         if self._reading.acquire(timeout=_RELEASE_SECONDS):
             self._left, self._end = 0, b""
             self._reading.release()
-        while self._still_lent() and time.monotonic() < until:
+        while self.still_lent() and time.monotonic() < deadline:
             time.sleep(0.0005)
 
-    def _still_lent(self) -> list[bytearray]:
+    def still_lent(self) -> list[bytearray]:
+        """The blocks that Arrow has not released yet; the others are cleared."""
         lent = []
         for block in self._lent:
             try:
                 block.clear()
-            except BufferError:  # Arrow still uses it
+            except BufferError:  # Arrow still uses this block
                 lent.append(block)
         return lent
 
@@ -261,17 +262,18 @@ class _Rejected:
         self._end = _end_mark(width)
         # Machine integers, not objects: every row of a book may be rejected.
         self._numbers, self._cells = array("q"), array("q")
+        # How many rows were rejected; row number and cells of the first; text of the last.
         self._count = self._first = self._first_cells = 0
         self._last = ""
         # The row number of the last rejected row; 0 if there is none.
         self.last = 0
-        # Why reading was stopped: too many rejected rows.
+        # The error if reading was stopped because of too many rejected rows.
         self.refusal = ""
-        self.came_signal: Callable[[], bool] = lambda: False
+        self.has_signal: Callable[[], bool] = lambda: False
         self.stopped = False
 
     def __call__(self, row: Any) -> str:
-        """Called by the parser, in its own thread, for each rejected row."""
+        """Handle a rejected row; the parser calls this in its own thread."""
         self.last = row.number + self._before
         self._numbers.append(self.last)
         self._cells.append(row.actual_columns)
@@ -279,31 +281,33 @@ class _Rejected:
         if not self._count:
             self._first, self._first_cells = self.last, row.actual_columns
         self._count += 1
-        if self._count % _CALLS == 0 and self.came_signal():
+        if self._count % _SIGNAL_CHECK_ROWS == 0 and self.has_signal():
             self.stopped = True
             return "error"
         if not is_mostly_broken(self._count, row.number):
             return "skip"
         self.refusal = (
-            f"expected rows of {_cells(self._width)}, as the header has, got another number in "
-            f"{self._count:,} of the first {row.number:,} rows, such as "
-            f"{_cells(self._first_cells)} in row {self._first}: the header is of another table"
+            f"expected rows of {plural(self._width, 'cell')}, as the header has, got another "
+            f"number in {self._count:,} of the first {row.number:,} rows, such as "
+            f"{plural(self._first_cells, 'cell')} in row {self._first}: is the header that of "
+            "another table?"
         )
         return "error"
 
     def end(self) -> bool:
-        """Remove the end mark, which is the last rejected row; returns whether it was there.
+        """Remove the end mark if it is the last rejected row; returns whether it was.
 
         An equal row before it belongs to the table.
         """
-        ended = self._last == self._end
-        if ended:
+        has_end_mark = self._last == self._end
+        if has_end_mark:
             self._numbers.pop()
             self._cells.pop()
-        return ended
+        return has_end_mark
 
     @property
     def waiting(self) -> bool:
+        """Whether there are rejected rows that no part contains yet."""
         return bool(self._numbers)
 
     def fill_part(self, first: int) -> bool:
@@ -325,7 +329,7 @@ class _Rejected:
         if records.num_rows:
             rejected = rejected[rejected < numbers[-1]]
         problems = [
-            Problem(number, "(row)", _cells(self._width), _cells(cells))
+            Problem(number, "(row)", plural(self._width, "cell"), plural(cells, "cell"))
             for number, cells in zip(rejected.tolist(), self._cells[: len(rejected)], strict=True)
         ]
         del self._numbers[: len(rejected)], self._cells[: len(rejected)]
@@ -333,30 +337,30 @@ class _Rejected:
 
 
 def _batches(
-    open_reader: Callable[[], Any], rejected: _Rejected, why: Callable[[], BaseException]
+    open_reader: Callable[[], Any], rejected: _Rejected, make_error: Callable[[], BaseException]
 ) -> Generator[pa.RecordBatch, None, None]:
-    """Iterate over the parser's batches; raises `why()` if the parser fails."""
+    """Iterate over the parser's batches; raises `make_error()` if the parser fails."""
     reader = None
     try:
         while True:
             # Only while parsing: the consumer of the batches may handle signals itself.
-            with watch_signals() as rejected.came_signal:
+            with watch_signals() as rejected.has_signal:
                 reader = open_reader() if reader is None else reader
                 batch = next(reader, None)
             if batch is None:
                 return
             yield batch
     except pa.ArrowInvalid:
-        raise why() from None
+        raise make_error() from None
     finally:
         del reader  # otherwise the traceback of an error keeps its blocks alive
 
 
 def _nameless(names: list[str]) -> list[int]:
-    """The positions of columns without a name, which are dropped if they hold no value.
+    """The positions of the columns without a name, which are not read.
 
-    The first column is kept: R and pandas write row names there. So is a single nameless column
-    between others: it is a column whose name is empty.
+    Two kinds of nameless columns are read all the same: the first column, where R and pandas write
+    row names, and a single nameless column between others, whose name is simply empty.
     """
     places = [i for i, name in enumerate(names) if i and not name.strip()]
     return [] if len(places) == 1 and places[0] < len(names) - 1 else places
@@ -368,13 +372,9 @@ def _end_mark(width: int) -> str:
 
 
 def _from_latin(column: pa.Array) -> pa.Array:
-    """Reverse the encoding of `_Feed`: the original bytes of a column."""
+    """Reverse the encoding of `Feed`: the original bytes of a column."""
     data = column.buffers()[2]
     if data is None or data.to_pybytes().isascii():
         return column
     values = [value.decode("utf-8").encode("latin-1") for value in column.to_pylist()]
     return pa.array(values, pa.binary())
-
-
-def _cells(count: int) -> str:
-    return f"{count} cell{'' if count == 1 else 's'}"

@@ -1,4 +1,4 @@
-"""Recognise files of other formats that are passed as a table, and say what they are."""
+"""Recognise files of other formats that are passed as a table, and name the format."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _KINDS = {
     b"<!DOCTYPE": "an HTML page",
     b"<html": "an HTML page",
     b"<?xml": "an XML document",
-    b"version https://git-lfs": "the name of a file that Git LFS keeps; fetch it: git lfs pull",
+    b"version https://git-lfs": "a pointer to a file in Git LFS; fetch it: git lfs pull",
     b"SQLite": "an SQLite database",
 }
 

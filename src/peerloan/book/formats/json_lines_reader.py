@@ -51,7 +51,7 @@ class _Chunk(NamedTuple):
 
 
 class WrongLineError(PeerLoanError, ValueError):
-    """A line that is not a row; says what it is instead."""
+    """A line that is not a row; the message describes what it is instead."""
 
 
 class JsonLinesFile:
@@ -81,8 +81,8 @@ class JsonLinesFile:
         if not kinds:
             number, reason = wrong[0] if wrong else (1, "an object without a key")
             raise BookError(
-                f"{show_path(path)}: row {number}: expected {_EXPECTED}, got {reason}; no other "
-                "row is right either"
+                f"{show_path(path)}: row {number}: expected {_EXPECTED}, got {reason}; all other "
+                "rows are wrong too"
             )
         self._types = {key: type_of(key_kinds) for key, key_kinds in kinds.items()}
         self._mixed = [

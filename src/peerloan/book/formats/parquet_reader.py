@@ -65,7 +65,7 @@ class ParquetFile:
                 if 2 * MAGIC in previous + block:
                     raise BookError(
                         f"{show_path(self.path)}: expected one Parquet file, got several put into "
-                        "one: give each as a file of its own, in a folder"
+                        "one: put separate files into a folder"
                     )
                 left, previous = left - len(block), block[-2 * len(MAGIC) + 1 :]
 

@@ -15,7 +15,7 @@ _ENDING = frozenset({signal.SIGINT, signal.SIGTERM})
 
 @contextmanager
 def watch_signals() -> Iterator[Callable[[], bool]]:
-    """Yield a function that tells whether SIGINT or SIGTERM has arrived. Thread-safe.
+    """Yield a function that returns whether SIGINT or SIGTERM has arrived. Thread-safe.
 
     Outside the main thread, where Python handles no signals, it always returns False.
     """

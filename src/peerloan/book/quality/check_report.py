@@ -15,22 +15,22 @@ from peerloan.book.quality.doubts import BookDoubts, DoubtCollector, UsualRanges
 from peerloan.book.quality.row_ranges import show_ranges, spans_of
 from peerloan.book.reader import Book
 from peerloan.book.validation import CheckedPart, check_columns, read_loans
-from peerloan.formatting import percent_of, plural
+from peerloan.formatting import agree, percent_of, plural
 from peerloan.loan import Definition, Problem
 from peerloan.stats.arrays import Codes
 
 # Problems of a group that are listed one by one.
 _EXAMPLES = 20
-# Limit of row ranges kept for a group: a book may have a wrong value in every second row.
+# At most so many row ranges are stored for a group: every second row may have a wrong value.
 MOST_RANGES = 1_000_000
 
 
 @dataclass(frozen=True)
 class ProblemGroup:
-    """The problems of one field with the same expectation.
+    """The problems of one field that have the same `expected`.
 
-    `examples` holds the first 20. `ranges` holds their rows as (first, last), at most about a
-    million ranges.
+    `examples` are the first 20 problems. `ranges` are the rows of all of them as (first, last), at
+    most about a million ranges.
     """
 
     field: str
@@ -89,7 +89,7 @@ class BookReport:
         if self.ok:
             lines.append("no problems")
         else:
-            verb = "has" if self.bad_rows == 1 else "have"
+            verb = agree(self.bad_rows, "has", "have")
             rows = plural(self.rows, "row")
             lines.append(f"{self.bad_rows:,} of {rows} {verb} problems")
         return lines
@@ -101,7 +101,7 @@ class BookReport:
         return f"{suffix}, {self.late:,} late ({percent_of(self.late, self.outcomes)})"
 
     def to_json(self) -> dict[str, Any]:
-        """The whole report as JSON data."""
+        """The report as JSON data."""
         return {
             "book": self.book,
             "model": self.model,
@@ -175,6 +175,8 @@ def check_book(
 
 
 def _add_problems(groups: dict[tuple[str, str], _Group], batch: CheckedPart) -> None:
+    """Add a part's broken rows and wrong values to their groups."""
+
     def group_of(field: str, expected: str) -> _Group:
         return groups.setdefault((field, expected), _Group(field, expected))
 

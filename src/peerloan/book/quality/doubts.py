@@ -20,7 +20,7 @@ from peerloan.book.quality.missing_codes import Extremes, MissingCodes
 from peerloan.book.quality.row_ranges import ranges_of, show_ranges
 from peerloan.book.quality.thousands_separators import SeparatorCounter
 from peerloan.book.validation import CheckedPart
-from peerloan.formatting import format_number, percent_of, plural, show_value
+from peerloan.formatting import agree, format_number, percent_of, plural, show_value
 from peerloan.loan import MAX_RUN_COMPARISONS, Definition, Field, Label, Suggestions
 from peerloan.loan.decoding import unusual_rows
 from peerloan.loan.text import stands_for_missing
@@ -31,10 +31,11 @@ from peerloan.stats.arrays import Codes
 _LEVELS = 20
 # At most this many distinct texts are counted; each row may have another.
 _COUNTED = 10_000
-# In fewer rows, all values may be equal, or most loans late, by chance.
+# In fewer rows, all values may be equal, or most loans late, by chance. The second is for a book
+# that is scored.
 _FEW, _FEW_TO_SCORE = 10, 30
-# If this share of values lies beyond the 5 % or 95 % quantile of training, it is a wrong unit, not
-# drift.
+# If this share of values is beyond the 5 % or 95 % quantile of training, the unit is wrong: drift
+# does not move so many.
 _NEARLY_ALL = 0.95
 # At most this many rows are compared for duplicates; each takes 8 bytes of memory.
 MOST_COMPARED = 20_000_000
@@ -70,7 +71,7 @@ class BookDoubts:
     """The doubts about a book.
 
     `rows_with_warnings` counts the good rows with a value outside the range seen in training, or
-    with an unseen level: those that the API answers with `warnings`.
+    with an unseen level. The API would answer these with `warnings`.
     """
 
     book: str
@@ -101,7 +102,7 @@ class BookDoubts:
         lines = [f"doubt: {text}" for text in self.texts]
         if self.rows_with_warnings:
             rows = plural(self.rows_with_warnings, "row")
-            verb = "has" if self.rows_with_warnings == 1 else "have"
+            verb = agree(self.rows_with_warnings, "has", "have")
             lines.append(
                 f"{rows} of {self.rows:,} {verb} a value that is outside the range or levels seen "
                 "in training"
@@ -116,9 +117,9 @@ class BookDoubts:
 class DoubtCollector:
     """Collects all doubts about a book.
 
-    `scoring`: the definition is that of the version that scores the book. What was doubted when
-    that version was trained is not doubted again. `usual` maps fields to the 5 % and 95 % quantiles
-    of the training table, where these are known.
+    With `scoring` the definition is that of the version that scores the book: doubts that were
+    already raised about its training table are left out. `usual` maps fields to the 5 % and 95 %
+    quantiles of the training table, where these are known.
     """
 
     def __init__(
@@ -157,23 +158,23 @@ class DoubtCollector:
 
 
 class _Labels:
-    """Doubts a book in which most loans are late: its label may be inverted."""
+    """Warns of a book in which most loans are late: its label may be inverted."""
 
     def __init__(self, label: Label) -> None:
         self._label = label
-        self._late = self._known = 0
+        self._late = self._outcomes = 0
 
     def add(self, batch: CheckedPart) -> None:
         if batch.every_label is not None:
             self._late += int(np.count_nonzero(batch.every_label == 1))
-            self._known += int(np.count_nonzero(batch.every_label >= 0))
+            self._outcomes += int(np.count_nonzero(batch.every_label >= 0))
 
     def doubts(self) -> Iterator[Doubt]:
-        if self._known >= _FEW and 2 * self._late > self._known:
+        if self._outcomes >= _FEW and 2 * self._late > self._outcomes:
             label = self._label
             yield Doubt(
-                f"{label.column}: {self._late:,} of {plural(self._known, 'loan')} "
-                f"({percent_of(self._late, self._known)}) are late, which is the value "
+                f"{label.column}: {self._late:,} of {plural(self._outcomes, 'loan')} "
+                f"({percent_of(self._late, self._outcomes)}) are late, which is the value "
                 f"{show_value(label.late)}; if that means on time, exchange late and on_time in "
                 "the definition",
                 self._late,
@@ -181,7 +182,7 @@ class _Labels:
 
 
 class _EqualRows:
-    """Doubts duplicate rows, among the first 20 million."""
+    """Warns of duplicate rows among the first 20 million."""
 
     def __init__(self) -> None:
         self._rows = DuplicateRows()
@@ -201,7 +202,7 @@ class _EqualRows:
 
 
 class _Numbers:
-    """Doubts about a field of numbers: constant, out of range, wrong unit, codes for missing."""
+    """Warns of a field of numbers: constant, out of range, wrong unit, codes for missing."""
 
     def __init__(self, field: Field, scoring: bool, usual: tuple[float, float] | None) -> None:
         self._field, self._scoring, self._usual = field, scoring, usual
@@ -247,7 +248,7 @@ class _Numbers:
         below, above = self._below, self._above
         if (codes := self._codes()) is not None:
             yield _code_doubt(field, codes, self._rows)
-            # The codes are doubted above.
+            # The codes already have a doubt.
             low, high = field.seen_range_rounded or (-np.inf, np.inf)
             below -= sum(rows for value, rows in codes.codes if value < low)
             above -= sum(rows for value, rows in codes.codes if value > high)
@@ -265,10 +266,10 @@ class _Numbers:
         seen, median = "", ""
         if field.seen_range is not None:
             seen = f"the range seen in training, {' to '.join(map(show, field.seen_range))}"
-            # The median is outside the range if more than half of the values are, on one side.
+            # The median is outside if more than half of the values are on one side of the range.
             median = "below" if 2 * below > self._count else ""
             median = "above" if 2 * above > self._count else median
-        held = f"the book has {show(self._lowest)} to {show(self._highest)}"
+        book_range = f"the book has {show(self._lowest)} to {show(self._highest)}"
         thousands = self._thousands.doubt(self._highest, field.seen_range, median == "below")
         if median:
             hint = f"; {thousands.text}" if thousands else ""
@@ -277,7 +278,7 @@ class _Numbers:
             elif not hint:
                 hint = "; is it in another unit?"
             rows = below if median == "below" else above
-            text = f"{field.name}: the median is {median} {seen} ({held}){hint}"
+            text = f"{field.name}: the median is {median} {seen} ({book_range}){hint}"
             yield Doubt(f"{text}: {plural(rows, 'row')}", rows)
             return
         if thousands:
@@ -285,17 +286,17 @@ class _Numbers:
         elif self._usual is not None and self._count >= _FEW_TO_SCORE:
             yield from self._unit_doubts(self._usual)
         if outside := below + above:
-            share = f"{percent_of(outside, self._count)} is outside {seen} ({held})"
+            share = f"{percent_of(outside, self._count)} is outside {seen} ({book_range})"
             yield Doubt(f"{field.name}: {share}: {plural(outside, 'row')}", outside)
 
     def _unit_doubts(self, usual: tuple[float, float]) -> Iterator[Doubt]:
-        """Doubts the unit if nearly all values lie beyond the usual range: 0.14 instead of 14."""
+        """Warn of a wrong unit if nearly all values are beyond the usual range: 0.14 for 14 %."""
         for rows, bound, side in ((self._low, usual[0], "below"), (self._high, usual[1], "above")):
             if rows >= _NEARLY_ALL * self._count:
-                shown = f"{side} {self._field.show(bound)}"
+                limit = f"{side} {self._field.show(bound)}"
                 yield Doubt(
                     f"{self._field.name}: {percent_of(rows, self._count)} of the values are "
-                    f"{shown} ({plural(rows, 'row')}), where at most 5 % of those trained on are; "
+                    f"{limit} ({plural(rows, 'row')}), where at most 5 % of those trained on are; "
                     "is it in another unit?",
                     rows,
                 )
@@ -311,16 +312,16 @@ def _code_doubt(field: Field, codes: MissingCodes, rows: int) -> Doubt:
 
 def codes_in_words(codes: MissingCodes, rows: int) -> str:
     """Describe codes for missing: their counts, and the range of the other values."""
-    shown = ", ".join(
+    counts = ", ".join(
         f"{format_number(value)} in {plural(n, 'row')} ({percent_of(n, rows)})"
         for value, n in codes.codes
     )
     lowest, highest = format_number(codes.lowest), format_number(codes.highest)
-    return f"{shown}, where the other values are {lowest} to {highest}"
+    return f"{counts}, where the other values are {lowest} to {highest}"
 
 
 class _Texts:
-    """Doubts about a field of texts: constant, unseen levels, spellings of missing."""
+    """Warns of a field of texts: constant, unseen levels, spellings of missing."""
 
     def __init__(self, field: Field, scoring: bool) -> None:
         self._field, self._scoring = field, scoring
@@ -354,15 +355,15 @@ class _Texts:
         yield from self._level_doubts()
 
     def _level_doubts(self) -> Iterator[Doubt]:
-        doubted = [
+        by_level = [
             (text, count)
             for level, count in self._counts.most_common()
             if (text := self._level_doubt(level))
         ]
-        for text, count in doubted[:_LEVELS]:
+        for text, count in by_level[:_LEVELS]:
             yield Doubt(f"{text}: {plural(count, 'row')}", count)
         uncounted = self._uncounted if self._field.seen_levels else 0
-        if rest := sum(count for _, count in doubted[_LEVELS:]) + uncounted:
+        if rest := sum(count for _, count in by_level[_LEVELS:]) + uncounted:
             name, rows = self._field.name, plural(rest, "row")
             text = f"{name}: other values that were not seen in training: {rows}"
             yield Doubt(text, rest)
@@ -374,13 +375,15 @@ class _Texts:
             return None if unseen is None else str(unseen)
         if unseen is None and self._scoring:
             return None
-        also = "" if field.missing else ", and set missing = true in the definition"
-        what = "is a level here" if unseen is None else "was not seen in training"
-        return f"{field.name}: {show_value(level)} {what}; {_MISSING}{also}"
+        advice = _MISSING
+        if not field.missing:
+            advice += ", and set missing = true in the definition"
+        fact = "is a level of this field" if unseen is None else "was not seen in training"
+        return f"{field.name}: {show_value(level)} {fact}; {advice}"
 
 
 class _Ids:
-    """Doubts repeated loan ids. Keeps hashes, since a book may be larger than memory."""
+    """Warns of repeated loan ids. Stores hashes, since a book may be larger than memory."""
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -404,5 +407,6 @@ class _Ids:
         repeated[firsts] = False
         if count := int(np.count_nonzero(repeated)):
             shown = show_ranges(ranges_of(np.concatenate(self._rows)[repeated]))
-            noun = "loan has the id" if count == 1 else "loans have the id"
-            yield Doubt(f"{self._name}: {count:,} {noun} of an earlier one: {shown}", count)
+            loans, verb = plural(count, "loan"), agree(count, "has", "have")
+            text = f"{self._name}: {loans} {verb} the id of an earlier one: {shown}"
+            yield Doubt(text, count)

@@ -14,7 +14,7 @@ from peerloan.clock import now_ms
 from peerloan.database import Database
 from peerloan.database.errors import LedgerError
 from peerloan.database.tables import deliveries, events
-from peerloan.loan.text import has_control
+from peerloan.formatting import has_control
 from peerloan.uuid7 import IdGenerator
 
 BEGAN = "org.peerloan.alarm.began"

@@ -9,9 +9,8 @@ from typing import Any
 import msgspec
 from flask import Blueprint, Response, request
 
-from peerloan.formatting import show_value
+from peerloan.formatting import has_control, show_value
 from peerloan.loan import Problem
-from peerloan.loan.text import has_control
 from peerloan.loan.validation import show_name
 from peerloan.registry import (
     AliasState,

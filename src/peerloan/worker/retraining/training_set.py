@@ -35,6 +35,7 @@ from peerloan.ledger.matured import (
 )
 from peerloan.ledger.stored_inputs import InputReader, InputUnreadable
 from peerloan.loan import Definition, Loans, TextColumn, Value
+from peerloan.loan.labels import label_text
 from peerloan.monitoring.config import MonitoringConfig
 from peerloan.stats.arrays import Codes
 from peerloan.training.search import Progress
@@ -211,7 +212,7 @@ class _Form:
     def __init__(self, definition: Definition) -> None:
         self.definition = definition
         label = definition.label
-        self._values = [_text(label.on_time), _text(label.late)]
+        self._values = [label_text(label.on_time), label_text(label.late)]
         role = definition.roles.id
         self._id = None if role in definition.names else role
         kinds = {
@@ -354,11 +355,6 @@ def _checked(book: Book, definition: Definition, progress: Progress) -> Iterator
 def _labels(batch: CheckedPart) -> Codes:
     assert batch.labels is not None  # noqa: S101  read with label=True
     return batch.labels
-
-
-def _text(value: int | float | str | bool) -> str:
-    """Return a label's value as text in a table."""
-    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _shown(day: np.int32) -> str:

@@ -1,4 +1,4 @@
-"""What `check` doubts is said wherever a book is used, counted, and refused on request."""
+"""Doubts about a book: shown and counted by every command, and refused on request."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A drafted definition is accepted as it stands, fits its table, and says what it doubts."""
+"""A drafted definition is valid, fits its table, and has its doubts as comments."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_numbers(tmp_path: Path) -> None:
     assert "# doubt: only the values 0, 1, 2: a number or a code?" in text
 
 
-def test_levels_come_by_frequency(tmp_path: Path) -> None:
+def test_levels_are_sorted_by_frequency(tmp_path: Path) -> None:
     _, definition = draft(
         tmp_path, {"town": [("Ulm", "", "Köln", "Ulm")[i % 4] for i in range(ROWS)]}
     )
@@ -130,7 +130,7 @@ def test_other_levels_have_no_order(tmp_path: Path, levels: list[str]) -> None:
         ),
         ("x", [f"${i % 9},000" for i in range(ROWS)], "write them plainly"),
         ("x", [f"{i % 9},5" for i in range(ROWS)], "write them plainly"),
-        ("x", [f"{i % 28 + 1}.12.2024" for i in range(ROWS)], "it holds dates such as"),
+        ("x", [f"{i % 28 + 1}.12.2024" for i in range(ROWS)], "it contains dates such as"),
         ("probability", [i % 7 + 0.5 for i in range(ROWS)], "for example to 'probability_given'"),
         ("a\x01b", [i % 7 + 0.5 for i in range(ROWS)], "its name can't be a field's"),
         ("n" * 201, [i % 7 + 0.5 for i in range(ROWS)], "its name can't be a field's"),
@@ -138,7 +138,7 @@ def test_other_levels_have_no_order(tmp_path: Path, levels: list[str]) -> None:
         ("x", ["a\x00"] * 30 + ["b\x00"] * 30, "no text without control characters"),
     ],
 )
-def test_columns_that_are_no_feature_are_left_out_with_the_reason(
+def test_columns_that_are_not_features_are_left_out_with_the_reason(
     tmp_path: Path, name: str, cells: list[Any], reason: str
 ) -> None:
     text, definition = draft(tmp_path, {name: cells})
@@ -154,7 +154,7 @@ def test_free_text_is_left_out(tmp_path: Path) -> None:
         "y": [i % 2 for i in range(300)],
     }
     text = draft_definition(open_book(write(tmp_path, columns)), "y")
-    assert "# left out: words: it holds more than 100 different texts" in text
+    assert "# left out: words: it has more than 100 different texts" in text
     assert parse_definition(text, "the draft").names == ("x",)
 
 
@@ -177,7 +177,7 @@ def test_ids_and_dates_become_roles_once(tmp_path: Path) -> None:
         ),
         (
             'date = "opened"',
-            "it holds dates, so it is taken for the loan's date and is not a feature",
+            "it contains dates, so it is taken for the loan's date and is not a feature",
         ),
     ):
         assert lines[lines.index(line) - 1] == f"# doubt: {doubt}"
@@ -189,8 +189,7 @@ def test_wrong_cells_are_doubted(tmp_path: Path) -> None:
     columns = {"x": [i % 9 + 0.5 for i in range(ROWS - 1)] + ["unknown"], "state": LABEL}
     text = draft_definition(open_book(write(tmp_path, columns)), "state")
     assert (
-        "# doubt: 1 row holds a value that is not a number, such as 'unknown'; it is refused"
-        in text
+        "# doubt: 1 row has a value that is not a number, such as 'unknown'; it is refused" in text
     )
     assert parse_definition(text, "the draft")["x"].kind == "number"
 
@@ -227,7 +226,7 @@ def test_which_label_means_late(
         ("none", None, "expected two values of the label, got none"),
     ],
 )
-def test_a_label_that_is_none_is_refused(
+def test_an_invalid_label_is_refused(
     tmp_path: Path, label: str, late: str | None, reason: str
 ) -> None:
     columns: dict[str, list[Any]] = {
@@ -247,7 +246,7 @@ def test_a_table_without_a_feature_is_refused(tmp_path: Path) -> None:
         draft_definition(book, "state")
 
 
-def test_where_no_column_is_left_those_taken_for_roles_are_named(tmp_path: Path) -> None:
+def test_without_a_feature_the_role_columns_are_named(tmp_path: Path) -> None:
     columns = {
         "nr": [f"K-{i:04d}" for i in range(ROWS)],
         "opened": [f"2024-02-{i % 28 + 1:02d}" for i in range(ROWS)],
@@ -269,7 +268,7 @@ def test_a_column_of_one_value_and_unreadable_cells_is_not_constant(tmp_path: Pa
     path.write_bytes(b"x,state\n" + b"\n".join(rows))
     text = draft_definition(open_book(path), "state")
     assert parse_definition(text, "the draft")["x"].levels == ("same",)
-    assert "# doubt: 1 row holds text that is too long, not UTF-8 or has control" in text
+    assert "# doubt: 1 row has a text that is too long, not UTF-8 or has control" in text
     assert "every row has the value" not in text
 
 
@@ -338,7 +337,7 @@ def test_any_names_and_levels_make_a_definition(
     assert set(definition.names) <= set(columns)
 
 
-def test_who_is_late_stands_at_the_very_top(tmp_path: Path) -> None:
+def test_the_guess_of_the_late_value_is_at_the_top(tmp_path: Path) -> None:
     text, _ = draft(tmp_path, {"state": [("1", "1", "2")[i % 3] for i in range(ROWS)]})
     first = text.splitlines()[0]
     assert first.startswith("# doubt: state: 2 is taken to mean late (20 of 60 loans, 33.33 %)")
@@ -349,7 +348,7 @@ def test_who_is_late_stands_at_the_very_top(tmp_path: Path) -> None:
     assert text.startswith("# Drafted from ")
 
 
-def test_a_label_of_more_values_says_what_to_do(tmp_path: Path) -> None:
+def test_a_label_of_more_than_two_values_is_refused_with_advice(tmp_path: Path) -> None:
     columns = {
         "x": [i % 7 + 0.5 for i in range(ROWS)],
         "state": [("Current", "Fully Paid", "Late")[i % 3] for i in range(ROWS)],
@@ -359,7 +358,7 @@ def test_a_label_of_more_values_says_what_to_do(tmp_path: Path) -> None:
             draft_definition(open_book(write(tmp_path, columns)), "state", late)
 
 
-def test_codes_for_missing_are_doubted_and_not_seen(tmp_path: Path) -> None:
+def test_codes_for_missing_are_doubted_and_not_in_the_seen_range(tmp_path: Path) -> None:
     text, definition = draft(
         tmp_path, {"income": [99_999_999 if i % 6 == 0 else 100 + i for i in range(ROWS)]}
     )
@@ -370,7 +369,7 @@ def test_codes_for_missing_are_doubted_and_not_seen(tmp_path: Path) -> None:
     assert [doubt for doubt in report.doubts if "99,999,999 in 10 rows" in doubt]
 
 
-def test_na_is_no_level(tmp_path: Path) -> None:
+def test_na_is_not_a_level(tmp_path: Path) -> None:
     text, definition = draft(
         tmp_path, {"home": [("RENT", "OWN", "NA", "null")[i % 4] for i in range(ROWS)]}
     )
@@ -394,7 +393,7 @@ def test_thousands_separators_are_doubted(tmp_path: Path) -> None:
     assert "are written as" not in text
 
 
-def test_a_cell_full_of_spaces_is_looked_at_once(tmp_path: Path) -> None:
+def test_a_cell_full_of_spaces_is_matched_in_linear_time(tmp_path: Path) -> None:
     """A pattern whose parts could each take the spaces would try every division of them."""
     book = tmp_path / "book.csv"
     cell = f"1{' ' * 20_000}x"

@@ -1,4 +1,4 @@
-"""Which of a label's two values means late: its name, the column's, or the rarer one."""
+"""Guessing the late value of a label: by its name, by the column's name, or the rarer one."""
 
 from __future__ import annotations
 
@@ -42,7 +42,9 @@ from peerloan.book.drafting.label_names import late_value
         ("CURRENT", {1.0: 10, 0.0: 90}, 0.0),
     ],
 )
-def test_a_name_decides_whatever_is_rarer(column: str, values: dict[Any, int], late: Any) -> None:
+def test_a_clear_name_decides_even_if_the_value_is_frequent(
+    column: str, values: dict[Any, int], late: Any
+) -> None:
     chosen = late_value(column, values)
     assert (chosen.value, chosen.by_name) == (late, True)
 
@@ -50,7 +52,7 @@ def test_a_name_decides_whatever_is_rarer(column: str, values: dict[Any, int], l
 @pytest.mark.parametrize("column", ["classification", "bad", "paid", "target", "y"])
 @pytest.mark.parametrize("values", [(1, 2), (10, 20), ("A", "B"), (1.5, 2.5)])
 @pytest.mark.parametrize("rarer", [0, 1])
-def test_where_no_name_decides_the_rarer_value_is_late(
+def test_without_a_clear_name_the_rarer_value_is_late(
     column: str, values: tuple[Any, Any], rarer: int
 ) -> None:
     chosen = late_value(column, {values[rarer]: 30, values[1 - rarer]: 70})
@@ -60,7 +62,7 @@ def test_where_no_name_decides_the_rarer_value_is_late(
 @pytest.mark.parametrize("column", ["outcome", "TARGET", "SeriousDlqin2yrs", "good_bad"])
 @pytest.mark.parametrize("values", [(0, 1), (True, False), ("yes", "no"), (-1, 1)])
 @pytest.mark.parametrize("rarer", [0, 1])
-def test_a_truth_value_of_no_telling_column_has_no_name(
+def test_a_truth_value_of_an_unclear_column_is_not_decided_by_name(
     column: str, values: tuple[Any, Any], rarer: int
 ) -> None:
     chosen = late_value(column, {values[rarer]: 3, values[1 - rarer]: 97})

@@ -1,4 +1,4 @@
-"""Small files that stand for huge tables: each is refused in one sentence, soon."""
+"""Limits of books: compressed and other small files that would expand to huge tables."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_a_table_of_too_many_columns_is_refused(tmp_path: Path, make: object) ->
     )
 
 
-def test_a_table_of_as_many_columns_as_may_be_is_read(tmp_path: Path) -> None:
+def test_a_table_with_the_most_allowed_columns_is_read(tmp_path: Path) -> None:
     (tmp_path / "book.csv").write_bytes(csv_of(COLUMNS[:-1]))
     assert len(open_book(tmp_path / "book.csv").columns) == MOST_COLUMNS
 
@@ -64,7 +64,7 @@ def test_a_table_of_as_many_columns_as_may_be_is_read(tmp_path: Path) -> None:
 def test_columns_without_a_name_count_too(tmp_path: Path) -> None:
     content = b"a,b" + b"," * 500_000 + b"\n1,2\n"
     assert "expected at most 10,000 columns, got 500,002" in refusal(tmp_path / "a", content)
-    # A header that is taken to be as wide as its rows.
+    # The header is padded to the width of its rows.
     content = b"a,b\n1,2" + b"," * 20_000 + b"\n"
     assert "expected at most 10,000 columns, got 20,002" in refusal(tmp_path / "b", content)
 
@@ -72,35 +72,35 @@ def test_columns_without_a_name_count_too(tmp_path: Path) -> None:
 @pytest.mark.parametrize("what", [b",", b"a,", b"abc,"])
 def test_a_header_without_an_end_is_refused(tmp_path: Path, what: bytes) -> None:
     content = gzip.compress(what * (4 << 20), 9)
-    said = refusal(tmp_path / "book.csv.gz", content)
-    assert said.startswith("expected a line of column names of less than 1 MB, got a longer one")
+    message = refusal(tmp_path / "book.csv.gz", content)
+    assert message.startswith("expected a line of column names of less than 1 MB, got a longer one")
 
 
 @pytest.mark.parametrize("before", [b"", b"1,2,3\n"])
 @pytest.mark.parametrize("what", [b",", b"a", b"\0", b'"",'])
 def test_a_row_without_an_end_is_refused(tmp_path: Path, before: bytes, what: bytes) -> None:
     content = gzip.compress(b"a,b,c\n" + before + what * (16 << 20) + b"x\n", 9)
-    said = refusal(tmp_path / "book.csv.gz", content)
-    assert said.startswith("expected rows of at most 4 MB, got a longer one after row ")
+    message = refusal(tmp_path / "book.csv.gz", content)
+    assert message.startswith("expected rows of at most 4 MB, got a longer one after row ")
 
 
 @pytest.fixture
 def few_broken(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A million rows take some seconds to be read; the rule is the same of thousands."""
+    """Lower the limit of broken rows: reading a million rows would take seconds."""
     monkeypatch.setattr(book_parts, "MOST_BROKEN", 5_000)
 
 
 @pytest.mark.usefixtures("few_broken")
-def test_rows_of_one_cell_end_the_reading(tmp_path: Path) -> None:
+def test_a_file_of_broken_rows_is_refused_early(tmp_path: Path) -> None:
     content = gzip.compress(b"a,b,c\n1,2,3\n" + b"1\n" * 5_000_000, 9)
     assert refusal(tmp_path / "book.csv.gz", content) == (
         "expected rows of 3 cells, as the header has, got another number in 5,000 of the first "
-        "5,001 rows, such as 1 cell in row 2: the header is of another table"
+        "5,001 rows, such as 1 cell in row 2: is the header that of another table?"
     )
 
 
 @pytest.mark.usefixtures("few_broken")
-def test_a_good_row_now_and_then_lets_the_reading_end_too(tmp_path: Path) -> None:
+def test_a_few_good_rows_do_not_prevent_the_refusal(tmp_path: Path) -> None:
     content = gzip.compress(b"a,b,c\n" + (b"1,2,3\n" + b"1\n" * 20) * 100_000, 9)
     assert "got another number in 5,000 of the first 5,250 rows" in refusal(tmp_path / "b", content)
 
@@ -132,7 +132,7 @@ def test_wrong_rows_are_let_go_of_part_by_part(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [
         (b'{"a": ' + b"[" * 2_000_000 + b"\n", "nested too deep"),
         (b'{"a": "' + b"x" * (5 << 20) + b'"}\n', "expected rows of at most 4 MB"),
@@ -144,9 +144,9 @@ def test_wrong_rows_are_let_go_of_part_by_part(tmp_path: Path) -> None:
     ],
 )
 def test_a_line_of_json_beyond_every_bound_is_refused(
-    tmp_path: Path, content: bytes, said: str
+    tmp_path: Path, content: bytes, message: str
 ) -> None:
-    assert said in refusal(tmp_path / "book.jsonl", content)
+    assert message in refusal(tmp_path / "book.jsonl", content)
 
 
 @pytest.mark.parametrize("name", ["book.parquet", "book.arrow"])
@@ -169,7 +169,7 @@ NARROW = parse_definition(
 )
 
 
-def test_of_very_many_wrong_rows_the_first_are_listed_and_all_are_counted(
+def test_ranges_of_very_many_wrong_rows_are_limited_and_all_are_counted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(check_report, "MOST_RANGES", 1_000)
@@ -183,7 +183,7 @@ def test_of_very_many_wrong_rows_the_first_are_listed_and_all_are_counted(
     assert any(line.endswith(f" and {100_000 - 20 - 200:,} more rows") for line in report.lines())
 
 
-def test_of_very_many_rows_the_first_are_compared(
+def test_only_the_first_of_very_many_rows_are_compared(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(doubts, "MOST_COMPARED", 1_000)
@@ -194,6 +194,6 @@ def test_of_very_many_rows_the_first_are_compared(
     path = tmp_path / "book.csv"
     path.write_text("y,c0,c1,c2,c3\n" + "".join([*lines, *lines, *lines]), "utf-8")
     (part, *_) = open_book(path).parts()
-    said = check_report.check_book(open_book(path), definition).doubts
-    (doubt,) = (each for each in said if "equal an earlier one" in each)
+    texts = check_report.check_book(open_book(path), definition).doubts
+    (doubt,) = (text for text in texts if "equal an earlier one" in text)
     assert doubt.startswith(f"of the first {part.size:,} rows, {part.size - 40_000:,} of ")

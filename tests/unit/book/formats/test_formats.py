@@ -166,7 +166,7 @@ def test_files_of_a_folder_share_their_keys(tmp_path: Path) -> None:
     assert [problem.loan for problem in problems] == [3]
     assert book.notes == (
         "3 files were read",
-        "skipped, since they hold no rows: 4.jsonl",
+        "skipped, since they have no rows: 4.jsonl",
         "skipped, since they are not a table by ending or content: 5.json",
     )
 
@@ -241,13 +241,13 @@ def test_a_definition_is_drafted_from_json(tmp_path: Path) -> None:
         (gzip.compress(b'{"a": 1}\n' * 100_000)[:-20], "cut off"),
     ],
 )
-def test_a_file_that_is_no_json_lines_is_refused(
+def test_a_file_that_is_not_json_lines_is_refused(
     tmp_path: Path, data: bytes | str, reason: str
 ) -> None:
     assert reason in refusal(write(tmp_path, data))
 
 
-def test_json_is_known_by_its_content_and_named_by_any_ending(tmp_path: Path) -> None:
+def test_json_lines_are_recognised_by_content_or_ending(tmp_path: Path) -> None:
     for name in ("book.csv", "book.txt", "book"):
         assert read(open_book(write(tmp_path, '\n{"a": 1}\n', name)))[0] == [(1, {"a": 1})]
         assert "a JSON array" in refusal(write(tmp_path, '[{"a": 1}]', name))
@@ -257,7 +257,7 @@ VALUE = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_si
 
 
 @given(st.lists(st.dictionaries(st.sampled_from("abc"), VALUE, min_size=1), min_size=1))
-def test_what_json_writes_is_read(
+def test_output_of_json_dumps_is_read(
     tmp_path_factory: pytest.TempPathFactory, rows: list[dict[str, Any]]
 ) -> None:
     path = tmp_path_factory.mktemp("json") / "book.jsonl"
@@ -277,7 +277,7 @@ def test_what_json_writes_is_read(
                 assert value == expected
 
 
-def test_json_is_held_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_json_lines_are_read_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(json_lines_reader, "PART_BYTES", 100)
     path = write(tmp_path, "\n".join(['{"a": 1}', "x"] * 50))
     sizes = [part.size for part in open_book(path).parts()]
@@ -313,7 +313,7 @@ def test_an_arrow_table_cut_anywhere_is_refused(tmp_path: Path, form: Any) -> No
 
 
 @pytest.mark.parametrize("form", [stream_of, file_of])
-def test_arrow_tables_put_into_one_are_refused(tmp_path: Path, form: Any) -> None:
+def test_concatenated_arrow_tables_are_refused(tmp_path: Path, form: Any) -> None:
     assert "bytes more behind its end" in refusal(write(tmp_path, form(TABLE) * 2, "two"))
 
 
@@ -323,7 +323,7 @@ def test_a_long_batch_of_arrow_is_read_in_parts(tmp_path: Path) -> None:
     assert [number for number, _ in rows] == [row["a"] + 1 for _, row in rows]
 
 
-def test_arrow_categories_and_text_that_is_no_utf8(tmp_path: Path) -> None:
+def test_arrow_categories_and_text_that_is_not_utf8(tmp_path: Path) -> None:
     bad = pa.array([b"x", b"\xe9t\xe9"]).view(pa.string())
     table = pa.table({"a": bad, "b": pa.array(["u", "v"]).dictionary_encode()})
     report = check_book(
@@ -348,7 +348,7 @@ def test_categories_that_change_within_an_arrow_stream(tmp_path: Path) -> None:
 
 
 @given(place=st.integers(8, 400), byte=st.integers(0, 255))
-def test_a_damaged_arrow_table_ends_no_process(
+def test_a_damaged_arrow_table_does_not_crash_the_process(
     tmp_path_factory: pytest.TempPathFactory, place: int, byte: int
 ) -> None:
     data = bytearray(stream_of(TABLE))
@@ -360,7 +360,7 @@ def test_a_damaged_arrow_table_ends_no_process(
         return
 
 
-def test_parquet_files_put_into_one_are_refused(tmp_path: Path) -> None:
+def test_concatenated_parquet_files_are_refused(tmp_path: Path) -> None:
     def parquet(rows: int, **options: Any) -> bytes:
         out = io.BytesIO()
         pyarrow.parquet.write_table(pa.table({"a": range(rows)}), out, **options)

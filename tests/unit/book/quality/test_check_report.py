@@ -1,4 +1,4 @@
-"""The check of a whole book: every wrong row is named, and what is unusual is doubted."""
+"""The report of a checked book: wrong rows, and doubts about unusual values."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ def test_many_wrong_rows_are_shown_as_ranges(tmp_path: Path) -> None:
     assert "  and rows 41–60, 71, 81–100" in check(tmp_path, loans).lines()
 
 
-def test_ranges_go_on_across_parts(tmp_path: Path) -> None:
+def test_ranges_continue_across_parts(tmp_path: Path) -> None:
     (tmp_path / "1.csv").write_text("x,y\n" + "?,0\n" * 70_000)
     (tmp_path / "2.csv").write_text("x,y\n" + "?,0\n1\n" * 5)
     definition = parse_definition(
@@ -162,7 +162,7 @@ def test_unseen_levels_are_doubted_with_the_nearest(tmp_path: Path) -> None:
     ]
 
 
-def test_very_many_unseen_levels_are_summed_up(tmp_path: Path) -> None:
+def test_very_many_unseen_levels_are_summarised(tmp_path: Path) -> None:
     loans = rows(30_000)
     for i, loan in enumerate(loans):
         loan["purpose"] = f"new {i}"
@@ -194,7 +194,7 @@ def test_a_column_is_doubted_as_empty_only_where_every_row_is_missing(
     assert doubt not in check(tmp_path, rows(10, **{name: wrong})).doubts
 
 
-def test_a_book_without_a_single_whole_row_has_no_empty_column(tmp_path: Path) -> None:
+def test_a_book_of_broken_rows_only_has_no_doubt_about_empty_columns(tmp_path: Path) -> None:
     path = tmp_path / "book.csv"
     path.write_text(f"{','.join(GOOD)}\n1\n2\n", encoding="utf-8")
     report = check_book(open_book(path), default_definition())

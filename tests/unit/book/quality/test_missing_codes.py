@@ -1,4 +1,4 @@
-"""Numbers that stand for missing are doubted, and ordinary columns are not."""
+"""Codes for missing are detected, and ordinary columns are not taken for them."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ RATES = RANDOM.uniform(0.05, 0.31, 2_000)
     ],
 )
 @pytest.mark.parametrize("parts", [1, 7])
-def test_codes_are_found(values: np.ndarray, codes: list[float], parts: int) -> None:
+def test_codes_are_detected(values: np.ndarray, codes: list[float], parts: int) -> None:
     assert codes_of(with_codes(values, *codes), parts) == codes
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from peerloan.formatting import PLAIN_LETTER
 from peerloan.ledger import SOURCES
-from peerloan.loan.text import PLAIN_LETTER
 from peerloan.model import BANDS
 from peerloan.web.http.limits import DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE
 from peerloan.web.http.responses import REPLAYED_HEADER

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from peerloan.loan.text import PLAIN_LETTER
+from peerloan.formatting import PLAIN_LETTER
 from peerloan.web.api.openapi.decisions import NO_PARAMETERS, WRONG_TYPE, ref
 from peerloan.web.http.limits import MAX_WHY
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from types import NoneType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from peerloan.loan.text import MAX_TEXT, PLAIN_LETTER
+from peerloan.formatting import PLAIN_LETTER
+from peerloan.loan.text import MAX_TEXT
 from peerloan.monitoring.alerts import events
 from peerloan.monitoring.alerts.events import MAX_WHY
 from peerloan.monitoring.alerts.rules import Alert, Level

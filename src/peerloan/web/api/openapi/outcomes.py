@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any, get_args
 
+from peerloan.formatting import PLAIN_LETTER
 from peerloan.ledger.outcome_parsing import OutcomeParser
 from peerloan.ledger.outcomes import Status
 from peerloan.loan import Definition
 from peerloan.loan.labels import expected_label
-from peerloan.loan.text import MAX_TEXT, PLAIN_LETTER
+from peerloan.loan.text import MAX_TEXT
 from peerloan.web.api.openapi.decisions import POSTED, WRONG_TYPE, ref
 from peerloan.web.http.limits import MAX_OUTCOMES
 
