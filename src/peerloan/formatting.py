@@ -5,10 +5,31 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
+from typing import Protocol
 
 # C0 and C1 control characters and lone surrogates: not every database, file format and terminal
 # keeps them.
 FORBIDDEN = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+
+
+class Interval(Protocol):
+    """The ends of an interval of a share."""
+
+    @property
+    def low(self) -> float:
+        """The lower end."""
+
+    @property
+    def high(self) -> float:
+        """The upper end."""
+
+
+class RateWithInterval(Interval, Protocol):
+    """A rate with its interval."""
+
+    @property
+    def rate(self) -> float:
+        """The rate."""
 
 
 def plural(count: int, noun: str) -> str:
@@ -65,6 +86,26 @@ def percent(share: float) -> str:
     if value in (0, 100):
         return f"{value:g} %"
     return f"{value:.2f} %" if value < 10 or value > 99 else f"{value:.1f} %"
+
+
+def show_loans(count: int) -> str:
+    """Format a number of loans: '1 loan', '1,200 loans'."""
+    return plural(count, "loan")
+
+
+def show_interval(interval: Interval) -> str:
+    """Format the ends of an interval in percent, without the sign: '2.13–2.30'."""
+    return "–".join(percent(end).removesuffix(" %") for end in (interval.low, interval.high))
+
+
+def show_rate(rate: RateWithInterval) -> str:
+    """Format a rate with its interval: '2.21 % (2.13–2.30)'."""
+    return f"{percent(rate.rate)} ({show_interval(rate)})"
+
+
+def show_number(value: float, is_fraction: bool) -> str:
+    """Format a number without its unit: '12.5', or '12.5 %' for the fraction 0.125."""
+    return f"{format_number(value * 100)} %" if is_fraction else format_number(value)
 
 
 def signed(value: float | None, decimals: int = 2) -> str:

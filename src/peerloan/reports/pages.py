@@ -9,7 +9,14 @@ from typing import Any
 
 from markupsafe import Markup
 
-from peerloan.formatting import join_words, percent, signed
+from peerloan.formatting import (
+    join_words,
+    percent,
+    plural,
+    show_interval,
+    show_rate,
+    signed,
+)
 from peerloan.registry import Manifest
 from peerloan.reports import charts
 from peerloan.reports.charts import Line
@@ -30,7 +37,6 @@ from peerloan.reports.report_json import (
 )
 from peerloan.reports.score_points import ODDS, SCORE, TO_DOUBLE
 from peerloan.reports.templating import render
-from peerloan.reports.wording import interval, show_loans, show_rate
 
 FIGURES = ("auc", "log_loss", "recall", "average_precision", "ks", "gini", "brier")
 # Most bars of a category in a chart.
@@ -48,9 +54,9 @@ def report_page(report: Report, manifest: Manifest) -> str:
         report=report,
         notice=_notice(report, manifest),
         policy_in_words=policy_in_words(report.policy),
-        interval=interval,
-        loans=show_loans,
+        interval=show_interval,
         percent=percent,
+        plural=plural,
         show_rate=show_rate,
         signed=signed,
     )

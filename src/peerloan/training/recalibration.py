@@ -10,8 +10,8 @@ from peerloan.model import Calibration, Policy, Scorecard
 from peerloan.model.reference_profile import ReferenceProfile
 from peerloan.registry import Bundle, OnnxParts, Store, ValidationFigures, draft
 from peerloan.reports.bundle_documents import new_version_documents
+from peerloan.reports.policy_figures import ScoredOutcomes, at_policy, policy_figures
 from peerloan.reports.report_json import RecalibrationReport
-from peerloan.reports.sections import ScoredOutcomes, at_policy, policy_figures
 from peerloan.stats.calibration import logistic, reliability
 from peerloan.stats.discrimination import auc_interval
 from peerloan.training.calibration import cross_fitted, fit_calibration, is_informative

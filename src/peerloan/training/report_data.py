@@ -13,6 +13,7 @@ from peerloan.loan import Definition, Field
 from peerloan.model import LevelTable, NumberTable, Policy, Scorecard
 from peerloan.model.onnx_model import background_size
 from peerloan.reports.charts import Line
+from peerloan.reports.policy_figures import ScoredOutcomes, at_policy, band_rows, policy_figures
 from peerloan.reports.report_json import (
     CalibratedTrial,
     CalibrationFigures,
@@ -26,7 +27,6 @@ from peerloan.reports.report_json import (
     TrialFigures,
 )
 from peerloan.reports.score_points import as_points, exact_lines
-from peerloan.reports.sections import ScoredOutcomes, at_policy, band_rows, policy_figures
 from peerloan.stats.calibration import Reliability, reliability
 from peerloan.stats.discrimination import auc_interval
 from peerloan.stats.measures import Rate

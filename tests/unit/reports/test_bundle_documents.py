@@ -14,8 +14,8 @@ from peerloan.loan import Definition, Loans, parse_definition
 from peerloan.model import NumberTable, Policy, ReferenceProfile, Scorecard
 from peerloan.registry import Manifest, Store, TrainedOn, ValidationFigures, draft
 from peerloan.reports.bundle_documents import new_policy_documents, new_version_documents
+from peerloan.reports.policy_figures import ScoredOutcomes, at_policy, policy_figures
 from peerloan.reports.report_json import PolicyReport, RecalibrationReport, decode_report
-from peerloan.reports.sections import ScoredOutcomes, at_policy, policy_figures
 from peerloan.stats.calibration import reliability
 from peerloan.stats.discrimination import auc, auc_interval
 from peerloan.training.calibration import fit_calibration

@@ -5,8 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from peerloan.formatting import are, join_words, percent, plural, signed
-from peerloan.reports.wording import plain_number, show_loans, show_rate
+from peerloan.formatting import (
+    are,
+    join_words,
+    percent,
+    plural,
+    show_loans,
+    show_number,
+    show_rate,
+    signed,
+)
 from peerloan.stats.measures import Rate
 from peerloan.training.exploration.measure import Bin, BookStudy, Far, Feature, Numeric
 
@@ -68,8 +76,8 @@ def _shortened(found: list[Finding]) -> list[Finding]:
 def _about_label(study: BookStudy) -> Iterator[Finding]:
     overall = study.overall
     on_time = overall.loans - overall.late
-    verb = "is" if overall.loans == 1 else "are"
-    text = f"{overall.late:,} of {show_loans(overall.loans)} {verb} late: {show_rate(overall)}."
+    of_all = f"{overall.late:,} of {show_loans(overall.loans)} {are(overall.loans)} late"
+    text = f"{of_all}: {show_rate(overall)}."
     if min(overall.late, on_time) < _FEW:
         kind = "late" if overall.late <= on_time else "on time"
         yield Finding(
@@ -374,4 +382,4 @@ def reading(feature: Feature) -> str:
 
 
 def _shown(feature: Feature, *values: float) -> list[str]:
-    return [plain_number(value, feature.percent) for value in values]
+    return [show_number(value, feature.percent) for value in values]

@@ -6,11 +6,10 @@ from collections.abc import Mapping, Sequence
 
 from markupsafe import Markup, escape
 
-from peerloan.formatting import percent, signed
+from peerloan.formatting import percent, show_interval, show_number, signed
 from peerloan.reports import charts
 from peerloan.reports.charts import Tone
 from peerloan.reports.templating import render
-from peerloan.reports.wording import interval, plain_number
 from peerloan.training.exploration.findings import Finding, is_high, is_too_few, reading
 from peerloan.training.exploration.measure import Bin, BookStudy, Feature, Matrix, Progress
 
@@ -49,9 +48,9 @@ def show_page(
         varying=varying,
         is_high=lambda each: is_high(each, study.overall.rate),
         is_too_few=lambda each: is_too_few(each, study.overall.rate),
-        interval=interval,
+        interval=show_interval,
         percent=percent,
-        plain=plain_number,
+        show_number=show_number,
         reading=reading,
         signed=signed,
     )
