@@ -41,10 +41,10 @@ _CURVE = 200
 
 def training_report(study: CandidateResult) -> TrainingReport:
     """Make the report's data without the version's name."""
-    own, chosen, policy = study.trial, study.found.chosen, study.policy
+    own, chosen, policy = study.trial, study.search.chosen, study.policy
     scored = ScoredOutcomes(study.margins, study.late)
     # Trials on the most loans first, and among them the best.
-    tried = sorted(study.found.tried, key=lambda trial: (-trial.loans, -trial.mean("auc")))
+    tried = sorted(study.search.tried, key=lambda trial: (-trial.loans, -trial.mean("auc")))
     definition, trained_on = study.definition, study.trained_on
     later = _later(study)
     return TrainingReport(
@@ -59,10 +59,10 @@ def training_report(study: CandidateResult) -> TrainingReport:
         without_outcome=study.without_outcome,
         doubts=study.doubts,
         chosen=chosen.candidate,
-        why=study.found.why,
+        why=study.search.why,
         folds=_folds(study),
         trial=_trial(own, own, chosen),
-        candidates=tuple(_trial(trial, own, chosen) for trial in study.found.best),
+        candidates=tuple(_trial(trial, own, chosen) for trial in study.search.best),
         tried=tuple(_trial(trial, own, chosen) for trial in tried),
         resampling=_resampling(tried),
         auc_interval=study.intervals.get("auc") or auc_interval(study.late, own.mean("auc")),

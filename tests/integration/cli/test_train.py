@@ -73,7 +73,7 @@ def test_a_quick_run_with_an_aim_a_later_book_and_groups(
     assert "Traceback" not in told.stderr
     for line in (
         *("reading " + str(later), "trying settings on 700 loans"),
-        *("boosted: judging and reporting", "publishing"),
+        *("boosted: evaluating and reporting", "publishing"),
     ):
         assert f"{line}\n" in told.stderr, "a line for each finished step"
     given = json.loads(told.stdout)

@@ -107,7 +107,7 @@ def test_constant_columns(rows: Rows, refusal: Refusal) -> None:
     said = refusal([row | constant for row in rows])
     assert said == (
         "expected values that differ, given the same one in every row of purpose "
-        "('credit_card'), dti (10.5); leave such a field out of the definition"
+        "('credit_card'), dti (10.5); remove such a field from the definition"
     )
 
 

@@ -103,7 +103,7 @@ def study_of(
     return CandidateResult(
         definition=definition,
         trained_on=TrainedOn(source, "ab" * 32, LOANS, int(LATE.sum()), sample),
-        found=FOUND,
+        search=FOUND,
         trial=own,
         margins=own.calibrated,
         late=LATE,
@@ -270,7 +270,7 @@ def test_what_resampling_did_is_said(page: str) -> None:
 
 def test_one_resampling_alone_is_not_compared() -> None:
     found = SearchResult((GOOD, WORSE), (GOOD, WORSE), GOOD, "it is the best")
-    text = training_report(replace(study_of(), found=found))
+    text = training_report(replace(study_of(), search=found))
     assert "nothing to compare" in section(text, "candidates")
 
 

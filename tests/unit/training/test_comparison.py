@@ -117,13 +117,16 @@ def test_the_better_one_is_named(better: str) -> None:
     pair = (good, bad) if better == "A" else (bad, good)
     found = compare(*pair, table, table, late, samples=100)
     assert found.b_against_a.verdict == ("better" if better == "B" else "worse")
+    assert found.to_json()["verdict"] == found.b_against_a.verdict
     assert found.b_against_a.auc_above == (better == "B")
 
 
 def test_it_is_plain_data_and_the_same_each_time(found: Comparison) -> None:
     as_json = json.loads(json.dumps(found.to_json(), allow_nan=False))
     assert as_json["a"]["version"] == "v1"
-    assert list(as_json) == ["loans", "late", "a", "b", "auc_difference", "decisions", "bands"]
+    assert list(as_json) == [
+        *("loans", "late", "verdict", "a", "b", "auc_difference", "decisions", "bands"),
+    ]
     assert list(as_json["auc_difference"]) == ["value", "interval", "b_better", "samples"]
     assert as_json["auc_difference"]["samples"] == 200
     assert [(each["a"], each["b"], each["loans"]) for each in as_json["decisions"]] == [

@@ -224,7 +224,7 @@ def test_progress_is_told_from_0_to_1(first_run: Run) -> None:
     assert list(by_step)[1] == "trying settings on 400 loans"
     assert {"fitting the best settings on all loans", "publishing"} <= set(by_step)
     for name in CANDIDATES:
-        assert f"{name}: judging and reporting" in by_step
+        assert f"{name}: evaluating and reporting" in by_step
     for told in by_step.values():
         assert told == sorted(told)
         assert told[-1] == 1.0
