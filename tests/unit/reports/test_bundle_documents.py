@@ -118,7 +118,7 @@ def test_a_recalibration_report_has_figures_before_and_after() -> None:
     assert "Late rate of the book 4.00 %" in text
     assert f"multiplies its log-odds by {SCALE.slope:.4f} and adds −{-SCALE.intercept:.4f}." in text
     at = at_policy(Policy.by_cost(), ScoredOutcomes(AFTER, LATE))
-    assert f"{100 * at.recall:.1f} % of the late ones are among them" in text
+    assert f"{100 * at.recall:.1f} % of the late loans are among them" in text
     assert "from additive-1 with the outcomes of new<er>.csv" in text
     assert "with the outcomes of new&lt;er&gt;.csv" in page
     assert "that the version was trained on" not in text
@@ -142,8 +142,8 @@ def test_a_changed_policy_is_noted_below_the_heading(tmp_path: Path, times: int)
     head = words(page(store, version).split("<nav", 1)[0])
     # The notice is there once. It has the current policy, and names the report's own version.
     assert head.count(f"was changed after this report was written for {first}.") == 1
-    assert f"Says yes (late) from a probability of {1 / (6 + times):.4f} on" in head
-    assert head.count("Says yes") == 1
+    assert f"A loan is predicted late (yes) from a probability of {1 / (6 + times):.4f} on" in head
+    assert head.count("A loan is predicted late") == 1
     assert "was changed after" not in page(store, first)
     # Without the notice the page equals that of the first version; so do the data.
     rest = re.sub(r'<p class="warning" role="note">.*?</p>\n', "", page(store, version))

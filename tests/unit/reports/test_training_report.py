@@ -269,7 +269,7 @@ def test_thresholds_have_the_figures_of_the_out_of_fold_margins(page: str) -> No
         [*expected, lift, cost], rel=0.01
     )
     assert 14 <= section(page, "policy").split("Bands")[0].count(" % ") / 4 <= 20
-    assert "Flagging no loan would cost 1,000, flagging every loan 950" in text
+    assert "Flagging no loan would cost 1,000, flagging all loans 950" in text
 
 
 def test_each_loan_is_in_a_band(page: str) -> None:
