@@ -43,8 +43,8 @@ def policy_figures(
     """Compute the results of the policy's threshold and bands, and of about fifteen others."""
     ratio = policy.aim_value if policy.aim == "cost" else DEFAULT_RATIO
     rate, chosen = float(scored.late.mean()), at_policy(policy, scored)
-    shown = [min(thresholds, key=lambda row: abs(row.flagged - share)) for share in _SHARES]
-    others = [row for row in dict.fromkeys(shown) if row.flagged != chosen.flagged]
+    nearest = [min(thresholds, key=lambda row: abs(row.flagged - share)) for share in _SHARES]
+    others = [row for row in dict.fromkeys(nearest) if row.flagged != chosen.flagged]
     rows = [
         ThresholdRow(
             row=row,

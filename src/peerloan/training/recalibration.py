@@ -61,7 +61,7 @@ def recalibrate(
     bundle = store.load(version)
     table = read_table(book, bundle.definition, progress)
     on_table(table)
-    fitted = _fit_scale(bundle, table)
+    fitted = _fit_scale(bundle, table, book.name)
     old = bundle.manifest
     aim = aim or Aim(old.policy.aim, old.policy.aim_value)
     thresholds = trade_off(fitted.after, table.late)
@@ -69,11 +69,6 @@ def recalibrate(
         policy = Policy.by_aim(aim.name, aim.value, thresholds)
     except ValueError as error:
         raise TrainingError(str(error)) from None
-    if not is_informative(fitted.scale):
-        raise TrainingError(
-            f"{book.name}: {version} does not rank its late loans as riskier than the others, so "
-            "no shift and scale of its log-odds fits them; train a version on newer loans instead"
-        )
     metrics = performance_figures(table.late, fitted.after, policy.threshold_margin)
     intervals = {"auc": auc_interval(table.late, metrics["auc"])}
     recalibrated = draft(
@@ -101,13 +96,22 @@ def recalibrate(
     return PublishedCandidate(old.candidate, store.publish(recalibrated), metrics, chosen=True)
 
 
-def _fit_scale(bundle: Bundle, table: Table) -> _NewScale:
-    """Fit shift and scale to the book's outcomes, on all loans and out of fold."""
+def _fit_scale(bundle: Bundle, table: Table, book: str) -> _NewScale:
+    """Fit shift and scale to the book's outcomes, on all loans and out of fold.
+
+    Raises TrainingError if the version's ranking has no information about the outcomes.
+    """
     loans = _version_loans(bundle, table)
     before, _ = bundle.score_many(loans)
+    scale = fit_calibration(before, table.late)
+    if not is_informative(scale):
+        raise TrainingError(
+            f"{book}: {bundle.version} does not rank its late loans as riskier than the others, so "
+            "no shift and scale of its log-odds fits them; train a version on newer loans instead"
+        )
     fold = stratified(table.late, _FOLDS, 0, equal_groups(loans, table.late))
     after = cross_fitted(before, table.late, fold)
-    return _NewScale(fit_calibration(before, table.late), before, after)
+    return _NewScale(scale, before, after)
 
 
 def _version_loans(bundle: Bundle, table: Table) -> Loans:

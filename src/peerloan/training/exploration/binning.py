@@ -67,12 +67,12 @@ def order_values(field: Field, loans: Loans) -> Numbers | None:
 def show_plain(field: Field, values: Sequence[float]) -> list[str]:
     """Format numbers without their unit, with as few digits (at least four) as distinguish them."""
     factor, sign = (100, " %") if field.percent else (1, "")
-    shown: list[str] = []
+    texts: list[str] = []
     for digits in range(4, 16):
-        shown = [_digits(value * factor, digits) + sign for value in values]
-        if len(set(shown)) == len(set(values)):
+        texts = [_digits(value * factor, digits) + sign for value in values]
+        if len(set(texts)) == len(set(values)):
             break
-    return shown
+    return texts
 
 
 def _digits(value: float, digits: int) -> str:
@@ -99,11 +99,11 @@ def _number_bins(field: Field, values: Numbers) -> Bins:
         starts = np.append(0, np.searchsorted(present, ends, side="right"))
         lowest = present[starts]
         highest = present[np.append(starts[1:], len(present)) - 1]
-        shown = show_plain(field, [*lowest.tolist(), *highest.tolist()])
+        texts = show_plain(field, [*lowest.tolist(), *highest.tolist()])
         half = len(lowest)
         labels = [
             low if low == high else f"{low.removesuffix(' %')} – {high}"
-            for low, high in zip(shown[:half], shown[half:], strict=True)
+            for low, high in zip(texts[:half], texts[half:], strict=True)
         ]
     return _with_missing(codes, labels, ["range"] * len(labels))
 
