@@ -48,7 +48,7 @@ from peerloan.training.calibration import cross_fitted
 from peerloan.training.candidates import Hyperparameters
 from peerloan.training.evaluation import performance_figures
 from peerloan.training.folds import equal_groups, stratified
-from peerloan.training.search import quick, read_grids, search
+from peerloan.training.search import SearchPlan, first_settings, read_grids, search
 from peerloan.training.table import read_table
 
 LOANS, FEW = 60_000, 3_000
@@ -167,7 +167,7 @@ def _times(path: Path, loans: Loans, late: Numbers, folder: Path, *, fast: bool)
 
 def _models(loans: Loans, late: Numbers, bars: Progress, *, searched: bool) -> Iterator[Model]:
     grids = read_grids()
-    first = {name: each[0] for name, each in quick(grids).items()}
+    first = {name: each[0] for name, each in first_settings(grids).items()}
     for name, settings in first.items():
         yield Model(name, str(settings), _ours(name, settings))
     if searched:
@@ -175,7 +175,7 @@ def _models(loans: Loans, late: Numbers, bars: Progress, *, searched: bool) -> I
         found = search(
             loans,
             late,
-            grids,
+            SearchPlan(grids),
             Policy.by_cost(20.0).threshold_margin,
             lambda what, done: bars.update(task, description=what, completed=100 * done),
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
+from typing import Protocol
 
 # C0 and C1 control characters and lone surrogates: some databases, file formats and terminals
 # change or refuse them.
@@ -16,6 +17,26 @@ PLAIN_LETTER = "[^\\u0000-\\u001f\\u007f-\\u009f]"
 def has_control(text: str) -> bool:
     """Whether a text contains control characters or lone surrogates."""
     return CONTROL_CHARACTERS.search(text) is not None
+
+
+class Interval(Protocol):
+    """The ends of an interval of a share."""
+
+    @property
+    def low(self) -> float:
+        """The lower end."""
+
+    @property
+    def high(self) -> float:
+        """The upper end."""
+
+
+class RateWithInterval(Interval, Protocol):
+    """A rate with its interval."""
+
+    @property
+    def rate(self) -> float:
+        """The rate."""
 
 
 def plural(count: int, noun: str) -> str:
@@ -82,6 +103,26 @@ def percent(share: float) -> str:
     if value in (0, 100):
         return f"{value:g} %"
     return f"{value:.2f} %" if value < 10 or value > 99 else f"{value:.1f} %"
+
+
+def show_loans(count: int) -> str:
+    """Format a number of loans: '1 loan', '1,200 loans'."""
+    return plural(count, "loan")
+
+
+def show_interval(interval: Interval) -> str:
+    """Format the ends of an interval in percent, without the sign: '2.13–2.30'."""
+    return "–".join(percent(end).removesuffix(" %") for end in (interval.low, interval.high))
+
+
+def show_rate(rate: RateWithInterval) -> str:
+    """Format a rate with its interval: '2.21 % (2.13–2.30)'."""
+    return f"{percent(rate.rate)} ({show_interval(rate)})"
+
+
+def show_number(value: float, is_fraction: bool) -> str:
+    """Format a number without its unit: '12.5', or '12.5 %' for the fraction 0.125."""
+    return f"{format_number(value * 100)} %" if is_fraction else format_number(value)
 
 
 def signed(value: float | None, decimals: int = 2) -> str:

@@ -63,13 +63,13 @@ class DuplicateCount:
 class DuplicateRows:
     """Collects row hashes while a table is read.
 
-    Memory: 8 bytes a row, and the field hashes of a sample.
+    Memory: 8 bytes a row, and the field hashes of a sample of at most `sampled_rows`.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, sampled_rows: int = _SAMPLED) -> None:
         self._hashes: list[Hashes] = []
         self._late: list[Codes] = []
-        self._sample = _Sample()
+        self._sample = _Sample(sampled_rows)
         # Positions of the compared fields, and the names of the others.
         self._fields: Codes | None = None
         self._apart: tuple[str, ...] = ()
@@ -134,7 +134,8 @@ class _Sample:
     It is thinned by half whenever it grows too large.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, most_rows: int) -> None:
+        self._most_rows = most_rows
         self._random = np.random.default_rng(0)
         self._share = 1.0
         self._rows: list[Hashes] = []
@@ -144,7 +145,7 @@ class _Sample:
         kept = self._random.random(len(by_field)) < self._share
         self._rows.append(by_field[kept])
         self._late.append(late[kept] == 1)
-        most = min(_SAMPLED, _SAMPLED_VALUES // max(by_field.shape[1], 1))
+        most = min(self._most_rows, _SAMPLED_VALUES // max(by_field.shape[1], 1))
         while sum(map(len, self._rows)) > most:
             rows, outcomes = np.concatenate(self._rows), np.concatenate(self._late)
             kept = self._random.random(len(rows)) < 0.5

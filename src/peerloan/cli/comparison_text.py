@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from peerloan.formatting import percent, plural, signed
+from peerloan.formatting import percent, plural, show_rate, signed
 from peerloan.model import BANDS
-from peerloan.reports.wording import show_rate
 from peerloan.stats.bootstrap import FigureComparison
 from peerloan.stats.measures import Rate
 from peerloan.training.comparison import Comparison, Figures

@@ -1,1 +1,1 @@
-"""Reports for people, as self-contained HTML pages, and the model card."""
+"""Reports as self-contained HTML pages, and the model card."""

@@ -1,4 +1,4 @@
-"""Axes of charts: positions of values and ticks, and widths of text."""
+"""Axes of charts: positions of values, ticks, and the width of their labels."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Tick:
 
 
 def draw_ticks(axis: Axis, scale: Scale) -> tuple[Tick, ...]:
-    """Make the ticks of an axis, few enough that their labels don't touch."""
+    """Make the ticks of an axis, so few that their labels don't touch."""
     values = (
         log_ticks(axis.low, axis.high)
         if axis.is_log
@@ -60,7 +60,7 @@ def draw_ticks(axis: Axis, scale: Scale) -> tuple[Tick, ...]:
     is_horizontal = axis.end > axis.start
     if is_horizontal and len(drawn) > 1:
         room = min(b.place - a.place for a, b in itertools.pairwise(drawn))
-        need = max(text_width(each.text) for each in drawn) + 4
+        need = max(text_width(tick_.text) for tick_ in drawn) + 4
         drawn = drawn[:: max(1, math.ceil(need / room))]
     return tuple(drawn)
 
@@ -69,9 +69,9 @@ def ticks(low: float, high: float, *, whole: bool = False) -> list[float]:
     """Return at most seven round values from `low` to `high`."""
     least = high / _INTERVALS - low / _INTERVALS
     power = 10.0 ** math.floor(math.log10(least)) if least else 0.0
-    if not power:  # the values are too close for a step between them
+    if not power:  # the ends are too close for a step between them
         return [low, high]
-    step = next(each * power for each in _STEPS if each * power >= least * (1 - 1e-9))
+    step = next(part * power for part in _STEPS if part * power >= least * (1 - 1e-9))
     if whole:
         step = float(max(1, math.ceil(step)))
     first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
@@ -80,7 +80,7 @@ def ticks(low: float, high: float, *, whole: bool = False) -> list[float]:
 
 
 def log_ticks(low: float, high: float) -> list[float]:
-    """Return powers of ten from `low` to `high`, also times two and five if these are few."""
+    """Return powers of ten from `low` to `high`; if they are few, also 2 and 5 times these."""
     first, last = math.ceil(math.log10(low) - 1e-9), math.floor(math.log10(high) + 1e-9)
     if last - first >= 2:
         stride = math.ceil((last - first + 1) / _MOST_DECADES)
@@ -96,19 +96,19 @@ def tick(value: float, scale: Scale = "number") -> str:
     for size, letter in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e4, "k")):
         if abs(value) >= size:
             return f"{value / min(size, 1e3 if letter == 'k' else size):g}{letter}"
-    # As many digits as distinguish two ticks, without the digits of rounding errors.
+    # Six digits distinguish ticks, and hide rounding errors.
     return format_exact(float(f"{value:.6g}"))
 
 
 def with_margin(values: Sequence[float]) -> tuple[float, float]:
-    """Return the ends of an axis with a little room around these values."""
+    """Return the ends of an axis: the range of the values with 5 % of room at both ends."""
     low, high = min(values), max(values)
     room = 0.05 * (high - low) or 0.05 * abs(high) or 1.0
     return low - room, high + room
 
 
 def text_width(text: str) -> float:
-    """Estimate the width of a text."""
+    """Estimate the width of a text in the units of a chart."""
     return FONT * sum(map(_letter_width, text))
 
 

@@ -1,4 +1,4 @@
-"""A version's documents: the report as data and as a page, and the model card."""
+"""Makes a version's documents: the report as data and as a page, and the model card."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from peerloan.reports.report_json import (
 )
 
 PAGE_FILE, CARD_FILE = "report.html", "card.md"
-# The page of a base version without report data, beside the page of the new policy.
+# The page of a base version that has no report data; the page of the new policy links to it.
 _BASE_PAGE_FILE = "base_report.html"
 
 
 def new_version_documents(definition: Definition, report: Report) -> DocumentWriter:
-    """Return the renderer of documents for a version with its own report."""
+    """Return the writer of documents for a new version with this report."""
 
     def write(manifest: Manifest) -> Mapping[str, str]:
         data = encode_report(report, manifest)
         return {
             REPORT_FILE: data,
-            # The page is rendered from the data as they are stored, so that both agree.
+            # Rendered from the stored data, so that page and data agree.
             PAGE_FILE: report_page(decode_report(data), manifest),
             CARD_FILE: model_card(manifest, definition),
         }
@@ -39,9 +39,9 @@ def new_version_documents(definition: Definition, report: Report) -> DocumentWri
 
 
 def new_policy_documents(store: Store, version: str) -> DocumentWriter:
-    """Return the renderer of documents for a version under another policy. Raises BundleError.
+    """Return the writer of documents for a version with another policy. Raises BundleError.
 
-    The report's data stay unchanged; the page states that the policy was changed.
+    The report's data stay the same; a notice on the page states that the policy was changed.
     """
     definition = store.definition(version)
     data = store.document(version, REPORT_FILE)
@@ -59,7 +59,10 @@ def new_policy_documents(store: Store, version: str) -> DocumentWriter:
 
 
 def _without_data(definition: Definition, base: str, base_page: str | None) -> DocumentWriter:
-    """Keep the page of a version from before `report.json` as another file."""
+    """Return the writer for a base version of a release before `report.json`.
+
+    Its page is copied to another file, because it can't be rendered again.
+    """
 
     def write(manifest: Manifest) -> Mapping[str, str]:
         report = PolicyReport(

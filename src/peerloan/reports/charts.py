@@ -1,10 +1,10 @@
-"""Charts for reports: each function lays one out, and a template renders it as inline SVG.
+"""Charts of reports: a function computes the layout, and a template renders it as inline SVG.
 
 A chart needs no script, font or other file. Its colours are CSS variables of the page
-(`charts.css`), so it follows the page's dark mode and print style. No element has a style
+(`charts.css.j2`), so it follows the page's dark mode and print style. No element has a style
 attribute, so a strict Content-Security-Policy allows it. The same figures always give the same SVG.
 
-The input is aggregated already. Each chart has a title, which screen readers read out.
+The functions draw figures that are already aggregated. Each chart has a title for screen readers.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ Range = tuple[float, float]
 _WIDTH, _WIDE = 420, 720
 _RIGHT = 20
 _LONGEST = 26
-# Number of line styles in `charts.css`.
+# Number of line styles in `charts.css.j2`.
 _LOOKS = 6
-# Heat map: longest name at its sides, and size of a cell.
+# Heat map: length of the longest name shown, and size of a cell.
 _LONGEST_OF_MANY, _CELL_WIDTH, _CELL_HEIGHT = 22, 34, 26
 # Height of a row of bars, of a bar, and of a line of text.
 _ROW, _BAR, _TEXT = 23, 15.6, 16
@@ -116,7 +116,7 @@ def histogram(
     log_x: bool = False,
     log_y: bool = False,
 ) -> Markup:
-    """Number of loans between each two edges; `edges` has one more element than `counts`."""
+    """Draw the number of loans between each two edges; there is one more edge than counts."""
     lowest = min((count for count in counts if count > 0), default=1.0)
     y_range = (lowest / 2 if log_y else 0.0, 1.05 * max(*counts, lowest))
     x_axis = AxisData((edges[0], edges[-1]), x_label, scale, log_x)
@@ -142,7 +142,7 @@ def bars(
     x_label: str = "",
     scale: Scale = "number",
 ) -> Markup:
-    """Horizontal bars, the first on top, with (low, high) intervals and a line of comparison.
+    """Draw horizontal bars, the first on top, with (low, high) intervals and a line to compare.
 
     `tones` are the bars' colours. The axis ends at `most`, and longer bars are cut off.
     """
@@ -171,7 +171,7 @@ def bars(
             x.place(value) - x.start,
             _BAR,
             tone,
-            # The label of a cut-off bar shows its value.
+            # A bar that is cut off shows its value.
             f"{tick(round(value, 3), scale)} ▸" if most is not None and value > most else "",
             0.55 if intervals else 0.85,
         )
@@ -191,7 +191,7 @@ def heat_map(
     columns: Sequence[str],
     values: Sequence[Sequence[float | None]],
 ) -> Markup:
-    """Values from −1 to 1 in two colours, by their sign; None leaves a cell empty."""
+    """Draw values from −1 to 1 in two colours, by their sign; the cell of None is empty."""
     rows = [_short(name, _LONGEST_OF_MANY) for name in rows]
     columns = [_short(name, _LONGEST_OF_MANY) for name in columns]
     left, above = (max(map(text_width, names), default=0.0) + 8 for names in (rows, columns))
@@ -211,15 +211,15 @@ def heat_map(
     )
     boxes = [
         _cell(x.place(column), y.place(row), x.place(1) - x.start, value)
-        for row, held in enumerate(values)
-        for column, value in enumerate(held)
+        for row, row_values in enumerate(values)
+        for column, value in enumerate(row_values)
         if value is not None
     ]
     return render_macro("charts.html.j2", "heat_map", frame, boxes)
 
 
 def _cell(x: float, y: float, width: float, value: float) -> Box:
-    """A cell of a heat map, light enough that its text is readable in light and dark mode."""
+    """Make a cell of a heat map, so light that its text is readable in light and dark mode."""
     tone = "accent" if value >= 0 else "late"
     text = f"{value:.2f}".replace("-", "−")
     return Box(x + 1, y + 1, width - 2, _CELL_HEIGHT - 2, tone, text, 0.05 + 0.6 * abs(value))
@@ -238,7 +238,7 @@ def lines(
     diagonal: bool = False,
     level: float | None = None,
 ) -> Markup:
-    """Lines, steps or dots on the same axes, distinguished by colour and dashes.
+    """Draw lines, steps or dots on the same axes, distinguished by colour and dashes.
 
     `diagonal` draws y = x (chance in a ROC curve, perfect calibration), `level` a line at this y.
     """
@@ -315,12 +315,12 @@ def _joined(points: Sequence[Range]) -> str:
 def _frame(
     title: str, height: float, x: AxisData, y: AxisData, *, has_legend: bool = False
 ) -> Frame:
-    """Axes with ticks at the left and at the bottom."""
+    """Make the frame of a chart, with ticks at the left and at the bottom."""
     bottom = height - _TEXT - (_TEXT if x.label else 0) - 4
     y_axis = Axis(*y.ends, bottom, _TEXT + 4 if has_legend else 8, y.is_log)
     y_ticks = draw_ticks(y_axis, y.scale)
-    beside = max((text_width(each.text) for each in y_ticks), default=0.0) + 8
-    x_axis = Axis(*x.ends, beside + (_TEXT if y.label else 2), _WIDTH - _RIGHT, x.is_log)
+    left = max((text_width(tick_.text) for tick_ in y_ticks), default=0.0) + 8
+    x_axis = Axis(*x.ends, left + (_TEXT if y.label else 2), _WIDTH - _RIGHT, x.is_log)
     x_ticks = draw_ticks(x_axis, x.scale)
     return Frame(title, _WIDTH, height, x_axis, y_axis, x_ticks, y_ticks, x.label, y.label)
 

@@ -1,6 +1,7 @@
-"""The model card: a one-page description of a version.
+"""The model card: a one-page description of a version, as Markdown.
 
-It is written from the version's own parts, so it can be written again when a policy changes.
+It is made from the version's manifest and definition, so it can be made again when the policy
+changes.
 """
 
 from __future__ import annotations
@@ -14,11 +15,11 @@ from peerloan.model import BANDS, Policy
 from peerloan.model.arithmetic import probability
 from peerloan.registry import Manifest, TrainedOn
 
-# In the card and in the report alike.
+# The card and the report both contain it.
 INTENDED_USE = (
-    "To rank loans by risk, to watch the riskiest, to reach out early, and to say why. It was not "
-    "built to decide on applications, to price, or to compute capital or provisions; nobody's loan "
-    "should be refused, repriced or ended without a person's review."
+    "To rank loans by risk, to monitor the riskiest ones, to contact their holders early, and to "
+    "give reasons. It was not built to decide on applications, to price, or to compute capital or "
+    "provisions. No loan should be refused, repriced or ended without a review by a person."
 )
 NAMES = {
     "auc": "AUC",
@@ -35,7 +36,7 @@ NAMES = {
 _LATER = "later_"
 _WHAT = {
     "binned": "a logistic regression on optimal bins, as a scorecard",
-    "additive": "boosted trees that each see one field, as a scorecard",
+    "additive": "boosted trees that each use one field, as a scorecard",
     "logistic": "a logistic regression on scaled numbers and one-hot categories",
     "boosted": "boosted trees with interactions",
     "basic": "a random forest",
@@ -45,18 +46,18 @@ _WHAT = {
 def model_card(manifest: Manifest, definition: Definition) -> str:
     """Render the card as Markdown.
 
-    The metrics of a recalibrated version are of the loans that it was recalibrated on.
+    The metrics of a recalibrated version are those on the loans that it was recalibrated on.
     """
     trained_on, recalibrated_on = manifest.trained_on, manifest.recalibrated_on
-    sampled = [
+    on_sample = [
         how
         for how, book in (("Trained", trained_on), ("Recalibrated", recalibrated_on))
         if book is not None and book.sample
     ]
     warning = (
-        f"> **{sampled[0]} on the built-in sample.** Its loans are synthetic: no decision about a "
-        "person may rest on this version.\n\n"
-        if sampled
+        f"> **{on_sample[0]} on the built-in sample.** Its loans are synthetic: no decision about "
+        "a person may rest on this version.\n\n"
+        if on_sample
         else ""
     )
     calibrated_on = "the training table" if recalibrated_on is None else "the newer book"
@@ -68,7 +69,7 @@ Version `{manifest.version}`, made {manifest.created}.
 
 {warning}Predicts for each loan how likely its holder is to be late {days}: that
 {_code(label.column)} will be {_code(label.late)}. The version is
-{_WHAT.get(manifest.candidate, "a model of its own kind")}.
+{_WHAT.get(manifest.candidate, "another kind of model")}.
 
 ## Intended use
 {INTENDED_USE}
@@ -76,7 +77,7 @@ Version `{manifest.version}`, made {manifest.created}.
 ## Trained on
 {_source(trained_on)}
 {_recalibrated(recalibrated_on)}
-## How well it does
+## Performance
 {_validation_text(recalibrated_on)}
 
 {_table(["figure", "value", "95 % interval"], _figures(manifest.metrics, manifest.intervals))}
@@ -90,23 +91,23 @@ Version `{manifest.version}`, made {manifest.created}.
 {_table(["field", "label", "kind", "expected"], fields)}
 
 ## Limits
-- The figures hold for loans like those of the training table. Another mix of loans, another
-  economy, or another meaning of late makes another late rate: then it is due for `--recalibrate`.
-- A loan's outcome is known only if the loan was granted: nothing is said of applicants who were
-  refused.
-- Probabilities are calibrated for the late rate of {calibrated_on}. Where the late rate
-  moves, the ranking may still hold while the probabilities do not; recalibrate then.
-- Reasons say what raises this loan's probability above the average. They are no causes.
+- The figures are valid for loans like those of the training table. With another mix of loans,
+  another economy, or another meaning of late, the late rate is another one: recalibrate then
+  (`peerloan train --recalibrate`).
+- Only granted loans have an outcome: nothing is known about applicants who were refused.
+- Probabilities are calibrated for the late rate of {calibrated_on}. If the late rate
+  changes, the ranking may still be right while the probabilities are not; recalibrate then.
+- Reasons name what raises this loan's probability above the average. They are not causes.
 - Fairness is checked only for the columns that were named at training: see the report.
 
-## Who answers for it
+## Responsibility
 - Owner: *to be filled in by the owner*
 - Independently validated by, on: *to be filled in by the owner*
 - Approved for this use by, on: *to be filled in by the owner*
 - To be reviewed when its loans or their late rate change, and no later than:
   *to be filled in by the owner*
 
-The report beside this card, `report.html`, holds the evidence.
+The report in the same folder, `report.html`, contains the evidence.
 """
 
 
@@ -130,12 +131,12 @@ Log-odds were shifted and scaled to fit these outcomes; the ranking and the reas
 def _validation_text(recalibrated_on: TrainedOn | None) -> str:
     if recalibrated_on is None:
         return (
-            "On loans that it was not fitted on, by cross-validation; the version itself was "
+            "Figures by cross-validation, on loans that were not fitted on; the version itself was "
             "fitted on all loans."
         )
     return (
-        "On the loans that it was recalibrated on, each with the scale that the other folds give; "
-        "the version itself has the scale of all of them."
+        "Figures on the loans that it was recalibrated on, each with a scale fitted on the other "
+        "folds; the version's own scale was fitted on all of them."
     )
 
 
@@ -146,29 +147,29 @@ def window(horizon: tuple[int, int]) -> str:
 
 
 def policy_in_words(policy: Policy) -> str:
-    """Describe the threshold and the reason for it."""
+    """Describe the threshold and its aim in a sentence."""
     value = policy.aim_value
-    said = f"Says yes (late) from a probability of {policy.threshold:.4f} on"
+    rule = f"A loan is predicted late (yes) from a probability of {policy.threshold:.4f} on"
     share = f"{100 * value:g} %"
     why = {
-        "cost": f"where a missed late loan costs as much as {value:g} false alarms, the expected "
-        "costs of yes and no are equal there",
-        "capacity": f"it flags the riskiest {share} of the loans, as many as can be looked at",
-        "recall": f"it finds at least {share} of the late loans with as few flagged as possible",
-        "f2": "it has the largest F2, which weighs recall twice as much as precision",
+        "cost": f"where a missed late loan costs as much as {value:g} false alarms, yes and no "
+        "have equal expected costs there",
+        "capacity": f"this flags the riskiest {share} of the loans, as many as can be reviewed",
+        "recall": f"this finds at least {share} of the late loans with as few flagged as possible",
+        "f2": "this has the largest F2, which weighs recall twice as much as precision",
     }.get(policy.aim)
-    return f"{said}: {why}." if why else f"{said} (aim: {_plain(policy.aim)} {value:g})."
+    return f"{rule}: {why}." if why else f"{rule} (aim: {_plain(policy.aim)} {value:g})."
 
 
 def band_ranges(policy: Policy) -> list[tuple[str, str]]:
-    """List each band with its probabilities, lowest first."""
+    """List the bands with their ranges of probabilities, the lowest first."""
     ends = [f"{100 * probability(margin):.2f} %" for margin in policy.band_margins]
     middle = [f"{low} to below {high}" for low, high in itertools.pairwise(ends)]
     return list(zip(BANDS, [f"below {ends[0]}", *middle, f"{ends[-1]} and above"], strict=True))
 
 
 def figure_name(key: str) -> str:
-    """The name of a figure for people."""
+    """Return the name of a figure as people read it."""
     name = NAMES.get(key.removeprefix(_LATER), key)
     return f"{name}, later book" if key.startswith(_LATER) else name
 
@@ -178,8 +179,8 @@ def _figures(
 ) -> Iterable[tuple[str, ...]]:
     for key, value in metrics.items():
         ends = intervals.get(key)
-        shown = "" if ends is None else f"{ends[0]:.4g} to {ends[1]:.4g}"
-        yield figure_name(key), f"{value:.4g}", shown
+        interval = "" if ends is None else f"{ends[0]:.4g} to {ends[1]:.4g}"
+        yield figure_name(key), f"{value:.4g}", interval
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -192,7 +193,7 @@ _SPECIAL = re.compile(r"([\\`*\[\]<>|&])")
 
 
 def _plain(text: str) -> str:
-    """Escape text from the definition or the book."""
+    """Escape a text from the definition or the book for Markdown."""
     return _SPECIAL.sub(r"\\\1", text)
 
 

@@ -1,4 +1,4 @@
-"""Reports as HTML pages, rendered from a report's data; they load nothing from elsewhere."""
+"""Render a report's data as an HTML page that loads no other file."""
 
 from __future__ import annotations
 
@@ -9,7 +9,14 @@ from typing import Any
 
 from markupsafe import Markup
 
-from peerloan.formatting import join_words, percent, signed
+from peerloan.formatting import (
+    join_words,
+    percent,
+    plural,
+    show_interval,
+    show_rate,
+    signed,
+)
 from peerloan.registry import Manifest
 from peerloan.reports import charts
 from peerloan.reports.charts import Line
@@ -29,7 +36,6 @@ from peerloan.reports.report_json import (
 )
 from peerloan.reports.score_points import ODDS, SCORE, TO_DOUBLE
 from peerloan.reports.templating import render
-from peerloan.reports.wording import interval, show_loans, show_rate
 from peerloan.stats.calibration import Reliability
 
 FIGURES = ("auc", "log_loss", "recall", "average_precision", "ks", "gini", "brier")
@@ -40,17 +46,17 @@ _MOST_BARS = 25
 def report_page(report: Report, manifest: Manifest) -> str:
     """Render the report page of the version of this manifest.
 
-    The report may be that of its base version, if only the policy was changed: the page then says
-    so below its heading.
+    If only the policy was changed, the report is that of the base version, and a notice below the
+    heading states it.
     """
     page = partial(
         render,
         report=report,
         notice=_notice(report, manifest),
         policy_in_words=policy_in_words(report.policy),
-        interval=interval,
-        loans=show_loans,
+        interval=show_interval,
         percent=percent,
+        plural=plural,
         show_rate=show_rate,
         signed=signed,
     )
@@ -67,14 +73,13 @@ def _notice(report: Report, manifest: Manifest) -> str | None:
         return None
     return (
         f"The policy was changed after this report was written for {report.version}. "
-        f"{policy_in_words(manifest.policy)} Where the report speaks of the threshold, of bands, "
-        "of flagged loans and of recall, it means the policy of then; the card beside it has the "
-        "new one."
+        f"{policy_in_words(manifest.policy)} Threshold, bands, flagged loans and recall in this "
+        "report are those of the earlier policy; the model card has the new one."
     )
 
 
 def _training_values(report: TrainingReport) -> dict[str, Any]:
-    """Prepare the training template's values beside the data."""
+    """Prepare the values that the training template needs besides the report's data."""
     books = [("cross-validated", report.calibration)]
     if report.later is not None and report.later.figures is not None:
         books.append(("later book", report.later.figures.calibration))
@@ -96,20 +101,20 @@ def _training_values(report: TrainingReport) -> dict[str, Any]:
 
 
 def _summary(report: TrainingReport) -> list[str]:
-    """Describe the choice of the candidate, and its performance, in sentences."""
+    """Describe the choice of the candidate and its performance in sentences."""
     trial, why = report.trial, report.why
     if trial.is_chosen:
         sentences = [f"The candidate {trial.candidate} was chosen: {why}."]
     else:
         sentences = [
-            f"This report is of {trial.candidate}, which was not chosen.",
+            f"This is the report of {trial.candidate}, which was not chosen.",
             f"{why[:1].upper()}{why[1:]}.",
         ]
     auc = trial.mean["auc"]
     sentences.append(
-        f"Of a late loan and one on time, {trial.candidate} takes the late one for the riskier in "
-        f"{percent(auc)} of all pairs (AUC {auc:.4f}, standard error {trial.error['auc']:.4f}), on "
-        "loans that it was not fitted on."
+        f"{trial.candidate} ranks a late loan above an on-time loan in {percent(auc)} of all such "
+        f"pairs (AUC {auc:.4f}, standard error {trial.error['auc']:.4f}). These are loans that it "
+        "was not fitted on."
     )
     if report.later is not None and report.later.figures is not None:
         low, high = report.later.figures.auc_interval
@@ -128,12 +133,13 @@ def _resampling_findings(report: TrainingReport) -> list[str]:
         for how, (gain, error) in row.gains.items():
             if abs(gain) > error:
                 sign = "+" if gain > 0 else ""
-                found = f"{how} with {row.candidate} ({sign}{signed(gain, 4)})"
-                (better if gain > 0 else worse).append(found)
+                change = f"{how} with {row.candidate} ({sign}{signed(gain, 4)})"
+                (better if gain > 0 else worse).append(change)
     sentences = [
-        f"{what} than none by more than one standard error: {join_words(found, most=12)}."
-        for what, found in (("Better", better), ("Worse", worse))
-        if found
+        f"{direction} than no resampling by more than one standard error: "
+        f"{join_words(changes, most=12)}."
+        for direction, changes in (("Better", better), ("Worse", worse))
+        if changes
     ]
     if report.resampling and not better:
         sentences.insert(0, "Neither class weights nor SMOTE made any candidate clearly better.")
@@ -145,10 +151,10 @@ def reliability_chart(figures: Sequence[tuple[str, Reliability]]) -> Markup:
     series = [
         dots(
             name,
-            [expected for expected, _ in each.bins],
-            [(rate.rate, rate.low, rate.high) for _, rate in each.bins],
+            [expected for expected, _ in calibration.bins],
+            [(rate.rate, rate.low, rate.high) for _, rate in calibration.bins],
         )
-        for name, each in figures
+        for name, calibration in figures
     ]
     return charts.lines(
         "Reliability",
@@ -215,7 +221,7 @@ def _fold_chart(folds: Sequence[FoldFigures], mean: float) -> Markup:
 
 
 def _shape_charts(shapes: Sequence[Shape]) -> dict[str, Markup]:
-    """Plot each field that is used and fits on an axis, all on one vertical scale."""
+    """Plot each field that the model uses and an axis can show, all on one vertical scale."""
     most = 1.05 * max(line.odds for shape in shapes for line in shape.lines)
     return {
         shape.name: _number_shape(shape, shape.curve, most)

@@ -1,7 +1,7 @@
-"""The data of a version's report: `report.json` in its bundle, from which the HTML is rendered.
+"""The data of a version's report: `report.json` in its bundle.
 
-Training writes it. Rates and calibration figures are of loans that the version was not fitted on,
-margins are calibrated, and intervals are 95 % intervals.
+Training writes it, and the HTML page is rendered from it. Rates and calibration figures are those
+of loans that the version was not fitted on. Margins are calibrated; intervals are 95 % intervals.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ REPORT_FILE = "report.json"
 class TrialFigures(msgspec.Struct, frozen=True):
     """A trial of the search: mean figures over its folds and their standard errors.
 
-    `settings` describes its settings in words, `values` without the resampling.
+    `settings` are its settings as text, `values` the same without the resampling.
     """
 
     candidate: str
@@ -43,7 +43,7 @@ class TrialFigures(msgspec.Struct, frozen=True):
 class ResamplingComparison(msgspec.Struct, frozen=True):
     """A candidate's best trial with each resampling, on the same loans and folds.
 
-    `gains` are the gain in AUC over no resampling, and its standard error.
+    `gains` contains the gain in AUC over no resampling and its standard error.
     """
 
     candidate: str
@@ -83,8 +83,8 @@ class BandRow(msgspec.Struct, frozen=True):
 class PolicyFigures(msgspec.Struct, frozen=True):
     """The policy's threshold compared with other thresholds, in ascending order of flagged loans.
 
-    A missed late loan costs as much as `ratio` false alarms; `is_default` if the policy sets no
-    ratio itself. `never` and `always` are the costs of flagging no loan and every loan.
+    A missed late loan costs as much as `ratio` false alarms; `is_default` is true if the policy has
+    no ratio. `never` and `always` are the costs of flagging no loan and all loans.
     """
 
     rows: tuple[ThresholdRow, ...]
@@ -96,7 +96,7 @@ class PolicyFigures(msgspec.Struct, frozen=True):
 
 
 class FoldFigures(msgspec.Struct, frozen=True):
-    """Figures of a fold."""
+    """Figures of one fold."""
 
     fold: int
     loans: int
@@ -128,8 +128,8 @@ class LaterBook(msgspec.Struct, frozen=True):
 class Shape(msgspec.Struct, frozen=True):
     """The effect of a scorecard's field on the odds.
 
-    `curve` are the odds over a number's values, None if no axis can hold them. `against` is the
-    largest factor by which the odds fall where they should rise, by the field's direction.
+    `curve` is the odds over a number's values, None if an axis can't show them. `against` is the
+    largest factor by which the odds fall against the field's direction.
     """
 
     name: str
@@ -150,7 +150,7 @@ class Shape(msgspec.Struct, frozen=True):
 
 
 class ScorecardFigures(msgspec.Struct, frozen=True):
-    """A scorecard for people: its base, the shape of every field, and whole points."""
+    """A scorecard for people: its base, the shape of each field, and whole points."""
 
     base: float
     shapes: tuple[Shape, ...]
@@ -201,8 +201,8 @@ class Fairness(msgspec.Struct, frozen=True):
 class ReportHead(msgspec.Struct, frozen=True, kw_only=True):
     """The common part of all reports: the version, and the policy that it was made with.
 
-    `version` and `created` are set once the version has a name. A version that differs from another
-    one in its policy alone has that version's report.
+    `version` and `created` are empty until the version has a name. A version that differs from
+    another one only in its policy has that version's report.
     """
 
     version: str = ""
@@ -213,10 +213,10 @@ class ReportHead(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TrainingReport(ReportHead, frozen=True, kw_only=True, tag="training"):
-    """A candidate's search, its performance, and its shape.
+    """The report of a trained candidate: its search, its performance, and its shape.
 
-    `candidates` are each candidate's best trial, `trial` is this version's, `tried` are all trials.
-    `curves` are named `roc` and `precision`.
+    `candidates` are the best trial of each candidate, `trial` is this version's, and
+    `tried` are all trials. `curves` are named `roc` and `precision`.
     """
 
     label: str
@@ -253,8 +253,8 @@ class TrainingReport(ReportHead, frozen=True, kw_only=True, tag="training"):
 class RecalibrationReport(ReportHead, frozen=True, kw_only=True, tag="recalibration"):
     """The effect of recalibrating the version `base` on a newer book.
 
-    `before` are the figures of the old version's margins, `after` of the new version's, out of
-    fold; `scale` converts the former to the latter.
+    `before` are the figures of the old version's margins, `after` those of the new version's, out
+    of fold. `scale` converts the old margins to the new ones.
     """
 
     base: str
@@ -278,7 +278,7 @@ class RecalibrationReport(ReportHead, frozen=True, kw_only=True, tag="recalibrat
 
 
 class PolicyReport(ReportHead, frozen=True, kw_only=True, tag="policy"):
-    """The policy of a version made from `base`, an older release's version without report data.
+    """The report of a version with another policy, made from a version `base` without report data.
 
     `figures` are the recall and the share flagged at the threshold, if the version stores them.
     `base_page` is the file with the page of `base`, if it has one.

@@ -1,4 +1,4 @@
-"""A scorecard as points: whole numbers to read and add up, on two printed pages."""
+"""A scorecard as points: whole numbers that people can add up, on two printed pages."""
 
 from __future__ import annotations
 
@@ -18,13 +18,16 @@ from peerloan.model.arithmetic import probability
 SCORE, ODDS, TO_DOUBLE = 600, 50, 20
 _FACTOR = TO_DOUBLE / math.log(2)
 _OFFSET = SCORE - _FACTOR * math.log(ODDS)
-# Lines on two printed pages in three columns, and lines of a field's heading.
+# Two printed pages in three columns have this many lines; a field's heading takes four.
 _PRINTED, _HEADING = 270, 4
 _MOST_LINES, _MOST_NAMES = 10, 6
 
 
 class ScoreLine(msgspec.Struct, frozen=True):
-    """A line of a scorecard: some values, and the lowest and highest log-odds among them."""
+    """A line of a scorecard: its values, and the lowest and highest log-odds among them.
+
+    `steps` is the number of exact lines that it was merged from.
+    """
 
     values: str
     low: float
@@ -43,7 +46,7 @@ class ScoreLine(msgspec.Struct, frozen=True):
 
 
 class PointsTable(msgspec.Struct, frozen=True):
-    """A field's lines, and the number of exact ones that they were merged from."""
+    """A field's lines, and the number of exact lines (`steps`) that they were merged from."""
 
     label: str
     unit: str
@@ -54,9 +57,9 @@ class PointsTable(msgspec.Struct, frozen=True):
 class Points(msgspec.Struct, frozen=True):
     """A scorecard as whole points for people.
 
-    A loan's score is the sum of `start` and its points in each table; it differs from the exact
-    score by at most `off` points. A score at or below `threshold` is flagged; `bands` are the upper
-    ends of medium, high and very high; `scale` pairs scores with probabilities.
+    A loan's score is `start` plus its points in each table; it differs from the exact score by at
+    most `off` points. A score at or below `threshold` is flagged. `bands` are the upper ends of
+    medium, high and very high. `scale` pairs scores with probabilities.
     """
 
     start: int
@@ -76,7 +79,8 @@ def as_points(scorecard: Scorecard, definition: Definition, policy: Policy) -> P
     """Convert a scorecard to few lines, so that ten or twelve fields fit on two printed pages.
 
     Neighbouring steps of a number, and levels with similar points, are merged with the smallest
-    possible deviation from the exact steps. It is a reading aid: decisions use the exact tables.
+    possible deviation from the exact steps. The points are for reading: decisions use the exact
+    tables.
     """
     room = _PRINTED // max(1, len(definition.fields)) - _HEADING
     most = max(3, min(_MOST_LINES, room))
@@ -95,12 +99,12 @@ def as_points(scorecard: Scorecard, definition: Definition, policy: Policy) -> P
         off,
         score(policy.threshold_margin),
         tuple(map(score, policy.band_margins)),
-        tuple((each, probability((_OFFSET - each) / _FACTOR)) for each in scores),
+        tuple((value, probability((_OFFSET - value) / _FACTOR)) for value in scores),
     )
 
 
 def _scale(scorecard: Scorecard, policy: Policy) -> range:
-    """Return some ten scores from the riskiest to the safest possible loan, bands included."""
+    """Return about ten scores from the riskiest to the safest possible loan, bands included."""
     low, high = (
         TO_DOUBLE * round(score(scorecard.base + sum(map(pick, points))) / TO_DOUBLE)
         for points in [[table.points or (0.0,) for table in scorecard.tables]]
@@ -112,7 +116,7 @@ def _scale(scorecard: Scorecard, policy: Policy) -> range:
 
 
 def exact_lines(field: Field, table: NumberTable | LevelTable) -> tuple[ScoreLine, ...]:
-    """List every step or level of a table; unseen and missing values if the field allows them."""
+    """List all steps or levels of a table, and unseen and missing values if the field has them."""
     return _lines(field, table, lambda points: [[place] for place in range(len(points))])
 
 
@@ -120,17 +124,17 @@ _Grouping = Callable[[Sequence[float]], list[list[int]]]
 
 
 def _merged(field: Field, table: NumberTable | LevelTable, most: int) -> tuple[ScoreLine, ...]:
-    """Merge a table's lines, with at most `most` lines for the steps or levels."""
+    """Merge a table's steps or levels to at most `most` lines."""
 
     def group(points: Sequence[float]) -> list[list[int]]:
-        # Bisect for the smallest span of a group that gives few enough groups; at least one point.
-        found = _neighbours(points, 1 / _FACTOR)
+        # Bisect for the smallest span of a group (at least one point) with few enough groups.
+        groups = _neighbours(points, 1 / _FACTOR)
         low, high = 1 / _FACTOR, max(points, default=0.0) - min(points, default=0.0)
-        for _ in range(50 if len(found) > most else 0):
+        for _ in range(50 if len(groups) > most else 0):
             middle = (low + high) / 2
-            found = _neighbours(points, middle)
-            low, high = (low, middle) if len(found) <= most else (middle, high)
-        return _joined(_neighbours(points, high) if len(found) > most else found, points)
+            groups = _neighbours(points, middle)
+            low, high = (low, middle) if len(groups) <= most else (middle, high)
+        return _joined(_neighbours(points, high) if len(groups) > most else groups, points)
 
     return _lines(field, table, group)
 
@@ -139,22 +143,22 @@ def _joined(groups: list[list[int]], points: Sequence[float]) -> list[list[int]]
     """Merge neighbouring groups with the same whole points."""
     joined: list[list[int]] = []
     for group in groups:
-        held = [points[place] for place in group]
+        values = [points[place] for place in group]
         if joined:
             before = [points[place] for place in joined[-1]]
-            if _whole(before) == _whole(held) == _whole([*before, *held]):
+            if _whole_points(before) == _whole_points(values) == _whole_points([*before, *values]):
                 joined[-1] += group
                 continue
         joined.append(group)
     return joined
 
 
-def _whole(held: Sequence[float]) -> int:
-    return ScoreLine("", min(held), max(held)).points
+def _whole_points(log_odds: Sequence[float]) -> int:
+    return ScoreLine("", min(log_odds), max(log_odds)).points
 
 
 def _neighbours(points: Sequence[float], within: float) -> list[list[int]]:
-    """Make the fewest groups of neighbours that span at most `within` each."""
+    """Make the fewest groups of neighbours, none of which spans more than `within`."""
     groups: list[list[int]] = []
     low = high = 0.0
     for place, point in enumerate(points):
@@ -173,19 +177,21 @@ def _lines(
     if isinstance(table, NumberTable):
         points: Sequence[float] = table.points
         groups = group(points)
-        texts = _ranges(field, [table.edges[own[0] - 1] for own in groups[1:]])
+        texts = _ranges(field, [table.edges[places[0] - 1] for places in groups[1:]])
     else:
-        known = dict(zip(table.levels, table.points, strict=True))
+        point_of_level = dict(zip(table.levels, table.points, strict=True))
         ordered = field.kind == "ordered"
         levels = (
-            field.levels if ordered else sorted(known, key=lambda level: (-known[level], level))
+            field.levels
+            if ordered
+            else sorted(point_of_level, key=lambda level: (-point_of_level[level], level))
         )
-        points = [known.get(level, table.unseen) for level in levels]
+        points = [point_of_level.get(level, table.unseen) for level in levels]
         groups = group(points)
-        texts = [_names([levels[place] for place in own], ordered) for own in groups]
-    for own, text in zip(groups, texts, strict=True):
-        held = [points[place] for place in own]
-        lines.append(ScoreLine(text, min(held), max(held), len(own)))
+        texts = [_names([levels[place] for place in places], ordered) for places in groups]
+    for places, text in zip(groups, texts, strict=True):
+        values = [points[place] for place in places]
+        lines.append(ScoreLine(text, min(values), max(values), len(places)))
     if isinstance(table, LevelTable) and field.kind == "category":
         lines.append(ScoreLine("any other", table.unseen, table.unseen))
     if field.missing:
@@ -216,14 +222,14 @@ def _ranges(field: Field, edges: Sequence[float]) -> list[str]:
             f"{ends[-1]:,} and more",
         ]
     values = [edge * 100 for edge in edges] if field.percent else edges
-    shown = [_six_digits(value) for value in values]
-    if len(set(shown)) < len(shown):
-        shown = [format_exact(value) for value in values]
+    texts = [_six_digits(value) for value in values]
+    if len(set(texts)) < len(texts):
+        texts = [format_exact(value) for value in values]
     sign = " %" if field.percent else ""
     return [
-        f"below {shown[0]}{sign}",
-        *(f"{low} to below {high}{sign}" for low, high in itertools.pairwise(shown)),
-        f"{shown[-1]}{sign} and above",
+        f"below {texts[0]}{sign}",
+        *(f"{low} to below {high}{sign}" for low, high in itertools.pairwise(texts)),
+        f"{texts[-1]}{sign} and above",
     ]
 
 

@@ -1,4 +1,4 @@
-"""Render self-contained pages from templates of this package."""
+"""Render pages and charts from the templates of this package."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ def render(template: str, **values: Any) -> str:
 
 
 def render_macro(template: str, macro: str, *values: Any) -> Markup:
-    """Render a macro of a template; the result is safe to include in a page."""
-    drawn: Markup = getattr(_environment().get_template(template).module, macro)(*values)
-    return drawn
+    """Render a macro of a template; values are escaped, so a page can include the result."""
+    rendered: Markup = getattr(_environment().get_template(template).module, macro)(*values)
+    return rendered
 
 
 @cache

@@ -1,7 +1,7 @@
-"""Calibration: rescale log-odds so that the probabilities are right.
+"""Calibration: shift and scale log-odds so that the probabilities fit the outcomes.
 
-Platt's method (1999): a logistic regression of the outcome on the margin, out of fold. It only
-shifts and scales, so ranking and reasons are unchanged.
+Platt's method (1999): a logistic regression of the outcome on the margin, out of fold. Ranking and
+reasons are unchanged.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ _LEAST_SLOPE = 1e-6
 def fit_calibration(margins: Numbers, late: Numbers) -> Calibration:
     """Fit slope and intercept to the outcomes, which must contain both classes.
 
-    A slope that isn't positive would reverse the ranking. Then the margins carry no information,
-    and only the intercept is fitted.
+    A slope that isn't positive would reverse the ranking. Such margins have no information, and
+    only the intercept is fitted.
     """
-    # Platt's smoothed targets, so that margins that separate the classes perfectly have a finite
-    # slope too.
+    # With Platt's smoothed targets, the slope is finite even if the margins separate late loans
+    # from the others perfectly.
     n_late = float(late.sum())
     n_other = len(late) - n_late
     target = np.where(late == 1, (n_late + 1) / (n_late + 2), 1 / (n_other + 2))
@@ -35,7 +35,7 @@ def fit_calibration(margins: Numbers, late: Numbers) -> Calibration:
 
 
 def is_informative(calibration: Calibration) -> bool:
-    """Whether the fitted margins carry information on the outcomes (a positive slope)."""
+    """Whether the fitted margins have information about the outcomes (a positive slope)."""
     return calibration.slope > _LEAST_SLOPE
 
 
@@ -46,6 +46,7 @@ def cross_fitted(margins: Numbers, late: Numbers, fold: npt.NDArray[np.int64]) -
     """
     calibrated = np.empty_like(margins)
     for number in np.unique(fold):
-        own = fold == number
-        calibrated[own] = fit_calibration(margins[~own], late[~own]).apply(margins[own])
+        in_fold = fold == number
+        calibration = fit_calibration(margins[~in_fold], late[~in_fold])
+        calibrated[in_fold] = calibration.apply(margins[in_fold])
     return calibrated

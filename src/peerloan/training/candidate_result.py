@@ -1,4 +1,4 @@
-"""The result of training one candidate: the input of its report, card and manifest."""
+"""The result of training one candidate, from which its report and manifest are made."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from peerloan.training.table import Group
 
 @dataclass(frozen=True)
 class LaterBookScores:
-    """Results on a later book: calibrated margins, outcomes, and the book's name."""
+    """A later book's name, its calibrated margins (n,) and its outcomes (n,)."""
 
     book: str
     margins: Numbers
@@ -26,13 +26,14 @@ class CandidateResult:
     """One candidate after its search, its calibration and its final fit.
 
     `margins` (n,) are out of fold and calibrated on the other folds, `late` (n,) is 1 for each late
-    loan, `fold` (n,) numbers each loan's fold; `estimator` is the deployed form, calibrated;
-    `doubts` are the doubts about the tables' values.
+    loan, and `fold` (n,) is the fold of each loan. `estimator` is the calibrated form that is
+    deployed. `doubts` are warnings about the tables' values. `without_outcome` counts the rows
+    that were left out.
     """
 
     definition: Definition
     trained_on: TrainedOn
-    found: SearchResult
+    search: SearchResult
     trial: Trial
     margins: Numbers
     late: Numbers

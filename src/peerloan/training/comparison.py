@@ -20,10 +20,10 @@ from peerloan.training.folds import equal_groups
 
 @dataclass(frozen=True)
 class Figures:
-    """One version on the book: ranking, probabilities and decisions.
+    """Figures of one version on the book: its ranking, its probabilities and its decisions.
 
-    `slope` and `intercept` are those of the outcome regressed on the margin (1 and 0 are perfect);
-    `expected` is the mean probability.
+    `slope` and `intercept` are those of the outcome regressed on the margin (1 and 0 are perfect).
+    `expected` is the mean probability, `flagged` the share of loans that are predicted late.
     """
 
     version: str
@@ -53,12 +53,13 @@ class Comparison:
     moved: tuple[tuple[int, ...], ...]
 
     def to_json(self) -> dict[str, Any]:
-        """Convert to plain data, with names instead of positions."""
+        """Convert to data for JSON; `verdict` is on B as A's challenger."""
         verdict = self.b_against_a
         value, *interval = verdict.auc.difference
         return {
             "loans": verdict.loans,
             "late": verdict.late,
+            "verdict": verdict.verdict,
             "a": vars(self.a),
             "b": vars(self.b),
             "auc_difference": {
@@ -68,17 +69,17 @@ class Comparison:
                 "samples": verdict.samples,
             },
             "decisions": [
-                {"a": bool(a), "b": bool(b), "loans": each.loans, "late": each.late,
-                 "late_rate": each.rate, "interval": [each.low, each.high]}
-                if each
+                {"a": bool(a), "b": bool(b), "loans": rate.loans, "late": rate.late,
+                 "late_rate": rate.rate, "interval": [rate.low, rate.high]}
+                if rate
                 else {"a": bool(a), "b": bool(b), "loans": 0, "late": 0, "late_rate": None,
                       "interval": None}
                 for a, row in enumerate(self.decided)
-                for b, each in enumerate(row)
+                for b, rate in enumerate(row)
             ],
             "bands": {
-                before: dict(zip(BANDS, row, strict=True))
-                for before, row in zip(BANDS, self.moved, strict=True)
+                band_of_a: dict(zip(BANDS, row, strict=True))
+                for band_of_a, row in zip(BANDS, self.moved, strict=True)
             },
         }  # fmt: skip
 
@@ -91,10 +92,11 @@ def compare(
     late: Numbers,
     samples: int = SAMPLES,
 ) -> Comparison:
-    """Compare two versions on the same loans, each read by its own version's definition.
+    """Compare two versions on the same loans, read by the definition of each version.
 
-    `late` (n,) is 1 for each late loan, in the order of both tables. Raises ValueError if the
-    tables differ in size, or if the loans are not of both classes.
+    `late` (n,) is 1 for each late loan, in the order of both tables. `samples` is the number of
+    bootstrap samples. Raises ValueError if the tables differ in size, or if all loans have the same
+    outcome.
     """
     scored_a, scored_b = _score(a, loans_a), _score(b, loans_b)
     verdict = judge_challenger(scored_a, scored_b, late, equal_groups(loans_a, late), samples)
@@ -135,8 +137,10 @@ def _figures(bundle: Bundle, scored: ModelScores, late: Numbers, auc: float) -> 
 def _decided(
     a: npt.NDArray[np.bool_], b: npt.NDArray[np.bool_], late: Numbers
 ) -> tuple[tuple[Rate | None, Rate | None], tuple[Rate | None, Rate | None]]:
-    def rate(a_says: bool, b_says: bool) -> Rate | None:
-        own = late[(a == a_says) & (b == b_says)]
-        return Rate.of(int(own.sum()), len(own)) if len(own) else None
+    """Compute the late rate of each pair of decisions of A and B (n,)."""
+
+    def rate(by_a: bool, by_b: bool) -> Rate | None:
+        outcomes = late[(a == by_a) & (b == by_b)]
+        return Rate.of(int(outcomes.sum()), len(outcomes)) if len(outcomes) else None
 
     return (rate(False, False), rate(False, True)), (rate(True, False), rate(True, True))

@@ -1,4 +1,4 @@
-"""Evaluation of margins on loans that were not fitted on."""
+"""Performance figures of margins on loans that were not fitted on."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from peerloan.stats.arrays import Numbers
 from peerloan.stats.calibration import log_losses, logistic, squared_errors
 from peerloan.stats.discrimination import ScoreCounts, auc_of_counts, average_precision, ks_gaps
 
-# Ranges of figures that are not from 0 to 1.
+# Ranges of the figures whose range is not 0 to 1.
 BOUNDS = {"gini": (-1.0, 1.0), "log_loss": (0.0, math.inf)}
 FIGURES = ("auc", "gini", "ks", "average_precision", "log_loss", "brier", "recall", "flagged")
 # Log-odds limits that correspond to the limits of an ONNX model's probabilities.
@@ -21,10 +21,11 @@ _MOST = math.log((1 - FLOOR) / FLOOR)
 def performance_figures(
     late: Numbers, margins: Numbers, threshold_margin: float
 ) -> dict[str, float]:
-    """Compute the FIGURES of margins against outcomes, which must contain both classes.
+    """Compute the FIGURES of margins (n,) and outcomes, which must contain both classes.
 
-    Gini is 2 AUC − 1. KS is the largest excess of late loans' score distribution over that of the
-    others. Recall and the share flagged are at the threshold.
+    `late` (n,) is 1 for each late loan. Gini is 2 AUC − 1. KS is the largest excess of the late
+    loans' score distribution over that of the others. Recall and the share flagged are at the
+    threshold.
     """
     p = np.clip(logistic(margins), FLOOR, 1 - FLOOR)
     flagged = margins >= threshold_margin

@@ -1,7 +1,7 @@
 """Fairness: compare decisions, and their errors, between the groups of a column.
 
-It uses decisions on loans whose outcome is known. Being flagged as late is the unfavourable
-outcome, so the four-fifths rule compares shares of loans that are *not* flagged.
+The decisions are on loans whose outcome is known. To be flagged as late is the unfavourable
+decision, so the four-fifths rule compares the shares of loans that are *not* flagged.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from peerloan.stats.intervals import Z95, wilson
 LEAST_LOANS = 50
 LEAST_LATE = 10
 MOST_GROUPS = 20
-# Number of ranges for a column of numbers, each with about as many loans.
+# A column of numbers is cut into this many ranges, with about the same number of loans each.
 _RANGES = 5
 FOUR_FIFTHS = 0.8
 
@@ -39,17 +39,20 @@ def check_fairness(
     flagged: npt.NDArray[np.bool_],
     late: Numbers,
 ) -> Fairness:
-    """Compare the groups that `values` (n,) names, given decisions (n,) and outcomes (n,).
+    """Compare groups of loans by their decisions `flagged` (n,) and outcomes `late` (n,).
+
+    `values` (n,) is the group of each loan, None if it is missing.
 
     The four-fifths rule is that of the Uniform Guidelines on Employee Selection Procedures (1978),
     29 CFR § 1607.4 D: a group whose favourable rate is below 4/5 of the highest group's is a sign
     of adverse impact. It was written for hiring and is used in lending by analogy. True- and
-    false-positive rates are the "equalized odds" of Hardt, Price and Srebro (2016). Missing values
-    are a group of their own, and numbers are cut into ranges. Beyond 20 groups the smaller ones are
-    merged into one, which is never the group of reference.
+    false-positive rates are the "equalized odds" of Hardt, Price and Srebro (2016).
+
+    Missing values are a separate group, and numbers are cut into ranges. If there are more than 20
+    groups, the smaller ones are merged into one, which is never the group of reference.
     """
     groups = [
-        _treated(name, kind, flagged[rows], late[rows])
+        _group_figures(name, kind, flagged[rows], late[rows])
         for name, kind, rows in _members(TextColumn.of(_ranged(values)))
     ]
     enough = [group for group in groups if not group.too_few and group.kind != "others"]
@@ -59,52 +62,53 @@ def check_fairness(
             "so there is nothing to compare."
         )
         return Fairness(column, tuple(groups), None, (sentence,))
-    # Of equal rates the largest group's, which is the most certain.
+    # The first of groups with equal rates is the largest one, whose rate is the most certain.
     favoured = min(enough, key=lambda group: group.flagged.share)
-    best = 1 - favoured.flagged.share
-    if not best:
+    if favoured.flagged.share == 1:
         sentence = f"{column}: every loan of the groups that can be compared is flagged."
         return Fairness(column, tuple(groups), None, (sentence,))
     groups = [group if group.too_few else _with_ratio(group, favoured) for group in groups]
-    return Fairness(column, tuple(groups), favoured.name, tuple(_finding(column, groups, favoured)))
+    return Fairness(
+        column, tuple(groups), favoured.name, tuple(_describe(column, groups, favoured))
+    )
 
 
 def _ranged(values: Sequence[str | None]) -> Sequence[str | None]:
-    """Cut a column with more numbers than groups are allowed into ranges; others stay unchanged."""
-    given = list(dict.fromkeys(value for value in values if value is not None))
-    if len(given) <= MOST_GROUPS:
+    """Replace numbers by ranges, if there are more different ones than groups are allowed."""
+    different = list(dict.fromkeys(value for value in values if value is not None))
+    if len(different) <= MOST_GROUPS:
         return values
     try:
-        numbers = {value: parse_number(value) for value in given}
+        numbers = {value: parse_number(value) for value in different}
     except ValueError:
         return values
-    of_loans = np.array(
+    loan_numbers = np.array(
         [np.nan if value is None else numbers[value] for value in values], dtype=np.float64
     )
-    known = of_loans[~np.isnan(of_loans)]
-    if not len(known):
+    present = loan_numbers[~np.isnan(loan_numbers)]
+    if not len(present):
         return values
-    ends = np.unique(np.quantile(known, np.arange(1, _RANGES) / _RANGES, method="lower"))
-    shown = [format_exact(end) for end in ends.tolist()]
+    ends = np.unique(np.quantile(present, np.arange(1, _RANGES) / _RANGES, method="lower"))
+    end_texts = [format_exact(end) for end in ends.tolist()]
     names = [
-        f"up to {shown[0]}",
-        *(f"above {low} to {high}" for low, high in itertools.pairwise(shown)),
-        f"above {shown[-1]}",
+        f"up to {end_texts[0]}",
+        *(f"above {low} to {high}" for low, high in itertools.pairwise(end_texts)),
+        f"above {end_texts[-1]}",
     ]
-    places = np.searchsorted(ends, of_loans, side="left").tolist()
+    places = np.searchsorted(ends, loan_numbers, side="left").tolist()
     return [
         None if missing else names[place]
-        for place, missing in zip(places, np.isnan(of_loans).tolist(), strict=True)
+        for place, missing in zip(places, np.isnan(loan_numbers).tolist(), strict=True)
     ]
 
 
 def _members(column: TextColumn) -> list[tuple[str, Kind, npt.NDArray[np.bool_]]]:
-    """Return the groups with their loans: levels (largest first), the others, the missing."""
+    """Return name, kind and loans (n,) of each group: levels by size, others, missing."""
     counts = np.bincount(column.codes[column.codes >= 0], minlength=len(column.levels))
     order = sorted(range(len(counts)), key=lambda code: (-counts[code], column.levels[code]))
-    shown = order[:MOST_GROUPS]
+    largest = order[:MOST_GROUPS]
     members: list[tuple[str, Kind, npt.NDArray[np.bool_]]] = [
-        (column.levels[code], "level", column.codes == code) for code in shown
+        (column.levels[code], "level", column.codes == code) for code in largest
     ]
     if rest := order[MOST_GROUPS:]:
         members.append((f"{len(rest):,} other groups", "others", np.isin(column.codes, rest)))
@@ -114,25 +118,27 @@ def _members(column: TextColumn) -> list[tuple[str, Kind, npt.NDArray[np.bool_]]
     return members
 
 
-def _treated(name: str, kind: Kind, flagged: npt.NDArray[np.bool_], late: Numbers) -> GroupFairness:
-    loans, bad = len(late), int((late == 1).sum())
+def _group_figures(
+    name: str, kind: Kind, flagged: npt.NDArray[np.bool_], late: Numbers
+) -> GroupFairness:
+    loans, n_late = len(late), int((late == 1).sum())
     share = _share(int(flagged.sum()), loans)
     assert share is not None, name  # noqa: S101  a group has at least one loan
     return GroupFairness(
         name,
         kind,
         loans,
-        bad,
+        n_late,
         share,
-        _share(int(flagged[late == 1].sum()), bad),
-        _share(int(flagged[late != 1].sum()), loans - bad),
-        loans < LEAST_LOANS or bad < LEAST_LATE,
+        _share(int(flagged[late == 1].sum()), n_late),
+        _share(int(flagged[late != 1].sum()), loans - n_late),
+        loans < LEAST_LOANS or n_late < LEAST_LATE,
     )
 
 
-def _share(count: int, whole: int) -> Share | None:
-    """Return a share with its interval; None without loans."""
-    return Share(count, whole, count / whole, *wilson(count, whole)) if whole else None
+def _share(count: int, total: int) -> Share | None:
+    """Return a share with its interval, or None if there are no loans."""
+    return Share(count, total, count / total, *wilson(count, total)) if total else None
 
 
 def _with_ratio(group: GroupFairness, favoured: GroupFairness) -> GroupFairness:
@@ -141,52 +147,53 @@ def _with_ratio(group: GroupFairness, favoured: GroupFairness) -> GroupFairness:
     The interval is that of a ratio of two shares, by the delta method on its logarithm (D. Katz et
     al. 1978, Biometrics 34).
     """
-    own, best = (1 - each.flagged.share for each in (group, favoured))
-    ratio = own / best
-    if group is favoured or not own:
+    rate, best = 1 - group.flagged.share, 1 - favoured.flagged.share
+    ratio = rate / best
+    if group is favoured or not rate:
         return msgspec.structs.replace(group, ratio=ratio)
-    error = math.sqrt((1 - own) / (own * group.loans) + (1 - best) / (best * favoured.loans))
+    error = math.sqrt((1 - rate) / (rate * group.loans) + (1 - best) / (best * favoured.loans))
     low, high = (ratio * math.exp(sign * Z95 * error) for sign in (-1, 1))
     return msgspec.structs.replace(group, ratio=ratio, low=low, high=high)
 
 
-def _finding(column: str, groups: Sequence[GroupFairness], favoured: GroupFairness) -> list[str]:
-    """Describe the finding: the four-fifths rule, the flagged rates, errors, small groups."""
+def _describe(column: str, groups: Sequence[GroupFairness], favoured: GroupFairness) -> list[str]:
+    """Describe the comparison: four-fifths rule, flagged rates, errors, and small groups."""
     compared = [group for group in groups if not group.too_few]
     below = [group for group in compared if group.ratio is not None and group.ratio < FOUR_FIFTHS]
-    surely = [group for group in below if group.high is None or group.high < FOUR_FIFTHS]
-    rate = f"below four fifths of the rate at which loans of {favoured.name} are not flagged"
-    said = []
-    if surely:
-        said.append(
-            f"{column}: {rate}: {_with_ratios(surely)}. That calls for a justification, and a "
+    certain = [group for group in below if group.high is None or group.high < FOUR_FIFTHS]
+    below_rate = f"below four fifths of the rate at which loans of {favoured.name} are not flagged"
+    sentences = []
+    if certain:
+        sentences.append(
+            f"{column}: {below_rate}: {_with_ratios(certain)}. This needs a justification, and a "
             "search for a less unequal alternative."
         )
-    if unsure := [group for group in below if group not in surely]:
-        said.append(
-            f"{column}: {rate}, but by no more than chance explains: {_with_ratios(unsure)}."
+    if uncertain := [group for group in below if group not in certain]:
+        sentences.append(
+            f"{column}: {below_rate}, but by no more than chance explains: "
+            f"{_with_ratios(uncertain)}."
         )
     if not below:
         lowest = min(group.ratio for group in compared if group.ratio is not None)
-        said.append(
+        sentences.append(
             f"{column}: no group falls below four fifths of the rate at which loans of "
             f"{favoured.name} are not flagged; the lowest ratio is {lowest:.2f}."
         )
     most = max(compared, key=lambda group: group.flagged.share)
     if most.flagged.low > favoured.flagged.high:
-        said.append(
+        sentences.append(
             f"{most.name} is flagged most often, {percent(most.flagged.share)} of its loans "
             f"against {percent(favoured.flagged.share)} of {favoured.name}; "
             f"{percent(most.late / most.loans)} and {percent(favoured.late / favoured.loans)} of "
             "them are late."
         )
-    said.append(_errors(compared))
+    sentences.append(_errors(compared))
     if few := [group.name for group in groups if group.too_few]:
-        said.append(
+        sentences.append(
             f"Too few loans (under {LEAST_LOANS}) or late loans (under {LEAST_LATE}) to be "
             f"compared: {join_words(few)}."
         )
-    return said
+    return sentences
 
 
 def _with_ratios(groups: Sequence[GroupFairness]) -> str:
@@ -195,7 +202,7 @@ def _with_ratios(groups: Sequence[GroupFairness]) -> str:
 
 def _errors(groups: Sequence[GroupFairness]) -> str:
     """Describe whether a group's late or on-time loans are clearly flagged more than others."""
-    apart = []
+    differences = []
     for what, name in (("late loans", "true_positive"), ("loans on time", "false_positive")):
         rates = [(group.name, getattr(group, name)) for group in groups if getattr(group, name)]
         if not rates:
@@ -203,10 +210,10 @@ def _errors(groups: Sequence[GroupFairness]) -> str:
         low = min(rates, key=lambda rate: rate[1].high)
         high = max(rates, key=lambda rate: rate[1].low)
         if high[1].low > low[1].high:
-            apart.append(
+            differences.append(
                 f"of {what}, {percent(high[1].share)} in {high[0]} are flagged and "
                 f"{percent(low[1].share)} in {low[0]}"
             )
-    if not apart:
+    if not differences:
         return "The intervals of all groups' true- and false-positive rates overlap."
-    return f"Errors differ, and their intervals do not overlap: {'; '.join(apart)}."
+    return f"Errors differ, and their intervals do not overlap: {'; '.join(differences)}."

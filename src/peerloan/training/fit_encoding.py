@@ -1,4 +1,4 @@
-"""Fitting an encoding to a training table."""
+"""Fit an encoding of loans as numbers to a training table."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from peerloan.loan import Field, Loans
 from peerloan.model import EncodedColumn, Encoding
 
-# A level with fewer loans is scored as an unseen one.
+# A level with fewer loans is treated as an unseen one.
 _LEAST_LOANS = 10
 _MOST_LEVELS = 100
 
@@ -30,16 +30,16 @@ def fit_encoding(loans: Loans, *, ranks: bool, impute: bool) -> Encoding:
         if not impute:
             columns.append(EncodedColumn(field.name, make))
             continue
-        given = Encoding((EncodedColumn(field.name, make),)).matrix(loans)[:, 0]
-        given = given[~np.isnan(given)]
-        # Halved, which is exact, so that the mean of the two middle values can't overflow.
-        fill = float(np.median(given / 2) * 2) if len(given) else 0.0
+        values = Encoding((EncodedColumn(field.name, make),)).matrix(loans)[:, 0]
+        values = values[~np.isnan(values)]
+        # Halving is exact, and the mean of the two middle values can't overflow.
+        fill = float(np.median(values / 2) * 2) if len(values) else 0.0
         columns.append(EncodedColumn(field.name, make, fill=fill))
         if field.missing:
             columns.append(EncodedColumn(field.name, "missing"))
-    # If every level is rare there is no information, but an estimator needs a column.
-    nothing = EncodedColumn(loans.definition.fields[0].name, "missing")
-    return Encoding(tuple(columns) or (nothing,))
+    # An estimator needs a column, even if all levels are rare.
+    placeholder = EncodedColumn(loans.definition.fields[0].name, "missing")
+    return Encoding(tuple(columns) or (placeholder,))
 
 
 def _one_hot(field: Field, loans: Loans) -> Iterator[EncodedColumn]:

@@ -1,6 +1,6 @@
-"""Run independent jobs on every core.
+"""Run independent jobs on all cores, one thread for each job.
 
-Each job has one thread. Fitting releases Python's lock, and more threads inside a fit would only
+Fitting releases Python's lock, so the threads run in parallel. More threads inside a fit would only
 wait for one another.
 """
 
@@ -19,8 +19,8 @@ _Result = TypeVar("_Result")
 
 
 def parallel_map(call: Callable[[_Job], _Result], jobs: Iterable[_Job]) -> Iterator[_Result]:
-    """Yield the results in the order of the jobs; the first failure cancels the rest."""
-    # OpenMP's limit applies to a thread, that of linear algebra to the process.
+    """Yield the results in the order of the jobs. The first exception cancels the other jobs."""
+    # The limit of OpenMP applies to one thread, that of linear algebra to the process.
     with (
         threadpool_limits(1),
         ThreadPoolExecutor(cpu_count(), initializer=_prepare) as threads,
@@ -33,5 +33,5 @@ def parallel_map(call: Callable[[_Job], _Result], jobs: Iterable[_Job]) -> Itera
 
 def _prepare() -> None:
     threadpool_limits(1)
-    # Sums of the largest doubles overflow in libraries that only check for missing values.
+    # Some libraries sum a column to check for missing values; sums of large doubles overflow.
     np.seterr(over="ignore", invalid="ignore")

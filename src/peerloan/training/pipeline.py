@@ -38,12 +38,12 @@ from peerloan.training.evaluation import FIGURES, performance_figures
 from peerloan.training.folds import without_shared
 from peerloan.training.report_data import training_report
 from peerloan.training.search import (
-    FOLDS,
     QUICK_FOLDS,
     Progress,
+    SearchPlan,
     SearchResult,
     Trial,
-    quick,
+    first_settings,
     read_grids,
     search,
 )
@@ -61,13 +61,31 @@ class Aim:
 
 @dataclass(frozen=True)
 class PublishedCandidate:
-    """A published candidate with its cross-validated figures, whether it was chosen, and why."""
+    """A published candidate with its cross-validated figures, and whether it was chosen.
+
+    `why` is the reason for the choice, empty for the other candidates.
+    """
 
     candidate: str
     version: str
     metrics: dict[str, float]
     chosen: bool
     why: str = ""
+
+
+@dataclass(frozen=True)
+class _TrainingRun:
+    """The common input of all candidates' drafts: the tables, the search, and the aim."""
+
+    table: Table
+    later_table: Table | None
+    search: SearchResult
+    aim: Aim
+
+    @property
+    def doubts(self) -> tuple[str, ...]:
+        later_doubts = () if self.later_table is None else self.later_table.doubts.texts
+        return (*self.table.doubts.texts, *later_doubts)
 
 
 def train(
@@ -85,10 +103,11 @@ def train(
 ) -> list[PublishedCandidate]:
     """Search, calibrate, fit and publish each candidate; returns the chosen one first.
 
-    `later` is a book of a later time, on which the versions are evaluated too; `groups` are columns
-    for the fairness check; `fast` tries one setting of each candidate, in fewer folds. `on_table`
+    `later` is a book of a later time, on which the versions are evaluated too. `groups` are columns
+    for the fairness check. `fast` tries one setting of each candidate, in fewer folds. `on_table`
     is called with each table before fitting, and may raise an exception to refuse it. Nothing is
-    published unless every candidate could be fitted.
+    published unless every candidate could be fitted. Raises TrainingError, BookError and
+    StoreError.
     """
     # Check before minutes of fitting.
     store.check_model(definition.model)
@@ -101,73 +120,111 @@ def train(
     table = read_table(book, definition, progress, groups)
     on_table(table)
     _refuse_constants(table.loans, book.name)
-    after = None if later is None else _read_later(later, definition, progress, table)
-    if after is not None:
-        on_table(after)
-    grids = {name: grid for name, grid in read_grids().items() if name in candidates}
-    threshold = Policy.by_cost(aim.value if aim.name == "cost" else DEFAULT_RATIO).threshold_margin
-    grids, folds = (quick(grids), QUICK_FOLDS) if fast else (grids, FOLDS)
-    found = search(table.loans, table.late, grids, threshold, progress, folds)
-    drafts = []
-    for trial, estimator in zip(found.best, _fit(found.best, table, progress), strict=True):
-        progress(f"{trial.candidate}: judging and reporting", 0.0)
-        drafts.append(_draft(trial, estimator, found, table, after, aim))
-        progress(f"{trial.candidate}: judging and reporting", 1.0)
-    published = []
-    for trial, each in zip(found.best, drafts, strict=True):
-        version = store.publish(each)
-        chosen = trial is found.chosen
-        why = found.why if chosen else ""
-        published.append(
-            PublishedCandidate(trial.candidate, version, each.manifest.metrics, chosen, why)
-        )
+    later_table = None
+    if later is not None:
+        later_table = _read_later(later, definition, progress, table)
+        on_table(later_table)
+    result = search(
+        table.loans,
+        table.late,
+        _search_plan(candidates, fast),
+        _search_threshold(aim),
+        progress,
+    )
+    drafts = _draft_all(_TrainingRun(table, later_table, result, aim), progress)
+    published = _publish(store, result, drafts)
     progress("publishing", 1.0)
-    return sorted(published, key=lambda each: (not each.chosen, -each.metrics["auc"]))
+    return published
+
+
+def _search_plan(candidates: Sequence[str], fast: bool) -> SearchPlan:
+    grids = {name: grid for name, grid in read_grids().items() if name in candidates}
+    return SearchPlan(first_settings(grids), QUICK_FOLDS) if fast else SearchPlan(grids)
+
+
+def _search_threshold(aim: Aim) -> float:
+    """Return the threshold of the search's figures, at which costs are equal."""
+    ratio = aim.value if aim.name == "cost" else DEFAULT_RATIO
+    return Policy.by_cost(ratio).threshold_margin
+
+
+def _draft_all(run: _TrainingRun, progress: Progress) -> list[Draft]:
+    """Fit and draft the best trial of each candidate, in their order."""
+    drafts = []
+    trials = run.search.best
+    for trial, estimator in zip(trials, _fit(trials, run.table, progress), strict=True):
+        step = f"{trial.candidate}: evaluating and reporting"
+        progress(step, 0.0)
+        drafts.append(_draft(trial, estimator, run))
+        progress(step, 1.0)
+    return drafts
+
+
+def _publish(
+    store: Store, result: SearchResult, drafts: Sequence[Draft]
+) -> list[PublishedCandidate]:
+    """Publish the drafts of the best trials; returns the chosen one first, then by AUC."""
+    published = []
+    for trial, new_draft in zip(result.best, drafts, strict=True):
+        version = store.publish(new_draft)
+        is_chosen = trial is result.chosen
+        published.append(
+            PublishedCandidate(
+                trial.candidate,
+                version,
+                new_draft.manifest.metrics,
+                is_chosen,
+                result.why if is_chosen else "",
+            )
+        )
+    return sorted(
+        published, key=lambda candidate: (not candidate.chosen, -candidate.metrics["auc"])
+    )
 
 
 def _read_later(later: Book, definition: Definition, progress: Progress, table: Table) -> Table:
-    """Read a book of a later time without rows that equal training rows.
+    """Read a book of a later time, without the rows that equal rows of the training table.
 
-    A version knows the outcomes of those.
+    The version was fitted on the outcomes of those rows.
     """
-    after = read_table(later, definition, progress)
-    fresh = without_shared(table.loans, after.loans)
-    shared = int((~fresh).sum())
+    later_table = read_table(later, definition, progress)
+    is_new = without_shared(table.loans, later_table.loans)
+    shared = int((~is_new).sum())
     if not shared:
-        return after
-    late = after.late[fresh]
+        return later_table
+    late = later_table.late[is_new]
     if min(late.sum(), len(late) - late.sum()) < LEAST_LOANS:
         raise TrainingError(
-            f"{later.name}: expected a book of other loans, given {shared:,} of {len(fresh):,} "
-            "rows that equal one of the training table in every field"
+            f"{later.name}: expected a book of other loans, given {shared:,} of {len(is_new):,} "
+            "rows that equal a row of the training table in every field; choose a book of loans "
+            "that were not trained on"
         )
     doubt = Doubt(
-        f"{shared:,} of {len(fresh):,} rows of the later book equal one of the training table in "
-        "every field, many more than chance explains: they are left out of its figures",
+        f"{shared:,} of {len(is_new):,} rows of the later book equal a row of the training table "
+        "in every field, many more than chance explains; they are left out of its figures",
         shared,
     )
-    doubts = replace(after.doubts, doubts=(*after.doubts.doubts, doubt))
-    return replace(after, loans=after.loans.take(fresh), late=late, doubts=doubts)
+    doubts = replace(later_table.doubts, doubts=(*later_table.doubts.doubts, doubt))
+    return replace(later_table, loans=later_table.loans.take(is_new), late=late, doubts=doubts)
 
 
 def _refuse_constants(loans: Loans, book: str) -> None:
     """Raise TrainingError if a column never varies, for example because of a default value.
 
-    A version would use it as a feature without knowledge of any other value. A field that may be
-    missing and always is gives no error: it is harmless.
+    A version would use it as a feature, though it was never fitted on another value. A field that
+    may be missing, and always is, is harmless and raises no error.
     """
     constant = []
-    for field, held in zip(
-        loans.definition.fields, loans.take(np.arange(1)).rows()[0], strict=True
-    ):
+    first_row = loans.take(np.arange(1)).rows()[0]
+    for field, value in zip(loans.definition.fields, first_row, strict=True):
         column = loans.columns[field.name]
         values = column.codes if isinstance(column, TextColumn) else column
-        if held is not None and (values == values[0]).all():
-            constant.append(f"{field.name} ({show_value(held)})")
+        if value is not None and (values == values[0]).all():
+            constant.append(f"{field.name} ({show_value(value)})")
     if constant:
         raise TrainingError(
             f"{book}: expected values that differ, given the same one in every row of "
-            f"{', '.join(constant)}; leave such a field out of the definition"
+            f"{', '.join(constant)}; remove such a field from the definition"
         )
 
 
@@ -175,96 +232,109 @@ def _fit(
     trials: Sequence[Trial], table: Table, progress: Progress
 ) -> Iterator[Scorecard | OnnxParts]:
     """Fit each trial's estimator on all loans, calibrate it, and compile it for deployment."""
-    parts = {trial.candidate: 0.0 for trial in trials}
-
+    done_by_candidate = {trial.candidate: 0.0 for trial in trials}
     lock = Lock()
 
-    def tell(trial: Trial, done: float) -> None:
+    def report(trial: Trial, done: float) -> None:
         with lock:
-            parts[trial.candidate] = done
-            progress("fitting the best settings on all loans", sum(parts.values()) / len(parts))
+            done_by_candidate[trial.candidate] = done
+            progress(
+                "fitting the best settings on all loans",
+                sum(done_by_candidate.values()) / len(done_by_candidate),
+            )
 
     def fit(trial: Trial) -> Scorecard | OnnxParts:
         candidate = CANDIDATES[trial.candidate]
         fitted = candidate(
-            table.loans, table.late, trial.settings, lambda done: tell(trial, 0.9 * done)
+            table.loans, table.late, trial.settings, lambda done: report(trial, 0.9 * done)
         )
         scale = fit_calibration(trial.margins, table.late)
         estimator = _calibrated(fitted.compile(table.loans), scale)
-        tell(trial, 1.0)
+        report(trial, 1.0)
         return estimator
 
     return parallel.parallel_map(fit, trials)
 
 
-def _draft(
-    trial: Trial,
-    estimator: Scorecard | OnnxParts,
-    found: SearchResult,
-    table: Table,
-    after: Table | None,
-    aim: Aim,
-) -> Draft:
-    margins = trial.calibrated
-    offered = trade_off(margins, table.late)
+def _draft(trial: Trial, estimator: Scorecard | OnnxParts, run: _TrainingRun) -> Draft:
+    """Draft the bundle of a candidate with its report."""
+    table = run.table
+    result = _candidate_result(trial, estimator, run)
+    return draft(
+        candidate=trial.candidate,
+        definition=result.definition,
+        estimator=estimator,
+        policy=result.policy,
+        # Out of fold: a model is more certain about loans that it was fitted on than about later
+        # ones.
+        profile=ReferenceProfile.of(table.loans, table.late, logistic(result.margins)),
+        trained_on=table.trained_on,
+        validation=ValidationFigures(
+            result.metrics, result.intervals, _scores(run.search), result.trade_off
+        ),
+        libraries=libraries(),
+        write_documents=new_version_documents(result.definition, training_report(result)),
+    )
+
+
+def _candidate_result(
+    trial: Trial, estimator: Scorecard | OnnxParts, run: _TrainingRun
+) -> CandidateResult:
+    """Choose the candidate's policy, and compute its figures at that policy's threshold."""
+    table, aim = run.table, run.aim
+    thresholds = trade_off(trial.calibrated, table.late)
     try:
-        policy = Policy.by_aim(aim.name, aim.value, offered)
+        policy = Policy.by_aim(aim.name, aim.value, thresholds)
     except ValueError as error:
         raise TrainingError(f"{trial.candidate}: {error}") from None
-    # At the policy's own threshold, which may differ from the search's.
+    # The policy's threshold may differ from the search's.
     at_policy = trial.at_threshold(policy.threshold_margin, table.late)
     metrics = {name: at_policy.mean(name) for name in FIGURES}
     intervals = {name: at_policy.interval(name) for name in FIGURES}
-    judged_later = None
-    if after is not None:
-        judged_later = LaterBookScores(
-            after.book, _margins(estimator, after.loans, table), after.late
+    later_scores = None
+    if run.later_table is not None:
+        later_scores = _later_scores(estimator, run.later_table, table)
+        later_figures = performance_figures(
+            later_scores.late, later_scores.margins, policy.threshold_margin
         )
-        seen = performance_figures(after.late, judged_later.margins, policy.threshold_margin)
-        metrics |= {f"later_{name}": value for name, value in seen.items()}
-        intervals["later_auc"] = auc_interval(after.late, seen["auc"])
-    study = CandidateResult(
+        metrics |= {f"later_{name}": value for name, value in later_figures.items()}
+        intervals["later_auc"] = auc_interval(later_scores.late, later_figures["auc"])
+    return CandidateResult(
         definition=table.loans.definition,
         trained_on=table.trained_on,
-        found=found,
+        search=run.search,
         trial=trial,
-        margins=margins,
+        margins=trial.calibrated,
         late=table.late,
         fold=trial.fold,
         estimator=estimator,
         policy=policy,
-        trade_off=offered,
+        trade_off=thresholds,
         metrics=metrics,
         intervals=intervals,
-        later=judged_later,
+        later=later_scores,
         groups=table.groups,
-        doubts=(*table.doubts.texts, *(() if after is None else after.doubts.texts)),
+        doubts=run.doubts,
         without_outcome=table.without_outcome,
     )
-    return draft(
-        candidate=trial.candidate,
-        definition=table.loans.definition,
-        estimator=estimator,
-        policy=policy,
-        # Out of fold: a model is more certain about loans that it was fitted on than about later
-        # ones.
-        profile=ReferenceProfile.of(table.loans, table.late, logistic(margins)),
-        trained_on=table.trained_on,
-        validation=ValidationFigures(metrics, intervals, _scores(found), offered),
-        libraries=libraries(),
-        write_documents=new_version_documents(table.loans.definition, training_report(study)),
-    )
+
+
+def _later_scores(
+    estimator: Scorecard | OnnxParts, later_table: Table, table: Table
+) -> LaterBookScores:
+    margins = _margins(estimator, later_table.loans, table)
+    return LaterBookScores(later_table.book, margins, later_table.late)
 
 
 def _calibrated(estimator: Scorecard | OnnxParts, scale: Calibration) -> Scorecard | OnnxParts:
-    """Apply a calibration: in the tables of a scorecard, beside the graph of an ONNX estimator."""
+    """Apply a calibration to a scorecard's tables, or store it with an ONNX estimator's graph."""
     if isinstance(estimator, Scorecard):
         return rescaled(estimator, scale.slope, scale.intercept)
     return OnnxParts(estimator.graph, estimator.encoding, scale)
 
 
 def _margins(estimator: Scorecard | OnnxParts, loans: Loans, table: Table) -> Numbers:
-    """Compute margins (n,) of the deployed form."""
+    """Compute margins (n,) with the deployed form of the estimator."""
     if isinstance(estimator, Scorecard):
         return estimator.margins(loans)
     model = OnnxModel(
@@ -278,7 +348,7 @@ def _margins(estimator: Scorecard | OnnxParts, loans: Loans, table: Table) -> Nu
     return model.margins(loans)
 
 
-def _scores(found: SearchResult) -> tuple[CandidateScore, ...]:
+def _scores(result: SearchResult) -> tuple[CandidateScore, ...]:
     return tuple(
         CandidateScore(
             trial.candidate,
@@ -286,12 +356,12 @@ def _scores(found: SearchResult) -> tuple[CandidateScore, ...]:
             {name: trial.mean(name) for name in FIGURES},
             {name: trial.error(name) for name in FIGURES},
         )
-        for trial in found.best
+        for trial in result.best
     )
 
 
 def libraries() -> dict[str, str]:
-    """Return the versions of the libraries that a model is made with."""
+    """Return the versions of Python and of the libraries that make a model."""
     names = ("numpy", "onnx", "onnxruntime", "optbinning", "scikit-learn", "xgboost-cpu")
     return {"python": platform.python_version()} | {
         name: importlib.metadata.version(name) for name in names

@@ -1,6 +1,8 @@
-"""Recalibration: a new version from recent outcomes that only shifts and scales the log-odds."""
+"""Recalibration: publish a version whose log-odds are shifted and scaled to fit newer outcomes."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import msgspec
 
@@ -10,8 +12,9 @@ from peerloan.model import Calibration, Policy, Scorecard
 from peerloan.model.reference_profile import ReferenceProfile
 from peerloan.registry import Bundle, OnnxParts, Store, ValidationFigures, draft
 from peerloan.reports.bundle_documents import new_version_documents
+from peerloan.reports.policy_figures import ScoredOutcomes, at_policy, policy_figures
 from peerloan.reports.report_json import RecalibrationReport
-from peerloan.reports.sections import ScoredOutcomes, at_policy, policy_figures
+from peerloan.stats.arrays import Numbers
 from peerloan.stats.calibration import logistic, reliability
 from peerloan.stats.discrimination import auc_interval
 from peerloan.training.calibration import cross_fitted, fit_calibration, is_informative
@@ -26,6 +29,19 @@ from peerloan.training.trade_off import trade_off
 _FOLDS = 5
 
 
+@dataclass(frozen=True)
+class _NewScale:
+    """A new scale of a version's log-odds, fitted on a book, and the margins before and after.
+
+    `before` (n,) are the version's own margins; `after` (n,) are out of fold: each is scaled
+    without its own fold.
+    """
+
+    scale: Calibration
+    before: Numbers
+    after: Numbers
+
+
 def recalibrate(
     version: str,
     book: Book,
@@ -36,44 +52,32 @@ def recalibrate(
 ) -> PublishedCandidate:
     """Publish a version that ranks loans as `version` does, with probabilities that fit `book`.
 
-    Reasons keep their order and their reference; the policy keeps its aim unless another is given.
-    Figures are computed on the book's loans, each calibrated without its own fold. `on_table` is
-    called with the book's table first, and may raise an exception to refuse it.
+    Reasons keep their order and their reference. The policy keeps its aim, unless `aim` is another
+    one. Figures are computed on the book's loans, each calibrated without its own fold. `on_table`
+    is called with the book's table first, and may raise an exception to refuse it. Raises
+    TrainingError, BookError, StoreError and BundleError.
     """
     bundle = store.load(version)
     table = read_table(book, bundle.definition, progress)
     on_table(table)
-    loans = Loans(bundle.definition, table.loans.columns, table.loans.size)
-    raw, _ = bundle.score_many(loans)
-    fold = stratified(table.late, _FOLDS, 0, equal_groups(loans, table.late))
-    margins = cross_fitted(raw, table.late, fold)
-    offered = trade_off(margins, table.late)
-    before = bundle.manifest
-    aim = aim or Aim(before.policy.aim, before.policy.aim_value)
+    fitted = _fit_scale(bundle, table, book.name)
+    old = bundle.manifest
+    aim = aim or Aim(old.policy.aim, old.policy.aim_value)
+    thresholds = trade_off(fitted.after, table.late)
     try:
-        policy = Policy.by_aim(aim.name, aim.value, offered)
+        policy = Policy.by_aim(aim.name, aim.value, thresholds)
     except ValueError as error:
         raise TrainingError(str(error)) from None
-    scale = fit_calibration(raw, table.late)
-    if not is_informative(scale):
-        raise TrainingError(
-            f"{book.name}: its late loans are not those that {version} takes for risky, so that no "
-            "shift and scale of its log-odds fits them; train a version on newer loans instead"
-        )
-    found = performance_figures(table.late, margins, policy.threshold_margin)
-    intervals = {"auc": auc_interval(table.late, found["auc"])}
-    measured = ReferenceProfile.of(loans, table.late, logistic(margins))
-    made = draft(
-        candidate=before.candidate,
+    metrics = performance_figures(table.late, fitted.after, policy.threshold_margin)
+    intervals = {"auc": auc_interval(table.late, metrics["auc"])}
+    recalibrated = draft(
+        candidate=old.candidate,
         definition=bundle.definition,
-        estimator=_rescaled(bundle, store, scale),
+        estimator=_rescaled(bundle, store, fitted.scale),
         policy=policy,
-        # Reasons keep their reference and the columns too; the probability is the newer book's.
-        profile=msgspec.structs.replace(
-            bundle.profile, late=measured.late, probability=measured.probability
-        ),
-        trained_on=before.trained_on,
-        validation=ValidationFigures(found, intervals, before.candidates, offered),
+        profile=_profile(bundle, table, fitted.after),
+        trained_on=old.trained_on,
+        validation=ValidationFigures(metrics, intervals, old.candidates, thresholds),
         libraries=libraries(),
         recalibrated_on=table.trained_on,
         write_documents=new_version_documents(
@@ -81,14 +85,47 @@ def recalibrate(
             recalibration_report(
                 bundle,
                 table,
-                scale,
-                before=ScoredOutcomes(raw, table.late),
-                after=ScoredOutcomes(margins, table.late),
+                fitted.scale,
+                before=ScoredOutcomes(fitted.before, table.late),
+                after=ScoredOutcomes(fitted.after, table.late),
                 policy=policy,
             ),
         ),
     )
-    return PublishedCandidate(before.candidate, store.publish(made), found, chosen=True)
+    return PublishedCandidate(old.candidate, store.publish(recalibrated), metrics, chosen=True)
+
+
+def _fit_scale(bundle: Bundle, table: Table, book: str) -> _NewScale:
+    """Fit shift and scale to the book's outcomes, on all loans and out of fold.
+
+    Raises TrainingError if the version's ranking has no information about the outcomes.
+    """
+    loans = _version_loans(bundle, table)
+    before, _ = bundle.score_many(loans)
+    scale = fit_calibration(before, table.late)
+    if not is_informative(scale):
+        raise TrainingError(
+            f"{book}: {bundle.version} does not rank its late loans as riskier than the others, so "
+            "no shift and scale of its log-odds fits them; train a version on newer loans instead"
+        )
+    fold = stratified(table.late, _FOLDS, 0, equal_groups(loans, table.late))
+    after = cross_fitted(before, table.late, fold)
+    return _NewScale(scale, before, after)
+
+
+def _version_loans(bundle: Bundle, table: Table) -> Loans:
+    """Return the table's loans under the version's own definition."""
+    return Loans(bundle.definition, table.loans.columns, table.loans.size)
+
+
+def _profile(bundle: Bundle, table: Table, margins: Numbers) -> ReferenceProfile:
+    """Return the version's profile with the newer book's late rate and probabilities.
+
+    The columns stay, because reasons keep their reference.
+    """
+    loans = _version_loans(bundle, table)
+    newer = ReferenceProfile.of(loans, table.late, logistic(margins))
+    return msgspec.structs.replace(bundle.profile, late=newer.late, probability=newer.probability)
 
 
 def recalibration_report(
@@ -100,9 +137,10 @@ def recalibration_report(
     after: ScoredOutcomes,
     policy: Policy,
 ) -> RecalibrationReport:
-    """Make the report's data without the new version's name.
+    """Make the report's data, still without the new version's name.
 
-    `before` are the old version's margins on the newer book, `after` the new one's, out of fold.
+    `before` are the old version's margins on the newer book, `after` the new version's margins out
+    of fold.
     """
     definition, late = bundle.definition, table.late
     auc = performance_figures(late, after.margins, policy.threshold_margin)["auc"]
@@ -127,6 +165,7 @@ def recalibration_report(
 
 
 def _rescaled(bundle: Bundle, store: Store, scale: Calibration) -> Scorecard | OnnxParts:
+    """Apply the new scale to the version's estimator, after its old calibration."""
     if isinstance(bundle.model, Scorecard):
         return rescaled(bundle.model, scale.slope, scale.intercept)
     parts = store.onnx_parts(bundle.version)

@@ -1,4 +1,4 @@
-"""The data of a candidate's training report, made from its training result."""
+"""Makes the data of a training report from a candidate's training result."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from peerloan.loan import Definition, Field
 from peerloan.model import LevelTable, NumberTable, Policy, Scorecard
 from peerloan.model.onnx_model import background_size
 from peerloan.reports.charts import Line
+from peerloan.reports.policy_figures import ScoredOutcomes, at_policy, band_rows, policy_figures
 from peerloan.reports.report_json import (
     CalibratedTrial,
     FoldFigures,
@@ -24,7 +25,6 @@ from peerloan.reports.report_json import (
     TrialFigures,
 )
 from peerloan.reports.score_points import as_points, exact_lines
-from peerloan.reports.sections import ScoredOutcomes, at_policy, band_rows, policy_figures
 from peerloan.stats.calibration import reliability
 from peerloan.stats.discrimination import auc_interval
 from peerloan.stats.measures import Rate
@@ -33,55 +33,56 @@ from peerloan.training.evaluation import FIGURES, performance_figures
 from peerloan.training.fairness import check_fairness
 from peerloan.training.search import Trial, auc_gain
 
-# Points of a curve.
-_CURVE = 200
+_POINTS_OF_A_CURVE = 200
 
 
-def training_report(study: CandidateResult) -> TrainingReport:
-    """Make the report's data without the version's name."""
-    own, chosen, policy = study.trial, study.found.chosen, study.policy
-    scored = ScoredOutcomes(study.margins, study.late)
-    # Trials on the most loans first, and among them the best.
-    tried = sorted(study.found.tried, key=lambda trial: (-trial.loans, -trial.mean("auc")))
-    definition, trained_on = study.definition, study.trained_on
-    later = _later(study)
+def training_report(result: CandidateResult) -> TrainingReport:
+    """Make the report's data, still without the version's name."""
+    trial, chosen, policy = result.trial, result.search.chosen, result.policy
+    scored = ScoredOutcomes(result.margins, result.late)
+    # The trials on most loans are first, sorted by AUC.
+    tried = sorted(result.search.tried, key=lambda other: (-other.loans, -other.mean("auc")))
+    definition, trained_on = result.definition, result.trained_on
+    later = _later(result)
     return TrainingReport(
         model=definition.model,
-        candidate=own.candidate,
+        candidate=trial.candidate,
         policy=policy,
         label=definition.label.column,
         late=str(definition.label.late),
         horizon=definition.roles.horizon,
         fields=len(definition.fields),
         trained_on=trained_on,
-        without_outcome=study.without_outcome,
-        doubts=study.doubts,
+        without_outcome=result.without_outcome,
+        doubts=result.doubts,
         chosen=chosen.candidate,
-        why=study.found.why,
-        folds=_folds(study),
-        trial=_trial(own, own, chosen),
-        candidates=tuple(_trial(trial, own, chosen) for trial in study.found.best),
-        tried=tuple(_trial(trial, own, chosen) for trial in tried),
+        why=result.search.why,
+        folds=_folds(result),
+        trial=_trial_figures(trial, trial, chosen),
+        candidates=tuple(_trial_figures(best, trial, chosen) for best in result.search.best),
+        tried=tuple(_trial_figures(other, trial, chosen) for other in tried),
         resampling=_resampling(tried),
-        auc_interval=study.intervals.get("auc") or auc_interval(study.late, own.mean("auc")),
-        curves=_curves(study),
-        calibration=own.after,
-        by_resampling=_by_resampling(own, tried, chosen),
+        auc_interval=result.intervals.get("auc") or auc_interval(result.late, trial.mean("auc")),
+        curves=_curves(result),
+        calibration=trial.after,
+        by_resampling=_by_resampling(trial, tried, chosen),
         at_threshold=at_policy(policy, scored),
-        thresholds=policy_figures(policy, study.trade_off, scored),
-        scorecard=_scorecard(study.estimator, definition, policy)
-        if isinstance(study.estimator, Scorecard)
+        thresholds=policy_figures(policy, result.trade_off, scored),
+        scorecard=_scorecard(result.estimator, definition, policy)
+        if isinstance(result.estimator, Scorecard)
         else None,
         background_loans=background_size(len(definition.fields)),
         later=later,
         fairness=tuple(
-            check_fairness(group.column, group.values, policy.late_many(study.margins), study.late)
-            for group in study.groups
+            check_fairness(
+                group.column, group.values, policy.late_many(result.margins), result.late
+            )
+            for group in result.groups
         ),
     )
 
 
-def _trial(trial: Trial, own: Trial, chosen: Trial) -> TrialFigures:
+def _trial_figures(trial: Trial, reported: Trial, chosen: Trial) -> TrialFigures:
     values = trial.settings.values
     return TrialFigures(
         candidate=trial.candidate,
@@ -93,7 +94,7 @@ def _trial(trial: Trial, own: Trial, chosen: Trial) -> TrialFigures:
         mean={name: trial.mean(name) for name in FIGURES},
         error={name: trial.error(name) for name in FIGURES},
         is_chosen=trial is chosen,
-        is_reported=trial is own,
+        is_reported=trial is reported,
     )
 
 
@@ -105,8 +106,8 @@ def _resampling(tried: Sequence[Trial]) -> tuple[ResamplingComparison, ...]:
         for trial in tried:
             if trial.candidate == candidate:
                 best.setdefault(trial.loans, {}).setdefault(trial.settings.resampling, trial)
-        # As many resamplings as possible, then on as many loans as possible.
-        size, row = max(best.items(), key=lambda each: (len(each[1]), each[0]))
+        # Compare as many resamplings as possible, and those on as many loans as possible.
+        size, row = max(best.items(), key=lambda item: (len(item[1]), item[0]))
         if len(row) < 2 or "none" not in row:
             continue
         none = row["none"]
@@ -114,7 +115,7 @@ def _resampling(tried: Sequence[Trial]) -> tuple[ResamplingComparison, ...]:
             ResamplingComparison(
                 candidate,
                 size,
-                best={how: _trial(trial, none, none) for how, trial in row.items()},
+                best={how: _trial_figures(trial, none, none) for how, trial in row.items()},
                 gains={how: auc_gain(row[how], none) for how in sorted(row.keys() - {"none"})},
             )
         )
@@ -122,16 +123,16 @@ def _resampling(tried: Sequence[Trial]) -> tuple[ResamplingComparison, ...]:
 
 
 def _by_resampling(
-    own: Trial, tried: Sequence[Trial], chosen: Trial
+    reported: Trial, tried: Sequence[Trial], chosen: Trial
 ) -> tuple[CalibratedTrial, ...]:
-    """Return the candidate's own trial, and its best with each other resampling."""
-    best = {own.settings.resampling: own}
+    """Return the reported trial, and the candidate's best trial with each other resampling."""
+    best = {reported.settings.resampling: reported}
     for trial in tried:
-        if trial.candidate == own.candidate:
+        if trial.candidate == reported.candidate:
             best.setdefault(trial.settings.resampling, trial)
     return tuple(
         CalibratedTrial(
-            _trial(trial, own, chosen),
+            _trial_figures(trial, reported, chosen),
             trial.before,
             trial.after,
         )
@@ -139,11 +140,11 @@ def _by_resampling(
     )
 
 
-def _curves(study: CandidateResult) -> dict[str, tuple[Line, ...]]:
+def _curves(result: CandidateResult) -> dict[str, tuple[Line, ...]]:
     """Compute the ROC and precision-recall curves of the training table, and of a later book."""
-    books = [("cross-validated", ScoredOutcomes(study.margins, study.late))]
-    if study.later is not None and 0 < study.later.late.sum() < len(study.later.late):
-        books.append(("later book", ScoredOutcomes(study.later.margins, study.later.late)))
+    books = [("cross-validated", ScoredOutcomes(result.margins, result.late))]
+    if result.later is not None and 0 < result.later.late.sum() < len(result.later.late):
+        books.append(("later book", ScoredOutcomes(result.later.margins, result.later.late)))
     roc, precision = zip(*(_book_curves(name, scored) for name, scored in books), strict=True)
     return {"roc": roc, "precision": precision}
 
@@ -151,23 +152,26 @@ def _curves(study: CandidateResult) -> dict[str, tuple[Line, ...]]:
 def _book_curves(name: str, scored: ScoredOutcomes) -> tuple[Line, Line]:
     margins, late = scored.margins, scored.late
     order = np.argsort(-margins, kind="stable")
-    # Possible thresholds: the last loan of each margin.
+    # A possible threshold is at the last loan of each margin.
     ends = np.append(np.flatnonzero(np.diff(margins[order])), len(order) - 1)
-    flagged, found, n_late = ends + 1.0, np.cumsum(late[order])[ends], float(late.sum())
-    rows = np.unique(np.linspace(0, len(ends) - 1, _CURVE).round().astype(np.int64))
-    wrong = (flagged - found)[rows] / (len(late) - n_late)
-    roc = Line(name, (0.0, *wrong.tolist()), (0.0, *(found[rows] / n_late).tolist()))
-    # The precision of a few loans is chance, and a curve that starts there shows nothing else.
+    flagged, late_flagged = ends + 1.0, np.cumsum(late[order])[ends]
+    n_late = float(late.sum())
+    rows = np.unique(np.linspace(0, len(ends) - 1, _POINTS_OF_A_CURVE).round().astype(np.int64))
+    false_positive = (flagged - late_flagged)[rows] / (len(late) - n_late)
+    roc = Line(
+        name, (0.0, *false_positive.tolist()), (0.0, *(late_flagged[rows] / n_late).tolist())
+    )
+    # The precision of a few loans is mostly chance: a curve that started there would hide the rest.
     rows = rows[flagged[rows] >= min(len(late), max(30, 5 * len(late) / n_late))]
-    recall, precision = found[rows] / n_late, found[rows] / flagged[rows]
+    recall, precision = late_flagged[rows] / n_late, late_flagged[rows] / flagged[rows]
     return roc, Line(name, tuple(recall.tolist()), tuple(precision.tolist()))
 
 
-def _folds(study: CandidateResult) -> tuple[FoldFigures, ...]:
+def _folds(result: CandidateResult) -> tuple[FoldFigures, ...]:
     rows = []
-    for number, by_fold in enumerate(study.trial.by_fold):
-        own = study.fold == number
-        margins, late = study.margins[own], study.late[own]
+    for number, by_fold in enumerate(result.trial.by_fold):
+        in_fold = result.fold == number
+        margins, late = result.margins[in_fold], result.late[in_fold]
         rows.append(
             FoldFigures(
                 fold=number + 1,
@@ -176,28 +180,28 @@ def _folds(study: CandidateResult) -> tuple[FoldFigures, ...]:
                 auc=by_fold["auc"],
                 interval=auc_interval(late, by_fold["auc"]),
                 ks=by_fold["ks"],
-                recall=at_policy(study.policy, ScoredOutcomes(margins, late)).recall,
+                recall=at_policy(result.policy, ScoredOutcomes(margins, late)).recall,
                 calibration=reliability(margins, late),
             )
         )
     return tuple(rows)
 
 
-def _later(study: CandidateResult) -> LaterBook | None:
-    """Compute the later book's figures; ranking and calibration only with both classes."""
-    if study.later is None:
+def _later(result: CandidateResult) -> LaterBook | None:
+    """Compute the later book's figures; ranking and calibration need both outcomes."""
+    if result.later is None:
         return None
-    margins, late = study.later.margins, study.later.late
+    margins, late = result.later.margins, result.later.late
     later_figures = None
     if 0 < late.sum() < len(late):
-        found = performance_figures(late, margins, study.policy.threshold_margin)
+        figures = performance_figures(late, margins, result.policy.threshold_margin)
         later_figures = LaterFigures(
-            found, auc_interval(late, found["auc"]), reliability(margins, late)
+            figures, auc_interval(late, figures["auc"]), reliability(margins, late)
         )
     return LaterBook(
-        book=study.later.book,
+        book=result.later.book,
         rate=Rate.of(int(late.sum()), len(late)),
-        bands=band_rows(study.policy, ScoredOutcomes(margins, late)),
+        bands=band_rows(result.policy, ScoredOutcomes(margins, late)),
         figures=later_figures,
     )
 
@@ -222,14 +226,11 @@ def _scorecard(card: Scorecard, definition: Definition, policy: Policy) -> Score
 
 
 def _against(field: Field, table: NumberTable | LevelTable) -> float:
-    """Return the largest factor by which the odds fall where they should rise.
-
-    They should rise by the field's direction.
-    """
+    """Return the largest factor by which the odds fall against the field's direction."""
     points: Sequence[float] = table.points
     if isinstance(table, LevelTable):
-        known = dict(zip(table.levels, table.points, strict=True))
-        points = [known.get(level, table.unseen) for level in field.levels]
+        point_of_level = dict(zip(table.levels, table.points, strict=True))
+        points = [point_of_level.get(level, table.unseen) for level in field.levels]
     if field.riskier is None or not points:
         return 1.0
     rising = np.array(points if field.riskier == "higher" else points[::-1])
@@ -237,14 +238,17 @@ def _against(field: Field, table: NumberTable | LevelTable) -> float:
 
 
 def _steps(table: NumberTable, field: Field) -> Line | None:
-    """Return a number's steps, from somewhat below the first edge to somewhat above the last."""
+    """Return a number's steps, with some room below the first edge and above the last edge.
+
+    It is None if an axis can't have such a range.
+    """
     low, high = (table.edges[0], table.edges[-1]) if table.edges else (0.0, 1.0)
     seen = field.seen_range or (-math.inf, math.inf)
-    # Extend to the loans' range, unless a few far ones would compress all others.
+    # Extend to the range of the loans, unless a few extreme values would compress the others.
     reach = 0.5 * (high - low) or 0.1 * abs(high) or 1.0
     ends = (max(low - reach, min(low, seen[0])), min(high + reach, max(high, seen[1])))
     if not ends[0] < ends[1] < math.inf or math.isinf(ends[1] - ends[0]):
-        return None  # no axis holds it
+        return None
     odds: npt.NDArray[np.float64] = np.exp(np.array([*table.points, table.points[-1]]))
     x = (ends[0], *table.edges, ends[1])
     return Line("odds", x, tuple(odds.tolist()), style="step")

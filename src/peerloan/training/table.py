@@ -1,4 +1,4 @@
-"""The training table: a whole book in memory, validated, with its outcomes."""
+"""The training table: a validated book in memory, with its outcomes."""
 
 from __future__ import annotations
 
@@ -31,20 +31,20 @@ from peerloan.stats.arrays import Codes, Numbers
 from peerloan.training.folds import count_rarer
 from peerloan.training.search import Progress
 
-# With fewer of either class, held-out figures are meaningless.
+# With fewer late loans, or fewer on time, held-out figures are meaningless.
 LEAST_LOANS = 20
 _LEAST_ROWS = 100
-# Most levels of a category to offer beside those in the definition.
+# The form offers at most this many levels besides those in the definition.
 _MOST_LEVELS = 100
 
 
 class TrainingError(PeerLoanError, ValueError):
-    """A book that can't be trained on, with the reason."""
+    """A book that training can't use, with the reason."""
 
 
 @dataclass(frozen=True)
 class Group:
-    """A column for the fairness check: each loan's group as text (None if it is missing)."""
+    """A column for the fairness check: the group of each loan (n,), None if it is missing."""
 
     column: str
     values: tuple[str | None, ...]
@@ -52,9 +52,10 @@ class Group:
 
 @dataclass(frozen=True)
 class Table:
-    """A training table in memory: checked loans, 1 for each late one, and their source.
+    """A training table in memory: validated loans, their outcomes, and their source.
 
-    `without_outcome` loans of the book are left out, because their outcome is not known yet.
+    `late` (n,) is 1 for each late loan. `without_outcome` counts the rows of the book that were
+    left out, because their outcome is not known yet.
     """
 
     book: str
@@ -66,7 +67,7 @@ class Table:
     groups: tuple[Group, ...] = ()
 
     def lines(self) -> list[str]:
-        """Describe the table: the meaning of late, the loans that are left out, and its doubts."""
+        """Describe the table in lines of text: its late rate, the rows left out, and its doubts."""
         label = self.loans.definition.label
         late = int(self.late.sum())
         lines = [
@@ -75,7 +76,7 @@ class Table:
         ]
         if self.without_outcome:
             rows = plural(self.without_outcome, "row")
-            lines.append(f"note: left out, because they have no outcome yet: {rows}")
+            lines.append(f"note: {rows} left out: no outcome yet")
         return lines + self.doubts.lines()
 
 
@@ -87,35 +88,36 @@ def read_table(
 ) -> Table:
     """Read a whole book with its labels; rows without an outcome are left out.
 
-    A bad row raises TrainingError. `groups` are columns of the book, features or not, for the
-    fairness check.
+    `groups` are columns of the book for the fairness check; they may be features. Raises
+    TrainingError if a row is invalid, a column of `groups` is missing, or there are too few loans.
     """
     check_columns(definition, book, label=True)
     for name in groups:
         if name not in book.columns:
             raise TrainingError(f"{book.name}: no column {name!r} to group by")
     grouped: dict[str, list[str | None]] = {name: [] for name in groups}
-    fingerprint, sample, without_outcome = Fingerprint(definition), False, 0
+    fingerprint = Fingerprint(definition)
+    is_sample, without_outcome = False, 0
     doubts = DoubtCollector(book.name, definition)
-    some_loans: list[Loans] = []
+    parts: list[Loans] = []
     labels: list[Codes] = []
     for part in book.parts(lambda done: progress(f"reading {book.name}", done)):
         batch = read_loans(definition, part, label=True, open_label=True)
         if batch.problems:
-            bad = book.bad_row(batch.problems[0])
-            raise TrainingError(f"{bad}; `peerloan check` names every bad row")
+            first_fault = book.bad_row(batch.problems[0])
+            raise TrainingError(f"{first_fault}; `peerloan check` names every bad row")
         doubts.add(batch)
-        sample |= any((loan_id or "").startswith(ID_PREFIX) for loan_id in batch.ids or ())
-        known = np.asarray(batch.labels) >= 0
-        without_outcome += int(np.count_nonzero(~known))
-        some_loans.append(batch.loans.take(known))
-        labels.append(np.asarray(batch.labels)[known])
-        fingerprint.update(some_loans[-1], labels[-1])
+        is_sample |= any((loan_id or "").startswith(ID_PREFIX) for loan_id in batch.ids or ())
+        has_outcome = np.asarray(batch.labels) >= 0
+        without_outcome += int(np.count_nonzero(~has_outcome))
+        parts.append(batch.loans.take(has_outcome))
+        labels.append(np.asarray(batch.labels)[has_outcome])
+        fingerprint.update(parts[-1], labels[-1])
         for name, values in grouped.items():
-            values += itertools.compress(read_column(part, name), known)
+            values += itertools.compress(read_column(part, name), has_outcome)
     late = np.concatenate(labels).astype(np.float64)
     _refuse_few(late, without_outcome, book.name)
-    loans = join_loans(some_loans)
+    loans = join_loans(parts)
     _refuse_repeated(DuplicateRows.of(loans, late), late, book.name)
     seen = definition_as_seen(loans)
     return Table(
@@ -123,11 +125,11 @@ def read_table(
         Loans(seen, loans.columns, loans.size),
         late,
         TrainedOn(
-            "built-in sample" if sample else Path(book.name).name,
+            "built-in sample" if is_sample else Path(book.name).name,
             fingerprint.hexdigest(),
             len(late),
             int(late.sum()),
-            sample,
+            is_sample,
         ),
         doubts.found(),
         without_outcome,
@@ -136,7 +138,7 @@ def read_table(
 
 
 def _refuse_few(late: Numbers, without_outcome: int, book: str) -> None:
-    """Raise TrainingError if there are too few loans, or too few of a class."""
+    """Raise TrainingError if there are too few loans, too few late ones, or too few on time."""
     left_out = f", and {without_outcome} without an outcome yet" if without_outcome else ""
     if len(late) < _LEAST_ROWS:
         raise TrainingError(
@@ -151,7 +153,7 @@ def _refuse_few(late: Numbers, without_outcome: int, book: str) -> None:
 
 
 def _refuse_repeated(equal: DuplicateRows, late: Numbers, book: str) -> None:
-    """Raise TrainingError if the rows of a class are few loans, each repeated many times."""
+    """Raise TrainingError if the late rows, or those on time, are few loans repeated many times."""
     if (groups := equal.groups()) is None:
         return
     count, kind = count_rarer(late, groups)
@@ -159,22 +161,22 @@ def _refuse_repeated(equal: DuplicateRows, late: Numbers, book: str) -> None:
         rows = int((late == (1 if kind == "late" else 0)).sum())
         raise TrainingError(
             f"{book}: expected at least {LEAST_LOANS} different loans that are {kind}, given "
-            f"{count}: the other {rows - count:,} of their {rows:,} rows equal another one; "
+            f"{count}: the other {rows - count:,} of their {rows:,} rows equal another row; "
             "train on the original table"
         )
 
 
 def definition_as_seen(loans: Loans) -> Definition:
-    """Extend the definition by this table's ranges of numbers and levels of categories."""
+    """Add this table's ranges of numbers and levels of categories to the definition."""
     fields = tuple(_as_seen(field, loans) for field in loans.definition.fields)
     return msgspec.structs.replace(loans.definition, fields=fields)
 
 
 def _as_seen(field: Field, loans: Loans) -> Field:
     if field.is_number:
-        given = loans.numbers(field.name)
-        given = given[~np.isnan(given)]
-        seen = (float(given.min()), float(given.max())) if len(given) else None
+        numbers = loans.numbers(field.name)
+        numbers = numbers[~np.isnan(numbers)]
+        seen = (float(numbers.min()), float(numbers.max())) if len(numbers) else None
         return msgspec.structs.replace(field, seen=seen)
     if field.kind == "ordered":
         return field
@@ -183,7 +185,7 @@ def _as_seen(field: Field, loans: Loans) -> Field:
     by_count = np.argsort(-counts, kind="stable").tolist()
     levels = tuple(column.levels[code] for code in by_count if counts[code])
     listed = set(field.levels)
-    # The form offers common levels too, in a list that is short enough to read.
+    # The form offers the most common levels too, in a list that is short enough to read.
     offered = [
         level
         for level in levels[:_MOST_LEVELS]

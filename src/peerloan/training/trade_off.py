@@ -1,4 +1,4 @@
-"""The trade-off table: results of each threshold on loans that were not fitted on."""
+"""The trade-off table: the results of thresholds on loans that were not fitted on."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ _SHARES = (*(step / 1000 for step in range(1, 50)), *(step / 200 for step in ran
 
 
 def trade_off(margins: Numbers, late: Numbers) -> tuple[OperatingPoint, ...]:
-    """Compute shares flagged, recall and precision by threshold.
+    """Compute the share flagged, recall and precision of each threshold.
 
     The thresholds flag 0.1 %, 0.2 %, … 5 %, 5.5 %, … 100 % of the loans, rounded down to whole
-    loans. Loans with tied margins are flagged together, so a row may flag more, and there may be
-    fewer rows.
+    loans. Loans with equal margins are flagged together, so a row may flag more loans, and there
+    may be fewer rows.
     """
     order = np.argsort(-margins, kind="stable")
-    found = np.cumsum(late[order])
+    late_flagged = np.cumsum(late[order])
     rows: dict[float, OperatingPoint] = {}
     for share in _SHARES:
         margin = float(margins[order[max(1, int(len(late) * share + 1e-9)) - 1]])
-        # A threshold includes all loans of its margin.
+        # A threshold flags all loans with its margin.
         flagged = int((margins >= margin).sum())
         rows[margin] = OperatingPoint(
             margin,
             flagged / len(late),
-            float(found[flagged - 1] / late.sum()),
-            float(found[flagged - 1] / flagged),
+            float(late_flagged[flagged - 1] / late.sum()),
+            float(late_flagged[flagged - 1] / flagged),
         )
     return tuple(rows.values())

@@ -521,7 +521,7 @@ def test_define_train_promote_and_score_as_processes(
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
     assert done.stderr.startswith("definition: loan.toml\n")
-    for line in ("reading loans.csv", "additive: judging and reporting", "publishing"):
+    for line in ("reading loans.csv", "additive: evaluating and reporting", "publishing"):
         assert f"{line}\n" in done.stderr, "a line for each finished step"
     told = json.loads(done.stdout)
     assert told["definition"] == "loan.toml"

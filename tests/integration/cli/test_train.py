@@ -73,7 +73,7 @@ def test_a_quick_run_with_an_aim_a_later_book_and_groups(
     assert "Traceback" not in told.stderr
     for line in (
         *("reading " + str(later), "trying settings on 700 loans"),
-        *("boosted: judging and reporting", "publishing"),
+        *("boosted: evaluating and reporting", "publishing"),
     ):
         assert f"{line}\n" in told.stderr, "a line for each finished step"
     given = json.loads(told.stdout)
@@ -198,7 +198,10 @@ def test_a_policy_makes_a_version_that_differs_in_nothing_else(
     assert differ == {"card.md", "manifest.json", "report.html"}
     assert set(after) == set(before)
     notice = after["report.html"].decode().split("<main>")[0]
-    assert f"was changed after this report was written for {version}. Says yes" in notice
+    assert (
+        f"was changed after this report was written for {version}. A loan is predicted late"
+        in notice
+    )
     assert "at least 60 % of the late loans" in after["card.md"].decode()
 
     old, changed = manifest(folder(tmp_path, version)), manifest(folder(tmp_path, new))

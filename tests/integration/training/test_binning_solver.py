@@ -1,4 +1,4 @@
-"""Optimal bins without the private names of their library that keep Ctrl-C out of its solver."""
+"""Optimal bins work without the private names of optbinning that keep SIGINT in Python."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ main()
 """
 
 
-def test_without_the_private_names_bins_are_found_all_the_same(tmp_path: Path) -> None:
+def test_training_works_without_the_private_names(tmp_path: Path) -> None:
     book = tmp_path / "book.csv"
     with open_writer(book, sample_data.SCHEMA) as writer:
         for batch in sample_data.batches(2_000, seed=7):

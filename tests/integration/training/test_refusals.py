@@ -1,6 +1,6 @@
-"""Tables and options that `peerloan train` can't use: one clear line each, and nothing published.
+"""Tables and options that `peerloan train` refuses with one line, and unusual tables that it takes.
 
-Beside them the odd tables that it must still take.
+Nothing is published after a refusal.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def sampled() -> Rows:
 
 @pytest.fixture
 def rows(sampled: Rows) -> Rows:
-    """The test's own copy."""
+    """A copy for one test."""
     return [dict(row) for row in sampled]
 
 
@@ -46,27 +46,27 @@ def write(path: Path, rows: Rows) -> Path:
 
 
 def published(tmp_path: Path) -> list[Path]:
-    """What stands in the store's folder of versions, drafts too."""
+    """List the store's folder of versions, with drafts."""
     folder = tmp_path / "store" / "versions"
     return list(folder.iterdir()) if folder.exists() else []
 
 
 @pytest.fixture
 def refusal(run: Run, tmp_path: Path) -> Callable[..., str]:
-    """Train on rows, which must fail; gives the one line that says why."""
+    """Train on rows, which must fail; returns the message, which must be one line."""
 
     def train(rows: Rows, *options: object, code: int = 1) -> str:
         book = write(tmp_path / "book.csv", rows)
-        told = run("train", book, "--quick", *options)
-        assert told.returncode == code, told.stderr
-        assert "Traceback" not in told.stderr
-        assert told.stdout == ""
+        done = run("train", book, "--quick", *options)
+        assert done.returncode == code, done.stderr
+        assert "Traceback" not in done.stderr
+        assert done.stdout == ""
         assert published(tmp_path) == []
-        # Steps that were done may stand before it.
-        said = [line for line in told.stderr.splitlines() if line.startswith("peerloan: ")]
-        assert len(said) == 1
-        assert told.stderr.endswith(said[0] + "\n")
-        return said[0].removeprefix("peerloan: ").removeprefix(f"{book}: ")
+        # Progress may be printed before it.
+        messages = [line for line in done.stderr.splitlines() if line.startswith("peerloan: ")]
+        assert len(messages) == 1
+        assert done.stderr.endswith(messages[0] + "\n")
+        return messages[0].removeprefix("peerloan: ").removeprefix(f"{book}: ")
 
     return train
 
@@ -78,8 +78,8 @@ Refusal = Callable[..., str]
 def test_too_few_late_loans(rows: Rows, refusal: Refusal, late: int) -> None:
     for place, row in enumerate(rows):
         row["is_late"] = int(place < late)
-    said = refusal(rows)
-    assert said == f"expected at least 20 loans that are late, given {late} of {LOANS}"
+    message = refusal(rows)
+    assert message == f"expected at least 20 loans that are late, given {late} of {LOANS}"
 
 
 @pytest.mark.longer
@@ -89,78 +89,78 @@ def test_fifty_rows(rows: Rows, refusal: Refusal) -> None:
         assert refusal(fifty) == "expected at least 100 loans, given 50"
 
 
-def test_a_label_of_two(rows: Rows, refusal: Refusal) -> None:
+def test_a_label_of_another_value(rows: Rows, refusal: Refusal) -> None:
     rows[41]["is_late"] = 2
-    said = refusal(rows)
-    assert said.startswith("row 42, is_late: expected 1 (late) or 0 (on time), given 2")
-    assert said.endswith("; `peerloan check` names every bad row")
+    message = refusal(rows)
+    assert message.startswith("row 42, is_late: expected 1 (late) or 0 (on time), given 2")
+    assert message.endswith("; `peerloan check` names every bad row")
 
 
 def test_a_column_of_text_where_numbers_belong(rows: Rows, refusal: Refusal) -> None:
-    said = refusal([row | {"annual_inc": "plenty"} for row in rows])
-    assert said.startswith("row 1, annual_inc: expected ")
-    assert "plenty" in said
+    message = refusal([row | {"annual_inc": "plenty"} for row in rows])
+    assert message.startswith("row 1, annual_inc: expected ")
+    assert "plenty" in message
 
 
 def test_constant_columns(rows: Rows, refusal: Refusal) -> None:
     constant = {"dti": 10.5, "purpose": "credit_card", "revol_util": ""}
-    said = refusal([row | constant for row in rows])
-    assert said == (
+    message = refusal([row | constant for row in rows])
+    assert message == (
         "expected values that differ, given the same one in every row of purpose "
-        "('credit_card'), dti (10.5); leave such a field out of the definition"
+        "('credit_card'), dti (10.5); remove such a field from the definition"
     )
 
 
-def test_a_group_of_no_column(rows: Rows, refusal: Refusal) -> None:
+def test_a_group_without_a_column(rows: Rows, refusal: Refusal) -> None:
     assert refusal(rows, "--group", "county") == "no column 'county' to group by"
 
 
 def test_a_later_book_that_lacks_a_column(rows: Rows, refusal: Refusal, tmp_path: Path) -> None:
     without = [{name: row[name] for name in row if name != "dti"} for row in rows]
     later = write(tmp_path / "later.csv", without)
-    said = refusal(rows, "--later", later)
-    assert said == f"{later}: expected the column dti, which is not there"
+    message = refusal(rows, "--later", later)
+    assert message == f"{later}: expected the column dti, which is not there"
 
 
-def test_the_recalibration_of_no_version(rows: Rows, run: Run, tmp_path: Path) -> None:
+def test_the_recalibration_of_an_unknown_version(rows: Rows, run: Run, tmp_path: Path) -> None:
     book = write(tmp_path / "book.csv", rows)
-    told = run("train", book, "--recalibrate", "20260101T000000Z-additive")
-    assert told.returncode == 1
-    assert told.stderr.startswith("peerloan: ")
-    assert "20260101T000000Z-additive" in told.stderr
-    assert len(told.stderr.splitlines()) == 1
+    done = run("train", book, "--recalibrate", "20260101T000000Z-additive")
+    assert done.returncode == 1
+    assert done.stderr.startswith("peerloan: ")
+    assert "20260101T000000Z-additive" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
     assert published(tmp_path) == []
 
 
 @pytest.mark.parametrize("aim", ["cost=-1", "recall=1.5"])
-def test_an_aim_that_cannot_be(rows: Rows, refusal: Refusal, aim: str) -> None:
+def test_an_impossible_aim(rows: Rows, refusal: Refusal, aim: str) -> None:
     name, value = aim.split("=")
-    said = refusal(rows, "--aim", aim)
-    assert said.startswith(f"{name}: expected a ")
-    assert said.endswith(f"given {value}")
+    message = refusal(rows, "--aim", aim)
+    assert message.startswith(f"{name}: expected a ")
+    assert message.endswith(f"given {value}")
 
 
 @pytest.mark.parametrize("options", ["--aim profit=3", "--recalibrate any --quick"])
-def test_wrong_use(rows: Rows, run: Run, tmp_path: Path, options: str) -> None:
-    told = run("train", write(tmp_path / "book.csv", rows), *options.split())
-    assert told.returncode == 2
-    assert "Traceback" not in told.stderr
-    assert told.stderr.splitlines()[-1].startswith("Error: ")
+def test_wrong_options(rows: Rows, run: Run, tmp_path: Path, options: str) -> None:
+    done = run("train", write(tmp_path / "book.csv", rows), *options.split())
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    assert done.stderr.splitlines()[-1].startswith("Error: ")
     assert published(tmp_path) == []
 
 
-# What must work
+# Unusual tables
 
 
 @pytest.fixture
 def taken(run: Run, tmp_path: Path) -> Callable[..., list[dict[str, Any]]]:
-    """Train on rows, which must work; gives what is printed of each candidate."""
+    """Train on rows, which must work; returns the printed candidates."""
 
     def train(rows: Rows, *options: object) -> list[dict[str, Any]]:
-        told = run("train", write(tmp_path / "book.csv", rows), "--quick", "--json", *options)
-        assert told.returncode == 0, told.stderr
-        assert "Warning" not in told.stderr
-        found: list[dict[str, Any]] = json.loads(told.stdout)["candidates"]
+        done = run("train", write(tmp_path / "book.csv", rows), "--quick", "--json", *options)
+        assert done.returncode == 0, done.stderr
+        assert "Warning" not in done.stderr
+        found: list[dict[str, Any]] = json.loads(done.stdout)["candidates"]
         names = {path.name for path in published(tmp_path)}
         assert names == {each["version"] for each in found}
         return found
@@ -182,13 +182,16 @@ def test_few_late_loans_among_many(taken: Taken) -> None:
 
 
 @pytest.mark.longer
-def test_nothing_to_tell_loans_apart_by(rows: Rows, taken: Taken, run: Run) -> None:
-    # Each value as often among the late ones as among the others.
-    whole, fraction = ("loan_amnt", "annual_inc", "delinq_2yrs"), ("int_rate", "revol_util", "dti")
+def test_fields_without_information(rows: Rows, taken: Taken, run: Run) -> None:
+    # Late loans and others have each value equally often.
+    whole_numbers, fractions = (
+        ("loan_amnt", "annual_inc", "delinq_2yrs"),
+        ("int_rate", "revol_util", "dti"),
+    )
     texts = {name: (rows[0][name], "other") for name in ("purpose", "home_ownership")}
     texts |= {"grade": ("A", "B"), "emp_length": ("1 year", "2 years")}
-    pairs: dict[str, tuple[Any, Any]] = dict.fromkeys(whole, (1, 2)) | dict.fromkeys(
-        fraction, (0.1, 0.2)
+    pairs: dict[str, tuple[Any, Any]] = dict.fromkeys(whole_numbers, (1, 2)) | dict.fromkeys(
+        fractions, (0.1, 0.2)
     )
     found = taken(
         [
@@ -198,12 +201,12 @@ def test_nothing_to_tell_loans_apart_by(rows: Rows, taken: Taken, run: Run) -> N
     )
     for each in found:
         assert 0.3 < each["metrics"]["auc"] < 0.7
-        told = run("models", "verify", each["version"])
-        assert told.returncode == 0, told.stderr
+        done = run("models", "verify", each["version"])
+        assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.longer
-def test_columns_that_are_never_given_or_constant_but_for_missing_values(
+def test_empty_columns_and_columns_with_one_value_or_missing(
     rows: Rows, taken: Taken, run: Run, tmp_path: Path
 ) -> None:
     given = [
@@ -212,16 +215,16 @@ def test_columns_that_are_never_given_or_constant_but_for_missing_values(
     ]
     found = taken(given)
     assert len(found) == 4
-    told = run("train", tmp_path / "book.csv", "--quick", "--candidate", "logistic")
-    notes = [line for line in told.stderr.splitlines() if "has no value" in line]
+    done = run("train", tmp_path / "book.csv", "--quick", "--candidate", "logistic")
+    notes = [line for line in done.stderr.splitlines() if "is missing in every loan" in line]
     assert notes == ["note: emp_length: is missing in every loan, so no version can use it"]
     for each in found:
-        told = run("models", "verify", each["version"])
-        assert told.returncode == 0, told.stderr
+        done = run("models", "verify", each["version"])
+        assert done.returncode == 0, done.stderr
 
 
 def oversampled(path: Path, loans: int, times: int) -> Path:
-    """A sample's table in which each late loan stands so many times, without ids."""
+    """Write a sample without ids, with each late loan repeated."""
     (batch,) = batches(loans, seed=8)
     rows = [{k: v for k, v in row.items() if k != "loan_id"} for row in batch.to_pylist()]
     late = [row for row in rows if str(row["is_late"]) == "1"]
@@ -229,7 +232,7 @@ def oversampled(path: Path, loans: int, times: int) -> Path:
 
 
 @pytest.mark.longer
-def test_equal_rows_are_doubted_and_leak_into_no_figure(run: Run, tmp_path: Path) -> None:
+def test_equal_rows_are_reported_and_do_not_affect_figures(run: Run, tmp_path: Path) -> None:
     book = oversampled(tmp_path / "book.csv", 2_000, 30)
     (fresh,) = batches(2_000, seed=99)
     later = write(tmp_path / "later.csv", fresh.to_pylist())
@@ -239,16 +242,18 @@ def test_equal_rows_are_doubted_and_leak_into_no_figure(run: Run, tmp_path: Path
     assert (checked.returncode, explored.returncode, trained.returncode) == (0, 0, 0)
     summary = json.loads(trained.stdout)
     (only,) = summary["candidates"]
-    # On its own copies a loan is always right: 0.98 and more.
+    # If a model were evaluated on copies of its loans, the AUC would be 0.98 or more.
     assert only["metrics"]["auc"] < 0.8
     assert abs(only["metrics"]["auc"] - only["metrics"]["later_auc"]) < 0.1
     report = (tmp_path / "store" / "versions" / only["version"] / "report.html").read_text("utf-8")
-    for told in (checked.stdout, trained.stderr, summary["doubts"][0], report):
-        assert "equal an earlier one in every field" in told
+    for output in (checked.stdout, trained.stderr, summary["doubts"][0], report):
+        assert "equal an earlier one in every field" in output
     assert "equal an earlier one in every field" in (tmp_path / "explored.html").read_text("utf-8")
 
 
-def test_few_loans_many_times_are_refused(refusal: Callable[..., str], rows: Rows) -> None:
+def test_few_loans_that_are_repeated_often_are_refused(
+    refusal: Callable[..., str], rows: Rows
+) -> None:
     for place, row in enumerate(rows):
         row["is_late"] = int(place < 12)
     line = refusal(rows + rows[:12] * 20)

@@ -1,4 +1,4 @@
-"""Reports of versions made of another: what they say is right, and they stand alone."""
+"""Reports of versions that were made from another version: contents and self-contained pages."""
 
 from __future__ import annotations
 
@@ -10,12 +10,14 @@ import msgspec
 import numpy as np
 import pytest
 
+from helpers.drafts import report_manifest
+from helpers.report_pages import ReportPage
 from peerloan.loan import Definition, Loans, parse_definition
 from peerloan.model import NumberTable, Policy, ReferenceProfile, Scorecard
 from peerloan.registry import Manifest, Store, TrainedOn, ValidationFigures, draft
 from peerloan.reports.bundle_documents import new_policy_documents, new_version_documents
+from peerloan.reports.policy_figures import ScoredOutcomes, at_policy, policy_figures
 from peerloan.reports.report_json import PolicyReport, RecalibrationReport, decode_report
-from peerloan.reports.sections import ScoredOutcomes, at_policy, policy_figures
 from peerloan.stats.calibration import reliability
 from peerloan.stats.discrimination import auc, auc_interval
 from peerloan.training.calibration import fit_calibration
@@ -68,7 +70,7 @@ def recalibrated(
 
 
 def publish(store: Store, documents: bool = True, sample: bool = False) -> str:
-    """A version with the report, or one of a release before reports had data."""
+    """Publish a version with the report, or one of a release before `report.json`."""
     report = recalibrated(sample=sample)
     loans = Loans.of(DEFINITION, [(1.0,), (2.0,)])
 
@@ -97,45 +99,32 @@ def page(store: Store, version: str) -> str:
 
 
 def page_of(report: RecalibrationReport, definition: Definition = DEFINITION) -> str:
-    manifest = Manifest(
-        format=1,
-        arithmetic=1,
-        version="additive-2",
-        model="cars",
-        candidate="additive",
-        kind="scorecard",
-        created="2026-01-01T00:00:00+00:00",
-        trained_on=report.trained_on,
-        metrics={},
-        policy=report.policy,
-        libraries={},
-        golden=(),
-        files={},
-    )
+    manifest = report_manifest(report.trained_on, report.policy, version="additive-2")
     return new_version_documents(definition, report)(manifest)["report.html"]
 
 
-def words(text: str) -> str:
-    return " ".join(re.sub(r"<style>.*?</style>|<[^>]+>", " ", text, flags=re.DOTALL).split())
+def words(html: str) -> str:
+    return ReportPage(html).words
 
 
-def test_a_recalibration_report_tells_before_from_after() -> None:
+def test_a_recalibration_report_has_figures_before_and_after() -> None:
     page = page_of(recalibrated())
-    said = words(page)
+    text = words(page)
     before, after = reliability(RAW, LATE), reliability(AFTER, LATE)
-    assert f"Brier score {before.brier:.5f} {after.brier:.5f}" in said
-    assert f"Slope {before.slope:.2f} {after.slope:.2f}" in said
-    assert "Expected after 4.00 %" in said
-    assert "Late rate of the book 4.00 %" in said
-    assert f"multiplies its log-odds by {SCALE.slope:.4f} and adds −{-SCALE.intercept:.4f}." in said
+    assert f"Brier score {before.brier:.5f} {after.brier:.5f}" in text
+    assert f"Slope {before.slope:.2f} {after.slope:.2f}" in text
+    assert "Expected after 4.00 %" in text
+    assert "Late rate of the book 4.00 %" in text
+    assert f"multiplies its log-odds by {SCALE.slope:.4f} and adds −{-SCALE.intercept:.4f}." in text
     at = at_policy(Policy.by_cost(), ScoredOutcomes(AFTER, LATE))
-    assert f"{100 * at.recall:.1f} % of the late ones are among them" in said
-    assert "from additive-1 with the outcomes of new&lt;er&gt;.csv" in said
-    assert "that the version was trained on" not in said
+    assert f"{100 * at.recall:.1f} % of the late loans are among them" in text
+    assert "from additive-1 with the outcomes of new<er>.csv" in text
+    assert "with the outcomes of new&lt;er&gt;.csv" in page
+    assert "that the version was trained on" not in text
     assert not re.search(r"(src|href)=[\"\'](?!#)", page)
 
 
-def test_it_warns_of_the_training_table_itself_and_of_the_sample() -> None:
+def test_a_recalibration_report_warns_of_the_training_table_and_of_the_sample() -> None:
     assert "These are the loans that the version was trained on" in words(
         page_of(recalibrated(trained="cd" * 32))
     )
@@ -143,19 +132,19 @@ def test_it_warns_of_the_training_table_itself_and_of_the_sample() -> None:
 
 
 @pytest.mark.parametrize("times", [1, 2])
-def test_a_changed_policy_stands_below_the_heading(tmp_path: Path, times: int) -> None:
+def test_a_changed_policy_is_noted_below_the_heading(tmp_path: Path, times: int) -> None:
     store = Store(tmp_path / "store")
     first = version = publish(store)
     for time in range(times):
         policy = Policy.by_cost(6 + time)
         version = store.publish_with_policy(version, policy, new_policy_documents(store, version))
     head = words(page(store, version).split("<nav", 1)[0])
-    # Once, with the policy of now, and of the version that it was written for.
+    # The notice is there once. It has the current policy, and names the report's own version.
     assert head.count(f"was changed after this report was written for {first}.") == 1
-    assert f"Says yes (late) from a probability of {1 / (6 + times):.4f} on" in head
-    assert head.count("Says yes") == 1
+    assert f"A loan is predicted late (yes) from a probability of {1 / (6 + times):.4f} on" in head
+    assert head.count("A loan is predicted late") == 1
     assert "was changed after" not in page(store, first)
-    # But for the notice the page is the first one's, and the data are the same.
+    # Without the notice the page equals that of the first version; so do the data.
     rest = re.sub(r'<p class="warning" role="note">.*?</p>\n', "", page(store, version))
     assert rest == page(store, first)
     assert store.document(version, "report.json") == store.document(first, "report.json")
@@ -185,7 +174,7 @@ def test_a_version_of_a_release_before_report_data_gets_a_page_of_its_policy(
     assert store.load(version).policy == policy
 
 
-def test_report_data_of_a_later_release_are_refused_by_name(tmp_path: Path) -> None:
+def test_report_data_of_a_later_release_are_refused_with_the_file_name(tmp_path: Path) -> None:
     data = msgspec.json.encode({"type": "unknown"})
     with pytest.raises(ValueError, match=r"report\.json can't be read"):
         decode_report(data)

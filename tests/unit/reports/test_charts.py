@@ -1,4 +1,4 @@
-"""Charts: valid SVG in the page's colours and font, the same each time, without a style."""
+"""Charts: valid, deterministic SVG in the page's colours and font, without style attributes."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def styles() -> str:
 
 
 def page() -> str:
-    """The page that every report extends."""
+    """The page that all reports extend."""
     return templating.render("report_base.html.j2")
 
 
@@ -58,7 +58,7 @@ def texts(svg: str) -> list[str]:
 
 
 @pytest.mark.parametrize("kind", DRAW)
-def test_a_plot_is_an_element_of_a_page_that_needs_nothing_else(kind: str) -> None:
+def test_a_chart_is_a_self_contained_element(kind: str) -> None:
     svg = DRAW[kind]()
     root = ElementTree.fromstring(svg)
     assert root.tag == "svg"
@@ -73,7 +73,7 @@ def test_a_plot_is_an_element_of_a_page_that_needs_nothing_else(kind: str) -> No
 
 @pytest.mark.parametrize("kind", DRAW)
 def test_colours_and_font_are_the_page_s(kind: str) -> None:
-    """By classes alone: a strict Content-Security-Policy refuses an element's own style."""
+    """Only by classes: a strict Content-Security-Policy forbids style attributes."""
     svg = DRAW[kind]()
     for element in ElementTree.fromstring(svg).iter():
         names = {name for name in element.attrib if name.startswith(("style", "font", "on"))}
@@ -91,12 +91,12 @@ def test_the_same_figures_give_the_same_svg(kind: str) -> None:
     assert DRAW[kind]() == DRAW[kind]()
 
 
-def test_charts_have_no_ids_that_could_meet_on_a_page() -> None:
+def test_charts_have_no_ids_that_could_collide_on_a_page() -> None:
     for draw in DRAW.values():
         assert not re.search(r'\sid="|url\(|href=', draw())
 
 
-def test_what_is_drawn_lies_inside_the_chart() -> None:
+def test_all_elements_are_inside_the_chart() -> None:
     for draw in DRAW.values():
         root = ElementTree.fromstring(draw())
         width, height = map(float, root.get("viewBox", "").split()[2:])
@@ -111,7 +111,7 @@ def test_what_is_drawn_lies_inside_the_chart() -> None:
                 assert 0 <= float(y) <= height
 
 
-def test_values_lie_where_the_ticks_say() -> None:
+def test_values_have_the_positions_of_the_ticks() -> None:
     line = Line("one", (0.0, 10.0), (0.0, 4.0), style="dots")
     root = ElementTree.fromstring(
         charts.lines("Line", [line], x_range=(0, 10), y_range=(0, 4), diagonal=True)
@@ -138,7 +138,7 @@ def test_intervals_are_drawn_in_full() -> None:
 
 
 @pytest.mark.parametrize("edges", [(-1.5e308, 0, 1.5e308), (0, 5e-324, 1e-323), (1e16, 1e16 + 2)])
-def test_any_number_has_its_place(edges: tuple[float, ...]) -> None:
+def test_extreme_numbers_have_a_position(edges: tuple[float, ...]) -> None:
     svg = charts.histogram("Numbers", edges, [1] * (len(edges) - 1))
     assert "nan" not in svg
     assert "inf" not in svg
@@ -185,7 +185,7 @@ def test_ticks_of_counts_are_whole() -> None:
     assert ticks(0.9, 3.1, whole=True) == [1, 2, 3]
 
 
-def test_any_text_stays_as_it_is() -> None:
+def test_texts_are_escaped_and_not_changed() -> None:
     labels = ["$x_1$", "<b>&", "日本 🎉", "#010203 url(#x)", "100 %", 'id="a"']
     assert texts(charts.bars("<i>&$x$", labels, [1] * 6))[-6:] == labels
 
@@ -205,7 +205,7 @@ def test_a_heat_map_of_many_long_names_is_wide_enough_for_its_numbers() -> None:
     assert int(width[1]) >= 20 * 32 + 7 * 22
 
 
-def test_a_bar_beyond_the_axis_says_how_long_it_is() -> None:
+def test_a_bar_beyond_the_axis_shows_its_value() -> None:
     svg = charts.bars("Cut", ["a", "b"], [0.02, 0.154], most=0.05, scale="percent")
     assert "15.4 % ▸" in texts(svg)
     assert "2 % ▸" not in texts(svg)

@@ -1,4 +1,4 @@
-"""The model card, and the scorecard as points: read by people, made without training libraries."""
+"""The model card and the scorecard as points; neither needs a training library."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from types import ModuleType
 import numpy as np
 import pytest
 
+from helpers.drafts import report_manifest
 from peerloan.loan import Definition, Loans, TextColumn, parse_definition
 from peerloan.model import LevelTable, NumberTable, Policy, Scorecard
 from peerloan.model.arithmetic import margin, to_unit
-from peerloan.registry import Manifest, TrainedOn
+from peerloan.registry import TrainedOn
 from peerloan.reports import bundle_documents
 from peerloan.reports import model_card as card
 from peerloan.reports.model_card import model_card, policy_in_words
@@ -79,32 +80,23 @@ SCORECARD = Scorecard(
 )
 
 
-def shown(
+def card_text(
     definition: Definition = DEFINITION,
     trained_on: TrainedOn = TRAINED_ON,
     policy: Policy = POLICY,
 ) -> str:
-    manifest = Manifest(
-        format=1,
-        arithmetic=1,
-        version="additive-1",
+    manifest = report_manifest(
+        trained_on,
+        policy,
         model=definition.model,
-        candidate="additive",
-        kind="scorecard",
-        created="2026-01-01T00:00:00+00:00",
-        trained_on=trained_on,
         metrics=METRICS,
-        policy=policy,
-        libraries={},
-        golden=(),
-        files={},
         intervals={"auc": (0.7, 0.7246)},
     )
     return model_card(manifest, definition)
 
 
-def test_the_card_says_what_for_on_what_and_how_good() -> None:
-    text = shown()
+def test_the_card_has_purpose_training_table_and_figures() -> None:
+    text = card_text()
     assert text.startswith(
         "# cars: additive\n\nVersion `additive-1`, made 2026-01-01T00:00:00+00:00.\n"
     )
@@ -118,11 +110,11 @@ def test_the_card_says_what_for_on_what_and_how_good() -> None:
     assert "| colour | Colour | category |" in text
     assert "built-in sample" not in text
     assert text.count("to be filled in by the owner") == 4
-    assert shown() == text
+    assert card_text() == text
 
 
-def test_a_version_of_the_sample_says_so_first() -> None:
-    text = shown(trained_on=TrainedOn("built-in sample", "0" * 64, 2_000, 100, True))
+def test_the_card_of_a_sample_version_starts_with_a_warning() -> None:
+    text = card_text(trained_on=TrainedOn("built-in sample", "0" * 64, 2_000, 100, True))
     assert text.index("Trained on the built-in sample") < text.index("Predicts")
 
 
@@ -137,22 +129,22 @@ def test_a_version_of_the_sample_says_so_first() -> None:
         (Policy.at(0.1, "other", 3), "(aim: other 3)"),
     ],
 )  # fmt: skip
-def test_a_policy_is_said_in_words(policy: Policy, words: str) -> None:
+def test_a_policy_is_described_in_words(policy: Policy, words: str) -> None:
     assert words in policy_in_words(policy)
-    assert words in shown(policy=policy).replace("\n", " ")
+    assert words in card_text(policy=policy).replace("\n", " ")
 
 
-def test_only_the_policy_s_part_changes_with_the_policy() -> None:
-    before, after = (shown(policy=Policy.by_cost(ratio)).splitlines() for ratio in (20, 10))
+def test_another_policy_changes_only_the_policy_section() -> None:
+    before, after = (card_text(policy=Policy.by_cost(ratio)).splitlines() for ratio in (20, 10))
     changed = [place for place, (a, b) in enumerate(zip(before, after, strict=True)) if a != b]
     assert before[changed[0] - 1] == "## Policy"
     assert len(changed) == 5  # the sentence and four bands
 
 
-def test_nothing_in_a_name_is_read_as_markdown() -> None:
+def test_names_are_escaped_for_markdown() -> None:
     evil = "<script>|`x`*b*[a](b)"
     text = HEAD + f"[[field]]\nname = '{evil}'\nkind = 'category'\nlabel = '<b>'"
-    found = shown(
+    found = card_text(
         parse_definition(text.replace('"outcome"', "'a`b'"), "evil.toml"),
         TrainedOn(evil, "0" * 64, 10, 1, False),
     )
@@ -164,7 +156,7 @@ def test_nothing_in_a_name_is_read_as_markdown() -> None:
 
 @pytest.mark.parametrize("module", [card, bundle_documents])
 def test_reports_need_no_training_library(module: ModuleType) -> None:
-    """Even where none of them is installed: a policy is changed there, too."""
+    """A policy can be changed on a machine where none of them is installed."""
     code = """
 import importlib.util, sys
 
@@ -187,13 +179,13 @@ spec.loader.exec_module(card)
     assert done.returncode == 0, done.stderr
 
 
-def test_the_scale_is_600_at_50_to_1_and_20_points_to_double() -> None:
+def test_a_score_is_600_at_odds_of_50_and_20_points_double_the_odds() -> None:
     assert score(-math.log(50)) == pytest.approx(600)
     assert score(-math.log(100)) == pytest.approx(620)
     assert score(-math.log(25)) == pytest.approx(580)
 
 
-def test_every_line_says_which_values_it_holds() -> None:
+def test_each_line_names_its_values() -> None:
     lines = [
         [line.values for line in exact_lines(field, table)]
         for field, table in zip(DEFINITION.fields, SCORECARD.tables, strict=True)
@@ -215,11 +207,13 @@ def test_points_are_whole_and_higher_is_safer() -> None:
     assert points.tables[0].lines[0].odds == pytest.approx(math.exp(0.5))
     assert points.threshold == pytest.approx(score(margin(1 / 21)), abs=1e-6)
     assert list(points.bands) == sorted(points.bands, reverse=True)
-    for each, p in points.scale:
-        assert each == pytest.approx(600 - 20 / math.log(2) * math.log(50 * p / (1 - p)), abs=1e-3)
+    for score_, p in points.scale:
+        assert score_ == pytest.approx(
+            600 - 20 / math.log(2) * math.log(50 * p / (1 - p)), abs=1e-3
+        )
 
 
-def test_like_neighbours_share_a_line() -> None:
+def test_neighbours_with_similar_points_share_a_line() -> None:
     table = LevelTable("size", ("small", "large", "huge"), unit(0.3, -0.2, -0.201), 0.3, 0.0)
     card = Scorecard(0.0, (*SCORECARD.tables[:3], table, SCORECARD.tables[4]))
     size = as_points(card, DEFINITION, Policy.by_cost()).tables[3]
@@ -227,7 +221,7 @@ def test_like_neighbours_share_a_line() -> None:
     assert size.steps == 4
 
 
-def test_a_long_table_is_printed_in_few_lines_that_are_not_far_off() -> None:
+def test_a_long_table_has_few_lines_with_a_small_deviation() -> None:
     rng = np.random.default_rng(1)
     edges = tuple(np.arange(1.0, 200).tolist())
     long = NumberTable("age", edges, unit(*np.cumsum(rng.normal(0, 0.05, 200))), 0.0)
@@ -240,7 +234,7 @@ def test_a_long_table_is_printed_in_few_lines_that_are_not_far_off() -> None:
     assert sum(line.steps for line in points.tables[0].lines) == points.tables[0].steps == 200
     assert any(re.search(r"and \d+ more$", line.values) for line in points.tables[4].lines)
 
-    # Added up as a person would, no loan is farther from its exact score than is said.
+    # Summed by hand, no loan's score deviates more from its exact score than `points.off`.
     size = 500
     loans = Loans(
         DEFINITION,
@@ -257,18 +251,18 @@ def test_a_long_table_is_printed_in_few_lines_that_are_not_far_off() -> None:
     added = np.full(size, float(points.start))
     for place, table in enumerate(points.tables):
         for row in range(size):
-            held = [line for line in table.lines if line.low <= parts[row, place] <= line.high]
+            matching = [line for line in table.lines if line.low <= parts[row, place] <= line.high]
             added[row] += min(
-                (line.points for line in held),
-                key=lambda each: abs(each + parts[row, place] * 20 / math.log(2)),
+                (line.points for line in matching),
+                key=lambda points_: abs(points_ + parts[row, place] * 20 / math.log(2)),
             )
-    exact = np.array([score(each) for each in margins])
+    exact = np.array([score(value) for value in margins])
     assert np.abs(added - exact).max() <= points.off
     assert points.off < 40
 
 
 @pytest.mark.parametrize("fields", [12, 20, 60])
-def test_the_more_fields_the_fewer_lines_of_each(fields: int) -> None:
+def test_more_fields_leave_fewer_lines_for_each(fields: int) -> None:
     text = "\n".join(
         f"[[field]]\nname='f{place}'\nkind='number'\nlabel='F'" for place in range(fields)
     )
@@ -280,7 +274,7 @@ def test_the_more_fields_the_fewer_lines_of_each(fields: int) -> None:
     assert lines == {12: 10, 20: 9, 60: 3}[fields]
 
 
-def test_a_number_without_steps_and_a_category_without_levels_have_their_line() -> None:
+def test_a_number_without_steps_and_a_category_without_levels_have_one_line() -> None:
     tables = (
         NumberTable("age", (), (0.0,), 0.0),
         *SCORECARD.tables[1:4],
@@ -291,7 +285,7 @@ def test_a_number_without_steps_and_a_category_without_levels_have_their_line() 
     assert [line.values for line in found.tables[4].lines] == ["any other"]
 
 
-def test_edges_that_differ_late_are_told_apart() -> None:
+def test_edges_that_differ_in_a_late_digit_are_shown_with_it() -> None:
     table = NumberTable("age", (1.0, 1.00000001), unit(0.0, 1.0, -1.0), 0.0)
     found = [line.values for line in exact_lines(DEFINITION["age"], table)]
     assert found == ["below 1", "1 to below 1.00000001", "1.00000001 and above"]

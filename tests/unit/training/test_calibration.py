@@ -1,4 +1,4 @@
-"""Calibration: it finds what is wrong with margins."""
+"""Calibration of margins, on all loans and out of fold."""
 
 from __future__ import annotations
 
@@ -23,31 +23,36 @@ def log_odds(rate: float) -> float:
 
 
 def outcomes(margins: Numbers, seed: int = 1) -> Numbers:
-    """Outcomes of which the margins are the true log-odds."""
+    """Draw outcomes with these margins as their true log-odds."""
     draws = np.random.default_rng(seed).random(len(margins))
     return (draws < logistic(margins)).astype(np.float64)
 
 
 @pytest.mark.parametrize(("slope", "intercept"), [(1.0, 0.0), (0.4, -1.5), (2.5, 0.7)])
-def test_a_known_slope_and_intercept_are_found(slope: float, intercept: float) -> None:
+def test_the_true_slope_and_intercept_are_fitted(slope: float, intercept: float) -> None:
     margins = np.random.default_rng(5).normal(-1, 1, 200_000)
-    found = fit_calibration(margins, outcomes(slope * margins + intercept))
-    assert found.slope == pytest.approx(slope, rel=0.03)
-    assert found.intercept == pytest.approx(intercept, abs=0.04)
-    assert found.apply(np.array([2.0])) == pytest.approx(2 * found.slope + found.intercept)
+    calibration = fit_calibration(margins, outcomes(slope * margins + intercept))
+    assert calibration.slope == pytest.approx(slope, rel=0.03)
+    assert calibration.intercept == pytest.approx(intercept, abs=0.04)
+    assert calibration.apply(np.array([2.0])) == pytest.approx(
+        2 * calibration.slope + calibration.intercept
+    )
 
 
-def test_two_margins_take_the_late_rates_that_they_have() -> None:
-    # Two groups and two unknowns: both rates are met. Platt's outcomes are 11/12 and 1/32 here,
+def test_two_margins_get_their_late_rates() -> None:
+    # There are two groups and two unknowns, so both rates fit exactly. Platt's outcomes are 11/12
+    # and 1/32,
     # so of 20 loans with 2 late, 2 · 11/12 + 18 · 1/32 = 2.396 count as late.
     margins = np.repeat([-3.0, 5.0], 20)
     late = np.concatenate([np.ones(2), np.zeros(18), np.ones(8), np.zeros(12)])
     low, high = (2 * 11 / 12 + 18 / 32) / 20, (8 * 11 / 12 + 12 / 32) / 20
-    found = fit_calibration(margins, late)
-    assert found.apply(np.array([-3.0, 5.0])) == pytest.approx([log_odds(low), log_odds(high)])
+    calibration = fit_calibration(margins, late)
+    assert calibration.apply(np.array([-3.0, 5.0])) == pytest.approx(
+        [log_odds(low), log_odds(high)]
+    )
 
 
-def test_scaling_the_margins_changes_nothing_in_the_result() -> None:
+def test_the_result_does_not_depend_on_the_scale_of_the_margins() -> None:
     margins = np.random.default_rng(5).normal(0, 1, 1_000)
     late = outcomes(margins)
     calibrated = fit_calibration(margins, late).apply(margins)
@@ -63,50 +68,50 @@ def test_the_calibrated_mean_is_the_late_rate() -> None:
     assert calibrated.mean() == pytest.approx(late.mean(), rel=1e-3)
 
 
-def test_margins_that_are_all_equal_take_the_late_rate() -> None:
+def test_equal_margins_get_the_late_rate() -> None:
     late = np.array([1.0, 0, 0, 0] * 25)
-    found = fit_calibration(np.full(100, 0.3), late)
-    assert found.slope > 0
-    assert logistic(found.apply(np.array([0.3])))[0] == pytest.approx(0.25)
+    calibration = fit_calibration(np.full(100, 0.3), late)
+    assert calibration.slope > 0
+    assert logistic(calibration.apply(np.array([0.3])))[0] == pytest.approx(0.25)
 
 
-def test_margins_that_rank_the_wrong_way_round_are_not_turned() -> None:
+def test_a_wrong_ranking_is_not_reversed() -> None:
     margins = np.random.default_rng(5).normal(0, 1, 2_000)
     late = outcomes(-2 * margins)
-    found = fit_calibration(margins, late)
-    assert 0 < found.slope < 1e-5
-    assert logistic(found.apply(margins)) == pytest.approx(late.mean(), rel=1e-4)
+    calibration = fit_calibration(margins, late)
+    assert 0 < calibration.slope < 1e-5
+    assert logistic(calibration.apply(margins)) == pytest.approx(late.mean(), rel=1e-4)
 
 
-def test_margins_that_part_the_outcomes_without_an_error_keep_a_finite_slope() -> None:
+def test_margins_that_separate_the_outcomes_perfectly_have_a_finite_slope() -> None:
     margins = np.arange(40.0)
     late = (margins > 25).astype(np.float64)
-    found = fit_calibration(margins, late)
-    assert 0.05 < found.slope < 5
-    assert (np.sign(found.apply(margins)) == np.sign(late - 0.5)).mean() > 0.9
+    calibration = fit_calibration(margins, late)
+    assert 0.05 < calibration.slope < 5
+    assert (np.sign(calibration.apply(margins)) == np.sign(late - 0.5)).mean() > 0.9
 
 
-def test_a_calibration_goes_into_a_bundle_as_it_is() -> None:
+def test_a_calibration_is_stored_with_an_onnx_estimator() -> None:
     margins = np.random.default_rng(5).normal(0, 1, 1_000)
-    found = fit_calibration(margins, outcomes(margins))
-    assert isinstance(found, Calibration)
-    assert OnnxParts(b"", Encoding(()), found).calibration == found
+    calibration = fit_calibration(margins, outcomes(margins))
+    assert isinstance(calibration, Calibration)
+    assert OnnxParts(b"", Encoding(()), calibration).calibration == calibration
 
 
 # Out of fold
 
 
-def test_no_loan_is_calibrated_by_its_own_fold() -> None:
+def test_a_loan_is_calibrated_without_its_own_fold() -> None:
     random = np.random.default_rng(5)
     margins = random.normal(0, 1, 600)
     late = outcomes(margins)
     fold = random.integers(0, 3, 600)
     before = cross_fitted(margins, late, fold)
     for number in range(3):
-        own = fold == number
-        expected = fit_calibration(margins[~own], late[~own]).apply(margins[own])
-        assert (before[own] == expected).all()
-        turned = np.where(own, 1 - late, late)
-        after = cross_fitted(margins, turned, fold)
-        assert (after[own] == before[own]).all()
-        assert (after[~own] != before[~own]).all()
+        in_fold = fold == number
+        expected = fit_calibration(margins[~in_fold], late[~in_fold]).apply(margins[in_fold])
+        assert (before[in_fold] == expected).all()
+        reversed_late = np.where(in_fold, 1 - late, late)
+        after = cross_fitted(margins, reversed_late, fold)
+        assert (after[in_fold] == before[in_fold]).all()
+        assert (after[~in_fold] != before[~in_fold]).all()

@@ -1,4 +1,4 @@
-"""Equal rows: when there are more than chance explains, and that they stay in one fold."""
+"""Equal rows: whether chance explains them, and folds that don't separate them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from peerloan.training.folds import (
 DEFINITION = default_definition()
 
 
-def sampled(loans: int, seed: int) -> tuple[Loans, Numbers]:
+def sample_loans(loans: int, seed: int) -> tuple[Loans, Numbers]:
     """A sample's loans, of which every eighth is late."""
     (batch,) = batches(loans, seed=seed)
     rows: list[dict[str, Any]] = batch.to_pylist()
@@ -36,16 +36,16 @@ def sampled(loans: int, seed: int) -> tuple[Loans, Numbers]:
     return Loans.of(DEFINITION, values), (np.arange(loans) % 8 == 0).astype(np.float64)
 
 
-LOANS, LATE = sampled(1_200, 3)
+LOANS, LATE = sample_loans(1_200, 3)
 
 
 def repeated(times: Codes) -> tuple[Loans, Numbers, Codes]:
-    """Each loan so many times, in another order, and which one each row is."""
+    """Repeat loans in random order; returns loans, outcomes, and each row's loan number."""
     rows = np.random.default_rng(1).permutation(np.repeat(np.arange(len(times)), times))
     return LOANS.take(rows), LATE[rows], rows
 
 
-def test_a_table_with_each_row_once_has_the_folds_of_the_library() -> None:
+def test_a_table_without_equal_rows_has_the_folds_of_scikit_learn() -> None:
     assert equal_groups(LOANS, LATE) is None
     fold = stratified(LATE, 5, 0)
     splits = StratifiedKFold(5, shuffle=True, random_state=0).split(LATE, LATE)
@@ -69,7 +69,7 @@ def test_a_table_with_each_row_once_has_the_folds_of_the_library() -> None:
     ],
     ids=["late ones", "ones on time", "twice", "drawn with repetition", "a few"],
 )
-def test_equal_rows_are_found_and_stay_together(times: Codes) -> None:
+def test_equal_rows_are_in_the_same_fold(times: Codes) -> None:
     loans, late, rows = repeated(times)
     groups = equal_groups(loans, late)
     assert groups is not None
@@ -94,7 +94,7 @@ def test_equal_rows_are_found_and_stay_together(times: Codes) -> None:
 @example(1, 4, 132)  # few different rows, none of which differ in one field alone
 @example(3, 2, 1030)
 def test_chance_explains_equal_rows_of_few_values(fields: int, levels: int, seed: int) -> None:
-    """Also where some fields follow from others, as a grade from a rate."""
+    """Also if some fields depend on others, as a grade does on a rate."""
     random = np.random.default_rng(seed)
     shares = random.dirichlet(np.full(levels, 2.0))
     drawn = random.choice(levels, size=(4_000, len(DEFINITION.names)), p=shares)
@@ -114,8 +114,8 @@ def test_chance_explains_equal_rows_of_few_values(fields: int, levels: int, seed
     assert equal_groups(loans, late) is None
 
 
-def test_what_only_looks_different_is_equal() -> None:
-    """Ids are no field; −0 is 0; and a model sees numbers in single precision."""
+def test_loans_that_a_model_can_not_distinguish_are_equal() -> None:
+    """Ids are not fields, −0 equals 0, and models read numbers in single precision."""
     again = dict(LOANS.columns)
     income = LOANS.numbers("annual_inc")
     again["annual_inc"] = income * (1 + 1e-12)
@@ -135,9 +135,8 @@ def test_what_only_looks_different_is_equal() -> None:
     assert DuplicateRows().repeated() is None
 
 
-def test_a_large_table_is_judged_by_a_sample(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("peerloan.book.duplicate_rows._SAMPLED", 500)
-    equal = DuplicateRows()
+def test_a_sample_of_a_large_table_decides_whether_chance_explains_equal_rows() -> None:
+    equal = DuplicateRows(sampled_rows=500)
     for first in range(0, 2 * LOANS.size, 300):
         rows = np.arange(first, first + 300) % LOANS.size
         equal.add(LOANS.take(rows), LATE[rows])
@@ -146,20 +145,20 @@ def test_a_large_table_is_judged_by_a_sample(monkeypatch: pytest.MonkeyPatch) ->
     assert (found.rows, found.repeated, found.late) == (2_400, 1_200, 150)
 
 
-def test_few_different_loans_are_counted_once() -> None:
+def test_repeated_loans_are_counted_once() -> None:
     loans, late, _ = repeated(np.where(LATE == 1, 30, 1))
     assert count_rarer(late, equal_groups(loans, late)) == (150, "late")
     assert count_rarer(late) == (1_050, "on time")
 
 
-def test_loans_of_a_later_table_that_were_trained_on_are_known() -> None:
+def test_loans_of_a_later_table_that_were_trained_on_are_left_out() -> None:
     half = np.arange(LOANS.size) < 600
     assert without_shared(LOANS.take(half), LOANS).tolist() == (~half).tolist()
     assert without_shared(LOANS.take(half), LOANS.take(~half)).all()
 
 
-def test_levels_are_not_judged_by_copies_of_a_loan() -> None:
-    """Levels without a meaning, one for every two loans: by their copies they would look good."""
+def test_the_auc_of_levels_does_not_use_copies_of_a_loan() -> None:
+    """Meaningless levels of two loans each would have a high AUC with copies of the loans."""
     meaningless = np.arange(LOANS.size) // 2
     loans, late, rows = repeated(np.where(LATE == 1, 20, 1))
     codes, is_late = meaningless[rows], late.astype(np.int64)
@@ -171,7 +170,7 @@ def test_levels_are_not_judged_by_copies_of_a_loan() -> None:
     assert first_folds(LOANS, LATE.astype(np.int64), 5).tolist() == [i % 5 for i in range(1_200)]
 
 
-def test_a_number_of_each_row_hides_no_copies() -> None:
+def test_a_column_that_numbers_the_rows_does_not_hide_copies() -> None:
     fields = tuple(Field(name, "number", name) for name in ("row", "a", "b"))
     random = np.random.default_rng(1)
     loans, copies = random.normal(size=(300, 2)), 5
@@ -185,7 +184,7 @@ def test_a_number_of_each_row_hides_no_copies() -> None:
     assert "equal an earlier one in every field but row," in found.sentence()
 
 
-def test_one_row_that_many_loans_share_is_no_copy() -> None:
+def test_the_most_frequent_row_does_not_count_as_copies() -> None:
     random = np.random.default_rng(2)
     values = random.normal(size=(1_000, 2))
     values[:300] = 0.0  # no history
@@ -195,7 +194,7 @@ def test_one_row_that_many_loans_share_is_no_copy() -> None:
     assert DuplicateRows.of(loans).repeated() is None
 
 
-def test_groups_are_numbered_as_they_begin_and_so_the_same_in_each_process() -> None:
+def test_groups_are_numbered_by_their_first_rows() -> None:
     rows = np.random.default_rng(3).permutation(np.repeat(np.arange(LOANS.size), 4))
     groups = DuplicateRows.of(LOANS.take(rows)).groups()
     assert groups is not None

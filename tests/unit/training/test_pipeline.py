@@ -1,4 +1,4 @@
-"""Training: what it refuses, what stands in a bundle afterwards, and recalibration."""
+"""Training: refused tables, the contents of bundles, and recalibration."""
 
 from __future__ import annotations
 
@@ -23,8 +23,15 @@ from peerloan.reports.report_json import decode_report
 from peerloan.sample_data import batches
 from peerloan.stats.arrays import Numbers
 from peerloan.stats.calibration import reliability
-from peerloan.training import CANDIDATES, Aim, PublishedCandidate, TrainingError, recalibrate, train
-from peerloan.training import pipeline as run_module
+from peerloan.training import (
+    CANDIDATES,
+    Aim,
+    PublishedCandidate,
+    TrainingError,
+    pipeline,
+    recalibrate,
+    train,
+)
 from peerloan.training.candidates import Hyperparameters
 from peerloan.training.evaluation import FIGURES
 from peerloan.training.fit_encoding import fit_encoding
@@ -59,7 +66,7 @@ def rows() -> Rows:
 
 
 def refusal(tmp_path: Path, rows: Rows, definition: Definition | None = None) -> str:
-    """The one line that training says of a table; nothing may be left in the store."""
+    """Train on a table that must be refused; returns the message, which must be one line."""
     store = Store(tmp_path / "store")
     book = open_book(write(tmp_path / "book.csv", rows))
     with pytest.raises((TrainingError, BookError)) as caught:
@@ -72,7 +79,7 @@ def refusal(tmp_path: Path, rows: Rows, definition: Definition | None = None) ->
     return message.removeprefix(f"{tmp_path / 'book.csv'}: ")
 
 
-# What is refused
+# Refused tables
 
 
 def test_a_table_without_late_loans_is_refused(tmp_path: Path, rows: Rows) -> None:
@@ -102,9 +109,7 @@ def test_a_table_without_a_row_is_refused(tmp_path: Path, rows: Rows) -> None:
 
 
 @pytest.mark.parametrize("label", ["2", "late", "-1", "0.5", "yes"])
-def test_a_label_that_is_neither_is_refused_with_its_row(
-    tmp_path: Path, rows: Rows, label: str
-) -> None:
+def test_an_unknown_label_is_refused_with_its_row(tmp_path: Path, rows: Rows, label: str) -> None:
     bad = [row | ({"is_late": label} if i == 7 else {}) for i, row in enumerate(rows)]
     message = refusal(tmp_path, bad)
     assert message.startswith("row 8, is_late: expected 1 (late) or 0 (on time), given ")
@@ -135,29 +140,29 @@ def test_a_missing_column_is_refused(tmp_path: Path, rows: Rows) -> None:
         assert f"expected the column {column}, which is not there" in refusal(tmp_path, bad)
 
 
-# What is published
+# Published bundles
 
 
 @dataclass(frozen=True)
 class Run:
-    """A training run: its store, what it gave, and what it told of its progress."""
+    """A training run: its store, the published candidates, and the reported progress."""
 
     store: Store
     outcomes: list[PublishedCandidate]
-    told: list[tuple[str, float]]
+    progress: list[tuple[str, float]]
 
 
 def run_on(folder: Path, rows: Rows) -> Run:
-    store, told = Store(folder / "store"), list[tuple[str, float]]()
+    store, reported = Store(folder / "store"), list[tuple[str, float]]()
     book = open_book(write(folder / "book.csv", rows))
     outcomes = train(
         book,
         default_definition(),
         store,
         fast=True,
-        progress=lambda what, done: told.append((what, done)),
+        progress=lambda step, done: reported.append((step, done)),
     )
-    return Run(store, outcomes, told)
+    return Run(store, outcomes, reported)
 
 
 @pytest.fixture(scope="module")
@@ -180,7 +185,7 @@ def test_the_chosen_candidate_comes_first_and_all_are_published(first_run: Run) 
         assert manifest.recalibrated_on is None
 
 
-def test_a_manifest_holds_figures_intervals_candidates_and_the_trade_off(first_run: Run) -> None:
+def test_a_manifest_contains_figures_intervals_candidates_and_the_trade_off(first_run: Run) -> None:
     for outcome in first_run.outcomes:
         manifest = first_run.store.manifest(outcome.version)
         assert tuple(manifest.metrics) == tuple(manifest.intervals) == FIGURES
@@ -200,7 +205,7 @@ def test_a_manifest_holds_figures_intervals_candidates_and_the_trade_off(first_r
         assert (rows[-1].flagged, rows[-1].recall) == (1.0, 1.0)
 
 
-def test_report_and_card_stand_in_the_bundle(first_run: Run) -> None:
+def test_a_bundle_contains_report_and_card(first_run: Run) -> None:
     for outcome in first_run.outcomes:
         folder = first_run.store.root / "versions" / outcome.version
         manifest = first_run.store.manifest(outcome.version)
@@ -216,18 +221,18 @@ def test_report_and_card_stand_in_the_bundle(first_run: Run) -> None:
         assert f"{outcome.metrics['auc']:.4g}" in card
 
 
-def test_progress_is_told_from_0_to_1(first_run: Run) -> None:
-    assert all(0 <= done <= 1 for _, done in first_run.told)
+def test_progress_is_reported_from_0_to_1(first_run: Run) -> None:
+    assert all(0 <= done <= 1 for _, done in first_run.progress)
     by_step: dict[str, list[float]] = {}
-    for what, done in first_run.told:
-        by_step.setdefault(what, []).append(done)
+    for step, done in first_run.progress:
+        by_step.setdefault(step, []).append(done)
     assert list(by_step)[1] == "trying settings on 400 loans"
     assert {"fitting the best settings on all loans", "publishing"} <= set(by_step)
     for name in CANDIDATES:
-        assert f"{name}: judging and reporting" in by_step
-    for told in by_step.values():
-        assert told == sorted(told)
-        assert told[-1] == 1.0
+        assert f"{name}: evaluating and reporting" in by_step
+    for fractions in by_step.values():
+        assert fractions == sorted(fractions)
+        assert fractions[-1] == 1.0
 
 
 def test_the_same_table_gives_the_same_versions_again(
@@ -252,7 +257,9 @@ def test_the_same_table_gives_the_same_versions_again(
             assert one.version in (first_run.store.document(one.version, name) or ""), name
 
 
-def test_the_definition_in_a_bundle_says_what_was_seen(tmp_path: Path, rows: Rows) -> None:
+def test_the_definition_in_a_bundle_has_the_ranges_and_levels_of_the_table(
+    tmp_path: Path, rows: Rows
+) -> None:
     strange = [dict(row) for row in rows]
     strange[0] |= {"loan_amnt": "123456.5", "purpose": "moon 🏰", "revol_util": ""}
     strange[1] |= {"dti": "-0.0", "int_rate": "1"}
@@ -300,9 +307,7 @@ def test_the_sample_is_recognised_as_the_built_in_sample(trained: Path, tmp_path
         assert "Trained on the built-in sample" in card
 
 
-def test_one_sampled_loan_makes_a_table_a_sample_and_none_does_not(
-    tmp_path: Path, rows: Rows
-) -> None:
+def test_a_table_with_one_sample_loan_counts_as_the_sample(tmp_path: Path, rows: Rows) -> None:
     real = [row | {"loan_id": f"L{i}"} for i, row in enumerate(rows)]
     mixed = [*real[:-1], rows[-1]]
     for name, table, sample in (("real", real, False), ("mixed", mixed, True)):
@@ -381,7 +386,7 @@ def odd_rows(random: np.random.Generator) -> Rows:
 # scikit-learn sums a column to see whether a value is missing.
 @pytest.mark.filterwarnings("ignore:(overflow|invalid value) encountered in reduce")
 @pytest.mark.parametrize("candidate", sorted(CANDIDATES))
-def test_an_odd_table_gives_a_bundle_that_opens_and_decides(tmp_path: Path, candidate: str) -> None:
+def test_a_bundle_of_an_unusual_table_loads_and_decides(tmp_path: Path, candidate: str) -> None:
     store = Store(tmp_path / "store")
     book = open_book(write(tmp_path / "book.csv", odd_rows(np.random.default_rng(1))))
     definition = parse_definition(ODD, "odd.toml")
@@ -396,7 +401,7 @@ def test_an_odd_table_gives_a_bundle_that_opens_and_decides(tmp_path: Path, cand
     assert bundle.base + sum(decision.contributions) == decision.margin
 
 
-def test_a_median_of_the_largest_numbers_is_a_number() -> None:
+def test_the_median_of_the_largest_doubles_does_not_overflow() -> None:
     definition = parse_definition(ODD, "odd.toml")
     row = (0.5, None, None, None, "same", "1 %", 1.7976931348623157e308)
     encoding = fit_encoding(Loans.of(definition, [row] * 4), ranks=False, impute=True)
@@ -421,7 +426,7 @@ def test_a_definition_of_one_field_can_be_trained(tmp_path: Path) -> None:
         assert [reason.feature for reason in decision.reasons] == ["a"]
 
 
-def test_a_scorecards_edges_and_points_are_fit_for_json(
+def test_edges_are_finite_and_no_point_is_minus_zero(
     trained: Path, version_of: Callable[[str], str]
 ) -> None:
     model = Store(trained).load(version_of("additive")).model
@@ -472,7 +477,7 @@ def test_reasons_of_a_calibrated_scorecard_are_exact(
     store: Store, version_of: Callable[[str], str], fresh: Rows
 ) -> None:
     bundle = store.load(version_of("additive"))
-    assert bundle.manifest.calibration == Calibration(1.0, 0.0), "it stands in the tables"
+    assert bundle.manifest.calibration == Calibration(1.0, 0.0), "it is applied to the tables"
     checks = Checks(bundle.definition)
     for row in fresh[:200]:
         loan = {name: _value(row[name]) for name in bundle.definition.names}
@@ -480,21 +485,22 @@ def test_reasons_of_a_calibrated_scorecard_are_exact(
         assert decision.contributions is not None
         assert bundle.base + sum(decision.contributions) == decision.margin
         assert decision.reasons is not None
-        given = dict(zip(bundle.definition.names, decision.contributions, strict=True))
-        due = sorted((c for c in given.values() if c > 0), reverse=True)[:4]
-        assert [reason.contribution for reason in decision.reasons] == due
-        assert all(given[each.feature] == each.contribution for each in decision.reasons)
+        contributions = dict(zip(bundle.definition.names, decision.contributions, strict=True))
+        largest = sorted((c for c in contributions.values() if c > 0), reverse=True)[:4]
+        assert [reason.contribution for reason in decision.reasons] == largest
+        for reason in decision.reasons:
+            assert contributions[reason.feature] == reason.contribution
 
 
 @pytest.mark.parametrize("resampling", ["class-weight", "smote"])
-def test_resampled_candidates_come_out_calibrated(
+def test_resampled_candidates_are_calibrated(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     sample_book: Path,
     fresh: Rows,
     resampling: Literal["class-weight", "smote"],
 ) -> None:
-    """Both make half of the loans late; what is published says what share really is."""
+    """The fit sees half of the loans late; the published version has the true late rate."""
     stumps = {
         "depth": 1,
         "rounds": 80,
@@ -507,7 +513,7 @@ def test_resampled_candidates_come_out_calibrated(
         "additive": [Hyperparameters(stumps, resampling)],
         "logistic": [Hyperparameters({"C": 0.1}, resampling)],
     }
-    monkeypatch.setattr(run_module, "read_grids", lambda: grids)
+    monkeypatch.setattr(pipeline, "read_grids", lambda: grids)
     store = Store(tmp_path / "store")
     outcomes = train(open_book(sample_book), default_definition(), store, tuple(grids))
     for outcome in outcomes:
@@ -537,10 +543,8 @@ def test_an_aim_of_capacity_flags_no_more_than_its_share(tmp_path: Path, sample_
     assert outcome.metrics["flagged"] <= 0.1 + 1e-9
 
 
-def test_an_aim_that_can_not_be_is_refused_before_anything_is_fitted(
-    tmp_path: Path, rows: Rows
-) -> None:
-    book, told = open_book(write(tmp_path / "book.csv", rows)), list[str]()
+def test_an_impossible_aim_is_refused_before_fitting(tmp_path: Path, rows: Rows) -> None:
+    book, steps = open_book(write(tmp_path / "book.csv", rows)), list[str]()
     for aim in (Aim("recall", 1.5), Aim("cost", 0.0), Aim("profit", 3.0)):
         with pytest.raises(TrainingError, match="expected "):
             train(
@@ -548,12 +552,12 @@ def test_an_aim_that_can_not_be_is_refused_before_anything_is_fitted(
                 default_definition(),
                 Store(tmp_path / "store"),
                 aim=aim,
-                progress=lambda what, _done: told.append(what),
+                progress=lambda step, _done: steps.append(step),
             )
-    assert told == []
+    assert steps == []
 
 
-def test_a_capacity_that_no_threshold_keeps_is_refused(tmp_path: Path, rows: Rows) -> None:
+def test_a_capacity_that_no_threshold_can_meet_is_refused(tmp_path: Path, rows: Rows) -> None:
     # Of one field with two levels, each of half of the book.
     one = msgspec.structs.replace(default_definition(), fields=(default_definition()["grade"],))
     same = [row | {"grade": "AB"[place % 2]} for place, row in enumerate(rows)]
@@ -570,7 +574,7 @@ def test_a_capacity_that_no_threshold_keeps_is_refused(tmp_path: Path, rows: Row
     assert store.versions() == []
 
 
-def test_a_later_book_is_judged_by_the_deployed_form(tmp_path: Path, rows: Rows) -> None:
+def test_a_later_book_is_evaluated_with_the_deployed_form(tmp_path: Path, rows: Rows) -> None:
     later = sample_rows(1000, seed=8)
     for i, row in enumerate(later):
         row["is_late"] = "1" if i % 20 == 0 else "0"
@@ -616,7 +620,7 @@ def newer_book(tmp_path: Path, newer: Rows) -> Path:
 
 
 @pytest.mark.parametrize("candidate", ["additive", "basic"])
-def test_a_recalibrated_version_ranks_alike_and_fits_the_new_book(
+def test_a_recalibrated_version_has_the_same_ranking_and_fits_the_new_book(
     store: Store,
     version_of: Callable[[str], str],
     newer: Rows,
@@ -628,13 +632,13 @@ def test_a_recalibrated_version_ranks_alike_and_fits_the_new_book(
     outcome = recalibrate(version, open_book(newer_book), store)
     assert outcome.version != version
     assert outcome.version in store.versions()
-    assert contents(store.root / "versions" / version) == before, "the old one stays as it is"
+    assert contents(store.root / "versions" / version) == before, "the old version must not change"
     old, new = store.load(version), store.load(outcome.version)
 
     margins, late = scored(old, newer)
     changed, _ = scored(new, newer)
     order = np.argsort(margins, kind="stable")
-    # Points are rounded to 2⁻³²: what was equal may part by as little.
+    # Points are rounded to 2⁻³², so equal margins may differ by as little.
     assert np.diff(changed[order]).min() > -1e-8
     slope, intercept = np.polyfit(margins, changed, 1)
     assert changed == pytest.approx(slope * margins + intercept, abs=1e-6)
@@ -682,7 +686,7 @@ def test_reasons_of_a_recalibrated_version_keep_their_order(
         assert new.base + sum(other.contributions) == other.margin
 
 
-def test_a_recalibrated_version_keeps_its_aim_or_takes_another(
+def test_a_recalibrated_version_keeps_its_aim_or_gets_another(
     store: Store, version_of: Callable[[str], str], newer: Rows, newer_book: Path
 ) -> None:
     first = version_of("additive")
@@ -703,7 +707,7 @@ def test_a_recalibrated_version_keeps_its_aim_or_takes_another(
 
 
 @pytest.mark.parametrize("candidate", ["additive", "basic"])
-def test_recalibrating_twice_is_recalibrating_once_to_the_last(
+def test_recalibrating_twice_equals_recalibrating_to_the_last_book(
     store: Store,
     version_of: Callable[[str], str],
     tmp_path: Path,
@@ -723,7 +727,7 @@ def test_recalibrating_twice_is_recalibrating_once_to_the_last(
     assert recalibrated_on == store.manifest(once.version).recalibrated_on
 
 
-def test_what_can_not_be_recalibrated_is_refused(
+def test_recalibration_refuses_unknown_versions_and_unsuitable_books(
     store: Store, version_of: Callable[[str], str], tmp_path: Path, rows: Rows
 ) -> None:
     versions = store.versions()
@@ -732,13 +736,13 @@ def test_what_can_not_be_recalibrated_is_refused(
     few = write(tmp_path / "few.csv", rows[:50])
     with pytest.raises(TrainingError, match="expected at least 100 loans, given 50"):
         recalibrate(version_of("additive"), open_book(few), store)
-    # Late where the version sees the least risk: to fit that, the ranking would have to turn.
+    # The late loans are those with the least risk by the version: no positive slope fits them.
     rates = sorted(float(row["int_rate"]) for row in rows)
-    turned = [
+    reversed_rows = [
         row | {"is_late": str(int(float(row["int_rate"]) <= rates[len(rates) // 4]))}
         for row in rows
     ]
-    against = write(tmp_path / "against.csv", turned)
+    against = write(tmp_path / "against.csv", reversed_rows)
     with pytest.raises(TrainingError, match="no shift and scale of its log-odds fits them"):
         recalibrate(version_of("additive"), open_book(against), store)
     damaged = version_of("basic")

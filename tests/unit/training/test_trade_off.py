@@ -1,4 +1,4 @@
-"""The trade-off table: what each threshold brings on loans that were not fitted on."""
+"""The trade-off table: the results of thresholds on loans that were not fitted on."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from peerloan.model import OperatingPoint, Policy
 from peerloan.training.trade_off import trade_off
 
 
-def test_four_loans_by_hand() -> None:
+def test_four_loans_computed_by_hand() -> None:
     margins = np.array([0.1, 0.4, 0.3, 0.2])
     late = np.array([0.0, 1, 0, 1])
     assert trade_off(margins, late) == (
@@ -22,7 +22,7 @@ def test_four_loans_by_hand() -> None:
     )
 
 
-def test_loans_of_one_margin_are_flagged_together() -> None:
+def test_loans_with_equal_margins_are_flagged_together() -> None:
     margins = np.array([2.0, 1, 1, 1, 0, 0, 0, 0, 0, 0])
     late = np.array([0.0, 0, 1, 1, 1, 0, 0, 0, 0, 1])
     assert trade_off(margins, late) == (
@@ -30,12 +30,12 @@ def test_loans_of_one_margin_are_flagged_together() -> None:
         OperatingPoint(1.0, 0.4, 0.5, 0.5),
         OperatingPoint(0.0, 1.0, 1.0, 0.4),
     )
-    # In whatever order the loans stand.
+    # The order of the loans does not matter.
     order = np.random.default_rng(1).permutation(10)
     assert trade_off(margins[order], late[order]) == trade_off(margins, late)
 
 
-def test_equal_margins_are_one_row() -> None:
+def test_a_single_margin_has_one_row() -> None:
     assert trade_off(np.zeros(50), np.arange(50) % 10 == 0) == (OperatingPoint(0.0, 1.0, 1.0, 0.1),)
 
 
@@ -55,7 +55,7 @@ def test_a_large_table_has_a_row_for_each_step() -> None:
 
 @pytest.mark.parametrize("loans", [3_999, 111_068])
 @pytest.mark.parametrize("capacity", [0.002, 0.01, 0.05, 0.1, 0.125, 0.2, 0.3])
-def test_a_capacity_is_used_to_the_last_loan(loans: int, capacity: float) -> None:
+def test_a_capacity_is_used_completely(loans: int, capacity: float) -> None:
     margins = np.random.default_rng(4).permutation(loans) / loans
     rows = trade_off(margins, (np.arange(loans) % 40 == 0).astype(np.float64))
     policy = Policy.by_aim("capacity", capacity, rows)
@@ -66,15 +66,17 @@ def test_a_capacity_is_used_to_the_last_loan(loans: int, capacity: float) -> Non
     st.lists(st.tuples(st.integers(-3, 3), st.booleans()), min_size=2, max_size=60),
     st.floats(0.001, 0.999),
 )
-def test_aims_hold_on_the_loans_of_the_table(loans: list[tuple[int, bool]], share: float) -> None:
-    # Multiples of what is no round number anywhere: a threshold must not fall beside its loans.
-    margins = np.array([each / 7 - 0.123456789123 for each, _ in loans])
+def test_aims_are_met_on_the_loans_of_the_table(
+    loans: list[tuple[int, bool]], share: float
+) -> None:
+    # Not round in any unit: a rounded threshold must still flag the loans with its margin.
+    margins = np.array([number / 7 - 0.123456789123 for number, _ in loans])
     late = np.array([float(is_late) for _, is_late in loans])
     late[0] = 1.0
     rows = trade_off(margins, late)
     assert (rows[-1].flagged, rows[-1].recall) == (1.0, 1.0)
-    found = Policy.by_aim("recall", share, rows).late_many(margins)
-    assert late[found].sum() / late.sum() >= share
+    flagged = Policy.by_aim("recall", share, rows).late_many(margins)
+    assert late[flagged].sum() / late.sum() >= share
     if min(row.flagged for row in rows) <= share:
         assert Policy.by_aim("capacity", share, rows).late_many(margins).mean() <= share
     else:

@@ -21,7 +21,7 @@ from peerloan.cli.console import (
     progress,
 )
 from peerloan.formatting import plural
-from peerloan.training.exploration import find, measure, show_page
+from peerloan.training.exploration import explore as explore_book
 
 
 @click.command()
@@ -42,11 +42,10 @@ def explore(book: str, out: Path, definition: Path | None, overwrite: bool, as_j
     if out.exists() and not overwrite:
         raise CommandError(f"{out}: already exists; --overwrite replaces it")
     with progress() as show:
-        study = measure(opened, chosen, show, source)
-        findings = find(study)
-        page = show_page(study, findings, show)
+        exploration = explore_book(opened, chosen, show, source)
+    study, findings = exploration.study, exploration.findings
     try:
-        out.write_text(page, "utf-8")
+        out.write_text(exploration.page, "utf-8")
     except OSError as error:
         raise CommandError(f"{out}: can't be written: {error.strerror}") from None
     if as_json:

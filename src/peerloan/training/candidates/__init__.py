@@ -1,4 +1,4 @@
-"""The candidates that can be trained, with their fitting and compilation."""
+"""The candidates: how each is fitted and compiled. The simplest is first."""
 
 from collections.abc import Mapping
 

@@ -1,4 +1,4 @@
-"""The interface of all candidates."""
+"""The interface that all candidates implement."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Progress = Callable[[float], None]
 
 @dataclass(frozen=True)
 class Hyperparameters:
-    """One point of a grid: the values of its keys, and the resampling."""
+    """One setting of a candidate: a point of its grid, and the resampling."""
 
     values: Mapping[str, Any]
     resampling: Resampling = "none"
@@ -28,18 +28,18 @@ class Hyperparameters:
         return self.values[key]
 
     def __str__(self) -> str:
-        shown = [f"{key}={value}" for key, value in self.values.items()]
-        return ", ".join([*shown, self.resampling] if self.resampling != "none" else shown)
+        texts = [f"{key}={value}" for key, value in self.values.items()]
+        return ", ".join([*texts, self.resampling] if self.resampling != "none" else texts)
 
 
 class Fitted(Protocol):
-    """A fitted candidate, not calibrated."""
+    """A fitted candidate, before calibration."""
 
     def margins(self, loans: Loans) -> Numbers:
-        """Log-odds (n,) of late payment."""
+        """Compute log-odds (n,) of late payment."""
 
     def compile(self, loans: Loans) -> Scorecard | OnnxParts:
-        """Compile to the deployed form; `loans` are those that it was fitted on."""
+        """Compile to the deployed form; `loans` are the loans that it was fitted on."""
 
 
 Candidate = Callable[[Loans, Numbers, Hyperparameters, Progress], Fitted]

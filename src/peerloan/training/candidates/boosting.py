@@ -1,4 +1,4 @@
-"""Boosted trees: additive ones, which compile to a scorecard, and ones with interactions."""
+"""Boosted trees: additive trees, which compile to a scorecard, and trees with interactions."""
 
 from __future__ import annotations
 
@@ -29,13 +29,14 @@ _COMMON = {
     # One thread per fit, because several fits run in parallel.
     "nthread": 1,
 }
-# Most rounds of a boosted candidate, and rounds without a gain on held-out loans before it stops.
+# Most rounds of a boosted candidate. It stops after `_PATIENCE` rounds without a gain on held-out
+# loans.
 _MOST_ROUNDS = 1000
 _PATIENCE = 30
-# With few held-out loans the first rounds may seem best by chance. A booster that stops there has
-# margins on a scale that no calibration over the folds can correct.
+# With few held-out loans, one of the first rounds may be the best by chance. The margins of such a
+# booster have a scale that no calibration over the folds can correct.
 _LEAST_ROUNDS = 40
-_SET_ASIDE = 0.15
+_HELD_OUT_SHARE = 0.15
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ class _Boosted:
     booster: xgboost.Booster
 
     def margins(self, loans: Loans) -> Numbers:
-        """Return log-odds (n,), summed in single precision by the library."""
+        """Compute log-odds (n,), which the library sums in single precision."""
         table = xgboost.DMatrix(to_single(self.encoding.matrix(loans)))
         return self.booster.predict(table, output_margin=True).astype(np.float64)
 
@@ -63,7 +64,7 @@ class _Additive(_Boosted):
 def fit_additive(
     loans: Loans, late: Numbers, settings: Hyperparameters, progress: Progress
 ) -> _Additive:
-    """Fit trees that use one field each: stumps, or deeper trees restricted to a field."""
+    """Fit trees that each use one field: stumps, or deeper trees restricted to one field."""
     encoding, table = _table(loans, late, settings)
     parameters = _COMMON | {
         "eta": settings["eta"],
@@ -72,21 +73,21 @@ def fit_additive(
         "colsample_bynode": settings["columns"],
     }
     if settings["depth"] > 1:
-        parameters["interaction_constraints"] = _one_field_each(encoding, loans.definition)
+        parameters["interaction_constraints"] = _interaction_groups(encoding, loans.definition)
     if settings["monotone"]:
         parameters["monotone_constraints"] = _directions(encoding, loans.definition)
     rounds = settings["rounds"]
-    told = _ProgressCallback(progress, rounds)
-    return _Additive(encoding, xgboost.train(parameters, table, rounds, callbacks=[told]))
+    callback = _ProgressCallback(progress, rounds)
+    return _Additive(encoding, xgboost.train(parameters, table, rounds, callbacks=[callback]))
 
 
 def fit_boosted(
     loans: Loans, late: Numbers, settings: Hyperparameters, progress: Progress
 ) -> _Boosted:
-    """Fit trees with interactions, stopping early by held-out loans."""
-    kept, aside = split_holdout(late, _SET_ASIDE, SEED, equal_groups(loans, late))
-    encoding, table = _table(loans.take(kept), late[kept], settings)
-    watched = xgboost.DMatrix(to_single(encoding.matrix(loans.take(aside))), late[aside])
+    """Fit trees with interactions, with early stopping on held-out loans."""
+    fit_on, held_out = split_holdout(late, _HELD_OUT_SHARE, SEED, equal_groups(loans, late))
+    encoding, table = _table(loans.take(fit_on), late[fit_on], settings)
+    evaluated = xgboost.DMatrix(to_single(encoding.matrix(loans.take(held_out))), late[held_out])
     parameters = _COMMON | {
         "eta": settings["eta"],
         "max_depth": settings["depth"],
@@ -97,7 +98,7 @@ def fit_boosted(
         parameters,
         table,
         _MOST_ROUNDS,
-        evals=[(watched, "aside")],
+        evals=[(evaluated, "held_out")],
         early_stopping_rounds=_PATIENCE,
         verbose_eval=False,
         callbacks=[_ProgressCallback(progress, _MOST_ROUNDS)],
@@ -114,8 +115,8 @@ def _table(
     return encoding, xgboost.DMatrix(to_single(matrix), labels, weight=weights)
 
 
-def _one_field_each(encoding: Encoding, definition: Definition) -> str:
-    """Group the columns by field, as text, because the table's columns have no names."""
+def _interaction_groups(encoding: Encoding, definition: Definition) -> str:
+    """Return the columns of each field as JSON, because the table's columns have no names."""
     owners = encoding.field_indexes(definition).tolist()
     groups = [
         [column for column, owner in enumerate(owners) if owner == field]
@@ -125,7 +126,7 @@ def _one_field_each(encoding: Encoding, definition: Definition) -> str:
 
 
 def _directions(encoding: Encoding, definition: Definition) -> tuple[int, ...]:
-    """Return +1 if the probability may not fall as a column rises, −1 if it may not rise."""
+    """Return for each column +1 if the probability must not fall as it rises, −1 if not rise."""
     signs = {"higher": 1, "lower": -1, None: 0}
     return tuple(
         signs[definition[column.field].riskier] if column.make in ("value", "rank") else 0

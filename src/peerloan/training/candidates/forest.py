@@ -1,4 +1,4 @@
-"""The random forest: the client's first model."""
+"""The random forest, the lender's first model."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from peerloan.training.fit_encoding import fit_encoding
 from peerloan.training.resampling import resample
 
 _TREES = 100
-# Most loans drawn for a tree: beyond, training gets slower and the forest no better.
+# Most loans drawn for a tree. With more, training is slower and the forest not better.
 _LOANS_A_TREE = 20_000
 
 
@@ -31,25 +31,24 @@ class _Basic:
     forest: RandomForestClassifier
 
     def margins(self, loans: Loans) -> Numbers:
-        """Return log-odds (n,) of the share of trees; 0 and 1 count as the nearest other shares."""
+        """Compute log-odds (n,) of the share of trees, clipped away from 0 and 1."""
         matrix = to_single(self.encoding.matrix(loans))
         trees = self.forest.estimators_
         share = np.zeros(loans.size)
-        # The forest's own sum adds trees in the order in which threads finish, so its last bits
-        # vary.
+        # The library adds the trees in the order in which threads finish, so its last bits vary.
         with ThreadPoolExecutor(os.cpu_count()) as threads:
-            for each in threads.map(lambda tree: tree.predict_proba(matrix)[:, 1], trees):
-                share += each
+            for tree_share in threads.map(lambda tree: tree.predict_proba(matrix)[:, 1], trees):
+                share += tree_share
         share = np.clip(share / len(trees), FLOOR, 1 - FLOOR)
         return np.asarray(np.log(share / (1 - share)))
 
-    def compile(self, loans: Loans) -> OnnxParts:  # noqa: ARG002  a forest needs no reference
+    def compile(self, loans: Loans) -> OnnxParts:  # noqa: ARG002  a forest has no reference
         """Compile to ONNX."""
         return OnnxParts(forest_graph(self.forest, len(self.encoding.columns)), self.encoding)
 
 
 def fit_basic(loans: Loans, late: Numbers, settings: Hyperparameters, progress: Progress) -> _Basic:
-    """Fit a hundred trees on imputed, one-hot encoded loans, in steps to report progress."""
+    """Fit a hundred trees on imputed, one-hot encoded loans, ten at a time to report progress."""
     encoding = fit_encoding(loans, ranks=False, impute=True)
     matrix, labels, weights = resample(settings.resampling, encoding.matrix(loans), late, SEED)
     forest = RandomForestClassifier(

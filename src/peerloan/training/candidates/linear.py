@@ -24,11 +24,11 @@ from peerloan.training.compile.scorecard import compile_bins
 from peerloan.training.fit_encoding import fit_encoding
 from peerloan.training.resampling import resample, robust_scale
 
-# Values further from the median than this, in interquartile ranges, are clipped: one loan with a
-# number like 1e30 would outweigh all others.
+# Values are clipped at this distance from the median, in interquartile ranges: otherwise one loan
+# with a number like 1e30 would outweigh all others.
 _OUTLIER = 20.0
-# The library warns about a constant column, which gets one bin. Filtered here for the whole
-# process, because filters are global and fits run in parallel threads.
+# The library warns about a constant column, which gets one bin. The filter is set once, because
+# filters are global and fits run in parallel threads.
 warnings.filterwarnings("ignore", module="optbinning")
 _LARGEST = float(np.finfo(np.float32).max)
 binning_solver.leave_signals_to_python()
@@ -42,12 +42,12 @@ class _Logistic:
     regression: LogisticRegression
 
     def margins(self, loans: Loans) -> Numbers:
-        """Return log-odds (n,)."""
+        """Compute log-odds (n,)."""
         scaled = _scaled(self.encoding.matrix(loans), self.centre, self.scale)
         margins: Numbers = self.regression.decision_function(scaled)
         return margins
 
-    def compile(self, loans: Loans) -> OnnxParts:  # noqa: ARG002  a regression needs no reference
+    def compile(self, loans: Loans) -> OnnxParts:  # noqa: ARG002  a regression has no reference
         """Compile to ONNX."""
         weights, intercept = self.regression.coef_[0], float(self.regression.intercept_[0])
         graph = logistic_graph(self.centre, self.scale, _OUTLIER, weights, intercept)
@@ -57,7 +57,7 @@ class _Logistic:
 def fit_logistic(
     loans: Loans, late: Numbers, settings: Hyperparameters, progress: Progress
 ) -> _Logistic:
-    """Fit on numbers and ranks scaled by median and quartiles, and one-hot categories."""
+    """Fit on numbers and ranks, scaled by median and quartiles, and one-hot categories."""
     encoding = fit_encoding(loans, ranks=True, impute=True)
     matrix, labels, weights = resample(settings.resampling, encoding.matrix(loans), late, SEED)
     flags = [column.make in ("level", "missing") for column in encoding.columns]
@@ -70,23 +70,23 @@ def fit_logistic(
 
 
 def _scaled(matrix: Numbers, centre: Numbers, scale: Numbers) -> Numbers:
-    """Scale the columns as the graph does: single-precision input, double-precision arithmetic."""
+    """Scale the columns as the ONNX graph does, from single precision in double precision."""
     return np.clip((to_single(matrix).astype(np.float64) - centre) / scale, -_OUTLIER, _OUTLIER)
 
 
 @dataclass(frozen=True)
 class _Binned:
-    # Of every field with at least one value.
+    # By field name; a field without any value has none.
     binnings: Mapping[str, OptimalBinning]
     regression: LogisticRegression
 
     def margins(self, loans: Loans) -> Numbers:
-        """Return log-odds (n,)."""
+        """Compute log-odds (n,)."""
         margins: Numbers = self.regression.decision_function(_woe(self.binnings, loans))
         return margins
 
     def compile(self, loans: Loans) -> Scorecard:
-        """Compile to a scorecard: weight of evidence times coefficient, bin by bin."""
+        """Compile to a scorecard: weight of evidence times coefficient for each bin."""
         coefficients: dict[str, float] = dict(
             zip(self.binnings, self.regression.coef_[0].tolist(), strict=True)
         )
@@ -106,11 +106,11 @@ class _Binned:
 def fit_binned(
     loans: Loans, late: Numbers, settings: Hyperparameters, progress: Progress
 ) -> _Binned:
-    """Fit optimal bins of every field (Navas-Palencia 2020), then weights of evidence."""
+    """Fit optimal bins of all fields (Navas-Palencia 2020), then a regression on their weights."""
     binnings = {}
     fields = loans.definition.fields
     for done, field in enumerate(fields):
-        if _any_given(field, loans):
+        if _has_values(field, loans):
             binnings[field.name] = _fit_binning(field, loans, late, settings["min_bin_size"])
         progress((done + 1) / len(fields))
     matrix, labels, weights = resample(settings.resampling, _woe(binnings, loans), late, SEED)
@@ -123,11 +123,11 @@ def _fit_binning(field: Field, loans: Loans, late: Numbers, least: float) -> Opt
     binning = OptimalBinning(
         field.name,
         dtype="categorical" if field.kind == "category" else "numerical",
-        # The default minimum of prebins, which bins are merged from, may exceed that of bins.
+        # Bins are merged from prebins, whose default least size may be larger.
         min_prebin_size=least,
         min_bin_size=least,
     )
-    return binning.fit(_given(field, loans), late.astype(np.int64))
+    return binning.fit(_library_input(field, loans), late.astype(np.int64))
 
 
 def _woe(binnings: Mapping[str, OptimalBinning], loans: Loans) -> Numbers:
@@ -138,21 +138,23 @@ def _woe(binnings: Mapping[str, OptimalBinning], loans: Loans) -> Numbers:
 
 
 def _woe_of(binning: OptimalBinning, field: Field, loans: Loans) -> Numbers:
-    """Return weights of evidence (n,) of late against on time, so that higher is riskier."""
-    found = binning.transform(_given(field, loans), metric="woe", metric_missing="empirical")
-    return -np.asarray(found, dtype=np.float64)
+    """Return weights of evidence (n,) of late against on time: higher is riskier."""
+    on_time_against_late = binning.transform(
+        _library_input(field, loans), metric="woe", metric_missing="empirical"
+    )
+    return -np.asarray(on_time_against_late, dtype=np.float64)
 
 
-def _any_given(field: Field, loans: Loans) -> bool:
+def _has_values(field: Field, loans: Loans) -> bool:
     if field.is_number:
         return not np.isnan(loans.numbers(field.name)).all()
     return bool((loans.texts(field.name).codes >= 0).any())
 
 
-def _given(field: Field, loans: Loans) -> npt.NDArray[Any]:
+def _library_input(field: Field, loans: Loans) -> npt.NDArray[Any]:
     """Convert a field's column to the library's input: numbers, ranks, or texts with None."""
     if field.is_number:
-        # The library searches splits in single precision, which must not overflow to infinity.
+        # The library searches for splits in single precision: values must not overflow to infinity.
         return np.clip(loans.numbers(field.name), -_LARGEST, _LARGEST)
     texts = loans.texts(field.name)
     if field.kind == "ordered":

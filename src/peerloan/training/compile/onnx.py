@@ -1,7 +1,8 @@
-"""Fitted estimators as ONNX graphs: float32 (n, columns) to `probabilities`.
+"""Compile fitted estimators to ONNX graphs: float32 (n, columns) to `probabilities`.
 
-The graphs are written node by node, not converted. A hundred full-grown trees take a second, and a
-loan gets the same bits alone as in a batch, which the usual graph of a regression doesn't give.
+The graphs are written node by node, not by a converter. A hundred full-grown trees take a second,
+and a loan's probability has the same bits alone as in a batch. The usual graph of a regression does
+not have that property.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from peerloan.stats.arrays import Numbers
 from peerloan.training.compile.trees import Tree, trees_of_booster, trees_of_forest
 
 _INPUT, _OUTPUT = "loans", "probabilities"
-# Versions that onnxruntime 1.20 reads, the oldest release that serving allows.
+# onnxruntime 1.20, the oldest release that serving allows, reads these versions.
 _OPSETS = {"": 17, "ai.onnx.ml": 3}
 _IR_VERSION = 8
 
@@ -36,8 +37,8 @@ def forest_graph(forest: RandomForestClassifier, columns: int) -> bytes:
 def booster_graph(booster: xgboost.Booster, columns: int) -> bytes:
     """Compile boosted trees that decide at every split as XGBoost does."""
     base, trees = trees_of_booster(booster)
-    # The logistic as a softmax of 0 and the margin is accurate for small probabilities too; the
-    # operator's own logistic computes 1 minus a single.
+    # A softmax of 0 and the margin is the logistic function, and accurate for small probabilities
+    # too; the operator's own logistic computes 1 minus a single.
     ensemble = _ensemble(
         trees,
         "BRANCH_LT",

@@ -1,7 +1,7 @@
-"""Compiling additive estimators into scorecards.
+"""Compile additive estimators to scorecards.
 
-The result equals the double-precision sum of the estimator's parts for every double, every level,
-and for missing and unseen values.
+For any number and level, and for missing and unseen values, the scorecard equals the sum of the
+estimator's parts in double precision.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 import xgboost
@@ -22,12 +23,12 @@ from peerloan.model.encoding import to_single
 from peerloan.stats.arrays import Numbers
 from peerloan.training.compile.trees import trees_of_booster
 
-# The power of two after the largest single, which rounding treats as infinity.
+# The power of two after the largest single; rounding treats it as infinity.
 _BEYOND = 2.0**128
 
 
 def exact_edge(threshold: float) -> float:
-    """The smallest double whose nearest single is at least `threshold`, itself a single.
+    """Return the smallest double whose nearest single is at least `threshold`, a single.
 
     XGBoost rounds a value to single precision and then compares it with the threshold. Comparing
     the double with this edge gives the same result for every double.
@@ -37,7 +38,7 @@ def exact_edge(threshold: float) -> float:
         return -math.inf
     with np.errstate(over="ignore"):
         below = np.nextafter(single, np.float32(-np.inf))
-        # Half-way between two neighbouring singles, exact in doubles. Ties round to the even one.
+        # The middle of two neighbouring singles, exact in doubles. A tie rounds to the even single.
         middle = (min(float(single), _BEYOND) + max(float(below), -_BEYOND)) / 2
         return middle if np.float32(middle) == single else math.nextafter(middle, math.inf)
 
@@ -46,8 +47,8 @@ def exact_edge(threshold: float) -> float:
 class _Part:
     """The contribution of one field to an estimator's margin, in log-odds.
 
-    For a number: below the first of `edges`, then from each edge on. Otherwise by level. Also for
-    an unseen and a missing value.
+    A number has points below the first of `edges`, and from each edge on. A category has points by
+    level. `unseen` and `missing` are the points of an unseen and of a missing value.
     """
 
     edges: tuple[float, ...]
@@ -76,8 +77,8 @@ def compile_bins(
 ) -> Scorecard:
     """Compile a model that adds one value for each bin.
 
-    `values_at(field, probes)` are the model's contributions to the margin for that field of each
-    probe; `edges_of(field)` are the doubles at which a number's next bin begins.
+    `values_at(field, probes)` returns the field's contribution to the margin of each probe (n,).
+    `edges_of(field)` returns the doubles at which a number's next bin begins.
     """
     parts = []
     for field in loans.definition.fields:
@@ -89,9 +90,9 @@ def compile_bins(
 
 
 def rescaled(scorecard: Scorecard, slope: float, intercept: float) -> Scorecard:
-    """Return the scorecard with margins slope · margin + intercept, at arithmetic precision.
+    """Return a scorecard with the margins slope · margin + intercept, rounded to its unit.
 
-    The calibration is applied to the tables, so reasons remain exact.
+    The calibration changes the tables, so reasons remain exact.
     """
     tables: list[NumberTable | LevelTable] = []
     for table in scorecard.tables:
@@ -101,13 +102,12 @@ def rescaled(scorecard: Scorecard, slope: float, intercept: float) -> Scorecard:
         }
         if isinstance(table, LevelTable):
             changed["unseen"] = float(to_unit(table.unseen * slope))
-        given = {name: getattr(table, name) for name in table.__struct_fields__}
-        tables.append(type(table)(**(given | changed)))
+        tables.append(msgspec.structs.replace(table, **changed))
     return Scorecard(float(to_unit(scorecard.base * slope + intercept)), tuple(tables))
 
 
 class _Trees:
-    """A booster's trees, each with the field that it splits on."""
+    """A booster's trees, and the field that each tree splits on."""
 
     def __init__(
         self, booster: xgboost.Booster, encoding: Encoding, definition: Definition
@@ -135,22 +135,22 @@ class _Trees:
         leaves = self._booster.predict(matrix, pred_leaf=True).astype(np.int64)
         leaves = leaves.reshape(probes.size, -1)
         sums = np.zeros(probes.size)
-        for i, (own, tree) in enumerate(zip(self._fields, self._trees, strict=True)):
-            if own == field:
+        for i, (tree_field, tree) in enumerate(zip(self._fields, self._trees, strict=True)):
+            if tree_field == field:
                 sums += tree.value[leaves[:, i]]
         return sums
 
     def edges(self, field: Field) -> tuple[float, ...]:
-        """Return the doubles at which some tree of a number's field changes its decision."""
+        """Return the doubles at which a tree of a number's field takes the other branch."""
         value = next(
             i
             for i, column in enumerate(self._encoding.columns)
             if column.field == field.name and column.make == "value"
         )
-        found = set(map(exact_edge, self._thresholds.get(value, ())))
+        edges = set(map(exact_edge, self._thresholds.get(value, ())))
         # A split with all numbers on one side separates only missing values.
-        found.discard(-math.inf)
-        return tuple(sorted(found))
+        edges.discard(-math.inf)
+        return tuple(sorted(edges))
 
 
 def _part_of_trees(trees: _Trees, field: Field, loans: Loans) -> _Part:
@@ -170,34 +170,33 @@ def _levels(field: Field, loans: Loans) -> tuple[str, ...]:
 def _probes(
     field: Field, edges: tuple[float, ...], levels: tuple[str, ...], definition: Definition
 ) -> Loans:
-    """Make one loan for each cell of a field's table, then an unseen and a missing value.
+    """Make a loan for each cell of a field's table, one with an unseen value, one with none.
 
-    Other fields are missing: the contributions of this field don't depend on them.
+    Other fields are missing: this field's contributions don't depend on them.
     """
     cells: list[float | str | None]
     if field.is_number:
-        # A cell is represented by its lower end; the cell below the first edge by the lowest
-        # double.
+        # The value of a cell is its lower end; below the first edge it is the lowest double.
         cells = [-np.finfo(np.float64).max, *edges, None, None]
     else:
         # No level has a control character.
         cells = [*levels, "\0", None]
     none = [None] * len(cells)
-    columns = [cells if each.name == field.name else none for each in definition.fields]
+    columns = [cells if other.name == field.name else none for other in definition.fields]
     return Loans.of(definition, list(zip(*columns, strict=True)))
 
 
 def _part(edges: tuple[float, ...], levels: tuple[str, ...], values: Numbers) -> _Part:
     points, unseen, missing = values[:-2], float(values[-2]), float(values[-1])
     if levels:
-        # A level with the points of an unseen one needs no line of its own.
-        own = [i for i, point in enumerate(points.tolist()) if point != unseen]
-        levels, points = tuple(levels[i] for i in own), points[own]
+        # A level with the points of an unseen value is left out of the table.
+        listed = [i for i, point in enumerate(points.tolist()) if point != unseen]
+        levels, points = tuple(levels[i] for i in listed), points[listed]
     return _Part(edges, levels, points, unseen, missing)
 
 
 def _centred(base: float, parts: Sequence[_Part], loans: Loans) -> Scorecard:
-    """Return points relative to their mean over `loans`, as multiples of 2⁻³²."""
+    """Make a scorecard of points relative to their mean over `loans`, as multiples of 2⁻³²."""
     tables: list[NumberTable | LevelTable] = []
     mean_margin = base
     for field, part in zip(loans.definition.fields, parts, strict=True):
@@ -215,12 +214,12 @@ def _centred(base: float, parts: Sequence[_Part], loans: Loans) -> Scorecard:
 
 def _points_of(field: Field, part: _Part, loans: Loans) -> Numbers:
     """Return the part's contribution for each loan."""
-    every = np.concatenate([part.points, [part.unseen, part.missing]])
+    points = np.concatenate([part.points, [part.unseen, part.missing]])
     index: npt.NDArray[np.int64]
     if field.is_number:
         values = loans.numbers(field.name)
         index = np.searchsorted(np.array(part.edges), values, side="right")
-        index[np.isnan(values)] = len(every) - 1
+        index[np.isnan(values)] = len(points) - 1
     else:
         index = loans.texts(field.name).recode(part.levels, len(part.points))
-    return every[index]
+    return points[index]

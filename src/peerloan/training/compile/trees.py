@@ -1,4 +1,4 @@
-"""Fitted forests and boosters as arrays of nodes, the input of the compilers."""
+"""Trees of fitted forests and boosters as arrays of nodes, from which estimators are compiled."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from peerloan.stats.arrays import Numbers
 
 @dataclass(frozen=True)
 class Tree:
-    """One tree, node by node: the root is node 0, and a node without a left child is a leaf.
+    """One tree: arrays over its nodes. The root is node 0; a node without a left child is a leaf.
 
-    An inner node goes left if column `column` is below `threshold` (a booster), or not above it (a
-    forest). `value` is the value of a leaf.
+    At an inner node a loan goes left if its value of `column` is below `threshold` (in a booster),
+    or not above it (in a forest). `value` is the value of a leaf.
     """
 
     left: npt.NDArray[np.int64]
@@ -38,8 +38,8 @@ class Tree:
 def floor_single(thresholds: Numbers) -> npt.NDArray[np.float32]:
     """Return the largest singles that are not above these doubles.
 
-    For a single x and a double t, x ≤ t holds exactly when x ≤ floor_single(t). So thresholds can
-    be stored in single precision without a change of any split.
+    For a single x and a double t, x ≤ t if and only if x ≤ floor_single(t). So thresholds can be
+    stored in single precision, and all splits stay the same.
     """
     with np.errstate(over="ignore"):
         singles = thresholds.astype(np.float32)
@@ -48,8 +48,8 @@ def floor_single(thresholds: Numbers) -> npt.NDArray[np.float32]:
 
 
 def trees_of_forest(forest: RandomForestClassifier) -> list[Tree]:
-    """Read a forest's trees; the value of a leaf is its share of late loans."""
-    fitted = [each.tree_ for each in forest.estimators_]
+    """Return a forest's trees; the value of a leaf is its share of late loans."""
+    fitted = [estimator.tree_ for estimator in forest.estimators_]
     return [
         Tree(
             tree.children_left,
@@ -64,7 +64,7 @@ def trees_of_forest(forest: RandomForestClassifier) -> list[Tree]:
 
 
 def trees_of_booster(booster: xgboost.Booster) -> tuple[float, list[Tree]]:
-    """Read the margin before the first tree, and the trees; values of leaves are log-odds."""
+    """Return the margin before the first tree, and the trees; values of leaves are log-odds."""
     learner = json.loads(booster.save_raw("json"))["learner"]
     start = float(np.float32(learner["learner_model_param"]["base_score"].strip("[]")))
     trees = []

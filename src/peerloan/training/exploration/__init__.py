@@ -1,30 +1,39 @@
-"""Exploration of a book with outcomes, before training.
-
-`measure` reads a book into plain figures, `find` describes the notable ones in sentences, and
-`show_page` puts both on a page; `explore` does all three.
-"""
+"""Exploration of a book with outcomes, before training."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from peerloan.book import Book
 from peerloan.loan import Definition
-from peerloan.training.exploration.findings import Finding, find
+from peerloan.training.exploration.findings import Finding, list_findings
 from peerloan.training.exploration.measure import BookStudy, Progress, measure
-from peerloan.training.exploration.report import show_page
+from peerloan.training.exploration.report import render_page
 
-__all__ = ["BookStudy", "Finding", "explore", "find", "measure", "show_page"]
+__all__ = ["BookStudy", "Exploration", "Finding", "explore", "list_findings", "measure"]
+
+
+@dataclass(frozen=True)
+class Exploration:
+    """A book's measurements, the findings in sentences, and both as one HTML page."""
+
+    study: BookStudy
+    findings: list[Finding]
+    page: str
 
 
 def explore(
     book: Book,
     definition: Definition,
-    progress: Progress = lambda _what, _done: None,
+    progress: Progress = lambda _step, _done: None,
     source: str = "",
-) -> str:
-    """Report on a book with its labels, as one self-contained HTML file.
+) -> Exploration:
+    """Explore a book with outcomes.
 
-    `source` describes where the definition comes from. Invalid rows are left out and counted.
-    Raises BookError if a needed column is missing, including the label's, or if no row is valid.
+    `source` describes where the definition comes from. Invalid rows are counted, and left out of
+    all other figures. Raises BookError if a needed column is missing, including the label's, or if
+    no row is valid.
     """
     study = measure(book, definition, progress, source)
-    return show_page(study, find(study), progress)
+    findings = list_findings(study)
+    return Exploration(study, findings, render_page(study, findings, progress))

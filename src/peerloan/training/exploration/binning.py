@@ -1,4 +1,4 @@
-"""Bins of each feature: tenths of a number, levels of a category, and missing values."""
+"""Bins of a feature: tenths of a number's values, levels of a category, and missing values."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from peerloan.loan import Field, Loans
 from peerloan.stats.arrays import Codes, Numbers
 
 _TENTHS = np.arange(1, 10) / 10
-# A number with at most this many values has one bin for each.
+# A number with at most this many different values has one bin for each value.
 _FEW_VALUES = 10
-# A category with more levels has its rare ones in one bin.
+# The rare levels of a category with more levels share one bin.
 _MOST_LEVELS = 20
 
 Kind = Literal["range", "level", "others", "missing"]
@@ -23,7 +23,7 @@ Kind = Literal["range", "level", "others", "missing"]
 
 @dataclass(frozen=True)
 class Bins:
-    """A column in bins: loan i is in bin `codes[i]`, and no bin is empty."""
+    """The bins of a column: loan i is in bin `codes[i]` (n,), and no bin is empty."""
 
     codes: Codes
     labels: tuple[str, ...]
@@ -31,9 +31,10 @@ class Bins:
 
 
 def bin_field(field: Field, loans: Loans) -> Bins:
-    """Bin a field; bins of numbers and of ordered levels are in their order.
+    """Assign the loans to bins of a field's values.
 
-    Levels of a category are sorted by frequency. Missing values are the last bin.
+    Bins of numbers and of ordered levels are in ascending order, levels of a category by falling
+    frequency. Missing values are the last bin.
     """
     if field.is_number:
         return _number_bins(field, loans.numbers(field.name))
@@ -43,13 +44,13 @@ def bin_field(field: Field, loans: Loans) -> Bins:
     counts = np.bincount(column.codes[column.codes >= 0], minlength=len(column.levels))
     order = sorted(range(len(counts)), key=lambda code: (-counts[code], column.levels[code]))
     levels = [column.levels[code] for code in order if counts[code]]
-    shown = levels if len(levels) <= _MOST_LEVELS else levels[: _MOST_LEVELS - 1]
-    kinds: list[Kind] = ["level"] * len(shown)
-    if rest := len(levels) - len(shown):
+    with_own_bin = levels if len(levels) <= _MOST_LEVELS else levels[: _MOST_LEVELS - 1]
+    kinds: list[Kind] = ["level"] * len(with_own_bin)
+    if rest := len(levels) - len(with_own_bin):
         kinds.append("others")
-    codes = column.recode(shown, unseen=len(shown))
-    labels = [*shown, *([f"{rest} other levels"] if rest else [])]
-    return _closed(codes, labels, kinds)
+    codes = column.recode(with_own_bin, unseen=len(with_own_bin))
+    labels = [*with_own_bin, *([f"{rest} other levels"] if rest else [])]
+    return _with_missing(codes, labels, kinds)
 
 
 def order_values(field: Field, loans: Loans) -> Numbers | None:
@@ -64,14 +65,14 @@ def order_values(field: Field, loans: Loans) -> Numbers | None:
 
 
 def show_plain(field: Field, values: Sequence[float]) -> list[str]:
-    """Format numbers without their unit, with the fewest digits (at least four) that differ."""
+    """Format numbers without their unit, with as few digits (at least four) as distinguish them."""
     factor, sign = (100, " %") if field.percent else (1, "")
-    shown: list[str] = []
+    texts: list[str] = []
     for digits in range(4, 16):
-        shown = [_digits(value * factor, digits) + sign for value in values]
-        if len(set(shown)) == len(set(values)):
+        texts = [_digits(value * factor, digits) + sign for value in values]
+        if len(set(texts)) == len(set(values)):
             break
-    return shown
+    return texts
 
 
 def _digits(value: float, digits: int) -> str:
@@ -84,49 +85,49 @@ def _digits(value: float, digits: int) -> str:
 
 
 def _number_bins(field: Field, values: Numbers) -> Bins:
-    given = np.sort(values[~np.isnan(values)])
-    different = np.unique(given)
+    present = np.sort(values[~np.isnan(values)])
+    different = np.unique(present)
     if len(different) <= _FEW_VALUES:
         ends = different[:-1]
     else:
         # An observed value as the edge, so that equal values are always in the same bin.
-        ends = np.unique(np.quantile(given, _TENTHS, method="inverted_cdf"))
-        ends = ends[ends < given[-1]]
+        ends = np.unique(np.quantile(present, _TENTHS, method="inverted_cdf"))
+        ends = ends[ends < present[-1]]
     codes = np.where(np.isnan(values), -1, np.searchsorted(ends, values, side="left"))
     labels = []
-    if len(given):
-        starts = np.append(0, np.searchsorted(given, ends, side="right"))
-        lowest = given[starts]
-        highest = given[np.append(starts[1:], len(given)) - 1]
-        shown = show_plain(field, [*lowest.tolist(), *highest.tolist()])
+    if len(present):
+        starts = np.append(0, np.searchsorted(present, ends, side="right"))
+        lowest = present[starts]
+        highest = present[np.append(starts[1:], len(present)) - 1]
+        texts = show_plain(field, [*lowest.tolist(), *highest.tolist()])
         half = len(lowest)
         labels = [
             low if low == high else f"{low.removesuffix(' %')} – {high}"
-            for low, high in zip(shown[:half], shown[half:], strict=True)
+            for low, high in zip(texts[:half], texts[half:], strict=True)
         ]
-    return _closed(codes, labels, ["range"] * len(labels))
+    return _with_missing(codes, labels, ["range"] * len(labels))
 
 
 def _ordered_bins(field: Field, codes: Codes) -> Bins:
-    """Make a bin for each level, or tenths of the loans if there are too many levels."""
-    given = codes[codes >= 0]
-    used = np.unique(given)
+    """Make one bin for each level, or tenths of the loans if there are too many levels."""
+    present = codes[codes >= 0]
+    used = np.unique(present)
     if len(used) <= _MOST_LEVELS:
         ends = used[:-1]
     else:
-        ends = np.unique(np.quantile(given, _TENTHS, method="inverted_cdf"))
+        ends = np.unique(np.quantile(present, _TENTHS, method="inverted_cdf"))
         ends = ends[ends < used[-1]]
     binned = np.where(codes < 0, -1, np.searchsorted(ends, codes, side="left"))
     labels = []
     for place in range(len(ends) + 1 if len(used) else 0):
-        held = np.unique(codes[binned == place])
-        first, last = field.levels[held[0]], field.levels[held[-1]]
+        in_bin = np.unique(codes[binned == place])
+        first, last = field.levels[in_bin[0]], field.levels[in_bin[-1]]
         labels.append(first if first == last else f"{first} – {last}")
-    return _closed(binned, labels, ["level"] * len(labels))
+    return _with_missing(binned, labels, ["level"] * len(labels))
 
 
-def _closed(codes: Codes, labels: list[str], kinds: list[Kind]) -> Bins:
-    """Append the bin of missing values, which are coded −1 so far."""
+def _with_missing(codes: Codes, labels: list[str], kinds: list[Kind]) -> Bins:
+    """Add the bin of missing values, whose code is −1, if there are any."""
     missing = codes < 0
     if missing.any():
         codes = np.where(missing, len(labels), codes)

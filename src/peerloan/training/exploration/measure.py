@@ -1,6 +1,6 @@
-"""Measurements of a book as plain data, from which findings and pages are made.
+"""Measurements of a book as plain data, from which the findings and the page are made.
 
-They are aggregates of many loans (except a number's lowest and highest value), never a loan.
+All of them are figures of many loans, except a number's lowest and highest value.
 """
 
 from __future__ import annotations
@@ -29,14 +29,16 @@ from peerloan.stats.measures import Rate
 from peerloan.training.exploration.binning import Bins, Kind, bin_field, order_values
 from peerloan.training.folds import first_folds
 
-# Most columns of a histogram; more would blur.
-_COLUMNS = 40
+# Most columns of a histogram; more are too narrow to see.
+_MOST_COLUMNS = 40
+# Least skewness that gets a logarithmic axis.
 _VERY_SKEWED = 3
 # Number of the most frequent values that count as common.
-_COMMON = 5
-# Distance from the median beyond which a value is far off, in distances of the 99th (or 1st)
-# percentile.
-_FAR = 3
+_COMMON_VALUES = 5
+# A value is far off beyond this many times the distance of the 99th (or 1st) percentile from the
+# median.
+_FAR_DISTANCES = 3
+# Values on each side of 0 that its frequency is compared with.
 _NEIGHBOURS = 10
 # With more features a heat map is unreadable.
 _MOST_PAIRED = 24
@@ -56,7 +58,7 @@ class Bin:
 
 @dataclass(frozen=True)
 class Histogram:
-    """The number of loans between each two edges."""
+    """A histogram: the number of loans between each two edges, and which axes are logarithmic."""
 
     edges: tuple[float, ...]
     counts: tuple[int, ...]
@@ -65,8 +67,12 @@ class Histogram:
 
 
 @dataclass(frozen=True)
-class Far:
-    """The loans that lie far off at one end: beyond `bound`, where `usual` is the 99 % quantile."""
+class FarValues:
+    """The loans whose values are far off at one end.
+
+    `usual` is the 99th percentile (the 1st at the low end), and `extreme` the last value. `loans`
+    counts the loans beyond `bound`.
+    """
 
     usual: float
     bound: float
@@ -75,13 +81,13 @@ class Far:
 
 
 @dataclass(frozen=True)
-class Numeric:
-    """Figures of a number, of the loans that have one.
+class NumberFigures:
+    """Figures of a number, over the loans that have a value.
 
-    `common` is the share of the five most frequent values, `at_lowest` and `at_highest` count the
-    loans with the lowest and the highest value, `zeros` those with 0. `zero_spike`: far more loans
-    have 0 than any near value. `outside` counts values outside the training range in the definition
-    (None if it has none).
+    `common` is the share of the loans that have one of the five most frequent values. `at_lowest`
+    and `at_highest` count the loans with the lowest and the highest value, `zeros` those with 0.
+    `zero_spike` is true if far more loans have 0 than any value near it. `outside` counts the
+    values outside the training range in the definition (None if the definition has no range).
     """
 
     lowest: float
@@ -95,8 +101,8 @@ class Numeric:
     above_one: int
     zeros: int
     zero_spike: bool
-    high: Far | None
-    low: Far | None
+    high: FarValues | None
+    low: FarValues | None
     outside: int | None
 
 
@@ -104,9 +110,12 @@ class Numeric:
 class Feature:
     """A feature, its bins, and its relation to the label.
 
-    `auc` is above 0.5 if high values are risky (numbers, ordered). For a category, whose levels
-    have no order, the levels are ranked by the late rates of other loans. `correlation` is
-    Spearman's with the label. `numeric` is None for a category and if no loan has a value.
+    `given` and `missing` count the loans with and without a value, `different` the different
+    values. `information` is the information value, and `by_chance` the largest one that chance
+    explains. `auc` is above 0.5 if high values are risky (numbers, ordered). The levels of a
+    category have no order: they are ranked by the late rates of other loans. `correlation` is
+    Spearman's rank correlation with the label. `numeric` is None for a category, and if no loan
+    has a value.
     """
 
     name: str
@@ -123,7 +132,7 @@ class Feature:
     by_chance: float | None
     auc: float | None
     correlation: float | None
-    numeric: Numeric | None
+    numeric: NumberFigures | None
 
 
 @dataclass(frozen=True)
@@ -148,9 +157,10 @@ class RowFault:
 class BookStudy:
     """Measurements of a whole book.
 
-    `excluded` rows have a fault, and `without_outcome` rows no outcome yet; both are in no other
-    figure. `spearman` pairs numbers and ordered categories, `cramer` each category with every
-    feature in bins; if there are many features, both contain only the most informative ones.
+    `excluded` counts the invalid rows, and `without_outcome` the rows without an outcome yet; no
+    other figure includes them. `faults` counts the unexpected values by field. `spearman` pairs
+    numbers and ordered categories, `cramer` pairs each category with every feature in bins. If
+    there are many features, both contain only the most informative ones.
     """
 
     book: str
@@ -179,14 +189,14 @@ def measure(
 
     Raises BookError if a needed column is missing, including the label's, or if no row is valid.
     """
-    read = _read(book, definition, progress)
-    overall = Rate.of(int(read.late.sum()), read.loans.size)
+    content = _read(book, definition, progress)
+    overall = Rate.of(int(content.late.sum()), content.loans.size)
     features, binned = [], {}
-    fold = first_folds(read.loans, read.late, discrimination.FOLDS)
+    fold = first_folds(content.loans, content.late, discrimination.FOLDS)
     for done, field in enumerate(definition.fields):
         progress("measuring features", done / len(definition.fields))
-        bins = binned[field.name] = bin_field(field, read.loans)
-        features.append(_feature(field, read.loans, bins, read.late, fold))
+        bins = binned[field.name] = bin_field(field, content.loans)
+        features.append(_feature(field, content.loans, bins, content.late, fold))
     progress("measuring features", 1.0)
     paired = _most_informative(features)
     return BookStudy(
@@ -195,19 +205,19 @@ def measure(
         definition=source or definition.model,
         label=definition.label.column,
         overall=overall,
-        excluded=read.excluded,
-        without_outcome=read.without_outcome,
-        faults=read.faults,
-        notes=read.notes,
-        doubts=tuple(read.doubts.texts),
-        rows_with_warnings=read.doubts.rows_with_warnings,
+        excluded=content.excluded,
+        without_outcome=content.without_outcome,
+        faults=content.faults,
+        notes=content.notes,
+        doubts=tuple(content.doubts.texts),
+        rows_with_warnings=content.doubts.rows_with_warnings,
         features=tuple(features),
-        spearman=_spearman([definition[name] for name in paired], read.loans),
+        spearman=_spearman([definition[name] for name in paired], content.loans),
         cramer=_cramer([definition[name] for name in paired], binned),
     )
 
 
-class _Read(NamedTuple):
+class _BookContent(NamedTuple):
     loans: Loans
     late: Codes
     excluded: int
@@ -217,7 +227,7 @@ class _Read(NamedTuple):
     doubts: BookDoubts
 
 
-def _read(book: Book, definition: Definition, progress: Progress) -> _Read:
+def _read(book: Book, definition: Definition, progress: Progress) -> _BookContent:
     notes = check_columns(definition, book, label=True)
     loans: list[Loans] = []
     late: list[Codes] = []
@@ -235,19 +245,21 @@ def _read(book: Book, definition: Definition, progress: Progress) -> _Read:
         without_outcome += int(np.count_nonzero(labels < 0))
         loans.append(batch.loans.take(labels >= 0))
         late.append(labels[labels >= 0])
-    good = sum(some.size for some in loans)
-    if not good:
+    valid = sum(part.size for part in loans)
+    if not valid:
         unknown = f", {without_outcome} without an outcome yet" if without_outcome else ""
         raise BookError(
-            f"{book.name}: expected at least one good row, given {rows}, all bad{unknown}; "
-            "`peerloan check` names what is wrong"
+            f"{book.name}: expected at least one valid row, given {rows}, none valid{unknown}; "
+            "`peerloan check` lists the faults"
         )
-    return _Read(
+    return _BookContent(
         join_loans(loans),
         np.concatenate(late),
-        rows - good - without_outcome,
+        rows - valid - without_outcome,
         without_outcome,
-        tuple(RowFault(*what, count) for what, count in faults.most_common()),
+        tuple(
+            RowFault(field, expected, count) for (field, expected), count in faults.most_common()
+        ),
         tuple(notes),
         doubts.found(),
     )
@@ -255,11 +267,11 @@ def _read(book: Book, definition: Definition, progress: Progress) -> _Read:
 
 def _feature(field: Field, loans: Loans, bins: Bins, late: Codes, fold: Codes) -> Feature:
     size = np.bincount(bins.codes, minlength=len(bins.labels))
-    bad = np.bincount(bins.codes[late == 1], minlength=len(bins.labels))
+    late_size = np.bincount(bins.codes[late == 1], minlength=len(bins.labels))
     missing = int(size[-1]) if "missing" in bins.kinds else 0
     values = order_values(field, loans)
-    n_bad = int(bad.sum())
-    information = measures.information_value(bad, size - bad)
+    n_late = int(late_size.sum())
+    information = measures.information_value(late_size, size - late_size)
     if field.is_number:
         numbers = loans.numbers(field.name)
         numbers = numbers[~np.isnan(numbers)]
@@ -279,49 +291,49 @@ def _feature(field: Field, loans: Loans, bins: Bins, late: Codes, fold: Codes) -
         missing=missing,
         different=different,
         bins=tuple(
-            Bin(label, kind, int(count) / loans.size, Rate.of(int(count_bad), int(count)))
-            for label, kind, count, count_bad in zip(
-                bins.labels, bins.kinds, size, bad, strict=True
+            Bin(label, kind, int(count) / loans.size, Rate.of(int(late_count), int(count)))
+            for label, kind, count, late_count in zip(
+                bins.labels, bins.kinds, size, late_size, strict=True
             )
         ),
         information=information,
         by_chance=None
         if information is None
-        else measures.information_by_chance(len(size), n_bad, loans.size - n_bad),
+        else measures.information_by_chance(len(size), n_late, loans.size - n_late),
         auc=discrimination.level_auc(bins.codes, late, fold)
         if values is None
         else discrimination.auc(values, late),
-        correlation=None if values is None else _with_label(values, late),
+        correlation=None if values is None else _correlation_with_label(values, late),
         numeric=_numeric(field, np.sort(numbers)) if len(numbers) else None,
     )
 
 
-def _with_label(values: Numbers, late: Codes) -> float | None:
-    found = float(measures.rank_correlations(np.array([values, late]))[0, 1])
-    return None if np.isnan(found) else found
+def _correlation_with_label(values: Numbers, late: Codes) -> float | None:
+    correlation = float(measures.rank_correlations(np.array([values, late]))[0, 1])
+    return None if np.isnan(correlation) else correlation
 
 
-def _numeric(field: Field, values: Numbers) -> Numeric:
+def _numeric(field: Field, values: Numbers) -> NumberFigures:
     """Compute the figures of sorted numbers."""
     different, counts = np.unique(values, return_counts=True)
     skewness = measures.skewness(values)
     outside = None
     if (seen := field.seen_range_rounded) is not None:
         outside = int(((values < seen[0]) | (values > seen[1])).sum())
-    return Numeric(
+    return NumberFigures(
         lowest=float(values[0]),
         median=float(np.median(values)),
         highest=float(values[-1]),
         skewness=skewness,
         histogram=_histogram(field, values, different, skewness or 0.0),
-        common=int(np.sort(counts)[-_COMMON:].sum()) / len(values),
+        common=int(np.sort(counts)[-_COMMON_VALUES:].sum()) / len(values),
         at_lowest=int(counts[0]),
         at_highest=int(counts[-1]),
         above_one=int((values > 1).sum()),
         zeros=int((values == 0).sum()),
-        zero_spike=field.kind == "number" and _spikes(different, counts),
-        high=_far(values, 0.99, 1),
-        low=_far(values, 0.01, -1),
+        zero_spike=field.kind == "number" and _is_zero_spike(different, counts),
+        high=_far_values(values, 0.99, 1),
+        low=_far_values(values, 0.01, -1),
         outside=outside,
     )
 
@@ -335,14 +347,14 @@ def _histogram(
     with np.errstate(over="ignore"):
         if not np.isfinite(high - low):
             return None
-    if field.kind == "whole" and high - low < _COLUMNS:
+    if field.kind == "whole" and high - low < _MOST_COLUMNS:
         edges = np.arange(low - 0.5, high + 1)
     elif log_x:
-        edges = np.geomspace(low, high, _COLUMNS + 1)
+        edges = np.geomspace(low, high, _MOST_COLUMNS + 1)
     elif len(different) == 1:
         edges = np.array([low - 0.5, low + 0.5])
     else:
-        edges = np.linspace(low, high, _COLUMNS + 1)
+        edges = np.linspace(low, high, _MOST_COLUMNS + 1)
     # Rounding may put an end of the range just outside.
     edges[0], edges[-1] = min(edges[0], low), max(edges[-1], high)
     if not (np.diff(edges) > 0).all():  # too large to distinguish neighbours
@@ -351,27 +363,30 @@ def _histogram(
     return Histogram(tuple(edges.tolist()), tuple(counts.tolist()), log_x, log_y)
 
 
-def _spikes(different: Numbers, counts: Codes) -> bool:
+def _is_zero_spike(different: Numbers, counts: Codes) -> bool:
     """Whether far more values are 0 than any of the values near it."""
     place = int(np.searchsorted(different, 0))
     if len(different) <= 5 * _NEIGHBOURS or place == len(different) or different[place]:
         return False
-    near = counts[max(0, place - _NEIGHBOURS) : place + _NEIGHBOURS + 1]
-    return bool(counts[place] >= 10 * (near.sum() - counts[place]) / (len(near) - 1))
+    nearby = counts[max(0, place - _NEIGHBOURS) : place + _NEIGHBOURS + 1]
+    return bool(counts[place] >= 10 * (nearby.sum() - counts[place]) / (len(nearby) - 1))
 
 
-def _far(values: Numbers, quantile: float, side: int) -> Far | None:
-    """Measure the values beyond three times the quantile's distance from the median, if any."""
+def _far_values(values: Numbers, quantile: float, side: int) -> FarValues | None:
+    """Measure the values beyond three times the quantile's distance from the median, if any.
+
+    `side` is 1 for the high end and −1 for the low end.
+    """
     usual = float(np.quantile(values, quantile, method="inverted_cdf"))
     median = float(np.median(values))
-    bound = median + _FAR * (usual - median)
+    bound = median + _FAR_DISTANCES * (usual - median)
     extreme = float(values[-1] if side > 0 else values[0])
     beyond = int((side * (values - bound) > 0).sum()) if np.isfinite(bound) else 0
-    return Far(usual, bound, extreme, beyond) if beyond else None
+    return FarValues(usual, bound, extreme, beyond) if beyond else None
 
 
 def _most_informative(features: Sequence[Feature]) -> list[str]:
-    """List the features to pair, in the definition's order; constants are not informative."""
+    """Return the names of the most informative features, in the definition's order."""
     varying = [feature for feature in features if len(feature.bins) > 1]
     best = sorted(varying, key=lambda feature: -(feature.information or 0))[:_MOST_PAIRED]
     return [feature.name for feature in varying if feature in best]
@@ -379,15 +394,18 @@ def _most_informative(features: Sequence[Feature]) -> list[str]:
 
 def _spearman(fields: Sequence[Field], loans: Loans) -> Matrix:
     columns = {field.name: order_values(field, loans) for field in fields}
-    kept = {name: values for name, values in columns.items() if values is not None}
-    names = tuple(kept)
+    ranked = {name: values for name, values in columns.items() if values is not None}
+    names = tuple(ranked)
     if not names:
         return Matrix((), (), ())
-    found = measures.rank_correlations(np.array(list(kept.values())))
+    correlations = measures.rank_correlations(np.array(list(ranked.values())))
     return Matrix(
         names,
         names,
-        tuple(tuple(None if np.isnan(value) else float(value) for value in row) for row in found),
+        tuple(
+            tuple(None if np.isnan(value) else float(value) for value in row)
+            for row in correlations
+        ),
     )
 
 

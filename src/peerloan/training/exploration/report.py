@@ -6,27 +6,35 @@ from collections.abc import Mapping, Sequence
 
 from markupsafe import Markup, escape
 
-from peerloan.formatting import percent, signed
+from peerloan.formatting import percent, show_interval, show_number, signed
 from peerloan.reports import charts
 from peerloan.reports.charts import Tone
 from peerloan.reports.templating import render
-from peerloan.reports.wording import interval, plain_number
-from peerloan.training.exploration.findings import Finding, is_high, is_too_few, reading
+from peerloan.training.exploration.findings import (
+    Finding,
+    describe_information,
+    is_high,
+    is_too_few,
+)
 from peerloan.training.exploration.measure import Bin, BookStudy, Feature, Matrix, Progress
 
-# Charts are drawn for this many features at most.
+# Charts are drawn of this many features at most.
 MOST_DRAWN = 200
 
 
-def show_page(
+def render_page(
     study: BookStudy,
     findings: Sequence[Finding],
-    progress: Progress = lambda _what, _done: None,
+    progress: Progress = lambda _step, _done: None,
+    most_drawn: int = MOST_DRAWN,
 ) -> str:
-    """Render the page as HTML; it loads nothing from elsewhere."""
+    """Render the page as HTML; it loads nothing from elsewhere.
+
+    Charts are drawn of the `most_drawn` most informative features.
+    """
     drawn = {}
     ranked = sorted(study.features, key=lambda feature: -(feature.information or 0))
-    best = {feature.name for feature in ranked[:MOST_DRAWN]}
+    best = {feature.name for feature in ranked[:most_drawn]}
     detailed = [feature for feature in study.features if feature.name in best]
     for done, feature in enumerate(detailed):
         progress("drawing", done / len(detailed))
@@ -47,12 +55,12 @@ def show_page(
         cramer=_heat_map("Cramér's V", study.cramer),
         paired=len(study.cramer.columns),
         varying=varying,
-        is_high=lambda each: is_high(each, study.overall.rate),
-        is_too_few=lambda each: is_too_few(each, study.overall.rate),
-        interval=interval,
+        is_high=lambda bin_: is_high(bin_, study.overall.rate),
+        is_too_few=lambda bin_: is_too_few(bin_, study.overall.rate),
+        interval=show_interval,
         percent=percent,
-        plain=plain_number,
-        reading=reading,
+        show_number=show_number,
+        describe_information=describe_information,
         signed=signed,
     )
     progress("drawing", 1.0)
@@ -68,7 +76,7 @@ def _topics(findings: Sequence[Finding], anchors: Mapping[str, str]) -> dict[str
 
 
 def _sentence(finding: Finding, anchors: Mapping[str, str]) -> Markup:
-    """Render a finding as HTML: features link to their sections, numbers don't wrap before "%"."""
+    """Render a finding as HTML, with links to features, and without a line break before "%"."""
     text = finding.text.replace(" %", "\N{NO-BREAK SPACE}%")
     if finding.feature is not None:
         text = f"`{finding.feature}`: {text}"
@@ -82,23 +90,23 @@ def _sentence(finding: Finding, anchors: Mapping[str, str]) -> Markup:
 
 
 def _plots(feature: Feature, study: BookStudy) -> dict[str, str | Markup]:
-    """Plot the distribution with its caption, and the late rates."""
+    """Plot the distribution, with its caption, and the late rates."""
     caption, distribution = _distribution(feature)
     average = study.overall.rate
-    # The interval of a few loans may be as wide as the plot and compress the others.
-    firm = [each.rate.high for each in feature.bins if not is_too_few(each, average)]
+    # The interval of a few loans may be so wide that it would compress the others.
+    reliable = [bin_.rate.high for bin_ in feature.bins if not is_too_few(bin_, average)]
     return {
         "caption": caption,
         "distribution": distribution,
         "rates": charts.bars(
             f"Late rates by {feature.name}",
-            [each.label for each in feature.bins],
-            [each.rate.rate for each in feature.bins],
-            intervals=[(each.rate.low, each.rate.high) for each in feature.bins],
+            [bin_.label for bin_ in feature.bins],
+            [bin_.rate.rate for bin_ in feature.bins],
+            intervals=[(bin_.rate.low, bin_.rate.high) for bin_ in feature.bins],
             line=average,
             line_label=f"all {percent(average)}",
-            tones=[_tone(each, average) for each in feature.bins],
-            most=min(1, 1.05 * max([*firm, 1.5 * average])) if firm else None,
+            tones=[_tone(bin_, average) for bin_ in feature.bins],
+            most=min(1, 1.05 * max([*reliable, 1.5 * average])) if reliable else None,
             scale="percent",
         ),
     }
@@ -109,33 +117,33 @@ def _distribution(feature: Feature) -> tuple[str, Markup]:
     if feature.numeric is None:
         return "Share of the loans", charts.bars(
             title,
-            [each.label for each in feature.bins],
-            [each.share for each in feature.bins],
+            [bin_.label for bin_ in feature.bins],
+            [bin_.share for bin_ in feature.bins],
             scale="percent",
         )
-    drawn = feature.numeric.histogram
-    if drawn is None:
+    histogram = feature.numeric.histogram
+    if histogram is None:
         return "", Markup()
     caption = "Distribution"
-    if drawn.log_x:
+    if histogram.log_x:
         caption += ", on a logarithmic axis"
-    elif drawn.log_y:
+    elif histogram.log_y:
         caption += ", loans on a logarithmic axis"
     return caption, charts.histogram(
         title,
-        drawn.edges,
-        drawn.counts,
+        histogram.edges,
+        histogram.counts,
         x_label="" if feature.percent else feature.unit,
         scale="percent" if feature.percent else "number",
-        log_x=drawn.log_x,
-        log_y=drawn.log_y,
+        log_x=histogram.log_x,
+        log_y=histogram.log_y,
     )
 
 
-def _tone(each: Bin, average: float) -> Tone:
-    if is_too_few(each, average):
+def _tone(bin_: Bin, average: float) -> Tone:
+    if is_too_few(bin_, average):
         return "muted"
-    return "late" if is_high(each, average) else "accent"
+    return "late" if is_high(bin_, average) else "accent"
 
 
 def _heat_map(title: str, matrix: Matrix) -> Markup:

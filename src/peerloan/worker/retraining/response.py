@@ -13,7 +13,7 @@ from typing import Any, Literal
 from peerloan.book import Book, BookError
 from peerloan.database import Database
 from peerloan.errors import PeerLoanError
-from peerloan.formatting import join_words, percent
+from peerloan.formatting import join_words, percent, show_loans
 from peerloan.ledger.outcomes import COMMAND_LINE
 from peerloan.monitoring.alerts.rules import Alert
 from peerloan.monitoring.config import MonitoringConfig
@@ -28,7 +28,6 @@ from peerloan.registry import (
     StoreError,
     StoreFault,
 )
-from peerloan.reports.wording import show_loans
 from peerloan.stats.bootstrap import ChallengerVerdict
 from peerloan.training import CANDIDATES, Aim, TrainingError, recalibrate, train
 from peerloan.training.search import Progress

@@ -254,7 +254,7 @@ def test_define_train_and_explore_say_who_is_late_and_what_is_doubted(
     (doubt,) = [text for text in done.answer["doubts"] if text.startswith("revol_util")]
     assert "9,999 in 40 rows (10 %)" in doubt
     assert "late is 0 in paid_back: 60 of 360 loans (16.67 %)" in done.err
-    assert "left out, because they have no outcome yet: 40 rows" in done.err
+    assert "note: 40 rows left out: no outcome yet" in done.err
     assert f"doubt: {doubt}" in done.err
     (report,) = Path("store").rglob("report.html")
     text = report.read_text("utf-8")

@@ -1,8 +1,9 @@
-"""One question, one answer: `models compare` and the monitor judge a challenger by one rule."""
+"""`models compare` and the monitor judge a challenger by the same rule."""
 
 from __future__ import annotations
 
 import csv
+import json
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -10,28 +11,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from helpers.drafts import age_draft
 from peerloan.book import open_book
-from peerloan.loan import Loans, parse_definition
-from peerloan.model import NumberTable, Policy, ReferenceProfile, Scorecard, probabilities
-from peerloan.model.arithmetic import to_unit
-from peerloan.registry import Store, TrainedOn, ValidationFigures, draft
+from peerloan.model import Policy, probabilities
+from peerloan.registry import Store
 from peerloan.worker.retraining.challenger_evaluation import evaluate_challenger
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
-DEFINITION = parse_definition(
-    """
-model = "cars"
-[label]
-column = "outcome"
-late = "bad"
-on_time = "good"
-[[field]]
-name = "age"
-kind = "number"
-label = "Age"
-""",
-    "cars.toml",
-)
 # What the command prints for each verdict on its second version.
 PRINTED = {
     "better": "verdict: B is better\n",
@@ -41,23 +27,8 @@ PRINTED = {
 RIGHT = (-3.0, -2.0, -1.0, 0.0)
 
 
-def publish(store: Store, points: tuple[float, ...]) -> str:
-    """A version with these log-odds at ages below 1, 2, 3, and from 3 on."""
-    edges = tuple(float(each) for each in range(1, len(points)))
-    table = NumberTable("age", edges, tuple(float(to_unit(point)) for point in points), 0.0)
-    sample = Loans(DEFINITION, {"age": np.arange(5.0)}, 5)
-    return store.publish(
-        draft(
-            candidate="additive",
-            definition=DEFINITION,
-            estimator=Scorecard(0.0, (table,)),
-            policy=Policy.by_cost(),
-            profile=ReferenceProfile.of(sample, np.array([0.0, 1, 0, 1, 0]), np.full(5, 0.5)),
-            trained_on=TrainedOn("cars.csv", "0" * 64, 5, 2, False),
-            validation=ValidationFigures({"auc": 0.5}, {}, (), ()),
-            libraries={},
-        )
-    )
+def publish(store: Store, log_odds: tuple[float, ...]) -> str:
+    return store.publish(age_draft(log_odds, Policy.by_cost()))
 
 
 def write_book(path: Path, loans: int, seed: int = 1) -> None:
@@ -99,3 +70,5 @@ def test_the_command_and_the_monitor_agree(
     assert (by_monitor.verdict, PRINTED[expected] in compared.stdout) == (expected, True), (
         compared.stdout
     )
+    as_json = run("models", "compare", first, second, "cars.csv", "--json")
+    assert json.loads(as_json.stdout)["verdict"] == expected

@@ -1,4 +1,4 @@
-"""Compiled estimators decide as the fitted ones: at every edge, for every kind of value."""
+"""Compiled estimators equal the fitted ones: at all edges, and for all kinds of values."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def single(x: float) -> Any:
 @example(0.0, -5e-324)
 @example(-0.0, 0.0)
 @example(2.0**-149, 2.0**-150)
-def test_a_double_is_below_the_edge_exactly_where_its_single_is_below_the_threshold(
+def test_a_double_is_below_the_edge_if_and_only_if_its_single_is_below_the_threshold(
     threshold: float, x: float
 ) -> None:
     assert bool(single(x) < single(threshold)) == (x < exact_edge(threshold))
@@ -184,7 +184,7 @@ def table(definition: Definition, rows: int, seed: int, unseen: bool = False) ->
 
 
 def labels(loans: Loans, seed: int, due: int | None = None) -> Numbers:
-    """Late more often by the first field that is a number or ordered, and by the last category."""
+    """Outcomes that depend on the first number or ordered field, and on the last category."""
     random = np.random.default_rng(seed + 1)
     odds = random.normal(0, 1, loans.size)
     fields = loans.definition.fields
@@ -202,7 +202,7 @@ def labels(loans: Loans, seed: int, due: int | None = None) -> Numbers:
 
 
 def at_the_edges(loans: Loans, card: Scorecard, random: np.random.Generator) -> Loans:
-    """The loans, half of whose numbers now lie on the scorecard's edges or right beside them."""
+    """Replace half of the numbers by the scorecard's edges and their neighbours."""
     columns = dict(loans.columns)
     for each in card.tables:
         edges = np.array(getattr(each, "edges", ()))
@@ -218,14 +218,14 @@ def at_the_edges(loans: Loans, card: Scorecard, random: np.random.Generator) -> 
 
 
 def silent(_: float) -> None:
-    """No progress is shown."""
+    """Ignore the progress."""
 
 
 @cache
 def fit(
     candidate: str, case: str, resampling: Resampling = "none", **values: Any
 ) -> tuple[Loans, Any, Any]:
-    """Loans, what was fitted on them, and what it compiles to."""
+    """Return loans, the estimator fitted on them, and its compiled form."""
     definition, rows, due = CASES[case]
     loans = table(definition, rows, seed=1)
     late = labels(loans, 1, due)
@@ -255,7 +255,7 @@ seeds = st.integers(0, 2**32)
 
 
 def leaf_sums(booster: xgboost.Booster, matrix: xgboost.DMatrix) -> Numbers:
-    """The intercept and the leaves that the booster itself chose, summed in double precision."""
+    """Sum the intercept and the leaves chosen by the booster in double precision."""
     learner = json.loads(booster.save_raw("json"))["learner"]
     start = float(np.float32(learner["learner_model_param"]["base_score"].strip("[]")))
     trees = learner["gradient_booster"]["model"]["trees"]
@@ -290,7 +290,7 @@ def test_deeper_additive_trees_split_twice_on_one_field() -> None:
     assert max(leaves) > 2
 
 
-def test_smote_has_no_missing_value_to_interpolate() -> None:
+def test_smote_gets_no_missing_values() -> None:
     loans, fitted, _ = fit_additive("other", "smote")
     made = [(column.field, column.make, column.fill) for column in fitted.encoding.columns]
     assert ("credit.score", "missing", None) in made
@@ -299,7 +299,7 @@ def test_smote_has_no_missing_value_to_interpolate() -> None:
 
 
 def directed(card: Scorecard, definition: Definition) -> dict[str, list[float]]:
-    """The points of every field that has a direction, from its less risky end to its riskier."""
+    """Return the points of each field with a direction, from the safer to the riskier end."""
     found = {}
     for each in card.tables:
         field = definition[each.feature]
@@ -376,7 +376,7 @@ def test_a_binned_scorecard_equals_the_regression(
         assert np.abs(card.margins(some) - fitted.margins(some)).max() <= 1e-8
 
 
-def test_a_level_that_was_never_seen_adds_nothing_but_the_mean() -> None:
+def test_an_unseen_level_contributes_zero_before_centring() -> None:
     loans, fitted, card = fit_binned("peerloan")
     coefficients = dict(zip(fitted.binnings, fitted.regression.coef_[0], strict=True))
     tables = [each for each in card.tables if isinstance(each, LevelTable)]
@@ -394,7 +394,7 @@ def test_a_level_that_was_never_seen_adds_nothing_but_the_mean() -> None:
 
 
 @pytest.mark.parametrize("least", [0.02, 0.1, 0.3])
-def test_no_bin_is_smaller_than_the_setting_and_it_matters(least: float) -> None:
+def test_the_least_size_of_a_bin_is_respected(least: float) -> None:
     fitted = fit("binned", "peerloan", C=1.0, min_bin_size=least)[1]
     bins = 0
     for name, binning in fitted.binnings.items():
@@ -428,7 +428,7 @@ def test_a_rescaled_scorecard_has_the_calibrated_margins(
     assert np.abs(changed - slope * before).max() <= 1e-8
 
 
-def test_a_scorecard_rescaled_by_nothing_is_itself() -> None:
+def test_rescaling_by_one_and_zero_returns_the_same_scorecard() -> None:
     for case in ("peerloan", "other"):
         card = fit_additive(case)[2]
         assert rescaled(card, 1.0, 0.0) == card
@@ -463,7 +463,7 @@ estimators = st.sampled_from(sorted(ONNX))
 
 
 @given(estimators, cases, resamplings, seeds)
-def test_a_graph_reproduces_the_original(
+def test_a_graph_reproduces_the_fitted_estimator(
     candidate: str, case: str, resampling: Resampling, seed: int
 ) -> None:
     loans, fitted, model = deployed(candidate, case, resampling)
@@ -474,7 +474,7 @@ def test_a_graph_reproduces_the_original(
 
 
 @given(estimators, cases, resamplings, seeds, st.integers(1, 130))
-def test_one_loan_and_many_have_the_same_margin_to_the_bit(
+def test_a_loan_has_the_same_bits_alone_and_in_a_batch(
     candidate: str, case: str, resampling: Resampling, seed: int, rows: int
 ) -> None:
     loans, _, model = deployed(candidate, case, resampling)
@@ -485,7 +485,7 @@ def test_one_loan_and_many_have_the_same_margin_to_the_bit(
         assert model.score(row)[0] == margin
 
 
-def test_a_forest_splits_on_its_thresholds_as_scikit_learn_does() -> None:
+def test_a_compiled_forest_splits_at_its_thresholds_as_scikit_learn_does() -> None:
     definition = Definition("m", LABEL, (Field("a", "number", "A"),))
     random = np.random.default_rng(3)
     loans = Loans.of(definition, [(value,) for value in random.normal(0, 1e5, 400).tolist()])
@@ -504,7 +504,7 @@ def test_a_forest_splits_on_its_thresholds_as_scikit_learn_does() -> None:
     assert np.abs(logistic(model.margins(new)) - expected).max() <= 1e-6
 
 
-def test_boosted_trees_split_on_their_thresholds_as_xgboost_does() -> None:
+def test_compiled_boosted_trees_split_at_their_thresholds_as_xgboost_does() -> None:
     _, fitted, model = deployed("boosted", "numbers", "none")
     thresholds = np.concatenate(
         [
@@ -531,7 +531,7 @@ def test_a_small_probability_keeps_its_digits_in_boosted_trees() -> None:
     assert np.abs(model_of(parts, loans).margins(loans) - margins).max() < 1e-5
 
 
-def test_no_loans_have_no_margins() -> None:
+def test_an_empty_table_has_no_margins() -> None:
     for candidate in ONNX:
         model = deployed(candidate, "other", "none")[2]
         assert model.margins(Loans.of(OTHER, [])).shape == (0,)
@@ -573,7 +573,7 @@ def test_progress_rises_to_the_end() -> None:
         assert told[-1] == 1.0, candidate
 
 
-def test_a_table_of_rare_levels_alone_can_be_encoded() -> None:
+def test_a_table_with_only_rare_levels_can_be_encoded() -> None:
     definition = Definition("m", LABEL, (Field("town", "category", "Town"),))
     loans = Loans.of(definition, [(f"town {i}",) for i in range(60)])
     for ranks, impute in ((True, True), (True, False), (False, True)):

@@ -1,4 +1,4 @@
-"""Exploration: it finds by itself what is in a book, and shows it on a page that stands alone."""
+"""Exploration: the findings about a book, and the self-contained page that shows them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import re
 import subprocess
 from collections.abc import Callable
 from dataclasses import asdict
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +15,12 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
+from helpers.report_pages import ReportPage, check_self_contained
 from peerloan.book import BookError, draft_definition, open_book
 from peerloan.loan import Definition, default_definition, parse_definition
-from peerloan.training.exploration import BookStudy, explore, find, measure, show_page
-from peerloan.training.exploration import report as page_module
+from peerloan.training.exploration import BookStudy, explore, list_findings, measure
 from peerloan.training.exploration.measure import Feature
+from peerloan.training.exploration.report import render_page
 
 LOANS = 4_000
 HEAD = """
@@ -36,11 +36,11 @@ date = "day"
 
 
 def definition(*fields: str) -> Definition:
-    """Another lender's definition: each field as 'name kind', 'name kind missing' and so on."""
+    """Another lender's definition, of fields like 'name kind' or 'name kind missing'."""
     blocks = []
     for name, kind, *rest in (field.split() for field in fields):
         extra = {"missing": "missing = true", "percent": "percent = true"}
-        keys = [extra[each] for each in rest]
+        keys = [extra[word] for word in rest]
         if kind == "ordered":
             keys.append("levels = ['low', 'middle', 'high']")
         blocks.append(
@@ -55,8 +55,8 @@ def write(folder: Path, columns: dict[str, Any]) -> Path:
     return path
 
 
-def planted() -> dict[str, Any]:
-    """4,000 loans, 5 % late, with something to find in every column."""
+def book_with_findings() -> dict[str, Any]:
+    """4,000 loans, 5 % late, with something to report about every column."""
     rng = np.random.default_rng(5)
     rows = np.arange(LOANS)
     late = rows % 20 == 0
@@ -64,7 +64,7 @@ def planted() -> dict[str, Any]:
     branch = np.where(late & (rows % 60 == 0), "risky", "usual").astype(object)
     branch[rows % 97 == 3] = "risky"
     branch[[1, 2, 20]] = "rare"
-    town = np.array([f"town {each**2 // 60}" for each in rng.integers(0, 60, LOANS)])
+    town = np.array([f"town {number**2 // 60}" for number in rng.integers(0, 60, LOANS)])
     pay = np.exp(rng.normal(10, 0.5, LOANS))
     pay[7] = 5e7
     age = np.round(rng.uniform(18, 80, LOANS), 2)
@@ -85,7 +85,7 @@ def planted() -> dict[str, Any]:
         "age": age,
         "same": [3] * LOANS,
         "empty": pa.nulls(LOANS, pa.float64()),
-        "told": np.where(late, 1, rows % 2),
+        "after": np.where(late, 1, rows % 2),
         "part": np.where(rows == 11, 1.5, rng.uniform(0, 1, LOANS)),
         "steps": rng.choice([1.5, 2.25, 4, 8.5], LOANS),
     }
@@ -101,7 +101,7 @@ FIELDS = (
     "age number",
     "same whole",
     "empty number missing",
-    "told whole",
+    "after whole",
     "part number percent",
     "steps number",
 )
@@ -109,7 +109,7 @@ FIELDS = (
 
 @pytest.fixture(scope="module")
 def book(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write(tmp_path_factory.mktemp("cars"), planted())
+    return write(tmp_path_factory.mktemp("cars"), book_with_findings())
 
 
 @pytest.fixture(scope="module")
@@ -118,17 +118,19 @@ def study(book: Path) -> BookStudy:
 
 
 def feature(study: BookStudy, name: str) -> Feature:
-    return next(each for each in study.features if each.name == name)
+    return next(feature for feature in study.features if feature.name == name)
 
 
-def said(study: BookStudy, topic: str, name: str | None = None) -> str:
+def sentences(study: BookStudy, topic: str, name: str | None = None) -> str:
     return "\n".join(
-        each.text for each in find(study) if each.topic == topic and name in (None, each.feature)
+        finding.text
+        for finding in list_findings(study)
+        if finding.topic == topic and name in (None, finding.feature)
     )
 
 
-def test_the_minority_class_comes_first(study: BookStudy) -> None:
-    first = find(study)[0]
+def test_the_late_rate_is_the_first_finding(study: BookStudy) -> None:
+    first = list_findings(study)[0]
     assert first.topic == "label"
     assert "200 of 4,000 loans are late: 5.00 % (4.37–5.72)" in first.text
     assert "right for 95.0 %" in first.text
@@ -151,35 +153,39 @@ def test_the_minority_class_comes_first(study: BookStudy) -> None:
         ("signal", None, "`branch`"),
     ],
 )
-def test_what_is_planted_is_found(
+def test_each_peculiarity_is_reported(
     study: BookStudy, topic: str, name: str | None, words: str
 ) -> None:
-    assert words in said(study, topic, name)
+    assert words in sentences(study, topic, name)
 
 
 @pytest.mark.parametrize(
     ("topic", "name"),
     [("risk", "score"), ("risk", "part"), ("skewed", "score"), ("odd values", "score")],
 )
-def test_what_is_not_there_is_not_found(study: BookStudy, topic: str, name: str) -> None:
-    found = [each for each in find(study) if each.topic == topic]
-    assert not [each for each in found if each.feature == name or f"`{name}`" in each.text]
+def test_nothing_is_reported_about_ordinary_features(
+    study: BookStudy, topic: str, name: str
+) -> None:
+    of_topic = [finding for finding in list_findings(study) if finding.topic == topic]
+    assert not [
+        finding for finding in of_topic if finding.feature == name or f"`{name}`" in finding.text
+    ]
 
 
-def test_low_correlations_are_said(study: BookStudy, book: Path) -> None:
+def test_low_correlations_are_reported(study: BookStudy, book: Path) -> None:
     few = measure(open_book(book), definition("score number", "age number"))
-    assert "Every correlation with the label is low" in said(few, "signal")
-    assert "Every correlation" not in said(study, "signal")  # `told` is nearly the label
+    assert "Every correlation with the label is low" in sentences(few, "signal")
+    assert "Every correlation" not in sentences(study, "signal")  # `after` nearly equals the label
 
 
-def test_a_column_that_tells_the_outcome_is_doubted(tmp_path: Path) -> None:
-    columns = planted()
-    columns["told"] = (np.asarray(columns["outcome"]) == "bad").astype(int)
-    found = measure(open_book(write(tmp_path, columns)), definition("told whole", "age number"))
-    assert "Make sure that `told` is known before the decision" in said(found, "signal")
+def test_a_column_that_reveals_the_outcome_is_reported(tmp_path: Path) -> None:
+    columns = book_with_findings()
+    columns["after"] = (np.asarray(columns["outcome"]) == "bad").astype(int)
+    measured = measure(open_book(write(tmp_path, columns)), definition("after whole", "age number"))
+    assert "Make sure that `after` is known before the decision" in sentences(measured, "signal")
 
 
-def test_bins_hold_every_loan_once(study: BookStudy) -> None:
+def test_each_loan_is_in_one_bin_of_each_feature(study: BookStudy) -> None:
     for each in study.features:
         assert sum(bin_.rate.loans for bin_ in each.bins) == LOANS, each.name
         assert sum(bin_.rate.late for bin_ in each.bins) == 200, each.name
@@ -187,20 +193,20 @@ def test_bins_hold_every_loan_once(study: BookStudy) -> None:
         assert len({bin_.label for bin_ in each.bins}) == len(each.bins), each.name
 
 
-def test_numbers_are_in_tenths_and_missing_ones_apart(study: BookStudy) -> None:
+def test_numbers_have_bins_of_tenths_and_one_of_missing_values(study: BookStudy) -> None:
     score = feature(study, "score")
     assert [each.rate.loans for each in score.bins] == [400] * 10
     gaps = feature(study, "gaps")
     assert [each.kind for each in gaps.bins] == ["range"] * 10 + ["missing"]
     assert gaps.bins[-1].rate.loans == gaps.missing == LOANS - gaps.given
-    assert [each.label for each in feature(study, "steps").bins] == ["1.5", "2.25", "4", "8.5"]
+    assert [bin_.label for bin_ in feature(study, "steps").bins] == ["1.5", "2.25", "4", "8.5"]
 
 
-def test_ordered_levels_keep_their_order_and_categories_start_with_the_frequent(
+def test_ordered_levels_keep_their_order_and_categories_are_sorted_by_frequency(
     study: BookStudy,
 ) -> None:
-    assert [each.label for each in feature(study, "size").bins] == ["low", "middle", "high"]
-    assert [each.label for each in feature(study, "branch").bins] == ["usual", "risky", "rare"]
+    assert [bin_.label for bin_ in feature(study, "size").bins] == ["low", "middle", "high"]
+    assert [bin_.label for bin_ in feature(study, "branch").bins] == ["usual", "risky", "rare"]
 
 
 def test_rare_levels_of_many_share_a_bin(study: BookStudy) -> None:
@@ -213,62 +219,64 @@ def test_rare_levels_of_many_share_a_bin(study: BookStudy) -> None:
     assert loans == sorted(loans, reverse=True)
 
 
-def test_labels_have_the_digits_that_tell_values_apart(tmp_path: Path) -> None:
-    columns = planted() | {"pay": 1000 + np.arange(LOANS) * 1e-5}
+def test_labels_of_bins_have_enough_digits_to_differ(tmp_path: Path) -> None:
+    columns = book_with_findings() | {"pay": 1000 + np.arange(LOANS) * 1e-5}
     bins = feature(
         measure(open_book(write(tmp_path, columns)), definition("pay number")), "pay"
     ).bins
     assert bins[0].label == "1,000 – 1,000.00399"
 
 
-def test_the_roles_are_no_features(study: BookStudy) -> None:
+def test_columns_with_a_role_are_not_features(study: BookStudy) -> None:
     assert [each.name for each in study.features] == [field.split()[0] for field in FIELDS]
 
 
-def test_bad_rows_are_left_out_and_counted(tmp_path: Path) -> None:
-    columns = planted()
+def test_invalid_rows_are_left_out_and_counted(tmp_path: Path) -> None:
+    columns = book_with_findings()
     columns["outcome"][:3] = "unknown"
     columns["size"] = ["huge", *columns["size"][1:].tolist()]
-    found = measure(open_book(write(tmp_path, columns)), definition("size ordered", "pay number"))
-    assert found.excluded == 3
-    assert found.overall.loans == LOANS - 3
-    assert {each.field: each.count for each in found.faults} == {"outcome": 3, "size": 1}
-    assert "Of 4,000 rows 3 are not as the definition says" in said(found, "rows")
+    measured = measure(
+        open_book(write(tmp_path, columns)), definition("size ordered", "pay number")
+    )
+    assert measured.excluded == 3
+    assert measured.overall.loans == LOANS - 3
+    assert {each.field: each.count for each in measured.faults} == {"outcome": 3, "size": 1}
+    assert "3 of 4,000 rows are invalid by the definition" in sentences(measured, "rows")
 
 
 def test_values_outside_the_seen_range_are_counted(book: Path) -> None:
     seen = parse_definition(
         HEAD + "[[field]]\nname='age'\nkind='number'\nlabel='Age'\nseen=[18, 80]", "cars.toml"
     )
-    found = measure(open_book(book), seen)
-    assert "444 loans are outside the range" in said(found, "odd values", "age")
+    measured = measure(open_book(book), seen)
+    assert "444 loans are outside the training range" in sentences(measured, "odd values", "age")
 
 
-def test_a_book_without_its_label_or_without_good_rows_is_refused(tmp_path: Path) -> None:
-    columns = planted()
+def test_a_book_without_its_label_or_without_valid_rows_is_refused(tmp_path: Path) -> None:
+    columns = book_with_findings()
     del columns["outcome"]
     with pytest.raises(BookError, match="expected the column outcome"):
         measure(open_book(write(tmp_path, columns)), definition("pay number"))
     columns["outcome"] = ["unknown"] * LOANS
-    with pytest.raises(BookError, match="at least one good row, given 4000, all bad"):
+    with pytest.raises(BookError, match="at least one valid row, given 4000, none valid"):
         measure(open_book(write(tmp_path, columns)), definition("pay number"))
 
 
 @pytest.mark.parametrize("outcome", ["good", "bad"])
-def test_one_kind_of_loans_is_explored_all_the_same(tmp_path: Path, outcome: str) -> None:
-    path = write(tmp_path, planted() | {"outcome": [outcome] * LOANS})
-    page = explore(open_book(path), definition(*FIELDS))
-    assert "hardly a figure below holds" in page
+def test_a_book_of_one_outcome_is_explored(tmp_path: Path, outcome: str) -> None:
+    path = write(tmp_path, book_with_findings() | {"outcome": [outcome] * LOANS})
+    exploration = explore(open_book(path), definition(*FIELDS))
+    assert "hardly a figure below is reliable" in exploration.page
 
 
-def test_a_single_loan_is_explored_all_the_same(tmp_path: Path) -> None:
-    path = write(tmp_path, {name: column[:1] for name, column in planted().items()})
-    assert "1 of 1 loan" in explore(open_book(path), definition(*FIELDS))
+def test_a_book_of_one_loan_is_explored(tmp_path: Path) -> None:
+    path = write(tmp_path, {name: column[:1] for name, column in book_with_findings().items()})
+    assert "1 of 1 loan" in explore(open_book(path), definition(*FIELDS)).page
 
 
 @pytest.mark.parametrize("values", [[-1e308, 1e308], [5e-324, 0.0], [1e16, 1e16 + 2]])
-def test_any_number_is_explored(tmp_path: Path, values: list[float]) -> None:
-    path = write(tmp_path, planted() | {"pay": values * (LOANS // 2)})
+def test_extreme_numbers_are_explored(tmp_path: Path, values: list[float]) -> None:
+    path = write(tmp_path, book_with_findings() | {"pay": values * (LOANS // 2)})
     explore(open_book(path), definition("pay number"))
 
 
@@ -276,54 +284,13 @@ def test_the_study_is_plain_data(study: BookStudy) -> None:
     assert json.loads(json.dumps(asdict(study), allow_nan=False))["overall"]["loans"] == LOANS
 
 
-class Page(HTMLParser):
-    """What a browser would see: tags, ids, links, and whether every tag is closed."""
-
-    VOID = frozenset({"meta", "path", "use", "rect"})
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.tags: set[str] = set()
-        self.ids: list[str] = []
-        self.links: list[str] = []
-        self.open: list[str] = []
-        self.feed(text)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.add(tag)
-        for name, value in attrs:
-            # A strict Content-Security-Policy admits neither handlers nor styles of elements.
-            assert not name.startswith("on")
-            assert name != "style"
-            if name == "id":
-                self.ids.append(value or "")
-            if name in ("href", "src"):
-                self.links.append(value or "")
-        if tag != "meta":
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.handle_starttag(tag, attrs)
-        self.open.pop()
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-
 @pytest.fixture(scope="module")
 def page(book: Path) -> str:
-    return explore(open_book(book), definition(*FIELDS), source="cars.toml")
+    return explore(open_book(book), definition(*FIELDS), source="cars.toml").page
 
 
-def test_the_page_stands_alone(page: str) -> None:
-    found = Page(page)
-    assert not found.open
-    assert len(found.ids) == len(set(found.ids))
-    assert not found.tags & {"script", "link", "img", "iframe", "form", "object"}
-    assert "@import" not in page
-    assert not re.search(r"https?:|url\((?!#)", page)
-    assert all(link[1:] in found.ids for link in found.links)
-    assert all(link.startswith("#") for link in found.links)
+def test_the_page_is_self_contained(page: str) -> None:
+    check_self_contained(page)
 
 
 def test_the_page_shows_every_feature_with_its_plots_and_bins(page: str, study: BookStudy) -> None:
@@ -338,62 +305,67 @@ def test_the_page_shows_every_feature_with_its_plots_and_bins(page: str, study: 
     assert "prefers-color-scheme: dark" in page
 
 
-def test_the_page_names_no_loan(page: str) -> None:
+def test_the_page_contains_no_loan_id_or_date(page: str) -> None:
     assert "loan-17" not in page
     assert "2026-01-01" not in page
 
 
 def test_the_same_book_gives_the_same_page(page: str, book: Path) -> None:
-    assert explore(open_book(book), definition(*FIELDS), source="cars.toml") == page
+    assert explore(open_book(book), definition(*FIELDS), source="cars.toml").page == page
 
 
 def test_names_and_levels_are_escaped(tmp_path: Path) -> None:
     evil = "<script>alert(1)</script>`\"'&"
-    columns = planted()
+    columns = book_with_findings()
     columns[evil] = [evil if row % 3 else "<b>" for row in range(LOANS)]
     text = (
         HEAD.replace("cars", "evil")
         + f"[[field]]\nname={json.dumps(evil)}\nkind='category'\nlabel='<i>x</i>'\nhelp='<u>'"
     )
     path = write(tmp_path, columns).rename(tmp_path / "<img src=x>.parquet")
-    page = explore(open_book(path), parse_definition(text, "evil.toml"), source="<u>here</u>")
-    found = Page(page)
-    assert not found.open
-    assert not found.tags & {"script", "b", "img", "u"}
+    evil_definition = parse_definition(text, "evil.toml")
+    exploration = explore(open_book(path), evil_definition, source="<u>here</u>")
+    page = ReportPage(exploration.page)
+    assert not page.open
+    assert not page.tags & {"script", "b", "img", "u"}
 
 
-def test_another_lender_s_drafted_definition_works(tmp_path: Path) -> None:
-    columns = {name: column[:800] for name, column in planted().items()}
+def test_a_book_is_explored_by_its_drafted_definition(tmp_path: Path) -> None:
+    columns = {name: column[:800] for name, column in book_with_findings().items()}
     path = write(tmp_path, columns)
     text = draft_definition(open_book(path), "outcome", "bad")
-    assert "40 of 800" in explore(open_book(path), parse_definition(text, "draft.toml"))
+    assert "40 of 800" in explore(open_book(path), parse_definition(text, "draft.toml")).page
 
 
 def test_the_sample_is_explored(sample_book: Path) -> None:
-    seen: list[tuple[str, float]] = []
-    found = measure(
-        open_book(sample_book), default_definition(), lambda what, done: seen.append((what, done))
+    reported: list[tuple[str, float]] = []
+    measured = measure(
+        open_book(sample_book),
+        default_definition(),
+        lambda step, done: reported.append((step, done)),
     )
-    assert [each.name for each in found.features] == list(default_definition().names)
-    assert "accuracy would mislead" in said(found, "label")
-    assert "`annual_inc`" in said(found, "skewed")
-    assert "`int_rate` and `grade`" in said(found, "overlap")
-    assert said(found, "missing", "emp_length")
-    assert {what for what, done in seen if done == 1} >= {"measuring features"}
+    assert [each.name for each in measured.features] == list(default_definition().names)
+    assert "accuracy would mislead" in sentences(measured, "label")
+    assert "`annual_inc`" in sentences(measured, "skewed")
+    assert "`int_rate` and `grade`" in sentences(measured, "overlap")
+    assert sentences(measured, "missing", "emp_length")
+    assert {step for step, done in reported if done == 1} >= {"measuring features"}
 
 
 def test_bins_of_an_ordered_category_with_many_levels_are_tenths(tmp_path: Path) -> None:
     levels = [f"step {number:02}" for number in range(40)]
     text = HEAD + f"[[field]]\nname='step'\nkind='ordered'\nlabel='Step'\nlevels={levels}"
-    path = write(tmp_path, planted() | {"step": [levels[row % 40] for row in range(LOANS)]})
-    found = measure(open_book(path), parse_definition(text, "steps.toml"))
-    labels = [each.label for each in found.features[0].bins]
+    path = write(
+        tmp_path, book_with_findings() | {"step": [levels[row % 40] for row in range(LOANS)]}
+    )
+    measured = measure(open_book(path), parse_definition(text, "steps.toml"))
+    labels = [bin_.label for bin_ in measured.features[0].bins]
     assert len(labels) == 10
     assert labels[0] == "step 00 – step 03"
 
 
 @pytest.mark.longer
-def test_the_command_writes_the_page_and_says_what_it_found(
+def test_the_command_writes_the_page_and_prints_the_findings(
     run: Callable[..., subprocess.CompletedProcess[str]], sample_book: Path, tmp_path: Path
 ) -> None:
     done = run("explore", sample_book, "-o", "report.html")
@@ -414,17 +386,14 @@ def test_the_command_writes_the_page_and_says_what_it_found(
     assert "is the book itself" in book.stderr
 
 
-def test_of_very_many_features_only_the_most_informative_are_drawn(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(page_module, "MOST_DRAWN", 2)
+def test_only_the_most_informative_of_very_many_features_are_drawn(tmp_path: Path) -> None:
     late = np.arange(200) % 5 == 0
     rng = np.random.default_rng(1)
     columns: dict[str, Any] = {f"n{i}": rng.normal(size=200) + late * i for i in range(5)}
     columns |= {"outcome": np.where(late, "bad", "good")}
     fields = definition(*(f"n{i} number" for i in range(5)))
     study = measure(open_book(write(tmp_path, columns)), fields)
-    page = show_page(study, find(study))
+    page = render_page(study, list_findings(study), most_drawn=2)
     assert page.count("<article") == 2
     assert page.count("Distribution of ") == page.count("Distribution of n3") + page.count(
         "Distribution of n4"

@@ -1,4 +1,4 @@
-"""Figures for reports, from margins and outcomes: results of thresholds and bands."""
+"""The results of thresholds and bands on loans with outcomes, for the policy section of reports."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ from peerloan.reports.report_json import BandRow, PolicyFigures, ThresholdRow
 from peerloan.stats.arrays import Numbers
 from peerloan.stats.measures import Rate
 
+# The shares of flagged loans whose thresholds are shown.
 _SHARES = (0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0)
 
 
 @dataclass(frozen=True)
 class ScoredOutcomes:
-    """Margins (n,) beside outcomes (n,), 1 for each late loan."""
+    """Margins (n,) of loans, and their outcomes (n,): 1 for each late loan."""
 
     margins: Numbers
     late: Numbers
@@ -27,23 +28,23 @@ class ScoredOutcomes:
 def at_policy(policy: Policy, scored: ScoredOutcomes) -> OperatingPoint:
     """Compute the results of the policy's threshold."""
     flagged = policy.late_many(scored.margins)
-    n_flagged, n_found = int(flagged.sum()), float(scored.late[flagged].sum())
+    n_flagged, late_flagged = int(flagged.sum()), float(scored.late[flagged].sum())
     return OperatingPoint(
         policy.threshold_margin,
         n_flagged / len(scored.late),
-        n_found / float(scored.late.sum()),
-        n_found / n_flagged if n_flagged else 0.0,
+        late_flagged / float(scored.late.sum()),
+        late_flagged / n_flagged if n_flagged else 0.0,
     )
 
 
 def policy_figures(
-    policy: Policy, offered: Sequence[OperatingPoint], scored: ScoredOutcomes
+    policy: Policy, thresholds: Sequence[OperatingPoint], scored: ScoredOutcomes
 ) -> PolicyFigures:
-    """Compute the results of some fifteen thresholds and the chosen one, and of the bands."""
+    """Compute the results of the policy's threshold and bands, and of about fifteen others."""
     ratio = policy.aim_value if policy.aim == "cost" else DEFAULT_RATIO
     rate, chosen = float(scored.late.mean()), at_policy(policy, scored)
-    near = [min(offered, key=lambda row: abs(row.flagged - share)) for share in _SHARES]
-    others = [row for row in dict.fromkeys(near) if row.flagged != chosen.flagged]
+    nearest = [min(thresholds, key=lambda row: abs(row.flagged - share)) for share in _SHARES]
+    others = [row for row in dict.fromkeys(nearest) if row.flagged != chosen.flagged]
     rows = [
         ThresholdRow(
             row=row,
@@ -69,8 +70,8 @@ def band_rows(policy: Policy, scored: ScoredOutcomes) -> tuple[BandRow, ...]:
     places, p = policy.bands_many(scored.margins), probabilities(scored.margins)
     rows = []
     for place, (band, ends) in enumerate(band_ranges(policy)):
-        own = places == place
-        loans = int(own.sum())
-        rate = Rate.of(int(scored.late[own].sum()), loans) if loans else None
-        rows.append(BandRow(band, ends, loans, rate, float(p[own].mean()) if loans else None))
+        in_band = places == place
+        loans = int(in_band.sum())
+        rate = Rate.of(int(scored.late[in_band].sum()), loans) if loans else None
+        rows.append(BandRow(band, ends, loans, rate, float(p[in_band].mean()) if loans else None))
     return tuple(rows)
