@@ -37,7 +37,7 @@ def test_without_a_champion_the_application_waits_and_is_healthy(checkout: Path)
         wait_for("the token", here.let_in)
         page = here.get("/").text
         assert "No model version is being served yet" in page
-        assert "the first one is trained by itself within minutes" in page
+        assert "the first version is trained automatically within minutes" in page
 
         def healthy() -> bool:
             found = [inspect(each)["State"] for each in here.containers("ms_flask_app")]

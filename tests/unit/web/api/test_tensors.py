@@ -135,12 +135,12 @@ def test_null_is_what_is_absent() -> None:
         (
             one(["x"], "BYTES", data=["x"], parameters={"content_type": "base64"}),
             b"",
-            "expected texts in base64",
+            "expected texts in its content type, base64",
         ),
         (
             one(["x"], "BYTES", data=["x"], parameters={"content_type": "pd_json"}),
             b"",
-            "expected texts in pd_json",
+            "expected texts in its content type, pd_json",
         ),
     ],
 )
