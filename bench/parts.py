@@ -36,7 +36,7 @@ from peerloan.web.auth.tokens import Tokens
 from peerloan.web.http.limits import MAX_BODY_BYTES
 from peerloan.web.http.request_body import read_body
 from peerloan.web.http.responses import RawResponse
-from peerloan.web.prediction.loan_parsing import read
+from peerloan.web.prediction.loan_parsing import parse_loans as parse
 from peerloan.web.prediction.predict import ResponseOptions, answer_many, answer_one
 from peerloan.web.prediction.serving_models import LoadedModel
 from peerloan.web.services import services_of
@@ -78,16 +78,16 @@ def _measure(app: Flask, head: dict[str, str]) -> dict[str, float]:
         return nothing()
 
     def check() -> RawResponse:
-        read(now, read_body(request.environ, MAX_BODY_BYTES))
+        parse(now, read_body(request.environ, MAX_BODY_BYTES))
         return nothing()
 
     def decide() -> RawResponse:
-        loan, _ = read(now, read_body(request.environ, MAX_BODY_BYTES))
+        loan, _ = parse(now, read_body(request.environ, MAX_BODY_BYTES))
         now.bundle.decide(loan.values)  # type: ignore[union-attr]
         return nothing()
 
     def answer() -> RawResponse:
-        answer_one(now, read(now, read_body(request.environ, MAX_BODY_BYTES))[0], usual)  # type: ignore[arg-type]
+        answer_one(now, parse(now, read_body(request.environ, MAX_BODY_BYTES))[0], usual)  # type: ignore[arg-type]
         return nothing()
 
     views: dict[str, Callable[[], Any]] = {
@@ -98,7 +98,7 @@ def _measure(app: Flask, head: dict[str, str]) -> dict[str, float]:
         "… and assembles the answer": answer,
         "ours, complete": app.view_functions["api.predictions"],
     }
-    unkept.keep_nothing(app)
+    unkept.store_nothing(app)
     found = {"an empty Flask view": _time(empty.application(), head)}
     for what, view in views.items():
         app.view_functions["api.predictions"] = view
@@ -120,10 +120,10 @@ def _alone(app: Flask, token: str) -> dict[str, float]:
     loans = [loan for batch in batches(MANY, seed=1) for loan in batch.to_pylist()]
     features = [{name: loan[name] for name in LOAN} for loan in loans]
     bodies = [msgspec.json.encode(loan) for loan in features]
-    several = [read(now, body)[0] for body in bodies[:CALLS]]
+    several = [parse(now, body)[0] for body in bodies[:CALLS]]
     as_list = msgspec.json.encode(features)
     as_columns = msgspec.json.encode({name: [loan[name] for loan in features] for name in LOAN})
-    many: Any = read(now, as_list)[0]
+    many: Any = parse(now, as_list)[0]
 
     def answers() -> None:
         for loan in several:
@@ -132,11 +132,11 @@ def _alone(app: Flask, token: str) -> dict[str, float]:
     return {
         "a token check": _best(lambda: authenticator.by_token(token), CALLS),
         "from a parsed loan to the finished answer, varied loans": _best(answers) / len(several),
-        f"{MANY:,} loans: parsed and validated, as a list": _best(lambda: read(now, as_list)),
-        f"{MANY:,} loans: parsed and validated, as columns": _best(lambda: read(now, as_columns)),
+        f"{MANY:,} loans: parsed and validated, as a list": _best(lambda: parse(now, as_list)),
+        f"{MANY:,} loans: parsed and validated, as columns": _best(lambda: parse(now, as_columns)),
         f"{MANY:,} loans: decisions and reasons": _best(lambda: now.bundle.decide_many(many.loans)),
         f"{MANY:,} loans: complete, as a list": _best(
-            lambda: msgspec.json.encode(answer_many(now, read(now, as_list)[0], usual).body())  # type: ignore[arg-type]
+            lambda: msgspec.json.encode(answer_many(now, parse(now, as_list)[0], usual).body())  # type: ignore[arg-type]
         ),
     }
 

@@ -1,4 +1,4 @@
-"""Our service without the ledger: decisions are counted and answered, but not stored."""
+"""The service without its ledger: it counts decisions and responds, but stores nothing."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ class NoCommitter(DecisionCommitter):
         self, answer: Answer, _submission: object, render: Callable[..., Any], *_: object
     ) -> Any:
         """Count the decisions and render the answer, which has no ids."""
-        predict.count(answer)
+        predict.count_committed(answer)
         return render(answer.body())
 
 
-def keep_nothing(app: Flask) -> None:
-    """Make an application answer without its ledger."""
-    held = services_of(app)
-    without = NoCommitter(held.writer, held.database, held.store, held.serving_models)
-    install(app, replace(held, committer=without))
+def store_nothing(app: Flask) -> None:
+    """Make an application respond without its ledger."""
+    shared = services_of(app)
+    committer = NoCommitter(shared.writer, shared.database, shared.store, shared.serving_models)
+    install(app, replace(shared, committer=committer))
 
 
 def application() -> Flask:
     """Make the application."""
     app = wsgi.application()
-    keep_nothing(app)
+    store_nothing(app)
     return app
 
 

@@ -125,6 +125,25 @@ def show_number(value: float, is_fraction: bool) -> str:
     return f"{format_number(value * 100)} %" if is_fraction else format_number(value)
 
 
+def format_probability(probability: float) -> str:
+    """Format a probability in percent with two decimals: '4.20 %', 'under 0.01 %'."""
+    return f"{100 * probability:.2f} %" if probability >= 0.0001 else "under 0.01 %"
+
+
+def format_plain(number: float) -> str:
+    """Format a number as a person types it: at most six significant digits, no separators.
+
+    0.053099999999999994 becomes '0.0531', and 12000.0 becomes '12000'. A whole number keeps all of
+    its digits.
+    """
+    return str(as_whole(number if number.is_integer() else float(f"{number:.6g}")))
+
+
+def as_whole(number: float) -> int | float:
+    """Return a whole number as an int, so that it is shown without '.0'; others unchanged."""
+    return int(number) if number.is_integer() and abs(number) < 1e15 else number
+
+
 def signed(value: float | None, decimals: int = 2) -> str:
     """Format a number with the minus sign '−' instead of a hyphen; '–' for None."""
     if value is None:

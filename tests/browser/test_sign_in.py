@@ -52,7 +52,7 @@ def test_a_wrong_token_is_told_and_the_right_one_leads_to_what_was_asked_for(
     page, made = guarded
     page.driver.get(f"{page.url}docs")
     sign_in(page, "peerloan_wrong")
-    assert "not known here" in page.text("[role=alert]")
+    assert "This token is unknown" in page.text("[role=alert]")
     assert "wrong" not in str(page.at("#token").get_property("value"))
     sign_in(page, f"  {made} ")
     assert page.driver.current_url.rstrip("?") == f"{page.url}docs"

@@ -29,7 +29,7 @@ def test_without_a_champion_the_application_waits_and_is_healthy(checkout: Path)
         wait_for("the token", deployment.token_works)
         page = deployment.get("/").text
         assert "No model version is being served yet" in page
-        assert "the first one is trained by itself within minutes" in page
+        assert "the first version is trained automatically within minutes" in page
 
         def healthy() -> bool:
             containers = deployment.containers("ms_flask_app")

@@ -1,1 +1,1 @@
-"""The names by which operators start the service; what they start stands in `peerloan.web`."""
+"""The names by which operators start the service. The code is in `peerloan.web`."""

@@ -1,4 +1,4 @@
-"""Settings of Gunicorn, under the name that operators' commands give.
+"""Settings of Gunicorn, under the name that operators use in their commands.
 
 gunicorn -c python:peerloan.service.gunicorn_conf 'peerloan.service.wsgi:application()'
 """

@@ -1,4 +1,4 @@
-"""The application for WSGI servers, under the name that operators' commands give."""
+"""The application for WSGI servers, under the name that operators use in their commands."""
 
 from peerloan.web.server.wsgi import application
 

@@ -1,4 +1,4 @@
-"""The application factory."""
+"""The application factory: makes the Flask application and the objects that its views share."""
 
 from __future__ import annotations
 
@@ -54,16 +54,16 @@ _VIEWS = (
 
 
 def create_app(settings: Settings, log: BinaryIO | None = None, on_loopback: bool = False) -> Flask:
-    """Make the application over a store and a ledger, and start to follow the store's aliases.
+    """Make the application for the store and the ledger in the settings.
 
-    `log` gets a line for each request; a server passes one. `on_loopback` means that only this
-    machine can connect: then no token is needed until the first one is made. Call this in each
-    worker process, because threads don't survive a fork. Raises LedgerError if this release may not
-    write to the ledger's tables.
+    This starts threads, for example to follow the store's aliases. Threads don't survive a fork, so
+    call it in each worker process. `log` is the access log, which gets a line for each request.
+    `on_loopback` means that only this machine can connect; then callers need no token until the
+    first one is made. Raises LedgerError if this release may not write to the ledger's tables.
     """
     app = make_application(__name__, template_folder="desk/templates", static_folder="desk/static")
-    # One byte more than the limit: Werkzeug truncates a chunked body silently, and its reader can
-    # detect it.
+    # One byte more than the limit: Werkzeug cuts a chunked body at MAX_CONTENT_LENGTH without an
+    # error. With this byte, `read_body` notices that the body is too large.
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES + 1
     app.config["MAX_FORM_MEMORY_SIZE"] = MAX_BODY_BYTES
     app.config["BOOTSTRAP_SERVE_LOCAL"] = True
@@ -75,18 +75,18 @@ def create_app(settings: Settings, log: BinaryIO | None = None, on_loopback: boo
     authentication.register(app, services.authenticator, sign_in.render_sign_in)
     problems.register(app)
     assets.register(app)
-    observed = AccessLogMiddleware(app.wsgi_app, log)
-    app.wsgi_app = PathPrefixMiddleware(observed, settings.prefix)  # type: ignore[method-assign]
+    logged = AccessLogMiddleware(app.wsgi_app, log)
+    app.wsgi_app = PathPrefixMiddleware(logged, settings.prefix)  # type: ignore[method-assign]
     return app
 
 
 def _make_services(settings: Settings, on_loopback: bool) -> Services:
-    """Make the objects that views share; the threads that follow the store start here."""
+    """Make the objects that views share, and start the threads that follow the store."""
     store = Store(settings.store)
     serving_models = ServingModels(store)
     serving_models.watch()
     database = Database(settings.ledger_url, settings.ledger_password_file, ANSWER_SECONDS)
-    with contextlib.suppress(LedgerUnavailable):  # may come later, and is checked then
+    with contextlib.suppress(LedgerUnavailable):  # it is checked again once it is available
         database.ready()
     writer = LedgerWriter(
         database, lambda: ready_seal(settings.seal_folder, database), metrics.count_commit

@@ -1,4 +1,8 @@
-"""The long-lived objects of one application, typed, as views and tests get them."""
+"""The long-lived objects that the views of one application share, in one typed place.
+
+`create_app` makes them and `install` attaches them to the application. Views call `services()`,
+tests `services_of(app)`.
+"""
 
 from __future__ import annotations
 
@@ -22,18 +26,22 @@ _EXTENSION = "peerloan"
 class Services:
     """The objects that the views of one application share.
 
-    Thread safety: every member may be used from any thread of this process. None of them survives a
-    fork: make an application in each worker process.
+    Thread safety: every member may be used from any thread of this process, without a lock. No
+    member survives a fork: make an application in each worker process.
 
-    Ownership: the application owns them for as long as the process runs; nothing closes them. The
-    threads of `writer`, `serving_models` and `shadow` end with the main thread. Views keep no
-    reference beyond their request. A view takes `serving_models.current` once and uses that model
-    to the end of its request, because a promotion may replace it meanwhile.
+    Ownership: the application owns the members until the process ends; nothing closes them. The
+    threads of `writer`, `serving_models` and `shadow` end with the main thread. A view uses a
+    member during its request only. It reads `serving_models.current` once and uses that model until
+    its request ends, because a promotion may replace the model at any time.
 
-    Errors: `store` raises StoreError and StoreFault, `database` LedgerUnavailable, `committer`
-    RequestError. The application's error handlers answer each of them. `writer`, `serving_models`
-    and `shadow` log their own faults and go on. `writer.unavailable_reason` and
-    `serving_models.refusal` return the reason.
+    Errors that a call may raise:
+    - `store`: StoreError, StoreFault. `database`: LedgerUnavailable. `committer`: RequestError.
+      The application has an error handler for StoreFault, LedgerUnavailable and RequestError; a
+      view handles StoreError itself.
+    - `authenticator`: RequestError for a refused caller. If the tokens can't be read, it logs the
+      fault and continues with the tokens that it read last.
+    - `writer`, `serving_models` and `shadow` log the faults of their threads and continue. The
+      reasons are in `writer.unavailable_reason` and `serving_models.refusal`.
     """
 
     store: Store
@@ -45,40 +53,42 @@ class Services:
     authenticator: Authenticator
 
 
-def install(app: Flask, made: Services) -> None:
-    """Give an application its services; a second call replaces them."""
-    app.extensions[_EXTENSION] = made
+def install(app: Flask, services: Services) -> None:
+    """Attach services to an application. A second call replaces them."""
+    app.extensions[_EXTENSION] = services
 
 
 def services_of(app: Flask) -> Services:
-    """Return an application's services; raises LookupError if `install` gave it none."""
-    found = app.extensions.get(_EXTENSION)
-    if not isinstance(found, Services):
-        raise LookupError(f"the application {app.name} has no services: make it by create_app")
-    return found
+    """Return an application's services. Raises LookupError if `install` was not called for it."""
+    installed = app.extensions.get(_EXTENSION)
+    if not isinstance(installed, Services):
+        raise LookupError(
+            f"the application {app.name} has no services; make the application with create_app"
+        )
+    return installed
 
 
 def services() -> Services:
-    """Return the services of the application that answers this request; raises as `services_of`."""
-    # Not the proxy, by which each look-up takes a third of a microsecond.
+    """Return the services of the current application. Raises LookupError as `services_of` does."""
+    # The application itself, not Flask's proxy: each access through the proxy takes 0.3 µs.
     return services_of(current_app._get_current_object())  # type: ignore[attr-defined]
 
 
 def require_champion() -> LoadedModel:
-    """Return the model that answers this request; raises RequestError 503 while there is none."""
-    held = services()
-    models = held.serving_models
+    """Return the current champion. Raises RequestError 503 if none is loaded."""
+    shared = services()
+    models = shared.serving_models
     if (current := models.current) is not None:
         return current
-    why = "train and promote one"
+    reason = "train one and promote it"
     if models.refusal:
-        # The reason names versions and files, so only callers with a token get it.
-        is_trusted = held.authenticator.is_trusted(request.environ)
-        why = "the champion was refused"
-        why += f": {models.refusal}" if is_trusted else "; the log says why"
+        # The refusal names versions and files, so only callers with a token get it.
+        is_trusted = shared.authenticator.is_trusted(request.environ)
+        reason = "the champion was refused"
+        reason += f": {models.refusal}" if is_trusted else "; the log has the reason"
     raise RequestError(
         503,
         "No Champion",
-        f"No model version is being served yet; {why}.",
+        f"No model version is being served yet; {reason}.",
         headers={"Retry-After": "2"},
     )

@@ -124,7 +124,7 @@ def test_a_compressed_body_without_its_header_is_named(
     compress: Callable[[bytes], bytes],
 ) -> None:
     answer = post(client, path, compress(json.dumps(body_of(path, loan)[0]).encode()))
-    assert f"the body begins as {name} does" in detail(answer, 415)
+    assert f"given a body that begins like {name}" in detail(answer, 415)
     assert "Content-Encoding: " in detail(answer, 415)
     assert answer.headers["Accept-Encoding"] == "gzip, deflate"
 
@@ -153,7 +153,7 @@ def test_a_form_may_not_be_compressed(client: FlaskClient) -> None:
         form = {"Content-Type": "application/x-www-form-urlencoded", "Accept": JSON}
         head = form | {"Content-Encoding": "gzip"}
         answer = client.post(path, data=gzip.compress(b"token=x"), headers=head)
-        assert "expected none with a form" in detail(answer, 415)
+        assert "expected none for a form" in detail(answer, 415)
 
 
 @pytest.mark.parametrize(
@@ -167,7 +167,7 @@ def test_a_form_may_not_be_compressed(client: FlaskClient) -> None:
         (b"{'dti': 1}", "line 1, column 2: expected text in double quotes"),
         (b'{"dti": 1,\n}', "a comma before }"),
         (b"[{},]", "a comma before ]"),
-        (b'{"dti": 1}\n{"dti": 2}', "line 2, column 1: something follows its end"),
+        (b'{"dti": 1}\n{"dti": 2}', "line 2, column 1: there is more after its end"),
         (b'{"dti": 1', "it ends before it is complete"),
         (b'{"purpose": "car', "unterminated string"),
         (b"dti=1&grade=D", "it is a form"),
@@ -200,7 +200,7 @@ def test_any_bytes_are_answered_in_a_sentence(client: FlaskClient, content: byte
 @pytest.mark.parametrize("path", [PREDICTIONS, OUTCOMES, ACKNOWLEDGE])
 def test_another_type_says_which_header_to_send(client: FlaskClient, path: str, kind: str) -> None:
     answer = post(client, path, b"a=1", **{"Content-Type": kind})
-    assert detail(answer, 415).endswith("the header Content-Type: application/json")
+    assert detail(answer, 415).endswith("send the body as JSON with that header")
 
 
 def test_json_within_a_text_is_named(client: FlaskClient, loan: dict[str, Any]) -> None:
@@ -319,9 +319,19 @@ def test_the_format_of_another_server_is_named_with_what_to_send(
         (split, "columns", "pandas", records),
         (split | {"index": [0]}, "columns", "pandas", records),
         ({name: {"0": value} for name, value in loan.items()}, "loan_amnt", "pandas", records),
-        ({"loan": loan}, "loan", "loans under a name", "the object under loan itself"),
-        ({"data": [loan], "id": 3}, "data", "loans under a name", "the list under data itself"),
-        ({"0": loan, "1": loan}, "0", "loans under a name", "its values as a list of loans"),
+        ({"loan": loan}, "loan", "loans under a name", "the object under loan, as the body"),
+        (
+            {"data": [loan], "id": 3},
+            "data",
+            "loans under a name",
+            "the list under data, as the body",
+        ),
+        (
+            {"0": loan, "1": loan},
+            "0",
+            "loans under a name",
+            "the values of all names as one list of loans",
+        ),
     ):
         (error,) = errors(client, body)
         assert error["field"] == field
@@ -381,9 +391,9 @@ def test_the_address_of_another_server_leads_to_the_predictions(
 @pytest.mark.parametrize(
     ("given_", "said"),
     [
-        ("Bearer none", "given a token that is not known here"),
-        ("peerloan_token", "given an Authorization that does not begin with Bearer"),
-        ("Basic YTpi", "given an Authorization that does not begin with Bearer"),
+        ("Bearer none", "given an unknown token"),
+        ("peerloan_token", "given one that does not begin with Bearer"),
+        ("Basic YTpi", "given one that does not begin with Bearer"),
     ],
 )
 def test_a_wrong_authorization_is_told_from_none(
@@ -417,4 +427,6 @@ def test_json_for_the_page_leads_to_the_api(client: FlaskClient, loan: dict[str,
 
 @pytest.mark.parametrize("path", ["/v1/models", "/v1/models/none", "/v1/predictions/none"])
 def test_a_parameter_that_nothing_reads_is_refused(client: FlaskClient, path: str) -> None:
-    assert "expected no parameters, given 'limit'" in detail(client.get(f"{path}?limit=1"), 400)
+    assert "expected no query parameters, given 'limit'" in detail(
+        client.get(f"{path}?limit=1"), 400
+    )

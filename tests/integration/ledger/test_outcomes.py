@@ -276,8 +276,9 @@ def test_what_is_told_too_early_is_kept_and_has_to_be_told_again(
 ) -> None:
     a, b = ledger.decide(("A", 0), ("B", FIRST))
     note = (
-        f"told before {day(-FIRST)}, the first day on which an outcome of it counts: kept, but no "
-        "figure, rule or version uses it; tell it again from that day on"
+        f"reported before {day(-FIRST)}, the first day on which an outcome of this decision "
+        "counts; it is stored, but monitoring and training don't use it; report it again from "
+        "that day on"
     )
     (answer,) = told(client, {"id": a, "late": True})
     assert answer == {"id": a, "late": True, "status": "stored", "note": note}

@@ -1,9 +1,8 @@
-"""Stored decisions: one by its id, or pages of them by loan, time, version and band."""
+"""Stored decisions over HTTP: one by its id, or pages filtered by loan, time, version and band."""
 
 from __future__ import annotations
 
 import base64
-import logging
 from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
@@ -11,7 +10,6 @@ from uuid import UUID
 from flask import Blueprint, Response, request
 
 from peerloan.clock import EXPECTED, moment, parse_moment
-from peerloan.database import LedgerUnavailable
 from peerloan.formatting import show_value
 from peerloan.ledger import StoredDecision
 from peerloan.ledger.challenger_scores import read_challenger_scores
@@ -27,7 +25,6 @@ from peerloan.ledger.queries import (
 from peerloan.model import BANDS
 from peerloan.web.auth.authentication import only_caller
 from peerloan.web.auth.endpoint_scopes import require_scopes
-from peerloan.web.http import problems
 from peerloan.web.http.limits import DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE
 from peerloan.web.http.problems import RequestError
 from peerloan.web.http.query_parameters import QueryParameters, refuse_parameters
@@ -36,17 +33,7 @@ from peerloan.web.prediction.input_json import input_json
 from peerloan.web.services import services
 
 blueprint = Blueprint("decisions", __name__)
-log = logging.getLogger(__name__)
 PARAMETERS = ("loan_id", "since", "until", "version", "band", "limit", "cursor")
-
-
-@blueprint.app_errorhandler(LedgerUnavailable)
-def fault(error: LedgerUnavailable) -> Response:
-    """Answer 503. The database's message goes to the log only."""
-    log.error("the ledger can't be read: %s", error)
-    return problems.answer(
-        problems.ledger_unavailable("The ledger can't be read now; try again in a moment.")
-    )
 
 
 @blueprint.get("/v1/predictions/<decision>")
@@ -54,14 +41,16 @@ def fault(error: LedgerUnavailable) -> Response:
 def decision(decision: str) -> Response:
     """Return one decision with its inputs, caller, challenger score and outcomes."""
     refuse_parameters()
-    wanted = _id(decision)
+    decision_id = _parse_id(decision)
     caller = only_caller(request.environ)
-    kept = find_decisions(services().database, [wanted], caller) if wanted else {}
-    if wanted is None or wanted not in kept:
-        if wanted is not None and was_purged(services().database, wanted, caller):
-            raise RequestError(410, "Purged", f"the decision {decision} was made, and then purged")
+    database = services().database
+    stored = find_decisions(database, [decision_id], caller) if decision_id else {}
+    if decision_id is None or decision_id not in stored:
+        if decision_id is not None and was_purged(database, decision_id, caller):
+            detail = f"the decision {decision} was purged from the ledger"
+            raise RequestError(410, "Purged", detail)
         raise RequestError(404, "No Such Decision", f"there is no decision {show_value(decision)}")
-    return as_json(_described(list(kept.values()))[0])
+    return as_json(_describe(list(stored.values()))[0])
 
 
 @blueprint.get("/v1/predictions")
@@ -69,28 +58,31 @@ def decision(decision: str) -> Response:
 def decisions() -> Response:
     """Return a page of decisions, newest first; `next` is the cursor of the following page.
 
-    A caller who may read only its own decisions may get a page that is not full, because each page
-    searches a limited number of the newest decisions.
+    A caller without the scope `read` gets only the decisions that it requested. Its pages may not
+    be full, because each page searches a limited number of decisions.
     """
-    wanted, limit, before = _parse_filter()
-    down_to = search_limit(services().database, wanted, before)
-    kept, more = decision_page(services().database, wanted, limit, before, down_to)
-    last = kept[-1].id if more else down_to
-    following = None if last is None else base64.urlsafe_b64encode(last).decode().rstrip("=")
-    return as_json({"predictions": _described(kept), "next": following})
+    decision_filter, limit, before = _parse_filter()
+    database = services().database
+    down_to = search_limit(database, decision_filter, before)
+    page, has_more = decision_page(database, decision_filter, limit, before, down_to)
+    last = page[-1].id if has_more else down_to
+    cursor = None if last is None else base64.urlsafe_b64encode(last).decode().rstrip("=")
+    return as_json({"predictions": _describe(page), "next": cursor})
 
 
-def _described(kept: Sequence[StoredDecision]) -> list[dict[str, Any]]:
+def _describe(decisions: Sequence[StoredDecision]) -> list[dict[str, Any]]:
+    """Return decisions as JSON objects, with their challenger scores and outcomes."""
+    ids = [decision.id for decision in decisions]
     with services().database.reading() as connection:
-        known = known_versions(connection)
-        challenges = read_challenger_scores(connection, [each.id for each in kept])
-        outcomes = latest_outcomes(connection, [each.id for each in kept])
+        versions = known_versions(connection)
+        scores = read_challenger_scores(connection, ids)
+        outcomes = latest_outcomes(connection, ids)
     described = []
-    for each in kept:
+    for each in decisions:
         challenger = None
-        if each.id in challenges:
-            score = challenges[each.id]
-            version = known[score.version].version
+        if each.id in scores:
+            score = scores[each.id]
+            version = versions[score.version].version
             challenger = {"version": version, "probability": score.probability}
         described.append(
             {
@@ -109,9 +101,9 @@ def _described(kept: Sequence[StoredDecision]) -> list[dict[str, Any]]:
     return described
 
 
-def _outcomes(known: OutcomeHistory | None) -> list[dict[str, Any]]:
-    """List the outcomes of a loan: the valid one first, then earlier ones."""
-    told = [] if known is None else [known.now, *reversed(known.before)]
+def _outcomes(history: OutcomeHistory | None) -> list[dict[str, Any]]:
+    """List the outcomes that were reported for a decision, the current one first."""
+    outcomes = [] if history is None else [history.now, *reversed(history.before)]
     return [
         {
             "late": each.late,
@@ -119,11 +111,11 @@ def _outcomes(known: OutcomeHistory | None) -> list[dict[str, Any]]:
             "recorded": moment(each.recorded_ms),
             "caller": each.caller,
         }
-        for each in told
+        for each in outcomes
     ]
 
 
-def _id(text: str) -> bytes | None:
+def _parse_id(text: str) -> bytes | None:
     try:
         return UUID(text).bytes if len(text) == 36 else None
     except ValueError:
@@ -131,23 +123,26 @@ def _id(text: str) -> bytes | None:
 
 
 def _parse_filter() -> tuple[DecisionFilter, int, bytes | None]:
-    """Parse the filter of a listing. Raises RequestError that names each wrong parameter."""
-    asked = QueryParameters(PARAMETERS)
-    loan_id, version = asked.text("loan_id"), asked.text("version")
-    limit = asked.limit(DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE)
-    band = asked.choice("band", BANDS)
+    """Parse the filter, the page size and the cursor. Raises RequestError.
+
+    The error names each wrong parameter.
+    """
+    parameters = QueryParameters(PARAMETERS)
+    loan_id, version = parameters.text("loan_id"), parameters.text("version")
+    limit = parameters.limit(DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE)
+    band = parameters.choice("band", BANDS)
     times: dict[str, int | None] = {}
     for name in ("since", "until"):
-        text = asked.value(name)
-        times[name] = None if text is None else _milliseconds(text)
+        text = parameters.value(name)
+        times[name] = None if text is None else _parse_milliseconds(text)
         if text is not None and times[name] is None:
-            asked.refuse(name, EXPECTED)
+            parameters.refuse(name, EXPECTED)
     before = None
-    if (cursor := asked.value("cursor")) is not None:
-        before = _cursor(cursor)
+    if (cursor := parameters.value("cursor")) is not None:
+        before = _parse_cursor(cursor)
         if before is None:
-            asked.refuse("cursor", "the `next` of the page before")
-    asked.check()
+            parameters.refuse("cursor", "the value of `next` in the page before")
+    parameters.check()
     caller = only_caller(request.environ)
     return (
         DecisionFilter(loan_id, times["since"], times["until"], version, band, caller),
@@ -156,16 +151,16 @@ def _parse_filter() -> tuple[DecisionFilter, int, bytes | None]:
     )
 
 
-def _milliseconds(text: str) -> int | None:
+def _parse_milliseconds(text: str) -> int | None:
     try:
         return max(0, parse_moment(text))
     except (ValueError, OverflowError):
         return None
 
 
-def _cursor(text: str) -> bytes | None:
+def _parse_cursor(text: str) -> bytes | None:
     try:
-        found = base64.b64decode(text + "==", altchars=b"-_", validate=True)
+        decision_id = base64.b64decode(text + "==", altchars=b"-_", validate=True)
     except ValueError:
         return None
-    return found if len(found) == 16 else None
+    return decision_id if len(decision_id) == 16 else None

@@ -1,4 +1,4 @@
-"""Endpoints for operators and their tools: health, readiness, metrics."""
+"""Health, readiness and metrics, for operators and orchestrators."""
 
 from __future__ import annotations
 
@@ -20,11 +20,10 @@ blueprint = Blueprint("probes", __name__)
 @blueprint.get("/healthz")
 @public
 def healthz() -> Response:
-    """Return whether this process is healthy: it responds, and it loaded a champion at its start.
+    """Return whether this process is healthy: it responds, and it could load its first champion.
 
-    The log has the reason if not, and so has `/readyz` for a caller with a token.
-    `untested_libraries` names the libraries that are used through their public interface only, if
-    any.
+    If not, the log has the reason, and callers with a token get it from `/readyz`.
+    `untested_libraries` lists the libraries that are used through their public interface only.
     """
     unhealthy = services().serving_models.unhealthy
     body: dict[str, Any] = {"status": "unhealthy" if unhealthy else "ok"}
@@ -38,44 +37,47 @@ def healthz() -> Response:
 def readyz() -> Response:
     """Return whether this process is ready: a verified champion is loaded.
 
-    `ledger` is whether decisions can be stored, `clock` whether the clock was set back. Callers
-    with a token also get the loaded version, in `refused` why a newer one is not loaded, in
-    `remedy` what to do if none is, in `challenger_refused` why the challenger is not loaded, and in
-    `not_followed` since when the store could not be read.
+    `ledger` is whether decisions can be stored. `clock` is only there if the clock was set back: by
+    how much. Callers with a token also get:
+    - `model`: the loaded version.
+    - `refused`: why the version that the store names as champion is not loaded.
+    - `remedy`: what to do if no version is loaded.
+    - `challenger_refused`: why the challenger is not loaded.
+    - `not_followed`: for how long the store could not be read.
     """
-    held = services()
-    models, writer = held.serving_models, held.writer
+    shared = services()
+    models, writer = shared.serving_models, shared.writer
     current, refusal = models.current, models.refusal
     waiting = "champion refused" if refusal else "waiting for a champion"
     body: dict[str, Any] = {"status": "ready" if current else waiting}
-    if held.authenticator.is_trusted(request.environ):
+    if shared.authenticator.is_trusted(request.environ):
         body |= _details(models)
-    # All replicas share the ledger, so without it no other one is readier.
+    # An unavailable ledger does not affect readiness, because all replicas share it.
     body["ledger"] = "available" if writer.unavailable_reason is None else "unavailable"
     if clock := writer.clock:
         body["clock"] = clock
     return as_json(body, 200 if current else 503)
 
 
-def _details(followed: ServingModels) -> dict[str, Any]:
+def _details(models: ServingModels) -> dict[str, Any]:
     """Return the part of `/readyz` that only callers with a token get."""
     details: dict[str, Any] = {}
-    if current := followed.current:
+    if current := models.current:
         details["model"] = {"version": current.bundle.version, "digest": current.bundle.digest}
-    if followed.refusal:
-        details["refused"] = followed.refusal
-    if followed.remedy:
-        details["remedy"] = followed.remedy
-    if followed.challenger_refusal:
-        details["challenger_refused"] = followed.challenger_refusal
+    if models.refusal:
+        details["refused"] = models.refusal
+    if models.remedy:
+        details["remedy"] = models.remedy
+    if models.challenger_refusal:
+        details["challenger_refused"] = models.challenger_refusal
     # An unreadable store does not affect readiness: the loaded model continues to serve.
-    if followed.not_followed:
-        details["not_followed"] = followed.not_followed
+    if models.not_followed:
+        details["not_followed"] = models.not_followed
     return details
 
 
 @blueprint.get("/metrics")
 @require_scopes("metrics")
 def figures() -> Response:
-    """Return the metrics of all workers for Prometheus; a token is needed."""
+    """Return the metrics of all workers, for Prometheus."""
     return Response(metrics.exposition(), content_type=CONTENT_TYPE_LATEST)

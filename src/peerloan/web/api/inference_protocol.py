@@ -1,6 +1,7 @@
-"""The Open Inference Protocol, version 2, over HTTP: the same decisions for standard clients.
+"""The Open Inference Protocol, version 2, over HTTP, for standard clients.
 
-Each field of a loan is a named tensor with one value for each loan, and so is each output.
+The decisions are those of the REST API. Each field of a loan is a tensor with one value for each
+loan, and so is each output.
 """
 
 from __future__ import annotations
@@ -25,13 +26,13 @@ from peerloan.web.http.query_parameters import refuse_parameters
 from peerloan.web.http.request_body import read_body
 from peerloan.web.http.responses import as_json
 from peerloan.web.prediction.commit import Submission
-from peerloan.web.prediction.loan_parsing import read_columns
+from peerloan.web.prediction.loan_parsing import parse_columns
 from peerloan.web.prediction.predict import ResponseOptions, answer_many
 from peerloan.web.prediction.serving_models import LoadedModel
 from peerloan.web.services import require_champion, services
 
 blueprint = Blueprint("protocol", __name__)
-_MOST_WARNINGS = 10
+_MAX_WARNINGS = 10
 
 
 @blueprint.get("/v2/health/live")
@@ -39,7 +40,7 @@ _MOST_WARNINGS = 10
 def live() -> Response:
     """Return whether this process is healthy (see `health.healthz`)."""
     if services().serving_models.unhealthy:
-        raise RequestError(503, "Unhealthy", "the champion was refused; the log says why")
+        raise RequestError(503, "Unhealthy", "the champion was refused; the log has the reason")
     return as_json({"live": True})
 
 
@@ -64,13 +65,12 @@ def server() -> Response:
 @require_scopes("predict")
 def metadata(model: str, version: str | None = None) -> Response:
     """Return the inputs and outputs of a version, by default of the champion."""
-    now = _requested_version(model, version)
-    bundle = now.bundle
+    bundle = _requested_version(model, version).bundle
     described: dict[str, Any] = {
         "name": model,
-        "versions": list(_served()),
+        "versions": list(_served_versions()),
         "platform": f"peerloan_{bundle.manifest.kind}",
-        "inputs": [_described(field) for field in bundle.definition.fields],
+        "inputs": [_field_tensor(field) for field in bundle.definition.fields],
         "outputs": [_tensor(name, datatype) for name, datatype in OUTPUTS.items()],
     }
     if bundle.warnings:
@@ -92,59 +92,59 @@ def model_ready(model: str, version: str | None = None) -> Response:
 @require_scopes("predict")
 def infer(model: str, version: str | None = None) -> Response:
     """Decide on the loans whose fields are the request's inputs."""
-    now = _requested_version(model, version)
-    refuse_parameters()  # a request with `what_if` must not make a real decision
+    loaded = _requested_version(model, version)
+    refuse_parameters()  # otherwise a request with `what_if` would make a real decision
     content = read_body(request.environ, MAX_BODY_BYTES)
     length = _header_length(content)
     try:
-        asked = tensors.parse(content[:length])
-        columns = tensors.columns(asked, content[length:])
+        parsed = tensors.parse(content[:length])
+        columns = tensors.columns(parsed, content[length:])
     except TensorError as error:
         refuse_binary(content)
         raise RequestError(400, "Not The Protocol", str(error)) from None
-    wanted = _requested_outputs(asked)
-    _refuse_misfits(now.bundle.definition, columns)
+    outputs = _requested_outputs(parsed)
+    _refuse_datatypes(loaded.bundle.definition, columns)
     values = {name: column.values for name, column in columns.items()}
-    loans, inputs = read_columns(now, values)
-    explained = ResponseOptions(reasons="reasons" in wanted)
-    answer = answer_many(now, loans, explained)
-    held = services()
-    followed = held.shadow.from_environment(answer, inputs)
+    loans, inputs = parse_columns(loaded, values)
+    options = ResponseOptions(reasons="reasons" in outputs)
+    answer = answer_many(loaded, loans, options)
+    shared = services()
+    on_committed = shared.shadow.commit_callback(answer, inputs)
 
     def render(body: dict[str, Any]) -> Response:
-        return _response(model, now.bundle.version, asked, wanted, body)
+        return _response(model, loaded.bundle.version, parsed, outputs, body)
 
-    submission = Submission("protocol", inputs, content, explained)
-    return held.committer.respond(answer, submission, render, followed)
+    submission = Submission("protocol", inputs, content, options)
+    return shared.committer.respond(answer, submission, render, on_committed)
 
 
 def _response(
     model: str,
     version: str,
-    asked: tensors.InferRequest,
-    wanted: Mapping[str, bool],
-    answer: Mapping[str, Any],
+    inference: tensors.InferRequest,
+    outputs: Mapping[str, bool],
+    body: Mapping[str, Any],
 ) -> Response:
-    """Convert an answer's predictions to tensors."""
-    predictions = answer["predictions"]
-    if predictions:  # a repeated request gets the first answer, perhaps of another version
+    """Convert the body of an answer to tensors; `outputs` is whether each one is in binary form."""
+    predictions = body["predictions"]
+    if predictions:  # the first answer of a repeated request may be of another version
         version = predictions[0]["model"]["version"]
     head: dict[str, Any] = {"model_name": model, "model_version": version}
-    if asked.id is not None:
-        head["id"] = asked.id
-    if parameters := _parameters(asked, answer):
+    if inference.id is not None:
+        head["id"] = inference.id
+    if parameters := _parameters(inference, body):
         head["parameters"] = parameters
-    outputs = {name: _output(name, predictions) for name in wanted}
-    binary = [name for name, in_binary in wanted.items() if in_binary]
-    body, json_length = tensors.encode(head, outputs, binary)
+    values = {name: _output(name, predictions) for name in outputs}
+    binary = [name for name, is_binary in outputs.items() if is_binary]
+    content, json_length = tensors.encode(head, values, binary)
     if json_length is None:
-        return Response(body, content_type="application/json")
+        return Response(content, content_type="application/json")
     headers = {HEADER_LENGTH: str(json_length)}
-    return Response(body, headers=headers, content_type="application/octet-stream")
+    return Response(content, headers=headers, content_type="application/octet-stream")
 
 
-def _served() -> dict[str, LoadedModel]:
-    """List the loaded versions, the champion first. Raises RequestError if there is none."""
+def _served_versions() -> dict[str, LoadedModel]:
+    """Return the loaded models by version, the champion first. Raises RequestError if none is."""
     current, challenger = require_champion(), services().serving_models.challenger
     served = {current.bundle.version: current}
     if challenger is not None:
@@ -153,8 +153,8 @@ def _served() -> dict[str, LoadedModel]:
 
 
 def _requested_version(model: str, version: str | None) -> LoadedModel:
-    """Return the version that a request names. Raises RequestError if it is not loaded."""
-    served = _served()
+    """Return the model that a request names. Raises RequestError 404 if it is not loaded."""
+    served = _served_versions()
     current = next(iter(served.values()))
     name = current.bundle.definition.model
     if model != name:
@@ -170,36 +170,36 @@ def _requested_version(model: str, version: str | None) -> LoadedModel:
 
 
 def _header_length(content: bytes) -> int:
-    """Return the length of a body's JSON part."""
-    given = request.headers.get(HEADER_LENGTH)
-    if given is None:
+    """Return the length of a body's JSON part, in bytes. Raises RequestError 400."""
+    header = request.headers.get(HEADER_LENGTH)
+    if header is None:
         return len(content)
-    usual = given.isascii() and given.isdigit() and len(given) <= 10
-    if not usual or int(given) > len(content):
+    is_number = header.isascii() and header.isdigit() and len(header) <= 10
+    if not is_number or int(header) > len(content):
         expected = f"{HEADER_LENGTH}: expected a number of bytes, at most the body's"
-        detail = f"{expected} {len(content):,}, given {show_value(given)}"
+        detail = f"{expected} {len(content):,}, given {show_value(header)}"
         raise RequestError(400, "Wrong Header", detail)
-    return int(given)
+    return int(header)
 
 
-def _requested_outputs(asked: tensors.InferRequest) -> dict[str, bool]:
-    """List the requested outputs, and whether each is in binary form."""
-    usual = asked.parameters.binary_data_output
-    if not asked.outputs:
-        return dict.fromkeys(OUTPUTS, usual)
-    wanted: dict[str, bool] = {}
-    for output in asked.outputs:
-        if output.name not in OUTPUTS or output.name in wanted:
-            expected = f"expected each of {', '.join(OUTPUTS)} once at most"
+def _requested_outputs(inference: tensors.InferRequest) -> dict[str, bool]:
+    """Return the requested outputs, and whether each is in binary form. Raises RequestError 400."""
+    default = inference.parameters.binary_data_output
+    if not inference.outputs:
+        return dict.fromkeys(OUTPUTS, default)
+    outputs: dict[str, bool] = {}
+    for output in inference.outputs:
+        if output.name not in OUTPUTS or output.name in outputs:
+            expected = f"expected each of {', '.join(OUTPUTS)} at most once"
             detail = f"outputs: {expected}, given {show_value(output.name)}"
             raise RequestError(400, "Wrong Outputs", detail)
-        own = output.parameters.binary_data
-        wanted[output.name] = usual if own is None else own
-    return wanted
+        is_binary = output.parameters.binary_data
+        outputs[output.name] = default if is_binary is None else is_binary
+    return outputs
 
 
-def _refuse_misfits(definition: Definition, columns: Mapping[str, Column]) -> None:
-    """Raise RequestError if a datatype can't hold a field's values."""
+def _refuse_datatypes(definition: Definition, columns: Mapping[str, Column]) -> None:
+    """Raise RequestError 400 if the datatype of an input does not fit its field."""
     problems = []
     for field in definition.fields:
         column = columns.get(field.name)
@@ -210,7 +210,7 @@ def _refuse_misfits(definition: Definition, columns: Mapping[str, Column]) -> No
             if field.is_number
             else column.datatype == "BYTES" or _are_levels(field, column.values)
         )
-        # A data frame's column with only missing values is sent as numbers.
+        # Clients send a data frame's column without any values as numbers.
         if not fits and any(value is not None for value in column.values):
             expected = f"{'FP64 or INT64' if field.is_number else 'BYTES'}: {field.expected}"
             problems.append(Problem(None, field.name, expected, column.datatype))
@@ -221,22 +221,22 @@ def _refuse_misfits(definition: Definition, columns: Mapping[str, Column]) -> No
 def _are_levels(field: Field, values: Sequence[Any]) -> bool:
     """Whether numbers or booleans are levels of a category."""
     spelling = Spelling.of(field)
-    different = {value for value in values if value is not None}
-    return all(spelling.typed(value) is not None for value in different)
+    distinct = {value for value in values if value is not None}
+    return all(spelling.typed(value) is not None for value in distinct)
 
 
-def _parameters(asked: tensors.InferRequest, answer: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the response's parameters; the protocol allows only single values."""
+def _parameters(inference: tensors.InferRequest, body: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the response's parameters. The protocol has no lists there, so texts are joined."""
     parameters: dict[str, Any] = {}
-    if asked.parameters.content_type == "pd":
+    if inference.parameters.content_type == "pd":
         parameters["content_type"] = "pd"
-    warnings = dict.fromkeys(w for each in answer["predictions"] for w in each["warnings"])
+    warnings = dict.fromkeys(w for each in body["predictions"] for w in each["warnings"])
     if warnings:
-        shown = list(warnings)[:_MOST_WARNINGS]
+        shown = list(warnings)[:_MAX_WARNINGS]
         if len(warnings) > len(shown):
             shown.append(f"and {len(warnings) - len(shown):,} more")
         parameters["warnings"] = "; ".join(shown)
-    if limit := answer.get("reasons_limit"):
+    if limit := body.get("reasons_limit"):
         parameters["loans_with_reasons"] = limit["loans_with_reasons"]
     return parameters
 
@@ -248,7 +248,7 @@ def _output(name: str, predictions: Sequence[Mapping[str, Any]]) -> Output:
     return Output(OUTPUTS[name], values)
 
 
-def _described(field: Field) -> dict[str, Any]:
+def _field_tensor(field: Field) -> dict[str, Any]:
     return _tensor(
         field.name, tensors.input_datatype(field), expected=field.expected, optional=field.missing
     )

@@ -1,4 +1,4 @@
-"""The store's versions over HTTP: list them, describe one, promote one."""
+"""Model versions over HTTP: list the store's versions, describe one, promote one."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ log = logging.getLogger(__name__)
 
 
 @blueprint.app_errorhandler(StoreFault)
-def fault(error: StoreFault) -> Response:
-    """Answer 503. Paths go to the log only."""
+def unavailable(error: StoreFault) -> Response:
+    """Answer 503 if the store can't be read or written. Paths go to the log only."""
     log.error("%s", error)
-    detail = "The store can't be read or written now; the log says why."
+    detail = "The store can't be read or written now; the log has the reason."
     return problems.answer(RequestError(503, "Store Fault", detail, headers={"Retry-After": "5"}))
 
 
@@ -53,13 +53,13 @@ def models() -> Response:
     store = services().store
     state = store.state()
     explanations, faults = store.explanations()
-    for fault in faults:
+    for fault in faults:  # explanations that can't be read
         log.warning("%s", fault)
     return as_json(
         {
             "champion": state.champion,
             "challenger": state.challenger,
-            "versions": [_brief(store, state, version) for version in store.versions()],
+            "versions": [_list_entry(store, state, version) for version in store.versions()],
             "history": [_change(past, explanations.get(past.number)) for past in store.history()],
         }
     )
@@ -68,7 +68,7 @@ def models() -> Response:
 @blueprint.get("/v1/models/<version>")
 @require_scopes("read")
 def model(version: str) -> Response:
-    """Return one version: its entry in the list, and its complete manifest."""
+    """Return one version: the members of its list entry, and its complete manifest."""
     refuse_parameters()
     store = services().store
     manifest, digest = _read(store, version)
@@ -80,20 +80,20 @@ def model(version: str) -> Response:
 @blueprint.post("/v1/models/<version>/promote")
 @require_scopes(PROMOTE)
 def promote(version: str) -> Response:
-    """Make a version the champion; the history records the operator and the reason."""
+    """Make a version the champion. The history records the operator and the reason."""
     who = require_operator()
     refuse_parameters()
-    wanted = _promotion()
+    options = _parse_promotion()
     store = services().store
     _read(store, version)
     try:
-        state = store.promote(version, **wanted, who=who)
+        state = store.promote(version, **options, who=who)
     except BreakingChange as error:
         raise RequestError(
             409,
             "Breaking Change",
-            f"{version} would refuse loans that the champion accepts, as `reasons` says; "
-            'promote with "breaking": true if callers are ready',
+            f"{version} would refuse loans that the champion accepts (see `reasons`); if callers "
+            'are ready for it, promote with "breaking": true',
             reasons=error.reasons,
         ) from None
     except (BundleError, StoreError) as error:
@@ -102,6 +102,7 @@ def promote(version: str) -> Response:
 
 
 def _read(store: Store, version: str) -> tuple[Manifest, str]:
+    """Read a version's manifest and digest. Raises RequestError 404 or 409."""
     try:
         return store.read(version)
     except StoreError:
@@ -111,46 +112,49 @@ def _read(store: Store, version: str) -> tuple[Manifest, str]:
         raise RequestError(409, "Version Refused", str(error)) from None
 
 
-def _promotion() -> dict[str, Any]:
-    """Parse the body of a promotion, which is optional. Raises RequestError."""
+def _parse_promotion() -> dict[str, Any]:
+    """Parse the optional body of a promotion: `why` and `breaking`. Raises RequestError."""
     content = read_body(request.environ, MAX_BODY_BYTES)
     if not content:
         return {}
     require_json()
     body = decode(content)
     if not isinstance(body, dict):
-        wrong = [Problem(None, "(body)", "an object with why and breaking", show_value(body))]
+        wrong = [
+            Problem(None, "(body)", 'an object: {"why": "…", "breaking": false}', show_value(body))
+        ]
     else:
         wrong = [
             Problem(None, show_name(name), expected, show_value(value))
             for name, value in islice(body.items(), MAX_NAMES)
-            if (expected := _refusal(name, value))
+            if (expected := _expected(name, value))
         ]
     if wrong:
         raise RequestError(422, "Wrong Values", problems.sentence(wrong), wrong)
     return dict(body)
 
 
-def _refusal(name: str, value: Any) -> str | None:
-    """Describe what was expected of a promotion's member; None if it is valid."""
+def _expected(name: str, value: Any) -> str | None:
+    """Return what was expected of a member of a promotion; None if it is valid."""
     if name == "breaking":
         return None if isinstance(value, bool) else "true or false"
     if name == "why":
-        good = isinstance(value, str) and len(value) <= MAX_WHY and not has_control(value)
-        return None if good else f"at most {MAX_WHY:,} characters, without control characters"
-    return "nothing but why and breaking"
+        is_valid = isinstance(value, str) and len(value) <= MAX_WHY and not has_control(value)
+        return None if is_valid else f"at most {MAX_WHY:,} characters, without control characters"
+    return "only why and breaking"
 
 
-def _brief(store: Store, state: AliasState, version: str) -> dict[str, Any]:
-    brief: dict[str, Any] = {"version": version, "aliases": _aliases(state, version)}
+def _list_entry(store: Store, state: AliasState, version: str) -> dict[str, Any]:
+    entry: dict[str, Any] = {"version": version, "aliases": _aliases(state, version)}
     try:
         manifest, digest = store.read(version)
-    except BundleError as error:  # listed nevertheless, so that a person sees it
-        return brief | {"refused": str(error)}
-    return brief | _summary(manifest, digest)
+    except BundleError as error:  # list it nevertheless, with the reason
+        return entry | {"refused": str(error)}
+    return entry | _summary(manifest, digest)
 
 
 def _summary(manifest: Manifest, digest: str) -> dict[str, Any]:
+    """Return the part of a manifest that the list of versions has."""
     return {
         "digest": digest,
         "candidate": manifest.candidate,
@@ -162,17 +166,17 @@ def _summary(manifest: Manifest, digest: str) -> dict[str, Any]:
 
 
 def _aliases(state: AliasState, version: str) -> list[str]:
-    named = {"champion": state.champion, "challenger": state.challenger}
-    return [alias for alias, holder in named.items() if holder == version]
+    by_alias = {"champion": state.champion, "challenger": state.challenger}
+    return [alias for alias, named in by_alias.items() if named == version]
 
 
 def _change(state: AliasState, explanation: ChangeReason | None = None) -> dict[str, Any]:
-    """Describe a change; `explanation` is the reason that was added later, if there is one."""
-    shown = ("number", "champion", "challenger", "who", "when", "why")
-    change: dict[str, Any] = {name: getattr(state, name) for name in shown} | {"action": state.what}
+    """Describe a change of aliases; `explanation` is a reason that was added later."""
+    names = ("number", "champion", "challenger", "who", "when", "why")
+    change: dict[str, Any] = {name: getattr(state, name) for name in names} | {"action": state.what}
     if state.deleted is not None:
         change["deleted"] = state.deleted
     if explanation is not None:
-        added = ("why", "who", "when")
-        change["explanation"] = {name: getattr(explanation, name) for name in added}
+        members = ("why", "who", "when")
+        change["explanation"] = {name: getattr(explanation, name) for name in members}
     return change

@@ -1,4 +1,4 @@
-"""The REST API: predictions for one loan, a list, or columns."""
+"""Predictions over HTTP: for one loan, a list of loans, or columns. Also the OpenAPI document."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from peerloan.web.http.problems import RequestError, sentence
 from peerloan.web.http.request_body import read_body
 from peerloan.web.http.responses import RawResponse, as_json, require_json
 from peerloan.web.prediction.commit import Submission
-from peerloan.web.prediction.loan_parsing import read
+from peerloan.web.prediction.loan_parsing import parse_loans
 from peerloan.web.prediction.predict import ResponseOptions, answer_many, answer_one
 from peerloan.web.services import require_champion, services
 from peerloan.web.telemetry import metrics
@@ -38,10 +38,10 @@ _FLAGS = {
 
 @blueprint.app_errorhandler(OnnxTimeLimit)
 def too_slow(error: OnnxTimeLimit) -> Response:
-    """Answer 503: a model that takes too long is not the caller's fault."""
+    """Answer 503 if a model has taken too long, which is not the caller's fault."""
     metrics.RUNS_GIVEN_UP.labels("request").inc()
-    log.error("a request was given up: %s", error)
-    detail = f"The model took too long, and nothing was decided. {error}."
+    log.error("a model run was ended: %s", error)
+    detail = f"The model took too long, and no decision was made. {error}."
     return problems.answer(
         RequestError(503, "Model Too Slow", detail, headers={"Retry-After": "5"})
     )
@@ -50,7 +50,7 @@ def too_slow(error: OnnxTimeLimit) -> Response:
 @blueprint.post("/v1/predictions")
 @require_scopes("predict")
 def predictions() -> RawResponse:
-    """Predict for one loan (an object), a list of loans, or columns (an object of lists)."""
+    """Decide on one loan (an object), a list of loans, or columns (an object of lists)."""
     environ = request.environ
     options = _DEFAULT_OPTIONS
     if environ.get("QUERY_STRING"):
@@ -59,18 +59,18 @@ def predictions() -> RawResponse:
         require_json()
     content = read_body(environ, MAX_BODY_BYTES)
     model = require_champion()
-    # Loans that can't be stored are refused in a what_if too, as they would be in a decision.
-    loans, inputs = read(model, content)
+    # A loan that is too large to store is refused in a what_if too, as it is in a decision.
+    loans, inputs = parse_loans(model, content)
     if isinstance(loans, Checked):
         answer = answer_one(model, loans, options)
     else:
         answer = answer_many(model, loans, options)
-    held = services()
-    return held.committer.respond(
+    shared = services()
+    return shared.committer.respond(
         answer,
         Submission("api", inputs, content, options),
         _render,
-        held.shadow.from_environment(answer, inputs),
+        shared.shadow.commit_callback(answer, inputs),
     )
 
 
@@ -81,18 +81,18 @@ def _render(body: dict[str, Any]) -> RawResponse:
 @blueprint.get("/openapi.json")
 @require_scopes(*SCOPES)
 def openapi_document() -> Response:
-    """Return the OpenAPI document for the current champion; its ETag changes with it."""
-    answer = as_json(
+    """Return the OpenAPI document for the current champion; the ETag changes with the document."""
+    response = as_json(
         document.document(require_champion(), by_address(current_app), request.root_path)
     )
-    answer.add_etag()
-    answer.headers["Cache-Control"] = "no-cache"
-    answer.make_conditional(request)
-    return answer
+    response.add_etag()
+    response.headers["Cache-Control"] = "no-cache"
+    response.make_conditional(request)
+    return response
 
 
 def _parse_options(args: Mapping[str, list[str]]) -> ResponseOptions:
-    """Parse the options in the query. Raises RequestError that names each wrong parameter."""
+    """Parse the query parameters. Raises RequestError that names each wrong one."""
     flags = {}
     problems = []
     for name, values in args.items():

@@ -1,7 +1,7 @@
-"""Tensors of the Open Inference Protocol: decode requests to columns, encode columns.
+"""Tensors of the Open Inference Protocol: decode those of a request, encode those of a response.
 
-Columns are lists of JSON-like values, None for a missing one, which is the input of the checks of
-loans.
+Decoded tensors are columns: lists of JSON-like values with None for a missing one, as the loan
+definition checks them.
 """
 
 from __future__ import annotations
@@ -22,8 +22,9 @@ from peerloan.loan import Field
 from peerloan.loan.text import parse_whole
 from peerloan.web.http.json_errors import describe_fault
 
-# In binary form all are little-endian; each BYTES element has its length in four bytes before it.
-_NUMBERS = {
+# The numpy type of each numeric datatype. In binary form, numbers are little-endian, and each
+# element of BYTES follows its length in four bytes.
+_NUMPY_TYPES = {
     "BOOL": "?",
     "UINT8": "u1",
     "UINT16": "<u2",
@@ -37,8 +38,8 @@ _NUMBERS = {
     "FP32": "<f4",
     "FP64": "<f8",
 }
-DATATYPES = (*_NUMBERS, "BYTES")
-# The names of the outputs, which no field can have, and their datatypes.
+DATATYPES = (*_NUMPY_TYPES, "BYTES")
+# The outputs and their datatypes. No field can have one of these names.
 OUTPUTS = {
     "probability": "FP64",
     "late": "BOOL",
@@ -48,13 +49,13 @@ OUTPUTS = {
 }
 HEADER_LENGTH = "Inference-Header-Content-Length"
 _SIZE = struct.Struct("<I")
-# Content types of text tensors in MLServer's clients: each element is base64, or JSON (used for a
-# data frame's column of mixed values).
+# Content types of BYTES tensors that MLServer's clients send: each element is base64, or JSON (for
+# a data frame's column of mixed values).
 _BASE64, _JSON = "base64", "pd_json"
 
 
 class TensorError(PeerLoanError, ValueError):
-    """A request that violates the protocol; the message has what was expected and given."""
+    """A request violates the protocol. The message has what was expected and what was given."""
 
 
 class TensorParameters(msgspec.Struct, frozen=True):
@@ -65,7 +66,7 @@ class TensorParameters(msgspec.Struct, frozen=True):
 
 
 class Tensor(msgspec.Struct, frozen=True):
-    """An input; its data are in the JSON, or in binary form after it."""
+    """An input tensor. Its values are in `data`, or in binary form after the request's JSON."""
 
     name: str
     shape: Annotated[list[Annotated[int, Meta(ge=0)]], Meta(min_length=1)]
@@ -95,7 +96,7 @@ class RequestParameters(msgspec.Struct, frozen=True):
 
 
 class InferRequest(msgspec.Struct, frozen=True):
-    """The JSON part of a request."""
+    """The JSON part of an inference request."""
 
     inputs: Annotated[list[Tensor], Meta(min_length=1)]
     id: str | None = None
@@ -104,25 +105,25 @@ class InferRequest(msgspec.Struct, frozen=True):
 
 
 class Column(NamedTuple):
-    """An input's values; the datatype is None if each value has its own."""
+    """The values of an input, one for each loan; `datatype` is None if the values are mixed."""
 
     datatype: str | None
     values: list[Any]
 
 
 class Output(NamedTuple):
-    """An output's values, one for each loan."""
+    """The values of an output, one for each loan."""
 
     datatype: str
     values: Sequence[Any]
 
 
 def parse(content: bytes) -> InferRequest:
-    """Parse a request's JSON. Raises TensorError."""
+    """Parse the JSON part of a request. Raises TensorError."""
     try:
         # Clients write a missing number as NaN, which only this decoder accepts.
-        read = json.loads(
-            content.decode("utf-8-sig"), parse_int=parse_whole, object_pairs_hook=_once
+        body = json.loads(
+            content.decode("utf-8-sig"), parse_int=parse_whole, object_pairs_hook=_make_object
         )
     except RecursionError:
         raise TensorError("the request's JSON is nested too deep") from None
@@ -132,27 +133,30 @@ def parse(content: bytes) -> InferRequest:
         fault = describe_fault(content)
         raise TensorError(f"the request can't be read as JSON: {fault}") from None
     try:
-        request = msgspec.convert(read, InferRequest)
+        request = msgspec.convert(body, InferRequest)
     except (msgspec.ValidationError, UnicodeEncodeError) as error:
-        # The message may contain input of any length and with any characters.
+        # The message quotes input, which may be long and may have any characters.
         reason = str(error)[:300].encode("utf-8", "backslashreplace").decode()
-        raise TensorError(f"the request is not the protocol's: {reason}") from None
+        raise TensorError(
+            f"the request is not valid in the Open Inference Protocol: {reason}"
+        ) from None
     if request.id is not None and not _is_unicode(request.id):
         raise TensorError(f"id: expected valid Unicode, given {show_value(request.id)}")
     return request
 
 
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Make an object whose names are unique, because decoders differ on repeated names.
+def _make_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Make a JSON object from its pairs. Raises TensorError if a name is repeated.
 
-    Clients write null for an absent member, so these are dropped.
+    JSON decoders differ on which value of a repeated name they take. Members that are null are left
+    out, because clients write null for an absent member.
     """
-    read: dict[str, Any] = {}
+    members: dict[str, Any] = {}
     for name, value in pairs:
-        if name in read:
+        if name in members:
             raise TensorError(f"expected each name once, given {show_value(name)} twice")
-        read[name] = value
-    return {name: value for name, value in read.items() if value is not None}
+        members[name] = value
+    return {name: value for name, value in members.items() if value is not None}
 
 
 def _is_unicode(text: str) -> bool:
@@ -164,41 +168,42 @@ def _is_unicode(text: str) -> bool:
 
 
 def columns(request: InferRequest, binary: bytes) -> dict[str, Column]:
-    """Decode the inputs by name, from the request and the bytes after its JSON.
+    """Decode the inputs to columns, by name. Raises TensorError.
 
-    Raises TensorError.
+    `binary` are the bytes after the request's JSON.
     """
-    found: dict[str, Column] = {}
-    at = 0
+    decoded: dict[str, Column] = {}
+    start = 0
     for tensor in request.inputs:
-        if tensor.name in found:
+        if tensor.name in decoded:
             raise TensorError(f"expected each input once, given {show_value(tensor.name)} twice")
         size = tensor.parameters.binary_data_size
         if (size is None) == (tensor.data is None):
             given = "neither" if size is None else "both"
             raise _wrong(tensor, "data or binary_data_size", given)
         if size is None:
-            found[tensor.name] = _column(tensor, _inline(tensor, tensor.data or []))
+            decoded[tensor.name] = _column(tensor, _decode_data(tensor, tensor.data or []))
             continue
-        if size > len(binary) - at:
-            raise _wrong(tensor, plural(size, "byte"), f"{len(binary) - at:,}")
-        found[tensor.name] = _column(tensor, _raw(tensor, binary[at : at + size]))
-        at += size
-    if at < len(binary):
-        raise TensorError(f"expected {plural(at, 'byte')} behind the JSON, given {len(binary):,}")
-    return found
+        if size > len(binary) - start:
+            raise _wrong(tensor, plural(size, "byte"), f"{len(binary) - start:,}")
+        decoded[tensor.name] = _column(tensor, _decode_binary(tensor, binary[start : start + size]))
+        start += size
+    if start < len(binary):
+        raise TensorError(f"expected {plural(start, 'byte')} after the JSON, given {len(binary):,}")
+    return decoded
 
 
 def _wrong(tensor: Tensor, expected: str, given: str) -> TensorError:
+    """Return the error of a wrong tensor, with its name."""
     name = tensor.name if tensor.name.isprintable() and len(tensor.name) <= 200 else None
     return TensorError(f"{name or show_value(tensor.name)}: expected {expected}, given {given}")
 
 
-def _inline(tensor: Tensor, data: list[Any]) -> list[Any]:
-    """Decode a tensor in the JSON, flat or nested like its shape."""
+def _decode_data(tensor: Tensor, data: list[Any]) -> list[Any]:
+    """Decode the values of a tensor in the JSON: a flat list, or a list of one-value lists."""
     if any(type(row) is list for row in data):
         if not all(type(row) is list and len(row) == 1 for row in data):
-            raise _wrong(tensor, "one value a loan", "lists of other lengths")
+            raise _wrong(tensor, "one value for each loan", "lists of other lengths")
         data = [row[0] for row in data]
     allowed: set[type] = {type(None)}
     if tensor.datatype.startswith("FP"):
@@ -208,7 +213,7 @@ def _inline(tensor: Tensor, data: list[Any]) -> list[Any]:
     else:
         allowed |= {int}
     if not allowed.issuperset(map(type, data)):
-        i, value = next((i, each) for i, each in enumerate(data) if type(each) not in allowed)
+        i, value = next((i, value) for i, value in enumerate(data) if type(value) not in allowed)
         raise _wrong(tensor, f"values of {tensor.datatype}", f"{show_value(value)} for loan {i}")
     if tensor.datatype[:3] in ("INT", "UIN"):
         _refuse_out_of_range(tensor, data)
@@ -219,22 +224,22 @@ def _inline(tensor: Tensor, data: list[Any]) -> list[Any]:
 
 def _refuse_out_of_range(tensor: Tensor, data: list[Any]) -> None:
     """Raise TensorError if an integer is outside its datatype's range."""
-    known = np.iinfo(_NUMBERS[tensor.datatype])
+    limits = np.iinfo(_NUMPY_TYPES[tensor.datatype])
     for i, value in enumerate(data):
-        if value is not None and not known.min <= value <= known.max:
+        if value is not None and not limits.min <= value <= limits.max:
             raise _wrong(
                 tensor, f"values of {tensor.datatype}", f"{show_value(value)} for loan {i}"
             )
 
 
-def _raw(tensor: Tensor, content: bytes) -> list[Any]:
-    """Decode a tensor in binary form."""
+def _decode_binary(tensor: Tensor, content: bytes) -> list[Any]:
+    """Decode the values of a tensor in binary form."""
     if tensor.datatype == "BYTES":
-        return _texts(tensor, content)
-    kind = np.dtype(_NUMBERS[tensor.datatype])
+        return _decode_texts(tensor, content)
+    kind = np.dtype(_NUMPY_TYPES[tensor.datatype])
     if len(content) % kind.itemsize:
         raise _wrong(
-            tensor, f"{plural(kind.itemsize, 'byte')} a value", plural(len(content), "byte")
+            tensor, f"{plural(kind.itemsize, 'byte')} for each value", plural(len(content), "byte")
         )
     numbers = np.frombuffer(content, kind)
     values: list[Any] = numbers.tolist()
@@ -243,19 +248,21 @@ def _raw(tensor: Tensor, content: bytes) -> list[Any]:
     return values
 
 
-def _texts(tensor: Tensor, content: bytes) -> list[str]:
+def _decode_texts(tensor: Tensor, content: bytes) -> list[str]:
+    """Decode the values of a BYTES tensor in binary form."""
     texts = []
-    at, end = 0, len(content)
-    while at < end:
-        size = _SIZE.unpack_from(content, at)[0] if end - at >= _SIZE.size else end
-        at += _SIZE.size
-        if size > end - at:
+    start, end = 0, len(content)
+    while start < end:
+        size = _SIZE.unpack_from(content, start)[0] if end - start >= _SIZE.size else end
+        start += _SIZE.size
+        if size > end - start:
             raise _wrong(tensor, "each text with its length before it", "a text that is cut off")
+        text = content[start : start + size]
         try:
-            texts.append(content[at : at + size].decode())
+            texts.append(text.decode())
         except UnicodeDecodeError:
-            raise _wrong(tensor, "text in UTF-8", repr(content[at : at + size][:20])) from None
-        at += size
+            raise _wrong(tensor, "text in UTF-8", repr(text[:20])) from None
+        start += size
     return texts
 
 
@@ -264,10 +271,10 @@ def _column(tensor: Tensor, values: list[Any]) -> Column:
     if tensor.shape[1:] not in ([], [1]):
         raise _wrong(tensor, "the shape [n] or [n, 1]", show_value(tensor.shape))
     if len(values) != tensor.shape[0]:
-        shown = show_value(tensor.shape[0])
+        count = show_value(tensor.shape[0])
         raise _wrong(
             tensor,
-            f"{shown} {'value' if shown == '1' else 'values'} by its shape",
+            f"{count} {'value' if count == '1' else 'values'} by its shape",
             f"{len(values):,}",
         )
     if tensor.datatype != "BYTES":
@@ -279,50 +286,51 @@ def _column(tensor: Tensor, values: list[Any]) -> Column:
         elif kind == _JSON:
             values = [v and msgspec.json.decode(v) for v in values]
     except (ValueError, RecursionError):
-        raise _wrong(tensor, f"texts in {kind}, its content type", "others") from None
-    # In binary form only an empty text can represent a missing value.
+        raise _wrong(tensor, f"texts in its content type, {kind}", "other texts") from None
+    # Binary form has no null, so an empty text is a missing value.
     values = [None if value == "" else value for value in values]
     return Column(None if kind == _JSON else "BYTES", values)
 
 
 def input_datatype(field: Field) -> str:
-    """Return a field's datatype. A nullable whole number needs a datatype with NaN."""
+    """Return a field's datatype. A whole number that may be missing is FP64, which has NaN."""
     if not field.is_number:
         return "BYTES"
     return "INT64" if field.kind == "whole" and not field.missing else "FP64"
 
 
 def content_type(datatype: str) -> str:
-    """Return the name of the codec with which MLServer's clients decode a tensor."""
+    """Return the content type by which MLServer's clients decode a tensor."""
     return "str" if datatype == "BYTES" else "np"
 
 
 def encode(
     head: Mapping[str, Any], outputs: Mapping[str, Output], binary: Collection[str]
 ) -> tuple[bytes, int | None]:
-    """Encode a response; returns its bytes, and its JSON's length if binary outputs follow it.
+    """Encode a response. Each output has the shape [n, 1].
 
-    Each output has the shape [n, 1].
+    `head` has the first members of the JSON. The outputs that `binary` names are in binary form
+    after the JSON. Returns the body, and the length of its JSON if any output is in binary form.
     """
     described = []
-    behind = []
+    parts = []
     for name, (datatype, values) in outputs.items():
         parameters: dict[str, Any] = {"content_type": content_type(datatype)}
         tensor: dict[str, Any] = {"name": name, "datatype": datatype, "shape": [len(values), 1]}
         tensor["parameters"] = parameters
         if name in binary:
-            behind.append(_binary(datatype, values))
-            parameters["binary_data_size"] = len(behind[-1])
+            parts.append(_encode_binary(datatype, values))
+            parameters["binary_data_size"] = len(parts[-1])
         else:
             tensor["data"] = values
         described.append(tensor)
     content = msgspec.json.encode({**head, "outputs": described})
-    return b"".join([content, *behind]), len(content) if behind else None
+    return b"".join([content, *parts]), len(content) if parts else None
 
 
-def _binary(datatype: str, values: Sequence[Any]) -> bytes:
+def _encode_binary(datatype: str, values: Sequence[Any]) -> bytes:
     if datatype != "BYTES":
-        return np.array(values, _NUMBERS[datatype]).tobytes()
+        return np.array(values, _NUMPY_TYPES[datatype]).tobytes()
     parts = []
     for text in values:
         content = text.encode()

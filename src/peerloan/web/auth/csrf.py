@@ -1,7 +1,8 @@
-"""Protection against cross-site request forgery: another site's page may change nothing here.
+"""Protection against cross-site request forgery: a page of another site can't change anything.
 
-A browser sends the session cookie with such a request, and on loopback it needs no cookie. Requests
-with a bearer token need no check: a browser never adds one by itself.
+A browser may send the session cookie with a request that such a page makes, and on loopback a
+request needs no cookie at all. Requests with a bearer token need no check, because a browser never
+adds one by itself.
 """
 
 from __future__ import annotations
@@ -21,11 +22,15 @@ def refuse_other_sites(environ: Mapping[str, Any]) -> None:
         return
     site, origin = environ.get("HTTP_SEC_FETCH_SITE"), environ.get("HTTP_ORIGIN")
     if site is not None:
-        is_own = site in ("same-origin", "none")
+        is_same_site = site in ("same-origin", "none")
     else:  # an older browser, or a program
-        is_own = origin is None or _split(origin).netloc == environ.get("HTTP_HOST")
-    if not is_own:
-        raise RequestError(403, "Forbidden", "expected a page of this site, given another one's")
+        is_same_site = origin is None or _split(origin).netloc == environ.get("HTTP_HOST")
+    if not is_same_site:
+        raise RequestError(
+            403,
+            "Forbidden",
+            "expected a request from a page of this site, given one from a page of another site",
+        )
 
 
 def _split(address: str) -> SplitResult:

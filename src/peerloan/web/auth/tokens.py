@@ -1,9 +1,9 @@
 """API tokens of callers, stored in a folder as keyed hashes.
 
-`tokens.json` has each caller's name and the keyed hash of its token, and `key` is the key: neither
-reveals a token, and without the key nobody can make an entry. Tokens with limited scopes are in
-`scoped.json`. The previous release, which has no scopes, never reads that file and so refuses them.
-`peerloan token` writes the folder; the service only reads it.
+`tokens.json` has the name of each caller and the keyed hash of its token; the file `key` has the
+key. Neither file reveals a token, and nobody can make an entry without the key. Tokens with limited
+scopes are in `scoped.json`: an earlier release without scopes does not read that file, and so
+refuses these tokens. `peerloan token` writes the folder; the service only reads it.
 """
 
 from __future__ import annotations
@@ -32,24 +32,24 @@ SCOPES: tuple[Scope, ...] = get_args(Scope)
 PROMOTE = "promote"
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
-# A prefix that identifies a token to people who find one, and to secret scanners.
+# Tokens begin with this prefix, so that people and secret scanners recognize them.
 _PREFIX = "peerloan_"
 _KEY_BYTES = 32
-# A token takes some 200 bytes.
+# Largest size of a file. A token takes about 200 bytes.
 _MAX_BYTES = 16_000_000
-_MARK = (
-    b"API tokens were made, so the service asks for one even where their folder is gone.\n"
-    b"Remove this file to begin anew.\n"
+_MARKER_TEXT = (
+    b"API tokens were made, so the service requires one even if their folder is lost.\n"
+    b"Remove this file to start again without tokens.\n"
 )
 
 
 class TokensError(PeerLoanError, ValueError):
-    """An operation on the tokens that failed, with the reason."""
+    """The tokens can't be read or changed. The message has the reason."""
 
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """A caller's token: its name, scopes, time of creation, and hash."""
+    """A caller's token: the caller's name, the scopes, the time of creation, and the keyed hash."""
 
     name: str
     scopes: frozenset[str]
@@ -58,12 +58,12 @@ class Token:
 
     @property
     def operator(self) -> bool:
-        """Whether it may promote a model."""
+        """Whether the token may promote a model version."""
         return PROMOTE in self.scopes
 
 
 class _Plain(msgspec.Struct, frozen=True):
-    """A stored token with all scopes, in every release's format; an operator's may promote too."""
+    """An entry of `tokens.json`: a token with all scopes; an operator's may promote too."""
 
     name: str
     operator: bool
@@ -76,7 +76,7 @@ class _Plain(msgspec.Struct, frozen=True):
 
 
 class _Scoped(msgspec.Struct, frozen=True):
-    """A stored token with some scopes; scopes that are unknown to this release have no effect."""
+    """An entry of `scoped.json`: a token with some scopes; unknown scopes have no effect."""
 
     name: str
     scopes: tuple[str, ...]
@@ -84,7 +84,7 @@ class _Scoped(msgspec.Struct, frozen=True):
     digest: str
 
     def token(self) -> Token:
-        # Only an operator's token may promote, whatever the file says.
+        # The scope `promote` has no effect in this file: only operators have it.
         scopes = frozenset(SCOPES).intersection(self.scopes)
         return Token(self.name, scopes, self.created, self.digest)
 
@@ -98,12 +98,15 @@ class _File(msgspec.Struct, Generic[_Entry], frozen=True):
 
 
 class Tokens:
-    """The tokens in a folder. The first token creates it."""
+    """The tokens in a folder. The first token creates the folder.
+
+    Changes lock the folder, so several processes may make and revoke tokens at once.
+    """
 
     def __init__(self, folder: Path, marker: Path | None = None) -> None:
-        """`marker` is a file outside of the folder that records that tokens were made.
+        """Use a folder. `marker` is a file outside of it that exists once a token was made.
 
-        It distinguishes a folder that was lost from one that never existed.
+        The marker distinguishes a folder that was lost from one that never existed.
         """
         self._folder, self._marker = folder, marker
         self._file = folder / "tokens.json"
@@ -111,9 +114,9 @@ class Tokens:
         self._key_file = folder / "key"
 
     def state(self) -> tuple[int, ...] | None:
-        """Return a value that changes whenever the tokens do; None if none was ever made.
+        """Return a value that changes whenever the tokens change; None if none was ever made.
 
-        Raises OSError or TokensError if that can't be determined.
+        Raises OSError or TokensError if the folder can't be read.
         """
         self._refuse_open_modes()
         state: list[int] = []
@@ -122,41 +125,43 @@ class Tokens:
                 status = path.stat()
             except FileNotFoundError:
                 if path == self._file:
-                    self._expect_none_made()
+                    self._refuse_lost_tokens()
                     return None
             else:
                 state += (status.st_ino, status.st_mtime_ns, status.st_size)
         return tuple(state)
 
     def read(self) -> tuple[Token, ...]:
-        """Read every token in order of creation. Raises TokensError."""
+        """Read all tokens, in order of creation. Raises TokensError."""
         plain, scoped = self._read()
-        every = [*(each.token() for each in plain), *(each.token() for each in scoped)]
-        return tuple(sorted(every, key=lambda token: token.created))
+        tokens = [*(entry.token() for entry in plain), *(entry.token() for entry in scoped)]
+        return tuple(sorted(tokens, key=lambda token: token.created))
 
     def key(self) -> bytes:
         """Read the key of the hashes. Raises TokensError."""
         try:
             key = bytes.fromhex(read_regular_text(self._key_file, _MAX_BYTES))
         except (OSError, ValueError) as error:
-            raise TokensError(f"{self._key_file} can't be read: {_why(error)}") from None
+            raise TokensError(f"{self._key_file} can't be read: {_reason(error)}") from None
         if len(key) != _KEY_BYTES:
             raise TokensError(f"{self._key_file} can't be read: expected {_KEY_BYTES} bytes")
         return key
 
     def new(self, name: str, operator: bool = False, scopes: Sequence[Scope] = ()) -> str:
-        """Make a token for a caller and return it; only its hash is stored. Raises TokensError.
+        """Make a token for a caller and return it. Only its hash is stored. Raises TokensError.
 
-        Without `scopes` it has all scopes; an operator's may promote too.
+        Without `scopes`, the token has all scopes. An operator's token may also promote.
         """
         if not _NAME.fullmatch(name):
             raise TokensError(
-                f"{name!r} can't be a name: expected at most 64 letters, digits and . _ @ -, "
-                "a letter or digit first"
+                f"{name!r} is not a valid name: expected at most 64 letters, digits and . _ @ -, "
+                "with a letter or digit first"
             )
         with self._changing() as (plain, scoped):
             if name in _names(plain, scoped):
-                raise TokensError(f"{name} has a token already; revoke it first, or choose a name")
+                raise TokensError(
+                    f"{name} already has a token; revoke it first, or choose another name"
+                )
             if not plain and not scoped and not self._key_file.exists():
                 self._write(self._key_file, secrets.token_bytes(_KEY_BYTES).hex().encode())
             token = _PREFIX + secrets.token_urlsafe(32)
@@ -167,9 +172,9 @@ class Tokens:
                 scoped.append(_Scoped(name, in_order, created, digest))
             else:
                 plain.append(_Plain(name, operator, created, digest))
-        # This command may run as root, which must not create the folder of the service's user.
+        # The command may run as root, and root must not create a folder of the service's user.
         if self._marker is not None and self._marker.parent.is_dir():
-            with contextlib.suppress(OSError):  # the service writes the marker too
+            with contextlib.suppress(OSError):  # the service will write the marker
                 self.leave_marker()
         return token
 
@@ -178,22 +183,24 @@ class Tokens:
         with self._changing() as (plain, scoped):
             names = _names(plain, scoped)
             if name not in names:
-                raise TokensError(f"no token of {name!r} (known: {', '.join(names) or 'none'})")
-            plain[:] = [each for each in plain if each.name != name]
-            scoped[:] = [each for each in scoped if each.name != name]
+                raise TokensError(
+                    f"{name!r} has no token; callers with one: {', '.join(names) or 'none'}"
+                )
+            plain[:] = [entry for entry in plain if entry.name != name]
+            scoped[:] = [entry for entry in scoped if entry.name != name]
 
     def leave_marker(self) -> None:
-        """Record outside of the folder that tokens were made. Raises OSError."""
+        """Create the marker, unless it exists. Raises OSError."""
         if self._marker is not None and not self._marker.exists():
             self._marker.parent.mkdir(mode=private_files.FOLDER_MODE, parents=True, exist_ok=True)
             with contextlib.suppress(FileExistsError):  # another process was first
-                atomic_files.publish_file(self._marker, _MARK, private_files.FILE_MODE)
+                atomic_files.publish_file(self._marker, _MARKER_TEXT, private_files.FILE_MODE)
 
     def _read(self) -> tuple[list[_Plain], list[_Scoped]]:
         self._refuse_open_modes()
         plain = _decode(self._file, _File[_Plain])
         if plain is None:
-            self._expect_none_made()
+            self._refuse_lost_tokens()
             return [], []
         scoped = _decode(self._scoped_file, _File[_Scoped])
         return list(plain.tokens), list(scoped.tokens if scoped else ())
@@ -203,8 +210,8 @@ class Tokens:
 
         Permissions of the group are allowed, because volumes may need them.
         """
-        closed = (self._key_file, self._file, self._scoped_file)
-        for path, refused in ((self._folder, 0o002), *((path, 0o007) for path in closed)):
+        secret = (self._key_file, self._file, self._scoped_file)
+        for path, refused in ((self._folder, 0o002), *((path, 0o007) for path in secret)):
             try:
                 mode = path.stat().st_mode & 0o7777
             except FileNotFoundError:
@@ -213,8 +220,8 @@ class Tokens:
                 may = "written to" if mode & 0o002 else "read"
                 raise TokensError(
                     f"{path} can be {may} by every user of this machine (mode {mode:04o}): "
-                    f"look who has a token, and run: chmod o-{'w' if refused == 0o002 else 'rwx'} "
-                    f"{path}"
+                    "check who has a token (peerloan token list), then run: "
+                    f"chmod o-{'w' if refused == 0o002 else 'rwx'} {path}"
                 )
 
     def _write(self, path: Path, content: bytes) -> None:
@@ -235,22 +242,22 @@ class Tokens:
             os.close(folder)
             incoming.unlink(missing_ok=True)
 
-    def _expect_none_made(self) -> None:
-        """Raise TokensError if the file of tokens was lost."""
+    def _refuse_lost_tokens(self) -> None:
+        """Raise TokensError if tokens were made, although their file does not exist."""
         if self._key_file.exists():
             raise TokensError(
-                f"{self._file} can't be read: it is gone, but {self._key_file} is there; restore "
-                "it, or remove that one too to begin anew"
+                f"{self._file} does not exist, but {self._key_file} does; restore the first file, "
+                "or remove the second one to start again without tokens"
             )
         if self._marker is not None and self._marker.exists():
             raise TokensError(
-                f"{self._folder} holds no tokens, but {self._marker} says that some were made; "
-                "restore the folder, or remove that file to begin anew"
+                f"{self._folder} has no tokens, but {self._marker} records that some were made; "
+                "restore the folder, or remove that file to start again without tokens"
             )
 
     @contextlib.contextmanager
     def _changing(self) -> Iterator[tuple[list[_Plain], list[_Scoped]]]:
-        """Lock the tokens for a change by one process. Without an error they are written."""
+        """Lock the folder and yield its entries; write them afterwards if no error was raised."""
         try:
             self._folder.mkdir(mode=private_files.FOLDER_MODE, parents=True, exist_ok=True)
             with open(self._folder / ".lock", "wb", opener=private_files.opener) as lock:
@@ -264,7 +271,7 @@ class Tokens:
                 self._write(self._file, _encode(_File(1, tuple(plain))))
         except OSError as error:
             where = error.filename or self._folder
-            raise TokensError(f"{where}: can't be written: {_why(error)}") from None
+            raise TokensError(f"{where}: can't be written: {_reason(error)}") from None
 
 
 def digest_of(key: bytes, token: str) -> bytes:
@@ -273,22 +280,22 @@ def digest_of(key: bytes, token: str) -> bytes:
 
 
 def _names(plain: Sequence[_Plain], scoped: Sequence[_Scoped]) -> list[str]:
-    return [*(each.name for each in plain), *(each.name for each in scoped)]
+    return [*(entry.name for entry in plain), *(entry.name for entry in scoped)]
 
 
 def _decode(path: Path, kind: type[_File[_Entry]]) -> _File[_Entry] | None:
-    """Decode a file; None if it does not exist. Raises TokensError."""
+    """Read and decode a file; None if it does not exist. Raises TokensError."""
     try:
         return msgspec.json.decode(read_regular_file(path, _MAX_BYTES), type=kind)
     except FileNotFoundError:
         return None
     except (OSError, msgspec.MsgspecError, ValueError) as error:
-        raise TokensError(f"{path} can't be read: {_why(error)}") from None
+        raise TokensError(f"{path} can't be read: {_reason(error)}") from None
 
 
 def _encode(file: msgspec.Struct) -> bytes:
     return msgspec.json.format(msgspec.json.encode(file), indent=1)
 
 
-def _why(error: Exception) -> str:
+def _reason(error: Exception) -> str:
     return (error.strerror if isinstance(error, OSError) else None) or str(error)

@@ -1,4 +1,4 @@
-"""The page with the API's reference, where developers can also send requests."""
+"""The API reference page, by Swagger UI. Developers can also send requests from it."""
 
 from __future__ import annotations
 
@@ -12,23 +12,25 @@ from peerloan.web.auth.endpoint_scopes import require_scopes
 from peerloan.web.auth.tokens import SCOPES
 from peerloan.web.services import services
 
-# The installed package contains Swagger UI's own files; none of its code runs here.
+# The package has Swagger UI's static files. This process runs none of its code.
 _PACKAGE = find_spec("swagger_ui")
-assert _PACKAGE is not None  # noqa: S101  pyproject.toml asks for it
+assert _PACKAGE is not None  # noqa: S101  pyproject.toml requires it
 assert _PACKAGE.origin is not None  # noqa: S101
 
 _FILES = ("swagger-ui.css", "swagger-ui-bundle.js")
 
 
-class _Docs(Blueprint):
+class _DocsBlueprint(Blueprint):
+    """The blueprint of the page, which serves only the files of Swagger UI that the page uses."""
+
     def send_static_file(self, filename: str) -> Response:
-        """Send a file of the package that the page uses."""
+        """Send one of the files. Raises NotFound for any other file of the package."""
         if filename not in _FILES:
             raise NotFound
         return super().send_static_file(filename)
 
 
-blueprint = _Docs(
+blueprint = _DocsBlueprint(
     "docs",
     __name__,
     static_folder=Path(_PACKAGE.origin).parent / "static",
@@ -39,7 +41,7 @@ blueprint = _Docs(
 @blueprint.get("/docs")
 @require_scopes(*SCOPES)
 def reference() -> str:
-    """Render the reference of the API for the current champion."""
+    """Render the API reference for the current champion."""
     models = services().serving_models
     if models.current is None:
         return render_template("waiting.html", refusal=models.refusal)

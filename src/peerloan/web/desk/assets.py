@@ -1,4 +1,4 @@
-"""Static files with a content hash in their address, so that they can be cached."""
+"""Static files with a content hash in their URLs, so that browsers can cache them."""
 
 from __future__ import annotations
 
@@ -13,34 +13,35 @@ _YEAR = 365 * 24 * 3600
 
 
 def register(app: Flask) -> None:
-    """Add the content's digest to each static file's address, and set the cache headers."""
+    """Add the content hash to the URL of each static file, and set the files' cache headers."""
 
     def folder_of(endpoint: str | None) -> Path | None:
+        """Return the folder of the static files that an endpoint serves, if it does."""
         owner, _, name = (endpoint or "").rpartition(".")
-        holder = app.blueprints.get(owner) if owner else app
-        # Flask uses the endpoint name `static` for the application and for any blueprint.
-        found = name == "static" and holder is not None and holder.static_folder
-        return Path(found) if found else None
+        scaffold = app.blueprints.get(owner) if owner else app
+        # Flask names the endpoint `static` in the application and in every blueprint.
+        folder = name == "static" and scaffold is not None and scaffold.static_folder
+        return Path(folder) if folder else None
 
     @app.url_defaults
-    def name_by_content(endpoint: str, values: dict[str, Any]) -> None:
+    def add_digest(endpoint: str, values: dict[str, Any]) -> None:
         if (folder := folder_of(endpoint)) and "filename" in values:
             values.setdefault("v", _digest(folder / values["filename"]))
 
     @app.after_request
-    def say_how_long(response: Response) -> Response:
-        # Only files are passed through, so most responses return here.
+    def set_cache_header(response: Response) -> Response:
+        # Only files are passed through, so this returns for most responses.
         if not response.direct_passthrough and response.status_code != 304:
             return response
         folder = folder_of(request.endpoint)
         if folder is None or response.status_code not in (200, 304):
             return response
         digest = _digest(folder / (request.view_args or {})["filename"])
-        # While releases are replaced, an address may come from the other release's page. Then the
-        # content differs from the address and must not be cached.
-        kept = request.args.get("v") == digest
+        # During a change of releases, the URL may come from a page of the other release. Then its
+        # hash is not that of the content, and the response must not be cached.
+        is_current = request.args.get("v") == digest
         response.headers["Cache-Control"] = (
-            f"public, max-age={_YEAR}, immutable" if kept else "no-cache"
+            f"public, max-age={_YEAR}, immutable" if is_current else "no-cache"
         )
         return response
 

@@ -1,4 +1,4 @@
-"""Sign in with a token and sign out: the page and its two forms."""
+"""Sign-in with a token, and sign-out."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ from peerloan.web.services import services
 
 log = logging.getLogger(__name__)
 blueprint = Blueprint("sign_in", __name__)
-# Anybody may send this form.
+# The sign-in form needs no token, so its size is limited.
 _MAX_FORM_BYTES = 10_000
-# A path below the prefix. It has nothing that a browser takes for another site, before or after it
-# drops invalid characters, and no dot segment, which could leave the prefix.
-_OWN_PATH = re.compile(r"(?!.*/(\.|%2[eE]){1,2}([/?#]|$))/(?!/)[!-\[\]-~]{0,2000}")
+# A path of this site below the prefix. It excludes everything that a browser could take for another
+# site, also after removing invalid characters, and dot segments, which could leave the prefix.
+_LOCAL_PATH = re.compile(r"(?!.*/(\.|%2[eE]){1,2}([/?#]|$))/(?!/)[!-\[\]-~]{0,2000}")
 _NOT_ENDED = (
-    "This browser is signed out, but that can't be noted on the server now: a copy of its cookie "
-    "holds for up to twelve hours. To end that, have the token revoked: peerloan token revoke NAME"
+    "This browser is signed out, but the server can't store that now: a copy of its cookie stays "
+    "valid for up to twelve hours. To end it earlier, revoke the token: peerloan token revoke NAME"
 )
 
 
 @blueprint.post("/sign-in")
 @public
 def sign_in() -> Response | Page:
-    """Begin a session if the token is known, and redirect to the requested page."""
+    """Begin a session if the token is valid, and redirect to the requested page."""
     authenticator = services().authenticator
     request.max_content_length = _MAX_FORM_BYTES
     try:
@@ -43,7 +43,7 @@ def sign_in() -> Response | Page:
     token = authenticator.by_token(form.get("token", "").strip())
     if token is None:
         return render_sign_in(target, is_wrong=True)
-    response: Response = redirect(request.root_path + _own_path(target), 303)  # type: ignore[assignment]
+    response: Response = redirect(request.root_path + _local_path(target), 303)  # type: ignore[assignment]
     set_cookie(response, request, authenticator.begin_session(token))
     return response
 
@@ -63,17 +63,17 @@ def sign_out() -> Response:
 
 
 def render_sign_in(target: str, is_wrong: bool = False) -> Page:
-    """Render the page that asks for a token, with status 401; `target` is the next page."""
+    """Render the sign-in page with status 401; `target` is the path of the page to go to then."""
     page = render_template(
         "sign_in.html",
-        wrong=is_wrong,
-        target=_own_path(target),
-        known=services().authenticator.snapshot(),
+        is_wrong=is_wrong,
+        target=_local_path(target),
+        snapshot=services().authenticator.snapshot(),
         command=TOKEN_COMMAND,
     )
     return page, 401, CHALLENGE
 
 
-def _own_path(target: str) -> str:
-    """Return a path if it is a page of this site, otherwise the first page."""
-    return target if _OWN_PATH.fullmatch(target) else "/"
+def _local_path(target: str) -> str:
+    """Return a path if it is one of this site, otherwise that of the first page."""
+    return target if _LOCAL_PATH.fullmatch(target) else "/"

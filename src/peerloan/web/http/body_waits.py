@@ -1,7 +1,8 @@
-"""Time limits for reading request bodies, and a limit of their number.
+"""Limits for reading request bodies: the time of each, and how many are read at once.
 
-A server gives a request to a thread once its headers are there, and reading the body takes as long
-as the client likes. A thread of this module ends the reads that take too long.
+A server gives a request to a thread once it has received the headers. The thread then reads the
+body, which takes as long as the client likes. Another thread, which this module starts, ends the
+reads that take too long.
 """
 
 from __future__ import annotations
@@ -18,18 +19,21 @@ import msgspec
 from peerloan.web.http.deferred_response import DEFERRED_KEY
 from peerloan.web.http.problems import RequestError
 
-# Most bodies to wait for in a process; other threads remain for complete requests.
+# Threads of a process for requests. At most _MAX_WAITS of them may wait for bodies, so that the
+# others can answer complete requests.
 THREADS = 288
 _MAX_WAITS = 256
-# Time limit for a complete body, so that one that arrives byte by byte ends too.
+# Time limit for a complete body, also if it arrives byte by byte.
 _BODY_SECONDS = 30.0
-# If there are too many, a body is ended only after at least this time.
-_FRESH_SECONDS = 1.0
+# Time limit for reading the rest of a body that was refused (see `request_body.drop_body`).
+_DROP_SECONDS = 5.0
+# If too many bodies are being read, one is ended only after at least this time.
+_MIN_SECONDS = 1.0
 _CHECK_SECONDS = 0.25
 
 
 class Wait:
-    """A body that is being read."""
+    """A request body that is being read, with its deadline (monotonic seconds)."""
 
     __slots__ = ("deadline", "environ", "error", "started")
 
@@ -41,22 +45,27 @@ class Wait:
 
 
 class BodyWaits:
-    """The bodies that a process is reading. Thread-safe.
+    """The request bodies that a process is reading. Thread-safe.
 
-    A body that has taken `seconds` is ended with 408. If there are more than `most`, the oldest
-    ones are ended with 503.
+    A body that has taken `seconds` is ended with 408. If there are more than `max_waits` bodies,
+    the oldest ones are ended with 503. `drop_seconds` is the time limit for a refused body.
     """
 
-    def __init__(self, most: int = _MAX_WAITS, seconds: float = _BODY_SECONDS) -> None:
-        self.most, self.seconds = most, seconds
-        # The thread that pops an item decides how its request ends; popping is atomic and needs no
-        # lock.
+    def __init__(
+        self,
+        max_waits: int = _MAX_WAITS,
+        seconds: float = _BODY_SECONDS,
+        drop_seconds: float = _DROP_SECONDS,
+    ) -> None:
+        self.max_waits, self.seconds, self.drop_seconds = max_waits, seconds, drop_seconds
+        # The thread that pops an item decides how its request ends. `pop` is atomic, so no lock is
+        # needed.
         self._waits: dict[Wait, None] = {}
         self._watching = False
         self._lock = threading.Lock()
 
     def start(self, environ: Mapping[str, Any], seconds: float | None = None) -> Wait:
-        """Record that a body is being read, with a time limit."""
+        """Record that a body is being read; `seconds` is its time limit if not the usual one."""
         wait = Wait(environ, self.seconds if seconds is None else seconds)
         self._waits[wait] = None
         if not self._watching:
@@ -64,29 +73,35 @@ class BodyWaits:
         return wait
 
     def finish(self, wait: Wait) -> None:
-        """Record that a body was read. Raises RequestError 408 or 503 if it was ended before."""
+        """Record that a body was read completely.
+
+        Raises RequestError 408 or 503 if `end_late` has ended it already.
+        """
         if self._waits.pop(wait, wait) is wait:
-            raise wait.error or _late()
+            raise wait.error or _body_timeout()
 
     def end_late(self) -> None:
-        """End the bodies over the time limit, and the oldest ones over the number limit."""
+        """End the bodies that took too long, and the oldest ones if there are too many."""
         now = time.monotonic()
         waits = sorted(self._waits.copy(), key=lambda wait: wait.started)
-        too_many = len(waits) - self.most
-        for place, wait in enumerate(waits):
+        too_many = len(waits) - self.max_waits
+        for position, wait in enumerate(waits):
             if wait.deadline <= now:
-                self._end(wait, _late())
-            elif place < too_many and now - wait.started > _FRESH_SECONDS:
+                self._end(wait, _body_timeout())
+            elif position < too_many and now - wait.started > _MIN_SECONDS:
                 self._end(wait, _too_many())
 
     def _end(self, wait: Wait, error: RequestError) -> None:
         wait.error = error
-        if self._waits.pop(wait, wait) is wait:  # the read completed meanwhile
+        if self._waits.pop(wait, wait) is wait:  # it was read completely meanwhile
             return
         environ = wait.environ
-        if (sender := environ.get(DEFERRED_KEY)) is not None:
-            sent = _sent(error, environ.get("peerloan.request_id", ""))
-            threading.Thread(target=sender.end_body, args=sent, name="late", daemon=True).start()
+        if (deferred := environ.get(DEFERRED_KEY)) is not None:
+            response = _error_response(error, environ.get("peerloan.request_id", ""))
+            thread = threading.Thread(
+                target=deferred.respond_early, args=response, name="late", daemon=True
+            )
+            thread.start()
         elif (connection := environ.get("gunicorn.socket")) is not None:
             with contextlib.suppress(OSError):
                 connection.shutdown(socket.SHUT_RD)
@@ -103,7 +118,7 @@ class BodyWaits:
             self.end_late()
 
 
-def _late() -> RequestError:
+def _body_timeout() -> RequestError:
     return RequestError(408, "Request Timeout", "the body did not arrive in time")
 
 
@@ -111,13 +126,16 @@ def _too_many() -> RequestError:
     return RequestError(
         503,
         "Too Many Unfinished Requests",
-        "too many requests wait for their bodies, and this one has waited the longest; ask again",
+        "too many request bodies are arriving at once, and this one has taken the longest; "
+        "try again",
         headers={"Retry-After": "1"},
     )
 
 
-def _sent(error: RequestError, request_id: str) -> tuple[int, list[tuple[str, str]], bytes]:
-    """Return an error's status, headers and body, as problem details."""
+def _error_response(
+    error: RequestError, request_id: str
+) -> tuple[int, list[tuple[str, str]], bytes]:
+    """Return the status, headers and body of an error as problem details."""
     body = {"type": "about:blank", "title": error.title, "status": error.status}
     headers = {
         "Content-Type": "application/problem+json",

@@ -1,8 +1,12 @@
-"""Responses that are sent after their view returns, and their keys in the WSGI environment.
+"""Responses that are sent after their view has returned.
 
-A view puts a `PendingResponse` under PENDING_KEY. The middleware around the application takes it
-out. If the server has put a `DeferredResponse` under DEFERRED_KEY, the middleware returns DEFERRED
-and sends the response through it once it is resolved. Otherwise the request's thread waits.
+1. The view prepares a response and puts a `PendingResponse` into the WSGI environment, under
+   PENDING_KEY.
+2. The middleware around the application takes it from there. If the server has put a
+   `DeferredResponse` under DEFERRED_KEY, the middleware returns DEFERRED, and the request's thread
+   is free. Otherwise the thread waits.
+3. Another thread resolves the pending response. Then it is sent: as prepared, or after a failure
+   its replacement.
 """
 
 from __future__ import annotations
@@ -18,73 +22,78 @@ if TYPE_CHECKING:
 
 PENDING_KEY = "peerloan.pending_response"
 DEFERRED_KEY = "peerloan.deferred_response"
-# A server recognizes this list by its identity.
+# The body that means "sent later". A server recognizes this list by its identity.
 DEFERRED: list[bytes] = []
 # A response's status line, its headers and its body.
-Sent = tuple[str, list[tuple[str, str]], bytes]
-_Outcome = TypeVar("_Outcome")
+ResponseParts = tuple[str, list[tuple[str, str]], bytes]
+_Failure = TypeVar("_Failure")
 
 
 class DeferredResponse(Protocol):
-    """A server's side of one request, through which any thread can send the response."""
+    """A server's connection to the client of one request. Any thread may send the response."""
 
-    def send(self, make: Callable[[], Sent], quickly: bool) -> None:
-        """Send the result of `make`: in this thread if it is quick, otherwise in a new one."""
+    def send(self, build: Callable[[], ResponseParts], in_new_thread: bool) -> None:
+        """Send the response that `build` returns; call `build` in this thread or in a new one."""
 
-    def end_body(self, status: int, headers: list[tuple[str, str]], body: bytes) -> None:
-        """Answer while the request's body is still being read, and stop reading."""
+    def respond_early(self, status: int, headers: list[tuple[str, str]], body: bytes) -> None:
+        """Send a response while the request's body is still being read, and stop reading."""
 
 
-class PendingResponse(Generic[_Outcome]):
-    """A prepared response that waits for an outcome; None is the outcome that it was prepared for.
+class PendingResponse(Generic[_Failure]):
+    """A prepared response that is sent after an operation, such as a commit, has ended.
 
-    `replace` makes another response for any other outcome, in the context of the request.
+    If the operation succeeds, `failure` stays None and the prepared response is sent. Otherwise
+    `replace` makes the response for the failure, in the context of the request.
 
     Thread safety: `resolve` and `on_resolved` may be called from two threads, in any order, once
-    each. The later of the two calls runs the callback. `outcome` and `replacement` are valid from
+    each. The second of the two calls runs the callback. `failure` and `replacement` are valid from
     then on.
     """
 
-    __slots__ = ("_app", "_callback", "_environ", "_replace", "_turns", "outcome")
+    __slots__ = ("_app", "_callback", "_environ", "_first_call", "_replace", "failure")
 
     def __init__(
-        self, app: Flask, environ: dict[str, Any], replace: Callable[[_Outcome], WSGIApplication]
+        self, app: Flask, environ: dict[str, Any], replace: Callable[[_Failure], WSGIApplication]
     ) -> None:
         self._app, self._environ, self._replace = app, environ, replace
-        self._turns = [None]
+        # One item, which the first call of `resolve` or `on_resolved` pops.
+        self._first_call = [None]
         self._callback: Callable[[], object] | None = None
-        self.outcome: _Outcome | None = None
+        self.failure: _Failure | None = None
 
-    def resolve(self, outcome: _Outcome | None) -> None:
-        """Set the outcome."""
-        self.outcome = outcome
-        self._run_second()
+    def resolve(self, failure: _Failure | None) -> None:
+        """Record that the operation has ended; `failure` is None if it succeeded."""
+        self.failure = failure
+        self._run_callback_in_second_call()
 
     def on_resolved(self, callback: Callable[[], object]) -> None:
-        """Have a callback run once the outcome is set; at once if it is already."""
+        """Run a callback after `resolve`, or at once if `resolve` was called already."""
         self._callback = callback
-        self._run_second()
+        self._run_callback_in_second_call()
 
     def wait(self) -> None:
-        """Block until the outcome is set. Its setter limits the time; use this or `on_resolved`."""
+        """Block until `resolve` is called. Use this instead of `on_resolved`.
+
+        There is no time limit here: the operation must have one.
+        """
         resolved = threading.Lock()
         resolved.acquire()
         self.on_resolved(resolved.release)
         resolved.acquire()
 
     def replacement(self) -> WSGIApplication | None:
-        """Return the response to send instead of the prepared one, if there is one."""
-        if self.outcome is None:
+        """Return the response to send after a failure; None if the prepared one is sent."""
+        if self.failure is None:
             return None
         with self._app.request_context(self._environ):
-            return self._replace(self.outcome)
+            return self._replace(self.failure)
 
-    def _run_second(self) -> None:
-        """Run the callback in the second call. Popping the only item is atomic."""
+    def _run_callback_in_second_call(self) -> None:
+        """Run the callback if this is the second call. `pop` is atomic, so no lock is needed."""
         try:
-            self._turns.pop()
+            self._first_call.pop()
         except IndexError:
-            # Dropped as it is called: it refers to this object, and the cycle would stay in memory
-            # until the next garbage collection.
+            # The callback refers to this object. Without removing it, the reference cycle would
+            # stay in memory until the next garbage collection.
             callback, self._callback = self._callback, None
             cast("Callable[[], object]", callback)()

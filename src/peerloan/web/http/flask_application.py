@@ -1,4 +1,4 @@
-"""Makes the Flask application of this service: the lean one, or plain Flask."""
+"""Makes the Flask application object: of the faster lean class, or of plain Flask."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from peerloan.web.http.tested_libraries import load_private
 
 
 def make_application(import_name: str, **folders: str) -> Flask:
-    """Make an application without views."""
-    make = find_lean_flask() or Flask
-    app = make(import_name, **folders)  # type: ignore[arg-type]
-    # Flask would redirect a path with two slashes to plain HTTP if TLS ended at a proxy, and a
-    # client would send the loan there.
+    """Make an application without views; `folders` are those of templates and static files."""
+    application_class = find_lean_flask() or Flask
+    app = application_class(import_name, **folders)  # type: ignore[arg-type]
+    # By default, Flask redirects a path with two slashes. Behind a proxy that terminates TLS, it
+    # would redirect to plain HTTP, and a client would send the loan there.
     app.url_map.merge_slashes = False
     return app
 

@@ -1,4 +1,4 @@
-"""Describe why a body is not JSON: the position, and what to send instead."""
+"""Describe why a body is not JSON: where the fault is, and what to send instead."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import re
 from peerloan.formatting import show_value
 from peerloan.web.http.problems import RequestError
 
-# First bytes of compressed bodies and other files. The first two are allowed with a header.
+# First bytes of compressed bodies and other files. Bodies in gzip and deflate are accepted with the
+# header Content-Encoding.
 _SIGNATURES = (
     (b"\x1f\x8b", "gzip"),
     (b"\x78\x01", "deflate"),
@@ -36,7 +37,7 @@ _SHOWN_CHARACTERS = 20
 
 
 def unreadable_encoding(encoding: str) -> RequestError:
-    """Return the problem of an unsupported Content-Encoding."""
+    """Return the error of an unsupported Content-Encoding."""
     return RequestError(
         415,
         "Unsupported Content Encoding",
@@ -46,21 +47,21 @@ def unreadable_encoding(encoding: str) -> RequestError:
 
 
 def refuse_binary(content: bytes) -> None:
-    """Raise RequestError 415 if a body is compressed or another kind of file, by its first bytes.
+    """Raise RequestError 415 if the first bytes of a body are those of a compressed or other file.
 
-    Call it only for a body that can't be parsed as JSON.
+    Call this only for a body that can't be parsed as JSON.
     """
     kind = next((kind for signature, kind in _SIGNATURES if content.startswith(signature)), None)
     if kind is None:
         return
     if kind in READABLE_ENCODINGS:
-        remedy = f"send the header Content-Encoding: {kind} with it, or the JSON uncompressed"
+        remedy = f"send it with the header Content-Encoding: {kind}, or send uncompressed JSON"
     else:
         remedy = "send JSON, uncompressed or with Content-Encoding: gzip"
     raise RequestError(
         415,
         "Unsupported Content Encoding",
-        f"the body begins as {kind} does, and no header says so; {remedy}",
+        f"expected JSON, given a body that begins like {kind}; {remedy}",
         headers=_ACCEPTED,
     )
 
@@ -92,7 +93,7 @@ def _at_position(error: json.JSONDecodeError) -> str:
     if not after:
         return "it ends before it is complete"
     if error.msg == "Extra data":
-        return "something follows its end; send several loans as a list: [{…}, {…}]"
+        return "there is more after its end; send several loans as a list: [{…}, {…}]"
     if after[0] in "]}" and before.endswith(","):
         return f"there is a comma before {after[0]}"
     if after[0] in "'‘’“”":

@@ -7,8 +7,8 @@ MAX_BODY_BYTES = 5_000_000
 MAX_LOANS = 10_000
 MAX_NAMES = 1_000
 MAX_OUTCOMES = 10_000
-# Most wrong values in a response: one for each loan that a request may contain. Checking stops
-# there, because a request of 30 kB can have many times as many wrong values.
+# Checking a request stops after this many wrong values: as many as a request may have loans. A
+# request of 30 kB can have many times as many, and each takes space in the response.
 MAX_PROBLEMS = 10_000
 # Most characters of the reason for a promotion.
 MAX_WHY = 1_000

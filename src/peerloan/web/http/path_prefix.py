@@ -1,4 +1,4 @@
-"""The path prefix under which a proxy publishes the service, as WSGI's SCRIPT_NAME."""
+"""Serves the application under the path prefix at which a proxy publishes it."""
 
 from __future__ import annotations
 
@@ -10,20 +10,21 @@ if TYPE_CHECKING:
 
 
 class PathPrefixMiddleware:
-    """A WSGI application under the configured prefix, whether or not the proxy removes it.
+    """Sets WSGI's SCRIPT_NAME to the configured prefix, and removes the prefix from the path.
 
-    Headers have no effect: anybody who reaches the service can set X-Forwarded-Prefix. A server's
-    SCRIPT_NAME, which Gunicorn takes from a header, is replaced too.
+    It works with a proxy that removes the prefix from paths, and with one that doesn't. Headers
+    such as X-Forwarded-Prefix have no effect, because any client can set them. The server's
+    SCRIPT_NAME is replaced, because Gunicorn takes it from a header.
     """
 
     def __init__(self, application: WSGIApplication, prefix: str) -> None:
-        self._application, self._prefix, self._folder = application, prefix, f"{prefix}/"
+        self._application, self._prefix, self._start = application, prefix, f"{prefix}/"
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        """Answer the request for the address after the prefix."""
+        """Run the application with the path after the prefix."""
         environ["SCRIPT_NAME"] = self._prefix
         if self._prefix:
             path = environ["PATH_INFO"]
-            if path.startswith(self._folder) or path == self._prefix:
+            if path.startswith(self._start) or path == self._prefix:
                 environ["PATH_INFO"] = path[len(self._prefix) :] or "/"
         return self._application(environ, start_response)

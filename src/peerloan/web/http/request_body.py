@@ -1,4 +1,4 @@
-"""Read a request's body and decode it to Python values with unique names."""
+"""Read a request's body, and decode its JSON to Python values with unique names."""
 
 from __future__ import annotations
 
@@ -26,25 +26,24 @@ from peerloan.web.http.json_errors import describe_fault, refuse_binary, unreada
 from peerloan.web.http.limits import MAX_PROBLEMS
 from peerloan.web.http.problems import RequestError, sentence
 
-# Limits for reading the rest of a body that is too large, before the answer: a client that is still
-# sending when the connection closes never reads the reason.
-_MOST_DROPPED_BYTES = 100_000_000
-_MOST_DROPPED_SECONDS = 5.0
+# Most bytes of a refused body to read and discard (see `drop_body`).
+_MAX_DROPPED_BYTES = 100_000_000
 # HTTP's deflate has zlib's header and trailer (RFC 9110, 8.4.1.2).
 _GZIP = 16 + zlib.MAX_WBITS
-_WINDOWS = {"gzip": _GZIP, "x-gzip": _GZIP, "deflate": zlib.MAX_WBITS}
+_WINDOW_BITS = {"gzip": _GZIP, "x-gzip": _GZIP, "deflate": zlib.MAX_WBITS}
 
 
-def read_body(environ: Mapping[str, Any], most: int) -> bytes:
-    """Read the request's body, at most `most` bytes both before and after decompression.
+def read_body(environ: Mapping[str, Any], max_bytes: int) -> bytes:
+    """Read the request's body, at most `max_bytes` both before and after decompression.
 
-    Raises RequestError 400, 408, 415 or 503 for faults of the transport, or RequestEntityTooLarge.
+    Raises RequestError 400 (broken), 408 (too slow), 415 (unsupported encoding) or 503 (too many
+    bodies at once), or RequestEntityTooLarge.
     """
     length = environ.get("CONTENT_LENGTH") or ""
     wait = waits.start(environ)
     try:
         # Most bodies have a length and can be read in one call.
-        if length.isdigit() and int(length) <= most:
+        if length.isdigit() and int(length) <= max_bytes:
             content: bytes = environ["wsgi.input"].read(int(length))
             if len(content) < int(length):
                 raise ClientDisconnected
@@ -54,14 +53,14 @@ def read_body(environ: Mapping[str, Any], most: int) -> bytes:
         waits.finish(wait)
         raise _translate_error(error) from None
     waits.finish(wait)
-    if len(content) > most:
+    if len(content) > max_bytes:
         raise RequestEntityTooLarge
     encoding = environ.get("HTTP_CONTENT_ENCODING")
-    return _decompress(content, encoding, most) if encoding and content else content
+    return _decompress(content, encoding, max_bytes) if encoding and content else content
 
 
-def _decompress(content: bytes, encoding: str, most: int) -> bytes:
-    """Decompress a body to at most `most` bytes.
+def _decompress(content: bytes, encoding: str, max_bytes: int) -> bytes:
+    """Decompress a body to at most `max_bytes`.
 
     Raises RequestError 415 for an unknown encoding, 400 for broken content, or
     RequestEntityTooLarge.
@@ -69,19 +68,19 @@ def _decompress(content: bytes, encoding: str, most: int) -> bytes:
     kind = encoding.strip().lower()
     if kind in ("", "identity"):
         return content
-    if kind not in _WINDOWS:
+    if kind not in _WINDOW_BITS:
         raise unreadable_encoding(encoding)
-    reader = zlib.decompressobj(_WINDOWS[kind])
+    reader = zlib.decompressobj(_WINDOW_BITS[kind])
     try:
-        whole = reader.decompress(content, most + 1)
+        decompressed = reader.decompress(content, max_bytes + 1)
     except zlib.error:
-        detail = f"the body can't be read as {kind}, which its Content-Encoding says it is"
+        detail = f"the body can't be decompressed as {kind}, which is its Content-Encoding"
         raise RequestError(400, "Broken Body", detail) from None
-    if len(whole) > most:
+    if len(decompressed) > max_bytes:
         raise RequestEntityTooLarge
     if not reader.eof or reader.unused_data:
-        raise RequestError(400, "Broken Body", f"the body is not one whole piece of {kind}")
-    return whole
+        raise RequestError(400, "Broken Body", f"the body is not one complete {kind} stream")
+    return decompressed
 
 
 def read_form() -> Mapping[str, str]:
@@ -91,7 +90,7 @@ def read_form() -> Mapping[str, str]:
         raise RequestError(
             415,
             "Unsupported Content Encoding",
-            f"Content-Encoding: expected none with a form, given {show_value(encoding)}",
+            f"Content-Encoding: expected none for a form, given {show_value(encoding)}",
             headers={"Accept-Encoding": "identity"},
         )
     wait = waits.start(request.environ)
@@ -105,29 +104,33 @@ def read_form() -> Mapping[str, str]:
 
 
 def _translate_error(error: Exception) -> Exception:
+    """Return the error response for an error of reading a body."""
     if isinstance(error, OSError | ClientDisconnected):
         if not isinstance(error.__context__ or error, OSError):
-            return RequestError(400, "Broken Body", "the body ended before its length")
-        # Without this, Gunicorn would wait for the rest, here and again in its accepting thread.
+            return RequestError(400, "Broken Body", "the body is shorter than its Content-Length")
+        # Otherwise Gunicorn would wait for the rest, in this thread and then in its accepting one.
         with contextlib.suppress(KeyError, OSError):
             request.environ["gunicorn.socket"].shutdown(socket.SHUT_RD)
         return RequestError(408, "Request Timeout", "the body did not arrive in time")
     if isinstance(error, HTTPException):
         return error
-    # Each server has its own errors for invalid chunks.
+    # Invalid chunks: each server raises errors of its own classes.
     return RequestError(400, "Broken Body", "the body's chunks can't be read")
 
 
 def drop_body(environ: Mapping[str, Any]) -> None:
-    """Read and discard the rest of a refused body, within limits."""
-    until, left = time.monotonic() + _MOST_DROPPED_SECONDS, _MOST_DROPPED_BYTES
+    """Read and discard the rest of a refused body, within limits.
+
+    A client that is still sending when the connection closes never reads the response.
+    """
+    deadline, left = time.monotonic() + waits.drop_seconds, _MAX_DROPPED_BYTES
     length = environ.get("CONTENT_LENGTH") or ""
     chunked = "chunked" in environ.get("HTTP_TRANSFER_ENCODING", "").lower()
     if not chunked and not (length.isdigit() and 0 < int(length) <= left):
         return
-    wait = waits.start(environ, _MOST_DROPPED_SECONDS)
+    wait = waits.start(environ, waits.drop_seconds)
     with contextlib.suppress(Exception):  # the request is refused already
-        while left > 0 and time.monotonic() < until:
+        while left > 0 and time.monotonic() < deadline:
             dropped = len(environ["wsgi.input"].read(min(left, 65_536)))
             if not dropped:
                 break
@@ -136,27 +139,30 @@ def drop_body(environ: Mapping[str, Any]) -> None:
         waits.finish(wait)
 
 
-def decode(content: bytes, under: str | None = None) -> Any:
+def decode(content: bytes, list_name: str | None = None) -> Any:
     """Decode JSON. Raises RequestError 400 for invalid JSON, 422 for a repeated name.
 
-    Decoders differ on which of two values of a name they take, and a decision must not depend on
-    that. `under` is the name of the list of objects in the outer object, if there is one.
+    JSON decoders differ on which value of a repeated name they take, and a decision must not depend
+    on that. `list_name` is the name of the list if the body is an object with a list of objects.
     """
     try:
         value = msgspec.json.decode(content)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        value = _decode_nearly(content)
-    if may_have_duplicate_names(content, _names(value, under)) and (
-        twice := _repeated(content, under)
+        value = _decode_leniently(content)
+    if may_have_duplicate_names(content, _count_names(value, list_name)) and (
+        repeated := _repeated_names(content, list_name)
     ):
-        raise RequestError(422, "Repeated Names", sentence(twice), twice)
+        raise RequestError(422, "Repeated Names", sentence(repeated), repeated)
     return value
 
 
-def _decode_nearly(content: bytes) -> Any:
-    """Decode near-JSON (NaN, 1e400, an unpaired surrogate), so that a check can name the field."""
+def _decode_leniently(content: bytes) -> Any:
+    """Decode JSON with values that strict JSON does not have: NaN, 1e400, an unpaired surrogate.
+
+    The check of the loan then refuses the value and names its field.
+    """
     try:
-        # JSON on a network is UTF-8 (RFC 8259).
+        # JSON that is sent between systems is UTF-8 (RFC 8259, 8.1).
         return json.loads(content.decode("utf-8-sig"), parse_int=parse_whole)
     except (ValueError, RecursionError):
         refuse_binary(content)
@@ -164,47 +170,47 @@ def _decode_nearly(content: bytes) -> Any:
         raise RequestError(400, "Not JSON", detail) from None
 
 
-def _objects(value: Any, under: str | None) -> Iterator[tuple[int | None, Any]]:
-    """Yield a loan or columns, or each element of a list with its index; also of an inner list."""
+def _objects(value: Any, list_name: str | None) -> Iterator[tuple[int | None, Any]]:
+    """Yield the objects of a body, with their index in its list; None for the body itself."""
     if not isinstance(value, list):
         yield None, value
-    inner = value.get(under) if isinstance(value, dict) else value
+    inner = value.get(list_name) if isinstance(value, dict) else value
     if isinstance(inner, list):
         yield from enumerate(inner)
 
 
-def _names(value: Any, under: str | None) -> int:
-    return sum(len(each) for _, each in _objects(value, under) if isinstance(each, dict))
+def _count_names(value: Any, list_name: str | None) -> int:
+    return sum(len(each) for _, each in _objects(value, list_name) if isinstance(each, dict))
 
 
-def _repeated(content: bytes, under: str | None) -> list[Problem]:
-    """List the names that occur more than once in an object, by loan if there is a list."""
+def _repeated_names(content: bytes, list_name: str | None) -> list[Problem]:
+    """List the names that occur more than once in an object, as problems of the object."""
     try:
-        read = json.loads(
-            content.decode("utf-8-sig"), parse_int=parse_whole, object_pairs_hook=_as_written
+        body = json.loads(
+            content.decode("utf-8-sig"), parse_int=parse_whole, object_pairs_hook=_keep_repeated
         )
     except RecursionError:
-        return []  # nested too deeply for this decoder, so it has no loan
+        return []  # it is nested too deeply for a loan
     problems = (
         Problem(index, show_name(name), "each name once", f"{count:,} values")
-        for index, loan in _objects(read, under)
-        if isinstance(loan, _Object)
+        for index, loan in _objects(body, list_name)
+        if isinstance(loan, _RepeatingObject)
         for name, count in Counter(name for name, _ in loan.pairs).items()
         if count > 1
     )
     return list(itertools.islice(problems, MAX_PROBLEMS))
 
 
-class _Object(dict[str, Any]):
-    """An object with repeated names, with its pairs as they were sent."""
+class _RepeatingObject(dict[str, Any]):
+    """An object with repeated names, and all of its pairs of name and value."""
 
     def __init__(self, pairs: list[tuple[str, Any]]) -> None:
         super().__init__(pairs)
         self.pairs = pairs
 
 
-def _as_written(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    # A body may have more than a million objects, so names are counted later, only for the few
-    # objects in the answer.
-    read = dict(pairs)
-    return read if len(read) == len(pairs) else _Object(pairs)
+def _keep_repeated(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    # A body may have more than a million objects, so names are counted later, and only for the
+    # objects that the response names.
+    unique = dict(pairs)
+    return unique if len(unique) == len(pairs) else _RepeatingObject(pairs)

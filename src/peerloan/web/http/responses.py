@@ -1,4 +1,4 @@
-"""Responses in JSON, and the check that a request's body is JSON."""
+"""Makes JSON responses, and checks that a request's body is JSON."""
 
 from __future__ import annotations
 
@@ -14,15 +14,14 @@ from peerloan.web.http.problems import RequestError
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
 
-# The header that is `true` if a response repeats the first one of its Idempotency-Key.
+# The header with the value `true` of a response that repeats the first one to an Idempotency-Key.
 REPLAYED_HEADER = "Idempotency-Replayed"
 
 
 class RawResponse:
-    """A complete response with status 200 and one part of body, which Flask passes on unchanged.
+    """A complete response with status 200, which the lean Flask sends unchanged.
 
-    It costs a prediction less time than Flask's `Response`. Hooks that run after a view don't see
-    it.
+    It takes less time than Flask's `Response`. Hooks that run after a view are skipped.
     """
 
     __slots__ = ("_content", "_content_type")
@@ -35,24 +34,24 @@ class RawResponse:
         environ: WSGIEnvironment,  # noqa: ARG002
         start_response: StartResponse,
     ) -> Iterable[bytes]:
-        """Answer as a WSGI application."""
+        """Send the response, as a WSGI application does."""
         length = str(len(self._content))
         start_response("200 OK", [("Content-Type", self._content_type), ("Content-Length", length)])
         return [self._content]
 
 
 def as_json(body: Any, status: int = 200) -> Response:
-    """Return a response in JSON."""
+    """Return a response with a body in JSON."""
     return Response(msgspec.json.encode(body), status, content_type="application/json")
 
 
 def require_json() -> None:
-    """Raise RequestError 415 unless the request's Content-Type is JSON."""
+    """Raise RequestError 415 if the request's Content-Type is not JSON."""
     if not request.is_json:
         raise RequestError(
             415,
             "Unsupported Media Type",
-            "expected application/json, given "
+            "Content-Type: expected application/json, given "
             + (show_value(request.mimetype) if request.mimetype else "nothing")
-            + "; send JSON with the header Content-Type: application/json",
+            + "; send the body as JSON with that header",
         )

@@ -1,7 +1,7 @@
 """Libraries whose private parts the web process uses, and the versions that were tested.
 
-With another version, or if a private name is missing, the process uses the library's public
-interface only: slower, but it starts. The log has one line about it, and `/healthz` shows it.
+If another version is installed, or a private name is missing, the process uses the library's public
+interface only. It is then slower. The log has a warning about it, and `/healthz` names the library.
 """
 
 from __future__ import annotations
@@ -12,32 +12,33 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TypeVar
 
 log = logging.getLogger(__name__)
-# The one list of libraries. Add a version once the whole test suite passes with it.
+# Add a version once the complete test suite passes with it.
 TESTED_VERSIONS: Mapping[str, tuple[str, ...]] = {
     "flask": ("3.1.3",),
     "granian": ("2.8.7",),
     "gunicorn": ("27.0.1",),
 }
 _Part = TypeVar("_Part")
-# The reason why a library's private parts are not used, by library. Worker processes inherit both
-# variables at the fork.
+# Why the private parts of a library are not used, by library. Worker processes inherit this and
+# `_logged` at the fork.
 _reasons: dict[str, str] = {}
 _logged: set[str] = set()
 
 
 def load_private(library: str, load: Callable[[], _Part]) -> _Part | None:
-    """Return `load`'s result from a library's private parts; None if they can't be used.
+    """Call `load`, which uses private parts of a library, and return its result.
 
-    `load` raises ImportError or AttributeError if a private name is missing.
+    Returns None if the installed version was not tested, or if `load` raises ImportError or
+    AttributeError because a private name is missing.
     """
     installed = installed_version(library)
     if installed not in TESTED_VERSIONS[library]:
-        _reasons[library] = "this release was not tested with it"
+        _reasons[library] = "PeerLoan Risk was not tested with this version"
         return None
     try:
         part = load()
     except (ImportError, AttributeError) as error:
-        _reasons[library] = f"it is not as this release was tested with it ({error})"
+        _reasons[library] = f"it lacks private parts that the tested version has ({error})"
         return None
     _reasons.pop(library, None)
     return part
@@ -57,17 +58,17 @@ def untested_libraries() -> list[str]:
 
 
 def log_untested() -> None:
-    """Warn once of each library that is used through its public interface only."""
+    """Log a warning, once for each library that is used through its public interface only."""
     for library in untested_libraries():
         if library in _logged:
             continue
         _logged.add(library)
         tested = TESTED_VERSIONS[library]
         log.warning(
-            "%s %s: %s. The service uses its public interface alone, which is slower; "
-            "to be faster, install %s",
+            "%s %s: %s. The service uses only its public interface, which is slower; "
+            "for full speed, install %s",
             library,
             installed_version(library),
             _reasons[library],
-            " or ".join(f"{library}=={each}" for each in tested),
+            " or ".join(f"{library}=={number}" for number in tested),
         )

@@ -1,7 +1,8 @@
-"""Commits a request's decisions to the ledger. A response is sent only after their commit.
+"""Commits a request's decisions to the ledger. The response is sent only after the commit.
 
-A view makes its answer and hands the decisions to `DecisionCommitter.respond`. The response waits
-as a `PendingResponse`, which the middleware around the application sends after the commit.
+A view makes an `Answer` and calls `DecisionCommitter.respond`, which queues the decisions for the
+ledger's writer and prepares the response. The response waits as a `PendingResponse`; the middleware
+around the application sends it after the commit.
 """
 
 from __future__ import annotations
@@ -36,18 +37,18 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
 _Response = TypeVar("_Response", bound=Response | RawResponse)
-# Makes the response of a route from the body of its answer.
+# Encodes the body of an answer as the response of a route.
 Render = Callable[[dict[str, Any]], _Response]
 # Called with the decisions' ids after the commit, in the writer's thread.
 OnCommitted = Callable[[Sequence[bytes]], None]
-# Reasons why decisions are not committed.
+# Why decisions were not committed.
 _Failure = RepeatedRequest | OtherRequest | LedgerError
 
-_KEY = re.compile(r"[!-~]{1,255}")
+_KEY_PATTERN = re.compile(r"[!-~]{1,255}")
 _BAND_NUMBERS = {band: number for number, band in enumerate(BANDS)}
 _RETRY_SOON = {"Retry-After": "2"}
-# The metric's label by error class.
-_REFUSALS = {
+# The label of the metric of requests without a commit, by the class of the failure.
+_FAILURE_LABELS = {
     OtherRequest: "another",
     KeyInUse: "in use",
     RecordRefused: "refused",
@@ -57,9 +58,10 @@ _REFUSALS = {
 
 
 class Submission(NamedTuple):
-    """A request's source, its loans as compact JSON, and its response options.
+    """A request as the ledger stores it.
 
-    `content` identifies the request among those with the same Idempotency-Key.
+    `source` is one of `ledger.SOURCES`, and `inputs` has each loan as compact JSON. A repeated
+    Idempotency-Key must come with the same `content`, which is the body.
     """
 
     source: str
@@ -71,7 +73,7 @@ class Submission(NamedTuple):
 class DecisionCommitter:
     """Commits decisions through the ledger's writer, and responds after the commit. Thread-safe.
 
-    It borrows its parts from the application's `Services`, and owns none.
+    Its members belong to the application's `Services`.
     """
 
     def __init__(
@@ -87,10 +89,10 @@ class DecisionCommitter:
         render: Render[_Response],
         on_committed: OnCommitted | None = None,
     ) -> _Response:
-        """Return the response of this request, which is sent once its decisions are committed.
+        """Queue the decisions for their commit, and return the response to send after it.
 
-        A `what_if`, or an answer without decisions, is sent at once. Raises RequestError 400 for an
-        invalid Idempotency-Key, 503 while the ledger is unavailable.
+        The response of a `what_if`, or of a list without loans, is sent at once. Raises
+        RequestError 400 for an invalid Idempotency-Key, 503 while the ledger is unavailable.
         """
         environ = request.environ
         caller = caller_name(environ)
@@ -98,13 +100,14 @@ class DecisionCommitter:
         if submission.options.what_if or not answer.decisions:
             return render(answer.body())
         request_id = environ["peerloan.request_id"]
-        rows = _rows(answer, submission, caller, request_id, key)
-        draft = _Draft(answer.serving.version, rows, key, len(submission.content))
+        values = _record_values(answer, submission, caller, request_id, key)
+        draft = _Draft(answer.serving.version, values, key, len(submission.content))
         app: Flask = current_app._get_current_object()  # type: ignore[attr-defined]
         replace = partial(self._replacement, answer, submission.options, render)
         pending: PendingResponse[_Failure] = PendingResponse(app, environ, replace)
+        on_result = partial(_handle_result, pending, answer, draft, on_committed)
         try:
-            self._writer.put(draft.number, partial(_resolve, pending, answer, draft, on_committed))
+            self._writer.put(draft.make_entry, on_result)
         except LedgerUnavailable as error:
             raise _refusal(error) from None
         environ[PENDING_KEY] = pending
@@ -115,35 +118,38 @@ class DecisionCommitter:
     def _replacement(
         self, answer: Answer, options: ResponseOptions, render: Render[_Response], failure: _Failure
     ) -> WSGIApplication:
-        """Make the response if the decisions were not committed.
+        """Make the response for decisions that were not committed.
 
-        It is the first answer of a repeated request, or a problem. Called in the context of the
-        request.
+        A repeated request gets its first answer again, any other request an error. Called in the
+        context of the request.
         """
         try:
             if isinstance(failure, RepeatedRequest):
                 metrics.LEDGER_REPEATED.inc()
-                is_list = answer.beside is not None
+                is_list = answer.list_members is not None
                 return _with_replayed_header(render(self._first_answer(failure, options, is_list)))
             raise _refusal(failure)
-        except Exception as error:  # handled as if the view had raised it
+        except Exception as error:  # answered as if the view had raised it
             return current_app.handle_user_exception(error)  # type: ignore[return-value]
 
     def _first_answer(
-        self, first: RepeatedRequest, options: ResponseOptions, is_list: bool
+        self, repeated: RepeatedRequest, options: ResponseOptions, is_list: bool
     ) -> dict[str, Any]:
         """Rebuild the first answer of a repeated request from the ledger."""
-        found = find_decisions(self._database, first.ids)
+        by_id = find_decisions(self._database, repeated.ids)
         try:
-            kept = [found[each] for each in first.ids]
-            bundle = self._bundle(kept[0].version.version)
-            return predict.rebuild_answer(bundle, kept, options, is_list)
+            decisions = [by_id[decision_id] for decision_id in repeated.ids]
+            bundle = self._load_bundle(decisions[0].version.version)
+            return predict.rebuild_answer(bundle, decisions, options, is_list)
         except (LookupError, BundleError, StoreError):
-            detail = "the request was answered before, and its decisions can't be read any more"
+            detail = (
+                "this request was answered before, but its decisions can't be read any more; for "
+                "new decisions, send it with another Idempotency-Key"
+            )
             raise RequestError(409, "Answered Before", detail) from None
 
-    def _bundle(self, version: str) -> Bundle:
-        """Return a version, from memory if it is being served."""
+    def _load_bundle(self, version: str) -> Bundle:
+        """Return a version; from memory if it is the champion or the challenger."""
         for model in (self._serving_models.current, self._serving_models.challenger):
             if model is not None and model.bundle.version == version:
                 return model.bundle
@@ -151,37 +157,38 @@ class DecisionCommitter:
 
 
 class _Draft:
-    """A request's records without ids.
+    """The records of a request, still without the ids of its decisions.
 
-    Ids must rise in the order of the writer's queue, so they are made while the writer's lock is
-    held; everything else is built before. `ids` are set once the writer has taken the entry.
+    Ids must increase in the order of the writer's queue, so they are made while the writer's lock
+    is held. All other values are computed before, so that the lock is held briefly. `ids` is set by
+    `make_entry`.
     """
 
-    __slots__ = ("_key", "_rows", "_size", "_version", "ids")
+    __slots__ = ("_key", "_size", "_values", "_version", "ids")
 
     def __init__(
-        self, version: Version, rows: list[tuple[Any, ...]], key: Key | None, size: int
+        self, version: Version, values: list[tuple[Any, ...]], key: Key | None, size: int
     ) -> None:
-        self._version, self._rows, self._key, self._size = version, rows, key, size
+        self._version, self._values, self._key, self._size = version, values, key, size
         self.ids: Sequence[bytes] = ()
 
-    def number(self, ids: IdGenerator) -> Entry:
-        """Return the entry with ids; the writer calls this with its lock held."""
-        self.ids = ids.many(len(self._rows))
+    def make_entry(self, ids: IdGenerator) -> Entry:
+        """Make the ids and return the complete entry; the writer calls this with its lock held."""
+        self.ids = ids.many(len(self._values))
         records = [
-            Record(decision_id, self._version, *row)
-            for decision_id, row in zip(self.ids, self._rows, strict=True)
+            Record(decision_id, self._version, *values)
+            for decision_id, values in zip(self.ids, self._values, strict=True)
         ]
         return Entry(records, self._key, self._size)
 
 
-def _rows(
+def _record_values(
     answer: Answer, submission: Submission, caller: str, request_id: str, key: Key | None
 ) -> list[tuple[Any, ...]]:
-    """Return the values of the records of a request's decisions, in the order of `VALUES`."""
+    """Return the values of each decision's `Record`, in the order of `Record` after its version."""
     source, key_text = submission.source, None if key is None else key.key
     columns = zip(
-        answer.loan_ids, submission.inputs, answer.decisions, answer.sentences, strict=True
+        answer.loan_ids, submission.inputs, answer.decisions, answer.warning_texts, strict=True
     )
     return [
         (
@@ -193,67 +200,68 @@ def _rows(
     ]
 
 
-def _resolve(
+def _handle_result(
     pending: PendingResponse[_Failure],
     answer: Answer,
     draft: _Draft,
     on_committed: OnCommitted | None,
-    outcome: CommitResult,
+    failure: CommitResult,
 ) -> None:
-    """Resolve the pending response.
+    """Count committed decisions, and resolve the pending response.
 
-    The writer calls this in its own thread, once for each entry.
+    The writer calls this in its thread, once for each entry; `failure` is None after a commit.
     """
     try:
-        if outcome is None:
-            predict.count(answer)
+        if failure is None:
+            predict.count_committed(answer)
     finally:
-        pending.resolve(outcome)
-    if outcome is None and on_committed is not None:
+        pending.resolve(failure)
+    if failure is None and on_committed is not None:
         on_committed(draft.ids)
 
 
-def _with_replayed_header(first: WSGIApplication) -> WSGIApplication:
-    """Add the header that marks a response as a repetition of the first one."""
+def _with_replayed_header(response: WSGIApplication) -> WSGIApplication:
+    """Add the header that marks a response as the repeated first answer."""
 
     def application(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         def start(line: str, headers: list[tuple[str, str]], *error: Any) -> Any:
             return start_response(line, [*headers, (REPLAYED_HEADER, "true")], *error)
 
-        return first(environ, start)
+        return response(environ, start)
 
     return application
 
 
 def _idempotency_key(environ: Mapping[str, Any], caller: str, content: bytes) -> Key | None:
-    """Return the request's Idempotency-Key, if it has one; raises RequestError 400."""
-    given = environ.get("HTTP_IDEMPOTENCY_KEY")
-    if given is None:
+    """Return the request's Idempotency-Key, if it has one. Raises RequestError 400."""
+    header = environ.get("HTTP_IDEMPOTENCY_KEY")
+    if header is None:
         return None
-    if not _KEY.fullmatch(given):
-        detail = "Idempotency-Key: expected 1 to 255 letters of ASCII without spaces, given "
-        raise RequestError(400, "Wrong Header", detail + show_value(given))
+    if not _KEY_PATTERN.fullmatch(header):
+        detail = "Idempotency-Key: expected 1 to 255 ASCII characters without spaces, given "
+        raise RequestError(400, "Wrong Header", detail + show_value(header))
     address = f"{environ['PATH_INFO']}?{environ.get('QUERY_STRING', '')}"
-    return Key.of(caller, given, address.encode("utf-8", "replace"), content)
+    return Key.of(caller, header, address.encode("utf-8", "replace"), content)
 
 
 def _refusal(failure: OtherRequest | LedgerError) -> RequestError:
-    """Return the problem of decisions that were not committed, and count it."""
-    label = next(_REFUSALS[kind] for kind in type(failure).__mro__ if kind in _REFUSALS)
+    """Return the error of decisions that were not committed, and count it."""
+    kinds = type(failure).__mro__
+    label = next(_FAILURE_LABELS[kind] for kind in kinds if kind in _FAILURE_LABELS)
     metrics.LEDGER_REFUSED.labels(label).inc()
     if isinstance(failure, OtherRequest):
         return RequestError(
             422,
             "Key Used Before",
-            "Idempotency-Key: expected a key of its own for each request, given the key of another "
-            "request within 24 hours",
+            "Idempotency-Key: expected a new key for each request, given the key of another "
+            "request of the last 24 hours",
         )
     if isinstance(failure, KeyInUse):
-        detail = "another request with this Idempotency-Key is not answered yet"
+        detail = "another request with this Idempotency-Key is still running; try again in a moment"
         return RequestError(409, "Key In Use", detail, headers=_RETRY_SOON)
     if isinstance(failure, RecordRefused):
-        detail = "The decision can't be kept, and so is not answered; the log says why."
+        detail = "The decision can't be stored, so it is not sent; the log has the reason."
         return RequestError(500, "Not Kept", detail)
     return ledger_unavailable(
-        "The decision can't be kept now, and so is not answered; try again in a moment."
+        "The decision can't be stored now, so it is not sent; try again in a moment."
     )

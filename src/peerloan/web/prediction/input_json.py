@@ -1,4 +1,4 @@
-"""A request's loans as compact JSON for the ledger, each of limited size, and back."""
+"""Converts a request's loans to compact JSON for the ledger, with a size limit, and back."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from peerloan.web.http.problems import RequestError, sentence
 
 
 def one_input(content: bytes) -> str:
-    """Return a body with one loan as compact JSON. Raises RequestError 413 if it is too large."""
+    """Return the one loan of a body as compact JSON. Raises RequestError 413 if it is too large."""
     loan = compact(content.removeprefix(codecs.BOM_UTF8))
     if len(loan) > MAX_LOAN_BYTES:
         raise _too_large(len(loan))
@@ -31,51 +31,53 @@ def one_input(content: bytes) -> str:
 def list_inputs(content: bytes, loans: Sequence[Any] | None = None) -> list[str]:
     """Return each loan of a body with a list as compact JSON.
 
-    Raises RequestError 422 that names the loans that are too large. `loans` are the same loans,
-    decoded: they are encoded again if the body is only near-JSON.
+    `loans` are the same loans after decoding. They are needed if the body is not strictly JSON (for
+    example, it has NaN): then they are encoded again. Raises RequestError 422 that names the loans
+    that are too large.
     """
     try:
-        parts = _list.decode(compact(content.removeprefix(codecs.BOM_UTF8)))
-        return _bounded([str(part, "utf-8") for part in parts])
+        parts = _list_decoder.decode(compact(content.removeprefix(codecs.BOM_UTF8)))
+        return _refuse_large([str(part, "utf-8") for part in parts])
     except (msgspec.MsgspecError, UnicodeDecodeError):
         if loans is None:
             raise
-        return _bounded([_written(loan) for loan in loans])
+        return _refuse_large([_encode_leniently(loan) for loan in loans])
 
 
 def column_inputs(columns: Mapping[str, Sequence[Any]]) -> list[str]:
     """Return each loan of columns as compact JSON. Raises the errors of `list_inputs`."""
     names = list(columns)
-    return _bounded([_json(dict(zip(names, row, strict=True))) for row in _rows(columns)])
+    return _refuse_large([_encode(dict(zip(names, row, strict=True))) for row in _rows(columns)])
 
 
 def record_input(record: Mapping[str, Any]) -> str:
     """Return a form's loan as compact JSON. Raises the errors of `one_input`."""
-    loan = _json(record)
+    loan = _encode(record)
     if (size := size_in_bytes(loan)) > MAX_LOAN_BYTES:
         raise _too_large(size)
     return loan
 
 
-def input_json(given: str) -> msgspec.Raw:
-    """Return a stored loan as JSON; values that are only near-JSON, such as NaN, become null."""
+def input_json(stored: str) -> msgspec.Raw:
+    """Return a stored loan as strict JSON; NaN and infinity, which JSON does not have, are null."""
     try:
-        msgspec.json.decode(given)
+        msgspec.json.decode(stored)
     except msgspec.MsgspecError:
-        given = json.dumps(json.loads(given, parse_float=_finite, parse_constant=lambda _: None))
-    # Earlier releases stored it with whitespace.
-    return msgspec.Raw(compact(given.encode()))
+        loan = json.loads(stored, parse_float=_finite, parse_constant=lambda _: None)
+        stored = json.dumps(loan)
+    # Earlier releases stored loans with whitespace.
+    return msgspec.Raw(compact(stored.encode()))
 
 
-_list = msgspec.json.Decoder(list[msgspec.Raw])
+_list_decoder = msgspec.json.Decoder(list[msgspec.Raw])
 
 
 def _too_large(size: int) -> RequestError:
-    detail = f"the loan: expected {LOAN_EXPECTED}, given {size:,}; send its fields alone"
+    detail = f"the loan: expected {LOAN_EXPECTED}, given {size:,}; send only the model's fields"
     return RequestError(413, "Loan Too Large", detail)
 
 
-def _bounded(loans: list[str]) -> list[str]:
+def _refuse_large(loans: list[str]) -> list[str]:
     problems = [
         Problem(i, "(loan)", LOAN_EXPECTED, f"{size:,}")
         for i, loan in enumerate(loans)
@@ -95,13 +97,14 @@ def _rows(columns: Mapping[str, Sequence[Any]]) -> Iterable[tuple[Any, ...]]:
     return zip(*columns.values(), strict=True)
 
 
-def _json(record: Mapping[str, Any]) -> str:
+def _encode(record: Mapping[str, Any]) -> str:
     try:
         return msgspec.json.encode(record).decode()
-    # An unpaired surrogate, or a number with many digits, in a field that is ignored.
+    # An ignored field may have an unpaired surrogate, or a number with very many digits.
     except (ValueError, TypeError, OverflowError):
-        return _written(record)
+        return _encode_leniently(record)
 
 
-def _written(loan: Any) -> str:
+def _encode_leniently(loan: Any) -> str:
+    """Encode a loan with values that strict JSON does not have, such as NaN."""
     return json.dumps(loan, separators=(",", ":"))

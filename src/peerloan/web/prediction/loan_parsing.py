@@ -1,4 +1,4 @@
-"""Parses a request's body once, to checked loans and their compact JSON for the ledger."""
+"""Parses a request's loans once: to checked loans, and to compact JSON for the ledger."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from peerloan.formatting import show_value
+from peerloan.formatting import plural, show_value
 from peerloan.loan import Checked, CheckedLoans, Problem, Suggestions
 from peerloan.loan.validation import show_name
 from peerloan.web.http.foreign_formats import refuse_other_format
@@ -20,69 +20,74 @@ from peerloan.web.prediction.serving_models import LoadedModel
 _ENCODED_TWICE = "; it is JSON within a text: send the object or list itself, encoded once"
 
 
-def read(now: LoadedModel, content: bytes) -> tuple[Checked | CheckedLoans, list[str]]:
-    """Parse one loan (an object), or many (a list, or an object of lists). Raises RequestError.
+def parse_loans(model: LoadedModel, content: bytes) -> tuple[Checked | CheckedLoans, list[str]]:
+    """Parse a body with one loan (an object) or many (a list, or an object of lists).
 
-    Returns the checked loans by the model's definition, and each one's compact JSON.
+    Returns the loans, checked by the model's definition, and each loan as compact JSON. Raises
+    RequestError that names each wrong field.
     """
-    # A valid loan is decoded and checked in one step; only others need detailed checks.
-    if (one := now.decoder.loan(content)) is not None:
-        return one, [one_input(content)]
+    # The decoder parses and checks valid loans in one step. Other loans are checked field by field
+    # below, which is slower.
+    if (loan := model.decoder.loan(content)) is not None:
+        return loan, [one_input(content)]
     suggestions = Suggestions()
-    if (many := now.decoder.loans(content, MAX_LOANS, suggestions)) is not None:
-        return many, list_inputs(content)
+    if (loans := model.decoder.loans(content, MAX_LOANS, suggestions)) is not None:
+        return loans, list_inputs(content)
     body = decode(content)
     if isinstance(body, dict):
-        if (many := now.decoder.columns(body, MAX_LOANS, suggestions)) is not None:
-            return many, column_inputs(body)
-        refuse_other_format(body, now.checks.allowed_names, now.bundle.definition.model)
+        if (loans := model.decoder.columns(body, MAX_LOANS, suggestions)) is not None:
+            return loans, column_inputs(body)
+        refuse_other_format(body, model.checks.allowed_names, model.bundle.definition.model)
         if not _are_columns(body):
-            checked = _check(now, body, None, suggestions)
-            _refuse([checked])
+            checked = _check_record(model, body, None, suggestions)
+            _refuse_problems([checked])
             return checked, [one_input(content)]
-    many = _closely(now, body, suggestions)
-    return many, column_inputs(body) if isinstance(body, dict) else list_inputs(content, body)
+    loans = _check_loans(model, body, suggestions)
+    return loans, column_inputs(body) if isinstance(body, dict) else list_inputs(content, body)
 
 
-def read_columns(
-    now: LoadedModel, columns: Mapping[str, list[Any]]
+def parse_columns(
+    model: LoadedModel, columns: Mapping[str, list[Any]]
 ) -> tuple[CheckedLoans, list[str]]:
-    """Parse loans in columns of JSON-like values, at least one. Raises RequestError.
+    """Parse loans in columns of JSON-like values; there must be at least one column.
 
-    Returns the checked loans, and each one's compact JSON.
+    Returns the checked loans, and each loan as compact JSON. Raises RequestError that names each
+    wrong field.
     """
     suggestions = Suggestions()
-    many = now.decoder.columns(columns, MAX_LOANS, suggestions)
-    return many or _closely(now, columns, suggestions), column_inputs(columns)
+    loans = model.decoder.columns(columns, MAX_LOANS, suggestions)
+    return loans or _check_loans(model, columns, suggestions), column_inputs(columns)
 
 
-def read_input(now: LoadedModel, loan: str) -> Checked:
-    """Parse a stored loan by another version's definition; the result may have problems.
+def parse_stored_loan(model: LoadedModel, loan: str) -> Checked:
+    """Parse a loan of another version, as the ledger stores it; the result may have problems.
 
-    Raises RequestError if it can't be parsed at all.
+    Raises RequestError if the loan can't be parsed at all.
     """
     content = loan.encode()
-    return now.decoder.loan(content) or _check(now, decode(content), None, Suggestions())
+    checked = model.decoder.loan(content)
+    return checked or _check_record(model, decode(content), None, Suggestions())
 
 
-def _closely(now: LoadedModel, body: Any, suggestions: Suggestions) -> CheckedLoans:
-    looked_at = _many(now, body, suggestions)
-    _refuse(looked_at)
-    return CheckedLoans.of(now.bundle.definition, looked_at)
+def _check_loans(model: LoadedModel, body: Any, suggestions: Suggestions) -> CheckedLoans:
+    checked = _check_records(model, body, suggestions)
+    _refuse_problems(checked)
+    return CheckedLoans.of(model.bundle.definition, checked)
 
 
 def _are_columns(body: Mapping[str, Any]) -> bool:
-    # A loan with one list by mistake is still a loan, and the check names that value.
+    # A loan with a list by mistake is still a loan, and its check names the wrong value.
     lists = sum(isinstance(value, list) for value in body.values())
     return lists > 0 and 2 * lists >= len(body)
 
 
-def _many(now: LoadedModel, body: Any, suggestions: Suggestions) -> list[Checked]:
+def _check_records(model: LoadedModel, body: Any, suggestions: Suggestions) -> list[Checked]:
+    """Check each loan of a body. Stops after MAX_PROBLEMS problems."""
     records: Sequence[Any]
     if isinstance(body, dict):
-        records = _rows(now, body, suggestions)
+        records = _rows(model, body, suggestions)
     elif isinstance(body, list):
-        _limit(len(body))
+        _refuse_too_many(len(body))
         records = body
     else:
         raise RequestError(
@@ -94,7 +99,7 @@ def _many(now: LoadedModel, body: Any, suggestions: Suggestions) -> list[Checked
     checked = []
     problems = 0
     for i, record in enumerate(records):
-        checked.append(_check(now, record, i, suggestions))
+        checked.append(_check_record(model, record, i, suggestions))
         problems += len(checked[-1].problems)
         if problems > MAX_PROBLEMS:
             break
@@ -105,21 +110,23 @@ def _is_json_text(body: Any) -> bool:
     return isinstance(body, str) and body.lstrip()[:1] in ("{", "[")
 
 
-def _limit(loans: int) -> None:
+def _refuse_too_many(loans: int) -> None:
     if loans > MAX_LOANS:
         raise RequestError(
             413,
             "Too Many Loans",
             f"expected at most {MAX_LOANS:,} loans, given {loans:,}; "
-            "send them in parts, or score the book as a file",
+            "send them in parts, or score them as a file: peerloan score FILE",
         )
 
 
-def _check(now: LoadedModel, record: Any, index: int | None, suggestions: Suggestions) -> Checked:
+def _check_record(
+    model: LoadedModel, record: Any, index: int | None, suggestions: Suggestions
+) -> Checked:
     if isinstance(record, dict) and len(record) <= MAX_NAMES:
-        checked = now.checks.loan(record, index, suggestions)
+        checked = model.checks.loan(record, index, suggestions)
         if checked.problems:
-            checked.problems = add_hints(now.bundle.definition, record, checked.problems)
+            checked.problems = add_hints(model.bundle.definition, record, checked.problems)
         return checked
     expected, given = "an object of fields and values", show_value(record)
     if isinstance(record, dict):
@@ -128,43 +135,39 @@ def _check(now: LoadedModel, record: Any, index: int | None, suggestions: Sugges
 
 
 def _rows(
-    now: LoadedModel, columns: Mapping[str, Any], suggestions: Suggestions
+    model: LoadedModel, columns: Mapping[str, Any], suggestions: Suggestions
 ) -> Sequence[dict[str, Any]]:
-    """Convert columns, the client's own format, to records.
+    """Convert columns (an object of lists) to records.
 
-    Raises RequestError if columns are unknown, missing or of different lengths: once for a column,
-    not for each loan.
+    Raises RequestError if columns are unknown, missing or of different lengths. It has one problem
+    for each such column, not one for each loan.
     """
     if len(columns) > MAX_NAMES:
         problem = Problem(None, "(columns)", f"at most {MAX_NAMES:,}", f"{len(columns):,}")
         raise RequestError(422, "Too Many Columns", sentence([problem]), [problem])
     lengths = {name: len(values) for name, values in columns.items() if isinstance(values, list)}
-    # If one column is wrong, most are right.
+    # The length of most columns is taken as the right one.
     length = Counter(lengths.values()).most_common(1)[0][0]
-    unknown = now.checks.names(columns, suggestions)
-    problems = add_hints(now.bundle.definition, columns, unknown)
+    unknown = model.checks.names(columns, suggestions)
+    problems = add_hints(model.bundle.definition, columns, unknown)
     problems += [
         Problem(
             None,
             show_name(name),
-            f"a list of {_values(length)}, as in the other columns",
-            _values(len(values)) if isinstance(values, list) else show_value(values),
+            f"a list of {plural(length, 'value')}, as in the other columns",
+            plural(len(values), "value") if isinstance(values, list) else show_value(values),
         )
         for name, values in columns.items()
         if lengths.get(name) != length
     ]
     if problems:
         raise RequestError(422, "Wrong Columns", sentence(problems), problems)
-    _limit(length)
+    _refuse_too_many(length)
     names = list(columns)
     return [dict(zip(names, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
 
-def _values(count: int) -> str:
-    return f"{count:,} value{'' if count == 1 else 's'}"
-
-
-def _refuse(checked: Sequence[Checked]) -> None:
+def _refuse_problems(checked: Sequence[Checked]) -> None:
     problems = [problem for each in checked for problem in each.problems]
     if problems:
         raise RequestError(422, "Wrong Values", sentence(problems), problems)

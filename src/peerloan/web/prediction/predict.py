@@ -1,4 +1,4 @@
-"""Decide on checked loans and make the answer of the API and the page."""
+"""Decide on checked loans, and build the answer for the API and the decision page."""
 
 from __future__ import annotations
 
@@ -14,141 +14,158 @@ from peerloan.registry import Bundle, Decision
 from peerloan.web.prediction.serving_models import LoadedModel
 from peerloan.web.telemetry import metrics
 
-# Reasons of an ONNX version take milliseconds a loan. Up to this many loans all have reasons; in a
-# longer list, as many as the time limit allows.
+# Computing the reasons of an ONNX version takes milliseconds for each loan. In a request of up to
+# ALWAYS_EXPLAINED loans all get reasons. In a larger one, loans get reasons until EXPLAIN_SECONDS
+# have passed.
 ALWAYS_EXPLAINED = 100
 EXPLAIN_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
 class ResponseOptions:
-    """Options of the response."""
+    """Options of a response.
+
+    `reasons` and `contributions` are whether the response has them. A `what_if` is scored in the
+    same way, but no decision is stored or counted.
+    """
 
     reasons: bool = True
     contributions: bool = False
     what_if: bool = False
 
     @property
-    def explained(self) -> bool:
-        """Whether contributions must be computed."""
+    def needs_contributions(self) -> bool:
+        """Whether contributions must be computed; reasons are made from them."""
         return self.reasons or self.contributions
 
 
 @dataclass(slots=True)
 class Answer:
-    """Decisions on a request's loans, and the response. The ledger's writer adds the ids."""
+    """The decisions on a request's loans, and the response body in parts.
+
+    All sequences have one element for each loan, in the request's order. The predictions get their
+    ids while the decisions are queued for the ledger.
+    """
 
     serving: LoadedModel
     checked: Checked | CheckedLoans
     loan_ids: Sequence[str | None]
     warnings: Sequence[list[LoanWarning]]
-    # The warnings as the answer and the ledger hold them.
-    sentences: Sequence[list[str]]
+    # The warnings as texts, for the response and the ledger.
+    warning_texts: Sequence[list[str]]
     decisions: Sequence[Decision]
     predictions: Sequence[dict[str, Any]]
-    # Members beside the predictions of many loans; None for one loan, which has no list.
-    beside: dict[str, Any] | None = None
+    # Further members of the response to a list of loans; None if the response is one prediction.
+    list_members: dict[str, Any] | None = None
 
     def body(self) -> dict[str, Any]:
-        """Return the response body before encoding."""
-        if self.beside is None:
+        """Return the response body, not yet encoded as JSON."""
+        if self.list_members is None:
             return self.predictions[0]
-        return {**self.beside, "predictions": self.predictions}
+        return {**self.list_members, "predictions": self.predictions}
 
 
-def answer_one(serving: LoadedModel, checked: Checked, wanted: ResponseOptions) -> Answer:
-    """Decide on one loan."""
+def answer_one(serving: LoadedModel, checked: Checked, options: ResponseOptions) -> Answer:
+    """Decide on one loan; the body of the answer is its prediction."""
     bundle = serving.bundle
-    # Reasons without extra cost are stored in the ledger, even if they are not in the response.
-    decision = bundle.decide(checked.values, explain=wanted.explained or bundle.is_additive)
+    # The reasons of an additive version cost nothing, so the ledger gets them in any case.
+    decision = bundle.decide(
+        checked.values, explain=options.needs_contributions or bundle.is_additive
+    )
     warnings = checked.warnings + bundle.warnings
-    sentences = list(map(str, warnings))
-    prediction = _prediction(serving, checked.loan_id, sentences, decision, wanted)
+    texts = list(map(str, warnings))
+    prediction = _prediction(serving, checked.loan_id, texts, decision, options)
     return Answer(
         serving,
         checked,
         (checked.loan_id,),
         (warnings,),
-        (sentences,),
+        (texts,),
         (decision,),
         (prediction,),
     )
 
 
-def answer_many(serving: LoadedModel, checked: CheckedLoans, wanted: ResponseOptions) -> Answer:
-    """Decide on many loans; the answer states how many have reasons if there is a time limit."""
+def answer_many(serving: LoadedModel, checked: CheckedLoans, options: ResponseOptions) -> Answer:
+    """Decide on a list of loans; the body of the answer has a list of predictions.
+
+    The body also states how many loans have reasons, if the time limit for reasons applies.
+    """
     bundle = serving.bundle
     size = checked.loans.size
     decided = bundle.decide_many(
-        checked.loans, explain=_in_time(size) if wanted.explained else bundle.is_additive
+        checked.loans,
+        explain=_indices_in_time(size) if options.needs_contributions else bundle.is_additive,
     )
-    beside = {}
-    if wanted.explained and not bundle.is_additive and size > ALWAYS_EXPLAINED:
-        beside = _limit(int(decided.explained.sum()))
-    decisions = bundle.unpack(decided, checked.values_by_field, contributions=wanted.contributions)
-    # Most loans have the version's warnings alone, and share a list.
+    list_members = {}
+    if options.needs_contributions and not bundle.is_additive and size > ALWAYS_EXPLAINED:
+        list_members = _reasons_limit(int(decided.explained.sum()))
+    decisions = bundle.unpack(decided, checked.values_by_field, contributions=options.contributions)
+    # Most loans have only the version's warnings, and share these lists.
     warnings = [bundle.warnings] * size
-    sentences = [list(map(str, bundle.warnings))] * size
-    for i, of_loan in checked.warnings.items():
-        warnings[i] = of_loan + bundle.warnings
-        sentences[i] = list(map(str, warnings[i]))
+    texts = [list(map(str, bundle.warnings))] * size
+    for i, loan_warnings in checked.warnings.items():
+        warnings[i] = loan_warnings + bundle.warnings
+        texts[i] = list(map(str, warnings[i]))
     predictions = [
-        _prediction(serving, loan_id, own, decision, wanted)
-        for loan_id, own, decision in zip(checked.loan_ids, sentences, decisions, strict=True)
+        _prediction(serving, loan_id, loan_texts, decision, options)
+        for loan_id, loan_texts, decision in zip(checked.loan_ids, texts, decisions, strict=True)
     ]
     return Answer(
         serving,
         checked,
         checked.loan_ids,
         warnings,
-        sentences,
+        texts,
         decisions,
         predictions,
-        beside,
+        list_members,
     )
 
 
 def rebuild_answer(
-    bundle: Bundle, kept: Sequence[StoredDecision], wanted: ResponseOptions, many: bool
+    bundle: Bundle, stored: Sequence[StoredDecision], options: ResponseOptions, is_list: bool
 ) -> dict[str, Any]:
-    """Rebuild an earlier answer from its stored decisions and their version.
+    """Rebuild the body of an earlier response from its stored decisions and their version.
 
-    Raises LookupError if that is not possible.
+    `is_list` is whether that request had a list of loans. Raises LookupError if the decisions can't
+    be read any more.
     """
     predictions = []
     inputs = InputReader(bundle.definition)
-    for each in kept:
-        prediction = each.prediction()
+    for decision in stored:
+        prediction = decision.prediction()
         warnings, model = prediction.pop("warnings"), prediction.pop("model")
-        if not wanted.reasons:
+        if not options.reasons:
             del prediction["reasons"]
-        if wanted.contributions:
-            prediction |= _contributions(bundle, inputs, each)
+        if options.contributions:
+            prediction |= _recompute_contributions(bundle, inputs, decision)
         predictions.append(prediction | {"model": model, "warnings": warnings})
-    if not many:
+    if not is_list:
         return predictions[0]
-    beside: dict[str, Any] = {}
-    if wanted.explained and not bundle.is_additive and len(kept) > ALWAYS_EXPLAINED:
-        beside = _limit(sum(each.reasons is not None for each in kept))
-    return {**beside, "predictions": predictions}
+    list_members: dict[str, Any] = {}
+    if options.needs_contributions and not bundle.is_additive and len(stored) > ALWAYS_EXPLAINED:
+        list_members = _reasons_limit(sum(each.reasons is not None for each in stored))
+    return {**list_members, "predictions": predictions}
 
 
-def count(answer: Answer) -> None:
-    """Count committed decisions in the metrics; a `what_if` has none."""
+def count_committed(answer: Answer) -> None:
+    """Count an answer's decisions in the metrics. Call it once they are committed."""
     metrics.count_decisions(answer.decisions, answer.warnings)
 
 
-def _in_time(loans: int) -> Iterator[int]:
-    """Yield the positions of loans to explain, until the time limit."""
-    until = time.monotonic() + EXPLAIN_SECONDS
+def _indices_in_time(loans: int) -> Iterator[int]:
+    """Yield the indices of the loans to explain, until the time limit."""
+    deadline = time.monotonic() + EXPLAIN_SECONDS
     for i in range(loans):
-        if loans > ALWAYS_EXPLAINED and time.monotonic() >= until:
+        if loans > ALWAYS_EXPLAINED and time.monotonic() >= deadline:
             return
         yield i
 
 
-def _limit(done: int) -> dict[str, Any]:
-    return {"reasons_limit": {"seconds": EXPLAIN_SECONDS, "loans_with_reasons": done}}
+def _reasons_limit(loans_with_reasons: int) -> dict[str, Any]:
+    limit = {"seconds": EXPLAIN_SECONDS, "loans_with_reasons": loans_with_reasons}
+    return {"reasons_limit": limit}
 
 
 def _prediction(
@@ -156,39 +173,42 @@ def _prediction(
     loan_id: str | None,
     warnings: list[str],
     decision: Decision,
-    wanted: ResponseOptions,
+    options: ResponseOptions,
 ) -> dict[str, Any]:
-    # The writer sets the id later; it must be the first member.
-    answer: dict[str, Any] = {"what_if": True} if wanted.what_if else {"id": None}
+    # The id is set once the decision is queued for the ledger; it must be the first member.
+    prediction: dict[str, Any] = {"what_if": True} if options.what_if else {"id": None}
     if loan_id is not None:
-        answer["loan_id"] = loan_id
-    answer["probability"] = decision.probability
-    answer["late"] = decision.late
-    answer["threshold"] = serving.version.threshold
-    answer["band"] = decision.band
-    if wanted.reasons:
-        answer["reasons"] = decision.reasons  # the JSON encoder handles them
-    if wanted.contributions:
-        answer |= _shown(serving.bundle, decision)
-    answer["model"] = serving.reference
-    answer["warnings"] = warnings
-    return answer
+        prediction["loan_id"] = loan_id
+    prediction["probability"] = decision.probability
+    prediction["late"] = decision.late
+    prediction["threshold"] = serving.version.threshold
+    prediction["band"] = decision.band
+    if options.reasons:
+        prediction["reasons"] = decision.reasons  # msgspec encodes them
+    if options.contributions:
+        prediction |= _margin_members(serving.bundle, decision)
+    prediction["model"] = serving.reference
+    prediction["warnings"] = warnings
+    return prediction
 
 
-def _contributions(bundle: Bundle, inputs: InputReader, kept: StoredDecision) -> dict[str, Any]:
+def _recompute_contributions(
+    bundle: Bundle, inputs: InputReader, stored: StoredDecision
+) -> dict[str, Any]:
     """Recompute the contributions of a stored decision from its inputs.
 
     Raises LookupError if the inputs can't be read.
     """
     try:
-        checked = inputs.read(kept.inputs)
+        checked = inputs.read(stored.inputs)
     except InputUnreadable as error:
         raise LookupError(str(error)) from error
-    explain = kept.reasons is not None or bundle.is_additive
-    return _shown(bundle, bundle.decide(checked.values, explain=explain))
+    explain = stored.reasons is not None or bundle.is_additive
+    return _margin_members(bundle, bundle.decide(checked.values, explain=explain))
 
 
-def _shown(bundle: Bundle, decision: Decision) -> dict[str, Any]:
+def _margin_members(bundle: Bundle, decision: Decision) -> dict[str, Any]:
+    """Return the members of a prediction with contributions, all in log-odds."""
     names, contributions = bundle.definition.names, decision.contributions
     return {
         "margin": decision.margin,

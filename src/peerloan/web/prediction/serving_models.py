@@ -1,4 +1,4 @@
-"""The champion and the challenger that a worker serves, replaced while requests run."""
+"""The champion and the challenger that a process serves. Threads replace them while it runs."""
 
 from __future__ import annotations
 
@@ -28,32 +28,35 @@ from peerloan.web.telemetry import metrics
 
 log = logging.getLogger(__name__)
 
-# Interval at which a worker checks for a new alias state; it lists one folder.
+# Interval at which a process checks for a new alias state. A check lists one folder.
 POLL_SECONDS = 0.5
-# Delay before a refused version is tried again: it may still be copied to this machine's volume.
+# Delay before a refused version is loaded again: its files may still be on their way to the volume.
 RETRY_SECONDS = 5.0
-# A process starts without a champion that takes longer to load, and is unhealthy until it is
-# loaded. It is less than the 30 seconds after which Gunicorn would end the worker.
+# Longest time that the start of a process waits for the champion. After that the process starts
+# without it, and is unhealthy until it is loaded. Gunicorn would end a worker after 30 seconds.
 START_SECONDS = 20.0
 CHALLENGER_START_SECONDS = 5.0
-# An unreadable store is reported after this time, the longest that a call on it may take.
+# An unreadable store is reported after this time, which is the time limit of a call on the store.
 NOT_FOLLOWED_SECONDS = 60.0
 
-# The remedy if no version serves; the process retries by itself.
+# What to do if no version can be served.
 _REMEDY = (
-    "promote another version (`peerloan models promote VERSION`) or return to the one before "
-    "(`peerloan models rollback`); it serves within seconds, or a minute if a file hangs, without "
-    "a restart"
+    "promote another version (`peerloan models promote VERSION`) or return to the previous one "
+    "(`peerloan models rollback`); it is served within seconds, or within a minute if reading a "
+    "file hangs; no restart is needed"
 )
 
-_STORE_FAULT = "the store can't be read; the log says why"
+_STORE_FAULT = "the store can't be read; the log has the reason"
 
 Alias = Literal["champion", "challenger"]
 
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """One verified version and what is derived from it. A request uses one from start to end."""
+    """A verified version, and what is derived from it. A request uses the same one to its end.
+
+    Immutable, and safe for threads.
+    """
 
     number: int
     bundle: Bundle
@@ -63,12 +66,16 @@ class LoadedModel:
 
     @cached_property
     def reference(self) -> dict[str, str]:
-        """The version as an answer names it; shared by all answers, so don't change it."""
+        """The version as responses name it; they share this dictionary, so don't change it."""
         return {"version": self.version.version, "digest": self.version.digest}
 
 
-class _Follower:
-    """The progress of following an alias, and the reason if it stopped."""
+class _AliasFollower:
+    """How far an alias is followed, and why its version was refused, if it was.
+
+    `state_number` is the last alias state that was read. `retry_at` is when to load the version
+    again (monotonic seconds); None if the last load succeeded.
+    """
 
     def __init__(self, alias: Alias) -> None:
         self.alias: Alias = alias
@@ -78,37 +85,38 @@ class _Follower:
         self.mark_followed()
 
     def mark_followed(self) -> None:
-        """Record that the store was readable just now."""
+        """Record that the store could be read just now."""
         self._followed_at = time.monotonic()
         metrics.FOLLOWED.labels(self.alias).set(time.time())
 
     @property
     def age(self) -> float:
-        """Seconds since the store was last readable, or since the start."""
+        """Seconds since the store could last be read, or since the start of the process."""
         return time.monotonic() - self._followed_at
 
 
 class ServingModels:
-    """Holds the champion (`current`) and the challenger, and follows the store's aliases.
+    """The loaded champion (`current`) and challenger, kept up to date with the store's aliases.
 
-    Thread-safe: a request reads `current` once and needs no lock; the watching threads replace it.
-    Each alias has its own thread, so a challenger that loads slowly or hangs never delays a
-    promotion. A version that can't be loaded raises no error: `refusal` returns the reason.
+    Thread-safe: a request reads `current` once and needs no lock; the threads that `watch` starts
+    replace it. Each alias has a separate thread, so a challenger that loads slowly or hangs never
+    delays a promotion. A version that can't be loaded raises no error: it is logged, `refusal` has
+    the reason, and the version before stays loaded.
     """
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._followers = (_Follower("champion"), _Follower("challenger"))
+        self._followers = (_AliasFollower("champion"), _AliasFollower("challenger"))
         self._fields: frozenset[str] = frozenset()
         self._closed = threading.Event()
-        self._replacing = threading.Lock()  # for the two threads; requests need no lock
+        self._replacing = threading.Lock()  # held while a thread replaces a model
         self.current: LoadedModel | None = None
         self.challenger: LoadedModel | None = None
         champion = self._followers[0]
-        self._first_look = threading.Thread(target=self._look, args=(champion,), daemon=True)
-        start_unsignalled(self._first_look)
-        self._first_look.join(START_SECONDS)
-        if self._first_look.is_alive():
+        self._first_load = threading.Thread(target=self._load, args=(champion,), daemon=True)
+        start_unsignalled(self._first_load)
+        self._first_load.join(START_SECONDS)
+        if self._first_load.is_alive():
             reason = f"the champion is still being loaded after {START_SECONDS:g} seconds"
             self._refuse(champion, StoreTimeout(store.root, reason))
         # Whether the champion could not be loaded at the start of this process.
@@ -116,31 +124,31 @@ class ServingModels:
 
     @property
     def unhealthy(self) -> str | None:
-        """Why this process should be replaced: it never loaded its champion. None if healthy."""
+        """Why this process should be replaced: it has not loaded any champion. None if healthy."""
         return self.refusal if self._failed_at_start and self.current is None else None
 
     @property
     def refusal(self) -> str | None:
-        """Why the newest champion is not loaded; None if it is."""
+        """Why the version that the store names as champion is not loaded; None if it is."""
         return self._followers[0].refusal
 
     @property
     def remedy(self) -> str | None:
-        """The next step if no version serves because the champion was refused; otherwise None."""
+        """What to do if no version is served because the champion was refused; otherwise None."""
         refused = self.current is None and self.refusal not in (None, _STORE_FAULT)
         return _REMEDY if refused else None
 
     @property
     def challenger_refusal(self) -> str | None:
-        """Why the store's challenger is not in shadow; None if it is, or if there is none."""
+        """Why the store's challenger is not loaded; None if it is, or if the store has none."""
         return self._followers[1].refusal
 
     @property
     def not_followed(self) -> str | None:
-        """Which alias could not be followed for longer than usual; None if all could."""
+        """Which aliases could not be read from the store for too long; None if all could."""
         late = [each for each in self._followers if each.age > NOT_FOLLOWED_SECONDS]
         ages = " and ".join(f"the {each.alias} for {each.age:.0f} seconds" for each in late)
-        return f"the store could not be followed: {ages}; the log says why" if late else None
+        return f"the store could not be followed: {ages}; the log has the reason" if late else None
 
     def close(self) -> None:
         """Stop following the store."""
@@ -149,45 +157,47 @@ class ServingModels:
     def watch(self) -> None:
         """Start following the store, in threads that end with the process or by `close`.
 
-        Waits a moment for the challenger, so that it can score the first decision.
+        Waits up to CHALLENGER_START_SECONDS for the challenger, so that it can score the first
+        decision.
         """
         champion, challenger = self._followers
-        has_looked = threading.Event()
+        challenger_loaded = threading.Event()
 
-        def first_look() -> None:
-            self._look(challenger)
-            has_looked.set()
+        def load_challenger() -> None:
+            self._load(challenger)
+            challenger_loaded.set()
 
-        begins = ((challenger, first_look), (champion, self._first_look.join))
-        for follower, begin in begins:
+        first_steps = ((challenger, load_challenger), (champion, self._first_load.join))
+        for follower, first_step in first_steps:
             thread = threading.Thread(
-                target=self._watch, args=(follower, begin), name=follower.alias, daemon=True
+                target=self._watch, args=(follower, first_step), name=follower.alias, daemon=True
             )
             start_unsignalled(thread)
-        has_looked.wait(CHALLENGER_START_SECONDS)
+        challenger_loaded.wait(CHALLENGER_START_SECONDS)
 
-    def _watch(self, follower: _Follower, begin: Callable[[], object]) -> None:
-        begin()
+    def _watch(self, follower: _AliasFollower, first_step: Callable[[], object]) -> None:
+        """Follow an alias until `close`."""
+        first_step()
         while not self._closed.wait(POLL_SECONDS):
             try:
                 is_retry = follower.retry_at is not None and time.monotonic() >= follower.retry_at
                 if self._store.changed_since(follower.state_number) or is_retry:
-                    self._look(follower)
+                    self._load(follower)
                 elif follower.retry_at is None:
                     follower.mark_followed()
-            except Exception as error:  # the thread must survive any error of a volume
-                self._fail(follower, error)
+            except Exception as error:  # no error of a volume may end this thread
+                self._handle_error(follower, error)
 
     def refresh(self) -> None:
-        """Load and verify the versions that the store's aliases name.
+        """Load and verify the versions that the store's aliases name, in this thread.
 
-        If the new champion is refused, the old one stays. A missing challenger is no fault.
+        If the new champion is refused, the old one stays loaded. No error is raised.
         """
         for follower in self._followers:
-            self._look(follower)
+            self._load(follower)
 
-    def _look(self, follower: _Follower) -> None:
-        """Load the version that an alias names, if it has changed."""
+    def _load(self, follower: _AliasFollower) -> None:
+        """Load the version that an alias names, if it is another one than before."""
         is_champion = follower.alias == "champion"
         try:
             state = self._store.state()
@@ -195,12 +205,13 @@ class ServingModels:
             if not is_champion:
                 self._read_fields(state)
         except Exception as error:
-            self._fail(follower, error)
+            self._handle_error(follower, error)
             return
         version = state.champion if is_champion else state.challenger
-        take = self._take_champion if is_champion else self._take_challenger
+        set_model = self._set_champion if is_champion else self._set_challenger
         try:
-            take(state.number, None if version is None else self._bundle(follower, version))
+            bundle = None if version is None else self._load_bundle(follower, version)
+            set_model(state.number, bundle)
         except Exception as error:
             if not is_champion:
                 self.challenger = None
@@ -209,15 +220,18 @@ class ServingModels:
         follower.refusal = follower.retry_at = None
         follower.mark_followed()
 
-    def _bundle(self, follower: _Follower, version: str) -> Bundle:
-        """Load and verify a version; one that is loaded already is reused."""
-        now = self.current if follower.alias == "champion" else self.challenger
-        if now is not None and now.bundle.version == version:
-            return now.bundle
+    def _load_bundle(self, follower: _AliasFollower, version: str) -> Bundle:
+        """Load and verify a version, unless it is the alias's loaded one."""
+        model = self.current if follower.alias == "champion" else self.challenger
+        if model is not None and model.bundle.version == version:
+            return model.bundle
         return self._store.load(version)
 
     def _read_fields(self, state: AliasState) -> None:
-        """Read which fields requests may contain. The challenger's come last: its file may hang."""
+        """Read which fields a request may contain: those of all versions that the state names.
+
+        The challenger's fields are read last, because reading its files may hang.
+        """
         others = msgspec.structs.replace(state, challenger=None)
         self._set_fields(self._fields | self._store.known_fields(others))
         self._set_fields(self._store.known_fields(state))
@@ -227,17 +241,17 @@ class ServingModels:
             if fields == self._fields:
                 return
             self._fields = fields
-            if now := self.current:
-                self.current = _load_model(now.number, now.bundle, fields)
-            if now := self.challenger:
-                self.challenger = _load_model(now.number, now.bundle, fields)
+            if model := self.current:
+                self.current = _make_model(model.number, model.bundle, fields)
+            if model := self.challenger:
+                self.challenger = _make_model(model.number, model.bundle, fields)
 
-    def _take_champion(self, number: int, bundle: Bundle | None) -> None:
+    def _set_champion(self, number: int, bundle: Bundle | None) -> None:
         if bundle is None:
             return
         with self._replacing:
             before = self.current
-            self.current = _load_model(number, bundle, self._fields)
+            self.current = _make_model(number, bundle, self._fields)
         if before is None or before.bundle is not bundle:
             if before is not None:
                 metrics.SWAPS.inc()
@@ -245,15 +259,15 @@ class ServingModels:
             metrics.SERVING.labels(bundle.version).set(1)
             log.warning("serving %s (digest %s)", bundle.version, bundle.digest[:12])
 
-    def _take_challenger(self, number: int, bundle: Bundle | None) -> None:
+    def _set_challenger(self, number: int, bundle: Bundle | None) -> None:
         with self._replacing:
             before = self.challenger
-            self.challenger = None if bundle is None else _load_model(number, bundle, self._fields)
+            self.challenger = None if bundle is None else _make_model(number, bundle, self._fields)
         if bundle is not None and (before is None or before.bundle is not bundle):
             log.warning("in shadow: %s", bundle.version)
 
-    def _fail(self, follower: _Follower, error: Exception) -> None:
-        """Schedule the next read of the store after an error.
+    def _handle_error(self, follower: _AliasFollower, error: Exception) -> None:
+        """Schedule the next read of the store after an error, and report the error.
 
         If the store can't be read, only the champion's thread reports it.
         """
@@ -261,30 +275,32 @@ class ServingModels:
         if follower.alias == "champion" or not isinstance(error, StoreFault | OSError):
             self._refuse(follower, error)
 
-    def _refuse(self, follower: _Follower, error: Exception) -> None:
-        """Schedule another try of a refused version; log and count each reason once."""
-        # A version with an unexpected fault is refused like any other.
-        thought_of = isinstance(error, RegistryError | OSError)
-        reason = said = str(error) if thought_of else f"{type(error).__name__}: {error}"
+    def _refuse(self, follower: _AliasFollower, error: Exception) -> None:
+        """Record why a version was refused, and when to try it again; log a new reason once."""
+        # A version with an unexpected error is refused like any other.
+        is_expected = isinstance(error, RegistryError | OSError)
+        log_reason = refusal = str(error) if is_expected else f"{type(error).__name__}: {error}"
         if isinstance(error, StoreTimeout):
-            said = error.reason
+            refusal = error.reason
         elif isinstance(error, StoreFault | OSError):  # paths go to the log only
-            said = _STORE_FAULT
+            refusal = _STORE_FAULT
         if not isinstance(error, StoreFault | OSError):
             follower.mark_followed()
-        if said != follower.refusal:
-            kept = self.current.bundle.version if self.current else "none"
-            still = f"; still serving: {kept}" if follower.alias == "champion" else ""
-            if follower.alias == "champion" and self.current is None and said != _STORE_FAULT:
-                still += f"; {_REMEDY}"
-            fault = None if thought_of else error
-            log.error("%s refused: %s%s", follower.alias, reason, still, exc_info=fault)
+        if refusal != follower.refusal:
+            served = self.current.bundle.version if self.current else "none"
+            advice = f"; still serving: {served}" if follower.alias == "champion" else ""
+            if follower.alias == "champion" and self.current is None and refusal != _STORE_FAULT:
+                advice += f"; {_REMEDY}"
+            traceback = None if is_expected else error
+            log.error("%s refused: %s%s", follower.alias, log_reason, advice, exc_info=traceback)
             metrics.REFUSED.labels(follower.alias).inc()
-        follower.refusal = said
+        follower.refusal = refusal
         follower.retry_at = time.monotonic() + RETRY_SECONDS
 
 
-def _load_model(number: int, bundle: Bundle, known: frozenset[str]) -> LoadedModel:
+def _make_model(number: int, bundle: Bundle, fields: frozenset[str]) -> LoadedModel:
+    """Derive a loaded model from a bundle; requests may contain `fields` besides its own ones."""
     definition = bundle.definition
-    made = CallerInterface.of(bundle, known | {*definition.names, *definition.roles.columns()})
-    return LoadedModel(number, bundle, made.checks, made.decoder, Version.of(bundle))
+    allowed = fields | {*definition.names, *definition.roles.columns()}
+    interface = CallerInterface.of(bundle, allowed)
+    return LoadedModel(number, bundle, interface.checks, interface.decoder, Version.of(bundle))

@@ -1,7 +1,8 @@
-"""The challenger in shadow: it scores the same loans as the champion, apart from responses.
+"""Shadow scoring: the challenger scores the loans that the champion has decided on.
 
-Its own thread takes requests from a bounded queue. Nothing here can delay, change or fail a
-response.
+The challenger's scores go to the metrics and to the ledger, never to a response. A separate thread
+takes decided requests from a bounded queue, so shadow scoring can't delay a response, change it or
+make it fail.
 """
 
 from __future__ import annotations
@@ -24,21 +25,19 @@ from peerloan.loan import Checked, CheckedLoans, Loans, read_alike
 from peerloan.model import OnnxTimeLimit
 from peerloan.registry import Bundle
 from peerloan.web.http.problems import RequestError
-from peerloan.web.prediction.loan_parsing import read_input
+from peerloan.web.prediction.loan_parsing import parse_stored_loan
 from peerloan.web.prediction.predict import Answer
 from peerloan.web.prediction.serving_models import LoadedModel, ServingModels
 from peerloan.web.telemetry import metrics
 
 log = logging.getLogger(__name__)
-# Most queued requests, and most bytes of their loans; beyond that, requests are skipped.
-_WAITING, _WAITING_BYTES = 1000, 50_000_000
+# Shortest time between two writes to the ledger.
 _WRITE_SECONDS = 1.0
-_LOOK_SECONDS = 0.5
-# Time limit at the end of the process for scoring the rest; what remains is skipped.
-_END_SECONDS = 5.0
+# Interval at which the thread checks whether the ledger's writer still runs.
+_CHECK_SECONDS = 0.5
 
 
-class _Own(NamedTuple):
+class _ChampionDecision(NamedTuple):
     """The part of a champion's decision that is compared with the challenger's."""
 
     probability: float
@@ -46,16 +45,16 @@ class _Own(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class _Answered:
-    """A decided request: its loans, parsed and as stored JSON, and its decisions.
+class _DecidedRequest:
+    """A request that the champion has decided on, with only what the comparison needs.
 
-    It has only the compared parts, because many may be queued.
+    `loans` are the parsed loans, `inputs` the same loans as stored JSON.
     """
 
     loans: Checked | Loans
     inputs: Sequence[str]
-    bundle: Bundle
-    decisions: Sequence[_Own]
+    champion: Bundle
+    decisions: Sequence[_ChampionDecision]
     ids: Sequence[bytes]
 
     @property
@@ -65,156 +64,187 @@ class _Answered:
 
 
 class Shadow:
-    """Scores requests with the store's challenger, if there is one. Thread-safe."""
+    """Scores decided requests with the store's challenger, if there is one. Thread-safe.
 
-    def __init__(self, champion: ServingModels, database: Database, writer: LedgerWriter) -> None:
-        self._champion = champion
+    At most `max_requests` requests wait in the queue, and none is added while their loans have
+    `max_bytes` or more. At the end of the process, the waiting requests are scored for at most
+    `end_seconds`. All other requests are skipped and counted as such.
+    """
+
+    def __init__(
+        self,
+        serving_models: ServingModels,
+        database: Database,
+        writer: LedgerWriter,
+        *,
+        max_requests: int = 1000,
+        max_bytes: int = 50_000_000,
+        end_seconds: float = 5.0,
+    ) -> None:
+        self._serving_models = serving_models
         self._database, self._writer = database, writer
-        self._queue: Queue[_Answered] = Queue(_WAITING)
-        # Bytes queued and bytes taken so far. Each is changed by one thread only.
-        self._put_bytes = self._taken_bytes = 0
-        self._begin = threading.Lock()
+        self._queue: Queue[_DecidedRequest] = Queue(max_requests)
+        self._max_bytes, self._end_seconds = max_bytes, end_seconds
+        # Bytes added to the queue and taken from it so far. Each is changed by one thread only.
+        self._added_bytes = self._taken_bytes = 0
+        self._starting = threading.Lock()
         self._thread: threading.Thread | None = None
 
-    def from_environment(
+    @property
+    def waiting_bytes(self) -> int:
+        """The approximate size in bytes of the loans in the queue."""
+        return self._added_bytes - self._taken_bytes
+
+    def commit_callback(
         self, answer: Answer, inputs: Sequence[str]
     ) -> Callable[[Sequence[bytes]], None] | None:
-        """Return a function that queues an answer, given the ids of its committed decisions.
+        """Return a function that queues an answer for the challenger; None without a challenger.
 
-        None if no other version runs in shadow. `inputs` are the loans as stored JSON.
+        Call the function with the ids of the decisions once they are committed. `inputs` are the
+        answer's loans as stored JSON.
         """
-        challenger = self._champion.challenger
+        challenger = self._serving_models.challenger
         if challenger is None or challenger.bundle is answer.serving.bundle:
             return None
-        return lambda ids: self._follow(answer, inputs, ids)
+        return lambda ids: self._add(answer, inputs, ids)
 
-    def _follow(self, answer: Answer, inputs: Sequence[str], ids: Sequence[bytes]) -> None:
-        """Queue an answer. Only the ledger writer's thread calls this."""
-        if self._put_bytes - self._taken_bytes >= _WAITING_BYTES:
-            _skip(ids)
+    def _add(self, answer: Answer, inputs: Sequence[str], ids: Sequence[bytes]) -> None:
+        """Add an answer to the queue. Only the ledger writer's thread calls this."""
+        if self._added_bytes - self._taken_bytes >= self._max_bytes:
+            _count_skipped(ids)
             return
-        own = [_Own(each.probability, each.late) for each in answer.decisions]
+        decisions = [_ChampionDecision(each.probability, each.late) for each in answer.decisions]
         loans = answer.checked.loans if isinstance(answer.checked, CheckedLoans) else answer.checked
-        answered = _Answered(loans, inputs, answer.serving.bundle, own, ids)
+        request = _DecidedRequest(loans, inputs, answer.serving.bundle, decisions, ids)
         try:
-            self._queue.put_nowait(answered)
+            self._queue.put_nowait(request)
         except Full:
-            _skip(ids)
+            _count_skipped(ids)
             return
-        self._put_bytes += answered.size
+        self._added_bytes += request.size
         if self._thread is None:
-            with self._begin:
+            with self._starting:
                 if self._thread is None:
                     thread = threading.Thread(target=self._run, name="shadow", daemon=False)
-                    thread.start()  # if it can't, the next call tries again
+                    thread.start()  # if this fails, the next call tries again
                     self._thread = thread
 
     def _run(self) -> None:
-        challenges: list[ScoredByChallenger] = []
+        scores: list[ScoredByChallenger] = []
         write_at = 0.0
-        # Not a daemon thread, like the writer's, after whose end nothing more is queued.
+        # Like the writer's thread, this is no daemon thread: the process waits for it. It ends
+        # after the writer's thread, because only that one adds requests.
         while self._writer.runs:
             with contextlib.suppress(Empty):
-                challenges += self._scored(self._taken(self._queue.get(timeout=_LOOK_SECONDS)))
-            # Each write is a commit, which delays the commits of decisions, so they are rare.
-            if challenges and time.monotonic() >= write_at:
+                scores += self._score(self._taken(self._queue.get(timeout=_CHECK_SECONDS)))
+            # Each write is a commit, which delays the commits of decisions, so writes are rare.
+            if scores and time.monotonic() >= write_at:
                 write_at = time.monotonic() + _WRITE_SECONDS
-                self._keep(challenges)
-                challenges = []
-        challenges += self._rest()
-        if challenges:
-            self._keep(challenges)
+                self._store(scores)
+                scores = []
+        scores += self._score_rest()
+        if scores:
+            self._store(scores)
 
-    def _rest(self) -> list[ScoredByChallenger]:
-        """Score what is left at the end of the process, within a time limit."""
-        until = time.monotonic() + _END_SECONDS
-        challenges: list[ScoredByChallenger] = []
+    def _score_rest(self) -> list[ScoredByChallenger]:
+        """Score the waiting requests at the end of the process, within the time limit."""
+        deadline = time.monotonic() + self._end_seconds
+        scores: list[ScoredByChallenger] = []
         with contextlib.suppress(Empty):
             while True:
-                answered = self._taken(self._queue.get_nowait())
-                if time.monotonic() < until:
-                    challenges += self._scored(answered)
+                request = self._taken(self._queue.get_nowait())
+                if time.monotonic() < deadline:
+                    scores += self._score(request)
                 else:
-                    _skip(answered.ids)
-        return challenges
+                    _count_skipped(request.ids)
+        return scores
 
-    def _taken(self, answered: _Answered) -> _Answered:
-        self._taken_bytes += answered.size
-        return answered
+    def _taken(self, request: _DecidedRequest) -> _DecidedRequest:
+        """Record that a request was taken from the queue, and return it."""
+        self._taken_bytes += request.size
+        return request
 
-    def _scored(self, answered: _Answered) -> list[ScoredByChallenger]:
-        challenger = self._champion.challenger
-        # The challenger may be, or have been, the champion.
-        if challenger is None or challenger.bundle.digest == answered.bundle.digest:
+    def _score(self, request: _DecidedRequest) -> list[ScoredByChallenger]:
+        """Score a request with the current challenger; an error is counted and logged."""
+        challenger = self._serving_models.challenger
+        # The challenger may have become the champion since, or the champion the challenger.
+        if challenger is None or challenger.bundle.digest == request.champion.digest:
             return []
         try:
-            return _compare(challenger, answered)
-        except RequestError:  # the challenger can't read them
-            metrics.CHALLENGED.labels("failed").inc(len(answered.ids))
+            return _score_and_compare(challenger, request)
+        except RequestError:  # the challenger can't parse the loans
+            metrics.CHALLENGED.labels("failed").inc(len(request.ids))
             return []
         except OnnxTimeLimit as error:
-            metrics.CHALLENGED.labels("failed").inc(len(answered.ids))
+            metrics.CHALLENGED.labels("failed").inc(len(request.ids))
             metrics.RUNS_GIVEN_UP.labels("shadow").inc()
             log.error("the challenger %s failed: %s", challenger.bundle.version, error)
             return []
         except Exception:  # a version's error must not affect the service
-            metrics.CHALLENGED.labels("failed").inc(len(answered.ids))
+            metrics.CHALLENGED.labels("failed").inc(len(request.ids))
             log.exception("the challenger %s failed", challenger.bundle.version)
             return []
 
-    def _keep(self, challenges: Sequence[ScoredByChallenger]) -> None:
+    def _store(self, scores: Sequence[ScoredByChallenger]) -> None:
         try:
-            store_challenger_scores(self._database, challenges)
+            store_challenger_scores(self._database, scores)
         except Exception as error:  # the decisions themselves are stored
-            metrics.CHALLENGES_LOST.inc(len(challenges))
+            metrics.CHALLENGES_LOST.inc(len(scores))
             log.error(
-                "what the challenger made of %s is lost: %s",
-                plural(len(challenges), "decision"),
+                "the challenger's scores of %s could not be stored and are lost: %s",
+                plural(len(scores), "decision"),
                 error,
             )
 
 
-def _skip(ids: Sequence[bytes]) -> None:
+def _count_skipped(ids: Sequence[bytes]) -> None:
     metrics.CHALLENGED.labels("skipped").inc(len(ids))
 
 
-def _compare(challenger: LoadedModel, answered: _Answered) -> list[ScoredByChallenger]:
-    loans, scored = _loans(challenger, answered)
-    metrics.CHALLENGED.labels("failed").inc(len(answered.ids) - len(scored))
-    if not scored:
+def _score_and_compare(
+    challenger: LoadedModel, request: _DecidedRequest
+) -> list[ScoredByChallenger]:
+    """Score a request with the challenger, and count its differences from the champion."""
+    loans, indices = _loans_for(challenger, request)
+    metrics.CHALLENGED.labels("failed").inc(len(request.ids) - len(indices))
+    if not indices:
         return []
     decided = challenger.bundle.decide_many(loans, explain=False)
-    champion = [answered.decisions[i] for i in scored]
-    late, own = decided.late.tolist(), decided.probabilities.tolist()
-    changed = sum(now != before.late for now, before in zip(late, champion, strict=True))
+    champion = [request.decisions[i] for i in indices]
+    late, probabilities = decided.late.tolist(), decided.probabilities.tolist()
+    changed = sum(is_late != before.late for is_late, before in zip(late, champion, strict=True))
     metrics.CHALLENGED.labels("changed").inc(changed)
-    metrics.CHALLENGED.labels("same").inc(len(scored) - changed)
+    metrics.CHALLENGED.labels("same").inc(len(indices) - changed)
     metrics.DIFFERENCES.observe_all(
-        [now - before.probability for now, before in zip(own, champion, strict=True)]
+        [
+            probability - before.probability
+            for probability, before in zip(probabilities, champion, strict=True)
+        ]
     )
+    margins = decided.margins.tolist()
     return [
-        ScoredByChallenger(answered.ids[i], challenger.version, probability, margin)
-        for i, probability, margin in zip(scored, own, decided.margins.tolist(), strict=True)
+        ScoredByChallenger(request.ids[i], challenger.version, probability, margin)
+        for i, probability, margin in zip(indices, probabilities, margins, strict=True)
     ]
 
 
-def _loans(challenger: LoadedModel, answered: _Answered) -> tuple[Loans, Sequence[int]]:
-    """Return the loans that the challenger can score, and their positions in the request.
+def _loans_for(challenger: LoadedModel, request: _DecidedRequest) -> tuple[Loans, Sequence[int]]:
+    """Return the loans that the challenger can score, and their indices in the request.
 
-    If it reads loans as the champion does, these are the champion's parsed loans. A version with
-    other fields parses the stored JSON.
+    If the challenger parses loans as the champion does, these are the parsed loans of the request.
+    A challenger with other fields parses the stored JSON.
     """
     definition = challenger.bundle.definition
-    if _reads_alike(answered.bundle, challenger.bundle):
-        if isinstance(answered.loans, Checked):
-            return Loans.of(definition, [answered.loans.values]), (0,)
-        loans = replace(answered.loans, definition=definition)
+    if _parse_alike(request.champion, challenger.bundle):
+        if isinstance(request.loans, Checked):
+            return Loans.of(definition, [request.loans.values]), (0,)
+        loans = replace(request.loans, definition=definition)
         return loans, range(loans.size)
-    read = [read_input(challenger, loan) for loan in answered.inputs]
-    scored = [i for i, loan in enumerate(read) if not loan.problems]
-    return Loans.of(definition, [read[i].values for i in scored]), scored
+    checked = [parse_stored_loan(challenger, loan) for loan in request.inputs]
+    indices = [i for i, loan in enumerate(checked) if not loan.problems]
+    return Loans.of(definition, [checked[i].values for i in indices]), indices
 
 
 @lru_cache(maxsize=1)  # champion and challenger rarely change
-def _reads_alike(champion: Bundle, challenger: Bundle) -> bool:
+def _parse_alike(champion: Bundle, challenger: Bundle) -> bool:
     return read_alike(champion.definition, challenger.definition)

@@ -9,30 +9,30 @@ from peerloan.errors import PeerLoanError
 
 
 class AddressError(PeerLoanError, OSError):
-    """An address can't be bound; the message names the option to change."""
+    """An address can't be bound. The message names the option to change."""
 
 
 def find_address(host: str, port: int, command: str, prefix: str = "--") -> str:
     """Return the numeric address of a host that can be bound now. Raises AddressError.
 
-    Of a name with several addresses it is the first one of this machine, IPv4 before IPv6: clients
-    that try both reach it, and so do those that know one. The options of `command` are `prefix` and
-    "host" or "port".
+    If a name has several addresses, this returns the first one that belongs to this machine, IPv4
+    before IPv6, because every client can use IPv4. Messages name the options of `command`:
+    `prefix` with "host" or "port" after it.
     """
-    taken = None
+    unavailable = None
     for family, address in _resolve(host, port, prefix):
         try:
             _try_to_bind(family, address, port)
         except OSError as error:
             if error.errno in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
-                taken = taken or error
+                unavailable = unavailable or error
                 continue
             raise AddressError(_sentence(error, address, port, command, prefix)) from None
         return address
     raise AddressError(
-        f"{prefix}host {host}: this machine has no such address; expected one of its own, such as "
-        "127.0.0.1, or 0.0.0.0 for all"
-    ) from taken
+        f"{prefix}host {host}: expected an address of this machine, such as 127.0.0.1, or 0.0.0.0 "
+        "for all of its addresses"
+    ) from unavailable
 
 
 def _resolve(host: str, port: int, prefix: str) -> list[tuple[int, str]]:
@@ -47,8 +47,8 @@ def _resolve(host: str, port: int, prefix: str) -> list[tuple[int, str]]:
             f"{prefix}host {host!r} can't be resolved ({reason}): expected an address of this "
             "machine or its name, without brackets, scheme or port, such as 127.0.0.1 or ::1"
         ) from None
-    found = dict.fromkeys((family, str(address[0])) for family, *_, address in infos)
-    return sorted(found, key=lambda each: each[0] != socket.AF_INET)
+    addresses = dict.fromkeys((family, str(address[0])) for family, *_, address in infos)
+    return sorted(addresses, key=lambda item: item[0] != socket.AF_INET)
 
 
 def _try_to_bind(family: int, address: str, port: int) -> None:

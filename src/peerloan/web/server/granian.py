@@ -1,4 +1,4 @@
-"""Runs Granian for `peerloan serve`."""
+"""Runs the Granian server for `peerloan serve`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from peerloan.web.server.bind_address import find_address
 from peerloan.web.server.json_log import JsonFormatter
 from peerloan.web.server.shutdown import GRACE_SECONDS
 
-# Granian's messages go to the service's log, not among the lines of requests.
+# Granian's messages go to the service's log on standard error, not to the access log.
 _LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
@@ -39,29 +39,29 @@ def serve(address: str, port: int, workers: int) -> None:
 
 
 def run(factory: str, address: str, port: int, workers: int) -> None:
-    """Run a WSGI application factory, `module:function`, in each of the workers.
+    """Serve the application that `factory` makes in each worker; `factory` is `module:function`.
 
-    Raises NoWorkerStarted. If Granian's public interface is used only, Granian ends the process
+    Raises NoWorkerStarted. If only Granian's public interface is used, Granian ends the process
     instead.
     """
     loopback.announce([address])
     options = _options(address, port, workers)
     logging.config.dictConfig(_LOGGING)
-    find_lean_flask()  # called here, so that workers don't log it again
-    run_own = load_private("granian", lambda: _own_server(factory, options))
+    find_lean_flask()  # called before the fork, so that workers don't log its warning again
+    run_server = load_private("granian", lambda: _supervising_server(factory, options))
     log_untested()
-    # Workers share memory with this process until they write to it. The garbage collector would
-    # write to every object that it inspects, so freeze them.
+    # Workers share this process's memory pages until they write to them. The garbage collector
+    # writes to each object that it inspects, so freeze the objects.
     gc.collect()
     gc.freeze()
-    if run_own is not None:
-        run_own()
+    if run_server is not None:
+        run_server()
     else:
         Granian(factory, factory=True, **options).serve()
 
 
-def _own_server(factory: str, options: dict[str, Any]) -> Callable[[], None]:
-    """Return the server class that restarts its workers and supports deferred responses."""
+def _supervising_server(factory: str, options: dict[str, Any]) -> Callable[[], None]:
+    """Make the server that restarts its workers and defers responses; return its `run`."""
     from peerloan.web.server.workers import Server
 
     return Server(factory, **options).run

@@ -1,9 +1,9 @@
-"""Deferred responses with Granian.
+"""Deferred responses with Granian, by private parts of Granian.
 
-A response that waits for its decisions' commit would occupy a thread until then, and waking so many
-threads costs more than the commits (docs/performance.md). So the application returns at once, and
-the ledger's thread sends the response through the object that Granian would use. Other servers
-don't support this: there the request's thread waits.
+A response waits for the commit of its decisions. If the request's thread waited too, waking
+hundreds of threads would cost more time than the commits (docs/performance.md). So the application
+returns at once, and the ledger's thread sends the response later, through Granian's object for this
+request. Other servers don't support this: there the request's thread waits.
 """
 
 from __future__ import annotations
@@ -18,18 +18,16 @@ from typing import TYPE_CHECKING, Any
 from granian.server import mp
 from granian.wsgi import ResponseIterWrap, _callback_wrapper
 
-from peerloan.web.http.deferred_response import DEFERRED as LATER
-from peerloan.web.http.deferred_response import DEFERRED_KEY as SENDER
-from peerloan.web.http.deferred_response import Sent
+from peerloan.web.http.deferred_response import DEFERRED, DEFERRED_KEY, ResponseParts
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
 
 log = logging.getLogger(__name__)
-# Time for the client to receive a response before the connection ends.
+# Time for the client to receive an early response before the connection is closed.
 _SENDING_SECONDS = 0.2
-# The constant part of Granian's WSGI environment, without the settings of the process.
-_USUAL = {
+# The constant members of the WSGI environment (PEP 3333), which Granian's wrapper would set.
+_CONSTANT_ENVIRON = {
     "GATEWAY_INTERFACE": "CGI/1.1",
     "SCRIPT_NAME": "",
     "SERVER_SOFTWARE": "Granian",
@@ -42,8 +40,8 @@ _USUAL = {
 }
 
 
-class Sender:
-    """Granian's side of one request."""
+class GranianResponse:
+    """The `DeferredResponse` of one request, over Granian's object for it (`protocol`)."""
 
     __slots__ = ("_headers", "_protocol", "_status")
 
@@ -52,13 +50,13 @@ class Sender:
         self._status = 500
         self._headers: list[tuple[str, str]] = []
 
-    def start(self, line: str, headers: list[tuple[str, str]], *_error: Any) -> Any:
-        """WSGI's start_response."""
-        self._status, self._headers = int(line[:3]), headers
+    def start(self, status_line: str, headers: list[tuple[str, str]], *_error: Any) -> Any:
+        """Record the status and headers. This is WSGI's start_response."""
+        self._status, self._headers = int(status_line[:3]), headers
 
     def finish(self, body: Any) -> None:
-        """Send the application's response, unless it is deferred."""
-        if body is LATER:
+        """Send the body that the application returned, unless the response is deferred."""
+        if body is DEFERRED:
             return
         if type(body) is list:
             self._protocol.response_bytes(self._status, self._headers, b"".join(body))
@@ -66,54 +64,55 @@ class Sender:
             parts = ResponseIterWrap(body)  # type: ignore[no-untyped-call]
             self._protocol.response_iter(self._status, self._headers, parts)
 
-    def end_body(self, status: int, headers: list[tuple[str, str]], body: bytes) -> None:
-        """Answer while the body is still being read, and stop reading.
+    def respond_early(self, status: int, headers: list[tuple[str, str]], body: bytes) -> None:
+        """Send a response while the request's body is still being read, and stop reading.
 
-        Granian releases the connection, and the thread that reads, only if a response ends before
-        its length. So the announced length is one more than the content.
+        Granian closes the connection, and so releases the reading thread, only if a response ends
+        before its Content-Length. So that header is one more than the length of the body.
         """
         headers = [*headers, ("Content-Length", str(len(body) + 1))]
-        parts = ResponseIterWrap(_unfinished(body))  # type: ignore[no-untyped-call]
+        parts = ResponseIterWrap(_pause_after(body))  # type: ignore[no-untyped-call]
         self._protocol.response_iter(status, headers, parts)
 
-    def send(self, make: Callable[[], Sent], quickly: bool) -> None:
-        """Send the result of `make`: in this thread if it is quick, otherwise in a new one."""
-        if quickly:
-            self._send(make)
+    def send(self, build: Callable[[], ResponseParts], in_new_thread: bool) -> None:
+        """Send the response that `build` returns; call `build` in this thread or in a new one."""
+        if in_new_thread:
+            threading.Thread(target=self._send, args=(build,), name="answer", daemon=True).start()
         else:
-            threading.Thread(target=self._send, args=(make,), name="answer", daemon=True).start()
+            self._send(build)
 
-    def _send(self, make: Callable[[], Sent]) -> None:
+    def _send(self, build: Callable[[], ResponseParts]) -> None:
         try:
-            line, headers, body = make()
-        except Exception:  # the client must not wait for ever
-            log.exception("an answer could not be made")
-            line, headers, body = "500 Internal Server Error", [], b""
-        self._protocol.response_bytes(int(line[:3]), headers, body)
+            status_line, headers, body = build()
+        except Exception:  # without a response, the client would wait for ever
+            log.exception("a deferred response could not be built")
+            status_line, headers, body = "500 Internal Server Error", [], b""
+        self._protocol.response_bytes(int(status_line[:3]), headers, body)
 
 
 def _wrap(application: WSGIApplication, _scope_options: Any, _access_log: Any = None) -> Any:
     """Return the function that Granian's worker calls for each request, in place of its wrapper."""
 
     def run(protocol: Any, environ: dict[str, Any]) -> None:
-        sender = Sender(protocol)
-        environ.update(_USUAL)
-        environ[SENDER] = sender
-        sender.finish(application(environ, sender.start))
+        response = GranianResponse(protocol)
+        environ.update(_CONSTANT_ENVIRON)
+        environ[DEFERRED_KEY] = response
+        response.finish(application(environ, response.start))
 
     return run
 
 
-def _unfinished(body: bytes) -> Iterator[bytes]:
+def _pause_after(body: bytes) -> Iterator[bytes]:
+    """Yield a body, and give the client time to receive it before the connection is closed."""
     yield body
-    time.sleep(_SENDING_SECONDS)  # otherwise the content is lost with the connection
+    time.sleep(_SENDING_SECONDS)
 
 
 def check() -> None:
     """Raise AttributeError if Granian does not wrap applications as `install` expects."""
     workers: Any = mp
     if workers._wsgi_call_wrap not in (_callback_wrapper, _wrap):
-        raise AttributeError("it wraps applications in another way")
+        raise AttributeError("it wraps applications in an unknown way")
 
 
 def install() -> None:

@@ -1,4 +1,4 @@
-"""Settings of Gunicorn, an alternative to the server that `peerloan serve` starts.
+"""Settings of Gunicorn, which can serve the application instead of `peerloan serve`.
 
 gunicorn -c python:peerloan.service.gunicorn_conf 'peerloan.service.wsgi:application()'
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-import peerloan.web.telemetry.metrics  # noqa: F401  so that workers share metrics
+import peerloan.web.telemetry.metrics  # noqa: F401  workers share metrics only if this process imports it
 from peerloan.web.auth import loopback
 from peerloan.web.http.body_waits import THREADS
 from peerloan.web.http.flask_application import find_lean_flask
@@ -22,8 +22,8 @@ def _import_worker() -> type:
     return Worker
 
 
-def _is_no_silence(record: logging.LogRecord) -> bool:
-    """Whether a record is not about a silent client, which is no fault of the service."""
+def _is_not_silent_client(record: logging.LogRecord) -> bool:
+    """Whether to log a record: all except those about a silent client, which is no fault."""
     kind = record.exc_info[0] if record.exc_info else None
     return kind is None or not issubclass(kind, BlockingIOError)
 
@@ -41,21 +41,21 @@ loglevel = "warning"
 
 
 def on_starting(_server: Any) -> None:
-    """Log warnings once, before any worker is made."""
+    """Start the log and write warnings, before any worker is started. Gunicorn calls this."""
     start_logging()
     find_lean_flask()
     log_untested()
 
 
 def pre_fork(server: Any, _worker: Any) -> None:
-    """Announce the addresses to the next worker; called in the listening process."""
-    # This attribute is not documented. Without it, every caller needs a token.
+    """Announce the listening addresses to the next worker. Gunicorn calls this before the fork."""
+    # Gunicorn does not document this attribute. Without it, every caller needs a token.
     listeners = getattr(server, "LISTENERS", ())
     addresses = [listener.sock.getsockname() for listener in listeners]
-    # Any program that can open a socket file may be behind it, such as a public proxy.
-    loopback.announce(each[0] if isinstance(each, tuple) else "" for each in addresses)
+    # A socket file counts as public: the client may be a proxy that forwards requests of anybody.
+    loopback.announce(address[0] if isinstance(address, tuple) else "" for address in addresses)
 
 
 def post_worker_init(_worker: Any) -> None:
-    """Filter Gunicorn's log in a new worker."""
-    logging.getLogger("gunicorn.error").addFilter(_is_no_silence)
+    """Filter Gunicorn's log in a new worker. Gunicorn calls this."""
+    logging.getLogger("gunicorn.error").addFilter(_is_not_silent_client)

@@ -1,7 +1,8 @@
-"""Gunicorn's threaded worker with changes of private parts.
+"""Gunicorn's threaded worker with two changes, by private parts of Gunicorn.
 
-The headers are sent with the first part of the body, and a silent client is disconnected. Import it
-through `gunicorn_conf`, which falls back for untested releases of Gunicorn.
+It sends headers together with the first part of the body, and disconnects silent clients. Import it
+through `gunicorn_conf`, which uses Gunicorn's unchanged worker if the installed release was not
+tested.
 """
 
 from __future__ import annotations
@@ -13,24 +14,24 @@ from typing import Any
 from gunicorn.http import wsgi
 from gunicorn.workers.gthread import ThreadWorker
 
-# Longest silence of a client within a request before the thread is released.
+# Longest time without a byte from a client in the middle of a request.
 SILENT_SECONDS = 10
 
 
-class _Gathered:
-    """A substitute for a socket that collects what is sent together."""
+class _Buffer:
+    """A substitute for a socket that collects the data instead of sending it."""
 
     def __init__(self) -> None:
-        self.sent: list[bytes] = []
+        self.parts: list[bytes] = []
 
     def sendall(self, data: bytes) -> None:
-        self.sent.append(data)
+        self.parts.append(data)
 
 
 class _Response(wsgi.Response):  # type: ignore[misc]
-    """Sends the headers with the first part of the body.
+    """A response whose headers are sent with the first part of the body.
 
-    A worker may be killed between two sends, and a proxy that has received headers can't try
+    A worker may be killed between two sends, and a proxy that has received the headers can't try
     another server any more.
     """
 
@@ -38,30 +39,30 @@ class _Response(wsgi.Response):  # type: ignore[misc]
         if self.headers_sent:
             super().write(arg)
             return
-        gathered = _Gathered()
+        buffer = _Buffer()
         sock = self.sock  # type: ignore[has-type]
-        self.sock = gathered
+        self.sock = buffer
         try:
             super().write(arg)
         finally:
             self.sock = sock
-        sock.sendall(b"".join(gathered.sent))
+        sock.sendall(b"".join(buffer.parts))
 
 
 class Worker(ThreadWorker):  # type: ignore[misc]
     """Gunicorn's threaded worker with a time limit for silent clients.
 
-    Gunicorn's own time limit doesn't cover bodies: a few clients that stop in the middle of one
-    would occupy every thread. `body_waits` ends a client that sends a byte now and then.
+    Gunicorn's time limit doesn't cover request bodies: a few clients that stop in the middle of a
+    body would occupy all threads. Clients that send a byte now and then are ended by `body_waits`.
     """
 
     def init_process(self) -> None:
-        """Called in the new process; serves until it ends."""
+        """Serve in the new worker process until it ends. Gunicorn calls this."""
         wsgi.Response = _Response
         super().init_process()
 
     def handle(self, conn: Any) -> Any:
-        """Serve a connection; receiving from it fails after SILENT_SECONDS without a byte."""
+        """Serve a connection. Receiving from it fails after SILENT_SECONDS without a byte."""
         limit = struct.pack("ll", SILENT_SECONDS, 0)
         conn.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
         return super().handle(conn)

@@ -1,4 +1,4 @@
-"""The log of the server's processes: one JSON line for each record, on standard error."""
+"""The log of the server's processes: JSON lines on standard error, one for each record."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The WSGI entry point, called once in each worker process."""
+"""The WSGI entry point. Servers call `application` once in each worker process."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from peerloan.web.server.json_log import start_logging
 
 
 def application() -> Flask:
-    """Make the application by the environment's settings; its threads start in this process."""
+    """Make the application by the environment's settings, and start its threads."""
     start_logging()
     app = create_app(read_settings(), sys.stdout.buffer, loopback.announced())
-    log_untested()  # a server that forks has logged it already
-    # All objects so far live as long as the process: exclude them from garbage collection.
+    log_untested()  # does nothing if the server has logged it before its fork
+    # The objects made so far live as long as the process, so exclude them from garbage collection.
     gc.collect()
     gc.freeze()
     return app

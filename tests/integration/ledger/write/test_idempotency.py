@@ -186,7 +186,7 @@ def test_another_request_with_the_key_is_refused(
     assert [each.status_code for each in others] == [422] * 4
     for each in others[:3]:
         assert each.headers["Content-Type"] == "application/problem+json"
-        assert "Idempotency-Key: expected a key of its own" in each.get_json()["detail"]
+        assert "Idempotency-Key: expected a new key for each request" in each.get_json()["detail"]
     answer = post(client, {"inputs": tensors(columns([loan]))}, "used", INFER)
     assert answer.status_code == 400, "the protocol knows no 422"
     assert "Idempotency-Key" in answer.get_json()["error"]

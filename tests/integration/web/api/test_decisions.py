@@ -268,7 +268,7 @@ def test_an_unknown_decision_is_404(client: FlaskClient, decision: str) -> None:
         ("band=lowest", "?band", "one of low, medium, high, very high"),
         ("since=yesterday", "?since", "a day or a moment"),
         ("until=2026-01-01T00:00:00", "?until", "a day or a moment"),
-        ("cursor=x", "?cursor", "the `next` of the page before"),
+        ("cursor=x", "?cursor", "the value of `next` in the page before"),
         ("loan_id=", "?loan_id", "text"),
         ("loan=1", "?loan", "one of the parameters loan_id"),
         ("band=low&band=high", "?band", "one value"),

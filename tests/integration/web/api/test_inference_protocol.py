@@ -286,7 +286,7 @@ def test_parameters_of_an_address_are_refused_and_nothing_is_decided(
     for path in (INFER, INFER.replace("/infer", f"/versions/{api.version}/infer")):
         name = query.partition("=")[0]
         said = error(post(api, body, f"{path}?{query}"), 400)
-        assert said == f"expected no parameters, given '{name}'"
+        assert said == f"expected no query parameters, given '{name}'"
     newest = api.get("/v1/predictions?limit=1").json()["predictions"]
     assert [each["id"] for each in newest] == [last]
 
@@ -304,7 +304,7 @@ def test_a_binary_body_that_is_cut_off_is_refused(api: Api, loan: dict[str, Any]
     for end in (length, length + 5, len(body) - 1):
         answer = post(api, body[:end], Inference_Header_Content_Length=str(length))
         assert "expected" in error(answer, 400)
-    assert "behind the JSON" in error(
+    assert "after the JSON" in error(
         post(api, body + b"x", Inference_Header_Content_Length=str(length)), 400
     )
 
@@ -352,9 +352,9 @@ def test_bodies_may_be_compressed_within_the_limit(
     body, length = in_binary(given)
     headers = {"Content_Encoding": encoding, "Inference_Header_Content_Length": str(length)}
     same(api, post(api, compress(body), **headers), given)
-    assert f"can't be read as {encoding}" in error(post(api, body, **headers), 400)
-    assert "not one whole piece" in error(post(api, compress(body)[:-3], **headers), 400)
-    assert "not one whole piece" in error(post(api, compress(body) + b"x", **headers), 400)
+    assert f"can't be decompressed as {encoding}" in error(post(api, body, **headers), 400)
+    assert "not one complete" in error(post(api, compress(body)[:-3], **headers), 400)
+    assert "not one complete" in error(post(api, compress(body) + b"x", **headers), 400)
     said = error(post(api, compress(bytes(200 * MB)), **headers), 413)
     assert said.startswith("The request is larger than 5 MB.")
 

@@ -178,7 +178,7 @@ def test_a_folder_that_can_not_be_read_is_a_503(
     services_of(client.application).serving_models.refresh()
     ready = client.get("/readyz")
     assert ready.json is not None
-    assert ready.json["refused"] == "the store can't be read; the log says why"
+    assert ready.json["refused"] == "the store can't be read; the log has the reason"
     assert ready.json["status"] == "ready"
 
 

@@ -202,7 +202,7 @@ def test_a_year_of_days_is_read_the_oldest_first(
         ("events?open=1", 400, "?open: expected one of true, false"),
         ("events?limit=0", 400, "?limit: expected a whole number from 1 to 1,000"),
         ("events?limit=1&limit=2", 400, "?limit: expected one value"),
-        ("events?cursor=x", 400, "?cursor: expected the `next` of the page before"),
+        ("events?cursor=x", 400, "?cursor: expected the value of `next` in the page before"),
     ],
 )
 @pytest.mark.parametrize("ledger_url", ["sqlite"], indirect=True)

@@ -861,7 +861,7 @@ def test_without_a_champion_the_service_is_healthy_but_not_ready(
         requests.get(f"{service.url}/openapi.json", timeout=5),
     ):
         assert problem(answer, 503)["detail"] == (
-            "No model version is being served yet; train and promote one."
+            "No model version is being served yet; train one and promote it."
         )
         assert int(answer.headers["Retry-After"]) > 0
 

@@ -245,12 +245,12 @@ def test_without_the_folder_of_tokens_a_restart_opens_nothing(
     assert answer.status_code == 503
     assert str(tmp_path) not in answer.text
     assert requests.get(service.url, timeout=10).status_code == 401
-    said = f"{folder} holds no tokens, but {marker} says that some were made; restore the folder"
+    said = f"{folder} has no tokens, but {marker} records that some were made; restore the folder"
     assert said in service.log.read_text()
     refused = run("token", "new", "otto")
     assert refused.returncode == 1
     assert said in refused.stderr
-    assert "or remove that file to begin anew" in refused.stderr
+    assert "or remove that file to start again without tokens" in refused.stderr
     # It comes back, or somebody begins anew.
     shutil.rmtree(folder)
     (tmp_path / "elsewhere").rename(folder)

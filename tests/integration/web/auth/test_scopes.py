@@ -194,9 +194,7 @@ def test_a_missing_scope_is_named_with_how_to_get_it(desk: Desk) -> None:
 def test_an_address_that_says_nothing_can_not_be_served(desk: Desk) -> None:
     app = Application("forgetful")
     app.add_url_rule("/v1/everything", view_func=lambda: "all loans", endpoint="everything")
-    with pytest.raises(
-        UnguardedView, match="/v1/everything: everything says nothing of who may ask"
-    ):
+    with pytest.raises(UnguardedView, match="/v1/everything: the view everything has no guard"):
         required_scopes(app)
     # Nor one that comes later.
     operator = bearer(desk.tokens.new("anna", operator=True))
@@ -398,7 +396,7 @@ def test_scopes_are_given_on_the_command_line(run: Run, tmp_path: Path) -> None:
     text = run("token", "list").stdout
     assert "predict, outcomes, read, metrics" in text
     assert (tmp_path / "tokens/scoped.json").stat().st_mode & 0o777 == 0o600
-    assert "prometheus has a token already" in run("token", "new", "prometheus").stderr
+    assert "prometheus already has a token" in run("token", "new", "prometheus").stderr
     assert run("token", "revoke", "prometheus").returncode == 0
     assert "prometheus" not in run("token", "list").stdout
 

@@ -33,10 +33,8 @@ STALLED = (
 )
 # `peerloan serve` as it is, but for the limits.
 LIMITED = (
-    "import sys; from peerloan.web.http import request_body; "
-    "from peerloan.web.http.body_waits import waits; "
-    "waits.most, waits.seconds = {most}, {seconds}; "
-    "request_body._MOST_DROPPED_SECONDS = {seconds}; "
+    "import sys; from peerloan.web.http.body_waits import waits; "
+    "waits.max_waits, waits.seconds, waits.drop_seconds = {max_waits}, {seconds}, {seconds}; "
     "from peerloan.cli import main; sys.argv[0] = 'peerloan'; main()"
 )
 
@@ -70,9 +68,9 @@ def limited(
     started: list[Service] = []
     real = subprocess.Popen
 
-    def start(most: int, seconds: float) -> Service:
+    def start(max_waits: int, seconds: float) -> Service:
         def popen(command: list[str], **options: Any) -> Any:
-            code = LIMITED.format(most=most, seconds=seconds)
+            code = LIMITED.format(max_waits=max_waits, seconds=seconds)
             return real([sys.executable, "-c", code, *command[3:]], **options)
 
         with monkeypatch.context() as patched:
@@ -190,23 +188,23 @@ def test_of_too_many_bodies_those_that_took_longest_are_ended_with_503(
 def test_a_body_that_was_read_in_time_is_not_ended() -> None:
     ended: list[tuple[Any, ...]] = []
 
-    class Sender:
-        def end_body(self, *sent: Any) -> None:
+    class Response:
+        def respond_early(self, *sent: Any) -> None:
             ended.append(sent)
 
-    waits = BodyWaits(most=1, seconds=0.0)
-    read = waits.start({DEFERRED_KEY: Sender()})
+    waits = BodyWaits(max_waits=1, seconds=0.0)
+    read = waits.start({DEFERRED_KEY: Response()})
     waits.finish(read)
     waits.end_late()
     assert ended == []
-    late = waits.start({DEFERRED_KEY: Sender()})
+    late = waits.start({DEFERRED_KEY: Response()})
     waits.end_late()
     with pytest.raises(RequestError, match="did not arrive in time"):
         waits.finish(late)
 
 
 def test_of_too_many_bodies_a_fresh_one_is_not_ended() -> None:
-    waits = BodyWaits(most=1, seconds=60.0)
+    waits = BodyWaits(max_waits=1, seconds=60.0)
     first, second = waits.start({}), waits.start({})
     waits.end_late()
     assert (first.error, second.error) == (None, None), "a burst of complete requests passes"

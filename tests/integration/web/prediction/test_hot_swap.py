@@ -259,7 +259,7 @@ def test_whatever_is_wrong_with_a_champion_the_old_one_serves(
         each for each in caplog.records if each.levelno >= logging.ERROR
     )  # said once, not every half a second
     said = record.getMessage()
-    if champion.refusal == "the store can't be read; the log says why":
+    if champion.refusal == "the store can't be read; the log has the reason":
         assert f"{store.root}/aliases/000003.json can't be read: " in said
     else:
         assert champion.refusal in said

@@ -1,4 +1,4 @@
-"""The challenger in shadow: seen in the figures, never in an answer."""
+"""The challenger in shadow: its scores are in the metrics and the ledger, never in a response."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +26,13 @@ from helpers.service import GUNICORN, SERVE, Service, settings
 from peerloan.database import Database
 from peerloan.database.tables import challenges
 from peerloan.loan import Checks
-from peerloan.registry import Store
+from peerloan.registry import Bundle, Store
 from peerloan.settings import Settings
 from peerloan.web.http.problems import RequestError
-from peerloan.web.prediction import loan_parsing, shadow
-from peerloan.web.services import services_of
+from peerloan.web.prediction import loan_parsing
+from peerloan.web.prediction import shadow as shadow_module
+from peerloan.web.prediction.shadow import Shadow
+from peerloan.web.services import install, services_of
 from peerloan.web.telemetry import metrics
 
 FORMATS = Path(__file__).parents[3] / "formats"
@@ -38,7 +41,7 @@ Serve = Callable[..., Service]
 
 @pytest.fixture
 def service(store: Store, version_of: Callable[[str], str], serve: Serve) -> Service:
-    """A scorecard serves, a forest is the challenger."""
+    """A service with a scorecard as champion and a forest as challenger."""
     store.promote(version_of("additive"))
     store.challenge(version_of("basic"))
     service = serve(store)
@@ -46,7 +49,7 @@ def service(store: Store, version_of: Callable[[str], str], serve: Serve) -> Ser
     return service
 
 
-def test_each_decision_is_scored_by_it_too(
+def test_each_decision_is_scored_by_the_challenger(
     service: Service, store: Store, version_of: Callable[[str], str], loan: dict[str, Any]
 ) -> None:
     one = predict(service, loan).json()
@@ -58,7 +61,7 @@ def test_each_decision_is_scored_by_it_too(
     assert predict(service, loan | {"dti": "x"}).status_code == 422
     service.wait_for(lambda: counted(service) >= 10)
     found = figures(service, COUNT)
-    assert sum(found.values()) == 10, "neither what was refused nor a what_if"
+    assert sum(found.values()) == 10, "refused requests and a what_if don't count"
     assert set(found) <= {("same",), ("changed",), ("failed",)}
     assert found.get(("failed",), 0) == 0
     assert figures(service, "peerloan_challenger_difference_count")[()] == 10
@@ -77,17 +80,19 @@ def test_each_decision_is_scored_by_it_too(
     assert found[("same" if same else "changed",)] == 10
 
 
-def test_a_decision_of_the_page_is_scored_too(service: Service, loan: dict[str, Any]) -> None:
+def test_a_decision_on_the_page_is_scored_by_the_challenger(
+    service: Service, loan: dict[str, Any]
+) -> None:
     form = {f"field.{name}": str(value) for name, value in loan.items()}
     assert requests.post(service.url, data=form, timeout=10).ok
     service.wait_for(lambda: counted(service) == 1)
 
 
-def test_what_it_can_not_score_is_counted_and_no_error(
+def test_loans_that_the_challenger_cannot_score_count_as_failed_and_are_no_error(
     store: Store, version_of: Callable[[str], str], serve: Serve, loan: dict[str, Any]
 ) -> None:
     store.promote(version_of("additive"))
-    # A version of another definition, which needs fields that no request brings.
+    # A version with another definition, which needs fields that no request has.
     folder = next(p for p in (FORMATS / "format-1-scorecard").iterdir() if p.is_dir())
     shutil.copytree(folder, store.root / "versions" / folder.name)
     state = json.loads((store.root / "aliases/000001.json").read_text("utf-8"))
@@ -103,7 +108,7 @@ def test_what_it_can_not_score_is_counted_and_no_error(
     assert figures(service, "peerloan_challenger_difference_count").get((), 0) == 0
 
 
-def test_a_challenger_that_is_refused_keeps_nobody_from_serving_and_is_tried_again(
+def test_a_refused_challenger_does_not_affect_serving_and_is_tried_again(
     store: Store, version_of: Callable[[str], str], serve: Serve, loan: dict[str, Any]
 ) -> None:
     store.promote(version_of("additive"))
@@ -130,13 +135,13 @@ def test_a_challenger_that_is_refused_keeps_nobody_from_serving_and_is_tried_aga
 
 
 def served(service: Service) -> list[str]:
-    """The versions that answer: the champion, and the challenger if there is one."""
-    found = requests.get(f"{service.url}/v2/models/late-payments", timeout=10).json()
-    versions: list[str] = found["versions"]
+    """The loaded versions: the champion, and the challenger if there is one."""
+    metadata = requests.get(f"{service.url}/v2/models/late-payments", timeout=10).json()
+    versions: list[str] = metadata["versions"]
     return versions
 
 
-def test_a_dismissed_challenger_ends_where_the_champion_is_refused_too(
+def test_a_removed_challenger_is_unloaded_even_if_the_new_champion_is_refused(
     service: Service, store: Store, version_of: Callable[[str], str], loan: dict[str, Any]
 ) -> None:
     assert served(service) == [version_of("additive"), version_of("basic")]
@@ -149,7 +154,7 @@ def test_a_dismissed_challenger_ends_where_the_champion_is_refused_too(
     assert counted(service) == 0
 
 
-def test_beside_a_new_champion_the_challenger_goes_on_without_being_read_again(
+def test_a_promotion_does_not_reload_the_challenger(
     service: Service, store: Store, version_of: Callable[[str], str], loan: dict[str, Any]
 ) -> None:
     first = version_of("additive")
@@ -164,7 +169,7 @@ def test_beside_a_new_champion_the_challenger_goes_on_without_being_read_again(
 
 
 @pytest.mark.parametrize("server", [SERVE, GUNICORN], ids=["serve", "gunicorn"])
-def test_what_it_made_of_the_last_decisions_is_kept_as_the_process_ends(
+def test_scores_of_the_last_decisions_are_stored_when_the_process_ends(
     store: Store, version_of: Callable[[str], str], serve: Serve, loan: dict[str, Any], server: str
 ) -> None:
     store.promote(version_of("additive"))
@@ -176,8 +181,8 @@ def test_what_it_made_of_the_last_decisions_is_kept_as_the_process_ends(
     service.process.terminate()
     assert service.process.wait(timeout=10) == 0
 
-    assert kept(store) == 6
-    # The margin is the model's own, not that of the rounded probability.
+    assert stored_scores(store) == 6
+    # The margin is the model's, not computed from the rounded probability.
     challenger = store.load(version_of("basic"))
     values = Checks(challenger.definition).loan(loan).values
     margin = challenger.decide(values, explain=False).margin
@@ -190,38 +195,46 @@ def ledger_of(store: Store) -> Database:
     return Database(f"sqlite:///{store.root.parent / 'peerloan-ledger' / 'ledger.db'}")
 
 
-def kept(store: Store) -> int:
-    """How many decisions of a challenger the ledger beside the store has."""
+def stored_scores(store: Store) -> int:
+    """Return how many scores of a challenger the ledger beside the store has."""
     with ledger_of(store).reading() as connection:
         return connection.scalar(select(func.count()).select_from(challenges)) or 0
 
 
-SLOW = """
+# The champion decides on one loan by `decide`, so only the challenger is slow here.
+SLOW_CHALLENGER = """
 import atexit, json, os, time
+from dataclasses import replace
+from peerloan.registry import Bundle
 from peerloan.settings import read_settings
 from peerloan.web import create_app
-from peerloan.web.prediction import loan_parsing, shadow
+from peerloan.web.prediction.shadow import Shadow
+from peerloan.web.services import install, services_of
 from peerloan.web.telemetry import metrics
 
-def slowly(*given, compare=shadow._compare):
+def decide_slowly(*arguments, decide_many=Bundle.decide_many, **options):
     time.sleep(1)
-    return compare(*given)
+    return decide_many(*arguments, **options)
 
-shadow._compare, shadow._END_SECONDS = slowly, 0
+Bundle.decide_many = decide_slowly
 atexit.register(lambda: print(metrics.exposition().decode()))
-client = create_app(read_settings(), on_loopback=True).test_client()
+app = create_app(read_settings(), on_loopback=True)
+shared = services_of(app)
+shadow = Shadow(shared.serving_models, shared.database, shared.writer, end_seconds=0)
+install(app, replace(shared, shadow=shadow))
+client = app.test_client()
 for _ in range(5):
     assert client.post("/v1/predictions", json=json.loads(os.environ["LOAN"])).status_code == 200
 """
 
 
-def test_what_there_is_no_time_for_as_the_process_ends_is_counted(
+def test_decisions_are_counted_as_skipped_if_the_process_ends_before_they_are_scored(
     store: Store, version_of: Callable[[str], str], loan: dict[str, Any]
 ) -> None:
     store.promote(version_of("additive"))
     store.challenge(version_of("basic"))
     done = subprocess.run(
-        [sys.executable, "-c", SLOW],
+        [sys.executable, "-c", SLOW_CHALLENGER],
         env=os.environ | settings(store.root) | {"LOAN": json.dumps(loan)},
         capture_output=True,
         text=True,
@@ -231,16 +244,16 @@ def test_what_there_is_no_time_for_as_the_process_ends_is_counted(
     found = dict(re.findall(rf'^{COUNT}{{outcome="(\w+)"}} (\S+)$', done.stdout, re.M))
     skipped = float(found.pop("skipped"))
     assert 0 < skipped < 5
-    assert sum(map(float, found.values())) == kept(store) == 5 - skipped
+    assert sum(map(float, found.values())) == stored_scores(store) == 5 - skipped
 
 
-def skipped_ones() -> int:
-    """How many decisions this process has counted as skipped."""
+def count_of(outcome: str) -> int:
+    """Return how many decisions of this process have an outcome in the metrics."""
     name = "peerloan_challenger_decisions_total"
-    return int(metrics.REGISTRY.get_sample_value(name, {"outcome": "skipped"}) or 0)
+    return int(metrics.REGISTRY.get_sample_value(name, {"outcome": outcome}) or 0)
 
 
-def test_many_loans_wait_for_it_in_bounded_memory(
+def test_the_memory_of_waiting_requests_is_bounded(
     store: Store,
     version_of: Callable[[str], str],
     loan: dict[str, Any],
@@ -248,39 +261,38 @@ def test_many_loans_wait_for_it_in_bounded_memory(
 ) -> None:
     store.promote(version_of("additive"))
     store.challenge(version_of("basic"))
-    go_on, compare = threading.Event(), shadow._compare
+    go_on, decide_many, challenger = threading.Event(), Bundle.decide_many, version_of("basic")
 
-    def wait(*given: Any) -> Any:
-        assert go_on.wait(60)
-        return compare(*given)
+    def wait_as_challenger(bundle: Bundle, *arguments: Any, **options: Any) -> Any:
+        if bundle.version == challenger:
+            assert go_on.wait(60)
+        return decide_many(bundle, *arguments, **options)
 
     body = [loan] * 20
     size = sum(len(json.dumps(each, separators=(",", ":"))) for each in body)
     limit = 10 * size
-    monkeypatch.setattr(shadow, "_compare", wait)
-    monkeypatch.setattr(shadow, "_WAITING_BYTES", limit)
+    monkeypatch.setattr(Bundle, "decide_many", wait_as_challenger)
     app = create_app(Settings(store.root), on_loopback=True)
-    client, before = app.test_client(), skipped_ones()
-
-    def waiting() -> int:
-        found = services_of(app).shadow
-        return found._put_bytes - found._taken_bytes
+    shared = services_of(app)
+    shadow = Shadow(shared.serving_models, shared.database, shared.writer, max_bytes=limit)
+    install(app, replace(shared, shadow=shadow))
+    client, before = app.test_client(), count_of("skipped")
 
     for _ in range(14):
         assert client.post("/v1/predictions", json=body).status_code == 200
-        assert waiting() < limit + size
-    skipped = skipped_ones() - before
-    assert skipped in (3 * 20, 4 * 20), "one request is taken, and ten wait"
+        assert shadow.waiting_bytes < limit + size
+    skipped = count_of("skipped") - before
+    assert skipped in (3 * 20, 4 * 20), "one request is being scored, and ten wait"
     go_on.set()
     until = time.monotonic() + 60
-    while kept(store) < 14 * 20 - skipped and time.monotonic() < until:
+    while stored_scores(store) < 14 * 20 - skipped and time.monotonic() < until:
         time.sleep(0.1)
-    assert kept(store) == 14 * 20 - skipped
-    assert waiting() == 0
+    assert stored_scores(store) == 14 * 20 - skipped
+    assert shadow.waiting_bytes == 0
 
 
 def challenged(store: Store, until: Callable[[dict[str, float]], bool]) -> dict[str, float]:
-    """The challenger's probabilities in the ledger, by decision, once they are what is expected."""
+    """Wait for the challenger's probabilities in the ledger, and return them by decision id."""
     database = Database(f"sqlite:///{store.root.parent / 'peerloan-ledger' / 'ledger.db'}")
     end = time.monotonic() + 30
     found: dict[str, float] = {}
@@ -292,7 +304,7 @@ def challenged(store: Store, until: Callable[[dict[str, float]], bool]) -> dict[
     return found
 
 
-def test_loans_are_not_parsed_again_for_a_challenger_of_the_same_fields(
+def test_a_challenger_with_the_same_fields_does_not_parse_the_loans_again(
     store: Store,
     version_of: Callable[[str], str],
     loan: dict[str, Any],
@@ -301,12 +313,12 @@ def test_loans_are_not_parsed_again_for_a_challenger_of_the_same_fields(
     store.promote(version_of("additive"))
     store.challenge(version_of("basic"))
     parsed: list[object] = []
-    monkeypatch.setattr(shadow, "read_input", lambda *given: parsed.append(given))
+    monkeypatch.setattr(shadow_module, "parse_stored_loan", lambda *loan: parsed.append(loan))
     monkeypatch.setattr(loan_parsing, "decode", lambda body: parsed.append(body))
     app = create_app(Settings(store.root), on_loopback=True)
     client = app.test_client()
     several = [loan | {"dti": dti} for dti in (1.5, 20, 30)]
-    # A level that training never met, in another spelling: the check changes it.
+    # A level that training has not seen, in a spelling that the check changes.
     several.append(loan | {"purpose": "True"})
     tensors = [
         {
@@ -337,11 +349,12 @@ def test_loans_are_not_parsed_again_for_a_challenger_of_the_same_fields(
     assert parsed == []
 
 
-def test_a_challenger_of_other_ranges_reads_what_the_ledger_keeps(
-    store: Store, version_of: Callable[[str], str], loan: dict[str, Any]
-) -> None:
-    store.promote(version_of("additive"))
-    folder = store.folder(version_of("basic"))
+def challenge_with_other_range(store: Store, version: str) -> None:
+    """Make a version the challenger, after changing the range of one of its fields.
+
+    Such a challenger parses the stored loans instead of the champion's parsed ones.
+    """
+    folder = store.folder(version)
     definition = json.loads((folder / "loan.json").read_bytes())
     (income,) = (each for each in definition["field"] if each["name"] == "annual_inc")
     income["max"] = 1_000_000
@@ -351,7 +364,14 @@ def test_a_challenger_of_other_ranges_reads_what_the_ledger_keeps(
     entry = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
     manifest["files"]["loan.json"] = entry
     (folder / "manifest.json").write_text(json.dumps(manifest), "utf-8")
-    store.challenge(version_of("basic"))
+    store.challenge(version)
+
+
+def test_a_challenger_with_other_ranges_parses_the_stored_loans(
+    store: Store, version_of: Callable[[str], str], loan: dict[str, Any]
+) -> None:
+    store.promote(version_of("additive"))
+    challenge_with_other_range(store, version_of("basic"))
     client = create_app(Settings(store.root), on_loopback=True).test_client()
     incomes = [30_000, 2_000_000, 90_000.5]
     columns = {name: [value] * 3 for name, value in loan.items()} | {"annual_inc": incomes}
@@ -375,10 +395,10 @@ def test_without_a_challenger_nothing_is_counted(
     assert counted(service) == 0
 
 
-def test_a_version_does_not_challenge_its_own_decisions(
+def test_a_version_does_not_score_its_own_decisions(
     store: Store, version_of: Callable[[str], str], loan: dict[str, Any]
 ) -> None:
-    """As it would for a moment, where a champion has just become the challenger."""
+    """For a moment, the same version may be champion and challenger, after a change of aliases."""
     store.promote(version_of("additive"))
     app = create_app(Settings(store.root), on_loopback=True)
     champion = services_of(app).serving_models
@@ -387,11 +407,11 @@ def test_a_version_does_not_challenge_its_own_decisions(
         champion.challenger = challenger
         assert client.post("/v1/predictions", json=loan).status_code == 200
     champion.challenger = None
-    time.sleep(1.5)  # longer than what is written later
-    assert kept(store) == 0
+    time.sleep(1.5)  # longer than the interval between two writes
+    assert stored_scores(store) == 0
 
 
-def test_loans_that_it_can_not_read_are_counted_and_no_error(
+def test_loans_that_the_challenger_cannot_parse_count_as_failed_and_are_no_error(
     store: Store,
     version_of: Callable[[str], str],
     loan: dict[str, Any],
@@ -399,19 +419,20 @@ def test_loans_that_it_can_not_read_are_counted_and_no_error(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     store.promote(version_of("additive"))
-    store.challenge(version_of("basic"))
+    challenge_with_other_range(store, version_of("basic"))
     app = create_app(Settings(store.root), on_loopback=True)
-    told = threading.Event()
+    before = count_of("failed")
 
-    def refusing(*_: object) -> None:
-        told.set()
+    def refuse(*_: object) -> None:
         raise RequestError(422, "Wrong Values", "months_on_book: expected a number")
 
-    monkeypatch.setattr(shadow, "_loans", refusing)
+    monkeypatch.setattr(shadow_module, "parse_stored_loan", refuse)
     columns = {name: [value] * 2 for name, value in loan.items()}
     assert app.test_client().post("/v1/predictions", json=columns).status_code == 200
-    assert told.wait(10)
-    time.sleep(0.2)
-    # Ledgers of other tests' applications may say that their folders are gone.
+    deadline = time.monotonic() + 10
+    while count_of("failed") < before + 2 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert count_of("failed") == before + 2
+    # The applications of other tests may log errors of ledgers whose folders were removed.
     errors = [each for each in caplog.records if each.levelname == "ERROR"]
     assert not [each for each in errors if each.name.startswith("peerloan.web")]

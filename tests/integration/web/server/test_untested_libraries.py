@@ -60,8 +60,8 @@ def test_with_other_versions_the_service_runs_and_says_so_once(
 
     check_service(service, loan, libraries)
     assert warnings(service) == [
-        f"{library} {version(library)}: this release was not tested with it. The service uses "
-        "its public interface alone, which is slower; to be faster, install "
+        f"{library} {version(library)}: PeerLoan Risk was not tested with this version. "
+        "The service uses only its public interface, which is slower; for full speed, install "
         f"{library}==0.1 or {library}==0.2"
         for library in libraries
     ]
@@ -84,9 +84,10 @@ def test_without_a_private_name_the_service_runs_and_says_so_once(
 
     check_service(service, loan, [library])
     [warning] = warnings(service)
-    assert warning.startswith(f"{library} {version(library)}: it is not as this release was tested")
+    expected = f"{library} {version(library)}: it lacks private parts that the tested version has"
+    assert warning.startswith(expected)
     assert missing.rpartition(":")[2] in warning
-    assert f"to be faster, install {library}=={TESTED_VERSIONS[library][0]}" in warning
+    assert f"for full speed, install {library}=={TESTED_VERSIONS[library][0]}" in warning
 
 
 @pytest.mark.parametrize("name", ["serve", "train", "dev"])

@@ -145,7 +145,9 @@ def test_outcomes_of_seconds_ago_change_nothing(
     caller.decide(loans)
     answer = caller.tell(invented(caller.decisions()))
     assert answer["stored"] == LOANS
-    assert "the first day on which an outcome of it counts" in answer["outcomes"][0]["note"]
+    assert (
+        "the first day on which an outcome of this decision counts" in answer["outcomes"][0]["note"]
+    )
     # Even if the operator takes this caller for one that tells the truth.
     log = watch(tmp_path, BEFORE + CONFIRMED + OF_SHOP, "calm")
     assert "counted 4,000 decisions and 4,000 outcomes" in log

@@ -43,7 +43,7 @@ def test_the_callback_runs_once_both_have_come(make: Make, resolved_first: bool)
     calls: list[str | None] = []
     steps: list[Callable[[], object]] = [
         lambda: pending.resolve(None),
-        lambda: pending.on_resolved(lambda: calls.append(pending.outcome)),
+        lambda: pending.on_resolved(lambda: calls.append(pending.failure)),
     ]
     first, second = steps if resolved_first else reversed(steps)
     first()

@@ -14,7 +14,9 @@ def test_many_values_at_once_count_as_one_by_one(
     monkeypatch: pytest.MonkeyPatch, missing: str | None
 ) -> None:
     """Also where Prometheus's library has not the private names for many at once."""
-    together, apart = (metrics._Histogram(name, "seconds", registry=None) for name in ("a", "b"))
+    together, apart = (
+        metrics.BatchHistogram(name, "seconds", registry=None) for name in ("a", "b")
+    )
     for value in VALUES:
         apart.observe(value)
     if missing is None:
@@ -31,7 +33,7 @@ def test_many_values_at_once_count_as_one_by_one(
         for value in seen:
             together.observe(value)
 
-    def samples(histogram: metrics._Histogram) -> list[tuple[object, float]]:
+    def samples(histogram: metrics.BatchHistogram) -> list[tuple[object, float]]:
         [family] = histogram.collect()
         return [
             (each.labels, each.value)

@@ -14,27 +14,27 @@ KEY_HEADER: dict[str, Any] = {
     "name": "Idempotency-Key",
     "in": "header",
     "required": False,
-    "description": "A request that is repeated with the same key within 24 hours gets the first "
-    "answer again, and is no second decision.",
+    "description": "A repeated request with the same key within 24 hours gets the first answer "
+    "again, and no second decision is made.",
     "schema": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]+$"},
 }
 # The headers of a response.
 REPLAYED: dict[str, Any] = {
     REPLAYED_HEADER: {
-        "description": "`true` where this is the first answer again, and no second decision; the "
-        "first one does not have it.",
+        "description": "`true` if this is the first answer of a repeated request again. Other "
+        "responses do not have this header.",
         "schema": {"type": "string", "enum": ["true"]},
     }
 }
-NO_PARAMETERS = "The address has parameters."
-WRONG_TYPE = "The body is not said to be JSON, or its Content-Encoding is neither gzip nor deflate."
+NO_PARAMETERS = "The request has query parameters."
+WRONG_TYPE = "The Content-Type is not JSON, or the Content-Encoding is neither gzip nor deflate."
 # Further responses of a route that changes something.
-POSTED = {"403": "A page of another site made a browser send this."}
+POSTED = {"403": "A page of another site made the browser send the request."}
 # Further responses of a route that stores decisions.
-KEPT = {
-    "409": "A request with this Idempotency-Key is on its way still, or its decisions can't be "
-    "read any more.",
-    "500": "The ledger's database refused the decision.",
+STORED = {
+    "409": "Another request with this Idempotency-Key is still running, or the decisions of the "
+    "first one can't be read any more.",
+    "500": "The ledger's database refused the decision, which is not stored.",
 }
 
 
@@ -44,17 +44,20 @@ def paths(responses: Any) -> dict[str, Any]:
         "type": "object",
         "properties": {
             "predictions": {"type": "array", "items": ref("Decision")},
-            "next": {"type": ["string", "null"], "description": "The next page's cursor."},
+            "next": {
+                "type": ["string", "null"],
+                "description": "The cursor of the next page; null on the last page.",
+            },
         },
         "required": ["predictions", "next"],
     }
-    problems = {"503": "The ledger can't be read now."}
+    problems = {"503": "The ledger is unavailable."}
     return {
         "/v1/predictions/{decision}": {
             "get": {
                 "operationId": "decision",
                 "tags": ["predictions"],
-                "summary": "A decision that was made",
+                "summary": "Get a stored decision",
                 "parameters": [
                     {
                         "name": "decision",
@@ -67,7 +70,11 @@ def paths(responses: Any) -> dict[str, Any]:
                     "The decision.",
                     ref("Decision"),
                     problems
-                    | {"400": NO_PARAMETERS, "404": "No such decision.", "410": "It was purged."},
+                    | {
+                        "400": NO_PARAMETERS,
+                        "404": "No such decision.",
+                        "410": "The decision was purged.",
+                    },
                 ),
             }
         },
@@ -75,7 +82,7 @@ def paths(responses: Any) -> dict[str, Any]:
             "get": {
                 "operationId": "decisions",
                 "tags": ["predictions"],
-                "summary": "Decisions that were made, the newest first",
+                "summary": "List stored decisions, newest first",
                 "parameters": [*_filters()],
                 "responses": responses(
                     "A page of decisions.", listed, problems | {"400": "A parameter is wrong."}
@@ -86,22 +93,26 @@ def paths(responses: Any) -> dict[str, Any]:
 
 
 def schema(prediction: dict[str, Any]) -> dict[str, Any]:
-    """Describe a stored decision: the response, and what is known besides."""
+    """Describe a stored decision: the members of a prediction and further ones."""
     challenger = {
         "type": ["object", "null"],
-        "description": "What the challenger made of it, in shadow.",
+        "description": "The challenger's score of the same loan, in shadow.",
         "properties": {"version": {"type": "string"}, "probability": {"type": "number"}},
         "required": ["version", "probability"],
     }
     outcome = {
         "late": {"type": "boolean"},
-        "date": {"type": ["string", "null"], "format": "date", "description": "The day observed."},
+        "date": {
+            "type": ["string", "null"],
+            "format": "date",
+            "description": "The day observed, in UTC.",
+        },
         "recorded": {"type": "string", "format": "date-time"},
         "caller": {"type": "string"},
     }
-    more = {
+    further = {
         "time": {"type": "string", "format": "date-time"},
-        "inputs": {"type": "object", "description": "The loan, as it was given."},
+        "inputs": {"type": "object", "description": "The loan as it was sent."},
         "source": {"enum": list(SOURCES)},
         "caller": {"type": "string"},
         "request_id": {"type": "string"},
@@ -109,8 +120,8 @@ def schema(prediction: dict[str, Any]) -> dict[str, Any]:
         "challenger": challenger,
         "outcomes": {
             "type": "array",
-            "description": "What became of the loan; what holds now comes first, and then what was "
-            "told before.",
+            "description": "The reported outcomes of the loan: the current one first, then the "
+            "earlier ones that it corrected.",
             "items": {
                 "type": "object",
                 "properties": outcome,
@@ -118,31 +129,34 @@ def schema(prediction: dict[str, Any]) -> dict[str, Any]:
             },
         },
     }
-    required = [*prediction["required"], "id", "reasons", "margin", *more]
-    return prediction | {"properties": prediction["properties"] | more, "required": required}
+    required = [*prediction["required"], "id", "reasons", "margin", *further]
+    return prediction | {"properties": prediction["properties"] | further, "required": required}
 
 
 def _filters() -> list[dict[str, Any]]:
-    text = {"type": "string", "minLength": 1, "maxLength": 200, "pattern": f"^{PLAIN_LETTER}*$"}
-    # It may be a day too. This is described in words, because a schema has no format for either.
+    words = {"type": "string", "minLength": 1, "maxLength": 200, "pattern": f"^{PLAIN_LETTER}*$"}
+    # It may also be a day. The schema does not state that: JSON Schema has no format for "either".
     moment = {"type": "string", "format": "date-time"}
     limit = {"type": "integer", "minimum": 1, "maximum": MAX_PAGE_SIZE}
     limit["default"] = DEFAULT_PAGE_SIZE
     described = {
-        "loan_id": (text, "Of this loan."),
-        "since": (moment, "Made at this day or moment or later."),
-        "until": (moment, "Made before this day or moment."),
-        "version": (text, "By this model version."),
-        "band": ({"type": "string", "enum": list(BANDS)}, "In this band."),
-        "limit": (limit, "So many at most."),
-        "cursor": ({"type": "string", "pattern": "^[A-Za-z0-9_-]{22}$"}, "The page before's next."),
+        "loan_id": (words, "Only decisions on this loan."),
+        "since": (moment, "Only decisions from this day or time on."),
+        "until": (moment, "Only decisions before this day or time."),
+        "version": (words, "Only decisions by this model version."),
+        "band": ({"type": "string", "enum": list(BANDS)}, "Only decisions in this band."),
+        "limit": (limit, "The largest number of decisions in a page."),
+        "cursor": (
+            {"type": "string", "pattern": "^[A-Za-z0-9_-]{22}$"},
+            "The value of `next` in the page before.",
+        ),
     }
     return [
-        {"name": name, "in": "query", "required": False, "description": words, "schema": schema}
-        for name, (schema, words) in described.items()
+        {"name": name, "in": "query", "required": False, "description": text, "schema": schema}
+        for name, (schema, text) in described.items()
     ]
 
 
 def ref(name: str) -> dict[str, str]:
-    """Refer to a schema of the document by its name."""
+    """Return a reference to a schema of the document."""
     return {"$ref": f"#/components/schemas/{name}"}

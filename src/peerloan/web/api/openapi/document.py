@@ -1,4 +1,4 @@
-"""The API as OpenAPI 3.1, made from the definition that validates its requests."""
+"""The OpenAPI 3.1 document, made from the loan definition that validates requests."""
 
 from __future__ import annotations
 
@@ -23,42 +23,44 @@ from peerloan.web.http.limits import MAX_LOANS
 from peerloan.web.prediction.serving_models import LoadedModel
 
 # Responses of every route that needs a token.
-_OF_ALL = {
-    "401": "No token, or an unknown one.",
-    "403": "The token does not have the scope.",
-    "503": "The tokens can't be read now.",
+_TOKEN_PROBLEMS = {
+    "401": "The request has no token, or an unknown one.",
+    "403": "The token does not have a required scope.",
+    "503": "The tokens can't be read.",
 }
 
 
 def document(
     serving: LoadedModel, guards: Mapping[tuple[str, str], Guard], prefix: str = ""
 ) -> dict[str, Any]:
-    """Make the OpenAPI document for the current champion, under a path prefix if there is one.
+    """Make the OpenAPI document for the current champion.
 
-    `guards` are the scopes that each endpoint requires, by method and path.
+    `guards` are the scopes that each endpoint requires, by method and path. `prefix` is the path
+    prefix of the service.
     """
     described = _document(serving, prefix)
     for path, methods in described["paths"].items():
         for method, operation in methods.items():
-            _state_scopes(operation, guards[method.upper(), path])
+            _add_scopes(operation, guards[method.upper(), path])
     return described
 
 
-def _state_scopes(operation: dict[str, Any], guard: Guard) -> None:
-    """Describe the scopes that an operation accepts; any one of them is enough."""
+def _add_scopes(operation: dict[str, Any], guard: Guard) -> None:
+    """Add the scopes that an operation accepts; a token needs one of them."""
     if guard is None:
         operation["security"] = []
     elif not guard.issuperset(SCOPES):
-        named = ["operator"] if PROMOTE in guard else [each for each in SCOPES if each in guard]
-        operation["security"] = [{"token": [scope]} for scope in named]
-        text = "An operator's token." if PROMOTE in guard else f"Scope: {' or '.join(named)}."
+        scopes = ["operator"] if PROMOTE in guard else [each for each in SCOPES if each in guard]
+        operation["security"] = [{"token": [scope]} for scope in scopes]
+        text = "An operator's token is required." if PROMOTE in guard else ""
+        text = text or f"Required scope: {' or '.join(scopes)}."
         operation["description"] = " ".join(filter(None, (operation.get("description"), text)))
 
 
 def _document(serving: LoadedModel, prefix: str) -> dict[str, Any]:
     definition = serving.bundle.definition
     loan = json_schema(definition, serving.checks.known)
-    decided = decisions.paths(_responses)
+    decision_paths = decisions.paths(_responses)
     return {
         "openapi": "3.1.0",
         "info": {
@@ -68,18 +70,20 @@ def _document(serving: LoadedModel, prefix: str) -> dict[str, Any]:
         },
         **({"servers": [{"url": prefix}]} if prefix else {}),
         "paths": {
-            **decided,
+            **decision_paths,
             "/v1/predictions": {
                 "post": _predict(example(definition)),
-                **decided["/v1/predictions"],
+                **decision_paths["/v1/predictions"],
             },
             **outcomes.paths(_responses),
             **monitoring.paths(_responses),
             **models.paths(_responses, serving.bundle.version),
             "/healthz": {
-                "get": _health("The process answers and could load its champion.", _liveness())
+                "get": _health("Is the process healthy: could it load its champion?", _liveness())
             },
-            "/readyz": {"get": _health("A verified champion is loaded.", _readiness())},
+            "/readyz": {
+                "get": _health("Is the process ready: is a verified champion loaded?", _readiness())
+            },
             "/metrics": {"get": _metrics()},
             "/openapi.json": {"get": _itself()},
             **inference_protocol.paths(serving),
@@ -90,8 +94,9 @@ def _document(serving: LoadedModel, prefix: str) -> dict[str, Any]:
                 "token": {
                     "type": "http",
                     "scheme": "bearer",
-                    "description": "By `peerloan token new NAME`, which has every scope, or with "
-                    "`--scope SCOPE`; not asked for on loopback until there is one.",
+                    "description": "Make a token with `peerloan token new NAME`; add `--scope "
+                    "SCOPE` to limit it. Callers on the same machine need none until the first one "
+                    "is made.",
                 }
             },
             "schemas": {
@@ -124,29 +129,39 @@ def _predict(loan: dict[str, Any] | None) -> dict[str, Any]:
         content["application/json"]["examples"] = examples
     answer = {"oneOf": [ref("Prediction"), ref("Predictions")]}
     responses = _responses(
-        "One prediction, or all of them in order.",
+        "One prediction, or a list of predictions in the order of the loans.",
         answer,
         decisions.POSTED
-        | decisions.KEPT
+        | decisions.STORED
         | {
-            "400": "The body holds no loans, or a parameter or header is wrong.",
-            "408": "The body stopped arriving.",
-            "413": "Over 10,000 loans or 5 MB, or one loan of over 64,000 bytes.",
+            "400": "The body has no loans, or a parameter or header is wrong.",
+            "408": "The body did not arrive in time.",
+            "413": "More than 10,000 loans or 5 MB, or a loan of more than 64,000 bytes.",
             "415": decisions.WRONG_TYPE,
-            "422": "Wrong values, every wrong field named; or the Idempotency-Key is another "
-            "request's.",
-            "503": "No model version is being served, or decisions can't be kept now.",
+            "422": "Wrong values; `errors` has each wrong field. Or the Idempotency-Key belongs to "
+            "another request.",
+            "503": "No model version is being served, or the ledger is unavailable.",
         },
     )
     responses["200"]["headers"] = decisions.REPLAYED
     return {
         "operationId": "predict",
         "tags": ["predictions"],
-        "summary": "How likely each loan's holder is to be late in the next quarter, and why",
+        "summary": "Predict how likely each loan is to be late in the next quarter, with reasons",
         "parameters": [
-            _parameter("contributions", ["all", "none"], "none", "Each feature's contribution."),
-            _parameter("reasons", ["all", "none"], "all", "Whether reasons are given."),
-            _parameter("what_if", ["true", "false"], "false", "Scored alike, but no decision."),
+            _parameter(
+                "contributions",
+                ["all", "none"],
+                "none",
+                "Whether to return contributions.",
+            ),
+            _parameter("reasons", ["all", "none"], "all", "Whether to return reasons."),
+            _parameter(
+                "what_if",
+                ["true", "false"],
+                "false",
+                "Predict, but store no decision.",
+            ),
             decisions.KEY_HEADER,
         ],
         "requestBody": {"required": True, "content": content},
@@ -157,12 +172,12 @@ def _predict(loan: dict[str, Any] | None) -> dict[str, Any]:
 def _responses(
     description: str, schema: dict[str, Any], problems: dict[str, str]
 ) -> dict[str, Any]:
-    """Describe the responses: 200, and problems by their status."""
+    """Describe the responses of a route: 200, and problems by status."""
     answers = {"200": {"description": description, "content": _content("json", schema)}}
     content = _content("problem+json", ref("Problem"))
-    for status in sorted(_OF_ALL | problems):
-        said = [each[status] for each in (problems, _OF_ALL) if status in each]
-        answers[status] = {"description": " ".join(said), "content": content}
+    for status in sorted(_TOKEN_PROBLEMS | problems):
+        texts = [each[status] for each in (problems, _TOKEN_PROBLEMS) if status in each]
+        answers[status] = {"description": " ".join(texts), "content": content}
     return answers
 
 
@@ -191,8 +206,8 @@ def _liveness() -> dict[str, Any]:
     libraries = {
         "type": "array",
         "items": {"type": "string"},
-        "description": "Libraries of another version than the tested ones, of which the public "
-        "interface alone is used: slower.",
+        "description": "Libraries whose installed version was not tested. Only their public "
+        "interface is used, which is slower.",
     }
     properties = {"status": {"enum": ["ok", "unhealthy"]}, "untested_libraries": libraries}
     return {"type": "object", "properties": properties, "required": ["status"]}
@@ -204,18 +219,18 @@ def _readiness() -> dict[str, Any]:
     properties = {
         "status": {"enum": ["ready", "waiting for a champion", "champion refused"]},
         "model": {"type": "object", "properties": model, "required": list(model)},
-        "refused": text | {"description": "Why a newer champion does not serve, or none does."},
-        "remedy": text | {"description": "What to do where none serves."},
-        "challenger_refused": text | {"description": "Why the challenger is not in shadow."},
-        "not_followed": text | {"description": "Since when the store could not be read."},
+        "refused": text | {"description": "Why the store's champion is not served."},
+        "remedy": text | {"description": "What to do if no version is served."},
+        "challenger_refused": text | {"description": "Why the challenger is not loaded."},
+        "not_followed": text | {"description": "For how long the store could not be read."},
         "ledger": {"enum": ["available", "unavailable"]},
-        "clock": text | {"description": "How far decisions are dated ahead of a clock set back."},
+        "clock": text | {"description": "Only if the clock was set back: by how much."},
     }
     return {"type": "object", "properties": properties, "required": ["status", "ledger"]}
 
 
 def _metrics() -> dict[str, Any]:
-    responses = _responses("The figures.", {}, {})
+    responses = _responses("The metrics in Prometheus's text format.", {}, {})
     responses["200"]["content"] = {"text/plain": {"schema": {"type": "string"}}}
     return {
         "operationId": "metrics",
@@ -227,13 +242,13 @@ def _metrics() -> dict[str, Any]:
 
 def _itself() -> dict[str, Any]:
     responses = _responses(
-        "The description.", {"type": "object"}, {"503": "No model version is being served."}
+        "The OpenAPI document.", {"type": "object"}, {"503": "No model version is being served."}
     )
     responses["200"]["headers"] = {"ETag": {"schema": {"type": "string"}}}
-    responses["304"] = {"description": "It is as `If-None-Match` says."}
+    responses["304"] = {"description": "The document has the ETag in `If-None-Match`."}
     return {
         "operationId": "description",
-        "summary": "This description, for the champion that serves now",
+        "summary": "Get this OpenAPI document, for the current champion",
         "tags": ["health"],
         "responses": responses,
     }
@@ -242,7 +257,7 @@ def _itself() -> dict[str, Any]:
 def _columns(loan: dict[str, Any]) -> dict[str, Any]:
     return loan | {
         "title": "Columns",
-        "description": "Loans by column: every list has the same length.",
+        "description": "Loans in columns; all lists have the same length.",
         "properties": {
             name: {"type": "array", "items": _without_example(schema), "maxItems": MAX_LOANS}
             for name, schema in loan["properties"].items()
@@ -251,7 +266,7 @@ def _columns(loan: dict[str, Any]) -> dict[str, Any]:
 
 
 def _without_example(schema: dict[str, Any]) -> dict[str, Any]:
-    # Examples of single columns would be combined to lists of different lengths.
+    # Tools combine the examples of columns, and so would make lists of different lengths.
     return {key: value for key, value in schema.items() if key not in ("default", "examples")}
 
 
@@ -261,7 +276,7 @@ def _prediction() -> dict[str, Any]:
         "properties": {
             "feature": {"type": "string"},
             "value": {"type": ["number", "string", "null"]},
-            "contribution": {"type": "number", "description": "In log-odds, above 0."},
+            "contribution": {"type": "number", "description": "In log-odds, greater than 0."},
             "sentence": {"type": "string"},
         },
         "required": ["feature", "value", "contribution", "sentence"],
@@ -270,7 +285,7 @@ def _prediction() -> dict[str, Any]:
         "type": "object",
         "properties": {
             "id": {"type": "string", "format": "uuid"},
-            "what_if": {"type": "boolean", "description": "True, where it is no decision."},
+            "what_if": {"type": "boolean", "description": "True if no decision was stored."},
             "loan_id": {"type": "string"},
             "probability": {"type": "number", "minimum": 0, "maximum": 1},
             "late": {"type": "boolean"},
@@ -302,7 +317,7 @@ def _predictions() -> dict[str, Any]:
             "predictions": {"type": "array", "items": ref("Prediction")},
             "reasons_limit": {
                 "type": "object",
-                "description": "Set where a time limit holds: loans beyond it have no reasons.",
+                "description": "Only if the time limit for reasons applies; later loans have none.",
                 "properties": {
                     "seconds": {"type": "number"},
                     "loans_with_reasons": {"type": "integer"},
@@ -336,7 +351,7 @@ def _problem() -> dict[str, Any]:
             "reasons": {
                 "type": "array",
                 "items": {"type": "string"},
-                "description": "Of a promotion: why loans that are valid today would be refused.",
+                "description": "Only for a promotion: why valid loans of today would be refused.",
             },
         },
         "required": ["type", "title", "status", "detail"],

@@ -7,7 +7,7 @@ from typing import Any
 
 from peerloan.loan import Definition
 from peerloan.loan.json_schema import example
-from peerloan.web.api.openapi.decisions import KEPT, KEY_HEADER, POSTED, REPLAYED
+from peerloan.web.api.openapi.decisions import KEY_HEADER, POSTED, REPLAYED, STORED
 from peerloan.web.api.tensors import DATATYPES, HEADER_LENGTH, OUTPUTS, input_datatype
 from peerloan.web.prediction.serving_models import LoadedModel
 
@@ -15,7 +15,10 @@ _PARAMETERS = {"type": "object", "additionalProperties": {"type": ["string", "nu
 _JSON = "application/json"
 _TAG = "Open Inference Protocol"
 _BINARY = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
-_LENGTH = {"schema": {"type": "integer", "minimum": 0}, "description": "The length of the JSON."}
+_LENGTH = {
+    "schema": {"type": "integer", "minimum": 0},
+    "description": "The bytes of the JSON part.",
+}
 
 
 def paths(serving: LoadedModel) -> dict[str, Any]:
@@ -26,22 +29,25 @@ def paths(serving: LoadedModel) -> dict[str, Any]:
     version = {"name": "version", "in": "path", "required": True}
     version |= {"schema": {"type": "string"}, "example": serving.bundle.version}
     of_model = "/v2/models/{model}"
-    found: dict[str, Any] = {
-        "/v2/health/live": {"get": _get("The process is live", "Live", {}, [503])},
-        "/v2/health/ready": {"get": _get("A champion is ready", "Ready", {}, [503])},
-        "/v2": {"get": _get("The server's name and version", "InferServer", {}, [401, 403, 503])},
+    described: dict[str, Any] = {
+        "/v2/health/live": {"get": _get("Is the process healthy?", "Live", {}, [503])},
+        "/v2/health/ready": {"get": _get("Is a champion loaded?", "Ready", {}, [503])},
+        "/v2": {"get": _get("Get the name and version", "InferServer", {}, [401, 403, 503])},
     }
-    for path, named in ((of_model, [model]), (of_model + "/versions/{version}", [model, version])):
-        shared = {"parameters": named}
+    for path, parameters in (
+        (of_model, [model]),
+        (of_model + "/versions/{version}", [model, version]),
+    ):
+        shared = {"parameters": parameters}
         failures = [401, 403, 404, 503]
-        found[path] = {"get": _get("Inputs and outputs", "InferModel", shared, failures)}
-        found[f"{path}/ready"] = {"get": _get("It is served", "Ready", shared, failures)}
-        found[f"{path}/infer"] = {"post": _infer(definition, named)}
-    return found
+        described[path] = {"get": _get("Get inputs and outputs", "InferModel", shared, failures)}
+        described[f"{path}/ready"] = {"get": _get("Is it served?", "Ready", shared, failures)}
+        described[f"{path}/infer"] = {"post": _infer(definition, parameters)}
+    return described
 
 
 def schemas(inputs: Iterable[str]) -> dict[str, Any]:
-    """Make the schemas that the paths refer to; inputs may have these names."""
+    """Make the schemas that the paths refer to. `inputs` are the names that inputs may have."""
     return {
         "Live": _object({"live": {"type": "boolean"}}, ["live"]),
         "Ready": _object({"ready": {"type": "boolean"}, "name": {"type": "string"}}, ["ready"]),
@@ -58,8 +64,8 @@ def schemas(inputs: Iterable[str]) -> dict[str, Any]:
                 "name": {"type": "string"},
                 "versions": {"type": "array", "items": {"type": "string"}},
                 "platform": {"type": "string"},
-                "inputs": {"type": "array", "items": _described()},
-                "outputs": {"type": "array", "items": _described()},
+                "inputs": {"type": "array", "items": _tensor_metadata()},
+                "outputs": {"type": "array", "items": _tensor_metadata()},
                 "parameters": _PARAMETERS,
             },
             ["name", "versions", "platform", "inputs", "outputs"],
@@ -83,40 +89,40 @@ def _get(summary: str, answer: str, shared: dict[str, Any], failures: list[int])
     return {"summary": summary, "tags": [_TAG], "responses": responses, **shared}
 
 
-_WHY = {
-    400: "The request is not the protocol's, values are wrong, or the address has parameters.",
-    401: "No token, or an unknown one.",
+_DESCRIPTIONS = {
+    400: "The request is not valid in the protocol, values are wrong, or it has query parameters.",
+    401: "The request has no token, or an unknown one.",
     404: "No such model, or no such version is being served.",
-    408: "The body stopped arriving.",
-    413: "Over 10,000 loans or 5 MB, also after decompression.",
+    408: "The body did not arrive in time.",
+    413: "More than 10,000 loans or 5 MB, before or after decompression.",
     415: "The body's Content-Encoding is neither gzip nor deflate.",
-    503: "No model version is being served; or the tokens, where one is needed, can't be read.",
-} | {int(status): why for status, why in (POSTED | KEPT).items()}
-_WHY[403] += " Or the token does not have the scope."
+    503: "No model version is being served, or the tokens can't be read.",
+} | {int(status): text for status, text in (POSTED | STORED).items()}
+_DESCRIPTIONS[403] += " Or the token does not have a required scope."
 
 
 def _errors(statuses: list[int]) -> dict[str, Any]:
     content = {"content": _content("InferError")}
-    return {str(status): {"description": _WHY[status], **content} for status in statuses}
+    return {str(status): {"description": _DESCRIPTIONS[status], **content} for status in statuses}
 
 
 def _infer(definition: Definition, parameters: list[dict[str, Any]]) -> dict[str, Any]:
     length = {"name": HEADER_LENGTH, "in": "header", "required": False, **_LENGTH}
-    asked: dict[str, Any] = _content("InferRequest")
-    if shown := _example(definition):
-        asked[_JSON]["example"] = shown
+    content: dict[str, Any] = _content("InferRequest")
+    if request := _example(definition):
+        content[_JSON]["example"] = request
     return {
-        "summary": "Decide on loans whose fields are tensors",
+        "summary": "Decide on loans, with one tensor for each field",
         "tags": [_TAG],
         "parameters": [*parameters, length, KEY_HEADER],
-        "requestBody": {"required": True, "content": asked | _BINARY},
+        "requestBody": {"required": True, "content": content | _BINARY},
         "responses": {
             "200": {
-                "description": "The decisions; as octets where outputs are in binary form.",
+                "description": "The decisions; as octet-stream if outputs are in binary form.",
                 "headers": {HEADER_LENGTH: _LENGTH} | REPLAYED,
                 "content": _content("InferResponse") | _BINARY,
             },
-            **_errors(list(_WHY)),
+            **_errors(list(_DESCRIPTIONS)),
         },
     }
 
@@ -141,7 +147,7 @@ def _shape(dimension: dict[str, Any]) -> dict[str, Any]:
     return {"type": "array", "items": dimension, "minItems": 1, "maxItems": 2}
 
 
-def _described() -> dict[str, Any]:
+def _tensor_metadata() -> dict[str, Any]:
     return _object(
         {
             "name": {"type": "string"},
@@ -153,7 +159,7 @@ def _described() -> dict[str, Any]:
     )
 
 
-def _given(**kinds: str) -> dict[str, Any]:
+def _optional(**kinds: str) -> dict[str, Any]:
     properties = {name: {"type": [kind, "null"]} for name, kind in kinds.items()}
     return {"type": ["object", "null"], "properties": properties}
 
@@ -167,21 +173,21 @@ def _request(names: list[str]) -> dict[str, Any]:
             "data": {
                 "type": "array",
                 "items": {},
-                "description": "One value a loan, null for a missing one.",
+                "description": "One value for each loan; null if it is missing.",
             },
-            "parameters": _given(content_type="string"),
+            "parameters": _optional(content_type="string"),
         },
         ["name", "shape", "datatype", "data"],
     )
     output = _object(
-        {"name": {"enum": list(OUTPUTS)}, "parameters": _given(binary_data="boolean")}, ["name"]
+        {"name": {"enum": list(OUTPUTS)}, "parameters": _optional(binary_data="boolean")}, ["name"]
     )
     return _object(
         {
             "id": {"type": ["string", "null"]},
             "inputs": {"type": "array", "items": tensor, "minItems": 1},
             "outputs": {"type": ["array", "null"], "items": output},
-            "parameters": _given(binary_data_output="boolean", content_type="string"),
+            "parameters": _optional(binary_data_output="boolean", content_type="string"),
         },
         ["inputs"],
     )

@@ -1,4 +1,4 @@
-"""The OpenAPI description of the store's versions."""
+"""The OpenAPI description of model versions."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from peerloan.web.http.limits import MAX_WHY
 
 
 def paths(responses: Any, champion: str) -> dict[str, Any]:
-    """Describe versions, one version and its promotion.
+    """Describe the paths of model versions.
 
-    `responses` makes the description of a route's responses.
+    `responses` makes the description of a route's responses; `champion` is the example version.
     """
     version: dict[str, Any] = {"name": "version", "in": "path", "required": True}
     version |= {"schema": {"type": "string"}, "example": champion}
@@ -43,7 +43,7 @@ def _models(responses: Any) -> dict[str, Any]:
     return {
         "operationId": "models",
         "tags": ["models"],
-        "summary": "Every version, which one serves, and how it came to be so",
+        "summary": "List all versions, the aliases, and their history",
         "responses": responses(
             "The store's versions, oldest first.",
             answer,
@@ -56,7 +56,7 @@ def _model(responses: Any, version: dict[str, Any]) -> dict[str, Any]:
     return {
         "operationId": "model",
         "tags": ["models"],
-        "summary": "One version, with its manifest",
+        "summary": "Get one version with its manifest",
         "parameters": [version],
         "responses": responses(
             "The version.",
@@ -64,7 +64,7 @@ def _model(responses: Any, version: dict[str, Any]) -> dict[str, Any]:
             {
                 "400": NO_PARAMETERS,
                 "404": "No such version.",
-                "409": "The version does not verify.",
+                "409": "The version's files are damaged or can't be verified.",
                 "503": "The store can't be read.",
             },
         ),
@@ -79,12 +79,12 @@ def _promote(responses: Any, version: dict[str, Any]) -> dict[str, Any]:
                 "type": "string",
                 "maxLength": MAX_WHY,
                 "pattern": f"^{PLAIN_LETTER}*$",
-                "description": "For the history.",
+                "description": "The reason, for the history.",
             },
             "breaking": {
                 "type": "boolean",
                 "default": False,
-                "description": "Even if requests that are valid today would fail.",
+                "description": "Promote even if requests that are valid today would be refused.",
             },
         },
         "additionalProperties": False,
@@ -92,20 +92,20 @@ def _promote(responses: Any, version: dict[str, Any]) -> dict[str, Any]:
     return {
         "operationId": "promote",
         "tags": ["models"],
-        "summary": "Make a version the champion; it needs an operator's token",
+        "summary": "Make a version the champion",
         "parameters": [version],
         "requestBody": {"content": {"application/json": {"schema": body}}},
         "responses": responses(
-            "The change, as it stands in the history.",
+            "The change, as the history has it.",
             ref("Change"),
             {
-                "400": "The body is no JSON, or there are parameters.",
-                "403": "A page of another site made a browser send this.",
+                "400": "The body is not JSON, or the request has query parameters.",
+                "403": "A page of another site made the browser send the request.",
                 "404": "No such version.",
-                "408": "The body stopped arriving.",
-                "409": "It would refuse loans that the champion accepts (`reasons`), does not "
-                "verify, can't be served, or is the champion already.",
-                "413": "Over 5 MB.",
+                "408": "The body did not arrive in time.",
+                "409": "The version would refuse loans that the champion accepts (see `reasons`), "
+                "can't be verified or served, or is the champion already.",
+                "413": "More than 5 MB.",
                 "415": WRONG_TYPE,
                 "422": "Wrong values.",
                 "503": "The store can't be read or written.",
@@ -124,7 +124,10 @@ def _listed_version() -> dict[str, Any]:
         "created": {"type": "string"},
         "sample": {"type": "boolean", "description": "Trained on the built-in sample."},
         "metrics": {"type": "object", "additionalProperties": {"type": "number"}},
-        "refused": {"type": "string", "description": "Why it can't be read; then nothing more."},
+        "refused": {
+            "type": "string",
+            "description": "Why the version can't be read.",
+        },
     }
     return {"type": "object", "properties": properties, "required": ["version", "aliases"]}
 
@@ -134,7 +137,7 @@ def _version() -> dict[str, Any]:
     del properties["refused"]
     properties["manifest"] = {
         "type": "object",
-        "description": "All that the bundle says of itself.",
+        "description": "The complete manifest of the version's bundle.",
     }
     return {"type": "object", "properties": properties, "required": list(properties)}
 
@@ -151,10 +154,10 @@ def _change() -> dict[str, Any]:
         "who": {"type": "string"},
         "when": when,
         "why": {"type": "string"},
-        "deleted": {"type": "string", "description": "Of a deletion: the version."},
+        "deleted": {"type": "string", "description": "Only for a deletion: the deleted version."},
         "explanation": {
             "type": "object",
-            "description": "The reason, where it was added later; who did so, and when.",
+            "description": "Only if a reason was added later: the reason, who added it, and when.",
             "properties": added,
             "required": list(added),
         },

@@ -1,4 +1,4 @@
-"""The OpenAPI description of monitoring's events and figures."""
+"""The OpenAPI description of monitoring: events and drift figures."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ TYPES = (
     *(events.BEGAN, events.ROSE, events.ENDED),
     *(events.MADE, events.REFUSED, events.PROMOTED),
 )
-_UNAVAILABLE = {"503": "The ledger does not answer now."}
-# Schemas that are made from the fields of these classes, by their public names.
-_NAMED: dict[type, str] = {
+_UNAVAILABLE = {"503": "The ledger is unavailable."}
+# The classes whose fields are described as schemas, and the names of the schemas.
+_SCHEMA_NAMES: dict[type, str] = {
     Estimate: "Estimate",
     EstimatedPerformance: "Estimated",
     RealisedPerformance: "Realised",
@@ -38,7 +38,7 @@ _NAMED: dict[type, str] = {
 
 
 def paths(responses: Any) -> dict[str, Any]:
-    """Describe events and figures; `responses` makes the description of a route's responses."""
+    """Describe monitoring's paths; `responses` makes the description of a route's responses."""
     return {
         "/v1/events": {"get": _events(responses)},
         "/v1/events/{event}/acknowledge": {"post": _acknowledge(responses)},
@@ -47,16 +47,16 @@ def paths(responses: Any) -> dict[str, Any]:
 
 
 def schemas() -> dict[str, Any]:
-    """Make the schemas of the responses. A later release may add members to figures and events."""
+    """Make the schemas of the responses. A future release may add members to figures and events."""
     time = {"type": "string", "format": "date-time"}
     text = {"type": "string"}
-    noted = _object({"who": text, "time": time, "why": text})
+    acknowledgement = _object({"who": text, "time": time, "why": text})
     level = {"enum": list(get_args(Level))}
     return {
         "Event": _object(
             {
                 "event": ref("CloudEvent"),
-                "acknowledged": {"oneOf": [noted, {"type": "null"}]},
+                "acknowledged": {"oneOf": [acknowledgement, {"type": "null"}]},
             }
         ),
         "CloudEvent": _object(
@@ -65,16 +65,19 @@ def schemas() -> dict[str, Any]:
                 "id": {"type": "string", "format": "uuid"},
                 "source": text,
                 "type": {"type": "string", "enum": list(TYPES)},
-                "subject": {"type": "string", "description": "The version's name."},
+                "subject": {"type": "string", "description": "The model version."},
                 "time": time,
                 "datacontenttype": text,
-                "data": {"type": "object", "description": "What it tells, by its type."},
+                "data": {
+                    "type": "object",
+                    "description": "The details of the event; its members depend on the type.",
+                },
             }
         ),
         "Alarm": _object({"rule": text, "about": text, "level": level, "since": time}),
         "Figures": _figures(),
-        "DriftFigures": _object(_moved()),
-        **{name: _fields(figures) for figures, name in _NAMED.items()},
+        "DriftFigures": _object(_drift_members()),
+        **{name: _class_schema(figures) for figures, name in _SCHEMA_NAMES.items()},
     }
 
 
@@ -82,7 +85,10 @@ def _events(responses: Any) -> dict[str, Any]:
     listed = _object(
         {
             "events": {"type": "array", "items": ref("Event")},
-            "next": {"type": ["string", "null"], "description": "The next page's cursor."},
+            "next": {
+                "type": ["string", "null"],
+                "description": "The cursor of the next page; null on the last page.",
+            },
         }
     )
     limit = {"type": "integer", "minimum": 1, "maximum": MAX_PAGE_SIZE}
@@ -92,11 +98,11 @@ def _events(responses: Any) -> dict[str, Any]:
     return {
         "operationId": "events",
         "tags": ["monitoring"],
-        "summary": "What the rules have told, the newest first",
+        "summary": "List the events of monitoring, newest first",
         "parameters": [
-            _parameter("open", choice, "Only those that nobody has taken note of."),
-            _parameter("limit", limit, "So many at most."),
-            _parameter("cursor", cursor, "The page before's next."),
+            _parameter("open", choice, "Whether to list only events that nobody has acknowledged."),
+            _parameter("limit", limit, "The largest number of events in a page."),
+            _parameter("cursor", cursor, "The value of `next` in the page before."),
         ],
         "responses": responses(
             "A page of events.", listed, _UNAVAILABLE | {"400": "A parameter is wrong."}
@@ -110,27 +116,27 @@ def _acknowledge(responses: Any) -> dict[str, Any]:
         "minLength": 1,
         "maxLength": MAX_WHY,
         "pattern": f"^{PLAIN_LETTER}+$",
-        "description": "What was found, or done about it.",
+        "description": "What was found out, or done about it.",
     }
     body = _object({"why": why}) | {"additionalProperties": False}
     event = {"type": "string", "format": "uuid"}
     return {
         "operationId": "acknowledge",
         "tags": ["monitoring"],
-        "summary": "Take note of an event; who did so first stands",
+        "summary": "Acknowledge an event, which is possible once",
         "parameters": [{"name": "event", "in": "path", "required": True, "schema": event}],
         "requestBody": {"required": True, "content": {"application/json": {"schema": body}}},
         "responses": responses(
-            "The event, with who took note of it.",
+            "The event with its acknowledgement.",
             ref("Event"),
             POSTED
             | _UNAVAILABLE
             | {
-                "400": "The body is no JSON, or there are parameters.",
+                "400": "The body is not JSON, or the request has query parameters.",
                 "404": "No such event.",
-                "408": "The body stopped arriving.",
-                "409": "Somebody took note of it before.",
-                "413": "Over 5 MB.",
+                "408": "The body did not arrive in time.",
+                "409": "The event was acknowledged before.",
+                "413": "More than 5 MB.",
                 "415": WRONG_TYPE,
                 "422": "Wrong values.",
             },
@@ -156,40 +162,42 @@ def _drift(responses: Any) -> dict[str, Any]:
     return {
         "operationId": "drift",
         "tags": ["monitoring"],
-        "summary": "What was said of a version by day or month, the oldest first, and what speaks",
+        "summary": "Get a version's figures by day or month, oldest first, and its active alerts",
         "parameters": [
-            _parameter("model", model, "This version; the champion without it."),
-            _parameter("kind", kind, "Windows that end on a day, or whole months."),
-            _parameter("since", day, "Of this day or later."),
+            _parameter("model", model, "The model version; by default the champion."),
+            _parameter("kind", kind, "Whether the windows end on each day or are calendar months."),
+            _parameter("since", day, "Only figures from this day on."),
             _parameter(
-                "until", day, f"Before this day, at most {MAX_DRIFT_DAYS} days after since."
+                "until",
+                day,
+                f"Only figures before this day; at most {MAX_DRIFT_DAYS} days after `since`.",
             ),
         ],
         "responses": responses(
-            "Figures and alarms.",
+            "The figures and the active alerts.",
             answer,
             {
                 "400": "A parameter is wrong.",
                 "404": "No such version.",
-                "503": "The ledger does not answer now, or no model version is being served.",
+                "503": "The ledger is unavailable, or no model version is being served.",
             },
         ),
     }
 
 
 def _figures() -> dict[str, Any]:
-    text, moment = {"type": "string"}, {"type": "string", "description": "An hour, in UTC."}
+    text, moment = {"type": "string"}, {"type": "string", "description": "An hour in UTC."}
     challenger = _object({"model": text, "realised": ref("Realised")})
     return _object(
         {
-            "model": {"type": "string", "description": "The version."},
+            "model": {"type": "string", "description": "The model version."},
             "day": {
                 "type": "string",
                 "format": "date",
-                "description": "The window's last day, or the month's first.",
+                "description": "The last day of the window, or the first day of the month.",
             },
             "window": _object({"since": moment, "until": moment, "loans": {"type": "integer"}}),
-            "features": {"type": "array", "items": _object({"feature": text} | _moved())},
+            "features": {"type": "array", "items": _object({"feature": text} | _drift_members())},
             "score": ref("DriftFigures"),
             "estimated": ref("Estimated"),
             "realised": _or_null(ref("Realised")),
@@ -200,7 +208,7 @@ def _figures() -> dict[str, Any]:
     )
 
 
-def _moved() -> dict[str, Any]:
+def _drift_members() -> dict[str, Any]:
     """Describe the drift of a feature, or of the probability."""
     number, text, loans = {"type": "number"}, {"type": "string"}, {"type": "integer"}
     bins = _object({"bin": text, "loans": loans, "reference": number})
@@ -208,7 +216,7 @@ def _moved() -> dict[str, Any]:
     return {
         "psi": number,
         "by_chance": number,
-        "interval": interval | {"description": "Of the PSI without chance, 95 %."},
+        "interval": interval | {"description": "The 95 % interval of the bias-corrected PSI."},
         "missing": ref("Estimate"),
         "reference_missing": number,
         "bins": {"type": "array", "items": bins},
@@ -216,14 +224,14 @@ def _moved() -> dict[str, Any]:
     }
 
 
-def _fields(kind: type) -> dict[str, Any]:
+def _class_schema(kind: type) -> dict[str, Any]:
     """Describe an object by the fields of a named tuple."""
     return _object({name: _schema(hint) for name, hint in get_type_hints(kind).items()})
 
 
 def _schema(hint: Any) -> dict[str, Any]:
-    if hint in _NAMED:
-        return ref(_NAMED[hint])
+    if hint in _SCHEMA_NAMES:
+        return ref(_SCHEMA_NAMES[hint])
     if get_origin(hint) is list:
         return {"type": "array", "items": _schema(get_args(hint)[0])}
     if get_origin(hint) is Literal:
@@ -243,5 +251,5 @@ def _object(properties: dict[str, Any]) -> dict[str, Any]:
     return {"type": "object", "properties": properties, "required": list(properties)}
 
 
-def _parameter(name: str, schema: dict[str, Any], words: str) -> dict[str, Any]:
-    return {"name": name, "in": "query", "required": False, "description": words, "schema": schema}
+def _parameter(name: str, schema: dict[str, Any], text: str) -> dict[str, Any]:
+    return {"name": name, "in": "query", "required": False, "description": text, "schema": schema}

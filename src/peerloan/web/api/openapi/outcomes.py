@@ -15,29 +15,30 @@ from peerloan.web.http.limits import MAX_OUTCOMES
 
 
 def paths(responses: Any) -> dict[str, Any]:
-    """Describe the report of outcomes; `responses` makes the description of a route's responses."""
+    """Describe the path of outcomes; `responses` makes the description of a route's responses."""
     return {
         "/v1/outcomes": {
             "post": {
                 "operationId": "outcomes",
                 "tags": ["outcomes"],
-                "summary": "What became of loans, told of decisions or of loans and days",
-                "description": "Each outcome is answered by itself, in order: what is wrong with "
-                "one keeps no other from being kept. To repeat one changes nothing, so no "
-                "Idempotency-Key is needed; to tell another one corrects it.",
+                "summary": "Report outcomes of loans, by decision or by loan and day",
+                "description": "Each outcome gets a separate result, in order. If one is invalid, "
+                "the others are stored all the same. To report the same outcome again changes "
+                "nothing, so no Idempotency-Key is needed. To report another outcome of the same "
+                "loan corrects the first one.",
                 "requestBody": {"required": True, "content": _json(ref("Outcomes"))},
                 "responses": responses(
-                    "What became of each.",
+                    "The result of each outcome, and how many had each status.",
                     ref("Recorded"),
                     POSTED
                     | {
-                        "400": "The body is no JSON, or there are parameters.",
-                        "408": "The body stopped arriving.",
-                        "413": f"Over {MAX_OUTCOMES:,} outcomes or 5 MB.",
+                        "400": "The body is not JSON, or the request has query parameters.",
+                        "408": "The body did not arrive in time.",
+                        "413": f"More than {MAX_OUTCOMES:,} outcomes or 5 MB.",
                         "415": WRONG_TYPE,
-                        "422": "The body holds no list of outcomes.",
-                        "503": "No model version is being served, or the ledger can't keep them "
-                        "now: none of them was kept.",
+                        "422": "The body has no list of outcomes.",
+                        "503": "No model version is being served, or the ledger is unavailable. "
+                        "No outcome was stored.",
                     },
                 ),
             }
@@ -47,7 +48,7 @@ def paths(responses: Any) -> dict[str, Any]:
 
 def schemas(definition: Definition) -> dict[str, Any]:
     """Make the schemas of a request and its response, for the current champion's definition."""
-    reader = OutcomeParser(definition)
+    parser = OutcomeParser(definition)
     text = {
         "type": "string",
         "minLength": 1,
@@ -55,23 +56,23 @@ def schemas(definition: Definition) -> dict[str, Any]:
         "pattern": f"^{PLAIN_LETTER}+$",
     }
     loan_id = {
-        "description": "Your own name for the loan, with `date` in place of `id`.",
+        "description": "Your name for the loan; send it with `date` instead of `id`.",
         "anyOf": [text, {"type": "integer"}, {"type": "null"}],
     }
     members: dict[str, Any] = {
         "id": {
             "type": ["string", "null"],
             "format": "uuid",
-            "description": "The decision's.",
+            "description": "The decision's id.",
         },
-        **dict.fromkeys(reader.loan_names, loan_id),
+        **dict.fromkeys(parser.loan_names, loan_id),
         "date": {
             "type": ["string", "null"],
             "format": "date",
-            "description": "The day on which it was observed, in UTC.",
+            "description": "The day on which the outcome was observed, in UTC.",
         },
     }
-    for name, label in reader.labels.items():
+    for name, label in parser.labels.items():
         values = [label.late, label.on_time, *([1, 0] if name == "late" else [])]
         members[name] = {"description": f"{expected_label(label)}.", "anyOf": _any_of(values)}
     outcome = {"type": "object", "properties": members, "additionalProperties": False}
@@ -84,15 +85,19 @@ def schemas(definition: Definition) -> dict[str, Any]:
             | {name: {"type": "integer"} for name in (*get_args(Status), "refused")}
         ),
         "RecordedOutcome": {
-            "description": "What was kept of it, or `errors`: all that is wrong with it.",
+            "description": "The stored outcome, or `errors` with everything that is wrong.",
             "type": "object",
             "properties": {
-                "id": {"type": "string", "format": "uuid", "description": "The decision's."},
+                "id": {
+                    "type": "string",
+                    "format": "uuid",
+                    "description": "The decision's id.",
+                },
                 "late": {"type": "boolean"},
                 "status": {"enum": list(get_args(Status))},
                 "note": {
                     "type": "string",
-                    "description": "Only where the outcome was told too early to count.",
+                    "description": "Only if the outcome was reported too early to count.",
                 },
                 "errors": {
                     "type": "array",
@@ -107,15 +112,15 @@ def schemas(definition: Definition) -> dict[str, Any]:
 
 
 def _any_of(values: list[Any]) -> list[dict[str, Any]]:
-    """Describe one of these values or null.
+    """Describe a value that is one of these or null.
 
-    Client generators support an enumeration of integers or of strings, but not a mixed one.
+    Client generators support enumerations of integers or of strings, but not mixed ones.
     """
-    chosen: list[dict[str, Any]] = [{"type": "null"}]
+    schemas: list[dict[str, Any]] = [{"type": "null"}]
     for name, kind in (("boolean", bool), ("integer", int), ("number", float), ("string", str)):
-        if own := [value for value in values if type(value) is kind]:
-            chosen.append({"type": name} | ({"enum": own} if kind in (int, str) else {}))
-    return chosen
+        if of_kind := [value for value in values if type(value) is kind]:
+            schemas.append({"type": name} | ({"enum": of_kind} if kind in (int, str) else {}))
+    return schemas
 
 
 def _object(properties: dict[str, Any]) -> dict[str, Any]:

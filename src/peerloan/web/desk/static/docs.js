@@ -3,6 +3,6 @@ SwaggerUIBundle({
   dom_id: "#reference",
   deepLinking: true,
   tryItOutEnabled: true,
-  validatorUrl: null, // it would ask another site
-  syntaxHighlight: { activated: false }, // its colours are too faint
+  validatorUrl: null, // the validator is another site
+  syntaxHighlight: { activated: false }, // its colours have too little contrast
 });
