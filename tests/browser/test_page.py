@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,7 +14,7 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import Select, WebDriverWait
 
 from helpers.page import Page, browser
-from helpers.service import Service
+from helpers.service import Serve
 from peerloan.loan import default_definition
 from peerloan.registry import Store
 
@@ -388,7 +387,7 @@ def test_a_version_of_the_built_in_sample_says_so(page: Page) -> None:
 
 
 def test_the_page_waits_for_its_first_champion(
-    store: Store, serve: Callable[..., Service], chromium: webdriver.Chrome
+    store: Store, serve: Serve, chromium: webdriver.Chrome
 ) -> None:
     service = serve(store)
     page = Page(chromium, f"{service.url}/").open()
@@ -404,7 +403,7 @@ def test_the_page_waits_for_its_first_champion(
 
 
 def test_the_waiting_page_shows_why_a_champion_was_refused(
-    store: Store, serve: Callable[..., Service], chromium: webdriver.Chrome
+    store: Store, serve: Serve, chromium: webdriver.Chrome
 ) -> None:
     version = store.promote(store.versions()[0]).champion
     manifest = store.root / "versions" / str(version) / "manifest.json"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +12,7 @@ from selenium import webdriver
 from selenium.webdriver.common.keys import Keys
 
 from helpers.page import Page, serving, sign_in, token
+from helpers.ports import free_port
 from helpers.programs import require
 
 pytestmark = pytest.mark.longer
@@ -50,9 +50,7 @@ http {{
 def nginx(folder: Path, to: str) -> tuple[subprocess.Popen[bytes], str]:
     """Nginx in front of a service, and its address; skips the test if it is not installed."""
     (program,) = require("Nginx", "nginx")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     folder.mkdir()
     configuration = folder / "nginx.conf"
     configuration.write_text(_NGINX.format(folder=folder, port=port, to=to), "utf-8")

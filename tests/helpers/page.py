@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import os
 import re
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -21,7 +20,7 @@ from selenium.webdriver.support.ui import Select, WebDriverWait
 
 from helpers.programs import require
 from helpers.service import Service, settings
-from peerloan.registry import Store
+from helpers.stores import champion_store
 
 CONTRAST = (Path(__file__).parent / "contrast.js").read_text("utf-8")
 
@@ -198,9 +197,7 @@ def browser(folder: Path, *options: str) -> webdriver.Chrome:
 @contextmanager
 def serving(trained: Path, folder: Path) -> Iterator[str]:
     """The address of a service with the additive version as champion."""
-    shutil.copytree(trained, folder / "store")
-    store = Store(folder / "store")
-    store.promote(next(v for v in store.versions() if store.manifest(v).candidate == "additive"))
+    store = champion_store(trained, folder)
     service = Service(store.root, folder / "server.log", workers=1)
     try:
         service.wait_for(lambda: service.serving() is not None)

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import subprocess
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from helpers.commands import Run
+from helpers.stores import VersionOf
 from peerloan.cli import main
 from peerloan.cli.commands import bootstrap
 from peerloan.registry import Store
 from peerloan.training import PublishedCandidate
-
-Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.mark.longer
@@ -69,7 +67,7 @@ def test_a_book_that_is_not_there_is_one_line_and_no_champion(run: Run, tmp_path
 
 def test_a_champion_that_somebody_else_promoted_meanwhile_stays(
     store: Store,
-    version_of: Callable[[str], str],
+    version_of: VersionOf,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:

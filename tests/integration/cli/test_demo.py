@@ -5,14 +5,15 @@ from __future__ import annotations
 import shutil
 import socket
 import sqlite3
-import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 import requests
 
+from helpers.commands import Run
+from helpers.ports import free_port
 from peerloan.cli import main
 from peerloan.cli.commands import bootstrap
 from peerloan.database import Database
@@ -20,15 +21,10 @@ from peerloan.registry import Store
 
 pytestmark = pytest.mark.longer
 
-Run = Callable[..., subprocess.CompletedProcess[str]]
-
 
 @pytest.fixture
 def port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        number: int = probe.getsockname()[1]
-        return number
+    return free_port()
 
 
 @pytest.fixture

@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import csv
 import json
-import subprocess
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from helpers.commands import Run
+from helpers.stores import VersionOf
 from peerloan.registry import Store
-
-Run = Callable[..., subprocess.CompletedProcess[str]]
-Versions = Callable[[str], str]
 
 
 @pytest.fixture
-def promoted(store: Store, version_of: Versions) -> str:
+def promoted(store: Store, version_of: VersionOf) -> str:
     version = version_of("additive")
     store.promote(version)
     return version

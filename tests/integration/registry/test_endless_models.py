@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import subprocess
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,27 +13,16 @@ import onnx
 import pytest
 from onnx import helper, numpy_helper
 
-from helpers.aliases import challenge_behind_the_back
 from helpers.apps import create_app
 from helpers.probes import eventually, readiness
 from helpers.service import settings
+from helpers.stores import VersionOf, challenge_unverified, update_manifest
 from peerloan.model import onnx_run
 from peerloan.registry import OnnxParts, Store, ValidationFigures, draft
 from peerloan.settings import Settings
 from peerloan.web.telemetry import metrics
 
-Versions = Callable[[str], str]
 FLOAT = onnx.TensorProto.FLOAT
-
-
-def update_manifest(folder: Path) -> None:
-    """Write the sizes and digests of a version's files to its manifest."""
-    manifest = json.loads((folder / "manifest.json").read_bytes())
-    for name in manifest["files"]:
-        content = (folder / name).read_bytes()
-        entry = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
-        manifest["files"][name] = entry
-    (folder / "manifest.json").write_text(json.dumps(manifest))
 
 
 def costly_graph(columns: int, products: int, width: int, of_loans: bool) -> bytes:
@@ -118,7 +104,7 @@ main(sys.argv[1:])
 """
 
 
-def test_verifying_an_endless_model_ends(store: Store, version_of: Versions) -> None:
+def test_verifying_an_endless_model_ends(store: Store, version_of: VersionOf) -> None:
     version = make_endless(store, version_of("basic"))
     done = subprocess.run(
         [sys.executable, "-c", SHORT_LIMIT_CLI, "models", "verify", version],
@@ -162,10 +148,10 @@ def failed_challenges() -> float:
 
 
 def test_an_endless_challenger_is_refused_and_the_champion_serves(
-    store: Store, version_of: Versions, loan: dict[str, Any], limit: Callable[[float], None]
+    store: Store, version_of: VersionOf, loan: dict[str, Any], limit: Callable[[float], None]
 ) -> None:
     store.promote(version_of("additive"))
-    challenge_behind_the_back(store, make_endless(store, version_of("basic")))
+    challenge_unverified(store, make_endless(store, version_of("basic")))
     limit(0.5)
     app = create_app(Settings(store.root), on_loopback=True)
     client = app.test_client()
@@ -176,7 +162,7 @@ def test_an_endless_challenger_is_refused_and_the_champion_serves(
 
 
 def test_a_request_that_takes_too_long_gets_503_and_the_next_one_is_answered(
-    store: Store, version_of: Versions, loan: dict[str, Any], limit: Callable[[float], None]
+    store: Store, version_of: VersionOf, loan: dict[str, Any], limit: Callable[[float], None]
 ) -> None:
     store.promote(costly_version(store, version_of("basic")))
     client = create_app(Settings(store.root), on_loopback=True).test_client()
@@ -194,7 +180,7 @@ def test_a_request_that_takes_too_long_gets_503_and_the_next_one_is_answered(
 
 
 def test_a_shadow_run_that_takes_too_long_is_dropped_and_counted(
-    store: Store, version_of: Versions, loan: dict[str, Any], limit: Callable[[float], None]
+    store: Store, version_of: VersionOf, loan: dict[str, Any], limit: Callable[[float], None]
 ) -> None:
     store.promote(version_of("additive"))
     store.challenge(costly_version(store, version_of("basic")))
@@ -218,9 +204,9 @@ time.sleep(2)  # the process ends during a run
 """
 
 
-def test_a_process_ends_cleanly_during_an_endless_run(store: Store, version_of: Versions) -> None:
+def test_a_process_ends_cleanly_during_an_endless_run(store: Store, version_of: VersionOf) -> None:
     store.promote(version_of("additive"))
-    challenge_behind_the_back(store, make_endless(store, version_of("basic")))
+    challenge_unverified(store, make_endless(store, version_of("basic")))
     done = subprocess.run(
         [sys.executable, "-c", START_AND_END],
         env=os.environ | settings(store.root),
