@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -11,6 +9,7 @@ from uuid import UUID
 import pytest
 from sqlalchemy import Column, Double, Integer, MetaData, Table, insert, inspect, select
 
+from helpers.commands import Run
 from helpers.postgres import Postgres
 from peerloan.database import Database, LedgerError
 from peerloan.database import tables as schema
@@ -21,8 +20,6 @@ from peerloan.ledger.challenger_scores import (
     store_challenger_scores,
 )
 from peerloan.uuid7 import IdGenerator
-
-Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
 def newer(database: Database, admits: str) -> None:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from uuid import UUID
 
 import pytest
 from sqlalchemy import delete, func, insert, select, update
 
+from helpers.commands import Run
 from helpers.ledgers import DAY_MS, Ledger, keep, now_ms, record
 from peerloan import clock
 from peerloan.database import LedgerError, tables
@@ -22,7 +22,6 @@ from peerloan.ledger.records import VALUES
 from peerloan.ledger.retention import purge, purge_expired_keys
 from peerloan.model import BANDS
 
-Run = Callable[..., subprocess.CompletedProcess[str]]
 decisions, outcomes, challenges = tables.decisions, tables.outcomes, tables.challenges
 aggregates, purges, keys = tables.aggregates, tables.purges, tables.keys
 # Days ago, of the decisions that a ledger of tests begins with.

@@ -12,7 +12,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,8 +19,9 @@ import requests
 from sqlalchemy import func, select
 
 from helpers.apps import create_app
+from helpers.paths import FORMATS
 from helpers.probes import COUNT, counted, figures, predict, ready
-from helpers.service import GUNICORN, SERVE, Service, settings
+from helpers.service import GUNICORN, SERVE, Serve, Service, settings
 from peerloan.database import Database
 from peerloan.database.tables import challenges
 from peerloan.loan import Checks
@@ -31,9 +31,6 @@ from peerloan.web.http.problems import RequestError
 from peerloan.web.prediction import loan_parsing, shadow
 from peerloan.web.services import services_of
 from peerloan.web.telemetry import metrics
-
-FORMATS = Path(__file__).parents[3] / "formats"
-Serve = Callable[..., Service]
 
 
 @pytest.fixture

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import csv
-import subprocess
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from helpers.commands import Run
 from peerloan.book import open_book
 from peerloan.loan import Loans, parse_definition
 from peerloan.model import NumberTable, Policy, ReferenceProfile, Scorecard, probabilities
@@ -17,7 +16,6 @@ from peerloan.model.arithmetic import to_unit
 from peerloan.registry import Store, TrainedOn, ValidationFigures, draft
 from peerloan.worker.retraining.challenger_evaluation import evaluate_challenger
 
-Run = Callable[..., subprocess.CompletedProcess[str]]
 DEFINITION = parse_definition(
     """
 model = "cars"
