@@ -6,7 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,17 +16,20 @@ import requests
 
 from helpers import untested
 from helpers.apps import close_apps, count_open
-from helpers.commands import Call, Done
+from helpers.commands import Call, Done, Run
 from helpers.postgres import Postgres
 from helpers.programs import describe_skipped, require
-from helpers.service import PYTHON, SERVE, Service, settings
+from helpers.service import PYTHON, SERVE, Serve, Service, settings
 from helpers.shared import shared_folder
+from helpers.stores import VersionOf, find_version
 from peerloan.book import open_book, open_writer
 from peerloan.cli import main
+from peerloan.database import Database
 from peerloan.loan import default_definition
 from peerloan.registry import Store
 from peerloan.sample_data import SCHEMA, batches
 from peerloan.web.http import tested_libraries
+from peerloan.web.http.flask_application import find_lean_flask
 
 LOANS = 6_000
 # Several processes at once that each use every core wait for one another.
@@ -141,17 +144,17 @@ def store(trained: Path, tmp_path: Path) -> Store:
 
 
 @pytest.fixture
-def version_of(store: Store) -> Callable[[str], str]:
+def version_of(store: Store) -> VersionOf:
     """The version of a candidate in the test's store."""
 
     def find(candidate: str) -> str:
-        return next(v for v in store.versions() if store.manifest(v).candidate == candidate)
+        return find_version(store, candidate)
 
     return find
 
 
 @pytest.fixture
-def run(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+def run(tmp_path: Path) -> Run:
     """Run `peerloan …` as a process in the test's folder, on the test's store.
 
     The timeout only ends a hang: a busy machine takes minutes for what a quiet one does in seconds.
@@ -214,16 +217,26 @@ def ledger_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     return server.new()
 
 
+@pytest.fixture
+def database(ledger_url: str) -> Database:
+    """An empty, upgraded ledger; the test runs once with each kind of database."""
+    database = Database(ledger_url)
+    database.upgrade()
+    return database
+
+
 @pytest.fixture(params=["tested", "untested"])
-def flask_version(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The test runs once with a tested Flask, and once with another."""
-    monkeypatch.setattr(tested_libraries, "_reasons", {})
-    if request.param == "untested":
-        monkeypatch.setattr(tested_libraries, "TESTED_VERSIONS", untested.OTHER_VERSIONS)
+def flask_version(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Run the test once with a tested Flask, and once with an untested one."""
+    with pytest.MonkeyPatch.context() as patch:
+        if request.param == "untested":
+            patch.setattr(tested_libraries, "TESTED_VERSIONS", untested.OTHER_VERSIONS)
+        yield
+    find_lean_flask()  # Flask counts as tested again in the rest of this process
 
 
 @pytest.fixture
-def serve(tmp_path: Path) -> Iterator[Callable[..., Service]]:
+def serve(tmp_path: Path) -> Iterator[Serve]:
     """Start `peerloan serve` on a store and wait for every worker; stopped after the test."""
     started: list[Service] = []
 

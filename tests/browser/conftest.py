@@ -28,8 +28,8 @@ def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chr
 
 @pytest.fixture
 def page(chromium: webdriver.Chrome, url: str) -> Iterator[Page]:
-    """The empty form; at the end nobody may have complained."""
+    """The empty form; at the end, the browser's console must have no new messages."""
     opened = Page(chromium, url).open()
-    opened.complaints()  # forget those of before
+    opened.complaints()  # discard earlier messages
     yield opened
     assert opened.complaints() == []

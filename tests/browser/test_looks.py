@@ -1,4 +1,4 @@
-"""What every page looks like: no text runs into another, is too faint, or leaves the screen."""
+"""On every page, no text overlaps another, is too faint, or leaves the screen."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from selenium import webdriver
 
-from helpers.page import Page, serving, sign_in, token
+from helpers.page import Page, serving, sign_in, token_command
 
 pytestmark = pytest.mark.longer
 
@@ -20,14 +20,14 @@ HEADER = "nav a, nav span, nav button"
 def signed_in(
     chromium: webdriver.Chrome, trained: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Page]:
-    """The pages, for a person whose name is as long as one may be."""
+    """The pages for a person with the longest name that is allowed."""
     folder = tmp_path_factory.mktemp("looks")
-    made = token(folder, "new", LONGEST_NAME)
+    token = token_command(folder, "new", LONGEST_NAME)
     with serving(trained, folder) as url:
         chromium.delete_all_cookies()
         page = Page(chromium, url).open()
         assert page.faint_texts() == []
-        sign_in(page, made)
+        sign_in(page, token)
         yield page
         chromium.delete_all_cookies()
 
@@ -54,10 +54,8 @@ def test_every_page_can_be_read(signed_in: Page, width: int, theme: str) -> None
         check_looks(page)
         page.driver.get(f"{page.url}nothing")
         check_looks(page)
-        page.driver.get(f"{page.url}docs")
-        page.wait_for("return document.querySelectorAll('.opblock').length >= 6")
-        page.js("document.querySelector('[id$=-predict] .opblock-summary-control').click()")
-        page.wait_for("return document.querySelector('button.execute') !== null")
+        page.open_api_reference()
+        page.open_prediction_operation()
         page.js("document.querySelector('.json-schema-2020-12-expand-deep-button').click()")
         page.wait_for(
             "return document.querySelectorAll('.json-schema-2020-12__title').length >= 15"

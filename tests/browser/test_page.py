@@ -1,10 +1,9 @@
-"""The page, as a person with a browser meets it, and as whatever else may be sent to it."""
+"""The page in a browser: the form, the paste box, safety, accessibility and waiting."""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,7 +14,7 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import Select, WebDriverWait
 
 from helpers.page import Page, browser
-from helpers.service import Service
+from helpers.service import Serve
 from peerloan.loan import default_definition
 from peerloan.registry import Store
 
@@ -70,13 +69,13 @@ def test_the_form_asks_for_every_field_of_the_definition(page: Page) -> None:
             assert [level for level in field.levels if level not in offered] == []
             assert ("" in offered) == field.missing
         described = str(element.get_attribute("aria-describedby")).split()
-        said = page.text(f"#{described[-1]}")
-        assert field.help in said
+        description = page.text(f"#{described[-1]}")
+        assert field.help in description
         if field.is_number:
-            seen = re.search(r"Seen in training: (\S+) to (\S+)\.$", said)
+            seen = re.search(r"Seen in training: (\S+) to (\S+)\.$", description)
             assert seen is not None
             assert all(len(end) <= 8 for end in seen.groups()), (
-                "no digit that a person did not write"
+                "an end of the range has more digits than a person would write"
             )
         has_unit = bool(field.unit or field.percent)
         assert len(described) == 1 + has_unit
@@ -85,7 +84,7 @@ def test_the_form_asks_for_every_field_of_the_definition(page: Page) -> None:
             assert page.text(f"#{described[0]}") == f"{fraction} {field.unit}".strip()
 
 
-def test_it_decides_and_says_why(page: Page) -> None:
+def test_a_decision_shows_its_reasons(page: Page) -> None:
     page.fill(LATE)
     page.decide()
 
@@ -105,13 +104,13 @@ def test_it_decides_and_says_why(page: Page) -> None:
     assert widths == sorted(widths, reverse=True)
     assert "Interest rate: 60 % a year, higher than the usual" in page.text("#reasons")
     assert "Interest rate: 60 % a year is outside the range" in page.text("#warnings")
-    # What was entered stays.
+    # The entered values remain.
     assert {field.name: page.value(field.name) for field in FIELDS} == {
         name: str(value) for name, value in LATE.items()
     }
 
 
-def test_the_title_tells_the_result(page: Page) -> None:
+def test_the_title_has_the_result(page: Page) -> None:
     assert page.driver.title == "PeerLoan Risk"
     page.fill(LATE)
     page.decide()
@@ -147,7 +146,7 @@ def test_of_the_clients_two_examples_the_second_is_riskier(page: Page) -> None:
     assert page.probability() > 3 * first
 
 
-def test_errors_stand_beside_their_fields_and_the_rest_stays(page: Page) -> None:
+def test_errors_are_next_to_their_fields_and_other_values_remain(page: Page) -> None:
     page.fill(LATE | {"int_rate": "13.06%", "annual_inc": "", "dti": "much", "loan_amnt": -5})
     page.decide()
 
@@ -158,15 +157,15 @@ def test_errors_stand_beside_their_fields_and_the_rest_stays(page: Page) -> None
     assert "Given: nothing." in page.error("annual_inc")
     assert "Given: 'much'." in page.error("dti")
     assert "Given: -5." in page.error("loan_amnt")
-    kept = {name: page.value(name) for name in LATE}
-    assert kept == {name: str(value) for name, value in LATE.items()} | {
+    values = {name: page.value(name) for name in LATE}
+    assert values == {name: str(value) for name, value in LATE.items()} | {
         "int_rate": "13.06%",
         "annual_inc": "",
         "dti": "much",
         "loan_amnt": "-5",
     }
     assert not page.all("#probability")
-    # The summary leads to each.
+    # The summary links to each error.
     links = page.all("#result a")
     assert [link.text for link in links] == [
         field.label for field in FIELDS if field.name in page.wrong()
@@ -179,7 +178,7 @@ def test_errors_stand_beside_their_fields_and_the_rest_stays(page: Page) -> None
     assert page.probability() > 0
 
 
-def test_what_may_be_empty_may_be_empty(page: Page) -> None:
+def test_optional_fields_may_be_empty(page: Page) -> None:
     page.fill({"revol_util": "", "emp_length": ""})
     page.decide()
 
@@ -214,7 +213,7 @@ def test_a_pasted_loan_is_decided_on(page: Page, text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("hello", "neither JSON nor a Python dictionary"),
         ("", "Nothing was pasted"),
@@ -224,11 +223,11 @@ def test_a_pasted_loan_is_decided_on(page: Page, text: str) -> None:
         ('{"dti": [1, 2]}', "2 values of 'dti'"),
     ],
 )
-def test_a_bad_paste_has_its_error_at_the_box(page: Page, text: str, said: str) -> None:
+def test_a_bad_paste_has_its_error_at_the_box(page: Page, text: str, message: str) -> None:
     page.paste(text)
 
     assert page.wrong() == {"pasted"}
-    assert said in page.text("#pasted-error")
+    assert message in page.text("#pasted-error")
     assert page.at("#pasted").is_displayed()
     assert page.at("#pasted").get_property("value") == text
     assert not page.all("#probability")
@@ -251,7 +250,7 @@ def test_the_error_of_a_bad_paste_is_in_view(page: Page) -> None:
         page.cdp("Emulation.clearDeviceMetricsOverride")
 
 
-def test_a_paste_without_a_value_of_a_field_says_which(page: Page) -> None:
+def test_a_paste_without_a_value_names_the_field(page: Page) -> None:
     page.paste(json.dumps(LATE | {"dti": []}))
 
     assert page.text("#pasted-error") == "Expected one loan, given no value of 'dti'."
@@ -299,7 +298,7 @@ def test_nothing_comes_from_or_goes_to_another_site(page: Page) -> None:
     assert page.js("return document.cookie") == ""
 
 
-# For everybody
+# Accessibility and screens
 
 
 @pytest.mark.parametrize("state", ["empty", "decided", "wrong"])
@@ -308,7 +307,7 @@ def test_names_and_descriptions_are_right_for_a_screen_reader(page: Page, state:
         page.fill(LATE if state == "decided" else {"dti": "x"})
         page.decide()
 
-    ids = [str(each.get_attribute("id")) for each in page.all("[id]")]
+    ids = [str(element.get_attribute("id")) for element in page.all("[id]")]
     assert len(ids) == len(set(ids))
     controls = page.all("input, select, textarea")
     assert len(controls) == len(FIELDS) + 1
@@ -374,10 +373,10 @@ def test_it_works_without_javascript(url: str, tmp_path: Path, chromium: webdriv
         driver.quit()
 
 
-# What the page says of the model
+# Which model is served
 
 
-def test_a_version_of_the_built_in_sample_says_so(page: Page) -> None:
+def test_a_version_trained_on_the_sample_is_marked(page: Page) -> None:
     assert "trained on the built-in sample" in page.text("[role=note]")
     page.fill({"dti": "x"})
     page.decide()
@@ -388,7 +387,7 @@ def test_a_version_of_the_built_in_sample_says_so(page: Page) -> None:
 
 
 def test_the_page_waits_for_its_first_champion(
-    store: Store, serve: Callable[..., Service], chromium: webdriver.Chrome
+    store: Store, serve: Serve, chromium: webdriver.Chrome
 ) -> None:
     service = serve(store)
     page = Page(chromium, f"{service.url}/").open()
@@ -397,19 +396,19 @@ def test_the_page_waits_for_its_first_champion(
     assert requests.post(page.url, data={"action": "form"}, timeout=5).status_code == 503
 
     store.promote(store.versions()[0])
-    # The page looks again by itself.
+    # The page reloads by itself.
     WebDriverWait(page.driver, 10).until(lambda _: page.all('[name="field.dti"]'))
     assert store.versions()[0] in page.text("nav")
     assert not page.all("meta[http-equiv=refresh]")
 
 
 def test_the_waiting_page_shows_why_a_champion_was_refused(
-    store: Store, serve: Callable[..., Service], chromium: webdriver.Chrome
+    store: Store, serve: Serve, chromium: webdriver.Chrome
 ) -> None:
     version = store.promote(store.versions()[0]).champion
     manifest = store.root / "versions" / str(version) / "manifest.json"
-    whole = manifest.read_bytes()
-    manifest.write_bytes(whole[:-9])
+    content = manifest.read_bytes()
+    manifest.write_bytes(content[:-9])
     service = serve(store)
     page = Page(chromium, f"{service.url}/").open()
     refused = requests.get(f"{service.url}/readyz", timeout=5).json()["refused"]
@@ -419,6 +418,6 @@ def test_the_waiting_page_shows_why_a_champion_was_refused(
     assert "peerloan train" not in page.text("main")
     assert page.at("meta[http-equiv=refresh]").get_attribute("content") == "2"
 
-    manifest.write_bytes(whole)
+    manifest.write_bytes(content)
     WebDriverWait(page.driver, 15).until(lambda _: page.all('[name="field.dti"]'))
     assert str(version) in page.text("nav")

@@ -1,8 +1,7 @@
-"""Behind Nginx under a path prefix, as a person with a browser meets it."""
+"""The page in a browser, behind Nginx under a path prefix."""
 
 from __future__ import annotations
 
-import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,12 +11,13 @@ import requests
 from selenium import webdriver
 from selenium.webdriver.common.keys import Keys
 
-from helpers.page import Page, serving, sign_in, token
+from helpers.page import Page, serving, sign_in, token_command
+from helpers.ports import free_port
 from helpers.programs import require
 
 pytestmark = pytest.mark.longer
 
-# `{to}` is the service, with a slash at its end where Nginx takes the prefix off.
+# `{to}` is the address of the service. If it ends with a slash, Nginx strips the prefix.
 _NGINX = """
 daemon off;
 pid {folder}/nginx.pid;
@@ -48,19 +48,17 @@ http {{
 
 
 def nginx(folder: Path, to: str) -> tuple[subprocess.Popen[bytes], str]:
-    """Nginx in front of a service, and its address; skips the test if it is not installed."""
+    """Start Nginx in front of a service; skips the test if Nginx is not installed."""
     (program,) = require("Nginx", "nginx")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     folder.mkdir()
     configuration = folder / "nginx.conf"
     configuration.write_text(_NGINX.format(folder=folder, port=port, to=to), "utf-8")
     return subprocess.Popen([program, "-c", configuration]), f"http://127.0.0.1:{port}/risk/"
 
 
-@pytest.fixture(params=["/", ""], ids=["prefix taken off", "prefix passed on"])
-def behind(
+@pytest.fixture(params=["/", ""], ids=["prefix stripped", "prefix passed on"])
+def behind_nginx(
     request: pytest.FixtureRequest,
     chromium: webdriver.Chrome,
     trained: Path,
@@ -68,14 +66,14 @@ def behind(
     monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[tuple[Page, str]]:
     """The service behind Nginx under /risk/, in a browser, and a token."""
-    made = token(tmp_path, "new", "anna")
+    token = token_command(tmp_path, "new", "anna")
     monkeypatch.setenv("PEERLOAN_PREFIX", "/risk")
     with serving(trained, tmp_path) as url:
         process, address = nginx(tmp_path / "nginx", url.rstrip("/") + request.param)
         try:
             _wait_until_up(address)
             chromium.delete_all_cookies()
-            yield Page(chromium, address), made
+            yield Page(chromium, address), token
         finally:
             process.terminate()
             process.wait(timeout=20)
@@ -88,13 +86,15 @@ def _wait_until_up(address: str) -> None:
     assert session.get(f"{address}healthz", timeout=10).json() == {"status": "ok"}
 
 
-def test_a_person_signs_in_decides_and_signs_out_under_the_prefix(behind: tuple[Page, str]) -> None:
-    page, made = behind
+def test_a_person_signs_in_decides_and_signs_out_under_the_prefix(
+    behind_nginx: tuple[Page, str],
+) -> None:
+    page, token = behind_nginx
     page.driver.get(f"{page.url}docs")
-    page.complaints()  # the 401 of the first page
-    sign_in(page, made)
+    page.complaints()  # discard the 401 of the first page
+    sign_in(page, token)
     assert page.driver.current_url.rstrip("?") == f"{page.url}docs"
-    page.wait_for("return document.querySelectorAll('.opblock').length >= 6")
+    page.wait_for_api_reference()
     (cookie,) = page.driver.get_cookies()
     assert cookie["path"] == "/risk"
     page.at(".navbar-brand").send_keys(Keys.ENTER)
@@ -103,12 +103,12 @@ def test_a_person_signs_in_decides_and_signs_out_under_the_prefix(behind: tuple[
     page.decide()
     assert page.probability() > 0
     assert page.js("return getComputedStyle(document.querySelector('main')).overflowWrap") == (
-        "anywhere"  # the styles are there
+        "anywhere"  # the styles are loaded
     )
     assert page.complaints() == []
     loaded = page.js("return performance.getEntriesByType('resource').map(e => e.name)")
     assert loaded
-    assert all(each.startswith((page.url, "data:")) for each in loaded)
+    assert all(address.startswith((page.url, "data:")) for address in loaded)
     before = page.at("html")
     page.at("nav button").send_keys(Keys.ENTER)
     page.wait_until_left(before)
@@ -116,16 +116,11 @@ def test_a_person_signs_in_decides_and_signs_out_under_the_prefix(behind: tuple[
     assert page.driver.current_url == page.url
 
 
-def test_the_reference_tries_the_api_under_the_prefix(behind: tuple[Page, str]) -> None:
-    page, made = behind
+def test_the_reference_tries_the_api_under_the_prefix(behind_nginx: tuple[Page, str]) -> None:
+    page, token = behind_nginx
     page.driver.get(f"{page.url}docs")
-    sign_in(page, made)
-    page.wait_for("return document.querySelectorAll('.opblock').length >= 6")
-    page.js("document.querySelector('[id$=-predict] .opblock-summary-control').click()")
-    page.wait_for("return document.querySelector('button.execute') !== null")
-    page.wait_for(
-        "const told = document.querySelector('.live-responses-table .microlight') !== null;"
-        "if (!told) document.querySelector('button.execute').click(); return told"
-    )
+    sign_in(page, token)
+    page.wait_for_api_reference()
+    page.try_prediction()
     assert f"{page.url}v1/predictions" in page.text(".request-url")
     assert '"probability"' in page.text(".live-responses-table")

@@ -1,1 +1,1 @@
-"""What tests of several rooms share: servers, ledgers, books, and ways to ask them."""
+"""Helpers that tests of several rooms share: servers, ledgers, stores, books and requests."""

@@ -1,11 +1,9 @@
-"""Another lender's table, and the form that the page makes of it."""
+"""A table of another lender, and a parser of the page's form for it."""
 
 from __future__ import annotations
 
-import csv
 import random
 from html.parser import HTMLParser
-from pathlib import Path
 from typing import Any
 
 ROWS = 800
@@ -16,14 +14,14 @@ EMPLOYED = ("arbeitslos", "< 1 year", ">= 1 year", ">= 4 years")
 
 
 def table(rows: int = ROWS) -> list[dict[str, Any]]:
-    """Loans of a lender in another country and another time; about 30 % go bad."""
+    """Loans of a lender with other columns, names and levels; about 30 % go bad."""
     draw = random.Random(11)
-    made = []
+    loans = []
     for _ in range(rows):
         status, employed = draw.choice(STATUS), draw.choice(EMPLOYED)
         months = draw.choice([6, 9, 12, 18, 24, 36, 48])
         risk = 0.1 + 0.22 * (status == STATUS[0]) + 0.004 * months + 0.1 * (employed == EMPLOYED[0])
-        made.append(
+        loans.append(
             {
                 "checking.status": status,
                 "Duration (months)": months,
@@ -35,19 +33,11 @@ def table(rows: int = ROWS) -> list[dict[str, Any]]:
                 LABEL: "bad" if draw.random() < risk else "good",
             }
         )
-    return made
-
-
-def write(path: Path, rows: list[dict[str, Any]]) -> None:
-    """Write rows as CSV."""
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
+    return loans
 
 
 class Form(HTMLParser):
-    """A page's inputs and selects with their labels, the levels of the selects, and all text."""
+    """The inputs and selects of a page by name: ids, labels and levels; and the page's text."""
 
     def __init__(self, page: str) -> None:
         super().__init__()
@@ -60,23 +50,23 @@ class Form(HTMLParser):
         self.feed(page)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        """An input or a select is kept by its name, a label by its input's id."""
-        given = {name: value or "" for name, value in attrs}
+        """Record an input or a select by its name, and a label by the id of its input."""
+        attributes = {name: value or "" for name, value in attrs}
         if tag == "label":
-            self._label = given["for"]
+            self._label = attributes["for"]
         elif tag in ("input", "select"):
-            self.ids[given["name"]] = given["id"]
-            self._select = given["name"]
+            self.ids[attributes["name"]] = attributes["id"]
+            self._select = attributes["name"]
         elif tag == "option":
-            self.levels.setdefault(self._select, []).append(given["value"])
+            self.levels.setdefault(self._select, []).append(attributes["value"])
 
     def handle_endtag(self, tag: str) -> None:
-        """The end of a label."""
+        """End a label."""
         if tag == "label":
             self._label = None
 
     def handle_data(self, data: str) -> None:
-        """Text, a label's or any other."""
+        """Record text, and add it to the open label."""
         self.text += data
         if self._label is not None:
             self.labels[self._label] = self.labels.get(self._label, "") + data

@@ -1,10 +1,9 @@
-"""A running service of a candidate, and loans to send to it."""
+"""A running service with a candidate as champion, and loans to send to it."""
 
 from __future__ import annotations
 
 import json
 import random
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 import requests
 
 from helpers.service import SERVERS, Service
+from helpers.stores import champion_store, find_version
 from peerloan.loan import default_definition
 from peerloan.registry import Store
 
@@ -47,7 +47,7 @@ class Api:
         return self.session.get(f"{self.url}{path}", timeout=20)
 
     def one(self, loan: dict[str, Any], query: str = "") -> dict[str, Any]:
-        """The answer for one loan that must be accepted."""
+        """The response to a loan that must be accepted."""
         answer = self.post(loan, query)
         assert answer.status_code == 200, answer.text
         body: dict[str, Any] = answer.json()
@@ -59,14 +59,6 @@ class Api:
         return predictions
 
 
-def champion_store(trained: Path, folder: Path, candidate: str) -> Store:
-    """A copy of the trained store where this candidate is the champion."""
-    shutil.copytree(trained, folder / "store")
-    store = Store(folder / "store")
-    store.promote(next(v for v in store.versions() if store.manifest(v).candidate == candidate))
-    return store
-
-
 def started(
     trained: Path,
     folder: Path,
@@ -74,11 +66,10 @@ def started(
     challenger: str | None = None,
     server: str = "granian",
 ) -> Iterator[Api]:
-    """A server of a candidate, and of another one in shadow, until the module is done."""
+    """Run a service with this champion, and optionally a challenger; for a module's fixture."""
     store = champion_store(trained, folder, candidate)
     if challenger is not None:
-        beside = (v for v in store.versions() if store.manifest(v).candidate == challenger)
-        store.challenge(next(beside))
+        store.challenge(find_version(store, challenger))
     command, python = SERVERS[server]
     service = Service(store.root, folder / "server.log", workers=1, server=command, python=python)
     try:
@@ -91,7 +82,7 @@ def started(
 
 
 def loans(count: int, seed: int = 1) -> list[dict[str, Any]]:
-    """Valid loans of every kind, some with missing values."""
+    """Random valid loans, some with missing values."""
     draw = random.Random(seed)
     fields = {field.name: field for field in default_definition().fields}
     return [
@@ -112,5 +103,5 @@ def loans(count: int, seed: int = 1) -> list[dict[str, Any]]:
 
 
 def columns(records: list[dict[str, Any]]) -> dict[str, list[Any]]:
-    """Records as the client's own format."""
+    """Convert records to lists of values by column."""
     return {name: [record[name] for record in records] for name in records[0]}

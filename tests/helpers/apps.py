@@ -1,4 +1,4 @@
-"""Applications in the tests' own process, which end with the test that made them."""
+"""Applications in the tests' process, which are closed after the test that created them."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ _open: list[Flask] = []
 
 
 def create_app(settings: Settings, log: BinaryIO | None = None, on_loopback: bool = False) -> Flask:
-    """An application as a worker has it."""
+    """Create an application as a worker does; it is closed after the test."""
     app = peerloan.web.create_app(settings, log, on_loopback)
     _open.append(app)
     return app
 
 
 def count_open() -> int:
-    """How many applications there are."""
+    """The number of open applications."""
     return len(_open)
 
 
 def close_apps(first: int) -> None:
-    """End the threads of applications from a number on: they would go on until the last test."""
+    """Stop the threads of all applications but the first `first` ones."""
     apps = _open[first:]
     del _open[first:]
     for app in apps:

@@ -1,4 +1,4 @@
-"""A steady load whose answers are counted against the ledger in the end."""
+"""A steady load of requests whose responses are compared with the ledger at the end."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _number = itertools.count()
 
 @dataclass
 class Request:
-    """A request of a client, and what became of it. `ids` are those that were answered."""
+    """A request of a client, and the ids of the decisions in its response."""
 
     loan_ids: list[str]
     key: str | None
@@ -32,31 +32,32 @@ class Request:
 
 @dataclass
 class Tally:
-    """What clients saw: each try to get an answer, and the requests that got one."""
+    """The requests of all clients, and the results of all attempts."""
 
     requests: list[Request] = field(default_factory=list)
-    # When each status came, or 0 where a connection broke; by client.
+    # Time, status (0: the connection broke) and client of each attempt.
     statuses: list[tuple[float, int, int]] = field(default_factory=list)
     longest: float = 0.0
-    # What came beside a 200, a 503 with Retry-After, and a connection that broke.
+    # Unexpected results: neither 200, nor 503 with Retry-After, nor a broken connection.
     faults: list[str] = field(default_factory=list)
 
     def count(self, status: int, since: float = 0.0) -> int:
-        """How often a status was seen."""
-        return sum(seen == status and at >= since for at, seen, _ in self.statuses)
+        """How often clients got a status."""
+        return sum(other == status and at >= since for at, other, _ in self.statuses)
 
     def statuses_seen(self) -> set[int]:
-        """Every status that was seen."""
-        return {seen for _, seen, _ in self.statuses}
+        """All statuses that clients got."""
+        return {status for _, status, _ in self.statuses}
 
     def clients_answered(self, since: float) -> set[int]:
-        """The clients that got a prediction since then."""
-        return {client for at, seen, client in self.statuses if seen == 200 and at >= since}
+        """The clients that got a prediction since a time."""
+        return {client for at, status, client in self.statuses if status == 200 and at >= since}
 
 
 class Load:
-    """Clients on connections that they keep: some ask for one loan, some for lists, and some with
-    an Idempotency-Key, which they then ask with until they are answered.
+    """Clients that send one loan or a list over persistent connections.
+
+    Some requests have an Idempotency-Key; they are repeated until they are answered.
     """
 
     def __init__(
@@ -67,7 +68,7 @@ class Load:
         pause: float = 0.01,
         own_ids: bool = True,
     ) -> None:
-        """`own_ids`: each loan gets an id of its own."""
+        """`own_ids`: give each loan its own id."""
         self._port, self._loan, self._pause = port, loan, pause
         self._own_ids = own_ids
         self.clients = clients
@@ -87,10 +88,10 @@ class Load:
         self._stop.set()
         for thread in self._threads:
             thread.join(timeout=60)
-            assert not thread.is_alive(), "a client waits for ever"
+            assert not thread.is_alive(), "a client did not end within a minute"
 
     def is_answered(self, since: float) -> bool:
-        """Whether every client got a prediction since then."""
+        """Whether every client got a prediction since a time."""
         with self._lock:
             return len(self.tally.clients_answered(since)) == self.clients
 
@@ -111,7 +112,8 @@ class Load:
         self, number: int, connection: http.client.HTTPConnection, request: Request
     ) -> http.client.HTTPConnection:
         loans = [
-            self._loan | ({"loan_id": each} if self._own_ids else {}) for each in request.loan_ids
+            self._loan | ({"loan_id": loan_id} if self._own_ids else {})
+            for loan_id in request.loan_ids
         ]
         body = json.dumps(loans if len(loans) > 1 else loans[0]).encode()
         head = {"Content-Type": "application/json"}
@@ -128,8 +130,9 @@ class Load:
                 content = answer.read()
                 status = answer.status
                 if status == 200:
-                    told = json.loads(content)
-                    request.ids = [each["id"] for each in told.get("predictions", [told])]
+                    result = json.loads(content)
+                    predictions = result.get("predictions", [result])
+                    request.ids = [prediction["id"] for prediction in predictions]
                 elif status != 503 or not answer.headers["Retry-After"]:
                     fault = f"{status}: {content[:200]!r}"
             except _CLOSED:
@@ -146,7 +149,7 @@ class Load:
                 self.tally.longest = max(self.tally.longest, ended - began)
                 if fault:
                     self.tally.faults.append(fault)
-            # A kept connection that was closed before an answer: that request is asked again.
+            # A persistent connection that was closed before a response: the request is repeated.
             if status in (200, 500) or (request.key is None and not (closed and reused)):
                 break
         return connection
@@ -157,7 +160,7 @@ class Load:
 
 @dataclass
 class Counted:
-    """A load's requests against the ledger's rows."""
+    """The requests of a load, compared with the rows of the ledger."""
 
     sent: int
     answered: int
@@ -168,22 +171,23 @@ class Counted:
 
 
 def count(tally: Tally, url: str) -> Counted:
-    """Count what was answered against what is kept, and see that every chain is whole."""
-    found = list(rows(url))
-    stored = Counter(made for made, *_ in found)
-    by_loan = Counter(loan_id for _, _, _, loan_id in found)
-    answered = [(made, loan_id) for each in tally.requests for made, loan_id in _answered(each)]
-    kept = {(made, loan_id) for made, _, _, loan_id in found}
-    lost = sum(each not in kept for each in answered)
-    # A row too many: of an id, or of a request that has a key; or an id that was answered twice.
+    """Compare the responses with the rows of the ledger, and check every chain."""
+    decisions = list(rows(url))
+    stored = Counter(id_ for id_, *_ in decisions)
+    by_loan = Counter(loan_id for _, _, _, loan_id in decisions)
+    answered = [pair for request in tally.requests for pair in _answered(request)]
+    pairs = {(id_, loan_id) for id_, _, _, loan_id in decisions}
+    lost = sum(pair not in pairs for pair in answered)
+    # Doubled: a second row of an id, an id in two responses, or more than one row per loan of a
+    # request with a key.
     doubled = sum(stored.values()) - len(stored)
-    doubled += len(answered) - len({made for made, _ in answered})
+    doubled += len(answered) - len({id_ for id_, _ in answered})
     for request in tally.requests:
         if request.key is not None:
-            doubled += sum(max(0, by_loan[each] - 1) for each in request.loan_ids)
-    check_chains(found)
+            doubled += sum(max(0, by_loan[loan_id] - 1) for loan_id in request.loan_ids)
+    check_chains(decisions)
     return Counted(
-        len(tally.requests), len(answered), len(found), lost, doubled, round(tally.longest, 2)
+        len(tally.requests), len(answered), len(decisions), lost, doubled, round(tally.longest, 2)
     )
 
 
@@ -192,25 +196,25 @@ def _answered(request: Request) -> Iterator[tuple[str, str]]:
 
 
 def rows(url: str) -> Iterator[tuple[str, int, int, str]]:
-    """Every decision: id, chain, seq and loan id, by chain and seq."""
+    """All decisions as (id, chain, seq, loan id), ordered by chain and seq."""
     table = tables.decisions
     with Database(url).reading() as connection:
-        wanted = select(table.c.id, table.c.chain, table.c.seq, table.c.loan_id)
-        for row in connection.execute(wanted.order_by(table.c.chain, table.c.seq)):
+        query = select(table.c.id, table.c.chain, table.c.seq, table.c.loan_id)
+        for row in connection.execute(query.order_by(table.c.chain, table.c.seq)):
             yield text(row.id.bytes), row.chain, row.seq, row.loan_id
 
 
-def check_chains(found: list[tuple[str, int, int, str]]) -> None:
-    """Each chain counts from one on without a gap, and its ids rise."""
-    for number, group in itertools.groupby(found, key=lambda row: row[1]):
+def check_chains(decisions: list[tuple[str, int, int, str]]) -> None:
+    """Check that each chain is numbered from 1 without a gap, and that its ids ascend."""
+    for number, group in itertools.groupby(decisions, key=lambda row: row[1]):
         chain = list(group)
         seqs = [seq for _, _, seq, _ in chain]
         assert seqs == list(range(1, len(chain) + 1)), f"chain {number}"
-        ids = [made for made, *_ in chain]
+        ids = [id_ for id_, *_ in chain]
         assert ids == sorted(ids), f"chain {number}"
 
 
 def chains(url: str) -> list[Any]:
-    """The chains, as they are written down."""
+    """The rows of the table of chains."""
     with Database(url).reading() as connection:
         return list(connection.execute(select(tables.chains).order_by(tables.chains.c.number)))

@@ -1,4 +1,4 @@
-"""Ledgers for tests: decisions that were made at any time, and chains to keep them by."""
+"""Ledgers for tests, and decisions of any time to append to them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ VERSIONS = (
     Version("2026-04-05-additive-3c4d", "b" * 64, 0.05),
 )
 INPUTS = '{"loan_amnt": 12000, "int_rate": 0.2039, "purpose": "credit_card", "grade": "D"}'
-# Apart, so that a test may put one between.
+# In steps, so that a test can insert an id between two others.
 _ids = itertools.count(step=16)
 _records = itertools.count()
 
@@ -26,17 +26,17 @@ def now_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
-def new_id(made_ms: int) -> bytes:
-    """An id of that time, above those that were made of it before."""
-    return (made_ms << 80 | 7 << 76 | 2 << 62 | next(_ids)).to_bytes(16, "big")
+def new_id(time_ms: int) -> bytes:
+    """An id of this time, greater than the earlier ids of the same time."""
+    return (time_ms << 80 | 7 << 76 | 2 << 62 | next(_ids)).to_bytes(16, "big")
 
 
-def record(made_ms: int | None = None, **values: object) -> Record:
-    """A decision of a time, by default of now."""
+def record(time_ms: int | None = None, **values: object) -> Record:
+    """A decision of this time, by default now, with these values."""
     number = next(_records)
     probability = (number % 997 + 1) / 1000
-    made = Record(
-        id=new_id(now_ms() if made_ms is None else made_ms),
+    decision = Record(
+        id=new_id(now_ms() if time_ms is None else time_ms),
         version=VERSIONS[number % 2],
         source="api",
         caller="app",
@@ -51,16 +51,21 @@ def record(made_ms: int | None = None, **values: object) -> Record:
         reasons='[{"feature": "grade", "value": "D"}]',
         warnings=None,
     )
-    return made._replace(**values)  # type: ignore[arg-type]
+    return decision._replace(**values)  # type: ignore[arg-type]
 
 
 def keep(chain: Chain, records: Sequence[Record]) -> None:
-    """Append decisions, each a request of its own."""
-    assert chain.append([Entry([each]) for each in records]) == [None] * len(records)
+    """Append decisions, each as its own request."""
+    assert chain.append([Entry([record]) for record in records]) == [None] * len(records)
+
+
+def url_of(database: Database) -> str:
+    """The URL of a database, with its password."""
+    return database.url.render_as_string(hide_password=False)
 
 
 class Ledger:
-    """A database and its seal, where the command looks for it by default."""
+    """An upgraded database, and its seal in the default folder of the command line."""
 
     def __init__(self, url: str, folder: Path) -> None:
         self.url = url
@@ -70,5 +75,5 @@ class Ledger:
         self.seal = Seal(self.seal_folder)
 
     def chain(self) -> Chain:
-        """A new chain."""
+        """Begin a new chain."""
         return Chain(self.database, self.seal)

@@ -1,4 +1,4 @@
-"""How much memory a command takes at most."""
+"""Measures the peak memory of a command."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-# The kernel's count for this very program: a child's would begin with that of the tests' process.
+# VmHWM belongs to this program alone; getrusage in the parent would include the forked tests.
 _RUN = """
 import re, sys
 from pathlib import Path
@@ -24,7 +24,7 @@ finally:
 
 
 class Measured(NamedTuple):
-    """A command's exit code, its output, and the most memory it had resident."""
+    """A command's exit code, its output, and its peak resident memory in MB."""
 
     code: int
     output: str
@@ -32,7 +32,7 @@ class Measured(NamedTuple):
 
 
 def measure(folder: Path, environment: Mapping[str, str], *arguments: object) -> Measured:
-    """Run `peerloan …` in a folder."""
+    """Run `peerloan …` in a folder, and measure its memory."""
     done = subprocess.run(
         [sys.executable, "-c", _RUN, *map(str, arguments)],
         cwd=folder,

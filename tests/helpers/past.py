@@ -1,4 +1,4 @@
-"""Decisions as a service would have made them at another time, and their outcomes."""
+"""A ledger with decisions of other times, and their outcomes."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ _AT_ONCE = 5_000
 
 
 class Past:
-    """A ledger whose decisions are told when they were made."""
+    """A writer of decisions whose times the test chooses."""
 
     def __init__(self, database: Database, seal: Path, bundle: Bundle, tells: bool = True) -> None:
-        """`tells`: at once how far it is, as a writer does each minute: what it commits long after
-        it was made is looked for then.
+        """`tells`: write the chain's head after each call of `decide`, as a service does every
+        minute. Readers then also look for decisions that were committed long after their time.
         """
         self._tells = tells
         self._database, self._bundle = database, bundle
@@ -41,13 +41,16 @@ class Past:
     def decide(
         self, loans: Sequence[dict[str, object]], start_ms: int, end_ms: int, source: str = "api"
     ) -> list[bytes]:
-        """Decide on loans, evenly over a time; each may hold its `loan_id`. Returns the ids."""
+        """Record decisions on loans, spread evenly over a time. A loan may have a `loan_id`.
+
+        Returns the ids.
+        """
         inputs = [msgspec.json.encode(loan).decode() for loan in loans]
         margins = self.margins(inputs)
         policy = self._bundle.policy
-        made = [new_id(start_ms + (end_ms - start_ms) * i // len(loans)) for i in range(len(loans))]
+        ids = [new_id(start_ms + (end_ms - start_ms) * i // len(loans)) for i in range(len(loans))]
         columns = (
-            *(made, itertools.repeat(self._version), itertools.repeat(source)),
+            *(ids, itertools.repeat(self._version), itertools.repeat(source)),
             *(itertools.repeat("past"), itertools.repeat(""), itertools.repeat(None)),
             *([loan.get("loan_id") for loan in loans], inputs, margins.tolist()),
             *(probabilities(margins).tolist(), policy.late_many(margins).tolist()),
@@ -58,36 +61,36 @@ class Past:
             self._chain.append([Entry(records[i : i + _AT_ONCE])])
         if self._tells:
             self._chain.write_head()
-        return made
+        return ids
 
     def margins(self, inputs: Sequence[str]) -> npt.NDArray[np.float64]:
-        """The margins of loans, given as JSON."""
-        read, good = self._reader.read_many(inputs)
-        assert good.all()
-        return self._bundle.score_many(read)[0]
+        """The margins of loans that are given as JSON."""
+        loans, is_valid = self._reader.read_many(inputs)
+        assert is_valid.all()
+        return self._bundle.score_many(loans)[0]
 
-    def tell(self, made: Sequence[bytes], late: Sequence[object], who: str = "past") -> None:
-        """Tell what became of decisions: each the label's value."""
+    def tell(self, ids: Sequence[bytes], late: Sequence[object], who: str = "past") -> None:
+        """Report the outcomes of decisions, as values of the label."""
         recorder = OutcomeRecorder(self._database, self._bundle.definition, who)
         rows = [
-            {"id": uuid7.text(each), "late": value in (True, 1, "1")}
-            for each, value in zip(made, late, strict=True)
+            {"id": uuid7.text(id_), "late": value in (True, 1, "1")}
+            for id_, value in zip(ids, late, strict=True)
         ]
         for i in range(0, len(rows), _AT_ONCE):
             recorder.record(enumerate(rows[i : i + _AT_ONCE], i + 1))
 
     def close(self) -> None:
-        """End the chain."""
+        """Close the chain."""
         self._chain.close()
 
 
 def loans_of(book: Path, bundle: Bundle) -> Iterator[tuple[dict[str, object], str]]:
-    """The loans of a CSV book, as callers send them, and their labels."""
+    """The loans of a CSV book in the form of the API, with their labels."""
     definition = bundle.definition
     with book.open(encoding="utf-8", newline="") as file:
         for row in csv.DictReader(file):
             loan: dict[str, object] = {"loan_id": row["loan_id"]} if "loan_id" in row else {}
             for field in definition.fields:
-                given = row[field.name]
-                loan[field.name] = None if not given else float(given) if field.is_number else given
+                cell = row[field.name]
+                loan[field.name] = None if not cell else float(cell) if field.is_number else cell
             yield loan, row[definition.label.column]

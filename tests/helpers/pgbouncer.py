@@ -1,4 +1,4 @@
-"""PgBouncer in front of a PostgreSQL server of the tests' own, from Debian's package."""
+"""PgBouncer in front of a test's PostgreSQL server, from Debian's package."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import contextlib
 import os
 import pwd
 import shutil
-import socket
 import subprocess
 import tempfile
 import time
@@ -14,6 +13,7 @@ from pathlib import Path
 
 import psycopg
 
+from helpers.ports import free_port
 from helpers.postgres import USER, Postgres
 from helpers.programs import require
 
@@ -37,14 +37,12 @@ class PgBouncer:
     def __init__(self, server: Postgres, mode: str = "transaction", **settings: object) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="peerloan-pgbouncer-", dir="/tmp"))
         self._server = server
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port: int = probe.getsockname()[1]
+        self.port = free_port()
         users, file = self.folder / "users", self.folder / "pgbouncer.ini"
         users.write_text(f'"{USER}" ""\n')
         more = "\n".join(f"{name} = {value}" for name, value in settings.items())
-        places = {"server": server.port, "port": self.port, "users": users}
-        file.write_text(_FILE.format(**places, mode=mode, more=more))
+        values = {"server": server.port, "port": self.port, "users": users}
+        file.write_text(_FILE.format(**values, mode=mode, more=more))
         user = None
         if os.geteuid() == 0:  # it refuses to run as root
             nobody = pwd.getpwnam("nobody")
@@ -69,16 +67,16 @@ class PgBouncer:
 
     @property
     def log(self) -> str:
-        """What it has said."""
+        """The pooler's log."""
         return (self.folder / "log").read_text()
 
     def through(self, url: str, driver: str = "") -> str:
-        """A server's URL as one that goes through the pooler."""
+        """Change the URL of a database so that it leads through the pooler."""
         url = url.replace("+psycopg", driver)
         return url.replace(f":{self._server.port}/", f":{self.port}/")
 
     def remove(self) -> None:
-        """Stop it and remove its files."""
+        """Stop the pooler and remove its files."""
         self._process.terminate()
         self._process.wait(timeout=60)
         shutil.rmtree(self.folder)

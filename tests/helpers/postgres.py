@@ -1,4 +1,4 @@
-"""A PostgreSQL server of the tests' own, from Debian's package, as a user that is not root."""
+"""A PostgreSQL server for tests, from Debian's package; it does not run as root."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import os
 import pwd
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -15,33 +14,32 @@ from pathlib import Path
 
 import psycopg
 
+from helpers.ports import free_port
 from helpers.programs import program
 
 USER = "peerloan"
 
 
 def children(process: int) -> list[int]:
-    """The processes that a process has started and that run."""
+    """The running child processes of a process."""
     tasks = Path(f"/proc/{process}/task").glob("*/children")
-    return [int(each) for task in tasks for each in task.read_text().split()]
+    return [int(child) for task in tasks for child in task.read_text().split()]
 
 
 class Postgres:
     """A server with its data in a temporary folder."""
 
     def __init__(self, primary: Postgres | None = None, /, **settings: object) -> None:
-        """`primary`: have it be the standby of another one."""
+        """`primary`: start as its standby."""
         self.folder = Path(tempfile.mkdtemp(prefix="peerloan-postgres-", dir="/tmp"))
         self.data = self.folder / "data"
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port: int = probe.getsockname()[1]
+        self.port = free_port()
         self._user = None
         if os.geteuid() == 0:  # it refuses to run as root
             nobody = pwd.getpwnam("nobody")
             self._user = nobody.pw_uid
             os.chown(self.folder, nobody.pw_uid, nobody.pw_gid)
-        self._made = 0
+        self._databases = 0
         if primary is not None:
             source = "-h", "127.0.0.1", "-p", primary.port, "-U", USER
             self._run("pg_basebackup", "-D", self.data, *source, "-R", "-c", "fast")
@@ -64,9 +62,9 @@ class Postgres:
 
     def start(self, **settings: object) -> None:
         """Start the server and wait until it answers."""
-        # A test's applications keep theirs until the tests end.
-        usual = {"listen_addresses": "127.0.0.1", "port": self.port, "max_connections": 500}
-        settings = usual | settings
+        # The applications of a test keep their connections until the test ends.
+        defaults = {"listen_addresses": "127.0.0.1", "port": self.port, "max_connections": 500}
+        settings = defaults | settings
         options = [f"-c{name}={value}" for name, value in settings.items()]
         with (self.folder / "log").open("ab") as log:
             self.process = subprocess.Popen(
@@ -85,42 +83,42 @@ class Postgres:
             time.sleep(0.1)
 
     def stop(self, number: signal.Signals = signal.SIGINT) -> None:
-        """Stop it at once, with whatever is connected."""
+        """Stop the server at once; open connections are cut."""
         self.process.send_signal(number)
         self.process.wait(timeout=60)
 
     def freeze(self) -> None:
-        """Stop its processes without a word to who is connected, until `thaw`."""
+        """Suspend its processes until `thaw`; connections stay open but get no answer."""
         self._signal(signal.SIGSTOP)
 
     def thaw(self) -> None:
-        """Let them go on."""
+        """Resume its processes."""
         self._signal(signal.SIGCONT)
 
     def _signal(self, number: signal.Signals) -> None:
-        # Who starts the others is stopped first.
+        # The parent is suspended first: it would start new children.
         for process in (self.process.pid, *children(self.process.pid)):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(process, number)
 
     def new(self) -> str:
         """The URL of a new, empty database."""
-        self._made += 1
-        name = f"ledger_{self._made}"
+        self._databases += 1
+        name = f"ledger_{self._databases}"
         self.run(f"CREATE DATABASE {name}")
         return self.url(name)
 
     def run(self, statement: str) -> None:
-        """Have it do something, outside of its databases."""
+        """Run a statement in the maintenance database."""
         with psycopg.connect(self.url("postgres", "postgresql"), autocommit=True) as connection:
             connection.execute(statement.encode())
 
     def url(self, database: str, scheme: str = "postgresql+psycopg") -> str:
-        """A database's URL."""
+        """The URL of a database."""
         return f"{scheme}://{USER}@127.0.0.1:{self.port}/{database}"
 
     def remove(self) -> None:
-        """Stop it and remove its data."""
+        """Stop the server and remove its data."""
         if self.process.poll() is None:
             self.stop()
         shutil.rmtree(self.folder)

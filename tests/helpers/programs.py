@@ -1,4 +1,4 @@
-"""Programs that some tests need, and the Debian packages that bring them."""
+"""Programs that some tests need, and the Debian packages that contain them."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ PACKAGES = {
 
 
 def program(name: str) -> str | None:
-    """The path of a program, if it is installed."""
+    """The path of a program; None if it is not installed."""
     return shutil.which(name, path=":".join(_FOLDERS))
 
 
 def require(product: str, *programs: str) -> list[str]:
-    """The paths of a product's programs. Skips the test if one is not installed."""
+    """The paths of a product's programs. Skips the test if a program is not installed."""
     paths = [program(name) for name in programs]
     if None in paths:
         pytest.skip(_reason(product))

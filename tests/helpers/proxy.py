@@ -8,7 +8,7 @@ import threading
 
 
 class Proxy:
-    """Passes on what comes to its port, unless it is to `refuse`."""
+    """Forwards connections to a port of this machine; closes new ones while `refuse` is true."""
 
     refuse = False
 
@@ -20,32 +20,32 @@ class Proxy:
         threading.Thread(target=self._accept, daemon=True).start()
 
     def cut(self) -> int:
-        """Close every connection that is open, on both sides; how many ends they had."""
-        cut = list(self._open)
-        for each in cut:
+        """Cut all open connections. Returns the number of sockets: two per connection."""
+        sockets = list(self._open)
+        for connection in sockets:
             with contextlib.suppress(OSError):
-                each.shutdown(socket.SHUT_RDWR)
-        return len(cut)
+                connection.shutdown(socket.SHUT_RDWR)
+        return len(sockets)
 
     def close(self) -> None:
-        """Cut all, and take no more."""
+        """Cut all connections, and accept no more."""
         self._listener.close()
         self.cut()
 
     def _accept(self) -> None:
         while True:
             try:
-                here = self._listener.accept()[0]
+                client = self._listener.accept()[0]
             except OSError:  # closed
                 return
             try:
                 if self.refuse:
                     raise ConnectionRefusedError
-                there = socket.create_connection(("127.0.0.1", self.to))
+                server = socket.create_connection(("127.0.0.1", self.to))
             except OSError:
-                here.close()
+                client.close()
                 continue
-            for ends in ((here, there), (there, here)):
+            for ends in ((client, server), (server, client)):
                 threading.Thread(target=self._pass_on, args=ends, daemon=True).start()
 
     def _pass_on(self, source: socket.socket, target: socket.socket) -> None:
@@ -53,8 +53,8 @@ class Proxy:
         with contextlib.suppress(OSError):
             while part := source.recv(65536):
                 target.sendall(part)
-        for each in (source, target):
+        for connection in (source, target):
             with contextlib.suppress(OSError):
-                each.shutdown(socket.SHUT_RDWR)
+                connection.shutdown(socket.SHUT_RDWR)
         self._open.discard(source)
         source.close()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import socket
 import subprocess
 import sys
 import time
@@ -16,6 +15,7 @@ import pytest
 import requests
 
 from helpers import untested
+from helpers.ports import free_port
 
 SERVE = "peerloan serve --host {host} --port {port} --workers {workers}"
 GUNICORN = (
@@ -25,8 +25,7 @@ GUNICORN = (
 
 PYTHON = ("-m",)
 UNTESTED = (untested.__file__,)
-# The servers by name, with the installed libraries as tested ones and as others, which the service
-# uses by their public interfaces alone.
+# The servers by name. With untested libraries, the service uses their public interfaces only.
 SERVERS = {
     "granian": (SERVE, PYTHON),
     "granian-untested": (SERVE, UNTESTED),
@@ -35,14 +34,19 @@ SERVERS = {
 
 
 def settings(store: Path) -> dict[str, str]:
-    """The environment of a process on a store, with tokens beside it."""
+    """The environment of a process on a store, with the tokens in a folder next to it."""
     return {"PEERLOAN_STORE": str(store), "PEERLOAN_TOKENS": str(store.parent / "tokens")}
+
+
+def bearer(token: str) -> dict[str, str]:
+    """The header that authenticates with a token."""
+    return {"Authorization": f"Bearer {token}"}
 
 
 class Service:
     """A `peerloan serve` process, or another server's, and its address.
 
-    `python` is what stands between Python's name and the server's command.
+    `python`: the arguments between the interpreter and the server's command.
     """
 
     def __init__(
@@ -54,9 +58,7 @@ class Service:
         server: str = SERVE,
         python: tuple[str, ...] = PYTHON,
     ) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
+        port = free_port()
         self.url = f"http://127.0.0.1:{port}"
         self.log = log
         with log.open("ab") as out:
@@ -81,21 +83,25 @@ class Service:
         pytest.fail(f"not within {seconds} s; the log:\n{self.log.read_text()}")
 
     def serving(self) -> str | None:
-        """The version that one worker serves now, where no token is asked for; else the one that a
-        worker took up last.
+        """The version that one worker serves; if `/readyz` hides it, the version that a worker
+        loaded last. None while no worker is ready.
         """
         answer = requests.get(f"{self.url}/readyz", timeout=5)
-        taken: list[str] = re.findall(r"serving (\S+) \(digest", self.log.read_text())
-        if not answer.ok or not taken:
+        loaded: list[str] = re.findall(r"serving (\S+) \(digest", self.log.read_text())
+        if not answer.ok or not loaded:
             return None
-        version: str = answer.json().get("model", {}).get("version", taken[-1])
+        version: str = answer.json().get("model", {}).get("version", loaded[-1])
         return version
 
     def loaded(self) -> int:
-        """How often a worker has taken or refused a champion: each does it once as it starts."""
+        """How often a worker has loaded or refused a champion; each worker does so at its start."""
         return len(re.findall(r"serving \S+ \(digest|champion refused", self.log.read_text()))
 
     def stop(self) -> None:
         """Stop the process."""
         self.process.terminate()
         self.process.wait(timeout=60)
+
+
+# The fixture `serve`: starts a service on a store.
+Serve = Callable[..., Service]

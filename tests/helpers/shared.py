@@ -1,4 +1,4 @@
-"""What is made once for a whole run of the tests, and read by every worker."""
+"""Folders that are made once per test run and shared by all workers."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ import pytest
 def shared_folder(
     factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]
 ) -> Path:
-    """A folder that the first worker fills by `make`, while the others wait for it.
+    """A folder that the first worker fills with `make` while the other workers wait.
 
-    Tests only read it: they change a copy.
+    Tests must not change it: they copy it.
     """
     base = factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:

@@ -1,4 +1,4 @@
-"""A steady load on a service, and what became of each request."""
+"""A steady load on a service, and the result of each request."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _CLOSED = (ConnectionError, http.client.RemoteDisconnected, ssl.SSLEOFError, ssl
 
 @dataclass
 class Tally:
-    """What a load has seen. A request has failed when it got no 2xx."""
+    """The results of a load. A request has failed if its status was not 2xx."""
 
     requests: int = 0
     loans: int = 0
@@ -25,18 +25,18 @@ class Tally:
     repeated: int = 0
     longest: float = 0.0
     versions: Counter[str] = field(default_factory=Counter)
-    # When each was asked, when it was answered, and by which version.
+    # Start, end and version of each answered request.
     answers: list[tuple[float, float, str]] = field(default_factory=list)
-    # The decisions that were answered, by id.
+    # The ids of the decisions in the responses.
     ids: list[str] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
 
 
 class Load:
-    """Clients that each ask for a prediction again and again, over connections that they keep.
+    """Clients that request predictions in a loop, over persistent connections.
 
-    Every other one names its requests (`Idempotency-Key`), so that one that is repeated counts
-    once; for the rest the proxy does.
+    Every second client sends an `Idempotency-Key`, so that a repeated request counts once; for the
+    other clients the proxy adds one.
     """
 
     def __init__(
@@ -70,19 +70,19 @@ class Load:
         self.stop()
 
     def stop(self) -> None:
-        """Let each client end what it has begun."""
+        """Stop the clients after their current request."""
         self._stop.set()
         for thread in self._threads:
             thread.join(timeout=60)
 
     def take(self) -> Tally:
-        """What was seen since the last call."""
+        """The results since the last call."""
         with self._lock:
             taken, self._tally = self._tally, Tally()
         return taken
 
     def _client(self, number: int) -> None:
-        # As who trusts the certificate in front would ask; ours is self-made.
+        # The certificate of the tests is self-signed.
         context = ssl.create_default_context()
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
@@ -107,9 +107,9 @@ class Load:
                 fault, versions, ids = "", [], []
                 if status // 100 == 2:
                     answer = json.loads(content)
-                    each = answer.get("predictions", [answer])
-                    versions = [one["model"]["version"] for one in each]
-                    ids = [one["id"] for one in each]
+                    predictions = answer.get("predictions", [answer])
+                    versions = [one["model"]["version"] for one in predictions]
+                    ids = [one["id"] for one in predictions]
                 else:
                     fault = f"{status}: {content[:200]!r}"
             except Exception as error:
@@ -143,8 +143,8 @@ class Load:
             connection.request("POST", "/v1/predictions", body, head)
             answer = connection.getresponse()
         except _CLOSED as error:
-            # A kept connection may be closed by the other side at any moment, also just as a
-            # request goes out: who keeps connections has to repeat that one.
+            # The server may close a persistent connection just as a request is sent. Then the
+            # client must repeat the request.
             if reused:
                 raise _Unanswered from error
             raise
@@ -152,4 +152,4 @@ class Load:
 
 
 class _Unanswered(Exception):
-    """A re-used connection was closed before the first byte of an answer."""
+    """A reused connection was closed before the first byte of a response."""

@@ -1,7 +1,8 @@
-"""Run a program as if the libraries were others than those that this release was tested with.
+"""Run a program as if this release was not tested with the installed libraries.
 
-python tests/untested.py MODULE ARGUMENT…: other versions than the installed ones were tested.
-python tests/untested.py --without MODULE:NAME … -- MODULE ARGUMENT…: private names are missing.
+python tests/helpers/untested.py MODULE ARGUMENT…: the installed versions are untested.
+python tests/helpers/untested.py --without MODULE:NAME … -- MODULE ARGUMENT…: private names are
+missing from the libraries.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ def main() -> None:
     arguments = sys.argv[1:]
     if arguments[0] == "--without":
         end = arguments.index("--")
-        for module, _, name in (each.partition(":") for each in arguments[1:end]):
+        for module, _, name in (argument.partition(":") for argument in arguments[1:end]):
             delattr(importlib.import_module(module), name)
         arguments = arguments[end + 1 :]
     else:

@@ -4,27 +4,25 @@ from __future__ import annotations
 
 import csv
 import re
-import subprocess
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import requests
 
-from helpers.another_lender import LABEL, PURPOSES, ROWS, STATUS, Form, table, write
-from helpers.service import Service
+from helpers.another_lender import LABEL, PURPOSES, ROWS, STATUS, Form, table
+from helpers.commands import Run
+from helpers.csv_files import write_csv
+from helpers.service import Serve
 from peerloan.loan import Definition, read_definition
 from peerloan.registry import Store
-
-Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture
 def book(tmp_path: Path) -> Path:
     """The table as CSV."""
     path = tmp_path / "kredite.csv"
-    write(path, table())
+    write_csv(path, table())
     return path
 
 
@@ -34,7 +32,7 @@ def as_json(definition: Definition, row: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_another_lender_is_served_without_a_line_of_code(
-    book: Path, tmp_path: Path, run: Run, serve: Callable[..., Service]
+    book: Path, tmp_path: Path, run: Run, serve: Serve
 ) -> None:
     rows = table()
     assert 0.2 < sum(row[LABEL] == "bad" for row in rows) / ROWS < 0.4
@@ -101,7 +99,7 @@ def test_another_lender_is_served_without_a_line_of_code(
 
         # So does the book; a few of its loans, because an ONNX version's reasons take a while.
         few, out = tmp_path / "few.csv", tmp_path / f"{version}.csv"
-        write(few, rows[:60])
+        write_csv(few, rows[:60])
         scored = run("score", few, "-o", out)
         assert scored.returncode == 0, scored.stderr
         with out.open(newline="", encoding="utf-8") as file:

@@ -5,9 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import random
-import subprocess
 import unicodedata
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +13,14 @@ import pytest
 import requests
 
 from helpers.another_lender import Form
+from helpers.commands import Run
+from helpers.csv_files import write_csv
 from helpers.probes import figures
-from helpers.service import Service
+from helpers.service import Serve, Service
 from peerloan.loan import Definition, Field, Label, Roles, parse_definition
 from peerloan.loan.definition import DefinitionError
 from peerloan.registry import Store
 
-Run = Callable[..., subprocess.CompletedProcess[str]]
 ROWS = 300
 LABEL, ID, DATE, EXPOSURE = 'out"come\\', 'i"d', "day\\", 'e"x: \\"'
 # Quotes and backslashes, what Python, JavaScript, HTML, Jinja, formats, paths and spreadsheets
@@ -102,13 +101,6 @@ def table() -> list[dict[str, Any]]:
     return made
 
 
-def write(path: Path, rows: list[dict[str, Any]]) -> None:
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
-
-
 def done(run: Run, *arguments: object) -> str:
     finished = run(*arguments)
     assert finished.returncode == 0, finished.stderr
@@ -130,11 +122,9 @@ def infer_request(loans: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def test_names_of_any_kind_go_the_whole_way(
-    tmp_path: Path, run: Run, serve: Callable[..., Service]
-) -> None:
+def test_names_of_any_kind_go_the_whole_way(tmp_path: Path, run: Run, serve: Serve) -> None:
     rows = table()
-    write(tmp_path / "book.csv", rows)
+    write_csv(tmp_path / "book.csv", rows)
     (tmp_path / "loan.toml").write_text(toml(defined()), encoding="utf-8")
     assert parse_definition(toml(defined()), "test") == defined()
     done(run, "check", "book.csv", "--definition", "loan.toml")

@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 import requests
 
-from helpers.service import Service, settings
+from helpers.service import Serve, settings
+from helpers.stores import VersionOf
 from peerloan.registry import Store
 
 CLOSED = "other users of this machine had access"
@@ -44,7 +45,7 @@ def open_run(tmp_path: Path) -> Callable[..., str]:
 
 
 @pytest.fixture
-def book(store: Store, version_of: Callable[[str], str], sample_book: Path, tmp_path: Path) -> Path:
+def book(store: Store, version_of: VersionOf, sample_book: Path, tmp_path: Path) -> Path:
     """A book, and a store that has a champion."""
     store.promote(version_of("additive"))
     path = tmp_path / "book.csv"
@@ -125,7 +126,7 @@ def test_what_a_release_before_left_open_is_closed_at_the_start_and_said_once(
 
 
 def test_a_service_goes_on_with_an_open_ledger_and_closes_it(
-    serve: Callable[..., Service],
+    serve: Serve,
     book: Path,
     store: Store,
     loan: dict[str, Any],

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from helpers.paths import ROOT
+
 PACKAGE = ROOT / "src/peerloan"
 PAGE = (ROOT / "docs/architecture.md").read_text("utf-8")
 

@@ -10,13 +10,13 @@ import click
 import pytest
 
 from helpers.apps import create_app
+from helpers.paths import ROOT
 from peerloan.cli.main import peerloan
 from peerloan.loan import Definition, Field
 from peerloan.registry import Store
 from peerloan.settings import CONFIG, PREFIX, Settings, settings_table
 from peerloan.web.telemetry import metrics
 
-ROOT = Path(__file__).parents[2]
 CLI = (ROOT / "docs/cli.md").read_text("utf-8")
 API = (ROOT / "docs/api.md").read_text("utf-8")
 DEPLOY = (ROOT / "docs/deploy.md").read_text("utf-8")

@@ -15,6 +15,7 @@ import pytest
 import yaml  # type: ignore[import-untyped]
 from prometheus_client import generate_latest
 
+from helpers.paths import ROOT
 from helpers.programs import require
 from peerloan.database import Database
 from peerloan.database.tables import alarms, figures, versions, watchers
@@ -23,7 +24,6 @@ from peerloan.monitoring.config import Channels, MonitoringConfig, read_config
 from peerloan.web.telemetry import metrics as application
 from peerloan.worker.prometheus import Metrics
 
-ROOT = Path(__file__).parents[2]
 PROMETHEUS = ROOT / "deploy/prometheus"
 ALERTS = (PROMETHEUS / "alerts.yml").read_text("utf-8")
 DASHBOARD = (ROOT / "deploy/grafana/peerloan.json").read_text("utf-8")

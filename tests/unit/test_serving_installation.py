@@ -6,16 +6,16 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from helpers.paths import ROOT
+from helpers.stores import VersionOf
 from peerloan.ledger import Seal
 from peerloan.registry import Store
 
-ROOT = Path(__file__).parents[2]
 ABSENT = ("sklearn", "xgboost", "pyarrow", "skl2onnx", "onnx", "scipy", "pandas")
 # As if they were not installed: the first thing asked for every import says so.
 BLOCK = f"""
@@ -47,7 +47,7 @@ def python(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.parametrize("candidate", ["additive", "basic"])
 def test_a_champion_is_served(
-    store: Store, version_of: Callable[[str], str], loan: dict[str, Any], candidate: str
+    store: Store, version_of: VersionOf, loan: dict[str, Any], candidate: str
 ) -> None:
     store.promote(version_of(candidate))
     done = python(BLOCK + ASK, str(store.root), json.dumps(loan))

@@ -8,9 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from helpers.paths import ROOT
 from helpers.programs import describe_skipped
-
-ROOT = Path(__file__).parents[2]
 
 
 def test_one_line_names_what_is_missing_and_the_command_that_adds_it() -> None:

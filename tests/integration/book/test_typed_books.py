@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
 
+from helpers.paths import FORMATS
 from peerloan.book import (
     Book,
     BookError,
@@ -35,7 +36,6 @@ from peerloan.ledger.audit.replay import count_decisions
 from peerloan.registry import Store
 from peerloan.scoring import score_book
 
-FORMATS = Path(__file__).parents[2] / "formats"
 ROWS = 3
 GOOD = [True, False, True]
 # The tiny version's fields.

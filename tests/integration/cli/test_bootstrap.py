@@ -1,23 +1,21 @@
-"""The first champion of a new store, and that a second start leaves it alone."""
+"""`peerloan bootstrap`: the first champion of a new store; a second call changes nothing."""
 
 from __future__ import annotations
 
-import subprocess
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from helpers.commands import Run
+from helpers.stores import VersionOf
 from peerloan.cli import main
 from peerloan.cli.commands import bootstrap
 from peerloan.registry import Store
 from peerloan.training import PublishedCandidate
 
-Run = Callable[..., subprocess.CompletedProcess[str]]
-
 
 @pytest.mark.longer
-def test_an_empty_store_is_given_a_champion_trained_on_the_sample_once(
+def test_an_empty_store_gets_a_champion_trained_on_the_sample_once(
     run: Run, tmp_path: Path
 ) -> None:
     store = Store(tmp_path / "store")
@@ -38,10 +36,10 @@ def test_an_empty_store_is_given_a_champion_trained_on_the_sample_once(
 
 
 @pytest.mark.longer
-def test_a_book_and_its_definition_are_what_the_first_champion_is_trained_on(
+def test_the_first_champion_can_be_trained_on_a_book_with_a_definition(
     run: Run, tmp_path: Path, sample_book: Path
 ) -> None:
-    """Two numbers of the sample under names of their own, as another lender's table."""
+    """The book has two numbers of the sample under other names, like another lender's table."""
     rows = [line.split(",") for line in sample_book.read_text("utf-8").splitlines()]
     at = [rows[0].index(name) for name in ("int_rate", "dti", "is_late")]
     lines = ["rate,burden,gone", *(",".join(row[i] for i in at) for row in rows[1:2001])]
@@ -59,7 +57,7 @@ def test_a_book_and_its_definition_are_what_the_first_champion_is_trained_on(
     assert len(store.versions()) == 5, "every candidate was tried"
 
 
-def test_a_book_that_is_not_there_is_one_line_and_no_champion(run: Run, tmp_path: Path) -> None:
+def test_a_missing_book_is_one_error_line_and_no_champion(run: Run, tmp_path: Path) -> None:
     done = run("bootstrap", "nothing.csv")
     assert done.returncode == 1
     assert "nothing.csv" in done.stderr
@@ -67,16 +65,16 @@ def test_a_book_that_is_not_there_is_one_line_and_no_champion(run: Run, tmp_path
     assert Store(tmp_path / "store").state().champion is None
 
 
-def test_a_champion_that_somebody_else_promoted_meanwhile_stays(
+def test_a_champion_that_was_promoted_during_training_stays(
     store: Store,
-    version_of: Callable[[str], str],
+    version_of: VersionOf,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     mine, theirs = version_of("additive"), version_of("basic")
 
-    def train(_path: Path, here: Store) -> list[PublishedCandidate]:
-        here.promote(theirs, "by hand")
+    def train(_path: Path, store: Store) -> list[PublishedCandidate]:
+        store.promote(theirs, "by hand")
         return [PublishedCandidate("additive", mine, {}, chosen=True)]
 
     monkeypatch.setenv("PEERLOAN_STORE", str(store.root))

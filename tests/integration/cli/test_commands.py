@@ -10,28 +10,26 @@ import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
 import pyarrow.parquet as pq
 import pytest
 
-from helpers.commands import Call
+from helpers.commands import Call, Run
 from helpers.drafts import hand_made
+from helpers.paths import FORMATS
 from peerloan.book import open_book
 from peerloan.loan import Field, Loans, default_definition, read_definition
 from peerloan.model import LevelTable, NumberTable, Scorecard
 from peerloan.registry import Draft, Store
 from peerloan.settings import settings_table
 
-FORMATS = Path(__file__).parents[2] / "formats"
 COMMANDS = [
     *("sample", "define", "check", "explore", "train", "bootstrap", "score", "models"),
     *("serve", "demo"),
 ]
 ON_MODELS = ["list", "show", "promote", "challenge", "rollback", "verify", "policy", "compare"]
-Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture

@@ -1,18 +1,19 @@
-"""`peerloan demo`: what a second call does with what is there."""
+"""`peerloan demo` in a folder with an earlier demonstration, and on a taken port."""
 
 from __future__ import annotations
 
 import shutil
 import socket
 import sqlite3
-import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 import requests
 
+from helpers.commands import Run
+from helpers.ports import free_port
 from peerloan.cli import main
 from peerloan.cli.commands import bootstrap
 from peerloan.database import Database
@@ -20,25 +21,20 @@ from peerloan.registry import Store
 
 pytestmark = pytest.mark.longer
 
-Run = Callable[..., subprocess.CompletedProcess[str]]
-
 
 @pytest.fixture
 def port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        number: int = probe.getsockname()[1]
-        return number
+    return free_port()
 
 
 @pytest.fixture
 def demo(run: Run, port: int) -> Iterator[Run]:
-    """Run the demonstration on a port of its own; stopped after the test."""
+    """Run the demonstration on a free port; it is stopped after the test."""
     yield lambda *options: run("demo", "--port", port, *options)
     run("demo", "--stop")
 
 
-def test_what_a_person_promoted_stays_champion(
+def test_a_champion_that_a_person_promoted_stays(
     demo: Run, trained: Path, tmp_path: Path, port: int
 ) -> None:
     store = Store(tmp_path / "demo" / "store")
@@ -51,18 +47,18 @@ def test_what_a_person_promoted_stays_champion(
         assert ("restarting the running server" in done.stderr) is restarted
         served = requests.get(f"http://127.0.0.1:{port}/readyz", timeout=10).json()
         assert served["model"]["version"] == mine
-        # Of a release before, too, once the folder is known to be the demonstration's.
+        # Also the folder, which an earlier release left open, once it is the demonstration's.
         for name in ("server.log", "ledger", "seal", *(["."] if restarted else [])):
             assert (store.root.parent / name).stat().st_mode & 0o077 == 0, name
     assert [state.champion for state in store.history()] == [mine]
     assert len(store.versions()) == len(Store(trained).versions())
-    for said in ("stopped", "the demonstration's server is not running"):
-        assert said in demo("--stop").stderr
+    for message in ("stopped", "the demonstration's server is not running"):
+        assert message in demo("--stop").stderr
     with pytest.raises(requests.ConnectionError):
         requests.get(f"http://127.0.0.1:{port}/readyz", timeout=10)
 
 
-def test_the_ledger_of_the_release_before_is_upgraded(
+def test_the_ledger_of_an_earlier_release_is_upgraded(
     demo: Run, trained: Path, tmp_path: Path, port: int
 ) -> None:
     store = Store(tmp_path / "demo" / "store")
@@ -79,7 +75,7 @@ def test_the_ledger_of_the_release_before_is_upgraded(
     assert requests.get(f"http://127.0.0.1:{port}/readyz", timeout=10).ok
 
 
-def test_a_taken_port_stops_nothing(
+def test_a_taken_port_leaves_the_running_server_alone(
     demo: Run, run: Run, trained: Path, tmp_path: Path, port: int
 ) -> None:
     store = Store(tmp_path / "demo" / "store")
@@ -89,14 +85,14 @@ def test_a_taken_port_stops_nothing(
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
         other.listen()
-        told = run("demo", "--port", other.getsockname()[1])
-    assert told.returncode == 1
-    assert "is taken: choose another" in told.stderr
-    assert "restarted" not in told.stderr
+        done = run("demo", "--port", other.getsockname()[1])
+    assert done.returncode == 1
+    assert "is taken: choose another" in done.stderr
+    assert "restarted" not in done.stderr
     assert requests.get(f"http://127.0.0.1:{port}/healthz", timeout=10).ok
 
 
-def test_a_damaged_demonstration_says_so(demo: Run, trained: Path, tmp_path: Path) -> None:
+def test_a_damaged_demonstration_is_reported(demo: Run, trained: Path, tmp_path: Path) -> None:
     store = Store(tmp_path / "demo" / "store")
     shutil.copytree(trained, store.root)
     champion = store.versions()[0]
@@ -109,7 +105,7 @@ def test_a_damaged_demonstration_says_so(demo: Run, trained: Path, tmp_path: Pat
     assert len(done.stderr.splitlines()) == 1
 
 
-def test_what_was_trained_and_not_promoted_is_completed(
+def test_a_store_without_a_champion_is_completed(
     demo: Run, trained: Path, tmp_path: Path, port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = Store(tmp_path / "demo" / "store")

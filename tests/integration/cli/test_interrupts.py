@@ -1,4 +1,4 @@
-"""Ctrl-C ends a command over a book soon, wherever it is, and leaves nothing half-written."""
+"""SIGINT and SIGTERM end a command over a book soon, and it leaves no incomplete files."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from peerloan.book import draft_definition, open_book, open_writer
 
 pytestmark = pytest.mark.longer
 
-# Only ends a hang; a command that reads on would take longer by far.
+# A command that ignored the signal would take much longer.
 LIMIT_SECONDS = 60
 WIDTH = 60
 HEADER = ("y," + ",".join(f"c{i}" for i in range(WIDTH)) + "\n").encode()
@@ -32,24 +32,24 @@ def rows(count: int) -> bytes:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Books that take long to be read, none of them of a megabyte, and a definition of them."""
-    made = tmp_path_factory.mktemp("long")
-    some = rows(1_000)
-    (made / "short.csv").write_bytes(HEADER + some)
-    text = draft_definition(open_book(made / "short.csv"), "y")
-    (made / "loan.toml").write_text(text, "utf-8")
+    """Books below a megabyte that take long to read, and a definition of them."""
+    books = tmp_path_factory.mktemp("long")
+    block_of_rows = rows(1_000)
+    (books / "short.csv").write_bytes(HEADER + block_of_rows)
+    text = draft_definition(open_book(books / "short.csv"), "y")
+    (books / "loan.toml").write_text(text, "utf-8")
     for name, block, times in (
-        ("good.csv.gz", some, 200),
-        # Each row is a call from the parser, a million of them a block of it.
-        ("mixed.csv.gz", some[: some.index(b"\n") + 1] + b"1\n" * 8, 200_000),
+        ("good.csv.gz", block_of_rows, 200),
+        # The parser calls back for each bad row, a million times per block.
+        ("mixed.csv.gz", block_of_rows[: block_of_rows.index(b"\n") + 1] + b"1\n" * 8, 200_000),
         ("lines.jsonl.gz", b'{"y": 1, "c0": 2.5}\n' * 1_000, 2_000),
     ):
-        with gzip.open(made / name, "wb", 6) as file:
+        with gzip.open(books / name, "wb", 6) as file:
             if name.endswith(".csv.gz"):
                 file.write(HEADER)
             for _ in range(times):
                 file.write(block)
-    return made
+    return books
 
 
 @pytest.mark.parametrize(
@@ -63,7 +63,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("explore", "good.csv.gz", signal.SIGINT),
     ],
 )
-def test_a_signal_ends_a_long_reading(
+def test_a_signal_ends_a_command_that_reads_a_book(
     folder: Path, tmp_path: Path, command: str, book: str, number: signal.Signals
 ) -> None:
     options = {
@@ -83,7 +83,7 @@ def test_a_signal_ends_a_long_reading(
     while not is_open(process.pid, folder / book) and time.monotonic() < until:
         time.sleep(0.02)
     time.sleep(0.5)
-    assert process.poll() is None, "it is reading"
+    assert process.poll() is None, "the command ended before the signal"
     process.send_signal(number)
     _, err = process.communicate(timeout=LIMIT_SECONDS)
     assert process.returncode == 128 + number
@@ -95,13 +95,13 @@ def test_a_signal_ends_a_long_reading(
 def is_open(pid: int, path: Path) -> bool:
     """Whether a process has opened a file."""
     try:
-        return any(each.resolve() == path for each in Path(f"/proc/{pid}/fd").iterdir())
+        return any(file.resolve() == path for file in Path(f"/proc/{pid}/fd").iterdir())
     except OSError:
         return False
 
 
-# The library of optimal bins, whose solver has a handler of its own, is done by then.
-PUBLISHING = """
+# By then the library for optimal bins, whose solver handles signals itself, has finished.
+TRAIN_AND_HANG = """
 import sys, threading
 from peerloan.registry import Store
 def hang(store, draft):
@@ -120,7 +120,16 @@ def test_a_signal_ends_a_training_of_optimal_bins(tmp_path: Path, number: signal
         for batch in sample_data.batches(2_000, seed=7):
             writer.write(batch)
     process = subprocess.Popen(
-        [sys.executable, "-c", PUBLISHING, "train", str(book), "--quick", "--candidate", "binned"],
+        [
+            sys.executable,
+            "-c",
+            TRAIN_AND_HANG,
+            "train",
+            str(book),
+            "--quick",
+            "--candidate",
+            "binned",
+        ],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import bz2
 import gzip
 import json
-import shutil
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -18,8 +17,8 @@ from hypothesis import strategies as st
 from werkzeug.test import TestResponse
 
 from helpers.apps import create_app
+from helpers.stores import champion_store
 from peerloan.loan import default_definition
-from peerloan.registry import Store
 from peerloan.settings import Settings
 from peerloan.web.auth.tokens import Tokens
 from peerloan.web.services import services_of
@@ -39,9 +38,7 @@ BROWSER = {"Accept": "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;
 def client(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> FlaskClient:
     """An operator's client of a service with the additive version as champion."""
     folder = tmp_path_factory.mktemp("mistakes")
-    shutil.copytree(trained, folder / "store")
-    store = Store(folder / "store")
-    store.promote(next(v for v in store.versions() if store.manifest(v).candidate == "additive"))
+    store = champion_store(trained, folder)
     token = Tokens(folder / "tokens").new("newcomer", operator=True)
     client = create_app(Settings(store.root, folder / "tokens")).test_client()
     client.environ_base["HTTP_AUTHORIZATION"] = f"Bearer {token}"

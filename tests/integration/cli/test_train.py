@@ -5,19 +5,15 @@ from __future__ import annotations
 import csv
 import json
 import re
-import subprocess
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from helpers.commands import Run
+from helpers.stores import VersionOf
 from peerloan.registry import Store
 from peerloan.sample_data import batches
-
-FORMATS = Path(__file__).parents[2] / "formats"
-Run = Callable[..., subprocess.CompletedProcess[str]]
-Versions = Callable[[str], str]
 
 
 def write(path: Path, loans: int, seed: int, every: int) -> Path:
@@ -135,7 +131,7 @@ def test_a_threshold_that_flags_most_loans_is_noted(run: Run, book: Path) -> Non
 @pytest.mark.longer
 @pytest.mark.parametrize("candidate", ["additive", "basic"])
 def test_recalibrate_publishes_a_version_and_leaves_the_old_one(
-    run: Run, tmp_path: Path, store: Store, version_of: Versions, later: Path, candidate: str
+    run: Run, tmp_path: Path, store: Store, version_of: VersionOf, later: Path, candidate: str
 ) -> None:
     version = version_of(candidate)
     store.promote(version)
@@ -165,7 +161,7 @@ def test_recalibrate_publishes_a_version_and_leaves_the_old_one(
 
 
 def test_recalibrate_with_an_aim_takes_it(
-    run: Run, tmp_path: Path, version_of: Versions, later: Path
+    run: Run, tmp_path: Path, version_of: VersionOf, later: Path
 ) -> None:
     told = run(
         *("train", later, "--recalibrate", version_of("additive"), "--aim", "capacity=0.25"),
@@ -183,7 +179,7 @@ def test_recalibrate_with_an_aim_takes_it(
 
 @pytest.mark.parametrize("candidate", ["additive", "basic"])
 def test_a_policy_makes_a_version_that_differs_in_nothing_else(
-    run: Run, tmp_path: Path, store: Store, version_of: Versions, candidate: str
+    run: Run, tmp_path: Path, store: Store, version_of: VersionOf, candidate: str
 ) -> None:
     version = version_of(candidate)
     before = contents(folder(tmp_path, version))
@@ -224,7 +220,7 @@ def test_a_policy_makes_a_version_that_differs_in_nothing_else(
 
 
 def test_an_aim_that_a_version_can_not_reach_is_one_line(
-    run: Run, store: Store, version_of: Versions
+    run: Run, store: Store, version_of: VersionOf
 ) -> None:
     versions = store.versions()
     told = run("models", "policy", version_of("additive"), "--aim", "capacity=0.0001")
@@ -239,7 +235,7 @@ def test_an_aim_that_a_version_can_not_reach_is_one_line(
 
 @pytest.mark.longer
 def test_compare_prints_both_versions_and_json(
-    run: Run, version_of: Versions, later: Path, sample_book: Path
+    run: Run, version_of: VersionOf, later: Path, sample_book: Path
 ) -> None:
     first, second = version_of("additive"), version_of("basic")
     told = run("models", "compare", first, second, later)
@@ -263,7 +259,7 @@ def test_compare_prints_both_versions_and_json(
 
 @pytest.mark.longer
 def test_compare_without_a_book_or_outcomes_is_refused(
-    run: Run, tmp_path: Path, version_of: Versions, later: Path
+    run: Run, tmp_path: Path, version_of: VersionOf, later: Path
 ) -> None:
     first, second = version_of("additive"), version_of("basic")
     assert run("models", "compare", first, second).returncode == 2

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import subprocess
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -12,6 +10,7 @@ from uuid import UUID
 import pytest
 from sqlalchemy import Column, Double, Integer, MetaData, Table, insert, inspect, select
 
+from helpers.commands import Run
 from helpers.postgres import Postgres
 from peerloan.database import Database, LedgerError, compatibility
 from peerloan.database import tables as schema
@@ -22,8 +21,6 @@ from peerloan.ledger.challenger_scores import (
     store_challenger_scores,
 )
 from peerloan.uuid7 import IdGenerator
-
-Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
 def newer(database: Database, admits: str) -> None:

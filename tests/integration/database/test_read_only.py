@@ -22,6 +22,7 @@ import pytest
 from flask.testing import FlaskClient
 
 from helpers.apps import create_app
+from helpers.commands import Run
 from helpers.ledgers import keep, record
 from helpers.postgres import Postgres
 from peerloan.database import Database, LedgerError
@@ -29,8 +30,6 @@ from peerloan.ledger import Chain, Seal
 from peerloan.registry import Store
 from peerloan.settings import Settings
 from peerloan.uuid7 import text as id_text
-
-Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture

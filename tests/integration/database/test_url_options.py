@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from helpers.commands import Run
 from helpers.ledgers import keep, record
 from helpers.pgbouncer import PgBouncer
 from helpers.postgres import USER, Postgres
@@ -25,7 +25,6 @@ from peerloan.loan import default_definition
 from peerloan.uuid7 import text as id_text
 from peerloan.worker.lease import Lease
 
-Run = Callable[..., subprocess.CompletedProcess[str]]
 TABLES = (
     "SELECT DISTINCT schemaname FROM pg_tables "
     "WHERE schemaname NOT IN ('pg_catalog', 'information_schema')"

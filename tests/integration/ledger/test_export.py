@@ -7,8 +7,6 @@ import gzip
 import io
 import json
 import shutil
-import subprocess
-from collections.abc import Callable
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
@@ -19,6 +17,7 @@ import pyarrow.parquet
 import pytest
 from sqlalchemy import insert, select
 
+from helpers.commands import Run
 from helpers.ledgers import DAY_MS, Ledger, keep, now_ms, record
 from peerloan import uuid7
 from peerloan.database import tables
@@ -29,7 +28,6 @@ from peerloan.loan import Definition, parse_definition
 from peerloan.model import BANDS
 from peerloan.registry import Store, StoreError
 
-Run = Callable[..., subprocess.CompletedProcess[str]]
 DAY = datetime(2025, 3, 10, tzinfo=UTC)
 
 

@@ -26,6 +26,7 @@ from hypothesis import strategies as st
 from sqlalchemy import func, select, text, update
 
 from helpers.apps import create_app
+from helpers.commands import Run
 from helpers.service import settings as process_settings
 from peerloan.cli import main
 from peerloan.database import Database, LedgerUnavailable
@@ -37,7 +38,6 @@ from peerloan.registry import Store
 from peerloan.settings import Settings
 from peerloan.uuid7 import text as id_text
 
-Run = Callable[..., subprocess.CompletedProcess[str]]
 Rows = Sequence[dict[str, Any]]
 DAY_MS = 86_400_000
 FIRST, LAST = default_definition().roles.horizon

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from datetime import datetime, tzinfo
 from pathlib import Path
 from typing import Self
@@ -14,7 +13,7 @@ from uuid import UUID
 import pytest
 from sqlalchemy import delete, func, insert, select, update
 
-from helpers.commands import Call
+from helpers.commands import Call, Run
 from helpers.ledgers import DAY_MS, Ledger, keep, now_ms, record
 from peerloan import clock
 from peerloan.cli.commands import ledger as ledger_command
@@ -26,7 +25,6 @@ from peerloan.ledger.records import VALUES
 from peerloan.ledger.retention import purge, purge_expired_keys
 from peerloan.model import BANDS
 
-Run = Callable[..., subprocess.CompletedProcess[str]]
 decisions, outcomes, challenges = tables.decisions, tables.outcomes, tables.challenges
 aggregates, purges, keys = tables.aggregates, tables.purges, tables.keys
 # Days ago, of the decisions that a ledger of tests begins with.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import pytest
 import requests
 from sqlalchemy import select, update
 
+from helpers.commands import Run
 from helpers.ledgers import DAY_MS, Ledger, keep, now_ms, record
 from helpers.service import Service
 from peerloan.database import Database, LedgerError, tables
@@ -21,8 +21,6 @@ from peerloan.ledger.audit.verify import verify
 from peerloan.ledger.retention import purge
 from peerloan.ledger.seal_ownership import ready_seal
 from peerloan.registry import Store
-
-Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -15,6 +14,8 @@ import pytest
 from sqlalchemy import update
 
 from helpers.apps import create_app
+from helpers.commands import Run
+from helpers.paths import FORMATS
 from peerloan import atomic_files
 from peerloan.database import Database, tables
 from peerloan.ledger import Version
@@ -23,10 +24,8 @@ from peerloan.registry import Draft, Store, StoreError, StoreFault
 from peerloan.registry.manifest import MANIFEST, read_manifest
 from peerloan.settings import Settings
 
-Run = Callable[..., subprocess.CompletedProcess[str]]
 Versions = Callable[[str], str]
 Action = Callable[[Store, str], object]
-FORMATS = Path(__file__).parents[2] / "formats"
 
 
 def refused(run: Run, store: Store, version: str, words: str, ledger: str = "") -> None:

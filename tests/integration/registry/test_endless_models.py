@@ -1,14 +1,11 @@
-"""ONNX models that take for ever, or too long for a request: they are ended, and told of."""
+"""ONNX runs that take too long are terminated and reported."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import subprocess
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,31 +13,20 @@ import onnx
 import pytest
 from onnx import helper, numpy_helper
 
-from helpers.aliases import challenge_behind_the_back
 from helpers.apps import create_app
 from helpers.probes import eventually, readiness
 from helpers.service import settings
+from helpers.stores import VersionOf, challenge_unverified, update_manifest
 from peerloan.model import onnx_run
 from peerloan.registry import OnnxParts, Store, ValidationFigures, draft
 from peerloan.settings import Settings
 from peerloan.web.telemetry import metrics
 
-Versions = Callable[[str], str]
 FLOAT = onnx.TensorProto.FLOAT
 
 
-def resign(folder: Path) -> None:
-    """Make a version's sizes and digests right again."""
-    manifest = json.loads((folder / "manifest.json").read_bytes())
-    for name in manifest["files"]:
-        content = (folder / name).read_bytes()
-        entry = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
-        manifest["files"][name] = entry
-    (folder / "manifest.json").write_text(json.dumps(manifest))
-
-
-def costly(columns: int, products: int, width: int, of_loans: bool) -> bytes:
-    """A graph of many products of matrices: of weights alone, or with a row for each loan."""
+def costly_graph(columns: int, products: int, width: int, of_loans: bool) -> bytes:
+    """A graph of many matrix products: of weights only, or of one row per loan (`of_loans`)."""
     weights = {
         "first": np.ones((columns, 1)),
         "spread": np.ones((1, width)),
@@ -79,37 +65,37 @@ def columns_of(store: Store, version: str) -> int:
     return len(store.onnx_parts(version).encoding.columns)
 
 
-def take_for_ever(store: Store, version: str) -> str:
-    """Let an ONNX version need hours for a loan; as if it had been published so."""
-    graph = costly(columns_of(store, version), products=2_000, width=600, of_loans=False)
+def make_endless(store: Store, version: str) -> str:
+    """Replace a version's ONNX graph by one that needs hours per loan. Returns the version."""
+    graph = costly_graph(columns_of(store, version), products=2_000, width=600, of_loans=False)
     folder = store.folder(version)
     (folder / "model.onnx").write_bytes(graph)
-    resign(folder)
+    update_manifest(folder)
     return version
 
 
 def costly_version(store: Store, version: str) -> str:
-    """Publish a version that is quick for a few loans, and not for many."""
-    like = store.load(version)
-    made = like.manifest
-    graph = costly(columns_of(store, version), products=200, width=600, of_loans=True)
+    """Publish a version that is fast for a few loans and slow for many."""
+    bundle = store.load(version)
+    manifest = bundle.manifest
+    graph = costly_graph(columns_of(store, version), products=200, width=600, of_loans=True)
     return store.publish(
         draft(
-            candidate=made.candidate,
-            definition=like.definition,
+            candidate=manifest.candidate,
+            definition=bundle.definition,
             estimator=OnnxParts(graph, store.onnx_parts(version).encoding),
-            policy=like.policy,
-            profile=like.profile,
-            trained_on=made.trained_on,
+            policy=bundle.policy,
+            profile=bundle.profile,
+            trained_on=manifest.trained_on,
             validation=ValidationFigures(
-                made.metrics, made.intervals, made.candidates, made.trade_off
+                manifest.metrics, manifest.intervals, manifest.candidates, manifest.trade_off
             ),
-            libraries=made.libraries,
+            libraries=manifest.libraries,
         )
     )
 
 
-QUICKLY = """
+SHORT_LIMIT_CLI = """
 import sys
 from peerloan.model import onnx_run
 onnx_run.RUN_SECONDS = 0.5
@@ -118,10 +104,10 @@ main(sys.argv[1:])
 """
 
 
-def test_verifying_a_model_that_takes_for_ever_ends(store: Store, version_of: Versions) -> None:
-    version = take_for_ever(store, version_of("basic"))
+def test_verifying_an_endless_model_ends(store: Store, version_of: VersionOf) -> None:
+    version = make_endless(store, version_of("basic"))
     done = subprocess.run(
-        [sys.executable, "-c", QUICKLY, "models", "verify", version],
+        [sys.executable, "-c", SHORT_LIMIT_CLI, "models", "verify", version],
         env=os.environ | settings(store.root),
         capture_output=True,
         text=True,
@@ -136,7 +122,7 @@ def test_verifying_a_model_that_takes_for_ever_ends(store: Store, version_of: Ve
 
 @pytest.fixture
 def limit(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
-    """Sets how long a run may take, in seconds, however many loans it is of."""
+    """Sets the time limit of a run in seconds, for any number of loans."""
 
     def set_limit(seconds: float) -> None:
         monkeypatch.setattr(onnx_run, "RUN_SECONDS", seconds)
@@ -145,15 +131,27 @@ def limit(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
     return set_limit
 
 
-def given_up() -> dict[str, float]:
-    return {of: metrics.RUNS_GIVEN_UP.labels(of)._value.get() for of in ("request", "shadow")}
+def metric(name: str, **labels: str) -> float:
+    """The value of a metric in this process."""
+    value = metrics.REGISTRY.get_sample_value(name, labels)
+    assert value is not None, name
+    return value
 
 
-def test_a_challenger_that_takes_for_ever_is_refused_and_the_champion_serves(
-    store: Store, version_of: Versions, loan: dict[str, Any], limit: Callable[[float], None]
+def runs_given_up(of: str) -> float:
+    return metric("peerloan_model_runs_given_up_total", of=of)
+
+
+def failed_challenges() -> float:
+    metrics.CHALLENGED.labels("failed")  # starts at 0
+    return metric("peerloan_challenger_decisions_total", outcome="failed")
+
+
+def test_an_endless_challenger_is_refused_and_the_champion_serves(
+    store: Store, version_of: VersionOf, loan: dict[str, Any], limit: Callable[[float], None]
 ) -> None:
     store.promote(version_of("additive"))
-    challenge_behind_the_back(store, take_for_ever(store, version_of("basic")))
+    challenge_unverified(store, make_endless(store, version_of("basic")))
     limit(0.5)
     app = create_app(Settings(store.root), on_loopback=True)
     client = app.test_client()
@@ -163,12 +161,12 @@ def test_a_challenger_that_takes_for_ever_is_refused_and_the_champion_serves(
     assert readiness(client)["status"] == "ready"
 
 
-def test_a_request_that_takes_too_long_is_given_up_and_the_next_one_answered(
-    store: Store, version_of: Versions, loan: dict[str, Any], limit: Callable[[float], None]
+def test_a_request_that_takes_too_long_gets_503_and_the_next_one_is_answered(
+    store: Store, version_of: VersionOf, loan: dict[str, Any], limit: Callable[[float], None]
 ) -> None:
     store.promote(costly_version(store, version_of("basic")))
     client = create_app(Settings(store.root), on_loopback=True).test_client()
-    before = given_up()["request"]
+    before = runs_given_up("request")
     limit(0.5)
     answer = client.post("/v1/predictions?reasons=none", json=[loan] * 5_000)
     assert answer.status_code == 503
@@ -176,44 +174,41 @@ def test_a_request_that_takes_too_long_is_given_up_and_the_next_one_answered(
     assert answer.json["title"] == "Model Too Slow"
     assert "took longer than 0.5 s for 5,000 loans" in answer.json["detail"]
     assert answer.headers["Retry-After"] == "5"
-    assert given_up()["request"] == before + 1
+    assert runs_given_up("request") == before + 1
     limit(60)
     assert client.post("/v1/predictions?reasons=none", json=loan).status_code == 200
 
 
-def test_what_takes_the_challenger_too_long_is_dropped_and_counted(
-    store: Store, version_of: Versions, loan: dict[str, Any], limit: Callable[[float], None]
+def test_a_shadow_run_that_takes_too_long_is_dropped_and_counted(
+    store: Store, version_of: VersionOf, loan: dict[str, Any], limit: Callable[[float], None]
 ) -> None:
     store.promote(version_of("additive"))
     store.challenge(costly_version(store, version_of("basic")))
     client = create_app(Settings(store.root), on_loopback=True).test_client()
-    failed = metrics.CHALLENGED.labels("failed")._value
-    before, failed_before = given_up()["shadow"], failed.get()
+    before, failed_before = runs_given_up("shadow"), failed_challenges()
     limit(0.5)
     answer = client.post("/v1/predictions?reasons=none", json=[loan] * 5_000)
     assert answer.status_code == 200
-    eventually(lambda: given_up()["shadow"] == before + 1)
-    assert failed.get() == failed_before + 5_000
+    eventually(lambda: runs_given_up("shadow") == before + 1)
+    assert failed_challenges() == failed_before + 5_000
 
 
-ENDING = """
+START_AND_END = """
 import time
 from peerloan.settings import read_settings
 from peerloan.web import create_app
 from peerloan.web.prediction import serving_models
 serving_models.CHALLENGER_START_SECONDS = 0
 create_app(read_settings(), on_loopback=True)
-time.sleep(2)  # in the midst of a run
+time.sleep(2)  # the process ends during a run
 """
 
 
-def test_a_process_ends_in_order_while_a_model_takes_for_ever(
-    store: Store, version_of: Versions
-) -> None:
+def test_a_process_ends_cleanly_during_an_endless_run(store: Store, version_of: VersionOf) -> None:
     store.promote(version_of("additive"))
-    challenge_behind_the_back(store, take_for_ever(store, version_of("basic")))
+    challenge_unverified(store, make_endless(store, version_of("basic")))
     done = subprocess.run(
-        [sys.executable, "-c", ENDING],
+        [sys.executable, "-c", START_AND_END],
         env=os.environ | settings(store.root),
         capture_output=True,
         text=True,

@@ -19,10 +19,10 @@ from typing import Any
 import onnx
 import pytest
 
-from helpers.aliases import alias_behind_the_back, challenge_behind_the_back
 from helpers.apps import create_app
 from helpers.probes import eventually, figures, predict, readiness, ready
-from helpers.service import Service, settings
+from helpers.service import Serve, settings
+from helpers.stores import challenge_unverified, promote_unverified
 from peerloan.registry import Bundle, BundleError, Draft, Store, StoreTimeout, time_limits
 from peerloan.registry import manifest as manifests
 from peerloan.registry.manifest import read_manifest
@@ -31,7 +31,6 @@ from peerloan.web.prediction import serving_models as following
 from peerloan.web.prediction.serving_models import ServingModels
 from peerloan.web.services import services_of
 
-Serve = Callable[..., Service]
 Versions = Callable[[str], str]
 FLOAT = onnx.TensorProto.FLOAT
 MEMORY_BYTES = 300_000_000
@@ -92,7 +91,7 @@ def test_a_challenger_that_is_a_pipe_holds_no_promotion_up(
     service = serve(store)
     file = store.folder(basic) / name
     whole = put("pipe", file)
-    challenge_behind_the_back(store, basic)
+    challenge_unverified(store, basic)
 
     service.wait_for(lambda: "pipe" in ready(service).get("challenger_refused", ""))
     store.promote(third)
@@ -115,7 +114,7 @@ def test_a_champion_that_is_no_regular_file_is_refused_and_the_old_one_serves(
     champion = ServingModels(store)
     file = store.folder(additive) / "scorecard.json"
     whole = put(place, file)
-    alias_behind_the_back(store, additive)
+    promote_unverified(store, additive)
     champion.refresh()
     assert champion.current is not None
     assert champion.current.bundle.version == basic
@@ -283,7 +282,7 @@ def test_while_the_challenger_hangs_promotions_are_followed(
     additive, basic = version_of("additive"), version_of("basic")
     third = another(store, additive)
     store.promote(additive)
-    challenge_behind_the_back(store, basic)
+    challenge_unverified(store, basic)
     stalled.stall(store, basic)
     monkeypatch.setattr(following, "CHALLENGER_START_SECONDS", 0.1)
     champion = ServingModels(store)
@@ -311,7 +310,7 @@ def test_a_champion_that_hangs_is_told_once_and_taken_up_when_it_returns(
     stalled.stall(store, additive)
     monkeypatch.setattr(time_limits, "CALL_SECONDS", 0.5)
     monkeypatch.setattr(following, "NOT_FOLLOWED_SECONDS", 0.7)
-    alias_behind_the_back(store, additive)
+    promote_unverified(store, additive)
 
     eventually(lambda: champion.refusal is not None)
     said = readiness(client)

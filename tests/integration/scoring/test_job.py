@@ -20,18 +20,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from helpers.commands import Run
+from helpers.paths import FORMATS
 from peerloan.book import BookError, open_book
 from peerloan.loan import Checks, Value
 from peerloan.registry import Bundle, Store
 from peerloan.scoring import REASON_COLUMNS, score_book
 
-FORMATS = Path(__file__).parents[2] / "formats"
 ADDED = ["probability", "late", "band", *REASON_COLUMNS, "model_version"]
 OUTS = [".csv", ".csv.gz", ".parquet"]
 HEADER = ["note", "rating", "contract no.", "open loans", "Möbel", "income.monthly", "outcome"]
 
 Row = dict[str, Any]
-Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture(params=["scorecard", "onnx"])

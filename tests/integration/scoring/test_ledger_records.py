@@ -22,6 +22,10 @@ import pytest
 from sqlalchemy import func, select
 
 from helpers.apps import create_app
+from helpers.commands import Run
+from helpers.csv_files import read_csv
+from helpers.ledgers import url_of
+from helpers.paths import FORMATS
 from peerloan.book import BookError, open_book, open_writer
 from peerloan.database import Database, tables
 from peerloan.ledger import BatchWriter, Seal, StoredDecision
@@ -32,8 +36,6 @@ from peerloan.scoring.job import score_book
 from peerloan.settings import Settings
 from peerloan.uuid7 import text as id_text
 
-FORMATS = Path(__file__).parents[2] / "formats"
-Run = Callable[..., subprocess.CompletedProcess[str]]
 Versions = Callable[[str], str]
 # A scored book's columns behind its own.
 ADDED = ["id", "probability", "late", "band", *(f"reason_{i}" for i in range(1, 5))]
@@ -48,20 +50,11 @@ def database(ledger_url: str) -> Database:
     return found
 
 
-def url_of(database: Database) -> str:
-    return database.url.render_as_string(hide_password=False)
-
-
 def write_sample(path: Path, loans: int, scenario: str = "calm", seed: int = 11) -> Path:
     with open_writer(path, SCHEMA) as writer:
         for batch in batches(loans, seed, scenario):
             writer.write(batch)
     return path
-
-
-def read_csv(path: Path) -> list[dict[str, str]]:
-    with path.open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))
 
 
 def kept_in(database: Database) -> list[StoredDecision]:

@@ -7,16 +7,15 @@ from __future__ import annotations
 
 import csv
 import json
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from helpers.commands import Run
 from peerloan.sample_data import batches
 
-Run = Callable[..., subprocess.CompletedProcess[str]]
 Rows = list[dict[str, Any]]
 LOANS = 600
 

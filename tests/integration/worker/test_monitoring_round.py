@@ -19,6 +19,7 @@ import pytest
 from prometheus_client import generate_latest
 from sqlalchemy import select, update
 
+from helpers.commands import Run
 from helpers.past import DAY_MS, Past, loans_of
 from helpers.service import settings
 from peerloan.book import open_writer
@@ -36,7 +37,6 @@ from peerloan.worker.prometheus import Metrics
 from peerloan.worker.scheduler import Schedule
 from peerloan.worker.time_limited_turn import TimeLimitedTurn
 
-Run = Callable[..., subprocess.CompletedProcess[str]]
 Versions = Callable[[str], str]
 Loans = Iterator[dict[str, object]]
 DAY = 20_000

@@ -15,11 +15,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import peerloan
+from helpers.paths import FORMATS
 from peerloan.loan import Field, Loans, Value
 from peerloan.model import BANDS
 from peerloan.registry import Bundle, Decision
 
-FORMATS = Path(__file__).parents[2] / "formats"
 KINDS = ["scorecard", "onnx"]
 PACKAGE = Path(peerloan.__file__).parent
 # Rooms in which decisions are made. Others measure a model: they need margins of many loans too.

@@ -18,10 +18,10 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
+from helpers.paths import FORMATS
 from peerloan.cli.main import peerloan
 from peerloan.registry import Bundle, BundleError, Draft, Store
 
-FORMATS = Path(__file__).parents[2] / "formats"
 KINDS = ("scorecard", "onnx")
 FILES = {
     "scorecard": ("card.md", "loan.json", "profile.json", "scorecard.json"),

@@ -15,13 +15,13 @@ from typing import Any
 
 import pytest
 
+from helpers.paths import FORMATS
 from peerloan.loan import Checks, Loans
 from peerloan.model import probabilities
 from peerloan.model.arithmetic import ARITHMETIC
 from peerloan.registry import Bundle
 from peerloan.registry.manifest import FORMAT, read_document
 
-FORMATS = Path(__file__).parents[2] / "formats"
 STORED = sorted(path.name for path in FORMATS.glob("format-*"))
 
 

@@ -16,6 +16,7 @@ import pytest
 from click.testing import CliRunner
 from sqlalchemy import Connection, delete, select, update
 
+from helpers.commands import Run
 from helpers.ledgers import Ledger, keep, record
 from helpers.postgres import Postgres
 from peerloan.cli.console import CommandError
@@ -25,7 +26,6 @@ from peerloan.ledger import Chain
 from peerloan.ledger.audit.verify import verify
 from peerloan.ledger.write import chain_opening
 
-Run = Callable[..., subprocess.CompletedProcess[str]]
 Attack = Callable[[Ledger], None]
 Where = tuple[str, int | None]
 decisions, chains = tables.decisions, tables.chains

@@ -6,7 +6,6 @@ import csv
 import json
 import math
 import shutil
-import subprocess
 from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
@@ -21,6 +20,9 @@ from hypothesis import strategies as st
 from sqlalchemy import select, update
 
 from helpers.apps import create_app
+from helpers.commands import Run
+from helpers.ledgers import url_of
+from helpers.paths import FORMATS
 from peerloan.book import open_book
 from peerloan.database import Database, tables
 from peerloan.ledger import Chain, Entry, Record, Seal, StoredDecision
@@ -34,22 +36,8 @@ from peerloan.training import train
 from peerloan.uuid7 import IdGenerator
 from peerloan.uuid7 import text as id_text
 
-FORMATS = Path(__file__).parents[3] / "formats"
-Run = Callable[..., subprocess.CompletedProcess[str]]
 Versions = Callable[[str], str]
 NEW = Field("months_known", "whole", "Months known", missing=True)
-
-
-@pytest.fixture
-def database(ledger_url: str) -> Database:
-    """An empty ledger."""
-    found = Database(ledger_url)
-    found.upgrade()
-    return found
-
-
-def url_of(database: Database) -> str:
-    return database.url.render_as_string(hide_password=False)
 
 
 def service(store: Store, database: Database) -> FlaskClient:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +13,7 @@ import pytest
 from click.testing import CliRunner
 from sqlalchemy import Connection, delete, insert, select, text, update
 
+from helpers.commands import Run
 from helpers.ledgers import Ledger, keep, new_id, now_ms, record
 from peerloan.cli.console import CommandError
 from peerloan.cli.main import peerloan
@@ -23,7 +23,6 @@ from peerloan.ledger.audit.verify import verify
 from peerloan.ledger.records import VALUES
 from peerloan.ledger.seal import values_digest
 
-Run = Callable[..., subprocess.CompletedProcess[str]]
 Tamper = Callable[[Connection], None]
 Where = tuple[str, int | None, int | None, int | None]
 decisions, chains, versions = tables.decisions, tables.chains, tables.versions

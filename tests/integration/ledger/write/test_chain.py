@@ -25,13 +25,6 @@ VERSION = Version("v1", "d" * 64, 0.05)
 
 
 @pytest.fixture
-def database(ledger_url: str) -> Database:
-    found = Database(ledger_url)
-    found.upgrade()
-    return found
-
-
-@pytest.fixture
 def chain(database: Database, tmp_path: Path) -> Chain:
     return Chain(database, Seal(tmp_path / "seal"))
 

@@ -25,7 +25,7 @@ from helpers.ledger_load import Counted, Load, chains, count
 from helpers.pgbouncer import PgBouncer
 from helpers.postgres import Postgres, children
 from helpers.proxy import Proxy
-from helpers.service import GUNICORN, Service
+from helpers.service import GUNICORN, Serve, Service
 from helpers.sizes import STEADY_SECONDS
 from peerloan.database import Database
 from peerloan.ledger import Seal
@@ -34,7 +34,6 @@ from peerloan.ledger.write.group_commit import LIMIT_SECONDS
 from peerloan.registry import Store
 
 pytestmark = pytest.mark.longer
-Serve = Callable[..., Service]
 # What a busy machine may add to the writer's limit.
 SLACK_SECONDS = 4.0
 REFUSED = "refused"

@@ -19,7 +19,7 @@ from werkzeug.test import TestResponse
 
 from helpers.apps import create_app
 from helpers.inference_protocol import INFER, LENGTH, in_binary, tensors
-from helpers.service import Service
+from helpers.service import Serve
 from peerloan.database import Database, LedgerUnavailable, tables
 from peerloan.ledger.write.group_commit import LIMIT_SECONDS
 from peerloan.ledger.write.idempotency import KEY_MS
@@ -29,7 +29,6 @@ from peerloan.web.auth.tokens import Tokens
 from peerloan.web.prediction import commit
 from peerloan.web.services import services_of
 
-Serve = Callable[..., Service]
 KEY = "Idempotency-Key"
 REPLAYED = "Idempotency-Replayed"
 JSON = "application/json"

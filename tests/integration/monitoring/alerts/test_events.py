@@ -9,10 +9,9 @@ import hmac
 import json
 import logging
 import socket
-import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -34,16 +33,8 @@ from peerloan.monitoring.alerts.events import (
 )
 from peerloan.monitoring.config import Channels, Webhook
 
-Run = Callable[..., subprocess.CompletedProcess[str]]
 SECRET = b"a secret that nobody guesses"
 HOUR = 3_600_000
-
-
-@pytest.fixture
-def database(ledger_url: str) -> Database:
-    found = Database(ledger_url)
-    found.upgrade()
-    return found
 
 
 def tell(database: Database, *channels: str, kind: str = BEGAN, now_ms: int = 0) -> str:

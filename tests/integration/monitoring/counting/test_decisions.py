@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import math
 import random
-from collections.abc import Callable
 from pathlib import Path
 from uuid import UUID
 
@@ -14,6 +13,7 @@ from sqlalchemy import delete, update
 
 from helpers.ledgers import now_ms
 from helpers.past import DAY_MS, HOUR_MS, Past, loans_of
+from helpers.stores import VersionOf
 from peerloan.database import Database, LedgerError, tables
 from peerloan.ledger.challenger_scores import ScoredByChallenger, store_challenger_scores
 from peerloan.ledger.records import Version
@@ -27,7 +27,6 @@ from peerloan.monitoring.counting.version_cache import VersionCache
 from peerloan.monitoring.windows import History, Window, read_window
 from peerloan.registry import Bundle, Store
 
-VersionOf = Callable[[str], str]
 Loans = list[dict[str, object]]
 DAY = 20_000
 START = DAY * DAY_MS
@@ -42,13 +41,6 @@ def bundle(store: Store, version_of: VersionOf) -> Bundle:
 @pytest.fixture
 def loans(sample_book: Path, bundle: Bundle) -> Loans:
     return [loan for loan, _ in itertools.islice(loans_of(sample_book, bundle), 400)]
-
-
-@pytest.fixture
-def database(ledger_url: str) -> Database:
-    found = Database(ledger_url)
-    found.upgrade()
-    return found
 
 
 def counts(database: Database) -> dict[Hour, Counts]:

@@ -27,14 +27,6 @@ DAY_MS = 86_400_000
 
 
 @pytest.fixture
-def database(ledger_url: str) -> Database:
-    """An empty ledger."""
-    found = Database(ledger_url)
-    found.upgrade()
-    return found
-
-
-@pytest.fixture
 def client(
     store: Store, version_of: Callable[[str], str], database: Database, tmp_path: Path
 ) -> FlaskClient:

@@ -20,11 +20,10 @@ import requests
 from helpers.api import MB, Api, columns, loans, started
 from helpers.inference_protocol import INFER, LENGTH, in_binary, tensor, tensors
 from helpers.probes import counted, figures
-from helpers.service import SERVERS, Service
+from helpers.service import SERVERS, Serve
 from peerloan import __version__
 from peerloan.registry import Store
 
-Serve = Callable[..., Service]
 OUTPUTS = ("probability", "late", "band", "reasons", "id")
 
 

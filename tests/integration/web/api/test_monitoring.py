@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import json
 import re
-import subprocess
 from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -18,7 +17,9 @@ from flask.testing import FlaskClient
 from sqlalchemy import delete, insert, select
 
 from helpers.apps import create_app
+from helpers.commands import Run
 from helpers.past import DAY_MS, Past, loans_of
+from helpers.paths import ROOT
 from peerloan.book import open_writer
 from peerloan.database import Database, tables
 from peerloan.monitoring.alerts.delivery import signature
@@ -29,8 +30,6 @@ from peerloan.sample_data import SCHEMA, batches
 from peerloan.settings import Settings
 from peerloan.worker.monitoring_round import Watcher
 
-Run = Callable[..., subprocess.CompletedProcess[str]]
-ROOT = Path(__file__).parents[4]
 TODAY = datetime.now(UTC).date()
 EPOCH = date(1970, 1, 1)
 
@@ -38,13 +37,6 @@ EPOCH = date(1970, 1, 1)
 @pytest.fixture
 def champion(store: Store, version_of: Callable[[str], str]) -> str:
     return store.promote(version_of("additive")).champion or ""
-
-
-@pytest.fixture
-def database(ledger_url: str) -> Database:
-    found = Database(ledger_url)
-    found.upgrade()
-    return found
 
 
 @pytest.fixture

@@ -28,14 +28,16 @@ from flask.testing import FlaskClient
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from helpers.api import JSON, MB, Api, champion_store, columns, loans, started
+from helpers.api import JSON, MB, Api, columns, loans, started
 from helpers.apps import create_app
+from helpers.paths import FORMATS
+from helpers.ports import free_port
 from helpers.service import Service
+from helpers.stores import champion_store
 from peerloan.loan import default_definition
 from peerloan.registry import Store
 from peerloan.settings import Settings
 
-FORMATS = Path(__file__).parents[3] / "formats"
 PROBLEM = "application/problem+json"
 BANDS = ["low", "medium", "high", "very high"]
 
@@ -712,9 +714,7 @@ def test_chunks_that_can_not_be_read_are_refused_in_a_sentence(
 def impatient(store: Store, version_of: Callable[[str], str], tmp_path: Path) -> Iterator[str]:
     """A service under Gunicorn that waits one second for a client that says nothing."""
     store.promote(version_of("additive"))
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     code = (
         "from peerloan.web.server import gunicorn_worker; gunicorn_worker.SILENT_SECONDS = 1; "
         "from gunicorn.app.wsgiapp import run; run()"

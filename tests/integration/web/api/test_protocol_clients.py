@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from helpers.api import Api, columns, loans, started
+from helpers.paths import ROOT
 from peerloan import __version__
 from peerloan.web.auth.tokens import Tokens
 
-ROOT = Path(__file__).parents[4]
 PYTHON = ROOT / ".venv-clients/bin/python"
 OUTPUTS = ("probability", "late", "band", "reasons")
 pytestmark = [

@@ -7,7 +7,6 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -19,19 +18,15 @@ from flask.testing import FlaskClient
 from itsdangerous import URLSafeTimedSerializer
 
 from helpers.apps import create_app
-from helpers.service import Service
+from helpers.commands import Run
+from helpers.service import Service, bearer
 from peerloan import __version__
 from peerloan.registry import Store
 from peerloan.settings import Settings
 from peerloan.web.auth.tokens import Tokens, digest_of
 from peerloan.web.services import services_of
 
-Run = Callable[..., subprocess.CompletedProcess[str]]
 COOKIE = "peerloan_session"
-
-
-def bearer(token: str) -> dict[str, str]:
-    return {"Authorization": f"Bearer {token}"}
 
 
 def wait_for(condition: Callable[[], bool]) -> None:
@@ -39,13 +34,6 @@ def wait_for(condition: Callable[[], bool]) -> None:
     while not condition():
         assert time.monotonic() < until
         time.sleep(0.05)
-
-
-@pytest.fixture
-def champion(store: Store, version_of: Callable[[str], str]) -> Store:
-    """A store whose scorecard serves."""
-    store.promote(version_of("additive"))
-    return store
 
 
 @pytest.fixture

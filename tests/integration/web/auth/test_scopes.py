@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
-import subprocess
 import uuid
-from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal
@@ -18,6 +16,8 @@ from flask.testing import FlaskClient
 from sqlalchemy import update
 
 from helpers.apps import create_app
+from helpers.commands import Run
+from helpers.service import bearer
 from peerloan.clock import now_ms
 from peerloan.database import Database, tables
 from peerloan.ledger import Chain, Entry, Record, Seal, Version, queries
@@ -28,7 +28,6 @@ from peerloan.web.auth.endpoint_scopes import UnguardedView, required_scopes
 from peerloan.web.auth.tokens import SCOPES, Scope, Tokens
 from peerloan.web.http.lean_flask import Application
 
-Run = Callable[..., subprocess.CompletedProcess[str]]
 ANY: set[str] = set(SCOPES)
 DECISIONS = {"read", "predict"}
 # What each address asks for, by method; None: nobody is asked.
@@ -72,10 +71,6 @@ PARAMETERS = {
     "<version>": "none",
     "<path:filename>": "none.css",
 }
-
-
-def bearer(token: str) -> dict[str, str]:
-    return {"Authorization": f"Bearer {token}"}
 
 
 class Desk:
@@ -123,13 +118,6 @@ class Desk:
         answer = self.client.post("/v1/outcomes", json={"outcomes": outcomes}, headers=head)
         assert answer.status_code == 200, answer.text
         return answer.json
-
-
-@pytest.fixture
-def champion(store: Store, version_of: Callable[[str], str]) -> Store:
-    """A store whose scorecard serves."""
-    store.promote(version_of("additive"))
-    return store
 
 
 @pytest.fixture

@@ -20,13 +20,13 @@ import pytest
 import requests
 
 from helpers.apps import create_app
-from helpers.commands import Call
-from helpers.service import Service, settings
+from helpers.commands import Call, Run
+from helpers.ports import free_port
+from helpers.service import Service, bearer, settings
 from peerloan.registry import Store
 from peerloan.settings import Settings
 from peerloan.web.auth import authentication
 
-Run = Callable[..., subprocess.CompletedProcess[str]]
 FREE = ("/healthz", "/readyz", "/v2/health/live", "/v2/health/ready")
 GUARDED = (
     *("/", "/v1/models", "/v1/models/none", "/openapi.json", "/metrics", "/nothing"),
@@ -35,22 +35,11 @@ GUARDED = (
 )
 
 
-@pytest.fixture
-def champion(store: Store, version_of: Callable[[str], str]) -> Store:
-    """A store whose scorecard serves."""
-    store.promote(version_of("additive"))
-    return store
-
-
 def new(run: Run, name: str, *options: str) -> str:
     """Make a token."""
     done = run("token", "new", name, *options)
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
-
-
-def bearer(token: str) -> dict[str, str]:
-    return {"Authorization": f"Bearer {token}"}
 
 
 # The command line
@@ -516,9 +505,7 @@ def gunicorn(champion: Store, tmp_path: Path) -> Iterator[Callable[[str], str]]:
     started: list[subprocess.Popen[bytes]] = []
 
     def start(host: str) -> str:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
+        port = free_port()
         conf = "python:peerloan.service.gunicorn_conf"
         command = [sys.executable, "-m", "gunicorn", "-c", conf, "-w", "1", "-b", f"{host}:{port}"]
         environment = os.environ | settings(champion.root)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from flask import Flask
 from flask.testing import FlaskClient
 
 from helpers.apps import create_app
-from peerloan.registry import Store
+from helpers.stores import champion_store
 from peerloan.settings import OWN_PATHS, Settings, SettingsError, read_settings
 from peerloan.web.auth.tokens import Tokens
 from peerloan.web.services import services_of
@@ -28,9 +27,7 @@ Start = Callable[..., Flask]
 def start(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Start:
     """Make an application under a prefix, with a champion and a token."""
     folder = tmp_path_factory.mktemp("prefix")
-    shutil.copytree(trained, folder / "store")
-    store = Store(folder / "store")
-    store.promote(next(v for v in store.versions() if store.manifest(v).candidate == "additive"))
+    store = champion_store(trained, folder)
     token = Tokens(folder / "tokens").new("anna", operator=False)
 
     def make(prefix: str = PREFIX) -> Flask:

@@ -40,13 +40,6 @@ LIMITED = (
 
 
 @pytest.fixture
-def champion(store: Store, version_of: Callable[[str], str]) -> Store:
-    """A store whose champion is a scorecard."""
-    store.promote(version_of("additive"))
-    return store
-
-
-@pytest.fixture
 def clients() -> Iterator[Callable[[Service, bytes], socket.socket]]:
     """Connect and send something; closed after the test."""
     with contextlib.ExitStack() as stack:

@@ -24,8 +24,8 @@ import msgspec
 import pytest
 import requests
 
-from helpers.aliases import alias_behind_the_back
-from helpers.service import Service
+from helpers.service import Serve, Service
+from helpers.stores import promote_unverified
 from peerloan.book import open_book
 from peerloan.loan import Checks, Definition, Field, default_definition
 from peerloan.registry import BreakingChange, Store
@@ -33,7 +33,6 @@ from peerloan.training import train
 from peerloan.web.prediction.serving_models import ServingModels
 
 Versions = Callable[[str], str]
-Serve = Callable[..., Service]
 # What the design promises of a promotion.
 FOLLOWS_WITHIN = 2.0
 # Only ends a hang.
@@ -170,7 +169,7 @@ def test_a_damaged_version_is_refused_while_the_old_one_serves_until_it_is_repai
 
     with calling(service.url, loan) as callers:
         file.write_bytes(whole.replace(b"1", b"2", 1))
-        alias_behind_the_back(store, additive)
+        promote_unverified(store, additive)
         settled(callers, basic, time.monotonic())
 
         log = service.log.read_text()
@@ -231,7 +230,7 @@ DAMAGES: dict[str, Callable[[Store, str], object]] = {
     ),
     "an empty profile": lambda s, v: swap_file(s, v, "profile.json", lambda p: p.clear()),
     "an empty scorecard": lambda s, v: swap_file(s, v, "scorecard.json", lambda p: p.clear()),
-    "a version of no store": lambda s, _: alias_behind_the_back(s, "never-published"),
+    "a version of no store": lambda s, _: promote_unverified(s, "never-published"),
     "a state that is cut off": lambda s, _: (s.root / "aliases" / "000003.json").write_text("{"),
 }
 
@@ -244,7 +243,7 @@ def test_whatever_is_wrong_with_a_champion_the_old_one_serves(
     store.promote(basic)
     champion = ServingModels(store)
     assert champion.current is not None
-    alias_behind_the_back(store, additive)
+    promote_unverified(store, additive)
     DAMAGES[damage](store, additive)
 
     with caplog.at_level(logging.ERROR):
@@ -288,7 +287,7 @@ def test_a_rollback_from_a_refused_version_clears_the_refusal(
 ) -> None:
     store.promote(version_of("basic"))
     champion = ServingModels(store)
-    alias_behind_the_back(store, version_of("additive"))
+    promote_unverified(store, version_of("additive"))
     (store.root / "versions" / version_of("additive") / "loan.json").unlink()
     champion.refresh()
     assert champion.refusal

@@ -13,7 +13,6 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,8 +20,9 @@ import requests
 from sqlalchemy import func, select
 
 from helpers.apps import create_app
+from helpers.paths import FORMATS
 from helpers.probes import COUNT, counted, figures, predict, ready
-from helpers.service import GUNICORN, SERVE, Service, settings
+from helpers.service import GUNICORN, SERVE, Serve, Service, settings
 from peerloan.database import Database
 from peerloan.database.tables import challenges
 from peerloan.loan import Checks
@@ -34,9 +34,6 @@ from peerloan.web.prediction import shadow as shadow_module
 from peerloan.web.prediction.shadow import Shadow
 from peerloan.web.services import install, services_of
 from peerloan.web.telemetry import metrics
-
-FORMATS = Path(__file__).parents[3] / "formats"
-Serve = Callable[..., Service]
 
 
 @pytest.fixture

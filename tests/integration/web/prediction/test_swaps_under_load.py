@@ -7,11 +7,10 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from helpers.service import Service
+from helpers.service import Serve, Service
 from helpers.steady_load import Load, Tally
 from peerloan.registry import Store
 
-Serve = Callable[..., Service]
 SWAPS = 50
 # What the design promises of a promotion.
 FOLLOWS_WITHIN = 2.0

@@ -18,13 +18,6 @@ from peerloan.web.http.tested_libraries import TESTED_VERSIONS
 REQUIREMENTS = Path(__file__).parents[4] / "requirements"
 
 
-@pytest.fixture
-def champion(store: Store, version_of: Callable[[str], str]) -> Store:
-    """A store whose champion is a scorecard."""
-    store.promote(version_of("additive"))
-    return store
-
-
 def warnings(service: Service) -> list[str]:
     """The messages of the log's warnings about libraries."""
     lines = (json.loads(line) for line in service.log.read_text().splitlines() if line[:1] == "{")

@@ -17,16 +17,10 @@ from typing import Any
 import pytest
 import requests
 
+from helpers.ports import free_port
 from helpers.service import Service, settings
 from peerloan.registry import Store
 from peerloan.web.server.workers import Restarts
-
-
-@pytest.fixture
-def champion(store: Store, version_of: Callable[[str], str]) -> Store:
-    """A store whose champion is a scorecard."""
-    store.promote(version_of("additive"))
-    return store
 
 
 def children(pid: int) -> list[int]:
@@ -171,9 +165,7 @@ def test_a_server_whose_workers_never_start_ends_with_the_reason(tmp_path: Path)
         "except workers.NoWorkerStarted as error:\n"
         "    sys.exit(f'ended: {error}')\n"
     )
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     done = subprocess.run(
         [sys.executable, "-c", code, str(port)],
         env=os.environ | settings(tmp_path / "store"),

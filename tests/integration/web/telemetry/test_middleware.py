@@ -16,10 +16,9 @@ import pytest
 import requests
 
 from helpers.probes import figures, predict
-from helpers.service import Service, settings
+from helpers.service import Serve, Service, settings
 from peerloan.registry import Store
 
-Serve = Callable[..., Service]
 TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 
 

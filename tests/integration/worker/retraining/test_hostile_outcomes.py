@@ -16,15 +16,14 @@ import numpy as np
 import pytest
 import requests
 
+from helpers.commands import Run
 from helpers.past import DAY_MS, Past, loans_of
-from helpers.service import Service, settings
+from helpers.service import Serve, Service, settings
 from peerloan.clock import now_ms
 from peerloan.database import Database
 from peerloan.registry import Store
 
-Run = Callable[..., subprocess.CompletedProcess[str]]
 Versions = Callable[[str], str]
-Serve = Callable[..., Service]
 LOANS, PAGE = 4_000, 1_000
 # As an operator of the release before wrote it.
 BEFORE = 'answer = "recalibrate"\npromote = true\n'

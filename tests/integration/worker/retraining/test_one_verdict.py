@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import csv
 import json
-import subprocess
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from helpers.commands import Run
 from helpers.drafts import age_draft
 from peerloan.book import open_book
 from peerloan.model import Policy, probabilities
 from peerloan.registry import Store
 from peerloan.worker.retraining.challenger_evaluation import evaluate_challenger
 
-Run = Callable[..., subprocess.CompletedProcess[str]]
 # What the command prints for each verdict on its second version.
 PRINTED = {
     "better": "verdict: B is better\n",

@@ -8,13 +8,13 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 from sqlalchemy import text
 
+from helpers.commands import Run
 from helpers.service import settings
 from helpers.shared import shared_folder
 from peerloan.book import Fingerprint, open_book, read_loans
@@ -25,7 +25,6 @@ from peerloan.registry import AliasState, BreakingChange, Store
 from peerloan.training import CANDIDATES
 from peerloan.worker.retraining.response import DriftResponse, respond_to_drift
 
-Run = Callable[..., subprocess.CompletedProcess[str]]
 CALIBRATION = Alert("calibration", "act", "late rate", 1.62, 1.25)
 DRIFT = Alert("feature-drift", "act", "int_rate", 0.31, 0.25)
 RECALIBRATE = MonitoringConfig(on_drift="recalibrate")

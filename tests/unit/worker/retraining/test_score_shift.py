@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
 import pytest
 
+from helpers.stores import VersionOf
 from peerloan.book import open_book
 from peerloan.model import LevelTable, Scorecard
 from peerloan.registry import Bundle, Store
@@ -20,8 +20,6 @@ from peerloan.worker.retraining.score_shift import (
     ScoreShift,
     measure_score_shift,
 )
-
-VersionOf = Callable[[str], str]
 
 
 class Versions:

@@ -17,8 +17,10 @@ import jsonschema
 import pytest
 import requests
 
-from helpers.another_lender import LABEL, table, write
+from helpers.another_lender import LABEL, table
 from helpers.apps import create_app
+from helpers.commands import Run
+from helpers.csv_files import write_csv
 from helpers.service import Service
 from helpers.sizes import API_EXAMPLES
 from peerloan.loan import read_definition
@@ -28,7 +30,6 @@ from peerloan.web.auth.tokens import Tokens
 
 HERE = Path(__file__).parent / "schemathesis"
 BIN = Path(sys.executable).parent
-Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture
@@ -146,7 +147,7 @@ def test_nor_does_it_with_another_lender_s_loans(
     run: Run, serve: Callable[..., Service], token: str, tmp_path: Path
 ) -> None:
     rows = [row | {"Konto-Nr.": f"K{i}", "Datum": "2026-01-31"} for i, row in enumerate(table())]
-    write(tmp_path / "kredite.csv", rows)
+    write_csv(tmp_path / "kredite.csv", rows)
     drafted = run("define", "kredite.csv", "--label", LABEL, "--late", "bad", "-o", "loan.toml")
     assert drafted.returncode == 0, drafted.stderr
     roles = read_definition(tmp_path / "loan.toml").roles
