@@ -305,13 +305,18 @@ def test_the_format_of_another_server_is_named_with_what_to_send(
     records = 'df.to_json(orient="records")'
     tensor = {"name": "dti", "shape": [1], "datatype": "FP64", "data": [1]}
     for body, field, given_, remedy in (
-        ({"instances": [loan]}, "instances", "KServe version 1", "the list under instances itself"),
+        (
+            {"instances": [loan]},
+            "instances",
+            "KServe version 1",
+            "the list under instances, as the body",
+        ),
         ({"signature_name": "x", "instances": [loan]}, "instances", "MLflow", "under instances"),
         ({"instances": columns(loan)}, "instances", "MLflow", "the object under instances"),
         ({"dataframe_split": split}, "dataframe_split", "MLflow's", records),
         ({"dataframe_records": [loan]}, "dataframe_records", "MLflow's", "the list under"),
-        ({"inputs": [loan]}, "inputs", "MLflow's", "the list under inputs itself"),
-        ({"inputs": columns(loan)}, "inputs", "MLflow's", "the object under inputs itself"),
+        ({"inputs": [loan]}, "inputs", "MLflow's", "the list under inputs, as the body"),
+        ({"inputs": columns(loan)}, "inputs", "MLflow's", "the object under inputs, as the body"),
         ({"inputs": [tensor]}, "inputs", "the Open Inference Protocol", f"POST {INFER}"),
         (split, "columns", "pandas", records),
         (split | {"index": [0]}, "columns", "pandas", records),

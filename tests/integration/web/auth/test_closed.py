@@ -266,7 +266,7 @@ def test_making_a_token_marks_it_where_the_service_was(settings_of: Settings) ->
     assert not settings_of.seal_folder.exists()
     settings_of.seal_folder.mkdir()
     tokens.new("otto", scopes=["metrics"])
-    assert "Remove this file to begin anew" in settings_of.tokens_marker.read_text()
+    assert "Remove this file to start again without tokens" in settings_of.tokens_marker.read_text()
 
 
 # Tokens that others can write to

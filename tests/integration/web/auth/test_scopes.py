@@ -171,7 +171,7 @@ def test_a_missing_scope_is_named_with_how_to_get_it(desk: Desk) -> None:
         "type": "about:blank",
         "title": "Forbidden",
         "status": 403,
-        "detail": "expected a token with the scope predict or read, given that of prometheus, "
+        "detail": "expected a token with the scope predict or read, given the token of prometheus, "
         "which has metrics; make one with: peerloan token new NAME --scope predict",
     }
     protocol = desk.client.post("/v2/models/late-payments/infer", headers=head, json={})

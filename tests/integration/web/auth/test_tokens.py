@@ -99,7 +99,7 @@ def test_who_has_no_token_can_lose_none(run: Run, tmp_path: Path) -> None:
     new(run, "loans-app")
     done = run("token", "revoke", "anna")
     assert done.returncode == 1
-    assert "no token of 'anna' (known: loans-app)" in done.stderr
+    assert "'anna' has no token; callers with one: loans-app" in done.stderr
     assert len(json.loads(run("token", "list", "--json").stdout)) == 1
 
 
@@ -185,7 +185,7 @@ def test_beyond_loopback_and_without_a_token_only_health_is_answered(
     assert answer.status_code == 401
     assert answer.headers["Content-Type"] == "application/problem+json"
     assert answer.json()["detail"] == (
-        "expected a token, but nobody has one; make one with: peerloan token new NAME"
+        "expected a token, but none exists yet; make one with: peerloan token new NAME"
     )
     assert requests.post(f"{beyond.url}/", data={}).status_code == 401
 
@@ -204,7 +204,7 @@ def test_a_token_opens_everything_but_the_choice_of_the_champion(
     refused = requests.post(promote, headers=head)
     assert refused.status_code == 403
     assert refused.json()["detail"] == (
-        "expected an operator's token, given that of loans-app; "
+        "expected an operator's token, given the token of loans-app; "
         "make one with: peerloan token new NAME --operator"
     )
 
