@@ -104,7 +104,7 @@ def _promote(responses: Any, version: dict[str, Any]) -> dict[str, Any]:
                 "404": "No such version.",
                 "408": "The body stopped arriving.",
                 "409": "It would refuse loans that the champion accepts (`reasons`), does not "
-                "verify, can't be served, or is the champion already.",
+                "verify, can't be served, or is already the champion.",
                 "413": "Over 5 MB.",
                 "415": WRONG_TYPE,
                 "422": "Wrong values.",
