@@ -129,12 +129,12 @@ def test_what_fails_is_tried_again_later_each_time_and_holds_up_no_other_channel
     with caplog.at_level(logging.WARNING):
         deliver_due(database, both, now)
     assert [each in caplog.text for each in (f"event {first}", f"event {second}")] == [True, True]
-    assert "answered 500" in caplog.text
+    assert "responded with the status 500" in caplog.text
     assert "word" not in caplog.text
     assert len(receiver.got) == 1, "the first that fails ends the turn"
     deliver_due(database, both, now + 10_000)
     assert [headers["webhook-id"] for headers, _ in receiver.got] == [first, second]
-    assert "answered 302" in caplog.text, "a redirection is not followed"
+    assert "responded with the status 302" in caplog.text, "a redirection is not followed"
     deliver_due(database, both, now + 12_000)
     assert len(receiver.got) == 2, "not yet"
     receiver.answers = [500]
@@ -199,7 +199,10 @@ def test_a_command_gets_the_event_and_no_shell(database: Database, tmp_path: Pat
     assert faults == [None, f"{sys.executable}: exit code 1"]
     deliver_due(database, Channels(log=False), HOUR)
     with database.reading() as connection:
-        assert "no longer told" in connection.execute(select(tables.deliveries.c.fault)).scalars()
+        assert (
+            "the config has no such channel any more"
+            in connection.execute(select(tables.deliveries.c.fault)).scalars()
+        )
 
 
 @pytest.fixture
@@ -302,7 +305,7 @@ def test_the_first_who_takes_note_stands(database: Database) -> None:
     found = acknowledge(database, made[1], "anna", "rates were raised")
     assert found.acknowledged is not None
     assert (found.acknowledged.who, found.acknowledged.why) == ("anna", "rates were raised")
-    with pytest.raises(AlreadyAcknowledged, match="was acknowledged before, by anna"):
+    with pytest.raises(AlreadyAcknowledged, match="is already acknowledged, by anna"):
         acknowledge(database, made[1], "ben", "")
     with pytest.raises(UnknownEvent, match="nothing: no such event"):
         acknowledge(database, "nothing", "ben", "")
