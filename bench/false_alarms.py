@@ -24,6 +24,7 @@ from peerloan.monitoring.counting.counts import BinCounter
 from peerloan.monitoring.performance import ObservedCalibration, Scores
 from peerloan.registry import Bundle
 from peerloan.stats.arrays import Codes, Numbers
+from peerloan.stats.discrimination import auc_of_counts
 from peerloan.stats.estimate import Estimate
 from peerloan.stats.psi import Psi, psi
 
@@ -107,7 +108,7 @@ def speak(drawn: Drawn, window: Window, limits: Rules) -> list[Alert]:
     }
     published = drawn.bundle.manifest.intervals.get("auc")
     estimated = realised = None
-    if published is not None and scores.expected_auc() < published[0]:
+    if published is not None and _expected_auc(scores) < published[0]:
         estimated = scores.estimated(drawn.bundle.policy).auc
         estimated = estimated and estimated.wider(rules.SIGNIFICANCE)
     if published is not None and _auc(scores) < published[0]:
@@ -146,6 +147,12 @@ def _psi(counts: Codes, shares: Numbers, n: int, m: int) -> tuple[float, float]:
     half = np.where((counts == 0) | (there == 0), 0.5, 0.0)
     p, q = (counts + half) / n, (there + half) / m
     return float((p - q) @ np.log(p / q)), (len(p) - 1) * (1 / n + 1 / m)
+
+
+def _expected_auc(scores: Scores) -> float:
+    """The expected area under the ROC curve if the probabilities are correct."""
+    expected = scores.loans * probabilities(scores.margins)
+    return float(auc_of_counts(expected, scores.loans - expected))
 
 
 def _auc(scores: Scores) -> float:

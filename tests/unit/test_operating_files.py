@@ -164,8 +164,8 @@ def scrape(tmp_path: Path) -> str:
             )
         )
     shown = Metrics(database, 3600)
-    shown.leads(True)
-    return generate_latest(shown._registry).decode()
+    shown.set_leader(True)
+    return generate_latest(shown.registry).decode()
 
 
 def names_in(exposition: str) -> set[str]:
@@ -217,7 +217,7 @@ def test_a_scrape_says_what_the_ledger_holds(scrape: str) -> None:
 
 def test_without_the_ledger_a_scrape_says_that_alone(tmp_path: Path) -> None:
     database = Database(f"sqlite:///{tmp_path / 'none' / 'ledger.db'}")
-    shown = generate_latest(Metrics(database, 3600)._registry).decode()
+    shown = generate_latest(Metrics(database, 3600).registry).decode()
     assert "peerloan_monitor_ledger_available 0.0" in shown.splitlines()
     assert "peerloan_alarm" not in shown
 

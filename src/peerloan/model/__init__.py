@@ -1,4 +1,4 @@
-"""Models (scorecards and ONNX graphs), the policy that makes decisions of margins, and reasons."""
+"""Models (scorecards and ONNX graphs), the policy that makes their decisions, and reasons."""
 
 from peerloan.model.arithmetic import Calibration, probabilities
 from peerloan.model.encoding import EncodedColumn, Encoding

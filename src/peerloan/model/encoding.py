@@ -37,14 +37,17 @@ class Encoding(msgspec.Struct, frozen=True):
     columns: tuple[EncodedColumn, ...]
 
     def check(self, definition: Definition) -> None:
-        """Raise ValueError unless each column's field is in the definition, with the right kind."""
+        """Raise ValueError unless each column is made from a field of a suitable kind."""
         for column in self.columns:
             if column.field not in definition.names:
-                raise ValueError(f"an encoded column of {column.field!r}, which is not a field")
+                raise ValueError(
+                    f"encoding: expected fields of the definition, given {column.field!r}"
+                )
             kind = definition[column.field].kind
             if column.make not in _MAKES[kind]:
                 raise ValueError(
-                    f"{column.field}: a {kind} field can't be encoded by {column.make}"
+                    f"{column.field}: expected {' or '.join(_MAKES[kind])} for a field of the kind "
+                    f"{kind}, given {column.make}"
                 )
 
     def matrix(self, loans: Loans) -> Numbers:
@@ -55,11 +58,11 @@ class Encoding(msgspec.Struct, frozen=True):
         return out
 
     def field_indexes(self, definition: Definition) -> np.ndarray[Any, np.dtype[np.int64]]:
-        """The position in the definition of each column's field, (columns,)."""
+        """Return the position of each column's field in the definition (columns,)."""
         return np.array([definition.names.index(column.field) for column in self.columns])
 
     def row_encoder(self, definition: Definition) -> Callable[[Sequence[Value]], list[float]]:
-        """Return a function that encodes one loan's values, as `matrix` does many loans."""
+        """Return a function that encodes the values of one loan in the same way as `matrix`."""
         cells = [
             (definition.names.index(column.field), _cell(column, definition))
             for column in self.columns
@@ -68,9 +71,10 @@ class Encoding(msgspec.Struct, frozen=True):
 
 
 def to_single(matrix: Numbers) -> npt.NDArray[np.float32]:
-    """Convert to single precision; a double out of its range becomes the largest single.
+    """Convert to single precision. A number out of range becomes the largest single.
 
-    Estimators refuse infinity, and no split separates such values from the largest single.
+    Estimators refuse infinity, and no split of a tree separates such numbers from the largest
+    single.
     """
     largest = float(np.finfo(np.float32).max)
     return np.clip(matrix, -largest, largest).astype(np.float32)

@@ -1,9 +1,9 @@
 """Run an ONNX graph with a time limit.
 
-A graph of a few kilobytes can take years of matrix products. The runtime can be told to terminate a
-run; it does so between two operators. One thread per process watches the deadlines of all runs. A
-single operator can't be interrupted; the time of a version for one loan is also limited when it is
-loaded (see `Store`).
+A graph of a few kilobytes can compute matrix products for years. The ONNX runtime can terminate a
+run between two operators. One thread per process watches the deadlines of all runs and requests the
+termination. A single operator can't be interrupted. That is why loading a version, which scores a
+few loans, also has a time limit (see `time_limits` of the registry).
 """
 
 from __future__ import annotations
@@ -14,21 +14,22 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from peerloan.formatting import plural
 from peerloan.model.onnx_graph import OnnxModelError
 from peerloan.threads import start_unsignalled
 
-# For comparison: a forest of a hundred full-grown trees takes 0.03 ms a loan.
+# For comparison: a forest of a hundred full-grown trees takes 0.03 ms for one loan.
 RUN_SECONDS, RUN_SECONDS_A_LOAN = 10.0, 0.0005
-_LOOK_SECONDS = 0.25
+_CHECK_SECONDS = 0.25
 _CLOSE_SECONDS = 5.0
 
 
 class OnnxTimeLimit(OnnxModelError):
-    """A run was terminated because it took too long."""
+    """A run exceeded its time limit and was terminated."""
 
 
 class _Watch:
-    """Terminates runs after their deadline. Thread-safe; locks only to start its thread."""
+    """Terminates runs after their deadline. Thread-safe; it locks only to start its thread."""
 
     def __init__(self) -> None:
         self._runs: dict[int, tuple[float, Any]] = {}
@@ -43,7 +44,7 @@ class _Watch:
         options.terminate = self._is_closing
         if not self._has_runs.is_set():
             self._has_runs.set()
-        # Threads do not survive a fork.
+        # A forked process has no copy of the thread.
         if self._thread is None or not self._thread.is_alive():
             with self._starting:
                 if self._thread is None or not self._thread.is_alive():
@@ -72,11 +73,11 @@ class _Watch:
         while self._has_runs.wait():
             self._has_runs.clear()
             while self._runs:
-                now = time.monotonic()
+                now_seconds = time.monotonic()
                 for deadline, options in list(self._runs.values()):
-                    if deadline <= now:
+                    if deadline <= now_seconds:
                         options.terminate = True
-                time.sleep(_LOOK_SECONDS)
+                time.sleep(_CHECK_SECONDS)
 
 
 _watch = _Watch()
@@ -103,7 +104,7 @@ def run_limited(
             raise
         raise OnnxTimeLimit(
             f"model.onnx: took longer than {seconds:.3g} s for "
-            f"{'one loan' if loans == 1 else f'{loans:,} loans'}, and was terminated"
+            f"{plural(loans, 'loan')}, and was terminated"
         ) from error
     finally:
         _watch.end(options)

@@ -1,4 +1,4 @@
-"""From a margin to a decision: the threshold and the bands."""
+"""The decision policy: the threshold and the risk bands that a margin is compared with."""
 
 from __future__ import annotations
 
@@ -13,17 +13,19 @@ from peerloan.model import arithmetic
 from peerloan.stats.arrays import Numbers
 
 BANDS = ("low", "medium", "high", "very high")
-# What a missed late loan costs, in false alarms, where nobody says otherwise.
+# The default cost of a missed late loan. The unit is the cost of one false alarm: a loan that is
+# flagged and then paid on time.
 DEFAULT_RATIO = 20.0
-# The figures that depend on where yes begins.
+# The figures that depend on the threshold.
 AT_THRESHOLD = ("recall", "flagged")
 
 
 class OperatingPoint(msgspec.Struct, frozen=True):
-    """What a threshold brings, on loans that were not fitted on.
+    """A row of the trade-off table: the result of a threshold on loans outside the training set.
 
-    From `margin` on, `flagged` of all loans are called late, `recall` of the late ones among
-    them; `precision` of those called late are late.
+    A loan is flagged (predicted late) if its margin is at least `margin`. `flagged` is the share of
+    all loans that are flagged, `recall` the share of the late loans that are flagged, `precision`
+    the share of the flagged loans that are late.
     """
 
     margin: float
@@ -33,10 +35,11 @@ class OperatingPoint(msgspec.Struct, frozen=True):
 
 
 class Policy(msgspec.Struct, frozen=True):
-    """Where yes begins, and the bands.
+    """The decision threshold and the bands of a version.
 
-    `threshold` is a probability; decisions compare the margin with `threshold_margin`, its
-    log-odds. `band_margins` are the lower ends of medium, high and very high.
+    `aim` and `aim_value` record how the threshold was chosen (see `by_aim`). `threshold` is a
+    probability. Decisions compare the margin with `threshold_margin`, the log-odds of the
+    threshold. `band_margins` are the lower ends of the bands medium, high and very high.
     """
 
     aim: str
@@ -47,20 +50,23 @@ class Policy(msgspec.Struct, frozen=True):
 
     @classmethod
     def by_cost(cls, ratio: float = DEFAULT_RATIO) -> Policy:
-        """The threshold at which expected costs are equal: a missed late loan costs `ratio`
-        false alarms, so say yes from 1 / (1 + ratio) on (Elkan 2001).
+        """Return the policy that minimizes the expected cost.
+
+        A missed late loan costs as much as `ratio` false alarms, so the threshold is
+        1 / (1 + ratio) (Elkan 2001).
         """
         return cls.at(1 / (1 + ratio), "cost", ratio)
 
     @classmethod
     def at(cls, threshold: float, aim: str, aim_value: float) -> Policy:
-        """A policy with the usual bands: below half the threshold, below it, below twice, above.
+        """Return a policy with this threshold and the default bands.
 
-        Twice a threshold of a half or more is no probability: the last band then begins half-way
-        to 1. Raises ValueError for a threshold that no probability can stand on both sides of.
+        The bands begin at half the threshold, at the threshold, and at twice the threshold. If the
+        threshold is 0.5 or more, the last band begins half-way between the threshold and 1. Raises
+        ValueError unless 0 < threshold < 1.
         """
         if not 0 < threshold < 1:
-            raise ValueError(f"a threshold must lie between 0 and 1; given: {threshold}")
+            raise ValueError(f"threshold: expected a number between 0 and 1, given {threshold}")
         margin = arithmetic.margin(threshold)
         bands = (threshold / 2, 2 * threshold if threshold < 0.5 else (1 + threshold) / 2)
         return cls(
@@ -73,70 +79,77 @@ class Policy(msgspec.Struct, frozen=True):
 
     @classmethod
     def by_aim(cls, aim: str, value: float, trade_off: Sequence[OperatingPoint]) -> Policy:
-        """The policy that reaches an aim; raises ValueError with the reason if none does.
+        """Return the policy that reaches an aim. Raises ValueError if no threshold does.
 
-        `cost`: equal expected costs, where a missed late loan costs `value` false alarms;
-        `capacity`: at most the riskiest share `value` of all loans; `recall`: as few loans as
-        find the share `value` of the late ones; `f2`: the largest F-measure that weighs recall
-        twice as much as precision (van Rijsbergen 1979). All but `cost` need a trade-off, and are
-        reached as nearly as its steps allow.
+        - `cost`: minimize the expected cost; a missed late loan costs `value` false alarms
+        - `capacity`: flag as many loans as possible, but at most the share `value` of all loans
+        - `recall`: flag as few loans as possible, but at least the share `value` of the late ones
+        - `f2`: maximize the F-measure that weighs recall twice as much as precision (van
+          Rijsbergen 1979)
+
+        All aims but `cost` choose a row of the trade-off table, so they are reached only as
+        closely as its rows allow.
         """
         check_aim(aim, value)
         if aim == "cost":
             return cls.by_cost(value)
         if not trade_off:
-            raise ValueError(f"{aim}: this version was published without a trade-off table")
+            raise ValueError(
+                f"{aim}: needs a trade-off table, and this version was published without one"
+            )
         if aim == "capacity":
-            within = [row for row in trade_off if row.flagged <= value]
-            if not within:
+            affordable = [row for row in trade_off if row.flagged <= value]
+            if not affordable:
                 fewest = min(row.flagged for row in trade_off)
                 raise ValueError(
-                    f"{aim}: no threshold of this version flags so few as {value:.4%}; "
-                    f"the fewest are {fewest:.4%}"
+                    f"{aim}: no threshold of this version flags as few as {value:.4%} of loans; "
+                    f"the smallest share is {fewest:.4%}"
                 )
-            row = max(within, key=lambda row: row.flagged)
+            row = max(affordable, key=lambda row: row.flagged)
         elif aim == "recall":
             row = min(
                 (row for row in trade_off if row.recall >= value), key=lambda row: row.flagged
             )
         else:
             row = max(trade_off, key=_f2)
-        return cls.at(_at_or_below(row.margin), aim, value)
+        return cls.at(_threshold_for(row.margin), aim, value)
 
     def check(self) -> None:
-        """Raise ValueError unless what is shown is what is decided by."""
-        if self.threshold != arithmetic.probability(self.threshold_margin):
+        """Raise ValueError unless threshold, margin and bands agree with each other."""
+        expected = arithmetic.probability(self.threshold_margin)
+        if self.threshold != expected:
             raise ValueError(
-                f"policy: the threshold {self.threshold} is not that of its margin, "
-                f"{arithmetic.probability(self.threshold_margin)}"
+                f"policy: threshold: expected {expected}, the probability of threshold_margin, "
+                f"given {self.threshold}"
             )
         low, middle, high = self.band_margins
         if not (low < middle < high and middle == self.threshold_margin):
             raise ValueError(
-                f"policy: expected bands that rise around the threshold, given {self.band_margins}"
+                "policy: band_margins: expected ascending numbers with threshold_margin in the "
+                f"middle, given {self.band_margins}"
             )
 
     def late(self, margin: float) -> bool:
-        """The decision: yes from the threshold on."""
+        """Decide on one loan: True (late) if its margin reaches the threshold."""
         return margin >= self.threshold_margin
 
     def band(self, margin: float) -> str:
-        """The band of a margin."""
+        """Return the band of a margin."""
         return BANDS[bisect_right(self.band_margins, margin)]
 
     def late_many(self, margins: Numbers) -> npt.NDArray[np.bool_]:
-        """The decisions (n,) of many margins."""
+        """Decide on many loans: whether each margin (n,) reaches the threshold."""
         return margins >= self.threshold_margin
 
     def bands_many(self, margins: Numbers) -> npt.NDArray[np.int64]:
-        """The bands (n,) of many margins, as positions in BANDS."""
+        """Return the bands (n,) of many margins, as positions in BANDS."""
         return np.searchsorted(np.array(self.band_margins), margins, side="right")
 
 
 def check_aim(aim: str, value: float) -> None:
-    """Raise ValueError for an aim that no table could reach."""
+    """Raise ValueError unless an aim exists and its value is in range."""
     if aim not in ("cost", "capacity", "recall", "f2"):
-        raise ValueError(f"expected cost, capacity, recall or f2, given {aim!r}")
+        raise ValueError(f"aim: expected cost, capacity, recall or f2, given {aim!r}")
     if aim == "cost" and not 0 < value < 1e6:
         raise ValueError(f"cost: expected a ratio above 0 and below 1,000,000, given {value:g}")
     if aim in ("capacity", "recall") and not 0 < value < 1:
@@ -144,24 +157,28 @@ def check_aim(aim: str, value: float) -> None:
 
 
 def figures_at(policy: Policy, trade_off: Sequence[OperatingPoint]) -> dict[str, float]:
-    """Recall and share flagged at a policy's threshold, as far as a trade-off table tells."""
+    """Look up recall and the flagged share of a policy's threshold; empty without a table."""
     if not trade_off:
         return {}
-    at = [row for row in trade_off if row.margin >= policy.threshold_margin]
-    if not at:  # above the first row, that is, fewer than it flags
+    rows = [row for row in trade_off if row.margin >= policy.threshold_margin]
+    if not rows:  # the threshold is above every row, so it flags fewer loans than any of them
         return {"recall": 0.0, "flagged": 0.0}
-    row = max(at, key=lambda row: row.flagged)
+    row = max(rows, key=lambda row: row.flagged)
     return {"recall": row.recall, "flagged": row.flagged}
 
 
-def _at_or_below(margin: float) -> float:
-    """A threshold that a loan of this margin reaches: the nearest one may lie just above it."""
-    step = 1e-9  # what probabilities are rounded to
+def _threshold_for(margin: float) -> float:
+    """Return the highest threshold that a loan of this margin reaches.
+
+    The nearest probability may be just above the margin's; then the next lower one is returned.
+    """
+    step = 1e-9  # probabilities are rounded to multiples of it
     nearest = min(max(arithmetic.probability(margin), step), 1 - step)
     above = arithmetic.margin(nearest) > margin
     return nearest - step if above and nearest > step else nearest
 
 
 def _f2(row: OperatingPoint) -> float:
-    weighed = 4 * row.precision + row.recall
-    return 5 * row.precision * row.recall / weighed if weighed else 0.0
+    """Return the F-measure of a row with recall weighed twice as much as precision."""
+    denominator = 4 * row.precision + row.recall
+    return 5 * row.precision * row.recall / denominator if denominator else 0.0

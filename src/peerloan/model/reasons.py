@@ -1,6 +1,6 @@
-"""Reasons: the features that raise a loan's risk most, each with a sentence.
+"""Reasons: the features that raise a loan's risk most, with a sentence for each.
 
-`Reasons` makes them for one loan, `BatchReasons` for many loans in columns.
+`Reasons` makes the reasons of one loan, `BatchReasons` those of many loans in columns.
 """
 
 from __future__ import annotations
@@ -18,14 +18,15 @@ from peerloan.loan import Definition, Field, Loans, ReasonTemplates, Value, dist
 from peerloan.model.reference_profile import ReferenceProfile
 from peerloan.stats.arrays import Codes, Numbers
 
-# The commentary to Regulation B, § 1002.9(b)(2): more than four reasons is not likely to help.
+# Source: the commentary to Regulation B, § 1002.9(b)(2): more than four reasons are unlikely to
+# help an applicant.
 MAX_REASONS = 4
-# Sentences that are cached for each field; one takes about 200 bytes.
+# Number of cached sentences for each field. A sentence takes about 200 bytes.
 _CACHED_SENTENCES = 1024
 
 
 class Reason(msgspec.Struct, frozen=True, gc=False):
-    """One feature that raises this loan's risk above the average, and a sentence to say so."""
+    """A feature that raises a loan's risk above the average, and a sentence that explains it."""
 
     feature: str
     value: Value
@@ -34,7 +35,7 @@ class Reason(msgspec.Struct, frozen=True, gc=False):
 
 
 class ReasonKey(NamedTuple):
-    """What a reason is made from: the field's position, its value and its contribution."""
+    """The data of a reason: the field's position, its value and its contribution in log-odds."""
 
     position: int
     value: Value
@@ -55,9 +56,9 @@ class BatchReasons:
 
     @classmethod
     def of(cls, loans: Loans, contributions: Numbers) -> BatchReasons:
-        """The reasons that follow from contributions (n, fields); a row of NaN has none.
+        """Derive reasons from contributions (n, fields). A row of NaN has no reasons.
 
-        Equal contributions keep the fields' order, as in `Reasons.of`.
+        Equal contributions are in the order of the fields, as in `Reasons.of`.
         """
         order = np.argsort(-contributions, axis=1, kind="stable")[:, :MAX_REASONS]
         largest = np.take_along_axis(contributions, order, axis=1)
@@ -65,13 +66,14 @@ class BatchReasons:
 
     @property
     def places(self) -> Codes:
-        """Each reason's place in `keys`, −1 for no reason; int64 (n, ≤ 4)."""
+        """The index of each reason in `keys`, −1 for no reason; int64 (n, ≤ 4)."""
         return self._distinct[0]
 
     @property
     def keys(self) -> list[ReasonKey]:
-        """The distinct reasons: many loans share one. 0.0 and −0.0, which are written differently,
-        are two values.
+        """The distinct reasons. Many loans share a reason.
+
+        0.0 and −0.0 are two values here, because they are written differently.
         """
         return self._distinct[1]
 
@@ -92,10 +94,11 @@ class BatchReasons:
 
 
 class Reasons:
-    """Turns contributions into at most four reasons; everything it says comes from the bundle.
+    """Turns contributions into at most four reasons, with sentences from the bundle's templates.
 
-    `points(position, value)` is what a value of the field at this position contributes, where that
-    depends on nothing else: then two values are compared only if the riskier one is to blame.
+    `points(position, value)` returns the contribution of a value of the field at this position. It
+    is None for models whose contributions also depend on other fields. With it, a sentence compares
+    a value with the usual one only if the value contributes more.
     """
 
     def __init__(
@@ -116,11 +119,14 @@ class Reasons:
         ]
 
     def sentence(self, position: int, value: Value) -> str:
-        """What is said of a value of the field at this position."""
+        """Return the sentence about a value of the field at this position."""
         return self._sentences[position](value)
 
     def of(self, values: Sequence[Value], contributions: Sequence[float]) -> list[Reason]:
-        """The reasons of one loan, largest contribution first; equal ones in the fields' order."""
+        """Return the reasons of one loan, largest contribution first.
+
+        Equal contributions are in the order of the fields.
+        """
         raising = [(-c, i) for i, c in enumerate(contributions) if c > 0]
         raising.sort()
         return [
@@ -131,9 +137,9 @@ class Reasons:
     def of_batch(
         self, batch: BatchReasons, values: Sequence[Sequence[Value]]
     ) -> list[list[Reason]]:
-        """The reasons of many loans, one list a loan; equal to `of` for each loan.
+        """Return the reasons of many loans, one list for each loan, equal to the result of `of`.
 
-        `values` are those of the loans, as `Loans.values_by_field` makes them.
+        `values` are the values of the loans, as returned by `Loans.values_by_field`.
         """
         names, sentences = batch.loans.definition.names, self._sentences
         cells = zip(batch.positions.tolist(), batch.contributions.tolist(), strict=True)
@@ -150,60 +156,69 @@ class Reasons:
 def _sentence_maker(
     field: Field, texts: ReasonTemplates, usual: Value, points: Callable[[Value], float] | None
 ) -> Callable[[Value], str]:
-    usual_shown = field.show(usual)
+    """Return a function that makes the sentence about a value of a field.
 
-    def sayer(template: str) -> Callable[[str], str]:
-        """The template with label and usual filled in, waiting for its value."""
-        filling = {
+    `usual` is the field's usual value. `points` returns the contribution of a value, if it depends
+    on nothing else.
+    """
+    usual_text = field.show(usual)
+
+    def fill(template: str) -> Callable[[str], str]:
+        """Fill in all placeholders but {value}; return a function that fills in the value."""
+        texts_by_placeholder = {
             "{label}": field.label,
-            "{usual}": usual_shown,
+            "{usual}": usual_text,
             "{more}": field.more,
             "{less}": field.less,
         }
-        # What is filled in may look like a placeholder itself: no part is looked at twice.
+        # A label or value may look like a placeholder, so every part is replaced only once.
         parts = [
-            "".join(filling.get(piece, piece) for piece in re.split(r"(\{\w+\})", part))
+            "".join(
+                texts_by_placeholder.get(piece, piece) for piece in re.split(r"(\{\w+\})", part)
+            )
             for part in template.split("{value}")
         ]
-        return lambda shown: shown.join(parts)
+        return lambda value_text: value_text.join(parts)
 
-    higher, lower, equal = sayer(texts.higher), sayer(texts.lower), sayer(texts.equal)
-    level, unseen, missing = sayer(texts.level), sayer(texts.unseen), sayer(texts.missing)
-    seen = frozenset(field.seen_levels)
-    ranks: dict[Value, int] = {each: rank for rank, each in enumerate(field.levels)}
+    higher, lower, equal = fill(texts.higher), fill(texts.lower), fill(texts.equal)
+    level, unseen, missing = fill(texts.level), fill(texts.unseen), fill(texts.missing)
+    seen_levels = frozenset(field.seen_levels)
+    ranks: dict[Value, int] = {name: rank for rank, name in enumerate(field.levels)}
 
-    def of_category(value: Value) -> str:
+    def describe_category(value: Value) -> str:
         if value is None:
             return missing("")
-        if value not in seen:
+        if value not in seen_levels:
             return unseen(field.show(value))
         return (equal if value == usual else level)(field.show(value))
 
-    def compared(is_higher: bool, value: Value) -> str:
-        shown = field.show(value)
-        # On the safer side by the definition, or no riskier than the usual value by the model, and
-        # yet a reason: no comparison would explain it.
-        safer = field.riskier is not None and is_higher != (field.riskier == "higher")
-        if safer or (points is not None and points(value) <= points(usual)):
-            return level(shown)
-        return (higher if is_higher else lower)(shown)
+    def compare(is_higher: bool, value: Value) -> str:
+        # "Higher than usual" does not explain a reason if the value is on the safer side by the
+        # definition, or if the usual value contributes as much by the model.
+        is_safer = field.riskier is not None and is_higher != (field.riskier == "higher")
+        if is_safer or (points is not None and points(value) <= points(usual)):
+            return level(field.show(value))
+        return (higher if is_higher else lower)(field.show(value))
 
-    def of_ordered(value: Value) -> str:
+    def describe_ordered(value: Value) -> str:
         if value is None:
             return missing("")
-        shown, rank, usual_rank = field.show(value), ranks[value], ranks.get(usual)
+        rank, usual_rank = ranks[value], ranks.get(usual)
         if usual_rank is None or rank == usual_rank:
-            return equal(shown)
-        return compared(rank > usual_rank, value)
+            return equal(field.show(value))
+        return compare(rank > usual_rank, value)
 
-    def of_number(value: Value) -> str:
+    def describe_number(value: Value) -> str:
         if value is None:
             return missing("")
-        shown = field.show(value)
-        if usual is None or shown == usual_shown:
-            return equal(shown)
-        return compared(value > usual, value)  # type: ignore[operator]
+        value_text = field.show(value)
+        if usual is None or value_text == usual_text:
+            return equal(value_text)
+        return compare(value > usual, value)  # type: ignore[operator]
 
-    made = of_number if field.is_number else of_ordered if field.kind == "ordered" else of_category
-    # Rates, grades and purposes come again and again.
-    return lru_cache(maxsize=_CACHED_SENTENCES)(made)
+    if field.is_number:
+        describe = describe_number
+    else:
+        describe = describe_ordered if field.kind == "ordered" else describe_category
+    # Many loans have the same values.
+    return lru_cache(maxsize=_CACHED_SENTENCES)(describe)

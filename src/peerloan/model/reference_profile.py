@@ -1,8 +1,8 @@
 """The reference profile: the distribution of each column of the training table.
 
-Drift is measured against it, "usual" in a reason is its median or most frequent level, and a
-bundle's synthetic loans (golden examples, background) are drawn from it. It holds shares and
-quantiles of single columns, never a borrower's row.
+It has three uses. Drift is measured against it. The "usual" value in a reason is its median or most
+frequent level. A bundle's synthetic loans (golden examples, background) are drawn from it. It
+contains shares and quantiles of single columns, never a borrower's row.
 """
 
 from __future__ import annotations
@@ -21,9 +21,10 @@ _GRID = np.linspace(0, 1, 21)
 class NumberProfile(msgspec.Struct, frozen=True, tag_field="column", tag="number"):
     """21 quantiles (0 %, 5 %, … 100 %), the mean, and the share of missing values.
 
-    Without any value there are no quantiles and no mean; the mean is also None if the sum
-    overflows. `at_most` is the share of non-missing values that do not exceed each quantile. It is
-    more than 5 %, 10 % … if values repeat. Versions of earlier releases don't have it.
+    A column without values has no quantiles, and its mean is None. The mean is also None if the sum
+    overflows. `at_most[i]` is the share of non-missing values that are at most `quantiles[i]`. With
+    repeated values it is more than 5 %, 10 % and so on. It is empty in versions of earlier
+    releases.
     """
 
     name: str
@@ -46,7 +47,10 @@ ColumnProfile = NumberProfile | LevelProfile
 
 
 class ReferenceProfile(msgspec.Struct, frozen=True):
-    """Reference distributions of the fields and of the version's own probability."""
+    """The reference distributions of the fields and of the version's probability.
+
+    `loans` is the number of loans in the training table, `late` the share of late ones.
+    """
 
     loans: int
     late: float
@@ -55,7 +59,10 @@ class ReferenceProfile(msgspec.Struct, frozen=True):
 
     @classmethod
     def of(cls, loans: Loans, late: Numbers, probability: Numbers) -> ReferenceProfile:
-        """Profile a training table: `late` (n,) is 0 or 1, `probability` (n,) the version's own."""
+        """Profile a training table.
+
+        `late` (n,) is 0 or 1 for each loan; `probability` (n,) is the version's prediction.
+        """
         columns: list[ColumnProfile] = []
         for field in loans.definition.fields:
             if field.is_number:
@@ -70,7 +77,7 @@ class ReferenceProfile(msgspec.Struct, frozen=True):
         )
 
     def usual_ranges(self) -> dict[str, tuple[float, float]]:
-        """The 5 % and 95 % quantiles of each number field that has values."""
+        """Return the 5 % and 95 % quantiles of each number field that has values."""
         return {
             column.name: (column.quantiles[1], column.quantiles[-2])
             for column in self.columns
@@ -99,18 +106,21 @@ class ReferenceProfile(msgspec.Struct, frozen=True):
                 )
             if not (is_valid and 0 <= column.missing <= 1):
                 raise ValueError(
-                    f"profile of {column.name}: expected ascending quantiles or shares from 0 to 1"
+                    f"profile of {column.name}: expected ascending quantiles, or shares from 0 to 1"
                 )
 
     def usual(self, name: str) -> Value:
-        """The median of a number, the most frequent level of a text field; None without values."""
+        """Return the median of a number field, or the most frequent level of a text field.
+
+        None if the field has no value.
+        """
         column = next(column for column in self.columns if column.name == name)
         if isinstance(column, NumberProfile):
             return column.quantiles[len(column.quantiles) // 2] if column.quantiles else None
         return column.levels[0] if column.levels else None
 
     def draw(self, definition: Definition, loans: int, seed: int) -> Loans:
-        """Draw synthetic loans: each column independently, so no borrower is among them."""
+        """Draw synthetic loans. Columns are drawn independently, so no row is a borrower's."""
         random = np.random.default_rng(seed)
         columns: dict[str, Numbers | TextColumn] = {}
         for field, column in zip(definition.fields, self.columns, strict=True):
@@ -129,11 +139,11 @@ class ReferenceProfile(msgspec.Struct, frozen=True):
 def _draw_numbers(field: Field, column: NumberProfile, u: Numbers) -> Numbers:
     if not column.quantiles:
         return np.full(len(u), np.nan)
-    # Scaled by a power of two, which is exact, so that slopes between huge doubles don't overflow.
+    # Divide by a power of two, which is exact: slopes between huge numbers must not overflow.
     drawn = np.interp(u, _GRID, np.array(column.quantiles) / 64) * 64
     if field.kind == "whole":
         return np.rint(drawn)
-    # Four significant digits, as people write amounts; clipped to the range of the training table.
+    # Round to four significant digits, as people write amounts; clip to the training table's range.
     rounded = np.array([float(f"{value:.4g}") for value in drawn.tolist()])
     return np.asarray(np.clip(rounded, column.quantiles[0], column.quantiles[-1]))
 

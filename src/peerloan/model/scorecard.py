@@ -1,8 +1,8 @@
 """The scorecard: an additive model with one table of points per field.
 
-margin = base + Σ points of each field's value. Points are centred on the training table's mean, so
-they are the exact contributions of a decision, and `base` is the mean margin. One loan is scored in
-plain Python, many in numpy, with equal results.
+margin = base + the sum of the points of all field values. The points of each field have mean 0 over
+the training table. So points are the exact contributions to a decision, and `base` is the mean
+margin. One loan is scored in plain Python, many loans in numpy, with equal results.
 """
 
 from __future__ import annotations
@@ -17,17 +17,20 @@ import msgspec
 import numpy as np
 
 from peerloan.errors import PeerLoanError
-from peerloan.loan import Definition, Loans, Value
+from peerloan.loan import Definition, Field, Loans, Value
 from peerloan.model.arithmetic import MAX_MARGIN, UNIT
 from peerloan.stats.arrays import Numbers
 
 
 class ScorecardError(PeerLoanError, ValueError):
-    """A scorecard that can't be used, and why."""
+    """A scorecard can't be used; the message gives the reason."""
 
 
 class NumberTable(msgspec.Struct, frozen=True, tag_field="table", tag="number"):
-    """Points of a number field: `points[i]` applies to edges[i−1] ≤ value < edges[i]."""
+    """Points of a number field: `points[i]` applies to edges[i−1] ≤ value < edges[i].
+
+    `missing` applies to a missing value.
+    """
 
     feature: str
     edges: tuple[float, ...]
@@ -36,7 +39,10 @@ class NumberTable(msgspec.Struct, frozen=True, tag_field="table", tag="number"):
 
 
 class LevelTable(msgspec.Struct, frozen=True, tag_field="table", tag="level"):
-    """Points of a text field: by level, and `unseen` for a level that is not listed."""
+    """Points of a text field: `points[i]` applies to levels[i].
+
+    `unseen` applies to a level that is not listed, `missing` to a missing value.
+    """
 
     feature: str
     levels: tuple[str, ...]
@@ -50,7 +56,7 @@ _Lookup = Callable[[Any], float]
 
 
 class Scorecard(msgspec.Struct, frozen=True, dict=True):
-    """Tables of points, in the order of the definition's fields; a `Model`."""
+    """A base margin and a table of points for each field, in the order of the definition."""
 
     base: float
     tables: tuple[Table, ...]
@@ -60,58 +66,41 @@ class Scorecard(msgspec.Struct, frozen=True, dict=True):
         features = tuple(table.feature for table in self.tables)
         if features != definition.names:
             raise ScorecardError(
-                f"tables for {', '.join(features)}; "
-                f"the definition has {', '.join(definition.names)}"
+                f"tables: expected those of the fields {', '.join(definition.names)}, "
+                f"given {', '.join(features)}"
             )
         largest = abs(self.base)
         for field, table in zip(definition.fields, self.tables, strict=True):
-            if field.is_number != isinstance(table, NumberTable):
-                raise ScorecardError(
-                    f"{table.feature}: a {field.kind} field needs the other kind of table"
-                )
-            steps = table.edges if isinstance(table, NumberTable) else table.levels
-            expected = len(steps) + (1 if isinstance(table, NumberTable) else 0)
-            if len(table.points) != expected:
-                raise ScorecardError(
-                    f"{table.feature}: expected {expected} points, given {len(table.points)}"
-                )
-            if len(set(steps)) < len(steps) or (
-                isinstance(table, NumberTable)
-                and not (
-                    all(map(math.isfinite, table.edges))
-                    and list(table.edges) == sorted(table.edges)
-                )
-            ):
-                raise ScorecardError(f"{table.feature}: edges must rise, levels must differ")
+            _check_table(field, table)
             largest += max(map(abs, _all_points(table)))
         for value in (self.base, *(p for table in self.tables for p in _all_points(table))):
             if not math.isfinite(value) or not (value / UNIT).is_integer():
-                raise ScorecardError(f"expected multiples of 2^-32, given {value!r}")
+                raise ScorecardError(f"points: expected multiples of 2^-32, given {value!r}")
         if largest > MAX_MARGIN:
             raise ScorecardError(
-                f"expected margins of at most {MAX_MARGIN:.0f}, given up to {largest:.0f}"
+                f"margin: expected at most {MAX_MARGIN:.0f}, given tables with up to {largest:.0f}"
             )
 
     @cached_property
     def _lookups(self) -> tuple[_Lookup, ...]:
-        # One closure per field, so that a look-up is only a bisection or a dict access.
+        # One closure for each field: a look-up is then only a bisection or a dict access.
         return tuple(_make_lookup(table) for table in self.tables)
 
     def points(self, position: int, value: Value) -> float:
-        """The points of a value of the field at this position."""
+        """Return the points of a value of the field at this position."""
         return self._lookups[position](value)
 
     def score(self, values: Sequence[Value]) -> tuple[float, tuple[float, ...]]:
-        """Margin and contributions of one loan, given its values in the fields' order."""
+        """Return the margin and contributions of one loan; `values` in the order of the fields."""
         points = tuple([lookup(value) for lookup, value in zip(self._lookups, values, strict=True)])
         return self.base + sum(points), points
 
     def margin(self, values: Sequence[Value]) -> float:
-        """Margin of one loan."""
+        """Return the margin of one loan."""
         return self.score(values)[0]
 
     def score_many(self, loans: Loans) -> tuple[Numbers, Numbers]:
-        """Margins (n,) and contributions (n, fields) of many loans; equal to `score` of each."""
+        """Return the margins (n,) and contributions (n, fields) of many loans, equal to `score`."""
         contributions = np.empty((loans.size, len(self.tables)), order="F")
         for i, table in enumerate(self.tables):
             if isinstance(table, NumberTable):
@@ -121,14 +110,36 @@ class Scorecard(msgspec.Struct, frozen=True, dict=True):
                 index[np.isnan(values)] = len(points) - 1
             else:
                 points = np.array((*table.points, table.unseen, table.missing))
-                # Code −1 (missing) indexes the last entry.
+                # The code of a missing value is −1, which indexes the last entry.
                 index = loans.texts(table.feature).recode(table.levels, len(table.levels))
             contributions[:, i] = points[index]
         return self.base + contributions.sum(axis=1), contributions
 
     def margins(self, loans: Loans) -> Numbers:
-        """Margins (n,) of many loans."""
+        """Return the margins (n,) of many loans."""
         return self.score_many(loans)[0]
+
+
+def _check_table(field: Field, table: Table) -> None:
+    """Raise ScorecardError unless a table is valid for a field; its points are not checked."""
+    if field.is_number != isinstance(table, NumberTable):
+        expected = "number" if field.is_number else "level"
+        raise ScorecardError(
+            f"{table.feature}: expected a {expected} table, because the field is of the kind "
+            f"{field.kind}"
+        )
+    steps = table.edges if isinstance(table, NumberTable) else table.levels
+    points = len(steps) + (1 if isinstance(table, NumberTable) else 0)
+    if len(table.points) != points:
+        raise ScorecardError(
+            f"{table.feature}: expected {points} points, given {len(table.points)}"
+        )
+    if len(set(steps)) < len(steps):
+        raise ScorecardError(f"{table.feature}: expected distinct edges or levels")
+    if isinstance(table, NumberTable) and not (
+        all(map(math.isfinite, table.edges)) and list(table.edges) == sorted(table.edges)
+    ):
+        raise ScorecardError(f"{table.feature}: expected finite edges in ascending order")
 
 
 def _make_lookup(table: Table) -> _Lookup:

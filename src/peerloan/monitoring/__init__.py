@@ -1,1 +1,1 @@
-"""Monitoring of model versions: drift of their loans, and performance."""
+"""Monitoring of model versions: drift of the loans they score, and their performance."""

@@ -1,4 +1,4 @@
-"""Monitoring a book: drift of its loans against a version's reference, and performance on them."""
+"""Monitor a book: drift of its loans from a version's reference, and performance on them."""
 
 from __future__ import annotations
 
@@ -30,10 +30,9 @@ from peerloan.stats.arrays import Codes, Numbers
 
 @dataclass(frozen=True)
 class BookOutcomes:
-    """Outcomes in a book, of the loans that can be scored.
+    """Outcomes in a book: numbers of the scored loans whose outcome is known, missing or invalid.
 
-    It counts loans whose outcome is known, not known yet, or invalid; `example` is the first
-    invalid one.
+    `example` describes the first invalid outcome.
     """
 
     known: int
@@ -46,24 +45,24 @@ class BookOutcomes:
         lines = []
         if self.missing:
             lines.append(
-                f"{plural(self.missing, 'loan')} without an outcome yet: in drift and estimates, "
-                "not in what is realised (which is too high if late loans are told first)"
+                f"{plural(self.missing, 'loan')} without an outcome: part of drift and estimates, "
+                "but not of realised figures (which are biased if late loans are reported first)"
             )
         if self.wrong:
             lines.append(
-                f"{plural(self.wrong, 'loan')} with a wrong outcome, also left out of what is "
-                f"realised: {self.example}"
+                f"{plural(self.wrong, 'loan')} with an invalid outcome, not part of realised "
+                f"figures: {self.example}"
             )
         return lines
 
     def to_json(self) -> dict[str, int]:
-        """The counts as plain data."""
+        """Return the counts as they are in JSON."""
         return {"known": self.known, "missing": self.missing, "wrong": self.wrong}
 
 
 @dataclass(frozen=True)
 class MonitoredBook:
-    """Figures of a book, its outcomes (None without that column), and doubts about its values."""
+    """Figures of a book, its outcomes (None without their column), and doubts about values."""
 
     figures: WindowMetrics
     outcomes: BookOutcomes | None
@@ -76,10 +75,10 @@ def monitor_book(
     limits: Rules,
     progress: Callable[[float], None] = lambda _done: None,
 ) -> MonitoredBook | None:
-    """Count a book, and measure drift and performance. Raises BookError.
+    """Measure drift and performance on a book. Raises BookError.
 
     Returns None if no loan in it can be scored. Outcomes are used if the book has the label's
-    column. A loan whose outcome is missing or invalid is still part of drift and estimates.
+    column. A loan whose outcome is missing or invalid is part of drift and estimates only.
     """
     definition = bundle.definition
     notes = check_columns(definition, book)
@@ -91,30 +90,33 @@ def monitor_book(
     rejected = 0
     for part in book.parts(progress):
         batch = read_loans(definition, part)
-        own = bundle.score_many(batch.loans)[0]
-        for each in counting.count(batch.loans, own, np.zeros(len(own), dtype=np.int64)).values():
-            counts.add(each)
+        scores = bundle.score_many(batch.loans)[0]
+        groups = np.zeros(len(scores), dtype=np.int64)
+        for part_counts in counting.count(batch.loans, scores, groups).values():
+            counts.add(part_counts)
         doubts.add(batch)
         if labels is not None:
             labels.add(batch)
-        margins.append(own)
+        margins.append(scores)
         rejected += part.size - batch.loans.size
     if not counts.loans:
         return None
-    every = np.concatenate(margins)
+    all_margins = np.concatenate(margins)
     realised = None
     if labels is not None:
         late = np.concatenate(labels.codes)
-        if (known := late >= 0).any():
-            realised = Scores.of(every[known], late[known])
-    scores = Scores.of(every)
-    figures = window_metrics(bundle, counting, limits, counts, scores, realised, rejected, notes)
-    outcomes = None if labels is None else labels.found()
+        if (is_known := late >= 0).any():
+            realised = Scores.of(all_margins[is_known], late[is_known])
+    book_scores = Scores.of(all_margins)
+    figures = window_metrics(
+        bundle, counting, limits, counts, book_scores, realised, rejected, notes
+    )
+    outcomes = None if labels is None else labels.outcomes()
     return MonitoredBook(figures, outcomes, doubts.found())
 
 
 class _Labels:
-    """The labels of a book's valid loans, collected while it is read."""
+    """The labels of a book's valid loans, collected while the book is read."""
 
     def __init__(self, label: Label) -> None:
         self._label = label
@@ -122,9 +124,10 @@ class _Labels:
         self.codes: list[Codes] = []
 
     def add(self, batch: CheckedPart) -> None:
-        every, column = read_labels(self._label, batch.part)
-        self.codes.append(every[batch.good])
-        wrong = np.flatnonzero((every == -2) & batch.good)
+        """Add the labels of a part's valid loans."""
+        codes, column = read_labels(self._label, batch.part)
+        self.codes.append(codes[batch.good])
+        wrong = np.flatnonzero((codes == -2) & batch.good)
         if len(wrong) and not self._example:
             row = batch.part.numbers[wrong[0]]
             self._example = (
@@ -132,7 +135,8 @@ class _Labels:
                 f"given {show_cells(column, wrong[:1])[0]}"
             )
 
-    def found(self) -> BookOutcomes:
+    def outcomes(self) -> BookOutcomes:
+        """Count the outcomes."""
         codes = np.concatenate(self.codes)
         missing, wrong = int(np.count_nonzero(codes == -1)), int(np.count_nonzero(codes == -2))
         return BookOutcomes(len(codes) - missing - wrong, missing, wrong, self._example)

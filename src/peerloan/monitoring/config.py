@@ -15,17 +15,17 @@ from peerloan.settings import MAX_SETTINGS_BYTES, SettingsError
 
 OnDrift = Literal["notify", "recalibrate", "retrain"]
 # Shorter secrets could be guessed.
-_SECRET_BYTES = 24
+_MIN_SECRET_BYTES = 24
 
 
 class MonitoringConfigError(SettingsError):
-    """A rules file that can't be used, and why."""
+    """A monitoring config can't be used; the message gives the reason."""
 
 
 class Webhook(Struct, frozen=True, forbid_unknown_fields=True):
     """The address of a webhook, and the file with the secret that signs its events."""
 
-    # Without a user name: the signature authenticates the sender.
+    # No user name or password is allowed: the signature authenticates the sender.
     url: Annotated[str, Meta(pattern="^https?://[^/@?#]+([/?#]|$)")]
     secret_file: str
 
@@ -37,16 +37,19 @@ class Webhook(Struct, frozen=True, forbid_unknown_fields=True):
             raise MonitoringConfigError(
                 f"{self.secret_file}: can't be read: {error.strerror}"
             ) from None
-        if len(secret) < _SECRET_BYTES:
+        if len(secret) < _MIN_SECRET_BYTES:
             raise MonitoringConfigError(
-                f"{self.secret_file}: expected a secret of at least {_SECRET_BYTES} bytes, "
+                f"{self.secret_file}: expected a secret of at least {_MIN_SECRET_BYTES} bytes, "
                 f"given {len(secret)}"
             )
         return secret
 
 
 class Channels(Struct, frozen=True, forbid_unknown_fields=True):
-    """The receivers of events: the log, a webhook, a command that reads them from its input."""
+    """The receivers of events: the log, a webhook, and a command.
+
+    The command gets an event on its standard input.
+    """
 
     log: bool = True
     webhook: Webhook | None = None
@@ -62,14 +65,14 @@ class Channels(Struct, frozen=True, forbid_unknown_fields=True):
 class MonitoringConfig(Struct, frozen=True, forbid_unknown_fields=True):
     """The settings of monitoring.
 
-    - `window_days`: a window is the last so many days. Realised figures use the outcomes of the
-      newest four times as many days, of each of which at least the share `mature` is known.
-    - `on_drift` (`answer` in the file): the response to an alert of level "act". `book` is used
-      for training beside the outcomes.
-    - `outcomes_from`: only outcomes of these callers, and of the command line, are used for
-      training; without it those of any caller. `decisions_from`: the same for decisions.
-    - `promote`: a better challenger becomes champion without a person, as the operator confirmed
-      in `promote_confirmed`.
+    - `window_days`: the length of a window. Realised figures use the newest days of which at least
+      the share `mature` of the outcomes is known, at most four times as many days.
+    - `on_drift` (`answer` in the file): the response to an alert of level "act". `book` is an
+      additional training book.
+    - `outcomes_from`: training uses only outcomes that these callers or the command line reported;
+      None: those of any caller. `decisions_from`: the same for decisions.
+    - `promote`: a better challenger is promoted without a person. `promote_confirmed` is the
+      operator's confirmation of that.
     """
 
     window_days: Annotated[int, Meta(ge=1, le=366)] = 7
@@ -85,7 +88,7 @@ class MonitoringConfig(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def read_config(path: Path | None) -> MonitoringConfig:
-    """Read a config from a file; without a file, the defaults: events go to the log only.
+    """Read a config from a file. Without a file, return the defaults.
 
     Raises MonitoringConfigError, also if the webhook's secret can't be used.
     """
@@ -98,10 +101,10 @@ def read_config(path: Path | None) -> MonitoringConfig:
     except OSError as error:
         raise MonitoringConfigError(f"{path}: can't be read: {error.strerror}") from None
     except msgspec.MsgspecError as error:
-        raise MonitoringConfigError(f"{path}: {_plainly(str(error))}") from None
+        raise MonitoringConfigError(f"{path}: {_reword(str(error))}") from None
     if config.limits.psi_act <= config.limits.psi_watch:
         raise MonitoringConfigError(
-            f"{path}: limits.psi_act: expected more than psi_watch, {config.limits.psi_watch}, "
+            f"{path}: limits.psi_act: expected more than psi_watch ({config.limits.psi_watch}), "
             f"given {config.limits.psi_act}"
         )
     if config.book is not None and config.on_drift != "retrain":
@@ -118,7 +121,7 @@ def _check_promotion(path: Path, config: MonitoringConfig) -> None:
         raise MonitoringConfigError(
             f"{path}: promote_confirmed: expected text without control characters"
         )
-    # At least one letter or digit: other characters may be invisible.
+    # At least one letter or digit, because other characters may be invisible.
     has_word = any(character.isalnum() for character in config.promote_confirmed)
     lacking = [
         *(() if config.outcomes_from is not None else ('outcomes_from = ["CALLER"]',)),
@@ -127,14 +130,14 @@ def _check_promotion(path: Path, config: MonitoringConfig) -> None:
     ]
     if config.promote and lacking:
         raise MonitoringConfigError(
-            f"{path}: promote: with true, outcomes that callers report can change which model "
-            f"serves; add {' and '.join(lacking)} above it to confirm that and to name whose "
-            "outcomes may, and of whose decisions, or leave promote out"
+            f"{path}: promote: with true, the outcomes that callers report can change the "
+            f"champion; to allow this for the callers that you name, add {' and '.join(lacking)} "
+            "above it; otherwise remove promote"
         )
 
 
-def _plainly(error: str) -> str:
-    """Reword a decoder's error: the place first."""
+def _reword(error: str) -> str:
+    """Reword a decoder's error so that the key comes first."""
     what, _, where = error.partition(" - at `$.")
     what = what[:1].lower() + what[1:]
     return f"{where.rstrip('`')}: {what}" if where else what

@@ -1,7 +1,4 @@
-"""Performance of a version: estimated from its probabilities, and realised by outcomes.
-
-Loans are in groups with the same margin, in ascending order.
-"""
+"""Performance of a version: estimated from its probabilities, or realised from known outcomes."""
 
 from __future__ import annotations
 
@@ -22,14 +19,14 @@ from peerloan.stats.discrimination import (
 )
 from peerloan.stats.estimate import Estimate
 
-_DRAWS = 1_000
-# Cells of the margin per unit of log-odds: probabilities in a cell differ by at most 1.6 %. The
-# threshold is the boundary between two cells.
+_SIMULATIONS = 1_000
+# Cells of the margin per unit of log-odds. Probabilities in a cell differ by at most 1.6 %. The
+# threshold is a boundary between two cells.
 CELLS = 64
 
 
 class EstimatedPerformance(NamedTuple):
-    """Expected figures of the outcomes, if the probabilities are right."""
+    """Expected figures of the outcomes, if the predicted probabilities are correct."""
 
     late_rate: Estimate
     auc: Estimate | None
@@ -39,8 +36,8 @@ class EstimatedPerformance(NamedTuple):
 class RealisedPerformance(NamedTuple):
     """Figures of the known outcomes.
 
-    Ranking figures are None with fewer than five late or five on-time loans; recall is None without
-    late loans.
+    AUC, Gini and KS are None with fewer than five late or five on-time loans. Recall is None
+    without late loans.
     """
 
     loans: int
@@ -54,7 +51,7 @@ class RealisedPerformance(NamedTuple):
 
 
 class BandCalibration(NamedTuple):
-    """The loans of a band: their number, the late ones, and the expected number of late ones."""
+    """A risk band: its position in `BANDS`, loans, late loans, and expected late loans."""
 
     band: int
     loans: int
@@ -63,10 +60,10 @@ class BandCalibration(NamedTuple):
 
 
 class ObservedCalibration(NamedTuple):
-    """Calibration of the probabilities: late loans, their expected number, and the ratio.
+    """Observed calibration: late loans compared with the number that the probabilities predict.
 
-    `slope` and `intercept` are those of the outcome regressed on the margin: 1 and 0 if calibrated,
-    None if no finite slope exists.
+    `ratio` is late / expected. `slope` and `intercept` are of a logistic regression of the outcome
+    on the margin: 1 and 0 if the probabilities are calibrated, None if no finite slope exists.
     """
 
     late: int
@@ -79,7 +76,11 @@ class ObservedCalibration(NamedTuple):
 
 @dataclass(frozen=True)
 class Scores:
-    """Loans in groups of one margin, ascending (groups,): margins, loans, and known late loans."""
+    """Loans grouped by margin, in ascending order (groups,).
+
+    `margins` are distinct. `loans` are the numbers of loans, `late` those of late loans, None if
+    outcomes are not known.
+    """
 
     margins: Numbers
     loans: Codes
@@ -87,28 +88,29 @@ class Scores:
 
     @classmethod
     def of(cls, margins: Numbers, late: Codes | None = None) -> Scores:
-        """Group single loans (n,) by margin; `late` is 1 or 0 for each."""
-        different, own = np.unique(margins, return_inverse=True)
-        loans = np.bincount(own, minlength=len(different))
+        """Group single loans by their margins (n,). `late` (n,) is 1 or 0 for each loan."""
+        distinct, groups = np.unique(margins, return_inverse=True)
+        loans = np.bincount(groups, minlength=len(distinct))
         if late is None:
-            return cls(different, loans)
-        return cls(different, loans, np.bincount(own[late == 1], minlength=len(different)))
+            return cls(distinct, loans)
+        return cls(distinct, loans, np.bincount(groups[late == 1], minlength=len(distinct)))
 
     def estimated(self, policy: Policy) -> EstimatedPerformance:
-        """Estimate performance without outcomes (CBPE, as in NannyML's documentation).
+        """Estimate performance without outcomes.
 
-        A loan counts as late to the share of its probability. The intervals contain the figures of
-        95 % of outcome sets that are simulated with the probabilities; a small window has wide
-        ones.
+        Source: confidence-based performance estimation (CBPE), as in NannyML's documentation. A
+        loan of probability p counts as p late loans and 1 − p others. Outcomes are simulated with
+        the probabilities; the intervals contain the figures of 95 % of the simulations. Small
+        windows have wide intervals.
         """
-        # Simulating each margin would not fit into memory, so near margins are merged. The
-        # threshold separates cells, so that each cell is flagged or not as a whole.
+        # Simulating each margin would not fit into memory, so similar margins are merged into
+        # cells. The threshold is a boundary of cells, so all loans of a cell are flagged or none.
         cell = np.floor((self.margins - policy.threshold_margin) * CELLS)
-        cells, own = np.unique(cell, return_inverse=True)
-        loans = np.bincount(own, self.loans)
-        expected = np.bincount(own, self.loans * probabilities(self.margins))
+        cells, cell_of_group = np.unique(cell, return_inverse=True)
+        loans = np.bincount(cell_of_group, self.loans)
+        expected = np.bincount(cell_of_group, self.loans * probabilities(self.margins))
         drawn = np.random.default_rng(0).binomial(
-            loans.astype(np.int64), np.clip(expected / loans, 0, 1), (_DRAWS, len(cells))
+            loans.astype(np.int64), np.clip(expected / loans, 0, 1), (_SIMULATIONS, len(cells))
         )
         mean, draws = expected[np.newaxis], drawn.astype(np.float64)
         flagged, n = np.asarray(cells >= 0), loans.sum()
@@ -116,25 +118,20 @@ class Scores:
         assert late_rate is not None  # noqa: S101  there are loans
         return EstimatedPerformance(
             late_rate,
-            # Loans that are all alike have no ranking.
+            # Loans with equal scores have no ranking.
             _estimate(auc_of_counts(mean, loans - mean), auc_of_counts(draws, loans - draws))
             if len(cells) > 1
             else None,
             _estimate(_recall(mean, flagged), _recall(draws, flagged)),
         )
 
-    def expected_auc(self) -> float:
-        """The expected area under the ROC curve if the probabilities are right."""
-        expected = self.loans * probabilities(self.margins)
-        return float(auc_of_counts(expected, self.loans - expected))
-
     def realised(self, policy: Policy) -> RealisedPerformance:
         """Compute the figures of known outcomes.
 
-        These are the area under the ROC curve, Gini = 2 AUC − 1, the largest distance between the
-        two distributions of scores (Kolmogorov–Smirnov), the mean squared difference of probability
-        and outcome (Brier 1950), and recall at the threshold. Rates have exact intervals (Clopper
-        and Pearson 1934).
+        They are: the area under the ROC curve (AUC), Gini = 2 AUC − 1, the largest distance between
+        the score distributions of late and other loans (Kolmogorov–Smirnov), the mean squared
+        difference of probability and outcome (Brier 1950), and recall at the threshold. Rates have
+        exact intervals (Clopper and Pearson 1934).
         """
         late = self._outcomes().astype(np.float64)
         p = probabilities(self.margins)
@@ -143,8 +140,8 @@ class Scores:
         errors = late * squared_errors(p, 1.0) + on_time * squared_errors(p, 0.0)
         brier = float(np.sum(errors)) / n
         rate = Estimate.of_share(n_late, n)
-        found = int(late[policy.late_many(self.margins)].sum())
-        recall = Estimate.of_share(found, n_late) if n_late else None
+        flagged_late = int(late[policy.late_many(self.margins)].sum())
+        recall = Estimate.of_share(flagged_late, n_late) if n_late else None
         auc = self.realised_auc()
         if auc is None:
             return RealisedPerformance(n, n_late, rate, None, None, None, brier, recall)
@@ -154,7 +151,7 @@ class Scores:
     def realised_auc(self, wrong: float = 0.05) -> Estimate | None:
         """Compute the AUC; None with fewer than five late or five on-time loans.
 
-        The interval misses the true value in this share of windows.
+        The interval does not contain the true value in the share `wrong` of windows.
         """
         late = self._outcomes()
         n, n_late = int(self.loans.sum()), int(late.sum())
@@ -165,19 +162,19 @@ class Scores:
         return Estimate(auc, *window_auc_interval(auc, expected, self.loans, late, wrong))
 
     def calibration(self, policy: Policy) -> ObservedCalibration:
-        """Compute the calibration of the probabilities."""
+        """Compare the late loans with the number that the probabilities predict."""
         late = self._outcomes()
         p = probabilities(self.margins)
         expected = self.loans * p
-        own = policy.bands_many(self.margins)
+        band_of_group = policy.bands_many(self.margins)
         bands = [
             BandCalibration(
                 band,
-                int(self.loans[own == band].sum()),
-                int(late[own == band].sum()),
-                float(expected[own == band].sum()),
+                int(self.loans[band_of_group == band].sum()),
+                int(late[band_of_group == band].sum()),
+                float(expected[band_of_group == band].sum()),
             )
-            for band in np.unique(own).tolist()
+            for band in np.unique(band_of_group).tolist()
         ]
         line = logistic_regression(self.margins, late, self.loans)
         slope, intercept = line or (None, None)
@@ -190,15 +187,21 @@ class Scores:
 
 
 def _recall(late: npt.NDArray[Any], flagged: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
+    """Return the recall of each simulation (simulations,); NaN without late loans.
+
+    `late` are the late loans of each cell (simulations, cells).
+    """
     with np.errstate(invalid="ignore", divide="ignore"):
-        found: npt.NDArray[np.float64] = late[:, flagged].sum(axis=1) / late.sum(axis=1)
-        return found
+        recall: npt.NDArray[np.float64] = late[:, flagged].sum(axis=1) / late.sum(axis=1)
+        return recall
 
 
-def _estimate(value: npt.NDArray[np.float64], drawn: npt.NDArray[np.float64]) -> Estimate | None:
-    """Estimate a figure; the interval is the middle 95 % of the simulated sets that have it."""
-    found = drawn[~np.isnan(drawn)]
-    if np.isnan(value[0]) or not len(found):
+def _estimate(
+    value: npt.NDArray[np.float64], simulated: npt.NDArray[np.float64]
+) -> Estimate | None:
+    """Estimate a figure. The interval is the middle 95 % of the simulated figures that exist."""
+    existing = simulated[~np.isnan(simulated)]
+    if np.isnan(value[0]) or not len(existing):
         return None
-    low, high = np.quantile(found, [0.025, 0.975]).tolist()
+    low, high = np.quantile(existing, [0.025, 0.975]).tolist()
     return Estimate(float(value[0]), low, high)

@@ -1,4 +1,4 @@
-"""Queries of stored monitoring data: figures of each day, active alerts, and pending events."""
+"""Queries of stored monitoring results: figures, active alerts, and pending events."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from peerloan.database.tables import alarms, deliveries, events, figures, versio
 from peerloan.monitoring.alerts.events import BEGAN, ROSE
 from peerloan.monitoring.counting.storage import Kind
 
-# Most unacknowledged alerts to search for the oldest one of level act.
+# Most unacknowledged events to search for the oldest alert of level act.
 _MAX_EVENTS = 1_000
 
 
 class StoredFigures(NamedTuple):
-    """Stored figures of a window that ended on a day, or of a month that begins on it.
+    """Stored figures of a window that ended on `day`, or of a month that begins on it.
 
-    They are a JSON object, as stored.
+    `figures` is a JSON object.
     """
 
     day: date
@@ -30,7 +30,7 @@ class StoredFigures(NamedTuple):
 
 
 class ActiveAlert(NamedTuple):
-    """An active alert: rule, subject, level, and since when (milliseconds since 1970)."""
+    """A stored alert that is active: rule, subject, level, and start (milliseconds since 1970)."""
 
     rule: str
     about: str
@@ -39,13 +39,13 @@ class ActiveAlert(NamedTuple):
 
 
 class PendingEvents(NamedTuple):
-    """Events without an acknowledgement or delivery.
+    """Numbers of events without an acknowledgement, and of those without delivery.
 
-    It holds their numbers and the times of the oldest ones (milliseconds since 1970; 0: none).
+    The times of the oldest ones are in milliseconds since 1970, 0 if there is none.
     """
 
     unacknowledged: int
-    # Of alerts of level act.
+    # Only alerts of level act.
     oldest_act_ms: int
     undelivered: int
     oldest_undelivered_ms: int
@@ -54,34 +54,34 @@ class PendingEvents(NamedTuple):
 def read_figures(
     database: Database, version: str, kind: Kind, since: int, until: int
 ) -> tuple[list[StoredFigures], list[ActiveAlert]] | None:
-    """Read the figures of a version from one day to before another (days since 1970).
+    """Read the figures and the active alerts of a version.
 
-    Returns them oldest first, with the version's active alerts; None if the version made no
-    decision. Raises LedgerUnavailable.
+    `since` and `until` are days since 1970, `until` excluded. Figures are sorted by day. Returns
+    None if the version made no decision. Raises LedgerUnavailable.
     """
     with database.reading() as connection:
-        own = select(versions.c.number).where(versions.c.version == version)
-        if connection.execute(own).first() is None:
+        numbers = select(versions.c.number).where(versions.c.version == version)
+        if connection.execute(numbers).first() is None:
             return None
         rows = (
             select(figures.c.day, figures.c.figures)
             .where(
-                *(figures.c.version.in_(own), figures.c.kind == kind),
+                *(figures.c.version.in_(numbers), figures.c.kind == kind),
                 *(figures.c.day >= since, figures.c.day < until),
             )
             .order_by(figures.c.day, figures.c.version)
         )
-        said = [StoredFigures(date_of(day), text) for day, text in connection.execute(rows)]
-        speaking = (
+        stored = [StoredFigures(date_of(day), text) for day, text in connection.execute(rows)]
+        active = (
             select(alarms.c.rule, alarms.c.about, alarms.c.level, alarms.c.since_ms)
-            .where(alarms.c.version.in_(own))
+            .where(alarms.c.version.in_(numbers))
             .order_by(alarms.c.since_ms, alarms.c.rule, alarms.c.about)
         )
-        return said, [ActiveAlert(*row) for row in connection.execute(speaking)]
+        return stored, [ActiveAlert(*row) for row in connection.execute(active)]
 
 
 def figures_of_day(connection: Connection, day: int) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Read each version's name and figures of the window that ended on a day (days since 1970)."""
+    """Yield (version name, figures) of the windows that ended on a day (days since 1970)."""
     rows = select(versions.c.version, figures.c.figures).join(
         versions, versions.c.number == figures.c.version
     )
@@ -91,32 +91,34 @@ def figures_of_day(connection: Connection, day: int) -> Iterator[tuple[str, dict
         yield version, msgspec.json.decode(text)
 
 
-def active_alerts_by_name(connection: Connection) -> Iterator[tuple[str, ActiveAlert]]:
-    """Read the active alerts, each with the name of its version."""
+def active_alerts_by_version_name(connection: Connection) -> Iterator[tuple[str, ActiveAlert]]:
+    """Yield (version name, alert) of all active alerts."""
     columns = versions.c.version, alarms.c.rule, alarms.c.about, alarms.c.level, alarms.c.since_ms
     rows = select(*columns).join(versions, versions.c.number == alarms.c.version)
-    for version, *alarm in connection.execute(rows):
-        yield version, ActiveAlert(*alarm)
+    for version, *alert in connection.execute(rows):
+        yield version, ActiveAlert(*alert)
 
 
 def pending_events(connection: Connection) -> PendingEvents:
     """Count the events that wait for an acknowledgement or for delivery."""
-    unseen = events.c.acknowledged_ms.is_(None)
-    waiting = deliveries.c.next_ms.is_not(None)
+    unacknowledged = events.c.acknowledged_ms.is_(None)
+    undelivered = deliveries.c.next_ms.is_not(None)
     oldest_undelivered = select(func.min(events.c.time_ms)).join(
         deliveries, deliveries.c.event == events.c.number
     )
     return PendingEvents(
-        connection.execute(select(func.count()).where(unseen)).scalar_one(),
+        connection.execute(select(func.count()).where(unacknowledged)).scalar_one(),
         _oldest_act_ms(connection),
-        connection.execute(select(func.count()).where(waiting)).scalar_one(),
-        connection.execute(oldest_undelivered.where(waiting)).scalar_one() or 0,
+        connection.execute(select(func.count()).where(undelivered)).scalar_one(),
+        connection.execute(oldest_undelivered.where(undelivered)).scalar_one() or 0,
     )
 
 
 def _oldest_act_ms(connection: Connection) -> int:
-    unseen = events.c.acknowledged_ms.is_(None), events.c.type.in_((BEGAN, ROSE))
-    rows = select(events.c.time_ms, events.c.event).where(*unseen)
+    """Return the time of the oldest unacknowledged alert of level act; 0 if there is none."""
+    rows = select(events.c.time_ms, events.c.event).where(
+        events.c.acknowledged_ms.is_(None), events.c.type.in_((BEGAN, ROSE))
+    )
     for time_ms, event in connection.execute(rows.order_by(events.c.number).limit(_MAX_EVENTS)):
         if msgspec.json.decode(event).get("data", {}).get("level") == "act":
             return int(time_ms)

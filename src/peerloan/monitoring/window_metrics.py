@@ -1,4 +1,4 @@
-"""The figures of a window: drift, performance, and the alerts that follow from them."""
+"""The figures of a window: drift, performance, and the alerts that the rules derive from them."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ from peerloan.stats.estimate import Estimate
 from peerloan.stats.psi import Psi, psi
 
 # Most values outside the reference to list.
-_NAMED = 10
+_MAX_VALUES = 10
 
 
 @dataclass(frozen=True)
 class Drift:
     """Drift of a feature or of the probability.
 
-    It has bins by name with their counts and the reference's shares; PSI; the share of missing
-    values in the window and in the reference; and values outside the reference, the most frequent
-    first.
+    `bins` are the names of the bins, `counts` the loans of the window in them, `reference` the
+    reference's shares of loans. `missing` and `reference_missing` are the shares of missing values.
+    `outside_reference` lists values outside the reference with their loans, most frequent first.
     """
 
     name: str
@@ -45,7 +45,7 @@ class Drift:
 
     @property
     def new_levels(self) -> Estimate | None:
-        """The share of new levels of a category, with the interval that the rules use."""
+        """The share of new levels, with the interval that the rules use; None for a number."""
         if self.bins[-2:-1] != [NEW]:
             return None
         return Estimate.of_share(self.counts[-2], sum(self.counts), rules.SIGNIFICANCE)
@@ -53,7 +53,7 @@ class Drift:
 
 @dataclass(frozen=True)
 class ChallengerMetrics:
-    """A challenger's figures on loans of the window that it scored and whose outcome is known."""
+    """A challenger's figures on the loans of a window that it scored and whose outcome is known."""
 
     version: str
     realised: RealisedPerformance
@@ -88,14 +88,14 @@ def window_metrics(
     rejected: int = 0,
     notes: list[str] | None = None,
 ) -> WindowMetrics:
-    """Compute the figures of at least one loan that a version decided on.
+    """Compute the figures of a window with at least one loan.
 
     `counts` and `scores` are of all loans, `outcomes` the scores of those with a known outcome.
     """
     loans = bundle.profile.loans
     missing = [column.missing for column in (*bundle.profile.columns, bundle.profile.probability)]
-    every = [_drift(counting, counts, i, loans, share) for i, share in enumerate(missing)]
-    *features, score = every
+    drifts = [_drift(counting, counts, i, loans, share) for i, share in enumerate(missing)]
+    *features, score = drifts
     policy = bundle.policy
     estimated = scores.estimated(policy)
     realised = calibration = realised_auc = None
@@ -105,68 +105,81 @@ def window_metrics(
     estimated_auc = estimated.auc and estimated.auc.wider(rules.SIGNIFICANCE)
     aucs = estimated_auc, realised_auc, bundle.manifest.intervals.get("auc")
     firing, persisting = (
-        _evaluate_rules(limits, is_active, every, aucs, calibration) for is_active in (False, True)
+        _evaluate_rules(limits, is_active, drifts, aucs, calibration) for is_active in (False, True)
     )
     return WindowMetrics(
-        *(bundle.version, counts.loans, rejected, features, score, estimated, realised),
-        *(calibration, firing, persisting, notes or []),
+        version=bundle.version,
+        loans=counts.loans,
+        rejected=rejected,
+        features=features,
+        score=score,
+        estimated=estimated,
+        realised=realised,
+        calibration=calibration,
+        firing=firing,
+        persisting=persisting,
+        notes=notes or [],
     )
 
 
 def _evaluate_rules(
     limits: Rules,
     is_active: bool,
-    every: list[Drift],
+    drifts: list[Drift],
     aucs: tuple[Estimate | None, Estimate | None, tuple[float, float] | None],
     calibration: ObservedCalibration | None,
 ) -> list[Alert]:
     """Apply all rules but volume to a window; with `is_active`, by the limits for active alerts.
 
-    `every` is drift of the features and last the probability; `aucs` are the estimated, realised
-    and published AUC.
+    `drifts` are those of the features and, last, of the probability. `aucs` are the estimated AUC,
+    the realised one, and the interval that was published with the version.
     """
-    *features, score = every
+    *features, score = drifts
     if is_active:
         limits = limits.with_hysteresis()
-    new = {each.name: each.new_levels for each in features if each.new_levels is not None}
+    new_levels = {
+        drift.name: drift.new_levels for drift in features if drift.new_levels is not None
+    }
     return [
         *rules.check_drift(
-            limits, {each.name: each.psi for each in features}, score.psi, is_active
+            limits, {drift.name: drift.psi for drift in features}, score.psi, is_active
         ),
-        *rules.check_levels(limits, new, is_active),
+        *rules.check_levels(limits, new_levels, is_active),
         *rules.check_performance(*aucs, is_active),
         *(rules.check_calibration(limits, calibration, is_active) if calibration else ()),
     ]
 
 
-def metrics_json(found: WindowMetrics) -> dict[str, Any]:
-    """Convert figures to JSON as it is printed, stored and returned by the API."""
-    realised, calibration = found.realised, found.calibration
+def metrics_json(metrics: WindowMetrics) -> dict[str, Any]:
+    """Convert figures to the JSON that is printed, stored, and returned by the API."""
+    realised, calibration = metrics.realised, metrics.calibration
     return {
-        "features": [{"feature": each.name} | _drift_json(each) for each in found.features],
-        "score": _drift_json(found.score),
-        "estimated": {name: _estimate(each) for name, each in found.estimated._asdict().items()},
+        "features": [{"feature": drift.name} | _drift_json(drift) for drift in metrics.features],
+        "score": _drift_json(metrics.score),
+        "estimated": {
+            name: _estimate_json(estimate) for name, estimate in metrics.estimated._asdict().items()
+        },
         "realised": None if realised is None else realised_json(realised),
         "challengers": [
-            {"model": each.version, "realised": realised_json(each.realised)}
-            for each in found.challengers
+            {"model": challenger.version, "realised": realised_json(challenger.realised)}
+            for challenger in metrics.challengers
         ],
         "calibration": None if calibration is None else _calibration_json(calibration),
-        "rules": [each._asdict() for each in found.firing],
+        "rules": [alert._asdict() for alert in metrics.firing],
     }
 
 
 def realised_json(realised: RealisedPerformance) -> dict[str, Any]:
     """Convert realised figures to JSON."""
     return {
-        name: _estimate(each) if isinstance(each, Estimate) else each
-        for name, each in realised._asdict().items()
+        name: _estimate_json(figure) if isinstance(figure, Estimate) else figure
+        for name, figure in realised._asdict().items()
     }
 
 
 def _calibration_json(calibration: ObservedCalibration) -> dict[str, Any]:
-    bands = [each._asdict() for each in calibration.bands]
-    return calibration._asdict() | {"ratio": _estimate(calibration.ratio), "bands": bands}
+    bands = [band._asdict() for band in calibration.bands]
+    return calibration._asdict() | {"ratio": _estimate_json(calibration.ratio), "bands": bands}
 
 
 def _drift_json(drift: Drift) -> dict[str, Any]:
@@ -174,7 +187,7 @@ def _drift_json(drift: Drift) -> dict[str, Any]:
         "psi": drift.psi.value,
         "by_chance": drift.psi.by_chance,
         "interval": list(drift.psi.interval()),
-        "missing": _estimate(drift.missing),
+        "missing": _estimate_json(drift.missing),
         "reference_missing": drift.reference_missing,
         "bins": [
             {"bin": name, "loans": loans, "reference": share}
@@ -184,18 +197,28 @@ def _drift_json(drift: Drift) -> dict[str, Any]:
     }
 
 
-def _estimate(each: Estimate | None) -> dict[str, float] | None:
-    return None if each is None else each._asdict()
+def _estimate_json(estimate: Estimate | None) -> dict[str, float] | None:
+    return None if estimate is None else estimate._asdict()
 
 
 def _drift(
     counting: BinCounter, counts: Counts, i: int, reference_loans: int, missing: float
 ) -> Drift:
-    own, shares = np.array(counts.bins[i]), counting.shares[i]
-    found = psi(own, shares, reference_loans)
-    assert found is not None  # noqa: S101  there are loans on both sides
-    strange = sorted(counts.strange[i].items(), key=lambda each: (-each[1], each[0]))
+    """Compute the drift of the column at position `i`.
+
+    `missing` is the reference's share of missing values.
+    """
+    bin_counts, shares = np.array(counts.bins[i]), counting.shares[i]
+    column_psi = psi(bin_counts, shares, reference_loans)
+    assert column_psi is not None  # noqa: S101  there are loans on both sides
+    outside = sorted(counts.strange[i].items(), key=lambda item: (-item[1], item[0]))
     return Drift(
-        *(counting.names[i], counting.bins[i].names, own.tolist(), shares.tolist(), found),
-        *(Estimate.of_share(int(own[-1]), int(own.sum())), missing, strange[:_NAMED]),
+        name=counting.names[i],
+        bins=counting.bins[i].names,
+        counts=bin_counts.tolist(),
+        reference=shares.tolist(),
+        psi=column_psi,
+        missing=Estimate.of_share(int(bin_counts[-1]), int(bin_counts.sum())),
+        reference_missing=missing,
+        outside_reference=outside[:_MAX_VALUES],
     )

@@ -1,4 +1,4 @@
-"""Windows of the ledger: figures of a version over some days, from the hourly counts."""
+"""Windows of the ledger: figures of a version over some hours or days, from hourly counts."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from peerloan.monitoring.window_metrics import ChallengerMetrics, WindowMetrics,
 
 
 class Window(NamedTuple):
-    """Hours since 1970, from the first to before the last; of some sources, or of all."""
+    """A range of hours since 1970 (`last` excluded), of some sources or, if None, of all."""
 
     first: int
     last: int
@@ -33,20 +33,22 @@ def read_window(
 
     Versions that can't be loaded are left out.
     """
-    found: dict[int, Counts] = {}
+    totals: dict[int, Counts] = {}
     for hour, counts in read_counts(connection, *window):
-        if hour.version in found:
-            found[hour.version].add(counts)
+        if hour.version in totals:
+            totals[hour.version].add(counts)
         elif versions.load(hour.version) is not None:
-            found[hour.version] = counts
+            totals[hour.version] = counts
     for hour, counts in early.items():
-        of_source = window.sources is None or hour.source in window.sources
-        own = found.get(hour.version)
-        if own is not None and of_source and window.first <= hour.hour < window.last:
-            subtract_outcomes(own.outcomes, counts.outcomes)
-            for number, theirs in counts.challengers.items():
-                subtract_outcomes(own.challengers.setdefault(number, {}), theirs)
-    return found
+        is_in_window = window.first <= hour.hour < window.last and (
+            window.sources is None or hour.source in window.sources
+        )
+        total = totals.get(hour.version)
+        if total is not None and is_in_window:
+            subtract_outcomes(total.outcomes, counts.outcomes)
+            for number, outcomes in counts.challengers.items():
+                subtract_outcomes(total.challengers.setdefault(number, {}), outcomes)
+    return totals
 
 
 def window_figures(
@@ -56,33 +58,33 @@ def window_figures(
     limits: Rules,
     outcomes: Outcomes | None = None,
 ) -> WindowMetrics | None:
-    """Compute the figures of a version's window; None without loans.
+    """Compute the figures of a version's window. None without loans, or without the version.
 
-    `outcomes` may be those of another window.
+    `outcomes` replaces the outcomes of the window; it may be of a longer time.
     """
-    opened = versions.load(number)
-    scores = None if opened is None else opened.counting.scores(counts.cells)
-    if opened is None or scores is None:
+    loaded = versions.load(number)
+    scores = None if loaded is None else loaded.counting.scores(counts.cells)
+    if loaded is None or scores is None:
         return None
-    bundle, counting, _ = opened
-    known = counting.scores(counts.outcomes if outcomes is None else outcomes)
-    found = window_metrics(bundle, counting, limits, counts, scores, known)
-    return replace(found, challengers=_challengers(versions, counts))
+    bundle, counting, _ = loaded
+    outcome_scores = counting.scores(counts.outcomes if outcomes is None else outcomes)
+    metrics = window_metrics(bundle, counting, limits, counts, scores, outcome_scores)
+    return replace(metrics, challengers=_challengers(versions, counts))
 
 
 def _challengers(versions: VersionCache, counts: Counts) -> list[ChallengerMetrics]:
-    found = []
+    challengers = []
     for number, outcomes in counts.challengers.items():
-        opened = versions.load(number)
-        scores = None if opened is None else opened.counting.scores(outcomes)
-        if opened is not None and scores is not None:
-            bundle = opened.bundle
-            found.append(ChallengerMetrics(bundle.version, scores.realised(bundle.policy)))
-    return found
+        loaded = versions.load(number)
+        scores = None if loaded is None else loaded.counting.scores(outcomes)
+        if loaded is not None and scores is not None:
+            bundle = loaded.bundle
+            challengers.append(ChallengerMetrics(bundle.version, scores.realised(bundle.policy)))
+    return challengers
 
 
 class History:
-    """Loans and known outcomes of each day by version, and loans of each hour.
+    """Numbers of loans and known outcomes by version and day, and of loans by hour.
 
     Early outcomes are left out.
     """
@@ -104,25 +106,28 @@ class History:
                 subtract_outcomes(day[1], counts.outcomes)
 
     def mature(self, version: int, before: int, share: float, at_most: int) -> Outcomes:
-        """Return the outcomes of a version's newest mature days before a day, at most so many days.
+        """Sum the outcomes of a version's newest mature days before the day `before`.
 
-        A day is mature if at least this share of its outcomes is known: with fewer, late loans may
-        be reported first and bias the figures.
+        A day is mature if at least this share of its outcomes is known. With fewer, the figures may
+        be biased, because late loans may be reported first. At most `at_most` days are used.
         """
-        found: Outcomes = {}
+        total: Outcomes = {}
         taken = 0
         days = self._days.get(version, {})
         for day in sorted((day for day in days if day < before), reverse=True):
             loans, outcomes = days[day]
             if sum(known for known, _ in outcomes.values()) >= max(1, share * loans):
-                add_outcomes(found, outcomes)
+                add_outcomes(total, outcomes)
                 taken += 1
                 if taken == at_most:
                     break
-        return found
+        return total
 
     def volumes(self, last: int, hours: int, windows: int) -> list[int]:
-        """Return the loans in each of the preceding windows of so many hours that have data."""
+        """Return the numbers of loans in the windows before the hour `last`, the newest first.
+
+        Each window has this many hours. Windows before the first known hour are left out.
+        """
         first = min(self._loans, default=last)
         starts = (last - (i + 1) * hours for i in range(windows))
         return [
@@ -133,7 +138,7 @@ class History:
 
 
 def window_json(first: int, last: int) -> dict[str, Any]:
-    """Describe the hours of a window for people."""
+    """Format the start and end of a window (hours since 1970) as they are in JSON."""
     ends = (datetime.fromtimestamp(hour * 3600, UTC) for hour in (first, last))
     since, until = (f"{end:%Y-%m-%dT%H:00Z}" for end in ends)
     return {"since": since, "until": until}

@@ -1,4 +1,4 @@
-"""The model registry: bundles (one model version each), their aliases, and the store of both."""
+"""The model registry: bundles (a bundle is a model version), aliases, and the store of both."""
 
 from peerloan.registry.alias_state import AliasState, BreakingChange, StoreError, StoreFault
 from peerloan.registry.batch import Decisions

@@ -1,4 +1,4 @@
-"""The state of a store's aliases: the champion, the challenger and their history; store errors."""
+"""The state of a store's aliases (champion, challenger and history), and the store's errors."""
 
 from __future__ import annotations
 
@@ -14,31 +14,31 @@ import msgspec
 from peerloan.registry.errors import RegistryError
 from peerloan.regular_files import read_regular_file
 
-# A state lists every former champion with its digest: enough for tens of thousands.
+# A state lists every former champion with its digest: this is enough for tens of thousands.
 MAX_STATE_BYTES = 16_000_000
 
 
 class StoreError(RegistryError):
-    """A request that the store refuses, with the reason."""
+    """The store refuses a request; the message gives the reason."""
 
 
 class StoreFault(RegistryError):
-    """The store can't be read or written. The request itself is valid."""
+    """The store can't be read or written, although the request is valid."""
 
 
 class BreakingChange(StoreError):
-    """A promotion that would break requests that are valid today; `reasons` lists the breaks."""
+    """A promotion would break requests that are valid today; `reasons` lists how."""
 
     def __init__(self, version: str, reasons: list[str]) -> None:
         listed = "; ".join(reasons)
         super().__init__(
-            f"{version} would refuse loans that the champion accepts ({listed}); "
-            "promote with --breaking if callers are ready"
+            f"{version} would refuse loans that the champion accepts ({listed}); if all "
+            "callers are ready, promote it with --breaking"
         )
         self.reasons = reasons
 
 
-# Names of JSON keys that every release reads.
+# JSON keys of the fields, as every release reads them.
 _KEYS = {"rollback_line": "line", "past_champions": "former"}
 
 
@@ -47,8 +47,8 @@ class AliasState(msgspec.Struct, frozen=True, rename=_KEYS):
 
     `rollback_line` is the stack of champions that `rollback` pops, the current one last.
     `past_champions` lists every version that ever was champion. `digests` maps each version to its
-    digest at the time when it was chosen. `deleted` is the version that this change deleted, if
-    any; such a change has an action that earlier releases can read.
+    digest when an alias first named it. `deleted` is the version that this change deleted, if any.
+    Such a change also has an action, so that earlier releases can read it.
     """
 
     number: int = 0
@@ -66,17 +66,17 @@ class AliasState(msgspec.Struct, frozen=True, rename=_KEYS):
     @property
     def in_use(self) -> frozenset[str]:
         """The versions that an alias names or that `rollback` can return to."""
-        named = (*self.rollback_line, self.champion, self.challenger)
-        return frozenset(version for version in named if version is not None)
+        versions = (*self.rollback_line, self.champion, self.challenger)
+        return frozenset(version for version in versions if version is not None)
 
     @property
     def what(self) -> str:
-        """The change in one word."""
+        """The kind of the change: `action`, or "delete"."""
         return "delete" if self.deleted else self.action
 
 
 class Numbered(Protocol):
-    """The content of a numbered alias file, with the number of its change."""
+    """Content of a numbered file: it contains the number of its change."""
 
     @property
     def number(self) -> int:
@@ -90,20 +90,22 @@ _Kind = TypeVar("_Kind", bound=Numbered)
 def read_numbered(path: Path, number: int, kind: type[_Kind]) -> _Kind:
     """Read the numbered file of a change. Raises StoreFault."""
     try:
-        found = msgspec.json.decode(read_regular_file(path, MAX_STATE_BYTES), type=kind)
+        content = msgspec.json.decode(read_regular_file(path, MAX_STATE_BYTES), type=kind)
     except OSError as error:
         raise StoreFault(f"{path} can't be read: {error.strerror}") from None
     # msgspec raises ValueError for text that is not UTF-8.
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise StoreFault(f"{path} can't be read: {error}") from None
-    if found.number != number:
-        raise StoreFault(f"{path} is of another number, {found.number}")
-    return found
+    if content.number != number:
+        raise StoreFault(
+            f"{path}: number: expected {number}, as in the file's name, given {content.number}"
+        )
+    return content
 
 
 @contextlib.contextmanager
 def translate_read_errors(folder: Path) -> Iterator[None]:
-    """Raise a file system's OSError as StoreFault."""
+    """Raise an OSError of the file system as StoreFault."""
     try:
         yield
     except OSError as error:
@@ -111,7 +113,7 @@ def translate_read_errors(folder: Path) -> Iterator[None]:
 
 
 def current_user() -> str:
-    """The user that this process runs as."""
+    """Return the name of the user that this process runs as."""
     try:
         return unicode_text(getpass.getuser())
     except (KeyError, OSError):  # a container's user id without a name

@@ -66,28 +66,28 @@ class Aliases:
             return read_change_reasons(self._folder)
 
     def explain_change(self, number: int, why: str, who: str = "") -> ChangeReason:
-        """Add a reason to a change that was made without one. Raises StoreError.
+        """Add a reason to a change that has none. Raises StoreError.
 
-        `who` adds it; by default the user of this process.
+        `who` is recorded as its author; by default the user of this process.
         """
         why = unicode_text(why)
         check_reason(why)
         numbers = self._numbers()
         if number not in numbers:
-            known = f"1 to {numbers[-1]:,}" if numbers else "none: nothing was changed yet"
-            raise StoreError(f"no change {number:,} in {self._folder.parent} (known: {known})")
+            existing = f"1 to {numbers[-1]:,}" if numbers else "none: nothing was changed yet"
+            raise StoreError(f"no change {number:,} in {self._folder.parent} (changes: {existing})")
         state = self._read(number)
         if state.why:
-            raise StoreError(f"change {number:,} has a reason already, by {state.who}: {state.why}")
+            raise StoreError(f"change {number:,} already has a reason, by {state.who}: {state.why}")
         when = datetime.now(UTC).isoformat(timespec="seconds")
         explanation = ChangeReason(number, why, unicode_text(who) or current_user(), when)
         try:
             write_change_reason(self._folder, explanation)
         except FileExistsError:
-            found = self.explanations()
-            earlier = found.by_number.get(number)
-            reason = "; ".join(found.faults) if earlier is None else earlier.sentence
-            raise StoreError(f"change {number:,} has a reason already: {reason}") from None
+            existing_reasons = self.explanations()
+            earlier = existing_reasons.by_number.get(number)
+            reason = "; ".join(existing_reasons.faults) if earlier is None else earlier.sentence
+            raise StoreError(f"change {number:,} already has a reason: {reason}") from None
         except OSError as error:
             raise StoreFault(f"{self._folder}: can't be written: {error.strerror}") from error
         return explanation
@@ -97,16 +97,16 @@ class Aliases:
         new = next_state(state, why, **changes)
         if not self._publish(new):
             raise StoreError(
-                f"somebody changed the aliases at the same time (state {new.number}); "
-                "look at `peerloan models list` and try again"
+                f"another process changed the aliases at the same time (change {new.number}); look "
+                "at `peerloan models list` and try again"
             )
         return new
 
     def append(self, change: Callable[[AliasState], AliasState]) -> AliasState:
-        """Apply a change to the newest state; retry if another process changes it first."""
+        """Apply a change to the newest state. Retries if another process writes a state first."""
         state = self.state()
         while not self._publish(new := change(state)):
-            # Read by name: on a shared folder a listing may be stale.
+            # Read by name, because a listing of a shared folder may be outdated.
             state = self._read(new.number)
         return new
 
@@ -121,9 +121,13 @@ class Aliases:
             except FileExistsError:
                 return False
         except OSError as error:
-            # A file that exists may have been read by others, so it is not removed.
-            done = "; the change is in place, but may not last" if path.exists() else ""
-            raise StoreFault(f"{path}: can't be written: {error.strerror}{done}") from error
+            # If the file exists, other processes may have read it, so it is not removed.
+            hint = (
+                "; the change is visible, but may be lost in a power failure"
+                if path.exists()
+                else ""
+            )
+            raise StoreFault(f"{path}: can't be written: {error.strerror}{hint}") from error
         return True
 
     def _read(self, number: int) -> AliasState:
@@ -133,8 +137,8 @@ class Aliases:
         with translate_read_errors(self._folder):
             if not self._folder.is_dir():
                 return []
-            found = [_STATE.fullmatch(path.name) for path in self._folder.iterdir()]
-        return sorted(int(match[1]) for match in found if match)
+            matches = [_STATE.fullmatch(path.name) for path in self._folder.iterdir()]
+        return sorted(int(match[1]) for match in matches if match)
 
     def _state_file(self, number: int) -> Path:
         return self._folder / f"{number:06d}.json"
@@ -158,9 +162,9 @@ def next_state(state: AliasState, why: str, who: str = "", **changes: Any) -> Al
 def refuse_in_use(version: str, state: AliasState) -> None:
     """Raise StoreError if a version is in use and can't be deleted."""
     if version == state.champion:
-        raise StoreError(f"{version} is the champion, and can't be deleted")
+        raise StoreError(f"{version} can't be deleted: it is the champion")
     if version == state.challenger:
-        raise StoreError(f"{version} is the challenger, and can't be deleted")
+        raise StoreError(f"{version} can't be deleted: it is the challenger")
     if version in state.rollback_line:
         raise StoreError(
             f"{version} can't be deleted: it was champion, and `rollback` can return to it"
@@ -168,14 +172,17 @@ def refuse_in_use(version: str, state: AliasState) -> None:
 
 
 def after_deletion(version: str, state: AliasState) -> AliasState:
-    """Return the state after a deletion; the aliases stay as they are. Raises StoreError."""
+    """Return the state after a deletion, which changes no alias. Raises StoreError."""
     refuse_in_use(version, state)
     return next_state(state, f"{version} is deleted", action="challenge", deleted=version)
 
 
 def without_deleted(version: str, before: AliasState, state: AliasState) -> AliasState:
-    """Return the state without a version that was chosen after `before` and then deleted."""
-    line = tuple(each for each in state.rollback_line if each != version)
+    """Return the state without a version that was deleted after an alias was pointed at it.
+
+    `before` is the state before that change of the alias.
+    """
+    line = tuple(name for name in state.rollback_line if name != version)
     return next_state(
         state,
         f"{version} was deleted at the same time",

@@ -1,8 +1,8 @@
 """Decisions on many loans at once, in columns.
 
-All batch decisions are made here: the API's lists, `peerloan score`, a replay, and the challenger
-in shadow. It needs only a model, its policy and loans, so an engine can run it on each part of a
-book.
+All batch decisions are made here: those of the API's lists, `peerloan score`, a replay, and the
+challenger in shadow. The function needs only a model, its policy and loans, so an engine can run it
+on each part of a book.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from peerloan.stats.arrays import Codes, Numbers
 class Decisions:
     """Decisions on n loans; row i of every column belongs to loan i.
 
-    `margins`: float64 (n,), log-odds, multiples of 2⁻³². The policy's thresholds apply to them.
+    `margins`: float64 (n,), log-odds, multiples of 2⁻³². The policy's limits apply to them.
     `probabilities`: float64 (n,), 0 to 1, rounded to nine decimals.
     `late`: bool (n,), whether the margin reaches the threshold.
     `bands`: int64 (n,), positions in `BANDS`.
@@ -45,7 +45,7 @@ class Decisions:
 
     @property
     def explained(self) -> npt.NDArray[np.bool_]:
-        """Which loans have contributions and reasons (n,)."""
+        """Whether each loan has contributions and reasons (n,)."""
         if self.contributions is None:
             return np.zeros(len(self.margins), dtype=np.bool_)
         return np.logical_not(np.isnan(self.contributions).any(axis=1))
@@ -75,7 +75,7 @@ def decide_many(
 
 
 def _explain(model: OnnxModel, loans: Loans, positions: Iterable[int]) -> Numbers:
-    """Contributions (n, fields) of the loans at these positions; NaN for the others."""
+    """Return contributions (n, fields) of the loans at these positions; NaN for the others."""
     contributions = np.full((loans.size, len(loans.definition.fields)), np.nan)
     rows = loans.rows()
     for i in positions:

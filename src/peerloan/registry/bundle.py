@@ -1,7 +1,7 @@
-"""A bundle: one deployable version of a model, loaded.
+"""A bundle: a deployable version of a model, loaded.
 
-Nothing in it is executed or unpickled. It loads only if every digest matches and its golden
-examples reproduce; otherwise a BundleError gives the reason.
+Nothing in a bundle is executed or unpickled. It loads only if every digest matches and the golden
+examples give the same results as when it was made. Otherwise a BundleError gives the reason.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ ONNX_TOLERANCE = 1e-6
 
 
 class Decision(msgspec.Struct, frozen=True, gc=False):
-    """A version's decision on one loan. `contributions` and `reasons` are None if not requested."""
+    """A decision on one loan. `contributions` and `reasons` are None if not requested."""
 
     margin: float
     probability: float
@@ -47,7 +47,10 @@ class Decision(msgspec.Struct, frozen=True, gc=False):
 
 
 class Bundle:
-    """One loaded version, which makes decisions."""
+    """A loaded version, which makes decisions. Raises BundleError if the files are not valid.
+
+    Thread-safe: nothing changes after it is loaded.
+    """
 
     def __init__(self, manifest: Manifest, digest: str, files: Mapping[str, bytes]) -> None:
         self.manifest = manifest
@@ -75,7 +78,7 @@ class Bundle:
             points = self.model.points if isinstance(self.model, Scorecard) else None
             self._reasons = Reasons(self.definition, self.profile, points)
             self._verify_golden()
-        except Exception as error:  # the runtime's errors on foreign data have no common base
+        except Exception as error:  # on hostile data, the ONNX runtime raises many kinds of errors
             raise BundleError(f"{self.version}: {' '.join(str(error).split())}") from error
 
     @classmethod
@@ -97,24 +100,24 @@ class Bundle:
 
     @property
     def is_additive(self) -> bool:
-        """Whether contributions, and so reasons, come at no extra cost."""
+        """Whether the model is a sum of contributions, so that reasons take no extra time."""
         return isinstance(self.model, Scorecard)
 
     @property
     def is_exact(self) -> bool:
-        """Whether decisions reproduce bit for bit on this machine.
+        """Whether this machine reproduces decisions bit for bit.
 
-        A scorecard's always do. An ONNX version's do under the runtime and on the kind of processor
-        that it was made with.
+        It always does for a scorecard. For an ONNX version it does with the same release of the
+        runtime and the same kind of processor as when the version was made.
         """
-        made = self.manifest.libraries
+        libraries = self.manifest.libraries
         return isinstance(self.model, Scorecard) or (
-            made.get("onnxruntime") == self.model.runtime
-            and made.get("processor") == platform.machine()
+            libraries.get("onnxruntime") == self.model.runtime
+            and libraries.get("processor") == platform.machine()
         )
 
     def decide(self, values: Sequence[Value], explain: bool = True) -> Decision:
-        """Decide on one loan, given its checked values in the order of the fields."""
+        """Decide on one loan. `values` are checked, and in the order of the fields."""
         margin, contributions = (
             self.model.score(values) if explain else (self.model.margin(values), ())
         )
@@ -131,9 +134,10 @@ class Bundle:
         """Decide on many loans at once; each row equals the result of `decide`.
 
         `explain`: whether to compute contributions and reasons, or the positions of the loans that
-        need them. A scorecard explains every loan at no extra cost, whichever positions are listed;
-        an ONNX version takes milliseconds a loan. It takes the next position only after it has
-        explained the previous loan, so an iterator can stop at a deadline or report progress.
+        need them. A scorecard takes no extra time, so it explains all loans if any position is
+        listed. An ONNX version takes milliseconds for each loan. It requests the next position only
+        after it has explained the previous loan, so an iterator can stop at a deadline or report
+        progress.
         """
         return decide_many(self.model, self.policy, loans, explain)
 
@@ -145,20 +149,23 @@ class Bundle:
     ) -> list[Decision]:
         """Convert decisions in columns to a list with one decision for each loan.
 
-        Without `contributions` they are None in every decision. `values` are those of the loans,
-        as `Loans.values_by_field` makes them.
+        If `contributions` is false, they are None in every decision. `values` are the values of the
+        loans, as returned by `Loans.values_by_field`.
         """
         shares: list[tuple[float, ...] | None] = [None] * len(decisions.margins)
         reasons: list[list[Reason] | None] = [None] * len(decisions.margins)
         if decisions.contributions is not None and decisions.reasons is not None:
             explained = decisions.explained.tolist()
-            made = self._reasons.of_batch(decisions.reasons, values)
-            reasons = [own if known else None for own, known in zip(made, explained, strict=True)]
+            loan_reasons = self._reasons.of_batch(decisions.reasons, values)
+            reasons = [
+                reasons_of_loan if is_explained else None
+                for reasons_of_loan, is_explained in zip(loan_reasons, explained, strict=True)
+            ]
             if contributions:
                 rows = decisions.contributions.tolist()
                 shares = [
-                    tuple(row) if known else None
-                    for row, known in zip(rows, explained, strict=True)
+                    tuple(row) if is_explained else None
+                    for row, is_explained in zip(rows, explained, strict=True)
                 ]
         return [
             *map(
@@ -173,13 +180,13 @@ class Bundle:
         ]
 
     def score_many(self, loans: Loans) -> tuple[Numbers, Numbers | None]:
-        """Return margins (n,), and contributions (n, features) if they come at no extra cost."""
+        """Return margins (n,) and, for a scorecard, contributions (n, fields)."""
         if isinstance(self.model, Scorecard):
             return self.model.score_many(loans)
         return self.model.margins(loans), None
 
     def sentence(self, position: int, value: Value) -> str:
-        """Describe a reason about a value of the field at this position."""
+        """Return the sentence of a reason about a value of the field at this position."""
         return self._reasons.sentence(position, value)
 
     def _rows(self, background: bytes) -> list[tuple[Value, ...]]:
@@ -191,27 +198,28 @@ class Bundle:
     def _verify_golden(self) -> None:
         tolerance = 0.0 if self.manifest.kind == "scorecard" else ONNX_TOLERANCE
         for i, golden in enumerate(self.manifest.golden, 1):
-            found = self.decide(_values(self.definition, golden.loan), explain=False)
-            pairs = (
-                ("probability", found.probability, golden.probability, tolerance),
-                # An ONNX runtime computes a probability; the margin is derived from it.
+            decision = self.decide(_values(self.definition, golden.loan), explain=False)
+            numbers = (
+                ("probability", decision.probability, golden.probability, tolerance),
+                # An ONNX version computes a probability, and derives the margin from it.
                 ("probability", arithmetic.probability(golden.margin), golden.probability, 1e-9),
-                ("margin", found.margin, golden.margin, 0.0 if tolerance == 0 else math.inf),
+                ("margin", decision.margin, golden.margin, 0.0 if tolerance == 0 else math.inf),
             )
-            for what, now, then, near in pairs:
-                if not abs(now - then) <= near:
-                    raise _not_reproduced(i, what, now, then)
-            for what, says, said in (
-                ("late", found.late, golden.late),
-                ("band", found.band, golden.band),
+            for name, actual, expected, largest_difference in numbers:
+                if not abs(actual - expected) <= largest_difference:
+                    raise _not_reproduced(i, name, actual, expected)
+            for name, result, expected_result in (
+                ("late", decision.late, golden.late),
+                ("band", decision.band, golden.band),
             ):
-                if says != said:
-                    raise _not_reproduced(i, what, says, said)
+                if result != expected_result:
+                    raise _not_reproduced(i, name, result, expected_result)
 
 
-def _not_reproduced(number: int, what: str, now: object, then: object) -> BundleError:
+def _not_reproduced(number: int, name: str, actual: object, expected: object) -> BundleError:
     return BundleError(
-        f"golden example {number} does not reproduce: {what} {now}, the manifest says {then}"
+        f"golden example {number} does not reproduce: {name}: expected {expected}, as in the "
+        f"manifest, given {actual}"
     )
 
 
@@ -219,16 +227,19 @@ def _check_profile(profile: ReferenceProfile, definition: Definition) -> None:
     profile.check(definition)
     for field, column in zip(definition.fields, profile.columns, strict=True):
         if field.is_number != isinstance(column, NumberProfile):
-            raise ValueError(f"{field.name}: a {field.kind} field needs the other kind of profile")
+            expected = "number" if field.is_number else "level"
+            raise ValueError(
+                f"profile of {field.name}: expected a {expected} profile, because the field is of "
+                f"the kind {field.kind}"
+            )
 
 
 def _values(definition: Definition, loan: Mapping[str, Value]) -> tuple[Value, ...]:
-    # The bundle's golden loans use its own spelling of values.
+    # exact: the loans of a bundle have the definition's own spelling of values.
     checked = Checks(definition, exact=True).loan(loan)
     if checked.problems:
         first = checked.problems[0]
         raise ValueError(
-            f"a synthetic loan is not valid: {first.field}: expected {first.expected}, "
-            f"given {first.given}"
+            f"synthetic loan: {first.field}: expected {first.expected}, given {first.given}"
         )
     return checked.values

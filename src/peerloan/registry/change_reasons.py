@@ -1,8 +1,8 @@
-"""Reasons that were added after a change of the aliases, each in a file beside the change's.
+"""Reasons that are added after a change of the aliases, in a separate file for each change.
 
-`aliases/000017.why.json` explains the change of `aliases/000017.json`, which is never rewritten. It
-is created only if it is absent. Releases that don't know explanations skip it, as they skip every
-name that is not a number.
+`aliases/000017.why.json` is the reason of the change in `aliases/000017.json`, which is never
+rewritten. It is created only if it is absent. Earlier releases ignore it, as they ignore all file
+names that are not a number.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _NAME = re.compile(r"(\d{6,})\.why\.json")
 
 
 class ChangeReason(msgspec.Struct, frozen=True):
-    """The reason of a change, who added it, and when."""
+    """The reason of a change, its author, and when it was added (ISO 8601)."""
 
     number: int
     why: str
@@ -36,7 +36,7 @@ class ChangeReason(msgspec.Struct, frozen=True):
 
 
 def check_reason(why: str) -> None:
-    """Raise StoreError unless a text is a valid reason."""
+    """Raise StoreError unless a text is valid as a reason."""
     if not why.strip():
         fault = "nothing"
     elif has_control(why):
@@ -50,28 +50,28 @@ def check_reason(why: str) -> None:
 
 
 class ChangeReasons(NamedTuple):
-    """The explanations in a folder by number of change, and the faults of unreadable ones."""
+    """The reasons in a folder by the number of the change, and messages about unreadable files."""
 
     by_number: dict[int, ChangeReason]
     faults: list[str]
 
 
 def read_change_reasons(aliases: Path) -> ChangeReasons:
-    """Read every explanation in a folder.
+    """Read the reasons of all changes in a folder. Raises OSError.
 
-    An unreadable file does not hide others. Raises OSError.
+    An unreadable file does not prevent reading the others.
     """
-    found = ChangeReasons({}, [])
+    reasons = ChangeReasons({}, [])
     for path in sorted(aliases.iterdir()) if aliases.is_dir() else ():
         if name := _NAME.fullmatch(path.name):
             try:
-                found.by_number[int(name[1])] = read_numbered(path, int(name[1]), ChangeReason)
+                reasons.by_number[int(name[1])] = read_numbered(path, int(name[1]), ChangeReason)
             except StoreFault as error:
-                found.faults.append(f"{error}; move the file away to explain the change again")
-    return found
+                reasons.faults.append(f"{error}; move the file away to add the reason again")
+    return reasons
 
 
-def write_change_reason(aliases: Path, explanation: ChangeReason) -> None:
-    """Add an explanation. Raises FileExistsError if the change has one already, or OSError."""
-    content = msgspec.json.format(msgspec.json.encode(explanation), indent=1)
-    atomic_files.publish_file(aliases / f"{explanation.number:06d}.why.json", content)
+def write_change_reason(aliases: Path, reason: ChangeReason) -> None:
+    """Write the file of a reason. Raises FileExistsError if the change has one, or OSError."""
+    content = msgspec.json.format(msgspec.json.encode(reason), indent=1)
+    atomic_files.publish_file(aliases / f"{reason.number:06d}.why.json", content)

@@ -6,4 +6,4 @@ from peerloan.errors import PeerLoanError
 
 
 class RegistryError(PeerLoanError, ValueError):
-    """A version or a store that can't be used, with the reason."""
+    """A version or a store can't be used; the message gives the reason."""

@@ -1,4 +1,4 @@
-"""A version's manifest, and reading the files that it lists, verified byte by byte."""
+"""The manifest of a version, and verified reading of the files that it lists."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ FORMAT = 1
 MANIFEST = "manifest.json"
 # The manifest of a table with thousands of fields takes a few megabytes.
 MAX_MANIFEST_BYTES = 16_000_000
-# Limit for all files of a version together: loading holds them in memory.
+# Limit of the total size of a version's files, which are in memory while the version is loaded.
 MAX_BUNDLE_BYTES = 1_000_000_000
 # The warning in every decision of a version that was trained on the built-in sample.
 SAMPLE_WARNING = "this model version was trained on the built-in sample: not for real decisions"
@@ -35,7 +35,7 @@ _FILES = {
 
 
 class BundleError(RegistryError):
-    """A bundle that is refused, with the reason."""
+    """A bundle is refused; the message gives the reason."""
 
 
 class FileEntry(msgspec.Struct, frozen=True):
@@ -46,7 +46,10 @@ class FileEntry(msgspec.Struct, frozen=True):
 
 
 class TrainedOn(msgspec.Struct, frozen=True):
-    """The training table: its name, fingerprint, loans and late loans."""
+    """A training table: its name, its fingerprint, and the numbers of loans and late loans.
+
+    `sample`: whether it is the built-in sample.
+    """
 
     source: str
     fingerprint: str
@@ -56,7 +59,7 @@ class TrainedOn(msgspec.Struct, frozen=True):
 
 
 class GoldenExample(msgspec.Struct, frozen=True):
-    """A synthetic loan and this version's expected result for it."""
+    """A synthetic loan and the version's expected result for it."""
 
     loan: dict[str, float | str | None]
     margin: float
@@ -66,7 +69,7 @@ class GoldenExample(msgspec.Struct, frozen=True):
 
 
 class CandidateScore(msgspec.Struct, frozen=True):
-    """A candidate's result in the search: its best settings, mean figures, and their errors."""
+    """A candidate's result in the search: best settings, mean figures and their standard errors."""
 
     candidate: str
     settings: str
@@ -77,8 +80,8 @@ class CandidateScore(msgspec.Struct, frozen=True):
 class Manifest(msgspec.Struct, frozen=True, omit_defaults=True):
     """The description of a version. It is written last; its digest is the digest of the version.
 
-    `calibration` is applied to an ONNX estimator's log-odds; a scorecard contains its own.
-    `intervals` are 95 % intervals of `metrics`.
+    `calibration` is applied to the log-odds of an ONNX estimator. A scorecard's tables are already
+    calibrated. `intervals` are 95 % intervals of `metrics`.
     """
 
     format: int
@@ -102,33 +105,35 @@ class Manifest(msgspec.Struct, frozen=True, omit_defaults=True):
 
     @property
     def sample(self) -> bool:
-        """Whether the version was trained on the built-in sample, at least in part."""
-        books = (self.trained_on, self.recalibrated_on)
-        return any(book.sample for book in books if book is not None)
+        """Whether the version was trained or recalibrated on the built-in sample."""
+        tables = (self.trained_on, self.recalibrated_on)
+        return any(table.sample for table in tables if table is not None)
 
     def check(self, definition: Definition) -> None:
         """Raise ValueError unless the parts are consistent with each other and the definition."""
         if self.model != definition.model:
-            raise ValueError(f"is of the model {self.model!r}, its loans of {definition.model!r}")
+            raise ValueError(
+                f"model: expected {definition.model!r}, as in loan.json, given {self.model!r}"
+            )
         self.policy.check()
         if not (
             0 < self.calibration.slope < math.inf and math.isfinite(self.calibration.intercept)
         ):
             raise ValueError(f"calibration: expected a slope above 0, given {self.calibration}")
         if self.kind == "scorecard" and self.calibration != IDENTITY:
-            raise ValueError("calibration: a scorecard's stands in its tables")
+            raise ValueError("calibration: expected none, because a scorecard's tables include it")
         if not self.golden:
-            raise ValueError("no golden examples")
+            raise ValueError("golden: expected at least one example")
 
     def with_policy(self, policy: Policy) -> Manifest:
-        """Return the figures that are valid under another policy.
+        """Return the manifest with another policy and the figures that are valid for it.
 
-        Of the figures at the policy's threshold, these are the ones in the trade-off table.
+        Figures at the threshold are looked up in the trade-off table; others are dropped.
         """
         at_threshold = {f"{book}{name}" for book in ("", "later_") for name in AT_THRESHOLD}
         metrics, intervals = (
-            {name: value for name, value in given.items() if name not in at_threshold}
-            for given in (self.metrics, self.intervals)
+            {name: value for name, value in figures.items() if name not in at_threshold}
+            for figures in (self.metrics, self.intervals)
         )
         return msgspec.structs.replace(
             self,
@@ -143,7 +148,7 @@ def read_manifest(folder: Path) -> tuple[Manifest, str]:
     try:
         content = read_regular_file(folder / MANIFEST, MAX_MANIFEST_BYTES)
     except OSError as error:
-        raise BundleError(f"{folder.name}: no version: {MANIFEST}: {error.strerror}") from None
+        raise BundleError(f"{folder.name}: is no version: {MANIFEST}: {error.strerror}") from None
     try:
         manifest = _manifest_of(folder.name, content)
     except BundleError as error:
@@ -153,21 +158,30 @@ def read_manifest(folder: Path) -> tuple[Manifest, str]:
 
 def _manifest_of(version: str, content: bytes) -> Manifest:
     head = decode(content, MANIFEST, dict[str, Any])
-    for name, known in (("format", FORMAT), ("arithmetic", arithmetic.ARITHMETIC)):
-        given = head.get(name)
-        if not isinstance(given, int) or isinstance(given, bool) or given < 1:
-            raise BundleError(f"{MANIFEST} is no manifest: it has no {name}")
-        if given > known:
-            raise BundleError(f"{name} {given}; this release reads up to {name} {known}")
+    for name, highest in (("format", FORMAT), ("arithmetic", arithmetic.ARITHMETIC)):
+        number = head.get(name)
+        if not isinstance(number, int) or isinstance(number, bool) or number < 1:
+            raise BundleError(f"{MANIFEST}: {name}: expected a number from 1 to {highest}")
+        if number > highest:
+            raise BundleError(
+                f"{MANIFEST}: {name}: this release reads 1 to {highest}, given {number}; a newer "
+                "release may read it"
+            )
     manifest = decode(content, MANIFEST, Manifest)
     if manifest.version != version:
-        raise BundleError(f"the manifest is of another version, {show_value(manifest.version)}")
+        raise BundleError(
+            f"{MANIFEST}: version: expected the name of the folder, given "
+            f"{show_value(manifest.version)}"
+        )
     missing = [name for name in _FILES[manifest.kind] if name not in manifest.files]
     if missing:
-        raise BundleError(f"the manifest lacks {', '.join(missing)}")
+        raise BundleError(f"{MANIFEST}: files: expected also {', '.join(missing)}")
     for name in manifest.files:
         if not _FILE.fullmatch(name) or name == MANIFEST:
-            raise BundleError(f"the manifest names a strange file, {show_value(name)}")
+            raise BundleError(
+                f"{MANIFEST}: files: expected names of letters, digits, ., _ and -, given "
+                f"{show_value(name)}"
+            )
     check_sizes(manifest.files)
     return manifest
 
@@ -178,8 +192,8 @@ def check_sizes(files: Mapping[str, FileEntry]) -> None:
     if total > MAX_BUNDLE_BYTES:
         largest = max(files, key=lambda name: files[name].bytes)
         raise BundleError(
-            f"its files have {total:,} bytes together, expected at most {MAX_BUNDLE_BYTES:,}; the "
-            f"largest is {largest} with {files[largest].bytes:,}"
+            f"files: expected at most {MAX_BUNDLE_BYTES:,} bytes in total, given {total:,}; the "
+            f"largest is {largest} with {files[largest].bytes:,} bytes"
         )
 
 
@@ -194,7 +208,7 @@ def read_definition(folder: Path) -> Definition:
 
 
 def read_document(folder: Path, name: str) -> str | None:
-    """Read and verify a version's document for people; None if it has no document of this name."""
+    """Read and verify a document (`report.html`, `card.md`); None if the version has none."""
     manifest, _ = read_manifest(folder)
     entry = manifest.files.get(name)
     return None if entry is None else read_file(folder, name, entry).decode()
@@ -211,10 +225,13 @@ def read_file(folder: Path, name: str, entry: FileEntry) -> bytes:
         raise BundleError(f"{folder.name}: {name}: {error.strerror}") from None
     if size != entry.bytes:
         raise BundleError(
-            f"{folder.name}: {name} has {size} bytes, the manifest says {entry.bytes}"
+            f"{folder.name}: {name}: expected {entry.bytes:,} bytes, as in the manifest, "
+            f"given {size:,}"
         )
     if hashlib.sha256(content).hexdigest() != entry.sha256:
-        raise BundleError(f"{folder.name}: {name} was changed: its sha-256 differs")
+        raise BundleError(
+            f"{folder.name}: {name} was changed: its sha-256 is not the one in the manifest"
+        )
     return content
 
 
@@ -222,7 +239,7 @@ _T = TypeVar("_T")
 
 
 def decode(content: bytes, name: str, kind: type[_T]) -> _T:
-    """Decode JSON as this type. Raises BundleError with the name of the file."""
+    """Decode JSON as this type. Raises BundleError, whose message names the file."""
     try:
         return msgspec.json.decode(content, type=kind)
     # A ValueError comes from a definition, or from text that is not UTF-8.

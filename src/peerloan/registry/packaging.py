@@ -39,8 +39,8 @@ from peerloan.registry.manifest import (
 
 _GOLDEN_EXAMPLES = 20
 
-# Renders a version's documents, by file name. It is called once the version has a name; in the
-# manifest only `files` is still empty then.
+# Renders a version's documents and returns them by file name. Its argument is the manifest; only
+# `files` is still empty.
 DocumentWriter = Callable[[Manifest], Mapping[str, str]]
 
 
@@ -51,7 +51,7 @@ def write_no_documents(_manifest: Manifest) -> Mapping[str, str]:
 
 @dataclass(frozen=True)
 class OnnxParts:
-    """An ONNX estimator before it is in a bundle: its graph, encoding and calibration."""
+    """An ONNX estimator that is not part of a bundle: its graph, encoding and calibration."""
 
     graph: bytes
     encoding: Encoding
@@ -60,7 +60,7 @@ class OnnxParts:
 
 @dataclass(frozen=True)
 class ValidationFigures:
-    """Figures of a version on loans that it was not fitted on; all are stored in the manifest."""
+    """Figures of a version on loans outside its training set. The manifest stores all of them."""
 
     metrics: dict[str, float]
     intervals: dict[str, tuple[float, float]]
@@ -70,7 +70,7 @@ class ValidationFigures:
 
 @dataclass(frozen=True)
 class Draft:
-    """A version without a name: its files, the rest of its manifest, and its document renderer."""
+    """A version without a name: its manifest, its files, and the renderer of its documents."""
 
     manifest: Manifest
     files: dict[str, bytes]
@@ -87,12 +87,14 @@ class Draft:
         manifest = msgspec.structs.replace(manifest, files=_entries(files))
         content = msgspec.json.format(msgspec.json.encode(manifest), indent=1)
         try:
-            # Decode it as a reader will: JSON can't hold a NaN, for example.
+            # Decode it as a reader will. That fails for a NaN, for example, which JSON can't hold.
             manifest = decode(content, MANIFEST, Manifest)
             check_sizes(manifest.files)
             if len(content) > MAX_MANIFEST_BYTES:
-                expected = f"expected at most {MAX_MANIFEST_BYTES:,} bytes"
-                raise BundleError(f"{MANIFEST}: {expected}, given {len(content):,}")
+                raise BundleError(
+                    f"{MANIFEST}: expected at most {MAX_MANIFEST_BYTES:,} bytes, given "
+                    f"{len(content):,}"
+                )
         except BundleError as error:
             raise BundleError(f"{version}: {error}") from None
         bundle = Bundle(manifest, hashlib.sha256(content).hexdigest(), files)
@@ -112,7 +114,7 @@ def draft(
     write_documents: DocumentWriter = write_no_documents,
     recalibrated_on: TrainedOn | None = None,
 ) -> Draft:
-    """Assemble a trained estimator and its other parts."""
+    """Make a draft from a trained estimator and the other parts of a version."""
     parts: dict[str, Any] = {"loan.json": definition, "profile.json": profile}
     files: dict[str, bytes] = {}
     kind: Literal["scorecard", "onnx"]
@@ -159,9 +161,9 @@ def draft(
 def with_policy(
     bundle: Bundle, folder: Path, policy: Policy, write_documents: DocumentWriter
 ) -> Draft:
-    """Draft a version under another policy.
+    """Make a draft of a version with another policy.
 
-    Every file is copied unchanged, except for the documents, which are rendered again.
+    All files are copied unchanged, except for the documents, which are rendered again.
     """
     files = {name: read_file(folder, name, entry) for name, entry in bundle.manifest.files.items()}
     examples = bundle.profile.draw(bundle.definition, _GOLDEN_EXAMPLES, seed=2)
@@ -173,15 +175,14 @@ def with_policy(
 
 
 def read_onnx_parts(folder: Path) -> OnnxParts:
-    """Read an ONNX version's estimator as it was drafted. Raises BundleError."""
+    """Read the estimator of an ONNX version. Raises BundleError."""
     manifest, _ = read_manifest(folder)
     if manifest.kind != "onnx":
-        raise BundleError(f"{folder.name}: is a {manifest.kind}, and holds no ONNX")
-    graph, encoding = (
+        raise BundleError(f"{folder.name}: expected an ONNX version, given a {manifest.kind}")
+    graph, content = (
         read_file(folder, name, manifest.files[name]) for name in ("model.onnx", "encoding.json")
     )
-    parts = decode(encoding, "encoding.json", Encoding)
-    return OnnxParts(graph, parts, manifest.calibration)
+    return OnnxParts(graph, decode(content, "encoding.json", Encoding), manifest.calibration)
 
 
 def _entries(files: Mapping[str, bytes]) -> dict[str, FileEntry]:
@@ -198,8 +199,9 @@ def _record(definition: Definition, row: Sequence[Value]) -> dict[str, Value]:
 def _golden(
     definition: Definition, model: Scorecard | OnnxModel, policy: Policy, examples: Loans
 ) -> Iterator[GoldenExample]:
-    found = decide_many(model, policy, examples, explain=False)
-    columns = (found.margins, found.probabilities, found.late, found.bands)
+    """Yield the golden examples: synthetic loans with the model's results."""
+    decisions = decide_many(model, policy, examples, explain=False)
+    columns = (decisions.margins, decisions.probabilities, decisions.late, decisions.bands)
     for row, margin, probability, late, band in zip(
         examples.rows(), *(column.tolist() for column in columns), strict=True
     ):

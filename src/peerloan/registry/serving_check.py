@@ -1,4 +1,4 @@
-"""What a service derives from a version before it serves it, and the check that this works."""
+"""Derive what a service needs to serve a version, and check that the version can be served."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from peerloan.registry.manifest import BundleError
 
 @dataclass(frozen=True)
 class CallerInterface:
-    """How requests for a version are read: the checks of loans, their decoder and JSON schema."""
+    """The parts that read requests for a version: checks, decoder and JSON schema of loans."""
 
     checks: Checks
     decoder: Decoder
@@ -34,9 +34,9 @@ class CallerInterface:
 
 
 def check_servable(bundle: Bundle, known: Iterable[str] = ()) -> None:
-    """Derive all that a service needs, and decide on the golden examples. Raises BundleError.
+    """Raise BundleError unless a service can serve a version.
 
-    The first example is decided on with reasons.
+    Derives the caller interface, and decides on the golden examples, on the first one with reasons.
     """
     interface = CallerInterface.of(bundle, known)
     with _library_errors(bundle):
@@ -45,15 +45,17 @@ def check_servable(bundle: Bundle, known: Iterable[str] = ()) -> None:
             content = msgspec.json.encode(golden.loan)
             checked = interface.decoder.loan(content) or interface.checks.loan(golden.loan)
             for problem in checked.problems:
-                expected = f"{problem.field}: expected {problem.expected}, given {problem.given}"
-                raise ValueError(f"golden example {i} would be refused: {expected}")
-            # Reasons for all examples of an ONNX version would take seconds.
+                raise ValueError(
+                    f"golden example {i} would be refused: {problem.field}: expected "
+                    f"{problem.expected}, given {problem.given}"
+                )
+            # Only the first has reasons: those of all examples of an ONNX version take seconds.
             msgspec.json.encode(bundle.decide(checked.values, explain=i == 1))
 
 
 @contextlib.contextmanager
 def _library_errors(bundle: Bundle) -> Iterator[None]:
-    """Raise any error of a library about foreign data as BundleError."""
+    """Raise any error as BundleError. Libraries raise many kinds of errors on hostile data."""
     try:
         yield
     except Exception as error:

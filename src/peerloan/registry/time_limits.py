@@ -1,8 +1,9 @@
 """Time limits for calls on a store.
 
-A read of a stalled network file system never returns, and a thread can't be ended. So the call runs
-in its own thread while the caller waits with a time limit; Ctrl-C works meanwhile. A thread that
-hangs is abandoned, and no second one starts for the same call until it ends.
+A read of a stalled network file system never returns, and Python can't end a thread. So the call
+runs in a separate thread, and the caller waits for it with a time limit. Ctrl-C works while it
+waits. A thread that hangs is abandoned. While it hangs, the same call fails at once, without
+another thread.
 """
 
 from __future__ import annotations
@@ -18,14 +19,14 @@ from peerloan.threads import start_unsignalled
 
 # Enough to read half of a version's maximal size over a network at 10 MB/s.
 CALL_SECONDS = 60.0
-# A slow disk must not cost the result of a long training.
+# Longer, because the result of a long training must not be lost to a slow disk.
 PUBLISH_SECONDS = 300.0
-# After an interrupt: time to complete or remove files that are half-written.
+# After an interrupt: time to complete or remove files that are partly written.
 _GRACE_SECONDS = 2.0
 
 
 class StoreTimeout(StoreFault):
-    """A call that exceeded its time limit; `reason` names it without the path of the store."""
+    """A call exceeded its time limit; `reason` is the message without the path of the store."""
 
     def __init__(self, root: Path, reason: str) -> None:
         super().__init__(f"{root}: {reason}")
@@ -44,7 +45,7 @@ class _Call(threading.Thread):
 
     def run(self) -> None:
         """Run the call in the thread."""
-        _here.is_limited = True
+        _thread_state.is_limited = True
         try:
             self._result = self._function()
         except BaseException as error:
@@ -59,11 +60,11 @@ class _Call(threading.Thread):
 
 
 # Whether the current thread runs a call with a time limit.
-_here = threading.local()
+_thread_state = threading.local()
 
 
 class Calls:
-    """The calls on one store, with a record of those that hang. Thread-safe."""
+    """Runs the calls on a store with a time limit, and remembers those that hang. Thread-safe."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
@@ -74,10 +75,13 @@ class Calls:
     ) -> Any:
         """Return the result of a function. Raises StoreTimeout if it takes longer than `seconds`.
 
-        It also raises StoreTimeout if a call of the same name still hangs. After an interrupt it
-        waits up to `grace_seconds` for the function to end.
+        `what` names the call. If a call of the same name still hangs, StoreTimeout is raised at
+        once. After an interrupt (KeyboardInterrupt, for example), the function has up to
+        `grace_seconds` to end.
         """
-        if getattr(_here, "is_limited", False):  # part of a call that has a time limit already
+        if getattr(
+            _thread_state, "is_limited", False
+        ):  # part of a call that already has a time limit
             return function()
         earlier = self._hung.get(what)
         if earlier is None or earlier.done.is_set():
@@ -98,7 +102,7 @@ class Calls:
         raise StoreTimeout(
             self._root,
             f"{what} did not end within {seconds:g} seconds: the file system may hang, or the "
-            "version take too long",
+            "version may take too long",
         )
 
 
@@ -120,16 +124,17 @@ _Method = Callable[Concatenate[_S, _P], _R]
 def limited(
     doing: str, *, is_writing: bool = False, is_long: bool = False
 ) -> Callable[[_Method[_S, _P, _R]], _Method[_S, _P, _R]]:
-    """Decorate a store's method to raise StoreTimeout after CALL_SECONDS.
+    """Decorate a method of the store so that it raises StoreTimeout after CALL_SECONDS.
 
-    The limit is PUBLISH_SECONDS if the call `is_long`. `doing` is the verb of the message; the
-    method's first argument follows it.
+    With `is_long`, the limit is PUBLISH_SECONDS. With `is_writing`, an interrupted call has some
+    time to complete or remove its files. `doing` is the verb of the message; the method's first
+    argument follows it.
     """
 
     def decorate(method: _Method[_S, _P, _R]) -> _Method[_S, _P, _R]:
         @functools.wraps(method)
         def call(store: _S, /, *args: _P.args, **options: _P.kwargs) -> _R:
-            subject = [str(each) for each in args[:1] if isinstance(each, str | int)]
+            subject = [str(argument) for argument in args[:1] if isinstance(argument, str | int)]
             result: _R = store.calls.within(
                 PUBLISH_SECONDS if is_long else CALL_SECONDS,
                 " ".join([doing, *subject]),

@@ -1,1 +1,1 @@
-"""The monitoring worker: runs monitoring rounds, sends alerts, and responds to drift."""
+"""The monitoring worker: runs monitoring rounds, delivers events, and responds to drift."""

@@ -12,7 +12,7 @@ from peerloan.clock import now_ms
 from peerloan.database import Database
 from peerloan.database.tables import watchers
 
-# The holder renews its lease every 30 seconds. It expires after 2 minutes.
+# The holder renews its lease every 30 seconds; without that it expires after 2 minutes.
 RENEW_SECONDS = 30.0
 _LEASE_MS = 120_000
 
@@ -26,24 +26,24 @@ class Lease:
 
     def take(self) -> bool:
         """Take or renew the lease; False if another process holds it. Raises LedgerUnavailable."""
-        now = now_ms()
-        free = or_(
-            watchers.c.until_ms <= now,
-            # The lease was granted by a clock that was ahead.
-            watchers.c.until_ms > now + 2 * _LEASE_MS,
+        current_ms = now_ms()
+        is_free = or_(
+            watchers.c.until_ms <= current_ms,
+            # The holder's clock was ahead, so the lease would not expire for a long time.
+            watchers.c.until_ms > current_ms + 2 * _LEASE_MS,
             watchers.c.holder == self._holder,
         )
-        values = {"holder": self._holder, "until_ms": now + _LEASE_MS}
+        values = {"holder": self._holder, "until_ms": current_ms + _LEASE_MS}
         with self._database.writing() as connection:
-            return bool(connection.execute(update(watchers).where(free).values(values)).rowcount)
+            return bool(connection.execute(update(watchers).where(is_free).values(values)).rowcount)
 
     def end(self) -> None:
-        """Give the lease up, so that another process can take it at once."""
+        """End the lease, so that another process can take it. Raises LedgerUnavailable."""
         with self._database.writing() as connection:
-            own = watchers.c.holder == self._holder
-            connection.execute(update(watchers).where(own).values(until_ms=0))
+            is_holder = watchers.c.holder == self._holder
+            connection.execute(update(watchers).where(is_holder).values(until_ms=0))
 
     def holder(self) -> str:
-        """The name of the process that holds the lease."""
+        """Return the name of the process that holds the lease. Raises LedgerUnavailable."""
         with self._database.reading() as connection:
             return str(connection.execute(select(watchers.c.holder)).scalar_one())

@@ -1,9 +1,9 @@
-"""A monitoring round: count new decisions and outcomes, evaluate the rules, record events."""
+"""A monitoring round: count new decisions and outcomes, evaluate the rules, store events."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import date, timedelta
 
@@ -12,7 +12,11 @@ from sqlalchemy import Connection
 from peerloan.clock import DAY_MS, HOUR_MS, date_of, day_number
 from peerloan.database import Database
 from peerloan.monitoring.alerts import rules
-from peerloan.monitoring.alerts.lifecycle import AlertChange, active_alerts, update_alerts
+from peerloan.monitoring.alerts.lifecycle import (
+    AlertChange,
+    active_alerts_by_version_number,
+    update_alerts,
+)
 from peerloan.monitoring.alerts.rules import Alert
 from peerloan.monitoring.config import MonitoringConfig
 from peerloan.monitoring.counting.counts import Counts
@@ -33,19 +37,23 @@ from peerloan.monitoring.windows import History, Window, read_window, window_fig
 from peerloan.registry import Store
 
 log = logging.getLogger(__name__)
-# The volume of a window is compared with this many windows before it.
-_BEFORE = 4
-# Outcomes of this many windows are used, because late loans are rare.
-_OF_OUTCOMES = 4
+# Number of earlier windows that the volume of a window is compared with.
+_VOLUME_WINDOWS = 4
+# Number of windows whose outcomes are used together, because late loans are rare.
+_OUTCOME_WINDOWS = 4
 # Largest difference between the clocks of several machines.
-_AHEAD_MS = 60_000
+_CLOCK_TOLERANCE_MS = 60_000
 # Most days to evaluate one by one after a pause.
-_CATCH_UP = 366
+_MAX_DAYS = 366
 
 
 @dataclass
 class Round:
-    """The result of a round: counting progress, figures of each newest window, changed alerts."""
+    """The result of a round.
+
+    `counted` is the counting progress, `figures` those of the newest window by version name,
+    `changes` the changed alerts with the name of their version.
+    """
 
     counted: Progress
     figures: dict[str, WindowMetrics] = field(default_factory=dict)
@@ -54,7 +62,7 @@ class Round:
 
 @dataclass
 class _WindowResult:
-    """The figures and alerts of a version's window."""
+    """A version's window: its figures (None without loans) and its alerts."""
 
     number: int
     name: str
@@ -66,7 +74,7 @@ class _WindowResult:
 
 @dataclass(frozen=True)
 class _Ledger:
-    """The state that a round has read: versions, figures of each day, and early outcomes."""
+    """The state of the ledger at the start of a round: versions, daily counts, early outcomes."""
 
     versions: VersionCache
     history: History
@@ -78,7 +86,7 @@ class _Ledger:
 
 
 class Watcher:
-    """Monitors the versions of a ledger by a config. One process may run a round at a time."""
+    """Monitors the versions of a ledger. Only one process may run a round at a time."""
 
     def __init__(self, database: Database, store: Store, config: MonitoringConfig) -> None:
         self._database, self._store, self._config = database, store, config
@@ -86,10 +94,11 @@ class Watcher:
         self._early = EarlyOutcomes()
 
     def round(self, now_ms: int, progress: Callable[[float], None] = lambda _done: None) -> Round:
-        """Count, evaluate the rules, and record events. Raises LedgerError.
+        """Count, evaluate the rules, and store events. Raises LedgerError or StoreFault.
 
-        Days that ended since the last round are evaluated one by one, with the outcomes that are
-        known now. The first round evaluates the days of some earlier windows, without alerts.
+        `now_ms` is the end of the newest window (milliseconds since 1970). Days that ended since
+        the last round are evaluated one by one, with the outcomes that are known now. The first
+        round evaluates the days of some earlier windows, but without alerts.
         """
         counted = count_new(self._database, self._store, progress)
         count_outcomes(self._database, self._store, counted)
@@ -99,26 +108,31 @@ class Watcher:
             versions = VersionCache(connection, self._store)
             last = now_ms // HOUR_MS + 1
             early = self._early.read(connection, versions)
-            known = read_known_outcomes(connection, last - self._reach(versions) * 24, last)
-            found = _Ledger(versions, History(known, early), early)
-        first = judged_ms == 0
-        if first:
-            judged_ms = now_ms - self._config.window_days * _BEFORE * DAY_MS
+            known_outcomes = read_known_outcomes(
+                connection, last - self._reach(versions) * 24, last
+            )
+            ledger = _Ledger(versions, History(known_outcomes, early), early)
+        is_first = judged_ms == 0
+        if is_first:
+            judged_ms = now_ms - self._config.window_days * _VOLUME_WINDOWS * DAY_MS
         for moment in _moments(judged_ms, now_ms):
-            with_alarms = not first or moment == now_ms
-            self._judge(found, moment, with_alarms, done)
-        self._keep_months(found, {date_of(day).replace(day=1) for day in counted.days})
+            with_alerts = not is_first or moment == now_ms
+            self._evaluate(ledger, moment, with_alerts, done)
+        self._store_months(ledger, {date_of(day).replace(day=1) for day in counted.days})
         return done
 
     def _judged_ms(self, now_ms: int) -> int:
-        """The time up to which the rules were applied; if the clock was set back, at most now."""
+        """Return the time up to which the rules were applied, but not later than now.
+
+        It is later than now if the clock was set back; then the stored time is set back too.
+        """
         with self._database.reading() as connection:
             judged_ms = read_judged_ms(connection)
-        if judged_ms <= now_ms + _AHEAD_MS:
+        if judged_ms <= now_ms + _CLOCK_TOLERANCE_MS:
             return judged_ms
         log.warning(
-            "the rules were applied up to %.0f hours ahead of the clock, which was set back: they "
-            "are applied by the clock again",
+            "the clock was set back: the rules were already applied up to %.0f hours ahead of it; "
+            "they are applied again from now on",
             (judged_ms - now_ms) / HOUR_MS,
         )
         with self._database.writing() as connection:
@@ -126,74 +140,90 @@ class Watcher:
         return now_ms - 1
 
     def _reach(self, versions: VersionCache) -> int:
-        """The number of days before now whose outcomes may be needed."""
-        opened = map(versions.load, versions.known)
-        horizons = [each.bundle.definition.roles.horizon[1] for each in opened if each is not None]
-        return max(horizons, default=0) + self._config.window_days * (_BEFORE + 1 + _OF_OUTCOMES)
+        """Return the number of days before now whose outcomes may be needed."""
+        loaded = map(versions.load, versions.known)
+        last_days = [
+            version.bundle.definition.roles.horizon[1] for version in loaded if version is not None
+        ]
+        windows = _VOLUME_WINDOWS + 1 + _OUTCOME_WINDOWS
+        return max(last_days, default=0) + self._config.window_days * windows
 
-    def _judge(self, found: _Ledger, moment: int, with_alarms: bool, done: Round) -> None:
+    def _evaluate(self, ledger: _Ledger, moment: int, with_alerts: bool, done: Round) -> None:
+        """Evaluate the windows that end at a moment, and store figures and alerts."""
         end = -(-moment // HOUR_MS)
-        versions, history = found.versions, found.history
+        versions = ledger.versions
         with self._database.reading() as connection:
-            counts = found.window(connection, end - self._hours, end)
-            loud = active_alerts(connection)
+            counts = ledger.window(connection, end - self._hours, end)
+            active = active_alerts_by_version_number(connection)
         champion = self._champion(versions)
-        numbers = {*counts, *loud} | ({champion} if champion else set())
-        # A champion without loans has no figures; any other version without loans is out of use.
-        staying = {
-            number: [each for each in own if each.rule != rules.VOLUME]
-            for number, own in loud.items()
-            if number == champion
-        }
-        said = [
-            self._say(versions, history, number, counts.get(number), staying.get(number, []), end)
+        numbers = {*counts, *active} | ({champion} if champion else set())
+        # A champion without loans has no figures, so its alerts persist, except for its volume's.
+        # Any other version without loans is not used any more, and its alerts end.
+        persisting = [
+            alert for alert in active.get(champion or 0, []) if alert.rule != rules.VOLUME
+        ]
+        results = [
+            self._window_result(
+                ledger, number, counts.get(number), persisting if number == champion else [], end
+            )
             for number in sorted(numbers & versions.known.keys())
         ]
-        if champion is not None:
-            loans = sum(each.loans for each in counts.values())
-            before = history.volumes(end, self._hours, _BEFORE)
-            limits = self._config.limits
-            own = next(each for each in said if each.number == champion)
-            own.firing.extend(rules.check_volume(limits, loans, before))
-            own.persisting.extend(
-                rules.check_volume(limits.with_hysteresis(), loans, before, is_active=True)
-            )
-        done.figures = {each.name: each.figures for each in said if each.figures}
+        for result in results:
+            if result.number == champion:
+                self._add_volume_alerts(result, ledger.history, counts, end)
+        done.figures = {result.name: result.figures for result in results if result.figures}
         with self._database.writing() as connection:
             advance_judged_ms(connection, moment)
-            for each in said:
-                window = window_json(end - self._hours, end) | {"loans": each.loans}
-                if each.figures:
-                    kept = {"window": window} | metrics_json(each.figures)
-                    keep_figures(connection, each.number, "day", (moment - 1) // DAY_MS, kept)
-                if with_alarms:
+            for result in results:
+                window = window_json(end - self._hours, end) | {"loans": result.loans}
+                if result.figures:
+                    figures = {"window": window} | metrics_json(result.figures)
+                    day = (moment - 1) // DAY_MS
+                    keep_figures(connection, result.number, "day", day, figures)
+                if with_alerts:
                     changes = update_alerts(
-                        *(connection, (each.number, each.name), each.firing, each.persisting),
-                        *(window, moment, self._config.tell.channels),
+                        connection,
+                        (result.number, result.name),
+                        result.firing,
+                        result.persisting,
+                        window,
+                        moment,
+                        self._config.tell.channels,
                     )
-                    done.changes += [(each.name, change) for change in changes]
+                    done.changes += [(result.name, change) for change in changes]
 
-    def _say(
+    def _window_result(
         self,
-        versions: VersionCache,
-        history: History,
+        ledger: _Ledger,
         number: int,
         counts: Counts | None,
-        staying: Sequence[Alert],
+        persisting: list[Alert],
         end: int,
     ) -> _WindowResult:
-        """Compute the figures of a version; without loans, its remaining alerts only."""
-        name = versions.known[number].version
+        """Evaluate a version's window that ends at an hour; without loans, return `persisting`."""
+        name = ledger.versions.known[number].version
         config = self._config
         if counts is not None:
-            days = config.window_days * _OF_OUTCOMES
-            outcomes = history.mature(number, -(-end // 24), config.mature, days)
-            found = window_figures(versions, number, counts, config.limits, outcomes)
-            if found is not None:
+            days = config.window_days * _OUTCOME_WINDOWS
+            outcomes = ledger.history.mature(number, -(-end // 24), config.mature, days)
+            figures = window_figures(ledger.versions, number, counts, config.limits, outcomes)
+            if figures is not None:
                 return _WindowResult(
-                    number, name, counts.loans, found, found.firing, found.persisting
+                    number, name, counts.loans, figures, figures.firing, figures.persisting
                 )
-        return _WindowResult(number, name, 0, None, [], list(staying))
+        return _WindowResult(number, name, 0, None, [], persisting)
+
+    def _add_volume_alerts(
+        self, champion: _WindowResult, history: History, counts: dict[int, Counts], end: int
+    ) -> None:
+        """Apply the rule of the volume to the loans of all versions, and add its alerts."""
+        loans = sum(version_counts.loans for version_counts in counts.values())
+        before = history.volumes(end, self._hours, _VOLUME_WINDOWS)
+        limits = self._config.limits
+        champion.firing.extend(rules.check_volume(limits, loans, before))
+        champion.persisting.extend(
+            rules.check_volume(limits.with_hysteresis(), loans, before, is_active=True)
+        )
 
     def _champion(self, versions: VersionCache) -> int | None:
         """Return the champion's number in the ledger; None if it made no decision yet."""
@@ -206,29 +236,29 @@ class Watcher:
                 return number
         return None
 
-    def _keep_months(self, ledger: _Ledger, months: Iterable[date]) -> None:
-        """Store the figures of whole months, with all outcomes that are known."""
+    def _store_months(self, ledger: _Ledger, months: Iterable[date]) -> None:
+        """Store the figures of complete months, with all known outcomes."""
         for month in sorted(months):
             following = (month + timedelta(days=31)).replace(day=1)
             first, last = (day_number(day) * 24 for day in (month, following))
             with self._database.reading() as connection:
                 counts = ledger.window(connection, first, last)
             limits = self._config.limits
-            said = {
-                number: window_figures(ledger.versions, number, own, limits)
-                for number, own in counts.items()
+            metrics = {
+                number: window_figures(ledger.versions, number, version_counts, limits)
+                for number, version_counts in counts.items()
             }
             with self._database.writing() as connection:
-                for number, found in said.items():
-                    if found:
-                        window = window_json(first, last) | {"loans": found.loans}
-                        kept = {"window": window} | metrics_json(found)
-                        keep_figures(connection, number, "month", first // 24, kept)
+                for number, of_month in metrics.items():
+                    if of_month:
+                        window = window_json(first, last) | {"loans": of_month.loans}
+                        figures = {"window": window} | metrics_json(of_month)
+                        keep_figures(connection, number, "month", first // 24, figures)
 
 
 def _moments(judged_ms: int, now_ms: int) -> Iterator[int]:
     """Yield the end of each day since the last evaluation, then now."""
     ends = range(judged_ms // DAY_MS + 1, -(-now_ms // DAY_MS))
-    for day in ends[-_CATCH_UP:]:
+    for day in ends[-_MAX_DAYS:]:
         yield day * DAY_MS
     yield now_ms

@@ -1,4 +1,4 @@
-"""The worker's schedule: run rounds at an interval, in one process at a time."""
+"""The worker's schedule: runs rounds at an interval, in one process at a time."""
 
 from __future__ import annotations
 
@@ -30,17 +30,20 @@ from peerloan.worker.retraining.response import respond_to_drift
 from peerloan.worker.time_limited_turn import TimeLimitedTurn, TurnAbandoned
 
 log = logging.getLogger(__name__)
-# Interval of checks whether a round, a delivery, or taking over the lease is due.
-_LOOK_SECONDS = 5.0
-# A turn without progress for this long is abandoned. Its longest step fits one candidate.
+# Seconds between two checks whether a round or a delivery is due or the lease is free.
+_CHECK_SECONDS = 5.0
+# A turn without progress for this long is abandoned. The longest step is to fit one candidate.
 STALLED_SECONDS = 900.0
 # Delay before the next round after an unexpected error.
 _RETRY_MS = 600_000
-_WORDS = {BEGAN: "begins", ROSE: "grows louder", ENDED: "is over"}
+_CHANGE_TEXTS = {BEGAN: "has begun", ROSE: "has risen to act", ENDED: "has ended"}
 
 
 class Schedule:
-    """Runs monitoring rounds, delivers events, and responds to drift by the config."""
+    """Runs monitoring rounds, delivers events, and responds to drift as the config requires.
+
+    A turn without progress for `stalled_seconds` is abandoned. Methods are called by one thread.
+    """
 
     def __init__(
         self,
@@ -49,92 +52,102 @@ class Schedule:
         config: MonitoringConfig,
         every_seconds: float,
         metrics: Metrics,
+        stalled_seconds: float = STALLED_SECONDS,
     ) -> None:
         self._database, self._store, self._config = database, store, config
         self._every_ms = int(every_seconds * 1000)
         self._watcher = Watcher(database, store, config)
         self._lease = Lease(database)
         self._metrics = metrics
-        self._leads: bool | None = None
-        self._down = False
+        self._stalled_seconds = stalled_seconds
+        self._is_leader: bool | None = None
+        self._has_failed = False
         self._turn: TimeLimitedTurn | None = None
-        self._answered_day = self._not_before = 0
+        # The day of the last response to drift, and the earliest time of the next round.
+        self._response_day = self._not_before_ms = 0
+
+    @property
+    def is_leader(self) -> bool:
+        """Whether this process holds the lease and monitors."""
+        return bool(self._is_leader)
 
     def run(self, wait: Callable[[float], object] = time.sleep) -> None:
         """Run until the process is stopped. Errors are logged and retried."""
         try:
             while True:
-                self._look()
-                wait(_LOOK_SECONDS)
+                self.run_if_leader()
+                wait(_CHECK_SECONDS)
         finally:
             with contextlib.suppress(LedgerError):
                 self._lease.end()
 
-    def _look(self) -> None:
-        """Run a turn if this process holds the lease."""
+    def run_if_leader(self) -> None:
+        """Run a turn if this process holds the lease. Errors of the ledger are logged."""
         try:
-            # An abandoned turn that still runs could do the same work.
+            # While an abandoned turn still runs, a second one could do the same work.
             if self._turn is not None and self._turn.is_running():
                 return
-            self._lead(self._lease.take())
+            self._set_leader(self._lease.take())
         except LedgerError as error:
-            self._note_down(error)
+            self._log_failure(error)
             return
-        if self._leads:
+        if self._is_leader:
             self._turn = TimeLimitedTurn(self._work)
-            self._accompany(self._turn)
+            self._supervise(self._turn)
 
-    def _accompany(self, turn: TimeLimitedTurn) -> None:
+    def _supervise(self, turn: TimeLimitedTurn) -> None:
         """Renew the lease while a turn makes progress, and abandon the turn if it does not."""
         renewed = time.monotonic()
-        while not turn.wait(min(RENEW_SECONDS, STALLED_SECONDS)):
-            if (stalled := turn.stalled_seconds()) >= STALLED_SECONDS:
-                self._give_up(turn, f"no progress for {stalled:,.0f} s")
+        while not turn.wait(min(RENEW_SECONDS, self._stalled_seconds)):
+            if (stalled := turn.stalled_seconds()) >= self._stalled_seconds:
+                self._abandon(turn, f"no progress for {stalled:,.0f} s")
                 return
             if time.monotonic() - renewed < RENEW_SECONDS:
                 continue
             renewed = time.monotonic()
             with contextlib.suppress(LedgerError):
                 if not self._lease.take():
-                    self._give_up(turn, "another process has taken the lease")
+                    self._abandon(turn, "another process has taken the lease")
                     return
 
-    def _give_up(self, turn: TimeLimitedTurn, reason: str) -> None:
+    def _abandon(self, turn: TimeLimitedTurn, reason: str) -> None:
         turn.abandon()
-        log.error("a round is given up: %s; standing by until it ends", reason)
-        self._metrics.give_up()
-        self._leads = False
-        self._metrics.leads(False)
+        log.error("a round is abandoned: %s; standing by until it ends", reason)
+        self._metrics.count_abandoned()
+        self._is_leader = False
+        self._metrics.set_leader(False)
         with contextlib.suppress(LedgerError):
             self._lease.end()
 
     def _work(self, turn: TimeLimitedTurn) -> None:
         """Run a turn: a round if one is due, then the deliveries."""
         try:
-            if now_ms() >= max(self._next_ms(), self._not_before):
+            if now_ms() >= max(self._next_ms(), self._not_before_ms):
                 self._round(turn)
             deliver_due(self._database, self._config.tell, now_ms(), turn.report_progress)
-            self._down = False
+            self._has_failed = False
         except (LedgerError, StoreFault) as error:
-            self._note_down(error)
+            self._log_failure(error)
         except TurnAbandoned:
             raise
         except Exception:  # a retry may succeed
-            log.exception("a round failed; the next try is in %d minutes", _RETRY_MS // 60_000)
-            self._not_before = now_ms() + _RETRY_MS
+            log.exception("a round failed; it is tried again in %d minutes", _RETRY_MS // 60_000)
+            self._not_before_ms = now_ms() + _RETRY_MS
 
-    def _note_down(self, error: Exception) -> None:
-        if not self._down:
-            log.error("could not watch, and will go on trying: %s", error)
-        self._down = True
+    def _log_failure(self, error: Exception) -> None:
+        """Log the first of several failures in a row."""
+        if not self._has_failed:
+            log.error("monitoring failed and will be tried again: %s", error)
+        self._has_failed = True
 
-    def _lead(self, leads: bool) -> None:
-        if leads != self._leads:
-            log.info("watching" if leads else f"{self._lease.holder()} watches; standing by")
-        self._leads = leads
-        self._metrics.leads(leads)
+    def _set_leader(self, is_leader: bool) -> None:
+        if is_leader != self._is_leader:
+            log.info("monitoring" if is_leader else f"{self._lease.holder()} monitors; standing by")
+        self._is_leader = is_leader
+        self._metrics.set_leader(is_leader)
 
     def _next_ms(self) -> int:
+        """Return the time of the next round in milliseconds since 1970; 0: now."""
         with self._database.reading() as connection:
             judged_ms = read_judged_ms(connection)
         return judged_ms + self._every_ms if judged_ms else 0
@@ -143,65 +156,74 @@ class Schedule:
         began = time.monotonic()
         done = self._watcher.round(now_ms(), lambda _done: turn.report_progress())
         turn.report_progress()
-        self._tell(done, time.monotonic() - began)
-        self._metrics.count(done.counted)
-        self._answer(done, turn)
+        _log_round(done, time.monotonic() - began)
+        self._metrics.count_decisions(done.counted)
+        self._respond(done, turn)
         turn.report_progress()
 
-    def _answer(self, done: Round, turn: TimeLimitedTurn) -> None:
+    def _respond(self, done: Round, turn: TimeLimitedTurn) -> None:
         """Respond to alerts of level "act" about the champion: when one begins, and then daily.
 
-        A daily retry makes sense because missing outcomes may have arrived. A repeated refusal is
-        no event.
+        The response is repeated daily, because missing outcomes may have arrived. A repeated
+        refusal is no event.
         """
         champion = self._store.state().champion or ""
         figures = done.figures.get(champion)
-        acts = [] if figures is None else [each for each in figures.firing if each.level == "act"]
-        fresh = any(
-            model == champion and change.type != ENDED and change.alert.level == "act"
-            for model, change in done.changes
+        acts = [] if figures is None else [a for a in figures.firing if a.level == "act"]
+        has_new_act = any(
+            version == champion and change.type != ENDED and change.alert.level == "act"
+            for version, change in done.changes
         )
         today = now_ms() // DAY_MS
-        if not acts or not (fresh or today != self._answered_day):
+        if not acts or not (has_new_act or today != self._response_day):
             return
-        self._answered_day = today
-        found = respond_to_drift(
-            *(self._config, self._store, self._database, acts, now_ms()),
+        self._response_day = today
+        response = respond_to_drift(
+            self._config,
+            self._store,
+            self._database,
+            acts,
+            now_ms(),
             progress=lambda _what, _done: turn.report_progress(),
         )
-        if found is None:
+        if response is None:
             return
-        log.info("%s: %s", self._config.on_drift, found.reason)
-        if found.kind == "refused" and not fresh:
+        log.info("%s: %s", self._config.on_drift, response.reason)
+        if response.kind == "refused" and not has_new_act:
             return
-        kind = PROMOTED if found.promoted else MADE if found.kind == "made" else REFUSED
-        rules = [each._asdict() for each in acts]
-        data = {"answer": self._config.on_drift, "rules": rules} | found.as_json()
-        subject = found.version or champion
+        kind = PROMOTED if response.promoted else MADE if response.kind == "made" else REFUSED
+        rules = [alert._asdict() for alert in acts]
+        data = {"answer": self._config.on_drift, "rules": rules} | response.as_json()
+        subject = response.version or champion
         with self._database.writing() as connection:
             store_event(connection, kind, subject, data, now_ms(), self._config.tell.channels)
 
-    def _tell(self, done: Round, seconds: float) -> None:
-        new = done.counted
-        decisions, outcomes = plural(new.decisions, "decision"), plural(new.outcomes, "outcome")
-        log.info("counted %s and %s in %.1f s", decisions, outcomes, seconds)
-        for version, why in new.missing.items():
-            log.warning("%s can't be watched: %s", version, why)
-        if new.unreadable:
-            log.warning("%s could not be read", plural(new.unreadable, "decision"))
-        for name, found in done.figures.items():
-            worst = max((*found.features, found.score), key=lambda each: each.psi.value)
-            speaking = ", ".join(f"{each.rule} of {each.about}" for each in found.firing)
-            log.info(
-                "%s: %s; largest PSI %.3f, of %s; %s",
-                *(name, plural(found.loans, "loan"), worst.psi.value, worst.name),
-                f"speaking: {speaking}" if speaking else "calm",
-            )
-        for name, change in done.changes:
-            log.warning(
-                "%s: %s of %s %s",
-                name,
-                change.alert.rule,
-                change.alert.about,
-                _WORDS[change.type],
-            )
+
+def _log_round(done: Round, seconds: float) -> None:
+    """Log the result of a round that took this many seconds."""
+    counted = done.counted
+    decisions = plural(counted.decisions, "decision")
+    log.info("counted %s and %s in %.1f s", decisions, plural(counted.outcomes, "outcome"), seconds)
+    for version, reason in counted.missing.items():
+        log.warning("%s can't be monitored: %s", version, reason)
+    if counted.unreadable:
+        log.warning("%s could not be read", plural(counted.unreadable, "decision"))
+    for version, metrics in done.figures.items():
+        worst = max((*metrics.features, metrics.score), key=lambda drift: drift.psi.value)
+        firing = ", ".join(f"{alert.rule} of {alert.about}" for alert in metrics.firing)
+        log.info(
+            "%s: %s; largest PSI %.3f, of %s; %s",
+            version,
+            plural(metrics.loans, "loan"),
+            worst.psi.value,
+            worst.name,
+            f"alerts: {firing}" if firing else "no alerts",
+        )
+    for version, change in done.changes:
+        log.warning(
+            "%s: alert %s of %s %s",
+            version,
+            change.alert.rule,
+            change.alert.about,
+            _CHANGE_TEXTS[change.type],
+        )

@@ -1,7 +1,7 @@
-"""A worker's turn in its own thread, which can be abandoned.
+"""A turn of the worker in a separate thread, which can be abandoned.
 
-A call to the ledger, the store or a receiver may never return. So the main thread waits, renews the
-lease only while the turn makes progress, and otherwise abandons the turn.
+A call to the ledger, the store or a receiver of events may never return. So the main thread waits
+for the turn. It renews the lease while the turn makes progress, and otherwise abandons the turn.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from peerloan.errors import PeerLoanError
 
 
 class TurnAbandoned(PeerLoanError):
-    """The turn was abandoned: another process may have taken over."""
+    """The turn was abandoned, and another process may have taken over."""
 
 
 class TimeLimitedTurn:
-    """Runs work in a daemon thread. The work calls `go_on` between its steps.
+    """Runs work in a daemon thread.
 
-    The main thread calls the other methods.
+    The work calls `report_progress` between its steps. The main thread calls the other methods.
     """
 
     def __init__(self, work: Callable[[TimeLimitedTurn], None]) -> None:
-        self._given_up = False
+        self._is_abandoned = False
         self._progressed = time.monotonic()
         self._thread = threading.Thread(target=self._run, args=(work,), name="turn", daemon=True)
         self._thread.start()
@@ -36,8 +36,8 @@ class TimeLimitedTurn:
             return
 
     def report_progress(self) -> None:
-        """Record progress. Raises TurnAbandoned if the turn must end here."""
-        if self._given_up:
+        """Record progress. Raises TurnAbandoned if the turn was abandoned."""
+        if self._is_abandoned:
             raise TurnAbandoned
         self._progressed = time.monotonic()
 
@@ -50,10 +50,10 @@ class TimeLimitedTurn:
         return self._thread.is_alive()
 
     def wait(self, seconds: float) -> bool:
-        """Wait at most so many seconds for the end. Returns whether the turn has ended."""
+        """Wait up to this many seconds for the end. Returns whether the turn has ended."""
         self._thread.join(seconds)
         return not self._thread.is_alive()
 
     def abandon(self) -> None:
-        """Make the turn end at its next call of `go_on`."""
-        self._given_up = True
+        """Make the turn end at its next call of `report_progress`."""
+        self._is_abandoned = True

@@ -226,7 +226,7 @@ def test_an_aim_that_a_version_can_not_reach_is_one_line(
     told = run("models", "policy", version_of("additive"), "--aim", "capacity=0.0001")
     assert (told.returncode, told.stdout) == (1, "")
     assert len(told.stderr.splitlines()) == 1
-    assert "no threshold of this version flags so few" in told.stderr
+    assert "no threshold of this version flags as few as" in told.stderr
     assert store.versions() == versions
 
 

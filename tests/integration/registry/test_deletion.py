@@ -186,7 +186,7 @@ def test_a_roll_back_keeps_its_version_whoever_deletes(small: tuple[Store, Draft
         # The one that was rolled back from may go: at once, or after the roll-back was done.
         store.promote(second)
         told = together(store, second, Store.delete, lambda here, _: here.rollback())
-        assert told[1] == "" or "somebody changed the aliases" in told[1]
+        assert told[1] == "" or "another process changed the aliases" in told[1]
         if second in store.state().in_use:
             store.rollback()
 
@@ -261,7 +261,7 @@ def test_a_deletion_that_was_cut_short_is_ended_or_taken_back(
     listed = run("models", "list")
     assert listed.returncode == 0, listed.stderr
     assert f"{version} is being deleted" in listed.stderr
-    assert f"`peerloan models delete {version}` ends it" in listed.stderr
+    assert f"complete it by `peerloan models delete {version}`" in listed.stderr
     assert champion in listed.stdout, "what an alias names is put back"
     assert store.versions() == [champion]
     assert store.publish(draft) not in (champion, version), "the name is not free yet"

@@ -330,7 +330,7 @@ def fail(scenario: str, top: Path, once: bool) -> dict[str, int]:
         if told:
             assert os.strerror(code) in told, told
             assert str(store.root) in told, told
-            assert ("is in place" in told) == is_new, (failed[0], told)
+            assert ("is visible" in told) == is_new, (failed[0], told)
             published = set(store.versions()) - set(versions)
             if once and not is_new and not published:
                 left = sorted(map(str, store.root.rglob("*")))

@@ -1,4 +1,4 @@
-"""Watching the ledger: figures of its windows, alarms that begin and end once, one watcher."""
+"""Monitoring the ledger: figures of windows, alerts that begin and end once, one leader."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ from peerloan.database import Database, tables
 from peerloan.model import probabilities
 from peerloan.monitoring.alerts.events import event_page
 from peerloan.monitoring.config import Channels, MonitoringConfig
+from peerloan.monitoring.counting.decisions import Progress
 from peerloan.registry import Bundle, Store
 from peerloan.sample_data import SCHEMA, batches
-from peerloan.worker import scheduler
 from peerloan.worker.lease import Lease
 from peerloan.worker.monitoring_round import Round, Watcher
 from peerloan.worker.prometheus import Metrics
@@ -62,7 +62,7 @@ def books(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 class Days:
-    """Days of a lender, from one on; loans are decided on each, and told of a week later."""
+    """Consecutive days of a lender: decisions on each day, and their outcomes a week later."""
 
     def __init__(self, past: Past, books: dict[str, Path], bundle: Bundle) -> None:
         self.past, self.day = past, DAY
@@ -70,26 +70,28 @@ class Days:
             name: itertools.cycle(list(loans_of(path, bundle))) for name, path in books.items()
         }
         self._chance = np.random.default_rng(5)
-        self._untold: dict[int, tuple[list[bytes], list[object]]] = {}
+        self._unreported: dict[int, tuple[list[bytes], list[object]]] = {}
 
     def live(
         self, scenario: str, loans: int = PER_DAY, late: str | None = None, times: int = 0
     ) -> int:
-        """Another day; returns its end. All loans are late, or so many times as many as are
-        expected, or those of the book.
+        """Add a day with loans of a scenario. Returns its end.
+
+        The outcomes are `late` for all loans, or drawn with `times` their probability, or those of
+        the book.
         """
-        some = list(itertools.islice(self._loans[scenario], loans))
-        own = [loan | {"loan_id": f"{self.day}-{i}"} for i, (loan, _) in enumerate(some)]
+        drawn = list(itertools.islice(self._loans[scenario], loans))
+        day_loans = [loan | {"loan_id": f"{self.day}-{i}"} for i, (loan, _) in enumerate(drawn)]
         start = self.day * DAY_MS
-        made = self.past.decide(own, start, start + DAY_MS)
-        labels = [late or label for _, label in some]
+        made = self.past.decide(day_loans, start, start + DAY_MS)
+        labels = [late or label for _, label in drawn]
         if times:
-            margins = self.past.margins([json.dumps(loan) for loan in own])
-            often = times * probabilities(margins)
-            labels = np.where(self._chance.random(len(own)) < often, "1", "0").tolist()
-        self._untold[self.day] = made, list(labels)
-        if self.day - 7 in self._untold:
-            self.past.tell(*self._untold.pop(self.day - 7))
+            margins = self.past.margins([json.dumps(loan) for loan in day_loans])
+            late_shares = times * probabilities(margins)
+            labels = np.where(self._chance.random(len(day_loans)) < late_shares, "1", "0").tolist()
+        self._unreported[self.day] = made, list(labels)
+        if self.day - 7 in self._unreported:
+            self.past.tell(*self._unreported.pop(self.day - 7))
         self.day += 1
         return start + DAY_MS
 
@@ -110,38 +112,39 @@ def days(
     past.close()
 
 
-def told(done: Round) -> list[tuple[str, str, str]]:
+def changes_of(done: Round) -> list[tuple[str, str, str]]:
+    """Return (change, rule, subject) of each changed alert."""
     return [
         (change.type.rsplit(".", 1)[1], change.alert.rule, change.alert.about)
         for _, change in done.changes
     ]
 
 
-def test_an_alarm_begins_and_ends_once_and_a_pause_changes_nothing_of_it(
+def test_an_alert_begins_and_ends_once_also_after_a_pause(
     database: Database, store: Store, days: Days, bundle: Bundle
 ) -> None:
     watcher = Watcher(database, store, MonitoringConfig(window_days=3))
     seen: list[tuple[str, str, str]] = []
     for _ in range(6):
-        seen += told(watcher.round(days.live("calm")))
+        seen += changes_of(watcher.round(days.live("calm")))
     assert seen == []
     shock = [days.live("rate-shock") for _ in range(4)]
-    # It was not there for three days, and judges them one by one.
+    # The monitor did not run for three days, and evaluates them one by one.
     first = watcher.round(shock[-1])
-    assert ("began", "feature-drift", "int_rate") in told(first)
-    seen += told(first)
+    assert ("began", "feature-drift", "int_rate") in changes_of(first)
+    seen += changes_of(first)
     for _ in range(5):
-        seen += told(watcher.round(days.live("calm")))
+        seen += changes_of(watcher.round(days.live("calm")))
     of_rate = [what for what, rule, about in seen if (rule, about) == ("feature-drift", "int_rate")]
     assert of_rate == ["began", "rose", "ended"]
-    assert told(watcher.round(days.day * DAY_MS + 1)) == []
+    assert changes_of(watcher.round(days.day * DAY_MS + 1)) == []
     with database.reading() as connection:
         kinds = connection.execute(
             select(tables.figures.c.kind, tables.figures.c.day).order_by(tables.figures.c.day)
         ).all()
         events = [json.loads(row.event) for row in connection.execute(select(tables.events))]
     daily = [day for kind, day in kinds if kind == "day"]
-    assert daily == list(range(DAY, days.day + 1)), "each day that passed, and once"
+    assert daily == list(range(DAY, days.day + 1)), "every day once"
     assert "month" in {kind for kind, _ in kinds}
     rose = next(each["data"] for each in events if each["type"].endswith("rose"))
     assert (rose["rule"], rose["level"], rose["limit"]) == ("feature-drift", "act", 0.25)
@@ -150,7 +153,7 @@ def test_an_alarm_begins_and_ends_once_and_a_pause_changes_nothing_of_it(
     assert rose["window"]["loans"] == 3 * PER_DAY
 
 
-def test_rounds_go_on_by_the_clock_once_it_is_set_back(
+def test_rounds_continue_after_the_clock_was_set_back(
     database: Database, store: Store, days: Days, caplog: pytest.LogCaptureFixture
 ) -> None:
     watcher = Watcher(database, store, MonitoringConfig(window_days=3))
@@ -160,44 +163,46 @@ def test_rounds_go_on_by_the_clock_once_it_is_set_back(
     caplog.clear()
     watcher.round(days.live("calm"))
     assert [each.getMessage() for each in caplog.records if "clock" in each.getMessage()] == [
-        "the rules were applied up to 48 hours ahead of the clock, which was set back: they are "
-        "applied by the clock again"
+        "the clock was set back: the rules were already applied up to 48 hours ahead of it; they "
+        "are applied again from now on"
     ]
     caplog.clear()
     watcher.round(days.live("calm"))
     assert "clock" not in caplog.text
 
 
-def test_outcomes_that_are_not_those_expected_are_heard_once_they_come(
+def test_unexpected_outcomes_fire_an_alert_once_they_are_reported(
     database: Database, store: Store, days: Days
 ) -> None:
     watcher = Watcher(database, store, MonitoringConfig(window_days=2))
     done = [watcher.round(days.live("calm", late="1")) for _ in range(7)]
-    assert not [each for each in done if told(each)]
+    assert not [each for each in done if changes_of(each)]
     (figures,) = done[-1].figures.values()
     assert figures.realised is None
     last = watcher.round(days.live("calm"))
-    assert set(told(last)) == {("began", "calibration", "late rate")}
+    assert set(changes_of(last)) == {("began", "calibration", "late rate")}
     (figures,) = last.figures.values()
     assert figures.realised is not None
     assert figures.realised.late == figures.realised.loans == PER_DAY
 
 
-def test_fewer_loans_are_heard_though_no_figure_can_be_made(
+def test_a_drop_in_volume_fires_an_alert_without_any_loan(
     database: Database, store: Store, days: Days
 ) -> None:
     watcher = Watcher(database, store, MonitoringConfig(window_days=2))
     for _ in range(8):
         end = days.live("calm", loans=40)
-        assert told(watcher.round(end)) == []
-    assert told(watcher.round(end + 2 * DAY_MS)) == [("began", "volume-drop", "loans")]
+        assert changes_of(watcher.round(end)) == []
+    assert changes_of(watcher.round(end + 2 * DAY_MS)) == [("began", "volume-drop", "loans")]
     days.day += 2
-    seen = [each for _ in range(2) for each in told(watcher.round(days.live("calm", loans=40)))]
+    seen = [
+        each for _ in range(2) for each in changes_of(watcher.round(days.live("calm", loans=40)))
+    ]
     assert seen == [("ended", "volume-drop", "loans")]
 
 
 @pytest.mark.longer
-def test_the_ledger_s_figures_are_those_of_the_book(
+def test_figures_of_the_ledger_equal_those_of_the_book(
     run: Run, store: Store, bundle: Bundle, books: dict[str, Path], tmp_path: Path
 ) -> None:
     book = books["rate-shock"]
@@ -222,17 +227,17 @@ def test_the_ledger_s_figures_are_those_of_the_book(
     assert f"{bundle.version} decided on no loan from" in none.stderr
 
 
-def test_a_file_of_rules_is_checked_at_the_start(
+def test_the_monitoring_config_is_checked_at_the_start(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "rules.toml").write_text("window_days = 0", "utf-8")
     monkeypatch.setenv("PEERLOAN_RULES", "rules.toml")
     done = run("monitor", "--every", "1h")
-    told = "peerloan: rules.toml: window_days: expected `int` >= 1"
-    assert (done.returncode, done.stderr.strip()) == (2, told)
+    message = "peerloan: rules.toml: window_days: expected `int` >= 1"
+    assert (done.returncode, done.stderr.strip()) == (2, message)
 
 
-def test_one_watches_at_a_time(ledger_url: str) -> None:
+def test_one_process_holds_the_lease_at_a_time(ledger_url: str) -> None:
     database = Database(ledger_url)
     database.upgrade()
     first, second = Lease(database), Lease(database)
@@ -240,7 +245,7 @@ def test_one_watches_at_a_time(ledger_url: str) -> None:
     first.end()
     assert [second.take(), first.take()] == [True, False]
     second.end()
-    # Of a process that ended while its clock was three days ahead.
+    # The lease of a process that ended while its clock was three days ahead.
     with database.writing() as connection:
         ahead = {"holder": "gone", "until_ms": now_ms() + 3 * DAY_MS}
         connection.execute(update(tables.watchers).values(ahead))
@@ -248,89 +253,103 @@ def test_one_watches_at_a_time(ledger_url: str) -> None:
     first.end()
 
 
-def test_drift_is_answered_as_the_rules_say(
+def test_the_response_to_drift_follows_the_config(
     database: Database, store: Store, days: Days, tmp_path: Path
 ) -> None:
     days.day = now_ms() // DAY_MS - 20
     for _ in range(20):
         days.live("calm", loans=250, times=4)
-    tell = Channels(log=False, command=("tee", str(tmp_path / "told")))
+    tell = Channels(log=False, command=("tee", str(tmp_path / "delivered")))
     config = MonitoringConfig(
         on_drift="recalibrate", tell=tell, outcomes_from=("past",), decisions_from=("past",)
     )
 
-    class Over(Exception):
+    class Stopped(Exception):
         pass
 
     def stop(_seconds: float) -> None:
-        raise Over
+        raise Stopped
 
-    for _ in range(2):  # again, nothing is due
-        with pytest.raises(Over):
+    for _ in range(2):  # in the second run nothing is due
+        with pytest.raises(Stopped):
             Schedule(database, store, config, 3600, Metrics(database, 3600)).run(stop)
     state = store.state()
     assert state.challenger is not None
     change = store.history()[-1]
     assert (change.action, change.who) == ("challenge", "monitor")
-    told = [json.loads(each.event) for each in event_page(database, 9)]
-    assert [each["type"].rsplit(".", 2)[1:] for each in told] == [
+    events = [json.loads(row.event) for row in event_page(database, 9)]
+    assert [event["type"].rsplit(".", 2)[1:] for event in events] == [
         ["answer", "made"],
         ["alarm", "began"],
     ]
-    made = told[0]["data"]
+    made = events[0]["data"]
     assert (made["answer"], made["challenger"]) == ("recalibrate", state.challenger)
     assert made["judgement"]["verdict"] == "better"
     assert 3 < made["leap"]["factor"] < 5
     assert made["leap"]["against"] == state.champion
-    assert made["leap"]["too_far"], "for a person to look at"
-    judged = made["judgement"]
-    held = {"past": {"loans": judged["loans"], "late": judged["late"]}}
+    assert made["leap"]["too_far"], "a person must review it"
+    verdict = made["judgement"]
+    held = {"past": {"loans": verdict["loans"], "late": verdict["late"]}}
     assert made["outcomes_by"]["held"] == held
     assert list(made["outcomes_by"]["learnt"]) == ["past"]
-    assert made["decisions_by"] == made["outcomes_by"], "one caller decides and tells"
+    assert made["decisions_by"] == made["outcomes_by"], (
+        "one caller requests decisions and reports outcomes"
+    )
     assert made["reason"] == change.why or made["reason"].startswith(change.why)
-    assert json.loads((tmp_path / "told").read_text())["id"] == told[0]["id"], "the last one"
+    assert json.loads((tmp_path / "delivered").read_text())["id"] == events[0]["id"], (
+        "the last event"
+    )
 
 
-def test_a_round_that_hangs_is_given_up_and_another_process_takes_over(
+def test_a_hanging_round_is_abandoned_and_another_process_takes_over(
     database: Database,
     store: Store,
     bundle: Bundle,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr(scheduler, "STALLED_SECONDS", 0.2)
-    hangs = threading.Event()
-    answered: list[object] = []
+    has_begun, may_end = threading.Event(), threading.Event()
+    rounds: list[int] = []
+    real_round = Watcher.round
+
+    def hang_once(watcher: Watcher, now_ms: int, progress: Callable[[float], None]) -> Round:
+        rounds.append(now_ms)
+        if len(rounds) > 1:
+            return real_round(watcher, now_ms, progress)
+        has_begun.set()
+        assert may_end.wait(60)
+        return Round(Progress(decisions=7))
+
+    monkeypatch.setattr(Watcher, "round", hang_once)
     config = MonitoringConfig(tell=Channels(log=False))
     metrics = Metrics(database, 3600)
-    first, second = (Schedule(database, store, config, 3600, each) for each in (metrics, metrics))
-    round_of = first._watcher.round
+    first = Schedule(database, store, config, 3600, metrics, stalled_seconds=0.2)
+    second = Schedule(database, store, config, 3600, Metrics(database, 3600))
+    first.run_if_leader()
+    assert has_begun.wait(60)
+    assert "a round is abandoned: no progress for" in caplog.text
+    assert not first.is_leader
+    first.run_if_leader()
+    assert len(rounds) == 1, "no second round starts while the first one hangs"
+    second.run_if_leader()
+    assert second.is_leader
+    may_end.set()
+    for thread in threading.enumerate():
+        if thread.name == "turn":
+            thread.join(60)
+            assert not thread.is_alive()
+    first.run_if_leader()
+    assert not first.is_leader
+    exported = generate_latest(metrics.registry).decode()
+    assert "peerloan_monitor_rounds_given_up_total 1.0" in exported
+    decisions = [
+        line for line in exported.splitlines() if "monitor_decisions_total" in line.split()[0]
+    ]
+    assert decisions == ["peerloan_monitor_decisions_total 0.0"], "an abandoned turn does no more"
+    assert "counted 7 decisions" not in caplog.text
 
-    def hang(now: int, progress: Callable[[float], None]) -> Round:
-        assert hangs.wait(60)
-        return round_of(now, progress)
 
-    monkeypatch.setattr(first._watcher, "round", hang)
-    monkeypatch.setattr(first, "_answer", answered.append)
-    first._look()
-    assert "a round is given up: no progress for" in caplog.text
-    assert not first._leads
-    monkeypatch.setattr(scheduler, "STALLED_SECONDS", 60.0)
-    first._look()  # it does not begin another beside the one that hangs
-    second._look()
-    assert second._leads
-    hangs.set()
-    assert first._turn is not None
-    assert first._turn.wait(60)
-    assert answered == [], "what was given up does no more"
-    first._look()
-    assert not first._leads
-    shown = generate_latest(metrics._registry).decode()
-    assert "peerloan_monitor_rounds_given_up_total 1.0" in shown
-
-
-def test_a_turn_goes_on_while_it_makes_progress_until_it_is_given_up() -> None:
+def test_a_turn_runs_until_it_is_abandoned() -> None:
     steps: list[int] = []
 
     def work(turn: TimeLimitedTurn) -> None:
@@ -348,7 +367,7 @@ def test_a_turn_goes_on_while_it_makes_progress_until_it_is_given_up() -> None:
 
 
 @pytest.mark.longer
-def test_as_a_service_it_goes_on_and_another_takes_over(
+def test_a_second_monitor_takes_over_from_a_stopped_one(
     run: Run, store: Store, bundle: Bundle, books: dict[str, Path], tmp_path: Path
 ) -> None:
     assert run("score", books["rate-shock"], "-o", "scored.csv", "--record").returncode == 0
@@ -358,10 +377,10 @@ def test_as_a_service_it_goes_on_and_another_takes_over(
         for log in logs:
             running.append(start(tmp_path, log))
             wait_for(log, "counted 6,000 decisions" if len(running) == 1 else "standing by")
-        wait_for(logs[0], f"{bundle.version}: feature-drift of int_rate begins")
+        wait_for(logs[0], f"{bundle.version}: alert feature-drift of int_rate has begun")
         running[0].send_signal(signal.SIGTERM)
         assert running[0].wait(20) == 143
-        wait_for(logs[1], "INFO watching")
+        wait_for(logs[1], "INFO monitoring")
     finally:
         for process in running:
             process.kill()

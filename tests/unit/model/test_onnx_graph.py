@@ -1,4 +1,4 @@
-"""What an ONNX graph may hold, held against the library that writes and reads them."""
+"""Allowed contents of an ONNX graph, compared with the onnx library."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ FLOAT = onnx.TensorProto.FLOAT
 
 
 def model(nodes: list[Any], tensors: list[Any] | None = None) -> onnx.ModelProto:
-    """A model of these nodes, from `loans` to `probabilities`."""
+    """Return a model of these nodes, from `loans` to `probabilities`."""
     graph = helper.make_graph(
         nodes,
         "g",
@@ -46,8 +46,8 @@ def weights(name: str = "w") -> onnx.TensorProto:
     return numpy_helper.from_array(np.ones((2, 1), dtype=np.float32), name)
 
 
-def elsewhere(tensor: onnx.TensorProto) -> onnx.TensorProto:
-    """A tensor whose values lie in a file."""
+def external(tensor: onnx.TensorProto) -> onnx.TensorProto:
+    """Return a tensor whose values are in another file."""
     tensor.ClearField("raw_data")
     tensor.data_location = onnx.TensorProto.EXTERNAL
     tensor.external_data.add(key="location", value="weights.bin")
@@ -75,7 +75,7 @@ def with_sparse() -> onnx.ModelProto:
 
 
 def only(location: str) -> onnx.ModelProto:
-    """A tensor of which only one of the two marks of external data is there."""
+    """Return a tensor with only one of the two marks of external data."""
     tensor = weights()
     if location == "list":
         tensor.external_data.add(key="location", value="weights.bin")
@@ -86,11 +86,11 @@ def only(location: str) -> onnx.ModelProto:
 
 INNER = model([node("Sigmoid")]).graph
 REFUSED: dict[str, tuple[Callable[[], onnx.ModelProto], str]] = {
-    "initializer": (lambda: model([node("Sigmoid")], [elsewhere(weights())]), "another file"),
+    "initializer": (lambda: model([node("Sigmoid")], [external(weights())]), "another file"),
     "its list alone": (lambda: only("list"), "another file"),
     "its mark alone": (lambda: only("mark"), "another file"),
-    "attribute": (lambda: model([node("Cast", value=elsewhere(weights()))]), "another file"),
-    "attribute's list": (lambda: model([node("Cast", v=[elsewhere(weights())])]), "another file"),
+    "attribute": (lambda: model([node("Cast", value=external(weights()))]), "another file"),
+    "attribute's list": (lambda: model([node("Cast", v=[external(weights())])]), "another file"),
     "constant": (lambda: model([node("Constant", value=weights())]), "given 'Constant'"),
     "random": (lambda: model([node("RandomNormalLike")]), "given 'RandomNormalLike'"),
     "bernoulli": (lambda: model([node("Bernoulli")]), "given 'Bernoulli'"),
@@ -107,7 +107,7 @@ REFUSED: dict[str, tuple[Callable[[], onnx.ModelProto], str]] = {
 
 
 @pytest.mark.parametrize("make", [pair[0] for pair in REFUSED.values()], ids=REFUSED)
-def test_what_training_does_not_make_is_refused(
+def test_contents_that_training_does_not_write_are_refused(
     make: Callable[[], onnx.ModelProto], request: pytest.FixtureRequest
 ) -> None:
     expected = REFUSED[request.node.callspec.id][1]
@@ -116,7 +116,7 @@ def test_what_training_does_not_make_is_refused(
     assert str(refused.value).startswith("model.onnx: ")
 
 
-def test_the_operators_that_training_makes_are_accepted() -> None:
+def test_the_operators_of_training_are_accepted() -> None:
     check_graph(GOOD)
     for domain, names in OPERATORS.items():
         for name in names:
@@ -124,7 +124,7 @@ def test_the_operators_that_training_makes_are_accepted() -> None:
 
 
 def allowed(made: onnx.ModelProto) -> bool:
-    """Whether the library finds nothing in a model that is refused here."""
+    """Return whether a model parsed by the library has only allowed contents."""
     if made.functions or made.training_info or made.metadata_props:
         return False
     if made.graph.sparse_initializer:
@@ -152,10 +152,10 @@ PIECES = [make().SerializeToString() for make, _ in REFUSED.values()] + [
     st.lists(st.tuples(st.integers(0, 2_000), st.integers(0, 255)), max_size=3),
     st.integers(0, 2_000),
 )
-def test_nothing_that_is_accepted_holds_what_is_refused(
+def test_an_accepted_graph_has_only_allowed_contents(
     first: bytes, second: bytes, changed: list[tuple[int, int]], cut: int
 ) -> None:
-    """Also of two graphs behind one another, which a reader merges, and with changed bytes."""
+    """Includes two concatenated graphs, which a parser merges, and changed bytes."""
     data = bytearray((first + second)[: -cut or None] if cut % 3 == 0 else first + second)
     for place, byte in changed:
         if place < len(data):
@@ -166,14 +166,14 @@ def test_nothing_that_is_accepted_holds_what_is_refused(
         return
     try:
         made = onnx.load_from_string(bytes(data))
-    except Exception:  # what is no graph for the library either
+    except Exception:  # no graph for the library either
         return
     assert allowed(made)
 
 
 @given(st.binary(max_size=200))
-def test_any_bytes_are_refused_or_read(data: bytes) -> None:
-    """Nothing but its own error comes out."""
+def test_any_bytes_are_accepted_or_refused_with_onnx_model_error(data: bytes) -> None:
+    """No other error than OnnxModelError is raised."""
     with contextlib.suppress(OnnxModelError):
         check_graph(data)
 
@@ -196,14 +196,14 @@ def test_hostile_bytes_are_refused(data: bytes) -> None:
 
 
 def test_weights_in_another_file_can_not_change_a_version(tmp_path: Path) -> None:
-    """The file lies beside the model and in the working folder; no manifest names it."""
+    """The file is in the model's folder and in the working folder; no manifest lists it."""
     store = Store(tmp_path / "store")
     folder = tmp_path / "store" / "versions" / "small-onnx-1-1"
     shutil.copytree(FORMAT, folder)
     (folder / "added-by-a-later-release.json").write_text("{}", encoding="utf-8")
     assert store.load("small-onnx-1-1").version == "small-onnx-1-1"
     made = model(
-        [helper.make_node("MatMul", ["loans", "w"], ["probabilities"])], [elsewhere(weights())]
+        [helper.make_node("MatMul", ["loans", "w"], ["probabilities"])], [external(weights())]
     ).SerializeToString()
     for place in (folder, tmp_path):
         (place / "weights.bin").write_bytes(np.ones(2, dtype=np.float32).tobytes())
@@ -213,7 +213,10 @@ def test_weights_in_another_file_can_not_change_a_version(tmp_path: Path) -> Non
     (folder / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
     with (
         contextlib.chdir(tmp_path),
-        pytest.raises(BundleError, match=r"small-onnx-1-1: model\.onnx: holds weights that lie"),
+        pytest.raises(
+            BundleError,
+            match=r"small-onnx-1-1: model\.onnx: expected only .*; given weights in another file",
+        ),
     ):
         store.load("small-onnx-1-1")
 

@@ -1,4 +1,4 @@
-"""The policy: where yes begins, and the bands, exact at their ends."""
+"""The policy: threshold and bands, exact at their limits."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from peerloan.model.arithmetic import UNIT, margin, probability
 from peerloan.model.policy import figures_at
 
 
-def test_by_cost_says_yes_where_expected_costs_are_equal() -> None:
+def test_the_threshold_by_cost_makes_expected_costs_equal() -> None:
     policy = Policy.by_cost()
     assert (policy.aim, policy.aim_value) == ("cost", 20.0)
     assert policy.threshold == pytest.approx(1 / 21, abs=1e-9)
@@ -23,7 +23,7 @@ def test_by_cost_says_yes_where_expected_costs_are_equal() -> None:
     assert Policy.by_cost(4.0).threshold == pytest.approx(0.2, abs=1e-9)
 
 
-def test_the_decision_is_yes_from_the_threshold_on() -> None:
+def test_a_loan_at_the_threshold_is_late() -> None:
     policy = Policy.at(0.5, "threshold", 0.5)
     assert policy.threshold_margin == 0.0
     assert policy.late(0.0)
@@ -33,7 +33,7 @@ def test_the_decision_is_yes_from_the_threshold_on() -> None:
     assert policy.late_many(np.array([0.0, UNIT, -UNIT])).tolist() == [True, True, False]
 
 
-def test_bands_begin_at_half_the_threshold_at_it_and_at_twice() -> None:
+def test_bands_begin_at_half_the_threshold_the_threshold_and_its_double() -> None:
     policy = Policy.at(0.1, "threshold", 0.1)
     assert policy.band_margins == (margin(0.05), margin(0.1), margin(0.2))
     for band_margin, below, above in zip(policy.band_margins, BANDS, BANDS[1:], strict=False):
@@ -50,7 +50,7 @@ def test_bands_begin_at_half_the_threshold_at_it_and_at_twice() -> None:
     ("threshold", "very_high"),
     [(0.3, 0.6), (0.4, 0.8), (0.49, 0.98), (0.5, 0.75), (0.6, 0.8), (0.9, 0.95), (0.999, 0.9995)],
 )
-def test_the_last_band_begins_at_twice_the_threshold_or_half_way_to_one(
+def test_the_last_band_begins_at_the_double_threshold_or_half_way_to_one(
     threshold: float, very_high: float
 ) -> None:
     policy = Policy.at(threshold, "threshold", threshold)
@@ -58,7 +58,7 @@ def test_the_last_band_begins_at_twice_the_threshold_or_half_way_to_one(
 
 
 @given(st.floats(1e-6, 1 - 1e-6), st.lists(st.floats(-40, 40), max_size=5))
-def test_one_and_many_decide_alike_and_bands_agree_with_the_decision(
+def test_one_loan_and_many_get_the_same_decision_and_band(
     threshold: float, margins: list[float]
 ) -> None:
     policy = Policy.at(threshold, "threshold", threshold)
@@ -77,20 +77,20 @@ def test_one_and_many_decide_alike_and_bands_agree_with_the_decision(
     assert [band in ("high", "very high") for band in bands] == late
 
 
-def test_a_policy_survives_json() -> None:
+def test_a_policy_is_the_same_after_json() -> None:
     policy = Policy.by_cost(7.0)
     assert msgspec.json.decode(msgspec.json.encode(policy), type=Policy) == policy
 
 
 @pytest.mark.parametrize("threshold", [0.0, 1.0, -0.1, 1.5, math.nan])
-def test_a_threshold_that_is_no_probability_is_refused(threshold: float) -> None:
+def test_a_threshold_outside_0_and_1_is_refused(threshold: float) -> None:
     with pytest.raises(ValueError, match="between 0 and 1"):
         Policy.at(threshold, "threshold", threshold)
 
 
-# By an aim
+# Aims
 
-# 100 loans, of which 10 are late; each row flags some more.
+# 100 loans, 10 of them late. Each row flags more loans than the row before.
 TRADE_OFF = (
     OperatingPoint(2.0, 0.02, 0.1, 0.5),
     OperatingPoint(1.0, 0.05, 0.3, 0.6),
@@ -102,17 +102,17 @@ TRADE_OFF = (
 
 
 def margin_by(aim: str, value: float) -> float:
-    """The margin of the row that an aim takes."""
+    """Return the margin of the row that an aim chooses."""
     policy = Policy.by_aim(aim, value, TRADE_OFF)
     assert (policy.aim, policy.aim_value) == (aim, value)
     row = min(TRADE_OFF, key=lambda row: abs(row.margin - policy.threshold_margin))
     assert policy.threshold_margin == pytest.approx(row.margin, abs=1e-7)
-    # Who has exactly the row's margin is flagged: else a tie would fall on the wrong side.
+    # A loan with exactly the row's margin must be flagged.
     assert policy.late(row.margin)
     return row.margin
 
 
-def test_an_aim_of_cost_needs_no_trade_off() -> None:
+def test_the_aim_cost_needs_no_trade_off() -> None:
     assert Policy.by_aim("cost", 7.0, ()) == Policy.by_cost(7.0)
 
 
@@ -133,8 +133,10 @@ def test_capacity_flags_at_most_its_share(share: float, due: float) -> None:
     assert margin_by("capacity", share) == due
 
 
-def test_a_capacity_below_what_any_threshold_flags_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"so few as 1\.0000%; the fewest are 2\.0000%"):
+def test_a_capacity_below_the_smallest_flagged_share_is_refused() -> None:
+    with pytest.raises(
+        ValueError, match=r"as few as 1\.0000% of loans; the smallest share is 2\.0000%"
+    ):
         Policy.by_aim("capacity", 0.01, TRADE_OFF)
 
 
@@ -146,47 +148,47 @@ def test_recall_finds_at_least_its_share_with_the_fewest_flagged(share: float, d
     assert margin_by("recall", share) == due
 
 
-def test_f2_is_the_largest_by_hand() -> None:
-    # 5 p r / (4 p + r): 0.1190, 0.3333, 0.5000, 0.5000, 0.3846, 0.3571; of equal ones the first.
+def test_f2_maximizes_the_measure_computed_by_hand() -> None:
+    # 5 p r / (4 p + r): 0.1190, 0.3333, 0.5000, 0.5000, 0.3846, 0.3571. The first maximum counts.
     assert margin_by("f2", 0.0) == 0.0
     better = (*TRADE_OFF[:3], OperatingPoint(-1.0, 0.40, 0.81, 0.2025), *TRADE_OFF[4:])
     assert Policy.by_aim("f2", 0.0, better).threshold_margin == pytest.approx(-1.0, abs=1e-7)
 
 
-def test_f2_of_rows_that_find_nothing_is_the_smallest() -> None:
+def test_f2_never_prefers_a_row_with_zero_recall() -> None:
     rows = (OperatingPoint(1.0, 0.1, 0.0, 0.0), OperatingPoint(0.0, 1.0, 1.0, 0.1))
     assert Policy.by_aim("f2", 0.0, rows).threshold_margin == 0.0
 
 
 @pytest.mark.parametrize("aim", ["capacity", "recall"])
 @pytest.mark.parametrize("share", [0.0, 1.0, -0.5, 10.0, math.nan, math.inf])
-def test_a_share_that_is_none_is_refused(aim: str, share: float) -> None:
+def test_a_share_outside_0_and_1_is_refused(aim: str, share: float) -> None:
     with pytest.raises(ValueError, match=f"{aim}: expected a share between 0 and 1"):
         Policy.by_aim(aim, share, TRADE_OFF)
 
 
 @pytest.mark.parametrize("ratio", [0.0, -1.0, 1e6, math.nan, math.inf])
-def test_a_ratio_that_is_none_is_refused(ratio: float) -> None:
+def test_a_cost_ratio_out_of_range_is_refused(ratio: float) -> None:
     with pytest.raises(ValueError, match="cost: expected a ratio above 0"):
         Policy.by_aim("cost", ratio, TRADE_OFF)
 
 
 @pytest.mark.parametrize(("aim", "value"), [("capacity", 0.1), ("recall", 0.5), ("f2", 0.0)])
 def test_an_aim_without_a_trade_off_is_refused(aim: str, value: float) -> None:
-    with pytest.raises(ValueError, match=f"{aim}: this version was published without a trade-off"):
+    with pytest.raises(ValueError, match=f"{aim}: needs a trade-off table"):
         Policy.by_aim(aim, value, ())
 
 
-def test_an_aim_of_another_name_is_refused() -> None:
+def test_an_unknown_aim_is_refused() -> None:
     with pytest.raises(ValueError, match="expected cost, capacity, recall or f2, given 'profit'"):
         Policy.by_aim("profit", 0.5, TRADE_OFF)
 
 
 @given(st.floats(-60, 60))
-def test_a_row_of_any_margin_makes_a_policy_that_flags_it(row_margin: float) -> None:
+def test_the_threshold_of_any_row_flags_a_loan_with_its_margin(row_margin: float) -> None:
     rows = (OperatingPoint(row_margin, 0.5, 1.0, 0.1),)
     policy = Policy.by_aim("recall", 0.5, rows)
-    # Below this, no probability of nine decimals is left to be a threshold.
+    # For smaller margins there is no lower probability of nine decimals.
     if row_margin > -20:
         assert policy.late(row_margin)
     if abs(row_margin) < 10:

@@ -1,4 +1,4 @@
-"""Reasons: which, in which order, in what words; and Shapley values for ONNX versions."""
+"""Reasons: their choice, order and sentences; Shapley values of ONNX versions."""
 
 from __future__ import annotations
 
@@ -112,11 +112,11 @@ REASONS = reasons_of(
         (5, None, "Gap: none"),
     ],
 )
-def test_a_value_has_its_sentence(position: int, value: Value, sentence: str) -> None:
+def test_the_sentence_depends_on_the_value(position: int, value: Value, sentence: str) -> None:
     assert REASONS.sentence(position, value) == sentence
 
 
-def test_the_usual_sentences_read_well() -> None:
+def test_the_default_sentences() -> None:
     reasons = reasons_of(msgspec.structs.replace(DEFINITION, texts=ReasonTemplates()))
     assert [
         reasons.sentence(1, 0.2),
@@ -135,7 +135,7 @@ def test_the_usual_sentences_read_well() -> None:
     ]
 
 
-def test_a_field_has_its_own_words() -> None:
+def test_a_field_can_replace_the_words_of_its_sentences() -> None:
     fields = (
         Field("count", "whole", "Delinquencies", riskier="higher", more="more", less="fewer"),
         Field("grade", "ordered", "Grade", levels=("A", "B", "C"), more="worse", less="better"),
@@ -148,7 +148,7 @@ def test_a_field_has_its_own_words() -> None:
 
 
 @pytest.mark.parametrize(("riskier", "safer", "worse"), [("higher", 0, 2), ("lower", 2, 0)])
-def test_what_is_on_the_safer_side_is_not_blamed_for_it(
+def test_a_value_on_the_safer_side_is_not_called_higher_or_lower_than_usual(
     riskier: Literal["higher", "lower"], safer: int, worse: int
 ) -> None:
     levels = ("a", "b", "c")
@@ -178,7 +178,7 @@ def test_a_value_that_is_no_riskier_than_the_usual_one_is_not_compared(
     assert reasons.sentence(0, 3.0).endswith("(usual: 5).") != compares
 
 
-def test_placeholders_are_filled_once_wherever_they_stand() -> None:
+def test_placeholders_are_filled_once_at_any_place() -> None:
     texts = ReasonTemplates(higher="{value}, {value}! {usual} {label} {usual}", missing="Nothing.")
     field = Field("amount", "number", "{usual} {value}", missing=True)
     definition = Definition("m", LABEL, (field,), texts=texts)
@@ -187,7 +187,9 @@ def test_placeholders_are_filled_once_wherever_they_stand() -> None:
     assert reasons.sentence(0, None) == "Nothing."
 
 
-def test_at_most_four_raise_the_risk_largest_first_and_equal_ones_in_the_fields_order() -> None:
+def test_a_loan_has_at_most_four_reasons_largest_first_and_ties_in_the_order_of_the_fields() -> (
+    None
+):
     values: tuple[Value, ...] = (2000.0, 0.2, "shop", "high", 1.0, "a")
     found = REASONS.of(values, (0.5, 1.0, 0.5, 0.25, 1.0, 0.5))
     assert [reason.feature for reason in found] == ["rate", "void", "amount", "channel"]
@@ -196,7 +198,7 @@ def test_at_most_four_raise_the_risk_largest_first_and_equal_ones_in_the_fields_
     assert found[0].sentence == "Rate: 20 % > 10 %"
 
 
-def test_what_does_not_raise_the_risk_is_no_reason() -> None:
+def test_a_feature_that_does_not_raise_the_risk_is_no_reason() -> None:
     values: tuple[Value, ...] = (2000.0, 0.2, "shop", "high", 1.0, "a")
     assert REASONS.of(values, (0.0, -0.0, -1.0, -UNIT, 0.0, -5.0)) == []
     (reason,) = REASONS.of(values, (0.0, -1.0, UNIT, 0.0, 0.0, 0.0))
@@ -209,7 +211,7 @@ _contributions = st.sampled_from([0.0, -0.0, UNIT, -UNIT, 0.5, -0.5]) | st.float
 
 
 @given(st.lists(st.tuples(*[_contributions] * 6), max_size=6))
-def test_many_have_the_reasons_of_each(rows: list[tuple[float, ...]]) -> None:
+def test_reasons_of_many_loans_equal_those_of_single_loans(rows: list[tuple[float, ...]]) -> None:
     values: tuple[Value, ...] = (2000.0, 0.2, "shop", "high", 1.0, "a")
     loans = Loans.of(DEFINITION, [values] * len(rows))
     batch = BatchReasons.of(loans, np.array(rows).reshape(len(rows), 6))
@@ -227,7 +229,7 @@ def test_many_have_the_reasons_of_each(rows: list[tuple[float, ...]]) -> None:
         assert len(raising) == min(MAX_REASONS, sum(value > 0 for value in row))
 
 
-def test_fewer_fields_than_reasons_have_fewer_positions() -> None:
+def test_with_fewer_than_four_fields_there_are_fewer_positions() -> None:
     two = msgspec.structs.replace(DEFINITION, fields=DEFINITION.fields[:2])
     loans = Loans.of(two, [(1.0, 1.0), (1.0, 1.0)])
     batch = BatchReasons.of(loans, np.array([[1.0, -1.0], [np.nan, np.nan]]))
@@ -240,7 +242,7 @@ FOUR = Definition("m", LABEL, tuple(Field(name, "number", name) for name in "abc
 
 
 def graph(columns: int, pairs: list[tuple[int, int, float]], weights: list[float]) -> bytes:
-    """An estimator in ONNX: p = sigmoid(weights · x + Σ weight · xᵢ · xⱼ)."""
+    """Return an estimator in ONNX: p = sigmoid(weights · x + Σ weight · xᵢ · xⱼ)."""
     make = onnx.helper.make_node
     initial, nodes = [], []
 
@@ -287,7 +289,7 @@ def normal_rows(size: int, fields: int, seed: int) -> list[tuple[Value, ...]]:
 
 @cache
 def small_model(seed: str = "s") -> OnnxModel:
-    """Of its fields, b and c act together and d is ignored."""
+    """Return a model in which b and c interact, and d has no effect."""
     return OnnxModel(
         graph(4, [(1, 2, 1.5)], [1.0, 0.5, -0.5, 0.0]),
         values_encoding(FOUR),
@@ -303,7 +305,7 @@ def logistic(margin: float) -> float:
 
 
 def exact_shapley(model: OnnxModel, own: tuple[Value, ...], background: Loans) -> list[float]:
-    """Shapley values of the probability over all coalitions, by their definition."""
+    """Compute Shapley values of the probability over all coalitions, by their definition."""
     fields = range(len(own))
     worth = {}
     for size in range(len(own) + 1):
@@ -336,13 +338,13 @@ def test_contributions_are_near_the_exact_shapley_values() -> None:
         assert sum(exact) == pytest.approx(moved, abs=1e-6)
         found = np.array(contributions) * moved / (margin - model.base)
         errors += np.abs(found - exact).tolist()
-    # 64 walks a loan leave a standard error of about a hundredth.
+    # With 64 orders for a loan, the standard error is about 0.01.
     assert np.mean(errors) < 0.01
     assert max(errors) < 0.06
 
 
 def test_contributions_of_an_additive_probability_are_exact() -> None:
-    """Where the features do not act together, the order in which they change does not matter."""
+    """Without interactions, the order in which features are replaced does not matter."""
     two = Definition("m", LABEL, tuple(Field(name, "number", name) for name in "ab"))
     background = Loans.of(two, normal_rows(32, 2, seed=1))
     model = OnnxModel(
@@ -370,8 +372,8 @@ def test_base_and_contributions_are_the_margin_exactly(own: tuple[float, ...]) -
     assert all((part / UNIT).is_integer() for part in (model.base, margin, *contributions))
 
 
-def test_contributions_are_exact_where_large_shares_all_but_cancel_out() -> None:
-    """The probability is next to 0 here as in the background, and next to 1 half-way between."""
+def test_contributions_are_exact_if_large_shares_almost_cancel_out() -> None:
+    """The probability is almost 0 for loan and background, and almost 1 half-way between."""
     background = Loans.of(FOUR, [(0.0, 0.0, 0.0, 1.0)] * 24)
     made = graph(4, [(0, 1, -90.0), (1, 2, 5.0)], [40.0, 40.0, -45.0, -20.0])
     model = OnnxModel(made, values_encoding(FOUR), FOUR, background, "s", IDENTITY)
@@ -398,7 +400,7 @@ def test_a_model_that_ignores_every_feature_gives_no_reasons() -> None:
         assert model.score((1.0, 2.0, 3.0, 4.0)) == (model.base, (0.0, 0.0, 0.0, 0.0))
 
 
-def test_reasons_depend_on_the_loan_and_the_bundle_and_not_on_the_calls_before() -> None:
+def test_reasons_depend_only_on_the_loan_and_the_bundle() -> None:
     rows = normal_rows(6, 4, seed=5)
     model = small_model()
     forward = [model.score(row) for row in rows]
@@ -428,7 +430,7 @@ def test_another_process_gives_the_same_contributions() -> None:
 
 
 def test_all_of_a_fields_columns_change_together() -> None:
-    """A category's one-hot columns are one feature: its contribution is the whole difference."""
+    """A category's one-hot columns are one feature: its contribution is the full difference."""
     definition = Definition(
         "m", LABEL, (Field("c", "category", "C", missing=True), Field("n", "number", "N"))
     )
@@ -450,7 +452,7 @@ def test_all_of_a_fields_columns_change_together() -> None:
         assert contributions == (found - model.base, 0.0)
 
 
-def test_one_field_carries_the_whole_difference() -> None:
+def test_a_single_field_contributes_the_full_difference() -> None:
     one = Definition("m", LABEL, (Field("a", "number", "A"),))
     background = Loans.of(one, [(0.0,), (1.0,), (-1.0,), (0.5,)])
     model = OnnxModel(graph(1, [], [1.0]), values_encoding(one), one, background, "s", IDENTITY)
@@ -462,21 +464,23 @@ def test_one_field_carries_the_whole_difference() -> None:
 @pytest.mark.parametrize(
     ("fields", "rows"), [(0, 32), (1, 32), (2, 32), (10, 32), (11, 32), (12, 29), (80, 4), (500, 4)]
 )
-def test_the_background_is_smaller_where_there_are_more_fields(fields: int, rows: int) -> None:
+def test_more_fields_mean_a_smaller_background(fields: int, rows: int) -> None:
     assert background_size(fields) == rows
 
 
-def test_what_is_no_model_is_refused() -> None:
+def test_invalid_models_are_refused() -> None:
     background = Loans.of(FOUR, normal_rows(4, 4, seed=1))
     encoding = values_encoding(FOUR)
     good = graph(4, [], [1.0] * 4)
     for bad in (b"", b"not a graph", good[: len(good) // 2]):
         with pytest.raises(OnnxModelError, match=r"model\.onnx: "):
             OnnxModel(bad, encoding, FOUR, background, "s", IDENTITY)
-    with pytest.raises(OnnxModelError, match=r"background\.json: no loans"):
+    with pytest.raises(OnnxModelError, match=r"background\.json: expected at least one loan"):
         OnnxModel(good, encoding, FOUR, Loans.of(FOUR, []), "s", IDENTITY)
-    strange = Encoding((EncodedColumn("z", "value"),))
-    with pytest.raises(ValueError, match="'z', which is not a field"):
-        OnnxModel(good, strange, FOUR, background, "s", IDENTITY)
-    with pytest.raises(ValueError, match="a number field can't be encoded by level"):
+    unknown_field = Encoding((EncodedColumn("z", "value"),))
+    with pytest.raises(ValueError, match="expected fields of the definition, given 'z'"):
+        OnnxModel(good, unknown_field, FOUR, background, "s", IDENTITY)
+    with pytest.raises(
+        ValueError, match="expected value or missing for a field of the kind number, given level"
+    ):
         OnnxModel(good, Encoding((EncodedColumn("a", "level"),)), FOUR, background, "s", IDENTITY)

@@ -1,4 +1,4 @@
-"""The reference profile: its figures, and synthetic loans that are always valid loans."""
+"""The reference profile: its figures, and the synthetic loans drawn from it."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def assert_valid(definition: Definition, loans: Loans, size: int) -> None:
     assert loans.size == size
     checks = Checks(definition)
     for row in loans.rows():
-        # As in a bundle: written as JSON, read again, and checked as a request is.
+        # As in a bundle: written as JSON, read, and checked like a request.
         record: dict[str, Any] = msgspec.json.decode(
             msgspec.json.encode(dict(zip(definition.names, row, strict=True)))
         )
@@ -95,7 +95,7 @@ def test_the_figures_of_a_small_table() -> None:
     assert profile.probability.quantiles[-1] == 0.5
 
 
-def test_a_column_that_is_missing_throughout_has_no_usual_value() -> None:
+def test_a_column_without_values_has_no_usual_value() -> None:
     rows: list[tuple[Value, ...]] = [(1.0, None, None, None, "low")] * 5
     profile = profile_of(Loans.of(DEFINITION, rows))
     assert profile.usual("share") is None
@@ -108,9 +108,7 @@ def test_a_column_that_is_missing_throughout_has_no_usual_value() -> None:
 
 
 @given(st.lists(_rows, min_size=1, max_size=40), st.integers(0, 2**32))
-def test_drawn_loans_are_valid_whatever_the_table_held(
-    rows: list[tuple[Value, ...]], seed: int
-) -> None:
+def test_drawn_loans_are_valid_for_any_table(rows: list[tuple[Value, ...]], seed: int) -> None:
     profile = profile_of(Loans.of(DEFINITION, rows))
     again = msgspec.json.decode(msgspec.json.encode(profile), type=ReferenceProfile)
     assert again == profile
@@ -162,7 +160,7 @@ def test_the_largest_numbers_can_be_drawn(values: list[float]) -> None:
     assert not np.isnan(drawn.numbers("a")).any()
 
 
-def test_draws_depend_on_the_seed_alone() -> None:
+def test_draws_depend_only_on_the_seed() -> None:
     rows: list[tuple[Value, ...]] = [(float(i + 1), None, 1.0, "web", "mid") for i in range(50)]
     profile = profile_of(Loans.of(DEFINITION, rows))
     first = profile.draw(DEFINITION, 20, seed=1).rows()
@@ -171,7 +169,7 @@ def test_draws_depend_on_the_seed_alone() -> None:
     assert profile.draw(DEFINITION, 0, seed=1).rows() == []
 
 
-def test_draws_have_the_tables_shares() -> None:
+def test_draws_have_the_shares_of_the_table() -> None:
     rows: list[tuple[Value, ...]] = [
         (float(i % 100 + 1), None if i % 4 == 0 else 0.5, 1.0, "web" if i % 10 else None, "mid")
         for i in range(1000)
@@ -182,8 +180,8 @@ def test_draws_have_the_tables_shares() -> None:
     assert np.median(drawn.numbers("amount")) == pytest.approx(50, abs=2)
 
 
-def test_no_borrower_is_among_the_draws() -> None:
-    """Columns are drawn apart from one another: pairs that go together in the table come apart."""
+def test_no_drawn_loan_is_a_row_of_the_table() -> None:
+    """Columns are drawn independently, so pairs of values of the table are not preserved."""
     rows: list[tuple[Value, ...]] = [
         (float(i + 1), (i - 100) / 100, float(i % 13 - 3), ("web", "shop")[i % 2], "mid")
         for i in range(200)

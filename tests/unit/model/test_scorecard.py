@@ -1,4 +1,4 @@
-"""The scorecard: reading its tables, exact sums, and one loan equal to a million."""
+"""The scorecard: look-ups in its tables, exact sums, and equal results for one loan and many."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ CARD = Scorecard(
 )
 
 
-def test_it_fits_its_definition() -> None:
+def test_a_scorecard_fits_its_definition() -> None:
     CARD.check(DEFINITION)
 
 
@@ -53,7 +53,7 @@ def test_it_fits_its_definition() -> None:
         ((None, None, None), (0.5, 0.75, -0.25)),
     ],
 )
-def test_a_table_is_read(values: tuple[Value, ...], points: tuple[float, ...]) -> None:
+def test_points_of_values(values: tuple[Value, ...], points: tuple[float, ...]) -> None:
     assert CARD.score(values) == (-3.5 + sum(points), points)
     assert CARD.margin(values) == -3.5 + sum(points)
     many, contributions = CARD.score_many(Loans.of(DEFINITION, [values]))
@@ -61,7 +61,7 @@ def test_a_table_is_read(values: tuple[Value, ...], points: tuple[float, ...]) -
     assert contributions.tolist() == [list(points)]
 
 
-def test_it_survives_json() -> None:
+def test_a_scorecard_is_the_same_after_json() -> None:
     again = msgspec.json.decode(msgspec.json.encode(CARD), type=Scorecard)
     assert again == CARD
 
@@ -134,7 +134,7 @@ def values_of(draw: st.DrawFn, card: Scorecard) -> tuple[Value, ...]:
 
 
 @given(st.data())
-def test_one_loan_and_many_agree_to_the_bit(data: st.DataObject) -> None:
+def test_one_loan_and_many_get_bit_identical_scores(data: st.DataObject) -> None:
     definition, card = data.draw(cards())
     card.check(definition)
     rows = data.draw(st.lists(values_of(card), max_size=8))
@@ -181,7 +181,7 @@ def test_the_order_of_the_loans_does_not_matter(data: st.DataObject) -> None:
 
 
 @given(st.floats(-MAX_MARGIN, MAX_MARGIN))
-@example(-1.1212676484137774)  # here math.exp and numpy's round to different billionths
+@example(-1.1212676484137774)  # math.exp and numpy.exp round to different billionths
 @example(-0.017026913352310658)
 @example(0.4615754771512002)
 @example(0.0)
@@ -196,8 +196,8 @@ def test_a_probability_is_the_same_for_one_and_for_many(value: float) -> None:
     assert [one] * 9 == probabilities(np.array([m] * 9)).tolist()
 
 
-def test_probabilities_agree_where_they_lie_next_to_a_half() -> None:
-    """Margins whose probability is, as nearly as can be, half-way between two billionths."""
+def test_probabilities_agree_close_to_the_rounding_limit() -> None:
+    """Margins whose probability is as close as possible to half-way between two billionths."""
     random = np.random.default_rng(5)
     p = (random.integers(10_000, 999_990_000, 200_000) + 0.5) / 1e9
     margins = np.log(p / (1 - p))
@@ -219,11 +219,11 @@ def test_rounding_gives_the_nearest_multiple(value: float) -> None:
 
 
 @given(st.floats(1e-9, 1 - 1e-9))
-def test_the_margin_of_a_probability_leads_back_to_it(p: float) -> None:
+def test_the_margin_of_a_probability_has_this_probability(p: float) -> None:
     assert probability(margin(p)) == pytest.approx(p, abs=2e-9)
 
 
-# Bad tables
+# Invalid tables
 
 
 def with_table(i: int, **changes: object) -> Scorecard:
@@ -235,30 +235,30 @@ def with_table(i: int, **changes: object) -> Scorecard:
 @pytest.mark.parametrize(
     ("card", "reason"),
     [
-        (msgspec.structs.replace(CARD, tables=CARD.tables[:2]), "tables for a, b; the definition"),
-        (msgspec.structs.replace(CARD, tables=()), "the definition has a, b, c"),
-        (msgspec.structs.replace(CARD, tables=CARD.tables[::-1]), "tables for c, b, a"),
-        (with_table(0, feature="z"), "tables for z, b, c"),
+        (msgspec.structs.replace(CARD, tables=CARD.tables[:2]), "the fields a, b, c, given a, b"),
+        (msgspec.structs.replace(CARD, tables=()), "expected those of the fields a, b, c"),
+        (msgspec.structs.replace(CARD, tables=CARD.tables[::-1]), "given c, b, a"),
+        (with_table(0, feature="z"), "given z, b, c"),
         (
             msgspec.structs.replace(
                 CARD, tables=(LevelTable("a", (), (), 0.0, 0.0), *CARD.tables[1:])
             ),
-            "a: a number field needs the other kind of table",
+            "a: expected a number table, because the field is of the kind number",
         ),
         (
             msgspec.structs.replace(
                 CARD, tables=(*CARD.tables[:2], NumberTable("c", (), (0.0,), 0.0))
             ),
-            "c: a ordered field needs the other kind of table",
+            "c: expected a level table, because the field is of the kind ordered",
         ),
         (with_table(0, points=(1.0, 2.0)), "a: expected 3 points, given 2"),
         (with_table(0, points=()), "a: expected 3 points, given 0"),
         (with_table(1, points=(1.0, 2.0, 3.0)), "b: expected 2 points, given 3"),
-        (with_table(0, edges=(10.0, 0.0)), "a: edges must rise"),
-        (with_table(0, edges=(0.0, 0.0)), "a: edges must rise"),
-        (with_table(0, edges=(-0.0, 0.0)), "a: edges must rise"),
-        (with_table(0, edges=(0.0, float("nan"))), "a: edges must rise"),
-        (with_table(1, levels=("x", "x")), "levels must differ"),
+        (with_table(0, edges=(10.0, 0.0)), "a: expected finite edges in ascending order"),
+        (with_table(0, edges=(0.0, 0.0)), "a: expected distinct edges"),
+        (with_table(0, edges=(-0.0, 0.0)), "a: expected distinct edges"),
+        (with_table(0, edges=(0.0, float("nan"))), "a: expected finite edges"),
+        (with_table(1, levels=("x", "x")), "b: expected distinct edges or levels"),
         (with_table(0, missing=0.1), "expected multiples of 2^-32, given 0.1"),
         (with_table(0, points=(0.0, 0.0, 1e-300)), "expected multiples of 2^-32, given 1e-300"),
         (with_table(1, unseen=float("nan")), "expected multiples of 2^-32, given nan"),
@@ -266,13 +266,13 @@ def with_table(i: int, **changes: object) -> Scorecard:
         (msgspec.structs.replace(CARD, base=0.3), "expected multiples of 2^-32, given 0.3"),
         (
             msgspec.structs.replace(CARD, base=-498.0),
-            "expected margins of at most 500, given up to 502",
+            "margin: expected at most 500, given tables with up to 502",
         ),
-        (with_table(0, missing=2.0**60), "expected margins of at most 500"),
-        (with_table(0, edges=(0.0, float("inf"))), "a: edges must rise"),
+        (with_table(0, missing=2.0**60), "margin: expected at most 500"),
+        (with_table(0, edges=(0.0, float("inf"))), "a: expected finite edges"),
     ],
 )
-def test_a_bad_scorecard_is_refused(card: Scorecard, reason: str) -> None:
+def test_an_invalid_scorecard_is_refused(card: Scorecard, reason: str) -> None:
     with pytest.raises(ScorecardError) as caught:
         card.check(DEFINITION)
     assert reason in str(caught.value)

@@ -15,7 +15,7 @@ from peerloan.monitoring.config import (
     read_config,
 )
 
-EVERYTHING = """
+ALL_KEYS = """
 window_days = 14
 mature = 0.9
 answer = "retrain"
@@ -51,7 +51,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_without_a_file_the_conventions_hold_and_the_log_is_told() -> None:
+def test_without_a_file_the_defaults_apply_and_events_go_to_the_log() -> None:
     config = read_config(None)
     assert config == MonitoringConfig()
     assert (config.limits.psi_watch, config.limits.psi_act) == (0.10, 0.25)
@@ -59,9 +59,9 @@ def test_without_a_file_the_conventions_hold_and_the_log_is_told() -> None:
     assert (config.on_drift, config.promote, config.tell.channels) == ("notify", False, ["log"])
 
 
-def test_everything_can_be_set(folder: Path) -> None:
+def test_all_keys_can_be_set(folder: Path) -> None:
     path = folder / "rules.toml"
-    path.write_text(EVERYTHING, "utf-8")
+    path.write_text(ALL_KEYS, "utf-8")
     config = read_config(path)
     webhook = Webhook("https://example.org/hook", "secret")
     assert config == MonitoringConfig(
@@ -81,11 +81,11 @@ def test_everything_can_be_set(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "told"),
+    ("text", "message"),
     [
         ("window_days = 0", "window_days: expected `int` >= 1"),
         ("windows = 1", "object contains unknown field `windows`"),
-        ("[limits]\npsi_act = 0.05", "limits.psi_act: expected more than psi_watch, 0.1, given 0"),
+        ("[limits]\npsi_act = 0.05", "limits.psi_act: expected more than psi_watch (0.1), given 0"),
         ("[limits]\npsi_act = 'a'", "limits.psi_act: expected `float`, got `str`"),
         ("[limits]\nratio_low = 1.2", "limits.ratio_low: expected `float` < 1.0"),
         ('answer = "nothing"', "answer: invalid enum value 'nothing'"),
@@ -94,7 +94,7 @@ def test_everything_can_be_set(folder: Path) -> None:
             "promote = true",
             '["CALLER"] and decisions_from = ["CALLER"] and promote_confirmed = "NAME',
         ),
-        ("promote = true", "outcomes that callers report can change which model serves"),
+        ("promote = true", "outcomes that callers report can change the champion"),
         (NAMED, 'add promote_confirmed = "NAME, DATE: WHY" above'),
         (
             "promote = true\ndecisions_from = []\npromote_confirmed = 'I'",
@@ -120,15 +120,15 @@ def test_everything_can_be_set(folder: Path) -> None:
         ("a b", "rules.toml: "),
     ],
 )
-def test_what_is_wrong_is_named(folder: Path, given: str, told: str) -> None:
-    (folder / "rules.toml").write_text(given, "utf-8")
+def test_an_invalid_config_is_refused_with_the_key(folder: Path, text: str, message: str) -> None:
+    (folder / "rules.toml").write_text(text, "utf-8")
     with pytest.raises(MonitoringConfigError) as error:
         read_config(folder / "rules.toml")
-    assert told in str(error.value)
+    assert message in str(error.value)
 
 
-def test_eased_limits_are_a_fifth_nearer_to_calm() -> None:
-    eased = Rules().with_hysteresis()
-    assert (eased.psi_watch, eased.psi_act) == pytest.approx((0.08, 0.20))
-    assert (eased.ratio_low, eased.ratio_high) == pytest.approx((0.84, 1.2))
-    assert (eased.new_levels, eased.volume_drop) == pytest.approx((0.008, 0.4))
+def test_limits_with_hysteresis_are_a_fifth_closer_to_no_drift() -> None:
+    limits = Rules().with_hysteresis()
+    assert (limits.psi_watch, limits.psi_act) == pytest.approx((0.08, 0.20))
+    assert (limits.ratio_low, limits.ratio_high) == pytest.approx((0.84, 1.2))
+    assert (limits.new_levels, limits.volume_drop) == pytest.approx((0.008, 0.4))

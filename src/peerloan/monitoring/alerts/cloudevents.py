@@ -1,4 +1,7 @@
-"""Makes CloudEvents 1.0 with their SDK. Apart from `events`, which works without the SDK."""
+"""Makes CloudEvents 1.0 with their SDK.
+
+A separate module, because `events` must be importable without the SDK.
+"""
 
 from __future__ import annotations
 

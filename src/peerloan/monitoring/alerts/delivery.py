@@ -1,9 +1,9 @@
-"""Delivers events to the log, a webhook and a command, each at least once.
+"""Delivers events to the channels: the log, a webhook and a command.
 
-An event is marked as delivered afterwards, so it may come twice; its id is the same then. A channel
-gets its events in the order in which they are due. Its turn ends with the first failure, and that
-event then waits longer than those behind it. So a receiver that is down costs one try a turn, and
-an event that it never accepts delays no other.
+Delivery is at least once: an event is marked as delivered after it was sent, so it may come twice,
+with the same id. A channel gets its events in the order in which they are due. Its turn ends at the
+first failure, and the failed event is then due later than the events after it. So a receiver that
+is down is tried once in a turn, and an event that it never accepts does not block others.
 """
 
 from __future__ import annotations
@@ -39,45 +39,50 @@ from peerloan.errors import PeerLoanError
 from peerloan.monitoring.config import Channels, MonitoringConfigError, Webhook
 
 log = logging.getLogger(__name__)
-# Time limits of a whole call, however slowly it proceeds.
+# Time limits of a complete call, even if it makes progress.
 WEBHOOK_SECONDS, COMMAND_SECONDS = 10.0, 60.0
-# Of a command's standard error.
+# Limit of what is read from a command's standard error.
 _MAX_STDERR_BYTES = 4_096
-# First and longest wait after a failure, and when to give up.
+# First and longest delay after a failure, and the age at which an event is given up.
 _FIRST_MS, _LONGEST_MS, _GIVEN_UP_MS = 30_000, 3_600_000, 7 * DAY_MS
-# Structured mode: the whole event is one JSON object.
+# CloudEvents in structured mode: the complete event is one JSON object.
 _MEDIA_TYPE = "application/cloudevents+json; charset=UTF-8"
-# Limits of a channel in one turn; the next turn continues.
+# Limits of a channel in one turn: events and time. The next turn continues.
 _AT_ONCE, _TURN_SECONDS = 500, 60.0
 
 
 class DeliveryFailed(PeerLoanError):
-    """Why an event could not be delivered, without secrets."""
+    """An event could not be delivered. The message contains no secrets."""
 
 
 def deliver_due(
-    database: Database, tell: Channels, now_ms: int, go_on: Callable[[], None] = lambda: None
+    database: Database,
+    receivers: Channels,
+    now_ms: int,
+    before_each: Callable[[], None] = lambda: None,
 ) -> None:
-    """Deliver the events that are due (`now_ms` in milliseconds since 1970).
+    """Deliver the events that are due at `now_ms` (milliseconds since 1970).
 
-    A failed delivery is tried again later, for a week. `go_on` is called before each event, and may
-    raise to end the turn. Raises LedgerUnavailable.
+    A failed delivery is tried again later, for a week. `before_each` is called before each event,
+    and may raise an error to end the turn. Raises LedgerUnavailable.
     """
     channels: dict[str, Callable[[str, str], None]] = {"log": lambda _, event: _log(event)}
-    if (webhook := tell.webhook) is not None:
+    if (webhook := receivers.webhook) is not None:
         channels["webhook"] = lambda event_id, event: _post(webhook, event_id, event, now_ms)
-    if (command := tell.command) is not None:
+    if (command := receivers.command) is not None:
         channels["command"] = lambda _, event: _run(command, event)
     with database.reading() as connection:
         due = select(deliveries.c.channel).where(deliveries.c.next_ms <= now_ms).distinct()
-        waiting = connection.execute(due).scalars().all()
-    for channel in waiting:
+        due_channels = connection.execute(due).scalars().all()
+    for channel in due_channels:
         deadline = time.monotonic() + _TURN_SECONDS
         for row in _due(database, channel, now_ms):
-            go_on()
+            before_each()
             if channel not in channels:
-                log.warning("%s: not delivered, the %s is not set any more", row.id, channel)
-                _mark(database, row, next_ms=None, fault="no longer told")
+                log.warning(
+                    "%s: not delivered, because the config has no %s any more", row.id, channel
+                )
+                _mark(database, row, next_ms=None, fault="the config has no such channel any more")
             elif (
                 not _deliver(database, row, channels[channel], now_ms)
                 or time.monotonic() > deadline
@@ -101,38 +106,39 @@ def _due(database: Database, channel: str, now_ms: int) -> Sequence[Any]:
 
 
 def _deliver(database: Database, row: Any, send: Callable[[str, str], None], now_ms: int) -> bool:
-    """Deliver an event and mark the result. Returns whether it was delivered."""
+    """Send an event and store the result. Returns whether it was delivered."""
     try:
         send(row.id, row.content)
     except DeliveryFailed as error:
-        _put_off(database, row, now_ms, str(error))
+        _postpone(database, row, now_ms, str(error))
         return False
     _mark(database, row, next_ms=None, attempts=row.attempts + 1, fault=None)
     return True
 
 
-def _put_off(database: Database, row: Any, now_ms: int, fault: str) -> None:
-    """Schedule the next try, each time later; give up after a week."""
+def _postpone(database: Database, row: Any, now_ms: int, fault: str) -> None:
+    """Schedule the next try, with a longer delay each time. Gives up after a week."""
     if now_ms - row.time_ms > _GIVEN_UP_MS:
         log.error(
             "%s: given up after a week, delivery to the %s failed: %s", row.id, row.channel, fault
         )
         _mark(database, row, next_ms=None, attempts=row.attempts + 1, fault=f"given up: {fault}")
         return
-    wait = min(_FIRST_MS * 2 ** min(row.attempts, 20), _LONGEST_MS)
-    # Jitter: many senders must not come back to a receiver at once.
-    wait = int(wait * random.uniform(0.8, 1.2))  # noqa: S311
+    delay = min(_FIRST_MS * 2 ** min(row.attempts, 20), _LONGEST_MS)
+    # Jitter, so that many senders do not return to a receiver at the same time.
+    delay = int(delay * random.uniform(0.8, 1.2))  # noqa: S311
     log.warning(
         "%s: could not be delivered to the %s, next try in %d s: %s",
         row.id,
         row.channel,
-        wait // 1000,
+        delay // 1000,
         fault,
     )
-    _mark(database, row, next_ms=now_ms + wait, attempts=row.attempts + 1, fault=fault)
+    _mark(database, row, next_ms=now_ms + delay, attempts=row.attempts + 1, fault=fault)
 
 
 def _mark(database: Database, row: Any, **values: Any) -> None:
+    """Store the state of a delivery."""
     with database.writing() as connection:
         key = {"event": row.event, "channel": row.channel}
         connection.execute(update(deliveries).filter_by(**key).values(**values))
@@ -155,19 +161,19 @@ def signature(secret: bytes, event_id: str, timestamp: str, body: bytes) -> str:
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
     def redirect_request(self, *_: Any) -> None:
-        """Follow no redirection: what is signed for one address goes to no other."""
+        """Follow no redirection: an event is signed for one receiver and must not go to another."""
 
 
 class _Call:
-    """An HTTP call with a time limit: its connections are closed when the time is over."""
+    """An HTTP call with a time limit, after which its connections are closed."""
 
     def __init__(self) -> None:
         self._opened: list[http.client.HTTPConnection] = []
         self._result: list[int | Exception] = []
 
     def status(self, request: urllib.request.Request) -> int:
-        """Return the response's status. Raises what urllib does, or TimeoutError."""
-        # A socket's timeout applies to each read, and not to name resolution.
+        """Return the response's status. Raises the errors of urllib, or TimeoutError."""
+        # A thread, because a socket's timeout applies to single reads, and not to name resolution.
         thread = threading.Thread(target=self._open, args=(request,), name="webhook", daemon=True)
         thread.start()
         thread.join(WEBHOOK_SECONDS)
@@ -184,8 +190,8 @@ class _Call:
         handlers = (_NoRedirect, _Http(self._connection), _Https(self._connection))
         opener = urllib.request.build_opener(*handlers)
         try:
-            with opener.open(request, timeout=WEBHOOK_SECONDS) as answer:
-                self._result.append(answer.status)
+            with opener.open(request, timeout=WEBHOOK_SECONDS) as response:
+                self._result.append(response.status)
         except Exception as error:  # raised in the waiting thread
             self._result.append(error)
 
@@ -227,12 +233,12 @@ def _post(webhook: Webhook, event_id: str, event: str, now_ms: int) -> None:
         request = urllib.request.Request(webhook.url, body, headers, method="POST")  # noqa: S310  the config allows http and https alone
         status = _Call().status(request)
         if not HTTPStatus.OK <= status < HTTPStatus.MULTIPLE_CHOICES:
-            raise DeliveryFailed(f"answered {status}")
+            raise DeliveryFailed(f"responded with the status {status}")
     except MonitoringConfigError as error:
         raise DeliveryFailed(str(error)) from None
     except HTTPError as error:
         error.close()
-        raise DeliveryFailed(f"answered {error.code}") from None
+        raise DeliveryFailed(f"responded with the status {error.code}") from None
     except URLError as error:
         raise DeliveryFailed(_reason(error.reason)) from None
     except TimeoutError as error:
@@ -243,10 +249,10 @@ def _post(webhook: Webhook, event_id: str, event: str, now_ms: int) -> None:
 
 def _run(command: tuple[str, ...], event: str) -> None:
     """Run a command. If it takes too long, kill it with its child processes."""
-    # A file: a pipe would stay open as long as any process that the command left behind.
+    # A file instead of a pipe: a pipe stays open while a process that the command started runs.
     with tempfile.TemporaryFile() as errors:
         try:
-            process = subprocess.Popen(  # noqa: S603  the user's own, and no shell
+            process = subprocess.Popen(  # noqa: S603  the operator's command, without a shell
                 command,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.DEVNULL,

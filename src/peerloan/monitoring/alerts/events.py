@@ -1,4 +1,4 @@
-"""Events: stores them, their pending deliveries, and their acknowledgements."""
+"""Events: stores them with their deliveries and acknowledgements."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ ENDED = "org.peerloan.alarm.ended"
 MADE = "org.peerloan.answer.made"
 REFUSED = "org.peerloan.answer.refused"
 PROMOTED = "org.peerloan.answer.promoted"
-# Characters of an acknowledgement's reason.
+# Most characters in the reason of an acknowledgement.
 MAX_WHY = 1_000
 WHY_EXPECTED = f"text of 1 to {MAX_WHY:,} characters, without control characters"
 _ids = IdGenerator()
@@ -34,7 +34,7 @@ class UnknownEvent(LedgerError):
 
 
 class AlreadyAcknowledged(LedgerError):
-    """The event was acknowledged before."""
+    """The event is already acknowledged."""
 
 
 class Acknowledgement(NamedTuple):
@@ -46,7 +46,7 @@ class Acknowledgement(NamedTuple):
 
 
 class Event(NamedTuple):
-    """An event: its number, which rises, its id, its JSON, and its acknowledgement."""
+    """An event: its ascending number, its id, its JSON, and its acknowledgement."""
 
     number: int
     id: str
@@ -64,9 +64,10 @@ def store_event(
 ) -> str:
     """Store an event and its deliveries to these channels. Returns its id.
 
-    Runs in the connection's transaction, and so together with the change that it reports.
+    Runs in the transaction of the connection, so that the event is stored together with the change
+    that it reports.
     """
-    # Imported here: only processes that make events need the SDK.
+    # Imported only here: processes that make no events don't need the SDK.
     cloudevents = import_module("peerloan.monitoring.alerts.cloudevents")
     event_id = uuid7.text(_ids.new())
     number = connection.execute(
@@ -101,35 +102,35 @@ def event_page(
 
 
 def is_reason(why: object) -> bool:
-    """Return whether a text is valid as the reason of an acknowledgement."""
+    """Whether a value is a valid reason of an acknowledgement."""
     return isinstance(why, str) and 0 < len(why) <= MAX_WHY and not has_control(why)
 
 
 def acknowledge(database: Database, event_id: str, who: str, why: str) -> Event:
     """Acknowledge an event.
 
-    Raises UnknownEvent, or AlreadyAcknowledged: the first acknowledgement is kept.
+    Raises UnknownEvent, or AlreadyAcknowledged: an acknowledgement is never replaced.
     """
     try:
-        # Some databases fail on some texts, so only a UUID is looked up.
+        # Databases fail on some texts, for example with a NUL, so only a UUID is looked up.
         event_id = str(UUID(event_id))
     except ValueError:
         raise UnknownEvent(f"{event_id}: no such event") from None
     with database.writing() as connection:
-        own = events.c.id == event_id
+        has_id = events.c.id == event_id
         changed = connection.execute(
             update(events)
-            .where(own, events.c.acknowledged_ms.is_(None))
+            .where(has_id, events.c.acknowledged_ms.is_(None))
             .values(acknowledged_ms=now_ms(), acknowledged_by=who, why=why)
         )
-        row = connection.execute(select(events).where(own)).first()
+        row = connection.execute(select(events).where(has_id)).first()
     if row is None:
         raise UnknownEvent(f"{event_id}: no such event")
     event = _event(row)
     if not changed.rowcount and event.acknowledged is not None:
-        # Without tokens, callers have no name.
+        # Callers have no name if the service runs without tokens.
         first = event.acknowledged.who or "somebody"
-        raise AlreadyAcknowledged(f"{event_id}: was acknowledged before, by {first}")
+        raise AlreadyAcknowledged(f"{event_id}: is already acknowledged, by {first}")
     return event
 
 

@@ -1,7 +1,8 @@
-"""The life of an alert: it makes an event when it begins, rises from "watch" to "act", and ends.
+"""Active alerts, and the events of their changes.
 
+An alert makes an event when it begins, when its level rises from "watch" to "act", and at its end.
 It ends once its figure is a fifth closer to no drift than its limit (hysteresis). So a figure that
-moves up and down around the limit is one alert.
+moves up and down around the limit makes one alert.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from peerloan.monitoring.alerts.rules import Alert
 
 
 class AlertChange(NamedTuple):
-    """An event's type and the alert; one that ended has no figures."""
+    """A change of an alert: the event's type, and the alert. An ended alert has no figures."""
 
     type: str
     alert: Alert
@@ -32,39 +33,41 @@ def update_alerts(
     now_ms: int,
     channels: Sequence[str],
 ) -> list[AlertChange]:
-    """Update the active alerts of a version (its number and name), and store events of the changes.
+    """Update the active alerts of a version and store events of the changes.
 
-    `firing` are the alerts that fire now. `persisting` are those that persist if they were active
-    before. `window` becomes part of the events.
+    `version` is its number in the ledger and its name. `firing` are the alerts that fire now.
+    `persisting` are those that persist if they are active already. `window` becomes part of the
+    events.
     """
     number, name = version
-    own = alarms.c.version == number
-    before = {(row.rule, row.about): row for row in connection.execute(select(alarms).where(own))}
+    of_version = alarms.c.version == number
+    rows = connection.execute(select(alarms).where(of_version))
+    active = {(row.rule, row.about): row for row in rows}
     changes = []
-    for each in firing:
-        alarm = before.get((each.rule, each.about))
-        key = {"version": number, "rule": each.rule, "about": each.about}
-        if alarm is None:
-            connection.execute(insert(alarms).values(level=each.level, since_ms=now_ms, **key))
-            changes.append(AlertChange(BEGAN, each))
-        elif alarm.level == "watch" and each.level == "act":
-            connection.execute(update(alarms).filter_by(**key).values(level=each.level))
-            changes.append(AlertChange(ROSE, each))
-    staying = {(each.rule, each.about): each for each in (*persisting, *firing)}
-    for (rule, about), alarm in before.items():
-        if (rule, about) not in staying:
+    for alert in firing:
+        row = active.get((alert.rule, alert.about))
+        key = {"version": number, "rule": alert.rule, "about": alert.about}
+        if row is None:
+            connection.execute(insert(alarms).values(level=alert.level, since_ms=now_ms, **key))
+            changes.append(AlertChange(BEGAN, alert))
+        elif row.level == "watch" and alert.level == "act":
+            connection.execute(update(alarms).filter_by(**key).values(level=alert.level))
+            changes.append(AlertChange(ROSE, alert))
+    still_active = {(alert.rule, alert.about) for alert in (*persisting, *firing)}
+    for (rule, about), row in active.items():
+        if (rule, about) not in still_active:
             connection.execute(
-                delete(alarms).where(own, alarms.c.rule == rule, alarms.c.about == about)
+                delete(alarms).where(of_version, alarms.c.rule == rule, alarms.c.about == about)
             )
-            changes.append(AlertChange(ENDED, Alert(rule, alarm.level, about, None, None)))
+            changes.append(AlertChange(ENDED, Alert(rule, row.level, about, None, None)))
     for change in changes:
         data = change.alert._asdict() | {"model": name, "window": dict(window)}
         store_event(connection, change.type, name, data, now_ms, channels)
     return changes
 
 
-def active_alerts(connection: Connection) -> dict[int, list[Alert]]:
-    """Return the active alerts by version number, without figures."""
+def active_alerts_by_version_number(connection: Connection) -> dict[int, list[Alert]]:
+    """Return the active alerts by the versions' numbers in the ledger, without figures."""
     active: dict[int, list[Alert]] = {}
     for row in connection.execute(select(alarms)):
         alert = Alert(row.rule, row.level, row.about, None, None)

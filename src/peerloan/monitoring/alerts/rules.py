@@ -1,8 +1,8 @@
-"""The rules that fire alerts, by the conventions of the field.
+"""The rules that fire alerts.
 
 A rule fires only if its figure is beyond the limit and chance alone does not explain that. So small
-windows fire less often, and many features together do not fire more often. With `is_active`, a rule
-returns whether an active alert persists (hysteresis).
+windows cause fewer alerts, and many features together do not cause more. With `is_active`, a rule
+yields the alerts that persist if they are active already (hysteresis): then chance plays no part.
 """
 
 from __future__ import annotations
@@ -21,32 +21,31 @@ from peerloan.stats.psi import Psi
 
 Level = Literal["watch", "act"]
 VOLUME = "volume-drop"
-# Significance level of a rule: the share of windows without drift in which it may fire. It is
-# small, since the rules are evaluated again and again.
+# Significance level of a rule: the share of windows without drift in which it may fire. It is low,
+# because the rules are evaluated again and again.
 SIGNIFICANCE = 0.001
 _HYSTERESIS = 0.8
 
 
 class Rules(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The limits. A PSI of 0.1 is a moderate and of 0.25 a large change by convention (N. Siddiqi
-    2006, chapter 9).
+    """The limits of the rules.
+
+    By convention a PSI of 0.1 is a moderate change, and 0.25 a large one (N. Siddiqi 2006,
+    chapter 9).
     """
 
     psi_watch: Annotated[float, Meta(gt=0)] = 0.10
     psi_act: Annotated[float, Meta(gt=0)] = 0.25
-    # Share of a feature's loans.
+    # Share of loans with a level that is not in the reference.
     new_levels: Annotated[float, Meta(gt=0, lt=1)] = 0.01
-    # Late loans, as a ratio to those expected.
+    # Number of late loans divided by the expected number.
     ratio_low: Annotated[float, Meta(gt=0, lt=1)] = 0.80
     ratio_high: Annotated[float, Meta(gt=1)] = 1.25
-    # Missing share of the loans that previous windows had on average.
+    # Drop of the number of loans, as a share of the average of the previous windows.
     volume_drop: Annotated[float, Meta(gt=0, lt=1)] = 0.50
 
     def with_hysteresis(self) -> Rules:
-        """Return the limits at which an active alert ends: a fifth closer to no drift.
-
-        So a figure that moves around a limit is one alert. Chance plays no part in them.
-        """
+        """Return the limits at which an active alert ends: a fifth closer to no drift."""
         return Rules(
             psi_watch=self.psi_watch * _HYSTERESIS,
             psi_act=self.psi_act * _HYSTERESIS,
@@ -58,9 +57,9 @@ class Rules(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Alert(NamedTuple):
-    """An alert: the rule's name, its level, what it is about, the figure, and the limit it passed.
+    """An alert: the rule's name, its level, its subject (such as a feature), its figure and limit.
 
-    An alert that has ended has no figures.
+    An alert that has ended has no figure and no limit.
     """
 
     rule: str
@@ -75,11 +74,12 @@ def check_drift(
 ) -> Iterator[Alert]:
     """Yield alerts of features, and of the probability, that have drifted.
 
-    The level is Bonferroni-corrected (C. E. Bonferroni 1936), since many features are tested.
+    The significance level is Bonferroni-corrected (C. E. Bonferroni 1936), because many features
+    are tested.
     """
-    for name, each in features.items():
-        wrong = 1 if is_active else SIGNIFICANCE / len(features)
-        yield from _check_psi(rules, "feature-drift", name, each, wrong)
+    for name, psi in features.items():
+        significance = 1 if is_active else SIGNIFICANCE / len(features)
+        yield from _check_psi(rules, "feature-drift", name, psi, significance)
     yield from _check_psi(
         rules, "score-drift", "probability", score, 1 if is_active else SIGNIFICANCE
     )
@@ -88,9 +88,9 @@ def check_drift(
 def check_levels(
     rules: Rules, shares: Mapping[str, Estimate], is_active: bool = False
 ) -> Iterator[Alert]:
-    """Yield alerts of features with more new levels than the limit.
+    """Yield alerts of features whose share of new levels is above the limit.
 
-    The intervals of the shares must have the level WRONG.
+    The intervals of the shares must be for the level SIGNIFICANCE.
     """
     for name, share in shares.items():
         if (share.value if is_active else share.low) > rules.new_levels:
@@ -103,9 +103,9 @@ def check_performance(
     expected: tuple[float, float] | None,
     is_active: bool = False,
 ) -> Iterator[Alert]:
-    """Yield alerts of AUCs below the interval that the version was published with.
+    """Yield alerts of AUCs below `expected`, the interval that the version was published with.
 
-    The intervals of the AUCs must have the level WRONG.
+    The intervals of the AUCs must be for the level SIGNIFICANCE.
     """
     if expected is None:
         return
@@ -123,34 +123,37 @@ def check_calibration(
 ) -> Iterator[Alert]:
     """Yield an alert if there are more or fewer late loans than expected."""
     ratio = calibration.ratio
-    sure = Estimate.of_ratio(calibration.late, calibration.expected, SIGNIFICANCE)
-    if ratio.value < rules.ratio_low and (is_active or sure.high < 1):
+    interval = Estimate.of_ratio(calibration.late, calibration.expected, SIGNIFICANCE)
+    if ratio.value < rules.ratio_low and (is_active or interval.high < 1):
         yield Alert("calibration", "act", "late rate", ratio.value, rules.ratio_low)
-    if ratio.value > rules.ratio_high and (is_active or sure.low > 1):
+    if ratio.value > rules.ratio_high and (is_active or interval.low > 1):
         yield Alert("calibration", "act", "late rate", ratio.value, rules.ratio_high)
 
 
 def check_volume(
     rules: Rules, loans: int, before: Sequence[int], is_active: bool = False
 ) -> Iterator[Alert]:
-    """Yield an alert if there are fewer loans than in the previous windows, on average.
+    """Yield an alert if there are far fewer loans than in the average of the previous windows.
 
-    The drop must be larger than chance explains (Poisson).
+    `before` are the numbers of loans of these windows. The drop must be larger than chance explains
+    (Poisson).
     """
     usual = sum(before) / len(before) if before else 0.0
     if not usual:
         return
-    gone = 1 - loans / usual
-    most = loans + NormalDist().inv_cdf(1 - SIGNIFICANCE / 2) * math.sqrt(loans + 1)
-    if gone >= rules.volume_drop and (is_active or most < usual):
-        yield Alert(VOLUME, "watch", "loans", gone, rules.volume_drop)
+    drop = 1 - loans / usual
+    highest = loans + NormalDist().inv_cdf(1 - SIGNIFICANCE / 2) * math.sqrt(loans + 1)
+    if drop >= rules.volume_drop and (is_active or highest < usual):
+        yield Alert(VOLUME, "watch", "loans", drop, rules.volume_drop)
 
 
-def _check_psi(rules: Rules, rule: str, about: str, psi: Psi, wrong: float) -> Iterator[Alert]:
-    without_chance = psi.value - psi.by_chance
-    if wrong < 1 and not psi.interval(wrong)[0]:
+def _check_psi(
+    rules: Rules, rule: str, about: str, psi: Psi, significance: float
+) -> Iterator[Alert]:
+    bias_corrected = psi.value - psi.by_chance
+    if significance < 1 and not psi.interval(significance)[0]:
         return
     for level, limit in (("act", rules.psi_act), ("watch", rules.psi_watch)):
-        if without_chance >= limit:
+        if bias_corrected >= limit:
             yield Alert(rule, level, about, psi.value, limit)  # type: ignore[arg-type]
             return

@@ -1,6 +1,6 @@
-"""Bins of each feature and of the probability, made from a version's reference profile.
+"""Bins of each feature and of the probability, derived from a version's reference profile.
 
-Loans are counted in these bins, and all drift figures are computed from the counts.
+Loans are counted in these bins. All drift figures are computed from the counts.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ NEW = "(new)"
 
 
 class OutOfReference(NamedTuple):
-    """Values outside the reference: rows of the loans (k,), and positions in `names` (k,)."""
+    """Values outside the reference: their rows (k,), and their positions in `names` (k,)."""
 
     rows: Codes
     codes: Codes
@@ -32,9 +32,9 @@ class OutOfReference(NamedTuple):
 
 @dataclass(frozen=True)
 class NumberBins:
-    """Ten bins of about equal size, (−∞, e₁], (e₁, e₂], … (e₉, ∞), and one of missing values.
+    """Ten bins of about equal size, (−∞, e₁], (e₁, e₂], … (e₉, ∞), and one for missing values.
 
-    Repeated values make fewer bins.
+    There are fewer bins if values repeat. `low` and `high` are the range of the reference.
     """
 
     edges: Numbers
@@ -43,7 +43,7 @@ class NumberBins:
 
     @property
     def names(self) -> list[str]:
-        """Describe the content of each bin."""
+        """The name of each bin, which describes its content."""
         edges = [f"{edge:g}" for edge in self.edges.tolist()]
         if not edges:
             return ["any", "missing"]
@@ -57,13 +57,13 @@ class NumberBins:
 
     def places(self, column: Column) -> Codes:
         """Return the bin of each loan, given the values (n,)."""
-        assert not isinstance(column, TextColumn)  # noqa: S101  the definition says so
-        own = np.searchsorted(self.edges, column, side="left")
-        return np.where(np.isnan(column), len(self.edges) + 1, own)
+        assert not isinstance(column, TextColumn)  # noqa: S101  by the definition
+        bins = np.searchsorted(self.edges, column, side="left")
+        return np.where(np.isnan(column), len(self.edges) + 1, bins)
 
     def out_of_reference(self, column: Column) -> OutOfReference:
-        """Find the loans outside of the reference's range."""
-        assert not isinstance(column, TextColumn)  # noqa: S101  the definition says so
+        """Find the loans with a value outside the reference's range."""
+        assert not isinstance(column, TextColumn)  # noqa: S101  by the definition
         rows = np.flatnonzero((column < self.low) | (column > self.high))
         names = [f"below {self.low:g}", f"above {self.high:g}"]
         return OutOfReference(rows, (column[rows] > self.high).astype(np.int64), names)
@@ -71,13 +71,13 @@ class NumberBins:
 
 @dataclass(frozen=True)
 class LevelBins:
-    """A bin for each level of the reference, one for all others, and one for the missing."""
+    """A bin for each level of the reference, one for new levels, and one for missing values."""
 
     levels: tuple[str, ...]
 
     @property
     def names(self) -> list[str]:
-        """Describe the content of each bin."""
+        """The name of each bin, which describes its content."""
         return [*self.levels, NEW, "missing"]
 
     @property
@@ -87,13 +87,13 @@ class LevelBins:
 
     def places(self, column: Column) -> Codes:
         """Return the bin of each loan, given the values (n,)."""
-        assert isinstance(column, TextColumn)  # noqa: S101  the definition says so
+        assert isinstance(column, TextColumn)  # noqa: S101  by the definition
         codes = column.recode(self.levels, unseen=len(self.levels))
         return np.where(codes < 0, len(self.levels) + 1, codes)
 
     def out_of_reference(self, column: Column) -> OutOfReference:
         """Find the loans whose level is not in the reference."""
-        assert isinstance(column, TextColumn)  # noqa: S101  the definition says so
+        assert isinstance(column, TextColumn)  # noqa: S101  by the definition
         rows = np.flatnonzero(self.places(column) == len(self.levels))
         return OutOfReference(rows, column.codes[rows], list(column.levels))
 
@@ -108,7 +108,8 @@ def bins_of(profile: ColumnProfile) -> tuple[Bins, npt.NDArray[np.float64]]:
     if not profile.quantiles:
         empty = NumberBins(np.array([]), np.inf, -np.inf)
         return empty, np.array([1 - profile.missing, profile.missing])
-    # Older versions don't store these shares: use the quantiles, and of equal ones the last.
+    # Versions of earlier releases don't store `at_most`. Then use the position of each quantile; of
+    # equal quantiles, that of the last.
     last = np.searchsorted(profile.quantiles, profile.quantiles, side="right") - 1
     at_most = profile.at_most or tuple((last / (len(profile.quantiles) - 1)).tolist())
     edges = {profile.quantiles[i]: at_most[i] for i in _STEPS}

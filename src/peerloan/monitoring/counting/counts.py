@@ -1,4 +1,4 @@
-"""The loans that a version decided on, as counts: the source of all figures of a window."""
+"""Counts of the loans that a version decided on. All figures of a window derive from them."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from peerloan.registry import Bundle
 from peerloan.stats.arrays import Codes, Numbers
 
 # Most values outside the reference that are counted by name.
-_NAMED = 50
-# Limit of cells, because a probability of 0 or 1 has no finite margin.
-_FARTHEST = 1_000_000
-# By cell of the margin: the number of loans; or of known outcomes and, of these, late ones.
+_MAX_VALUES = 50
+# Limit of the cells' numbers. A probability of 0 or 1 has no finite margin.
+_MAX_CELL = 1_000_000
+# By cell of the margin: numbers of loans; pairs of known outcomes and late ones among them.
 Cells = dict[int, int]
 Outcomes = dict[int, tuple[int, int]]
 
@@ -46,22 +46,22 @@ class Counts(msgspec.Struct):
     def add(self, other: Counts) -> None:
         """Add the counts of other loans."""
         self.loans += other.loans
-        for own, more in zip(self.bins, other.bins, strict=True):
-            own[:] = map(operator.add, own, more)
-        self.strange = [_added(*both) for both in zip(self.strange, other.strange, strict=True)]
+        for bins, more in zip(self.bins, other.bins, strict=True):
+            bins[:] = map(operator.add, bins, more)
+        self.strange = [_merge(*pair) for pair in zip(self.strange, other.strange, strict=True)]
         for cell, count in other.cells.items():
             self.cells[cell] = self.cells.get(cell, 0) + count
         add_outcomes(self.outcomes, other.outcomes)
-        for number, theirs in other.challengers.items():
-            add_outcomes(self.challengers.setdefault(number, {}), theirs)
+        for number, outcomes in other.challengers.items():
+            add_outcomes(self.challengers.setdefault(number, {}), outcomes)
 
 
 @dataclass(frozen=True)
 class BinCounter:
-    """Counts loans of a version in bins.
+    """Counts the loans of a version in bins.
 
-    `names`, `bins` and `shares` (of the reference) are of each feature and last of the probability;
-    `threshold_margin` is the margin of the threshold.
+    `names`, `bins` and the reference's `shares` have an entry for each feature and, last, for the
+    probability. `threshold_margin` is the version's threshold in log-odds.
     """
 
     names: list[str]
@@ -79,72 +79,76 @@ class BinCounter:
 
     def empty(self) -> Counts:
         """Return counts of no loans."""
-        return Counts(0, [[0] * each.size for each in self.bins], [{} for _ in self.bins], {})
+        return Counts(0, [[0] * bins.size for bins in self.bins], [{} for _ in self.bins], {})
 
     def cells(self, margins: Numbers) -> Codes:
-        """Return the cell of each margin."""
-        found = np.floor((margins - self.threshold_margin) * CELLS)
-        return np.clip(found, -_FARTHEST, _FARTHEST).astype(np.int64)
+        """Return the cell of each margin (n,)."""
+        cells = np.floor((margins - self.threshold_margin) * CELLS)
+        return np.clip(cells, -_MAX_CELL, _MAX_CELL).astype(np.int64)
 
     def count(
         self, loans: Loans, margins: Numbers, groups: Codes, sign: int = 1
     ) -> dict[int, Counts]:
-        """Count the loans of each group, given their margins (n,) and groups (n,).
+        """Count loans by group; `margins` (n,) and `groups` (n,) are those of the loans.
 
         With `sign` −1 the counts are negative, to subtract loans.
         """
-        different, own = np.unique(groups, return_inverse=True)
+        group_keys, group_of_loan = np.unique(groups, return_inverse=True)
         columns = [
             *(loans.columns[name] for name in loans.definition.names),
             probabilities(margins),
         ]
-        ends = np.cumsum([each.size for each in self.bins]).tolist()
+        ends = np.cumsum([bins.size for bins in self.bins]).tolist()
         places = np.concatenate(
             [
-                own * ends[-1] + end - bins.size + bins.places(column)
+                group_of_loan * ends[-1] + end - bins.size + bins.places(column)
                 for bins, column, end in zip(self.bins, columns, ends, strict=True)
             ]
         )
-        counts = sign * np.bincount(places, minlength=len(different) * ends[-1])
-        found = []
-        for row in counts.reshape(len(different), -1).tolist():
+        counts = sign * np.bincount(places, minlength=len(group_keys) * ends[-1])
+        by_group = []
+        for row in counts.reshape(len(group_keys), -1).tolist():
             split = [row[end - bins.size : end] for bins, end in zip(self.bins, ends, strict=True)]
-            found.append(Counts(sum(split[-1]), split, [{} for _ in self.bins], {}))
+            by_group.append(Counts(sum(split[-1]), split, [{} for _ in self.bins], {}))
         for i, (bins, column) in enumerate(zip(self.bins, columns, strict=True)):
             rows, codes, names = bins.out_of_reference(column)
-            for group, code, count in _tally(own[rows], codes):
-                found[group].strange[i][names[code]] = sign * count
-        for group, cell, count in _tally(own, self.cells(margins)):
-            found[group].cells[cell] = sign * count
-        return dict(zip(different.tolist(), found, strict=True))
+            for group, code, count in _tally(group_of_loan[rows], codes):
+                by_group[group].strange[i][names[code]] = sign * count
+        for group, cell, count in _tally(group_of_loan, self.cells(margins)):
+            by_group[group].cells[cell] = sign * count
+        return dict(zip(group_keys.tolist(), by_group, strict=True))
 
     def scores(self, cells: Mapping[int, int | tuple[int, int]]) -> Scores | None:
-        """Return the margins of counted cells, with outcomes if counted; None without loans."""
-        kept = sorted((cell, count) for cell, count in cells.items() if np.any(count))
-        if not kept:
+        """Convert counts by cell to scores, with the middles of the cells as margins.
+
+        The scores have outcomes if `cells` are pairs of known and late loans. None without loans.
+        """
+        filled = sorted((cell, count) for cell, count in cells.items() if np.any(count))
+        if not filled:
             return None
-        middles = self.threshold_margin + (np.array([cell for cell, _ in kept]) + 0.5) / CELLS
-        loans = np.array([count for _, count in kept])
+        middles = self.threshold_margin + (np.array([cell for cell, _ in filled]) + 0.5) / CELLS
+        loans = np.array([count for _, count in filled])
         return Scores(middles, *loans.T) if loans.ndim == 2 else Scores(middles, loans)
 
 
-def add_outcomes(some: Outcomes, more: Outcomes) -> None:
-    """Add known and late loans by cell."""
+def add_outcomes(total: Outcomes, more: Outcomes) -> None:
+    """Add known and late loans by cell to a total."""
     for cell, (known, late) in more.items():
-        before = some.get(cell, (0, 0))
-        some[cell] = before[0] + known, before[1] + late
+        before = total.get(cell, (0, 0))
+        total[cell] = before[0] + known, before[1] + late
 
 
-def _added(some: dict[str, int], more: dict[str, int]) -> dict[str, int]:
-    """Merge counts of values and retain the most frequent ones.
+def _merge(counts: dict[str, int], more: dict[str, int]) -> dict[str, int]:
+    """Add counts of values. Only the most frequent values are retained.
 
-    A count may be zero or negative if loans are subtracted whose value was dropped before.
+    A sum is zero or negative if a value was dropped before and its loans are subtracted now; it is
+    dropped too.
     """
     if not more:
-        return some
-    both = Counter(some)
-    both.update(more)
-    return {name: count for name, count in both.most_common(_NAMED) if count > 0}
+        return counts
+    sums = Counter(counts)
+    sums.update(more)
+    return {name: count for name, count in sums.most_common(_MAX_VALUES) if count > 0}
 
 
 def _tally(groups: Codes, codes: Codes) -> Iterator[tuple[int, int, int]]:
@@ -153,6 +157,6 @@ def _tally(groups: Codes, codes: Codes) -> Iterator[tuple[int, int, int]]:
         return iter(())
     low = int(codes.min())
     width = int(codes.max()) - low + 1
-    different, counts = np.unique(groups * width + (codes - low), return_counts=True)
-    where = (different // width).tolist(), (different % width + low).tolist()
-    return zip(*where, counts.tolist(), strict=True)
+    pairs, counts = np.unique(groups * width + (codes - low), return_counts=True)
+    columns = (pairs // width).tolist(), (pairs % width + low).tolist()
+    return zip(*columns, counts.tolist(), strict=True)

@@ -1,7 +1,7 @@
 """Count the ledger's decisions, each once, in the order of their commits.
 
-A chain's records were committed in the order of their ids and numbers. So one record marks how far
-a chain was counted, and decisions that are committed late come after that mark.
+The records of a chain were committed in the order of their ids and numbers. So the last counted
+record marks how far a chain was counted, and decisions that are committed late come after it.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ from peerloan.registry import Store
 
 # Batch sizes: decisions to count and store in one transaction, and inputs to decode at once.
 _AT_ONCE, _READ = 20_000, 5_000
-# Longest normal delay between a decision's creation and its commit. If its writer reported no newer
-# head, a later commit is found only once the writer's next head is stored, within a minute.
+# Longest normal delay between a decision's creation and its commit. A later commit is found once
+# its writer has stored the next head of its chain, within a minute.
 _LATE_MS = 600_000
 _FIRST = bytes(16)
 
@@ -57,27 +57,28 @@ class Progress:
 
 @dataclass
 class _Chain:
-    """Counting progress of a chain, and the id from which it is read."""
+    """The counting progress of a chain, and the id from which it is read."""
 
     seq: int
     id: bytes
     start: bytes
-    # Whether all uncounted records follow `start`. If not, a gap means: read from further back.
-    whole: bool
+    # Whether all uncounted records follow `start`. If not, and numbers are missing, the chain is
+    # read again from an earlier id.
+    is_complete: bool
     ends: bool
-    # The last record in the chain's head as its writer last stored it.
-    told: int
+    # The number of the last record, as its writer last stored it in the chain's head.
+    head_seq: int
     blocked: bool = False
     changed: bool = False
 
     @property
     def missed(self) -> bool:
         """Whether the chain has uncounted records before `start`."""
-        return self.blocked or (not self.whole and self.seq < self.told)
+        return self.blocked or (not self.is_complete and self.seq < self.head_seq)
 
-    def look_closer(self) -> None:
-        """Read again from the last counted record, however old it is."""
-        self.start, self.whole, self.blocked = self.id, True, False
+    def restart(self) -> None:
+        """Read the chain again from the last counted record, however old it is."""
+        self.start, self.is_complete, self.blocked = self.id, True, False
 
 
 def count_new(
@@ -100,7 +101,7 @@ def count_new(
             if not any(each.missed for each in every.values()):
                 break
             for each in every.values():
-                each.look_closer()
+                each.restart()
     done.missing = versions.missing
     return done
 
@@ -114,7 +115,8 @@ def _pass(
     revision: int,
     done: Progress,
 ) -> int:
-    # Includes chains that have ended: they may hold a decision on the same loan.
+    """Count a stream of decisions and store the counts. Returns the new revision."""
+    # Includes chains that have ended, because they may contain a decision on the same loan.
     ended = select(counted.c.id).order_by(counted.c.id.desc()).limit(1)
     last = connection.execute(ended).scalar()
     newest = max([last.bytes if last else _FIRST, *(each.id for each in every.values())])
@@ -155,7 +157,7 @@ def _chains(connection: Connection) -> dict[int, _Chain]:
             found[row.number] = _Chain(0, _FIRST, start, whole, ends, row.head_seq)
             continue
         recent = uuid7.first_at(now - _LATE_MS).bytes
-        # No reported record is missing, so only those of the last minute can be uncounted.
+        # All records up to the stored head are counted, so only those of the last minute are left.
         whole = ends or row.head_seq > seen.seq or recent <= seen.id.bytes
         start = seen.id.bytes if whole else recent
         found[row.number] = _Chain(seen.seq, seen.id.bytes, start, whole, ends, row.head_seq)
@@ -194,9 +196,8 @@ def _fresh(every: dict[int, _Chain], some: Decisions) -> Sequence[int]:
             continue
         own = np.flatnonzero(chains_of == number)
         own = own[seqs[own] > chain.seq]
-        # Deleted records (`peerloan ledger verify` lists them) never arrive, so don't wait for
-        # them.
-        if not chain.whole:
+        # A complete chain has gaps only if records were deleted: they never arrive.
+        if not chain.is_complete:
             gaps = np.flatnonzero(np.diff(seqs[own], prepend=chain.seq) != 1)
             if len(gaps):
                 chain.blocked = True
@@ -269,7 +270,9 @@ def advance(connection: Connection, revision: int) -> None:
         update(watchers).where(watchers.c.revision == revision).values(revision=revision + 1)
     )
     if not changed.rowcount:
-        raise CountedElsewhere("another process counts the ledger's decisions now")
+        raise CountedElsewhere(
+            "another process has counted the ledger's decisions at the same time"
+        )
 
 
 def _finish(database: Database, number: int, chain: _Chain) -> None:

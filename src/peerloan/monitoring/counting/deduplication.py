@@ -1,4 +1,4 @@
-"""Select the decisions to count: of each loan, version, source and day the latest one."""
+"""Select the decisions to count: the latest one of each loan, version, source and day."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ _Key = tuple[int, str | None, str | bytes, int]
 
 
 class Latest:
-    """Selects the latest decisions from a stream in the order of ids, given the ledger's state."""
+    """Selects the latest decisions from a stream that is in the order of ids."""
 
     def __init__(
         self, connection: Connection, newest: bytes, was_counted: Callable[[int, int], bool]
@@ -79,17 +79,16 @@ class Latest:
     def choose(
         self, some: Decisions, fresh: Sequence[int]
     ) -> tuple[Iterable[int], list[CountedDecision]]:
-        """Select from new decisions.
+        """Select the decisions to count among those at the positions `fresh`.
 
-        Returns the positions of those to count, and earlier counted decisions that they replace
-        (without inputs).
+        Returns their positions, and the counted decisions that they replace (without inputs).
         """
         own_id, _, _, _, version, source, loan_id, _, margin = some
         day = [hour // 24 for hour in some.hour]
         latest: dict[_Key, int] = {
             (version[i], source[i], loan_id[i] or own_id[i], day[i]): i
             for i in fresh
-            if margin[i] is not None  # its values are not erased
+            if margin[i] is not None  # None if its values are erased
         }
         gone = [self._today[key] for key in self._today.keys() & latest.keys()]
         if day[-1] > self._day:

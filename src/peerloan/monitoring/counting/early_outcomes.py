@@ -1,7 +1,7 @@
-"""Early outcomes: those reported before the outcome window, which figures leave out.
+"""Early outcomes: reported before the outcome window, and therefore left out of figures.
 
-The stored counts include them, as in earlier releases, which can use the counts after a rollback.
-So what to subtract is computed from the ledger.
+The stored counts include them, because earlier releases, which may be used again, expect that. So
+the counts to subtract are computed from the ledger.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from peerloan.monitoring.counting.version_cache import VersionCache
 
 
 class EarlyOutcomes:
-    """Finds decisions with an early outcome, of some hours since 1970 or of all.
+    """Finds decisions with an early outcome in a range of hours since 1970, or in all hours.
 
-    Each outcome is read once, and the result is cached. Not thread-safe.
+    An outcome is read only once, and the result is cached. Not thread-safe.
     """
 
     def __init__(self, first_hour: int = 0, last_hour: int | None = None) -> None:
@@ -59,9 +59,9 @@ class EarlyOutcomes:
         return found
 
     def _new(self, first_days: Mapping[int, int], counted: int) -> Select[tuple[UUID]]:
-        """Select decisions with a new early outcome.
+        """Select decisions with a new early outcome, possibly several times.
 
-        It avoids DISTINCT: SQLite would read all outcomes in the order of their decisions.
+        With DISTINCT, SQLite would read all outcomes in the order of their decisions.
         """
         rows = (
             select(outcomes.c.decision_id)
@@ -79,7 +79,7 @@ class EarlyOutcomes:
 def subtract_outcomes(counted: Outcomes, early: Outcomes) -> None:
     """Subtract early outcomes from counted ones, by cell, but never below zero.
 
-    The difference can be negative if a version could not be loaded when its outcomes were counted.
+    The difference is negative if a version could not be loaded when its outcomes were counted.
     """
     add_outcomes(counted, early)
     for cell in early:

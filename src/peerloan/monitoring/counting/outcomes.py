@@ -1,4 +1,4 @@
-"""Count outcomes with their decisions, in the order in which they were reported."""
+"""Count outcomes in the hours of their decisions, in the order in which they were reported."""
 
 from __future__ import annotations
 
@@ -36,44 +36,44 @@ def count_outcomes(database: Database, store: Store, done: Progress) -> None:
         with database.reading() as connection:
             new = select(outcomes.c.number, outcomes.c.decision_id)
             new = new.where(outcomes.c.number > upto).order_by(outcomes.c.number).limit(_AT_ONCE)
-            told = connection.execute(new).all()
-            if not told:
+            reported = connection.execute(new).all()
+            if not reported:
                 break
-            last = told[-1].number
-            named = list(dict.fromkeys(row.decision_id.bytes for row in told))
-            found = _changes(connection, versions, named, upto, last, done)
+            last = reported[-1].number
+            decision_ids = list(dict.fromkeys(row.decision_id.bytes for row in reported))
+            counts = _changes(connection, versions, decision_ids, upto, last, done)
         with database.writing() as connection:
             advance(connection, revision)
             connection.execute(update(watchers).values(outcome=last))
-            add_counts(connection, found)
+            add_counts(connection, counts)
         revision += 1
         upto = last
-        done.outcomes += len(told)
+        done.outcomes += len(reported)
     done.missing |= versions.missing
 
 
 def _changes(
     connection: Connection,
     versions: VersionCache,
-    named: Sequence[bytes],
+    decision_ids: Sequence[bytes],
     upto: int,
     last: int,
     done: Progress,
 ) -> dict[Hour, Counts]:
-    """Return the changes of the counts from new outcomes of these decisions."""
-    chosen = [UUID(bytes=each) for each in named]
+    """Return how the outcomes with numbers above `upto`, to `last`, change the counts."""
+    uuids = [UUID(bytes=decision_id) for decision_id in decision_ids]
     rows = (
         select(outcomes.c.number, outcomes.c.decision_id, outcomes.c.late)
-        .where(outcomes.c.decision_id.in_(chosen), outcomes.c.number <= last)
+        .where(outcomes.c.decision_id.in_(uuids), outcomes.c.number <= last)
         .order_by(outcomes.c.number)
     )
     before: dict[bytes, bool] = {}
-    now: dict[bytes, bool] = {}
-    for number, made, late in connection.execute(rows):
-        (before if number <= upto else now)[made.bytes] = late
-    found = changes(connection, versions, before, before | now)
-    done.days |= {hour.hour // 24 for hour in found}
-    return found
+    new: dict[bytes, bool] = {}
+    for number, decision_id, late in connection.execute(rows):
+        (before if number <= upto else new)[decision_id.bytes] = late
+    counts = changes(connection, versions, before, before | new)
+    done.days |= {hour.hour // 24 for hour in counts}
+    return counts
 
 
 def changes(
@@ -82,34 +82,35 @@ def changes(
     before: Mapping[bytes, bool],
     now: Mapping[bytes, bool],
 ) -> dict[Hour, Counts]:
-    """Return the changes of the counts if outcomes `now` replace outcomes `before`.
+    """Return how the counts change if the outcomes `now` replace the outcomes `before`.
 
-    Decisions with erased values, and those of versions that can't be loaded, are left out.
+    Outcomes are by id of the decision. Decisions with erased values, and those of versions that
+    can't be loaded, are left out.
     """
-    named = list(before.keys() | now.keys())
-    found: dict[Hour, Counts] = {}
+    decision_ids = list(before.keys() | now.keys())
+    changed: dict[Hour, Counts] = {}
     columns = [decisions.c[name] for name in ("id", "time_ms", "version", "source", "margin")]
-    for some in chunked(named, _AT_ONCE):
-        challenged = read_challenger_scores(connection, some)
-        chosen = decisions.c.id.in_([UUID(bytes=each) for each in some])
-        which = select(*columns).where(chosen, decisions.c.margin.is_not(None))
-        for made, time_ms, version, source, margin in connection.execute(which):
-            opened = versions.load(version)
-            if opened is None:
+    for chunk in chunked(decision_ids, _AT_ONCE):
+        challenger_scores = read_challenger_scores(connection, chunk)
+        has_id = decisions.c.id.in_([UUID(bytes=decision_id) for decision_id in chunk])
+        rows = select(*columns).where(has_id, decisions.c.margin.is_not(None))
+        for decision_id, time_ms, version, source, margin in connection.execute(rows):
+            loaded = versions.load(version)
+            if loaded is None:
                 continue
-            counting = opened.counting
-            change = _change(before.get(made.bytes), now.get(made.bytes))
+            counting = loaded.counting
+            change = _change(before.get(decision_id.bytes), now.get(decision_id.bytes))
             hour = Hour(time_ms // HOUR_MS, version, source or "")
-            counts = found.setdefault(hour, counting.empty())
+            counts = changed.setdefault(hour, counting.empty())
             add_outcomes(counts.outcomes, {int(counting.cells(np.array(margin))): change})
-            score = challenged.get(made.bytes)
-            other = None if score is None else versions.load(score.version)
-            if score is not None and score.margin is not None and other is not None:
-                cell = int(other.counting.cells(np.array(score.margin)))
+            score = challenger_scores.get(decision_id.bytes)
+            challenger = None if score is None else versions.load(score.version)
+            if score is not None and score.margin is not None and challenger is not None:
+                cell = int(challenger.counting.cells(np.array(score.margin)))
                 add_outcomes(counts.challengers.setdefault(score.version, {}), {cell: change})
-    return found
+    return changed
 
 
 def _change(before: bool | None, now: bool | None) -> tuple[int, int]:
-    """The change in the numbers of known and late outcomes."""
+    """Return the change in the numbers of known and of late outcomes."""
     return int(now is not None) - int(before is not None), int(now or False) - int(before or False)

@@ -1,4 +1,4 @@
-"""Storage of monitoring: counts by hour, figures by day, and progress."""
+"""Stored results of monitoring: counts by hour, figures by day, and progress."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ _encode = msgspec.json.encode
 _decoder = msgspec.json.Decoder(Counts)
 Kind = Literal["day", "month"]
 # Most hours in one statement.
-_NAMED = 300
+_MAX_HOURS = 300
 
 
 class Hour(NamedTuple):
-    """The key of counts: hour (since 1970), version (its number in the ledger), and source."""
+    """The key of stored counts: hour since 1970, version's number in the ledger, and source."""
 
     hour: int
     version: int
@@ -40,18 +40,18 @@ _known_decoder = msgspec.json.Decoder(KnownOutcomes)
 
 
 def add_counts(connection: Connection, more: Mapping[Hour, Counts]) -> None:
-    """Add to the stored counts."""
-    for keys in chunked(list(more), _NAMED):
-        named = tuple_(table.c.hour, table.c.version, table.c.source).in_(keys)
-        found = {
+    """Add counts to the stored ones."""
+    for keys in chunked(list(more), _MAX_HOURS):
+        has_key = tuple_(table.c.hour, table.c.version, table.c.source).in_(keys)
+        stored = {
             Hour(row.hour, row.version, row.source): _decoder.decode(row.counts)
-            for row in connection.execute(select(table).where(named))
+            for row in connection.execute(select(table).where(has_key))
         }
-        if found:
-            connection.execute(delete(table).where(named))
+        if stored:
+            connection.execute(delete(table).where(has_key))
         rows = []
         for key in keys:
-            counts = found.get(key)
+            counts = stored.get(key)
             if counts is None:
                 counts = more[key]
             else:
@@ -63,7 +63,7 @@ def add_counts(connection: Connection, more: Mapping[Hour, Counts]) -> None:
 def read_counts(
     connection: Connection, first_hour: int, last_hour: int, sources: Iterable[str] | None = None
 ) -> Iterator[tuple[Hour, Counts]]:
-    """Read the counts from the first hour to before the last; of some sources, or of all."""
+    """Yield the counts of a range of hours (`last_hour` excluded), of some sources or of all."""
     rows = _hours(first_hour, last_hour)
     if sources is not None:
         rows = rows.where(table.c.source.in_(list(sources)))
@@ -74,7 +74,7 @@ def read_counts(
 def read_known_outcomes(
     connection: Connection, first_hour: int, last_hour: int
 ) -> Iterator[tuple[Hour, KnownOutcomes]]:
-    """Read only loans and known outcomes of these hours, which is faster."""
+    """Yield only loans and known outcomes of a range of hours, which is faster."""
     for row in connection.execute(_hours(first_hour, last_hour)):
         yield Hour(row.hour, row.version, row.source), _known_decoder.decode(row.counts)
 
@@ -85,12 +85,12 @@ def _hours(first: int, last: int) -> Select[Any]:
 
 
 def keep_figures(
-    connection: Connection, version: int, kind: Kind, day: int, found: Mapping[str, Any]
+    connection: Connection, version: int, kind: Kind, day: int, values: Mapping[str, Any]
 ) -> None:
-    """Store the figures of a version's window, in place of earlier ones."""
+    """Store the figures of a version's window; they replace earlier ones."""
     key = {"version": version, "kind": kind, "day": day}
     connection.execute(delete(figures).filter_by(**key))
-    connection.execute(insert(figures).values(figures=_encode(found).decode(), **key))
+    connection.execute(insert(figures).values(figures=_encode(values).decode(), **key))
 
 
 def read_judged_ms(connection: Connection) -> int:
@@ -103,12 +103,12 @@ def advance_judged_ms(connection: Connection, moment: int) -> None:
 
     Raises LedgerError if another process did so first.
     """
-    earlier = update(watchers).where(watchers.c.judged_ms < moment)
-    if not connection.execute(earlier.values(judged_ms=moment)).rowcount:
-        raise LedgerError("another process applies the rules now")
+    advance = update(watchers).where(watchers.c.judged_ms < moment)
+    if not connection.execute(advance.values(judged_ms=moment)).rowcount:
+        raise LedgerError("another process has applied the rules at the same time")
 
 
 def set_back_judged_ms(connection: Connection, judged_ms: int, moment: int) -> None:
     """Set `judged_ms` back to an earlier time, unless it has changed meanwhile."""
-    same = update(watchers).where(watchers.c.judged_ms == judged_ms)
-    connection.execute(same.values(judged_ms=moment))
+    if_unchanged = update(watchers).where(watchers.c.judged_ms == judged_ms)
+    connection.execute(if_unchanged.values(judged_ms=moment))

@@ -33,8 +33,8 @@ class VersionCache:
     def load(self, number: int) -> LoadedVersion | None:
         """Load a version; None if it can't be loaded.
 
-        Raises StoreFault if the store can't be read: decisions that are left out now would never be
-        counted.
+        Raises StoreFault if the store can't be read. Its decisions must not be left out then,
+        because they would never be counted.
         """
         if number not in self._opened:
             self._opened[number] = self._open(number)
@@ -43,12 +43,15 @@ class VersionCache:
     def _open(self, number: int) -> LoadedVersion | None:
         version = self.known.get(number)
         if version is None:
-            self.missing[f"number {number}"] = "is gone from the ledger"
+            self.missing[f"number {number}"] = "is not in the ledger any more"
             return None
         try:
             bundle = self._store.load(version.version)
             if bundle.digest != version.digest:
-                raise BundleError("is not the version that decided: its digest is another")
+                raise BundleError(
+                    f"is not the version that decided: expected the digest {version.digest[:12]}…, "
+                    f"given {bundle.digest[:12]}…"
+                )
         except (BundleError, StoreError) as error:
             self.missing[version.version] = str(error)
             return None

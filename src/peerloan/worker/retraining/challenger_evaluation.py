@@ -1,4 +1,4 @@
-"""Evaluate a challenger against the champion, on loans that neither has learnt from."""
+"""Evaluate a challenger against the champion, on loans that neither was trained on."""
 
 from __future__ import annotations
 
@@ -19,26 +19,26 @@ from peerloan.stats.bootstrap import (
 )
 
 
-def evaluate_challenger(champion: Bundle, challenger: Bundle, newest: Book) -> ChallengerVerdict:
-    """Score a book by both versions and compare them; every row must be one that both can read.
+def evaluate_challenger(champion: Bundle, challenger: Bundle, test_book: Book) -> ChallengerVerdict:
+    """Score a book by both versions and compare the scores. Both must be able to read every row.
 
-    Raises BookError, or ValueError if the book has not both late loans and others.
+    Raises BookError, or ValueError if the book does not have both late and on-time loans.
     """
     margins: tuple[list[Numbers], list[Numbers]] = ([], [])
-    late, equal = [], DuplicateRows()
-    for part in newest.parts():
+    late, duplicates = [], DuplicateRows()
+    for part in test_book.parts():
         old, new = (
             read_loans(bundle.definition, part, label=True) for bundle in (champion, challenger)
         )
         margins[0].append(champion.score_many(old.loans)[0])
         margins[1].append(challenger.score_many(new.loans)[0])
         late.append(np.asarray(old.labels, dtype=np.float64))
-        # Loans are equal by the champion's fields, as in `peerloan models compare`.
-        equal.add(old.loans, old.labels)
+        # Rows are duplicates by the champion's fields, as in `peerloan models compare`.
+        duplicates.add(old.loans, old.labels)
     before, after = (
-        ModelScores(found, probabilities(found)) for found in map(np.concatenate, margins)
+        ModelScores(scores, probabilities(scores)) for scores in map(np.concatenate, margins)
     )
-    return judge_challenger(before, after, np.concatenate(late), equal.groups())
+    return judge_challenger(before, after, np.concatenate(late), duplicates.groups())
 
 
 def verdict_json(verdict: ChallengerVerdict) -> dict[str, Any]:
@@ -47,9 +47,9 @@ def verdict_json(verdict: ChallengerVerdict) -> dict[str, Any]:
         "verdict": verdict.verdict,
         "loans": verdict.loans,
         "late": verdict.late,
-        "auc": _compared_json(verdict.auc),
-        "brier": _compared_json(verdict.brier),
-        "log_loss": _compared_json(verdict.log_loss),
+        "auc": _figure_json(verdict.auc),
+        "brier": _figure_json(verdict.brier),
+        "log_loss": _figure_json(verdict.log_loss),
     }
 
 
@@ -62,10 +62,10 @@ def verdict_sentence(verdict: ChallengerVerdict) -> str:
         for name, figure in figures
     )
     return (
-        f"on the newest {verdict.loans:,} loans ({verdict.late:,} late), and less the champion's "
-        f"with 95 % intervals: {shown}"
+        f"on the newest {verdict.loans:,} loans ({verdict.late:,} late), with the difference from "
+        f"the champion and its 95 % interval: {shown}"
     )
 
 
-def _compared_json(figure: FigureComparison) -> dict[str, Any]:
+def _figure_json(figure: FigureComparison) -> dict[str, Any]:
     return figure._asdict() | {"difference": figure.difference._asdict()}

@@ -37,14 +37,14 @@ SECRET = b"a secret that nobody guesses"
 HOUR = 3_600_000
 
 
-def tell(database: Database, *channels: str, kind: str = BEGAN, now_ms: int = 0) -> str:
+def store(database: Database, *channels: str, kind: str = BEGAN, now_ms: int = 0) -> str:
     data = {"rule": "feature-drift", "about": "int_rate", "value": 0.3, "limit": 0.25}
     with database.writing() as connection:
         return store_event(connection, kind, "additive-1", data, now_ms, channels)
 
 
 class Receiver(ThreadingHTTPServer):
-    """A webhook's receiver, which answers what it is told to."""
+    """The receiver of a webhook. It responds with the statuses in `answers`, then with 204."""
 
     daemon_threads = True
 
@@ -89,7 +89,7 @@ def webhook(receiver: Receiver, tmp_path: Path) -> Channels:
 def test_a_webhook_gets_a_signed_cloud_event(
     database: Database, receiver: Receiver, webhook: Channels
 ) -> None:
-    event_id = tell(database, "webhook", now_ms=1_700_000_000_123)
+    event_id = store(database, "webhook", now_ms=1_700_000_000_123)
     deliver_due(database, webhook, 1_700_000_001_000)
     deliver_due(database, webhook, 1_700_000_002_000)
     ((headers, body),) = receiver.got
@@ -106,26 +106,26 @@ def test_a_webhook_gets_a_signed_cloud_event(
     assert headers["webhook-signature"] == f"v1,{expected}"
 
 
-def test_what_fails_is_tried_again_later_each_time_and_holds_up_no_other_channel(
+def test_failed_deliveries_are_retried_later_and_do_not_delay_other_channels(
     database: Database,
     receiver: Receiver,
     webhook: Channels,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     both = Channels(log=True, webhook=webhook.webhook)
-    first = tell(database, "log", "webhook")
-    second = tell(database, "log", "webhook", kind=ENDED)
+    first = store(database, "log", "webhook")
+    second = store(database, "log", "webhook", kind=ENDED)
     receiver.answers = [500, 302]
     now = 1_000
     with caplog.at_level(logging.WARNING):
         deliver_due(database, both, now)
     assert [each in caplog.text for each in (f"event {first}", f"event {second}")] == [True, True]
-    assert "answered 500" in caplog.text
+    assert "responded with the status 500" in caplog.text
     assert "word" not in caplog.text
-    assert len(receiver.got) == 1, "the first that fails ends the turn"
+    assert len(receiver.got) == 1, "the first failure ends the turn"
     deliver_due(database, both, now + 10_000)
     assert [headers["webhook-id"] for headers, _ in receiver.got] == [first, second]
-    assert "answered 302" in caplog.text, "a redirection is not followed"
+    assert "responded with the status 302" in caplog.text, "a redirection is not followed"
     deliver_due(database, both, now + 12_000)
     assert len(receiver.got) == 2, "not yet"
     receiver.answers = [500]
@@ -136,33 +136,33 @@ def test_what_fails_is_tried_again_later_each_time_and_holds_up_no_other_channel
     deliver_due(database, both, now + 70_000)
     assert len(receiver.got) == 4, "it waits longer each time"
     deliver_due(database, both, now + 120_000)
-    told = [headers["webhook-id"] for headers, _ in receiver.got]
-    assert told == [first, second, first, second, first]
+    event_ids = [headers["webhook-id"] for headers, _ in receiver.got]
+    assert event_ids == [first, second, first, second, first]
     with database.reading() as connection:
         assert connection.execute(select(tables.deliveries.c.next_ms)).scalars().all() == [None] * 4
 
 
-def test_who_stops_between_telling_and_marking_tells_again_with_the_same_id(
+def test_an_event_that_was_not_marked_as_delivered_is_sent_again_with_the_same_id(
     database: Database, receiver: Receiver, webhook: Channels, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    event_id = tell(database, "webhook")
+    event_id = store(database, "webhook")
 
     def stop(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(delivery, "_mark", stop)
+        patched.setattr(Database, "writing", stop)
         with pytest.raises(KeyboardInterrupt):
             deliver_due(database, webhook, 0)
     deliver_due(database, webhook, 1)
     assert [headers["webhook-id"] for headers, _ in receiver.got] == [event_id] * 2
 
 
-def test_a_receiver_that_is_not_there_is_given_up_after_a_week(
+def test_deliveries_are_given_up_after_a_week(
     database: Database, webhook: Channels, receiver: Receiver, caplog: pytest.LogCaptureFixture
 ) -> None:
     receiver.server_close()
-    tell(database, "webhook")
+    store(database, "webhook")
     now = tries = 0
     while now < 9 * 24 * HOUR:
         before = len(caplog.records)
@@ -174,28 +174,31 @@ def test_a_receiver_that_is_not_there_is_given_up_after_a_week(
     assert "Connection refused" in caplog.text
 
 
-def test_a_command_gets_the_event_and_no_shell(database: Database, tmp_path: Path) -> None:
+def test_a_command_gets_the_event_without_a_shell(database: Database, tmp_path: Path) -> None:
     script = (
         "import sys; open(sys.argv[1], 'a').write(sys.stdin.read()); sys.exit(len(sys.argv) > 2)"
     )
     out = tmp_path / "out; rm"
-    told = Channels(log=False, command=(sys.executable, "-c", script, str(out)))
-    event_id = tell(database, "command")
-    deliver_due(database, told, 0)
+    channels = Channels(log=False, command=(sys.executable, "-c", script, str(out)))
+    event_id = store(database, "command")
+    deliver_due(database, channels, 0)
     assert json.loads(out.read_text())["id"] == event_id
-    tell(database, "command")
-    deliver_due(database, Channels(log=False, command=(*(told.command or ()), "fail")), 0)
+    store(database, "command")
+    deliver_due(database, Channels(log=False, command=(*(channels.command or ()), "fail")), 0)
     with database.reading() as connection:
         faults = connection.execute(select(tables.deliveries.c.fault)).scalars().all()
     assert faults == [None, f"{sys.executable}: exit code 1"]
     deliver_due(database, Channels(log=False), HOUR)
     with database.reading() as connection:
-        assert "no longer told" in connection.execute(select(tables.deliveries.c.fault)).scalars()
+        assert (
+            "the config has no such channel any more"
+            in connection.execute(select(tables.deliveries.c.fault)).scalars()
+        )
 
 
 @pytest.fixture
 def dripping() -> Iterator[str]:
-    """The address of a receiver that answers byte by byte, without end."""
+    """The address of a receiver that responds byte by byte, without end."""
     over = threading.Event()
     with socket.create_server(("127.0.0.1", 0)) as server:
 
@@ -216,7 +219,7 @@ def dripping() -> Iterator[str]:
         over.set()
 
 
-def test_a_webhook_that_drips_is_given_up_and_its_connection_closed(
+def test_an_endless_response_of_a_webhook_is_cut_at_the_time_limit(
     database: Database,
     dripping: str,
     tmp_path: Path,
@@ -225,7 +228,7 @@ def test_a_webhook_that_drips_is_given_up_and_its_connection_closed(
 ) -> None:
     monkeypatch.setattr(delivery, "WEBHOOK_SECONDS", 0.5)
     (tmp_path / "secret").write_bytes(SECRET)
-    tell(database, "webhook")
+    store(database, "webhook")
     deliver_due(
         database, Channels(log=False, webhook=Webhook(dripping, str(tmp_path / "secret"))), 1
     )
@@ -238,11 +241,11 @@ def test_a_webhook_that_drips_is_given_up_and_its_connection_closed(
 
 
 @pytest.mark.parametrize("answer", [b"no HTTP at all\r\n\r\n", b"", b"HTTP/1.1 2xx\r\n\r\n"])
-def test_a_webhook_that_answers_no_http_is_tried_again(
+def test_a_webhook_without_valid_http_is_tried_again(
     database: Database, tmp_path: Path, caplog: pytest.LogCaptureFixture, answer: bytes
 ) -> None:
     (tmp_path / "secret").write_bytes(SECRET)
-    tell(database, "webhook")
+    store(database, "webhook")
     with socket.create_server(("127.0.0.1", 0)) as server:
 
         def reply() -> None:
@@ -259,7 +262,7 @@ def test_a_webhook_that_answers_no_http_is_tried_again(
     assert "could not be delivered to the webhook, next try in" in caplog.text
 
 
-def test_a_command_that_hangs_is_ended_with_what_it_started(
+def test_a_hanging_command_is_killed_with_its_children(
     database: Database,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -268,7 +271,7 @@ def test_a_command_that_hangs_is_ended_with_what_it_started(
     monkeypatch.setattr(delivery, "COMMAND_SECONDS", 1.0)
     pids = tmp_path / "pids"
     hanging = ("sh", "-c", f"echo $$ > {pids}; sleep 1000 & echo $! >> {pids}; wait")
-    tell(database, "command")
+    store(database, "command")
     deliver_due(database, Channels(log=False, command=hanging), 1)
     assert "sh: took longer than 1 s" in caplog.text
     for pid in map(int, pids.read_text().split()):
@@ -277,23 +280,23 @@ def test_a_command_that_hangs_is_ended_with_what_it_started(
             assert stat.read_text().rpartition(")")[2].split()[0] in "ZX"
 
 
-def test_a_command_that_leaves_something_running_has_ended(
+def test_a_command_may_leave_a_child_running(
     database: Database, caplog: pytest.LogCaptureFixture
 ) -> None:
-    tell(database, "command")
+    store(database, "command")
     deliver_due(
         database, Channels(log=False, command=("sh", "-c", "sleep 5 & echo no >&2; exit 3")), 1
     )
     assert "sh: exit code 3: no" in caplog.text
 
 
-def test_the_first_who_takes_note_stands(database: Database) -> None:
-    made = [tell(database) for _ in range(3)]
+def test_an_acknowledgement_is_never_replaced(database: Database) -> None:
+    made = [store(database) for _ in range(3)]
     assert [each.id for each in event_page(database, 2)] == made[:0:-1]
     found = acknowledge(database, made[1], "anna", "rates were raised")
     assert found.acknowledged is not None
     assert (found.acknowledged.who, found.acknowledged.why) == ("anna", "rates were raised")
-    with pytest.raises(AlreadyAcknowledged, match="was acknowledged before, by anna"):
+    with pytest.raises(AlreadyAcknowledged, match="is already acknowledged, by anna"):
         acknowledge(database, made[1], "ben", "")
     with pytest.raises(UnknownEvent, match="nothing: no such event"):
         acknowledge(database, "nothing", "ben", "")

@@ -304,7 +304,7 @@ def test_who_counts_beside_another_leaves_it_to_that_one(
             count_new(database, store)  # another is quicker
             return opened(version)
 
-    with pytest.raises(LedgerError, match="another process counts"):
+    with pytest.raises(LedgerError, match="another process has counted"):
         count_new(database, Slow(store.root))
     assert known(database) == (3, 0, 0)
     past.close()

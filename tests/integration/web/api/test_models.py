@@ -138,7 +138,7 @@ def test_a_promotion_is_answered_as_described(
     assert valid(client, path, 403, app)["title"] == "Forbidden"
     why = {"why": "better", "breaking": True}
     assert valid(client, path, 200, anna, json=why)["champion"] == additive
-    assert "the champion already" in valid(client, path, 409, anna)["detail"]
+    assert "already the champion" in valid(client, path, 409, anna)["detail"]
 
 
 def test_a_damaged_version_is_listed_and_refused(

@@ -139,7 +139,7 @@ def test_what_a_watcher_says_is_read_and_taken_note_of(
     assert noted.returncode == 0, noted.stderr
     again = run("events", "acknowledge", event["id"], "--why", "me too")
     assert again.returncode == 1
-    assert "was acknowledged before, by" in again.stderr
+    assert "is already acknowledged, by" in again.stderr
     everything = json.loads(run("events", "list", "--json").stdout)
     assert everything == ask(client, "/v1/events")["events"]
     (mine,) = (each for each in everything if each["event"] == event)
@@ -237,7 +237,7 @@ def test_events_come_in_pages_and_the_first_who_takes_note_stands(
     again = client.post(path, json={"why": "me too"})
     assert again.status_code == 409
     assert again.json is not None
-    assert again.json["detail"] == f"{made[1]}: was acknowledged before, by anna"
+    assert again.json["detail"] == f"{made[1]}: is already acknowledged, by anna"
     assert pages(open="true") == [[made[0], made[2]], made[3:]]
     assert pages(open="false") == pages()
 
@@ -269,7 +269,7 @@ def test_what_can_not_be_said_of_an_event_is_refused(
         assert connection.execute(select(tables.events.c.acknowledged_ms)).scalars().all() == [None]
     # Where nobody needs a token, callers have no name.
     assert client.post(path, json={"why": "a"}).status_code == 200
-    assert "was acknowledged before, by somebody" in client.post(path, json={"why": "a"}).text
+    assert "is already acknowledged, by somebody" in client.post(path, json={"why": "a"}).text
 
 
 @pytest.mark.parametrize("ledger_url", ["sqlite"], indirect=True)

@@ -603,7 +603,7 @@ def test_a_promotion_needs_no_body(
     assert requests.post(address, headers=head).status_code == 200
     again = requests.post(address, headers=head)
     assert again.status_code == 409
-    assert "is the champion already" in again.json()["detail"]
+    assert "is already the champion" in again.json()["detail"]
     assert champion.state().number == 2
 
 

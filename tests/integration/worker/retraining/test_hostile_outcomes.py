@@ -1,4 +1,4 @@
-"""Outcomes that a caller tells in order to change which model serves."""
+"""Outcomes that a caller reports in order to change the champion."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from peerloan.registry import Store
 
 Versions = Callable[[str], str]
 LOANS, PAGE = 4_000, 1_000
-# As an operator of the release before wrote it.
+# A config as an operator of the previous release wrote it.
 BEFORE = 'answer = "recalibrate"\npromote = true\n'
 
 
 class Caller:
-    """Whoever holds a plain token: asks for predictions, pages through them, tells outcomes."""
+    """A client with a plain token: requests and lists predictions, and reports outcomes."""
 
     def __init__(self, service: Service, token: str) -> None:
         self._url = service.url
@@ -43,7 +43,7 @@ class Caller:
             self._answer("POST", "predictions?reasons=none", json=part)
 
     def decisions(self) -> Iterator[tuple[str, float]]:
-        """The id and the probability of every decision that the ledger shows."""
+        """Yield the id and the probability of every decision in the ledger."""
         cursor = ""
         while True:
             found = self._answer("GET", f"predictions?limit={PAGE}{cursor}")
@@ -85,7 +85,7 @@ def caller(serve: Serve, run: Run, store: Store, champion: str) -> Caller:
 
 
 def watch(folder: Path, rules: str, until: str) -> str:
-    """A round of `peerloan monitor --every` by these rules; returns its log once it says so."""
+    """Run `peerloan monitor --every` with this config until its log contains a text; return it."""
     (folder / "rules.toml").write_text(rules, "utf-8")
     environment = os.environ | settings(folder / "store")
     environment["PEERLOAN_RULES"] = str(folder / "rules.toml")
@@ -109,8 +109,9 @@ def watch(folder: Path, rules: str, until: str) -> str:
 
 
 def invented(decisions: Iterator[tuple[str, float]], times: float = 6) -> list[tuple[str, bool]]:
-    """Outcomes that nobody can know: so many times as many late loans as are expected, and those
-    late that the champion takes for risky, so that another version looks better.
+    """Invent outcomes with `times` as many late loans as expected, by the champion's probabilities.
+
+    So another version looks better than the champion.
     """
     chance = np.random.default_rng(1)
     return [(made, bool(chance.random() < times * p)) for made, p in decisions]
@@ -121,7 +122,7 @@ PROMOTES = CONFIRMED + "promote = true\n"
 OF_SHOP = 'outcomes_from = ["shop"]\ndecisions_from = ["shop"]\n'
 
 
-def test_a_rules_file_that_promotes_needs_an_operators_word(
+def test_a_config_with_promote_needs_an_operators_confirmation(
     store: Store, champion: str, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "rules.toml").write_text(BEFORE, "utf-8")
@@ -133,7 +134,7 @@ def test_a_rules_file_that_promotes_needs_an_operators_word(
     assert store.state().champion == champion
 
 
-def test_outcomes_of_seconds_ago_change_nothing(
+def test_early_outcomes_change_no_alias(
     caller: Caller,
     loans: list[dict[str, object]],
     run: Run,
@@ -147,10 +148,10 @@ def test_outcomes_of_seconds_ago_change_nothing(
     assert (
         "the first day on which an outcome of this decision counts" in answer["outcomes"][0]["note"]
     )
-    # Even if the operator takes this caller for one that tells the truth.
-    log = watch(tmp_path, BEFORE + CONFIRMED + OF_SHOP, "calm")
+    # Even if the operator trusts this caller.
+    log = watch(tmp_path, BEFORE + CONFIRMED + OF_SHOP, "no alerts")
     assert "counted 4,000 decisions and 4,000 outcomes" in log
-    assert "begins" not in log
+    assert "has begun" not in log
     assert store.state().champion == champion
     assert store.state().challenger is None
     figures = json.loads(run("monitor", "--json").stdout)
@@ -162,29 +163,29 @@ def test_outcomes_of_seconds_ago_change_nothing(
     [
         (
             PROMOTES + 'decisions_from = ["past"]\noutcomes_from = ["servicing"]\n',
-            "; 4,000 loans have one of callers not named",
+            "; left out: 4,000 loans with an outcome reported by a caller that outcomes_from",
             False,
         ),
-        ("", 'add outcomes_from = ["shop"] to the rules', False),
+        ("", 'add outcomes_from = ["shop"] to the config', False),
         (
             PROMOTES + 'decisions_from = ["servicing"]\noutcomes_from = ["shop"]\n',
-            "; 4,000 loans were decided on for callers not named",
+            "; left out: 4,000 loans decided on for a caller that decisions_from does not name",
             False,
         ),
         (
             PROMOTES + 'decisions_from = ["past"]\noutcomes_from = ["shop"]\n',
-            "it waits for a person: it leaps farther than scores explain",
+            "it waits for a person: its scores shifted farther than drift",
             True,
         ),
     ],
     ids=[
-        "of a caller that is not named",
-        "of one caller alone",
-        "of decisions of a caller that is not named",
-        "of callers that are named",
+        "reported by a caller that is not named",
+        "reported by one caller",
+        "of decisions for a caller that is not named",
+        "of named callers",
     ],
 )
-def test_outcomes_that_are_told_in_time_do_not_either(
+def test_invented_outcomes_do_not_change_the_champion(
     caller: Caller,
     loans: list[dict[str, object]],
     store: Store,
@@ -203,7 +204,7 @@ def test_outcomes_that_are_told_in_time_do_not_either(
     assert answer["stored"] == LOANS
     assert "note" not in answer["outcomes"][0]
     log = watch(tmp_path, 'answer = "recalibrate"\n' + rules, "recalibrate: ")
-    assert "calibration of late rate begins" in log
+    assert "alert calibration of late rate has begun" in log
     assert reason in log
     assert store.state().champion == champion
     assert (store.state().challenger is not None) == challenges

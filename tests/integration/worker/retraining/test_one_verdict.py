@@ -30,7 +30,7 @@ def publish(store: Store, log_odds: tuple[float, ...]) -> str:
 
 
 def write_book(path: Path, loans: int, seed: int = 1) -> None:
-    """A book whose outcomes follow the log-odds RIGHT; no two rows are equal."""
+    """Write a book of distinct rows whose outcomes follow the log-odds RIGHT."""
     random = np.random.default_rng(seed)
     ages = random.random(loans) * 4
     late = random.random(loans) < probabilities(np.array(RIGHT)[ages.astype(int)])

@@ -1,4 +1,4 @@
-"""The answers to drift: from recorded decisions and their outcomes to a challenger."""
+"""The response to drift: from recorded decisions and their outcomes to a challenger."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ CALIBRATION = Alert("calibration", "act", "late rate", 1.62, 1.25)
 DRIFT = Alert("feature-drift", "act", "int_rate", 0.31, 0.25)
 RECALIBRATE = MonitoringConfig(on_drift="recalibrate")
 DAY_MS = 86_400_000
-# Two fifths of the late loans, evenly over time, are told on time.
+# Report two fifths of the late loans, evenly over time, as on time.
 FEWER_LATE = """
     UPDATE outcomes SET late = 0, observed = 1 WHERE number IN (
         SELECT number FROM (
@@ -38,12 +38,12 @@ FEWER_LATE = """
         ) WHERE place % 5 >= 3
     )
 """
-# The newest fifth of 10,000 judges, which has more than a hundred late loans.
+# The newest fifth of 10,000 loans is the test set. It has more than a hundred late loans.
 LOANS, OLDER = 10_000, 8_000
 
 
 class Recorded(NamedTuple):
-    """A champion's store and its ledger in a folder, and the rows that were decided on."""
+    """A folder with a champion's store and its ledger, and the rows that it decided on."""
 
     folder: Path
     rows: list[dict[str, str]]
@@ -60,26 +60,26 @@ class Recorded(NamedTuple):
         with self.database.writing() as connection:
             connection.execute(text(statement))
 
-    def answer(self, config: MonitoringConfig, *spoken: Alert) -> DriftResponse | None:
+    def respond(self, config: MonitoringConfig, *firing: Alert) -> DriftResponse | None:
         now_ms = time.time_ns() // 1_000_000 + 31 * DAY_MS
-        return respond_to_drift(config, self.store, self.database, spoken, now_ms, fast=True)
+        return respond_to_drift(config, self.store, self.database, firing, now_ms, fast=True)
 
-    def made(self, config: MonitoringConfig, *spoken: Alert) -> DriftResponse:
-        found = self.answer(config, *spoken)
+    def made(self, config: MonitoringConfig, *firing: Alert) -> DriftResponse:
+        found = self.respond(config, *firing)
         assert found is not None
         assert found.kind == "made", found.reason
         return found
 
-    def refused(self, config: MonitoringConfig, *spoken: Alert) -> str:
+    def refused(self, config: MonitoringConfig, *firing: Alert) -> str:
         versions, state = self.store.versions(), self.store.state()
-        found = self.answer(config, *spoken)
+        found = self.respond(config, *firing)
         assert found is not None
-        assert (found.kind, found.version, found.judgement) == ("refused", None, None)
+        assert (found.kind, found.version, found.verdict) == ("refused", None, None)
         assert (self.store.versions(), self.store.state()) == (versions, state)
         return found.reason
 
     def fingerprint(self, rows: list[dict[str, str]]) -> str:
-        """That of a book of these rows."""
+        """Return the fingerprint of a book of these rows."""
         path = self.folder / "part.csv"
         write(path, rows)
         definition = self.store.definition(str(self.store.state().champion))
@@ -104,7 +104,7 @@ def read(path: Path) -> list[dict[str, str]]:
 
 @pytest.fixture(scope="session")
 def watched(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Recorded:
-    """Decisions of a recession by a version that was trained in calm times, with all outcomes."""
+    """Decisions in a recession by a version trained before it, with all outcomes."""
 
     def make(folder: Path) -> None:
         shutil.copytree(trained, folder / "store")
@@ -128,7 +128,7 @@ def watched(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Recorded
         outcomes = [{"id": each["id"], "is_late": each["is_late"]} for each in scored]
         write(folder / "outcomes.csv", outcomes)
         run("outcomes", "outcomes.csv")
-        # As if they had been told a month later, and all of it were over.
+        # As if they had been reported a month later.
         recorded = Recorded(folder, [])
         recorded.change(f"UPDATE outcomes SET recorded_ms = recorded_ms + {30 * DAY_MS}")
 
@@ -138,7 +138,7 @@ def watched(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Recorded
 
 @pytest.fixture
 def recorded(watched: Recorded, tmp_path: Path) -> Recorded:
-    """The same, to be changed."""
+    """A copy that a test may change."""
     shutil.copytree(watched.folder, tmp_path / "own")
     return watched._replace(folder=tmp_path / "own")
 
@@ -147,7 +147,9 @@ def late(rows: list[dict[str, str]]) -> int:
     return sum(each["is_late"] == "1" for each in rows)
 
 
-def test_recalibrated_it_is_the_challenger_and_waits_for_a_person(recorded: Recorded) -> None:
+def test_a_recalibrated_version_becomes_the_challenger_and_waits_for_a_person(
+    recorded: Recorded,
+) -> None:
     store, before = recorded.store, recorded.store.state()
     found = recorded.made(RECALIBRATE, CALIBRATION, DRIFT._replace(level="watch"))
     state = store.state()
@@ -157,27 +159,29 @@ def test_recalibrated_it_is_the_challenger_and_waits_for_a_person(recorded: Reco
     assert "feature-drift" not in state.why
     assert f"`peerloan models promote {found.version}`" in found.reason
     assert not found.promoted
-    assert found.judgement is not None
-    assert found.judgement.verdict == "better"
-    assert found.judgement.log_loss.difference.high < 0
-    assert found.judgement.auc.difference == (0, 0, 0), "only shifted and scaled"
+    assert found.verdict is not None
+    assert found.verdict.verdict == "better"
+    assert found.verdict.log_loss.difference.high < 0
+    assert found.verdict.auc.difference == (0, 0, 0), "only shifted and scaled"
 
-    held = recorded.rows[OLDER:]
-    assert (found.judgement.loans, found.judgement.late) == (len(held), late(held))
-    learnt = store.manifest(str(found.version)).recalibrated_on
-    assert learnt is not None
-    assert learnt.loans == OLDER
-    assert learnt.fingerprint == recorded.fingerprint(recorded.rows[:OLDER]), "no other row"
-    assert learnt.sample, "which loans of the sample are known by"
+    test_rows = recorded.rows[OLDER:]
+    assert (found.verdict.loans, found.verdict.late) == (len(test_rows), late(test_rows))
+    recalibrated_on = store.manifest(str(found.version)).recalibrated_on
+    assert recalibrated_on is not None
+    assert recalibrated_on.loans == OLDER
+    assert recalibrated_on.fingerprint == recorded.fingerprint(recorded.rows[:OLDER]), (
+        "no other row"
+    )
+    assert recalibrated_on.sample, "because the sample's loans are in the ledger"
 
-    # As long as it waits there is no second one.
+    # While it waits, no second challenger is made.
     assert f"{found.version} still waits" in recorded.refused(RECALIBRATE, CALIBRATION)
     store.dismiss("not now")
     assert store.state().challenger is None
     assert recorded.made(RECALIBRATE, CALIBRATION).version != found.version
 
 
-def test_what_is_better_is_promoted_if_the_plan_says_so(
+def test_a_better_challenger_is_promoted_if_the_config_allows_it(
     recorded: Recorded, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store, first = recorded.store, recorded.store.state().champion
@@ -190,16 +194,16 @@ def test_what_is_better_is_promoted_if_the_plan_says_so(
         promote_confirmed=confirmed,
     )
     # A recession makes three times as many loans late as their scores explain.
-    leaping = recorded.made(config, CALIBRATION)
-    assert leaping.judgement is not None
-    assert (leaping.judgement.verdict, leaping.promoted) == ("better", False)
-    assert leaping.leap is not None
-    assert leaping.leap.factor > 3
-    assert "it waits for a person: it leaps farther than scores explain" in leaping.reason
-    assert (store.state().champion, store.state().challenger) == (first, leaping.version)
+    shifted = recorded.made(config, CALIBRATION)
+    assert shifted.verdict is not None
+    assert (shifted.verdict.verdict, shifted.promoted) == ("better", False)
+    assert shifted.score_shift is not None
+    assert shifted.score_shift.factor > 3
+    assert "it waits for a person: its scores shifted farther than" in shifted.reason
+    assert (store.state().champion, store.state().challenger) == (first, shifted.version)
     store.dismiss()
 
-    # Of three fifths of them a person need not be asked.
+    # With three fifths of these late loans, no person must review the version.
     recorded.change(FEWER_LATE)
     with monkeypatch.context() as patch:
 
@@ -224,36 +228,36 @@ def test_what_is_better_is_promoted_if_the_plan_says_so(
     assert "calibration of late rate is 1.62" in promoted.why
     assert promoted.why.endswith(f"; promoted as confirmed by {confirmed}")
 
-    # Put right, it is as good as what another recalibration makes of it.
+    # Another recalibration of the corrected version makes no difference.
     again = recorded.made(config, CALIBRATION)
-    assert again.judgement is not None
-    assert again.judgement.verdict == "no difference"
+    assert again.verdict is not None
+    assert again.verdict.verdict == "no difference"
     assert (again.promoted, store.state().champion) == (False, found.version)
     store.dismiss()
 
-    # One small leap after another is a large one from what a person chose.
+    # Two small shifts in a row are a large one from the version that a person chose.
     recorded.change("UPDATE outcomes SET late = 1 WHERE observed = 1")
     farther = recorded.made(config, CALIBRATION)
-    assert farther.leap is not None
-    assert farther.leap.against == first
-    assert farther.leap.factor > 3
+    assert farther.score_shift is not None
+    assert farther.score_shift.against == first
+    assert farther.score_shift.factor > 3
     assert (farther.promoted, store.state().champion) == (False, found.version)
-    # Once a person has chosen the version between, it is the measure.
+    # Once a person has chosen the version in between, shifts are measured against that.
     store.promote(str(farther.version), "as a person has seen")
     store.rollback("and does not like")
     nearer = recorded.made(config, CALIBRATION)
-    assert nearer.leap is not None
-    assert (nearer.leap.against, nearer.promoted) == (found.version, True)
+    assert nearer.score_shift is not None
+    assert (nearer.score_shift.against, nearer.promoted) == (found.version, True)
 
 
-def test_retrained_with_a_book_it_learns_nothing_of_what_judges(recorded: Recorded) -> None:
+def test_retraining_with_a_book_uses_no_test_loan(recorded: Recorded) -> None:
     store = recorded.store
     before = store.manifest(str(store.state().champion))
-    # The book holds what judges too: by its ids, and by its values alone.
-    held = recorded.rows[OLDER:]
+    # The book also contains test loans: some with their ids, some only with their values.
+    test_rows = recorded.rows[OLDER:]
     others = [each | {"dti": "1.5"} for each in recorded.rows[:500]]
-    unnamed = [each | {"loan_id": ""} for each in held[500:]]
-    write(recorded.folder / "book.csv", [*others, *held[:500], *unnamed])
+    unnamed = [each | {"loan_id": ""} for each in test_rows[500:]]
+    write(recorded.folder / "book.csv", [*others, *test_rows[:500], *unnamed])
     config = MonitoringConfig(on_drift="retrain", book=str(recorded.folder / "book.csv"))
     found = recorded.made(config, DRIFT, CALIBRATION)
     assert "feature-drift of int_rate is 0.31, beyond 0.25 and calibration of" in found.reason
@@ -262,25 +266,25 @@ def test_retrained_with_a_book_it_learns_nothing_of_what_judges(recorded: Record
     assert (made.candidate, made.policy.aim) == (before.candidate, before.policy.aim)
     assert made.trained_on.loans == 500 + OLDER
     assert made.trained_on.fingerprint == recorded.fingerprint([*others, *recorded.rows[:OLDER]])
-    assert found.judgement is not None
-    assert (found.judgement.loans, found.judgement.late) == (len(held), late(held))
+    assert found.verdict is not None
+    assert (found.verdict.loans, found.verdict.late) == (len(test_rows), late(test_rows))
 
 
-def test_nothing_is_done_where_nothing_is_asked_for(watched: Recorded) -> None:
-    assert watched.answer(MonitoringConfig(), CALIBRATION, DRIFT) is None
-    assert watched.answer(RECALIBRATE, CALIBRATION._replace(level="watch")) is None
-    assert watched.answer(RECALIBRATE) is None
+def test_no_response_without_a_configured_response_or_an_act_alert(watched: Recorded) -> None:
+    assert watched.respond(MonitoringConfig(), CALIBRATION, DRIFT) is None
+    assert watched.respond(RECALIBRATE, CALIBRATION._replace(level="watch")) is None
+    assert watched.respond(RECALIBRATE) is None
 
 
-def test_few_late_loans_are_refused_by_their_numbers(recorded: Recorded) -> None:
+def test_too_few_late_loans_are_refused_with_their_number(recorded: Recorded) -> None:
     kept = "SELECT decision_id FROM outcomes WHERE late ORDER BY decision_id LIMIT {} OFFSET {}"
-    # Of the late loans the first 225: the newest fifth has fewer than a hundred, and takes none of
-    # the 200 that are learnt from.
+    # Keep the first 225 late loans: the newest fifth has fewer than a hundred, but the training set
+    # needs 200.
     recorded.change(
         f"DELETE FROM outcomes WHERE late AND decision_id NOT IN ({kept.format(225, 0)})"
     )
-    said = recorded.refused(RECALIBRATE, CALIBRATION)
-    assert "at least 30 loans to judge by that are late, given 25 of the" in said
+    reason = recorded.refused(RECALIBRATE, CALIBRATION)
+    assert "test loans: expected at least 30 late ones, given 25 of the" in reason
     recorded.change(
         f"DELETE FROM outcomes WHERE late AND decision_id NOT IN ({kept.format(190, 0)})"
     )
@@ -288,20 +292,20 @@ def test_few_late_loans_are_refused_by_their_numbers(recorded: Recorded) -> None
         "UPDATE decisions SET inputs = '{}' WHERE id = "
         "(SELECT max(decision_id) FROM outcomes WHERE NOT late)"
     )
-    said = recorded.refused(MonitoringConfig(on_drift="retrain"), DRIFT)
-    assert "at least 200 late loans to learn from, given 190 of " in said
-    assert "1 loan can't be read by the champion's definition" in said
-    # All were decided on within a day or two, of which not all are known now.
-    said = recorded.refused(MonitoringConfig(on_drift="retrain", mature=1.0), DRIFT)
-    assert "given 0 of 0, beside 0 of the 0 newest" in said
-    assert "loans with an outcome were decided on a day of which less than 100 % is known" in said
+    reason = recorded.refused(MonitoringConfig(on_drift="retrain"), DRIFT)
+    assert "training loans: expected at least 200 late ones, given 190 of " in reason
+    assert "1 loan that the champion's definition can't read" in reason
+    # All were decided on within a day or two, of which not all outcomes are known now.
+    reason = recorded.refused(MonitoringConfig(on_drift="retrain", mature=1.0), DRIFT)
+    assert "given 0 of 0; the test loans have 0 late ones of 0; left out: " in reason
+    assert "loans of days of which less than 100 % of outcomes is known" in reason
 
 
-def test_who_was_faster_is_left_alone(recorded: Recorded) -> None:
+def test_a_challenger_that_was_set_meanwhile_stays(recorded: Recorded) -> None:
     store, basic = recorded.store, next(v for v in recorded.store.versions() if "basic" in v)
 
     def meanwhile(what: str, done: float) -> None:
-        if what.startswith("judging") and done == 1.0:
+        if what.startswith("evaluating") and done == 1.0:
             store.challenge(basic)
 
     found = respond_to_drift(
@@ -316,7 +320,7 @@ def test_a_deletion_meanwhile_changes_no_alias(recorded: Recorded) -> None:
     store, basic = recorded.store, next(v for v in recorded.store.versions() if "basic" in v)
 
     def meanwhile(what: str, done: float) -> None:
-        if what.startswith("judging") and done == 1.0:
+        if what.startswith("evaluating") and done == 1.0:
             store.delete(basic)
 
     found = respond_to_drift(
@@ -327,7 +331,7 @@ def test_a_deletion_meanwhile_changes_no_alias(recorded: Recorded) -> None:
     assert basic not in store.versions()
 
 
-def test_a_challenger_is_dismissed_by_hand(store: Store, run: Run) -> None:
+def test_a_person_can_dismiss_the_challenger(store: Store, run: Run) -> None:
     versions = store.versions()
     store.promote(versions[0])
     assert "there is no challenger" in run("models", "dismiss").stderr
@@ -338,22 +342,24 @@ def test_a_challenger_is_dismissed_by_hand(store: Store, run: Run) -> None:
     assert (store.state().challenger, store.state().why) == (None, "no better")
 
 
-def test_what_can_not_be_done_is_refused_with_its_reason(
+def test_impossible_responses_are_refused_with_the_reason(
     recorded: Recorded, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    said = recorded.refused(RECALIBRATE, CALIBRATION, DRIFT)
-    assert "calibration alone is off, but feature-drift fires too" in said
-    said = recorded.refused(MonitoringConfig(on_drift="retrain", book="nowhere.csv"), DRIFT)
-    assert "nowhere.csv: no such file" in said
+    reason = recorded.refused(RECALIBRATE, CALIBRATION, DRIFT)
+    assert "no rule but calibration fires; also firing: feature-drift" in reason
+    reason = recorded.refused(MonitoringConfig(on_drift="retrain", book="nowhere.csv"), DRIFT)
+    assert "nowhere.csv: no such file" in reason
     wrong = [*recorded.rows[:3], recorded.rows[3] | {"dti": "much"}]
     write(recorded.folder / "wrong.csv", wrong)
-    said = recorded.refused(
+    reason = recorded.refused(
         MonitoringConfig(on_drift="retrain", book=str(recorded.folder / "wrong.csv")), DRIFT
     )
-    assert "row 4, dti: expected" in said
+    assert "row 4, dti: expected" in reason
     nobody = recorded._replace(folder=store.root.parent)
     assert "there is no champion" in nobody.refused(RECALIBRATE, CALIBRATION)
-    # As where a version was brought from elsewhere.
+    # As with a version that was copied from another installation.
     monkeypatch.delitem(CANDIDATES, "additive")
-    said = recorded.refused(MonitoringConfig(on_drift="retrain"), DRIFT)
-    assert "is a version of additive, which can't be trained here (binned, logistic" in said
+    reason = recorded.refused(MonitoringConfig(on_drift="retrain"), DRIFT)
+    assert (
+        "is a version of additive, which can't be trained here; expected binned, logistic" in reason
+    )

@@ -1,4 +1,4 @@
-"""Which decisions of a ledger have matured, and what was told of them."""
+"""Matured decisions of a ledger, and the split of their outcomes into training and test loans."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from peerloan.ledger.outcomes import OutcomeRecorder
 from peerloan.loan import default_definition
 from peerloan.monitoring.config import MonitoringConfig
 from peerloan.sample_data import batches
-from peerloan.worker.retraining.training_set import collect
+from peerloan.worker.retraining.training_set import split_outcomes
 
 NOW = now_ms()
 YEAR = NOW // DAY_MS * DAY_MS - 365 * DAY_MS
@@ -38,16 +38,16 @@ def ledger(ledger_url: str, tmp_path: Path) -> Ledger:
 
 
 def decided(ledger: Ledger, day: int, *loan_ids: str | None, **values: object) -> list[Record]:
-    """A decision on each loan, so many days after a year ago."""
+    """Store a decision on each loan; `day` counts from a year ago."""
     made = [
-        record(YEAR + day * DAY_MS + place, loan_id=each, **values)
-        for place, each in enumerate(loan_ids)
+        record(YEAR + day * DAY_MS + place, loan_id=loan_id, **values)
+        for place, loan_id in enumerate(loan_ids)
     ]
     keep(ledger.chain(), made)
     return made
 
 
-def tell(
+def report_outcomes(
     ledger: Ledger,
     of: Sequence[Record],
     late: bool,
@@ -68,7 +68,7 @@ def tell(
         connection.execute(insert(tables.outcomes), rows)
 
 
-def found(ledger: Ledger, share: float, at_ms: int = NOW) -> list[tuple[bytes, bool]]:
+def matured(ledger: Ledger, share: float, at_ms: int = NOW) -> list[tuple[bytes, bool]]:
     with snapshot(ledger.database) as connection:
         lists = list(matured_decisions(connection, share, MaturityFilter(at_ms)))
     return [(each.id, each.late) for some in lists for each in some]
@@ -79,15 +79,15 @@ def young(ledger: Ledger, share: float) -> int:
         return count_young(connection, share, MaturityFilter(NOW))
 
 
-def test_each_loans_latest_decision_with_the_outcome_that_holds(ledger: Ledger) -> None:
+def test_the_latest_matured_decision_of_a_loan_with_its_current_outcome(ledger: Ledger) -> None:
     first = decided(ledger, 0, "a", "b", None, None)
     second = decided(ledger, 1, "a")
     later = decided(ledger, 2, "b")
-    tell(ledger, [*first, *second], late=False)
-    tell(ledger, first[1:3], late=True)
-    # Of the newest decision on "b" nothing is known yet.
+    report_outcomes(ledger, [*first, *second], late=False)
+    report_outcomes(ledger, first[1:3], late=True)
+    # The newest decision on "b" has no outcome yet.
     assert later
-    assert found(ledger, 0.8) == [
+    assert matured(ledger, 0.8) == [
         *((first[1].id, True), (first[2].id, True), (first[3].id, False)),
         (second[0].id, False),
     ]
@@ -97,38 +97,38 @@ def test_each_loans_latest_decision_with_the_outcome_that_holds(ledger: Ledger) 
     assert {each.inputs for each in some} == {first[0].inputs}
 
 
-def test_what_was_told_later_is_not_known_yet(ledger: Ledger) -> None:
+def test_outcomes_reported_later_are_not_used(ledger: Ledger) -> None:
     made = decided(ledger, 0, "a", "b")
-    tell(ledger, made, late=False, recorded_ms=NOW - 10)
-    tell(ledger, made[:1], late=True, recorded_ms=NOW + 10)
-    assert found(ledger, 0.8, NOW - 11) == []
-    assert found(ledger, 0.8) == [(made[0].id, False), (made[1].id, False)]
-    assert found(ledger, 0.8, NOW + 10) == [(made[0].id, True), (made[1].id, False)]
+    report_outcomes(ledger, made, late=False, recorded_ms=NOW - 10)
+    report_outcomes(ledger, made[:1], late=True, recorded_ms=NOW + 10)
+    assert matured(ledger, 0.8, NOW - 11) == []
+    assert matured(ledger, 0.8) == [(made[0].id, False), (made[1].id, False)]
+    assert matured(ledger, 0.8, NOW + 10) == [(made[0].id, True), (made[1].id, False)]
 
 
-def test_a_day_of_which_too_little_is_known_is_left_out_and_counted(ledger: Ledger) -> None:
+def test_days_that_are_not_mature_are_left_out_and_counted(ledger: Ledger) -> None:
     old = decided(ledger, 0, *(f"a{i}" for i in range(10)))
     recent = decided(ledger, 1, "a0", *(f"b{i}" for i in range(9)))
-    tell(ledger, old[:8], late=False)
-    tell(ledger, recent[:7], late=True)
-    # The loan's decision of the day that has matured stands for it, though it is the older one.
-    assert found(ledger, 0.8) == [(each.id, False) for each in old[:8]]
+    report_outcomes(ledger, old[:8], late=False)
+    report_outcomes(ledger, recent[:7], late=True)
+    # The decision of the mature day counts for the loan, although it is the older one.
+    assert matured(ledger, 0.8) == [(each.id, False) for each in old[:8]]
     assert young(ledger, 0.8) == 7
-    assert len(found(ledger, 0.7)) == 7 + 7
+    assert len(matured(ledger, 0.7)) == 7 + 7
     assert young(ledger, 0.7) == 0
-    assert found(ledger, 1.0) == []
+    assert matured(ledger, 1.0) == []
     assert young(ledger, 1.0) == 15
 
 
-def test_what_was_told_before_it_can_be_known_is_as_if_it_had_not_been(ledger: Ledger) -> None:
+def test_early_outcomes_are_ignored(ledger: Ledger) -> None:
     made = decided(ledger, 0, "a", "b", "c", "d", "e")
     at = YEAR + 16 * DAY_MS
-    tell(ledger, made[:4], late=True, recorded_ms=at - 1)
-    tell(ledger, made[1:2], late=False, recorded_ms=at)
-    tell(ledger, made[2:3], late=True, recorded_ms=at + DAY_MS)
-    # By a clock that was set back: what counts holds.
-    tell(ledger, made[2:4], late=False, recorded_ms=at - 1)
-    tell(ledger, made[4:], late=False, recorded_ms=NOW)
+    report_outcomes(ledger, made[:4], late=True, recorded_ms=at - 1)
+    report_outcomes(ledger, made[1:2], late=False, recorded_ms=at)
+    report_outcomes(ledger, made[2:3], late=True, recorded_ms=at + DAY_MS)
+    # Reported early by a clock that was set back: the timely outcome counts.
+    report_outcomes(ledger, made[2:4], late=False, recorded_ms=at - 1)
+    report_outcomes(ledger, made[4:], late=False, recorded_ms=NOW)
     with snapshot(ledger.database) as connection:
         eligible = MaturityFilter(NOW, first_day=16)
         (some,) = matured_decisions(connection, 0.6, eligible)
@@ -138,14 +138,14 @@ def test_what_was_told_before_it_can_be_known_is_as_if_it_had_not_been(ledger: L
     assert [(each.loan_id, each.late) for each in some] == [("b", False), ("c", True), ("e", False)]
 
 
-def test_outcomes_of_the_callers_that_are_named_and_of_the_command_line_hold(
+def test_outcomes_of_named_callers_and_of_the_command_line_are_used(
     ledger: Ledger,
 ) -> None:
     made = decided(ledger, 0, "a", "b", "c", "d")
-    tell(ledger, made[:2], late=False, caller="servicing")
-    tell(ledger, made[2:3], late=False, caller="anna (command line)")
-    # Told later by others, which are not learnt from.
-    tell(ledger, made[1:], late=True, caller="shop")
+    report_outcomes(ledger, made[:2], late=False, caller="servicing")
+    report_outcomes(ledger, made[2:3], late=False, caller="anna (command line)")
+    # Reported later by callers that are not named, so not used for training.
+    report_outcomes(ledger, made[1:], late=True, caller="shop")
     with snapshot(ledger.database) as connection:
         of_any, named = MaturityFilter(NOW), MaturityFilter(NOW, callers=("servicing",))
         (every,) = matured_decisions(connection, 0.5, of_any)
@@ -159,7 +159,7 @@ def test_outcomes_of_the_callers_that_are_named_and_of_the_command_line_hold(
     ]
 
 
-def test_who_tells_first_or_in_between_takes_nobody_s_place(ledger: Ledger) -> None:
+def test_outcomes_of_other_callers_do_not_replace_those_of_named_ones(ledger: Ledger) -> None:
     made = decided(ledger, 0, "a", "b", "c", "d")
     definition = default_definition()
 
@@ -181,23 +181,24 @@ def test_who_tells_first_or_in_between_takes_nobody_s_place(ledger: Ledger) -> N
         assert count_skipped(connection, named) == SkippedCounts(0, 0, 0)
     assert [each.late for each in some] == [True, True, False, True]
     assert {each.caller for each in some} == {"servicing"}
-    # And what an operator tells by the command remedies what a caller told wrongly.
+    # Outcomes that an operator reports by the command replace wrong ones of a caller.
     report("anna (command line)", False, False, True, False)
     with snapshot(ledger.database) as connection:
         (some,) = matured_decisions(connection, 1.0, named._replace(now_ms=now_ms()))
     assert [each.late for each in some] == [False, False, True, False]
 
 
-def test_decisions_for_the_callers_that_are_named_and_of_the_command_line_are_learnt_from(
+def test_decisions_for_named_callers_and_of_the_command_line_are_used(
     ledger: Ledger,
 ) -> None:
     made = decided(ledger, 0, "a", "b", "c", caller="shop")
     book = decided(ledger, 1, "d", caller="evil", source="book")
-    tell(ledger, [*made, *book], late=False, caller="servicing")
-    # Decided again by others, which are not learnt from; nor do they make a day look young.
+    report_outcomes(ledger, [*made, *book], late=False, caller="servicing")
+    # Decisions for callers that are not named: not used for training, and without effect on whether
+    # a day is mature.
     again = decided(ledger, 0, "a", "b", caller="evil")
     own = decided(ledger, 0, *(f"e{i}" for i in range(9)), caller="evil")
-    tell(ledger, [*again, *own[:2]], late=True, caller="servicing")
+    report_outcomes(ledger, [*again, *own[:2]], late=True, caller="servicing")
     assert len(own) == 9
     named = MaturityFilter(NOW, callers=("servicing",), decided_for=("shop",))
     with snapshot(ledger.database) as connection:
@@ -212,58 +213,58 @@ def test_decisions_for_the_callers_that_are_named_and_of_the_command_line_are_le
     assert {each.id for each in again} < {each.id for each in of_any}
 
 
-def test_whose_decisions_are_learnt_from_is_counted(ledger: Ledger, tmp_path: Path) -> None:
+def test_training_and_test_loans_are_counted_by_caller(ledger: Ledger, tmp_path: Path) -> None:
     definition = default_definition()
     (batch,) = batches(40, seed=6)
     for place, row in enumerate(batch.to_pylist()):
         values = msgspec.json.encode({name: row[name] for name in definition.names}).decode()
         caller = ("shop", "evil")[place % 4 == 0]
         made = decided(ledger, place, f"l{place}", caller=caller, inputs=values)
-        tell(ledger, made, late=place % 2 == 0, caller="servicing")
+        report_outcomes(ledger, made, late=place % 2 == 0, caller="servicing")
     config = MonitoringConfig(outcomes_from=("servicing",), decisions_from=("shop",))
     (tmp_path / "named").mkdir()
-    found = collect(ledger.database, definition, config, tmp_path / "named", NOW)
-    assert found.passed_over == SkippedCounts(early=0, others=0, decisions=10)
-    assert found.deciders.as_json() == {
+    split = split_outcomes(ledger.database, definition, config, tmp_path / "named", NOW)
+    assert split.skipped == SkippedCounts(early=0, others=0, decisions=10)
+    assert split.deciders.as_json() == {
         "learnt": {"shop": {"loans": 24, "late": 8}},
         "held": {"shop": {"loans": 6, "late": 2}},
     }
-    found = collect(ledger.database, definition, MonitoringConfig(), tmp_path, NOW)
-    assert found.deciders.learnt == {"shop": (24, 8), "evil": (8, 8)}
-    assert found.callers.learnt == {"servicing": (32, 16)}
+    split = split_outcomes(ledger.database, definition, MonitoringConfig(), tmp_path, NOW)
+    assert split.deciders.training == {"shop": (24, 8), "evil": (8, 8)}
+    assert split.reporters.training == {"servicing": (32, 16)}
 
 
-def test_what_was_purged_is_as_if_it_had_never_been(ledger: Ledger) -> None:
+def test_purged_decisions_are_not_used(ledger: Ledger) -> None:
     made = decided(ledger, 0, "a", "b")
-    tell(ledger, made[:1], late=False)
-    assert found(ledger, 0.8) == []
+    report_outcomes(ledger, made[:1], late=False)
+    assert matured(ledger, 0.8) == []
     gone = update(tables.decisions).where(tables.decisions.c.id == UUID(bytes=made[1].id))
     with ledger.database.writing() as connection:
         connection.execute(gone.values(inputs=None))
-    assert found(ledger, 0.8) == [(made[0].id, False)]
+    assert matured(ledger, 0.8) == [(made[0].id, False)]
 
 
-def test_no_loan_is_learnt_from_that_judges(ledger: Ledger, tmp_path: Path) -> None:
-    """Loans that are decided on again and again, each time with the same values."""
+def test_no_training_loan_equals_a_test_loan(ledger: Ledger, tmp_path: Path) -> None:
+    """Loans that are decided on several times with the same values."""
     definition = default_definition()
     (batch,) = batches(40, seed=6)
     values = [
         msgspec.json.encode({name: row[name] for name in definition.names}).decode()
         for row in batch.to_pylist()
     ]
-    # The newest fifth are 20 loans of the first day once more.
+    # The newest fifth are 20 loans of the first day, decided on again.
     for day, chosen in ((0, range(40)), (1, range(40)), (2, range(20))):
         made = [
             record(YEAR + day * DAY_MS + place, loan_id=f"{day}-{place}", inputs=values[place])
             for place in chosen
         ]
         keep(ledger.chain(), made)
-        tell(ledger, made[::2], late=True)
-        tell(ledger, made[1::2], late=False)
-    parted = collect(ledger.database, definition, MonitoringConfig(), tmp_path, NOW)
-    assert parted.held == (20, 10)
-    assert parted.learnt == (40, 20)
-    assert parted.again == 40
-    assert parted.older is not None
-    rows = [row for part in parted.older.parts() for row in part.records.to_pylist()]
+        report_outcomes(ledger, made[::2], late=True)
+        report_outcomes(ledger, made[1::2], late=False)
+    split = split_outcomes(ledger.database, definition, MonitoringConfig(), tmp_path, NOW)
+    assert split.test == (20, 10)
+    assert split.training == (40, 20)
+    assert split.duplicates == 40
+    assert split.training_book is not None
+    rows = [row for part in split.training_book.parts() for row in part.records.to_pylist()]
     assert {row["loan_id"].split("-")[1] for row in rows} == {str(i) for i in range(20, 40)}

@@ -1,4 +1,4 @@
-"""How far a new version leaps from the one that a person chose."""
+"""The score shift of a new version from the one that a person chose."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from peerloan.worker.retraining.score_shift import (
 
 
 class Versions:
-    """A version, and others with its log-odds shifted, scaled or changed in one table."""
+    """A version, and variants with log-odds that are shifted, scaled or changed in one table."""
 
     def __init__(self, store: Store, version: str, book: Path) -> None:
         self._store, self._version, self._book = store, version, open_book(book)
@@ -34,13 +34,13 @@ class Versions:
         return bundle, bundle.model
 
     def scaled(self, slope: float, intercept: float) -> ScoreShift:
-        """The leap to it, shifted and scaled."""
+        """Measure the shift to the version with scaled and shifted log-odds."""
         after, card = self._load()
         after.model = rescaled(card, slope, intercept)
         return measure_score_shift(self._load()[0], after, self._book)
 
     def shifted_of(self, name: str, level: str, by: float) -> ScoreShift:
-        """The leap to it, with other points of one level of a feature."""
+        """Measure the shift to the version with other points for one level of a feature."""
         after, card = self._load()
         tables = list(card.tables)
         i = next(i for i, table in enumerate(tables) if table.feature == name)
@@ -60,7 +60,7 @@ def versions(store: Store, version_of: VersionOf, sample_book: Path) -> Versions
     return Versions(store, version_of("additive"), sample_book)
 
 
-def test_the_same_version_is_no_leap(versions: Versions, version_of: VersionOf) -> None:
+def test_the_same_version_has_no_score_shift(versions: Versions, version_of: VersionOf) -> None:
     found = versions.scaled(1, 0)
     assert (found.against, found.factor, found.group_factor, found.group) == (
         *(version_of("additive"), 1, 1, "all loans"),
@@ -73,7 +73,7 @@ def test_the_same_version_is_no_leap(versions: Versions, version_of: VersionOf) 
     ("slope", "times", "too_far"),
     [(1, 1.8, False), (1, 0.6, False), (0.9, 1.2, False), (1, 2.3, True), (1, 0.45, True)],
 )
-def test_a_level_that_moves_a_little_is_none(
+def test_a_small_change_of_the_level_is_not_too_far(
     versions: Versions, slope: float, times: float, too_far: bool
 ) -> None:
     found = versions.scaled(slope, math.log(times))
@@ -81,25 +81,25 @@ def test_a_level_that_moves_a_little_is_none(
     assert found.as_json()["too_far"] == too_far
 
 
-def test_a_version_that_is_turned_round_or_flat_is_one(versions: Versions) -> None:
+def test_inverted_or_constant_scores_are_too_far(versions: Versions) -> None:
     turned = versions.scaled(-1, -7)
     assert turned.rank_correlation == pytest.approx(-1)
     assert turned.is_too_far
-    # The mean is about the same, but the riskiest are as safe as any.
+    # The mean is about the same, but all loans have about the same probability.
     flat = versions.scaled(0.001, -3.7)
     assert 1 / MAX_FACTOR < flat.factor < MAX_FACTOR
     assert flat.rank_correlation > MIN_RANK_CORRELATION
     assert flat.group.startswith("probability ")
     assert flat.is_too_far
-    assert versions.scaled(0, -3.7).is_too_far, "of loans that are all alike there is no order"
+    assert versions.scaled(0, -3.7).is_too_far, "equal scores have no ranks"
 
 
-def test_one_group_of_loans_can_leap_alone(versions: Versions) -> None:
+def test_a_shift_of_one_group_is_too_far(versions: Versions) -> None:
     found = versions.shifted_of("home_ownership", "OWN", 1.8)
     assert found.factor < MAX_FACTOR
     assert found.rank_correlation > MIN_RANK_CORRELATION
     assert found.group_factor > MAX_GROUP_FACTOR
     assert found.group == "home_ownership OWN"
     assert found.is_too_far
-    assert "times (home_ownership OWN), and the rank correlation is 0." in found.sentence()
+    assert "times, home_ownership OWN), and the rank correlation is 0." in found.sentence()
     assert not versions.shifted_of("home_ownership", "OWN", 0.8).is_too_far
