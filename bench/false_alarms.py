@@ -110,7 +110,7 @@ def speak(drawn: Drawn, window: Window, limits: Rules) -> list[Alert]:
     estimated = realised = None
     if published is not None and _expected_auc(scores) < published[0]:
         estimated = scores.estimated(drawn.bundle.policy).auc
-        estimated = estimated and estimated.wider(rules.SIGNIFICANCE)
+        estimated = estimated and estimated.with_significance(rules.SIGNIFICANCE)
     if published is not None and _auc(scores) < published[0]:
         realised = scores.realised_auc(rules.SIGNIFICANCE)
     assert scores.late is not None

@@ -45,7 +45,7 @@ from peerloan.registry import Bundle, Store
 from peerloan.sample_data import SCENARIOS, SCHEMA, batches
 from peerloan.stats.arrays import Codes
 from peerloan.training import train
-from peerloan.worker.monitoring_round import Watcher
+from peerloan.worker.monitoring_round import Monitor
 
 # The tests' helper that makes decisions of the past.
 sys.path.append(str(Path(__file__).parent.parent / "tests"))
@@ -158,7 +158,7 @@ def _lived(
     database = Database(f"sqlite:///{folder}/lived/ledger.db")
     database.upgrade()
     past = Past(database, folder / "lived-seal", bundle)
-    watcher = Watcher(database, store, config)
+    watcher = Monitor(database, store, config)
     loans = {name: itertools.cycle(list(loans_of(path, bundle))) for name, path in books.items()}
     after = 8 if quick else _AFTER
     scenarios = [(name, _SCENARIO) for name in books if name != "calm"]
@@ -247,7 +247,7 @@ def _round(url: str, store: str) -> None:
     began = time.perf_counter()
     count_outcomes(database, versions, count_new(database, versions))
     counted = time.perf_counter()
-    Watcher(database, versions, MonitoringConfig()).round(time.time_ns() // 1_000_000)
+    Monitor(database, versions, MonitoringConfig()).round(time.time_ns() // 1_000_000)
     judged = time.perf_counter()
     # getrusage would also count the memory of the parent process.
     status = Path("/proc/self/status").read_text("ascii")

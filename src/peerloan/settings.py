@@ -21,7 +21,7 @@ _PATH_PREFIX = re.compile(r"(/(?!\.{1,2}(/|$))[A-Za-z0-9._~-]+)*")
 _MAX_PREFIX = 100
 # The first path segments of the service's own addresses. A prefix can't begin with one of these:
 # addresses would be ambiguous.
-OWN_PATHS = (
+SERVICE_PATHS = (
     *("bootstrap", "docs", "healthz", "metrics", "openapi.json", "readyz"),
     *("sign-in", "sign-out", "static", "v1", "v2"),
 )
@@ -106,7 +106,7 @@ class Settings:
         """Raise SettingsError if the prefix can't be used as one."""
         if not _PATH_PREFIX.fullmatch(self.prefix) or len(self.prefix) > _MAX_PREFIX:
             expected = "a path such as /risk, without a slash at its end"
-        elif self.prefix.startswith("/") and self.prefix.split("/")[1] in OWN_PATHS:
+        elif self.prefix.startswith("/") and self.prefix.split("/")[1] in SERVICE_PATHS:
             expected = "a path that does not begin like an address of the service"
         else:
             return

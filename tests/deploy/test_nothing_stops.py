@@ -19,7 +19,7 @@ from peerloan.database import tables as schema
 from peerloan.loan import default_definition
 
 # The migrations of this release; the next one has one more.
-MIGRATIONS_BEFORE = [str(number) for number in range(1, schema.NUMBER + 1)]
+MIGRATIONS_BEFORE = [str(number) for number in range(1, schema.NEWEST_MIGRATION + 1)]
 
 
 # Pause of each of the eight clients between two requests: about 100 requests a second. That is
@@ -159,7 +159,7 @@ def test_the_image_is_replaced_container_by_container(
     done = update(serving, release)
     assert done.returncode == 0, done.stderr
     assert images(serving) == {f"peerloan/ms_flask_app:{release}"}
-    assert tables(serving) == [*MIGRATIONS_BEFORE, str(schema.NUMBER + 1)]
+    assert tables(serving) == [*MIGRATIONS_BEFORE, str(schema.NEWEST_MIGRATION + 1)]
     time.sleep(1)
     record.end_step("image and tables are replaced by the next release's")
 
@@ -173,7 +173,7 @@ def test_the_release_before_is_brought_back_and_restarts_on_the_new_tables(
     container = serving.containers("ms_flask_app")[0]
     sh("docker", "restart", container)
     wait_for("it is back", lambda: is_healthy(container))
-    assert tables(serving) == [*MIGRATIONS_BEFORE, str(schema.NUMBER + 1)]
+    assert tables(serving) == [*MIGRATIONS_BEFORE, str(schema.NEWEST_MIGRATION + 1)]
     record.end_step("the release before is brought back, and restarts")
 
 

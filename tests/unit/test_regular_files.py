@@ -17,7 +17,7 @@ from peerloan.settings import SettingsError, read_settings
 
 
 def connect_with_password(path: Path) -> None:
-    Database("postgresql://nobody@127.0.0.1:1/none", path).ready()
+    Database("postgresql://nobody@127.0.0.1:1/none", path).prepare()
 
 
 READERS: dict[str, tuple[Callable[[Path], object], type[Exception]]] = {

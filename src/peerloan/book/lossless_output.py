@@ -55,10 +55,10 @@ def _refuse_inexact(book: Book, part: Part, name: str) -> None:
         cast(column, kind)
     except InexactError as error:
         raise BookError(
-            f"{_where(part, error.place)}: column {show_column(name)} is {book.kinds_of(name)}: "
-            f"expected a value that their common type {kind} holds exactly, given "
-            f"{column[error.place]}; give the files one type, or write .csv, which holds each "
-            "value as it is"
+            f"{_where(part, error.place)}: column {show_column(name)} is "
+            f"{book.describe_types(name)}: expected a value that their common type {kind} holds "
+            f"exactly, given {column[error.place]}; give the files one type, or write .csv, which "
+            "holds each value as it is"
         ) from None
 
 

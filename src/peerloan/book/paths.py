@@ -46,7 +46,7 @@ class BookFiles:
     root: Path | None = None
     files: list[Path] = field(default_factory=list)
     passed_over: dict[str, list[Path]] = field(default_factory=dict)
-    endings_asked: bool = False
+    names_ending: bool = False
 
     def pass_over(self, path: Path, reason: str) -> None:
         """Record a file or folder that is skipped, and why."""
@@ -54,7 +54,7 @@ class BookFiles:
 
     def is_table(self, path: Path) -> bool:
         """Whether a file is read as a table without looking at its content."""
-        return self.root is None or self.endings_asked or path.name.lower().endswith(ENDINGS)
+        return self.root is None or self.names_ending or path.name.lower().endswith(ENDINGS)
 
     def notes(self, read: int) -> Iterator[str]:
         """Notes: how many files are read and what is skipped. None for a single file."""
@@ -117,7 +117,7 @@ def _list_matches(pattern: str) -> BookFiles:
     if not matched:
         raise BookError(f"{show_path(pattern)}: no file matches")
     ending = re.sub(r".*[\]*?]", "", parts[-1])
-    listing.endings_asked = "." in ending
+    listing.names_ending = "." in ending
     if not any(part.startswith("_") for part in parts[first:]):
         matched = list(_without_underscore(listing, matched))
     _add_files(listing, matched)

@@ -63,7 +63,7 @@ class Book:
             if any(file.schema.field(field.name).type != field.type for file in self.files)
         ]
 
-    def kinds_of(self, name: str) -> str:
+    def describe_types(self, name: str) -> str:
         """Describe the types of a column, each with the first file that has it."""
         kinds: dict[str, str] = {}
         for file in self.files:

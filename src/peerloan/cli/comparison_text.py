@@ -8,7 +8,7 @@ from peerloan.formatting import percent, plural, show_rate, signed
 from peerloan.model import BANDS
 from peerloan.stats.bootstrap import FigureComparison
 from peerloan.stats.measures import Rate
-from peerloan.training.comparison import Comparison, Figures
+from peerloan.training.comparison import Comparison, VersionFigures
 
 _NAMES = (
     "AUC",
@@ -54,11 +54,11 @@ def comparison_lines(comparison: Comparison) -> list[str]:
         *_decision_lines(comparison),
         "",
         "bands (rows A, columns B):",
-        *_columns([("", *BANDS), *map(_band_cells, BANDS, comparison.moved)]),
+        *_columns([("", *BANDS), *map(_band_cells, BANDS, comparison.band_moves)]),
     ]
 
 
-def _cells(figures: Figures, late_rate: float) -> tuple[str, ...]:
+def _cells(figures: VersionFigures, late_rate: float) -> tuple[str, ...]:
     return (
         f"{figures.auc:.4f}",
         f"{figures.brier:.5f}",
@@ -79,7 +79,7 @@ def _difference_line(name: str, figure: FigureComparison) -> str:
 
 def _decision_lines(comparison: Comparison) -> list[str]:
     """Return how many loans are decided differently, and the late rate of each pair."""
-    decided = comparison.decided
+    decided = comparison.decisions
     changed = sum(rate.loans for rate in (decided[0][1], decided[1][0]) if rate)
     share, verb = percent(changed / comparison.b_against_a.loans), "is" if changed == 1 else "are"
     lines = [f"{plural(changed, 'loan')} ({share}) {verb} decided differently:"]

@@ -33,14 +33,14 @@ def read_state(connection: Connection, schema: str | None) -> TablesState:
 
 def check_state(database: object, state: TablesState) -> None:
     """Raise LedgerError unless this release may write to a database in this state."""
-    if state.migration == tables.NUMBER:
+    if state.migration == tables.NEWEST_MIGRATION:
         return
     if state.migration == 0:
         raise LedgerError(f"{database}: contains no ledger yet; run: peerloan ledger upgrade")
-    if state.migration < tables.NUMBER:
+    if state.migration < tables.NEWEST_MIGRATION:
         raise LedgerError(
             f"{database}: its tables are from an earlier release (expected migration "
-            f"{tables.NUMBER}, given {state.migration}); run: peerloan ledger upgrade"
+            f"{tables.NEWEST_MIGRATION}, given {state.migration}); run: peerloan ledger upgrade"
         )
     if _parts(__version__) < _parts(state.admits):
         raise LedgerError(

@@ -175,14 +175,14 @@ class Database:
         self._expect_writable_file()
         with self._upgrade_lock():
             before = self._read_state().migration
-            if before < tables.NUMBER:
+            if before < tables.NEWEST_MIGRATION:
                 with translate_errors():
                     migrate(self.engine)
             if not self.is_sqlite:
                 self._make_partitions()
-            return list(range(before + 1, tables.NUMBER + 1))
+            return list(range(before + 1, tables.NEWEST_MIGRATION + 1))
 
-    def ready(self) -> None:
+    def prepare(self) -> None:
         """Create the tables in a new SQLite file; otherwise only `check`. Raises LedgerError."""
         if self.is_sqlite and not self.file.exists():
             self.upgrade()

@@ -25,7 +25,7 @@ from sqlalchemy import (
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
 # The number of the migration that creates these tables.
-NUMBER = 3
+NEWEST_MIGRATION = 3
 
 
 class Id(TypeDecorator[UUID]):

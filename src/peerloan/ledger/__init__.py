@@ -4,7 +4,7 @@ from peerloan.ledger.records import SOURCES, Record, StoredDecision, Version
 from peerloan.ledger.seal import Seal
 from peerloan.ledger.write.batch_writer import BatchWriter
 from peerloan.ledger.write.chain import Chain
-from peerloan.ledger.write.entries import Entry, OtherRequest, RepeatedRequest
+from peerloan.ledger.write.entries import Entry, KeyOfOtherRequest, RepeatedRequest
 from peerloan.ledger.write.idempotency import Key
 
 __all__ = [
@@ -13,7 +13,7 @@ __all__ = [
     "Chain",
     "Entry",
     "Key",
-    "OtherRequest",
+    "KeyOfOtherRequest",
     "Record",
     "RepeatedRequest",
     "Seal",

@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 _MAX_BYTES = 4_096
 # At most nine digits, so that the next number fits into PostgreSQL's integers too.
 _NAME = re.compile(r"([0-9]{6}|[1-9][0-9]{6,8})\.json")
-# The purpose of a file. Its MAC covers this, so a renamed head is no valid announcement.
+# What a file is used for. Its MAC covers this, so a renamed head is no valid announcement.
 _HEAD, _ANNOUNCEMENT, _NEWEST = b"head", b"announcement", b"newest"
 # A head without a MAC (from an older release) may be this many chains past the highest number.
 _MAX_GAP = 1_000
@@ -191,18 +191,18 @@ class HeadFiles:
     def _announcement_path(self, chain: int) -> Path:
         return self.folder / f"{chain:06d}.opening"
 
-    def _write(self, path: Path, head: Head, purpose: bytes) -> None:
-        atomic_files.replace_file(path, self._encode(head, purpose), FILE_MODE)
+    def _write(self, path: Path, head: Head, usage: bytes) -> None:
+        atomic_files.replace_file(path, self._encode(head, usage), FILE_MODE)
 
-    def _encode(self, content: Head | NewestChain, purpose: bytes) -> bytes:
-        sealed = msgspec.structs.replace(content, seal=self._mac(content, purpose))
+    def _encode(self, content: Head | NewestChain, usage: bytes) -> bytes:
+        sealed = msgspec.structs.replace(content, seal=self._mac(content, usage))
         return msgspec.json.encode(sealed)
 
-    def _mac(self, content: Head | NewestChain, purpose: bytes) -> str:
-        return self._sign(purpose, *msgspec.structs.astuple(content)[:-1]).hex()
+    def _mac(self, content: Head | NewestChain, usage: bytes) -> str:
+        return self._sign(usage, *msgspec.structs.astuple(content)[:-1]).hex()
 
     def _read(
-        self, path: Path, chain: int, content_type: type[_Content], purpose: bytes
+        self, path: Path, chain: int, content_type: type[_Content], usage: bytes
     ) -> _Content | EditedHead | None:
         try:
             content = read_regular_file(path, _MAX_BYTES)
@@ -216,7 +216,7 @@ class HeadFiles:
         if chain and value.chain != chain:
             return EditedHead(chain, f"{path} is the head of chain {value.chain}")
         # A head without a MAC may be from an older release; `verify` decides whether it can be.
-        if (value.seal or not chain) and value.seal != self._mac(value, purpose):
+        if (value.seal or not chain) and value.seal != self._mac(value, usage):
             return EditedHead(chain, f"{path} has a MAC that does not match its content")
         return value
 

@@ -22,7 +22,7 @@ from peerloan.database.engine import Database
 from peerloan.database.errors import LedgerError
 from peerloan.database.snapshot import snapshot
 from peerloan.database.tables import challenges, decisions, outcomes
-from peerloan.ledger.queries import in_time_range, known_versions, stream_decisions
+from peerloan.ledger.queries import in_time_range, stream_decisions, versions_by_number
 from peerloan.ledger.records import StoredDecision, Version
 from peerloan.ledger.stored_inputs import decode_loan
 from peerloan.loan import Definition
@@ -106,7 +106,7 @@ def export(
     if not path.name.lower().endswith(ENDINGS):
         raise LedgerError(f"{path}: expected a name that ends in {', '.join(ENDINGS)}")
     with snapshot(database) as connection:
-        versions = known_versions(connection)
+        versions = versions_by_number(connection)
         names = {number: version.version for number, version in versions.items()}
         definitions = _definitions(store, versions)
         inputs = _inputs(definitions)

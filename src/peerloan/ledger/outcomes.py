@@ -60,8 +60,8 @@ class Outcome(NamedTuple):
 class OutcomeHistory(NamedTuple):
     """The outcome that counts (`now`), and the earlier ones (`before`), the oldest first."""
 
-    now: Outcome
-    before: list[Outcome]
+    current: Outcome
+    earlier: list[Outcome]
 
 
 class RecordedOutcome(NamedTuple):
@@ -243,7 +243,7 @@ class OutcomeRecorder:
         """
         if history is None:
             return "stored"
-        earlier = [*history.before, history.now]
+        earlier = [*history.earlier, history.current]
         of_reporter = [
             place
             for place, outcome in enumerate(earlier)
@@ -270,7 +270,7 @@ def latest_outcomes(connection: Connection, ids: Sequence[bytes]) -> dict[bytes,
         for row in connection.execute(rows.order_by(outcomes.c.number)):
             decision_id, outcome = _outcome(row)
             previous = histories.get(decision_id)
-            earlier = [] if previous is None else [*previous.before, previous.now]
+            earlier = [] if previous is None else [*previous.earlier, previous.current]
             histories[decision_id] = OutcomeHistory(outcome, earlier)
     return histories
 

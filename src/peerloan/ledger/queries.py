@@ -54,7 +54,7 @@ def chunked(items: Sequence[_Item], size: int = NAMED) -> Iterator[Sequence[_Ite
         yield items[i : i + size]
 
 
-def known_versions(connection: Connection) -> dict[int, Version]:
+def versions_by_number(connection: Connection) -> dict[int, Version]:
     """Return all model versions with decisions or challenger scores, by number."""
     rows = connection.execute(select(versions))
     return {row.number: Version(row.version, row.digest, row.threshold) for row in rows}
@@ -69,7 +69,7 @@ def find_decisions(
     """
     stored: dict[bytes, StoredDecision] = {}
     with database.reading() as connection:
-        by_number = known_versions(connection)
+        by_number = versions_by_number(connection)
         for part in chunked(ids):
             uuids = [UUID(bytes=decision_id) for decision_id in part]
             rows = _of_caller(select(*_COLUMNS).where(decisions.c.id.in_(uuids)), caller)
@@ -131,7 +131,7 @@ def decision_page(
         page = select(*_COLUMNS).where(decisions.c.id.in_(page_ids))
         rows = connection.execute(page.order_by(decisions.c.id.desc())).all()
         # Read after the decisions: a version is registered before its first decision.
-        by_number = known_versions(connection)
+        by_number = versions_by_number(connection)
         return [_stored_decision(row, by_number) for row in rows], len(ids) > count
 
 
@@ -195,7 +195,7 @@ def stream_decisions(
         .order_by(decisions.c.id)
     )
     with snapshot(database) as connection:
-        by_number = known_versions(connection)
+        by_number = versions_by_number(connection)
         for batch in rows_in_batches(connection, rows, max_rows):
             yield [_stored_decision(row, by_number) for row in batch]
 

@@ -62,7 +62,7 @@ def purge_expired_keys(database: Database, chunk_keys: int = CHUNK_KEYS) -> int:
         _let_others_write(database)
 
 
-def count_before(database: Database, before_ms: int) -> int:
+def count_unpurged(database: Database, before_ms: int) -> int:
     """Count the decisions made before a moment (milliseconds since 1970) and not purged yet.
 
     Raises LedgerUnavailable.

@@ -33,7 +33,7 @@ _Number = Annotated[int, msgspec.Meta(ge=0, lt=2**62)]
 _heads_decoder = msgspec.json.Decoder(list[tuple[_Number, _Number, str]])
 
 
-def ready_seal(folder: Path, database: Database) -> Seal:
+def open_seal(folder: Path, database: Database) -> Seal:
     """Open the seal of a ledger; create the key of a new ledger.
 
     Raises LostSeal if the ledger has chains and the key is missing or is another one, LedgerError

@@ -1,6 +1,6 @@
 """Models (scorecards and ONNX graphs), the policy that makes their decisions, and reasons."""
 
-from peerloan.model.arithmetic import Calibration, probabilities
+from peerloan.model.arithmetic import PlattCalibration, probabilities
 from peerloan.model.encoding import EncodedColumn, Encoding
 from peerloan.model.onnx_run import OnnxTimeLimit
 from peerloan.model.policy import BANDS, OperatingPoint, Policy
@@ -12,13 +12,13 @@ __all__ = [
     "BANDS",
     "MAX_REASONS",
     "BatchReasons",
-    "Calibration",
     "EncodedColumn",
     "Encoding",
     "LevelTable",
     "NumberTable",
     "OnnxTimeLimit",
     "OperatingPoint",
+    "PlattCalibration",
     "Policy",
     "Reason",
     "ReasonKey",

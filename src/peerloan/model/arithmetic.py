@@ -23,7 +23,7 @@ UNIT = 2.0**-32
 MAX_MARGIN = 500.0
 
 
-class Calibration(msgspec.Struct, frozen=True):
+class PlattCalibration(msgspec.Struct, frozen=True):
     """Platt calibration: calibrated margin = slope · margin + intercept, with slope > 0."""
 
     slope: float = 1.0
@@ -34,7 +34,7 @@ class Calibration(msgspec.Struct, frozen=True):
         return self.slope * margins + self.intercept
 
 
-IDENTITY = Calibration()
+IDENTITY = PlattCalibration()
 _FloatOrArray = TypeVar("_FloatOrArray", float, Numbers)
 
 

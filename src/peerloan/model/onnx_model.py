@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from peerloan.loan import Definition, Loans, Value
-from peerloan.model.arithmetic import Calibration, to_unit
+from peerloan.model.arithmetic import PlattCalibration, to_unit
 from peerloan.model.encoding import Encoding, to_single
 from peerloan.model.onnx_graph import OnnxModelError, check_graph
 from peerloan.model.onnx_run import run_limited
@@ -47,7 +47,7 @@ class OnnxModel:
         definition: Definition,
         background: Loans,
         seed: str,
-        calibration: Calibration,
+        calibration: PlattCalibration,
     ) -> None:
         check_graph(graph)
         # Imported only here, because a process without ONNX versions does not need the runtime.

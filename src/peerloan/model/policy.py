@@ -15,9 +15,9 @@ from peerloan.stats.arrays import Numbers
 BANDS = ("low", "medium", "high", "very high")
 # The default cost of a missed late loan. The unit is the cost of one false alarm: a loan that is
 # flagged and then paid on time.
-DEFAULT_RATIO = 20.0
+DEFAULT_COST_RATIO = 20.0
 # The figures that depend on the threshold.
-AT_THRESHOLD = ("recall", "flagged")
+THRESHOLD_FIGURES = ("recall", "flagged")
 
 
 class OperatingPoint(msgspec.Struct, frozen=True):
@@ -49,7 +49,7 @@ class Policy(msgspec.Struct, frozen=True):
     band_margins: tuple[float, float, float]
 
     @classmethod
-    def by_cost(cls, ratio: float = DEFAULT_RATIO) -> Policy:
+    def by_cost(cls, ratio: float = DEFAULT_COST_RATIO) -> Policy:
         """Return the policy that minimizes the expected cost.
 
         A missed late loan costs as much as `ratio` false alarms, so the threshold is

@@ -112,7 +112,7 @@ def monitor_book(
         bundle, counting, limits, counts, book_scores, realised, rejected, notes
     )
     outcomes = None if labels is None else labels.outcomes()
-    return MonitoredBook(figures, outcomes, doubts.found())
+    return MonitoredBook(figures, outcomes, doubts.result())
 
 
 class _Labels:

@@ -12,7 +12,7 @@ from peerloan.model import Policy, probabilities
 from peerloan.stats.arrays import Codes, Numbers
 from peerloan.stats.calibration import logistic_regression, squared_errors
 from peerloan.stats.discrimination import (
-    LEAST_OF_A_KIND,
+    MIN_LOANS_PER_OUTCOME,
     auc_of_counts,
     ks_gaps,
     window_auc_interval,
@@ -155,7 +155,7 @@ class Scores:
         """
         late = self._outcomes()
         n, n_late = int(self.loans.sum()), int(late.sum())
-        if min(n_late, n - n_late) < LEAST_OF_A_KIND:
+        if min(n_late, n - n_late) < MIN_LOANS_PER_OUTCOME:
             return None
         auc = float(auc_of_counts(late, self.loans - late))
         expected = self.loans * probabilities(self.margins)

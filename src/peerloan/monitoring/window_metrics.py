@@ -102,7 +102,7 @@ def window_metrics(
     if outcomes is not None:
         realised, calibration = outcomes.realised(policy), outcomes.calibration(policy)
         realised_auc = outcomes.realised_auc(rules.SIGNIFICANCE)
-    estimated_auc = estimated.auc and estimated.auc.wider(rules.SIGNIFICANCE)
+    estimated_auc = estimated.auc and estimated.auc.with_significance(rules.SIGNIFICANCE)
     aucs = estimated_auc, realised_auc, bundle.manifest.intervals.get("auc")
     firing, persisting = (
         _evaluate_rules(limits, is_active, drifts, aucs, calibration) for is_active in (False, True)

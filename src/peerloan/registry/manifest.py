@@ -14,8 +14,8 @@ import msgspec
 from peerloan.formatting import show_value
 from peerloan.loan import Definition
 from peerloan.model import arithmetic
-from peerloan.model.arithmetic import IDENTITY, Calibration
-from peerloan.model.policy import AT_THRESHOLD, OperatingPoint, Policy, figures_at
+from peerloan.model.arithmetic import IDENTITY, PlattCalibration
+from peerloan.model.policy import THRESHOLD_FIGURES, OperatingPoint, Policy, figures_at
 from peerloan.registry.errors import RegistryError
 from peerloan.regular_files import FileTooLarge, read_regular_file
 
@@ -97,7 +97,7 @@ class Manifest(msgspec.Struct, frozen=True, omit_defaults=True):
     libraries: dict[str, str]
     golden: tuple[GoldenExample, ...]
     files: dict[str, FileEntry]
-    calibration: Calibration = IDENTITY
+    calibration: PlattCalibration = IDENTITY
     intervals: dict[str, tuple[float, float]] = {}
     candidates: tuple[CandidateScore, ...] = ()
     trade_off: tuple[OperatingPoint, ...] = ()
@@ -130,7 +130,7 @@ class Manifest(msgspec.Struct, frozen=True, omit_defaults=True):
 
         Figures at the threshold are looked up in the trade-off table; others are dropped.
         """
-        at_threshold = {f"{book}{name}" for book in ("", "later_") for name in AT_THRESHOLD}
+        at_threshold = {f"{book}{name}" for book in ("", "later_") for name in THRESHOLD_FIGURES}
         metrics, intervals = (
             {name: value for name, value in figures.items() if name not in at_threshold}
             for figures in (self.metrics, self.intervals)

@@ -13,7 +13,7 @@ import msgspec
 
 from peerloan.loan import Definition, Loans, Value
 from peerloan.model import arithmetic
-from peerloan.model.arithmetic import IDENTITY, Calibration
+from peerloan.model.arithmetic import IDENTITY, PlattCalibration
 from peerloan.model.encoding import Encoding
 from peerloan.model.onnx_model import OnnxModel, background_size
 from peerloan.model.policy import BANDS, OperatingPoint, Policy
@@ -55,7 +55,7 @@ class OnnxParts:
 
     graph: bytes
     encoding: Encoding
-    calibration: Calibration = IDENTITY
+    calibration: PlattCalibration = IDENTITY
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from peerloan.model import OperatingPoint, Policy, probabilities
 from peerloan.model.arithmetic import probability
-from peerloan.model.policy import DEFAULT_RATIO
+from peerloan.model.policy import DEFAULT_COST_RATIO
 from peerloan.reports.model_card import band_ranges
 from peerloan.reports.report_json import BandRow, PolicyFigures, ThresholdRow
 from peerloan.stats.arrays import Numbers
@@ -41,7 +41,7 @@ def policy_figures(
     policy: Policy, thresholds: Sequence[OperatingPoint], scored: ScoredOutcomes
 ) -> PolicyFigures:
     """Compute the results of the policy's threshold and bands, and of about fifteen others."""
-    ratio = policy.aim_value if policy.aim == "cost" else DEFAULT_RATIO
+    ratio = policy.aim_value if policy.aim == "cost" else DEFAULT_COST_RATIO
     rate, chosen = float(scored.late.mean()), at_policy(policy, scored)
     nearest = [min(thresholds, key=lambda row: abs(row.flagged - share)) for share in _SHARES]
     others = [row for row in dict.fromkeys(nearest) if row.flagged != chosen.flagged]

@@ -11,7 +11,7 @@ from typing import Literal
 
 import msgspec
 
-from peerloan.model import Calibration, OperatingPoint, Policy
+from peerloan.model import OperatingPoint, PlattCalibration, Policy
 from peerloan.registry import Manifest, TrainedOn
 from peerloan.registry.manifest import decode
 from peerloan.reports.charts import Line
@@ -263,7 +263,7 @@ class RecalibrationReport(ReportHead, frozen=True, kw_only=True, tag="recalibrat
     trained_on: TrainedOn
     book: TrainedOn
     doubts: tuple[str, ...]
-    scale: Calibration
+    scale: PlattCalibration
     before: Reliability
     after: Reliability
     auc: float

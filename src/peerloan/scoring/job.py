@@ -120,7 +120,9 @@ def score_book(
             rejected += part.size - batch.loans.size
         if recorder is not None:
             recorder.finish()
-    return ScoringResult(rows, late, rejected, rejects if rejected else None, notes, doubts.found())
+    return ScoringResult(
+        rows, late, rejected, rejects if rejected else None, notes, doubts.result()
+    )
 
 
 class _PartScorer:
@@ -200,7 +202,7 @@ def _check_before_writing(book: Book, bundle: Bundle, strict: bool, strict_doubt
             _refuse_problems(book, batch.problems)
         doubts.add(batch)
     if strict_doubts:
-        doubts.found().refuse()
+        doubts.result().refuse()
 
 
 def _refuse_problems(book: Book, problems: Sequence[Problem]) -> None:

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from peerloan.stats.arrays import Codes, Numbers
 from peerloan.stats.calibration import log_losses, squared_errors
-from peerloan.stats.discrimination import LEAST_OF_A_KIND, ScoreCounts, auc_of_counts
+from peerloan.stats.discrimination import MIN_LOANS_PER_OUTCOME, ScoreCounts, auc_of_counts
 from peerloan.stats.estimate import Estimate
 
 SAMPLES = 1_000
@@ -67,7 +67,7 @@ class ChallengerVerdict:
         fewer than five late loans, or fewer than five on time, the verdict is "no difference": a
         bootstrap of so few loans understates the uncertainty.
         """
-        if min(self.late, self.loans - self.late) < LEAST_OF_A_KIND:
+        if min(self.late, self.loans - self.late) < MIN_LOANS_PER_OUTCOME:
             return "no difference"
         auc, loss = self.auc.difference, self.log_loss.difference
         if auc.high < -_ROUNDING or loss.low > _ROUNDING:

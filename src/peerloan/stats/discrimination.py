@@ -17,7 +17,7 @@ from peerloan.stats.arrays import Codes, Numbers
 from peerloan.stats.intervals import bisect
 
 # With fewer late loans, or fewer loans on time, no figure of their ranking is reported.
-LEAST_OF_A_KIND = 5
+MIN_LOANS_PER_OUTCOME = 5
 FOLDS = 5
 # A level's late rate is smoothed with so many loans of the average rate.
 _PRIOR_LOANS = 20

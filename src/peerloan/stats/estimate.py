@@ -18,7 +18,7 @@ class Estimate(NamedTuple):
     low: float
     high: float
 
-    def wider(self, significance: float) -> Estimate:
+    def with_significance(self, significance: float) -> Estimate:
         """The figure with an interval of another significance.
 
         Each side of the 95 % interval is scaled as that of a normal distribution.

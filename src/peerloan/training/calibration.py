@@ -9,14 +9,14 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from peerloan.model import Calibration
+from peerloan.model import PlattCalibration
 from peerloan.stats.arrays import Numbers
 from peerloan.stats.calibration import log_odds, regress_on_margins
 
 _LEAST_SLOPE = 1e-6
 
 
-def fit_calibration(margins: Numbers, late: Numbers) -> Calibration:
+def fit_calibration(margins: Numbers, late: Numbers) -> PlattCalibration:
     """Fit slope and intercept to the outcomes, which must contain both classes.
 
     A slope that isn't positive would reverse the ranking. Such margins have no information, and
@@ -29,12 +29,12 @@ def fit_calibration(margins: Numbers, late: Numbers) -> Calibration:
     target = np.where(late == 1, (n_late + 1) / (n_late + 2), 1 / (n_other + 2))
     slope, intercept = regress_on_margins(margins, target)
     if slope > _LEAST_SLOPE:
-        return Calibration(slope, intercept)
+        return PlattCalibration(slope, intercept)
     level = log_odds(float(np.mean(late))) - _LEAST_SLOPE * float(np.mean(margins))
-    return Calibration(_LEAST_SLOPE, level)
+    return PlattCalibration(_LEAST_SLOPE, level)
 
 
-def is_informative(calibration: Calibration) -> bool:
+def is_informative(calibration: PlattCalibration) -> bool:
     """Whether the fitted margins have information about the outcomes (a positive slope)."""
     return calibration.slope > _LEAST_SLOPE
 

@@ -19,7 +19,7 @@ from peerloan.training.folds import equal_groups
 
 
 @dataclass(frozen=True)
-class Figures:
+class VersionFigures:
     """Figures of one version on the book: its ranking, its probabilities and its decisions.
 
     `slope` and `intercept` are those of the outcome regressed on the margin (1 and 0 are perfect).
@@ -46,11 +46,11 @@ class Comparison:
     A's band `a` and B's band `b`.
     """
 
-    a: Figures
-    b: Figures
+    a: VersionFigures
+    b: VersionFigures
     b_against_a: ChallengerVerdict
-    decided: tuple[tuple[Rate | None, Rate | None], tuple[Rate | None, Rate | None]]
-    moved: tuple[tuple[int, ...], ...]
+    decisions: tuple[tuple[Rate | None, Rate | None], tuple[Rate | None, Rate | None]]
+    band_moves: tuple[tuple[int, ...], ...]
 
     def to_json(self) -> dict[str, Any]:
         """Convert to data for JSON; `verdict` is on B as A's challenger."""
@@ -74,12 +74,12 @@ class Comparison:
                 if rate
                 else {"a": bool(a), "b": bool(b), "loans": 0, "late": 0, "late_rate": None,
                       "interval": None}
-                for a, row in enumerate(self.decided)
+                for a, row in enumerate(self.decisions)
                 for b, rate in enumerate(row)
             ],
             "bands": {
                 band_of_a: dict(zip(BANDS, row, strict=True))
-                for band_of_a, row in zip(BANDS, self.moved, strict=True)
+                for band_of_a, row in zip(BANDS, self.band_moves, strict=True)
             },
         }  # fmt: skip
 
@@ -107,8 +107,8 @@ def compare(
         _figures(a, scored_a, late, verdict.auc.champion),
         _figures(b, scored_b, late, verdict.auc.challenger),
         verdict,
-        decided=_decided(*flagged, late),
-        moved=tuple(tuple(row) for row in moved.reshape(len(BANDS), -1).tolist()),
+        decisions=_decided(*flagged, late),
+        band_moves=tuple(tuple(row) for row in moved.reshape(len(BANDS), -1).tolist()),
     )
 
 
@@ -117,11 +117,11 @@ def _score(bundle: Bundle, loans: Loans) -> ModelScores:
     return ModelScores(margins, probabilities(margins))
 
 
-def _figures(bundle: Bundle, scored: ModelScores, late: Numbers, auc: float) -> Figures:
+def _figures(bundle: Bundle, scored: ModelScores, late: Numbers, auc: float) -> VersionFigures:
     margins, p = scored
     flagged = bundle.policy.late_many(margins)
     slope, intercept = regress_on_margins(margins, late)
-    return Figures(
+    return VersionFigures(
         bundle.version,
         auc,
         float(np.mean(squared_errors(p, late))),

@@ -14,9 +14,9 @@ from peerloan.book import Book, Doubt
 from peerloan.formatting import show_value
 from peerloan.loan import Definition, Loans, TextColumn
 from peerloan.loan.spelling import normalize_levels
-from peerloan.model import Calibration, Policy, ReferenceProfile, Scorecard
+from peerloan.model import PlattCalibration, Policy, ReferenceProfile, Scorecard
 from peerloan.model.onnx_model import OnnxModel
-from peerloan.model.policy import DEFAULT_RATIO, check_aim
+from peerloan.model.policy import DEFAULT_COST_RATIO, check_aim
 from peerloan.registry import (
     CandidateScore,
     Draft,
@@ -56,7 +56,7 @@ class Aim:
     """The aim of the threshold: `cost`, `capacity`, `recall` or `f2`, and its value."""
 
     name: str = "cost"
-    value: float = DEFAULT_RATIO
+    value: float = DEFAULT_COST_RATIO
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class PublishedCandidate:
     candidate: str
     version: str
     metrics: dict[str, float]
-    chosen: bool
+    is_chosen: bool
     why: str = ""
 
 
@@ -144,7 +144,7 @@ def _search_plan(candidates: Sequence[str], fast: bool) -> SearchPlan:
 
 def _search_threshold(aim: Aim) -> float:
     """Return the threshold of the search's figures, at which costs are equal."""
-    ratio = aim.value if aim.name == "cost" else DEFAULT_RATIO
+    ratio = aim.value if aim.name == "cost" else DEFAULT_COST_RATIO
     return Policy.by_cost(ratio).threshold_margin
 
 
@@ -178,7 +178,7 @@ def _publish(
             )
         )
     return sorted(
-        published, key=lambda candidate: (not candidate.chosen, -candidate.metrics["auc"])
+        published, key=lambda candidate: (not candidate.is_chosen, -candidate.metrics["auc"])
     )
 
 
@@ -326,7 +326,7 @@ def _later_scores(
     return LaterBookScores(later_table.book, margins, later_table.late)
 
 
-def _calibrated(estimator: Scorecard | OnnxParts, scale: Calibration) -> Scorecard | OnnxParts:
+def _calibrated(estimator: Scorecard | OnnxParts, scale: PlattCalibration) -> Scorecard | OnnxParts:
     """Apply a calibration to a scorecard's tables, or store it with an ONNX estimator's graph."""
     if isinstance(estimator, Scorecard):
         return rescaled(estimator, scale.slope, scale.intercept)

@@ -8,7 +8,7 @@ import msgspec
 
 from peerloan.book import Book
 from peerloan.loan import Loans
-from peerloan.model import Calibration, Policy, Scorecard
+from peerloan.model import PlattCalibration, Policy, Scorecard
 from peerloan.model.reference_profile import ReferenceProfile
 from peerloan.registry import Bundle, OnnxParts, Store, ValidationFigures, draft
 from peerloan.reports.bundle_documents import new_version_documents
@@ -37,7 +37,7 @@ class _NewScale:
     without its own fold.
     """
 
-    scale: Calibration
+    scale: PlattCalibration
     before: Numbers
     after: Numbers
 
@@ -92,7 +92,7 @@ def recalibrate(
             ),
         ),
     )
-    return PublishedCandidate(old.candidate, store.publish(recalibrated), metrics, chosen=True)
+    return PublishedCandidate(old.candidate, store.publish(recalibrated), metrics, is_chosen=True)
 
 
 def _fit_scale(bundle: Bundle, table: Table, book: str) -> _NewScale:
@@ -131,7 +131,7 @@ def _profile(bundle: Bundle, table: Table, margins: Numbers) -> ReferenceProfile
 def recalibration_report(
     bundle: Bundle,
     table: Table,
-    scale: Calibration,
+    scale: PlattCalibration,
     *,
     before: ScoredOutcomes,
     after: ScoredOutcomes,
@@ -164,11 +164,11 @@ def recalibration_report(
     )
 
 
-def _rescaled(bundle: Bundle, store: Store, scale: Calibration) -> Scorecard | OnnxParts:
+def _rescaled(bundle: Bundle, store: Store, scale: PlattCalibration) -> Scorecard | OnnxParts:
     """Apply the new scale to the version's estimator, after its old calibration."""
     if isinstance(bundle.model, Scorecard):
         return rescaled(bundle.model, scale.slope, scale.intercept)
     parts = store.onnx_parts(bundle.version)
     old = parts.calibration
-    both = Calibration(scale.slope * old.slope, scale.slope * old.intercept + scale.intercept)
+    both = PlattCalibration(scale.slope * old.slope, scale.slope * old.intercept + scale.intercept)
     return OnnxParts(parts.graph, parts.encoding, both)

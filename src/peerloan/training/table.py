@@ -131,7 +131,7 @@ def read_table(
             int(late.sum()),
             is_sample,
         ),
-        doubts.found(),
+        doubts.result(),
         without_outcome,
         tuple(Group(name, tuple(values)) for name, values in grouped.items()),
     )

@@ -10,7 +10,7 @@ from flask_bootstrap import Bootstrap5
 
 from peerloan.database import Database, LedgerUnavailable
 from peerloan.database.engine import ANSWER_SECONDS
-from peerloan.ledger.seal_ownership import ready_seal
+from peerloan.ledger.seal_ownership import open_seal
 from peerloan.ledger.write.group_commit import LedgerWriter
 from peerloan.registry import Store
 from peerloan.settings import Settings
@@ -87,9 +87,9 @@ def _make_services(settings: Settings, on_loopback: bool) -> Services:
     serving_models.watch()
     database = Database(settings.ledger_url, settings.ledger_password_file, ANSWER_SECONDS)
     with contextlib.suppress(LedgerUnavailable):  # it is checked again once it is available
-        database.ready()
+        database.prepare()
     writer = LedgerWriter(
-        database, lambda: ready_seal(settings.seal_folder, database), metrics.count_commit
+        database, lambda: open_seal(settings.seal_folder, database), metrics.count_commit
     )
     tokens = Tokens(settings.tokens, settings.tokens_marker)
     return Services(

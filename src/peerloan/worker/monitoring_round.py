@@ -26,10 +26,10 @@ from peerloan.monitoring.counting.outcomes import count_outcomes
 from peerloan.monitoring.counting.storage import (
     Hour,
     advance_judged_ms,
-    keep_figures,
     read_judged_ms,
     read_known_outcomes,
     set_back_judged_ms,
+    store_figures,
 )
 from peerloan.monitoring.counting.version_cache import VersionCache
 from peerloan.monitoring.window_metrics import WindowMetrics, metrics_json
@@ -85,7 +85,7 @@ class _Ledger:
         return read_window(connection, self.versions, Window(first, last), self.early)
 
 
-class Watcher:
+class Monitor:
     """Monitors the versions of a ledger. Only one process may run a round at a time."""
 
     def __init__(self, database: Database, store: Store, config: MonitoringConfig) -> None:
@@ -179,7 +179,7 @@ class Watcher:
                 if result.figures:
                     figures = {"window": window} | metrics_json(result.figures)
                     day = (moment - 1) // DAY_MS
-                    keep_figures(connection, result.number, "day", day, figures)
+                    store_figures(connection, result.number, "day", day, figures)
                 if with_alerts:
                     changes = update_alerts(
                         connection,
@@ -253,7 +253,7 @@ class Watcher:
                     if of_month:
                         window = window_json(first, last) | {"loans": of_month.loans}
                         figures = {"window": window} | metrics_json(of_month)
-                        keep_figures(connection, number, "month", first // 24, figures)
+                        store_figures(connection, number, "month", first // 24, figures)
 
 
 def _moments(judged_ms: int, now_ms: int) -> Iterator[int]:

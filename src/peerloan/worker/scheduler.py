@@ -24,7 +24,7 @@ from peerloan.monitoring.config import MonitoringConfig
 from peerloan.monitoring.counting.storage import read_judged_ms
 from peerloan.registry import Store, StoreFault
 from peerloan.worker.lease import RENEW_SECONDS, Lease
-from peerloan.worker.monitoring_round import Round, Watcher
+from peerloan.worker.monitoring_round import Monitor, Round
 from peerloan.worker.prometheus import Metrics
 from peerloan.worker.retraining.response import respond_to_drift
 from peerloan.worker.time_limited_turn import TimeLimitedTurn, TurnAbandoned
@@ -56,7 +56,7 @@ class Schedule:
     ) -> None:
         self._database, self._store, self._config = database, store, config
         self._every_ms = int(every_seconds * 1000)
-        self._watcher = Watcher(database, store, config)
+        self._watcher = Monitor(database, store, config)
         self._lease = Lease(database)
         self._metrics = metrics
         self._stalled_seconds = stalled_seconds

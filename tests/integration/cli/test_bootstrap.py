@@ -75,7 +75,7 @@ def test_a_champion_that_was_promoted_during_training_stays(
 
     def train(_path: Path, store: Store) -> list[PublishedCandidate]:
         store.promote(theirs, "by hand")
-        return [PublishedCandidate("additive", mine, {}, chosen=True)]
+        return [PublishedCandidate("additive", mine, {}, is_chosen=True)]
 
     monkeypatch.setenv("PEERLOAN_STORE", str(store.root))
     monkeypatch.setattr(bootstrap, "train_on_sample", train)

@@ -25,7 +25,12 @@ from peerloan.uuid7 import IdGenerator
 
 def newer(database: Database, admits: str) -> None:
     """As a newer release leaves the tables."""
-    row = {"number": schema.NUMBER + 1, "admits": admits, "release": "9.9.9", "applied_ms": 0}
+    row = {
+        "number": schema.NEWEST_MIGRATION + 1,
+        "admits": admits,
+        "release": "9.9.9",
+        "applied_ms": 0,
+    }
     with database.writing() as connection:
         connection.execute(insert(schema.migrations).values(row))
 
@@ -96,7 +101,7 @@ def test_a_newer_schema_that_admits_this_release_is_written_to(ledger_url: str) 
     database = Database(ledger_url)
     database.upgrade()
     newer(database, admits="0.1.0")
-    Database(ledger_url).ready()
+    Database(ledger_url).prepare()
     assert Database(ledger_url).upgrade() == [], "it stays as the newer release made it"
 
 
@@ -107,7 +112,7 @@ def test_a_newer_schema_that_does_not_is_refused(ledger_url: str) -> None:
     with pytest.raises(
         LedgerError, match=r"needs release 0\.2\.0 or later; this is release 0\.1\.0"
     ):
-        Database(ledger_url).ready()
+        Database(ledger_url).prepare()
 
 
 @pytest.mark.parametrize(
@@ -150,10 +155,10 @@ def test_the_release_before_goes_on_reading_and_writing(
     database.upgrade()
     store_challenger_scores(database, [ScoredByChallenger(made[0], version, 0.25, -1.1)])
     with monkeypatch.context() as release_before:
-        release_before.setattr(schema, "NUMBER", 2)
+        release_before.setattr(schema, "NEWEST_MIGRATION", 2)
         release_before.setattr(challenger_scores, "challenges", OLD_CHALLENGES)
         old = Database(ledger_url)
-        old.ready()
+        old.prepare()
         assert old.upgrade() == []
         with old.writing() as connection:
             row = {"decision_id": UUID(bytes=made[1]), "version": 1, "probability": 0.5}
@@ -168,10 +173,10 @@ def test_the_release_before_goes_on_reading_and_writing(
 
 def test_an_empty_postgresql_is_refused_with_the_command_to_run(ledger_url: str) -> None:
     if ledger_url.startswith("sqlite"):
-        Database(ledger_url).ready()  # it is made at the first start
+        Database(ledger_url).prepare()  # it is made at the first start
         return
     with pytest.raises(LedgerError, match="run: peerloan ledger upgrade"):
-        Database(ledger_url).ready()
+        Database(ledger_url).prepare()
 
 
 @pytest.mark.parametrize(

@@ -85,7 +85,7 @@ class Ledger:
         key = bytes.fromhex(made.replace("-", ""))
         with self.database.reading() as connection:
             known = latest_outcomes(connection, [key]).get(key)
-        every = [] if known is None else [*known.before, known.now]
+        every = [] if known is None else [*known.earlier, known.current]
         return [(each.late, each.observed, each.caller) for each in every]
 
     @contextmanager

@@ -19,7 +19,7 @@ from peerloan.database.errors import LostSeal
 from peerloan.ledger import Chain, Seal
 from peerloan.ledger.audit.verify import verify
 from peerloan.ledger.retention import purge
-from peerloan.ledger.seal_ownership import ready_seal
+from peerloan.ledger.seal_ownership import open_seal
 from peerloan.registry import Store
 
 
@@ -99,16 +99,16 @@ def test_a_folder_of_heads_gets_no_key(ledger: Ledger) -> None:
 
 def test_a_ledger_that_has_chains_gets_no_key(ledger: Ledger, tmp_path: Path) -> None:
     with pytest.raises(LostSeal, match="contains sealed records"):
-        ready_seal(tmp_path / "nothing", ledger.database)
+        open_seal(tmp_path / "nothing", ledger.database)
     assert not (tmp_path / "nothing").exists()
 
 
 def test_a_new_ledger_gets_a_key_and_keeps_it(ledger_url: str, tmp_path: Path) -> None:
     database = Database(ledger_url)
     database.upgrade()
-    made = ready_seal(tmp_path / "seal", database)
+    made = open_seal(tmp_path / "seal", database)
     Chain(database, made).close()
-    assert ready_seal(tmp_path / "seal", database).key == made.key
+    assert open_seal(tmp_path / "seal", database).key == made.key
 
 
 def test_another_key_seals_nothing(ledger: Ledger, tmp_path: Path) -> None:
@@ -116,7 +116,7 @@ def test_another_key_seals_nothing(ledger: Ledger, tmp_path: Path) -> None:
     with pytest.raises(LostSeal, match="this key is not the one"):
         Chain(ledger.database, other)
     with pytest.raises(LostSeal, match="this key is not the one"):
-        ready_seal(tmp_path / "other", ledger.database)
+        open_seal(tmp_path / "other", ledger.database)
     with pytest.raises(LostSeal, match="this key is not the one"):
         purge(ledger.database, other, now_ms() - 2 * DAY_MS, "somebody")
     with ledger.database.reading() as connection:

@@ -233,7 +233,7 @@ def test_a_loan_that_is_too_large_to_be_kept_stops_the_run_and_is_named(
     lines = [["A", "7", "1", "lamp", "1000"], ["A", "8", "1", "sofa" * 40, "1000"]]
     with (tmp_path / "in.csv").open("w", encoding="utf-8", newline="") as file:
         csv.writer(file).writerows([header, *lines])
-    database.ready()
+    database.prepare()
     monkeypatch.setattr("peerloan.scoring.ledger_records.MAX_LOAN_BYTES", 200)
     bundle = Store(tmp_path / "store").load(version)
     book, out = open_book(tmp_path / "in.csv"), tmp_path / "out.csv"

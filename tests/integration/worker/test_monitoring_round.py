@@ -32,7 +32,7 @@ from peerloan.monitoring.counting.decisions import Progress
 from peerloan.registry import Bundle, Store
 from peerloan.sample_data import SCHEMA, batches
 from peerloan.worker.lease import Lease
-from peerloan.worker.monitoring_round import Round, Watcher
+from peerloan.worker.monitoring_round import Monitor, Round
 from peerloan.worker.prometheus import Metrics
 from peerloan.worker.scheduler import Schedule
 from peerloan.worker.time_limited_turn import TimeLimitedTurn
@@ -123,7 +123,7 @@ def changes_of(done: Round) -> list[tuple[str, str, str]]:
 def test_an_alert_begins_and_ends_once_also_after_a_pause(
     database: Database, store: Store, days: Days, bundle: Bundle
 ) -> None:
-    watcher = Watcher(database, store, MonitoringConfig(window_days=3))
+    watcher = Monitor(database, store, MonitoringConfig(window_days=3))
     seen: list[tuple[str, str, str]] = []
     for _ in range(6):
         seen += changes_of(watcher.round(days.live("calm")))
@@ -156,7 +156,7 @@ def test_an_alert_begins_and_ends_once_also_after_a_pause(
 def test_rounds_continue_after_the_clock_was_set_back(
     database: Database, store: Store, days: Days, caplog: pytest.LogCaptureFixture
 ) -> None:
-    watcher = Watcher(database, store, MonitoringConfig(window_days=3))
+    watcher = Monitor(database, store, MonitoringConfig(window_days=3))
     now = days.live("calm")
     watcher.round(now)
     watcher.round(now + 3 * DAY_MS)
@@ -174,7 +174,7 @@ def test_rounds_continue_after_the_clock_was_set_back(
 def test_unexpected_outcomes_fire_an_alert_once_they_are_reported(
     database: Database, store: Store, days: Days
 ) -> None:
-    watcher = Watcher(database, store, MonitoringConfig(window_days=2))
+    watcher = Monitor(database, store, MonitoringConfig(window_days=2))
     done = [watcher.round(days.live("calm", late="1")) for _ in range(7)]
     assert not [each for each in done if changes_of(each)]
     (figures,) = done[-1].figures.values()
@@ -189,7 +189,7 @@ def test_unexpected_outcomes_fire_an_alert_once_they_are_reported(
 def test_a_drop_in_volume_fires_an_alert_without_any_loan(
     database: Database, store: Store, days: Days
 ) -> None:
-    watcher = Watcher(database, store, MonitoringConfig(window_days=2))
+    watcher = Monitor(database, store, MonitoringConfig(window_days=2))
     for _ in range(8):
         end = days.live("calm", loans=40)
         assert changes_of(watcher.round(end)) == []
@@ -310,9 +310,9 @@ def test_a_hanging_round_is_abandoned_and_another_process_takes_over(
 ) -> None:
     has_begun, may_end = threading.Event(), threading.Event()
     rounds: list[int] = []
-    real_round = Watcher.round
+    real_round = Monitor.round
 
-    def hang_once(watcher: Watcher, now_ms: int, progress: Callable[[float], None]) -> Round:
+    def hang_once(watcher: Monitor, now_ms: int, progress: Callable[[float], None]) -> Round:
         rounds.append(now_ms)
         if len(rounds) > 1:
             return real_round(watcher, now_ms, progress)
@@ -320,7 +320,7 @@ def test_a_hanging_round_is_abandoned_and_another_process_takes_over(
         assert may_end.wait(60)
         return Round(Progress(decisions=7))
 
-    monkeypatch.setattr(Watcher, "round", hang_once)
+    monkeypatch.setattr(Monitor, "round", hang_once)
     config = MonitoringConfig(tell=Channels(log=False))
     metrics = Metrics(database, 3600)
     first = Schedule(database, store, config, 3600, metrics, stalled_seconds=0.2)

@@ -10,7 +10,7 @@ from peerloan.cli.comparison_text import comparison_lines
 from peerloan.stats.bootstrap import ChallengerVerdict, FigureComparison
 from peerloan.stats.estimate import Estimate
 from peerloan.stats.measures import Rate
-from peerloan.training.comparison import Comparison, Figures
+from peerloan.training.comparison import Comparison, VersionFigures
 
 VERDICT = ChallengerVerdict(
     loans=1_234,
@@ -22,11 +22,11 @@ VERDICT = ChallengerVerdict(
     auc_above=0.993,
 )
 COMPARISON = Comparison(
-    Figures("old", 0.7, 0.08, 0.9, -0.1, 0.1, 0.0625, 0.2, 0.5),
-    Figures("new", 0.71, 0.079, 1.0, 0.0, 0.11, 0.0625, 0.201, 0.55),
+    VersionFigures("old", 0.7, 0.08, 0.9, -0.1, 0.1, 0.0625, 0.2, 0.5),
+    VersionFigures("new", 0.71, 0.079, 1.0, 0.0, 0.11, 0.0625, 0.201, 0.55),
     VERDICT,
-    decided=((Rate.of(50, 900), Rate.of(3, 10)), (None, Rate.of(70, 324))),
-    moved=((600, 20, 0, 0), (10, 200, 0, 0), (0, 0, 300, 4), (0, 0, 0, 100)),
+    decisions=((Rate.of(50, 900), Rate.of(3, 10)), (None, Rate.of(70, 324))),
+    band_moves=((600, 20, 0, 0), (10, 200, 0, 0), (0, 0, 300, 4), (0, 0, 0, 100)),
 )
 TEXT = """\
 1,234 loans, 123 late: 9.97 % (8.42–11.8)

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from peerloan.model import Calibration
+from peerloan.model import PlattCalibration
 from peerloan.model.encoding import Encoding
 from peerloan.registry import OnnxParts
 from peerloan.stats.arrays import Numbers
@@ -94,7 +94,7 @@ def test_margins_that_separate_the_outcomes_perfectly_have_a_finite_slope() -> N
 def test_a_calibration_is_stored_with_an_onnx_estimator() -> None:
     margins = np.random.default_rng(5).normal(0, 1, 1_000)
     calibration = fit_calibration(margins, outcomes(margins))
-    assert isinstance(calibration, Calibration)
+    assert isinstance(calibration, PlattCalibration)
     assert OnnxParts(b"", Encoding(()), calibration).calibration == calibration
 
 

@@ -47,7 +47,7 @@ def test_figures_equal_those_computed_by_hand(comparison: Comparison) -> None:
 
 
 def test_reclassified_loans_are_counted_with_their_late_rates(comparison: Comparison) -> None:
-    (neither, only_b), (only_a, both) = comparison.decided
+    (neither, only_b), (only_a, both) = comparison.decisions
     assert neither is not None
     assert (neither.loans, neither.late) == (2, 0)  # 1.5: A −1, B −3
     assert only_b is not None
@@ -60,7 +60,7 @@ def test_reclassified_loans_are_counted_with_their_late_rates(comparison: Compar
 def test_loans_are_counted_by_the_bands_of_both_versions(comparison: Comparison) -> None:
     # A's bands begin at 0.25, 0.5, 0.75: log-odds −1.1, 0, 1.1; B's at 0.1, 0.2, 0.4: −2.2, −1.4,
     # −0.4.
-    assert comparison.moved == ((0, 0, 0, 2), (2, 0, 0, 0), (0, 0, 3, 0), (0, 0, 0, 1))
+    assert comparison.band_moves == ((0, 0, 0, 2), (2, 0, 0, 0), (0, 0, 3, 0), (0, 0, 0, 1))
     assert comparison.to_json()["bands"]["low"] == {
         "low": 0,
         "medium": 0,
@@ -76,7 +76,7 @@ def test_a_version_against_itself_shows_no_difference() -> None:
     assert comparison.b_against_a.auc.difference == (0, 0, 0)
     assert comparison.b_against_a.auc_above == 0.5
     assert comparison.b_against_a.verdict == "no difference"
-    assert np.array(comparison.moved).trace() == 8
+    assert np.array(comparison.band_moves).trace() == 8
 
 
 @pytest.mark.parametrize("better", ["A", "B"])

@@ -16,7 +16,7 @@ import pytest
 
 from peerloan.book import BookError, open_book
 from peerloan.loan import Checks, Definition, Loans, default_definition, parse_definition
-from peerloan.model import Calibration, NumberTable, Policy, Scorecard, probabilities
+from peerloan.model import NumberTable, PlattCalibration, Policy, Scorecard, probabilities
 from peerloan.registry import Bundle, BundleError, Store, StoreError
 from peerloan.reports.pages import report_page
 from peerloan.reports.report_json import decode_report
@@ -173,7 +173,7 @@ def first_run(tmp_path_factory: pytest.TempPathFactory, rows: Rows) -> Run:
 def test_the_chosen_candidate_comes_first_and_all_are_published(first_run: Run) -> None:
     store, outcomes = first_run.store, first_run.outcomes
     assert {outcome.candidate for outcome in outcomes} == set(CANDIDATES)
-    assert [outcome.chosen for outcome in outcomes] == [True, False, False, False, False]
+    assert [outcome.is_chosen for outcome in outcomes] == [True, False, False, False, False]
     scores = [outcome.metrics["auc"] for outcome in outcomes[1:]]
     assert scores == sorted(scores, reverse=True)
     assert set(store.versions()) == {outcome.version for outcome in outcomes}
@@ -477,7 +477,7 @@ def test_reasons_of_a_calibrated_scorecard_are_exact(
     store: Store, version_of: Callable[[str], str], fresh: Rows
 ) -> None:
     bundle = store.load(version_of("additive"))
-    assert bundle.manifest.calibration == Calibration(1.0, 0.0), "it is applied to the tables"
+    assert bundle.manifest.calibration == PlattCalibration(1.0, 0.0), "it is applied to the tables"
     checks = Checks(bundle.definition)
     for row in fresh[:200]:
         loan = {name: _value(row[name]) for name in bundle.definition.names}
@@ -653,7 +653,7 @@ def test_a_recalibrated_version_has_the_same_ranking_and_fits_the_new_book(
     assert manifest.trained_on == was.trained_on
     assert manifest.candidate == was.candidate == candidate
     assert manifest.policy == was.policy, "an aim of cost has the same threshold anywhere"
-    assert (outcome.metrics, outcome.chosen) == (manifest.metrics, True)
+    assert (outcome.metrics, outcome.is_chosen) == (manifest.metrics, True)
     assert new.profile.late == pytest.approx(late.mean())
     assert new.profile.columns == old.profile.columns
     assert new.definition == old.definition

@@ -57,12 +57,12 @@ class BookReport:
     missing: dict[str, int]
     groups: list[ProblemGroup]
     notes: list[str]
-    doubted: BookDoubts
+    book_doubts: BookDoubts
 
     @property
     def doubts(self) -> list[str]:
         """The doubts about the book, as sentences."""
-        return self.doubted.texts
+        return self.book_doubts.texts
 
     @property
     def ok(self) -> bool:
@@ -78,7 +78,7 @@ class BookReport:
             for name, count in self.missing.items()
             if count
         ]
-        lines += self.doubted.lines()
+        lines += self.book_doubts.lines()
         for group in self.groups:
             rows = plural(group.count, "row")
             lines.append(f"{group.field}: {rows}: expected {group.expected}")
@@ -122,7 +122,7 @@ class BookReport:
                 for group in self.groups
             ],
             "notes": list(self.notes),
-        } | self.doubted.to_json()
+        } | self.book_doubts.to_json()
 
 
 def check_book(
@@ -170,7 +170,7 @@ def check_book(
         missing=dict(missing),
         groups=[group.finished() for group in ordered],
         notes=notes,
-        doubted=doubts.found(),
+        book_doubts=doubts.result(),
     )
 
 

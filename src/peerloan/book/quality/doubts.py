@@ -151,7 +151,7 @@ class DoubtCollector:
         for collector in self._collectors:
             collector.add(batch)
 
-    def found(self) -> BookDoubts:
+    def result(self) -> BookDoubts:
         """The doubts about all parts."""
         doubts = tuple(doubt for collector in self._collectors for doubt in collector.doubts())
         return BookDoubts(self._book, self._rows, doubts, self._unusual)

@@ -29,7 +29,7 @@ from peerloan.formatting import plural
 from peerloan.ledger import Seal
 from peerloan.ledger.audit.verify import AuditReport
 from peerloan.ledger.audit.verify import verify as verify_ledger
-from peerloan.ledger.retention import count_before
+from peerloan.ledger.retention import count_unpurged
 from peerloan.ledger.retention import purge as purge_values
 from peerloan.registry.alias_state import current_user
 from peerloan.settings import read_settings
@@ -160,7 +160,7 @@ def purge(before: datetime, yes: bool) -> None:
     Asks for confirmation. If it is interrupted, run it again: nothing is counted twice.
     """
     database, seal = _checked()
-    total = count_before(database, _ms(before))
+    total = count_unpurged(database, _ms(before))
     old = f"made before {moment(_ms(before))}"
     if not total:
         note(f"{database}: no decisions {old}")

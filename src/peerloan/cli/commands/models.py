@@ -23,7 +23,7 @@ from peerloan.cli.console import (
 from peerloan.cli.ledger_options import ledger_database
 from peerloan.database import LedgerError
 from peerloan.formatting import plural
-from peerloan.ledger.audit.replay import refers_to
+from peerloan.ledger.audit.replay import count_references
 from peerloan.model import Policy
 from peerloan.registry import AliasState, BundleError, ChangeReason, Manifest, RegistryError, Store
 
@@ -182,7 +182,7 @@ def delete(version: str) -> None:
     store.version_folder(version)
     database = ledger_database()
     try:
-        decisions = refers_to(database, version)
+        decisions = count_references(database, version)
     except LedgerError as error:
         raise CommandError(
             f"{version} is not deleted: the ledger can't be searched for its decisions: {error}"

@@ -233,7 +233,7 @@ def _keep_monitoring(every: float, host: str, port: int | None) -> None:
     )
     config = read_config(read_settings().rules)
     database = ledger_database()
-    database.ready()
+    database.prepare()
     metrics = Metrics(database, every)
     if port is not None:
         metrics.serve(address, port)

@@ -29,7 +29,7 @@ from peerloan.cli.ledger_options import ledger_database
 from peerloan.database import LedgerError
 from peerloan.formatting import plural
 from peerloan.ledger import BatchWriter
-from peerloan.ledger.seal_ownership import ready_seal
+from peerloan.ledger.seal_ownership import open_seal
 from peerloan.registry.alias_state import current_user
 from peerloan.scoring import score_book
 from peerloan.settings import read_settings
@@ -127,11 +127,11 @@ def _recorder() -> Iterator[BatchWriter]:
     """Open a writer of decisions to the ledger that the settings name."""
     settings = read_settings()
     database = ledger_database()
-    database.ready()
+    database.prepare()
     recorder, done = None, False
     try:
         with BatchWriter(
-            database, ready_seal(settings.seal_folder, database), current_user()
+            database, open_seal(settings.seal_folder, database), current_user()
         ) as recorder:
             yield recorder
         done = True

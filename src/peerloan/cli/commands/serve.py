@@ -13,7 +13,7 @@ from peerloan.cli.console import note
 from peerloan.cli.ledger_options import ledger_database
 from peerloan.database import LedgerUnavailable
 from peerloan.database.errors import LostSeal
-from peerloan.ledger.seal_ownership import ready_seal
+from peerloan.ledger.seal_ownership import open_seal
 from peerloan.settings import read_settings
 from peerloan.web.auth.loopback import is_loopback
 from peerloan.web.auth.tokens import Tokens, TokensError
@@ -52,9 +52,9 @@ def serve(host: str, port: int, workers: int, open_page: bool) -> None:
     numeric = find_address(host, port, "peerloan serve")  # fails before anything is printed
     database = ledger_database()
     try:
-        database.ready()
+        database.prepare()
         database.expect_writable()
-        ready_seal(settings.seal_folder, database)
+        open_seal(settings.seal_folder, database)
         ledger = str(database)
     except (LedgerUnavailable, LostSeal) as error:  # it may become available later
         ledger = f"{database} (unavailable: {error})"

@@ -166,7 +166,7 @@ def _show(outcomes: list[PublishedCandidate], source: str, table: Table, as_json
             {
                 "candidate": o.candidate,
                 "version": o.version,
-                "chosen": o.chosen,
+                "chosen": o.is_chosen,
                 **({"why": o.why} if o.why else {}),
                 "metrics": o.metrics,
             }
@@ -179,7 +179,11 @@ def _show(outcomes: list[PublishedCandidate], source: str, table: Table, as_json
     print_table(
         ("version", "chosen", *columns),
         [
-            (o.version, "yes" if o.chosen else "", *(f"{o.metrics[name]:.4f}" for name in columns))
+            (
+                o.version,
+                "yes" if o.is_chosen else "",
+                *(f"{o.metrics[name]:.4f}" for name in columns),
+            )
             for o in outcomes
         ],
     )

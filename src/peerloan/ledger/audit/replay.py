@@ -249,7 +249,7 @@ def count_decisions(database: Database, since_ms: int = 0, until_ms: int | None 
         return int(connection.execute(rows).scalar_one())
 
 
-def refers_to(database: Database, version: str) -> int:
+def count_references(database: Database, version: str) -> int:
     """Count the decisions and challenger scores of a version, which need it to be replayed.
 
     Raises LedgerError.

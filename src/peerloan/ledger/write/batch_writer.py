@@ -13,7 +13,7 @@ from peerloan.database.engine import Database
 from peerloan.ledger.records import Record
 from peerloan.ledger.seal import Seal
 from peerloan.ledger.write.chain import CLOCK_SET_BACK, Chain
-from peerloan.ledger.write.chain_opening import HEAD_MS
+from peerloan.ledger.write.chain_opening import HEAD_INTERVAL_MS
 from peerloan.ledger.write.entries import Entry
 
 log = logging.getLogger(__name__)
@@ -92,7 +92,7 @@ class BatchWriter:
             self._chain = Chain(self._database, self._seal)
 
     def _run(self) -> None:
-        seconds = HEAD_MS / 1000
+        seconds = HEAD_INTERVAL_MS / 1000
         head_at = time.monotonic() + seconds
         while True:
             try:

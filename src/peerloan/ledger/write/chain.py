@@ -20,9 +20,9 @@ from peerloan.database.errors import LedgerUnavailable, RecordRefused
 from peerloan.ledger.chain_heads import Head
 from peerloan.ledger.records import Record, Version, sealed_values
 from peerloan.ledger.seal import Seal, pack_place, record_mac, values_digest, version_digest
-from peerloan.ledger.write.chain_opening import HEAD_MS, open_chain
+from peerloan.ledger.write.chain_opening import HEAD_INTERVAL_MS, open_chain
 from peerloan.ledger.write.driver import Row, WriterDriver
-from peerloan.ledger.write.entries import Entry, OtherRequest, RepeatedRequest, Result
+from peerloan.ledger.write.entries import Entry, KeyOfOtherRequest, RepeatedRequest, Result
 from peerloan.ledger.write.idempotency import Claim, Key
 
 _SALT_BYTES = 16
@@ -59,7 +59,7 @@ class Chain:
                 self.number, opened_ms, self._opening_mac = open_chain(database, seal)
             self._head_mac = self._opening_mac
             # Lower bound of the ids of this chain's records.
-            self._lowest_id = uuid7.first_at(opened_ms - HEAD_MS).bytes
+            self._lowest_id = uuid7.first_at(opened_ms - HEAD_INTERVAL_MS).bytes
             # A chain may have records only after its head was written.
             self._write_head(closed=False)
         except BaseException:
@@ -274,7 +274,7 @@ def register_version(database: Database, version: Version) -> int:
 def _result_of_used_key(key: Key, request: bytes, ids: bytes) -> Result:
     """Return the result of an entry whose key another request, or the same one, used before."""
     if request != key.request:
-        return OtherRequest()
+        return KeyOfOtherRequest()
     return RepeatedRequest([ids[i : i + 16] for i in range(0, len(ids), 16)])
 
 

@@ -23,9 +23,9 @@ from peerloan.ledger.seal_ownership import newest_opening, require_matching_key
 
 log = logging.getLogger(__name__)
 # A chain without a new head for this long has no writer any more: it is abandoned.
-DEAD_MS = 300_000
+ABANDONED_MS = 300_000
 # Heads are written this often. So records after a head are at most this much younger.
-HEAD_MS = 60_000
+HEAD_INTERVAL_MS = 60_000
 
 
 class Opening(NamedTuple):
@@ -115,7 +115,7 @@ def _open_heads(connection: Connection, opened_ms: int) -> OpeningHeads:
         newest = _newest_record(connection, row.number, row.head_id, row.seen_ms)
         seq, mac = newest or (row.head_seq, row.head_mac)
         heads.append((row.number, seq, mac.hex()))
-        if row.seen_ms < opened_ms - DEAD_MS:
+        if row.seen_ms < opened_ms - ABANDONED_MS:
             connection.execute(
                 update(table)
                 .where(table.c.number == row.number)
@@ -148,10 +148,10 @@ def _newest_record(
 ) -> tuple[int, bytes] | None:
     """Return number and MAC of a chain's newest record after its stored head, if there is one."""
     table = tables.decisions
-    lowest = uuid7.first_at(seen_ms - HEAD_MS) if head_id is None else head_id
+    lowest = uuid7.first_at(seen_ms - HEAD_INTERVAL_MS) if head_id is None else head_id
     newest = connection.execute(
         select(table.c.seq, table.c.mac)
-        .where(table.c.id > lowest, table.c.id < uuid7.first_at(seen_ms + 2 * HEAD_MS))
+        .where(table.c.id > lowest, table.c.id < uuid7.first_at(seen_ms + 2 * HEAD_INTERVAL_MS))
         .where(table.c.chain == chain)
         .order_by(table.c.id.desc())
         .limit(1)

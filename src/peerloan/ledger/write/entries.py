@@ -27,9 +27,9 @@ class RepeatedRequest(NamedTuple):
     ids: list[bytes]
 
 
-class OtherRequest(NamedTuple):
+class KeyOfOtherRequest(NamedTuple):
     """Result: another request used the key before."""
 
 
 # None: the decisions are stored.
-Result = RepeatedRequest | OtherRequest | None
+Result = RepeatedRequest | KeyOfOtherRequest | None

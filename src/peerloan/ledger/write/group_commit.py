@@ -20,7 +20,7 @@ from peerloan.database.errors import first_line
 from peerloan.ledger.retention import purge_expired_keys
 from peerloan.ledger.seal import Seal
 from peerloan.ledger.write.chain import CLOCK_SET_BACK, Chain
-from peerloan.ledger.write.chain_opening import HEAD_MS
+from peerloan.ledger.write.chain_opening import HEAD_INTERVAL_MS
 from peerloan.ledger.write.entries import Entry, Result
 from peerloan.uuid7 import IdGenerator
 
@@ -41,7 +41,7 @@ _MAX_CLOCK_STEP_MS = 1_000
 CommitResult = Result | LedgerError
 # A caller's callback: called once with its entry's result, in one of the writer's threads. It must
 # be quick and raise nothing.
-Told = Callable[[CommitResult], None]
+OnResult = Callable[[CommitResult], None]
 
 
 class WriterLimits(NamedTuple):
@@ -56,7 +56,7 @@ class WriterLimits(NamedTuple):
     # The threads check the queue and the database at least this often.
     check_seconds: float = 0.5
     # The chain's head is written this often.
-    head_seconds: float = HEAD_MS / 1000
+    head_seconds: float = HEAD_INTERVAL_MS / 1000
     # Wait up to 25 % of the last commit (at most 1 ms) before a commit, so that clients that were
     # just answered can join it.
     gather_share: float = 0.25
@@ -66,7 +66,7 @@ class WriterLimits(NamedTuple):
 _DEFAULT_LIMITS = WriterLimits()
 
 
-class Committed(NamedTuple):
+class CommitMetrics(NamedTuple):
     """Metrics of a transaction: its entries, the decisions that it stored, and its duration."""
 
     entries: int
@@ -82,7 +82,7 @@ class _QueuedEntry:
 
     __slots__ = ("_notifications", "_on_result", "entry", "queued_at")
 
-    def __init__(self, entry: Entry, on_result: Told) -> None:
+    def __init__(self, entry: Entry, on_result: OnResult) -> None:
         self.entry, self._on_result = entry, on_result
         self.queued_at = time.monotonic()
         # One item, for the one notification. Popping it is atomic.
@@ -125,7 +125,7 @@ class LedgerWriter:
         self,
         database: Database,
         seal: Callable[[], Seal],
-        committed: Callable[[Committed], None] = lambda _: None,
+        committed: Callable[[CommitMetrics], None] = lambda _: None,
         limits: WriterLimits = _DEFAULT_LIMITS,
     ) -> None:
         """Connect to nothing yet.
@@ -171,7 +171,7 @@ class LedgerWriter:
         return self._outage
 
     @property
-    def clock(self) -> str | None:
+    def clock_warning(self) -> str | None:
         """If the clock was set back: how far this process's decisions are dated ahead of it."""
         ahead_ms = self._ids.newest_ms - now_ms()
         if ahead_ms < _MAX_CLOCK_STEP_MS:
@@ -180,13 +180,13 @@ class LedgerWriter:
         return f"was set back by {seconds}: decisions are dated up to {seconds} ahead of it"
 
     @property
-    def runs(self) -> bool:
+    def is_running(self) -> bool:
         """Whether callers may still be notified; ends shortly after the main thread does."""
         if threading.main_thread().is_alive() and not self._closed.is_set():
             return True
         return self._thread is not None and self._thread.is_alive()
 
-    def put(self, make: Callable[[IdGenerator], Entry], told: Told) -> None:
+    def put(self, make: Callable[[IdGenerator], Entry], told: OnResult) -> None:
         """Queue the entry that `make` returns.
 
         `make` takes the ids of its decisions from the generator, so that ids rise from one entry to
@@ -321,7 +321,7 @@ class LedgerWriter:
             if result is None
         )
         try:
-            self._report_commit(Committed(len(batch), decisions, seconds))
+            self._report_commit(CommitMetrics(len(batch), decisions, seconds))
         except Exception:  # must not end the thread
             log.exception("the metrics of a commit could not be counted")
 
@@ -410,7 +410,7 @@ class LedgerWriter:
 
     def _log_clock(self, was_set_back: bool) -> bool:
         """Log once that the clock was set back, and once that it has caught up."""
-        step = self.clock
+        step = self.clock_warning
         if step and not was_set_back:
             log.warning("the clock %s", step)
         if was_set_back and not step:

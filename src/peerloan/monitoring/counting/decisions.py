@@ -21,7 +21,7 @@ from peerloan.database.errors import LedgerError
 from peerloan.database.snapshot import snapshot
 from peerloan.database.tables import chains, counted, decisions, watchers
 from peerloan.ledger.decision_stream import decision_batches
-from peerloan.ledger.write.chain_opening import DEAD_MS, HEAD_MS
+from peerloan.ledger.write.chain_opening import ABANDONED_MS, HEAD_INTERVAL_MS
 from peerloan.monitoring.counting.counts import Counts
 from peerloan.monitoring.counting.deduplication import CountedDecision, Decisions, Latest
 from peerloan.monitoring.counting.storage import Hour, add_counts
@@ -29,7 +29,7 @@ from peerloan.monitoring.counting.version_cache import VersionCache
 from peerloan.registry import Store
 
 # Batch sizes: decisions to count and store in one transaction, and inputs to decode at once.
-_AT_ONCE, _READ = 20_000, 5_000
+BATCH_DECISIONS, _READ = 20_000, 5_000
 # Longest normal delay between a decision's creation and its commit. A later commit is found once
 # its writer has stored the next head of its chain, within a minute.
 _LATE_MS = 600_000
@@ -149,11 +149,11 @@ def _chains(connection: Connection) -> dict[int, _Chain]:
         seen = before.get(row.number)
         if seen is not None and seen.done and row.head_seq <= seen.seq:
             continue
-        ends = row.closed or row.seen_ms < now - DEAD_MS
+        ends = row.closed or row.seen_ms < now - ABANDONED_MS
         if seen is None:
             # The first run reads everything.
             whole = not before
-            start = _FIRST if whole else uuid7.first_at(row.opened_ms - HEAD_MS).bytes
+            start = _FIRST if whole else uuid7.first_at(row.opened_ms - HEAD_INTERVAL_MS).bytes
             found[row.number] = _Chain(0, _FIRST, start, whole, ends, row.head_seq)
             continue
         recent = uuid7.first_at(now - _LATE_MS).bytes
@@ -174,7 +174,7 @@ def _stream(
     begin = end
     columns = CountedDecision._fields[2:]
     with (
-        decision_batches(connection, start, columns, _AT_ONCE) as some,
+        decision_batches(connection, start, columns, BATCH_DECISIONS) as some,
         ThreadPoolExecutor(1) as ahead,
     ):
         # Read the next batch while this one is counted.

@@ -15,7 +15,7 @@ from peerloan.ledger.queries import chunked
 from peerloan.ledger.row_batches import rows_in_batches
 
 # Most loans of one day to hold in memory; beyond that the ledger is queried.
-_MOST = 1_000_000
+MAX_LOANS_IN_MEMORY = 1_000_000
 
 
 class CountedDecision(NamedTuple):
@@ -104,7 +104,7 @@ class Latest:
                     del latest[key]
                 else:
                     replaced.append(before)
-        if len(self._today) > _MOST:
+        if len(self._today) > MAX_LOANS_IN_MEMORY:
             self._known_day = self._day
             self._today = {}
         return latest.values(), replaced

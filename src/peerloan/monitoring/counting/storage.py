@@ -84,7 +84,7 @@ def _hours(first: int, last: int) -> Select[Any]:
     return rows.order_by(table.c.hour).execution_options(yield_per=1_000)
 
 
-def keep_figures(
+def store_figures(
     connection: Connection, version: int, kind: Kind, day: int, values: Mapping[str, Any]
 ) -> None:
     """Store the figures of a version's window; they replace earlier ones."""

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from sqlalchemy import Connection
 
-from peerloan.ledger.queries import known_versions
+from peerloan.ledger.queries import versions_by_number
 from peerloan.ledger.stored_inputs import InputReader
 from peerloan.monitoring.counting.counts import BinCounter
 from peerloan.registry import Bundle, BundleError, Store, StoreError
@@ -25,7 +25,7 @@ class VersionCache:
 
     def __init__(self, connection: Connection, store: Store) -> None:
         self._store = store
-        self.known = known_versions(connection)
+        self.known = versions_by_number(connection)
         self._opened: dict[int, LoadedVersion | None] = {}
         # The versions that can't be loaded, with the reason.
         self.missing: dict[str, str] = {}

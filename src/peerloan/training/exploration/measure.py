@@ -261,7 +261,7 @@ def _read(book: Book, definition: Definition, progress: Progress) -> _BookConten
             RowFault(field, expected, count) for (field, expected), count in faults.most_common()
         ),
         tuple(notes),
-        doubts.found(),
+        doubts.result(),
     )
 
 

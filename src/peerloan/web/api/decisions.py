@@ -18,8 +18,8 @@ from peerloan.ledger.queries import (
     DecisionFilter,
     decision_page,
     find_decisions,
-    known_versions,
     search_limit,
+    versions_by_number,
     was_purged,
 )
 from peerloan.model import BANDS
@@ -74,7 +74,7 @@ def _describe(decisions: Sequence[StoredDecision]) -> list[dict[str, Any]]:
     """Return decisions as JSON objects, with their challenger scores and outcomes."""
     ids = [decision.id for decision in decisions]
     with services().database.reading() as connection:
-        versions = known_versions(connection)
+        versions = versions_by_number(connection)
         scores = read_challenger_scores(connection, ids)
         outcomes = latest_outcomes(connection, ids)
     described = []
@@ -103,7 +103,7 @@ def _describe(decisions: Sequence[StoredDecision]) -> list[dict[str, Any]]:
 
 def _outcomes(history: OutcomeHistory | None) -> list[dict[str, Any]]:
     """List the outcomes that were reported for a decision, the current one first."""
-    outcomes = [] if history is None else [history.now, *reversed(history.before)]
+    outcomes = [] if history is None else [history.current, *reversed(history.earlier)]
     return [
         {
             "late": each.late,

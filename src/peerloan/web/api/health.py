@@ -54,7 +54,7 @@ def readyz() -> Response:
         body |= _details(models)
     # An unavailable ledger does not affect readiness, because all replicas share it.
     body["ledger"] = "available" if writer.unavailable_reason is None else "unavailable"
-    if clock := writer.clock:
+    if clock := writer.clock_warning:
         body["clock"] = clock
     return as_json(body, 200 if current else 503)
 

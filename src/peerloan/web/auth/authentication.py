@@ -59,8 +59,15 @@ class _TokenSnapshot:
 class Authenticator:
     """Identifies callers by the tokens in a folder. Thread-safe."""
 
-    def __init__(self, tokens: Tokens, sessions: Sessions, on_loopback: bool) -> None:
+    def __init__(
+        self,
+        tokens: Tokens,
+        sessions: Sessions,
+        on_loopback: bool,
+        check_seconds: float = _CHECK_SECONDS,
+    ) -> None:
         self._tokens, self._sessions = tokens, sessions
+        self._check_seconds = check_seconds
         self._on_loopback = on_loopback
         self._snapshot = _TokenSnapshot()
         # Read the tokens now, before the first request. Later, while one thread reads them, the
@@ -75,7 +82,7 @@ class Authenticator:
         """
         now = time.monotonic()
         if now >= self._check_at:
-            self._check_at = now + _CHECK_SECONDS
+            self._check_at = now + self._check_seconds
             self._snapshot = self._read(self._snapshot)
         return self._snapshot
 

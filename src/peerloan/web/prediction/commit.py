@@ -16,7 +16,7 @@ from flask import Flask, Response, current_app, request
 
 from peerloan.database import Database, KeyInUse, LedgerError, LedgerUnavailable, RecordRefused
 from peerloan.formatting import show_value
-from peerloan.ledger import Entry, Key, OtherRequest, Record, RepeatedRequest, Version
+from peerloan.ledger import Entry, Key, KeyOfOtherRequest, Record, RepeatedRequest, Version
 from peerloan.ledger.queries import find_decisions
 from peerloan.ledger.records import encode_or_null
 from peerloan.ledger.write.group_commit import CommitResult, LedgerWriter
@@ -42,14 +42,14 @@ Render = Callable[[dict[str, Any]], _Response]
 # Called with the decisions' ids after the commit, in the writer's thread.
 OnCommitted = Callable[[Sequence[bytes]], None]
 # Why decisions were not committed.
-_Failure = RepeatedRequest | OtherRequest | LedgerError
+_Failure = RepeatedRequest | KeyOfOtherRequest | LedgerError
 
 _KEY_PATTERN = re.compile(r"[!-~]{1,255}")
 _BAND_NUMBERS = {band: number for number, band in enumerate(BANDS)}
 _RETRY_SOON = {"Retry-After": "2"}
 # The label of the metric of requests without a commit, by the class of the failure.
 _FAILURE_LABELS = {
-    OtherRequest: "another",
+    KeyOfOtherRequest: "another",
     KeyInUse: "in use",
     RecordRefused: "refused",
     LedgerUnavailable: "unavailable",
@@ -244,12 +244,12 @@ def _idempotency_key(environ: Mapping[str, Any], caller: str, content: bytes) ->
     return Key.of(caller, header, address.encode("utf-8", "replace"), content)
 
 
-def _refusal(failure: OtherRequest | LedgerError) -> RequestError:
+def _refusal(failure: KeyOfOtherRequest | LedgerError) -> RequestError:
     """Return the error of decisions that were not committed, and count it."""
     kinds = type(failure).__mro__
     label = next(_FAILURE_LABELS[kind] for kind in kinds if kind in _FAILURE_LABELS)
     metrics.LEDGER_REFUSED.labels(label).inc()
-    if isinstance(failure, OtherRequest):
+    if isinstance(failure, KeyOfOtherRequest):
         return RequestError(
             422,
             "Key Used Before",

@@ -134,7 +134,7 @@ class Shadow:
         write_at = 0.0
         # Like the writer's thread, this is no daemon thread: the process waits for it. It ends
         # after the writer's thread, because only that one adds requests.
-        while self._writer.runs:
+        while self._writer.is_running:
             with contextlib.suppress(Empty):
                 scores += self._score(self._taken(self._queue.get(timeout=_CHECK_SECONDS)))
             # Each write is a commit, which delays the commits of decisions, so writes are rare.
@@ -212,7 +212,7 @@ def _score_and_compare(
     decided = challenger.bundle.decide_many(loans, explain=False)
     champion = [request.decisions[i] for i in indices]
     late, probabilities = decided.late.tolist(), decided.probabilities.tolist()
-    changed = sum(is_late != before.late for is_late, before in zip(late, champion, strict=True))
+    changed = sum(new != before.late for new, before in zip(late, champion, strict=True))
     metrics.CHALLENGED.labels("changed").inc(changed)
     metrics.CHALLENGED.labels("same").inc(len(indices) - changed)
     metrics.DIFFERENCES.observe_all(

@@ -22,7 +22,7 @@ from collections.abc import Iterable, Sequence
 from functools import cache
 from pathlib import Path
 
-from peerloan.ledger.write.group_commit import Committed
+from peerloan.ledger.write.group_commit import CommitMetrics
 from peerloan.loan import LoanWarning
 from peerloan.registry import Decision
 
@@ -233,7 +233,7 @@ def flush() -> None:
         PROBABILITIES.observe_all(probabilities)
 
 
-def count_commit(commit: Committed) -> None:
+def count_commit(commit: CommitMetrics) -> None:
     """Count a transaction of the ledger's writer."""
     LEDGER_DECISIONS.inc(commit.decisions)
     LEDGER_COMMITS.observe(commit.seconds)

@@ -14,7 +14,16 @@ from sqlalchemy import delete, insert, select
 
 from helpers.service import Service
 from peerloan.database import Database, LedgerError, LedgerUnavailable, tables
-from peerloan.ledger import Chain, Entry, Key, OtherRequest, Record, RepeatedRequest, Seal, Version
+from peerloan.ledger import (
+    Chain,
+    Entry,
+    Key,
+    KeyOfOtherRequest,
+    Record,
+    RepeatedRequest,
+    Seal,
+    Version,
+)
 from peerloan.ledger.queries import stream_decisions
 from peerloan.ledger.write.postgres_driver import Postgres
 from peerloan.registry import Store
@@ -53,7 +62,7 @@ def test_a_key_is_taken_once(chain: Chain, database: Database, tmp_path: Path) -
     assert chain.append([Entry([first], key)]) == [None]
     again = other.append([Entry([record()], key), Entry([record()])])
     assert again == [RepeatedRequest([first.id]), None]
-    assert chain.append([Entry([record()], Key.of("me", "k", b"other"))]) == [OtherRequest()]
+    assert chain.append([Entry([record()], Key.of("me", "k", b"other"))]) == [KeyOfOtherRequest()]
     assert chain.append([Entry([record()], Key.of("you", "k", b"request"))]) == [None]
     assert [(number, seq) for number, seq, _ in kept(database)] == [(1, 1), (1, 2), (2, 1)]
 

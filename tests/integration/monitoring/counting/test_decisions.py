@@ -108,8 +108,8 @@ def test_a_day_of_more_loans_than_are_held_in_memory_counts_each_once(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(deduplication, "_MOST", 5)
-    monkeypatch.setattr(decisions, "_AT_ONCE", 10)
+    monkeypatch.setattr(deduplication, "MAX_LOANS_IN_MEMORY", 5)
+    monkeypatch.setattr(decisions, "BATCH_DECISIONS", 10)
     past = Past(database, tmp_path / "seal", bundle)
     for i in range(3):
         named = [loan | {"loan_id": f"loan-{k}"} for k, loan in enumerate(loans[i : i + 20])]

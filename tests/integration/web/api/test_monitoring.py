@@ -28,7 +28,7 @@ from peerloan.monitoring.config import MonitoringConfig
 from peerloan.registry import Store
 from peerloan.sample_data import SCHEMA, batches
 from peerloan.settings import Settings
-from peerloan.worker.monitoring_round import Watcher
+from peerloan.worker.monitoring_round import Monitor
 
 TODAY = datetime.now(UTC).date()
 EPOCH = date(1970, 1, 1)
@@ -94,7 +94,7 @@ def test_what_a_watcher_says_is_read_and_taken_note_of(
 ) -> None:
     bundle = store.load(champion)
     past = Past(database, tmp_path / "peerloan-seal", bundle)
-    watcher = Watcher(database, store, MonitoringConfig(window_days=2))
+    watcher = Monitor(database, store, MonitoringConfig(window_days=2))
     loans: dict[str, Any] = {}
     for scenario in ("calm", "rate-shock"):
         with open_writer(tmp_path / f"{scenario}.csv", SCHEMA) as writer:

@@ -19,13 +19,13 @@ from typing import Any
 import pytest
 import requests
 
-from helpers.apps import create_app
-from helpers.commands import Call, Run
+from helpers.commands import Run
 from helpers.ports import free_port
 from helpers.service import Service, bearer, settings
 from peerloan.registry import Store
-from peerloan.settings import Settings
-from peerloan.web.auth import authentication
+from peerloan.web.auth.authentication import Authenticator
+from peerloan.web.auth.sessions import Sessions
+from peerloan.web.auth.tokens import Tokens
 
 FREE = ("/healthz", "/readyz", "/v2/health/live", "/v2/health/ready")
 GUARDED = (
@@ -461,25 +461,23 @@ def test_tokens_that_can_not_be_read_open_nothing(
     assert requests.get(address, headers=bearer(token)).ok
 
 
-def test_a_folder_that_comes_back_as_it_was_is_read_again(
-    champion: Store, call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Such as a volume that is gone for a moment."""
-    monkeypatch.setattr(authentication, "_CHECK_SECONDS", 0.0)
-    monkeypatch.setenv("PEERLOAN_TOKENS", str(tmp_path / "tokens"))
-    token = call("token", "new", "loans-app").out.strip()
-    app = create_app(Settings(champion.root, tmp_path / "tokens"))
-    client = app.test_client(use_cookies=False)
+def test_a_folder_that_comes_back_as_it_was_is_read_again(tmp_path: Path) -> None:
+    """A volume may be missing for a moment."""
+    folder, elsewhere = tmp_path / "tokens", tmp_path / "elsewhere"
+    tokens = Tokens(folder)
+    token = tokens.new("loans-app")
+    sessions = Sessions(tmp_path / "ended-sessions")
+    authenticator = Authenticator(tokens, sessions, on_loopback=False, check_seconds=0.0)
 
-    def statuses() -> list[int]:
-        headers = (bearer(token), bearer("unknown"))
-        return [client.get("/v1/models", headers=header).status_code for header in headers]
+    def known_and_fault() -> tuple[bool, bool]:
+        snapshot = authenticator.snapshot()
+        return authenticator.by_token(token) is not None, snapshot.fault is not None
 
-    assert statuses() == [200, 401]
-    (tmp_path / "tokens").rename(tmp_path / "gone")
-    assert statuses() == [200, 503]
-    (tmp_path / "gone").rename(tmp_path / "tokens")
-    assert statuses() == [200, 401]
+    assert known_and_fault() == (True, False)
+    folder.rename(elsewhere)
+    assert known_and_fault() == (True, True)
+    elsewhere.rename(folder)
+    assert known_and_fault() == (True, False)
 
 
 def test_the_log_names_the_caller_and_never_a_token(

@@ -13,7 +13,7 @@ from flask.testing import FlaskClient
 
 from helpers.apps import create_app
 from helpers.stores import champion_store
-from peerloan.settings import OWN_PATHS, Settings, SettingsError, read_settings
+from peerloan.settings import SERVICE_PATHS, Settings, SettingsError, read_settings
 from peerloan.web.auth.tokens import Tokens
 from peerloan.web.services import services_of
 
@@ -189,4 +189,4 @@ def test_another_prefix_is_refused_by_name(prefix: str, tmp_path: Path) -> None:
 
 def test_the_service_s_own_addresses_are_those_that_no_prefix_may_begin_with(app: Flask) -> None:
     rules = {rule.rule.split("/")[1] for rule in app.url_map.iter_rules()}
-    assert rules - {""} == set(OWN_PATHS)
+    assert rules - {""} == set(SERVICE_PATHS)

@@ -9,8 +9,8 @@ from typing import Any, NoReturn
 import pytest
 
 from peerloan.ledger import Entry
-from peerloan.ledger.seal_ownership import ready_seal
-from peerloan.ledger.write.group_commit import LedgerWriter, Told
+from peerloan.ledger.seal_ownership import open_seal
+from peerloan.ledger.write.group_commit import LedgerWriter, OnResult
 from peerloan.registry import Store
 from peerloan.settings import Settings
 from peerloan.uuid7 import IdGenerator
@@ -32,7 +32,7 @@ def test_no_record_is_built_while_the_writer_holds_its_lock(
         raise AssertionError("built with the lock held")
 
     class Watched(LedgerWriter):
-        def put(self, make: Callable[[IdGenerator], Entry], told: Told) -> None:
+        def put(self, make: Callable[[IdGenerator], Entry], told: OnResult) -> None:
             def number(ids: IdGenerator) -> Entry:
                 with monkeypatch.context() as locked:
                     locked.setattr(commit, "encode_or_null", refuse)
@@ -45,7 +45,7 @@ def test_no_record_is_built_while_the_writer_holds_its_lock(
     settings = Settings(store.root)
     app = create_app(settings, on_loopback=True)
     held = services_of(app)
-    writer = Watched(held.database, lambda: ready_seal(settings.seal_folder, held.database))
+    writer = Watched(held.database, lambda: open_seal(settings.seal_folder, held.database))
     committer = DecisionCommitter(writer, held.database, held.store, held.serving_models)
     install(app, replace(held, committer=committer))
     client: Any = app.test_client()

@@ -18,7 +18,12 @@ from helpers.ledger_load import rows
 from peerloan.database import Database, LedgerUnavailable, RecordRefused, tables
 from peerloan.ledger import Chain, Entry, Record, Seal, Version
 from peerloan.ledger.write.entries import Result
-from peerloan.ledger.write.group_commit import CommitResult, Committed, LedgerWriter, WriterLimits
+from peerloan.ledger.write.group_commit import (
+    CommitMetrics,
+    CommitResult,
+    LedgerWriter,
+    WriterLimits,
+)
 from peerloan.uuid7 import IdGenerator
 
 
@@ -64,7 +69,7 @@ def make_writer(database: Database, tmp_path: Path) -> Iterator[Callable[..., Le
     writers = []
 
     def make(
-        committed: Callable[[Committed], None] = lambda _: None, **limits: Any
+        committed: Callable[[CommitMetrics], None] = lambda _: None, **limits: Any
     ) -> LedgerWriter:
         seal = partial(Seal, tmp_path / "seal")
         writers.append(LedgerWriter(database, seal, committed, WriterLimits(**limits)))
@@ -118,7 +123,7 @@ def write_lock(database: Database) -> Iterator[None]:
 def test_an_error_of_the_metrics_callback_does_not_end_the_writer(
     database: Database, make_writer: Callable[..., LedgerWriter]
 ) -> None:
-    def committed(_: Committed) -> None:
+    def committed(_: CommitMetrics) -> None:
         raise OSError("no space left for figures")
 
     writer = make_writer(committed)
@@ -147,7 +152,7 @@ def test_a_transaction_is_limited_by_bytes_as_well_as_by_decisions(
     def large(make: Callable[[IdGenerator], Entry], ids: IdGenerator) -> Entry:
         return make(ids)._replace(size=5_000_000)
 
-    commits: list[Committed] = []
+    commits: list[CommitMetrics] = []
     writer = make_writer(commits.append)
     callers = [Caller() for _ in range(9)]
     with write_lock(database):
@@ -198,7 +203,7 @@ def test_a_closed_writer_has_stored_everything_and_ends_its_threads(
     writer.close()
     assert [caller.result() for caller in callers] == [None] * 20
     assert stored_loans(database) == [f"{i:02d}" for i in range(20)]
-    assert not writer.runs
+    assert not writer.is_running
     for thread in threads:
         thread.join(20)
         assert not thread.is_alive(), thread.name

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from peerloan.loan import Definition, Field, Label, Loans, Value, default_definition
 from peerloan.model import LevelTable, NumberTable, Scorecard
-from peerloan.model.arithmetic import Calibration
+from peerloan.model.arithmetic import PlattCalibration
 from peerloan.model.encoding import to_single
 from peerloan.model.onnx_model import FLOOR, OnnxModel
 from peerloan.registry import OnnxParts
@@ -452,7 +452,9 @@ def deployed(candidate: str, case: str, resampling: Resampling) -> tuple[Loans, 
 
 def model_of(parts: OnnxParts, loans: Loans) -> OnnxModel:
     background = loans.take(np.arange(4))
-    return OnnxModel(parts.graph, parts.encoding, loans.definition, background, "s", Calibration())
+    return OnnxModel(
+        parts.graph, parts.encoding, loans.definition, background, "s", PlattCalibration()
+    )
 
 
 def logistic(margins: Numbers) -> Numbers:
