@@ -1,4 +1,4 @@
-"""Fixtures that several rooms' tests share: books, trained stores, and a running service."""
+"""Fixtures of all tests: books, trained stores, ledgers, commands, and a running service."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ from peerloan.web.http import tested_libraries
 from peerloan.web.http.flask_application import find_lean_flask
 
 LOANS = 6_000
-# Several processes at once that each use every core wait for one another.
+# Several processes that each use every core would slow each other down.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-# How long an example takes is the machine's business. `make verify` chooses "ci-long".
+# Examples have no deadline: it would depend on the machine. `make verify` uses "ci-long".
 hypothesis.settings.register_profile(
     "short", max_examples=25, deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
 )
@@ -45,33 +45,33 @@ hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "short"))
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Describe the marker."""
+    """Register the marker `longer`."""
     config.addinivalue_line(
         "markers", "longer: not in `make test`, but in `make test-all`, which runs nothing else"
     )
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A test that starts a server of its own takes longer."""
+    """Mark every test that starts a server as `longer`."""
     for item in items:
         if {"postgres", "serve"} & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.longer)
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """One worker more than there are cores: many tests wait for a clock or another process."""
+    """Use one worker more than cores: many tests wait for a clock or another process."""
     return (os.cpu_count() or 1) + 1
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
-    """Say in one line what was skipped, and what to install for it."""
+    """Print one line: what was skipped, and what to install for it."""
     skipped = terminalreporter.stats.get("skipped", [])
     if skipped:
         terminalreporter.write_line(describe_skipped(report.longrepr[2] for report in skipped))
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """In continuous integration everything is there, so a skipped test is a failure."""
+    """Fail if a test was skipped in continuous integration, where everything is installed."""
     reporter: Any = session.config.pluginmanager.get_plugin("terminalreporter")
     if os.environ.get("CI") and reporter is not None and reporter.stats.get("skipped"):
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
@@ -79,7 +79,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 @pytest.fixture(scope="module", autouse=True)
 def _module_apps() -> Iterator[None]:
-    """Close the applications that a module's fixtures made."""
+    """Close the applications that a module's fixtures created."""
     opened = count_open()
     yield
     close_apps(opened)
@@ -87,7 +87,7 @@ def _module_apps() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def _test_apps(_module_apps: None) -> Iterator[None]:
-    """Close the applications that a test made."""
+    """Close the applications that a test created."""
     opened = count_open()
     yield
     close_apps(opened)
@@ -124,7 +124,7 @@ def sample_book(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory: pytest.TempPathFactory, sample_book: Path) -> Path:
-    """A store with one version of each candidate and no champion; don't change it, copy it."""
+    """A store with one version of each candidate and no champion; tests copy it."""
 
     def make(folder: Path) -> None:
         from peerloan.training import train  # whose libraries take seconds to import
@@ -138,7 +138,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory, sample_book: Path) -> Path
 
 @pytest.fixture
 def store(trained: Path, tmp_path: Path) -> Store:
-    """A store of the test's own, with one version of each candidate and no champion."""
+    """The test's store, with one version of each candidate and no champion."""
     shutil.copytree(trained, tmp_path / "store")
     return Store(tmp_path / "store")
 
@@ -157,7 +157,7 @@ def version_of(store: Store) -> VersionOf:
 def run(tmp_path: Path) -> Run:
     """Run `peerloan …` as a process in the test's folder, on the test's store.
 
-    The timeout only ends a hang: a busy machine takes minutes for what a quiet one does in seconds.
+    The timeout is long because a busy machine may need minutes for a command.
     """
 
     def call(
@@ -201,7 +201,7 @@ def call(
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[Postgres]:
-    """A PostgreSQL server of the tests' own."""
+    """A PostgreSQL server for all tests."""
     require("PostgreSQL", "initdb", "postgres")
     server = Postgres()
     yield server
@@ -210,7 +210,7 @@ def postgres() -> Iterator[Postgres]:
 
 @pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.longer)])
 def ledger_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """An empty database of the test's own: the test runs once with each kind."""
+    """The URL of an empty database; the test runs once with SQLite and once with PostgreSQL."""
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path / 'peerloan-ledger' / 'ledger.db'}"
     server: Postgres = request.getfixturevalue("postgres")

@@ -1,6 +1,6 @@
-"""Asks a running service through KServe's REST client; prints what it made of the answers.
+"""Send requests to a service with KServe's REST client, and print the decoded responses as JSON.
 
-Called with the address; takes the model's name, columns of loans and heads from standard input.
+The argument is the address. Standard input has the model's name, columns of loans, and headers.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from kserve.inference_client import RESTConfig
 from kserve.protocol.infer_type import InferResponse, RequestedOutput
 
 
-def request(given: dict[str, Any], binary: bool, **more: Any) -> InferRequest:
+def request(case: dict[str, Any], binary: bool, **more: Any) -> InferRequest:
     """Loans as the client's request; missing texts are empty."""
     inputs = []
-    for name, values in given["columns"].items():
+    for name, values in case["columns"].items():
         if any(isinstance(value, str) for value in values):
             kind = "BYTES"
             array: Any = np.array(
@@ -32,27 +32,27 @@ def request(given: dict[str, Any], binary: bool, **more: Any) -> InferRequest:
         tensor = InferInput(name, list(array.shape), kind)
         tensor.set_data_from_numpy(array, binary_data=binary)
         inputs.append(tensor)
-    return InferRequest(given["model"], inputs, **more)
+    return InferRequest(case["model"], inputs, **more)
 
 
 def plain(response: InferResponse) -> dict[str, Any]:
-    """A response's outputs, as the answers of the REST API have them."""
-    found = {output.name: output.as_numpy()[:, 0].tolist() for output in response.outputs}
-    found["reasons"] = [json.loads(text) for text in found["reasons"]]
-    return found
+    """The outputs of a response, in the form of the REST API."""
+    outputs = {output.name: output.as_numpy()[:, 0].tolist() for output in response.outputs}
+    outputs["reasons"] = [json.loads(text) for text in outputs["reasons"]]
+    return outputs
 
 
 async def main() -> None:
-    """Every way to ask."""
-    given = json.load(sys.stdin)
-    model, url = given["model"], sys.argv[1]
+    """Send every kind of request."""
+    case = json.load(sys.stdin)
+    model, url = case["model"], sys.argv[1]
     in_binary = {"binary_data_output": True}
-    asked = [RequestedOutput(name, {"binary_data": True}) for name in given["outputs"]]
+    asked = [RequestedOutput(name, {"binary_data": True}) for name in case["outputs"]]
     async with InferenceRESTClient(RESTConfig(protocol="v2")) as client:
 
         def head() -> dict[str, str]:
-            # The client writes into what it is given.
-            return dict(given["headers"])
+            # The client changes the dictionary of headers.
+            return dict(case["headers"])
 
         async def ask(asking: InferRequest | dict[str, Any]) -> InferResponse:
             return await client.infer(url, asking, model_name=model, headers=head())
@@ -61,15 +61,15 @@ async def main() -> None:
             return plain(await ask(asking))
 
         answers = {
-            "binary in, json out": await infer(request(given, True)),
-            "binary both ways": await infer(request(given, True, parameters=in_binary)),
-            "asked in binary": await infer(request(given, True, request_outputs=asked)),
-            "json in, binary out": await infer(request(given, False, parameters=in_binary)),
+            "binary in, json out": await infer(request(case, True)),
+            "binary both ways": await infer(request(case, True, parameters=in_binary)),
+            "asked in binary": await infer(request(case, True, request_outputs=asked)),
+            "json in, binary out": await infer(request(case, False, parameters=in_binary)),
         }
         # Its JSON has null for a missing number, which orjson writes for NaN.
-        answers["json both ways"] = await infer(request(given, False))
-        answers["a dictionary"] = await infer(request(given, False).to_rest()[0])
-        response = await ask(request(given, True, request_id="mine"))
+        answers["json both ways"] = await infer(request(case, False))
+        answers["a dictionary"] = await infer(request(case, False).to_rest()[0])
+        response = await ask(request(case, True, request_id="mine"))
         facts = {
             "live": await client.is_server_live(url),
             "ready": await client.is_server_ready(url),
@@ -77,7 +77,7 @@ async def main() -> None:
             "other ready": await client.is_model_ready(url, "other", headers=head()),
             "response": [response.model_name, response.id],
         }
-        wrong = request(given, True)
+        wrong = request(case, True)
         wrong.inputs = wrong.inputs[1:]
         try:
             await ask(wrong)

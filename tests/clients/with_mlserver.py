@@ -1,6 +1,6 @@
-"""Asks a running service with MLServer's types and codecs; prints what it made of the answers.
+"""Send requests to a service with MLServer's types, and print the decoded responses as JSON.
 
-Called with the address; takes the model's name, columns of loans and heads from standard input.
+The argument is the address. Standard input has the model's name, columns of loans, and headers.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from mlserver.types import (
 
 
 class Client:
-    """What an application does with MLServer's types: posts them as JSON."""
+    """A client that posts MLServer's types as JSON."""
 
     def __init__(self, url: str, model: str, headers: dict[str, str]) -> None:
         self.url, self.model, self.headers = url, model, headers
@@ -39,72 +39,72 @@ class Client:
         return InferenceResponse.model_validate(answer.json())
 
     def get(self, path: str) -> Any:
-        """What stands at a path."""
+        """The JSON at a path."""
         return httpx.get(f"{self.url}{path}", headers=self.headers).json()
 
 
 def framed(frame: pd.DataFrame) -> dict[str, Any]:
-    """A decoded data frame, as the answers of the REST API have it."""
-    found: dict[str, Any] = {name: frame[name].tolist() for name in frame}
-    found["reasons"] = [json.loads(text) for text in found["reasons"]]
-    return found
+    """A decoded data frame, in the form of the REST API."""
+    outputs: dict[str, Any] = {name: frame[name].tolist() for name in frame}
+    outputs["reasons"] = [json.loads(text) for text in outputs["reasons"]]
+    return outputs
 
 
 def decoded(response: InferenceResponse) -> dict[str, Any]:
-    """Each output through the codec that it names."""
-    found: dict[str, Any] = {}
+    """Decode each output with the codec that it names."""
+    outputs: dict[str, Any] = {}
     for output in response.outputs:
         assert output.parameters is not None
         if output.parameters.content_type == "str":
-            found[output.name] = StringCodec.decode_output(output)
+            outputs[output.name] = StringCodec.decode_output(output)
         else:
             assert output.parameters.content_type == "np"
-            found[output.name] = NumpyCodec.decode_output(output)[:, 0].tolist()
-    found["reasons"] = [json.loads(text) for text in found["reasons"]]
-    return found
+            outputs[output.name] = NumpyCodec.decode_output(output)[:, 0].tolist()
+    outputs["reasons"] = [json.loads(text) for text in outputs["reasons"]]
+    return outputs
 
 
 def by_codecs(columns: dict[str, list[Any]], text: Any) -> InferenceRequest:
-    """Each column through a codec for its values."""
+    """Encode each column with a codec for its values."""
     inputs = []
     for name, values in columns.items():
         if any(isinstance(value, str) for value in values):
             inputs.append(text(name, ["" if value is None else value for value in values]))
         else:
-            whole = all(isinstance(value, int) for value in values)
-            array = np.array(values, np.int64 if whole else np.float64)
+            is_integer = all(isinstance(value, int) for value in values)
+            array = np.array(values, np.int64 if is_integer else np.float64)
             inputs.append(NumpyCodec.encode_input(name, array.reshape(-1, 1)))
     return InferenceRequest(inputs=inputs)
 
 
 def batch(client: Client, request: InferenceRequest, *options: str) -> list[Any]:
-    """The lines that `mlserver infer` makes of two requests in a file."""
+    """The lines that `mlserver infer` writes for a file of two requests."""
     with tempfile.TemporaryDirectory() as folder:
-        given, made = Path(folder, "in.jsonl"), Path(folder, "out.jsonl")
-        given.write_text(2 * (request.model_dump_json() + "\n"), "utf-8")
+        source, target = Path(folder, "in.jsonl"), Path(folder, "out.jsonl")
+        source.write_text(2 * (request.model_dump_json() + "\n"), "utf-8")
         command: list[Any] = [
             Path(sys.executable).with_name("mlserver"),
             "infer",
             "-m",
             client.model,
         ]
-        command += ["-u", client.url.removeprefix("http://"), "-i", given, "-o", made, *options]
+        command += ["-u", client.url.removeprefix("http://"), "-i", source, "-o", target, *options]
         for name, value in client.headers.items():
             command += ["-H", f"{name}:{value}"]
         subprocess.run(command, check=True, stdout=sys.stderr)
-        return [json.loads(line) for line in made.read_text("utf-8").splitlines()]
+        return [json.loads(line) for line in target.read_text("utf-8").splitlines()]
 
 
 def main() -> None:
-    """Every way to ask."""
-    given = json.load(sys.stdin)
-    client = Client(sys.argv[1], given["model"], given["headers"])
-    columns = given["columns"]
+    """Send every kind of request."""
+    case = json.load(sys.stdin)
+    client = Client(sys.argv[1], case["model"], case["headers"])
+    columns = case["columns"]
     # The codec for data frames can't write a text column with gaps; an empty text is one.
     frame = pd.DataFrame(columns)
     texts = frame.select_dtypes("object").columns
     frame[texts] = frame[texts].fillna("")
-    mixed = frame.astype({given["number"]: object})
+    mixed = frame.astype({case["number"]: object})
     response = client.infer(PandasCodec.encode_request(frame))
     of_mixed = client.infer(PandasCodec.encode_request(mixed))
     request = by_codecs(columns, StringCodec.encode_input)
@@ -113,8 +113,8 @@ def main() -> None:
         return Base64Codec.encode_input(name, [value.encode() for value in values])
 
     # One loan whose text is missing: the column of a data frame is one of numbers.
-    gap = frame.head(1).drop(columns=given["may_miss"])
-    gap[given["may_miss"]] = float("nan")
+    gap = frame.head(1).drop(columns=case["may_miss"])
+    gap[case["may_miss"]] = float("nan")
     answers = {
         "data frame": framed(PandasCodec.decode_response(response)),
         "mixed column": framed(PandasCodec.decode_response(of_mixed)),

@@ -1,6 +1,6 @@
-"""Asks a running service through tritonclient; prints what it made of the answers, as JSON.
+"""Send requests to a service with tritonclient, and print the decoded responses as JSON.
 
-Called with the address; takes the model's name, columns of loans and heads from standard input.
+The argument is the address. Standard input has the model's name, columns of loans, and headers.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ OUTPUTS = ("probability", "late", "band", "reasons", "id")
 
 
 def arrays(columns: dict[str, list[Any]], metadata: dict[str, Any]) -> dict[str, Any]:
-    """Columns as arrays, by nothing but what the model says of its inputs."""
-    made = {}
+    """Convert columns to arrays, by the model's metadata only."""
+    result = {}
     for tensor in metadata["inputs"]:
         values = columns[tensor["name"]]
         if tensor["datatype"] == "BYTES":
@@ -29,14 +29,14 @@ def arrays(columns: dict[str, list[Any]], metadata: dict[str, Any]) -> dict[str,
             array = np.array(["" if value is None else value for value in values], dtype=np.object_)
         else:
             array = np.array(values, {"FP64": np.float64, "INT64": np.int64}[tensor["datatype"]])
-        made[tensor["name"]] = array.reshape(-1, 1)
-    return made
+        result[tensor["name"]] = array.reshape(-1, 1)
+    return result
 
 
-def inputs(client: Any, made: dict[str, Any], datatypes: dict[str, str], **options: Any) -> Any:
-    """Arrays as a client's inputs."""
+def inputs(client: Any, columns: dict[str, Any], datatypes: dict[str, str], **options: Any) -> Any:
+    """Convert arrays to a client's inputs."""
     tensors = []
-    for name, array in made.items():
+    for name, array in columns.items():
         tensor = client.InferInput(name, list(array.shape), datatypes[name])
         tensor.set_data_from_numpy(array, **options)
         tensors.append(tensor)
@@ -44,16 +44,16 @@ def inputs(client: Any, made: dict[str, Any], datatypes: dict[str, str], **optio
 
 
 def plain(result: Any) -> dict[str, Any]:
-    """A result's outputs, as the answers of the REST API have them."""
-    found = {}
+    """The outputs of a result, in the form of the REST API."""
+    outputs = {}
     for name in OUTPUTS:
         array = result.as_numpy(name)
         if array is None:
             continue
         assert array.shape[1:] == (1,), array.shape
         values = [v.decode() if isinstance(v, bytes) else v for v in array[:, 0].tolist()]
-        found[name] = [json.loads(v) for v in values] if name == "reasons" else values
-    return found
+        outputs[name] = [json.loads(v) for v in values] if name == "reasons" else values
+    return outputs
 
 
 def refused(call: Any) -> list[str | None]:
@@ -66,36 +66,36 @@ def refused(call: Any) -> list[str | None]:
 
 
 async def asynchronous(
-    url: str, model: str, made: Any, datatypes: Any, head: Callable[[], dict[str, str]]
+    url: str, model: str, columns: Any, datatypes: Any, head: Callable[[], dict[str, str]]
 ) -> dict[str, Any]:
-    """The client for asyncio."""
+    """Send a request with the client for asyncio."""
     async with triton_aio.InferenceServerClient(url) as client:
         assert await client.is_model_ready(model, headers=head())
-        asked = inputs(triton_aio, made, datatypes)
+        asked = inputs(triton_aio, columns, datatypes)
         return plain(await client.infer(model, asked, headers=head()))
 
 
 def main() -> None:
-    """Every way to ask."""
-    given = json.load(sys.stdin)
-    model = given["model"]
+    """Send every kind of request."""
+    case = json.load(sys.stdin)
+    model = case["model"]
     url = sys.argv[1].removeprefix("http://")
     client = triton.InferenceServerClient(url)
 
     def head() -> dict[str, str]:
-        # The client writes into what it is given.
-        return dict(given["headers"])
+        # The client changes the dictionary of headers.
+        return dict(case["headers"])
 
     def infer(asked: Any, of: str = model, **options: Any) -> Any:
         return client.infer(of, asked, headers=head(), **options)
 
     metadata = client.get_model_metadata(model, headers=head())
     datatypes = {tensor["name"]: tensor["datatype"] for tensor in metadata["inputs"]}
-    made = arrays(given["columns"], metadata)
-    usual = inputs(triton, made, datatypes)
-    as_json = inputs(triton, made, datatypes, binary_data=False)
+    columns = arrays(case["columns"], metadata)
+    usual = inputs(triton, columns, datatypes)
+    as_json = inputs(triton, columns, datatypes, binary_data=False)
     mixed = [*usual[: len(usual) // 2], *as_json[len(usual) // 2 :]]
-    narrow = arrays(given["columns"], metadata)
+    narrow = arrays(case["columns"], metadata)
     narrowed = dict(datatypes)
     for name, datatype in datatypes.items():
         if datatype == "INT64":
@@ -109,9 +109,9 @@ def main() -> None:
     answered = {
         k: v for k, v in result.get_response().items() if k not in ("outputs", "parameters")
     }
-    version = given["version"]
-    wrong = dict(made)
-    wrong[given["number"]] = made[given["number"]] * 0 - 1
+    version = case["version"]
+    wrong = dict(columns)
+    wrong[case["number"]] = columns[case["number"]] * 0 - 1
     answers = {
         "defaults": plain(result),
         "json in, binary out": plain(infer(as_json)),
@@ -120,7 +120,7 @@ def main() -> None:
         "mixed": plain(infer(mixed)),
         "narrow integers": plain(infer(inputs(triton, narrow, narrowed))),
         "async_infer": plain(client.async_infer(model, usual, headers=head()).get_result()),
-        "asyncio": asyncio.run(asynchronous(url, model, made, datatypes, head)),
+        "asyncio": asyncio.run(asynchronous(url, model, columns, datatypes, head)),
         "version": plain(infer(usual, model_version=version)),
         "two outputs": plain(infer(usual, outputs=half)),
     }

@@ -1,8 +1,8 @@
-"""Make the tiny bundles of the current format, which every later release must replay.
+"""Make the small bundles of the current format, which every later release must replay.
 
-Run by hand, in the release that brings a format, and never again for that format:
-`python tests/formats/make.py`. It replaces `format-N-scorecard` and `format-N-onnx`; each holds one
-version's folder and `expected.json`, what that version says of a few loans.
+Run `python tests/formats/make.py` by hand in the release that introduces a format, and never again
+for that format. It replaces `format-N-scorecard` and `format-N-onnx`. Each contains the folder of
+one version, and `expected.json` with its decisions on a few loans.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ missing = "{label}: nothing was given."
 
 
 def training_loans(definition: Definition) -> Loans:
-    """Loans from arithmetic alone: no generator's stream can change them."""
+    """Loans from arithmetic, so that they don't depend on a random generator."""
     goods = ["sofa & chairs", "kitchen (fitted)", "bed < 200 €", "lamp", None]
     rows: list[tuple[Value, ...]] = [
         (
@@ -99,7 +99,7 @@ def training_loans(definition: Definition) -> Loans:
 
 
 def scorecard() -> Scorecard:
-    """Hand-made tables with uneven points."""
+    """A scorecard with uneven points, made by hand."""
 
     def point(value: float) -> float:
         return float(to_unit(value))
@@ -156,15 +156,15 @@ def forest(loans: Loans, late: Numbers) -> OnnxParts:
 
 
 def replayed(definition: Definition) -> list[dict[str, Value]]:
-    """Loans at and around every edge, with every level, unseen ones, and nothing."""
+    """Loans at and around every edge, with every level, unseen levels and missing values."""
     incomes = [0.01, 999.9999999999999, 1000.0, 1500.5, 2200.000000000001, 2200.0, 4999.995, 1e12]
     counts = [0.0, 1.0, 2.0, 3.0, 6.0, 50.0, None]
     goods = ["sofa & chairs", "kitchen (fitted)", "bed < 200 €", "lamp", None, "Sofa & chairs"]
     ratings = ["A+", "A", "B", "C"]
     cycles = zip(
         *(
-            itertools.islice(itertools.cycle(each), 24)
-            for each in (incomes, counts, goods, ratings)
+            itertools.islice(itertools.cycle(values), 24)
+            for values in (incomes, counts, goods, ratings)
         ),
         strict=True,
     )
@@ -172,7 +172,7 @@ def replayed(definition: Definition) -> list[dict[str, Value]]:
 
 
 def make(kind: str) -> None:
-    """Write the folder of one kind."""
+    """Write the folder of a kind of model: "scorecard" or "onnx"."""
     definition = parse_definition(DEFINITION, "make.py")
     loans = training_loans(definition)
     card = scorecard()
@@ -187,7 +187,7 @@ def make(kind: str) -> None:
             for field in definition.fields
         ),
     )
-    made = draft(
+    version = draft(
         candidate="small",
         definition=definition,
         estimator=card if kind == "scorecard" else forest(loans, late),
@@ -206,7 +206,7 @@ def make(kind: str) -> None:
     shutil.rmtree(top, ignore_errors=True)
     folder = top / f"small-{kind}-{FORMAT}-{ARITHMETIC}"
     folder.mkdir(parents=True)
-    files, _ = made.named(folder.name, CREATED)
+    files, _ = version.named(folder.name, CREATED)
     for name, content in files.items():
         (folder / name).write_bytes(content)
 
@@ -222,7 +222,7 @@ def make(kind: str) -> None:
                 "late": decision.late,
                 "band": decision.band,
                 "contributions": decision.contributions,
-                "reasons": [[each.feature, each.sentence] for each in decision.reasons or []],
+                "reasons": [[r.feature, r.sentence] for r in decision.reasons or []],
             }
         )
     lines = b",\n".join(map(msgspec.json.encode, expected))
@@ -230,5 +230,5 @@ def make(kind: str) -> None:
 
 
 if __name__ == "__main__":
-    for each in ("scorecard", "onnx"):
-        make(each)
+    for kind in ("scorecard", "onnx"):
+        make(kind)

@@ -1,4 +1,4 @@
-"""docs/architecture.md draws the rooms as the import contracts and the packages have them."""
+"""The drawings of docs/architecture.md match the import contracts and the packages."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def layers_of(block: str) -> Layers:
     assert kind == "flowchart TB"
     edges = [tuple(names_in(side) for side in line.split("-->")) for line in lines]
     for (_, lower), (upper, _) in pairwise(edges):
-        assert lower == upper, "each line has to begin with what the line before ends with"
+        assert lower == upper, "each line has to begin with the layer at the end of the line before"
     return [edges[0][0], *(lower for _, lower in edges)]
 
 
@@ -39,8 +39,8 @@ def names_in(text: str) -> set[str]:
 def contracts() -> list[dict[str, Any]]:
     """The contracts of layers in pyproject.toml: of the whole package, and of the web process."""
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
-    found = settings["tool"]["importlinter"]["contracts"]
-    return [contract for contract in found if contract["type"] == "layers"]
+    all_contracts = settings["tool"]["importlinter"]["contracts"]
+    return [contract for contract in all_contracts if contract["type"] == "layers"]
 
 
 def layers_in(contract: dict[str, Any]) -> Layers:
@@ -51,7 +51,7 @@ def layers_in(contract: dict[str, Any]) -> Layers:
 
 
 def modules_in(folder: Path) -> set[str]:
-    """The packages and modules of a folder, but those that start it."""
+    """The packages and modules of a folder, without `__init__` and `__main__`."""
     names = {path.stem for path in folder.glob("*.py")}
     names |= {path.parent.name for path in folder.glob("*/__init__.py")}
     return names - {"__init__", "__main__"}
@@ -87,6 +87,6 @@ def test_every_module_that_the_page_names_exists() -> None:
     assert len(named) > 80
     for name in named:
         places = [PACKAGE / name, ROOT / name]
-        if "/" not in name:  # beside a module that the same line names with its folder
+        if "/" not in name:  # its folder is named elsewhere on the line
             places += PACKAGE.rglob(name)
         assert any(place.exists() for place in places), name

@@ -1,4 +1,4 @@
-"""The docs name every command, option, setting, path and key that there is."""
+"""The docs name every existing command, option, setting, path and key."""
 
 from __future__ import annotations
 
@@ -39,9 +39,9 @@ COMMANDS = dict(commands(peerloan, "peerloan"))
 
 def section(path: str) -> str:
     """The docs of one command: its line in a list, or its section up to the next heading."""
-    found = re.search(rf"^(?:- |## )`{path}[` ].*?(?=^- `|^## |\Z)", CLI, re.M | re.S)
-    assert found, f"docs/cli.md has no {path}"
-    return found[0]
+    match = re.search(rf"^(?:- |## )`{path}[` ].*?(?=^- `|^## |\Z)", CLI, re.M | re.S)
+    assert match, f"docs/cli.md has no {path}"
+    return match[0]
 
 
 @pytest.mark.parametrize("path", COMMANDS)
@@ -54,9 +54,9 @@ def test_every_command_is_documented_with_every_option(path: str) -> None:
 
 
 def test_the_docs_name_no_option_that_does_not_exist() -> None:
-    known = {name for command in COMMANDS.values() for p in command.params for name in p.opts}
+    options = {name for command in COMMANDS.values() for p in command.params for name in p.opts}
     for option in re.findall(r"`(--[a-z-]+)", CLI):
-        assert option in known, option
+        assert option in options, option
 
 
 def test_no_page_names_a_command_that_does_not_exist() -> None:
@@ -121,7 +121,7 @@ def test_every_setting_of_a_deployment_is_documented_with_its_default() -> None:
     assert example == dict(rows) == {name: "".join(values) for name, values in used.items()}
 
 
-def test_the_settings_are_documented_as_their_table_has_them() -> None:
+def test_the_documented_settings_are_those_of_the_settings_table() -> None:
     cli = (ROOT / "docs/cli.md").read_text("utf-8")
     rows = [
         tuple(cell.strip() for cell in re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", line).split("|"))
@@ -150,7 +150,7 @@ def test_the_readme_names_the_two_commands_and_links_every_page() -> None:
         assert f"docs/{page.name}" in readme, page.name
 
 
-def test_no_page_links_to_a_file_that_is_not_there() -> None:
+def test_no_page_links_to_a_missing_file() -> None:
     for page in [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]:
         for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text("utf-8")):
             assert (page.parent / target).exists(), (page.name, target)
@@ -162,7 +162,7 @@ def anchors(page: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
-def test_no_page_links_to_a_heading_that_is_not_there() -> None:
+def test_no_page_links_to_a_missing_heading() -> None:
     pages = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]
     links = [
         (page, *link)

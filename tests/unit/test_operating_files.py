@@ -1,4 +1,4 @@
-"""The alert rules, the dashboard and the default rules: valid, and of what there is."""
+"""The alert rules, the dashboard, the default rules and the compose file are valid and complete."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ ALERTS = (PROMETHEUS / "alerts.yml").read_text("utf-8")
 DASHBOARD = (ROOT / "deploy/grafana/peerloan.json").read_text("utf-8")
 MONITORING = (ROOT / "docs/monitoring.md").read_text("utf-8")
 
-# The docs' commands for a shell, and what of them writes a file where they are run.
+# The docs' shell commands, and the files that they write in the current folder.
 SHELL = re.compile(r"^```sh\n(.*?)^```", re.M | re.S)
 WRITES = re.compile(r"(?<![0-9&<>=-])>{1,2}\s*(?!/dev/|/tmp/|&)([\w./-]+)")
 
@@ -139,10 +139,10 @@ def estimate(value: float) -> dict[str, float]:
 
 @pytest.fixture
 def scrape(tmp_path: Path) -> str:
-    """What the monitor tells of a ledger in which a round was done."""
+    """The monitor's metrics, for a ledger in which a round was done."""
     database = Database(f"sqlite:///{tmp_path / 'ledger.db'}")
     database.upgrade()
-    said = {
+    day_figures = {
         "window": {"loans": 300},
         "features": [{"feature": "grade", "psi": 0.2}],
         "score": {"psi": 0.3},
@@ -156,7 +156,7 @@ def scrape(tmp_path: Path) -> str:
         )
         connection.execute(watchers.update().values(judged_ms=86_400_000))
         connection.execute(
-            figures.insert().values(version=1, kind="day", day=0, figures=json.dumps(said))
+            figures.insert().values(version=1, kind="day", day=0, figures=json.dumps(day_figures))
         )
         connection.execute(
             alarms.insert().values(
@@ -173,7 +173,8 @@ def names_in(exposition: str) -> set[str]:
     return {line.split(" ")[2] for line in exposition.splitlines() if line.startswith("# TYPE")}
 
 
-def of_the_application() -> set[str]:
+def application_metrics() -> set[str]:
+    """The names of the samples of the web process."""
     names = set()
     for family in application.REGISTRY.collect():
         suffixes = {"counter": ("_total",), "histogram": ("_bucket", "_count", "_sum")}
@@ -181,26 +182,29 @@ def of_the_application() -> set[str]:
     return names
 
 
-def asked_in(expressions: list[str]) -> set[str]:
-    return {name for each in expressions for name in re.findall(r"\bpeerloan_\w+", each)}
+def metrics_in(expressions: list[str]) -> set[str]:
+    """The metrics that PromQL expressions name."""
+    return {name for text in expressions for name in re.findall(r"\bpeerloan_\w+", text)}
 
 
 def alert_rules() -> list[dict[str, Any]]:
     return [rule for group in yaml.safe_load(ALERTS)["groups"] for rule in group["rules"]]
 
 
-def test_every_metric_that_is_asked_for_exists(scrape: str) -> None:
-    known = names_in(scrape) | of_the_application()
+def test_every_metric_that_alerts_and_dashboard_query_exists(scrape: str) -> None:
+    exported = names_in(scrape) | application_metrics()
     queries = [
         target["expr"] for panel in json.loads(DASHBOARD)["panels"] for target in panel["targets"]
     ]
-    queries += [each.get("query", "") for each in json.loads(DASHBOARD)["templating"]["list"]]
-    for asked in (asked_in([rule["expr"] for rule in alert_rules()]), asked_in(queries)):
-        assert len(asked) > 5
-        assert asked <= known, asked - known
+    queries += [
+        variable.get("query", "") for variable in json.loads(DASHBOARD)["templating"]["list"]
+    ]
+    for queried in (metrics_in([rule["expr"] for rule in alert_rules()]), metrics_in(queries)):
+        assert len(queried) > 5
+        assert queried <= exported, queried - exported
 
 
-def test_a_scrape_says_what_the_ledger_holds(scrape: str) -> None:
+def test_a_scrape_has_the_values_of_the_ledger(scrape: str) -> None:
     for line in (
         "peerloan_monitor_leader 1.0",
         "peerloan_monitor_ledger_available 1.0",
@@ -215,7 +219,7 @@ def test_a_scrape_says_what_the_ledger_holds(scrape: str) -> None:
         assert line in scrape.splitlines(), line
 
 
-def test_without_the_ledger_a_scrape_says_that_alone(tmp_path: Path) -> None:
+def test_without_the_ledger_a_scrape_only_reports_that(tmp_path: Path) -> None:
     database = Database(f"sqlite:///{tmp_path / 'none' / 'ledger.db'}")
     shown = generate_latest(Metrics(database, 3600).registry).decode()
     assert "peerloan_monitor_ledger_available 0.0" in shown.splitlines()
@@ -223,12 +227,12 @@ def test_without_the_ledger_a_scrape_says_that_alone(tmp_path: Path) -> None:
 
 
 def test_every_metric_of_the_monitor_is_documented(scrape: str) -> None:
-    created = {f"peerloan_monitor_{each}_created" for each in ("decisions", "rounds_given_up")}
+    created = {f"peerloan_monitor_{name}_created" for name in ("decisions", "rounds_given_up")}
     for name in names_in(scrape) - created:
         assert f"`{name}`" in MONITORING, name
 
 
-def test_the_alert_rules_are_valid_and_say_where_to_go() -> None:
+def test_the_alert_rules_are_valid_and_name_a_next_step() -> None:
     jsonschema.validate(yaml.safe_load(ALERTS), RULES_SCHEMA)
     for rule in alert_rules():
         description = rule["annotations"]["description"]
@@ -236,9 +240,9 @@ def test_the_alert_rules_are_valid_and_say_where_to_go() -> None:
 
 
 def test_the_dashboard_is_valid() -> None:
-    found = json.loads(DASHBOARD)
-    jsonschema.validate(found, DASHBOARD_SCHEMA)
-    panels = found["panels"]
+    dashboard = json.loads(DASHBOARD)
+    jsonschema.validate(dashboard, DASHBOARD_SCHEMA)
+    panels = dashboard["panels"]
     assert len({panel["id"] for panel in panels}) == len(panels)
     limits = [
         [step["value"] for step in panel["fieldConfig"]["defaults"]["thresholds"]["steps"]]
@@ -252,7 +256,7 @@ def test_the_default_rules_are_the_conventions_and_name_every_key() -> None:
     path = ROOT / "deploy/rules.toml"
     assert read_config(path) == MonitoringConfig()
     text = path.read_text("utf-8")
-    # What stands as a comment is the default, where there is one: uncommented it changes nothing.
+    # A commented key has its default as value: uncommenting it changes nothing.
     without = re.sub(r"^# (?=[a-z_]+ = )", "", text, flags=re.M)
     without = re.sub(r"^(book|command|url|secret_file) = .*$", "", without, flags=re.M)
     assert msgspec.toml.decode(without, type=MonitoringConfig) == MonitoringConfig()
@@ -261,15 +265,15 @@ def test_the_default_rules_are_the_conventions_and_name_every_key() -> None:
             assert re.search(rf"^(# )?(\[(tell\.)?)?{key}\b", text, re.M), key
 
 
-def composed() -> dict[str, Any]:
-    """What compose reads, before it fills in the settings."""
+def compose_file() -> dict[str, Any]:
+    """The compose file, before the settings are filled in."""
     text = (ROOT / "docker-compose.yml").read_text("utf-8")
-    found: dict[str, Any] = yaml.safe_load(text)
-    return found
+    content: dict[str, Any] = yaml.safe_load(text)
+    return content
 
 
-def test_compose_builds_each_image_of_ours_once_and_asks_nobody_for_it() -> None:
-    services = composed()["services"]
+def test_compose_builds_each_own_image_once_and_pulls_none() -> None:
+    services = compose_file()["services"]
     ours = {name: each for name, each in services.items() if each["image"].startswith("peerloan/")}
     assert len(ours) == 4
     builders: dict[str, list[str]] = {}
@@ -278,7 +282,7 @@ def test_compose_builds_each_image_of_ours_once_and_asks_nobody_for_it() -> None
         builders.setdefault(each["image"], []).extend([name] if "build" in each else [])
     for name, each in ours.items():
         (builder,) = builders[each["image"]]
-        # Compose 1.29 builds in the order of starting, and would ask for what is not built by then.
+        # Compose 1.29 builds in the order of starting, and would pull a missing image.
         assert builder == name or builder in each["depends_on"], name
         assert (ROOT / services[builder]["build"]["dockerfile"]).is_file()
     assert {each["image"] for each in services.values()} - set(builders) == {
@@ -286,8 +290,8 @@ def test_compose_builds_each_image_of_ours_once_and_asks_nobody_for_it() -> None
     }
 
 
-def test_each_container_has_a_limit_of_memory_and_one_that_stays_has_a_setting_for_it() -> None:
-    found = composed()["services"]
+def test_each_container_has_a_memory_limit_and_each_service_has_a_setting_for_it() -> None:
+    found = compose_file()["services"]
     limits = {name: each["mem_limit"] for name, each in found.items()}
     assert {name for name, each in found.items() if each["restart"] == "no"} == {
         name for name, limit in limits.items() if re.fullmatch("[1-9][0-9]{2}m", limit)
@@ -297,32 +301,32 @@ def test_each_container_has_a_limit_of_memory_and_one_that_stays_has_a_setting_f
         stack = yaml.safe_load((ROOT / "deploy/swarm" / file).read_text("utf-8"))
         for name, each in stack["services"].items():
             swarm[name] = each["deploy"]["resources"]["limits"]["memory"]
-    staying = {name: each for name, each in limits.items() if name in swarm}
-    assert staying == swarm
+    services = {name: each for name, each in limits.items() if name in swarm}
+    assert services == swarm
     assert set(limits) - set(swarm) == {"setup", "ledger_upgrade"}
-    for limit in staying.values():
+    for limit in services.values():
         assert re.fullmatch(r"\$\{PEERLOAN_[A-Z]+_MEMORY:-[1-9]g\}", limit)
     job = (ROOT / "deploy/swarm/deploy.sh").read_text("utf-8")
     assert f"--limit-memory {limits['ledger_upgrade']}" in job
 
 
-def test_compose_asks_for_nothing_that_a_clone_does_not_hold() -> None:
-    found = composed()
-    assert "secrets" not in found, "files that somebody has to make"
+def test_compose_needs_no_file_that_is_missing_in_a_clone() -> None:
+    found = compose_file()
+    assert "secrets" not in found, "secrets are files that somebody would have to create"
     for service in found["services"].values():
         assert "env_file" not in service
         for volume in service.get("volumes", []):
             source = volume["source"] if isinstance(volume, dict) else volume.split(":")[0]
             source = re.sub(r"^\$\{\w+:-(.*)\}$", r"\1", source)
             if source.startswith("."):
-                # Docker itself would make what is missing, as root's.
+                # Docker would create a missing folder, owned by root.
                 listed = subprocess.run(["git", "ls-files", "--error-unmatch", source], cwd=ROOT)
                 assert listed.returncode == 0, source
 
 
-def test_compose_publishes_plain_http_on_loopback_alone_and_the_proxy_s_ports() -> None:
+def test_compose_publishes_plain_http_on_loopback_only_and_the_proxy_s_ports() -> None:
     published = {
-        name: each["ports"] for name, each in composed()["services"].items() if "ports" in each
+        name: each["ports"] for name, each in compose_file()["services"].items() if "ports" in each
     }
     assert published == {
         "nginx": [
@@ -342,8 +346,8 @@ SECRET_READERS = {
 }
 
 
-def test_compose_gives_each_service_its_own_secrets_once_they_are_made() -> None:
-    services = composed()["services"]
+def test_compose_mounts_only_a_service_s_secrets_after_they_are_created() -> None:
+    services = compose_file()["services"]
     setup = services.pop("setup")
     assert setup["network_mode"] == "none"
     for name, service in services.items():
@@ -353,7 +357,7 @@ def test_compose_gives_each_service_its_own_secrets_once_they_are_made() -> None
         assert all(f"{volume}:/run/secrets:ro" in service["volumes"] for volume in mounted)
         before = [name]
         while "setup" not in before:
-            assert before, f"{name} may start before its secrets are made"
+            assert before, f"{name} may start before its secrets are created"
             before = [other for each in before for other in services[each].get("depends_on", {})]
 
 
@@ -369,27 +373,27 @@ def promtool(*arguments: str) -> None:
     "arguments",
     [
         "check rules alerts.yml",
-        # The token is the operator's to make.
+        # The operator creates the token.
         "check config --syntax-only prometheus.yml",
         "test rules alerts_test.yml",
     ],
 )
-def test_prometheus_agrees(arguments: str) -> None:
+def test_promtool_accepts(arguments: str) -> None:
     promtool(*arguments.split())
 
 
-def documented() -> list[tuple[str, str]]:
-    """Every block of commands for a shell, and the page that it stands on."""
+def documented_commands() -> list[tuple[str, str]]:
+    """Every block of shell commands in the docs, with its page."""
     pages = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
     return [
         (page.name, block) for page in pages for block in SHELL.findall(page.read_text("utf-8"))
     ]
 
 
-def test_what_the_docs_commands_write_is_its_owners_alone_and_out_of_git() -> None:
+def test_files_that_the_docs_commands_write_are_private_and_ignored_by_git() -> None:
     """Dumps of the ledger, the seal, passwords and tokens."""
     written = set()
-    for page, block in documented():
+    for page, block in documented_commands():
         for line_number, line in enumerate(block.splitlines()):
             for name in WRITES.findall(line):
                 written.add(name)
@@ -415,29 +419,29 @@ def test_what_the_docs_commands_write_is_its_owners_alone_and_out_of_git() -> No
         *("book.csv", "decisions.parquet", "scored.csv.gz", "scored.csv.rejects"),
     ],
 )
-def test_what_commands_write_by_default_is_out_of_git(name: str) -> None:
+def test_files_that_commands_write_by_default_are_ignored_by_git(name: str) -> None:
     ignored = subprocess.run(["git", "check-ignore", "--no-index", "-q", name], cwd=ROOT)
     assert ignored.returncode == 0
 
 
-@pytest.mark.parametrize("was_there", [False, True])
-def test_preparing_keeps_the_secrets_from_everybody_else(tmp_path: Path, was_there: bool) -> None:
-    """Whatever the umask, and also where the folder was there, with secrets in it or without."""
+@pytest.mark.parametrize("existed", [False, True])
+def test_prepare_makes_the_secrets_private(tmp_path: Path, existed: bool) -> None:
+    """For any umask, and also if the folder existed, with or without secrets."""
     (tmp_path / "deploy").mkdir()
     for name in ("prepare.sh", "rules.toml"):
         shutil.copy(ROOT / "deploy" / name, tmp_path / "deploy" / name)
     secrets = tmp_path / "secrets"
-    if was_there:
+    if existed:
         secrets.mkdir()
         for name in ("ledger_password", "webhook_secret"):
-            (secrets / name).write_text("brought")
+            (secrets / name).write_text("a secret")
             (secrets / name).chmod(0o444)
         secrets.chmod(0o755)
 
     subprocess.run(["sh", "deploy/prepare.sh"], cwd=tmp_path, check=True, umask=0)
 
     assert secrets.stat().st_mode & 0o777 == 0o700
-    # The containers' users read them, by a mount that does not lead through the folder.
+    # The containers' users read the files through a mount, not through the folder.
     assert {path.stat().st_mode & 0o777 for path in secrets.iterdir()} == {0o444}
     assert len(list(secrets.iterdir())) == 2
     for name in ("books", "certificates", "rules"):

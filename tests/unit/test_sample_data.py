@@ -1,4 +1,4 @@
-"""A sample is reproducible, looks like PeerLoan's table, and drifts the way its scenario says."""
+"""A sample is reproducible, resembles PeerLoan's table, and drifts as its scenario describes."""
 
 import hashlib
 import subprocess
@@ -63,14 +63,14 @@ def test_another_process_draws_the_same_loans() -> None:
         "import hashlib; from peerloan import sample_data; "
         "print(hashlib.sha256(repr(sample_data.draw(500, 7).to_pylist()).encode()).hexdigest())"
     )
-    there = subprocess.run(
+    other = subprocess.run(
         [sys.executable, "-c", program],
         env={"PYTHONPATH": ":".join(sys.path), "PYTHONHASHSEED": "1"},
         capture_output=True,
         check=True,
         text=True,
     )
-    assert there.stdout.strip() == digest(sample_data.draw(500, SEED))
+    assert other.stdout.strip() == digest(sample_data.draw(500, SEED))
 
 
 @pytest.mark.parametrize("loans", [1, 1_000, 65_536, 65_537])
@@ -223,7 +223,7 @@ def test_small_businesses_are_late_most_and_credit_cards_least_of_the_common_pur
     assert late["credit_card"] < late["debt_consolidation"] < late["small_business"]
 
 
-def test_late_loans_are_as_hard_to_tell_as_peerloans() -> None:
+def test_late_loans_are_as_hard_to_predict_as_peerloans() -> None:
     table = sample_data.draw(60_000, seed=1)
     label = table["is_late"].to_numpy()
     names = [name for name in table.column_names if name not in ("loan_id", "is_late")]
@@ -279,7 +279,7 @@ def test_without_a_new_channel_every_category_was_seen_before(scenario: str) -> 
 # --- Wrong use ------------------------------------------------------------------------------------
 
 
-def test_an_unknown_scenario_is_refused_with_those_there_are() -> None:
+def test_an_unknown_scenario_is_refused_with_the_valid_ones() -> None:
     with pytest.raises(
         ValueError, match=r"calm, recession, rate-shock, new-channel; given: 'boom'"
     ):

@@ -1,4 +1,4 @@
-"""Serving works where the libraries for books and training are not installed."""
+"""Serving works without the libraries for books and training."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from peerloan.ledger import Seal
 from peerloan.registry import Store
 
 ABSENT = ("sklearn", "xgboost", "pyarrow", "skl2onnx", "onnx", "scipy", "pandas")
-# As if they were not installed: the first thing asked for every import says so.
+# As if they were not installed: the first import finder refuses them.
 BLOCK = f"""
 import sys
 
@@ -52,7 +52,7 @@ def test_a_champion_is_served(
     store.promote(version_of(candidate))
     done = python(BLOCK + ASK, str(store.root), json.dumps(loan))
     assert done.returncode == 0, done.stderr
-    # Beside the line that the log has of the request.
+    # The other line is the log of the request.
     answer = next(line for line in done.stdout.splitlines() if "probability" in line)
     assert json.loads(answer)["model"]["version"] == version_of(candidate)
 
@@ -63,21 +63,21 @@ def test_the_commands_that_serving_needs_start(command: str) -> None:
     assert python(BLOCK + code).returncode == 0
 
 
-def test_the_help_names_every_command_and_what_is_not_installed() -> None:
+def test_the_help_names_every_command_and_marks_those_not_installed() -> None:
     done = python(BLOCK + "from peerloan.cli import main; main(['--help'])")
     assert done.returncode == 0, done.stderr
     assert "serve" in done.stdout
     assert "(not installed here" in done.stdout
 
 
-def test_a_command_over_books_says_what_to_install() -> None:
+def test_a_command_for_books_names_the_package_to_install() -> None:
     done = python(BLOCK + "from peerloan.cli import main; main(['check', 'x.csv', '--json'])")
     assert done.returncode == 1
     assert "pip install 'peerloan[train]'" in done.stderr
     assert "Traceback" not in done.stderr
 
 
-def test_of_the_ledger_s_commands_only_the_export_needs_more(tmp_path: Path) -> None:
+def test_only_the_export_of_the_ledger_s_commands_needs_more_libraries(tmp_path: Path) -> None:
     def ledger(*arguments: str) -> subprocess.CompletedProcess[str]:
         setting = f"import os; os.environ['PEERLOAN_STORE'] = {str(tmp_path / 'store')!r}\n"
         call = f"from peerloan.cli import main; main(['ledger', *{arguments!r}])"
@@ -93,7 +93,7 @@ def test_of_the_ledger_s_commands_only_the_export_needs_more(tmp_path: Path) -> 
     assert done.stderr == "peerloan: this command needs pyarrow: pip install 'peerloan[train]'\n"
 
 
-def test_the_lock_for_serving_holds_none_of_them() -> None:
+def test_the_lock_for_serving_has_none_of_these_libraries() -> None:
     lock = (ROOT / "requirements/serve.txt").read_text("utf-8")
     names = set(re.findall(r"^([A-Za-z0-9_.-]+)==", lock, re.M))
     assert names

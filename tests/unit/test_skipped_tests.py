@@ -1,4 +1,4 @@
-"""What the tests' last line says of a machine on which programs are missing."""
+"""The last line of a test run names missing programs and how to install them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from helpers.paths import ROOT
 from helpers.programs import describe_skipped
 
 
-def test_one_line_names_what_is_missing_and_the_command_that_adds_it() -> None:
+def test_one_line_names_missing_programs_and_the_command_that_installs_them() -> None:
     reasons = ["Skipped: Chromium is not installed"] * 2
     reasons += ["Skipped: PostgreSQL is not installed", "Skipped: needs /dev/full"]
     assert describe_skipped(reasons) == (
@@ -24,7 +24,7 @@ def test_one_line_names_what_is_missing_and_the_command_that_adds_it() -> None:
 
 
 @pytest.mark.longer
-def test_a_run_ends_with_it(tmp_path: Path) -> None:
+def test_a_run_ends_with_this_line(tmp_path: Path) -> None:
     done = subprocess.run(
         [
             *(sys.executable, "-m", "pytest", "-q", "--basetemp", tmp_path / "base"),
@@ -33,7 +33,7 @@ def test_a_run_ends_with_it(tmp_path: Path) -> None:
                 "no:cacheprovider",
                 "tests/unit/test_operating_files.py",
                 "-k",
-                "prometheus_agrees",
+                "promtool_accepts",
             ),
         ],
         cwd=ROOT,

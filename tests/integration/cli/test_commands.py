@@ -34,7 +34,7 @@ ON_MODELS = ["list", "show", "promote", "challenge", "rollback", "verify", "poli
 
 @pytest.fixture
 def lender(tmp_path: Path) -> tuple[str, str]:
-    """Two tiny versions of another lender's in the test's store: scorecard and ONNX."""
+    """Put two small versions of another lender into the test's store: scorecard and ONNX."""
     names = []
     for kind in ("scorecard", "onnx"):
         folder = next(p for p in (FORMATS / f"format-1-{kind}").iterdir() if p.is_dir())
@@ -44,7 +44,7 @@ def lender(tmp_path: Path) -> tuple[str, str]:
 
 
 def furniture(path: Path, bad: bool = False) -> Path:
-    """A few loans of that lender's."""
+    """Write a few loans of that lender; with `bad`, two rows have a wrong value."""
     rows = [
         [1000 + i, i % 5, "lamp", "ABC"[i % 3], "bad" if i % 9 == 0 else "good"] for i in range(9)
     ]
@@ -64,18 +64,18 @@ def furniture(path: Path, bad: bool = False) -> Path:
     "command", [[], *([c] for c in COMMANDS), *(["models", c] for c in ON_MODELS)]
 )
 def test_every_command_helps(call: Call, command: list[str]) -> None:
-    told = call(*command, "--help")
-    assert told.code == 0
-    assert told.out.startswith("Usage: ")
-    assert told.err == ""
-    assert call(*command, "-h").out == told.out
+    result = call(*command, "--help")
+    assert result.code == 0
+    assert result.out.startswith("Usage: ")
+    assert result.err == ""
+    assert call(*command, "-h").out == result.out
 
 
 def test_the_help_lists_every_setting(call: Call) -> None:
     listed = " ".join(call("--help").out.split())
     for variable, _, default, text in settings_table():
-        shown = f"{text} (default: {default})" if default else text
-        assert f"{variable} {shown}" in listed
+        entry = f"{text} (default: {default})" if default else text
+        assert f"{variable} {entry}" in listed
 
 
 def test_the_help_lists_every_command(call: Call) -> None:
@@ -127,11 +127,11 @@ def test_the_help_lists_every_command(call: Call) -> None:
         ["serve", "--workers", "0"],
     ],
 )
-def test_wrong_use_is_told_and_exits_2(call: Call, tmp_path: Path, command: list[str]) -> None:
-    told = call(*command)
-    assert told.code == 2
-    assert told.out == ""
-    assert "Error: " in told.err
+def test_wrong_use_is_an_error_and_exits_2(call: Call, tmp_path: Path, command: list[str]) -> None:
+    result = call(*command)
+    assert result.code == 2
+    assert result.out == ""
+    assert "Error: " in result.err
     assert not list(tmp_path.iterdir())
 
 
@@ -161,14 +161,14 @@ def test_wrong_use_is_told_and_exits_2(call: Call, tmp_path: Path, command: list
         (["train", "x.csv", "--recalibrate", "v-1"], "x.csv: no such file"),
     ],
 )
-def test_what_can_not_be_done_is_one_line_and_exits_1(
+def test_a_failed_command_prints_one_line_and_exits_1(
     call: Call, tmp_path: Path, command: list[str], words: str
 ) -> None:
-    told = call(*command)
-    assert told.code == 1
-    assert words in told.err
-    assert told.err.splitlines()[-1].startswith("peerloan: ")
-    assert len([line for line in told.err.splitlines() if "definition: " not in line]) == 1
+    result = call(*command)
+    assert result.code == 1
+    assert words in result.err
+    assert result.err.splitlines()[-1].startswith("peerloan: ")
+    assert len([line for line in result.err.splitlines() if "definition: " not in line]) == 1
     assert not list(tmp_path.iterdir())
 
 
@@ -197,11 +197,11 @@ def test_wrong_settings_are_named_and_exit_2(
     if content is not None:
         (tmp_path / "my.toml").write_bytes(content)
     monkeypatch.setenv("PEERLOAN_CONFIG", "my.toml")
-    told = call("models", "list")
-    assert told.code == 2
-    assert told.err.startswith("peerloan: my.toml: ")
-    assert words in told.err
-    assert "hidden" not in told.err
+    result = call("models", "list")
+    assert result.code == 2
+    assert result.err.startswith("peerloan: my.toml: ")
+    assert words in result.err
+    assert "hidden" not in result.err
 
 
 def test_the_store_comes_from_the_environment_else_from_the_file(
@@ -222,7 +222,7 @@ def test_the_store_comes_from_the_environment_else_from_the_file(
 def test_sample_as_a_process(run: Run, tmp_path: Path) -> None:
     done = run("sample", "book.csv", "--loans", "100")
     assert (done.returncode, done.stdout) == (0, "")
-    assert "100 loans to book.csv" in done.stderr, "a line of progress where no terminal is"
+    assert "100 loans to book.csv" in done.stderr, "progress is a line where there is no terminal"
     with (tmp_path / "book.csv").open(encoding="utf-8") as file:
         assert len(file.readlines()) == 101
 
@@ -241,9 +241,9 @@ def test_every_scenario_in_every_ending_is_the_same_book(
         assert (refused.code, "already exists" in refused.err) == (1, True)
         assert call(*command, "--overwrite").code == 0
         assert (tmp_path / name).read_bytes() == first, "the same seed gives the same bytes"
-        told = call("check", name, "--json")
-        assert told.code == 0
-        report = json.loads(told.out)
+        result = call("check", name, "--json")
+        assert result.code == 0
+        report = json.loads(result.out)
         assert (report["rows"], report["bad_rows"]) == (300, 0)
         fingerprints.add(json.dumps([report["late"], report["missing"]]))
     assert len(fingerprints) == 1
@@ -264,12 +264,12 @@ def test_check_names_bad_rows_and_exits_1(
 ) -> None:
     call("models", "promote", lender[0])
     furniture(tmp_path / "bad.csv", bad=True)
-    told = call("check", "bad.csv")
-    assert told.code == 1
-    assert f"definition: the champion's, {lender[0]}" in told.out
-    assert "  row 4: -1\n" in told.out
-    assert "2 of 9 rows have problems" in told.out
-    assert "peerloan: bad.csv: does not fit the definition" in told.err
+    result = call("check", "bad.csv")
+    assert result.code == 1
+    assert f"definition: the champion's, {lender[0]}" in result.out
+    assert "  row 4: -1\n" in result.out
+    assert "2 of 9 rows have problems" in result.out
+    assert "peerloan: bad.csv: does not fit the definition" in result.err
     as_json = call("check", "bad.csv", "--json")
     assert as_json.code == 1
     report = json.loads(as_json.out)
@@ -279,11 +279,11 @@ def test_check_names_bad_rows_and_exits_1(
     assert [problem["rows"] for problem in report["problems"]] == [[[4, 4]], [[8, 8]]]
 
 
-def test_check_tells_a_table_that_is_no_book_from_one(call: Call, tmp_path: Path) -> None:
+def test_check_refuses_a_table_without_column_names(call: Call, tmp_path: Path) -> None:
     (tmp_path / "book.csv").write_text("12000,0.2,car,A\n13000,0.1,car,B\n")
-    told = call("check", "book.csv")
-    assert told.code == 1
-    assert told.err.splitlines()[-1] == (
+    result = call("check", "book.csv")
+    assert result.code == 1
+    assert result.err.splitlines()[-1] == (
         "peerloan: book.csv: expected a first line of column names, got what looks like a row of "
         "values: 12000, 0.2, car, …"
     )
@@ -294,23 +294,23 @@ def test_check_names_the_line_of_a_wrong_definition(call: Call, sample_book: Pat
         'model = "x"\n[label]\ncolumn = "is_late"\nlate = 1\non_time = "1"\n'
         '[[field]]\nname = "dti"\nkind = "number"\nlabel = 3\n'
     )
-    told = call("check", sample_book, "--definition", "loan.toml")
-    assert (told.code, told.out) == (1, "")
+    result = call("check", sample_book, "--definition", "loan.toml")
+    assert (result.code, result.out) == (1, "")
     line = "peerloan: loan.toml, line 9, key field.label: expected text, got a whole number\n"
-    assert told.err == line
+    assert result.err == line
     Path("loan.toml").write_text(Path("loan.toml").read_text().replace("label = 3", "label = '3'"))
-    told = call("check", sample_book, "--definition", "loan.toml")
-    assert told.err == (
+    result = call("check", sample_book, "--definition", "loan.toml")
+    assert result.err == (
         "peerloan: loan.toml, line 5, key label.on_time: expected another value than late's, "
         "got '1'\n"
     )
 
 
-def test_define_doubts_roles_and_broken_rows(call: Call, tmp_path: Path) -> None:
+def test_define_warns_of_roles_and_broken_rows(call: Call, tmp_path: Path) -> None:
     rows = [f"K{i},{i % 7 + 0.5},{'bad' if i % 9 == 0 else 'good'}\n" for i in range(60)]
     (tmp_path / "book.csv").write_text("acct,debt,state\n" + "".join(rows) + "K60,1\n")
-    told = call("define", "book.csv", "--label", "state", "-o", "loan.toml")
-    assert told.code == 0, told.err
+    result = call("define", "book.csv", "--label", "state", "-o", "loan.toml")
+    assert result.code == 0, result.err
     written = (tmp_path / "loan.toml").read_text()
     assert "# doubt: 1 row has too many or too few cells; training refuses them\n" in written
     assert (
@@ -323,19 +323,19 @@ def test_define_doubts_roles_and_broken_rows(call: Call, tmp_path: Path) -> None
 def test_score_of_the_champion(call: Call, tmp_path: Path, lender: tuple[str, str]) -> None:
     furniture(tmp_path / "book.csv")
     call("models", "promote", lender[1])
-    told = call("score", "book.csv", "-o", "out.csv", "--reasons", "none")
-    assert told.code == 0
-    assert told.out.startswith("out.csv: 9 loans, ")
+    result = call("score", "book.csv", "-o", "out.csv", "--reasons", "none")
+    assert result.code == 0
+    assert result.out.startswith("out.csv: 9 loans, ")
     assert call("score", "book.csv", "-o", "out.csv").code == 1
     assert call("score", "book.csv", "-o", "out.csv", "--overwrite").code == 0
     for out in ("book.csv", "./book.csv", tmp_path / "book.csv"):
-        told = call("score", "book.csv", "-o", out, "--overwrite")
-        assert told.code == 1
-        assert "is the book itself" in told.err
+        result = call("score", "book.csv", "-o", out, "--overwrite")
+        assert result.code == 1
+        assert "is the book itself" in result.err
     assert open_book(tmp_path / "book.csv").columns[-1] == "outcome"
-    told = call("score", "out.csv", "-o", "again.csv")
-    assert told.code == 1
-    assert "scored book" in told.err
+    result = call("score", "out.csv", "-o", "again.csv")
+    assert result.code == 1
+    assert "scored book" in result.err
 
 
 # Models
@@ -343,18 +343,20 @@ def test_score_of_the_champion(call: Call, tmp_path: Path, lender: tuple[str, st
 
 def test_the_life_of_two_versions(call: Call, lender: tuple[str, str]) -> None:
     first, second = lender
-    told = call("models", "promote", first, "--why", "it is [first] :smile: [/b] \x1b ünd")
-    assert told.code == 0
-    assert f"champion: {first} (state 1)" in told.err
+    result = call("models", "promote", first, "--why", "it is [first] :smile: [/b] \x1b ünd")
+    assert result.code == 0
+    assert f"champion: {first} (state 1)" in result.err
     assert call("models", "challenge", second).code == 0
     again = call("models", "promote", first)
     assert (again.code, "already the champion" in again.err) == (1, True)
 
     listed = call("models", "list")
     assert listed.code == 0
-    assert first in listed.out, "a version's name is never folded"
+    assert first in listed.out, "a version's name is never wrapped"
     assert second in listed.out
-    assert "[first] :smile: [/b]" in " ".join(listed.out.split()), "not taken for markup"
+    assert "[first] :smile: [/b]" in " ".join(listed.out.split()), (
+        "the reason is not read as markup"
+    )
     as_json = json.loads(call("models", "list", "--json").out)
     assert {(row["version"], row["alias"]) for row in as_json["versions"]} == {
         (first, "champion"),
@@ -363,9 +365,9 @@ def test_the_life_of_two_versions(call: Call, lender: tuple[str, str]) -> None:
     assert [state["action"] for state in as_json["history"]] == ["promote", "challenge"]
 
     assert call("models", "promote", second, "--why", "better").code == 0
-    told = call("models", "rollback", "--why", "worse")
-    assert told.code == 0
-    assert f"champion: {first} (state 4)" in told.err
+    result = call("models", "rollback", "--why", "worse")
+    assert result.code == 0
+    assert f"champion: {first} (state 4)" in result.err
     assert call("models", "rollback").code == 1
     history = json.loads(call("models", "list", "--json").out)["history"]
     assert [(state["number"], state["champion"], state["why"]) for state in history][2:] == [
@@ -378,9 +380,9 @@ def test_a_reason_is_added_to_a_change_later(call: Call, lender: tuple[str, str]
     first, second = lender
     call("models", "promote", first, "--why", "the first")
     call("models", "promote", second)
-    told = call("models", "explain-change", "2", "--why", "better on the newest quarter")
-    assert told.code == 0
-    assert "change 2: better on the newest quarter (added later by " in told.err
+    result = call("models", "explain-change", "2", "--why", "better on the newest quarter")
+    assert result.code == 0
+    assert "change 2: better on the newest quarter (added later by " in result.err
     listed = " ".join(call("models", "list").out.split())
     assert "the first" in listed
     assert "better on the newest quarter (added later by " in listed
@@ -389,24 +391,24 @@ def test_a_reason_is_added_to_a_change_later(call: Call, lender: tuple[str, str]
         None,
         "better on the newest quarter",
     ]
-    for number, why, said in (
+    for number, why, message in (
         ("1", "x", "change 1 already has a reason, by "),
         ("2", "x", "already has a reason: better on the newest quarter (added later by "),
         ("3", "x", "no change 3 in "),
         ("2", "a\x1bb", "without control characters"),
     ):
         refused = call("models", "explain-change", number, "--why", why)
-        assert (refused.code, said in refused.err) == (1, True), refused.err
+        assert (refused.code, message in refused.err) == (1, True), refused.err
     assert call("models", "explain-change", "2").code == 2
     assert call("models", "explain-change", "x", "--why", "y").code == 2
 
 
 def test_models_show_and_verify(call: Call, lender: tuple[str, str]) -> None:
     for version in lender:
-        shown = call("models", "show", version)
-        assert shown.code == 0
-        assert "made by arithmetic" in shown.out
-        assert version in shown.out
+        result = call("models", "show", version)
+        assert result.code == 0
+        assert "made by arithmetic" in result.out
+        assert version in result.out
         as_json = json.loads(call("models", "show", version, "--json").out)
         assert as_json["version"] == version
         assert as_json["alias"] == ""
@@ -421,15 +423,15 @@ def test_a_damaged_version_is_listed_as_unreadable_and_refused(
     good, bad = lender
     (tmp_path / "store" / "versions" / bad / "manifest.json").write_text("[" * 100_000)
     shutil.copytree(tmp_path / "store" / "versions" / good, tmp_path / "store/versions/Copy of it")
-    told = call("models", "list")
-    assert told.code == 0
-    assert "unreadable" in told.out
+    result = call("models", "list")
+    assert result.code == 0
+    assert "unreadable" in result.out
     rows = json.loads(call("models", "list", "--json").out)["versions"]
     assert [row["version"] for row in rows] == [bad, good]
     for command in ("show", "verify", "promote", "challenge"):
-        told = call("models", command, bad)
-        assert told.code == 1
-        assert told.err.startswith(f"peerloan: {bad}: manifest.json can't be read")
+        result = call("models", command, bad)
+        assert result.code == 1
+        assert result.err.startswith(f"peerloan: {bad}: manifest.json can't be read")
     assert call("models", "promote", good).code == 0
 
 
@@ -449,28 +451,28 @@ def test_a_version_without_auc_is_valid_json(
     assert call("models", "list").code == 0
 
 
-def stricter() -> Draft:
-    """A version of PeerLoan's model that asks for one field more, and scores every loan alike."""
-    own = default_definition()
+def draft_with_another_field() -> Draft:
+    """A version of PeerLoan's model that requires one more field and scores all loans alike."""
+    default = default_definition()
     field = Field("income.monthly", "number", "Monthly income", default=3000)
-    definition = msgspec.structs.replace(own, fields=(*own.fields, field))
-    loans = Loans.of(definition, [tuple(each.default for each in definition.fields)] * 4)
+    definition = msgspec.structs.replace(default, fields=(*default.fields, field))
+    loans = Loans.of(definition, [tuple(field.default for field in definition.fields)] * 4)
     tables = [
-        NumberTable(each.name, (), (0.0,), 0.0)
-        if each.is_number
-        else LevelTable(each.name, (), (), 0.0, 0.0)
-        for each in definition.fields
+        NumberTable(field.name, (), (0.0,), 0.0)
+        if field.is_number
+        else LevelTable(field.name, (), (), 0.0, 0.0)
+        for field in definition.fields
     ]
     return hand_made(definition, Scorecard(-4.0, tuple(tables)), loans)
 
 
-def test_a_breaking_promotion_needs_the_word(call: Call, store: Store) -> None:
-    first, second = store.versions()[0], store.publish(stricter())
+def test_a_breaking_promotion_needs_the_option(call: Call, store: Store) -> None:
+    first, second = store.versions()[0], store.publish(draft_with_another_field())
     assert call("models", "promote", first).code == 0
-    told = call("models", "promote", second)
-    assert told.code == 1
-    assert "income.monthly: is new and required" in told.err
-    assert "--breaking" in told.err
+    result = call("models", "promote", second)
+    assert result.code == 1
+    assert "income.monthly: is new and required" in result.err
+    assert "--breaking" in result.err
     assert call("models", "promote", second, "--breaking").code == 0
 
 
@@ -480,9 +482,9 @@ def test_a_version_of_another_model_is_no_champion(
     ours = next(version for version in store.versions() if version not in lender)
     assert call("models", "promote", ours).code == 0
     for command in ("promote", "challenge"):
-        told = call("models", command, lender[0], *(["--breaking"] * (command == "promote")))
-        assert told.code == 1
-        assert "use another store for 'furniture-credit'" in told.err
+        result = call("models", command, lender[0], *(["--breaking"] * (command == "promote")))
+        assert result.code == 1
+        assert "use another store for 'furniture-credit'" in result.err
 
 
 # From a table to a champion
@@ -492,8 +494,8 @@ def test_a_version_of_another_model_is_no_champion(
 def test_define_train_promote_and_score_as_processes(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Another lender's table, without a line of code."""
-    # Threads that wait for one another's turn take minutes where the processor is shared.
+    """Another lender's table goes from `define` to `score` without a line of code."""
+    # With several threads on a busy machine, training would take minutes.
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     with (tmp_path / "loans.csv").open("w", encoding="utf-8", newline="") as file:
         rows = csv.writer(file)
@@ -521,11 +523,11 @@ def test_define_train_promote_and_score_as_processes(
     assert done.stderr.startswith("definition: loan.toml\n")
     for line in ("reading loans.csv", "additive: evaluating and reporting", "publishing"):
         assert f"{line}\n" in done.stderr, "a line for each finished step"
-    told = json.loads(done.stdout)
-    assert told["definition"] == "loan.toml"
-    assert {each["candidate"] for each in told["candidates"]} == {"additive", "basic"}
-    best = told["candidates"][0]["version"]
-    assert [each["chosen"] for each in told["candidates"]] == [True, False]
+    report = json.loads(done.stdout)
+    assert report["definition"] == "loan.toml"
+    assert {candidate["candidate"] for candidate in report["candidates"]} == {"additive", "basic"}
+    best = report["candidates"][0]["version"]
+    assert [candidate["chosen"] for candidate in report["candidates"]] == [True, False]
     state = Store(tmp_path / "store").state()
     assert (state.champion, state.why) == (best, "first")
 
@@ -546,28 +548,28 @@ def test_training_refuses_a_bad_row_and_publishes_nothing(call: Call, tmp_path: 
         lines[500].replace(",RENT,", ",,").replace(",MORTGAGE,", ",,").replace(",OWN,", ",,")
     )
     (tmp_path / "book.csv").write_text("".join(lines))
-    told = call("train", "book.csv", "--quick")
-    assert told.code == 1
-    assert "row 500, home_ownership: expected" in told.err
-    assert "peerloan check" in told.err
+    result = call("train", "book.csv", "--quick")
+    assert result.code == 1
+    assert "row 500, home_ownership: expected" in result.err
+    assert "peerloan check" in result.err
     assert not (tmp_path / "store").exists()
 
 
 def test_training_refuses_a_book_with_too_few_late_loans(call: Call, tmp_path: Path) -> None:
     call("sample", "book.csv", "--loans", "100")
-    told = call("train", "book.csv")
-    assert told.code == 1
-    assert "at least 20 loans that are late" in told.err
+    result = call("train", "book.csv")
+    assert result.code == 1
+    assert "at least 20 loans that are late" in result.err
     assert not (tmp_path / "store").exists()
 
 
 def test_training_with_a_wrong_definition_names_line_and_key(call: Call, tmp_path: Path) -> None:
     call("sample", "book.csv", "--loans", "100")
     (tmp_path / "loan.toml").write_text('model = "x"\n[label]\ncolumn = "is_late"\nlate = 1\n')
-    told = call("train", "book.csv", "--definition", "loan.toml")
-    assert told.code == 1
-    assert "loan.toml, line" in told.err
-    assert "key" in told.err
+    result = call("train", "book.csv", "--definition", "loan.toml")
+    assert result.code == 1
+    assert "loan.toml, line" in result.err
+    assert "key" in result.err
 
 
 def test_training_for_a_store_of_another_model_is_refused(
@@ -577,11 +579,11 @@ def test_training_for_a_store_of_another_model_is_refused(
         'model = "other"\n[label]\ncolumn = "is_late"\nlate = 1\non_time = 0\n'
         '[[field]]\nname = "int_rate"\nkind = "number"\nlabel = "Rate"\n'
     )
-    told = call(
+    result = call(
         "train", sample_book, "--definition", "loan.toml", "--candidate", "logistic", "--promote"
     )
-    assert told.code == 1
-    assert "'furniture-credit'; use another store for 'other'" in told.err
+    assert result.code == 1
+    assert "'furniture-credit'; use another store for 'other'" in result.err
     assert Store(tmp_path / "store").versions() == sorted(lender)
     assert Store(tmp_path / "store").state().champion is None
 
@@ -590,9 +592,9 @@ def test_a_store_that_can_not_be_written_is_one_line(
     call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lender: tuple[str, str]
 ) -> None:
     (tmp_path / "store" / "aliases").write_text("")
-    told = call("models", "promote", lender[0])
-    assert told.code == 1
-    assert "can't be written" in told.err
+    result = call("models", "promote", lender[0])
+    assert result.code == 1
+    assert "can't be written" in result.err
 
 
 @pytest.mark.parametrize(
@@ -610,22 +612,22 @@ def test_a_taken_port_names_the_option_to_change(
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        told = call(*command, option, port)
-    assert told.code == 1
-    assert f"port {port} is taken: choose another, e.g. `peerloan {command[0]}" in told.err
-    assert f"{option} {port + 1 if port < 65535 else 5000}`" in told.err
-    assert len(told.err.splitlines()) == 1
+        result = call(*command, option, port)
+    assert result.code == 1
+    assert f"port {port} is taken: choose another, e.g. `peerloan {command[0]}" in result.err
+    assert f"{option} {port + 1 if port < 65535 else 5000}`" in result.err
+    assert len(result.err.splitlines()) == 1
 
 
 @pytest.mark.parametrize(
     "host", ["no-such-host.invalid", "", "a" * 70 + ".invalid", "192.0.2.7", "[::1]"]
 )
 def test_a_host_that_is_no_address_of_this_machine_is_one_line(call: Call, host: str) -> None:
-    told = call("serve", "--host", host)
-    assert told.code == 1
-    assert "--host" in told.err
-    assert "such as 127.0.0.1" in told.err
-    assert len(told.err.splitlines()) == 1
+    result = call("serve", "--host", host)
+    assert result.code == 1
+    assert "--host" in result.err
+    assert "such as 127.0.0.1" in result.err
+    assert len(result.err.splitlines()) == 1
 
 
 def test_a_folder_that_may_not_be_read_is_one_line(
@@ -635,19 +637,19 @@ def test_a_folder_that_may_not_be_read_is_one_line(
         raise PermissionError(13, "Permission denied", str(path))
 
     monkeypatch.setattr(Path, "iterdir", refuse)
-    told = call("models", "list")
-    assert (told.code, told.out) == (1, "")
-    assert told.err.endswith("store/versions can't be read: Permission denied\n")
+    result = call("models", "list")
+    assert (result.code, result.out) == (1, "")
+    assert result.err.endswith("store/versions can't be read: Permission denied\n")
 
 
 # Output
 
 
 @pytest.mark.parametrize("arguments", [["models", "list"], ["models", "list", "--json"]])
-def test_a_reader_that_goes_away_is_no_traceback(
+def test_a_closed_pipe_causes_no_traceback(
     tmp_path: Path, lender: tuple[str, str], arguments: list[str]
 ) -> None:
-    """As in `peerloan models list | head -0`, which has gone before the first line comes."""
+    """As in `peerloan models list | head -0`, which closes the pipe before the first line."""
     reading, writing = os.pipe()
     os.close(reading)
     done = subprocess.run(
@@ -683,7 +685,9 @@ def test_a_full_disk_under_the_output_is_one_line(
     assert done.returncode == 1
 
 
-def test_a_terminal_of_few_letters_gets_escapes(tmp_path: Path, lender: tuple[str, str]) -> None:
+def test_a_terminal_with_a_small_encoding_gets_escapes(
+    tmp_path: Path, lender: tuple[str, str]
+) -> None:
     Store(tmp_path / "store").promote(lender[0], "schöner €")
     environment = os.environ | {
         "PYTHONIOENCODING": "latin-1:strict",
@@ -701,26 +705,26 @@ def test_a_terminal_of_few_letters_gets_escapes(tmp_path: Path, lender: tuple[st
         assert "schöner \\u20ac".encode("latin-1") in done.stdout
 
 
-DRAWING = """
+NOTE_DURING_PROGRESS = """
 from peerloan.cli.console import note, progress
 with progress() as show:
     show("working", 0.5)
-    note("said meanwhile")
+    note("note meanwhile")
 """
 
 
-def test_what_is_said_while_a_bar_is_drawn_stands_above_it() -> None:
-    terminal, shown = os.openpty()
+def test_a_note_during_a_progress_bar_is_printed_above_it() -> None:
+    terminal, output = os.openpty()
     with os.fdopen(terminal, "rb", buffering=0) as screen:
         environment = os.environ | {"TERM": "xterm"}
-        command = [sys.executable, "-c", DRAWING]
-        done = subprocess.run(command, stderr=shown, env=environment, timeout=60)
-        os.close(shown)
+        command = [sys.executable, "-c", NOTE_DURING_PROGRESS]
+        done = subprocess.run(command, stderr=output, env=environment, timeout=60)
+        os.close(output)
         text = b""
         with contextlib.suppress(OSError):  # the terminal's end
             while part := screen.read(65536):
                 text += part
     assert done.returncode == 0
-    # The bar's line is cleared, and drawn again below.
-    assert b"\x1b[2Ksaid meanwhile\r\n" in text
-    assert text.rindex(b"working") > text.index(b"said meanwhile")
+    # The bar is cleared, and drawn again below the note.
+    assert b"\x1b[2Knote meanwhile\r\n" in text
+    assert text.rindex(b"working") > text.index(b"note meanwhile")

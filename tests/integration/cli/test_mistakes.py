@@ -1,4 +1,4 @@
-"""What newcomers to the API get wrong: each answer says what is expected and what to do."""
+"""Common mistakes of API clients: each response says what is expected and what to do."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def post(client: FlaskClient, path: str, content: Any, **headers: str) -> TestRe
 
 
 def detail(answer: TestResponse, status: int) -> str:
-    """The sentence of an answer that must be a problem of this status, in its address's form."""
+    """The message of an error response with this status, in the format of its route."""
     assert answer.status_code == status, answer.text
     body = answer.json
     assert body is not None
@@ -68,7 +68,7 @@ def columns(loan: dict[str, Any]) -> dict[str, list[Any]]:
 
 
 def body_of(path: str, loan: dict[str, Any]) -> tuple[Any, int]:
-    """A body that the route can read, and the status that it answers it with."""
+    """A valid body for a route, and the status of its response."""
     inputs = [
         {
             "name": n,
@@ -78,17 +78,17 @@ def body_of(path: str, loan: dict[str, Any]) -> tuple[Any, int]:
         }
         for n, v in loan.items()
     ]
-    known: dict[str, tuple[Any, int]] = {
+    bodies: dict[str, tuple[Any, int]] = {
         PREDICTIONS: (loan, 200),
         OUTCOMES: ({"outcomes": []}, 200),
         ACKNOWLEDGE: ({"why": "a test"}, 404),
         PROMOTE: ({"why": "a test"}, 404),
         INFER: ({"inputs": inputs}, 200),
     }
-    return known[path]
+    return bodies[path]
 
 
-# Bodies that are no JSON as it is sent
+# Bodies that are not plain JSON
 
 
 @pytest.mark.parametrize("path", POSTED)
@@ -108,7 +108,7 @@ def test_a_compressed_body_is_read_on_every_route(
     assert post(client, path, content, Content_Encoding=encoding).status_code == status
 
 
-@pytest.mark.parametrize("path", [each for each in POSTED if each != PROMOTE])
+@pytest.mark.parametrize("path", [path for path in POSTED if path != PROMOTE])
 @pytest.mark.parametrize(
     ("name", "compress"),
     [("gzip", gzip.compress), ("deflate", zlib.compress), ("bzip2", bz2.compress)],
@@ -130,9 +130,9 @@ def test_a_compressed_body_without_its_header_is_named(
 def test_another_encoding_is_named_and_the_known_ones(client: FlaskClient, path: str) -> None:
     for encoding in ("br", "zstd", "gzip, gzip", "x" * 300):
         answer = post(client, path, b"\x1b", Content_Encoding=encoding)
-        said = detail(answer, 415)
-        assert said.startswith("Content-Encoding: expected gzip, deflate or none, given ")
-        assert encoding[:50] in said
+        message = detail(answer, 415)
+        assert message.startswith("Content-Encoding: expected gzip, deflate or none, given ")
+        assert encoding[:50] in message
         assert answer.headers["Accept-Encoding"] == "gzip, deflate"
 
 
@@ -141,8 +141,8 @@ def test_a_compressed_body_has_the_limits_of_any_other(client: FlaskClient, path
     answer = post(client, path, gzip.compress(bytes(200_000_000), 1), Content_Encoding="gzip")
     assert "larger than 5 MB" in detail(answer, 413)
     for content in (b"{}", gzip.compress(b"{}")[:-3], gzip.compress(b"{}") + b"x"):
-        said = detail(post(client, path, content, Content_Encoding="gzip"), 400)
-        assert "gzip" in said
+        message = detail(post(client, path, content, Content_Encoding="gzip"), 400)
+        assert "gzip" in message
 
 
 def test_a_form_may_not_be_compressed(client: FlaskClient) -> None:
@@ -154,7 +154,7 @@ def test_a_form_may_not_be_compressed(client: FlaskClient) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [
         (b"", "it is empty"),
         (b" \n", "it is empty"),
@@ -177,16 +177,16 @@ def test_a_form_may_not_be_compressed(client: FlaskClient) -> None:
     ids=lambda value: repr(value[:24]),
 )
 @pytest.mark.parametrize("path", [PREDICTIONS, OUTCOMES, INFER])
-def test_what_is_no_json_says_where_and_why(
-    client: FlaskClient, path: str, content: bytes, said: str
+def test_invalid_json_gets_its_place_and_cause(
+    client: FlaskClient, path: str, content: bytes, message: str
 ) -> None:
     answer = detail(post(client, path, content), 400)
-    assert said in answer
+    assert message in answer
     assert len(answer) < 300
 
 
 @given(st.binary(max_size=40) | st.text(max_size=40).map(str.encode))
-def test_any_bytes_are_answered_in_a_sentence(client: FlaskClient, content: bytes) -> None:
+def test_any_bytes_get_a_json_response(client: FlaskClient, content: bytes) -> None:
     answer = post(client, PREDICTIONS, content)
     assert answer.status_code in (400, 413, 415, 422) or content.strip() == b"[]"
     assert answer.json is not None
@@ -210,8 +210,8 @@ def test_json_within_a_text_is_named(client: FlaskClient, loan: dict[str, Any]) 
 def errors(client: FlaskClient, body: Any) -> list[dict[str, Any]]:
     answer = post(client, PREDICTIONS, body)
     assert answer.status_code == 422, answer.text
-    found: list[dict[str, Any]] = (answer.json or {})["errors"]
-    return found
+    problem: dict[str, Any] = answer.json or {}
+    return list(problem["errors"])
 
 
 @pytest.mark.parametrize(
@@ -256,7 +256,7 @@ def test_a_wrong_value_says_what_to_send_instead(
 
 
 @pytest.mark.parametrize("raw", ["NaN", "Infinity", "-Infinity"])
-def test_what_json_does_not_have_is_shown_as_it_was_written(
+def test_nan_and_infinity_are_shown_as_they_were_written(
     client: FlaskClient, loan: dict[str, Any], raw: str
 ) -> None:
     (error,) = errors(client, json.dumps(loan | {"dti": float(raw)}).encode())
@@ -295,7 +295,7 @@ def test_another_spelling_of_a_name_is_recognised(
             assert f"(rename {spell(name)!r} to {name!r})" in missing[name]
 
 
-# Formats of others
+# Formats of other servers
 
 
 def test_the_format_of_another_server_is_named_with_what_to_send(
@@ -304,7 +304,7 @@ def test_the_format_of_another_server_is_named_with_what_to_send(
     split = {"columns": list(loan), "data": [list(loan.values())]}
     records = 'df.to_json(orient="records")'
     tensor = {"name": "dti", "shape": [1], "datatype": "FP64", "data": [1]}
-    for body, field, given_, remedy in (
+    for body, field, format_name, remedy in (
         (
             {"instances": [loan]},
             "instances",
@@ -337,12 +337,12 @@ def test_the_format_of_another_server_is_named_with_what_to_send(
     ):
         (error,) = errors(client, body)
         assert error["field"] == field
-        assert given_ in error["given"]
+        assert format_name in error["given"]
         assert remedy in error["expected"]
         assert remedy in detail(post(client, PREDICTIONS, body), 422)
 
 
-def test_a_loan_that_is_only_wrong_is_no_other_format(
+def test_a_loan_with_wrong_fields_is_not_taken_for_another_format(
     client: FlaskClient, loan: dict[str, Any]
 ) -> None:
     for body in (loan | {"instances": [loan]}, loan | {"dti": {"0": 1}}, {"unknown": 1}, {}):
@@ -391,18 +391,18 @@ def test_the_address_of_another_server_leads_to_the_predictions(
 
 
 @pytest.mark.parametrize(
-    ("given_", "said"),
+    ("header", "message"),
     [
         ("Bearer none", "given an unknown token"),
         ("peerloan_token", "given one that does not begin with Bearer"),
         ("Basic YTpi", "given one that does not begin with Bearer"),
     ],
 )
-def test_a_wrong_authorization_is_told_from_none(
-    client: FlaskClient, given_: str, said: str
+def test_a_wrong_authorization_gets_its_cause(
+    client: FlaskClient, header: str, message: str
 ) -> None:
-    answer = client.get("/v1/models", headers={"Authorization": given_})
-    assert said in detail(answer, 401)
+    answer = client.get("/v1/models", headers={"Authorization": header})
+    assert message in detail(answer, 401)
     assert "Authorization: Bearer" in detail(answer, 401)
 
 
@@ -428,7 +428,6 @@ def test_json_for_the_page_leads_to_the_api(client: FlaskClient, loan: dict[str,
 
 
 @pytest.mark.parametrize("path", ["/v1/models", "/v1/models/none", "/v1/predictions/none"])
-def test_a_parameter_that_nothing_reads_is_refused(client: FlaskClient, path: str) -> None:
-    assert "expected no query parameters, given 'limit'" in detail(
-        client.get(f"{path}?limit=1"), 400
-    )
+def test_an_unknown_parameter_is_refused(client: FlaskClient, path: str) -> None:
+    problem = detail(client.get(f"{path}?limit=1"), 400)
+    assert "expected no query parameters, given 'limit'" in problem

@@ -1,4 +1,4 @@
-"""Training's options as processes: aims, later books, groups, recalibration, and what follows."""
+"""`train` and its options, `models policy` and `models compare`, as processes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ from peerloan.sample_data import batches
 
 
 def write(path: Path, loans: int, seed: int, every: int) -> Path:
-    """A book with a column that is no feature; every so manieth loan is late, the costly ones."""
+    """Write a book with a column that is no feature.
+
+    Every `every`-th loan is late, and a few more of those with high rates.
+    """
     rows: list[dict[str, Any]] = [r for b in batches(loans, seed=seed) for r in b.to_pylist()]
     rows.sort(key=lambda row: row["int_rate"])
     for place, row in enumerate(rows):
@@ -41,7 +44,7 @@ def later(tmp_path: Path) -> Path:
     return write(tmp_path / "later.csv", 1200, seed=4, every=5)
 
 
-def folder(tmp_path: Path, version: str) -> Path:
+def version_folder(tmp_path: Path, version: str) -> Path:
     return tmp_path / "store" / "versions" / version
 
 
@@ -61,52 +64,52 @@ def manifest(folder: Path) -> dict[str, Any]:
 def test_a_quick_run_with_an_aim_a_later_book_and_groups(
     run: Run, tmp_path: Path, book: Path, later: Path
 ) -> None:
-    told = run(
+    done = run(
         *("train", book, "--quick", "--aim", "capacity=0.1", "--later", later),
         *("--group", "home_ownership", "--group", "region", "--promote", "--json"),
     )
-    assert told.returncode == 0, told.stderr
-    assert "Traceback" not in told.stderr
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
     for line in (
         *("reading " + str(later), "trying settings on 700 loans"),
         *("boosted: evaluating and reporting", "publishing"),
     ):
-        assert f"{line}\n" in told.stderr, "a line for each finished step"
-    given = json.loads(told.stdout)
-    candidates = {each["candidate"]: each for each in given["candidates"]}
+        assert f"{line}\n" in done.stderr, "progress is a line for each finished step"
+    output = json.loads(done.stdout)
+    candidates = {each["candidate"]: each for each in output["candidates"]}
     # The forest is slow.
     assert set(candidates) == {"binned", "additive", "logistic", "boosted"}
-    assert [each["chosen"] for each in given["candidates"]] == [True, False, False, False]
-    best = given["candidates"][0]
+    assert [each["chosen"] for each in output["candidates"]] == [True, False, False, False]
+    best = output["candidates"][0]
     assert "has the best mean AUC" in best["why"]
-    assert f"chosen: {best['why']}\n" in told.stderr
-    assert f"report: {folder(tmp_path, best['version']) / 'report.html'}\n" in told.stderr
+    assert f"chosen: {best['why']}\n" in done.stderr
+    assert f"report: {version_folder(tmp_path, best['version']) / 'report.html'}\n" in done.stderr
     store = Store(tmp_path / "store")
     assert store.state().champion == best["version"]
-    for each in given["candidates"]:
+    for each in output["candidates"]:
         found = store.manifest(each["version"])
         assert found.metrics == each["metrics"]
         assert (found.policy.aim, found.policy.aim_value) == ("capacity", 0.1)
         # The mean over folds; at most a tenth of all loans together.
         assert 0 < each["metrics"]["flagged"] < 0.12
-        # On so few loans a candidate's calibrated margins may all but tie, and none is flagged.
+        # On so few loans, the calibrated margins may be nearly equal, and no loan is flagged.
         assert 0 <= each["metrics"]["later_flagged"] < 0.5
         assert 0 < each["metrics"]["later_auc"] < 1
-        report = (folder(tmp_path, each["version"]) / "report.html").read_text("utf-8")
+        report = (version_folder(tmp_path, each["version"]) / "report.html").read_text("utf-8")
         for name in ("home_ownership", "region", "MORTGAGE", "north", "later.csv"):
             assert name in report, name
     assert run("models", "verify", best["version"]).returncode == 0
 
 
-def test_the_table_for_people_names_the_chosen_one(
+def test_the_printed_table_marks_the_chosen_candidate(
     run: Run, tmp_path: Path, book: Path, later: Path
 ) -> None:
-    told = run(
+    done = run(
         *("train", book, "--quick", "--candidate", "logistic", "--candidate", "additive"),
         *("--later", later, "--aim", "f2"),
     )
-    assert told.returncode == 0, told.stderr
-    label, head, first, second = told.stdout.splitlines()
+    assert done.returncode == 0, done.stderr
+    label, head, first, second = done.stdout.splitlines()
     assert ": late is 1 in is_late: " in label
     assert head.split() == [
         *("version", "chosen", "auc", "recall", "flagged", "brier", "log_loss", "later_auc"),
@@ -119,10 +122,10 @@ def test_the_table_for_people_names_the_chosen_one(
 
 @pytest.mark.longer
 def test_a_threshold_that_flags_most_loans_is_noted(run: Run, book: Path) -> None:
-    told = run("train", book, "--quick", "--candidate", "logistic", "--aim", "recall=0.99")
-    assert told.returncode == 0, told.stderr
-    assert re.search(r"note: the threshold flags \d+% of all loans", told.stderr)
-    assert "--aim" in told.stderr
+    done = run("train", book, "--quick", "--candidate", "logistic", "--aim", "recall=0.99")
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"note: the threshold flags \d+% of all loans", done.stderr)
+    assert "--aim" in done.stderr
 
 
 # train --recalibrate
@@ -135,61 +138,64 @@ def test_recalibrate_publishes_a_version_and_leaves_the_old_one(
 ) -> None:
     version = version_of(candidate)
     store.promote(version)
-    before = contents(folder(tmp_path, version))
-    told = run("train", later, "--recalibrate", version, "--promote", "--json")
-    assert told.returncode == 0, told.stderr
-    (given,) = json.loads(told.stdout)["candidates"]
-    new = given["version"]
+    before = contents(version_folder(tmp_path, version))
+    done = run("train", later, "--recalibrate", version, "--promote", "--json")
+    assert done.returncode == 0, done.stderr
+    (output,) = json.loads(done.stdout)["candidates"]
+    new = output["version"]
     assert new != version
-    assert f"champion: {new}" in told.stderr
+    assert f"champion: {new}" in done.stderr
     assert store.state().champion == new
-    assert contents(folder(tmp_path, version)) == before
-    old, changed = manifest(folder(tmp_path, version)), manifest(folder(tmp_path, new))
+    assert contents(version_folder(tmp_path, version)) == before
+    old, changed = (
+        manifest(version_folder(tmp_path, version)),
+        manifest(version_folder(tmp_path, new)),
+    )
     assert changed["recalibrated_on"]["loans"] == 1200
     assert changed["trained_on"] == old["trained_on"]
     assert changed["policy"] == old["policy"]
     assert "recalibrated_on" not in old
     assert run("models", "verify", new).returncode == 0
     for name, words in (("report.html", f"from <code>{version}"), ("card.md", "Recalibrated")):
-        assert words in (folder(tmp_path, new) / name).read_text("utf-8")
-    # Of what it is now, the card of a changed policy speaks too.
-    told = run("models", "policy", new, "--aim", "capacity=0.2")
-    assert told.returncode == 0, told.stderr
-    card = (folder(tmp_path, told.stdout.strip()) / "card.md").read_text("utf-8")
+        assert words in (version_folder(tmp_path, new) / name).read_text("utf-8")
+    # The card of a version with a changed policy also describes the recalibration.
+    done = run("models", "policy", new, "--aim", "capacity=0.2")
+    assert done.returncode == 0, done.stderr
+    card = (version_folder(tmp_path, done.stdout.strip()) / "card.md").read_text("utf-8")
     assert "## Recalibrated on\nlater.csv: 1,200 loans" in card
     assert "the riskiest 20 %" in card
 
 
-def test_recalibrate_with_an_aim_takes_it(
+def test_recalibrate_uses_the_aim(
     run: Run, tmp_path: Path, version_of: VersionOf, later: Path
 ) -> None:
-    told = run(
+    done = run(
         *("train", later, "--recalibrate", version_of("additive"), "--aim", "capacity=0.25"),
         "--json",
     )
-    assert told.returncode == 0, told.stderr
-    (given,) = json.loads(told.stdout)["candidates"]
-    policy = manifest(folder(tmp_path, given["version"]))["policy"]
+    assert done.returncode == 0, done.stderr
+    (output,) = json.loads(done.stdout)["candidates"]
+    policy = manifest(version_folder(tmp_path, output["version"]))["policy"]
     assert (policy["aim"], policy["aim_value"]) == ("capacity", 0.25)
-    assert given["metrics"]["flagged"] <= 0.25
+    assert output["metrics"]["flagged"] <= 0.25
 
 
 # models policy
 
 
 @pytest.mark.parametrize("candidate", ["additive", "basic"])
-def test_a_policy_makes_a_version_that_differs_in_nothing_else(
+def test_a_policy_change_publishes_a_version_that_differs_in_nothing_else(
     run: Run, tmp_path: Path, store: Store, version_of: VersionOf, candidate: str
 ) -> None:
     version = version_of(candidate)
-    before = contents(folder(tmp_path, version))
-    told = run("models", "policy", version, "--aim", "recall=0.6")
-    assert told.returncode == 0, told.stderr
-    new = told.stdout.strip()
+    before = contents(version_folder(tmp_path, version))
+    done = run("models", "policy", version, "--aim", "recall=0.6")
+    assert done.returncode == 0, done.stderr
+    new = done.stdout.strip()
     assert new in store.versions()
-    assert f"{new}: loans are flagged from a probability of " in told.stderr
-    assert contents(folder(tmp_path, version)) == before
-    after = contents(folder(tmp_path, new))
+    assert f"{new}: loans are flagged from a probability of " in done.stderr
+    assert contents(version_folder(tmp_path, version)) == before
+    after = contents(version_folder(tmp_path, new))
     differ = {name for name in before if after[name] != before[name]}
     assert differ == {"card.md", "manifest.json", "report.html"}
     assert set(after) == set(before)
@@ -200,7 +206,10 @@ def test_a_policy_makes_a_version_that_differs_in_nothing_else(
     )
     assert "at least 60 % of the late loans" in after["card.md"].decode()
 
-    old, changed = manifest(folder(tmp_path, version)), manifest(folder(tmp_path, new))
+    old, changed = (
+        manifest(version_folder(tmp_path, version)),
+        manifest(version_folder(tmp_path, new)),
+    )
     differ = {name for name in {*old, *changed} if old.get(name) != changed.get(name)}
     assert differ == {"version", "created", "policy", "metrics", "intervals", "golden", "files"} - (
         {"created"} if old["created"] == changed["created"] else set()
@@ -219,14 +228,14 @@ def test_a_policy_makes_a_version_that_differs_in_nothing_else(
     assert store.load(new).policy.aim == "recall"
 
 
-def test_an_aim_that_a_version_can_not_reach_is_one_line(
+def test_an_aim_that_a_version_can_not_reach_is_one_error_line(
     run: Run, store: Store, version_of: VersionOf
 ) -> None:
     versions = store.versions()
-    told = run("models", "policy", version_of("additive"), "--aim", "capacity=0.0001")
-    assert (told.returncode, told.stdout) == (1, "")
-    assert len(told.stderr.splitlines()) == 1
-    assert "no threshold of this version flags as few as" in told.stderr
+    done = run("models", "policy", version_of("additive"), "--aim", "capacity=0.0001")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert len(done.stderr.splitlines()) == 1
+    assert "no threshold of this version flags as few as" in done.stderr
     assert store.versions() == versions
 
 
@@ -238,23 +247,23 @@ def test_compare_prints_both_versions_and_json(
     run: Run, version_of: VersionOf, later: Path, sample_book: Path
 ) -> None:
     first, second = version_of("additive"), version_of("basic")
-    told = run("models", "compare", first, second, later)
-    assert told.returncode == 0, told.stderr
-    assert "trained on this book" not in told.stderr
+    done = run("models", "compare", first, second, later)
+    assert done.returncode == 0, done.stderr
+    assert "trained on this book" not in done.stderr
     for words in (first, second, "1,200 loans", "AUC", "calibration slope", "95 % interval"):
-        assert words in told.stdout, words
+        assert words in done.stdout, words
 
-    told = run("models", "compare", first, second, sample_book, "--json")
-    assert told.returncode == 0, told.stderr
+    done = run("models", "compare", first, second, sample_book, "--json")
+    assert done.returncode == 0, done.stderr
     for version in (first, second):
-        assert f"note: {version} was trained on this book" in told.stderr
-    given = json.loads(told.stdout)
-    assert given["loans"] == 6000
-    assert (given["a"]["version"], given["b"]["version"]) == (first, second)
-    low, high = given["auc_difference"]["interval"]
-    assert low <= given["auc_difference"]["value"] <= high
-    assert sum(each["loans"] for each in given["decisions"]) == 6000
-    assert sum(sum(row.values()) for row in given["bands"].values()) == 6000
+        assert f"note: {version} was trained on this book" in done.stderr
+    output = json.loads(done.stdout)
+    assert output["loans"] == 6000
+    assert (output["a"]["version"], output["b"]["version"]) == (first, second)
+    low, high = output["auc_difference"]["interval"]
+    assert low <= output["auc_difference"]["value"] <= high
+    assert sum(each["loans"] for each in output["decisions"]) == 6000
+    assert sum(sum(row.values()) for row in output["bands"].values()) == 6000
 
 
 @pytest.mark.longer
@@ -267,6 +276,6 @@ def test_compare_without_a_book_or_outcomes_is_refused(
     place = lines[0].split(",").index("is_late")
     cut = [",".join(c for i, c in enumerate(line.split(",")) if i != place) for line in lines]
     (tmp_path / "unknown.csv").write_text("\n".join(cut) + "\n")
-    told = run("models", "compare", first, second, "unknown.csv")
-    assert (told.returncode, told.stdout) == (1, "")
-    assert "unknown.csv: expected the column is_late" in told.stderr
+    done = run("models", "compare", first, second, "unknown.csv")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "unknown.csv: expected the column is_late" in done.stderr

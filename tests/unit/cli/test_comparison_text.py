@@ -1,4 +1,4 @@
-"""The text of a comparison, to the letter."""
+"""The exact text of a comparison."""
 
 from __future__ import annotations
 
@@ -77,5 +77,5 @@ def test_every_line() -> None:
 )
 def test_the_verdict_is_named(low: float, high: float, line: str) -> None:
     auc = FigureComparison(0.7, 0.7, Estimate(0.0, low, high))
-    found = replace(COMPARISON, b_against_a=replace(VERDICT, auc=auc))
-    assert line in comparison_lines(found)
+    comparison = replace(COMPARISON, b_against_a=replace(VERDICT, auc=auc))
+    assert line in comparison_lines(comparison)
