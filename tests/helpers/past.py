@@ -29,8 +29,9 @@ class Past:
     """A writer of decisions whose times the test chooses."""
 
     def __init__(self, database: Database, seal: Path, bundle: Bundle, tells: bool = True) -> None:
-        """`tells`: write the chain's head after each call of `decide`, as a service does every
-        minute. Readers then also look for decisions that were committed long after their time.
+        """`tells`: write the chain's head after each `decide`, as a service does every minute.
+
+        Readers then also look for decisions that were committed long after their time.
         """
         self._tells = tells
         self._database, self._bundle = database, bundle

@@ -22,11 +22,11 @@ from typing import Any
 
 import pytest
 
-from helpers.paths import FORMATS
 from peerloan import atomic_files
 from peerloan.registry import AliasState, Draft, RegistryError, Store
 from peerloan.registry.manifest import read_manifest
 
+FORMATS = Path(__file__).parents[2] / "formats"
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 EVENTS = {"os.mkdir", "os.link", "os.rename", "os.remove", "os.rmdir"}
 
