@@ -183,7 +183,7 @@ def _lived(
                 [label for _, label in some],
             )
             if day - _TOLD_AFTER in untold:
-                past.tell(*untold.pop(day - _TOLD_AFTER))
+                past.report_outcomes(*untold.pop(day - _TOLD_AFTER))
             for _, change in watcher.round(start + DAY_MS).changes:
                 alert = change.alert
                 figures = ("" if v is None else f"{v:.3f}" for v in (alert.value, alert.limit))

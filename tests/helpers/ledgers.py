@@ -54,7 +54,7 @@ def record(time_ms: int | None = None, **values: object) -> Record:
     return decision._replace(**values)  # type: ignore[arg-type]
 
 
-def keep(chain: Chain, records: Sequence[Record]) -> None:
+def append(chain: Chain, records: Sequence[Record]) -> None:
     """Append decisions, each as its own request."""
     assert chain.append([Entry([record]) for record in records]) == [None] * len(records)
 

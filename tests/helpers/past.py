@@ -28,12 +28,14 @@ _AT_ONCE = 5_000
 class Past:
     """A writer of decisions whose times the test chooses."""
 
-    def __init__(self, database: Database, seal: Path, bundle: Bundle, tells: bool = True) -> None:
-        """`tells`: write the chain's head after each `decide`, as a service does every minute.
+    def __init__(
+        self, database: Database, seal: Path, bundle: Bundle, write_heads: bool = True
+    ) -> None:
+        """`write_heads`: write the chain's head after each `decide`, as a service does.
 
         Readers then also look for decisions that were committed long after their time.
         """
-        self._tells = tells
+        self._write_heads = write_heads
         self._database, self._bundle = database, bundle
         self._version = Version.of(bundle)
         self._reader = InputReader(bundle.definition)
@@ -60,7 +62,7 @@ class Past:
         records = list(itertools.starmap(Record, zip(*columns, strict=False)))
         for i in range(0, len(records), _AT_ONCE):
             self._chain.append([Entry(records[i : i + _AT_ONCE])])
-        if self._tells:
+        if self._write_heads:
             self._chain.write_head()
         return ids
 
@@ -70,7 +72,9 @@ class Past:
         assert is_valid.all()
         return self._bundle.score_many(loans)[0]
 
-    def tell(self, ids: Sequence[bytes], late: Sequence[object], who: str = "past") -> None:
+    def report_outcomes(
+        self, ids: Sequence[bytes], late: Sequence[object], who: str = "past"
+    ) -> None:
         """Report the outcomes of decisions, as values of the label."""
         recorder = OutcomeRecorder(self._database, self._bundle.definition, who)
         rows = [

@@ -33,7 +33,7 @@ def predict(service: Service, body: Any, query: str = "", **headers: str) -> req
     )
 
 
-def counted(service: Service) -> float:
+def challenger_decisions(service: Service) -> float:
     """How many decisions of the challenger the service has counted, of every outcome."""
     return sum(figures(service, COUNT).values())
 

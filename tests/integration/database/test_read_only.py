@@ -23,8 +23,9 @@ from flask.testing import FlaskClient
 
 from helpers.apps import create_app
 from helpers.commands import Run
-from helpers.ledgers import keep, record
+from helpers.ledgers import append, record
 from helpers.postgres import Postgres
+from helpers.stores import VersionOf
 from peerloan.database import Database, LedgerError
 from peerloan.ledger import Chain, Seal
 from peerloan.registry import Store
@@ -51,7 +52,7 @@ def mounted(tmp_path: Path) -> Iterator[Callable[[bool], Path]]:
 def test_a_copy_on_a_disk_that_is_read_only_is_read_and_never_written(
     run: Run,
     store: Store,
-    version_of: Callable[[str], str],
+    version_of: VersionOf,
     sample_book: Path,
     tmp_path: Path,
     mounted: Callable[[bool], Path],
@@ -86,7 +87,7 @@ def test_a_copy_on_a_disk_that_is_read_only_is_read_and_never_written(
 def test_a_server_that_is_read_only_is_read(
     run: Run,
     store: Store,
-    version_of: Callable[[str], str],
+    version_of: VersionOf,
     sample_book: Path,
     tmp_path: Path,
     postgres: Postgres,
@@ -117,7 +118,7 @@ def ledger(tmp_path: Path) -> Iterator[Path]:
     database = Database(f"sqlite:///{folder}/ledger.db")
     database.upgrade()
     chain = Chain(database, Seal(tmp_path / "seal"))
-    keep(chain, [record()])
+    append(chain, [record()])
     chain.close()
     database.engine.dispose()
     Path(f"{database.file}.lock").unlink()
@@ -261,7 +262,7 @@ def test_a_file_that_changes_while_it_is_read_is_not_taken_for_whole(ledger: Pat
 def test_readiness_says_so_before_the_first_request(
     request: pytest.FixtureRequest,
     store: Store,
-    version_of: Callable[[str], str],
+    version_of: VersionOf,
     tmp_path: Path,
     loan: dict[str, Any],
     kind: str,

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from helpers.commands import Run
-from helpers.ledgers import keep, record
+from helpers.ledgers import append, record
 from helpers.pgbouncer import PgBouncer
 from helpers.postgres import USER, Postgres
 from peerloan.database import Database, LedgerError
@@ -76,7 +76,7 @@ def test_every_table_is_in_the_schema_that_is_asked_for(url: str, tmp_path: Path
     seal = Seal(tmp_path / "seal")
     chain = Chain(database, seal)
     old = record(made_ms=1_700_000_000_000)
-    keep(chain, [old, made := record()])
+    append(chain, [old, made := record()])
     chain.close()
     rows = [(1, {"id": id_text(made.id), "is_late": 1})]
     (known,) = OutcomeRecorder(database, default_definition(), "test").record(rows)

@@ -18,7 +18,7 @@ import pytest
 from sqlalchemy import insert, select
 
 from helpers.commands import Run
-from helpers.ledgers import DAY_MS, Ledger, keep, now_ms, record
+from helpers.ledgers import DAY_MS, Ledger, append, now_ms, record
 from peerloan import uuid7
 from peerloan.database import tables
 from peerloan.ledger import Record, Version
@@ -75,7 +75,7 @@ def test_a_row_has_all_that_is_known_of_a_decision(
         idempotency_key="key-1",
     )
     plain = record(ms(DAY, 2), version=version, inputs=json.dumps(loan), loan_id=None, reasons=None)
-    keep(ledger.chain(), [made, plain])
+    append(ledger.chain(), [made, plain])
     add_outcome(ledger, made, False, 20_200)
     add_outcome(ledger, made, True, 20_201)  # a correction
     add(ledger, tables.challenges, made, version=1, probability=0.125)
@@ -132,7 +132,7 @@ def test_csv_says_exactly_what_parquet_does(
         record(ms(DAY, 1.5), version=version, inputs=json.dumps(odd), warnings='["a, b"]'),
         record(ms(DAY, 2), version=version, inputs=json.dumps(loan), loan_id="0012"),
     ]
-    keep(ledger.chain(), made)
+    append(ledger.chain(), made)
     add_outcome(ledger, made[0], True, 20_201)
     for out in ("out.parquet", f"out{ending}"):
         done = run("ledger", "export", "-o", out, ledger=ledger.url)
@@ -163,7 +163,7 @@ def as_cell(text: str, like: object) -> object:
 def test_columns_have_types_even_where_they_are_empty(
     run: Run, ledger: Ledger, store: Store, version: Version, tmp_path: Path
 ) -> None:
-    keep(ledger.chain(), [record(version=version, inputs="{}")])
+    append(ledger.chain(), [record(version=version, inputs="{}")])
     run("ledger", "export", "-o", "out.parquet", "--until", "2020-01-01", ledger=ledger.url)
     schema_ = pyarrow.parquet.read_schema(tmp_path / "out.parquet")
     assert pyarrow.parquet.read_metadata(tmp_path / "out.parquet").num_rows == 0
@@ -180,7 +180,7 @@ def test_only_a_time_is_exported_and_nothing_that_was_purged(
     days = [datetime(2025, 3, day, tzinfo=UTC) for day in (8, 9, 10, 11)]
     # The first millisecond of each day, and the last one.
     made = [record(ms(day) + more) for day in days for more in (0, DAY_MS - 1)]
-    keep(ledger.chain(), made)
+    append(ledger.chain(), made)
 
     def exported(*options: object) -> list[str]:
         done = run(
@@ -205,7 +205,7 @@ def test_versions_that_the_store_does_not_have_are_named(
     other = version._replace(digest="e" * 64)  # of the same name, and another one
     inputs = json.dumps(loan)
     made = [record(version=each, inputs=inputs) for each in (version, gone, gone, other)]
-    keep(ledger.chain(), made)
+    append(ledger.chain(), made)
     done = run("ledger", "export", "-o", "out.parquet", ledger=ledger.url)
     assert done.returncode == 0
     assert "2020-01-01-gone is not in the store: the inputs of its 2 decisions" in done.stderr
@@ -254,7 +254,7 @@ def test_a_field_of_several_kinds_is_text_and_one_of_the_export_s_names_has_a_pr
         (one, {"size": 1.5, "source": "web", "time": 3, "left": True, "more": "ignored"}),
         (two, {"size": "big", "source": None, "left": 10**400, "more": 2}),
     )
-    keep(ledger.chain(), [record(version=v, inputs=json.dumps(each)) for v, each in given])
+    append(ledger.chain(), [record(version=v, inputs=json.dumps(each)) for v, each in given])
     path = tmp_path / "out.parquet"
     assert export(ledger.database, store, path).unknown == {}
     columns = ("size", "input.source", "input.time", "left", "more", "source")
@@ -269,7 +269,7 @@ def test_a_loan_that_is_only_nearly_json_is_written_too(
 ) -> None:
     """As it is taken where the version does not look."""
     inputs = json.dumps(loan | {"extra": float("nan"), "more": "\ud800"})
-    keep(ledger.chain(), [record(version=version, inputs=inputs)])
+    append(ledger.chain(), [record(version=version, inputs=inputs)])
     done = run("ledger", "export", "-o", "out.parquet", ledger=ledger.url)
     assert done.returncode == 0, done.stderr
     (row,) = rows_of(tmp_path / "out.parquet")
@@ -280,7 +280,7 @@ def test_many_decisions_are_joined_with_their_challenger_scores_and_outcomes(
     ledger: Ledger, tmp_path: Path
 ) -> None:
     made = [record() for _ in range(500)]
-    keep(ledger.chain(), made)
+    append(ledger.chain(), made)
     with ledger.database.writing() as connection:
         for i, each in enumerate(made):
             key = UUID(bytes=each.id)
@@ -310,7 +310,7 @@ def test_many_decisions_are_joined_with_their_challenger_scores_and_outcomes(
 
 
 def test_an_export_that_fails_leaves_nothing(ledger: Ledger, tmp_path: Path) -> None:
-    keep(ledger.chain(), [record()])
+    append(ledger.chain(), [record()])
 
     def fail(_: float) -> None:
         raise KeyboardInterrupt
@@ -340,7 +340,7 @@ def test_a_file_that_can_t_be_written_is_refused(run: Run, ledger: Ledger, tmp_p
 def test_a_store_that_is_not_there_names_every_version(
     run: Run, ledger: Ledger, tmp_path: Path
 ) -> None:
-    keep(ledger.chain(), [record(), record()])
+    append(ledger.chain(), [record(), record()])
     shutil.rmtree(tmp_path / "store", ignore_errors=True)
     done = run("ledger", "export", "-o", "x.parquet", ledger=ledger.url)
     assert done.returncode == 0, done.stderr
@@ -352,7 +352,7 @@ def test_formulas_are_made_harmless_only_if_it_is_asked_to(
 ) -> None:
     name = next(name for name, value in loan.items() if isinstance(value, str))
     kept = record(ms(DAY), version=version, inputs=json.dumps(loan | {name: "=1+1"}))
-    keep(ledger.chain(), [kept])
+    append(ledger.chain(), [kept])
     for option, expected in (([], "=1+1"), (["--spreadsheet-safe"], "'=1+1")):
         done = run("ledger", "export", "-o", "out.csv", "--overwrite", *option, ledger=ledger.url)
         assert done.returncode == 0, done.stderr

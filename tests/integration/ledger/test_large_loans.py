@@ -10,7 +10,7 @@ import pytest
 from flask.testing import FlaskClient
 
 from helpers.apps import create_app
-from helpers.ledgers import DAY_MS, Ledger, keep, now_ms, record
+from helpers.ledgers import DAY_MS, Ledger, append, now_ms, record
 from helpers.memory import measure
 from helpers.service import settings
 from peerloan.ledger import Record
@@ -152,8 +152,8 @@ def fill(ledger: Ledger, store: Store, loan: dict[str, Any], count: int) -> int:
     chain = ledger.chain()
     for first in range(0, count, 10):
         small = padded(store, loan, first)
-        keep(chain, [small._replace(inputs=json.dumps(loan))])
-        keep(chain, [padded(store, loan, number) for number in range(first, first + 10)])
+        append(chain, [small._replace(inputs=json.dumps(loan))])
+        append(chain, [padded(store, loan, number) for number in range(first, first + 10)])
     chain.close()
     return count + count // 10
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from helpers.ledgers import DAY_MS, Ledger, keep, now_ms, record
+from helpers.ledgers import DAY_MS, Ledger, append, now_ms, record
 from peerloan.cli.console import CommandError
 from peerloan.cli.main import peerloan
 from peerloan.ledger.retention import purge
@@ -61,7 +61,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = Ledger(f"sqlite:///{folder / 'ledger.db'}", folder)
     for _ in range(2):
         chain = made.chain()
-        keep(chain, [record(now_ms() - 9 * DAY_MS), *(record() for _ in range(4))])
+        append(chain, [record(now_ms() - 9 * DAY_MS), *(record() for _ in range(4))])
         chain.close()
     purge(made.database, made.seal, now_ms() - 2 * DAY_MS, "somebody")
     made.database.engine.dispose()
@@ -116,4 +116,4 @@ def test_an_opening_of_no_writer_s_is_no_traceback_for_a_writer(template: Path) 
         connection.execute(f"UPDATE chains SET heads = '{HEADS['deep']}' WHERE number = 2")
     shutil.copytree(template / "peerloan-seal", template / "own" / "peerloan-seal")
     ledger = Ledger(f"sqlite:///{file}", template / "own")
-    keep(ledger.chain(), [record()])
+    append(ledger.chain(), [record()])

@@ -28,6 +28,7 @@ from sqlalchemy import func, select, text, update
 from helpers.apps import create_app
 from helpers.commands import Run
 from helpers.service import settings as process_settings
+from helpers.stores import VersionOf
 from peerloan.cli import main
 from peerloan.database import Database, LedgerUnavailable
 from peerloan.database.tables import decisions, outcomes
@@ -108,9 +109,7 @@ def ledger(ledger_url: str, tmp_path: Path) -> Iterator[Ledger]:
 
 
 @pytest.fixture
-def client(
-    store: Store, version_of: Callable[[str], str], ledger: Ledger, tmp_path: Path
-) -> FlaskClient:
+def client(store: Store, version_of: VersionOf, ledger: Ledger, tmp_path: Path) -> FlaskClient:
     store.promote(version_of("additive"))
     chosen = Settings(store.root, ledger=ledger.url, seal=tmp_path / "seal")
     return create_app(chosen, on_loopback=True).test_client()
@@ -394,7 +393,7 @@ def test_a_decision_stands_once_in_a_request_by_whatever_name(
         (b"[]", 422, "expected an object"),
         (b"{}", 422, "outcomes: expected a list, given nothing"),
         (b'{"outcomes": {}}', 422, "outcomes: expected a list, given {}"),
-        (b'{"outcomes": [], "x": 1}', 422, "x: expected nothing but outcomes, given 1"),
+        (b'{"outcomes": [], "x": 1}', 422, "x: expected only outcomes, given 1"),
         (b'{"outcomes": [], "outcomes": []}', 422, "outcomes: expected each name once"),
         (b'{"outcomes": [{}, {"late": 1, "late": 0}]}', 422, "loan 1, late: expected each name"),
         (b"{", 400, "can't be read as JSON"),

@@ -14,7 +14,7 @@ import pytest
 from sqlalchemy import delete, func, insert, select, update
 
 from helpers.commands import Call, Run
-from helpers.ledgers import DAY_MS, Ledger, keep, now_ms, record
+from helpers.ledgers import DAY_MS, Ledger, append, now_ms, record
 from peerloan import clock
 from peerloan.cli.commands import ledger as ledger_command
 from peerloan.database import LedgerError, tables
@@ -42,7 +42,7 @@ class Aged(Ledger):
         self.old = [record(now - days * DAY_MS) for days in OLD]
         self.new = [record(now - days * DAY_MS) for days in NEW]
         chain = self.chain()
-        keep(chain, self.old + self.new)
+        append(chain, self.old + self.new)
         chain.close()
         with self.database.writing() as connection:
             for each, late in (
@@ -263,9 +263,12 @@ def test_what_is_changed_after_a_purge_is_named(aged: Aged, what: str) -> None:
 @pytest.mark.parametrize(
     ("removed", "expected"),
     [
-        ((1,), ["purge 1: the record of it is gone"]),
-        ((1, 2), ["purge 1 to 2: the record of it is gone"]),
-        ((1, 3), ["purge 1: the record of it is gone", "purge 3: the record of it is gone"]),
+        ((1,), ["purge 1: its row in `purges` is missing"]),
+        ((1, 2), ["purge 1 to 2: its row in `purges` is missing"]),
+        (
+            (1, 3),
+            ["purge 1: its row in `purges` is missing", "purge 3: its row in `purges` is missing"],
+        ),
     ],
 )
 def test_a_removed_purge_is_named_once_and_those_after_it_are_not(
@@ -287,7 +290,7 @@ def test_a_removed_purge_of_values_that_an_older_one_could_have_erased_is_missed
     purge(aged.database, aged.seal, before, "somebody")
     late = [record(before - DAY_MS) for _ in range(3)]  # by a clock that was wrong
     chain = aged.chain()
-    keep(chain, late)
+    append(chain, late)
     purge(aged.database, aged.seal, before, "somebody")
     assert aged.verifies()
     with aged.database.writing() as connection:
@@ -301,7 +304,7 @@ def test_erased_text_is_not_in_sqlite_s_files_any_more(run: Run, tmp_path: Path)
     folder = tmp_path / "peerloan-ledger"
     ledger = Ledger(f"sqlite:///{folder / 'ledger.db'}", tmp_path)
     chain = ledger.chain()
-    keep(chain, [record(now_ms() - 500 * DAY_MS, loan_id=f"NAMED-{i}") for i in range(300)])
+    append(chain, [record(now_ms() - 500 * DAY_MS, loan_id=f"NAMED-{i}") for i in range(300)])
     chain.close()
 
     def mentions() -> int:
@@ -340,7 +343,7 @@ def test_an_age_ends_on_the_last_day_of_a_shorter_month(
 
     ledger = Ledger(f"sqlite:///{tmp_path / 'peerloan-ledger' / 'ledger.db'}", tmp_path)
     chain = ledger.chain()
-    keep(chain, [record(1_000)])
+    append(chain, [record(1_000)])
     chain.close()
     monkeypatch.setenv("PEERLOAN_LEDGER", ledger.url)
     monkeypatch.setenv("PEERLOAN_SEAL", str(ledger.seal_folder))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +11,9 @@ import requests
 from sqlalchemy import select, update
 
 from helpers.commands import Run
-from helpers.ledgers import DAY_MS, Ledger, keep, now_ms, record
-from helpers.service import Service
+from helpers.ledgers import DAY_MS, Ledger, append, now_ms, record
+from helpers.service import Serve
+from helpers.stores import VersionOf
 from peerloan.database import Database, LedgerError, tables
 from peerloan.database.errors import LostSeal
 from peerloan.ledger import Chain, Seal
@@ -28,21 +28,21 @@ def ledger(ledger_url: str, tmp_path: Path) -> Ledger:
     """A ledger with a closed chain of two old records."""
     made = Ledger(ledger_url, tmp_path)
     chain = made.chain()
-    keep(chain, [record(now_ms() - 9 * DAY_MS) for _ in range(2)])
+    append(chain, [record(now_ms() - 9 * DAY_MS) for _ in range(2)])
     chain.close()
     return made
 
 
 def test_a_service_whose_key_is_lost_keeps_nothing_until_it_is_back(
     store: Store,
-    version_of: Callable[[str], str],
-    serve: Callable[..., Service],
+    version_of: VersionOf,
+    serve: Serve,
     loan: dict[str, Any],
     tmp_path: Path,
 ) -> None:
     store.promote(version_of("additive"))
     ledger = Ledger(f"sqlite:///{tmp_path / 'peerloan-ledger' / 'ledger.db'}", tmp_path)
-    keep(ledger.chain(), [record()])
+    append(ledger.chain(), [record()])
     key = ledger.seal_folder / "key"
     kept = key.rename(tmp_path / "key")
     service = serve(store)
@@ -70,12 +70,12 @@ def test_a_book_is_not_recorded_with_another_key(
     run: Run,
     store: Store,
     sample_book: Path,
-    version_of: Callable[[str], str],
+    version_of: VersionOf,
     heads: bool,
     tmp_path: Path,
 ) -> None:
     ledger = Ledger(f"sqlite:///{tmp_path / 'peerloan-ledger' / 'ledger.db'}", tmp_path)
-    keep(ledger.chain(), [record()])
+    append(ledger.chain(), [record()])
     if heads:
         (ledger.seal_folder / "key").unlink()
     else:
@@ -131,7 +131,7 @@ def test_an_edited_opening_stops_no_writer(ledger: Ledger) -> None:
         newest = update(tables.chains).where(tables.chains.c.number == 2)
         connection.execute(newest.values(release="0.0.9"))
     chain = ledger.chain()
-    keep(chain, [record()])
+    append(chain, [record()])
     chain.close()
     assert dict(verify(ledger.database, ledger.seal).findings.totals) == {"edited chain": 1}
 

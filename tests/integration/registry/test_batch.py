@@ -14,6 +14,7 @@ from uuid import UUID
 import pytest
 from sqlalchemy import select
 
+from helpers.stores import VersionOf
 from peerloan.book import open_writer
 from peerloan.database import Database
 from peerloan.database.tables import challenges
@@ -60,7 +61,7 @@ def challenges_in(database: Database) -> dict[bytes, float]:
 @pytest.mark.parametrize(("candidate", "other"), [("additive", "basic"), ("basic", "additive")])
 def test_every_way_gives_the_same_bits(
     store: Store,
-    version_of: Callable[[str], str],
+    version_of: VersionOf,
     run: Callable[..., subprocess.CompletedProcess[str]],
     tmp_path: Path,
     candidate: str,

@@ -16,6 +16,7 @@ from sqlalchemy import update
 from helpers.apps import create_app
 from helpers.commands import Run
 from helpers.paths import FORMATS
+from helpers.stores import VersionOf
 from peerloan import atomic_files
 from peerloan.database import Database, tables
 from peerloan.ledger import Version
@@ -24,7 +25,6 @@ from peerloan.registry import Draft, Store, StoreError, StoreFault
 from peerloan.registry.manifest import MANIFEST, read_manifest
 from peerloan.settings import Settings
 
-Versions = Callable[[str], str]
 Action = Callable[[Store, str], object]
 
 
@@ -37,7 +37,7 @@ def refused(run: Run, store: Store, version: str, words: str, ledger: str = "") 
 
 
 def test_a_version_that_nothing_needs_is_deleted(
-    store: Store, version_of: Versions, run: Run
+    store: Store, version_of: VersionOf, run: Run
 ) -> None:
     version, other = version_of("additive"), version_of("basic")
     done = run("models", "delete", version)
@@ -51,7 +51,7 @@ def test_a_version_that_nothing_needs_is_deleted(
 
 
 def test_what_an_alias_or_a_rollback_needs_is_refused(
-    store: Store, version_of: Versions, run: Run
+    store: Store, version_of: VersionOf, run: Run
 ) -> None:
     first, second = version_of("additive"), version_of("basic")
     store.promote(first)
@@ -66,7 +66,7 @@ def test_what_an_alias_or_a_rollback_needs_is_refused(
 
 def test_what_a_decision_needs_is_refused_until_it_is_purged(
     store: Store,
-    version_of: Versions,
+    version_of: VersionOf,
     loan: dict[str, Any],
     ledger_url: str,
     run: Run,
@@ -100,7 +100,7 @@ def test_what_a_decision_needs_is_refused_until_it_is_purged(
 
 @pytest.mark.parametrize("url", ["postgresql://peerloan@127.0.0.1:1/ledger", "nosuch://x"])
 def test_a_ledger_that_can_not_be_asked_is_a_reason(
-    store: Store, version_of: Versions, run: Run, url: str
+    store: Store, version_of: VersionOf, run: Run, url: str
 ) -> None:
     version = version_of("additive")
     done = run("models", "delete", version, ledger=url)

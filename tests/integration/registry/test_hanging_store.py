@@ -22,7 +22,7 @@ import pytest
 from helpers.apps import create_app
 from helpers.probes import eventually, figures, predict, readiness, ready
 from helpers.service import Serve, settings
-from helpers.stores import challenge_unverified, promote_unverified
+from helpers.stores import VersionOf, challenge_unverified, promote_unverified
 from peerloan.registry import Bundle, BundleError, Draft, Store, StoreTimeout, time_limits
 from peerloan.registry import manifest as manifests
 from peerloan.registry.manifest import read_manifest
@@ -31,7 +31,6 @@ from peerloan.web.prediction import serving_models as following
 from peerloan.web.prediction.serving_models import ServingModels
 from peerloan.web.services import services_of
 
-Versions = Callable[[str], str]
 FLOAT = onnx.TensorProto.FLOAT
 MEMORY_BYTES = 300_000_000
 
@@ -55,7 +54,7 @@ def bind_socket(path: Path) -> None:
 
 PLACES: dict[str, tuple[Callable[[Path], None], str]] = {
     "pipe": (pipe, "is a pipe, expected a regular file"),
-    "sparse": (sparse, "given 2,000,000,000"),
+    "sparse": (sparse, "2,000,000,000"),
     "endless": (lambda path: path.symlink_to("/dev/zero"), "is a device, expected a regular file"),
     "folder": (Path.mkdir, "is a folder, expected a regular file"),
     "socket": (bind_socket, "is a socket, expected a regular file"),
@@ -83,7 +82,7 @@ def another(store: Store, version: str) -> str:
 
 @pytest.mark.parametrize("name", ["manifest.json", "model.onnx"])
 def test_a_challenger_that_is_a_pipe_holds_no_promotion_up(
-    store: Store, version_of: Versions, serve: Serve, loan: dict[str, Any], name: str
+    store: Store, version_of: VersionOf, serve: Serve, loan: dict[str, Any], name: str
 ) -> None:
     additive, basic = version_of("additive"), version_of("basic")
     third = another(store, additive)
@@ -107,7 +106,7 @@ def test_a_challenger_that_is_a_pipe_holds_no_promotion_up(
 
 @pytest.mark.parametrize("place", PLACES)
 def test_a_champion_that_is_no_regular_file_is_refused_and_the_old_one_serves(
-    store: Store, version_of: Versions, place: str
+    store: Store, version_of: VersionOf, place: str
 ) -> None:
     additive, basic = version_of("additive"), version_of("basic")
     store.promote(basic)
@@ -128,7 +127,7 @@ def test_a_champion_that_is_no_regular_file_is_refused_and_the_old_one_serves(
 
 def test_a_pipe_in_the_place_of_a_state_is_told_and_followed_once_it_is_one(
     store: Store,
-    version_of: Versions,
+    version_of: VersionOf,
     serve: Serve,
     run: Callable[..., subprocess.CompletedProcess[str]],
 ) -> None:
@@ -169,7 +168,7 @@ main()
 @pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("name", ["manifest.json", "scorecard.json"])
 def test_verify_says_what_stands_there_and_reads_none_of_it(
-    store: Store, version_of: Versions, place: str, name: str
+    store: Store, version_of: VersionOf, place: str, name: str
 ) -> None:
     version = version_of("additive")
     put(place, store.folder(version) / name)
@@ -190,7 +189,7 @@ def test_verify_says_what_stands_there_and_reads_none_of_it(
 
 
 def test_a_link_to_a_regular_file_is_as_good_as_the_file(
-    store: Store, version_of: Versions, tmp_path: Path
+    store: Store, version_of: VersionOf, tmp_path: Path
 ) -> None:
     file = store.folder(version_of("additive")) / "scorecard.json"
     shutil.move(file, tmp_path / "elsewhere.json")
@@ -202,7 +201,7 @@ def test_a_link_to_a_regular_file_is_as_good_as_the_file(
 
 
 def test_a_version_beyond_the_bound_is_refused_before_any_of_it_is_read(
-    store: Store, version_of: Versions
+    store: Store, version_of: VersionOf
 ) -> None:
     folder = store.folder(version_of("additive"))
     manifest = json.loads((folder / "manifest.json").read_bytes())
@@ -218,7 +217,7 @@ def test_a_version_beyond_the_bound_is_refused_before_any_of_it_is_read(
 
 
 def test_a_version_beyond_the_bound_is_not_published(
-    store: Store, version_of: Versions, monkeypatch: pytest.MonkeyPatch
+    store: Store, version_of: VersionOf, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = store.folder(version_of("additive"))
     manifest, _ = read_manifest(folder)
@@ -280,7 +279,7 @@ def stalled(monkeypatch: pytest.MonkeyPatch) -> Iterator[Stalled]:
 
 def test_while_the_challenger_hangs_promotions_are_followed(
     store: Store,
-    version_of: Versions,
+    version_of: VersionOf,
     stalled: Stalled,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -303,7 +302,7 @@ def test_while_the_challenger_hangs_promotions_are_followed(
 
 def test_a_champion_that_hangs_is_told_once_and_taken_up_when_it_returns(
     store: Store,
-    version_of: Versions,
+    version_of: VersionOf,
     stalled: Stalled,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
@@ -339,7 +338,7 @@ def test_a_champion_that_hangs_is_told_once_and_taken_up_when_it_returns(
 
 def test_a_process_that_starts_while_the_champion_hangs_says_so_until_it_has_come(
     store: Store,
-    version_of: Versions,
+    version_of: VersionOf,
     stalled: Stalled,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -360,7 +359,7 @@ def test_a_process_that_starts_while_the_champion_hangs_says_so_until_it_has_com
 
 def test_a_call_that_hangs_is_an_error_and_no_second_one_is_begun(
     store: Store,
-    version_of: Versions,
+    version_of: VersionOf,
     stalled: Stalled,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -395,7 +394,7 @@ main()
 @pytest.mark.parametrize("command", ["verify", "promote"])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_command_on_a_store_that_hangs_can_be_stopped(
-    store: Store, version_of: Versions, command: str, number: signal.Signals
+    store: Store, version_of: VersionOf, command: str, number: signal.Signals
 ) -> None:
     process = subprocess.Popen(
         [sys.executable, "-c", STALLED, "models", command, version_of("additive")],
@@ -443,7 +442,7 @@ def test_a_call_that_hangs_ends_no_process_that_runs_commands_by_itself(tmp_path
 
 
 def test_the_figures_say_when_the_store_was_followed_last(
-    store: Store, version_of: Versions, serve: Serve
+    store: Store, version_of: VersionOf, serve: Serve
 ) -> None:
     store.promote(version_of("additive"))
     service = serve(store, workers=2)

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from helpers.apps import create_app
 from helpers.drafts import hand_made
+from helpers.stores import VersionOf
 from peerloan.loan import Definition, Field, Label, Loans, Roles
 from peerloan.loan.definition import RESERVED
 from peerloan.loan.text import text_fault
@@ -26,8 +27,6 @@ from peerloan.registry import BundleError, Store
 from peerloan.settings import Settings
 from peerloan.web.auth.tokens import Tokens
 from peerloan.web.services import services_of
-
-Versions = Callable[[str], str]
 
 
 @pytest.fixture
@@ -49,7 +48,7 @@ def service(store: Store) -> FlaskClient:
 
 
 def test_what_can_not_be_served_is_not_chosen(
-    store: Store, version_of: Versions, refuse: Callable[[], None]
+    store: Store, version_of: VersionOf, refuse: Callable[[], None]
 ) -> None:
     first, second = version_of("additive"), version_of("basic")
     store.promote(first)
@@ -75,7 +74,7 @@ def test_what_can_not_be_served_is_not_chosen(
 
 def test_a_champion_that_can_not_be_served_is_replaced_without_a_restart(
     store: Store,
-    version_of: Versions,
+    version_of: VersionOf,
     refuse: Callable[[], None],
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,

@@ -12,7 +12,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ import pytest
 
 from helpers.commands import Run
 from helpers.paths import FORMATS
+from helpers.stores import VersionOf
 from peerloan.book import BookError, open_book
 from peerloan.loan import Checks, Value
 from peerloan.registry import Bundle, Store
@@ -186,7 +186,7 @@ def test_parquet_in_keeps_its_types_and_gets_the_same_decisions(
 @pytest.mark.parametrize("candidate", ["additive", "basic"])
 def test_trained_versions_decide_on_a_book_as_on_single_loans(
     store: Store,
-    version_of: Callable[[str], str],
+    version_of: VersionOf,
     sample_book: Path,
     tmp_path: Path,
     candidate: str,
@@ -359,7 +359,7 @@ def test_a_book_of_several_parts_and_files_is_one_table(tmp_path: Path) -> None:
 @pytest.mark.parametrize("ending", OUTS)
 def test_whole_numbers_of_any_size_are_scored(
     store: Store,
-    version_of: Callable[[str], str],
+    version_of: VersionOf,
     sample_book: Path,
     tmp_path: Path,
     number: str,
@@ -491,7 +491,7 @@ def test_score_strictly_as_a_command(lender: Path, run: Run) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
 def test_a_stopped_run_leaves_no_out(
-    store: Store, version_of: Callable[[str], str], sample_book: Path, tmp_path: Path, number: int
+    store: Store, version_of: VersionOf, sample_book: Path, tmp_path: Path, number: int
 ) -> None:
     """A forest's reasons take minutes for this book: the run is in the midst of it."""
     process = subprocess.Popen(

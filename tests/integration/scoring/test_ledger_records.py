@@ -12,7 +12,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -26,6 +25,7 @@ from helpers.commands import Run
 from helpers.csv_files import read_csv
 from helpers.ledgers import url_of
 from helpers.paths import FORMATS
+from helpers.stores import VersionOf
 from peerloan.book import BookError, open_book, open_writer
 from peerloan.database import Database, tables
 from peerloan.ledger import BatchWriter, Seal, StoredDecision
@@ -36,7 +36,6 @@ from peerloan.scoring.job import score_book
 from peerloan.settings import Settings
 from peerloan.uuid7 import text as id_text
 
-Versions = Callable[[str], str]
 # A scored book's columns behind its own.
 ADDED = ["id", "probability", "late", "band", *(f"reason_{i}" for i in range(1, 5))]
 
@@ -91,7 +90,7 @@ def lender(folder: Path, kind: str, **roles: str) -> str:
 @pytest.mark.parametrize("ending", [".csv", ".parquet"])
 def test_what_is_recorded_is_what_the_service_would_keep(
     store: Store,
-    version_of: Versions,
+    version_of: VersionOf,
     database: Database,
     run: Run,
     tmp_path: Path,
@@ -250,7 +249,7 @@ def test_a_loan_that_is_too_large_to_be_kept_stops_the_run_and_is_named(
 @pytest.mark.parametrize("candidate", ["additive", "basic"])
 def test_reasons_that_cost_time_are_recorded_only_if_wanted(
     store: Store,
-    version_of: Versions,
+    version_of: VersionOf,
     database: Database,
     run: Run,
     tmp_path: Path,
@@ -268,7 +267,7 @@ def test_reasons_that_cost_time_are_recorded_only_if_wanted(
 
 @pytest.mark.longer
 def test_a_second_run_makes_new_decisions_and_each_chain_is_closed(
-    store: Store, version_of: Versions, database: Database, run: Run, tmp_path: Path
+    store: Store, version_of: VersionOf, database: Database, run: Run, tmp_path: Path
 ) -> None:
     store.promote(version_of("additive"))
     write_sample(tmp_path / "in.csv", 12_000)
@@ -294,7 +293,7 @@ def test_a_second_run_makes_new_decisions_and_each_chain_is_closed(
 
 
 def test_a_stopped_run_says_what_it_recorded(
-    store: Store, version_of: Versions, database: Database, tmp_path: Path
+    store: Store, version_of: VersionOf, database: Database, tmp_path: Path
 ) -> None:
     store.promote(version_of("additive"))
     write_sample(tmp_path / "in.csv", 200_000)
@@ -324,7 +323,7 @@ def test_a_stopped_run_says_what_it_recorded(
 
 
 def test_a_ledger_that_can_not_be_reached_stops_the_run(
-    store: Store, version_of: Versions, run: Run, tmp_path: Path
+    store: Store, version_of: VersionOf, run: Run, tmp_path: Path
 ) -> None:
     store.promote(version_of("additive"))
     write_sample(tmp_path / "in.csv", 20)
@@ -337,7 +336,7 @@ def test_a_ledger_that_can_not_be_reached_stops_the_run(
 
 
 def test_a_ledger_that_can_not_be_written_to_stops_the_run(
-    store: Store, version_of: Versions, ledger_url: str, run: Run, tmp_path: Path
+    store: Store, version_of: VersionOf, ledger_url: str, run: Run, tmp_path: Path
 ) -> None:
     """Someone else holds what is written to, longer than it is waited for."""
     database = Database(ledger_url)
@@ -357,7 +356,7 @@ def test_a_ledger_that_can_not_be_written_to_stops_the_run(
 
 
 def test_strictly_nothing_is_recorded_of_a_book_with_a_bad_row(
-    store: Store, version_of: Versions, database: Database, run: Run, tmp_path: Path
+    store: Store, version_of: VersionOf, database: Database, run: Run, tmp_path: Path
 ) -> None:
     store.promote(version_of("additive"))
     write_sample(tmp_path / "in.csv", 12_000)
@@ -371,7 +370,7 @@ def test_strictly_nothing_is_recorded_of_a_book_with_a_bad_row(
 
 
 def test_a_book_with_a_column_of_the_ids_name_is_refused(
-    store: Store, version_of: Versions, database: Database, run: Run, tmp_path: Path
+    store: Store, version_of: VersionOf, database: Database, run: Run, tmp_path: Path
 ) -> None:
     store.promote(version_of("additive"))
     write_sample(tmp_path / "in.csv", 20)

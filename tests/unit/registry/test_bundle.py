@@ -19,6 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from helpers.paths import FORMATS
+from helpers.stores import update_manifest
 from peerloan.cli.main import peerloan
 from peerloan.registry import Bundle, BundleError, Draft, Store
 
@@ -48,24 +49,12 @@ def versions_in(root: Path, *kinds: str) -> list[str]:
     return [source(kind).name for kind in kinds]
 
 
-def resign(folder: Path) -> None:
-    """Make sizes and digests right again, so that only a deeper check can object."""
-    manifest = json.loads((folder / "manifest.json").read_bytes())
-    for name in manifest["files"]:
-        content = (folder / name).read_bytes()
-        manifest["files"][name] = {
-            "bytes": len(content),
-            "sha256": hashlib.sha256(content).hexdigest(),
-        }
-    (folder / "manifest.json").write_text(json.dumps(manifest))
-
-
 def edit(folder: Path, name: str, change: Callable[[Any], object]) -> None:
     """Change a JSON file of a version in place, and re-sign it."""
     parsed = json.loads((folder / name).read_bytes())
     change(parsed)
     (folder / name).write_text(json.dumps(parsed))
-    resign(folder)
+    update_manifest(folder)
 
 
 def contents(root: Path) -> dict[str, bytes]:
@@ -427,7 +416,7 @@ def test_a_part_that_is_not_what_it_should_be_is_named(
     (version,) = versions_in(store.root, "scorecard")
     folder = store.root / "versions" / version
     (folder / name).write_bytes(content)
-    resign(folder)
+    update_manifest(folder)
     assert name in refused(store, version)
 
 
@@ -438,7 +427,7 @@ def test_a_part_of_an_onnx_version_is_named(tmp_path: Path, name: str, content: 
     (version,) = versions_in(store.root, "onnx")
     folder = store.root / "versions" / version
     (folder / name).write_bytes(content)
-    resign(folder)
+    update_manifest(folder)
     refused(store, version)
 
 
@@ -448,7 +437,7 @@ def test_a_graph_that_the_runtime_refuses_is_refused(tmp_path: Path, content: by
     (version,) = versions_in(store.root, "onnx")
     folder = store.root / "versions" / version
     (folder / "model.onnx").write_bytes(content)
-    resign(folder)
+    update_manifest(folder)
     assert "model.onnx" in refused(store, version)
 
 
@@ -629,7 +618,7 @@ def test_a_re_signed_change_loads_or_is_refused_and_never_fails_otherwise(
                 at[path[-1]] = copy.deepcopy(other)
             (target / name).write_text(json.dumps(parsed))
         if name != "manifest.json":
-            resign(target)
+            update_manifest(target)
         found = load(target)
         if isinstance(found, BundleError):
             assert target.name in str(found)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -14,6 +13,7 @@ import msgspec
 import numpy as np
 import pytest
 
+from helpers.stores import VersionOf
 from peerloan.book import BookError, open_book
 from peerloan.loan import Checks, Definition, Loans, default_definition, parse_definition
 from peerloan.model import NumberTable, PlattCalibration, Policy, Scorecard, probabilities
@@ -426,9 +426,7 @@ def test_a_definition_of_one_field_can_be_trained(tmp_path: Path) -> None:
         assert [reason.feature for reason in decision.reasons] == ["a"]
 
 
-def test_edges_are_finite_and_no_point_is_minus_zero(
-    trained: Path, version_of: Callable[[str], str]
-) -> None:
+def test_edges_are_finite_and_no_point_is_minus_zero(trained: Path, version_of: VersionOf) -> None:
     model = Store(trained).load(version_of("additive")).model
     assert isinstance(model, Scorecard)
     for table in model.tables:
@@ -464,7 +462,7 @@ def _value(text: str) -> float | str | None:
 
 @pytest.mark.parametrize("candidate", ["additive", "basic"])
 def test_probabilities_of_fresh_loans_are_calibrated(
-    store: Store, version_of: Callable[[str], str], fresh: Rows, candidate: str
+    store: Store, version_of: VersionOf, fresh: Rows, candidate: str
 ) -> None:
     margins, late = scored(store.load(version_of(candidate)), fresh)
     found = reliability(margins, late)
@@ -474,7 +472,7 @@ def test_probabilities_of_fresh_loans_are_calibrated(
 
 
 def test_reasons_of_a_calibrated_scorecard_are_exact(
-    store: Store, version_of: Callable[[str], str], fresh: Rows
+    store: Store, version_of: VersionOf, fresh: Rows
 ) -> None:
     bundle = store.load(version_of("additive"))
     assert bundle.manifest.calibration == PlattCalibration(1.0, 0.0), "it is applied to the tables"
@@ -622,7 +620,7 @@ def newer_book(tmp_path: Path, newer: Rows) -> Path:
 @pytest.mark.parametrize("candidate", ["additive", "basic"])
 def test_a_recalibrated_version_has_the_same_ranking_and_fits_the_new_book(
     store: Store,
-    version_of: Callable[[str], str],
+    version_of: VersionOf,
     newer: Rows,
     newer_book: Path,
     candidate: str,
@@ -665,7 +663,7 @@ def test_a_recalibrated_version_has_the_same_ranking_and_fits_the_new_book(
 @pytest.mark.parametrize("candidate", ["additive", "basic"])
 def test_reasons_of_a_recalibrated_version_keep_their_order(
     store: Store,
-    version_of: Callable[[str], str],
+    version_of: VersionOf,
     newer: Rows,
     newer_book: Path,
     candidate: str,
@@ -687,7 +685,7 @@ def test_reasons_of_a_recalibrated_version_keep_their_order(
 
 
 def test_a_recalibrated_version_keeps_its_aim_or_gets_another(
-    store: Store, version_of: Callable[[str], str], newer: Rows, newer_book: Path
+    store: Store, version_of: VersionOf, newer: Rows, newer_book: Path
 ) -> None:
     first = version_of("additive")
     policy = Policy.by_aim("capacity", 0.1, store.manifest(first).trade_off)
@@ -709,7 +707,7 @@ def test_a_recalibrated_version_keeps_its_aim_or_gets_another(
 @pytest.mark.parametrize("candidate", ["additive", "basic"])
 def test_recalibrating_twice_equals_recalibrating_to_the_last_book(
     store: Store,
-    version_of: Callable[[str], str],
+    version_of: VersionOf,
     tmp_path: Path,
     newer: Rows,
     newer_book: Path,
@@ -728,7 +726,7 @@ def test_recalibrating_twice_equals_recalibrating_to_the_last_book(
 
 
 def test_recalibration_refuses_unknown_versions_and_unsuitable_books(
-    store: Store, version_of: Callable[[str], str], tmp_path: Path, rows: Rows
+    store: Store, version_of: VersionOf, tmp_path: Path, rows: Rows
 ) -> None:
     versions = store.versions()
     with pytest.raises(StoreError, match="no version 'nothing'"):

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from helpers.commands import Call
+from helpers.csv_files import write_csv
+from helpers.stores import VersionOf
 from peerloan.database import Database
 from peerloan.registry import Store
 
@@ -22,7 +24,7 @@ def ledger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def promoted(store: Store, version_of: Callable[[str], str]) -> str:
+def promoted(store: Store, version_of: VersionOf) -> str:
     store.promote(version_of("additive"))
     return version_of("additive")
 
@@ -32,14 +34,6 @@ def good(sample_book: Path) -> list[Row]:
     """Sixty loans that nothing is wrong with."""
     with sample_book.open(encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file))[:60]
-
-
-def write(path: Path, rows: list[Row]) -> Path:
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, rows[0])
-        writer.writeheader()
-        writer.writerows(rows)
-    return path
 
 
 def as_thousands(rows: list[Row]) -> list[Row]:
@@ -82,7 +76,7 @@ def test_score_says_counts_and_refuses_what_check_doubts(
     rows: int,
 ) -> None:
     assert promoted
-    book = write(Path("book.csv"), changed(good))
+    book = write_csv(Path("book.csv"), changed(good))
     doubts = call("check", book, "--json").answer["doubts"]
     assert any(text.startswith(begins) and holds in text for text in doubts), doubts
     done = call("score", book, "-o", "out.csv", "--json")
@@ -107,13 +101,13 @@ def test_a_book_without_grave_doubts_is_not_refused(
     call: Call, promoted: str, good: list[Row]
 ) -> None:
     assert promoted
-    done = call("score", write(Path("book.csv"), good), "-o", "out.csv", "--strict-doubts")
+    done = call("score", write_csv(Path("book.csv"), good), "-o", "out.csv", "--strict-doubts")
     assert (done.code, "doubt" in done.err) == (0, False)
     many = good * 5
     many[7] = many[7] | {"purpose": "boat"}
     for i, row in enumerate(many):
         many[i] = row | {"loan_id": str(i)}
-    done = call("score", write(Path("many.csv"), many), "-o", "many-out.csv", "--strict-doubts")
+    done = call("score", write_csv(Path("many.csv"), many), "-o", "many-out.csv", "--strict-doubts")
     assert done.code == 0
     assert "doubt: purpose: 'boat' was not seen in training" in done.err
     assert "1 row of 300 has a value that is outside" in done.err
@@ -128,7 +122,7 @@ def test_score_doubts_a_constant_column_only_in_thirty_rows_or_more(
     doubt = f"{name}: every row has the value"
     constant = [row | {name: good[0][name]} for row in good]
     for rows, is_doubted in ((29, False), (30, True)):
-        book = write(Path(f"{rows}.csv"), constant[:rows])
+        book = write_csv(Path(f"{rows}.csv"), constant[:rows])
         checked, scored = call("check", book), call("score", book, "-o", f"{rows}-out.csv")
         assert (checked.code, scored.code) == (0, 0)
         assert doubt in checked.out + checked.err
@@ -142,7 +136,7 @@ def test_na_of_r_is_no_level_where_levels_are_listed(
     rows = [
         row | ({"emp_length": "NA", "grade": "N/A"} if i < 9 else {}) for i, row in enumerate(good)
     ]
-    done = call("check", write(Path("book.csv"), rows), "--json")
+    done = call("check", write_csv(Path("book.csv"), rows), "--json")
     assert done.code == 1
     expected = {problem["field"]: problem for problem in done.answer["problems"]}
     assert expected["emp_length"]["count"] == 9
@@ -167,10 +161,10 @@ def test_monitor_looks_at_loans_whose_outcome_is_not_known_yet(
     known = [good[i % 60] | {"loan_id": f"k{i}", "is_late": str(i % 7 // 6)} for i in range(400)]
     rows = [*known, *shifted(good, 800, "")]
     without = [{k: v for k, v in row.items() if k != "is_late"} for row in rows]
-    write(Path("open.csv"), rows)
+    write_csv(Path("open.csv"), rows)
     answer = call("monitor", "--book", "open.csv", "--json").answer
-    bare = call("monitor", "--book", write(Path("bare.csv"), without), "--json").answer
-    of_known = call("monitor", "--book", write(Path("known.csv"), known), "--json").answer
+    bare = call("monitor", "--book", write_csv(Path("bare.csv"), without), "--json").answer
+    of_known = call("monitor", "--book", write_csv(Path("known.csv"), known), "--json").answer
     assert answer["window"]["loans"] == bare["window"]["loans"] == 1200
     for figure in ("features", "score", "estimated"):
         assert answer[figure] == bare[figure]
@@ -188,7 +182,7 @@ def test_monitor_looks_at_loans_whose_outcome_is_not_known_yet(
 def test_monitor_counts_wrong_outcomes_apart(call: Call, promoted: str, good: list[Row]) -> None:
     assert promoted
     rows = [*good, *shifted(good, 20, "perhaps"), *shifted(good, 10, ""), good[0] | {"dti": "x"}]
-    write(Path("book.csv"), rows)
+    write_csv(Path("book.csv"), rows)
     answer = call("monitor", "--book", "book.csv", "--json").answer
     assert answer["window"] == {"book": "book.csv", "loans": 90, "rejected": 1}
     assert answer["outcomes"] == {"known": 60, "missing": 10, "wrong": 20}
@@ -196,7 +190,7 @@ def test_monitor_counts_wrong_outcomes_apart(call: Call, promoted: str, good: li
     done = call("monitor", "--book", "book.csv")
     assert "20 loans with an invalid outcome" in done.err
     assert "row 61, is_late: expected 1 (late) or 0 (on time), given 'perhaps'" in done.err
-    nobody = write(Path("nobody.csv"), [row | {"is_late": ""} for row in good])
+    nobody = write_csv(Path("nobody.csv"), [row | {"is_late": ""} for row in good])
     answer = call("monitor", "--book", nobody, "--json").answer
     assert (answer["realised"], answer["outcomes"]["known"]) == (None, 0)
 
@@ -205,7 +199,7 @@ def test_monitor_says_and_refuses_what_check_doubts(
     call: Call, promoted: str, good: list[Row]
 ) -> None:
     assert promoted
-    write(Path("book.csv"), as_percent(good))
+    write_csv(Path("book.csv"), as_percent(good))
     done = call("monitor", "--book", "book.csv", "--json")
     assert done.code == 0
     assert done.answer["doubts"][0].startswith("revol_util: the median is above the range")
@@ -226,7 +220,7 @@ def paid_book(sample_book: Path, tmp_path: Path) -> Path:
         del row["is_late"], row["loan_id"]
         row["paid_back"] = "" if i < 40 else str(int(i % 6 > 0))
         row["revol_util"] = "9999" if i % 10 == 0 else row["revol_util"]
-    return write(tmp_path / "paid.csv", rows)
+    return write_csv(tmp_path / "paid.csv", rows)
 
 
 def test_define_train_and_explore_say_who_is_late_and_what_is_doubted(
@@ -280,7 +274,7 @@ def test_a_label_the_wrong_way_round_is_doubted(call: Call, paid_book: Path) -> 
 
 
 def test_one_loan_is_one_loan(call: Call, promoted: str, good: list[Row]) -> None:
-    write(Path("one.csv"), good[:1])
+    write_csv(Path("one.csv"), good[:1])
     assert "one.csv: 1 loan, 0 late (0 %)" in call("check", "one.csv").out
     assert "out.csv: 1 loan, " in call("score", "one.csv", "-o", "out.csv").out
     assert f"one.csv: 1 loan by {promoted}" in call("monitor", "--book", "one.csv").out
@@ -296,7 +290,7 @@ def test_a_missing_outcome_may_be_spelt_out(call: Call, good: list[Row], tmp_pat
         | {"status": ("Charged Off" if i < 9 else "Fully Paid") if i % 3 else spelt[i % 4]}
         for i, row in enumerate(good)
     ]
-    write(tmp_path / "book.csv", rows)
+    write_csv(tmp_path / "book.csv", rows)
     drafted = call("define", "book.csv", "--label", "status", "-o", "loan.toml")
     assert drafted.code == 0, drafted.err
     checked = call("check", "book.csv", "--definition", "loan.toml", "--json")

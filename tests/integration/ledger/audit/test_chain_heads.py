@@ -17,7 +17,7 @@ from click.testing import CliRunner
 from sqlalchemy import Connection, delete, select, update
 
 from helpers.commands import Run
-from helpers.ledgers import Ledger, keep, record
+from helpers.ledgers import Ledger, append, record
 from helpers.postgres import Postgres
 from peerloan.cli.console import CommandError
 from peerloan.cli.main import peerloan
@@ -37,12 +37,12 @@ def filled(url: str, folder: Path) -> Ledger:
     made = Ledger(url, folder)
     live, closed, killed = made.chain(), made.chain(), made.chain()
     for chain in (live, closed, killed):
-        keep(chain, [record() for _ in range(6)])
+        append(chain, [record() for _ in range(6)])
     live.write_head()
     closed.close()
     killed.write_head()
     last = made.chain()
-    keep(last, [record() for _ in range(5)])
+    append(last, [record() for _ in range(5)])
     last.close()
     return made
 
@@ -296,7 +296,7 @@ def test_an_older_head_shows_by_the_openings_after_it(ledger: Ledger) -> None:
     """An older copy is a head that its writer wrote: what was named later tells it apart."""
     chain = ledger.chain()
     older = head(ledger, chain.number).read_bytes()
-    keep(chain, [record() for _ in range(4)])
+    append(chain, [record() for _ in range(4)])
     chain.close()
     ledger.chain().close()
     assert verified(ledger) == []
@@ -353,7 +353,7 @@ def test_a_writer_that_is_killed_as_it_begins_is_no_finding(
         assert subprocess.run(command, check=False).returncode == -signal.SIGKILL
         assert verified(ledger) == []
     chain = ledger.chain()
-    keep(chain, [record()])
+    append(chain, [record()])
     chain.close()
     assert verified(ledger) == []
     assert (head(ledger, chain.number).exists(), list(heads(ledger).glob(".*"))) == (True, [])
@@ -364,7 +364,7 @@ def test_a_chain_without_records_that_was_announced_alone_may_have_none(ledger: 
     chain = ledger.chain()
     announced = head(ledger, chain.number).with_suffix(".opening")
     announced.write_bytes(head(ledger, chain.number).read_bytes())
-    keep(chain, [record()])
+    append(chain, [record()])
     chain.close()
     head(ledger, chain.number).unlink()
     assert verified(ledger) == [("missing head", chain.number)]
@@ -373,19 +373,19 @@ def test_a_chain_without_records_that_was_announced_alone_may_have_none(ledger: 
 def test_who_begins_after_all_was_removed_does_not_make_it_unseen(ledger: Ledger) -> None:
     all_but_the_key_removed(ledger)
     chain = ledger.chain()
-    keep(chain, [record()])
+    append(chain, [record()])
     chain.close()
     assert [kind for kind, _ in verified(ledger)] == ["missing head"]
 
 
 def test_a_head_s_name_alone_chooses_no_chain_s_number(ledger: Ledger) -> None:
     newest = ledger.chain()
-    keep(newest, [record()])
+    append(newest, [record()])
     newest.close()
     made_up = head(ledger, 999_999_999)
     made_up.write_bytes(head(ledger, newest.number).read_bytes())
     chain = ledger.chain()
-    keep(chain, [record()])
+    append(chain, [record()])
     chain.close()
     assert chain.number == newest.number + 1
     made_up.unlink()
@@ -413,7 +413,7 @@ def before(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> Chain:
     with monkeypatch.context() as patched:
         patched.setattr(chain_opening, "head_of_itself", lambda number: (number, 0, "no MAC"))
         chain = ledger.chain()
-        keep(chain, [record() for _ in range(3)])
+        append(chain, [record() for _ in range(3)])
         chain.close()
     told = msgspec.json.decode(head(ledger, chain.number).read_bytes(), type=HeadBefore)
     head(ledger, chain.number).write_bytes(msgspec.json.encode(told))

@@ -6,7 +6,6 @@ import csv
 import json
 import math
 import shutil
-from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from helpers.apps import create_app
 from helpers.commands import Run
 from helpers.ledgers import url_of
 from helpers.paths import FORMATS
+from helpers.stores import VersionOf
 from peerloan.book import open_book
 from peerloan.database import Database, tables
 from peerloan.ledger import Chain, Entry, Record, Seal, StoredDecision
@@ -36,7 +36,6 @@ from peerloan.training import train
 from peerloan.uuid7 import IdGenerator
 from peerloan.uuid7 import text as id_text
 
-Versions = Callable[[str], str]
 NEW = Field("months_known", "whole", "Months known", missing=True)
 
 
@@ -100,7 +99,7 @@ def kept_of(database: Database, decision: str) -> StoredDecision:
 @pytest.mark.parametrize("candidate", ["additive", "basic"])
 def test_whatever_was_answered_is_identical(
     store: Store,
-    version_of: Versions,
+    version_of: VersionOf,
     loan: dict[str, Any],
     database: Database,
     run: Run,
@@ -178,7 +177,7 @@ def test_a_field_of_another_version_is_ignored_again(
 @pytest.mark.parametrize("candidate", ["additive", "basic"])
 def test_a_change_in_the_database_is_found_and_named(
     store: Store,
-    version_of: Versions,
+    version_of: VersionOf,
     loan: dict[str, Any],
     database: Database,
     run: Run,
@@ -234,7 +233,7 @@ def test_a_change_in_the_database_is_found_and_named(
 
 
 def test_other_inputs_give_another_decision(
-    store: Store, version_of: Versions, loan: dict[str, Any], database: Database, run: Run
+    store: Store, version_of: VersionOf, loan: dict[str, Any], database: Database, run: Run
 ) -> None:
     store.promote(version_of("additive"))
     decisions = post(service(store, database), [loan] * 30)
@@ -252,7 +251,7 @@ def test_other_inputs_give_another_decision(
 
 
 def test_a_threshold_that_was_changed_is_found(
-    store: Store, version_of: Versions, loan: dict[str, Any], database: Database, run: Run
+    store: Store, version_of: VersionOf, loan: dict[str, Any], database: Database, run: Run
 ) -> None:
     store.promote(version_of("additive"))
     post(service(store, database), [loan] * 2)
@@ -263,7 +262,7 @@ def test_a_threshold_that_was_changed_is_found(
 
 
 def test_a_version_that_is_missing_or_changed_is_named(
-    store: Store, version_of: Versions, loan: dict[str, Any], database: Database, run: Run
+    store: Store, version_of: VersionOf, loan: dict[str, Any], database: Database, run: Run
 ) -> None:
     additive, basic = version_of("additive"), version_of("basic")
     store.promote(additive)
@@ -293,7 +292,7 @@ def test_a_version_that_is_missing_or_changed_is_named(
 
 
 def test_ids_that_are_not_there_or_were_purged_are_named(
-    store: Store, version_of: Versions, loan: dict[str, Any], database: Database, run: Run
+    store: Store, version_of: VersionOf, loan: dict[str, Any], database: Database, run: Run
 ) -> None:
     store.promote(version_of("additive"))
     kept, purged = post(service(store, database), [loan] * 2)
@@ -310,7 +309,7 @@ def test_ids_that_are_not_there_or_were_purged_are_named(
 
 
 def test_only_the_decisions_of_a_time(
-    store: Store, version_of: Versions, loan: dict[str, Any], database: Database, run: Run
+    store: Store, version_of: VersionOf, loan: dict[str, Any], database: Database, run: Run
 ) -> None:
     version = version_of("additive")
     store.promote(version)

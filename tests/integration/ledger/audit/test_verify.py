@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from sqlalchemy import Connection, delete, insert, select, text, update
 
 from helpers.commands import Run
-from helpers.ledgers import Ledger, keep, new_id, now_ms, record
+from helpers.ledgers import Ledger, append, new_id, now_ms, record
 from peerloan.cli.console import CommandError
 from peerloan.cli.main import peerloan
 from peerloan.database import RecordRefused, tables
@@ -37,14 +37,14 @@ def ledger(ledger_url: str, tmp_path: Path) -> Ledger:
     made = Ledger(ledger_url, tmp_path)
     first, second = made.chain(), made.chain()
     for _ in range(3):
-        keep(first, [record(), record()])
-        keep(second, [record(), record()])
+        append(first, [record(), record()])
+        append(second, [record(), record()])
     third = made.chain()
-    keep(first, [record(), record()])
-    keep(third, [record() for _ in range(5)])
+    append(first, [record(), record()])
+    append(third, [record() for _ in range(5)])
     first.write_head()
-    keep(second, [record() for _ in range(4)])
-    keep(first, [record(), record()])
+    append(second, [record() for _ in range(4)])
+    append(first, [record(), record()])
     second.close()
     third.close()
     return made
@@ -283,7 +283,7 @@ def test_what_was_changed_is_told_in_sentences(run: Run, ledger: Ledger) -> None
 
 
 def test_of_many_the_first_are_told_and_all_are_counted(run: Run, ledger: Ledger) -> None:
-    keep(ledger.chain(), [record() for _ in range(60)])
+    append(ledger.chain(), [record() for _ in range(60)])
     with ledger.database.writing() as connection:
         connection.execute(update(decisions).where(decisions.c.chain == 4).values(loan_id="x"))
     done = run("ledger", "verify", ledger=ledger.url)
@@ -296,14 +296,14 @@ def test_of_many_the_first_are_told_and_all_are_counted(run: Run, ledger: Ledger
 def test_writers_that_were_killed_leave_a_whole_ledger(ledger: Ledger) -> None:
     killed = [ledger.chain() for _ in range(3)]
     for chain in killed:  # and nobody closes it
-        keep(chain, [record(), record()])
+        append(chain, [record(), record()])
     assert verified(ledger) == []
 
 
 def test_what_was_refused_or_repeated_leaves_a_whole_ledger(ledger: Ledger) -> None:
     chain = ledger.chain()
     kept = record()
-    keep(chain, [kept])
+    append(chain, [kept])
     with pytest.raises(RecordRefused):
         chain.append([Entry([record()]), Entry([record(id=kept.id)])])
     key = Key.of("app", "key-1", b"a body")
@@ -326,7 +326,7 @@ def test_a_ledger_that_is_written_to_meanwhile_is_whole(ledger: Ledger) -> None:
 
     def write(chain: Chain) -> None:
         while not stop.is_set():
-            keep(chain, [record() for _ in range(7)])
+            append(chain, [record() for _ in range(7)])
             chain.write_head()
             written.append(chain.number)
             if len(written) % 20 == 0:
@@ -353,7 +353,7 @@ def test_text_that_is_none_and_numbers_that_are_none_are_named(run: Run, tmp_pat
     url = f"sqlite:///{tmp_path / 'peerloan-ledger' / 'ledger.db'}"
     ledger = Ledger(url, tmp_path)
     chain = ledger.chain()
-    keep(chain, [record() for _ in range(9)])
+    append(chain, [record() for _ in range(9)])
     chain.close()
     with ledger.database.writing() as connection:
         for what in (

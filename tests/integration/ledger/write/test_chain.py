@@ -12,7 +12,8 @@ import pytest
 import requests
 from sqlalchemy import delete, insert, select
 
-from helpers.service import Service
+from helpers.service import Serve
+from helpers.stores import VersionOf
 from peerloan.database import Database, LedgerError, LedgerUnavailable, tables
 from peerloan.ledger import (
     Chain,
@@ -154,8 +155,8 @@ def test_a_transaction_that_was_not_done_is_done_again(
 
 def test_requests_that_wait_for_a_commit_keep_no_thread(
     store: Store,
-    version_of: Callable[[str], str],
-    serve: Callable[..., Service],
+    version_of: VersionOf,
+    serve: Serve,
     loan: dict[str, Any],
     tmp_path: Path,
 ) -> None:

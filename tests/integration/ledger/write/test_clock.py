@@ -7,7 +7,6 @@ from __future__ import annotations
 import re
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,8 @@ import requests
 from sqlalchemy import delete, select
 
 from helpers.ledgers import Ledger, record
-from helpers.service import Service
+from helpers.service import Serve
+from helpers.stores import VersionOf
 from peerloan.database import Database, tables
 from peerloan.ledger import BatchWriter, Entry, Seal
 from peerloan.ledger.audit.verify import verify
@@ -79,8 +79,8 @@ def chains_of(database: Database) -> list[tuple[int, int]]:
 
 def test_decisions_are_dated_by_the_clock_again_once_it_is_set_right(
     store: Store,
-    version_of: Callable[[str], str],
-    serve: Callable[..., Service],
+    version_of: VersionOf,
+    serve: Serve,
     loan: dict[str, Any],
     tmp_path: Path,
     clock: Clock,

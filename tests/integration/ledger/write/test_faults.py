@@ -27,6 +27,7 @@ from helpers.postgres import Postgres, children
 from helpers.proxy import Proxy
 from helpers.service import GUNICORN, Serve, Service
 from helpers.sizes import STEADY_SECONDS
+from helpers.stores import VersionOf
 from peerloan.database import Database
 from peerloan.ledger import Seal
 from peerloan.ledger.audit.verify import verify
@@ -123,7 +124,7 @@ class Faulty:
 @pytest.fixture
 def faulty(
     store: Store,
-    version_of: Callable[[str], str],
+    version_of: VersionOf,
     serve: Serve,
     loan: dict[str, Any],
     proof: Proof,

@@ -20,6 +20,7 @@ from werkzeug.test import TestResponse
 from helpers.apps import create_app
 from helpers.inference_protocol import INFER, LENGTH, in_binary, tensors
 from helpers.service import Serve
+from helpers.stores import VersionOf
 from peerloan.database import Database, LedgerUnavailable, tables
 from peerloan.ledger.write.group_commit import LIMIT_SECONDS
 from peerloan.ledger.write.idempotency import KEY_MS
@@ -54,9 +55,7 @@ def start(store: Store, ledger_url: str) -> Callable[[], Flask]:
 
 
 @pytest.fixture
-def client(
-    start: Callable[[], Flask], store: Store, version_of: Callable[[str], str]
-) -> FlaskClient:
+def client(start: Callable[[], Flask], store: Store, version_of: VersionOf) -> FlaskClient:
     """A client of an application that serves a scorecard."""
     store.promote(version_of("additive"))
     return start().test_client()
@@ -83,7 +82,7 @@ def columns(loans: list[dict[str, Any]]) -> dict[str, list[Any]]:
 def test_the_first_answer_is_given_again(
     start: Callable[[], Flask],
     store: Store,
-    version_of: Callable[[str], str],
+    version_of: VersionOf,
     loan: dict[str, Any],
     ledger_url: str,
     candidate: str,
@@ -131,7 +130,7 @@ def test_only_what_was_kept_is_counted(
 def test_the_page_and_the_protocol_give_theirs_again(
     start: Callable[[], Flask],
     store: Store,
-    version_of: Callable[[str], str],
+    version_of: VersionOf,
     loan: dict[str, Any],
     ledger_url: str,
     candidate: str,
@@ -195,7 +194,7 @@ def test_another_request_with_the_key_is_refused(
 def test_each_caller_has_keys_of_its_own(
     start: Callable[[], Flask],
     store: Store,
-    version_of: Callable[[str], str],
+    version_of: VersionOf,
     loan: dict[str, Any],
     ledger_url: str,
 ) -> None:
@@ -216,7 +215,7 @@ def test_a_promotion_changes_no_answer_that_was_given(
     client: FlaskClient,
     start: Callable[[], Flask],
     store: Store,
-    version_of: Callable[[str], str],
+    version_of: VersionOf,
     loan: dict[str, Any],
     query: str,
 ) -> None:
@@ -277,7 +276,7 @@ def test_a_what_if_keeps_nothing_and_uses_up_no_key(
 
 def test_many_at_once_with_one_key_are_one_decision(
     store: Store,
-    version_of: Callable[[str], str],
+    version_of: VersionOf,
     serve: Serve,
     loan: dict[str, Any],
     ledger_url: str,
@@ -392,12 +391,13 @@ def test_a_repeat_that_can_not_be_read_is_answered_like_every_error(
 def test_what_follows_a_decision_can_not_keep_its_answer_back(
     client: FlaskClient, loan: dict[str, Any], ledger_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def following(*_: object) -> Callable[[object], None]:
-        def follow(_: object) -> None:
+    def commit_callback(*_: object) -> Callable[[object], None]:
+        def fail(_: object) -> None:
             raise RuntimeError("can't start new thread")
 
-        return follow
+        return fail
 
-    monkeypatch.setattr(services_of(client.application).shadow, "following", following)
+    shadow = services_of(client.application).shadow
+    monkeypatch.setattr(shadow, "commit_callback", commit_callback)
     assert client.post(PREDICTIONS, json=loan).status_code == 200
     assert count(ledger_url) == 1

@@ -137,13 +137,13 @@ def test_a_loan_that_writers_decided_one_after_another_counts_once(
 def test_what_a_writer_has_not_told_of_yet_is_counted_if_it_is_new(
     database: Database, store: Store, bundle: Bundle, loans: Loans, tmp_path: Path
 ) -> None:
-    past = Past(database, tmp_path / "seal", bundle, tells=False)
+    past = Past(database, tmp_path / "seal", bundle, write_heads=False)
     now = now_ms()
     for i in range(3):
         past.decide(loans[i : i + 1], now + i, now + i + 1)
         assert count_new(database, store).decisions == 1
     old = now - DAY_MS
-    other = Past(database, tmp_path / "seal", bundle, tells=False)
+    other = Past(database, tmp_path / "seal", bundle, write_heads=False)
     other.decide(loans[4:5], old, old + 1)
     assert count_new(database, store).decisions == 0, "it is a day older than its writer"
     other.close()
@@ -176,12 +176,12 @@ def test_outcomes_are_counted_with_their_decisions_and_corrected(
     store_challenger_scores(
         database, [ScoredByChallenger(each, challenger, 0.03, MARGIN) for each in made[:5]]
     )
-    past.tell(made[:10], [True] * 4 + [False] * 6)
+    past.report_outcomes(made[:10], [True] * 4 + [False] * 6)
     done = count_new(database, store)
     count_outcomes(database, store, done)
     assert (done.decisions, done.outcomes, done.days) == (20, 10, {DAY})
     assert known(database) == (20, 10, 4)
-    past.tell(made[2:12], [False] * 10)
+    past.report_outcomes(made[2:12], [False] * 10)
     done = Progress()
     count_outcomes(database, store, done)
     assert (done.outcomes, known(database)) == (4, (20, 12, 2)), "two corrected, two new"
@@ -195,7 +195,7 @@ def test_outcomes_are_counted_with_their_decisions_and_corrected(
     before = counts(database)
     for callers in (("b",), ("c", "d")):
         for who in callers:
-            past.tell(made[:12], [True] * 2 + [False] * 10, who)
+            past.report_outcomes(made[:12], [True] * 2 + [False] * 10, who)
         done = Progress()
         count_outcomes(database, store, done)
         assert done.outcomes == 12 * len(callers)
@@ -219,7 +219,7 @@ def test_a_challenger_s_outcomes_are_counted_by_its_stored_margin(
     unstored = tables.challenges.c.decision_id.in_([UUID(bytes=each) for each in made[2:]])
     with database.writing() as connection:
         connection.execute(update(tables.challenges).where(unstored).values(margin=None))
-    past.tell(made, [True, False, True, True])
+    past.report_outcomes(made, [True, False, True, True])
     count_outcomes(database, store, count_new(database, store))
     (each,) = counts(database).values()
     (outcomes,) = each.challengers.values()
@@ -239,7 +239,7 @@ def test_outcomes_that_were_told_too_early_are_taken_off_the_counts(
     store_challenger_scores(
         database, [ScoredByChallenger(each, Version.of(bundle), 0.03, MARGIN) for each in made[:5]]
     )
-    past.tell(made[:10], [True] * 4 + [False] * 6)
+    past.report_outcomes(made[:10], [True] * 4 + [False] * 6)
     within_the_hour = update(tables.outcomes).values(recorded_ms=START + HOUR_MS)
     with database.writing() as connection:
         connection.execute(within_the_hour)
@@ -248,7 +248,7 @@ def test_outcomes_that_were_told_too_early_are_taken_off_the_counts(
     early = EarlyOutcomes()
     assert in_figures(database, store, early) == {"window": (0, 0), "challenger": (0, 0)}
     # Told again in time: the same, which adds a row now, and another.
-    past.tell(made[:3], [True, False, False])
+    past.report_outcomes(made[:3], [True, False, False])
     count_outcomes(database, store, Progress())
     assert known(database) == (20, 10, 2)
     counting = {"window": (3, 1), "challenger": (3, 1), "history": (3, 1)}
@@ -256,12 +256,12 @@ def test_outcomes_that_were_told_too_early_are_taken_off_the_counts(
     assert in_figures(database, store, EarlyOutcomes()) == counting
     hour = START // HOUR_MS
     assert in_figures(database, store, EarlyOutcomes(hour, hour + 1)) == counting
-    past.tell(made[:3], [True, False, False])
-    past.tell(made[3:6], [True, True, False])
+    past.report_outcomes(made[:3], [True, False, False])
+    past.report_outcomes(made[3:6], [True, True, False])
     count_outcomes(database, store, Progress())
     assert in_figures(database, store, early)["window"] == (6, 3)
     # The same of another caller: once more in time, and the first in time of those told too early.
-    past.tell(made[:10], [True, False, False, True, True] + [False] * 5, "other")
+    past.report_outcomes(made[:10], [True, False, False, True, True] + [False] * 5, "other")
     count_outcomes(database, store, Progress())
     for each in (early, EarlyOutcomes()):
         assert in_figures(database, store, each)["window"] == (10, 3)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,8 @@ from flask.testing import FlaskClient
 from sqlalchemy import event, func, insert, select, update
 
 from helpers.apps import create_app
+from helpers.probes import get_json
+from helpers.stores import VersionOf
 from peerloan.database import Database, tables
 from peerloan.ledger import Chain, Entry, Record, Seal, Version
 from peerloan.model import BANDS
@@ -27,21 +28,13 @@ DAY_MS = 86_400_000
 
 
 @pytest.fixture
-def client(
-    store: Store, version_of: Callable[[str], str], database: Database, tmp_path: Path
-) -> FlaskClient:
+def client(store: Store, version_of: VersionOf, database: Database, tmp_path: Path) -> FlaskClient:
     """A service with a scorecard, over that ledger."""
     store.promote(version_of("additive"))
     url = database.url.render_as_string(hide_password=False)
     return create_app(
         Settings(store.root, tmp_path / "tokens", url), on_loopback=True
     ).test_client()
-
-
-def ask(client: FlaskClient, path: str, **query: object) -> Any:
-    answer = client.get(path, query_string=query)
-    assert answer.status_code == 200, answer.text
-    return answer.json
 
 
 def rows(database: Database) -> int:
@@ -82,7 +75,7 @@ def test_a_decision_is_read_as_it_was_answered(
     base = answered.pop("base")
     contributions = answered.pop("contributions")
     assert base + sum(contributions.values()) == answered["margin"]
-    kept = ask(client, f"/v1/predictions/{answered['id']}")
+    kept = get_json(client, f"/v1/predictions/{answered['id']}")
     assert kept.items() >= answered.items()
     more = {name: kept[name] for name in kept if name not in answered}
     assert more.pop("time").endswith("Z")
@@ -109,10 +102,10 @@ def test_many_loans_are_kept_each_as_it_was_given(
     answered = client.post("/v1/predictions", json=body).json
     assert answered is not None
     for sent, prediction in zip(loans, answered["predictions"], strict=True):
-        kept = ask(client, f"/v1/predictions/{prediction['id']}")
+        kept = get_json(client, f"/v1/predictions/{prediction['id']}")
         assert kept.items() >= prediction.items()
         assert kept["inputs"] == sent
-    listed = [each["id"] for each in ask(client, "/v1/predictions")["predictions"]]
+    listed = [each["id"] for each in get_json(client, "/v1/predictions")["predictions"]]
     assert listed == [each["id"] for each in reversed(answered["predictions"])]
 
 
@@ -122,7 +115,7 @@ def test_reasons_are_kept_also_where_the_request_asked_for_none(
     answered = client.post("/v1/predictions?reasons=none", json=loan).json
     assert answered is not None
     assert "reasons" not in answered
-    assert ask(client, f"/v1/predictions/{answered['id']}")["reasons"]
+    assert get_json(client, f"/v1/predictions/{answered['id']}")["reasons"]
 
 
 def test_what_if_is_no_decision(
@@ -143,11 +136,11 @@ def test_what_became_of_a_loan_stands_with_its_decision(
     for outcome in ({"late": False}, {"late": True, "date": today}):
         told = {"outcomes": [outcome | {"id": made[0]}]}
         assert client.post("/v1/outcomes", json=told).status_code == 200
-    listed = ask(client, "/v1/predictions")["predictions"]
+    listed = get_json(client, "/v1/predictions")["predictions"]
     assert [each["id"] for each in listed] == made[::-1]
     assert listed[0]["outcomes"] == []
     outcomes = listed[1]["outcomes"]
-    assert ask(client, f"/v1/predictions/{made[0]}")["outcomes"] == outcomes
+    assert get_json(client, f"/v1/predictions/{made[0]}")["outcomes"] == outcomes
     assert all(each.pop("recorded").endswith("Z") for each in outcomes)
     assert outcomes == [
         {"late": True, "date": today, "caller": ""},
@@ -164,7 +157,7 @@ def test_pages_of_a_loan_a_time_a_version_and_a_band(
     def listed(**query: object) -> list[int]:
         found, cursor = [], None
         while True:
-            page = ask(
+            page = get_json(
                 client,
                 "/v1/predictions",
                 limit=7,
@@ -216,7 +209,7 @@ def test_pages_stay_right_however_many_versions_decided(
         found: list[int] = []
         cursor: dict[str, str] = {}
         while True:
-            page = ask(client, "/v1/predictions", limit=7, **query, **cursor)
+            page = get_json(client, "/v1/predictions", limit=7, **query, **cursor)
             found += [ids.index(UUID(each["id"]).bytes) for each in page["predictions"]]
             if page["next"] is None:
                 return found
@@ -238,12 +231,12 @@ def test_pages_stay_right_however_many_versions_decided(
 
 def test_a_purged_decision_is_gone(client: FlaskClient, database: Database, tmp_path: Path) -> None:
     add(database, tmp_path, [(20_000, "v1", 0, "L1")])
-    decision = ask(client, "/v1/predictions")["predictions"][0]["id"]
+    decision = get_json(client, "/v1/predictions")["predictions"][0]["id"]
     with database.writing() as connection:
         connection.execute(update(tables.decisions).values(inputs=None, band=None, loan_id=None))
     answer = client.get(f"/v1/predictions/{decision}")
     assert (answer.status_code, answer.json and answer.json["title"]) == (410, "Purged")
-    assert ask(client, "/v1/predictions") == {"predictions": [], "next": None}
+    assert get_json(client, "/v1/predictions") == {"predictions": [], "next": None}
 
 
 @pytest.mark.parametrize("decision", ["x", "01a213ae-6fdd-7ff7-8d51-9132d5fb6b72", "0" * 36])
@@ -277,7 +270,7 @@ def test_a_wrong_parameter_is_named(
 
 
 def test_a_ledger_that_can_t_be_read_is_a_503(
-    store: Store, version_of: Callable[[str], str], tmp_path: Path, loan: dict[str, Any]
+    store: Store, version_of: VersionOf, tmp_path: Path, loan: dict[str, Any]
 ) -> None:
     store.promote(version_of("additive"))
     nowhere = Settings(store.root, tmp_path / "tokens", "postgresql://peerloan@127.0.0.1:1/x")

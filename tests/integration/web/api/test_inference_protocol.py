@@ -19,8 +19,9 @@ import requests
 
 from helpers.api import MB, Api, columns, loans, started
 from helpers.inference_protocol import INFER, LENGTH, in_binary, tensor, tensors
-from helpers.probes import counted, figures
+from helpers.probes import challenger_decisions, figures
 from helpers.service import SERVERS, Serve
+from helpers.stores import VersionOf
 from peerloan import __version__
 from peerloan.registry import Store
 
@@ -413,7 +414,7 @@ def test_champion_and_challenger_are_served_by_version(api: Api) -> None:
 
 
 def test_a_version_that_was_replaced_is_served_no_more(
-    store: Store, version_of: Callable[[str], str], serve: Serve, loan: dict[str, Any]
+    store: Store, version_of: VersionOf, serve: Serve, loan: dict[str, Any]
 ) -> None:
     first, second = version_of("additive"), version_of("basic")
     store.promote(first)
@@ -428,7 +429,7 @@ def test_a_version_that_was_replaced_is_served_no_more(
 
 
 def test_decisions_are_counted_and_the_champions_are_scored_in_shadow(
-    store: Store, version_of: Callable[[str], str], serve: Serve, loan: dict[str, Any]
+    store: Store, version_of: VersionOf, serve: Serve, loan: dict[str, Any]
 ) -> None:
     store.promote(version_of("additive"))
     store.challenge(version_of("basic"))
@@ -437,19 +438,17 @@ def test_decisions_are_counted_and_the_champions_are_scored_in_shadow(
     path = f"{service.url}/v2/models/late-payments"
     body = {"inputs": tensors(columns([loan | {"revol_util": None}] * 3))}
     assert requests.post(f"{path}/infer", json=body, timeout=10).ok
-    service.wait_for(lambda: counted(service) == 3)
+    service.wait_for(lambda: challenger_decisions(service) == 3)
     assert figures(service, "peerloan_challenger_decisions_total").get(("failed",), 0) == 0
     challenger = f"{path}/versions/{version_of('basic')}/infer"
     assert requests.post(challenger, json=body, timeout=10).ok
     body["inputs"][0]["data"] = [-1, -1, -1]
     assert requests.post(f"{path}/infer", json=body, timeout=10).status_code == 400
     assert sum(figures(service, "peerloan_decisions_total").values()) == 6
-    assert counted(service) == 3
+    assert challenger_decisions(service) == 3
 
 
-def test_health_mirrors_the_probes(
-    store: Store, version_of: Callable[[str], str], serve: Serve
-) -> None:
+def test_health_mirrors_the_probes(store: Store, version_of: VersionOf, serve: Serve) -> None:
     service = serve(store)
     assert requests.get(f"{service.url}/v2/health/live", timeout=10).json() == {"live": True}
     for path in ("/v2/health/ready", "/v2/models/late-payments", "/v2/models/late-payments/ready"):
@@ -464,7 +463,7 @@ def test_health_mirrors_the_probes(
 
 
 def test_a_process_that_could_not_load_its_champion_is_not_live(
-    store: Store, version_of: Callable[[str], str], serve: Serve
+    store: Store, version_of: VersionOf, serve: Serve
 ) -> None:
     version = version_of("additive")
     store.promote(version)

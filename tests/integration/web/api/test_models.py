@@ -16,6 +16,7 @@ import pytest
 from flask.testing import FlaskClient
 
 from helpers.apps import create_app
+from helpers.stores import VersionOf
 from peerloan.registry import Store
 from peerloan.settings import Settings
 from peerloan.web.auth.tokens import Tokens
@@ -23,7 +24,7 @@ from peerloan.web.services import services_of
 
 
 @pytest.fixture
-def client(flask_version: None, store: Store, version_of: Callable[[str], str]) -> FlaskClient:
+def client(flask_version: None, store: Store, version_of: VersionOf) -> FlaskClient:
     store.promote(version_of("basic"), "a first one")
     store.promote(version_of("additive"), "better", breaking=True)
     store.challenge(version_of("basic"), "to compare")
@@ -47,7 +48,7 @@ def valid(client: FlaskClient, path: str, status: int = 200, token: str = "", **
 
 
 def test_every_version_is_listed_with_its_aliases_and_the_history(
-    client: FlaskClient, store: Store, version_of: Callable[[str], str]
+    client: FlaskClient, store: Store, version_of: VersionOf
 ) -> None:
     found = valid(client, "/v1/models")
     assert found["champion"] == version_of("additive")
@@ -67,7 +68,7 @@ def test_every_version_is_listed_with_its_aliases_and_the_history(
 
 
 def test_a_reason_that_was_added_later_stands_beside_the_change(
-    client: FlaskClient, store: Store, version_of: Callable[[str], str]
+    client: FlaskClient, store: Store, version_of: VersionOf
 ) -> None:
     store.dismiss()
     added = store.explain_change(4, "it was compared for a month", who="anna")
@@ -82,7 +83,7 @@ def test_a_reason_that_was_added_later_stands_beside_the_change(
 def test_a_deletion_stands_in_the_history(
     client: FlaskClient,
     store: Store,
-    version_of: Callable[[str], str],
+    version_of: VersionOf,
     run: Callable[..., subprocess.CompletedProcess[str]],
 ) -> None:
     gone = version_of("additive")
@@ -97,7 +98,7 @@ def test_a_deletion_stands_in_the_history(
 
 
 def test_one_version_shows_what_the_list_says_and_its_manifest(
-    client: FlaskClient, store: Store, version_of: Callable[[str], str]
+    client: FlaskClient, store: Store, version_of: VersionOf
 ) -> None:
     basic = version_of("basic")
     found = valid(client, f"/v1/models/{basic}")
@@ -118,7 +119,7 @@ def test_the_example_of_a_version_is_the_champion(client: FlaskClient) -> None:
 
 @pytest.mark.parametrize("name", ["nothing", "..", "a%2Fb", "x" * 300])
 def test_an_unknown_version_is_a_problem_that_names_the_known(
-    client: FlaskClient, version_of: Callable[[str], str], name: str
+    client: FlaskClient, version_of: VersionOf, name: str
 ) -> None:
     answer = client.get(f"/v1/models/{name}")
     assert answer.status_code == 404
@@ -126,7 +127,7 @@ def test_an_unknown_version_is_a_problem_that_names_the_known(
 
 
 def test_a_promotion_is_answered_as_described(
-    store: Store, version_of: Callable[[str], str], tmp_path: Path
+    store: Store, version_of: VersionOf, tmp_path: Path
 ) -> None:
     basic, additive = version_of("basic"), version_of("additive")
     store.promote(basic, "a first one")
@@ -142,7 +143,7 @@ def test_a_promotion_is_answered_as_described(
 
 
 def test_a_damaged_version_is_listed_and_refused(
-    client: FlaskClient, store: Store, version_of: Callable[[str], str]
+    client: FlaskClient, store: Store, version_of: VersionOf
 ) -> None:
     basic = version_of("basic")
     (store.folder(basic) / "manifest.json").write_text("{", "utf-8")
@@ -183,7 +184,7 @@ def test_a_folder_that_can_not_be_read_is_a_503(
 
 
 def test_a_version_that_can_not_be_read_is_listed_as_refused(
-    client: FlaskClient, version_of: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
+    client: FlaskClient, version_of: VersionOf, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     unreadable = version_of("basic")
 

@@ -32,8 +32,8 @@ from helpers.api import JSON, MB, Api, columns, loans, started
 from helpers.apps import create_app
 from helpers.paths import FORMATS
 from helpers.ports import free_port
-from helpers.service import Service
-from helpers.stores import champion_store
+from helpers.service import Serve
+from helpers.stores import VersionOf, champion_store
 from peerloan.loan import default_definition
 from peerloan.registry import Store
 from peerloan.settings import Settings
@@ -585,7 +585,7 @@ def test_another_type_of_body_is_refused(
     body = problem(scorecard.post(loan, content_type=kind), 415)
 
     given = "nothing" if kind is None else f"'{kind[:50]}"
-    assert body["detail"].startswith(f"expected application/json, given {given}")
+    assert body["detail"].startswith(f"Content-Type: expected application/json, given {given}")
 
 
 @pytest.mark.parametrize(
@@ -711,7 +711,7 @@ def test_chunks_that_can_not_be_read_are_refused_in_a_sentence(
 
 
 @pytest.fixture
-def impatient(store: Store, version_of: Callable[[str], str], tmp_path: Path) -> Iterator[str]:
+def impatient(store: Store, version_of: VersionOf, tmp_path: Path) -> Iterator[str]:
     """A service under Gunicorn that waits one second for a client that says nothing."""
     store.promote(version_of("additive"))
     port = free_port()
@@ -846,7 +846,7 @@ def test_a_scorecard_explains_every_loan_of_a_long_list(scorecard: Api) -> None:
 
 
 def test_without_a_champion_the_service_is_healthy_but_not_ready(
-    store: Store, serve: Callable[..., Service], loan: dict[str, Any]
+    store: Store, serve: Serve, loan: dict[str, Any]
 ) -> None:
     service = serve(store)
 
@@ -871,7 +871,7 @@ def test_without_a_champion_the_service_is_healthy_but_not_ready(
 
 
 def test_started_on_a_champion_that_cannot_load_it_is_unhealthy_until_repaired(
-    store: Store, serve: Callable[..., Service], version_of: Callable[[str], str]
+    store: Store, serve: Serve, version_of: VersionOf
 ) -> None:
     version = version_of("additive")
     store.promote(version)
@@ -997,7 +997,7 @@ def test_openapi_is_whole(scorecard: Api, loan: dict[str, Any]) -> None:
 
 
 def test_the_description_changes_with_the_champion_and_so_does_its_tag(
-    store: Store, version_of: Callable[[str], str]
+    store: Store, version_of: VersionOf
 ) -> None:
     store.promote(version_of("additive"))
     client = create_app(Settings(store.root), on_loopback=True).test_client()

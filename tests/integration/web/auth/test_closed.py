@@ -7,8 +7,6 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +17,9 @@ from itsdangerous import URLSafeTimedSerializer
 
 from helpers.apps import create_app
 from helpers.commands import Run
-from helpers.service import Service, bearer
+from helpers.probes import eventually
+from helpers.service import Serve, bearer
+from helpers.stores import VersionOf
 from peerloan import __version__
 from peerloan.registry import Store
 from peerloan.settings import Settings
@@ -27,13 +27,6 @@ from peerloan.web.auth.tokens import Tokens, digest_of
 from peerloan.web.services import services_of
 
 COOKIE = "peerloan_session"
-
-
-def wait_for(condition: Callable[[], bool]) -> None:
-    until = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < until
-        time.sleep(0.05)
 
 
 @pytest.fixture
@@ -89,7 +82,7 @@ def test_signing_out_ends_a_copied_cookie_in_every_worker(settings_of: Settings)
 
 @pytest.mark.longer
 def test_a_server_s_every_worker_refuses_a_copied_cookie(
-    champion: Store, serve: Callable[..., Service], run: Run
+    champion: Store, serve: Serve, run: Run
 ) -> None:
     token = run("token", "new", "anna").stdout.strip()
     service = serve(champion, workers=2)
@@ -111,9 +104,9 @@ def test_a_server_s_every_worker_refuses_a_copied_cookie(
 def test_another_spelling_of_an_ended_cookie_is_ended_too(settings_of: Settings) -> None:
     """The last letter of a signature holds bits that nobody looks at."""
     client = client_of(settings_of)
-    wait_for(lambda: client.get("/v1/models").status_code == 401)
+    eventually(lambda: client.get("/v1/models").status_code == 401)
     token = Tokens(settings_of.tokens).new("anna")
-    wait_for(lambda: client.get("/v1/models", headers=bearer(token)).status_code == 200)
+    eventually(lambda: client.get("/v1/models", headers=bearer(token)).status_code == 200)
     browser = Browser(client, token)
     letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_="
     spellings = [browser.cookie[:-1] + letter for letter in letters]
@@ -205,20 +198,20 @@ def test_revoking_a_token_ends_its_sessions_alone(settings_of: Settings) -> None
     anna, otto = (Browser(client, each) for each in client_tokens)
     assert anna.enters(client)
     tokens.revoke("anna")
-    wait_for(lambda: not anna.enters(client))
+    eventually(lambda: not anna.enters(client))
     assert otto.enters(client)
     again = tokens.new("anna", scopes=["predict"])
-    wait_for(lambda: client.get("/", headers=bearer(again)).status_code == 200)
+    eventually(lambda: client.get("/", headers=bearer(again)).status_code == 200)
     assert not anna.enters(client)
     tokens.revoke("otto")
-    wait_for(lambda: not otto.enters(client))
+    eventually(lambda: not otto.enters(client))
 
 
 # Tokens that are gone
 
 
 def test_without_the_folder_of_tokens_a_restart_opens_nothing(
-    champion: Store, serve: Callable[..., Service], run: Run, tmp_path: Path
+    champion: Store, serve: Serve, run: Run, tmp_path: Path
 ) -> None:
     service = serve(champion)
     assert requests.get(f"{service.url}/v1/models", timeout=10).ok
@@ -302,7 +295,7 @@ def test_tokens_that_others_can_write_to_open_nothing(
     for sent in ({}, bearer(token)):
         assert client.get("/v1/models", headers=sent).status_code == 503
     path.chmod(0o700 if name == "." else 0o600)
-    wait_for(lambda: client.get("/v1/models", headers=bearer(token)).status_code == 200)
+    eventually(lambda: client.get("/v1/models", headers=bearer(token)).status_code == 200)
     assert run("token", "list").returncode == 0
 
 
@@ -348,7 +341,7 @@ def test_volumes_may_be_a_group_s(settings_of: Settings, modes: tuple[int, int])
 
 
 def test_health_names_no_path_and_no_version_to_whoever_asks(
-    champion: Store, settings_of: Settings, version_of: Callable[[str], str]
+    champion: Store, settings_of: Settings, version_of: VersionOf
 ) -> None:
     token = Tokens(settings_of.tokens).new("anna")
     version = version_of("additive")

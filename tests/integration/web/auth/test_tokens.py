@@ -21,7 +21,8 @@ import requests
 
 from helpers.commands import Run
 from helpers.ports import free_port
-from helpers.service import Service, bearer, settings
+from helpers.service import Serve, Service, bearer, settings
+from helpers.stores import VersionOf
 from peerloan.registry import Store
 from peerloan.web.auth.authentication import Authenticator
 from peerloan.web.auth.sessions import Sessions
@@ -136,7 +137,7 @@ def test_tokens_that_are_made_at_once_are_all_kept(tmp_path: Path) -> None:
 
 
 def test_on_loopback_it_is_open_until_the_first_token_and_says_so(
-    champion: Store, serve: Callable[..., Service], run: Run, loan: dict[str, Any]
+    champion: Store, serve: Serve, run: Run, loan: dict[str, Any]
 ) -> None:
     service = serve(champion)
     assert "open to this machine" in service.log.read_text()
@@ -154,7 +155,7 @@ def test_on_loopback_it_is_open_until_the_first_token_and_says_so(
 
 
 def test_a_name_of_loopback_is_served_on_loopback_and_open(
-    champion: Store, serve: Callable[..., Service], loan: dict[str, Any]
+    champion: Store, serve: Serve, loan: dict[str, Any]
 ) -> None:
     service = serve(champion, host="localhost")
     assert f"PeerLoan Risk on {service.url}/ (localhost)" in service.log.read_text()
@@ -162,7 +163,7 @@ def test_a_name_of_loopback_is_served_on_loopback_and_open(
 
 
 @pytest.fixture
-def beyond(champion: Store, serve: Callable[..., Service]) -> Service:
+def beyond(champion: Store, serve: Serve) -> Service:
     """A service that others than this machine can reach."""
     return serve(champion, host="0.0.0.0")
 
@@ -191,7 +192,7 @@ def test_beyond_loopback_and_without_a_token_only_health_is_answered(
 
 
 def test_a_token_opens_everything_but_the_choice_of_the_champion(
-    beyond: Service, run: Run, loan: dict[str, Any], version_of: Callable[[str], str]
+    beyond: Service, run: Run, loan: dict[str, Any], version_of: VersionOf
 ) -> None:
     head = bearer(new(run, "loans-app"))
     beyond.wait_for(lambda: requests.get(f"{beyond.url}/v1/models", headers=head).ok, 5)
@@ -213,9 +214,7 @@ WRONG = ["", "Bearer", "Bearer ", "Bearer x", "Basic x", "bearer", "Bearer peerl
 
 
 @pytest.mark.parametrize("given", [*WRONG, "Bearer \xe4", "Bearer " + "x" * 5000])
-def test_a_wrong_token_is_refused(
-    champion: Store, serve: Callable[..., Service], run: Run, given: str
-) -> None:
+def test_a_wrong_token_is_refused(champion: Store, serve: Serve, run: Run, given: str) -> None:
     token = new(run, "loans-app")
     service = serve(champion)
     for value in (given, given.replace("x", token[:-1])):
@@ -228,7 +227,7 @@ def test_a_wrong_token_is_refused(
 
 @pytest.mark.parametrize("how", ["Bearer {}", "bearer {}", "BEARER  {} "])
 def test_the_word_before_a_token_may_be_written_in_any_case(
-    champion: Store, serve: Callable[..., Service], run: Run, how: str
+    champion: Store, serve: Serve, run: Run, how: str
 ) -> None:
     token = new(run, "loans-app")
     service = serve(champion)
@@ -254,7 +253,7 @@ def test_the_word_before_a_token_may_be_written_in_any_case(
     ],
 )
 def test_what_comes_from_elsewhere_is_not_let_in_on_loopback(
-    champion: Store, serve: Callable[..., Service], head: dict[str, str]
+    champion: Store, serve: Serve, head: dict[str, str]
 ) -> None:
     """A proxy on this machine, or a name that somebody made lead here."""
     service = serve(champion)
@@ -277,9 +276,7 @@ def of_http_1_0(url: str, path: str) -> str:
         return connection.recv(1000).decode("latin-1").partition("\r\n")[0]
 
 
-def test_a_proxy_that_adds_nothing_is_not_let_in_on_loopback(
-    champion: Store, serve: Callable[..., Service]
-) -> None:
+def test_a_proxy_that_adds_nothing_is_not_let_in_on_loopback(champion: Store, serve: Serve) -> None:
     service = serve(champion)
     for path in ("/", "/v1/models", "/v2", "/metrics"):
         assert " 401 " in of_http_1_0(service.url, path), path
@@ -287,7 +284,7 @@ def test_a_proxy_that_adds_nothing_is_not_let_in_on_loopback(
 
 
 def test_a_page_of_another_site_changes_nothing(
-    champion: Store, serve: Callable[..., Service], run: Run, version_of: Callable[[str], str]
+    champion: Store, serve: Serve, run: Run, version_of: VersionOf
 ) -> None:
     """Not with who is signed in, and not on an open service."""
     service = serve(champion)
@@ -316,7 +313,7 @@ def test_a_page_of_another_site_changes_nothing(
 
 
 def test_another_kind_of_authorization_leaves_who_signed_in(
-    champion: Store, serve: Callable[..., Service], run: Run
+    champion: Store, serve: Serve, run: Run
 ) -> None:
     """As behind a proxy that asks for a password of its own."""
     token = new(run, "anna")
@@ -326,9 +323,7 @@ def test_another_kind_of_authorization_leaves_who_signed_in(
     assert browser.get(service.url, auth=("a", "b")).ok
 
 
-def test_the_sign_in_takes_no_more_than_a_token(
-    champion: Store, serve: Callable[..., Service], run: Run
-) -> None:
+def test_the_sign_in_takes_no_more_than_a_token(champion: Store, serve: Serve, run: Run) -> None:
     new(run, "anna")
     service = serve(champion)
     address = f"{service.url}/sign-in"
@@ -346,9 +341,7 @@ def test_the_sign_in_takes_no_more_than_a_token(
         assert 'name="next" value="/"' in page.text
 
 
-def test_lost_tokens_open_nothing(
-    champion: Store, serve: Callable[..., Service], run: Run, tmp_path: Path
-) -> None:
+def test_lost_tokens_open_nothing(champion: Store, serve: Serve, run: Run, tmp_path: Path) -> None:
     token = new(run, "anna")
     service = serve(champion)
     (tmp_path / "tokens/tokens.json").unlink()
@@ -366,7 +359,7 @@ def test_lost_tokens_open_nothing(
 
 
 def test_who_signs_in_at_the_sign_in_s_own_address_is_led_to_the_form(
-    champion: Store, serve: Callable[..., Service], run: Run
+    champion: Store, serve: Serve, run: Run
 ) -> None:
     token = new(run, "anna")
     service = serve(champion)
@@ -389,7 +382,7 @@ def test_what_root_changes_stays_its_owner_s(run: Run, tmp_path: Path) -> None:
 
 
 def test_no_caller_is_refused_or_let_in_while_workers_start_anew(
-    champion: Store, serve: Callable[..., Service], run: Run
+    champion: Store, serve: Serve, run: Run
 ) -> None:
     token = new(run, "loans-app")
     service = serve(champion, workers=2)
@@ -419,7 +412,7 @@ def test_no_caller_is_refused_or_let_in_while_workers_start_anew(
 
 
 def test_a_revoked_token_is_refused_within_five_seconds_by_every_worker(
-    champion: Store, serve: Callable[..., Service], run: Run
+    champion: Store, serve: Serve, run: Run
 ) -> None:
     token, other = new(run, "loans-app"), new(run, "anna")
     service = serve(champion, workers=2)
@@ -439,7 +432,7 @@ def test_a_revoked_token_is_refused_within_five_seconds_by_every_worker(
 
 
 def test_tokens_that_can_not_be_read_open_nothing(
-    champion: Store, serve: Callable[..., Service], run: Run, tmp_path: Path
+    champion: Store, serve: Serve, run: Run, tmp_path: Path
 ) -> None:
     token = new(run, "loans-app")
     path = tmp_path / "tokens/tokens.json"
@@ -481,7 +474,7 @@ def test_a_folder_that_comes_back_as_it_was_is_read_again(tmp_path: Path) -> Non
 
 
 def test_the_log_names_the_caller_and_never_a_token(
-    champion: Store, serve: Callable[..., Service], run: Run
+    champion: Store, serve: Serve, run: Run
 ) -> None:
     token = new(run, "loans-app")
     service = serve(champion)
@@ -560,16 +553,14 @@ def test_a_server_that_tells_nothing_is_taken_for_open_to_the_world(champion: St
 
 
 @pytest.fixture
-def operated(
-    champion: Store, serve: Callable[..., Service], run: Run
-) -> tuple[Service, dict[str, str]]:
+def operated(champion: Store, serve: Serve, run: Run) -> tuple[Service, dict[str, str]]:
     """A service, and the head of an operator's requests."""
     head = bearer(new(run, "anna@risk", "--operator"))
     return serve(champion), head
 
 
 def test_an_operator_promotes_and_the_history_says_who_and_why(
-    operated: tuple[Service, dict[str, str]], champion: Store, version_of: Callable[[str], str]
+    operated: tuple[Service, dict[str, str]], champion: Store, version_of: VersionOf
 ) -> None:
     service, head = operated
     basic = version_of("basic")
@@ -594,7 +585,7 @@ def test_an_operator_promotes_and_the_history_says_who_and_why(
 
 
 def test_a_promotion_needs_no_body(
-    operated: tuple[Service, dict[str, str]], champion: Store, version_of: Callable[[str], str]
+    operated: tuple[Service, dict[str, str]], champion: Store, version_of: VersionOf
 ) -> None:
     service, head = operated
     address = f"{service.url}/v1/models/{version_of('basic')}/promote"
@@ -620,7 +611,7 @@ def test_a_promotion_needs_no_body(
 def test_a_wrong_promotion_is_refused_and_changes_nothing(
     operated: tuple[Service, dict[str, str]],
     champion: Store,
-    version_of: Callable[[str], str],
+    version_of: VersionOf,
     body: Any,
     field: str,
 ) -> None:
@@ -636,7 +627,7 @@ def test_a_wrong_promotion_is_refused_and_changes_nothing(
 
 
 def test_what_is_not_there_or_no_json_is_refused(
-    operated: tuple[Service, dict[str, str]], version_of: Callable[[str], str]
+    operated: tuple[Service, dict[str, str]], version_of: VersionOf
 ) -> None:
     service, head = operated
     promote = f"{service.url}/v1/models/{version_of('basic')}/promote"
@@ -650,7 +641,7 @@ def test_what_is_not_there_or_no_json_is_refused(
 
 
 def test_a_version_that_was_changed_is_not_promoted(
-    operated: tuple[Service, dict[str, str]], champion: Store, version_of: Callable[[str], str]
+    operated: tuple[Service, dict[str, str]], champion: Store, version_of: VersionOf
 ) -> None:
     service, head = operated
     basic = version_of("basic")
@@ -663,7 +654,7 @@ def test_a_version_that_was_changed_is_not_promoted(
 
 
 def test_a_store_that_can_not_be_read_is_no_answer_about_versions(
-    operated: tuple[Service, dict[str, str]], champion: Store, version_of: Callable[[str], str]
+    operated: tuple[Service, dict[str, str]], champion: Store, version_of: VersionOf
 ) -> None:
     service, head = operated
     (champion.root / "aliases/000002.json").write_text("{")
@@ -677,7 +668,7 @@ def test_a_store_that_can_not_be_read_is_no_answer_about_versions(
 
 
 def test_parameters_of_a_promotion_are_refused(
-    operated: tuple[Service, dict[str, str]], champion: Store, version_of: Callable[[str], str]
+    operated: tuple[Service, dict[str, str]], champion: Store, version_of: VersionOf
 ) -> None:
     service, head = operated
     promote = f"{service.url}/v1/models/{version_of('basic')}/promote?breaking=true"
@@ -686,7 +677,7 @@ def test_parameters_of_a_promotion_are_refused(
 
 
 def test_of_two_promotions_at_once_one_is_told(
-    operated: tuple[Service, dict[str, str]], champion: Store, version_of: Callable[[str], str]
+    operated: tuple[Service, dict[str, str]], champion: Store, version_of: VersionOf
 ) -> None:
     service, head = operated
     address = f"{service.url}/v1/models/{version_of('basic')}/promote"

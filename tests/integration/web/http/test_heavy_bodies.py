@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -13,6 +12,7 @@ import pytest
 from flask.testing import FlaskClient
 
 from helpers.apps import create_app
+from helpers.stores import VersionOf
 from peerloan.database import Database
 from peerloan.ledger.audit.replay import Replay
 from peerloan.ledger.queries import find_decisions
@@ -25,7 +25,7 @@ MOST_NAMED = 10_000
 
 
 @pytest.fixture
-def client(store: Store, version_of: Callable[[str], str], tmp_path: Path) -> FlaskClient:
+def client(store: Store, version_of: VersionOf, tmp_path: Path) -> FlaskClient:
     """A service with a ledger."""
     store.promote(version_of("additive"), "the first", first=True)
     chosen = Settings(store.root, tmp_path / "tokens", f"sqlite:///{tmp_path / 'ledger.db'}")

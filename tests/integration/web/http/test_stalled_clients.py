@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import requests
 
-from helpers.service import SERVE, Service
+from helpers.service import SERVE, Serve, Service
 from peerloan.registry import Store
 from peerloan.web.http.body_waits import BodyWaits
 from peerloan.web.http.deferred_response import DEFERRED_KEY
@@ -93,7 +93,7 @@ def read_answer(connection: socket.socket) -> tuple[int, http.client.HTTPMessage
 @pytest.mark.parametrize(("workers", "stalled"), [(1, 64), (2, 64), (1, 200)])
 def test_clients_that_stop_half_way_hold_up_nobody(
     champion: Store,
-    serve: Callable[..., Service],
+    serve: Serve,
     clients: Callable[[Service, bytes], socket.socket],
     loan: dict[str, Any],
     workers: int,
@@ -113,7 +113,7 @@ def test_clients_that_stop_half_way_hold_up_nobody(
 
 def test_clients_that_say_nothing_or_do_not_listen_hold_up_nobody(
     champion: Store,
-    serve: Callable[..., Service],
+    serve: Serve,
     clients: Callable[[Service, bytes], socket.socket],
     loan: dict[str, Any],
 ) -> None:
@@ -203,6 +203,6 @@ def test_of_too_many_bodies_a_fresh_one_is_not_ended() -> None:
     assert (first.error, second.error) == (None, None), "a burst of complete requests passes"
     first.started -= 10
     waits.end_late()
-    with pytest.raises(RequestError, match="too many requests wait"):
+    with pytest.raises(RequestError, match="too many request bodies are arriving at once"):
         waits.finish(first)
     waits.finish(second)

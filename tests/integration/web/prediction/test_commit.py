@@ -8,6 +8,7 @@ from typing import Any, NoReturn
 
 import pytest
 
+from helpers.stores import VersionOf
 from peerloan.ledger import Entry
 from peerloan.ledger.seal_ownership import open_seal
 from peerloan.ledger.write.group_commit import LedgerWriter, OnResult
@@ -22,7 +23,7 @@ from peerloan.web.services import install, services_of
 
 def test_no_record_is_built_while_the_writer_holds_its_lock(
     store: Store,
-    version_of: Callable[[str], str],
+    version_of: VersionOf,
     loan: dict[str, Any],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

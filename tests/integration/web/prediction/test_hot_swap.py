@@ -25,14 +25,13 @@ import pytest
 import requests
 
 from helpers.service import Serve, Service
-from helpers.stores import promote_unverified
+from helpers.stores import VersionOf, promote_unverified
 from peerloan.book import open_book
 from peerloan.loan import Checks, Definition, Field, default_definition
 from peerloan.registry import BreakingChange, Store
 from peerloan.training import train
 from peerloan.web.prediction.serving_models import ServingModels
 
-Versions = Callable[[str], str]
 # What the design promises of a promotion.
 FOLLOWS_WITHIN = 2.0
 # Only ends a hang.
@@ -134,7 +133,7 @@ def settled(callers: Callers, version: str, since: float) -> None:
 
 
 def test_a_promotion_is_followed_within_two_seconds_and_no_request_fails(
-    store: Store, version_of: Versions, serve: Serve, loan: dict[str, Any]
+    store: Store, version_of: VersionOf, serve: Serve, loan: dict[str, Any]
 ) -> None:
     basic, additive = version_of("basic"), version_of("additive")
     store.promote(basic)
@@ -159,7 +158,7 @@ def test_a_promotion_is_followed_within_two_seconds_and_no_request_fails(
 
 
 def test_a_damaged_version_is_refused_while_the_old_one_serves_until_it_is_repaired(
-    store: Store, version_of: Versions, serve: Serve, loan: dict[str, Any]
+    store: Store, version_of: VersionOf, serve: Serve, loan: dict[str, Any]
 ) -> None:
     basic, additive = version_of("basic"), version_of("additive")
     store.promote(basic)
@@ -237,7 +236,7 @@ DAMAGES: dict[str, Callable[[Store, str], object]] = {
 
 @pytest.mark.parametrize("damage", list(DAMAGES))
 def test_whatever_is_wrong_with_a_champion_the_old_one_serves(
-    store: Store, version_of: Versions, damage: str, caplog: pytest.LogCaptureFixture
+    store: Store, version_of: VersionOf, damage: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     basic, additive = version_of("basic"), version_of("additive")
     store.promote(basic)
@@ -268,7 +267,7 @@ def test_whatever_is_wrong_with_a_champion_the_old_one_serves(
 
 
 def test_a_fault_that_nobody_thought_of_is_a_refusal_too(
-    store: Store, version_of: Versions, monkeypatch: pytest.MonkeyPatch
+    store: Store, version_of: VersionOf, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store.promote(version_of("basic"))
 
@@ -283,7 +282,7 @@ def test_a_fault_that_nobody_thought_of_is_a_refusal_too(
 
 
 def test_a_rollback_from_a_refused_version_clears_the_refusal(
-    store: Store, version_of: Versions
+    store: Store, version_of: VersionOf
 ) -> None:
     store.promote(version_of("basic"))
     champion = ServingModels(store)
@@ -336,7 +335,7 @@ def eventually(
 
 
 def test_a_version_with_an_optional_field_more_is_served_without_breaking_anybody(
-    store: Store, version_of: Versions, serve: Serve, loan: dict[str, Any], wider_book: Path
+    store: Store, version_of: VersionOf, serve: Serve, loan: dict[str, Any], wider_book: Path
 ) -> None:
     old = version_of("basic")
     store.promote(old)
@@ -388,7 +387,7 @@ def test_a_version_with_an_optional_field_more_is_served_without_breaking_anybod
 
 
 def test_a_version_with_a_required_field_more_needs_breaking(
-    store: Store, version_of: Versions, serve: Serve, loan: dict[str, Any], wider_book: Path
+    store: Store, version_of: VersionOf, serve: Serve, loan: dict[str, Any], wider_book: Path
 ) -> None:
     store.promote(version_of("additive"))
     (outcome,) = train(open_book(wider_book), with_field(True), store, ("additive",), fast=True)
@@ -412,7 +411,7 @@ def test_a_version_with_a_required_field_more_needs_breaking(
 
 def test_over_http_a_breaking_promotion_names_its_reasons(
     store: Store,
-    version_of: Versions,
+    version_of: VersionOf,
     serve: Serve,
     run: Callable[..., subprocess.CompletedProcess[str]],
     wider_book: Path,
@@ -436,7 +435,7 @@ def test_over_http_a_breaking_promotion_names_its_reasons(
 
 
 def test_requests_in_flight_are_answered_before_it_stops(
-    store: Store, version_of: Versions, serve: Serve, loan: dict[str, Any]
+    store: Store, version_of: VersionOf, serve: Serve, loan: dict[str, Any]
 ) -> None:
     store.promote(version_of("basic"))
     service = serve(store, workers=2)

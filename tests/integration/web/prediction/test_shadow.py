@@ -21,8 +21,9 @@ from sqlalchemy import func, select
 
 from helpers.apps import create_app
 from helpers.paths import FORMATS
-from helpers.probes import COUNT, counted, figures, predict, ready
+from helpers.probes import COUNT, challenger_decisions, figures, predict, ready
 from helpers.service import GUNICORN, SERVE, Serve, Service, settings
+from helpers.stores import VersionOf
 from peerloan.database import Database
 from peerloan.database.tables import challenges
 from peerloan.loan import Checks
@@ -37,7 +38,7 @@ from peerloan.web.telemetry import metrics
 
 
 @pytest.fixture
-def service(store: Store, version_of: Callable[[str], str], serve: Serve) -> Service:
+def service(store: Store, version_of: VersionOf, serve: Serve) -> Service:
     """A service with a scorecard as champion and a forest as challenger."""
     store.promote(version_of("additive"))
     store.challenge(version_of("basic"))
@@ -47,7 +48,7 @@ def service(store: Store, version_of: Callable[[str], str], serve: Serve) -> Ser
 
 
 def test_each_decision_is_scored_by_the_challenger(
-    service: Service, store: Store, version_of: Callable[[str], str], loan: dict[str, Any]
+    service: Service, store: Store, version_of: VersionOf, loan: dict[str, Any]
 ) -> None:
     one = predict(service, loan).json()
     assert one["model"]["version"] == version_of("additive")
@@ -56,7 +57,7 @@ def test_each_decision_is_scored_by_the_challenger(
     assert predict(service, {name: [value] * 4 for name, value in loan.items()}).ok
     assert predict(service, loan, "?what_if=true").ok
     assert predict(service, loan | {"dti": "x"}).status_code == 422
-    service.wait_for(lambda: counted(service) >= 10)
+    service.wait_for(lambda: challenger_decisions(service) >= 10)
     found = figures(service, COUNT)
     assert sum(found.values()) == 10, "refused requests and a what_if don't count"
     assert set(found) <= {("same",), ("changed",), ("failed",)}
@@ -82,11 +83,11 @@ def test_a_decision_on_the_page_is_scored_by_the_challenger(
 ) -> None:
     form = {f"field.{name}": str(value) for name, value in loan.items()}
     assert requests.post(service.url, data=form, timeout=10).ok
-    service.wait_for(lambda: counted(service) == 1)
+    service.wait_for(lambda: challenger_decisions(service) == 1)
 
 
 def test_loans_that_the_challenger_cannot_score_count_as_failed_and_are_no_error(
-    store: Store, version_of: Callable[[str], str], serve: Serve, loan: dict[str, Any]
+    store: Store, version_of: VersionOf, serve: Serve, loan: dict[str, Any]
 ) -> None:
     store.promote(version_of("additive"))
     # A version with another definition, which needs fields that no request has.
@@ -106,7 +107,7 @@ def test_loans_that_the_challenger_cannot_score_count_as_failed_and_are_no_error
 
 
 def test_a_refused_challenger_does_not_affect_serving_and_is_tried_again(
-    store: Store, version_of: Callable[[str], str], serve: Serve, loan: dict[str, Any]
+    store: Store, version_of: VersionOf, serve: Serve, loan: dict[str, Any]
 ) -> None:
     store.promote(version_of("additive"))
     store.challenge(version_of("basic"))
@@ -123,12 +124,12 @@ def test_a_refused_challenger_does_not_affect_serving_and_is_tried_again(
         ("challenger",): 1,
     }
     assert predict(service, loan).ok
-    assert counted(service) == 0
+    assert challenger_decisions(service) == 0
 
     file.write_bytes(whole)
     service.wait_for(lambda: "challenger_refused" not in ready(service), seconds=8)
     assert predict(service, loan).ok
-    service.wait_for(lambda: counted(service) == 1)
+    service.wait_for(lambda: challenger_decisions(service) == 1)
 
 
 def served(service: Service) -> list[str]:
@@ -139,7 +140,7 @@ def served(service: Service) -> list[str]:
 
 
 def test_a_removed_challenger_is_unloaded_even_if_the_new_champion_is_refused(
-    service: Service, store: Store, version_of: Callable[[str], str], loan: dict[str, Any]
+    service: Service, store: Store, version_of: VersionOf, loan: dict[str, Any]
 ) -> None:
     assert served(service) == [version_of("additive"), version_of("basic")]
     state = json.loads((store.root / "aliases/000002.json").read_text("utf-8"))
@@ -148,11 +149,11 @@ def test_a_removed_challenger_is_unloaded_even_if_the_new_champion_is_refused(
     service.wait_for(lambda: "never-published" in ready(service).get("refused", ""))
     service.wait_for(lambda: served(service) == [version_of("additive")], seconds=2)
     assert predict(service, loan).ok
-    assert counted(service) == 0
+    assert challenger_decisions(service) == 0
 
 
 def test_a_promotion_does_not_reload_the_challenger(
-    service: Service, store: Store, version_of: Callable[[str], str], loan: dict[str, Any]
+    service: Service, store: Store, version_of: VersionOf, loan: dict[str, Any]
 ) -> None:
     first = version_of("additive")
     third = store.publish_with_policy(first, store.load(first).policy.by_cost(10))
@@ -161,13 +162,13 @@ def test_a_promotion_does_not_reload_the_challenger(
     service.wait_for(lambda: service.serving() == third)
     assert served(service) == [third, version_of("basic")]
     assert predict(service, loan).ok
-    service.wait_for(lambda: counted(service) == 1)
+    service.wait_for(lambda: challenger_decisions(service) == 1)
     assert service.log.read_text("utf-8").count("in shadow: ") == 1
 
 
 @pytest.mark.parametrize("server", [SERVE, GUNICORN], ids=["serve", "gunicorn"])
 def test_scores_of_the_last_decisions_are_stored_when_the_process_ends(
-    store: Store, version_of: Callable[[str], str], serve: Serve, loan: dict[str, Any], server: str
+    store: Store, version_of: VersionOf, serve: Serve, loan: dict[str, Any], server: str
 ) -> None:
     store.promote(version_of("additive"))
     store.challenge(version_of("basic"))
@@ -226,7 +227,7 @@ for _ in range(5):
 
 
 def test_decisions_are_counted_as_skipped_if_the_process_ends_before_they_are_scored(
-    store: Store, version_of: Callable[[str], str], loan: dict[str, Any]
+    store: Store, version_of: VersionOf, loan: dict[str, Any]
 ) -> None:
     store.promote(version_of("additive"))
     store.challenge(version_of("basic"))
@@ -252,7 +253,7 @@ def count_of(outcome: str) -> int:
 
 def test_the_memory_of_waiting_requests_is_bounded(
     store: Store,
-    version_of: Callable[[str], str],
+    version_of: VersionOf,
     loan: dict[str, Any],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -303,7 +304,7 @@ def challenged(store: Store, until: Callable[[dict[str, float]], bool]) -> dict[
 
 def test_a_challenger_with_the_same_fields_does_not_parse_the_loans_again(
     store: Store,
-    version_of: Callable[[str], str],
+    version_of: VersionOf,
     loan: dict[str, Any],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -365,7 +366,7 @@ def challenge_with_other_range(store: Store, version: str) -> None:
 
 
 def test_a_challenger_with_other_ranges_parses_the_stored_loans(
-    store: Store, version_of: Callable[[str], str], loan: dict[str, Any]
+    store: Store, version_of: VersionOf, loan: dict[str, Any]
 ) -> None:
     store.promote(version_of("additive"))
     challenge_with_other_range(store, version_of("basic"))
@@ -384,16 +385,16 @@ def test_a_challenger_with_other_ranges_parses_the_stored_loans(
 
 
 def test_without_a_challenger_nothing_is_counted(
-    store: Store, version_of: Callable[[str], str], serve: Serve, loan: dict[str, Any]
+    store: Store, version_of: VersionOf, serve: Serve, loan: dict[str, Any]
 ) -> None:
     store.promote(version_of("additive"))
     service = serve(store)
     assert predict(service, loan).ok
-    assert counted(service) == 0
+    assert challenger_decisions(service) == 0
 
 
 def test_a_version_does_not_score_its_own_decisions(
-    store: Store, version_of: Callable[[str], str], loan: dict[str, Any]
+    store: Store, version_of: VersionOf, loan: dict[str, Any]
 ) -> None:
     """For a moment, the same version may be champion and challenger, after a change of aliases."""
     store.promote(version_of("additive"))
@@ -410,7 +411,7 @@ def test_a_version_does_not_score_its_own_decisions(
 
 def test_loans_that_the_challenger_cannot_parse_count_as_failed_and_are_no_error(
     store: Store,
-    version_of: Callable[[str], str],
+    version_of: VersionOf,
     loan: dict[str, Any],
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Callable
 from typing import Any
 
 from helpers.service import Serve, Service
 from helpers.steady_load import Load, Tally
+from helpers.stores import VersionOf
 from peerloan.registry import Store
 
 SWAPS = 50
@@ -49,7 +49,7 @@ def check(tally: Tally, spans: list[tuple[float, float, str]]) -> None:
 
 
 def test_scorecards_are_swapped_fifty_times(
-    store: Store, version_of: Callable[[str], str], serve: Serve, loan: dict[str, Any]
+    store: Store, version_of: VersionOf, serve: Serve, loan: dict[str, Any]
 ) -> None:
     first = version_of("additive")
     # The same scorecard under another policy is another version.
@@ -65,7 +65,7 @@ def test_scorecards_are_swapped_fifty_times(
 
 
 def test_a_scorecard_and_an_estimator_are_swapped_fifty_times(
-    store: Store, version_of: Callable[[str], str], serve: Serve, loan: dict[str, Any]
+    store: Store, version_of: VersionOf, serve: Serve, loan: dict[str, Any]
 ) -> None:
     versions = (version_of("additive"), version_of("basic"))
     store.promote(versions[0])
@@ -80,7 +80,7 @@ def test_a_scorecard_and_an_estimator_are_swapped_fifty_times(
 
 
 def test_a_reload_under_load_fails_nothing(
-    store: Store, version_of: Callable[[str], str], serve: Serve, loan: dict[str, Any]
+    store: Store, version_of: VersionOf, serve: Serve, loan: dict[str, Any]
 ) -> None:
     store.promote(version_of("additive"))
     service = serve(store, workers=2)
@@ -95,7 +95,7 @@ def test_a_reload_under_load_fails_nothing(
 
 
 def test_its_end_fails_nothing_that_it_has_begun(
-    store: Store, version_of: Callable[[str], str], serve: Serve, loan: dict[str, Any]
+    store: Store, version_of: VersionOf, serve: Serve, loan: dict[str, Any]
 ) -> None:
     """What a client asks over a new connection afterwards is refused, as it must be."""
     store.promote(version_of("additive"))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from typing import Any
 import pytest
 import requests
 
-from helpers.service import GUNICORN, SERVE, UNTESTED, Service
+from helpers.service import GUNICORN, SERVE, UNTESTED, Serve, Service
 from peerloan.registry import Store
 from peerloan.web.http.tested_libraries import TESTED_VERSIONS
 
@@ -44,7 +43,7 @@ def check_service(service: Service, loan: dict[str, Any], libraries: list[str]) 
 )
 def test_with_other_versions_the_service_runs_and_says_so_once(
     champion: Store,
-    serve: Callable[..., Service],
+    serve: Serve,
     loan: dict[str, Any],
     server: str,
     libraries: list[str],
@@ -71,7 +70,7 @@ def test_with_other_versions_the_service_runs_and_says_so_once(
     ],
 )
 def test_without_a_private_name_the_service_runs_and_says_so_once(
-    champion: Store, serve: Callable[..., Service], loan: dict[str, Any], missing: str, library: str
+    champion: Store, serve: Serve, loan: dict[str, Any], missing: str, library: str
 ) -> None:
     service = serve(champion, workers=2, python=(*UNTESTED, "--without", missing, "--"))
 

@@ -10,7 +10,6 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ import pytest
 import requests
 
 from helpers.ports import free_port
-from helpers.service import Service, settings
+from helpers.service import Serve, Service, settings
 from peerloan.registry import Store
 from peerloan.web.server.workers import Restarts
 
@@ -52,7 +51,7 @@ def deaths(service: Service) -> list[dict[str, Any]]:
 
 
 def test_a_server_goes_on_when_workers_are_killed_again_and_again(
-    champion: Store, serve: Callable[..., Service], loan: dict[str, Any]
+    champion: Store, serve: Serve, loan: dict[str, Any]
 ) -> None:
     service = serve(champion, workers=2)
     both = children(service.process.pid)
@@ -83,7 +82,7 @@ def kill_until_pause(service: Service, seconds: int, kept: int | None = None) ->
 
 
 def test_the_worker_that_lives_answers_while_the_other_is_in_pause(
-    champion: Store, serve: Callable[..., Service]
+    champion: Store, serve: Serve
 ) -> None:
     service = serve(champion, workers=2)
     kept, *_ = children(service.process.pid)
@@ -95,7 +94,7 @@ def test_the_worker_that_lives_answers_while_the_other_is_in_pause(
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_server_stops_while_a_worker_is_in_pause(
-    champion: Store, serve: Callable[..., Service], number: signal.Signals
+    champion: Store, serve: Serve, number: signal.Signals
 ) -> None:
     service = serve(champion)
     kill_until_pause(service, 2)
@@ -105,9 +104,7 @@ def test_a_server_stops_while_a_worker_is_in_pause(
     assert service.loaded() == started
 
 
-def test_a_reload_brings_back_a_worker_in_pause(
-    champion: Store, serve: Callable[..., Service]
-) -> None:
+def test_a_reload_brings_back_a_worker_in_pause(champion: Store, serve: Serve) -> None:
     service = serve(champion)
     kill_until_pause(service, 4)
     service.process.send_signal(signal.SIGHUP)
@@ -116,7 +113,7 @@ def test_a_reload_brings_back_a_worker_in_pause(
 
 
 def test_a_worker_that_dies_during_a_reload_is_restarted_and_counted_once(
-    champion: Store, serve: Callable[..., Service]
+    champion: Store, serve: Serve
 ) -> None:
     service = serve(champion, workers=2)
     first, port = children(service.process.pid), int(service.url.rpartition(":")[2])
@@ -138,9 +135,7 @@ def test_a_worker_that_dies_during_a_reload_is_restarted_and_counted_once(
     assert len(deaths(service)) == 2
 
 
-def test_workers_end_with_the_process_that_started_them(
-    champion: Store, serve: Callable[..., Service]
-) -> None:
+def test_workers_end_with_the_process_that_started_them(champion: Store, serve: Serve) -> None:
     service = serve(champion, workers=2)
     workers = children(service.process.pid)
     service.process.kill()

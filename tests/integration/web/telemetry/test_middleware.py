@@ -8,7 +8,6 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ import requests
 
 from helpers.probes import figures, predict
 from helpers.service import Serve, Service, settings
+from helpers.stores import VersionOf
 from peerloan.registry import Store
 
 TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
@@ -29,7 +29,7 @@ def lines(service: Service) -> list[dict[str, Any]]:
 
 
 @pytest.fixture
-def service(store: Store, version_of: Callable[[str], str], serve: Serve) -> Service:
+def service(store: Store, version_of: VersionOf, serve: Serve) -> Service:
     """A service of two workers."""
     store.promote(version_of("additive"))
     return serve(store, workers=2)
@@ -68,7 +68,7 @@ def test_unseen_values_are_counted_by_field(service: Service, loan: dict[str, An
 
 
 def test_swaps_and_refusals_are_counted(
-    service: Service, store: Store, version_of: Callable[[str], str]
+    service: Service, store: Store, version_of: VersionOf
 ) -> None:
     first, second = version_of("additive"), version_of("basic")
     store.promote(second)

@@ -8,7 +8,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +19,11 @@ import requests
 from helpers.commands import Run
 from helpers.past import DAY_MS, Past, loans_of
 from helpers.service import Serve, Service, settings
+from helpers.stores import VersionOf
 from peerloan.clock import now_ms
 from peerloan.database import Database
 from peerloan.registry import Store
 
-Versions = Callable[[str], str]
 LOANS, PAGE = 4_000, 1_000
 # A config as an operator of the previous release wrote it.
 BEFORE = 'answer = "recalibrate"\npromote = true\n'
@@ -65,7 +65,7 @@ class Caller:
 
 
 @pytest.fixture
-def champion(store: Store, version_of: Versions) -> str:
+def champion(store: Store, version_of: VersionOf) -> str:
     store.promote(version_of("additive"))
     return version_of("additive")
 

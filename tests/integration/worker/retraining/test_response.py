@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import csv
 import os
 import shutil
 import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pytest
 from sqlalchemy import text
 
 from helpers.commands import Run
+from helpers.csv_files import read_csv, write_csv
 from helpers.service import settings
 from helpers.shared import shared_folder
 from peerloan.book import Fingerprint, open_book, read_loans
@@ -81,25 +81,13 @@ class Recorded(NamedTuple):
     def fingerprint(self, rows: list[dict[str, str]]) -> str:
         """Return the fingerprint of a book of these rows."""
         path = self.folder / "part.csv"
-        write(path, rows)
+        write_csv(path, rows)
         definition = self.store.definition(str(self.store.state().champion))
         found = Fingerprint(definition)
         for part in open_book(path).parts():
             batch = read_loans(definition, part, label=True)
             found.update(batch.loans, batch.labels)
         return found.hexdigest()
-
-
-def write(path: Path, rows: list[dict[str, Any]]) -> None:
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
-
-
-def read(path: Path) -> list[dict[str, str]]:
-    with path.open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))
 
 
 @pytest.fixture(scope="session")
@@ -124,16 +112,16 @@ def watched(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Recorded
 
         run("sample", "recession.csv", "--loans", LOANS, "--seed", 11, "--scenario", "recession")
         run("score", "recession.csv", "-o", "scored.csv", "--record")
-        scored = read(folder / "scored.csv")
+        scored = read_csv(folder / "scored.csv")
         outcomes = [{"id": each["id"], "is_late": each["is_late"]} for each in scored]
-        write(folder / "outcomes.csv", outcomes)
+        write_csv(folder / "outcomes.csv", outcomes)
         run("outcomes", "outcomes.csv")
         # As if they had been reported a month later.
         recorded = Recorded(folder, [])
         recorded.change(f"UPDATE outcomes SET recorded_ms = recorded_ms + {30 * DAY_MS}")
 
     folder = shared_folder(tmp_path_factory, "watched", make)
-    return Recorded(folder, read(folder / "recession.csv"))
+    return Recorded(folder, read_csv(folder / "recession.csv"))
 
 
 @pytest.fixture
@@ -257,7 +245,7 @@ def test_retraining_with_a_book_uses_no_test_loan(recorded: Recorded) -> None:
     test_rows = recorded.rows[OLDER:]
     others = [each | {"dti": "1.5"} for each in recorded.rows[:500]]
     unnamed = [each | {"loan_id": ""} for each in test_rows[500:]]
-    write(recorded.folder / "book.csv", [*others, *test_rows[:500], *unnamed])
+    write_csv(recorded.folder / "book.csv", [*others, *test_rows[:500], *unnamed])
     config = MonitoringConfig(on_drift="retrain", book=str(recorded.folder / "book.csv"))
     found = recorded.made(config, DRIFT, CALIBRATION)
     assert "feature-drift of int_rate is 0.31, beyond 0.25 and calibration of" in found.reason
@@ -350,7 +338,7 @@ def test_impossible_responses_are_refused_with_the_reason(
     reason = recorded.refused(MonitoringConfig(on_drift="retrain", book="nowhere.csv"), DRIFT)
     assert "nowhere.csv: no such file" in reason
     wrong = [*recorded.rows[:3], recorded.rows[3] | {"dti": "much"}]
-    write(recorded.folder / "wrong.csv", wrong)
+    write_csv(recorded.folder / "wrong.csv", wrong)
     reason = recorded.refused(
         MonitoringConfig(on_drift="retrain", book=str(recorded.folder / "wrong.csv")), DRIFT
     )

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 from sqlalchemy import insert, update
 
-from helpers.ledgers import DAY_MS, Ledger, keep, now_ms, record
+from helpers.ledgers import DAY_MS, Ledger, append, now_ms, record
 from peerloan import uuid7
 from peerloan.database import tables
 from peerloan.database.snapshot import snapshot
@@ -43,7 +43,7 @@ def decided(ledger: Ledger, day: int, *loan_ids: str | None, **values: object) -
         record(YEAR + day * DAY_MS + place, loan_id=loan_id, **values)
         for place, loan_id in enumerate(loan_ids)
     ]
-    keep(ledger.chain(), made)
+    append(ledger.chain(), made)
     return made
 
 
@@ -258,7 +258,7 @@ def test_no_training_loan_equals_a_test_loan(ledger: Ledger, tmp_path: Path) -> 
             record(YEAR + day * DAY_MS + place, loan_id=f"{day}-{place}", inputs=values[place])
             for place in chosen
         ]
-        keep(ledger.chain(), made)
+        append(ledger.chain(), made)
         report_outcomes(ledger, made[::2], late=True)
         report_outcomes(ledger, made[1::2], late=False)
     split = split_outcomes(ledger.database, definition, MonitoringConfig(), tmp_path, NOW)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from helpers.sizes import WINDOWS
+from helpers.stores import VersionOf
 from peerloan.book import join_loans, open_book, read_loans
 from peerloan.loan import Loans
 from peerloan.monitoring.alerts.rules import Rules
@@ -22,7 +22,7 @@ from false_alarms import Drawn, count, speak
 
 
 @pytest.fixture
-def bundle(store: Store, version_of: Callable[[str], str]) -> Bundle:
+def bundle(store: Store, version_of: VersionOf) -> Bundle:
     return store.load(version_of("additive"))
 
 

@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import sys
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +21,9 @@ from helpers.another_lender import LABEL, table
 from helpers.apps import create_app
 from helpers.commands import Run
 from helpers.csv_files import write_csv
-from helpers.service import Service
+from helpers.service import Serve, Service
 from helpers.sizes import API_EXAMPLES
+from helpers.stores import VersionOf
 from peerloan.loan import read_definition
 from peerloan.registry import Store
 from peerloan.settings import Settings
@@ -39,9 +40,7 @@ def token(run: Run) -> str:
 
 
 @pytest.fixture
-def service(
-    store: Store, version_of: Callable[[str], str], serve: Callable[..., Service], token: str
-) -> Service:
+def service(store: Store, version_of: VersionOf, serve: Serve, token: str) -> Service:
     """A service that asks for tokens, with a champion and a version beside it."""
     store.promote(version_of("additive"))
     return serve(store)
@@ -73,7 +72,7 @@ def stated(answer: Any, responses: Any, described: Any) -> None:
 
 
 def test_what_any_operation_may_answer_is_stated(
-    store: Store, version_of: Callable[[str], str], tmp_path: Path
+    store: Store, version_of: VersionOf, tmp_path: Path
 ) -> None:
     """Who calls without a token, from a page of another site, or while tokens can't be read."""
     store.promote(version_of("additive"))
@@ -126,8 +125,8 @@ def try_all(service: Service, token: str, folder: Path, *only: str) -> None:
 @pytest.mark.longer
 def test_a_property_based_tester_finds_nothing(
     store: Store,
-    version_of: Callable[[str], str],
-    serve: Callable[..., Service],
+    version_of: VersionOf,
+    serve: Serve,
     token: str,
     tmp_path: Path,
 ) -> None:
@@ -144,7 +143,7 @@ def test_a_property_based_tester_finds_nothing(
 
 @pytest.mark.longer
 def test_nor_does_it_with_another_lender_s_loans(
-    run: Run, serve: Callable[..., Service], token: str, tmp_path: Path
+    run: Run, serve: Serve, token: str, tmp_path: Path
 ) -> None:
     rows = [row | {"Konto-Nr.": f"K{i}", "Datum": "2026-01-31"} for i, row in enumerate(table())]
     write_csv(tmp_path / "kredite.csv", rows)
@@ -206,7 +205,7 @@ assert change.champion == other and change.who == "developer", change
 def test_a_generated_client_works(
     service: Service,
     token: str,
-    version_of: Callable[[str], str],
+    version_of: VersionOf,
     loan: dict[str, Any],
     tmp_path: Path,
 ) -> None:
