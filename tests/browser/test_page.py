@@ -253,7 +253,7 @@ def test_the_error_of_a_bad_paste_is_in_view(page: Page) -> None:
 def test_a_paste_without_a_value_names_the_field(page: Page) -> None:
     page.paste(json.dumps(LATE | {"dti": []}))
 
-    assert page.text("#pasted-error") == "Expected one loan, given no value of 'dti'."
+    assert page.text("#pasted-error") == "Expected one value of 'dti', given an empty list."
 
 
 def test_a_pasted_loan_with_wrong_values_has_its_errors_at_the_fields(page: Page) -> None:

@@ -186,7 +186,9 @@ def _refuse_own_files(book: Book, *targets: Path) -> None:
     """Raise BookError if an output file is one of the book's files."""
     for target in targets:
         if target.exists() and any(target.samefile(path) for path in book.paths):
-            raise BookError(f"{target}: is the book itself")
+            raise BookError(
+                f"{target}: is one of the book's own files; name another file with --out"
+            )
 
 
 def _doubts(book: Book, bundle: Bundle) -> DoubtCollector:

@@ -331,7 +331,7 @@ def test_score_of_the_champion(call: Call, tmp_path: Path, lender: tuple[str, st
     for out in ("book.csv", "./book.csv", tmp_path / "book.csv"):
         result = call("score", "book.csv", "-o", out, "--overwrite")
         assert result.code == 1
-        assert "is the book itself" in result.err
+        assert "is one of the book's own files" in result.err
     assert open_book(tmp_path / "book.csv").columns[-1] == "outcome"
     result = call("score", "out.csv", "-o", "again.csv")
     assert result.code == 1
@@ -512,7 +512,7 @@ def test_define_train_promote_and_score_as_processes(
     assert "net income" in definition.names
     refused = run("define", "loans.csv", "--label", "status", "-o", "loan.toml")
     assert refused.returncode == 1
-    assert "is there already" in refused.stderr
+    assert "already exists; --overwrite" in refused.stderr
 
     done = run(
         *("train", "loans.csv", "--definition", "loan.toml", "--quick", "--json"),

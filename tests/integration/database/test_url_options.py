@@ -75,7 +75,7 @@ def test_every_table_is_in_the_schema_that_is_asked_for(url: str, tmp_path: Path
     assert Database(url + IN_RISK).upgrade() == []
     seal = Seal(tmp_path / "seal")
     chain = Chain(database, seal)
-    old = record(made_ms=1_700_000_000_000)
+    old = record(time_ms=1_700_000_000_000)
     append(chain, [old, made := record()])
     chain.close()
     rows = [(1, {"id": id_text(made.id), "is_late": 1})]

@@ -397,12 +397,12 @@ def test_the_book_itself_is_never_overwritten(tmp_path: Path, bundle: Bundle) ->
     before = (tmp_path / "in.csv").read_bytes()
     for out in (tmp_path / "in.csv", tmp_path / "link.csv", tmp_path / "x" / ".." / "in.csv"):
         (tmp_path / "x").mkdir(exist_ok=True)
-        with pytest.raises(BookError, match="is the book itself"):
+        with pytest.raises(BookError, match="is one of the book's own files"):
             score_book(book, bundle, out, overwrite=True)
     # The rejects' file would be replaced just as well.
     shutil.copy(tmp_path / "in.csv", tmp_path / "out.csv.rejects")
     book = open_book(tmp_path / "out.csv.rejects")
-    with pytest.raises(BookError, match="is the book itself"):
+    with pytest.raises(BookError, match="is one of the book's own files"):
         score_book(book, bundle, tmp_path / "out.csv", overwrite=True)
     assert (tmp_path / "in.csv").read_bytes() == before
     assert (tmp_path / "out.csv.rejects").read_bytes() == before

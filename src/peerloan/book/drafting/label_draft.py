@@ -1,9 +1,9 @@
-"""Draft the label of a definition: which of its two values means late."""
+"""Write the label of a drafted definition: its column and its two values."""
 
 from __future__ import annotations
 
 from peerloan.book.drafting.column_profile import ColumnProfile
-from peerloan.book.drafting.label_names import LabelValue, late_value
+from peerloan.book.drafting.late_value import LabelValue, late_value
 from peerloan.book.drafting.toml_text import comment, doubt, literal, quote
 from peerloan.book.header import show_column
 from peerloan.book.parts import BookError

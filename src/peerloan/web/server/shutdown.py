@@ -1,4 +1,4 @@
-"""Limits that all servers share."""
+"""How long a stopping server waits; all servers share it."""
 
 # Longest time for a stopping worker to complete its requests.
 GRACE_SECONDS = 40

@@ -385,7 +385,7 @@ def test_the_disk_is_full(faulty: Callable[..., Faulty], tmp_path: Path) -> None
         with here.loaded("the disk is full for 4 s, twice"):
             for _ in range(2):
                 began = time.monotonic()
-                with filler.open("wb") as file, contextlib.suppress(OSError):
+                with contextlib.suppress(OSError), filler.open("wb") as file:
                     while True:
                         file.write(b"\0" * 100_000)
                         file.flush()

@@ -383,7 +383,7 @@ def test_the_command_writes_the_page_and_prints_the_findings(
 
     book = run("explore", sample_book, "-o", sample_book, "--overwrite")
     assert book.returncode == 1
-    assert "is the book itself" in book.stderr
+    assert "is one of the book's own files" in book.stderr
 
 
 def test_only_the_most_informative_of_very_many_features_are_drawn(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from peerloan.book.drafting.label_names import late_value
+from peerloan.book.drafting.late_value import late_value
 
 
 @pytest.mark.parametrize(
