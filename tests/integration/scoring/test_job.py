@@ -378,7 +378,11 @@ def test_whole_numbers_of_any_size_are_scored(
 
 @pytest.mark.parametrize(
     ("out", "words"),
-    [("out.txt", "ends in"), ("nowhere/out.csv", "nowhere"), ("in.csv", "book itself")],
+    [
+        ("out.txt", "ends in"),
+        ("nowhere/out.csv", "nowhere"),
+        ("in.csv", "one of the book's own files"),
+    ],
 )
 def test_an_out_that_can_not_be_is_refused(
     tmp_path: Path, bundle: Bundle, out: str, words: str
