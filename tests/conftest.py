@@ -182,7 +182,8 @@ def call(
 ) -> Call:
     """Run `peerloan …` in the test's folder, on the test's store, within this process."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("PEERLOAN_STORE", str(tmp_path / "store"))
+    for name, value in settings(tmp_path / "store").items():
+        monkeypatch.setenv(name, value)
     monkeypatch.delenv("PEERLOAN_CONFIG", raising=False)
 
     def in_process(*arguments: object) -> Done:

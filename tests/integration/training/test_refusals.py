@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from helpers.commands import Run
+from helpers.commands import Call
 from peerloan.sample_data import batches
 
 Rows = list[dict[str, Any]]
@@ -51,20 +51,20 @@ def published(tmp_path: Path) -> list[Path]:
 
 
 @pytest.fixture
-def refusal(run: Run, tmp_path: Path) -> Callable[..., str]:
+def refusal(call: Call, tmp_path: Path) -> Callable[..., str]:
     """Train on rows, which must fail; returns the message, which must be one line."""
 
     def train(rows: Rows, *options: object, code: int = 1) -> str:
         book = write(tmp_path / "book.csv", rows)
-        done = run("train", book, "--quick", *options)
-        assert done.returncode == code, done.stderr
-        assert "Traceback" not in done.stderr
-        assert done.stdout == ""
+        done = call("train", book, "--quick", *options)
+        assert done.code == code, done.err
+        assert "Traceback" not in done.err
+        assert done.out == ""
         assert published(tmp_path) == []
         # Progress may be printed before it.
-        messages = [line for line in done.stderr.splitlines() if line.startswith("peerloan: ")]
+        messages = [line for line in done.err.splitlines() if line.startswith("peerloan: ")]
         assert len(messages) == 1
-        assert done.stderr.endswith(messages[0] + "\n")
+        assert done.err.endswith(messages[0] + "\n")
         return messages[0].removeprefix("peerloan: ").removeprefix(f"{book}: ")
 
     return train
@@ -121,13 +121,13 @@ def test_a_later_book_that_lacks_a_column(rows: Rows, refusal: Refusal, tmp_path
     assert message == f"{later}: expected the column dti, which is not there"
 
 
-def test_the_recalibration_of_an_unknown_version(rows: Rows, run: Run, tmp_path: Path) -> None:
+def test_the_recalibration_of_an_unknown_version(rows: Rows, call: Call, tmp_path: Path) -> None:
     book = write(tmp_path / "book.csv", rows)
-    done = run("train", book, "--recalibrate", "20260101T000000Z-additive")
-    assert done.returncode == 1
-    assert done.stderr.startswith("peerloan: ")
-    assert "20260101T000000Z-additive" in done.stderr
-    assert len(done.stderr.splitlines()) == 1
+    done = call("train", book, "--recalibrate", "20260101T000000Z-additive")
+    assert done.code == 1
+    assert done.err.startswith("peerloan: ")
+    assert "20260101T000000Z-additive" in done.err
+    assert len(done.err.splitlines()) == 1
     assert published(tmp_path) == []
 
 
@@ -140,11 +140,11 @@ def test_an_impossible_aim(rows: Rows, refusal: Refusal, aim: str) -> None:
 
 
 @pytest.mark.parametrize("options", ["--aim profit=3", "--recalibrate any --quick"])
-def test_wrong_options(rows: Rows, run: Run, tmp_path: Path, options: str) -> None:
-    done = run("train", write(tmp_path / "book.csv", rows), *options.split())
-    assert done.returncode == 2
-    assert "Traceback" not in done.stderr
-    assert done.stderr.splitlines()[-1].startswith("Error: ")
+def test_wrong_options(rows: Rows, call: Call, tmp_path: Path, options: str) -> None:
+    done = call("train", write(tmp_path / "book.csv", rows), *options.split())
+    assert done.code == 2
+    assert "Traceback" not in done.err
+    assert done.err.splitlines()[-1].startswith("Error: ")
     assert published(tmp_path) == []
 
 
@@ -152,14 +152,14 @@ def test_wrong_options(rows: Rows, run: Run, tmp_path: Path, options: str) -> No
 
 
 @pytest.fixture
-def taken(run: Run, tmp_path: Path) -> Callable[..., list[dict[str, Any]]]:
+def taken(call: Call, tmp_path: Path) -> Callable[..., list[dict[str, Any]]]:
     """Train on rows, which must work; returns the printed candidates."""
 
     def train(rows: Rows, *options: object) -> list[dict[str, Any]]:
-        done = run("train", write(tmp_path / "book.csv", rows), "--quick", "--json", *options)
-        assert done.returncode == 0, done.stderr
-        assert "Warning" not in done.stderr
-        found: list[dict[str, Any]] = json.loads(done.stdout)["candidates"]
+        done = call("train", write(tmp_path / "book.csv", rows), "--quick", "--json", *options)
+        assert done.code == 0, done.err
+        assert "Warning" not in done.err
+        found: list[dict[str, Any]] = json.loads(done.out)["candidates"]
         names = {path.name for path in published(tmp_path)}
         assert names == {each["version"] for each in found}
         return found
@@ -181,7 +181,7 @@ def test_few_late_loans_among_many(taken: Taken) -> None:
 
 
 @pytest.mark.longer
-def test_fields_without_information(rows: Rows, taken: Taken, run: Run) -> None:
+def test_fields_without_information(rows: Rows, taken: Taken, call: Call) -> None:
     # Late loans and others have each value equally often.
     whole_numbers, fractions = (
         ("loan_amnt", "annual_inc", "delinq_2yrs"),
@@ -200,13 +200,13 @@ def test_fields_without_information(rows: Rows, taken: Taken, run: Run) -> None:
     )
     for each in found:
         assert 0.3 < each["metrics"]["auc"] < 0.7
-        done = run("models", "verify", each["version"])
-        assert done.returncode == 0, done.stderr
+        done = call("models", "verify", each["version"])
+        assert done.code == 0, done.err
 
 
 @pytest.mark.longer
 def test_empty_columns_and_columns_with_one_value_or_missing(
-    rows: Rows, taken: Taken, run: Run, tmp_path: Path
+    rows: Rows, taken: Taken, call: Call, tmp_path: Path
 ) -> None:
     given = [
         row | {"revol_util": 0.5 if place % 3 else "", "emp_length": ""}
@@ -214,12 +214,12 @@ def test_empty_columns_and_columns_with_one_value_or_missing(
     ]
     found = taken(given)
     assert len(found) == 4
-    done = run("train", tmp_path / "book.csv", "--quick", "--candidate", "logistic")
-    notes = [line for line in done.stderr.splitlines() if "is missing in every loan" in line]
+    done = call("train", tmp_path / "book.csv", "--quick", "--candidate", "logistic")
+    notes = [line for line in done.err.splitlines() if "is missing in every loan" in line]
     assert notes == ["note: emp_length: is missing in every loan, so no version can use it"]
     for each in found:
-        done = run("models", "verify", each["version"])
-        assert done.returncode == 0, done.stderr
+        done = call("models", "verify", each["version"])
+        assert done.code == 0, done.err
 
 
 def oversampled(path: Path, loans: int, times: int) -> Path:
@@ -231,21 +231,21 @@ def oversampled(path: Path, loans: int, times: int) -> Path:
 
 
 @pytest.mark.longer
-def test_equal_rows_are_reported_and_do_not_affect_figures(run: Run, tmp_path: Path) -> None:
+def test_equal_rows_are_reported_and_do_not_affect_figures(call: Call, tmp_path: Path) -> None:
     book = oversampled(tmp_path / "book.csv", 2_000, 30)
     (fresh,) = batches(2_000, seed=99)
     later = write(tmp_path / "later.csv", fresh.to_pylist())
-    checked = run("check", book)
-    explored = run("explore", book, "-o", tmp_path / "explored.html")
-    trained = run("train", book, "--quick", "--candidate", "boosted", "--later", later, "--json")
-    assert (checked.returncode, explored.returncode, trained.returncode) == (0, 0, 0)
-    summary = json.loads(trained.stdout)
+    checked = call("check", book)
+    explored = call("explore", book, "-o", tmp_path / "explored.html")
+    trained = call("train", book, "--quick", "--candidate", "boosted", "--later", later, "--json")
+    assert (checked.code, explored.code, trained.code) == (0, 0, 0)
+    summary = json.loads(trained.out)
     (only,) = summary["candidates"]
     # If a model were evaluated on copies of its loans, the AUC would be 0.98 or more.
     assert only["metrics"]["auc"] < 0.8
     assert abs(only["metrics"]["auc"] - only["metrics"]["later_auc"]) < 0.1
     report = (tmp_path / "store" / "versions" / only["version"] / "report.html").read_text("utf-8")
-    for output in (checked.stdout, trained.stderr, summary["doubts"][0], report):
+    for output in (checked.out, trained.err, summary["doubts"][0], report):
         assert "equal an earlier one in every field" in output
     assert "equal an earlier one in every field" in (tmp_path / "explored.html").read_text("utf-8")
 

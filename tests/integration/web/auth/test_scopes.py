@@ -16,7 +16,7 @@ from flask.testing import FlaskClient
 from sqlalchemy import update
 
 from helpers.apps import create_app
-from helpers.commands import Run
+from helpers.commands import Call, Run
 from helpers.service import bearer
 from peerloan.clock import now_ms
 from peerloan.database import Database, tables
@@ -361,7 +361,7 @@ def test_another_s_key_leads_to_no_answer_of_another(desk: Desk, loan: dict[str,
 # Making them
 
 
-def test_scopes_are_given_on_the_command_line(run: Run, tmp_path: Path) -> None:
+def test_scopes_are_given_on_the_command_line(call: Call, tmp_path: Path) -> None:
     for name, *options in (
         ("prometheus", "--scope", "metrics"),
         ("job", "--scope", "read,outcomes"),
@@ -369,10 +369,10 @@ def test_scopes_are_given_on_the_command_line(run: Run, tmp_path: Path) -> None:
         ("plain",),
         ("anna", "--operator"),
     ):
-        assert run("token", "new", name, *options).returncode == 0
+        assert call("token", "new", name, *options).code == 0
     listed = {
         each["name"]: (each["scopes"], each["operator"])
-        for each in json.loads(run("token", "list", "--json").stdout)
+        for each in json.loads(call("token", "list", "--json").out)
     }
     assert listed == {
         "prometheus": (["metrics"], False),
@@ -381,12 +381,12 @@ def test_scopes_are_given_on_the_command_line(run: Run, tmp_path: Path) -> None:
         "plain": (list(SCOPES), False),
         "anna": (list(SCOPES), True),
     }
-    text = run("token", "list").stdout
+    text = call("token", "list").out
     assert "predict, outcomes, read, metrics" in text
     assert (tmp_path / "tokens/scoped.json").stat().st_mode & 0o777 == 0o600
-    assert "prometheus already has a token" in run("token", "new", "prometheus").stderr
-    assert run("token", "revoke", "prometheus").returncode == 0
-    assert "prometheus" not in run("token", "list").stdout
+    assert "prometheus already has a token" in call("token", "new", "prometheus").err
+    assert call("token", "revoke", "prometheus").code == 0
+    assert "prometheus" not in call("token", "list").out
 
 
 @pytest.mark.parametrize(

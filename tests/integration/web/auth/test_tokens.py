@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 import requests
 
-from helpers.commands import Run
+from helpers.commands import Call
 from helpers.ports import free_port
 from helpers.service import Serve, Service, bearer, settings
 from helpers.stores import VersionOf
@@ -36,22 +36,22 @@ GUARDED = (
 )
 
 
-def new(run: Run, name: str, *options: str) -> str:
+def new(call: Call, name: str, *options: str) -> str:
     """Make a token."""
-    done = run("token", "new", name, *options)
-    assert done.returncode == 0, done.stderr
-    return done.stdout.strip()
+    done = call("token", "new", name, *options)
+    assert done.code == 0, done.err
+    return done.out.strip()
 
 
 # The command line
 
 
-def test_a_token_is_shown_once_and_kept_only_as_a_hash(run: Run, tmp_path: Path) -> None:
-    made = run("token", "new", "loans-app")
-    token = made.stdout.strip()
+def test_a_token_is_shown_once_and_kept_only_as_a_hash(call: Call, tmp_path: Path) -> None:
+    made = call("token", "new", "loans-app")
+    token = made.out.strip()
     assert token.startswith("peerloan_")
     assert len(token) > 50
-    assert token not in made.stderr
+    assert token not in made.err
     kept = [path for path in (tmp_path / "tokens").iterdir() if path.is_file()]
     assert kept
     for path in kept:
@@ -62,66 +62,68 @@ def test_a_token_is_shown_once_and_kept_only_as_a_hash(run: Run, tmp_path: Path)
     assert (tmp_path / "tokens").stat().st_mode & 0o777 == 0o700
 
 
-def test_list_names_who_has_one(run: Run) -> None:
-    assert "no tokens; make one with: peerloan token new NAME" in run("token", "list").stderr
-    assert json.loads(run("token", "list", "--json").stdout) == []
-    new(run, "loans-app")
-    new(run, "anna", "--operator")
-    listed = json.loads(run("token", "list", "--json").stdout)
+def test_list_names_who_has_one(call: Call) -> None:
+    assert "no tokens; make one with: peerloan token new NAME" in call("token", "list").err
+    assert json.loads(call("token", "list", "--json").out) == []
+    new(call, "loans-app")
+    new(call, "anna", "--operator")
+    listed = json.loads(call("token", "list", "--json").out)
     assert [(each["name"], each["operator"]) for each in listed] == [
         ("loans-app", False),
         ("anna", True),
     ]
     assert all(set(each) == {"name", "operator", "scopes", "created"} for each in listed)
-    text = run("token", "list").stdout
+    text = call("token", "list").out
     assert "loans-app" in text
     assert text.count("operator") == 1
 
 
-def test_a_name_has_one_token_until_it_is_revoked(run: Run) -> None:
-    first = new(run, "loans-app")
-    again = run("token", "new", "loans-app")
-    assert again.returncode == 1
-    assert "loans-app already has a token; revoke it" in again.stderr
-    assert not again.stdout
-    assert run("token", "revoke", "loans-app").returncode == 0
-    assert new(run, "loans-app") != first
+def test_a_name_has_one_token_until_it_is_revoked(call: Call) -> None:
+    first = new(call, "loans-app")
+    again = call("token", "new", "loans-app")
+    assert again.code == 1
+    assert "loans-app already has a token; revoke it" in again.err
+    assert not again.out
+    assert call("token", "revoke", "loans-app").code == 0
+    assert new(call, "loans-app") != first
 
 
 @pytest.mark.parametrize("name", ["", "a b", "-x", "x" * 65, "new\nline", "ä"])
-def test_a_name_is_plain(run: Run, name: str) -> None:
-    done = run("token", "new", "--", name)
-    assert done.returncode == 1
-    assert "is not a valid name: expected at most 64 letters" in done.stderr
-    assert "Traceback" not in done.stderr
+def test_a_name_is_plain(call: Call, name: str) -> None:
+    done = call("token", "new", "--", name)
+    assert done.code == 1
+    assert "is not a valid name: expected at most 64 letters" in done.err
+    assert "Traceback" not in done.err
 
 
-def test_who_has_no_token_can_lose_none(run: Run, tmp_path: Path) -> None:
-    new(run, "loans-app")
-    done = run("token", "revoke", "anna")
-    assert done.returncode == 1
-    assert "'anna' has no token; callers with one: loans-app" in done.stderr
-    assert len(json.loads(run("token", "list", "--json").stdout)) == 1
+def test_who_has_no_token_can_lose_none(call: Call, tmp_path: Path) -> None:
+    new(call, "loans-app")
+    done = call("token", "revoke", "anna")
+    assert done.code == 1
+    assert "'anna' has no token; callers with one: loans-app" in done.err
+    assert len(json.loads(call("token", "list", "--json").out)) == 1
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b'{"format": 2, "tokens": []}', b"\xff"])
-def test_what_can_not_be_read_is_named_and_stays(run: Run, tmp_path: Path, content: bytes) -> None:
-    new(run, "loans-app")
+def test_what_can_not_be_read_is_named_and_stays(
+    call: Call, tmp_path: Path, content: bytes
+) -> None:
+    new(call, "loans-app")
     path = tmp_path / "tokens/tokens.json"
     path.write_bytes(content)
     for arguments in (("list",), ("new", "anna"), ("revoke", "loans-app")):
-        done = run("token", *arguments)
-        assert done.returncode == 1, arguments
-        assert f"{path} can't be read" in done.stderr
-        assert "Traceback" not in done.stderr
+        done = call("token", *arguments)
+        assert done.code == 1, arguments
+        assert f"{path} can't be read" in done.err
+        assert "Traceback" not in done.err
     assert path.read_bytes() == content
 
 
-def test_a_folder_that_can_not_be_made_is_named(run: Run, tmp_path: Path) -> None:
+def test_a_folder_that_can_not_be_made_is_named(call: Call, tmp_path: Path) -> None:
     (tmp_path / "tokens").write_text("a file")
-    done = run("token", "new", "loans-app")
-    assert done.returncode == 1
-    assert f"{tmp_path / 'tokens'}: can't be written: File exists" in done.stderr
+    done = call("token", "new", "loans-app")
+    assert done.code == 1
+    assert f"{tmp_path / 'tokens'}: can't be written: File exists" in done.err
 
 
 def test_tokens_that_are_made_at_once_are_all_kept(tmp_path: Path) -> None:
@@ -137,7 +139,7 @@ def test_tokens_that_are_made_at_once_are_all_kept(tmp_path: Path) -> None:
 
 
 def test_on_loopback_it_is_open_until_the_first_token_and_says_so(
-    champion: Store, serve: Serve, run: Run, loan: dict[str, Any]
+    champion: Store, serve: Serve, call: Call, loan: dict[str, Any]
 ) -> None:
     service = serve(champion)
     assert "open to this machine" in service.log.read_text()
@@ -147,7 +149,7 @@ def test_on_loopback_it_is_open_until_the_first_token_and_says_so(
             in requests.get(service.url + path).text
         )
     assert requests.post(f"{service.url}/v1/predictions", json=loan).status_code == 200
-    token = new(run, "loans-app")
+    token = new(call, "loans-app")
     service.wait_for(lambda: requests.get(f"{service.url}/v1/models").status_code == 401, 5)
     answer = requests.post(f"{service.url}/v1/predictions", json=loan, headers=bearer(token))
     assert answer.status_code == 200
@@ -192,9 +194,9 @@ def test_beyond_loopback_and_without_a_token_only_health_is_answered(
 
 
 def test_a_token_opens_everything_but_the_choice_of_the_champion(
-    beyond: Service, run: Run, loan: dict[str, Any], version_of: VersionOf
+    beyond: Service, call: Call, loan: dict[str, Any], version_of: VersionOf
 ) -> None:
-    head = bearer(new(run, "loans-app"))
+    head = bearer(new(call, "loans-app"))
     beyond.wait_for(lambda: requests.get(f"{beyond.url}/v1/models", headers=head).ok, 5)
     for path in ("/", "/v1/models", "/openapi.json", "/metrics"):
         assert requests.get(beyond.url + path, headers=head).status_code == 200, path
@@ -214,8 +216,8 @@ WRONG = ["", "Bearer", "Bearer ", "Bearer x", "Basic x", "bearer", "Bearer peerl
 
 
 @pytest.mark.parametrize("given", [*WRONG, "Bearer \xe4", "Bearer " + "x" * 5000])
-def test_a_wrong_token_is_refused(champion: Store, serve: Serve, run: Run, given: str) -> None:
-    token = new(run, "loans-app")
+def test_a_wrong_token_is_refused(champion: Store, serve: Serve, call: Call, given: str) -> None:
+    token = new(call, "loans-app")
     service = serve(champion)
     for value in (given, given.replace("x", token[:-1])):
         head = {"Authorization": value.encode("latin-1")}
@@ -227,9 +229,9 @@ def test_a_wrong_token_is_refused(champion: Store, serve: Serve, run: Run, given
 
 @pytest.mark.parametrize("how", ["Bearer {}", "bearer {}", "BEARER  {} "])
 def test_the_word_before_a_token_may_be_written_in_any_case(
-    champion: Store, serve: Serve, run: Run, how: str
+    champion: Store, serve: Serve, call: Call, how: str
 ) -> None:
-    token = new(run, "loans-app")
+    token = new(call, "loans-app")
     service = serve(champion)
     head = {"Authorization": how.format(token).strip()}
     assert requests.get(f"{service.url}/v1/models", headers=head).ok
@@ -284,7 +286,7 @@ def test_a_proxy_that_adds_nothing_is_not_let_in_on_loopback(champion: Store, se
 
 
 def test_a_page_of_another_site_changes_nothing(
-    champion: Store, serve: Serve, run: Run, version_of: VersionOf
+    champion: Store, serve: Serve, call: Call, version_of: VersionOf
 ) -> None:
     """Not with who is signed in, and not on an open service."""
     service = serve(champion)
@@ -300,7 +302,7 @@ def test_a_page_of_another_site_changes_nothing(
         assert requests.post(service.url, headers=head, data={}).status_code == 403, head
     for head in own:
         assert requests.post(service.url, headers=head, data={}).status_code == 422, head
-    token = new(run, "anna", "--operator")
+    token = new(call, "anna", "--operator")
     service.wait_for(lambda: requests.get(f"{service.url}/v1/models").status_code == 401, 5)
     browser = requests.Session()
     assert browser.post(f"{service.url}/sign-in", data={"token": token}).ok
@@ -313,18 +315,18 @@ def test_a_page_of_another_site_changes_nothing(
 
 
 def test_another_kind_of_authorization_leaves_who_signed_in(
-    champion: Store, serve: Serve, run: Run
+    champion: Store, serve: Serve, call: Call
 ) -> None:
     """As behind a proxy that asks for a password of its own."""
-    token = new(run, "anna")
+    token = new(call, "anna")
     service = serve(champion)
     browser = requests.Session()
     assert browser.post(f"{service.url}/sign-in", data={"token": token}, auth=("a", "b")).ok
     assert browser.get(service.url, auth=("a", "b")).ok
 
 
-def test_the_sign_in_takes_no_more_than_a_token(champion: Store, serve: Serve, run: Run) -> None:
-    new(run, "anna")
+def test_the_sign_in_takes_no_more_than_a_token(champion: Store, serve: Serve, call: Call) -> None:
+    new(call, "anna")
     service = serve(champion)
     address = f"{service.url}/sign-in"
     kind = {"Content-Type": "application/x-www-form-urlencoded"}
@@ -341,16 +343,18 @@ def test_the_sign_in_takes_no_more_than_a_token(champion: Store, serve: Serve, r
         assert 'name="next" value="/"' in page.text
 
 
-def test_lost_tokens_open_nothing(champion: Store, serve: Serve, run: Run, tmp_path: Path) -> None:
-    token = new(run, "anna")
+def test_lost_tokens_open_nothing(
+    champion: Store, serve: Serve, call: Call, tmp_path: Path
+) -> None:
+    token = new(call, "anna")
     service = serve(champion)
     (tmp_path / "tokens/tokens.json").unlink()
     time.sleep(2)
     assert requests.get(f"{service.url}/v1/models").status_code == 503
     assert requests.get(f"{service.url}/v1/models", headers=bearer(token)).ok, "as known before"
-    done = run("token", "new", "otto")
-    assert done.returncode == 1
-    assert "tokens.json does not exist, but" in done.stderr
+    done = call("token", "new", "otto")
+    assert done.code == 1
+    assert "tokens.json does not exist, but" in done.err
 
     (tmp_path / "tokens").rename(tmp_path / "elsewhere")
     time.sleep(2)
@@ -359,9 +363,9 @@ def test_lost_tokens_open_nothing(champion: Store, serve: Serve, run: Run, tmp_p
 
 
 def test_who_signs_in_at_the_sign_in_s_own_address_is_led_to_the_form(
-    champion: Store, serve: Serve, run: Run
+    champion: Store, serve: Serve, call: Call
 ) -> None:
-    token = new(run, "anna")
+    token = new(call, "anna")
     service = serve(champion)
     page = requests.get(f"{service.url}/sign-in")
     assert page.status_code == 401
@@ -371,20 +375,20 @@ def test_who_signs_in_at_the_sign_in_s_own_address_is_led_to_the_form(
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files to somebody")
-def test_what_root_changes_stays_its_owner_s(run: Run, tmp_path: Path) -> None:
+def test_what_root_changes_stays_its_owner_s(call: Call, tmp_path: Path) -> None:
     folder = tmp_path / "tokens"
     folder.mkdir(mode=0o700)
     os.chown(folder, 10001, 10001)
-    new(run, "loans-app")
-    run("token", "revoke", "loans-app")
+    new(call, "loans-app")
+    call("token", "revoke", "loans-app")
     for name in ("key", "tokens.json"):
         assert (folder / name).stat().st_uid == 10001
 
 
 def test_no_caller_is_refused_or_let_in_while_workers_start_anew(
-    champion: Store, serve: Serve, run: Run
+    champion: Store, serve: Serve, call: Call
 ) -> None:
-    token = new(run, "loans-app")
+    token = new(call, "loans-app")
     service = serve(champion, workers=2)
     seen: Counter[tuple[bool, int]] = Counter()
     stop = threading.Event()
@@ -412,29 +416,29 @@ def test_no_caller_is_refused_or_let_in_while_workers_start_anew(
 
 
 def test_a_revoked_token_is_refused_within_five_seconds_by_every_worker(
-    champion: Store, serve: Serve, run: Run
+    champion: Store, serve: Serve, call: Call
 ) -> None:
-    token, other = new(run, "loans-app"), new(run, "anna")
+    token, other = new(call, "loans-app"), new(call, "anna")
     service = serve(champion, workers=2)
     address = f"{service.url}/v1/models"
     assert all(requests.get(address, headers=bearer(token)).ok for _ in range(20))
-    run("token", "revoke", "loans-app")
+    call("token", "revoke", "loans-app")
     time.sleep(5)
     assert {requests.get(address, headers=bearer(token)).status_code for _ in range(20)} == {401}
     assert requests.get(address, headers=bearer(other)).ok
-    run("token", "revoke", "anna")
+    call("token", "revoke", "anna")
     time.sleep(5)
     # Nobody is left, and still nobody else comes in.
     assert requests.get(address).status_code == 401
-    late = new(run, "late")
+    late = new(call, "late")
     time.sleep(5)
     assert {requests.get(address, headers=bearer(late)).status_code for _ in range(20)} == {200}
 
 
 def test_tokens_that_can_not_be_read_open_nothing(
-    champion: Store, serve: Serve, run: Run, tmp_path: Path
+    champion: Store, serve: Serve, call: Call, tmp_path: Path
 ) -> None:
-    token = new(run, "loans-app")
+    token = new(call, "loans-app")
     path = tmp_path / "tokens/tokens.json"
     content = path.read_bytes()
     path.write_text("{")
@@ -474,9 +478,9 @@ def test_a_folder_that_comes_back_as_it_was_is_read_again(tmp_path: Path) -> Non
 
 
 def test_the_log_names_the_caller_and_never_a_token(
-    champion: Store, serve: Serve, run: Run
+    champion: Store, serve: Serve, call: Call
 ) -> None:
-    token = new(run, "loans-app")
+    token = new(call, "loans-app")
     service = serve(champion)
     requests.get(f"{service.url}/v1/models", headers=bearer(token))
     requests.get(f"{service.url}/v1/models", headers=bearer("peerloan_wrong-one"))
@@ -553,9 +557,9 @@ def test_a_server_that_tells_nothing_is_taken_for_open_to_the_world(champion: St
 
 
 @pytest.fixture
-def operated(champion: Store, serve: Serve, run: Run) -> tuple[Service, dict[str, str]]:
+def operated(champion: Store, serve: Serve, call: Call) -> tuple[Service, dict[str, str]]:
     """A service, and the head of an operator's requests."""
-    head = bearer(new(run, "anna@risk", "--operator"))
+    head = bearer(new(call, "anna@risk", "--operator"))
     return serve(champion), head
 
 

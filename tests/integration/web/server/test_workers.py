@@ -149,6 +149,7 @@ def test_workers_end_with_the_process_that_started_them(champion: Store, serve: 
         probe.bind(("127.0.0.1", int(service.url.rpartition(":")[2])))
 
 
+@pytest.mark.longer
 def test_a_server_whose_workers_never_start_ends_with_the_reason(tmp_path: Path) -> None:
     """After as many tries as there are; one that was up once goes on trying."""
     code = (

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from helpers.commands import Run
+from helpers.commands import Call
 from helpers.drafts import age_draft
 from peerloan.book import open_book
 from peerloan.model import Policy, probabilities
@@ -52,7 +52,7 @@ def write_book(path: Path, loans: int, seed: int = 1) -> None:
 )
 def test_the_command_and_the_monitor_agree(
     tmp_path: Path,
-    run: Run,
+    call: Call,
     champion: tuple[float, ...],
     challenger: tuple[float, ...],
     expected: str,
@@ -63,10 +63,8 @@ def test_the_command_and_the_monitor_agree(
     by_monitor = evaluate_challenger(
         store.load(first), store.load(second), open_book(tmp_path / "cars.csv")
     )
-    compared = run("models", "compare", first, second, "cars.csv")
-    assert compared.returncode == 0, compared.stderr
-    assert (by_monitor.verdict, PRINTED[expected] in compared.stdout) == (expected, True), (
-        compared.stdout
-    )
-    as_json = run("models", "compare", first, second, "cars.csv", "--json")
-    assert json.loads(as_json.stdout)["verdict"] == expected
+    compared = call("models", "compare", first, second, "cars.csv")
+    assert compared.code == 0, compared.err
+    assert (by_monitor.verdict, PRINTED[expected] in compared.out) == (expected, True), compared.out
+    as_json = call("models", "compare", first, second, "cars.csv", "--json")
+    assert json.loads(as_json.out)["verdict"] == expected
