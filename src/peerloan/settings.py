@@ -107,7 +107,7 @@ class Settings:
         if not _PATH_PREFIX.fullmatch(self.prefix) or len(self.prefix) > _MAX_PREFIX:
             expected = "a path such as /risk, without a slash at its end"
         elif self.prefix.startswith("/") and self.prefix.split("/")[1] in SERVICE_PATHS:
-            expected = "a path that does not begin like an address of the service"
+            expected = f"a path whose first part is none of {', '.join(SERVICE_PATHS)}"
         else:
             return
         raise SettingsError(

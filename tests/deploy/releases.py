@@ -24,9 +24,9 @@ BROKEN = {
 # Release 0.2.0, with one more migration than this one.
 _NEXT = f"""
     RUN sed -i 's/^__version__ = "0.1.0"$/__version__ = "0.2.0"/' {PACKAGE}/__init__.py \\
-     && sed -i 's/^NUMBER = 3$/NUMBER = 4/' {PACKAGE}/database/tables.py \\
+     && sed -i 's/^NEWEST_MIGRATION = 3$/NEWEST_MIGRATION = 4/' {PACKAGE}/database/tables.py \\
      && grep -q '"0.2.0"' {PACKAGE}/__init__.py \\
-     && grep -qx 'NUMBER = 4' {PACKAGE}/database/tables.py
+     && grep -qx 'NEWEST_MIGRATION = 4' {PACKAGE}/database/tables.py
     COPY migration.py {PACKAGE}/database/migrations/versions/0004_next.py
     """
 _MIGRATION = """

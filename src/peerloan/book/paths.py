@@ -39,7 +39,7 @@ class BookFiles:
     """The files of a book, sorted by path.
 
     `root` is the folder that contains them, None for a single file. `passed_over` lists the skipped
-    files and folders by reason. `endings_asked` is true for a glob that names an ending, such as
+    files and folders by reason. `names_ending` is true for a glob that names an ending, such as
     "*.txt": each match is then read as a table.
     """
 

@@ -16,7 +16,7 @@ def breaking_changes(old: Definition, new: Definition) -> list[str]:
             if not field.missing:
                 reasons.append(f"{field.name}: is new and required")
             elif field.name in old.roles.columns():
-                reasons.append(f"{field.name}: was a role's column, and becomes a field")
+                reasons.append(f"{field.name}: had a role (such as id) and becomes a field")
             continue
         old_field = old[field.name]
         if old_field.kind != field.kind and (old_field.kind, field.kind) not in (

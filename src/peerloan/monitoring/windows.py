@@ -60,7 +60,8 @@ def window_figures(
 ) -> WindowMetrics | None:
     """Compute the figures of a version's window. None without loans, or without the version.
 
-    `outcomes` replaces the outcomes of the window; it may be of a longer time.
+    `outcomes`, if given, is used instead of the window's own outcomes; it may cover a longer
+    period.
     """
     loaded = versions.load(number)
     scores = None if loaded is None else loaded.counting.scores(counts.cells)

@@ -138,6 +138,9 @@ class Bundle:
         listed. An ONNX version takes milliseconds for each loan. It requests the next position only
         after it has explained the previous loan, so an iterator can stop at a deadline or report
         progress.
+
+        Thread-safe: a loaded bundle does not change. Raises OnnxTimeLimit if an ONNX model takes
+        too long; a scorecard raises nothing.
         """
         return decide_many(self.model, self.policy, loans, explain)
 

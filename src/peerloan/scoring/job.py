@@ -88,7 +88,9 @@ def score_book(
     - `recorder`: record each decision in the ledger before its row is written, and add an id column
       to `out`. Recorded decisions stay, even if `out` can't be written in the end.
 
-    Raises BookError or LedgerError.
+    Parts of the book are scored one after the other, in this thread; each part depends only on its
+    rows and the bundle. The caller owns and closes `recorder`; nothing else may use it meanwhile.
+    Raises BookError, LedgerError, or OnnxTimeLimit.
     """
     notes = check_columns(bundle.definition, book)
     typed = _typed_columns(book, bundle) if out.name.lower().endswith(".parquet") else {}

@@ -112,7 +112,7 @@ class Schedule:
 
     def _abandon(self, turn: TimeLimitedTurn, reason: str) -> None:
         turn.abandon()
-        log.error("a round is abandoned: %s; standing by until it ends", reason)
+        log.error("a monitoring round is abandoned: %s; standing by until it ends", reason)
         self._metrics.count_abandoned()
         self._is_leader = False
         self._metrics.set_leader(False)
@@ -131,7 +131,8 @@ class Schedule:
         except TurnAbandoned:
             raise
         except Exception:  # a retry may succeed
-            log.exception("a round failed; it is tried again in %d minutes", _RETRY_MS // 60_000)
+            minutes = _RETRY_MS // 60_000
+            log.exception("a monitoring round failed; it is tried again in %d minutes", minutes)
             self._not_before_ms = now_ms() + _RETRY_MS
 
     def _log_failure(self, error: Exception) -> None:

@@ -334,7 +334,7 @@ def test_a_hanging_round_is_abandoned_and_another_process_takes_over(
     second = Schedule(database, store, config, 3600, Metrics(database, 3600))
     first.run_if_leader()
     assert has_begun.wait(60)
-    assert "a round is abandoned: no progress for" in caplog.text
+    assert "a monitoring round is abandoned: no progress for" in caplog.text
     assert not first.is_leader
     first.run_if_leader()
     assert len(rounds) == 1, "no second round starts while the first one hangs"

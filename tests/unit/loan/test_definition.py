@@ -559,7 +559,7 @@ def test_a_roles_column_that_becomes_a_field_breaks() -> None:
     old = msgspec.structs.replace(OLD, roles=Roles(date="granted"))
     field = Field("granted", "number", "Granted", missing=True)
     new = msgspec.structs.replace(OLD, fields=(*OLD.fields, field), roles=Roles())
-    assert breaking_changes(old, new) == ["granted: was a role's column, and becomes a field"]
+    assert breaking_changes(old, new) == ["granted: had a role (such as id) and becomes a field"]
 
 
 def test_every_breaking_change_is_named_at_once() -> None:

@@ -47,10 +47,9 @@ OnResult = Callable[[CommitResult], None]
 class WriterLimits(NamedTuple):
     """Limits of a writer's transactions and waits."""
 
-    # Longest time that an entry waits for its commit.
+    # Longest wait of an entry for its commit.
     commit_seconds: float = LIMIT_SECONDS
-    # Most decisions of one transaction, and most bytes of their loans. The last entry may exceed
-    # them.
+    # Most decisions of one transaction, and bytes of their loans. The last entry may exceed them.
     max_decisions: int = 10_000
     max_bytes: int = 16_000_000
     # The threads check the queue and the database at least this often.
@@ -109,14 +108,14 @@ class LedgerWriter:
     """Stores entries in batches, in its own thread. Make one writer in each process.
 
     Thread safety: any thread may call every method and property. `make` runs with the writer's lock
-    held, so it must be quick. `told` runs in one of the writer's threads.
+    held, so it must be quick. `on_result` runs in one of the writer's threads.
 
     Ownership: the writer owns its threads, which start with the first entry, and its chain. It
     borrows the database. Its threads do not survive a fork. They end with `close`, or after the
     main thread once all queued entries are stored.
 
-    Errors: `put` raises LedgerUnavailable while nothing can be stored. `told` gets the result, or
-    LedgerUnavailable, RecordRefused or KeyInUse. An entry that gets LedgerUnavailable during its
+    Errors: `put` raises LedgerUnavailable while nothing can be stored. `on_result` gets the result,
+    or LedgerUnavailable, RecordRefused or KeyInUse. An entry that gets LedgerUnavailable during its
     commit, such as after `commit_seconds`, may be stored nevertheless; a retry with the same
     idempotency key finds it.
     """
@@ -186,18 +185,18 @@ class LedgerWriter:
             return True
         return self._thread is not None and self._thread.is_alive()
 
-    def put(self, make: Callable[[IdGenerator], Entry], told: OnResult) -> None:
+    def put(self, make: Callable[[IdGenerator], Entry], on_result: OnResult) -> None:
         """Queue the entry that `make` returns.
 
         `make` takes the ids of its decisions from the generator, so that ids rise from one entry to
-        the next. `told` is called once, with the result or the error. Raises LedgerUnavailable at
-        once while nothing can be stored.
+        the next. `on_result` is called once, with the result or the error. Raises LedgerUnavailable
+        at once while nothing can be stored.
         """
         if self._outage is not None:
             raise LedgerUnavailable(self._outage)
         with self._lock:
             self._start_threads()
-            self._queue.append(_QueuedEntry(make(self._ids), told))
+            self._queue.append(_QueuedEntry(make(self._ids), on_result))
         if not self._wake.is_set():
             self._wake.set()
         if self._is_gathering and len(self._queue) >= self._expected_entries:
@@ -406,7 +405,7 @@ class LedgerWriter:
         try:
             task()
         except LedgerError as error:
-            log.error("the ledger: %s", error)
+            log.error("maintenance of the ledger failed and is tried again later: %s", error)
 
     def _log_clock(self, was_set_back: bool) -> bool:
         """Log once that the clock was set back, and once that it has caught up."""

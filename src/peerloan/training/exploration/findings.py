@@ -95,7 +95,7 @@ def _about_label(study: BookStudy) -> Iterator[Finding]:
         kind = "late" if overall.late <= on_time else "on time"
         yield Finding(
             "label",
-            f"{text} So few are {kind} that hardly a figure below is reliable.",
+            f"{text} Only so few are {kind}: most figures below are unreliable.",
         )
     elif overall.rate < _MINORITY:
         yield Finding(

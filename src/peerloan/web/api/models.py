@@ -40,7 +40,7 @@ log = logging.getLogger(__name__)
 @blueprint.app_errorhandler(StoreFault)
 def unavailable(error: StoreFault) -> Response:
     """Answer 503 if the store can't be read or written. Paths go to the log only."""
-    log.error("%s", error)
+    log.error("the store can't be used: %s", error)
     detail = "The store can't be read or written now; the log has the reason."
     return problems.answer(RequestError(503, "Store Fault", detail, headers={"Retry-After": "5"}))
 
@@ -54,7 +54,7 @@ def models() -> Response:
     state = store.state()
     explanations, faults = store.explanations()
     for fault in faults:  # explanations that can't be read
-        log.warning("%s", fault)
+        log.warning("an explanation can't be read: %s", fault)
     return as_json(
         {
             "champion": state.champion,

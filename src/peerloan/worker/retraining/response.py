@@ -26,7 +26,6 @@ from peerloan.registry import (
     RegistryError,
     Store,
     StoreError,
-    StoreFault,
 )
 from peerloan.stats.bootstrap import ChallengerVerdict
 from peerloan.training import CANDIDATES, Aim, TrainingError, recalibrate, train
@@ -311,8 +310,6 @@ def _make_challenger(
             return replace(made, reason=confirmed, promoted=True)
         except (BreakingChange, _Refused) as error:
             waits = f"it waits for a person: {error}"
-        except StoreFault:
-            raise
         except (BundleError, StoreError) as error:
             waits = f"it could not be promoted, and waits for a person: {error}"
     return replace(made, reason=f"{reason}; {waits}")
