@@ -101,7 +101,7 @@ def test_a_release_whose_tables_are_not_there_yet_does_not_start(
 ) -> None:
     code, output = database.run("ms_flask_app", release=next_images["admits the release before"])
     assert code == 1
-    assert "(migration 3, this release needs 4); run: peerloan ledger upgrade" in output
+    assert "(expected migration 4, given 3); run: peerloan ledger upgrade" in output
 
 
 @pytest.mark.parametrize("service", ["ledger_upgrade", "ms_flask_app"])

@@ -27,8 +27,8 @@ def test_one_monitor_watches_and_another_takes_over_from_it(
     (first,) = serving.containers("ms_monitor")
     # So that the next round is due at once, and not in an hour.
     serving.sql("UPDATE watchers SET judged_ms = judged_ms - 4000000")
-    wait_for("a round", lambda: "counted " in log(first).split("INFO monitoring")[-1], 20)
-    wait_for("a round of these", lambda: f"{serving.serving()}: " in log(first), 20)
+    wait_for("a round", lambda: "counted " in log(first).split("INFO monitoring")[-1], 60)
+    wait_for("a round of these", lambda: f"{serving.serving()}: " in log(first), 60)
     leading = metrics(first)
     assert leading["peerloan_monitor_leader"] == "1.0"
     assert leading["peerloan_monitor_ledger_available"] == "1.0"
@@ -38,7 +38,7 @@ def test_one_monitor_watches_and_another_takes_over_from_it(
         "up", "-d", "--no-recreate", "--no-deps", "--scale", "ms_monitor=2", "ms_monitor"
     )
     (second,) = set(serving.containers("ms_monitor")) - {first}
-    wait_for("the other", lambda: "monitors; standing by" in log(second), 20)
+    wait_for("the other", lambda: "monitors; standing by" in log(second), 60)
     standing_by = metrics(second)
     assert standing_by["peerloan_monitor_leader"] == "0.0"
     same = {name for name in leading if name.startswith("peerloan_drift_psi")}
