@@ -105,11 +105,6 @@ def percent(share: float) -> str:
     return f"{value:.2f} %" if value < 10 or value > 99 else f"{value:.1f} %"
 
 
-def show_loans(count: int) -> str:
-    """Format a number of loans: '1 loan', '1,200 loans'."""
-    return plural(count, "loan")
-
-
 def show_interval(interval: Interval) -> str:
     """Format the ends of an interval in percent, without the sign: '2.13–2.30'."""
     return "–".join(percent(end).removesuffix(" %") for end in (interval.low, interval.high))

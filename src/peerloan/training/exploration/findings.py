@@ -10,7 +10,6 @@ from peerloan.formatting import (
     join_words,
     percent,
     plural,
-    show_loans,
     show_number,
     show_rate,
     signed,
@@ -89,7 +88,7 @@ def _shortened(findings: list[Finding]) -> list[Finding]:
 def _about_label(study: BookStudy) -> Iterator[Finding]:
     overall = study.overall
     on_time = overall.loans - overall.late
-    of_all = f"{overall.late:,} of {show_loans(overall.loans)} {are(overall.loans)} late"
+    of_all = f"{overall.late:,} of {plural(overall.loans, 'loan')} {are(overall.loans)} late"
     text = f"{of_all}: {show_rate(overall)}."
     if min(overall.late, on_time) < _FEW_OF_AN_OUTCOME:
         kind = "late" if overall.late <= on_time else "on time"
@@ -142,7 +141,9 @@ def _about_empty(study: BookStudy) -> Iterator[Finding]:
             value = next(bin_.label for bin_ in feature.bins if bin_.kind != "missing")
             text = f"constant: every loan has the value {value}, so it is of no use to a model."
             if feature.missing:
-                text = f"constant: {value} in {show_loans(feature.given)}, missing in all others."
+                text = (
+                    f"constant: {value} in {plural(feature.given, 'loan')}, missing in all others."
+                )
             yield Finding("empty", text, feature.name)
 
 
@@ -256,7 +257,8 @@ def _about_few_loans(feature: Feature, study: BookStudy) -> Iterator[Finding]:
     ]
     if few:
         named = [
-            f"{bin_.label} ({show_loans(bin_.rate.loans)}, {bin_.rate.late:,} late)" for bin_ in few
+            f"{bin_.label} ({plural(bin_.rate.loans, 'loan')}, {bin_.rate.late:,} late)"
+            for bin_ in few
         ]
         yield Finding(
             "too few", f"too few loans to judge the late rate of {join_words(named)}.", feature.name
@@ -293,8 +295,8 @@ def _outside_training_range(_feature: Feature, numeric: NumberFigures) -> str:
     if not numeric.outside:
         return ""
     return (
-        f"{show_loans(numeric.outside)} {are(numeric.outside)} outside the training range in the "
-        "definition (`seen`)."
+        f"{plural(numeric.outside, 'loan')} {are(numeric.outside)} outside the training range in "
+        "the definition (`seen`)."
     )
 
 
@@ -322,8 +324,8 @@ def _many_zeros(feature: Feature, numeric: NumberFigures) -> str:
     if not numeric.zero_spike:
         return ""
     return (
-        f"exactly 0 in {show_loans(numeric.zeros)} ({percent(numeric.zeros / feature.given)}), at "
-        "least ten times as many as any value near it: is it a real 0, or does it mean unknown?"
+        f"exactly 0 in {plural(numeric.zeros, 'loan')} ({percent(numeric.zeros / feature.given)}), "
+        "at least ten times as many as any value near it: is it a real 0, or does it mean unknown?"
     )
 
 
@@ -332,7 +334,7 @@ def _above_one(feature: Feature, numeric: NumberFigures) -> str:
         return ""
     (highest,) = _show_numbers(feature, numeric.highest)
     count = numeric.above_one
-    return f"{show_loans(count)} {are(count)} above 100 %; the highest is {highest}."
+    return f"{plural(count, 'loan')} {are(count)} above 100 %; the highest is {highest}."
 
 
 def _capped(feature: Feature, numeric: NumberFigures) -> str:
