@@ -67,6 +67,11 @@ class Database:
         """The path of SQLite's file."""
         return Path(str(self.url.database))
 
+    @property
+    def _lock_file(self) -> Path:
+        """The file that a process locks while it changes SQLite's tables."""
+        return self.file.with_name(f"{self.file.name}.lock")
+
     @cached_property
     def engine(self) -> Engine:
         """The SQLAlchemy engine, created on first use."""
@@ -183,9 +188,17 @@ class Database:
             return list(range(before + 1, tables.NEWEST_MIGRATION + 1))
 
     def prepare(self) -> None:
-        """Create the tables in a new SQLite file; otherwise only `check`. Raises LedgerError."""
-        if self.is_sqlite and not self.file.exists():
-            self.upgrade()
+        """Create the tables in a new SQLite file; otherwise only `check`.
+
+        Several processes may do this at once. Raises LedgerError.
+        """
+        if self.is_sqlite:
+            if not self.file.exists():
+                self.upgrade()
+            elif self._lock_file.exists() and read_only_reason(self.file) is None:
+                # Another process may be creating the tables: it would fail if this one connected.
+                with self._upgrade_lock():
+                    pass
         self.check()
 
     def _read_state(self) -> TablesState:
@@ -229,9 +242,8 @@ class Database:
         if self.is_sqlite:
             try:
                 self.file.parent.mkdir(mode=private_files.FOLDER_MODE, parents=True, exist_ok=True)
-                lock_file = self.file.with_name(f"{self.file.name}.lock")
-                private_files.make_file(lock_file)
-                lock = os.open(lock_file, os.O_RDWR)
+                private_files.make_file(self._lock_file)
+                lock = os.open(self._lock_file, os.O_RDWR)
             except OSError as error:
                 raise LedgerUnavailable(f"{self.file.parent}: {error.strerror}") from None
             try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -177,6 +178,19 @@ def test_an_empty_postgresql_is_refused_with_the_command_to_run(ledger_url: str)
         return
     with pytest.raises(LedgerError, match="run: peerloan ledger upgrade"):
         Database(ledger_url).prepare()
+
+
+def test_workers_that_start_together_create_one_ledger(tmp_path: Path) -> None:
+    for number in range(5):
+        file = tmp_path / f"{number}.db"
+        first, second = Database(f"sqlite:///{file}"), Database(f"sqlite:///{file}")
+        with ThreadPoolExecutor(1) as other:
+            creating = other.submit(first.prepare)
+            while not file.exists():
+                pass
+            second.prepare()  # the file exists, its tables not yet
+            creating.result()
+        second.check()
 
 
 @pytest.mark.parametrize(
