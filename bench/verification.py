@@ -94,10 +94,10 @@ def main() -> None:
     unknown = ", ".join(sorted(set(chosen) - set(PARTS)))
     if unknown:
         parser.error(f"unknown part: {unknown}; expected one of {', '.join(PARTS)}")
-    results = read_results()
+    results, commit = read_results(), _commit()  # before a result changes a file
     for name in chosen:
         print(f"== {name}: {PARTS[name].command}", flush=True)
-        results[name] = run(PARTS[name])
+        results[name] = run(PARTS[name], commit)
         DATA.write_bytes(msgspec.json.format(msgspec.json.encode(results), indent=1) + b"\n")
         PAGE.write_text(render(results), "utf-8")
     sys.exit(not all(results[name].passed for name in chosen))
@@ -110,7 +110,7 @@ def read_results() -> dict[str, Result]:
     return msgspec.json.decode(DATA.read_bytes(), type=dict[str, Result])
 
 
-def run(part: Part) -> Result:
+def run(part: Part, commit: str) -> Result:
     """Run a part in full size. Print its output, and keep the last line."""
     environment = os.environ | {"HYPOTHESIS_PROFILE": "ci-long", "COLUMNS": "120"}
     words = [sys.executable if word == "python" else word for word in shlex.split(part.command)]
@@ -123,7 +123,7 @@ def run(part: Part) -> Result:
             line = printed.strip() or line
     return Result(
         day=datetime.now(UTC).date().isoformat(),
-        commit=_commit(),
+        commit=commit,
         cores=os.cpu_count() or 1,
         seconds=round(time.monotonic() - began, 1),
         passed=process.returncode == 0,
