@@ -13,7 +13,6 @@ from peerloan.clock import date_of, day_number
 from peerloan.formatting import show_value
 from peerloan.loan import Definition, Label, Problem
 from peerloan.loan.labels import expected_label, read_label
-from peerloan.loan.text import TEXT_EXPECTED
 from peerloan.loan.validation import WrongValue, check_id, show_name
 
 _DAY = re.compile(r"\d{4}-\d{2}-\d{2}", re.ASCII)
@@ -105,8 +104,8 @@ class _Reading:
         for name in names:
             try:
                 loan_id = check_id(self._report.get(name))
-            except WrongValue:
-                self.refuse(name, f"{TEXT_EXPECTED}, or a whole number", name)
+            except WrongValue as error:
+                self.refuse(name, str(error), name)
                 continue
             if loan_id is not None and first_id not in (None, loan_id):
                 self.refuse(

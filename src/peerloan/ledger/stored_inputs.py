@@ -44,6 +44,8 @@ class InputReader:
         self._joined_decoder = StoredLoanDecoder(definition)
         # Accept any name of a field: other versions, which callers knew then, may have had it.
         self._checks = lru_cache(maxsize=64)(lambda names: Checks(definition, names, exact))
+        # Not needed here, and earlier releases accepted ids that this one refuses.
+        self._id_names = frozenset(self._checks(frozenset()).id_names)
 
     def read(self, inputs: str) -> Checked:
         """Read the inputs of one decision. Raises InputUnreadable."""
@@ -77,6 +79,7 @@ class InputReader:
             raise InputUnreadable("the inputs are not a loan: expected a JSON object")
         if any(map(text_fault, record)):
             raise InputUnreadable("the inputs have a field whose name is not allowed")
+        record = {name: value for name, value in record.items() if name not in self._id_names}
         checked: Checked = self._checks(frozenset(record)).loan(record, None, _NO_SUGGESTIONS)
         if checked.problems:
             first = checked.problems[0]

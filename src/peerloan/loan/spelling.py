@@ -17,6 +17,8 @@ import msgspec
 from peerloan.loan.definition import Definition, Field
 from peerloan.loan.text import parse_number
 
+# From this whole number on, a double may stand for several whole numbers.
+FIRST_INEXACT = 2**53
 _TRUTHS = {
     **dict.fromkeys(("true", "True", "TRUE"), "true"),
     **dict.fromkeys(("false", "False", "FALSE"), "false"),
@@ -31,6 +33,11 @@ _TIME = rf"(?:[0-9]{{4}}-[0-9]{{2}}-[0-9]{{2}} )?{_CLOCK}(?:Z|[+-][0-9]{{2}}:?[0
 RESPELLED = f"^(?:True|TRUE|False|FALSE|{_WHOLE}|{_LARGE}|{_TIME})$"
 _respelled = re.compile(f"(?:{_TIME}|(?P<whole>{_WHOLE})|(?P<large>{_LARGE}))")
 _time_parts = re.compile(r"(.{10} |)(.{8})(?:\.([0-9]+))?(.*)")
+
+
+def is_rounded(number: float) -> bool:
+    """Whether a JSON number was read as a double that may be its neighbour's, as 2⁵³ + 1 may be."""
+    return isinstance(number, float) and abs(number) >= FIRST_INEXACT
 
 
 def plain(text: str) -> str:
@@ -129,7 +136,7 @@ class Spelling:
 
     def typed(self, value: object) -> str | None:
         """The known level that a number or boolean stands for; None if there is none."""
-        if not isinstance(value, bool | int | float):
+        if not isinstance(value, bool | int | float) or is_rounded(value):
             return None
         try:
             text = self(text_of(value))

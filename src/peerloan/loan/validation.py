@@ -12,7 +12,7 @@ import msgspec
 from peerloan.errors import PeerLoanError
 from peerloan.formatting import format_exact, show_value
 from peerloan.loan.definition import Definition, Field, Value
-from peerloan.loan.spelling import Spelling, plain, text_of
+from peerloan.loan.spelling import FIRST_INEXACT, Spelling, is_rounded, plain, text_of
 from peerloan.loan.suggestions import Suggestions
 from peerloan.loan.text import TEXT_EXPECTED, text_fault
 from peerloan.loan.warning import LoanWarning
@@ -44,6 +44,7 @@ class WrongValue(PeerLoanError, ValueError):
     """A value that its field does not accept."""
 
 
+_ID_EXPECTED = f"{TEXT_EXPECTED}, or a whole number"
 # A check converts a JSON value to the field's value, or raises WrongValue.
 _Check = Callable[[Any], Value]
 
@@ -135,11 +136,10 @@ class Checks:
     def _id(
         self, record: Mapping[str, Any], name: str, index: int | None, checked: Checked
     ) -> None:
-        expected = f"{TEXT_EXPECTED}, or a whole number"
         try:
             loan_id = check_id(record[name])
-        except WrongValue:
-            pass
+        except WrongValue as error:
+            expected = str(error)
         else:
             if loan_id is None or checked.loan_id in (None, loan_id):
                 checked.loan_id = loan_id or checked.loan_id
@@ -202,18 +202,26 @@ def show_name(name: str) -> str:
 
 
 def check_id(given: Any) -> str | None:
-    """Convert the id of a loan to text, None for none; raises WrongValue."""
+    """Convert the id of a loan to text, None for none.
+
+    Raises WrongValue, whose message is what is expected.
+    """
     if given is None:
         return None
     text = given
+    if isinstance(given, float) and is_rounded(given):
+        raise WrongValue(
+            "a text, or a whole number without a decimal point or exponent, since a number from "
+            f"{FIRST_INEXACT:,} on loses digits with one"
+        )
     # JSON's 5.0 is the integer 5.
     if type(given) is int or (type(given) is float and given.is_integer()):
         try:
             text = text_of(given)
         except ValueError:  # thousands of digits
-            raise WrongValue from None
+            raise WrongValue(_ID_EXPECTED) from None
     if not isinstance(text, str) or text_fault(text):
-        raise WrongValue
+        raise WrongValue(_ID_EXPECTED)
     return plain(text)
 
 

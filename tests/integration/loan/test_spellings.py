@@ -292,6 +292,26 @@ def test_a_recorded_book_replays_and_has_one_id_a_loan(
     assert (report.identical, report.decisions) == (6, 6)
 
 
+def test_a_large_id_has_the_same_digits_from_csv_and_json(
+    tmp_path: Path, bundle: Bundle, database: Database, client: FlaskClient
+) -> None:
+    (tmp_path / "book.csv").write_text(
+        f"loan_no,{','.join(NAMES)}\n143349558619761313.0,500,11,true,2\n"
+    )
+    line = '{"loan_no": %s, "amount": 500, "region": 11, "home": true, "stage": 2}'
+    (tmp_path / "book.jsonl").write_text(line % "143349558619761313.0")
+    for name in ("book.csv", "book.jsonl"):
+        score(tmp_path, tmp_path / name, "--record")
+    sent = {"content_type": "application/json"}
+    answer = client.post("/v1/predictions", data=line % "143349558619761313", **sent)
+    assert answer.status_code == 200
+    refused = client.post("/v1/predictions", data=line % "143349558619761313.0", **sent)
+    assert refused.status_code == 422
+    assert "loses digits" in refused.get_json()["errors"][0]["expected"]
+    kept = [decision for batch in stream_decisions(database) for decision in batch]
+    assert [decision.loan_id for decision in kept] == ["143349558619761313"] * 3
+
+
 def test_drift_counts_a_spelling_as_the_level_that_it_is(tmp_path: Path, bundle: Bundle) -> None:
     rows = [("11", "TRUE", "2.0"), ("12.00", "False", "1"), ("15.0", "false", "1")]
     with (tmp_path / "book.csv").open("w", newline="") as file:
@@ -307,7 +327,7 @@ def test_drift_counts_a_spelling_as_the_level_that_it_is(tmp_path: Path, bundle:
 def test_decisions_of_releases_before_replay(
     tmp_path: Path, bundle: Bundle, store: Store, database: Database
 ) -> None:
-    """They took another spelling for a level that the version had not seen."""
+    """They took another spelling for an unseen level, and ids whose digits were lost."""
     checks = Checks(bundle.definition, exact=True)
     stage = bundle.definition.fields[3].levels[1]
     records = []
@@ -315,6 +335,7 @@ def test_decisions_of_releases_before_replay(
         loan = {"amount": 500, "region": region, "home": home, "stage": stage}
         checked = checks.loan(loan)
         assert not checked.problems
+        loan["loan_no"] = 143349558619761313.0
         decision = bundle.decide(checked.values)
         band = int(bundle.policy.bands_many(np.array([decision.margin]))[0])
         made = IdGenerator().new()

@@ -266,6 +266,19 @@ def test_columns_and_rows_of_commas_only_are_skipped(
     )
 
 
+@pytest.mark.parametrize("header", [",,a,b", ",a,,b", ",a,b,"])
+def test_beside_a_first_column_without_a_name_others_are_skipped(
+    tmp_path: Path, header: str
+) -> None:
+    cells = iter("1x")
+    row = ",".join(next(cells) if name else "" for name in header.split(","))
+    rows, problems = read_bytes(tmp_path, f"{header}\n{row}\n".encode())
+    assert (rows, problems) == ([(1, (b"", b"1", b"x"))], [])
+    assert notes_of(tmp_path, f"{header}\n{row}\n".encode()) == (
+        "1 column without a name skipped: a row with a value there is refused",
+    )
+
+
 def test_a_value_in_a_column_without_a_name_is_a_wrong_row(tmp_path: Path) -> None:
     rows, problems = read_bytes(tmp_path, b'a,b,,\n1,x,,\n2,y,,z\n3,z\n4,"x\n,",u,v\n5,x,,\n')
     assert rows == [(1, (b"1", b"x")), (5, (b"5", b"x"))]

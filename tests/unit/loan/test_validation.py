@@ -273,6 +273,21 @@ def test_an_id_with_forbidden_characters_is_refused(loan: dict[str, Any], value:
     )
 
 
+@pytest.mark.parametrize("value", [2.0**53, -(2.0**53), 143349558619761313.0, 1e300])
+def test_an_id_that_lost_digits_is_refused(loan: dict[str, Any], value: float) -> None:
+    expected, given = problems(check(loan, loan_id=value))["loan_id"]
+    assert expected == (
+        "a text, or a whole number without a decimal point or exponent, since a number from "
+        "9,007,199,254,740,992 on loses digits with one"
+    )
+    assert float(given) == value
+
+
+def test_a_large_id_without_a_decimal_point_keeps_its_digits(loan: dict[str, Any]) -> None:
+    checked = check(loan, loan_id=143349558619761313)
+    assert (checked.problems, checked.loan_id) == ([], "143349558619761313")
+
+
 def test_an_id_that_is_null_does_not_erase_the_other() -> None:
     checked = Checks(OTHER).loan({"loan_id": "a", "number": None})
     assert checked.loan_id == "a"

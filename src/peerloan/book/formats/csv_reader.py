@@ -359,10 +359,12 @@ def _batches(
 def _nameless(names: list[str]) -> list[int]:
     """The positions of the columns without a name, which are not read.
 
-    Two kinds of nameless columns are read all the same: the first column, where R and pandas write
-    row names, and a single nameless column between others, whose name is simply empty.
+    At most one nameless column is read all the same: the first column, where R and pandas write
+    row names, or a single nameless column between others, whose name is simply empty.
     """
-    places = [i for i, name in enumerate(names) if i and not name.strip()]
+    places = [i for i, name in enumerate(names) if not name.strip()]
+    if places[:1] == [0]:
+        return places[1:]
     return [] if len(places) == 1 and places[0] < len(names) - 1 else places
 
 

@@ -25,6 +25,7 @@ from peerloan.book.parts import (
 )
 from peerloan.errors import PeerLoanError
 from peerloan.loan import Problem
+from peerloan.loan.spelling import FIRST_INEXACT
 
 ENDINGS = (".jsonl", ".jsonl.gz", ".ndjson", ".ndjson.gz")
 _BOM = b"\xef\xbb\xbf"
@@ -240,7 +241,18 @@ def _pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return row
 
 
-_DECODER = json.JSONDecoder(object_pairs_hook=_pairs)
+def _number(text: str) -> float:
+    """Parse a number with a point or exponent; a large whole number like 9007199254740993.0 keeps
+    its digits, as in CSV.
+    """
+    number = float(text)
+    if abs(number) < FIRST_INEXACT:
+        return number
+    digits, _, fraction = text.partition(".")
+    return int(digits) if fraction and not fraction.strip("0") else number
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_pairs, parse_float=_number)
 
 
 def _name(value: object) -> str:
