@@ -14,7 +14,7 @@ from peerloan.formatting import format_exact, show_value
 from peerloan.loan.definition import Definition, Field, Value
 from peerloan.loan.spelling import FIRST_INEXACT, Spelling, is_rounded, plain, text_of
 from peerloan.loan.suggestions import Suggestions
-from peerloan.loan.text import TEXT_EXPECTED, text_fault
+from peerloan.loan.text import TEXT_EXPECTED, stands_for_missing, text_fault
 from peerloan.loan.warning import LoanWarning
 
 # No level is suggested for a field with more levels: something is similar to any text.
@@ -192,6 +192,8 @@ def unusual_value(field: Field, value: float | str, suggestions: Suggestions) ->
 
 
 def _hint(value: str, levels: tuple[str, ...], suggestions: Suggestions) -> str:
+    if stands_for_missing(value) or value.lower() == "none":
+        return ": does it stand for a missing value?"
     near = suggestions.nearest(value, levels) if len(levels) <= _MAX_COMPARED_LEVELS else None
     return f" (did you mean {near}?)" if near else ""
 

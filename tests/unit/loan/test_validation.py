@@ -154,6 +154,16 @@ def test_a_category_is_open_with_a_warning_and_a_hint(loan: dict[str, Any]) -> N
     ]
 
 
+@pytest.mark.parametrize("value", ["None", "NA", "null", "nan"])
+def test_a_level_that_may_stand_for_missing_gets_no_similar_level(
+    loan: dict[str, Any], value: str
+) -> None:
+    (warning,) = check(loan, home_ownership=value).warnings
+    assert str(warning) == (
+        f"home_ownership: '{value}' was not seen in training: does it stand for a missing value?"
+    )
+
+
 @pytest.mark.parametrize(
     "value",
     [

@@ -238,9 +238,12 @@ def _keep_monitoring(every: float, host: str, port: int | None) -> None:
     if port is not None:
         metrics.serve(address, port)
     logging.info(
-        "monitoring %s every %.0f minutes; rules: %s; events to: %s; response to drift: %s",
-        *(database, every / 60, read_settings().rules or "the defaults"),
-        *(", ".join(config.tell.channels) or "nobody", config.on_drift),
+        "monitoring %s every %s; rules: %s; events to: %s; response to drift: %s",
+        database,
+        plural(round(every / 60), "minute"),
+        read_settings().rules or "the defaults",
+        ", ".join(config.tell.channels) or "nobody",
+        config.on_drift,
     )
     Schedule(database, open_store(), config, every, metrics).run()
 

@@ -174,7 +174,6 @@ def _show(outcomes: list[PublishedCandidate], source: str, table: Table, as_json
         ]
         print_json({"definition": source, "candidates": candidates} | _table_json(table))
         return
-    click.echo(table.lines()[0])
     columns = [*_FIGURES, *(["later_auc"] if "later_auc" in outcomes[0].metrics else [])]
     print_table(
         ("version", "chosen", *columns),

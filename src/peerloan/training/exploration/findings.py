@@ -339,7 +339,7 @@ def _above_one(feature: Feature, numeric: NumberFigures) -> str:
 
 def _capped(feature: Feature, numeric: NumberFigures) -> str:
     share = numeric.at_highest / feature.given
-    if feature.different <= _MOST_STEPS or share < _CAPPED_SHARE:
+    if feature.different <= _MOST_STEPS or share < _CAPPED_SHARE or numeric.highest_is_code:
         return ""
     (highest,) = _show_numbers(feature, numeric.highest)
     return f"{percent(share)} of the loans have the highest value, {highest}: it seems to be a cap."

@@ -22,6 +22,7 @@ from peerloan.book import (
     join_loans,
     read_loans,
 )
+from peerloan.book.quality.missing_codes import Extremes
 from peerloan.loan import Definition, Field, Loans
 from peerloan.stats import discrimination, measures
 from peerloan.stats.arrays import Codes, Numbers
@@ -86,6 +87,7 @@ class NumberFigures:
 
     `common` is the share of the loans that have one of the five most frequent values. `at_lowest`
     and `at_highest` count the loans with the lowest and the highest value, `zeros` those with 0.
+    `highest_is_code` is true if the highest value seems to stand for a missing one (99999999).
     `zero_spike` is true if far more loans have 0 than any value near it. `outside` counts the
     values outside the training range in the definition (None if the definition has no range).
     """
@@ -98,6 +100,7 @@ class NumberFigures:
     common: float
     at_lowest: int
     at_highest: int
+    highest_is_code: bool
     above_one: int
     zeros: int
     zero_spike: bool
@@ -317,7 +320,9 @@ def _numeric(field: Field, values: Numbers) -> NumberFigures:
     """Compute the figures of sorted numbers."""
     different, counts = np.unique(values, return_counts=True)
     skewness = measures.skewness(values)
-    outside = None
+    extremes = Extremes()
+    extremes.add(values)
+    codes, outside = extremes.missing_codes(), None
     if (seen := field.seen_range_rounded) is not None:
         outside = int(((values < seen[0]) | (values > seen[1])).sum())
     return NumberFigures(
@@ -329,6 +334,7 @@ def _numeric(field: Field, values: Numbers) -> NumberFigures:
         common=int(np.sort(counts)[-_COMMON_VALUES:].sum()) / len(values),
         at_lowest=int(counts[0]),
         at_highest=int(counts[-1]),
+        highest_is_code=codes is not None and float(values[-1]) > codes.highest,
         above_one=int((values > 1).sum()),
         zeros=int((values == 0).sum()),
         zero_spike=field.kind == "number" and _is_zero_spike(different, counts),

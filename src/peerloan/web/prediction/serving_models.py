@@ -257,7 +257,7 @@ class ServingModels:
                 metrics.SWAPS.inc()
                 metrics.SERVING.labels(before.bundle.version).set(0)
             metrics.SERVING.labels(bundle.version).set(1)
-            log.warning("serving %s (digest %s)", bundle.version, bundle.digest[:12])
+            log.info("serving %s (digest %s)", bundle.version, bundle.digest[:12])
 
     def _set_challenger(self, number: int, bundle: Bundle | None) -> None:
         with self._replacing:

@@ -244,6 +244,17 @@ def test_invalid_rows_are_left_out_and_counted(tmp_path: Path) -> None:
     assert "3 of 4,000 rows are invalid by the definition" in sentences(measured, "rows")
 
 
+@pytest.mark.parametrize(("highest", "is_cap"), [(1_000.0, True), (99_999_999.0, False)])
+def test_a_code_for_missing_is_not_taken_for_a_cap(
+    tmp_path: Path, highest: float, is_cap: bool
+) -> None:
+    columns = book_with_findings()
+    columns["score"] = np.linspace(1, 999, len(columns["score"]))
+    columns["score"][::20] = highest
+    found = measure(open_book(write(tmp_path, columns)), definition(*FIELDS))
+    assert ("it seems to be a cap" in sentences(found, "odd values", "score")) == is_cap
+
+
 def test_values_outside_the_seen_range_are_counted(book: Path) -> None:
     seen = parse_definition(
         HEAD + "[[field]]\nname='age'\nkind='number'\nlabel='Age'\nseen=[18, 80]", "cars.toml"
