@@ -110,7 +110,7 @@ def test_the_printed_table_marks_the_chosen_candidate(
     )
     assert done.returncode == 0, done.stderr
     head, first, second = done.stdout.splitlines()
-    assert done.stderr.count(": late is 1 in is_late: ") == 1
+    assert done.stderr.count(f"{book.name}: late is 1 in is_late: ") == 1
     assert head.split() == [
         *("version", "chosen", "auc", "recall", "flagged", "brier", "log_loss", "later_auc"),
     ]
