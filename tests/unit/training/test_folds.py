@@ -93,6 +93,8 @@ def test_equal_rows_are_in_the_same_fold(times: Codes) -> None:
 @given(st.integers(1, 10), st.integers(2, 6), st.integers(0, 2**32))
 @example(1, 4, 132)  # few different rows, none of which differ in one field alone
 @example(3, 2, 1030)
+@example(6, 2, 1573760)
+@example(7, 2, 2432506965)
 def test_chance_explains_equal_rows_of_few_values(fields: int, levels: int, seed: int) -> None:
     """Also if some fields depend on others, as a grade does on a rate."""
     random = np.random.default_rng(seed)
