@@ -3,8 +3,9 @@
 python bench/verification.py [PART …]
 
 Runs the named parts, or all of them, one after the other. Writes the result of each into
-docs/verification.json, and renders docs/verification.md from that file. A part that was not run
-keeps its earlier result. The exit code is 1 if a part failed.
+docs/verification.json, and renders docs/verification.md from that file; the tables of a benchmark
+are in docs/verification/. A part that was not run keeps its earlier result. The exit code is 1 if a
+part failed.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ import msgspec
 
 ROOT = Path(__file__).parent.parent
 DATA, PAGE = ROOT / "docs/verification.json", ROOT / "docs/verification.md"
+OUTPUTS = ROOT / "docs/verification"
 PYTEST = "python -m pytest -q -p no:cacheprovider"
 HEAD = """# Verification
 
@@ -41,6 +43,11 @@ class Part(NamedTuple):
     shows: str
     command: str
 
+    @property
+    def is_test(self) -> bool:
+        """Whether it runs tests, whose last line says everything; a benchmark prints tables."""
+        return self.command.startswith(PYTEST)
+
 
 class Result(msgspec.Struct):
     """The result of a part."""
@@ -50,7 +57,7 @@ class Result(msgspec.Struct):
     cores: int
     seconds: float
     passed: bool
-    # The last line that it printed.
+    # The last line that tests printed; empty for a benchmark.
     line: str
 
 
@@ -97,7 +104,7 @@ def main() -> None:
     results, commit = read_results(), _commit()  # before a result changes a file
     for name in chosen:
         print(f"== {name}: {PARTS[name].command}", flush=True)
-        results[name] = run(PARTS[name], commit)
+        results[name] = run(name, commit)
         DATA.write_bytes(msgspec.json.format(msgspec.json.encode(results), indent=1) + b"\n")
         PAGE.write_text(render(results), "utf-8")
     sys.exit(not all(results[name].passed for name in chosen))
@@ -110,24 +117,30 @@ def read_results() -> dict[str, Result]:
     return msgspec.json.decode(DATA.read_bytes(), type=dict[str, Result])
 
 
-def run(part: Part, commit: str) -> Result:
-    """Run a part in full size. Print its output, and keep the last line."""
+def run(name: str, commit: str) -> Result:
+    """Run a part in full size. Print its output, and keep the last line or the tables."""
+    part = PARTS[name]
     environment = os.environ | {"HYPOTHESIS_PROFILE": "ci-long", "COLUMNS": "120"}
     words = [sys.executable if word == "python" else word for word in shlex.split(part.command)]
-    began, line = time.monotonic(), ""
+    began = time.monotonic()
+    lines: list[str] = []
     with subprocess.Popen(
         words, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True
     ) as process:
         for printed in process.stdout or ():
             print(printed, end="", flush=True)
-            line = printed.strip() or line
+            if printed.strip():
+                lines.append(printed.rstrip())
+    if not part.is_test:
+        OUTPUTS.mkdir(exist_ok=True)
+        (OUTPUTS / f"{name}.txt").write_text("\n".join(lines) + "\n", "utf-8")
     return Result(
         day=datetime.now(UTC).date().isoformat(),
         commit=commit,
         cores=os.cpu_count() or 1,
         seconds=round(time.monotonic() - began, 1),
         passed=process.returncode == 0,
-        line=line.strip("= "),
+        line=lines[-1].strip("= ") if part.is_test and lines else "",
     )
 
 
@@ -148,8 +161,10 @@ def render(results: dict[str, Result]) -> str:
         else:
             word = "passed" if result.passed else "**failed**"
             took = f"{result.seconds:,.0f} s"
-            said = result.line.replace("|", "\\|")
-            cells = [result.day, f"`{result.commit}`", str(result.cores), took, f"{word}: {said}"]
+            shown = result.line.replace("|", "\\|")
+            if not part.is_test:
+                shown = f"[its tables](verification/{name}.txt)"
+            cells = [result.day, f"`{result.commit}`", str(result.cores), took, f"{word}: {shown}"]
         rows.append(f"| `{name}` | {part.shows} | {' | '.join(cells)} |")
     commands = [f"- `{name}`: `{part.command}`" for name, part in PARTS.items()]
     return HEAD + "\n".join(rows) + "\n\n## Commands\n" + "\n".join(commands) + "\n"

@@ -378,7 +378,7 @@ def test_the_disk_is_full(faulty: Callable[..., Faulty], tmp_path: Path) -> None
         pytest.skip("only root can mount a small disk")
     disk = tmp_path / "disk"
     disk.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", disk], check=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=96m", "tmpfs", disk], check=True)
     try:
         here = faulty(f"sqlite:///{disk}/ledger.db")
         filler = disk / "filler"
