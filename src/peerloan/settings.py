@@ -22,8 +22,8 @@ _MAX_PREFIX = 100
 # The first path segments of the service's own addresses. A prefix can't begin with one of these:
 # addresses would be ambiguous.
 SERVICE_PATHS = (
-    *("bootstrap", "docs", "healthz", "metrics", "openapi.json", "readyz"),
-    *("sign-in", "sign-out", "static", "v1", "v2"),
+    *("bootstrap", "decisions", "docs", "find", "healthz", "metrics", "models"),
+    *("openapi.json", "readyz", "sign-in", "sign-out", "static", "v1", "v2"),
 )
 # The largest file of settings, of monitoring rules, or with a secret.
 MAX_SETTINGS_BYTES = 1_000_000

@@ -13,7 +13,7 @@ from helpers.page import Page, serving, sign_in, token_command
 pytestmark = pytest.mark.longer
 
 LONGEST_NAME = "anna.lindstrom@" + "x" * 49
-HEADER = "nav a, nav span, nav button"
+HEADER = ".rail a, .topbar span, .topbar input, .topbar button"
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +45,7 @@ def test_every_page_can_be_read(signed_in: Page, width: int, theme: str) -> None
     page = signed_in
     with page.on_screen(width, theme):
         page.open()
-        assert page.text("nav button") == "Sign out"
+        assert page.text(".who button") == "Sign out"
         check_looks(page)
         page.decide()
         check_looks(page)
@@ -53,6 +53,15 @@ def test_every_page_can_be_read(signed_in: Page, width: int, theme: str) -> None
         page.decide()
         check_looks(page)
         page.driver.get(f"{page.url}nothing")
+        check_looks(page)
+        page.driver.get(f"{page.url}decisions")
+        check_looks(page)
+        page.driver.get(str(page.at("table.rows a").get_attribute("href")))
+        assert page.all(".balance")
+        check_looks(page)
+        page.driver.get(f"{page.url}models")
+        check_looks(page)
+        page.driver.get(str(page.at("table.rows a").get_attribute("href")))
         check_looks(page)
         page.open_api_reference()
         page.open_prediction_operation()

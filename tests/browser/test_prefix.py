@@ -97,7 +97,7 @@ def test_a_person_signs_in_decides_and_signs_out_under_the_prefix(
     page.wait_for_api_reference()
     (cookie,) = page.driver.get_cookies()
     assert cookie["path"] == "/risk"
-    page.at(".navbar-brand").send_keys(Keys.ENTER)
+    page.at(".brand").send_keys(Keys.ENTER)
     page.wait_for("return document.getElementById('loan-title') !== null")
     assert page.driver.current_url == page.url
     page.decide()
@@ -110,7 +110,7 @@ def test_a_person_signs_in_decides_and_signs_out_under_the_prefix(
     assert loaded
     assert all(address.startswith((page.url, "data:")) for address in loaded)
     before = page.at("html")
-    page.at("nav button").send_keys(Keys.ENTER)
+    page.at(".who button").send_keys(Keys.ENTER)
     page.wait_until_left(before)
     assert page.text("h1") == "Sign in"
     assert page.driver.current_url == page.url

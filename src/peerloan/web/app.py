@@ -28,6 +28,8 @@ from peerloan.web.auth.authentication import Authenticator
 from peerloan.web.auth.sessions import Sessions
 from peerloan.web.auth.tokens import Tokens
 from peerloan.web.desk import api_reference, assess, assets, sign_in
+from peerloan.web.desk import decisions as decision_pages
+from peerloan.web.desk import models as model_pages
 from peerloan.web.http import problems
 from peerloan.web.http.flask_application import make_application
 from peerloan.web.http.limits import MAX_BODY_BYTES
@@ -47,6 +49,8 @@ _VIEWS = (
     monitoring,
     outcomes,
     assess,
+    decision_pages,
+    model_pages,
     health,
     inference_protocol,
     sign_in,

@@ -34,6 +34,12 @@ DECISIONS = {"read", "predict"}
 ADDRESSES: dict[tuple[str, str], set[str] | None] = {
     ("GET", "/"): {"predict"},
     ("POST", "/"): {"predict"},
+    ("GET", "/decisions"): DECISIONS,
+    ("GET", "/decisions/<decision>"): DECISIONS,
+    ("GET", "/find"): DECISIONS,
+    ("GET", "/models"): {"read"},
+    ("GET", "/models/<version>"): {"read"},
+    ("GET", "/models/<version>/<document>"): {"read"},
     ("POST", "/v1/predictions"): {"predict"},
     ("GET", "/v1/predictions"): DECISIONS,
     ("GET", "/v1/predictions/<decision>"): DECISIONS,
@@ -68,6 +74,7 @@ PARAMETERS = {
     "<decision>": str(uuid.uuid4()),
     "<event>": str(uuid.uuid4()),
     "<model>": "late-payments",
+    "<document>": "card.md",
     "<version>": "none",
     "<path:filename>": "none.css",
 }

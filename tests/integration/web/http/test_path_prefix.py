@@ -50,7 +50,7 @@ def sign_in(client: FlaskClient, path: str, target: str = "/docs") -> Any:
 
 def addresses(html: str) -> list[str]:
     """Every address in a page."""
-    return re.findall(r'(?:href|src|action|data-description)="([^"#]*)', html)
+    return re.findall(r'(?:href|src|action|data-description)="([^"#]+)', html)
 
 
 @pytest.mark.parametrize("taken_off", [True, False])
