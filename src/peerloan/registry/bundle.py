@@ -26,6 +26,7 @@ from peerloan.registry.manifest import (
     BundleError,
     Manifest,
     decode,
+    decode_definition,
     read_file,
     read_manifest,
 )
@@ -59,7 +60,7 @@ class Bundle:
         self.policy = manifest.policy
         self.model: Scorecard | OnnxModel
         try:
-            self.definition = decode(files["loan.json"], "loan.json", Definition)
+            self.definition = decode_definition(files)
             self.profile = decode(files["profile.json"], "profile.json", ReferenceProfile)
             manifest.check(self.definition)
             _check_profile(self.profile, self.definition)

@@ -72,7 +72,7 @@ def _document(serving: LoadedModel, prefix: str) -> dict[str, Any]:
         "paths": {
             **decision_paths,
             "/v1/predictions": {
-                "post": _predict(example(definition)),
+                "post": _predict(example(definition), definition.question_text),
                 **decision_paths["/v1/predictions"],
             },
             **outcomes.paths(_responses),
@@ -115,7 +115,7 @@ def _document(serving: LoadedModel, prefix: str) -> dict[str, Any]:
     }
 
 
-def _predict(loan: dict[str, Any] | None) -> dict[str, Any]:
+def _predict(loan: dict[str, Any] | None, question: str) -> dict[str, Any]:
     loans = {"type": "array", "items": ref("Loan"), "maxItems": MAX_LOANS}
     body = {"oneOf": [ref("Loan"), loans, ref("Columns")]}
     content = _content("json", body)
@@ -147,7 +147,8 @@ def _predict(loan: dict[str, Any] | None) -> dict[str, Any]:
     return {
         "operationId": "predict",
         "tags": ["predictions"],
-        "summary": "Predict how likely each loan is to be late in the next quarter, with reasons",
+        "summary": "Predict how likely each loan is to be late, with reasons",
+        "description": f"The question that a prediction answers: {question}",
         "parameters": [
             _parameter(
                 "contributions",
