@@ -15,7 +15,7 @@ from pathlib import Path
 import msgspec
 
 from peerloan.loan import Checks, Definition, Loans, LoanWarning, Value
-from peerloan.model import BANDS, Reason, Reasons, arithmetic
+from peerloan.model import BANDS, Flip, Reason, Reasons, arithmetic, find_flips
 from peerloan.model.encoding import Encoding
 from peerloan.model.onnx_model import OnnxModel
 from peerloan.model.reference_profile import NumberProfile, ReferenceProfile
@@ -130,6 +130,10 @@ class Bundle:
             contributions if explain else None,
             self._reasons.of(values, contributions) if explain else None,
         )
+
+    def flips(self, values: Sequence[Value]) -> list[Flip]:
+        """Find the values of each field that change the decision by themselves: `find_flips`."""
+        return find_flips(self.model, self.policy, self.definition, self.profile, values)
 
     def decide_many(self, loans: Loans, explain: bool | Iterable[int] = True) -> Decisions:
         """Decide on many loans at once; each row equals the result of `decide`.
