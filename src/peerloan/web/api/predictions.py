@@ -65,9 +65,8 @@ def predictions() -> RawResponse:
     if isinstance(loans, Checked):
         answer = answer_one(model, loans, options)
     elif options.flips:
-        problem = Problem(
-            None, "?flips", "one loan", plural(loans.loans.size, "loan") + " in a list"
-        )
+        given = f"a list of {plural(loans.loans.size, 'loan')}"
+        problem = Problem(None, "?flips", "one loan, an object of its values", given)
         raise RequestError(400, "Wrong Parameters", sentence([problem]), [problem])
     else:
         answer = answer_many(model, loans, options)
